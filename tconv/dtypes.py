@@ -1,0 +1,92 @@
+"""WHICH NUMBERS: the types tconv computes with, what they are summed in and what they become."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tconv.errors import DTypeError
+
+__all__ = ["TYPES", "NumberType", "as_dtype", "dtype_name", "float_that_is_exact", "largest"]
+
+
+class NumberType(NamedTuple):
+    """Names of the type sums are made in and of the type they end up as."""
+
+    accumulator: str
+    result: str
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether sums of this type are exact or refused."""
+        return self.accumulator.startswith("int")
+
+
+TYPES = {
+    "float16": NumberType("float32", "float16"),
+    "bfloat16": NumberType("float32", "bfloat16"),
+    "float32": NumberType("float32", "float32"),
+    "float64": NumberType("float64", "float64"),
+    "complex64": NumberType("complex64", "complex64"),
+    "complex128": NumberType("complex128", "complex128"),
+    "int8": NumberType("int32", "int32"),
+    "uint8": NumberType("int32", "int32"),
+    "int16": NumberType("int64", "int64"),
+    "uint16": NumberType("int64", "int64"),
+    "int32": NumberType("int64", "int64"),
+    "uint32": NumberType("int64", "int64"),
+    "int64": NumberType("int64", "int64"),
+}
+"""Every supported type, by the name that all array libraries share."""
+
+
+def dtype_name(dtype: Any) -> str:
+    """Name of a type of any array library, without its module.
+
+    >>> dtype_name(np.float32), dtype_name(np.dtype(">f8")), dtype_name("int8")
+    ('float32', 'float64', 'int8')
+    """
+    if isinstance(dtype, str):
+        return dtype
+    text = str(dtype)
+    if text.startswith(("torch.", "array_api_strict.")):
+        return text.rpartition(".")[2]
+    try:
+        return np.dtype(dtype).name
+    except TypeError:
+        return text
+
+
+def as_dtype(xp: Any, name: str) -> Any:
+    """Return the type called `name` of array library `xp`."""
+    if xp is np and name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    found = getattr(xp, name, None)
+    if found is None:
+        raise DTypeError(f'{xp.__name__} has no type "{name}"; pass dtype= with one it has.')
+    return np.dtype(found) if xp is np else found
+
+
+def largest(xp: Any, array: Any) -> int:
+    """Largest absolute value of an integer array, as a Python int; 0 if it is empty.
+
+    >>> largest(np, np.array([-128, 5], np.int8))
+    128
+    """
+    if 0 in array.shape:
+        return 0
+    return max(int(xp.max(array)), -int(xp.min(array)))
+
+
+def float_that_is_exact(bound: int) -> str | None:
+    """Floating type that holds every integer up to `bound`, None if none does.
+
+    Integer products through it are exact and reach the optimised matrix product.
+
+    >>> float_that_is_exact(1000), float_that_is_exact(2**24 + 1), float_that_is_exact(2**60)
+    ('float32', 'float64', None)
+    """
+    if bound <= 2**24:
+        return "float32"
+    return "float64" if bound <= 2**53 else None

@@ -1,0 +1,225 @@
+"""WHAT FITS: Geometry, every size and layout of one call in one record."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.arguments import as_choice, as_integer, as_per_axis
+from tconv.axis import Axis
+from tconv.errors import ShapeError
+from tconv.layouts import WEIGHT_FORMATS, WeightLayout
+from tconv.settings import Settings, as_shape
+
+__all__ = ["Geometry", "Letter"]
+
+Letter = Literal["x", "w", "y"]
+"""What a contraction wants, or one of its operands."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Every size and layout of ``F(x, w, y)``, the same record whichever letter is unknown.
+
+    ``axes`` hold input, kernel and output size, stride, dilation and crop of each spatial axis.
+    Made by `of` from x and weight, by `of_conv` from y and weight, by `of_weight_gradient` from x
+    and y. They raise every error about sizes there is, so whoever holds a Geometry need not check.
+
+    >>> g = Geometry.of((1, 8, 5), (8, 4, 3), stride=2, padding=1, output_padding=1)
+    >>> g.y_shape, g.weight_shape
+    ((1, 4, 10), (8, 4, 3))
+    >>> g.axes[0]
+    Axis(input=5, kernel=3, output=10, stride=2, dilation=1, begin=1, end=1, extra=1)
+    """
+
+    batch: int
+    in_channels: int
+    out_channels: int
+    groups: int
+    axes: tuple[Axis, ...]
+    data_format: str = "channels_first"
+    weight_format: str = "IO*"
+    flip_kernel: bool = False
+    batched: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        x_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        *,
+        output_size: Any = None,
+        **keywords: Any,
+    ) -> "Geometry":
+        """Sizes of ``conv_transpose(x, weight)``."""
+        settings = Settings(
+            keywords, as_shape(weight_shape, "weight.shape"), "x", as_shape(x_shape, "x.shape")
+        )
+        wanted = settings.wanted_size(output_size, "output_size") or (None,) * settings.rank
+        names = repeat("output_size")
+        return cls._from(settings, map(settings.axis_from_input, range(settings.rank), wanted, names))
+
+    @classmethod
+    def of_conv(
+        cls,
+        y_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        *,
+        input_size: Any = None,
+        **keywords: Any,
+    ) -> "Geometry":
+        """Sizes of ``conv(y, weight)``, whose result has the shape of x.
+
+        >>> Geometry.of_conv((1, 1, 6), (1, 1, 3), stride=2).x_shape  # one cell of y left over
+        (1, 1, 2)
+        """
+        settings = Settings(
+            keywords, as_shape(weight_shape, "weight.shape"), "y", as_shape(y_shape, "y.shape")
+        )
+        wanted = settings.wanted_size(input_size, "input_size") or (None,) * settings.rank
+        return cls._from(settings, map(settings.axis_from_output, range(settings.rank), wanted))
+
+    @classmethod
+    def of_weight_gradient(
+        cls,
+        x_shape: Sequence[int],
+        y_shape: Sequence[int],
+        kernel_size: Any,
+        **keywords: Any,
+    ) -> "Geometry":
+        """Sizes of ``conv_weight_gradient(x, y, kernel_size)``, which has the shape of weight.
+
+        >>> Geometry.of_weight_gradient((2, 8, 5), (2, 4, 11), 3, stride=2).weight_shape
+        (8, 4, 3)
+        """
+        x, y = as_shape(x_shape, "x.shape"), as_shape(y_shape, "y.shape")
+        rank = len(kernel_size) if hasattr(kernel_size, "__len__") else max(len(x) - 2, 1)
+        kernel = as_per_axis(kernel_size, "kernel_size", rank, 1)
+        if len(x) != len(y) or len(x) - rank not in (1, 2):
+            raise ShapeError(
+                f"x.ndim={len(x)} and y.ndim={len(y)} must both be {rank + 2} (batched) or both "
+                f"{rank + 1} (unbatched) with kernel_size={kernel}; reshape x or y."
+            )
+        groups = as_integer(keywords.get("groups", 1), "groups", 1)
+        weight_format = as_choice(keywords.get("weight_format", "IO*"), "weight_format", WEIGHT_FORMATS)
+        batch = len(x) - rank - 1
+        last = keywords.get("data_format") == "channels_last"
+        channels = (x[-1], y[-1]) if last else (x[batch], y[batch])
+        if channels[0] % groups or channels[1] % groups:
+            raise ShapeError(
+                f"groups={groups} must divide the {channels[0]} channels of x and the {channels[1]} "
+                "of y; pass groups that divides both."
+            )
+        weight = WeightLayout.of(weight_format, rank).shape(*channels, groups, kernel)
+        settings = Settings(keywords, weight, "x", x)
+        if any(settings.extra):
+            wanted = (None,) * rank
+        else:
+            wanted = y[batch:-1] if last else y[batch + 1 :]
+        geometry = cls._from(settings, map(settings.axis_from_input, range(rank), wanted, repeat("y's size")))
+        if geometry.y_shape != y:
+            raise ShapeError(
+                f"y has shape {y} but x of shape {x} gives {geometry.y_shape}; pass x and y of one "
+                "and the same transposed convolution."
+            )
+        return geometry
+
+    @classmethod
+    def _from(cls, settings: Settings, axes: Iterable[Axis]) -> "Geometry":
+        return cls(
+            settings.batch,
+            settings.in_channels,
+            settings.out_channels,
+            settings.groups,
+            tuple(axes),
+            settings.data_format,
+            settings.weight_format,
+            settings.flip_kernel,
+            settings.batched,
+        )
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.axes)
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """Spatial size of x."""
+        return tuple(axis.input for axis in self.axes)
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Spatial size of the weight."""
+        return tuple(axis.kernel for axis in self.axes)
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        """Spatial size of y."""
+        return tuple(axis.output for axis in self.axes)
+
+    @cached_property
+    def x_shape(self) -> tuple[int, ...]:
+        """Shape of x in the caller's layout."""
+        return self._data_shape(self.in_channels, self.input_size)
+
+    @cached_property
+    def y_shape(self) -> tuple[int, ...]:
+        """Shape of y in the caller's layout."""
+        return self._data_shape(self.out_channels, self.output_size)
+
+    @cached_property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight in the caller's layout."""
+        layout = WeightLayout.of(self.weight_format, self.rank)
+        return layout.shape(self.in_channels, self.out_channels, self.groups, self.kernel_size)
+
+    def shape_of(self, letter: Letter) -> tuple[int, ...]:
+        """Shape of x, w or y."""
+        return {"x": self.x_shape, "w": self.weight_shape, "y": self.y_shape}[letter]
+
+    def terms(self, want: Letter) -> int:
+        """Most products that one number of the wanted letter is the sum of."""
+        if want == "w":
+            return self.batch * prod(self.input_size)
+        channels = self.in_channels if want == "y" else self.out_channels
+        return prod(self.kernel_size) * (channels // self.groups)
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions: two per input cell, tap and channel pair."""
+        pairs = self.in_channels * (self.out_channels // self.groups)
+        return 2 * self.batch * pairs * prod(self.input_size) * prod(self.kernel_size)
+
+    def unrolled_indices(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Flat spatial indices (i, k, o) of every non-zero of W*: entry (row i, column o) is tap k.
+
+        In the order of the rows, and within a row of the columns. Every channel pair repeats it.
+
+        >>> i, k, o = Geometry.of((1, 1, 2, 2), (1, 1, 2, 2)).unrolled_indices()
+        >>> i
+        array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3])
+        >>> o
+        array([0, 1, 3, 4, 1, 2, 4, 5, 3, 4, 6, 7, 4, 5, 7, 8])
+        """
+        shape = self.input_size + self.kernel_size
+        outputs, exist = np.zeros(shape, np.int64), np.ones(shape, np.bool_)
+        for n, axis in enumerate(self.axes):
+            o, exists = axis.joins()
+            spread = [1] * (2 * self.rank)
+            spread[n], spread[self.rank + n] = o.shape
+            outputs = outputs * axis.output + o.reshape(spread)
+            exist &= exists.reshape(spread)
+        i, k = np.divmod(np.flatnonzero(exist), prod(self.kernel_size))
+        return i, k, outputs[exist]
+
+    def _data_shape(self, channels: int, spatial: tuple[int, ...]) -> tuple[int, ...]:
+        batch = (self.batch,) if self.batched else ()
+        if self.data_format == "channels_last":
+            return (*batch, *spatial, channels)
+        return (*batch, channels, *spatial)

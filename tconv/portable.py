@@ -1,0 +1,373 @@
+"""THE SAME three contractions on any array library: matrix products over taps and phases.
+
+The cells of one combination of phases (see grid.py) are rows q of a stride-1 correlation, so each
+combination is one matrix product, over channels c or m, shifts j and phases r:
+
+    y[m, r, q] = sum over c, j     w[c, m, k(j, r)] * x[c, q - shift(j)]        want "y"
+    x[c, i]    = sum over m, r, j  w[c, m, k(j, r)] * y[m, r, i + shift(j)]     want "x"
+    w[c, m, k(j, r)] = sum over n, q  x[c, q - shift(j)] * y[m, r, q]           want "w"
+
+Either x or y takes part once per shift. The side with fewer numbers is *windowed*: copied once per
+shift. Where that is the unknown side, the product comes first and its windows are summed.
+
+Nothing is scattered, and nothing written but whole blocks of a NumPy result, so it runs on NumPy,
+CuPy, torch, JAX and whatever else speaks the array API. On NumPy the work is cut into blocks that
+hold at most `SCRATCH_BYTES`; other libraries get it in one piece.
+
+A product with a padding zero is computed like any other: a weight that is infinite or NaN also
+makes NaN of border cells that it does not reach.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise, product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tconv.blocks import Blocks, runs, windows_come_first
+from tconv.canonical import canonical, from_canonical
+from tconv.dtypes import TYPES, as_dtype, dtype_name, float_that_is_exact, largest
+from tconv.geometry import Geometry, Letter
+from tconv.grid import Combination, Grid
+
+__all__ = ["contract", "namespace", "workspace_bytes"]
+
+Rows = Sequence[slice]
+Block = tuple[tuple[slice, ...], Any]
+"""Where in the canonical result, and the values there."""
+
+
+def contract(
+    geometry: Geometry,
+    want: Letter,
+    a: Any,
+    b: Any,
+    *,
+    bias: Any = None,
+    out: Any = None,
+    method: str = "auto",
+    threads: int | None = None,
+) -> Any:
+    """Solve F(x, w, y) for the wanted letter: (a, b) is (x, w) for y, (y, w) for x, (x, y) for w.
+
+    Parameters
+    ----------
+    geometry : Geometry, already held against the shapes
+    a, b : arrays of one library and type, in the geometry's layouts
+    bias : array (channels of the result,), added before the one rounding; not for want "w"
+    out : NumPy array to write to, else a new array is returned
+    method, threads : part of the one signature; here the array library decides
+
+    >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
+    >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
+    array([[[1., 1., 2., 1., 1.]]])
+    """
+    xp = namespace(a)
+    types = TYPES[dtype_name(a.dtype)]
+    carrier = types.accumulator
+    if types.is_integer:
+        bound = largest(xp, a) * largest(xp, b) * geometry.terms(want)
+        bound += 0 if bias is None else largest(xp, bias)
+        carrier = float_that_is_exact(bound) or carrier
+    names: tuple[Letter, Letter] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}[want]
+    a, b = (canonical(xp, geometry, name, v) for name, v in zip(names, (a, b), strict=True))
+    work = _Work(xp, geometry, want, carrier)
+    blocks = {"y": work.outputs, "x": work.inputs, "w": work.weights}[want](a, b)
+    if bias is not None:
+        blocks = work.with_bias(blocks, bias)
+    result_type = as_dtype(xp, types.result)
+    if xp is not np:
+        ((_, result),) = blocks
+        return from_canonical(xp, geometry, want, xp.astype(result, result_type, copy=False))
+    if out is None:
+        out = np.empty(geometry.shape_of(want), result_type)
+    target = canonical(np, geometry, want, out)
+    for index, block in blocks:
+        target[index] = block
+    return out
+
+
+def workspace_bytes(geometry: Geometry, want: Letter, dtype: str, whole: bool) -> int:
+    """Bytes that `contract` holds besides operands and result; `whole` for other than NumPy."""
+    return Blocks.of(geometry, want, _itemsize(TYPES[dtype].accumulator), whole).workspace_bytes
+
+
+def namespace(array: Any) -> Any:
+    """The array-API functions of the library `array` belongs to; NumPy itself for NumPy."""
+    if isinstance(array, np.ndarray):
+        return np
+    import array_api_compat
+
+    return array_api_compat.array_namespace(array)
+
+
+class _Work:
+    """One contraction of canonical arrays, block by block, in the carrier type.
+
+    Letters of axes: n batch, g group, c and m channels, J shifts, R phases, Q rows.
+    """
+
+    def __init__(self, xp: Any, geometry: Geometry, want: Letter, carrier: str) -> None:
+        self.xp, self.geometry, self.want = xp, geometry, want
+        self.carrier, self.rank = as_dtype(xp, carrier), geometry.rank
+        self.grid = Grid.of(geometry.axes)
+        self.blocks = Blocks.of(geometry, want, _itemsize(carrier), whole=xp is not np)
+
+    def outputs(self, x: Any, w: Any) -> Iterator[Block]:
+        """Want "y": x (N, G, C/G, *I), w (G, C/G, M/G, *K) -> blocks of (N, G, M/G, *O)."""
+        for g, m in self._channel_runs(w.shape[2]):
+            packs = [(each, self._pack(w[g, :, m], each)) for each in self.grid.combinations()]
+            for n, rows in self._row_runs(self.grid.rows):
+                pieces = [self._outputs_of(x[n, g], m, pack, each, rows) for each, pack in packs]
+                block = self._join(pieces, self.grid.bands, axis=2)  # (g, m, *R, n, *Q)
+                block = self._sort(block, "gmRnQ", "ngm(QR)")
+                cells, kept = self.grid.cells(rows, self.geometry.output_size)
+                whole = [(q.stop - q.start) * s for q, s in zip(rows, self.grid.strides, strict=True)]
+                block = self.xp.reshape(block, (*block.shape[:3], *whole))
+                yield (n, g, m, *cells), block[(..., *kept)]
+
+    def _outputs_of(self, x: Any, m: slice, pack: Any, each: Combination, rows: Rows) -> Any:
+        """One combination's cells of y, (g, m, *R, n, *Q)."""
+        xp, (n, g) = self.xp, x.shape[:2]
+        count = [q.stop - q.start for q in rows]
+        shape = (g, m.stop - m.start, *each.widths, n, *count)
+        if pack is None:  # no tap reaches these phases
+            return xp.astype(self._zeros(x, shape), self.carrier, copy=False)
+        first = [q.start + zero for q, zero in zip(rows, self.grid.first, strict=True)]
+        x = self._sort(x, "ngcQ", "gcnQ")
+        if windows_come_first(self.geometry, each, "y"):
+            windows = [self._window(x, _minus(first, shift), count) for shift in each.shifts]
+            result = xp.matmul(pack, self._flat(windows, 2))  # (g, m*R, n*Q)
+        else:
+            low = _minus(first, [t + span for t, span in zip(each.low, each.spans, strict=True)])
+            high = [q + c - t for q, c, t in zip(first, count, each.low, strict=True)]
+            low = [min(max(q, 0), size) for q, size in zip(low, x.shape[3:], strict=True)]
+            high = [min(max(q, lo), size) for q, lo, size in zip(high, low, x.shape[3:], strict=True)]
+            x = x[(..., *map(slice, low, high))]
+            products = xp.matmul(pack, self._flat([x], 2))  # (g, J*m*R, n*Q)
+            products = xp.reshape(products, (g, each.sizes[0], shape[1] * each.sizes[1], *x.shape[2:]))
+            starts = [_minus(first, _plus(low, shift)) for shift in each.shifts]
+            result = self._sum_windows(products, starts, count)
+        return xp.reshape(result, shape)
+
+    def inputs(self, y: Any, w: Any) -> Iterator[Block]:
+        """Want "x": y (N, G, M/G, *O), w (G, C/G, M/G, *K) -> blocks of (N, G, C/G, *I)."""
+        for g, c in self._channel_runs(w.shape[1]):
+            combinations = [each for each in self.grid.combinations() if each.sizes[0]]
+            packs = [(each, self._pack(w[g, c], each)) for each in combinations]
+            for n, rows in self._row_runs(self.geometry.input_size):
+                block = None
+                for each, pack in packs:
+                    part = self._inputs_of(y[n, g], c.stop - c.start, pack, each, rows)
+                    block = part if block is None else block + part
+                yield (n, g, c, *rows), self._sort(block, "gcnQ", "ngcQ")
+
+    def _inputs_of(self, y: Any, c: int, pack: Any, each: Combination, rows: Rows) -> Any:
+        """What one combination adds to x, (g, c, n, *Q)."""
+        xp, (n, g) = self.xp, y.shape[:2]
+        first, count = [q.start for q in rows], [q.stop - q.start for q in rows]
+        if windows_come_first(self.geometry, each, "x"):
+            windows = [self._phases(y, each, _plus(first, shift), count) for shift in each.shifts]
+            result = xp.matmul(pack, self._flat(windows, 2 + self.rank))  # (g, c, n*Q)
+        else:
+            size = _plus(count, each.spans)
+            cells = self._phases(y, each, _plus(first, each.low), size)
+            products = xp.matmul(pack, self._flat([cells], 2 + self.rank))  # (g, J*c, n*Q)
+            products = xp.reshape(products, (g, each.sizes[0], c, n, *size))
+            starts = [_minus(shift, each.low) for shift in each.shifts]
+            result = self._sum_windows(products, starts, count)
+        return xp.reshape(result, (g, c, n, *count))
+
+    def weights(self, x: Any, y: Any) -> Iterator[Block]:
+        """Want "w": x (N, G, C/G, *I), y (N, G, M/G, *O) -> blocks of (G, C/G, M/G, *K)."""
+        bands = [[band for band in axis if band.shifts] for axis in self.grid.bands]
+        taps = [[k for band in axis for row in band.taps for k in row] for axis in bands]
+        for g, m in self._channel_runs(y.shape[2]):
+            pieces = []
+            for each in (each for each in self.grid.combinations() if each.sizes[0]):
+                on_x = windows_come_first(self.geometry, each, "w")
+                piece = None
+                for n, rows in self._row_runs(self.grid.rows if on_x else self.geometry.input_size):
+                    part = self._weights_of(x[n, g], y[n, g, m], each, rows, on_x)
+                    piece = part if piece is None else piece + part
+                pieces.append(self._unpack(piece, each, "gcJmR" if on_x else "gcmRJ"))
+            block = self._join(pieces, bands, axis=3)  # (g, c, m, *K), taps in the order of `taps`
+            for n, order in enumerate(taps):
+                block = self._take(block, sorted(range(len(order)), key=order.__getitem__), 3 + n)
+            yield (g, slice(None), m), block
+
+    def _weights_of(self, x: Any, y: Any, each: Combination, rows: Rows, on_x: bool) -> Any:
+        """What some rows add to one combination's taps: rows of y if x is windowed, else of x."""
+        x = self._sort(x, "ngcQ", "gcnQ")
+        start, count = [q.start for q in rows], [q.stop - q.start for q in rows]
+        if on_x:
+            start = _plus(start, self.grid.first)
+            left = [self._window(x, _minus(start, shift), count) for shift in each.shifts]
+            right = [self._phases(y, each, start, count)]
+        else:
+            left = [self._window(x, start, count)]
+            right = [self._phases(y, each, _plus(start, shift), count) for shift in each.shifts]
+        transposed = self.xp.permute_dims(self._flat(right, 2 + self.rank), (0, 2, 1))
+        return self.xp.matmul(self._flat(left, 2), transposed)  # (g, c*J, m*R) or (g, c, m*R*J)
+
+    def with_bias(self, blocks: Iterator[Block], bias: Any) -> Iterator[Block]:
+        """Add (channels,) to blocks (N, G, channels/G, *cells)."""
+        xp = self.xp
+        bias = xp.astype(bias, self.carrier, copy=False)
+        g = self.geometry.groups
+        bias = xp.reshape(bias, (1, g, bias.shape[0] // g, *[1] * self.rank))
+        for index, block in blocks:
+            yield index, block + bias[:, index[1], index[2]]
+
+    def _channel_runs(self, channels: int) -> Iterator[tuple[slice, slice]]:
+        for g in runs(self.geometry.groups, self.blocks.groups):
+            for c in runs(channels, self.blocks.channels):
+                yield g, c
+
+    def _row_runs(self, totals: Sequence[int]) -> Iterator[tuple[slice, Rows]]:
+        for n in runs(self.geometry.batch, self.blocks.batch):
+            for rows in product(*map(runs, totals, self.blocks.rows)):
+                yield n, rows
+
+    def _window(self, array: Any, start: Sequence[int], count: Sequence[int]) -> Any:
+        """``array[..., start:start + count]`` on the last axes, zero outside of the array."""
+        for n, (first, length) in enumerate(zip(start, count, strict=True), array.ndim - self.rank):
+            size = array.shape[n]
+            low, high = min(max(first, 0), size), min(max(first + length, 0), size)
+            before = min(max(-first, 0), length)
+            array = array[(slice(None),) * n + (slice(low, max(low, high)),)]
+            parts = [array]
+            if before:
+                parts.insert(0, self._zeros(array, _with(array.shape, n, before)))
+            if before + array.shape[n] < length:
+                after = length - before - array.shape[n]
+                parts.append(self._zeros(array, _with(array.shape, n, after)))
+            array = self.xp.concat(parts, axis=n) if len(parts) > 1 else array
+        return array
+
+    def _phases(self, y: Any, each: Combination, start: Sequence[int], count: Sequence[int]) -> Any:
+        """Rows start:start + count of y (n, g, m, *O) at one combination's phases, (g, m, *R, n, *Q)."""
+        strides = self.grid.strides
+        cells = [
+            q * s - begin + r
+            for q, s, begin, r in zip(start, strides, self.grid.begins, each.starts, strict=True)
+        ]
+        y = self._window(y, cells, [c * s for c, s in zip(count, strides, strict=True)])
+        split = [size for pair in zip(count, strides, strict=True) for size in pair]
+        y = self.xp.reshape(y, (*y.shape[:3], *split))
+        kept = [part for width in each.widths for part in (slice(None), slice(width))]
+        return self._sort(y[(..., *kept)], "ngm(QR)", "gmRnQ")
+
+    def _flat(self, windows: list[Any], axis: int) -> Any:
+        """Stack windows before `axis`, and flatten to (g, channels, cells) in the carrier type."""
+        xp = self.xp
+        stacked = windows[0] if len(windows) == 1 else xp.stack(windows, axis=axis)
+        channels = prod(windows[0].shape[1:axis]) * len(windows)
+        stacked = xp.reshape(stacked, (stacked.shape[0], channels, prod(windows[0].shape[axis:])))
+        return xp.astype(stacked, self.carrier, copy=False)
+
+    def _sum_windows(self, products: Any, starts: list[list[int]], count: Sequence[int]) -> Any:
+        """Sum one window of products (g, J, channels, n, *Q) for each J."""
+        total = None
+        for j, start in enumerate(starts):
+            window = self._window(products[:, j], start, count)
+            total = window if total is None else total + window
+        return total
+
+    def _pack(self, w: Any, each: Combination) -> Any:
+        """Sort one combination's taps of (g, c, m, *K) to stand left in its product; None without."""
+        if not each.sizes[0]:
+            return None
+        for n, taps in enumerate(each.taps):
+            w = self._take(w, taps, 3 + n)
+        g, c, m = w.shape[:3]
+        (j, r), first = each.sizes, windows_come_first(self.geometry, each, self.want)
+        split = [size for pair in zip(each.counts, each.widths, strict=True) for size in pair]
+        w = self.xp.reshape(w, (g, c, m, *split))
+        if self.want == "y":
+            order, shape = ("gmRcJ", (g, m * r, c * j)) if first else ("gJmRc", (g, j * m * r, c))
+        else:
+            order, shape = ("gcmRJ", (g, c, m * r * j)) if first else ("gJcmR", (g, j * c, m * r))
+        w = self.xp.reshape(self._sort(w, "gcm(JR)", order), shape)
+        return self.xp.astype(w, self.carrier, copy=False)
+
+    def _unpack(self, piece: Any, each: Combination, order: str) -> Any:
+        """Sort one combination's weight gradient to (g, c, m, *taps)."""
+        g, taps = piece.shape[0], [len(t) for t in each.taps]
+        c = self.geometry.in_channels // self.geometry.groups
+        m = prod(piece.shape) // (g * c * prod(taps))
+        sizes = {"g": [g], "c": [c], "m": [m], "J": each.counts, "R": each.widths}
+        piece = self.xp.reshape(piece, tuple(size for letter in order for size in sizes[letter]))
+        return self.xp.reshape(self._sort(piece, order, "gcm(JR)"), (g, c, m, *taps))
+
+    def _join(self, pieces: list[Any], bands: Sequence[Sequence[Any]], axis: int) -> Any:
+        """Concatenate the pieces of all combinations along `axis` and the following ones."""
+        for n in reversed(range(self.rank)):
+            width = len(bands[n])
+            if width > 1:
+                groups = [pieces[i : i + width] for i in range(0, len(pieces), width)]
+                pieces = [self.xp.concat(group, axis=axis + n) for group in groups]
+        return pieces[0]
+
+    def _take(self, array: Any, order: Sequence[int], axis: int) -> Any:
+        """``array[order]`` along `axis`, by a slice where that does."""
+        steps = {b - a for a, b in pairwise(order)} or {1}
+        if len(steps) == 1 and (step := steps.pop()) > 0:
+            index = slice(order[0], order[-1] + 1, step)
+            return array[(slice(None),) * axis + (index,)]
+        xp = self.xp
+        device = {} if xp is np else {"device": _device(array)}
+        return xp.take(array, xp.asarray(list(order), dtype=xp.int64, **device), axis=axis)
+
+    def _zeros(self, like: Any, shape: tuple[int, ...]) -> Any:
+        device = {} if self.xp is np else {"device": _device(like)}
+        return self.xp.zeros(shape, dtype=like.dtype, **device)
+
+    def _sort(self, array: Any, before: str, after: str) -> Any:
+        return self.xp.permute_dims(array, _order(before, after, self.rank))
+
+
+@lru_cache(maxsize=256)
+def _order(before: str, after: str, rank: int) -> tuple[int, ...]:
+    """Permutation from one string of axes to another: capitals are `rank` axes, (QR) interleaves.
+
+    >>> _order("ngm(QR)", "gmRnQ", 2)
+    (1, 2, 4, 6, 0, 3, 5)
+    """
+    names = [_axis_names(text, rank) for text in (before, after)]
+    return tuple(names[0].index(name) for name in names[1])
+
+
+def _axis_names(text: str, rank: int) -> list[str]:
+    names = []
+    for part in re.findall(r"\(..\)|.", text):
+        if part[0] == "(":
+            names += [letter + str(n) for n in range(rank) for letter in part[1:3]]
+        else:
+            names += [part + str(n) for n in range(rank)] if part.isupper() else [part]
+    return names
+
+
+def _plus(a: Sequence[int], b: Sequence[int]) -> list[int]:
+    return [left + right for left, right in zip(a, b, strict=True)]
+
+
+def _minus(a: Sequence[int], b: Sequence[int]) -> list[int]:
+    return [left - right for left, right in zip(a, b, strict=True)]
+
+
+def _with(shape: Sequence[int], n: int, size: int) -> tuple[int, ...]:
+    return (*shape[:n], size, *shape[n + 1 :])
+
+
+def _itemsize(name: str) -> int:
+    return np.dtype(name).itemsize
+
+
+def _device(array: Any) -> Any:
+    import array_api_compat
+
+    return array_api_compat.device(array)

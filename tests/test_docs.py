@@ -1,0 +1,72 @@
+"""The documentation says what is there: its examples run, its links and names resolve."""
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import tconv
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+FENCE = re.compile(r"^ *```.*$", re.MULTILINE)
+PUBLIC = [name for name in tconv.__all__ if not name.startswith("__")]
+
+
+def without_code(text):
+    parts = FENCE.split(text)
+    assert len(parts) % 2 == 1, "a code block is not closed"
+    return "".join(parts[::2])
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    for heading in re.findall(r"^#+ +(.*)$", without_code(page.read_text("utf-8")), re.MULTILINE):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+@each_page
+def test_the_examples_of_a_page_run(page):
+    text = FENCE.sub("", page.read_text("utf-8"))  # a fence would count as expected output
+    examples = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    report: list[str] = []
+    failed, _ = doctest.DocTestRunner(optionflags=flags).run(examples, out=report.append)
+    assert not failed, "".join(report)
+
+
+@each_page
+def test_the_links_of_a_page_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text("utf-8"))):
+        if not re.match(r"[a-z]+:", link):
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_the_architecture_names_every_file_and_no_other():
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    named = set(re.findall(r"[\w./-]+\.(?:py|md|toml|yml)\b", text))
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "tconv" / name).exists(), name
+    for file in (ROOT / "tconv").rglob("*.py"):
+        path = file.relative_to(ROOT / "tconv").as_posix()
+        assert named & {path, f"tconv/{path}"}, f"ARCHITECTURE.md does not name {path}"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_is_documented(name):
+    value = getattr(tconv, name)
+    assert re.search(rf"^::: tconv\.(\w+\.)*{name}$", API, re.MULTILINE), "missing in docs/api.md"
+    assert inspect.isfunction(value) or inspect.isclass(value)
+    examples = doctest.DocTestFinder(recurse=False).find(value, name)[0].examples
+    # The doctests of modules run with the tests of their package, so these examples run too.
+    assert examples, "its docstring has no example"
+    assert value.__module__.startswith("tconv.")
+
+
+API = (ROOT / "docs" / "api.md").read_text("utf-8")
