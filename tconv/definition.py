@@ -81,7 +81,9 @@ def contract(
     else:
         given: Letter = "x" if want == "y" else "y"
         matrix = unrolled_filter(geometry, b)  # (C*I, M*O)
-        rows = canonical(np, geometry, given, a).reshape(n, geometry.in_channels * cells if given == "x" else geometry.out_channels * outs)
+        rows = canonical(np, geometry, given, a).reshape(
+            n, geometry.in_channels * cells if given == "x" else geometry.out_channels * outs
+        )
         result = rows @ (matrix if want == "y" else matrix.T)
     result = result.reshape(canonical_shape(geometry, want))
     result = from_canonical(np, geometry, want, result)
@@ -94,7 +96,10 @@ def contract(
 def _weight_gradient(geometry: Geometry, x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
     x, y = canonical(np, geometry, "x", x), canonical(np, geometry, "y", y)
     n, g, c, m = geometry.batch, geometry.groups, x.shape[2], y.shape[2]
-    x, y = x.reshape(n, g, c, prod(geometry.input_size)), y.reshape(n, g, m, prod(geometry.output_size))
+    x, y = (
+        x.reshape(n, g, c, prod(geometry.input_size)),
+        y.reshape(n, g, m, prod(geometry.output_size)),
+    )
     result = np.zeros((g, c, m, prod(geometry.kernel_size)), np.result_type(x, y))
     for i, k, o in zip(*geometry.unrolled_indices(), strict=True):
         result[..., k] += np.einsum("ngc,ngm->gcm", x[..., i], y[..., o])

@@ -39,7 +39,7 @@ class ShapeError(TConvError, ValueError):
     Traceback (most recent call last):
     ...
     tconv.errors.ShapeError: x has 2 channels but weight of shape (3, 1, 3) (weight_format="IO*", \
-groups=1) takes 3; pass x with 3 channels or a weight with 2 input channels.
+groups=1) takes 3; pass x with 3 channels or another weight.
     """
 
 
@@ -50,7 +50,7 @@ class OutputSizeError(ShapeError):
     Traceback (most recent call last):
     ...
     tconv.errors.OutputSizeError: output_size[0]=12 cannot be reached from input size 4 with kernel 3, \
-stride 2, dilation 1, padding (0, 0): reachable are 9 to 10; for 12 pass padding=(-1, -1).
+stride 2, dilation 1, padding (0, 0): reachable are 9 to 10; for 12 pass padding=((-2, -1),).
     """
 
 
@@ -61,7 +61,7 @@ class DTypeError(TConvError, TypeError):
     Traceback (most recent call last):
     ...
     tconv.errors.DTypeError: x has dtype bool, which has no transposed convolution; \
-pass dtype= to convert both operands, for example dtype="float32".
+pass dtype= to convert the operands, for example dtype="float32".
     """
 
 

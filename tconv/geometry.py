@@ -62,7 +62,9 @@ class Geometry:
         )
         wanted = settings.wanted_size(output_size, "output_size") or (None,) * settings.rank
         names = repeat("output_size")
-        return cls._from(settings, map(settings.axis_from_input, range(settings.rank), wanted, names))
+        return cls._from(
+            settings, map(settings.axis_from_input, range(settings.rank), wanted, names)
+        )
 
     @classmethod
     def of_conv(
@@ -106,7 +108,9 @@ class Geometry:
                 f"{rank + 1} (unbatched) with kernel_size={kernel}; reshape x or y."
             )
         groups = as_integer(keywords.get("groups", 1), "groups", 1)
-        weight_format = as_choice(keywords.get("weight_format", "IO*"), "weight_format", WEIGHT_FORMATS)
+        weight_format = as_choice(
+            keywords.get("weight_format", "IO*"), "weight_format", WEIGHT_FORMATS
+        )
         batch = len(x) - rank - 1
         last = keywords.get("data_format") == "channels_last"
         channels = (x[-1], y[-1]) if last else (x[batch], y[batch])
@@ -121,7 +125,9 @@ class Geometry:
             wanted = (None,) * rank
         else:
             wanted = y[batch:-1] if last else y[batch + 1 :]
-        geometry = cls._from(settings, map(settings.axis_from_input, range(rank), wanted, repeat("y's size")))
+        geometry = cls._from(
+            settings, map(settings.axis_from_input, range(rank), wanted, repeat("y's size"))
+        )
         if geometry.y_shape != y:
             raise ShapeError(
                 f"y has shape {y} but x of shape {x} gives {geometry.y_shape}; pass x and y of one "

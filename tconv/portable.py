@@ -32,8 +32,9 @@ from tconv.canonical import canonical, from_canonical
 from tconv.dtypes import TYPES, as_dtype, dtype_name, float_that_is_exact, largest
 from tconv.geometry import Geometry, Letter
 from tconv.grid import Combination, Grid
+from tconv.operands import namespace
 
-__all__ = ["contract", "namespace", "workspace_bytes"]
+__all__ = ["contract", "workspace_bytes"]
 
 Rows = Sequence[slice]
 Block = tuple[tuple[slice, ...], Any]
@@ -95,15 +96,6 @@ def workspace_bytes(geometry: Geometry, want: Letter, dtype: str, whole: bool) -
     return Blocks.of(geometry, want, _itemsize(TYPES[dtype].accumulator), whole).workspace_bytes
 
 
-def namespace(array: Any) -> Any:
-    """The array-API functions of the library `array` belongs to; NumPy itself for NumPy."""
-    if isinstance(array, np.ndarray):
-        return np
-    import array_api_compat
-
-    return array_api_compat.array_namespace(array)
-
-
 class _Work:
     """One contraction of canonical arrays, block by block, in the carrier type.
 
@@ -125,7 +117,9 @@ class _Work:
                 block = self._join(pieces, self.grid.bands, axis=2)  # (g, m, *R, n, *Q)
                 block = self._sort(block, "gmRnQ", "ngm(QR)")
                 cells, kept = self.grid.cells(rows, self.geometry.output_size)
-                whole = [(q.stop - q.start) * s for q, s in zip(rows, self.grid.strides, strict=True)]
+                whole = [
+                    (q.stop - q.start) * s for q, s in zip(rows, self.grid.strides, strict=True)
+                ]
                 block = self.xp.reshape(block, (*block.shape[:3], *whole))
                 yield (n, g, m, *cells), block[(..., *kept)]
 
@@ -145,10 +139,14 @@ class _Work:
             low = _minus(first, [t + span for t, span in zip(each.low, each.spans, strict=True)])
             high = [q + c - t for q, c, t in zip(first, count, each.low, strict=True)]
             low = [min(max(q, 0), size) for q, size in zip(low, x.shape[3:], strict=True)]
-            high = [min(max(q, lo), size) for q, lo, size in zip(high, low, x.shape[3:], strict=True)]
+            high = [
+                min(max(q, lo), size) for q, lo, size in zip(high, low, x.shape[3:], strict=True)
+            ]
             x = x[(..., *map(slice, low, high))]
             products = xp.matmul(pack, self._flat([x], 2))  # (g, J*m*R, n*Q)
-            products = xp.reshape(products, (g, each.sizes[0], shape[1] * each.sizes[1], *x.shape[2:]))
+            products = xp.reshape(
+                products, (g, each.sizes[0], shape[1] * each.sizes[1], *x.shape[2:])
+            )
             starts = [_minus(first, _plus(low, shift)) for shift in each.shifts]
             result = self._sum_windows(products, starts, count)
         return xp.reshape(result, shape)

@@ -10,9 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tconv"
 # In reading order. A file imports only what stands above it.
 ORDER = [
-    "errors", "axis", "sizes", "arguments", "solver", "geometry", "layouts", "definition",
-    "padding", "portable", "memory", "ops", "initialisers", "module", "layers", "pooling",
-    "optimisers", "tinynet", "images", "__init__",
+    "errors", "arguments", "axis", "layouts", "settings", "geometry", "solver", "dtypes",
+    "operands", "canonical", "definition", "grid", "blocks", "portable", "borders", "memory",
+    "dispatch", "ops", "images", "__init__",
 ]  # fmt: skip
 # Optional libraries: imported inside the function that needs them, or in the file named for them.
 HOSTS = {"torch", "jax", "cupy", "dask", "onnx", "llvmlite", "scipy", "PIL", "rich"}

@@ -1,0 +1,127 @@
+"""HOW BORDERS FOLD: the padding modes of a convolution's input, and their transposes.
+
+``conv`` with a padding mode first pads y: circular continues it periodically, reflect mirrors it at
+the outermost samples, replicate repeats them. ``conv_transpose`` ends with the exact transpose: each
+padded cell is added to the cell it was copied from.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = ["fold", "fold_factor", "pad"]
+
+Pairs = Sequence[tuple[int, int]]
+
+
+def pad(xp: Any, y: Any, mode: str, pairs: Pairs, first_axis: int) -> Any:
+    """Lengthen the axes from `first_axis` on by (begin, end) cells each.
+
+    >>> pad(np, np.array([1, 2, 3]), "reflect", [(2, 1)], 0)
+    array([3, 2, 1, 2, 3, 2])
+    """
+    for axis, (begin, end) in enumerate(pairs, first_axis):
+        y = _PAD[mode](xp, y, axis, begin, end)
+    return y
+
+
+def fold(xp: Any, full: Any, mode: str, pairs: Pairs, first_axis: int) -> Any:
+    """Add what `pad` would have copied back to where it came from: the transpose of `pad`.
+
+    >>> fold(np, np.array([1, 1, 1, 1, 1, 1]), "reflect", [(2, 1)], 0)
+    array([1, 3, 2])
+    """
+    for axis, (begin, end) in enumerate(pairs, first_axis):
+        full = _FOLD[mode](xp, full, axis, begin, end)
+    return full
+
+
+def fold_factor(pairs: Pairs) -> int:
+    """At most how many cells `fold` adds into one."""
+    factor = 1
+    for begin, end in pairs:
+        factor *= 1 + begin + end
+    return factor
+
+
+def _cut(array: Any, axis: int, start: int, stop: int) -> Any:
+    return array[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def _zeros(xp: Any, like: Any, axis: int, size: int) -> Any:
+    """Zeros like `like`, of another size along `axis`; keeps device and batching of `like`."""
+    one = xp.zeros_like(_cut(like, axis, 0, 1))
+    return xp.broadcast_to(one, (*like.shape[:axis], size, *like.shape[axis + 1 :]))
+
+
+def _pad_circular(xp: Any, y: Any, axis: int, begin: int, end: int) -> Any:
+    size = y.shape[axis]
+    start = -begin % size
+    repeats = -(-(start + size + begin + end) // size)
+    return _cut(xp.concat([y] * repeats, axis=axis), axis, start, start + size + begin + end)
+
+
+def _fold_circular(xp: Any, full: Any, axis: int, begin: int, end: int) -> Any:
+    size = full.shape[axis] - begin - end
+    start = -begin % size
+    rest = -(start + full.shape[axis]) % size
+    parts = [_zeros(xp, full, axis, start), full, _zeros(xp, full, axis, rest)]
+    whole = xp.concat(parts, axis=axis)
+    periods = whole.shape[axis] // size
+    whole = xp.reshape(whole, (*full.shape[:axis], periods, size, *full.shape[axis + 1 :]))
+    return xp.sum(whole, axis=axis, dtype=full.dtype)
+
+
+def _pad_reflect(xp: Any, y: Any, axis: int, begin: int, end: int) -> Any:
+    size = y.shape[axis]
+    head = xp.flip(_cut(y, axis, 1, begin + 1), axis=axis)
+    tail = xp.flip(_cut(y, axis, size - 1 - end, size - 1), axis=axis)
+    return xp.concat([head, y, tail], axis=axis)
+
+
+def _fold_reflect(xp: Any, full: Any, axis: int, begin: int, end: int) -> Any:
+    size = full.shape[axis] - begin - end
+    head = xp.flip(_cut(full, axis, 0, begin), axis=axis)
+    tail = xp.flip(_cut(full, axis, begin + size, begin + size + end), axis=axis)
+    y = _cut(full, axis, begin, begin + size)
+    y = _add_at(xp, y, head, axis, 1)
+    return _add_at(xp, y, tail, axis, size - 1 - end)
+
+
+def _pad_replicate(xp: Any, y: Any, axis: int, begin: int, end: int) -> Any:
+    size = y.shape[axis]
+    shape = list(y.shape)
+    shape[axis] = begin
+    head = xp.broadcast_to(_cut(y, axis, 0, 1), tuple(shape))
+    shape[axis] = end
+    tail = xp.broadcast_to(_cut(y, axis, size - 1, size), tuple(shape))
+    return xp.concat([head, y, tail], axis=axis)
+
+
+def _fold_replicate(xp: Any, full: Any, axis: int, begin: int, end: int) -> Any:
+    size = full.shape[axis] - begin - end
+    head = xp.sum(_cut(full, axis, 0, begin), axis=axis, keepdims=True, dtype=full.dtype)
+    tail = _cut(full, axis, begin + size, begin + size + end)
+    tail = xp.sum(tail, axis=axis, keepdims=True, dtype=full.dtype)
+    y = _cut(full, axis, begin, begin + size)
+    return _add_at(xp, _add_at(xp, y, head, axis, 0), tail, axis, size - 1)
+
+
+def _add_at(xp: Any, y: Any, part: Any, axis: int, start: int) -> Any:
+    """Return y with `part` added to its cells from `start` on, as a new array."""
+    stop = start + part.shape[axis]
+    middle = _cut(y, axis, start, stop) + part
+    pieces = [_cut(y, axis, 0, start), middle, _cut(y, axis, stop, y.shape[axis])]
+    return xp.concat(pieces, axis=axis)
+
+
+Step = Callable[[Any, Any, int, int, int], Any]
+_PAD: dict[str, Step] = {
+    "circular": _pad_circular,
+    "reflect": _pad_reflect,
+    "replicate": _pad_replicate,
+}
+_FOLD: dict[str, Step] = {
+    "circular": _fold_circular,
+    "reflect": _fold_reflect,
+    "replicate": _fold_replicate,
+}

@@ -1,0 +1,197 @@
+"""WHO COMPUTES: one contraction, from checked operands to the result, by the array's own library."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tconv import portable
+from tconv.arguments import METHODS, PADDING_MODES, as_choice, as_integer
+from tconv.borders import fold, fold_factor, pad
+from tconv.dtypes import TYPES, as_dtype, dtype_name, largest
+from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
+from tconv.geometry import Geometry, Letter
+from tconv.memory import available_bytes
+from tconv.operands import check_out, library_of, namespace
+
+__all__ = ["Call", "check_padding_mode", "register", "solve_for"]
+
+_MEMORY_SHARE = 0.8
+_SMALL_BYTES = 2**26  # below this the system is not asked how much memory there is
+
+_contracts: dict[str, Callable[..., Any]] = {}
+"""Array library to what contracts its arrays; the portable path serves all others."""
+
+
+def register(library: str, contract: Callable[..., Any]) -> None:
+    """Let `contract`, with the signature of `portable.contract`, serve the arrays of a library.
+
+    Called by the host modules, such as `tconv.torch`, when they are imported.
+    """
+    _contracts[library] = contract
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call says besides sizes: how borders continue, who computes and in what memory."""
+
+    name: str
+    padding_mode: str = "zeros"
+    method: str = "auto"
+    threads: int | None = None
+    max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        as_choice(self.padding_mode, "padding_mode", PADDING_MODES)
+        as_choice(self.method, "method", METHODS)
+        if self.threads is not None:
+            as_integer(self.threads, "threads", 1)
+        if self.max_bytes is not None:
+            as_integer(self.max_bytes, "max_bytes", 1)
+
+
+def check_padding_mode(mode: str, geometry: Geometry, padding: Any, output_padding: Any) -> None:
+    """Refuse what a padding mode other than zeros cannot be combined with."""
+    if as_choice(mode, "padding_mode", PADDING_MODES) == "zeros":
+        return
+    if isinstance(padding, str) and padding != "valid":
+        raise ParameterError(
+            f'padding_mode="{mode}" excludes padding="{padding}"; pass integers, or '
+            'padding_mode="zeros".'
+        )
+    if np.any(output_padding):
+        raise ParameterError(
+            f'padding_mode="{mode}" excludes output_padding={output_padding}; pass output_padding=0 '
+            'or padding_mode="zeros".'
+        )
+    for n, axis in enumerate(geometry.axes):
+        crop = (axis.begin, axis.end)
+        if min(crop) < 0:
+            raise ParameterError(
+                f'padding[{n}]={crop} must not be negative with padding_mode="{mode}"; '
+                'pass padding of 0 or more, or padding_mode="zeros".'
+            )
+        if mode != "circular" and max(crop) >= axis.output:
+            raise ShapeError(
+                f"padding[{n}]={crop} must be smaller than the output size {axis.output} with "
+                f'padding_mode="{mode}"; lower padding or use padding_mode="circular".'
+            )
+
+
+def solve_for(
+    want: Letter,
+    geometry: Geometry,
+    a: Any,
+    b: Any,
+    bias: Any,
+    call: Call,
+    out: Any = None,
+) -> Any:
+    """Check types, memory and `out`, then contract: (a, b) as in `portable.contract`."""
+    xp, library, types = namespace(a), library_of(a), TYPES[dtype_name(a.dtype)]
+    shape = geometry.shape_of(want)
+    if bias is not None:
+        channels = geometry.out_channels if want == "y" else geometry.in_channels
+        if tuple(bias.shape) != (channels,):
+            raise ShapeError(
+                f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per channel "
+                "of the result; reshape bias."
+            )
+    if library == "dask" and library not in _contracts:
+        raise UnsupportedError("Dask arrays are not supported yet; call .compute() on them first.")
+    padded = call.padding_mode != "zeros" and any(axis.begin or axis.end for axis in geometry.axes)
+    _check_memory(want, geometry, call, types.accumulator, types.result, whole=xp is not np)
+    if out is not None:
+        check_out(out, xp, shape, types.result, [a, b, bias])
+    if types.is_integer:
+        _check_overflow(xp, want, geometry, a, b, bias, types.accumulator)
+    contract = _contracts.get(library, portable.contract)
+    options = {"method": call.method, "threads": call.threads}
+    if padded:
+        result = _contract_padded(contract, want, geometry, a, b, bias, call, options)
+    elif out is not None and xp is np:
+        return contract(geometry, want, a, b, bias=bias, out=out, **options)
+    else:
+        result = contract(geometry, want, a, b, bias=bias, **options)
+    if out is None:
+        return result
+    out[...] = result
+    return out
+
+
+def _contract_padded(
+    contract: Callable[..., Any],
+    want: Letter,
+    geometry: Geometry,
+    a: Any,
+    b: Any,
+    bias: Any,
+    call: Call,
+    options: dict[str, Any],
+) -> Any:
+    """Contract without cropping, y being padded before or folded after."""
+    xp, mode = namespace(a), call.padding_mode
+    pairs = [(axis.begin, axis.end) for axis in geometry.axes]
+    axes = tuple(
+        axis._replace(begin=0, end=0, output=axis.output + axis.begin + axis.end)
+        for axis in geometry.axes
+    )
+    inner = replace(geometry, axes=axes)
+    first = geometry.batched + (geometry.data_format == "channels_first")
+    if want == "x":
+        return contract(inner, want, pad(xp, a, mode, pairs, first), b, bias=bias, **options)
+    if want == "w":
+        return contract(inner, want, a, pad(xp, b, mode, pairs, first), **options)
+    types = TYPES[dtype_name(a.dtype)]
+    if types.accumulator != types.result:  # the halves: fold in float32 too, round once
+        accumulator = as_dtype(xp, types.accumulator)
+        a, b = (xp.astype(v, accumulator) for v in (a, b))
+        bias = None if bias is None else xp.astype(bias, accumulator)
+    y = fold(xp, contract(inner, want, a, b, **options), mode, pairs, first)
+    if bias is not None:
+        last = geometry.data_format == "channels_last"
+        y = y + (bias if last else xp.reshape(bias, (bias.shape[0], *[1] * geometry.rank)))
+    return xp.astype(y, as_dtype(xp, types.result), copy=False)
+
+
+def _check_overflow(
+    xp: Any, want: Letter, geometry: Geometry, a: Any, b: Any, bias: Any, accumulator: str
+) -> None:
+    bound = largest(xp, a) * largest(xp, b) * geometry.terms(want)
+    if want == "y":
+        bound *= fold_factor([(max(axis.begin, 0), max(axis.end, 0)) for axis in geometry.axes])
+    bound += 0 if bias is None else largest(xp, bias)
+    most = np.iinfo(accumulator).max
+    if bound > most:
+        raise DTypeError(
+            f"sums of {dtype_name(a.dtype)} products could reach {bound:,}, beyond {accumulator}'s "
+            f'{most:,}; pass smaller values or dtype="float64".'
+        )
+
+
+def _check_memory(
+    want: Letter, geometry: Geometry, call: Call, accumulator: str, result: str, whole: bool
+) -> None:
+    """Hold output, workspace and packed weights against the limit, before anything is allocated."""
+    output = (
+        prod(geometry.shape_of(want))
+        * np.dtype("float16" if result == "bfloat16" else result).itemsize
+    )
+    work = portable.workspace_bytes(geometry, want, accumulator, whole)
+    needed = output + work
+    limit, name = call.max_bytes, f"max_bytes={call.max_bytes:,}" if call.max_bytes else ""
+    if limit is None:
+        if needed <= _SMALL_BYTES:
+            return
+        available = available_bytes()
+        if available is None:
+            return
+        limit = int(available * _MEMORY_SHARE)
+        name = f"{limit:,} may be used ({_MEMORY_SHARE:.0%} of the memory available)"
+    if needed > limit:
+        raise MemoryLimitError(
+            f"{call.name} needs {needed:,} bytes (output {output:,}, workspace and packed weights "
+            f"{work:,}) but {name}; lower the sizes, split the batch or raise max_bytes."
+        )

@@ -1,0 +1,267 @@
+"""HOW IT CHANGES: derivatives of the transposed convolution, and checks of them.
+
+F(x, w, y) is linear in each letter, so every derivative is one of the three contractions again: the
+gradient with respect to x is `conv`, with respect to w `conv_weight_gradient`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tconv.arguments import as_integer
+from tconv.dispatch import Call, check_padding_mode, solve_for
+from tconv.dtypes import TYPES, as_dtype, dtype_name
+from tconv.errors import DTypeError, ShapeError
+from tconv.geometry import Geometry
+from tconv.operands import as_operands, namespace
+from tconv.ops import conv_transpose
+from tconv.settings import as_shape
+
+__all__ = ["check_adjoint", "conv_transpose_jvp", "conv_transpose_vjp", "gradcheck"]
+
+_SIZES = ("stride", "padding", "output_padding", "dilation", "groups", "output_size")
+_SIZES += ("data_format", "weight_format", "flip_kernel")
+_CALL = ("padding_mode", "method", "threads", "max_bytes")
+
+
+def conv_transpose_vjp(
+    x: Any, weight: Any, bias: Any = None, *, dtype: Any = None, out: Any = None, **keywords: Any
+) -> tuple[Any, Callable[[Any], tuple[Any, Any, Any]]]:
+    """Return ``conv_transpose(x, weight, bias)`` and what pulls a gradient of y back through it.
+
+    ``dx = conv(dy, weight)``, ``dweight = conv_weight_gradient(x, dy)``, ``dbias = sum of dy``.
+
+    Parameters
+    ----------
+    x, weight, bias, and keywords : as for `conv_transpose`; types must be floating or complex
+
+    Returns
+    -------
+    y : array (N, M, *O)
+    pullback : function from dy (shape and type of y) to (dx, dweight, dbias), dbias None without
+        bias. The map is the transpose, also for complex numbers: nothing is conjugated (JAX's
+        convention; for PyTorch's conjugate dy before and the results after).
+
+    Raises
+    ------
+    DTypeError : integers have no gradient; others as `conv_transpose`
+
+    >>> x, weight = np.ones((1, 1, 2)), np.array([[[1.0, 2.0, 3.0]]])
+    >>> y, pullback = conv_transpose_vjp(x, weight, stride=2)
+    >>> dx, dweight, dbias = pullback(np.ones_like(y))
+    >>> dx, dweight
+    (array([[[6., 6.]]]), array([[[2., 2., 2.]]]))
+    """
+    xp, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias}, dtype)
+    if TYPES[dtype_name(x.dtype)].is_integer:
+        raise DTypeError(
+            f"x has dtype {dtype_name(x.dtype)}, gradients need a floating or complex type; pass "
+            'dtype="float64" for example.'
+        )
+    geometry, call = _prepare(x, weight, keywords)
+    y = solve_for("y", geometry, x, weight, bias, call, out)
+
+    def pullback(dy: Any) -> tuple[Any, Any, Any]:
+        _, (dy, _) = as_operands({"dy": dy, "x": x})
+        _check_shape(dy, "dy", geometry.y_shape, "y")
+        dx = solve_for("x", geometry, dy, weight, None, call)
+        dweight = solve_for("w", geometry, x, dy, None, call)
+        return dx, dweight, None if bias is None else bias_gradient(xp, geometry, dy)
+
+    return y, pullback
+
+
+def conv_transpose_jvp(
+    primals: tuple[Any, ...],
+    tangents: tuple[Any, ...],
+    *,
+    dtype: Any = None,
+    **keywords: Any,
+) -> tuple[Any, Any]:
+    """Return y and how it changes when (x, weight, bias) change along the tangents.
+
+    ``dy = conv_transpose(dx, weight) + conv_transpose(x, dweight) + dbias``.
+
+    Parameters
+    ----------
+    primals : (x, weight) or (x, weight, bias)
+    tangents : their directions, arrays of the same shapes and types; None means none
+    keywords : as for `conv_transpose`
+
+    Returns
+    -------
+    y, dy : arrays (N, M, *O)
+
+    >>> x, weight = np.ones((1, 1, 2)), np.array([[[1.0, 2.0, 3.0]]])
+    >>> y, dy = conv_transpose_jvp((x, weight), (None, np.ones((1, 1, 3))), stride=2)
+    >>> dy
+    array([[[1., 1., 2., 1., 1.]]])
+    """
+    names = ("x", "weight", "bias")
+    values, directions = (
+        _triple(each, n) for each, n in ((primals, "primals"), (tangents, "tangents"))
+    )
+    given = dict(zip(names, values, strict=True))
+    changes = {"d" + name: v for name, v in zip(names, directions, strict=True)}
+    _, arrays = as_operands(given | changes, dtype)
+    (x, weight, bias), (dx, dweight, dbias) = arrays[:3], arrays[3:]
+    for name, value, change in zip(names, arrays[:3], arrays[3:], strict=True):
+        if change is not None:
+            if value is None:
+                raise ShapeError(f"d{name} has no {name} to change; pass {name} or d{name}=None.")
+            _check_shape(change, "d" + name, tuple(value.shape), name)
+    geometry, call = _prepare(x, weight, keywords)
+    y = solve_for("y", geometry, x, weight, bias, call)
+    parts = []
+    if dx is not None or dbias is not None:
+        moved = x * 0 if dx is None else dx
+        parts.append(solve_for("y", geometry, moved, weight, dbias, call))
+    if dweight is not None:
+        parts.append(solve_for("y", geometry, x, dweight, None, call))
+    if not parts:
+        return y, namespace(y).zeros_like(y)
+    return y, parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def bias_gradient(xp: Any, geometry: Geometry, dy: Any) -> Any:
+    """Sum dy over all but its channels, in the accumulator type."""
+    types = TYPES[dtype_name(dy.dtype)]
+    channel = dy.ndim - 1 if geometry.data_format == "channels_last" else int(geometry.batched)
+    axes = tuple(n for n in range(dy.ndim) if n != channel)
+    total = xp.sum(dy, axis=axes, dtype=as_dtype(xp, types.accumulator))
+    return xp.astype(total, as_dtype(xp, types.result), copy=False)
+
+
+def check_adjoint(weight: Any, x_shape: Any, *, rng: Any = None, **keywords: Any) -> float:
+    """Relative gap between the two sides of ``<conv_transpose(x, w), y> == <x, conv(y, w)>``.
+
+    Parameters
+    ----------
+    weight : array
+    x_shape : shape of x
+    rng : numpy.random.Generator, or a seed, for the x and y that are drawn; by default seed 0
+    keywords : as for `conv_transpose`
+
+    Returns
+    -------
+    float : ``|left - right|`` over the sum of the absolute products; about the type's rounding
+        error, exactly 0 for integers
+
+    References
+    ----------
+    J. Claerbout, Basic Earth Imaging, 2010: the dot-product test.
+
+    >>> check_adjoint(np.ones((2, 3, 4)), (1, 2, 5), stride=2, padding=1) < 1e-12
+    True
+    """
+    xp, (weight,) = as_operands({"weight": weight})
+    rng = np.random.default_rng(0 if rng is None else rng)
+    geometry, call = _prepare_shapes(as_shape(x_shape, "x_shape"), tuple(weight.shape), keywords)
+    integers = TYPES[dtype_name(weight.dtype)].is_integer
+
+    def draw(shape: tuple[int, ...]) -> Any:
+        values = rng.integers(-3, 4, shape) if integers else rng.standard_normal(shape)
+        if dtype_name(weight.dtype).startswith("uint"):
+            values = abs(values)
+        return xp.astype(xp.asarray(values), weight.dtype)
+
+    x, y = draw(geometry.x_shape), draw(geometry.y_shape)
+    there = solve_for("y", geometry, x, weight, None, call)
+    back = solve_for("x", geometry, y, weight, None, call)
+    left = [_as_float64(v) for v in (there, y)]
+    right = [_as_float64(v) for v in (x, back)]
+    scale = max(float(np.sum(np.abs(a * b))) for a, b in (left, right))
+    gap = abs(np.sum(left[0] * left[1]) - np.sum(right[0] * right[1]))
+    return float(gap / scale) if scale else 0.0
+
+
+def gradcheck(
+    x: Any, weight: Any, bias: Any = None, *, rng: Any = None, limit: int = 256, **keywords: Any
+) -> float:
+    """Compare `conv_transpose_vjp` with central differences, in float64.
+
+    The function checked is ``<conv_transpose(x, weight, bias), dy>`` with a random dy. It is linear
+    in each operand, so central differences have no truncation error.
+
+    Parameters
+    ----------
+    x, weight, bias : real arrays, converted to NumPy float64
+    rng : numpy.random.Generator or a seed; by default seed 0
+    limit : int, the most elements per operand that are tried, drawn at random beyond that
+    keywords : as for `conv_transpose`
+
+    Returns
+    -------
+    float : largest absolute error over the largest absolute gradient, of any operand
+
+    >>> rng = np.random.default_rng(0)
+    >>> gradcheck(rng.normal(size=(1, 2, 4)), rng.normal(size=(2, 3, 3)), stride=2) < 1e-8
+    True
+    """
+    limit = as_integer(limit, "limit", 1)
+    rng = np.random.default_rng(0 if rng is None else rng)
+    named = {"x": x, "weight": weight, "bias": bias}
+    operands = [
+        None if v is None else _as_float64(as_operands({n: v})[1][0]) for n, v in named.items()
+    ]
+    y, pullback = conv_transpose_vjp(*operands, **keywords)
+    dy = rng.standard_normal(y.shape)
+    worst = 0.0
+    for n, gradient in enumerate(pullback(dy)):
+        if gradient is None or gradient.size == 0:
+            continue
+        places = np.arange(gradient.size)
+        if places.size > limit:
+            places = rng.choice(places, limit, replace=False)
+        errors = []
+        for place in places:
+            values = []
+            for step in (0.5, -0.5):
+                moved = list(operands)
+                moved[n] = operands[n].copy()
+                moved[n].flat[place] += step
+                values.append(float(np.sum(conv_transpose(*moved, **keywords) * dy)))
+            errors.append(abs(values[0] - values[1] - gradient.flat[place]))
+        worst = max(worst, max(errors) / max(float(np.abs(gradient).max()), np.finfo(float).tiny))
+    return worst
+
+
+def _prepare(x: Any, weight: Any, keywords: dict[str, Any]) -> tuple[Geometry, Call]:
+    return _prepare_shapes(tuple(x.shape), tuple(weight.shape), keywords)
+
+
+def _prepare_shapes(
+    x_shape: tuple[int, ...], weight_shape: tuple[int, ...], keywords: dict[str, Any]
+) -> tuple[Geometry, Call]:
+    """Read the keywords of `conv_transpose`, as that function does."""
+    unknown = sorted(keywords.keys() - {*_SIZES, *_CALL})
+    if unknown:
+        raise TypeError(f"unexpected keyword argument {unknown[0]!r}")
+    sizes = {name: keywords[name] for name in _SIZES if name in keywords}
+    call = Call("conv_transpose", **{name: keywords[name] for name in _CALL if name in keywords})
+    geometry = Geometry.of(x_shape, weight_shape, **sizes)
+    padding, extra = keywords.get("padding", 0), keywords.get("output_padding", 0)
+    check_padding_mode(call.padding_mode, geometry, padding, extra)
+    return geometry, call
+
+
+def _triple(values: Any, name: str) -> tuple[Any, Any, Any]:
+    if not isinstance(values, (tuple, list)) or len(values) not in (2, 3):
+        raise ShapeError(f"{name} must be (x, weight) or (x, weight, bias); pass such a tuple.")
+    return values[0], values[1], values[2] if len(values) == 3 else None
+
+
+def _check_shape(array: Any, name: str, shape: tuple[int, ...], like: str) -> None:
+    if tuple(array.shape) != shape:
+        raise ShapeError(
+            f"{name} has shape {tuple(array.shape)}, must be that of {like}, {shape}; reshape {name}."
+        )
+
+
+def _as_float64(array: Any) -> Any:
+    """A NumPy array in double precision, from any library's."""
+    if not isinstance(array, np.ndarray):
+        array = np.asarray(array.detach().cpu().float() if hasattr(array, "detach") else array)
+    kind = np.complex128 if np.iscomplexobj(array) else np.float64
+    return array.astype(kind)

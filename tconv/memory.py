@@ -1,0 +1,67 @@
+"""HOW MUCH MEMORY there is: what this process may still take, container limits included."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["available_bytes"]
+
+_PROC = Path("/proc")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
+    """Bytes this process may still allocate, or None where the system does not tell.
+
+    The least of the kernel's MemAvailable and of what every control group above this process
+    (version 2, or version 1's memory controller) leaves free; elsewhere the physical memory.
+
+    References
+    ----------
+    Linux kernel documentation, filesystems/proc and admin-guide/cgroup-v2.
+
+    >>> (available_bytes() or 1) > 0
+    True
+    """
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        for line in (proc / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+    with suppress(OSError):
+        found += _cgroup_bytes((proc / "self" / "cgroup").read_text(), cgroup)
+    if not found:
+        with suppress(ValueError, OSError, AttributeError):
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return max(min(found), 0) if found else None
+
+
+def _cgroup_bytes(membership: str, root: Path) -> list[int]:
+    """What each control group in the lines of /proc/self/cgroup leaves free."""
+    found = []
+    for line in membership.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, limit, used, cache = root, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            base, limit, used = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cache = "total_inactive_file"
+        else:
+            continue
+        group = base / path.strip("/")
+        for folder in (group, *group.parents):
+            if folder == base.parent:
+                break
+            with suppress(OSError, ValueError):  # "max" is no number: no limit here
+                free = int((folder / limit).read_text()) - int((folder / used).read_text())
+                found.append(free + _reclaimable(folder / "memory.stat", cache))
+    return found
+
+
+def _reclaimable(stat: Path, name: str) -> int:
+    """Page cache that the kernel drops before it refuses memory."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in stat.read_text().splitlines():
+            if line.split()[0] == name:
+                return int(line.split()[1])
+    return 0

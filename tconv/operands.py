@@ -1,0 +1,187 @@
+"""WHICH ARRAYS: operands brought to one library and one type, or refused with a reason."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tconv.arguments import show
+from tconv.dtypes import TYPES, as_dtype, dtype_name
+from tconv.errors import DTypeError, ParameterError, ShapeError
+
+__all__ = ["as_operands", "check_out", "library_of", "namespace"]
+
+_LIBRARIES = {"jaxlib": "jax", "ml_dtypes": "numpy"}
+
+
+def library_of(array: Any) -> str:
+    """Name of the array library: the top module of its type, "jax" for all of JAX's types.
+
+    >>> library_of(np.zeros(3))
+    'numpy'
+    """
+    root = type(array).__module__.partition(".")[0]
+    return "numpy" if isinstance(array, np.ndarray) else _LIBRARIES.get(root, root)
+
+
+def namespace(array: Any) -> Any:
+    """The array-API functions of the library `array` belongs to; NumPy itself for NumPy."""
+    if isinstance(array, np.ndarray):
+        return np
+    import array_api_compat
+
+    return array_api_compat.array_namespace(array)
+
+
+def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list[Any]]:
+    """Return the namespace and the arrays, in one supported type; None stays None.
+
+    Lists, tuples and scalars become NumPy arrays. Without `dtype` the types must be equal; with it
+    all are converted, which may round but not lose an imaginary part, a fraction or a whole number.
+    """
+    given = {name: _as_array(value, name) for name, value in arrays.items() if value is not None}
+    first = next(iter(given))
+    xp, library = namespace(given[first]), library_of(given[first])
+    for name, array in given.items():
+        if library_of(array) != library:
+            raise DTypeError(
+                f"{first} is an array of {library} but {name} of {library_of(array)}; convert one "
+                "of them, operands must be of one library."
+            )
+    wanted = None if dtype is None else _wanted(dtype)
+    types = {name: dtype_name(array.dtype) for name, array in given.items()}
+    for name, found in types.items():
+        if wanted is not None:
+            given[name] = _convert(xp, given[name], name, found, wanted)
+            continue
+        if found not in TYPES:
+            raise DTypeError(
+                f"{name} has dtype {found}, which has no transposed convolution; pass dtype= to "
+                'convert the operands, for example dtype="float32".'
+            )
+        if found != types[first] and not (name == "bias" and found == TYPES[types[first]].result):
+            raise DTypeError(
+                f"{first} has dtype {types[first]} but {name} has {found}; pass dtype= to convert "
+                f'the operands, for example dtype="{_common(types[first], found)}".'
+            )
+    return xp, [None if value is None else given[name] for name, value in arrays.items()]
+
+
+def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: list[Any]) -> None:
+    """Refuse an `out` that the result cannot be written to."""
+    if namespace_or_none(out) is not xp:
+        raise DTypeError(
+            f"out={show(type(out).__name__)} must be an array of the operands' library, "
+            f"{xp.__name__}; pass such an array or leave out away."
+        )
+    if tuple(out.shape) != shape:
+        raise ShapeError(
+            f"out has shape {tuple(out.shape)}, must be the result's {shape}; pass such an array."
+        )
+    if dtype_name(out.dtype) != dtype:
+        raise DTypeError(
+            f"out has dtype {dtype_name(out.dtype)}, must be the result's {dtype}; pass such an "
+            "array."
+        )
+    if xp is not np:
+        if library_of(out) == "jax":
+            raise ParameterError("out must be writable, JAX arrays are not; leave out away.")
+        return
+    if not out.flags.writeable:
+        raise ParameterError("out must be writable, it is read-only; pass a copy.")
+    if any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+        raise ParameterError("out must not repeat its own memory (stride 0); pass a real array.")
+    for other in others:
+        if isinstance(other, np.ndarray) and _overlap(out, other):
+            raise ParameterError(
+                "out must not overlap an operand, it shares memory with one; pass another array."
+            )
+
+
+def namespace_or_none(array: Any) -> Any:
+    """The namespace, or None for what is no array."""
+    try:
+        return namespace(array)
+    except TypeError:
+        return None
+
+
+def _as_array(value: Any, name: str) -> Any:
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(
+            f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(0) to let "
+            "masked samples contribute nothing."
+        )
+    if isinstance(value, (list, tuple, int, float, complex, np.generic)):
+        try:
+            value = np.asarray(value)
+        except ValueError:
+            raise DTypeError(
+                f"{name}={show(value)} is not rectangular; pass nested lists of equal lengths."
+            ) from None
+    elif namespace_or_none(value) is None or not hasattr(value, "dtype"):
+        raise DTypeError(
+            f"{name}={show(value)} must be an array, not {type(value).__name__}; pass a NumPy array "
+            "or one of another array library."
+        )
+    if isinstance(value, np.ndarray):
+        value = np.asarray(value)  # drops subclasses
+        if not value.dtype.isnative:
+            value = value.astype(value.dtype.newbyteorder("="))
+    return value
+
+
+def _wanted(dtype: Any) -> str:
+    try:
+        name = dtype_name(np.dtype(dtype)) if dtype in (int, float, complex) else dtype_name(dtype)
+    except TypeError:
+        name = show(dtype)
+    if name not in TYPES:
+        raise DTypeError(
+            f"dtype={show(dtype)} must name one of {', '.join(TYPES)}; pass one of these."
+        )
+    return name
+
+
+def _convert(xp: Any, array: Any, name: str, found: str, wanted: str) -> Any:
+    """Convert to the wanted type unless that would lose more than precision."""
+    if found == wanted:
+        return array
+    ranks = [_kind(found), _kind(wanted)]
+    if ranks[0] is None or ranks[0] > (ranks[1] or 0):
+        raise DTypeError(
+            f"{name} has dtype {found}, which dtype={wanted} cannot hold; convert {name} yourself "
+            "in the way you mean."
+        )
+    if ranks == [1, 1] and 0 not in array.shape:
+        low, high = int(xp.min(array)), int(xp.max(array))
+        info = np.iinfo(wanted)
+        if low < info.min or high > info.max:
+            raise DTypeError(
+                f"{name} has values {low} to {high}, which dtype={wanted} cannot hold; pass a wider "
+                "dtype."
+            )
+    return xp.astype(array, as_dtype(xp, wanted))
+
+
+def _kind(name: str) -> int | None:
+    """0 bool, 1 integer, 2 real, 3 complex; None for what is not a number."""
+    for kind, starts in enumerate((("bool",), ("int", "uint"), ("float", "bfloat"), ("complex",))):
+        if name.startswith(starts):
+            return kind
+    return None
+
+
+def _common(a: str, b: str) -> str:
+    try:
+        name = np.promote_types(a, b).name
+    except TypeError:
+        name = "float32"
+    return name if name in TYPES else "float64"
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    try:
+        return bool(np.shares_memory(a, b, max_work=10_000))
+    except np.exceptions.TooHardError:
+        return True

@@ -1,0 +1,399 @@
+"""THE FRONT DOOR: transposed convolution, its adjoint and its weight gradient, for any arrays."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from tconv.dispatch import Call, check_padding_mode, solve_for
+from tconv.errors import ShapeError
+from tconv.geometry import Geometry
+from tconv.operands import as_operands
+
+__all__ = [
+    "Array",
+    "conv",
+    "conv_transpose",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "conv_weight_gradient",
+    "output_shape",
+]
+
+
+class Array(Protocol):
+    """An array of NumPy, or of any library that follows the array API."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of every axis."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the numbers."""
+
+
+def conv_transpose(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    output_size: Any = None,
+    padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    weight_format: str = "IO*",
+    flip_kernel: bool = False,
+    dtype: Any = None,
+    out: Any = None,
+    method: str = "auto",
+    threads: int | None = None,
+    max_bytes: int | None = None,
+) -> Any:
+    """Spread every input sample over the output through the kernel: the adjoint of `conv`.
+
+    ``y[n, m, i*stride - padding + k*dilation] += x[n, c, i] * weight[c, m, k]``, per spatial axis.
+
+    Parameters
+    ----------
+    x : array (N, C, *I), or (C, *I) for one sample without a batch
+    weight : array (C, M // groups, *K) of x's type; the weight of the `conv` being transposed
+    bias : array (M,), added to every output cell
+    stride, dilation : int or one int per spatial axis, in samples of y
+    padding : int, one int or (begin, end) pair per axis, "valid", "same", "same_upper" or
+        "same_lower"; crops the full output, a negative number extends it. "same" gives
+        ``O = I*stride`` and crops the odd sample at the end, "same_lower" at the beginning.
+    output_padding : int or one int per axis, smaller than max(stride, dilation); lengthens the end
+        by cells that are computed like all others
+    groups : int, number of groups of channels that do not see each other
+    output_size : int, one int per axis or the full shape of y, instead of output_padding
+    padding_mode : "zeros", "circular", "reflect" or "replicate": of the `conv` being transposed
+    data_format : "channels_first", or "channels_last" for x and y (N, *spatial, channels)
+    weight_format : "IO*" (PyTorch, ONNX), "*OI" (Keras, TensorFlow), "*IO" (Flax), "OI*" (Equinox)
+        or "O*I" (MLX); * stands for the kernel's axes
+    flip_kernel : bool, reverse the kernel along its spatial axes first (JAX's default)
+    dtype : the type both operands are converted to first; without it they must agree
+    out : array of the result's shape and type to write to; must not overlap x, weight or bias
+    method : "auto", "direct" (one order of summation, whatever the image) or "measure"
+    threads : int, threads to use; None leaves it to the library that computes
+    max_bytes : int, bound on output, workspace and packed weights; by default 80 % of the memory
+        available to the process
+
+    Returns
+    -------
+    y : array (N, M, *O) of x's library, device and type (int8 and uint8 give int32, other integers
+        int64), where per axis
+        ``O = (I - 1)*stride + dilation*(K - 1) + 1 - padding_begin - padding_end + output_padding``
+
+    Raises
+    ------
+    ParameterError : an argument breaks its own rule
+    ShapeError, OutputSizeError : sizes do not fit together
+    DTypeError : an operand is no array or not of a supported type, or integers could overflow
+    MemoryLimitError : more than `max_bytes` would be needed
+
+    References
+    ----------
+    Dumoulin & Visin 2016, arXiv:1603.07285, relationship 14 (dilation: relationship 15).
+
+    >>> conv_transpose(np.ones((1, 1, 2)), np.ones((1, 1, 3)), stride=2)
+    array([[[1., 1., 2., 1., 1.]]])
+    """
+    call = Call("conv_transpose", padding_mode, method, threads, max_bytes)
+    _, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias}, dtype)
+    geometry = Geometry.of(
+        x.shape,
+        weight.shape,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+        groups=groups,
+        output_size=output_size,
+        data_format=data_format,
+        weight_format=weight_format,
+        flip_kernel=flip_kernel,
+    )
+    check_padding_mode(padding_mode, geometry, padding, output_padding)
+    return solve_for("y", geometry, x, weight, bias, call, out)
+
+
+def conv(
+    y: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    input_size: Any = None,
+    padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    weight_format: str = "IO*",
+    flip_kernel: bool = False,
+    dtype: Any = None,
+    out: Any = None,
+    method: str = "auto",
+    threads: int | None = None,
+    max_bytes: int | None = None,
+) -> Any:
+    """Gather what the kernel covers at every position: the adjoint of `conv_transpose`.
+
+    ``x[n, c, i] = sum over m, k of weight[c, m, k] * y[n, m, i*stride - padding + k*dilation]``,
+    the ordinary convolution of neural networks: weight (C, M // groups, *K) is PyTorch's own layout
+    for it, C being the channels that come out. The keywords mean what they mean in the
+    `conv_transpose` that this is the adjoint of.
+
+    Parameters
+    ----------
+    y : array (N, M, *O) or (M, *O)
+    weight : array (C, M // groups, *K) of y's type
+    bias : array (C,), added to every cell of the result
+    output_padding : int or one int per axis; states how many cells of y the last step leaves over.
+        0 allows any number below the stride, as convolutions do.
+    input_size : int, one int per axis or the full shape of x, where several inputs are possible
+        (dilation greater than stride)
+    padding, padding_mode : zeros, or what `padding_mode` says, put around y
+    stride, dilation, groups, data_format, weight_format, flip_kernel, dtype, out, method, threads, \
+max_bytes : as for `conv_transpose`
+
+    Returns
+    -------
+    x : array (N, C, *I), where per axis
+        ``I = (O + padding_begin + padding_end - dilation*(K - 1) - 1) // stride + 1``
+
+    Raises
+    ------
+    ParameterError, ShapeError, DTypeError, MemoryLimitError : as for `conv_transpose`
+
+    References
+    ----------
+    Dumoulin & Visin 2016, arXiv:1603.07285, relationship 6 (dilation: relationship 15).
+
+    >>> conv(np.arange(1.0, 6.0).reshape(1, 1, 5), np.ones((1, 1, 3)), stride=2)
+    array([[[ 6., 12.]]])
+    """
+    call = Call("conv", padding_mode, method, threads, max_bytes)
+    _, (y, weight, bias) = as_operands({"y": y, "weight": weight, "bias": bias}, dtype)
+    geometry = Geometry.of_conv(
+        y.shape,
+        weight.shape,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+        groups=groups,
+        input_size=input_size,
+        data_format=data_format,
+        weight_format=weight_format,
+        flip_kernel=flip_kernel,
+    )
+    check_padding_mode(padding_mode, geometry, padding, output_padding)
+    return solve_for("x", geometry, y, weight, bias, call, out)
+
+
+def conv_weight_gradient(
+    x: Any,
+    y: Any,
+    kernel_size: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    weight_format: str = "IO*",
+    flip_kernel: bool = False,
+    dtype: Any = None,
+    out: Any = None,
+    method: str = "auto",
+    threads: int | None = None,
+    max_bytes: int | None = None,
+) -> Any:
+    """Correlate x with y: the gradient of ``<conv_transpose(x, w), y>`` with respect to w.
+
+    ``w[c, m, k] = sum over n, i of x[n, c, i] * y[n, m, i*stride - padding + k*dilation]``. The same
+    numbers are the weight gradient of `conv`, with x the gradient of its result.
+
+    Parameters
+    ----------
+    x : array (N, C, *I) or (C, *I)
+    y : array (N, M, *O) or (M, *O), of x's type
+    kernel_size : one int per spatial axis, or one int for all of them (x and y then have a batch)
+    stride, padding, output_padding, dilation, groups, padding_mode, data_format, weight_format, \
+flip_kernel, dtype, out, method, threads, max_bytes : as for `conv_transpose`
+
+    Returns
+    -------
+    w : array (C, M // groups, *K)
+
+    Raises
+    ------
+    ParameterError, ShapeError, DTypeError, MemoryLimitError : as for `conv_transpose`
+
+    >>> conv_weight_gradient(np.ones((1, 1, 2)), np.arange(5.0).reshape(1, 1, 5), 3, stride=2)
+    array([[[2., 4., 6.]]])
+    """
+    call = Call("conv_weight_gradient", padding_mode, method, threads, max_bytes)
+    _, (x, y) = as_operands({"x": x, "y": y}, dtype)
+    geometry = Geometry.of_weight_gradient(
+        x.shape,
+        y.shape,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+        groups=groups,
+        data_format=data_format,
+        weight_format=weight_format,
+        flip_kernel=flip_kernel,
+    )
+    check_padding_mode(padding_mode, geometry, padding, output_padding)
+    return solve_for("w", geometry, x, y, None, call, out)
+
+
+def conv_transpose1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """`conv_transpose` of one spatial axis with the arguments in the order of PyTorch's function.
+
+    >>> conv_transpose1d(np.ones((1, 1, 2)), np.ones((1, 1, 3)), None, 2)
+    array([[[1., 1., 2., 1., 1.]]])
+    """
+    return _of_rank(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_transpose2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """`conv_transpose` of two spatial axes with the arguments in the order of PyTorch's function.
+
+    >>> y = np.array([[37, 47], [67, 77]]).reshape(1, 1, 2, 2)
+    >>> conv_transpose2d(y, np.array([[1, 2], [3, 4]]).reshape(1, 1, 2, 2))
+    array([[[[ 37, 121,  94],
+             [178, 500, 342],
+             [201, 499, 308]]]])
+    """
+    return _of_rank(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_transpose3d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """`conv_transpose` of three spatial axes with the arguments in the order of PyTorch's function.
+
+    >>> conv_transpose3d(np.ones((1, 1, 1, 2, 2)), np.ones((1, 1, 1, 1, 2)), None, (1, 1, 2)).shape
+    (1, 1, 1, 2, 4)
+    """
+    return _of_rank(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def output_shape(
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    output_size: Any = None,
+    padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    weight_format: str = "IO*",
+) -> tuple[int, ...]:
+    """Shape of ``conv_transpose(x, weight)`` with the same keywords, without computing it.
+
+    Parameters
+    ----------
+    x_shape, weight_shape : shapes of x and weight
+    stride, padding, output_padding, dilation, groups, output_size, padding_mode, data_format, \
+weight_format : as for `conv_transpose`
+
+    Returns
+    -------
+    tuple of int : the shape of y
+
+    Raises
+    ------
+    ParameterError, ShapeError, OutputSizeError : as for `conv_transpose`
+
+    >>> output_shape((1, 64, 16, 16), (64, 32, 4, 4), stride=2, padding=1)
+    (1, 32, 32, 32)
+    """
+    geometry = Geometry.of(
+        x_shape,
+        weight_shape,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+        groups=groups,
+        output_size=output_size,
+        data_format=data_format,
+        weight_format=weight_format,
+    )
+    check_padding_mode(padding_mode, geometry, padding, output_padding)
+    return geometry.y_shape
+
+
+def _of_rank(
+    rank: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
+) -> Any:
+    shape = getattr(weight, "shape", None)
+    if shape is not None and len(shape) != rank + 2:
+        raise ShapeError(
+            f"weight.ndim={len(shape)} must be {rank + 2} for conv_transpose{rank}d; reshape weight "
+            "or call conv_transpose, which takes any rank."
+        )
+    return conv_transpose(
+        input,
+        weight,
+        bias,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        groups=groups,
+        dilation=dilation,
+    )
