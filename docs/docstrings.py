@@ -1,8 +1,7 @@
-"""Turn the docstrings of tconv into numpydoc's full form, which the reference is built from.
+"""Turn the docstrings of tconv into Markdown for the reference.
 
-In the source, examples follow the last section without a heading of their own, and an error and
-its reason share a line. The parser of docstrings wants "Examples" above the former and the latter
-on two lines. It does not know "References", which therefore goes below the examples.
+They are written to be read as they stand: numpydoc's sections, each entry in running text, examples
+last and without a heading. The parser of docstrings would cut an entry in two after its first line.
 """
 
 import re
@@ -10,27 +9,48 @@ from typing import Any
 
 import griffe
 
-_SECTION = re.compile(r"^(\w+)\n-+$", re.MULTILINE)
+_SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.MULTILINE)
+_CODE = re.compile(r"(``?)(.+?)\1", re.DOTALL)
 
 
-class Numpydoc(griffe.Extension):
+class Markdown(griffe.Extension):
     """Rewrite every docstring as it is read."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = numpydoc(obj.docstring.value)
+            obj.docstring.value = markdown(obj.docstring.value)
 
 
-def numpydoc(text: str) -> str:
-    if "Examples\n--------" not in text:
-        text = re.sub(r"(\A|\n\n)(?=>>> )", r"\1Examples\n--------\n", text, count=1)
-    summary, *sections = _SECTION.split(text)
-    bodies = dict(zip(sections[::2], sections[1::2], strict=True))
-    if "Raises" in bodies:
-        bodies["Raises"] = re.sub(
-            r"^(\w.*?) : (.*)$", r"\1\n    \2", bodies["Raises"], flags=re.MULTILINE
-        )
-    if "References" in bodies:  # as the last paragraph of the examples, which may hold prose
-        references = f"\n\n**References:**{bodies.pop('References').rstrip()}\n"
-        bodies["Examples"] = bodies.get("Examples", "") + references
-    return summary + "".join(f"{name}\n{'-' * len(name)}{body}" for name, body in bodies.items())
+def markdown(text: str) -> str:
+    prose, *sections = _SECTION.split(text)
+    parts = [_paragraphs(prose)]
+    for heading, body in zip(sections[::2], sections[1::2], strict=True):
+        entries, _, rest = body.strip().partition("\n\n")
+        entries = _prose(entries) if heading == "References" else _entries(entries)
+        parts.append(f"**{heading}**\n\n{entries}\n\n{_paragraphs(rest)}")
+    return "\n\n".join(parts)
+
+
+def _entries(text: str) -> str:
+    """One list item for each line that is not indented, with the indented lines that follow it."""
+    items = []
+    for entry in re.split(r"\n(?! )", text):
+        name, colon, what = re.sub(r"\n\s+", " ", entry).partition(" : ")
+        items.append(f"- `{name}`: {_prose(what)}" if colon else f"- {_prose(name)}")
+    return "\n".join(items)
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(
+        f"```pycon\n{paragraph}\n```" if paragraph.startswith(">>> ") else _prose(paragraph)
+        for paragraph in text.strip().split("\n\n")
+    )
+
+
+def _prose(text: str) -> str:
+    """Escape the stars of formulas, which are no emphasis, and write all code in single ticks."""
+    parts = _CODE.split(text)
+    parts[::3] = [part.replace("*", r"\*") for part in parts[::3]]
+    parts[1::3] = [""] * len(parts[1::3])
+    parts[2::3] = [f"`{code}`" for code in parts[2::3]]
+    return "".join(parts)

@@ -1,4 +1,4 @@
-"""WHAT WAS ASKED: the keywords of a call, each checked by its own rule, as plain Python integers."""
+"""WHAT WAS ASKED: the keywords of a call, each checked by its own rule."""
 
 import operator
 from collections.abc import Collection
@@ -80,13 +80,14 @@ def as_pair(value: Any, name: str) -> tuple[int, int]:
         return number, number
     if len(entries) != 2:
         raise ParameterError(
-            f"{name}={show(value)} must be an integer or a (begin, end) pair; pass (0, 1) for example."
+            f"{name}={show(value)} must be an integer or a (begin, end) pair; pass (0, 1) for "
+            "example."
         )
     return as_integer(entries[0], f"{name}[0]"), as_integer(entries[1], f"{name}[1]")
 
 
 def as_padding(value: Any, rank: int) -> Pairs | str:
-    """Return a (begin, end) pair per axis, or "same_upper" or "same_lower", whose pairs depend on sizes.
+    """Return a (begin, end) pair per axis, or "same_upper" or "same_lower".
 
     >>> as_padding(1, 2), as_padding(((0, 1), 2), 2), as_padding("valid", 1), as_padding("same", 1)
     (((1, 1), (1, 1)), ((0, 1), (2, 2)), ((0, 0),), 'same_upper')
@@ -100,10 +101,11 @@ def as_padding(value: Any, rank: int) -> Pairs | str:
     if entries is None:
         return (as_pair(value, "padding" if _integer(value) is None else "padding[0]"),) * rank
     if len(entries) not in (1, rank):
-        hint = f"padding=({show(value)},)" if rank == 1 and len(entries) == 2 else _example(rank, 1)
+        pair = rank == 1 and len(entries) == 2 and None not in map(_integer, entries)
+        hint = f"padding=({show(value)},)" if pair else _example(rank, 1)
         raise ParameterError(
-            f"padding={show(value)} must be one integer, or {_per_axis(rank)}, each an integer or a "
-            f"(begin, end) pair, not {len(entries)}; pass {hint}."
+            f"padding={show(value)} must be one integer, or {_per_axis(rank)}, each an integer "
+            f"or a (begin, end) pair, not {len(entries)}; pass {hint}."
         )
     pairs = tuple(as_pair(v, f"padding[{axis}]") for axis, v in enumerate(entries))
     return pairs if len(pairs) == rank else pairs * rank
@@ -116,8 +118,8 @@ def as_size(
 
     `leading` is what a full shape must hold besides: (N, channels), or (channels,) unbatched.
 
-    >>> as_size((2, 4, 9), "output_size", 1, (2, 4), False), as_size(9, "output_size", 1, (4,), True)
-    ((9,), (9,))
+    >>> as_size((2, 4, 9), "output_size", 1, (2, 4), channels_last=False)
+    (9,)
     """
     entries = _sequence(value)
     if entries is None:
@@ -167,7 +169,7 @@ def as_flag(value: Any, name: str) -> bool:
 
 
 def _integer(value: Any) -> int | None:
-    if isinstance(value, bool) or type(value).__name__ == "bool_" or getattr(value, "ndim", 0):
+    if isinstance(value, bool) or type(value).__name__ == "bool_" or getattr(value, "ndim", None):
         return None
     if "bool" in str(getattr(value, "dtype", "")):
         return None
@@ -178,10 +180,10 @@ def _integer(value: Any) -> int | None:
 
 
 def _sequence(value: Any) -> list[Any] | None:
-    """The entries of a tuple, list, torch.Size or 1-D array; None for anything else."""
+    """The entries of a tuple, list, torch.Size or array with axes; None for anything else."""
     if isinstance(value, (tuple, list)):
         return list(value)
-    if getattr(value, "ndim", 0) == 1 and hasattr(value, "tolist"):
+    if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
         return list(value.tolist())
     return None
 

@@ -24,8 +24,8 @@ __all__ = ["Axis", "Band", "bands"]
 class Band(NamedTuple):
     """Neighbouring phases whose taps have the same shifts, so that they share their input windows.
 
-    ``taps[j][r - start]`` is the tap that joins input row ``q - shifts[j]`` to output row q at phase
-    r, for ``start <= r < stop``. A band without shifts is a gap: no tap reaches these phases.
+    ``taps[j][r - start]`` is the tap that joins input row ``q - shifts[j]`` to output row q at
+    phase r, for ``start <= r < stop``. A band without shifts is a gap: no tap reaches these phases.
     """
 
     start: int

@@ -4,7 +4,7 @@ A block is a run of the groups, of the batch and of the rows of every axis; the 
 are cut too where the sorted weights alone would be too large.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ __all__ = ["SCRATCH_BYTES", "Blocks", "runs", "windows_come_first"]
 SCRATCH_BYTES = 64 * 2**20
 """Most scratch, in bytes, that a contraction of NumPy arrays holds at a time."""
 
-_BLOCK_BYTES = 16 * 2**20
+_BLOCK_BYTES = 24 * 2**20
 _PACK_BYTES = 16 * 2**20  # sorted weights, besides which a second copy may be held
 _WIDE = 16  # rows; between shifts further apart products would mostly be computed for nothing
 
@@ -45,43 +45,47 @@ class Blocks(NamedTuple):
 
     @classmethod
     def of(cls, geometry: Geometry, want: Letter, itemsize: int, whole: bool = False) -> "Blocks":
-        """Choose run lengths; `whole` means one block, for arrays that cannot be written in parts."""
-        grid, g = Grid.of(geometry.axes), geometry.groups
-        c, m = geometry.in_channels // g, geometry.out_channels // g
-        combinations = [each for each in grid.combinations() if each.sizes[0]]
-
-        def pack_bytes(groups: int, channels: int) -> int:
-            other = m if want == "x" else c
-            return groups * channels * other * prod(geometry.kernel_size) * itemsize
-
-        def block_bytes(groups: int, channels: int, batch: int, rows: tuple[int, ...]) -> int:
-            inputs = channels if want == "x" else c
-            outputs = m if want == "x" else channels
-            numbers = 0
-            for combination in combinations:
-                shifts, phases = combination.sizes
-                first = windows_come_first(geometry, combination, want)
-                on_x = first if want != "x" else not first
-                if on_x:
-                    held = inputs * shifts + outputs * phases
-                else:
-                    held = inputs + outputs * phases * shifts
-                cells = prod(n + span for n, span in zip(rows, combination.spans, strict=True))
-                numbers = max(numbers, held * cells)
-            if want == "y":
-                numbers += 3 * outputs * prod(grid.strides) * prod(rows)
-            elif want == "x":
-                numbers += 2 * inputs * prod(rows)
-            return groups * batch * numbers * itemsize
-
+        """Choose run lengths; `whole` means one block, for arrays that are not written in parts."""
+        c = geometry.in_channels // geometry.groups
+        m = geometry.out_channels // geometry.groups
+        grid = Grid.of(geometry.axes)
         rows = grid.rows if want == "y" else geometry.input_size
-        run = [g, m if want != "x" else c, max(geometry.batch, 1), *(max(n, 1) for n in rows)]
+        run = [geometry.groups, c if want == "x" else m, geometry.batch, *rows]
+        run = [max(length, 1) for length in run]
+
+        def pack_bytes() -> int:
+            return run[0] * run[1] * (m if want == "x" else c) * taps * itemsize
+
+        def block_bytes() -> int:
+            return run[0] * run[2] * _numbers(geometry, grid, want, run[1], run[3:]) * itemsize
+
+        taps = prod(geometry.kernel_size)
         if not whole:
-            _halve(run, (0, 1), lambda: pack_bytes(*run[:2]) > _PACK_BYTES)
-            order = (2, 0, *range(3, len(run)))
-            _halve(run, order, lambda: block_bytes(*run[:3], tuple(run[3:])) > _BLOCK_BYTES)
-        needed = 2 * pack_bytes(*run[:2]) + block_bytes(*run[:3], tuple(run[3:]))
+            _halve(run, (0, 1), lambda: pack_bytes() > _PACK_BYTES)
+            _halve(run, (2, 0, *range(3, len(run))), lambda: block_bytes() > _BLOCK_BYTES)
+        needed = 2 * pack_bytes() + block_bytes()
         return cls(run[0], run[1], run[2], tuple(run[3:]), needed)
+
+
+def _numbers(
+    geometry: Geometry, grid: Grid, want: Letter, channels: int, rows: Sequence[int]
+) -> int:
+    """Numbers held at a time for one image and group, with so many of the result's channels."""
+    c = channels if want == "x" else geometry.in_channels // geometry.groups
+    m = channels if want != "x" else geometry.out_channels // geometry.groups
+    most = 0
+    for combination in grid.combinations():
+        shifts, phases = combination.sizes
+        if not shifts:
+            continue
+        on_x = windows_come_first(geometry, combination, want) == (want != "x")
+        # Windows are held one by one and stacked, or as products and summed.
+        held = 2 * c * shifts + m * phases if on_x else c + 2 * m * phases * shifts
+        cells = prod(n + span for n, span in zip(rows, combination.spans, strict=True))
+        most = max(most, held * cells)
+    if want == "y":  # all phases, joined and then sorted
+        return most + 3 * m * prod(grid.strides) * prod(rows)
+    return most + 2 * c * prod(rows)
 
 
 def runs(total: int, length: int) -> Iterator[slice]:

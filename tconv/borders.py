@@ -1,8 +1,8 @@
 """HOW BORDERS FOLD: the padding modes of a convolution's input, and their transposes.
 
 ``conv`` with a padding mode first pads y: circular continues it periodically, reflect mirrors it at
-the outermost samples, replicate repeats them. ``conv_transpose`` ends with the exact transpose: each
-padded cell is added to the cell it was copied from.
+the outermost samples, replicate repeats them. ``conv_transpose`` ends with the exact transpose:
+each padded cell is added to the cell it was copied from.
 """
 
 from collections.abc import Callable, Sequence

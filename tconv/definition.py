@@ -72,19 +72,17 @@ def contract(
 ) -> NDArray[Any]:
     """Solve F(x, w, y) for the wanted letter: (a, b) is (x, w) for y, (y, w) for x, (x, y) for w.
 
-    ``y = (W*)^T x``, ``x = W* y``, and ``w[c, m, k]`` sums ``x[c, i] * y[m, o]`` over the entries of
-    W* that hold tap k.
+    ``y = (W*)^T x``, ``x = W* y``, and ``w[c, m, k]`` sums ``x[c, i] * y[m, o]`` over the entries
+    of W* that hold tap k.
     """
-    n, cells, outs = geometry.batch, prod(geometry.input_size), prod(geometry.output_size)
+    result: NDArray[Any]
     if want == "w":
         result = _weight_gradient(geometry, a, b)
     else:
         given: Letter = "x" if want == "y" else "y"
         matrix = unrolled_filter(geometry, b)  # (C*I, M*O)
-        rows = canonical(np, geometry, given, a).reshape(
-            n, geometry.in_channels * cells if given == "x" else geometry.out_channels * outs
-        )
-        result = rows @ (matrix if want == "y" else matrix.T)
+        matrix = matrix if want == "y" else matrix.T
+        result = canonical(np, geometry, given, a).reshape(-1, len(matrix)) @ matrix
     result = result.reshape(canonical_shape(geometry, want))
     result = from_canonical(np, geometry, want, result)
     if bias is not None:

@@ -1,4 +1,4 @@
-"""WHO COMPUTES: one contraction, from checked operands to the result, by the array's own library."""
+"""WHO COMPUTES: one contraction from checked operands to the result, by the array's library."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -63,8 +63,8 @@ def check_padding_mode(mode: str, geometry: Geometry, padding: Any, output_paddi
         )
     if np.any(output_padding):
         raise ParameterError(
-            f'padding_mode="{mode}" excludes output_padding={output_padding}; pass output_padding=0 '
-            'or padding_mode="zeros".'
+            f'padding_mode="{mode}" excludes output_padding={output_padding}; pass '
+            'output_padding=0 or padding_mode="zeros".'
         )
     for n, axis in enumerate(geometry.axes):
         crop = (axis.begin, axis.end)
@@ -96,8 +96,8 @@ def solve_for(
         channels = geometry.out_channels if want == "y" else geometry.in_channels
         if tuple(bias.shape) != (channels,):
             raise ShapeError(
-                f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per channel "
-                "of the result; reshape bias."
+                f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per "
+                "channel of the result; reshape bias."
             )
     if library == "dask" and library not in _contracts:
         raise UnsupportedError("Dask arrays are not supported yet; call .compute() on them first.")
@@ -107,8 +107,8 @@ def solve_for(
         check_out(out, xp, shape, types.result, [a, b, bias])
     if types.is_integer:
         _check_overflow(xp, want, geometry, a, b, bias, types.accumulator)
-    contract = _contracts.get(library, portable.contract)
-    options = {"method": call.method, "threads": call.threads}
+    contract: Callable[..., Any] = _contracts.get(library, portable.contract)
+    options: dict[str, Any] = {"method": call.method, "threads": call.threads}
     if padded:
         result = _contract_padded(contract, want, geometry, a, b, bias, call, options)
     elif out is not None and xp is np:

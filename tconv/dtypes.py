@@ -51,7 +51,7 @@ def dtype_name(dtype: Any) -> str:
     if text.startswith(("torch.", "array_api_strict.")):
         return text.rpartition(".")[2]
     try:
-        return np.dtype(dtype).name
+        return str(np.dtype(dtype).name)
     except TypeError:
         return text
 

@@ -49,8 +49,9 @@ class OutputSizeError(ShapeError):
     >>> tconv.output_shape((1, 1, 4), (1, 1, 3), stride=2, output_size=12)
     Traceback (most recent call last):
     ...
-    tconv.errors.OutputSizeError: output_size[0]=12 cannot be reached from input size 4 with kernel 3, \
-stride 2, dilation 1, padding (0, 0): reachable are 9 to 10; for 12 pass padding=((-2, -1),).
+    tconv.errors.OutputSizeError: output_size[0]=12 cannot be reached from input size 4 with \
+kernel 3, stride 2, dilation 1, padding (0, 0): \
+reachable are 9 to 10; for 12 pass padding=((-2, -1),).
     """
 
 
@@ -71,8 +72,8 @@ class MemoryLimitError(TConvError, MemoryError):
     >>> tconv.conv_transpose(np.ones((1, 1, 8)), np.ones((1, 1, 3)), stride=100, max_bytes=1000)
     Traceback (most recent call last):
     ...
-    tconv.errors.MemoryLimitError: conv_transpose needs 18,032 bytes (output 5,624, workspace and \
-packed weights 12,408) but max_bytes=1,000; lower the sizes, split the batch or raise max_bytes.
+    tconv.errors.MemoryLimitError: conv_transpose needs 25,192 bytes (output 5,624, workspace and \
+packed weights 19,568) but max_bytes=1,000; lower the sizes, split the batch or raise max_bytes.
     """
 
 

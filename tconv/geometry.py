@@ -116,15 +116,13 @@ class Geometry:
         channels = (x[-1], y[-1]) if last else (x[batch], y[batch])
         if channels[0] % groups or channels[1] % groups:
             raise ShapeError(
-                f"groups={groups} must divide the {channels[0]} channels of x and the {channels[1]} "
-                "of y; pass groups that divides both."
+                f"groups={groups} must divide the {channels[0]} channels of x and the "
+                f"{channels[1]} of y; pass groups that divides both."
             )
         weight = WeightLayout.of(weight_format, rank).shape(*channels, groups, kernel)
         settings = Settings(keywords, weight, "x", x)
-        if any(settings.extra):
-            wanted = (None,) * rank
-        else:
-            wanted = y[batch:-1] if last else y[batch + 1 :]
+        size = y[batch:-1] if last else y[batch + 1 :]
+        wanted = (None,) * rank if any(settings.extra) else size
         geometry = cls._from(
             settings, map(settings.axis_from_input, range(rank), wanted, repeat("y's size"))
         )

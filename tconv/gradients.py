@@ -20,7 +20,14 @@ from tconv.settings import as_shape
 
 __all__ = ["check_adjoint", "conv_transpose_jvp", "conv_transpose_vjp", "gradcheck"]
 
-_SIZES = ("stride", "padding", "output_padding", "dilation", "groups", "output_size")
+_SIZES: tuple[str, ...] = (
+    "stride",
+    "padding",
+    "output_padding",
+    "dilation",
+    "groups",
+    "output_size",
+)
 _SIZES += ("data_format", "weight_format", "flip_kernel")
 _CALL = ("padding_mode", "method", "threads", "max_bytes")
 
@@ -202,7 +209,7 @@ def gradcheck(
     limit = as_integer(limit, "limit", 1)
     rng = np.random.default_rng(0 if rng is None else rng)
     named = {"x": x, "weight": weight, "bias": bias}
-    operands = [
+    operands: list[Any] = [
         None if v is None else _as_float64(as_operands({n: v})[1][0]) for n, v in named.items()
     ]
     y, pullback = conv_transpose_vjp(*operands, **keywords)
@@ -219,11 +226,13 @@ def gradcheck(
             values = []
             for step in (0.5, -0.5):
                 moved = list(operands)
-                moved[n] = operands[n].copy()
-                moved[n].flat[place] += step
+                changed = gradient * 0
+                changed.flat[place] = step
+                moved[n] = operands[n] + changed
                 values.append(float(np.sum(conv_transpose(*moved, **keywords) * dy)))
             errors.append(abs(values[0] - values[1] - gradient.flat[place]))
-        worst = max(worst, max(errors) / max(float(np.abs(gradient).max()), np.finfo(float).tiny))
+        scale = max(float(np.abs(gradient).max()), float(np.finfo(np.float64).tiny))
+        worst = max(worst, float(max(errors)) / scale)
     return worst
 
 
@@ -255,7 +264,8 @@ def _triple(values: Any, name: str) -> tuple[Any, Any, Any]:
 def _check_shape(array: Any, name: str, shape: tuple[int, ...], like: str) -> None:
     if tuple(array.shape) != shape:
         raise ShapeError(
-            f"{name} has shape {tuple(array.shape)}, must be that of {like}, {shape}; reshape {name}."
+            f"{name} has shape {tuple(array.shape)}, must be that of {like}, "
+            f"{shape}; reshape {name}."
         )
 
 

@@ -42,6 +42,11 @@ class Combination(NamedTuple):
         return list(product(*(band.shifts for band in self.bands)))
 
     @property
+    def reached(self) -> bool:
+        """Whether any tap reaches these phases."""
+        return self.sizes[0] > 0
+
+    @property
     def low(self) -> tuple[int, ...]:
         """Smallest shift on every axis."""
         return tuple(band.shifts[0] for band in self.bands)
@@ -78,7 +83,7 @@ class Grid(NamedTuple):
     @classmethod
     @lru_cache(maxsize=256)
     def of(cls, axes: tuple[Axis, ...]) -> "Grid":
-        """Lay out the outputs of `axes`; a single input cell makes its own stride (see `_stride`)."""
+        """Lay out the outputs of `axes`; see `_stride` for a single input."""
         strides = tuple(_stride(axis) for axis in axes)
         begins = tuple(axis.begin for axis in axes)
         rows = tuple(
@@ -118,5 +123,5 @@ class Grid(NamedTuple):
 
 
 def _stride(axis: Axis) -> int:
-    """Stride to lay an axis out with: with one input cell any will do, and the reach has no overlap."""
+    """Stride to lay an axis out with: with one input any will do, and its reach has no overlap."""
     return axis.reach if axis.input == 1 else axis.stride

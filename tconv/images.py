@@ -32,16 +32,14 @@ def renormalise(
 
     Parameters
     ----------
-    x : array (H, W), (C, H, W) or (H, W, C) of real numbers
-        One picture, with any number of channels. Several pictures need several calls, or they
-        would share one range.
-    mode : {"zero", "minmax", "positive"}
+    x : array (H, W), (C, H, W) or (H, W, C) of real numbers; one picture, with any number of
+        channels. Several pictures need several calls, or they would share one range.
+    mode : "zero", "minmax" or "positive"
 
     Returns
     -------
-    array of uint8, of the shape of x
-        The picture of a constant x, or in mode "positive" of an x without a positive value, is
-        flat: a warning says so, and 0/0 in the formula counts as 0.
+    array of uint8, of the shape of x. The picture of a constant x, or in mode "positive" of an x
+        without a positive value, is flat: a warning says so, and 0/0 in the formula counts as 0.
 
     Raises
     ------
@@ -124,9 +122,8 @@ def read_picture(
     Parameters
     ----------
     path : path of a file in any format that Pillow reads
-    channels : {3, 1}
-        3 for red, green and blue; 1 for grey, the ITU-R 601 luma of a colour picture.
-    data_format : {"channels_first", "channels_last"}
+    channels : 3 for red, green and blue; 1 for grey, the ITU-R 601 luma of a colour picture
+    data_format : "channels_first" or "channels_last"
 
     Returns
     -------
@@ -192,7 +189,7 @@ def write_picture(
     path : path of the file, with the suffix of a format that Pillow writes
     array : array of uint8, (H, W), (1, H, W) or (3, H, W); for "channels_last" (H, W), (H, W, 1)
         or (H, W, 3). `renormalise` makes uint8 of other values.
-    data_format : {"channels_first", "channels_last"}
+    data_format : "channels_first" or "channels_last"
 
     Raises
     ------

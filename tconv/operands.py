@@ -12,6 +12,7 @@ from tconv.errors import DTypeError, ParameterError, ShapeError
 __all__ = ["as_operands", "check_out", "library_of", "namespace"]
 
 _LIBRARIES = {"jaxlib": "jax", "ml_dtypes": "numpy"}
+_OPTIONAL = ("bias", "dx", "dweight", "dbias")
 
 
 def library_of(array: Any) -> str:
@@ -34,12 +35,16 @@ def namespace(array: Any) -> Any:
 
 
 def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list[Any]]:
-    """Return the namespace and the arrays, in one supported type; None stays None.
+    """Return the namespace and the arrays, in one supported type; None stays None where it may be.
 
     Lists, tuples and scalars become NumPy arrays. Without `dtype` the types must be equal; with it
     all are converted, which may round but not lose an imaginary part, a fraction or a whole number.
     """
-    given = {name: _as_array(value, name) for name, value in arrays.items() if value is not None}
+    given = {
+        name: _as_array(value, name)
+        for name, value in arrays.items()
+        if value is not None or name not in _OPTIONAL
+    }
     first = next(iter(given))
     xp, library = namespace(given[first]), library_of(given[first])
     for name, array in given.items():
@@ -54,10 +59,15 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
         if wanted is not None:
             given[name] = _convert(xp, given[name], name, found, wanted)
             continue
+        if _kind(found) is None:
+            raise DTypeError(
+                f"{name} has dtype {found}, which is no type of numbers; pass an array of "
+                "integers, real or complex numbers."
+            )
         if found not in TYPES:
             raise DTypeError(
                 f"{name} has dtype {found}, which has no transposed convolution; pass dtype= to "
-                'convert the operands, for example dtype="float32".'
+                f'convert the operands, for example dtype="{_common(found, "float32")}".'
             )
         if found != types[first] and not (name == "bias" and found == TYPES[types[first]].result):
             raise DTypeError(
@@ -71,9 +81,11 @@ def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: lis
     """Refuse an `out` that the result cannot be written to."""
     if namespace_or_none(out) is not xp:
         raise DTypeError(
-            f"out={show(type(out).__name__)} must be an array of the operands' library, "
-            f"{xp.__name__}; pass such an array or leave out away."
+            f"out must be an array of the operands' library, not {type(out).__name__}; pass such "
+            "an array or leave out away."
         )
+    if isinstance(out, np.ma.MaskedArray):
+        raise DTypeError("out is a masked array, whose mask could hide results; pass out.data.")
     if tuple(out.shape) != shape:
         raise ShapeError(
             f"out has shape {tuple(out.shape)}, must be the result's {shape}; pass such an array."
@@ -89,8 +101,8 @@ def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: lis
         return
     if not out.flags.writeable:
         raise ParameterError("out must be writable, it is read-only; pass a copy.")
-    if any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
-        raise ParameterError("out must not repeat its own memory (stride 0); pass a real array.")
+    if _repeats(out):
+        raise ParameterError("out must not repeat its own memory; pass an array of its own memory.")
     for other in others:
         if isinstance(other, np.ndarray) and _overlap(out, other):
             raise ParameterError(
@@ -121,8 +133,8 @@ def _as_array(value: Any, name: str) -> Any:
             ) from None
     elif namespace_or_none(value) is None or not hasattr(value, "dtype"):
         raise DTypeError(
-            f"{name}={show(value)} must be an array, not {type(value).__name__}; pass a NumPy array "
-            "or one of another array library."
+            f"{name}={show(value)} must be an array, not {type(value).__name__}; pass a NumPy "
+            "array or one of another array library."
         )
     if isinstance(value, np.ndarray):
         value = np.asarray(value)  # drops subclasses
@@ -133,7 +145,8 @@ def _as_array(value: Any, name: str) -> Any:
 
 def _wanted(dtype: Any) -> str:
     try:
-        name = dtype_name(np.dtype(dtype)) if dtype in (int, float, complex) else dtype_name(dtype)
+        python = isinstance(dtype, type) and dtype in (int, float, complex)
+        name = dtype_name(np.dtype(dtype) if python else dtype)
     except TypeError:
         name = show(dtype)
     if name not in TYPES:
@@ -158,8 +171,8 @@ def _convert(xp: Any, array: Any, name: str, found: str, wanted: str) -> Any:
         info = np.iinfo(wanted)
         if low < info.min or high > info.max:
             raise DTypeError(
-                f"{name} has values {low} to {high}, which dtype={wanted} cannot hold; pass a wider "
-                "dtype."
+                f"{name} has values {low} to {high}, which dtype={wanted} cannot hold; pass a "
+                "wider dtype."
             )
     return xp.astype(array, as_dtype(xp, wanted))
 
@@ -173,15 +186,32 @@ def _kind(name: str) -> int | None:
 
 
 def _common(a: str, b: str) -> str:
+    """Name of a type that both can be converted to."""
     try:
-        name = np.promote_types(a, b).name
+        name = np.promote_types(as_dtype(np, a), as_dtype(np, b)).name
     except TypeError:
-        name = "float32"
-    return name if name in TYPES else "float64"
+        return "float32"
+    if name in TYPES:
+        return str(name)
+    return "complex128" if _kind(name) == 3 else "float64"
+
+
+def _repeats(array: Any) -> bool:
+    """Whether two elements share memory: an axis steps within what the finer ones span.
+
+    Slices, transposes and diagonals never do.
+    """
+    axes = sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
+    span = array.itemsize
+    for step, size in axes:
+        if step < span:
+            return True
+        span += step * (size - 1)
+    return False
 
 
 def _overlap(a: Any, b: Any) -> bool:
     try:
-        return bool(np.shares_memory(a, b, max_work=10_000))
+        return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True

@@ -163,8 +163,8 @@ def conv(
     input_size : int, one int per axis or the full shape of x, where several inputs are possible
         (dilation greater than stride)
     padding, padding_mode : zeros, or what `padding_mode` says, put around y
-    stride, dilation, groups, data_format, weight_format, flip_kernel, dtype, out, method, threads, \
-max_bytes : as for `conv_transpose`
+    stride, dilation, groups, data_format, weight_format, flip_kernel, dtype, out, method, \
+threads, max_bytes : as for `conv_transpose`
 
     Returns
     -------
@@ -223,8 +223,8 @@ def conv_weight_gradient(
 ) -> Any:
     """Correlate x with y: the gradient of ``<conv_transpose(x, w), y>`` with respect to w.
 
-    ``w[c, m, k] = sum over n, i of x[n, c, i] * y[n, m, i*stride - padding + k*dilation]``. The same
-    numbers are the weight gradient of `conv`, with x the gradient of its result.
+    ``w[c, m, k] = sum over n, i of x[n, c, i] * y[n, m, i*stride - padding + k*dilation]``. The
+    same numbers are the weight gradient of `conv`, with x the gradient of its result.
 
     Parameters
     ----------
@@ -384,8 +384,8 @@ def _of_rank(
     shape = getattr(weight, "shape", None)
     if shape is not None and len(shape) != rank + 2:
         raise ShapeError(
-            f"weight.ndim={len(shape)} must be {rank + 2} for conv_transpose{rank}d; reshape weight "
-            "or call conv_transpose, which takes any rank."
+            f"weight.ndim={len(shape)} must be {rank + 2} for conv_transpose{rank}d; reshape "
+            "weight or call conv_transpose, which takes any rank."
         )
     return conv_transpose(
         input,

@@ -19,7 +19,7 @@ makes NaN of border cells that it does not reach.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
@@ -35,6 +35,9 @@ from tconv.grid import Combination, Grid
 from tconv.operands import namespace
 
 __all__ = ["contract", "workspace_bytes"]
+
+OPERANDS: dict[Letter, tuple[Letter, Letter]] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}
+"""Which letters (a, b) are for each one wanted."""
 
 Rows = Sequence[slice]
 Block = tuple[tuple[slice, ...], Any]
@@ -73,7 +76,7 @@ def contract(
         bound = largest(xp, a) * largest(xp, b) * geometry.terms(want)
         bound += 0 if bias is None else largest(xp, bias)
         carrier = float_that_is_exact(bound) or carrier
-    names: tuple[Letter, Letter] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}[want]
+    names = OPERANDS[want]
     a, b = (canonical(xp, geometry, name, v) for name, v in zip(names, (a, b), strict=True))
     work = _Work(xp, geometry, want, carrier)
     blocks = {"y": work.outputs, "x": work.inputs, "w": work.weights}[want](a, b)
@@ -99,84 +102,90 @@ def workspace_bytes(geometry: Geometry, want: Letter, dtype: str, whole: bool) -
 class _Work:
     """One contraction of canonical arrays, block by block, in the carrier type.
 
-    Letters of axes: n batch, g group, c and m channels, J shifts, R phases, Q rows.
+    Letters of axes: n batch, g group, c and m channels, J shifts, R phases, Q rows. Taps are sorted
+    to (g, c, J, *R, m) throughout: whichever product is wanted, one of its two sides then is a
+    reshaped view, and keeping c outermost makes the sorting itself quick.
     """
 
     def __init__(self, xp: Any, geometry: Geometry, want: Letter, carrier: str) -> None:
         self.xp, self.geometry, self.want = xp, geometry, want
         self.carrier, self.rank = as_dtype(xp, carrier), geometry.rank
         self.grid = Grid.of(geometry.axes)
+        self.combinations = self.grid.combinations()
         self.blocks = Blocks.of(geometry, want, _itemsize(carrier), whole=xp is not np)
 
     def outputs(self, x: Any, w: Any) -> Iterator[Block]:
         """Want "y": x (N, G, C/G, *I), w (G, C/G, M/G, *K) -> blocks of (N, G, M/G, *O)."""
         for g, m in self._channel_runs(w.shape[2]):
-            packs = [(each, self._pack(w[g, :, m], each)) for each in self.grid.combinations()]
+            packs = [(each, self._pack(w[g, :, m], each)) for each in self.combinations]
             for n, rows in self._row_runs(self.grid.rows):
-                pieces = [self._outputs_of(x[n, g], m, pack, each, rows) for each, pack in packs]
-                block = self._join(pieces, self.grid.bands, axis=2)  # (g, m, *R, n, *Q)
-                block = self._sort(block, "gmRnQ", "ngm(QR)")
-                cells, kept = self.grid.cells(rows, self.geometry.output_size)
-                whole = [
+                pieces = [self._outputs_of(x[n, g], pack, each, rows) for each, pack in packs]
+                block = self._join(pieces, self.grid.bands, axis=1)
+                block = self._sort(block, "gRmnQ", "ngm(QR)")
+                size = [
                     (q.stop - q.start) * s for q, s in zip(rows, self.grid.strides, strict=True)
                 ]
-                block = self.xp.reshape(block, (*block.shape[:3], *whole))
+                block = self.xp.reshape(block, (*block.shape[:3], *size))
+                cells, kept = self.grid.cells(rows, self.geometry.output_size)
                 yield (n, g, m, *cells), block[(..., *kept)]
 
-    def _outputs_of(self, x: Any, m: slice, pack: Any, each: Combination, rows: Rows) -> Any:
-        """One combination's cells of y, (g, m, *R, n, *Q)."""
-        xp, (n, g) = self.xp, x.shape[:2]
+    def _outputs_of(self, x: Any, pack: Any, each: Combination, rows: Rows) -> Any:
+        """One combination's cells of y, (g, *R, m, n, *Q)."""
+        xp, (g, c, j, _) = self.xp, pack.shape
         count = [q.stop - q.start for q in rows]
-        shape = (g, m.stop - m.start, *each.widths, n, *count)
-        if pack is None:  # no tap reaches these phases
-            return xp.astype(self._zeros(x, shape), self.carrier, copy=False)
         first = [q.start + zero for q, zero in zip(rows, self.grid.first, strict=True)]
         x = self._sort(x, "ngcQ", "gcnQ")
-        if windows_come_first(self.geometry, each, "y"):
+        n = x.shape[2]
+        if j == 0:  # no tap reaches these phases
+            result = self._zeros(pack, (g, pack.shape[3], n, *count))
+        elif windows_come_first(self.geometry, each, "y"):
             windows = [self._window(x, _minus(first, shift), count) for shift in each.shifts]
-            result = xp.matmul(pack, self._flat(windows, 2))  # (g, m*R, n*Q)
+            taps = xp.reshape(pack, (g, c * j, pack.shape[3]))
+            result = xp.matmul(_transpose(xp, taps), self._flat(windows, 2))  # (g, R*m, n*Q)
         else:
-            low = _minus(first, [t + span for t, span in zip(each.low, each.spans, strict=True)])
-            high = [q + c - t for q, c, t in zip(first, count, each.low, strict=True)]
+            low = [q - t - span for q, t, span in zip(first, each.low, each.spans, strict=True)]
+            high = [q + size - t for q, size, t in zip(first, count, each.low, strict=True)]
             low = [min(max(q, 0), size) for q, size in zip(low, x.shape[3:], strict=True)]
-            high = [
-                min(max(q, lo), size) for q, lo, size in zip(high, low, x.shape[3:], strict=True)
+            x = x[(..., *[slice(q, max(q, end)) for q, end in zip(low, high, strict=True)])]
+            taps = xp.reshape(pack, (g, c, j * pack.shape[3]))
+            products = xp.matmul(_transpose(xp, taps), self._flat([x], 2))  # (g, J*R*m, n*Q)
+            products = xp.reshape(products, (g, j, pack.shape[3], *x.shape[2:]))
+            windows = [
+                self._window(products[:, n], _minus(first, _plus(low, shift)), count)
+                for n, shift in enumerate(each.shifts)
             ]
-            x = x[(..., *map(slice, low, high))]
-            products = xp.matmul(pack, self._flat([x], 2))  # (g, J*m*R, n*Q)
-            products = xp.reshape(
-                products, (g, each.sizes[0], shape[1] * each.sizes[1], *x.shape[2:])
-            )
-            starts = [_minus(first, _plus(low, shift)) for shift in each.shifts]
-            result = self._sum_windows(products, starts, count)
-        return xp.reshape(result, shape)
+            result = _sum(windows)
+        return xp.reshape(result, (g, *each.widths, pack.shape[3] // each.sizes[1], n, *count))
 
     def inputs(self, y: Any, w: Any) -> Iterator[Block]:
         """Want "x": y (N, G, M/G, *O), w (G, C/G, M/G, *K) -> blocks of (N, G, C/G, *I)."""
         for g, c in self._channel_runs(w.shape[1]):
-            combinations = [each for each in self.grid.combinations() if each.sizes[0]]
-            packs = [(each, self._pack(w[g, c], each)) for each in combinations]
+            packs = [
+                (each, self._pack(w[g, c], each)) for each in self.combinations if each.reached
+            ]
             for n, rows in self._row_runs(self.geometry.input_size):
-                block = None
-                for each, pack in packs:
-                    part = self._inputs_of(y[n, g], c.stop - c.start, pack, each, rows)
-                    block = part if block is None else block + part
-                yield (n, g, c, *rows), self._sort(block, "gcnQ", "ngcQ")
+                parts = [self._inputs_of(y[n, g], pack, each, rows) for each, pack in packs]
+                yield (n, g, c, *rows), self._sort(_sum(parts), "gcnQ", "ngcQ")
 
-    def _inputs_of(self, y: Any, c: int, pack: Any, each: Combination, rows: Rows) -> Any:
+    def _inputs_of(self, y: Any, pack: Any, each: Combination, rows: Rows) -> Any:
         """What one combination adds to x, (g, c, n, *Q)."""
-        xp, (n, g) = self.xp, y.shape[:2]
+        xp, n, (g, c, j, _) = self.xp, y.shape[0], pack.shape
         first, count = [q.start for q in rows], [q.stop - q.start for q in rows]
         if windows_come_first(self.geometry, each, "x"):
             windows = [self._phases(y, each, _plus(first, shift), count) for shift in each.shifts]
-            result = xp.matmul(pack, self._flat(windows, 2 + self.rank))  # (g, c, n*Q)
+            taps = xp.reshape(pack, (g, c, j * pack.shape[3]))
+            result = xp.matmul(taps, self._flat(windows, 1))  # (g, c, n*Q)
         else:
             size = _plus(count, each.spans)
             cells = self._phases(y, each, _plus(first, each.low), size)
-            products = xp.matmul(pack, self._flat([cells], 2 + self.rank))  # (g, J*c, n*Q)
-            products = xp.reshape(products, (g, each.sizes[0], c, n, *size))
-            starts = [_minus(shift, each.low) for shift in each.shifts]
-            result = self._sum_windows(products, starts, count)
+            taps = xp.reshape(pack, (g, c * j, pack.shape[3]))
+            products = xp.matmul(taps, self._flat([cells], 1))  # (g, c*J, n*Q)
+            products = xp.reshape(products, (g, c, j, n, *size))
+            windows = [
+                self._window(products[:, :, n], _minus(shift, each.low), count)
+                for n, shift in enumerate(each.shifts)
+            ]
+            result = _sum(windows)
         return xp.reshape(result, (g, c, n, *count))
 
     def weights(self, x: Any, y: Any) -> Iterator[Block]:
@@ -185,13 +194,15 @@ class _Work:
         taps = [[k for band in axis for row in band.taps for k in row] for axis in bands]
         for g, m in self._channel_runs(y.shape[2]):
             pieces = []
-            for each in (each for each in self.grid.combinations() if each.sizes[0]):
+            for each in (each for each in self.combinations if each.reached):
                 on_x = windows_come_first(self.geometry, each, "w")
-                piece = None
-                for n, rows in self._row_runs(self.grid.rows if on_x else self.geometry.input_size):
-                    part = self._weights_of(x[n, g], y[n, g, m], each, rows, on_x)
-                    piece = part if piece is None else piece + part
-                pieces.append(self._unpack(piece, each, "gcJmR" if on_x else "gcmRJ"))
+                runs_of_rows = self.grid.rows if on_x else self.geometry.input_size
+                parts = (
+                    self._weights_of(x[n, g], y[n, g, m], each, rows, on_x)
+                    for n, rows in self._row_runs(runs_of_rows)
+                )
+                sizes = (g.stop - g.start, x.shape[2], m.stop - m.start)
+                pieces.append(self._unpack(_sum(parts), each, sizes))
             block = self._join(pieces, bands, axis=3)  # (g, c, m, *K), taps in the order of `taps`
             for n, order in enumerate(taps):
                 block = self._take(block, sorted(range(len(order)), key=order.__getitem__), 3 + n)
@@ -208,8 +219,8 @@ class _Work:
         else:
             left = [self._window(x, start, count)]
             right = [self._phases(y, each, _plus(start, shift), count) for shift in each.shifts]
-        transposed = self.xp.permute_dims(self._flat(right, 2 + self.rank), (0, 2, 1))
-        return self.xp.matmul(self._flat(left, 2), transposed)  # (g, c*J, m*R) or (g, c, m*R*J)
+        # (g, c*J, R*m) or (g, c, J*R*m), which is the same order of numbers
+        return self.xp.matmul(self._flat(left, 2), _transpose(self.xp, self._flat(right, 1)))
 
     def with_bias(self, blocks: Iterator[Block], bias: Any) -> Iterator[Block]:
         """Add (channels,) to blocks (N, G, channels/G, *cells)."""
@@ -247,7 +258,7 @@ class _Work:
         return array
 
     def _phases(self, y: Any, each: Combination, start: Sequence[int], count: Sequence[int]) -> Any:
-        """Rows start:start + count of y (n, g, m, *O) at one combination's phases, (g, m, *R, n, *Q)."""
+        """Rows start:start + count of y (n, g, m, *O) at its phases, (g, *R, m, n, *Q)."""
         strides = self.grid.strides
         cells = [
             q * s - begin + r
@@ -257,49 +268,32 @@ class _Work:
         split = [size for pair in zip(count, strides, strict=True) for size in pair]
         y = self.xp.reshape(y, (*y.shape[:3], *split))
         kept = [part for width in each.widths for part in (slice(None), slice(width))]
-        return self._sort(y[(..., *kept)], "ngm(QR)", "gmRnQ")
+        return self._sort(y[(..., *kept)], "ngm(QR)", "gRmnQ")
 
     def _flat(self, windows: list[Any], axis: int) -> Any:
-        """Stack windows before `axis`, and flatten to (g, channels, cells) in the carrier type."""
-        xp = self.xp
+        """Stack windows (g, ..., n, *Q) before `axis`; flatten to (g, channels, cells)."""
+        xp, shape = self.xp, windows[0].shape
+        cells = prod(shape[-1 - self.rank :])
+        channels = len(windows) * prod(shape[1 : -1 - self.rank])
         stacked = windows[0] if len(windows) == 1 else xp.stack(windows, axis=axis)
-        channels = prod(windows[0].shape[1:axis]) * len(windows)
-        stacked = xp.reshape(stacked, (stacked.shape[0], channels, prod(windows[0].shape[axis:])))
+        stacked = xp.reshape(stacked, (shape[0], channels, cells))
         return xp.astype(stacked, self.carrier, copy=False)
 
-    def _sum_windows(self, products: Any, starts: list[list[int]], count: Sequence[int]) -> Any:
-        """Sum one window of products (g, J, channels, n, *Q) for each J."""
-        total = None
-        for j, start in enumerate(starts):
-            window = self._window(products[:, j], start, count)
-            total = window if total is None else total + window
-        return total
-
     def _pack(self, w: Any, each: Combination) -> Any:
-        """Sort one combination's taps of (g, c, m, *K) to stand left in its product; None without."""
-        if not each.sizes[0]:
-            return None
+        """Sort one combination's taps of (g, c, m, *K) to (g, c, J, R*m), in the carrier type."""
         for n, taps in enumerate(each.taps):
             w = self._take(w, taps, 3 + n)
-        g, c, m = w.shape[:3]
-        (j, r), first = each.sizes, windows_come_first(self.geometry, each, self.want)
+        (g, c, m), (j, r) = w.shape[:3], each.sizes
         split = [size for pair in zip(each.counts, each.widths, strict=True) for size in pair]
-        w = self.xp.reshape(w, (g, c, m, *split))
-        if self.want == "y":
-            order, shape = ("gmRcJ", (g, m * r, c * j)) if first else ("gJmRc", (g, j * m * r, c))
-        else:
-            order, shape = ("gcmRJ", (g, c, m * r * j)) if first else ("gJcmR", (g, j * c, m * r))
-        w = self.xp.reshape(self._sort(w, "gcm(JR)", order), shape)
-        return self.xp.astype(w, self.carrier, copy=False)
+        w = self._sort(self.xp.reshape(w, (g, c, m, *split)), "gcm(JR)", "gcJRm")
+        return self.xp.astype(self.xp.reshape(w, (g, c, j, r * m)), self.carrier, copy=False)
 
-    def _unpack(self, piece: Any, each: Combination, order: str) -> Any:
-        """Sort one combination's weight gradient to (g, c, m, *taps)."""
-        g, taps = piece.shape[0], [len(t) for t in each.taps]
-        c = self.geometry.in_channels // self.geometry.groups
-        m = prod(piece.shape) // (g * c * prod(taps))
-        sizes = {"g": [g], "c": [c], "m": [m], "J": each.counts, "R": each.widths}
-        piece = self.xp.reshape(piece, tuple(size for letter in order for size in sizes[letter]))
-        return self.xp.reshape(self._sort(piece, order, "gcm(JR)"), (g, c, m, *taps))
+    def _unpack(self, taps: Any, each: Combination, sizes: tuple[int, int, int]) -> Any:
+        """Undo `_pack`: one combination's taps as (g, c, m, *taps)."""
+        g, c, m = sizes
+        taps = self.xp.reshape(taps, (g, c, *each.counts, *each.widths, m))
+        taps = self._sort(taps, "gcJRm", "gcm(JR)")
+        return self.xp.reshape(taps, (g, c, m, *map(len, each.taps)))
 
     def _join(self, pieces: list[Any], bands: Sequence[Sequence[Any]], axis: int) -> Any:
         """Concatenate the pieces of all combinations along `axis` and the following ones."""
@@ -314,7 +308,7 @@ class _Work:
         """``array[order]`` along `axis`, by a slice where that does."""
         steps = {b - a for a, b in pairwise(order)} or {1}
         if len(steps) == 1 and (step := steps.pop()) > 0:
-            index = slice(order[0], order[-1] + 1, step)
+            index = slice(order[0], order[-1] + 1, step) if order else slice(0)
             return array[(slice(None),) * axis + (index,)]
         xp = self.xp
         device = {} if xp is np else {"device": _device(array)}
@@ -347,6 +341,22 @@ def _axis_names(text: str, rank: int) -> list[str]:
         else:
             names += [part + str(n) for n in range(rank)] if part.isupper() else [part]
     return names
+
+
+def _transpose(xp: Any, matrices: Any) -> Any:
+    return xp.permute_dims(matrices, (0, 2, 1))
+
+
+def _sum(parts: Iterable[Any]) -> Any:
+    total, fresh = None, False
+    for part in parts:
+        if total is None:
+            total = part
+        elif fresh:
+            total += part
+        else:  # the first may be a view of something still needed
+            total, fresh = total + part, True
+    return total
 
 
 def _plus(a: Sequence[int], b: Sequence[int]) -> list[int]:

@@ -19,6 +19,9 @@ class Solution(NamedTuple):
 
     ``taps_per_phase`` counts the (fewest, most) taps that reach an output cell far from the border;
     ``even`` says that they are equal, so that the architecture alone makes no checkerboard.
+
+    >>> solve(input_size=8, kernel_size=3, stride=2, padding=1)[0].taps_per_phase
+    (1, 2)
     """
 
     input_size: int
@@ -78,7 +81,7 @@ def solve(
     """
     if input_size is None and output_size is None:
         raise ParameterError(
-            "input_size=None, output_size=None: at least one size must be given; pass the one you have."
+            "input_size=None, output_size=None: one of them must be given; pass the size you have."
         )
     wanted_input = None if input_size is None else as_integer(input_size, "input_size", 1)
     wanted_output = None if output_size is None else as_integer(output_size, "output_size", 1)

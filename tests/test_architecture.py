@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "tconv"
 ORDER = [
     "errors", "arguments", "axis", "layouts", "settings", "geometry", "solver", "dtypes",
     "operands", "canonical", "definition", "grid", "blocks", "portable", "borders", "memory",
-    "dispatch", "ops", "images", "__init__",
+    "dispatch", "ops", "gradients", "tinynet", "states",
+    "parameter", "module", "layers", "images", "__init__",
 ]  # fmt: skip
 # Optional libraries: imported inside the function that needs them, or in the file named for them.
 HOSTS = {"torch", "jax", "cupy", "dask", "onnx", "llvmlite", "scipy", "PIL", "rich"}

