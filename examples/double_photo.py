@@ -31,9 +31,9 @@ OUTPUT = ROOT / "out/double_photo.png"
 Picture = NDArray[np.uint8]  # (3, H, W)
 
 CHANNELS = (3, 16, 32, 64, 128, 256, 256)
-# The convolutions have no padding, so each of the six takes a cell from every side of the picture.
-# The last layer makes 2*(I - 1) + 4 - 2*3 = 2*(I - 2) cells of I, so it takes one more. With 7 cells
-# around the picture the output is exactly twice its size.
+# The convolutions have no padding, so each of the six takes one cell from every side. The last
+# layer makes (I - 1)*2 + 4 - 2*3 = 2*(I - 2) cells of I, as if it took another one. So with 7
+# cells put around the picture the output is exactly twice its size.
 MARGIN = 7
 BORDER = 8  # pixels at the edge that the PSNR leaves out: there the surroundings are made up
 DETAIL = 100, 150  # height and width of the part that is also shown enlarged
@@ -52,7 +52,7 @@ def print_worked_example() -> None:
     print(unrolled)
     print("\nThe transposed convolution is the product with its transpose, (W*)^T vec(Y):")
     print(unrolled.T @ y.reshape(-1))
-    print("\ntconv.conv_transpose(Y, W), and as a picture in [0, 255]:")
+    print("\ntconv.conv_transpose(Y, W), and the same as a picture in [0, 255]:")
     print(*beside(x, renormalise(x, "minmax")), sep="\n")
 
 
@@ -118,7 +118,7 @@ def read_photo(path: Path | None) -> Picture:
     if path is None:
         from skimage.data import chelsea
 
-        photo = np.moveaxis(chelsea(), -1, 0)
+        photo: Picture = np.moveaxis(chelsea(), -1, 0)
     else:
         photo = read_picture(path)
     _, height, width = photo.shape
@@ -133,7 +133,7 @@ def resize(picture: Picture, height: int, width: int) -> Picture:
 
 def as_floats(picture: Picture) -> NDArray[np.float32]:
     """Map [0, 255] to [0, 1], as the network expects."""
-    return picture.astype(np.float32) / 255
+    return picture.astype(np.float32) / np.float32(255)
 
 
 def as_picture(values: NDArray[np.floating]) -> Picture:
@@ -155,7 +155,7 @@ def busiest(photo: Picture, height: int, width: int) -> tuple[int, int]:
     """Top left corner of the part with the strongest contrasts, in steps of 10 pixels."""
     grey = photo.astype(np.float64).mean(axis=0)
     down, right = np.gradient(grey)
-    contrast = np.abs(down) + np.abs(right)
+    contrast = down**2 + right**2
     places = product(
         range(0, grey.shape[0] - height + 1, 10), range(0, grey.shape[1] - width + 1, 10)
     )
@@ -169,26 +169,24 @@ def sheet(pictures: Mapping[str, Picture]) -> Picture:
     part_height, part_width = min(DETAIL[0], height), min(DETAIL[1], width)
     top, left = busiest(first, part_height, part_width)
     scale = max(1, width // part_width)
-    gap, line = 12, 34
-    columns = len(pictures)
-    size = (
-        gap + columns * (width + gap),
-        line + height + gap + part_height * scale + gap,
+    gap, line = 12, 34  # pixels between pictures, and for a line of text above them
+    below = line + height + line
+    page = Image.new(
+        "RGB", (gap + len(pictures) * (width + gap), below + part_height * scale + gap), "white"
     )
-    page = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(18)
+    draw.text((gap, below - line // 2), f"the framed part, {scale} x", "black", font, anchor="lm")
     for n, (label, picture) in enumerate(pictures.items()):
         at = gap + n * (width + gap)
-        draw.text((at, line // 2), label, "black", font, anchor="lm")
         whole = Image.fromarray(np.moveaxis(picture, 0, -1))
+        part = whole.crop((left, top, left + part_width, top + part_height))
+        size = (part_width * scale, part_height * scale)
+        draw.text((at, line // 2), label, "black", font, anchor="lm")
         page.paste(whole, (at, line))
-        box = (left, top, left + part_width, top + part_height)
-        part = whole.crop(box).resize(
-            (part_width * scale, part_height * scale), Image.Resampling.NEAREST
-        )
-        page.paste(part, (at, line + height + gap))
+        page.paste(part.resize(size, Image.Resampling.NEAREST), (at, below))
+        corner = (at + left, line + top)
         draw.rectangle(
-            (at + box[0], line + box[1], at + box[2] - 1, line + box[3] - 1), outline="white"
+            (corner, (corner[0] + part_width - 1, corner[1] + part_height - 1)), outline="white"
         )
     return np.moveaxis(np.asarray(page), -1, 0)
 
@@ -221,7 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
     bicubic, by_network = resize(small, height, width), as_picture(doubled)
     bicubic_db, network_db = psnr(photo, bicubic), psnr(photo, by_network)
     print(f"PSNR against the photo: bicubic {bicubic_db:.2f} dB, network {network_db:.2f} dB.")
-    print(verdict(network_db - bicubic_db))
+    print(verdict(bicubic_db, network_db))
     print(f"It took {elapsed_s:.1f} s.")
     pictures = {
         f"photo, {width}x{height}": photo,
@@ -233,11 +231,12 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"The pictures are in {options.output}")
 
 
-def verdict(gain_db: float) -> str:
-    """Say plainly which is closer to the photo."""
-    if gain_db > 0:
-        return f"The network is closer to it, by {gain_db:.2f} dB, though it learnt from drawings."
-    return f"The network is further from it, by {-gain_db:.2f} dB: it learnt from drawings."
+def verdict(bicubic_db: float, network_db: float) -> str:
+    """Say plainly which is closer to the photo, and by how much of what is printed."""
+    gain = round(network_db, 2) - round(bicubic_db, 2)
+    if gain > 0:
+        return f"The network is closer to it by {gain:.2f} dB, though it learnt from drawings."
+    return f"Bicubic is closer to it by {-gain:.2f} dB: the network learnt from drawings."
 
 
 def read_arguments(arguments: list[str] | None) -> argparse.Namespace:

@@ -57,27 +57,27 @@ taps=((1,),)))
         shift, phase = divmod(k * dilation, stride)
         taps_of_phase.setdefault(phase, []).append((shift, k))
 
-    found: list[Band] = []
+    found: list[tuple[int, tuple[int, ...], list[list[int]]]] = []  # start, shifts and taps
 
-    def extend(start: int, stop: int, shifts: tuple[int, ...], taps: tuple[int, ...]) -> None:
-        last = found[-1] if found else None
-        columns = tuple((k,) * (stop - start) for k in taps)
-        if last is not None and last.shifts == shifts:
-            joined = tuple(a + b for a, b in zip(last.taps, columns, strict=True))
-            found[-1] = Band(last.start, stop, shifts, joined)
-        else:
-            found.append(Band(start, stop, shifts, columns))
+    def extend(phase: int, shifts: tuple[int, ...], taps: list[int]) -> None:
+        if not found or found[-1][1] != shifts:
+            found.append((phase, shifts, [[] for _ in shifts]))
+        for column, k in zip(found[-1][2], taps, strict=True):
+            column.append(k)
 
     end = 0
-    for phase in sorted(taps_of_phase):
+    for phase, members in sorted(taps_of_phase.items()):
         if phase > end:
-            extend(end, phase, (), ())
-        members = taps_of_phase[phase]
-        extend(phase, phase + 1, tuple(t for t, _ in members), tuple(k for _, k in members))
+            extend(end, (), [])
+        extend(phase, tuple(t for t, _ in members), [k for _, k in members])
         end = phase + 1
     if end < stride:
-        extend(end, stride, (), ())
-    return tuple(found)
+        extend(end, (), [])
+    stops = [start for start, _, _ in found[1:]] + [stride]
+    return tuple(
+        Band(start, stop, shifts, tuple(map(tuple, taps)))
+        for (start, shifts, taps), stop in zip(found, stops, strict=True)
+    )
 
 
 class Axis(NamedTuple):
@@ -129,9 +129,14 @@ class Axis(NamedTuple):
 
     @property
     def taps_per_phase(self) -> tuple[int, int]:
-        """Fewest and most taps that any phase has."""
-        counts = [len(band.shifts) for band in bands(self.kernel, self.stride, self.dilation)]
-        return min(counts), max(counts)
+        """Fewest and most taps that any phase has: taps come round to a phase every `period`.
+
+        >>> Axis(64, 3, 129, stride=2).taps_per_phase, Axis(64, 3, 131, 2, 2).taps_per_phase
+        ((1, 2), (0, 3))
+        """
+        period = self.stride // gcd(self.dilation, self.stride)
+        fewest = self.kernel // period if period == self.stride else 0
+        return fewest, -(-self.kernel // period)
 
     def input_window(self, start: int, stop: int) -> tuple[int, int]:
         """Inputs [first, last) that reach some output in [start, stop); empty if none does.

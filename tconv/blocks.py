@@ -5,6 +5,7 @@ are cut too where the sorted weights alone would be too large.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -46,6 +47,14 @@ class Blocks(NamedTuple):
     @classmethod
     def of(cls, geometry: Geometry, want: Letter, itemsize: int, whole: bool = False) -> "Blocks":
         """Choose run lengths; `whole` means one block, for arrays that are not written in parts."""
+        budgets = None if whole else (_PACK_BYTES, _BLOCK_BYTES)
+        return cls._choose(geometry, want, itemsize, budgets)
+
+    @classmethod
+    @lru_cache(maxsize=1024)
+    def _choose(
+        cls, geometry: Geometry, want: Letter, itemsize: int, budgets: tuple[int, int] | None
+    ) -> "Blocks":
         c = geometry.in_channels // geometry.groups
         m = geometry.out_channels // geometry.groups
         grid = Grid.of(geometry.axes)
@@ -60,9 +69,9 @@ class Blocks(NamedTuple):
             return run[0] * run[2] * _numbers(geometry, grid, want, run[1], run[3:]) * itemsize
 
         taps = prod(geometry.kernel_size)
-        if not whole:
-            _halve(run, (0, 1), lambda: pack_bytes() > _PACK_BYTES)
-            _halve(run, (2, 0, *range(3, len(run))), lambda: block_bytes() > _BLOCK_BYTES)
+        if budgets is not None:
+            _halve(run, (0, 1), lambda: pack_bytes() > budgets[0])
+            _halve(run, (2, 0, *range(3, len(run)), 1), lambda: block_bytes() > budgets[1])
         needed = 2 * pack_bytes() + block_bytes()
         return cls(run[0], run[1], run[2], tuple(run[3:]), needed)
 
@@ -78,10 +87,12 @@ def _numbers(
         shifts, phases = combination.sizes
         if not shifts:
             continue
-        on_x = windows_come_first(geometry, combination, want) == (want != "x")
-        # Windows are held one by one and stacked, or as products and summed.
+        first = windows_come_first(geometry, combination, want)
+        # Windows are held one by one and stacked, or as products, longer by the span, and summed.
+        on_x = first == (want != "x")
         held = 2 * c * shifts + m * phases if on_x else c + 2 * m * phases * shifts
-        cells = prod(n + span for n, span in zip(rows, combination.spans, strict=True))
+        spans = [0] * len(rows) if first or want == "w" else combination.spans
+        cells = prod(n + span for n, span in zip(rows, spans, strict=True))
         most = max(most, held * cells)
     if want == "y":  # all phases, joined and then sorted
         return most + 3 * m * prod(grid.strides) * prod(rows)

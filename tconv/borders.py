@@ -44,31 +44,25 @@ def fold_factor(pairs: Pairs) -> int:
 
 
 def _cut(array: Any, axis: int, start: int, stop: int) -> Any:
-    return array[(slice(None),) * axis + (slice(start, stop),)]
-
-
-def _zeros(xp: Any, like: Any, axis: int, size: int) -> Any:
-    """Zeros like `like`, of another size along `axis`; keeps device and batching of `like`."""
-    one = xp.zeros_like(_cut(like, axis, 0, 1))
-    return xp.broadcast_to(one, (*like.shape[:axis], size, *like.shape[axis + 1 :]))
+    return array[(*[slice(None)] * axis, slice(start, stop), ...)]
 
 
 def _pad_circular(xp: Any, y: Any, axis: int, begin: int, end: int) -> Any:
     size = y.shape[axis]
-    start = -begin % size
-    repeats = -(-(start + size + begin + end) // size)
-    return _cut(xp.concat([y] * repeats, axis=axis), axis, start, start + size + begin + end)
+    head = _cut(y, axis, size - begin % size, size)
+    tail = _cut(y, axis, 0, end % size)
+    return xp.concat([head, *[y] * (begin // size + 1 + end // size), tail], axis=axis)
 
 
 def _fold_circular(xp: Any, full: Any, axis: int, begin: int, end: int) -> Any:
     size = full.shape[axis] - begin - end
-    start = -begin % size
-    rest = -(start + full.shape[axis]) % size
-    parts = [_zeros(xp, full, axis, start), full, _zeros(xp, full, axis, rest)]
-    whole = xp.concat(parts, axis=axis)
+    stop = full.shape[axis] - end % size
+    head, tail = _cut(full, axis, 0, begin % size), _cut(full, axis, stop, full.shape[axis])
+    whole = _cut(full, axis, begin % size, stop)  # a whole number of periods
     periods = whole.shape[axis] // size
     whole = xp.reshape(whole, (*full.shape[:axis], periods, size, *full.shape[axis + 1 :]))
-    return xp.sum(whole, axis=axis, dtype=full.dtype)
+    y = xp.sum(whole, axis=axis, dtype=full.dtype)
+    return _add_at(xp, _add_at(xp, y, head, axis, size - begin % size), tail, axis, 0)
 
 
 def _pad_reflect(xp: Any, y: Any, axis: int, begin: int, end: int) -> Any:

@@ -1,5 +1,6 @@
 """WHO COMPUTES: one contraction from checked operands to the result, by the array's library."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
@@ -10,16 +11,18 @@ import numpy as np
 from tconv import portable
 from tconv.arguments import METHODS, PADDING_MODES, as_choice, as_integer
 from tconv.borders import fold, fold_factor, pad
-from tconv.dtypes import TYPES, as_dtype, dtype_name, largest
+from tconv.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry import Geometry, Letter
 from tconv.memory import available_bytes
 from tconv.operands import check_out, library_of, namespace
 
-__all__ = ["Call", "check_padding_mode", "register", "solve_for"]
+__all__ = ["Call", "check_memory", "check_padding_mode", "register", "solve_for"]
 
 _MEMORY_SHARE = 0.8
 _SMALL_BYTES = 2**26  # below this the system is not asked how much memory there is
+_FOLDING = 4  # copies of the padded y that are held while it is padded or folded, at most
+_MOST_AXES = 30  # spatial; two per axis and three more are held at a time, and NumPy allows 64
 
 _contracts: dict[str, Callable[..., Any]] = {}
 """Array library to what contracts its arrays; the portable path serves all others."""
@@ -66,6 +69,8 @@ def check_padding_mode(mode: str, geometry: Geometry, padding: Any, output_paddi
             f'padding_mode="{mode}" excludes output_padding={output_padding}; pass '
             'output_padding=0 or padding_mode="zeros".'
         )
+    if 0 in geometry.input_size:  # nothing is spread, so nothing is folded either
+        return
     for n, axis in enumerate(geometry.axes):
         crop = (axis.begin, axis.end)
         if min(crop) < 0:
@@ -101,16 +106,24 @@ def solve_for(
             )
     if library == "dask" and library not in _contracts:
         raise UnsupportedError("Dask arrays are not supported yet; call .compute() on them first.")
-    padded = call.padding_mode != "zeros" and any(axis.begin or axis.end for axis in geometry.axes)
-    _check_memory(want, geometry, call, types.accumulator, types.result, whole=xp is not np)
+    if geometry.rank > _MOST_AXES:
+        raise UnsupportedError(
+            f"weight has {geometry.rank} spatial axes, at most {_MOST_AXES} are supported; reshape "
+            "x and weight to fewer."
+        )
+    padded = call.padding_mode != "zeros" and 0 not in geometry.input_size
+    padded = padded and any(axis.begin or axis.end for axis in geometry.axes)
+    inner = _uncropped(geometry) if padded else geometry
+    check_memory(want, geometry, call, types, whole=xp is not np, inner=inner)
     if out is not None:
         check_out(out, xp, shape, types.result, [a, b, bias])
     if types.is_integer:
-        _check_overflow(xp, want, geometry, a, b, bias, types.accumulator)
+        folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
+        _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
     contract: Callable[..., Any] = _contracts.get(library, portable.contract)
     options: dict[str, Any] = {"method": call.method, "threads": call.threads}
     if padded:
-        result = _contract_padded(contract, want, geometry, a, b, bias, call, options)
+        result = _contract_padded(contract, want, geometry, inner, a, b, bias, call, options)
     elif out is not None and xp is np:
         return contract(geometry, want, a, b, bias=bias, out=out, **options)
     else:
@@ -125,6 +138,7 @@ def _contract_padded(
     contract: Callable[..., Any],
     want: Letter,
     geometry: Geometry,
+    inner: Geometry,
     a: Any,
     b: Any,
     bias: Any,
@@ -134,11 +148,6 @@ def _contract_padded(
     """Contract without cropping, y being padded before or folded after."""
     xp, mode = namespace(a), call.padding_mode
     pairs = [(axis.begin, axis.end) for axis in geometry.axes]
-    axes = tuple(
-        axis._replace(begin=0, end=0, output=axis.output + axis.begin + axis.end)
-        for axis in geometry.axes
-    )
-    inner = replace(geometry, axes=axes)
     first = geometry.batched + (geometry.data_format == "channels_first")
     if want == "x":
         return contract(inner, want, pad(xp, a, mode, pairs, first), b, bias=bias, **options)
@@ -156,12 +165,29 @@ def _contract_padded(
     return xp.astype(y, as_dtype(xp, types.result), copy=False)
 
 
+def _uncropped(geometry: Geometry) -> Geometry:
+    """The same call with y as long as `pad` makes it."""
+    axes = tuple(
+        axis._replace(begin=0, end=0, output=axis.output + axis.begin + axis.end)
+        for axis in geometry.axes
+    )
+    return replace(geometry, axes=axes)
+
+
 def _check_overflow(
-    xp: Any, want: Letter, geometry: Geometry, a: Any, b: Any, bias: Any, accumulator: str
+    xp: Any,
+    want: Letter,
+    geometry: Geometry,
+    a: Any,
+    b: Any,
+    bias: Any,
+    accumulator: str,
+    folded: int,
 ) -> None:
+    """Refuse integers of which a sum could overflow; `folded` cells of y are added into one."""
     bound = largest(xp, a) * largest(xp, b) * geometry.terms(want)
     if want == "y":
-        bound *= fold_factor([(max(axis.begin, 0), max(axis.end, 0)) for axis in geometry.axes])
+        bound *= folded
     bound += 0 if bias is None else largest(xp, bias)
     most = np.iinfo(accumulator).max
     if bound > most:
@@ -171,15 +197,27 @@ def _check_overflow(
         )
 
 
-def _check_memory(
-    want: Letter, geometry: Geometry, call: Call, accumulator: str, result: str, whole: bool
+def check_memory(
+    want: Letter,
+    geometry: Geometry,
+    call: Call,
+    types: NumberType,
+    *,
+    whole: bool,
+    inner: Geometry | None = None,
 ) -> None:
-    """Hold output, workspace and packed weights against the limit, before anything is allocated."""
-    output = (
-        prod(geometry.shape_of(want))
-        * np.dtype("float16" if result == "bfloat16" else result).itemsize
-    )
-    work = portable.workspace_bytes(geometry, want, accumulator, whole)
+    """Hold output, workspace and packed weights against the limit, before anything is allocated.
+
+    `inner` is the geometry that is contracted, not `geometry` itself under a padding mode.
+    """
+    inner = inner or geometry
+    output = prod(geometry.shape_of(want)) * as_dtype(np, types.result).itemsize
+    work = portable.workspace_bytes(inner, want, types.accumulator, whole)
+    if inner is not geometry:  # y as `pad` makes it, and copies while it is made or folded
+        itemsize = np.dtype(types.accumulator).itemsize
+        work += _FOLDING * prod(inner.y_shape) * itemsize
+        if want == "y" and types.accumulator != types.result:  # the halves' operands, converted
+            work += (prod(inner.x_shape) + prod(inner.weight_shape)) * itemsize
     needed = output + work
     limit, name = call.max_bytes, f"max_bytes={call.max_bytes:,}" if call.max_bytes else ""
     if limit is None:
@@ -187,9 +225,10 @@ def _check_memory(
             return
         available = available_bytes()
         if available is None:
-            return
-        limit = int(available * _MEMORY_SHARE)
-        name = f"{limit:,} may be used ({_MEMORY_SHARE:.0%} of the memory available)"
+            limit, name = sys.maxsize, f"{sys.maxsize:,} can be addressed"
+        else:
+            limit = int(available * _MEMORY_SHARE)
+            name = f"{limit:,} may be used ({_MEMORY_SHARE:.0%} of the memory available)"
     if needed > limit:
         raise MemoryLimitError(
             f"{call.name} needs {needed:,} bytes (output {output:,}, workspace and packed weights "

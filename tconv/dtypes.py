@@ -1,5 +1,6 @@
 """WHICH NUMBERS: the types tconv computes with, what they are summed in and what they become."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ TYPES = {
 """Every supported type, by the name that all array libraries share."""
 
 
+@lru_cache(maxsize=64, typed=True)  # types of two libraries are never compared
 def dtype_name(dtype: Any) -> str:
     """Name of a type of any array library, without its module.
 

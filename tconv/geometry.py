@@ -100,7 +100,8 @@ class Geometry:
         (8, 4, 3)
         """
         x, y = as_shape(x_shape, "x.shape"), as_shape(y_shape, "y.shape")
-        rank = len(kernel_size) if hasattr(kernel_size, "__len__") else max(len(x) - 2, 1)
+        listed = isinstance(kernel_size, (tuple, list)) or getattr(kernel_size, "ndim", False)
+        rank = max(len(kernel_size) if listed else len(x) - 2, 1)
         kernel = as_per_axis(kernel_size, "kernel_size", rank, 1)
         if len(x) != len(y) or len(x) - rank not in (1, 2):
             raise ShapeError(
@@ -114,6 +115,11 @@ class Geometry:
         batch = len(x) - rank - 1
         last = keywords.get("data_format") == "channels_last"
         channels = (x[-1], y[-1]) if last else (x[batch], y[batch])
+        if 0 in channels:
+            raise ShapeError(
+                f"x has {channels[0]} channels and y has {channels[1]}, both must have at least 1; "
+                "pass arrays with channels."
+            )
         if channels[0] % groups or channels[1] % groups:
             raise ShapeError(
                 f"groups={groups} must divide the {channels[0]} channels of x and the "
@@ -124,7 +130,7 @@ class Geometry:
         size = y[batch:-1] if last else y[batch + 1 :]
         wanted = (None,) * rank if any(settings.extra) else size
         geometry = cls._from(
-            settings, map(settings.axis_from_input, range(rank), wanted, repeat("y's size"))
+            settings, map(settings.axis_from_input, range(rank), wanted, repeat("y"))
         )
         if geometry.y_shape != y:
             raise ShapeError(

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tconv.arguments import as_integer
-from tconv.dispatch import Call, check_padding_mode, solve_for
+from tconv.arguments import as_integer, show
+from tconv.dispatch import Call, check_memory, check_padding_mode, solve_for
 from tconv.dtypes import TYPES, as_dtype, dtype_name
-from tconv.errors import DTypeError, ShapeError
+from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.geometry import Geometry
-from tconv.operands import as_operands, namespace
+from tconv.operands import as_operands, library_of
 from tconv.ops import conv_transpose
 from tconv.settings import as_shape
 
@@ -61,16 +61,19 @@ def conv_transpose_vjp(
     (array([[[6., 6.]]]), array([[[2., 2., 2.]]]))
     """
     xp, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias}, dtype)
-    if TYPES[dtype_name(x.dtype)].is_integer:
-        raise DTypeError(
-            f"x has dtype {dtype_name(x.dtype)}, gradients need a floating or complex type; pass "
-            'dtype="float64" for example.'
-        )
+    _refuse_integers(x)
     geometry, call = _prepare(x, weight, keywords)
     y = solve_for("y", geometry, x, weight, bias, call, out)
 
     def pullback(dy: Any) -> tuple[Any, Any, Any]:
-        _, (dy, _) = as_operands({"dy": dy, "x": x})
+        _, (dy,) = as_operands({"dy": dy})
+        if library_of(dy) != library_of(x):
+            raise DTypeError(
+                f"dy is an array of {library_of(dy)} but y of {library_of(x)}; convert dy."
+            )
+        found, wanted = dtype_name(dy.dtype), dtype_name(x.dtype)
+        if found != wanted:
+            raise DTypeError(f"dy has dtype {found}, must be that of y, {wanted}; convert dy.")
         _check_shape(dy, "dy", geometry.y_shape, "y")
         dx = solve_for("x", geometry, dy, weight, None, call)
         dweight = solve_for("w", geometry, x, dy, None, call)
@@ -100,6 +103,10 @@ def conv_transpose_jvp(
     -------
     y, dy : arrays (N, M, *O)
 
+    Raises
+    ------
+    DTypeError : integers have no gradient; others as `conv_transpose`
+
     >>> x, weight = np.ones((1, 1, 2)), np.array([[[1.0, 2.0, 3.0]]])
     >>> y, dy = conv_transpose_jvp((x, weight), (None, np.ones((1, 1, 3))), stride=2)
     >>> dy
@@ -111,7 +118,8 @@ def conv_transpose_jvp(
     )
     given = dict(zip(names, values, strict=True))
     changes = {"d" + name: v for name, v in zip(names, directions, strict=True)}
-    _, arrays = as_operands(given | changes, dtype)
+    xp, arrays = as_operands(given | changes, dtype)
+    _refuse_integers(arrays[0])
     (x, weight, bias), (dx, dweight, dbias) = arrays[:3], arrays[3:]
     for name, value, change in zip(names, arrays[:3], arrays[3:], strict=True):
         if change is not None:
@@ -120,15 +128,19 @@ def conv_transpose_jvp(
             _check_shape(change, "d" + name, tuple(value.shape), name)
     geometry, call = _prepare(x, weight, keywords)
     y = solve_for("y", geometry, x, weight, bias, call)
-    parts = []
+    types = TYPES[dtype_name(x.dtype)]
+    wide = as_dtype(xp, types.accumulator)  # the halves: add in float32, round once
+    x, weight, dx, dweight, dbias = (
+        None if v is None else xp.astype(v, wide, copy=False)
+        for v in (x, weight, dx, dweight, dbias)
+    )
+    dy = xp.astype(xp.zeros_like(y), wide, copy=False)
     if dx is not None or dbias is not None:
-        moved = x * 0 if dx is None else dx
-        parts.append(solve_for("y", geometry, moved, weight, dbias, call))
+        moved = xp.zeros_like(x) if dx is None else dx
+        dy = solve_for("y", geometry, moved, weight, dbias, call)
     if dweight is not None:
-        parts.append(solve_for("y", geometry, x, dweight, None, call))
-    if not parts:
-        return y, namespace(y).zeros_like(y)
-    return y, parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        dy = dy + solve_for("y", geometry, x, dweight, None, call)
+    return y, xp.astype(dy, y.dtype, copy=False)
 
 
 def bias_gradient(xp: Any, geometry: Geometry, dy: Any) -> Any:
@@ -163,12 +175,14 @@ def check_adjoint(weight: Any, x_shape: Any, *, rng: Any = None, **keywords: Any
     True
     """
     xp, (weight,) = as_operands({"weight": weight})
-    rng = np.random.default_rng(0 if rng is None else rng)
+    rng, types = _generator(rng), TYPES[dtype_name(weight.dtype)]
     geometry, call = _prepare_shapes(as_shape(x_shape, "x_shape"), tuple(weight.shape), keywords)
-    integers = TYPES[dtype_name(weight.dtype)].is_integer
+    # x and y are drawn and computed; refuse before drawing.
+    check_memory("y", geometry, call, types, whole=xp is not np)
+    check_memory("x", geometry, call, types, whole=xp is not np)
 
     def draw(shape: tuple[int, ...]) -> Any:
-        values = rng.integers(-3, 4, shape) if integers else rng.standard_normal(shape)
+        values = rng.integers(-3, 4, shape) if types.is_integer else rng.standard_normal(shape)
         if dtype_name(weight.dtype).startswith("uint"):
             values = abs(values)
         return xp.astype(xp.asarray(values), weight.dtype)
@@ -207,11 +221,17 @@ def gradcheck(
     True
     """
     limit = as_integer(limit, "limit", 1)
-    rng = np.random.default_rng(0 if rng is None else rng)
-    named = {"x": x, "weight": weight, "bias": bias}
-    operands: list[Any] = [
-        None if v is None else _as_float64(as_operands({n: v})[1][0]) for n, v in named.items()
-    ]
+    rng, dtype = _generator(rng), keywords.pop("dtype", None)
+    operands: list[Any] = []
+    for name, value in {"x": x, "weight": weight, "bias": bias}.items():
+        if name == "bias" and value is None:
+            operands.append(None)
+            continue
+        _, (given,) = as_operands({name: value}, dtype)
+        operands.append(_as_float64(given))
+        if np.iscomplexobj(operands[-1]):
+            found = dtype_name(given.dtype)
+            raise DTypeError(f"{name} has dtype {found}, must be real; pass {name}.real.")
     y, pullback = conv_transpose_vjp(*operands, **keywords)
     dy = rng.standard_normal(y.shape)
     worst = 0.0
@@ -255,6 +275,24 @@ def _prepare_shapes(
     return geometry, call
 
 
+def _refuse_integers(x: Any) -> None:
+    if TYPES[dtype_name(x.dtype)].is_integer:
+        raise DTypeError(
+            f"x has dtype {dtype_name(x.dtype)}, gradients need a floating or complex type; pass "
+            'dtype="float64" for example.'
+        )
+
+
+def _generator(rng: Any) -> np.random.Generator:
+    try:
+        return np.random.default_rng(0 if rng is None else rng)
+    except (TypeError, ValueError):
+        raise ParameterError(
+            f"rng={show(rng)} must be a numpy.random.Generator or a seed; pass an integer of 0 or "
+            "more."
+        ) from None
+
+
 def _triple(values: Any, name: str) -> tuple[Any, Any, Any]:
     if not isinstance(values, (tuple, list)) or len(values) not in (2, 3):
         raise ShapeError(f"{name} must be (x, weight) or (x, weight, bias); pass such a tuple.")
@@ -272,6 +310,9 @@ def _check_shape(array: Any, name: str, shape: tuple[int, ...], like: str) -> No
 def _as_float64(array: Any) -> Any:
     """A NumPy array in double precision, from any library's."""
     if not isinstance(array, np.ndarray):
-        array = np.asarray(array.detach().cpu().float() if hasattr(array, "detach") else array)
+        if hasattr(array, "detach"):
+            array = array.detach().cpu()
+            array = array.float() if dtype_name(array.dtype) == "bfloat16" else array
+        array = np.asarray(array)
     kind = np.complex128 if np.iscomplexobj(array) else np.float64
     return array.astype(kind)

@@ -7,7 +7,7 @@ matrix product computes them all.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import chain, product
 from math import prod
 from typing import NamedTuple
 
@@ -59,7 +59,7 @@ class Combination(NamedTuple):
     @property
     def taps(self) -> tuple[tuple[int, ...], ...]:
         """Tap numbers on every axis in (shift, phase) order."""
-        return tuple(sum(band.taps, ()) for band in self.bands)
+        return tuple(tuple(chain.from_iterable(band.taps)) for band in self.bands)
 
     @property
     def sizes(self) -> tuple[int, int]:

@@ -5,8 +5,8 @@ A transposed convolution of stride s reaches each output cell with K/s of its K 
     fan_in  = C/groups * prod(K) / prod(s)       numbers that one output cell is the sum of
     fan_out = M/groups * prod(K)                 output cells that one input cell takes part in
 
-and for the ordinary convolution, its adjoint, the two change places. PyTorch computes M/groups *
-prod(K) as the fan_in of both, so its transposed convolutions start off-scale by the ratio of the two.
+and for the ordinary convolution, its adjoint, the two change places. PyTorch takes M/groups*prod(K)
+for the fan_in of both, so its transposed convolutions start off-scale by the ratio of the two.
 
 All functions take a weight's shape (C, M // groups, *K) and return a float64 array of that shape.
 """
@@ -53,7 +53,7 @@ def fans(
 
     Parameters
     ----------
-    shape : shape of the weight, (C, M // groups, *K); for `conv` C counts the channels that come out
+    shape : shape of the weight, (C, M // groups, *K); for `conv` C counts what comes out
     stride : int or one int per spatial axis
     groups : int
     transposed : bool, False for the weight of an ordinary convolution
@@ -87,7 +87,7 @@ def init_kaiming_uniform(
 ) -> NDArray[np.float64]:
     """Draw uniformly with variance ``2 / (1 + negative_slope**2) / fan_in``.
 
-    Between rectifiers the variance then stays what it is. ``negative_slope=1`` is for linear layers.
+    Between rectifiers the variance then stays what it is. ``negative_slope=1`` suits linear layers.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def init_torch(
     transposed: bool = True,
     rng: Any = None,
 ) -> NDArray[np.float64]:
-    """Draw as PyTorch's layers do: uniform within ``1 / sqrt(shape[1]*prod(K))``, whatever the stride.
+    """Draw as PyTorch does: uniformly within ``1 / sqrt(shape[1]*prod(K))``, whatever the stride.
 
     The scale is equal, the numbers are not: generators differ. Layers draw the bias within the same
     bound.
@@ -207,10 +207,10 @@ def init_bilinear(
 ) -> NDArray[np.float64]:
     """Return the weight of exact linear (bilinear, trilinear) interpolation by the stride.
 
-    Per axis ``w[k] = max(0, 1 - |k - (K - 1)/2| / s)``. Output cell f of the uncropped output is the
-    input, linearly interpolated, at position ``(f - (K - 1)/2) / s``; so constants and linear ramps
-    come out exactly, but for the border. Each output channel is its own input channel, interpolated.
-    Of the kernels that interpolate, ``K = 2*s - s % 2`` has no zero taps.
+    Per axis ``w[k] = max(0, 1 - |k - (K - 1)/2| / s)``. Cell f of the uncropped output is the input
+    at position ``(f - (K - 1)/2) / s``, linearly interpolated; so away from the border constants
+    and linear ramps come out exactly. Each output channel is its own input channel, interpolated.
+    The usual kernel is ``K = 2*s - s % 2``; a longer one only adds taps that are zero.
 
     Parameters
     ----------
@@ -220,8 +220,8 @@ def init_bilinear(
 
     Raises
     ------
-    ParameterError : the kernel is shorter than 2*s - 1, stride and dilation share a divisor, in- and
-        output channels differ, or transposed=False
+    ParameterError : the kernel is shorter than 2*s - 1, stride and dilation share a divisor, the
+        numbers of channels differ, or transposed=False
 
     References
     ----------
@@ -229,8 +229,9 @@ def init_bilinear(
 
     >>> init_bilinear((1, 1, 4), stride=2)
     array([[[0.25, 0.75, 0.75, 0.25]]])
-    >>> tconv.conv_transpose([[[0.0, 4.0, 8.0]]], init_bilinear((1, 1, 4), stride=2), stride=2)[0, 0]
-    array([0., 0., 1., 3., 5., 7., 6., 2.])
+    >>> ramp = np.array([[[0.0, 4.0, 8.0, 12.0]]])
+    >>> tconv.conv_transpose(ramp, init_bilinear((1, 1, 4), stride=2), stride=2, padding=1)
+    array([[[ 0.,  1.,  3.,  5.,  7.,  9., 11.,  9.]]])
     """
     geometry = _phases("bilinear", shape, stride, dilation, groups, transposed)
     channels = geometry.in_channels // geometry.groups
@@ -245,8 +246,8 @@ def init_bilinear(
         k, s = axis.kernel, axis.stride
         if k < 2 * s - 1:
             raise ParameterError(
-                f"kernel_size[{n}]={k} must be at least 2*stride[{n}] - 1={2 * s - 1} to interpolate "
-                f"linearly; pass {2 * s - s % 2} or use icnr."
+                f"kernel_size[{n}]={k} must be at least 2*stride[{n}] - 1={2 * s - 1} for "
+                f"bilinear; pass {2 * s - s % 2} or use icnr."
             )
         distance = np.abs(np.arange(k) - (k - 1) / 2)
         kernel = kernel[..., np.newaxis] * np.maximum(0.0, 1 - distance / s)
@@ -268,10 +269,9 @@ def init_icnr(
 ) -> NDArray[np.float64]:
     """Draw a weight whose phases are equal, so that learning starts without a checkerboard.
 
-    ``w[k] = v[k // s]`` per axis, v drawn by `init_kaiming_uniform`: the output starts as an ordinary
-    convolution's, each cell repeated s times. If s does not divide K, the last K mod s taps start
-    as 0. With a dilation (that shares no divisor with s) the phases' sums are equal, so that a
-    constant stays constant.
+    ``w[k] = v[k // s]`` per axis, v drawn by `init_kaiming_uniform`: the output starts as that of
+    an ordinary convolution, each cell repeated s times. If s does not divide K, the last K mod s
+    taps start as 0. With a dilation the phases' sums are equal, so that a constant stays constant.
 
     Parameters
     ----------
@@ -296,8 +296,8 @@ def init_icnr(
     for n, axis in enumerate(geometry.axes):
         if axis.kernel < axis.stride:
             raise ParameterError(
-                f"kernel_size[{n}]={axis.kernel} must be at least stride[{n}]={axis.stride}, or some "
-                f"outputs are reached by no tap; pass {axis.stride} or a multiple."
+                f"kernel_size[{n}]={axis.kernel} must be at least stride[{n}]={axis.stride} for "
+                f"icnr, or no tap reaches some outputs; pass {axis.stride} or a multiple."
             )
     channels = geometry.weight_shape[:2]
     small = (*channels, *(axis.kernel // axis.stride for axis in geometry.axes))
@@ -338,7 +338,7 @@ def initial_bias(
 
 
 def as_generator(rng: Any) -> np.random.Generator:
-    """Return a generator from a generator or a seed; None gives one that is different every time."""
+    """Return a generator from a generator or a seed; None gives a different one every time."""
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError):
@@ -361,15 +361,16 @@ def _phases(
     """Sizes of a weight that reaches every phase."""
     if not transposed:
         raise ParameterError(
-            f"initialiser {name} is for the phases of a transposed convolution, an ordinary one has "
-            "none; pass another initialiser."
+            f"initialiser {name} is for the phases of a transposed convolution, an ordinary one "
+            "has none; pass another initialiser."
         )
     geometry = _geometry(shape, stride, dilation, groups)
     for n, axis in enumerate(geometry.axes):
         if gcd(axis.stride, axis.dilation) > 1:
             raise ParameterError(
-                f"dilation[{n}]={axis.dilation} must share no divisor with stride[{n}]={axis.stride} "
-                f"for {name}, or some outputs are reached by no tap; pass another dilation."
+                f"dilation[{n}]={axis.dilation} must share no divisor with "
+                f"stride[{n}]={axis.stride} for {name}, or no tap reaches some outputs; pass "
+                "another dilation."
             )
     return geometry
 

@@ -1,26 +1,23 @@
-"""CONVOLUTIONS THAT LEARN: transposed and ordinary ones, of one, two, three or any number of axes.
+"""CONVOLUTIONS THAT LEARN: transposed and ordinary ones of any rank; layers made of PyTorch's."""
 
-Both have weights (C, M // groups, *K) and the same `Geometry`. A `ConvTranspose` solves F(x, w, y)
-for y and pulls gradients back by solving for x; a `Conv` does the opposite. So there is one class,
-and a letter that says which way is forward.
-"""
-
-from math import prod
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import as_flag, as_integer, as_per_axis, show
-from tconv.dispatch import Call, check_padding_mode, solve_for
-from tconv.dtypes import as_dtype, dtype_name
-from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
-from tconv.geometry import Geometry, Letter
-from tconv.gradients import bias_gradient
-from tconv.initialisers import Initialiser, as_generator, as_initialiser, initial_bias
-from tconv.memory import available_bytes
-from tconv.module import Layer
-from tconv.parameter import Parameter, as_gradient, as_real
+from tconv.convolution import Convolution, Kept
+from tconv.dtypes import dtype_name
+from tconv.errors import UnsupportedError
+from tconv.geometry import Letter
+from tconv.initialisers import Initialiser
+from tconv.module import Layer, LeakyReLU, ReLU, Sequential
+from tconv.pooling import (
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+    MaxUnpool1d,
+    MaxUnpool2d,
+    MaxUnpool3d,
+)
 
 __all__ = [
     "Conv",
@@ -31,199 +28,11 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "from_torch",
 ]
 
-_TYPES = ("float16", "bfloat16", "float32", "float64")
-_ENDLESS = 2**100  # cells: a size at which only the settings themselves can be wrong
 
-
-class _Convolution(Layer):
-    """What both kinds share; `_wanted` is the letter of F(x, w, y) that forward solves for."""
-
-    _rank: ClassVar[int | None] = None
-    _wanted: ClassVar[Letter]
-    _given: ClassVar[Letter]
-
-    def __init__(
-        self,
-        in_channels: int | None,
-        out_channels: int,
-        kernel_size: Any,
-        *,
-        stride: Any,
-        padding: Any,
-        output_padding: Any,
-        dilation: Any,
-        groups: int,
-        bias: bool,
-        padding_mode: str,
-        data_format: str,
-        dtype: Any,
-        initialiser: str | Initialiser,
-        rng: Any,
-    ) -> None:
-        self.kernel_size = _as_kernel_size(kernel_size, self._rank, type(self).__name__)
-        self.out_channels = as_integer(out_channels, "out_channels", 1)
-        self.groups = as_integer(groups, "groups", 1)
-        if in_channels is not None:
-            in_channels = as_integer(in_channels, "in_channels", 1)
-        for name, channels in (("in_channels", in_channels), ("out_channels", self.out_channels)):
-            if channels is not None and channels % self.groups:
-                raise ShapeError(
-                    f"groups={self.groups} must divide {name}={channels}; pass groups that divides "
-                    "in_channels and out_channels."
-                )
-        self.stride, self.padding, self.dilation = stride, padding, dilation
-        self.output_padding = output_padding
-        self.padding_mode, self.data_format = padding_mode, data_format
-        self._normalise(in_channels or self.groups)
-        self._initialiser, self._rng = as_initialiser(initialiser), as_generator(rng)
-        if dtype_name(dtype) not in _TYPES:
-            raise DTypeError(
-                f"dtype={show(dtype)} must be one of {', '.join(_TYPES)}; pass one of these."
-            )
-        dtype = as_dtype(np, dtype_name(dtype))
-        shape = self._weight_shape(in_channels)
-        self.weight = Parameter(None, "weight", shape=shape, dtype=dtype)
-        self.bias: Parameter | None = None
-        if as_flag(bias, "bias"):
-            self.bias = Parameter(None, "bias", shape=(self.out_channels,), dtype=dtype)
-        if in_channels is not None:
-            self._initialise(in_channels)
-
-    @property
-    def in_channels(self) -> int | None:
-        """Channels of x; None until the first forward if they were not given."""
-        channels = self.weight.shape[0 if self._wanted == "y" else 1]
-        if channels is None or self._wanted == "y":
-            return channels
-        return channels * self.groups
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of x, y and all parameters."""
-        return self.weight.dtype
-
-    def compute(
-        self, x: Any, output_size: Any = None
-    ) -> tuple[NDArray[Any], tuple[Geometry, NDArray[Any]]]:
-        """Return y, and the geometry and x."""
-        x = as_real(x, "x")
-        if x.dtype != self.dtype:
-            raise DTypeError(
-                f"x has dtype {x.dtype} but the layer has {self.dtype}; pass "
-                f'x.astype("{self.dtype}") or make the layer with dtype="{x.dtype}".'
-            )
-        channels = self.in_channels
-        if channels is None:
-            batched = x.ndim == len(self.kernel_size) + 2
-            last = self.data_format == "channels_last"
-            channels = x.shape[-1 if last else int(batched)] if x.ndim else 1
-        geometry = self._geometry(x.shape, channels, output_size)
-        check_padding_mode(self.padding_mode, geometry, self.padding, self.output_padding)
-        if not self.weight.is_filled:
-            self._initialise(channels)
-        bias = None if self.bias is None else self.bias.value
-        y = solve_for(self._wanted, geometry, x, self.weight.value, bias, self._call())
-        return y, (geometry, x)
-
-    def pull_back(self, kept: tuple[Geometry, NDArray[Any]], dy: Any) -> NDArray[Any]:
-        """Return dx by the adjoint of forward, and add the gradients of weight and bias."""
-        (geometry, x), call = kept, self._call()
-        dy = as_gradient(dy, geometry.shape_of(self._wanted), x.dtype)
-        dx: NDArray[Any] = solve_for(self._given, geometry, dy, self.weight.value, None, call)
-        pair = (x, dy) if self._wanted == "y" else (dy, x)
-        self.weight.gradient += solve_for("w", geometry, *pair, None, call)
-        if self.bias is not None:
-            self.bias.gradient += bias_gradient(np, geometry, dy)
-        return dx
-
-    def _call(self) -> Call:
-        name = "conv_transpose" if self._wanted == "y" else "conv"
-        return Call(name, self.padding_mode)
-
-    def _weight_shape(self, in_channels: int | None) -> tuple[int | None, ...]:
-        if self._wanted == "y":
-            return in_channels, self.out_channels // self.groups, *self.kernel_size
-        shared = None if in_channels is None else in_channels // self.groups
-        return self.out_channels, shared, *self.kernel_size
-
-    def _geometry(
-        self, x_shape: tuple[int, ...], in_channels: int, output_size: Any = None
-    ) -> Geometry:
-        """Sizes of one forward; says whatever is wrong with them."""
-        settings = {
-            "stride": self.stride,
-            "padding": self.padding,
-            "output_padding": self.output_padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "data_format": self.data_format,
-        }
-        shape: Any = self._weight_shape(in_channels)
-        if self._wanted == "y":
-            return Geometry.of(x_shape, shape, output_size=output_size, **settings)
-        return Geometry.of_conv(x_shape, shape, **settings)
-
-    def _normalise(self, in_channels: int) -> None:
-        """Check the settings by making the geometry of an endless x, and spell them out per axis."""
-        rank = len(self.kernel_size)
-        spatial = (_ENDLESS,) * rank
-        last = self.data_format == "channels_last"
-        probe = self._geometry(
-            (1, *spatial, in_channels) if last else (1, in_channels, *spatial), in_channels
-        )
-        check_padding_mode(self.padding_mode, probe, self.padding, self.output_padding)
-        self.stride = tuple(axis.stride for axis in probe.axes)
-        self.dilation = tuple(axis.dilation for axis in probe.axes)
-        self.output_padding = as_per_axis(self.output_padding, "output_padding", rank, 0)
-        if not isinstance(self.padding, str):
-            pairs = [(axis.begin, axis.end) for axis in probe.axes]
-            self.padding = tuple(b if b == e else (b, e) for b, e in pairs)
-
-    def _initialise(self, in_channels: int) -> None:
-        """Draw the parameters; this is the only place that makes them."""
-        shape: Any = self._weight_shape(in_channels)
-        needed, available = prod(shape) * 8, available_bytes()
-        if available is not None and needed > available:
-            raise MemoryLimitError(
-                f"weight of shape {shape} needs {needed:,} bytes to draw but {available:,} are "
-                "available; lower the channels or the kernel."
-            )
-        self.weight.value = self._initialiser(
-            shape,
-            stride=self.stride,
-            dilation=self.dilation,
-            groups=self.groups,
-            transposed=self._wanted == "y",
-            rng=self._rng,
-        )
-        if self.bias is not None:
-            self.bias.value = initial_bias(
-                self._initialiser, shape, self.groups, self.out_channels, self._rng
-            )
-
-    def describe(self) -> str:
-        """The arguments, those of little interest only where they are not the default."""
-        rank = len(self.kernel_size)
-        shown = {"kernel_size": self.kernel_size, "stride": self.stride}
-        defaults = {
-            "padding": (0,) * rank,
-            "output_padding": (0,) * rank,
-            "dilation": (1,) * rank,
-            "groups": 1,
-            "padding_mode": "zeros",
-            "data_format": "channels_first",
-        }
-        shown |= {n: getattr(self, n) for n, v in defaults.items() if getattr(self, n) != v}
-        parts = [str(self.in_channels), str(self.out_channels)]
-        parts += [f"{name}={value!r}" for name, value in shown.items()]
-        parts += ["bias=False"] if self.bias is None else []
-        parts += [f"dtype={self.dtype.name}"] if self.dtype != np.float32 else []
-        return ", ".join(parts)
-
-
-class ConvTranspose(_Convolution):
+class ConvTranspose(Convolution):
     """`conv_transpose` with a weight and a bias that are learnt, of any rank.
 
     The arguments are PyTorch's, in its order.
@@ -306,6 +115,10 @@ class ConvTranspose(_Convolution):
             rng=rng,
         )
 
+    def compute(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Kept]:
+        """Return y, and what `pull_back` needs."""
+        return self.solve(x, output_size)
+
 
 class ConvTranspose1d(ConvTranspose):
     """`ConvTranspose` of one spatial axis.
@@ -339,7 +152,7 @@ class ConvTranspose3d(ConvTranspose):
     _rank = 3
 
 
-class Conv(_Convolution):
+class Conv(Convolution):
     """`conv` with a weight and a bias that are learnt, of any rank: a neural network's convolution.
 
     The arguments are PyTorch's, in its order, and mean what they mean for `ConvTranspose`.
@@ -360,8 +173,8 @@ class Conv(_Convolution):
 
     Raises
     ------
-    ParameterError, ShapeError, DTypeError, MemoryLimitError : as for `ConvTranspose`. Messages about
-        sizes call the layer's x "y", as `conv` does: it is the y of the transposed convolution.
+    ParameterError, ShapeError, DTypeError, MemoryLimitError : as for `ConvTranspose`; about sizes
+        with `conv`'s messages, which call the layer's x "y": it is the transposed convolution's
 
     >>> down = Conv2d(3, 8, 3, stride=2, padding="same", rng=0)
     >>> x = np.ones((1, 3, 9, 9), np.float32)
@@ -406,9 +219,9 @@ class Conv(_Convolution):
             rng=rng,
         )
 
-    def compute(self, x: Any) -> tuple[NDArray[Any], tuple[Geometry, NDArray[Any]]]:
-        """Return y, and the geometry and x."""
-        return super().compute(x)
+    def compute(self, x: Any) -> tuple[NDArray[Any], Kept]:
+        """Return y, and what `pull_back` needs."""
+        return self.solve(x)
 
 
 class Conv1d(Conv):
@@ -444,13 +257,95 @@ in_channels and out_channels.
     _rank = 3
 
 
-def _as_kernel_size(value: Any, rank: int | None, name: str) -> tuple[int, ...]:
-    """Kernel size per axis; without a rank its length sets the rank."""
-    if rank is None:
-        if not hasattr(value, "__len__") or isinstance(value, str) or len(value) < 1:
-            raise ParameterError(
-                f"kernel_size={show(value)} must be a tuple with one integer per spatial axis; pass "
-                f"(3, 3) for example, or use {name}2d."
-            )
-        rank = len(value)
-    return as_per_axis(value, "kernel_size", rank, 1)
+def from_torch(module: Any) -> Layer:
+    """Make a layer of a PyTorch module, with copies of its values.
+
+    Parameters
+    ----------
+    module : torch.nn.ConvTranspose1d, 2d or 3d, Conv, MaxPool and MaxUnpool likewise, ReLU,
+        LeakyReLU, or a Sequential of these, nested to any depth. Only these classes themselves: one
+        derived from them may compute something else.
+
+    Returns
+    -------
+    Layer, whose `state_dict` has the names that the module's has. A module that stands in it twice
+    becomes one layer that stands in it twice. Of a MaxPool with return_indices the indices are the
+    layer's `switches`.
+
+    Raises
+    ------
+    UnsupportedError : another module, or one with hooks (weight or spectral normalisation)
+
+    torch is not imported: whoever has a module has it already.
+
+    >>> from_torch("a module")
+    Traceback (most recent call last):
+    ...
+    tconv.errors.UnsupportedError: module is builtins.str, which has no layer; pass a \
+torch.nn.ConvTranspose, Conv, MaxPool, MaxUnpool, ReLU, LeakyReLU or Sequential.
+    """
+    return _adopt(module, "module", {})
+
+
+def _adopt(module: Any, path: str, known: dict[int, Layer]) -> Layer:
+    """Convert a module and all within; `known` are layers made already, by their modules' ids."""
+    if id(module) in known:
+        return known[id(module)]
+    kind = type(module)
+    name = kind.__name__ if kind.__module__.startswith("torch.nn.modules.") else ""
+    layer: Layer
+    if name == "Sequential":
+        parts = module._modules.items()
+        layer = Sequential({n: _adopt(part, f"{path}[{n}]", known) for n, part in parts})
+    elif name in _CONVOLUTIONS:
+        layer = _adopt_convolution(module, _CONVOLUTIONS[name])
+    elif name in _OTHERS:
+        make, arguments = _OTHERS[name]
+        layer = make(**{each: getattr(module, each) for each in arguments})
+    else:
+        raise UnsupportedError(
+            f"{path} is {kind.__module__}.{kind.__qualname__}, which has no layer; pass a "
+            "torch.nn.ConvTranspose, Conv, MaxPool, MaxUnpool, ReLU, LeakyReLU or Sequential."
+        )
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise UnsupportedError(
+            f"{path} is a {name} with hooks, which could change what it computes; remove them, for "
+            "example by torch.nn.utils.remove_weight_norm."
+        )
+    known[id(module)] = layer
+    return layer
+
+
+def _adopt_convolution(module: Any, make: Any) -> Convolution:
+    arguments = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
+    keywords = {name: getattr(module, name) for name in (*arguments, "groups", "padding_mode")}
+    if issubclass(make, ConvTranspose):
+        keywords["output_padding"] = module.output_padding
+    elif module.padding == "same" and module.padding_mode != "zeros":
+        totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        keywords["padding"] = tuple((total // 2, total - total // 2) for total in totals)
+    dtype = dtype_name(module.weight.dtype)
+    bias = module.bias is not None
+    layer: Convolution = make(**keywords, bias=bias, dtype=dtype, initialiser="zeros")
+    for parameter in layer.parameters():
+        tensor = getattr(module, parameter.name).detach().cpu()
+        # NumPy knows no bfloat16; float32 holds every one of them.
+        parameter.value = (tensor.float() if dtype == "bfloat16" else tensor).numpy()
+    return layer
+
+
+_CONVOLUTIONS: dict[str, type[Convolution]] = {
+    make.__name__: make
+    for make in (Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
+}
+_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+_OTHERS: dict[str, tuple[type[Layer], tuple[str, ...]]] = {
+    "ReLU": (ReLU, ()),
+    "LeakyReLU": (LeakyReLU, ("negative_slope",)),
+    "MaxPool1d": (MaxPool1d, _POOL),
+    "MaxPool2d": (MaxPool2d, _POOL),
+    "MaxPool3d": (MaxPool3d, _POOL),
+    "MaxUnpool1d": (MaxUnpool1d, _POOL[:3]),
+    "MaxUnpool2d": (MaxUnpool2d, _POOL[:3]),
+    "MaxUnpool3d": (MaxUnpool3d, _POOL[:3]),
+}

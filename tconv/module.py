@@ -146,7 +146,7 @@ class Layer:
             parameter.value = value
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all values to a file, .npz or .safetensors by its suffix, complete or not at all."""
+        """Write all values to a file, .npz or .safetensors by suffix, complete or not at all."""
         write_state(path, self.state_dict())
 
     def load(self, path: str | os.PathLike[str]) -> None:

@@ -381,10 +381,10 @@ def _of_rank(
     groups: int,
     dilation: Any,
 ) -> Any:
-    shape = getattr(weight, "shape", None)
-    if shape is not None and len(shape) != rank + 2:
+    _, (weight,) = as_operands({"weight": weight})
+    if weight.ndim != rank + 2:
         raise ShapeError(
-            f"weight.ndim={len(shape)} must be {rank + 2} for conv_transpose{rank}d; reshape "
+            f"weight.ndim={weight.ndim} must be {rank + 2} for conv_transpose{rank}d; reshape "
             "weight or call conv_transpose, which takes any rank."
         )
     return conv_transpose(

@@ -1,4 +1,4 @@
-"""WHAT IS LEARNT: one array and its gradient; what layers accept as arrays and numbers."""
+"""WHAT IS LEARNT: one array and its gradient; what layers accept as arrays and as arguments."""
 
 import math
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import show
+from tconv.arguments import as_per_axis, show
 from tconv.dtypes import TYPES, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
 from tconv.operands import as_operands, library_of
 
-__all__ = ["Parameter", "as_gradient", "as_number", "as_real"]
+__all__ = ["Parameter", "as_gradient", "as_kernel_size", "as_number", "as_real"]
 
 
 class Parameter:
@@ -55,7 +55,7 @@ class Parameter:
         if shape is None or dtype is None:
             raise ParameterError(f"{name}=None must come with shape and dtype; pass both.")
         self.shape: tuple[int | None, ...] = shape
-        self.dtype = np.dtype(dtype)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
         if value is not None:
             self.value = value
 
@@ -177,3 +177,19 @@ def as_number(value: Any, name: str, low: float = -math.inf, below: float = math
         rule += "" if below == math.inf else f" and below {below:g}"
         raise ParameterError(f"{name}={show(value)} must be a finite number{rule}; pass one.")
     return number
+
+
+def as_kernel_size(value: Any, rank: int | None, name: str = "kernel_size") -> tuple[int, ...]:
+    """Return one size per spatial axis; where `rank` is None the number of sizes sets the rank.
+
+    >>> as_kernel_size(3, 2), as_kernel_size((1, 3, 3), None)
+    ((3, 3), (1, 3, 3))
+    """
+    if rank is None:
+        if isinstance(value, str) or not hasattr(value, "__len__") or not len(value):
+            raise ParameterError(
+                f"{name}={show(value)} must be a tuple, whose length is the number of spatial "
+                "axes; pass (3, 3) for two of them."
+            )
+        rank = len(value)
+    return as_per_axis(value, name, rank, 1)

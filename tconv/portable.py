@@ -117,9 +117,9 @@ class _Work:
     def outputs(self, x: Any, w: Any) -> Iterator[Block]:
         """Want "y": x (N, G, C/G, *I), w (G, C/G, M/G, *K) -> blocks of (N, G, M/G, *O)."""
         for g, m in self._channel_runs(w.shape[2]):
-            packs = [(each, self._pack(w[g, :, m], each)) for each in self.combinations]
+            packs = [(each, self._pack(w[g, :, m, ...], each)) for each in self.combinations]
             for n, rows in self._row_runs(self.grid.rows):
-                pieces = [self._outputs_of(x[n, g], pack, each, rows) for each, pack in packs]
+                pieces = [self._outputs_of(x[n, g, ...], pack, each, rows) for each, pack in packs]
                 block = self._join(pieces, self.grid.bands, axis=1)
                 block = self._sort(block, "gRmnQ", "ngm(QR)")
                 size = [
@@ -146,12 +146,13 @@ class _Work:
             low = [q - t - span for q, t, span in zip(first, each.low, each.spans, strict=True)]
             high = [q + size - t for q, size, t in zip(first, count, each.low, strict=True)]
             low = [min(max(q, 0), size) for q, size in zip(low, x.shape[3:], strict=True)]
-            x = x[(..., *[slice(q, max(q, end)) for q, end in zip(low, high, strict=True)])]
+            high = [min(max(q, lo), n) for q, lo, n in zip(high, low, x.shape[3:], strict=True)]
+            x = x[(..., *map(slice, low, high))]
             taps = xp.reshape(pack, (g, c, j * pack.shape[3]))
             products = xp.matmul(_transpose(xp, taps), self._flat([x], 2))  # (g, J*R*m, n*Q)
             products = xp.reshape(products, (g, j, pack.shape[3], *x.shape[2:]))
             windows = [
-                self._window(products[:, n], _minus(first, _plus(low, shift)), count)
+                self._window(products[:, n, ...], _minus(first, _plus(low, shift)), count)
                 for n, shift in enumerate(each.shifts)
             ]
             result = _sum(windows)
@@ -161,10 +162,10 @@ class _Work:
         """Want "x": y (N, G, M/G, *O), w (G, C/G, M/G, *K) -> blocks of (N, G, C/G, *I)."""
         for g, c in self._channel_runs(w.shape[1]):
             packs = [
-                (each, self._pack(w[g, c], each)) for each in self.combinations if each.reached
+                (each, self._pack(w[g, c, ...], each)) for each in self.combinations if each.reached
             ]
             for n, rows in self._row_runs(self.geometry.input_size):
-                parts = [self._inputs_of(y[n, g], pack, each, rows) for each, pack in packs]
+                parts = [self._inputs_of(y[n, g, ...], pack, each, rows) for each, pack in packs]
                 yield (n, g, c, *rows), self._sort(_sum(parts), "gcnQ", "ngcQ")
 
     def _inputs_of(self, y: Any, pack: Any, each: Combination, rows: Rows) -> Any:
@@ -182,7 +183,7 @@ class _Work:
             products = xp.matmul(taps, self._flat([cells], 1))  # (g, c*J, n*Q)
             products = xp.reshape(products, (g, c, j, n, *size))
             windows = [
-                self._window(products[:, :, n], _minus(shift, each.low), count)
+                self._window(products[:, :, n, ...], _minus(shift, each.low), count)
                 for n, shift in enumerate(each.shifts)
             ]
             result = _sum(windows)
@@ -198,7 +199,7 @@ class _Work:
                 on_x = windows_come_first(self.geometry, each, "w")
                 runs_of_rows = self.grid.rows if on_x else self.geometry.input_size
                 parts = (
-                    self._weights_of(x[n, g], y[n, g, m], each, rows, on_x)
+                    self._weights_of(x[n, g, ...], y[n, g, m, ...], each, rows, on_x)
                     for n, rows in self._row_runs(runs_of_rows)
                 )
                 sizes = (g.stop - g.start, x.shape[2], m.stop - m.start)
@@ -229,7 +230,7 @@ class _Work:
         g = self.geometry.groups
         bias = xp.reshape(bias, (1, g, bias.shape[0] // g, *[1] * self.rank))
         for index, block in blocks:
-            yield index, block + bias[:, index[1], index[2]]
+            yield index, block + bias[:, index[1], index[2], ...]
 
     def _channel_runs(self, channels: int) -> Iterator[tuple[slice, slice]]:
         for g in runs(self.geometry.groups, self.blocks.groups):
@@ -244,31 +245,49 @@ class _Work:
     def _window(self, array: Any, start: Sequence[int], count: Sequence[int]) -> Any:
         """``array[..., start:start + count]`` on the last axes, zero outside of the array."""
         for n, (first, length) in enumerate(zip(start, count, strict=True), array.ndim - self.rank):
-            size = array.shape[n]
-            low, high = min(max(first, 0), size), min(max(first + length, 0), size)
-            before = min(max(-first, 0), length)
-            array = array[(slice(None),) * n + (slice(low, max(low, high)),)]
-            parts = [array]
-            if before:
-                parts.insert(0, self._zeros(array, _with(array.shape, n, before)))
-            if before + array.shape[n] < length:
-                after = length - before - array.shape[n]
-                parts.append(self._zeros(array, _with(array.shape, n, after)))
-            array = self.xp.concat(parts, axis=n) if len(parts) > 1 else array
+            array = self._cut(array, n, first, length)
         return array
+
+    def _cut(self, array: Any, n: int, first: int, length: int) -> Any:
+        """``array[first:first + length]`` along axis n, zero outside of the array."""
+        size = array.shape[n]
+        low, high = min(max(first, 0), size), min(max(first + length, 0), size)
+        before = min(max(-first, 0), length)
+        array = array[(*[slice(None)] * n, slice(low, max(low, high)), ...)]
+        parts = [array]
+        if before:
+            parts.insert(0, self._zeros(array, _with(array.shape, n, before)))
+        if before + array.shape[n] < length:
+            after = length - before - array.shape[n]
+            parts.append(self._zeros(array, _with(array.shape, n, after)))
+        return self.xp.concat(parts, axis=n) if len(parts) > 1 else array
 
     def _phases(self, y: Any, each: Combination, start: Sequence[int], count: Sequence[int]) -> Any:
         """Rows start:start + count of y (n, g, m, *O) at its phases, (g, *R, m, n, *Q)."""
-        strides = self.grid.strides
-        cells = [
-            q * s - begin + r
-            for q, s, begin, r in zip(start, strides, self.grid.begins, each.starts, strict=True)
-        ]
-        y = self._window(y, cells, [c * s for c, s in zip(count, strides, strict=True)])
-        split = [size for pair in zip(count, strides, strict=True) for size in pair]
-        y = self.xp.reshape(y, (*y.shape[:3], *split))
-        kept = [part for width in each.widths for part in (slice(None), slice(width))]
-        return self._sort(y[(..., *kept)], "ngm(QR)", "gRmnQ")
+        for n, (q, s, begin) in enumerate(
+            zip(start, self.grid.strides, self.grid.begins, strict=True)
+        ):
+            y = self._rows(
+                y, 3 + 2 * n, q * s - begin + each.starts[n], count[n], each.widths[n], s
+            )
+        return self._sort(y, "ngm(QR)", "gRmnQ")
+
+    def _rows(self, y: Any, n: int, first: int, count: int, width: int, stride: int) -> Any:
+        """Axis n as two, (count, width): cells first + q*stride + r, zero outside of the array."""
+        # Whole rows that lie inside; cells beyond `width`, which nobody needs, are never copied.
+        low = 0 if width == stride else min(max(-(first // stride), 0), count)
+        high = count if width == stride else min((y.shape[n] - first) // stride, count)
+        high = max(high, low)
+        inside = self._cut(y, n, first + low * stride, (high - low) * stride)
+        inside = self.xp.reshape(inside, (*y.shape[:n], high - low, stride, *y.shape[n + 1 :]))
+        parts = [inside[(*[slice(None)] * (n + 1), slice(width), ...)]]
+        if low > 0:  # the row that begins before the array
+            edge = self._cut(y, n, first + (low - 1) * stride, width)
+            parts.insert(0, self.xp.expand_dims(edge, axis=n))
+        if high < count:  # the row that ends after it
+            parts.append(self.xp.expand_dims(self._cut(y, n, first + high * stride, width), axis=n))
+        rows = self.xp.concat(parts, axis=n) if len(parts) > 1 else parts[0]
+        return self._cut(rows, n, min(1 - low, 0), count)
 
     def _flat(self, windows: list[Any], axis: int) -> Any:
         """Stack windows (g, ..., n, *Q) before `axis`; flatten to (g, channels, cells)."""
@@ -309,7 +328,7 @@ class _Work:
         steps = {b - a for a, b in pairwise(order)} or {1}
         if len(steps) == 1 and (step := steps.pop()) > 0:
             index = slice(order[0], order[-1] + 1, step) if order else slice(0)
-            return array[(slice(None),) * axis + (index,)]
+            return array[(*[slice(None)] * axis, index, ...)]
         xp = self.xp
         device = {} if xp is np else {"device": _device(array)}
         return xp.take(array, xp.asarray(list(order), dtype=xp.int64, **device), axis=axis)

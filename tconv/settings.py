@@ -70,6 +70,7 @@ class Settings:
         self.stride = as_per_axis(given["stride"], "stride", rank, 1)
         self.dilation = as_per_axis(given["dilation"], "dilation", rank, 1)
         self.padding = as_padding(given["padding"], rank)
+        self.padding_name = given["padding"]
         self.extra = as_per_axis(given["output_padding"], "output_padding", rank, 0)
         for n in range(rank):
             self._check_extra(n)
@@ -87,8 +88,8 @@ class Settings:
         s, d, extra = self.stride[n], self.dilation[n], self.extra[n]
         if extra and isinstance(self.padding, str):
             raise ParameterError(
-                f'output_padding[{n}]={extra} must be 0 with padding="{self.padding}", which sets '
-                "the output size itself; pass output_size for another one."
+                f'output_padding[{n}]={extra} must be 0 with padding="{self.padding_name}", which '
+                "sets the output size itself; pass output_size for another one."
             )
         if extra >= max(s, d):
             raise ParameterError(
@@ -155,8 +156,20 @@ class Settings:
                 f"x has size 0 on spatial axis {n}, so nothing sets the output size; pass "
                 "output_size for an output that holds only the bias."
             )
+        if wanted == 0:  # only from a y that is given
+            raise ShapeError(
+                f"y has size 0 on spatial axis {n}, must be at least 1; pass a y that is not empty."
+            )
         if isinstance(self.padding, str):
-            return self._same(n, size, size * s if wanted is None else wanted, name)
+            output = size * s if wanted is None else wanted
+            low = max((size - 1) * s + 1, 0)
+            if size and not low <= output <= size * s:
+                raise OutputSizeError(
+                    f'{_size_of(name, n, output)} cannot be reached with padding="'
+                    f'{self.padding_name}" from input size {size} and stride {s}: reachable '
+                    f"{_span(low, size * s)}; pass one of these or explicit padding."
+                )
+            return self._same(n, size, output)
         begin, end = self.padding[n]
         axis = Axis(size, self.kernel[n], 0, s, d, begin, end, self.extra[n])
         if wanted is None:
@@ -182,7 +195,14 @@ class Settings:
                 f"y has size 0 on spatial axis {n}, must be at least 1; pass a y that is not empty."
             )
         if isinstance(self.padding, str):
-            return self._same(n, -(-size // s) if wanted is None else wanted, size, "y's size")
+            fewest = -(-size // s)
+            if wanted not in (None, fewest):
+                raise ShapeError(
+                    f"input_size[{n}]={wanted} cannot come from y of size {size} (stride {s}, "
+                    f'padding="{self.padding_name}"): possible {_span(fewest, fewest)}; pass this '
+                    "or another y."
+                )
+            return self._same(n, fewest, size)
         begin, end = self.padding[n]
         axis = Axis(1, self.kernel[n], size, s, d, begin, end, extra)
         slack = size - axis.law
@@ -197,9 +217,10 @@ class Settings:
             )
         if wanted is None:
             if extra and slack % s:
+                left_over = (slack + extra) % s
                 raise ShapeError(
                     f"output_padding[{n}]={extra} does not go with y of size {size} ({settings}): "
-                    f"{slack % s} cells remain over; pass input_size instead."
+                    f"the last step leaves {left_over} over; pass output_padding[{n}]={left_over}."
                 )
             return axis._replace(input=slack // s + 1, extra=extra + slack % s)
         left_over = slack - (wanted - 1) * s
@@ -207,25 +228,17 @@ class Settings:
             fewest = max(0, -((max(s, d) - 1 - slack) // s)) + 1
             raise ShapeError(
                 f"input_size[{n}]={wanted} cannot come from y of size {size} ({settings}): "
-                f"possible are {_span(fewest, slack // s + 1)}; pass one of these or another y."
+                f"possible {_span(fewest, slack // s + 1)}; pass one of these or another y."
             )
         return axis._replace(input=wanted, extra=left_over)
 
-    def _same(self, n: int, size: int, output: int, name: str) -> Axis:
+    def _same(self, n: int, size: int, output: int) -> Axis:
         """Crop such that input `size` gives `output`, as TensorFlow's SAME: begin gets less.
 
         A negative crop (a kernel that does not fill its stride) extends the far side only; so
         "same_lower" always is the mirror image of "same_upper".
         """
-        s = self.stride[n]
-        low, high = (size - 1) * s + 1, size * s
-        if size and not low <= output <= high:
-            raise OutputSizeError(
-                f'{name}[{n}]={output} cannot be reached with padding="{self.padding}" from input '
-                f"size {size} and stride {s}: reachable are {_span(low, high)}; pass one of these "
-                "or explicit padding."
-            )
-        axis = Axis(size, self.kernel[n], output, s, self.dilation[n])
+        axis = Axis(size, self.kernel[n], output, self.stride[n], self.dilation[n])
         crop = axis.full - output
         less = crop // 2 if crop > 0 else 0
         begin, end = (less, crop - less) if self.padding == "same_upper" else (crop - less, less)
@@ -236,11 +249,12 @@ class Settings:
         crop = axis.full - wanted
         pairs = list(self.padding)
         pairs[n] = (crop // 2, crop - crop // 2)
-        reachable = f"reachable are {_span(max(axis.law, 1), most)}" if most > 0 else "none is"
+        reachable = _span(max(axis.law, 1), most) if most > 0 else "is no size"
         return OutputSizeError(
-            f"{name}[{n}]={wanted} cannot be reached from input size {axis.input} with kernel "
-            f"{axis.kernel}, stride {axis.stride}, dilation {axis.dilation}, padding "
-            f"{(axis.begin, axis.end)}: {reachable}; for {wanted} pass padding={tuple(pairs)}."
+            f"{_size_of(name, n, wanted)} cannot be reached from input size {axis.input} with "
+            f"kernel {axis.kernel}, stride {axis.stride}, dilation {axis.dilation}, padding "
+            f"{(axis.begin, axis.end)}: reachable {reachable}; for {wanted} pass "
+            f"padding={tuple(pairs)}."
         )
 
 
@@ -261,4 +275,8 @@ def _divisors(number: int) -> str:
 
 
 def _span(low: int, high: int) -> str:
-    return f"only {low}" if low == high else f"{low} to {high}"
+    return f"is only {low}" if low == high else f"are {low} to {high}"
+
+
+def _size_of(name: str, n: int, size: int) -> str:
+    return f"y's size {size} on spatial axis {n}" if name == "y" else f"{name}[{n}]={size}"

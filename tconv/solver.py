@@ -1,7 +1,8 @@
 """WHICH SETTINGS FIT: the size law solved for whatever is not given."""
 
 from collections.abc import Iterator
-from itertools import islice
+from heapq import merge
+from itertools import groupby, islice
 from typing import NamedTuple
 
 from tconv.arguments import as_integer, as_pair
@@ -12,6 +13,10 @@ __all__ = ["Solution", "solve"]
 
 _LARGEST_KERNEL = 16
 _LARGEST_STRIDE = 16
+_MOST_PADDINGS = 1000  # per kernel and stride, beginning with the smallest that fits
+_MOST_ROWS = 100_000
+
+Pair = tuple[int, int]
 
 
 class Solution(NamedTuple):
@@ -56,7 +61,7 @@ def solve(
     input_size, output_size : int, samples of x and of y along this axis
     kernel_size, stride, dilation : int
     padding : int or (begin, end), samples of y
-    limit : int, the most rows to return
+    limit : int up to 100000, the most rows to return
 
     Returns
     -------
@@ -87,47 +92,65 @@ def solve(
     wanted_output = None if output_size is None else as_integer(output_size, "output_size", 1)
     d = as_integer(dilation, "dilation", 1)
     most = as_integer(limit, "limit", 1)
+    if most > _MOST_ROWS:
+        raise ParameterError(f"limit={most} must be at most {_MOST_ROWS}; pass a smaller one.")
     kernels = _given_or_range(kernel_size, "kernel_size", 1, _LARGEST_KERNEL)
     strides = _given_or_range(stride, "stride", 1, _LARGEST_STRIDE)
     given = None if padding is None else as_pair(padding, "padding")
 
-    rows = []
-    for k in kernels:
-        for s in strides:
-            for crop in range(k + 1) if given is None else (given,):
-                pair = crop if isinstance(crop, tuple) else (crop, crop)
-                axis = Axis(wanted_input or 1, k, wanted_output or 1, s, d, *pair)
-                for fit in islice(_fits(axis, wanted_input, wanted_output), most):
-                    shown = pair[0] if pair[0] == pair[1] else pair
-                    taps = fit.taps_per_phase
-                    row = (fit.input, fit.output, k, s, shown, fit.extra, d, taps, fit.even)
-                    rows.append(Solution(*row))
-    rows.sort(key=_rank)
-    return rows[:most]
+    rows: list[Solution] = []
+    axes = [Axis(wanted_input or 1, k, wanted_output or 1, s, d) for k in kernels for s in strides]
+    axes.sort(key=lambda axis: (not axis.even, axis.kernel))
+    for _, alike in groupby(axes, key=lambda axis: (axis.even, axis.kernel)):
+        fits = []
+        for axis in alike:
+            crops = _crops(axis, wanted_input, wanted_output) if given is None else [given]
+            for begin, end in crops:
+                cropped = axis._replace(begin=begin, end=end)
+                fits.append(map(_row, _fits(cropped, wanted_input, wanted_output)))
+        rows += islice(merge(*fits, key=_rank), most - len(rows))
+        if len(rows) == most:
+            break
+    return rows
+
+
+def _crops(axis: Axis, wanted_input: int | None, wanted_output: int | None) -> Iterator[Pair]:
+    """Equal crops up to the kernel under which anything can fit, the smallest first."""
+    extras, low, high = max(axis.stride, axis.dilation), 0, axis.kernel
+    if wanted_output is not None:
+        low = max(low, -((axis.output - axis.law) // 2))
+    if wanted_input is not None:
+        least = 1 if wanted_output is None else wanted_output
+        high = min(high, (axis.law + extras - 1 - least) // 2)
+    return ((crop, crop) for crop in range(low, min(high, low + _MOST_PADDINGS - 1) + 1))
 
 
 def _fits(axis: Axis, wanted_input: int | None, wanted_output: int | None) -> Iterator[Axis]:
-    """Every (input, output, output_padding) that completes the settings of `axis`."""
+    """Everything that completes `axis`, output_padding running upwards."""
     extras = max(axis.stride, axis.dilation)
-    if wanted_input is not None:
-        for extra in range(extras):
-            fit = axis._replace(extra=extra)
-            if wanted_output is not None:
-                extra = wanted_output - axis.law
-                fit = axis._replace(extra=extra)
-                if 0 <= extra < extras:
-                    yield fit
-                return
-            if fit.law >= 1:
-                yield fit._replace(output=fit.law)
-    else:
-        # law = base + (I - 1)*stride + extra with 0 <= extra < extras, so I - 1 runs upwards from
-        # where extra is largest.
-        slack = axis.output - axis._replace(input=1).law
-        for steps in range(
-            max(0, -((extras - 1 - slack) // axis.stride)), slack // axis.stride + 1
-        ):
-            yield axis._replace(input=steps + 1, extra=slack - steps * axis.stride)
+    slack = axis.output - axis.law  # with both sizes given, what output_padding must be
+    if wanted_input is None:  # the axis has input 1, so `slack` is left for further inputs
+        for extra in range(slack % axis.stride, min(extras, slack + 1), axis.stride):
+            yield axis._replace(input=(slack - extra) // axis.stride + 1, extra=extra)
+    elif wanted_output is None:
+        for extra in range(max(0, 1 - axis.law), extras):
+            yield axis._replace(output=axis.law + extra, extra=extra)
+    elif 0 <= slack < extras:
+        yield axis._replace(extra=slack)
+
+
+def _row(axis: Axis) -> Solution:
+    return Solution(
+        axis.input,
+        axis.output,
+        axis.kernel,
+        axis.stride,
+        axis.begin if axis.begin == axis.end else (axis.begin, axis.end),
+        axis.extra,
+        axis.dilation,
+        axis.taps_per_phase,
+        axis.even,
+    )
 
 
 def _given_or_range(value: int | None, name: str, low: int, high: int) -> range:

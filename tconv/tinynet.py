@@ -6,6 +6,9 @@ gradient of every parameter in its `.gradient`, and returns that of the input.
 
 Both layers are the same form F(x, w, y) with one letter unknown: `Deconv2D` takes x and gives y,
 `Conv2D` takes y and gives x, and their gradients are the letters that are left.
+
+Arrays may be NumPy's, CuPy's or those of another array library: the parameters follow the input to
+its library and device, and the first input sets their type too.
 """
 
 from dataclasses import replace

@@ -1,0 +1,90 @@
+"""WHAT IS MEASURED: transposed convolutions of published networks, one row each.
+
+FLOPs count a multiplication and an addition per input cell, tap and channel pair:
+``2 * N * C * (M / G) * prod(I) * prod(K)``; inserted zeros are no work.
+"""
+
+from typing import Any, NamedTuple
+
+from tconv import Geometry
+
+
+class Case(NamedTuple):
+    """One layer: sizes as in shapes, then stride, padding, output_padding, dilation and groups."""
+
+    name: str
+    N: int
+    C: int
+    M: int
+    I: tuple[int, ...]
+    K: int
+    s: int
+    p: int
+    a: int
+    d: int
+    G: int
+    source: str
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The keywords of the call, which PyTorch and tconv share."""
+        return {
+            "stride": self.s,
+            "padding": self.p,
+            "output_padding": self.a,
+            "dilation": self.d,
+            "groups": self.G,
+        }
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Shape of x."""
+        return (self.N, self.C, *self.I)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        return (self.C, self.M // self.G, *[self.K] * len(self.I))
+
+    @property
+    def geometry(self) -> Geometry:
+        """All sizes of the call."""
+        return Geometry.of(self.x_shape, self.weight_shape, **self.keywords)
+
+
+# fmt: off
+CASES = [
+    #     name             N     C     M  I                  K    s  p  a  d   G   source
+    Case("hifigan-up1",    1,  512,  256, (100,),           16,   8, 4, 0, 1,  1, "HiFi-GAN V1 vocoder, 1 s of speech"),
+    Case("hifigan-up3",    1,  128,   64, (6400,),           4,   2, 1, 0, 1,  1, "HiFi-GAN V1"),
+    Case("hifigan-up4",    1,   64,   32, (12800,),          4,   2, 1, 0, 1,  1, "HiFi-GAN V1"),
+    Case("istft-1026",     1, 1026,    1, (224,),         1024, 256, 0, 0, 1,  1, "inverse STFT as a layer; pytorch#120982"),
+    Case("waveglow-up",    1,   80,   80, (63,),          1024, 256, 0, 0, 1,  1, "WaveGlow mel upsampler"),
+    Case("convtasnet",     1,  512,    1, (3999,),          16,   8, 0, 0, 1,  1, "Conv-TasNet decoder"),
+    Case("dcgan-l1",      64,  100,  512, (1, 1),            4,   1, 0, 0, 1,  1, "DCGAN generator, batch 64"),
+    Case("dcgan-l2",      64,  512,  256, (4, 4),            4,   2, 1, 0, 1,  1, "DCGAN generator"),
+    Case("dcgan-l4",      64,  128,   64, (16, 16),          4,   2, 1, 0, 1,  1, "DCGAN generator"),
+    Case("dcgan-l5",      64,   64,    3, (32, 32),          4,   2, 1, 0, 1,  1, "DCGAN generator"),
+    Case("dcgan-l2-b1",    1,  512,  256, (4, 4),            4,   2, 1, 0, 1,  1, "DCGAN generator, one image"),
+    Case("dcgan-l5-b1",    1,   64,    3, (32, 32),          4,   2, 1, 0, 1,  1, "DCGAN generator, one image"),
+    Case("unet-up1",       1, 1024,  512, (28, 28),          2,   2, 0, 0, 1,  1, "U-Net"),
+    Case("unet-up3",       1,  256,  128, (104, 104),        2,   2, 0, 0, 1,  1, "U-Net"),
+    Case("unet-up4",       1,  128,   64, (200, 200),        2,   2, 0, 0, 1,  1, "U-Net"),
+    Case("fcn8s",          1,   21,   21, (70, 70),         16,   8, 0, 0, 1,  1, "FCN-8s upsampling"),
+    Case("fcn8s-dw",       1,   21,   21, (70, 70),         16,   8, 0, 0, 1, 21, "FCN-8s upsampling, depthwise"),
+    Case("fsrcnn-x3",      1,   56,    1, (180, 320),        9,   3, 4, 2, 1,  1, "FSRCNN super-resolution"),
+    Case("sam-up1",        1,  256,   64, (64, 64),          2,   2, 0, 0, 1,  1, "Segment Anything mask decoder"),
+    Case("dbnet-up2",      1,   64,    1, (320, 320),        2,   2, 0, 0, 1,  1, "DBNet text detector head"),
+    Case("stylegan-256",   1,  128,   64, (256, 256),        3,   2, 0, 0, 1,  1, "StyleGAN2 upsampling convolution"),
+    Case("centernet-dw",   1,   64,   64, (64, 64),          4,   2, 1, 0, 1, 64, "CenterNet DLA, depthwise bilinear"),
+    Case("pose-1",         1, 2048,  256, (8, 6),            4,   2, 1, 0, 1,  1, "SimpleBaseline pose, first upsampling"),
+    Case("pillars-4x",     1,  256,  128, (62, 54),          4,   4, 0, 0, 1,  1, "PointPillars"),
+    Case("vgg-inv-in",     1,   64,    3, (224, 224),        3,   1, 1, 0, 1,  1, "deconvnet of VGG, image layer"),
+    Case("vgg-inv-mid",    1,  256,  256, (56, 56),          3,   1, 1, 0, 1,  1, "deconvnet of VGG, middle"),
+    Case("zfnet-inv",      1,   96,    3, (110, 110),        7,   2, 1, 1, 1,  1, "deconvnet of ZFNet, image layer"),
+    Case("dilated",        1,   64,   64, (64, 64),          3,   1, 2, 0, 2,  1, "dilated decoder block"),
+    Case("groups4",        1,  256,  256, (32, 32),          4,   2, 1, 0, 1,  4, "grouped upsampling"),
+    Case("unet3d-hi",      1,   64,   32, (48, 48, 48),      2,   2, 0, 0, 1,  1, "3-D U-Net, fine level"),
+    Case("voxgan-last",    1,   64,    1, (32, 32, 32),      4,   2, 1, 0, 1,  1, "3-D GAN, last layer"),
+]
+# fmt: on

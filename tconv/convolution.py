@@ -1,0 +1,218 @@
+"""WHAT A CONVOLUTION LEARNS: weight and bias of one contraction, whose gradients are the other two.
+
+A transposed convolution solves F(x, w, y) for y and pulls gradients back by solving for x; an
+ordinary one does the opposite. So there is one class, and a letter that says which way is forward.
+Both have weights (C, M // groups, *K), PyTorch's layouts for either.
+"""
+
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.arguments import as_flag, as_integer, as_per_axis, show
+from tconv.dispatch import Call, check_padding_mode, solve_for
+from tconv.dtypes import as_dtype, dtype_name
+from tconv.errors import DTypeError, MemoryLimitError, ShapeError
+from tconv.geometry import Geometry, Letter
+from tconv.gradients import bias_gradient
+from tconv.initialisers import Initialiser, as_generator, as_initialiser, initial_bias
+from tconv.memory import available_bytes
+from tconv.module import Layer
+from tconv.parameter import Parameter, as_gradient, as_kernel_size, as_real
+
+__all__ = ["Convolution", "Kept"]
+
+Kept = tuple[Geometry, NDArray[Any]]
+"""The sizes and the x of a forward."""
+
+_TYPES = ("float16", "bfloat16", "float32", "float64")
+_ENDLESS = 2**100  # cells: a size at which only the settings themselves can be wrong
+
+
+class Convolution(Layer):
+    """A layer whose forward solves F(x, w, y) for the letter `_wanted`, given the letter `_given`.
+
+    `ConvTranspose` and `Conv` in layers.py describe the arguments.
+    """
+
+    _rank: ClassVar[int | None] = None
+    _wanted: ClassVar[Letter]
+    _given: ClassVar[Letter]
+
+    def __init__(
+        self,
+        in_channels: int | None,
+        out_channels: int,
+        kernel_size: Any,
+        *,
+        stride: Any,
+        padding: Any,
+        output_padding: Any,
+        dilation: Any,
+        groups: int,
+        bias: bool,
+        padding_mode: str,
+        data_format: str,
+        dtype: Any,
+        initialiser: str | Initialiser,
+        rng: Any,
+    ) -> None:
+        self.kernel_size = as_kernel_size(kernel_size, self._rank)
+        self.out_channels = as_integer(out_channels, "out_channels", 1)
+        self.groups = as_integer(groups, "groups", 1)
+        if in_channels is not None:
+            in_channels = as_integer(in_channels, "in_channels", 1)
+        for name, channels in (("in_channels", in_channels), ("out_channels", self.out_channels)):
+            if channels is not None and channels % self.groups:
+                raise ShapeError(
+                    f"groups={self.groups} must divide {name}={channels}; pass groups that divides "
+                    "in_channels and out_channels."
+                )
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.output_padding = output_padding
+        self.padding_mode, self.data_format = padding_mode, data_format
+        self._normalise(in_channels or self.groups)
+        self._initialiser, self._rng = as_initialiser(initialiser), as_generator(rng)
+        if dtype_name(dtype) not in _TYPES:
+            raise DTypeError(
+                f"dtype={show(dtype)} must be one of {', '.join(_TYPES)}; pass one of these."
+            )
+        dtype = as_dtype(np, dtype_name(dtype))
+        shape = self._weight_shape(in_channels)
+        self.weight = Parameter(None, "weight", shape=shape, dtype=dtype)
+        self.bias: Parameter | None = None
+        if as_flag(bias, "bias"):
+            self.bias = Parameter(None, "bias", shape=(self.out_channels,), dtype=dtype)
+        if in_channels is not None:
+            self._initialise(in_channels)
+
+    @property
+    def in_channels(self) -> int | None:
+        """Channels of x; None until the first forward if they were not given."""
+        channels = self.weight.shape[0 if self._wanted == "y" else 1]
+        if channels is None or self._wanted == "y":
+            return channels
+        return channels * self.groups
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of x, y and all parameters."""
+        return self.weight.dtype
+
+    def solve(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Kept]:
+        """Return y, and what `pull_back` needs; draw the parameters if that is still to be done."""
+        x = as_real(x, "x")
+        if x.dtype != self.dtype:
+            raise DTypeError(
+                f"x has dtype {x.dtype} but the layer has {self.dtype}; pass "
+                f'x.astype("{self.dtype}") or make the layer with dtype="{x.dtype}".'
+            )
+        channels = self.in_channels
+        if channels is None:
+            batched = x.ndim == len(self.kernel_size) + 2
+            last = self.data_format == "channels_last"
+            channels = x.shape[-1 if last else int(batched)] if x.ndim else 1
+        geometry = self._geometry(x.shape, channels, output_size)
+        check_padding_mode(self.padding_mode, geometry, self.padding, self.output_padding)
+        if not self.weight.is_filled:
+            self._initialise(channels)
+        bias = None if self.bias is None else self.bias.value
+        y = solve_for(self._wanted, geometry, x, self.weight.value, bias, self._call())
+        return y, (geometry, x)
+
+    def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
+        """Return dx by the adjoint of forward, and add the gradients of weight and bias."""
+        (geometry, x), call = kept, self._call()
+        dy = as_gradient(dy, geometry.shape_of(self._wanted), x.dtype)
+        dx: NDArray[Any] = solve_for(self._given, geometry, dy, self.weight.value, None, call)
+        a, b = (x, dy) if self._wanted == "y" else (dy, x)
+        self.weight.gradient += solve_for("w", geometry, a, b, None, call)
+        if self.bias is not None:
+            self.bias.gradient += bias_gradient(np, geometry, dy)
+        return dx
+
+    def _call(self) -> Call:
+        name = "conv_transpose" if self._wanted == "y" else "conv"
+        return Call(name, self.padding_mode)
+
+    def _weight_shape(self, in_channels: int | None) -> tuple[int | None, ...]:
+        if self._wanted == "y":
+            return in_channels, self.out_channels // self.groups, *self.kernel_size
+        shared = None if in_channels is None else in_channels // self.groups
+        return self.out_channels, shared, *self.kernel_size
+
+    def _geometry(
+        self, x_shape: tuple[int, ...], in_channels: int, output_size: Any = None
+    ) -> Geometry:
+        """Sizes of one forward; says whatever is wrong with them."""
+        settings = {
+            "stride": self.stride,
+            "padding": self.padding,
+            "output_padding": self.output_padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "data_format": self.data_format,
+        }
+        shape: Any = self._weight_shape(in_channels)
+        if self._wanted == "y":
+            return Geometry.of(x_shape, shape, output_size=output_size, **settings)
+        return Geometry.of_conv(x_shape, shape, **settings)
+
+    def _normalise(self, in_channels: int) -> None:
+        """Check the settings by the geometry of an endless x, and spell them out per axis."""
+        rank = len(self.kernel_size)
+        spatial = (_ENDLESS,) * rank
+        last = self.data_format == "channels_last"
+        probe = self._geometry(
+            (1, *spatial, in_channels) if last else (1, in_channels, *spatial), in_channels
+        )
+        check_padding_mode(self.padding_mode, probe, self.padding, self.output_padding)
+        self.stride = tuple(axis.stride for axis in probe.axes)
+        self.dilation = tuple(axis.dilation for axis in probe.axes)
+        self.output_padding = as_per_axis(self.output_padding, "output_padding", rank, 0)
+        if not isinstance(self.padding, str):
+            pairs = [(axis.begin, axis.end) for axis in probe.axes]
+            self.padding = tuple(b if b == e else (b, e) for b, e in pairs)
+
+    def _initialise(self, in_channels: int) -> None:
+        """Draw the parameters; this is the only place that makes them."""
+        shape: Any = self._weight_shape(in_channels)
+        needed, available = prod(shape) * 8, available_bytes()
+        if available is not None and needed > available:
+            raise MemoryLimitError(
+                f"weight of shape {shape} needs {needed:,} bytes to draw but {available:,} are "
+                "available; lower the channels or the kernel."
+            )
+        self.weight.value = self._initialiser(
+            shape,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+            transposed=self._wanted == "y",
+            rng=self._rng,
+        )
+        if self.bias is not None:
+            self.bias.value = initial_bias(
+                self._initialiser, shape, self.groups, self.out_channels, self._rng
+            )
+
+    def describe(self) -> str:
+        """The arguments, those of little interest only where they are not the default."""
+        rank = len(self.kernel_size)
+        shown = {"kernel_size": self.kernel_size, "stride": self.stride}
+        defaults = {
+            "padding": (0,) * rank,
+            "output_padding": (0,) * rank,
+            "dilation": (1,) * rank,
+            "groups": 1,
+            "padding_mode": "zeros",
+            "data_format": "channels_first",
+        }
+        shown |= {n: getattr(self, n) for n, v in defaults.items() if getattr(self, n) != v}
+        parts = [str(self.in_channels), str(self.out_channels)]
+        parts += [f"{name}={value!r}" for name, value in shown.items()]
+        parts += ["bias=False"] if self.bias is None else []
+        parts += [f"dtype={self.dtype.name}"] if self.dtype != np.float32 else []
+        return ", ".join(parts)

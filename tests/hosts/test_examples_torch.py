@@ -1,0 +1,104 @@
+"""The networks of the examples are those that PyTorch computes, and learn as they learn there."""
+
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tconv.layers import Conv2d, ConvTranspose2d
+from tconv.module import LeakyReLU, ReLU
+from tconv.optimisers import SGD, Adam
+
+
+def example(name):
+    """Load an example as a module; their folder is not a package."""
+    file = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    spec = spec_from_file_location(name, file)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+double_photo = example("double_photo")
+train_autoencoder = example("train_autoencoder")
+
+
+def in_torch(network):
+    """The same layers with the same values in PyTorch."""
+    layers = {}
+    for name, layer in network.members():
+        match layer:
+            case Conv2d() | ConvTranspose2d():
+                kind = nn.Conv2d if isinstance(layer, Conv2d) else nn.ConvTranspose2d
+                layers[name] = kind(
+                    layer.in_channels,
+                    layer.out_channels,
+                    layer.kernel_size,
+                    layer.stride,
+                    layer.padding,
+                    bias=layer.bias is not None,
+                    dtype=getattr(torch, layer.dtype.name),
+                )
+            case LeakyReLU():
+                layers[name] = nn.LeakyReLU(layer.negative_slope)
+            case ReLU():
+                layers[name] = nn.ReLU()
+    twin = nn.Sequential()
+    for name, layer in layers.items():
+        twin.add_module(name, layer)
+    state = {name: torch.from_numpy(value) for name, value in network.state_dict().items()}
+    twin.load_state_dict(state)
+    return twin
+
+
+def test_upconv7_doubles_a_photo_as_in_torch():
+    if not double_photo.WEIGHTS.is_file():
+        pytest.fail(f"{double_photo.WEIGHTS} is missing: run `make test-hosts`, which fetches it.")
+    network = double_photo.upconv7(double_photo.WEIGHTS)
+    photo = double_photo.read_photo(None)[:, 100:200, 120:260]
+    picture = double_photo.as_floats(double_photo.resize(photo, 50, 70))
+    margin = (double_photo.MARGIN,) * 2
+    padded = np.pad(picture, ((0, 0), margin, margin), mode="edge")
+    with torch.inference_mode():
+        expected = in_torch(network)(torch.from_numpy(padded[np.newaxis]))[0].numpy()
+    ours = double_photo.double(network, picture, tile=32)
+    assert ours.shape == expected.shape == (3, 100, 140)
+    assert ours.max() > 0.5  # the photo, not a black page
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+    # A wrong scale, order of channels or margin would not leave it this close to the photo.
+    assert double_photo.psnr(photo, double_photo.as_picture(ours)) > 30
+
+
+@pytest.mark.parametrize(
+    ("kind", "twin_kind", "settings"),
+    [
+        (Adam, torch.optim.Adam, {"lr": train_autoencoder.LEARNING_RATE}),
+        (SGD, torch.optim.SGD, {"lr": 0.2, "momentum": 0.9}),
+    ],
+)
+def test_the_autoencoder_learns_as_in_torch(kind, twin_kind, settings):
+    digits = train_autoencoder.read_digits("float64")
+    network = train_autoencoder.autoencoder(dtype="float64")
+    twin = in_torch(network)
+    ours, theirs = (
+        make(each.parameters(), **settings) for make, each in ((kind, network), (twin_kind, twin))
+    )
+    rng = np.random.default_rng(0)
+    order = [batch for _ in range(3) for batch in train_autoencoder.batches(1437, rng)][:50]
+    losses = []
+    for batch in order:
+        images = digits.train[batch]
+        loss = train_autoencoder.step(network, ours, images)
+        theirs.zero_grad()
+        target = torch.from_numpy(images)
+        expected = nn.functional.mse_loss(twin(target), target)
+        expected.backward()
+        theirs.step()
+        losses.append((loss, expected.item()))
+    found, expected = np.transpose(losses)
+    assert len(found) == 50
+    assert found[-1] < found[0] / 2
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=0)
