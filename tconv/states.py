@@ -3,10 +3,9 @@
 import os
 import secrets
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +51,7 @@ def write_state(path: str | os.PathLike[str], state: Mapping[str, NDArray[Any]])
     # In the same folder, so that the rename stays within one file system.
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        write(unfinished, {name: np.ascontiguousarray(value) for name, value in state.items()})
+        write(unfinished, {name: np.asarray(value, order="C") for name, value in state.items()})
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -75,15 +74,30 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     ImportError : .safetensors without the package safetensors
     OSError : the file cannot be read
     """
-    if _suffix(path) == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
-            return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, ".npz", error) from None
+    suffix = _suffix(path)
+    library = _safetensors() if suffix == ".safetensors" else None
+    with open(path, "rb") as file:
+        try:
+            if library is None:
+                return _read_npz(file)
+            return {name: _array(entry) for name, entry in library.deserialize(file.read())}
+        except Exception as error:  # where two parsers may stumble over damage is not foreseeable
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ParameterError(
+                f"path={os.fspath(path)!r} must be an undamaged {suffix} file of arrays ({reason}); "
+                "pass a file that Layer.save wrote."
+            ) from error
+
+
+def _read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
+    state = {}
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.namelist():
+            with archive.open(entry) as member:  # its check sum is verified at its end
+                array = np.lib.format.read_array(member, allow_pickle=False)
+                member.read()
+            state[entry.removesuffix(".npy")] = array
+    return state
 
 
 def _write_npz(path: Path, state: dict[str, NDArray[Any]]) -> None:
@@ -101,16 +115,6 @@ def _write_safetensors(path: Path, state: dict[str, NDArray[Any]]) -> None:
     library = _safetensors()
     with path.open("xb") as file:
         file.write(library.numpy.save(dict(sorted(state.items()))))
-
-
-def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    library = _safetensors()
-    data = Path(path).read_bytes()
-    try:
-        entries = library.deserialize(data)
-        return {name: _array(entry) for name, entry in entries}
-    except (library.SafetensorError, ValueError, TypeError) as error:
-        raise _unreadable(path, ".safetensors", error) from None
 
 
 def _array(entry: Mapping[str, Any]) -> NDArray[Any]:
@@ -136,14 +140,6 @@ def _suffix(path: str | os.PathLike[str]) -> str:
             f"path={os.fspath(path)!r} must end in .npz or .safetensors; rename it."
         )
     return suffix
-
-
-def _unreadable(path: str | os.PathLike[str], suffix: str, error: Exception) -> ParameterError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return ParameterError(
-        f"path={os.fspath(path)!r} must be an undamaged {suffix} file of arrays ({reason}); pass "
-        "a file that Layer.save wrote."
-    )
 
 
 def _safetensors() -> Any:

@@ -10,10 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tconv"
 # In reading order. A file imports only what stands above it.
 ORDER = [
-    "errors", "arguments", "axis", "layouts", "settings", "geometry", "solver", "dtypes",
-    "operands", "canonical", "definition", "grid", "blocks", "portable", "borders", "memory",
-    "dispatch", "ops", "gradients", "tinynet", "states",
-    "parameter", "module", "layers", "images", "__init__",
+    "errors", "axis", "arguments", "solver", "layouts", "settings", "geometry",
+    "dtypes", "operands", "canonical", "definition",
+    "grid", "blocks", "portable",
+    "borders", "memory", "dispatch", "ops", "gradients",
+    "states", "parameter", "module", "initialisers", "convolution", "switches", "pooling",
+    "layers", "optimisers", "tinynet", "images", "__init__",
 ]  # fmt: skip
 # Optional libraries: imported inside the function that needs them, or in the file named for them.
 HOSTS = {"torch", "jax", "cupy", "dask", "onnx", "llvmlite", "scipy", "PIL", "rich"}
