@@ -235,8 +235,8 @@ def verdict(bicubic_db: float, network_db: float) -> str:
     """Say plainly which is closer to the photo, and by how much of what is printed."""
     gain = round(network_db, 2) - round(bicubic_db, 2)
     if gain > 0:
-        return f"The network is closer to it by {gain:.2f} dB, though it learnt from drawings."
-    return f"Bicubic is closer to it by {-gain:.2f} dB: the network learnt from drawings."
+        return f"The network comes closer by {gain:.2f} dB, though it learnt from drawings."
+    return f"Bicubic comes closer by {-gain:.2f} dB: the network learnt from drawings."
 
 
 def read_arguments(arguments: list[str] | None) -> argparse.Namespace:

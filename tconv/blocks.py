@@ -92,6 +92,10 @@ def _numbers(
         on_x = first == (want != "x")
         held = 2 * c * shifts + m * phases if on_x else c + 2 * m * phases * shifts
         spans = [0] * len(rows) if first or want == "w" else combination.spans
+        if want != "y" and combination.widths != grid.strides:
+            # Phases are cut out of y axis by axis, so all of the later axes' are still held.
+            widths, strides = combination.widths, grid.strides
+            held += m * max(prod(widths[:n]) * prod(strides[n:]) for n in range(1, len(rows) + 1))
         cells = prod(n + span for n, span in zip(rows, spans, strict=True))
         most = max(most, held * cells)
     if want == "y":  # all phases, joined and then sorted

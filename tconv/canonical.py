@@ -4,12 +4,14 @@ Canonical are x (N, G, C/G, *I), w (G, C/G, M/G, *K) and y (N, G, M/G, *O), in c
 the transposed convolution uses them. On NumPy all of these are views, so writing works as well.
 """
 
+import re
+from functools import lru_cache
 from typing import Any
 
 from tconv.geometry import Geometry, Letter
 from tconv.layouts import WeightLayout
 
-__all__ = ["canonical", "canonical_shape", "from_canonical"]
+__all__ = ["canonical", "canonical_shape", "from_canonical", "permutation"]
 
 
 def canonical_shape(geometry: Geometry, letter: Letter) -> tuple[int, ...]:
@@ -84,3 +86,24 @@ def _flip(xp: Any, weight: Any, geometry: Geometry) -> Any:
     if not geometry.flip_kernel:
         return weight
     return xp.flip(weight, axis=tuple(range(3, weight.ndim)))
+
+
+@lru_cache(maxsize=256)
+def permutation(before: str, after: str, rank: int) -> tuple[int, ...]:
+    """From one string of axes to another: capitals are `rank` axes each, (QR) interleaves them.
+
+    >>> permutation("ngm(QR)", "gmRnQ", 2)
+    (1, 2, 4, 6, 0, 3, 5)
+    """
+    names = [_axis_names(text, rank) for text in (before, after)]
+    return tuple(names[0].index(name) for name in names[1])
+
+
+def _axis_names(text: str, rank: int) -> list[str]:
+    names = []
+    for part in re.findall(r"\(..\)|.", text):
+        if part[0] == "(":
+            names += [letter + str(n) for n in range(rank) for letter in part[1:3]]
+        else:
+            names += [part + str(n) for n in range(rank)] if part.isupper() else [part]
+    return names

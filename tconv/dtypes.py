@@ -67,6 +67,11 @@ def as_dtype(xp: Any, name: str) -> Any:
     found = getattr(xp, name, None)
     if found is None:
         raise DTypeError(f'{xp.__name__} has no type "{name}"; pass dtype= with one it has.')
+    if xp.__name__ == "jax.numpy" and xp.result_type(found) != found:  # JAX would make it 32 bits
+        raise DTypeError(
+            f'JAX has no type "{name}" unless jax_enable_x64 is set; set it, or pass dtype= with a '
+            "narrower type."
+        )
     return np.dtype(found) if xp is np else found
 
 
@@ -78,11 +83,17 @@ def largest(xp: Any, array: Any) -> int:
     """
     if 0 in array.shape:
         return 0
-    return max(int(xp.max(array)), -int(xp.min(array)))
+    try:
+        return max(int(xp.max(array)), -int(xp.min(array)))
+    except TypeError:  # JAX's tracers
+        raise DTypeError(
+            f"integers of dtype {dtype_name(array.dtype)} are checked for overflow, which takes "
+            'their values; call outside of jit, or pass dtype="float32" for example.'
+        ) from None
 
 
-def float_that_is_exact(bound: int) -> str | None:
-    """Floating type that holds every integer up to `bound`, None if none does.
+def float_that_is_exact(bound: int, xp: Any = np) -> str | None:
+    """Floating type of `xp` that holds every integer up to `bound`, None if none does.
 
     Integer products through it are exact and reach the optimised matrix product.
 
@@ -91,4 +102,10 @@ def float_that_is_exact(bound: int) -> str | None:
     """
     if bound <= 2**24:
         return "float32"
-    return "float64" if bound <= 2**53 else None
+    if bound > 2**53:
+        return None
+    try:
+        as_dtype(xp, "float64")
+    except DTypeError:
+        return None
+    return "float64"

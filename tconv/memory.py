@@ -28,7 +28,7 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
         for line in (proc / "meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 found.append(int(line.split()[1]) * 1024)
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         found += _cgroup_bytes((proc / "self" / "cgroup").read_text(), cgroup)
     if not found:
         with suppress(ValueError, OSError, AttributeError):

@@ -18,9 +18,7 @@ A product with a padding zero is computed like any other: a weight that is infin
 makes NaN of border cells that it does not reach.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
 from typing import Any
@@ -28,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from tconv.blocks import Blocks, runs, windows_come_first
-from tconv.canonical import canonical, from_canonical
+from tconv.canonical import canonical, from_canonical, permutation
 from tconv.dtypes import TYPES, as_dtype, dtype_name, float_that_is_exact, largest
 from tconv.geometry import Geometry, Letter
 from tconv.grid import Combination, Grid
@@ -75,7 +73,7 @@ def contract(
     if types.is_integer:
         bound = largest(xp, a) * largest(xp, b) * geometry.terms(want)
         bound += 0 if bias is None else largest(xp, bias)
-        carrier = float_that_is_exact(bound) or carrier
+        carrier = float_that_is_exact(bound, xp) or carrier
     names = OPERANDS[want]
     a, b = (canonical(xp, geometry, name, v) for name, v in zip(names, (a, b), strict=True))
     work = _Work(xp, geometry, want, carrier)
@@ -143,11 +141,8 @@ class _Work:
             taps = xp.reshape(pack, (g, c * j, pack.shape[3]))
             result = xp.matmul(_transpose(xp, taps), self._flat(windows, 2))  # (g, R*m, n*Q)
         else:
-            low = [q - t - span for q, t, span in zip(first, each.low, each.spans, strict=True)]
-            high = [q + size - t for q, size, t in zip(first, count, each.low, strict=True)]
-            low = [min(max(q, 0), size) for q, size in zip(low, x.shape[3:], strict=True)]
-            high = [min(max(q, lo), n) for q, lo, n in zip(high, low, x.shape[3:], strict=True)]
-            x = x[(..., *map(slice, low, high))]
+            start = [q - t - span for q, t, span in zip(first, each.low, each.spans, strict=True)]
+            x, low = self._inside(x, start, _plus(count, each.spans))
             taps = xp.reshape(pack, (g, c, j * pack.shape[3]))
             products = xp.matmul(_transpose(xp, taps), self._flat([x], 2))  # (g, J*R*m, n*Q)
             products = xp.reshape(products, (g, j, pack.shape[3], *x.shape[2:]))
@@ -248,6 +243,16 @@ class _Work:
             array = self._cut(array, n, first, length)
         return array
 
+    def _inside(
+        self, array: Any, start: Sequence[int], count: Sequence[int]
+    ) -> tuple[Any, list[int]]:
+        """As much of ``array[..., start:start + count]`` as there is, and where it starts."""
+        sizes = array.shape[-self.rank :]
+        low = [min(max(q, 0), size) for q, size in zip(start, sizes, strict=True)]
+        stop = [max(q, end) for q, end in zip(low, _plus(start, count), strict=True)]
+        high = [min(q, size) for q, size in zip(stop, sizes, strict=True)]
+        return array[(..., *map(slice, low, high))], low
+
     def _cut(self, array: Any, n: int, first: int, length: int) -> Any:
         """``array[first:first + length]`` along axis n, zero outside of the array."""
         size = array.shape[n]
@@ -264,12 +269,14 @@ class _Work:
 
     def _phases(self, y: Any, each: Combination, start: Sequence[int], count: Sequence[int]) -> Any:
         """Rows start:start + count of y (n, g, m, *O) at its phases, (g, *R, m, n, *Q)."""
-        for n, (q, s, begin) in enumerate(
-            zip(start, self.grid.strides, self.grid.begins, strict=True)
-        ):
-            y = self._rows(
-                y, 3 + 2 * n, q * s - begin + each.starts[n], count[n], each.widths[n], s
-            )
+        strides = self.grid.strides
+        cells = [
+            q * s - begin for q, s, begin in zip(start, strides, self.grid.begins, strict=True)
+        ]
+        cells = _plus(cells, each.starts)
+        y, low = self._inside(y, cells, [c * s for c, s in zip(count, strides, strict=True)])
+        for n, first in enumerate(_minus(cells, low)):
+            y = self._rows(y, 3 + 2 * n, first, count[n], each.widths[n], strides[n])
         return self._sort(y, "ngm(QR)", "gRmnQ")
 
     def _rows(self, y: Any, n: int, first: int, count: int, width: int, stride: int) -> Any:
@@ -338,28 +345,7 @@ class _Work:
         return self.xp.zeros(shape, dtype=like.dtype, **device)
 
     def _sort(self, array: Any, before: str, after: str) -> Any:
-        return self.xp.permute_dims(array, _order(before, after, self.rank))
-
-
-@lru_cache(maxsize=256)
-def _order(before: str, after: str, rank: int) -> tuple[int, ...]:
-    """Permutation from one string of axes to another: capitals are `rank` axes, (QR) interleaves.
-
-    >>> _order("ngm(QR)", "gmRnQ", 2)
-    (1, 2, 4, 6, 0, 3, 5)
-    """
-    names = [_axis_names(text, rank) for text in (before, after)]
-    return tuple(names[0].index(name) for name in names[1])
-
-
-def _axis_names(text: str, rank: int) -> list[str]:
-    names = []
-    for part in re.findall(r"\(..\)|.", text):
-        if part[0] == "(":
-            names += [letter + str(n) for n in range(rank) for letter in part[1:3]]
-        else:
-            names += [part + str(n) for n in range(rank)] if part.isupper() else [part]
-    return names
+        return self.xp.permute_dims(array, permutation(before, after, self.rank))
 
 
 def _transpose(xp: Any, matrices: Any) -> Any:

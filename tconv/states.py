@@ -84,8 +84,8 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         except Exception as error:  # where two parsers may stumble over damage is not foreseeable
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ParameterError(
-                f"path={os.fspath(path)!r} must be an undamaged {suffix} file of arrays ({reason}); "
-                "pass a file that Layer.save wrote."
+                f"path={os.fspath(path)!r} must be an undamaged {suffix} file of arrays "
+                f"({reason}); pass a file that Layer.save wrote."
             ) from error
 
 

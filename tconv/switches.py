@@ -215,16 +215,18 @@ class Window(NamedTuple):
         )
 
     def meetings(self, n: int, size: int) -> list[tuple[range, range]]:
-        """`meets` of every tap along spatial axis n, each window holding a cell of x at least."""
+        """`meets` of every tap that lies on x, along spatial axis n."""
         count = self.count(size)
         if size < 1 or count < 1:
             raise ShapeError(
                 f"x has size {size} on spatial axis {n}, too small for a window of kernel "
                 f"{self.kernel}, dilation {self.dilation}, padding {self.padding}; pass a larger x."
             )
-        # No window is so far to the left that a later tap than these lies on x.
-        taps = min(self.kernel, (size - 1 + self.padding) // self.dilation + 1)
-        found = [self.meets(tap, size, count) for tap in range(taps)]
+        # Before these even the last window's tap lies left of x, after them even the first one's
+        # lies right of it.
+        first = max(0, -((count - 1) * self.stride - self.padding) // self.dilation)
+        stop = min(self.kernel, (size - 1 + self.padding) // self.dilation + 1)
+        found = [self.meets(tap, size, count) for tap in range(first, stop)]
         empty = set(range(count)).difference(*(windows for windows, _ in found))
         if empty:  # the taps of a dilated window can straddle a small x
             raise ShapeError(

@@ -158,10 +158,10 @@ def test_the_demo_says_plainly_what_is_closer(weights, photo, tmp_path, capsys):
     double_photo.main([str(option) for option in options])
     printed = capsys.readouterr().out
     assert "PSNR against the photo: bicubic" in printed
-    assert "Bicubic is closer to it by" in printed  # the network's weights are noise
+    assert "Bicubic comes closer by" in printed  # the network's weights are noise
     assert str(output) in printed
     assert read_picture(output).shape == (3, 2 * 34 + 36 * 2 + 12, 12 + 3 * (40 + 12))
-    assert "network is closer to it by 1.50 dB" in double_photo.verdict(30.0, 31.5)
+    assert "network comes closer by 1.50 dB" in double_photo.verdict(30.0, 31.5)
 
 
 @pytest.mark.parametrize(

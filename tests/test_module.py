@@ -1,4 +1,4 @@
-"""What every layer does: gradients add up, nothing is kept by predict, state comes back as it was."""
+"""What every layer does: gradients add up, predict keeps nothing, state comes back as it was."""
 
 import builtins
 import copy
@@ -181,9 +181,7 @@ def test_gradients_add_up_until_they_are_zeroed():
         assert np.array_equal(parameter.gradient, 2 * gradient)
     net.zero_gradients()
     assert all(not parameter.gradient.any() for parameter in net.parameters())
-    assert all(
-        parameter.gradient.dtype == parameter.value.dtype for parameter in net.parameters()
-    )
+    assert all(parameter.gradient.dtype == parameter.value.dtype for parameter in net.parameters())
 
 
 @pytest.mark.parametrize("layer", [ReLU(), Conv1d(1, 1, 1), Sequential(ReLU())])
@@ -258,9 +256,10 @@ def test_an_own_layer_names_its_members():
 
     names = ["left.weight", "left.bias", "right.1.weight", "mix"]
     assert list(Twin().state_dict()) == names
+    twin = Twin()
+    y = twin(np.ones((1, 1, 1), np.float32))
     with pytest.raises(NotImplementedError, match=r"^Twin must implement pull_back\.$"):
-        twin = Twin()
-        twin.backward(twin(np.ones((1, 1, 1), np.float32)))
+        twin.backward(y)
 
 
 def test_a_sequence_is_a_sequence():
@@ -363,18 +362,11 @@ def test_a_gradient_must_be_like_the_output():
 
 
 def test_layers_take_arrays_of_numpy():
-    import array_api_compat
-
-    assert array_api_compat is not None
-
     class Foreign:
         dtype, shape, ndim = np.dtype("float64"), (1,), 1
 
         def __array_namespace__(self, api_version=None):
-            return math_like
-
-    class math_like:
-        __name__ = "foreign"
+            return object()
 
     with pytest.raises(UnsupportedError, match="layers compute on NumPy"):
         ReLU()(Foreign())
@@ -421,8 +413,8 @@ def test_the_names_are_torchs():
 )
 def test_a_state_that_does_not_fit_changes_nothing(change, message):
     net = network(seed=1)
-    state = {name: value for name, value in (network(seed=7).state_dict() | change).items()}
-    state = {name: value for name, value in state.items() if value is not None}
+    changed = network(seed=7).state_dict() | change
+    state = {name: value for name, value in changed.items() if value is not None}
     whole = (
         f"state must hold exactly the parameters of Sequential, but {message}; pass the state of a "
         "layer made with the same arguments."

@@ -1,0 +1,131 @@
+"""Laws of a whole call's sizes, from whichever two letters they are known."""
+
+import copy
+import pickle
+from math import prod
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from strategies import draws, geometries, keywords_of
+from tconv.errors import ShapeError
+from tconv.geometry import Geometry
+
+
+@draws()
+@given(geometries())
+def test_x_and_weight_say_all(geometry):
+    again = Geometry.of(geometry.x_shape, geometry.weight_shape, **keywords_of(geometry))
+    assert again == geometry
+    assert hash(again) == hash(geometry)
+
+
+@draws()
+@given(geometries())
+def test_y_weight_and_the_input_size_say_all(geometry):
+    keywords = keywords_of(geometry) | {"output_padding": 0}
+    size = geometry.input_size
+    again = Geometry.of_conv(geometry.y_shape, geometry.weight_shape, input_size=size, **keywords)
+    assert again == geometry
+
+
+@draws()
+@given(geometries())
+def test_x_y_and_the_kernel_size_say_all(geometry):
+    for extra in (geometry.axes[0].extra, 0):  # y's size says it in any case
+        keywords = keywords_of(geometry)
+        if not extra:
+            keywords["output_padding"] = 0
+        again = Geometry.of_weight_gradient(
+            geometry.x_shape, geometry.y_shape, geometry.kernel_size, **keywords
+        )
+        assert again == geometry
+
+
+@draws()
+@given(geometries())
+def test_a_convolution_leaves_over_less_than_a_stride(geometry):
+    keywords = keywords_of(geometry) | {"output_padding": 0}
+    found = Geometry.of_conv(geometry.y_shape, geometry.weight_shape, **keywords)
+    for axis, same in zip(found.axes, geometry.axes, strict=True):
+        assert 0 <= axis.extra < axis.stride
+        assert axis.law == axis.output == same.output
+        assert axis.input >= same.input
+
+
+@draws()
+@given(geometries())
+def test_the_shapes_hold_the_sizes(geometry):
+    last, batched = geometry.data_format == "channels_last", geometry.batched
+    for shape, channels, spatial in (
+        (geometry.x_shape, geometry.in_channels, geometry.input_size),
+        (geometry.y_shape, geometry.out_channels, geometry.output_size),
+    ):
+        core = (*spatial, channels) if last else (channels, *spatial)
+        assert shape == ((geometry.batch, *core) if batched else core)
+    pairs = geometry.in_channels * geometry.out_channels // geometry.groups
+    assert prod(geometry.weight_shape) == pairs * prod(geometry.kernel_size)
+
+
+@draws()
+@given(geometries(ranks=(1, 2)))
+def test_the_unrolled_indices_are_the_entries_of_the_law(geometry):
+    entries = set()
+    for i in np.ndindex(geometry.input_size):
+        for k in np.ndindex(geometry.kernel_size):
+            o = tuple(
+                at * axis.stride - axis.begin + tap * axis.dilation
+                for at, tap, axis in zip(i, k, geometry.axes, strict=True)
+            )
+            if all(0 <= at < axis.output for at, axis in zip(o, geometry.axes, strict=True)):
+                flat = [
+                    int(np.ravel_multi_index(at, size))
+                    for at, size in zip(
+                        (i, k, o),
+                        (geometry.input_size, geometry.kernel_size, geometry.output_size),
+                        strict=True,
+                    )
+                ]
+                entries.add(tuple(flat))
+    found = list(zip(*(each.tolist() for each in geometry.unrolled_indices()), strict=True))
+    assert set(found) == entries
+    assert len(found) == len(entries)
+    rows_and_columns = [(i, o) for i, _, o in found]
+    assert rows_and_columns == sorted(rows_and_columns)
+
+
+@draws(0.2)
+@given(geometries())
+def test_terms_bound_how_many_products_meet_in_one_number(geometry):
+    i, k, o = geometry.unrolled_indices()
+    group = (geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups)
+    for want, cells, others in (("y", o, group[0]), ("x", i, group[1]), ("w", k, geometry.batch)):
+        most = np.bincount(cells).max() if len(cells) else 0
+        assert most * others <= geometry.terms(want)
+
+
+@draws(0.2)
+@given(geometries())
+def test_a_geometry_travels(geometry):
+    geometry.y_shape  # noqa: B018 - fills a cache, which must not travel as a difference
+    for again in (pickle.loads(pickle.dumps(geometry)), copy.deepcopy(geometry)):
+        assert again == geometry
+        assert again.y_shape == geometry.y_shape
+
+
+def test_a_geometry_is_frozen():
+    geometry = Geometry.of((1, 1, 4), (1, 1, 3))
+    with pytest.raises(AttributeError):
+        geometry.groups = 2
+
+
+def test_sizes_are_pythons_integers_of_any_size():
+    geometry = Geometry.of((1, 1, 2**63), (1, 1, 3), stride=2**63)
+    assert geometry.y_shape == (1, 1, (2**63 - 1) * 2**63 + 3)
+    assert geometry.flops == 2 * 2**63 * 3
+
+
+def test_x_and_y_of_different_calls_are_refused():
+    with pytest.raises(ShapeError, match="one and the same transposed convolution"):
+        Geometry.of_weight_gradient((2, 1, 4), (3, 1, 6), 3)

@@ -1,0 +1,476 @@
+"""Convolution layers are their operation, its two adjoints, and a constructor that says no."""
+
+import copy
+import os
+import pickle
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies import (
+    draws,
+    geometries,
+    integer_operands,
+    integers_like,
+    keywords_of,
+    padded_calls,
+    same_numbers,
+)
+from tconv import layers
+from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.layers import Conv, Conv1d, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d
+from tconv.module import Sequential
+from tconv.ops import conv, conv_transpose
+from tconv.optimisers import SGD
+
+TYPES = ["float16", "bfloat16", "float32", "float64"]
+SETTINGS = ("stride", "dilation", "padding", "output_padding", "groups", "data_format")
+
+
+def layer_of(kind, geometry, bias=True, **more):
+    """A layer of one geometry whose parameters are integers, and x or y to put into it."""
+    keywords = {name: keywords_of(geometry)[name] for name in SETTINGS} | more
+    x, w, y = integer_operands(geometry)
+    channels = geometry.in_channels, geometry.out_channels
+    if kind is Conv:
+        keywords.pop("output_padding")
+        channels = channels[::-1]
+    layer = kind(*channels, geometry.kernel_size, bias=bias, dtype="float64", **keywords)
+    layer.weight.value = w
+    if bias:
+        layer.bias.value = integers_like((layer.out_channels,), seed=1)
+    return layer, y if kind is Conv else x
+
+
+def plain_geometries():
+    """Random geometries in the weight format that layers have, the data in either format."""
+    return geometries(plain=True, batches=(1, 2))
+
+
+def channel_sum(array, geometry):
+    last = geometry.data_format == "channels_last"
+    channel = array.ndim - 1 if last else int(geometry.batched)
+    return array.sum(axis=tuple(n for n in range(array.ndim) if n != channel))
+
+
+# ---- laws ----------------------------------------------------------------------------------------
+
+
+@given(plain_geometries(), st.booleans())
+def test_a_transposed_convolution_is_the_operation(geometry, bias):
+    layer, x = layer_of(ConvTranspose, geometry, bias)
+    b = layer.bias.value if bias else None
+    expected = conv_transpose(x, layer.weight.value, b, **keywords_of(geometry))
+    assert same_numbers(layer(x), expected)
+    assert same_numbers(layer.predict(x), expected)
+
+
+@given(plain_geometries(), st.booleans())
+def test_a_convolution_is_the_operation(geometry, bias):
+    layer, y = layer_of(Conv, geometry, bias)
+    keywords = {name: v for name, v in keywords_of(geometry).items() if name != "output_padding"}
+    expected = conv(y, layer.weight.value, layer.bias.value if bias else None, **keywords)
+    assert same_numbers(layer(y), expected)
+
+
+@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries(), st.integers(0, 99))
+def test_backward_is_the_adjoint_of_forward(kind, geometry, seed):
+    layer, x = layer_of(kind, geometry)
+    y = layer(x)
+    dy = integers_like(y.shape, seed=seed)
+    dx = layer.backward(dy)
+    assert dx.shape == x.shape
+    # y is bilinear in x and weight, and the bias stands alone: one number, seen from four sides.
+    layer.bias.value = np.zeros(layer.out_channels)
+    energy = np.sum(layer.predict(x) * dy)
+    assert energy == np.sum(x * dx)
+    assert energy == np.sum(layer.weight.value * layer.weight.gradient)
+    assert same_numbers(layer.bias.gradient, channel_sum(dy, geometry))
+
+
+@draws(0.5)
+@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries(), st.data())
+def test_gradients_are_central_differences(kind, geometry, data):
+    layer, x = layer_of(kind, geometry)
+    dy = integers_like(layer(x).shape, seed=5)
+    dx = layer.backward(dy)
+    parameters = layer.weight, layer.bias
+    for array, gradient in [(x, dx), *((each.value, each.gradient) for each in parameters)]:
+        place = data.draw(st.integers(0, array.size - 1))
+        before, sums = array.flat[place], []
+        for step in (1, -1):  # integers: the differences are exact, whatever the step
+            array.flat[place] = before + step
+            sums.append(np.sum(layer.predict(x) * dy))
+        array.flat[place] = before
+        assert sums[0] - sums[1] == 2 * gradient.flat[place]
+
+
+@given(st.sampled_from([Conv, ConvTranspose]), padded_calls())
+def test_padding_modes_go_backward(kind, case):
+    geometry, keywords = case
+    plain = replace(geometry, weight_format="IO*", flip_kernel=False)
+    layer, x = layer_of(kind, plain, padding_mode=keywords["padding_mode"])
+    y = layer(x)
+    dy = integers_like(y.shape, seed=2)
+    dx = layer.backward(dy)
+    layer.bias.value = np.zeros(layer.out_channels)
+    assert np.sum(layer.predict(x) * dy) == np.sum(x * dx)
+    assert np.sum(x * dx) == np.sum(layer.weight.value * layer.weight.gradient)
+
+
+@given(
+    st.sampled_from([Conv, ConvTranspose]),
+    st.sampled_from(["same", "same_upper", "same_lower", "valid"]),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(1, 2),
+)
+def test_named_padding_goes_backward(kind, padding, rank, kernel, stride, dilation):
+    layer = kind(
+        2, 3, (kernel,) * rank, stride, padding, dilation=dilation, bias=False, dtype="float64"
+    )
+    layer.weight.value = integers_like(layer.weight.shape)
+    size = 7 if rank < 3 else 5
+    if padding == "valid" and kind is Conv and dilation * (kernel - 1) >= size:
+        return
+    x = integers_like((1, 2, *[size] * rank), seed=1)
+    y = layer(x)
+    if padding != "valid":
+        expected = -(-size // stride) if kind is Conv else size * stride
+        assert y.shape == (1, 3, *[expected] * rank)
+    dy = integers_like(y.shape, seed=2)
+    dx = layer.backward(dy)
+    assert np.sum(y * dy) == np.sum(x * dx) == np.sum(layer.weight.value * layer.weight.gradient)
+
+
+@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries())
+def test_groups_are_layers_side_by_side(kind, geometry):
+    layer, x = layer_of(kind, geometry)
+    keywords = {name: getattr(layer, name) for name in SETTINGS if name != "groups"}
+    if kind is Conv:
+        keywords.pop("output_padding")
+    y = layer(x)
+    dy = integers_like(y.shape, seed=4)
+    dx, g = layer.backward(dy), layer.groups
+    axis = int(geometry.batched)
+    shares = [np.split(array, g, axis) for array in (x, y, dy, dx)]
+    parameters = [
+        np.split(array, g)
+        for array in (
+            layer.weight.value,
+            layer.weight.gradient,
+            layer.bias.value,
+            layer.bias.gradient,
+        )
+    ]
+    for part in zip(*shares, *parameters, strict=True):
+        x_part, y_part, dy_part, dx_part, w, dw, b, db = part
+        one = kind(x_part.shape[axis], len(b), geometry.kernel_size, dtype="float64", **keywords)
+        one.weight.value, one.bias.value = w, b
+        assert same_numbers(one(x_part), y_part)
+        assert same_numbers(one.backward(dy_part), dx_part)
+        assert same_numbers(one.weight.gradient, dw)
+        assert same_numbers(one.bias.gradient, db)
+
+
+@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries())
+def test_channels_last_is_channels_first_moved(kind, geometry):
+    first, x = layer_of(kind, geometry)
+    last, _ = layer_of(kind, geometry, data_format="channels_last")
+    channel = int(geometry.batched)
+    y = first(x)
+    moved = last(np.moveaxis(x, channel, -1))
+    assert same_numbers(np.moveaxis(moved, -1, channel), y)
+    dy = integers_like(y.shape, seed=6)
+    dx = last.backward(np.moveaxis(dy, channel, -1))
+    assert same_numbers(np.moveaxis(dx, -1, channel), first.backward(dy))
+    assert same_numbers(last.weight.gradient, first.weight.gradient)
+    assert same_numbers(last.bias.gradient, first.bias.gradient)
+
+
+@pytest.mark.parametrize("wanted", [9, (9,), (2, 3, 9), [10]])
+def test_output_size(wanted):
+    layer = ConvTranspose1d(1, 3, 3, stride=2, dtype="float64")
+    layer.weight.value = integers_like((1, 3, 3))
+    x = integers_like((2, 1, 4), seed=1)
+    y = layer(x, output_size=wanted)
+    expected = conv_transpose(x, layer.weight.value, stride=2, output_size=wanted)
+    assert same_numbers(y, expected)
+    assert np.sum(y * y) == np.sum(x * layer.backward(y))
+    assert layer(x).shape == (2, 3, 9)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+def test_every_type_stays_what_it_is(kind, dtype):
+    layer = kind(2, 4, 3, stride=2, padding=1, groups=2, dtype=dtype, rng=0)
+    exact = kind(2, 4, 3, stride=2, padding=1, groups=2, dtype="float64", rng=0)
+    exact.load_state_dict(layer.state_dict())
+    x = integers_like((2, 2, 5, 5))
+    y = layer(x.astype(layer.dtype))
+    dx = layer.backward(y)
+    found = [y, dx, *(each.gradient for each in layer.parameters())]
+    y = exact(x)
+    dx = exact.backward(y)
+    tolerance = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 1e-5, "float64": 0}[dtype]
+    expected = [y, dx, *(each.gradient for each in exact.parameters())]
+    for array, value in zip(found, expected, strict=True):
+        assert array.dtype == dtype
+        np.testing.assert_allclose(
+            array.astype(np.float64), value, rtol=tolerance, atol=tolerance * abs(value).max()
+        )
+
+
+# ---- in_channels=None ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Conv1d, ConvTranspose1d])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_channels_are_taken_from_the_first_x(kind, last, batch):
+    options = {"data_format": "channels_last"} if last else {}
+    lazy = kind(None, 4, 3, groups=2, dtype="float64", rng=7, **options)
+    assert lazy.in_channels is None
+    assert "(None, 4, " in repr(lazy)
+    with pytest.raises(ParameterError, match=r"^weight has no value yet, in_channels=None"):
+        lazy.state_dict()
+    x = integers_like((*batch, 5, 6) if last else (*batch, 6, 5))
+    given_channels = kind(6, 4, 3, groups=2, dtype="float64", rng=7, **options)
+    assert same_numbers(lazy(x), given_channels(x))
+    assert lazy.in_channels == 6
+    assert repr(lazy) == repr(given_channels)
+    with pytest.raises(ShapeError, match="channels"):
+        lazy(integers_like((*batch, 5, 4) if last else (*batch, 4, 5)))
+
+
+def test_a_lazy_layer_is_filled_by_a_state():
+    lazy, full = Conv1d(None, 4, 3, groups=2), Conv1d(6, 4, 3, groups=2)
+    lazy.load_state_dict(full.state_dict())
+    x = np.ones((1, 6, 5), np.float32)
+    assert same_numbers(lazy(x), full(x))
+    with pytest.raises(
+        ParameterError, match=r"weight has shape \(4, 3, 2\), must be \(4, None, 3\)"
+    ):
+        Conv1d(None, 4, 3).load_state_dict(Conv1d(3, 4, 2).state_dict())
+
+
+def test_a_failed_first_forward_fills_nothing():
+    lazy = ConvTranspose1d(None, 4, 3, groups=2)
+    with pytest.raises(ShapeError, match=r"^groups=2 must divide the 3 input channels of weight"):
+        lazy(np.ones((1, 3, 5), np.float32))
+    with pytest.raises(ShapeError, match=r"^x\.ndim=1 must be 3"):
+        lazy(np.ones(3, np.float32))
+    assert lazy.in_channels is None
+
+
+def test_an_optimiser_may_come_before_the_first_forward():
+    net = Sequential(
+        Conv1d(None, 2, 3, dtype="float64"), ConvTranspose1d(None, 1, 3, dtype="float64")
+    )
+    optimiser = SGD(net.parameters(), lr=0.1)
+    y = net(integers_like((1, 3, 6)))
+    before = net.state_dict()
+    net.backward(np.ones_like(y))
+    optimiser.step()
+    assert all(not np.array_equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+
+WRONG = [
+    {"stride": 0},
+    {"stride": (1, -1)},
+    {"stride": 1.5},
+    {"stride": (1, 2, 3)},
+    {"dilation": 0},
+    {"dilation": "2"},
+    {"padding": 2.0},
+    {"padding": (1, 2, 3)},
+    {"padding": ((1, 2, 3), 1)},
+    {"padding": "full"},
+    {"data_format": "nhwc"},
+    {"padding_mode": "mirror"},
+    {"padding_mode": "reflect", "padding": "same"},
+    {"padding_mode": "reflect", "padding": -1},
+    {"groups": 0},
+    {"groups": True},
+]
+WRONG_TRANSPOSED = [
+    {"output_padding": 1},
+    {"output_padding": (0, 2), "stride": 2},
+    {"output_padding": -1},
+    {"output_padding": 1, "stride": 2, "padding": "same"},
+    {"output_padding": 1, "stride": 2, "padding_mode": "circular"},
+]
+
+
+@pytest.mark.parametrize("keywords", WRONG + WRONG_TRANSPOSED, ids=str)
+@pytest.mark.parametrize("kind", [ConvTranspose2d, Conv2d])
+def test_a_layer_refuses_what_the_operation_refuses(kind, keywords):
+    if kind is Conv2d and "output_padding" in keywords:
+        return
+    operation = conv if kind is Conv2d else conv_transpose
+    with pytest.raises(ValueError, match=r"must|exclude") as expected:
+        operation(np.ones((1, 4, 9, 9)), np.ones((4, 4, 3, 3)), **keywords)
+    with pytest.raises(type(expected.value)) as found:
+        kind(4, 4, 3, **keywords)
+    assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: ConvTranspose2d(3, 4, 3, groups=2),
+            ShapeError,
+            "groups=2 must divide in_channels=3; pass groups that divides in_channels and "
+            "out_channels.",
+        ),
+        (
+            lambda: Conv2d(4, 3, 3, groups=2),
+            ShapeError,
+            "groups=2 must divide out_channels=3; pass groups that divides in_channels and "
+            "out_channels.",
+        ),
+        (
+            lambda: Conv2d(0, 3, 3),
+            ParameterError,
+            "in_channels=0 must be at least 1; pass a positive integer.",
+        ),
+        (
+            lambda: Conv2d(1, 3.5, 3),
+            ParameterError,
+            "out_channels=3.5 must be an integer; pass an integer.",
+        ),
+        (
+            lambda: Conv2d(1, 1, (3, 3, 3)),
+            ParameterError,
+            "kernel_size=(3, 3, 3) must be one integer or 2, one per spatial axis, not 3; pass 1 "
+            "or (1, 1).",
+        ),
+        (
+            lambda: Conv2d(1, 1, 0),
+            ParameterError,
+            "kernel_size[0]=0 must be at least 1; pass a positive integer.",
+        ),
+        (
+            lambda: ConvTranspose(1, 1, 3),
+            ParameterError,
+            "kernel_size=3 must be a tuple, whose length is the number of spatial axes; pass "
+            "(3, 3) for two of them.",
+        ),
+        (
+            lambda: Conv(1, 1, ()),
+            ParameterError,
+            "kernel_size=() must be a tuple, whose length is the number of spatial axes; pass "
+            "(3, 3) for two of them.",
+        ),
+        (
+            lambda: Conv1d(1, 1, 1, bias=None),
+            ParameterError,
+            "bias=None must be True or False; pass one of these.",
+        ),
+        (
+            lambda: Conv1d(1, 1, 1, dtype="complex64"),
+            DTypeError,
+            "dtype='complex64' must be one of float16, bfloat16, float32, float64; pass one of "
+            "these.",
+        ),
+        (
+            lambda: Conv1d(1, 1, 1, rng="seed"),
+            ParameterError,
+            "rng='seed' must be a numpy.random.Generator or a seed; pass an integer of 0 or more.",
+        ),
+        (
+            lambda: Conv1d(1, 1, 1, initialiser="he"),
+            ParameterError,
+            "initialiser='he' must be one of 'kaiming_uniform', 'kaiming_normal', "
+            "'xavier_uniform', 'xavier_normal', 'bilinear', 'icnr', 'torch', 'zeros'; pass one of "
+            "these.",
+        ),
+        (
+            lambda: Conv1d(1, 1, 1, initialiser=lambda shape, **_: np.zeros(5)),
+            ShapeError,
+            "weight has shape (5,), must be (1, 1, 1); pass such an array.",
+        ),
+        (
+            lambda: Conv1d(1, 1, 3)(np.ones((1, 1, 5))),
+            DTypeError,
+            'x has dtype float64 but the layer has float32; pass x.astype("float32") or make the '
+            'layer with dtype="float64".',
+        ),
+        (
+            lambda: ConvTranspose1d(2, 1, 3)(np.ones((1, 1, 5), np.float32)),
+            ShapeError,
+            'x has 1 channels but weight of shape (2, 1, 3) (weight_format="IO*", groups=1) takes '
+            "2; pass x with 2 channels or another weight.",
+        ),
+    ],
+)
+def test_exact_messages(make, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        make()
+
+
+def test_a_weight_larger_than_the_memory_is_refused():
+    with pytest.raises(MemoryError, match=r"^weight of shape .* needs [\d,]+ bytes to draw"):
+        Conv2d(2**31, 2**31, 2**31)
+
+
+def test_a_gradient_of_another_shape_or_type_is_refused():
+    layer = Conv1d(1, 2, 3)
+    y = layer(np.ones((1, 1, 5), np.float32))
+    with pytest.raises(ShapeError, match=r"^dy has shape \(2, 3\), must be that of y, \(1, 2, 3\)"):
+        layer.backward(y[0])
+    with pytest.raises(DTypeError, match=r"^dy has dtype float64, must be that of y, float32"):
+        layer.backward(y.astype(np.float64))
+    assert not layer.weight.gradient.any()
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("name", ["Conv", "ConvTranspose"])
+def test_the_rank_of_a_class_is_that_of_its_name(name, rank):
+    layer = getattr(layers, f"{name}{rank}d")(1, 1, 3)
+    assert layer.kernel_size == (3,) * rank
+    assert isinstance(layer, getattr(layers, name))
+    y = getattr(layers, name)(1, 1, (2,) * (rank + 2))(np.ones((1, *[3] * (rank + 2)), np.float32))
+    assert y.ndim == rank + 3
+
+
+def test_settings_may_be_changed_afterwards():
+    layer = Conv1d(1, 1, 3, padding=1)
+    layer.padding = "valid"
+    assert layer(np.ones((1, 1, 5), np.float32)).shape == (1, 1, 3)
+
+
+# ---- copies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])
+@pytest.mark.parametrize("channels", [2, None])
+def test_copies_compute_the_same_and_draw_the_same(copied, channels):
+    layer = ConvTranspose2d(channels, 3, 4, stride=2, padding="same", dtype="bfloat16", rng=3)
+    other = copied(layer)
+    x = np.ones((1, 2, 3, 3)).astype(layer.dtype)
+    assert same_numbers(layer(x), other(x))
+    assert repr(layer) == repr(other)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of threads, which BLAS keeps
+def test_a_lazy_layer_survives_a_fork():
+    layer = ConvTranspose2d(None, 3, 4, stride=2, rng=3)
+    x = np.ones((1, 2, 3, 3), np.float32)
+    expected = copy.deepcopy(layer)(x)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if np.array_equal(layer(x), expected) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

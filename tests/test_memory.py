@@ -1,0 +1,253 @@
+"""How much memory there is, and that no call takes more than it may."""
+
+import tracemalloc
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies import draws, geometries, integer_operands, keywords_of, padded_calls
+from tconv import dispatch
+from tconv.blocks import SCRATCH_BYTES
+from tconv.errors import MemoryLimitError
+from tconv.memory import available_bytes
+from tconv.ops import conv, conv_transpose, conv_weight_gradient
+
+MIB = 2**20
+
+
+# ---- available_bytes -----------------------------------------------------------------------------
+
+
+def system(root, meminfo=None, membership=None, groups=None):
+    """Write a /proc and a /sys/fs/cgroup; `groups` maps files below the latter to their text."""
+    proc, cgroup = root / "proc", root / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    cgroup.mkdir()
+    if meminfo is not None:
+        (proc / "meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable:   {meminfo} kB\n")
+    if membership is not None:
+        (proc / "self" / "cgroup").write_text(membership)
+    for name, text in (groups or {}).items():
+        (cgroup / name).parent.mkdir(parents=True, exist_ok=True)
+        (cgroup / name).write_text(text)
+    return proc, cgroup
+
+
+def test_without_a_container_it_is_what_the_kernel_says(tmp_path):
+    assert available_bytes(*system(tmp_path, 1000)) == 1000 * 1024
+
+
+def test_a_container_of_version_2_leaves_its_limit_less_what_is_used(tmp_path):
+    groups = {
+        "a/b/memory.max": "max\n",
+        "a/b/memory.current": "1\n",
+        "a/memory.max": "5000\n",
+        "a/memory.current": "3000\n",
+        "a/memory.stat": "anon 1\ninactive_file 500\n",
+    }
+    assert available_bytes(*system(tmp_path, 1000, "0::/a/b\n", groups)) == 5000 - 3000 + 500
+
+
+def test_a_container_of_version_1_too(tmp_path):
+    groups = {
+        "memory/job/memory.limit_in_bytes": "7000",
+        "memory/job/memory.usage_in_bytes": "6000",
+        "memory/job/memory.stat": "total_inactive_file 10\n",
+    }
+    lines = "3:cpu:/job\n2:pids,memory:/job\n"
+    assert available_bytes(*system(tmp_path, 1000, lines, groups)) == 1010
+
+
+def test_the_least_of_all_counts_and_never_less_than_nothing(tmp_path):
+    groups = {"memory.max": "10\n", "memory.current": "30\n"}
+    assert available_bytes(*system(tmp_path, 1000, "0::/\n", groups)) == 0
+    assert available_bytes(*system(tmp_path / "b", 1, "0::/\n", {})) == 1024
+
+
+def test_files_that_say_nothing_fall_back_to_the_machine(tmp_path):
+    found = available_bytes(*system(tmp_path, membership="nonsense\n:\n0::/x"))
+    assert found is None or found > 0
+    assert available_bytes(tmp_path / "none", tmp_path / "none") in (None, found)
+
+
+# ---- scratch -------------------------------------------------------------------------------------
+
+
+def extra_bytes(function):
+    """Most bytes held at a time besides the result."""
+    tracemalloc.start()
+    try:
+        result = function()
+        return tracemalloc.get_traced_memory()[1] - result.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+def ones(*shapes, dtype="float32"):
+    return [np.ones(shape, dtype) for shape in shapes]
+
+
+def zeros(*shapes, dtype="float32"):
+    return [np.zeros(shape, dtype) for shape in shapes]
+
+
+#    name: function, shapes of its two operands, keywords
+LARGE = {
+    "2-D": (conv_transpose, (4, 64, 64, 64), (64, 32, 4, 4), {"stride": 2, "padding": 1}),
+    "3-D": (conv_transpose, (1, 16, 24, 24, 24), (16, 16, 4, 4, 4), {"stride": 2}),
+    "wide 1-D": (conv_transpose, (1, 8, 400_000), (8, 8, 16), {"stride": 4}),
+    "wide kernel": (conv_transpose, (1, 2, 50_000), (2, 2, 201), {}),
+    "kernel of a row": (conv_transpose, (1, 4, 1), (4, 4, 20_000), {}),
+    "wide stride": (conv_transpose, (1, 4, 3), (4, 16, 5), {"stride": 500_000}),
+    "large weight": (conv_transpose, (1, 1024, 4, 4), (1024, 512, 4, 4), {}),
+    "one cell": (conv_transpose, (2, 64, 1, 1), (64, 64, 32, 32), {}),
+    "wide dilation": (conv_transpose, (1, 4, 100_000), (4, 4, 5), {"dilation": 30_000}),
+    "2-D dilation": (conv_transpose, (1, 8, 512, 512), (8, 8, 3, 3), {"dilation": 32}),
+    "large batch": (conv_transpose, (512, 16, 32, 32), (16, 16, 3, 3), {"padding": 1}),
+    "one by one": (conv_transpose, (64, 512, 8, 8), (512, 256, 1, 1), {"stride": 2}),
+    "depthwise": (conv_transpose, (4, 128, 64, 64), (128, 1, 4, 4), {"stride": 2, "groups": 128}),
+    "last": (
+        conv_transpose,
+        (4, 64, 64, 64),
+        (4, 4, 32, 64),
+        {"stride": 2, "data_format": "channels_last", "weight_format": "*OI"},
+    ),
+    "conv": (conv, (4, 64, 128, 128), (64, 64, 4, 4), {"stride": 2, "padding": 1}),
+    "conv one channel": (conv, (1, 1, 3000, 3000), (1, 1, 3, 3), {"padding": 1}),
+    "conv sparse": (conv, (1, 16, 1270, 1270), (8, 16, 1, 1), {"stride": 16, "padding": 1}),
+    "conv sparse 1-D": (conv, (1, 16, 2_000_001), (8, 16, 1), {"stride": 16, "padding": 1}),
+    "conv large weight": (conv, (1, 512, 7, 7), (1024, 512, 4, 4), {}),
+    "weight": (conv_weight_gradient, (4, 64, 64, 64), (4, 64, 130, 130), {"stride": 2}),
+    "weight sparse": (conv_weight_gradient, (1, 8, 80, 80), (1, 16, 1267, 1267), {"stride": 16}),
+    "weight large": (conv_weight_gradient, (2, 1024, 4, 4), (2, 512, 7, 7), {}),
+    "weight wide": (conv_weight_gradient, (1, 2, 100_000), (1, 2, 100_200), {}),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_at_most_64_mib_of_scratch_are_held(name):
+    function, one, other, keywords = LARGE[name]
+    operands = ones(one, other)
+    if function is conv_weight_gradient:
+        s = keywords.get("stride", 1)
+        sizes = zip(one[2:], other[2:], strict=True)
+        operands.append(tuple(o - (i - 1) * s for i, o in sizes))
+    assert extra_bytes(lambda: function(*operands, **keywords)) <= SCRATCH_BYTES
+
+
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float64", "complex128"])
+@pytest.mark.parametrize("name", ["2-D", "wide 1-D", "large weight"])
+def test_at_most_64_mib_of_scratch_are_held_in_other_types(name, dtype):
+    function, one, other, keywords = LARGE[name]
+    operands = ones(one, other, dtype=dtype)
+    assert extra_bytes(lambda: function(*operands, **keywords)) <= SCRATCH_BYTES
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int64"])
+def test_at_most_64_mib_of_scratch_are_held_for_integers(dtype):
+    x, w = ones((4, 32, 64, 64), (32, 32, 4, 4), dtype=dtype)
+    assert extra_bytes(lambda: conv_transpose(x, w, stride=2)) <= SCRATCH_BYTES
+    x, w = x[:1].astype("int64") * 2**48, w[:, :1].astype("int64")  # no floating type is exact
+    assert extra_bytes(lambda: conv_transpose(x, w)) <= SCRATCH_BYTES
+
+
+# ---- max_bytes -----------------------------------------------------------------------------------
+
+SLACK = 100_000  # Python's own objects: tuples, slices, caches
+
+
+def needed(function, *operands, **keywords):
+    """What a call says that it needs, from the message of its refusal."""
+    with pytest.raises(MemoryLimitError) as raised:
+        function(*operands, max_bytes=1, **keywords)
+    return int(str(raised.value).split(" needs ")[1].split(" bytes")[0].replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    "name", ["2-D", "wide 1-D", "depthwise", "one cell", "conv", "conv sparse"]
+)
+def test_a_call_takes_no_more_than_it_says(name):
+    function, one, other, keywords = LARGE[name]
+    operands = ones(one, other)
+    total = needed(function, *operands, **keywords)
+    tracemalloc.start()
+    function(*operands, max_bytes=total, **keywords)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= total + SLACK
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("padding", [1, 40])
+def test_a_call_with_a_padding_mode_takes_no_more_than_it_says(mode, dtype, padding):
+    x, w, y = zeros((2, 16, 64, 64), (16, 16, 4, 4), (2, 16, 90, 90), dtype=dtype)
+    keywords = {"stride": 2, "padding": padding, "padding_mode": mode}
+    kernel = conv_weight_gradient, (zeros((2, 16, 44 + padding, 44 + padding), dtype=dtype)[0], y, 4)
+    for function, operands in ((conv_transpose, (x, w)), (conv, (y, w)), kernel):
+        total = needed(function, *operands, **keywords)
+        tracemalloc.start()
+        function(*operands, max_bytes=total, **keywords)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak <= total + SLACK
+
+
+@draws(0.2)
+@given(geometries(), st.integers(1, 2000))
+def test_max_bytes_decides_nothing_but_whether(geometry, max_bytes):
+    x, w, _ = integer_operands(geometry)
+    keywords = keywords_of(geometry)
+    expected = conv_transpose(x, w, **keywords)
+    if max_bytes >= needed(conv_transpose, x, w, **keywords):
+        assert np.array_equal(conv_transpose(x, w, **keywords, max_bytes=max_bytes), expected)
+    else:
+        with pytest.raises(MemoryLimitError):
+            conv_transpose(x, w, **keywords, max_bytes=max_bytes)
+
+
+@draws(0.2)
+@given(padded_calls())
+def test_a_padding_mode_needs_no_less_than_none(case):
+    geometry, keywords = case
+    x, w, _ = integer_operands(geometry)
+    plain = {name: value for name, value in keywords.items() if name != "padding_mode"}
+    assert needed(conv_transpose, x, w, **keywords) >= needed(conv_transpose, x, w, **plain)
+
+
+HUGE = [2**31, 2**40, 2**63, 10**30]
+
+
+@pytest.mark.parametrize(("huge", "available"), [(n, 2**31) for n in HUGE] + [(10**30, None)])
+@pytest.mark.parametrize(
+    ("function", "operands", "keywords"),
+    [
+        (conv_transpose, ones((1, 1, 2), (1, 1, 2)), {"stride": "huge"}),
+        (conv_transpose, ones((1, 1, 2), (1, 1, 2)), {"dilation": "huge"}),
+        (conv_transpose, ones((1, 1, 2), (1, 1, 2)), {"padding": "-huge"}),
+        (conv_transpose, ones((1, 1, 0), (1, 1, 2)), {"output_size": "huge"}),
+        (conv_transpose, ones((1, 1, 2, 2), (1, 1, 2, 2)), {"stride": "huge"}),
+        (conv, ones((1, 1, 2), (1, 1, 2)), {"padding": "huge"}),
+        (conv, ones((1, 1, 2), (1, 1, 2)), {"padding": "huge", "padding_mode": "circular"}),
+        (
+            conv,
+            ones((1, 1, 2), (1, 1, 2)),
+            {"padding": "huge", "padding_mode": "circular", "stride": "huge"},
+        ),
+    ],
+)
+def test_huge_results_are_refused_before_anything_is_allocated(
+    huge, available, function, operands, keywords, monkeypatch
+):
+    monkeypatch.setattr(dispatch, "available_bytes", lambda: available)
+    signs = {"huge": huge, "-huge": -huge}
+    keywords = {name: signs.get(value, value) for name, value in keywords.items()}
+    tracemalloc.start()
+    with pytest.raises(MemoryLimitError, match=f"^{function.__name__} needs "):
+        function(*operands, **keywords)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < SLACK
