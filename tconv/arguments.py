@@ -141,7 +141,8 @@ def as_size(
     if len(entries) != rank:
         raise ParameterError(
             f"{name}={show(value)} must be one integer, {_per_axis(rank)}, or a full shape of "
-            f"{rank + len(leading)}, not {len(entries)} integers; pass {_example(rank, 8)}."
+            f"{rank + len(leading)}, not {len(entries)} integers; pass {_example(rank, 8)} for "
+            "example."
         )
     return tuple(as_integer(v, f"{name}[{n}]", 1) for n, v in enumerate(entries))
 

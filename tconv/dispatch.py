@@ -102,7 +102,7 @@ def solve_for(
         if tuple(bias.shape) != (channels,):
             raise ShapeError(
                 f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per "
-                "channel of the result; reshape bias."
+                "channel of the result; pass such a bias."
             )
     if library == "dask" and library not in _contracts:
         raise UnsupportedError("Dask arrays are not supported yet; call .compute() on them first.")

@@ -58,7 +58,7 @@ class Geometry:
     ) -> "Geometry":
         """Sizes of ``conv_transpose(x, weight)``."""
         settings = Settings(
-            keywords, as_shape(weight_shape, "weight.shape"), "x", as_shape(x_shape, "x.shape")
+            keywords, as_shape(weight_shape, "weight_shape"), "x", as_shape(x_shape, "x_shape")
         )
         wanted = settings.wanted_size(output_size, "output_size") or (None,) * settings.rank
         names = repeat("output_size")
@@ -81,7 +81,7 @@ class Geometry:
         (1, 1, 2)
         """
         settings = Settings(
-            keywords, as_shape(weight_shape, "weight.shape"), "y", as_shape(y_shape, "y.shape")
+            keywords, as_shape(weight_shape, "weight_shape"), "y", as_shape(y_shape, "y_shape")
         )
         wanted = settings.wanted_size(input_size, "input_size") or (None,) * settings.rank
         return cls._from(settings, map(settings.axis_from_output, range(settings.rank), wanted))
@@ -99,7 +99,7 @@ class Geometry:
         >>> Geometry.of_weight_gradient((2, 8, 5), (2, 4, 11), 3, stride=2).weight_shape
         (8, 4, 3)
         """
-        x, y = as_shape(x_shape, "x.shape"), as_shape(y_shape, "y.shape")
+        x, y = as_shape(x_shape, "x_shape"), as_shape(y_shape, "y_shape")
         listed = isinstance(kernel_size, (tuple, list)) or getattr(kernel_size, "ndim", False)
         rank = max(len(kernel_size) if listed else len(x) - 2, 1)
         kernel = as_per_axis(kernel_size, "kernel_size", rank, 1)
@@ -123,7 +123,7 @@ class Geometry:
         if channels[0] % groups or channels[1] % groups:
             raise ShapeError(
                 f"groups={groups} must divide the {channels[0]} channels of x and the "
-                f"{channels[1]} of y; pass groups that divides both."
+                f"{channels[1]} of y; pass a number that divides both."
             )
         weight = WeightLayout.of(weight_format, rank).shape(*channels, groups, kernel)
         settings = Settings(keywords, weight, "x", x)

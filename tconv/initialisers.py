@@ -337,7 +337,7 @@ def initial_bias(
     return _uniform((channels,), 1 / 3 / _torch_fan_in(shape, groups), rng)
 
 
-def as_generator(rng: Any) -> np.random.Generator:
+def as_generator(rng: Any) -> "np.random.Generator":  # quoted: numpy.random loads when used
     """Return a generator from a generator or a seed; None gives a different one every time."""
     try:
         return np.random.default_rng(rng)

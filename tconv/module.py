@@ -30,9 +30,9 @@ class Layer:
     - ``pull_back(kept, dy) -> dx``: the gradient with respect to x; it adds those with respect to
       the parameters to their `Parameter.gradient`
 
-    >>> class Scale(tconv.module.Layer):
+    >>> class Scale(tconv.Layer):
     ...     def __init__(self):
-    ...         self.factor = tconv.module.Parameter(np.array([2.0]), "factor")
+    ...         self.factor = tconv.Parameter(np.array([2.0]), "factor")
     ...     def compute(self, x):
     ...         return x * self.factor.value, x
     ...     def pull_back(self, x, dy):

@@ -1,6 +1,7 @@
 """WHICH ARRAYS: operands brought to one library and one type, or refused with a reason."""
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -65,9 +66,10 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
                 "integers, real or complex numbers."
             )
         if found not in TYPES:
+            fitting = reduce(_common, types.values(), "float32")
             raise DTypeError(
                 f"{name} has dtype {found}, which has no transposed convolution; pass dtype= to "
-                f'convert the operands, for example dtype="{_common(found, "float32")}".'
+                f'convert the operands, for example dtype="{fitting}".'
             )
         if found != types[first] and not (name == "bias" and found == TYPES[types[first]].result):
             raise DTypeError(
@@ -189,8 +191,8 @@ def _common(a: str, b: str) -> str:
     """Name of a type that both can be converted to."""
     try:
         name = np.promote_types(as_dtype(np, a), as_dtype(np, b)).name
-    except TypeError:
-        return "float32"
+    except (TypeError, DTypeError):  # NumPy cannot tell
+        return "complex64" if 3 in (_kind(a), _kind(b)) else "float32"
     if name in TYPES:
         return str(name)
     return "complex128" if _kind(name) == 3 else "float64"
@@ -201,6 +203,8 @@ def _repeats(array: Any) -> bool:
 
     Slices, transposes and diagonals never do.
     """
+    if array.size == 0:
+        return False
     axes = sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
     span = array.itemsize
     for step, size in axes:

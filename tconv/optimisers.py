@@ -139,7 +139,7 @@ class SGD(Optimiser):
     ----------
     Sutskever, Martens, Dahl & Hinton 2013, in the form of torch.optim.SGD.
 
-    >>> weight = tconv.parameter.Parameter(np.array([1.0]), "weight")
+    >>> weight = tconv.Parameter(np.array([1.0]), "weight")
     >>> optimiser = SGD([weight], lr=0.5)
     >>> for _ in range(3):
     ...     weight.gradient = 2 * weight.value - 6  # of (value - 3)**2
@@ -197,7 +197,7 @@ class Adam(Optimiser):
     ----------
     Kingma & Ba 2015, arXiv:1412.6980, in the form of torch.optim.Adam.
 
-    >>> weight = tconv.parameter.Parameter(np.array([1.0, 1.0]), "weight")
+    >>> weight = tconv.Parameter(np.array([1.0, 1.0]), "weight")
     >>> optimiser = Adam([weight], lr=0.25)
     >>> weight.gradient = np.array([100.0, -0.01])
     >>> optimiser.step()

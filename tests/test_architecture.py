@@ -18,7 +18,9 @@ ORDER = [
     "layers", "optimisers", "tinynet", "images", "__init__",
 ]  # fmt: skip
 # Optional libraries: imported inside the function that needs them, or in the file named for them.
-HOSTS = {"torch", "jax", "cupy", "dask", "onnx", "llvmlite", "scipy", "PIL", "rich"}
+HOSTS = {
+    "torch", "jax", "cupy", "dask", "onnx", "llvmlite", "scipy", "PIL", "rich", "safetensors",
+}  # fmt: skip
 MAY_IMPORT_THE_DEFINITION: set[str] = set()
 MAY_READ_THE_ENVIRONMENT: set[str] = set()
 

@@ -1,20 +1,16 @@
-"""Layers, pooling and optimisers say what PyTorch's say."""
-
-import copy
+"""Layers compute what PyTorch's compute, and are made of them."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch.nn import functional
 
-from tconv import layers, optimisers, pooling
-from tconv.errors import ShapeError, UnsupportedError
+from tconv import layers
+from tconv.errors import UnsupportedError
 from tconv.initialisers import init_torch
 from tconv.layers import from_torch
-from tconv.module import LeakyReLU, ReLU, Sequential
-from tconv.switches import max_pool, max_unpool
+from tconv.module import LeakyReLU, ReLU
 
 MODES = ["zeros", "circular", "reflect", "replicate"]
 seeds = st.integers(0, 2**32 - 1)
@@ -142,126 +138,6 @@ def test_other_types_are_copied_exactly(kind, name):
     np.testing.assert_allclose(y.astype(np.float32), expected, rtol=0.02, atol=0.02)
 
 
-# ---- pooling -------------------------------------------------------------------------------------
-
-
-@st.composite
-def pools(draw):
-    rank = draw(st.integers(1, 3))
-    axes = st.tuples(*[st.integers(1, 4)] * rank)
-    kernel = draw(axes)
-    return {
-        "kernel_size": kernel,
-        "stride": draw(st.none() | axes),
-        "padding": tuple(draw(st.integers(0, k // 2)) for k in kernel),
-        "dilation": draw(st.tuples(*[st.integers(1, 3)] * rank)),
-        "ceil_mode": draw(st.booleans()),
-    }, draw(st.tuples(*[st.integers(1, 9)] * rank))
-
-
-def torch_pool(x, arguments):
-    function = getattr(functional, f"max_pool{len(arguments['kernel_size'])}d")
-    return function(x, **arguments, return_indices=True)
-
-
-@given(pools(), seeds, st.sampled_from(["ties", "normal", "nan", "inf"]))
-def test_max_pooling_its_switches_and_its_gradient_are_equal(case, seed, values):
-    arguments, size = case
-    rng = np.random.default_rng(seed)
-    x = rng.integers(0, 3, (2, 2, *size)).astype(np.float64)
-    if values == "normal":
-        x = rng.normal(size=x.shape)
-    elif values == "nan":
-        x[rng.random(x.shape) < 0.2] = np.nan
-    elif values == "inf":
-        x[rng.random(x.shape) < 0.6] = -np.inf
-    x_torch = torch.from_numpy(x).requires_grad_()
-    pool = pooling.MaxPool(**arguments)
-    try:
-        expected, indices = torch_pool(x_torch, arguments)
-    except RuntimeError:
-        with pytest.raises(ValueError, match=r"too small|holds padding only"):
-            pool(x)
-        return
-    cells = indices.numpy()
-    if cells.min() < 0 or cells.max() >= np.prod(size) or np.isneginf(expected.detach()).any():
-        # A dilated window on padding alone: PyTorch gives -inf, and perhaps an index outside of x.
-        try:
-            pool(x)
-        except ShapeError:
-            return
-    y = pool(x)
-    assert np.array_equal(y, expected.detach().numpy(), equal_nan=True)
-    assert np.array_equal(pool.switches, indices.numpy())
-    dy = integers(rng, y.shape)
-    expected.backward(torch.from_numpy(dy))
-    assert np.array_equal(pool.backward(dy), x_torch.grad.numpy())
-
-
-@given(pools(), seeds)
-def test_integers_and_samples_without_a_batch_pool_alike(case, seed):
-    arguments, size = case
-    x = np.random.default_rng(seed).integers(-3, 4, (3, *size))
-    try:
-        y, switches = max_pool(x, **arguments)
-    except ValueError:
-        assume(False)
-    expected, indices = torch_pool(torch.from_numpy(x).double(), arguments)
-    assert y.dtype == x.dtype
-    assert np.array_equal(y, expected.numpy())
-    assert np.array_equal(switches, indices.numpy())
-
-
-@pytest.mark.parametrize("padding", [2, 3])
-def test_too_much_padding_raises_where_torch_raises(padding):
-    with pytest.raises(RuntimeError):
-        functional.max_pool1d(torch.zeros(1, 1, 9), 3, padding=padding, return_indices=True)
-    with pytest.raises(ValueError, match="half of kernel_size"):
-        pooling.MaxPool1d(3, padding=padding)
-
-
-@given(st.integers(1, 3), st.data(), seeds)
-def test_unpooling_windows_that_do_not_overlap_is_equal(rank, data, seed):
-    axes = st.tuples(*[st.integers(1, 3)] * rank)
-    kernel, size = data.draw(axes), data.draw(st.tuples(*[st.integers(3, 7)] * rank))
-    rng = np.random.default_rng(seed)
-    x = torch.from_numpy(rng.normal(size=(2, 2, *size)))
-    y, indices = torch_pool(x, {"kernel_size": kernel})
-    y = y.requires_grad_()
-    module = getattr(torch.nn, f"MaxUnpool{rank}d")(kernel)
-    layer = from_torch(module)
-    expected = module(y, indices, output_size=list(size))
-    up = layer(y.detach().numpy(), indices.numpy(), output_size=size)
-    assert np.array_equal(up, expected.detach().numpy())
-    dy = integers(rng, up.shape)
-    expected.backward(torch.from_numpy(dy))
-    assert np.array_equal(layer.backward(dy), y.grad.numpy())
-
-
-def test_overlapping_windows_add_where_torch_keeps_one():
-    values, indices = torch.tensor([[[2.0, 3.0]]]), torch.tensor([[[1, 1]]])
-    kept = functional.max_unpool1d(values, indices, 3, 1, output_size=(4,)).numpy()
-    assert kept[0, 0, 1] in (2.0, 3.0)
-    assert max_unpool(values.numpy(), indices.numpy(), (4,))[0, 0, 1] == 5.0
-
-
-@given(st.integers(1, 3), st.data())
-def test_unpooling_allows_the_sizes_that_torch_allows(rank, data):
-    axes = st.tuples(*[st.integers(1, 3)] * rank)
-    kernel, stride, size = data.draw(axes), data.draw(axes), data.draw(axes)
-    wanted = data.draw(st.tuples(*[st.integers(1, 12)] * rank))
-    x = np.zeros((1, 1, *size))
-    indices = np.zeros(x.shape, np.int64)
-    module = getattr(torch.nn, f"MaxUnpool{rank}d")(kernel, stride)
-    try:
-        expected = module(torch.from_numpy(x), torch.from_numpy(indices), list(wanted)).shape
-    except ValueError:
-        with pytest.raises(ValueError, match=r"output_size\[\d\]=\d+ cannot be"):
-            from_torch(module)(x, indices, wanted)
-    else:
-        assert from_torch(module)(x, indices, wanted).shape == tuple(expected)
-
-
 # ---- rectifiers and networks ---------------------------------------------------------------------
 
 
@@ -376,62 +252,3 @@ def test_the_initialiser_torch_has_torchs_scale(kind):
         if name == "weight":
             assert 0.9 < ours.std() / theirs.std() < 1.1
     assert abs(init_torch((64, 8, 5, 5), rng=1)).max() > 0.99 / np.sqrt(8 * 25)
-
-
-# ---- optimisers ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("SGD", {"lr": 0.1}),
-        ("SGD", {"lr": 0.1, "weight_decay": 0.05}),
-        ("SGD", {"lr": 0.1, "momentum": 0.9}),
-        ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "nesterov": True}),
-        ("Adam", {}),
-        ("Adam", {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
-    ],
-)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
-def test_optimisers_take_equal_steps(name, settings, dtype, tolerance):
-    rng = np.random.default_rng(3)
-    module = network().to(getattr(torch, dtype))
-    net = from_torch(module)
-    theirs = getattr(torch.optim, name)(module.parameters(), **settings)
-    ours = getattr(optimisers, name)(net.parameters(), **settings)
-    for _ in range(12):
-        theirs.zero_grad()
-        ours.zero_gradients()
-        for parameter, tensor in zip(net.parameters(), module.parameters(), strict=True):
-            gradient = rng.normal(size=parameter.shape).astype(dtype)
-            parameter.gradient += gradient
-            tensor.grad = torch.from_numpy(gradient)
-        theirs.step()
-        ours.step()
-        for parameter, tensor in zip(net.parameters(), module.parameters(), strict=True):
-            assert parameter.value.dtype == dtype
-            expected = tensor.detach().numpy()
-            np.testing.assert_allclose(parameter.value, expected, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
-def test_training_has_torchs_loss_curve(optimiser):
-    rng = np.random.default_rng(4)
-    module = network().double()
-    net = from_torch(copy.deepcopy(module))
-    settings = {"lr": 0.01, "momentum": 0.9} if optimiser == "SGD" else {"lr": 0.01}
-    theirs = getattr(torch.optim, optimiser)(module.parameters(), **settings)
-    ours = getattr(optimisers, optimiser)(net.parameters(), **settings)
-    assert isinstance(net, Sequential)
-    for _ in range(20):
-        x = rng.normal(size=(3, 1, 12, 12))
-        expected = module(torch.from_numpy(x))
-        loss = expected.square().mean()
-        theirs.zero_grad()
-        loss.backward()
-        theirs.step()
-        y = net(x)
-        assert float(np.mean(y**2)) == pytest.approx(loss.item(), rel=1e-9)
-        ours.zero_gradients()
-        net.backward(2 * y / y.size)
-        ours.step()

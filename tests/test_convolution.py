@@ -1,0 +1,215 @@
+"""Convolution layers are their operation, and backward its two adjoints."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies import (
+    draws,
+    geometries,
+    integer_operands,
+    integers_like,
+    keywords_of,
+    padded_calls,
+    same_numbers,
+)
+from tconv.layers import Conv, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d
+from tconv.ops import conv, conv_transpose
+
+TYPES = ["float16", "bfloat16", "float32", "float64"]
+SETTINGS = ("stride", "dilation", "padding", "output_padding", "groups", "data_format")
+
+
+def layer_of(kind, geometry, bias=True, **more):
+    """A layer of one geometry whose parameters are integers, and x or y to put into it."""
+    keywords = {name: keywords_of(geometry)[name] for name in SETTINGS} | more
+    x, w, y = integer_operands(geometry)
+    channels = geometry.in_channels, geometry.out_channels
+    if kind is Conv:
+        keywords.pop("output_padding")
+        channels = channels[::-1]
+    layer = kind(*channels, geometry.kernel_size, bias=bias, dtype="float64", **keywords)
+    layer.weight.value = w
+    if bias:
+        layer.bias.value = integers_like((layer.out_channels,), seed=1)
+    return layer, y if kind is Conv else x
+
+
+def plain_geometries():
+    """Random geometries in the weight format that layers have, the data in either format."""
+    return geometries(plain=True, batches=(1, 2))
+
+
+def channel_sum(array, geometry):
+    last = geometry.data_format == "channels_last"
+    channel = array.ndim - 1 if last else int(geometry.batched)
+    return array.sum(axis=tuple(n for n in range(array.ndim) if n != channel))
+
+
+@given(plain_geometries(), st.booleans())
+def test_a_transposed_convolution_is_the_operation(geometry, bias):
+    layer, x = layer_of(ConvTranspose, geometry, bias)
+    b = layer.bias.value if bias else None
+    expected = conv_transpose(x, layer.weight.value, b, **keywords_of(geometry))
+    assert same_numbers(layer(x), expected)
+    assert same_numbers(layer.predict(x), expected)
+
+
+@given(plain_geometries(), st.booleans())
+def test_a_convolution_is_the_operation(geometry, bias):
+    layer, y = layer_of(Conv, geometry, bias)
+    keywords = {name: v for name, v in keywords_of(geometry).items() if name != "output_padding"}
+    expected = conv(y, layer.weight.value, layer.bias.value if bias else None, **keywords)
+    assert same_numbers(layer(y), expected)
+
+
+@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries(), st.integers(0, 99))
+def test_backward_is_the_adjoint_of_forward(kind, geometry, seed):
+    layer, x = layer_of(kind, geometry)
+    y = layer(x)
+    dy = integers_like(y.shape, seed=seed)
+    dx = layer.backward(dy)
+    assert dx.shape == x.shape
+    # y is bilinear in x and weight, and the bias stands alone: one number, seen from four sides.
+    layer.bias.value = np.zeros(layer.out_channels)
+    energy = np.sum(layer.predict(x) * dy)
+    assert energy == np.sum(x * dx)
+    assert energy == np.sum(layer.weight.value * layer.weight.gradient)
+    assert same_numbers(layer.bias.gradient, channel_sum(dy, geometry))
+
+
+@draws(0.5)
+@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries(), st.data())
+def test_gradients_are_central_differences(kind, geometry, data):
+    layer, x = layer_of(kind, geometry)
+    dy = integers_like(layer(x).shape, seed=5)
+    dx = layer.backward(dy)
+    parameters = layer.weight, layer.bias
+    for array, gradient in [(x, dx), *((each.value, each.gradient) for each in parameters)]:
+        place = data.draw(st.integers(0, array.size - 1))
+        before, sums = array.flat[place], []
+        for step in (1, -1):  # integers: the differences are exact, whatever the step
+            array.flat[place] = before + step
+            sums.append(np.sum(layer.predict(x) * dy))
+        array.flat[place] = before
+        assert sums[0] - sums[1] == 2 * gradient.flat[place]
+
+
+@given(st.sampled_from([Conv, ConvTranspose]), padded_calls())
+def test_padding_modes_go_backward(kind, case):
+    geometry, keywords = case
+    plain = replace(geometry, weight_format="IO*", flip_kernel=False)
+    layer, x = layer_of(kind, plain, padding_mode=keywords["padding_mode"])
+    y = layer(x)
+    dy = integers_like(y.shape, seed=2)
+    dx = layer.backward(dy)
+    layer.bias.value = np.zeros(layer.out_channels)
+    assert np.sum(layer.predict(x) * dy) == np.sum(x * dx)
+    assert np.sum(x * dx) == np.sum(layer.weight.value * layer.weight.gradient)
+
+
+@given(
+    st.sampled_from([Conv, ConvTranspose]),
+    st.sampled_from(["same", "same_upper", "same_lower", "valid"]),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(1, 2),
+)
+def test_named_padding_goes_backward(kind, padding, rank, kernel, stride, dilation):
+    layer = kind(
+        2, 3, (kernel,) * rank, stride, padding, dilation=dilation, bias=False, dtype="float64"
+    )
+    layer.weight.value = integers_like(layer.weight.shape)
+    size = 7 if rank < 3 else 5
+    if padding == "valid" and kind is Conv and dilation * (kernel - 1) >= size:
+        return
+    x = integers_like((1, 2, *[size] * rank), seed=1)
+    y = layer(x)
+    if padding != "valid":
+        expected = -(-size // stride) if kind is Conv else size * stride
+        assert y.shape == (1, 3, *[expected] * rank)
+    dy = integers_like(y.shape, seed=2)
+    dx = layer.backward(dy)
+    assert np.sum(y * dy) == np.sum(x * dx) == np.sum(layer.weight.value * layer.weight.gradient)
+
+
+@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries())
+def test_groups_are_layers_side_by_side(kind, geometry):
+    layer, x = layer_of(kind, geometry)
+    keywords = {name: getattr(layer, name) for name in SETTINGS if name != "groups"}
+    if kind is Conv:
+        keywords.pop("output_padding")
+    y = layer(x)
+    dy = integers_like(y.shape, seed=4)
+    dx, g = layer.backward(dy), layer.groups
+    axis = int(geometry.batched)
+    shares = [np.split(array, g, axis) for array in (x, y, dy, dx)]
+    parameters = [
+        np.split(array, g)
+        for array in (
+            layer.weight.value,
+            layer.weight.gradient,
+            layer.bias.value,
+            layer.bias.gradient,
+        )
+    ]
+    for part in zip(*shares, *parameters, strict=True):
+        x_part, y_part, dy_part, dx_part, w, dw, b, db = part
+        one = kind(x_part.shape[axis], len(b), geometry.kernel_size, dtype="float64", **keywords)
+        one.weight.value, one.bias.value = w, b
+        assert same_numbers(one(x_part), y_part)
+        assert same_numbers(one.backward(dy_part), dx_part)
+        assert same_numbers(one.weight.gradient, dw)
+        assert same_numbers(one.bias.gradient, db)
+
+
+@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries())
+def test_channels_last_is_channels_first_moved(kind, geometry):
+    first, x = layer_of(kind, geometry)
+    last, _ = layer_of(kind, geometry, data_format="channels_last")
+    channel = int(geometry.batched)
+    y = first(x)
+    moved = last(np.moveaxis(x, channel, -1))
+    assert same_numbers(np.moveaxis(moved, -1, channel), y)
+    dy = integers_like(y.shape, seed=6)
+    dx = last.backward(np.moveaxis(dy, channel, -1))
+    assert same_numbers(np.moveaxis(dx, -1, channel), first.backward(dy))
+    assert same_numbers(last.weight.gradient, first.weight.gradient)
+    assert same_numbers(last.bias.gradient, first.bias.gradient)
+
+
+@pytest.mark.parametrize("wanted", [9, (9,), (2, 3, 9), [10]])
+def test_output_size(wanted):
+    layer = ConvTranspose1d(1, 3, 3, stride=2, dtype="float64")
+    layer.weight.value = integers_like((1, 3, 3))
+    x = integers_like((2, 1, 4), seed=1)
+    y = layer(x, output_size=wanted)
+    expected = conv_transpose(x, layer.weight.value, stride=2, output_size=wanted)
+    assert same_numbers(y, expected)
+    assert np.sum(y * y) == np.sum(x * layer.backward(y))
+    assert layer(x).shape == (2, 3, 9)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+def test_every_type_stays_what_it_is(kind, dtype):
+    layer = kind(2, 4, 3, stride=2, padding=1, groups=2, dtype=dtype, rng=0)
+    exact = kind(2, 4, 3, stride=2, padding=1, groups=2, dtype="float64", rng=0)
+    exact.load_state_dict(layer.state_dict())
+    x = integers_like((2, 2, 5, 5))
+    y = layer(x.astype(layer.dtype))
+    dx = layer.backward(y)
+    found = [y, dx, *(each.gradient for each in layer.parameters())]
+    y = exact(x)
+    dx = exact.backward(y)
+    tolerance = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 1e-5, "float64": 0}[dtype]
+    expected = [y, dx, *(each.gradient for each in exact.parameters())]
+    for array, value in zip(found, expected, strict=True):
+        assert array.dtype == dtype
+        np.testing.assert_allclose(
+            array.astype(np.float64), value, rtol=tolerance, atol=tolerance * abs(value).max()
+        )
