@@ -2,9 +2,12 @@
 
 import operator
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tconv.errors import ParameterError, ShapeError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "DATA_FORMATS",
@@ -13,6 +16,7 @@ __all__ = [
     "Pairs",
     "as_choice",
     "as_flag",
+    "as_generator",
     "as_integer",
     "as_pair",
     "as_padding",
@@ -160,6 +164,22 @@ def as_choice(value: Any, name: str, choices: Collection[str]) -> str:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ParameterError(f"{name}={show(value)} must be one of {listed}; pass one of these.")
     return value
+
+
+def as_generator(rng: Any, default: int | None = None) -> "np.random.Generator":
+    """Return a NumPy generator from a generator or a seed; for None from `default`.
+
+    Without a default, None gives a different generator every time.
+    """
+    import numpy as np  # its random part takes a while to load, so only where it is used
+
+    try:
+        return np.random.default_rng(default if rng is None else rng)
+    except (TypeError, ValueError):
+        raise ParameterError(
+            f"rng={show(rng)} must be a numpy.random.Generator or a seed; pass an integer of 0 or "
+            "more."
+        ) from None
 
 
 def as_flag(value: Any, name: str) -> bool:

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import as_flag, as_integer, as_per_axis, show
+from tconv.arguments import as_flag, as_generator, as_integer, as_per_axis, show
 from tconv.dispatch import Call, check_padding_mode, solve_for
 from tconv.dtypes import as_dtype, dtype_name
 from tconv.errors import DTypeError, MemoryLimitError, ShapeError
 from tconv.geometry import Geometry, Letter
 from tconv.gradients import bias_gradient
-from tconv.initialisers import Initialiser, as_generator, as_initialiser, initial_bias
+from tconv.initialisers import Initialiser, as_initialiser, initial_bias
 from tconv.memory import available_bytes
 from tconv.module import Layer
 from tconv.parameter import Parameter, as_gradient, as_kernel_size, as_real

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tconv.arguments import as_integer, show
+from tconv.arguments import as_generator, as_integer
 from tconv.dispatch import Call, check_memory, check_padding_mode, solve_for
 from tconv.dtypes import TYPES, as_dtype, dtype_name
-from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry
 from tconv.operands import as_operands, library_of
 from tconv.ops import conv_transpose
@@ -175,7 +175,7 @@ def check_adjoint(weight: Any, x_shape: Any, *, rng: Any = None, **keywords: Any
     True
     """
     xp, (weight,) = as_operands({"weight": weight})
-    rng, types = _generator(rng), TYPES[dtype_name(weight.dtype)]
+    rng, types = as_generator(rng, 0), TYPES[dtype_name(weight.dtype)]
     geometry, call = _prepare_shapes(as_shape(x_shape, "x_shape"), tuple(weight.shape), keywords)
     # x and y are drawn and computed; refuse before drawing.
     check_memory("y", geometry, call, types, whole=xp is not np)
@@ -221,7 +221,7 @@ def gradcheck(
     True
     """
     limit = as_integer(limit, "limit", 1)
-    rng, dtype = _generator(rng), keywords.pop("dtype", None)
+    rng, dtype = as_generator(rng, 0), keywords.pop("dtype", None)
     operands: list[Any] = []
     for name, value in {"x": x, "weight": weight, "bias": bias}.items():
         if name == "bias" and value is None:
@@ -281,16 +281,6 @@ def _refuse_integers(x: Any) -> None:
             f"x has dtype {dtype_name(x.dtype)}, gradients need a floating or complex type; pass "
             'dtype="float64" for example.'
         )
-
-
-def _generator(rng: Any) -> np.random.Generator:
-    try:
-        return np.random.default_rng(0 if rng is None else rng)
-    except (TypeError, ValueError):
-        raise ParameterError(
-            f"rng={show(rng)} must be a numpy.random.Generator or a seed; pass an integer of 0 or "
-            "more."
-        ) from None
 
 
 def _triple(values: Any, name: str) -> tuple[Any, Any, Any]:

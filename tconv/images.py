@@ -2,7 +2,6 @@
 
 import math
 import os
-import secrets
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tconv.arguments import DATA_FORMATS, as_choice
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
+from tconv.files import whole_file
 
 __all__ = ["read_picture", "renormalise", "write_picture"]
 
@@ -209,27 +209,14 @@ an axis of 0, for data_format="channels_first"; pass data_format="channels_last"
     Image, _ = _pillow()
     as_choice(data_format, "data_format", DATA_FORMATS)
     image = Image.fromarray(_pixels(array, data_format))
-    target = Path(os.path.realpath(path))
-    suffix = target.suffix.lower()
-    kind = Image.registered_extensions().get(suffix)
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
     if kind not in Image.SAVE:
         raise ParameterError(
             f"path={os.fspath(path)!r} must end in the suffix of a picture format that Pillow "
             'writes, for example ".png".'
         )
-    if target.is_dir() or not target.parent.is_dir():
-        fix = "choose another name" if target.is_dir() else f"create {str(target.parent)!r} first"
-        raise ParameterError(
-            f"path={os.fspath(path)!r} must name a file in a folder that exists; {fix}."
-        )
-    # In the same folder, so that the rename stays within one file system.
-    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with unfinished.open("xb") as file:
-            image.save(file, format=kind)
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as unfinished, unfinished.open("xb") as file:
+        image.save(file, format=kind)
 
 
 def _pixels(array: ArrayLike, data_format: DataFormat) -> NDArray[np.uint8]:

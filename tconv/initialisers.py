@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import as_choice, show
+from tconv.arguments import as_choice, as_generator
 from tconv.errors import ParameterError
 from tconv.geometry import Geometry
 from tconv.parameter import as_number
@@ -26,7 +26,6 @@ from tconv.parameter import as_number
 __all__ = [
     "INITIALISERS",
     "Initialiser",
-    "as_generator",
     "as_initialiser",
     "fans",
     "init_bilinear",
@@ -335,17 +334,6 @@ def initial_bias(
     if initialiser is not init_torch:
         return np.zeros(channels)
     return _uniform((channels,), 1 / 3 / _torch_fan_in(shape, groups), rng)
-
-
-def as_generator(rng: Any) -> "np.random.Generator":  # quoted: numpy.random loads when used
-    """Return a generator from a generator or a seed; None gives a different one every time."""
-    try:
-        return np.random.default_rng(rng)
-    except (TypeError, ValueError):
-        raise ParameterError(
-            f"rng={show(rng)} must be a numpy.random.Generator or a seed; pass an integer of 0 or "
-            "more."
-        ) from None
 
 
 def _geometry(shape: Any, stride: Any, dilation: Any, groups: int) -> Geometry:

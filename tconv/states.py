@@ -1,7 +1,6 @@
 """HOW VALUES ARE KEPT: named arrays written to a file, .npz or .safetensors, and read again."""
 
 import os
-import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.errors import ParameterError
+from tconv.files import whole_file
 
 __all__ = ["read_state", "write_state"]
 
@@ -41,20 +41,9 @@ def write_state(path: str | os.PathLike[str], state: Mapping[str, NDArray[Any]])
     ...     read_state(f"{folder}/state.npz")
     {'0.weight': array([1., 1.])}
     """
-    suffix, target = _suffix(path), Path(os.path.realpath(path))
-    if target.is_dir() or not target.parent.is_dir():
-        fix = "choose another name" if target.is_dir() else f"create {str(target.parent)!r} first"
-        raise ParameterError(
-            f"path={os.fspath(path)!r} must name a file in a folder that exists; {fix}."
-        )
-    write = _write_safetensors if suffix == ".safetensors" else _write_npz
-    # In the same folder, so that the rename stays within one file system.
-    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
+    write = _write_safetensors if _suffix(path) == ".safetensors" else _write_npz
+    with whole_file(path) as unfinished:
         write(unfinished, {name: np.asarray(value, order="C") for name, value in state.items()})
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:

@@ -14,7 +14,7 @@ ORDER = [
     "dtypes", "operands", "canonical", "definition",
     "grid", "blocks", "portable",
     "borders", "memory", "dispatch", "ops", "gradients",
-    "states", "parameter", "module", "initialisers", "convolution", "switches", "pooling",
+    "files", "states", "parameter", "module", "initialisers", "convolution", "switches", "pooling",
     "layers", "optimisers", "tinynet", "images", "__init__",
 ]  # fmt: skip
 # Optional libraries: imported inside the function that needs them, or in the file named for them.

@@ -1,0 +1,38 @@
+"""HOW FILES ARE WRITTEN: complete or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tconv.errors import ParameterError
+
+__all__ = ["whole_file"]
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a name to write to; after the block the file there takes the place of `path`.
+
+    If the block raises, nothing is left of it and what stood at `path` before stays.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with whole_file(f"{folder}/greeting.txt") as unfinished:
+    ...         _ = unfinished.write_text("hello")
+    ...     Path(folder, "greeting.txt").read_text()
+    'hello'
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir() or not target.parent.is_dir():
+        fix = "choose another name" if target.is_dir() else f"create {str(target.parent)!r} first"
+        raise ParameterError(
+            f"path={os.fspath(path)!r} must name a file in a folder that exists; {fix}."
+        )
+    # In the same folder, so that the rename stays within one file system.
+    unfinished = target.with_name(f".{target.name}.{os.urandom(4).hex()}")
+    try:
+        yield unfinished
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
