@@ -1,7 +1,7 @@
 """WHAT WAS ASKED: the keywords of a call, each checked by its own rule."""
 
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tconv.errors import ParameterError, ShapeError
@@ -14,6 +14,7 @@ __all__ = [
     "METHODS",
     "PADDING_MODES",
     "Pairs",
+    "PerAxis",
     "as_choice",
     "as_flag",
     "as_generator",
@@ -24,6 +25,9 @@ __all__ = [
     "as_size",
     "show",
 ]
+
+PerAxis = int | Sequence[int]
+"""One integer for all axes, or one per axis."""
 
 Pairs = tuple[tuple[int, int], ...]
 """(begin, end) of every spatial axis."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import reduce
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,10 +10,26 @@ from tconv.arguments import show
 from tconv.dtypes import TYPES, as_dtype, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
 
-__all__ = ["as_operands", "check_out", "library_of", "namespace"]
+__all__ = ["Array", "as_operands", "check_out", "library_of", "namespace"]
 
 _LIBRARIES = {"jaxlib": "jax", "ml_dtypes": "numpy"}
 _OPTIONAL = ("bias", "dx", "dweight", "dbias")
+
+
+class Array(Protocol):
+    """An array of NumPy, or of any library that follows the array API."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of every axis."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the numbers."""
 
 
 def library_of(array: Any) -> str:

@@ -1,15 +1,15 @@
 """THE FRONT DOOR: transposed convolution, its adjoint and its weight gradient, for any arrays."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
+from tconv.arguments import PerAxis
 from tconv.dispatch import Call, check_padding_mode, solve_for
 from tconv.errors import ShapeError
 from tconv.geometry import Geometry
-from tconv.operands import as_operands
+from tconv.operands import Array, as_operands
 
 __all__ = [
-    "Array",
     "conv",
     "conv_transpose",
     "conv_transpose1d",
@@ -19,44 +19,32 @@ __all__ = [
     "output_shape",
 ]
 
-
-class Array(Protocol):
-    """An array of NumPy, or of any library that follows the array API."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Size of every axis."""
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-
-    @property
-    def dtype(self) -> Any:
-        """Type of the numbers."""
+A = TypeVar("A", bound=Array)
+Padding = str | int | Sequence[int | tuple[int, int]]
+"""One for all axes or one per axis, an integer or a (begin, end) pair; or a name."""
 
 
 def conv_transpose(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
+    x: A,
+    weight: A,
+    bias: A | None = None,
     *,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    dilation: Any = 1,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    dilation: PerAxis = 1,
     groups: int = 1,
-    output_size: Any = None,
+    output_size: PerAxis | None = None,
     padding_mode: str = "zeros",
     data_format: str = "channels_first",
     weight_format: str = "IO*",
     flip_kernel: bool = False,
     dtype: Any = None,
-    out: Any = None,
+    out: A | None = None,
     method: str = "auto",
     threads: int | None = None,
     max_bytes: int | None = None,
-) -> Any:
+) -> A:
     """Spread every input sample over the output through the kernel: the adjoint of `conv`.
 
     ``y[n, m, i*stride - padding + k*dilation] += x[n, c, i] * weight[c, m, k]``, per spatial axis.
@@ -122,30 +110,31 @@ def conv_transpose(
         flip_kernel=flip_kernel,
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
-    return solve_for("y", geometry, x, weight, bias, call, out)
+    result: A = solve_for("y", geometry, x, weight, bias, call, out)
+    return result
 
 
 def conv(
-    y: Any,
-    weight: Any,
-    bias: Any = None,
+    y: A,
+    weight: A,
+    bias: A | None = None,
     *,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    dilation: Any = 1,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    dilation: PerAxis = 1,
     groups: int = 1,
-    input_size: Any = None,
+    input_size: PerAxis | None = None,
     padding_mode: str = "zeros",
     data_format: str = "channels_first",
     weight_format: str = "IO*",
     flip_kernel: bool = False,
     dtype: Any = None,
-    out: Any = None,
+    out: A | None = None,
     method: str = "auto",
     threads: int | None = None,
     max_bytes: int | None = None,
-) -> Any:
+) -> A:
     """Gather what the kernel covers at every position: the adjoint of `conv_transpose`.
 
     ``x[n, c, i] = sum over m, k of weight[c, m, k] * y[n, m, i*stride - padding + k*dilation]``,
@@ -198,29 +187,30 @@ threads, max_bytes : as for `conv_transpose`
         flip_kernel=flip_kernel,
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
-    return solve_for("x", geometry, y, weight, bias, call, out)
+    result: A = solve_for("x", geometry, y, weight, bias, call, out)
+    return result
 
 
 def conv_weight_gradient(
-    x: Any,
-    y: Any,
-    kernel_size: Any,
+    x: A,
+    y: A,
+    kernel_size: PerAxis,
     *,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    dilation: Any = 1,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    dilation: PerAxis = 1,
     groups: int = 1,
     padding_mode: str = "zeros",
     data_format: str = "channels_first",
     weight_format: str = "IO*",
     flip_kernel: bool = False,
     dtype: Any = None,
-    out: Any = None,
+    out: A | None = None,
     method: str = "auto",
     threads: int | None = None,
     max_bytes: int | None = None,
-) -> Any:
+) -> A:
     """Correlate x with y: the gradient of ``<conv_transpose(x, w), y>`` with respect to w.
 
     ``w[c, m, k] = sum over n, i of x[n, c, i] * y[n, m, i*stride - padding + k*dilation]``. The
@@ -261,19 +251,20 @@ flip_kernel, dtype, out, method, threads, max_bytes : as for `conv_transpose`
         flip_kernel=flip_kernel,
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
-    return solve_for("w", geometry, x, y, None, call, out)
+    result: A = solve_for("w", geometry, x, y, None, call, out)
+    return result
 
 
 def conv_transpose1d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
+    input: A,
+    weight: A,
+    bias: A | None = None,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
     groups: int = 1,
-    dilation: Any = 1,
-) -> Any:
+    dilation: PerAxis = 1,
+) -> A:
     """`conv_transpose` of one spatial axis with the arguments in the order of PyTorch's function.
 
     >>> conv_transpose1d(np.ones((1, 1, 2)), np.ones((1, 1, 3)), None, 2)
@@ -283,15 +274,15 @@ def conv_transpose1d(
 
 
 def conv_transpose2d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
+    input: A,
+    weight: A,
+    bias: A | None = None,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
     groups: int = 1,
-    dilation: Any = 1,
-) -> Any:
+    dilation: PerAxis = 1,
+) -> A:
     """`conv_transpose` of two spatial axes with the arguments in the order of PyTorch's function.
 
     >>> y = np.array([[37, 47], [67, 77]]).reshape(1, 1, 2, 2)
@@ -304,15 +295,15 @@ def conv_transpose2d(
 
 
 def conv_transpose3d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
+    input: A,
+    weight: A,
+    bias: A | None = None,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
     groups: int = 1,
-    dilation: Any = 1,
-) -> Any:
+    dilation: PerAxis = 1,
+) -> A:
     """`conv_transpose` of three spatial axes with the arguments in the order of PyTorch's function.
 
     >>> conv_transpose3d(np.ones((1, 1, 1, 2, 2)), np.ones((1, 1, 1, 1, 2)), None, (1, 1, 2)).shape
@@ -325,12 +316,12 @@ def output_shape(
     x_shape: Sequence[int],
     weight_shape: Sequence[int],
     *,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    dilation: Any = 1,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    dilation: PerAxis = 1,
     groups: int = 1,
-    output_size: Any = None,
+    output_size: PerAxis | None = None,
     padding_mode: str = "zeros",
     data_format: str = "channels_first",
     weight_format: str = "IO*",
@@ -372,15 +363,15 @@ weight_format : as for `conv_transpose`
 
 def _of_rank(
     rank: int,
-    input: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
+    input: A,
+    weight: A,
+    bias: A | None,
+    stride: PerAxis,
+    padding: Padding,
+    output_padding: PerAxis,
     groups: int,
-    dilation: Any,
-) -> Any:
+    dilation: PerAxis,
+) -> A:
     _, (weight,) = as_operands({"weight": weight})
     if weight.ndim != rank + 2:
         raise ShapeError(
