@@ -1,7 +1,7 @@
 """WHO TAKES PART: one function per contender that sets a case up and returns a call to be timed.
 
-Run as ``python -m bench.peers NAME`` it serves `run.py`: a line of JSON in, a line of JSON out. Each
-contender has its own process, so none meets another's threads still spinning.
+Run as ``python -m bench.peers NAME`` it serves `run.py`: a line of JSON in, a line of JSON out.
+Each contender has its own process, so none meets another's threads still spinning.
 """
 
 import json

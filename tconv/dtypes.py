@@ -83,6 +83,8 @@ def largest(xp: Any, array: Any) -> int:
     """
     if 0 in array.shape:
         return 0
+    if xp.__name__.endswith("torch") and dtype_name(array.dtype) in ("uint16", "uint32"):
+        array = xp.astype(array, xp.int64)  # PyTorch can convert these, but not compare them
     try:
         return max(int(xp.max(array)), -int(xp.min(array)))
     except TypeError:  # JAX's tracers

@@ -70,6 +70,11 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
                 f"{first} is an array of {library} but {name} of {library_of(array)}; convert one "
                 "of them, operands must be of one library."
             )
+        if library == "torch" and array.device != given[first].device:
+            raise DTypeError(
+                f"{first} is on device {given[first].device} but {name} on {array.device}; move "
+                "one of them."
+            )
     wanted = None if dtype is None else _wanted(dtype)
     types = {name: dtype_name(array.dtype) for name, array in given.items()}
     for name, found in types.items():

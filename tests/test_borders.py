@@ -2,12 +2,13 @@
 
 from math import prod
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import draws, integer_operands, padded_calls, same_numbers
+from strategies import draws, integer_operands, integers_like, padded_calls, same_numbers
 from tconv.borders import fold, fold_factor, pad
 from tconv.definition import contract, unrolled_filter
 from tconv.geometry import Geometry
@@ -130,13 +131,20 @@ def test_without_padding_there_is_nothing_to_fold(mode, dtype):
     assert same_numbers(y, contract(geometry, "y", x.astype(int), w.astype(int)))
 
 
-def test_the_halves_are_folded_in_float32_and_rounded_once():
-    x, w = np.full((1, 1, 3), 2049 / 2048), np.full((1, 1, 3), 1.0)
-    half = [v.astype(np.float16) for v in (x * 2, w)]
-    y = conv_transpose(*half, padding=1, padding_mode="circular")
-    exact = conv_transpose(*(v.astype(float) for v in half), padding=1, padding_mode="circular")
-    assert y.dtype == np.float16
-    assert same_numbers(y, exact.astype(np.float16))
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("mode", sorted(IN_NUMPY))
+def test_the_halves_are_folded_in_float32_and_rounded_once(mode, dtype):
+    shapes = (2, 3, 9, 9), (3, 2, 4, 4), (2,)
+    x, w, bias = (
+        (integers_like(shape, seed=n, largest=63) / 8).astype(dtype)
+        for n, shape in enumerate(shapes)
+    )
+    keywords = {"stride": 2, "padding": 3, "padding_mode": mode}
+    y = conv_transpose(x, w, bias, **keywords)
+    exact = conv_transpose(*(v.astype(np.float64) for v in (x, w, bias)), **keywords)
+    assert np.array_equal(exact, exact.astype(np.float32))
+    assert y.dtype == dtype
+    assert same_numbers(y, exact.astype(np.float32).astype(dtype))
 
 
 def test_an_empty_input_folds_to_the_bias():

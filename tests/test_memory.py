@@ -186,7 +186,10 @@ def test_a_call_takes_no_more_than_it_says(name):
 def test_a_call_with_a_padding_mode_takes_no_more_than_it_says(mode, dtype, padding):
     x, w, y = zeros((2, 16, 64, 64), (16, 16, 4, 4), (2, 16, 90, 90), dtype=dtype)
     keywords = {"stride": 2, "padding": padding, "padding_mode": mode}
-    kernel = conv_weight_gradient, (zeros((2, 16, 44 + padding, 44 + padding), dtype=dtype)[0], y, 4)
+    kernel = (
+        conv_weight_gradient,
+        (zeros((2, 16, 44 + padding, 44 + padding), dtype=dtype)[0], y, 4),
+    )
     for function, operands in ((conv_transpose, (x, w)), (conv, (y, w)), kernel):
         total = needed(function, *operands, **keywords)
         tracemalloc.start()

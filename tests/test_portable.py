@@ -44,24 +44,31 @@ def test_equals_the_definition_in_every_type(geometry, want, dtype):
     assert same_numbers(result, definition.contract(geometry, want, *wide))
 
 
-@draws(0.4)
-@given(geometries(), st.sampled_from("yxw"), st.sampled_from(["float16", "bfloat16"]))
-def test_the_halves_are_summed_in_float32_and_rounded_once(geometry, want, name):
+def halves(shape, name, seed):
+    """Numbers of 6 bits: products and sums are exact in float32, and need rounding in the halves."""
     dtype = np.float16 if name == "float16" else ml_dtypes.bfloat16
-    x, w, y = (v / 8 for v in integer_operands(geometry))
-    operands = [(v * 15).astype(dtype) for v in operands_of(want, x, w, y)]  # up to 7.5, exactly
+    return (integers_like(shape, seed=seed, largest=63) / 8).astype(dtype)
+
+
+@draws(0.4)
+@given(
+    geometries(), st.sampled_from("yxw"), st.sampled_from(["float16", "bfloat16"]), st.booleans()
+)
+def test_the_halves_are_summed_in_float32_and_rounded_once(geometry, want, name, first):
+    letters = operands_of(want, "x", "w", "y")
+    operands = [halves(geometry.shape_of(v), name, n) for n, v in enumerate(letters)]
     bias = None
     if want != "w":
-        channels = geometry.out_channels if want == "y" else geometry.in_channels
-        bias = (integers_like((channels,), seed=1) / 8).astype(dtype)
-    wide = [v.astype(np.float64) for v in operands]
-    expected = definition.contract(geometry, want, *wide)
-    if bias is not None:
-        expected = definition.contract(geometry, want, *wide, bias=bias.astype(np.float64))
-    assert np.array_equal(expected, expected.astype(np.float32))  # the sums are exact
-    result = portable.contract(geometry, want, *operands, bias=bias)
-    assert result.dtype == dtype
-    assert same_numbers(result, expected.astype(np.float32).astype(dtype))
+        bias = halves((geometry.out_channels if want == "y" else geometry.in_channels,), name, 2)
+    wide = [None if v is None else v.astype(np.float64) for v in (*operands, bias)]
+    expected = definition.contract(geometry, want, *wide[:2], bias=wide[2])
+    assert np.array_equal(expected, expected.astype(np.float32))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (blocks, portable):  # whether products are windowed or windows multiplied
+            patch.setattr(module, "windows_come_first", lambda *_: first)
+        result = portable.contract(geometry, want, *operands, bias=bias)
+    assert result.dtype == operands[0].dtype
+    assert same_numbers(result, expected.astype(np.float32).astype(result.dtype))
 
 
 @draws()
@@ -141,6 +148,23 @@ def test_large_integers_are_exact(dtype, size):
     assert portable.contract(geometry, "y", x, w).ravel().tolist() == expected
 
 
+@pytest.mark.parametrize("largest", [2896, 4095, 67108863, 94906265, 3 * 10**9 // 2])
+def test_odd_sums_about_the_last_that_a_float_holds_are_exact(largest):
+    """Bounds just below and above 2**24 and 2**53, and a sum that no larger float holds."""
+    x, w = np.array([[[largest, largest]]]), np.array([[[largest, largest - 1]]])
+    geometry = Geometry.of(x.shape, w.shape)
+    y = portable.contract(geometry, "y", x, w)
+    assert y[0, 0, 1] == largest * (2 * largest - 1)
+
+
+@pytest.mark.parametrize("bias", [2**24 + 1, 2**31 - 2])
+def test_bias_counts_towards_what_a_float_must_hold(bias):
+    x = np.ones((1, 1, 1), np.int8)
+    geometry = Geometry.of(x.shape, x.shape)
+    y = portable.contract(geometry, "y", x, x, bias=np.array([bias], np.int32))
+    assert y.item() == bias + 1
+
+
 def test_wide_kernels_and_strides_beyond_the_blocks():
     x, w = integers_like((1, 1, 40), seed=1), integers_like((1, 2, 300), seed=2)
     for stride, dilation in ((1, 1), (7, 1), (300, 1), (1, 50), (1000, 3)):
@@ -162,3 +186,16 @@ def test_a_stride_far_beyond_the_array_costs_nothing():
     x = portable.contract(geometry, "x", y, w)
     assert x.ravel().tolist() == [0, 2, 0] * 4
     assert portable.contract(geometry, "w", x, y).ravel().tolist() == [2, 2] * 4
+
+
+@draws(0.4)
+@given(geometries(), st.sampled_from("yx"), st.integers(0, 10**6))
+def test_a_nan_goes_where_the_kernel_takes_it_and_nowhere_else(geometry, want, place):
+    given_letter = "x" if want == "y" else "y"
+    data = np.zeros(geometry.shape_of(given_letter))
+    weight = np.ones(geometry.weight_shape)
+    if data.size:
+        data.flat[place % data.size] = 1
+    reached = portable.contract(geometry, want, data, weight) != 0
+    data[data == 1] = np.nan
+    assert np.array_equal(np.isnan(portable.contract(geometry, want, data, weight)), reached)
