@@ -105,6 +105,11 @@ def test_terms_bound_how_many_products_meet_in_one_number(geometry):
         assert most * others <= geometry.terms(want)
 
 
+def test_terms_are_counted_per_group():
+    geometry = Geometry.of((3, 8, 5, 5), (8, 2, 3, 4), groups=4)
+    assert [geometry.terms(want) for want in "yxw"] == [12 * 2, 12 * 2, 3 * 25]
+
+
 @draws(0.2)
 @given(geometries())
 def test_a_geometry_travels(geometry):

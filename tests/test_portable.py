@@ -45,7 +45,7 @@ def test_equals_the_definition_in_every_type(geometry, want, dtype):
 
 
 def halves(shape, name, seed):
-    """Numbers of 6 bits: products and sums are exact in float32, and need rounding in the halves."""
+    """Numbers of 6 bits: sums of products are exact in float32, but not in the halves."""
     dtype = np.float16 if name == "float16" else ml_dtypes.bfloat16
     return (integers_like(shape, seed=seed, largest=63) / 8).astype(dtype)
 
