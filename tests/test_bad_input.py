@@ -1258,6 +1258,22 @@ def test_a_message_is_one_sentence_that_ends_in_advice(call):
         assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (ParameterError, ValueError),
+        (ShapeError, ValueError),
+        (OutputSizeError, ShapeError),
+        (DTypeError, TypeError),
+        (MemoryLimitError, MemoryError),
+        (UnsupportedError, NotImplementedError),
+    ],
+)
+def test_an_error_is_also_the_one_a_caller_would_expect(error, builtin):
+    assert issubclass(error, builtin)
+    assert issubclass(error, TConvError)
+
+
 def test_every_public_function_is_called_wrongly():
     core = {"tconv.ops", "tconv.gradients", "tconv.solver"}
     functions = {
