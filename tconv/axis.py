@@ -139,7 +139,7 @@ class Axis(NamedTuple):
         return fewest, -(-self.kernel // period)
 
     def input_window(self, start: int, stop: int) -> tuple[int, int]:
-        """Inputs [first, last) that reach some output in [start, stop); empty if none does.
+        """Inputs [first, last) that lie within reach of outputs [start, stop).
 
         >>> Axis(input=8, kernel=3, output=17, stride=2).input_window(4, 6)
         (1, 3)
