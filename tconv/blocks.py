@@ -25,8 +25,8 @@ _WIDE = 16  # rows; between shifts further apart products would mostly be comput
 def windows_come_first(geometry: Geometry, combination: Combination, want: Letter) -> bool:
     """Whether the windowed side is a known one. For want "w" both are: whether it is x.
 
-    Only channels, kernel, stride and dilation decide, so that the order of summation never depends
-    on the image or the batch.
+    Channels, kernel, stride and dilation decide, not the batch and not the image, but for an axis
+    of a single input cell, which is laid out without overlap (see grid.py).
     """
     c = geometry.in_channels // geometry.groups
     m = geometry.out_channels // geometry.groups * combination.sizes[1]

@@ -147,8 +147,8 @@ class _Work:
             products = xp.matmul(_transpose(xp, taps), self._flat([x], 2))  # (g, J*R*m, n*Q)
             products = xp.reshape(products, (g, j, pack.shape[3], *x.shape[2:]))
             windows = [
-                self._window(products[:, n, ...], _minus(first, _plus(low, shift)), count)
-                for n, shift in enumerate(each.shifts)
+                self._window(products[:, place, ...], _minus(first, _plus(low, shift)), count)
+                for place, shift in enumerate(each.shifts)
             ]
             result = _sum(windows)
         return xp.reshape(result, (g, *each.widths, pack.shape[3] // each.sizes[1], n, *count))
@@ -178,8 +178,8 @@ class _Work:
             products = xp.matmul(taps, self._flat([cells], 1))  # (g, c*J, n*Q)
             products = xp.reshape(products, (g, c, j, n, *size))
             windows = [
-                self._window(products[:, :, n, ...], _minus(shift, each.low), count)
-                for n, shift in enumerate(each.shifts)
+                self._window(products[:, :, place, ...], _minus(shift, each.low), count)
+                for place, shift in enumerate(each.shifts)
             ]
             result = _sum(windows)
         return xp.reshape(result, (g, c, n, *count))

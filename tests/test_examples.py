@@ -1,25 +1,13 @@
 """The examples do what they say, on small inputs."""
 
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from loading import example
 from tconv.errors import ParameterError
 from tconv.images import read_picture, write_picture
 from tconv.layers import Conv2d, ConvTranspose2d
 from tconv.module import LeakyReLU, Sequential
-
-
-def example(name):
-    """Load an example as a module; their folder is not a package."""
-    file = Path(__file__).parents[1] / "examples" / f"{name}.py"
-    spec = spec_from_file_location(name, file)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 double_photo = example("double_photo")
 train_autoencoder = example("train_autoencoder")

@@ -1,26 +1,14 @@
 """The networks of the examples are those that PyTorch computes, and learn as they learn there."""
 
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from loading import example
 from tconv.layers import Conv2d, ConvTranspose2d
 from tconv.module import LeakyReLU, ReLU
 from tconv.optimisers import SGD, Adam
-
-
-def example(name):
-    """Load an example as a module; their folder is not a package."""
-    file = Path(__file__).parents[2] / "examples" / f"{name}.py"
-    spec = spec_from_file_location(name, file)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 double_photo = example("double_photo")
 train_autoencoder = example("train_autoencoder")
