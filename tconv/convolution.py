@@ -21,6 +21,7 @@ from tconv.initialisers import Initialiser, as_initialiser, initial_bias
 from tconv.memory import available_bytes
 from tconv.module import Layer
 from tconv.parameter import Parameter, as_gradient, as_kernel_size, as_real
+from tconv.planned import PackedWeights
 
 __all__ = ["Convolution", "Kept"]
 
@@ -80,6 +81,7 @@ class Convolution(Layer):
                 f"dtype={show(dtype)} must be one of {', '.join(_TYPES)}; pass one of these."
             )
         dtype = as_dtype(np, dtype_name(dtype))
+        self._packed = PackedWeights()
         shape = self._weight_shape(in_channels)
         self.weight = Parameter(None, "weight", shape=shape, dtype=dtype)
         self.bias: Parameter | None = None
@@ -119,19 +121,27 @@ class Convolution(Layer):
         if not self.weight.is_filled:
             self._initialise(channels)
         bias = None if self.bias is None else self.bias.value
-        y = solve_for(self._wanted, geometry, x, self.weight.value, bias, self._call())
+        weight, version = self.weight.peek()
+        if self._wanted == "y" and self.padding_mode == "zeros":
+            weight = self._packed.of(geometry, weight, version)
+        y = solve_for(self._wanted, geometry, x, weight, bias, self._call())
         return y, (geometry, x)
 
     def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
         """Return dx by the adjoint of forward, and add the gradients of weight and bias."""
         (geometry, x), call = kept, self._call()
         dy = as_gradient(dy, geometry.shape_of(self._wanted), x.dtype)
-        dx: NDArray[Any] = solve_for(self._given, geometry, dy, self.weight.value, None, call)
+        weight, _ = self.weight.peek()
+        dx: NDArray[Any] = solve_for(self._given, geometry, dy, weight, None, call)
         a, b = (x, dy) if self._wanted == "y" else (dy, x)
         self.weight.gradient += solve_for("w", geometry, a, b, None, call)
         if self.bias is not None:
             self.bias.gradient += bias_gradient(np, geometry, dy)
         return dx
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what can be made again."""
+        return {**super().__getstate__(), "_packed": PackedWeights()}
 
     def _call(self) -> Call:
         name = "conv_transpose" if self._wanted == "y" else "conv"
@@ -162,12 +172,7 @@ class Convolution(Layer):
 
     def _normalise(self, in_channels: int) -> None:
         """Check the settings by the geometry of an endless x, and spell them out per axis."""
-        rank = len(self.kernel_size)
-        spatial = (_ENDLESS,) * rank
-        last = self.data_format == "channels_last"
-        probe = self._geometry(
-            (1, *spatial, in_channels) if last else (1, in_channels, *spatial), in_channels
-        )
+        rank, probe = len(self.kernel_size), self._endless(in_channels)
         check_padding_mode(self.padding_mode, probe, self.padding, self.output_padding)
         self.stride = tuple(axis.stride for axis in probe.axes)
         self.dilation = tuple(axis.dilation for axis in probe.axes)
@@ -175,6 +180,13 @@ class Convolution(Layer):
         if not isinstance(self.padding, str):
             pairs = [(axis.begin, axis.end) for axis in probe.axes]
             self.padding = tuple(b if b == e else (b, e) for b, e in pairs)
+
+    def _endless(self, in_channels: int) -> Geometry:
+        """Sizes of a forward of an x without end, which no setting is too large for."""
+        spatial = (_ENDLESS,) * len(self.kernel_size)
+        last = self.data_format == "channels_last"
+        shape = (1, *spatial, in_channels) if last else (1, in_channels, *spatial)
+        return self._geometry(shape, in_channels)
 
     def _initialise(self, in_channels: int) -> None:
         """Draw the parameters; this is the only place that makes them."""

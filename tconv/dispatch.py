@@ -1,8 +1,10 @@
 """WHO COMPUTES: one contraction from checked operands to the result, by the array's library."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -17,7 +19,7 @@ from tconv.geometry import Geometry, Letter
 from tconv.memory import available_bytes
 from tconv.operands import check_out, library_of, namespace
 
-__all__ = ["Call", "check_memory", "check_padding_mode", "register", "solve_for"]
+__all__ = ["Call", "check_memory", "check_padding_mode", "native", "register", "solve_for"]
 
 _MEMORY_SHARE = 0.8
 _SMALL_BYTES = 2**26  # below this the system is not asked how much memory there is
@@ -120,7 +122,12 @@ def solve_for(
     if types.is_integer:
         folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
         _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
-    contract: Callable[..., Any] = _contracts.get(library, portable.contract)
+    contract: Any = _contracts.get(library)
+    if contract is None:
+        plan = None if xp is not np else native(inner, want, dtype_name(a.dtype), call.threads)
+        contract = portable.contract
+        if plan is not None:
+            from tconv.engine import contract
     options: dict[str, Any] = {"method": call.method, "threads": call.threads}
     if padded:
         result = _contract_padded(contract, want, geometry, inner, a, b, bias, call, options)
@@ -132,6 +139,34 @@ def solve_for(
         return result
     out[...] = result
     return out
+
+
+def native(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> Any:
+    """The engine's plan for a contraction of NumPy arrays; None where the portable path serves it.
+
+    Where code cannot be made the portable path serves as well, and a warning says so once.
+    """
+    if want != "y" or dtype not in ("float32", "float64"):
+        return None
+    try:
+        from tconv import engine
+
+        if engine.serves(geometry, want, dtype):
+            return engine.prepare(geometry, dtype, threads)
+    except ParameterError:  # of an environment variable
+        raise
+    except Exception as error:
+        _warn_once(f"{type(error).__name__}: {error}")
+    return None
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(
+        f"tconv computes without machine code of its own, which is slower: {reason}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def _contract_padded(
@@ -212,7 +247,11 @@ def check_memory(
     """
     inner = inner or geometry
     output = prod(geometry.shape_of(want)) * as_dtype(np, types.result).itemsize
-    work = portable.workspace_bytes(inner, want, types.accumulator, whole)
+    plan = None if whole else native(inner, want, types.result, call.threads)
+    if plan is None:
+        work = portable.workspace_bytes(inner, want, types.accumulator, whole)
+    else:
+        work = plan.workspace_bytes
     if inner is not geometry:  # y as `pad` makes it, and copies while it is made or folded
         itemsize = np.dtype(types.accumulator).itemsize
         work += _FOLDING * prod(inner.y_shape) * itemsize

@@ -6,6 +6,7 @@ A message reads ``argument[axis]=value must <rule with the other values>; <what 
 __all__ = [
     "DTypeError",
     "MemoryLimitError",
+    "ModelError",
     "OutputSizeError",
     "ParameterError",
     "ShapeError",
@@ -72,8 +73,8 @@ class MemoryLimitError(TConvError, MemoryError):
     >>> tconv.conv_transpose(np.ones((1, 1, 8)), np.ones((1, 1, 3)), stride=100, max_bytes=1000)
     Traceback (most recent call last):
     ...
-    tconv.errors.MemoryLimitError: conv_transpose needs 25,192 bytes (output 5,624, workspace and \
-packed weights 19,568) but max_bytes=1,000; lower the sizes, split the batch or raise max_bytes.
+    tconv.errors.MemoryLimitError: conv_transpose needs ... bytes (output 5,624, workspace and \
+packed weights ...) but max_bytes=1,000; lower the sizes, split the batch or raise max_bytes.
     """
 
 
@@ -81,5 +82,13 @@ class UnsupportedError(TConvError, NotImplementedError):
     """The request is sound but this array library or build cannot fulfil it.
 
     >>> issubclass(UnsupportedError, NotImplementedError)
+    True
+    """
+
+
+class ModelError(TConvError, RuntimeError):
+    """A model cannot be read, or ONNX Runtime refuses to load or to run it.
+
+    >>> issubclass(ModelError, RuntimeError)
     True
     """

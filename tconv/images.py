@@ -143,17 +143,36 @@ def read_picture(
     ...     read_picture(f"{folder}/orange.png").tolist()
     [[[255]], [[128]], [[0]]]
     """
-    Image, ImageOps = _pillow()
+    Image, _ = _pillow()
     if channels not in (1, 3):
         raise ParameterError(f"channels={channels!r} must be 1 (grey) or 3 (red, green, blue).")
     as_choice(data_format, "data_format", DATA_FORMATS)
+    name = os.fspath(path)
     try:
-        file = Image.open(path)
+        pixels = _read_pixels(path, channels)
     except Image.UnidentifiedImageError:
         raise ParameterError(
-            f"path={os.fspath(path)!r} must be a picture in a format that Pillow reads."
+            f"path={name!r} must be a picture in a format that Pillow reads."
         ) from None
-    with file:
+    except Image.DecompressionBombError:
+        raise ParameterError(
+            f"path={name!r} must have at most {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make "
+            "the picture smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+        ) from None
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(f"path={name!r} is damaged: {error}") from error
+    pixels = pixels.reshape(*pixels.shape[:2], channels)  # grey: (H, W) -> (H, W, 1)
+    if data_format == "channels_last":
+        return pixels
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+
+
+def _read_pixels(path: str | os.PathLike[str], channels: Literal[1, 3]) -> NDArray[np.uint8]:
+    """Read a file as (H, W) or (H, W, 3), upright, on white, in 8 bits."""
+    Image, ImageOps = _pillow()
+    with Image.open(path) as file:
         image = ImageOps.exif_transpose(file)
         # Pillow reads 16-bit grey as "I;16", and as "I" from a PGM file.
         if image.mode.startswith("I;16") or (image.mode == "I" and file.format == "PPM"):
@@ -166,11 +185,7 @@ def read_picture(
         if image.has_transparency_data:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
-        pixels = np.array(image.convert("RGB" if channels == 3 else "L"))
-    pixels = pixels.reshape(*pixels.shape[:2], channels)  # grey: (H, W) -> (H, W, 1)
-    if data_format == "channels_last":
-        return pixels
-    return np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+        return np.array(image.convert("RGB" if channels == 3 else "L"))
 
 
 def write_picture(

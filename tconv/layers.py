@@ -1,12 +1,13 @@
 """CONVOLUTIONS THAT LEARN: transposed and ordinary ones of any rank; layers made of PyTorch's."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
 
 from tconv.convolution import Convolution, Kept
 from tconv.dtypes import dtype_name
 from tconv.errors import UnsupportedError
+from tconv.exchange import model_of, read_node
 from tconv.geometry import Letter
 from tconv.initialisers import Initialiser
 from tconv.module import Layer, LeakyReLU, ReLU, Sequential
@@ -118,6 +119,51 @@ class ConvTranspose(Convolution):
     def compute(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Kept]:
         """Return y, and what `pull_back` needs."""
         return self.solve(x, output_size)
+
+    @classmethod
+    def from_onnx(cls, node: Any, weights: Any) -> Self:
+        """Make a layer of an ONNX ConvTranspose, with copies of its values.
+
+        Parameters
+        ----------
+        node : onnx.NodeProto
+        weights : mapping of names to arrays, or the initializer of the node's graph
+
+        Raises
+        ------
+        ParameterError, ShapeError : the node is no ConvTranspose, breaks its own rules, or reads
+            what weights does not have
+        UnsupportedError : the node has output_shape, which fits one size of x only
+
+        >>> model = ConvTranspose2d(1, 1, 3, stride=2, initialiser="bilinear").to_onnx()
+        >>> ConvTranspose2d.from_onnx(model.graph.node[0], model.graph.initializer)
+        ConvTranspose2d(1, 1, kernel_size=(3, 3), stride=(2, 2))
+        """
+        arguments, weight, bias = read_node(node, weights)
+        layer = cls(**arguments, initialiser="zeros")
+        layer.weight.value = weight
+        if layer.bias is not None:
+            layer.bias.value = bias
+        return layer
+
+    def to_onnx(self) -> Any:
+        """Return an onnx.ModelProto of this layer alone, "x" (N, C, *I) to "y" (N, M, *O).
+
+        Raises
+        ------
+        TConvError : the parameters are not drawn yet
+        UnsupportedError : ONNX has no channels_last, no padding mode but zeros, and extends an
+            output at its end only
+        ImportError : onnx is not installed
+
+        >>> model = ConvTranspose1d(2, 1, 4, stride=2, padding="same").to_onnx()
+        >>> [(each.name, list(each.ints)) for each in model.graph.node[0].attribute if each.ints]
+        [('dilations', [1]), ('kernel_shape', [4]), ('output_padding', [0]), ('pads', [1, 1]), \
+('strides', [2])]
+        """
+        weight, bias = self.weight.value, None if self.bias is None else self.bias.value
+        axes = self._endless(weight.shape[0]).axes
+        return model_of(axes, self.groups, self.padding_mode, self.data_format, weight, bias)
 
 
 class ConvTranspose1d(ConvTranspose):

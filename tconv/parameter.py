@@ -1,6 +1,7 @@
 """WHAT IS LEARNT: one array and its gradient; what layers accept as arrays and as arguments."""
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedErro
 from tconv.operands import as_operands, library_of
 
 __all__ = ["Parameter", "as_gradient", "as_kernel_size", "as_number", "as_real"]
+
+_OWN_REFERENCES = 2  # to the value: the attribute, and the argument of the function that counts
 
 
 class Parameter:
@@ -48,6 +51,7 @@ class Parameter:
     ) -> None:
         self.name = name
         self._value: NDArray[Any] | None = None
+        self._version = 0  # how often the value was handed out or set: what may have changed it
         self._gradient: NDArray[Any] | None = None
         if value is not None:
             value = as_real(value, name)
@@ -72,13 +76,25 @@ class Parameter:
                 f"{self.name} has no value yet, in_channels=None is filled at the first forward; "
                 "call forward(x) or predict(x) first, or pass in_channels."
             )
+        self._version += 1
         return self._value
 
     @value.setter
     def value(self, value: Any) -> None:
+        self._version += 1
         if value is not self._value:  # parameter.value -= step has written already
             self._value = self.converted(value, self.name)
             self.shape = self._value.shape
+
+    def peek(self) -> tuple[NDArray[Any], int | None]:
+        """Return the value, only to be read, and its version: while that stays, so do the numbers.
+
+        The version is None while somebody else holds the array, or a view, and may write to it.
+        """
+        if self._value is None:
+            return self.value, None  # which says what is wrong
+        references = getattr(sys, "getrefcount", lambda _: 0)(self._value)
+        return self._value, self._version if references == _OWN_REFERENCES else None
 
     @property
     def gradient(self) -> NDArray[Any]:

@@ -3,26 +3,40 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+import tconv
 
 PACKAGE = Path(__file__).parents[1] / "tconv"
 # In reading order. A file imports only what stands above it.
 ORDER = [
     "errors", "axis", "arguments", "solver", "layouts", "settings", "geometry",
-    "dtypes", "operands", "canonical", "definition",
+    "dtypes", "operands", "canonical", "definition", "files",
+    "engine.forks", "engine.target", "engine.phases", "engine.plan", "engine.ir", "engine.kernels",
+    "engine.driver", "engine.layout", "engine.packing", "engine.objects", "engine.store",
+    "engine.jit", "engine.pool", "engine.executor", "engine",
     "grid", "blocks", "portable",
-    "borders", "memory", "dispatch", "ops", "gradients",
-    "files", "states", "parameter", "module", "initialisers", "convolution", "switches", "pooling",
+    "borders", "memory", "dispatch", "planned", "ops", "gradients",
+    "nodes", "exchange",
+    "states", "parameter", "module", "initialisers", "convolution", "switches", "pooling",
     "layers", "optimisers", "tinynet", "images", "__init__",
+    "tables",
+    "onnx.graph", "onnx.model", "onnx.pieces", "onnx.report", "onnx.loading", "onnx.session",
+    "onnx.reference", "onnx.plain", "onnx.compare", "onnx",
+    "cli.console", "cli.options", "cli.feeds", "cli.outputs", "cli.conventions", "cli.shape",
+    "cli.info", "cli.run", "cli", "__main__",
 ]  # fmt: skip
 # Optional libraries: imported inside the function that needs them, or in the file named for them.
 HOSTS = {
-    "torch", "jax", "cupy", "dask", "onnx", "llvmlite", "scipy", "PIL", "rich", "safetensors",
+    "torch", "jax", "cupy", "dask", "onnx", "onnxruntime", "llvmlite", "scipy", "PIL", "rich",
+    "safetensors",
 }  # fmt: skip
+ITS_HOSTS = {"engine": {"llvmlite"}, "onnx": {"onnx", "onnxruntime", "google"}}
 MAY_IMPORT_THE_DEFINITION: set[str] = set()
-MAY_READ_THE_ENVIRONMENT: set[str] = set()
+MAY_READ_THE_ENVIRONMENT = {"engine.target"}
 
 
 def name_of(file):
@@ -38,8 +52,21 @@ def imports(tree, *, also_in_functions=True):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: write the full name, tconv.{node.module}"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif also_in_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        elif also_in_functions or not (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_type_checkers(node)
+        ):
             yield from imports(node, also_in_functions=also_in_functions)
+
+
+def is_for_type_checkers(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def file_of(imported):
+    """The file that holds what is imported: a module, or what stands in one."""
+    parts = imported.split(".")[1:]
+    starts = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((start for start in starts if start in SOURCES), "__init__")
 
 
 SOURCES = {name_of(file): file.read_text("utf-8") for file in sorted(PACKAGE.rglob("*.py"))}
@@ -56,7 +83,7 @@ def test_a_file_imports_only_what_stands_above_it(name):
     above = ORDER[: ORDER.index(name)]
     for imported in imports(TREES[name]):
         if f"{imported}.".startswith("tconv."):
-            assert any(f"{imported}.".startswith(f"tconv.{module}.") for module in above), imported
+            assert file_of(imported) in above, imported
 
 
 @each_file
@@ -68,7 +95,8 @@ def test_fast_code_never_leans_on_the_definition(name):
 @each_file
 def test_optional_libraries_are_not_imported_on_the_way(name):
     for imported in imports(TREES[name], also_in_functions=False):
-        assert imported.partition(".")[0] not in HOSTS - {name}
+        own = ITS_HOSTS.get(name.partition(".")[0], set())
+        assert imported.partition(".")[0] not in HOSTS - own
 
 
 @each_file
@@ -84,9 +112,69 @@ def test_a_file_is_short(name):
     assert len(SOURCES[name].splitlines()) <= 400
 
 
-def test_importing_tconv_loads_no_optional_library():
-    code = "import sys, tconv; print(*{name.partition('.')[0] for name in sys.modules})"
+def loaded_by(code):
+    """Top-level packages that some code loads, those aside that Python starts with."""
+    code = f"import sys; before = set(sys.modules)\n{code}\nprint(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_tconv_loads_the_standard_library_only():
+    assert loaded_by("import tconv; dir(tconv)") - set(sys.stdlib_module_names) == {"tconv"}
+
+
+def test_using_tconv_loads_numpy_and_no_optional_library():
+    loaded = loaded_by("import tconv; tconv.conv_transpose")
     assert "numpy" in loaded
-    assert not loaded & (HOSTS | {"matplotlib", "onnxruntime", "pandas", "skimage", "sklearn"})
+    assert not loaded & (HOSTS | {"matplotlib", "pandas", "skimage", "sklearn"})
+
+
+# ---- the names of the package, which are imported when they are first asked for ------------------
+
+
+def test_the_lists_of_public_names_agree():
+    table = {(tconv._FILE_OF[name], name) for name in tconv._FILE_OF}
+    (block,) = filter(is_for_type_checkers, TREES["__init__"].body)
+    checked = [
+        (node.module.removeprefix("tconv."), alias.name, alias.asname)
+        for node in block.body
+        for alias in node.names
+    ]
+    assert sorted(checked) == sorted((file, name, None) for file, name in table)
+    assert sorted(tconv.__all__) == sorted(name for _, name in table)
+    assert set(tconv.__all__) <= set(dir(tconv))
+
+
+def test_a_name_is_what_its_file_holds():
+    for name, file in tconv._FILE_OF.items():
+        assert getattr(tconv, name) is getattr(import_module(f"tconv.{file}"), name)
+        assert vars(tconv)[name] is getattr(tconv, name)
+
+
+def test_names_and_files_can_be_reached_in_every_way():
+    loaded = loaded_by(
+        "import pickle, tconv\n"
+        "assert tconv.images.renormalise and tconv.tinynet.Deconv2D and tconv.cli.main\n"
+        "from tconv import *\n"
+        "from tconv import conv_transpose, Geometry as G, states\n"
+        "assert conv is tconv.conv and pickle.loads(pickle.dumps(G)) is tconv.Geometry"
+    )
+    assert not loaded & HOSTS
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("conv_trnspose", "; did you mean 'conv_transpose'?"),
+        ("zzz", ""),
+        ("_conv", ""),
+        ("a.b", ""),
+    ],
+)
+def test_an_unknown_name_is_an_attribute_error(name, hint):
+    with pytest.raises(
+        AttributeError, match=rf"^module 'tconv' has no attribute '{name}'"
+    ) as error:
+        getattr(tconv, name)
+    assert str(error.value).endswith(hint)
+    assert not hasattr(tconv, name)

@@ -1,0 +1,133 @@
+"""WHERE THINGS ARE PRINTED: results on standard output, everything else on standard error."""
+
+import codecs
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any, TextIO
+
+from tconv import __version__
+from tconv.tables import Table
+
+if TYPE_CHECKING:
+    import rich.console
+
+__all__ = ["Answer", "at", "place_of", "print_answer", "print_lines", "tolerate"]
+
+_SCHEMA = 1
+_PLACE = "at: "
+# For terminals and files whose encoding lacks these signs.
+_PLAINER = {"×": "x", "–": "-", "→": "->", "≡": "=", "·": "-", "…": "..."}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a verb has to say: parts to read, the same as JSON, and the exit code.
+
+    ``result`` may hold tuples, NumPy numbers and non-finite floats; ``print_answer`` sees to that.
+    """
+
+    parts: tuple[str | Table, ...]
+    result: Mapping[str, Any]
+    code: int = 0
+
+
+def print_answer(answer: Answer, verb: str, *, as_json: bool, color: str = "auto") -> None:
+    """Print an answer on standard output.
+
+    On a terminal, and with ``color="always"``, by rich if that is installed; else as plain text,
+    as wide as it is unless the environment variable COLUMNS sets a width.
+    """
+    with at("standard output"):
+        if as_json:
+            whole = {"tconv": __version__, "schema": _SCHEMA, "verb": verb}
+            print(json.dumps({**whole, "result": _plain(answer.result)}, allow_nan=False))
+        elif terminal := _terminal(sys.stdout, color):
+            from rich.text import Text
+
+            for n, part in enumerate(answer.parts):
+                if n:
+                    terminal.print()
+                shown = Text(part) if isinstance(part, str) else part
+                terminal.print(shown, crop=False, soft_wrap=isinstance(part, str))
+        else:
+            width = shutil.get_terminal_size(fallback=(0, 0)).columns or None
+            parts = (p.plain(width) if isinstance(p, Table) else p for p in answer.parts)
+            print("\n\n".join(parts))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines on standard error."""
+    if sys.stderr is not None:
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Let an error that arises within say where that was; the innermost place counts.
+
+    >>> try:
+    ...     with at("file 'x.npy'"), at("array 'x'"):
+    ...         raise ValueError
+    ... except ValueError as error:
+    ...     print(place_of(error))
+    array 'x'
+    """
+    try:
+        yield
+    except Exception as error:
+        if place_of(error) is None:
+            error.add_note(_PLACE + place)
+        raise
+
+
+def place_of(error: BaseException) -> str | None:
+    """Return where an error arose, if `at` noted it."""
+    notes = getattr(error, "__notes__", [])
+    return next((note[len(_PLACE) :] for note in notes if note.startswith(_PLACE)), None)
+
+
+def tolerate(stream: TextIO | None) -> None:
+    """Let a stream replace signs that its encoding lacks, rather than fail."""
+    codecs.register_error("tconv", _replace)
+    if reconfigure := getattr(stream, "reconfigure", None):
+        reconfigure(errors="tconv")
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_PLAINER.get(sign, "?") for sign in signs), error.end
+
+
+def _terminal(stream: TextIO, color: str) -> "rich.console.Console | None":
+    """Return a console of rich, or None where plain text is wanted or rich is missing."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    # Without an answer here rich looks at the stream, NO_COLOR and FORCE_COLOR.
+    forced = {"always": True, "never": getattr(stream, "isatty", bool)()}.get(color)
+    no_color = {"always": False, "never": True}.get(color)
+    console = Console(file=stream, force_terminal=forced, no_color=no_color, highlight=False)
+    return console if console.is_terminal else None
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold: NaN becomes null, infinities become words."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not isfinite(value):
+        return None if value != value else "Infinity" if value > 0 else "-Infinity"
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

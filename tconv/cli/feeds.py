@@ -1,0 +1,279 @@
+"""HOW INPUTS ARE READ: arrays and pictures from files, as the named inputs of a model."""
+
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.cli.console import at
+from tconv.cli.options import closest
+from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
+from tconv.images import read_picture
+
+if TYPE_CHECKING:
+    from tconv.onnx.model import NodeArg
+
+__all__ = [
+    "PictureSettings",
+    "Source",
+    "describe",
+    "is_picture",
+    "read_feeds",
+    "sources",
+]
+
+_FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, and the input that it was named for or None."""
+
+    path: str
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """How a picture becomes numbers: ``(pixel*scale - mean)/std``, after resizing to `size`."""
+
+    size: tuple[int, int] | None = None
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if 0 in self.std:
+            with at("option --std"):
+                raise ParameterError("std=0 must not be 0, it divides; pass 1 to leave it out.")
+
+
+def describe(declared: Sequence["NodeArg"]) -> str:
+    """List inputs or outputs with type and shape.
+
+    >>> from types import SimpleNamespace
+    >>> x = SimpleNamespace(name="x", type="tensor(float)", shape=["N", 3, None], has_rank=True)
+    >>> describe([x])
+    'x float (N, 3, ?)'
+    """
+    listed = []
+    for each in declared:
+        kind = each.type.removeprefix("tensor(").removesuffix(")")
+        sizes = ", ".join(str(size or "?") for size in each.shape) if each.has_rank else "any shape"
+        listed.append(f"{each.name} {kind} ({sizes})")
+    return ", ".join(listed) or "none"
+
+
+def sources(words: Sequence[str], names: Sequence[str]) -> list[Source]:
+    """Part NAME=PATH where NAME is an input; anything else is a path.
+
+    >>> sources(["x=a.npy", "b.npy"], ["x"])
+    [Source(path='a.npy', name='x'), Source(path='b.npy', name=None)]
+    """
+    found = []
+    for word in words:
+        # The name of an input may hold a "=", and so may a path.
+        cuts = [n for n, sign in enumerate(word) if sign == "="]
+        cut = next((n for n in cuts if word[:n] in names), None)
+        if cut is None and cuts and not os.path.exists(word):
+            cut = cuts[0]
+        found.append(Source(word) if cut is None else Source(word[cut + 1 :], word[:cut]))
+    return found
+
+
+def read_feeds(
+    given: Sequence[Source], declared: Sequence["NodeArg"], picture: PictureSettings
+) -> dict[str, NDArray[Any]]:
+    """Read every file, and give its array or arrays to the inputs of a model.
+
+    An .npz names its arrays. A file without a name takes the first input that is not yet given.
+
+    Raises
+    ------
+    ParameterError : a name is unknown, given twice or missing
+    ShapeError, DTypeError : a picture does not fit its input
+    OSError : a file cannot be read, or is damaged
+    """
+    by_name = {each.name: each for each in declared}
+    feeds: dict[str, NDArray[Any]] = {}
+    named = {source.name for source in given if source.name is not None}
+    for source in given:
+        place = f"file {source.path!r}"
+        with at(place if source.name is None else f"{place}, for input {source.name!r}"):
+            suffix = Path(source.path).suffix.lower()
+            if suffix == ".npz" and source.name is None:
+                arrays = _read_npz(source.path)
+                for name in arrays:
+                    _check_name(name, by_name, feeds)
+                feeds |= arrays
+                continue
+            free = [each.name for each in declared if each.name not in {*feeds, *named}]
+            if source.name is None and not free:
+                raise ParameterError(
+                    f"one input too many is given, the model takes {describe(declared)}; leave "
+                    "this one out."
+                )
+            name = source.name if source.name is not None else free[0]
+            _check_name(name, by_name, feeds)
+            feeds[name] = _read(source.path, suffix, by_name[name], picture)
+    missing = [each.name for each in declared if each.name not in feeds]
+    if missing:
+        raise ParameterError(
+            f"input {', '.join(map(repr, missing))} is not given, the model takes "
+            f"{describe(declared)}; add {' '.join(f'{name}=PATH' for name in missing)}."
+        )
+    return feeds
+
+
+def _check_name(name: str, by_name: Mapping[str, "NodeArg"], feeds: Mapping[str, Any]) -> None:
+    if name in feeds:
+        raise ParameterError(f"input {name!r} is given twice; leave one of them out.")
+    if name not in by_name:
+        close = closest(name, list(by_name))
+        fix = f"did you mean {close!r}?" if close else "use one of these names"
+        listed = describe(list(by_name.values()))
+        raise ParameterError(f"there is no input {name!r}, the model takes {listed}; {fix}")
+
+
+# ---- arrays --------------------------------------------------------------------------------------
+
+
+def _read(path: str, suffix: str, declared: "NodeArg", picture: PictureSettings) -> NDArray[Any]:
+    if suffix == ".npy":
+        return _read_npy(path)
+    if suffix == ".npz":
+        arrays = _read_npz(path)
+        if len(arrays) != 1:
+            raise ParameterError(
+                f"{path!r} holds {len(arrays)} arrays, must hold one to be given as "
+                f"{declared.name}={path}; pass it without a name, and its arrays go by theirs."
+            )
+        return next(iter(arrays.values()))
+    return _read_picture(path, declared, picture)
+
+
+def _read_npy(path: str) -> NDArray[Any]:
+    with open(path, "rb") as file:
+        try:
+            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        except Exception as error:  # where a parser may stumble over damage is not foreseeable
+            raise _damaged(path, ".npy", error) from error
+    return array
+
+
+def _read_npz(path: str) -> dict[str, NDArray[Any]]:
+    arrays = {}
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for entry in archive.namelist():
+                    with archive.open(entry) as member:  # its check sum is verified at its end
+                        array = np.lib.format.read_array(member, allow_pickle=False)
+                        member.read()
+                    arrays[entry.removesuffix(".npy")] = array
+        except Exception as error:
+            raise _damaged(path, ".npz", error) from error
+    return arrays
+
+
+def _damaged(path: str, suffix: str, error: Exception) -> Exception:
+    if isinstance(error, MemoryError):
+        return error
+    if "allow_pickle" in str(error):
+        return OSError(
+            f"{path!r} holds Python objects, which are not loaded because that can run any code; "
+            "save arrays of numbers instead."
+        )
+    save = "numpy.savez" if suffix == ".npz" else "numpy.save"
+    return OSError(
+        f"{path!r} is no undamaged {suffix} file ({_reason(error)}); write it again by {save}."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return a parser's message as part of a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.removesuffix(".").replace("; ", ", ")
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def is_picture(source: Source) -> bool:
+    """Whether a file would be read as a picture.
+
+    >>> is_picture(Source("photo.JPG")), is_picture(Source("x.npy"))
+    (True, False)
+    """
+    return Path(source.path).suffix.lower() not in (".npy", ".npz")
+
+
+def _read_picture(path: str, declared: "NodeArg", picture: PictureSettings) -> NDArray[Any]:
+    """Read a picture as (1, channels, H, W), of the type the input wants."""
+    shape = declared.shape
+    if declared.type not in _FLOATS:
+        raise DTypeError(
+            f"input {describe([declared])} takes no picture, which becomes floating-point numbers; "
+            "save what it takes as .npy and pass that."
+        )
+    if declared.has_rank and len(shape) != 4:
+        raise ShapeError(
+            f"input {describe([declared])} takes no picture, which has 4 axes (N, channels, H, W); "
+            "save what it takes as .npy and pass that."
+        )
+    wanted = shape[1] if shape and isinstance(shape[1], int) else 3
+    if wanted not in (1, 3):
+        raise ShapeError(
+            f"input {describe([declared])} takes {wanted} channels, a picture has 1 or 3; save "
+            "what it takes as .npy and pass that."
+        )
+    channels: Literal[1, 3] = 1 if wanted == 1 else 3
+    try:
+        pixels = read_picture(path, channels=channels)
+    except ParameterError as error:
+        raise OSError(
+            f"{path!r} is no picture that Pillow reads; pass a picture, an .npy or an .npz file."
+        ) from error
+    except (OSError, UnsupportedError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's parsers raise whatever they stumble over
+        raise OSError(f"{path!r} is no undamaged picture ({_reason(error)}).") from error
+    if picture.size is not None:
+        pixels = _resized(pixels, picture.size)
+    height, width = pixels.shape[1:]
+    needed = [
+        size if isinstance(size, int) else found
+        for size, found in zip(shape[2:] or (None, None), (height, width), strict=True)
+    ]
+    if needed != [height, width]:
+        raise ShapeError(
+            f"the picture is {height}x{width} (height x width), but input {describe([declared])} "
+            f"takes {needed[0]}x{needed[1]}; pass --size {needed[0]}x{needed[1]}."
+        )
+    mean, std = (_per_channel(name, getattr(picture, name), channels) for name in ("mean", "std"))
+    values = (pixels * picture.scale - mean) / std
+    return values[np.newaxis].astype(_FLOATS[declared.type])  # (1, channels, H, W)
+
+
+def _per_channel(name: str, numbers: tuple[float, ...], channels: int) -> NDArray[np.float64]:
+    if len(numbers) not in (1, channels):
+        with at(f"option --{name}"):
+            raise ParameterError(
+                f"{name}={','.join(map(str, numbers))} has {len(numbers)} numbers, must have 1 or "
+                f"one per channel, {channels}; pass {','.join(['0.5'] * channels)} for example."
+            )
+    return np.array(numbers).reshape(-1, 1, 1)
+
+
+def _resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    height, width = size
+    image = Image.fromarray(np.moveaxis(pixels, 0, -1) if len(pixels) == 3 else pixels[0])
+    resized = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    return np.moveaxis(resized.reshape(height, width, len(pixels)), -1, 0)

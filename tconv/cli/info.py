@@ -1,0 +1,104 @@
+"""WHAT IS HERE, as `tconv info`: versions, the processor, memory, and the extras installed."""
+
+import os
+import platform
+from argparse import Namespace
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from tconv import __version__
+from tconv.cli.console import Answer
+from tconv.memory import available_bytes
+from tconv.tables import Column, Table
+
+__all__ = ["EXTRAS", "answer"]
+
+EXTRAS = {
+    "cli": ("rich", "pillow"),
+    "onnx": ("onnx", "onnxruntime"),
+    "torch": ("torch",),
+    "jax": ("jax",),
+    "safetensors": ("safetensors",),
+}
+"""The libraries of each extra, as package indexes call them."""
+
+_MODULES = {"pillow": "PIL"}
+
+
+def answer(options: Namespace) -> Answer:
+    """List what a report of a problem should say about the machine; no library is imported.
+
+    >>> answer(Namespace()).result["tconv"] == tconv.__version__
+    True
+    """
+    blas = _blas()
+    cores, all_cores = _usable_cores(), os.cpu_count() or 1
+    memory = available_bytes()
+    extras = {name: {lib: _found(lib) for lib in libraries} for name, libraries in EXTRAS.items()}
+    facts = (
+        ("tconv", __version__),
+        ("Python", platform.python_version()),
+        ("NumPy", f"{np.__version__}, {blas}" if blas else np.__version__),
+        ("platform", platform.platform()),
+        ("processor", _processor()),
+        ("cores usable", f"{cores} of {all_cores}"),
+        ("memory available", "–" if memory is None else f"{memory / 2**30:.1f} GiB"),
+    )
+    result = {
+        "tconv": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": blas or None,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores_usable": cores,
+        "cores": all_cores,
+        "memory_available_bytes": memory,
+        "extras": extras,
+    }
+    rows = tuple(
+        (name, library, found or f"missing: pip install tconv[{name}]")
+        for name, libraries in extras.items()
+        for library, found in libraries.items()
+    )
+    return Answer(
+        (
+            Table((Column("what"), Column("here", folds=True)), facts),
+            Table((Column("extra"), Column("library"), Column("version")), rows),
+        ),
+        result,
+    )
+
+
+def _found(library: str) -> str | None:
+    """Return the version of an installed library, without importing it."""
+    for name in (library, f"{library}-gpu"):  # onnxruntime comes under several names
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return "unknown version" if find_spec(_MODULES.get(library, library)) else None
+
+
+def _blas() -> str:
+    built = np.show_config(mode="dicts")
+    blas = (built or {}).get("Build Dependencies", {}).get("blas", {})
+    return f"{blas.get('name', '')} {blas.get('version', '')}".strip()
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    """Count the cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

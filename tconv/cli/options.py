@@ -1,0 +1,267 @@
+"""WHAT CAN BE ASKED: the verbs of the command line and their options."""
+
+import re
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from difflib import get_close_matches
+from math import isfinite
+from typing import NoReturn
+
+__all__ = ["VERBS", "Sizes", "UsageError", "closest", "parser_of"]
+
+Sizes = tuple[int, ...]
+"""One number for all axes, or one per axis."""
+
+Paddings = str | tuple[int | tuple[int, int], ...]
+
+
+class UsageError(Exception):
+    """What was typed cannot be understood: what is wrong, where, and what to do."""
+
+    def __init__(self, message: str, at: str, fix: str) -> None:
+        super().__init__(message, at, fix)
+        self.message, self.at, self.fix = message, at, fix
+
+
+class _Parser(ArgumentParser):
+    """A parser whose complaints read like all others of tconv."""
+
+    example = ""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse has to say in the words of tconv."""
+        more = f"{self.prog} --help lists the options"
+        if named := re.fullmatch(r"argument ([^:]+): (.*)", message, re.DOTALL):
+            option, what = named.groups()
+            if what.startswith("expected"):
+                example = f"{option.partition('/')[0]}=-1"
+                what = f"needs a value; give it one, and if it begins with a minus as {example}"
+            elif what.startswith("ignored explicit"):
+                what = "takes no value; leave the value out"
+            what, _, fix = what.partition("; ")
+            raise UsageError(f"{option} {what}", f"option {option}", fix or more)
+        if names := message.partition("arguments are required: ")[2]:
+            are = "are" if ", " in names else "is"
+            example = f"write it as in {self.example}; {more}"
+            raise UsageError(f"{names} {are} missing", self.prog, example)
+        if unknown := message.partition("unrecognized arguments: ")[2]:
+            word = unknown.split()[0].partition("=")[0]
+            if not word.startswith("-"):
+                raise UsageError(f"{word!r} is one argument too many", self.prog, more)
+            close = closest(word, list(self._option_string_actions))
+            fix = f"did you mean {close}?" if close else more
+            raise UsageError(f"there is no option {word}", self.prog, fix)
+        raise UsageError(message, self.prog, more)
+
+
+def closest(name: str, names: list[str], likeness: float = 0.6) -> str | None:
+    """Return the one of `names` that `name` may be a slip of the finger for.
+
+    >>> closest("--kernal", ["--kernel", "--stride"])
+    '--kernel'
+    """
+    return next(iter(get_close_matches(name, names, 1, likeness)), None)
+
+
+# ---- the values of options -----------------------------------------------------------------------
+
+
+def sizes(text: str) -> Sizes:
+    """Read one size, or one per axis.
+
+    >>> sizes("64"), sizes("64x48"), sizes("4,3")
+    ((64,), (64, 48), (4, 3))
+    """
+    try:
+        return tuple(map(int, re.split("[x,×]", text)))
+    except ValueError:
+        raise ArgumentTypeError(
+            f"must be a whole number or one per axis, not {text!r}; write it as 4 or 4x3"
+        ) from None
+
+
+def paddings(text: str) -> Paddings:
+    """Read a padding: per axis a number or a pair (begin, end), or one of tconv's words.
+
+    >>> paddings("1"), paddings("1:2"), paddings("0x1:2"), paddings("same")
+    ((1,), ((1, 2),), (0, (1, 2)), 'same')
+    """
+    if text in ("valid", "same", "same_upper", "same_lower"):
+        return text
+    try:
+        parts = [tuple(map(int, part.split(":"))) for part in re.split("[x,×]", text)]
+        return tuple(
+            part[0] if len(part) == 1 else (part[0], part[1]) for part in map(_pair, parts)
+        )
+    except ValueError:
+        raise ArgumentTypeError(
+            f"must be a whole number, a pair begin:end, one of these per axis, or same or valid, "
+            f"not {text!r}; write it as 1, 1:2 or 1x0:1"
+        ) from None
+
+
+def _pair(part: Sizes) -> Sizes:
+    if len(part) > 2:
+        raise ValueError
+    return part
+
+
+def count(text: str) -> int:
+    """Read a whole number of 1 or more.
+
+    >>> count("8")
+    8
+    """
+    if not text.isdecimal() or not text.strip("0"):
+        raise ArgumentTypeError(f"must be a whole number of 1 or more, not {text!r}; write 2, say")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """Read a number or a fraction.
+
+    >>> number("0.5"), number("1/4")
+    (0.5, 0.25)
+    """
+    above, slash, below = text.partition("/")
+    try:
+        value = float(above) / (float(below) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
+        value = float("nan")
+    if not isfinite(value):
+        raise ArgumentTypeError(
+            f"must be a number or a fraction, not {text!r}; write it as 0.5 or 1/255"
+        )
+    return value
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Read one number for all channels, or one per channel.
+
+    >>> numbers("0.5"), numbers("0.25,0.5,1/2")
+    ((0.5,), (0.25, 0.5, 0.5))
+    """
+    return tuple(map(number, text.split(",")))
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """Make the reader of an option that takes one of some words."""
+
+    def word(text: str) -> str:
+        if text not in names:
+            close = closest(text, list(names))
+            fix = f"did you mean {close}?" if close else "write one of these"
+            raise ArgumentTypeError(f"must be one of {', '.join(names)}, not {text!r}; {fix}")
+        return text
+
+    return word
+
+
+# ---- the verbs -----------------------------------------------------------------------------------
+
+
+def _shape(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("input_size", metavar="IN", type=sizes, help="input size: 64, or per axis 64x48")
+    add("-k", "--kernel", metavar="SIZE", type=sizes, help="kernel size: 4, or per axis 4x3")
+    add("-s", "--stride", metavar="N", type=sizes, help="1 if not given")
+    add(
+        "-p",
+        "--padding",
+        metavar="N",
+        type=paddings,
+        help="0 if not given; 1, begin:end 1:2, per axis 1x0:1, same or valid",
+    )
+    add("-d", "--dilation", metavar="N", type=sizes, default=(1,), help="1 if not given")
+    add("--op", "--output-padding", metavar="N", type=sizes, help="output_padding")
+    add("--rank", metavar="N", type=count, help="number of spatial axes; 2 if nothing says more")
+    add("--to", metavar="OUT", type=sizes, help="list the settings that give this output size")
+    add("--limit", metavar="N", type=count, help="with --to: list at most so many (20)")
+
+
+def _run(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="an ONNX file")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="*",
+        default=[],
+        help="PATH or NAME=PATH of an .npy, an .npz with arrays by name, or a picture",
+    )
+    add("-o", "--output", metavar="PATH", help="where the results go: .npz, .npy or a picture")
+    add("-f", "--force", action="store_true", help="overwrite an existing output")
+    add("--output-name", metavar="NAME", help="which output goes to an .npy or a picture")
+    add(
+        "--mode",
+        type=one_of("zero", "minmax", "positive"),
+        metavar="MODE",
+        help="how values become grey or colour: zero (0 is mid-grey), minmax or positive",
+    )
+    add("--compare", action="store_true", help="also run ONNX Runtime alone: differences, times")
+    add(
+        "--max-difference",
+        metavar="D",
+        type=number,
+        help="with --compare: exit 1 if a difference is larger",
+    )
+    add("--threads", metavar="N", type=count, help="threads to compute with")
+    add(
+        "--every-node",
+        action="store_true",
+        help="tconv also computes nodes so small that it would leave them to ONNX Runtime",
+    )
+    picture = parser.add_argument_group(
+        "pictures as inputs", "become (pixel*scale - mean)/std, float32, channels first"
+    ).add_argument
+    picture("--size", metavar="HxW", type=sizes, help="resize to height x width, bicubic")
+    picture("--scale", metavar="S", type=number, help="1/255 if not given")
+    picture("--mean", metavar="R,G,B", type=numbers, help="0 if not given; one or per channel")
+    picture("--std", metavar="R,G,B", type=numbers, help="1 if not given; one or per channel")
+
+
+def _info(parser: ArgumentParser) -> None:
+    pass
+
+
+VERBS: dict[str, tuple[str, Callable[[ArgumentParser], None], str]] = {
+    "run": (
+        "run an ONNX model with its transposed convolutions computed by tconv",
+        _run,
+        "tconv run generator.onnx latent.npy -o face.png\n"
+        "tconv run upscale.onnx photo.jpg --size 256x256 --compare",
+    ),
+    "shape": (
+        "output size, overlap, and the same in other libraries; or settings for a wanted size",
+        _shape,
+        "tconv shape 64 -k 4 -s 2 -p 1\ntconv shape 64x48 --to 128x96 -s 2",
+    ),
+    "info": ("versions, processor, memory, and which extras are installed", _info, "tconv info"),
+}
+"""What each verb does, its options, and examples."""
+
+
+def parser_of(verb: str) -> ArgumentParser:
+    """Make the parser of what follows a verb."""
+    summary, add_options, examples = VERBS[verb]
+    listed = "".join(f"  {line}\n" for line in examples.splitlines())
+    parser = _Parser(
+        prog=f"tconv {verb}",
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"examples:\n{listed}",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.example = examples.partition("\n")[0]
+    add_options(parser)
+    general = parser.add_argument_group("on every verb").add_argument
+    general("--json", action="store_true", help="print one JSON object instead of tables")
+    general(
+        "--color",
+        metavar="WHEN",
+        type=one_of("auto", "always", "never"),
+        default="auto",
+        help="auto (on a terminal), always or never",
+    )
+    general("--debug", action="store_true", help="show where in the code an error arose")
+    return parser

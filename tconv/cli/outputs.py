@@ -1,0 +1,164 @@
+"""HOW OUTPUTS ARE WRITTEN: which file may be written, and a model's results into it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.cli.console import at
+from tconv.cli.feeds import describe
+from tconv.cli.options import UsageError, closest
+from tconv.errors import ShapeError, UnsupportedError
+from tconv.files import whole_file
+from tconv.images import renormalise, write_picture
+from tconv.states import write_state
+
+if TYPE_CHECKING:
+    from tconv.onnx.model import NodeArg
+
+__all__ = ["Output"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go: all of them to an .npz, one to an .npy or a picture.
+
+    Raises
+    ------
+    OSError : the file may not be written, because it is an input, exists, or has no folder
+    UsageError : an option does not go with it
+    """
+
+    path: str
+    force: bool = False
+    name: str | None = None
+    mode: Literal["zero", "minmax", "positive"] | None = None
+    never: tuple[str, ...] = ()
+    """Files that must stay as they are: the model and the inputs."""
+
+    def __post_init__(self) -> None:
+        with at(f"option -o/--output, file {self.path!r}"):
+            self._check_path()
+        if self.mode and not self._is_picture:
+            raise UsageError(
+                "--mode is for pictures only", "option --mode", "leave it out, or write a .png"
+            )
+        if self.name is not None and self._suffix == ".npz":
+            raise UsageError(
+                "--output-name does not go with an .npz, which takes all outputs",
+                "option --output-name",
+                "leave it out, or write an .npy",
+            )
+
+    @property
+    def _suffix(self) -> str:
+        return Path(self.path).suffix.lower()
+
+    @property
+    def _is_picture(self) -> bool:
+        return self._suffix not in (".npy", ".npz")
+
+    def _check_path(self) -> None:
+        """Find before the model runs what would keep the file from being written after it."""
+        path = Path(os.path.realpath(self.path))
+        for other in self.never:
+            if os.path.exists(other) and (
+                path == Path(os.path.realpath(other)) or (path.exists() and path.samefile(other))
+            ):
+                raise OSError("the output would overwrite the model or an input; choose another.")
+        if path.is_dir():
+            raise OSError("there is a folder of this name; choose another.")
+        if not path.parent.is_dir():
+            raise OSError(f"there is no folder {str(path.parent)!r}; create it first.")
+        if path.exists() and not self.force:
+            raise OSError("the file exists already; pass -f to overwrite it, or choose another.")
+        if not os.access(path.parent, os.W_OK):
+            raise OSError(
+                f"files cannot be written in {str(path.parent)!r}; choose another folder."
+            )
+        if self._is_picture and not _writes_pictures(self._suffix):
+            raise OSError(
+                f"{self._suffix or 'a name without a suffix'} is no format that tconv writes; "
+                "end the name in .npz, .npy, .png or another picture format."
+            )
+
+    def choose(self, declared: Sequence["NodeArg"]) -> str | None:
+        """Return which output of a model is to be written, None for all of them.
+
+        Raises
+        ------
+        UsageError : there are several, or none of that name
+        """
+        if self._suffix == ".npz":
+            return None
+        by_name = {each.name: each for each in declared}
+        name = next(iter(by_name)) if self.name is None and len(by_name) == 1 else self.name
+        if name in by_name:
+            if self._is_picture and by_name[name].has_rank:
+                with at(f"option -o/--output, file {self.path!r}"):
+                    _check_picture(name, by_name[name].shape)
+            return name
+        listed, first = describe(declared), next(iter(by_name), "NAME")
+        if name is None:
+            raise UsageError(
+                f"the model has several outputs, {listed}, and {self.path!r} takes one",
+                "option -o/--output",
+                f"choose one by --output-name, say --output-name {first}, or write an .npz",
+            )
+        close = closest(name, list(by_name))
+        raise UsageError(
+            f"there is no output {name!r}, the model gives {listed}",
+            "option --output-name",
+            f"did you mean {close!r}?" if close else "use one of these names",
+        )
+
+    def write(self, arrays: Mapping[str, NDArray[Any]], chosen: str | None) -> None:
+        """Write the arrays, complete or not at all."""
+        with at(f"option -o/--output, file {self.path!r}"):
+            if chosen is None:
+                write_state(self.path, {name: _storable(name, a) for name, a in arrays.items()})
+            elif self._is_picture:
+                picture = arrays[chosen]
+                _check_picture(chosen, picture.shape)
+                picture = picture[0] if picture.ndim == 4 else picture  # (1, C, H, W) -> (C, H, W)
+                write_picture(self.path, renormalise(picture, self.mode or "zero"))
+            else:
+                array = _storable(chosen, arrays[chosen])
+                with whole_file(self.path) as unfinished, unfinished.open("xb") as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _check_picture(name: str, shape: Sequence[int | str | None]) -> None:
+    """Accept one picture, as far as sizes are known."""
+    *leading, channels = (1, 1, *shape)[-4:-2]
+    fits = 2 <= len(shape) <= 4 and not any(isinstance(n, int) and n != 1 for n in leading)
+    if not fits or (isinstance(channels, int) and channels not in (1, 3)):
+        sizes = ", ".join(str(size or "?") for size in shape)
+        raise ShapeError(
+            f"output {name!r} has shape ({sizes}), a picture (1, C, H, W), (C, H, W) or (H, W) "
+            "with 1 or 3 channels C; write an .npy or .npz."
+        )
+
+
+def _storable(name: str, value: Any) -> NDArray[Any]:
+    """Return what the format of NumPy holds: it knows no bfloat16, and no strings as objects."""
+    if not isinstance(value, np.ndarray):
+        raise UnsupportedError(
+            f"output {name!r} is no array but a {type(value).__name__}; choose another by "
+            "--output-name."
+        )
+    if value.dtype == object:
+        return value.astype(str)
+    return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
+
+
+def _writes_pictures(suffix: str) -> bool:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError("Writing pictures needs Pillow: pip install tconv[cli].") from None
+    return Image.registered_extensions().get(suffix) in Image.SAVE

@@ -1,0 +1,136 @@
+"""WHAT A MODEL GIVES, as `tconv run`: from files through the model to a file and a table."""
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tconv.cli.console import Answer, at
+from tconv.cli.feeds import PictureSettings, Source, is_picture, read_feeds, sources
+from tconv.cli.options import UsageError
+from tconv.cli.outputs import Output
+
+__all__ = ["answer"]
+
+_FOR_PICTURES = ("size", "scale", "mean", "std")
+
+
+def answer(options: Namespace) -> Answer:
+    """Run the model, write what is asked for, and report on every ConvTranspose.
+
+    What can be known to fail, fails before the model runs.
+    """
+    _check(options)
+    with open(options.model, "rb"):  # so that a wrong path is told before anything is loaded
+        pass
+    words = sources(options.inputs, ())
+    output = _output(options, words)
+    from tconv.onnx import Session, check_weights  # with libraries that may be missing
+
+    with at(f"model {options.model!r}"):
+        check_weights(options.model)
+        session = Session(options.model, threads=options.threads, force=options.every_node)
+    declared = session.get_inputs()
+    given = sources(options.inputs, [each.name for each in declared])
+    settings = _picture_settings(options, given)
+    with at(f"model {options.model!r}"):
+        feeds = read_feeds(given, declared, settings)
+    chosen = output.choose(session.get_outputs()) if output else None
+    files = ", ".join(repr(source.path) for source in given)
+    with at(f"model {options.model!r}" + (f" with {files}" if files else "")):
+        if options.compare:
+            return _compared(options, feeds, output, chosen)
+        found = session.run(None, feeds)
+    arrays = {each.name: a for each, a in zip(session.get_outputs(), found, strict=True)}
+    written = _written(output, arrays, chosen)
+    report = session.report()
+    result = {**report.as_dict(), "outputs": _outputs(arrays), "written": options.output}
+    return Answer((report.table(), *written), result)
+
+
+def _compared(
+    options: Namespace,
+    feeds: Mapping[str, NDArray[Any]],
+    output: Output | None,
+    chosen: str | None,
+) -> Answer:
+    """Run the model both ways, and hold their difference against the largest that is accepted."""
+    from tconv.onnx import compare
+
+    comparison = compare(options.model, feeds, threads=options.threads, force=options.every_node)
+    written = _written(output, comparison.outputs, chosen)
+    largest, limit = comparison.largest_difference, options.max_difference
+    too_far = limit is not None and not largest <= limit  # NaN is too far
+    verdict: tuple[str, ...] = ()
+    if limit is not None:
+        how = "above" if too_far else "within"
+        verdict = (f"largest difference {largest:.3g}, {how} --max-difference {limit:g}",)
+    result = {
+        **comparison.as_dict(),
+        "outputs": _outputs(comparison.outputs),
+        "written": options.output,
+    }
+    return Answer((comparison.table(), *written, *verdict), result, int(too_far))
+
+
+def _check(options: Namespace) -> None:
+    """Refuse options that would have no effect."""
+    if options.max_difference is not None and not options.compare:
+        raise UsageError(
+            "--max-difference needs --compare", "option --max-difference", "add --compare"
+        )
+    for name, value in (("--output-name", options.output_name), ("--mode", options.mode)):
+        if value is not None and options.output is None:
+            raise UsageError(f"{name} needs -o/--output", f"option {name}", "add -o PATH")
+    if (options.size is not None and len(options.size) > 2) or min(options.size or (1,)) < 1:
+        raise UsageError(
+            f"--size {'x'.join(map(str, options.size))} is no height and width",
+            "option --size",
+            "write --size 256x256, say",
+        )
+
+
+def _picture_settings(options: Namespace, given: Sequence[Source]) -> PictureSettings:
+    typed = {name: getattr(options, name) for name in _FOR_PICTURES}
+    typed = {name: value for name, value in typed.items() if value is not None}
+    if typed and not any(map(is_picture, given)):
+        name = next(iter(typed))
+        raise UsageError(
+            f"--{name} is for pictures, and no input is one",
+            f"option --{name}",
+            "leave it out, or give a picture",
+        )
+    if "size" in typed and len(typed["size"]) == 1:
+        typed["size"] *= 2
+    return PictureSettings(**typed)
+
+
+def _output(options: Namespace, given: Sequence[Source]) -> Output | None:
+    if options.output is None:
+        return None
+    never = (options.model, *(source.path for source in given), *options.inputs)
+    return Output(options.output, options.force, options.output_name, options.mode, never)
+
+
+def _written(
+    output: Output | None, arrays: Mapping[str, NDArray[Any]], chosen: str | None
+) -> tuple[str, ...]:
+    """Write the outputs that are asked for, and say what was written."""
+    if output is None:
+        return ()
+    output.write(arrays, chosen)
+    names = [each["name"] for each in _outputs(arrays) if chosen in (None, each["name"])]
+    return (f"wrote {', '.join(names)} to {output.path}",)
+
+
+def _outputs(arrays: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name, shape and type of every output; what is no array has neither."""
+    return [
+        {
+            "name": name,
+            "shape": getattr(array, "shape", None),
+            "dtype": str(getattr(array, "dtype", type(array).__name__)),
+        }
+        for name, array in arrays.items()
+    ]

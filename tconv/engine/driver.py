@@ -1,0 +1,217 @@
+"""HOW A CALL GOES THROUGH ITS ITEMS: the one native function that every thread runs.
+
+    while (item := counter++) < items:                     # a block of rows, a run of channels
+        pack the cells of x that the item reads into a panel, zeros around them
+        for block in channels of y:
+            for tile in the block's tiles:                 # rows that read the same cells
+                for part in the sum's parts:               # terms whose weights the L1 holds
+                    for lane in the panel's lanes:
+                        micro(weights, panel, line)        # kernels.py
+            interleave the phases of the lines into y
+
+A lane is a cell of the panel. In a *flat* panel every channel has its planes and rows of x as they
+are, so a tap is a step to another cell; the lanes run on across rows, and those in the borders are
+computed in vain. In a *gathered* panel every channel has one row of cells for each shift, so no
+lane is in vain, whatever rows and images they come from; that pays for small images.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+
+from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
+
+__all__ = ["FIELDS", "POINTERS", "TILE", "run"]
+
+POINTERS = (
+    *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
+    *("offsets", "tiles", "last_tiles", "lines", "micros", "table"),  # of a plan
+    *("pack_row", "gather", "copy_row"),  # kernels
+)
+FIELDS = (
+    *("items", "splits", "segments", "row_blocks", "planes", "batch", "scratch_size"),
+    *("in_channels", "x_batch", "x_group", "x_channel", "x_plane", "x_row"),
+    *("input_depth", "input_height", "input_width"),
+    *("panel_depth", "panel_height", "pitch", "panel_size", "reach_z", "reach_y", "reach_x"),
+    *("rows", "columns", "all_rows", "all_columns", "height_rows", "depth_rows"),
+    *("is_gathered", "shifts", "table_row", "line_pitch", "vectors"),
+    *("y_batch", "y_group", "y_channel", "y_plane", "y_row"),
+    *("output_depth", "output_height", "output_width", "stride_z", "stride_y", "stride_x"),
+    *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
+    *("weight_block", "bias_block"),
+)
+"""What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
+
+TILE = ("rows", "weight", "offsets", "terms", "all_terms", "line", "micro")
+"""What stands in a plan's list of tiles, 64 bits each."""
+
+Value = Any
+
+
+class _Call:
+    """The code being written, with the call's arguments by name."""
+
+    def __init__(self, code: Code, arguments: Value) -> None:
+        self.code = code
+        self.pointers = {name: code.load(arguments, n, PTR) for n, name in enumerate(POINTERS)}
+        self.fields = {
+            name: code.load(arguments, len(POINTERS) + n, I64) for n, name in enumerate(FIELDS)
+        }
+
+    def __getattr__(self, name: str) -> Value:
+        fields = self.__dict__["fields"]
+        return fields[name] if name in fields else self.__dict__["pointers"][name]
+
+
+def run(module: ir.Module, name: str, number: Number) -> None:
+    """Emit ``run(arguments, thread)``: take items until there are none."""
+    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
+    c = _Call(code, a["arguments"])
+    scratch = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
+    line = code.at(scratch, c.panel_size)
+    lines = code.builder.alloca(I64, size=c.stride_x)
+    with code.forever() as done:
+        item = code.builder.atomic_rmw("add", c.counter, code.index(1), "monotonic")
+        code.leave_when(code.is_less(code.sub(c.items, 1), item), done)
+        rest, split = code.divmod(item, c.splits)
+        rest, segment = code.divmod(rest, c.segments)
+        rest, row_block = code.divmod(rest, c.row_blocks)
+        rest, plane = code.divmod(rest, c.planes)
+        group, image = code.divmod(rest, c.batch)
+        row, column = code.mul(row_block, c.rows), code.mul(segment, c.columns)
+        rows = code.least(c.rows, code.sub(c.all_rows, row))
+        columns = code.least(c.columns, code.sub(c.all_columns, column))
+        x = code.at(c.x, code.add(code.mul(image, c.x_batch), code.mul(group, c.x_group)))
+        with code.builder.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
+            with flat:
+                _pack(c, scratch, x, plane, row, column)
+            with gathered:
+                _gather(c, scratch, x, row, rows)
+        lanes = code.add(code.mul(code.sub(rows, 1), c.pitch), columns)
+        vectors = code.div(code.add(lanes, number.lanes - 1), number.lanes)
+        share = code.div(code.add(c.blocks, code.sub(c.splits, 1)), c.splits)
+        start = code.mul(split, share)
+        with code.loop(code.least(c.blocks, code.add(start, share)), start) as block:
+            is_last = code.is_equal(block, code.sub(c.blocks, 1))
+            _compute(c, group, block, is_last, vectors, scratch, line)
+            y = code.add(
+                code.mul(group, c.y_group), code.mul(code.mul(block, c.block), c.y_channel)
+            )
+            place = (image, plane, row, rows, column, columns)
+            _copy_out(c, code.at(c.y, y), is_last, place, line, lines)
+    code.end()
+
+
+def _pack(c: _Call, panel: Value, x: Value, plane: Value, row: Value, column: Value) -> None:
+    """Copy what the item reads of x, row by row."""
+    code = c.code
+    first = code.sub(column, c.reach_x)
+    left = code.least(code.most(code.sub(0, first), 0), c.pitch)
+    start, room = code.add(first, left), code.sub(c.pitch, left)
+    count = code.most(code.least(code.sub(c.input_width, start), room), 0)
+    right = code.sub(room, count)
+    with code.loop(c.in_channels) as channel:
+        with code.loop(c.panel_depth) as z:
+            of_x_z = code.sub(code.add(plane, z), c.reach_z)
+            with code.loop(c.panel_height) as y:
+                of_x_y = code.sub(code.add(row, y), c.reach_y)
+                exists = code.both(
+                    code.is_within(of_x_z, c.input_depth), code.is_within(of_x_y, c.input_height)
+                )
+                rows = code.add(code.mul(channel, c.panel_depth), z)
+                cell = code.mul(code.add(code.mul(rows, c.panel_height), y), c.pitch)
+                source = code.add(
+                    code.mul(channel, c.x_channel),
+                    code.mul(of_x_z, c.x_plane),
+                    code.mul(of_x_y, c.x_row),
+                    start,
+                )
+                zeros = code.pick(exists, left, c.pitch)
+                cells, after = code.pick(exists, count, 0), code.pick(exists, right, 0)
+                code.call(c.pack_row, code.at(panel, cell), code.at(x, source), zeros, cells, after)
+
+
+def _gather(c: _Call, panel: Value, x: Value, row: Value, rows: Value) -> None:
+    """Collect what the item reads of x, shift by shift."""
+    code = c.code
+    first, count = code.mul(row, c.columns), code.mul(rows, c.columns)
+    with code.loop(c.in_channels) as channel:
+        source = code.at(x, code.mul(channel, c.x_channel))
+        with code.loop(c.shifts) as shift:
+            cell = code.mul(code.add(code.mul(channel, c.shifts), shift), c.line_pitch)
+            entry = code.add(code.mul(shift, c.table_row), first)
+            table = code.at(c.table, entry, I32)
+            code.call(c.gather, code.at(panel, cell), source, table, count)
+
+
+def _compute(
+    c: _Call, group: Value, block: Value, is_last: Value, vectors: Value, panel: Value, line: Value
+) -> None:
+    """Fill the lines of a block of channels, tile by tile."""
+    code, lanes = c.code, c.code.number.lanes
+    tiles = code.pick(is_last, c.last_tiles, c.tiles)
+    count = code.pick(is_last, c.last_tile_count, c.tile_count)
+    of_group = code.add(code.mul(group, c.blocks), block)
+    weight = code.at(c.weight, code.mul(of_group, c.weight_block))
+    bias = code.at(c.bias, code.mul(of_group, c.bias_block))
+    whole = code.div(vectors, c.vectors)
+    with code.loop(count) as n:
+        entry = code.at(tiles, code.mul(n, len(TILE)), I64)
+        tile = {name: code.load(entry, place, I64) for place, name in enumerate(TILE)}
+        wide = code.load(c.micros, tile["micro"], PTR)
+        single = code.load(c.micros, code.add(tile["micro"], 1), PTR)
+        to = code.at(line, code.mul(tile["line"], c.line_pitch))
+        of_rows = code.at(bias, tile["line"])
+        rest = code.sub(code.add(tile["all_terms"], tile["terms"]), 1)
+        # A phase that no tap reaches has no terms, but its bias is still to be written.
+        parts = code.most(code.div(rest, tile["terms"]), 1)
+        with code.loop(parts) as part:
+            start = code.mul(part, tile["terms"])
+            terms = code.least(tile["terms"], code.sub(tile["all_terms"], start))
+            w = code.at(weight, code.add(tile["weight"], code.mul(start, tile["rows"])))
+            offsets = code.at(c.offsets, code.add(tile["offsets"], start), I32)
+            first = code.pick(code.is_equal(part, 0), 1, 0)
+            with code.loop(whole) as n_wide:
+                lane = code.mul(n_wide, code.mul(c.vectors, lanes))
+                place = (w, code.at(panel, lane), offsets, code.at(to, lane))
+                code.call(wide, *place, of_rows, terms, c.line_pitch, first)
+            with code.loop(vectors, code.mul(whole, c.vectors)) as vector:
+                lane = code.mul(vector, lanes)
+                place = (w, code.at(panel, lane), offsets, code.at(to, lane))
+                code.call(single, *place, of_rows, terms, c.line_pitch, first)
+
+
+def _copy_out(
+    c: _Call, y: Value, is_last: Value, place: tuple[Value, ...], line: Value, lines: Value
+) -> None:
+    """Interleave the phases of every row, without what is cropped."""
+    code = c.code
+    image, plane, row, rows, column, columns = place
+    first_lines = code.at(c.lines, code.pick(is_last, c.phases, 0), I64)
+    start = code.mul(column, c.stride_x)
+    count = code.least(code.mul(columns, c.stride_x), code.sub(c.output_width, start))
+    with code.loop(code.pick(is_last, c.last_block, c.block)) as channel:
+        with code.loop(code.mul(c.stride_z, c.stride_y)) as phase:
+            phase_z, phase_y = code.divmod(phase, c.stride_y)
+            with code.loop(c.stride_x) as phase_x:
+                entry = code.add(code.mul(phase, c.stride_x), phase_x)
+                number = code.add(code.load(first_lines, entry, I64), channel)
+                code.store(code.mul(number, c.line_pitch), lines, phase_x)
+            with code.loop(rows) as n:
+                rest, y_row = code.divmod(code.add(row, n), c.height_rows)
+                more_images, z_row = code.divmod(rest, c.depth_rows)
+                of_y_z = code.add(code.mul(code.add(plane, z_row), c.stride_z), phase_z)
+                of_y_y = code.add(code.mul(y_row, c.stride_y), phase_y)
+                exists = code.both(
+                    code.is_less(of_y_z, c.output_depth), code.is_less(of_y_y, c.output_height)
+                )
+                with code.when(exists):
+                    cell = code.add(
+                        code.mul(code.add(image, more_images), c.y_batch),
+                        code.mul(channel, c.y_channel),
+                        code.mul(of_y_z, c.y_plane),
+                        code.mul(of_y_y, c.y_row),
+                        start,
+                    )
+                    lane = code.mul(n, c.pitch)
+                    code.call(c.copy_row, code.at(y, cell), line, lines, lane, count, c.stride_x)

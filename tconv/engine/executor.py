@@ -1,0 +1,198 @@
+"""HOW A PLAN IS RUN: weights packed, kernels fetched, scratch borrowed, items shared by threads."""
+
+import ctypes
+from functools import lru_cache, partial
+from hashlib import sha256
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.engine.driver import POINTERS, run
+from tconv.engine.ir import Number
+from tconv.engine.jit import load
+from tconv.engine.kernels import copy_row, gather, micro, pack_row
+from tconv.engine.layout import Layout
+from tconv.engine.packing import pack_arguments, pack_run
+from tconv.engine.plan import MOST_INTERLEAVED, Plan, choose_plan
+from tconv.engine.pool import run as share
+from tconv.engine.target import Target
+from tconv.geometry import Geometry
+
+__all__ = ["Ready", "VERSION", "ready"]
+
+# Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
+_SOURCES = ("ir.py", "kernels.py", "driver.py", "packing.py")
+VERSION = sha256(
+    b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
+).hexdigest()
+
+_CYCLES_PER_US = 2500  # of a server's core at work
+_SMALL_BYTES = 2**16  # weights up to this are packed by one thread
+_ALIGN = 64  # bytes of a cache line
+_MOST_KEPT = 8  # scratch buffers and frames that wait for the next call
+
+_scratch: list["_Scratch"] = []
+"""Buffers that no call uses; a list, because taking from its end is atomic."""
+
+
+class _Scratch:
+    """Memory that a call computes in."""
+
+    def __init__(self, size: int) -> None:
+        # Zeros, for what is never written is read into lanes that nobody uses: denormal numbers
+        # there would slow their neighbours.
+        self.memory = np.zeros(size + _ALIGN, np.uint8)
+        self.size = size
+        self.address = -(-_address(self.memory) // _ALIGN) * _ALIGN
+
+
+class _Frame:
+    """The arguments of one call, with the counter that its threads share."""
+
+    def __init__(self, values: NDArray[np.int64]) -> None:
+        self.counter = len(values) + _ALIGN // 8  # in a cache line of its own
+        self.values = (ctypes.c_int64 * (self.counter + _ALIGN // 8))(*values.tolist())
+        self.address = ctypes.addressof(self.values)
+        self.counter_address = self.address + 8 * self.counter
+
+
+class Ready:
+    """A plan with everything done that does not depend on the numbers.
+
+    `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes.
+    """
+
+    def __init__(self, geometry: Geometry, dtype: str, target: Target, plan: Plan) -> None:
+        self.geometry, self.plan, self.dtype = geometry, plan, np.dtype(dtype)
+        self.layout = layout = Layout(geometry, plan, self.dtype, target)
+        kernel = partial(_kernel, dtype=dtype, target=target)
+        self._job = kernel("run", run)
+        self._load = partial(load, target=target)
+        self._arguments = layout.arguments()
+        offsets, starts = layout.offsets()
+        micros = np.zeros(2 * max(layout.heights) + 2, np.int64)
+        for rows in layout.heights:
+            for n, vectors in enumerate((plan.vectors, 1)):
+                name = f"micro_{rows}_{vectors}_{layout.unroll}"
+                micros[2 * rows + n] = kernel(name, micro(rows, vectors, layout.unroll))
+        # The driver reads these arrays by their addresses, so they must live as long as the plan.
+        self._kept: dict[str, Any] = {
+            "offsets": offsets,
+            "tiles": layout.tiles(layout.block_tiles, starts),
+            "last_tiles": layout.tiles(layout.last_tiles, starts),
+            "lines": layout.lines(),
+            "micros": micros,
+            "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
+        }
+        stride = layout.fields["stride_x"]
+        stride = stride if stride <= MOST_INTERLEAVED else MOST_INTERLEAVED + 1
+        addresses = {name: array.ctypes.data for name, array in self._kept.items()} | {
+            "pack_row": kernel("pack_row", pack_row),
+            "gather": kernel("gather", gather),
+            "copy_row": kernel(f"copy_row_{stride}", copy_row(stride)),
+        }
+        for name, address in addresses.items():
+            self._arguments[POINTERS.index(name)] = address
+        self._bias_sources = layout.bias_sources()
+        self._no_bias = np.zeros(self._bias_sources.shape, self.dtype)
+        self._frames: list[_Frame] = []
+        self._scratch_bytes = layout.scratch_size * plan.threads * self.dtype.itemsize
+        self._pack_job = kernel("pack_run", pack_run)
+        self._packing, self._kept["packing"] = pack_arguments(layout, addresses["gather"])
+
+    def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
+        """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
+        layout = self.layout
+        packed = np.empty((self.geometry.groups, layout.blocks, layout.weight_block), self.dtype)
+        frame = _Frame(self._packing)
+        frame.values[0], frame.values[1] = _address(weight), _address(packed)
+        frame.values[2] = frame.counter_address
+        threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
+        share(self._pack_job, frame.address, threads, self._load)
+        return packed
+
+    def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
+        """Repeat the bias (groups*M,) for every row of every tile."""
+        return self._no_bias if bias is None else np.take(bias, self._bias_sources)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Bytes of scratch for all threads, and of packed weights and biases."""
+        layout, threads = self.layout, self.plan.threads
+        weights = layout.weight_block + layout.fields["bias_block"]
+        numbers = threads * layout.scratch_size + self.geometry.groups * layout.blocks * weights
+        return numbers * self.dtype.itemsize
+
+    def describe(self) -> list[str]:
+        """What was chosen, and what it should cost."""
+        plan, layout, geometry = self.plan, self.layout, self.geometry
+        panel = "gathered" if plan.is_gathered else "flat"
+        moved = self.dtype.itemsize * sum(
+            prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
+        )
+        return [
+            f"direct, {plan.threads} threads, {layout.fields['items']:,} items of "
+            f"{plan.rows} x {plan.columns} cells of x, {panel} panel",
+            f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
+            f"{plan.block} channels of y, sums of {plan.part_channels} channels of x",
+            f"{moved:,} bytes of operands and result, {self.workspace_bytes:,} of workspace and "
+            "packed weights",
+            f"expected {plan.cycles / _CYCLES_PER_US:,.0f} us",
+        ]
+
+    def __call__(
+        self, x: NDArray[Any], packed: NDArray[Any], bias: NDArray[Any], y: NDArray[Any]
+    ) -> None:
+        """Write y; x and y are C-contiguous (N, groups*channels, *spatial), bias is packed too."""
+        frame, scratch = self._frame(), _borrowed(self._scratch_bytes)
+        values = frame.values
+        values[0], values[1] = _address(x), _address(packed)
+        values[2], values[3] = _address(bias), _address(y)
+        values[4], values[5] = frame.counter_address, scratch.address
+        values[frame.counter] = 0
+        share(self._job, frame.address, self.plan.threads, self._load)
+        if len(self._frames) < _MOST_KEPT:
+            self._frames.append(frame)
+        if len(_scratch) < _MOST_KEPT:
+            _scratch.append(scratch)
+
+    def _frame(self) -> _Frame:
+        try:
+            return self._frames.pop()
+        except IndexError:
+            return _Frame(self._arguments)
+
+
+@lru_cache(maxsize=256)
+def ready(geometry: Geometry, dtype: str, target: Target, threads: int) -> Ready:
+    """Return the cheapest plan, ready to run."""
+    plan = choose_plan(geometry, dtype, target, threads)
+    assert plan is not None, "the engine does not serve this geometry"
+    return Ready(geometry, dtype, target, plan)
+
+
+def _kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
+    full = f"{name}_{dtype}"
+
+    def write(module: Any) -> None:
+        emit(module, full, Number(dtype, target))
+
+    return load(full, write, target, version=VERSION)
+
+
+def _borrowed(size: int) -> _Scratch:
+    """A buffer of at least so many bytes; what is in it is anybody's guess."""
+    try:
+        found = _scratch.pop()
+    except IndexError:
+        return _Scratch(size)
+    return found if found.size >= size else _Scratch(size)
+
+
+def _address(array: NDArray[Any]) -> int:
+    """Where an array begins; ``array.ctypes.data`` takes four times as long."""
+    address: int = array.__array_interface__["data"][0]
+    return address

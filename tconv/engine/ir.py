@@ -1,0 +1,257 @@
+"""HOW GENERATED CODE IS WRITTEN: a vocabulary over llvmlite, so that it reads like its loops.
+
+Values are LLVM's; wherever one is an index, a Python int will do.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+
+__all__ = ["I32", "I64", "PTR", "Code", "Number", "begin"]
+
+I32, I64, PTR = ir.IntType(32), ir.IntType(64), ir.PointerType()
+_VOID = ir.VoidType()
+Value = Any  # llvmlite's values have no types that mypy knows
+
+
+class Number:
+    """The numbers that are computed with: one, a vector of them, and how two are multiplied.
+
+    >>> from tconv.engine.target import named_target
+    >>> number = Number("float32", named_target("skylake-avx512"))
+    >>> number.lanes, number.bytes, str(number.vector)
+    (16, 4, '<16 x float>')
+    """
+
+    def __init__(self, dtype: str, target: Any) -> None:
+        self.dtype, self.has_fma = dtype, target.has_fma
+        self.kind = {"float32": ir.FloatType(), "float64": ir.DoubleType()}[dtype]
+        self.bytes = {"float32": 4, "float64": 8}[dtype]
+        self.lanes = target.vector_bits // 8 // self.bytes
+        self.vector = ir.VectorType(self.kind, self.lanes)
+        self.zero, self.zeros = ir.Constant(self.kind, 0.0), ir.Constant(self.vector, None)
+
+
+def begin(
+    module: ir.Module, name: str, arguments: Mapping[str, Any], number: Number
+) -> tuple["Code", dict[str, Value]]:
+    """Begin a function without result; return its code and its arguments by name."""
+    kind = ir.FunctionType(_VOID, list(arguments.values()))
+    function = ir.Function(module, kind, name)
+    values = {}
+    for value, label in zip(function.args, arguments, strict=True):
+        value.name = label
+        values[label] = value
+    return Code(ir.IRBuilder(function.append_basic_block("entry")), number), values
+
+
+class Code:
+    """The place where the next instruction is written."""
+
+    def __init__(self, builder: ir.IRBuilder, number: Number) -> None:
+        self.builder, self.number = builder, number
+
+    # ---- indices ---------------------------------------------------------------------------------
+
+    def index(self, value: Value) -> Value:
+        """An index as a value."""
+        return ir.Constant(I64, value) if isinstance(value, int) else value
+
+    def add(self, first: Value, *others: Value) -> Value:
+        """Sum of indices."""
+        total = self.index(first)
+        for other in others:
+            total = self.builder.add(total, self.index(other))
+        return total
+
+    def sub(self, a: Value, b: Value) -> Value:
+        """``a - b``."""
+        return self.builder.sub(self.index(a), self.index(b))
+
+    def mul(self, a: Value, b: Value) -> Value:
+        """``a * b``."""
+        return self.builder.mul(self.index(a), self.index(b))
+
+    def divmod(self, a: Value, b: Value) -> tuple[Value, Value]:
+        """``divmod(a, b)`` of indices that are not negative."""
+        a, b = self.index(a), self.index(b)
+        return self.builder.udiv(a, b), self.builder.urem(a, b)
+
+    def div(self, a: Value, b: Value) -> Value:
+        """``a // b`` of indices that are not negative."""
+        return self.builder.udiv(self.index(a), self.index(b))
+
+    def least(self, a: Value, b: Value) -> Value:
+        """``min(a, b)``."""
+        return self.pick(self.is_less(a, b), a, b)
+
+    def most(self, a: Value, b: Value) -> Value:
+        """``max(a, b)``."""
+        return self.pick(self.is_less(a, b), b, a)
+
+    def is_less(self, a: Value, b: Value) -> Value:
+        """``a < b``."""
+        return self.builder.icmp_signed("<", self.index(a), self.index(b))
+
+    def is_equal(self, a: Value, b: Value) -> Value:
+        """``a == b``."""
+        return self.builder.icmp_signed("==", self.index(a), self.index(b))
+
+    def is_within(self, a: Value, size: Value) -> Value:
+        """``0 <= a < size``."""
+        return self.builder.icmp_unsigned("<", self.index(a), self.index(size))
+
+    def both(self, a: Value, b: Value) -> Value:
+        """``a and b``."""
+        return self.builder.and_(a, b)
+
+    def pick(self, condition: Value, a: Value, b: Value) -> Value:
+        """``a if condition else b``."""
+        return self.builder.select(condition, self.index(a), self.index(b))
+
+    # ---- memory ----------------------------------------------------------------------------------
+
+    def at(self, pointer: Value, index: Value, kind: Any = None) -> Value:
+        """``&pointer[index]``, counted in numbers or in what `kind` says."""
+        kind = self.number.kind if kind is None else kind
+        return self.builder.gep(pointer, [self.index(index)], source_etype=kind)
+
+    def load(self, pointer: Value, index: Value = 0, kind: Any = None) -> Value:
+        """``pointer[index]``, a number or what `kind` says."""
+        kind = self.number.kind if kind is None else kind
+        return self.builder.load(self.at(pointer, index, kind), typ=kind)
+
+    def store(self, value: Value, pointer: Value, index: Value = 0) -> None:
+        """``pointer[index] = value``."""
+        self.builder.store(value, self.at(pointer, index, value.type))
+
+    def load_vector(self, pointer: Value, index: Value = 0) -> Value:
+        """A vector from ``pointer[index]`` on, wherever that lies."""
+        number = self.number
+        return self.builder.load(self.at(pointer, index), align=number.bytes, typ=number.vector)
+
+    def store_vector(self, value: Value, pointer: Value, index: Value = 0) -> None:
+        """Write a vector from ``pointer[index]`` on."""
+        self.builder.store(value, self.at(pointer, index), align=self.number.bytes)
+
+    # ---- arithmetic ------------------------------------------------------------------------------
+
+    def splat(self, value: Value) -> Value:
+        """A number in every lane."""
+        empty = ir.Constant(self.number.vector, ir.Undefined)
+        one = self.builder.insert_element(empty, value, ir.Constant(I32, 0))
+        return self.shuffle(one, one, [0] * self.number.lanes)
+
+    def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+        """Lanes of a (0 ...) and of b (number.lanes ...)."""
+        order = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
+        return self.builder.shuffle_vector(a, b, order)
+
+    def plus(self, a: Value, b: Value) -> Value:
+        """Sum of numbers or vectors."""
+        return self.builder.fadd(a, b)
+
+    def multiply_add(self, a: Value, b: Value, c: Value) -> Value:
+        """``a*b + c`` of vectors, rounded once where the processor can."""
+        if not self.number.has_fma:  # llvm.fma would call a library
+            return self.builder.fadd(self.builder.fmul(a, b), c)
+        suffix = {"float32": "f32", "float64": "f64"}[self.number.dtype]
+        name = f"llvm.fma.v{self.number.lanes}{suffix}"
+        module, vector = self.builder.module, self.number.vector
+        kind = ir.FunctionType(vector, [vector] * 3)
+        fma = module.globals.get(name) or ir.Function(module, kind, name)
+        return self.builder.call(fma, [a, b, c])
+
+    # ---- control ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def loop(self, stop: Value, start: Value = 0, step: int = 1) -> Iterator[Value]:
+        """``for n in range(start, stop, step)``."""
+        builder, before = self.builder, self.builder.block
+        head, body, done = (builder.append_basic_block() for _ in range(3))
+        builder.branch(head)
+        builder.position_at_end(head)
+        n = builder.phi(I64)
+        n.add_incoming(self.index(start), before)
+        builder.cbranch(self.is_less(n, stop), body, done)
+        builder.position_at_end(body)
+        yield n
+        n.add_incoming(self.add(n, step), builder.block)
+        builder.branch(head)
+        builder.position_at_end(done)
+
+    @contextmanager
+    def loop_carrying(
+        self, count: Value, values: Sequence[Value]
+    ) -> Iterator[tuple[list[Value], list[Value]]]:
+        """``for _ in range(count)``, with values that stay in registers from turn to turn.
+
+        The body gets the values and a list to put the next ones into; after the loop that list
+        holds the last ones.
+        """
+        builder, before = self.builder, self.builder.block
+        body, done = builder.append_basic_block(), builder.append_basic_block()
+        builder.cbranch(self.is_less(0, count), body, done)
+        builder.position_at_end(body)
+        n = builder.phi(I64)
+        carried = [builder.phi(value.type) for value in values]
+        n.add_incoming(self.index(0), before)
+        for phi, value in zip(carried, values, strict=True):
+            phi.add_incoming(value, before)
+        following: list[Value] = []
+        yield carried, following
+        end, after = builder.block, self.add(n, 1)
+        n.add_incoming(after, end)
+        for phi, value in zip(carried, following, strict=True):
+            phi.add_incoming(value, end)
+        builder.cbranch(self.is_less(after, count), body, done)
+        builder.position_at_end(done)
+        for place, value in enumerate(values):
+            last = builder.phi(value.type)
+            last.add_incoming(value, before)
+            last.add_incoming(following[place], end)
+            following[place] = last
+
+    @contextmanager
+    def when(self, condition: Value) -> Iterator[None]:
+        """``if condition``."""
+        with self.builder.if_then(condition):
+            yield
+
+    @contextmanager
+    def forever(self) -> Iterator[Value]:
+        """``while True``; gives the block to go to by `leave_when`."""
+        body, done = self.builder.append_basic_block(), self.builder.append_basic_block()
+        self.builder.branch(body)
+        self.builder.position_at_end(body)
+        yield done
+        self.builder.branch(body)
+        self.builder.position_at_end(done)
+
+    def leave_when(self, condition: Value, done: Value) -> None:
+        """``if condition: break``."""
+        following = self.builder.append_basic_block()
+        self.builder.cbranch(condition, done, following)
+        self.builder.position_at_end(following)
+
+    def call(self, pointer: Value, *arguments: Value) -> None:
+        """Call a function without result through its address."""
+        values = [self.index(each) for each in arguments]
+        kind = ir.FunctionType(_VOID, [each.type for each in values])
+        self.builder.call(_Callable(pointer, kind), values)
+
+    def end(self) -> None:
+        """``return``."""
+        self.builder.ret_void()
+
+
+class _Callable:
+    """A pointer as llvmlite's call wants a function: with the type that pointers have lost."""
+
+    def __init__(self, pointer: Value, kind: ir.FunctionType) -> None:
+        self.pointer, self.function_type, self.type = pointer, kind, pointer.type
+
+    def get_reference(self) -> str:
+        return str(self.pointer.get_reference())

@@ -1,0 +1,172 @@
+"""WHAT THE KERNELS DO: the loops in which the time goes, each written once for every size.
+
+    micro     for k in terms:                          # a channel and a tap
+                  for r in rows: acc[r] += w[k, r] * x[offset[k]:][:lanes]
+              c[:] = (bias or c) + acc
+    pack_row  row[:] = zeros, cells of x, zeros
+    gather    row[lane] = x[table[lane]], or zero
+    copy_row  y[i*stride + phase] = line[phase][i]
+
+Everything about sizes comes in at run time; only rows and vectors of a tile, the stride of
+`copy_row`, the type and the processor are built in. So one kernel serves many shapes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
+from tconv.engine.plan import MOST_INTERLEAVED
+
+__all__ = ["copy_row", "gather", "micro", "pack_row"]
+
+Value = Any
+
+
+def micro(rows: int, vectors: int, unroll: int) -> Callable[[ir.Module, str, Number], None]:
+    """Add products to a tile of `rows` rows by `vectors` vectors.
+
+    ``terms`` must be a multiple of `unroll`. The sum of a call starts at zero and is added to c at
+    its end, or to the bias if ``first``: short sums are more exact than one long one.
+    """
+
+    def emit(module: ir.Module, name: str, number: Number) -> None:
+        pointers = {"w": PTR, "x": PTR, "offsets": PTR, "c": PTR, "bias": PTR}
+        code, a = begin(module, name, pointers | {"terms": I64, "ldc": I64, "first": I64}, number)
+        for label in ("w", "x", "offsets", "bias"):
+            a[label].add_attribute("noalias")
+        start = [*[number.zeros] * (rows * vectors), a["w"], a["offsets"]]
+        with code.loop_carrying(code.div(a["terms"], unroll), start) as (carried, following):
+            acc, w, offsets = carried[:-2], carried[-2], carried[-1]
+            for u in range(unroll):
+                offset = code.builder.sext(code.load(offsets, u, I32), I64)
+                acc = _term(code, acc, rows, code.at(w, u * rows), code.at(a["x"], offset))
+            following += [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
+        _add_to(code, following[:-2], rows, a)
+        code.end()
+
+    return emit
+
+
+def _term(code: Code, acc: list[Value], rows: int, w: Value, x: Value) -> list[Value]:
+    """One channel and tap: acc[r, v] += w[r] * x[v]."""
+    vectors = len(acc) // rows
+    if rows < vectors:  # the few weights first, then a vector of x at a time: no register is short
+        weights = [code.splat(code.load(w, r)) for r in range(rows)]
+        columns = []
+        for v in range(vectors):
+            cells = code.load_vector(x, v * code.number.lanes)
+            columns.append(
+                [code.multiply_add(weights[r], cells, acc[r * vectors + v]) for r in range(rows)]
+            )
+        return [columns[v][r] for r in range(rows) for v in range(vectors)]
+    cells = [code.load_vector(x, v * code.number.lanes) for v in range(vectors)]
+    found = []
+    for r in range(rows):
+        weight = code.splat(code.load(w, r))
+        found += [code.multiply_add(weight, cells[v], acc[r * vectors + v]) for v in range(vectors)]
+    return found
+
+
+def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> None:
+    """Store ``(bias if first else c) + acc`` to c."""
+    vectors, lanes = len(acc) // rows, code.number.lanes
+    with code.builder.if_else(code.is_equal(a["first"], 0)) as (following, first):
+        for block, is_first in ((following, False), (first, True)):
+            with block:
+                for r in range(rows):
+                    row = code.at(a["c"], code.mul(a["ldc"], r))
+                    bias = code.splat(code.load(a["bias"], r)) if is_first else None
+                    for v in range(vectors):
+                        before = code.load_vector(row, v * lanes) if bias is None else bias
+                        total = code.plus(before, acc[r * vectors + v])
+                        code.store_vector(total, row, v * lanes)
+
+
+def pack_row(module: ir.Module, name: str, number: Number) -> None:
+    """Write a row of the panel: ``left`` zeros, ``count`` cells of x, ``right`` zeros."""
+    sizes = {"left": I64, "count": I64, "right": I64}
+    code, a = begin(module, name, {"row": PTR, "x": PTR} | sizes, number)
+    _fill(code, a["row"], a["left"])
+    row = code.at(a["row"], a["left"])
+    whole = code.div(a["count"], number.lanes)
+    with code.loop(whole) as n:
+        cell = code.mul(n, number.lanes)
+        code.store_vector(code.load_vector(a["x"], cell), row, cell)
+    with code.loop(a["count"], code.mul(whole, number.lanes)) as n:
+        code.store(code.load(a["x"], n), row, n)
+    _fill(code, code.at(row, a["count"]), a["right"])
+    code.end()
+
+
+def _fill(code: Code, row: Value, count: Value) -> None:
+    """Write zeros; the borders are short, so one at a time."""
+    with code.loop(count) as n:
+        code.store(code.number.zero, row, n)
+
+
+def gather(module: ir.Module, name: str, number: Number) -> None:
+    """Write a row of the panel: of every lane the cell that the table names, zero for -1."""
+    code, a = begin(module, name, {"row": PTR, "x": PTR, "table": PTR, "count": I64}, number)
+    nothing = code.builder.alloca(number.kind)
+    code.store(number.zero, nothing)
+    with code.loop(a["count"]) as n:
+        cell = code.builder.sext(code.load(a["table"], n, I32), I64)
+        place = code.builder.select(code.is_less(cell, 0), nothing, code.at(a["x"], cell))
+        code.store(code.load(place), a["row"], n)
+    code.end()
+
+
+def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
+    """Interleave the phases of a row of y: ``count`` cells, from the lines at ``lines[phase]``."""
+
+    def emit(module: ir.Module, name: str, number: Number) -> None:
+        arguments = {"y": PTR, "line": PTR, "lines": PTR, "lane": I64, "count": I64, "stride": I64}
+        code, a = begin(module, name, arguments, number)
+        a["y"].add_attribute("noalias")
+        line, done = code.at(a["line"], a["lane"]), code.index(0)
+        if stride <= MOST_INTERLEAVED:
+            phases = [code.at(line, code.load(a["lines"], r, I64)) for r in range(stride)]
+            blocks = code.div(a["count"], stride * number.lanes)
+            with code.loop(blocks) as n:
+                vectors = [code.load_vector(phase, code.mul(n, number.lanes)) for phase in phases]
+                y = code.at(a["y"], code.mul(n, stride * number.lanes))
+                for v, vector in enumerate(_interleaved(code, vectors)):
+                    code.store_vector(vector, y, v * number.lanes)
+            done = code.mul(blocks, number.lanes)
+        with code.loop(a["stride"]) as r:
+            phase = code.at(line, code.load(a["lines"], r, I64))
+            rest = code.add(code.sub(a["count"], r), code.sub(a["stride"], 1))
+            with code.loop(code.div(rest, a["stride"]), done) as n:
+                code.store(code.load(phase, n), a["y"], code.add(code.mul(n, a["stride"]), r))
+        code.end()
+
+    return emit
+
+
+def _interleaved(code: Code, vectors: list[Value]) -> list[Value]:
+    """``a0 b0 c0 a1 b1 c1 ...`` from the vectors a, b, c."""
+    lanes, many = code.number.lanes, len(vectors)
+    if many == 1:
+        return vectors
+    if many % 2 == 0:  # of pairs: those at even places and those at odd ones, then lane by lane
+        pairs = zip(
+            _interleaved(code, vectors[::2]), _interleaved(code, vectors[1::2]), strict=True
+        )
+        halves = (range(lanes // 2), range(lanes // 2, lanes))
+        orders = [[each for n in half for each in (n, lanes + n)] for half in halves]
+        return [code.shuffle(a, b, order) for a, b in pairs for order in orders]
+    found = []
+    for v in range(many):
+        wanted = [divmod(v * lanes + lane, many) for lane in range(lanes)]
+        whole = vectors[0]
+        order = [n if phase == 0 else 0 for n, phase in wanted]
+        for phase, vector in enumerate(vectors[1:], 1):
+            order = [
+                lanes + n if p == phase else old for (n, p), old in zip(wanted, order, strict=True)
+            ]
+            whole = code.shuffle(whole, vector, order)
+            order = list(range(lanes))
+        found.append(whole)
+    return found

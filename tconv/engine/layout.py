@@ -1,0 +1,276 @@
+"""HOW A PLAN LIES IN MEMORY: what the driver reads, and the order of packed weights."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.engine.driver import FIELDS, POINTERS, TILE
+from tconv.engine.phases import Alike, Phases, as_three
+from tconv.engine.plan import Plan, tile_rows
+from tconv.engine.target import Target
+from tconv.geometry import Geometry
+
+__all__ = ["Layout", "Tile"]
+
+_LINE_BYTES = 64  # of the processor's caches
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows of a block that one call of a micro-kernel makes: columns of `alike`'s weights."""
+
+    alike: int
+    first: int
+    rows: int
+    weight: int
+    line: int
+
+
+@dataclass
+class Layout:
+    """Everything about a plan that the driver is told, but for addresses of kernels and operands.
+
+    Packed weights are (groups, blocks, tiles, terms, rows of the tile), terms being channels of x
+    and within them taps; the last block is as long as the others, its end unused.
+    """
+
+    geometry: Geometry
+    plan: Plan
+    dtype: np.dtype[Any]
+    target: Target
+    phases: Phases = field(init=False)
+    fields: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        geometry, plan = self.geometry, self.plan
+        self.phases = Phases.of(geometry.axes)
+        self.lanes = self.target.vector_bits // 8 // self.dtype.itemsize
+        self.channels = geometry.in_channels // geometry.groups
+        self.outputs = geometry.out_channels // geometry.groups
+        self.blocks = ceil(self.outputs / plan.block)
+        self.last_block = self.outputs - (self.blocks - 1) * plan.block
+        self.block_tiles = tuple(self._tiles(plan.block))
+        self.last_tiles = tuple(self._tiles(self.last_block))
+        self.weight_block = sum(
+            len(alike.phases) * plan.block * alike.taps * self.channels
+            for alike in self.phases.alike
+        )
+        self._set_fields()
+
+    @property
+    def unroll(self) -> int:
+        """Terms that a micro-kernel takes at a time: all sums are multiples of it."""
+        if not self.target.has_fma:  # two terms would need more registers
+            return 1
+        for alike in self.phases.alike:
+            if alike.taps * self.channels % 2 or alike.taps * self.plan.part_channels % 2:
+                return 1
+        return 2
+
+    @property
+    def heights(self) -> list[int]:
+        """Heights of tiles that occur."""
+        return sorted({tile.rows for tile in (*self.block_tiles, *self.last_tiles)})
+
+    def _tiles(self, block: int) -> Iterator[Tile]:
+        weight = line = 0
+        for n, alike in enumerate(self.phases.alike):
+            first = 0
+            for rows in tile_rows(len(alike.phases) * block, self.plan.tile):
+                yield Tile(n, first, rows, weight, line + first)
+                weight += rows * alike.taps * self.channels
+                first += rows
+            line += first
+
+    def _set_fields(self) -> None:
+        geometry, plan = self.geometry, self.plan
+        z, y, x = self.phases.axes
+        axes = as_three(geometry.axes)
+        plane_rows = plan.rows + y.high - y.low
+        pitch = plan.columns if plan.is_gathered else plan.columns + x.high - x.low
+        lanes = ceil(((plan.rows - 1) * pitch + plan.columns) / self.lanes) * self.lanes
+        self.shifts = prod(axis.high - axis.low + 1 for axis in (z, y, x))
+        self.cells = (  # of a channel in the panel
+            self.shifts * lanes if plan.is_gathered else (1 + z.high - z.low) * plane_rows * pitch
+        )
+        # Tiles read whole vectors, up to a tile's width beyond the last cell.
+        room = self.lanes * (plan.vectors + 1)
+        panel = ceil((self.channels * self.cells + room) / self.lanes) * self.lanes
+        line_rows = self.phases.count * plan.block
+        align = _LINE_BYTES // self.dtype.itemsize
+        self.scratch_size = ceil((panel + line_rows * lanes) / align) * align
+        image_rows = y.count * z.count
+        segments = ceil(x.count / plan.columns)
+        all_rows = geometry.batch * image_rows if plan.is_gathered else y.count
+        row_blocks = ceil(all_rows / plan.rows)
+        planes, batch = (1, 1) if plan.is_gathered else (z.count, geometry.batch)
+        x_sizes = [axis.input for axis in axes]
+        y_sizes = [axis.output for axis in axes]
+        self.fields = {
+            "items": geometry.groups * batch * planes * row_blocks * segments * plan.splits,
+            "splits": plan.splits,
+            "segments": segments,
+            "row_blocks": row_blocks,
+            "planes": planes,
+            "batch": batch,
+            "scratch_size": self.scratch_size,
+            "in_channels": self.channels,
+            **_strides("x", self.channels, geometry.groups, x_sizes),
+            "input_depth": x_sizes[0],
+            "input_height": x_sizes[1],
+            "input_width": x_sizes[2],
+            "panel_depth": 1 + z.high - z.low,
+            "panel_height": plane_rows,
+            "pitch": pitch,
+            "panel_size": panel,
+            "reach_z": z.high,
+            "reach_y": y.high,
+            "reach_x": x.high,
+            "rows": plan.rows,
+            "columns": plan.columns,
+            "all_rows": all_rows,
+            "all_columns": x.count,
+            "height_rows": y.count,
+            "depth_rows": z.count if plan.is_gathered else 1,
+            "is_gathered": int(plan.is_gathered),
+            "shifts": self.shifts,
+            "table_row": geometry.batch * image_rows * x.count,
+            "line_pitch": lanes,
+            "vectors": plan.vectors,
+            **_strides("y", self.outputs, geometry.groups, y_sizes),
+            "output_depth": y_sizes[0],
+            "output_height": y_sizes[1],
+            "output_width": y_sizes[2],
+            "stride_z": z.stride,
+            "stride_y": y.stride,
+            "stride_x": x.stride,
+            "blocks": self.blocks,
+            "block": plan.block,
+            "last_block": self.last_block,
+            "tile_count": len(self.block_tiles),
+            "last_tile_count": len(self.last_tiles),
+            "phases": self.phases.count,
+            "weight_block": self.weight_block,
+            "bias_block": line_rows,
+        }
+
+    def arguments(self) -> NDArray[np.int64]:
+        """A call's arguments with all addresses still 0."""
+        sizes = [self.fields[name] for name in FIELDS]
+        return np.array([0] * len(POINTERS) + sizes, np.int64)
+
+    def offsets(self) -> tuple[NDArray[np.int32], list[int]]:
+        """Where in the panel each term reads, alike after alike, and where each alike begins."""
+        channels = np.arange(self.channels)[:, np.newaxis] * self.cells
+        parts, starts, start = [], [], 0
+        for alike in self.phases.alike:
+            part = (channels + self._cells_of(alike)).ravel()
+            starts.append(start)
+            parts.append(part)
+            start += part.size
+        return np.concatenate(parts).astype(np.int32), starts
+
+    def _cells_of(self, alike: Alike) -> NDArray[np.int64]:
+        """Cell of a channel that each tap reads for the first lane."""
+        z, y, x = (
+            axis.high - np.array(shifts, np.int64)
+            for axis, shifts in zip(self.phases.axes, alike.shifts, strict=True)
+        )
+        if self.plan.is_gathered:
+            height, width = (axis.high - axis.low + 1 for axis in self.phases.axes[1:])
+            step = self.fields["line_pitch"]
+        else:
+            height, width, step = self.fields["panel_height"], self.fields["pitch"], 1
+        grid = (z[:, None, None] * height + y[:, None]) * width + x
+        return grid.ravel() * step
+
+    def tiles(self, tiles: tuple[Tile, ...], starts: list[int]) -> NDArray[np.int64]:
+        """The driver's list of tiles."""
+        rows = []
+        for tile in tiles:
+            taps = self.phases.alike[tile.alike].taps
+            entry = {
+                "rows": tile.rows,
+                "weight": tile.weight,
+                "offsets": starts[tile.alike],
+                "terms": max(1, taps * self.plan.part_channels),
+                "all_terms": taps * self.channels,
+                "line": tile.line,
+                "micro": 2 * tile.rows,
+            }
+            rows.append([entry[name] for name in TILE])
+        return np.array(rows, np.int64)
+
+    def lines(self) -> NDArray[np.int64]:
+        """First line of every phase, in whole blocks and then in the last one."""
+        z, y, x = self.phases.axes
+        found = np.zeros((2, z.stride, y.stride, x.stride), np.int64)
+        for n, block in enumerate((self.plan.block, self.last_block)):
+            line = 0
+            for alike in self.phases.alike:
+                for phase in alike.phases:
+                    found[(n, *phase)] = line
+                    line += block
+        return found.ravel()
+
+    def table(self) -> NDArray[np.int32]:
+        """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""
+        axes = as_three(self.geometry.axes)
+        cells, exist = np.zeros((), np.int64), np.ones((), np.bool_)
+        for phases, axis in zip(self.phases.axes, axes, strict=True):
+            shifts = np.arange(phases.high, phases.low - 1, -1)[:, np.newaxis]
+            place = np.arange(phases.count) - shifts  # (shifts, q)
+            within = (place >= 0) & (place < axis.input)
+            spread = (*place.shape,)
+            cells = cells[..., None, None] * axis.input + place.reshape(spread)
+            exist = exist[..., None, None] & within.reshape(spread)
+        order = (0, 2, 4, 1, 3, 5)  # (shifts of z, y, x; q of z, y, x)
+        shape = (self.shifts, -1)
+        found = np.where(exist, cells, -1).transpose(order).reshape(shape)
+        step = self.fields["x_batch"]
+        images = np.arange(self.geometry.batch)[:, np.newaxis, np.newaxis] * step
+        whole = np.where(found < 0, -1, found + images).transpose(1, 0, 2)  # (shifts, N, q)
+        return np.ascontiguousarray(whole, np.int32).reshape(-1)
+
+    def taps(self) -> Iterator[NDArray[np.int64]]:
+        """For every alike the flat taps, (taps, phases)."""
+        kernel = [axis.kernel for axis in as_three(self.geometry.axes)]
+        for alike in self.phases.alike:
+            columns = []
+            for phase in alike.phases:
+                by_axis = [
+                    np.array([tap for tap, _ in axis.taps[n]], np.int64)
+                    for axis, n in zip(self.phases.axes, phase, strict=True)
+                ]
+                z, y, x = by_axis
+                grid = (z[:, None, None] * kernel[1] + y[:, None]) * kernel[2] + x
+                columns.append(grid.ravel())
+            yield np.stack(columns, axis=1)
+
+    def bias_sources(self) -> NDArray[np.int64]:
+        """For every line of every block of every group the channel whose bias it takes."""
+        plan, groups = self.plan, self.geometry.groups
+        found = np.zeros((groups, self.blocks, self.fields["bias_block"]), np.int64)
+        first = np.arange(groups)[:, np.newaxis] * self.outputs
+        for n in range(self.blocks):
+            size = self.last_block if n == self.blocks - 1 else plan.block
+            channels = np.tile(np.arange(size), self.phases.count) + n * plan.block
+            found[:, n, : channels.size] = first + channels
+        return found
+
+
+def _strides(letter: str, channels: int, groups: int, sizes: list[int]) -> dict[str, int]:
+    """Steps from image to image, group to group and so on, in cells."""
+    names = ("batch", "group", "channel", "plane", "row")
+    steps = (groups * channels, channels, 1)
+    volume = prod(sizes)
+    return {
+        f"{letter}_{name}": step
+        for name, step in zip(
+            names, (*(step * volume for step in steps), sizes[1] * sizes[2], sizes[2]), strict=True
+        )
+    }

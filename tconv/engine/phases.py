@@ -1,0 +1,104 @@
+"""WHICH OUTPUTS READ ALIKE: the phases of y, grouped by the cells of x that they read.
+
+Along one axis output ``o = q*stride + phase`` reads x at ``q - shift`` for every tap of its phase
+(cropped coordinates: q and phase count from the first output that is kept). Phases with the same
+shifts read the same cells and differ in their weights only, so they are rows of one matrix product.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import prod
+
+from tconv.axis import Axis
+
+__all__ = ["Alike", "AxisPhases", "Phases"]
+
+
+@dataclass(frozen=True)
+class AxisPhases:
+    """The phases of one axis: for each the (tap, shift) pairs that reach it.
+
+    >>> AxisPhases.of(Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)).taps
+    (((1, 0), (3, 1)), ((0, -1), (2, 0)))
+    """
+
+    stride: int
+    count: int  # q from 0 to count - 1
+    taps: tuple[tuple[tuple[int, int], ...], ...]
+    low: int  # the least and the largest shift
+    high: int
+
+    @classmethod
+    def of(cls, axis: Axis) -> "AxisPhases":
+        """Sort the taps of an axis.
+
+        A single cell of x, or of q, is taken as if the stride were the whole of y: every output is
+        a phase of its own then, and no tap reads beside x.
+        """
+        single = axis.input == 1 or axis.output <= axis.stride
+        stride = axis.output if single else axis.stride
+        found: list[list[tuple[int, int]]] = [[] for _ in range(stride)]
+        for tap in range(axis.kernel):
+            for cell in range(axis.input) if single else (0,):
+                place = cell * axis.stride + tap * axis.dilation - axis.begin
+                shift, phase = (-cell, place) if single else divmod(place, stride)
+                if not single or 0 <= place < stride:
+                    found[phase].append((tap, shift))
+        shifts = [shift for taps in found for _, shift in taps] or [0]
+        count = -(-axis.output // stride)
+        return cls(stride, count, tuple(map(tuple, found)), min(shifts), max(shifts))
+
+    def groups(self) -> dict[tuple[int, ...], list[int]]:
+        """Shifts to the phases that have them."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for phase, taps in enumerate(self.taps):
+            found.setdefault(tuple(shift for _, shift in taps), []).append(phase)
+        return found
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Phases that read the same cells: ``phases`` as (z, y, x), ``shifts`` by axis."""
+
+    phases: tuple[tuple[int, int, int], ...]
+    shifts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def taps(self) -> int:
+        """Taps that reach each of the phases."""
+        return prod(map(len, self.shifts))
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The phases of a geometry of up to three axes, seen as three: depth, height, width."""
+
+    axes: tuple[AxisPhases, AxisPhases, AxisPhases]
+    alike: tuple[Alike, ...]
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def of(cls, axes: tuple[Axis, ...]) -> "Phases":
+        """Group the phases of up to three axes."""
+        z, y, x = (AxisPhases.of(axis) for axis in as_three(axes))
+        found = []
+        by_axis = (axis.groups().items() for axis in (z, y, x))
+        for (shifts_z, in_z), (shifts_y, in_y), (shifts_x, in_x) in product(*by_axis):
+            phases = tuple(product(in_z, in_y, in_x))
+            found.append(Alike(phases, (shifts_z, shifts_y, shifts_x)))
+        return cls((z, y, x), tuple(found))
+
+    @property
+    def count(self) -> int:
+        """Number of phases."""
+        return prod(axis.stride for axis in self.axes)
+
+
+def as_three(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+    """Depth, height and width; what is missing has one cell.
+
+    >>> len(as_three((Axis(4, 3, 6),)))
+    3
+    """
+    return (Axis(1, 1, 1),) * (3 - len(axes)) + tuple(axes)

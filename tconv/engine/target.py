@@ -1,0 +1,386 @@
+"""WHAT THIS CPU IS: its vectors, caches and cores, and what the environment says about them.
+
+The variables TCONV_CPU, TCONV_THREADS and TCONV_CACHE are read here and nowhere else.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+from tconv.engine.forks import ForkLock
+from tconv.errors import ParameterError
+
+__all__ = ["Target", "cache_folder", "core_count", "named_target", "read_target", "target"]
+
+_CPU0 = Path("/sys/devices/system/cpu/cpu0")
+_PROC = Path("/proc")
+_CGROUP = Path("/sys/fs/cgroup")
+_MOST_THREADS = 1024
+_loading = ForkLock()
+
+
+class InstructionSet(NamedTuple):
+    """One row: what a set of vector instructions needs and gives."""
+
+    name: str
+    architecture: str  # the first part of LLVM's triple; "" is any
+    needs: frozenset[str]  # LLVM's names of the features
+    vector_bits: int
+    registers: int
+    has_fma: bool
+
+
+# Best first. What every CPU of an architecture has is not listed as a need.
+_AVX512 = frozenset(("avx512f", "avx512vl", "avx512dq", "avx512bw"))
+INSTRUCTION_SETS = (
+    InstructionSet("avx512", "x86_64", _AVX512, 512, 32, True),
+    InstructionSet("avx2", "x86_64", frozenset(("avx2", "fma")), 256, 16, True),
+    InstructionSet("sse2", "x86_64", frozenset(), 128, 16, False),
+    InstructionSet("neon", "aarch64", frozenset(), 128, 32, True),
+    InstructionSet("generic", "", frozenset(), 128, 16, False),
+)
+
+# Only these may be named: LLVM ends the process when it is given an x86 name it does not know.
+# Beside each, what tells it from the other CPUs of its instruction set.
+CPUS = {
+    "x86-64": ("sse2", ""),
+    "x86-64-v2": ("sse2", "sse4.2 popcnt"),
+    "x86-64-v3": ("avx2", "bmi2 f16c"),
+    "haswell": ("avx2", "bmi2 f16c"),
+    "skylake": ("avx2", "bmi2 f16c adx"),
+    "znver3": ("avx2", "bmi2 f16c vaes"),
+    "x86-64-v4": ("avx512", "bmi2 f16c"),
+    "skylake-avx512": ("avx512", "bmi2 f16c adx"),
+    "icelake-server": ("avx512", "bmi2 f16c avx512vbmi2 avx512vnni"),
+    "znver4": ("avx512", "bmi2 f16c avx512vbmi2 avx512bf16"),
+    "sapphirerapids": ("avx512", "bmi2 f16c avx512bf16 avx512fp16"),
+    "cortex-a72": ("neon", ""),
+    "neoverse-n1": ("neon", "lse rcpc fullfp16"),
+    "neoverse-v1": ("neon", "lse rcpc fullfp16 bf16 sve"),
+    "apple-m1": ("neon", "lse rcpc fullfp16 flagm sha3"),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU that kernels are made for; part of the name of everything that is made for it."""
+
+    triple: str
+    cpu: str
+    features: str  # as LLVM writes them: "+avx2,-avx512f"
+    instruction_set: str
+    vector_bits: int
+    registers: int  # vector registers
+    has_fma: bool
+    l1_bytes: int  # data, per core
+    l2_bytes: int  # per core
+    l3_bytes: int  # as a whole
+    cores: int  # that this process may keep busy
+    threads: int  # of a call that does not say how many
+    runs_here: bool = True
+    uses_engine: bool = True  # False: TCONV_CPU=portable
+
+    def __str__(self) -> str:
+        """Describe the CPU on one line, without the hundred features."""
+        fma = "FMA" if self.has_fma else "no FMA"
+        caches = " + ".join(
+            f"{size // 1024:,} KiB" for size in (self.l1_bytes, self.l2_bytes, self.l3_bytes)
+        )
+        return (
+            f"{self.cpu}: {self.instruction_set}, {self.registers} registers of "
+            f"{self.vector_bits} bits, {fma}, caches {caches}, "
+            f"{self.cores} cores, {self.threads} threads"
+        )
+
+
+# ---- which CPU -----------------------------------------------------------------------------------
+
+
+@cache
+def target() -> Target:
+    """Return the CPU of this machine, as far as the environment wants it used.
+
+    Raises
+    ------
+    ParameterError : TCONV_CPU or TCONV_THREADS says what cannot be.
+
+    >>> target().vector_bits in (128, 256, 512)
+    True
+    """
+    return read_target(os.environ)
+
+
+def read_target(environment: Mapping[str, str]) -> Target:
+    """Return what `target` returns under some environment.
+
+    >>> read_target({"TCONV_CPU": "portable", "TCONV_THREADS": "3"}).threads
+    3
+    """
+    name = environment.get("TCONV_CPU", "").strip()
+    threads = _threads(environment.get("TCONV_THREADS", "").strip())
+    if name == "portable":
+        return _made(INSTRUCTION_SETS[-1], "", name, "", threads, uses_engine=False)
+    host = _host()
+    if name in ("", host.cpu):
+        return target_of(host.triple, host.cpu, host.features, threads)
+    if name in CPUS:
+        named = named_target(name, threads)
+        if named.runs_here:
+            return named
+    possible = [cpu for cpu in CPUS if named_target(cpu).runs_here]
+    raise ParameterError(
+        f"TCONV_CPU={name!r} must name a CPU whose instructions this machine has; unset it or set "
+        f"one of {', '.join(dict.fromkeys(['portable', host.cpu, *possible]))}."
+    )
+
+
+def target_of(
+    triple: str, cpu: str, features: Mapping[str, bool], threads: int | None = None
+) -> Target:
+    """Return the machine that LLVM describes so, with the caches and cores of this one.
+
+    The name of the CPU is only LLVM's guess for a model it does not know. That does no harm: every
+    feature is switched on or off by what the CPU and the operating system say.
+
+    >>> target_of("x86_64-pc-linux", "generic", {"avx2": True, "fma": True}).vector_bits
+    256
+    """
+    architecture = _architecture(triple)
+    row = next(
+        row
+        for row in INSTRUCTION_SETS
+        if row.architecture in ("", architecture) and all(map(features.get, row.needs))
+    )
+    # Linux grants the tile registers of AMX only to a process that asks for them.
+    flags = (
+        f"{'+' if has and not name.startswith('amx') else '-'}{name}"
+        for name, has in sorted(features.items())
+    )
+    return _made(row, triple, cpu, ",".join(flags), threads)
+
+
+def named_target(cpu: str, threads: int | None = None) -> Target:
+    """Return a CPU by LLVM's name of it, also one that this machine cannot run code for.
+
+    >>> named_target("apple-m1").registers, named_target("skylake-avx512").vector_bits
+    (32, 512)
+    """
+    if cpu not in CPUS:
+        raise ParameterError(
+            f"cpu={cpu!r} must be one that is known; pass one of {', '.join(CPUS)}."
+        )
+    host = _host()
+    instruction_set, needs = CPUS[cpu]
+    row = next(row for row in INSTRUCTION_SETS if row.name == instruction_set)
+    is_native = _architecture(host.triple) == row.architecture
+    if is_native and all(map(host.features.get, {*row.needs, *needs.split()})):
+        # The name implies more than the needs above: what this machine lacks is switched off.
+        absent = (
+            f"-{name}"
+            for name, has in sorted(host.features.items())
+            if not has or name.startswith("amx")
+        )
+        return _made(row, host.triple, cpu, ",".join(absent), threads)
+    system = "apple-macosx" if cpu.startswith("apple") else "unknown-linux-gnu"
+    return _made(row, f"{row.architecture}-{system}", cpu, "", threads, runs_here=False)
+
+
+def _made(
+    row: InstructionSet,
+    triple: str,
+    cpu: str,
+    features: str,
+    threads: int | None,
+    *,
+    runs_here: bool = True,
+    uses_engine: bool = True,
+) -> Target:
+    """Return a Target of one row of the table."""
+    cores = core_count()
+    return Target(
+        triple,
+        cpu,
+        features,
+        row.name,
+        row.vector_bits,
+        row.registers,
+        row.has_fma,
+        *(cache_bytes() if runs_here else _USUAL_BYTES),
+        cores,
+        threads or cores,
+        runs_here,
+        uses_engine,
+    )
+
+
+class _Host(NamedTuple):
+    """What LLVM says about this machine."""
+
+    triple: str
+    cpu: str
+    features: dict[str, bool]
+
+
+@cache
+def _host() -> _Host:
+    """Ask LLVM what this machine is."""
+    with _loading:
+        from llvmlite import binding
+
+        return _Host(
+            binding.get_process_triple(),
+            binding.get_host_cpu_name(),
+            dict(binding.get_host_cpu_features()),
+        )
+
+
+def _architecture(triple: str) -> str:
+    """Return the first part of a triple, under one name for each architecture."""
+    first = triple.partition("-")[0].lower()
+    return {"amd64": "x86_64", "x86_64h": "x86_64", "arm64": "aarch64"}.get(first, first)
+
+
+# ---- how many cores, how large caches ------------------------------------------------------------
+
+
+def core_count(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
+    """Cores this process may keep busy: its affinity, and the quota of every control group above.
+
+    A quota of one and a half cores counts as two: threads that wait cost less than an idle half.
+
+    References
+    ----------
+    Linux kernel documentation, admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc.
+
+    >>> core_count() >= 1
+    True
+    """
+    if sys.platform == "linux":
+        found = [float(len(os.sched_getaffinity(0)))]
+    else:
+        found = [float(os.cpu_count() or 1)]
+    with suppress(OSError):
+        for line in (proc / "self" / "cgroup").read_text().splitlines():
+            found += _quotas(line, cgroup)
+    return max(1, ceil(min(found)))
+
+
+def _quotas(line: str, root: Path) -> list[float]:
+    """Cores that the groups in one line of /proc/self/cgroup allow."""
+    _, controllers, path = [*line.split(":", 2), "", ""][:3]
+    files: tuple[str, ...] = ("cpu.max",)
+    if controllers == "":
+        base = root
+    elif "cpu" in controllers.split(","):
+        base, files = root / "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    else:
+        return []
+    group = base / path.strip("/")
+    found = []
+    for folder in (group, *group.parents):
+        if folder == base.parent:
+            break
+        with suppress(OSError, ValueError, ZeroDivisionError):  # "max" is no number: no limit
+            quota, period = " ".join((folder / file).read_text() for file in files).split()
+            if int(quota) > 0:  # -1 is version 1's "no limit"
+                found.append(int(quota) / int(period))
+    return found
+
+
+_USUAL_BYTES = (32 * 1024, 512 * 1024, 8 * 1024 * 1024)
+_SYSCONF = ("SC_LEVEL1_DCACHE_SIZE", "SC_LEVEL2_CACHE_SIZE", "SC_LEVEL3_CACHE_SIZE")
+
+
+def cache_bytes(cpu0: Path = _CPU0) -> tuple[int, int, int]:
+    """Bytes of the first and second level cache of one core, and of the third level.
+
+    >>> all(size > 0 for size in cache_bytes())
+    True
+    """
+    found: dict[int, int] = {}
+    for index in sorted(cpu0.glob("cache/index*")):
+        with suppress(OSError, ValueError, IndexError):
+            level, size = int((index / "level").read_text()), _size(index / "size")
+            if (index / "type").read_text().strip() != "Instruction":
+                found[level] = size // (_sharers(cpu0, index) if level == 2 else 1)
+    for level, name in enumerate(_SYSCONF, 1):
+        if cpu0 == _CPU0 and found.get(level, 0) <= 0:
+            with suppress(OSError, ValueError, AttributeError):
+                found[level] = os.sysconf(name)
+    l1, l2, l3 = (found.get(i, 0) or usual for i, usual in enumerate(_USUAL_BYTES, 1))
+    return l1, l2, l3
+
+
+def _size(file: Path) -> int:
+    """Read "48K" or "2M" as bytes."""
+    text = file.read_text().strip()
+    unit = {"K": 1024, "M": 1024**2, "G": 1024**3}.get(text[-1], 1)
+    return int(text.rstrip("KMG")) * unit
+
+
+def _sharers(cpu0: Path, index: Path) -> int:
+    """Cores that share a cache; the two threads of one core are one."""
+    with suppress(OSError, ValueError):
+        threads = _count((index / "shared_cpu_list").read_text())
+        return max(1, threads // _count((cpu0 / "topology/thread_siblings_list").read_text()))
+    return 1
+
+
+def _count(cpus: str) -> int:
+    """Count a list of CPUs as Linux writes it: "0-3,8" is five."""
+    ends = [[int(end) for end in span.split("-")] for span in cpus.strip().split(",")]
+    return sum(span[-1] - span[0] + 1 for span in ends)
+
+
+# ---- the other settings --------------------------------------------------------------------------
+
+
+def _threads(text: str) -> int | None:
+    """Read TCONV_THREADS; None is one thread per core."""
+    if not text:
+        return None
+    if text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= _MOST_THREADS:
+        return int(text)
+    raise ParameterError(
+        f"TCONV_THREADS={text!r} must be an integer from 1 to {_MOST_THREADS}; "
+        f"unset it to use all {core_count()} cores."
+    )
+
+
+def cache_folder(
+    environment: Mapping[str, str] | None = None, platform: str = sys.platform
+) -> Path | str:
+    """Return the folder for files that can be made again, or why there is none.
+
+    >>> cache_folder({"TCONV_CACHE": "off"})
+    'TCONV_CACHE=off'
+    """
+    environment = os.environ if environment is None else environment
+    wanted = environment.get("TCONV_CACHE", "").strip()
+    if wanted.lower() == "off":
+        return f"TCONV_CACHE={wanted}"
+    try:
+        if wanted:
+            return Path(wanted).expanduser().absolute()
+        if platform == "win32":
+            return _absolute(environment.get("LOCALAPPDATA", "")) / "tconv"
+        if platform != "darwin":
+            with suppress(RuntimeError):  # a relative one must be ignored, says its specification
+                return _absolute(environment.get("XDG_CACHE_HOME", "")) / "tconv"
+        home = _absolute(environment.get("HOME", "") or str(Path.home()))
+        return home / ("Library/Caches" if platform == "darwin" else ".cache") / "tconv"
+    except (RuntimeError, OSError):
+        return "this user has no home folder"
+
+
+def _absolute(path: str) -> Path:
+    """Return a path, which must be absolute."""
+    if not Path(path).is_absolute():
+        raise RuntimeError
+    return Path(path)

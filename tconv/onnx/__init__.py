@@ -1,0 +1,27 @@
+"""ONNX MODELS: run them with tconv, compare, and lend tconv's operator to the onnx package."""
+
+try:
+    import onnx as _onnx  # noqa: F401
+    import onnxruntime as _onnxruntime  # noqa: F401
+except ImportError:
+    raise ImportError("The ONNX tools need onnxruntime: pip install tconv[onnx].") from None
+
+from tconv.onnx.compare import compare
+from tconv.onnx.model import ModelMetadata, NodeArg, check_weights
+from tconv.onnx.reference import ConvTranspose
+from tconv.onnx.report import Comparison, NodeComparison, NodeReport, Report, ResultComparison
+from tconv.onnx.session import Session
+
+__all__ = [
+    "Comparison",
+    "ConvTranspose",
+    "ModelMetadata",
+    "NodeArg",
+    "NodeComparison",
+    "NodeReport",
+    "Report",
+    "ResultComparison",
+    "Session",
+    "check_weights",
+    "compare",
+]

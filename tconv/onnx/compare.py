@@ -1,0 +1,244 @@
+"""WHETHER THE ANSWER IS THE SAME, and who is faster: a model by tconv and by ONNX Runtime alone."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from math import inf
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory, TemporaryFile
+from time import perf_counter, sleep
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ValueInfoProto
+
+from tconv.errors import ModelError, UnsupportedError
+from tconv.onnx.graph import NotCut, is_transposed
+from tconv.onnx.model import NodeArg, Source, as_source, read_model
+from tconv.onnx.pieces import clean_message
+from tconv.onnx.report import Comparison, NodeComparison, ResultComparison
+from tconv.onnx.session import Session, checked_feed
+
+__all__ = ["compare"]
+
+_ROUNDS = 5  # turns that each of the two takes
+_PAUSE_S = 0.05  # before each turn, so that the other's threads have gone to sleep
+_PROFILED_RUNS = 5
+_PREFIX = "tconv.compare."  # names that the nodes have in the copy for ONNX Runtime
+
+
+def compare(
+    model: Any,
+    input_feed: Mapping[str, Any],
+    *,
+    threads: int | None = None,
+    force: bool = False,
+    seconds: float = 1.0,
+) -> Comparison:
+    """Run a model by `Session` and by ONNX Runtime alone: how far apart, and how long each takes.
+
+    ONNX Runtime runs in a process of its own with its default options. The two take turns, never at
+    the same time. Its time for a single node comes from its profiler, in runs that are not counted.
+
+    Parameters
+    ----------
+    model, threads, force : as for `Session`
+    input_feed : as for `Session.run`
+    seconds : float, how long each of the two is timed for
+
+    Returns
+    -------
+    Comparison, whose `outputs` are tconv's; ``print`` it for a table
+
+    Raises
+    ------
+    ModelError : ONNX Runtime alone cannot run the model
+    UnsupportedError : an input is no array
+    as `Session` and `Session.run`
+
+    >>> import tconv.onnx
+    >>> layer = tconv.ConvTranspose2d(1, 1, 2, stride=2, rng=0)
+    >>> x = np.ones((1, 1, 2, 3), np.float32)
+    >>> both = tconv.onnx.compare(layer.to_onnx(), {"x": x}, force=True, seconds=0.01)
+    >>> both.largest_difference < 1e-6, both.outputs["y"].shape, len(both.nodes)
+    (True, (1, 1, 4, 6), 1)
+    """
+    source = as_source(model)
+    session = Session(source, threads=threads, force=force)
+    input_feed = checked_feed(
+        session.get_inputs(), session.get_overridable_initializers(), input_feed
+    )
+    outputs = _named(session.get_outputs(), session.run(None, input_feed))
+    with TemporaryDirectory() as folder, _peer() as ask:
+        plain, watched = _files(source, Path(folder))
+        feeds, fed, limit = str(Path(folder, "feeds.npz")), list(input_feed), threads or 0
+        stored: Any = {str(n): _stored(name, input_feed[name]) for n, name in enumerate(fed)}
+        np.savez(feeds, **stored)
+        ask(do="load", model=plain, feeds=feeds, names=fed, threads=limit)
+        times = _take_turns(session, input_feed, ask, seconds)
+        observer = Session(watched, threads=threads, force=force)
+        own = _named(observer.get_outputs(), observer.run(None, input_feed)) | outputs
+        file = str(Path(folder, "answers.npz"))
+        seen = ask(do="answers", model=watched, to=file, threads=limit)
+        with np.load(file) as arrays:
+            theirs = {name: arrays[str(n)] for n, name in enumerate(seen) if str(n) in arrays}
+        profiled = ask(do="profile", model=watched, threads=limit, runs=_PROFILED_RUNS)
+    apart = {name: _difference(own.get(name), theirs.get(name)) for name in theirs}
+    nodes = []
+    for n, node in enumerate(session.report().nodes):
+        difference, largest = apart.get(node.output, (None, None))
+        nodes.append(
+            NodeComparison(
+                node.name,
+                node.computed_by,
+                node.reason,
+                node.x_shape,
+                np.shape(theirs[node.output]) if node.output in theirs else None,
+                difference,
+                largest,
+                median(times.layers[node.output]) if node.output in times.layers else None,
+                median(profiled[f"{_PREFIX}{n}"]) if profiled.get(f"{_PREFIX}{n}") else None,
+            )
+        )
+    results = tuple(
+        ResultComparison(name, np.shape(outputs[name]), *apart[name])
+        for name in outputs
+        if name in apart
+    )
+    runs = min(len(times.own), len(times.other))
+    return Comparison(tuple(nodes), results, median(times.own), median(times.other), runs, outputs)
+
+
+class _Times(NamedTuple):
+    """Milliseconds of every run: of the whole model by either, and of tconv's layers by output."""
+
+    own: list[float]
+    other: list[float]
+    layers: dict[str, list[float]]
+
+
+def _take_turns(
+    session: Session, feed: Mapping[str, Any], ask: Callable[..., Any], seconds: float
+) -> _Times:
+    times = _Times([], [], {})
+    for _ in range(_ROUNDS):
+        sleep(_PAUSE_S)
+        until = perf_counter() + seconds / _ROUNDS
+        while not times.own or perf_counter() < until:
+            session.run(None, feed)
+            report = session.report()
+            times.own.append(report.elapsed_ms or 0.0)
+            for node in report.nodes:
+                if node.ms is not None:
+                    times.layers.setdefault(node.output, []).append(node.ms)
+        sleep(_PAUSE_S)
+        times.other.extend(ask(do="time", seconds=seconds / _ROUNDS))
+    return times
+
+
+def _files(source: Source, folder: Path) -> tuple[str, str]:
+    """Paths of the model, and of a copy that gives away what every ConvTranspose makes."""
+    path = source
+    if isinstance(source, bytes):
+        Path(folder, "model.onnx").write_bytes(source)
+        path = str(Path(folder, "model.onnx"))
+    try:
+        model = read_model(source)
+    except NotCut:  # only ONNX Runtime can read it, so nobody can look inside
+        return str(path), str(path)
+    own = {output.name for output in model.graph.output}
+    layers = [node for node in model.graph.node if is_transposed(node)]
+    for n, node in enumerate(layers):
+        node.name = f"{_PREFIX}{n}"
+        if node.output[0] not in own:
+            model.graph.output.append(ValueInfoProto(name=node.output[0]))
+    watched = folder / "watched.onnx"
+    watched.write_bytes(model.SerializeToString())
+    return str(path), str(watched)
+
+
+def _stored(name: str, value: Any) -> NDArray[Any]:
+    """An input as an array that a file can hold without pickling."""
+    array = np.asarray(value)
+    if array.dtype == object:
+        array = array.astype(str)
+    if isinstance(value, list | tuple) and any(np.ndim(each) for each in value):
+        raise UnsupportedError(
+            f"input_feed[{name!r}] is a sequence of arrays, which cannot be handed to another "
+            "process; compare the outputs of Session.run and InferenceSession.run yourself."
+        )
+    return array
+
+
+def _named(outputs: list[NodeArg], values: list[Any]) -> dict[str, Any]:
+    return {output.name: value for output, value in zip(outputs, values, strict=True)}
+
+
+def _difference(a: Any, b: Any) -> tuple[float, float]:
+    """Largest absolute difference and value; NaN equals NaN, and unequal words are far apart."""
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape:
+        return inf, inf
+    if a.dtype.kind not in "biufc":
+        return (0.0 if np.array_equal(a.astype(str), b.astype(str)) else inf), inf
+    if a.size == 0:
+        return 0.0, 0.0
+    kind = np.complex128 if a.dtype.kind == "c" else np.float64
+    a, b = a.astype(kind), b.astype(kind)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+    apart[np.isnan(apart)] = inf
+    return float(apart.max()), float(
+        np.abs(np.nan_to_num(b, nan=0.0, posinf=inf, neginf=-inf)).max()
+    )
+
+
+@contextmanager
+def _peer() -> Iterator[Callable[..., Any]]:
+    """Start ONNX Runtime's process and give a function that asks it something."""
+    script = str(Path(__file__).with_name("plain.py"))
+    with TemporaryFile() as complaints:
+        # -P: the script's folder, whose files are named like other packages, is not searched.
+        process = subprocess.Popen(
+            [sys.executable, "-P", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            encoding="utf-8",
+        )
+
+        def ask(**order: Any) -> Any:
+            try:
+                print(json.dumps(order), file=process.stdin, flush=True)
+                line = process.stdout.readline() if process.stdout else ""
+            except OSError:
+                line = ""
+            if not line:
+                complaints.seek(0)
+                last = complaints.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+                raise ModelError(
+                    f"the process of ONNX Runtime alone ended with code {process.wait()}"
+                    f"{': ' if last else ''}{''.join(last)}; run without a comparison."
+                )
+            reply = json.loads(line)
+            if "error" in reply:
+                message = clean_message(RuntimeError(reply["error"]))
+                raise ModelError(
+                    f"ONNX Runtime alone cannot run the model: {message}; run without a comparison."
+                )
+            return reply["answer"]
+
+        try:
+            yield ask
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    with suppress(OSError):
+                        pipe.close()

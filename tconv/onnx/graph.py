@@ -1,0 +1,357 @@
+"""WHERE A MODEL IS CUT: which of its nodes tconv computes, and the pieces that lie between them.
+
+A value has *depth* d if d of tconv's nodes lie on the longest way to it. Piece d is made of the
+nodes whose inputs have at most depth d; after it come tconv's nodes of depth d. Nodes that need
+nothing but constants belong to every piece that uses them, so that ONNX Runtime folds them there.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
+from math import prod
+
+import onnx
+from google.protobuf.message import Error as ProtobufError
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+)
+
+from tconv.errors import TConvError
+from tconv.nodes import NodeSettings
+
+__all__ = [
+    "TAKEN_TYPES",
+    "Cut",
+    "Layer",
+    "NotCut",
+    "Piece",
+    "cut",
+    "is_transposed",
+    "layers_of",
+    "names_needed",
+    "nodes_within",
+    "type_name",
+]
+
+TAKEN_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+_CHANGING = frozenset(  # nodes that may give something else every time
+    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike"}
+    | {"RandomUniform", "RandomUniformLike"}
+)
+# Multiplications and additions for which ONNX Runtime needs some 20 us. A call of tconv costs 150
+# us whatever its size (2 cores, AVX-512).
+_INFERENCE_ERRORS = (  # what onnx raises for a bad graph
+    *(ValueError, RuntimeError, TypeError, ProtobufError),
+    onnx.shape_inference.InferenceError,
+)
+_SMALL_FLOPS = 200_000
+
+
+class NotCut(Exception):
+    """Why ONNX Runtime is given the model as a whole."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One ConvTranspose on the top level of a model.
+
+    `inputs` are the names of x, weight and bias, "" for none; `reason` says why ONNX Runtime
+    computes it and is "" where tconv does.
+    """
+
+    name: str
+    index: int
+    settings: NodeSettings
+    inputs: tuple[str, str, str]
+    output: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Nodes for ONNX Runtime by their indices, what goes in, and what others need of it."""
+
+    nodes: tuple[int, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is computed one after the other: piece 0, layers of depth 0, piece 1, and so on.
+
+    `folded` makes what the layers need of constants alone, once for all runs. `values` holds type
+    and shape of what goes between, as far as inference can tell.
+    """
+
+    folded: Piece
+    pieces: tuple[Piece, ...]
+    layers: tuple[tuple[Layer, ...], ...]
+    values: dict[str, ValueInfoProto]
+
+
+def is_transposed(node: NodeProto) -> bool:
+    """Whether a node is a ConvTranspose of ONNX itself."""
+    return node.op_type == "ConvTranspose" and node.domain in ("", "ai.onnx")
+
+
+def type_name(kind: int) -> str:
+    """Return the name of an element type; a damaged model may have numbers that mean none."""
+    known = kind in TensorProto.DataType.values()
+    return str(TensorProto.DataType.Name(kind)).lower() if known else str(kind)
+
+
+def nodes_within(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
+    """Every ConvTranspose inside another node or a function, and where that is."""
+
+    def walk(nodes: Iterable[NodeProto], place: str) -> Iterator[tuple[NodeProto, str]]:
+        for node in nodes:
+            if place and is_transposed(node):
+                yield node, place
+            for inner in _subgraphs(node):
+                yield from walk(inner.node, f"inside {node.op_type} {_name(node)}".rstrip())
+
+    yield from walk(model.graph.node, "")
+    for function in model.functions:
+        yield from walk(function.node, f"inside function {function.name}")
+
+
+def layers_of(model: ModelProto) -> list[Layer]:
+    """Every ConvTranspose on the top level, with a reason where it breaks its own rules."""
+    layers = []
+    for index, node in enumerate(model.graph.node):
+        if is_transposed(node):
+            settings, reason = NodeSettings(), ""
+            try:
+                settings = NodeSettings.of_node(node)
+            except TConvError as error:
+                reason = f"attributes refused: {error}"
+            inputs, outputs = [*node.input, "", "", ""], [*node.output, ""]
+            x, weight, bias = inputs[:3]
+            if not (x and weight and outputs[0]) or any(inputs[3:]) or any(outputs[1:]):
+                reason = "not two or three inputs and one output"
+            operands = (x, weight, bias)
+            layers.append(Layer(_name(node), index, settings, operands, outputs[0], reason))
+    return layers
+
+
+def cut(model: ModelProto, *, force: bool) -> tuple[Cut | None, list[Layer]]:
+    """Divide the top level of a model, and say of every ConvTranspose there who computes it.
+
+    The division is None if tconv computes none.
+
+    Raises
+    ------
+    NotCut : the graph cannot be divided
+    """
+    graph = _Graph(model)
+    layers = [graph.assigned(layer, force) for layer in layers_of(model)]
+    taken = {layer.index: layer for layer in layers if not layer.reason}
+    return (graph.divide(taken) if taken else None), layers
+
+
+class _Graph:
+    """Who makes and who needs each value on the top level of a model."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.nodes = list(model.graph.node)
+        self._check_head(model)
+        self.inputs = {value.name for value in model.graph.input}
+        self.outputs = list(dict.fromkeys(value.name for value in model.graph.output))
+        self.sparse = {tensor.values.name for tensor in model.graph.sparse_initializer}
+        stored = {tensor.name for tensor in model.graph.initializer} | self.sparse
+        if model.ir_version < 4:  # where every initialiser had to be listed as an input as well
+            self.inputs -= stored
+        self.constants = stored - self.inputs
+        self.functions = {(function.domain, function.name) for function in model.functions}
+        self.needs = [tuple(dict.fromkeys(names_needed(node))) for node in self.nodes]
+        self.maker = self._makers()
+        self.order = self._order()
+        self.static = self._static()
+        self.values = _inferred(model)
+        self.shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+
+    def _check_head(self, model: ModelProto) -> None:
+        """Leave it to ONNX Runtime to judge what this onnx cannot know, and what is unsound."""
+        opsets = {opset.domain or "ai.onnx": opset.version for opset in model.opset_import}
+        opset = opsets.get("ai.onnx", 0)
+        if not 1 <= opset <= onnx.defs.onnx_opset_version() or model.ir_version > onnx.IR_VERSION:
+            raise NotCut(f"opset {opset}, IR version {model.ir_version}")
+        names = set()
+        for value in model.graph.input:
+            if value.name in names or value.type.WhichOneof("value") is None:
+                raise NotCut(f"input {value.name!r} has no type or is there twice")
+            names.add(value.name)
+
+    def _makers(self) -> dict[str, int]:
+        makers: dict[str, int] = {}
+        for index, node in enumerate(self.nodes):
+            for name in filter(None, node.output):
+                if name in makers or name in self.inputs or name in self.constants:
+                    raise NotCut(f"{name!r} is made twice")
+                makers[name] = index
+        needed = {name for needs in (*self.needs, self.outputs) for name in needs}
+        for name in sorted(needed - makers.keys() - self.inputs - self.constants):
+            raise NotCut(f"nothing makes {name!r}")
+        return makers
+
+    def _order(self) -> tuple[int, ...]:
+        try:
+            return tuple(
+                TopologicalSorter(
+                    {index: self._makers_of(needs) for index, needs in enumerate(self.needs)}
+                ).static_order()
+            )
+        except CycleError:
+            raise NotCut("its nodes form a circle") from None
+
+    def _makers_of(self, names: Iterable[str]) -> set[int]:
+        return {self.maker[name] for name in names if name in self.maker}
+
+    def _static(self) -> set[int]:
+        """Nodes that need nothing but constants and make the same every time."""
+        found: set[int] = set()
+        for index in self.order:
+            node, needs = self.nodes[index], self.needs[index]
+            if (
+                not is_transposed(node)
+                and node.op_type not in _CHANGING
+                and (node.domain, node.op_type) not in self.functions
+                and not any(True for _ in _subgraphs(node))
+                and self.inputs.isdisjoint(needs)
+                and self._makers_of(needs) <= found
+            ):
+                found.add(index)
+        return found
+
+    def assigned(self, layer: Layer, force: bool) -> Layer:
+        """Add the reason if ONNX Runtime is to compute it."""
+        x, weight, bias = layer.inputs
+        known = self.values.get(x, ValueInfoProto())
+        kind = known.type.tensor_type.elem_type
+        reason = layer.reason
+        if kind and kind not in TAKEN_TYPES:
+            reason = f"type {type_name(kind)}"
+        elif self.sparse & {weight, bias}:
+            reason = "sparse weight"
+        elif not (reason or force) and self._is_small(known, weight):
+            reason = "too small to gain"
+        return replace(layer, reason=reason)
+
+    def _is_small(self, x: ValueInfoProto, weight: str) -> bool:
+        x_shape = _fixed_shape(x)
+        shape = self.shapes.get(weight) or _fixed_shape(self.values.get(weight))
+        if x.type.tensor_type.elem_type != TensorProto.FLOAT:  # ONNX Runtime has no other
+            return False
+        if not x_shape or not shape:
+            return False
+        return 2 * prod(x_shape) * prod(shape[1:]) < _SMALL_FLOPS
+
+    def divide(self, taken: dict[int, Layer]) -> Cut:
+        """Put every node into a stage by its depth, and make a piece of each stage."""
+        depth: dict[int, int] = {}
+        for index in self.order:
+            makers = self._makers_of(self.needs[index])
+            depth[index] = max((depth[made] + (made in taken) for made in makers), default=0)
+        stages: list[list[int]] = [[] for _ in range(max(depth.values()) + 1)]
+        for index in sorted(depth.keys() - taken.keys() - self.static):
+            stages[depth[index]].append(index)
+
+        outside = {name for index in taken for name in self.needs[index]}
+        folded = sorted(name for name in outside if self.maker.get(name) in self.static)
+        outside |= set(self.outputs)
+        pieces = []
+        for d, stage in enumerate(stages):
+            others = (self.needs[i] for n, other in enumerate(stages) if n != d for i in other)
+            needed = outside.union(*others)
+            made = [name for i in stage for name in self.nodes[i].output if name in needed]
+            if stage and not made:  # nobody needs it, but ONNX Runtime would compute it too
+                made = [next(filter(None, self.nodes[stage[-1]].output))]
+            if d == 0:  # results that depend on no input
+                made += [name for name in self.outputs if self.maker.get(name) in self.static]
+            pieces.append(self._piece(stage, made))
+        layers = [
+            tuple(taken[i] for i in sorted(taken) if depth[i] == d) for d in range(len(pieces))
+        ]
+        return Cut(self._piece([], folded), tuple(pieces), tuple(layers), self.values)
+
+    def _piece(self, stage: list[int], outputs: list[str]) -> Piece:
+        """The nodes of a stage and the static ones that they or the outputs lean on."""
+        within = set(stage)
+        leaning = [*outputs, *(name for index in stage for name in self.needs[index])]
+        while leaning:
+            index = self.maker.get(leaning.pop())
+            if index in self.static and index not in within:
+                within.add(index)
+                leaning += self.needs[index]
+        needed = {name for index in within for name in self.needs[index]}
+        own = {name for index in within for name in self.nodes[index].output}
+        return Piece(
+            tuple(sorted(within)), tuple(sorted(needed - own - self.constants)), tuple(outputs)
+        )
+
+
+def _name(node: NodeProto) -> str:
+    return node.name or next(filter(None, node.output), "")
+
+
+def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def names_needed(node: NodeProto) -> Iterator[str]:
+    """Yield the names of the values a node reads, those included that only its subgraphs read."""
+    yield from filter(None, node.input)
+    for graph in _subgraphs(node):
+        own = {value.name for value in graph.input}
+        own |= {tensor.name for tensor in graph.initializer}
+        own |= {tensor.values.name for tensor in graph.sparse_initializer}
+        own |= {name for inner in graph.node for name in inner.output}
+        read = [name for inner in graph.node for name in names_needed(inner)]
+        yield from (name for name in (*read, *(v.name for v in graph.output)) if name not in own)
+
+
+def _inferred(model: ModelProto) -> dict[str, ValueInfoProto]:
+    """Types and shapes of all values that inference can tell.
+
+    What the file says about values in between is not trusted: nobody has checked it.
+    """
+    bare = ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    for value in bare.graph.output:
+        value.ClearField("type")
+    try:
+        graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
+    except _INFERENCE_ERRORS:
+        graph = bare.graph
+    for value in (*graph.value_info, *graph.output):
+        for size in value.type.tensor_type.shape.dim if value.HasField("type") else ():
+            if size.dim_param.startswith("unk__"):  # what inference calls a size it cannot tell
+                size.Clear()
+    stored = (
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in graph.initializer
+    )
+    return {
+        value.name: value
+        for value in (*stored, *graph.input, *graph.value_info, *graph.output)
+        if value.type.WhichOneof("value") is not None
+    }
+
+
+def _fixed_shape(value: ValueInfoProto | None) -> tuple[int, ...] | None:
+    """All sizes, or None if any may vary."""
+    if value is None or not value.type.tensor_type.HasField("shape"):
+        return None
+    sizes = tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
+    return sizes if all(size > 0 for size in sizes) else None

@@ -1,0 +1,114 @@
+"""WHAT ONNX RUNTIME ALONE DOES with a model: the other side of a comparison, in its own process.
+
+Run as a script, it needs nothing of tconv. It reads one order a line from standard input, a JSON
+object whose "do" names a function below and whose other entries are its arguments, and answers with
+one line: ``{"answer": ...}`` or ``{"error": ...}``. It ends with its input.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+__all__: list[str] = []
+
+_state: dict[str, Any] = {}
+
+
+def load(model: str, feeds: str, names: list[str], threads: int) -> None:
+    """Load a model and its inputs, arrays "0", "1", … of an npz file, and run it once."""
+    with np.load(feeds) as file:
+        _state["feeds"] = {name: _array(file[str(n)]) for n, name in enumerate(names)}
+    _state["session"] = _session(model, threads)
+    _run()
+
+
+def answers(model: str, to: str, threads: int) -> list[str]:
+    """Run a model with the same inputs, write its outputs to an npz file, return their names.
+
+    They are the arrays "0", "1", … of the file; an output that is no array is not written.
+    """
+    session = _session(model, threads)
+    found = session.run(None, _state["feeds"])
+    arrays = {str(n): _saved(value) for n, value in enumerate(found)}
+    np.savez(to, **{n: value for n, value in arrays.items() if value is not None})
+    return [output.name for output in session.get_outputs()]
+
+
+def time(seconds: float) -> list[float]:
+    """Run for so many seconds; the milliseconds of each run."""
+    until = perf_counter() + seconds
+    taken: list[float] = []
+    while not taken or perf_counter() < until:
+        began = perf_counter()
+        _run()
+        taken.append((perf_counter() - began) * 1e3)
+    return taken
+
+
+def profile(model: str, threads: int, runs: int) -> dict[str, list[float]]:
+    """Milliseconds of every ConvTranspose in each run, by the name of the node."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(model, threads, os.path.join(folder, "profile"))
+        session.run(None, _state["feeds"])  # the first run makes ready
+        for _ in range(runs):
+            session.run(None, _state["feeds"])
+        with open(session.end_profiling(), encoding="utf-8") as file:
+            events = json.load(file)
+    found: dict[str, list[float]] = {}
+    for event in events:
+        if event.get("args", {}).get("op_name") == "ConvTranspose" and "dur" in event:
+            name = event["name"].removesuffix("_kernel_time")
+            found.setdefault(name, []).append(event["dur"] / 1e3)  # microseconds
+    return {name: each[-runs:] for name, each in found.items()}
+
+
+def _session(model: str, threads: int, profile_to: str = "") -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    if profile_to:
+        options.enable_profiling, options.profile_file_prefix = True, profile_to
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _run() -> None:
+    _state["session"].run(None, _state["feeds"])
+
+
+def _array(value: Any) -> Any:
+    return value.astype(object) if value.dtype.kind == "U" else value
+
+
+def _saved(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return None
+    return value.astype(str) if value.dtype == object else value
+
+
+_ORDERS: dict[str, Callable[..., Any]] = {
+    order.__name__: order for order in (load, answers, time, profile)
+}
+
+
+def _serve() -> None:
+    """Answer on what was standard output, and let nobody else write there."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            reply = {"answer": _ORDERS[order.pop("do")](**order)}
+        except Exception as error:
+            reply = {"error": str(error)}
+        print(json.dumps(reply), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    _serve()

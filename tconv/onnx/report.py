@@ -1,0 +1,208 @@
+"""WHO COMPUTED WHAT: records of a run and of a comparison, which print themselves as tables."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tconv.tables import Column, Table
+
+__all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison"]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """One ConvTranspose: who computed it in the last run, at what sizes, in how many ms.
+
+    `output` is the name of its result, "" where it lies inside another node. `reason` says why ONNX
+    Runtime was left to compute it; its time is then part of a piece's.
+    """
+
+    name: str
+    output: str
+    attributes: str
+    computed_by: str
+    reason: str = ""
+    x_shape: Shape | None = None
+    weight_shape: Shape | None = None
+    y_shape: Shape | None = None
+    ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of a model's ConvTranspose, and the times of the last run in milliseconds.
+
+    `elapsed_ms` is the whole run, `elsewhere_ms` what ONNX Runtime took of it for `pieces` pieces;
+    both are None before the first run.
+    """
+
+    nodes: tuple[NodeReport, ...]
+    pieces: int
+    elapsed_ms: float | None = None
+    elsewhere_ms: float | None = None
+
+    def table(self) -> Table:
+        """One row for each ConvTranspose."""
+        columns = (
+            Column("layer", folds=True),
+            Column("x"),
+            Column("weight"),
+            Column("y"),
+            Column("attributes", folds=True),
+            Column("computed by", folds=True),
+            Column("ms", right=True),
+        )
+        rows = tuple(
+            (
+                node.name,
+                _sizes(node.x_shape),
+                _sizes(node.weight_shape),
+                _sizes(node.y_shape),
+                node.attributes,
+                _who(node),
+                _ms(node.ms),
+            )
+            for node in self.nodes
+        )
+        return Table(columns, rows, self._footer())
+
+    def _footer(self) -> str:
+        parts = [_taken(self.nodes)]
+        if self.elapsed_ms is not None:
+            parts.append(f"whole model {_ms(self.elapsed_ms)} ms")
+            parts.append(f"of which ONNX Runtime {_ms(self.elsewhere_ms)} ms")
+        return " · ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def __rich__(self) -> Any:
+        return self.table().__rich__()
+
+
+@dataclass(frozen=True)
+class NodeComparison:
+    """One ConvTranspose by tconv and by ONNX Runtime: medians in ms, and how far they are apart.
+
+    `difference` is the largest absolute one between the two, `largest` the largest absolute value;
+    None where ONNX Runtime computed both or tells nothing.
+    """
+
+    name: str
+    computed_by: str
+    reason: str
+    x_shape: Shape | None
+    y_shape: Shape | None
+    difference: float | None
+    largest: float | None
+    tconv_ms: float | None
+    onnxruntime_ms: float | None
+
+
+@dataclass(frozen=True)
+class ResultComparison:
+    """One output of the model: how far the two answers are apart, and the largest value."""
+
+    name: str
+    shape: Shape
+    difference: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model run by `Session` and by ONNX Runtime alone: answers, and medians of `runs` in ms."""
+
+    nodes: tuple[NodeComparison, ...]
+    results: tuple[ResultComparison, ...]
+    tconv_ms: float
+    onnxruntime_ms: float
+    runs: int
+    outputs: dict[str, NDArray[Any]] = field(repr=False, compare=False)
+
+    @property
+    def largest_difference(self) -> float:
+        """Largest absolute difference of any output."""
+        return max((result.difference for result in self.results), default=0.0)
+
+    def table(self) -> Table:
+        """One row for each ConvTranspose, one for each output of the model, one for the whole."""
+        columns = (
+            Column("layer", folds=True),
+            Column("y"),
+            Column("by", folds=True),
+            Column("difference", right=True),
+            Column("tconv ms", right=True),
+            Column("ORT ms", right=True),
+            Column("ratio", right=True),
+        )
+        rows = [
+            (
+                node.name,
+                _sizes(node.y_shape),
+                _who(node),
+                _apart(node.difference, node.largest),
+                _ms(node.tconv_ms),
+                _ms(node.onnxruntime_ms),
+                _ratio(node.onnxruntime_ms, node.tconv_ms),
+            )
+            for node in self.nodes
+        ]
+        for result in self.results:
+            apart = _apart(result.difference, result.largest)
+            rows.append((f"output {result.name}", _sizes(result.shape), "", apart, "", "", ""))
+        times = (_ms(self.tconv_ms), _ms(self.onnxruntime_ms))
+        ratio = _ratio(self.onnxruntime_ms, self.tconv_ms)
+        rows.append(("whole model", "", "", "", *times, ratio))
+        footer = (
+            f"{_taken(self.nodes)} · largest difference of largest value · medians of {self.runs} "
+            "runs each · ORT: ONNX Runtime alone, in its own process"
+        )
+        return Table(columns, tuple(rows), footer)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, without the outputs."""
+        shown = asdict(self)
+        del shown["outputs"]
+        return shown | {"largest_difference": self.largest_difference}
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def __rich__(self) -> Any:
+        return self.table().__rich__()
+
+
+def _taken(nodes: Sequence[NodeReport | NodeComparison]) -> str:
+    taken = sum(node.computed_by == "tconv" for node in nodes)
+    return f"{taken} of {len(nodes)} ConvTranspose computed by tconv"
+
+
+def _sizes(shape: Shape | None) -> str:
+    return "–" if shape is None else "×".join(map(str, shape))
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def _apart(difference: float | None, largest: float | None) -> str:
+    return "–" if difference is None else f"{difference:.2g} of {largest:.3g}"
+
+
+def _ratio(other: float | None, own: float | None) -> str:
+    return f"{other / own:.2f}×" if other and own else "–"
+
+
+def _who(node: NodeReport | NodeComparison) -> str:
+    if node.computed_by == "tconv":
+        return "tconv"
+    return f"ONNX Runtime: {node.reason}" if node.reason else "ONNX Runtime"

@@ -1,0 +1,274 @@
+"""The engine equals the definition, on every processor's kernels, and keeps to its memory."""
+
+import os
+import subprocess
+import sys
+import warnings
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies import draws, geometries, integer_operands
+from tconv import definition, dispatch, engine
+from tconv.engine import executor
+from tconv.engine.ir import Number
+from tconv.engine.jit import assembly
+from tconv.engine.kernels import copy_row, gather, micro, pack_row
+from tconv.engine.plan import TILES, _Costs, tile_rows
+from tconv.engine.target import named_target, target
+from tconv.geometry import Geometry
+from tconv.ops import conv_transpose
+from tconv.planned import PackedWeights
+
+pytestmark = pytest.mark.skipif(not target().uses_engine, reason="TCONV_CPU=portable")
+ROOT = Path(__file__).parents[2]
+TYPES = st.sampled_from(["float32", "float64"])
+
+
+def operands(geometry, dtype, seed=0):
+    x, w, _ = integer_operands(geometry)
+    bias = np.random.default_rng(seed).integers(-3, 4, geometry.out_channels)
+    return x.astype(dtype), w.astype(dtype), bias.astype(dtype)
+
+
+# ---- what it computes ----------------------------------------------------------------------------
+
+
+@draws(2)
+@given(geometries(), TYPES, st.booleans())
+def test_equals_the_definition(geometry, dtype, has_bias):
+    x, w, bias = operands(geometry, dtype)
+    bias = bias if has_bias else None
+    if not engine.serves(geometry, "y", dtype):
+        return
+    found = engine.contract(geometry, "y", x, w, bias=bias)
+    expected = definition.contract(geometry, "y", x, w, bias=bias)
+    assert found.dtype == dtype
+    assert np.array_equal(found, expected)
+
+
+def around(*sizes):
+    return sorted({size + n for size in sizes for n in (-1, 0, 1)})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("stride", [1, 2, 3, 8, 9])
+def test_sizes_about_vectors_and_tiles(dtype, stride):
+    lanes = Number(dtype, target()).lanes
+    for width, channels in product(around(lanes, 2 * lanes), around(1, 6, 14)):
+        if channels:
+            geometry = Geometry.of((1, 3, width), (3, channels, 4), stride=stride, padding=1)
+            x, w, bias = operands(geometry, dtype)
+            found = engine.contract(geometry, "y", x, w, bias=bias)
+            assert np.array_equal(found, definition.contract(geometry, "y", x, w, bias=bias))
+
+
+@draws(1)
+@given(geometries(), TYPES)
+def test_every_plan_gives_the_same_bits(geometry, dtype):
+    """So does every number of threads: the order of a sum is no matter of the plan."""
+    if not engine.serves(geometry, "y", dtype):
+        return
+    geometry = engine._usual(geometry)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(geometry.x_shape).astype(dtype)
+    w = rng.standard_normal((geometry.groups, *geometry.weight_shape)).astype(dtype)
+    w = w[0].reshape(geometry.groups, -1, *geometry.weight_shape[1:])
+    bias = rng.standard_normal(geometry.out_channels).astype(dtype)
+    found = set()
+    for threads in (1, 3):
+        plans = list(_Costs(geometry, dtype, target(), threads).plans())
+        for plan in plans[:: max(1, len(plans) // 4)]:
+            ready = executor.Ready(geometry, dtype, target(), plan)
+            y = np.full(geometry.y_shape, np.nan, dtype)
+            ready(x, ready.pack(w), ready.pack_bias(bias), y)
+            found.add((y + 0.0).tobytes())  # + 0.0: the sign of zero is nobody's
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [(40,), (20, 30), (6, 7, 9)])
+def test_a_crop_of_the_input_gives_a_crop_of_the_output(size, stride):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 37, *size)).astype(np.float32)
+    w = rng.standard_normal((37, 5, *(3,) * len(size))).astype(np.float32)
+    whole = conv_transpose(x, w, stride=stride, method="direct")
+    crop = tuple(slice(2, n - 1) for n in size)
+    part = conv_transpose(np.ascontiguousarray(x[(..., *crop)]), w, stride=stride, method="direct")
+    # Without the border, to which cells beside the crop contribute too.
+    inner = tuple(slice(2, n - 2) for n in part.shape[2:])
+    shifted = tuple(slice(2 + 2 * stride, 2 * stride + n - 2) for n in part.shape[2:])
+    assert np.array_equal(part[(..., *inner)], whole[(..., *shifted)])
+
+
+def test_threads_compute_the_same():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 64, 20, 20)).astype(np.float32)
+    w = rng.standard_normal((64, 48, 4, 4)).astype(np.float32)
+    results = [conv_transpose(x, w, stride=2, padding=1, threads=n) for n in (1, 2, 3, 7)]
+    for result in results[1:]:
+        assert np.array_equal(result, results[0])
+
+
+def test_long_sums_are_exact_enough():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 256, 30, 30)).astype(np.float32)
+    w = rng.standard_normal((256, 32, 3, 3)).astype(np.float32)
+    y = conv_transpose(x, w, padding=1)
+    exact = conv_transpose(x.astype(np.float64), w.astype(np.float64), padding=1)
+    assert np.abs(y - exact).max() <= 2e-6 * np.abs(exact).max()
+
+
+# ---- where it reads and writes -------------------------------------------------------------------
+
+
+def test_nothing_outside_of_the_operands_is_touched():
+    """In a process of its own, with operands that end where memory does."""
+    script = Path(__file__).with_name("guarded.py")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(script), "60"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["60", "calls"]
+
+
+@draws(1)
+@given(geometries(), TYPES)
+def test_nothing_beside_out_is_written(geometry, dtype):
+    if not engine.serves(geometry, "y", dtype):
+        return
+    x, w, _ = operands(geometry, dtype)
+    memory = np.full(int(np.prod(geometry.y_shape)) + 64, -7, dtype)
+    out = memory[32:-32].reshape(geometry.y_shape)
+    engine.contract(geometry, "y", x, w, out=out)
+    assert np.array_equal(memory[:32], np.full(32, -7))
+    assert np.array_equal(memory[-32:], np.full(32, -7))
+
+
+# ---- the code ------------------------------------------------------------------------------------
+
+TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
+
+
+@pytest.mark.parametrize("cpu", TARGETS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
+    here = named_target(cpu)
+    number = Number(dtype, here)
+    for (rows, vectors), unroll in product(TILES[here.instruction_set], (1, 2)[: 1 + here.has_fma]):
+        emit = partial(micro(rows, vectors, unroll), name="kernel", number=number)
+        loop = inner_loop(assembly("kernel", emit, here))
+        if here.has_fma:
+            multiplications = sum("fma" in line or "fmla" in line for line in loop)
+            assert multiplications == rows * vectors * unroll, (rows, vectors)
+        assert not [line for line in loop if "sp)" in line or "[sp" in line], (rows, vectors)
+
+
+def inner_loop(text):
+    """Lines between the label that is jumped back to and that jump, of the longest such loop."""
+    lines = text.splitlines()
+    places = {line.split(":")[0]: n for n, line in enumerate(lines) if ":" in line}
+    found = []
+    for n, line in enumerate(lines):
+        words = line.split()
+        if words and words[0].startswith(("j", "b")) and words[-1] in places:
+            start = places[words[-1]]
+            if start < n and n - start > len(found):
+                found = lines[start:n]
+    assert found, "no loop"
+    return found
+
+
+@pytest.mark.parametrize("cpu", TARGETS)
+def test_every_kernel_is_code_for_every_processor(cpu):
+    here = named_target(cpu)
+    for dtype in ("float32", "float64"):
+        number = Number(dtype, here)
+        kernels = {"pack_row": pack_row, "gather": gather}
+        kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
+        for name, emit in kernels.items():
+            assert assembly(name, partial(emit, name=name, number=number), here)
+
+
+def test_tiles_are_nearly_equal():
+    for rows, tile in product(range(1, 60), range(1, 17)):
+        parts = tile_rows(rows, tile)
+        assert sum(parts) == rows
+        assert max(parts) <= tile
+        assert max(parts) - min(parts) <= 1
+
+
+# ---- weights that are kept -----------------------------------------------------------------------
+
+
+def test_packed_weights_follow_their_version():
+    geometry = Geometry.of((1, 2, 9), (2, 3, 4), stride=2)
+    x, w, _ = operands(geometry, "float32")
+    packed = PackedWeights()
+    first = packed.of(geometry, w, 1)
+    assert packed.of(geometry, w, 1) is first
+    w += 1
+    for version in (2, None, None):
+        again = packed.of(geometry, w, version)
+        assert again is not first
+        found = engine.contract(geometry, "y", x, again)
+        assert np.array_equal(found, definition.contract(geometry, "y", x, w))
+        first, w = again, w + 1
+
+
+# ---- when there is no code -----------------------------------------------------------------------
+
+
+def test_without_code_the_portable_path_computes_and_one_warning_says_so(monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("no code today")
+
+    monkeypatch.setattr(executor, "load", refuse)
+    executor.ready.cache_clear()
+    dispatch._warn_once.cache_clear()
+    geometry = Geometry.of((1, 2, 17), (2, 3, 4), stride=2)
+    x, w, _ = operands(geometry, "float32")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            y = conv_transpose(x, w, stride=2)
+            assert np.array_equal(y, definition.contract(geometry, "y", x, w))
+    assert [str(w.message) for w in caught] == [
+        "tconv computes without machine code of its own, which is slower: "
+        "RuntimeError: no code today"
+    ]
+    executor.ready.cache_clear()
+    dispatch._warn_once.cache_clear()
+
+
+@pytest.mark.parametrize("cpu", ["x86-64", "haswell", "portable"])
+def test_other_processors_compute_the_same(cpu):
+    code = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "import numpy as np\n"
+        "from tconv import definition, engine\n"
+        "from tconv.geometry import Geometry\n"
+        "from tconv.ops import conv_transpose\n"
+        "rng = np.random.default_rng(0)\n"
+        "for n in range(60):\n"
+        "    rank, s, k = 1 + n % 3, 1 + n % 4, 1 + n % 5\n"
+        "    g = 1 + n % 2\n"
+        "    x = rng.integers(-3, 4, (2, 2 * g, *(5,) * rank)).astype('float32')\n"
+        "    w = rng.integers(-3, 4, (2 * g, 3, *(k,) * rank)).astype('float32')\n"
+        "    G = Geometry.of(x.shape, w.shape, stride=s, groups=g)\n"
+        "    y = conv_transpose(x, w, stride=s, groups=g)\n"
+        "    assert np.array_equal(y, definition.contract(G, 'y', x, w)), G\n"
+    )
+    environment = {**os.environ, "TCONV_CPU": cpu, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    if "must" in done.stderr and target().vector_bits < 256:
+        pytest.fail(done.stderr)
+    assert done.returncode == 0, done.stderr

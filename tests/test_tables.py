@@ -1,0 +1,146 @@
+"""A table says the same as text and on a terminal, and nothing in it is ever cut off."""
+
+import io
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from tconv.tables import Column, Table
+
+COLUMNS = (
+    Column("layer", folds=True),
+    Column("x"),
+    Column("ms", right=True),
+    Column("computed by"),
+)
+NODES = Table(
+    COLUMNS,
+    (
+        ("/decoder/up_blocks.0/upsamplers.0/ConvTranspose", "1×256×64×64", "12.3", "tconv"),
+        ("out", "", "–", "onnxruntime"),
+    ),
+    "1 of 2 ConvTranspose computed by tconv · whole model 40.1 ms\nmedian of 3 runs",
+    accent=3,
+    good=(True, False),
+)
+
+
+def on_terminal(table, width, **options):
+    console = Console(
+        file=io.StringIO(), force_terminal=True, width=width, color_system="standard", **options
+    )
+    console.print(table, crop=False)
+    return console.file.getvalue()
+
+
+def text(golden):
+    return dedent(golden).strip("\n")
+
+
+def test_as_text_it_is_as_wide_as_it_is():
+    golden = """
+    layer                                            x              ms  computed by
+    /decoder/up_blocks.0/upsamplers.0/ConvTranspose  1×256×64×64  12.3  tconv
+    out                                                              –  onnxruntime
+    1 of 2 ConvTranspose computed by tconv · whole model 40.1 ms
+    median of 3 runs
+    """
+    assert str(NODES) == NODES.plain(None) == NODES.plain(200) == text(golden)
+
+
+def test_names_are_folded_where_words_end_and_numbers_never():
+    golden = """
+    layer                   x              ms  computed by
+    /decoder/up_blocks.0/   1×256×64×64  12.3  tconv
+    upsamplers.0/
+    ConvTranspose
+    out                                     –  onnxruntime
+    1 of 2 ConvTranspose computed by tconv · whole model
+    40.1 ms
+    median of 3 runs
+    """
+    assert NODES.plain(54) == text(golden)
+
+
+def test_what_cannot_be_narrowed_further_is_wider_than_asked():
+    lines = NODES.plain(10).splitlines()
+    assert lines[1] == "/decoder  1×256×64×64  12.3  tconv"
+    assert all(len(line) <= 8 for line in lines[2:8])
+
+
+def test_on_a_terminal_there_is_a_rule_and_one_colour():
+    golden = """
+     layer                  x              ms  computed by 
+    ───────────────────────────────────────────────────────
+     /decoder/up_blocks.0/  1×256×64×64  12.3  tconv       
+     upsamplers.0/                                         
+     ConvTranspose                                         
+     out                                    –  onnxruntime 
+    1 of 2 ConvTranspose computed by tconv · whole model
+    40.1 ms
+    median of 3 runs
+    """  # noqa: W291 (rich fills its cells)
+    # Bold titles and coloured verdicts aside, this is what is seen.
+    plain = on_terminal(NODES, 55, no_color=True).replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert plain.rstrip("\n") == text(golden)
+    shown = on_terminal(NODES, 200)
+    assert "\x1b[32mtconv      \x1b[0m" in shown
+    assert "\x1b[31monnxruntime\x1b[0m" in shown
+    assert shown.count("\x1b[3") == 2
+
+
+def test_a_terminal_that_is_too_narrow_cuts_nothing_off():
+    shown = on_terminal(NODES, 20)
+    for part in ("1×256×64×64", "12.3", "onnxruntime", "/decoder"):
+        assert part in shown
+
+
+def test_what_an_object_makes_of_itself_is_shown():
+    class Report:
+        def __rich__(self):
+            return NODES.__rich__()
+
+    assert on_terminal(Report(), 80) == on_terminal(NODES, 80)
+
+
+def test_a_name_can_neither_colour_nor_move_the_cursor():
+    table = Table((Column("layer", folds=True),), (("\x1b[31m[red]x\n\u202e",),), "a\tb")
+    assert str(table).splitlines() == ["layer", "\\x1b[31m[red]x\\n\\u202e", "a\\tb"]
+    assert "\\x1b[31m[red]x\\n\\u202e" in on_terminal(table, 80)
+
+
+def test_without_rows_the_titles_remain():
+    assert str(Table(COLUMNS, ())) == "layer  x  ms  computed by"
+    assert "computed by" in on_terminal(Table(COLUMNS, ()), 80)
+
+
+cells = st.text(st.sampled_from("ab/._ –×"), max_size=40)
+
+
+@given(st.lists(st.tuples(cells, cells, cells), max_size=4), st.integers(1, 120))
+def test_folding_keeps_every_character(rows, width):
+    columns = (Column("name", folds=True), Column("value", right=True), Column("why", folds=True))
+    table = Table(columns, tuple(rows))
+    text = table.plain(width)
+    assert sorted(text.replace(" ", "").replace("\n", "")) == sorted(
+        "".join(("name", "value", "why", *(cell for row in rows for cell in row))).replace(" ", "")
+    )
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize("call", ["str(table)", "table.plain(40)"])
+def test_text_needs_no_other_library(call):
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "from tconv.tables import Column, Table\n"
+        "table = Table((Column('a', folds=True),), (('b',),))\n"
+        f"{call}\n"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) - set(sys.stdlib_module_names) == {"tconv"}
