@@ -4,13 +4,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from tconv import portable
+from tconv import engine, portable
 from tconv.arguments import METHODS, PADDING_MODES, as_choice, as_integer
 from tconv.borders import fold, fold_factor, pad
 from tconv.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest
@@ -116,18 +116,20 @@ def solve_for(
     padded = call.padding_mode != "zeros" and 0 not in geometry.input_size
     padded = padded and any(axis.begin or axis.end for axis in geometry.axes)
     inner = _uncropped(geometry) if padded else geometry
-    check_memory(want, geometry, call, types, whole=xp is not np, inner=inner)
+    contract: Any = _contracts.get(library)
+    plan = None
+    if contract is None and xp is np:
+        plan = native(inner, want, dtype_name(a.dtype), call.threads)
+    work = None if plan is None else plan.workspace_bytes
+    check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
     if out is not None:
         check_out(out, xp, shape, types.result, [a, b, bias])
     if types.is_integer:
         folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
         _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
-    contract: Any = _contracts.get(library)
-    if contract is None:
-        plan = None if xp is not np else native(inner, want, dtype_name(a.dtype), call.threads)
-        contract = portable.contract
-        if plan is not None:
-            from tconv.engine import contract
+    if plan is not None:
+        contract = partial(engine.contract, plan=plan)
+    contract = contract or portable.contract
     options: dict[str, Any] = {"method": call.method, "threads": call.threads}
     if padded:
         result = _contract_padded(contract, want, geometry, inner, a, b, bias, call, options)
@@ -149,8 +151,6 @@ def native(geometry: Geometry, want: Letter, dtype: str, threads: int | None) ->
     if want != "y" or dtype not in ("float32", "float64"):
         return None
     try:
-        from tconv import engine
-
         if engine.serves(geometry, want, dtype):
             return engine.prepare(geometry, dtype, threads)
     except ParameterError:  # of an environment variable
@@ -240,18 +240,18 @@ def check_memory(
     *,
     whole: bool,
     inner: Geometry | None = None,
+    workspace: int | None = None,
 ) -> None:
     """Hold output, workspace and packed weights against the limit, before anything is allocated.
 
-    `inner` is the geometry that is contracted, not `geometry` itself under a padding mode.
+    `inner` is the geometry that is contracted, not `geometry` itself under a padding mode;
+    `workspace` is what it takes, if that is not what the portable path does.
     """
     inner = inner or geometry
     output = prod(geometry.shape_of(want)) * as_dtype(np, types.result).itemsize
-    plan = None if whole else native(inner, want, types.result, call.threads)
-    if plan is None:
+    work = workspace
+    if work is None:
         work = portable.workspace_bytes(inner, want, types.accumulator, whole)
-    else:
-        work = plan.workspace_bytes
     if inner is not geometry:  # y as `pad` makes it, and copies while it is made or folded
         itemsize = np.dtype(types.accumulator).itemsize
         work += _FOLDING * prod(inner.y_shape) * itemsize

@@ -1,10 +1,11 @@
 """WHAT FITS: Geometry, every size and layout of one call in one record."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import repeat
 from math import prod
+from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
@@ -47,6 +48,14 @@ class Geometry:
     flip_kernel: bool = False
     batched: bool = True
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """A Geometry is the key of several caches, which all ask for it."""
+        return hash((self.batch, self.in_channels, self.out_channels, self.groups, self.axes))
+
     @classmethod
     def of(
         cls,
@@ -57,6 +66,22 @@ class Geometry:
         **keywords: Any,
     ) -> "Geometry":
         """Sizes of ``conv_transpose(x, weight)``."""
+        given = (x_shape, weight_shape, output_size, *keywords.values())
+        if all(map(_is_plain, given)):  # as most calls are, and most are repeated
+            types = tuple(map(type, given))  # for True equals 1
+            return _repeated(
+                cls, x_shape, weight_shape, output_size, tuple(keywords.items()), types
+            )
+        return cls._of(x_shape, weight_shape, output_size, keywords)
+
+    @classmethod
+    def _of(
+        cls,
+        x_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        output_size: Any,
+        keywords: Mapping[str, Any],
+    ) -> "Geometry":
         settings = Settings(
             keywords, as_shape(weight_shape, "weight_shape"), "x", as_shape(x_shape, "x_shape")
         )
@@ -233,3 +258,22 @@ class Geometry:
         if self.data_format == "channels_last":
             return (*batch, *spatial, channels)
         return (*batch, channels, *spatial)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a keyword is one that a cache can tell from all others that mean something else."""
+    kind = type(value)
+    if kind is tuple:
+        return all(type(each) is int or (type(each) is tuple and _is_plain(each)) for each in value)
+    return kind in (int, str, bool, NoneType)
+
+
+@lru_cache(maxsize=4096)
+def _repeated(
+    x_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    output_size: Any,
+    keywords: tuple[tuple[str, Any], ...],
+    types: tuple[type, ...],
+) -> Geometry:
+    return Geometry._of(x_shape, weight_shape, output_size, dict(keywords))

@@ -13,6 +13,7 @@ from tconv.errors import DTypeError, ParameterError, ShapeError
 __all__ = ["Array", "as_operands", "check_out", "library_of", "namespace"]
 
 _LIBRARIES = {"jaxlib": "jax", "ml_dtypes": "numpy"}
+_USUAL = frozenset({np.dtype(np.float32), np.dtype(np.float64)})  # in native byte order
 _OPTIONAL = ("bias", "dx", "dweight", "dbias")
 
 
@@ -57,6 +58,8 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
     Lists, tuples and scalars become NumPy arrays. Without `dtype` the types must be equal; with it
     all are converted, which may round but not lose an imaginary part, a fraction or a whole number.
     """
+    if dtype is None and _are_usual(arrays):
+        return np, list(arrays.values())
     given = {
         name: _as_array(value, name)
         for name, value in arrays.items()
@@ -98,6 +101,20 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
                 f'the operands, for example dtype="{_common(types[first], found)}".'
             )
     return xp, [None if value is None else given[name] for name, value in arrays.items()]
+
+
+def _are_usual(arrays: Mapping[str, Any]) -> bool:
+    """Whether nothing is to be done: NumPy arrays of one of the usual types, or None."""
+    found = None
+    for name, array in arrays.items():
+        if array is None and name in _OPTIONAL:
+            continue
+        if type(array) is not np.ndarray or array.dtype not in _USUAL:
+            return False
+        if found is not None and array.dtype != found:
+            return False
+        found = array.dtype
+    return True
 
 
 def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: list[Any]) -> None:

@@ -1,51 +1,292 @@
-"""The benchmark's cases are sound, and its report says what was measured, losses included."""
+"""The benchmark's cases are sound, no wrong answer is timed, and the report hides no loss."""
+
+import copy
+import json
+from math import prod
 
 import numpy as np
 import pytest
 
-from bench.cases import CASES
-from bench.peers import operands
-from bench.report import report
-from tconv import conv_transpose
+from bench.cases import (
+    FAMILIES,
+    GROUPS,
+    LEAST_FLOPS,
+    MOST_CELLS,
+    MOST_FLOPS,
+    PUBLISHED,
+    Case,
+    sampled,
+)
+from bench.machine import Watch, processor
+from bench.peers import CONTENDERS, operands
+from bench.report import best, page, publish, ratios, summary
+from bench.run import Part, compact, everything, installed, main, measure_part, quick, write
+from bench.server import Contender, Failed
+
+ALL = [case for group in GROUPS.values() for case in group]
+TINY = Case("tiny", 2, 3, 4, (5, 3), 4, 2, 1, 0, 1, 1, "made up")
+TINY_3D = Case("tiny-3d", 1, 4, 4, (2, 3, 2), 2, 2, 0, 1, 1, 2, "made up")
+
+# ---- cases ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_a_case_has_sound_sizes(case):
+    geometry = case.geometry
+    assert geometry.x_shape == case.x_shape
+    assert geometry.weight_shape == case.weight_shape
+    assert min(geometry.y_shape) >= 1
+    pairs = case.C * case.M // case.G
+    assert geometry.flops == 2 * case.N * pairs * prod(case.I) * case.K ** len(case.I)
+    assert case.family in FAMILIES
+    assert str(case.K) in str(case)
+
+
+def test_there_are_31_published_cases_and_names_are_unique():
+    assert len(PUBLISHED) == 31
+    assert len({case.name for case in ALL}) == len(ALL)
+
+
+def test_the_same_cases_are_drawn_again():
+    assert sampled() == GROUPS["sampled"]
+    assert len(sampled()) == 30
+    assert sampled(40)[:30] == sampled()
+    assert sampled(seed=1) != sampled()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_drawn_lies_within_bounds(seed):
+    for case in sampled(20, seed):
+        assert LEAST_FLOPS <= case.geometry.flops <= MOST_FLOPS
+        shapes = case.x_shape, case.weight_shape, case.geometry.y_shape
+        assert max(map(prod, shapes)) <= MOST_CELLS
+        assert 1 <= case.s <= 8
+        assert case.K <= 9 or 2 * case.s == case.K
+        assert case.a < max(case.s, case.d)
+
+
+def test_what_is_drawn_has_every_rank_and_kind():
+    cases = sampled(100)
+    assert {len(case.I) for case in cases} == {1, 2, 3}
+    assert {"depthwise", "k > s", "few output channels"} <= {case.family for case in cases}
+    assert any(1 < case.G < case.C for case in cases)
+
+
+def test_operands_are_the_same_in_every_process():
+    first, second = operands(TINY, "float64", 3), operands(TINY, "float64", 3)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(a.dtype == np.float64 for a in first)
+    assert not np.array_equal(first[0], operands(TINY, "float64", 4)[0])
+
+
+# ---- a run ---------------------------------------------------------------------------------------
+
+MADE_UP = """
+import os, time
+from bench.peers import Unsupported, portable
+
+def wrong(case, arrays, threads):
+    call = portable(case, arrays, threads)
+    return lambda: call() * 1.001
+
+def wrong_later(case, arrays, threads):
+    call, count = portable(case, arrays, threads), iter(range(10**9))
+    return lambda: call() + (next(count) > 3)
+
+def not_a_number(case, arrays, threads):
+    call = portable(case, arrays, threads)
+    return lambda: call() * float("nan")
+
+def other_shape(case, arrays, threads):
+    call = portable(case, arrays, threads)
+    return lambda: call()[:, :1]
+
+def unable(case, arrays, threads):
+    raise Unsupported("no such case")
+
+def crashing(case, arrays, threads):
+    os._exit(3)
+
+def endless(case, arrays, threads):
+    time.sleep(600)
+
+def chatty(case, arrays, threads):
+    print("this goes elsewhere")
+    return portable(case, arrays, threads)
+"""
+FAILURES = {
+    "wrong": "wrong: error 1.0e-03",
+    "wrong_later": "not the second time: wrong: error",
+    "not_a_number": "wrong: error nan",
+    "other_shape": "wrong: float32 (2, 1",
+    "unable": "no such case",
+    "crashing": "its process ended with 3",
+    "endless": "over 3 s",
+    "missing": "ended with 1",
+}
+
+
+@pytest.fixture
+def made_up(tmp_path, monkeypatch):
+    (tmp_path / "made_up_contenders.py").write_text(MADE_UP)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return lambda name: f"made_up_contenders:{name}"
+
+
+def test_no_wrong_answer_is_ever_timed(tmp_path, made_up):
+    names = [*FAILURES, "chatty"]
+    part = Part("made up", [TINY], {name: made_up(name) for name in names}, rounds=2)
+    part.prepare_cap_s = {"endless": 3}
+    (row,) = measure_part(part, tmp_path)["rows"]
+    for name, reason in FAILURES.items():
+        assert reason in row["contenders"][name]["failed"]
+        assert "seconds" not in row["contenders"][name]
+    assert len(row["contenders"]["chatty"]["seconds"]) == 2
+
+
+def test_a_case_that_is_not_set_up_is_not_timed(made_up):
+    contender = Contender("chatty", made_up("chatty"), 1, "off")
+    with pytest.raises(Failed, match="nothing is set up"):
+        contender.ask("time", runs=1, seconds=0, most_s=1)
+    contender.close()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_small_run_from_end_to_end(tmp_path, dtype):
+    names = installed(["plan", "functional", "portable", "onnx_run", "onnx_bound"])
+    part = Part("made up", [TINY, TINY_3D], names, dtype, rounds=2, expects=True)
+    found = measure_part(part, tmp_path)
+    rows = json.loads(json.dumps(found["rows"]))
+    assert [row["case"] for row in rows] == ["tiny", "tiny-3d"]
+    for row in rows:
+        for name, result in row["contenders"].items():
+            if name.startswith("onnx") and dtype == "float64":
+                assert "NOT_IMPLEMENTED" in result["failed"]
+            else:
+                assert [len(each) >= 3 for each in result["seconds"]] == [True, True], name
+                assert 0 <= result["error"] < 1e-5
+        assert row["expected_s"] is None or row["expected_s"] > 0
+    assert "tiny-3d" in page(RESULTS | {"parts": [found]})
+
+
+def test_everything_fits_the_contenders_there_are():
+    for part in (*everything(2), *quick(2)):
+        assert set(part.contenders) <= set(CONTENDERS)
+        assert "plan" in part.contenders
+        assert part.dtype in ("float32", "float64")
+    assert len({case.name for case in quick(1)[0].cases}) == 10
+
+
+def test_the_options_make_one_table(tmp_path, capsys):
+    output = tmp_path / "a.json"
+    words = "--cases tinyml-3 --contenders plan portable --threads 1 --quick --output"
+    main([*words.split(), str(output)])
+    results = json.loads(output.read_text())
+    assert output.with_suffix(".md").read_text() == page(results)
+    assert page(results) in capsys.readouterr().out
+    assert [row["case"] for row in results["parts"][0]["rows"]] == ["tinyml-3"]
+    assert results["extras"] == {}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_how_busy_others_are_is_known_or_not():
+    assert processor()
+    others = Watch([]).others()
+    assert others is None or others >= 0
+
+
+# ---- the report ----------------------------------------------------------------------------------
+
+
+def row(name, family, plan, torch, onnx, **more):
+    samples = {"plan": plan, "torch": torch, "onnx_run": onnx}
+    contenders = {
+        name: {"error": 2e-7, "seconds": [[each, 2 * each], [3 * each]]}
+        for name, each in samples.items()
+        if each
+    }
+    known = {"case": name, "sizes": "1×2", "family": family, "flops": 10**9, "others": 0.5}
+    return known | {"load": 1.0, "contenders": contenders | more}
+
 
 RESULTS = {
     "date": "2000-01-01T00:00:00+00:00",
     "processor": "a processor",
-    "threads": 2,
+    "target": "a target",
+    "cores": 2,
+    "load": 0.5,
     "versions": {"python": "3.11"},
-    "imports": {"numpy": [0.05, 0.07, 0.06], "tconv": [0.1, 0.1, 0.1]},
-    "cases": [
-        {"case": "dcgan-l1", "seconds": {"tconv": [0.002, 0.004], "torch": [0.008] * 2}},
-        {"case": "dcgan-l5", "seconds": {"tconv": [0.004] * 2, "torch": [0.001] * 2}},
+    "parts": [
+        {
+            "title": "published",
+            "dtype": "float32",
+            "threads": 2,
+            "rows": [
+                row("won", "1-D", 0.001, 0.002, 0.008) | {"expected_s": 0.0009},
+                row("far", "3-D", 0.001, 0.1, None, onnx_bound={"failed": "cannot"}),
+                row("lost", "1-D", 0.004, 0.009, 0.002) | {"expected_s": 0.1},
+                row("near", "k = s", 0.1, 0.097, None) | {"expected_s": None},
+            ],
+        }
     ],
+    "extras": {
+        "overhead": {"plan": [5e-6, 7e-6, 6e-6], "torch": {"failed": "cannot"}},
+        "error": {"plan": 3e-7},
+        "fresh": [
+            {
+                "case": "won",
+                "compiled": {"first": 0.08, "later": 0.001, "import_llvmlite": 0.05,
+                             "import_engine": 0.01, "new_kernels": 5},
+                "loaded": {"failed": "it broke"},
+            }
+        ],
+        "imports": {"numpy": [0.05, 0.07, 0.06]},
+    },
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_case_has_sound_sizes(case):
-    geometry = case.geometry
-    assert geometry.x_shape == case.x_shape
-    assert min(geometry.y_shape) >= 1
-    pairs = case.C * case.M // case.G
-    cells = np.prod(case.I) * case.K ** len(case.I)
-    assert geometry.flops == 2 * case.N * pairs * cells
+def test_the_best_peer_counts_and_means_are_capped():
+    (part,) = RESULTS["parts"]
+    assert best(part["rows"][2], min) == (0.002, "onnx_run")
+    assert ratios(part) == pytest.approx([2, 100, 0.5, 0.97])
+    capped = (2 * 4 * 0.5 * 0.97) ** 0.25
+    assert f"| 4 | {capped:.2f} | {capped:.2f} | 2 | 1 |" in "\n".join(summary(RESULTS))
+    double = copy.deepcopy(RESULTS)
+    double["parts"][0]["dtype"] = "float64"
+    assert f"| {(2 * 6 * 0.5 * 0.97) ** 0.25:.2f} |" in "\n".join(summary(double))
 
 
-def test_names_are_unique():
-    assert len({case.name for case in CASES}) == len(CASES)
+def test_the_page_shows_losses_families_failures_and_small_things():
+    text = page(RESULTS)
+    assert "| lost | 1×2 | 1-D | 1.000 | 4.00 | 250 | 2.00 | ONNX Runtime | 0.50 | 0.50 |" in text
+    assert "| far | 1×2 | 3-D | 1.000 | 1.00 | 1000 | 100 | PyTorch | 100.00 | 100.00 |" in text
+    assert "| 1-D | 2 | 1.00 | 1.00 | 0.50 | 1 | 1 |" in text
+    assert "| k = s | 1 | 0.97 | 0.97 | 0.97 | 1 | 0 |" in text
+    assert "(1) cannot" in text
+    assert "in 1 of 2 cases" in text
+    assert "Computed by the portable path: near." in text
+    assert "| tconv, packed | 5.0 | 6.0 | 3.0e-07 |" in text
+    assert "| PyTorch | – | – | – |" in text
+    assert "| empty cache | 1 | 80.0 | 79.0 | 79.0 | 5 to 5 |" in text
+    assert "it broke" in text
+    assert "`import numpy` takes 60 ms." in text
 
 
-def test_operands_are_the_same_in_every_process():
-    case = next(case for case in CASES if case.name == "dcgan-l5-b1")
-    first, second = operands(case), operands(case)
-    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-    assert conv_transpose(*first, **case.keywords).shape == case.geometry.y_shape
+def test_results_are_written_whole_and_can_be_read_again(tmp_path):
+    write(RESULTS, tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text()) == RESULTS == json.loads(compact(RESULTS))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.md"]
 
 
-def test_the_report_shows_ratios_means_and_losses():
-    page = report(RESULTS)
-    assert "| dcgan-l1 | 0.10 | 8.00 | 2.00 | 4.00 | 2.67 | 1.50 |" in page
-    assert "| dcgan-l5 | 0.40 | 1.00 | 4.00 | 0.25 | 0.25 | 1.00 |" in page
-    assert "| **geomean** | | | | **1.00** |" in page
-    assert "Slower than PyTorch, by the minimums: 1 of 2 cases." in page
-    assert "`import numpy` takes 60 ms, `import tconv` 100 ms" in page
+def test_tables_go_between_their_markers_and_nowhere_else(tmp_path):
+    readme = "before\n<!-- bench:summary -->old<!-- /bench:summary -->\nafter\n"
+    (tmp_path / "README.md").write_text(readme)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "benchmarks.md").write_text("no markers")
+    assert publish(RESULTS, tmp_path) == ["README.md"]
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("before\n<!-- bench:summary -->\nMeasured")
+    assert text.endswith("<!-- /bench:summary -->\nafter\n")
+    assert "old" not in text
+    assert publish(RESULTS, tmp_path) == []
+    assert (tmp_path / "docs" / "benchmarks.md").read_text() == "no markers"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.canonical import canonical
+from tconv.canonical import canonical, canonical_shape
 from tconv.engine.forks import ForkLock
 from tconv.engine.plan import choose_plan
 from tconv.engine.target import target
@@ -90,32 +90,39 @@ def contract(
     out: NDArray[Any] | None = None,
     method: str = "auto",
     threads: int | None = None,
+    plan: "Ready | None" = None,
 ) -> NDArray[Any]:
     """Solve F(x, w, y) for y; the signature is that of `portable.contract`.
 
-    b may also hold ``values`` that its ``plan``, a `Ready` for this geometry and type, packed.
+    `plan` is what `prepare` gives, if that is known. b may also hold ``values`` that its ``plan``,
+    a `Ready` for this geometry and type, packed.
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
     array([[[1., 1., 2., 1., 1.]]])
     """
-    plan = getattr(b, "plan", None) or prepare(geometry, a.dtype.name, threads)
-    x = _readable(canonical(np, geometry, "x", a))
-    packed = getattr(b, "values", None)
-    if packed is None:
-        packed = plan.pack(_readable(canonical(np, geometry, "w", b)))
+    if isinstance(b, np.ndarray):
+        plan = plan or prepare(geometry, a.dtype.name, threads)
+        packed = plan.pack(_in_order(geometry, "w", b))
+    else:
+        plan, packed = b.plan, b.values
     if out is None:
         out = np.empty(geometry.y_shape, a.dtype)
-    y = canonical(np, geometry, "y", out)
-    lies_right = y.flags.carray and y.dtype.isnative
-    result = y if lies_right else np.empty(y.shape, a.dtype)
-    plan(x, packed, plan.pack_bias(bias), result)
-    if not lies_right:
-        y[...] = result
+    y = out
+    if geometry.data_format == "channels_last" or not (out.flags.carray and out.dtype.isnative):
+        y = np.empty(canonical_shape(geometry, "y"), a.dtype)
+    plan(_in_order(geometry, "x", a), packed, plan.pack_bias(bias), y)
+    if y is not out:
+        canonical(np, geometry, "y", out)[...] = y
     return out
 
 
-def _readable(array: NDArray[Any]) -> NDArray[Any]:
-    """The array, or a copy, with its cells one after the other where numbers may lie."""
+def _in_order(geometry: Geometry, letter: Letter, array: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy, whose cells lie in canonical order one after the other."""
+    usual = geometry.data_format == "channels_first"
+    if letter == "w":
+        usual = geometry.weight_format == "IO*" and not geometry.flip_kernel
+    if not usual:
+        array = canonical(np, geometry, letter, array)
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")

@@ -1,7 +1,7 @@
 """HOW A PLAN IS RUN: weights packed, kernels fetched, scratch borrowed, items shared by threads."""
 
 import ctypes
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -32,7 +32,7 @@ VERSION = sha256(
 _CYCLES_PER_US = 2500  # of a server's core at work
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread
 _ALIGN = 64  # bytes of a cache line
-_MOST_KEPT = 8  # scratch buffers and frames that wait for the next call
+_MOST_KEPT = 8  # scratch buffers that wait for the next call
 
 _scratch: list["_Scratch"] = []
 """Buffers that no call uses; a list, because taking from its end is atomic."""
@@ -99,6 +99,7 @@ class Ready:
         self._bias_sources = layout.bias_sources()
         self._no_bias = np.zeros(self._bias_sources.shape, self.dtype)
         self._frames: list[_Frame] = []
+        self._pack_frames: list[_Frame] = []
         self._scratch_bytes = layout.scratch_size * plan.threads * self.dtype.itemsize
         self._pack_job = kernel("pack_run", pack_run)
         self._packing, self._kept["packing"] = pack_arguments(layout, addresses["gather"])
@@ -107,18 +108,20 @@ class Ready:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
         layout = self.layout
         packed = np.empty((self.geometry.groups, layout.blocks, layout.weight_block), self.dtype)
-        frame = _Frame(self._packing)
+        frame = self._frame(self._pack_frames, self._packing)
         frame.values[0], frame.values[1] = _address(weight), _address(packed)
         frame.values[2] = frame.counter_address
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
+        frame.values[frame.counter] = 0
         share(self._pack_job, frame.address, threads, self._load)
+        self._pack_frames.append(frame)
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
         """Repeat the bias (groups*M,) for every row of every tile."""
         return self._no_bias if bias is None else np.take(bias, self._bias_sources)
 
-    @property
+    @cached_property
     def workspace_bytes(self) -> int:
         """Bytes of scratch for all threads, and of packed weights and biases."""
         layout, threads = self.layout, self.plan.threads
@@ -147,23 +150,23 @@ class Ready:
         self, x: NDArray[Any], packed: NDArray[Any], bias: NDArray[Any], y: NDArray[Any]
     ) -> None:
         """Write y; x and y are C-contiguous (N, groups*channels, *spatial), bias is packed too."""
-        frame, scratch = self._frame(), _borrowed(self._scratch_bytes)
+        frame, scratch = self._frame(self._frames, self._arguments), _borrowed(self._scratch_bytes)
         values = frame.values
         values[0], values[1] = _address(x), _address(packed)
         values[2], values[3] = _address(bias), _address(y)
         values[4], values[5] = frame.counter_address, scratch.address
         values[frame.counter] = 0
         share(self._job, frame.address, self.plan.threads, self._load)
-        if len(self._frames) < _MOST_KEPT:
-            self._frames.append(frame)
+        self._frames.append(frame)
         if len(_scratch) < _MOST_KEPT:
             _scratch.append(scratch)
 
-    def _frame(self) -> _Frame:
+    def _frame(self, kept: list[_Frame], values: NDArray[np.int64]) -> _Frame:
+        """Arguments that no other call uses; a list, because taking from its end is atomic."""
         try:
-            return self._frames.pop()
+            return kept.pop()
         except IndexError:
-            return _Frame(self._arguments)
+            return _Frame(values)
 
 
 @lru_cache(maxsize=256)
