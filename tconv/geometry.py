@@ -69,9 +69,7 @@ class Geometry:
         given = (x_shape, weight_shape, output_size, *keywords.values())
         if all(map(_is_plain, given)):  # as most calls are, and most are repeated
             types = tuple(map(type, given))  # for True equals 1
-            return _repeated(
-                cls, x_shape, weight_shape, output_size, tuple(keywords.items()), types
-            )
+            return _repeated(x_shape, weight_shape, output_size, tuple(keywords.items()), types)
         return cls._of(x_shape, weight_shape, output_size, keywords)
 
     @classmethod
