@@ -119,7 +119,7 @@ def solve_for(
     contract: Any = _contracts.get(library)
     plan = None
     if contract is None and xp is np:
-        plan = native(inner, want, dtype_name(a.dtype), call.threads)
+        plan = native(inner, want, dtype_name(a.dtype), call.threads, call.method)
     work = None if plan is None else plan.workspace_bytes
     check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
     if out is not None:
@@ -143,7 +143,9 @@ def solve_for(
     return out
 
 
-def native(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> Any:
+def native(
+    geometry: Geometry, want: Letter, dtype: str, threads: int | None, method: str = "auto"
+) -> Any:
     """The engine's plan for a contraction of NumPy arrays; None where the portable path serves it.
 
     Where code cannot be made the portable path serves as well, and a warning says so once.
@@ -152,7 +154,7 @@ def native(geometry: Geometry, want: Letter, dtype: str, threads: int | None) ->
         return None
     try:
         if engine.serves(geometry, want, dtype):
-            return engine.prepare(geometry, dtype, threads)
+            return engine.prepare(geometry, dtype, threads, method)
     except ParameterError:  # of an environment variable
         raise
     except Exception as error:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import as_choice, as_integer
+from tconv.arguments import METHODS, as_choice, as_integer
 from tconv.canonical import canonical
 from tconv.dispatch import Call, native, solve_for
 from tconv.dtypes import TYPES, as_dtype, dtype_name
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry
+from tconv.operands import check_out
 
 __all__ = ["Packed", "PackedWeights", "PlannedCall", "plan"]
 
@@ -83,10 +84,12 @@ class PlannedCall:
     (1, 4, 6, 6)
     """
 
-    def __init__(self, geometry: Geometry, dtype: str, threads: int | None) -> None:
-        self.geometry, self.threads = geometry, threads
+    def __init__(
+        self, geometry: Geometry, dtype: str, threads: int | None, method: str = "auto"
+    ) -> None:
+        self.geometry, self.threads, self.method = geometry, threads, method
         self.dtype = as_dtype(np, dtype)
-        self._plan = native(geometry, "y", dtype, threads)
+        self._plan = native(geometry, "y", dtype, threads, method)
 
     def pack(self, weight: NDArray[Any]) -> Packed:
         """Return the weight as `__call__` wants it; changing `weight` afterwards has no effect.
@@ -123,10 +126,14 @@ class PlannedCall:
         self._check(x, geometry.x_shape, "x")
         if bias is not None:
             self._check(bias, (geometry.out_channels,), "bias")
+        if out is not None:
+            check_out(out, np, geometry.y_shape, self.dtype.name, [x, bias])
         usual = geometry.data_format == "channels_first"
-        if chosen is None or out is not None or not usual or not x.flags.carray:
+        if chosen is None or not usual or not x.flags.c_contiguous or not x.flags.aligned:
             return self._at_length(x, packed, bias, out)
-        y = np.empty(geometry.y_shape, self.dtype)
+        y = np.empty(geometry.y_shape, self.dtype) if out is None else out
+        if not (y.flags.carray and y.dtype.isnative):
+            return self._at_length(x, packed, bias, out)
         chosen(x, packed.values, chosen.pack_bias(bias), y)
         return y
 
@@ -153,7 +160,7 @@ class PlannedCall:
             )
 
     def __reduce__(self) -> Any:
-        return PlannedCall, (self.geometry, dtype_name(self.dtype), self.threads)
+        return PlannedCall, (self.geometry, dtype_name(self.dtype), self.threads, self.method)
 
     def __str__(self) -> str:
         geometry = self.geometry
@@ -175,6 +182,7 @@ def plan(
     want: str = "y",
     dtype: Any = "float32",
     threads: int | None = None,
+    method: str = "auto",
     **keywords: Any,
 ) -> PlannedCall:
     """Check sizes and choose how to compute a `conv_transpose` of NumPy arrays, once for many.
@@ -185,6 +193,7 @@ def plan(
     want : "y"
     dtype : type of x, weight and bias
     threads : int; None takes as many as the machine has cores, or TCONV_THREADS
+    method : "auto" and "direct" choose by a model, "measure" times the few best ones
     keywords : those of `conv_transpose` about sizes and layouts: stride, padding, output_padding,
         dilation, groups, output_size, data_format, weight_format, flip_kernel
 
@@ -201,9 +210,10 @@ def plan(
     (1, 32, 32, 32)
     """
     as_choice(want, "want", ("y",))
+    as_choice(method, "method", METHODS)
     if threads is not None:
         as_integer(threads, "threads", 1)
     name = dtype_name(dtype)
     if name not in TYPES:
         raise DTypeError(f"dtype={dtype!r} must name one of {', '.join(TYPES)}; pass one of these.")
-    return PlannedCall(Geometry.of(x_shape, weight_shape, **keywords), name, threads)
+    return PlannedCall(Geometry.of(x_shape, weight_shape, **keywords), name, threads, method)

@@ -25,7 +25,7 @@ ORDER = [
     "layers", "optimisers", "tinynet", "images", "__init__",
     "tables",
     "onnx.graph", "onnx.model", "onnx.pieces", "onnx.report", "onnx.loading", "onnx.session",
-    "onnx.reference", "onnx.plain", "onnx.compare", "onnx",
+    "onnx.reference", "onnx.plain", "onnx.compare", "onnx.warm", "onnx",
     "cli.console", "cli.options", "cli.feeds", "cli.outputs", "cli.conventions", "cli.shape",
     "cli.info", "cli.run", "cli", "__main__",
 ]  # fmt: skip

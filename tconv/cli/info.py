@@ -7,11 +7,12 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tconv import __version__
-from tconv.cli.console import Answer
+from tconv.cli.console import Answer, at
 from tconv.memory import available_bytes
 from tconv.tables import Column, Table
 
@@ -32,7 +33,8 @@ _MODULES = {"pillow": "PIL"}
 def answer(options: Namespace) -> Answer:
     """List what a report of a problem should say about the machine; no library is imported.
 
-    >>> answer(Namespace()).result["tconv"] == tconv.__version__
+    >>> options = Namespace(cache=False, clear_cache=False, warm=None)
+    >>> answer(options).result["tconv"] == tconv.__version__
     True
     """
     blas = _blas()
@@ -48,7 +50,7 @@ def answer(options: Namespace) -> Answer:
         ("cores usable", f"{cores} of {all_cores}"),
         ("memory available", "–" if memory is None else f"{memory / 2**30:.1f} GiB"),
     )
-    result = {
+    result: dict[str, Any] = {
         "tconv": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -65,13 +67,44 @@ def answer(options: Namespace) -> Answer:
         for name, libraries in extras.items()
         for library, found in libraries.items()
     )
-    return Answer(
-        (
-            Table((Column("what"), Column("here", folds=True)), facts),
-            Table((Column("extra"), Column("library"), Column("version")), rows),
-        ),
-        result,
-    )
+    parts = [
+        Table((Column("what"), Column("here", folds=True)), facts),
+        Table((Column("extra"), Column("library"), Column("version")), rows),
+    ]
+    if options.warm:
+        parts.append(_warm(options.warm, result))
+    if options.cache or options.clear_cache or options.warm:
+        parts.append(_cache(options.clear_cache, result))
+    return Answer(tuple(parts), result)
+
+
+def _cache(clear: bool, result: dict[str, Any]) -> Table:
+    """Tell of the kernels that are kept on disk, perhaps after removing them."""
+    from tconv.engine.store import cache_info, clear_cache
+
+    facts = []
+    if clear:
+        result["cache_files_removed"] = removed = clear_cache()
+        facts.append(("files removed", f"{removed:,}"))
+    found = cache_info()
+    result["cache"] = dict(found)
+    facts += [
+        ("folder", found["folder"] or "none"),
+        ("files", f"{found['files']:,}"),
+        ("MB", f"{found['bytes'] / 1e6:.1f}"),
+        ("usable", "yes" if found["usable"] else f"no: {found['reason']}"),
+    ]
+    return Table((Column("kernels on disk"), Column("", folds=True)), tuple(facts))
+
+
+def _warm(model: str, result: dict[str, Any]) -> Table:
+    """Compile what a model needs ahead of its first run."""
+    from tconv.onnx import warm
+
+    with at(f"model {model!r}"):
+        found = warm(model)
+    result["warmed"] = [{"name": name, "plan": plan} for name, plan in found]
+    return Table((Column("layer", folds=True), Column("kernels", folds=True)), tuple(found))
 
 
 def _found(library: str) -> str | None:

@@ -221,7 +221,10 @@ def _run(parser: ArgumentParser) -> None:
 
 
 def _info(parser: ArgumentParser) -> None:
-    pass
+    add = parser.add_argument
+    add("--cache", action="store_true", help="tell of the kernels that are kept on disk")
+    add("--clear-cache", action="store_true", help="remove the kernels that are kept on disk")
+    add("--warm", metavar="MODEL", help="compile the kernels that an ONNX model needs, ahead of it")
 
 
 VERBS: dict[str, tuple[str, Callable[[ArgumentParser], None], str]] = {

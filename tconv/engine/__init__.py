@@ -52,13 +52,15 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
     )
 
 
-def prepare(geometry: Geometry, dtype: str, threads: int | None = None) -> "Ready":
-    """Return the plan for a geometry, with its code loaded."""
+def prepare(
+    geometry: Geometry, dtype: str, threads: int | None = None, method: str = "auto"
+) -> "Ready":
+    """Return the plan for a geometry, with its code loaded; "measure" tries several."""
     with _importing:
-        from tconv.engine.executor import ready  # and LLVM, which only those who compute need
+        from tconv.engine.executor import measured, ready  # and LLVM, which few need
 
-    here = target()
-    return ready(_usual(geometry), dtype, here, here.threads if threads is None else threads)
+    here, make = target(), measured if method == "measure" else ready
+    return make(_usual(geometry), dtype, here, here.threads if threads is None else threads)
 
 
 def _copies_bytes(geometry: Geometry, dtype: str) -> int:
@@ -102,7 +104,7 @@ def contract(
     array([[[1., 1., 2., 1., 1.]]])
     """
     if isinstance(b, np.ndarray):
-        plan = plan or prepare(geometry, a.dtype.name, threads)
+        plan = plan or prepare(geometry, a.dtype.name, threads, method)
         packed = plan.pack(_in_order(geometry, "w", b))
     else:
         plan, packed = b.plan, b.values

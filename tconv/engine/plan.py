@@ -13,7 +13,7 @@ from tconv.engine.phases import Phases
 from tconv.engine.target import Target
 from tconv.geometry import Geometry
 
-__all__ = ["MOST_INTERLEAVED", "TILES", "Plan", "choose_plan", "tile_rows"]
+__all__ = ["MOST_INTERLEAVED", "TILES", "Plan", "best_plans", "choose_plan", "tile_rows"]
 
 MOST_INTERLEAVED = 8  # phases that are interleaved in registers; more are stored one by one
 _PART_TERMS = 512  # a sum longer than this is made of several, which is more exact
@@ -66,11 +66,20 @@ def choose_plan(geometry: Geometry, dtype: str, target: Target, threads: int) ->
 
     So it is where a wide dilation makes the borders of every item larger than the item.
     """
-    costs = _Costs(geometry, dtype, target, threads)
-    best = min(costs.plans(), key=lambda plan: plan.cycles, default=None)
+    best = next(iter(best_plans(geometry, dtype, target, threads)), None)
     if best is None or best.cycles > _SMALL_CYCLES + geometry.flops / _LEAST_FLOPS_PER_CYCLE:
         return None
     return best
+
+
+def best_plans(geometry: Geometry, dtype: str, target: Target, threads: int) -> list[Plan]:
+    """Return the cheapest plan of every tile and kind of panel, the cheapest first."""
+    found: dict[tuple[int, bool], Plan] = {}
+    for plan in _Costs(geometry, dtype, target, threads).plans():
+        key = (plan.vectors, plan.is_gathered)
+        if key not in found or plan.cycles < found[key].cycles:
+            found[key] = plan
+    return sorted(found.values(), key=lambda plan: plan.cycles)
 
 
 def tile_rows(rows: int, tile: int) -> list[int]:

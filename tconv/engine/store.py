@@ -102,7 +102,7 @@ def warn_once(fault: str) -> None:
         _has_warned = True
         warnings.warn(
             f"the cache of kernels does not use {fault}; the kernel was compiled again. "
-            "tconv.engine.jit.clear_cache() empties the cache, TCONV_CACHE names another folder.",
+            "`tconv info --clear-cache` empties the cache, TCONV_CACHE names another folder.",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -11,6 +11,7 @@ from tconv.onnx.model import ModelMetadata, NodeArg, check_weights
 from tconv.onnx.reference import ConvTranspose
 from tconv.onnx.report import Comparison, NodeComparison, NodeReport, Report, ResultComparison
 from tconv.onnx.session import Session
+from tconv.onnx.warm import warm
 
 __all__ = [
     "Comparison",
@@ -24,4 +25,5 @@ __all__ = [
     "Session",
     "check_weights",
     "compare",
+    "warm",
 ]

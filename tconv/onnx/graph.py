@@ -31,6 +31,7 @@ __all__ = [
     "NotCut",
     "Piece",
     "cut",
+    "fixed_sizes",
     "is_transposed",
     "layers_of",
     "names_needed",
@@ -43,13 +44,13 @@ _CHANGING = frozenset(  # nodes that may give something else every time
     {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike"}
     | {"RandomUniform", "RandomUniformLike"}
 )
-# Multiplications and additions for which ONNX Runtime needs some 20 us. A call of tconv costs 150
-# us whatever its size (2 cores, AVX-512).
 _INFERENCE_ERRORS = (  # what onnx raises for a bad graph
     *(ValueError, RuntimeError, TypeError, ProtobufError),
     onnx.shape_inference.InferenceError,
 )
-_SMALL_FLOPS = 200_000
+# Multiplications and additions for which ONNX Runtime needs some 25 us. Cutting the model costs
+# twice as much, whatever the size (2 cores, AVX-512).
+_SMALL_FLOPS = 1_000_000
 
 
 class NotCut(Exception):
@@ -153,6 +154,21 @@ def cut(model: ModelProto, *, force: bool) -> tuple[Cut | None, list[Layer]]:
     layers = [graph.assigned(layer, force) for layer in layers_of(model)]
     taken = {layer.index: layer for layer in layers if not layer.reason}
     return (graph.divide(taken) if taken else None), layers
+
+
+def fixed_sizes(
+    model: ModelProto,
+) -> list[tuple[Layer, str, tuple[int, ...] | None, tuple[int, ...] | None]]:
+    """Every ConvTranspose on the top level with its type, and the shapes that are known before."""
+    graph = _Graph(model)
+    found = []
+    for layer in layers_of(model):
+        x, weight, _ = layer.inputs
+        value = graph.values.get(x, ValueInfoProto())
+        is_double = value.type.tensor_type.elem_type == TensorProto.DOUBLE
+        shape = graph.shapes.get(weight) or _fixed_shape(graph.values.get(weight))
+        found.append((layer, "float64" if is_double else "float32", _fixed_shape(value), shape))
+    return found
 
 
 class _Graph:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
@@ -22,6 +22,14 @@ __all__ = ["Session", "checked_feed"]
 
 # Sessions that a fork has copied. To destroy one would wait for threads that only the parent has.
 _of_the_parent: list[Loaded] = []
+
+
+class _Run(NamedTuple):
+    """What is remembered of a run: sizes and milliseconds by the names of the layers' outputs."""
+
+    layers: Mapping[str, tuple[Geometry, float]]
+    elapsed_ms: float | None
+    elsewhere_ms: float | None
 
 
 class Session:
@@ -65,7 +73,7 @@ class Session:
         self._force = as_flag(force, "force")
         self._source = as_source(model)
         self._loaded = self._load()
-        self._report = self._make_report({}, None, None)
+        self._last = _Run({}, None, None)
 
     def run(
         self,
@@ -109,12 +117,24 @@ class Session:
             for name in finished:
                 values.pop(name, None)
         results = [values[name].copy() if name in given else values[name] for name in names]
-        self._report = self._make_report(ran, (perf_counter() - began) * 1e3, elsewhere_ms)
+        self._last = _Run(ran, (perf_counter() - began) * 1e3, elsewhere_ms)
         return results
 
     def report(self) -> Report:
         """Tell of every ConvTranspose who computed it in the last run, at what sizes, how long."""
-        return self._report
+        loaded, last, nodes = self._loaded, self._last, []
+        for node in loaded.nodes:
+            if node.output in last.layers:
+                geometry, ms = last.layers[node.output]
+                node = replace(
+                    node,
+                    x_shape=geometry.x_shape,
+                    weight_shape=geometry.weight_shape,
+                    y_shape=geometry.y_shape,
+                    ms=ms,
+                )
+            nodes.append(node)
+        return Report(tuple(nodes), loaded.pieces, last.elapsed_ms, last.elsewhere_ms)
 
     def get_inputs(self) -> list[NodeArg]:
         """Inputs of the model, those not counted that have a default."""
@@ -156,22 +176,6 @@ class Session:
 
     def _load(self) -> Loaded:
         return load_model(self._source, self._threads, self._force)
-
-    def _make_report(
-        self,
-        ran: Mapping[str, tuple[Geometry, float]],
-        elapsed_ms: float | None,
-        elsewhere_ms: float | None,
-    ) -> Report:
-        nodes = []
-        for node in self._loaded.nodes:
-            if node.output in ran:
-                geometry, ms = ran[node.output]
-                shapes = (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
-                node = replace(node, x_shape=shapes[0], weight_shape=shapes[1], y_shape=shapes[2])
-                node = replace(node, ms=ms)
-            nodes.append(node)
-        return Report(tuple(nodes), self._loaded.pieces, elapsed_ms, elsewhere_ms)
 
 
 def _checked_names(loaded: Loaded, names: Sequence[str] | None) -> list[str]:

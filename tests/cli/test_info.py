@@ -12,6 +12,8 @@ import pytest
 import tconv
 from tconv.cli import info, main
 
+OPTIONS = Namespace(cache=False, clear_cache=False, warm=None)
+
 
 def test_the_versions_are_those_that_are_here(capsys):
     assert main(["info"]) == 0
@@ -46,7 +48,7 @@ def test_json_has_numbers_and_null_for_what_is_missing(capsys, monkeypatch):
 @pytest.mark.parametrize("width", [80, 200])
 def test_what_is_missing_can_be_installed(monkeypatch, width):
     monkeypatch.setattr(info, "EXTRAS", {"cli": ("pillow",), "jax": ("no_such_library",)})
-    _, extras = info.answer(Namespace()).parts
+    _, extras = info.answer(OPTIONS).parts
     assert extras.plain(width) == (
         "extra  library          version\n"
         f"cli    pillow           {version('pillow')}\n"
@@ -69,5 +71,35 @@ def test_a_system_that_tells_nothing(monkeypatch):
     monkeypatch.setattr(info, "available_bytes", lambda: None)
     monkeypatch.setattr(info, "Path", lambda name: info.os)  # has no read_text
     monkeypatch.setattr(info, "_processor", lambda: "")
-    facts, _ = info.answer(Namespace()).parts
+    facts, _ = info.answer(OPTIONS).parts
     assert str(facts).endswith("memory available  –")
+
+
+def test_the_cache_is_told_of_and_emptied(tmp_path, command):
+    code = (
+        "import numpy as np, tconv; from tconv.cli import main\n"
+        "x, w = np.ones((1, 2, 9), np.float32), np.ones((2, 3, 4), np.float32)\n"
+        "tconv.conv_transpose(x, w)\n"
+        "main(['info', '--cache']); main(['info', '--clear-cache', '--json'])\n"
+    )
+    out = command(code=code, TCONV_CACHE=str(tmp_path)).stdout
+    assert re.search(rf"folder +{re.escape(str(tmp_path))}", out)
+    assert re.search(r"usable +yes", out)
+    result = json.loads(out.splitlines()[-1])["result"]
+    assert result["cache_files_removed"] >= 5
+    assert result["cache"]["files"] == 0
+
+
+def test_a_model_is_compiled_ahead(tmp_path, capsys):
+    import onnx
+
+    model = tconv.ConvTranspose2d(4, 3, 4, stride=2, rng=0).to_onnx()
+    for name, size in (("free", None), ("fixed", 24)):
+        if size:
+            for n, dim in enumerate(model.graph.input[0].type.tensor_type.shape.dim):
+                dim.dim_value = (1, 4, size, size)[n]
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        assert main(["info", "--warm", str(tmp_path / f"{name}.onnx")]) == 0
+        out = capsys.readouterr().out
+        assert ("direct, " in out) == bool(size)
+        assert ("its sizes are not fixed" in out) != bool(size)

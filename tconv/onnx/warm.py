@@ -1,0 +1,55 @@
+"""WHAT IS COMPILED AHEAD: the kernels of a model whose sizes are fixed, before its first run."""
+
+from typing import Any
+
+from tconv.arguments import as_integer
+from tconv.dispatch import native
+from tconv.errors import TConvError
+from tconv.onnx.graph import NotCut, fixed_sizes
+from tconv.onnx.model import as_source, read_model
+
+__all__ = ["warm"]
+
+
+def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
+    """Compile the kernels that every ConvTranspose of a model needs and keep them on disk.
+
+    For images whose file system cannot be written later: what is compiled there is found by every
+    process that has the same CPU and the same version of tconv.
+
+    Parameters
+    ----------
+    model : path, bytes or onnx.ModelProto
+    threads : int, as the session will be made with
+
+    Returns
+    -------
+    list of (name of the node, its plan, or why there is none)
+
+    Raises
+    ------
+    ModelError, OSError : as for `Session`
+
+    >>> import tconv.onnx
+    >>> layer = tconv.ConvTranspose2d(4, 4, 2, stride=2, rng=0)
+    >>> tconv.onnx.warm(layer.to_onnx())
+    [('ConvTranspose', 'its sizes are not fixed: run the model once instead')]
+    """
+    if threads is not None:
+        as_integer(threads, "threads", 1)
+    try:
+        layers = fixed_sizes(read_model(as_source(model)))
+    except NotCut as reason:
+        return [("model", f"left to ONNX Runtime: {reason}")]
+    found = []
+    for layer, dtype, x_shape, weight_shape in layers:
+        if x_shape is None or weight_shape is None:
+            found.append((layer.name, "its sizes are not fixed: run the model once instead"))
+            continue
+        try:
+            plan = native(layer.settings.geometry(x_shape, weight_shape), "y", dtype, threads)
+        except TConvError as error:
+            found.append((layer.name, str(error)))
+            continue
+        found.append((layer.name, "; ".join(plan.describe()[:2]) if plan else "portable path"))
+    return found
