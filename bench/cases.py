@@ -1,9 +1,12 @@
-"""WHAT IS MEASURED: transposed convolutions of published networks, one row each.
+"""WHAT IS MEASURED: transposed convolutions of published networks, and others drawn at random.
 
 FLOPs count a multiplication and an addition per input cell, tap and channel pair:
 ``2 * N * C * (M / G) * prod(I) * prod(K)``; inserted zeros are no work.
 """
 
+from collections.abc import Callable
+from math import prod
+from random import Random
 from typing import Any, NamedTuple
 
 from tconv import Geometry
@@ -51,9 +54,31 @@ class Case(NamedTuple):
         """All sizes of the call."""
         return Geometry.of(self.x_shape, self.weight_shape, **self.keywords)
 
+    @property
+    def family(self) -> str:
+        """What the case is like, for means: one family each, the first that fits."""
+        return next(name for name, belongs in FAMILIES.items() if belongs(self))
+
+    def __str__(self) -> str:
+        """Show the sizes on one line; what is usual is not said."""
+        sizes = "×".join(map(str, self.x_shape))
+        unusual = {"a": self.a, "d": self.d - 1 and self.d, "g": self.G - 1 and self.G}
+        extras = "".join(f" {name}{value}" for name, value in unusual.items() if value)
+        return f"{sizes} → {self.M}, k{self.K} s{self.s} p{self.p}{extras}"
+
+
+FAMILIES: dict[str, Callable[[Case], bool]] = {
+    "depthwise": lambda case: case.C == case.G > 1,
+    "1-D": lambda case: len(case.I) == 1,
+    "3-D": lambda case: len(case.I) == 3,
+    "few output channels": lambda case: case.M // case.G <= 4,
+    "k = s": lambda case: case.K - case.s == 0,
+    "k > s": lambda case: case.K - case.s > 0,
+    "k < s": lambda case: case.K - case.s < 0,
+}
 
 # fmt: off
-CASES = [
+PUBLISHED = [
     #     name             N     C     M  I                  K    s  p  a  d   G   source
     Case("hifigan-up1",    1,  512,  256, (100,),           16,   8, 4, 0, 1,  1, "HiFi-GAN V1 vocoder, 1 s of speech"),
     Case("hifigan-up3",    1,  128,   64, (6400,),           4,   2, 1, 0, 1,  1, "HiFi-GAN V1"),
@@ -88,3 +113,74 @@ CASES = [
     Case("voxgan-last",    1,   64,    1, (32, 32, 32),      4,   2, 1, 0, 1,  1, "3-D GAN, last layer"),
 ]
 # fmt: on
+
+# The shapes that the NumPy tutorial library is compared on; it computes no others of interest.
+TUTORIAL = [
+    Case("tinyml-64", 1, 64, 64, (64, 64), 4, 2, 0, 0, 1, 1, "tinyml's Deconv2D"),
+    Case("tinyml-3", 1, 3, 3, (128, 128), 5, 1, 0, 0, 1, 1, "tinyml's Deconv2D, a picture"),
+]
+
+# ---- drawn ---------------------------------------------------------------------------------------
+
+SEED = 20261122  # the day it was written; never changed since a result was seen
+LEAST_FLOPS, MOST_FLOPS = 10**6, 5 * 10**9
+MOST_CELLS = 2**24  # of x, of the weight and of y: 64 MiB in float32
+CELLS_OF_AN_AXIS = {1: (4, 20_000), 2: (4, 300), 3: (4, 64)}  # by rank
+
+
+def sampled(count: int = 30, seed: int = SEED) -> list[Case]:
+    """Draw cases without looking at them: what is out of bounds is drawn again, all of it.
+
+    >>> sampled(3) == sampled(30)[:3]
+    True
+    """
+    rng, cases = Random(seed), list[Case]()
+    while len(cases) < count:
+        case = _drawn(rng, f"sampled-{len(cases) + 1:02}")
+        if _is_within_bounds(case):
+            cases.append(case)
+    return cases
+
+
+def _drawn(rng: Random, name: str) -> Case:
+    """Any case. Only `Random.random` is used: its numbers are the same in every Python."""
+    rank = 1 + int(3 * rng.random())
+    batch = _log_uniform(rng, 1, 64)
+    channels, outputs = _log_uniform(rng, 1, 1024), _log_uniform(rng, 1, 1024)
+    sizes = tuple(_log_uniform(rng, *CELLS_OF_AN_AXIS[rank]) for _ in range(rank))
+    stride = _log_uniform(rng, 1, 8)
+    doubled, other = rng.random() < 0.5, 1 + int(9 * rng.random())
+    kernel = 2 * stride if doubled and stride > 1 else other
+    dilation = 2 if rng.random() < 0.15 else 1
+    padding = int(rng.random() * (dilation * (kernel - 1) // 2 + 1))
+    extra = int(rng.random() * max(stride, dilation)) if rng.random() < 0.2 else 0
+    groups, kind = 1, rng.random()
+    if kind < 0.15:
+        groups = outputs = channels
+    elif kind < 0.3:
+        groups = _log_uniform(rng, 2, 16)
+        channels, outputs = (max(n // groups, 1) * groups for n in (channels, outputs))
+    return Case(
+        name, batch, channels, outputs, sizes, kernel, stride, padding, extra, dilation, groups,
+        "drawn at random",
+    )  # fmt: skip
+
+
+def _log_uniform(rng: Random, low: int, high: int) -> int:
+    return int(low * ((high + 1) / low) ** rng.random())
+
+
+def _is_within_bounds(case: Case) -> bool:
+    outputs = [(i - 1) * case.s + case.d * (case.K - 1) + 1 - 2 * case.p + case.a for i in case.I]
+    if min(outputs) < 1:
+        return False
+    shapes = case.x_shape, case.weight_shape, (case.N, case.M, *outputs)
+    flops = 2 * prod(case.x_shape) * prod(case.weight_shape[1:])
+    return LEAST_FLOPS <= flops <= MOST_FLOPS and max(map(prod, shapes)) <= MOST_CELLS
+
+
+GROUPS: dict[str, list[Case]] = {
+    "published": PUBLISHED,
+    "sampled": sampled(),
+    "tutorial": TUTORIAL,
+}

@@ -1,96 +1,218 @@
 """WHO TAKES PART: one function per contender that sets a case up and returns a call to be timed.
 
-Run as ``python -m bench.peers NAME`` it serves `run.py`: a line of JSON in, a line of JSON out.
-Each contender has its own process, so none meets another's threads still spinning.
+Each gets ``(case, operands, threads)`` with NumPy arrays x, weight and bias, and may keep whatever
+does not depend on x: only the call itself is timed. It raises `Unsupported` for what it cannot do.
 """
 
-import json
-import sys
-import time
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.cases import CASES, Case
+from bench.cases import Case
 
 Thunk = Callable[[], Any]
+Operands = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def operands(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+SEED = 0
+"""What all operands are drawn from."""
+
+
+class Unsupported(Exception):
+    """The contender cannot compute such a case."""
+
+
+def operands(case: Case, dtype: str, seed: int) -> Operands:
     """x, weight and bias of a case, the same in every process."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal(case.x_shape, np.float32)
-    weight = rng.standard_normal(case.weight_shape, np.float32)
-    weight /= np.sqrt(np.float32(case.C // case.G * case.K ** len(case.I)))
-    return x, weight, rng.standard_normal(case.M, np.float32)
+    rng, kind = np.random.default_rng(seed), np.dtype(dtype).type
+    x = rng.standard_normal(case.x_shape, kind)
+    weight = rng.standard_normal(case.weight_shape, kind)
+    weight /= kind(np.sqrt(case.C // case.G * case.K ** len(case.I)))
+    return x, weight, rng.standard_normal(case.M, kind)
 
 
-def tconv_portable(case: Case, threads: int) -> Thunk:
-    """`tconv.conv_transpose` on NumPy arrays; BLAS brings the threads."""
+# ---- tconv ---------------------------------------------------------------------------------------
+
+
+def plan(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """`tconv.plan` with packed weights and an output that is written again and again."""
+    call, packed = _planned(case, arrays, threads)
+    x, _, bias = arrays
+    y = np.empty(case.geometry.y_shape, x.dtype)
+    return lambda: call(x, packed, bias, y)
+
+
+def plan_new(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """`tconv.plan` with packed weights and a new output in each call."""
+    call, packed = _planned(case, arrays, threads)
+    x, _, bias = arrays
+    return lambda: call(x, packed, bias)
+
+
+def _planned(case: Case, arrays: Operands, threads: int) -> tuple[Any, Any]:
+    _, weight, _ = arrays
+    call = plan_of(case, weight.dtype.name, threads)
+    return call, call.pack(weight)
+
+
+def plan_of(case: Case, dtype: str, threads: int) -> Any:
+    """tconv's plan for a case; printed it says what it expects."""
     import tconv
 
-    x, weight, bias = operands(case)
-    return lambda: tconv.conv_transpose(x, weight, bias, **case.keywords)
+    return tconv.plan(
+        case.x_shape, case.weight_shape, dtype=dtype, threads=threads, **case.keywords
+    )  # fmt: skip
 
 
-def torch(case: Case, threads: int) -> Thunk:
+def functional(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """`tconv.conv_transpose` with nothing kept: weights packed and output allocated each time."""
+    import tconv
+
+    return lambda: tconv.conv_transpose(*arrays, threads=threads, **case.keywords)
+
+
+def portable(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """The path that every array library takes, on NumPy; BLAS brings the threads."""
+    from tconv.portable import contract
+
+    x, weight, bias = arrays
+    geometry = case.geometry
+    return lambda: contract(geometry, "y", x, weight, bias=bias)
+
+
+# ---- others --------------------------------------------------------------------------------------
+
+
+def torch(case: Case, arrays: Operands, threads: int) -> Thunk:
     """`torch.nn.functional.conv_transpose*d` on the CPU, without autograd."""
     import torch as library
 
     library.set_num_threads(threads)
     library.set_grad_enabled(False)
-    x, weight, bias = map(library.from_numpy, operands(case))
+    x, weight, bias = map(library.from_numpy, arrays)
     function = getattr(library.nn.functional, f"conv_transpose{len(case.I)}d")
     return lambda: function(x, weight, bias, **case.keywords)
 
 
-PEERS = {"tconv": tconv_portable, "torch": torch}
+def onnx_run(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """ONNX Runtime's `session.run`, weights as initialisers."""
+    session, feeds = _session(case, arrays, threads), {"x": arrays[0]}
+    return lambda: session.run(None, feeds)[0]
 
 
-def versions(name: str) -> dict[str, str]:
-    """What computes in this process."""
-    found = {"numpy": np.__version__}
-    if name == "torch":
-        import torch as library
+def onnx_bound(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """ONNX Runtime with input and output bound to arrays that stay where they are."""
+    session, x = _session(case, arrays, threads), arrays[0]
+    y, binding = np.empty(case.geometry.y_shape, x.dtype), session.io_binding()
+    binding.bind_input("x", "cpu", 0, x.dtype, x.shape, x.ctypes.data)
+    binding.bind_output("y", "cpu", 0, y.dtype, y.shape, y.ctypes.data)
 
-        found["torch"] = library.__version__
-    else:
-        import tconv
+    def call(x: np.ndarray = x) -> np.ndarray:  # x, whose memory the binding does not keep
+        session.run_with_iobinding(binding)
+        return y
 
-        found["tconv"] = tconv.__version__
-        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-        found["blas"] = f"{blas['name']} {blas['version']}"
-    return found
+    return call
 
 
-def serve(name: str) -> None:
-    """Answer requests until standard input ends."""
-    cases = {case.name: case for case in CASES}
-    thunks: dict[str, Thunk] = {}
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "case" not in request:
-            print(json.dumps(versions(name)), flush=True)
-            continue
-        case = cases[request["case"]]
-        if case.name not in thunks:
-            thunks = {
-                case.name: PEERS[name](case, request["threads"])
-            }  # one case in memory at a time
-        call = thunks[case.name]
-        result = call()
-        if request.get("save"):
-            np.save(Path(request["save"]), np.asarray(result))
-        samples = []
-        until = time.perf_counter() + request["seconds"]
-        while len(samples) < 2 or (time.perf_counter() < until and len(samples) < 50):
-            start = time.perf_counter()
-            result = call()
-            samples.append(time.perf_counter() - start)
-        print(json.dumps({"seconds": samples}), flush=True)
+def _session(case: Case, arrays: Operands, threads: int) -> Any:
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    x, weight, bias = arrays
+    rank, names = len(case.I), ["x", "w", "b"]
+    node = helper.make_node(
+        "ConvTranspose", names, ["y"], strides=[case.s] * rank, pads=[case.p] * 2 * rank,
+        output_padding=[case.a] * rank, dilations=[case.d] * rank, group=case.G,
+    )  # fmt: skip
+    kind = TensorProto.FLOAT if x.dtype == np.float32 else TensorProto.DOUBLE
+    x_info, y_info = (
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, shape in (("x", x.shape), ("y", case.geometry.y_shape))
+    )
+    kept = [numpy_helper.from_array(array, n) for array, n in ((weight, "w"), (bias, "b"))]
+    graph = helper.make_graph([node], "case", [x_info], [y_info], kept)
+    model = helper.make_model(
+        graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)]
+    )  # fmt: skip
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    try:
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+        raise Unsupported(str(error)) from None
 
 
-if __name__ == "__main__":
-    serve(sys.argv[1])
+def jax(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """`jax.lax.conv_general_dilated`, compiled, which is what `conv_transpose` of JAX calls."""
+    if hasattr(os, "sched_setaffinity"):  # JAX has no other bound on its threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    import jax as library
+
+    library.config.update("jax_enable_x64", True)
+    x, weight, bias = arrays
+    rank, reach = len(case.I), case.d * (case.K - 1)
+    grouped = weight.reshape(case.G, case.C // case.G, *weight.shape[1:])
+    kernel = np.flip(grouped.swapaxes(1, 2), range(3, 3 + rank))
+    kernel = kernel.reshape(case.M, case.C // case.G, *weight.shape[2:])
+
+    @library.jit
+    def compute(x: Any, kernel: Any, bias: Any) -> Any:
+        y = library.lax.conv_general_dilated(
+            x, kernel, window_strides=[1] * rank,
+            padding=[(reach - case.p, reach - case.p + case.a)] * rank,
+            lhs_dilation=[case.s] * rank, rhs_dilation=[case.d] * rank,
+            feature_group_count=case.G,
+        )  # fmt: skip
+        return y + bias.reshape(-1, *[1] * rank)
+
+    on_device = list(map(library.device_put, (x, kernel, bias)))
+    return lambda: compute(*on_device).block_until_ready()
+
+
+def tinyml(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """`Deconv2D` of tinyml: square pictures only, no groups, padding 0 or 1.
+
+    It has a bias and does not add it, so that is done here, in place.
+    """
+    if len(set(case.I)) != 1 or len(case.I) != 2 or case.G > 1 or case.p > 1 or case.a:
+        raise Unsupported("square pictures, one group, padding 0 or 1, no output_padding")
+    from tinyml.layers import Deconv2D
+
+    x, weight, bias = arrays
+    size = (case.C, *case.I)
+    layer = Deconv2D(
+        "case", size, case.C, case.K, case.K, case.s, dilation=case.d, padding=case.p
+    )  # fmt: skip
+    layer.weight.tensor, column = weight, bias.reshape(-1, 1, 1)
+
+    def call() -> np.ndarray:
+        y = layer.forward(x)
+        y += column
+        return y
+
+    return call
+
+
+CONTENDERS = {
+    function.__name__: f"bench.peers:{function.__name__}"
+    for function in (
+        plan, plan_new, functional, portable, torch, onnx_run, onnx_bound, jax, tinyml,
+    )
+}  # fmt: skip
+"""Every contender, and where its function stands."""
+
+PEERS = ("torch", "onnx_run", "onnx_bound")
+"""Whose best time is the one to beat; the others are shown beside."""
+
+PACKAGES = {
+    "torch": "torch",
+    "onnx_run": "onnxruntime",
+    "onnx_bound": "onnxruntime",
+    "jax": "jax",
+    "tinyml": "tinyml",
+}
+"""What must be installed for a contender, besides tconv."""

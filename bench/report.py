@@ -1,53 +1,310 @@
-"""WHAT CAME OUT: a result file as a Markdown page. ``python -m bench.report FILE``."""
+"""WHAT CAME OUT: a result file as Markdown. ``python -m bench.report FILE [--publish]``.
+
+Ratios are a peer's time over tconv's: above 1 tconv is faster. "Best" is, case by case, the best of
+PyTorch and ONNX Runtime, which counts with whichever of its two ways to run is faster there.
+"""
 
 import json
 import sys
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from bench.cases import CASES
+from bench.cases import FAMILIES
+from bench.peers import PEERS
 
-CAP = 4.0  # a ratio above counts as this one in the capped mean, so that no outlier carries it
+CAPS = {"float32": 4.0, "float64": 6.0}
+"""A ratio above counts as this one in every mean, so that no outlier carries it."""
+
+NOISE = 0.3
+"""Cores that others keep busy: with more, a single case says little."""
+
+NAMES = {
+    "plan": "tconv, packed",
+    "plan_new": "tconv, packed, new output",
+    "functional": "tconv, nothing kept",
+    "portable": "tconv, portable path",
+    "torch": "PyTorch",
+    "onnx_run": "ONNX Runtime",
+    "onnx_bound": "ONNX Runtime, bound",
+    "jax": "JAX",
+    "tinyml": "tinyml",
+}
+Row = dict[str, Any]
+Statistic = Callable[[Iterable[float]], float]
+
+# ---- numbers -------------------------------------------------------------------------------------
 
 
-def report(results: dict[str, Any]) -> str:
-    """Lay out the page: where it was measured, a row per case, means, and the time of importing."""
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    cases = {case.name: case for case in CASES}
-    lines = [
-        f"# Measured {results['date']}",
-        "",
-        f"{results['processor']}, {results['threads']} threads; {versions}.",
-        "float32, bias included, a complete call each. Ratio: PyTorch's time over tconv's, above",
-        "1 where tconv is faster. Spread: tconv's median over its minimum.",
-        "",
-        "| case | GFLOP | torch ms | tconv ms | ratio of minimums | of medians | spread |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    least: list[float] = []
-    middle: list[float] = []
-    for row in results["cases"]:
-        ours, theirs = row["seconds"]["tconv"], row["seconds"]["torch"]
-        least.append(min(theirs) / min(ours))
-        middle.append(median(theirs) / median(ours))
-        numbers = [cases[row["case"]].geometry.flops / 1e9, min(theirs) * 1e3, min(ours) * 1e3]
-        numbers += [least[-1], middle[-1], median(ours) / min(ours)]
-        lines.append(f"| {row['case']} | {' | '.join(f'{number:.2f}' for number in numbers)} |")
-    for title, cap in (("geomean", float("inf")), (f"geomean, capped at {CAP:.0f}", CAP)):
-        means = [geometric_mean([min(r, cap) for r in ratios]) for ratios in (least, middle)]
-        lines.append(f"| **{title}** | | | | **{means[0]:.2f}** | **{means[1]:.2f}** | |")
-    slower = sum(ratio < 1 for ratio in least)
-    lines += ["", f"Slower than PyTorch, by the minimums: {slower} of {len(least)} cases."]
-    numpy, tconv = (results["imports"][name] for name in ("numpy", "tconv"))
+def seconds(row: Row, name: str, statistic: Statistic) -> float | None:
+    """One contender's time of one case, from the samples of all rounds; None if it has none."""
+    samples = list(chain(*row["contenders"].get(name, {}).get("us", [])))
+    return statistic(samples) / 1e6 if samples else None
+
+
+def best(row: Row, statistic: Statistic) -> tuple[float, str] | None:
+    """The fastest peer's time and name."""
+    times = [(time, name) for name in PEERS if (time := seconds(row, name, statistic)) is not None]
+    return min(times, default=None)
+
+
+def ratio(row: Row, ours: str, other: str, statistic: Statistic) -> float | None:
+    """Another contender's time, or that of the "best" peer, over one of ours."""
+    if other == "best":
+        found = best(row, statistic)
+        theirs = found and found[0]
+    else:
+        theirs = seconds(row, other, statistic)
+    own = seconds(row, ours, statistic)
+    return theirs / own if theirs and own else None
+
+
+def ratios(
+    part: Row, ours: str = "plan", other: str = "best", statistic: Statistic = min
+) -> list[float]:
+    """All ratios of a table that there are."""
+    found = (ratio(row, ours, other, statistic) for row in part["rows"])
+    return [each for each in found if each is not None]
+
+
+def mean(values: list[float], cap: float) -> float:
+    """Geometric mean of ratios, each capped."""
+    return geometric_mean([min(value, cap) for value in values])
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def table(titles: list[str], rows: Iterable[list[str]], left: int = 1) -> list[str]:
+    """Lay out a table whose first `left` columns are text."""
+    marks = ["---" if n < left else "---:" for n in range(len(titles))]
+    return ["| " + " | ".join(line) + " |" for line in ([*titles], marks, *rows)]
+
+
+def show(value: float | None, digits: int = 2, missing: str = "–") -> str:
+    """Format a number that may be missing."""
+    return missing if value is None else f"{value:.{digits}f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Format a time, three digits of it."""
+    return "–" if value is None else f"{value * 1e3:#.3g}".rstrip(".")
+
+
+def case_table(part: Row) -> list[str]:
+    """One row per case: ours, the best peer and which it is, the ratios, and our error."""
+    rows = []
+    for row in part["rows"]:
+        found, ours = best(row, min), seconds(row, "plan", min)
+        result = row["contenders"].get("plan", {})
+        rows.append(
+            [
+                row["case"],
+                row["sizes"],
+                row["family"],
+                show(row["flops"] / 1e9, 3),
+                milliseconds(ours),
+                show(ours and row["flops"] / ours / 1e9, 0),
+                milliseconds(found and found[0]),
+                NAMES[found[1]] if found else "–",
+                show(ratio(row, "plan", "best", min)),
+                show(ratio(row, "plan", "best", median)),
+                f"{result['error']:.1e}" if "error" in result else "failed",
+            ]
+        )
+    titles = ["case", "sizes", "family", "GFLOP", "tconv ms", "GF/s", "best ms", "best peer"]
+    return table([*titles, "by minima", "by medians", "error"], rows, 3)
+
+
+def contender_table(part: Row) -> list[str]:
+    """Everybody's minimum in milliseconds, or why there is none."""
+    names = [name for name in NAMES if any(name in row["contenders"] for row in part["rows"])]
+    reasons: dict[str, str] = {}
+    rows = []
+    for row in part["rows"]:
+        cells = []
+        for name in names:
+            failure = row["contenders"].get(name, {}).get("failed")
+            if failure is None:
+                cells.append(milliseconds(seconds(row, name, min)))
+            else:
+                mark = reasons.setdefault(failure.strip().splitlines()[0], f"({len(reasons) + 1})")
+                cells.append(mark)
+        rows.append([row["case"], *cells, show(row["others"], 1, "?")])
+    lines = table(["minimum, ms", *(NAMES[name] for name in names), "others"], rows)
+    noisy = sum((row["others"] or 0) > NOISE for row in part["rows"])
     lines += [
         "",
-        f"`import numpy` takes {median(numpy) * 1e3:.0f} ms, `import tconv` "
-        f"{median(tconv) * 1e3:.0f} ms (medians of {len(numpy)} fresh interpreters in turns).",
-        "",
+        f"Others: how many cores other programs kept busy meanwhile; more than {NOISE} in {noisy} "
+        f"of {len(rows)} cases.",
     ]
-    return "\n".join(lines)
+    return lines + [f"{mark} {reason}. " for reason, mark in reasons.items()]
+
+
+def family_table(part: Row) -> list[str]:
+    """Geometric means of a table, as a whole and by family."""
+    cap, rows = CAPS[part["dtype"]], []
+    for family in ("all", *FAMILIES):
+        members = [row for row in part["rows"] if family in ("all", row["family"])]
+        least, middle = (
+            ratios({"rows": members}, statistic=statistic) for statistic in (min, median)
+        )
+        if least:
+            counts = [str(sum(value < bound for value in least)) for bound in (1, 0.95)]
+            means = [show(mean(least, cap)), show(mean(middle, cap))]
+            rows.append([family, str(len(least)), *means, show(min(least)), *counts])
+    titles = ["family", "cases", "by minima", "by medians", "worst", "below 1.0", "below 0.95"]
+    return table(titles, rows)
+
+
+# ---- pages ---------------------------------------------------------------------------------------
+
+
+def summary(results: Row) -> list[str]:
+    """The means, one row each: what stands in the README."""
+    rows = []
+    for part in results["parts"]:
+        cap, threads = CAPS[part["dtype"]], part["threads"]
+        peers = {other for other in PEERS for row in part["rows"] if seconds(row, other, min)}
+        against = [("plan", "best"), ("functional", "best")] if peers else []
+        against += [("plan", "portable"), ("plan", "jax"), ("plan", "tinyml")]
+        for ours, other in against:
+            least, middle = (ratios(part, ours, other, each) for each in (min, median))
+            if least:
+                name = "best of PyTorch and ONNX Runtime" if len(peers) > 1 else "PyTorch"
+                who = name if other == "best" else NAMES[other]
+                losses = [str(sum(value < bound for value in least)) for bound in (1, 0.95)]
+                bound = cap if other == "best" else float("inf")
+                means = [f"{mean(values, bound):.2f}" for values in (least, middle)]
+                what = f"{part['title']}: {part['dtype']}, {threads} thread{'s' * (threads > 1)}"
+                rows.append([what, NAMES[ours], who, str(len(least)), *means, *losses])
+    titles = ["cases", "who", "against", "number", "by minima", "by medians"]
+    lines = table([*titles, "below 1.0", "below 0.95"], rows, 3)
+    caps = " and ".join(f"{cap:g} ({dtype})" for dtype, cap in CAPS.items())
+    return [
+        where(results), "", *lines, "",
+        "Geometric means of the other's time over tconv's; those to the best peer with each ratio "
+        f"capped at {caps}.",
+    ]  # fmt: skip
+
+
+def where(results: Row) -> str:
+    """Machine and versions, one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    return (
+        f"Measured {results['date'][:16]} on {results['processor']}, {results['cores']} cores "
+        f"({results['target']}); {versions}. Load average at the start: {results['load']:.1f}."
+    )
+
+
+def details(results: Row) -> list[str]:
+    """Every table."""
+    lines = []
+    for part in results["parts"]:
+        threads = f"{part['threads']} thread{'s' * (part['threads'] > 1)}"
+        lines += ["", f"### {part['title'].capitalize()}: {part['dtype']}, {threads}", ""]
+        lines += [*family_table(part), ""] if ratios(part) else []
+        lines += [*case_table(part), "", *contender_table(part)]
+        lines += expectations(part)
+    return lines + small_sections(results["extras"])
+
+
+def expectations(part: Row) -> list[str]:
+    """How far the plans' expected times are from the measured ones."""
+    factors, portable = [], []
+    for row in part["rows"]:
+        if "expected_s" in row:
+            measured = seconds(row, "plan", min)
+            if row["expected_s"] is None:
+                portable.append(row["case"])
+            elif measured:
+                factors.append(measured / row["expected_s"])
+    lines = []
+    if factors:
+        near = sum(0.5 <= factor <= 2 for factor in factors)
+        lines += [
+            "",
+            f"The time that the printed plan expects is within a factor of 2 of the measured one "
+            f"in {near} of {len(factors)} cases; measured over expected is {min(factors):.2f} to "
+            f"{max(factors):.2f}, in the (geometric) mean {geometric_mean(factors):.2f}.",
+        ]
+    if portable:
+        lines += ["", f"Computed by the portable path: {', '.join(portable)}."]
+    return lines
+
+
+def small_sections(extras: Row) -> list[str]:
+    """Tiny calls, longest sums, first calls, imports."""
+    if not extras:
+        return []
+    rows = []
+    for name, samples in extras["overhead"].items():
+        times = ["–", "–"]
+        if isinstance(samples, list):
+            times = [f"{statistic(samples) * 1e6:.1f}" for statistic in (min, median)]
+        error = extras["error"].get(name)
+        rows.append([NAMES[name], *times, f"{error:.1e}" if isinstance(error, float) else "–"])
+    titles = ["", "tiny call, minimum us", "median us", "error at K = 2304"]
+    imports = {name: median(samples) * 1e3 for name, samples in extras["imports"].items()}
+    return [
+        "", "### Small things", "", *table(titles, rows), "",
+        "A tiny call: 4 channels of 4 x 4 to 4 channels of 8 x 8. Error: the largest difference "
+        "from float64, of the largest value, where each sum has 2304 terms.",
+        "", *first_calls(extras["fresh"]), "",
+        *(f"`import {name}` takes {time:.0f} ms." for name, time in imports.items()),
+    ]  # fmt: skip
+
+
+def first_calls(attempts: list[Row]) -> list[str]:
+    """What the first call of a process costs, beyond the modules that it imports."""
+    rows: list[list[str]] = []
+    found: list[Row] = []
+    for kind, title in (("compiled", "empty cache"), ("loaded", "kernels on disk")):
+        found = [row[kind] for row in attempts if "failed" not in row[kind]]
+        if found:
+            first = [each["first"] * 1e3 for each in found]
+            more = [(each["first"] - each["later"]) * 1e3 for each in found]
+            kernels = [each["new_kernels"] for each in found]
+            cells = [show(median(first), 1), show(median(more), 1), show(max(more), 1)]
+            rows.append([title, str(len(found)), *cells, f"{min(kernels)} to {max(kernels)}"])
+    titles = ["first call of a new process", "calls", "median ms", "beyond a later call: median ms"]
+    lines = table([*titles, "longest ms", "kernels compiled"], rows)
+    failures = {row[k]["failed"] for row in attempts for k in row if "failed" in row[k]}
+    lines += ["", *sorted(failures)]
+    for module, name in (("llvmlite", "llvmlite"), ("engine", "tconv's engine")) if found else ():
+        spent = median(each[f"import_{module}"] for each in found) * 1e3
+        lines += [f"Importing {name} before that takes {spent:.1f} ms and is not counted."]
+    return lines
+
+
+def page(results: Row) -> str:
+    """Lay out one result file."""
+    lines = [f"# Measured {results['date']}", "", *summary(results), *details(results)]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def publish(results: Row, root: Path) -> list[str]:
+    """Write summary and tables between their markers in README.md and docs; return where."""
+    written = []
+    for name in ("README.md", "docs/benchmarks.md"):
+        path = root / name
+        text = old = path.read_text(encoding="utf-8") if path.exists() else ""
+        for marker, lines in (("summary", summary(results)), ("tables", details(results))):
+            begin, end = f"<!-- bench:{marker} -->", f"<!-- /bench:{marker} -->"
+            head, found, rest = text.partition(begin)
+            _, closed, tail = rest.partition(end)
+            if found and closed:
+                text = "\n".join([head + begin, *lines, "", end + tail])
+        if text != old:
+            path.write_text(text, encoding="utf-8")
+            written.append(name)
+    return written
 
 
 if __name__ == "__main__":
-    print(report(json.loads(Path(sys.argv[1]).read_text())))
+    loaded = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    print(page(loaded))
+    if "--publish" in sys.argv[2:]:
+        publish(loaded, Path(__file__).parents[1])

@@ -1,0 +1,73 @@
+"""WHERE IT IS MEASURED: the processor, and how much else it had to do meanwhile."""
+
+import os
+import platform
+from pathlib import Path
+from time import perf_counter
+
+_PROC = Path("/proc")
+
+
+def processor() -> str:
+    """Name of the processor, as far as the system tells."""
+    names = _values_of("model name")
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def nominal_ghz() -> float | None:
+    """The clock that the system tells, which is not the one it runs at."""
+    clocks = _values_of("cpu MHz")
+    return float(clocks[0]) / 1e3 if clocks else None
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _values_of(key: str) -> list[str]:
+    try:
+        lines = (_PROC / "cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return [line.partition(":")[2].strip() for line in lines if line.startswith(key)]
+
+
+class Watch:
+    """How many cores others kept busy since this was made: neither we nor the given processes."""
+
+    def __init__(self, processes: list[int]) -> None:
+        self.processes = [os.getpid(), *processes]
+        self.start = perf_counter(), self._busy_s(), self._own_s()
+
+    def others(self) -> float | None:
+        """Return it; None where the system does not tell. Processes must not have ended."""
+        begin, busy, own = self.start
+        try:
+            passed = perf_counter() - begin
+            return round(max(self._busy_s() - busy - self._own_s() + own, 0.0) / passed, 2)
+        except (OSError, ValueError):
+            return None
+
+    def _busy_s(self) -> float:
+        """Seconds that all cores together worked, time stolen by other guests included."""
+        try:
+            fields = (_PROC / "stat").read_text().splitlines()[0].split()[1:9]
+        except OSError:
+            return 0.0
+        user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields)
+        return (user + nice + system + irq + softirq + steal) / _ticks()
+
+    def _own_s(self) -> float:
+        total = 0
+        for process in self.processes:
+            try:
+                text = (_PROC / str(process) / "stat").read_text()
+            except OSError:  # it has ended, and with it what it took is counted as of others
+                continue
+            total += sum(map(int, text.rpartition(")")[2].split()[11:13]))
+        return total / _ticks()
+
+
+def _ticks() -> int:
+    return os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,227 @@
+"""HOW A CONTENDER IS REACHED: it lives in a process of its own that reads orders and answers.
+
+Run as ``python -m bench.server MODULE:FUNCTION`` this file is that process: a line of JSON in, with
+"do" naming an order below, a line out, ``{"answer": ...}`` or ``{"error": ...}``. The answer of a
+contender is held against the float64 reference here, and one that is wrong cannot be timed.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import Timer
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bench.cases import Case
+from bench.peers import Thunk, operands
+
+ROOT = Path(__file__).parents[1]
+TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
+"""Of the largest value: sums of up to some 10,000 products, in the peers' orders too."""
+
+MOST_RUNS = 150  # in one slice
+
+# ---- the asking side -----------------------------------------------------------------------------
+
+
+class Failed(Exception):
+    """The contender could not do what it was asked; says why."""
+
+
+class Contender:
+    """A contender's process, started when it is first asked, and again after it ended."""
+
+    def __init__(self, name: str, function: str, threads: int, cache: str) -> None:
+        self.name, self.function = name, function
+        count = str(threads)
+        self.environment = os.environ | {
+            "OMP_NUM_THREADS": count,
+            "OPENBLAS_NUM_THREADS": count,
+            "MKL_NUM_THREADS": count,
+            "TCONV_CACHE": cache,
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        }
+        self.process: subprocess.Popen[str] | None = None
+
+    def ask(self, do: str, cap_s: float = 60, **arguments: Any) -> Any:
+        """Send an order and wait for the answer; who takes longer than `cap_s` is ended."""
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bench.server", self.function], env=self.environment,
+                text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+        process, timed_out = self.process, []
+        assert process.stdin is not None
+        assert process.stdout is not None
+        timer = Timer(cap_s, lambda: (timed_out.append(True), process.kill()))
+        timer.start()
+        try:
+            print(json.dumps({"do": do} | arguments), file=process.stdin, flush=True)
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            timer.cancel()
+        if not line:
+            code = self.close()
+            raise Failed(f"over {cap_s:g} s" if timed_out else f"its process ended with {code}")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise Failed(reply["error"])
+        return reply["answer"]
+
+    def close(self) -> int:
+        """Let the process end, if there is one; return its code."""
+        process, self.process = self.process, None
+        if process is None:
+            return 0
+        assert process.stdin is not None
+        try:
+            process.stdin.close()
+        except BrokenPipeError:
+            process.kill()
+        code = process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        return code
+
+
+# ---- the process itself --------------------------------------------------------------------------
+
+
+class Server:
+    """One contender and the case that it is set up for. Methods without underscore are orders."""
+
+    def __init__(self, function: Callable[..., Thunk]) -> None:
+        self._function = function
+        self._call: Thunk | None = None
+        self._reference, self._dtype = np.zeros(0), ""
+
+    def versions(self, packages: list[str]) -> dict[str, str]:
+        """Versions of what is installed."""
+        found = {}
+        for package in packages:
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        return found
+
+    def machine(self) -> str:
+        """What tconv generates code for, in its own words."""
+        from tconv.engine.target import target
+
+        return str(target())
+
+    def refer(self, case: list[Any], dtype: str, seed: int, path: str) -> None:
+        """Write the answer in float64, which the portable path computes."""
+        from tconv.portable import contract
+
+        made = as_case(case)
+        x, weight, bias = (a.astype(np.float64) for a in operands(made, dtype, seed))
+        np.save(path, contract(made.geometry, "y", x, weight, bias=bias))
+
+    def prepare(
+        self, case: list[Any], dtype: str, threads: int, seed: int, reference: str
+    ) -> dict[str, float]:
+        """Set a case up, run it, and compare; returns the error and the second run's seconds."""
+        self._call = None  # one case in memory at a time
+        made = as_case(case)
+        call = self._function(made, operands(made, dtype, seed), threads)
+        self._reference, self._dtype = np.load(reference, mmap_mode="r"), dtype
+        error = self._error(call())
+        begin = perf_counter()
+        call()
+        taken = perf_counter() - begin
+        self._call = call
+        return {"error": error, "seconds": taken}
+
+    def time(self, runs: int, seconds: float, most_s: float) -> list[float]:
+        """Run so often and so long, but not beyond `most_s`; the microseconds of each."""
+        call, taken = self._checked(), list[float]()
+        begin = perf_counter()
+        while True:
+            start = perf_counter()
+            call()
+            end = perf_counter()
+            taken.append(float(f"{(end - start) * 1e6:.4g}"))
+            passed, count = end - begin, len(taken)
+            enough = count >= runs and passed >= seconds
+            if enough or passed >= most_s or count >= MOST_RUNS:
+                return taken
+
+    def loop(self, calls: int, repeats: int) -> list[float]:
+        """Seconds per call, from as many loops of so many calls; for very short ones."""
+        call, taken = self._checked(), list[float]()
+        for _ in range(repeats):
+            begin = perf_counter()
+            for _ in range(calls):
+                call()
+            taken.append(float(f"{(perf_counter() - begin) / calls:.4g}"))
+        return taken
+
+    def check(self) -> float:
+        """Error of one more run: a contender that was right once must still be."""
+        return self._error(self._checked()())
+
+    def expect(self, case: list[Any], dtype: str, threads: int) -> float | None:
+        """Seconds that tconv's printed plan expects; None where the engine does not compute."""
+        from bench.peers import plan_of
+
+        found = re.search(r"expected ([\d.,]+) us", str(plan_of(as_case(case), dtype, threads)))
+        return float(found[1].replace(",", "")) / 1e6 if found else None
+
+    def _checked(self) -> Thunk:
+        if self._call is None:
+            raise RuntimeError("nothing is set up that gave the right answer")
+        return self._call
+
+    def _error(self, result: Any) -> float:
+        """Largest difference from the reference, of its largest value; raise if that is too much.
+
+        Slice by slice, for a float64 copy of the whole result may be large.
+        """
+        result = np.asarray(result)
+        if result.shape != self._reference.shape or result.dtype.name != self._dtype:
+            raise RuntimeError(
+                f"wrong: {result.dtype} {result.shape} instead of {self._reference.shape}"
+            )
+        worst = [np.abs(a - b).max() for a, b in zip(result, self._reference, strict=True)]
+        error = float(np.max(worst) / np.abs(self._reference).max())
+        if not error <= TOLERANCES[self._dtype]:
+            self._call = None
+            raise RuntimeError(f"wrong: error {error:.1e} of the largest value")
+        return error
+
+
+def as_case(values: list[Any]) -> Case:
+    """Return a case that went through JSON."""
+    case = Case(*values)
+    return case._replace(I=tuple(case.I))
+
+
+def serve(function: str) -> None:
+    """Answer on what was standard output, and let nobody else write there."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    module, _, name = function.partition(":")
+    server = Server(getattr(import_module(module), name))
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            reply = {"answer": getattr(server, order.pop("do"))(**order)}
+        except Exception as error:
+            reply = {"error": f"{error}" or type(error).__name__}
+        print(json.dumps(reply), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
