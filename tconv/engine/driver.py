@@ -37,6 +37,7 @@ FIELDS = (
     *("is_gathered", "shifts", "table_row", "line_pitch", "vectors"),
     *("y_batch", "y_group", "y_channel", "y_plane", "y_row"),
     *("output_depth", "output_height", "output_width", "stride_z", "stride_y", "stride_x"),
+    *("lead_z", "lead_y", "lead_x"),
     *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
     *("weight_block", "bias_block"),
 )
@@ -188,8 +189,12 @@ def _copy_out(
     code = c.code
     image, plane, row, rows, column, columns = place
     first_lines = code.at(c.lines, code.pick(is_last, c.phases, 0), I64)
-    start = code.mul(column, c.stride_x)
-    count = code.least(code.mul(columns, c.stride_x), code.sub(c.output_width, start))
+    begin = code.sub(code.mul(column, c.stride_x), c.lead_x)
+    skipped = code.most(code.sub(0, begin), 0)  # cells of the first column that are not kept
+    start = code.add(begin, skipped)
+    cells = code.sub(code.mul(columns, c.stride_x), skipped)
+    count = code.least(cells, code.sub(c.output_width, start))
+    head = code.pick(code.is_equal(skipped, 0), 0, code.least(code.sub(c.stride_x, skipped), count))
     with code.loop(code.pick(is_last, c.last_block, c.block)) as channel:
         with code.loop(code.mul(c.stride_z, c.stride_y)) as phase:
             phase_z, phase_y = code.divmod(phase, c.stride_y)
@@ -200,10 +205,11 @@ def _copy_out(
             with code.loop(rows) as n:
                 rest, y_row = code.divmod(code.add(row, n), c.height_rows)
                 more_images, z_row = code.divmod(rest, c.depth_rows)
-                of_y_z = code.add(code.mul(code.add(plane, z_row), c.stride_z), phase_z)
-                of_y_y = code.add(code.mul(y_row, c.stride_y), phase_y)
+                rows_z = code.mul(code.add(plane, z_row), c.stride_z)
+                of_y_z = code.sub(code.add(rows_z, phase_z), c.lead_z)
+                of_y_y = code.sub(code.add(code.mul(y_row, c.stride_y), phase_y), c.lead_y)
                 exists = code.both(
-                    code.is_less(of_y_z, c.output_depth), code.is_less(of_y_y, c.output_height)
+                    code.is_within(of_y_z, c.output_depth), code.is_within(of_y_y, c.output_height)
                 )
                 with code.when(exists):
                     cell = code.add(
@@ -213,5 +219,10 @@ def _copy_out(
                         code.mul(of_y_y, c.y_row),
                         start,
                     )
-                    lane = code.mul(n, c.pitch)
-                    code.call(c.copy_row, code.at(y, cell), line, lines, lane, count, c.stride_x)
+                    to, lane = code.at(y, cell), code.mul(n, c.pitch)
+                    with code.loop(head) as phase_x:
+                        of_line = code.load(lines, code.add(skipped, phase_x), I64)
+                        code.store(code.load(line, code.add(of_line, lane)), to, phase_x)
+                    lane = code.add(lane, code.pick(code.is_equal(skipped, 0), 0, 1))
+                    rest, to = code.sub(count, head), code.at(to, head)
+                    code.call(c.copy_row, to, line, lines, lane, rest, c.stride_x)

@@ -135,6 +135,7 @@ class Ready:
         """What was chosen, and what it should cost."""
         plan, layout, geometry = self.plan, self.layout, self.geometry
         panel = "gathered" if plan.is_gathered else "flat"
+        panel = f"{panel}, uncropped" if plan.is_uncropped else panel
         moved = self.dtype.itemsize * sum(
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )

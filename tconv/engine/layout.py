@@ -47,7 +47,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         geometry, plan = self.geometry, self.plan
-        self.phases = Phases.of(geometry.axes)
+        self.phases = Phases.of(geometry.axes, plan.is_uncropped)
         self.lanes = self.target.vector_bits // 8 // self.dtype.itemsize
         self.channels = geometry.in_channels // geometry.groups
         self.outputs = geometry.out_channels // geometry.groups
@@ -148,6 +148,7 @@ class Layout:
             "stride_z": z.stride,
             "stride_y": y.stride,
             "stride_x": x.stride,
+            **dict(zip(("lead_z", "lead_y", "lead_x"), self.phases.lead, strict=True)),
             "blocks": self.blocks,
             "block": plan.block,
             "last_block": self.last_block,

@@ -76,18 +76,27 @@ class Phases:
 
     axes: tuple[AxisPhases, AxisPhases, AxisPhases]
     alike: tuple[Alike, ...]
+    lead: tuple[int, int, int] = (0, 0, 0)  # outputs before the first one that is kept
 
     @classmethod
     @lru_cache(maxsize=256)
-    def of(cls, axes: tuple[Axis, ...]) -> "Phases":
-        """Group the phases of up to three axes."""
-        z, y, x = (AxisPhases.of(axis) for axis in as_three(axes))
+    def of(cls, axes: tuple[Axis, ...], is_uncropped: bool = False) -> "Phases":
+        """Group the phases of up to three axes.
+
+        Uncropped, q and phase count from the last multiple of the stride that is not kept: more
+        phases read alike then, and up to ``stride - 1`` outputs in the `lead` are thrown away.
+        """
+        lead = [axis.begin % axis.stride if is_uncropped else 0 for axis in as_three(axes)]
+        z, y, x = (
+            AxisPhases.of(axis._replace(begin=axis.begin - more, output=axis.output + more))
+            for axis, more in zip(as_three(axes), lead, strict=True)
+        )
         found = []
         by_axis = (axis.groups().items() for axis in (z, y, x))
         for (shifts_z, in_z), (shifts_y, in_y), (shifts_x, in_x) in product(*by_axis):
             phases = tuple(product(in_z, in_y, in_x))
             found.append(Alike(phases, (shifts_z, shifts_y, shifts_x)))
-        return cls((z, y, x), tuple(found))
+        return cls((z, y, x), tuple(found), (lead[0], lead[1], lead[2]))
 
     @property
     def count(self) -> int:

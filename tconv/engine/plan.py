@@ -13,7 +13,15 @@ from tconv.engine.phases import Phases
 from tconv.engine.target import Target
 from tconv.geometry import Geometry
 
-__all__ = ["MOST_INTERLEAVED", "TILES", "Plan", "best_plans", "choose_plan", "tile_rows"]
+__all__ = [
+    "MOST_INTERLEAVED",
+    "TILES",
+    "Plan",
+    "all_plans",
+    "best_plans",
+    "choose_plan",
+    "tile_rows",
+]
 
 MOST_INTERLEAVED = 8  # phases that are interleaved in registers; more are stored one by one
 _PART_TERMS = 512  # a sum longer than this is made of several, which is more exact
@@ -43,13 +51,15 @@ _STREAM_BYTES = 10  # per cycle, of weights that the L2 cache does not hold
 class Plan:
     """The choices for one geometry, type, processor and number of threads.
 
-    A micro-kernel makes `tile` rows by `vectors` vectors. An item is `rows` x `columns` cells q of
-    one group (gathered: rows of any image), and ``1/splits`` of its channels of y, done in blocks
-    of `block` channels; `part_channels` channels of x are summed at a time.
+    A micro-kernel makes `tile` rows by `vectors` vectors; phases are counted as `Phases` has it for
+    `is_uncropped`. An item is `rows` x `columns` cells q of one group (gathered: rows of any
+    image), and ``1/splits`` of its channels of y, done in blocks of `block` channels;
+    `part_channels` channels of x are summed at a time.
     """
 
     tile: int
     vectors: int
+    is_uncropped: bool
     is_gathered: bool
     rows: int
     columns: int
@@ -72,10 +82,19 @@ def choose_plan(geometry: Geometry, dtype: str, target: Target, threads: int) ->
     return best
 
 
+def all_plans(geometry: Geometry, dtype: str, target: Target, threads: int) -> Iterator[Plan]:
+    """Yield every plan worth considering."""
+    cropped = Phases.of(geometry.axes)
+    yield from _Costs(geometry, dtype, target, threads, cropped).plans(is_uncropped=False)
+    uncropped = Phases.of(geometry.axes, True)
+    if len(uncropped.alike) < len(cropped.alike):
+        yield from _Costs(geometry, dtype, target, threads, uncropped).plans(is_uncropped=True)
+
+
 def best_plans(geometry: Geometry, dtype: str, target: Target, threads: int) -> list[Plan]:
     """Return the cheapest plan of every tile and kind of panel, the cheapest first."""
     found: dict[tuple[int, bool], Plan] = {}
-    for plan in _Costs(geometry, dtype, target, threads).plans():
+    for plan in all_plans(geometry, dtype, target, threads):
         key = (plan.vectors, plan.is_gathered)
         if key not in found or plan.cycles < found[key].cycles:
             found[key] = plan
@@ -95,11 +114,13 @@ def tile_rows(rows: int, tile: int) -> list[int]:
 class _Costs:
     """What plans for one geometry cost."""
 
-    def __init__(self, geometry: Geometry, dtype: str, target: Target, threads: int) -> None:
+    def __init__(
+        self, geometry: Geometry, dtype: str, target: Target, threads: int, phases: Phases
+    ) -> None:
         self.geometry, self.target, self.threads = geometry, target, threads
         self.bytes = {"float32": 4, "float64": 8}[dtype]
         self.lanes = target.vector_bits // 8 // self.bytes
-        self.phases = Phases.of(geometry.axes)
+        self.phases = phases
         self.channels = geometry.in_channels // geometry.groups
         self.outputs = geometry.out_channels // geometry.groups
         most_taps = prod(axis.taps_per_phase[1] for axis in geometry.axes)
@@ -108,8 +129,8 @@ class _Costs:
         self.part = min(self.channels, part + part % 2)  # the kernels take two terms at a time
         self.weight_bytes = prod(geometry.weight_shape[1:]) * self.channels * self.bytes
 
-    def plans(self) -> Iterator[Plan]:
-        """Every plan worth considering."""
+    def plans(self, *, is_uncropped: bool) -> Iterator[Plan]:
+        """Every plan worth considering with these phases."""
         for is_gathered, rows, columns in self._items():
             lanes = self._lanes(is_gathered, rows, columns)
             vectors_in_all = ceil(lanes / self.lanes)
@@ -122,9 +143,18 @@ class _Costs:
                     if splits > blocks:
                         break
                     plan = Plan(
-                        tile, vectors, is_gathered, rows, columns, block, splits, self.part,
-                        self.threads, 0.0,
-                    )  # fmt: skip
+                        tile,
+                        vectors,
+                        is_uncropped,
+                        is_gathered,
+                        rows,
+                        columns,
+                        block,
+                        splits,
+                        self.part,
+                        self.threads,
+                        0.0,
+                    )
                     yield self._priced(plan, lanes)
 
     def _items(self) -> Iterator[tuple[bool, int, int]]:
