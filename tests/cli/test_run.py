@@ -520,7 +520,6 @@ def test_an_interrupted_output_leaves_nothing(here, monkeypatch, tmp_path, name,
 @pytest.fixture
 def model(tmp_path):
     """A real model: double, then a ReLU."""
-    pytest.importorskip("onnx.helper")  # a folder of tests is called onnx too
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -545,7 +544,6 @@ def model(tmp_path):
 
 
 def test_a_model_runs(model, command):
-    pytest.importorskip("onnxruntime")
     done = command("run", "m.onnx", "x.npy", "-o", "y.png", "--mode", "positive", "--every-node")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("layer ")
@@ -555,7 +553,6 @@ def test_a_model_runs(model, command):
 
 
 def test_a_comparison_runs(model, command):
-    pytest.importorskip("onnxruntime")
     done = command("run", "m.onnx", "x.npy", "--compare", "--max-difference", "1e-3", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads(done.stdout)["result"]
@@ -564,7 +561,6 @@ def test_a_comparison_runs(model, command):
 
 
 def test_errors_of_a_model_have_three_lines(model, command):
-    pytest.importorskip("onnxruntime")
     (model / "broken.onnx").write_bytes(b"not a model")
     for words, first in [
         (("broken.onnx", "x.npy"), "error[model]: "),

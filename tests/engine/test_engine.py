@@ -25,7 +25,6 @@ from tconv.geometry import Geometry
 from tconv.ops import conv_transpose
 from tconv.planned import PackedWeights
 
-pytestmark = pytest.mark.skipif(not target().uses_engine, reason="TCONV_CPU=portable")
 ROOT = Path(__file__).parents[2]
 TYPES = st.sampled_from(["float32", "float64"])
 
