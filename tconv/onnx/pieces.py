@@ -171,7 +171,9 @@ def _unsized(kind: TypeProto) -> TypeProto:
 def load(source: Source, threads: int | None, *, spin: bool) -> Any:
     """Load a model with ONNX Runtime.
 
-    Its idle threads spin for a while unless told otherwise, which slows whoever computes next.
+    Its threads spin while they wait for work, which is quick, and for a while after a run, which
+    slows whoever computes next. A piece that others follow stops them as its run ends. (Without any
+    spinning DBNet took a quarter longer on 2 cores.)
 
     Raises
     ------
@@ -181,7 +183,7 @@ def load(source: Source, threads: int | None, *, spin: bool) -> Any:
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # what goes wrong is raised, so it need not be printed too
     if not spin:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return onnxruntime.InferenceSession(
             source,
