@@ -172,8 +172,7 @@ def load(source: Source, threads: int | None, *, spin: bool) -> Any:
     """Load a model with ONNX Runtime.
 
     Its threads spin while they wait for work, which is quick, and for a while after a run, which
-    slows whoever computes next. A piece that others follow stops them as its run ends. (Without any
-    spinning DBNet took a quarter longer on 2 cores.)
+    slows whoever computes next. Without `spin` they stop as the run ends.
 
     Raises
     ------
@@ -182,7 +181,7 @@ def load(source: Source, threads: int | None, *, spin: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # what goes wrong is raised, so it need not be printed too
-    if not spin:
+    if not spin:  # Tried no spinning at all: a quarter slower (DBNet, 2 cores of a Xeon).
         options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return onnxruntime.InferenceSession(
