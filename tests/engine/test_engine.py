@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -112,6 +113,69 @@ def test_threads_compute_the_same():
     results = [conv_transpose(x, w, stride=2, padding=1, threads=n) for n in (1, 2, 3, 7)]
     for result in results[1:]:
         assert np.array_equal(result, results[0])
+
+
+def mixed_calls(count):
+    """Operands of different sizes, and what comes out."""
+    rng = np.random.default_rng(0)
+    found = []
+    for n in range(count):
+        x = rng.integers(-3, 4, (1 + n % 3, 8, 5 + n, 9)).astype(np.float32)
+        w = rng.integers(-3, 4, (8, 4 + n % 5, 3, 2 + n % 3)).astype(np.float32)
+        geometry = Geometry.of(x.shape, w.shape, stride=1 + n % 3)
+        found.append((x, w, 1 + n % 3, definition.contract(geometry, "y", x, w)))
+    return found
+
+
+def test_many_threads_may_call_at_once():
+    calls = mixed_calls(12)
+
+    def work(n):
+        x, w, stride, expected = calls[n % len(calls)]
+        return np.array_equal(conv_transpose(x, w, stride=stride, threads=1 + n % 4), expected)
+
+    with ThreadPoolExecutor(32) as pool:
+        assert all(pool.map(work, range(1000)))
+
+
+FORK = """
+import os, sys, threading
+sys.path[:0] = sys.argv[1:3]
+import numpy as np
+from test_engine import mixed_calls
+from tconv.ops import conv_transpose
+
+calls, going = mixed_calls(6), True
+
+
+def work():
+    while going:
+        for x, w, stride, _ in calls:
+            conv_transpose(x, w, stride=stride)
+
+
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+codes = []
+for _ in range(10):
+    child = os.fork()
+    if not child:
+        right = [np.array_equal(conv_transpose(x, w, stride=s), y) for x, w, s, y in calls]
+        os._exit(0 if all(right) else 1)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+going = False
+for thread in threads:
+    thread.join()
+assert codes == [0] * 10, codes
+"""
+
+
+def test_a_child_computes_whatever_its_parent_was_doing_at_the_fork():
+    words = [sys.executable, "-c", FORK, str(ROOT / "tests" / "engine"), str(ROOT / "tests")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_long_sums_are_exact_enough():
