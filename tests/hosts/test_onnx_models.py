@@ -10,7 +10,7 @@ from tconv.onnx import Session, compare
 
 DATA = Path(__file__).parents[2] / ".data"  # fetched by `make test-hosts`
 DETECTOR = DATA / "rapidocr/rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"
-DECODER = DATA / "deepfilternet/tmp/export/erb_dec.onnx"
+DECODER = DATA / "deepfilternet/erb_dec.onnx"
 
 
 def noise(shape):
