@@ -165,9 +165,10 @@ def fixed_sizes(
     for layer in layers_of(model):
         x, weight, _ = layer.inputs
         value = graph.values.get(x, ValueInfoProto())
-        is_double = value.type.tensor_type.elem_type == TensorProto.DOUBLE
+        kind = value.type.tensor_type.elem_type
+        dtype = {10: "float16", 11: "float64"}.get(int(kind), "float32")  # numbers of TensorProto
         shape = graph.shapes.get(weight) or _fixed_shape(graph.values.get(weight))
-        found.append((layer, "float64" if is_double else "float32", _fixed_shape(value), shape))
+        found.append((layer, dtype, _fixed_shape(value), shape))
     return found
 
 
