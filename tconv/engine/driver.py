@@ -188,7 +188,7 @@ def _copy_out(
     """Interleave the phases of every row, without what is cropped."""
     code = c.code
     image, plane, row, rows, column, columns = place
-    first_lines = code.at(c.lines, code.pick(is_last, c.phases, 0), I64)
+    first_lines = code.at(c.lines, code.pick(is_last, code.mul(c.phases, 2), 0), I64)
     begin = code.sub(code.mul(column, c.stride_x), c.lead_x)
     skipped = code.most(code.sub(0, begin), 0)  # cells of the first column that are not kept
     start = code.add(begin, skipped)
@@ -199,8 +199,9 @@ def _copy_out(
         with code.loop(code.mul(c.stride_z, c.stride_y)) as phase:
             phase_z, phase_y = code.divmod(phase, c.stride_y)
             with code.loop(c.stride_x) as phase_x:
-                entry = code.add(code.mul(phase, c.stride_x), phase_x)
-                number = code.add(code.load(first_lines, entry, I64), channel)
+                entry = code.mul(code.add(code.mul(phase, c.stride_x), phase_x), 2)
+                step = code.load(first_lines, code.add(entry, 1), I64)
+                number = code.add(code.load(first_lines, entry, I64), code.mul(channel, step))
                 code.store(code.mul(number, c.line_pitch), lines, phase_x)
             with code.loop(rows) as n:
                 rest, y_row = code.divmod(code.add(row, n), c.height_rows)

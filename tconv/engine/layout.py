@@ -34,8 +34,9 @@ class Tile:
 class Layout:
     """Everything about a plan that the driver is told, but for addresses of kernels and operands.
 
-    Packed weights are (groups, blocks, tiles, terms, rows of the tile), terms being channels of x
-    and within them taps; the last block is as long as the others, its end unused.
+    Rows are channels of y and within them the phases of an alike. Packed weights are (groups,
+    blocks, tiles, terms, rows of the tile), terms being channels of x and within them taps; the
+    last block is as long as the others, its end unused.
     """
 
     geometry: Geometry
@@ -207,15 +208,15 @@ class Layout:
         return np.array(rows, np.int64)
 
     def lines(self) -> NDArray[np.int64]:
-        """First line of every phase, in whole blocks and then in the last one."""
+        """For whole blocks and for the last one: of every phase the first line, and the step."""
         z, y, x = self.phases.axes
-        found = np.zeros((2, z.stride, y.stride, x.stride), np.int64)
+        found = np.zeros((2, z.stride, y.stride, x.stride, 2), np.int64)
         for n, block in enumerate((self.plan.block, self.last_block)):
-            line = 0
+            first = 0
             for alike in self.phases.alike:
-                for phase in alike.phases:
-                    found[(n, *phase)] = line
-                    line += block
+                for place, phase in enumerate(alike.phases):
+                    found[(n, *phase)] = first + place, len(alike.phases)
+                first += block * len(alike.phases)
         return found.ravel()
 
     def table(self) -> NDArray[np.int32]:
@@ -259,8 +260,9 @@ class Layout:
         first = np.arange(groups)[:, np.newaxis] * self.outputs
         for n in range(self.blocks):
             size = self.last_block if n == self.blocks - 1 else plan.block
-            channels = np.tile(np.arange(size), self.phases.count) + n * plan.block
-            found[:, n, : channels.size] = first + channels
+            channels = np.arange(size) + n * plan.block
+            lines = np.concatenate([channels.repeat(len(a.phases)) for a in self.phases.alike])
+            found[:, n, : lines.size] = first + lines
         return found
 
 

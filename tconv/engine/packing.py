@@ -61,15 +61,12 @@ def pack_arguments(layout: Layout, gather: int) -> tuple[NDArray[np.int64], list
     size = int(np.prod([axis.kernel for axis in layout.geometry.axes]))
     tables, start = [], 0
     lists = []
-    for block, tiles in (
-        (layout.plan.block, layout.block_tiles),
-        (layout.last_block, layout.last_tiles),
-    ):
+    for tiles in (layout.block_tiles, layout.last_tiles):
         entries = []
         for tile in tiles:
             of_tile = taps[tile.alike]  # (taps, phases)
             rows = np.arange(tile.first, tile.first + tile.rows)
-            phase, output = np.divmod(rows, block)
+            output, phase = np.divmod(rows, of_tile.shape[1])
             table = of_tile[:, phase] + output * size if of_tile.size else of_tile[:, :0]
             entries.append((tile.weight, start, table.size))
             tables.append(table.ravel())
