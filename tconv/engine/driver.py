@@ -34,7 +34,8 @@ FIELDS = (
     *("input_depth", "input_height", "input_width"),
     *("panel_depth", "panel_height", "pitch", "panel_size", "reach_z", "reach_y", "reach_x"),
     *("rows", "columns", "all_rows", "all_columns", "height_rows", "depth_rows"),
-    *("is_gathered", "shifts", "table_row", "line_pitch", "vectors"),
+    *("is_gathered", "shifts", "table_row", "line_pitch"),
+    *("wide_lanes", "wide_calls", "rest_calls"),
     *("y_batch", "y_group", "y_channel", "y_plane", "y_row"),
     *("output_depth", "output_height", "output_width", "stride_z", "stride_y", "stride_x"),
     *("lead_z", "lead_y", "lead_x"),
@@ -88,13 +89,11 @@ def run(module: ir.Module, name: str, number: Number) -> None:
                 _pack(c, scratch, x, plane, row, column)
             with gathered:
                 _gather(c, scratch, x, row, rows)
-        lanes = code.add(code.mul(code.sub(rows, 1), c.pitch), columns)
-        vectors = code.div(code.add(lanes, number.lanes - 1), number.lanes)
         share = code.div(code.add(c.blocks, code.sub(c.splits, 1)), c.splits)
         start = code.mul(split, share)
         with code.loop(code.least(c.blocks, code.add(start, share)), start) as block:
             is_last = code.is_equal(block, code.sub(c.blocks, 1))
-            _compute(c, group, block, is_last, vectors, scratch, line)
+            _compute(c, group, block, is_last, scratch, line)
             y = code.add(
                 code.mul(group, c.y_group), code.mul(code.mul(block, c.block), c.y_channel)
             )
@@ -130,6 +129,9 @@ def _pack(c: _Call, panel: Value, x: Value, plane: Value, row: Value, column: Va
                 zeros = code.pick(exists, left, c.pitch)
                 cells, after = code.pick(exists, count, 0), code.pick(exists, right, 0)
                 code.call(c.pack_row, code.at(panel, cell), code.at(x, source), zeros, cells, after)
+    rows = code.mul(c.in_channels, code.mul(c.panel_depth, c.panel_height))
+    end, zeros = code.at(panel, code.mul(rows, c.pitch)), code.most(c.reach_x, 0)
+    code.call(c.pack_row, end, x, zeros, 0, 0)
 
 
 def _gather(c: _Call, panel: Value, x: Value, row: Value, rows: Value) -> None:
@@ -146,21 +148,20 @@ def _gather(c: _Call, panel: Value, x: Value, row: Value, rows: Value) -> None:
 
 
 def _compute(
-    c: _Call, group: Value, block: Value, is_last: Value, vectors: Value, panel: Value, line: Value
+    c: _Call, group: Value, block: Value, is_last: Value, panel: Value, line: Value
 ) -> None:
     """Fill the lines of a block of channels, tile by tile."""
-    code, lanes = c.code, c.code.number.lanes
+    code = c.code
     tiles = code.pick(is_last, c.last_tiles, c.tiles)
     count = code.pick(is_last, c.last_tile_count, c.tile_count)
     of_group = code.add(code.mul(group, c.blocks), block)
     weight = code.at(c.weight, code.mul(of_group, c.weight_block))
     bias = code.at(c.bias, code.mul(of_group, c.bias_block))
-    whole = code.div(vectors, c.vectors)
     with code.loop(count) as n:
         entry = code.at(tiles, code.mul(n, len(TILE)), I64)
         tile = {name: code.load(entry, place, I64) for place, name in enumerate(TILE)}
         wide = code.load(c.micros, tile["micro"], PTR)
-        single = code.load(c.micros, code.add(tile["micro"], 1), PTR)
+        narrow = code.load(c.micros, code.add(tile["micro"], 1), PTR)
         to = code.at(line, code.mul(tile["line"], c.line_pitch))
         of_rows = code.at(bias, tile["line"])
         rest = code.sub(code.add(tile["all_terms"], tile["terms"]), 1)
@@ -172,14 +173,12 @@ def _compute(
             w = code.at(weight, code.add(tile["weight"], code.mul(start, tile["rows"])))
             offsets = code.at(c.offsets, code.add(tile["offsets"], start), I32)
             first = code.pick(code.is_equal(part, 0), 1, 0)
-            with code.loop(whole) as n_wide:
-                lane = code.mul(n_wide, code.mul(c.vectors, lanes))
-                place = (w, code.at(panel, lane), offsets, code.at(to, lane))
-                code.call(wide, *place, of_rows, terms, c.line_pitch, first)
-            with code.loop(vectors, code.mul(whole, c.vectors)) as vector:
-                lane = code.mul(vector, lanes)
-                place = (w, code.at(panel, lane), offsets, code.at(to, lane))
-                code.call(single, *place, of_rows, terms, c.line_pitch, first)
+            calls = ((wide, c.wide_calls, 0), (narrow, c.rest_calls, c.wide_calls))
+            for kernel, count, before in calls:
+                with code.loop(count) as call:
+                    lane = code.mul(code.add(call, before), c.wide_lanes)
+                    place = (w, code.at(panel, lane), offsets, code.at(to, lane))
+                    code.call(kernel, *place, of_rows, terms, c.line_pitch, first)
 
 
 def _copy_out(

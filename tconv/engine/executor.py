@@ -5,6 +5,7 @@ from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from struct import Struct
 from time import perf_counter
 from typing import Any
 
@@ -36,6 +37,9 @@ _MOST_MEASURED, _MEASURED_RUNS = 5, 4
 _ALIGN = 64  # bytes of a cache line
 _MOST_KEPT = 8  # scratch buffers that wait for the next call
 
+_WORD, _HEAD_BYTES = ctypes.c_ssize_t, object.__basicsize__
+_THREE, _SIX = Struct("=3q").pack_into, Struct("=6q").pack_into
+
 _scratch: list["_Scratch"] = []
 """Buffers that no call uses; a list, because taking from its end is atomic."""
 
@@ -60,6 +64,12 @@ class _Frame:
         self.address = ctypes.addressof(self.values)
         self.counter_address = self.address + 8 * self.counter
 
+    def begin(self, write: Any, *addresses: int) -> int:
+        """Write the first arguments and count from 0; return the address of all."""
+        write(self.values, 0, *addresses)
+        self.values[self.counter] = 0
+        return self.address
+
 
 class Ready:
     """A plan with everything done that does not depend on the numbers.
@@ -77,9 +87,10 @@ class Ready:
         offsets, starts = layout.offsets()
         micros = np.zeros(2 * max(layout.heights) + 2, np.int64)
         for rows in layout.heights:
-            for n, vectors in enumerate((plan.vectors, 1)):
-                name = f"micro_{rows}_{vectors}_{layout.unroll}"
-                micros[2 * rows + n] = kernel(name, micro(rows, vectors, layout.unroll))
+            for n, vectors in enumerate(layout.widths):
+                if vectors:
+                    name = f"micro_{rows}_{vectors}_{layout.unroll}"
+                    micros[2 * rows + n] = kernel(name, micro(rows, vectors, layout.unroll))
         # The driver reads these arrays by their addresses, so they must live as long as the plan.
         self._kept: dict[str, Any] = {
             "offsets": offsets,
@@ -108,20 +119,21 @@ class Ready:
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
-        layout = self.layout
-        packed = np.empty((self.geometry.groups, layout.blocks, layout.weight_block), self.dtype)
+        packed = np.empty(self._packed_shape, self.dtype)
         frame = self._frame(self._pack_frames, self._packing)
-        frame.values[0], frame.values[1] = _address(weight), _address(packed)
-        frame.values[2] = frame.counter_address
+        args = frame.begin(_THREE, _address(weight), _address(packed), frame.counter_address)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
-        frame.values[frame.counter] = 0
-        share(self._pack_job, frame.address, threads, self._load)
+        share(self._pack_job, args, threads, self._load)
         self._pack_frames.append(frame)
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
         """Repeat the bias (groups*M,) for every row of every tile."""
-        return self._no_bias if bias is None else np.take(bias, self._bias_sources)
+        return self._no_bias if bias is None else bias.take(self._bias_sources)
+
+    @cached_property
+    def _packed_shape(self) -> tuple[int, int, int]:
+        return self.geometry.groups, self.layout.blocks, self.layout.weight_block
 
     @cached_property
     def workspace_bytes(self) -> int:
@@ -154,12 +166,9 @@ class Ready:
     ) -> None:
         """Write y; x and y are C-contiguous (N, groups*channels, *spatial), bias is packed too."""
         frame, scratch = self._frame(self._frames, self._arguments), _borrowed(self._scratch_bytes)
-        values = frame.values
-        values[0], values[1] = _address(x), _address(packed)
-        values[2], values[3] = _address(bias), _address(y)
-        values[4], values[5] = frame.counter_address, scratch.address
-        values[frame.counter] = 0
-        share(self._job, frame.address, self.plan.threads, self._load)
+        operands = _address(x), _address(packed), _address(bias), _address(y)
+        args = frame.begin(_SIX, *operands, frame.counter_address, scratch.address)
+        share(self._job, args, self.plan.threads, self._load)
         self._frames.append(frame)
         if len(_scratch) < _MOST_KEPT:
             _scratch.append(scratch)
@@ -222,7 +231,23 @@ def _borrowed(size: int) -> _Scratch:
     return found if found.size >= size else _Scratch(size)
 
 
-def _address(array: NDArray[Any]) -> int:
-    """Where an array begins; ``array.ctypes.data`` takes four times as long."""
+def _read_address(array: NDArray[Any]) -> int:
+    """Where an array begins, read where NumPy's C interface has it.
+
+    That is first in a PyArrayObject, after what all objects begin with ("Python types and
+    C-structures" in NumPy's reference; PyArray_DATA reads there in all that is compiled for it).
+    It takes 0.13 us, and `_ask_address` 0.95 us, of a call of 4 us with four arrays.
+    """
+    return _WORD.from_address(id(array) + _HEAD_BYTES).value
+
+
+def _ask_address(array: NDArray[Any]) -> int:
+    """The same for every Python and NumPy there is."""
     address: int = array.__array_interface__["data"][0]
     return address
+
+
+_some = np.zeros(3, np.int64)
+_address = _read_address
+if any(_read_address(each) != _ask_address(each) for each in (_some, _some[1:], _some.astype("i1"))):
+    _address = _ask_address

@@ -92,14 +92,16 @@ class Layout:
         z, y, x = self.phases.axes
         axes = as_three(geometry.axes)
         plane_rows = plan.rows + y.high - y.low
-        pitch = plan.columns if plan.is_gathered else plan.columns + x.high - x.low
-        lanes = ceil(((plan.rows - 1) * pitch + plan.columns) / self.lanes) * self.lanes
+        pitch = plan.columns if plan.is_gathered else x.pitch(plan.columns)
+        vectors = ceil(((plan.rows - 1) * pitch + plan.columns) / self.lanes)
+        lanes = vectors * self.lanes
+        self.widths = (plan.vectors, vectors % plan.vectors)
         self.shifts = prod(axis.high - axis.low + 1 for axis in (z, y, x))
         self.cells = (  # of a channel in the panel
             self.shifts * lanes if plan.is_gathered else (1 + z.high - z.low) * plane_rows * pitch
         )
-        # Tiles read whole vectors, up to a tile's width beyond the last cell.
-        room = self.lanes * (plan.vectors + 1)
+        # Vectors are whole, so up to one is read beyond the last cell, and the zeros after it.
+        room = self.lanes + max(x.high, 0)
         panel = ceil((self.channels * self.cells + room) / self.lanes) * self.lanes
         line_rows = self.phases.count * plan.block
         align = _LINE_BYTES // self.dtype.itemsize
@@ -141,7 +143,9 @@ class Layout:
             "shifts": self.shifts,
             "table_row": geometry.batch * image_rows * x.count,
             "line_pitch": lanes,
-            "vectors": plan.vectors,
+            "wide_lanes": plan.vectors * self.lanes,
+            "wide_calls": vectors // plan.vectors,
+            "rest_calls": min(vectors % plan.vectors, 1),
             **_strides("y", self.outputs, geometry.groups, y_sizes),
             "output_depth": y_sizes[0],
             "output_height": y_sizes[1],

@@ -23,6 +23,7 @@ class AxisPhases:
     (((1, 0), (3, 1)), ((0, -1), (2, 0)))
     """
 
+    input: int
     stride: int
     count: int  # q from 0 to count - 1
     taps: tuple[tuple[tuple[int, int], ...], ...]
@@ -47,7 +48,18 @@ class AxisPhases:
                     found[phase].append((tap, shift))
         shifts = [shift for taps in found for _, shift in taps] or [0]
         count = -(-axis.output // stride)
-        return cls(stride, count, tuple(map(tuple, found)), min(shifts), max(shifts))
+        return cls(axis.input, stride, count, tuple(map(tuple, found)), min(shifts), max(shifts))
+
+    def pitch(self, columns: int) -> int:
+        """Cells from one row of `columns` lanes to the next, with the zeros around them.
+
+        Rows that are whole have zeros between them once, for the end of one and the beginning of
+        the next.
+        """
+        if columns < self.count or self.high < 0:
+            return columns + self.high - self.low
+        cells = min(self.input, columns - self.low)
+        return max(columns, columns - self.low, cells + self.high)
 
     def groups(self) -> dict[tuple[int, ...], list[int]]:
         """Shifts to the phases that have them."""

@@ -134,9 +134,10 @@ class _Costs:
         for is_gathered, rows, columns in self._items():
             lanes = self._lanes(is_gathered, rows, columns)
             vectors_in_all = ceil(lanes / self.lanes)
-            for tile, vectors in TILES[self.target.instruction_set]:
-                if vectors > 1 and vectors > vectors_in_all:
+            for tile, most in TILES[self.target.instruction_set]:
+                if most > 1 and most > vectors_in_all:
                     continue
+                vectors = ceil(vectors_in_all / ceil(vectors_in_all / most))
                 block = self._block(tile, vectors_in_all * self.lanes)
                 blocks = ceil(self.outputs / block)
                 for splits in (1, 2, 4, 8):
@@ -165,10 +166,10 @@ class _Costs:
         for lanes in _LANES:
             parts = ceil(x.count / lanes)
             columns = min(x.count, ceil(x.count / parts / self.lanes) * self.lanes)
-            rows = min(y.count, max(1, lanes // (columns + x.high - x.low)))
+            rows = min(y.count, max(1, lanes // x.pitch(columns)))
             rows = ceil(y.count / ceil(y.count / rows))
-            size = (rows + y.high - y.low) * (1 + z.high - z.low) * (columns + x.high - x.low)
-            line = self.phases.count * (rows * (columns + x.high - x.low)) * self.bytes
+            size = (rows + y.high - y.low) * (1 + z.high - z.low) * x.pitch(columns)
+            line = self.phases.count * (rows * x.pitch(columns)) * self.bytes
             fits = size * self.channels * self.bytes <= panel and line <= 4 * _LINE_BYTES
             fits = fits or (not seen and size * self.channels * self.bytes <= _LARGEST_PANEL_BYTES)
             if (False, rows, columns) not in seen and fits:
@@ -188,8 +189,7 @@ class _Costs:
                 yield True, rows, x.count
 
     def _lanes(self, is_gathered: bool, rows: int, columns: int) -> int:
-        x = self.phases.axes[2]
-        pitch = columns if is_gathered else columns + x.high - x.low
+        pitch = columns if is_gathered else self.phases.axes[2].pitch(columns)
         return (rows - 1) * pitch + columns
 
     def _block(self, tile: int, line_pitch: int) -> int:
@@ -217,10 +217,8 @@ class _Costs:
             terms = alike.taps * self.channels
             parts = ceil(self.channels / self.part)
             for rows in tile_rows(len(alike.phases) * plan.block, plan.tile):
-                for wide, count in (
-                    (plan.vectors, vectors // plan.vectors),
-                    (1, vectors % plan.vectors),
-                ):
+                whole, rest = divmod(vectors, plan.vectors)
+                for wide, count in ((plan.vectors, whole), (rest, min(rest, 1))):
                     each = terms * self._term_cycles(rows, wide, alike.taps > 1)
                     each += parts * (_CALL_CYCLES + rows * wide * _STORE_CYCLES)
                     compute += count * each
@@ -238,7 +236,7 @@ class _Costs:
             items = ceil(geometry.batch * z.count * y.count / plan.rows)
         else:
             rows = (1 + z.high - z.low) * (plan.rows + y.high - y.low)
-            pitch = plan.columns + x.high - x.low
+            pitch = x.pitch(plan.columns)
             pack = self.channels * rows * (_ROW_CYCLES + pitch * 2.0 / self.lanes)
             items = geometry.batch * z.count * ceil(y.count / plan.rows)
             items *= ceil(x.count / plan.columns)
