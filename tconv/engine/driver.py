@@ -26,7 +26,7 @@ __all__ = ["FIELDS", "POINTERS", "TILE", "run"]
 POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
     *("offsets", "tiles", "last_tiles", "lines", "micros", "table"),  # of a plan
-    *("pack_row", "gather", "copy_row"),  # kernels
+    *("pack_row", "gather", "copy_row", "stream"),  # kernels
 )
 FIELDS = (
     *("items", "splits", "segments", "row_blocks", "planes", "batch", "scratch_size"),
@@ -34,13 +34,13 @@ FIELDS = (
     *("input_depth", "input_height", "input_width"),
     *("panel_depth", "panel_height", "pitch", "panel_size", "reach_z", "reach_y", "reach_x"),
     *("rows", "columns", "all_rows", "all_columns", "height_rows", "depth_rows"),
-    *("is_gathered", "shifts", "table_row", "line_pitch"),
+    *("is_gathered", "shifts", "table_row", "line_pitch", "line_size"),
     *("wide_lanes", "wide_calls", "rest_calls"),
     *("y_batch", "y_group", "y_channel", "y_plane", "y_row"),
     *("output_depth", "output_height", "output_width", "stride_z", "stride_y", "stride_x"),
     *("lead_z", "lead_y", "lead_x"),
     *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
-    *("weight_block", "bias_block"),
+    *("weight_block", "bias_block", "streams", "held_size"),
 )
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
 
@@ -52,6 +52,12 @@ Value = Any
 
 class _Call:
     """The code being written, with the call's arguments by name."""
+
+    row_lines: Value  # of the thread: where in its line buffer the phases of a row of y begin
+    row_of_y: Value  # cells of y that are not there yet, if it streams: `held` of them, ...
+    held: Value
+    begun: Value  # ... the first of them for this place
+    to: Value
 
     def __init__(self, code: Code, arguments: Value) -> None:
         self.code = code
@@ -71,7 +77,11 @@ def run(module: ir.Module, name: str, number: Number) -> None:
     c = _Call(code, a["arguments"])
     scratch = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
     line = code.at(scratch, c.panel_size)
-    lines = code.builder.alloca(I64, size=c.stride_x)
+    c.row_lines = code.at(line, c.line_size)
+    c.row_of_y = code.at(c.row_lines, code.mul(c.stride_y, c.stride_x), I64)
+    c.held, c.begun, c.to = (code.builder.alloca(kind) for kind in (I64, PTR, PTR))
+    code.builder.store(code.index(0), c.held)
+    code.builder.store(c.y, c.begun)
     with code.forever() as done:
         item = code.builder.atomic_rmw("add", c.counter, code.index(1), "monotonic")
         code.leave_when(code.is_less(code.sub(c.items, 1), item), done)
@@ -98,7 +108,8 @@ def run(module: ir.Module, name: str, number: Number) -> None:
                 code.mul(group, c.y_group), code.mul(code.mul(block, c.block), c.y_channel)
             )
             place = (image, plane, row, rows, column, columns)
-            _copy_out(c, code.at(c.y, y), is_last, place, line, lines)
+            _copy_out(c, code.at(c.y, y), is_last, place, line)
+    code.fence()
     code.end()
 
 
@@ -182,47 +193,102 @@ def _compute(
 
 
 def _copy_out(
-    c: _Call, y: Value, is_last: Value, place: tuple[Value, ...], line: Value, lines: Value
+    c: _Call, y: Value, is_last: Value, place: tuple[Value, ...], line: Value
 ) -> None:
     """Interleave the phases of every row, without what is cropped."""
     code = c.code
     image, plane, row, rows, column, columns = place
-    first_lines = code.at(c.lines, code.pick(is_last, code.mul(c.phases, 2), 0), I64)
     begin = code.sub(code.mul(column, c.stride_x), c.lead_x)
     skipped = code.most(code.sub(0, begin), 0)  # cells of the first column that are not kept
     start = code.add(begin, skipped)
     cells = code.sub(code.mul(columns, c.stride_x), skipped)
     count = code.least(cells, code.sub(c.output_width, start))
     head = code.pick(code.is_equal(skipped, 0), 0, code.least(code.sub(c.stride_x, skipped), count))
+    more = code.pick(code.is_equal(skipped, 0), 0, 1)  # columns that begin in the head
+    rest, first_y = code.divmod(row, c.height_rows)
+    first_image, first_z = code.divmod(rest, c.depth_rows)
+    of_image = code.mul(code.add(image, first_image), c.y_batch)
+    starts = [code.index(0), first_y, first_z, of_image]
     with code.loop(code.pick(is_last, c.last_block, c.block)) as channel:
-        with code.loop(code.mul(c.stride_z, c.stride_y)) as phase:
-            phase_z, phase_y = code.divmod(phase, c.stride_y)
-            with code.loop(c.stride_x) as phase_x:
-                entry = code.mul(code.add(code.mul(phase, c.stride_x), phase_x), 2)
-                step = code.load(first_lines, code.add(entry, 1), I64)
-                number = code.add(code.load(first_lines, entry, I64), code.mul(channel, step))
-                code.store(code.mul(number, c.line_pitch), lines, phase_x)
-            with code.loop(rows) as n:
-                rest, y_row = code.divmod(code.add(row, n), c.height_rows)
-                more_images, z_row = code.divmod(rest, c.depth_rows)
-                rows_z = code.mul(code.add(plane, z_row), c.stride_z)
-                of_y_z = code.sub(code.add(rows_z, phase_z), c.lead_z)
-                of_y_y = code.sub(code.add(code.mul(y_row, c.stride_y), phase_y), c.lead_y)
-                exists = code.both(
-                    code.is_within(of_y_z, c.output_depth), code.is_within(of_y_y, c.output_height)
-                )
-                with code.when(exists):
-                    cell = code.add(
-                        code.mul(code.add(image, more_images), c.y_batch),
-                        code.mul(channel, c.y_channel),
-                        code.mul(of_y_z, c.y_plane),
-                        code.mul(of_y_y, c.y_row),
-                        start,
+        of_channel = code.add(code.mul(channel, c.y_channel), start)
+        with code.loop(c.stride_z) as phase_z:
+            _find_lines(c, is_last, phase_z, channel)
+            with code.loop_carrying(rows, starts) as ((n, y_row, z_row, image_at), following):
+                of_y_z = code.sub(code.add(code.mul(code.add(plane, z_row), c.stride_z), phase_z), c.lead_z)
+                at_row = code.add(image_at, of_channel, code.mul(of_y_z, c.y_plane))
+                lane = code.mul(n, c.pitch)
+                with code.loop(c.stride_y) as phase_y:
+                    of_y_y = code.sub(code.add(code.mul(y_row, c.stride_y), phase_y), c.lead_y)
+                    exists = code.both(
+                        code.is_within(of_y_z, c.output_depth),
+                        code.is_within(of_y_y, c.output_height),
                     )
-                    to, lane = code.at(y, cell), code.mul(n, c.pitch)
-                    with code.loop(head) as phase_x:
-                        of_line = code.load(lines, code.add(skipped, phase_x), I64)
-                        code.store(code.load(line, code.add(of_line, lane)), to, phase_x)
-                    lane = code.add(lane, code.pick(code.is_equal(skipped, 0), 0, 1))
-                    rest, to = code.sub(count, head), code.at(to, head)
-                    code.call(c.copy_row, to, line, lines, lane, rest, c.stride_x)
+                    with code.when(exists):
+                        lines = code.at(c.row_lines, code.mul(phase_y, c.stride_x), I64)
+                        far = code.at(y, code.add(at_row, code.mul(of_y_y, c.y_row)))
+                        code.builder.store(far, c.to)
+                        with code.when(code.is_equal(c.streams, 1)):
+                            _hold(c, far, count)
+                        to = code.load(c.to, kind=PTR)
+                        with code.loop(head) as phase_x:
+                            of_line = code.load(lines, code.add(skipped, phase_x), I64)
+                            code.store(code.load(line, code.add(of_line, lane)), to, phase_x)
+                        kept, after = code.sub(count, head), code.at(to, head)
+                        lane_of = code.add(lane, more)
+                        code.call(c.copy_row, after, line, lines, lane_of, kept, c.stride_x)
+                next_y = code.add(y_row, 1)
+                wraps_y = code.is_equal(next_y, c.height_rows)
+                next_z = code.add(z_row, code.pick(wraps_y, 1, 0))
+                wraps_z = code.is_equal(next_z, c.depth_rows)
+                following += [
+                    code.add(n, 1),
+                    code.pick(wraps_y, 0, next_y),
+                    code.pick(wraps_z, 0, next_z),
+                    code.add(image_at, code.pick(wraps_z, c.y_batch, 0)),
+                ]
+    with code.when(code.is_equal(c.streams, 1)):
+        _write_held(c)
+
+
+def _hold(c: _Call, far: Value, count: Value) -> None:
+    """Keep a row of y back, in one piece with what is held, so that few lines are half written."""
+    code, bytes_ = c.code, c.code.number.bytes
+    held = code.load(c.held, kind=I64)
+    place, begun = (code.builder.ptrtoint(p, I64) for p in (far, code.load(c.begun, kind=PTR)))
+    follows = code.is_equal(place, code.add(begun, code.mul(held, bytes_)))
+    fits = code.is_less(code.add(held, count), c.held_size)
+    with code.when(code.builder.not_(code.both(follows, fits))):
+        _write_held(c)
+        code.builder.store(far, c.begun)
+    held = code.load(c.held, kind=I64)
+    code.builder.store(code.at(_held_cells(c), held), c.to)
+    code.builder.store(code.add(held, count), c.held)
+
+
+def _held_cells(c: _Call) -> Value:
+    """Where the cells lie that are held: as far from a line's begin as they will in y."""
+    code, number = c.code, c.code.number
+    cell = code.div(code.builder.ptrtoint(code.load(c.begun, kind=PTR), I64), number.bytes)
+    _, beyond = code.divmod(cell, number.lanes)
+    return code.at(c.row_of_y, beyond)
+
+
+def _write_held(c: _Call) -> None:
+    """Write to y what is held."""
+    code = c.code
+    begun, held = code.load(c.begun, kind=PTR), code.load(c.held, kind=I64)
+    code.call(c.stream, begun, _held_cells(c), held)
+    code.builder.store(code.index(0), c.held)
+
+
+def _find_lines(c: _Call, is_last: Value, phase_z: Value, channel: Value) -> None:
+    """Write where in the line buffer the phases of a plane of y begin, for a channel."""
+    code = c.code
+    in_plane = code.mul(c.stride_y, c.stride_x)
+    first = code.add(code.pick(is_last, c.phases, 0), code.mul(phase_z, in_plane))
+    entries = code.at(c.lines, code.mul(first, 2), I64)
+    with code.loop(in_plane) as phase:
+        entry = code.mul(phase, 2)
+        step = code.load(entries, code.add(entry, 1), I64)
+        number = code.add(code.load(entries, entry, I64), code.mul(channel, step))
+        code.store(code.mul(number, c.line_pitch), c.row_lines, phase)

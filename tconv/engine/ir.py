@@ -13,6 +13,7 @@ __all__ = ["I32", "I64", "PTR", "Code", "Number", "begin"]
 
 I32, I64, PTR = ir.IntType(32), ir.IntType(64), ir.PointerType()
 _VOID = ir.VoidType()
+_FENCES = {"x86_64": "llvm.x86.sse.sfence"}
 Value = Any  # llvmlite's values have no types that mypy knows
 
 
@@ -135,6 +136,25 @@ class Code:
     def store_vector(self, value: Value, pointer: Value, index: Value = 0) -> None:
         """Write a vector from ``pointer[index]`` on."""
         self.builder.store(value, self.at(pointer, index), align=self.number.bytes)
+
+    def stream_vector(self, value: Value, pointer: Value, index: Value = 0) -> None:
+        """Write a vector from ``pointer[index]`` on, a multiple of its size, past the caches."""
+        bytes_ = self.number.bytes * self.number.lanes
+        store = self.builder.store(value, self.at(pointer, index), align=bytes_)
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([I32(1)]))
+
+    def fence(self) -> None:
+        """Let nobody see what is written later before what has been streamed."""
+        name, module = _FENCES.get(self.builder.module.triple.partition("-")[0]), self.builder.module
+        if name:
+            self.builder.call(ir.Function(module, ir.FunctionType(_VOID, []), name), [])
+
+    def prefetch(self, pointer: Value) -> None:
+        """Ask for the cache line at a pointer, which need not be one that can be read."""
+        module, name = self.builder.module, "llvm.prefetch.p0"
+        kind = ir.FunctionType(_VOID, [PTR, I32, I32, I32])
+        function = module.globals.get(name) or ir.Function(module, kind, name)
+        self.builder.call(function, [pointer, I32(0), I32(3), I32(1)])  # to read, and near, data
 
     # ---- arithmetic ------------------------------------------------------------------------------
 

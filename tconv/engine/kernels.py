@@ -6,6 +6,7 @@
     pack_row  row[:] = zeros, cells of x, zeros
     gather    row[lane] = x[table[lane]], or zero
     copy_row  y[i*stride + phase] = line[phase][i]
+    stream    y[:] = row, past the caches
 
 Everything about sizes comes in at run time; only rows and vectors of a tile, the stride of
 `copy_row`, the type and the processor are built in. So one kernel serves many shapes.
@@ -19,7 +20,10 @@ from llvmlite import ir
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.plan import MOST_INTERLEAVED
 
-__all__ = ["copy_row", "gather", "micro", "pack_row"]
+__all__ = ["copy_row", "gather", "micro", "pack_row", "stream"]
+
+_LINE_BYTES = 64  # of the processor's caches
+_AHEAD_BYTES = 2048  # weights are read once, in order: this far ahead they come in time
 
 Value = Any
 
@@ -39,6 +43,8 @@ def micro(rows: int, vectors: int, unroll: int) -> Callable[[ir.Module, str, Num
         start = [*[number.zeros] * (rows * vectors), a["w"], a["offsets"]]
         with code.loop_carrying(code.div(a["terms"], unroll), start) as (carried, following):
             acc, w, offsets = carried[:-2], carried[-2], carried[-1]
+            for line in range(0, unroll * rows * number.bytes, _LINE_BYTES):
+                code.prefetch(code.at(w, (_AHEAD_BYTES + line) // number.bytes))
             for u in range(unroll):
                 offset = code.builder.sext(code.load(offsets, u, I32), I64)
                 acc = _term(code, acc, rows, code.at(w, u * rows), code.at(a["x"], offset))
@@ -119,30 +125,59 @@ def gather(module: ir.Module, name: str, number: Number) -> None:
 
 
 def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
-    """Interleave the phases of a row of y: ``count`` cells, from the lines at ``lines[phase]``."""
+    """Interleave the phases of a row of y: ``count`` cells, from the lines at ``lines[phase]``.
+
+    A stride beyond MOST_INTERLEAVED stands for all such: as many phases as a vector has lanes are
+    transposed at a time.
+    """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
         arguments = {"y": PTR, "line": PTR, "lines": PTR, "lane": I64, "count": I64, "stride": I64}
         code, a = begin(module, name, arguments, number)
         a["y"].add_attribute("noalias")
-        line, done = code.at(a["line"], a["lane"]), code.index(0)
-        if stride <= MOST_INTERLEAVED:
-            phases = [code.at(line, code.load(a["lines"], r, I64)) for r in range(stride)]
-            blocks = code.div(a["count"], stride * number.lanes)
-            with code.loop(blocks) as n:
-                vectors = [code.load_vector(phase, code.mul(n, number.lanes)) for phase in phases]
-                y = code.at(a["y"], code.mul(n, stride * number.lanes))
-                for v, vector in enumerate(_interleaved(code, vectors)):
-                    code.store_vector(vector, y, v * number.lanes)
-            done = code.mul(blocks, number.lanes)
-        with code.loop(a["stride"]) as r:
+        line = code.at(a["line"], a["lane"])
+        is_built_in = stride <= MOST_INTERLEAVED
+        together, step = (stride, stride) if is_built_in else (number.lanes, a["stride"])
+        columns = code.div(a["count"], step)
+        blocks, runs = code.div(columns, number.lanes), code.div(step, together)
+        with code.loop(blocks) as n, code.loop(runs) as run:
+            phase, column = code.mul(run, together), code.mul(n, number.lanes)
+            vectors = []
+            for r in range(together):
+                of_line = code.load(a["lines"], code.add(phase, r), I64)
+                vectors.append(code.load_vector(line, code.add(of_line, column)))
+            y = code.at(a["y"], code.add(code.mul(column, step), phase))
+            for v, vector in enumerate(_interleaved(code, vectors)):
+                code.store_vector(vector, y, v * number.lanes if is_built_in else code.mul(step, v))
+        done, whole = code.mul(blocks, number.lanes), code.mul(runs, together)
+        with code.loop(step) as r:
             phase = code.at(line, code.load(a["lines"], r, I64))
-            rest = code.add(code.sub(a["count"], r), code.sub(a["stride"], 1))
-            with code.loop(code.div(rest, a["stride"]), done) as n:
-                code.store(code.load(phase, n), a["y"], code.add(code.mul(n, a["stride"]), r))
+            rest = code.add(code.sub(a["count"], r), code.sub(step, 1))
+            start = code.pick(code.is_less(r, whole), done, 0)
+            with code.loop(code.div(rest, step), start) as n:
+                code.store(code.load(phase, n), a["y"], code.add(code.mul(n, step), r))
         code.end()
 
     return emit
+
+
+def stream(module: ir.Module, name: str, number: Number) -> None:
+    """Copy a row to y without bringing y into the caches: none of its lines is read before."""
+    code, a = begin(module, name, {"y": PTR, "row": PTR, "count": I64}, number)
+    a["y"].add_attribute("noalias")
+    place = code.builder.udiv(code.builder.ptrtoint(a["y"], I64), code.index(number.bytes))
+    _, beyond = code.divmod(place, number.lanes)
+    to_line = code.pick(code.is_equal(beyond, 0), 0, code.sub(number.lanes, beyond))
+    head = code.least(to_line, a["count"])
+    whole = code.div(code.sub(a["count"], head), number.lanes)
+    with code.loop(head) as n:
+        code.store(code.load(a["row"], n), a["y"], n)
+    with code.loop(whole) as n:
+        cell = code.add(head, code.mul(n, number.lanes))
+        code.stream_vector(code.load_vector(a["row"], cell), a["y"], cell)
+    with code.loop(a["count"], code.add(head, code.mul(whole, number.lanes))) as n:
+        code.store(code.load(a["row"], n), a["y"], n)
+    code.end()
 
 
 def _interleaved(code: Code, vectors: list[Value]) -> list[Value]:

@@ -17,6 +17,9 @@ from tconv.geometry import Geometry
 __all__ = ["Layout", "Tile"]
 
 _LINE_BYTES = 64  # of the processor's caches
+# A y so large is hardly in the caches when somebody reads it. (Xeon, 2 MiB of L2 per core)
+_STREAMED_BYTES = 2**25
+_HELD_BYTES = 2**14  # of y in the L1 cache, on the way
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,13 @@ class Layout:
         panel = ceil((self.channels * self.cells + room) / self.lanes) * self.lanes
         line_rows = self.phases.count * plan.block
         align = _LINE_BYTES // self.dtype.itemsize
-        self.scratch_size = ceil((panel + line_rows * lanes) / align) * align
+        y_bytes = prod(geometry.y_shape) * self.dtype.itemsize
+        held = _HELD_BYTES // self.dtype.itemsize
+        streams = y_bytes >= _STREAMED_BYTES and plan.columns * x.stride < held
+        of_y = held + align if streams else 0
+        row_lines = y.stride * x.stride * 8 // self.dtype.itemsize
+        scratch = panel + line_rows * lanes + row_lines + of_y
+        self.scratch_size = ceil(scratch / align) * align
         image_rows = y.count * z.count
         segments = ceil(x.count / plan.columns)
         all_rows = geometry.batch * image_rows if plan.is_gathered else y.count
@@ -143,6 +152,7 @@ class Layout:
             "shifts": self.shifts,
             "table_row": geometry.batch * image_rows * x.count,
             "line_pitch": lanes,
+            "line_size": line_rows * lanes,
             "wide_lanes": plan.vectors * self.lanes,
             "wide_calls": vectors // plan.vectors,
             "rest_calls": min(vectors % plan.vectors, 1),
@@ -162,6 +172,8 @@ class Layout:
             "phases": self.phases.count,
             "weight_block": self.weight_block,
             "bias_block": line_rows,
+            "streams": int(streams),
+            "held_size": held,
         }
 
     def arguments(self) -> NDArray[np.int64]:
