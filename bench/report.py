@@ -292,15 +292,19 @@ def publish(results: Row, root: Path) -> list[str]:
         path = root / name
         text = old = path.read_text(encoding="utf-8") if path.exists() else ""
         for marker, lines in (("summary", summary(results)), ("tables", details(results))):
-            begin, end = f"<!-- bench:{marker} -->", f"<!-- /bench:{marker} -->"
-            head, found, rest = text.partition(begin)
-            _, closed, tail = rest.partition(end)
-            if found and closed:
-                text = "\n".join([head + begin, *lines, "", end + tail])
+            text = between(text, marker, lines)
         if text != old:
             path.write_text(text, encoding="utf-8")
             written.append(name)
     return written
+
+
+def between(text: str, marker: str, lines: list[str]) -> str:
+    """Put lines between two markers of a page, if it has them."""
+    begin, end = f"<!-- bench:{marker} -->", f"<!-- /bench:{marker} -->"
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    return "\n".join([head + begin, *lines, "", end + tail]) if found and closed else text
 
 
 if __name__ == "__main__":

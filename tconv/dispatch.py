@@ -14,12 +14,22 @@ from tconv import engine, portable
 from tconv.arguments import METHODS, PADDING_MODES, as_choice, as_integer
 from tconv.borders import fold, fold_factor, pad
 from tconv.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest
+from tconv.engine.arena import drop_idle
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry import Geometry, Letter
 from tconv.memory import available_bytes
 from tconv.operands import check_out, library_of, namespace
 
-__all__ = ["Call", "check_memory", "check_padding_mode", "native", "register", "solve_for"]
+__all__ = [
+    "Call",
+    "check_memory",
+    "check_padding_mode",
+    "is_registered",
+    "native",
+    "needs_no_limit",
+    "register",
+    "solve_for",
+]
 
 _MEMORY_SHARE = 0.8
 _SMALL_BYTES = 2**26  # below this the system is not asked how much memory there is
@@ -36,6 +46,11 @@ def register(library: str, contract: Callable[..., Any]) -> None:
     Called by the host modules, such as `tconv.torch`, when they are imported.
     """
     _contracts[library] = contract
+
+
+def is_registered(library: str) -> bool:
+    """Whether `register` was called for a library."""
+    return library in _contracts
 
 
 @dataclass(frozen=True)
@@ -236,6 +251,12 @@ def _check_overflow(
         )
 
 
+def needs_no_limit(geometry: Geometry, dtype: str, workspace: int) -> bool:
+    """Whether y and workspace are so small that `check_memory` lets them pass unasked."""
+    output: int = prod(geometry.y_shape) * as_dtype(np, dtype).itemsize
+    return output + workspace <= _SMALL_BYTES
+
+
 def check_memory(
     want: Letter,
     geometry: Geometry,
@@ -266,14 +287,20 @@ def check_memory(
     if limit is None:
         if needed <= _SMALL_BYTES:
             return
-        available = available_bytes()
-        if available is None:
-            limit, name = sys.maxsize, f"{sys.maxsize:,} can be addressed"
-        else:
-            limit = int(available * _MEMORY_SHARE)
-            name = f"{limit:,} may be used ({_MEMORY_SHARE:.0%} of the memory available)"
+        limit, name = _usable_bytes()
+        if needed > limit and drop_idle():
+            limit, name = _usable_bytes()
     if needed > limit:
         raise MemoryLimitError(
             f"{call.name} needs {needed:,} bytes (output {output:,}, workspace and packed weights "
             f"{work:,}) but {name}; lower the sizes, split the batch or raise max_bytes."
         )
+
+
+def _usable_bytes() -> tuple[int, str]:
+    """How much a call may take that does not say it, and in words."""
+    available = available_bytes()
+    if available is None:
+        return sys.maxsize, f"{sys.maxsize:,} can be addressed"
+    limit = int(available * _MEMORY_SHARE)
+    return limit, f"{limit:,} may be used ({_MEMORY_SHARE:.0%} of the memory available)"

@@ -10,11 +10,13 @@ from tconv.arguments import show
 from tconv.dtypes import TYPES, as_dtype, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
 
-__all__ = ["Array", "as_operands", "check_out", "library_of", "namespace"]
+__all__ = ["USUAL", "Array", "as_operands", "check_out", "library_of", "namespace"]
 
 _LIBRARIES = {"jaxlib": "jax", "ml_dtypes": "numpy"}
-_USUAL = frozenset({np.dtype(np.float32), np.dtype(np.float64)})  # in native byte order
 _OPTIONAL = ("bias", "dx", "dweight", "dbias")
+
+USUAL = {np.dtype(name): name for name in ("float32", "float64")}
+"""Types that need no conversion, in native byte order, and their names."""
 
 
 class Array(Protocol):
@@ -109,7 +111,7 @@ def _are_usual(arrays: Mapping[str, Any]) -> bool:
     for name, array in arrays.items():
         if array is None and name in _OPTIONAL:
             continue
-        if type(array) is not np.ndarray or array.dtype not in _USUAL:
+        if type(array) is not np.ndarray or array.dtype not in USUAL:
             return False
         if found is not None and array.dtype != found:
             return False
@@ -119,6 +121,27 @@ def _are_usual(arrays: Mapping[str, Any]) -> bool:
 
 def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: list[Any]) -> None:
     """Refuse an `out` that the result cannot be written to."""
+    if not (xp is np and _is_usual_out(out, shape, dtype)):
+        _check_out_itself(out, xp, shape, dtype)
+    if xp is np:
+        for other in others:
+            if isinstance(other, np.ndarray) and _overlap(out, other):
+                raise ParameterError(
+                    "out must not overlap an operand, it shares memory with one; pass another "
+                    "array."
+                )
+
+
+def _is_usual_out(out: Any, shape: tuple[int, ...], dtype: str) -> bool:
+    """Whether nothing is wrong with `out` itself; of what is unusual this says nothing."""
+    if type(out) is not np.ndarray or out.shape != shape or USUAL.get(out.dtype) != dtype:
+        return False
+    flags = out.flags
+    return flags.c_contiguous and flags.writeable
+
+
+def _check_out_itself(out: Any, xp: Any, shape: tuple[int, ...], dtype: str) -> None:
+    """Refuse an `out` of another kind, shape or type, or one that cannot be written."""
     if namespace_or_none(out) is not xp:
         raise DTypeError(
             f"out must be an array of the operands' library, not {type(out).__name__}; pass such "
@@ -143,11 +166,6 @@ def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: lis
         raise ParameterError("out must be writable, it is read-only; pass a copy.")
     if _repeats(out):
         raise ParameterError("out must not repeat its own memory; pass an array of its own memory.")
-    for other in others:
-        if isinstance(other, np.ndarray) and _overlap(out, other):
-            raise ParameterError(
-                "out must not overlap an operand, it shares memory with one; pass another array."
-            )
 
 
 def namespace_or_none(array: Any) -> Any:
@@ -253,6 +271,8 @@ def _repeats(array: Any) -> bool:
 
 
 def _overlap(a: Any, b: Any) -> bool:
+    if not np.may_share_memory(a, b):  # which compares where they begin and end
+        return False
     try:
         return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:

@@ -1,23 +1,96 @@
 """HOW A CALL IS REPEATED: sizes checked, a plan chosen and code made once, then only computed."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import NoneType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv import engine
 from tconv.arguments import METHODS, as_choice, as_integer
 from tconv.canonical import canonical
-from tconv.dispatch import Call, native, solve_for
+from tconv.dispatch import Call, is_registered, native, needs_no_limit, solve_for
 from tconv.dtypes import TYPES, as_dtype, dtype_name
+from tconv.engine.arena import empty
+from tconv.engine.target import target
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry
-from tconv.operands import check_out
+from tconv.operands import USUAL, check_out
 
-__all__ = ["Packed", "PackedWeights", "PlannedCall", "plan"]
+__all__ = ["Known", "Packed", "PackedWeights", "PlannedCall", "plan", "recalled"]
 
 _MOST_PACKED = 8  # of one weight, for images of different sizes
+_PLAIN = frozenset({int, str, bool, NoneType})  # whose values never change
+
+
+class Known:
+    """What follows from the shapes, the type and the keywords of a `conv_transpose` that went well.
+
+    Whatever is out of the ordinary takes the long way, where all complaints are made.
+    """
+
+    def __init__(self) -> None:
+        self._found: tuple[Any, ...] = ()
+
+    def again(self, x: Any, weight: Any, bias: Any, out: Any) -> Any:
+        """Return y for arrays of such shapes and type, or None if that takes the long way."""
+        if not self._found:
+            return None
+        geometry, channels, dtype, here, plan_of = self._found
+        chosen = plan_of()
+        if chosen is None or here is not target() or is_registered("numpy"):
+            return None
+        if bias is not None and (
+            type(bias) is not np.ndarray or bias.dtype != x.dtype or bias.shape != channels
+        ):
+            return None
+        if out is not None:
+            check_out(out, np, geometry.y_shape, dtype, [x, weight, bias])
+        return engine.contract(geometry, "y", x, weight, bias=bias, out=out, plan=chosen)
+
+    def keep(self, geometry: Geometry, dtype: Any, call: Call) -> None:
+        """Remember a call that went well, if its next need not be held against the memory."""
+        name, here = dtype_name(dtype), target()
+        if call.padding_mode != "zeros":
+            return
+        chosen = native(geometry, "y", name, call.threads, call.method)
+        if chosen is not None and needs_no_limit(geometry, name, chosen.workspace_bytes):
+            # Weakly: how many plans are kept is for the engine to say.
+            self._found = geometry, (geometry.out_channels,), name, here, weakref.ref(chosen)
+
+
+def recalled(x: Any, weight: Any, keywords: tuple[Any, ...]) -> Known | None:
+    """Return what is known of such a call, to be asked or to be told; None where it is unusual.
+
+    Values that are equal may mean different things, as 1, 1.0 and True, and others may change.
+    """
+    if type(x) is not np.ndarray or type(weight) is not np.ndarray:
+        return None
+    dtype = x.dtype
+    if dtype != weight.dtype or dtype not in USUAL:
+        return None
+    if not (_PLAIN.issuperset(map(type, keywords)) or all(map(_is_plain, keywords))):
+        return None
+    return _known(x.shape, weight.shape, dtype, *keywords)
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    return kind in _PLAIN or (kind is tuple and all(map(_is_plain_entry, value)))
+
+
+def _is_plain_entry(value: Any) -> bool:
+    """Of a tuple, whose entries are compared without their types: no True, which equals 1."""
+    return type(value) is int or (type(value) is tuple and all(map(_is_plain_entry, value)))
+
+
+@lru_cache(maxsize=256, typed=True)
+def _known(*_: Any) -> Known:
+    return Known()
 
 
 @dataclass(frozen=True)
@@ -88,7 +161,7 @@ class PlannedCall:
         self, geometry: Geometry, dtype: str, threads: int | None, method: str = "auto"
     ) -> None:
         self.geometry, self.threads, self.method = geometry, threads, method
-        self.dtype = as_dtype(np, dtype)
+        self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
         self._plan = native(geometry, "y", dtype, threads, method)
 
     def pack(self, weight: NDArray[Any]) -> Packed:
@@ -127,12 +200,16 @@ class PlannedCall:
         if bias is not None:
             self._check(bias, (geometry.out_channels,), "bias")
         if out is not None:
-            check_out(out, np, geometry.y_shape, self.dtype.name, [x, bias])
-        usual = geometry.data_format == "channels_first"
-        if chosen is None or not usual or not x.flags.c_contiguous or not x.flags.aligned:
+            check_out(out, np, geometry.y_shape, self._dtype_name, [x, bias])
+        flags = x.flags
+        usual = chosen is not None and geometry.data_format == "channels_first"
+        if not usual or not flags.c_contiguous or not flags.aligned:
             return self._at_length(x, packed, bias, out)
-        y = np.empty(geometry.y_shape, self.dtype) if out is None else out
-        if not (y.flags.carray and y.dtype.isnative):
+        if out is None:
+            y = empty(geometry.y_shape, self.dtype)
+        elif out.flags.carray and out.dtype.isnative:
+            y = out
+        else:
             return self._at_length(x, packed, bias, out)
         chosen(x, packed.values, chosen.pack_bias(bias), y)
         return y
@@ -160,7 +237,7 @@ class PlannedCall:
             )
 
     def __reduce__(self) -> Any:
-        return PlannedCall, (self.geometry, dtype_name(self.dtype), self.threads, self.method)
+        return PlannedCall, (self.geometry, self._dtype_name, self.threads, self.method)
 
     def __str__(self) -> str:
         geometry = self.geometry

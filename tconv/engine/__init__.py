@@ -1,7 +1,7 @@
 """HOW IT IS FAST: NumPy arrays contracted by machine code that is generated for this processor."""
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.canonical import canonical, canonical_shape
+from tconv.engine.arena import empty
+from tconv.engine.choice import choose_plan
 from tconv.engine.forks import ForkLock
-from tconv.engine.plan import choose_plan
 from tconv.engine.target import target
 from tconv.geometry import Geometry, Letter
 
@@ -48,19 +49,35 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
         and target().uses_engine
         and (geometry.data_format == "channels_first" or _copies_bytes(geometry, dtype) <= 2**26)
-        and choose_plan(_usual(geometry), dtype, target(), 1) is not None
+        and _has_plan(_usual(geometry), dtype)
     )
+
+
+def _has_plan(geometry: Geometry, dtype: str) -> bool:
+    """Whether there is a plan for one thread, and so for any number of them."""
+    here = target()
+    plan = choose_plan(geometry, dtype, here, here.threads)  # mostly the one that is wanted next
+    if plan is not None and plan.cycles * plan.threads <= geometry.flops:
+        return True  # for one thread it takes no more than that, and more than that is allowed
+    return choose_plan(geometry, dtype, here, 1) is not None
 
 
 def prepare(
     geometry: Geometry, dtype: str, threads: int | None = None, method: str = "auto"
 ) -> "Ready":
     """Return the plan for a geometry, with its code loaded; "measure" tries several."""
-    with _importing:
-        from tconv.engine.executor import measured, ready  # and LLVM, which few need
+    here, (ready, measured) = target(), _makers()
+    make = measured if method == "measure" else ready
+    found: Ready = make(_usual(geometry), dtype, here, here.threads if threads is None else threads)
+    return found
 
-    here, make = target(), measured if method == "measure" else ready
-    return make(_usual(geometry), dtype, here, here.threads if threads is None else threads)
+
+@cache
+def _makers() -> tuple[Any, Any]:
+    """What makes plans ready; it loads LLVM, which few need."""
+    with _importing:
+        from tconv.engine.executor import measured, ready
+    return ready, measured
 
 
 def _copies_bytes(geometry: Geometry, dtype: str) -> int:
@@ -109,10 +126,10 @@ def contract(
     else:
         plan, packed = b.plan, b.values
     if out is None:
-        out = np.empty(geometry.y_shape, a.dtype)
+        out = empty(geometry.y_shape, a.dtype)
     y = out
     if geometry.data_format == "channels_last" or not (out.flags.carray and out.dtype.isnative):
-        y = np.empty(canonical_shape(geometry, "y"), a.dtype)
+        y = empty(canonical_shape(geometry, "y"), a.dtype)
     plan(_in_order(geometry, "x", a), packed, plan.pack_bias(bias), y)
     if y is not out:
         canonical(np, geometry, "y", out)[...] = y

@@ -137,6 +137,34 @@ class Code:
         """Write a vector from ``pointer[index]`` on."""
         self.builder.store(value, self.at(pointer, index), align=self.number.bytes)
 
+    def first_lanes(self, count: Value) -> Value:
+        """A mask: true for lanes below `count`."""
+        lanes = self.number.lanes
+        kind = ir.VectorType(I32, lanes)
+        number = self.builder.trunc(self.index(count), I32)
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), number, I32(0))
+        counts = self.shuffle(one, one, [0] * lanes)
+        return self.builder.icmp_signed("<", ir.Constant(kind, list(range(lanes))), counts)
+
+    def load_lanes(self, pointer: Value, lanes: Value) -> Value:
+        """A vector from a pointer on, of which only the lanes of a mask are read; else zeros."""
+        number, align = self.number, I32(self.number.bytes)
+        kinds = [PTR, I32, lanes.type, number.vector]
+        load = self._masked("load", number.vector, kinds)
+        return self.builder.call(load, [pointer, align, lanes, number.zeros])
+
+    def store_lanes(self, value: Value, pointer: Value, lanes: Value) -> None:
+        """Write the lanes of a mask of a vector from a pointer on."""
+        align = I32(self.number.bytes)
+        store = self._masked("store", _VOID, [value.type, PTR, I32, lanes.type])
+        self.builder.call(store, [value, pointer, align, lanes])
+
+    def _masked(self, what: str, result: Any, kinds: list[Any]) -> ir.Function:
+        number, module = self.number, self.builder.module
+        suffix = {"float32": "f32", "float64": "f64"}[number.dtype]
+        name = f"llvm.masked.{what}.v{number.lanes}{suffix}.p0"
+        return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, kinds), name)
+
     def stream_vector(self, value: Value, pointer: Value, index: Value = 0) -> None:
         """Write a vector from ``pointer[index]`` on, a multiple of its size, past the caches."""
         bytes_ = self.number.bytes * self.number.lanes
@@ -145,7 +173,10 @@ class Code:
 
     def fence(self) -> None:
         """Let nobody see what is written later before what has been streamed."""
-        name, module = _FENCES.get(self.builder.module.triple.partition("-")[0]), self.builder.module
+        name, module = (
+            _FENCES.get(self.builder.module.triple.partition("-")[0]),
+            self.builder.module,
+        )
         if name:
             self.builder.call(ir.Function(module, ir.FunctionType(_VOID, []), name), [])
 
@@ -187,7 +218,7 @@ class Code:
     # ---- control ---------------------------------------------------------------------------------
 
     @contextmanager
-    def loop(self, stop: Value, start: Value = 0, step: int = 1) -> Iterator[Value]:
+    def loop(self, stop: Value, start: Value = 0, step: Value = 1) -> Iterator[Value]:
         """``for n in range(start, stop, step)``."""
         builder, before = self.builder, self.builder.block
         head, body, done = (builder.append_basic_block() for _ in range(3))

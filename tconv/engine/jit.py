@@ -222,6 +222,9 @@ def _engine_without(names: frozenset[str], target: Target) -> tuple[Any, set[str
         if not held & names:
             return engine, held
     binding = _llvm()
-    machine = _new_machine(target.triple, target.cpu, target.features)  # the engine will own it
-    _engines.append((binding.create_mcjit_compiler(binding.parse_assembly(""), machine), set()))
+    machine = _new_machine(target.triple, "", "")  # loads only, for which no features are needed
+    module = binding.parse_assembly("")
+    engine = binding.create_mcjit_compiler(module, machine)  # which owns the machine from now on
+    engine.remove_module(module)  # else it compiles this nothing, in 1 ms, before the first object
+    _engines.append((engine, set()))
     return _engines[-1]

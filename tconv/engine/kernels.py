@@ -5,6 +5,7 @@
               c[:] = (bias or c) + acc
     pack_row  row[:] = zeros, cells of x, zeros
     gather    row[lane] = x[table[lane]], or zero
+    add_rows  to[row, :] += x[row, :]
     copy_row  y[i*stride + phase] = line[phase][i]
     stream    y[:] = row, past the caches
 
@@ -20,7 +21,7 @@ from llvmlite import ir
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.plan import MOST_INTERLEAVED
 
-__all__ = ["copy_row", "gather", "micro", "pack_row", "stream"]
+__all__ = ["add_rows", "copy_row", "gather", "micro", "pack_row", "stream"]
 
 _LINE_BYTES = 64  # of the processor's caches
 _AHEAD_BYTES = 2048  # weights are read once, in order: this far ahead they come in time
@@ -31,24 +32,28 @@ Value = Any
 def micro(rows: int, vectors: int, unroll: int) -> Callable[[ir.Module, str, Number], None]:
     """Add products to a tile of `rows` rows by `vectors` vectors.
 
-    ``terms`` must be a multiple of `unroll`. The sum of a call starts at zero and is added to c at
-    its end, or to the bias if ``first``: short sums are more exact than one long one.
+    ``terms`` must be a multiple of `unroll`; their weights lie ``step`` apart. The sum of a call
+    starts at zero and is added to c at its end, or to the bias if ``first``: short sums are more
+    exact than one long one.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
         pointers = {"w": PTR, "x": PTR, "offsets": PTR, "c": PTR, "bias": PTR}
-        code, a = begin(module, name, pointers | {"terms": I64, "ldc": I64, "first": I64}, number)
+        sizes = {"terms": I64, "step": I64, "ldc": I64, "first": I64}
+        code, a = begin(module, name, pointers | sizes, number)
         for label in ("w", "x", "offsets", "bias"):
             a[label].add_attribute("noalias")
+        ahead = code.mul(a["step"], -(-_AHEAD_BYTES // (rows * number.bytes)))
         start = [*[number.zeros] * (rows * vectors), a["w"], a["offsets"]]
         with code.loop_carrying(code.div(a["terms"], unroll), start) as (carried, following):
             acc, w, offsets = carried[:-2], carried[-2], carried[-1]
             for line in range(0, unroll * rows * number.bytes, _LINE_BYTES):
-                code.prefetch(code.at(w, (_AHEAD_BYTES + line) // number.bytes))
+                code.prefetch(code.at(code.at(w, ahead), line // number.bytes))
             for u in range(unroll):
                 offset = code.builder.sext(code.load(offsets, u, I32), I64)
-                acc = _term(code, acc, rows, code.at(w, u * rows), code.at(a["x"], offset))
-            following += [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
+                acc = _term(code, acc, rows, w, code.at(a["x"], offset))
+                w = code.at(w, a["step"])
+            following += [*acc, w, code.at(offsets, unroll, I32)]
         _add_to(code, following[:-2], rows, a)
         code.end()
 
@@ -159,6 +164,26 @@ def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
         code.end()
 
     return emit
+
+
+def add_rows(module: ir.Module, name: str, number: Number) -> None:
+    """``to[row, :count] += x[row, :count]``, rows being ``to_pitch`` and ``x_pitch`` apart."""
+    sizes = {"count": I64, "rows": I64, "to_pitch": I64, "x_pitch": I64}
+    code, a = begin(module, name, {"to": PTR, "x": PTR} | sizes, number)
+    a["x"].add_attribute("noalias")
+    whole = code.mul(code.div(a["count"], number.lanes), number.lanes)
+    rest = code.sub(a["count"], whole)
+    lanes = code.first_lanes(rest)
+    with code.loop(a["rows"]) as row:
+        to = code.at(a["to"], code.mul(row, a["to_pitch"]))
+        x = code.at(a["x"], code.mul(row, a["x_pitch"]))
+        with code.loop(whole, step=number.lanes) as n:
+            code.store_vector(code.plus(code.load_vector(to, n), code.load_vector(x, n)), to, n)
+        with code.when(code.is_less(0, rest)):
+            to, x = code.at(to, whole), code.at(x, whole)
+            total = code.plus(code.load_lanes(to, lanes), code.load_lanes(x, lanes))
+            code.store_lanes(total, to, lanes)
+    code.end()
 
 
 def stream(module: ir.Module, name: str, number: Number) -> None:

@@ -2,31 +2,30 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from math import ceil, prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.driver import FIELDS, POINTERS, TILE
+from tconv.engine.call import FIELDS, POINTERS, TILE
 from tconv.engine.phases import Alike, Phases, as_three
-from tconv.engine.plan import Plan, tile_rows
+from tconv.engine.plan import STREAMED_BYTES, Plan, tile_rows
 from tconv.engine.target import Target
 from tconv.geometry import Geometry
 
 __all__ = ["Layout", "Tile"]
 
 _LINE_BYTES = 64  # of the processor's caches
-# A y so large is hardly in the caches when somebody reads it. (Xeon, 2 MiB of L2 per core)
-_STREAMED_BYTES = 2**25
 _HELD_BYTES = 2**14  # of y in the L1 cache, on the way
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows of a block that one call of a micro-kernel makes: columns of `alike`'s weights."""
+    """Rows of a block that one call of a micro-kernel makes, of those of one `kind`."""
 
-    alike: int
+    kind: int
     first: int
     rows: int
     weight: int
@@ -37,9 +36,10 @@ class Tile:
 class Layout:
     """Everything about a plan that the driver is told, but for addresses of kernels and operands.
 
-    Rows are channels of y and within them the phases of an alike. Packed weights are (groups,
-    blocks, tiles, terms, rows of the tile), terms being channels of x and within them taps; the
-    last block is as long as the others, its end unused.
+    Rows are channels of y and within them the phases of an alike, or if the plan is spread all
+    taps. Packed weights are (groups, blocks, tiles, terms, rows of the tile), terms being channels
+    of x and within them the taps that a row sums; the last block is as long as the others, its end
+    unused.
     """
 
     geometry: Geometry
@@ -59,19 +59,25 @@ class Layout:
         self.last_block = self.outputs - (self.blocks - 1) * plan.block
         self.block_tiles = tuple(self._tiles(plan.block))
         self.last_tiles = tuple(self._tiles(self.last_block))
-        self.weight_block = sum(
-            len(alike.phases) * plan.block * alike.taps * self.channels
-            for alike in self.phases.alike
+        self.weight_block = sum(rows * taps for rows, taps in self._kinds()) * (
+            plan.block * self.channels
         )
         self._set_fields()
+
+    def _kinds(self) -> list[tuple[int, int]]:
+        """Kinds of rows: how many a channel of y has, and how many taps each sums."""
+        if self.plan.is_spread:
+            return [(prod(self.geometry.kernel_size), 1)]
+        return [(len(alike.phases), alike.taps) for alike in self.phases.alike]
 
     @property
     def unroll(self) -> int:
         """Terms that a micro-kernel takes at a time: all sums are multiples of it."""
         if not self.target.has_fma:  # two terms would need more registers
             return 1
-        for alike in self.phases.alike:
-            if alike.taps * self.channels % 2 or alike.taps * self.plan.part_channels % 2:
+        for _, taps in self._kinds():
+            together = 1 if self.plan.part.by_tap else taps
+            if together * self.channels % 2 or together * self.plan.part.channels % 2:
                 return 1
         return 2
 
@@ -82,11 +88,11 @@ class Layout:
 
     def _tiles(self, block: int) -> Iterator[Tile]:
         weight = line = 0
-        for n, alike in enumerate(self.phases.alike):
+        for n, (count, taps) in enumerate(self._kinds()):
             first = 0
-            for rows in tile_rows(len(alike.phases) * block, self.plan.tile):
+            for rows in tile_rows(count * block, self.plan.tile):
                 yield Tile(n, first, rows, weight, line + first)
-                weight += rows * alike.taps * self.channels
+                weight += rows * taps * self.channels
                 first += rows
             line += first
 
@@ -95,31 +101,45 @@ class Layout:
         z, y, x = self.phases.axes
         axes = as_three(geometry.axes)
         plane_rows = plan.rows + y.high - y.low
-        pitch = plan.columns if plan.is_gathered else x.pitch(plan.columns)
-        vectors = ceil(((plan.rows - 1) * pitch + plan.columns) / self.lanes)
-        lanes = vectors * self.lanes
-        self.widths = (plan.vectors, vectors % plan.vectors)
+        self.taps_in_all = prod(geometry.kernel_size)
+        if plan.is_spread:
+            pieces, cells = self.phases.pieces(plan.planes, plan.rows, plan.columns)
+            pitch = plan.columns
+        else:
+            pieces, pitch = 1, plan.columns if plan.is_gathered else x.pitch(plan.columns)
+            cells = (plan.rows - 1) * pitch + plan.columns
+        vectors = ceil(cells / self.lanes)
+        lanes = pieces * vectors * self.lanes
+        self.widths = (plan.vectors, 1 if plan.is_spread else vectors % plan.vectors)
         self.shifts = prod(axis.high - axis.low + 1 for axis in (z, y, x))
         self.cells = (  # of a channel in the panel
             self.shifts * lanes if plan.is_gathered else (1 + z.high - z.low) * plane_rows * pitch
         )
+        if plan.is_spread:
+            self.cells = lanes
         # Vectors are whole, so up to one is read beyond the last cell, and the zeros after it.
         room = self.lanes + max(x.high, 0)
         panel = ceil((self.channels * self.cells + room) / self.lanes) * self.lanes
         line_rows = self.phases.count * plan.block
+        q_cells = plan.planes * plan.rows * plan.columns if plan.is_spread else lanes
+        line_pitch = ceil(q_cells / self.lanes) * self.lanes
         align = _LINE_BYTES // self.dtype.itemsize
         y_bytes = prod(geometry.y_shape) * self.dtype.itemsize
         held = _HELD_BYTES // self.dtype.itemsize
-        streams = y_bytes >= _STREAMED_BYTES and plan.columns * x.stride < held
+        streams = y_bytes >= STREAMED_BYTES and plan.columns * x.stride < held
         of_y = held + align if streams else 0
         row_lines = y.stride * x.stride * 8 // self.dtype.itemsize
-        scratch = panel + line_rows * lanes + row_lines + of_y
+        self.is_plain = plan.is_spread and self.phases.is_plain
+        adds = plan.is_spread and not self.is_plain
+        products = self.taps_in_all * plan.block * lanes if adds else 0
+        scratch = panel + products + line_rows * line_pitch + row_lines + of_y
         self.scratch_size = ceil(scratch / align) * align
         image_rows = y.count * z.count
         segments = ceil(x.count / plan.columns)
         all_rows = geometry.batch * image_rows if plan.is_gathered else y.count
         row_blocks = ceil(all_rows / plan.rows)
-        planes, batch = (1, 1) if plan.is_gathered else (z.count, geometry.batch)
+        all_planes, batch = (1, 1) if plan.is_gathered else (z.count, geometry.batch)
+        planes = ceil(all_planes / plan.planes)
         x_sizes = [axis.input for axis in axes]
         y_sizes = [axis.output for axis in axes]
         self.fields = {
@@ -127,10 +147,12 @@ class Layout:
             "splits": plan.splits,
             "segments": segments,
             "row_blocks": row_blocks,
-            "planes": planes,
+            "plane_blocks": planes,
             "batch": batch,
             "scratch_size": self.scratch_size,
-            "in_channels": self.channels,
+            "channels": self.channels,
+            "part": plan.part.channels,
+            "x_size": prod(geometry.x_shape),
             **_strides("x", self.channels, geometry.groups, x_sizes),
             "input_depth": x_sizes[0],
             "input_height": x_sizes[1],
@@ -142,20 +164,31 @@ class Layout:
             "reach_z": z.high,
             "reach_y": y.high,
             "reach_x": x.high,
+            "low_z": z.low,
+            "low_y": y.low,
+            "low_x": x.low,
+            "planes": plan.planes,
             "rows": plan.rows,
             "columns": plan.columns,
+            "all_planes": all_planes,
             "all_rows": all_rows,
             "all_columns": x.count,
             "height_rows": y.count,
-            "depth_rows": z.count if plan.is_gathered else 1,
+            "depth_rows": z.count,
             "is_gathered": int(plan.is_gathered),
             "shifts": self.shifts,
             "table_row": geometry.batch * image_rows * x.count,
-            "line_pitch": lanes,
-            "line_size": line_rows * lanes,
+            "line_pitch": line_pitch,
+            "line_size": line_rows * line_pitch,
             "wide_lanes": plan.vectors * self.lanes,
             "wide_calls": vectors // plan.vectors,
             "rest_calls": min(vectors % plan.vectors, 1),
+            "by_tap": int(plan.part.by_tap),
+            "is_plain": int(self.is_plain),
+            "taps": self.taps_in_all,
+            "panel_pitch": self.cells,
+            "product_pitch": lanes,
+            "product_size": products,
             **_strides("y", self.outputs, geometry.groups, y_sizes),
             "output_depth": y_sizes[0],
             "output_height": y_sizes[1],
@@ -182,14 +215,24 @@ class Layout:
         return np.array([0] * len(POINTERS) + sizes, np.int64)
 
     def offsets(self) -> tuple[NDArray[np.int32], list[int]]:
-        """Where in the panel each term reads, alike after alike, and where each alike begins."""
-        channels = np.arange(self.channels)[:, np.newaxis] * self.cells
+        """Where each term reads, kind after kind, and where each kind begins.
+
+        In a panel; if the plan is spread first in x, and then in the panel that is a copy of it.
+        """
+        channels = np.arange(self.channels)
+        if self.plan.is_spread:
+            steps = (self.fields["x_channel"], self.cells)
+            return np.concatenate([channels * step for step in steps]).astype(np.int32), [0]
         parts, starts, start = [], [], 0
         for alike in self.phases.alike:
-            part = (channels + self._cells_of(alike)).ravel()
+            cells = channels[:, np.newaxis] * self.cells + self._cells_of(alike)
+            if self.plan.part.by_tap:
+                step = self.plan.part.channels
+                runs = [cells[n : n + step].T.ravel() for n in range(0, self.channels, step)]
+                cells = np.concatenate(runs)
             starts.append(start)
-            parts.append(part)
-            start += part.size
+            parts.append(cells.ravel())
+            start += cells.size
         return np.concatenate(parts).astype(np.int32), starts
 
     def _cells_of(self, alike: Alike) -> NDArray[np.int64]:
@@ -208,15 +251,13 @@ class Layout:
 
     def tiles(self, tiles: tuple[Tile, ...], starts: list[int]) -> NDArray[np.int64]:
         """The driver's list of tiles."""
-        rows = []
+        rows, kinds = [], self._kinds()
         for tile in tiles:
-            taps = self.phases.alike[tile.alike].taps
             entry = {
                 "rows": tile.rows,
                 "weight": tile.weight,
-                "offsets": starts[tile.alike],
-                "terms": max(1, taps * self.plan.part_channels),
-                "all_terms": taps * self.channels,
+                "offsets": starts[tile.kind],
+                "taps": kinds[tile.kind][1],
                 "line": tile.line,
                 "micro": 2 * tile.rows,
             }
@@ -227,6 +268,10 @@ class Layout:
         """For whole blocks and for the last one: of every phase the first line, and the step."""
         z, y, x = self.phases.axes
         found = np.zeros((2, z.stride, y.stride, x.stride, 2), np.int64)
+        if self.is_plain:  # lines are products, of taps that are phases
+            taps = np.arange(self.taps_in_all).reshape(z.stride, y.stride, x.stride)
+            found[..., 0], found[..., 1] = taps, self.taps_in_all
+            return found.ravel()
         for n, block in enumerate((self.plan.block, self.last_block)):
             first = 0
             for alike in self.phases.alike:
@@ -234,6 +279,18 @@ class Layout:
                     found[(n, *phase)] = first + place, len(alike.phases)
                 first += block * len(alike.phases)
         return found.ravel()
+
+    def sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For every phase the taps that are added up, with their shifts; and where it begins."""
+        kernel = [axis.kernel for axis in as_three(self.geometry.axes)]
+        entries, starts = [], [0]
+        for phase in product(*(range(axis.stride) for axis in self.phases.axes)):
+            by_axis = (axis.taps[n] for axis, n in zip(self.phases.axes, phase, strict=True))
+            for (tap_z, z), (tap_y, y), (tap_x, x) in product(*by_axis):
+                tap = (tap_z * kernel[1] + tap_y) * kernel[2] + tap_x
+                entries.append((tap, z, y, x))
+            starts.append(len(entries))
+        return np.array(entries, np.int64).reshape(-1, 4), np.array(starts, np.int64)
 
     def table(self) -> NDArray[np.int32]:
         """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""
@@ -255,7 +312,10 @@ class Layout:
         return np.ascontiguousarray(whole, np.int32).reshape(-1)
 
     def taps(self) -> Iterator[NDArray[np.int64]]:
-        """For every alike the flat taps, (taps, phases)."""
+        """For every kind of rows the flat taps, (taps, rows of a channel of y)."""
+        if self.plan.is_spread:
+            yield np.arange(self.taps_in_all)[np.newaxis]
+            return
         kernel = [axis.kernel for axis in as_three(self.geometry.axes)]
         for alike in self.phases.alike:
             columns = []
@@ -277,7 +337,9 @@ class Layout:
         for n in range(self.blocks):
             size = self.last_block if n == self.blocks - 1 else plan.block
             channels = np.arange(size) + n * plan.block
-            lines = np.concatenate([channels.repeat(len(a.phases)) for a in self.phases.alike])
+            kinds = [len(alike.phases) for alike in self.phases.alike]
+            kinds = [self.taps_in_all] if self.is_plain else kinds
+            lines = np.concatenate([channels.repeat(count) for count in kinds])
             found[:, n, : lines.size] = first + lines
         return found
 

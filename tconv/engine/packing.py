@@ -1,32 +1,45 @@
 """HOW WEIGHTS ARE PACKED: into the order in which the micro-kernels read them, natively.
 
-for tile in tiles of a block:                        # (terms, rows), terms = (channels, taps)
-    for channel in channels:
-        packed[tile][channel] = w[channel, block][table of the tile]      # kernels.gather
+    while (item := counter++) < items:                # a group's channels of x, some of them
+        for block in channels of y:
+            for tile in the block's tiles:
+                for channel in channels of the item:
+                    packed[tile][channel] = w[channel, block][table of the tile]       # taps, rows
+
+In this order w is read nearly as it lies, and each tile gets a run of some KB. A table says where
+the numbers of a few channels are that together fill whole vectors, and so the processor gathers
+them, or LLVM loads one after the other where that is as fast.
 """
 
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numpy.typing import NDArray
 
-from tconv.engine.ir import I32, I64, PTR, Number, begin
+from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.layout import Layout
 
 __all__ = ["PACK_FIELDS", "pack_arguments", "pack_run"]
 
-_POINTERS = ("weight", "packed", "counter", "tables", "tiles", "last_tiles", "gather")
+_POINTERS = ("weight", "packed", "counter", "tables", "tiles", "last_tiles")
 PACK_FIELDS = (
-    *("items", "blocks", "channels", "weight_group", "weight_channel", "weight_block"),
-    *("packed_block", "tile_count", "last_tile_count"),
+    *("items", "chunks", "chunk", "blocks", "channels"),
+    *("weight_group", "weight_channel", "weight_block", "packed_group", "packed_block"),
+    *("tile_count", "last_tile_count"),
 )
-_TILE = ("weight", "table", "count")
+_TILE = ("weight", "table", "count", "channels")
+# 20 GB/s where memcpy makes 28 (Xeon, 2 cores). With 1 KB at a time for a tile it is half of that;
+# more channels are no faster, and slower where the steps between them are powers of two.
+_RUN_BYTES, _MOST_CHANNELS = 4096, 32
+_ITEMS_PER_THREAD = 4
+_LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
 Value = Any
 
 
 def pack_run(module: ir.Module, name: str, number: Number) -> None:
-    """Emit ``pack_run(arguments, thread)``: take blocks of groups until there are none."""
+    """Emit ``pack_run(arguments, thread)``: take channels of groups until there are none."""
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     p = {name: code.load(a["arguments"], n, PTR) for n, name in enumerate(_POINTERS)}
     f = {
@@ -36,54 +49,108 @@ def pack_run(module: ir.Module, name: str, number: Number) -> None:
     with code.forever() as done:
         item = code.builder.atomic_rmw("add", p["counter"], code.index(1), "monotonic")
         code.leave_when(code.is_less(code.sub(f["items"], 1), item), done)
-        group, block = code.divmod(item, f["blocks"])
-        is_last = code.is_equal(block, code.sub(f["blocks"], 1))
-        tiles = code.pick(is_last, p["last_tiles"], p["tiles"])
-        count = code.pick(is_last, f["last_tile_count"], f["tile_count"])
-        start = code.add(code.mul(group, f["weight_group"]), code.mul(block, f["weight_block"]))
+        group, chunk = code.divmod(item, f["chunks"])
+        first = code.mul(chunk, f["chunk"])
+        channels = code.least(f["chunk"], code.sub(f["channels"], first))
+        start = code.add(code.mul(group, f["weight_group"]), code.mul(first, f["weight_channel"]))
         weight = code.at(p["weight"], start)
-        packed = code.at(p["packed"], code.mul(item, f["packed_block"]))
-        with code.loop(count) as n:
-            entry = code.at(tiles, code.mul(n, len(_TILE)), I64)
-            tile = {name: code.load(entry, place, I64) for place, name in enumerate(_TILE)}
-            table = code.at(p["tables"], tile["table"], I32)
-            to = code.at(packed, tile["weight"])
-            with code.loop(f["channels"]) as channel:
-                row = code.at(to, code.mul(channel, tile["count"]))
-                source = code.at(weight, code.mul(channel, f["weight_channel"]))
-                code.call(p["gather"], row, source, table, tile["count"])
+        packed = code.at(p["packed"], code.mul(group, f["packed_group"]))
+        with code.loop(f["blocks"]) as block:
+            is_last = code.is_equal(block, code.sub(f["blocks"], 1))
+            tiles = code.pick(is_last, p["last_tiles"], p["tiles"])
+            of_block = code.at(weight, code.mul(block, f["weight_block"]))
+            to = code.at(packed, code.mul(block, f["packed_block"]))
+            with code.loop(code.pick(is_last, f["last_tile_count"], f["tile_count"])) as n:
+                entry = code.at(tiles, code.mul(n, len(_TILE)), I64)
+                tile = {name: code.load(entry, place, I64) for place, name in enumerate(_TILE)}
+                table = code.at(p["tables"], tile["table"], I32)
+                of_tile = code.at(to, code.add(tile["weight"], code.mul(first, tile["count"])))
+                with code.loop(channels, step=tile["channels"]) as channel:
+                    many = code.least(tile["channels"], code.sub(channels, channel))
+                    row = code.at(of_tile, code.mul(channel, tile["count"]))
+                    source = code.at(of_block, code.mul(channel, f["weight_channel"]))
+                    _gather(code, row, source, table, code.mul(many, tile["count"]))
     code.end()
 
 
-def pack_arguments(layout: Layout, gather: int) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
+def _gather(code: Code, row: Value, source: Value, table: Value, count: Value) -> None:
+    """``row[:count] = source[table[:count]]``."""
+    lanes = code.number.lanes
+    whole = code.mul(code.div(count, lanes), lanes)
+    with code.loop(whole, step=lanes) as n:
+        code.store_vector(_gathered(code, source, code.at(table, n, I32)), row, n)
+    with code.loop(count, whole) as n:
+        cell = code.builder.sext(code.load(table, n, I32), I64)
+        code.store(code.load(source, cell), row, n)
+
+
+def _gathered(code: Code, source: Value, table: Value) -> Value:
+    """The vector ``source[table[:lanes]]``."""
+    number, module = code.number, code.builder.module
+    cells = code.builder.load(table, align=4, typ=ir.VectorType(I32, number.lanes))
+    places = code.builder.gep(source, [cells], source_etype=number.kind)
+    places.type = ir.VectorType(PTR, number.lanes)  # llvmlite takes it for a single pointer
+    mask = ir.VectorType(ir.IntType(1), number.lanes)
+    suffix = {"float32": "f32", "float64": "f64"}[number.dtype]
+    name = f"llvm.masked.gather.v{number.lanes}{suffix}.v{number.lanes}p0"
+    kind = ir.FunctionType(number.vector, [places.type, I32, mask, number.vector])
+    gather = module.globals.get(name) or ir.Function(module, kind, name)
+    everything = ir.Constant(mask, [1] * number.lanes)
+    return code.builder.call(gather, [places, I32(number.bytes), everything, number.zeros])
+
+
+def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
     """Arguments of `pack_run` but weight, packed and counter; and the arrays they point to."""
     taps = list(layout.taps())
-    size = int(np.prod([axis.kernel for axis in layout.geometry.axes]))
-    tables, start = [], 0
+    size = prod(axis.kernel for axis in layout.geometry.axes)
+    step = layout.outputs * size
+    tables, start, most = [], 0, 1
     lists = []
     for tiles in (layout.block_tiles, layout.last_tiles):
         entries = []
         for tile in tiles:
-            of_tile = taps[tile.alike]  # (taps, phases)
+            of_tile = taps[tile.kind]  # (taps, phases)
             rows = np.arange(tile.first, tile.first + tile.rows)
             output, phase = np.divmod(rows, of_tile.shape[1])
-            table = of_tile[:, phase] + output * size if of_tile.size else of_tile[:, :0]
-            entries.append((tile.weight, start, table.size))
-            tables.append(table.ravel())
-            start += table.size
+            table = (of_tile[:, phase] + output * size).ravel()
+            channels = _channels(table.size, layout)
+            entries.append((tile.weight, start, table.size, channels))
+            tables.append((np.arange(channels)[:, np.newaxis] * step + table).ravel())
+            start, most = start + channels * table.size, max(most, channels)
         lists.append(np.array(entries, np.int64).reshape(-1, len(_TILE)))
     kept: list[NDArray[Any]] = [np.concatenate(tables).astype(np.int32), *lists]
+    chunk = _chunk(layout, most)
+    chunks = -(-layout.channels // chunk)
     fields = {
-        "items": layout.geometry.groups * layout.blocks,
+        "items": layout.geometry.groups * chunks,
+        "chunks": chunks,
+        "chunk": chunk,
         "blocks": layout.blocks,
         "channels": layout.channels,
-        "weight_group": layout.channels * layout.outputs * size,
-        "weight_channel": layout.outputs * size,
+        "weight_group": layout.channels * step,
+        "weight_channel": step,
         "weight_block": layout.plan.block * size,
+        "packed_group": layout.blocks * layout.weight_block,
         "packed_block": layout.weight_block,
         "tile_count": len(layout.block_tiles),
         "last_tile_count": len(layout.last_tiles),
     }
-    addresses = [0, 0, 0, *(array.ctypes.data for array in kept), gather]
+    addresses = [0, 0, 0, *(array.ctypes.data for array in kept)]
     sizes = [fields[name] for name in PACK_FIELDS]
     return np.array(addresses + sizes, np.int64), kept
+
+
+def _channels(count: int, layout: Layout) -> int:
+    """How many channels, of `count` numbers each, fill whole vectors together."""
+    if not 0 < count <= _LONG:
+        return 1
+    return min(layout.lanes // gcd(layout.lanes, count), layout.channels)
+
+
+def _chunk(layout: Layout, channels: int) -> int:
+    """Channels of an item: a multiple of `channels`."""
+    of_tile = layout.weight_block // layout.channels / len(layout.block_tiles)
+    wanted = _RUN_BYTES / max(1.0, of_tile * layout.dtype.itemsize)
+    items = _ITEMS_PER_THREAD * layout.plan.threads
+    most = layout.geometry.groups * layout.channels / items
+    return channels * max(1, int(min(wanted, _MOST_CHANNELS, most) / channels))

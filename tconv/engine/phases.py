@@ -24,6 +24,7 @@ class AxisPhases:
     """
 
     input: int
+    kernel: int
     stride: int
     count: int  # q from 0 to count - 1
     taps: tuple[tuple[tuple[int, int], ...], ...]
@@ -48,7 +49,12 @@ class AxisPhases:
                     found[phase].append((tap, shift))
         shifts = [shift for taps in found for _, shift in taps] or [0]
         count = -(-axis.output // stride)
-        return cls(axis.input, stride, count, tuple(map(tuple, found)), min(shifts), max(shifts))
+        taps = tuple(map(tuple, found))
+        return cls(axis.input, axis.kernel, stride, count, taps, min(shifts), max(shifts))
+
+    def cells(self, count: int) -> int:
+        """Cells of x that so many q read, at most; all, if these are all q."""
+        return self.input if count == self.count else min(self.input, count + self.high - self.low)
 
     def pitch(self, columns: int) -> int:
         """Cells from one row of `columns` lanes to the next, with the zeros around them.
@@ -114,6 +120,25 @@ class Phases:
     def count(self) -> int:
         """Number of phases."""
         return prod(axis.stride for axis in self.axes)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every tap is a phase of its own, of the cell at the same place."""
+        return all(
+            axis.count == axis.input
+            and len(axis.taps) == axis.kernel
+            and axis.taps == tuple(((n, 0),) for n in range(axis.stride))
+            for axis in self.axes
+        )
+
+    def pieces(self, planes: int, rows: int, columns: int) -> tuple[int, int]:
+        """Into how many pieces the cells of x fall that so many q read, and the length of one.
+
+        At most so many: a piece is whole planes, or whole rows of a plane, or a part of a row.
+        """
+        z, y, x = self.axes
+        depth, row_cells = z.cells(planes), y.cells(rows) * x.cells(columns)
+        return (1, depth * row_cells) if rows == y.count else (depth, row_cells)
 
 
 def as_three(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:

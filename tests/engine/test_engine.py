@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from strategies import draws, geometries, integer_operands
 from tconv import definition, dispatch, engine
 from tconv.engine import executor
+from tconv.engine.choice import all_plans
 from tconv.engine.ir import Number
 from tconv.engine.jit import assembly
 from tconv.engine.kernels import copy_row, gather, micro, pack_row
-from tconv.engine.plan import TILES, all_plans, tile_rows
+from tconv.engine.plan import TILES, tile_rows
 from tconv.engine.target import named_target, target
 from tconv.geometry import Geometry
 from tconv.ops import conv_transpose

@@ -1,0 +1,213 @@
+"""WHICH STEPS LEAD TO THE ENGINE: one function per step of docs/algorithms.md, slowest first.
+
+Each sets a layer up and returns a call, as in peers.py. Those in NumPy are complete; those of the
+engine are plans of it. Once code is generated, a step changes one thing and keeps those before it.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from bench.cases import Case
+from bench.peers import Operands, Thunk, Unsupported, plan, portable
+
+SAME = "the plan is that of the step before"
+FLAT = ("is_gathered", "is_spread")  # which such a plan is not
+
+# ---- the steps in NumPy --------------------------------------------------------------------------
+
+
+def number_by_number(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """The definition: every product of a cell of x and a weight is added to one cell of y."""
+    x, weight, bias = arrays
+
+    def call() -> Any:
+        full = _full(case, x.dtype)
+        for n, c, *i in np.ndindex(x.shape):
+            for m, *k in np.ndindex(weight.shape[1:]):
+                cell = [case.s * a + case.d * b for a, b in zip(i, k, strict=True)]
+                full[(n, m, *cell)] += x[(n, c, *i)] * weight[(c, m, *k)]
+        return _cropped(case, full, bias)
+
+    return call
+
+
+def cell_by_cell(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """Every cell of x, all its channels, adds a copy of the kernel to its window of y."""
+    x, weight, bias = arrays
+
+    def call() -> Any:
+        full = _full(case, x.dtype)
+        for n, *i in np.ndindex(case.N, *case.I):
+            window = [slice(case.s * a, case.s * a + _reach(case), case.d) for a in i]
+            full[(n, ..., *window)] += np.tensordot(x[(n, slice(None), *i)], weight, 1)
+        return _cropped(case, full, bias)
+
+    return call
+
+
+def inserted_zeros(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """Between the cells of x zeros are put, and each tap is a matrix product over all of it."""
+    x, weight, bias = arrays
+    border, kernel = _reach(case) - 1, (case.K,) * len(case.I)
+
+    def call() -> Any:
+        full = _full(case, x.dtype)
+        wide = np.zeros((case.N, case.C, *(size + border for size in full.shape[2:])), x.dtype)
+        cells = [slice(border, border + (size - 1) * case.s + 1, case.s) for size in case.I]
+        wide[(..., *cells)] = x
+        for k in np.ndindex(*kernel):
+            starts = [border - case.d * tap for tap in k]
+            window = [slice(a, a + b) for a, b in zip(starts, full.shape[2:], strict=True)]
+            seen = wide[(..., *window)].reshape(case.N, case.C, -1)
+            full += (weight[(..., *k)].T @ seen).reshape(full.shape)
+        return _cropped(case, full, bias)
+
+    return call
+
+
+def scattered(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """All products at once, as a matrix; then for each tap the copies of x are added to y."""
+    x, weight, bias = arrays
+    kernel = (case.K,) * len(case.I)
+
+    def call() -> Any:
+        full = _full(case, x.dtype)
+        copies = weight.reshape(case.C, -1).T @ x.reshape(case.N, case.C, -1)  # (N, M*K, I)
+        copies = copies.reshape(case.N, case.M, *kernel, *case.I)
+        for k in np.ndindex(*kernel):
+            starts = [case.d * tap for tap in k]
+            stops = [a + (size - 1) * case.s + 1 for a, size in zip(starts, case.I, strict=True)]
+            cells = [slice(a, b, case.s) for a, b in zip(starts, stops, strict=True)]
+            full[(..., *cells)] += copies[(slice(None), slice(None), *k)]
+        return _cropped(case, full, bias)
+
+    return call
+
+
+def phases(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """The path that every array library takes: for each phase a matrix product, nothing added."""
+    return portable(case, arrays, threads)
+
+
+def _reach(case: Case) -> int:
+    return case.d * (case.K - 1) + 1
+
+
+def _full(case: Case, dtype: Any) -> np.ndarray:
+    """Zeros for y before it is cropped, of layers that these steps compute."""
+    if case.G > 1 or case.a:
+        raise Unsupported("one group and no output_padding")
+    return np.zeros((case.N, case.M, *((i - 1) * case.s + _reach(case) for i in case.I)), dtype)
+
+
+def _cropped(case: Case, full: np.ndarray, bias: np.ndarray) -> Any:
+    kept = [slice(case.p, size - case.p) for size in full.shape[2:]]
+    return full[(..., *kept)] + bias.reshape(-1, *[1] * len(kept))
+
+
+# ---- the steps of the engine ---------------------------------------------------------------------
+
+
+def generated(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """A kernel with one row by one vector, over a whole image and all channels."""
+    plan = _whole(case, _best(case, arrays, threads, *FLAT))._replace(tile=1, vectors=1)
+    return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
+
+
+def tiles(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """As many rows and vectors as the best plan with a flat panel has."""
+    plan = _whole(case, _best(case, arrays, threads, *FLAT))
+    return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
+
+
+def items(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """As many cells and channels at a time as that plan has."""
+    plan = _best(case, arrays, threads, *FLAT)
+    return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
+
+
+def interleaved(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """That plan, as the engine runs it."""
+    return _call(_ready(case, arrays, _best(case, arrays, threads, *FLAT)), arrays)
+
+
+def gathered(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """The best plan with a panel of either kind, if it is not the flat one."""
+    return _if_new(case, arrays, threads, FLAT, ("is_spread",))
+
+
+def spread(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """The best of all plans, if it is not one of those."""
+    return _if_new(case, arrays, threads, ("is_spread",), ())
+
+
+def all_cores(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """The best plan for so many threads; weights are packed in every call."""
+    return _call(_ready(case, arrays, _best(case, arrays, threads)), arrays)
+
+
+def packed(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """What `tconv.plan` does."""
+    return plan(case, arrays, threads)
+
+
+def _best(case: Case, arrays: Operands, threads: int, *without: str) -> Any:
+    """The cheapest plan that is none of these."""
+    from tconv.engine.choice import best_plans
+    from tconv.engine.target import target
+
+    plans = best_plans(case.geometry, arrays[0].dtype.name, target(), threads)
+    return next(plan for plan in plans if not any(getattr(plan, name) for name in without))
+
+
+def _whole(case: Case, plan: Any) -> Any:
+    """A flat plan with items of a whole image and all channels."""
+    from tconv.engine.phases import Phases
+
+    _, y, x = Phases.of(case.geometry.axes, plan.is_uncropped).axes
+    return plan._replace(rows=y.count, columns=x.count, block=case.M // case.G, splits=1)
+
+
+def _if_new(
+    case: Case, arrays: Operands, threads: int, before: tuple[str, ...], now: tuple[str, ...]
+) -> Thunk:
+    plan = _best(case, arrays, threads, *now)
+    if plan == _best(case, arrays, threads, *before):
+        raise Unsupported(SAME)
+    return _call(_ready(case, arrays, plan), arrays)
+
+
+def _ready(case: Case, arrays: Operands, plan: Any) -> Any:
+    from tconv.engine.executor import Ready
+    from tconv.engine.target import target
+
+    return Ready(case.geometry, arrays[0].dtype.name, target(), plan)
+
+
+def _without_shuffles(ready: Any) -> Any:
+    """Let phases be copied to y one after the other, cell by cell.
+
+    That is how the kernel for wide strides does what fills no vector.
+    """
+    from tconv.engine import executor
+    from tconv.engine.target import target
+
+    stride = executor.MOST_INTERLEAVED + 1
+    name, emit = f"copy_row_{stride}", executor.copy_row(stride)
+    kernel = executor._kernel(name, emit, dtype=ready.dtype.name, target=target())
+    ready._arguments[executor.POINTERS.index("copy_row")] = kernel
+    return ready
+
+
+def _call(ready: Any, arrays: Operands) -> Thunk:
+    x, weight, bias = arrays
+    geometry = ready.geometry
+    weight = weight.reshape(geometry.groups, -1, *weight.shape[1:])
+    y = np.empty(geometry.y_shape, x.dtype)
+
+    def call() -> Any:
+        ready(x, ready.pack(weight), ready.pack_bias(bias), y)
+        return y
+
+    return call

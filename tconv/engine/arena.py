@@ -1,0 +1,151 @@
+"""WHERE LARGE ARRAYS LIE: in memory that is used again as soon as the last array in it is gone.
+
+Memory that the system hands out costs faults and zeros: a result of 113 MB that takes 18 ms to
+compute took 33 ms in new memory, and takes 18 ms in memory that was there before (Xeon, 2 cores).
+The C library keeps what is freed of smaller arrays, but glibc of none beyond 32 MiB, and of those
+from 16 MiB on only if few of them live at once.
+
+A block goes back when its `_Lease` does, which all arrays in it hold: what `empty` returned, its
+views, and whatever else keeps one of these. Finalisers run in any thread at any moment, also in
+the middle of a call of this file by the same thread. So nobody waits for the lock here: who does
+not get it takes new memory, or lets go of what could have been kept.
+"""
+
+import os
+from functools import cached_property
+from math import prod
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tconv.memory import available_bytes
+
+__all__ = ["Arena", "drop_idle", "empty"]
+
+_LEAST_BYTES = 2**24
+_MOST_IDLE_BYTES = 2**28  # two results of a large network
+_IDLE_SHARE = 8  # and no more than an eighth of the memory that is available at first
+_WASTE_SHARE = 8  # a block is used again for what it is at most an eighth too large for
+_ALIGN = 64  # bytes of a cache line, and of the widest vector
+
+
+class _Block:
+    """Memory that is handed from array to array."""
+
+    def __init__(self, size: int) -> None:
+        # NumPy asks the system for huge pages from 4 MiB on. Tried a mapping with MADV_HUGEPAGE of
+        # our own: its first touch takes as long, 22 ms for 128 MiB (Linux 6.18, Xeon).
+        # Tried sizes that are rounded up: a call then takes more memory than it says.
+        self.memory = np.empty(size + _ALIGN, np.uint8)
+        self.size = size
+
+
+class _Lease:
+    """What the arrays in one block hold together; it goes with the last of them."""
+
+    def __init__(self, arena: "Arena", block: _Block, size: int) -> None:
+        self._arena, self._block = arena, block
+        start = -block.memory.ctypes.data % _ALIGN
+        self.__array_interface__ = block.memory[start : start + size].__array_interface__
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a lease cannot be copied: its block would come back twice")
+
+    def __del__(self) -> None:
+        """Give the block back, once: a finaliser of others might bring the lease back to life."""
+        held = self.__dict__
+        held.pop("__array_interface__", None)
+        block = held.pop("_block", None)
+        if block is not None:
+            held.pop("_arena").give_back(block)
+
+
+class Arena:
+    """Blocks that no array lies in, the oldest first.
+
+    >>> arena = Arena(least_bytes=2**10, most_idle_bytes=2**16)
+    >>> y = arena.empty((2**12,), np.float32)
+    >>> arena.idle_bytes
+    0
+    >>> del y
+    >>> arena.idle_bytes
+    16384
+    """
+
+    def __init__(self, least_bytes: int = _LEAST_BYTES, most_idle_bytes: int | None = None) -> None:
+        self.least_bytes = least_bytes
+        if most_idle_bytes is not None:
+            self.most_idle_bytes = most_idle_bytes
+        self._idle: list[_Block] = []
+        self._lock = Lock()
+
+    @cached_property
+    def most_idle_bytes(self) -> int:
+        """Bound on what is kept for arrays to come."""
+        available, most = available_bytes(), _MOST_IDLE_BYTES
+        return most if available is None else min(most, available // _IDLE_SHARE)
+
+    @property
+    def idle_bytes(self) -> int:
+        """Bytes that are kept for arrays to come."""
+        return sum(block.size for block in [*self._idle])
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return an array as ``numpy.empty`` does, aligned to 64 bytes where it is large."""
+        dtype = np.dtype(dtype)
+        size = prod(shape) * dtype.itemsize
+        try:
+            if size < self.least_bytes:
+                return np.empty(shape, dtype)
+            return self._large(shape, dtype, size)
+        except MemoryError:
+            self.drop_idle()
+        return np.empty(shape, dtype)
+
+    def drop_idle(self) -> int:
+        """Let go of all that is kept; return how many bytes that were."""
+        dropped, self._idle = self._idle, []  # who works with the old list may go on with it
+        return sum(block.size for block in [*dropped])
+
+    def renew(self) -> None:
+        """Begin anew in the child of a fork, where nobody would release the lock."""
+        self._lock = Lock()
+
+    def give_back(self, block: _Block) -> None:
+        """Keep a block that no array lies in any more, and drop the oldest beyond the bound."""
+        dropped, lock = [], self._lock  # dropped after the release, for that may take a while
+        if block.size <= self.most_idle_bytes and lock.acquire(blocking=False):
+            try:
+                idle, room = self._idle, self.most_idle_bytes - block.size
+                while sum(each.size for each in idle) > room:
+                    dropped.append(idle.pop(0))
+                idle.append(block)
+            finally:
+                lock.release()
+
+    def _large(self, shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> NDArray[Any]:
+        if size > self.most_idle_bytes or dtype.hasobject:
+            return np.empty(shape, dtype)
+        lease = _Lease(self, self._taken(size) or _Block(size), size)
+        return np.ndarray(shape, dtype, buffer=np.asarray(lease))
+
+    def _taken(self, size: int) -> _Block | None:
+        """The newest idle block in which so much fits, without much waste."""
+        lock = self._lock  # this very one is released, whatever a fork meanwhile puts in its place
+        if lock.acquire(blocking=False):
+            try:
+                idle = self._idle
+                for n in reversed(range(len(idle))):
+                    if size <= idle[n].size <= size + size // _WASTE_SHARE:
+                        return idle.pop(n)
+            finally:
+                lock.release()
+        return None
+
+
+_shared = Arena()
+empty, drop_idle = _shared.empty, _shared.drop_idle
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_shared.renew)

@@ -1,0 +1,83 @@
+"""WHAT A CALL IS TOLD: the addresses and sizes that generated code reads, by name."""
+
+from typing import Any
+
+from tconv.engine.ir import I64, PTR, Code
+
+__all__ = ["FIELDS", "POINTERS", "TILE", "Call", "Item"]
+
+POINTERS = (
+    *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
+    *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
+    *("pack_row", "gather", "add_rows", "copy_row", "stream"),  # kernels
+)
+FIELDS = (
+    *("items", "splits", "segments", "row_blocks", "plane_blocks", "batch", "scratch_size"),
+    *("channels", "part", "x_size", "x_batch", "x_group", "x_channel", "x_plane", "x_row"),
+    *("input_depth", "input_height", "input_width"),
+    *("panel_depth", "panel_height", "pitch", "panel_size"),
+    *("reach_z", "reach_y", "reach_x", "low_z", "low_y", "low_x"),
+    *("planes", "rows", "columns", "all_planes", "all_rows", "all_columns"),
+    *("height_rows", "depth_rows"),
+    *("is_gathered", "shifts", "table_row", "line_pitch", "line_size"),
+    *("wide_lanes", "wide_calls", "rest_calls", "by_tap"),
+    *("is_plain", "taps", "panel_pitch", "product_pitch", "product_size"),
+    *("y_batch", "y_group", "y_channel", "y_plane", "y_row"),
+    *("output_depth", "output_height", "output_width", "stride_z", "stride_y", "stride_x"),
+    *("lead_z", "lead_y", "lead_x"),
+    *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
+    *("weight_block", "bias_block", "streams", "held_size"),
+)
+"""What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
+
+TILE = ("rows", "weight", "offsets", "taps", "line", "micro")
+"""What stands in a plan's list of tiles, 64 bits each."""
+
+Value = Any
+
+
+class Call:
+    """The code being written, with the call's arguments by name, and places of this thread."""
+
+    panel: Value  # cells of x
+    products: Value  # of a spread item
+    line: Value  # sums, before they are interleaved
+    row_lines: Value  # where in the line buffer the phases of a row of y begin
+    row_of_y: Value  # cells of y that are not there yet, if it streams: `held` of them, ...
+    held: Value
+    begun: Value  # ... the first of them for this place
+    to: Value
+
+    def __init__(self, code: Code, arguments: Value) -> None:
+        self.code = code
+        self.pointers = {name: code.load(arguments, n, PTR) for n, name in enumerate(POINTERS)}
+        self.fields = {
+            name: code.load(arguments, len(POINTERS) + n, I64) for n, name in enumerate(FIELDS)
+        }
+
+    def __getattr__(self, name: str) -> Value:
+        fields = self.__dict__["fields"]
+        return fields[name] if name in fields else self.__dict__["pointers"][name]
+
+
+class Item:
+    """What a thread has taken: a part of a group's channels of y, at some cells q.
+
+    These are `rows` rows from `row` on in each of `planes` planes from `plane` on, and `columns`
+    columns from `column` on. Gathered rows are counted through all planes and images.
+    """
+
+    def __init__(self, c: Call, number: Value) -> None:
+        code = c.code
+        rest, self.split = code.divmod(number, c.splits)
+        rest, segment = code.divmod(rest, c.segments)
+        rest, row_block = code.divmod(rest, c.row_blocks)
+        rest, plane_block = code.divmod(rest, c.plane_blocks)
+        self.group, self.image = code.divmod(rest, c.batch)
+        self.plane, self.row = code.mul(plane_block, c.planes), code.mul(row_block, c.rows)
+        self.column = code.mul(segment, c.columns)
+        self.planes = code.least(c.planes, code.sub(c.all_planes, self.plane))
+        self.rows = code.least(c.rows, code.sub(c.all_rows, self.row))
+        self.columns = code.least(c.columns, code.sub(c.all_columns, self.column))
+        of_x = code.add(code.mul(self.image, c.x_batch), code.mul(self.group, c.x_group))
+        self.x_cell, self.x = of_x, code.at(c.x, of_x)

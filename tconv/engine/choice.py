@@ -1,0 +1,184 @@
+"""WHICH PLAN IS CHOSEN: the cheapest of those whose items the caches hold and tiles fill."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from math import ceil, prod
+
+from tconv.engine.costs import Costs
+from tconv.engine.phases import Phases
+from tconv.engine.plan import TILES, Part, Plan
+from tconv.engine.target import Target
+from tconv.geometry import Geometry
+
+__all__ = ["all_plans", "best_plans", "choose_plan"]
+
+_LANES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_MORE_LANES = (1536, 2048, 3072, 4096, 6144)  # of items that are spread
+_LINE_BYTES = 2**18
+_LARGEST_PANEL_BYTES = 2**25  # where not even the smallest item stays in the cache
+_TABLE_ENTRIES = 2**20
+_LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
+
+
+@lru_cache(maxsize=1024)
+def choose_plan(geometry: Geometry, dtype: str, target: Target, threads: int) -> Plan | None:
+    """Return the plan that the model finds cheapest; None if each is wasteful.
+
+    So it is where a wide dilation makes the borders of every item larger than the item.
+    """
+    best = min(all_plans(geometry, dtype, target, threads), key=_cycles, default=None)
+    if best is None or best.cycles > _SMALL_CYCLES + geometry.flops / _LEAST_FLOPS_PER_CYCLE:
+        return None
+    return best
+
+
+def all_plans(geometry: Geometry, dtype: str, target: Target, threads: int) -> list[Plan]:
+    """Return every plan worth considering, with its price."""
+    cropped, uncropped = Phases.of(geometry.axes), Phases.of(geometry.axes, True)
+    found = _candidates(geometry, dtype, target, threads, cropped, is_uncropped=False)
+    if len(uncropped.alike) < len(cropped.alike):
+        found += _candidates(geometry, dtype, target, threads, uncropped, is_uncropped=True)
+    return found
+
+
+def best_plans(geometry: Geometry, dtype: str, target: Target, threads: int) -> list[Plan]:
+    """Return the cheapest plan of every tile and kind of panel, the cheapest first."""
+    found: dict[tuple[int, bool, bool], Plan] = {}
+    for plan in all_plans(geometry, dtype, target, threads):
+        key = (plan.vectors, plan.is_gathered, plan.is_spread)
+        if key not in found or plan.cycles < found[key].cycles:
+            found[key] = plan
+    return sorted(found.values(), key=_cycles)
+
+
+def _cycles(plan: Plan) -> float:
+    return plan.cycles
+
+
+def _candidates(
+    geometry: Geometry,
+    dtype: str,
+    target: Target,
+    threads: int,
+    phases: Phases,
+    *,
+    is_uncropped: bool,
+) -> list[Plan]:
+    """Return those that count phases in one way."""
+    costs, part = Costs(geometry, dtype, target, threads, phases), Part.of(geometry)
+    can_spread = part.by_tap or all(axis.taps_per_phase[1] <= 1 for axis in geometry.axes)
+    items = list(_summed(costs))
+    if can_spread and not is_uncropped:
+        items += _spread(costs)
+    found, blocks_of = [], dict[tuple[int, int, bool], int]()
+    for is_gathered, is_spread, (planes, rows, columns), vectors_in_all, line_bytes in items:
+        most_bytes = max(_LINE_BYTES, target.l2_bytes // 4) if is_spread else _LINE_BYTES
+        limit = max(1, min(costs.outputs, 64, most_bytes // line_bytes))
+        counts = [costs.taps] if is_spread else [len(a.phases) for a in phases.alike]
+        for tile, most in TILES[target.instruction_set]:
+            if most > 1 and most > vectors_in_all:
+                continue
+            vectors = ceil(vectors_in_all / ceil(vectors_in_all / most))
+            key = (tile, limit, is_spread)
+            if key not in blocks_of:
+                blocks_of[key] = _block(tile, counts, costs.outputs, limit)
+            block = blocks_of[key]
+            for splits in (1, 2, 4, 8) if threads > 1 else (1,):
+                if splits > ceil(costs.outputs / block):
+                    break
+                plan = Plan(
+                    tile, vectors, is_uncropped, is_gathered, is_spread, planes, rows, columns,
+                    block, splits, part, threads, 0.0,
+                )  # fmt: skip
+                found.append(costs.price(plan))
+    return found
+
+
+_Item = tuple[bool, bool, tuple[int, int, int], int, int]
+"""Whether gathered and spread; planes, rows, columns; vectors; bytes of lines of a channel of y."""
+
+
+def _summed(costs: Costs) -> Iterator[_Item]:
+    """Items with a panel, flat and gathered, whose panel and table are not too large."""
+    phases, (z, y, x), lanes_of = costs.phases, costs.phases.axes, costs.lanes
+    panel_bytes, per_cell = costs.target.l2_bytes * 0.6, costs.channels * costs.bytes
+    seen: set[tuple[int, int]] = set()
+    for lanes in _LANES:
+        parts = ceil(x.count / lanes)
+        columns = min(x.count, ceil(x.count / parts / lanes_of) * lanes_of)
+        pitch = x.pitch(columns)
+        rows = min(y.count, max(1, lanes // pitch))
+        rows = ceil(y.count / ceil(y.count / rows))
+        if (rows, columns) in seen:
+            continue
+        cells = (rows + y.high - y.low) * (1 + z.high - z.low) * pitch
+        vectors = ceil(((rows - 1) * pitch + columns) / lanes_of)
+        line_bytes = phases.count * vectors * lanes_of * costs.bytes
+        fits = cells * per_cell <= panel_bytes and line_bytes <= 4 * _LINE_BYTES
+        if fits or (not seen and cells * per_cell <= _LARGEST_PANEL_BYTES):
+            seen.add((rows, columns))
+            yield False, False, (1, rows, columns), vectors, line_bytes
+    all_rows = costs.geometry.batch * z.count * y.count
+    if all_rows * x.count * costs.shifts > _TABLE_ENTRIES:
+        return
+    known: set[int] = set()
+    for lanes in _LANES:
+        rows = min(all_rows, max(1, lanes // x.count))
+        rows = ceil(all_rows / ceil(all_rows / rows))
+        vectors = ceil(rows * x.count / lanes_of)
+        line_bytes = phases.count * vectors * lanes_of * costs.bytes
+        fits = rows * x.count * costs.shifts * per_cell <= panel_bytes
+        if fits and line_bytes <= 4 * _LINE_BYTES and rows not in known:
+            known.add(rows)
+            yield True, False, (1, rows, x.count), vectors, line_bytes
+
+
+def _spread(costs: Costs) -> Iterator[_Item]:
+    """Items whose cells of x are few pieces, and not too many."""
+    phases, target = costs.phases, costs.target
+    per_cell = costs.channels * costs.bytes
+    seen: set[tuple[int, int, int]] = set()
+    for lanes in (*_LANES, *_MORE_LANES):
+        item = _spread_item(phases, lanes)
+        pieces, cells = phases.pieces(*item)
+        vectors = ceil(cells / costs.lanes)
+        product_bytes = costs.taps * pieces * vectors * costs.lanes * costs.bytes
+        fits = pieces * cells * per_cell <= target.l2_bytes * 0.6
+        fits = fits and product_bytes <= target.l2_bytes // 4
+        fits = fits or (not seen and pieces * cells * per_cell <= _LARGEST_PANEL_BYTES)
+        if fits and item not in seen:
+            seen.add(item)
+            line_bytes = max(product_bytes, phases.count * prod(item) * costs.bytes)
+            yield False, True, item, vectors, line_bytes
+
+
+def _spread_item(phases: Phases, lanes: int) -> tuple[int, int, int]:
+    """Planes, rows and columns of an item of about so many lanes."""
+    z, y, x = phases.axes
+    if y.count == z.count == 1 and y.input == z.input == 1:
+        return 1, 1, ceil(x.count / ceil(x.count / lanes))
+    many, planes = max(1, lanes // x.count), 1
+    if z.high > z.low:  # about as deep as high, so that few cells are read twice
+        deep = max(round(many**0.5), ceil(many / y.count)) if y.high > y.low else many
+        planes = ceil(z.count / ceil(z.count / min(z.count, deep)))
+    rows = min(y.count, max(1, many // planes))
+    rows = ceil(y.count / ceil(y.count / rows))
+    if rows == y.count:
+        planes = min(z.count, max(1, many // rows))
+        planes = ceil(z.count / ceil(z.count / planes))
+    return planes, rows, x.count
+
+
+def _block(tile: int, counts: list[int], outputs: int, limit: int) -> int:
+    """Up to so many channels of y, such that their rows fill the tiles best.
+
+    A channel has so many rows of each kind as `counts` says.
+    """
+    best, block = 0.0, 1
+    for channels in range(1, limit + 1):
+        rows = [count * channels for count in counts]
+        filled = sum(rows) / sum(-(-n // tile) * tile for n in rows)
+        filled *= outputs / (-(-outputs // channels) * channels)
+        if filled > best + 0.02:
+            best, block = filled, channels
+    return block

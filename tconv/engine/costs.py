@@ -1,0 +1,163 @@
+"""WHAT A PLAN COSTS: cycles, by a model of loads, products, caches and calls.
+
+The numbers were fitted to plans measured on AVX-512 with one and two threads. Their ratios matter,
+not their scale.
+"""
+
+from functools import cache
+from math import ceil, prod
+
+from tconv.engine.phases import Phases
+from tconv.engine.plan import MOST_INTERLEAVED, STREAMED_BYTES, Plan
+from tconv.engine.target import Target
+from tconv.geometry import Geometry
+
+__all__ = ["Costs"]
+
+_WAKE_CYCLES = 15_000
+_CALL_CYCLES, _STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
+_LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
+_ROW_CYCLES = 12  # of a call of pack_row or copy_row
+_GATHER_CYCLES = 2.0  # per cell
+_ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows, per row and per vector
+_PIECE_CYCLES = 200  # of a piece of y that is streamed, for its ends
+_PACKED_CYCLES = 2.0  # per vector of a panel
+# Bytes per cycle: of what the L2 cache holds and the L1 does not, of weights that the L2 does not
+# hold, and of such an x.
+_NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 20, 8, 6
+# Where every channel of x is in a page of its own, and they are more than the processor knows the
+# places of, each takes so many cycles more.
+_PAGE_BYTES, _PAGES, _PAGE_CYCLES = 4096, 48, 3.3
+
+
+class Costs:
+    """What plans for one geometry cost that count phases in one way."""
+
+    def __init__(
+        self, geometry: Geometry, dtype: str, target: Target, threads: int, phases: Phases
+    ) -> None:
+        self.geometry, self.target, self.threads, self.phases = geometry, target, threads, phases
+        self.bytes = {"float32": 4, "float64": 8}[dtype]
+        self.vector_bytes = target.vector_bits // 8
+        self.lanes = self.vector_bytes // self.bytes
+        self.channels = geometry.in_channels // geometry.groups
+        self.outputs = geometry.out_channels // geometry.groups
+        self.taps = prod(geometry.kernel_size)
+        self.weight_bytes = prod(geometry.weight_shape[1:]) * self.channels * self.bytes
+        x_is_near = prod(geometry.x_shape) * self.bytes <= target.l2_bytes
+        self.far_cycles = 0.0 if x_is_near else self.vector_bytes / _FAR_BYTES
+        self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
+        self.shifts = prod(axis.high - axis.low + 1 for axis in phases.axes)
+        x = phases.axes[2]
+        self.x_shifts = len({shift for taps in x.taps for _, shift in taps})
+        self._term = cache(self._term_cycles)
+
+    def price(self, plan: Plan) -> Plan:
+        """The plan with its price, and with one thread if more do not pay."""
+        item, count = (self._spread if plan.is_spread else self._summed)(plan)
+        item += self._copied(plan) / plan.splits
+        count *= self.geometry.groups * plan.splits
+        alone = count * item
+        together = ceil(count / self.threads) * item + _WAKE_CYCLES
+        if alone <= together:
+            return plan._replace(threads=1, cycles=alone)
+        return plan._replace(cycles=together)
+
+    def _summed(self, plan: Plan) -> tuple[float, int]:
+        """Cycles of an item with a panel, but to write it; and their number in a group."""
+        (z, y, x), rows, columns = self.phases.axes, plan.rows, plan.columns
+        pitch = columns if plan.is_gathered else x.pitch(columns)
+        lanes = (rows - 1) * pitch + columns
+        if plan.is_gathered:
+            cells = self.shifts * ceil(lanes / self.lanes)
+            pack = self.channels * self.shifts * lanes * _GATHER_CYCLES
+            count = ceil(self.geometry.batch * z.count * y.count / rows)
+        else:
+            panel_rows = (1 + z.high - z.low) * (rows + y.high - y.low)
+            cells = panel_rows * ceil(pitch / self.lanes)
+            row = _ROW_CYCLES + ceil(pitch / self.lanes) * (_PACKED_CYCLES + self.far_cycles)
+            pack = self.channels * panel_rows * row
+            count = self.geometry.batch * z.count * ceil(y.count / rows) * ceil(x.count / columns)
+        whole, rest = divmod(ceil(lanes / self.lanes), plan.vectors)
+        widths = ((plan.vectors, whole), (rest, 1 if rest else 0))
+        is_near = plan.part.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
+        compute = 0.0
+        for alike in self.phases.alike:
+            if is_near:
+                x_cycles = 0.0
+            elif plan.is_gathered or plan.part.by_tap or not alike.taps:
+                x_cycles = self.near_cycles
+            else:  # neighbouring taps read the same lines
+                x_cycles = self.near_cycles / max(1, len(set(alike.shifts[2])))
+            parts = self._parts(plan, alike.taps)
+            terms = alike.taps * self.channels
+            for height, tiles in _heights(len(alike.phases) * plan.block, plan.tile):
+                for wide, calls in widths:
+                    each = terms * self._term(height, wide, alike.taps > 1, x_cycles, 0.0)
+                    each += parts * (_CALL_CYCLES + height * wide * _STORE_CYCLES)
+                    compute += tiles * calls * each
+        return pack + self._of_blocks(plan, compute) / plan.splits, count
+
+    def _spread(self, plan: Plan) -> tuple[float, int]:
+        """Cycles of an item that is spread, but to write it; and their number in a group."""
+        (z, y, x), planes, rows = self.phases.axes, plan.planes, plan.rows
+        pieces, cells = self.phases.pieces(planes, rows, plan.columns)
+        vectors = ceil(cells / self.lanes)
+        whole, rest = (pieces * n for n in divmod(vectors, plan.vectors))
+        parts = self._parts(plan, 1)
+        used = plan.part.channels * plan.vectors * self.vector_bytes
+        x_cycles = 0.0 if used <= self.target.l1_bytes * 0.6 else self.near_cycles
+        weights = plan.part.channels * self.taps * plan.block * self.bytes
+        of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / _NEAR_BYTES
+        in_pages = x.input * y.input * z.input * self.bytes >= _PAGE_BYTES
+        page_cycles = _PAGE_CYCLES if in_pages and self.channels > _PAGES else 0.0
+        compute = 0.0
+        for height, tiles in _heights(self.taps * plan.block, plan.tile):
+            for wide, calls in ((plan.vectors, whole), (1, rest)):
+                each = self._term(height, wide, True, x_cycles, of_weight) + page_cycles
+                each = self.channels * each + parts * (_CALL_CYCLES + height * wide * _STORE_CYCLES)
+                compute += tiles * calls * each
+        if not self.phases.is_plain:
+            a_row = _ADDED_ROW_CYCLES + ceil(plan.columns / self.lanes) * _ADDED_CYCLES
+            of_tap = planes * (_ROW_CYCLES * 2 + rows * a_row)
+            compute += parts * plan.block * self.taps * of_tap
+        read = self.channels * pieces * vectors * (self.near_cycles + 0.5 * self.far_cycles)
+        count = self.geometry.batch * ceil(z.count / planes) * ceil(y.count / rows)
+        count *= ceil(x.count / plan.columns)
+        return read + self._of_blocks(plan, compute) / plan.splits, count
+
+    def _parts(self, plan: Plan, taps: int) -> int:
+        """How many sums are made of an output's terms."""
+        return ceil(self.channels / plan.part.channels) * (taps if plan.part.by_tap else 1)
+
+    def _of_blocks(self, plan: Plan, compute: float) -> float:
+        """Cycles of all blocks of an item, with their weights, which come while one computes."""
+        compute *= ceil(self.outputs / plan.block)
+        is_far = self.weight_bytes > self.target.l2_bytes // 2
+        return max(compute, self.weight_bytes / _STREAM_BYTES) if is_far else compute
+
+    def _term_cycles(
+        self, rows: int, vectors: int, is_unaligned: bool, x_cycles: float, of_weight: float
+    ) -> float:
+        """Cycles of one channel and tap: of the multiplications, the loads, or the latency."""
+        split = 2 if is_unaligned and self.target.vector_bits == 512 else 1
+        loads = (rows + vectors * split + 1) / 2
+        near = vectors * x_cycles + rows * of_weight
+        return max(rows * vectors / 2, loads, _LATENCY_CYCLES, near) + vectors * _VECTOR_CYCLES
+
+    def _copied(self, plan: Plan) -> float:
+        """Cycles in which the lines of an item are interleaved."""
+        z, y, x = self.phases.axes
+        per_cell = 0.3 * 16 / self.lanes if x.stride <= MOST_INTERLEAVED else 0.6
+        planes = plan.planes * z.stride
+        a_plane = plan.rows * y.stride * (_ROW_CYCLES + plan.columns * x.stride * per_cell)
+        if prod(self.geometry.y_shape) * self.bytes >= STREAMED_BYTES:
+            a_plane += _PIECE_CYCLES
+        return self.outputs * planes * a_plane
+
+
+def _heights(rows: int, tile: int) -> list[tuple[int, int]]:
+    """Heights of tiles that `tile_rows` gives, and how many there are of each."""
+    count = ceil(rows / tile)
+    low, more = divmod(rows, count)
+    return [(low + 1, more), (low, count - more)] if more else [(low, count)]

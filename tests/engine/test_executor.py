@@ -1,0 +1,83 @@
+"""How a plan is run: from arrays to addresses, and back to the plan for one thread."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from strategies import geometries
+from tconv import engine
+from tconv.engine import executor
+from tconv.engine.choice import choose_plan
+from tconv.engine.target import target
+from tconv.geometry import Geometry
+
+
+class Mine(np.ndarray):
+    """A subclass with more in each object."""
+
+    __slots__ = ("more",)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros(5),
+        np.zeros((2, 3, 4), "f4")[1:, ::2, 3],
+        np.zeros((2, 3)).T,
+        np.zeros(9)[::-1],
+        np.zeros(0),
+        np.zeros(()),
+        np.zeros(3).view(Mine),
+        np.ma.array(np.zeros(3)),
+        read_only(np.zeros(3)),
+        np.frombuffer(b"12345678", "u1")[3:],
+        np.empty(2**25, "u1"),
+        np.zeros(3, "f4,i2")["f1"],
+    ],
+    ids=lambda array: f"{type(array).__name__} {array.shape} {array.strides}",
+)
+def test_an_address_is_where_numpy_says(array):
+    assert executor._address(array) == array.ctypes.data
+    assert executor._ask_address(array) == array.ctypes.data
+
+
+def test_it_is_read_where_that_is_known_to_be_right(monkeypatch):
+    assert executor._is_read_right()
+    monkeypatch.setattr(executor, "_HEAD_BYTES", executor._HEAD_BYTES + 8)
+    assert not executor._is_read_right()
+
+
+def has_a_plan_for_one_thread(geometry, dtype):
+    return choose_plan(engine._usual(geometry), dtype, target(), 1) is not None
+
+
+@given(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)))
+def test_what_is_served_has_a_plan_for_one_thread(geometry):
+    for dtype in ("float32", "float64"):
+        if engine.serves(geometry, "y", dtype):
+            assert has_a_plan_for_one_thread(geometry, dtype)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "keywords"),
+    [
+        ((1, 4, 4, 4), (4, 4, 4, 4), {"stride": 2}),
+        ((4, 64, 64, 64), (64, 32, 4, 4), {"stride": 2}),
+        ((1, 1, 3000, 3000), (1, 1, 3, 3), {}),
+        ((1, 4, 100_000), (4, 4, 5), {"dilation": 30_000}),
+        ((1, 8, 512, 512), (8, 8, 3, 3), {"dilation": 32}),
+        ((1, 1, 600, 600), (1, 1, 3, 3), {"dilation": 250}),
+        ((1, 1, 4_000_000), (1, 1, 2), {"dilation": 1_900_000}),
+        ((1, 1, 64, 64, 64), (1, 1, 2, 2, 2), {"dilation": 60}),
+        ((4, 128, 64, 64), (128, 1, 4, 4), {"stride": 2, "groups": 128}),
+    ],
+)
+def test_whether_there_is_one_is_found_out_either_way(x, weight, keywords):
+    geometry = Geometry.of(x, weight, **keywords)
+    found = engine._has_plan(geometry, "float32")
+    assert found == has_a_plan_for_one_thread(geometry, "float32")

@@ -1,0 +1,127 @@
+"""Packed weights lie in the order that `Layout` defines, on every processor's kernel."""
+
+import ctypes
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies import draws
+from tconv.engine import executor, pool
+from tconv.engine.choice import all_plans
+from tconv.engine.ir import Number
+from tconv.engine.jit import assembly, load
+from tconv.engine.layout import Layout
+from tconv.engine.packing import PACK_FIELDS, pack_arguments, pack_run
+from tconv.engine.target import named_target, target
+from tconv.geometry import Geometry
+
+TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
+HERE = [target(), *(here for here in map(named_target, TARGETS) if here.runs_here)]
+UNTOUCHED = -1.0
+
+
+@st.composite
+def layouts(draw, most_channels=70):
+    """A layout by any plan, with channels enough for whole vectors, and with too few of them."""
+    rank = draw(st.integers(1, 3))
+    size = st.tuples(*[st.integers(1, 6 if rank > 1 else 20)] * rank)
+    groups = draw(st.integers(1, 3))
+    channels = groups * draw(st.integers(1, most_channels // groups))
+    geometry = Geometry.of(
+        (draw(st.integers(1, 2)), channels, *draw(size)),
+        (channels, draw(st.integers(1, 20)), *draw(size)),
+        stride=draw(st.tuples(*[st.integers(1, 5)] * rank)),
+        dilation=draw(st.tuples(*[st.integers(1, 3)] * rank)),
+        groups=groups,
+    )
+    dtype, here = draw(st.sampled_from(["float32", "float64"])), draw(st.sampled_from(HERE))
+    plans = list(all_plans(geometry, dtype, here, draw(st.sampled_from([1, 2]))))
+    return Layout(geometry, draw(st.sampled_from(plans)), np.dtype(dtype), here)
+
+
+def packed_by_definition(layout, w):
+    """What `Layout` says of the order, as one index expression for each tile."""
+    found = np.full((w.shape[0], layout.blocks, layout.weight_block), UNTOUCHED, w.dtype)
+    w = w.reshape(*w.shape[:3], -1)  # (groups, channels, outputs, taps of the kernel)
+    taps = list(layout.taps())
+    for block in range(layout.blocks):
+        is_last = block == layout.blocks - 1
+        for tile in layout.last_tiles if is_last else layout.block_tiles:
+            rows = range(tile.first, tile.first + tile.rows)
+            of_channel = taps[tile.kind].shape[1]
+            outputs = [block * layout.plan.block + row // of_channel for row in rows]
+            of_rows = taps[tile.kind][:, [row % of_channel for row in rows]]  # (taps, rows)
+            numbers = w[:, :, outputs, of_rows].reshape(len(w), -1)  # channels, taps, rows
+            found[:, block, tile.weight : tile.weight + numbers.shape[1]] = numbers
+    return found
+
+
+def packed_natively(layout, w, threads):
+    """The same by `pack_run`, and the cells around it."""
+    dtype, here = layout.dtype.name, layout.target
+    job = executor._kernel("pack_run", pack_run, dtype=dtype, target=here)
+    shape, margin = (w.shape[0], layout.blocks, layout.weight_block), 100
+    memory = np.full(int(np.prod(shape)) + 2 * margin, UNTOUCHED, w.dtype)
+    packed = memory[margin:-margin].reshape(shape)
+    values, kept = pack_arguments(layout)
+    counter = ctypes.c_int64(0)
+    values[:3] = w.ctypes.data, packed.ctypes.data, ctypes.addressof(counter)
+    pool.run(job, values.ctypes.data, threads, partial(load, target=here))
+    assert kept
+    return packed, np.concatenate([memory[:margin], memory[-margin:]])
+
+
+@draws(4)
+@given(layouts(), st.sampled_from([1, 2]))
+def test_equals_the_definition_and_nothing_else_is_written(layout, threads):
+    geometry = layout.geometry
+    shape = (geometry.groups, layout.channels, *geometry.weight_shape[1:])
+    w = np.arange(np.prod(shape), dtype=layout.dtype).reshape(shape)
+    packed, around = packed_natively(layout, w, threads)
+    assert np.array_equal(packed, packed_by_definition(layout, w))
+    assert (around == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "stride"),
+    [
+        ((33, 5, 2, 2), 2),  # few numbers of a channel in a tile, so several channels together
+        ((80, 2, 300), 100),  # long runs
+        ((1026, 1, 64), 16),  # one block
+        ((3, 7, 11, 13), 1),  # more taps than a table has for several channels
+    ],
+)
+def test_layers_of_every_kind(shape, stride, dtype):
+    geometry = Geometry.of((1, shape[0], *[9] * len(shape[2:])), shape, stride=stride)
+    w = np.random.default_rng(0).standard_normal((1, *shape)).astype(dtype)
+    for plan in list(all_plans(geometry, dtype, target(), 2))[::5]:
+        layout = Layout(geometry, plan, np.dtype(dtype), target())
+        expected = packed_by_definition(layout, w)
+        for threads in (1, 2):
+            assert np.array_equal(packed_natively(layout, w, threads)[0], expected)
+
+
+@draws(1)
+@given(layouts(most_channels=2000))
+def test_items_are_many_enough_for_the_threads(layout):
+    """Unless a vector takes all channels that an item has."""
+    values, kept = pack_arguments(layout)
+    fields = dict(zip(PACK_FIELDS, values[-len(PACK_FIELDS) :].tolist(), strict=True))
+    items, chunk = fields["items"], fields["chunk"]
+    most = max((int(channels) for table in kept[1:] for channels in table[:, 3]), default=1)
+    assert chunk % most == 0
+    assert items >= layout.plan.threads or chunk == most
+
+
+@pytest.mark.parametrize("cpu", TARGETS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_kernel_is_complete_and_gathers_where_the_processor_can(cpu, dtype):
+    here = named_target(cpu)
+    text = assembly("kernel", partial(pack_run, name="kernel", number=Number(dtype, here)), here)
+    words = [line.split()[0] for line in text.splitlines() if line.startswith("\t")]
+    assert not {word for word in words if word in ("bl", "blr") or word.startswith("call")}
+    assert any("gather" in word for word in words) == (here.instruction_set == "avx512")

@@ -1,0 +1,202 @@
+"""Calls that are repeated: what is remembered of them changes no result and hides no complaint."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from tconv import conv_transpose, definition, dispatch, planned
+from tconv.engine import executor
+from tconv.engine.target import target
+from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
+from tconv.geometry import Geometry
+
+RNG = np.random.default_rng(0)
+
+
+class Mine(np.ndarray):
+    """A subclass."""
+
+
+def integers(shape, dtype="float32"):
+    return RNG.integers(-4, 5, shape).astype(dtype)
+
+
+@pytest.fixture
+def call():
+    """A call that is known, with its operands."""
+    x, w, b = integers((2, 3, 4, 5)), integers((3, 2, 3, 2)), integers(2)
+    for _ in range(2):
+        conv_transpose(x, w, b, stride=2)
+    return x, w, b
+
+
+def is_known(x, w, *keywords):
+    return planned.recalled(x, w, keywords) is not None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_repeated_call_computes_with_its_own_numbers(dtype):
+    geometry = Geometry.of((2, 4, 5, 3), (4, 3, 3, 2), stride=(2, 1), groups=2, padding=1)
+    for has_bias, has_out in product([False, True], repeat=2):
+        for _ in range(3):
+            x, w = integers((2, 4, 5, 3), dtype), integers((4, 3, 3, 2), dtype)
+            b = integers(6, dtype) if has_bias else None
+            out = np.full(geometry.y_shape, np.nan, dtype) if has_out else None
+            y = conv_transpose(x, w, b, stride=(2, 1), groups=2, padding=1, out=out)
+            assert np.array_equal(y, definition.contract(geometry, "y", x, w, bias=b))
+            assert (y is out) == has_out
+
+
+def test_layouts_are_told_apart():
+    x, w = integers((2, 3, 3)), integers((3, 3, 3))
+    for _, last, weights, flip in product(range(2), [False, True], ["IO*", "*OI"], [False, True]):
+        data_format = "channels_last" if last else "channels_first"
+        layout = {"data_format": data_format, "weight_format": weights, "flip_kernel": flip}
+        y = conv_transpose(x, w, **layout)
+        geometry = Geometry.of(x.shape, w.shape, **layout)
+        assert np.array_equal(y, definition.contract(geometry, "y", x, w))
+
+
+@pytest.mark.parametrize("stride", [2.0, (2.0, 2), True, (True, True), "2", None, [2, 2.0]])
+def test_what_only_equals_a_known_keyword_is_refused_as_ever(call, stride):
+    x, w, b = call
+    conv_transpose(x, w, stride=(2, 2))
+    conv_transpose(x, w, stride=(1, 1))
+    conv_transpose(x, w, stride=1)
+    with pytest.raises(ParameterError, match="must be an integer"):
+        conv_transpose(x, w, b, stride=stride)
+
+
+@pytest.mark.parametrize("padding", [((1, True), 0), ((1.0, 1), 0), (1, 0.0), ((1, 1), None)])
+def test_so_are_entries_of_pairs(call, padding):
+    x, w, _ = call
+    for known in (((1, 1), 0), (1, 0), ((1, 1), (0, 0))):
+        first, second = (conv_transpose(x, w, padding=known) for _ in range(2))
+        assert np.array_equal(first, second)
+    with pytest.raises(ParameterError, match="must be an integer"):
+        conv_transpose(x, w, padding=padding)
+
+
+@pytest.mark.parametrize("keyword", ["padding_mode", "method", "data_format", "weight_format"])
+def test_what_is_no_choice_is_refused_as_ever(call, keyword):
+    x, w, b = call
+    with pytest.raises(ParameterError, match=f"{keyword}='what' must be one of"):
+        conv_transpose(x, w, b, stride=2, **{keyword: "what"})
+
+
+def test_a_keyword_may_change_its_value_between_calls(call):
+    class Changing:
+        value = 1
+
+        def __index__(self):
+            return self.value
+
+    x, w, _ = call
+    stride = Changing()
+    shapes = []
+    for stride.value in (1, 2, 1, 3):
+        shapes.append(conv_transpose(x, w, stride=stride).shape)
+        assert shapes[-1] == conv_transpose(x, w, stride=stride.value).shape
+    assert len(set(shapes)) == 3
+
+
+def test_arrays_out_of_the_ordinary_take_the_long_way(call):
+    x, w, b = call
+    y = conv_transpose(x, w, b, stride=2)
+    swapped = x.astype(x.dtype.newbyteorder())
+    for each in (swapped, x[:, :, ::-1][:, :, ::-1], np.asfortranarray(x), x.view(Mine)):
+        assert np.array_equal(conv_transpose(each, w, b, stride=2), y)
+    assert np.array_equal(conv_transpose(x, np.asfortranarray(w), b, stride=2), y)
+    assert np.array_equal(conv_transpose(x, w, np.repeat(b, 2)[::2], stride=2), y)
+    unaligned = np.zeros(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    unaligned[...] = x
+    assert np.array_equal(conv_transpose(unaligned, w, b, stride=2), y)
+    assert not is_known(swapped, swapped)
+    assert not is_known(x.view(Mine), w)
+    assert not is_known(x, w.astype("float64"))
+
+
+def test_complaints_stay(call):
+    x, w, b = call
+    y = conv_transpose(x, w, b, stride=2)
+    with pytest.raises(ShapeError, match="bias has shape"):
+        conv_transpose(x, w, b[:1], stride=2)
+    with pytest.raises(DTypeError, match="but bias has float64"):
+        conv_transpose(x, w, b.astype("float64"), stride=2)
+    with pytest.raises(DTypeError, match="bias is a masked array"):
+        conv_transpose(x, w, np.ma.array(b), stride=2)
+    with pytest.raises(DTypeError, match="x is a masked array"):
+        conv_transpose(np.ma.array(x), w, b, stride=2)
+    with pytest.raises(MemoryLimitError, match="max_bytes=1"):
+        conv_transpose(x, w, b, stride=2, max_bytes=1)
+    memory = np.zeros(y.size + x.size, "float32")
+    x_in = memory[: x.size].reshape(x.shape)
+    for shift, fits in ((x.size, True), (x.size - 1, False), (0, False)):
+        out = memory[shift : shift + y.size].reshape(y.shape)
+        x_in[...] = x
+        if fits:
+            assert np.array_equal(conv_transpose(x_in, w, b, stride=2, out=out), y)
+        else:
+            with pytest.raises(ParameterError, match="must not overlap"):
+                conv_transpose(x_in, w, b, stride=2, out=out)
+    y.flags.writeable = False
+    with pytest.raises(ParameterError, match="read-only"):
+        conv_transpose(x, w, b, stride=2, out=y)
+    repeats = np.broadcast_to(np.zeros(1, "float32"), y.shape)
+    with pytest.raises(ParameterError, match="read-only"):
+        conv_transpose(x, w, b, stride=2, out=repeats)
+
+
+def test_an_out_between_the_samples_of_an_operand_is_taken(call):
+    x, w, b = call
+    y = conv_transpose(x, w, b, stride=2)
+    memory = np.zeros((2, *y.shape), "float32").transpose(1, 2, 3, 4, 0)
+    x_in = memory[: x.shape[0], :1, : x.shape[2], : x.shape[3], 1].repeat(3, 1)
+    x_in[...] = x
+    out = memory[..., 0]
+    assert np.array_equal(conv_transpose(x_in, w, b, stride=2, out=out), y)
+    pairs = np.zeros((*x.shape, 2), "float32")
+    pairs[..., 1] = x
+    small = conv_transpose(x, w[:, :, :1, :1].copy(), padding=0)
+    out = np.zeros((*small.shape, 2), "float32")[..., 0]
+    assert np.array_equal(conv_transpose(pairs[..., 1], w[:, :, :1, :1].copy(), out=out), small)
+
+
+def test_a_plan_that_is_gone_is_made_again(call):
+    x, w, b = call
+    y = conv_transpose(x, w, b, stride=2)
+    executor.ready.cache_clear()
+    assert np.array_equal(conv_transpose(x, w, b, stride=2), y)
+
+
+def test_another_target_is_honoured(call, monkeypatch):
+    x, w, b = call
+    y = conv_transpose(x, w, b, stride=2)
+    monkeypatch.setenv("TCONV_THREADS", "nonsense")
+    target.cache_clear()
+    try:
+        with pytest.raises(ParameterError, match="TCONV_THREADS"):
+            conv_transpose(x, w, b, stride=2)
+    finally:
+        monkeypatch.undo()
+        target.cache_clear()
+    assert np.array_equal(conv_transpose(x, w, b, stride=2), y)
+
+
+def test_a_registered_contraction_comes_first(call, monkeypatch):
+    x, w, b = call
+    monkeypatch.setattr(dispatch, "_contracts", {})
+    dispatch.register("numpy", lambda *_, **__: "registered")
+    assert conv_transpose(x, w, b, stride=2) == "registered"
+
+
+def test_what_must_be_held_against_the_memory_is_not_known(call, monkeypatch):
+    x, w, b = call
+    planned._known.cache_clear()
+    monkeypatch.setattr(dispatch, "_SMALL_BYTES", 1)
+    monkeypatch.setattr(dispatch, "available_bytes", lambda: 10**12)
+    conv_transpose(x, w, b, stride=2)
+    monkeypatch.setattr(dispatch, "available_bytes", lambda: 1)
+    with pytest.raises(MemoryLimitError, match="may be used"):
+        conv_transpose(x, w, b, stride=2)
