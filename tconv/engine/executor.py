@@ -97,8 +97,9 @@ class Ready:
         for rows in layout.heights:
             for n, vectors in enumerate(layout.widths):
                 if vectors:
-                    name = f"micro_{rows}_{vectors}_{layout.unroll}"
-                    micros[2 * rows + n] = kernel(name, micro(rows, vectors, layout.unroll))
+                    shape = (rows, vectors, layout.unroll, layout.reads_ahead(rows))
+                    name = "micro_" + "_".join(str(int(each)) for each in shape)
+                    micros[2 * rows + n] = kernel(name, micro(*shape))
         # The driver reads these arrays by their addresses, so they must live as long as the plan.
         sums, sum_starts = layout.sums()
         self._kept: dict[str, Any] = {

@@ -29,12 +29,14 @@ _AHEAD_BYTES = 2048  # weights are read once, in order: this far ahead they come
 Value = Any
 
 
-def micro(rows: int, vectors: int, unroll: int) -> Callable[[ir.Module, str, Number], None]:
+def micro(
+    rows: int, vectors: int, unroll: int, reads_ahead: bool = False
+) -> Callable[[ir.Module, str, Number], None]:
     """Add products to a tile of `rows` rows by `vectors` vectors.
 
     ``terms`` must be a multiple of `unroll`; their weights lie ``step`` apart. The sum of a call
     starts at zero and is added to c at its end, or to the bias if ``first``: short sums are more
-    exact than one long one.
+    exact than one long one. If it `reads_ahead`, the cells of x after these come meanwhile.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
@@ -51,7 +53,10 @@ def micro(rows: int, vectors: int, unroll: int) -> Callable[[ir.Module, str, Num
                 code.prefetch(code.at(code.at(w, ahead), line // number.bytes))
             for u in range(unroll):
                 offset = code.builder.sext(code.load(offsets, u, I32), I64)
-                acc = _term(code, acc, rows, w, code.at(a["x"], offset))
+                x = code.at(a["x"], offset)
+                for v in range(vectors if reads_ahead else 0):
+                    code.prefetch(code.at(x, (vectors + v) * number.lanes))
+                acc = _term(code, acc, rows, w, x)
                 w = code.at(w, a["step"])
             following += [*acc, w, code.at(offsets, unroll, I32)]
         _add_to(code, following[:-2], rows, a)

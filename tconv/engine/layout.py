@@ -18,6 +18,7 @@ from tconv.geometry import Geometry
 __all__ = ["Layout", "Tile"]
 
 _LINE_BYTES = 64  # of the processor's caches
+_FORESEEN_BYTES, _ROWS_WITH_TIME = 2**13, 6
 _HELD_BYTES = 2**14  # of y in the L1 cache, on the way
 
 
@@ -80,6 +81,17 @@ class Layout:
             if together * self.channels % 2 or together * self.plan.part.channels % 2:
                 return 1
         return 2
+
+    def reads_ahead(self, rows: int) -> bool:
+        """Whether a tile of so many rows asks for the next cells of x while it computes.
+
+        Where x is far, and the channels too far from each other for the processor to foresee what
+        comes; and if there are rows enough to have time for it.
+        """
+        x_bytes = prod(self.geometry.x_shape) * self.dtype.itemsize
+        plane_bytes = prod(self.geometry.input_size) * self.dtype.itemsize
+        is_far = x_bytes > self.target.l2_bytes and plane_bytes >= _FORESEEN_BYTES
+        return self.plan.is_spread and is_far and rows >= _ROWS_WITH_TIME
 
     @property
     def heights(self) -> list[int]:

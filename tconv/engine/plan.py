@@ -27,7 +27,7 @@ _PART_TERMS = 512  # a sum longer than this is made of several, which is more ex
 # Where sums are made tap by tap, so that taps may be multiplied before they are added: there are
 # terms enough that the additions cost little, or so few outputs that x is read often, and not so
 # many taps that neighbours share most of what they read.
-_MANY_CHANNELS, _SOME_CHANNELS = 256, 16
+_MANY_CHANNELS, _SOME_CHANNELS = 512, 16
 _FEW_OUTPUTS, _FEW_TAPS = 8, 32
 
 
