@@ -9,7 +9,7 @@ __all__ = ["FIELDS", "POINTERS", "TILE", "Call", "Item"]
 POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
     *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
-    *("pack_row", "gather", "add_rows", "copy_row", "stream"),  # kernels
+    *("pack_rows", "gather", "add_rows", "copy_row", "stream"),  # kernels
 )
 FIELDS = (
     *("items", "splits", "segments", "row_blocks", "plane_blocks", "batch", "scratch_size"),

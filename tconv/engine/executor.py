@@ -19,7 +19,7 @@ from tconv.engine.choice import best_plans, choose_plan
 from tconv.engine.driver import run, run_spread
 from tconv.engine.ir import Number
 from tconv.engine.jit import load
-from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_row, stream
+from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_rows, stream
 from tconv.engine.layout import Layout
 from tconv.engine.packing import pack_arguments, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
@@ -116,7 +116,7 @@ class Ready:
         stride = layout.fields["stride_x"]
         stride = stride if stride <= MOST_INTERLEAVED else MOST_INTERLEAVED + 1
         addresses = {name: array.ctypes.data for name, array in self._kept.items()} | {
-            "pack_row": kernel("pack_row", pack_row),
+            "pack_rows": kernel("pack_rows", pack_rows),
             "gather": kernel("gather", gather) if plan.is_gathered else 0,
             "add_rows": kernel("add_rows", add_rows) if plan.is_spread else 0,
             "stream": kernel("stream", stream) if layout.fields["streams"] else 0,

@@ -3,7 +3,7 @@
     micro     for k in terms:                          # a channel and a tap
                   for r in rows: acc[r] += w[k, r] * x[offset[k]:][:lanes]
               c[:] = (bias or c) + acc
-    pack_row  row[:] = zeros, cells of x, zeros
+    pack_rows to[row] = zeros, cells of x, zeros
     gather    row[lane] = x[table[lane]], or zero
     add_rows  to[row, :] += x[row, :]
     copy_row  y[i*stride + phase] = line[phase][i]
@@ -21,7 +21,7 @@ from llvmlite import ir
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.plan import MOST_INTERLEAVED
 
-__all__ = ["add_rows", "copy_row", "gather", "micro", "pack_row", "stream"]
+__all__ = ["add_rows", "copy_row", "gather", "micro", "pack_rows", "stream"]
 
 _LINE_BYTES = 64  # of the processor's caches
 _AHEAD_BYTES = 2048  # weights are read once, in order: this far ahead they come in time
@@ -100,26 +100,37 @@ def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> Non
                         code.store_vector(total, row, v * lanes)
 
 
-def pack_row(module: ir.Module, name: str, number: Number) -> None:
-    """Write a row of the panel: ``left`` zeros, ``count`` cells of x, ``right`` zeros."""
-    sizes = {"left": I64, "count": I64, "right": I64}
-    code, a = begin(module, name, {"row": PTR, "x": PTR} | sizes, number)
-    _fill(code, a["row"], a["left"])
-    row = code.at(a["row"], a["left"])
-    whole = code.div(a["count"], number.lanes)
-    with code.loop(whole) as n:
-        cell = code.mul(n, number.lanes)
-        code.store_vector(code.load_vector(a["x"], cell), row, cell)
-    with code.loop(a["count"], code.mul(whole, number.lanes)) as n:
-        code.store(code.load(a["x"], n), row, n)
-    _fill(code, code.at(row, a["count"]), a["right"])
+def pack_rows(module: ir.Module, name: str, number: Number) -> None:
+    """Write rows of a panel: of each ``left`` zeros, ``count`` cells of x, ``right`` zeros.
+
+    Before the rows come ``above`` zeros, and after them ``below``. Vectors are stored whole, so
+    what follows is overwritten, and must be written later.
+    """
+    sizes = ("above", "rows", "x_pitch", "left", "count", "right", "below")
+    kinds = {"to": PTR, "x": PTR} | dict.fromkeys(sizes, I64)
+    code, a = begin(module, name, kinds, number)
+    _fill(code, a["to"], a["above"])
+    first, pitch = code.at(a["to"], a["above"]), code.add(a["left"], a["count"], a["right"])
+    whole = code.mul(code.div(a["count"], number.lanes), number.lanes)
+    rest = code.sub(a["count"], whole)
+    lanes = code.first_lanes(rest)
+    with code.loop(a["rows"]) as n:
+        row = code.at(first, code.mul(n, pitch))
+        x, to = code.at(a["x"], code.mul(n, a["x_pitch"])), code.at(row, a["left"])
+        _fill(code, row, a["left"])
+        with code.loop(whole, step=number.lanes) as cell:
+            code.store_vector(code.load_vector(x, cell), to, cell)
+        with code.when(code.is_less(0, rest)):
+            code.store_vector(code.load_lanes(code.at(x, whole), lanes), to, whole)
+        _fill(code, code.at(to, a["count"]), a["right"])
+    _fill(code, code.at(first, code.mul(a["rows"], pitch)), a["below"])
     code.end()
 
 
 def _fill(code: Code, row: Value, count: Value) -> None:
-    """Write zeros; the borders are short, so one at a time."""
-    with code.loop(count) as n:
-        code.store(code.number.zero, row, n)
+    """Write zeros, in whole vectors."""
+    with code.loop(count, step=code.number.lanes) as n:
+        code.store_vector(code.number.zeros, row, n)
 
 
 def gather(module: ir.Module, name: str, number: Number) -> None:

@@ -15,10 +15,10 @@ from tconv.engine.plan import STREAMED_BYTES, Plan, tile_rows
 from tconv.engine.target import Target
 from tconv.geometry import Geometry
 
-__all__ = ["Layout", "Tile"]
+__all__ = ["ROWS_WITH_TIME", "Layout", "Tile"]
 
 _LINE_BYTES = 64  # of the processor's caches
-_FORESEEN_BYTES, _ROWS_WITH_TIME = 2**13, 6
+_FORESEEN_BYTES, ROWS_WITH_TIME = 2**13, 6
 _HELD_BYTES = 2**14  # of y in the L1 cache, on the way
 
 
@@ -91,7 +91,7 @@ class Layout:
         x_bytes = prod(self.geometry.x_shape) * self.dtype.itemsize
         plane_bytes = prod(self.geometry.input_size) * self.dtype.itemsize
         is_far = x_bytes > self.target.l2_bytes and plane_bytes >= _FORESEEN_BYTES
-        return self.plan.is_spread and is_far and rows >= _ROWS_WITH_TIME
+        return self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME
 
     @property
     def heights(self) -> list[int]:

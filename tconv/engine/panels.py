@@ -18,28 +18,28 @@ def pack(c: Call, item: Item) -> None:
     start, room = code.add(first, left), code.sub(c.pitch, left)
     count = code.most(code.least(code.sub(c.input_width, start), room), 0)
     right = code.sub(room, count)
-    with code.loop(c.channels) as channel:
-        with code.loop(c.panel_depth) as z:
-            of_x_z = code.sub(code.add(item.plane, z), c.reach_z)
-            with code.loop(c.panel_height) as y:
-                of_x_y = code.sub(code.add(item.row, y), c.reach_y)
-                exists = code.both(
-                    code.is_within(of_x_z, c.input_depth), code.is_within(of_x_y, c.input_height)
-                )
-                rows = code.add(code.mul(channel, c.panel_depth), z)
-                cell = code.mul(code.add(code.mul(rows, c.panel_height), y), c.pitch)
-                source = code.add(
-                    code.mul(channel, c.x_channel),
-                    code.mul(of_x_z, c.x_plane),
-                    code.mul(of_x_y, c.x_row),
-                    start,
-                )
-                zeros = code.pick(exists, left, c.pitch)
-                cells, after = code.pick(exists, count, 0), code.pick(exists, right, 0)
-                code.call(c.pack_row, code.at(panel, cell), code.at(x, source), zeros, cells, after)
-    rows = code.mul(c.channels, code.mul(c.panel_depth, c.panel_height))
-    end, zeros = code.at(panel, code.mul(rows, c.pitch)), code.most(c.reach_x, 0)
-    code.call(c.pack_row, end, x, zeros, 0, 0)
+    of_y = code.sub(item.row, c.reach_y)
+    top = code.least(code.most(code.sub(0, of_y), 0), c.panel_height)
+    bottom = code.least(code.sub(c.input_height, of_y), c.panel_height)
+    rows = code.most(code.sub(bottom, top), 0)
+    plane, pitch = code.mul(c.panel_height, c.pitch), c.pitch
+    with code.loop(c.channels) as channel, code.loop(c.panel_depth) as z:
+        to = code.at(panel, code.mul(code.add(code.mul(channel, c.panel_depth), z), plane))
+        of_z = code.sub(code.add(item.plane, z), c.reach_z)
+        exists = code.is_within(of_z, c.input_depth)
+        source = code.add(
+            code.mul(channel, c.x_channel),
+            code.mul(of_z, c.x_plane),
+            code.mul(code.add(of_y, top), c.x_row),
+            start,
+        )
+        some = code.pick(exists, rows, 0)
+        above = code.pick(exists, code.mul(top, pitch), plane)
+        below = code.sub(plane, code.add(above, code.mul(some, pitch)))
+        numbers = (above, some, c.x_row, left, count, right, below)
+        code.call(c.pack_rows, to, code.at(x, source), *numbers)
+    end = code.at(panel, code.mul(code.mul(c.channels, c.panel_depth), plane))
+    code.call(c.pack_rows, end, x, code.most(c.reach_x, 0), 0, 0, 0, 0, 0, 0)
 
 
 def gather(c: Call, item: Item) -> None:

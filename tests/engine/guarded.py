@@ -1,6 +1,6 @@
 """Run random plans on operands that begin and end where memory does; a stray access ends this.
 
-python tests/engine/guarded.py CALLS
+python tests/engine/guarded.py PLANS
 """
 
 import ctypes
@@ -9,7 +9,10 @@ import sys
 
 import numpy as np
 
-from tconv import engine
+from tconv.engine import layout
+from tconv.engine.choice import all_plans
+from tconv.engine.executor import Ready
+from tconv.engine.target import target
 from tconv.geometry import Geometry
 
 PAGE = mmap.PAGESIZE
@@ -37,14 +40,15 @@ def draw(rng):
         return tuple(int(n) for n in rng.integers(low, high, rank))
 
     groups = int(rng.integers(1, 3))
-    channels = groups * int(rng.integers(1, 9))
+    is_deep = rng.random() < 0.3  # then sums are made tap by tap, and items may be spread
+    channels = groups * int(rng.integers(16, 24) if is_deep else rng.integers(1, 9))
     kernel, stride = sizes(1, 6), sizes(1, 5)
     size = sizes(1, 40 if rank == 1 else 12 if rank == 2 else 6)
     dilation = sizes(1, 3)
     room = min(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) // 2
     return Geometry.of(
         (int(rng.integers(1, 4)), channels, *size),
-        (channels, int(rng.integers(1, 20)), *kernel),
+        (channels, int(rng.integers(1, 9 if is_deep else 20)), *kernel),
         stride=stride,
         dilation=dilation,
         padding=int(rng.integers(0, room + 1)),
@@ -52,18 +56,31 @@ def draw(rng):
     )
 
 
-def main(calls):
-    rng = np.random.default_rng(0)
-    for n in range(calls):
-        geometry, dtype = draw(rng), ("float32", "float64")[n % 2]
-        assert engine.serves(geometry, "y", dtype), geometry
+def main(count):
+    rng, kinds = (
+        np.random.default_rng(0),
+        dict.fromkeys(("flat", "gathered", "spread", "stream"), 0),
+    )
+    streamed = layout.STREAMED_BYTES
+    for n in range(count):
+        if n % 5 == 0:  # for each geometry five plans
+            geometry, dtype = draw(rng), ("float32", "float64")[n // 5 % 2]
+            plans = all_plans(geometry, dtype, target(), 1 + n // 5 % 3)
+        plan = plans[int(rng.integers(len(plans)))]
+        layout.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
+        ready = Ready(geometry, dtype, target(), plan)
+        shape = (geometry.groups, -1, *geometry.weight_shape[1:])
         x = guarded(rng.standard_normal(geometry.x_shape).astype(dtype), n % 3)
         w = guarded(rng.standard_normal(geometry.weight_shape).astype(dtype), n % 3)
-        bias = guarded(rng.standard_normal(geometry.out_channels).astype(dtype), n % 3)
-        out = guarded(np.zeros(geometry.y_shape, dtype), n % 3)
-        engine.contract(geometry, "y", x, w, bias=bias, out=out, threads=1 + n % 3)
+        bias = rng.standard_normal(geometry.out_channels).astype(dtype)
+        out = guarded(np.full(geometry.y_shape, np.nan, dtype), n % 3)
+        ready(x, guarded(ready.pack(w.reshape(shape)), n % 3), ready.pack_bias(bias), out)
         assert np.isfinite(out).all()
-    print(calls, "calls")
+        kind = "spread" if plan.is_spread else "gathered" if plan.is_gathered else "flat"
+        kinds[kind] += 1
+        kinds["stream"] += ready.layout.fields["streams"]
+    assert min(kinds.values()) > 0 or count < 100, kinds
+    print(count, "plans")
 
 
 if __name__ == "__main__":

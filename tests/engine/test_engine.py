@@ -5,22 +5,25 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies import draws, geometries, integer_operands
 from tconv import definition, dispatch, engine
-from tconv.engine import executor
-from tconv.engine.choice import all_plans
+from tconv.engine import executor, layout
+from tconv.engine.choice import all_plans, choose_plan
+from tconv.engine.driver import run, run_spread
 from tconv.engine.ir import Number
 from tconv.engine.jit import assembly
-from tconv.engine.kernels import copy_row, gather, micro, pack_row
+from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_rows, stream
+from tconv.engine.phases import Phases
 from tconv.engine.plan import TILES, tile_rows
 from tconv.engine.target import named_target, target
 from tconv.geometry import Geometry
@@ -29,6 +32,18 @@ from tconv.planned import PackedWeights
 
 ROOT = Path(__file__).parents[2]
 TYPES = st.sampled_from(["float32", "float64"])
+
+
+@st.composite
+def deep_geometries(draw):
+    """Of so many channels and so few outputs that sums are made tap by tap."""
+    geometry, channels = draw(geometries()), draw(st.integers(16, 20))
+    outputs = draw(st.integers(1, 8))
+    return replace(
+        geometry,
+        in_channels=geometry.groups * channels,
+        out_channels=geometry.groups * outputs,
+    )
 
 
 def operands(geometry, dtype, seed=0):
@@ -41,7 +56,7 @@ def operands(geometry, dtype, seed=0):
 
 
 @draws(2)
-@given(geometries(), TYPES, st.booleans())
+@given(geometries() | deep_geometries(), TYPES, st.booleans())
 def test_equals_the_definition(geometry, dtype, has_bias):
     x, w, bias = operands(geometry, dtype)
     bias = bias if has_bias else None
@@ -70,8 +85,8 @@ def test_sizes_about_vectors_and_tiles(dtype, stride):
 
 
 @draws(1)
-@given(geometries(), TYPES)
-def test_every_plan_gives_the_same_bits(geometry, dtype):
+@given(geometries() | deep_geometries(), TYPES, st.data())
+def test_every_plan_gives_the_same_bits(geometry, dtype, data):
     """So does every number of threads: the order of a sum is no matter of the plan."""
     if not engine.serves(geometry, "y", dtype):
         return
@@ -83,8 +98,9 @@ def test_every_plan_gives_the_same_bits(geometry, dtype):
     bias = rng.standard_normal(geometry.out_channels).astype(dtype)
     found = set()
     for threads in (1, 3):
-        plans = list(all_plans(geometry, dtype, target(), threads))
+        plans = all_plans(geometry, dtype, target(), threads)
         for plan in plans[:: max(1, len(plans) // 5)]:
+            plan = in_smaller_items(plan, geometry, data) if plan.is_spread else plan
             ready = executor.Ready(geometry, dtype, target(), plan)
             y = np.full(geometry.y_shape, np.nan, dtype)
             ready(x, ready.pack(w), ready.pack_bias(bias), y)
@@ -92,12 +108,22 @@ def test_every_plan_gives_the_same_bits(geometry, dtype):
     assert len(found) == 1
 
 
+def in_smaller_items(plan, geometry, data):
+    """A spread plan whose items are pieces of any size."""
+    z, y, x = Phases.of(geometry.axes).axes
+    counts = [data.draw(st.integers(1, axis.count)) for axis in (z, y, x)]
+    if y.count > 1 or z.count > 1 or y.input > 1 or z.input > 1:
+        counts[2] = x.count
+    return plan._replace(planes=counts[0], rows=counts[1], columns=counts[2])
+
+
+@pytest.mark.parametrize("channels", [(37, 5), (37, 9), (520, 3)])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("size", [(40,), (20, 30), (6, 7, 9)])
-def test_a_crop_of_the_input_gives_a_crop_of_the_output(size, stride):
+def test_a_crop_of_the_input_gives_a_crop_of_the_output(size, stride, channels):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, 37, *size)).astype(np.float32)
-    w = rng.standard_normal((37, 5, *(3,) * len(size))).astype(np.float32)
+    x = rng.standard_normal((1, channels[0], *size)).astype(np.float32)
+    w = rng.standard_normal((*channels, *(3,) * len(size))).astype(np.float32)
     whole = conv_transpose(x, w, stride=stride, method="direct")
     crop = tuple(slice(2, n - 1) for n in size)
     part = conv_transpose(np.ascontiguousarray(x[(..., *crop)]), w, stride=stride, method="direct")
@@ -193,25 +219,32 @@ def test_long_sums_are_exact_enough():
 
 def test_nothing_outside_of_the_operands_is_touched():
     """In a process of its own, with operands that end where memory does."""
-    script = Path(__file__).with_name("guarded.py")
+    script, count = Path(__file__).with_name("guarded.py"), 2 * settings().max_examples
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, str(script), "60"], env=environment, capture_output=True, text=True
+        [sys.executable, str(script), str(count)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["60", "calls"]
+    assert done.stdout.split() == [str(count), "plans"]
 
 
 @draws(1)
-@given(geometries(), TYPES)
-def test_nothing_beside_out_is_written(geometry, dtype):
+@given(geometries() | deep_geometries(), TYPES, st.integers(20, 40), st.booleans())
+def test_nothing_beside_out_is_written(geometry, dtype, before, streams):
+    """Also where y goes past the caches, which only large ones do; wherever its cache lines end."""
     if not engine.serves(geometry, "y", dtype):
         return
-    x, w, _ = operands(geometry, dtype)
-    memory = np.full(int(np.prod(geometry.y_shape)) + 64, -7, dtype)
-    out = memory[32:-32].reshape(geometry.y_shape)
-    engine.contract(geometry, "y", x, w, out=out)
-    assert np.array_equal(memory[:32], np.full(32, -7))
+    geometry = engine._usual(geometry)
+    x, w, bias = operands(geometry, dtype)
+    memory = np.full(before + int(np.prod(geometry.y_shape)) + 32, -7, dtype)
+    out = memory[before:-32].reshape(geometry.y_shape)
+    plan = choose_plan(geometry, dtype, target(), 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "STREAMED_BYTES", 0 if streams else 2**25)
+        ready = executor.Ready(geometry, dtype, target(), plan)
+    engine.contract(geometry, "y", x, w, bias=bias, out=out, plan=ready)
+    assert np.array_equal(out, definition.contract(geometry, "y", x, w, bias=bias))
+    assert np.array_equal(memory[:before], np.full(before, -7))
     assert np.array_equal(memory[-32:], np.full(32, -7))
 
 
@@ -225,8 +258,13 @@ TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
 def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
     here = named_target(cpu)
     number = Number(dtype, here)
-    for (rows, vectors), unroll in product(TILES[here.instruction_set], (1, 2)[: 1 + here.has_fma]):
-        emit = partial(micro(rows, vectors, unroll), name="kernel", number=number)
+    unrolls, ahead = (1, 2)[: 1 + here.has_fma], (False, True)
+    for (rows, vectors), unroll, reads_ahead in product(
+        TILES[here.instruction_set], unrolls, ahead
+    ):
+        if reads_ahead and rows < layout.ROWS_WITH_TIME:
+            continue
+        emit = partial(micro(rows, vectors, unroll, reads_ahead), name="kernel", number=number)
         loop = inner_loop(assembly("kernel", emit, here))
         if here.has_fma:
             multiplications = sum("fma" in line or "fmla" in line for line in loop)
@@ -254,7 +292,8 @@ def test_every_kernel_is_code_for_every_processor(cpu):
     here = named_target(cpu)
     for dtype in ("float32", "float64"):
         number = Number(dtype, here)
-        kernels = {"pack_row": pack_row, "gather": gather}
+        kernels = {"pack_rows": pack_rows, "gather": gather, "add_rows": add_rows}
+        kernels |= {"stream": stream, "run": run, "run_spread": run_spread}
         kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
         for name, emit in kernels.items():
             assert assembly(name, partial(emit, name=name, number=number), here)
