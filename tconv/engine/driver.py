@@ -103,21 +103,21 @@ def _sum(c: Call, weight: Value, bias: Value, is_last: Value) -> None:
         of_rows, of_tile = code.at(bias, tile["line"]), code.at(weight, tile["weight"])
         by_tap = code.is_equal(c.by_tap, 1)
         together = code.pick(by_tap, 1, tile["taps"])  # taps that are summed as one
-        step = code.mul(tile["rows"], code.pick(by_tap, tile["taps"], 1))
         # A phase that no tap reaches has no terms, but its bias is still to be written.
         turns = code.pick(by_tap, code.most(tile["taps"], 1), 1)
         with code.loop(c.channels, step=c.part) as channel:
             channels = code.least(c.part, code.sub(c.channels, channel))
-            first_term = code.mul(channel, tile["taps"])
+            before = code.mul(channel, tile["taps"])  # terms
             terms = code.mul(channels, code.least(together, tile["taps"]))
             with code.loop(turns) as tap:
-                w = code.at(of_tile, code.mul(code.add(first_term, tap), tile["rows"]))
-                before = code.add(tile["offsets"], first_term, code.mul(tap, channels))
-                offsets = code.at(c.offsets, before, I32)
+                term = code.add(code.mul(tap, c.channels), channel)
+                w = code.at(of_tile, code.mul(code.pick(by_tap, term, before), tile["rows"]))
+                offset = code.add(tile["offsets"], before, code.mul(tap, channels))
+                offsets = code.at(c.offsets, offset, I32)
                 first = code.pick(code.is_equal(code.add(channel, tap), 0), 1, 0)
                 calls = ((wide, c.wide_calls, 0), (narrow, c.rest_calls, c.wide_calls))
                 for kernel, count, earlier in calls:
                     with code.loop(count) as call:
                         lane = code.mul(code.add(call, earlier), c.wide_lanes)
                         place = (w, code.at(c.panel, lane), offsets, code.at(to, lane), of_rows)
-                        code.call(kernel, *place, terms, step, c.line_pitch, first)
+                        code.call(kernel, *place, terms, c.line_pitch, first)

@@ -34,31 +34,28 @@ def micro(
 ) -> Callable[[ir.Module, str, Number], None]:
     """Add products to a tile of `rows` rows by `vectors` vectors.
 
-    ``terms`` must be a multiple of `unroll`; their weights lie ``step`` apart. The sum of a call
-    starts at zero and is added to c at its end, or to the bias if ``first``: short sums are more
-    exact than one long one. If it `reads_ahead`, the cells of x after these come meanwhile.
+    ``terms`` must be a multiple of `unroll`. The sum of a call starts at zero and is added to c at
+    its end, or to the bias if ``first``: short sums are more exact than one long one. If it `reads_ahead`, the cells of x after these come meanwhile.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
         pointers = {"w": PTR, "x": PTR, "offsets": PTR, "c": PTR, "bias": PTR}
-        sizes = {"terms": I64, "step": I64, "ldc": I64, "first": I64}
+        sizes = {"terms": I64, "ldc": I64, "first": I64}
         code, a = begin(module, name, pointers | sizes, number)
         for label in ("w", "x", "offsets", "bias"):
             a[label].add_attribute("noalias")
-        ahead = code.mul(a["step"], -(-_AHEAD_BYTES // (rows * number.bytes)))
         start = [*[number.zeros] * (rows * vectors), a["w"], a["offsets"]]
         with code.loop_carrying(code.div(a["terms"], unroll), start) as (carried, following):
             acc, w, offsets = carried[:-2], carried[-2], carried[-1]
             for line in range(0, unroll * rows * number.bytes, _LINE_BYTES):
-                code.prefetch(code.at(code.at(w, ahead), line // number.bytes))
+                code.prefetch(code.at(w, (_AHEAD_BYTES + line) // number.bytes))
             for u in range(unroll):
                 offset = code.builder.sext(code.load(offsets, u, I32), I64)
                 x = code.at(a["x"], offset)
                 for v in range(vectors if reads_ahead else 0):
                     code.prefetch(code.at(x, (vectors + v) * number.lanes))
-                acc = _term(code, acc, rows, w, x)
-                w = code.at(w, a["step"])
-            following += [*acc, w, code.at(offsets, unroll, I32)]
+                acc = _term(code, acc, rows, code.at(w, u * rows), x)
+            following += [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
         _add_to(code, following[:-2], rows, a)
         code.end()
 

@@ -39,8 +39,8 @@ class Layout:
 
     Rows are channels of y and within them the phases of an alike, or if the plan is spread all
     taps. Packed weights are (groups, blocks, tiles, terms, rows of the tile), terms being channels
-    of x and within them the taps that a row sums; the last block is as long as the others, its end
-    unused.
+    of x and within them the taps that a row sums, or taps and within them channels if sums are made
+    by tap; the last block is as long as the others, its end unused.
     """
 
     geometry: Geometry

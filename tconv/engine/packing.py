@@ -2,7 +2,7 @@
 
     while (item := counter++) < items:                # a group's channels of x, some of them
         for block in channels of y:
-            for tile in the block's tiles:
+            for tile in the block's tiles, or for each tap of a tile if sums are made by tap:
                 for channel in channels of the item:
                     packed[tile][channel] = w[channel, block][table of the tile]       # taps, rows
 
@@ -112,13 +112,16 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
             of_tile = taps[tile.kind]  # (taps, phases)
             rows = np.arange(tile.first, tile.first + tile.rows)
             output, phase = np.divmod(rows, of_tile.shape[1])
-            table = (of_tile[:, phase] + output * size).ravel()
-            channels = _channels(table.size, layout)
-            entries.append((tile.weight, start, table.size, channels))
-            tables.append((np.arange(channels)[:, np.newaxis] * step + table).ravel())
-            start, most = start + channels * table.size, max(most, channels)
+            of_rows = of_tile[:, phase] + output * size  # (taps, rows)
+            by_tap = layout.plan.part.by_tap
+            for n, table in enumerate(of_rows if by_tap else [of_rows.ravel()]):
+                channels = _channels(table.size, layout)
+                weight = tile.weight + n * layout.channels * tile.rows
+                entries.append((weight, start, table.size, channels))
+                tables.append((np.arange(channels)[:, np.newaxis] * step + table).ravel())
+                start, most = start + channels * table.size, max(most, channels)
         lists.append(np.array(entries, np.int64).reshape(-1, len(_TILE)))
-    kept: list[NDArray[Any]] = [np.concatenate(tables).astype(np.int32), *lists]
+    kept: list[NDArray[Any]] = [np.concatenate([np.zeros(0), *tables]).astype(np.int32), *lists]
     chunk = _chunk(layout, most)
     chunks = -(-layout.channels // chunk)
     fields = {
@@ -132,8 +135,8 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
         "weight_block": layout.plan.block * size,
         "packed_group": layout.blocks * layout.weight_block,
         "packed_block": layout.weight_block,
-        "tile_count": len(layout.block_tiles),
-        "last_tile_count": len(layout.last_tiles),
+        "tile_count": len(lists[0]),
+        "last_tile_count": len(lists[1]),
     }
     addresses = [0, 0, 0, *(array.ctypes.data for array in kept)]
     sizes = [fields[name] for name in PACK_FIELDS]

@@ -95,7 +95,7 @@ def multiply(
                 to = code.at(c.products, code.add(row, lane))
                 of_rows = code.builder.select(is_plain, code.at(bias, tile["line"]), c.zeros)
                 place = (code.at(weight, of_tile), x, offsets, to, of_rows)
-                code.call(micro, *place, terms, tile["rows"], c.product_pitch, first)
+                code.call(micro, *place, terms, c.product_pitch, first)
 
 
 def add_up(c: Call, item: Item, cells: Cells, bias: Value, is_last: Value, channel: Value) -> None:

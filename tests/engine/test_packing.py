@@ -54,7 +54,9 @@ def packed_by_definition(layout, w):
             of_channel = taps[tile.kind].shape[1]
             outputs = [block * layout.plan.block + row // of_channel for row in rows]
             of_rows = taps[tile.kind][:, [row % of_channel for row in rows]]  # (taps, rows)
-            numbers = w[:, :, outputs, of_rows].reshape(len(w), -1)  # channels, taps, rows
+            numbers = w[:, :, outputs, of_rows]  # (groups, channels, taps, rows)
+            numbers = numbers.swapaxes(1, 2) if layout.plan.part.by_tap else numbers
+            numbers = numbers.reshape(len(w), -1)
             found[:, block, tile.weight : tile.weight + numbers.shape[1]] = numbers
     return found
 
