@@ -17,7 +17,7 @@ __all__ = ["Costs"]
 _WAKE_CYCLES = 15_000
 _CALL_CYCLES, _STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
 _LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
-_ROW_CYCLES = 12  # of a call of copy_row, and per row of pack_rows
+_ROW_CYCLES = 24  # of a call of copy_row, and per row of pack_rows
 _GATHER_CYCLES = 2.0  # per cell
 _ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows, per row and per vector
 _PIECE_CYCLES = 200  # of a piece of y that is streamed, for its ends
@@ -25,9 +25,9 @@ _PACKED_CYCLES = 2.0  # per vector of a panel
 # Bytes per cycle: of what the L2 cache holds and the L1 does not, of weights that the L2 does not
 # hold, and of such an x.
 _NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 20, 8, 6
-# Where every channel of x is in a page of its own, and they are more than the processor knows the
+# Where channels of x are in pages of their own, and these are more than the processor knows the
 # places of, each takes so many cycles more.
-_PAGE_BYTES, _PAGES, _PAGE_CYCLES = 4096, 48, 3.3
+_PAGES_BYTES, _PAGES, _PAGE_CYCLES = 2 * 4096, 48, 3.3
 
 
 class Costs:
@@ -109,8 +109,8 @@ class Costs:
         x_cycles = 0.0 if used <= self.target.l1_bytes * 0.6 else self.near_cycles
         weights = plan.part.channels * self.taps * plan.block * self.bytes
         of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / _NEAR_BYTES
-        in_pages = x.input * y.input * z.input * self.bytes >= _PAGE_BYTES
-        page_cycles = _PAGE_CYCLES if in_pages and self.channels > _PAGES else 0.0
+        pages = min(1.0, x.input * y.input * z.input * self.bytes / _PAGES_BYTES)  # per channel
+        page_cycles = _PAGE_CYCLES * pages if plan.part.channels * pages > _PAGES else 0.0
         compute = 0.0
         for height, tiles in _heights(self.taps * plan.block, plan.tile):
             for wide, calls in ((plan.vectors, whole), (1, rest)):
@@ -119,7 +119,7 @@ class Costs:
                 compute += tiles * calls * each
         if not self.phases.is_plain:
             a_row = _ADDED_ROW_CYCLES + ceil(plan.columns / self.lanes) * _ADDED_CYCLES
-            of_tap = planes * (_ROW_CYCLES * 2 + rows * a_row)
+            of_tap = planes * (_CALL_CYCLES + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
         read = self.channels * pieces * vectors * (self.near_cycles + 0.5 * self.far_cycles)
         count = self.geometry.batch * ceil(z.count / planes) * ceil(y.count / rows)
