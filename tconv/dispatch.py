@@ -135,7 +135,7 @@ def solve_for(
     plan = None
     if contract is None and xp is np:
         plan = native(inner, want, dtype_name(a.dtype), call.threads)
-    work = None if plan is None else plan.workspace_bytes
+    work = None if plan is None else engine.workspace_bytes(inner, plan)
     check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
     if out is not None:
         check_out(out, xp, shape, types.result, [a, b, bias])

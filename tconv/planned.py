@@ -58,7 +58,9 @@ class Known:
         if call.padding_mode != "zeros":
             return
         chosen = native(geometry, "y", name, call.threads, call.method)
-        if chosen is not None and needs_no_limit(geometry, name, chosen.workspace_bytes):
+        if chosen is None:
+            return
+        if needs_no_limit(geometry, name, engine.workspace_bytes(geometry, chosen)):
             # Weakly: how many plans are kept is for the engine to say.
             self._found = geometry, (geometry.out_channels,), name, here, weakref.ref(chosen)
 

@@ -3,6 +3,7 @@
 import copy
 import json
 from math import prod
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from bench.cases import (
 )
 from bench.machine import Watch, processor
 from bench.peers import CONTENDERS, operands
+from bench.picture import as_svg, as_text
 from bench.report import best, page, publish, ratios, summary
 from bench.run import Part, compact, everything, installed, main, measure_part, quick, write
 from bench.server import Contender, Failed
@@ -277,6 +279,22 @@ def test_results_are_written_whole_and_can_be_read_again(tmp_path):
     write(RESULTS, tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == RESULTS == json.loads(compact(RESULTS))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.md"]
+
+
+def test_bars_show_losses_and_are_cut_where_they_are_long():
+    part = RESULTS["parts"][0]
+    drawing = ElementTree.fromstring(as_svg(part))
+    tag = "{http://www.w3.org/2000/svg}rect"
+    bars = {each.get("class"): [] for each in drawing.iter(tag)}
+    for each in drawing.iter(tag):
+        bars[each.get("class")].append(int(each.get("width")))
+    assert len(bars["loss"]) == sum(value < 1 for value in ratios(part))
+    assert len(bars["win"]) == sum(value >= 1 for value in ratios(part))
+    assert max(bars["win"]) == 4 * 130
+    lines = {line.split()[0]: line for line in as_text(part).splitlines() if line}
+    assert "0.50x  ████" in lines["lost"]
+    assert lines["far"].endswith("█ ›")
+    assert "slower in 2" in lines["Geometric"]
 
 
 def test_tables_go_between_their_markers_and_nowhere_else(tmp_path):

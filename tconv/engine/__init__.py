@@ -48,7 +48,6 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         and max(prod(geometry.x_shape), prod(geometry.weight_shape)) <= _MOST_CELLS
         and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
         and target().uses_engine
-        and (geometry.data_format == "channels_first" or _copies_bytes(geometry, dtype) <= 2**26)
         and _has_plan(_usual(geometry), dtype)
     )
 
@@ -80,11 +79,6 @@ def _makers() -> tuple[Any, Any]:
     return ready, measured
 
 
-def _copies_bytes(geometry: Geometry, dtype: str) -> int:
-    """Bytes of x and y in another layout."""
-    return (prod(geometry.x_shape) + prod(geometry.y_shape)) * np.dtype(dtype).itemsize
-
-
 def _usual(geometry: Geometry) -> Geometry:
     """The same sizes in the layout that plans are made for."""
     if geometry.data_format != "channels_first" or not geometry.batched:
@@ -94,9 +88,17 @@ def _usual(geometry: Geometry) -> Geometry:
     return geometry
 
 
-def workspace_bytes(geometry: Geometry, dtype: str, threads: int | None = None) -> int:
-    """Bytes that `contract` holds besides operands and result: scratch, and packed weights."""
-    return prepare(geometry, dtype, threads).workspace_bytes
+def workspace_bytes(geometry: Geometry, plan: "Ready") -> int:
+    """Bytes that `contract` holds besides operands and result.
+
+    These are scratch, packed weights, and x and y channels first if the caller has them last.
+    """
+    copies = sum(
+        prod(geometry.shape_of(letter))
+        for letter in ("x", "y")
+        if not _is_channels_first(geometry, letter)
+    )
+    return plan.workspace_bytes + copies * plan.dtype.itemsize
 
 
 def contract(
@@ -122,26 +124,48 @@ def contract(
     """
     if isinstance(b, np.ndarray):
         plan = plan or prepare(geometry, a.dtype.name, threads, method)
-        packed = plan.pack(_in_order(geometry, "w", b))
+        packed = plan.pack(_ordered(geometry, b))
     else:
         plan, packed = b.plan, b.values
     if out is None:
         out = empty(geometry.y_shape, a.dtype)
-    y = out
-    if geometry.data_format == "channels_last" or not (out.flags.carray and out.dtype.isnative):
-        y = empty(canonical_shape(geometry, "y"), a.dtype)
-    plan(_in_order(geometry, "x", a), packed, plan.pack_bias(bias), y)
-    if y is not out:
+    is_whole = out.flags.carray and out.dtype.isnative
+    is_first = _is_channels_first(geometry, "y")
+    y = out if is_whole and is_first else empty(canonical_shape(geometry, "y"), a.dtype)
+    plan(_channels_first(geometry, a, plan), packed, plan.pack_bias(bias), y)
+    if is_whole and not is_first:
+        plan.transpose("y", y, out)
+    elif not is_whole:
         canonical(np, geometry, "y", out)[...] = y
     return out
 
 
-def _in_order(geometry: Geometry, letter: Letter, array: NDArray[Any]) -> NDArray[Any]:
-    """The array, or a copy, whose cells lie in canonical order one after the other."""
-    usual = geometry.data_format == "channels_first"
-    if letter == "w":
-        usual = geometry.weight_format == "IO*" and not geometry.flip_kernel
-    if not usual:
-        array = canonical(np, geometry, letter, array)
+def _channels_first(geometry: Geometry, x: NDArray[Any], plan: "Ready") -> NDArray[Any]:
+    """X, or a copy, whose cells lie in canonical order one after the other."""
+    x = _whole(x)
+    if _is_channels_first(geometry, "x"):
+        return x
+    found = empty(canonical_shape(geometry, "x"), x.dtype)
+    plan.transpose("x", x, found)
+    return found
+
+
+def _is_channels_first(geometry: Geometry, letter: Letter) -> bool:
+    """Whether x or y lies so in memory: so it does, too, if it has one channel, or one cell."""
+    if geometry.data_format == "channels_first":
+        return True
+    channels = geometry.in_channels if letter == "x" else geometry.out_channels
+    return channels == 1 or prod(geometry.shape_of(letter)) == geometry.batch * channels
+
+
+def _whole(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy, whose numbers lie one after the other."""
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
+
+
+def _ordered(geometry: Geometry, weight: NDArray[Any]) -> NDArray[Any]:
+    """The weight as plans pack it."""
+    if geometry.weight_format != "IO*" or geometry.flip_kernel:
+        weight = canonical(np, geometry, "w", weight)
+    return _whole(weight)

@@ -12,6 +12,8 @@ from tconv.geometry import Geometry
 
 __all__ = ["all_plans", "best_plans", "choose_plan"]
 
+_SPLITS = (1, 2, 4, 8)
+_MOST_SIZES = 5  # of items of one kind: the largest that fit
 _LANES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _MORE_LANES = (1536, 2048, 3072, 4096, 6144)  # of items that are spread
 _LINE_BYTES = 2**18
@@ -83,14 +85,12 @@ def _candidates(
             if key not in blocks_of:
                 blocks_of[key] = _block(tile, counts, costs.outputs, limit)
             block = blocks_of[key]
-            for splits in (1, 2, 4, 8) if threads > 1 else (1,):
-                if splits > ceil(costs.outputs / block):
-                    break
-                plan = Plan(
-                    tile, vectors, is_uncropped, is_gathered, is_spread, planes, rows, columns,
-                    block, splits, part, threads, 0.0,
-                )  # fmt: skip
-                found.append(costs.price(plan))
+            splits = tuple(n for n in _SPLITS if n <= costs.outputs / block or n == 1)
+            plan = Plan(
+                tile, vectors, is_uncropped, is_gathered, is_spread, planes, rows, columns,
+                block, 1, part, threads, 0.0,
+            )  # fmt: skip
+            found += costs.priced(plan, splits if threads > 1 else (1,))
     return found
 
 
@@ -103,7 +103,9 @@ def _summed(costs: Costs) -> Iterator[_Item]:
     phases, (z, y, x), lanes_of = costs.phases, costs.phases.axes, costs.lanes
     panel_bytes, per_cell = costs.target.l2_bytes * 0.4, costs.channels * costs.bytes
     seen: set[tuple[int, int]] = set()
-    for lanes in _LANES:
+    for lanes in reversed(_LANES):
+        if len(seen) == _MOST_SIZES:
+            break
         parts = ceil(x.count / lanes)
         columns = min(x.count, ceil(x.count / parts / lanes_of) * lanes_of)
         pitch = x.pitch(columns)
@@ -115,14 +117,17 @@ def _summed(costs: Costs) -> Iterator[_Item]:
         vectors = ceil(((rows - 1) * pitch + columns) / lanes_of)
         line_bytes = phases.count * vectors * lanes_of * costs.bytes
         fits = cells * per_cell <= panel_bytes and line_bytes <= 4 * _LINE_BYTES
-        if fits or (not seen and cells * per_cell <= _LARGEST_PANEL_BYTES):
+        is_last = lanes == _LANES[0] and not seen and cells * per_cell <= _LARGEST_PANEL_BYTES
+        if fits or is_last:
             seen.add((rows, columns))
             yield False, False, (1, rows, columns), vectors, line_bytes
     all_rows = costs.geometry.batch * z.count * y.count
     if all_rows * x.count * costs.shifts > _TABLE_ENTRIES:
         return
     known: set[int] = set()
-    for lanes in _LANES:
+    for lanes in reversed(_LANES):
+        if len(known) == _MOST_SIZES:
+            break
         rows = min(all_rows, max(1, lanes // x.count))
         rows = ceil(all_rows / ceil(all_rows / rows))
         vectors = ceil(rows * x.count / lanes_of)
@@ -138,14 +143,17 @@ def _spread(costs: Costs) -> Iterator[_Item]:
     phases, target = costs.phases, costs.target
     per_cell = costs.channels * costs.bytes
     seen: set[tuple[int, int, int]] = set()
-    for lanes in (*_LANES, *_MORE_LANES):
+    for lanes in reversed((*_LANES, *_MORE_LANES)):
+        if len(seen) == _MOST_SIZES:
+            break
         item = _spread_item(phases, lanes)
         pieces, cells = phases.pieces(*item)
         vectors = ceil(cells / costs.lanes)
         product_bytes = costs.taps * pieces * vectors * costs.lanes * costs.bytes
         fits = pieces * cells * per_cell <= target.l2_bytes * 0.6
         fits = fits and product_bytes <= target.l2_bytes // 4
-        fits = fits or (not seen and pieces * cells * per_cell <= _LARGEST_PANEL_BYTES)
+        is_last = lanes == _LANES[0] and not seen
+        fits = fits or (is_last and pieces * cells * per_cell <= _LARGEST_PANEL_BYTES)
         if fits and item not in seen:
             seen.add(item)
             line_bytes = max(product_bytes, phases.count * prod(item) * costs.bytes)

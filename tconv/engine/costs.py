@@ -52,19 +52,21 @@ class Costs:
         self.x_shifts = len({shift for taps in x.taps for _, shift in taps})
         self._term = cache(self._term_cycles)
 
-    def price(self, plan: Plan) -> Plan:
-        """The plan with its price, and with one thread if more do not pay."""
-        item, count = (self._spread if plan.is_spread else self._summed)(plan)
-        item += self._copied(plan) / plan.splits
-        count *= self.geometry.groups * plan.splits
-        alone = count * item
-        together = ceil(count / self.threads) * item + _WAKE_CYCLES
-        if alone <= together:
-            return plan._replace(threads=1, cycles=alone)
-        return plan._replace(cycles=together)
+    def priced(self, plan: Plan, splits: tuple[int, ...]) -> list[Plan]:
+        """The plan with its price, for so many splits; with one thread where more do not pay."""
+        pack, work, count = (self._spread if plan.is_spread else self._summed)(plan)
+        work += self._copied(plan)
+        found = []
+        for each in splits:
+            items, item = count * self.geometry.groups * each, pack + work / each
+            alone, together = items * item, ceil(items / self.threads) * item + _WAKE_CYCLES
+            threads = 1 if alone <= together else self.threads
+            cycles = min(alone, together)
+            found.append(plan._replace(splits=each, threads=threads, cycles=cycles))
+        return found
 
-    def _summed(self, plan: Plan) -> tuple[float, int]:
-        """Cycles of an item with a panel, but to write it; and their number in a group."""
+    def _summed(self, plan: Plan) -> tuple[float, float, int]:
+        """Cycles of an item with a panel: to read x, to compute; and their number in a group."""
         (z, y, x), rows, columns = self.phases.axes, plan.rows, plan.columns
         pitch = columns if plan.is_gathered else x.pitch(columns)
         lanes = (rows - 1) * pitch + columns
@@ -96,10 +98,10 @@ class Costs:
                     each = terms * self._term(height, wide, alike.taps > 1, x_cycles, 0.0)
                     each += parts * (_CALL_CYCLES + height * wide * _STORE_CYCLES)
                     compute += tiles * calls * each
-        return pack + self._of_blocks(plan, compute) / plan.splits, count
+        return pack, self._of_blocks(compute, plan.block), count
 
-    def _spread(self, plan: Plan) -> tuple[float, int]:
-        """Cycles of an item that is spread, but to write it; and their number in a group."""
+    def _spread(self, plan: Plan) -> tuple[float, float, int]:
+        """Cycles of an item that is spread: to read x, to compute; and their number in a group."""
         (z, y, x), planes, rows = self.phases.axes, plan.planes, plan.rows
         pieces, cells = self.phases.pieces(planes, rows, plan.columns)
         vectors = ceil(cells / self.lanes)
@@ -124,15 +126,15 @@ class Costs:
         read = self.channels * pieces * vectors * (self.near_cycles + 0.5 * self.far_cycles)
         count = self.geometry.batch * ceil(z.count / planes) * ceil(y.count / rows)
         count *= ceil(x.count / plan.columns)
-        return read + self._of_blocks(plan, compute) / plan.splits, count
+        return read, self._of_blocks(compute, plan.block), count
 
     def _parts(self, plan: Plan, taps: int) -> int:
         """How many sums are made of an output's terms."""
         return ceil(self.channels / plan.part.channels) * (taps if plan.part.by_tap else 1)
 
-    def _of_blocks(self, plan: Plan, compute: float) -> float:
+    def _of_blocks(self, compute: float, block: int) -> float:
         """Cycles of all blocks of an item, with their weights, which come while one computes."""
-        compute *= ceil(self.outputs / plan.block)
+        compute *= ceil(self.outputs / block)
         is_far = self.weight_bytes > self.target.l2_bytes // 2
         return max(compute, self.weight_bytes / _STREAM_BYTES) if is_far else compute
 

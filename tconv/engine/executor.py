@@ -25,14 +25,15 @@ from tconv.engine.packing import pack_arguments, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.pool import run as share
 from tconv.engine.target import Target
-from tconv.geometry import Geometry
+from tconv.engine.transposing import transpose_arguments, transpose_run
+from tconv.geometry import Geometry, Letter
 
 __all__ = ["Ready", "VERSION", "measured", "ready"]
 
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
     *("ir.py", "kernels.py", "call.py", "panels.py", "spread.py", "output.py", "driver.py"),
-    "packing.py",
+    *("packing.py", "transposing.py"),
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -40,6 +41,7 @@ VERSION = sha256(
 
 _CYCLES_PER_US = 2900  # of a server's core at work
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread
+_SMALL_TRANSPOSED_BYTES = 2**18  # and so much of x or y is transposed by one
 _MOST_MEASURED, _MEASURED_RUNS = 5, 4
 _ALIGN = 64  # bytes of a cache line
 _MOST_KEPT = 8  # scratch buffers that wait for the next call
@@ -81,13 +83,22 @@ class _Frame:
 class Ready:
     """A plan with everything done that does not depend on the numbers.
 
-    `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes.
+    `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes, and
+    `transpose` turns x and y from channels last to channels first and back.
     """
 
-    def __init__(self, geometry: Geometry, dtype: str, target: Target, plan: Plan) -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        dtype: str,
+        target: Target,
+        plan: Plan,
+        threads: int | None = None,
+    ) -> None:
         self.geometry, self.plan, self.dtype = geometry, plan, np.dtype(dtype)
+        self.threads = plan.threads if threads is None else threads  # that may take part
         self.layout = layout = Layout(geometry, plan, self.dtype, target)
-        kernel = partial(_kernel, dtype=dtype, target=target)
+        self._kernel = kernel = partial(_kernel, dtype=dtype, target=target)
         name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
         self._job = kernel(name, emit)
         self._load = partial(load, target=target)
@@ -141,6 +152,30 @@ class Ready:
         share(self._pack_job, args, threads, self._load)
         self._pack_frames.append(frame)
         return packed
+
+    def transpose(self, letter: Letter, array: NDArray[Any], to: NDArray[Any]) -> None:
+        """Write x, which is channels last, to `to` channels first; or y the other way round.
+
+        Both are C-contiguous.
+        """
+        values, frames = self._transpositions[letter]
+        frame = self._frame(frames, values)
+        args = frame.begin(_write_3, _address(array), _address(to), frame.counter_address)
+        threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
+        share(self._transpose_job, args, threads, self._load)
+        frames.append(frame)
+
+    @cached_property
+    def _transpose_job(self) -> int:
+        return self._kernel("transpose_run", transpose_run)
+
+    @cached_property
+    def _transpositions(self) -> dict[Letter, tuple[NDArray[np.int64], list[_Frame]]]:
+        geometry, cells = self.geometry, prod(self.geometry.input_size)
+        of_x = transpose_arguments(geometry.batch, cells, geometry.in_channels)
+        cells = prod(geometry.output_size)
+        of_y = transpose_arguments(geometry.batch, geometry.out_channels, cells)
+        return {"x": (of_x, []), "y": (of_y, [])}
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
         """Repeat the bias (groups*M,) for every row of every tile."""
@@ -201,7 +236,7 @@ def ready(geometry: Geometry, dtype: str, target: Target, threads: int) -> Ready
     """Return the cheapest plan, ready to run."""
     plan = choose_plan(geometry, dtype, target, threads)
     assert plan is not None, "the engine does not serve this geometry"
-    return Ready(geometry, dtype, target, plan)
+    return Ready(geometry, dtype, target, plan, threads)
 
 
 @lru_cache(maxsize=256)
@@ -217,7 +252,7 @@ def measured(geometry: Geometry, dtype: str, target: Target, threads: int) -> Re
     y = np.empty(geometry.y_shape, dtype)
     found = []
     for n, plan in enumerate(best_plans(geometry, dtype, target, threads)[:_MOST_MEASURED]):
-        candidate = Ready(geometry, dtype, target, plan)
+        candidate = Ready(geometry, dtype, target, plan, threads)
         packed, bias = candidate.pack(weight), candidate.pack_bias(None)
         times = []
         for _ in range(_MEASURED_RUNS):
