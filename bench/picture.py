@@ -58,7 +58,7 @@ def as_svg(part: Row) -> str:
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
         f'<rect class="paper" width="{width}" height="{height}"/>',
         f'<text x="12" y="24" font-weight="600">{escape(title)}</text>',
-        f'<text class="small" x="{one + 6}" y="{_TOP - 12}">as fast</text>',
+        f'<text class="small" x="{one + 6}" y="{_TOP - 12}">equally fast</text>',
     ]
     for n, (row, value) in enumerate(bars):
         y, length = _TOP + n * _LINE, round(min(value, MOST) * _UNIT)

@@ -48,8 +48,7 @@ class Costs:
         self.far_cycles = 0.0 if x_is_near else self.vector_bytes / _FAR_BYTES
         self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
         self.shifts = prod(axis.high - axis.low + 1 for axis in phases.axes)
-        x = phases.axes[2]
-        self.x_shifts = len({shift for taps in x.taps for _, shift in taps})
+        self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.alike]
         self._term = cache(self._term_cycles)
 
     def priced(self, plan: Plan, splits: tuple[int, ...]) -> list[Plan]:
@@ -62,7 +61,7 @@ class Costs:
             alone, together = items * item, ceil(items / self.threads) * item + _WAKE_CYCLES
             threads = 1 if alone <= together else self.threads
             cycles = min(alone, together)
-            found.append(plan._replace(splits=each, threads=threads, cycles=cycles))
+            found.append(Plan(*plan[:9], each, plan.part, threads, cycles))
         return found
 
     def _summed(self, plan: Plan) -> tuple[float, float, int]:
@@ -81,21 +80,20 @@ class Costs:
             pack = self.channels * panel_rows * row
             count = self.geometry.batch * z.count * ceil(y.count / rows) * ceil(x.count / columns)
         whole, rest = divmod(ceil(lanes / self.lanes), plan.vectors)
-        widths = ((plan.vectors, whole), (rest, 1 if rest else 0))
+        widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
         is_near = plan.part.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
         compute = 0.0
-        for alike in self.phases.alike:
+        for rows_of_channel, taps, columns_read in self.kinds:
             if is_near:
                 x_cycles = 0.0
-            elif plan.is_gathered or plan.part.by_tap or not alike.taps:
+            elif plan.is_gathered or plan.part.by_tap:
                 x_cycles = self.near_cycles
             else:  # neighbouring taps read the same lines
-                x_cycles = self.near_cycles / max(1, len(set(alike.shifts[2])))
-            parts = self._parts(plan, alike.taps)
-            terms = alike.taps * self.channels
-            for height, tiles in _heights(len(alike.phases) * plan.block, plan.tile):
+                x_cycles = self.near_cycles / max(1, columns_read)
+            parts, terms = self._parts(plan, taps), taps * self.channels
+            for height, tiles in _heights(rows_of_channel * plan.block, plan.tile):
                 for wide, calls in widths:
-                    each = terms * self._term(height, wide, alike.taps > 1, x_cycles, 0.0)
+                    each = terms * self._term(height, wide, taps > 1, x_cycles, 0.0)
                     each += parts * (_CALL_CYCLES + height * wide * _STORE_CYCLES)
                     compute += tiles * calls * each
         return pack, self._of_blocks(compute, plan.block), count
