@@ -164,7 +164,11 @@ class PlannedCall:
     ) -> None:
         self.geometry, self.threads, self.method = geometry, threads, method
         self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
-        self._plan = native(geometry, "y", dtype, threads, method)
+        self._plan = chosen = native(geometry, "y", dtype, threads, method)
+        self._is_last = geometry.data_format == "channels_last" and chosen is not None
+        if self._is_last:  # and small, so that it need not be held against the memory each time
+            work = engine.workspace_bytes(geometry, chosen)
+            self._is_last = needs_no_limit(geometry, dtype, work)
 
     def pack(self, weight: NDArray[Any]) -> Packed:
         """Return the weight as `__call__` wants it; changing `weight` afterwards has no effect.
@@ -203,6 +207,8 @@ class PlannedCall:
             self._check(bias, (geometry.out_channels,), "bias")
         if out is not None:
             check_out(out, np, geometry.y_shape, self._dtype_name, [x, bias])
+        if self._is_last:
+            return engine.contract(geometry, "y", x, packed, bias=bias, out=out)
         flags = x.flags
         usual = chosen is not None and geometry.data_format == "channels_first"
         if not usual or not flags.c_contiguous or not flags.aligned:

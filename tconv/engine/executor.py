@@ -25,7 +25,7 @@ from tconv.engine.packing import pack_arguments, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.pool import run as share
 from tconv.engine.target import Target
-from tconv.engine.transposing import transpose_arguments, transpose_run
+from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.geometry import Geometry, Letter
 
 __all__ = ["Ready", "VERSION", "measured", "ready"]
@@ -84,7 +84,7 @@ class Ready:
     """A plan with everything done that does not depend on the numbers.
 
     `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes, and
-    `transpose` turns x and y from channels last to channels first and back.
+    `transposed` turns x and y from channels last to channels first and back.
     """
 
     def __init__(
@@ -153,17 +153,22 @@ class Ready:
         self._pack_frames.append(frame)
         return packed
 
-    def transpose(self, letter: Letter, array: NDArray[Any], to: NDArray[Any]) -> None:
-        """Write x, which is channels last, to `to` channels first; or y the other way round.
+    def transposed(
+        self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Return x, which is channels last, channels first; or y the other way round.
 
-        Both are C-contiguous.
+        Both are C-contiguous; `to` is written and returned if it is given.
         """
         values, frames = self._transpositions[letter]
+        if to is None:
+            to = empty_lines(array.shape, self.dtype)
         frame = self._frame(frames, values)
         args = frame.begin(_write_3, _address(array), _address(to), frame.counter_address)
         threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
         share(self._transpose_job, args, threads, self._load)
         frames.append(frame)
+        return to
 
     @cached_property
     def _transpose_job(self) -> int:
@@ -171,10 +176,10 @@ class Ready:
 
     @cached_property
     def _transpositions(self) -> dict[Letter, tuple[NDArray[np.int64], list[_Frame]]]:
-        geometry, cells = self.geometry, prod(self.geometry.input_size)
-        of_x = transpose_arguments(geometry.batch, cells, geometry.in_channels)
-        cells = prod(geometry.output_size)
-        of_y = transpose_arguments(geometry.batch, geometry.out_channels, cells)
+        geometry, itemsize = self.geometry, self.dtype.itemsize
+        cells_of_x, cells_of_y = prod(geometry.input_size), prod(geometry.output_size)
+        of_x = transpose_arguments(geometry.batch, cells_of_x, geometry.in_channels, itemsize)
+        of_y = transpose_arguments(geometry.batch, geometry.out_channels, cells_of_y, itemsize)
         return {"x": (of_x, []), "y": (of_y, [])}
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:

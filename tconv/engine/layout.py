@@ -141,7 +141,7 @@ class Layout:
         streams = y_bytes >= STREAMED_BYTES and plan.columns * x.stride < held
         of_y = held + align if streams else 0
         row_lines = y.stride * x.stride * 8 // self.dtype.itemsize
-        self.is_plain = plan.is_spread and self.phases.is_plain
+        self.is_plain = plan.is_spread and self.phases.is_plain and pieces == 1
         adds = plan.is_spread and not self.is_plain
         products = self.taps_in_all * plan.block * lanes if adds else 0
         scratch = panel + products + line_rows * line_pitch + row_lines + of_y
