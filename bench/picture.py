@@ -100,5 +100,5 @@ def _mean(part: Row) -> str:
     slower = sum(value < 1 for value in least)
     return (
         f"Geometric mean of {len(least)}, each capped at {cap:g}: {mean(least, cap):.2f} by "
-        f"minima, {mean(middle, cap):.2f} by medians; tconv is slower in {slower}."
+        f"minima, {mean(middle, cap):.2f} by medians; tconv is slower in {slower or 'none'}."
     )

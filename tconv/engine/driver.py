@@ -1,18 +1,19 @@
 """HOW A CALL GOES THROUGH ITS ITEMS: the one native function that every thread runs.
 
     while (item := counter++) < items:                     # a block of rows, a run of channels
-        pack the cells of x that the item reads into a panel, zeros around them
+        pack the cells of x that the item reads into a panel, zeros around them     # panels.py
         for block in channels of y:
             for tile in the block's tiles:                 # rows that read the same cells
                 for part in the sum's parts:               # terms whose weights the L1 holds
                     for lane in the panel's lanes:
                         micro(weights, panel, line)        # kernels.py
-            interleave the phases of the lines into y
+            interleave the phases of the lines into y      # output.py
 
 A lane is a cell of the panel. In a *flat* panel every channel has its planes and rows of x as they
 are, so a tap is a step to another cell; the lanes run on across rows, and those in the borders are
 computed in vain. In a *gathered* panel every channel has one row of cells for each shift, so no
-lane is in vain, whatever rows and images they come from; that pays for small images.
+lane is in vain, whatever rows and images they come from; that pays for small images. An item that
+is *spread* has no panel: `spread`.
 """
 
 from typing import Any

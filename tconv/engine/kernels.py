@@ -35,7 +35,8 @@ def micro(
     """Add products to a tile of `rows` rows by `vectors` vectors.
 
     ``terms`` must be a multiple of `unroll`. The sum of a call starts at zero and is added to c at
-    its end, or to the bias if ``first``: short sums are more exact than one long one. If it `reads_ahead`, the cells of x after these come meanwhile.
+    its end, or to the bias if ``first``: short sums are more exact than one long one. If it
+    `reads_ahead`, the cells of x that follow are asked for meanwhile.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:

@@ -63,6 +63,7 @@ class Layout:
         self.weight_block = sum(rows * taps for rows, taps in self._kinds()) * (
             plan.block * self.channels
         )
+        self._set_sizes()
         self._set_fields()
 
     def _kinds(self) -> list[tuple[int, int]]:
@@ -108,44 +109,52 @@ class Layout:
                 first += rows
             line += first
 
-    def _set_fields(self) -> None:
-        geometry, plan = self.geometry, self.plan
-        z, y, x = self.phases.axes
-        axes = as_three(geometry.axes)
-        plane_rows = plan.rows + y.high - y.low
+    def _set_sizes(self) -> None:
+        """Numbers that a thread's buffers hold: the panel, products, lines, and a piece of y."""
+        geometry, plan, (z, y, x) = self.geometry, self.plan, self.phases.axes
         self.taps_in_all = prod(geometry.kernel_size)
+        self.shifts = prod(axis.high - axis.low + 1 for axis in (z, y, x))
+        pieces = 1
         if plan.is_spread:
             pieces, cells = self.phases.pieces(plan.planes, plan.rows, plan.columns)
-            pitch = plan.columns
+            self.pitch = plan.columns
         else:
-            pieces, pitch = 1, plan.columns if plan.is_gathered else x.pitch(plan.columns)
-            cells = (plan.rows - 1) * pitch + plan.columns
-        vectors = ceil(cells / self.lanes)
-        lanes = pieces * vectors * self.lanes
-        self.widths = (plan.vectors, 1 if plan.is_spread else vectors % plan.vectors)
-        self.shifts = prod(axis.high - axis.low + 1 for axis in (z, y, x))
-        self.cells = (  # of a channel in the panel
-            self.shifts * lanes if plan.is_gathered else (1 + z.high - z.low) * plane_rows * pitch
-        )
+            self.pitch = plan.columns if plan.is_gathered else x.pitch(plan.columns)
+            cells = (plan.rows - 1) * self.pitch + plan.columns
+        self.vectors = ceil(cells / self.lanes)
+        self.lanes_in_all = pieces * self.vectors * self.lanes
+        self.widths = (plan.vectors, 1 if plan.is_spread else self.vectors % plan.vectors)
+        self.panel_rows = plan.rows + y.high - y.low
         if plan.is_spread:
-            self.cells = lanes
+            self.cells = self.lanes_in_all  # of a channel in the panel
+        elif plan.is_gathered:
+            self.cells = self.shifts * self.lanes_in_all
+        else:
+            self.cells = (1 + z.high - z.low) * self.panel_rows * self.pitch
         # Vectors are whole, so up to one is read beyond the last cell, and the zeros after it.
         room = self.lanes + max(x.high, 0)
-        panel = ceil((self.channels * self.cells + room) / self.lanes) * self.lanes
-        line_rows = self.phases.count * plan.block
-        q_cells = plan.planes * plan.rows * plan.columns if plan.is_spread else lanes
-        line_pitch = ceil(q_cells / self.lanes) * self.lanes
-        align = _LINE_BYTES // self.dtype.itemsize
-        y_bytes = prod(geometry.y_shape) * self.dtype.itemsize
-        held = _HELD_BYTES // self.dtype.itemsize
-        streams = y_bytes >= STREAMED_BYTES and plan.columns * x.stride < held
-        of_y = held + align if streams else 0
-        row_lines = y.stride * x.stride * 8 // self.dtype.itemsize
+        self.panel_size = self._rounded(self.channels * self.cells + room)
         self.is_plain = plan.is_spread and self.phases.is_plain and pieces == 1
         adds = plan.is_spread and not self.is_plain
-        products = self.taps_in_all * plan.block * lanes if adds else 0
-        scratch = panel + products + line_rows * line_pitch + row_lines + of_y
-        self.scratch_size = ceil(scratch / align) * align
+        self.product_size = self.taps_in_all * plan.block * self.lanes_in_all if adds else 0
+        q_cells = plan.planes * plan.rows * plan.columns if plan.is_spread else self.lanes_in_all
+        self.line_pitch, self.line_rows = self._rounded(q_cells), self.phases.count * plan.block
+        y_bytes = prod(geometry.y_shape) * self.dtype.itemsize
+        self.held_size = _HELD_BYTES // self.dtype.itemsize
+        self.streams = y_bytes >= STREAMED_BYTES and plan.columns * x.stride < self.held_size
+        align = _LINE_BYTES // self.dtype.itemsize
+        size = self.panel_size + self.product_size + self.line_rows * self.line_pitch
+        size += y.stride * x.stride * 8 // self.dtype.itemsize  # where phases begin, 64 bits each
+        size += self.held_size + align if self.streams else 0
+        self.scratch_size = ceil(size / align) * align
+
+    def _rounded(self, count: int) -> int:
+        """Numbers that fill whole vectors."""
+        return ceil(count / self.lanes) * self.lanes
+
+    def _set_fields(self) -> None:
+        geometry, plan, (z, y, x) = self.geometry, self.plan, self.phases.axes
+        axes = as_three(geometry.axes)
         image_rows = y.count * z.count
         segments = ceil(x.count / plan.columns)
         all_rows = geometry.batch * image_rows if plan.is_gathered else y.count
@@ -170,9 +179,9 @@ class Layout:
             "input_height": x_sizes[1],
             "input_width": x_sizes[2],
             "panel_depth": 1 + z.high - z.low,
-            "panel_height": plane_rows,
-            "pitch": pitch,
-            "panel_size": panel,
+            "panel_height": self.panel_rows,
+            "pitch": self.pitch,
+            "panel_size": self.panel_size,
             "reach_z": z.high,
             "reach_y": y.high,
             "reach_x": x.high,
@@ -190,17 +199,17 @@ class Layout:
             "is_gathered": int(plan.is_gathered),
             "shifts": self.shifts,
             "table_row": geometry.batch * image_rows * x.count,
-            "line_pitch": line_pitch,
-            "line_size": line_rows * line_pitch,
+            "line_pitch": self.line_pitch,
+            "line_size": self.line_rows * self.line_pitch,
             "wide_lanes": plan.vectors * self.lanes,
-            "wide_calls": vectors // plan.vectors,
-            "rest_calls": min(vectors % plan.vectors, 1),
+            "wide_calls": self.vectors // plan.vectors,
+            "rest_calls": min(self.vectors % plan.vectors, 1),
             "by_tap": int(plan.part.by_tap),
             "is_plain": int(self.is_plain),
             "taps": self.taps_in_all,
             "panel_pitch": self.cells,
-            "product_pitch": lanes,
-            "product_size": products,
+            "product_pitch": self.lanes_in_all,
+            "product_size": self.product_size,
             **_strides("y", self.outputs, geometry.groups, y_sizes),
             "output_depth": y_sizes[0],
             "output_height": y_sizes[1],
@@ -216,9 +225,9 @@ class Layout:
             "last_tile_count": len(self.last_tiles),
             "phases": self.phases.count,
             "weight_block": self.weight_block,
-            "bias_block": line_rows,
-            "streams": int(streams),
-            "held_size": held,
+            "bias_block": self.line_rows,
+            "streams": int(self.streams),
+            "held_size": self.held_size,
         }
 
     def arguments(self) -> NDArray[np.int64]:
