@@ -1,7 +1,7 @@
 """HOW IT IS FAST: NumPy arrays contracted by machine code that is generated for this processor."""
 
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from tconv.canonical import canonical, canonical_shape
 from tconv.engine.arena import empty
 from tconv.engine.choice import choose_plan
+from tconv.engine.folds import Folds
 from tconv.engine.forks import ForkLock
 from tconv.engine.target import target
 from tconv.geometry import Geometry, Letter
 
 if TYPE_CHECKING:
     from tconv.engine.executor import Ready
+    from tconv.engine.folding import Folded
 
 __all__ = ["contract", "prepare", "serves", "workspace_bytes"]
 
@@ -24,7 +26,8 @@ _TYPES = ("float32", "float64")
 _MOST_AXES = 3
 _MOST_PHASES = 2**14  # and taps: beyond, tables would be larger than what they are for
 _MOST_CELLS = 2**31 - 1  # of an operand: tables hold 32 bits
-_MANY_CHANNELS, _THIN = 32, 8
+_SOME_CHANNELS, _THIN = 16, 8  # as many times more channels of x than products for each
+_MANY_CHANNELS, _THIN_OF_MANY = 128, 6
 
 _importing = ForkLock()  # a child must not find LLVM half imported
 
@@ -40,7 +43,6 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
     return (
         want == "y"
         and dtype in _TYPES
-        and len(axes) <= _MOST_AXES
         and geometry.batch > 0
         and 0 not in geometry.input_size
         and prod(min(a.stride, a.output) if a.input > 1 else a.output for a in axes) <= _MOST_PHASES
@@ -56,17 +58,20 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
 def _is_thin(geometry: Geometry) -> bool:
     """Whether there is less to compute for a cell of x than its channels are to move.
 
-    The portable path multiplies x as it lies, channels last, and so takes less time than it does to
-    transpose x: 64 to 1 channel, 512 x 512, 1 x 1: 2.8 ms to 9.0 (Xeon, 2 cores). This must not
-    depend on the size of the image, for the order of sums does on who computes them.
+    The portable path multiplies x as it lies, channels last, in less time than it takes to
+    transpose x: 64 to 1 channel, 512 x 512, 1 x 1 takes 2.8 ms, and 9 the other way (Xeon,
+    2 cores). The size of the image has no say, for the order of sums depends on who computes them.
     """
     channels = geometry.in_channels // geometry.groups
     products = geometry.out_channels // geometry.groups * prod(geometry.kernel_size)
-    return channels >= _MANY_CHANNELS and channels > _THIN * products
+    thin = _THIN if channels < _MANY_CHANNELS else _THIN_OF_MANY
+    return channels >= max(_SOME_CHANNELS, thin * products)
 
 
 def _has_plan(geometry: Geometry, dtype: str) -> bool:
     """Whether there is a plan for one thread, and so for any number of them."""
+    if geometry.rank > _MOST_AXES:
+        return _can_fold(geometry, dtype)
     here = target()
     plan = choose_plan(geometry, dtype, here, here.threads)  # mostly the one that is wanted next
     if plan is not None and plan.cycles * plan.threads <= geometry.flops:
@@ -74,22 +79,36 @@ def _has_plan(geometry: Geometry, dtype: str) -> bool:
     return choose_plan(geometry, dtype, here, 1) is not None
 
 
+def _can_fold(geometry: Geometry, dtype: str) -> bool:
+    """Whether the calls of three axes that make one of more are served, and not wasteful."""
+    if Folds.are_too_many(geometry):
+        return False
+    folds = Folds.of(geometry, np.dtype(dtype).itemsize)
+    inner = map(folds.inner, folds.all_taps)
+    return not folds.is_wasteful and all(serves(each, "y", dtype) for each in inner)
+
+
 def prepare(
     geometry: Geometry, dtype: str, threads: int | None = None, method: str = "auto"
-) -> "Ready":
+) -> "Ready | Folded":
     """Return the plan for a geometry, with its code loaded; "measure" tries several."""
-    here, (ready, measured) = target(), _makers()
+    here, (ready, measured, folded) = target(), _makers()
     make = measured if method == "measure" else ready
-    found: Ready = make(_usual(geometry), dtype, here, here.threads if threads is None else threads)
+    threads = here.threads if threads is None else threads
+    geometry = _usual(geometry)
+    if geometry.rank > _MOST_AXES:
+        make = partial(folded, make=make)
+    found: Ready | Folded = make(geometry, dtype, here, threads)
     return found
 
 
 @cache
-def _makers() -> tuple[Any, Any]:
+def _makers() -> tuple[Any, Any, Any]:
     """What makes plans ready; it loads LLVM, which few need."""
     with _importing:
         from tconv.engine.executor import measured, ready
-    return ready, measured
+        from tconv.engine.folding import folded
+    return ready, measured, folded
 
 
 def _usual(geometry: Geometry) -> Geometry:
@@ -101,7 +120,7 @@ def _usual(geometry: Geometry) -> Geometry:
     return geometry
 
 
-def workspace_bytes(geometry: Geometry, plan: "Ready") -> int:
+def workspace_bytes(geometry: Geometry, plan: "Ready | Folded") -> int:
     """Bytes that `contract` holds besides operands and result.
 
     These are scratch, packed weights, and x and y channels first if the caller has them last.
@@ -124,7 +143,7 @@ def contract(
     out: NDArray[Any] | None = None,
     method: str = "auto",
     threads: int | None = None,
-    plan: "Ready | None" = None,
+    plan: "Ready | Folded | None" = None,
 ) -> NDArray[Any]:
     """Solve F(x, w, y) for y; the signature is that of `portable.contract`.
 
@@ -157,16 +176,18 @@ def contract(
 def _contract_last(
     geometry: Geometry,
     x: NDArray[Any],
-    packed: NDArray[Any],
+    packed: Any,
     bias: NDArray[Any] | None,
     out: NDArray[Any] | None,
-    plan: "Ready",
+    plan: "Ready | Folded",
 ) -> NDArray[Any]:
     """Contract where y is channels last; x is channels first by now."""
     y = empty(canonical_shape(geometry, "y"), x.dtype)
     plan(x, packed, plan.pack_bias(bias), y)
-    if out is None or _is_writable(out):
-        return plan.transposed("y", y, out).reshape(geometry.y_shape)
+    if out is None:
+        return plan.transposed("y", y).reshape(geometry.y_shape)
+    if _is_writable(out):
+        return plan.transposed("y", y, out)
     canonical(np, geometry, "y", out)[...] = y
     return out
 

@@ -28,7 +28,7 @@ from tconv.engine.target import Target
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.geometry import Geometry, Letter
 
-__all__ = ["Ready", "VERSION", "measured", "ready"]
+__all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
@@ -80,11 +80,55 @@ class _Frame:
         return self.address
 
 
-class Ready:
+class Prepared:
+    """What can be done for one geometry: here x and y are turned from layout to layout."""
+
+    def __init__(self, geometry: Geometry, dtype: str, target: Target, threads: int) -> None:
+        self.geometry, self.dtype, self.threads = geometry, np.dtype(dtype), threads
+        self._kernel = partial(_kernel, dtype=dtype, target=target)
+        self._load = partial(load, target=target)
+
+    def transposed(
+        self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Return x, which is channels last, channels first; or y the other way round.
+
+        Both are C-contiguous; `to` is written and returned if it is given.
+        """
+        values, frames = self._transpositions[letter]
+        if to is None:
+            to = empty_lines(array.shape, self.dtype)
+        frame = self._frame(frames, values)
+        args = frame.begin(_write_3, _address(array), _address(to), frame.counter_address)
+        threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
+        share(self._transpose_job, args, threads, self._load)
+        frames.append(frame)
+        return to
+
+    @cached_property
+    def _transpose_job(self) -> int:
+        return self._kernel("transpose_run", transpose_run)
+
+    @cached_property
+    def _transpositions(self) -> dict[Letter, tuple[NDArray[np.int64], list[_Frame]]]:
+        geometry, itemsize = self.geometry, self.dtype.itemsize
+        cells_of_x, cells_of_y = prod(geometry.input_size), prod(geometry.output_size)
+        of_x = transpose_arguments(geometry.batch, cells_of_x, geometry.in_channels, itemsize)
+        of_y = transpose_arguments(geometry.batch, geometry.out_channels, cells_of_y, itemsize)
+        return {"x": (of_x, []), "y": (of_y, [])}
+
+    def _frame(self, kept: list[_Frame], values: NDArray[np.int64]) -> _Frame:
+        """Arguments that no other call uses; a list, because taking from its end is atomic."""
+        try:
+            return kept.pop()
+        except IndexError:
+            return _Frame(values)
+
+
+class Ready(Prepared):
     """A plan with everything done that does not depend on the numbers.
 
-    `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes, and
-    `transposed` turns x and y from channels last to channels first and back.
+    `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes.
     """
 
     def __init__(
@@ -95,13 +139,11 @@ class Ready:
         plan: Plan,
         threads: int | None = None,
     ) -> None:
-        self.geometry, self.plan, self.dtype = geometry, plan, np.dtype(dtype)
-        self.threads = plan.threads if threads is None else threads  # that may take part
+        super().__init__(geometry, dtype, target, threads or plan.threads)
+        self.plan, kernel = plan, self._kernel
         self.layout = layout = Layout(geometry, plan, self.dtype, target)
-        self._kernel = kernel = partial(_kernel, dtype=dtype, target=target)
         name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
         self._job = kernel(name, emit)
-        self._load = partial(load, target=target)
         self._arguments = layout.arguments()
         offsets, starts = layout.offsets()
         micros = np.zeros(2 * max(layout.heights) + 2, np.int64)
@@ -153,35 +195,6 @@ class Ready:
         self._pack_frames.append(frame)
         return packed
 
-    def transposed(
-        self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
-    ) -> NDArray[Any]:
-        """Return x, which is channels last, channels first; or y the other way round.
-
-        Both are C-contiguous; `to` is written and returned if it is given.
-        """
-        values, frames = self._transpositions[letter]
-        if to is None:
-            to = empty_lines(array.shape, self.dtype)
-        frame = self._frame(frames, values)
-        args = frame.begin(_write_3, _address(array), _address(to), frame.counter_address)
-        threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
-        share(self._transpose_job, args, threads, self._load)
-        frames.append(frame)
-        return to
-
-    @cached_property
-    def _transpose_job(self) -> int:
-        return self._kernel("transpose_run", transpose_run)
-
-    @cached_property
-    def _transpositions(self) -> dict[Letter, tuple[NDArray[np.int64], list[_Frame]]]:
-        geometry, itemsize = self.geometry, self.dtype.itemsize
-        cells_of_x, cells_of_y = prod(geometry.input_size), prod(geometry.output_size)
-        of_x = transpose_arguments(geometry.batch, cells_of_x, geometry.in_channels, itemsize)
-        of_y = transpose_arguments(geometry.batch, geometry.out_channels, cells_of_y, itemsize)
-        return {"x": (of_x, []), "y": (of_y, [])}
-
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
         """Repeat the bias (groups*M,) for every row of every tile."""
         return self._no_bias if bias is None else bias.take(self._bias_sources)
@@ -227,13 +240,6 @@ class Ready:
         self._frames.append(frame)
         if len(_scratch) < _MOST_KEPT:
             _scratch.append(scratch)
-
-    def _frame(self, kept: list[_Frame], values: NDArray[np.int64]) -> _Frame:
-        """Arguments that no other call uses; a list, because taking from its end is atomic."""
-        try:
-            return kept.pop()
-        except IndexError:
-            return _Frame(values)
 
 
 @lru_cache(maxsize=256)

@@ -25,10 +25,11 @@ TILES = {
 }
 _PART_TERMS = 512  # a sum longer than this is made of several, which is more exact
 # Where sums are made tap by tap, so that taps may be multiplied before they are added: there are
-# terms enough that the additions cost little, or so few outputs that x is read often, and not so
-# many taps that neighbours share most of what they read.
-_MANY_CHANNELS, _SOME_CHANNELS = 512, 16
-_FEW_OUTPUTS, _FEW_TAPS = 8, 32
+# terms enough that the additions cost little, or so few outputs that x is read often; and not so
+# many taps, or channels that an item can hold only few cells of, that neighbours share most of what
+# they read.
+_MANY_CHANNELS, _FEW_TAPS_OF_PHASE = 512, 4
+_SOME_CHANNELS, _FEW_OUTPUTS, _FEW_TAPS = range(16, 193), 8, 32
 
 
 class Plan(NamedTuple):
@@ -74,8 +75,9 @@ class Part(NamedTuple):
         channels = geometry.in_channels // geometry.groups
         taps = prod(axis.taps_per_phase[1] for axis in geometry.axes)
         few = geometry.out_channels // geometry.groups <= _FEW_OUTPUTS
-        few = few and prod(geometry.kernel_size) <= _FEW_TAPS and channels >= _SOME_CHANNELS
-        by_tap = taps > 1 and (channels >= _MANY_CHANNELS or few)
+        few = few and channels in _SOME_CHANNELS and prod(geometry.kernel_size) <= _FEW_TAPS
+        many = channels >= _MANY_CHANNELS and taps <= _FEW_TAPS_OF_PHASE
+        by_tap = taps > 1 and (many or few)
         most = max(1, min(channels, _PART_TERMS // (1 if by_tap else taps)))
         part = ceil(channels / ceil(channels / most))
         return cls(min(channels, part + part % 2), by_tap)  # kernels take two terms at a time

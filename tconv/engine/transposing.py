@@ -28,9 +28,9 @@ TRANSPOSE_FIELDS = (
     "streams",
 )
 _LINE_BYTES = 64  # of the processor's caches
-# So many are past the caches before somebody reads them. 2**26 bytes that are streamed take half as
-# long, 0.6 * 2**26 take 1.15 times as long (Xeon, 2 cores).
-_STREAMED_BYTES = 2**26
+# So many are past the near caches before somebody reads them. Streamed, 2**24 bytes and more take
+# 0.5 to 1.1 times as long, and 0.2 where channels lie a power of two apart (Xeon, 2 cores).
+_STREAMED_BYTES = 2**24
 _SMALL_BYTES = 2**16  # that are soon written, however they lie
 _QUAD_BYTES = 16  # within which every processor shuffles in one step
 # 15 to 25 GB/s are read and as many written (Xeon, 2 cores). All within 10 % of these are as fast;
