@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from math import ceil, prod
 
-from tconv.engine.costs import Costs
+from tconv.engine.costs import Costs, priced
 from tconv.engine.phases import Phases
 from tconv.engine.plan import TILES, Part, Plan
 from tconv.engine.target import Target
@@ -12,7 +12,7 @@ from tconv.geometry import Geometry
 
 __all__ = ["all_plans", "best_plans", "choose_plan"]
 
-_SPLITS = (1, 2, 4, 8)
+_SPLITS, _MOST_CHANNELS = (1, 2, 4, 8), 64  # of a block
 _MOST_SIZES = 5  # of items of one kind: the largest that fit
 _LANES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _MORE_LANES = (1536, 2048, 3072, 4096, 6144)  # of items that are spread
@@ -36,11 +36,13 @@ def choose_plan(geometry: Geometry, dtype: str, target: Target, threads: int) ->
 
 def all_plans(geometry: Geometry, dtype: str, target: Target, threads: int) -> list[Plan]:
     """Return every plan worth considering, with its price."""
-    cropped, uncropped = Phases.of(geometry.axes), Phases.of(geometry.axes, True)
-    found = _candidates(geometry, dtype, target, threads, cropped, is_uncropped=False)
-    if len(uncropped.alike) < len(cropped.alike):
-        found += _candidates(geometry, dtype, target, threads, uncropped, is_uncropped=True)
-    return found
+    splits = _SPLITS if threads > 1 else (1,)
+    return [
+        priced(plan, cycles, threads, n)
+        for plan, blocks, cycles in _considered(geometry, dtype, target)
+        for n in splits
+        if n == 1 or n <= blocks
+    ]
 
 
 def best_plans(geometry: Geometry, dtype: str, target: Target, threads: int) -> list[Plan]:
@@ -57,40 +59,46 @@ def _cycles(plan: Plan) -> float:
     return plan.cycles
 
 
+_Considered = tuple[Plan, int, tuple[float, float, int]]
+"""A plan without splits, its blocks, and what `Costs.of` says."""
+
+
+@lru_cache(maxsize=32)
+def _considered(geometry: Geometry, dtype: str, target: Target) -> list[_Considered]:
+    """Return the plans for any number of threads."""
+    cropped, uncropped = Phases.of(geometry.axes), Phases.of(geometry.axes, True)
+    found = _candidates(geometry, dtype, target, cropped, is_uncropped=False)
+    if len(uncropped.alike) < len(cropped.alike):
+        found += _candidates(geometry, dtype, target, uncropped, is_uncropped=True)
+    return found
+
+
 def _candidates(
-    geometry: Geometry,
-    dtype: str,
-    target: Target,
-    threads: int,
-    phases: Phases,
-    *,
-    is_uncropped: bool,
-) -> list[Plan]:
+    geometry: Geometry, dtype: str, target: Target, phases: Phases, *, is_uncropped: bool
+) -> list[_Considered]:
     """Return those that count phases in one way."""
-    costs, part = Costs(geometry, dtype, target, threads, phases), Part.of(geometry)
+    costs, part = Costs(geometry, dtype, target, phases), Part.of(geometry)
     can_spread = part.by_tap or all(axis.taps_per_phase[1] <= 1 for axis in geometry.axes)
     items = list(_summed(costs))
     if can_spread and not is_uncropped:
         items += _spread(costs)
-    found, blocks_of = [], dict[tuple[int, int, bool], int]()
+    found, blocks = [], dict[tuple[int, bool], list[int]]()
     for is_gathered, is_spread, (planes, rows, columns), vectors_in_all, line_bytes in items:
         most_bytes = max(_LINE_BYTES, target.l2_bytes // 4) if is_spread else _LINE_BYTES
-        limit = max(1, min(costs.outputs, 64, most_bytes // line_bytes))
-        counts = [costs.taps] if is_spread else [len(a.phases) for a in phases.alike]
+        counts = [costs.taps] if is_spread else [rows for rows, *_ in costs.kinds]
         for tile, most in TILES[target.instruction_set]:
             if most > 1 and most > vectors_in_all:
                 continue
             vectors = ceil(vectors_in_all / ceil(vectors_in_all / most))
-            key = (tile, limit, is_spread)
-            if key not in blocks_of:
-                blocks_of[key] = _block(tile, counts, costs.outputs, limit)
-            block = blocks_of[key]
-            splits = tuple(n for n in _SPLITS if n <= costs.outputs / block or n == 1)
+            if (tile, is_spread) not in blocks:
+                blocks[tile, is_spread] = _blocks(tile, counts, costs.outputs)
+            of_tile = blocks[tile, is_spread]
+            block = of_tile[min(len(of_tile), max(1, most_bytes // line_bytes)) - 1]
             plan = Plan(
                 tile, vectors, is_uncropped, is_gathered, is_spread, planes, rows, columns,
-                block, 1, part, threads, 0.0,
+                block, 1, part, 1, 0.0,
             )  # fmt: skip
-            found += costs.priced(plan, splits if threads > 1 else (1,))
+            found.append((plan, ceil(costs.outputs / block), costs.of(plan)))
     return found
 
 
@@ -177,16 +185,17 @@ def _spread_item(phases: Phases, lanes: int) -> tuple[int, int, int]:
     return planes, rows, x.count
 
 
-def _block(tile: int, counts: list[int], outputs: int, limit: int) -> int:
-    """Up to so many channels of y, such that their rows fill the tiles best.
+def _blocks(tile: int, counts: list[int], outputs: int) -> list[int]:
+    """For up to 1, 2, 3 ... channels of y how many a block has whose rows fill the tiles best.
 
     A channel has so many rows of each kind as `counts` says.
     """
-    best, block = 0.0, 1
-    for channels in range(1, limit + 1):
+    best, block, found = 0.0, 1, []
+    for channels in range(1, min(outputs, _MOST_CHANNELS) + 1):
         rows = [count * channels for count in counts]
-        filled = sum(rows) / sum(-(-n // tile) * tile for n in rows)
+        filled = sum(rows) / sum([-(-n // tile) * tile for n in rows])
         filled *= outputs / (-(-outputs // channels) * channels)
         if filled > best + 0.02:
             best, block = filled, channels
-    return block
+        found.append(block)
+    return found

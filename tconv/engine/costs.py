@@ -12,7 +12,7 @@ from tconv.engine.plan import MOST_INTERLEAVED, STREAMED_BYTES, Plan
 from tconv.engine.target import Target
 from tconv.geometry import Geometry
 
-__all__ = ["Costs"]
+__all__ = ["Costs", "priced"]
 
 _WAKE_CYCLES = 15_000
 _CALL_CYCLES, _STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
@@ -33,10 +33,8 @@ _PAGES_BYTES, _PAGES, _PAGE_CYCLES = 2 * 4096, 48, 3.3
 class Costs:
     """What plans for one geometry cost that count phases in one way."""
 
-    def __init__(
-        self, geometry: Geometry, dtype: str, target: Target, threads: int, phases: Phases
-    ) -> None:
-        self.geometry, self.target, self.threads, self.phases = geometry, target, threads, phases
+    def __init__(self, geometry: Geometry, dtype: str, target: Target, phases: Phases) -> None:
+        self.geometry, self.target, self.phases = geometry, target, phases
         self.bytes = {"float32": 4, "float64": 8}[dtype]
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
@@ -51,18 +49,13 @@ class Costs:
         self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.alike]
         self._term = cache(self._term_cycles)
 
-    def priced(self, plan: Plan, splits: tuple[int, ...]) -> list[Plan]:
-        """The plan with its price, for so many splits; with one thread where more do not pay."""
-        pack, work, count = (self._spread if plan.is_spread else self._summed)(plan)
-        work += self._copied(plan)
-        found = []
-        for each in splits:
-            items, item = count * self.geometry.groups * each, pack + work / each
-            alone, together = items * item, ceil(items / self.threads) * item + _WAKE_CYCLES
-            threads = 1 if alone <= together else self.threads
-            cycles = min(alone, together)
-            found.append(Plan(*plan[:9], each, plan.part, threads, cycles))
-        return found
+    def of(self, plan: Plan) -> tuple[float, float, int]:
+        """Cycles of an item: to read x, and to compute and write all channels of y; and how many.
+
+        These are items of all groups, if their channels of y are not split.
+        """
+        read, work, count = (self._spread if plan.is_spread else self._summed)(plan)
+        return read, work + self._copied(plan), count * self.geometry.groups
 
     def _summed(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item with a panel: to read x, to compute; and their number in a group."""
@@ -154,6 +147,16 @@ class Costs:
         if prod(self.geometry.y_shape) * self.bytes >= STREAMED_BYTES:
             a_plane += _PIECE_CYCLES
         return self.outputs * planes * a_plane
+
+
+def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: int) -> Plan:
+    """The plan with its price, for so many threads and splits; with one thread if that is best."""
+    read, work, count = cycles
+    items, item = count * splits, read + work / splits
+    alone, together = items * item, ceil(items / threads) * item + _WAKE_CYCLES
+    if alone <= together:
+        threads, together = 1, alone
+    return Plan(*plan[:9], splits, plan.part, threads, together)
 
 
 def _heights(rows: int, tile: int) -> list[tuple[int, int]]:
