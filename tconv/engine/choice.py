@@ -18,7 +18,7 @@ _LANES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _MORE_LANES = (1536, 2048, 3072, 4096, 6144)  # of items that are spread
 _LINE_BYTES = 2**18
 _LARGEST_PANEL_BYTES = 2**25  # where not even the smallest item stays in the cache
-_TABLE_ENTRIES = 2**20
+_TABLE_ENTRIES, _WIDE = 2**20, 8
 _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
 
 
@@ -130,8 +130,8 @@ def _summed(costs: Costs) -> Iterator[_Item]:
             seen.add((rows, columns))
             yield False, False, (1, rows, columns), vectors, line_bytes
     all_rows = costs.geometry.batch * z.count * y.count
-    if all_rows * x.count * costs.shifts > _TABLE_ENTRIES:
-        return
+    if x.count >= _WIDE * lanes_of or all_rows * x.count * costs.shifts > _TABLE_ENTRIES:
+        return  # few lanes of a wide row are in vain
     known: set[int] = set()
     for lanes in reversed(_LANES):
         if len(known) == _MOST_SIZES:

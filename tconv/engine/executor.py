@@ -154,7 +154,8 @@ class Ready(Prepared):
                     name = "micro_" + "_".join(str(int(each)) for each in shape)
                     micros[2 * rows + n] = kernel(name, micro(*shape))
         # The driver reads these arrays by their addresses, so they must live as long as the plan.
-        sums, sum_starts = layout.sums()
+        none = np.zeros(1, np.int64)
+        sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
         self._kept: dict[str, Any] = {
             "sums": sums,
             "sum_starts": sum_starts,
