@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tconv.engine.ir import I64, PTR, Code
+from tconv.engine.ir import Code
 
 __all__ = ["FIELDS", "POINTERS", "TILE", "Call", "Item"]
 
@@ -50,14 +50,10 @@ class Call:
 
     def __init__(self, code: Code, arguments: Value) -> None:
         self.code = code
-        self.pointers = {name: code.load(arguments, n, PTR) for n, name in enumerate(POINTERS)}
-        self.fields = {
-            name: code.load(arguments, len(POINTERS) + n, I64) for n, name in enumerate(FIELDS)
-        }
+        self.told = code.record(arguments, FIELDS, POINTERS)
 
     def __getattr__(self, name: str) -> Value:
-        fields = self.__dict__["fields"]
-        return fields[name] if name in fields else self.__dict__["pointers"][name]
+        return self.__dict__["told"][name]
 
 
 class Item:

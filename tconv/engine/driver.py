@@ -45,9 +45,7 @@ def _emit(module: ir.Module, name: str, number: Number, *, spreads: bool) -> Non
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     c = Call(code, a["arguments"])
     _share_scratch(c, a["thread"])
-    with code.forever() as done:
-        taken = code.builder.atomic_rmw("add", c.counter, code.index(1), "monotonic")
-        code.leave_when(code.is_less(code.sub(c.items, 1), taken), done)
+    with code.items(c.counter, c.items) as taken:
         item = Item(c, taken)
         if spreads:
             cells = Cells(c, item)
@@ -97,7 +95,7 @@ def _sum(c: Call, weight: Value, bias: Value, is_last: Value) -> None:
     tiles = code.pick(is_last, c.last_tiles, c.tiles)
     with code.loop(code.pick(is_last, c.last_tile_count, c.tile_count)) as n:
         entry = code.at(tiles, code.mul(n, len(TILE)), I64)
-        tile = {name: code.load(entry, place, I64) for place, name in enumerate(TILE)}
+        tile = code.record(entry, TILE)
         wide = code.load(c.micros, tile["micro"], PTR)
         narrow = code.load(c.micros, code.add(tile["micro"], 1), PTR)
         to = code.at(c.line, code.mul(tile["line"], c.line_pitch))

@@ -98,12 +98,24 @@ class Prepared:
         values, frames = self._transpositions[letter]
         if to is None:
             to = empty_lines(array.shape, self.dtype)
-        frame = self._frame(frames, values)
-        args = frame.begin(_write_3, _address(array), _address(to), frame.counter_address)
         threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
-        share(self._transpose_job, args, threads, self._load)
-        frames.append(frame)
+        self._move(self._transpose_job, frames, values, array, to, threads)
         return to
+
+    def _move(
+        self,
+        job: int,
+        frames: list[_Frame],
+        values: NDArray[np.int64],
+        source: NDArray[Any],
+        to: NDArray[Any],
+        threads: int,
+    ) -> None:
+        """Run a job that brings numbers into another order."""
+        frame = self._frame(frames, values)
+        args = frame.begin(_write_3, _address(source), _address(to), frame.counter_address)
+        share(job, args, threads, self._load)
+        frames.append(frame)
 
     @cached_property
     def _transpose_job(self) -> int:
@@ -189,11 +201,8 @@ class Ready(Prepared):
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
         packed = empty(self._packed_shape, self.dtype)
-        frame = self._frame(self._pack_frames, self._packing)
-        args = frame.begin(_write_3, _address(weight), _address(packed), frame.counter_address)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
-        share(self._pack_job, args, threads, self._load)
-        self._pack_frames.append(frame)
+        self._move(self._pack_job, self._pack_frames, self._packing, weight, packed, threads)
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
@@ -215,16 +224,18 @@ class Ready(Prepared):
     def describe(self) -> list[str]:
         """What was chosen, and what it should cost."""
         plan, layout, geometry = self.plan, self.layout, self.geometry
-        panel = "gathered" if plan.is_gathered else "flat"
+        panel = "gathered panel" if plan.is_gathered else "flat panel"
+        panel = "x as it lies" if plan.is_spread else panel
         panel = f"{panel}, uncropped" if plan.is_uncropped else panel
+        by_tap = ", tap by tap" if plan.part.by_tap else ""
         moved = self.dtype.itemsize * sum(
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )
         return [
             f"direct, {plan.threads} threads, {layout.fields['items']:,} items of "
-            f"{plan.rows} x {plan.columns} cells of x, {panel} panel",
+            f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}",
             f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
-            f"{plan.block} channels of y, sums of {plan.part.channels} channels of x",
+            f"{plan.block} channels of y, sums of {plan.part.channels} channels of x{by_tap}",
             f"{moved:,} bytes of operands and result, {self.workspace_bytes:,} of workspace and "
             "packed weights",
             f"expected {plan.cycles / _CYCLES_PER_US:,.0f} us",

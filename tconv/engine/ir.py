@@ -124,6 +124,14 @@ class Code:
         kind = self.number.kind if kind is None else kind
         return self.builder.load(self.at(pointer, index, kind), typ=kind)
 
+    def record(
+        self, pointer: Value, words: Sequence[str], pointers: Sequence[str] = ()
+    ) -> dict[str, Value]:
+        """What stands at a pointer, by name: addresses, then words of 64 bits."""
+        kinds = [PTR] * len(pointers) + [I64] * len(words)
+        names = (*pointers, *words)
+        return {name: self.load(pointer, n, kinds[n]) for n, name in enumerate(names)}
+
     def store(self, value: Value, pointer: Value, index: Value = 0) -> None:
         """``pointer[index] = value``."""
         self.builder.store(value, self.at(pointer, index, value.type))
@@ -280,6 +288,14 @@ class Code:
         yield done
         self.builder.branch(body)
         self.builder.position_at_end(done)
+
+    @contextmanager
+    def items(self, counter: Value, count: Value) -> Iterator[Value]:
+        """``while (item := counter++) < count``, for all threads that count with it."""
+        with self.forever() as done:
+            item = self.builder.atomic_rmw("add", counter, self.index(1), "monotonic")
+            self.leave_when(self.is_less(self.sub(count, 1), item), done)
+            yield item
 
     def leave_when(self, condition: Value, done: Value) -> None:
         """``if condition: break``."""

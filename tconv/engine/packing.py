@@ -41,29 +41,23 @@ Value = Any
 def pack_run(module: ir.Module, name: str, number: Number) -> None:
     """Emit ``pack_run(arguments, thread)``: take channels of groups until there are none."""
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
-    p = {name: code.load(a["arguments"], n, PTR) for n, name in enumerate(_POINTERS)}
-    f = {
-        name: code.load(a["arguments"], len(_POINTERS) + n, I64)
-        for n, name in enumerate(PACK_FIELDS)
-    }
-    with code.forever() as done:
-        item = code.builder.atomic_rmw("add", p["counter"], code.index(1), "monotonic")
-        code.leave_when(code.is_less(code.sub(f["items"], 1), item), done)
+    f = code.record(a["arguments"], PACK_FIELDS, _POINTERS)
+    with code.items(f["counter"], f["items"]) as item:
         group, chunk = code.divmod(item, f["chunks"])
         first = code.mul(chunk, f["chunk"])
         channels = code.least(f["chunk"], code.sub(f["channels"], first))
         start = code.add(code.mul(group, f["weight_group"]), code.mul(first, f["weight_channel"]))
-        weight = code.at(p["weight"], start)
-        packed = code.at(p["packed"], code.mul(group, f["packed_group"]))
+        weight = code.at(f["weight"], start)
+        packed = code.at(f["packed"], code.mul(group, f["packed_group"]))
         with code.loop(f["blocks"]) as block:
             is_last = code.is_equal(block, code.sub(f["blocks"], 1))
-            tiles = code.pick(is_last, p["last_tiles"], p["tiles"])
+            tiles = code.pick(is_last, f["last_tiles"], f["tiles"])
             of_block = code.at(weight, code.mul(block, f["weight_block"]))
             to = code.at(packed, code.mul(block, f["packed_block"]))
             with code.loop(code.pick(is_last, f["last_tile_count"], f["tile_count"])) as n:
                 entry = code.at(tiles, code.mul(n, len(_TILE)), I64)
-                tile = {name: code.load(entry, place, I64) for place, name in enumerate(_TILE)}
-                table = code.at(p["tables"], tile["table"], I32)
+                tile = code.record(entry, _TILE)
+                table = code.at(f["tables"], tile["table"], I32)
                 of_tile = code.at(to, code.add(tile["weight"], code.mul(first, tile["count"])))
                 with code.loop(channels, step=tile["channels"]) as channel:
                     many = code.least(tile["channels"], code.sub(channels, channel))

@@ -88,7 +88,7 @@ def multiply(
             lane = code.add(lane, code.mul(piece, code.mul(cells.vectors, lanes)))
             with code.loop(count) as n:
                 entry = code.at(tiles, code.mul(n, len(TILE)), I64)
-                tile = {name: code.load(entry, place, I64) for place, name in enumerate(TILE)}
+                tile = code.record(entry, TILE)
                 micro = code.load(c.micros, code.add(tile["micro"], kernel), PTR)
                 of_tile = code.add(tile["weight"], code.mul(channel, tile["rows"]))
                 row = code.mul(tile["line"], c.product_pitch)

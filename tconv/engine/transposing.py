@@ -43,23 +43,17 @@ Value = Any
 def transpose_run(module: ir.Module, name: str, number: Number) -> None:
     """Emit ``transpose_run(arguments, thread)``: take blocks of images until there are none."""
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
-    p = {name: code.load(a["arguments"], n, PTR) for n, name in enumerate(_POINTERS)}
-    f = {
-        name: code.load(a["arguments"], len(_POINTERS) + n, I64)
-        for n, name in enumerate(TRANSPOSE_FIELDS)
-    }
+    f = code.record(a["arguments"], TRANSPOSE_FIELDS, _POINTERS)
     rows, columns = f["rows"], f["columns"]
     shortest = code.least(rows, columns)
-    streams = _may_stream(code, p["to"], f["streams"])
+    streams = _may_stream(code, f["to"], f["streams"])
     is_wide = code.is_less(number.lanes - 1, shortest)
     is_narrow = code.both(code.is_less(shortest, number.lanes), code.is_less(max(_FEW), shortest))
-    with code.forever() as done:
-        item = code.builder.atomic_rmw("add", p["counter"], code.index(1), "monotonic")
-        code.leave_when(code.is_less(code.sub(f["items"], 1), item), done)
+    with code.items(f["counter"], f["items"]) as item:
         rest, column_block = code.divmod(item, f["column_blocks"])
         image, row_block = code.divmod(rest, f["row_blocks"])
         start = code.mul(image, code.mul(rows, columns))
-        x, to = code.at(p["x"], start), code.at(p["to"], start)
+        x, to = code.at(f["x"], start), code.at(f["to"], start)
         block = [
             _run(code, row_block, f["block_rows"], rows),
             _run(code, column_block, f["block_columns"], columns),
