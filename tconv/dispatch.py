@@ -167,11 +167,11 @@ def native(
 
     Where code cannot be made the portable path serves as well, and a warning says so once.
     """
-    if want != "y" or dtype not in ("float32", "float64"):
+    if want == "w" or dtype not in ("float32", "float64"):
         return None
     try:
         if engine.serves(geometry, want, dtype):
-            return engine.prepare(geometry, dtype, threads, method)
+            return engine.prepare(geometry, dtype, threads, method, want)
     except ParameterError:  # of an environment variable
         raise
     except Exception as error:

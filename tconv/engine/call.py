@@ -4,17 +4,19 @@ from typing import Any
 
 from tconv.engine.ir import Code
 
-__all__ = ["FIELDS", "POINTERS", "TILE", "Call", "Item"]
+__all__ = ["FIELDS", "LATTICE", "POINTERS", "TILE", "Call", "Item"]
 
 POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
     *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
+    "lattices_of_x",
     *("pack_rows", "gather", "add_rows", "copy_row", "stream"),  # kernels
 )
 FIELDS = (
     *("items", "splits", "segments", "row_blocks", "plane_blocks", "batch", "scratch_size"),
     *("channels", "part", "x_size", "x_batch", "x_group", "x_channel", "x_plane", "x_row"),
     *("input_depth", "input_height", "input_width"),
+    *("lattices", "step_z", "step_y", "step_x"),
     *("panel_depth", "panel_height", "pitch", "panel_size"),
     *("reach_z", "reach_y", "reach_x", "low_z", "low_y", "low_x"),
     *("planes", "rows", "columns", "all_planes", "all_rows", "all_columns"),
@@ -32,6 +34,9 @@ FIELDS = (
 
 TILE = ("rows", "weight", "offsets", "taps", "line", "micro")
 """What stands in a plan's list of tiles, 64 bits each."""
+
+LATTICE = ("start", "depth", "height", "width")
+"""What stands in a plan's list of the lattices of x, 64 bits each."""
 
 Value = Any
 

@@ -7,8 +7,8 @@ from math import ceil, prod
 from tconv.engine.costs import Costs, priced
 from tconv.engine.phases import Phases
 from tconv.engine.plan import TILES, Part, Plan
+from tconv.engine.problem import Problem
 from tconv.engine.target import Target
-from tconv.geometry import Geometry
 
 __all__ = ["all_plans", "best_plans", "choose_plan"]
 
@@ -23,32 +23,33 @@ _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
 
 
 @lru_cache(maxsize=1024)
-def choose_plan(geometry: Geometry, dtype: str, target: Target, threads: int) -> Plan | None:
+def choose_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
     """Return the plan that the model finds cheapest; None if each is wasteful.
 
     So it is where a wide dilation makes the borders of every item larger than the item.
     """
-    best = min(all_plans(geometry, dtype, target, threads), key=_cycles, default=None)
-    if best is None or best.cycles > _SMALL_CYCLES + geometry.flops / _LEAST_FLOPS_PER_CYCLE:
+    best = min(all_plans(problem, dtype, target, threads), key=_cycles, default=None)
+    flops = problem.geometry.flops
+    if best is None or best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE:
         return None
     return best
 
 
-def all_plans(geometry: Geometry, dtype: str, target: Target, threads: int) -> list[Plan]:
+def all_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
     """Return every plan worth considering, with its price."""
     splits = _SPLITS if threads > 1 else (1,)
     return [
         priced(plan, cycles, threads, n)
-        for plan, blocks, cycles in _considered(geometry, dtype, target)
+        for plan, blocks, cycles in _considered(problem, dtype, target)
         for n in splits
         if n == 1 or n <= blocks
     ]
 
 
-def best_plans(geometry: Geometry, dtype: str, target: Target, threads: int) -> list[Plan]:
+def best_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
     """Return the cheapest plan of every tile and kind of panel, the cheapest first."""
     found: dict[tuple[int, bool, bool], Plan] = {}
-    for plan in all_plans(geometry, dtype, target, threads):
+    for plan in all_plans(problem, dtype, target, threads):
         key = (plan.vectors, plan.is_gathered, plan.is_spread)
         if key not in found or plan.cycles < found[key].cycles:
             found[key] = plan
@@ -64,23 +65,24 @@ _Considered = tuple[Plan, int, tuple[float, float, int]]
 
 
 @lru_cache(maxsize=32)
-def _considered(geometry: Geometry, dtype: str, target: Target) -> list[_Considered]:
+def _considered(problem: Problem, dtype: str, target: Target) -> list[_Considered]:
     """Return the plans for any number of threads."""
-    cropped, uncropped = Phases.of(geometry.axes), Phases.of(geometry.axes, True)
-    found = _candidates(geometry, dtype, target, cropped, is_uncropped=False)
+    cropped, uncropped = problem.phases(), problem.phases(is_uncropped=True)
+    found = _candidates(problem, dtype, target, cropped, is_uncropped=False)
     if len(uncropped.alike) < len(cropped.alike):
-        found += _candidates(geometry, dtype, target, uncropped, is_uncropped=True)
+        found += _candidates(problem, dtype, target, uncropped, is_uncropped=True)
     return found
 
 
 def _candidates(
-    geometry: Geometry, dtype: str, target: Target, phases: Phases, *, is_uncropped: bool
+    problem: Problem, dtype: str, target: Target, phases: Phases, *, is_uncropped: bool
 ) -> list[_Considered]:
     """Return those that count phases in one way."""
-    costs, part = Costs(geometry, dtype, target, phases), Part.of(geometry)
-    can_spread = part.by_tap or all(axis.taps_per_phase[1] <= 1 for axis in geometry.axes)
+    costs, part = Costs(problem, dtype, target, phases), Part.of(problem)
+    can_spread = part.by_tap or all(a.taps_per_phase[1] <= 1 for a in problem.geometry.axes)
+    can_spread = can_spread and problem.want == "y" and not is_uncropped
     items = list(_summed(costs))
-    if can_spread and not is_uncropped:
+    if can_spread:
         items += _spread(costs)
     found, blocks = [], dict[tuple[int, bool], list[int]]()
     for is_gathered, is_spread, (planes, rows, columns), vectors_in_all, line_bytes in items:
@@ -121,7 +123,7 @@ def _summed(costs: Costs) -> Iterator[_Item]:
         rows = ceil(y.count / ceil(y.count / rows))
         if (rows, columns) in seen:
             continue
-        cells = (rows + y.high - y.low) * (1 + z.high - z.low) * pitch
+        cells = (rows + y.high - y.low) * (1 + z.high - z.low) * pitch * phases.lattices
         vectors = ceil(((rows - 1) * pitch + columns) / lanes_of)
         line_bytes = phases.count * vectors * lanes_of * costs.bytes
         fits = cells * per_cell <= panel_bytes and line_bytes <= 4 * _LINE_BYTES
@@ -129,7 +131,7 @@ def _summed(costs: Costs) -> Iterator[_Item]:
         if fits or is_last:
             seen.add((rows, columns))
             yield False, False, (1, rows, columns), vectors, line_bytes
-    all_rows = costs.geometry.batch * z.count * y.count
+    all_rows = costs.batch * z.count * y.count
     if x.count >= _WIDE * lanes_of or all_rows * x.count * costs.shifts > _TABLE_ENTRIES:
         return  # few lanes of a wide row are in vain
     known: set[int] = set()

@@ -5,12 +5,12 @@ not their scale.
 """
 
 from functools import cache
-from math import ceil, prod
+from math import ceil
 
 from tconv.engine.phases import Phases
 from tconv.engine.plan import MOST_INTERLEAVED, STREAMED_BYTES, Plan
+from tconv.engine.problem import Problem
 from tconv.engine.target import Target
-from tconv.geometry import Geometry
 
 __all__ = ["Costs", "priced"]
 
@@ -31,21 +31,21 @@ _PAGES_BYTES, _PAGES, _PAGE_CYCLES = 2 * 4096, 48, 3.3
 
 
 class Costs:
-    """What plans for one geometry cost that count phases in one way."""
+    """What plans for one problem cost that count phases in one way."""
 
-    def __init__(self, geometry: Geometry, dtype: str, target: Target, phases: Phases) -> None:
-        self.geometry, self.target, self.phases = geometry, target, phases
+    def __init__(self, problem: Problem, dtype: str, target: Target, phases: Phases) -> None:
+        self.problem, self.target, self.phases = problem, target, phases
+        self.batch, self.groups = problem.geometry.batch, problem.geometry.groups
         self.bytes = {"float32": 4, "float64": 8}[dtype]
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
-        self.channels = geometry.in_channels // geometry.groups
-        self.outputs = geometry.out_channels // geometry.groups
-        self.taps = prod(geometry.kernel_size)
-        self.weight_bytes = prod(geometry.weight_shape[1:]) * self.channels * self.bytes
-        x_is_near = prod(geometry.x_shape) * self.bytes <= target.l2_bytes
+        self.channels, self.outputs = problem.channels, problem.outputs
+        self.taps = problem.taps
+        self.weight_bytes = self.outputs * self.taps * self.channels * self.bytes
+        x_is_near = problem.read_count * self.bytes <= target.l2_bytes
         self.far_cycles = 0.0 if x_is_near else self.vector_bytes / _FAR_BYTES
         self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
-        self.shifts = prod(axis.high - axis.low + 1 for axis in phases.axes)
+        self.shifts = phases.shifts
         self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.alike]
         self._term = cache(self._term_cycles)
 
@@ -55,7 +55,7 @@ class Costs:
         These are items of all groups, if their channels of y are not split.
         """
         read, work, count = (self._spread if plan.is_spread else self._summed)(plan)
-        return read, work + self._copied(plan), count * self.geometry.groups
+        return read, work + self._copied(plan), count * self.groups
 
     def _summed(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item with a panel: to read x, to compute; and their number in a group."""
@@ -65,13 +65,14 @@ class Costs:
         if plan.is_gathered:
             cells = self.shifts * ceil(lanes / self.lanes)
             pack = self.channels * self.shifts * lanes * _GATHER_CYCLES
-            count = ceil(self.geometry.batch * z.count * y.count / rows)
+            count = ceil(self.batch * z.count * y.count / rows)
         else:
-            panel_rows = (1 + z.high - z.low) * (rows + y.high - y.low)
+            panel_rows = (1 + z.high - z.low) * (rows + y.high - y.low) * self.phases.lattices
             cells = panel_rows * ceil(pitch / self.lanes)
-            row = _ROW_CYCLES + ceil(pitch / self.lanes) * (_PACKED_CYCLES + self.far_cycles)
+            a_vector = _PACKED_CYCLES if x.step == 1 else _lattice_cycles(x.step, self.lanes)
+            row = _ROW_CYCLES + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
             pack = self.channels * panel_rows * row
-            count = self.geometry.batch * z.count * ceil(y.count / rows) * ceil(x.count / columns)
+            count = self.batch * z.count * ceil(y.count / rows) * ceil(x.count / columns)
         whole, rest = divmod(ceil(lanes / self.lanes), plan.vectors)
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
         is_near = plan.part.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
@@ -115,7 +116,7 @@ class Costs:
             of_tap = planes * (_CALL_CYCLES + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
         read = self.channels * pieces * vectors * (self.near_cycles + 0.5 * self.far_cycles)
-        count = self.geometry.batch * ceil(z.count / planes) * ceil(y.count / rows)
+        count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)
         count *= ceil(x.count / plan.columns)
         return read, self._of_blocks(compute, plan.block), count
 
@@ -144,9 +145,14 @@ class Costs:
         per_cell = 0.3 * 16 / self.lanes if x.stride <= MOST_INTERLEAVED else 0.6
         planes = plan.planes * z.stride
         a_plane = plan.rows * y.stride * (_ROW_CYCLES + plan.columns * x.stride * per_cell)
-        if prod(self.geometry.y_shape) * self.bytes >= STREAMED_BYTES:
+        if self.problem.written_count * self.bytes >= STREAMED_BYTES:
             a_plane += _PIECE_CYCLES
         return self.outputs * planes * a_plane
+
+
+def _lattice_cycles(step: int, lanes: int) -> float:
+    """Cycles of a vector of cells that are a step apart."""
+    return 2.0 * step if step <= MOST_INTERLEAVED else 2.0 * lanes
 
 
 def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: int) -> Plan:

@@ -24,9 +24,10 @@ from tconv.engine.layout import Layout
 from tconv.engine.packing import pack_arguments, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.pool import run as share
+from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
-from tconv.geometry import Geometry, Letter
+from tconv.geometry import Letter
 
 __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
@@ -81,17 +82,17 @@ class _Frame:
 
 
 class Prepared:
-    """What can be done for one geometry: here x and y are turned from layout to layout."""
+    """What can be done for one problem: here x and y are turned from layout to layout."""
 
-    def __init__(self, geometry: Geometry, dtype: str, target: Target, threads: int) -> None:
-        self.geometry, self.dtype, self.threads = geometry, np.dtype(dtype), threads
+    def __init__(self, problem: Problem, dtype: str, target: Target, threads: int) -> None:
+        self.problem, self.dtype, self.threads = problem, np.dtype(dtype), threads
         self._kernel = partial(_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
 
     def transposed(
         self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Return x, which is channels last, channels first; or y the other way round.
+        """Return what is read, which is channels last, channels first; what is written, back.
 
         Both are C-contiguous; `to` is written and returned if it is given.
         """
@@ -123,11 +124,15 @@ class Prepared:
 
     @cached_property
     def _transpositions(self) -> dict[Letter, tuple[NDArray[np.int64], list[_Frame]]]:
-        geometry, itemsize = self.geometry, self.dtype.itemsize
-        cells_of_x, cells_of_y = prod(geometry.input_size), prod(geometry.output_size)
-        of_x = transpose_arguments(geometry.batch, cells_of_x, geometry.in_channels, itemsize)
-        of_y = transpose_arguments(geometry.batch, geometry.out_channels, cells_of_y, itemsize)
-        return {"x": (of_x, []), "y": (of_y, [])}
+        problem, itemsize, geometry = self.problem, self.dtype.itemsize, self.problem.geometry
+        found: dict[Letter, tuple[NDArray[np.int64], list[_Frame]]] = {}
+        for letter in (problem.read, problem.want):
+            batch, channels, *size = geometry.shape_of(letter)
+            rows, columns = prod(size), channels
+            if letter == problem.want:
+                rows, columns = columns, rows
+            found[letter] = (transpose_arguments(batch, rows, columns, itemsize), [])
+        return found
 
     def _frame(self, kept: list[_Frame], values: NDArray[np.int64]) -> _Frame:
         """Arguments that no other call uses; a list, because taking from its end is atomic."""
@@ -140,20 +145,21 @@ class Prepared:
 class Ready(Prepared):
     """A plan with everything done that does not depend on the numbers.
 
-    `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes.
+    `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes:
+    x is what is read, y what is written.
     """
 
     def __init__(
         self,
-        geometry: Geometry,
+        problem: Problem,
         dtype: str,
         target: Target,
         plan: Plan,
         threads: int | None = None,
     ) -> None:
-        super().__init__(geometry, dtype, target, threads or plan.threads)
+        super().__init__(problem, dtype, target, threads or plan.threads)
         self.plan, kernel = plan, self._kernel
-        self.layout = layout = Layout(geometry, plan, self.dtype, target)
+        self.layout = layout = Layout(problem, plan, self.dtype, target)
         name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
         self._job = kernel(name, emit)
         self._arguments = layout.arguments()
@@ -178,11 +184,13 @@ class Ready(Prepared):
             "lines": layout.lines(),
             "micros": micros,
             "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
+            "lattices_of_x": layout.lattices(),
         }
-        stride = layout.fields["stride_x"]
-        stride = stride if stride <= MOST_INTERLEAVED else MOST_INTERLEAVED + 1
+        step, stride = (
+            min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
+        )
         addresses = {name: array.ctypes.data for name, array in self._kept.items()} | {
-            "pack_rows": kernel("pack_rows", pack_rows),
+            "pack_rows": kernel(f"pack_rows_{step}", pack_rows(step)),
             "gather": kernel("gather", gather) if plan.is_gathered else 0,
             "add_rows": kernel("add_rows", add_rows) if plan.is_spread else 0,
             "stream": kernel("stream", stream) if layout.fields["streams"] else 0,
@@ -206,24 +214,26 @@ class Ready(Prepared):
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
-        """Repeat the bias (groups*M,) for every row of every tile."""
+        """Repeat the bias, a number per channel that is written, for every row of every tile."""
         return self._no_bias if bias is None else bias.take(self._bias_sources)
 
     @cached_property
     def _packed_shape(self) -> tuple[int, int, int]:
-        return self.geometry.groups, self.layout.blocks, self.layout.weight_block
+        return self.problem.geometry.groups, self.layout.blocks, self.layout.weight_block
 
     @cached_property
     def workspace_bytes(self) -> int:
         """Bytes of scratch for all threads, and of packed weights and biases."""
         layout, threads = self.layout, self.plan.threads
         weights = layout.weight_block + layout.fields["bias_block"]
-        numbers = threads * layout.scratch_size + self.geometry.groups * layout.blocks * weights
+        blocks = self.problem.geometry.groups * layout.blocks
+        numbers = threads * layout.scratch_size + blocks * weights
         return numbers * self.dtype.itemsize
 
     def describe(self) -> list[str]:
         """What was chosen, and what it should cost."""
-        plan, layout, geometry = self.plan, self.layout, self.geometry
+        plan, layout, geometry = self.plan, self.layout, self.problem.geometry
+        read, written = self.problem.read, self.problem.want
         panel = "gathered panel" if plan.is_gathered else "flat panel"
         panel = "x as it lies" if plan.is_spread else panel
         panel = f"{panel}, uncropped" if plan.is_uncropped else panel
@@ -235,7 +245,8 @@ class Ready(Prepared):
             f"direct, {plan.threads} threads, {layout.fields['items']:,} items of "
             f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}",
             f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
-            f"{plan.block} channels of y, sums of {plan.part.channels} channels of x{by_tap}",
+            f"{plan.block} channels of {written}, sums of {plan.part.channels} channels of {read}"
+            f"{by_tap}",
             f"{moved:,} bytes of operands and result, {self.workspace_bytes:,} of workspace and "
             "packed weights",
             f"expected {plan.cycles / _CYCLES_PER_US:,.0f} us",
@@ -255,27 +266,27 @@ class Ready(Prepared):
 
 
 @lru_cache(maxsize=256)
-def ready(geometry: Geometry, dtype: str, target: Target, threads: int) -> Ready:
+def ready(problem: Problem, dtype: str, target: Target, threads: int) -> Ready:
     """Return the cheapest plan, ready to run."""
-    plan = choose_plan(geometry, dtype, target, threads)
-    assert plan is not None, "the engine does not serve this geometry"
-    return Ready(geometry, dtype, target, plan, threads)
+    plan = choose_plan(problem, dtype, target, threads)
+    assert plan is not None, "the engine does not serve this problem"
+    return Ready(problem, dtype, target, plan, threads)
 
 
 @lru_cache(maxsize=256)
-def measured(geometry: Geometry, dtype: str, target: Target, threads: int) -> Ready:
+def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Ready:
     """Return the plan that is quickest on this machine, of the few that should be.
 
     They sum in the same order, so which one wins does not show in the result.
     """
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal(geometry.x_shape).astype(dtype)
+    rng, geometry = np.random.default_rng(0), problem.geometry
+    x = rng.standard_normal(geometry.shape_of(problem.read)).astype(dtype)
     share = (geometry.groups, -1, *geometry.weight_shape[1:])
     weight = np.ascontiguousarray(np.ones(geometry.weight_shape, dtype).reshape(share))
-    y = np.empty(geometry.y_shape, dtype)
+    y = np.empty(geometry.shape_of(problem.want), dtype)
     found = []
-    for n, plan in enumerate(best_plans(geometry, dtype, target, threads)[:_MOST_MEASURED]):
-        candidate = Ready(geometry, dtype, target, plan, threads)
+    for n, plan in enumerate(best_plans(problem, dtype, target, threads)[:_MOST_MEASURED]):
+        candidate = Ready(problem, dtype, target, plan, threads)
         packed, bias = candidate.pack(weight), candidate.pack_bias(None)
         times = []
         for _ in range(_MEASURED_RUNS):

@@ -1,6 +1,6 @@
 """HOW A PLAN LIES IN MEMORY: what the driver reads, and the order of packed weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import ceil, prod
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.call import FIELDS, POINTERS, TILE
-from tconv.engine.phases import Alike, Phases, as_three
+from tconv.engine.phases import Alike, Phases
 from tconv.engine.plan import STREAMED_BYTES, Plan, tile_rows
+from tconv.engine.problem import Problem
 from tconv.engine.target import Target
-from tconv.geometry import Geometry
 
 __all__ = ["ROWS_WITH_TIME", "Layout", "Tile"]
 
@@ -43,7 +43,7 @@ class Layout:
     by tap; the last block is as long as the others, its end unused.
     """
 
-    geometry: Geometry
+    problem: Problem
     plan: Plan
     dtype: np.dtype[Any]
     target: Target
@@ -51,11 +51,10 @@ class Layout:
     fields: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        geometry, plan = self.geometry, self.plan
-        self.phases = Phases.of(geometry.axes, plan.is_uncropped)
+        problem, plan = self.problem, self.plan
+        self.phases = problem.phases(plan.is_uncropped)
         self.lanes = self.target.vector_bits // 8 // self.dtype.itemsize
-        self.channels = geometry.in_channels // geometry.groups
-        self.outputs = geometry.out_channels // geometry.groups
+        self.channels, self.outputs = problem.channels, problem.outputs
         self.blocks = ceil(self.outputs / plan.block)
         self.last_block = self.outputs - (self.blocks - 1) * plan.block
         self.block_tiles = tuple(self._tiles(plan.block))
@@ -69,7 +68,7 @@ class Layout:
     def _kinds(self) -> list[tuple[int, int]]:
         """Kinds of rows: how many a channel of y has, and how many taps each sums."""
         if self.plan.is_spread:
-            return [(prod(self.geometry.kernel_size), 1)]
+            return [(self.problem.taps, 1)]
         return [(len(alike.phases), alike.taps) for alike in self.phases.alike]
 
     @property
@@ -89,8 +88,8 @@ class Layout:
         Where x is far, and the channels too far from each other for the processor to foresee what
         comes; and if there are rows enough to have time for it.
         """
-        x_bytes = prod(self.geometry.x_shape) * self.dtype.itemsize
-        plane_bytes = prod(self.geometry.input_size) * self.dtype.itemsize
+        x_bytes = self.problem.read_count * self.dtype.itemsize
+        plane_bytes = prod(self.problem.read_size) * self.dtype.itemsize
         is_far = x_bytes > self.target.l2_bytes and plane_bytes >= _FORESEEN_BYTES
         return self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME
 
@@ -111,9 +110,8 @@ class Layout:
 
     def _set_sizes(self) -> None:
         """Numbers that a thread's buffers hold: the panel, products, lines, and a piece of y."""
-        geometry, plan, (z, y, x) = self.geometry, self.plan, self.phases.axes
-        self.taps_in_all = prod(geometry.kernel_size)
-        self.shifts = prod(axis.high - axis.low + 1 for axis in (z, y, x))
+        plan, (z, y, x) = self.plan, self.phases.axes
+        self.taps_in_all, self.shifts = self.problem.taps, self.phases.shifts
         pieces = 1
         if plan.is_spread:
             pieces, cells = self.phases.pieces(plan.planes, plan.rows, plan.columns)
@@ -130,16 +128,17 @@ class Layout:
         elif plan.is_gathered:
             self.cells = self.shifts * self.lanes_in_all
         else:
-            self.cells = (1 + z.high - z.low) * self.panel_rows * self.pitch
+            self.cells = (1 + z.high - z.low) * self.panel_rows * self.pitch  # and of a lattice
         # Vectors are whole, so up to one is read beyond the last cell, and the zeros after it.
         room = self.lanes + max(x.high, 0)
-        self.panel_size = self._rounded(self.channels * self.cells + room)
+        lattices = 1 if plan.is_gathered else self.phases.lattices
+        self.panel_size = self._rounded(lattices * self.channels * self.cells + room)
         self.is_plain = plan.is_spread and self.phases.is_plain and pieces == 1
         adds = plan.is_spread and not self.is_plain
         self.product_size = self.taps_in_all * plan.block * self.lanes_in_all if adds else 0
         q_cells = plan.planes * plan.rows * plan.columns if plan.is_spread else self.lanes_in_all
         self.line_pitch, self.line_rows = self._rounded(q_cells), self.phases.count * plan.block
-        y_bytes = prod(geometry.y_shape) * self.dtype.itemsize
+        y_bytes = self.problem.written_count * self.dtype.itemsize
         self.held_size = _HELD_BYTES // self.dtype.itemsize
         self.streams = y_bytes >= STREAMED_BYTES and plan.columns * x.stride < self.held_size
         align = _LINE_BYTES // self.dtype.itemsize
@@ -153,16 +152,15 @@ class Layout:
         return ceil(count / self.lanes) * self.lanes
 
     def _set_fields(self) -> None:
-        geometry, plan, (z, y, x) = self.geometry, self.plan, self.phases.axes
-        axes = as_three(geometry.axes)
+        problem, plan, (z, y, x) = self.problem, self.plan, self.phases.axes
+        geometry = problem.geometry
         image_rows = y.count * z.count
         segments = ceil(x.count / plan.columns)
         all_rows = geometry.batch * image_rows if plan.is_gathered else y.count
         row_blocks = ceil(all_rows / plan.rows)
         all_planes, batch = (1, 1) if plan.is_gathered else (z.count, geometry.batch)
         planes = ceil(all_planes / plan.planes)
-        x_sizes = [axis.input for axis in axes]
-        y_sizes = [axis.output for axis in axes]
+        x_sizes, y_sizes = problem.read_size, problem.written_size
         self.fields = {
             "items": geometry.groups * batch * planes * row_blocks * segments * plan.splits,
             "splits": plan.splits,
@@ -173,11 +171,15 @@ class Layout:
             "scratch_size": self.scratch_size,
             "channels": self.channels,
             "part": plan.part.channels,
-            "x_size": prod(geometry.x_shape),
+            "x_size": problem.read_count,
             **_strides("x", self.channels, geometry.groups, x_sizes),
             "input_depth": x_sizes[0],
             "input_height": x_sizes[1],
             "input_width": x_sizes[2],
+            "lattices": self.phases.lattices,
+            "step_z": z.step,
+            "step_y": y.step,
+            "step_x": x.step,
             "panel_depth": 1 + z.high - z.low,
             "panel_height": self.panel_rows,
             "pitch": self.pitch,
@@ -258,17 +260,34 @@ class Layout:
 
     def _cells_of(self, alike: Alike) -> NDArray[np.int64]:
         """Cell of a channel that each tap reads for the first lane."""
-        z, y, x = (
-            axis.high - np.array(shifts, np.int64)
-            for axis, shifts in zip(self.phases.axes, alike.shifts, strict=True)
-        )
+        axes = self.phases.axes
         if self.plan.is_gathered:
-            height, width = (axis.high - axis.low + 1 for axis in self.phases.axes[1:])
-            step = self.fields["line_pitch"]
-        else:
-            height, width, step = self.fields["panel_height"], self.fields["pitch"], 1
-        grid = (z[:, None, None] * height + y[:, None]) * width + x
-        return grid.ravel() * step
+            places = [
+                np.array([axis.shifts.index(n) for n in of_axis])
+                for axis, of_axis in zip(axes, alike.shifts, strict=True)
+            ]
+            return _grid(places, [len(axis.shifts) for axis in axes]) * self.fields["line_pitch"]
+        places, lattices = [], []
+        for axis, of_axis in zip(axes, alike.shifts, strict=True):
+            back, first = np.divmod(-np.array(of_axis, np.int64), axis.step)
+            places.append(axis.high + back)
+            lattices.append(np.array([axis.lattices.index(n) for n in first], np.int64))
+        sizes = [self.fields[name] for name in ("panel_depth", "panel_height", "pitch")]
+        lattice = _grid(lattices, [len(axis.lattices) for axis in axes])
+        return lattice * (self.channels * self.cells) + _grid(places, sizes)
+
+    def lattices(self) -> NDArray[np.int64]:
+        """For every lattice where it begins in a channel, and its planes, rows and columns."""
+        entries = []
+        z, y, x = self.phases.axes
+        for first in product(z.lattices, y.lattices, x.lattices):
+            start = (first[0] * y.input + first[1]) * x.input + first[2]
+            sizes = [
+                max(0, -(-(axis.input - n) // axis.step))
+                for axis, n in zip((z, y, x), first, strict=True)
+            ]
+            entries.append((start, *sizes))
+        return np.array(entries, np.int64)
 
     def tiles(self, tiles: tuple[Tile, ...], starts: list[int]) -> NDArray[np.int64]:
         """The driver's list of tiles."""
@@ -303,7 +322,7 @@ class Layout:
 
     def sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """For every phase the taps that are added up, with their shifts; and where it begins."""
-        kernel = [axis.kernel for axis in as_three(self.geometry.axes)]
+        kernel = self.problem.kernel_size
         entries, starts = [], [0]
         for phase in product(*(range(axis.stride) for axis in self.phases.axes)):
             by_axis = (axis.taps[n] for axis, n in zip(self.phases.axes, phase, strict=True))
@@ -315,11 +334,10 @@ class Layout:
 
     def table(self) -> NDArray[np.int32]:
         """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""
-        axes = as_three(self.geometry.axes)
         cells, exist = np.zeros((), np.int64), np.ones((), np.bool_)
-        for phases, axis in zip(self.phases.axes, axes, strict=True):
-            shifts = np.arange(phases.high, phases.low - 1, -1)[:, np.newaxis]
-            place = np.arange(phases.count) - shifts  # (shifts, q)
+        for axis in self.phases.axes:
+            shifts = np.array(axis.shifts)[:, np.newaxis]
+            place = np.arange(axis.count) * axis.step - shifts  # (shifts, q)
             within = (place >= 0) & (place < axis.input)
             spread = (*place.shape,)
             cells = cells[..., None, None] * axis.input + place.reshape(spread)
@@ -328,7 +346,7 @@ class Layout:
         shape = (self.shifts, -1)
         found = np.where(exist, cells, -1).transpose(order).reshape(shape)
         step = self.fields["x_batch"]
-        images = np.arange(self.geometry.batch)[:, np.newaxis, np.newaxis] * step
+        images = np.arange(self.problem.geometry.batch)[:, np.newaxis, np.newaxis] * step
         whole = np.where(found < 0, -1, found + images).transpose(1, 0, 2)  # (shifts, N, q)
         return np.ascontiguousarray(whole, np.int32).reshape(-1)
 
@@ -337,7 +355,6 @@ class Layout:
         if self.plan.is_spread:
             yield np.arange(self.taps_in_all)[np.newaxis]
             return
-        kernel = [axis.kernel for axis in as_three(self.geometry.axes)]
         for alike in self.phases.alike:
             columns = []
             for phase in alike.phases:
@@ -345,14 +362,12 @@ class Layout:
                     np.array([tap for tap, _ in axis.taps[n]], np.int64)
                     for axis, n in zip(self.phases.axes, phase, strict=True)
                 ]
-                z, y, x = by_axis
-                grid = (z[:, None, None] * kernel[1] + y[:, None]) * kernel[2] + x
-                columns.append(grid.ravel())
+                columns.append(_grid(by_axis, self.problem.kernel_size))
             yield np.stack(columns, axis=1)
 
     def bias_sources(self) -> NDArray[np.int64]:
         """For every line of every block of every group the channel whose bias it takes."""
-        plan, groups = self.plan, self.geometry.groups
+        plan, groups = self.plan, self.problem.geometry.groups
         found = np.zeros((groups, self.blocks, self.fields["bias_block"]), np.int64)
         first = np.arange(groups)[:, np.newaxis] * self.outputs
         for n in range(self.blocks):
@@ -365,7 +380,13 @@ class Layout:
         return found
 
 
-def _strides(letter: str, channels: int, groups: int, sizes: list[int]) -> dict[str, int]:
+def _grid(places: list[NDArray[np.int64]], sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Flat indices of all combinations of places along depth, height and width."""
+    z, y, x = places
+    return ((z[:, None, None] * sizes[1] + y[:, None]) * sizes[2] + x).ravel()
+
+
+def _strides(letter: str, channels: int, groups: int, sizes: Sequence[int]) -> dict[str, int]:
     """Steps from image to image, group to group and so on, in cells."""
     names = ("batch", "group", "channel", "plane", "row")
     steps = (groups * channels, channels, 1)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import ceil, prod
 from typing import NamedTuple
 
-from tconv.geometry import Geometry
+from tconv.engine.problem import Problem
 
 __all__ = ["MOST_INTERLEAVED", "STREAMED_BYTES", "TILES", "Part", "Plan", "tile_rows"]
 
@@ -61,7 +61,8 @@ class Part(NamedTuple):
 
     They are those of so many channels of x, of all taps or, `by_tap`, of each tap.
 
-    >>> Part.of(Geometry.of((1, 64, 9, 9), (64, 64, 4, 4), stride=2))
+    >>> from tconv.geometry import Geometry
+    >>> Part.of(Problem(Geometry.of((1, 64, 9, 9), (64, 64, 4, 4), stride=2)))
     Part(channels=64, by_tap=False)
     """
 
@@ -70,14 +71,15 @@ class Part(NamedTuple):
 
     @classmethod
     @lru_cache(maxsize=256)
-    def of(cls, geometry: Geometry) -> "Part":
+    def of(cls, problem: Problem) -> "Part":
         """Depends on channels, kernel and strides, hence not on where an image is cropped."""
-        channels = geometry.in_channels // geometry.groups
-        taps = prod(axis.taps_per_phase[1] for axis in geometry.axes)
-        few = geometry.out_channels // geometry.groups <= _FEW_OUTPUTS
-        few = few and channels in _SOME_CHANNELS and prod(geometry.kernel_size) <= _FEW_TAPS
+        channels, taps = problem.channels, problem.taps
+        if problem.want == "y":
+            taps = prod(axis.taps_per_phase[1] for axis in problem.geometry.axes)
+        few = problem.outputs <= _FEW_OUTPUTS
+        few = few and channels in _SOME_CHANNELS and problem.taps <= _FEW_TAPS
         many = channels >= _MANY_CHANNELS and taps <= _FEW_TAPS_OF_PHASE
-        by_tap = taps > 1 and (many or few)
+        by_tap = problem.want == "y" and taps > 1 and (many or few)
         most = max(1, min(channels, _PART_TERMS // (1 if by_tap else taps)))
         part = ceil(channels / ceil(channels / most))
         return cls(min(channels, part + part % 2), by_tap)  # kernels take two terms at a time

@@ -25,13 +25,15 @@ from tconv.engine.jit import assembly
 from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_rows, stream
 from tconv.engine.phases import Phases
 from tconv.engine.plan import TILES, tile_rows
+from tconv.engine.problem import Problem
 from tconv.engine.target import named_target, target
 from tconv.geometry import Geometry
-from tconv.ops import conv_transpose
+from tconv.ops import conv, conv_transpose
 from tconv.planned import PackedWeights
 
 ROOT = Path(__file__).parents[2]
 TYPES = st.sampled_from(["float32", "float64"])
+WANTS = st.sampled_from("yx")
 
 
 @st.composite
@@ -46,24 +48,29 @@ def deep_geometries(draw):
     )
 
 
-def operands(geometry, dtype, seed=0):
-    x, w, _ = integer_operands(geometry)
-    bias = np.random.default_rng(seed).integers(-3, 4, geometry.out_channels)
-    return x.astype(dtype), w.astype(dtype), bias.astype(dtype)
+def operands(geometry, dtype, want="y"):
+    """What is read, the weight and a bias."""
+    x, w, y = integer_operands(geometry)
+    bias = np.random.default_rng(0).integers(-3, 4, channels_of(geometry, want))
+    return (x if want == "y" else y).astype(dtype), w.astype(dtype), bias.astype(dtype)
+
+
+def channels_of(geometry, letter):
+    return geometry.out_channels if letter == "y" else geometry.in_channels
 
 
 # ---- what it computes ----------------------------------------------------------------------------
 
 
 @draws(2)
-@given(geometries() | deep_geometries(), TYPES, st.booleans())
-def test_equals_the_definition(geometry, dtype, has_bias):
-    x, w, bias = operands(geometry, dtype)
+@given(geometries() | deep_geometries(), WANTS, TYPES, st.booleans())
+def test_equals_the_definition(geometry, want, dtype, has_bias):
+    read, w, bias = operands(geometry, dtype, want)
     bias = bias if has_bias else None
-    if not engine.serves(geometry, "y", dtype):
+    if not engine.serves(geometry, want, dtype):
         return
-    found = engine.contract(geometry, "y", x, w, bias=bias)
-    expected = definition.contract(geometry, "y", x, w, bias=bias)
+    found = engine.contract(geometry, want, read, w, bias=bias)
+    expected = definition.contract(geometry, want, read, w, bias=bias)
     assert found.dtype == dtype
     assert np.array_equal(found, expected)
 
@@ -79,32 +86,34 @@ def test_sizes_about_vectors_and_tiles(dtype, stride):
     for width, channels in product(around(lanes, 2 * lanes), around(1, 6, 14)):
         if channels:
             geometry = Geometry.of((1, 3, width), (3, channels, 4), stride=stride, padding=1)
-            x, w, bias = operands(geometry, dtype)
-            found = engine.contract(geometry, "y", x, w, bias=bias)
-            assert np.array_equal(found, definition.contract(geometry, "y", x, w, bias=bias))
+            for want in "yx":
+                read, w, bias = operands(geometry, dtype, want)
+                found = engine.contract(geometry, want, read, w, bias=bias)
+                expected = definition.contract(geometry, want, read, w, bias=bias)
+                assert np.array_equal(found, expected)
 
 
 @draws(1)
-@given(geometries(ranks=(1, 2, 3)) | deep_geometries(), TYPES, st.data())
-def test_every_plan_gives_the_same_bits(geometry, dtype, data):
+@given(geometries(ranks=(1, 2, 3)) | deep_geometries(), WANTS, TYPES, st.data())
+def test_every_plan_gives_the_same_bits(geometry, want, dtype, data):
     """So does every number of threads: the order of a sum is no matter of the plan."""
-    if not engine.serves(geometry, "y", dtype):
+    if not engine.serves(geometry, want, dtype):
         return
     geometry = engine._usual(geometry)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal(geometry.x_shape).astype(dtype)
+    problem, rng = Problem(geometry, want), np.random.default_rng(0)
+    read = rng.standard_normal(geometry.shape_of(problem.read)).astype(dtype)
     w = rng.standard_normal((geometry.groups, *geometry.weight_shape)).astype(dtype)
     w = w[0].reshape(geometry.groups, -1, *geometry.weight_shape[1:])
-    bias = rng.standard_normal(geometry.out_channels).astype(dtype)
+    bias = rng.standard_normal(channels_of(geometry, want)).astype(dtype)
     found = set()
     for threads in (1, 3):
-        plans = all_plans(geometry, dtype, target(), threads)
+        plans = all_plans(problem, dtype, target(), threads)
         for plan in plans[:: max(1, len(plans) // 5)]:
             plan = in_smaller_items(plan, geometry, data) if plan.is_spread else plan
-            ready = executor.Ready(geometry, dtype, target(), plan)
-            y = np.full(geometry.y_shape, np.nan, dtype)
-            ready(x, ready.pack(w), ready.pack_bias(bias), y)
-            found.add((y + 0.0).tobytes())  # + 0.0: the sign of zero is nobody's
+            ready = executor.Ready(problem, dtype, target(), plan)
+            written = np.full(geometry.shape_of(want), np.nan, dtype)
+            ready(read, ready.pack(w), ready.pack_bias(bias), written)
+            found.add((written + 0.0).tobytes())  # + 0.0: the sign of zero is nobody's
     assert len(found) == 1
 
 
@@ -133,11 +142,25 @@ def test_a_crop_of_the_input_gives_a_crop_of_the_output(size, stride, channels):
     assert np.array_equal(part[(..., *inner)], whole[(..., *shifted)])
 
 
-def test_threads_compute_the_same():
+@pytest.mark.parametrize("channels", [(5, 37), (9, 300)])
+@pytest.mark.parametrize("stride", [1, 2, 3, 9])
+@pytest.mark.parametrize("size", [(90,), (31, 40), (12, 13, 14)])
+def test_so_does_a_convolution(size, stride, channels):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((3, 64, 20, 20)).astype(np.float32)
-    w = rng.standard_normal((64, 48, 4, 4)).astype(np.float32)
-    results = [conv_transpose(x, w, stride=2, padding=1, threads=n) for n in (1, 2, 3, 7)]
+    y = rng.standard_normal((1, channels[1], *size)).astype(np.float32)
+    w = rng.standard_normal((*channels, *(3,) * len(size))).astype(np.float32)
+    whole = conv(y, w, stride=stride, method="direct")
+    crop = (..., *(slice(stride, None) for _ in size))
+    part = conv(np.ascontiguousarray(y[crop]), w, stride=stride, method="direct")
+    assert np.array_equal(part, whole[(..., *(slice(1, None) for _ in size))])
+
+
+@pytest.mark.parametrize("solve", [conv_transpose, conv])
+def test_threads_compute_the_same(solve):
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((3, 64, 20, 20)).astype(np.float32)
+    w = rng.standard_normal((64, 64, 4, 4)).astype(np.float32)
+    results = [solve(a, w, stride=2, padding=1, threads=n) for n in (1, 2, 3, 7)]
     for result in results[1:]:
         assert np.array_equal(result, results[0])
 
@@ -170,7 +193,7 @@ import os, sys, threading
 sys.path[:0] = sys.argv[1:3]
 import numpy as np
 from test_engine import mixed_calls
-from tconv.ops import conv_transpose
+from tconv.ops import conv, conv_transpose
 
 calls, going = mixed_calls(6), True
 
@@ -229,21 +252,28 @@ def test_nothing_outside_of_the_operands_is_touched():
 
 
 @draws(1)
-@given(geometries(ranks=(1, 2, 3)) | deep_geometries(), TYPES, st.integers(20, 40), st.booleans())
-def test_nothing_beside_out_is_written(geometry, dtype, before, streams):
+@given(
+    geometries(ranks=(1, 2, 3)) | deep_geometries(),
+    WANTS,
+    TYPES,
+    st.integers(20, 40),
+    st.booleans(),
+)
+def test_nothing_beside_out_is_written(geometry, want, dtype, before, streams):
     """Also where y goes past the caches, which only large ones do; wherever its cache lines end."""
-    if not engine.serves(geometry, "y", dtype):
+    if not engine.serves(geometry, want, dtype):
         return
     geometry = engine._usual(geometry)
-    x, w, bias = operands(geometry, dtype)
-    memory = np.full(before + int(np.prod(geometry.y_shape)) + 32, -7, dtype)
-    out = memory[before:-32].reshape(geometry.y_shape)
-    plan = choose_plan(geometry, dtype, target(), 2)
+    problem, shape = Problem(geometry, want), geometry.shape_of(want)
+    read, w, bias = operands(geometry, dtype, want)
+    memory = np.full(before + int(np.prod(shape)) + 32, -7, dtype)
+    out = memory[before:-32].reshape(shape)
+    plan = choose_plan(problem, dtype, target(), 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "STREAMED_BYTES", 0 if streams else 2**25)
-        ready = executor.Ready(geometry, dtype, target(), plan)
-    engine.contract(geometry, "y", x, w, bias=bias, out=out, plan=ready)
-    assert np.array_equal(out, definition.contract(geometry, "y", x, w, bias=bias))
+        ready = executor.Ready(problem, dtype, target(), plan)
+    engine.contract(geometry, want, read, w, bias=bias, out=out, plan=ready)
+    assert np.array_equal(out, definition.contract(geometry, want, read, w, bias=bias))
     assert np.array_equal(memory[:before], np.full(before, -7))
     assert np.array_equal(memory[-32:], np.full(32, -7))
 
@@ -292,7 +322,8 @@ def test_every_kernel_is_code_for_every_processor(cpu):
     here = named_target(cpu)
     for dtype in ("float32", "float64"):
         number = Number(dtype, here)
-        kernels = {"pack_rows": pack_rows, "gather": gather, "add_rows": add_rows}
+        kernels = {"gather": gather, "add_rows": add_rows}
+        kernels |= {f"pack_rows_{step}": pack_rows(step) for step in range(1, 10)}
         kernels |= {"stream": stream, "run": run, "run_spread": run_spread}
         kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
         for name, emit in kernels.items():

@@ -13,6 +13,7 @@ from tconv import definition, engine, portable
 from tconv.engine import folds
 from tconv.engine.folding import Folded
 from tconv.engine.folds import Folds
+from tconv.engine.problem import Problem
 from tconv.engine.target import target
 from tconv.geometry import Geometry
 from tconv.ops import conv_transpose
@@ -37,7 +38,7 @@ def in_blocks_of(size, geometry, dtype, threads=None):
         patch.setattr(folds, "_BLOCK_BYTES", size)
         Folds.of.cache_clear()
         make, threads = engine._makers()[0], threads or target().threads
-        found = Folded(engine._usual(geometry), dtype, target(), threads, make)
+        found = Folded(Problem(engine._usual(geometry)), dtype, target(), threads, make)
     Folds.of.cache_clear()
     return found
 
