@@ -167,7 +167,7 @@ def native(
 
     Where code cannot be made the portable path serves as well, and a warning says so once.
     """
-    if want == "w" or dtype not in ("float32", "float64"):
+    if dtype not in ("float32", "float64"):
         return None
     try:
         if engine.serves(geometry, want, dtype):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tconv.canonical import canonical, canonical_shape
 from tconv.engine.arena import empty
 from tconv.engine.choice import choose_plan
+from tconv.engine.correlation import choose_correlation
 from tconv.engine.folds import Folds
 from tconv.engine.forks import ForkLock
 from tconv.engine.problem import Problem
@@ -18,6 +19,7 @@ from tconv.engine.target import target
 from tconv.geometry import Geometry, Letter
 
 if TYPE_CHECKING:
+    from tconv.engine.correlator import Correlated
     from tconv.engine.executor import Ready
     from tconv.engine.folding import Folded
 
@@ -43,7 +45,7 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
     axes = geometry.axes
     numbers = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
     return (
-        (want == "y" or (want == "x" and geometry.rank <= _MOST_AXES))
+        (want == "y" or geometry.rank <= _MOST_AXES)
         and dtype in _TYPES
         and geometry.batch > 0
         and 0 not in geometry.input_size
@@ -52,7 +54,11 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         and max(numbers[: 2 if want == "y" else 3]) <= _MOST_CELLS
         and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
         and target().uses_engine
-        and (geometry.data_format == "channels_first" or not _is_thin(Problem(geometry, want)))
+        and (
+            want == "w"
+            or geometry.data_format == "channels_first"
+            or not _is_thin(Problem(geometry, want))
+        )
         and _has_plan(Problem(_usual(geometry), want), dtype)
     )
 
@@ -74,6 +80,8 @@ def _has_plan(problem: Problem, dtype: str) -> bool:
     if problem.geometry.rank > _MOST_AXES:
         return _can_fold(problem.geometry, dtype)
     here = target()
+    if problem.want == "w":
+        return choose_correlation(Problem(problem.geometry, "x"), dtype, here) is not None
     plan = choose_plan(problem, dtype, here, here.threads)  # mostly the one that is wanted next
     if plan is not None and plan.cycles * plan.threads <= problem.geometry.flops:
         return True  # for one thread it takes no more than that, and more than that is allowed
@@ -95,11 +103,14 @@ def prepare(
     threads: int | None = None,
     method: str = "auto",
     want: Letter = "y",
-) -> "Ready | Folded":
+) -> "Ready | Folded | Correlated":
     """Return the plan for a geometry, with its code loaded; "measure" tries several."""
-    here, (ready, measured, folded) = target(), _makers()
-    make = measured if method == "measure" else ready
+    here, (ready, measured, folded, correlated) = target(), _makers()
     threads = here.threads if threads is None else threads
+    if want == "w":  # which reads y as x does
+        plan: Correlated = correlated(Problem(_usual(geometry), "x"), dtype, here, threads)
+        return plan
+    make = measured if method == "measure" else ready
     if geometry.rank > _MOST_AXES:
         make = partial(folded, make=make)
     found: Ready | Folded = make(Problem(_usual(geometry), want), dtype, here, threads)
@@ -107,12 +118,13 @@ def prepare(
 
 
 @cache
-def _makers() -> tuple[Any, Any, Any]:
+def _makers() -> tuple[Any, Any, Any, Any]:
     """What makes plans ready; it loads LLVM, which few need."""
     with _importing:
+        from tconv.engine.correlator import correlated
         from tconv.engine.executor import measured, ready
         from tconv.engine.folding import folded
-    return ready, measured, folded
+    return ready, measured, folded, correlated
 
 
 def _usual(geometry: Geometry) -> Geometry:
@@ -124,7 +136,7 @@ def _usual(geometry: Geometry) -> Geometry:
     return geometry
 
 
-def workspace_bytes(geometry: Geometry, plan: "Ready | Folded") -> int:
+def workspace_bytes(geometry: Geometry, plan: "Ready | Folded | Correlated") -> int:
     """Bytes that `contract` holds besides operands and result.
 
     These are scratch, packed weights, and x and y channels first if the caller has them last.
@@ -147,9 +159,9 @@ def contract(
     out: NDArray[Any] | None = None,
     method: str = "auto",
     threads: int | None = None,
-    plan: "Ready | Folded | None" = None,
+    plan: "Ready | Folded | Correlated | None" = None,
 ) -> NDArray[Any]:
-    """Solve F(x, w, y) for y or x; the signature is that of `portable.contract`.
+    """Solve F(x, w, y) for y, x or w; the signature is that of `portable.contract`.
 
     `plan` is what `prepare` gives, if that is known. b may also hold ``values`` that its ``plan``,
     a `Ready` for this problem and type, packed.
@@ -160,6 +172,8 @@ def contract(
     >>> contract(geometry, "x", np.ones((1, 1, 5)), np.ones((1, 1, 3)))
     array([[[3., 3.]]])
     """
+    if want == "w":
+        return _correlate(geometry, a, b, out, threads, plan)
     if isinstance(b, np.ndarray):
         plan = plan or prepare(geometry, a.dtype.name, threads, method, want)
         packed = plan.pack(_ordered(geometry, b))
@@ -196,6 +210,33 @@ def _contract_last(
     if _is_writable(out):
         return plan.transposed(want, written, out)
     canonical(np, geometry, want, out)[...] = written
+    return out
+
+
+def _correlate(
+    geometry: Geometry,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    out: NDArray[Any] | None,
+    threads: int | None,
+    plan: Any,
+) -> NDArray[Any]:
+    """Solve for w; `contract` says the rest."""
+    plan = plan or prepare(geometry, x.dtype.name, threads, want="w")
+    x, y = _whole(x), _whole(y)
+    if not _is_channels_first(geometry, "x"):
+        x = plan.transposed("x", x)
+    if not _is_channels_first(geometry, "y"):
+        y = plan.transposed("y", y)
+    if out is None:
+        out = empty(geometry.shape_of("w"), x.dtype)
+    is_usual = geometry.weight_format == "IO*" and not geometry.flip_kernel
+    if is_usual and _is_writable(out):
+        plan(x, y, out)
+    else:
+        written = empty(canonical_shape(geometry, "w"), x.dtype)
+        plan(x, y, written)
+        canonical(np, geometry, "w", out)[...] = written
     return out
 
 

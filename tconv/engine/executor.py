@@ -34,7 +34,7 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
     *("ir.py", "kernels.py", "call.py", "panels.py", "spread.py", "output.py", "driver.py"),
-    *("packing.py", "transposing.py"),
+    *("packing.py", "transposing.py", "products.py", "correlating.py"),
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -48,7 +48,7 @@ _ALIGN = 64  # bytes of a cache line
 _MOST_KEPT = 8  # scratch buffers that wait for the next call
 
 _WORD, _HEAD_BYTES = ctypes.c_ssize_t, object.__basicsize__
-_write_3, _write_6 = Struct("=3q").pack_into, Struct("=6q").pack_into
+_write_3, _write_5, _write_6 = (Struct(f"={n}q").pack_into for n in (3, 5, 6))
 
 _scratch: list["_Scratch"] = []
 """Buffers that no call uses; a list, because taking from its end is atomic."""
@@ -117,6 +117,24 @@ class Prepared:
         args = frame.begin(_write_3, _address(source), _address(to), frame.counter_address)
         share(job, args, threads, self._load)
         frames.append(frame)
+
+    def _compute(
+        self,
+        job: int,
+        frames: list[_Frame],
+        values: NDArray[np.int64],
+        operands: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+        scratch_bytes: int,
+        threads: int,
+    ) -> None:
+        """Run a job that computes from two arrays a third, in scratch of so many bytes."""
+        frame, scratch = self._frame(frames, values), _borrowed(scratch_bytes)
+        addresses = map(_address, operands)
+        args = frame.begin(_write_5, *addresses, frame.counter_address, scratch.address)
+        share(job, args, threads, self._load)
+        frames.append(frame)
+        if len(_scratch) < _MOST_KEPT:
+            _scratch.append(scratch)
 
     @cached_property
     def _transpose_job(self) -> int:

@@ -1,0 +1,199 @@
+"""WHICH PLAN IS CHOSEN FOR w: tiles, chunks, blocks and segments, the cheapest by a model.
+
+    dw[g, c, m, k] = sum over n, i of x[n, g, c, i] * y[n, g, m, i*stride - padding_begin + k*dilation]
+
+A thread sums up a *segment*, which is some chunks of cells, for a block of channels of x and one of
+channels of y. Segments, and so the order of a sum, follow from sizes and from the processor; the
+number of threads has no say.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from math import ceil
+from typing import NamedTuple
+
+from tconv.engine.chunks import Chunk, Panel
+from tconv.engine.plan import MOST_INTERLEAVED, tile_rows
+from tconv.engine.problem import Problem
+from tconv.engine.target import Target
+
+__all__ = ["Correlation", "all_correlations", "choose_correlation", "x_tiles"]
+
+# Rows and vectors of tiles of `outer`: more rows would need more addresses than there are registers
+# for them. And rows and columns of tiles of `dot`.
+_OUTER_TILES = {
+    "avx512": ((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
+    "avx2": ((8, 1), (6, 2), (4, 3), (3, 4), (2, 6)),
+    "neon": ((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
+    "sse2": ((8, 1), (6, 2), (3, 3), (2, 4)),
+    "generic": ((8, 1), (6, 2), (3, 3), (2, 4)),
+}
+_DOT_TILES = {
+    "avx512": ((6, 4), (4, 6), (3, 8), (2, 8), (1, 8)),
+    "avx2": ((4, 3), (3, 4), (2, 6), (1, 8)),
+    "neon": ((6, 4), (4, 6), (3, 8), (2, 8), (1, 8)),
+    "sse2": ((3, 3), (2, 4), (1, 8)),
+    "generic": ((3, 3), (2, 4), (1, 8)),
+}
+_CELLS = (128, 256, 512)  # of a chunk; sums of more are less exact
+_DOT_CELLS = (256, 512, 1024, 2048)  # of so many each lane has its share
+_WANTED_ITEMS, _PARTS_BYTES = 16, 2**21  # all segments of dw together
+_MOST_PANEL_BYTES, _MOST_BLOCK_BYTES = 2**23, 2**20
+_LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
+_CALL_CYCLES, _ROW_CYCLES, _ITEM_CYCLES = 40, 15, 500
+
+
+class Correlation(NamedTuple):
+    """The choices for one geometry, type and processor.
+
+    With `is_dot` lanes are cells, and a tile is `tile` channels of x by `width` taps. Else they are
+    channels of x, and a tile is `tile` taps by `width` vectors. A block is so many `channels` of x
+    and `outputs`, which are channels of y.
+    """
+
+    is_dot: bool
+    tile: int
+    width: int
+    chunk: Chunk
+    channels: int
+    outputs: int
+    segments: int
+    cycles: float
+
+
+@lru_cache(maxsize=1024)
+def choose_correlation(problem: Problem, dtype: str, target: Target) -> Correlation | None:
+    """Return the plan that the model finds cheapest; None if each is wasteful."""
+    best = min(all_correlations(problem, dtype, target), key=_cycles, default=None)
+    flops = problem.geometry.flops
+    if best is None or best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE:
+        return None
+    return best
+
+
+def _cycles(plan: Correlation) -> float:
+    return plan.cycles
+
+
+def all_correlations(problem: Problem, dtype: str, target: Target) -> list[Correlation]:
+    """Return every plan worth considering, with its price."""
+    return list(_considered(problem, dtype, target))
+
+
+def _considered(problem: Problem, dtype: str, target: Target) -> Iterator[Correlation]:
+    costs = _Costs(problem, dtype, target)
+    kinds = (
+        (False, _OUTER_TILES[target.instruction_set], _CELLS),
+        (True, _DOT_TILES[target.instruction_set], _DOT_CELLS),
+    )
+    for is_dot, tiles, sizes in kinds:
+        chunks = dict.fromkeys(Chunk.of(problem.geometry.batch, costs.counts, n) for n in sizes)
+        for chunk in chunks:
+            panel = Panel(costs.phases.axes, chunk, costs.lanes)
+            if panel.cells * costs.bytes > _MOST_PANEL_BYTES:
+                continue
+            for tile, width in tiles:
+                for channels, outputs in costs.blocks(is_dot, tile, width, panel):
+                    yield costs.priced(
+                        Correlation(is_dot, tile, width, chunk, channels, outputs, 1, 0.0), panel
+                    )
+
+
+class _Costs:
+    """What plans for one problem cost, in cycles."""
+
+    def __init__(self, problem: Problem, dtype: str, target: Target) -> None:
+        self.problem, self.target = problem, target
+        self.phases = problem.phases()
+        self.counts = [axis.count for axis in self.phases.axes]
+        self.bytes = {"float32": 4, "float64": 8}[dtype]
+        self.lanes = target.vector_bits // 8 // self.bytes
+        geometry = problem.geometry
+        self.groups, self.batch = geometry.groups, geometry.batch
+        self.channels, self.outputs = problem.outputs, problem.channels  # want "x" writes x
+
+    def blocks(
+        self, is_dot: bool, tile: int, width: int, panel: Panel
+    ) -> Iterator[tuple[int, int]]:
+        """Channels of x and of y whose panels and sums stay in the caches."""
+        step = tile if is_dot else width * self.lanes
+        cells = panel.cells if is_dot else panel.chunk_cells
+        some = self.target.l2_bytes * 0.4 / self.bytes
+        known = set()
+        for wanted in (512, 256, 128, 64, 1):
+            most = min(wanted, some / cells)
+            channels = _evened(self.channels, most, step)
+            for many in (256, 64, 32, 16, 8, 4, 2, 1):
+                block = _MOST_BLOCK_BYTES / self.bytes / (channels * self.problem.taps)
+                outputs = _evened(self.outputs, min(many, some / panel.cells, block), 1)
+                if (channels, outputs) not in known:
+                    known.add((channels, outputs))
+                    yield channels, outputs
+
+    def priced(self, plan: Correlation, panel: Panel) -> Correlation:
+        """The plan with its segments and its price."""
+        batch, size = self.batch, self.counts
+        chunks = 1
+        for count, some in zip((batch, *size), plan.chunk, strict=True):
+            chunks *= ceil(count / some)
+        blocks = ceil(self.channels / plan.channels) * ceil(self.outputs / plan.outputs)
+        blocks *= self.groups
+        dw_bytes = self.groups * self.channels * self.outputs * self.problem.taps * self.bytes
+        segments = max(1, min(chunks, _PARTS_BYTES // dw_bytes, ceil(_WANTED_ITEMS / blocks)))
+        columns = plan.outputs * self.problem.taps
+        each = self._packed(plan, panel) + self._summed(plan, panel, columns)
+        written = columns * plan.channels * (3.0 if plan.is_dot else 8 / self.lanes)
+        total = blocks * (chunks * each + segments * (written + _ITEM_CYCLES))
+        total += (segments > 1) * segments * dw_bytes / 8
+        items = blocks * segments
+        return plan._replace(segments=segments, cycles=total * (1 + 2 / items))
+
+    def _packed(self, plan: Correlation, panel: Panel) -> float:
+        """Cycles in which a chunk's cells are copied."""
+        images, depth, height, pitch = panel.size
+        step = self.phases.axes[2].step
+        a_vector = 2.0 * (step if step <= MOST_INTERLEAVED else self.lanes)
+        plane = _CALL_CYCLES + height * (_ROW_CYCLES + ceil(pitch / self.lanes) * a_vector)
+        y = plan.outputs * panel.lattices * (images * depth * plane + 2 * _CALL_CYCLES)
+        if plan.is_dot:
+            row = _ROW_CYCLES + ceil(pitch / self.lanes) * 2.0
+            x = plan.channels * images * plan.chunk.planes * (_CALL_CYCLES + height * row)
+        else:
+            cells = ceil(panel.chunk_cells / images / self.lanes)
+            x = ceil(plan.channels / self.lanes) * images
+            x *= _CALL_CYCLES + cells * self.lanes * 3
+        return y + x
+
+    def _summed(self, plan: Correlation, panel: Panel, columns: int) -> float:
+        """Cycles of the products of a chunk and a block."""
+        if plan.is_dot:
+            count = ceil(panel.lane_count / self.lanes)
+            tap_sizes = tile_rows(columns, plan.width)
+        else:
+            count = panel.chunk_cells
+            tap_sizes = tile_rows(columns, plan.tile)
+        x_sizes = x_tiles(plan, plan.channels, self.lanes)
+        total = 0.0
+        for x_size in {*x_sizes}:
+            for tap_size in {*tap_sizes}:
+                many = x_sizes.count(x_size) * tap_sizes.count(tap_size)
+                sums = x_size * tap_size
+                loads = (x_size + tap_size) * (0.65 if plan.is_dot else 0.5)
+                ends = _CALL_CYCLES + sums * (4 if plan.is_dot else 1.5)
+                total += many * (count * max(sums / 2, loads + 0.5, 4) + ends)
+        return total
+
+
+def x_tiles(plan: Correlation, channels: int, lanes: int) -> list[int]:
+    """Sizes of the tiles that so many channels of x are parted into, in channels or vectors."""
+    if plan.is_dot:
+        return tile_rows(channels, plan.tile)
+    whole, rest = divmod(ceil(channels / lanes), plan.width)
+    return [plan.width] * whole + [rest] * (rest > 0)
+
+
+def _evened(count: int, most: float, step: int) -> int:
+    """The size of nearly equal blocks of at most so many, in whole steps."""
+    steps = ceil(count / step)
+    found = step * ceil(steps / ceil(steps / max(1, int(most / step))))
+    return min(count, found)
