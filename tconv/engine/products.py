@@ -24,6 +24,7 @@ __all__ = ["dot", "outer", "turn_in", "turn_out"]
 
 _QUAD_BYTES = 16  # within which every processor shuffles in one step
 Value = Any
+_Load = Callable[[], Value]
 
 
 def outer(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
@@ -43,12 +44,12 @@ def outer(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
         with code.loop_carrying(a["cells"], start) as (carried, following):
             acc, x, places = carried[:-2], carried[-2], carried[-1]
             place = _index(code, places, 0)
-            cells = [code.load_vector(x, v * lanes) for v in range(vectors)]
-            for r in range(rows):
-                value = code.splat(code.load(taps[r], place))
-                for v in range(vectors):
-                    n = r * vectors + v
-                    following.append(code.multiply_add(value, cells[v], acc[n]))
+            following += _products(
+                code,
+                acc,
+                [lambda tap=tap: code.splat(code.load(tap, place)) for tap in taps],
+                [lambda v=v: code.load_vector(x, v * lanes) for v in range(vectors)],
+            )
             following += [code.at(x, vectors * lanes), code.at(places, 1, I32)]
         targets = [
             code.at(a["c"], code.add(code.mul(a["ldc"], r), v * lanes))
@@ -59,6 +60,21 @@ def outer(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
         code.end()
 
     return emit
+
+
+def _products(
+    code: Code, acc: list[Value], rows: list[_Load], columns: list[_Load]
+) -> list[Value]:
+    """``acc[r, n] + rows[r] * columns[n]``; only the fewer of these stay in registers."""
+    is_tall = len(rows) > len(columns)
+    few, many = (columns, rows) if is_tall else (rows, columns)
+    kept, found = [load() for load in few], list(acc)
+    for m, load in enumerate(many):
+        vector = load()
+        for f, other in enumerate(kept):
+            n = m * len(columns) + f if is_tall else f * len(columns) + m
+            found[n] = code.multiply_add(other, vector, acc[n])
+    return found
 
 
 def dot(rows: int, columns: int) -> Callable[[ir.Module, str, Number], None]:
@@ -76,14 +92,12 @@ def dot(rows: int, columns: int) -> Callable[[ir.Module, str, Number], None]:
         start = [*[number.zeros] * (rows * columns), code.index(0)]
         with code.loop_carrying(a["vectors"], start) as (carried, following):
             acc, cell = carried[:-1], carried[-1]
-            x = [code.load_vector(row, cell) for row in channels]
-            by_column = []
-            for n in range(columns):
-                y = code.load_vector(taps[n], cell)
-                by_column.append(
-                    [code.multiply_add(x[r], y, acc[r * columns + n]) for r in range(rows)]
-                )
-            following += [by_column[n][r] for r in range(rows) for n in range(columns)]
+            following += _products(
+                code,
+                acc,
+                [lambda row=row: code.load_vector(row, cell) for row in channels],
+                [lambda tap=tap: code.load_vector(tap, cell) for tap in taps],
+            )
             following.append(code.add(cell, number.lanes))
         acc = following[:-1]
         acc += [number.zeros] * (-len(acc) % number.lanes)
