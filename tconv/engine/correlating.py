@@ -31,7 +31,8 @@ SUM_FIELDS = (
     *("channels", "x_block", "outputs", "y_block", "taps"),
     *("x_batch", "x_channel", "x_plane", "x_row"),
     *("y_batch", "y_channel", "y_plane", "y_row"),
-    *("lattices", "step_z", "step_y", "step_x", "reach_z", "reach_y", "reach_x"),
+    *("lattices", "step_z", "step_y", "step_x", "low_z", "low_y", "low_x"),
+    *("spacing_z", "spacing_y", "spacing_x"),
     *("panel_depth", "panel_height", "pitch", "lattice_cells", "y_pitch", "room"),
     *("x_pitch", "tile_size", "most_width", "ldc"),
     *("scratch_size", "y_size", "x_size", "to_segment"),
@@ -133,10 +134,10 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
     code, pitch = c.code, c.pitch
     plane = code.mul(c.panel_height, pitch)
     volume = code.mul(c.panel_depth, plane)
-    first = code.sub(chunk.column, c.reach_x)
+    first = code.add(code.mul(chunk.column, c.spacing_x), c.low_x)
     left = code.least(code.most(code.sub(0, first), 0), pitch)
     start, room = code.add(first, left), code.sub(pitch, left)
-    of_y = code.sub(chunk.row, c.reach_y)
+    of_y = code.add(code.mul(chunk.row, c.spacing_y), c.low_y)
     top = code.least(code.most(code.sub(0, of_y), 0), c.panel_height)
     y_plane, y_row = code.mul(c.y_plane, c.step_z), code.mul(c.y_row, c.step_y)
     with code.loop(item.outputs) as output, code.loop(c.lattices) as n:
@@ -148,18 +149,22 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
         of_rows = code.mul(code.add(of_y, top), y_row)
         in_channel = code.add(lattice["start"], of_rows, code.mul(start, c.step_x))
         in_channel = code.add(in_channel, code.mul(output, c.y_channel))
+        # Rows without zeros between them, if there are none in y either, are copied as one.
+        is_one = code.both(code.is_equal(count, pitch), code.is_equal(pitch, y_row))
+        one_count = code.pick(is_one, code.mul(count, rows), count)
+        one_row = code.pick(is_one, 1, rows)
         to = code.at(c.y_panel, code.mul(output, c.y_pitch))
         to = code.at(to, code.mul(n, c.lattice_cells))
         with code.loop(chunk.images) as image, code.loop(c.panel_depth) as z:
             # In the order of the panel, for rows are written a little beyond their ends.
-            of_z = code.sub(code.add(chunk.plane, z), c.reach_z)
+            of_z = code.add(code.mul(chunk.plane, c.spacing_z), z, c.low_z)
             exists = code.is_within(of_z, lattice["depth"])
             of_image = code.mul(code.add(chunk.image, image), c.y_batch)
             source = code.at(item.y, code.add(of_image, code.mul(of_z, y_plane), in_channel))
-            some = code.pick(exists, rows, 0)
             above = code.pick(exists, code.mul(top, pitch), plane)
-            below = code.sub(plane, code.add(above, code.mul(some, pitch)))
-            numbers = (above, some, y_row, left, count, right, below, c.step_x)
+            below = code.sub(plane, code.add(above, code.pick(exists, code.mul(rows, pitch), 0)))
+            some = code.pick(exists, one_row, 0)
+            numbers = (above, some, y_row, left, one_count, right, below, c.step_x)
             of_panel = code.add(code.mul(image, volume), code.mul(z, plane))
             code.call(c.pack_rows, code.at(to, of_panel), source, *numbers)
         end = code.at(to, code.mul(chunk.images, volume))

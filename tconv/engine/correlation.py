@@ -89,7 +89,7 @@ def _considered(problem: Problem, dtype: str, target: Target) -> Iterator[Correl
     for is_dot, tiles, sizes in kinds:
         chunks = dict.fromkeys(Chunk.of(problem.geometry.batch, costs.counts, n) for n in sizes)
         for chunk in chunks:
-            panel = Panel(costs.phases.axes, chunk, costs.lanes)
+            panel = Panel.of(problem.geometry.axes, chunk, costs.lanes, is_dot)
             if panel.cells * costs.bytes > _MOST_PANEL_BYTES:
                 continue
             for tile, width in tiles:
@@ -104,8 +104,7 @@ class _Costs:
 
     def __init__(self, problem: Problem, dtype: str, target: Target) -> None:
         self.problem, self.target = problem, target
-        self.phases = problem.phases()
-        self.counts = [axis.count for axis in self.phases.axes]
+        self.counts = problem.written_size
         self.bytes = {"float32": 4, "float64": 8}[dtype]
         self.lanes = target.vector_bits // 8 // self.bytes
         geometry = problem.geometry
@@ -117,7 +116,7 @@ class _Costs:
     ) -> Iterator[tuple[int, int]]:
         """Channels of x and of y whose panels and sums stay in the caches."""
         step = tile if is_dot else width * self.lanes
-        cells = panel.cells if is_dot else panel.chunk_cells
+        cells = panel.cells if is_dot else panel.chunk.cells
         some = self.target.l2_bytes * 0.4 / self.bytes
         known = set()
         for wanted in (512, 256, 128, 64, 1):
@@ -151,7 +150,7 @@ class _Costs:
     def _packed(self, plan: Correlation, panel: Panel) -> float:
         """Cycles in which a chunk's cells are copied."""
         images, depth, height, pitch = panel.size
-        step = self.phases.axes[2].step
+        step = panel.reaches[2].step
         a_vector = 2.0 * (step if step <= MOST_INTERLEAVED else self.lanes)
         plane = _CALL_CYCLES + height * (_ROW_CYCLES + ceil(pitch / self.lanes) * a_vector)
         y = plan.outputs * panel.lattices * (images * depth * plane + 2 * _CALL_CYCLES)
@@ -159,7 +158,7 @@ class _Costs:
             row = _ROW_CYCLES + ceil(pitch / self.lanes) * 2.0
             x = plan.channels * images * plan.chunk.planes * (_CALL_CYCLES + height * row)
         else:
-            cells = ceil(panel.chunk_cells / images / self.lanes)
+            cells = ceil(panel.chunk.cells / images / self.lanes)
             x = ceil(plan.channels / self.lanes) * images
             x *= _CALL_CYCLES + cells * self.lanes * 3
         return y + x
@@ -170,7 +169,7 @@ class _Costs:
             count = ceil(panel.lane_count / self.lanes)
             tap_sizes = tile_rows(columns, plan.width)
         else:
-            count = panel.chunk_cells
+            count = panel.chunk.cells
             tap_sizes = tile_rows(columns, plan.tile)
         x_sizes = x_tiles(plan, plan.channels, self.lanes)
         total = 0.0

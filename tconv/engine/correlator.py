@@ -40,7 +40,7 @@ class Correlated(Prepared):
         super().__init__(problem, dtype, target, threads)
         self.plan = plan
         self.lanes = target.vector_bits // 8 // self.dtype.itemsize
-        self.panel = Panel(problem.phases().axes, plan.chunk, self.lanes)
+        self.panel = Panel.of(problem.geometry.axes, plan.chunk, self.lanes, plan.is_dot)
         self.channels, self.outputs = problem.outputs, problem.channels  # of a group
         fields = self._fields()
         self.items, self.scratch_size = fields["items"], fields["scratch_size"]
@@ -62,8 +62,8 @@ class Correlated(Prepared):
     def _fields(self) -> dict[str, int]:
         """Sizes that the driver is told, but for those of lists."""
         problem, plan, panel, lanes = self.problem, self.plan, self.panel, self.lanes
-        geometry, axes, taps = problem.geometry, panel.axes, problem.taps
-        counts = (geometry.batch, *(axis.count for axis in axes))
+        geometry, reaches, taps = problem.geometry, panel.reaches, problem.taps
+        counts = (geometry.batch, *(reach.count for reach in reaches))
         chunks = [ceil(count / size) for count, size in zip(counts, plan.chunk, strict=True)]
         x_blocks, y_blocks = ceil(self.channels / plan.channels), ceil(self.outputs / plan.outputs)
         columns = plan.outputs * taps
@@ -77,8 +77,8 @@ class Correlated(Prepared):
         else:
             width = ceil(plan.channels / lanes) * lanes
             tile_size = plan.width * lanes
-            x_pitch = panel.chunk_cells * tile_size
-            x_size = panel.chunk_cells * width + lanes * tile_size
+            x_pitch = plan.chunk.cells * tile_size
+            x_size = plan.chunk.cells * width + lanes * tile_size
             ldc = width + lanes  # rows a power of two apart would meet in the caches
             block_size = ceil(columns / lanes) * lanes * ldc
         y_size = plan.outputs * panel.cells + panel.room + lanes
@@ -119,8 +119,9 @@ class Correlated(Prepared):
             ("image", "plane", "row", "column"), chunks, plan.chunk, counts, strict=True
         ):
             fields |= {f"{name}_chunks": chunk, f"{name}s": size, f"all_{name}s": count}
-        for name, axis in zip("zyx", axes, strict=True):
-            fields |= {f"step_{name}": axis.step, f"reach_{name}": axis.high}
+        for name, reach in zip("zyx", reaches, strict=True):
+            fields |= {f"step_{name}": reach.step, f"spacing_{name}": reach.spacing}
+            fields[f"low_{name}"] = reach.low
         for name, sizes, many in (
             ("x", problem.written_size, geometry.in_channels),
             ("y", problem.read_size, geometry.out_channels),
