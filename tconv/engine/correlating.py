@@ -40,6 +40,7 @@ SUM_FIELDS = (
 )
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
 
+_LINE_BYTES = 64  # of the processor's caches
 _TILE = ("first", "size")  # in a list of tiles
 Value = Any
 
@@ -165,10 +166,19 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
             below = code.sub(plane, code.add(above, code.pick(exists, code.mul(rows, pitch), 0)))
             some = code.pick(exists, one_row, 0)
             numbers = (above, some, y_row, left, one_count, right, below, c.step_x)
+            _prefetch_rows(c, code.at(source, c.y_channel), some, y_row, one_count)
             of_panel = code.add(code.mul(image, volume), code.mul(z, plane))
             code.call(c.pack_rows, code.at(to, of_panel), source, *numbers)
         end = code.at(to, code.mul(chunk.images, volume))
         code.call(c.pack_rows, end, c.y, c.room, 0, 0, 0, 0, 0, 0, 1)
+
+
+def _prefetch_rows(c: _Call, start: Value, rows: Value, pitch: Value, count: Value) -> None:
+    """Ask for the rows of the next channel, which may be far; of lattices others are on the way."""
+    code, line = c.code, _LINE_BYTES // c.code.number.bytes
+    rows = code.pick(code.is_equal(c.lattices, 1), rows, 0)
+    with code.loop(rows) as row, code.loop(count, step=line) as n:
+        code.prefetch(code.at(start, code.add(code.mul(row, pitch), n)))
 
 
 def _turn_x(c: _Call, item: _Item, chunk: _Chunk) -> None:

@@ -40,7 +40,8 @@ _DOT_CELLS = (256, 512, 1024, 2048)  # of so many each lane has its share
 _WANTED_ITEMS, _PARTS_BYTES = 16, 2**21  # all segments of dw together
 _MOST_PANEL_BYTES, _MOST_BLOCK_BYTES = 2**23, 2**20
 _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
-_CALL_CYCLES, _ROW_CYCLES, _ITEM_CYCLES = 40, 15, 500
+_CALL_CYCLES, _ROW_CYCLES, _ITEM_CYCLES = 40, 20, 500
+_COPY_CYCLES, _TURN_CYCLES, _FAR_BYTES = 1.2, 2.5, 8  # of a vector; and bytes per cycle
 
 
 class Correlation(NamedTuple):
@@ -149,19 +150,28 @@ class _Costs:
 
     def _packed(self, plan: Correlation, panel: Panel) -> float:
         """Cycles in which a chunk's cells are copied."""
-        images, depth, height, pitch = panel.size
-        step = panel.reaches[2].step
-        a_vector = 2.0 * (step if step <= MOST_INTERLEAVED else self.lanes)
-        plane = _CALL_CYCLES + height * (_ROW_CYCLES + ceil(pitch / self.lanes) * a_vector)
-        y = plan.outputs * panel.lattices * (images * depth * plane + 2 * _CALL_CYCLES)
+        problem = self.problem
+        (images, depth, height, pitch), x_reach = panel.size, panel.reaches[2]
+        step, vectors = x_reach.step, ceil(pitch / self.lanes)
+        a_vector = _COPY_CYCLES * (step if step <= MOST_INTERLEAVED else self.lanes)
+        if step == 1 and pitch == x_reach.size:  # then rows are copied as one
+            height, vectors = 1, ceil(height * pitch / self.lanes)
+        row = _ROW_CYCLES + vectors * (a_vector + self._far(problem.read_count))
+        y = plan.outputs * panel.lattices * (images * depth * (_CALL_CYCLES + height * row))
+        far = self._far(problem.written_count)
         if plan.is_dot:
-            row = _ROW_CYCLES + ceil(pitch / self.lanes) * 2.0
+            row = _ROW_CYCLES + vectors * (_COPY_CYCLES + far)
             x = plan.channels * images * plan.chunk.planes * (_CALL_CYCLES + height * row)
         else:
-            cells = ceil(panel.chunk.cells / images / self.lanes)
+            vectors = ceil(plan.chunk.cells / images / self.lanes) * self.lanes
             x = ceil(plan.channels / self.lanes) * images
-            x *= _CALL_CYCLES + cells * self.lanes * 3
+            x *= _CALL_CYCLES + vectors * (_TURN_CYCLES + far)
         return y + x
+
+    def _far(self, numbers: int) -> float:
+        """Cycles of a vector of an operand beyond those of one that the L2 cache holds."""
+        is_far = numbers * self.bytes > self.target.l2_bytes
+        return self.lanes * self.bytes / _FAR_BYTES if is_far else 0.0
 
     def _summed(self, plan: Correlation, panel: Panel, columns: int) -> float:
         """Cycles of the products of a chunk and a block."""

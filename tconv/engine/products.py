@@ -160,7 +160,10 @@ def turn_in(module: ir.Module, name: str, number: Number) -> None:
     lanes, last = number.lanes, code.sub(a["channels"], 1)
     rows = [code.at(a["x"], code.mul(code.least(n, last), a["x_pitch"])) for n in range(lanes)]
     whole = code.mul(code.div(a["cells"], lanes), lanes)
+    ahead = code.mul(a["x_pitch"], lanes)
     with code.loop(whole, step=lanes) as cell:
+        for row in rows:  # the next vector of channels, which may be far
+            code.prefetch(code.at(row, code.add(cell, ahead)))
         _store_rows(code, transposed(code, [code.load_vector(row, cell) for row in rows]), a, cell)
     rest = code.sub(a["cells"], whole)
     with code.when(code.is_less(0, rest)):
