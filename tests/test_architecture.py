@@ -21,6 +21,8 @@ ORDER = [
     "engine.ir", "engine.kernels", "engine.call", "engine.panels", "engine.spread",
     "engine.output", "engine.driver", "engine.layout", "engine.packing", "engine.transposing",
     "engine.objects", "engine.store", "engine.jit", "engine.pool", "engine.executor",
+    "engine.products", "engine.chunks", "engine.correlation", "engine.correlating",
+    "engine.correlator",
     "engine.folds", "engine.folding", "engine",
     "grid", "blocks", "portable",
     "borders", "dispatch", "planned", "ops", "gradients",

@@ -21,14 +21,14 @@ __all__ = ["Correlation", "all_correlations", "choose_correlation", "x_tiles"]
 
 # Rows and vectors of tiles of `outer`: more rows would need more addresses than there are registers
 # for them. And rows and columns of tiles of `dot`.
-_OUTER_TILES = {
+OUTER_TILES = {
     "avx512": ((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
     "avx2": ((8, 1), (6, 2), (4, 3), (3, 4), (2, 6)),
     "neon": ((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
     "sse2": ((8, 1), (6, 2), (3, 3), (2, 4)),
     "generic": ((8, 1), (6, 2), (3, 3), (2, 4)),
 }
-_DOT_TILES = {
+DOT_TILES = {
     "avx512": ((6, 4), (4, 6), (3, 8), (2, 8), (1, 8)),
     "avx2": ((4, 3), (3, 4), (2, 6), (1, 8)),
     "neon": ((6, 4), (4, 6), (3, 8), (2, 8), (1, 8)),
@@ -84,8 +84,8 @@ def all_correlations(problem: Problem, dtype: str, target: Target) -> list[Corre
 def _considered(problem: Problem, dtype: str, target: Target) -> Iterator[Correlation]:
     costs = _Costs(problem, dtype, target)
     kinds = (
-        (False, _OUTER_TILES[target.instruction_set], _CELLS),
-        (True, _DOT_TILES[target.instruction_set], _DOT_CELLS),
+        (False, OUTER_TILES[target.instruction_set], _CELLS),
+        (True, DOT_TILES[target.instruction_set], _DOT_CELLS),
     )
     for is_dot, tiles, sizes in kinds:
         chunks = dict.fromkeys(Chunk.of(problem.geometry.batch, costs.counts, n) for n in sizes)
