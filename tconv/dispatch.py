@@ -134,7 +134,8 @@ def solve_for(
     contract: Any = _contracts.get(library)
     plan = None
     if contract is None and xp is np:
-        plan = native(inner, want, dtype_name(a.dtype), call.threads)
+        method = "direct" if call.method == "direct" else "auto"
+        plan = native(inner, want, dtype_name(a.dtype), call.threads, method)
     work = None if plan is None else engine.workspace_bytes(inner, plan)
     check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
     if out is not None:

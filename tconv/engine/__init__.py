@@ -102,7 +102,9 @@ def prepare(
     threads = here.threads if threads is None else threads
     if geometry.rank > _MOST_AXES:
         make = partial(folded, make=make)
-    found: Ready | Folded = make(Problem(_usual(geometry), want), dtype, here, threads)
+    found: Ready | Folded = make(
+        Problem(_usual(geometry), want, method == "direct"), dtype, here, threads
+    )
     return found
 
 

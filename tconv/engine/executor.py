@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
+from tconv.engine.cells import lattices
 from tconv.engine.choice import best_plans, choose_plan
-from tconv.engine.driver import run, run_spread
+from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.ir import Number
 from tconv.engine.jit import load
 from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_rows, stream
-from tconv.engine.layout import Layout
 from tconv.engine.packing import pack_arguments, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.pool import run as share
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
+from tconv.engine.tiled_layout import TiledLayout, layout_of
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.geometry import Letter
 
@@ -33,8 +34,8 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
-    *("ir.py", "kernels.py", "call.py", "panels.py", "spread.py", "output.py", "driver.py"),
-    *("packing.py", "transposing.py"),
+    *("ir.py", "kernels.py", "call.py", "panels.py", "spread.py", "winograd.py", "transforms.py"),
+    *("tiles.py", "output.py", "driver.py", "packing.py", "transposing.py"),
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -159,9 +160,9 @@ class Ready(Prepared):
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
         self.plan, kernel = plan, self._kernel
-        self.layout = layout = Layout(problem, plan, self.dtype, target)
+        self.layout = layout = layout_of(problem, plan, self.dtype, target)
         name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
-        self._job = kernel(name, emit)
+        self._job = kernel(*(("run_tiled", run_tiled) if plan.is_tiled else (name, emit)))
         self._arguments = layout.arguments()
         offsets, starts = layout.offsets()
         micros = np.zeros(2 * max(layout.heights) + 2, np.int64)
@@ -184,7 +185,7 @@ class Ready(Prepared):
             "lines": layout.lines(),
             "micros": micros,
             "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
-            "lattices_of_x": layout.lattices(),
+            "lattices_of_x": lattices(layout.phases),
         }
         step, stride = (
             min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
@@ -196,6 +197,10 @@ class Ready(Prepared):
             "stream": kernel("stream", stream) if layout.fields["streams"] else 0,
             "copy_row": kernel(f"copy_row_{stride}", copy_row(stride)),
         }
+        if isinstance(layout, TiledLayout):
+            more, kept = layout.kernels(kernel)
+            self._kept |= kept
+            addresses |= more | {name: array.ctypes.data for name, array in kept.items()}
         for name, address in addresses.items():
             self._arguments[POINTERS.index(name)] = address
         self._bias_sources = layout.bias_sources()
@@ -208,6 +213,8 @@ class Ready(Prepared):
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
+        if isinstance(self.layout, TiledLayout):
+            weight = self.layout.weights(weight)
         packed = empty(self._packed_shape, self.dtype)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
         self._move(self._pack_job, self._pack_frames, self._packing, weight, packed, threads)
@@ -242,7 +249,7 @@ class Ready(Prepared):
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )
         return [
-            f"direct, {plan.threads} threads, {layout.fields['items']:,} items of "
+            f"{self._algorithm}, {plan.threads} threads, {layout.fields['items']:,} items of "
             f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}",
             f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
             f"{plan.block} channels of {written}, sums of {plan.part.channels} channels of {read}"
@@ -251,6 +258,14 @@ class Ready(Prepared):
             "packed weights",
             f"expected {plan.cycles / _CYCLES_PER_US:,.0f} us",
         ]
+
+    @property
+    def _algorithm(self) -> str:
+        """How it is computed, in words."""
+        if not self.plan.is_tiled:
+            return "direct"
+        made = " x ".join(map(str, self.plan.outputs[-self.problem.geometry.rank :]))
+        return f"Winograd, {made} outputs at a time"
 
     def __call__(
         self, x: NDArray[Any], packed: NDArray[Any], bias: NDArray[Any], y: NDArray[Any]

@@ -22,6 +22,8 @@ __all__ = ["Problem"]
 class Problem:
     """A geometry, channels first, batched and with weights (C, M/G, *K), and the letter wanted.
 
+    If it `is_direct`, every product of the sum is to be made.
+
     >>> problem = Problem(Geometry.of((1, 4, 5), (4, 6, 3), stride=2), "x")
     >>> problem.channels, problem.outputs, problem.read_size, problem.written_size
     (6, 4, (1, 1, 11), (1, 1, 5))
@@ -29,6 +31,7 @@ class Problem:
 
     geometry: Geometry
     want: Letter = "y"
+    is_direct: bool = False
 
     @property
     def read(self) -> Letter:
@@ -84,12 +87,11 @@ class Problem:
         """Numbers that are written."""
         return prod(self.geometry.shape_of(self.want))
 
-    @cached_property
-    def weight_steps(self) -> tuple[int, int]:
+    def weight_steps(self, taps: int) -> tuple[int, int]:
         """Numbers from one summed channel to the next in w, and from one written to the next."""
         if self.want == "y":
-            return self.outputs * self.taps, self.taps
-        return self.taps, self.channels * self.taps
+            return self.outputs * taps, taps
+        return taps, self.channels * taps
 
     def phases(self, is_uncropped: bool = False) -> Phases:
         """How outputs read."""
