@@ -14,11 +14,12 @@ PACKAGE = Path(__file__).parents[1] / "tconv"
 # In reading order. A file imports only what stands above it.
 ORDER = [
     "errors", "axis", "arguments", "solver", "layouts", "settings", "geometry",
-    "dtypes", "operands", "canonical", "definition", "files", "memory",
+    "dtypes", "activations", "operands", "canonical", "definition", "files", "memory",
     "engine.forks", "engine.arena",
     "engine.target", "engine.phases", "engine.plan", "engine.costs", "engine.choice",
     "engine.ir", "engine.kernels", "engine.call", "engine.panels", "engine.spread",
-    "engine.output", "engine.driver", "engine.layout", "engine.packing", "engine.transposing",
+    "engine.epilogue", "engine.output", "engine.driver", "engine.layout", "engine.packing",
+    "engine.transposing",
     "engine.objects", "engine.store", "engine.jit", "engine.pool", "engine.executor",
     "engine.folds", "engine.folding", "engine",
     "grid", "blocks", "portable",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.activations import Activation
 from tconv.canonical import canonical, canonical_shape
 from tconv.engine.arena import empty
 from tconv.engine.choice import choose_plan
@@ -89,7 +90,11 @@ def _can_fold(geometry: Geometry, dtype: str) -> bool:
 
 
 def prepare(
-    geometry: Geometry, dtype: str, threads: int | None = None, method: str = "auto"
+    geometry: Geometry,
+    dtype: str,
+    threads: int | None = None,
+    method: str = "auto",
+    activation: Activation | None = None,
 ) -> "Ready | Folded":
     """Return the plan for a geometry, with its code loaded; "measure" tries several."""
     here, (ready, measured, folded) = target(), _makers()
@@ -98,7 +103,7 @@ def prepare(
     geometry = _usual(geometry)
     if geometry.rank > _MOST_AXES:
         make = partial(folded, make=make)
-    found: Ready | Folded = make(geometry, dtype, here, threads)
+    found: Ready | Folded = make(geometry, dtype, here, threads, activation)
     return found
 
 
@@ -145,10 +150,10 @@ def contract(
     threads: int | None = None,
     plan: "Ready | Folded | None" = None,
 ) -> NDArray[Any]:
-    """Solve F(x, w, y) for y; the signature is that of `portable.contract`.
+    """Solve F(x, w, y) for y, and apply what the plan has for after it.
 
-    `plan` is what `prepare` gives, if that is known. b may also hold ``values`` that its ``plan``,
-    a `Ready` for this geometry and type, packed.
+    The signature is that of `portable.contract`. `plan` is what `prepare` gives, if that is known.
+    b may also hold ``values`` that its ``plan``, a `Ready` for this geometry and type, packed.
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))

@@ -10,6 +10,7 @@ POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
     *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
     *("pack_rows", "gather", "add_rows", "copy_row", "stream"),  # kernels
+    *("activate", "slope"),  # a kernel, or none, and what it is told
 )
 FIELDS = (
     *("items", "splits", "segments", "row_blocks", "plane_blocks", "batch", "scratch_size"),

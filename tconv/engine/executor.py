@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.activations import Activation
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
 from tconv.engine.choice import best_plans, choose_plan
 from tconv.engine.driver import run, run_spread
+from tconv.engine.epilogue import activate
 from tconv.engine.ir import Number
 from tconv.engine.jit import load
 from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_rows, stream
@@ -33,7 +35,7 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
     *("ir.py", "kernels.py", "call.py", "panels.py", "spread.py", "output.py", "driver.py"),
-    *("packing.py", "transposing.py"),
+    *("packing.py", "transposing.py", "epilogue.py"),
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -83,8 +85,16 @@ class _Frame:
 class Prepared:
     """What can be done for one geometry: here x and y are turned from layout to layout."""
 
-    def __init__(self, geometry: Geometry, dtype: str, target: Target, threads: int) -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        dtype: str,
+        target: Target,
+        threads: int,
+        activation: Activation | None = None,
+    ) -> None:
         self.geometry, self.dtype, self.threads = geometry, np.dtype(dtype), threads
+        self.activation = activation
         self._kernel = partial(_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
 
@@ -150,8 +160,9 @@ class Ready(Prepared):
         target: Target,
         plan: Plan,
         threads: int | None = None,
+        activation: Activation | None = None,
     ) -> None:
-        super().__init__(geometry, dtype, target, threads or plan.threads)
+        super().__init__(geometry, dtype, target, threads or plan.threads, activation)
         self.plan, kernel = plan, self._kernel
         self.layout = layout = Layout(geometry, plan, self.dtype, target)
         name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
@@ -172,6 +183,7 @@ class Ready(Prepared):
             "sums": sums,
             "sum_starts": sum_starts,
             "zeros": np.zeros(max(layout.heights), self.dtype),
+            "slope": np.array([activation.slope if activation else 0], self.dtype),
             "offsets": offsets,
             "tiles": layout.tiles(layout.block_tiles, starts),
             "last_tiles": layout.tiles(layout.last_tiles, starts),
@@ -188,6 +200,8 @@ class Ready(Prepared):
             "stream": kernel("stream", stream) if layout.fields["streams"] else 0,
             "copy_row": kernel(f"copy_row_{stride}", copy_row(stride)),
         }
+        if activation is not None:
+            addresses["activate"] = kernel(f"activate_{activation.name}", activate(activation.name))
         for name, address in addresses.items():
             self._arguments[POINTERS.index(name)] = address
         self._bias_sources = layout.bias_sources()
@@ -228,6 +242,7 @@ class Ready(Prepared):
         panel = "x as it lies" if plan.is_spread else panel
         panel = f"{panel}, uncropped" if plan.is_uncropped else panel
         by_tap = ", tap by tap" if plan.part.by_tap else ""
+        then = f", then {self.activation}" if self.activation else ""
         moved = self.dtype.itemsize * sum(
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )
@@ -235,7 +250,7 @@ class Ready(Prepared):
             f"direct, {plan.threads} threads, {layout.fields['items']:,} items of "
             f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}",
             f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
-            f"{plan.block} channels of y, sums of {plan.part.channels} channels of x{by_tap}",
+            f"{plan.block} channels of y, sums of {plan.part.channels} channels of x{by_tap}{then}",
             f"{moved:,} bytes of operands and result, {self.workspace_bytes:,} of workspace and "
             "packed weights",
             f"expected {plan.cycles / _CYCLES_PER_US:,.0f} us",
@@ -255,15 +270,27 @@ class Ready(Prepared):
 
 
 @lru_cache(maxsize=256)
-def ready(geometry: Geometry, dtype: str, target: Target, threads: int) -> Ready:
+def ready(
+    geometry: Geometry,
+    dtype: str,
+    target: Target,
+    threads: int,
+    activation: Activation | None = None,
+) -> Ready:
     """Return the cheapest plan, ready to run."""
     plan = choose_plan(geometry, dtype, target, threads)
     assert plan is not None, "the engine does not serve this geometry"
-    return Ready(geometry, dtype, target, plan, threads)
+    return Ready(geometry, dtype, target, plan, threads, activation)
 
 
 @lru_cache(maxsize=256)
-def measured(geometry: Geometry, dtype: str, target: Target, threads: int) -> Ready:
+def measured(
+    geometry: Geometry,
+    dtype: str,
+    target: Target,
+    threads: int,
+    activation: Activation | None = None,
+) -> Ready:
     """Return the plan that is quickest on this machine, of the few that should be.
 
     They sum in the same order, so which one wins does not show in the result.
@@ -275,7 +302,7 @@ def measured(geometry: Geometry, dtype: str, target: Target, threads: int) -> Re
     y = np.empty(geometry.y_shape, dtype)
     found = []
     for n, plan in enumerate(best_plans(geometry, dtype, target, threads)[:_MOST_MEASURED]):
-        candidate = Ready(geometry, dtype, target, plan, threads)
+        candidate = Ready(geometry, dtype, target, plan, threads, activation)
         packed, bias = candidate.pack(weight), candidate.pack_bias(None)
         times = []
         for _ in range(_MEASURED_RUNS):

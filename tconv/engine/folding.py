@@ -5,6 +5,8 @@ for block in images and rows:
         folded[n, q, c, j] = x[n, c, q - shifts[j]], or zeros
         for phase in fold:
             y[n, m, q*stride + phase] = contract(folded[nq, cj], w[cj, m, taps of the phase])
+
+All terms of an output are in one call, so that is where its activation is, too.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.activations import Activation
 from tconv.canonical import canonical_shape
 from tconv.engine.arena import empty
 from tconv.engine.executor import Prepared, Ready
@@ -25,18 +28,26 @@ from tconv.geometry import Geometry
 
 __all__ = ["Folded", "folded"]
 
-_Make = Callable[[Geometry, str, Target, int], Ready]
+_Make = Callable[[Geometry, str, Target, int, Activation | None], Ready]
 
 
 class Folded(Prepared):
     """What `Ready` is, for more than three axes."""
 
     def __init__(
-        self, geometry: Geometry, dtype: str, target: Target, threads: int, make: _Make
+        self,
+        geometry: Geometry,
+        dtype: str,
+        target: Target,
+        threads: int,
+        make: _Make,
+        activation: Activation | None = None,
     ) -> None:
-        super().__init__(geometry, dtype, target, threads)
+        super().__init__(geometry, dtype, target, threads, activation)
         self.folds = folds = Folds.of(geometry, self.dtype.itemsize)
-        self.inner = {n: make(folds.inner(n), dtype, target, threads) for n in folds.all_taps}
+        self.inner = {
+            n: make(folds.inner(n), dtype, target, threads, activation) for n in folds.all_taps
+        }
         self._folded_axes = len(folds.counts)
 
     def pack(self, weight: NDArray[Any]) -> Any:
@@ -53,6 +64,9 @@ class Folded(Prepared):
         """Repeat the bias as the calls for so many taps want it; for 0, as y does."""
         found = {taps: ready.pack_bias(bias) for taps, ready in self.inner.items()}
         bias = np.zeros(self.geometry.out_channels, self.dtype) if bias is None else bias
+        if self.activation is not None:
+            bias = bias.copy()
+            self.activation.apply(bias)
         shape = (self.geometry.groups, -1, *[1] * len(self.geometry.axes))
         return found | {0: bias.reshape(shape)}
 
@@ -164,6 +178,14 @@ class Folded(Prepared):
 
 
 @lru_cache(maxsize=256)
-def folded(geometry: Geometry, dtype: str, target: Target, threads: int, make: _Make) -> Folded:
+def folded(
+    geometry: Geometry,
+    dtype: str,
+    target: Target,
+    threads: int,
+    activation: Activation | None = None,
+    *,
+    make: _Make,
+) -> Folded:
     """Return the plan for more than three axes, ready to run."""
-    return Folded(geometry, dtype, target, threads, make)
+    return Folded(geometry, dtype, target, threads, make, activation)
