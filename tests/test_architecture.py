@@ -26,7 +26,7 @@ ORDER = [
     "borders", "dispatch", "planned", "ops", "gradients",
     "nodes", "exchange",
     "states", "parameter", "module", "initialisers", "convolution", "switches", "pooling",
-    "layers", "optimisers", "tinynet", "images", "__init__",
+    "layers", "adoption", "normalisation", "optimisers", "tinynet", "images", "__init__",
     "tables",
     "onnx.graph", "onnx.model", "onnx.pieces", "onnx.report", "onnx.loading", "onnx.session",
     "onnx.reference", "onnx.plain", "onnx.compare", "onnx.warm", "onnx",
