@@ -28,8 +28,9 @@ ORDER = [
     "states", "parameter", "module", "initialisers", "convolution", "switches", "pooling",
     "layers", "adoption", "normalisation", "optimisers", "tinynet", "images", "__init__",
     "tables",
-    "onnx.graph", "onnx.model", "onnx.pieces", "onnx.report", "onnx.loading", "onnx.session",
-    "onnx.reference", "onnx.plain", "onnx.compare", "onnx.warm", "onnx",
+    "onnx.followers", "onnx.inference", "onnx.graph", "onnx.model", "onnx.pieces", "onnx.report",
+    "onnx.loading", "onnx.session", "onnx.reference", "onnx.plain", "onnx.compare", "onnx.warm",
+    "onnx",
     "cli.console", "cli.options", "cli.feeds", "cli.outputs", "cli.conventions", "cli.shape",
     "cli.info", "cli.run", "cli", "__main__",
 ]  # fmt: skip
