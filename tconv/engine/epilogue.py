@@ -62,11 +62,13 @@ def activate(function: str) -> Callable[[ir.Module, str, Number], None]:
         code, a = begin(module, name, {"row": PTR, "count": I64, "slope": PTR}, number)
         a["row"].add_attribute("noalias")
         v = _Vectors(code)
-        of: dict[str, Callable[[Value], Value]] = {"relu": v.relu, "tanh": v.tanh}
-        of["sigmoid"] = v.sigmoid
-        if function == "leaky_relu":
-            slope = code.splat(code.load(a["slope"]))
-            of["leaky_relu"] = lambda x: v.pick(">", x, v.zero, x, v.times(slope, x))
+        slope = code.splat(code.load(a["slope"])) if function == "leaky_relu" else None
+        of: dict[str, Callable[[Value], Value]] = {
+            "relu": v.relu,
+            "leaky_relu": lambda x: v.leaky_relu(x, slope),
+            "tanh": v.tanh,
+            "sigmoid": v.sigmoid,
+        }
         with code.loop(a["count"], step=number.lanes) as n:
             code.store_vector(of[function](code.load_vector(a["row"], n)), a["row"], n)
         code.end()
@@ -85,8 +87,18 @@ class _Vectors:
         self.zero, self.times = number.zeros, code.builder.fmul
 
     def relu(self, x: Value) -> Value:
-        """``0 if x < 0 else x``."""
-        return self.pick("<", x, self.zero, self.zero, x)
+        """``0 if x < 0 else x``.
+
+        By bits: of a choice between a number and what stands where it goes, LLVM makes a masked
+        store, which takes 18 cycles on Zen 3.
+        """
+        kept = self.builder.fcmp_unordered(">=", x, self.zero)
+        bits = self.builder.and_(self._bits(x), self.builder.sext(kept, self.integers))
+        return self.builder.bitcast(bits, self.vector)
+
+    def leaky_relu(self, x: Value, slope: Value) -> Value:
+        """``slope*x if x < 0 else x``."""
+        return self.times(x, self.pick("<", x, self.zero, slope, self.number(1)))
 
     def sigmoid(self, x: Value) -> Value:
         """``1 / (1 + exp(-x))``."""

@@ -129,6 +129,7 @@ def test_no_kernel_calls_anything(cpu):
         words = [line.split()[0] for line in text.splitlines() if line.split()]
         assert not {"call", "callq", "bl", "b.l", "blr"} & set(words)
         assert "@PLT" not in text
+        assert "maskmov" not in text  # slow where a store has a mask in vain
 
 
 def test_a_processor_without_fma_computes_the_same_functions():
@@ -185,6 +186,8 @@ def test_every_plan_activates_every_output_once(geometry, dtype, argument, strea
 
 def test_kinds_of_plans_that_were_drawn():
     """Those of the law above have items of every kind, plain ones among them."""
+    if not target().uses_engine:
+        return
     seen = set()
     for x, w, stride in [((2, 20, 4, 4), (20, 4, 2, 2), 2), ((2, 20, 6, 6), (20, 4, 3, 3), 2)]:
         geometry = Geometry.of(x, w, stride=stride)
@@ -200,10 +203,9 @@ def test_kinds_of_plans_that_were_drawn():
             found = engine.contract(geometry, "y", array, weight, bias=bias, plan=ready)
             expected = defined(geometry, ready.activation, array, weight, bias)
             assert np.array_equal(found, expected)
-    if target().uses_engine:
-        assert {kind[0] for kind in seen} == {False, True}
-        assert (False, True, True) in seen
-        assert (False, True, False) in seen
+    assert {kind[0] for kind in seen} == {False, True}
+    assert (False, True, True) in seen
+    assert (False, True, False) in seen
 
 
 @draws(0.3)
@@ -236,13 +238,10 @@ def test_threads_and_plans_give_the_same_bits():
 
 
 def test_a_plan_says_what_follows():
-    geometry = Geometry.of((1, 4, 9), (4, 3, 4), stride=2)
-    ready = [
-        engine.prepare(geometry, "float32", activation=as_activation(each))
+    texts = [
+        str(plan((1, 4, 9), (4, 3, 4), stride=2, activation=each))
         for each in (None, "relu", ("leaky_relu", 0.1))
     ]
-    assert len(set(map(id, ready))) == 3
-    texts = ["\n".join(each.describe()) for each in ready]
     assert "then" not in texts[0]
     assert ", then relu" in texts[1]
     assert ", then leaky_relu 0.1" in texts[2]
