@@ -118,21 +118,7 @@ def solve_for(
     An activation is for NumPy arrays. Under a padding mode it follows the sums over what is folded.
     """
     xp, library, types = namespace(a), library_of(a), TYPES[dtype_name(a.dtype)]
-    shape = geometry.shape_of(want)
-    if bias is not None:
-        channels = geometry.out_channels if want == "y" else geometry.in_channels
-        if tuple(bias.shape) != (channels,):
-            raise ShapeError(
-                f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per "
-                "channel of the result; pass such a bias."
-            )
-    if library == "dask" and library not in _contracts:
-        raise UnsupportedError("Dask arrays are not supported yet; call .compute() on them first.")
-    if geometry.rank > _MOST_AXES:
-        raise UnsupportedError(
-            f"weight has {geometry.rank} spatial axes, at most {_MOST_AXES} are supported; reshape "
-            "x and weight to fewer."
-        )
+    _refuse(want, geometry, bias, library)
     padded = call.padding_mode != "zeros" and 0 not in geometry.input_size
     padded = padded and any(axis.begin or axis.end for axis in geometry.axes)
     inner = _uncropped(geometry) if padded else geometry
@@ -144,7 +130,7 @@ def solve_for(
     work = None if plan is None else engine.workspace_bytes(inner, plan)
     check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
     if out is not None:
-        check_out(out, xp, shape, types.result, [a, b, bias])
+        check_out(out, xp, geometry.shape_of(want), types.result, [a, b, bias])
     if types.is_integer:
         folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
         _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
@@ -166,6 +152,24 @@ def solve_for(
         return result
     out[...] = result
     return out
+
+
+def _refuse(want: Letter, geometry: Geometry, bias: Any, library: str) -> None:
+    """Refuse a bias of another shape, and what nobody computes."""
+    if bias is not None:
+        channels = geometry.out_channels if want == "y" else geometry.in_channels
+        if tuple(bias.shape) != (channels,):
+            raise ShapeError(
+                f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per "
+                "channel of the result; pass such a bias."
+            )
+    if library == "dask" and library not in _contracts:
+        raise UnsupportedError("Dask arrays are not supported yet; call .compute() on them first.")
+    if geometry.rank > _MOST_AXES:
+        raise UnsupportedError(
+            f"weight has {geometry.rank} spatial axes, at most {_MOST_AXES} are supported; reshape "
+            "x and weight to fewer."
+        )
 
 
 def native(
