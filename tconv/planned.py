@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv import engine
+from tconv.activations import Activation, as_activation
 from tconv.arguments import METHODS, as_choice, as_integer
 from tconv.canonical import canonical
 from tconv.dispatch import Call, is_registered, native, needs_no_limit, solve_for
@@ -121,12 +122,14 @@ class PackedWeights:
         weight: NDArray[Any],
         version: int | None,
         threads: int | None = None,
+        activation: Activation | None = None,
     ) -> Any:
         """Return what `solve_for` takes for the weight: packed, or itself where nobody packs.
 
         A `version` that is None, or another than before, says that the numbers may have changed.
         """
-        chosen = native(geometry, "y", dtype_name(weight.dtype), threads)
+        dtype = dtype_name(weight.dtype)
+        chosen = native(geometry, "y", dtype, threads, activation=activation)
         if chosen is None:
             return weight
         if version is None or version != self._version:
@@ -149,6 +152,7 @@ class PlannedCall:
     ----------
     geometry : Geometry
     dtype : numpy.dtype
+    activation : what `plan` was told, or None
 
     ``print(call)`` tells what was chosen and why it should take how long. A call may be used by
     several threads at once; it pickles.
@@ -160,11 +164,17 @@ class PlannedCall:
     """
 
     def __init__(
-        self, geometry: Geometry, dtype: str, threads: int | None, method: str = "auto"
+        self,
+        geometry: Geometry,
+        dtype: str,
+        threads: int | None,
+        method: str = "auto",
+        activation: Activation | None = None,
     ) -> None:
         self.geometry, self.threads, self.method = geometry, threads, method
         self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
-        self._plan = chosen = native(geometry, "y", dtype, threads, method)
+        self.activation, self._activation = activation and activation.argument, activation
+        self._plan = chosen = native(geometry, "y", dtype, threads, method, activation)
         self._is_last = geometry.data_format == "channels_last" and chosen is not None
         if self._is_last:  # and small, so that it need not be held against the memory each time
             work = engine.workspace_bytes(geometry, chosen)
@@ -226,7 +236,8 @@ class PlannedCall:
         self, x: NDArray[Any], packed: Packed, bias: Any, out: NDArray[Any] | None
     ) -> NDArray[Any]:
         """A call with anything out of the ordinary."""
-        geometry, call = self.geometry, Call("plan", threads=self.threads)
+        geometry = self.geometry
+        call = Call("plan", threads=self.threads, activation=self._activation)
         weight = packed if packed.plan is not None else packed.values
         result: NDArray[Any] = solve_for("y", geometry, x, weight, bias, call, out)
         return result
@@ -245,14 +256,16 @@ class PlannedCall:
             )
 
     def __reduce__(self) -> Any:
-        return PlannedCall, (self.geometry, self._dtype_name, self.threads, self.method)
+        made_of = (self.geometry, self._dtype_name, self.threads, self.method, self._activation)
+        return PlannedCall, made_of
 
     def __str__(self) -> str:
         geometry = self.geometry
         sizes = f"x {geometry.x_shape}, weight {geometry.weight_shape}, y {geometry.y_shape}"
         lines = [f"{self.dtype} {sizes}, {geometry.flops:,} FLOPs"]
         if self._plan is None:
-            lines.append("portable path: matrix products of the array library")
+            then = f", then {self._activation}" if self._activation else ""
+            lines.append(f"portable path: matrix products of the array library{then}")
         else:
             lines += self._plan.describe()
         return "\n".join(lines)
@@ -268,6 +281,7 @@ def plan(
     dtype: Any = "float32",
     threads: int | None = None,
     method: str = "auto",
+    activation: Any = None,
     **keywords: Any,
 ) -> PlannedCall:
     """Check sizes and choose how to compute a `conv_transpose` of NumPy arrays, once for many.
@@ -279,6 +293,9 @@ def plan(
     dtype : type of x, weight and bias
     threads : int; None takes as many as the machine has cores, or TCONV_THREADS
     method : "auto" and "direct" choose by a model, "measure" times the few best ones
+    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid": what y is a function of
+        the sums by, the bias included. It is computed before they are written, so it costs no
+        further pass over y. The slope is a finite number of at least 0. Only for floating types.
     keywords : those of `conv_transpose` about sizes and layouts: stride, padding, output_padding,
         dilation, groups, output_size, data_format, weight_format, flip_kernel
 
@@ -293,6 +310,10 @@ def plan(
     >>> call = plan((1, 64, 16, 16), (64, 32, 4, 4), stride=2, padding=1, threads=1)
     >>> call.geometry.y_shape
     (1, 32, 32, 32)
+    >>> call = plan((1, 1, 2), (1, 1, 3), stride=2, activation="relu")
+    >>> packed = call.pack(np.array([[[1, -1, 1]]], np.float32))
+    >>> call(np.ones((1, 1, 2), np.float32), packed)
+    array([[[1., 0., 2., 0., 1.]]], dtype=float32)
     """
     as_choice(want, "want", ("y",))
     as_choice(method, "method", METHODS)
@@ -301,4 +322,8 @@ def plan(
     name = dtype_name(dtype)
     if name not in TYPES:
         raise DTypeError(f"dtype={dtype!r} must name one of {', '.join(TYPES)}; pass one of these.")
-    return PlannedCall(Geometry.of(x_shape, weight_shape, **keywords), name, threads, method)
+    follows = as_activation(activation)
+    if follows is not None:
+        follows.check_type(name)
+    geometry = Geometry.of(x_shape, weight_shape, **keywords)
+    return PlannedCall(geometry, name, threads, method, follows)

@@ -1,11 +1,16 @@
 """Calls that are repeated: what is remembered of them changes no result and hides no complaint."""
 
+import pickle
 from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from strategies import draws, geometries, integer_operands, integers_like, keywords_of
 from tconv import conv_transpose, definition, dispatch, planned
+from tconv.activations import as_activation
 from tconv.engine import executor
 from tconv.engine.target import target
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
@@ -200,3 +205,64 @@ def test_what_must_be_held_against_the_memory_is_not_known(call, monkeypatch):
     monkeypatch.setattr(dispatch, "available_bytes", lambda: 1)
     with pytest.raises(MemoryLimitError, match="may be used"):
         conv_transpose(x, w, b, stride=2)
+
+
+# ---- plans with an activation --------------------------------------------------------------------
+
+EXACT = ["relu", ("leaky_relu", 0.25), ("leaky_relu", 2)]
+
+
+@given(
+    geometries(),
+    st.sampled_from(["float32", "float64", "float16"]),
+    st.sampled_from(EXACT),
+    st.booleans(),
+)
+def test_a_plan_with_an_activation_is_the_call_and_then_the_activation(
+    geometry, dtype, activation, has_out
+):
+    """In every layout, by the engine and without it."""
+    x, w, _ = (array.astype(dtype) for array in integer_operands(geometry))
+    bias = integers_like((geometry.out_channels,), dtype, 3)
+    keywords = keywords_of(geometry)
+    expected = conv_transpose(x, w, bias, **keywords)
+    as_activation(activation).apply(expected)
+    call = planned.plan(x.shape, w.shape, dtype=dtype, activation=activation, **keywords)
+    assert call.activation == activation
+    packed = call.pack(w)
+    memory = np.zeros((*geometry.y_shape, 2), dtype)
+    for out in (None, np.zeros(geometry.y_shape, dtype), memory[..., 1]) if has_out else (None,):
+        y = call(x, packed, bias, out)
+        assert out is None or y is out
+        assert np.array_equal(y, expected)
+    assert not memory[..., 0].any()
+    for array in (np.asfortranarray(x), x[::-1][::-1]):
+        assert np.array_equal(call(array, packed, bias), expected)
+
+
+@draws(0.3)
+@given(geometries(ranks=(1, 2), batches=(1, 2)), st.sampled_from(["auto", "measure", "direct"]))
+def test_it_pickles_with_its_activation(geometry, method):
+    x, w, _ = integer_operands(geometry)
+    keywords = keywords_of(geometry) | {"dtype": "float64", "method": method}
+    call = planned.plan(x.shape, w.shape, activation=("leaky_relu", 0.5), **keywords)
+    again = pickle.loads(pickle.dumps(call))
+    assert again.activation == ("leaky_relu", 0.5)
+    assert np.array_equal(again(x, again.pack(w)), call(x, call.pack(w)))
+    assert "then leaky_relu 0.5" in str(again)
+
+
+def test_a_plan_refuses_an_activation_as_layers_do():
+    with pytest.raises(ParameterError, match=r"^activation='gelu' must be None, 'relu'"):
+        planned.plan((1, 2, 3), (2, 1, 3), activation="gelu")
+    with pytest.raises(DTypeError, match=r'^activation="relu" takes one of float16.* not int8;'):
+        planned.plan((1, 2, 3), (2, 1, 3), dtype="int8", activation="relu")
+
+
+def test_packed_weights_belong_to_one_activation():
+    x, w = integers((1, 2, 17)), integers((2, 3, 4))
+    relu, none = (planned.plan(x.shape, w.shape, activation=each) for each in ("relu", None))
+    if target().uses_engine:
+        with pytest.raises(DTypeError, match="what pack of this plan returned"):
+            relu(x, none.pack(w))
+    assert np.array_equal(relu(x, relu.pack(w)), np.maximum(none(x, none.pack(w)), 0))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.activations import Activation
 from tconv.canonical import canonical, canonical_shape
 from tconv.engine.arena import empty
 from tconv.engine.choice import choose_plan
@@ -95,6 +96,7 @@ def prepare(
     threads: int | None = None,
     method: str = "auto",
     want: Letter = "y",
+    activation: Activation | None = None,
 ) -> "Ready | Folded":
     """Return the plan for a geometry, with its code loaded; "measure" tries several."""
     here, (ready, measured, folded) = target(), _makers()
@@ -102,9 +104,8 @@ def prepare(
     threads = here.threads if threads is None else threads
     if geometry.rank > _MOST_AXES:
         make = partial(folded, make=make)
-    found: Ready | Folded = make(
-        Problem(_usual(geometry), want, method == "direct"), dtype, here, threads
-    )
+    problem = Problem(_usual(geometry), want, method == "direct", activation)
+    found: Ready | Folded = make(problem, dtype, here, threads)
     return found
 
 
@@ -151,10 +152,10 @@ def contract(
     threads: int | None = None,
     plan: "Ready | Folded | None" = None,
 ) -> NDArray[Any]:
-    """Solve F(x, w, y) for y or x; the signature is that of `portable.contract`.
+    """Solve F(x, w, y) for y or x, and apply what the plan has for after it.
 
-    `plan` is what `prepare` gives, if that is known. b may also hold ``values`` that its ``plan``,
-    a `Ready` for this problem and type, packed.
+    The signature is that of `portable.contract`. `plan` is what `prepare` gives, if that is known.
+    b may also hold ``values`` that its ``plan``, a `Ready` for this problem and type, packed.
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))

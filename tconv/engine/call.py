@@ -11,6 +11,7 @@ POINTERS = (
     *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
     *("lattices_of_x", "places", "restored"),
     *("pack_rows", "gather", "add_rows", "copy_row", "stream", "sum_cells"),  # kernels
+    *("activate", "slope"),  # a kernel, or none, and what it is told
 )
 FIELDS = (
     *("items", "splits", "segments", "row_blocks", "plane_blocks", "batch", "scratch_size"),

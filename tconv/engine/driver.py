@@ -7,6 +7,7 @@
                 for part in the sum's parts:               # terms whose weights the L1 holds
                     for lane in the panel's lanes:
                         micro(weights, panel, line)        # kernels.py
+            activate the lines                             # epilogue.py, if anything follows
             interleave the phases of the lines into y      # output.py
 
 A lane is a cell of the panel. In a *flat* panel every channel has its planes and rows of x as they
@@ -82,6 +83,7 @@ def _emit(
                 restore(c, bias, is_last)
             else:
                 _sum(c, weight, bias, is_last, c.line, c.line_pitch)
+            _activate(c, is_last)
             of_block = code.mul(code.mul(block, c.block), c.y_channel)
             y = code.add(code.mul(item.group, c.y_group), of_block)
             copy_out(c, item, code.at(c.y, y), is_last)
@@ -100,6 +102,14 @@ def _share_scratch(c: Call, thread: Value) -> None:
     c.held, c.begun, c.to = (code.builder.alloca(kind) for kind in (I64, PTR, PTR))
     code.builder.store(code.index(0), c.held)
     code.builder.store(c.y, c.begun)
+
+
+def _activate(c: Call, is_last: Value) -> None:
+    """Replace all lines of a block by what follows them, the lanes in vain included."""
+    code = c.code
+    lines = code.mul(code.pick(is_last, c.last_block, c.block), c.phases)
+    with code.when(code.is_given(c.activate)):
+        code.call(c.activate, c.line, code.mul(lines, c.line_pitch), c.slope)
 
 
 def _sum(

@@ -18,6 +18,7 @@ from tconv.engine.call import POINTERS
 from tconv.engine.cells import lattices
 from tconv.engine.choice import best_plans, choose_plan
 from tconv.engine.driver import run, run_spread, run_tiled
+from tconv.engine.epilogue import activate
 from tconv.engine.ir import Number
 from tconv.engine.jit import load
 from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_rows, stream
@@ -35,7 +36,7 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
     *("ir.py", "kernels.py", "call.py", "panels.py", "spread.py", "winograd.py", "transforms.py"),
-    *("tiles.py", "output.py", "driver.py", "packing.py", "transposing.py"),
+    *("tiles.py", "epilogue.py", "output.py", "driver.py", "packing.py", "transposing.py"),
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -159,7 +160,7 @@ class Ready(Prepared):
         threads: int | None = None,
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
-        self.plan, kernel = plan, self._kernel
+        self.plan, kernel, activation = plan, self._kernel, problem.activation
         self.layout = layout = layout_of(problem, plan, self.dtype, target)
         name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
         self._job = kernel(*(("run_tiled", run_tiled) if plan.is_tiled else (name, emit)))
@@ -179,6 +180,7 @@ class Ready(Prepared):
             "sums": sums,
             "sum_starts": sum_starts,
             "zeros": np.zeros(max(layout.heights), self.dtype),
+            "slope": np.array([activation.slope if activation else 0], self.dtype),
             "offsets": offsets,
             "tiles": layout.tiles(layout.block_tiles, starts),
             "last_tiles": layout.tiles(layout.last_tiles, starts),
@@ -201,6 +203,8 @@ class Ready(Prepared):
             more, kept = layout.kernels(kernel)
             self._kept |= kept
             addresses |= more | {name: array.ctypes.data for name, array in kept.items()}
+        if activation is not None:
+            addresses["activate"] = kernel(f"activate_{activation.name}", activate(activation.name))
         for name, address in addresses.items():
             self._arguments[POINTERS.index(name)] = address
         self._bias_sources = layout.bias_sources()
@@ -245,6 +249,7 @@ class Ready(Prepared):
         panel = "x as it lies" if plan.is_spread else panel
         panel = f"{panel}, uncropped" if plan.is_uncropped else panel
         by_tap = ", tap by tap" if plan.part.by_tap else ""
+        then = f", then {self.problem.activation}" if self.problem.activation else ""
         moved = self.dtype.itemsize * sum(
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )
@@ -253,7 +258,7 @@ class Ready(Prepared):
             f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}",
             f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
             f"{plan.block} channels of {written}, sums of {plan.part.channels} channels of {read}"
-            f"{by_tap}",
+            f"{by_tap}{then}",
             f"{moved:,} bytes of operands and result, {self.workspace_bytes:,} of workspace and "
             "packed weights",
             f"expected {plan.cycles / _CYCLES_PER_US:,.0f} us",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
+from tconv.activations import Activation
 from tconv.axis import Axis
 from tconv.engine.phases import Phases, as_three
 from tconv.geometry import Geometry, Letter
@@ -22,7 +23,7 @@ __all__ = ["Problem"]
 class Problem:
     """A geometry, channels first, batched and with weights (C, M/G, *K), and the letter wanted.
 
-    If it `is_direct`, every product of the sum is to be made.
+    If it `is_direct`, every product of the sum is to be made. The activation is applied to sums.
 
     >>> problem = Problem(Geometry.of((1, 4, 5), (4, 6, 3), stride=2), "x")
     >>> problem.channels, problem.outputs, problem.read_size, problem.written_size
@@ -32,6 +33,7 @@ class Problem:
     geometry: Geometry
     want: Letter = "y"
     is_direct: bool = False
+    activation: Activation | None = None
 
     @property
     def read(self) -> Letter:
