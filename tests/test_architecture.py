@@ -20,7 +20,7 @@ ORDER = [
     "engine.ir", "engine.kernels", "engine.call", "engine.panels", "engine.spread",
     "engine.output", "engine.driver", "engine.layout", "engine.packing", "engine.transposing",
     "engine.objects", "engine.store", "engine.jit", "engine.pool", "engine.executor",
-    "engine.folds", "engine.folding", "engine",
+    "engine.folds", "engine.folding", "engine.compound", "engine",
     "grid", "blocks", "portable",
     "borders", "dispatch", "planned", "ops", "gradients",
     "nodes", "exchange",

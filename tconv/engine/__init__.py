@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tconv.canonical import canonical, canonical_shape
 from tconv.engine.arena import empty
 from tconv.engine.choice import choose_plan
+from tconv.engine.compound import COMPOUND, Compound, PackedParts, compound, parts
 from tconv.engine.folds import Folds
 from tconv.engine.forks import ForkLock
 from tconv.engine.target import target
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from tconv.engine.executor import Ready
     from tconv.engine.folding import Folded
 
-__all__ = ["contract", "prepare", "serves", "workspace_bytes"]
+__all__ = ["TYPES", "contract", "prepare", "serves", "workspace_bytes"]
 
 _TYPES = ("float32", "float64")
+TYPES = COMPOUND.union(_TYPES)
+"""Names of the types of which some contractions are served."""
+
 _MOST_AXES = 3
 _MOST_PHASES = 2**14  # and taps: beyond, tables would be larger than what they are for
 _MOST_CELLS = 2**31 - 1  # of an operand: tables hold 32 bits
@@ -39,6 +43,8 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
     """
+    if dtype in COMPOUND:
+        return _serves_parts(geometry, want, dtype)
     axes = geometry.axes
     return (
         want == "y"
@@ -53,6 +59,18 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         and (geometry.data_format == "channels_first" or not _is_thin(geometry))
         and _has_plan(_usual(geometry), dtype)
     )
+
+
+def _serves_parts(geometry: Geometry, want: Letter, dtype: str) -> bool:
+    """Whether the parts of such numbers are contracted natively.
+
+    Splitting moves x as transposing does, so it is done where x that is channels last is taken.
+    """
+    found = parts(geometry, want, dtype)
+    if found is None:
+        return False
+    inner, real = found
+    return serves(replace(inner, data_format="channels_last"), want, real)
 
 
 def _is_thin(geometry: Geometry) -> bool:
@@ -90,8 +108,10 @@ def _can_fold(geometry: Geometry, dtype: str) -> bool:
 
 def prepare(
     geometry: Geometry, dtype: str, threads: int | None = None, method: str = "auto"
-) -> "Ready | Folded":
+) -> "Ready | Folded | Compound":
     """Return the plan for a geometry, with its code loaded; "measure" tries several."""
+    if dtype in COMPOUND:
+        return _prepare_parts(_usual(geometry), dtype, threads, method)
     here, (ready, measured, folded) = target(), _makers()
     make = measured if method == "measure" else ready
     threads = here.threads if threads is None else threads
@@ -100,6 +120,14 @@ def prepare(
         make = partial(folded, make=make)
     found: Ready | Folded = make(geometry, dtype, here, threads)
     return found
+
+
+def _prepare_parts(geometry: Geometry, dtype: str, threads: int | None, method: str) -> Compound:
+    found = parts(geometry, "y", dtype)
+    assert found is not None, "the engine does not serve this geometry"
+    inner = prepare(*found, threads, method)
+    assert not isinstance(inner, Compound), "parts are no compounds"
+    return compound(geometry, "y", dtype, inner)
 
 
 @cache
@@ -120,11 +148,14 @@ def _usual(geometry: Geometry) -> Geometry:
     return geometry
 
 
-def workspace_bytes(geometry: Geometry, plan: "Ready | Folded") -> int:
+def workspace_bytes(geometry: Geometry, plan: "Ready | Folded | Compound") -> int:
     """Bytes that `contract` holds besides operands and result.
 
-    These are scratch, packed weights, and x and y channels first if the caller has them last.
+    These are scratch, packed weights, x and y channels first if the caller has them last, and the
+    parts of numbers that are made of others.
     """
+    if isinstance(plan, Compound):
+        return plan.copied_bytes + workspace_bytes(plan.parts(geometry), plan.inner)
     copies = sum(
         prod(geometry.shape_of(letter))
         for letter in ("x", "y")
@@ -143,7 +174,7 @@ def contract(
     out: NDArray[Any] | None = None,
     method: str = "auto",
     threads: int | None = None,
-    plan: "Ready | Folded | None" = None,
+    plan: "Ready | Folded | Compound | None" = None,
 ) -> NDArray[Any]:
     """Solve F(x, w, y) for y; the signature is that of `portable.contract`.
 
@@ -159,6 +190,9 @@ def contract(
         packed = plan.pack(_ordered(geometry, b))
     else:
         plan, packed = b.plan, b.values
+    if isinstance(plan, Compound):
+        b = PackedParts(plan.inner, packed)
+        return plan.contract(contract, geometry, _whole(a), b, bias, out)
     x = _whole(a)
     if not _is_channels_first(geometry, "x"):
         x = plan.transposed("x", x)

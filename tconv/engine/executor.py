@@ -87,6 +87,7 @@ class Prepared:
         self.geometry, self.dtype, self.threads = geometry, np.dtype(dtype), threads
         self._kernel = partial(_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
+        self._transposed_sizes: dict[Any, tuple[NDArray[np.int64], list[_Frame]]] = {}
 
     def transposed(
         self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
@@ -101,6 +102,19 @@ class Prepared:
         threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
         self._move(self._transpose_job, frames, values, array, to, threads)
         return to
+
+    def transpose(self, size: tuple[int, int, int], source: NDArray[Any], to: NDArray[Any]) -> None:
+        """Write images x rows x columns numbers to `to`, every image transposed."""
+        if 1 in size[1:]:
+            to.reshape(-1).view(self.dtype)[...] = source.reshape(-1).view(self.dtype)
+            return
+        found = self._transposed_sizes.get(size)
+        if found is None:
+            found = transpose_arguments(*size, self.dtype.itemsize), []
+            self._transposed_sizes[size] = found
+        values, frames = found
+        threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
+        self._move(self._transpose_job, frames, values, source, to, threads)
 
     def _move(
         self,
