@@ -93,7 +93,8 @@ class Compound:
     ) -> NDArray[Any]:
         """Contract `by` a function with the signature of `portable.contract`.
 
-        a and b are C-contiguous; for want "y" or "x" b holds parts already.
+        a and b are C-contiguous, and so is what it returns. For want "y" and "x" b is what it
+        takes for the parts of w.
         """
         of_a: Letter = "y" if self.want == "x" else "x"
         of_b = self.split(geometry, "y", b) if self.want == "w" else b
@@ -151,7 +152,7 @@ class Complex(Compound):
         shape = self.parts(geometry).shape_of(letter)
         images, run = _runs(geometry, letter)
         if run == 1:
-            return array.view(self.inner.dtype).reshape(shape)
+            return array.reshape(-1).view(self.inner.dtype).reshape(shape)
         to = empty(shape, self.inner.dtype)
         self.inner.transpose((images, run, 2), array, to)
         return to
@@ -188,7 +189,7 @@ class Complex(Compound):
         shape = geometry.shape_of(self.want)
         images, run = _runs(geometry, self.want)
         if run == 1 and out is None:
-            return found.view(self.dtype).reshape(shape)
+            return found.reshape(-1).view(self.dtype).reshape(shape)
         is_written = out is not None and out.flags.carray and out.dtype.isnative
         to = out if out is not None and is_written else empty(shape, self.dtype)
         self.inner.transpose((images, 2, run), found, to)
