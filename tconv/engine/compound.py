@@ -168,9 +168,13 @@ class Complex(Compound):
         self.inner.transpose((groups * channels, size, 2), weight, rows)
         if groups > 1:
             to[:, 0] = rows
-        to[:, 1, :, ::-1] = rows
-        negative = to[:, 0, :, 1] if self.want == "x" else to[:, 1, :, 0]
-        np.negative(negative, out=negative)
+        real, imaginary = rows[:, :, 0], rows[:, :, 1]
+        to[:, 1, :, 1] = real
+        if self.want == "x":
+            to[:, 1, :, 0] = imaginary
+            np.negative(imaginary, out=to[:, 0, :, 1])
+        else:
+            np.negative(imaginary, out=to[:, 1, :, 0])
         return to.reshape(groups, 2 * channels, 2 * outputs, *kernel)
 
     def split_bias(self, bias: NDArray[Any] | None) -> tuple[Any, Any]:
