@@ -14,7 +14,7 @@ from tconv import engine, portable
 from tconv.activations import Activation
 from tconv.arguments import METHODS, PADDING_MODES, as_choice, as_integer
 from tconv.borders import fold, fold_factor, pad
-from tconv.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest
+from tconv.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest, largest_sum
 from tconv.engine.arena import drop_idle
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry import Geometry, Letter
@@ -146,7 +146,7 @@ def solve_for(
         result = contract(geometry, want, a, b, bias=bias, out=out, **options)
     else:
         result = contract(geometry, want, a, b, bias=bias, **options)
-    if call.activation is not None and (plan is None or plan.problem.activation != call.activation):
+    if call.activation is not None and (plan is None or plan.activation != call.activation):
         call.activation.apply(result)
     if out is None or result is out:
         return result
@@ -184,7 +184,7 @@ def native(
 
     Where code cannot be made the portable path serves as well, and a warning says so once.
     """
-    if want == "w" or dtype not in ("float32", "float64"):
+    if want == "w" or dtype not in engine.TYPES:
         return None
     try:
         if engine.serves(geometry, want, dtype):
@@ -256,11 +256,13 @@ def _check_overflow(
     folded: int,
 ) -> None:
     """Refuse integers of which a sum could overflow; `folded` cells of y are added into one."""
-    bound = largest(xp, a) * largest(xp, b) * geometry.terms(want)
-    if want == "y":
-        bound *= folded
-    bound += 0 if bias is None else largest(xp, bias)
+    terms = geometry.terms(want) * (folded if want == "y" else 1)
+    start = 0 if bias is None else largest(xp, bias)
     most = np.iinfo(accumulator).max
+    if largest_sum(dtype_name(a.dtype), terms) + start <= most:  # whatever the numbers are
+        return
+    of_b = getattr(b, "largest", None)  # which packed weights know
+    bound = largest(xp, a) * (largest(xp, b) if of_b is None else of_b) * terms + start
     if bound > most:
         raise DTypeError(
             f"sums of {dtype_name(a.dtype)} products could reach {bound:,}, beyond {accumulator}'s "

@@ -15,7 +15,7 @@ from tconv.activations import Activation, as_activation
 from tconv.arguments import METHODS, as_choice, as_integer
 from tconv.canonical import canonical
 from tconv.dispatch import Call, is_registered, native, needs_no_limit, solve_for
-from tconv.dtypes import TYPES, as_dtype, dtype_name
+from tconv.dtypes import TYPES, as_dtype, dtype_name, largest
 from tconv.engine.arena import empty
 from tconv.engine.target import target
 from tconv.errors import DTypeError, ShapeError
@@ -107,6 +107,12 @@ class Packed:
     weight_shape: tuple[int, ...]
     values: Any = field(repr=False, compare=False)
     plan: Any = field(repr=False, compare=False)
+    largest: int | None = field(default=None, repr=False, compare=False)  # of integers
+
+
+def _packed(weight: NDArray[Any], ordered: NDArray[Any], chosen: Any) -> Packed:
+    most = largest(np, weight) if TYPES[dtype_name(weight.dtype)].is_integer else None
+    return Packed(weight.shape, chosen.pack(ordered), chosen, most)
 
 
 class PackedWeights:
@@ -138,7 +144,7 @@ class PackedWeights:
         found = self._found.get(chosen)
         if found is None:
             ordered = np.require(canonical(np, geometry, "w", weight), requirements=("C", "A"))
-            found = Packed(weight.shape, chosen.pack(ordered), chosen)
+            found = _packed(weight, ordered, chosen)
             if len(self._found) >= _MOST_PACKED:
                 self._found.clear()
             self._found[chosen] = found
@@ -174,11 +180,17 @@ class PlannedCall:
         self.geometry, self.threads, self.method = geometry, threads, method
         self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
         self.activation, self._activation = activation and activation.argument, activation
+        self._result = TYPES[dtype].result
         self._plan = chosen = native(geometry, "y", dtype, threads, method, activation)
-        self._is_last = geometry.data_format == "channels_last" and chosen is not None
-        if self._is_last:  # and small, so that it need not be held against the memory each time
+        is_first = geometry.data_format == "channels_first"
+        self._is_plain = is_first and chosen is not None and self.dtype in USUAL
+        # Others need not be held against the memory each time if they are small. Integers are held
+        # against overflow.
+        self._is_direct = chosen is not None and not self._is_plain
+        if self._is_direct:
             work = engine.workspace_bytes(geometry, chosen)
-            self._is_last = needs_no_limit(geometry, dtype, work)
+            is_small = needs_no_limit(geometry, self._result, work)
+            self._is_direct = is_small and not TYPES[dtype].is_integer
 
     def pack(self, weight: NDArray[Any]) -> Packed:
         """Return the weight as `__call__` wants it; changing `weight` afterwards has no effect.
@@ -192,7 +204,7 @@ class PlannedCall:
         if self._plan is None:
             return Packed(weight.shape, weight.copy(), None)
         ordered = np.require(canonical(np, self.geometry, "w", weight), requirements=("C", "A"))
-        return Packed(weight.shape, self._plan.pack(ordered), self._plan)
+        return _packed(weight, ordered, self._plan)
 
     def __call__(
         self,
@@ -214,14 +226,13 @@ class PlannedCall:
             )
         self._check(x, geometry.x_shape, "x")
         if bias is not None:
-            self._check(bias, (geometry.out_channels,), "bias")
+            self._check(bias, (geometry.out_channels,), "bias", (self._result,))
         if out is not None:
-            check_out(out, np, geometry.y_shape, self._dtype_name, [x, bias])
-        if self._is_last:
+            check_out(out, np, geometry.y_shape, self._result, [x, bias])
+        if self._is_direct:
             return engine.contract(geometry, "y", x, packed, bias=bias, out=out)
         flags = x.flags
-        usual = chosen is not None and geometry.data_format == "channels_first"
-        if not usual or not flags.c_contiguous or not flags.aligned:
+        if not self._is_plain or not flags.c_contiguous or not flags.aligned:
             return self._at_length(x, packed, bias, out)
         if out is None:
             y = empty(geometry.y_shape, self.dtype)
@@ -242,8 +253,13 @@ class PlannedCall:
         result: NDArray[Any] = solve_for("y", geometry, x, weight, bias, call, out)
         return result
 
-    def _check(self, array: Any, shape: tuple[int, ...], name: str) -> None:
-        if not isinstance(array, np.ndarray) or array.dtype != self.dtype:
+    def _check(
+        self, array: Any, shape: tuple[int, ...], name: str, others: tuple[str, ...] = ()
+    ) -> None:
+        is_right = isinstance(array, np.ndarray) and (
+            array.dtype == self.dtype or array.dtype.name in others
+        )
+        if not is_right:
             found = getattr(array, "dtype", type(array).__name__)
             raise DTypeError(
                 f"{name} must be a NumPy array of {self.dtype}, not {found}; convert it, or make a "

@@ -23,7 +23,7 @@ ORDER = [
     "engine.epilogue", "engine.output", "engine.driver", "engine.cells", "engine.layout",
     "engine.tiled_layout", "engine.packing", "engine.transposing",
     "engine.objects", "engine.store", "engine.jit", "engine.pool", "engine.executor",
-    "engine.folds", "engine.folding", "engine",
+    "engine.folds", "engine.folding", "engine.compound", "engine",
     "grid", "blocks", "portable",
     "borders", "dispatch", "planned", "ops", "gradients",
     "nodes", "exchange",

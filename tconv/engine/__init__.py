@@ -12,6 +12,7 @@ from tconv.activations import Activation
 from tconv.canonical import canonical, canonical_shape
 from tconv.engine.arena import empty
 from tconv.engine.choice import choose_plan
+from tconv.engine.compound import COMPOUND, Compound, PackedParts, compound, parts
 from tconv.engine.folds import Folds
 from tconv.engine.forks import ForkLock
 from tconv.engine.problem import Problem
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from tconv.engine.executor import Ready
     from tconv.engine.folding import Folded
 
-__all__ = ["contract", "prepare", "serves", "workspace_bytes"]
+__all__ = ["TYPES", "contract", "prepare", "serves", "workspace_bytes"]
 
 _TYPES = ("float32", "float64")
+TYPES = COMPOUND.union(_TYPES)
+"""Names of the types of which some contractions are served."""
+
 _MOST_AXES = 3
 _MOST_PHASES = 2**14  # and taps: beyond, tables would be larger than what they are for
 _MOST_CELLS = 2**31 - 1  # of an operand: tables hold 32 bits
@@ -41,6 +45,8 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
     """
+    if dtype in COMPOUND:
+        return _serves_parts(geometry, want, dtype)
     axes = geometry.axes
     numbers = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
     return (
@@ -56,6 +62,18 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         and (geometry.data_format == "channels_first" or not _is_thin(Problem(geometry, want)))
         and _has_plan(Problem(_usual(geometry), want), dtype)
     )
+
+
+def _serves_parts(geometry: Geometry, want: Letter, dtype: str) -> bool:
+    """Whether the parts of such numbers are contracted natively.
+
+    Splitting moves x as transposing does, so it is done where x that is channels last is taken.
+    """
+    found = parts(geometry, want, dtype)
+    if found is None:
+        return False
+    inner, real = found
+    return serves(replace(inner, data_format="channels_last"), want, real)
 
 
 def _is_thin(problem: Problem) -> bool:
@@ -97,15 +115,26 @@ def prepare(
     method: str = "auto",
     want: Letter = "y",
     activation: Activation | None = None,
-) -> "Ready | Folded":
+) -> "Ready | Folded | Compound":
     """Return the plan for a geometry, with its code loaded; "measure" tries several."""
+    geometry, is_measured = _usual(geometry), method == "measure"
+    if dtype in COMPOUND:
+        found = parts(geometry, want, dtype)
+        assert found is not None, "the engine does not serve this geometry"
+        # Of integers only the products themselves are sure to be exact.
+        is_direct = method == "direct" or np.dtype(dtype).kind in "iu"
+        inner = _made(Problem(found[0], want, is_direct), found[1], threads, is_measured)
+        return compound(geometry, want, dtype, inner)
+    problem = Problem(geometry, want, method == "direct", activation)
+    return _made(problem, dtype, threads, is_measured)
+
+
+def _made(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "Ready | Folded":
     here, (ready, measured, folded) = target(), _makers()
-    make = measured if method == "measure" else ready
-    threads = here.threads if threads is None else threads
-    if geometry.rank > _MOST_AXES:
+    make = measured if is_measured else ready
+    if problem.geometry.rank > _MOST_AXES:
         make = partial(folded, make=make)
-    problem = Problem(_usual(geometry), want, method == "direct", activation)
-    found: Ready | Folded = make(problem, dtype, here, threads)
+    found: Ready | Folded = make(problem, dtype, here, here.threads if threads is None else threads)
     return found
 
 
@@ -127,11 +156,14 @@ def _usual(geometry: Geometry) -> Geometry:
     return geometry
 
 
-def workspace_bytes(geometry: Geometry, plan: "Ready | Folded") -> int:
+def workspace_bytes(geometry: Geometry, plan: "Ready | Folded | Compound") -> int:
     """Bytes that `contract` holds besides operands and result.
 
-    These are scratch, packed weights, and x and y channels first if the caller has them last.
+    These are scratch, packed weights, x and y channels first if the caller has them last, and the
+    parts of numbers that are made of others.
     """
+    if isinstance(plan, Compound):
+        return plan.copied_bytes + workspace_bytes(plan.parts(geometry), plan.inner)
     copies = sum(
         prod(geometry.shape_of(letter))
         for letter in ("x", "y")
@@ -150,7 +182,7 @@ def contract(
     out: NDArray[Any] | None = None,
     method: str = "auto",
     threads: int | None = None,
-    plan: "Ready | Folded | None" = None,
+    plan: "Ready | Folded | Compound | None" = None,
 ) -> NDArray[Any]:
     """Solve F(x, w, y) for y or x, and apply what the plan has for after it.
 
@@ -168,6 +200,9 @@ def contract(
         packed = plan.pack(_ordered(geometry, b))
     else:
         plan, packed = b.plan, b.values
+    if isinstance(plan, Compound):
+        b = PackedParts(plan.inner, packed)
+        return plan.contract(contract, geometry, _whole(a), b, bias, out)
     read = _whole(a)
     if not _is_channels_first(geometry, plan.problem.read):
         read = plan.transposed(plan.problem.read, read)

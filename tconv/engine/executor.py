@@ -88,8 +88,10 @@ class Prepared:
 
     def __init__(self, problem: Problem, dtype: str, target: Target, threads: int) -> None:
         self.problem, self.dtype, self.threads = problem, np.dtype(dtype), threads
+        self.activation = problem.activation
         self._kernel = partial(_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
+        self._transposed_sizes: dict[Any, tuple[NDArray[np.int64], list[_Frame]]] = {}
 
     def transposed(
         self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
@@ -104,6 +106,19 @@ class Prepared:
         threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
         self._move(self._transpose_job, frames, values, array, to, threads)
         return to
+
+    def transpose(self, size: tuple[int, int, int], source: NDArray[Any], to: NDArray[Any]) -> None:
+        """Write images x rows x columns numbers to `to`, every image transposed."""
+        if 1 in size[1:]:
+            to.reshape(-1).view(self.dtype)[...] = source.reshape(-1).view(self.dtype)
+            return
+        found = self._transposed_sizes.get(size)
+        if found is None:
+            found = transpose_arguments(*size, self.dtype.itemsize), []
+            self._transposed_sizes[size] = found
+        values, frames = found
+        threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
+        self._move(self._transpose_job, frames, values, source, to, threads)
 
     def _move(
         self,
@@ -160,7 +175,7 @@ class Ready(Prepared):
         threads: int | None = None,
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
-        self.plan, kernel, activation = plan, self._kernel, problem.activation
+        self.plan, kernel, activation = plan, self._kernel, self.activation
         self.layout = layout = layout_of(problem, plan, self.dtype, target)
         name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
         self._job = kernel(*(("run_tiled", run_tiled) if plan.is_tiled else (name, emit)))
@@ -249,7 +264,7 @@ class Ready(Prepared):
         panel = "x as it lies" if plan.is_spread else panel
         panel = f"{panel}, uncropped" if plan.is_uncropped else panel
         by_tap = ", tap by tap" if plan.part.by_tap else ""
-        then = f", then {self.problem.activation}" if self.problem.activation else ""
+        then = f", then {self.activation}" if self.activation else ""
         moved = self.dtype.itemsize * sum(
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )
