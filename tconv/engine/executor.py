@@ -254,6 +254,8 @@ class Ready(Prepared):
         weights = layout.weight_block + layout.fields["bias_block"]
         blocks = self.problem.geometry.groups * layout.blocks
         numbers = threads * layout.scratch_size + blocks * weights
+        if isinstance(layout, TiledLayout):  # what is packed is made before
+            numbers += self.problem.weight_count // self.problem.taps * layout.weight_taps
         return numbers * self.dtype.itemsize
 
     def describe(self) -> list[str]:

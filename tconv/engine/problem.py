@@ -89,6 +89,11 @@ class Problem:
         """Numbers that are written."""
         return prod(self.geometry.shape_of(self.want))
 
+    @cached_property
+    def weight_count(self) -> int:
+        """Numbers of w."""
+        return prod(self.geometry.weight_shape)
+
     def weight_steps(self, taps: int) -> tuple[int, int]:
         """Numbers from one summed channel to the next in w, and from one written to the next."""
         if self.want == "y":
