@@ -134,8 +134,9 @@ class Convolution(Layer):
             self._initialise(channels)
         bias = None if self.bias is None else self.bias.value
         weight, version = self.weight.peek()
-        if self._wanted == "y" and self.padding_mode == "zeros":
-            weight = self._packed.of(geometry, weight, version, activation=self._activation)
+        if self.padding_mode == "zeros":
+            follows, want = self._activation, self._wanted
+            weight = self._packed.of(geometry, weight, version, activation=follows, want=want)
         follows = self._activation
         y = solve_for(self._wanted, geometry, x, weight, bias, self._call(follows))
         return y, (geometry, x, None if follows is None else (follows, y))

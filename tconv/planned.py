@@ -19,7 +19,7 @@ from tconv.dtypes import TYPES, as_dtype, dtype_name, largest
 from tconv.engine.arena import empty
 from tconv.engine.target import target
 from tconv.errors import DTypeError, ShapeError
-from tconv.geometry import Geometry
+from tconv.geometry import Geometry, Letter
 from tconv.operands import USUAL, check_out
 
 __all__ = ["Known", "Packed", "PackedWeights", "PlannedCall", "plan", "recalled"]
@@ -129,13 +129,14 @@ class PackedWeights:
         version: int | None,
         threads: int | None = None,
         activation: Activation | None = None,
+        want: Letter = "y",
     ) -> Any:
         """Return what `solve_for` takes for the weight: packed, or itself where nobody packs.
 
         A `version` that is None, or another than before, says that the numbers may have changed.
         """
         dtype = dtype_name(weight.dtype)
-        chosen = native(geometry, "y", dtype, threads, activation=activation)
+        chosen = native(geometry, want, dtype, threads, activation=activation)
         if chosen is None:
             return weight
         if version is None or version != self._version:
@@ -152,7 +153,7 @@ class PackedWeights:
 
 
 class PlannedCall:
-    """One `conv_transpose` of fixed sizes and type, made by `plan`.
+    """One `conv_transpose` or `conv` of fixed sizes and type, made by `plan`.
 
     Attributes
     ----------
@@ -176,12 +177,16 @@ class PlannedCall:
         threads: int | None,
         method: str = "auto",
         activation: Activation | None = None,
+        want: Letter = "y",
     ) -> None:
         self.geometry, self.threads, self.method = geometry, threads, method
+        self.want, self._read = want, "x" if want == "y" else "y"
+        self._channels = geometry.out_channels if want == "y" else geometry.in_channels
+        self._shape = geometry.shape_of(want)
         self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
         self.activation, self._activation = activation and activation.argument, activation
         self._result = TYPES[dtype].result
-        self._plan = chosen = native(geometry, "y", dtype, threads, method, activation)
+        self._plan = chosen = native(geometry, want, dtype, threads, method, activation)
         is_first = geometry.data_format == "channels_first"
         self._is_plain = is_first and chosen is not None and self.dtype in USUAL
         # Others need not be held against the memory each time if they are small. Integers are held
@@ -213,35 +218,37 @@ class PlannedCall:
         bias: NDArray[Any] | None = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
-        """Return y, written to `out` if that is given.
+        """Return y, or what else is wanted, written to `out` if that is given.
+
+        If x is wanted, what is passed for it is y.
 
         Raises
         ------
         ShapeError, DTypeError : an array is not what the plan was made for
         """
-        geometry, chosen = self.geometry, self._plan
+        chosen = self._plan
         if not isinstance(packed, Packed) or packed.plan is not chosen:
             raise DTypeError(
                 "packed must be what pack of this plan returned; call pack(weight) of this plan."
             )
-        self._check(x, geometry.x_shape, "x")
+        self._check(x, self.geometry.shape_of(self._read), self._read)
         if bias is not None:
-            self._check(bias, (geometry.out_channels,), "bias", (self._result,))
+            self._check(bias, (self._channels,), "bias", (self._result,))
         if out is not None:
-            check_out(out, np, geometry.y_shape, self._result, [x, bias])
+            check_out(out, np, self._shape, self._result, [x, bias])
         if self._is_direct:
-            return engine.contract(geometry, "y", x, packed, bias=bias, out=out)
+            return engine.contract(self.geometry, self.want, x, packed, bias=bias, out=out)
         flags = x.flags
         if not self._is_plain or not flags.c_contiguous or not flags.aligned:
             return self._at_length(x, packed, bias, out)
         if out is None:
-            y = empty(geometry.y_shape, self.dtype)
+            result = empty(self._shape, self.dtype)
         elif out.flags.carray and out.dtype.isnative:
-            y = out
+            result = out
         else:
             return self._at_length(x, packed, bias, out)
-        chosen(x, packed.values, chosen.pack_bias(bias), y)
-        return y
+        chosen(x, packed.values, chosen.pack_bias(bias), result)
+        return result
 
     def _at_length(
         self, x: NDArray[Any], packed: Packed, bias: Any, out: NDArray[Any] | None
@@ -250,7 +257,7 @@ class PlannedCall:
         geometry = self.geometry
         call = Call("plan", threads=self.threads, activation=self._activation)
         weight = packed if packed.plan is not None else packed.values
-        result: NDArray[Any] = solve_for("y", geometry, x, weight, bias, call, out)
+        result: NDArray[Any] = solve_for(self.want, geometry, x, weight, bias, call, out)
         return result
 
     def _check(
@@ -272,8 +279,8 @@ class PlannedCall:
             )
 
     def __reduce__(self) -> Any:
-        made_of = (self.geometry, self._dtype_name, self.threads, self.method, self._activation)
-        return PlannedCall, made_of
+        how = self._dtype_name, self.threads, self.method, self._activation, self.want
+        return PlannedCall, (self.geometry, *how)
 
     def __str__(self) -> str:
         geometry = self.geometry
@@ -293,19 +300,19 @@ def plan(
     x_shape: Sequence[int],
     weight_shape: Sequence[int],
     *,
-    want: str = "y",
+    want: Letter = "y",
     dtype: Any = "float32",
     threads: int | None = None,
     method: str = "auto",
     activation: Any = None,
     **keywords: Any,
 ) -> PlannedCall:
-    """Check sizes and choose how to compute a `conv_transpose` of NumPy arrays, once for many.
+    """Check sizes and choose how to compute a `conv_transpose`, or `conv`, once for many calls.
 
     Parameters
     ----------
     x_shape, weight_shape : shapes of x and weight
-    want : "y"
+    want : "y" plans a `conv_transpose`, "x" the `conv` that is its adjoint: it takes y, returns x
     dtype : type of x, weight and bias
     threads : int; None takes as many as the machine has cores, or TCONV_THREADS
     method : "auto" and "direct" choose by a model, "measure" times the few best ones
@@ -331,7 +338,7 @@ def plan(
     >>> call(np.ones((1, 1, 2), np.float32), packed)
     array([[[1., 0., 2., 0., 1.]]], dtype=float32)
     """
-    as_choice(want, "want", ("y",))
+    as_choice(want, "want", ("y", "x"))
     as_choice(method, "method", METHODS)
     if threads is not None:
         as_integer(threads, "threads", 1)
@@ -342,4 +349,4 @@ def plan(
     if follows is not None:
         follows.check_type(name)
     geometry = Geometry.of(x_shape, weight_shape, **keywords)
-    return PlannedCall(geometry, name, threads, method, follows)
+    return PlannedCall(geometry, name, threads, method, follows, want)

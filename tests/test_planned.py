@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws, geometries, integer_operands, integers_like, keywords_of
-from tconv import conv_transpose, definition, dispatch, planned
+from tconv import conv_transpose, definition, dispatch, plan, planned
 from tconv.activations import as_activation
 from tconv.engine import executor
 from tconv.engine.target import target
@@ -266,3 +266,36 @@ def test_packed_weights_belong_to_one_activation():
         with pytest.raises(DTypeError, match="what pack of this plan returned"):
             relu(x, none.pack(w))
     assert np.array_equal(relu(x, relu.pack(w)), np.maximum(none(x, none.pack(w)), 0))
+
+
+# ---- convolutions --------------------------------------------------------------------------------
+
+
+@draws(1)
+@given(geometries(), st.sampled_from(["float32", "float64", "complex64", "int8"]), st.booleans())
+def test_a_planned_convolution_is_conv(geometry, dtype, has_out):
+    _, w, y = (array.astype(dtype) for array in integer_operands(geometry))
+    call = planned.PlannedCall(geometry, dtype, None, want="x")
+    bias = np.arange(geometry.in_channels).astype(call(y, call.pack(w)).dtype)
+    expected = definition.contract(geometry, "x", wide(y), wide(w), bias=wide(bias))
+    out = np.zeros(geometry.x_shape, bias.dtype) if has_out else None
+    found = call(y, call.pack(w), bias, out)
+    assert found is out or out is None
+    assert np.array_equal(found, expected)
+    again = pickle.loads(pickle.dumps(call))
+    assert (again.want, again.geometry) == ("x", geometry)
+
+
+def wide(array):
+    return array.astype("complex128" if array.dtype.kind == "c" else "float64")
+
+
+def test_what_a_planned_convolution_refuses():
+    call = plan((1, 2, 5), (2, 3, 4), want="x")
+    packed = call.pack(np.ones((2, 3, 4), np.float32))
+    with pytest.raises(ShapeError, match=r"y has shape \(1, 2, 5\), the plan is for \(1, 3, 8\)"):
+        call(np.ones((1, 2, 5), np.float32), packed)
+    with pytest.raises(ShapeError, match=r"bias has shape \(3,\), the plan is for \(2,\)"):
+        call(np.ones((1, 3, 8), np.float32), packed, np.ones(3, np.float32))
+    with pytest.raises(ParameterError, match="want"):
+        plan((1, 2, 5), (2, 3, 4), want="w")
