@@ -180,7 +180,8 @@ class PlannedCall:
         want: Letter = "y",
     ) -> None:
         self.geometry, self.threads, self.method = geometry, threads, method
-        self.want, self._read = want, "x" if want == "y" else "y"
+        self.want = want
+        self._read: Letter = "x" if want == "y" else "y"
         self._channels = geometry.out_channels if want == "y" else geometry.in_channels
         self._shape = geometry.shape_of(want)
         self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
