@@ -204,7 +204,7 @@ def _without_shuffles(ready: Any) -> Any:
 
 def _call(ready: Any, arrays: Operands) -> Thunk:
     x, weight, bias = arrays
-    geometry = ready.geometry
+    geometry = ready.problem.geometry
     weight = weight.reshape(geometry.groups, -1, *weight.shape[1:])
     y = np.empty(geometry.y_shape, x.dtype)
 

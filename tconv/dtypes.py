@@ -7,7 +7,15 @@ import numpy as np
 
 from tconv.errors import DTypeError
 
-__all__ = ["TYPES", "NumberType", "as_dtype", "dtype_name", "float_that_is_exact", "largest"]
+__all__ = [
+    "TYPES",
+    "NumberType",
+    "as_dtype",
+    "dtype_name",
+    "float_that_is_exact",
+    "largest",
+    "largest_sum",
+]
 
 
 class NumberType(NamedTuple):
@@ -92,6 +100,16 @@ def largest(xp: Any, array: Any) -> int:
             f"integers of dtype {dtype_name(array.dtype)} are checked for overflow, which takes "
             'their values; call outside of jit, or pass dtype="float32" for example.'
         ) from None
+
+
+def largest_sum(name: str, terms: int) -> int:
+    """Largest absolute value of a sum of so many products of integers of the type called `name`.
+
+    >>> largest_sum("int8", 3)
+    49152
+    """
+    info = np.iinfo(name)
+    return int(max(info.max, -info.min)) ** 2 * terms
 
 
 def float_that_is_exact(bound: int, xp: Any = np) -> str | None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.activations import Activation
 from tconv.canonical import canonical, canonical_shape
 from tconv.engine.arena import empty
 from tconv.engine.choice import choose_plan
+from tconv.engine.compound import COMPOUND, Compound, PackedParts, compound, parts
 from tconv.engine.correlation import choose_correlation
 from tconv.engine.folds import Folds
 from tconv.engine.forks import ForkLock
@@ -23,9 +25,14 @@ if TYPE_CHECKING:
     from tconv.engine.executor import Ready
     from tconv.engine.folding import Folded
 
-__all__ = ["contract", "prepare", "serves", "workspace_bytes"]
+    _Plan = Ready | Folded | Correlated
+
+__all__ = ["TYPES", "contract", "prepare", "serves", "workspace_bytes"]
 
 _TYPES = ("float32", "float64")
+TYPES = COMPOUND.union(_TYPES)
+"""Names of the types of which some contractions are served."""
+
 _MOST_AXES = 3
 _MOST_PHASES = 2**14  # and taps: beyond, tables would be larger than what they are for
 _MOST_CELLS = 2**31 - 1  # of an operand: tables hold 32 bits
@@ -42,6 +49,8 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
     """
+    if dtype in COMPOUND:
+        return _serves_parts(geometry, want, dtype)
     axes = geometry.axes
     numbers = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
     return (
@@ -61,6 +70,18 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         )
         and _has_plan(Problem(_usual(geometry), want), dtype)
     )
+
+
+def _serves_parts(geometry: Geometry, want: Letter, dtype: str) -> bool:
+    """Whether the parts of such numbers are contracted natively.
+
+    Splitting moves x as transposing does, so it is done where x that is channels last is taken.
+    """
+    found = parts(geometry, want, dtype)
+    if found is None:
+        return False
+    inner, real = found
+    return serves(replace(inner, data_format="channels_last"), want, real)
 
 
 def _is_thin(problem: Problem) -> bool:
@@ -103,17 +124,29 @@ def prepare(
     threads: int | None = None,
     method: str = "auto",
     want: Letter = "y",
-) -> "Ready | Folded | Correlated":
+    activation: Activation | None = None,
+) -> "_Plan | Compound":
     """Return the plan for a geometry, with its code loaded; "measure" tries several."""
+    geometry, is_measured = _usual(geometry), method == "measure"
+    if dtype in COMPOUND:
+        found = parts(geometry, want, dtype)
+        assert found is not None, "the engine does not serve this geometry"
+        # Of integers only the products themselves are sure to be exact.
+        is_direct = method == "direct" or np.dtype(dtype).kind in "iu"
+        inner = _made(Problem(found[0], want, is_direct), found[1], threads, is_measured)
+        return compound(geometry, want, dtype, inner)
+    problem = Problem(geometry, want, method == "direct", activation)
+    return _made(problem, dtype, threads, is_measured)
+
+
+def _made(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "_Plan":
     here, (ready, measured, folded, correlated) = target(), _makers()
-    threads = here.threads if threads is None else threads
-    if want == "w":  # which reads y as x does
-        plan: Correlated = correlated(Problem(_usual(geometry), "x"), dtype, here, threads)
-        return plan
-    make = measured if method == "measure" else ready
-    if geometry.rank > _MOST_AXES:
+    make = measured if is_measured else ready
+    if problem.want == "w":  # for which y is read as for x
+        make, problem = correlated, Problem(problem.geometry, "x")
+    elif problem.geometry.rank > _MOST_AXES:
         make = partial(folded, make=make)
-    found: Ready | Folded = make(Problem(_usual(geometry), want), dtype, here, threads)
+    found: _Plan = make(problem, dtype, here, here.threads if threads is None else threads)
     return found
 
 
@@ -136,11 +169,14 @@ def _usual(geometry: Geometry) -> Geometry:
     return geometry
 
 
-def workspace_bytes(geometry: Geometry, plan: "Ready | Folded | Correlated") -> int:
+def workspace_bytes(geometry: Geometry, plan: "_Plan | Compound") -> int:
     """Bytes that `contract` holds besides operands and result.
 
-    These are scratch, packed weights, and x and y channels first if the caller has them last.
+    These are scratch, packed weights, x and y channels first if the caller has them last, and the
+    parts of numbers that are made of others.
     """
+    if isinstance(plan, Compound):
+        return plan.copied_bytes + workspace_bytes(plan.parts(geometry), plan.inner)
     copies = sum(
         prod(geometry.shape_of(letter))
         for letter in ("x", "y")
@@ -159,12 +195,12 @@ def contract(
     out: NDArray[Any] | None = None,
     method: str = "auto",
     threads: int | None = None,
-    plan: "Ready | Folded | Correlated | None" = None,
+    plan: "_Plan | Compound | None" = None,
 ) -> NDArray[Any]:
-    """Solve F(x, w, y) for y, x or w; the signature is that of `portable.contract`.
+    """Solve F(x, w, y) for y, x or w, and apply what the plan has for after it.
 
-    `plan` is what `prepare` gives, if that is known. b may also hold ``values`` that its ``plan``,
-    a `Ready` for this problem and type, packed.
+    The signature is that of `portable.contract`. `plan` is what `prepare` gives, if that is known.
+    b may also hold ``values`` that its ``plan``, a `Ready` for this problem and type, packed.
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
@@ -175,19 +211,22 @@ def contract(
     if want == "w":
         return _correlate(geometry, a, b, out, threads, plan)
     if isinstance(b, np.ndarray):
-        plan = plan or prepare(geometry, a.dtype.name, threads, method, want)
-        packed = plan.pack(_ordered(geometry, b))
+        made: Any = plan or prepare(geometry, a.dtype.name, threads, method, want)
+        packed = made.pack(_ordered(geometry, b))
     else:
-        plan, packed = b.plan, b.values
+        made, packed = b.plan, b.values
+    if isinstance(made, Compound):
+        b = PackedParts(made.inner, packed)
+        return made.contract(contract, geometry, _whole(a), b, bias, out)
     read = _whole(a)
-    if not _is_channels_first(geometry, plan.problem.read):
-        read = plan.transposed(plan.problem.read, read)
+    if not _is_channels_first(geometry, made.problem.read):
+        read = made.transposed(made.problem.read, read)
     if not _is_channels_first(geometry, want):
-        return _contract_last(geometry, want, read, packed, bias, out, plan)
+        return _contract_last(geometry, want, read, packed, bias, out, made)
     if out is None:
         out = empty(geometry.shape_of(want), a.dtype)
     written = out if _is_writable(out) else empty(canonical_shape(geometry, want), a.dtype)
-    plan(read, packed, plan.pack_bias(bias), written)
+    made(read, packed, made.pack_bias(bias), written)
     if written is not out:
         canonical(np, geometry, want, out)[...] = written
     return out
@@ -224,6 +263,8 @@ def _correlate(
     """Solve for w; `contract` says the rest."""
     plan = plan or prepare(geometry, x.dtype.name, threads, want="w")
     x, y = _whole(x), _whole(y)
+    if isinstance(plan, Compound):
+        return plan.contract(partial(contract, plan=plan.inner), geometry, x, y, None, out)
     if not _is_channels_first(geometry, "x"):
         x = plan.transposed("x", x)
     if not _is_channels_first(geometry, "y"):

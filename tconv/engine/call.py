@@ -9,8 +9,9 @@ __all__ = ["FIELDS", "LATTICE", "POINTERS", "TILE", "Call", "Item"]
 POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
     *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
-    "lattices_of_x",
-    *("pack_rows", "gather", "add_rows", "copy_row", "stream"),  # kernels
+    *("lattices_of_x", "places", "restored"),
+    *("pack_rows", "gather", "add_rows", "copy_row", "stream", "sum_cells"),  # kernels
+    *("activate", "slope"),  # a kernel, or none, and what it is told
 )
 FIELDS = (
     *("items", "splits", "segments", "row_blocks", "plane_blocks", "batch", "scratch_size"),
@@ -29,6 +30,7 @@ FIELDS = (
     *("lead_z", "lead_y", "lead_x"),
     *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
     *("weight_block", "bias_block", "streams", "held_size"),
+    *("sums_size", "sum_pitch", "restored_count", "restored_z", "restored_y", "restored_x"),
 )
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
 

@@ -6,9 +6,10 @@ from math import ceil, prod
 
 from tconv.engine.costs import Costs, priced
 from tconv.engine.phases import Phases
-from tconv.engine.plan import TILES, Part, Plan
+from tconv.engine.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
+from tconv.engine.tilings import considered
 
 __all__ = ["all_plans", "best_plans", "choose_plan"]
 
@@ -18,7 +19,8 @@ _LANES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _MORE_LANES = (1536, 2048, 3072, 4096, 6144)  # of items that are spread
 _LINE_BYTES = 2**18
 _LARGEST_PANEL_BYTES = 2**25  # where not even the smallest item stays in the cache
-_TABLE_ENTRIES, _WIDE = 2**20, 8
+_WIDE = 8  # vectors of a row, of which few lanes are in vain
+_TILED_TYPES = ("float32",)  # more precise ones are asked for where the last digits count
 _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
 
 
@@ -28,7 +30,7 @@ def choose_plan(problem: Problem, dtype: str, target: Target, threads: int) -> P
 
     So it is where a wide dilation makes the borders of every item larger than the item.
     """
-    best = min(all_plans(problem, dtype, target, threads), key=_cycles, default=None)
+    best = min(_alike(problem, dtype, target, threads), key=_cycles, default=None)
     flops = problem.geometry.flops
     if best is None or best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE:
         return None
@@ -46,10 +48,22 @@ def all_plans(problem: Problem, dtype: str, target: Target, threads: int) -> lis
     ]
 
 
+def _alike(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
+    """Return the plans with the order of sums that is best for one thread, so it is for any."""
+    plans = all_plans(problem, dtype, target, threads)
+    if len({plan.order for plan in plans}) <= 1:
+        return plans
+    best = min(all_plans(problem, dtype, target, 1), key=_cycles)
+    return [plan for plan in plans if plan.order == best.order]
+
+
 def best_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
-    """Return the cheapest plan of every tile and kind of panel, the cheapest first."""
+    """Return the cheapest plan of every tile and kind of panel, the cheapest first.
+
+    All sum in one order.
+    """
     found: dict[tuple[int, bool, bool], Plan] = {}
-    for plan in all_plans(problem, dtype, target, threads):
+    for plan in _alike(problem, dtype, target, threads):
         key = (plan.vectors, plan.is_gathered, plan.is_spread)
         if key not in found or plan.cycles < found[key].cycles:
             found[key] = plan
@@ -71,6 +85,8 @@ def _considered(problem: Problem, dtype: str, target: Target) -> list[_Considere
     found = _candidates(problem, dtype, target, cropped, is_uncropped=False)
     if len(uncropped.alike) < len(cropped.alike):
         found += _candidates(problem, dtype, target, uncropped, is_uncropped=True)
+    if dtype in _TILED_TYPES and not problem.is_direct:
+        found += considered(problem, dtype, target)
     return found
 
 
@@ -97,8 +113,8 @@ def _candidates(
             of_tile = blocks[tile, is_spread]
             block = of_tile[min(len(of_tile), max(1, most_bytes // line_bytes)) - 1]
             plan = Plan(
-                tile, vectors, is_uncropped, is_gathered, is_spread, planes, rows, columns,
-                block, 1, part, 1, 0.0,
+                tile, vectors, is_uncropped, is_gathered, is_spread, DIRECT, planes, rows,
+                columns, block, 1, part, 1, 0.0,
             )  # fmt: skip
             found.append((plan, ceil(costs.outputs / block), costs.of(plan)))
     return found
@@ -132,8 +148,8 @@ def _summed(costs: Costs) -> Iterator[_Item]:
             seen.add((rows, columns))
             yield False, False, (1, rows, columns), vectors, line_bytes
     all_rows = costs.batch * z.count * y.count
-    if x.count >= _WIDE * lanes_of or all_rows * x.count * costs.shifts > _TABLE_ENTRIES:
-        return  # few lanes of a wide row are in vain
+    if x.count >= _WIDE * lanes_of or all_rows * x.count * costs.shifts > TABLE_ENTRIES:
+        return
     known: set[int] = set()
     for lanes in reversed(_LANES):
         if len(known) == _MOST_SIZES:

@@ -80,9 +80,7 @@ class Reach:
         taps = tuple((lattices.index(first), place) for place, first in found)
         places = [place for place, _ in found]
         spacing = axis.stride // step if axis.input > 1 else 1
-        return cls(
-            axis.input, axis.output, step, spacing, lattices, taps, min(places), max(places)
-        )
+        return cls(axis.input, axis.output, step, spacing, lattices, taps, min(places), max(places))
 
     def span(self, count: int) -> int:
         """Cells of a lattice that so many neighbours meet."""

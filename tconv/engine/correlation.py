@@ -1,6 +1,6 @@
 """WHICH PLAN IS CHOSEN FOR w: tiles, chunks, blocks and segments, the cheapest by a model.
 
-    dw[g, c, m, k] = sum over n, i of x[n, g, c, i] * y[n, g, m, i*stride - padding_begin + k*dilation]
+    dw[g, c, m, k] = sum over n, i of x[n, g, c, i] * y[n, g, m, o(i, k)]
 
 A thread sums up a *segment*, which is some chunks of cells, for a block of channels of x and one of
 channels of y. Segments, and so the order of a sum, follow from sizes and from the processor; the

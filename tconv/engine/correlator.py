@@ -57,7 +57,6 @@ class Correlated(Prepared):
         self._arguments = np.array(values + [fields[name] for name in SUM_FIELDS], np.int64)
         name, emit = ("run_dot", run_dot) if plan.is_dot else ("run_outer", run_outer)
         self._job = kernel(name, emit)
-        self._frames: list[Any] = []
 
     def _fields(self) -> dict[str, int]:
         """Sizes that the driver is told, but for those of lists."""
@@ -210,11 +209,7 @@ class Correlated(Prepared):
         All are C-contiguous.
         """
         parts = dw if self.plan.segments == 1 else empty(self._parts_shape, self.dtype)
-        threads = min(self.threads, self.items)
-        operands = (x, y, parts)
-        self._compute(
-            self._job, self._frames, self._arguments, operands, self._scratch_bytes, threads
-        )
+        self._compute((x, y, parts), self._scratch_bytes, min(self.threads, self.items))
         if parts is not dw:
             np.add.reduce(parts, axis=0, out=dw.reshape(self._parts_shape[1:]))
 

@@ -12,10 +12,10 @@ from tconv.engine.plan import MOST_INTERLEAVED, STREAMED_BYTES, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 
-__all__ = ["Costs", "priced"]
+__all__ = ["CALL_CYCLES", "STORE_CYCLES", "Costs", "heights", "priced"]
 
 _WAKE_CYCLES = 15_000
-_CALL_CYCLES, _STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
+CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
 _LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
 _ROW_CYCLES = 24  # of a call of copy_row, and per row of pack_rows
 _GATHER_CYCLES = 2.0  # per cell
@@ -59,20 +59,12 @@ class Costs:
 
     def _summed(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item with a panel: to read x, to compute; and their number in a group."""
-        (z, y, x), rows, columns = self.phases.axes, plan.rows, plan.columns
-        pitch = columns if plan.is_gathered else x.pitch(columns)
-        lanes = (rows - 1) * pitch + columns
-        if plan.is_gathered:
-            cells = self.shifts * ceil(lanes / self.lanes)
-            pack = self.channels * self.shifts * lanes * _GATHER_CYCLES
-            count = ceil(self.batch * z.count * y.count / rows)
-        else:
-            panel_rows = (1 + z.high - z.low) * (rows + y.high - y.low) * self.phases.lattices
-            cells = panel_rows * ceil(pitch / self.lanes)
-            a_vector = _PACKED_CYCLES if x.step == 1 else _lattice_cycles(x.step, self.lanes)
-            row = _ROW_CYCLES + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
-            pack = self.channels * panel_rows * row
-            count = self.batch * z.count * ceil(y.count / rows) * ceil(x.count / columns)
+        pitch = self._pitch(plan)
+        lanes = (plan.rows - 1) * pitch + plan.columns
+        pack, count = self._read(plan)
+        cells = self.shifts * ceil(lanes / self.lanes)
+        if not plan.is_gathered:
+            cells = self._panel_rows(plan) * ceil(pitch / self.lanes)
         whole, rest = divmod(ceil(lanes / self.lanes), plan.vectors)
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
         is_near = plan.part.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
@@ -85,12 +77,33 @@ class Costs:
             else:  # neighbouring taps read the same lines
                 x_cycles = self.near_cycles / max(1, columns_read)
             parts, terms = self._parts(plan, taps), taps * self.channels
-            for height, tiles in _heights(rows_of_channel * plan.block, plan.tile):
+            for height, tiles in heights(rows_of_channel * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self._term(height, wide, taps > 1, x_cycles, 0.0)
-                    each += parts * (_CALL_CYCLES + height * wide * _STORE_CYCLES)
+                    each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
                     compute += tiles * calls * each
         return pack, self._of_blocks(compute, plan.block), count
+
+    def _pitch(self, plan: Plan) -> int:
+        """Cells from one row of an item to the next."""
+        return plan.columns if plan.is_gathered else self.phases.axes[2].pitch(plan.columns)
+
+    def _panel_rows(self, plan: Plan) -> int:
+        """Rows of a channel in a flat panel."""
+        z, y, _ = self.phases.axes
+        return (1 + z.high - z.low) * (plan.rows + y.high - y.low) * self.phases.lattices
+
+    def _read(self, plan: Plan) -> tuple[float, int]:
+        """Cycles of an item to make its panel; and the number of items in a group."""
+        (z, y, x), pitch = self.phases.axes, self._pitch(plan)
+        if plan.is_gathered:
+            lanes = (plan.rows - 1) * pitch + plan.columns
+            count = ceil(self.batch * z.count * y.count / plan.rows)
+            return self.channels * self.shifts * lanes * _GATHER_CYCLES, count
+        a_vector = _PACKED_CYCLES if x.step == 1 else _lattice_cycles(x.step, self.lanes)
+        row = _ROW_CYCLES + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
+        count = self.batch * z.count * ceil(y.count / plan.rows) * ceil(x.count / plan.columns)
+        return self.channels * self._panel_rows(plan) * row, count
 
     def _spread(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item that is spread: to read x, to compute; and their number in a group."""
@@ -106,14 +119,14 @@ class Costs:
         pages = min(1.0, x.input * y.input * z.input * self.bytes / _PAGES_BYTES)  # per channel
         page_cycles = _PAGE_CYCLES * pages if plan.part.channels * pages > _PAGES else 0.0
         compute = 0.0
-        for height, tiles in _heights(self.taps * plan.block, plan.tile):
+        for height, tiles in heights(self.taps * plan.block, plan.tile):
             for wide, calls in ((plan.vectors, whole), (1, rest)):
                 each = self._term(height, wide, True, x_cycles, of_weight) + page_cycles
-                each = self.channels * each + parts * (_CALL_CYCLES + height * wide * _STORE_CYCLES)
+                each = self.channels * each + parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
                 compute += tiles * calls * each
         if not self.phases.is_plain:
             a_row = _ADDED_ROW_CYCLES + ceil(plan.columns / self.lanes) * _ADDED_CYCLES
-            of_tap = planes * (_CALL_CYCLES + rows * a_row)
+            of_tap = planes * (CALL_CYCLES + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
         read = self.channels * pieces * vectors * (self.near_cycles + 0.5 * self.far_cycles)
         count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)
@@ -162,10 +175,10 @@ def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: i
     alone, together = items * item, ceil(items / threads) * item + _WAKE_CYCLES
     if alone <= together:
         threads, together = 1, alone
-    return Plan(*plan[:9], splits, plan.part, threads, together)
+    return Plan(*plan[:10], splits, plan.part, threads, together)
 
 
-def _heights(rows: int, tile: int) -> list[tuple[int, int]]:
+def heights(rows: int, tile: int) -> list[tuple[int, int]]:
     """Heights of tiles that `tile_rows` gives, and how many there are of each."""
     count = ceil(rows / tile)
     low, more = divmod(rows, count)

@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
+from tconv.engine.cells import lattices
 from tconv.engine.choice import best_plans, choose_plan
-from tconv.engine.driver import run, run_spread
+from tconv.engine.driver import run, run_spread, run_tiled
+from tconv.engine.epilogue import activate
 from tconv.engine.ir import Number
 from tconv.engine.jit import load
 from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_rows, stream
-from tconv.engine.layout import Layout
 from tconv.engine.packing import pack_arguments, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.pool import run as share
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
+from tconv.engine.tiled_layout import TiledLayout, layout_of
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.geometry import Letter
 
@@ -33,8 +35,9 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
-    *("ir.py", "kernels.py", "call.py", "panels.py", "spread.py", "output.py", "driver.py"),
-    *("packing.py", "transposing.py", "products.py", "correlating.py"),
+    *("ir.py", "kernels.py", "call.py", "panels.py", "spread.py", "winograd.py", "transforms.py"),
+    *("tiles.py", "epilogue.py", "output.py", "driver.py", "packing.py", "transposing.py"),
+    *("products.py", "correlating.py"),
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -48,7 +51,7 @@ _ALIGN = 64  # bytes of a cache line
 _MOST_KEPT = 8  # scratch buffers that wait for the next call
 
 _WORD, _HEAD_BYTES = ctypes.c_ssize_t, object.__basicsize__
-_write_3, _write_5, _write_6 = (Struct(f"={n}q").pack_into for n in (3, 5, 6))
+_write = {n: Struct(f"={n}q").pack_into for n in (3, 5, 6)}
 
 _scratch: list["_Scratch"] = []
 """Buffers that no call uses; a list, because taking from its end is atomic."""
@@ -84,10 +87,16 @@ class _Frame:
 class Prepared:
     """What can be done for one problem: here x and y are turned from layout to layout."""
 
+    _job: int
+    _arguments: NDArray[np.int64]
+
     def __init__(self, problem: Problem, dtype: str, target: Target, threads: int) -> None:
         self.problem, self.dtype, self.threads = problem, np.dtype(dtype), threads
+        self.activation = problem.activation
         self._kernel = partial(_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
+        self._frames: list[_Frame] = []
+        self._transposed_sizes: dict[Any, tuple[NDArray[np.int64], list[_Frame]]] = {}
 
     def transposed(
         self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
@@ -103,6 +112,19 @@ class Prepared:
         self._move(self._transpose_job, frames, values, array, to, threads)
         return to
 
+    def transpose(self, size: tuple[int, int, int], source: NDArray[Any], to: NDArray[Any]) -> None:
+        """Write images x rows x columns numbers to `to`, every image transposed."""
+        if 1 in size[1:]:
+            to.reshape(-1).view(self.dtype)[...] = source.reshape(-1).view(self.dtype)
+            return
+        found = self._transposed_sizes.get(size)
+        if found is None:
+            found = transpose_arguments(*size, self.dtype.itemsize), []
+            self._transposed_sizes[size] = found
+        values, frames = found
+        threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
+        self._move(self._transpose_job, frames, values, source, to, threads)
+
     def _move(
         self,
         job: int,
@@ -114,25 +136,18 @@ class Prepared:
     ) -> None:
         """Run a job that brings numbers into another order."""
         frame = self._frame(frames, values)
-        args = frame.begin(_write_3, _address(source), _address(to), frame.counter_address)
+        args = frame.begin(_write[3], _address(source), _address(to), frame.counter_address)
         share(job, args, threads, self._load)
         frames.append(frame)
 
     def _compute(
-        self,
-        job: int,
-        frames: list[_Frame],
-        values: NDArray[np.int64],
-        operands: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
-        scratch_bytes: int,
-        threads: int,
+        self, operands: tuple[NDArray[Any], ...], scratch_bytes: int, threads: int
     ) -> None:
-        """Run a job that computes from two arrays a third, in scratch of so many bytes."""
-        frame, scratch = self._frame(frames, values), _borrowed(scratch_bytes)
-        addresses = map(_address, operands)
-        args = frame.begin(_write_5, *addresses, frame.counter_address, scratch.address)
-        share(job, args, threads, self._load)
-        frames.append(frame)
+        """Run `_job` on operands and scratch."""
+        frame, scratch = self._frame(self._frames, self._arguments), _borrowed(scratch_bytes)
+        addresses = [*map(_address, operands), frame.counter_address, scratch.address]
+        share(self._job, frame.begin(_write[len(addresses)], *addresses), threads, self._load)
+        self._frames.append(frame)
         if len(_scratch) < _MOST_KEPT:
             _scratch.append(scratch)
 
@@ -176,10 +191,10 @@ class Ready(Prepared):
         threads: int | None = None,
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
-        self.plan, kernel = plan, self._kernel
-        self.layout = layout = Layout(problem, plan, self.dtype, target)
+        self.plan, kernel, activation = plan, self._kernel, self.activation
+        self.layout = layout = layout_of(problem, plan, self.dtype, target)
         name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
-        self._job = kernel(name, emit)
+        self._job = kernel(*(("run_tiled", run_tiled) if plan.is_tiled else (name, emit)))
         self._arguments = layout.arguments()
         offsets, starts = layout.offsets()
         micros = np.zeros(2 * max(layout.heights) + 2, np.int64)
@@ -196,13 +211,14 @@ class Ready(Prepared):
             "sums": sums,
             "sum_starts": sum_starts,
             "zeros": np.zeros(max(layout.heights), self.dtype),
+            "slope": np.array([activation.slope if activation else 0], self.dtype),
             "offsets": offsets,
             "tiles": layout.tiles(layout.block_tiles, starts),
             "last_tiles": layout.tiles(layout.last_tiles, starts),
             "lines": layout.lines(),
             "micros": micros,
             "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
-            "lattices_of_x": layout.lattices(),
+            "lattices_of_x": lattices(layout.phases),
         }
         step, stride = (
             min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
@@ -214,11 +230,16 @@ class Ready(Prepared):
             "stream": kernel("stream", stream) if layout.fields["streams"] else 0,
             "copy_row": kernel(f"copy_row_{stride}", copy_row(stride)),
         }
+        if isinstance(layout, TiledLayout):
+            more, kept = layout.kernels(kernel)
+            self._kept |= kept
+            addresses |= more | {name: array.ctypes.data for name, array in kept.items()}
+        if activation is not None:
+            addresses["activate"] = kernel(f"activate_{activation.name}", activate(activation.name))
         for name, address in addresses.items():
             self._arguments[POINTERS.index(name)] = address
         self._bias_sources = layout.bias_sources()
         self._no_bias = np.zeros(self._bias_sources.shape, self.dtype)
-        self._frames: list[_Frame] = []
         self._pack_frames: list[_Frame] = []
         self._scratch_bytes = layout.scratch_size * plan.threads * self.dtype.itemsize
         self._pack_job = kernel("pack_run", pack_run)
@@ -226,6 +247,8 @@ class Ready(Prepared):
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
+        if isinstance(self.layout, TiledLayout):
+            weight = self.layout.weights(weight)
         packed = empty(self._packed_shape, self.dtype)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
         self._move(self._pack_job, self._pack_frames, self._packing, weight, packed, threads)
@@ -246,6 +269,8 @@ class Ready(Prepared):
         weights = layout.weight_block + layout.fields["bias_block"]
         blocks = self.problem.geometry.groups * layout.blocks
         numbers = threads * layout.scratch_size + blocks * weights
+        if isinstance(layout, TiledLayout):  # what is packed is made before
+            numbers += self.problem.weight_count // self.problem.taps * layout.weight_taps
         return numbers * self.dtype.itemsize
 
     def describe(self) -> list[str]:
@@ -256,31 +281,34 @@ class Ready(Prepared):
         panel = "x as it lies" if plan.is_spread else panel
         panel = f"{panel}, uncropped" if plan.is_uncropped else panel
         by_tap = ", tap by tap" if plan.part.by_tap else ""
+        then = f", then {self.activation}" if self.activation else ""
         moved = self.dtype.itemsize * sum(
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )
         return [
-            f"direct, {plan.threads} threads, {layout.fields['items']:,} items of "
+            f"{self._algorithm}, {plan.threads} threads, {layout.fields['items']:,} items of "
             f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}",
             f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
             f"{plan.block} channels of {written}, sums of {plan.part.channels} channels of {read}"
-            f"{by_tap}",
+            f"{by_tap}{then}",
             f"{moved:,} bytes of operands and result, {self.workspace_bytes:,} of workspace and "
             "packed weights",
             f"expected {plan.cycles / _CYCLES_PER_US:,.0f} us",
         ]
 
+    @property
+    def _algorithm(self) -> str:
+        """How it is computed, in words."""
+        if not self.plan.is_tiled:
+            return "direct"
+        made = " x ".join(map(str, self.plan.outputs[-self.problem.geometry.rank :]))
+        return f"Winograd, {made} outputs at a time"
+
     def __call__(
         self, x: NDArray[Any], packed: NDArray[Any], bias: NDArray[Any], y: NDArray[Any]
     ) -> None:
         """Write y; x and y are C-contiguous (N, groups*channels, *spatial), bias is packed too."""
-        frame, scratch = self._frame(self._frames, self._arguments), _borrowed(self._scratch_bytes)
-        operands = _address(x), _address(packed), _address(bias), _address(y)
-        args = frame.begin(_write_6, *operands, frame.counter_address, scratch.address)
-        share(self._job, args, self.plan.threads, self._load)
-        self._frames.append(frame)
-        if len(_scratch) < _MOST_KEPT:
-            _scratch.append(scratch)
+        self._compute((x, packed, bias, y), self._scratch_bytes, self.plan.threads)
 
 
 @lru_cache(maxsize=256)

@@ -5,9 +5,12 @@ for block in images and rows:
         folded[n, q, c, j] = x[n, c, q - shifts[j]], or zeros
         for phase in fold:
             y[n, m, q*stride + phase] = contract(folded[nq, cj], w[cj, m, taps of the phase])
+
+All terms of an output are in one call, so that is where its activation is, too.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
@@ -37,7 +40,8 @@ class Folded(Prepared):
         super().__init__(problem, dtype, target, threads)
         self.folds = folds = Folds.of(problem.geometry, self.dtype.itemsize)
         self.inner = {
-            n: make(Problem(folds.inner(n)), dtype, target, threads) for n in folds.all_taps
+            n: make(replace(problem, geometry=folds.inner(n)), dtype, target, threads)
+            for n in folds.all_taps
         }
         self._folded_axes = len(folds.counts)
 
@@ -54,8 +58,12 @@ class Folded(Prepared):
     def pack_bias(self, bias: NDArray[Any] | None) -> Any:
         """Repeat the bias as the calls for so many taps want it; for 0, as y does."""
         found = {taps: ready.pack_bias(bias) for taps, ready in self.inner.items()}
-        bias = np.zeros(self.problem.geometry.out_channels, self.dtype) if bias is None else bias
-        shape = (self.problem.geometry.groups, -1, *[1] * len(self.problem.geometry.axes))
+        geometry, activation = self.problem.geometry, self.problem.activation
+        bias = np.zeros(geometry.out_channels, self.dtype) if bias is None else bias
+        if activation is not None:
+            bias = bias.copy()
+            activation.apply(bias)
+        shape = (geometry.groups, -1, *[1] * len(geometry.axes))
         return found | {0: bias.reshape(shape)}
 
     def __call__(self, x: NDArray[Any], packed: Any, bias: Any, y: NDArray[Any]) -> None:

@@ -1,6 +1,6 @@
 """HOW A PLAN LIES IN MEMORY: what the driver reads, and the order of packed weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import ceil, prod
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.call import FIELDS, POINTERS, TILE
-from tconv.engine.phases import Alike, Phases
+from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered
+from tconv.engine.phases import Phases
 from tconv.engine.plan import STREAMED_BYTES, Plan, tile_rows
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
@@ -52,7 +53,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         problem, plan = self.problem, self.plan
-        self.phases = problem.phases(plan.is_uncropped)
+        self.phases = problem.phases(plan.is_uncropped).tiled(plan.outputs)
         self.lanes = self.target.vector_bits // 8 // self.dtype.itemsize
         self.channels, self.outputs = problem.channels, problem.outputs
         self.blocks = ceil(self.outputs / plan.block)
@@ -92,6 +93,11 @@ class Layout:
         plane_bytes = prod(self.problem.read_size) * self.dtype.itemsize
         is_far = x_bytes > self.target.l2_bytes and plane_bytes >= _FORESEEN_BYTES
         return self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME
+
+    @property
+    def weight_taps(self) -> int:
+        """Taps that are packed."""
+        return self.problem.taps
 
     @property
     def heights(self) -> list[int]:
@@ -141,11 +147,15 @@ class Layout:
         y_bytes = self.problem.written_count * self.dtype.itemsize
         self.held_size = _HELD_BYTES // self.dtype.itemsize
         self.streams = y_bytes >= STREAMED_BYTES and plan.columns * x.stride < self.held_size
-        align = _LINE_BYTES // self.dtype.itemsize
+
+    @property
+    def scratch_size(self) -> int:
+        """Numbers that a thread's buffers hold together."""
+        align, (_, y, x) = _LINE_BYTES // self.dtype.itemsize, self.phases.axes
         size = self.panel_size + self.product_size + self.line_rows * self.line_pitch
         size += y.stride * x.stride * 8 // self.dtype.itemsize  # where phases begin, 64 bits each
         size += self.held_size + align if self.streams else 0
-        self.scratch_size = ceil(size / align) * align
+        return ceil(size / align) * align
 
     def _rounded(self, count: int) -> int:
         """Numbers that fill whole vectors."""
@@ -233,8 +243,8 @@ class Layout:
         }
 
     def arguments(self) -> NDArray[np.int64]:
-        """A call's arguments with all addresses still 0."""
-        sizes = [self.fields[name] for name in FIELDS]
+        """A call's arguments with all addresses still 0, and what is not for this plan."""
+        sizes = [self.fields.get(name, 0) for name in FIELDS]
         return np.array([0] * len(POINTERS) + sizes, np.int64)
 
     def offsets(self) -> tuple[NDArray[np.int32], list[int]]:
@@ -248,7 +258,8 @@ class Layout:
             return np.concatenate([channels * step for step in steps]).astype(np.int32), [0]
         parts, starts, start = [], [], 0
         for alike in self.phases.alike:
-            cells = channels[:, np.newaxis] * self.cells + self._cells_of(alike)
+            at = self.cells_at(alike.shifts, self.channels)
+            cells = channels[:, np.newaxis] * self.cells + at
             if self.plan.part.by_tap:
                 step = self.plan.part.channels
                 runs = [cells[n : n + step].T.ravel() for n in range(0, self.channels, step)]
@@ -258,36 +269,16 @@ class Layout:
             start += cells.size
         return np.concatenate(parts).astype(np.int32), starts
 
-    def _cells_of(self, alike: Alike) -> NDArray[np.int64]:
-        """Cell of a channel that each tap reads for the first lane."""
-        axes = self.phases.axes
+    def cells_at(self, shifts: Sequence[Sequence[int]], channels: int) -> NDArray[np.int64]:
+        """Cells that are read for the first lane, in a panel of so many channels."""
         if self.plan.is_gathered:
-            places = [
-                np.array([axis.shifts.index(n) for n in of_axis])
-                for axis, of_axis in zip(axes, alike.shifts, strict=True)
-            ]
-            return _grid(places, [len(axis.shifts) for axis in axes]) * self.fields["line_pitch"]
-        places, lattices = [], []
-        for axis, of_axis in zip(axes, alike.shifts, strict=True):
-            back, first = np.divmod(-np.array(of_axis, np.int64), axis.step)
-            places.append(axis.high + back)
-            lattices.append(np.array([axis.lattices.index(n) for n in first], np.int64))
-        sizes = [self.fields[name] for name in ("panel_depth", "panel_height", "pitch")]
-        lattice = _grid(lattices, [len(axis.lattices) for axis in axes])
-        return lattice * (self.channels * self.cells) + _grid(places, sizes)
+            return in_gathered(self.phases, shifts) * self.line_pitch
+        depth = self.fields["panel_depth"]
+        return in_flat(self.phases, shifts, (depth, self.panel_rows, self.pitch), channels)
 
-    def lattices(self) -> NDArray[np.int64]:
-        """For every lattice where it begins in a channel, and its planes, rows and columns."""
-        entries = []
-        z, y, x = self.phases.axes
-        for first in product(z.lattices, y.lattices, x.lattices):
-            start = (first[0] * y.input + first[1]) * x.input + first[2]
-            sizes = [
-                max(0, -(-(axis.input - n) // axis.step))
-                for axis, n in zip((z, y, x), first, strict=True)
-            ]
-            entries.append((start, *sizes))
-        return np.array(entries, np.int64)
+    def table(self) -> NDArray[np.int32]:
+        """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""
+        return gathered_cells(self.phases, self.problem.geometry.batch, self.fields["x_batch"])
 
     def tiles(self, tiles: tuple[Tile, ...], starts: list[int]) -> NDArray[np.int64]:
         """The driver's list of tiles."""
@@ -332,25 +323,7 @@ class Layout:
             starts.append(len(entries))
         return np.array(entries, np.int64).reshape(-1, 4), np.array(starts, np.int64)
 
-    def table(self) -> NDArray[np.int32]:
-        """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""
-        cells, exist = np.zeros((), np.int64), np.ones((), np.bool_)
-        for axis in self.phases.axes:
-            shifts = np.array(axis.shifts)[:, np.newaxis]
-            place = np.arange(axis.count) * axis.step - shifts  # (shifts, q)
-            within = (place >= 0) & (place < axis.input)
-            spread = (*place.shape,)
-            cells = cells[..., None, None] * axis.input + place.reshape(spread)
-            exist = exist[..., None, None] & within.reshape(spread)
-        order = (0, 2, 4, 1, 3, 5)  # (shifts of z, y, x; q of z, y, x)
-        shape = (self.shifts, -1)
-        found = np.where(exist, cells, -1).transpose(order).reshape(shape)
-        step = self.fields["x_batch"]
-        images = np.arange(self.problem.geometry.batch)[:, np.newaxis, np.newaxis] * step
-        whole = np.where(found < 0, -1, found + images).transpose(1, 0, 2)  # (shifts, N, q)
-        return np.ascontiguousarray(whole, np.int32).reshape(-1)
-
-    def taps(self) -> Iterator[NDArray[np.int64]]:
+    def taps(self) -> Iterable[NDArray[np.int64]]:
         """For every kind of rows the flat taps, (taps, rows of a channel of y)."""
         if self.plan.is_spread:
             yield np.arange(self.taps_in_all)[np.newaxis]
@@ -362,7 +335,7 @@ class Layout:
                     np.array([tap for tap, _ in axis.taps[n]], np.int64)
                     for axis, n in zip(self.phases.axes, phase, strict=True)
                 ]
-                columns.append(_grid(by_axis, self.problem.kernel_size))
+                columns.append(grid(by_axis, self.problem.kernel_size))
             yield np.stack(columns, axis=1)
 
     def bias_sources(self) -> NDArray[np.int64]:
@@ -378,12 +351,6 @@ class Layout:
             lines = np.concatenate([channels.repeat(count) for count in kinds])
             found[:, n, : lines.size] = first + lines
         return found
-
-
-def _grid(places: list[NDArray[np.int64]], sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Flat indices of all combinations of places along depth, height and width."""
-    z, y, x = places
-    return ((z[:, None, None] * sizes[1] + y[:, None]) * sizes[2] + x).ravel()
 
 
 def _strides(letter: str, channels: int, groups: int, sizes: Sequence[int]) -> dict[str, int]:

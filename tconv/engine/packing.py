@@ -97,7 +97,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
     """Arguments of `pack_run` but weight, packed and counter; and the arrays they point to."""
     taps = list(layout.taps())
     problem = layout.problem
-    of_channel, of_output = problem.weight_steps
+    of_channel, of_output = problem.weight_steps(layout.weight_taps)
     tables, start, most = [], 0, 1
     lists = []
     for tiles in (layout.block_tiles, layout.last_tiles):
@@ -124,7 +124,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
         "chunk": chunk,
         "blocks": layout.blocks,
         "channels": layout.channels,
-        "weight_group": layout.channels * layout.outputs * problem.taps,
+        "weight_group": layout.channels * layout.outputs * layout.weight_taps,
         "weight_channel": of_channel,
         "weight_block": layout.plan.block * of_output,
         "packed_group": layout.blocks * layout.weight_block,

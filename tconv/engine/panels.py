@@ -10,9 +10,10 @@ __all__ = ["gather", "pack"]
 Value = Any
 
 
-def pack(c: Call, item: Item) -> None:
+def pack(c: Call, item: Item, panel: Value, first_channel: Value, channels: Value) -> None:
     """Make a flat panel: copy what the item reads of x, lattice by lattice, row by row."""
     code, pitch = c.code, c.pitch
+    x = code.at(item.x, code.mul(first_channel, c.x_channel))
     plane = code.mul(c.panel_height, pitch)
     volume = code.mul(c.panel_depth, plane)
     first = code.sub(item.column, c.reach_x)
@@ -29,32 +30,33 @@ def pack(c: Call, item: Item) -> None:
         rows = code.most(code.sub(bottom, top), 0)
         of_rows = code.mul(code.add(of_y, top), x_row)
         in_channel = code.add(lattice["start"], of_rows, code.mul(start, c.step_x))
-        with code.loop(c.channels) as channel, code.loop(c.panel_depth) as z:
+        with code.loop(channels) as channel, code.loop(c.panel_depth) as z:
             # In the order of the panel, for rows are written a little beyond their ends.
-            of_lattice = code.add(code.mul(n, c.channels), channel)
+            of_lattice = code.add(code.mul(n, channels), channel)
             of_plane = code.add(code.mul(of_lattice, c.panel_depth), z)
-            to = code.at(c.panel, code.mul(of_plane, plane))
+            to = code.at(panel, code.mul(of_plane, plane))
             of_z = code.sub(code.add(item.plane, z), c.reach_z)
             exists = code.is_within(of_z, lattice["depth"])
             of_channel = code.add(code.mul(channel, c.x_channel), code.mul(of_z, x_plane))
-            source = code.at(item.x, code.add(of_channel, in_channel))
+            source = code.at(x, code.add(of_channel, in_channel))
             some = code.pick(exists, rows, 0)
             above = code.pick(exists, code.mul(top, pitch), plane)
             below = code.sub(plane, code.add(above, code.mul(some, pitch)))
             numbers = (above, some, x_row, left, count, right, below, c.step_x)
             code.call(c.pack_rows, to, source, *numbers)
-    end = code.at(c.panel, code.mul(code.mul(c.channels, c.lattices), volume))
-    code.call(c.pack_rows, end, item.x, code.most(c.reach_x, 0), 0, 0, 0, 0, 0, 0, 1)
+    end = code.at(panel, code.mul(code.mul(channels, c.lattices), volume))
+    code.call(c.pack_rows, end, x, code.most(c.reach_x, 0), 0, 0, 0, 0, 0, 0, 1)
 
 
-def gather(c: Call, item: Item) -> None:
+def gather(c: Call, item: Item, panel: Value, first_channel: Value, channels: Value) -> None:
     """Make a gathered panel: collect what the item reads of x, shift by shift."""
     code = c.code
     first, count = code.mul(item.row, c.columns), code.mul(item.rows, c.columns)
-    with code.loop(c.channels) as channel:
-        source = code.at(item.x, code.mul(channel, c.x_channel))
+    with code.loop(channels) as channel:
+        of_channel = code.mul(code.add(first_channel, channel), c.x_channel)
+        source = code.at(item.x, of_channel)
         with code.loop(c.shifts) as shift:
             cell = code.mul(code.add(code.mul(channel, c.shifts), shift), c.line_pitch)
             entry = code.add(code.mul(shift, c.table_row), first)
             table = code.at(c.table, entry, I32)
-            code.call(c.gather, code.at(c.panel, cell), source, table, count)
+            code.call(c.gather, code.at(panel, cell), source, table, count)

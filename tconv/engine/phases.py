@@ -90,6 +90,17 @@ class AxisPhases:
         low, high = min(steps), max(steps)
         return cls(cells, kernel, stride, step, count, taps, tuple(shifts), lattices, low, high)
 
+    def tiled(self, outputs: int) -> "AxisPhases":
+        """The same with so many times more phases, and fewer q."""
+        taps = tuple(
+            tuple((tap, shift - n * self.step) for tap, shift in of_phase)
+            for n in range(outputs)
+            for of_phase in self.taps
+        )
+        count = -(-self.count // outputs)
+        stride, step = self.stride * outputs, self.step * outputs
+        return self._made(self.input, self.kernel, stride, step, count, taps)
+
     @property
     def lattice_cells(self) -> int:
         """Cells of the longest lattice."""
@@ -159,6 +170,13 @@ class Phases:
             phases = tuple(product(in_z, in_y, in_x))
             found.append(Alike(phases, (shifts_z, shifts_y, shifts_x)))
         return cls((z, y, x), tuple(found), (lead[0], lead[1], lead[2]))
+
+    def tiled(self, outputs: tuple[int, int, int]) -> "Phases":
+        """The same with so many times more phases along the axes, and fewer q; none are alike."""
+        if outputs == (1, 1, 1):
+            return self
+        z, y, x = (axis.tiled(n) for axis, n in zip(self.axes, outputs, strict=True))
+        return Phases((z, y, x), (), self.lead)
 
     @property
     def count(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
+from tconv.activations import Activation
 from tconv.axis import Axis
 from tconv.engine.phases import Phases, as_three
 from tconv.geometry import Geometry, Letter
@@ -22,6 +23,8 @@ __all__ = ["Problem"]
 class Problem:
     """A geometry, channels first, batched and with weights (C, M/G, *K), and the letter wanted.
 
+    If it `is_direct`, every product of the sum is to be made. The activation is applied to sums.
+
     >>> problem = Problem(Geometry.of((1, 4, 5), (4, 6, 3), stride=2), "x")
     >>> problem.channels, problem.outputs, problem.read_size, problem.written_size
     (6, 4, (1, 1, 11), (1, 1, 5))
@@ -29,6 +32,8 @@ class Problem:
 
     geometry: Geometry
     want: Letter = "y"
+    is_direct: bool = False
+    activation: Activation | None = None
 
     @property
     def read(self) -> Letter:
@@ -85,11 +90,15 @@ class Problem:
         return prod(self.geometry.shape_of(self.want))
 
     @cached_property
-    def weight_steps(self) -> tuple[int, int]:
+    def weight_count(self) -> int:
+        """Numbers of w."""
+        return prod(self.geometry.weight_shape)
+
+    def weight_steps(self, taps: int) -> tuple[int, int]:
         """Numbers from one summed channel to the next in w, and from one written to the next."""
         if self.want == "y":
-            return self.outputs * self.taps, self.taps
-        return self.taps, self.channels * self.taps
+            return self.outputs * taps, taps
+        return taps, self.channels * taps
 
     def phases(self, is_uncropped: bool = False) -> Phases:
         """How outputs read."""

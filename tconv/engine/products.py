@@ -13,6 +13,7 @@ A row of `outer` and a column of `dot` is a channel of y and a tap.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -47,8 +48,8 @@ def outer(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
             following += _products(
                 code,
                 acc,
-                [lambda tap=tap: code.splat(code.load(tap, place)) for tap in taps],
-                [lambda v=v: code.load_vector(x, v * lanes) for v in range(vectors)],
+                [partial(_splat, code, tap, place) for tap in taps],
+                [partial(code.load_vector, x, v * lanes) for v in range(vectors)],
             )
             following += [code.at(x, vectors * lanes), code.at(places, 1, I32)]
         targets = [
@@ -62,9 +63,7 @@ def outer(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
     return emit
 
 
-def _products(
-    code: Code, acc: list[Value], rows: list[_Load], columns: list[_Load]
-) -> list[Value]:
+def _products(code: Code, acc: list[Value], rows: list[_Load], columns: list[_Load]) -> list[Value]:
     """``acc[r, n] + rows[r] * columns[n]``; only the fewer of these stay in registers."""
     is_tall = len(rows) > len(columns)
     few, many = (columns, rows) if is_tall else (rows, columns)
@@ -95,8 +94,8 @@ def dot(rows: int, columns: int) -> Callable[[ir.Module, str, Number], None]:
             following += _products(
                 code,
                 acc,
-                [lambda row=row: code.load_vector(row, cell) for row in channels],
-                [lambda tap=tap: code.load_vector(tap, cell) for tap in taps],
+                [partial(code.load_vector, row, cell) for row in channels],
+                [partial(code.load_vector, tap, cell) for tap in taps],
             )
             following.append(code.add(cell, number.lanes))
         acc = following[:-1]
@@ -109,6 +108,11 @@ def dot(rows: int, columns: int) -> Callable[[ir.Module, str, Number], None]:
         code.end()
 
     return emit
+
+
+def _splat(code: Code, pointer: Value, index: Value) -> Value:
+    """A number from memory in every lane."""
+    return code.splat(code.load(pointer, index))
 
 
 def _index(code: Code, table: Value, place: int) -> Value:

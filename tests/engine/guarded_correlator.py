@@ -1,4 +1,4 @@
-"""Run random plans for w on operands that begin and end where memory does; a stray access ends this.
+"""Run random plans for w on operands that end where memory does; a stray access ends this.
 
 python tests/engine/guarded_correlator.py PLANS
 """
@@ -6,8 +6,8 @@ python tests/engine/guarded_correlator.py PLANS
 import sys
 
 import numpy as np
-
 from guarded import draw, guarded
+
 from tconv.engine.chunks import Chunk
 from tconv.engine.correlation import all_correlations
 from tconv.engine.correlator import Correlated

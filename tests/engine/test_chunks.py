@@ -37,15 +37,15 @@ def test_cells_and_taps_meet_where_the_law_says(geometry, is_parted):
 
 
 @draws(1)
-@given(
-    geometries(ranks=(1, 2, 3), batches=(1, 2, 3)), st.booleans(), st.integers(1, 40), st.data()
-)
+@given(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)), st.booleans(), st.integers(1, 40), st.data())
 def test_a_panel_holds_what_a_chunk_meets(geometry, is_dot, cells, data):
     """Filled as the driver does, image by image and row by row, in the order of the panel."""
     size = [axis.input for axis in as_three(geometry.axes)]
     chunk = Chunk.of(geometry.batch, size, cells)
     panel = Panel.of(geometry.axes, chunk, 8, is_dot)
-    steps = [(count - 1) // some for count, some in zip((geometry.batch, *size), chunk, strict=True)]
+    steps = [
+        (count - 1) // some for count, some in zip((geometry.batch, *size), chunk, strict=True)
+    ]
     first = [data.draw(st.integers(0, step)) * n for step, n in zip(steps, chunk, strict=True)]
     memory = filled(panel, first)
     counts = (
@@ -89,9 +89,7 @@ def filled(panel, first):
                 place.append((begin * r.spacing + r.low + at) * r.step + start)
             if all(0 <= o < r.size for o, r in zip(place, panel.reaches, strict=True)):
                 flat = np.ravel_multi_index(index, panel.size)
-                memory[n * panel.lattice_cells + flat] = name_of(
-                    first[0] + index[0], place, panel
-                )
+                memory[n * panel.lattice_cells + flat] = name_of(first[0] + index[0], place, panel)
     return memory
 
 

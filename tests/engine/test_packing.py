@@ -13,10 +13,10 @@ from tconv.engine import executor, pool
 from tconv.engine.choice import all_plans
 from tconv.engine.ir import Number
 from tconv.engine.jit import assembly, load
-from tconv.engine.layout import Layout
 from tconv.engine.packing import PACK_FIELDS, pack_arguments, pack_run
 from tconv.engine.problem import Problem
 from tconv.engine.target import named_target, target
+from tconv.engine.tiled_layout import TiledLayout, layout_of
 from tconv.geometry import Geometry
 
 TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
@@ -41,7 +41,7 @@ def layouts(draw, most_channels=70):
     problem = Problem(geometry, draw(st.sampled_from("yx")))
     dtype, here = draw(st.sampled_from(["float32", "float64"])), draw(st.sampled_from(HERE))
     plans = list(all_plans(problem, dtype, here, draw(st.sampled_from([1, 2]))))
-    return Layout(problem, draw(st.sampled_from(plans)), np.dtype(dtype), here)
+    return layout_of(problem, draw(st.sampled_from(plans)), np.dtype(dtype), here)
 
 
 def packed_by_definition(layout, w):
@@ -62,6 +62,12 @@ def packed_by_definition(layout, w):
             numbers = numbers.reshape(len(w), -1)
             found[:, block, tile.weight : tile.weight + numbers.shape[1]] = numbers
     return found
+
+
+def as_packed(layout, w):
+    """The numbers that are packed: if outputs share products, what is made of the weights."""
+    made = layout.weights(w) if isinstance(layout, TiledLayout) else w
+    return made.reshape(*w.shape[:3], -1)
 
 
 def packed_natively(layout, w, threads):
@@ -85,6 +91,7 @@ def test_equals_the_definition_and_nothing_else_is_written(layout, threads):
     geometry = layout.problem.geometry
     shape = (geometry.groups, -1, *geometry.weight_shape[1:])
     w = np.arange(np.prod(geometry.weight_shape), dtype=layout.dtype).reshape(shape)
+    w = as_packed(layout, w.reshape(geometry.groups, -1, *geometry.weight_shape[1:]))
     packed, around = packed_natively(layout, w, threads)
     assert np.array_equal(packed, packed_by_definition(layout, w))
     assert (around == UNTOUCHED).all()
@@ -105,10 +112,11 @@ def test_layers_of_every_kind(shape, stride, dtype):
     w = np.random.default_rng(0).standard_normal((1, *shape)).astype(dtype)
     for problem in (Problem(geometry), Problem(geometry, "x")):
         for plan in list(all_plans(problem, dtype, target(), 2))[::5]:
-            layout = Layout(problem, plan, np.dtype(dtype), target())
-            expected = packed_by_definition(layout, w)
+            layout = layout_of(problem, plan, np.dtype(dtype), target())
+            numbers = as_packed(layout, w)
+            expected = packed_by_definition(layout, numbers)
             for threads in (1, 2):
-                assert np.array_equal(packed_natively(layout, w, threads)[0], expected)
+                assert np.array_equal(packed_natively(layout, numbers, threads)[0], expected)
 
 
 @draws(1)
