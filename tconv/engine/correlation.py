@@ -17,7 +17,7 @@ from tconv.engine.plan import MOST_INTERLEAVED, tile_rows
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 
-__all__ = ["Correlation", "all_correlations", "choose_correlation", "x_tiles"]
+__all__ = ["Correlation", "Scratch", "all_correlations", "choose_correlation", "x_tiles"]
 
 # Rows and vectors of tiles of `outer`: more rows would need more addresses than there are registers
 # for them. And rows and columns of tiles of `dot`.
@@ -35,10 +35,12 @@ DOT_TILES = {
     "sse2": ((3, 3), (2, 4), (1, 8)),
     "generic": ((3, 3), (2, 4), (1, 8)),
 }
-_CELLS = (128, 256, 512)  # of a chunk; sums of more are less exact
-_DOT_CELLS = (256, 512, 1024, 2048)  # of so many each lane has its share
+# Cells of a chunk; sums of more are less exact. If lanes are cells, each has its share of these.
+# A few are taken only where they lie so far apart that more do not fit.
+_CELLS, _DOT_CELLS, _FEW_CELLS = (512, 256, 128, 32, 4), (2048, 1024, 512, 256, 32), 128
 _WANTED_ITEMS, _PARTS_BYTES = 16, 2**21  # all segments of dw together
-_MOST_PANEL_BYTES, _MOST_BLOCK_BYTES = 2**23, 2**20
+_MOST_SCRATCH_BYTES, _MOST_BLOCK_BYTES = 2**21, 2**20  # of a thread
+_LINE_NUMBERS = 16  # that a line of the caches has, at most
 _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
 _CALL_CYCLES, _ROW_CYCLES, _ITEM_CYCLES = 40, 20, 500
 _COPY_CYCLES, _TURN_CYCLES, _FAR_BYTES = 1.2, 2.5, 8  # of a vector; and bytes per cycle
@@ -82,22 +84,72 @@ def all_correlations(problem: Problem, dtype: str, target: Target) -> list[Corre
 
 
 def _considered(problem: Problem, dtype: str, target: Target) -> Iterator[Correlation]:
-    costs = _Costs(problem, dtype, target)
+    """Plans whose panels and sums are not too large."""
+    costs, batch = _Costs(problem, dtype, target), problem.geometry.batch
     kinds = (
         (False, OUTER_TILES[target.instruction_set], _CELLS),
         (True, DOT_TILES[target.instruction_set], _DOT_CELLS),
     )
     for is_dot, tiles, sizes in kinds:
-        chunks = dict.fromkeys(Chunk.of(problem.geometry.batch, costs.counts, n) for n in sizes)
-        for chunk in chunks:
+        found = False
+        for chunk in dict.fromkeys(Chunk.of(batch, costs.counts, n) for n in sizes):
+            if found and chunk.cells < _FEW_CELLS:
+                break
             panel = Panel.of(problem.geometry.axes, chunk, costs.lanes, is_dot)
-            if panel.cells * costs.bytes > _MOST_PANEL_BYTES:
-                continue
             for tile, width in tiles:
                 for channels, outputs in costs.blocks(is_dot, tile, width, panel):
-                    yield costs.priced(
-                        Correlation(is_dot, tile, width, chunk, channels, outputs, 1, 0.0), panel
-                    )
+                    plan = Correlation(is_dot, tile, width, chunk, channels, outputs, 1, 0.0)
+                    scratch = Scratch.of(plan, panel, problem.taps)
+                    if scratch.size * costs.bytes <= _MOST_SCRATCH_BYTES:
+                        found = True
+                        yield costs.priced(plan, panel)
+
+
+class Scratch(NamedTuple):
+    """How a thread's panels and sums lie, in numbers.
+
+    Of x there are tiles of channels, `x_pitch` apart; for `dot` single ones, as those of y are.
+    Sums are rows of taps, `ldc` apart, and for `dot` tiles.
+    """
+
+    x_pitch: int
+    tile_size: int
+    ldc: int
+    y_size: int
+    x_size: int
+    block_size: int
+
+    @classmethod
+    def of(cls, plan: Correlation, panel: Panel, taps: int) -> "Scratch":
+        """The sizes, each in whole vectors, of which as many fill a line of the caches."""
+        lanes, columns = panel.lanes, plan.outputs * taps
+        y_size = plan.outputs * panel.cells + panel.room + lanes
+        if plan.is_dot:
+            x_pitch, tile_size = (
+                panel.lattice_cells + lanes,
+                _rounded(plan.tile * plan.width, lanes),
+            )
+            x_size, ldc = plan.channels * x_pitch + panel.room, 0
+            tiles = ceil(plan.channels / plan.tile) * ceil(columns / plan.width)
+            block_size = tiles * tile_size
+        else:
+            width, tile_size = _rounded(plan.channels, lanes), plan.width * lanes
+            x_pitch = plan.chunk.cells * tile_size
+            x_size = plan.chunk.cells * width + lanes * tile_size
+            ldc = width + lanes  # rows a power of two apart would meet in the caches
+            block_size = _rounded(columns, lanes) * ldc
+        sizes = (_rounded(size, _LINE_NUMBERS) for size in (y_size, x_size, block_size))
+        return cls(x_pitch, tile_size, ldc, *sizes)
+
+    @property
+    def size(self) -> int:
+        """All that a thread takes."""
+        return self.y_size + self.x_size + self.block_size
+
+
+def _rounded(count: int, step: int) -> int:
+    """The next multiple."""
+    return ceil(count / step) * step
 
 
 class _Costs:
@@ -177,20 +229,26 @@ class _Costs:
         """Cycles of the products of a chunk and a block."""
         if plan.is_dot:
             count = ceil(panel.lane_count / self.lanes)
-            tap_sizes = tile_rows(columns, plan.width)
+            x_sizes, tap_sizes = _sizes(plan.channels, plan.tile), _sizes(columns, plan.width)
         else:
             count = panel.chunk.cells
-            tap_sizes = tile_rows(columns, plan.tile)
-        x_sizes = x_tiles(plan, plan.channels, self.lanes)
+            whole, rest = divmod(ceil(plan.channels / self.lanes), plan.width)
+            x_sizes, tap_sizes = [(plan.width, whole), (rest, 1)], _sizes(columns, plan.tile)
         total = 0.0
-        for x_size in {*x_sizes}:
-            for tap_size in {*tap_sizes}:
-                many = x_sizes.count(x_size) * tap_sizes.count(tap_size)
+        for x_size, many in x_sizes:
+            for tap_size, times in tap_sizes:
                 sums = x_size * tap_size
                 loads = (x_size + tap_size) * (0.65 if plan.is_dot else 0.5)
                 ends = _CALL_CYCLES + sums * (4 if plan.is_dot else 1.5)
-                total += many * (count * max(sums / 2, loads + 0.5, 4) + ends)
+                total += many * times * (count * max(sums / 2, loads + 0.5, 4) + ends) * (sums > 0)
         return total
+
+
+def _sizes(count: int, tile: int) -> list[tuple[int, int]]:
+    """Sizes of tiles that `tile_rows` gives, and how many there are of each."""
+    tiles = ceil(count / tile)
+    low, more = divmod(count, tiles)
+    return [(low + 1, more), (low, tiles - more)]
 
 
 def x_tiles(plan: Correlation, channels: int, lanes: int) -> list[int]:

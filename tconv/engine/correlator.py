@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tconv.engine.arena import empty
 from tconv.engine.chunks import Panel
 from tconv.engine.correlating import SUM_FIELDS, SUM_POINTERS, run_dot, run_outer
-from tconv.engine.correlation import Correlation, choose_correlation, x_tiles
+from tconv.engine.correlation import Correlation, Scratch, choose_correlation, x_tiles
 from tconv.engine.executor import Prepared
 from tconv.engine.kernels import pack_rows
 from tconv.engine.plan import MOST_INTERLEAVED, tile_rows
@@ -24,7 +24,6 @@ from tconv.geometry import Letter
 __all__ = ["Correlated", "correlated"]
 
 _CYCLES_PER_US = 2900  # of a server's core at work
-_LINE_BYTES = 64  # of the processor's caches
 
 
 class Correlated(Prepared):
@@ -60,31 +59,12 @@ class Correlated(Prepared):
 
     def _fields(self) -> dict[str, int]:
         """Sizes that the driver is told, but for those of lists."""
-        problem, plan, panel, lanes = self.problem, self.plan, self.panel, self.lanes
+        problem, plan, panel = self.problem, self.plan, self.panel
         geometry, reaches, taps = problem.geometry, panel.reaches, problem.taps
         counts = (geometry.batch, *(reach.count for reach in reaches))
         chunks = [ceil(count / size) for count, size in zip(counts, plan.chunk, strict=True)]
         x_blocks, y_blocks = ceil(self.channels / plan.channels), ceil(self.outputs / plan.outputs)
-        columns = plan.outputs * taps
-        if plan.is_dot:
-            x_pitch = panel.lattice_cells + lanes
-            x_size = plan.channels * x_pitch + panel.room
-            tile_size = ceil(plan.tile * plan.width / lanes) * lanes
-            ldc = 0
-            tiles = len(tile_rows(plan.channels, plan.tile)) * len(tile_rows(columns, plan.width))
-            block_size = tiles * tile_size
-        else:
-            width = ceil(plan.channels / lanes) * lanes
-            tile_size = plan.width * lanes
-            x_pitch = plan.chunk.cells * tile_size
-            x_size = plan.chunk.cells * width + lanes * tile_size
-            ldc = width + lanes  # rows a power of two apart would meet in the caches
-            block_size = ceil(columns / lanes) * lanes * ldc
-        y_size = plan.outputs * panel.cells + panel.room + lanes
-        align = _LINE_BYTES // self.dtype.itemsize
-        y_size, x_size, block_size = (
-            ceil(size / align) * align for size in (y_size, x_size, block_size)
-        )
+        scratch = Scratch.of(plan, panel, taps)
         _, depth, height, pitch = panel.size
         fields = {
             "items": geometry.groups * x_blocks * y_blocks * plan.segments,
@@ -105,13 +85,13 @@ class Correlated(Prepared):
             "lattice_cells": panel.lattice_cells,
             "y_pitch": panel.cells,
             "room": panel.room,
-            "x_pitch": x_pitch,
-            "tile_size": tile_size,
+            "x_pitch": scratch.x_pitch,
+            "tile_size": scratch.tile_size,
             "most_width": plan.tile + 1 if plan.is_dot else plan.width + 1,
-            "ldc": ldc,
-            "scratch_size": y_size + x_size + block_size,
-            "y_size": y_size,
-            "x_size": x_size,
+            "ldc": scratch.ldc,
+            "scratch_size": scratch.size,
+            "y_size": scratch.y_size,
+            "x_size": scratch.x_size,
             "to_segment": geometry.groups * self.channels * self.outputs * taps,
         }
         for name, chunk, size, count in zip(

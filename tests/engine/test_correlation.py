@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from strategies import draws, geometries
 from tconv import engine
-from tconv.engine.chunks import Chunk
-from tconv.engine.correlation import all_correlations, choose_correlation, x_tiles
+from tconv.engine.chunks import Chunk, Panel
+from tconv.engine.correlation import Scratch, all_correlations, choose_correlation, x_tiles
 from tconv.engine.problem import Problem
 from tconv.engine.target import named_target, target
 from tconv.geometry import Geometry
@@ -39,6 +39,26 @@ def test_parts_of_dw_take_no_more_than_is_said():
         geometry = Geometry.of((4, channels, size, size), (channels, 64, 3, 3))
         plan = choose_correlation(Problem(geometry, "x"), "float32", HERE)
         assert plan.segments == 1 or plan.segments * channels * 64 * 9 * 4 <= 2**21
+
+
+@draws(0.5)
+@given(
+    st.integers(1, 3000),
+    st.integers(1, 3000),
+    st.integers(1, 64),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.integers(1, 300),
+)
+def test_a_thread_takes_no_more_than_is_said(channels, outputs, size, kernel, stride, dilation):
+    geometry = Geometry.of(
+        (1, channels, size, size), (channels, outputs, kernel, kernel), stride=stride,
+        dilation=dilation,
+    )  # fmt: skip
+    plan = choose_correlation(Problem(geometry, "x"), "float64", HERE)
+    if plan is not None:
+        panel = Panel.of(geometry.axes, plan.chunk, HERE.vector_bits // 64, plan.is_dot)
+        assert Scratch.of(plan, panel, kernel**2).size * 8 <= 2**21
 
 
 def test_small_results_of_many_cells_are_parted_for_threads():
