@@ -141,6 +141,10 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
     of_y = code.add(code.mul(chunk.row, c.spacing_y), c.low_y)
     top = code.least(code.most(code.sub(0, of_y), 0), c.panel_height)
     y_plane, y_row = code.mul(c.y_plane, c.step_z), code.mul(c.y_row, c.step_y)
+    # Images that have one row in the panel are the rows of one.
+    is_flat = code.is_equal(code.mul(c.panel_depth, c.panel_height), 1)
+    many, step = code.pick(is_flat, chunk.images, 1), code.pick(is_flat, c.y_batch, y_row)
+    of_row, of_planes = code.mul(pitch, many), code.mul(plane, many)
     with code.loop(item.outputs) as output, code.loop(c.lattices) as n:
         lattice = code.record(code.at(c.lattices_of_y, code.mul(n, len(LATTICE)), I64), LATTICE)
         count = code.most(code.least(code.sub(lattice["width"], start), room), 0)
@@ -153,20 +157,21 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
         # Rows without zeros between them, if there are none in y either, are copied as one.
         is_one = code.both(code.is_equal(count, pitch), code.is_equal(pitch, y_row))
         one_count = code.pick(is_one, code.mul(count, rows), count)
-        one_row = code.pick(is_one, 1, rows)
+        one_row = code.mul(code.pick(is_one, 1, rows), many)
         to = code.at(c.y_panel, code.mul(output, c.y_pitch))
         to = code.at(to, code.mul(n, c.lattice_cells))
-        with code.loop(chunk.images) as image, code.loop(c.panel_depth) as z:
+        images = code.pick(is_flat, 1, chunk.images)
+        with code.loop(images) as image, code.loop(c.panel_depth) as z:
             # In the order of the panel, for rows are written a little beyond their ends.
             of_z = code.add(code.mul(chunk.plane, c.spacing_z), z, c.low_z)
             exists = code.is_within(of_z, lattice["depth"])
             of_image = code.mul(code.add(chunk.image, image), c.y_batch)
             source = code.at(item.y, code.add(of_image, code.mul(of_z, y_plane), in_channel))
-            above = code.pick(exists, code.mul(top, pitch), plane)
-            below = code.sub(plane, code.add(above, code.pick(exists, code.mul(rows, pitch), 0)))
-            some = code.pick(exists, one_row, 0)
-            numbers = (above, some, y_row, left, one_count, right, below, c.step_x)
-            _prefetch_rows(c, code.at(source, c.y_channel), some, y_row, one_count)
+            above = code.pick(exists, code.mul(top, of_row), of_planes)
+            filled = code.add(above, code.pick(exists, code.mul(rows, of_row), 0))
+            some, below = code.pick(exists, one_row, 0), code.sub(of_planes, filled)
+            numbers = (above, some, step, left, one_count, right, below, c.step_x)
+            _prefetch_rows(c, code.at(source, c.y_channel), some, step, one_count)
             of_panel = code.add(code.mul(image, volume), code.mul(z, plane))
             code.call(c.pack_rows, code.at(to, of_panel), source, *numbers)
         end = code.at(to, code.mul(chunk.images, volume))
@@ -182,21 +187,32 @@ def _prefetch_rows(c: _Call, start: Value, rows: Value, pitch: Value, count: Val
 
 
 def _turn_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
-    """Write cells one after the other, a tile of channels of x after the other."""
+    """Write cells one after the other, a tile of channels of x after the other.
+
+    Where an image is a single cell, its channels lie so already.
+    """
     code, lanes = c.code, c.code.number.lanes
-    with code.loop(item.channels, step=lanes) as channel:
-        tile, within = code.divmod(channel, c.tile_size)
-        # The last tile may be narrower.
-        to = code.at(c.x_panel, code.mul(tile, c.x_pitch))
-        end = code.mul(code.div(code.add(item.channels, lanes - 1), lanes), lanes)
-        width = code.least(c.tile_size, code.sub(end, code.mul(tile, c.tile_size)))
-        channels = code.least(code.sub(item.channels, channel), lanes)
-        source = code.at(item.x, code.add(chunk.x_start, code.mul(channel, c.x_channel)))
-        with code.loop(chunk.images) as image:
-            cell = code.mul(code.mul(image, chunk.of_image), width)
-            row = code.at(to, code.add(cell, within))
-            x = code.at(source, code.mul(image, c.x_batch))
-            code.call(c.turn_in, row, x, width, c.x_channel, channels, chunk.of_image)
+    end = code.mul(code.div(code.add(item.channels, lanes - 1), lanes), lanes)
+    start = code.at(item.x, chunk.x_start)
+    with code.builder.if_else(code.is_equal(c.x_channel, 1)) as (cells, images):
+        with cells, code.loop(item.channels, step=c.tile_size) as channel:
+            to = code.at(c.x_panel, code.mul(code.div(channel, c.tile_size), c.x_pitch))
+            width = code.least(c.tile_size, code.sub(end, channel))
+            count = code.least(width, code.sub(item.channels, channel))
+            numbers = (0, chunk.images, c.x_batch, 0, count, code.sub(width, count), 0, 1)
+            code.call(c.copy_rows, to, code.at(start, channel), *numbers)
+        with images, code.loop(item.channels, step=lanes) as channel:
+            tile, within = code.divmod(channel, c.tile_size)
+            to = code.at(c.x_panel, code.mul(tile, c.x_pitch))
+            # The last tile may be narrower.
+            width = code.least(c.tile_size, code.sub(end, code.mul(tile, c.tile_size)))
+            channels = code.least(code.sub(item.channels, channel), lanes)
+            source = code.at(start, code.mul(channel, c.x_channel))
+            with code.loop(chunk.images) as image:
+                cell = code.mul(code.mul(image, chunk.of_image), width)
+                row = code.at(to, code.add(cell, within))
+                x = code.at(source, code.mul(image, c.x_batch))
+                code.call(c.turn_in, row, x, width, c.x_channel, channels, chunk.of_image)
 
 
 def _pack_rows_of_x(c: _Call, item: _Item, chunk: _Chunk) -> None:

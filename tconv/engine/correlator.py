@@ -101,15 +101,8 @@ class Correlated(Prepared):
         for name, reach in zip("zyx", reaches, strict=True):
             fields |= {f"step_{name}": reach.step, f"spacing_{name}": reach.spacing}
             fields[f"low_{name}"] = reach.low
-        for name, sizes, many in (
-            ("x", problem.written_size, geometry.in_channels),
-            ("y", problem.read_size, geometry.out_channels),
-        ):
-            volume = prod(sizes)
-            steps = {"batch": many * volume, "channel": volume, "plane": sizes[1] * sizes[2]}
-            fields |= {f"{name}_{step}": size for step, size in steps.items()}
-            fields[f"{name}_row"] = sizes[2]
-        return fields
+        fields |= _steps("x", problem.written_size, geometry.in_channels)
+        return fields | _steps("y", problem.read_size, geometry.out_channels)
 
     def _tables(self, fields: dict[str, int]) -> dict[str, NDArray[Any]]:
         """Arrays that the driver reads by their addresses; the lengths of lists become fields."""
@@ -192,6 +185,14 @@ class Correlated(Prepared):
         self._compute((x, y, parts), self._scratch_bytes, min(self.threads, self.items))
         if parts is not dw:
             np.add.reduce(parts, axis=0, out=dw.reshape(self._parts_shape[1:]))
+
+
+def _steps(letter: str, sizes: tuple[int, ...], channels: int) -> dict[str, int]:
+    """Numbers from image to image and so on of all channels of an operand."""
+    _, rows, columns = sizes
+    steps = (channels * prod(sizes), prod(sizes), rows * columns, columns)
+    names = ("batch", "channel", "plane", "row")
+    return {f"{letter}_{name}": step for name, step in zip(names, steps, strict=True)}
 
 
 def _last(count: int, block: int) -> int:
