@@ -5,6 +5,7 @@ FLOPs count a multiplication and an addition per input cell, tap and channel pai
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from math import prod
 from random import Random
 from typing import Any, NamedTuple
@@ -38,6 +39,11 @@ class Case(NamedTuple):
             "dilation": self.d,
             "groups": self.G,
         }
+
+    @property
+    def keywords_of_conv(self) -> dict[str, Any]:
+        """Those of the convolution that gives x, which both share too: its size says the rest."""
+        return {n: value for n, value in self.keywords.items() if n != "output_padding"}
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -120,6 +126,26 @@ TUTORIAL = [
     Case("tinyml-3", 1, 3, 3, (128, 128), 5, 1, 0, 0, 1, 1, "tinyml's Deconv2D, a picture"),
 ]
 
+# The convolutions of the network that examples/double_photo.py runs, by the transposed ones that
+# they are adjoint to: each makes x, here on the left, of the y that the layer before made.
+PHOTO = [
+    Case(
+        f"upconv7-{n}",
+        1,
+        made,
+        given,
+        (78 - 2 * n,) * 2,
+        3,
+        1,
+        0,
+        0,
+        1,
+        1,
+        "UpConv-7, a tile of 64",
+    )
+    for n, (given, made) in enumerate(pairwise((3, 16, 32, 64, 128, 256, 256)), 1)
+]
+
 # ---- drawn ---------------------------------------------------------------------------------------
 
 SEED = 20261122  # the day it was written; never changed since a result was seen
@@ -183,4 +209,5 @@ GROUPS: dict[str, list[Case]] = {
     "published": PUBLISHED,
     "sampled": sampled(),
     "tutorial": TUTORIAL,
+    "photo": PHOTO,
 }
