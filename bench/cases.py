@@ -128,7 +128,7 @@ TUTORIAL = [
 
 # The convolutions of the network that examples/double_photo.py runs, by the transposed ones that
 # they are adjoint to: each makes x, here on the left, of the y that the layer before made.
-PHOTO = [
+UPCONV7 = [
     Case(
         f"upconv7-{n}",
         1,
@@ -209,5 +209,5 @@ GROUPS: dict[str, list[Case]] = {
     "published": PUBLISHED,
     "sampled": sampled(),
     "tutorial": TUTORIAL,
-    "photo": PHOTO,
+    "upconv7": UPCONV7,
 }

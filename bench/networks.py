@@ -144,7 +144,7 @@ def autoencoder_torch(dtype: str, threads: int) -> Thunk:
         error = torch.nn.functional.mse_loss(twin(batch), batch)
         error.backward()
         optimiser.step()
-        return float(error)
+        return float(error.item())
 
     def call() -> Any:
         twin.load_state_dict(start)

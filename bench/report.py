@@ -195,6 +195,8 @@ def summary(results: Row) -> list[str]:
                 rows.append([what, NAMES[ours], who, str(len(least)), *means, *losses])
     titles = ["cases", "who", "against", "number", "by minima", "by medians"]
     lines = table([*titles, "below 1.0", "below 0.95"], rows, 3)
+    if not rows:
+        return [where(results)]
     return [
         where(results), "", *lines, "",
         "Geometric means of the other's time over tconv's; those to the best peer with each ratio "

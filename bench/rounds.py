@@ -23,6 +23,7 @@ class Limits:
     """How much is measured of one case, by contender where that differs."""
 
     rounds: int = 5
+    slice_s: float = SLICE_S
     case_cap_s: float = 2.5  # of one contender, over all rounds
     prepare_cap_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SHOWN_BESIDE, 5))
     use_blas: tuple[str, ...] = USE_BLAS
@@ -66,7 +67,7 @@ def _time_slice(contender: Contender, found: dict[str, dict[str, Any]], limits: 
     if samples is None or sum(map(sum, samples)) / 1e6 > limits.case_cap_s:
         return
     time.sleep(PAUSE_S)
-    order = {"runs": LEAST_RUNS, "seconds": SLICE_S, "most_s": SLICE_CAP_S}
+    order = {"runs": LEAST_RUNS, "seconds": limits.slice_s, "most_s": SLICE_CAP_S}
     try:
         samples.append(contender.ask("time", **order))
         if contender.name in limits.use_blas:

@@ -8,7 +8,7 @@ __all__ = ["WANTS", "Want"]
 
 
 class Want(NamedTuple):
-    """One measure: what tables call it, whose time the others' is divided by, and where all are.
+    """One measure: its name in tables, who is compared, where all are, and which letters they give.
 
     The peer to beat is the fastest of `peers.PEERS` among the contenders. "portable" is also who
     computes the reference, in float64.
@@ -17,7 +17,7 @@ class Want(NamedTuple):
     title: str
     ours: str
     contenders: dict[str, str]
-    contractions: int = 1
+    letters: str
 
 
 def _gradients(**functions: str) -> dict[str, str]:
@@ -25,13 +25,14 @@ def _gradients(**functions: str) -> dict[str, str]:
 
 
 WANTS = {
-    "y": Want("", "plan", CONTENDERS),
+    "y": Want("", "plan", CONTENDERS, "y"),
     "x": Want(
-        "gradient of x, a convolution",
+        "convolution, or gradient of x",
         "functional",
         _gradients(
             functional="conv", portable="portable_conv", torch="torch_conv", onnx_conv="onnx_conv"
         ),
+        "x",
     ),
     "w": Want(
         "gradient of the weight",
@@ -41,12 +42,13 @@ WANTS = {
             portable="portable_weight_gradient",
             torch="torch_weight_gradient",
         ),
+        "w",
     ),
     "step": Want(
         "step of training",
         "functional",
         _gradients(functional="step", portable="portable_step", torch="torch_step"),
-        contractions=3,
+        "yxw",
     ),
 }
 """By the letter that is unknown; a step gives y and both gradients."""
