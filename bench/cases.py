@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from tconv import Geometry
+from tconv.geometry import Letter
 
 
 class Case(NamedTuple):
@@ -59,6 +60,11 @@ class Case(NamedTuple):
     def geometry(self) -> Geometry:
         """All sizes of the call."""
         return Geometry.of(self.x_shape, self.weight_shape, **self.keywords)
+
+    def products(self, letter: Letter) -> int:
+        """How many products a number of x, w or y is the sum of, in the mean."""
+        geometry = self.geometry
+        return geometry.flops // (2 * prod(geometry.shape_of(letter)))
 
     @property
     def family(self) -> str:

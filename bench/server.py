@@ -145,8 +145,8 @@ class Server:
         """Set a case up, run it, and compare; returns the error and the last run's seconds."""
         self._call = None  # one case in memory at a time
         made = as_case(case)
-        terms = max(made.geometry.terms(letter) for letter in WANTS[want].letters)
-        self._tolerance = tolerance(dtype, terms)
+        products = max(made.products(letter) for letter in WANTS[want].letters)
+        self._tolerance = tolerance(dtype, products)
         arrays = operands(made, dtype, seed, want)
         return self._hold(self._function(made, arrays, threads), dtype, reference)
 
@@ -233,9 +233,9 @@ class Server:
         return error
 
 
-def tolerance(dtype: str, terms: int = 0) -> float:
+def tolerance(dtype: str, products: int = 0) -> float:
     """How far an answer may be off, of its largest value, whose sums have so many products."""
-    return max(TOLERANCES[dtype], terms * _PER_PRODUCT.get(dtype, 1e-9))
+    return max(TOLERANCES[dtype], products * _PER_PRODUCT.get(dtype, 1e-9))
 
 
 def _parts(result: Any) -> list[np.ndarray]:

@@ -2,13 +2,14 @@
 
 import copy
 import json
+from math import prod
 
 import numpy as np
 import pytest
 from test_bench import RESULTS, row
 
 from bench.cases import PUBLISHED, UPCONV7, Case
-from bench.networks import NETWORKS, autoencoder, example, in_dtype, in_onnx
+from bench.networks import NETWORKS, Network, autoencoder, example, in_dtype, in_onnx
 from bench.peers import as_array, operands
 from bench.picture import as_text
 from bench.report import page, ratios, summary
@@ -186,12 +187,19 @@ def test_options_that_measure_nothing_are_refused(words, message, capsys):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "terms", "allowed"),
+    ("dtype", "products", "allowed"),
     [("float32", 9_000, 1e-5), ("float32", 80_000, 8e-5), ("float64", 50_000, 5e-12),
      ("float16", 80_000, 2**-9), ("bfloat16", 0, 2**-6)],
 )  # fmt: skip
-def test_longer_sums_may_be_further_off(dtype, terms, allowed):
-    assert tolerance(dtype, terms) == pytest.approx(allowed)
+def test_longer_sums_may_be_further_off(dtype, products, allowed):
+    assert tolerance(dtype, products) == pytest.approx(allowed)
+
+
+@pytest.mark.parametrize("case", PUBLISHED, ids=lambda case: case.name)
+def test_published_outputs_are_short_sums(case):
+    assert case.products("x") == case.M // case.G * case.K ** len(case.I)
+    assert case.products("w") == case.N * prod(case.I)
+    assert tolerance("float32", case.products("y")) == TOLERANCES["float32"]
 
 
 def test_limits_end_what_is_slow(tmp_path):
@@ -290,20 +298,38 @@ def test_an_epoch_starts_anew_in_every_call():
     np.testing.assert_allclose(first, double(), rtol=TOLERANCES["float32"])
 
 
-def test_networks_are_measured_or_say_what_is_missing(tmp_path, monkeypatch):
-    functions = {"layers": "bench.networks:autoencoder", "torch": "bench.networks:missing"}
-    monkeypatch.setitem(NETWORKS, "some", NETWORKS["autoencoder"]._replace(contenders=functions))
-    gone = dict.fromkeys(functions, "bench.networks:missing")
-    monkeypatch.setitem(NETWORKS, "gone", NETWORKS["autoencoder"]._replace(contenders=gone))
+MADE_UP_NETWORKS = """
+import numpy as np
+
+def layers(dtype, threads):
+    return lambda: np.arange(1, 4).astype(dtype)
+
+def wrong(dtype, threads):
+    return lambda: np.arange(1, 4).astype(dtype) * np.float32(1.001)
+
+def incomplete(dtype, threads):
+    raise FileNotFoundError("its weights are missing")
+"""
+
+
+def test_networks_are_measured_or_say_what_is_wrong(tmp_path, monkeypatch):
+    (tmp_path / "made_up_networks.py").write_text(MADE_UP_NETWORKS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr("bench.run.PACKAGES", {})
-    some, none = measure_networks(["some", "gone"], tmp_path)
-    assert some["contenders"]["layers"]["error"] < 1e-5
-    assert some["contenders"]["layers"]["us"]
-    assert "its process ended" in some["contenders"]["torch"]["failed"]
-    assert {each["failed"] for each in none["contenders"].values()}
+    functions = {"some": ("layers", "wrong", "incomplete"), "gone": ("incomplete", "layers")}
+    for name, (ours, *others) in functions.items():
+        found = {"layers": ours} | {f"by {other}": other for other in others}
+        paths = {each: f"made_up_networks:{function}" for each, function in found.items()}
+        monkeypatch.setitem(NETWORKS, name, Network(name, 2, paths))
+    some, gone = measure_networks(list(functions), tmp_path)
+    assert some["contenders"]["layers"]["error"] == 0
+    assert len(some["contenders"]["layers"]["us"]) == 3
+    assert "wrong: error" in some["contenders"]["by wrong"]["failed"]
+    assert "weights are missing" in some["contenders"]["by incomplete"]["failed"]
+    assert {each["failed"] for each in gone["contenders"].values()} == {"its weights are missing"}
 
 
-def test_the_cases_of_the_photo_are_the_convolutions_of_its_network(tmp_path):
+def test_the_cases_of_the_photo_are_the_convolutions_of_its_network():
     module = example("double_photo")
     size = 64 + 2 * module.MARGIN
     for case, (given, made) in zip(
