@@ -15,7 +15,8 @@ __all__ = ["LEAST_RUNS", "PAUSE_S", "SLICE_CAP_S", "SLICE_S", "Limits", "take_tu
 PAUSE_S, PAUSE_AFTER_BLAS_S = 0.035, 0.085
 USE_BLAS = ("portable", "tinyml")
 SLICE_S, LEAST_RUNS, SLICE_CAP_S = 0.06, 3, 0.4
-SHOWN_BESIDE = ("portable", "jax", "tinyml")
+SHOWN_BESIDE = ("portable", "onnx_conv", "jax", "tinyml")
+ROUNDS_BESIDE = 2  # of these, whose times nothing is decided by
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Limits:
 
     rounds: int = 5
     slice_s: float = SLICE_S
+    least_runs: int = LEAST_RUNS  # in a slice
     case_cap_s: float = 2.5  # of one contender, over all rounds
     prepare_cap_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SHOWN_BESIDE, 5))
     use_blas: tuple[str, ...] = USE_BLAS
@@ -50,7 +52,8 @@ def take_turns(
         first = turn % len(contenders)
         places = [*contenders[first:], *contenders[:first]]
         for each in places if turn % 2 == 0 else places[::-1]:
-            _time_slice(each, found, limits)
+            if turn < ROUNDS_BESIDE or each.name not in SHOWN_BESIDE:
+                _time_slice(each, found, limits)
     others = watch.others()
     for each in contenders:
         if "us" in found[each.name]:
@@ -67,7 +70,7 @@ def _time_slice(contender: Contender, found: dict[str, dict[str, Any]], limits: 
     if samples is None or sum(map(sum, samples)) / 1e6 > limits.case_cap_s:
         return
     time.sleep(PAUSE_S)
-    order = {"runs": LEAST_RUNS, "seconds": limits.slice_s, "most_s": SLICE_CAP_S}
+    order = {"runs": limits.least_runs, "seconds": limits.slice_s, "most_s": SLICE_CAP_S}
     try:
         samples.append(contender.ask("time", **order))
         if contender.name in limits.use_blas:

@@ -45,7 +45,7 @@ def brief(rounds: int = 3) -> Limits:
     Where the engine does not compute these, it is NumPy's matrix products that do.
     """
     cap_s = dict.fromkeys(SHOWN_BESIDE, 5.0) | {"torch": 20.0}
-    return Limits(rounds, 0.04, 1.0, cap_s, (*USE_BLAS, "plan", "functional"))
+    return Limits(rounds, 0.04, 2, 0.8, cap_s, (*USE_BLAS, "plan", "functional"))
 
 
 @dataclass
@@ -117,7 +117,7 @@ def measure_networks(names: Sequence[str], folder: Path, log: Any = sys.stderr) 
         referee = Contender("reference", functions["layers"], threads, cache)
         path = str(folder / name)
         order = {"dtype": "float32", "threads": threads, "reference": path}
-        limits = Limits(rounds=3, use_blas=("layers",))
+        limits = Limits(rounds=2, use_blas=("layers",))
         try:
             referee.ask("refer_network", threads=threads, path=path)
             found, others = take_turns(contenders, "prepare_network", order, limits)
@@ -189,7 +189,7 @@ def others(name: str, cases: Sequence[Case], threads: int) -> list[Part]:
     return [
         *(_gradient(name, cases, want, threads) for want in ("x", "w", "step")),
         *(
-            Part(name, cases, some, dtype, threads, expects=True, limits=brief())
+            Part(name, cases, some, dtype, threads, expects=True, limits=brief(rounds=2))
             for dtype in HALVES
         ),
     ]

@@ -148,6 +148,13 @@ def test_no_wrong_answer_is_ever_timed(tmp_path, made_up):
     assert len(row["contenders"]["chatty"]["us"]) == 2
 
 
+def test_who_is_only_shown_beside_takes_part_in_two_rounds(tmp_path):
+    limits = Limits(rounds=4, slice_s=0)
+    part = Part("made up", [TINY], installed(["plan", "portable"]), limits=limits)
+    (row,) = measure_part(part, tmp_path)["rows"]
+    assert [len(row["contenders"][name]["us"]) for name in ("plan", "portable")] == [4, 2]
+
+
 def test_a_case_that_is_not_set_up_is_not_timed(made_up):
     contender = Contender("chatty", made_up("chatty"), 1, "off")
     with pytest.raises(Failed, match="nothing is set up"):

@@ -323,7 +323,7 @@ def test_networks_are_measured_or_say_what_is_wrong(tmp_path, monkeypatch):
         monkeypatch.setitem(NETWORKS, name, Network(name, 2, paths))
     some, gone = measure_networks(list(functions), tmp_path)
     assert some["contenders"]["layers"]["error"] == 0
-    assert len(some["contenders"]["layers"]["us"]) == 3
+    assert len(some["contenders"]["layers"]["us"]) == 2
     assert "wrong: error" in some["contenders"]["by wrong"]["failed"]
     assert "weights are missing" in some["contenders"]["by incomplete"]["failed"]
     assert {each["failed"] for each in gone["contenders"].values()} == {"its weights are missing"}
