@@ -132,9 +132,11 @@ def solve_for(
     padded = padded and any(axis.begin or axis.end for axis in geometry.axes)
     inner = _uncropped(geometry) if padded else geometry
     contract: Any = _contracts.get(library)
-    plan = None
+    plan, kind = None, dtype_name(a.dtype)
+    if padded and want == "y":  # which is folded before it is rounded
+        kind = types.accumulator
     if contract is None and xp is np:
-        plan = native(inner, want, dtype_name(a.dtype), call.threads)
+        plan = native(inner, want, kind, call.threads)
     work = None if plan is None else engine.workspace_bytes(inner, plan)
     check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
     if out is not None:
@@ -144,7 +146,7 @@ def solve_for(
         _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
     if plan is not None:
         if call.method == "measure":  # which allocates, so not before the memory is checked
-            plan = native(inner, want, dtype_name(a.dtype), call.threads, call.method) or plan
+            plan = native(inner, want, kind, call.threads, call.method) or plan
         contract = partial(engine.contract, plan=plan)
     contract = contract or portable.contract
     options: dict[str, Any] = {"method": call.method, "threads": call.threads}
@@ -167,7 +169,7 @@ def native(
 
     Where code cannot be made the portable path serves as well, and a warning says so once.
     """
-    if want != "y" or dtype not in ("float32", "float64"):
+    if want != "y":
         return None
     try:
         if engine.serves(geometry, want, dtype):

@@ -17,7 +17,7 @@ ORDER = [
     "dtypes", "operands", "canonical", "definition", "files", "memory",
     "engine.forks", "engine.arena",
     "engine.target", "engine.phases", "engine.plan", "engine.costs", "engine.choice",
-    "engine.ir", "engine.kernels", "engine.call", "engine.panels", "engine.spread",
+    "engine.ir", "engine.halves", "engine.kernels", "engine.call", "engine.panels", "engine.spread",
     "engine.output", "engine.driver", "engine.layout", "engine.packing", "engine.transposing",
     "engine.objects", "engine.store", "engine.jit", "engine.pool", "engine.executor",
     "engine.folds", "engine.folding", "engine",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.canonical import canonical, canonical_shape
+from tconv.dtypes import as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.choice import choose_plan
 from tconv.engine.folds import Folds
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["contract", "prepare", "serves", "workspace_bytes"]
 
-_TYPES = ("float32", "float64")
+_TYPES = ("float16", "bfloat16", "float32", "float64")
 _MOST_AXES = 3
 _MOST_PHASES = 2**14  # and taps: beyond, tables would be larger than what they are for
 _MOST_CELLS = 2**31 - 1  # of an operand: tables hold 32 bits
@@ -83,7 +84,7 @@ def _can_fold(geometry: Geometry, dtype: str) -> bool:
     """Whether the calls of three axes that make one of more are served, and not wasteful."""
     if Folds.are_too_many(geometry):
         return False
-    folds = Folds.of(geometry, np.dtype(dtype).itemsize)
+    folds = Folds.of(geometry, as_dtype(np, dtype).itemsize)
     inner = map(folds.inner, folds.all_taps)
     return not folds.is_wasteful and all(serves(each, "y", dtype) for each in inner)
 

@@ -7,6 +7,9 @@ not their scale.
 from functools import cache
 from math import ceil, prod
 
+import numpy as np
+
+from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.phases import Phases
 from tconv.engine.plan import MOST_INTERLEAVED, STREAMED_BYTES, Plan
 from tconv.engine.target import Target
@@ -35,15 +38,17 @@ class Costs:
 
     def __init__(self, geometry: Geometry, dtype: str, target: Target, phases: Phases) -> None:
         self.geometry, self.target, self.phases = geometry, target, phases
-        self.bytes = {"float32": 4, "float64": 8}[dtype]
+        self.cell_bytes = as_dtype(np, dtype).itemsize  # as x and y are stored
+        self.bytes = np.dtype(TYPES[dtype].accumulator).itemsize
+        self.is_copied = self.cell_bytes != self.bytes  # x, also for items that are spread
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
         self.channels = geometry.in_channels // geometry.groups
         self.outputs = geometry.out_channels // geometry.groups
         self.taps = prod(geometry.kernel_size)
         self.weight_bytes = prod(geometry.weight_shape[1:]) * self.channels * self.bytes
-        x_is_near = prod(geometry.x_shape) * self.bytes <= target.l2_bytes
-        self.far_cycles = 0.0 if x_is_near else self.vector_bytes / _FAR_BYTES
+        x_is_near = prod(geometry.x_shape) * self.cell_bytes <= target.l2_bytes
+        self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / _FAR_BYTES
         self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
         self.shifts = prod(axis.high - axis.low + 1 for axis in phases.axes)
         self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.alike]
@@ -115,6 +120,8 @@ class Costs:
             of_tap = planes * (_CALL_CYCLES + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
         read = self.channels * pieces * vectors * (self.near_cycles + 0.5 * self.far_cycles)
+        if self.is_copied:
+            read += self.channels * pieces * (_ROW_CYCLES + vectors * _PACKED_CYCLES)
         count = self.geometry.batch * ceil(z.count / planes) * ceil(y.count / rows)
         count *= ceil(x.count / plan.columns)
         return read, self._of_blocks(compute, plan.block), count
@@ -144,7 +151,7 @@ class Costs:
         per_cell = 0.3 * 16 / self.lanes if x.stride <= MOST_INTERLEAVED else 0.6
         planes = plan.planes * z.stride
         a_plane = plan.rows * y.stride * (_ROW_CYCLES + plan.columns * x.stride * per_cell)
-        if prod(self.geometry.y_shape) * self.bytes >= STREAMED_BYTES:
+        if prod(self.geometry.y_shape) * self.cell_bytes >= STREAMED_BYTES:
             a_plane += _PIECE_CYCLES
         return self.outputs * planes * a_plane
 

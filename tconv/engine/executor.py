@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
 from tconv.engine.choice import best_plans, choose_plan
@@ -32,7 +33,16 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
-    *("ir.py", "kernels.py", "call.py", "panels.py", "spread.py", "output.py", "driver.py"),
+    *(
+        "ir.py",
+        "halves.py",
+        "kernels.py",
+        "call.py",
+        "panels.py",
+        "spread.py",
+        "output.py",
+        "driver.py",
+    ),
     *("packing.py", "transposing.py"),
 )
 VERSION = sha256(
@@ -84,7 +94,9 @@ class Prepared:
     """What can be done for one geometry: here x and y are turned from layout to layout."""
 
     def __init__(self, geometry: Geometry, dtype: str, target: Target, threads: int) -> None:
-        self.geometry, self.dtype, self.threads = geometry, np.dtype(dtype), threads
+        self.geometry, self.threads = geometry, threads
+        self.dtype: np.dtype[Any] = as_dtype(np, dtype)  # of x, y and the weight
+        self.computed = np.dtype(TYPES[dtype].accumulator)
         self._kernel = partial(_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
 
@@ -119,7 +131,12 @@ class Prepared:
 
     @cached_property
     def _transpose_job(self) -> int:
-        return self._kernel("transpose_run", transpose_run)
+        return self._kernel("transpose_run", transpose_run, dtype=self._moved)
+
+    @property
+    def _moved(self) -> str:
+        """The type for kernels that do not look at the numbers."""
+        return "int16" if self.dtype != self.computed else self.dtype.name
 
     @cached_property
     def _transpositions(self) -> dict[Letter, tuple[NDArray[np.int64], list[_Frame]]]:
@@ -152,7 +169,7 @@ class Ready(Prepared):
         threads: int | None = None,
     ) -> None:
         super().__init__(geometry, dtype, target, threads or plan.threads)
-        self.plan, kernel = plan, self._kernel
+        self.plan, kernel, computed = plan, self._kernel, self.computed
         self.layout = layout = Layout(geometry, plan, self.dtype, target)
         name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
         self._job = kernel(name, emit)
@@ -164,14 +181,14 @@ class Ready(Prepared):
                 if vectors:
                     shape = (rows, vectors, layout.unroll, layout.reads_ahead(rows))
                     name = "micro_" + "_".join(str(int(each)) for each in shape)
-                    micros[2 * rows + n] = kernel(name, micro(*shape))
+                    micros[2 * rows + n] = kernel(name, micro(*shape), dtype=computed.name)
         # The driver reads these arrays by their addresses, so they must live as long as the plan.
         none = np.zeros(1, np.int64)
         sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
         self._kept: dict[str, Any] = {
             "sums": sums,
             "sum_starts": sum_starts,
-            "zeros": np.zeros(max(layout.heights), self.dtype),
+            "zeros": np.zeros(max(layout.heights), computed),
             "offsets": offsets,
             "tiles": layout.tiles(layout.block_tiles, starts),
             "last_tiles": layout.tiles(layout.last_tiles, starts),
@@ -184,30 +201,32 @@ class Ready(Prepared):
         addresses = {name: array.ctypes.data for name, array in self._kept.items()} | {
             "pack_rows": kernel("pack_rows", pack_rows),
             "gather": kernel("gather", gather) if plan.is_gathered else 0,
-            "add_rows": kernel("add_rows", add_rows) if plan.is_spread else 0,
-            "stream": kernel("stream", stream) if layout.fields["streams"] else 0,
+            "add_rows": kernel("add_rows", add_rows, dtype=computed.name) if plan.is_spread else 0,
+            "stream": kernel("stream", stream, dtype=self._moved) if layout.streams else 0,
             "copy_row": kernel(f"copy_row_{stride}", copy_row(stride)),
         }
         for name, address in addresses.items():
             self._arguments[POINTERS.index(name)] = address
         self._bias_sources = layout.bias_sources()
-        self._no_bias = np.zeros(self._bias_sources.shape, self.dtype)
+        self._no_bias = np.zeros(self._bias_sources.shape, computed)
         self._frames: list[_Frame] = []
         self._pack_frames: list[_Frame] = []
-        self._scratch_bytes = layout.scratch_size * plan.threads * self.dtype.itemsize
+        self._scratch_bytes = layout.scratch_size * plan.threads * computed.itemsize
         self._pack_job = kernel("pack_run", pack_run)
         self._packing, self._kept["packing"] = pack_arguments(layout)
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
-        packed = empty(self._packed_shape, self.dtype)
+        packed = empty(self._packed_shape, self.computed)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
         self._move(self._pack_job, self._pack_frames, self._packing, weight, packed, threads)
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
         """Repeat the bias (groups*M,) for every row of every tile."""
-        return self._no_bias if bias is None else bias.take(self._bias_sources)
+        if bias is None:
+            return self._no_bias
+        return bias.astype(self.computed, copy=False).take(self._bias_sources)
 
     @cached_property
     def _packed_shape(self) -> tuple[int, int, int]:
@@ -219,7 +238,7 @@ class Ready(Prepared):
         layout, threads = self.layout, self.plan.threads
         weights = layout.weight_block + layout.fields["bias_block"]
         numbers = threads * layout.scratch_size + self.geometry.groups * layout.blocks * weights
-        return numbers * self.dtype.itemsize
+        return numbers * self.computed.itemsize
 
     def describe(self) -> list[str]:
         """What was chosen, and what it should cost."""
@@ -269,10 +288,11 @@ def measured(geometry: Geometry, dtype: str, target: Target, threads: int) -> Re
     They sum in the same order, so which one wins does not show in the result.
     """
     rng = np.random.default_rng(0)
-    x = rng.standard_normal(geometry.x_shape).astype(dtype)
+    kind = as_dtype(np, dtype)
+    x = rng.standard_normal(geometry.x_shape).astype(kind)
     share = (geometry.groups, -1, *geometry.weight_shape[1:])
-    weight = np.ascontiguousarray(np.ones(geometry.weight_shape, dtype).reshape(share))
-    y = np.empty(geometry.y_shape, dtype)
+    weight = np.ascontiguousarray(np.ones(geometry.weight_shape, kind).reshape(share))
+    y = np.empty(geometry.y_shape, kind)
     found = []
     for n, plan in enumerate(best_plans(geometry, dtype, target, threads)[:_MOST_MEASURED]):
         candidate = Ready(geometry, dtype, target, plan, threads)

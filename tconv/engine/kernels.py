@@ -18,6 +18,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from tconv.engine.halves import load_cell, load_cells, narrowed, store_cell, store_cells
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.plan import MOST_INTERLEAVED
 
@@ -114,15 +115,31 @@ def pack_rows(module: ir.Module, name: str, number: Number) -> None:
     lanes = code.first_lanes(rest)
     with code.loop(a["rows"]) as n:
         row = code.at(first, code.mul(n, pitch))
-        x, to = code.at(a["x"], code.mul(n, a["x_pitch"])), code.at(row, a["left"])
+        x, to = code.cell(a["x"], code.mul(n, a["x_pitch"])), code.at(row, a["left"])
         _fill(code, row, a["left"])
         with code.loop(whole, step=number.lanes) as cell:
-            code.store_vector(code.load_vector(x, cell), to, cell)
+            code.store_vector(load_cells(code, x, cell), to, cell)
         with code.when(code.is_less(0, rest)):
-            code.store_vector(code.load_lanes(code.at(x, whole), lanes), to, whole)
+            if number.is_half:
+                _pack_rest(code, to, x, whole, a["count"])
+            else:
+                code.store_vector(code.load_lanes(code.at(x, whole), lanes), to, whole)
         _fill(code, code.at(to, a["count"]), a["right"])
     _fill(code, code.at(first, code.mul(a["rows"], pitch)), a["below"])
     code.end()
+
+
+def _pack_rest(code: Code, to: Value, x: Value, whole: Value, count: Value) -> None:
+    """Write the cells of a row from `whole` on, and zeros; few processors mask 16 bits."""
+    lanes = code.number.lanes
+    code.store_vector(code.number.zeros, to, whole)
+    is_long = code.is_less(lanes - 1, count)
+    with code.builder.if_else(is_long) as (long, short):
+        with long:  # the last vector again
+            last = code.sub(count, lanes)
+            code.store_vector(load_cells(code, x, last), to, last)
+        with short, code.loop(count) as cell:
+            code.store(load_cell(code, x, cell), to, cell)
 
 
 def _fill(code: Code, row: Value, count: Value) -> None:
@@ -134,12 +151,12 @@ def _fill(code: Code, row: Value, count: Value) -> None:
 def gather(module: ir.Module, name: str, number: Number) -> None:
     """Write a row of the panel: of every lane the cell that the table names, zero for -1."""
     code, a = begin(module, name, {"row": PTR, "x": PTR, "table": PTR, "count": I64}, number)
-    nothing = code.builder.alloca(number.kind)
-    code.store(number.zero, nothing)
+    nothing = code.builder.alloca(number.cell)
+    code.store(number.cell(0), nothing)
     with code.loop(a["count"]) as n:
         cell = code.builder.sext(code.load(a["table"], n, I32), I64)
-        place = code.builder.select(code.is_less(cell, 0), nothing, code.at(a["x"], cell))
-        code.store(code.load(place), a["row"], n)
+        place = code.builder.select(code.is_less(cell, 0), nothing, code.cell(a["x"], cell))
+        code.store(load_cell(code, place), a["row"], n)
     code.end()
 
 
@@ -164,17 +181,19 @@ def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
             vectors = []
             for r in range(together):
                 of_line = code.load(a["lines"], code.add(phase, r), I64)
-                vectors.append(code.load_vector(line, code.add(of_line, column)))
-            y = code.at(a["y"], code.add(code.mul(column, step), phase))
-            for v, vector in enumerate(_interleaved(code, vectors)):
-                code.store_vector(vector, y, v * number.lanes if is_built_in else code.mul(step, v))
+                cells = narrowed(code, code.load_vector(line, code.add(of_line, column)))
+                vectors.append(cells)
+            y = code.cell(a["y"], code.add(code.mul(column, step), phase))
+            for v, cells in enumerate(_interleaved(code, vectors)):
+                store_cells(code, cells, y, v * number.lanes if is_built_in else code.mul(step, v))
         done, whole = code.mul(blocks, number.lanes), code.mul(runs, together)
         with code.loop(step) as r:
             phase = code.at(line, code.load(a["lines"], r, I64))
             rest = code.add(code.sub(a["count"], r), code.sub(step, 1))
             start = code.pick(code.is_less(r, whole), done, 0)
             with code.loop(code.div(rest, step), start) as n:
-                code.store(code.load(phase, n), a["y"], code.add(code.mul(n, step), r))
+                cell = code.add(code.mul(n, step), r)
+                store_cell(code, code.load(phase, n), a["y"], cell)
         code.end()
 
     return emit

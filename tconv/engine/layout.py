@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.dtypes import TYPES
 from tconv.engine.call import FIELDS, POINTERS, TILE
 from tconv.engine.phases import Alike, Phases, as_three
 from tconv.engine.plan import STREAMED_BYTES, Plan, tile_rows
@@ -45,7 +46,7 @@ class Layout:
 
     geometry: Geometry
     plan: Plan
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # of x, y and the weight; the buffers hold what is `computed` with
     target: Target
     phases: Phases = field(init=False)
     fields: dict[str, int] = field(init=False)
@@ -53,7 +54,8 @@ class Layout:
     def __post_init__(self) -> None:
         geometry, plan = self.geometry, self.plan
         self.phases = Phases.of(geometry.axes, plan.is_uncropped)
-        self.lanes = self.target.vector_bits // 8 // self.dtype.itemsize
+        self.computed = np.dtype(TYPES[self.dtype.name].accumulator)
+        self.lanes = self.target.vector_bits // 8 // self.computed.itemsize
         self.channels = geometry.in_channels // geometry.groups
         self.outputs = geometry.out_channels // geometry.groups
         self.blocks = ceil(self.outputs / plan.block)
@@ -142,10 +144,11 @@ class Layout:
         y_bytes = prod(geometry.y_shape) * self.dtype.itemsize
         self.held_size = _HELD_BYTES // self.dtype.itemsize
         self.streams = y_bytes >= STREAMED_BYTES and plan.columns * x.stride < self.held_size
-        align = _LINE_BYTES // self.dtype.itemsize
+        itemsize = self.computed.itemsize
+        align = _LINE_BYTES // itemsize
         size = self.panel_size + self.product_size + self.line_rows * self.line_pitch
-        size += y.stride * x.stride * 8 // self.dtype.itemsize  # where phases begin, 64 bits each
-        size += self.held_size + align if self.streams else 0
+        size += y.stride * x.stride * 8 // itemsize  # where phases begin, 64 bits each
+        size += _HELD_BYTES // itemsize + align if self.streams else 0
         self.scratch_size = ceil(size / align) * align
 
     def _rounded(self, count: int) -> int:

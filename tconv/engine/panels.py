@@ -37,7 +37,7 @@ def pack(c: Call, item: Item) -> None:
         above = code.pick(exists, code.mul(top, pitch), plane)
         below = code.sub(plane, code.add(above, code.mul(some, pitch)))
         numbers = (above, some, c.x_row, left, count, right, below)
-        code.call(c.pack_rows, to, code.at(x, source), *numbers)
+        code.call(c.pack_rows, to, code.cell(x, source), *numbers)
     end = code.at(panel, code.mul(code.mul(c.channels, c.panel_depth), plane))
     code.call(c.pack_rows, end, x, code.most(c.reach_x, 0), 0, 0, 0, 0, 0, 0)
 
@@ -47,7 +47,7 @@ def gather(c: Call, item: Item) -> None:
     code = c.code
     first, count = code.mul(item.row, c.columns), code.mul(item.rows, c.columns)
     with code.loop(c.channels) as channel:
-        source = code.at(item.x, code.mul(channel, c.x_channel))
+        source = code.cell(item.x, code.mul(channel, c.x_channel))
         with code.loop(c.shifts) as shift:
             cell = code.mul(code.add(code.mul(channel, c.shifts), shift), c.line_pitch)
             entry = code.add(code.mul(shift, c.table_row), first)
