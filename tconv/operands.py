@@ -15,7 +15,7 @@ __all__ = ["USUAL", "Array", "as_operands", "check_out", "library_of", "namespac
 _LIBRARIES = {"jaxlib": "jax", "ml_dtypes": "numpy"}
 _OPTIONAL = ("bias", "dx", "dweight", "dbias")
 
-USUAL = {np.dtype(name): name for name in ("float32", "float64")}
+USUAL = {np.dtype(name): name for name in ("float16", "float32", "float64")}
 """Types that need no conversion, in native byte order, and their names."""
 
 

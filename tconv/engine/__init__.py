@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["contract", "prepare", "serves", "workspace_bytes"]
 
-_TYPES = ("float16", "bfloat16", "float32", "float64")
+_WHOLE = ("float32", "float64")
+_TYPES = ("float16", "bfloat16", *_WHOLE)
 _MOST_AXES = 3
 _MOST_PHASES = 2**14  # and taps: beyond, tables would be larger than what they are for
 _MOST_CELLS = 2**31 - 1  # of an operand: tables hold 32 bits
@@ -51,18 +52,21 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         and max(prod(geometry.x_shape), prod(geometry.weight_shape)) <= _MOST_CELLS
         and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
         and target().uses_engine
-        and (geometry.data_format == "channels_first" or not _is_thin(geometry))
+        and (geometry.data_format == "channels_first" or not _is_thin(geometry, dtype))
         and _has_plan(_usual(geometry), dtype)
     )
 
 
-def _is_thin(geometry: Geometry) -> bool:
+def _is_thin(geometry: Geometry, dtype: str) -> bool:
     """Whether there is less to compute for a cell of x than its channels are to move.
 
     The portable path multiplies x as it lies, channels last, in less time than it takes to
     transpose x: 64 to 1 channel, 512 x 512, 1 x 1 takes 2.8 ms, and 9 the other way (Xeon,
     2 cores). The size of the image has no say, for the order of sums depends on who computes them.
+    The halves it would have to widen first, which takes longer.
     """
+    if dtype not in _WHOLE:
+        return False
     channels = geometry.in_channels // geometry.groups
     products = geometry.out_channels // geometry.groups * prod(geometry.kernel_size)
     thin = _THIN if channels < _MANY_CHANNELS else _THIN_OF_MANY

@@ -244,7 +244,8 @@ class Ready(Prepared):
         """What was chosen, and what it should cost."""
         plan, layout, geometry = self.plan, self.layout, self.geometry
         panel = "gathered panel" if plan.is_gathered else "flat panel"
-        panel = "x as it lies" if plan.is_spread else panel
+        if plan.is_spread:
+            panel = "x as it lies" if self.dtype == self.computed else "x as it lies, but widened"
         panel = f"{panel}, uncropped" if plan.is_uncropped else panel
         by_tap = ", tap by tap" if plan.part.by_tap else ""
         moved = self.dtype.itemsize * sum(

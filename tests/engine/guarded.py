@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 
+from tconv.dtypes import as_dtype
 from tconv.engine import layout
 from tconv.engine.choice import all_plans
 from tconv.engine.executor import Ready
@@ -16,6 +17,7 @@ from tconv.engine.target import target
 from tconv.geometry import Geometry
 
 PAGE = mmap.PAGESIZE
+TYPES = ("float32", "float16", "float64", "bfloat16")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -64,11 +66,12 @@ def main(count):
     streamed = layout.STREAMED_BYTES
     for n in range(count):
         if n % 5 == 0:  # for each geometry five plans
-            geometry, dtype = draw(rng), ("float32", "float64")[n // 5 % 2]
-            plans = all_plans(geometry, dtype, target(), 1 + n // 5 % 3)
+            geometry, name = draw(rng), TYPES[n // 5 % 4]
+            dtype, threads = as_dtype(np, name), 1 + n // 5 % 3
+            plans = all_plans(geometry, name, target(), threads)
         plan = plans[int(rng.integers(len(plans)))]
         layout.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
-        ready = Ready(geometry, dtype, target(), plan)
+        ready = Ready(geometry, name, target(), plan)
         shape = (geometry.groups, -1, *geometry.weight_shape[1:])
         x = guarded(rng.standard_normal(geometry.x_shape).astype(dtype), n % 3)
         w = guarded(rng.standard_normal(geometry.weight_shape).astype(dtype), n % 3)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import draws, geometries, integer_operands
+from strategies import ENGINE_TYPES, draws, geometries, integer_operands
 from tconv import definition, dispatch, engine
 from tconv.engine import executor, layout
 from tconv.engine.choice import all_plans, choose_plan
@@ -31,7 +31,7 @@ from tconv.ops import conv_transpose
 from tconv.planned import PackedWeights
 
 ROOT = Path(__file__).parents[2]
-TYPES = st.sampled_from(["float32", "float64"])
+TYPES = st.sampled_from(ENGINE_TYPES)
 
 
 @st.composite
@@ -52,6 +52,12 @@ def operands(geometry, dtype, seed=0):
     return x.astype(dtype), w.astype(dtype), bias.astype(dtype)
 
 
+def defined(geometry, x, w, bias=None):
+    """What the definition says, rounded to the type of x."""
+    x64, w64, bias64 = (None if v is None else v.astype(np.float64) for v in (x, w, bias))
+    return definition.contract(geometry, "y", x64, w64, bias=bias64).astype(x.dtype)
+
+
 # ---- what it computes ----------------------------------------------------------------------------
 
 
@@ -63,16 +69,15 @@ def test_equals_the_definition(geometry, dtype, has_bias):
     if not engine.serves(geometry, "y", dtype):
         return
     found = engine.contract(geometry, "y", x, w, bias=bias)
-    expected = definition.contract(geometry, "y", x, w, bias=bias)
     assert found.dtype == dtype
-    assert np.array_equal(found, expected)
+    assert np.array_equal(found, defined(geometry, x, w, bias))
 
 
 def around(*sizes):
     return sorted({size + n for size in sizes for n in (-1, 0, 1)})
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ENGINE_TYPES)
 @pytest.mark.parametrize("stride", [1, 2, 3, 8, 9])
 def test_sizes_about_vectors_and_tiles(dtype, stride):
     lanes = Number(dtype, target()).lanes
@@ -81,7 +86,7 @@ def test_sizes_about_vectors_and_tiles(dtype, stride):
             geometry = Geometry.of((1, 3, width), (3, channels, 4), stride=stride, padding=1)
             x, w, bias = operands(geometry, dtype)
             found = engine.contract(geometry, "y", x, w, bias=bias)
-            assert np.array_equal(found, definition.contract(geometry, "y", x, w, bias=bias))
+            assert np.array_equal(found, defined(geometry, x, w, bias))
 
 
 @draws(1)
@@ -120,10 +125,11 @@ def in_smaller_items(plan, geometry, data):
 @pytest.mark.parametrize("channels", [(37, 5), (37, 9), (520, 3)])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("size", [(40,), (20, 30), (6, 7, 9)])
-def test_a_crop_of_the_input_gives_a_crop_of_the_output(size, stride, channels):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_crop_of_the_input_gives_a_crop_of_the_output(size, stride, channels, dtype):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, channels[0], *size)).astype(np.float32)
-    w = rng.standard_normal((*channels, *(3,) * len(size))).astype(np.float32)
+    x = rng.standard_normal((1, channels[0], *size)).astype(dtype)
+    w = rng.standard_normal((*channels, *(3,) * len(size))).astype(dtype)
     whole = conv_transpose(x, w, stride=stride, method="direct")
     crop = tuple(slice(2, n - 1) for n in size)
     part = conv_transpose(np.ascontiguousarray(x[(..., *crop)]), w, stride=stride, method="direct")
@@ -133,10 +139,11 @@ def test_a_crop_of_the_input_gives_a_crop_of_the_output(size, stride, channels):
     assert np.array_equal(part[(..., *inner)], whole[(..., *shifted)])
 
 
-def test_threads_compute_the_same():
+@pytest.mark.parametrize("dtype", ENGINE_TYPES)
+def test_threads_compute_the_same(dtype):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((3, 64, 20, 20)).astype(np.float32)
-    w = rng.standard_normal((64, 48, 4, 4)).astype(np.float32)
+    x = rng.standard_normal((3, 64, 20, 20)).astype(dtype)
+    w = rng.standard_normal((64, 48, 4, 4)).astype(dtype)
     results = [conv_transpose(x, w, stride=2, padding=1, threads=n) for n in (1, 2, 3, 7)]
     for result in results[1:]:
         assert np.array_equal(result, results[0])
@@ -243,7 +250,7 @@ def test_nothing_beside_out_is_written(geometry, dtype, before, streams):
         patch.setattr(layout, "STREAMED_BYTES", 0 if streams else 2**25)
         ready = executor.Ready(geometry, dtype, target(), plan)
     engine.contract(geometry, "y", x, w, bias=bias, out=out, plan=ready)
-    assert np.array_equal(out, definition.contract(geometry, "y", x, w, bias=bias))
+    assert np.array_equal(out, defined(geometry, x, w, bias))
     assert np.array_equal(memory[:before], np.full(before, -7))
     assert np.array_equal(memory[-32:], np.full(32, -7))
 
@@ -289,14 +296,21 @@ def inner_loop(text):
 
 @pytest.mark.parametrize("cpu", TARGETS)
 def test_every_kernel_is_code_for_every_processor(cpu):
+    """And calls nothing but what the driver is told to call."""
     here = named_target(cpu)
-    for dtype in ("float32", "float64"):
+    kernels = {"pack_rows": pack_rows, "gather": gather, "add_rows": add_rows, "stream": stream}
+    kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
+    drivers = {"run": run, "run_spread": run_spread}
+    for dtype in (*ENGINE_TYPES, "int16"):
         number = Number(dtype, here)
-        kernels = {"pack_rows": pack_rows, "gather": gather, "add_rows": add_rows}
-        kernels |= {"stream": stream, "run": run, "run_spread": run_spread}
-        kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
-        for name, emit in kernels.items():
-            assert assembly(name, partial(emit, name=name, number=number), here)
+        emitted = {"stream": stream} if dtype == "int16" else kernels | drivers
+        for name, emit in emitted.items():
+            text = assembly(name, partial(emit, name=name, number=number), here)
+            lines = [line.split() for line in text.splitlines() if line.startswith("\t")]
+            assert lines
+            if name in kernels:
+                words = {line[0] for line in lines}
+                assert not {each for each in words if each in ("bl", "blr") or "call" in each}
 
 
 def test_tiles_are_nearly_equal():

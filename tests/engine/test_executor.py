@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from strategies import geometries
+from strategies import ENGINE_TYPES, geometries
 from tconv import engine
 from tconv.engine import executor
 from tconv.engine.choice import choose_plan
@@ -58,7 +58,7 @@ def has_a_plan_for_one_thread(geometry, dtype):
 
 @given(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)))
 def test_what_is_served_has_a_plan_for_one_thread(geometry):
-    for dtype in ("float32", "float64"):
+    for dtype in ENGINE_TYPES:
         if engine.serves(geometry, "y", dtype):
             assert has_a_plan_for_one_thread(geometry, dtype)
 
