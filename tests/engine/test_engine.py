@@ -369,18 +369,21 @@ def test_other_processors_compute_the_same(cpu):
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "import numpy as np\n"
-        "from tconv import definition, engine\n"
+        "from strategies import ENGINE_TYPES\n"
+        "from tconv import definition\n"
         "from tconv.geometry import Geometry\n"
         "from tconv.ops import conv_transpose\n"
         "rng = np.random.default_rng(0)\n"
         "for n in range(60):\n"
         "    rank, s, k = 1 + n % 3, 1 + n % 4, 1 + n % 5\n"
         "    g = 1 + n % 2\n"
-        "    x = rng.integers(-3, 4, (2, 2 * g, *(5,) * rank)).astype('float32')\n"
-        "    w = rng.integers(-3, 4, (2 * g, 3, *(k,) * rank)).astype('float32')\n"
+        "    x = rng.integers(-3, 4, (2, 2 * g, *(5,) * rank))\n"
+        "    w = rng.integers(-3, 4, (2 * g, 3, *(k,) * rank))\n"
         "    G = Geometry.of(x.shape, w.shape, stride=s, groups=g)\n"
-        "    y = conv_transpose(x, w, stride=s, groups=g)\n"
-        "    assert np.array_equal(y, definition.contract(G, 'y', x, w)), G\n"
+        "    exact = definition.contract(G, 'y', x, w)\n"
+        "    for dtype in ENGINE_TYPES:\n"
+        "        y = conv_transpose(x.astype(dtype), w.astype(dtype), stride=s, groups=g)\n"
+        "        assert np.array_equal(y, exact.astype(dtype)), (G, dtype)\n"
     )
     environment = {**os.environ, "TCONV_CPU": cpu, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
