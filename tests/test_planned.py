@@ -35,7 +35,7 @@ def is_known(x, w, *keywords):
     return planned.recalled(x, w, keywords) is not None
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_a_repeated_call_computes_with_its_own_numbers(dtype):
     geometry = Geometry.of((2, 4, 5, 3), (4, 3, 3, 2), stride=(2, 1), groups=2, padding=1)
     for has_bias, has_out in product([False, True], repeat=2):

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["contract", "prepare", "serves", "workspace_bytes"]
 
-_WHOLE = ("float32", "float64")
-_TYPES = ("float16", "bfloat16", *_WHOLE)
+_HALVES = ("float16", "bfloat16")
+_TYPES = (*_HALVES, "float32", "float64")
 _MOST_AXES = 3
 _MOST_PHASES = 2**14  # and taps: beyond, tables would be larger than what they are for
 _MOST_CELLS = 2**31 - 1  # of an operand: tables hold 32 bits
@@ -65,7 +65,7 @@ def _is_thin(geometry: Geometry, dtype: str) -> bool:
     2 cores). The size of the image has no say, for the order of sums depends on who computes them.
     The halves it would have to widen first, which takes longer.
     """
-    if dtype not in _WHOLE:
+    if dtype in _HALVES:
         return False
     channels = geometry.in_channels // geometry.groups
     products = geometry.out_channels // geometry.groups * prod(geometry.kernel_size)

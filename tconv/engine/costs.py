@@ -108,7 +108,8 @@ class Costs:
         weights = plan.part.channels * self.taps * plan.block * self.bytes
         of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / _NEAR_BYTES
         pages = min(1.0, x.input * y.input * z.input * self.bytes / _PAGES_BYTES)  # per channel
-        page_cycles = _PAGE_CYCLES * pages if plan.part.channels * pages > _PAGES else 0.0
+        has_pages = plan.part.channels * pages > _PAGES and not self.is_copied
+        page_cycles = _PAGE_CYCLES * pages if has_pages else 0.0
         compute = 0.0
         for height, tiles in _heights(self.taps * plan.block, plan.tile):
             for wide, calls in ((plan.vectors, whole), (1, rest)):

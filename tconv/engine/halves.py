@@ -76,6 +76,7 @@ def narrowed(code: Code, value: Value) -> Value:
 
 
 def _from_float16(builder: ir.IRBuilder, bits: Value) -> Value:
+    """float32 of the 16 bits that `bits` has in 32."""
     real = _like(bits, _FLOAT)
     size = builder.and_(bits, _all(bits, 0x7FFF))
     sign = builder.shl(builder.xor(bits, size), _all(bits, 16))
@@ -91,6 +92,7 @@ def _from_float16(builder: ir.IRBuilder, bits: Value) -> Value:
 
 
 def _to_float16(builder: ir.IRBuilder, bits: Value) -> Value:
+    """The 16 bits of float16, in 32, of the bits of float32."""
     real = _like(bits, _FLOAT)
     size = builder.and_(bits, _all(bits, 0x7FFF_FFFF))
     sign = builder.lshr(builder.xor(bits, size), _all(bits, 16))
@@ -108,9 +110,10 @@ def _to_float16(builder: ir.IRBuilder, bits: Value) -> Value:
 
 
 def _to_bfloat16(builder: ir.IRBuilder, bits: Value) -> Value:
+    """The 16 bits of bfloat16, in 32, of the bits of float32."""
     size = builder.and_(bits, _all(bits, 0x7FFF_FFFF))
     upper = builder.lshr(bits, _all(bits, 16))
-    nan = builder.or_(upper, _all(bits, 0x40))  # else one whose other bits go would be an infinity
+    nan = builder.or_(upper, _all(bits, 0x40))  # else what makes it one may be dropped
     return _pick_below(builder, size, _WIDE_INFINITY + 1, _nearest(builder, bits, 16), nan)
 
 

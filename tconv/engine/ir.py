@@ -45,7 +45,7 @@ class Number:
         self.kind, self.bytes, bits, self.suffix = _KINDS[self.dtype]
         self.lanes = (bits or target.vector_bits) // 8 // self.bytes
         self.vector = ir.VectorType(self.kind, self.lanes)
-        self.zero, self.zeros = self.kind(0), ir.Constant(self.vector, None)
+        self.zeros = ir.Constant(self.vector, None)
         self.streamed_lanes = _MOVED_BITS // 16 if self.is_half else self.lanes
         self.cell, self.cell_bytes = (I16, 2) if self.is_half else (self.kind, self.bytes)
 

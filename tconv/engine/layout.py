@@ -94,6 +94,7 @@ class Layout:
         x_bytes = prod(self.geometry.x_shape) * self.dtype.itemsize
         plane_bytes = prod(self.geometry.input_size) * self.dtype.itemsize
         is_far = x_bytes > self.target.l2_bytes and plane_bytes >= _FORESEEN_BYTES
+        is_far = is_far and self.dtype == self.computed  # else it has been copied
         return self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME
 
     @property
