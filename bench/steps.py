@@ -155,9 +155,10 @@ def packed(case: Case, arrays: Operands, threads: int) -> Thunk:
 def _best(case: Case, arrays: Operands, threads: int, *without: str) -> Any:
     """The cheapest plan that is none of these."""
     from tconv.engine.choice import best_plans
+    from tconv.engine.problem import Problem
     from tconv.engine.target import target
 
-    plans = best_plans(case.geometry, arrays[0].dtype.name, target(), threads)
+    plans = best_plans(Problem(case.geometry), arrays[0].dtype.name, target(), threads)
     return next(plan for plan in plans if not any(getattr(plan, name) for name in without))
 
 
@@ -180,9 +181,10 @@ def _if_new(
 
 def _ready(case: Case, arrays: Operands, plan: Any) -> Any:
     from tconv.engine.executor import Ready
+    from tconv.engine.problem import Problem
     from tconv.engine.target import target
 
-    return Ready(case.geometry, arrays[0].dtype.name, target(), plan)
+    return Ready(Problem(case.geometry), arrays[0].dtype.name, target(), plan)
 
 
 def _without_shuffles(ready: Any) -> Any:
@@ -202,7 +204,7 @@ def _without_shuffles(ready: Any) -> Any:
 
 def _call(ready: Any, arrays: Operands) -> Thunk:
     x, weight, bias = arrays
-    geometry = ready.geometry
+    geometry = ready.problem.geometry
     weight = weight.reshape(geometry.groups, -1, *weight.shape[1:])
     y = np.empty(geometry.y_shape, x.dtype)
 

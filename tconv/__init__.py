@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Adam",
+    "BatchNorm",
     "Conv",
     "Conv1d",
     "Conv2d",
@@ -57,6 +58,7 @@ __all__ = [
     "conv_transpose_jvp",
     "conv_transpose_vjp",
     "conv_weight_gradient",
+    "fold_batch_norm",
     "from_torch",
     "gradcheck",
     "init_bilinear",
@@ -76,6 +78,7 @@ __all__ = [
 # A name is imported from its file when it is first asked for, so that `import tconv`, and with it
 # the command line's help, loads the standard library only.
 _NAMES = {
+    "adoption": "from_torch",
     "errors": (
         "DTypeError MemoryLimitError ModelError OutputSizeError ParameterError ShapeError "
         "TConvError UnsupportedError"
@@ -87,10 +90,10 @@ _NAMES = {
         "init_xavier_normal init_xavier_uniform"
     ),
     "layers": (
-        "Conv Conv1d Conv2d Conv3d ConvTranspose ConvTranspose1d ConvTranspose2d "
-        "ConvTranspose3d from_torch"
+        "Conv Conv1d Conv2d Conv3d ConvTranspose ConvTranspose1d ConvTranspose2d ConvTranspose3d"
     ),
     "module": "Layer LeakyReLU Parameter ReLU Sequential",
+    "normalisation": "BatchNorm fold_batch_norm",
     "ops": (
         "conv conv_transpose conv_transpose1d conv_transpose2d conv_transpose3d "
         "conv_weight_gradient output_shape"
@@ -106,6 +109,7 @@ _NAMES = {
 _FILE_OF = {name: file for file, names in _NAMES.items() for name in names.split()}
 
 if TYPE_CHECKING:
+    from tconv.adoption import from_torch
     from tconv.errors import (
         DTypeError,
         MemoryLimitError,
@@ -136,9 +140,9 @@ if TYPE_CHECKING:
         ConvTranspose1d,
         ConvTranspose2d,
         ConvTranspose3d,
-        from_torch,
     )
     from tconv.module import Layer, LeakyReLU, Parameter, ReLU, Sequential
+    from tconv.normalisation import BatchNorm, fold_batch_norm
     from tconv.ops import (
         conv,
         conv_transpose,

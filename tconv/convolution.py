@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.activations import Activation, as_activation
 from tconv.arguments import as_flag, as_generator, as_integer, as_per_axis, show
 from tconv.dispatch import Call, check_padding_mode, solve_for
 from tconv.dtypes import as_dtype, dtype_name
@@ -25,8 +26,8 @@ from tconv.planned import PackedWeights
 
 __all__ = ["Convolution", "Kept"]
 
-Kept = tuple[Geometry, NDArray[Any]]
-"""The sizes and the x of a forward."""
+Kept = tuple[Geometry, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
+"""The sizes and the x of a forward, and its activation with the y that this made, if it had one."""
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
 _ENDLESS = 2**100  # cells: a size at which only the settings themselves can be wrong
@@ -59,6 +60,7 @@ class Convolution(Layer):
         dtype: Any,
         initialiser: str | Initialiser,
         rng: Any,
+        activation: Any,
     ) -> None:
         self.kernel_size = as_kernel_size(kernel_size, self._rank)
         self.out_channels = as_integer(out_channels, "out_channels", 1)
@@ -81,6 +83,7 @@ class Convolution(Layer):
                 f"dtype={show(dtype)} must be one of {', '.join(_TYPES)}; pass one of these."
             )
         dtype = as_dtype(np, dtype_name(dtype))
+        self.activation = activation
         self._packed = PackedWeights()
         shape = self._weight_shape(in_channels)
         self.weight = Parameter(None, "weight", shape=shape, dtype=dtype)
@@ -97,6 +100,15 @@ class Convolution(Layer):
         if channels is None or self._wanted == "y":
             return channels
         return channels * self.groups
+
+    @property
+    def activation(self) -> Any:
+        """What follows the sums: None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid"."""
+        return self._activation and self._activation.argument
+
+    @activation.setter
+    def activation(self, value: Any) -> None:
+        self._activation: Activation | None = as_activation(value)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -122,15 +134,20 @@ class Convolution(Layer):
             self._initialise(channels)
         bias = None if self.bias is None else self.bias.value
         weight, version = self.weight.peek()
-        if self._wanted == "y" and self.padding_mode == "zeros":
-            weight = self._packed.of(geometry, weight, version)
-        y = solve_for(self._wanted, geometry, x, weight, bias, self._call())
-        return y, (geometry, x)
+        if self.padding_mode == "zeros":
+            follows, want = self._activation, self._wanted
+            weight = self._packed.of(geometry, weight, version, activation=follows, want=want)
+        follows = self._activation
+        y = solve_for(self._wanted, geometry, x, weight, bias, self._call(follows))
+        return y, (geometry, x, None if follows is None else (follows, y))
 
     def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
         """Return dx by the adjoint of forward, and add the gradients of weight and bias."""
-        (geometry, x), call = kept, self._call()
+        (geometry, x, followed), call = kept, self._call()
         dy = as_gradient(dy, geometry.shape_of(self._wanted), x.dtype)
+        if followed is not None:
+            activation, y = followed
+            dy = activation.pull_back(y, dy)
         weight, _ = self.weight.peek()
         dx: NDArray[Any] = solve_for(self._given, geometry, dy, weight, None, call)
         a, b = (x, dy) if self._wanted == "y" else (dy, x)
@@ -143,9 +160,9 @@ class Convolution(Layer):
         """Everything but what can be made again."""
         return {**super().__getstate__(), "_packed": PackedWeights()}
 
-    def _call(self) -> Call:
+    def _call(self, activation: Activation | None = None) -> Call:
         name = "conv_transpose" if self._wanted == "y" else "conv"
-        return Call(name, self.padding_mode)
+        return Call(name, self.padding_mode, activation=activation)
 
     def _weight_shape(self, in_channels: int | None) -> tuple[int | None, ...]:
         if self._wanted == "y":
@@ -227,4 +244,5 @@ class Convolution(Layer):
         parts += [f"{name}={value!r}" for name, value in shown.items()]
         parts += ["bias=False"] if self.bias is None else []
         parts += [f"dtype={self.dtype.name}"] if self.dtype != np.float32 else []
+        parts += [f"activation={self.activation!r}"] if self.activation else []
         return ", ".join(parts)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from tconv import engine, portable
+from tconv.activations import Activation
 from tconv.arguments import METHODS, PADDING_MODES, as_choice, as_integer
 from tconv.borders import fold, fold_factor, pad
-from tconv.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest
+from tconv.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest, largest_sum
 from tconv.engine.arena import drop_idle
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry import Geometry, Letter
@@ -55,13 +56,14 @@ def is_registered(library: str) -> bool:
 
 @dataclass(frozen=True)
 class Call:
-    """What a call says besides sizes: how borders continue, who computes and in what memory."""
+    """What a call says besides sizes: how borders continue, who computes, what follows a sum."""
 
     name: str
     padding_mode: str = "zeros"
     method: str = "auto"
     threads: int | None = None
     max_bytes: int | None = None
+    activation: Activation | None = None
 
     def __post_init__(self) -> None:
         as_choice(self.padding_mode, "padding_mode", PADDING_MODES)
@@ -111,9 +113,51 @@ def solve_for(
     call: Call,
     out: Any = None,
 ) -> Any:
-    """Check types, memory and `out`, then contract: (a, b) as in `portable.contract`."""
+    """Check types, memory and `out`, then contract: (a, b) as in `portable.contract`.
+
+    An activation is for NumPy arrays. Under a padding mode it follows the sums over what is folded.
+    """
     xp, library, types = namespace(a), library_of(a), TYPES[dtype_name(a.dtype)]
-    shape = geometry.shape_of(want)
+    _refuse(want, geometry, bias, library)
+    padded = call.padding_mode != "zeros" and 0 not in geometry.input_size
+    padded = padded and any(axis.begin or axis.end for axis in geometry.axes)
+    inner = _uncropped(geometry) if padded else geometry
+    contract: Any = _contracts.get(library)
+    plan, fused, kind = None, None if padded else call.activation, dtype_name(a.dtype)
+    if padded and want == "y" and not types.is_integer:  # y is folded before it is rounded
+        kind = types.accumulator
+    native_plan = partial(native, inner, want, kind, call.threads, activation=fused)
+    if contract is None and xp is np:
+        plan = native_plan("direct" if call.method == "direct" else "auto")
+    work = None if plan is None else engine.workspace_bytes(inner, plan)
+    check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
+    if out is not None:
+        check_out(out, xp, geometry.shape_of(want), types.result, [a, b, bias])
+    if types.is_integer:
+        folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
+        _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
+    if plan is not None:
+        if call.method == "measure":  # which allocates, so not before the memory is checked
+            plan = native_plan(call.method) or plan
+        contract = partial(engine.contract, plan=plan)
+    contract = contract or portable.contract
+    options: dict[str, Any] = {"method": call.method, "threads": call.threads}
+    if padded:
+        result = _contract_padded(contract, want, geometry, inner, a, b, bias, call, options)
+    elif out is not None and xp is np:
+        result = contract(geometry, want, a, b, bias=bias, out=out, **options)
+    else:
+        result = contract(geometry, want, a, b, bias=bias, **options)
+    if call.activation is not None and (plan is None or plan.activation != call.activation):
+        call.activation.apply(result)
+    if out is None or result is out:
+        return result
+    out[...] = result
+    return out
+
+
+def _refuse(want: Letter, geometry: Geometry, bias: Any, library: str) -> None:
+    """Refuse a bias of another shape, and what nobody computes."""
     if bias is not None:
         channels = geometry.out_channels if want == "y" else geometry.in_channels
         if tuple(bias.shape) != (channels,):
@@ -128,52 +172,25 @@ def solve_for(
             f"weight has {geometry.rank} spatial axes, at most {_MOST_AXES} are supported; reshape "
             "x and weight to fewer."
         )
-    padded = call.padding_mode != "zeros" and 0 not in geometry.input_size
-    padded = padded and any(axis.begin or axis.end for axis in geometry.axes)
-    inner = _uncropped(geometry) if padded else geometry
-    contract: Any = _contracts.get(library)
-    plan, kind = None, dtype_name(a.dtype)
-    if padded and want == "y":  # which is folded before it is rounded
-        kind = types.accumulator
-    if contract is None and xp is np:
-        plan = native(inner, want, kind, call.threads)
-    work = None if plan is None else engine.workspace_bytes(inner, plan)
-    check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
-    if out is not None:
-        check_out(out, xp, shape, types.result, [a, b, bias])
-    if types.is_integer:
-        folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
-        _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
-    if plan is not None:
-        if call.method == "measure":  # which allocates, so not before the memory is checked
-            plan = native(inner, want, kind, call.threads, call.method) or plan
-        contract = partial(engine.contract, plan=plan)
-    contract = contract or portable.contract
-    options: dict[str, Any] = {"method": call.method, "threads": call.threads}
-    if padded:
-        result = _contract_padded(contract, want, geometry, inner, a, b, bias, call, options)
-    elif out is not None and xp is np:
-        return contract(geometry, want, a, b, bias=bias, out=out, **options)
-    else:
-        result = contract(geometry, want, a, b, bias=bias, **options)
-    if out is None:
-        return result
-    out[...] = result
-    return out
 
 
 def native(
-    geometry: Geometry, want: Letter, dtype: str, threads: int | None, method: str = "auto"
+    geometry: Geometry,
+    want: Letter,
+    dtype: str,
+    threads: int | None,
+    method: str = "auto",
+    activation: Activation | None = None,
 ) -> Any:
     """The engine's plan for a contraction of NumPy arrays; None where the portable path serves it.
 
     Where code cannot be made the portable path serves as well, and a warning says so once.
     """
-    if want != "y":
+    if want == "w" or dtype not in engine.TYPES:
         return None
     try:
         if engine.serves(geometry, want, dtype):
-            return engine.prepare(geometry, dtype, threads, method)
+            return engine.prepare(geometry, dtype, threads, method, want, activation)
     except ParameterError:  # of an environment variable
         raise
     except Exception as error:
@@ -241,11 +258,13 @@ def _check_overflow(
     folded: int,
 ) -> None:
     """Refuse integers of which a sum could overflow; `folded` cells of y are added into one."""
-    bound = largest(xp, a) * largest(xp, b) * geometry.terms(want)
-    if want == "y":
-        bound *= folded
-    bound += 0 if bias is None else largest(xp, bias)
+    terms = geometry.terms(want) * (folded if want == "y" else 1)
+    start = 0 if bias is None else largest(xp, bias)
     most = np.iinfo(accumulator).max
+    if largest_sum(dtype_name(a.dtype), terms) + start <= most:  # whatever the numbers are
+        return
+    of_b = getattr(b, "largest", None)  # which packed weights know
+    bound = largest(xp, a) * (largest(xp, b) if of_b is None else of_b) * terms + start
     if bound > most:
         raise DTypeError(
             f"sums of {dtype_name(a.dtype)} products could reach {bound:,}, beyond {accumulator}'s "

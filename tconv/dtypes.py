@@ -7,7 +7,16 @@ import numpy as np
 
 from tconv.errors import DTypeError
 
-__all__ = ["TYPES", "NumberType", "as_dtype", "dtype_name", "float_that_is_exact", "largest"]
+__all__ = [
+    "TYPES",
+    "USUAL",
+    "NumberType",
+    "as_dtype",
+    "dtype_name",
+    "float_that_is_exact",
+    "largest",
+    "largest_sum",
+]
 
 
 class NumberType(NamedTuple):
@@ -39,6 +48,12 @@ TYPES = {
 }
 """Every supported type, by the name that all array libraries share."""
 
+USUAL = {np.dtype(name): name for name in ("float16", "float32", "float64")}
+"""NumPy's types that need no conversion, in native byte order, and their names.
+
+bfloat16 joins them when it is first asked for, which is when the library that has it is loaded.
+"""
+
 
 @lru_cache(maxsize=64, typed=True)  # types of two libraries are never compared
 def dtype_name(dtype: Any) -> str:
@@ -63,7 +78,9 @@ def as_dtype(xp: Any, name: str) -> Any:
     if xp is np and name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        found = np.dtype(ml_dtypes.bfloat16)
+        USUAL[found] = name
+        return found
     found = getattr(xp, name, None)
     if found is None:
         raise DTypeError(f'{xp.__name__} has no type "{name}"; pass dtype= with one it has.')
@@ -92,6 +109,16 @@ def largest(xp: Any, array: Any) -> int:
             f"integers of dtype {dtype_name(array.dtype)} are checked for overflow, which takes "
             'their values; call outside of jit, or pass dtype="float32" for example.'
         ) from None
+
+
+def largest_sum(name: str, terms: int) -> int:
+    """Largest absolute value of a sum of so many products of integers of the type called `name`.
+
+    >>> largest_sum("int8", 3)
+    49152
+    """
+    info = np.iinfo(name)
+    return int(max(info.max, -info.min)) ** 2 * terms
 
 
 def float_that_is_exact(bound: int, xp: Any = np) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.activations import Activation
 from tconv.arguments import show
 from tconv.axis import Axis
 from tconv.dtypes import dtype_name
@@ -16,6 +17,7 @@ __all__ = ["model_of", "read_node"]
 
 _OPSET, _IR_VERSION = 11, 6  # ConvTranspose as it was until bfloat16 came
 _BFLOAT16_OPSET, _BFLOAT16_IR_VERSION = 22, 10
+_NODES = {"relu": "Relu", "leaky_relu": "LeakyRelu", "tanh": "Tanh", "sigmoid": "Sigmoid"}
 
 
 def read_node(node: Any, weights: Any) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any] | None]:
@@ -65,8 +67,9 @@ def model_of(
     data_format: str,
     weight: NDArray[Any],
     bias: NDArray[Any] | None,
+    activation: Activation | None = None,
 ) -> Any:
-    """Return an onnx.ModelProto of one ConvTranspose; inputs of any size, "x" to "y".
+    """Return an onnx.ModelProto of one ConvTranspose and what follows; "x" of any size to "y".
 
     Raises
     ------
@@ -92,7 +95,7 @@ def model_of(
     node = helper.make_node(
         "ConvTranspose",
         ["x", *values],
-        ["y"],
+        ["sums" if activation else "y"],
         name="ConvTranspose",
         kernel_shape=[axis.kernel for axis in axes],
         strides=[axis.stride for axis in axes],
@@ -104,7 +107,7 @@ def model_of(
     x_shape = ["N", weight.shape[0], *(f"I{n}" for n in range(len(axes)))]
     y_shape = ["N", weight.shape[1] * groups, *(f"O{n}" for n in range(len(axes)))]
     graph = helper.make_graph(
-        [node],
+        [node, *_nodes_of(activation)],
         "tconv",
         [helper.make_tensor_value_info("x", kind, x_shape)],
         [helper.make_tensor_value_info("y", kind, y_shape)],
@@ -116,6 +119,19 @@ def model_of(
         opset_imports=[helper.make_opsetid("", _BFLOAT16_OPSET if half else _OPSET)],
         ir_version=_BFLOAT16_IR_VERSION if half else _IR_VERSION,
     )
+
+
+def _nodes_of(activation: Activation | None) -> list[Any]:
+    """The node that makes "y" of "sums", if any does."""
+    from onnx import helper
+
+    if activation is None:
+        return []
+    name = _NODES[activation.name]
+    node = helper.make_node(name, ["sums"], ["y"], name=name)
+    if activation.name == "leaky_relu":
+        node.attribute.append(helper.make_attribute("alpha", activation.slope))
+    return [node]
 
 
 def _crop(n: int, axis: Axis) -> tuple[int, int, int]:

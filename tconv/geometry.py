@@ -220,8 +220,10 @@ class Geometry:
         """Most products that one number of the wanted letter is the sum of."""
         if want == "w":
             return self.batch * prod(self.input_size)
-        channels = self.in_channels if want == "y" else self.out_channels
-        return prod(self.kernel_size) * (channels // self.groups)
+        if want == "x":
+            return prod(self.kernel_size) * (self.out_channels // self.groups)
+        taps = prod(min(axis.taps_per_phase[1], axis.input) for axis in self.axes)
+        return taps * (self.in_channels // self.groups)
 
     @property
     def flops(self) -> int:

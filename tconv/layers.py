@@ -1,24 +1,14 @@
-"""CONVOLUTIONS THAT LEARN: transposed and ordinary ones of any rank; layers made of PyTorch's."""
+"""CONVOLUTIONS THAT LEARN: transposed and ordinary ones of any rank, each by its name."""
 
 from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
 
+from tconv.activations import as_activation
 from tconv.convolution import Convolution, Kept
-from tconv.dtypes import dtype_name
-from tconv.errors import UnsupportedError
 from tconv.exchange import model_of, read_node
 from tconv.geometry import Letter
 from tconv.initialisers import Initialiser
-from tconv.module import Layer, LeakyReLU, ReLU, Sequential
-from tconv.pooling import (
-    MaxPool1d,
-    MaxPool2d,
-    MaxPool3d,
-    MaxUnpool1d,
-    MaxUnpool2d,
-    MaxUnpool3d,
-)
 
 __all__ = [
     "Conv",
@@ -29,7 +19,6 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
-    "from_torch",
 ]
 
 
@@ -52,11 +41,15 @@ class ConvTranspose(Convolution):
         keeps the variance between rectifiers, "bilinear" interpolates, "icnr" starts without a
         checkerboard, "torch" starts at PyTorch's scale. The bias starts as 0, but for "torch".
     rng : numpy.random.Generator or a seed, for the initialiser
+    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid": what y is a function of
+        the sums by, bias included; it takes no further pass over y. The slope is not negative, for
+        backward tells the derivative from y.
 
     Attributes
     ----------
     weight : Parameter (in_channels, out_channels // groups, *kernel_size)
     bias : Parameter (out_channels,), or None
+    activation : as it was given; it may be changed
 
     ``forward(x, output_size=None)`` takes x (N, C, *I) or (C, *I) and returns y (N, M, *O);
     `output_size` is that of `conv_transpose`, in place of output_padding.
@@ -98,6 +91,7 @@ class ConvTranspose(Convolution):
         dtype: Any = "float32",
         initialiser: str | Initialiser = "kaiming_uniform",
         rng: Any = None,
+        activation: Any = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -114,6 +108,7 @@ class ConvTranspose(Convolution):
             dtype=dtype,
             initialiser=initialiser,
             rng=rng,
+            activation=activation,
         )
 
     def compute(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Kept]:
@@ -149,6 +144,8 @@ class ConvTranspose(Convolution):
     def to_onnx(self) -> Any:
         """Return an onnx.ModelProto of this layer alone, "x" (N, C, *I) to "y" (N, M, *O).
 
+        An activation is a node of its own; ONNX has the slope of a LeakyRelu as float32.
+
         Raises
         ------
         TConvError : the parameters are not drawn yet
@@ -163,7 +160,9 @@ class ConvTranspose(Convolution):
         """
         weight, bias = self.weight.value, None if self.bias is None else self.bias.value
         axes = self._endless(weight.shape[0]).axes
-        return model_of(axes, self.groups, self.padding_mode, self.data_format, weight, bias)
+        layout = (self.padding_mode, self.data_format)
+        follows = as_activation(self.activation)
+        return model_of(axes, self.groups, *layout, weight, bias, follows)
 
 
 class ConvTranspose1d(ConvTranspose):
@@ -210,7 +209,8 @@ class Conv(Convolution):
     kernel_size : tuple of int, one per spatial axis: its length is the rank. `Conv1d`, `Conv2d` and
         `Conv3d` also take one int.
     stride, padding, dilation, groups, padding_mode, data_format : as for `conv`
-    bias, dtype, initialiser, rng : as for `ConvTranspose`, without "bilinear" and "icnr"
+    bias, dtype, initialiser, rng, activation : as for `ConvTranspose`, without "bilinear" and
+        "icnr"
 
     Attributes
     ----------
@@ -247,6 +247,7 @@ class Conv(Convolution):
         dtype: Any = "float32",
         initialiser: str | Initialiser = "kaiming_uniform",
         rng: Any = None,
+        activation: Any = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -263,6 +264,7 @@ class Conv(Convolution):
             dtype=dtype,
             initialiser=initialiser,
             rng=rng,
+            activation=activation,
         )
 
     def compute(self, x: Any) -> tuple[NDArray[Any], Kept]:
@@ -301,97 +303,3 @@ in_channels and out_channels.
     """
 
     _rank = 3
-
-
-def from_torch(module: Any) -> Layer:
-    """Make a layer of a PyTorch module, with copies of its values.
-
-    Parameters
-    ----------
-    module : torch.nn.ConvTranspose1d, 2d or 3d, Conv, MaxPool and MaxUnpool likewise, ReLU,
-        LeakyReLU, or a Sequential of these, nested to any depth. Only these classes themselves: one
-        derived from them may compute something else.
-
-    Returns
-    -------
-    Layer, whose `state_dict` has the names that the module's has. A module that stands in it twice
-    becomes one layer that stands in it twice. Of a MaxPool with return_indices the indices are the
-    layer's `switches`.
-
-    Raises
-    ------
-    UnsupportedError : another module, or one with hooks (weight or spectral normalisation)
-
-    torch is not imported: whoever has a module has it already.
-
-    >>> from_torch("a module")
-    Traceback (most recent call last):
-    ...
-    tconv.errors.UnsupportedError: module is builtins.str, which has no layer; pass a \
-torch.nn.ConvTranspose, Conv, MaxPool, MaxUnpool, ReLU, LeakyReLU or Sequential.
-    """
-    return _adopt(module, "module", {})
-
-
-def _adopt(module: Any, path: str, known: dict[int, Layer]) -> Layer:
-    """Convert a module and all within; `known` are layers made already, by their modules' ids."""
-    if id(module) in known:
-        return known[id(module)]
-    kind = type(module)
-    name = kind.__name__ if kind.__module__.startswith("torch.nn.modules.") else ""
-    layer: Layer
-    if name == "Sequential":
-        parts = module._modules.items()
-        layer = Sequential({n: _adopt(part, f"{path}[{n}]", known) for n, part in parts})
-    elif name in _CONVOLUTIONS:
-        layer = _adopt_convolution(module, _CONVOLUTIONS[name])
-    elif name in _OTHERS:
-        make, arguments = _OTHERS[name]
-        layer = make(**{each: getattr(module, each) for each in arguments})
-    else:
-        raise UnsupportedError(
-            f"{path} is {kind.__module__}.{kind.__qualname__}, which has no layer; pass a "
-            "torch.nn.ConvTranspose, Conv, MaxPool, MaxUnpool, ReLU, LeakyReLU or Sequential."
-        )
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise UnsupportedError(
-            f"{path} is a {name} with hooks, which could change what it computes; remove them, for "
-            "example by torch.nn.utils.remove_weight_norm."
-        )
-    known[id(module)] = layer
-    return layer
-
-
-def _adopt_convolution(module: Any, make: Any) -> Convolution:
-    arguments = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
-    keywords = {name: getattr(module, name) for name in (*arguments, "groups", "padding_mode")}
-    if issubclass(make, ConvTranspose):
-        keywords["output_padding"] = module.output_padding
-    elif module.padding == "same" and module.padding_mode != "zeros":
-        totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        keywords["padding"] = tuple((total // 2, total - total // 2) for total in totals)
-    dtype = dtype_name(module.weight.dtype)
-    bias = module.bias is not None
-    layer: Convolution = make(**keywords, bias=bias, dtype=dtype, initialiser="zeros")
-    for parameter in layer.parameters():
-        tensor = getattr(module, parameter.name).detach().cpu()
-        # NumPy knows no bfloat16; float32 holds every one of them.
-        parameter.value = (tensor.float() if dtype == "bfloat16" else tensor).numpy()
-    return layer
-
-
-_CONVOLUTIONS: dict[str, type[Convolution]] = {
-    make.__name__: make
-    for make in (Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
-}
-_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-_OTHERS: dict[str, tuple[type[Layer], tuple[str, ...]]] = {
-    "ReLU": (ReLU, ()),
-    "LeakyReLU": (LeakyReLU, ("negative_slope",)),
-    "MaxPool1d": (MaxPool1d, _POOL),
-    "MaxPool2d": (MaxPool2d, _POOL),
-    "MaxPool3d": (MaxPool3d, _POOL),
-    "MaxUnpool1d": (MaxUnpool1d, _POOL[:3]),
-    "MaxUnpool2d": (MaxUnpool2d, _POOL[:3]),
-    "MaxUnpool3d": (MaxUnpool3d, _POOL[:3]),
-}

@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv import engine
+from tconv.activations import Activation, as_activation
 from tconv.arguments import METHODS, as_choice, as_integer
 from tconv.canonical import canonical
 from tconv.dispatch import Call, is_registered, native, needs_no_limit, solve_for
-from tconv.dtypes import TYPES, as_dtype, dtype_name
+from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name, largest
 from tconv.engine.arena import empty
 from tconv.engine.target import target
 from tconv.errors import DTypeError, ShapeError
-from tconv.geometry import Geometry
-from tconv.operands import USUAL, check_out
+from tconv.geometry import Geometry, Letter
+from tconv.operands import check_out
 
 __all__ = ["Known", "Packed", "PackedWeights", "PlannedCall", "plan", "recalled"]
 
@@ -106,6 +107,12 @@ class Packed:
     weight_shape: tuple[int, ...]
     values: Any = field(repr=False, compare=False)
     plan: Any = field(repr=False, compare=False)
+    largest: int | None = field(default=None, repr=False, compare=False)  # of integers
+
+
+def _packed(weight: NDArray[Any], ordered: NDArray[Any], chosen: Any) -> Packed:
+    most = largest(np, weight) if TYPES[dtype_name(weight.dtype)].is_integer else None
+    return Packed(weight.shape, chosen.pack(ordered), chosen, most)
 
 
 class PackedWeights:
@@ -121,12 +128,15 @@ class PackedWeights:
         weight: NDArray[Any],
         version: int | None,
         threads: int | None = None,
+        activation: Activation | None = None,
+        want: Letter = "y",
     ) -> Any:
         """Return what `solve_for` takes for the weight: packed, or itself where nobody packs.
 
         A `version` that is None, or another than before, says that the numbers may have changed.
         """
-        chosen = native(geometry, "y", dtype_name(weight.dtype), threads)
+        dtype = dtype_name(weight.dtype)
+        chosen = native(geometry, want, dtype, threads, activation=activation)
         if chosen is None:
             return weight
         if version is None or version != self._version:
@@ -135,7 +145,7 @@ class PackedWeights:
         found = self._found.get(chosen)
         if found is None:
             ordered = np.require(canonical(np, geometry, "w", weight), requirements=("C", "A"))
-            found = Packed(weight.shape, chosen.pack(ordered), chosen)
+            found = _packed(weight, ordered, chosen)
             if len(self._found) >= _MOST_PACKED:
                 self._found.clear()
             self._found[chosen] = found
@@ -143,12 +153,13 @@ class PackedWeights:
 
 
 class PlannedCall:
-    """One `conv_transpose` of fixed sizes and type, made by `plan`.
+    """One `conv_transpose` or `conv` of fixed sizes and type, made by `plan`.
 
     Attributes
     ----------
     geometry : Geometry
     dtype : numpy.dtype
+    activation : what `plan` was told, or None
 
     ``print(call)`` tells what was chosen and why it should take how long. A call may be used by
     several threads at once; it pickles.
@@ -160,15 +171,32 @@ class PlannedCall:
     """
 
     def __init__(
-        self, geometry: Geometry, dtype: str, threads: int | None, method: str = "auto"
+        self,
+        geometry: Geometry,
+        dtype: str,
+        threads: int | None,
+        method: str = "auto",
+        activation: Activation | None = None,
+        want: Letter = "y",
     ) -> None:
         self.geometry, self.threads, self.method = geometry, threads, method
+        self.want = want
+        self._read: Letter = "x" if want == "y" else "y"
+        self._channels = geometry.out_channels if want == "y" else geometry.in_channels
+        self._shape = geometry.shape_of(want)
         self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
-        self._plan = chosen = native(geometry, "y", dtype, threads, method)
-        self._is_last = geometry.data_format == "channels_last" and chosen is not None
-        if self._is_last:  # and small, so that it need not be held against the memory each time
+        self.activation, self._activation = activation and activation.argument, activation
+        self._result = TYPES[dtype].result
+        self._plan = chosen = native(geometry, want, dtype, threads, method, activation)
+        is_first = geometry.data_format == "channels_first"
+        self._is_plain = is_first and chosen is not None and self.dtype in USUAL
+        # Others need not be held against the memory each time if they are small. Integers are held
+        # against overflow.
+        self._is_direct = chosen is not None and not self._is_plain
+        if self._is_direct:
             work = engine.workspace_bytes(geometry, chosen)
-            self._is_last = needs_no_limit(geometry, dtype, work)
+            is_small = needs_no_limit(geometry, self._result, work)
+            self._is_direct = is_small and not TYPES[dtype].is_integer
 
     def pack(self, weight: NDArray[Any]) -> Packed:
         """Return the weight as `__call__` wants it; changing `weight` afterwards has no effect.
@@ -182,7 +210,7 @@ class PlannedCall:
         if self._plan is None:
             return Packed(weight.shape, weight.copy(), None)
         ordered = np.require(canonical(np, self.geometry, "w", weight), requirements=("C", "A"))
-        return Packed(weight.shape, self._plan.pack(ordered), self._plan)
+        return _packed(weight, ordered, self._plan)
 
     def __call__(
         self,
@@ -191,48 +219,55 @@ class PlannedCall:
         bias: NDArray[Any] | None = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
-        """Return y, written to `out` if that is given.
+        """Return y, or what else is wanted, written to `out` if that is given.
+
+        If x is wanted, what is passed for it is y.
 
         Raises
         ------
         ShapeError, DTypeError : an array is not what the plan was made for
         """
-        geometry, chosen = self.geometry, self._plan
+        chosen = self._plan
         if not isinstance(packed, Packed) or packed.plan is not chosen:
             raise DTypeError(
                 "packed must be what pack of this plan returned; call pack(weight) of this plan."
             )
-        self._check(x, geometry.x_shape, "x")
+        self._check(x, self.geometry.shape_of(self._read), self._read)
         if bias is not None:
-            self._check(bias, (geometry.out_channels,), "bias")
+            self._check(bias, (self._channels,), "bias", (self._result,))
         if out is not None:
-            check_out(out, np, geometry.y_shape, self._dtype_name, [x, bias])
-        if self._is_last:
-            return engine.contract(geometry, "y", x, packed, bias=bias, out=out)
+            check_out(out, np, self._shape, self._result, [x, bias])
+        if self._is_direct:
+            return engine.contract(self.geometry, self.want, x, packed, bias=bias, out=out)
         flags = x.flags
-        usual = chosen is not None and geometry.data_format == "channels_first"
-        if not usual or not flags.c_contiguous or not flags.aligned:
+        if not self._is_plain or not flags.c_contiguous or not flags.aligned:
             return self._at_length(x, packed, bias, out)
         if out is None:
-            y = empty(geometry.y_shape, self.dtype)
+            result = empty(self._shape, self.dtype)
         elif out.flags.carray and out.dtype.isnative:
-            y = out
+            result = out
         else:
             return self._at_length(x, packed, bias, out)
-        chosen(x, packed.values, chosen.pack_bias(bias), y)
-        return y
+        chosen(x, packed.values, chosen.pack_bias(bias), result)
+        return result
 
     def _at_length(
         self, x: NDArray[Any], packed: Packed, bias: Any, out: NDArray[Any] | None
     ) -> NDArray[Any]:
         """A call with anything out of the ordinary."""
-        geometry, call = self.geometry, Call("plan", threads=self.threads)
+        geometry = self.geometry
+        call = Call("plan", threads=self.threads, activation=self._activation)
         weight = packed if packed.plan is not None else packed.values
-        result: NDArray[Any] = solve_for("y", geometry, x, weight, bias, call, out)
+        result: NDArray[Any] = solve_for(self.want, geometry, x, weight, bias, call, out)
         return result
 
-    def _check(self, array: Any, shape: tuple[int, ...], name: str) -> None:
-        if not isinstance(array, np.ndarray) or array.dtype != self.dtype:
+    def _check(
+        self, array: Any, shape: tuple[int, ...], name: str, others: tuple[str, ...] = ()
+    ) -> None:
+        is_right = isinstance(array, np.ndarray) and (
+            array.dtype == self.dtype or array.dtype.name in others
+        )
+        if not is_right:
             found = getattr(array, "dtype", type(array).__name__)
             raise DTypeError(
                 f"{name} must be a NumPy array of {self.dtype}, not {found}; convert it, or make a "
@@ -245,14 +280,16 @@ class PlannedCall:
             )
 
     def __reduce__(self) -> Any:
-        return PlannedCall, (self.geometry, self._dtype_name, self.threads, self.method)
+        how = self._dtype_name, self.threads, self.method, self._activation, self.want
+        return PlannedCall, (self.geometry, *how)
 
     def __str__(self) -> str:
         geometry = self.geometry
         sizes = f"x {geometry.x_shape}, weight {geometry.weight_shape}, y {geometry.y_shape}"
         lines = [f"{self.dtype} {sizes}, {geometry.flops:,} FLOPs"]
         if self._plan is None:
-            lines.append("portable path: matrix products of the array library")
+            then = f", then {self._activation}" if self._activation else ""
+            lines.append(f"portable path: matrix products of the array library{then}")
         else:
             lines += self._plan.describe()
         return "\n".join(lines)
@@ -264,21 +301,25 @@ def plan(
     x_shape: Sequence[int],
     weight_shape: Sequence[int],
     *,
-    want: str = "y",
+    want: Letter = "y",
     dtype: Any = "float32",
     threads: int | None = None,
     method: str = "auto",
+    activation: Any = None,
     **keywords: Any,
 ) -> PlannedCall:
-    """Check sizes and choose how to compute a `conv_transpose` of NumPy arrays, once for many.
+    """Check sizes and choose how to compute a `conv_transpose`, or `conv`, once for many calls.
 
     Parameters
     ----------
     x_shape, weight_shape : shapes of x and weight
-    want : "y"
+    want : "y" plans a `conv_transpose`, "x" the `conv` that is its adjoint: it takes y, returns x
     dtype : type of x, weight and bias
     threads : int; None takes as many as the machine has cores, or TCONV_THREADS
     method : "auto" and "direct" choose by a model, "measure" times the few best ones
+    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid": what y is a function of
+        the sums by, the bias included. It is computed before they are written, so it costs no
+        further pass over y. The slope is a finite number of at least 0. Only for floating types.
     keywords : those of `conv_transpose` about sizes and layouts: stride, padding, output_padding,
         dilation, groups, output_size, data_format, weight_format, flip_kernel
 
@@ -293,12 +334,20 @@ def plan(
     >>> call = plan((1, 64, 16, 16), (64, 32, 4, 4), stride=2, padding=1, threads=1)
     >>> call.geometry.y_shape
     (1, 32, 32, 32)
+    >>> call = plan((1, 1, 2), (1, 1, 3), stride=2, activation="relu")
+    >>> packed = call.pack(np.array([[[1, -1, 1]]], np.float32))
+    >>> call(np.ones((1, 1, 2), np.float32), packed)
+    array([[[1., 0., 2., 0., 1.]]], dtype=float32)
     """
-    as_choice(want, "want", ("y",))
+    as_choice(want, "want", ("y", "x"))
     as_choice(method, "method", METHODS)
     if threads is not None:
         as_integer(threads, "threads", 1)
     name = dtype_name(dtype)
     if name not in TYPES:
         raise DTypeError(f"dtype={dtype!r} must name one of {', '.join(TYPES)}; pass one of these.")
-    return PlannedCall(Geometry.of(x_shape, weight_shape, **keywords), name, threads, method)
+    follows = as_activation(activation)
+    if follows is not None:
+        follows.check_type(name)
+    geometry = Geometry.of(x_shape, weight_shape, **keywords)
+    return PlannedCall(geometry, name, threads, method, follows, want)

@@ -33,7 +33,10 @@ _LARGEST_EXACT = 2**24
 _MANY_CELLS = 300  # of a value; beyond it nothing grows any more
 _OPSETS = (11, 13, 17, 22)
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
-_OTHERS = ("Add", "Concat", "Conv", "Identity", "Relu", "Reshape", "Sigmoid", "Tanh")
+_OTHERS = (
+    *("Add", "BatchNormalization", "Concat", "Conv", "Identity", "LeakyRelu", "Relu", "Reshape"),
+    *("Sigmoid", "Tanh"),
+)
 _OPERANDS = (
     "initialiser",
     "Constant",
@@ -434,6 +437,11 @@ class _Builder:
             weight = self.operand((2, x.shape[1], *[1] * self.rank))
             shape = (x.shape[0], 2, *x.shape[2:])
             y = self.add("Conv", [x.name, weight], shape, x.bound * x.shape[1])
+        elif op == "BatchNormalization":
+            operands = [self.operand((x.shape[1],)) for _ in range(3)]
+            operands.append(self.store(np.arange(1, x.shape[1] + 1, dtype=np.float32)))
+            y = self.add(op, [x.name, *operands], x.shape, x.bound + 3)
+            self.exact = False
         elif op == "Reshape":  # to a row, and back to what Shape found
             size = self.add("Shape", [x.name], (), 0)
             every = numpy_helper.from_array(np.array([-1]))

@@ -16,7 +16,9 @@ from strategies import (
     padded_calls,
     same_numbers,
 )
+from tconv.activations import as_activation
 from tconv.layers import Conv, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d
+from tconv.module import LeakyReLU, ReLU, Sequential
 from tconv.ops import conv, conv_transpose
 
 TYPES = ["float16", "bfloat16", "float32", "float64"]
@@ -213,3 +215,88 @@ def test_every_type_stays_what_it_is(kind, dtype):
         np.testing.assert_allclose(
             array.astype(np.float64), value, rtol=tolerance, atol=tolerance * abs(value).max()
         )
+
+
+# ---- with an activation --------------------------------------------------------------------------
+
+EXACT = {"relu": ReLU(), ("leaky_relu", 0.25): LeakyReLU(0.25), ("leaky_relu", 2): LeakyReLU(2)}
+ROUNDED = {
+    "tanh": (np.tanh, lambda y: 1 - y * y),
+    "sigmoid": (lambda sums: 1 / (1 + np.exp(-sums)), lambda y: y * (1 - y)),
+}
+
+
+@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries(), st.sampled_from(list(EXACT)))
+def test_a_rectifier_is_the_layer_that_follows(kind, geometry, activation):
+    plain, x = layer_of(kind, geometry)
+    fused, _ = layer_of(kind, geometry, activation=activation)
+    both = Sequential(plain, EXACT[activation])
+    y = fused(x)
+    assert same_numbers(y, both(x))
+    assert same_numbers(y, fused.predict(x))
+    dy = integers_like(y.shape, seed=3)
+    assert same_numbers(fused.backward(dy), both.backward(dy))
+    for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
+        assert same_numbers(one.gradient, other.gradient)
+
+
+@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries(), st.sampled_from(list(ROUNDED)))
+def test_a_smooth_activation_follows_and_goes_backward(kind, geometry, activation):
+    plain, x = layer_of(kind, geometry)
+    fused, _ = layer_of(kind, geometry, activation=activation)
+    for layer in (plain, fused):
+        layer.weight.value = layer.weight.value / 64
+    function, derivative = ROUNDED[activation]
+    y, sums = fused(x), plain(x)
+    np.testing.assert_allclose(y, function(sums), rtol=1e-12, atol=1e-15)
+    dy = integers_like(y.shape, seed=3)
+    dx = plain.backward(dy * derivative(function(sums)))
+    np.testing.assert_allclose(fused.backward(dy), dx, rtol=1e-12, atol=1e-12)
+    for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
+        np.testing.assert_allclose(one.gradient, other.gradient, rtol=1e-12, atol=1e-12)
+
+
+@given(st.sampled_from([Conv, ConvTranspose]), padded_calls(), st.sampled_from(list(EXACT)))
+def test_under_a_padding_mode_it_follows_what_is_folded(kind, case, activation):
+    geometry, keywords = case
+    geometry = replace(geometry, weight_format="IO*", flip_kernel=False)
+    mode = keywords["padding_mode"]
+    plain, x = layer_of(kind, geometry, padding_mode=mode)
+    fused, _ = layer_of(kind, geometry, padding_mode=mode, activation=activation)
+    both = Sequential(plain, EXACT[activation])
+    y = fused(x)
+    assert same_numbers(y, both(x))
+    dy = integers_like(y.shape, seed=3)
+    assert same_numbers(fused.backward(dy), both.backward(dy))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+@pytest.mark.parametrize("activation", [*EXACT, *ROUNDED], ids=str)
+def test_halves_are_activated_in_float32(kind, dtype, activation):
+    options = {"stride": 2, "padding": 1, "dtype": dtype}
+    plain, fused = kind(2, 4, 3, rng=0, **options), kind(2, 4, 3, rng=0, **options)
+    fused.activation = activation
+    x = integers_like((2, 2, 5, 5)).astype(plain.dtype)
+    expected = plain(x)
+    as_activation(activation).apply(expected)
+    y = fused(x)
+    assert y.dtype == plain.dtype
+    np.testing.assert_allclose(
+        y.astype(np.float64), expected.astype(np.float64), rtol=1e-6, atol=1e-7
+    )
+    assert fused.backward(y).dtype == plain.dtype
+
+
+def test_an_activation_may_be_changed_and_backward_goes_by_that_of_the_forward():
+    layer = ConvTranspose1d(1, 1, 2, stride=2, dtype="float64", activation="relu")
+    layer.weight.value = np.array([[[1.0, -1.0]]])
+    x = np.array([[[1.0, 2.0]]])
+    assert same_numbers(layer(x), [[[1, 0, 2, 0]]])
+    layer.activation = None
+    assert same_numbers(layer.backward(np.ones((1, 1, 4))), [[[1, 1]]])
+    assert same_numbers(layer(x), [[[1, -1, 2, -2]]])
+    assert same_numbers(layer.backward(np.ones((1, 1, 4))), [[[0, 0]]])
+    layer.activation = ("leaky_relu", 0.5)
+    assert same_numbers(layer(x), [[[1, -0.5, 2, -1]]])
+    assert layer.activation == ("leaky_relu", 0.5)

@@ -70,6 +70,18 @@ def test_a_layer_comes_back_as_it_was(drawn):
     assert round_trip(again).describe() == again.describe()
 
 
+@draws(0.5)
+@given(layers(), st.sampled_from(["relu", ("leaky_relu", 0.25), "tanh", "sigmoid"]))
+def test_an_activation_is_a_node_of_its_own(drawn, activation):
+    layer, x = drawn
+    layer.activation = activation
+    model = layer.to_onnx()
+    checker.check_model(model, full_check=True)
+    assert len(model.graph.node) == 2
+    (found,) = Session(model, force=True).run(None, {"x": x})
+    np.testing.assert_allclose(found, layer(x), rtol=1e-6, atol=1e-7)
+
+
 @draws()
 @given(layers(), st.booleans())
 def test_the_model_of_a_layer_computes_what_the_layer_does(drawn, force):

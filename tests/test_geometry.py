@@ -110,6 +110,13 @@ def test_terms_are_counted_per_group():
     assert [geometry.terms(want) for want in "yxw"] == [12 * 2, 12 * 2, 3 * 25]
 
 
+def test_terms_of_y_are_those_of_the_phase_that_has_most():
+    for stride, dilation, taps in ((2, 1, 2), (3, 1, 1), (2, 2, 3), (4, 2, 2)):
+        geometry = Geometry.of((1, 5, 9), (5, 2, 3), stride=stride, dilation=dilation)
+        assert geometry.terms("y") == 5 * taps
+    assert Geometry.of((1, 5, 2), (5, 2, 9)).terms("y") == 5 * 2  # no more than cells of x
+
+
 @draws(0.2)
 @given(geometries())
 def test_a_geometry_travels(geometry):

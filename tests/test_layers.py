@@ -170,6 +170,18 @@ def test_a_layer_refuses_what_the_operation_refuses(kind, keywords):
             "these.",
         ),
         (
+            lambda: Conv1d(1, 1, 1, activation="gelu"),
+            ParameterError,
+            "activation='gelu' must be None, 'relu', ('leaky_relu', slope), 'tanh' or 'sigmoid'; "
+            "pass one of these.",
+        ),
+        (
+            lambda: ConvTranspose1d(1, 1, 1, activation=("leaky_relu", -1)),
+            ParameterError,
+            "activation[1]=-1 must be a finite number of at least 0, the slope below 0; pass 0.01 "
+            "for example.",
+        ),
+        (
             lambda: Conv1d(1, 1, 1, rng="seed"),
             ParameterError,
             "rng='seed' must be a numpy.random.Generator or a seed; pass an integer of 0 or more.",
@@ -247,6 +259,25 @@ def test_copies_compute_the_same_and_draw_the_same(copied, channels):
     x = np.ones((1, 2, 3, 3)).astype(layer.dtype)
     assert same_numbers(layer(x), other(x))
     assert repr(layer) == repr(other)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+@pytest.mark.parametrize("activation", ["relu", ("leaky_relu", 0.1), "tanh", "sigmoid"], ids=str)
+def test_an_activation_is_shown_and_copied_and_no_part_of_a_state(
+    copied, kind, activation, tmp_path
+):
+    layer, plain = kind(2, 3, 4, rng=3, activation=activation), kind(2, 3, 4, rng=3)
+    assert repr(layer) == f"{repr(plain)[:-1]}, activation={activation!r})"
+    x = np.ones((1, 2, 5, 5), np.float32)
+    again = copied(layer)
+    assert again.activation == activation
+    assert same_numbers(again(x), layer(x))
+    assert sorted(layer.state_dict()) == sorted(plain.state_dict())
+    layer.save(tmp_path / "state.npz")
+    plain.load(tmp_path / "state.npz")
+    plain.activation = activation
+    assert same_numbers(plain(x), layer(x))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

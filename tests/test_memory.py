@@ -133,14 +133,22 @@ LARGE = {
 
 
 def bound(function, operands, keywords):
-    """The portable path holds 64 MiB; the engine 2 MiB a thread, packed weights, other layouts."""
+    """The portable path holds 64 MiB; the engine 2 MiB a thread, packed weights, other layouts.
+
+    Where outputs share products there are up to four times as many weights, twice while packed.
+    Of complex numbers, which kernels do not know, it holds copies of their parts: of w there are
+    twice as many, once as they are packed from.
+    """
     if function is conv_transpose and keywords.get("padding_mode") is None:
         x, weight = operands
         geometry = Geometry.of(x.shape, weight.shape, **keywords)
         if serves(geometry, "y", weight.dtype.name):
+            is_complex = weight.dtype.kind == "c"
             y = prod(geometry.y_shape) * weight.itemsize
-            layout = x.nbytes + y if "data_format" in keywords else 0
-            return target().threads * 2**21 + 1.1 * weight.nbytes + layout
+            copies = x.nbytes + y if "data_format" in keywords or is_complex else 0
+            copied = 8.2 if weight.dtype == np.float32 else 1.1
+            weights = (4.2 if is_complex else copied) * weight.nbytes
+            return target().threads * 2**21 + weights + copies
     return SCRATCH_BYTES
 
 
@@ -183,7 +191,7 @@ def test_at_most_64_mib_of_scratch_are_held_for_integers(dtype):
 
 # ---- max_bytes -----------------------------------------------------------------------------------
 
-SLACK = 100_000  # Python's own objects: tuples, slices, caches
+SLACK = 300_000  # Python's own objects: tuples, slices, caches, what threads are told
 
 
 def needed(function, *operands, **keywords):
@@ -194,11 +202,12 @@ def needed(function, *operands, **keywords):
 
 
 @pytest.mark.parametrize(
-    "name", ["2-D", "wide 1-D", "depthwise", "one cell", "conv", "conv sparse"]
+    "name", ["2-D", "wide 1-D", "depthwise", "one cell", "last", "conv", "conv sparse"]
 )
-def test_a_call_takes_no_more_than_it_says(name):
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "int8"])
+def test_a_call_takes_no_more_than_it_says(name, dtype):
     function, one, other, keywords = LARGE[name]
-    operands = ones(one, other)
+    operands = ones(one, other, dtype=dtype)
     total = needed(function, *operands, **keywords)
     tracemalloc.start()
     function(*operands, max_bytes=total, **keywords)

@@ -1,11 +1,25 @@
 """Calls that are repeated: what is remembered of them changes no result and hides no complaint."""
 
+import pickle
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tconv import conv_transpose, definition, dispatch, planned
+from strategies import (
+    ENGINE_TYPES,
+    draws,
+    geometries,
+    integer_operands,
+    integers_like,
+    keywords_of,
+)
+from tconv import conv_transpose, definition, dispatch, ops, plan, planned
+from tconv.activations import as_activation
 from tconv.engine import executor
 from tconv.engine.target import target
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
@@ -35,7 +49,7 @@ def is_known(x, w, *keywords):
     return planned.recalled(x, w, keywords) is not None
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ENGINE_TYPES)
 def test_a_repeated_call_computes_with_its_own_numbers(dtype):
     geometry = Geometry.of((2, 4, 5, 3), (4, 3, 3, 2), stride=(2, 1), groups=2, padding=1)
     for has_bias, has_out in product([False, True], repeat=2):
@@ -44,8 +58,39 @@ def test_a_repeated_call_computes_with_its_own_numbers(dtype):
             b = integers(6, dtype) if has_bias else None
             out = np.full(geometry.y_shape, np.nan, dtype) if has_out else None
             y = conv_transpose(x, w, b, stride=(2, 1), groups=2, padding=1, out=out)
-            assert np.array_equal(y, definition.contract(geometry, "y", x, w, bias=b))
+            exact = definition.contract(
+                geometry, "y", wide(x), wide(w), bias=None if b is None else wide(b)
+            )
+            assert np.array_equal(y, exact.astype(dtype))
             assert (y is out) == has_out
+
+
+@pytest.mark.parametrize("dtype", ENGINE_TYPES)
+def test_every_type_of_the_kernels_goes_the_short_way(dtype, monkeypatch):
+    x, w, b = integers((2, 3, 4, 5), dtype), integers((3, 2, 3, 2), dtype), integers(2, dtype)
+    first, _ = (conv_transpose(x, w, b, stride=2) for _ in range(2))
+    asked = []
+    monkeypatch.setattr(ops, "solve_for", lambda *operands: asked.append(operands) or first)
+    again = conv_transpose(x, w, b, stride=2)
+    assert np.array_equal(again, first)
+    assert bool(asked) != target().uses_engine
+    swapped = x.view(f"u{x.itemsize}").byteswap().view(x.dtype.newbyteorder())
+    assert not is_known(swapped, swapped)
+
+
+def test_that_holds_for_bfloat16_in_a_new_process():
+    """Where nobody has asked for the type before the first call."""
+    code = (
+        "import numpy as np\n"
+        "from tconv import conv_transpose, dtypes\n"
+        "assert 'bfloat16' not in dtypes.USUAL.values()\n"
+        "import ml_dtypes\n"
+        "x = np.ones((1, 1, 3), ml_dtypes.bfloat16)\n"
+        "conv_transpose(x, x)\n"
+        "assert dtypes.USUAL[x.dtype] == 'bfloat16'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_layouts_are_told_apart():
@@ -200,3 +245,97 @@ def test_what_must_be_held_against_the_memory_is_not_known(call, monkeypatch):
     monkeypatch.setattr(dispatch, "available_bytes", lambda: 1)
     with pytest.raises(MemoryLimitError, match="may be used"):
         conv_transpose(x, w, b, stride=2)
+
+
+# ---- plans with an activation --------------------------------------------------------------------
+
+EXACT = ["relu", ("leaky_relu", 0.25), ("leaky_relu", 2)]
+
+
+@given(
+    geometries(),
+    st.sampled_from(["float32", "float64", "float16"]),
+    st.sampled_from(EXACT),
+    st.booleans(),
+)
+def test_a_plan_with_an_activation_is_the_call_and_then_the_activation(
+    geometry, dtype, activation, has_out
+):
+    """In every layout, by the engine and without it."""
+    x, w, _ = (array.astype(dtype) for array in integer_operands(geometry))
+    bias = integers_like((geometry.out_channels,), dtype, 3)
+    keywords = keywords_of(geometry)
+    expected = conv_transpose(x, w, bias, **keywords)
+    as_activation(activation).apply(expected)
+    call = planned.plan(x.shape, w.shape, dtype=dtype, activation=activation, **keywords)
+    assert call.activation == activation
+    packed = call.pack(w)
+    memory = np.zeros((*geometry.y_shape, 2), dtype)
+    for out in (None, np.zeros(geometry.y_shape, dtype), memory[..., 1]) if has_out else (None,):
+        y = call(x, packed, bias, out)
+        assert out is None or y is out
+        assert np.array_equal(y, expected)
+    assert not memory[..., 0].any()
+    for array in (np.asfortranarray(x), x[::-1][::-1]):
+        assert np.array_equal(call(array, packed, bias), expected)
+
+
+@draws(0.3)
+@given(geometries(ranks=(1, 2), batches=(1, 2)), st.sampled_from(["auto", "measure", "direct"]))
+def test_it_pickles_with_its_activation(geometry, method):
+    x, w, _ = integer_operands(geometry)
+    keywords = keywords_of(geometry) | {"dtype": "float64", "method": method}
+    call = planned.plan(x.shape, w.shape, activation=("leaky_relu", 0.5), **keywords)
+    again = pickle.loads(pickle.dumps(call))
+    assert again.activation == ("leaky_relu", 0.5)
+    assert np.array_equal(again(x, again.pack(w)), call(x, call.pack(w)))
+    assert "then leaky_relu 0.5" in str(again)
+
+
+def test_a_plan_refuses_an_activation_as_layers_do():
+    with pytest.raises(ParameterError, match=r"^activation='gelu' must be None, 'relu'"):
+        planned.plan((1, 2, 3), (2, 1, 3), activation="gelu")
+    with pytest.raises(DTypeError, match=r'^activation="relu" takes one of float16.* not int8;'):
+        planned.plan((1, 2, 3), (2, 1, 3), dtype="int8", activation="relu")
+
+
+def test_packed_weights_belong_to_one_activation():
+    x, w = integers((1, 2, 17)), integers((2, 3, 4))
+    relu, none = (planned.plan(x.shape, w.shape, activation=each) for each in ("relu", None))
+    if target().uses_engine:
+        with pytest.raises(DTypeError, match="what pack of this plan returned"):
+            relu(x, none.pack(w))
+    assert np.array_equal(relu(x, relu.pack(w)), np.maximum(none(x, none.pack(w)), 0))
+
+
+# ---- convolutions --------------------------------------------------------------------------------
+
+
+@draws(1)
+@given(geometries(), st.sampled_from([*ENGINE_TYPES, "complex64", "int8"]), st.booleans())
+def test_a_planned_convolution_is_conv(geometry, dtype, has_out):
+    _, w, y = (array.astype(dtype) for array in integer_operands(geometry))
+    call = planned.PlannedCall(geometry, dtype, None, want="x")
+    bias = np.arange(geometry.in_channels).astype(call(y, call.pack(w)).dtype)
+    exact = definition.contract(geometry, "x", wide(y), wide(w), bias=wide(bias))
+    out = np.zeros(geometry.x_shape, bias.dtype) if has_out else None
+    found = call(y, call.pack(w), bias, out)
+    assert found is out or out is None
+    assert np.array_equal(found, exact.astype(found.dtype))
+    again = pickle.loads(pickle.dumps(call))
+    assert (again.want, again.geometry) == ("x", geometry)
+
+
+def wide(array):
+    return array.astype("complex128" if array.dtype.kind == "c" else "float64")
+
+
+def test_what_a_planned_convolution_refuses():
+    call = plan((1, 2, 5), (2, 3, 4), want="x")
+    packed = call.pack(np.ones((2, 3, 4), np.float32))
+    with pytest.raises(ShapeError, match=r"y has shape \(1, 2, 5\), the plan is for \(1, 3, 8\)"):
+        call(np.ones((1, 2, 5), np.float32), packed)
+    with pytest.raises(ShapeError, match=r"bias has shape \(3,\), the plan is for \(2,\)"):
+        call(np.ones((1, 3, 8), np.float32), packed, np.ones(3, np.float32))
+    with pytest.raises(ParameterError, match="want"):
+        plan((1, 2, 5), (2, 3, 4), want="w")

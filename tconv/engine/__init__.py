@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.activations import Activation
 from tconv.canonical import canonical, canonical_shape
 from tconv.dtypes import as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.choice import choose_plan
+from tconv.engine.compound import COMPOUND, Compound, PackedParts, compound, parts
 from tconv.engine.folds import Folds
 from tconv.engine.forks import ForkLock
+from tconv.engine.problem import Problem
 from tconv.engine.target import target
 from tconv.geometry import Geometry, Letter
 
@@ -21,10 +24,13 @@ if TYPE_CHECKING:
     from tconv.engine.executor import Ready
     from tconv.engine.folding import Folded
 
-__all__ = ["contract", "prepare", "serves", "workspace_bytes"]
+__all__ = ["TYPES", "contract", "prepare", "serves", "workspace_bytes"]
 
 _HALVES = ("float16", "bfloat16")
 _TYPES = (*_HALVES, "float32", "float64")
+TYPES = COMPOUND.union(_TYPES)
+"""Names of the types of which some contractions are served."""
+
 _MOST_AXES = 3
 _MOST_PHASES = 2**14  # and taps: beyond, tables would be larger than what they are for
 _MOST_CELLS = 2**31 - 1  # of an operand: tables hold 32 bits
@@ -41,23 +47,40 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
     """
+    if dtype in COMPOUND:
+        return _serves_parts(geometry, want, dtype)
     axes = geometry.axes
+    numbers = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
     return (
-        want == "y"
+        (want == "y" or (want == "x" and geometry.rank <= _MOST_AXES))
         and dtype in _TYPES
         and geometry.batch > 0
         and 0 not in geometry.input_size
         and prod(min(a.stride, a.output) if a.input > 1 else a.output for a in axes) <= _MOST_PHASES
         and prod(geometry.kernel_size) <= _MOST_PHASES
-        and max(prod(geometry.x_shape), prod(geometry.weight_shape)) <= _MOST_CELLS
+        and max(numbers[: 2 if want == "y" else 3]) <= _MOST_CELLS
         and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
         and target().uses_engine
-        and (geometry.data_format == "channels_first" or not _is_thin(geometry, dtype))
-        and _has_plan(_usual(geometry), dtype)
+        and (
+            geometry.data_format == "channels_first" or not _is_thin(Problem(geometry, want), dtype)
+        )
+        and _has_plan(Problem(_usual(geometry), want), dtype)
     )
 
 
-def _is_thin(geometry: Geometry, dtype: str) -> bool:
+def _serves_parts(geometry: Geometry, want: Letter, dtype: str) -> bool:
+    """Whether the parts of such numbers are contracted natively.
+
+    Splitting moves x as transposing does, so it is done where x that is channels last is taken.
+    """
+    found = parts(geometry, want, dtype)
+    if found is None:
+        return False
+    inner, real = found
+    return serves(replace(inner, data_format="channels_last"), want, real)
+
+
+def _is_thin(problem: Problem, dtype: str) -> bool:
     """Whether there is less to compute for a cell of x than its channels are to move.
 
     The portable path multiplies x as it lies, channels last, in less time than it takes to
@@ -67,21 +90,20 @@ def _is_thin(geometry: Geometry, dtype: str) -> bool:
     """
     if dtype in _HALVES:
         return False
-    channels = geometry.in_channels // geometry.groups
-    products = geometry.out_channels // geometry.groups * prod(geometry.kernel_size)
+    channels, products = problem.channels, problem.outputs * problem.taps
     thin = _THIN if channels < _MANY_CHANNELS else _THIN_OF_MANY
     return channels >= max(_SOME_CHANNELS, thin * products)
 
 
-def _has_plan(geometry: Geometry, dtype: str) -> bool:
+def _has_plan(problem: Problem, dtype: str) -> bool:
     """Whether there is a plan for one thread, and so for any number of them."""
-    if geometry.rank > _MOST_AXES:
-        return _can_fold(geometry, dtype)
+    if problem.geometry.rank > _MOST_AXES:
+        return _can_fold(problem.geometry, dtype)
     here = target()
-    plan = choose_plan(geometry, dtype, here, here.threads)  # mostly the one that is wanted next
-    if plan is not None and plan.cycles * plan.threads <= geometry.flops:
+    plan = choose_plan(problem, dtype, here, here.threads)  # mostly the one that is wanted next
+    if plan is not None and plan.cycles * plan.threads <= problem.geometry.flops:
         return True  # for one thread it takes no more than that, and more than that is allowed
-    return choose_plan(geometry, dtype, here, 1) is not None
+    return choose_plan(problem, dtype, here, 1) is not None
 
 
 def _can_fold(geometry: Geometry, dtype: str) -> bool:
@@ -94,16 +116,32 @@ def _can_fold(geometry: Geometry, dtype: str) -> bool:
 
 
 def prepare(
-    geometry: Geometry, dtype: str, threads: int | None = None, method: str = "auto"
-) -> "Ready | Folded":
+    geometry: Geometry,
+    dtype: str,
+    threads: int | None = None,
+    method: str = "auto",
+    want: Letter = "y",
+    activation: Activation | None = None,
+) -> "Ready | Folded | Compound":
     """Return the plan for a geometry, with its code loaded; "measure" tries several."""
+    geometry, is_measured = _usual(geometry), method == "measure"
+    if dtype in COMPOUND:
+        found = parts(geometry, want, dtype)
+        assert found is not None, "the engine does not serve this geometry"
+        # Of integers only the products themselves are sure to be exact.
+        is_direct = method == "direct" or np.dtype(dtype).kind in "iu"
+        inner = _made(Problem(found[0], want, is_direct), found[1], threads, is_measured)
+        return compound(geometry, want, dtype, inner)
+    problem = Problem(geometry, want, method == "direct", activation)
+    return _made(problem, dtype, threads, is_measured)
+
+
+def _made(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "Ready | Folded":
     here, (ready, measured, folded) = target(), _makers()
-    make = measured if method == "measure" else ready
-    threads = here.threads if threads is None else threads
-    geometry = _usual(geometry)
-    if geometry.rank > _MOST_AXES:
+    make = measured if is_measured else ready
+    if problem.geometry.rank > _MOST_AXES:
         make = partial(folded, make=make)
-    found: Ready | Folded = make(geometry, dtype, here, threads)
+    found: Ready | Folded = make(problem, dtype, here, here.threads if threads is None else threads)
     return found
 
 
@@ -125,11 +163,14 @@ def _usual(geometry: Geometry) -> Geometry:
     return geometry
 
 
-def workspace_bytes(geometry: Geometry, plan: "Ready | Folded") -> int:
+def workspace_bytes(geometry: Geometry, plan: "Ready | Folded | Compound") -> int:
     """Bytes that `contract` holds besides operands and result.
 
-    These are scratch, packed weights, and x and y channels first if the caller has them last.
+    These are scratch, packed weights, x and y channels first if the caller has them last, and the
+    parts of numbers that are made of others.
     """
+    if isinstance(plan, Compound):
+        return plan.copied_bytes + workspace_bytes(plan.parts(geometry), plan.inner)
     copies = sum(
         prod(geometry.shape_of(letter))
         for letter in ("x", "y")
@@ -148,52 +189,58 @@ def contract(
     out: NDArray[Any] | None = None,
     method: str = "auto",
     threads: int | None = None,
-    plan: "Ready | Folded | None" = None,
+    plan: "Ready | Folded | Compound | None" = None,
 ) -> NDArray[Any]:
-    """Solve F(x, w, y) for y; the signature is that of `portable.contract`.
+    """Solve F(x, w, y) for y or x, and apply what the plan has for after it.
 
-    `plan` is what `prepare` gives, if that is known. b may also hold ``values`` that its ``plan``,
-    a `Ready` for this geometry and type, packed.
+    The signature is that of `portable.contract`. `plan` is what `prepare` gives, if that is known.
+    b may also hold ``values`` that its ``plan``, a `Ready` for this problem and type, packed.
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
     array([[[1., 1., 2., 1., 1.]]])
+    >>> contract(geometry, "x", np.ones((1, 1, 5)), np.ones((1, 1, 3)))
+    array([[[3., 3.]]])
     """
     if isinstance(b, np.ndarray):
-        plan = plan or prepare(geometry, a.dtype.name, threads, method)
+        plan = plan or prepare(geometry, a.dtype.name, threads, method, want)
         packed = plan.pack(_ordered(geometry, b))
     else:
         plan, packed = b.plan, b.values
-    x = _whole(a)
-    if not _is_channels_first(geometry, "x"):
-        x = plan.transposed("x", x)
-    if not _is_channels_first(geometry, "y"):
-        return _contract_last(geometry, x, packed, bias, out, plan)
+    if isinstance(plan, Compound):
+        b = PackedParts(plan.inner, packed)
+        return plan.contract(contract, geometry, _whole(a), b, bias, out)
+    read = _whole(a)
+    if not _is_channels_first(geometry, plan.problem.read):
+        read = plan.transposed(plan.problem.read, read)
+    if not _is_channels_first(geometry, want):
+        return _contract_last(geometry, want, read, packed, bias, out, plan)
     if out is None:
-        out = empty(geometry.y_shape, a.dtype)
-    y = out if _is_writable(out) else empty(canonical_shape(geometry, "y"), a.dtype)
-    plan(x, packed, plan.pack_bias(bias), y)
-    if y is not out:
-        canonical(np, geometry, "y", out)[...] = y
+        out = empty(geometry.shape_of(want), a.dtype)
+    written = out if _is_writable(out) else empty(canonical_shape(geometry, want), a.dtype)
+    plan(read, packed, plan.pack_bias(bias), written)
+    if written is not out:
+        canonical(np, geometry, want, out)[...] = written
     return out
 
 
 def _contract_last(
     geometry: Geometry,
-    x: NDArray[Any],
+    want: Letter,
+    read: NDArray[Any],
     packed: Any,
     bias: NDArray[Any] | None,
     out: NDArray[Any] | None,
     plan: "Ready | Folded",
 ) -> NDArray[Any]:
-    """Contract where y is channels last; x is channels first by now."""
-    y = empty(canonical_shape(geometry, "y"), x.dtype)
-    plan(x, packed, plan.pack_bias(bias), y)
+    """Contract where the result is channels last; what is read is channels first by now."""
+    written = empty(canonical_shape(geometry, want), read.dtype)
+    plan(read, packed, plan.pack_bias(bias), written)
     if out is None:
-        return plan.transposed("y", y).reshape(geometry.y_shape)
+        return plan.transposed(want, written).reshape(geometry.shape_of(want))
     if _is_writable(out):
-        return plan.transposed("y", y, out)
-    canonical(np, geometry, "y", out)[...] = y
+        return plan.transposed(want, written, out)
+    canonical(np, geometry, want, out)[...] = written
     return out
 
 

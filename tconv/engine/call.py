@@ -4,17 +4,20 @@ from typing import Any
 
 from tconv.engine.ir import Code
 
-__all__ = ["FIELDS", "POINTERS", "TILE", "Call", "Item"]
+__all__ = ["FIELDS", "LATTICE", "POINTERS", "TILE", "Call", "Item"]
 
 POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
     *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
-    *("pack_rows", "gather", "add_rows", "copy_row", "stream"),  # kernels
+    *("lattices_of_x", "places", "restored"),
+    *("pack_rows", "gather", "add_rows", "copy_row", "stream", "sum_cells"),  # kernels
+    *("activate", "slope"),  # a kernel, or none, and what it is told
 )
 FIELDS = (
     *("items", "splits", "segments", "row_blocks", "plane_blocks", "batch", "scratch_size"),
     *("channels", "part", "x_size", "x_batch", "x_group", "x_channel", "x_plane", "x_row"),
     *("input_depth", "input_height", "input_width"),
+    *("lattices", "step_z", "step_y", "step_x"),
     *("panel_depth", "panel_height", "pitch", "panel_size"),
     *("reach_z", "reach_y", "reach_x", "low_z", "low_y", "low_x"),
     *("planes", "rows", "columns", "all_planes", "all_rows", "all_columns"),
@@ -27,11 +30,15 @@ FIELDS = (
     *("lead_z", "lead_y", "lead_x"),
     *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
     *("weight_block", "bias_block", "streams", "held_size"),
+    *("sums_size", "sum_pitch", "restored_count", "restored_z", "restored_y", "restored_x"),
 )
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
 
 TILE = ("rows", "weight", "offsets", "taps", "line", "micro")
 """What stands in a plan's list of tiles, 64 bits each."""
+
+LATTICE = ("start", "depth", "height", "width")
+"""What stands in a plan's list of the lattices of x, 64 bits each."""
 
 Value = Any
 

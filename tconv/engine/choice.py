@@ -6,9 +6,10 @@ from math import ceil, prod
 
 from tconv.engine.costs import Costs, priced
 from tconv.engine.phases import Phases
-from tconv.engine.plan import TILES, Part, Plan
+from tconv.engine.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
+from tconv.engine.problem import Problem
 from tconv.engine.target import Target
-from tconv.geometry import Geometry
+from tconv.engine.tilings import considered
 
 __all__ = ["all_plans", "best_plans", "choose_plan"]
 
@@ -18,37 +19,51 @@ _LANES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _MORE_LANES = (1536, 2048, 3072, 4096, 6144)  # of items that are spread
 _LINE_BYTES = 2**18
 _LARGEST_PANEL_BYTES = 2**25  # where not even the smallest item stays in the cache
-_TABLE_ENTRIES, _WIDE = 2**20, 8
+_WIDE = 8  # vectors of a row, of which few lanes are in vain
+_TILED_TYPES = ("float32",)  # more precise ones are asked for where the last digits count
 _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
 
 
 @lru_cache(maxsize=1024)
-def choose_plan(geometry: Geometry, dtype: str, target: Target, threads: int) -> Plan | None:
+def choose_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
     """Return the plan that the model finds cheapest; None if each is wasteful.
 
     So it is where a wide dilation makes the borders of every item larger than the item.
     """
-    best = min(all_plans(geometry, dtype, target, threads), key=_cycles, default=None)
-    if best is None or best.cycles > _SMALL_CYCLES + geometry.flops / _LEAST_FLOPS_PER_CYCLE:
+    best = min(_alike(problem, dtype, target, threads), key=_cycles, default=None)
+    flops = problem.geometry.flops
+    if best is None or best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE:
         return None
     return best
 
 
-def all_plans(geometry: Geometry, dtype: str, target: Target, threads: int) -> list[Plan]:
+def all_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
     """Return every plan worth considering, with its price."""
     splits = _SPLITS if threads > 1 else (1,)
     return [
         priced(plan, cycles, threads, n)
-        for plan, blocks, cycles in _considered(geometry, dtype, target)
+        for plan, blocks, cycles in _considered(problem, dtype, target)
         for n in splits
         if n == 1 or n <= blocks
     ]
 
 
-def best_plans(geometry: Geometry, dtype: str, target: Target, threads: int) -> list[Plan]:
-    """Return the cheapest plan of every tile and kind of panel, the cheapest first."""
+def _alike(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
+    """Return the plans with the order of sums that is best for one thread, so it is for any."""
+    plans = all_plans(problem, dtype, target, threads)
+    if len({plan.order for plan in plans}) <= 1:
+        return plans
+    best = min(all_plans(problem, dtype, target, 1), key=_cycles)
+    return [plan for plan in plans if plan.order == best.order]
+
+
+def best_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
+    """Return the cheapest plan of every tile and kind of panel, the cheapest first.
+
+    All sum in one order.
+    """
     found: dict[tuple[int, bool, bool], Plan] = {}
-    for plan in all_plans(geometry, dtype, target, threads):
+    for plan in _alike(problem, dtype, target, threads):
         key = (plan.vectors, plan.is_gathered, plan.is_spread)
         if key not in found or plan.cycles < found[key].cycles:
             found[key] = plan
@@ -64,23 +79,26 @@ _Considered = tuple[Plan, int, tuple[float, float, int]]
 
 
 @lru_cache(maxsize=32)
-def _considered(geometry: Geometry, dtype: str, target: Target) -> list[_Considered]:
+def _considered(problem: Problem, dtype: str, target: Target) -> list[_Considered]:
     """Return the plans for any number of threads."""
-    cropped, uncropped = Phases.of(geometry.axes), Phases.of(geometry.axes, True)
-    found = _candidates(geometry, dtype, target, cropped, is_uncropped=False)
+    cropped, uncropped = problem.phases(), problem.phases(is_uncropped=True)
+    found = _candidates(problem, dtype, target, cropped, is_uncropped=False)
     if len(uncropped.alike) < len(cropped.alike):
-        found += _candidates(geometry, dtype, target, uncropped, is_uncropped=True)
+        found += _candidates(problem, dtype, target, uncropped, is_uncropped=True)
+    if dtype in _TILED_TYPES and not problem.is_direct:
+        found += considered(problem, dtype, target)
     return found
 
 
 def _candidates(
-    geometry: Geometry, dtype: str, target: Target, phases: Phases, *, is_uncropped: bool
+    problem: Problem, dtype: str, target: Target, phases: Phases, *, is_uncropped: bool
 ) -> list[_Considered]:
     """Return those that count phases in one way."""
-    costs, part = Costs(geometry, dtype, target, phases), Part.of(geometry)
-    can_spread = part.by_tap or all(axis.taps_per_phase[1] <= 1 for axis in geometry.axes)
+    costs, part = Costs(problem, dtype, target, phases), Part.of(problem)
+    can_spread = part.by_tap or all(a.taps_per_phase[1] <= 1 for a in problem.geometry.axes)
+    can_spread = can_spread and problem.want == "y" and not is_uncropped
     items = list(_summed(costs))
-    if can_spread and not is_uncropped:
+    if can_spread:
         items += _spread(costs)
     found, blocks = [], dict[tuple[int, bool], list[int]]()
     for is_gathered, is_spread, (planes, rows, columns), vectors_in_all, line_bytes in items:
@@ -95,8 +113,8 @@ def _candidates(
             of_tile = blocks[tile, is_spread]
             block = of_tile[min(len(of_tile), max(1, most_bytes // line_bytes)) - 1]
             plan = Plan(
-                tile, vectors, is_uncropped, is_gathered, is_spread, planes, rows, columns,
-                block, 1, part, 1, 0.0,
+                tile, vectors, is_uncropped, is_gathered, is_spread, DIRECT, planes, rows,
+                columns, block, 1, part, 1, 0.0,
             )  # fmt: skip
             found.append((plan, ceil(costs.outputs / block), costs.of(plan)))
     return found
@@ -121,7 +139,7 @@ def _summed(costs: Costs) -> Iterator[_Item]:
         rows = ceil(y.count / ceil(y.count / rows))
         if (rows, columns) in seen:
             continue
-        cells = (rows + y.high - y.low) * (1 + z.high - z.low) * pitch
+        cells = (rows + y.high - y.low) * (1 + z.high - z.low) * pitch * phases.lattices
         vectors = ceil(((rows - 1) * pitch + columns) / lanes_of)
         line_bytes = phases.count * vectors * lanes_of * costs.bytes
         fits = cells * per_cell <= panel_bytes and line_bytes <= 4 * _LINE_BYTES
@@ -129,9 +147,9 @@ def _summed(costs: Costs) -> Iterator[_Item]:
         if fits or is_last:
             seen.add((rows, columns))
             yield False, False, (1, rows, columns), vectors, line_bytes
-    all_rows = costs.geometry.batch * z.count * y.count
-    if x.count >= _WIDE * lanes_of or all_rows * x.count * costs.shifts > _TABLE_ENTRIES:
-        return  # few lanes of a wide row are in vain
+    all_rows = costs.batch * z.count * y.count
+    if x.count >= _WIDE * lanes_of or all_rows * x.count * costs.shifts > TABLE_ENTRIES:
+        return
     known: set[int] = set()
     for lanes in reversed(_LANES):
         if len(known) == _MOST_SIZES:

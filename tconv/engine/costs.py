@@ -5,20 +5,20 @@ not their scale.
 """
 
 from functools import cache
-from math import ceil, prod
+from math import ceil
 
 import numpy as np
 
 from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.phases import Phases
 from tconv.engine.plan import MOST_INTERLEAVED, STREAMED_BYTES, Plan
+from tconv.engine.problem import Problem
 from tconv.engine.target import Target
-from tconv.geometry import Geometry
 
-__all__ = ["Costs", "priced"]
+__all__ = ["CALL_CYCLES", "STORE_CYCLES", "Costs", "heights", "priced"]
 
 _WAKE_CYCLES = 15_000
-_CALL_CYCLES, _STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
+CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
 _LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
 _ROW_CYCLES = 24  # of a call of copy_row, and per row of pack_rows
 _GATHER_CYCLES = 2.0  # per cell
@@ -34,23 +34,23 @@ _PAGES_BYTES, _PAGES, _PAGE_CYCLES = 2 * 4096, 48, 3.3
 
 
 class Costs:
-    """What plans for one geometry cost that count phases in one way."""
+    """What plans for one problem cost that count phases in one way."""
 
-    def __init__(self, geometry: Geometry, dtype: str, target: Target, phases: Phases) -> None:
-        self.geometry, self.target, self.phases = geometry, target, phases
+    def __init__(self, problem: Problem, dtype: str, target: Target, phases: Phases) -> None:
+        self.problem, self.target, self.phases = problem, target, phases
+        self.batch, self.groups = problem.geometry.batch, problem.geometry.groups
         self.cell_bytes = as_dtype(np, dtype).itemsize  # as x and y are stored
         self.bytes = np.dtype(TYPES[dtype].accumulator).itemsize
         self.is_copied = self.cell_bytes != self.bytes  # x, also for items that are spread
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
-        self.channels = geometry.in_channels // geometry.groups
-        self.outputs = geometry.out_channels // geometry.groups
-        self.taps = prod(geometry.kernel_size)
-        self.weight_bytes = prod(geometry.weight_shape[1:]) * self.channels * self.bytes
-        x_is_near = prod(geometry.x_shape) * self.cell_bytes <= target.l2_bytes
+        self.channels, self.outputs = problem.channels, problem.outputs
+        self.taps = problem.taps
+        self.weight_bytes = self.outputs * self.taps * self.channels * self.bytes
+        x_is_near = problem.read_count * self.cell_bytes <= target.l2_bytes
         self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / _FAR_BYTES
         self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
-        self.shifts = prod(axis.high - axis.low + 1 for axis in phases.axes)
+        self.shifts = phases.shifts
         self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.alike]
         self._term = cache(self._term_cycles)
 
@@ -60,23 +60,16 @@ class Costs:
         These are items of all groups, if their channels of y are not split.
         """
         read, work, count = (self._spread if plan.is_spread else self._summed)(plan)
-        return read, work + self._copied(plan), count * self.geometry.groups
+        return read, work + self._copied(plan), count * self.groups
 
     def _summed(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item with a panel: to read x, to compute; and their number in a group."""
-        (z, y, x), rows, columns = self.phases.axes, plan.rows, plan.columns
-        pitch = columns if plan.is_gathered else x.pitch(columns)
-        lanes = (rows - 1) * pitch + columns
-        if plan.is_gathered:
-            cells = self.shifts * ceil(lanes / self.lanes)
-            pack = self.channels * self.shifts * lanes * _GATHER_CYCLES
-            count = ceil(self.geometry.batch * z.count * y.count / rows)
-        else:
-            panel_rows = (1 + z.high - z.low) * (rows + y.high - y.low)
-            cells = panel_rows * ceil(pitch / self.lanes)
-            row = _ROW_CYCLES + ceil(pitch / self.lanes) * (_PACKED_CYCLES + self.far_cycles)
-            pack = self.channels * panel_rows * row
-            count = self.geometry.batch * z.count * ceil(y.count / rows) * ceil(x.count / columns)
+        pitch = self._pitch(plan)
+        lanes = (plan.rows - 1) * pitch + plan.columns
+        pack, count = self._read(plan)
+        cells = self.shifts * ceil(lanes / self.lanes)
+        if not plan.is_gathered:
+            cells = self._panel_rows(plan) * ceil(pitch / self.lanes)
         whole, rest = divmod(ceil(lanes / self.lanes), plan.vectors)
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
         is_near = plan.part.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
@@ -89,12 +82,33 @@ class Costs:
             else:  # neighbouring taps read the same lines
                 x_cycles = self.near_cycles / max(1, columns_read)
             parts, terms = self._parts(plan, taps), taps * self.channels
-            for height, tiles in _heights(rows_of_channel * plan.block, plan.tile):
+            for height, tiles in heights(rows_of_channel * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self._term(height, wide, taps > 1, x_cycles, 0.0)
-                    each += parts * (_CALL_CYCLES + height * wide * _STORE_CYCLES)
+                    each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
                     compute += tiles * calls * each
         return pack, self._of_blocks(compute, plan.block), count
+
+    def _pitch(self, plan: Plan) -> int:
+        """Cells from one row of an item to the next."""
+        return plan.columns if plan.is_gathered else self.phases.axes[2].pitch(plan.columns)
+
+    def _panel_rows(self, plan: Plan) -> int:
+        """Rows of a channel in a flat panel."""
+        z, y, _ = self.phases.axes
+        return (1 + z.high - z.low) * (plan.rows + y.high - y.low) * self.phases.lattices
+
+    def _read(self, plan: Plan) -> tuple[float, int]:
+        """Cycles of an item to make its panel; and the number of items in a group."""
+        (z, y, x), pitch = self.phases.axes, self._pitch(plan)
+        if plan.is_gathered:
+            lanes = (plan.rows - 1) * pitch + plan.columns
+            count = ceil(self.batch * z.count * y.count / plan.rows)
+            return self.channels * self.shifts * lanes * _GATHER_CYCLES, count
+        a_vector = _PACKED_CYCLES if x.step == 1 else _lattice_cycles(x.step, self.lanes)
+        row = _ROW_CYCLES + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
+        count = self.batch * z.count * ceil(y.count / plan.rows) * ceil(x.count / plan.columns)
+        return self.channels * self._panel_rows(plan) * row, count
 
     def _spread(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item that is spread: to read x, to compute; and their number in a group."""
@@ -111,19 +125,19 @@ class Costs:
         has_pages = plan.part.channels * pages > _PAGES and not self.is_copied
         page_cycles = _PAGE_CYCLES * pages if has_pages else 0.0
         compute = 0.0
-        for height, tiles in _heights(self.taps * plan.block, plan.tile):
+        for height, tiles in heights(self.taps * plan.block, plan.tile):
             for wide, calls in ((plan.vectors, whole), (1, rest)):
                 each = self._term(height, wide, True, x_cycles, of_weight) + page_cycles
-                each = self.channels * each + parts * (_CALL_CYCLES + height * wide * _STORE_CYCLES)
+                each = self.channels * each + parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
                 compute += tiles * calls * each
         if not self.phases.is_plain:
             a_row = _ADDED_ROW_CYCLES + ceil(plan.columns / self.lanes) * _ADDED_CYCLES
-            of_tap = planes * (_CALL_CYCLES + rows * a_row)
+            of_tap = planes * (CALL_CYCLES + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
         read = self.channels * pieces * vectors * (self.near_cycles + 0.5 * self.far_cycles)
         if self.is_copied:
             read += self.channels * pieces * (_ROW_CYCLES + vectors * _PACKED_CYCLES)
-        count = self.geometry.batch * ceil(z.count / planes) * ceil(y.count / rows)
+        count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)
         count *= ceil(x.count / plan.columns)
         return read, self._of_blocks(compute, plan.block), count
 
@@ -152,9 +166,14 @@ class Costs:
         per_cell = 0.3 * 16 / self.lanes if x.stride <= MOST_INTERLEAVED else 0.6
         planes = plan.planes * z.stride
         a_plane = plan.rows * y.stride * (_ROW_CYCLES + plan.columns * x.stride * per_cell)
-        if prod(self.geometry.y_shape) * self.cell_bytes >= STREAMED_BYTES:
+        if self.problem.written_count * self.cell_bytes >= STREAMED_BYTES:
             a_plane += _PIECE_CYCLES
         return self.outputs * planes * a_plane
+
+
+def _lattice_cycles(step: int, lanes: int) -> float:
+    """Cycles of a vector of cells that are a step apart."""
+    return 2.0 * step if step <= MOST_INTERLEAVED else 2.0 * lanes
 
 
 def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: int) -> Plan:
@@ -164,10 +183,10 @@ def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: i
     alone, together = items * item, ceil(items / threads) * item + _WAKE_CYCLES
     if alone <= together:
         threads, together = 1, alone
-    return Plan(*plan[:9], splits, plan.part, threads, together)
+    return Plan(*plan[:10], splits, plan.part, threads, together)
 
 
-def _heights(rows: int, tile: int) -> list[tuple[int, int]]:
+def heights(rows: int, tile: int) -> list[tuple[int, int]]:
     """Heights of tiles that `tile_rows` gives, and how many there are of each."""
     count = ceil(rows / tile)
     low, more = divmod(rows, count)

@@ -7,13 +7,14 @@
                 for part in the sum's parts:               # terms whose weights the L1 holds
                     for lane in the panel's lanes:
                         micro(weights, panel, line)        # kernels.py
+            activate the lines                             # epilogue.py, if anything follows
             interleave the phases of the lines into y      # output.py
 
 A lane is a cell of the panel. In a *flat* panel every channel has its planes and rows of x as they
 are, so a tap is a step to another cell; the lanes run on across rows, and those in the borders are
 computed in vain. In a *gathered* panel every channel has one row of cells for each shift, so no
 lane is in vain, whatever rows and images they come from; that pays for small images. An item that
-is *spread* has no panel: `spread`.
+is *spread* has no panel: `spread`. One that is *tiled* has sums of cells in its place: `tiles`.
 """
 
 from typing import Any
@@ -25,15 +26,16 @@ from tconv.engine.ir import I32, I64, PTR, Number, begin
 from tconv.engine.output import copy_out
 from tconv.engine.panels import gather, pack
 from tconv.engine.spread import Cells, add_up, multiply
+from tconv.engine.tiles import prepare, restore
 
-__all__ = ["run", "run_spread"]
+__all__ = ["run", "run_spread", "run_tiled"]
 
 Value = Any
 
 
 def run(module: ir.Module, name: str, number: Number) -> None:
     """Emit ``run(arguments, thread)``: take items until there are none."""
-    _emit(module, name, number, spreads=False)
+    _emit(module, name, number)
 
 
 def run_spread(module: ir.Module, name: str, number: Number) -> None:
@@ -41,7 +43,14 @@ def run_spread(module: ir.Module, name: str, number: Number) -> None:
     _emit(module, name, number, spreads=True)
 
 
-def _emit(module: ir.Module, name: str, number: Number, *, spreads: bool) -> None:
+def run_tiled(module: ir.Module, name: str, number: Number) -> None:
+    """Emit the same for items that are tiled."""
+    _emit(module, name, number, tiles=True)
+
+
+def _emit(
+    module: ir.Module, name: str, number: Number, *, spreads: bool = False, tiles: bool = False
+) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     c = Call(code, a["arguments"])
     _share_scratch(c, a["thread"])
@@ -49,12 +58,14 @@ def _emit(module: ir.Module, name: str, number: Number, *, spreads: bool) -> Non
         item = Item(c, taken)
         if spreads:
             cells = Cells(c, item)
+        elif tiles:
+            prepare(c, item)
         else:
             with code.builder.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
                 with flat:
-                    pack(c, item)
+                    pack(c, item, c.panel, 0, c.channels)
                 with gathered:
-                    gather(c, item)
+                    gather(c, item, c.panel, 0, c.channels)
         share = code.div(code.add(c.blocks, code.sub(c.splits, 1)), c.splits)
         start = code.mul(item.split, share)
         with code.loop(code.least(c.blocks, code.add(start, share)), start) as block:
@@ -67,8 +78,12 @@ def _emit(module: ir.Module, name: str, number: Number, *, spreads: bool) -> Non
                     multiply(c, cells, weight, bias, is_last, channel)
                     with code.when(code.is_equal(c.is_plain, 0)):
                         add_up(c, item, cells, bias, is_last, channel)
+            elif tiles:
+                _sum(c, weight, None, is_last, c.products, c.product_pitch)
+                restore(c, bias, is_last)
             else:
-                _sum(c, weight, bias, is_last)
+                _sum(c, weight, bias, is_last, c.line, c.line_pitch)
+            _activate(c, is_last)
             of_block = code.mul(code.mul(block, c.block), c.y_channel)
             y = code.add(code.mul(item.group, c.y_group), of_block)
             copy_out(c, item, code.cell(c.y, y), is_last)
@@ -89,8 +104,18 @@ def _share_scratch(c: Call, thread: Value) -> None:
     code.builder.store(c.y, c.begun)
 
 
-def _sum(c: Call, weight: Value, bias: Value, is_last: Value) -> None:
-    """Fill the lines of a block of channels, tile by tile."""
+def _activate(c: Call, is_last: Value) -> None:
+    """Replace all lines of a block by what follows them, the lanes in vain included."""
+    code = c.code
+    lines = code.mul(code.pick(is_last, c.last_block, c.block), c.phases)
+    with code.when(code.is_given(c.activate)):
+        code.call(c.activate, c.line, code.mul(lines, c.line_pitch), c.slope)
+
+
+def _sum(
+    c: Call, weight: Value, bias: Value | None, is_last: Value, lines: Value, pitch: Value
+) -> None:
+    """Fill the lines of a block of channels, tile by tile; without a bias from zero."""
     code = c.code
     tiles = code.pick(is_last, c.last_tiles, c.tiles)
     with code.loop(code.pick(is_last, c.last_tile_count, c.tile_count)) as n:
@@ -98,8 +123,9 @@ def _sum(c: Call, weight: Value, bias: Value, is_last: Value) -> None:
         tile = code.record(entry, TILE)
         wide = code.load(c.micros, tile["micro"], PTR)
         narrow = code.load(c.micros, code.add(tile["micro"], 1), PTR)
-        to = code.at(c.line, code.mul(tile["line"], c.line_pitch))
-        of_rows, of_tile = code.at(bias, tile["line"]), code.at(weight, tile["weight"])
+        to = code.at(lines, code.mul(tile["line"], pitch))
+        of_rows = c.zeros if bias is None else code.at(bias, tile["line"])
+        of_tile = code.at(weight, tile["weight"])
         by_tap = code.is_equal(c.by_tap, 1)
         together = code.pick(by_tap, 1, tile["taps"])  # taps that are summed as one
         # A phase that no tap reaches has no terms, but its bias is still to be written.
@@ -119,4 +145,4 @@ def _sum(c: Call, weight: Value, bias: Value, is_last: Value) -> None:
                     with code.loop(count) as call:
                         lane = code.mul(code.add(call, earlier), c.wide_lanes)
                         place = (w, code.at(c.panel, lane), offsets, code.at(to, lane), of_rows)
-                        code.call(kernel, *place, terms, c.line_pitch, first)
+                        code.call(kernel, *place, terms, pitch, first)

@@ -16,25 +16,29 @@ from numpy.typing import NDArray
 from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
+from tconv.engine.cells import lattices
 from tconv.engine.choice import best_plans, choose_plan
-from tconv.engine.driver import run, run_spread
+from tconv.engine.driver import run, run_spread, run_tiled
+from tconv.engine.epilogue import activate
 from tconv.engine.ir import Number
 from tconv.engine.jit import load
 from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_rows, stream
-from tconv.engine.layout import Layout
 from tconv.engine.packing import pack_arguments, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.pool import run as share
+from tconv.engine.problem import Problem
 from tconv.engine.target import Target
+from tconv.engine.tiled_layout import TiledLayout, layout_of
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
-from tconv.geometry import Geometry, Letter
+from tconv.geometry import Letter
 
 __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
-    *("ir.py", "halves.py", "kernels.py", "call.py", "panels.py", "spread.py", "output.py"),
-    *("driver.py", "packing.py", "transposing.py"),
+    *("ir.py", "halves.py", "kernels.py", "call.py", "panels.py", "spread.py", "winograd.py"),
+    *("transforms.py", "tiles.py", "epilogue.py", "output.py", "driver.py", "packing.py"),
+    "transposing.py",
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -82,19 +86,20 @@ class _Frame:
 
 
 class Prepared:
-    """What can be done for one geometry: here x and y are turned from layout to layout."""
+    """What can be done for one problem: here x and y are turned from layout to layout."""
 
-    def __init__(self, geometry: Geometry, dtype: str, target: Target, threads: int) -> None:
-        self.geometry, self.threads = geometry, threads
+    def __init__(self, problem: Problem, dtype: str, target: Target, threads: int) -> None:
+        self.problem, self.threads, self.activation = problem, threads, problem.activation
         self.dtype: np.dtype[Any] = as_dtype(np, dtype)  # of x, y and the weight
         self.computed = np.dtype(TYPES[dtype].accumulator)
         self._kernel = partial(_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
+        self._transposed_sizes: dict[Any, tuple[NDArray[np.int64], list[_Frame]]] = {}
 
     def transposed(
         self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Return x, which is channels last, channels first; or y the other way round.
+        """Return what is read, which is channels last, channels first; what is written, back.
 
         Both are C-contiguous; `to` is written and returned if it is given.
         """
@@ -104,6 +109,19 @@ class Prepared:
         threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
         self._move(self._transpose_job, frames, values, array, to, threads)
         return to
+
+    def transpose(self, size: tuple[int, int, int], source: NDArray[Any], to: NDArray[Any]) -> None:
+        """Write images x rows x columns numbers to `to`, every image transposed."""
+        if 1 in size[1:]:
+            to.reshape(-1).view(self.dtype)[...] = source.reshape(-1).view(self.dtype)
+            return
+        found = self._transposed_sizes.get(size)
+        if found is None:
+            found = transpose_arguments(*size, self.dtype.itemsize), []
+            self._transposed_sizes[size] = found
+        values, frames = found
+        threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
+        self._move(self._transpose_job, frames, values, source, to, threads)
 
     def _move(
         self,
@@ -131,11 +149,15 @@ class Prepared:
 
     @cached_property
     def _transpositions(self) -> dict[Letter, tuple[NDArray[np.int64], list[_Frame]]]:
-        geometry, itemsize = self.geometry, self.dtype.itemsize
-        cells_of_x, cells_of_y = prod(geometry.input_size), prod(geometry.output_size)
-        of_x = transpose_arguments(geometry.batch, cells_of_x, geometry.in_channels, itemsize)
-        of_y = transpose_arguments(geometry.batch, geometry.out_channels, cells_of_y, itemsize)
-        return {"x": (of_x, []), "y": (of_y, [])}
+        problem, itemsize, geometry = self.problem, self.dtype.itemsize, self.problem.geometry
+        found: dict[Letter, tuple[NDArray[np.int64], list[_Frame]]] = {}
+        for letter in (problem.read, problem.want):
+            batch, channels, *size = geometry.shape_of(letter)
+            rows, columns = prod(size), channels
+            if letter == problem.want:
+                rows, columns = columns, rows
+            found[letter] = (transpose_arguments(batch, rows, columns, itemsize), [])
+        return found
 
     def _frame(self, kept: list[_Frame], values: NDArray[np.int64]) -> _Frame:
         """Arguments that no other call uses; a list, because taking from its end is atomic."""
@@ -148,22 +170,24 @@ class Prepared:
 class Ready(Prepared):
     """A plan with everything done that does not depend on the numbers.
 
-    `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes.
+    `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes:
+    x is what is read, y what is written.
     """
 
     def __init__(
         self,
-        geometry: Geometry,
+        problem: Problem,
         dtype: str,
         target: Target,
         plan: Plan,
         threads: int | None = None,
     ) -> None:
-        super().__init__(geometry, dtype, target, threads or plan.threads)
-        self.plan, kernel, computed = plan, self._kernel, self.computed
-        self.layout = layout = Layout(geometry, plan, self.dtype, target)
+        super().__init__(problem, dtype, target, threads or plan.threads)
+        self.plan, kernel, activation = plan, self._kernel, self.activation
+        self.layout = layout = layout_of(problem, plan, self.dtype, target)
+        computed, kernel_of_sums = self.computed, partial(kernel, dtype=self.computed.name)
         name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
-        self._job = kernel(name, emit)
+        self._job = kernel(*(("run_tiled", run_tiled) if plan.is_tiled else (name, emit)))
         self._arguments = layout.arguments()
         offsets, starts = layout.offsets()
         micros = np.zeros(2 * max(layout.heights) + 2, np.int64)
@@ -172,7 +196,7 @@ class Ready(Prepared):
                 if vectors:
                     shape = (rows, vectors, layout.unroll, layout.reads_ahead(rows))
                     name = "micro_" + "_".join(str(int(each)) for each in shape)
-                    micros[2 * rows + n] = kernel(name, micro(*shape), dtype=computed.name)
+                    micros[2 * rows + n] = kernel_of_sums(name, micro(*shape))
         # The driver reads these arrays by their addresses, so they must live as long as the plan.
         none = np.zeros(1, np.int64)
         sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
@@ -180,22 +204,32 @@ class Ready(Prepared):
             "sums": sums,
             "sum_starts": sum_starts,
             "zeros": np.zeros(max(layout.heights), computed),
+            "slope": np.array([activation.slope if activation else 0], computed),
             "offsets": offsets,
             "tiles": layout.tiles(layout.block_tiles, starts),
             "last_tiles": layout.tiles(layout.last_tiles, starts),
             "lines": layout.lines(),
             "micros": micros,
             "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
+            "lattices_of_x": lattices(layout.phases),
         }
-        stride = layout.fields["stride_x"]
-        stride = stride if stride <= MOST_INTERLEAVED else MOST_INTERLEAVED + 1
+        step, stride = (
+            min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
+        )
         addresses = {name: array.ctypes.data for name, array in self._kept.items()} | {
-            "pack_rows": kernel("pack_rows", pack_rows),
+            "pack_rows": kernel(f"pack_rows_{step}", pack_rows(step)),
             "gather": kernel("gather", gather) if plan.is_gathered else 0,
-            "add_rows": kernel("add_rows", add_rows, dtype=computed.name) if plan.is_spread else 0,
+            "add_rows": kernel_of_sums("add_rows", add_rows) if plan.is_spread else 0,
             "stream": kernel("stream", stream, dtype=self._moved) if layout.streams else 0,
             "copy_row": kernel(f"copy_row_{stride}", copy_row(stride)),
         }
+        if isinstance(layout, TiledLayout):
+            more, kept = layout.kernels(kernel)
+            self._kept |= kept
+            addresses |= more | {name: array.ctypes.data for name, array in kept.items()}
+        if activation is not None:
+            name = f"activate_{activation.name}"
+            addresses["activate"] = kernel_of_sums(name, activate(activation.name))
         for name, address in addresses.items():
             self._arguments[POINTERS.index(name)] = address
         self._bias_sources = layout.bias_sources()
@@ -208,49 +242,65 @@ class Ready(Prepared):
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
+        if isinstance(self.layout, TiledLayout):
+            weight = self.layout.weights(weight)
         packed = empty(self._packed_shape, self.computed)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
         self._move(self._pack_job, self._pack_frames, self._packing, weight, packed, threads)
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
-        """Repeat the bias (groups*M,) for every row of every tile."""
+        """Repeat the bias, a number per channel that is written, for every row of every tile."""
         if bias is None:
             return self._no_bias
         return bias.astype(self.computed, copy=False).take(self._bias_sources)
 
     @cached_property
     def _packed_shape(self) -> tuple[int, int, int]:
-        return self.geometry.groups, self.layout.blocks, self.layout.weight_block
+        return self.problem.geometry.groups, self.layout.blocks, self.layout.weight_block
 
     @cached_property
     def workspace_bytes(self) -> int:
         """Bytes of scratch for all threads, and of packed weights and biases."""
         layout, threads = self.layout, self.plan.threads
         weights = layout.weight_block + layout.fields["bias_block"]
-        numbers = threads * layout.scratch_size + self.geometry.groups * layout.blocks * weights
+        blocks = self.problem.geometry.groups * layout.blocks
+        numbers = threads * layout.scratch_size + blocks * weights
+        if isinstance(layout, TiledLayout):  # what is packed is made before
+            numbers += self.problem.weight_count // self.problem.taps * layout.weight_taps
         return numbers * self.computed.itemsize
 
     def describe(self) -> list[str]:
         """What was chosen, and what it should cost."""
-        plan, layout, geometry = self.plan, self.layout, self.geometry
+        plan, layout, geometry = self.plan, self.layout, self.problem.geometry
+        read, written = self.problem.read, self.problem.want
         panel = "gathered panel" if plan.is_gathered else "flat panel"
         if plan.is_spread:
             panel = "x as it lies" if self.dtype == self.computed else "x as it lies, but widened"
         panel = f"{panel}, uncropped" if plan.is_uncropped else panel
         by_tap = ", tap by tap" if plan.part.by_tap else ""
+        then = f", then {self.activation}" if self.activation else ""
         moved = self.dtype.itemsize * sum(
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )
         return [
-            f"direct, {plan.threads} threads, {layout.fields['items']:,} items of "
+            f"{self._algorithm}, {plan.threads} threads, {layout.fields['items']:,} items of "
             f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}",
             f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
-            f"{plan.block} channels of y, sums of {plan.part.channels} channels of x{by_tap}",
+            f"{plan.block} channels of {written}, sums of {plan.part.channels} channels of {read}"
+            f"{by_tap}{then}",
             f"{moved:,} bytes of operands and result, {self.workspace_bytes:,} of workspace and "
             "packed weights",
             f"expected {plan.cycles / _CYCLES_PER_US:,.0f} us",
         ]
+
+    @property
+    def _algorithm(self) -> str:
+        """How it is computed, in words."""
+        if not self.plan.is_tiled:
+            return "direct"
+        made = " x ".join(map(str, self.plan.outputs[-self.problem.geometry.rank :]))
+        return f"Winograd, {made} outputs at a time"
 
     def __call__(
         self, x: NDArray[Any], packed: NDArray[Any], bias: NDArray[Any], y: NDArray[Any]
@@ -266,28 +316,27 @@ class Ready(Prepared):
 
 
 @lru_cache(maxsize=256)
-def ready(geometry: Geometry, dtype: str, target: Target, threads: int) -> Ready:
+def ready(problem: Problem, dtype: str, target: Target, threads: int) -> Ready:
     """Return the cheapest plan, ready to run."""
-    plan = choose_plan(geometry, dtype, target, threads)
-    assert plan is not None, "the engine does not serve this geometry"
-    return Ready(geometry, dtype, target, plan, threads)
+    plan = choose_plan(problem, dtype, target, threads)
+    assert plan is not None, "the engine does not serve this problem"
+    return Ready(problem, dtype, target, plan, threads)
 
 
 @lru_cache(maxsize=256)
-def measured(geometry: Geometry, dtype: str, target: Target, threads: int) -> Ready:
+def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Ready:
     """Return the plan that is quickest on this machine, of the few that should be.
 
     They sum in the same order, so which one wins does not show in the result.
     """
-    rng = np.random.default_rng(0)
-    kind = as_dtype(np, dtype)
-    x = rng.standard_normal(geometry.x_shape).astype(kind)
+    rng, geometry, kind = np.random.default_rng(0), problem.geometry, as_dtype(np, dtype)
+    x = rng.standard_normal(geometry.shape_of(problem.read)).astype(kind)
     share = (geometry.groups, -1, *geometry.weight_shape[1:])
     weight = np.ascontiguousarray(np.ones(geometry.weight_shape, kind).reshape(share))
-    y = np.empty(geometry.y_shape, kind)
+    y = np.empty(geometry.shape_of(problem.want), kind)
     found = []
-    for n, plan in enumerate(best_plans(geometry, dtype, target, threads)[:_MOST_MEASURED]):
-        candidate = Ready(geometry, dtype, target, plan, threads)
+    for n, plan in enumerate(best_plans(problem, dtype, target, threads)[:_MOST_MEASURED]):
+        candidate = Ready(problem, dtype, target, plan, threads)
         packed, bias = candidate.pack(weight), candidate.pack_bias(None)
         times = []
         for _ in range(_MEASURED_RUNS):

@@ -5,9 +5,12 @@ for block in images and rows:
         folded[n, q, c, j] = x[n, c, q - shifts[j]], or zeros
         for phase in fold:
             y[n, m, q*stride + phase] = contract(folded[nq, cj], w[cj, m, taps of the phase])
+
+All terms of an output are in one call, so that is where its activation is, too.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
@@ -20,28 +23,31 @@ from tconv.canonical import canonical_shape
 from tconv.engine.arena import empty
 from tconv.engine.executor import Prepared, Ready
 from tconv.engine.folds import Fold, Folds
+from tconv.engine.problem import Problem
 from tconv.engine.target import Target
-from tconv.geometry import Geometry
 
 __all__ = ["Folded", "folded"]
 
-_Make = Callable[[Geometry, str, Target, int], Ready]
+_Make = Callable[[Problem, str, Target, int], Ready]
 
 
 class Folded(Prepared):
     """What `Ready` is, for more than three axes."""
 
     def __init__(
-        self, geometry: Geometry, dtype: str, target: Target, threads: int, make: _Make
+        self, problem: Problem, dtype: str, target: Target, threads: int, make: _Make
     ) -> None:
-        super().__init__(geometry, dtype, target, threads)
-        self.folds = folds = Folds.of(geometry, self.dtype.itemsize)
-        self.inner = {n: make(folds.inner(n), dtype, target, threads) for n in folds.all_taps}
+        super().__init__(problem, dtype, target, threads)
+        self.folds = folds = Folds.of(problem.geometry, self.dtype.itemsize)
+        self.inner = {
+            n: make(replace(problem, geometry=folds.inner(n)), dtype, target, threads)
+            for n in folds.all_taps
+        }
         self._folded_axes = len(folds.counts)
 
     def pack(self, weight: NDArray[Any]) -> Any:
         """Bring weights (groups, C, M, *kernel) into the order of the kernels: a list, by phase."""
-        weight = weight.reshape(canonical_shape(self.geometry, "w"))
+        weight = weight.reshape(canonical_shape(self.problem.geometry, "w"))
         packed = []
         for fold in self.folds.folds:
             for _, taps in fold.phases if fold.taps else ():
@@ -52,14 +58,18 @@ class Folded(Prepared):
     def pack_bias(self, bias: NDArray[Any] | None) -> Any:
         """Repeat the bias as the calls for so many taps want it; for 0, as y does."""
         found = {taps: ready.pack_bias(bias) for taps, ready in self.inner.items()}
-        bias = np.zeros(self.geometry.out_channels, self.dtype) if bias is None else bias
-        shape = (self.geometry.groups, -1, *[1] * len(self.geometry.axes))
+        geometry, activation = self.problem.geometry, self.problem.activation
+        bias = np.zeros(geometry.out_channels, self.dtype) if bias is None else bias
+        if activation is not None:
+            bias = bias.copy()
+            activation.apply(bias)
+        shape = (geometry.groups, -1, *[1] * len(geometry.axes))
         return found | {0: bias.reshape(shape)}
 
     def __call__(self, x: NDArray[Any], packed: Any, bias: Any, y: NDArray[Any]) -> None:
         """Write y; x and y are C-contiguous and channels first, bias is packed too."""
-        x = x.reshape(canonical_shape(self.geometry, "x"))
-        y = y.reshape(canonical_shape(self.geometry, "y"))
+        x = x.reshape(canonical_shape(self.problem.geometry, "x"))
+        y = y.reshape(canonical_shape(self.problem.geometry, "y"))
         room, block_y = empty((self._folded_size,), self.dtype), empty(self._block_shape, y.dtype)
         for images, first_row in self._blocks():
             weights = iter(packed)
@@ -77,7 +87,7 @@ class Folded(Prepared):
 
     def _blocks(self) -> Iterator[tuple[slice, int]]:
         """Images and the first row of every block; the last ones end where all do."""
-        folds, batch = self.folds, self.geometry.batch
+        folds, batch = self.folds, self.problem.geometry.batch
         for n in range(0, batch, folds.images):
             first = min(n, batch - folds.images)
             for row in range(0, folds.counts[0], folds.rows):
@@ -100,7 +110,7 @@ class Folded(Prepared):
             of_tap = folded[(slice(None),) * (3 + count) + (n,)]
             to, source = [], []
             for axis, start, many, shift in zip(
-                self.geometry.axes, starts, size[1:], shifts, strict=False
+                self.problem.geometry.axes, starts, size[1:], shifts, strict=False
             ):
                 low = min(max(start, shift), start + many)
                 high = max(low, min(start + many, axis.input + shift))
@@ -117,7 +127,9 @@ class Folded(Prepared):
         """Where the outputs of a phase are in y, and where in a block: a last q may have none."""
         folds, to, kept = self.folds, [], [slice(None)]
         rows = ((first_row, folds.rows), *((0, count) for count in folds.counts[1:]))
-        for axis, phase, (start, many) in zip(self.geometry.axes, first, rows, strict=False):
+        for axis, phase, (start, many) in zip(
+            self.problem.geometry.axes, first, rows, strict=False
+        ):
             cells = range(phase + start * axis.stride, axis.output, axis.stride)[:many]
             to.append(slice(cells.start, cells.stop, axis.stride))
             kept.append(slice(len(cells)))
@@ -130,18 +142,20 @@ class Folded(Prepared):
 
     @cached_property
     def _block_shape(self) -> tuple[int, ...]:
-        folds, (_, *channels) = self.folds, canonical_shape(self.geometry, "y")
+        folds, (_, *channels) = self.folds, canonical_shape(self.problem.geometry, "y")
         inner = channels[2 + self._folded_axes :]
         return (folds.images, folds.rows, *folds.counts[1:], *channels[:2], *inner)
 
     @cached_property
     def _folded_size(self) -> int:
-        return max((prod(ready.geometry.x_shape) for ready in self.inner.values()), default=0)
+        return max((ready.problem.read_count for ready in self.inner.values()), default=0)
 
     @cached_property
     def workspace_bytes(self) -> int:
         """Bytes of a block's x and y, scratch for all threads, and packed weights and a copy."""
-        numbers = self._folded_size + prod(self._block_shape) + prod(self.geometry.weight_shape)
+        numbers = (
+            self._folded_size + prod(self._block_shape) + prod(self.problem.geometry.weight_shape)
+        )
         calls = sum(
             self.inner[fold.taps].workspace_bytes * len(fold.phases)
             for fold in self.folds.folds
@@ -164,6 +178,6 @@ class Folded(Prepared):
 
 
 @lru_cache(maxsize=256)
-def folded(geometry: Geometry, dtype: str, target: Target, threads: int, make: _Make) -> Folded:
+def folded(problem: Problem, dtype: str, target: Target, threads: int, make: _Make) -> Folded:
     """Return the plan for more than three axes, ready to run."""
-    return Folded(geometry, dtype, target, threads, make)
+    return Folded(problem, dtype, target, threads, make)

@@ -15,7 +15,15 @@ from llvmlite import ir
 
 from tconv.engine.ir import I16, I32, Code
 
-__all__ = ["load_cell", "load_cells", "narrowed", "store_cell", "store_cells", "widened"]
+__all__ = [
+    "load_cell",
+    "load_cells",
+    "narrowed",
+    "store_cell",
+    "store_cells",
+    "stored_cells",
+    "widened",
+]
 
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 # Of float16 and float32: bits of the fraction, and what the bias of the exponent differs by.
@@ -35,9 +43,14 @@ def load_cell(code: Code, pointer: Value, index: Value = 0) -> Value:
 
 def load_cells(code: Code, pointer: Value, index: Value = 0) -> Value:
     """A vector of them from ``pointer[index]`` on, wherever that lies."""
+    return widened(code, stored_cells(code, pointer, index))
+
+
+def stored_cells(code: Code, pointer: Value, index: Value = 0) -> Value:
+    """The same vector as it is stored, to be brought into another order before it is `widened`."""
     number, place = code.number, code.cell(pointer, index)
     kind = ir.VectorType(number.cell, number.lanes)
-    return widened(code, code.builder.load(place, align=number.cell_bytes, typ=kind))
+    return code.builder.load(place, align=number.cell_bytes, typ=kind)
 
 
 def store_cell(code: Code, value: Value, pointer: Value, index: Value = 0) -> None:

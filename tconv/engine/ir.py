@@ -115,6 +115,10 @@ class Code:
         """``a == b``."""
         return self.builder.icmp_signed("==", self.index(a), self.index(b))
 
+    def is_given(self, pointer: Value) -> Value:
+        """Whether a pointer is not null."""
+        return self.builder.icmp_unsigned("!=", pointer, ir.Constant(PTR, None))
+
     def is_within(self, a: Value, size: Value) -> Value:
         """``0 <= a < size``."""
         return self.builder.icmp_unsigned("<", self.index(a), self.index(size))

@@ -3,14 +3,15 @@
     micro     for k in terms:                          # a channel and a tap
                   for r in rows: acc[r] += w[k, r] * x[offset[k]:][:lanes]
               c[:] = (bias or c) + acc
-    pack_rows to[row] = zeros, cells of x, zeros
+    pack_rows to[row] = zeros, every step-th cell of x, zeros
     gather    row[lane] = x[table[lane]], or zero
     add_rows  to[row, :] += x[row, :]
     copy_row  y[i*stride + phase] = line[phase][i]
     stream    y[:] = row, past the caches
 
-Everything about sizes comes in at run time; only rows and vectors of a tile, the stride of
-`copy_row`, the type and the processor are built in. So one kernel serves many shapes.
+Everything about sizes comes in at run time; only rows and vectors of a tile, the step of
+`pack_rows` and the stride of `copy_row`, the type and the processor are built in. So one kernel
+serves many shapes.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,15 @@ from typing import Any
 
 from llvmlite import ir
 
-from tconv.engine.halves import load_cell, load_cells, narrowed, store_cell, store_cells
+from tconv.engine.halves import (
+    load_cell,
+    load_cells,
+    narrowed,
+    store_cell,
+    store_cells,
+    stored_cells,
+    widened,
+)
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.plan import MOST_INTERLEAVED
 
@@ -99,37 +108,52 @@ def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> Non
                         code.store_vector(total, row, v * lanes)
 
 
-def pack_rows(module: ir.Module, name: str, number: Number) -> None:
+def pack_rows(step: int) -> Callable[[ir.Module, str, Number], None]:
     """Write rows of a panel: of each ``left`` zeros, ``count`` cells of x, ``right`` zeros.
 
-    Before the rows come ``above`` zeros, and after them ``below``. Vectors are stored whole, so
-    what follows is overwritten, and must be written later.
+    The cells of x are a step apart; one beyond MOST_INTERLEAVED stands for all such. Before the
+    rows come ``above`` zeros, and after them ``below``. Vectors are stored whole, so what follows
+    is overwritten, and must be written later.
     """
-    sizes = ("above", "rows", "x_pitch", "left", "count", "right", "below")
-    kinds = {"to": PTR, "x": PTR} | dict.fromkeys(sizes, I64)
-    code, a = begin(module, name, kinds, number)
-    _fill(code, a["to"], a["above"])
-    first, pitch = code.at(a["to"], a["above"]), code.add(a["left"], a["count"], a["right"])
-    whole = code.mul(code.div(a["count"], number.lanes), number.lanes)
-    rest = code.sub(a["count"], whole)
-    lanes = code.first_lanes(rest)
-    with code.loop(a["rows"]) as n:
-        row = code.at(first, code.mul(n, pitch))
-        x, to = code.cell(a["x"], code.mul(n, a["x_pitch"])), code.at(row, a["left"])
-        _fill(code, row, a["left"])
-        with code.loop(whole, step=number.lanes) as cell:
-            code.store_vector(load_cells(code, x, cell), to, cell)
-        with code.when(code.is_less(0, rest)):
-            if number.is_half:
-                _pack_rest(code, to, x, whole, a["count"])
+
+    def emit(module: ir.Module, name: str, number: Number) -> None:
+        sizes = ("above", "rows", "x_pitch", "left", "count", "right", "below", "step")
+        kinds = {"to": PTR, "x": PTR} | dict.fromkeys(sizes, I64)
+        code, a = begin(module, name, kinds, number)
+        _fill(code, a["to"], a["above"])
+        first, pitch = code.at(a["to"], a["above"]), code.add(a["left"], a["count"], a["right"])
+        with code.loop(a["rows"]) as n:
+            row = code.at(first, code.mul(n, pitch))
+            x, to = code.cell(a["x"], code.mul(n, a["x_pitch"])), code.at(row, a["left"])
+            _fill(code, row, a["left"])
+            if step == 1:
+                _copy_cells(code, to, x, a["count"])
             else:
-                code.store_vector(code.load_lanes(code.at(x, whole), lanes), to, whole)
-        _fill(code, code.at(to, a["count"]), a["right"])
-    _fill(code, code.at(first, code.mul(a["rows"], pitch)), a["below"])
-    code.end()
+                apart = step if step <= MOST_INTERLEAVED else a["step"]
+                _copy_apart(code, to, x, a["count"], apart)
+            _fill(code, code.at(to, a["count"]), a["right"])
+        _fill(code, code.at(first, code.mul(a["rows"], pitch)), a["below"])
+        code.end()
+
+    return emit
 
 
-def _pack_rest(code: Code, to: Value, x: Value, whole: Value, count: Value) -> None:
+def _copy_cells(code: Code, to: Value, x: Value, count: Value) -> None:
+    """``to[:count] = x[:count]``, and some more of `to`."""
+    lanes = code.number.lanes
+    whole = code.mul(code.div(count, lanes), lanes)
+    rest = code.sub(count, whole)
+    with code.loop(whole, step=lanes) as cell:
+        code.store_vector(load_cells(code, x, cell), to, cell)
+    with code.when(code.is_less(0, rest)):
+        if code.number.is_half:
+            _copy_rest(code, to, x, whole, count)
+        else:
+            some = code.load_lanes(code.at(x, whole), code.first_lanes(rest))
+            code.store_vector(some, to, whole)
+
+
+def _copy_rest(code: Code, to: Value, x: Value, whole: Value, count: Value) -> None:
     """Write the cells of a row from `whole` on, and zeros; few processors mask 16 bits."""
     lanes = code.number.lanes
     code.store_vector(code.number.zeros, to, whole)
@@ -140,6 +164,30 @@ def _pack_rest(code: Code, to: Value, x: Value, whole: Value, count: Value) -> N
             code.store_vector(load_cells(code, x, last), to, last)
         with short, code.loop(count) as cell:
             code.store(load_cell(code, x, cell), to, cell)
+
+
+def _copy_apart(code: Code, to: Value, x: Value, count: Value, step: Value) -> None:
+    """``to[:count] = x[::step]``; nothing beyond the last of these cells is read."""
+    lanes = code.number.lanes
+    done: Value = code.index(0)
+    if isinstance(step, int):
+        done = code.mul(code.div(count, lanes), lanes)
+        last = (lanes - 1) * step
+        starts = [*range(0, last - lanes + 1, lanes), last - lanes + 1]
+        with code.loop(done, step=lanes) as cell:
+            source = code.cell(x, code.mul(cell, step))
+            found, order = stored_cells(code, source, starts[0]), list(range(0, lanes * step, step))
+            order = [min(place, lanes - 1) for place in order]
+            for start in starts[1:]:
+                more = stored_cells(code, source, start)
+                for lane in range(lanes):
+                    if start <= lane * step < start + lanes:
+                        order[lane] = lanes + lane * step - start
+                found = code.shuffle(found, more, order)
+                order = list(range(lanes))
+            code.store_vector(widened(code, found), to, cell)
+    with code.loop(count, done) as cell:
+        code.store(load_cell(code, x, code.mul(cell, step)), to, cell)
 
 
 def _fill(code: Code, row: Value, count: Value) -> None:

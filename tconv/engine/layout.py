@@ -1,6 +1,6 @@
 """HOW A PLAN LIES IN MEMORY: what the driver reads, and the order of packed weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import ceil, prod
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from tconv.dtypes import TYPES
 from tconv.engine.call import FIELDS, POINTERS, TILE
-from tconv.engine.phases import Alike, Phases, as_three
+from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered
+from tconv.engine.phases import Phases
 from tconv.engine.plan import STREAMED_BYTES, Plan, tile_rows
+from tconv.engine.problem import Problem
 from tconv.engine.target import Target
-from tconv.geometry import Geometry
 
 __all__ = ["ROWS_WITH_TIME", "Layout", "Tile"]
 
@@ -44,7 +45,7 @@ class Layout:
     by tap; the last block is as long as the others, its end unused.
     """
 
-    geometry: Geometry
+    problem: Problem
     plan: Plan
     dtype: np.dtype[Any]  # of x, y and the weight; the buffers hold what is `computed` with
     target: Target
@@ -52,12 +53,11 @@ class Layout:
     fields: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        geometry, plan = self.geometry, self.plan
-        self.phases = Phases.of(geometry.axes, plan.is_uncropped)
+        problem, plan = self.problem, self.plan
+        self.phases = problem.phases(plan.is_uncropped).tiled(plan.outputs)
         self.computed = np.dtype(TYPES[self.dtype.name].accumulator)
         self.lanes = self.target.vector_bits // 8 // self.computed.itemsize
-        self.channels = geometry.in_channels // geometry.groups
-        self.outputs = geometry.out_channels // geometry.groups
+        self.channels, self.outputs = problem.channels, problem.outputs
         self.blocks = ceil(self.outputs / plan.block)
         self.last_block = self.outputs - (self.blocks - 1) * plan.block
         self.block_tiles = tuple(self._tiles(plan.block))
@@ -71,7 +71,7 @@ class Layout:
     def _kinds(self) -> list[tuple[int, int]]:
         """Kinds of rows: how many a channel of y has, and how many taps each sums."""
         if self.plan.is_spread:
-            return [(prod(self.geometry.kernel_size), 1)]
+            return [(self.problem.taps, 1)]
         return [(len(alike.phases), alike.taps) for alike in self.phases.alike]
 
     @property
@@ -91,11 +91,16 @@ class Layout:
         Where x is far, and the channels too far from each other for the processor to foresee what
         comes; and if there are rows enough to have time for it.
         """
-        x_bytes = prod(self.geometry.x_shape) * self.dtype.itemsize
-        plane_bytes = prod(self.geometry.input_size) * self.dtype.itemsize
+        x_bytes = self.problem.read_count * self.dtype.itemsize
+        plane_bytes = prod(self.problem.read_size) * self.dtype.itemsize
         is_far = x_bytes > self.target.l2_bytes and plane_bytes >= _FORESEEN_BYTES
         is_far = is_far and self.dtype == self.computed  # else it has been copied
         return self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME
+
+    @property
+    def weight_taps(self) -> int:
+        """Taps that are packed."""
+        return self.problem.taps
 
     @property
     def heights(self) -> list[int]:
@@ -114,9 +119,8 @@ class Layout:
 
     def _set_sizes(self) -> None:
         """Numbers that a thread's buffers hold: the panel, products, lines, and a piece of y."""
-        geometry, plan, (z, y, x) = self.geometry, self.plan, self.phases.axes
-        self.taps_in_all = prod(geometry.kernel_size)
-        self.shifts = prod(axis.high - axis.low + 1 for axis in (z, y, x))
+        plan, (z, y, x) = self.plan, self.phases.axes
+        self.taps_in_all, self.shifts = self.problem.taps, self.phases.shifts
         pieces = 1
         if plan.is_spread:
             pieces, cells = self.phases.pieces(plan.planes, plan.rows, plan.columns)
@@ -133,40 +137,44 @@ class Layout:
         elif plan.is_gathered:
             self.cells = self.shifts * self.lanes_in_all
         else:
-            self.cells = (1 + z.high - z.low) * self.panel_rows * self.pitch
+            self.cells = (1 + z.high - z.low) * self.panel_rows * self.pitch  # and of a lattice
         # Vectors are whole, so up to one is read beyond the last cell, and the zeros after it.
         room = self.lanes + max(x.high, 0)
-        self.panel_size = self._rounded(self.channels * self.cells + room)
+        lattices = 1 if plan.is_gathered else self.phases.lattices
+        self.panel_size = self._rounded(lattices * self.channels * self.cells + room)
         self.is_plain = plan.is_spread and self.phases.is_plain and pieces == 1
         adds = plan.is_spread and not self.is_plain
         self.product_size = self.taps_in_all * plan.block * self.lanes_in_all if adds else 0
         q_cells = plan.planes * plan.rows * plan.columns if plan.is_spread else self.lanes_in_all
         self.line_pitch, self.line_rows = self._rounded(q_cells), self.phases.count * plan.block
-        y_bytes = prod(geometry.y_shape) * self.dtype.itemsize
+        y_bytes = self.problem.written_count * self.dtype.itemsize
         self.held_size = _HELD_BYTES // self.dtype.itemsize
         self.streams = y_bytes >= STREAMED_BYTES and plan.columns * x.stride < self.held_size
-        itemsize = self.computed.itemsize
+
+    @property
+    def scratch_size(self) -> int:
+        """Numbers that a thread's buffers hold together."""
+        itemsize, (_, y, x) = self.computed.itemsize, self.phases.axes
         align = _LINE_BYTES // itemsize
         size = self.panel_size + self.product_size + self.line_rows * self.line_pitch
         size += y.stride * x.stride * 8 // itemsize  # where phases begin, 64 bits each
         size += _HELD_BYTES // itemsize + align if self.streams else 0
-        self.scratch_size = ceil(size / align) * align
+        return ceil(size / align) * align
 
     def _rounded(self, count: int) -> int:
         """Numbers that fill whole vectors."""
         return ceil(count / self.lanes) * self.lanes
 
     def _set_fields(self) -> None:
-        geometry, plan, (z, y, x) = self.geometry, self.plan, self.phases.axes
-        axes = as_three(geometry.axes)
+        problem, plan, (z, y, x) = self.problem, self.plan, self.phases.axes
+        geometry = problem.geometry
         image_rows = y.count * z.count
         segments = ceil(x.count / plan.columns)
         all_rows = geometry.batch * image_rows if plan.is_gathered else y.count
         row_blocks = ceil(all_rows / plan.rows)
         all_planes, batch = (1, 1) if plan.is_gathered else (z.count, geometry.batch)
         planes = ceil(all_planes / plan.planes)
-        x_sizes = [axis.input for axis in axes]
-        y_sizes = [axis.output for axis in axes]
+        x_sizes, y_sizes = problem.read_size, problem.written_size
         self.fields = {
             "items": geometry.groups * batch * planes * row_blocks * segments * plan.splits,
             "splits": plan.splits,
@@ -177,11 +185,15 @@ class Layout:
             "scratch_size": self.scratch_size,
             "channels": self.channels,
             "part": plan.part.channels,
-            "x_size": prod(geometry.x_shape),
+            "x_size": problem.read_count,
             **_strides("x", self.channels, geometry.groups, x_sizes),
             "input_depth": x_sizes[0],
             "input_height": x_sizes[1],
             "input_width": x_sizes[2],
+            "lattices": self.phases.lattices,
+            "step_z": z.step,
+            "step_y": y.step,
+            "step_x": x.step,
             "panel_depth": 1 + z.high - z.low,
             "panel_height": self.panel_rows,
             "pitch": self.pitch,
@@ -235,8 +247,8 @@ class Layout:
         }
 
     def arguments(self) -> NDArray[np.int64]:
-        """A call's arguments with all addresses still 0."""
-        sizes = [self.fields[name] for name in FIELDS]
+        """A call's arguments with all addresses still 0, and what is not for this plan."""
+        sizes = [self.fields.get(name, 0) for name in FIELDS]
         return np.array([0] * len(POINTERS) + sizes, np.int64)
 
     def offsets(self) -> tuple[NDArray[np.int32], list[int]]:
@@ -250,7 +262,8 @@ class Layout:
             return np.concatenate([channels * step for step in steps]).astype(np.int32), [0]
         parts, starts, start = [], [], 0
         for alike in self.phases.alike:
-            cells = channels[:, np.newaxis] * self.cells + self._cells_of(alike)
+            at = self.cells_at(alike.shifts, self.channels)
+            cells = channels[:, np.newaxis] * self.cells + at
             if self.plan.part.by_tap:
                 step = self.plan.part.channels
                 runs = [cells[n : n + step].T.ravel() for n in range(0, self.channels, step)]
@@ -260,19 +273,16 @@ class Layout:
             start += cells.size
         return np.concatenate(parts).astype(np.int32), starts
 
-    def _cells_of(self, alike: Alike) -> NDArray[np.int64]:
-        """Cell of a channel that each tap reads for the first lane."""
-        z, y, x = (
-            axis.high - np.array(shifts, np.int64)
-            for axis, shifts in zip(self.phases.axes, alike.shifts, strict=True)
-        )
+    def cells_at(self, shifts: Sequence[Sequence[int]], channels: int) -> NDArray[np.int64]:
+        """Cells that are read for the first lane, in a panel of so many channels."""
         if self.plan.is_gathered:
-            height, width = (axis.high - axis.low + 1 for axis in self.phases.axes[1:])
-            step = self.fields["line_pitch"]
-        else:
-            height, width, step = self.fields["panel_height"], self.fields["pitch"], 1
-        grid = (z[:, None, None] * height + y[:, None]) * width + x
-        return grid.ravel() * step
+            return in_gathered(self.phases, shifts) * self.line_pitch
+        depth = self.fields["panel_depth"]
+        return in_flat(self.phases, shifts, (depth, self.panel_rows, self.pitch), channels)
+
+    def table(self) -> NDArray[np.int32]:
+        """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""
+        return gathered_cells(self.phases, self.problem.geometry.batch, self.fields["x_batch"])
 
     def tiles(self, tiles: tuple[Tile, ...], starts: list[int]) -> NDArray[np.int64]:
         """The driver's list of tiles."""
@@ -307,7 +317,7 @@ class Layout:
 
     def sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """For every phase the taps that are added up, with their shifts; and where it begins."""
-        kernel = [axis.kernel for axis in as_three(self.geometry.axes)]
+        kernel = self.problem.kernel_size
         entries, starts = [], [0]
         for phase in product(*(range(axis.stride) for axis in self.phases.axes)):
             by_axis = (axis.taps[n] for axis, n in zip(self.phases.axes, phase, strict=True))
@@ -317,31 +327,11 @@ class Layout:
             starts.append(len(entries))
         return np.array(entries, np.int64).reshape(-1, 4), np.array(starts, np.int64)
 
-    def table(self) -> NDArray[np.int32]:
-        """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""
-        axes = as_three(self.geometry.axes)
-        cells, exist = np.zeros((), np.int64), np.ones((), np.bool_)
-        for phases, axis in zip(self.phases.axes, axes, strict=True):
-            shifts = np.arange(phases.high, phases.low - 1, -1)[:, np.newaxis]
-            place = np.arange(phases.count) - shifts  # (shifts, q)
-            within = (place >= 0) & (place < axis.input)
-            spread = (*place.shape,)
-            cells = cells[..., None, None] * axis.input + place.reshape(spread)
-            exist = exist[..., None, None] & within.reshape(spread)
-        order = (0, 2, 4, 1, 3, 5)  # (shifts of z, y, x; q of z, y, x)
-        shape = (self.shifts, -1)
-        found = np.where(exist, cells, -1).transpose(order).reshape(shape)
-        step = self.fields["x_batch"]
-        images = np.arange(self.geometry.batch)[:, np.newaxis, np.newaxis] * step
-        whole = np.where(found < 0, -1, found + images).transpose(1, 0, 2)  # (shifts, N, q)
-        return np.ascontiguousarray(whole, np.int32).reshape(-1)
-
-    def taps(self) -> Iterator[NDArray[np.int64]]:
+    def taps(self) -> Iterable[NDArray[np.int64]]:
         """For every kind of rows the flat taps, (taps, rows of a channel of y)."""
         if self.plan.is_spread:
             yield np.arange(self.taps_in_all)[np.newaxis]
             return
-        kernel = [axis.kernel for axis in as_three(self.geometry.axes)]
         for alike in self.phases.alike:
             columns = []
             for phase in alike.phases:
@@ -349,14 +339,12 @@ class Layout:
                     np.array([tap for tap, _ in axis.taps[n]], np.int64)
                     for axis, n in zip(self.phases.axes, phase, strict=True)
                 ]
-                z, y, x = by_axis
-                grid = (z[:, None, None] * kernel[1] + y[:, None]) * kernel[2] + x
-                columns.append(grid.ravel())
+                columns.append(grid(by_axis, self.problem.kernel_size))
             yield np.stack(columns, axis=1)
 
     def bias_sources(self) -> NDArray[np.int64]:
         """For every line of every block of every group the channel whose bias it takes."""
-        plan, groups = self.plan, self.geometry.groups
+        plan, groups = self.plan, self.problem.geometry.groups
         found = np.zeros((groups, self.blocks, self.fields["bias_block"]), np.int64)
         first = np.arange(groups)[:, np.newaxis] * self.outputs
         for n in range(self.blocks):
@@ -369,7 +357,7 @@ class Layout:
         return found
 
 
-def _strides(letter: str, channels: int, groups: int, sizes: list[int]) -> dict[str, int]:
+def _strides(letter: str, channels: int, groups: int, sizes: Sequence[int]) -> dict[str, int]:
     """Steps from image to image, group to group and so on, in cells."""
     names = ("batch", "group", "channel", "plane", "row")
     steps = (groups * channels, channels, 1)

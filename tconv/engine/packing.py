@@ -11,7 +11,7 @@ the numbers of a few channels are that together fill whole vectors, and so the p
 them, or LLVM loads one after the other where that is as fast.
 """
 
-from math import gcd, prod
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -99,8 +99,8 @@ def _gathered(code: Code, source: Value, table: Value) -> Value:
 def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
     """Arguments of `pack_run` but weight, packed and counter; and the arrays they point to."""
     taps = list(layout.taps())
-    size = prod(axis.kernel for axis in layout.geometry.axes)
-    step = layout.outputs * size
+    problem = layout.problem
+    of_channel, of_output = problem.weight_steps(layout.weight_taps)
     tables, start, most = [], 0, 1
     lists = []
     for tiles in (layout.block_tiles, layout.last_tiles):
@@ -109,27 +109,27 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
             of_tile = taps[tile.kind]  # (taps, phases)
             rows = np.arange(tile.first, tile.first + tile.rows)
             output, phase = np.divmod(rows, of_tile.shape[1])
-            of_rows = of_tile[:, phase] + output * size  # (taps, rows)
+            of_rows = of_tile[:, phase] + output * of_output  # (taps, rows)
             by_tap = layout.plan.part.by_tap
             for n, table in enumerate(of_rows if by_tap else [of_rows.ravel()]):
                 channels = _channels(table.size, layout)
                 weight = tile.weight + n * layout.channels * tile.rows
                 entries.append((weight, start, table.size, channels))
-                tables.append((np.arange(channels)[:, np.newaxis] * step + table).ravel())
+                tables.append((np.arange(channels)[:, np.newaxis] * of_channel + table).ravel())
                 start, most = start + channels * table.size, max(most, channels)
         lists.append(np.array(entries, np.int64).reshape(-1, len(_TILE)))
     kept: list[NDArray[Any]] = [np.concatenate([np.zeros(0), *tables]).astype(np.int32), *lists]
     chunk = _chunk(layout, most)
     chunks = -(-layout.channels // chunk)
     fields = {
-        "items": layout.geometry.groups * chunks,
+        "items": problem.geometry.groups * chunks,
         "chunks": chunks,
         "chunk": chunk,
         "blocks": layout.blocks,
         "channels": layout.channels,
-        "weight_group": layout.channels * step,
-        "weight_channel": step,
-        "weight_block": layout.plan.block * size,
+        "weight_group": layout.channels * layout.outputs * layout.weight_taps,
+        "weight_channel": of_channel,
+        "weight_block": layout.plan.block * of_output,
         "packed_group": layout.blocks * layout.weight_block,
         "packed_block": layout.weight_block,
         "tile_count": len(lists[0]),
@@ -152,5 +152,5 @@ def _chunk(layout: Layout, channels: int) -> int:
     of_tile = layout.weight_block // layout.channels / len(layout.block_tiles)
     wanted = _RUN_BYTES / max(1.0, of_tile * layout.computed.itemsize)
     items = _ITEMS_PER_THREAD * layout.plan.threads
-    most = layout.geometry.groups * layout.channels / items
+    most = layout.problem.geometry.groups * layout.channels / items
     return channels * max(1, int(min(wanted, _MOST_CHANNELS, most) / channels))

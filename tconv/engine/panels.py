@@ -2,54 +2,61 @@
 
 from typing import Any
 
-from tconv.engine.call import Call, Item
-from tconv.engine.ir import I32
+from tconv.engine.call import LATTICE, Call, Item
+from tconv.engine.ir import I32, I64
 
 __all__ = ["gather", "pack"]
 
 Value = Any
 
 
-def pack(c: Call, item: Item) -> None:
-    """Make a flat panel: copy what the item reads of x, row by row."""
-    code, panel, x = c.code, c.panel, item.x
+def pack(c: Call, item: Item, panel: Value, first_channel: Value, channels: Value) -> None:
+    """Make a flat panel: copy what the item reads of x, lattice by lattice, row by row."""
+    code, pitch = c.code, c.pitch
+    x = code.cell(item.x, code.mul(first_channel, c.x_channel))
+    plane = code.mul(c.panel_height, pitch)
+    volume = code.mul(c.panel_depth, plane)
     first = code.sub(item.column, c.reach_x)
-    left = code.least(code.most(code.sub(0, first), 0), c.pitch)
-    start, room = code.add(first, left), code.sub(c.pitch, left)
-    count = code.most(code.least(code.sub(c.input_width, start), room), 0)
-    right = code.sub(room, count)
+    left = code.least(code.most(code.sub(0, first), 0), pitch)
+    start, room = code.add(first, left), code.sub(pitch, left)
     of_y = code.sub(item.row, c.reach_y)
     top = code.least(code.most(code.sub(0, of_y), 0), c.panel_height)
-    bottom = code.least(code.sub(c.input_height, of_y), c.panel_height)
-    rows = code.most(code.sub(bottom, top), 0)
-    plane, pitch = code.mul(c.panel_height, c.pitch), c.pitch
-    with code.loop(c.channels) as channel, code.loop(c.panel_depth) as z:
-        to = code.at(panel, code.mul(code.add(code.mul(channel, c.panel_depth), z), plane))
-        of_z = code.sub(code.add(item.plane, z), c.reach_z)
-        exists = code.is_within(of_z, c.input_depth)
-        source = code.add(
-            code.mul(channel, c.x_channel),
-            code.mul(of_z, c.x_plane),
-            code.mul(code.add(of_y, top), c.x_row),
-            start,
-        )
-        some = code.pick(exists, rows, 0)
-        above = code.pick(exists, code.mul(top, pitch), plane)
-        below = code.sub(plane, code.add(above, code.mul(some, pitch)))
-        numbers = (above, some, c.x_row, left, count, right, below)
-        code.call(c.pack_rows, to, code.cell(x, source), *numbers)
-    end = code.at(panel, code.mul(code.mul(c.channels, c.panel_depth), plane))
-    code.call(c.pack_rows, end, x, code.most(c.reach_x, 0), 0, 0, 0, 0, 0, 0)
+    x_plane, x_row = code.mul(c.x_plane, c.step_z), code.mul(c.x_row, c.step_y)
+    with code.loop(c.lattices) as n:
+        lattice = code.record(code.at(c.lattices_of_x, code.mul(n, len(LATTICE)), I64), LATTICE)
+        count = code.most(code.least(code.sub(lattice["width"], start), room), 0)
+        right = code.sub(room, count)
+        bottom = code.least(code.sub(lattice["height"], of_y), c.panel_height)
+        rows = code.most(code.sub(bottom, top), 0)
+        of_rows = code.mul(code.add(of_y, top), x_row)
+        in_channel = code.add(lattice["start"], of_rows, code.mul(start, c.step_x))
+        with code.loop(channels) as channel, code.loop(c.panel_depth) as z:
+            # In the order of the panel, for rows are written a little beyond their ends.
+            of_lattice = code.add(code.mul(n, channels), channel)
+            of_plane = code.add(code.mul(of_lattice, c.panel_depth), z)
+            to = code.at(panel, code.mul(of_plane, plane))
+            of_z = code.sub(code.add(item.plane, z), c.reach_z)
+            exists = code.is_within(of_z, lattice["depth"])
+            of_channel = code.add(code.mul(channel, c.x_channel), code.mul(of_z, x_plane))
+            source = code.cell(x, code.add(of_channel, in_channel))
+            some = code.pick(exists, rows, 0)
+            above = code.pick(exists, code.mul(top, pitch), plane)
+            below = code.sub(plane, code.add(above, code.mul(some, pitch)))
+            numbers = (above, some, x_row, left, count, right, below, c.step_x)
+            code.call(c.pack_rows, to, source, *numbers)
+    end = code.at(panel, code.mul(code.mul(channels, c.lattices), volume))
+    code.call(c.pack_rows, end, x, code.most(c.reach_x, 0), 0, 0, 0, 0, 0, 0, 1)
 
 
-def gather(c: Call, item: Item) -> None:
+def gather(c: Call, item: Item, panel: Value, first_channel: Value, channels: Value) -> None:
     """Make a gathered panel: collect what the item reads of x, shift by shift."""
     code = c.code
     first, count = code.mul(item.row, c.columns), code.mul(item.rows, c.columns)
-    with code.loop(c.channels) as channel:
-        source = code.cell(item.x, code.mul(channel, c.x_channel))
+    with code.loop(channels) as channel:
+        of_channel = code.mul(code.add(first_channel, channel), c.x_channel)
+        source = code.cell(item.x, of_channel)
         with code.loop(c.shifts) as shift:
             cell = code.mul(code.add(code.mul(channel, c.shifts), shift), c.line_pitch)
             entry = code.add(code.mul(shift, c.table_row), first)
             table = code.at(c.table, entry, I32)
-            code.call(c.gather, code.at(c.panel, cell), source, table, count)
+            code.call(c.gather, code.at(panel, cell), source, table, count)

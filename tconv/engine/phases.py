@@ -1,8 +1,9 @@
-"""WHICH OUTPUTS READ ALIKE: the phases of y, grouped by the cells of x that they read.
+"""WHICH OUTPUTS READ ALIKE: the phases of what is written, by the cells that they read.
 
-Along one axis output ``o = q*stride + phase`` reads x at ``q - shift`` for every tap of its phase
-(cropped coordinates: q and phase count from the first output that is kept). Phases with the same
-shifts read the same cells and differ in their weights only, so they are rows of one matrix product.
+Along one axis output ``q*stride + phase`` reads cell ``q*step - shift`` for every tap of its phase
+(cropped coordinates: q and phase count from the first output that is kept). A transposed
+convolution has a stride and a step of 1, a convolution the opposite. Phases with the same shifts
+read the same cells and differ in their weights only, so they are rows of one matrix product.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from itertools import product
 from math import prod
 
 from tconv.axis import Axis
+from tconv.geometry import Letter
 
 __all__ = ["Alike", "AxisPhases", "Phases"]
 
@@ -19,21 +21,42 @@ __all__ = ["Alike", "AxisPhases", "Phases"]
 class AxisPhases:
     """The phases of one axis: for each the (tap, shift) pairs that reach it.
 
-    >>> AxisPhases.of(Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)).taps
+    What is read falls into `step` lattices of cells that are a step apart, cell ``n*step + first``
+    being the nth of one of them.
+
+    >>> axis = Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)
+    >>> AxisPhases.of(axis).taps
     (((1, 0), (3, 1)), ((0, -1), (2, 0)))
+    >>> AxisPhases.of(axis, "x").taps
+    (((0, 1), (1, 0), (2, -1), (3, -2)),)
     """
 
-    input: int
+    input: int  # cells to read
     kernel: int
     stride: int
+    step: int
     count: int  # q from 0 to count - 1
     taps: tuple[tuple[tuple[int, int], ...], ...]
-    low: int  # the least and the largest shift
+    shifts: tuple[int, ...]  # that occur, the largest first
+    lattices: tuple[int, ...]  # the first cell of those that are read
+    low: int  # the least and the largest shift, in steps
     high: int
 
     @classmethod
-    def of(cls, axis: Axis) -> "AxisPhases":
-        """Sort the taps of an axis.
+    def of(cls, axis: Axis, want: Letter = "y") -> "AxisPhases":
+        """Sort the taps of an axis of y, or of x, that is wanted."""
+        return cls._of_x(axis) if want == "x" else cls._of_y(axis)
+
+    @classmethod
+    def _of_x(cls, axis: Axis) -> "AxisPhases":
+        """Every cell of x reads all taps."""
+        step = axis.stride if axis.input > 1 else 1
+        taps = tuple((tap, axis.begin - tap * axis.dilation) for tap in range(axis.kernel))
+        return cls._made(axis.output, axis.kernel, 1, step, axis.input, (taps,))
+
+    @classmethod
+    def _of_y(cls, axis: Axis) -> "AxisPhases":
+        """Every cell of y reads the taps of its phase.
 
         A single cell of x, or of q, is taken as if the stride were the whole of y: every output is
         a phase of its own then, and no tap reads beside x.
@@ -47,10 +70,41 @@ class AxisPhases:
                 shift, phase = (-cell, place) if single else divmod(place, stride)
                 if not single or 0 <= place < stride:
                     found[phase].append((tap, shift))
-        shifts = [shift for taps in found for _, shift in taps] or [0]
         count = -(-axis.output // stride)
-        taps = tuple(map(tuple, found))
-        return cls(axis.input, axis.kernel, stride, count, taps, min(shifts), max(shifts))
+        return cls._made(axis.input, axis.kernel, stride, 1, count, tuple(map(tuple, found)))
+
+    @classmethod
+    def _made(
+        cls,
+        cells: int,
+        kernel: int,
+        stride: int,
+        step: int,
+        count: int,
+        taps: tuple[tuple[tuple[int, int], ...], ...],
+    ) -> "AxisPhases":
+        shifts = sorted({shift for of_phase in taps for _, shift in of_phase}, reverse=True) or [0]
+        places = [divmod(-shift, step) for shift in shifts]
+        lattices = tuple(sorted({first for _, first in places}))
+        steps = [-back for back, _ in places]
+        low, high = min(steps), max(steps)
+        return cls(cells, kernel, stride, step, count, taps, tuple(shifts), lattices, low, high)
+
+    def tiled(self, outputs: int) -> "AxisPhases":
+        """The same with so many times more phases, and fewer q."""
+        taps = tuple(
+            tuple((tap, shift - n * self.step) for tap, shift in of_phase)
+            for n in range(outputs)
+            for of_phase in self.taps
+        )
+        count = -(-self.count // outputs)
+        stride, step = self.stride * outputs, self.step * outputs
+        return self._made(self.input, self.kernel, stride, step, count, taps)
+
+    @property
+    def lattice_cells(self) -> int:
+        """Cells of the longest lattice."""
+        return -(-self.input // self.step)
 
     def cells(self, count: int) -> int:
         """Cells of x that so many q read, at most; all, if these are all q."""
@@ -64,7 +118,7 @@ class AxisPhases:
         """
         if columns < self.count or self.high < 0:
             return columns + self.high - self.low
-        cells = min(self.input, columns - self.low)
+        cells = min(self.lattice_cells, columns - self.low)
         return max(columns, columns - self.low, cells + self.high)
 
     def groups(self) -> dict[tuple[int, ...], list[int]]:
@@ -90,7 +144,7 @@ class Alike:
 
 @dataclass(frozen=True)
 class Phases:
-    """The phases of a geometry of up to three axes, seen as three: depth, height, width."""
+    """The phases of a problem of up to three axes, seen as three: depth, height, width."""
 
     axes: tuple[AxisPhases, AxisPhases, AxisPhases]
     alike: tuple[Alike, ...]
@@ -98,15 +152,16 @@ class Phases:
 
     @classmethod
     @lru_cache(maxsize=256)
-    def of(cls, axes: tuple[Axis, ...], is_uncropped: bool = False) -> "Phases":
+    def of(cls, axes: tuple[Axis, ...], is_uncropped: bool = False, want: Letter = "y") -> "Phases":
         """Group the phases of up to three axes.
 
         Uncropped, q and phase count from the last multiple of the stride that is not kept: more
         phases read alike then, and up to ``stride - 1`` outputs in the `lead` are thrown away.
         """
+        is_uncropped = is_uncropped and want == "y"
         lead = [axis.begin % axis.stride if is_uncropped else 0 for axis in as_three(axes)]
         z, y, x = (
-            AxisPhases.of(axis._replace(begin=axis.begin - more, output=axis.output + more))
+            AxisPhases.of(axis._replace(begin=axis.begin - more, output=axis.output + more), want)
             for axis, more in zip(as_three(axes), lead, strict=True)
         )
         found = []
@@ -116,10 +171,27 @@ class Phases:
             found.append(Alike(phases, (shifts_z, shifts_y, shifts_x)))
         return cls((z, y, x), tuple(found), (lead[0], lead[1], lead[2]))
 
+    def tiled(self, outputs: tuple[int, int, int]) -> "Phases":
+        """The same with so many times more phases along the axes, and fewer q; none are alike."""
+        if outputs == (1, 1, 1):
+            return self
+        z, y, x = (axis.tiled(n) for axis, n in zip(self.axes, outputs, strict=True))
+        return Phases((z, y, x), (), self.lead)
+
     @property
     def count(self) -> int:
         """Number of phases."""
         return prod(axis.stride for axis in self.axes)
+
+    @property
+    def lattices(self) -> int:
+        """Number of lattices that are read."""
+        return prod(len(axis.lattices) for axis in self.axes)
+
+    @property
+    def shifts(self) -> int:
+        """Number of cells that are read for one q."""
+        return prod(len(axis.shifts) for axis in self.axes)
 
     @property
     def is_plain(self) -> bool:

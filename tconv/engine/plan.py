@@ -7,9 +7,18 @@ from functools import lru_cache
 from math import ceil, prod
 from typing import NamedTuple
 
-from tconv.geometry import Geometry
+from tconv.engine.problem import Problem
 
-__all__ = ["MOST_INTERLEAVED", "STREAMED_BYTES", "TILES", "Part", "Plan", "tile_rows"]
+__all__ = [
+    "DIRECT",
+    "MOST_INTERLEAVED",
+    "STREAMED_BYTES",
+    "TABLE_ENTRIES",
+    "TILES",
+    "Part",
+    "Plan",
+    "tile_rows",
+]
 
 # A y so large is hardly in the caches when somebody reads it. (Xeon, 2 MiB of L2 per core)
 STREAMED_BYTES = 2**25
@@ -23,6 +32,8 @@ TILES = {
     "sse2": ((14, 1), (6, 2), (3, 3), (2, 4), (2, 6)),
     "generic": ((14, 1), (6, 2), (3, 3), (2, 4), (2, 6)),
 }
+TABLE_ENTRIES = 2**20  # of a gathered panel, at most
+DIRECT = (1, 1, 1)  # outputs along depth, height and width that are made at a time
 _PART_TERMS = 512  # a sum longer than this is made of several, which is more exact
 # Where sums are made tap by tap, so that taps may be multiplied before they are added: there are
 # terms enough that the additions cost little, or so few outputs that x is read often; and not so
@@ -38,7 +49,8 @@ class Plan(NamedTuple):
     A micro-kernel makes `tile` rows by `vectors` vectors; phases are counted as `Phases` has it for
     `is_uncropped`. An item is `planes` x `rows` x `columns` cells q of one group (gathered: rows
     of any image), and ``1/splits`` of its channels of y, done in blocks of `block` channels.
-    `part` says what is summed at a time.
+    `part` says what is summed at a time. If `outputs` are more than 1 along any axis, so many are
+    made of fewer products, as `Tiling` has it; q counts tiles then.
     """
 
     tile: int
@@ -46,6 +58,7 @@ class Plan(NamedTuple):
     is_uncropped: bool
     is_gathered: bool
     is_spread: bool
+    outputs: tuple[int, int, int]
     planes: int
     rows: int
     columns: int
@@ -55,13 +68,24 @@ class Plan(NamedTuple):
     threads: int
     cycles: float
 
+    @property
+    def is_tiled(self) -> bool:
+        """Whether outputs share products."""
+        return self.outputs != DIRECT
+
+    @property
+    def order(self) -> tuple[tuple[int, int, int], bool]:
+        """What the order of sums depends on, of plans for one problem and type."""
+        return self.outputs, self.is_tiled and self.is_uncropped
+
 
 class Part(NamedTuple):
     """The terms that are summed from zero before they are added to an output.
 
     They are those of so many channels of x, of all taps or, `by_tap`, of each tap.
 
-    >>> Part.of(Geometry.of((1, 64, 9, 9), (64, 64, 4, 4), stride=2))
+    >>> from tconv.geometry import Geometry
+    >>> Part.of(Problem(Geometry.of((1, 64, 9, 9), (64, 64, 4, 4), stride=2)))
     Part(channels=64, by_tap=False)
     """
 
@@ -70,15 +94,21 @@ class Part(NamedTuple):
 
     @classmethod
     @lru_cache(maxsize=256)
-    def of(cls, geometry: Geometry) -> "Part":
+    def of(cls, problem: Problem) -> "Part":
         """Depends on channels, kernel and strides, hence not on where an image is cropped."""
-        channels = geometry.in_channels // geometry.groups
-        taps = prod(axis.taps_per_phase[1] for axis in geometry.axes)
-        few = geometry.out_channels // geometry.groups <= _FEW_OUTPUTS
-        few = few and channels in _SOME_CHANNELS and prod(geometry.kernel_size) <= _FEW_TAPS
+        channels, taps = problem.channels, problem.taps
+        if problem.want == "y":
+            taps = prod(axis.taps_per_phase[1] for axis in problem.geometry.axes)
+        few = problem.outputs <= _FEW_OUTPUTS
+        few = few and channels in _SOME_CHANNELS and problem.taps <= _FEW_TAPS
         many = channels >= _MANY_CHANNELS and taps <= _FEW_TAPS_OF_PHASE
-        by_tap = taps > 1 and (many or few)
-        most = max(1, min(channels, _PART_TERMS // (1 if by_tap else taps)))
+        by_tap = problem.want == "y" and taps > 1 and (many or few)
+        return cls.of_terms(channels, 1 if by_tap else taps, by_tap)
+
+    @classmethod
+    def of_terms(cls, channels: int, terms: int, by_tap: bool = False) -> "Part":
+        """As many channels as a sum may have, of so many terms each."""
+        most = max(1, min(channels, _PART_TERMS // terms))
         part = ceil(channels / ceil(channels / most))
         return cls(min(channels, part + part % 2), by_tap)  # kernels take two terms at a time
 

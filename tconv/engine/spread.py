@@ -52,7 +52,7 @@ class Cells:
             x = code.cell(item.x, code.add(first, code.mul(channel, c.x_channel)))
             with code.loop(self.pieces) as piece:
                 to, of_piece = code.mul(piece, room), code.mul(piece, c.x_plane)
-                numbers = (0, 1, 0, 0, count, 0, 0)
+                numbers = (0, 1, 0, 0, count, 0, 0, 1)
                 code.call(c.pack_rows, code.at(row, to), code.cell(x, of_piece), *numbers)
 
     def _range(

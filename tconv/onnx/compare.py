@@ -102,6 +102,7 @@ def compare(
                 largest,
                 median(times.layers[node.output]) if node.output in times.layers else None,
                 median(profiled[f"{_PREFIX}{n}"]) if profiled.get(f"{_PREFIX}{n}") else None,
+                node.folded,
             )
         )
     results = tuple(

@@ -11,7 +11,6 @@ from graphlib import CycleError, TopologicalSorter
 from math import prod
 
 import onnx
-from google.protobuf.message import Error as ProtobufError
 from onnx import (
     AttributeProto,
     GraphProto,
@@ -23,6 +22,8 @@ from onnx import (
 
 from tconv.errors import TConvError
 from tconv.nodes import NodeSettings
+from tconv.onnx.followers import NO_FOLLOWERS, Followers, find_followers
+from tconv.onnx.inference import fixed_shape, inferred
 
 __all__ = [
     "TAKEN_TYPES",
@@ -44,13 +45,10 @@ _CHANGING = frozenset(  # nodes that may give something else every time
     {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike"}
     | {"RandomUniform", "RandomUniformLike"}
 )
-_INFERENCE_ERRORS = (  # what onnx raises for a bad graph
-    *(ValueError, RuntimeError, TypeError, ProtobufError),
-    onnx.shape_inference.InferenceError,
-)
 # Multiplications and additions for which ONNX Runtime needs some 25 us. Cutting the model costs
 # twice as much, whatever the size (2 cores, AVX-512).
 _SMALL_FLOPS = 1_000_000
+_OPSET_OF_NORMALISATION = 9  # before, BatchNormalization had forms that are no more
 
 
 class NotCut(Exception):
@@ -62,7 +60,7 @@ class Layer:
     """One ConvTranspose on the top level of a model.
 
     `inputs` are the names of x, weight and bias, "" for none; `reason` says why ONNX Runtime
-    computes it and is "" where tconv does.
+    computes it and is "" where tconv does; `followers` are nodes that it computes as well.
     """
 
     name: str
@@ -71,6 +69,19 @@ class Layer:
     inputs: tuple[str, str, str]
     output: str
     reason: str = ""
+    followers: Followers = NO_FOLLOWERS
+
+    @property
+    def result(self) -> str:
+        """What it makes of x, with all that follows."""
+        return self.followers.result or self.output
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The names of all that it is made of."""
+        normalisation = self.followers.normalisation
+        more = normalisation.operands if normalisation else ()
+        return (*filter(None, self.inputs), *more)
 
 
 @dataclass(frozen=True)
@@ -151,7 +162,8 @@ def cut(model: ModelProto, *, force: bool) -> tuple[Cut | None, list[Layer]]:
     NotCut : the graph cannot be divided
     """
     graph = _Graph(model)
-    layers = [graph.assigned(layer, force) for layer in layers_of(model)]
+    assigned = [graph.assigned(layer, force) for layer in layers_of(model)]
+    layers = [layer if layer.reason else graph.followed(layer) for layer in assigned]
     taken = {layer.index: layer for layer in layers if not layer.reason}
     return (graph.divide(taken) if taken else None), layers
 
@@ -162,13 +174,12 @@ def fixed_sizes(
     """Every ConvTranspose on the top level with its type, and the shapes that are known before."""
     graph = _Graph(model)
     found = []
-    for layer in layers_of(model):
+    for layer in map(graph.followed, layers_of(model)):
         x, weight, _ = layer.inputs
         value = graph.values.get(x, ValueInfoProto())
         kind = value.type.tensor_type.elem_type
         dtype = {10: "float16", 11: "float64"}.get(int(kind), "float32")  # numbers of TensorProto
-        shape = graph.shapes.get(weight) or _fixed_shape(graph.values.get(weight))
-        found.append((layer, dtype, _fixed_shape(value), shape))
+        found.append((layer, dtype, fixed_shape(value), graph.shape(weight)))
     return found
 
 
@@ -188,15 +199,19 @@ class _Graph:
         self.functions = {(function.domain, function.name) for function in model.functions}
         self.needs = [tuple(dict.fromkeys(names_needed(node))) for node in self.nodes]
         self.maker = self._makers()
+        self.readers: dict[str, list[int]] = {}
+        for index, needs in enumerate(self.needs):
+            for name in needs:
+                self.readers.setdefault(name, []).append(index)
         self.order = self._order()
         self.static = self._static()
-        self.values = _inferred(model)
+        self.values = inferred(model)
         self.shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
 
     def _check_head(self, model: ModelProto) -> None:
         """Leave it to ONNX Runtime to judge what this onnx cannot know, and what is unsound."""
         opsets = {opset.domain or "ai.onnx": opset.version for opset in model.opset_import}
-        opset = opsets.get("ai.onnx", 0)
+        self.opset = opset = opsets.get("ai.onnx", 0)
         if not 1 <= opset <= onnx.defs.onnx_opset_version() or model.ir_version > onnx.IR_VERSION:
             raise NotCut(f"opset {opset}, IR version {model.ir_version}")
         names = set()
@@ -260,9 +275,42 @@ class _Graph:
             reason = "too small to gain"
         return replace(layer, reason=reason)
 
+    def followed(self, layer: Layer) -> Layer:
+        """Add the nodes that may become part of it."""
+        shape, groups = self.shape(layer.inputs[1]), layer.settings.group
+        kind = self.values.get(layer.inputs[1], ValueInfoProto()).type.tensor_type.elem_type
+        # Rounded to half precision once more, weights would not be those of the model.
+        folds = shape is not None and len(shape) > 2 and shape[0] % groups == 0
+        folds = folds and kind in (TensorProto.FLOAT, TensorProto.DOUBLE)
+        folds = folds and self.opset >= _OPSET_OF_NORMALISATION
+        folds = folds and all(map(self._is_constant, filter(None, layer.inputs[1:])))
+
+        def is_vector(name: str) -> bool:
+            of_channels = shape is not None and self.shape(name) == (shape[1] * groups,)
+            return of_channels and self._is_constant(name)
+
+        found = find_followers(layer.output, self._only_reader, is_vector if folds else None)
+        return replace(layer, followers=found)
+
+    def _only_reader(self, name: str) -> tuple[int, NodeProto] | None:
+        readers = self.readers.get(name, [])
+        if len(readers) != 1 or name in self.outputs:
+            return None
+        node = self.nodes[readers[0]]
+        is_read_once = list(node.input).count(name) == 1 and node.input[0] == name
+        is_its_own = (node.domain, node.op_type) in self.functions
+        return (readers[0], node) if is_read_once and not is_its_own else None
+
+    def _is_constant(self, name: str) -> bool:
+        is_stored = name in self.constants and name not in self.sparse
+        return is_stored or self.maker.get(name) in self.static
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """All sizes of a value, if they are known."""
+        return self.shapes.get(name) or fixed_shape(self.values.get(name))
+
     def _is_small(self, x: ValueInfoProto, weight: str) -> bool:
-        x_shape = _fixed_shape(x)
-        shape = self.shapes.get(weight) or _fixed_shape(self.values.get(weight))
+        x_shape, shape = fixed_shape(x), self.shape(weight)
         if x.type.tensor_type.elem_type != TensorProto.FLOAT:  # ONNX Runtime has no other
             return False
         if not x_shape or not shape:
@@ -271,15 +319,17 @@ class _Graph:
 
     def divide(self, taken: dict[int, Layer]) -> Cut:
         """Put every node into a stage by its depth, and make a piece of each stage."""
+        within = {index for layer in taken.values() for index in layer.followers.nodes}
+        self.maker |= {layer.result: index for index, layer in taken.items()}
         depth: dict[int, int] = {}
-        for index in self.order:
+        for index in filter(lambda index: index not in within, self.order):
             makers = self._makers_of(self.needs[index])
             depth[index] = max((depth[made] + (made in taken) for made in makers), default=0)
         stages: list[list[int]] = [[] for _ in range(max(depth.values()) + 1)]
         for index in sorted(depth.keys() - taken.keys() - self.static):
             stages[depth[index]].append(index)
 
-        outside = {name for index in taken for name in self.needs[index]}
+        outside = {name for layer in taken.values() for name in layer.needs}
         folded = sorted(name for name in outside if self.maker.get(name) in self.static)
         outside |= set(self.outputs)
         pieces = []
@@ -335,40 +385,3 @@ def names_needed(node: NodeProto) -> Iterator[str]:
         own |= {name for inner in graph.node for name in inner.output}
         read = [name for inner in graph.node for name in names_needed(inner)]
         yield from (name for name in (*read, *(v.name for v in graph.output)) if name not in own)
-
-
-def _inferred(model: ModelProto) -> dict[str, ValueInfoProto]:
-    """Types and shapes of all values that inference can tell.
-
-    What the file says about values in between is not trusted: nobody has checked it.
-    """
-    bare = ModelProto()
-    bare.CopyFrom(model)
-    del bare.graph.value_info[:]
-    for value in bare.graph.output:
-        value.ClearField("type")
-    try:
-        graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
-    except _INFERENCE_ERRORS:
-        graph = bare.graph
-    for value in (*graph.value_info, *graph.output):
-        for size in value.type.tensor_type.shape.dim if value.HasField("type") else ():
-            if size.dim_param.startswith("unk__"):  # what inference calls a size it cannot tell
-                size.Clear()
-    stored = (
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in graph.initializer
-    )
-    return {
-        value.name: value
-        for value in (*stored, *graph.input, *graph.value_info, *graph.output)
-        if value.type.WhichOneof("value") is not None
-    }
-
-
-def _fixed_shape(value: ValueInfoProto | None) -> tuple[int, ...] | None:
-    """All sizes, or None if any may vary."""
-    if value is None or not value.type.tensor_type.HasField("shape"):
-        return None
-    sizes = tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
-    return sizes if all(size > 0 for size in sizes) else None

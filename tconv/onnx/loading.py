@@ -143,7 +143,8 @@ def _node_reports(model: ModelProto, layers: list[Layer], reason: str) -> Iterat
     for layer in layers:
         why = layer.reason or reason
         by = "onnxruntime" if why else "tconv"
-        yield NodeReport(layer.name, layer.output, str(layer.settings), by, why)
+        folded = () if why else layer.followers.operators
+        yield NodeReport(layer.name, layer.output, str(layer.settings), by, why, folded)
     for node, place in nodes_within(model):
         settings = ""
         with suppress(TConvError):
@@ -161,7 +162,7 @@ def _last_use(
         if isinstance(step, PieceRun):
             names = {*step.inputs, *step.outputs}
         else:
-            names = {*step.layer.inputs, step.layer.output}
+            names = {*step.layer.inputs, step.layer.result}
         found.append(tuple(names - seen))
         seen |= names
     return tuple(reversed(found))

@@ -1,7 +1,7 @@
 """WHAT RUNS: the pieces of a cut model in ONNX Runtime, and tconv's layers between them."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from time import perf_counter
 from typing import Any
@@ -46,7 +46,10 @@ class PieceRun:
 
 @dataclass(frozen=True)
 class LayerRun:
-    """A ConvTranspose that tconv computes; `constants` are the operands that never change."""
+    """A ConvTranspose that tconv computes, with what follows it as part of it.
+
+    `constants` are the operands that never change.
+    """
 
     layer: Layer
     constants: Values
@@ -64,10 +67,11 @@ class LayerRun:
         try:
             _check_types(x, weight, bias)
             geometry = _geometry(self.layer.settings, x.shape, weight.shape)
+            follows = self.layer.followers.activation
             if self.layer.inputs[1] in self.constants:
-                weight = self.packed.of(geometry, weight, 0, self.threads)
-            call = Call("ConvTranspose", threads=self.threads)
-            values[self.layer.output] = solve_for("y", geometry, x, weight, bias, call)
+                weight = self.packed.of(geometry, weight, 0, self.threads, follows)
+            call = Call("ConvTranspose", threads=self.threads, activation=follows)
+            values[self.layer.result] = solve_for("y", geometry, x, weight, bias, call)
         except TConvError as error:
             raise type(error)(f"node {self.layer.name!r}: {error}") from error
         return geometry, (perf_counter() - began) * 1e3
@@ -109,16 +113,32 @@ def build(
         if piece.outputs:
             steps.append(_load_piece(model, piece, types, threads))
         for layer in layers:
-            for name in layer.inputs:
+            for name in layer.needs:
                 if name in stored and name not in constants:
                     constants[name] = stored_array(stored[name])
-            own = {name: constants[name] for name in layer.inputs if name in constants}
-            steps.append(LayerRun(layer, own, threads))
+            steps.append(LayerRun(*_with_constants(layer, constants), threads))
             kind = types[layer.inputs[0]].tensor_type.elem_type
             if kind not in TAKEN_TYPES:
                 raise NotCut(f"type {type_name(kind)}")
-            types.setdefault(layer.output, make_tensor_type_proto(kind, None))
+            types.setdefault(layer.result, make_tensor_type_proto(kind, None))
     return steps, types
+
+
+def _with_constants(layer: Layer, constants: Values) -> tuple[Layer, Values]:
+    """A layer and its constant operands, those of a normalisation folded into weight and bias."""
+    own = {name: constants[name] for name in layer.inputs if name in constants}
+    normalisation = layer.followers.normalisation
+    if normalisation is None:
+        return layer, own
+    x, weight, bias = layer.inputs
+    try:
+        folded = normalisation.fold(constants, own[weight], own.get(bias), layer.settings.group)
+    except TConvError as error:
+        raise NotCut(f"a BatchNormalization after {layer.name!r}: {error}") from None
+    bias = bias or normalisation.operands[1]
+    return replace(layer, inputs=(x, weight, bias)), own | dict(
+        zip((weight, bias), folded, strict=True)
+    )
 
 
 def _load_piece(

@@ -18,7 +18,8 @@ class NodeReport:
     """One ConvTranspose: who computed it in the last run, at what sizes, in how many ms.
 
     `output` is the name of its result, "" where it lies inside another node. `reason` says why ONNX
-    Runtime was left to compute it; its time is then part of a piece's.
+    Runtime was left to compute it; its time is then part of a piece's. `folded` are the operators
+    after it that tconv made part of it, and whose time is part of its own.
     """
 
     name: str
@@ -26,6 +27,7 @@ class NodeReport:
     attributes: str
     computed_by: str
     reason: str = ""
+    folded: tuple[str, ...] = ()
     x_shape: Shape | None = None
     weight_shape: Shape | None = None
     y_shape: Shape | None = None
@@ -93,7 +95,8 @@ class NodeComparison:
     """One ConvTranspose by tconv and by ONNX Runtime: medians in ms, and how far they are apart.
 
     `difference` is the largest absolute one between the two, `largest` the largest absolute value;
-    None where ONNX Runtime computed both or tells nothing.
+    None where ONNX Runtime computed both or tells nothing. tconv's time is that of the `folded`
+    operators as well, ONNX Runtime's is not.
     """
 
     name: str
@@ -105,6 +108,7 @@ class NodeComparison:
     largest: float | None
     tconv_ms: float | None
     onnxruntime_ms: float | None
+    folded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,5 +208,5 @@ def _ratio(other: float | None, own: float | None) -> str:
 
 def _who(node: NodeReport | NodeComparison) -> str:
     if node.computed_by == "tconv":
-        return "tconv"
+        return " + ".join(("tconv", *node.folded))
     return f"ONNX Runtime: {node.reason}" if node.reason else "ONNX Runtime"

@@ -39,7 +39,9 @@ class Session:
     tconv computes; arrays pass between the pieces without a copy. What cannot be cut stays in ONNX
     Runtime, and `report` says what and why: nodes inside If, Loop or Scan, types other than
     float16, float32 and float64, files that only ONNX Runtime can read, and nodes so small that
-    handing them over would cost more than it gains.
+    handing them over would cost more than it gains. A BatchNormalization of constants that follows,
+    and a Relu, LeakyRelu, Tanh or Sigmoid, become part of the ConvTranspose where nobody else needs
+    what lies between; the report names them.
 
     Parameters
     ----------

@@ -47,7 +47,11 @@ def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
             found.append((layer.name, "its sizes are not fixed: run the model once instead"))
             continue
         try:
-            plan = native(layer.settings.geometry(x_shape, weight_shape), "y", dtype, threads)
+            geometry, follows = (
+                layer.settings.geometry(x_shape, weight_shape),
+                layer.followers.activation,
+            )
+            plan = native(geometry, "y", dtype, threads, activation=follows)
         except TConvError as error:
             found.append((layer.name, str(error)))
             continue

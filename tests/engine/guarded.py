@@ -13,6 +13,7 @@ from tconv.dtypes import as_dtype
 from tconv.engine import layout
 from tconv.engine.choice import all_plans
 from tconv.engine.executor import Ready
+from tconv.engine.problem import Problem
 from tconv.engine.target import target
 from tconv.geometry import Geometry
 
@@ -61,26 +62,29 @@ def draw(rng):
 def main(count):
     rng, kinds = (
         np.random.default_rng(0),
-        dict.fromkeys(("flat", "gathered", "spread", "stream"), 0),
+        dict.fromkeys(("flat", "gathered", "spread", "stream", "x"), 0),
     )
     streamed = layout.STREAMED_BYTES
     for n in range(count):
         if n % 5 == 0:  # for each geometry five plans
             geometry, name = draw(rng), TYPES[n // 5 % 4]
-            dtype, threads = as_dtype(np, name), 1 + n // 5 % 3
-            plans = all_plans(geometry, name, target(), threads)
+            want, read = ("yx", "xy")[n // 20 % 2]
+            problem, dtype = Problem(geometry, want), as_dtype(np, name)
+            plans = all_plans(problem, name, target(), 1 + n // 5 % 3)
         plan = plans[int(rng.integers(len(plans)))]
         layout.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
-        ready = Ready(geometry, name, target(), plan)
+        ready = Ready(problem, name, target(), plan)
         shape = (geometry.groups, -1, *geometry.weight_shape[1:])
-        x = guarded(rng.standard_normal(geometry.x_shape).astype(dtype), n % 3)
+        x = guarded(rng.standard_normal(geometry.shape_of(read)).astype(dtype), n % 3)
         w = guarded(rng.standard_normal(geometry.weight_shape).astype(dtype), n % 3)
-        bias = rng.standard_normal(geometry.out_channels).astype(dtype)
-        out = guarded(np.full(geometry.y_shape, np.nan, dtype), n % 3)
+        channels = geometry.out_channels if want == "y" else geometry.in_channels
+        bias = rng.standard_normal(channels).astype(dtype)
+        out = guarded(np.full(geometry.shape_of(want), np.nan, dtype), n % 3)
         ready(x, guarded(ready.pack(w.reshape(shape)), n % 3), ready.pack_bias(bias), out)
         assert np.isfinite(out).all()
         kind = "spread" if plan.is_spread else "gathered" if plan.is_gathered else "flat"
         kinds[kind] += 1
+        kinds["x"] += want == "x"
         kinds["stream"] += ready.layout.fields["streams"]
     assert min(kinds.values()) > 0 or count < 100, kinds
     print(count, "plans")

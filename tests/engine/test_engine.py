@@ -25,13 +25,15 @@ from tconv.engine.jit import assembly
 from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_rows, stream
 from tconv.engine.phases import Phases
 from tconv.engine.plan import TILES, tile_rows
+from tconv.engine.problem import Problem
 from tconv.engine.target import named_target, target
 from tconv.geometry import Geometry
-from tconv.ops import conv_transpose
+from tconv.ops import conv, conv_transpose
 from tconv.planned import PackedWeights
 
 ROOT = Path(__file__).parents[2]
 TYPES = st.sampled_from(ENGINE_TYPES)
+WANTS = st.sampled_from("yx")
 
 
 @st.composite
@@ -46,31 +48,36 @@ def deep_geometries(draw):
     )
 
 
-def operands(geometry, dtype, seed=0):
-    x, w, _ = integer_operands(geometry)
-    bias = np.random.default_rng(seed).integers(-3, 4, geometry.out_channels)
-    return x.astype(dtype), w.astype(dtype), bias.astype(dtype)
+def operands(geometry, dtype, want="y"):
+    """What is read, the weight and a bias."""
+    x, w, y = integer_operands(geometry)
+    bias = np.random.default_rng(0).integers(-3, 4, channels_of(geometry, want))
+    return (x if want == "y" else y).astype(dtype), w.astype(dtype), bias.astype(dtype)
 
 
-def defined(geometry, x, w, bias=None):
-    """What the definition says, rounded to the type of x."""
-    x64, w64, bias64 = (None if v is None else v.astype(np.float64) for v in (x, w, bias))
-    return definition.contract(geometry, "y", x64, w64, bias=bias64).astype(x.dtype)
+def channels_of(geometry, letter):
+    return geometry.out_channels if letter == "y" else geometry.in_channels
+
+
+def defined(geometry, want, read, w, bias=None):
+    """What the definition says, rounded to the type of what is read."""
+    wide = [None if v is None else v.astype(np.float64) for v in (read, w, bias)]
+    return definition.contract(geometry, want, *wide[:2], bias=wide[2]).astype(read.dtype)
 
 
 # ---- what it computes ----------------------------------------------------------------------------
 
 
 @draws(2)
-@given(geometries() | deep_geometries(), TYPES, st.booleans())
-def test_equals_the_definition(geometry, dtype, has_bias):
-    x, w, bias = operands(geometry, dtype)
+@given(geometries() | deep_geometries(), WANTS, TYPES, st.booleans())
+def test_equals_the_definition(geometry, want, dtype, has_bias):
+    read, w, bias = operands(geometry, dtype, want)
     bias = bias if has_bias else None
-    if not engine.serves(geometry, "y", dtype):
+    if not engine.serves(geometry, want, dtype):
         return
-    found = engine.contract(geometry, "y", x, w, bias=bias)
+    found = engine.contract(geometry, want, read, w, bias=bias)
     assert found.dtype == dtype
-    assert np.array_equal(found, defined(geometry, x, w, bias))
+    assert np.array_equal(found, defined(geometry, want, read, w, bias))
 
 
 def around(*sizes):
@@ -84,33 +91,35 @@ def test_sizes_about_vectors_and_tiles(dtype, stride):
     for width, channels in product(around(lanes, 2 * lanes), around(1, 6, 14)):
         if channels:
             geometry = Geometry.of((1, 3, width), (3, channels, 4), stride=stride, padding=1)
-            x, w, bias = operands(geometry, dtype)
-            found = engine.contract(geometry, "y", x, w, bias=bias)
-            assert np.array_equal(found, defined(geometry, x, w, bias))
+            for want in "yx":
+                read, w, bias = operands(geometry, dtype, want)
+                found = engine.contract(geometry, want, read, w, bias=bias)
+                assert np.array_equal(found, defined(geometry, want, read, w, bias))
 
 
 @draws(1)
-@given(geometries(ranks=(1, 2, 3)) | deep_geometries(), TYPES, st.data())
-def test_every_plan_gives_the_same_bits(geometry, dtype, data):
-    """So does every number of threads: the order of a sum is no matter of the plan."""
-    if not engine.serves(geometry, "y", dtype):
+@given(geometries(ranks=(1, 2, 3)) | deep_geometries(), WANTS, TYPES, st.data())
+def test_every_plan_gives_the_same_bits(geometry, want, dtype, data):
+    """So does every number of threads: only tiles of outputs change the order of a sum."""
+    if not engine.serves(geometry, want, dtype):
         return
     geometry = engine._usual(geometry)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal(geometry.x_shape).astype(dtype)
+    problem, rng = Problem(geometry, want), np.random.default_rng(0)
+    read = rng.standard_normal(geometry.shape_of(problem.read)).astype(dtype)
     w = rng.standard_normal((geometry.groups, *geometry.weight_shape)).astype(dtype)
     w = w[0].reshape(geometry.groups, -1, *geometry.weight_shape[1:])
-    bias = rng.standard_normal(geometry.out_channels).astype(dtype)
-    found = set()
+    bias = rng.standard_normal(channels_of(geometry, want)).astype(dtype)
+    found = {}
     for threads in (1, 3):
-        plans = all_plans(geometry, dtype, target(), threads)
+        plans = all_plans(problem, dtype, target(), threads)
         for plan in plans[:: max(1, len(plans) // 5)]:
             plan = in_smaller_items(plan, geometry, data) if plan.is_spread else plan
-            ready = executor.Ready(geometry, dtype, target(), plan)
-            y = np.full(geometry.y_shape, np.nan, dtype)
-            ready(x, ready.pack(w), ready.pack_bias(bias), y)
-            found.add((y + 0.0).tobytes())  # + 0.0: the sign of zero is nobody's
-    assert len(found) == 1
+            ready = executor.Ready(problem, dtype, target(), plan)
+            written = np.full(geometry.shape_of(want), np.nan, dtype)
+            ready(read, ready.pack(w), ready.pack_bias(bias), written)
+            bits = (written + 0.0).tobytes()  # + 0.0: the sign of zero is nobody's
+            found.setdefault(plan.order, set()).add(bits)
+    assert {len(bits) for bits in found.values()} == {1}
 
 
 def in_smaller_items(plan, geometry, data):
@@ -139,12 +148,27 @@ def test_a_crop_of_the_input_gives_a_crop_of_the_output(size, stride, channels, 
     assert np.array_equal(part[(..., *inner)], whole[(..., *shifted)])
 
 
-@pytest.mark.parametrize("dtype", ENGINE_TYPES)
-def test_threads_compute_the_same(dtype):
+@pytest.mark.parametrize("channels", [(5, 37), (9, 300)])
+@pytest.mark.parametrize("stride", [1, 2, 3, 9])
+@pytest.mark.parametrize("size", [(90,), (31, 40), (12, 13, 14)])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_so_does_a_convolution(size, stride, channels, dtype):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((3, 64, 20, 20)).astype(dtype)
-    w = rng.standard_normal((64, 48, 4, 4)).astype(dtype)
-    results = [conv_transpose(x, w, stride=2, padding=1, threads=n) for n in (1, 2, 3, 7)]
+    y = rng.standard_normal((1, channels[1], *size)).astype(dtype)
+    w = rng.standard_normal((*channels, *(3,) * len(size))).astype(dtype)
+    whole = conv(y, w, stride=stride, method="direct")
+    crop = (..., *(slice(stride, None) for _ in size))
+    part = conv(np.ascontiguousarray(y[crop]), w, stride=stride, method="direct")
+    assert np.array_equal(part, whole[(..., *(slice(1, None) for _ in size))])
+
+
+@pytest.mark.parametrize("solve", [conv_transpose, conv])
+@pytest.mark.parametrize("dtype", ENGINE_TYPES)
+def test_threads_compute_the_same(dtype, solve):
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((3, 64, 20, 20)).astype(dtype)
+    w = rng.standard_normal((64, 64, 4, 4)).astype(dtype)
+    results = [solve(a, w, stride=2, padding=1, threads=n) for n in (1, 2, 3, 7)]
     for result in results[1:]:
         assert np.array_equal(result, results[0])
 
@@ -177,7 +201,7 @@ import os, sys, threading
 sys.path[:0] = sys.argv[1:3]
 import numpy as np
 from test_engine import mixed_calls
-from tconv.ops import conv_transpose
+from tconv.ops import conv, conv_transpose
 
 calls, going = mixed_calls(6), True
 
@@ -236,21 +260,28 @@ def test_nothing_outside_of_the_operands_is_touched():
 
 
 @draws(1)
-@given(geometries(ranks=(1, 2, 3)) | deep_geometries(), TYPES, st.integers(20, 40), st.booleans())
-def test_nothing_beside_out_is_written(geometry, dtype, before, streams):
+@given(
+    geometries(ranks=(1, 2, 3)) | deep_geometries(),
+    WANTS,
+    TYPES,
+    st.integers(20, 40),
+    st.booleans(),
+)
+def test_nothing_beside_out_is_written(geometry, want, dtype, before, streams):
     """Also where y goes past the caches, which only large ones do; wherever its cache lines end."""
-    if not engine.serves(geometry, "y", dtype):
+    if not engine.serves(geometry, want, dtype):
         return
     geometry = engine._usual(geometry)
-    x, w, bias = operands(geometry, dtype)
-    memory = np.full(before + int(np.prod(geometry.y_shape)) + 32, -7, dtype)
-    out = memory[before:-32].reshape(geometry.y_shape)
-    plan = choose_plan(geometry, dtype, target(), 2)
+    problem, shape = Problem(geometry, want), geometry.shape_of(want)
+    read, w, bias = operands(geometry, dtype, want)
+    memory = np.full(before + int(np.prod(shape)) + 32, -7, dtype)
+    out = memory[before:-32].reshape(shape)
+    plan = choose_plan(problem, dtype, target(), 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "STREAMED_BYTES", 0 if streams else 2**25)
-        ready = executor.Ready(geometry, dtype, target(), plan)
-    engine.contract(geometry, "y", x, w, bias=bias, out=out, plan=ready)
-    assert np.array_equal(out, defined(geometry, x, w, bias))
+        ready = executor.Ready(problem, dtype, target(), plan)
+    engine.contract(geometry, want, read, w, bias=bias, out=out, plan=ready)
+    assert np.array_equal(out, defined(geometry, want, read, w, bias))
     assert np.array_equal(memory[:before], np.full(before, -7))
     assert np.array_equal(memory[-32:], np.full(32, -7))
 
@@ -298,7 +329,8 @@ def inner_loop(text):
 def test_every_kernel_is_code_for_every_processor(cpu):
     """And calls nothing but what the driver is told to call."""
     here = named_target(cpu)
-    kernels = {"pack_rows": pack_rows, "gather": gather, "add_rows": add_rows, "stream": stream}
+    kernels = {"gather": gather, "add_rows": add_rows, "stream": stream}
+    kernels |= {f"pack_rows_{step}": pack_rows(step) for step in range(1, 10)}
     kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
     drivers = {"run": run, "run_spread": run_spread}
     for dtype in (*ENGINE_TYPES, "int16"):
@@ -368,11 +400,12 @@ def test_without_code_the_portable_path_computes_and_one_warning_says_so(monkeyp
 def test_other_processors_compute_the_same(cpu):
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
+        "from itertools import product\n"
         "import numpy as np\n"
         "from strategies import ENGINE_TYPES\n"
         "from tconv import definition\n"
         "from tconv.geometry import Geometry\n"
-        "from tconv.ops import conv_transpose\n"
+        "from tconv.ops import conv, conv_transpose\n"
         "rng = np.random.default_rng(0)\n"
         "for n in range(60):\n"
         "    rank, s, k = 1 + n % 3, 1 + n % 4, 1 + n % 5\n"
@@ -380,10 +413,12 @@ def test_other_processors_compute_the_same(cpu):
         "    x = rng.integers(-3, 4, (2, 2 * g, *(5,) * rank))\n"
         "    w = rng.integers(-3, 4, (2 * g, 3, *(k,) * rank))\n"
         "    G = Geometry.of(x.shape, w.shape, stride=s, groups=g)\n"
-        "    exact = definition.contract(G, 'y', x, w)\n"
-        "    for dtype in ENGINE_TYPES:\n"
-        "        y = conv_transpose(x.astype(dtype), w.astype(dtype), stride=s, groups=g)\n"
-        "        assert np.array_equal(y, exact.astype(dtype)), (G, dtype)\n"
+        "    v = rng.integers(-3, 4, G.y_shape)\n"
+        "    pairs = (conv_transpose, 'y', x), (conv, 'x', v)\n"
+        "    for (solve, want, a), dtype in product(pairs, ENGINE_TYPES):\n"
+        "        found = solve(a.astype(dtype), w.astype(dtype), stride=s, groups=g)\n"
+        "        exact = definition.contract(G, want, a, w).astype(dtype)\n"
+        "        assert np.array_equal(found, exact), (G, want, dtype)\n"
     )
     environment = {**os.environ, "TCONV_CPU": cpu, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

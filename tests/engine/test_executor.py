@@ -1,5 +1,7 @@
 """How a plan is run: from arrays to addresses, and back to the plan for one thread."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from strategies import ENGINE_TYPES, geometries
 from tconv import engine
 from tconv.engine import executor
 from tconv.engine.choice import choose_plan
+from tconv.engine.problem import Problem
 from tconv.engine.target import target
 from tconv.geometry import Geometry
 
@@ -52,15 +55,15 @@ def test_it_is_read_where_that_is_known_to_be_right(monkeypatch):
     assert not executor._is_read_right()
 
 
-def has_a_plan_for_one_thread(geometry, dtype):
-    return choose_plan(engine._usual(geometry), dtype, target(), 1) is not None
+def has_a_plan_for_one_thread(geometry, dtype, want="y"):
+    return choose_plan(Problem(engine._usual(geometry), want), dtype, target(), 1) is not None
 
 
 @given(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)))
 def test_what_is_served_has_a_plan_for_one_thread(geometry):
-    for dtype in ENGINE_TYPES:
-        if engine.serves(geometry, "y", dtype):
-            assert has_a_plan_for_one_thread(geometry, dtype)
+    for dtype, want in product(ENGINE_TYPES, "yx"):
+        if engine.serves(geometry, want, dtype):
+            assert has_a_plan_for_one_thread(geometry, dtype, want)
 
 
 @pytest.mark.parametrize(
@@ -79,5 +82,5 @@ def test_what_is_served_has_a_plan_for_one_thread(geometry):
 )
 def test_whether_there_is_one_is_found_out_either_way(x, weight, keywords):
     geometry = Geometry.of(x, weight, **keywords)
-    found = engine._has_plan(geometry, "float32")
+    found = engine._has_plan(Problem(geometry), "float32")
     assert found == has_a_plan_for_one_thread(geometry, "float32")

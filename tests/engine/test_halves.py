@@ -3,27 +3,35 @@
 import ctypes
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import ml_dtypes
 import numpy as np
 import pytest
+from engine.guarded import guarded
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from strategies import draws, geometries
 from tconv import definition, engine
+from tconv.activations import as_activation
 from tconv.dtypes import as_dtype
 from tconv.engine import executor
 from tconv.engine.choice import best_plans
 from tconv.engine.halves import load_cell, load_cells, narrowed, store_cell, store_cells
 from tconv.engine.ir import I64, PTR, Number, begin
 from tconv.engine.jit import assembly, load
+from tconv.engine.kernels import pack_rows
+from tconv.engine.plan import MOST_INTERLEAVED
+from tconv.engine.problem import Problem
 from tconv.engine.target import named_target, target
 from tconv.geometry import Geometry
 
 TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
 HERE = [target(), *(here for here in map(named_target, TARGETS) if here.runs_here)]
 HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+WANTS = st.sampled_from("yx")
+ACTIVATIONS = [None, "relu", ("leaky_relu", 0.1), "tanh", "sigmoid"]
 MANY = 2**21
 each_half = pytest.mark.parametrize("half", HALVES)
 # Whether an instruction converts float16, where there is one, or bit operations.
@@ -178,6 +186,28 @@ def test_the_instruction_is_used_only_where_it_is_known_to_be_there():
     assert not replace(haswell, cpu="generic", features="+avx2,+fma").converts_float16
 
 
+# ---- rows of cells -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", range(1, 11))
+@each_half
+@each_code
+def test_rows_are_widened_as_they_are_packed(half, here, may_convert, step):
+    """Cells a step apart, of memory in which no cell follows the last one that is read."""
+    number, built_in = number_of(half, here, may_convert), min(step, MOST_INTERLEAVED + 1)
+    name = f"pack_rows_{built_in}_{half}_{may_convert}"
+    emit = partial(pack_rows(built_in), name=name, number=number)
+    kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 8)(
+        load(name, emit, here, version="test")
+    )
+    for count in (1, number.lanes - 1, number.lanes, number.lanes + 1, 5 * number.lanes - 1):
+        x = guarded(reals((step * (count - 1) + 1,), HALVES[half], count), at_end=True)
+        to = np.full(count + 8 + 2 * number.lanes, np.nan, np.float32)
+        kernel(to.ctypes.data, x.ctypes.data, 1, 1, 0, 3, count, 4, 0, step)
+        expected = np.concatenate([np.zeros(4), x[::step].astype(np.float32), np.zeros(4)])
+        assert np.array_equal(to[: expected.size], expected)
+
+
 # ---- sums ----------------------------------------------------------------------------------------
 
 
@@ -185,32 +215,45 @@ def reals(shape, dtype, seed):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
+def operands(geometry, want, dtype):
+    """What is read, the weight and a bias."""
+    read, channels = ("x", geometry.out_channels) if want == "y" else ("y", geometry.in_channels)
+    shapes = geometry.shape_of(read), geometry.weight_shape, (channels,)
+    return [reals(shape, dtype, n) for n, shape in enumerate(shapes)]
+
+
 @draws(2)
-@given(geometries(), st.sampled_from(sorted(HALVES)), st.booleans())
-def test_sums_are_those_of_float32_rounded_once(geometry, half, has_bias):
-    assume(engine.serves(geometry, "y", half) and engine.serves(geometry, "y", "float32"))
-    dtype = as_dtype(np, half)
-    x, w = reals(geometry.x_shape, dtype, 0), reals(geometry.weight_shape, dtype, 1)
-    bias = reals((geometry.out_channels,), dtype, 2) if has_bias else None
-    found = engine.contract(geometry, "y", x, w, bias=bias)
-    wide = [None if v is None else v.astype(np.float32) for v in (x, w, bias)]
-    sums = engine.contract(geometry, "y", *wide[:2], bias=wide[2])
+@given(
+    geometries(),
+    WANTS,
+    st.sampled_from(sorted(HALVES)),
+    st.booleans(),
+    st.sampled_from(ACTIVATIONS),
+)
+def test_sums_are_those_of_float32_rounded_once(geometry, want, half, has_bias, argument):
+    """And so is what follows them: it is computed of sums that are not rounded yet."""
+    assume(engine.serves(geometry, want, half) and engine.serves(geometry, want, "float32"))
+    dtype, activation = as_dtype(np, half), as_activation(argument)
+    read, w, bias = operands(geometry, want, dtype)
+    bias = bias if has_bias else None
+    chosen = engine.prepare(geometry, half, want=want, activation=activation)
+    found = engine.contract(geometry, want, read, w, bias=bias, plan=chosen)
+    chosen = engine.prepare(geometry, "float32", None, "direct", want, activation)
+    wide = [None if v is None else v.astype(np.float32) for v in (read, w, bias)]
+    sums = engine.contract(geometry, want, *wide[:2], bias=wide[2], plan=chosen)
     assert found.dtype == dtype
     assert np.array_equal(found, sums.astype(dtype))
 
 
 @draws(1)
-@given(geometries(), st.sampled_from(sorted(HALVES)))
-def test_they_are_off_by_no_more_than_that_rounding(geometry, half):
+@given(geometries(), WANTS, st.sampled_from(sorted(HALVES)))
+def test_they_are_off_by_no_more_than_that_rounding(geometry, want, half):
     """But for what a sum of float32 loses, which is little."""
-    assume(engine.serves(geometry, "y", half))
+    assume(engine.serves(geometry, want, half))
     dtype = as_dtype(np, half)
-    x, w = (
-        abs(reals(shape, dtype, n))
-        for n, shape in enumerate((geometry.x_shape, geometry.weight_shape))
-    )
-    found = engine.contract(geometry, "y", x, w)
-    exact = definition.contract(geometry, "y", x.astype(np.float64), w.astype(np.float64))
+    read, w, _ = map(abs, operands(geometry, want, dtype))
+    found = engine.contract(geometry, want, read, w)
+    exact = definition.contract(geometry, want, read.astype(np.float64), w.astype(np.float64))
     nearest = exact.astype(dtype)
     apart = found.view(np.int16).astype(int) - nearest.view(np.int16).astype(int)
     assert np.abs(apart).max(initial=0) <= 1
@@ -222,11 +265,14 @@ def test_the_code_of_float32_is_used_for_all_but_reading_and_writing(half, monke
     asked = []
     monkeypatch.setattr(executor, "load", lambda name, *_, **__: asked.append(name) or 1)
     geometry = Geometry.of((2, 20, 9, 10), (20, 3, 3, 3), stride=2)
-    for kind in (half, "float32"):
-        for plan in best_plans(geometry, kind, target(), 1):
-            executor.Ready(geometry, kind, target(), plan)
+    for kind, want in product((half, "float32"), "yx"):
+        problem = Problem(geometry, want, activation=as_activation("tanh"))
+        for plan in best_plans(problem, kind, target(), 1):
+            executor.Ready(problem, kind, target(), plan)
     names = {name.partition("_float32")[0] for name in asked if name.endswith("_float32")}
     halves = {name.partition(f"_{half}")[0] for name in asked if name.endswith(f"_{half}")}
-    assert halves <= {"run", "run_spread", "pack_run", "pack_rows", "gather", "copy_row_2"}
-    assert {"run", "pack_run", "pack_rows", "copy_row_2"} <= halves & names
-    assert any(name.startswith("micro") for name in names - halves)
+    rows = {"pack_rows_1", "pack_rows_2", "copy_row_1", "copy_row_2"}  # of want "y" and of "x"
+    assert halves <= {"run", "run_spread", "pack_run", "gather", *rows}
+    assert {"run", "pack_run", *rows} <= halves & names
+    assert "activate_tanh" in names
+    assert any(name.startswith("micro") for name in names)

@@ -13,9 +13,10 @@ from tconv.engine import executor, pool
 from tconv.engine.choice import all_plans
 from tconv.engine.ir import Number
 from tconv.engine.jit import assembly, load
-from tconv.engine.layout import Layout
 from tconv.engine.packing import PACK_FIELDS, pack_arguments, pack_run
+from tconv.engine.problem import Problem
 from tconv.engine.target import named_target, target
+from tconv.engine.tiled_layout import TiledLayout, layout_of
 from tconv.geometry import Geometry
 
 TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
@@ -37,9 +38,10 @@ def layouts(draw, most_channels=70):
         dilation=draw(st.tuples(*[st.integers(1, 3)] * rank)),
         groups=groups,
     )
+    problem = Problem(geometry, draw(st.sampled_from("yx")))
     dtype, here = draw(st.sampled_from(ENGINE_TYPES)), draw(st.sampled_from(HERE))
-    plans = list(all_plans(geometry, dtype, here, draw(st.sampled_from([1, 2]))))
-    return Layout(geometry, draw(st.sampled_from(plans)), np.dtype(dtype), here)
+    plans = list(all_plans(problem, dtype, here, draw(st.sampled_from([1, 2]))))
+    return layout_of(problem, draw(st.sampled_from(plans)), np.dtype(dtype), here)
 
 
 def packed_by_definition(layout, w):
@@ -47,6 +49,7 @@ def packed_by_definition(layout, w):
     shape = (w.shape[0], layout.blocks, layout.weight_block)
     found = np.full(shape, UNTOUCHED, layout.computed)
     w = w.reshape(*w.shape[:3], -1)  # (groups, channels, outputs, taps of the kernel)
+    w = w if layout.problem.want == "y" else w.swapaxes(1, 2)
     taps = list(layout.taps())
     for block in range(layout.blocks):
         is_last = block == layout.blocks - 1
@@ -60,6 +63,12 @@ def packed_by_definition(layout, w):
             numbers = numbers.reshape(len(w), -1)
             found[:, block, tile.weight : tile.weight + numbers.shape[1]] = numbers
     return found
+
+
+def as_packed(layout, w):
+    """The numbers that are packed: if outputs share products, what is made of the weights."""
+    made = layout.weights(w) if isinstance(layout, TiledLayout) else w
+    return made.reshape(*w.shape[:3], -1)
 
 
 def packed_natively(layout, w, threads):
@@ -80,12 +89,12 @@ def packed_natively(layout, w, threads):
 @draws(4)
 @given(layouts(), st.sampled_from([1, 2]))
 def test_equals_the_definition_and_nothing_else_is_written(layout, threads):
-    geometry = layout.geometry
-    shape = (geometry.groups, layout.channels, *geometry.weight_shape[1:])
-    w = np.arange(np.prod(shape))
+    geometry = layout.problem.geometry
+    shape = (geometry.groups, -1, *geometry.weight_shape[1:])
+    w = np.arange(np.prod(geometry.weight_shape))
     if layout.dtype.itemsize == 2:  # which hold no more whole numbers
         w = np.random.default_rng(0).permutation(w % 257)
-    w = w.astype(layout.dtype).reshape(shape)
+    w = as_packed(layout, w.astype(layout.dtype).reshape(shape))
     packed, around = packed_natively(layout, w, threads)
     assert np.array_equal(packed, packed_by_definition(layout, w))
     assert (around == UNTOUCHED).all()
@@ -104,11 +113,13 @@ def test_equals_the_definition_and_nothing_else_is_written(layout, threads):
 def test_layers_of_every_kind(shape, stride, dtype):
     geometry = Geometry.of((1, shape[0], *[9] * len(shape[2:])), shape, stride=stride)
     w = np.random.default_rng(0).standard_normal((1, *shape)).astype(dtype)
-    for plan in list(all_plans(geometry, dtype, target(), 2))[::5]:
-        layout = Layout(geometry, plan, np.dtype(dtype), target())
-        expected = packed_by_definition(layout, w)
-        for threads in (1, 2):
-            assert np.array_equal(packed_natively(layout, w, threads)[0], expected)
+    for problem in (Problem(geometry), Problem(geometry, "x")):
+        for plan in list(all_plans(problem, dtype, target(), 2))[::5]:
+            layout = layout_of(problem, plan, np.dtype(dtype), target())
+            numbers = as_packed(layout, w)
+            expected = packed_by_definition(layout, numbers)
+            for threads in (1, 2):
+                assert np.array_equal(packed_natively(layout, numbers, threads)[0], expected)
 
 
 @draws(1)

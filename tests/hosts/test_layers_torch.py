@@ -7,9 +7,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tconv import layers
+from tconv.adoption import from_torch
 from tconv.errors import UnsupportedError
 from tconv.initialisers import init_torch
-from tconv.layers import from_torch
 from tconv.module import LeakyReLU, ReLU
 
 MODES = ["zeros", "circular", "reflect", "replicate"]

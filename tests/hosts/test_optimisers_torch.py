@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tconv import optimisers
-from tconv.layers import from_torch
+from tconv.adoption import from_torch
 
 
 def network():

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tconv import pooling
+from tconv.adoption import from_torch
 from tconv.errors import ShapeError
-from tconv.layers import from_torch
 from tconv.switches import max_pool, max_unpool
 
 seeds = st.integers(0, 2**32 - 1)

@@ -143,10 +143,10 @@ FEEDS = {"x": X}
 
 
 def two_layers(**options):
-    """x -> up a -> Relu r -> up b -> y, and the weights of the second made of two constants."""
+    """x -> up a -> Abs r -> up b -> y, and the weights of the second made of two constants."""
     nodes = [
         transposed("x", "w1", "a", "bias", strides=[2, 1], pads=[1, 0, 1, 0]),
-        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Abs", ["a"], ["r"]),
         helper.make_node("Mul", ["w2", "one"], ["w"]),
         transposed("r", "w", "b", strides=[2, 2]),
         helper.make_node("Neg", ["b"], ["y"]),
@@ -404,7 +404,7 @@ def test_the_report_tells_sizes_attributes_and_times():
     assert (first.y_shape, second.y_shape) == ((1, 3, 7, 7), (1, 1, 14, 14))
     assert 0 < first.ms + second.ms < report.elapsed_ms
     assert 0 < report.elsewhere_ms < report.elapsed_ms
-    assert report.pieces == 2  # Relu, Neg
+    assert report.pieces == 2  # Abs, Neg
     assert report.as_dict()["nodes"][1]["weight_shape"] == W2.shape
     for word in ("up a", "1×2×4×5", "2×3×3×3", "1×3×7×7", "strides 2x1", "2 of 2 ConvTranspose"):
         assert word in str(report)

@@ -1,0 +1,77 @@
+"""WHERE CELLS ARE: what phases read, found in an array and in a panel."""
+
+from collections.abc import Sequence
+from itertools import product
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.engine.phases import Phases
+
+__all__ = ["gathered_cells", "grid", "in_flat", "in_gathered", "lattices"]
+
+_Shifts = Sequence[Sequence[int]]
+"""Along depth, height and width."""
+
+
+def in_flat(
+    phases: Phases, shifts: _Shifts, sizes: tuple[int, int, int], channels: int
+) -> NDArray[np.int64]:
+    """Cells that all shifts read for the first q, in a flat panel.
+
+    There lattices follow each other, of so many channels with planes and rows of these sizes.
+    """
+    places, within = [], []
+    for axis, of_axis in zip(phases.axes, shifts, strict=True):
+        back, first = np.divmod(-np.array(of_axis, np.int64), axis.step)
+        places.append(axis.high + back)
+        within.append(np.array([axis.lattices.index(n) for n in first], np.int64))
+    lattice = grid(within, [len(axis.lattices) for axis in phases.axes])
+    return lattice * (channels * prod(sizes)) + grid(places, sizes)
+
+
+def in_gathered(phases: Phases, shifts: _Shifts) -> NDArray[np.int64]:
+    """Rows of all shifts in a gathered panel, of one channel."""
+    places = [
+        np.array([axis.shifts.index(n) for n in of_axis], np.int64)
+        for axis, of_axis in zip(phases.axes, shifts, strict=True)
+    ]
+    return grid(places, [len(axis.shifts) for axis in phases.axes])
+
+
+def lattices(phases: Phases) -> NDArray[np.int64]:
+    """For every lattice where it begins in a channel, and its planes, rows and columns."""
+    entries = []
+    z, y, x = phases.axes
+    for first in product(z.lattices, y.lattices, x.lattices):
+        start = (first[0] * y.input + first[1]) * x.input + first[2]
+        sizes = [
+            max(0, -(-(axis.input - n) // axis.step))
+            for axis, n in zip(phases.axes, first, strict=True)
+        ]
+        entries.append((start, *sizes))
+    return np.array(entries, np.int64)
+
+
+def gathered_cells(phases: Phases, batch: int, image_step: int) -> NDArray[np.int32]:
+    """For a gathered panel: the cell that every shift reads for every lane, or -1."""
+    cells, exist = np.zeros((), np.int64), np.ones((), np.bool_)
+    for axis in phases.axes:
+        shifts = np.array(axis.shifts)[:, np.newaxis]
+        place = np.arange(axis.count) * axis.step - shifts  # (shifts, q)
+        within = (place >= 0) & (place < axis.input)
+        spread = (*place.shape,)
+        cells = cells[..., None, None] * axis.input + place.reshape(spread)
+        exist = exist[..., None, None] & within.reshape(spread)
+    order = (0, 2, 4, 1, 3, 5)  # (shifts of z, y, x; q of z, y, x)
+    found = np.where(exist, cells, -1).transpose(order).reshape(phases.shifts, -1)
+    images = np.arange(batch)[:, np.newaxis, np.newaxis] * image_step
+    whole = np.where(found < 0, -1, found + images).transpose(1, 0, 2)  # (shifts, N, q)
+    return np.ascontiguousarray(whole, np.int32).reshape(-1)
+
+
+def grid(places: list[NDArray[np.int64]], sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Flat indices of all combinations of places along depth, height and width."""
+    z, y, x = places
+    return ((z[:, None, None] * sizes[1] + y[:, None]) * sizes[2] + x).ravel()

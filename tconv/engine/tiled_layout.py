@@ -1,0 +1,156 @@
+"""HOW A TILED PLAN LIES IN MEMORY: its sums of cells, its products, and the weights for them."""
+
+from functools import cached_property
+from hashlib import sha256
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.engine.layout import Layout
+from tconv.engine.plan import Plan
+from tconv.engine.problem import Problem
+from tconv.engine.target import Target
+from tconv.engine.tiles import RESTORED
+from tconv.engine.transforms import restore, sum_cells
+from tconv.engine.winograd import Matrix, Tiling
+
+__all__ = ["TiledLayout", "layout_of"]
+
+
+class TiledLayout(Layout):
+    """What `Layout` says, of a plan whose outputs share products.
+
+    Rows are channels of y and within them the phases of a kind. Packed weights are those of a
+    kernel with a tap for every number of `Tiling.weights`.
+    """
+
+    @cached_property
+    def tiling(self) -> Tiling:
+        """Which products are made."""
+        untiled = self.problem.phases(self.plan.is_uncropped)
+        found = Tiling.of(untiled, self.plan.outputs)
+        assert found is not None, "such a plan is not considered"
+        return found
+
+    def _kinds(self) -> list[tuple[int, int]]:
+        return [(kind.rows, kind.terms) for kind in self.tiling.kinds]
+
+    @property
+    def weight_taps(self) -> int:
+        """Numbers that are made of the taps of a kernel."""
+        return self.tiling.weight_taps
+
+    def _set_sizes(self) -> None:
+        super()._set_sizes()
+        lattices = 1 if self.plan.is_gathered else self.phases.lattices
+        room = self.lanes + max(self.phases.axes[2].high, 0)
+        lanes = self.lanes_in_all
+        # So that sums of a channel are not at the same place in the cache, whatever the channels.
+        self.sum_pitch = self.channels * lanes + 3 * self.lanes
+        self.sums_size = self._rounded(self.tiling.sums * self.sum_pitch)
+        self.panel_size = self.sums_size + self._rounded(lattices * self.cells + room)
+        self.product_size = sum(kind.rows for kind in self.tiling.kinds) * self.plan.block * lanes
+
+    def _set_fields(self) -> None:
+        super()._set_fields()
+        z, y, x = (
+            axis.stride // n for axis, n in zip(self.phases.axes, self.plan.outputs, strict=True)
+        )
+        _, all_y, all_x = (axis.stride for axis in self.phases.axes)
+        self.fields |= {
+            "bias_block": self.plan.block,
+            "sums_size": self.sums_size,
+            "sum_pitch": self.sum_pitch,
+            "restored_count": z * y * x,
+            "restored_z": z * all_y * all_x * self.line_pitch,
+            "restored_y": y * all_x * self.line_pitch,
+            "restored_x": x * self.line_pitch,
+        }
+
+    def offsets(self) -> tuple[NDArray[np.int32], list[int]]:
+        """Where each term reads among the sums, kind after kind, and where each kind begins."""
+        channels = np.arange(self.channels)[:, np.newaxis] * self.lanes_in_all
+        found = [channels + self.tiling.reads(kind) * self.sum_pitch for kind in self.tiling.kinds]
+        starts = np.cumsum([0, *(each.size for each in found[:-1])])
+        return np.concatenate([each.ravel() for each in found]).astype(np.int32), starts.tolist()
+
+    def places(self) -> NDArray[np.int32]:
+        """Where each cell that sums are made of is, for the first lane."""
+        shifts = [[-place for place in axis.places] for axis in self.tiling.axes]
+        return self.cells_at(shifts, channels=1).astype(np.int32)
+
+    def lines(self) -> NDArray[np.int64]:
+        """For whole blocks and for the last one: of every phase the first line, and the step."""
+        count = self.phases.count
+        found = np.stack([np.arange(count), np.full(count, count)], axis=-1)
+        return np.concatenate([found, found]).ravel()
+
+    def restored(self, kernels: dict[tuple[Matrix, Matrix, Matrix], int]) -> NDArray[np.int64]:
+        """The driver's list of phases to restore; `kernels` has addresses by the matrices."""
+        _, all_y, all_x = (axis.stride for axis in self.phases.axes)
+        entries, before = [], 0
+        for groups in self.tiling.groups:
+            phases = list(product(*(group.phases for group in groups)))
+            z, y, x = (group.inverse for group in groups)
+            for place, (of_z, of_y, of_x) in enumerate(phases):
+                entry = {
+                    "kernel": kernels[z, y, x],
+                    "before": before,
+                    "phases": len(phases),
+                    "place": place,
+                    "line": (of_z * all_y + of_y) * all_x + of_x,
+                }
+                entries.append([entry[name] for name in RESTORED])
+            points = (group.points for group in groups)
+            before += len(phases) * int(np.prod(list(points)))
+        return np.array(entries, np.int64)
+
+    def taps(self) -> list[NDArray[np.int64]]:
+        """For every kind of rows where its weights are in `Tiling.weights`: (terms, phases)."""
+        found, start = [], 0
+        for kind in self.tiling.kinds:
+            count = kind.terms * kind.rows
+            found.append(np.arange(start, start + count).reshape(kind.terms, kind.rows))
+            start += count
+        return found
+
+    def bias_sources(self) -> NDArray[np.int64]:
+        """For every channel of every block of every group the channel whose bias it takes."""
+        groups, block = self.problem.geometry.groups, self.plan.block
+        of_block = np.minimum(np.arange(self.blocks * block), self.outputs - 1)
+        found = np.arange(groups)[:, np.newaxis] * self.outputs + of_block
+        return found.reshape(groups, self.blocks, block)
+
+    def weights(self, weight: NDArray[Any]) -> NDArray[Any]:
+        """What products are made with, of the weights (..., *K): (channel pairs, `weight_taps`)."""
+        rows = weight.reshape(-1, self.problem.taps)
+        made: NDArray[Any] = rows @ self.tiling.weights.T.astype(weight.dtype)
+        return made
+
+    def kernels(self, kernel: Any) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
+        """Addresses of what only tiled plans call, and of what that reads."""
+        of_z, of_y, of_x = (axis.sums for axis in self.tiling.axes)
+        restoring = {}
+        for groups in self.tiling.groups:
+            z, y, x = (group.inverse for group in groups)
+            name = f"restore_{_name_of((z, y, x))}"
+            restoring[z, y, x] = kernel(name, restore((z, y, x)))
+        sums = (of_z, of_y, of_x)
+        address = kernel(f"sum_cells_{_name_of(sums)}", sum_cells(sums))
+        kept: dict[str, NDArray[Any]] = {
+            "places": self.places(),
+            "restored": self.restored(restoring),
+        }
+        return {"sum_cells": address}, kept
+
+
+def _name_of(matrices: tuple[Matrix, ...]) -> str:
+    return sha256(repr(matrices).encode()).hexdigest()[:12]
+
+
+def layout_of(problem: Problem, plan: Plan, dtype: np.dtype[Any], target: Target) -> Layout:
+    """Return the layout of a plan."""
+    kind = TiledLayout if plan.is_tiled else Layout
+    return kind(problem, plan, dtype, target)

@@ -1,0 +1,59 @@
+"""HOW AN ITEM IS TILED: sums of cells made of each channel, products of them, outputs of those.
+
+    for channel in channels of x:
+        pack its cells; sums[:, channel] = sums of these cells           # transforms.sum_cells
+    for block in channels of y:
+        products[kind] = weights[kind] @ sums[of the kind]               # kernels.micro
+        for phase of a channel: lines[phase] = products restored         # transforms.restore
+
+A lane is a tile of outputs; `winograd.py` says which sums there are and what they are good for.
+"""
+
+from typing import Any
+
+from tconv.engine.call import Call, Item
+from tconv.engine.ir import I64
+from tconv.engine.panels import gather, pack
+
+__all__ = ["RESTORED", "prepare", "restore"]
+
+Value = Any
+
+RESTORED = ("kernel", "before", "phases", "place", "line")
+"""What stands in a plan's list of phases to restore, 64 bits each: of every group and phase of it.
+
+`before` counts rows of products, of a channel, of earlier groups; `line` is the phase of y.
+"""
+
+
+def prepare(c: Call, item: Item) -> None:
+    """Make the sums of the cells that an item reads, channel by channel."""
+    code = c.code
+    cells = code.at(c.panel, c.sums_size)
+    with code.loop(c.channels) as channel:
+        with code.builder.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
+            with flat:
+                pack(c, item, cells, channel, 1)
+            with gathered:
+                gather(c, item, cells, channel, 1)
+        to = code.at(c.panel, code.mul(channel, c.product_pitch))
+        code.call(c.sum_cells, to, cells, c.places, c.sum_pitch, c.product_pitch)
+
+
+def restore(c: Call, bias: Value, is_last: Value) -> None:
+    """Make the lines of a block of products."""
+    code = c.code
+    channels = code.pick(is_last, c.last_block, c.block)
+    with code.loop(channels) as channel:
+        line = code.at(c.line, code.mul(code.mul(channel, c.phases), c.line_pitch))
+        with code.loop(c.restored_count) as n:
+            entry = code.at(c.restored, code.mul(n, len(RESTORED)), I64)
+            phase = code.record(entry, RESTORED[1:], RESTORED[:1])
+            of_group = code.mul(phase["before"], channels)
+            row = code.add(of_group, code.mul(channel, phase["phases"]), phase["place"])
+            products = code.at(c.products, code.mul(row, c.product_pitch))
+            pitch = code.mul(code.mul(channels, phase["phases"]), c.product_pitch)
+            to = code.at(line, code.mul(phase["line"], c.line_pitch))
+            steps = (c.restored_z, c.restored_y, c.restored_x)
+            value = code.at(bias, channel)
+            code.call(phase["kernel"], to, products, value, pitch, *steps, c.product_pitch)
