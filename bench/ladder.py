@@ -55,6 +55,7 @@ STEPS = (
     Step("spread", "taps multiplied before they are added"),
     Step("all_cores", "all cores", takes_all_cores=True),
     Step("packed", "weights packed once", takes_all_cores=True),
+    Step("fewer", "fewer products", takes_all_cores=True),
 )
 
 # ---- measuring -----------------------------------------------------------------------------------

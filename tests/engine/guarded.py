@@ -62,7 +62,7 @@ def draw(rng):
 def main(count):
     rng, kinds = (
         np.random.default_rng(0),
-        dict.fromkeys(("flat", "gathered", "spread", "stream", "x"), 0),
+        dict.fromkeys(("flat", "gathered", "spread", "stream", "x", "tiled"), 0),
     )
     streamed = layout.STREAMED_BYTES
     for n in range(count):
@@ -85,6 +85,7 @@ def main(count):
         kind = "spread" if plan.is_spread else "gathered" if plan.is_gathered else "flat"
         kinds[kind] += 1
         kinds["x"] += want == "x"
+        kinds["tiled"] += plan.is_tiled
         kinds["stream"] += ready.layout.fields["streams"]
     assert min(kinds.values()) > 0 or count < 100, kinds
     print(count, "plans")
