@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 
+from tconv.dtypes import as_dtype
 from tconv.engine import layout
 from tconv.engine.choice import all_plans
 from tconv.engine.executor import Ready
@@ -17,6 +18,7 @@ from tconv.engine.target import target
 from tconv.geometry import Geometry
 
 PAGE = mmap.PAGESIZE
+TYPES = ("float32", "float16", "float64", "bfloat16")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -65,12 +67,13 @@ def main(count):
     streamed = layout.STREAMED_BYTES
     for n in range(count):
         if n % 5 == 0:  # for each geometry five plans
-            geometry, dtype = draw(rng), ("float32", "float64")[n // 5 % 2]
-            want, read = ("yx", "xy")[n // 10 % 2]
-            plans = all_plans(Problem(geometry, want), dtype, target(), 1 + n // 5 % 3)
+            geometry, name = draw(rng), TYPES[n // 5 % 4]
+            want, read = ("yx", "xy")[n // 20 % 2]
+            problem, dtype = Problem(geometry, want), as_dtype(np, name)
+            plans = all_plans(problem, name, target(), 1 + n // 5 % 3)
         plan = plans[int(rng.integers(len(plans)))]
         layout.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
-        ready = Ready(Problem(geometry, want), dtype, target(), plan)
+        ready = Ready(problem, name, target(), plan)
         shape = (geometry.groups, -1, *geometry.weight_shape[1:])
         x = guarded(rng.standard_normal(geometry.shape_of(read)).astype(dtype), n % 3)
         w = guarded(rng.standard_normal(geometry.weight_shape).astype(dtype), n % 3)
