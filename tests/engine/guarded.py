@@ -43,11 +43,15 @@ def draw(rng):
         return tuple(int(n) for n in rng.integers(low, high, rank))
 
     groups = int(rng.integers(1, 3))
-    is_deep = rng.random() < 0.3  # then sums are made tap by tap, and items may be spread
-    channels = groups * int(rng.integers(16, 24) if is_deep else rng.integers(1, 9))
+    # With many channels sums may be made tap by tap, and items spread; with runs of taps, tiled.
+    is_deep, has_runs = rng.random() < 0.3, rng.random() < 0.3
+    channels = groups * int(rng.integers(16, 24) if is_deep or has_runs else rng.integers(1, 9))
     kernel, stride = sizes(1, 6), sizes(1, 5)
+    if has_runs:
+        stride = sizes(1, 3)
+        kernel = tuple(s * k for s, k in zip(stride, sizes(2, 4), strict=True))
     size = sizes(1, 40 if rank == 1 else 12 if rank == 2 else 6)
-    dilation = sizes(1, 3)
+    dilation = (1,) * rank if has_runs else sizes(1, 3)
     room = min(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) // 2
     return Geometry.of(
         (int(rng.integers(1, 4)), channels, *size),
