@@ -46,7 +46,7 @@ check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentat
 docs: $(VENV)/docs.stamp ## the documentation, in site/
 	$(DOCS)
 
-bench: $(HOSTS)/hosts.stamp ## every benchmark, results in bench/results/
+bench: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp ## every benchmark, results in bench/results/
 	$(HOSTS)/bin/python -m bench.run
 
 bench-quick: $(HOSTS)/hosts.stamp ## a few benchmarks, some minutes

@@ -5,11 +5,13 @@ FLOPs count a multiplication and an addition per input cell, tap and channel pai
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from math import prod
 from random import Random
 from typing import Any, NamedTuple
 
 from tconv import Geometry
+from tconv.geometry import Letter
 
 
 class Case(NamedTuple):
@@ -40,6 +42,11 @@ class Case(NamedTuple):
         }
 
     @property
+    def keywords_of_conv(self) -> dict[str, Any]:
+        """Those of the convolution that gives x, which both share too: its size says the rest."""
+        return {n: value for n, value in self.keywords.items() if n != "output_padding"}
+
+    @property
     def x_shape(self) -> tuple[int, ...]:
         """Shape of x."""
         return (self.N, self.C, *self.I)
@@ -53,6 +60,11 @@ class Case(NamedTuple):
     def geometry(self) -> Geometry:
         """All sizes of the call."""
         return Geometry.of(self.x_shape, self.weight_shape, **self.keywords)
+
+    def products(self, letter: Letter) -> int:
+        """How many products a number of x, w or y is the sum of, in the mean."""
+        geometry = self.geometry
+        return geometry.flops // (2 * prod(geometry.shape_of(letter)))
 
     @property
     def family(self) -> str:
@@ -120,6 +132,26 @@ TUTORIAL = [
     Case("tinyml-3", 1, 3, 3, (128, 128), 5, 1, 0, 0, 1, 1, "tinyml's Deconv2D, a picture"),
 ]
 
+# The convolutions of the network that examples/double_photo.py runs, by the transposed ones that
+# they are adjoint to: each makes x, here on the left, of the y that the layer before made.
+UPCONV7 = [
+    Case(
+        f"upconv7-{n}",
+        1,
+        made,
+        given,
+        (78 - 2 * n,) * 2,
+        3,
+        1,
+        0,
+        0,
+        1,
+        1,
+        "UpConv-7, a tile of 64",
+    )
+    for n, (given, made) in enumerate(pairwise((3, 16, 32, 64, 128, 256, 256)), 1)
+]
+
 # ---- drawn ---------------------------------------------------------------------------------------
 
 SEED = 20261122  # the day it was written; never changed since a result was seen
@@ -183,4 +215,5 @@ GROUPS: dict[str, list[Case]] = {
     "published": PUBLISHED,
     "sampled": sampled(),
     "tutorial": TUTORIAL,
+    "upconv7": UPCONV7,
 }

@@ -38,7 +38,7 @@ def extras(folder: Path, contenders: list[str], quickly: bool) -> dict[str, Any]
 
 def _set_up(case: Case, contender: Contender, folder: Path, threads: int) -> float:
     """Prepare a contender for a case; return its error."""
-    path = folder / f"{case.name}.npy"
+    path = folder / case.name
     order = {"case": case, "dtype": "float32", "seed": SEED}
     if not path.exists():
         referee = Contender("reference", CONTENDERS["portable"], threads, str(folder / "cache"))

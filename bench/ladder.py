@@ -18,7 +18,8 @@ from bench.cases import PUBLISHED, Case
 from bench.machine import Watch, cores
 from bench.peers import CONTENDERS, SEED
 from bench.report import between, seconds, show, table, where
-from bench.run import LEAST_RUNS, PAUSE_S, SLICE_CAP_S, SLICE_S, compact, measure
+from bench.rounds import LEAST_RUNS, PAUSE_S, SLICE_CAP_S, SLICE_S
+from bench.run import compact, measure
 from bench.server import ROOT, Contender, Failed
 from bench.steps import SAME
 
@@ -55,6 +56,7 @@ STEPS = (
     Step("spread", "taps multiplied before they are added"),
     Step("all_cores", "all cores", takes_all_cores=True),
     Step("packed", "weights packed once", takes_all_cores=True),
+    Step("fewer", "fewer products", takes_all_cores=True),
 )
 
 # ---- measuring -----------------------------------------------------------------------------------
@@ -109,7 +111,7 @@ def measure_layer(case: Case, folder: Path) -> dict[str, Any]:
 
 def _reference(case: Case, order: dict[str, Any], folder: Path) -> Path:
     """The answer in float64, which is made once for each size."""
-    path = folder / f"{case.name}-{case.geometry.flops}.npy"
+    path = folder / f"{case.name}-{case.geometry.flops}"
     if not path.exists():
         referee = Contender("reference", CONTENDERS["portable"], cores(), str(folder / "cache"))
         referee.ask("refer", **order, path=str(path))

@@ -2,18 +2,20 @@
 
 Each gets ``(case, operands, threads)`` with NumPy arrays x, weight and bias, and may keep whatever
 does not depend on x: only the call itself is timed. It raises `Unsupported` for what it cannot do.
+Those who compute gradients stand in gradients.py.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from bench.cases import Case
+from tconv.dtypes import as_dtype
 
 Thunk = Callable[[], Any]
-Operands = tuple[np.ndarray, np.ndarray, np.ndarray]
+Operands = tuple[np.ndarray, ...]
 
 
 SEED = 0
@@ -24,13 +26,42 @@ class Unsupported(Exception):
     """The contender cannot compute such a case."""
 
 
-def operands(case: Case, dtype: str, seed: int) -> Operands:
-    """x, weight and bias of a case, the same in every process."""
-    rng, kind = np.random.default_rng(seed), np.dtype(dtype).type
+def operands(case: Case, dtype: str, seed: int, want: str = "y") -> Operands:
+    """What is known of a case, the same in every process.
+
+    That is x, weight and bias for want "y"; y and weight for "x"; x and y for "w"; x, weight and
+    the gradient of y for a "step". The halves are drawn in float32 and rounded.
+    """
+    rng, kind = np.random.default_rng(seed), np.float64 if dtype == "float64" else np.float32
     x = rng.standard_normal(case.x_shape, kind)
     weight = rng.standard_normal(case.weight_shape, kind)
     weight /= kind(np.sqrt(case.C // case.G * case.K ** len(case.I)))
-    return x, weight, rng.standard_normal(case.M, kind)
+    if want == "y":
+        found: Operands = x, weight, rng.standard_normal(case.M, kind)
+    else:
+        y = rng.standard_normal(case.geometry.y_shape, kind)
+        found = {"x": (y, weight), "w": (x, y), "step": (x, weight, y)}[want]
+    return tuple(array.astype(as_dtype(np, dtype), copy=False) for array in found)
+
+
+def as_tensor(array: np.ndarray) -> Any:
+    """PyTorch's view of an array. Of bfloat16 the two libraries share the bits only."""
+    import torch as library
+
+    if array.dtype.name == "bfloat16":
+        return library.from_numpy(array.view(np.int16)).view(library.bfloat16)
+    return library.from_numpy(array)
+
+
+def as_array(result: Any) -> np.ndarray:
+    """NumPy's view of what a contender returned."""
+    if hasattr(result, "detach"):
+        result = result.detach()
+        if "bfloat16" in str(result.dtype):
+            import torch as library
+
+            return result.view(library.int16).numpy().view(as_dtype(np, "bfloat16"))
+    return np.asarray(result)
 
 
 # ---- tconv ---------------------------------------------------------------------------------------
@@ -91,34 +122,33 @@ def torch(case: Case, arrays: Operands, threads: int) -> Thunk:
 
     library.set_num_threads(threads)
     library.set_grad_enabled(False)
-    x, weight, bias = map(library.from_numpy, arrays)
+    x, weight, bias = map(as_tensor, arrays)
     function = getattr(library.nn.functional, f"conv_transpose{len(case.I)}d")
     return lambda: function(x, weight, bias, **case.keywords)
 
 
 def onnx_run(case: Case, arrays: Operands, threads: int) -> Thunk:
     """ONNX Runtime's `session.run`, weights as initialisers."""
-    session, feeds = _session(case, arrays, threads), {"x": arrays[0]}
-    return lambda: session.run(None, feeds)[0]
+    made, feeds = _session(case, arrays, threads), {"x": arrays[0]}
+    return lambda: made.run(None, feeds)[0]
 
 
 def onnx_bound(case: Case, arrays: Operands, threads: int) -> Thunk:
     """ONNX Runtime with input and output bound to arrays that stay where they are."""
-    session, x = _session(case, arrays, threads), arrays[0]
-    y, binding = np.empty(case.geometry.y_shape, x.dtype), session.io_binding()
+    made, x = _session(case, arrays, threads), arrays[0]
+    y, binding = np.empty(case.geometry.y_shape, x.dtype), made.io_binding()
     binding.bind_input("x", "cpu", 0, x.dtype, x.shape, x.ctypes.data)
     binding.bind_output("y", "cpu", 0, y.dtype, y.shape, y.ctypes.data)
 
     def call(x: np.ndarray = x) -> np.ndarray:  # x, whose memory the binding does not keep
-        session.run_with_iobinding(binding)
+        made.run_with_iobinding(binding)
         return y
 
     return call
 
 
 def _session(case: Case, arrays: Operands, threads: int) -> Any:
-    import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper
 
     x, weight, bias = arrays
     rank, names = len(case.I), ["x", "w", "b"]
@@ -126,13 +156,27 @@ def _session(case: Case, arrays: Operands, threads: int) -> Any:
         "ConvTranspose", names, ["y"], strides=[case.s] * rank, pads=[case.p] * 2 * rank,
         output_padding=[case.a] * rank, dilations=[case.d] * rank, group=case.G,
     )  # fmt: skip
-    kind = TensorProto.FLOAT if x.dtype == np.float32 else TensorProto.DOUBLE
+    return session([node], {"w": weight, "b": bias}, x.shape, case.geometry.y_shape, threads)
+
+
+def session(
+    nodes: Sequence[Any],
+    weights: dict[str, np.ndarray],
+    x_shape: Sequence[int | str],
+    y_shape: Sequence[int | str],
+    threads: int,
+) -> Any:
+    """ONNX Runtime's session of nodes that make "y" of "x"; sizes not known yet have names."""
+    import onnxruntime
+    from onnx import helper, numpy_helper
+
+    kind = helper.np_dtype_to_tensor_dtype(next(iter(weights.values())).dtype)
     x_info, y_info = (
         helper.make_tensor_value_info(name, kind, shape)
-        for name, shape in (("x", x.shape), ("y", case.geometry.y_shape))
+        for name, shape in (("x", x_shape), ("y", y_shape))
     )
-    kept = [numpy_helper.from_array(array, n) for array, n in ((weight, "w"), (bias, "b"))]
-    graph = helper.make_graph([node], "case", [x_info], [y_info], kept)
+    kept = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "case", [x_info], [y_info], kept)
     model = helper.make_model(
         graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)]
     )  # fmt: skip
@@ -212,6 +256,8 @@ PACKAGES = {
     "torch": "torch",
     "onnx_run": "onnxruntime",
     "onnx_bound": "onnxruntime",
+    "onnx_conv": "onnxruntime",
+    "onnx": "onnxruntime",
     "jax": "jax",
     "tinyml": "tinyml",
 }

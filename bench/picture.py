@@ -8,7 +8,7 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from bench.report import CAPS, NAMES, best, mean, milliseconds, ratio, ratios, seconds
+from bench.report import CAPS, NAMES, best, mean, milliseconds, ours_in, ratio, ratios, seconds
 
 __all__ = ["as_svg", "as_text"]
 
@@ -36,7 +36,7 @@ def as_text(part: Row) -> str:
     lines = [_title(part), ""]
     width = max([len(row["case"]) for row in part["rows"]], default=0)
     for row, value in _bars(part):
-        found, ours = best(row, min), seconds(row, "plan", min)
+        found, ours = best(row, min), seconds(row, ours_in(part), min)
         assert found is not None
         eighths = round(min(value, MOST) / MOST * _WIDTH * 8)
         bar = "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()
@@ -79,7 +79,8 @@ def as_svg(part: Row) -> str:
 
 def _bars(part: Row) -> Sequence[tuple[Row, float]]:
     """The rows that have a ratio, and it."""
-    found = ((row, ratio(row, "plan", "best", min)) for row in part["rows"])
+    ours = ours_in(part)
+    found = ((row, ratio(row, ours, "best", min)) for row in part["rows"])
     return [(row, value) for row, value in found if value is not None]
 
 

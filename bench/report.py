@@ -14,8 +14,9 @@ from typing import Any
 
 from bench.cases import FAMILIES
 from bench.peers import PEERS
+from bench.wants import WANTS
 
-CAPS = {"float32": 4.0, "float64": 6.0}
+CAPS = {"float32": 4.0, "float64": 6.0, "float16": 4.0, "bfloat16": 4.0}
 """A ratio above counts as this one in every mean, so that no outlier carries it."""
 
 NOISE = 0.3
@@ -29,9 +30,14 @@ NAMES = {
     "torch": "PyTorch",
     "onnx_run": "ONNX Runtime",
     "onnx_bound": "ONNX Runtime, bound",
+    "onnx_conv": "ONNX Runtime's Conv",
     "jax": "JAX",
     "tinyml": "tinyml",
 }
+NETWORK_NAMES = {"layers": "tconv's layers", "torch": "PyTorch", "onnx": "ONNX Runtime"}
+BESIDE = ("portable", "onnx_conv", "jax", "tinyml")
+"""Who is compared in the summary besides the best peer."""
+
 Row = dict[str, Any]
 Statistic = Callable[[Iterable[float]], float]
 
@@ -61,10 +67,16 @@ def ratio(row: Row, ours: str, other: str, statistic: Statistic) -> float | None
     return theirs / own if theirs and own else None
 
 
+def ours_in(part: Row) -> str:
+    """Which of tconv's ways a table is about."""
+    return WANTS[part.get("want", "y")].ours
+
+
 def ratios(
-    part: Row, ours: str = "plan", other: str = "best", statistic: Statistic = min
+    part: Row, ours: str | None = None, other: str = "best", statistic: Statistic = min
 ) -> list[float]:
     """All ratios of a table that there are."""
+    ours = ours or ours_in(part)
     found = (ratio(row, ours, other, statistic) for row in part["rows"])
     return [each for each in found if each is not None]
 
@@ -95,10 +107,10 @@ def milliseconds(value: float | None) -> str:
 
 def case_table(part: Row) -> list[str]:
     """One row per case: ours, the best peer and which it is, the ratios, and our error."""
-    rows = []
+    rows, own = [], ours_in(part)
     for row in part["rows"]:
-        found, ours = best(row, min), seconds(row, "plan", min)
-        result = row["contenders"].get("plan", {})
+        found, ours = best(row, min), seconds(row, own, min)
+        result = row["contenders"].get(own, {})
         rows.append(
             [
                 row["case"],
@@ -109,8 +121,8 @@ def case_table(part: Row) -> list[str]:
                 show(ours and row["flops"] / ours / 1e9, 0),
                 milliseconds(found and found[0]),
                 NAMES[found[1]] if found else "–",
-                show(ratio(row, "plan", "best", min)),
-                show(ratio(row, "plan", "best", median)),
+                show(ratio(row, own, "best", min)),
+                show(ratio(row, own, "best", median)),
                 f"{result['error']:.1e}" if "error" in result else "failed",
             ]
         )
@@ -149,7 +161,7 @@ def family_table(part: Row) -> list[str]:
     for family in ("all", *FAMILIES):
         members = [row for row in part["rows"] if family in ("all", row["family"])]
         least, middle = (
-            ratios({"rows": members}, statistic=statistic) for statistic in (min, median)
+            ratios(part | {"rows": members}, statistic=statistic) for statistic in (min, median)
         )
         if least:
             counts = [str(sum(value < bound for value in least)) for bound in (1, 0.95)]
@@ -168,9 +180,10 @@ def summary(results: Row) -> list[str]:
     for part in results["parts"]:
         cap, threads = CAPS[part["dtype"]], part["threads"]
         peers = {other for other in PEERS for row in part["rows"] if seconds(row, other, min)}
-        against = [("plan", "best"), ("functional", "best")] if peers else []
-        against += [("plan", "portable"), ("plan", "jax"), ("plan", "tinyml")]
-        for ours, other in against:
+        own = ours_in(part)
+        against = [(own, "best"), ("functional", "best")] if peers else []
+        against += [(own, other) for other in BESIDE]
+        for ours, other in dict.fromkeys(against):
             least, middle = (ratios(part, ours, other, each) for each in (min, median))
             if least:
                 name = "best of PyTorch and ONNX Runtime" if len(peers) > 1 else "PyTorch"
@@ -182,11 +195,12 @@ def summary(results: Row) -> list[str]:
                 rows.append([what, NAMES[ours], who, str(len(least)), *means, *losses])
     titles = ["cases", "who", "against", "number", "by minima", "by medians"]
     lines = table([*titles, "below 1.0", "below 0.95"], rows, 3)
-    caps = " and ".join(f"{cap:g} ({dtype})" for dtype, cap in CAPS.items())
+    if not rows:
+        return [where(results)]
     return [
         where(results), "", *lines, "",
         "Geometric means of the other's time over tconv's; those to the best peer with each ratio "
-        f"capped at {caps}.",
+        f"capped at {CAPS['float32']:g} (float64: {CAPS['float64']:g}).",
     ]  # fmt: skip
 
 
@@ -236,9 +250,10 @@ def expectations(part: Row) -> list[str]:
 
 
 def small_sections(extras: Row) -> list[str]:
-    """Tiny calls, longest sums, first calls, imports."""
-    if not extras:
-        return []
+    """Whole networks, tiny calls, longest sums, first calls, imports."""
+    lines = network_table(extras["networks"]) if "networks" in extras else []
+    if "overhead" not in extras:
+        return lines
     rows = []
     for name, samples in extras["overhead"].items():
         times = ["–", "–"]
@@ -249,12 +264,31 @@ def small_sections(extras: Row) -> list[str]:
     titles = ["", "tiny call, minimum us", "median us", "error at K = 2304"]
     imports = {name: median(samples) * 1e3 for name, samples in extras["imports"].items()}
     return [
-        "", "### Small things", "", *table(titles, rows), "",
+        *lines, "", "### Small things", "", *table(titles, rows), "",
         "A tiny call: 4 channels of 4 x 4 to 4 channels of 8 x 8. Error: the largest difference "
         "from float64, of the largest value, where each sum has 2304 terms.",
         "", *first_calls(extras["fresh"]), "",
         *(f"`import {name}` takes {time:.0f} ms." for name, time in imports.items()),
     ]  # fmt: skip
+
+
+def network_table(rows: list[Row]) -> list[str]:
+    """The networks of the examples: everybody's time of one step, and the others' over ours."""
+    names = [name for name in NETWORK_NAMES if any(name in row["contenders"] for row in rows)]
+    cells, reasons = list[list[str]](), list[str]()
+    for row in rows:
+        times = [seconds(row, name, min) for name in names]
+        line = [row["case"], *(milliseconds(time and time / row["steps"]) for time in times)]
+        for statistic in (min, median):
+            line += [show(ratio(row, "layers", name, statistic)) for name in names[1:]]
+        cells.append([*line, show(row["others"], 1, "?")])
+        for name, each in row["contenders"].items():
+            if "failed" in each:
+                reasons.append(f"{row['case']}, {NETWORK_NAMES[name]}: {each['failed']}. ")
+    shown = [NETWORK_NAMES[name] for name in names]
+    titles = ["minimum, ms", *shown]
+    titles += [f"{name}, by {each}" for each in ("minima", "medians") for name in shown[1:]]
+    return ["", "### Whole networks", "", *table([*titles, "others"], cells), "", *reasons]
 
 
 def first_calls(attempts: list[Row]) -> list[str]:

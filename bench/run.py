@@ -1,17 +1,18 @@
 """HOW IT IS MEASURED: contenders in turns, each in its own process, answers compared first.
 
-Without options: the published and the drawn cases in float32, the published ones with one thread
-and in float64, and the small sections. Any of --group, --cases, --contenders, --dtype, --threads
-asks for one table instead. Every sample goes to bench/results/ as JSON, and beside it a page.
+Without options: the published and the drawn cases in float32, the published ones with one thread,
+in float64 and in the halves, their gradients, whole networks, and the small sections. Any of
+--group, --want, --cases, --contenders, --dtype, --threads asks for one table instead, or one for
+each want; --networks for these. Every sample goes to bench/results/ as JSON, and beside it a page.
 """
 
 import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,21 +22,30 @@ from typing import Any
 
 from bench.cases import GROUPS, Case
 from bench.extras import extras
-from bench.machine import Watch, cores, nominal_ghz, processor
+from bench.machine import cores, nominal_ghz, processor
+from bench.networks import NETWORKS
 from bench.peers import CONTENDERS, PACKAGES, PEERS, SEED
 from bench.picture import as_svg, as_text
 from bench.report import page, publish
-from bench.server import ROOT, Contender, Failed
+from bench.rounds import SHOWN_BESIDE, USE_BLAS, Limits, take_turns
+from bench.server import ROOT, TOLERANCES, Contender, Failed
+from bench.wants import WANTS
 
-# Before each slice, so that no pool spins any more: PyTorch's does for 3 ms, ONNX Runtime's for 25,
-# and OpenBLAS's for 100, so more after those who use it. (Xeon, 2 cores)
-PAUSE_S, PAUSE_AFTER_BLAS_S = 0.035, 0.085
-USE_BLAS = ("portable", "tinyml")
-SLICE_S, LEAST_RUNS, SLICE_CAP_S = 0.06, 3, 0.4
-CASE_CAP_S = 2.5  # of one contender, over all rounds
-SHOWN_BESIDE = ("portable", "jax", "tinyml")
+HALVES = ("float16", "bfloat16")
 QUICK = ("hifigan-up3", "convtasnet", "dcgan-l4", "dcgan-l2-b1", "unet-up3", "fcn8s-dw",
          "fsrcnn-x3", "vgg-inv-mid", "groups4", "voxgan-last")  # fmt: skip
+QUICKEST = ("hifigan-up3", "dcgan-l2-b1", "groups4", "voxgan-last")
+"""Of gradients and halves, in which PyTorch takes its time."""
+QUICK_NETWORKS = ("autoencoder",)
+
+
+def brief(rounds: int = 3) -> Limits:
+    """For gradients and halves: PyTorch may need seconds for one call, and says as much in one.
+
+    Where the engine does not compute these, it is NumPy's matrix products that do.
+    """
+    cap_s = dict.fromkeys(SHOWN_BESIDE, 5.0) | {"torch": 20.0}
+    return Limits(rounds, 0.04, 2, 0.8, cap_s, (*USE_BLAS, "plan", "functional"))
 
 
 @dataclass
@@ -47,94 +57,94 @@ class Part:
     contenders: dict[str, str]
     dtype: str = "float32"
     threads: int = 2
-    rounds: int = 5
+    want: str = "y"
     expects: bool = False  # ask the plan what it expects
-    prepare_cap_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SHOWN_BESIDE, 5))
+    limits: Limits = field(default_factory=Limits)
 
 
 def measure_part(part: Part, folder: Path, log: Any = sys.stderr) -> dict[str, Any]:
     """Measure a table."""
-    cache = str(folder / "cache")
+    cache, portable = str(folder / "cache"), WANTS[part.want].contenders["portable"]
     contenders = [
         Contender(name, function, part.threads, cache) for name, function in part.contenders.items()
     ]
-    referee = Contender("reference", CONTENDERS["portable"], cores(), cache)
+    referee = Contender("reference", portable, cores(), cache)
     rows = []
     try:
         for case in part.cases:
-            print(f"{part.title}: {case.name}", file=log, flush=True)
-            path = folder / "reference.npy"
-            order = {"case": case, "dtype": part.dtype, "seed": SEED}
+            print(f"{part.title}, {part.dtype}: {case.name}", file=log, flush=True)
+            path = folder / "reference"
+            order = {"case": case, "dtype": part.dtype, "seed": SEED, "want": part.want}
             referee.ask("refer", **order, path=str(path))
             row = _measure_case(part, case, contenders, order | {"reference": str(path)})
             if part.expects and "error" in row["contenders"].get("plan", {}):
                 order = {"case": case, "dtype": part.dtype, "threads": part.threads}
                 row["expected_s"] = contenders[0].ask("expect", **order)
             rows.append(row)
-            path.unlink()
+            shutil.rmtree(path)
     finally:
         for each in (*contenders, referee):
             each.close()
-    return {"title": part.title, "dtype": part.dtype, "threads": part.threads, "rows": rows}
+    facts = {"title": part.title, "want": part.want, "dtype": part.dtype, "threads": part.threads}
+    return facts | {"rows": rows}
 
 
 def _measure_case(
     part: Part, case: Case, contenders: list[Contender], order: dict[str, Any]
 ) -> dict[str, Any]:
-    """Compare the answers of one case, time the right ones in rounds, and compare once more."""
-    found: dict[str, dict[str, Any]] = {}
-    for each in contenders:
-        cap_s = part.prepare_cap_s.get(each.name, 60)
-        try:
-            ready = each.ask("prepare", cap_s, **order, threads=part.threads)
-        except Failed as failure:
-            found[each.name] = {"failed": str(failure)}
-        else:
-            found[each.name] = {"error": ready["error"], "us": []}
-    watch = Watch([each.process.pid for each in contenders if each.process])
-    for turn in range(part.rounds):
-        places = contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]
-        for each in places if turn % 2 == 0 else places[::-1]:
-            _time_slice(each, found)
-    others = watch.others()
-    for each in contenders:
-        if "us" in found[each.name]:
-            try:
-                found[each.name]["error"] = max(found[each.name]["error"], each.ask("check"))
-            except Failed as failure:
-                found[each.name] = {"failed": f"not the second time: {failure}"}
+    """The record of one case."""
+    order = order | {"threads": part.threads}
+    found, others = take_turns(contenders, "prepare", order, part.limits)
     return {
         "case": case.name,
         "sizes": str(case),
         "family": case.family,
-        "flops": case.geometry.flops,
+        "flops": case.geometry.flops * len(WANTS[part.want].letters),
         "others": others,
         "load": round(os.getloadavg()[0], 2),
         "contenders": found,
     }
 
 
-def _time_slice(contender: Contender, found: dict[str, dict[str, Any]]) -> None:
-    """Add one slice of samples, if the contender gave the right answer and has time left."""
-    samples = found[contender.name].get("us")
-    if samples is None or sum(map(sum, samples)) / 1e6 > CASE_CAP_S:
-        return
-    time.sleep(PAUSE_S)
-    order = {"runs": LEAST_RUNS, "seconds": SLICE_S, "most_s": SLICE_CAP_S}
-    try:
-        samples.append(contender.ask("time", **order))
-        if contender.name in USE_BLAS:
-            time.sleep(PAUSE_AFTER_BLAS_S)
-    except Failed as failure:
-        found[contender.name] = {"failed": str(failure)}
+def measure_networks(names: Sequence[str], folder: Path, log: Any = sys.stderr) -> list[Any]:
+    """Measure networks of the examples; a record each, in the form of a case."""
+    cache, threads = str(folder / "cache"), cores()
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        print(f"networks: {name}", file=log, flush=True)
+        title, steps, functions = NETWORKS[name]
+        contenders = [Contender(n, f, threads, cache) for n, f in _possible(functions).items()]
+        referee = Contender("reference", functions["layers"], threads, cache)
+        path = str(folder / name)
+        order = {"dtype": "float32", "threads": threads, "reference": path}
+        limits = Limits(rounds=2, use_blas=("layers",))
+        try:
+            referee.ask("refer_network", threads=threads, path=path)
+            found, others = take_turns(contenders, "prepare_network", order, limits)
+        except Failed as failure:
+            found, others = {each.name: {"failed": str(failure)} for each in contenders}, None
+        for each in (*contenders, referee):
+            each.close()
+        rows.append({"case": title, "steps": steps, "others": others, "contenders": found})
+    return rows
 
 
 # ---- what is asked for ---------------------------------------------------------------------------
 
 
-def installed(names: Sequence[str]) -> dict[str, str]:
-    """Those of the contenders whose packages are installed, with their functions."""
-    return {n: CONTENDERS[n] for n in names if n not in PACKAGES or find_spec(PACKAGES[n])}
+def installed(names: Sequence[str], want: str = "y") -> dict[str, str]:
+    """Those who compute what is wanted and whose packages are installed, with their functions."""
+    known = WANTS[want].contenders
+    return _possible({name: known[name] for name in names if name in known})
+
+
+def _possible(functions: dict[str, str]) -> dict[str, str]:
+    return {n: f for n, f in functions.items() if n not in PACKAGES or find_spec(PACKAGES[n])}
+
+
+def titled(name: str, want: str) -> str:
+    """What a table is called."""
+    return ", ".join(filter(None, (name, WANTS[want].title)))
 
 
 def everything(threads: int) -> list[Part]:
@@ -143,43 +153,83 @@ def everything(threads: int) -> list[Part]:
     own, peers = installed(["plan", "functional", "portable"]), installed(PEERS)
     with_all = own | peers | installed(SHOWN_BESIDE)
     few = installed(["plan", *PEERS])
-    both = {"dtype": "float64", "rounds": 4}
+    less = Limits(rounds=3)
     return [
         Part("published", published, with_all, threads=threads, expects=True),
-        Part("drawn at random", drawn, own | peers, threads=threads, expects=True),
-        Part("published", published, few, threads=1, rounds=4),
-        Part("published", published, installed(["plan", "torch"]), threads=threads, **both),
+        Part(
+            "drawn at random",
+            drawn,
+            own | peers,
+            threads=threads,
+            expects=True,
+            limits=Limits(rounds=4),
+        ),
+        Part("published", published, few, threads=1, limits=less),
+        Part("published", published, installed(["plan", "torch"]), "float64", threads, limits=less),
         Part("tutorial", tutorial, installed(["plan", "functional", "tinyml"]), threads=threads),
+        *others("published", published, threads),
+        _gradient("upconv7", GROUPS["upconv7"], "x", threads),
     ]
 
 
 def quick(threads: int) -> list[Part]:
     """A taste of it."""
-    cases = [case for case in GROUPS["published"] if case.name in QUICK]
-    names = installed(["plan", "functional", *PEERS])
-    return [Part("a few published", cases, names, threads=threads, rounds=3, expects=True)]
+    published = GROUPS["published"]
+    cases, few = ([c for c in published if c.name in names] for names in (QUICK, QUICKEST))
+    names, limits = installed(["plan", "functional", *PEERS]), Limits(rounds=3)
+    return [
+        Part("a few published", cases, names, threads=threads, expects=True, limits=limits),
+        *others("a few published", few, threads),
+    ]
+
+
+def others(name: str, cases: Sequence[Case], threads: int) -> list[Part]:
+    """Gradients, steps of training and halves."""
+    some = installed(["plan", "torch"])
+    return [
+        *(_gradient(name, cases, want, threads) for want in ("x", "w", "step")),
+        *(
+            Part(name, cases, some, dtype, threads, expects=True, limits=brief(rounds=2))
+            for dtype in HALVES
+        ),
+    ]
+
+
+def _gradient(name: str, cases: Sequence[Case], want: str, threads: int) -> Part:
+    names = installed(["functional", "torch", "onnx_conv"], want)
+    return Part(titled(name, want), cases, names, "float32", threads, want, limits=brief())
 
 
 def asked_for(arguments: argparse.Namespace) -> tuple[list[Part], bool]:
     """Which tables the options mean, and whether the small sections belong to them."""
     threads = arguments.threads or cores()
     choices = (arguments.group, arguments.cases, arguments.contenders, arguments.dtype)
-    if not any(choices) and arguments.threads is None:
+    if not any((*choices, arguments.want, arguments.threads)):
+        if arguments.networks:
+            return [], False
         return quick(threads) if arguments.quick else everything(threads), True
-    dtype = arguments.dtype or "float32"
-    names = arguments.contenders or ["plan", "functional", "portable", *PEERS]
+    dtype, wants = arguments.dtype or "float32", arguments.want or ["y"]
     group = arguments.group or ("published" if not arguments.cases else None)
     cases = [case for name in GROUPS if group in (None, name) for case in GROUPS[name]]
     if arguments.cases or (arguments.quick and not arguments.group):
         cases = [case for case in cases if case.name in (arguments.cases or QUICK)]
-    rounds = 3 if arguments.quick else 5
-    return [
-        Part(group or "chosen", cases, installed(names), dtype, threads, rounds, expects=True)
-    ], False
+    rounds, parts = 3 if arguments.quick else 5, []
+    for want in wants:
+        is_usual = want == "y" and dtype not in HALVES
+        beside = ["onnx_conv"] if want == "x" else []
+        names = arguments.contenders or ["plan", "functional", "portable", *PEERS, *beside]
+        limits = Limits(rounds) if is_usual else brief(rounds)
+        title = titled(group or "chosen", want)
+        chosen = installed(names, want)
+        parts.append(Part(title, cases, chosen, dtype, threads, want, want == "y", limits))
+    return parts, False
 
 
-def measure(parts: list[Part], small: bool, quickly: bool) -> dict[str, Any]:
-    """Measure everything that was asked for and say where and with what."""
+def measure(parts: list[Part], small: bool, quickly: bool, whole: bool = False) -> dict[str, Any]:
+    """Measure everything that was asked for and say where and with what.
+
+    `small` stands for the small sections, `whole` for whole networks.
+    """
     now = datetime.now(UTC)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -202,6 +252,9 @@ def measure(parts: list[Part], small: bool, quickly: bool) -> dict[str, Any]:
             "parts": [measure_part(part, folder) for part in parts],
             "extras": extras(folder, list(installed(list(CONTENDERS))), quickly) if small else {},
         }
+        if whole:
+            names = QUICK_NETWORKS if quickly else [*NETWORKS]
+            results["extras"]["networks"] = measure_networks(names, folder)
     results["minutes"] = round((datetime.now(UTC) - now).total_seconds() / 60, 1)
     return results
 
@@ -242,12 +295,15 @@ def main(words: Sequence[str] | None = None) -> None:
     """Run as the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
     names = [case.name for group in GROUPS.values() for case in group]
+    everybody = sorted({name for want in WANTS.values() for name in want.contenders})
     parser.add_argument("--quick", action="store_true", help="few cases, or fewer rounds")
     parser.add_argument("--group", choices=list(GROUPS))
+    parser.add_argument("--want", nargs="+", choices=list(WANTS), help="y, x, w or step")
     parser.add_argument("--cases", nargs="+", choices=names, metavar="CASE")
-    parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), metavar="NAME")
-    parser.add_argument("--dtype", choices=["float32", "float64"])
+    parser.add_argument("--contenders", nargs="+", choices=everybody, metavar="NAME")
+    parser.add_argument("--dtype", choices=list(TOLERANCES))
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--networks", action="store_true", help="those of the examples")
     parser.add_argument("--output", type=Path, help="default: bench/results/<date>.json")
     parser.add_argument("--bars", type=Path, metavar="SVG", help="draw the first table, print bars")
     parser.add_argument(
@@ -255,7 +311,12 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(words)
     parts, is_all = asked_for(arguments)
-    results = measure(parts, is_all, arguments.quick)
+    for part in parts:
+        if not part.contenders:
+            parser.error(f"--contenders: none of them computes the {part.title}")
+    if not parts and (arguments.bars or arguments.publish):
+        parser.error("--networks alone has no table to draw or to publish")
+    results = measure(parts, is_all, arguments.quick, is_all or arguments.networks)
     stamp = results["date"][:16].replace(":", "").replace("T", "-")
     output = arguments.output or ROOT / "bench" / "results" / f"{stamp}.json"
     output.parent.mkdir(parents=True, exist_ok=True)

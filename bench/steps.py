@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.cases import Case
-from bench.peers import Operands, Thunk, Unsupported, plan, portable
+from bench.peers import Operands, Thunk, Unsupported, plan, plan_of, portable
 
 SAME = "the plan is that of the step before"
 FLAT = ("is_gathered", "is_spread")  # which such a plan is not
@@ -148,7 +148,20 @@ def all_cores(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 
 def packed(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """What `tconv.plan` does."""
+    """What `tconv.plan` does with method="direct"."""
+    import tconv
+
+    x, weight, bias = arrays
+    sizes = case.x_shape, case.weight_shape
+    call = tconv.plan(*sizes, method="direct", threads=threads, **case.keywords)
+    held, y = call.pack(weight), np.empty(case.geometry.y_shape, x.dtype)
+    return lambda: call(x, held, bias, y)
+
+
+def fewer(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """What `tconv.plan` does, if outputs then share products."""
+    if "Winograd" not in str(plan_of(case, arrays[0].dtype.name, threads)):
+        raise Unsupported(SAME)
     return plan(case, arrays, threads)
 
 
@@ -158,7 +171,8 @@ def _best(case: Case, arrays: Operands, threads: int, *without: str) -> Any:
     from tconv.engine.problem import Problem
     from tconv.engine.target import target
 
-    plans = best_plans(Problem(case.geometry), arrays[0].dtype.name, target(), threads)
+    problem = Problem(case.geometry, is_direct=True)
+    plans = best_plans(problem, arrays[0].dtype.name, target(), threads)
     return next(plan for plan in plans if not any(getattr(plan, name) for name in without))
 
 
@@ -184,7 +198,7 @@ def _ready(case: Case, arrays: Operands, plan: Any) -> Any:
     from tconv.engine.problem import Problem
     from tconv.engine.target import target
 
-    return Ready(Problem(case.geometry), arrays[0].dtype.name, target(), plan)
+    return Ready(Problem(case.geometry, is_direct=True), arrays[0].dtype.name, target(), plan)
 
 
 def _without_shuffles(ready: Any) -> Any:

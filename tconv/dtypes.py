@@ -9,6 +9,7 @@ from tconv.errors import DTypeError
 
 __all__ = [
     "TYPES",
+    "USUAL",
     "NumberType",
     "as_dtype",
     "dtype_name",
@@ -47,6 +48,12 @@ TYPES = {
 }
 """Every supported type, by the name that all array libraries share."""
 
+USUAL = {np.dtype(name): name for name in ("float16", "float32", "float64")}
+"""NumPy's types that need no conversion, in native byte order, and their names.
+
+bfloat16 joins them when it is first asked for, which is when the library that has it is loaded.
+"""
+
 
 @lru_cache(maxsize=64, typed=True)  # types of two libraries are never compared
 def dtype_name(dtype: Any) -> str:
@@ -71,7 +78,9 @@ def as_dtype(xp: Any, name: str) -> Any:
     if xp is np and name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        found = np.dtype(ml_dtypes.bfloat16)
+        USUAL[found] = name
+        return found
     found = getattr(xp, name, None)
     if found is None:
         raise DTypeError(f'{xp.__name__} has no type "{name}"; pass dtype= with one it has.')

@@ -7,16 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from tconv.arguments import show
-from tconv.dtypes import TYPES, as_dtype, dtype_name
+from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
 
-__all__ = ["USUAL", "Array", "as_operands", "check_out", "library_of", "namespace"]
+__all__ = ["Array", "as_operands", "check_out", "library_of", "namespace"]
 
 _LIBRARIES = {"jaxlib": "jax", "ml_dtypes": "numpy"}
 _OPTIONAL = ("bias", "dx", "dweight", "dbias")
-
-USUAL = {np.dtype(name): name for name in ("float32", "float64")}
-"""Types that need no conversion, in native byte order, and their names."""
 
 
 class Array(Protocol):

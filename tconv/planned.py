@@ -15,12 +15,12 @@ from tconv.activations import Activation, as_activation
 from tconv.arguments import METHODS, as_choice, as_integer
 from tconv.canonical import canonical
 from tconv.dispatch import Call, is_registered, native, needs_no_limit, solve_for
-from tconv.dtypes import TYPES, as_dtype, dtype_name, largest
+from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name, largest
 from tconv.engine.arena import empty
 from tconv.engine.target import target
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry, Letter
-from tconv.operands import USUAL, check_out
+from tconv.operands import check_out
 
 __all__ = ["Known", "Packed", "PackedWeights", "PlannedCall", "plan", "recalled"]
 

@@ -8,6 +8,7 @@ import zlib
 from dataclasses import replace
 from math import prod
 
+import ml_dtypes  # noqa: F401  NumPy knows "bfloat16" from then on
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from tconv.geometry import Geometry
 from tconv.layouts import WEIGHT_FORMATS
 
 __all__ = [
+    "ENGINE_TYPES",
     "draws",
     "framed",
     "geometries",
@@ -32,6 +34,7 @@ __all__ = [
 _MOST_CELLS = 1500  # of W* in one channel pair; beyond it the last axes shrink to one cell
 _DATA_FORMATS = st.sampled_from(["channels_first", "channels_last"])
 _WEIGHT_FORMATS = st.sampled_from(sorted(WEIGHT_FORMATS))
+ENGINE_TYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def draws(share=1.0):

@@ -18,7 +18,7 @@ ORDER = [
     "engine.forks", "engine.arena",
     "engine.target", "engine.phases", "engine.problem", "engine.winograd", "engine.plan",
     "engine.costs", "engine.tilings", "engine.choice",
-    "engine.ir", "engine.kernels", "engine.call", "engine.panels", "engine.spread",
+    "engine.ir", "engine.halves", "engine.kernels", "engine.call", "engine.panels", "engine.spread",
     "engine.transforms", "engine.tiles",
     "engine.epilogue", "engine.output", "engine.driver", "engine.cells", "engine.layout",
     "engine.tiled_layout", "engine.packing", "engine.transposing",

@@ -19,11 +19,13 @@ from bench.cases import (
     sampled,
 )
 from bench.machine import Watch, processor
-from bench.peers import CONTENDERS, operands
+from bench.peers import operands
 from bench.picture import as_svg, as_text
 from bench.report import best, page, publish, ratios, summary
+from bench.rounds import Limits
 from bench.run import Part, compact, everything, installed, main, measure_part, quick, write
-from bench.server import Contender, Failed
+from bench.server import TOLERANCES, Contender, Failed
+from bench.wants import WANTS
 
 ALL = [case for group in GROUPS.values() for case in group]
 TINY = Case("tiny", 2, 3, 4, (5, 3), 4, 2, 1, 0, 1, 1, "made up")
@@ -137,13 +139,20 @@ def made_up(tmp_path, monkeypatch):
 
 def test_no_wrong_answer_is_ever_timed(tmp_path, made_up):
     names = [*FAILURES, "chatty"]
-    part = Part("made up", [TINY], {name: made_up(name) for name in names}, rounds=2)
-    part.prepare_cap_s = {"endless": 3}
+    functions = {name: made_up(name) for name in names}
+    part = Part("made up", [TINY], functions, limits=Limits(2, prepare_cap_s={"endless": 3}))
     (row,) = measure_part(part, tmp_path)["rows"]
     for name, reason in FAILURES.items():
         assert reason in row["contenders"][name]["failed"]
         assert "us" not in row["contenders"][name]
     assert len(row["contenders"]["chatty"]["us"]) == 2
+
+
+def test_who_is_only_shown_beside_takes_part_in_two_rounds(tmp_path):
+    limits = Limits(rounds=4, slice_s=0)
+    part = Part("made up", [TINY], installed(["plan", "portable"]), limits=limits)
+    (row,) = measure_part(part, tmp_path)["rows"]
+    assert [len(row["contenders"][name]["us"]) for name in ("plan", "portable")] == [4, 2]
 
 
 def test_a_case_that_is_not_set_up_is_not_timed(made_up):
@@ -156,7 +165,8 @@ def test_a_case_that_is_not_set_up_is_not_timed(made_up):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_small_run_from_end_to_end(tmp_path, dtype):
     names = installed(["plan", "functional", "portable", "onnx_run", "onnx_bound"])
-    part = Part("made up", [TINY, TINY_3D], names, dtype, rounds=2, expects=True)
+    cases = [TINY, TINY_3D]
+    part = Part("made up", cases, names, dtype, expects=True, limits=Limits(rounds=2))
     found = measure_part(part, tmp_path)
     rows = json.loads(json.dumps(found["rows"]))
     assert [row["case"] for row in rows] == ["tiny", "tiny-3d"]
@@ -173,10 +183,19 @@ def test_a_small_run_from_end_to_end(tmp_path, dtype):
 
 def test_everything_fits_the_contenders_there_are():
     for part in (*everything(2), *quick(2)):
-        assert set(part.contenders) <= set(CONTENDERS)
-        assert "plan" in part.contenders
-        assert part.dtype in ("float32", "float64")
+        assert part.contenders.items() <= WANTS[part.want].contenders.items()
+        assert WANTS[part.want].ours in part.contenders
+        assert part.dtype in TOLERANCES
     assert len({case.name for case in quick(1)[0].cases}) == 10
+
+
+@pytest.mark.parametrize("parts", [everything, quick])
+def test_every_want_and_every_type_is_measured(parts):
+    found = {(part.want, part.dtype) for part in parts(2)}
+    assert found >= {(want, "float32") for want in WANTS}
+    assert found >= {("y", "float16"), ("y", "bfloat16")}
+    whole = [part for part in everything(2) if part.cases is PUBLISHED]
+    assert {(part.want, part.dtype) for part in whole} >= found
 
 
 def test_the_options_make_one_table(tmp_path, capsys):

@@ -1,6 +1,8 @@
 """Calls that are repeated: what is remembered of them changes no result and hides no complaint."""
 
 import pickle
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
@@ -8,8 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import draws, geometries, integer_operands, integers_like, keywords_of
-from tconv import conv_transpose, definition, dispatch, plan, planned
+from strategies import (
+    ENGINE_TYPES,
+    draws,
+    geometries,
+    integer_operands,
+    integers_like,
+    keywords_of,
+)
+from tconv import conv_transpose, definition, dispatch, ops, plan, planned
 from tconv.activations import as_activation
 from tconv.engine import executor
 from tconv.engine.target import target
@@ -40,7 +49,7 @@ def is_known(x, w, *keywords):
     return planned.recalled(x, w, keywords) is not None
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ENGINE_TYPES)
 def test_a_repeated_call_computes_with_its_own_numbers(dtype):
     geometry = Geometry.of((2, 4, 5, 3), (4, 3, 3, 2), stride=(2, 1), groups=2, padding=1)
     for has_bias, has_out in product([False, True], repeat=2):
@@ -49,8 +58,39 @@ def test_a_repeated_call_computes_with_its_own_numbers(dtype):
             b = integers(6, dtype) if has_bias else None
             out = np.full(geometry.y_shape, np.nan, dtype) if has_out else None
             y = conv_transpose(x, w, b, stride=(2, 1), groups=2, padding=1, out=out)
-            assert np.array_equal(y, definition.contract(geometry, "y", x, w, bias=b))
+            exact = definition.contract(
+                geometry, "y", wide(x), wide(w), bias=None if b is None else wide(b)
+            )
+            assert np.array_equal(y, exact.astype(dtype))
             assert (y is out) == has_out
+
+
+@pytest.mark.parametrize("dtype", ENGINE_TYPES)
+def test_every_type_of_the_kernels_goes_the_short_way(dtype, monkeypatch):
+    x, w, b = integers((2, 3, 4, 5), dtype), integers((3, 2, 3, 2), dtype), integers(2, dtype)
+    first, _ = (conv_transpose(x, w, b, stride=2) for _ in range(2))
+    asked = []
+    monkeypatch.setattr(ops, "solve_for", lambda *operands: asked.append(operands) or first)
+    again = conv_transpose(x, w, b, stride=2)
+    assert np.array_equal(again, first)
+    assert bool(asked) != target().uses_engine
+    swapped = x.view(f"u{x.itemsize}").byteswap().view(x.dtype.newbyteorder())
+    assert not is_known(swapped, swapped)
+
+
+def test_that_holds_for_bfloat16_in_a_new_process():
+    """Where nobody has asked for the type before the first call."""
+    code = (
+        "import numpy as np\n"
+        "from tconv import conv_transpose, dtypes\n"
+        "assert 'bfloat16' not in dtypes.USUAL.values()\n"
+        "import ml_dtypes\n"
+        "x = np.ones((1, 1, 3), ml_dtypes.bfloat16)\n"
+        "conv_transpose(x, x)\n"
+        "assert dtypes.USUAL[x.dtype] == 'bfloat16'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_layouts_are_told_apart():
@@ -272,16 +312,16 @@ def test_packed_weights_belong_to_one_activation():
 
 
 @draws(1)
-@given(geometries(), st.sampled_from(["float32", "float64", "complex64", "int8"]), st.booleans())
+@given(geometries(), st.sampled_from([*ENGINE_TYPES, "complex64", "int8"]), st.booleans())
 def test_a_planned_convolution_is_conv(geometry, dtype, has_out):
     _, w, y = (array.astype(dtype) for array in integer_operands(geometry))
     call = planned.PlannedCall(geometry, dtype, None, want="x")
     bias = np.arange(geometry.in_channels).astype(call(y, call.pack(w)).dtype)
-    expected = definition.contract(geometry, "x", wide(y), wide(w), bias=wide(bias))
+    exact = definition.contract(geometry, "x", wide(y), wide(w), bias=wide(bias))
     out = np.zeros(geometry.x_shape, bias.dtype) if has_out else None
     found = call(y, call.pack(w), bias, out)
     assert found is out or out is None
-    assert np.array_equal(found, expected)
+    assert np.array_equal(found, exact.astype(found.dtype))
     again = pickle.loads(pickle.dumps(call))
     assert (again.want, again.geometry) == ("x", geometry)
 

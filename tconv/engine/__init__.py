@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tconv.activations import Activation
 from tconv.canonical import canonical, canonical_shape
+from tconv.dtypes import as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.choice import choose_plan
 from tconv.engine.compound import COMPOUND, Compound, PackedParts, compound, parts
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TYPES", "contract", "prepare", "serves", "workspace_bytes"]
 
-_TYPES = ("float32", "float64")
+_HALVES = ("float16", "bfloat16")
+_TYPES = (*_HALVES, "float32", "float64")
 TYPES = COMPOUND.union(_TYPES)
 """Names of the types of which some contractions are served."""
 
@@ -64,9 +66,10 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
         and target().uses_engine
         and (
-            want == "w"
-            or geometry.data_format == "channels_first"
-            or not _is_thin(Problem(geometry, want))
+            dtype not in _HALVES
+            if want == "w"
+            else geometry.data_format == "channels_first"
+            or not _is_thin(Problem(geometry, want), dtype)
         )
         and _has_plan(Problem(_usual(geometry), want), dtype)
     )
@@ -84,13 +87,16 @@ def _serves_parts(geometry: Geometry, want: Letter, dtype: str) -> bool:
     return serves(replace(inner, data_format="channels_last"), want, real)
 
 
-def _is_thin(problem: Problem) -> bool:
+def _is_thin(problem: Problem, dtype: str) -> bool:
     """Whether there is less to compute for a cell of x than its channels are to move.
 
     The portable path multiplies x as it lies, channels last, in less time than it takes to
     transpose x: 64 to 1 channel, 512 x 512, 1 x 1 takes 2.8 ms, and 9 the other way (Xeon,
     2 cores). The size of the image has no say, for the order of sums depends on who computes them.
+    The halves it would have to widen first, which takes longer.
     """
+    if dtype in _HALVES:
+        return False
     channels, products = problem.channels, problem.outputs * problem.taps
     thin = _THIN if channels < _MANY_CHANNELS else _THIN_OF_MANY
     return channels >= max(_SOME_CHANNELS, thin * products)
@@ -113,7 +119,7 @@ def _can_fold(geometry: Geometry, dtype: str) -> bool:
     """Whether the calls of three axes that make one of more are served, and not wasteful."""
     if Folds.are_too_many(geometry):
         return False
-    folds = Folds.of(geometry, np.dtype(dtype).itemsize)
+    folds = Folds.of(geometry, as_dtype(np, dtype).itemsize)
     inner = map(folds.inner, folds.all_taps)
     return not folds.is_wasteful and all(serves(each, "y", dtype) for each in inner)
 

@@ -83,4 +83,4 @@ class Item:
         self.rows = code.least(c.rows, code.sub(c.all_rows, self.row))
         self.columns = code.least(c.columns, code.sub(c.all_columns, self.column))
         of_x = code.add(code.mul(self.image, c.x_batch), code.mul(self.group, c.x_group))
-        self.x_cell, self.x = of_x, code.at(c.x, of_x)
+        self.x_cell, self.x = of_x, code.cell(c.x, of_x)

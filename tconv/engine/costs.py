@@ -7,6 +7,9 @@ not their scale.
 from functools import cache
 from math import ceil
 
+import numpy as np
+
+from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.phases import Phases
 from tconv.engine.plan import MOST_INTERLEAVED, STREAMED_BYTES, Plan
 from tconv.engine.problem import Problem
@@ -36,14 +39,16 @@ class Costs:
     def __init__(self, problem: Problem, dtype: str, target: Target, phases: Phases) -> None:
         self.problem, self.target, self.phases = problem, target, phases
         self.batch, self.groups = problem.geometry.batch, problem.geometry.groups
-        self.bytes = {"float32": 4, "float64": 8}[dtype]
+        self.cell_bytes = as_dtype(np, dtype).itemsize  # as x and y are stored
+        self.bytes = np.dtype(TYPES[dtype].accumulator).itemsize
+        self.is_copied = self.cell_bytes != self.bytes  # x, also for items that are spread
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
         self.channels, self.outputs = problem.channels, problem.outputs
         self.taps = problem.taps
         self.weight_bytes = self.outputs * self.taps * self.channels * self.bytes
-        x_is_near = problem.read_count * self.bytes <= target.l2_bytes
-        self.far_cycles = 0.0 if x_is_near else self.vector_bytes / _FAR_BYTES
+        x_is_near = problem.read_count * self.cell_bytes <= target.l2_bytes
+        self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / _FAR_BYTES
         self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
         self.shifts = phases.shifts
         self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.alike]
@@ -117,7 +122,8 @@ class Costs:
         weights = plan.part.channels * self.taps * plan.block * self.bytes
         of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / _NEAR_BYTES
         pages = min(1.0, x.input * y.input * z.input * self.bytes / _PAGES_BYTES)  # per channel
-        page_cycles = _PAGE_CYCLES * pages if plan.part.channels * pages > _PAGES else 0.0
+        has_pages = plan.part.channels * pages > _PAGES and not self.is_copied
+        page_cycles = _PAGE_CYCLES * pages if has_pages else 0.0
         compute = 0.0
         for height, tiles in heights(self.taps * plan.block, plan.tile):
             for wide, calls in ((plan.vectors, whole), (1, rest)):
@@ -129,6 +135,8 @@ class Costs:
             of_tap = planes * (CALL_CYCLES + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
         read = self.channels * pieces * vectors * (self.near_cycles + 0.5 * self.far_cycles)
+        if self.is_copied:
+            read += self.channels * pieces * (_ROW_CYCLES + vectors * _PACKED_CYCLES)
         count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)
         count *= ceil(x.count / plan.columns)
         return read, self._of_blocks(compute, plan.block), count
@@ -158,7 +166,7 @@ class Costs:
         per_cell = 0.3 * 16 / self.lanes if x.stride <= MOST_INTERLEAVED else 0.6
         planes = plan.planes * z.stride
         a_plane = plan.rows * y.stride * (_ROW_CYCLES + plan.columns * x.stride * per_cell)
-        if self.problem.written_count * self.bytes >= STREAMED_BYTES:
+        if self.problem.written_count * self.cell_bytes >= STREAMED_BYTES:
             a_plane += _PIECE_CYCLES
         return self.outputs * planes * a_plane
 

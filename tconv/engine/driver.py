@@ -86,7 +86,7 @@ def _emit(
             _activate(c, is_last)
             of_block = code.mul(code.mul(block, c.block), c.y_channel)
             y = code.add(code.mul(item.group, c.y_group), of_block)
-            copy_out(c, item, code.at(c.y, y), is_last)
+            copy_out(c, item, code.cell(c.y, y), is_last)
     code.fence()
     code.end()
 

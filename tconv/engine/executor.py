@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
 from tconv.engine.cells import lattices
@@ -35,9 +36,9 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
-    *("ir.py", "kernels.py", "call.py", "panels.py", "spread.py", "winograd.py", "transforms.py"),
-    *("tiles.py", "epilogue.py", "output.py", "driver.py", "packing.py", "transposing.py"),
-    *("products.py", "correlating.py"),
+    *("ir.py", "halves.py", "kernels.py", "call.py", "panels.py", "spread.py", "winograd.py"),
+    *("transforms.py", "tiles.py", "epilogue.py", "output.py", "driver.py", "packing.py"),
+    *("transposing.py", "products.py", "correlating.py"),
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -91,8 +92,9 @@ class Prepared:
     _arguments: NDArray[np.int64]
 
     def __init__(self, problem: Problem, dtype: str, target: Target, threads: int) -> None:
-        self.problem, self.dtype, self.threads = problem, np.dtype(dtype), threads
-        self.activation = problem.activation
+        self.problem, self.threads, self.activation = problem, threads, problem.activation
+        self.dtype: np.dtype[Any] = as_dtype(np, dtype)  # of x, y and the weight
+        self.computed = np.dtype(TYPES[dtype].accumulator)
         self._kernel = partial(_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
         self._frames: list[_Frame] = []
@@ -140,10 +142,8 @@ class Prepared:
         share(job, args, threads, self._load)
         frames.append(frame)
 
-    def _compute(
-        self, operands: tuple[NDArray[Any], ...], scratch_bytes: int, threads: int
-    ) -> None:
-        """Run `_job` on operands and scratch."""
+    def _compute(self, operands: tuple[Any, ...], scratch_bytes: int, threads: int) -> None:
+        """Run `_job` on operands, which are arrays, and scratch."""
         frame, scratch = self._frame(self._frames, self._arguments), _borrowed(scratch_bytes)
         addresses = [*map(_address, operands), frame.counter_address, scratch.address]
         share(self._job, frame.begin(_write[len(addresses)], *addresses), threads, self._load)
@@ -153,7 +153,12 @@ class Prepared:
 
     @cached_property
     def _transpose_job(self) -> int:
-        return self._kernel("transpose_run", transpose_run)
+        return self._kernel("transpose_run", transpose_run, dtype=self._moved)
+
+    @property
+    def _moved(self) -> str:
+        """The type for kernels that do not look at the numbers."""
+        return "int16" if self.dtype != self.computed else self.dtype.name
 
     @cached_property
     def _transpositions(self) -> dict[Letter, tuple[NDArray[np.int64], list[_Frame]]]:
@@ -193,6 +198,7 @@ class Ready(Prepared):
         super().__init__(problem, dtype, target, threads or plan.threads)
         self.plan, kernel, activation = plan, self._kernel, self.activation
         self.layout = layout = layout_of(problem, plan, self.dtype, target)
+        computed, kernel_of_sums = self.computed, partial(kernel, dtype=self.computed.name)
         name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
         self._job = kernel(*(("run_tiled", run_tiled) if plan.is_tiled else (name, emit)))
         self._arguments = layout.arguments()
@@ -203,15 +209,15 @@ class Ready(Prepared):
                 if vectors:
                     shape = (rows, vectors, layout.unroll, layout.reads_ahead(rows))
                     name = "micro_" + "_".join(str(int(each)) for each in shape)
-                    micros[2 * rows + n] = kernel(name, micro(*shape))
+                    micros[2 * rows + n] = kernel_of_sums(name, micro(*shape))
         # The driver reads these arrays by their addresses, so they must live as long as the plan.
         none = np.zeros(1, np.int64)
         sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
         self._kept: dict[str, Any] = {
             "sums": sums,
             "sum_starts": sum_starts,
-            "zeros": np.zeros(max(layout.heights), self.dtype),
-            "slope": np.array([activation.slope if activation else 0], self.dtype),
+            "zeros": np.zeros(max(layout.heights), computed),
+            "slope": np.array([activation.slope if activation else 0], computed),
             "offsets": offsets,
             "tiles": layout.tiles(layout.block_tiles, starts),
             "last_tiles": layout.tiles(layout.last_tiles, starts),
@@ -226,8 +232,8 @@ class Ready(Prepared):
         addresses = {name: array.ctypes.data for name, array in self._kept.items()} | {
             "pack_rows": kernel(f"pack_rows_{step}", pack_rows(step)),
             "gather": kernel("gather", gather) if plan.is_gathered else 0,
-            "add_rows": kernel("add_rows", add_rows) if plan.is_spread else 0,
-            "stream": kernel("stream", stream) if layout.fields["streams"] else 0,
+            "add_rows": kernel_of_sums("add_rows", add_rows) if plan.is_spread else 0,
+            "stream": kernel("stream", stream, dtype=self._moved) if layout.streams else 0,
             "copy_row": kernel(f"copy_row_{stride}", copy_row(stride)),
         }
         if isinstance(layout, TiledLayout):
@@ -235,13 +241,14 @@ class Ready(Prepared):
             self._kept |= kept
             addresses |= more | {name: array.ctypes.data for name, array in kept.items()}
         if activation is not None:
-            addresses["activate"] = kernel(f"activate_{activation.name}", activate(activation.name))
+            name = f"activate_{activation.name}"
+            addresses["activate"] = kernel_of_sums(name, activate(activation.name))
         for name, address in addresses.items():
             self._arguments[POINTERS.index(name)] = address
         self._bias_sources = layout.bias_sources()
-        self._no_bias = np.zeros(self._bias_sources.shape, self.dtype)
+        self._no_bias = np.zeros(self._bias_sources.shape, computed)
         self._pack_frames: list[_Frame] = []
-        self._scratch_bytes = layout.scratch_size * plan.threads * self.dtype.itemsize
+        self._scratch_bytes = layout.scratch_size * plan.threads * computed.itemsize
         self._pack_job = kernel("pack_run", pack_run)
         self._packing, self._kept["packing"] = pack_arguments(layout)
 
@@ -249,14 +256,16 @@ class Ready(Prepared):
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
         if isinstance(self.layout, TiledLayout):
             weight = self.layout.weights(weight)
-        packed = empty(self._packed_shape, self.dtype)
+        packed = empty(self._packed_shape, self.computed)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
         self._move(self._pack_job, self._pack_frames, self._packing, weight, packed, threads)
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
         """Repeat the bias, a number per channel that is written, for every row of every tile."""
-        return self._no_bias if bias is None else bias.take(self._bias_sources)
+        if bias is None:
+            return self._no_bias
+        return bias.astype(self.computed, copy=False).take(self._bias_sources)
 
     @cached_property
     def _packed_shape(self) -> tuple[int, int, int]:
@@ -271,14 +280,15 @@ class Ready(Prepared):
         numbers = threads * layout.scratch_size + blocks * weights
         if isinstance(layout, TiledLayout):  # what is packed is made before
             numbers += self.problem.weight_count // self.problem.taps * layout.weight_taps
-        return numbers * self.dtype.itemsize
+        return numbers * self.computed.itemsize
 
     def describe(self) -> list[str]:
         """What was chosen, and what it should cost."""
         plan, layout, geometry = self.plan, self.layout, self.problem.geometry
         read, written = self.problem.read, self.problem.want
         panel = "gathered panel" if plan.is_gathered else "flat panel"
-        panel = "x as it lies" if plan.is_spread else panel
+        if plan.is_spread:
+            panel = "x as it lies" if self.dtype == self.computed else "x as it lies, but widened"
         panel = f"{panel}, uncropped" if plan.is_uncropped else panel
         by_tap = ", tap by tap" if plan.part.by_tap else ""
         then = f", then {self.activation}" if self.activation else ""
@@ -325,11 +335,11 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
 
     They sum in the same order, so which one wins does not show in the result.
     """
-    rng, geometry = np.random.default_rng(0), problem.geometry
-    x = rng.standard_normal(geometry.shape_of(problem.read)).astype(dtype)
+    rng, geometry, kind = np.random.default_rng(0), problem.geometry, as_dtype(np, dtype)
+    x = rng.standard_normal(geometry.shape_of(problem.read)).astype(kind)
     share = (geometry.groups, -1, *geometry.weight_shape[1:])
-    weight = np.ascontiguousarray(np.ones(geometry.weight_shape, dtype).reshape(share))
-    y = np.empty(geometry.shape_of(problem.want), dtype)
+    weight = np.ascontiguousarray(np.ones(geometry.weight_shape, kind).reshape(share))
+    y = np.empty(geometry.shape_of(problem.want), kind)
     found = []
     for n, plan in enumerate(best_plans(problem, dtype, target, threads)[:_MOST_MEASURED]):
         candidate = Ready(problem, dtype, target, plan, threads)

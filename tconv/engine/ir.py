@@ -9,16 +9,28 @@ from typing import Any
 
 from llvmlite import ir
 
-__all__ = ["I32", "I64", "PTR", "Code", "Number", "begin"]
+__all__ = ["I16", "I32", "I64", "PTR", "Code", "Number", "begin"]
 
+I16 = ir.IntType(16)
 I32, I64, PTR = ir.IntType(32), ir.IntType(64), ir.PointerType()
 _VOID = ir.VoidType()
+_HALVES = ("float16", "bfloat16")
+_MOVED_BITS = 128  # of vectors that are only moved: all processors shuffle within them in one step
+# Type, bytes, bits of a vector if these are not the processor's, and how LLVM calls it.
+_KINDS = {
+    "float32": (ir.FloatType(), 4, None, "f32"),
+    "float64": (ir.DoubleType(), 8, None, "f64"),
+    "int16": (I16, 2, _MOVED_BITS, "i16"),
+}
 _FENCES = {"x86_64": "llvm.x86.sse.sfence"}
 Value = Any  # llvmlite's values have no types that mypy knows
 
 
 class Number:
     """The numbers that are computed with: one, a vector of them, and how two are multiplied.
+
+    x, y and the weight hold `cell`s, which are such numbers or, if float16 or bfloat16 is what is
+    `stored`, 16 bits for each. "int16" are bits that are only moved.
 
     >>> from tconv.engine.target import named_target
     >>> number = Number("float32", named_target("skylake-avx512"))
@@ -27,12 +39,15 @@ class Number:
     """
 
     def __init__(self, dtype: str, target: Any) -> None:
-        self.dtype, self.has_fma = dtype, target.has_fma
-        self.kind = {"float32": ir.FloatType(), "float64": ir.DoubleType()}[dtype]
-        self.bytes = {"float32": 4, "float64": 8}[dtype]
-        self.lanes = target.vector_bits // 8 // self.bytes
+        self.stored, self.is_half, self.has_fma = dtype, dtype in _HALVES, target.has_fma
+        self.converts_float16 = target.converts_float16
+        self.dtype = "float32" if self.is_half else dtype
+        self.kind, self.bytes, bits, self.suffix = _KINDS[self.dtype]
+        self.lanes = (bits or target.vector_bits) // 8 // self.bytes
         self.vector = ir.VectorType(self.kind, self.lanes)
-        self.zero, self.zeros = ir.Constant(self.kind, 0.0), ir.Constant(self.vector, None)
+        self.zeros = ir.Constant(self.vector, None)
+        self.streamed_lanes = _MOVED_BITS // 16 if self.is_half else self.lanes
+        self.cell, self.cell_bytes = (I16, 2) if self.is_half else (self.kind, self.bytes)
 
 
 def begin(
@@ -123,6 +138,10 @@ class Code:
         kind = self.number.kind if kind is None else kind
         return self.builder.gep(pointer, [self.index(index)], source_etype=kind)
 
+    def cell(self, pointer: Value, index: Value) -> Value:
+        """``&pointer[index]`` of x, y or the weight."""
+        return self.at(pointer, index, self.number.cell)
+
     def load(self, pointer: Value, index: Value = 0, kind: Any = None) -> Value:
         """``pointer[index]``, a number or what `kind` says."""
         kind = self.number.kind if kind is None else kind
@@ -173,8 +192,7 @@ class Code:
 
     def _masked(self, what: str, result: Any, kinds: list[Any]) -> ir.Function:
         number, module = self.number, self.builder.module
-        suffix = {"float32": "f32", "float64": "f64"}[number.dtype]
-        name = f"llvm.masked.{what}.v{number.lanes}{suffix}.p0"
+        name = f"llvm.masked.{what}.v{number.lanes}{number.suffix}.p0"
         return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, kinds), name)
 
     def stream_vector(self, value: Value, pointer: Value, index: Value = 0) -> None:
@@ -220,8 +238,7 @@ class Code:
         """``a*b + c`` of vectors, rounded once where the processor can."""
         if not self.number.has_fma:  # llvm.fma would call a library
             return self.builder.fadd(self.builder.fmul(a, b), c)
-        suffix = {"float32": "f32", "float64": "f64"}[self.number.dtype]
-        name = f"llvm.fma.v{self.number.lanes}{suffix}"
+        name = f"llvm.fma.v{self.number.lanes}{self.number.suffix}"
         module, vector = self.builder.module, self.number.vector
         kind = ir.FunctionType(vector, [vector] * 3)
         fma = module.globals.get(name) or ir.Function(module, kind, name)

@@ -19,6 +19,15 @@ from typing import Any
 
 from llvmlite import ir
 
+from tconv.engine.halves import (
+    load_cell,
+    load_cells,
+    narrowed,
+    store_cell,
+    store_cells,
+    stored_cells,
+    widened,
+)
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.plan import MOST_INTERLEAVED
 
@@ -115,7 +124,7 @@ def pack_rows(step: int) -> Callable[[ir.Module, str, Number], None]:
         first, pitch = code.at(a["to"], a["above"]), code.add(a["left"], a["count"], a["right"])
         with code.loop(a["rows"]) as n:
             row = code.at(first, code.mul(n, pitch))
-            x, to = code.at(a["x"], code.mul(n, a["x_pitch"])), code.at(row, a["left"])
+            x, to = code.cell(a["x"], code.mul(n, a["x_pitch"])), code.at(row, a["left"])
             _fill(code, row, a["left"])
             if step == 1:
                 _copy_cells(code, to, x, a["count"])
@@ -135,10 +144,26 @@ def _copy_cells(code: Code, to: Value, x: Value, count: Value) -> None:
     whole = code.mul(code.div(count, lanes), lanes)
     rest = code.sub(count, whole)
     with code.loop(whole, step=lanes) as cell:
-        code.store_vector(code.load_vector(x, cell), to, cell)
+        code.store_vector(load_cells(code, x, cell), to, cell)
     with code.when(code.is_less(0, rest)):
-        some = code.load_lanes(code.at(x, whole), code.first_lanes(rest))
-        code.store_vector(some, to, whole)
+        if code.number.is_half:
+            _copy_rest(code, to, x, whole, count)
+        else:
+            some = code.load_lanes(code.at(x, whole), code.first_lanes(rest))
+            code.store_vector(some, to, whole)
+
+
+def _copy_rest(code: Code, to: Value, x: Value, whole: Value, count: Value) -> None:
+    """Write the cells of a row from `whole` on, and zeros; few processors mask 16 bits."""
+    lanes = code.number.lanes
+    code.store_vector(code.number.zeros, to, whole)
+    is_long = code.is_less(lanes - 1, count)
+    with code.builder.if_else(is_long) as (long, short):
+        with long:  # the last vector again
+            last = code.sub(count, lanes)
+            code.store_vector(load_cells(code, x, last), to, last)
+        with short, code.loop(count) as cell:
+            code.store(load_cell(code, x, cell), to, cell)
 
 
 def _copy_apart(code: Code, to: Value, x: Value, count: Value, step: Value) -> None:
@@ -150,19 +175,19 @@ def _copy_apart(code: Code, to: Value, x: Value, count: Value, step: Value) -> N
         last = (lanes - 1) * step
         starts = [*range(0, last - lanes + 1, lanes), last - lanes + 1]
         with code.loop(done, step=lanes) as cell:
-            source = code.at(x, code.mul(cell, step))
-            found, order = code.load_vector(source, starts[0]), list(range(0, lanes * step, step))
+            source = code.cell(x, code.mul(cell, step))
+            found, order = stored_cells(code, source, starts[0]), list(range(0, lanes * step, step))
             order = [min(place, lanes - 1) for place in order]
             for start in starts[1:]:
-                more = code.load_vector(source, start)
+                more = stored_cells(code, source, start)
                 for lane in range(lanes):
                     if start <= lane * step < start + lanes:
                         order[lane] = lanes + lane * step - start
                 found = code.shuffle(found, more, order)
                 order = list(range(lanes))
-            code.store_vector(found, to, cell)
+            code.store_vector(widened(code, found), to, cell)
     with code.loop(count, done) as cell:
-        code.store(code.load(x, code.mul(cell, step)), to, cell)
+        code.store(load_cell(code, x, code.mul(cell, step)), to, cell)
 
 
 def _fill(code: Code, row: Value, count: Value) -> None:
@@ -174,12 +199,12 @@ def _fill(code: Code, row: Value, count: Value) -> None:
 def gather(module: ir.Module, name: str, number: Number) -> None:
     """Write a row of the panel: of every lane the cell that the table names, zero for -1."""
     code, a = begin(module, name, {"row": PTR, "x": PTR, "table": PTR, "count": I64}, number)
-    nothing = code.builder.alloca(number.kind)
-    code.store(number.zero, nothing)
+    nothing = code.builder.alloca(number.cell)
+    code.store(number.cell(0), nothing)
     with code.loop(a["count"]) as n:
         cell = code.builder.sext(code.load(a["table"], n, I32), I64)
-        place = code.builder.select(code.is_less(cell, 0), nothing, code.at(a["x"], cell))
-        code.store(code.load(place), a["row"], n)
+        place = code.builder.select(code.is_less(cell, 0), nothing, code.cell(a["x"], cell))
+        code.store(load_cell(code, place), a["row"], n)
     code.end()
 
 
@@ -204,17 +229,19 @@ def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
             vectors = []
             for r in range(together):
                 of_line = code.load(a["lines"], code.add(phase, r), I64)
-                vectors.append(code.load_vector(line, code.add(of_line, column)))
-            y = code.at(a["y"], code.add(code.mul(column, step), phase))
-            for v, vector in enumerate(_interleaved(code, vectors)):
-                code.store_vector(vector, y, v * number.lanes if is_built_in else code.mul(step, v))
+                cells = narrowed(code, code.load_vector(line, code.add(of_line, column)))
+                vectors.append(cells)
+            y = code.cell(a["y"], code.add(code.mul(column, step), phase))
+            for v, cells in enumerate(_interleaved(code, vectors)):
+                store_cells(code, cells, y, v * number.lanes if is_built_in else code.mul(step, v))
         done, whole = code.mul(blocks, number.lanes), code.mul(runs, together)
         with code.loop(step) as r:
             phase = code.at(line, code.load(a["lines"], r, I64))
             rest = code.add(code.sub(a["count"], r), code.sub(step, 1))
             start = code.pick(code.is_less(r, whole), done, 0)
             with code.loop(code.div(rest, step), start) as n:
-                code.store(code.load(phase, n), a["y"], code.add(code.mul(n, step), r))
+                cell = code.add(code.mul(n, step), r)
+                store_cell(code, code.load(phase, n), a["y"], cell)
         code.end()
 
     return emit

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.dtypes import TYPES
 from tconv.engine.call import FIELDS, POINTERS, TILE
 from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered
 from tconv.engine.phases import Phases
@@ -46,7 +47,7 @@ class Layout:
 
     problem: Problem
     plan: Plan
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # of x, y and the weight; the buffers hold what is `computed` with
     target: Target
     phases: Phases = field(init=False)
     fields: dict[str, int] = field(init=False)
@@ -54,7 +55,8 @@ class Layout:
     def __post_init__(self) -> None:
         problem, plan = self.problem, self.plan
         self.phases = problem.phases(plan.is_uncropped).tiled(plan.outputs)
-        self.lanes = self.target.vector_bits // 8 // self.dtype.itemsize
+        self.computed = np.dtype(TYPES[self.dtype.name].accumulator)
+        self.lanes = self.target.vector_bits // 8 // self.computed.itemsize
         self.channels, self.outputs = problem.channels, problem.outputs
         self.blocks = ceil(self.outputs / plan.block)
         self.last_block = self.outputs - (self.blocks - 1) * plan.block
@@ -92,6 +94,7 @@ class Layout:
         x_bytes = self.problem.read_count * self.dtype.itemsize
         plane_bytes = prod(self.problem.read_size) * self.dtype.itemsize
         is_far = x_bytes > self.target.l2_bytes and plane_bytes >= _FORESEEN_BYTES
+        is_far = is_far and self.dtype == self.computed  # else it has been copied
         return self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME
 
     @property
@@ -151,10 +154,11 @@ class Layout:
     @property
     def scratch_size(self) -> int:
         """Numbers that a thread's buffers hold together."""
-        align, (_, y, x) = _LINE_BYTES // self.dtype.itemsize, self.phases.axes
+        itemsize, (_, y, x) = self.computed.itemsize, self.phases.axes
+        align = _LINE_BYTES // itemsize
         size = self.panel_size + self.product_size + self.line_rows * self.line_pitch
-        size += y.stride * x.stride * 8 // self.dtype.itemsize  # where phases begin, 64 bits each
-        size += self.held_size + align if self.streams else 0
+        size += y.stride * x.stride * 8 // itemsize  # where phases begin, 64 bits each
+        size += _HELD_BYTES // itemsize + align if self.streams else 0
         return ceil(size / align) * align
 
     def _rounded(self, count: int) -> int:

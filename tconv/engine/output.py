@@ -7,6 +7,7 @@ then, so rows that follow each other are held back, and written together.
 from typing import Any
 
 from tconv.engine.call import Call, Item
+from tconv.engine.halves import store_cell
 from tconv.engine.ir import I64, PTR
 
 __all__ = ["copy_out"]
@@ -51,15 +52,16 @@ def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
                     )
                     with code.when(exists):
                         lines = code.at(c.row_lines, code.mul(phase_y, c.stride_x), I64)
-                        far = code.at(y, code.add(at_row, code.mul(of_y_y, c.y_row)))
+                        far = code.cell(y, code.add(at_row, code.mul(of_y_y, c.y_row)))
                         code.builder.store(far, c.to)
                         with code.when(code.is_equal(c.streams, 1)):
                             _hold(c, far, count)
                         to = code.load(c.to, kind=PTR)
                         with code.loop(head) as phase_x:
                             of_line = code.load(lines, code.add(skipped, phase_x), I64)
-                            code.store(code.load(line, code.add(of_line, lane)), to, phase_x)
-                        kept, after = code.sub(count, head), code.at(to, head)
+                            value = code.load(line, code.add(of_line, lane))
+                            store_cell(code, value, to, phase_x)
+                        kept, after = code.sub(count, head), code.cell(to, head)
                         lane_of = code.add(lane, more)
                         code.call(c.copy_row, after, line, lines, lane_of, kept, c.stride_x)
                 next_y = code.add(y_row, 1)
@@ -78,7 +80,7 @@ def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
 
 def _hold(c: Call, far: Value, count: Value) -> None:
     """Keep a row of y back, in one piece with what is held, so that few lines are half written."""
-    code, bytes_ = c.code, c.code.number.bytes
+    code, bytes_ = c.code, c.code.number.cell_bytes
     held = code.load(c.held, kind=I64)
     place, begun = (code.builder.ptrtoint(p, I64) for p in (far, code.load(c.begun, kind=PTR)))
     follows = code.is_equal(place, code.add(begun, code.mul(held, bytes_)))
@@ -87,16 +89,16 @@ def _hold(c: Call, far: Value, count: Value) -> None:
         _write_held(c)
         code.builder.store(far, c.begun)
     held = code.load(c.held, kind=I64)
-    code.builder.store(code.at(_held_cells(c), held), c.to)
+    code.builder.store(code.cell(_held_cells(c), held), c.to)
     code.builder.store(code.add(held, count), c.held)
 
 
 def _held_cells(c: Call) -> Value:
     """Where the cells lie that are held: as far from a line's begin as they will in y."""
     code, number = c.code, c.code.number
-    cell = code.div(code.builder.ptrtoint(code.load(c.begun, kind=PTR), I64), number.bytes)
-    _, beyond = code.divmod(cell, number.lanes)
-    return code.at(c.row_of_y, beyond)
+    cell = code.div(code.builder.ptrtoint(code.load(c.begun, kind=PTR), I64), number.cell_bytes)
+    _, beyond = code.divmod(cell, number.streamed_lanes)
+    return code.cell(c.row_of_y, beyond)
 
 
 def _write_held(c: Call) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from llvmlite import ir
 from numpy.typing import NDArray
 
+from tconv.engine.halves import load_cell, widened
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.layout import Layout
 
@@ -47,12 +48,12 @@ def pack_run(module: ir.Module, name: str, number: Number) -> None:
         first = code.mul(chunk, f["chunk"])
         channels = code.least(f["chunk"], code.sub(f["channels"], first))
         start = code.add(code.mul(group, f["weight_group"]), code.mul(first, f["weight_channel"]))
-        weight = code.at(f["weight"], start)
+        weight = code.cell(f["weight"], start)
         packed = code.at(f["packed"], code.mul(group, f["packed_group"]))
         with code.loop(f["blocks"]) as block:
             is_last = code.is_equal(block, code.sub(f["blocks"], 1))
             tiles = code.pick(is_last, f["last_tiles"], f["tiles"])
-            of_block = code.at(weight, code.mul(block, f["weight_block"]))
+            of_block = code.cell(weight, code.mul(block, f["weight_block"]))
             to = code.at(packed, code.mul(block, f["packed_block"]))
             with code.loop(code.pick(is_last, f["last_tile_count"], f["tile_count"])) as n:
                 entry = code.at(tiles, code.mul(n, len(_TILE)), I64)
@@ -62,7 +63,7 @@ def pack_run(module: ir.Module, name: str, number: Number) -> None:
                 with code.loop(channels, step=tile["channels"]) as channel:
                     many = code.least(tile["channels"], code.sub(channels, channel))
                     row = code.at(of_tile, code.mul(channel, tile["count"]))
-                    source = code.at(of_block, code.mul(channel, f["weight_channel"]))
+                    source = code.cell(of_block, code.mul(channel, f["weight_channel"]))
                     _gather(code, row, source, table, code.mul(many, tile["count"]))
     code.end()
 
@@ -75,22 +76,24 @@ def _gather(code: Code, row: Value, source: Value, table: Value, count: Value) -
         code.store_vector(_gathered(code, source, code.at(table, n, I32)), row, n)
     with code.loop(count, whole) as n:
         cell = code.builder.sext(code.load(table, n, I32), I64)
-        code.store(code.load(source, cell), row, n)
+        code.store(load_cell(code, source, cell), row, n)
 
 
 def _gathered(code: Code, source: Value, table: Value) -> Value:
     """The vector ``source[table[:lanes]]``."""
     number, module = code.number, code.builder.module
     cells = code.builder.load(table, align=4, typ=ir.VectorType(I32, number.lanes))
-    places = code.builder.gep(source, [cells], source_etype=number.kind)
+    places = code.builder.gep(source, [cells], source_etype=number.cell)
     places.type = ir.VectorType(PTR, number.lanes)  # llvmlite takes it for a single pointer
     mask = ir.VectorType(ir.IntType(1), number.lanes)
-    suffix = {"float32": "f32", "float64": "f64"}[number.dtype]
+    suffix = "i16" if number.is_half else number.suffix
     name = f"llvm.masked.gather.v{number.lanes}{suffix}.v{number.lanes}p0"
-    kind = ir.FunctionType(number.vector, [places.type, I32, mask, number.vector])
+    vector = ir.VectorType(number.cell, number.lanes)
+    kind = ir.FunctionType(vector, [places.type, I32, mask, vector])
     gather = module.globals.get(name) or ir.Function(module, kind, name)
     everything = ir.Constant(mask, [1] * number.lanes)
-    return code.builder.call(gather, [places, I32(number.bytes), everything, number.zeros])
+    nothing, align = ir.Constant(vector, None), I32(number.cell_bytes)
+    return widened(code, code.builder.call(gather, [places, align, everything, nothing]))
 
 
 def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
@@ -147,7 +150,7 @@ def _channels(count: int, layout: Layout) -> int:
 def _chunk(layout: Layout, channels: int) -> int:
     """Channels of an item: a multiple of `channels`."""
     of_tile = layout.weight_block // layout.channels / len(layout.block_tiles)
-    wanted = _RUN_BYTES / max(1.0, of_tile * layout.dtype.itemsize)
+    wanted = _RUN_BYTES / max(1.0, of_tile * layout.computed.itemsize)
     items = _ITEMS_PER_THREAD * layout.plan.threads
     most = layout.problem.geometry.groups * layout.channels / items
     return channels * max(1, int(min(wanted, _MOST_CHANNELS, most) / channels))

@@ -13,7 +13,7 @@ Value = Any
 def pack(c: Call, item: Item, panel: Value, first_channel: Value, channels: Value) -> None:
     """Make a flat panel: copy what the item reads of x, lattice by lattice, row by row."""
     code, pitch = c.code, c.pitch
-    x = code.at(item.x, code.mul(first_channel, c.x_channel))
+    x = code.cell(item.x, code.mul(first_channel, c.x_channel))
     plane = code.mul(c.panel_height, pitch)
     volume = code.mul(c.panel_depth, plane)
     first = code.sub(item.column, c.reach_x)
@@ -38,7 +38,7 @@ def pack(c: Call, item: Item, panel: Value, first_channel: Value, channels: Valu
             of_z = code.sub(code.add(item.plane, z), c.reach_z)
             exists = code.is_within(of_z, lattice["depth"])
             of_channel = code.add(code.mul(channel, c.x_channel), code.mul(of_z, x_plane))
-            source = code.at(x, code.add(of_channel, in_channel))
+            source = code.cell(x, code.add(of_channel, in_channel))
             some = code.pick(exists, rows, 0)
             above = code.pick(exists, code.mul(top, pitch), plane)
             below = code.sub(plane, code.add(above, code.mul(some, pitch)))
@@ -54,7 +54,7 @@ def gather(c: Call, item: Item, panel: Value, first_channel: Value, channels: Va
     first, count = code.mul(item.row, c.columns), code.mul(item.rows, c.columns)
     with code.loop(channels) as channel:
         of_channel = code.mul(code.add(first_channel, channel), c.x_channel)
-        source = code.at(item.x, of_channel)
+        source = code.cell(item.x, of_channel)
         with code.loop(c.shifts) as shift:
             cell = code.mul(code.add(code.mul(channel, c.shifts), shift), c.line_pitch)
             entry = code.add(code.mul(shift, c.table_row), first)

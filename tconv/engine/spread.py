@@ -42,16 +42,18 @@ class Cells:
         steps = code.mul(code.sub(c.channels, 1), c.x_channel)
         steps = code.add(steps, code.mul(code.sub(self.pieces, 1), c.x_plane))
         reaches_over = code.is_less(c.x_size, code.add(item.x_cell, first, steps, room))
+        if code.number.is_half:  # copied to be widened
+            reaches_over = code.is_equal(0, 0)
         self.offsets = code.at(c.offsets, code.pick(reaches_over, c.channels, 0), I32)
         self.piece = code.pick(reaches_over, room, c.x_plane)  # cells from piece to piece of x
-        self.source = code.builder.select(reaches_over, c.panel, code.at(item.x, first))
+        self.source = code.builder.select(reaches_over, c.panel, code.cell(item.x, first))
         with code.when(reaches_over), code.loop(c.channels) as channel:
             row = code.at(c.panel, code.mul(channel, c.panel_pitch))
-            x = code.at(item.x, code.add(first, code.mul(channel, c.x_channel)))
+            x = code.cell(item.x, code.add(first, code.mul(channel, c.x_channel)))
             with code.loop(self.pieces) as piece:
                 to, of_piece = code.mul(piece, room), code.mul(piece, c.x_plane)
                 numbers = (0, 1, 0, 0, count, 0, 0, 1)
-                code.call(c.pack_rows, code.at(row, to), code.at(x, of_piece), *numbers)
+                code.call(c.pack_rows, code.at(row, to), code.cell(x, of_piece), *numbers)
 
     def _range(
         self, c: Call, start: Value, count: Value, size: str, axis: str, everything: Value

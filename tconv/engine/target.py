@@ -86,6 +86,13 @@ class Target:
     runs_here: bool = True
     uses_engine: bool = True  # False: TCONV_CPU=portable
 
+    @property
+    def converts_float16(self) -> bool:
+        """Whether an instruction makes float32 of float16, and rounds it back."""
+        features = self.features.split(",")
+        implied = "f16c" in CPUS.get(self.cpu, ("", ""))[1].split() and "-f16c" not in features
+        return self.instruction_set == "neon" or "+f16c" in features or implied
+
     def __str__(self) -> str:
         """Describe the CPU on one line, without the hundred features."""
         fma = "FMA" if self.has_fma else "no FMA"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.engine.arena import empty
 from tconv.engine.layout import Layout
 from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
@@ -126,8 +127,12 @@ class TiledLayout(Layout):
     def weights(self, weight: NDArray[Any]) -> NDArray[Any]:
         """What products are made with, of the weights (..., *K): (channel pairs, `weight_taps`)."""
         rows = weight.reshape(-1, self.problem.taps)
-        made: NDArray[Any] = rows @ self.tiling.weights.T.astype(weight.dtype)
-        return made
+        to = empty((len(rows), self.weight_taps), weight.dtype)  # fresh pages take longer than sums
+        return np.matmul(rows, self._weights_of_taps, out=to)
+
+    @cached_property
+    def _weights_of_taps(self) -> NDArray[Any]:
+        return np.ascontiguousarray(self.tiling.weights.T, self.dtype)
 
     def kernels(self, kernel: Any) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
         """Addresses of what only tiled plans call, and of what that reads."""

@@ -19,7 +19,8 @@ _MOST_SUMS_BYTES = 3 * 2**19
 _MOST_CHANNELS = 64  # of a block
 # Cycles of a vector: per cell that sums are made of and per sum, per product and per output.
 _CELL_CYCLES, _SUM_CYCLES = 0.6, 1.6
-_BYTES_FROM_L3 = 8  # per cycle
+_BYTES_FROM_L3, _BYTES_FROM_MEMORY = 8, 3  # per cycle
+_MADE_CYCLES = 6  # of a number that is made of weights, if they are used once
 
 Item = tuple[bool, int, int]
 """Whether gathered; rows and columns."""
@@ -55,7 +56,11 @@ class TiledCosts(Costs):
         read += self.channels * (CALL_CYCLES + vectors * of_sums)
         compute = self._multiplied(plan, vectors) + self._restored(plan, vectors)
         work = self._of_blocks(compute, plan.block) + self._copied(plan)
-        return read, work, count * self.groups
+        if self.weight_bytes > self.target.l3_bytes // 2:
+            work = max(work, self.weight_bytes / _BYTES_FROM_MEMORY)
+        # Weights that are not kept should not make another order of sums the best.
+        made = self.weight_bytes // self.bytes * _MADE_CYCLES
+        return read, work + made / count, count * self.groups
 
     def _multiplied(self, plan: Plan, vectors: int) -> float:
         """Cycles of the products of a block."""

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 
+from tconv.dtypes import as_dtype
 from tconv.engine import layout
 from tconv.engine.choice import all_plans
 from tconv.engine.executor import Ready
@@ -17,6 +18,7 @@ from tconv.engine.target import target
 from tconv.geometry import Geometry
 
 PAGE = mmap.PAGESIZE
+TYPES = ("float32", "float16", "float64", "bfloat16")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -41,11 +43,15 @@ def draw(rng):
         return tuple(int(n) for n in rng.integers(low, high, rank))
 
     groups = int(rng.integers(1, 3))
-    is_deep = rng.random() < 0.3  # then sums are made tap by tap, and items may be spread
-    channels = groups * int(rng.integers(16, 24) if is_deep else rng.integers(1, 9))
+    # With many channels sums may be made tap by tap, and items spread; with runs of taps, tiled.
+    is_deep, has_runs = rng.random() < 0.3, rng.random() < 0.3
+    channels = groups * int(rng.integers(16, 24) if is_deep or has_runs else rng.integers(1, 9))
     kernel, stride = sizes(1, 6), sizes(1, 5)
+    if has_runs:
+        stride = sizes(1, 3)
+        kernel = tuple(s * k for s, k in zip(stride, sizes(2, 4), strict=True))
     size = sizes(1, 40 if rank == 1 else 12 if rank == 2 else 6)
-    dilation = sizes(1, 3)
+    dilation = (1,) * rank if has_runs else sizes(1, 3)
     room = min(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) // 2
     return Geometry.of(
         (int(rng.integers(1, 4)), channels, *size),
@@ -60,17 +66,18 @@ def draw(rng):
 def main(count):
     rng, kinds = (
         np.random.default_rng(0),
-        dict.fromkeys(("flat", "gathered", "spread", "stream", "x"), 0),
+        dict.fromkeys(("flat", "gathered", "spread", "stream", "x", "tiled"), 0),
     )
     streamed = layout.STREAMED_BYTES
     for n in range(count):
         if n % 5 == 0:  # for each geometry five plans
-            geometry, dtype = draw(rng), ("float32", "float64")[n // 5 % 2]
-            want, read = ("yx", "xy")[n // 10 % 2]
-            plans = all_plans(Problem(geometry, want), dtype, target(), 1 + n // 5 % 3)
+            geometry, name = draw(rng), TYPES[n // 5 % 4]
+            want, read = ("yx", "xy")[n // 20 % 2]
+            problem, dtype = Problem(geometry, want), as_dtype(np, name)
+            plans = all_plans(problem, name, target(), 1 + n // 5 % 3)
         plan = plans[int(rng.integers(len(plans)))]
         layout.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
-        ready = Ready(Problem(geometry, want), dtype, target(), plan)
+        ready = Ready(problem, name, target(), plan)
         shape = (geometry.groups, -1, *geometry.weight_shape[1:])
         x = guarded(rng.standard_normal(geometry.shape_of(read)).astype(dtype), n % 3)
         w = guarded(rng.standard_normal(geometry.weight_shape).astype(dtype), n % 3)
@@ -82,6 +89,7 @@ def main(count):
         kind = "spread" if plan.is_spread else "gathered" if plan.is_gathered else "flat"
         kinds[kind] += 1
         kinds["x"] += want == "x"
+        kinds["tiled"] += plan.is_tiled
         kinds["stream"] += ready.layout.fields["streams"]
     assert min(kinds.values()) > 0 or count < 100, kinds
     print(count, "plans")

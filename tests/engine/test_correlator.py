@@ -149,6 +149,20 @@ def test_long_sums_are_exact_enough(channels):
 
 
 @draws(1)
+@given(
+    geometries(ranks=(1, 2, 3), batches=(1, 2, 3)),
+    st.sampled_from(["complex64", "complex128", "int8", "uint16"]),
+)
+def test_numbers_made_of_others_equal_the_definition(geometry, dtype):
+    assert engine.serves(geometry, "w", dtype)
+    x, _, y = integer_operands(geometry, dtype)
+    wide = "complex128" if dtype.startswith("complex") else "int64"
+    expected = definition.contract(geometry, "w", x.astype(wide), y.astype(wide))
+    for threads in (1, 2):
+        assert np.array_equal(engine.contract(geometry, "w", x, y, threads=threads), expected)
+
+
+@draws(1)
 @given(wide_geometries())
 def test_it_is_the_adjoint_of_the_transposed_convolution(geometry):
     assert engine.serves(geometry, "w", "float64")

@@ -16,7 +16,7 @@ from assemblies import TARGETS, inner_loop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import draws, geometries, integer_operands
+from strategies import ENGINE_TYPES, draws, geometries, integer_operands
 from tconv import definition, dispatch, engine
 from tconv.engine import executor, layout
 from tconv.engine.choice import all_plans, choose_plan
@@ -33,7 +33,7 @@ from tconv.ops import conv, conv_transpose
 from tconv.planned import PackedWeights
 
 ROOT = Path(__file__).parents[2]
-TYPES = st.sampled_from(["float32", "float64"])
+TYPES = st.sampled_from(ENGINE_TYPES)
 WANTS = st.sampled_from("yx")
 
 
@@ -60,6 +60,12 @@ def channels_of(geometry, letter):
     return geometry.out_channels if letter == "y" else geometry.in_channels
 
 
+def defined(geometry, want, read, w, bias=None):
+    """What the definition says, rounded to the type of what is read."""
+    wide = [None if v is None else v.astype(np.float64) for v in (read, w, bias)]
+    return definition.contract(geometry, want, *wide[:2], bias=wide[2]).astype(read.dtype)
+
+
 # ---- what it computes ----------------------------------------------------------------------------
 
 
@@ -71,16 +77,15 @@ def test_equals_the_definition(geometry, want, dtype, has_bias):
     if not engine.serves(geometry, want, dtype):
         return
     found = engine.contract(geometry, want, read, w, bias=bias)
-    expected = definition.contract(geometry, want, read, w, bias=bias)
     assert found.dtype == dtype
-    assert np.array_equal(found, expected)
+    assert np.array_equal(found, defined(geometry, want, read, w, bias))
 
 
 def around(*sizes):
     return sorted({size + n for size in sizes for n in (-1, 0, 1)})
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ENGINE_TYPES)
 @pytest.mark.parametrize("stride", [1, 2, 3, 8, 9])
 def test_sizes_about_vectors_and_tiles(dtype, stride):
     lanes = Number(dtype, target()).lanes
@@ -90,8 +95,7 @@ def test_sizes_about_vectors_and_tiles(dtype, stride):
             for want in "yx":
                 read, w, bias = operands(geometry, dtype, want)
                 found = engine.contract(geometry, want, read, w, bias=bias)
-                expected = definition.contract(geometry, want, read, w, bias=bias)
-                assert np.array_equal(found, expected)
+                assert np.array_equal(found, defined(geometry, want, read, w, bias))
 
 
 @draws(1)
@@ -131,10 +135,11 @@ def in_smaller_items(plan, geometry, data):
 @pytest.mark.parametrize("channels", [(37, 5), (37, 9), (520, 3)])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("size", [(40,), (20, 30), (6, 7, 9)])
-def test_a_crop_of_the_input_gives_a_crop_of_the_output(size, stride, channels):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_crop_of_the_input_gives_a_crop_of_the_output(size, stride, channels, dtype):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, channels[0], *size)).astype(np.float32)
-    w = rng.standard_normal((*channels, *(3,) * len(size))).astype(np.float32)
+    x = rng.standard_normal((1, channels[0], *size)).astype(dtype)
+    w = rng.standard_normal((*channels, *(3,) * len(size))).astype(dtype)
     whole = conv_transpose(x, w, stride=stride, method="direct")
     crop = tuple(slice(2, n - 1) for n in size)
     part = conv_transpose(np.ascontiguousarray(x[(..., *crop)]), w, stride=stride, method="direct")
@@ -147,10 +152,11 @@ def test_a_crop_of_the_input_gives_a_crop_of_the_output(size, stride, channels):
 @pytest.mark.parametrize("channels", [(5, 37), (9, 300)])
 @pytest.mark.parametrize("stride", [1, 2, 3, 9])
 @pytest.mark.parametrize("size", [(90,), (31, 40), (12, 13, 14)])
-def test_so_does_a_convolution(size, stride, channels):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_so_does_a_convolution(size, stride, channels, dtype):
     rng = np.random.default_rng(0)
-    y = rng.standard_normal((1, channels[1], *size)).astype(np.float32)
-    w = rng.standard_normal((*channels, *(3,) * len(size))).astype(np.float32)
+    y = rng.standard_normal((1, channels[1], *size)).astype(dtype)
+    w = rng.standard_normal((*channels, *(3,) * len(size))).astype(dtype)
     whole = conv(y, w, stride=stride, method="direct")
     crop = (..., *(slice(stride, None) for _ in size))
     part = conv(np.ascontiguousarray(y[crop]), w, stride=stride, method="direct")
@@ -158,10 +164,11 @@ def test_so_does_a_convolution(size, stride, channels):
 
 
 @pytest.mark.parametrize("solve", [conv_transpose, conv])
-def test_threads_compute_the_same(solve):
+@pytest.mark.parametrize("dtype", ENGINE_TYPES)
+def test_threads_compute_the_same(dtype, solve):
     rng = np.random.default_rng(0)
-    a = rng.standard_normal((3, 64, 20, 20)).astype(np.float32)
-    w = rng.standard_normal((64, 64, 4, 4)).astype(np.float32)
+    a = rng.standard_normal((3, 64, 20, 20)).astype(dtype)
+    w = rng.standard_normal((64, 64, 4, 4)).astype(dtype)
     results = [solve(a, w, stride=2, padding=1, threads=n) for n in (1, 2, 3, 7)]
     for result in results[1:]:
         assert np.array_equal(result, results[0])
@@ -275,7 +282,7 @@ def test_nothing_beside_out_is_written(geometry, want, dtype, before, streams):
         patch.setattr(layout, "STREAMED_BYTES", 0 if streams else 2**25)
         ready = executor.Ready(problem, dtype, target(), plan)
     engine.contract(geometry, want, read, w, bias=bias, out=out, plan=ready)
-    assert np.array_equal(out, definition.contract(geometry, want, read, w, bias=bias))
+    assert np.array_equal(out, defined(geometry, want, read, w, bias))
     assert np.array_equal(memory[:before], np.full(before, -7))
     assert np.array_equal(memory[-32:], np.full(32, -7))
 
@@ -304,15 +311,22 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
 
 @pytest.mark.parametrize("cpu", TARGETS)
 def test_every_kernel_is_code_for_every_processor(cpu):
+    """And calls nothing but what the driver is told to call."""
     here = named_target(cpu)
-    for dtype in ("float32", "float64"):
+    kernels = {"gather": gather, "add_rows": add_rows, "stream": stream}
+    kernels |= {f"pack_rows_{step}": pack_rows(step) for step in range(1, 10)}
+    kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
+    drivers = {"run": run, "run_spread": run_spread}
+    for dtype in (*ENGINE_TYPES, "int16"):
         number = Number(dtype, here)
-        kernels = {"gather": gather, "add_rows": add_rows}
-        kernels |= {f"pack_rows_{step}": pack_rows(step) for step in range(1, 10)}
-        kernels |= {"stream": stream, "run": run, "run_spread": run_spread}
-        kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
-        for name, emit in kernels.items():
-            assert assembly(name, partial(emit, name=name, number=number), here)
+        emitted = {"stream": stream} if dtype == "int16" else kernels | drivers
+        for name, emit in emitted.items():
+            text = assembly(name, partial(emit, name=name, number=number), here)
+            lines = [line.split() for line in text.splitlines() if line.startswith("\t")]
+            assert lines
+            if name in kernels:
+                words = {line[0] for line in lines}
+                assert not {each for each in words if each in ("bl", "blr") or "call" in each}
 
 
 def test_tiles_are_nearly_equal():
@@ -370,19 +384,25 @@ def test_without_code_the_portable_path_computes_and_one_warning_says_so(monkeyp
 def test_other_processors_compute_the_same(cpu):
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
+        "from itertools import product\n"
         "import numpy as np\n"
-        "from tconv import definition, engine\n"
+        "from strategies import ENGINE_TYPES\n"
+        "from tconv import definition\n"
         "from tconv.geometry import Geometry\n"
-        "from tconv.ops import conv_transpose\n"
+        "from tconv.ops import conv, conv_transpose\n"
         "rng = np.random.default_rng(0)\n"
         "for n in range(60):\n"
         "    rank, s, k = 1 + n % 3, 1 + n % 4, 1 + n % 5\n"
         "    g = 1 + n % 2\n"
-        "    x = rng.integers(-3, 4, (2, 2 * g, *(5,) * rank)).astype('float32')\n"
-        "    w = rng.integers(-3, 4, (2 * g, 3, *(k,) * rank)).astype('float32')\n"
+        "    x = rng.integers(-3, 4, (2, 2 * g, *(5,) * rank))\n"
+        "    w = rng.integers(-3, 4, (2 * g, 3, *(k,) * rank))\n"
         "    G = Geometry.of(x.shape, w.shape, stride=s, groups=g)\n"
-        "    y = conv_transpose(x, w, stride=s, groups=g)\n"
-        "    assert np.array_equal(y, definition.contract(G, 'y', x, w)), G\n"
+        "    v = rng.integers(-3, 4, G.y_shape)\n"
+        "    pairs = (conv_transpose, 'y', x), (conv, 'x', v)\n"
+        "    for (solve, want, a), dtype in product(pairs, ENGINE_TYPES):\n"
+        "        found = solve(a.astype(dtype), w.astype(dtype), stride=s, groups=g)\n"
+        "        exact = definition.contract(G, want, a, w).astype(dtype)\n"
+        "        assert np.array_equal(found, exact), (G, want, dtype)\n"
     )
     environment = {**os.environ, "TCONV_CPU": cpu, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

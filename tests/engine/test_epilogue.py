@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import draws, geometries, integer_operands, integers_like
+from strategies import ENGINE_TYPES, draws, geometries, integer_operands, integers_like
 from tconv import definition, engine
 from tconv.activations import ACTIVATIONS, Activation, as_activation
 from tconv.engine import executor, layout
@@ -150,39 +150,44 @@ def test_a_processor_without_fma_computes_the_same_functions():
 # ---- in plans ------------------------------------------------------------------------------------
 
 
-def operands(geometry, dtype):
-    x, w, _ = (array.astype(dtype) for array in integer_operands(geometry))
-    return x, w, integers_like((geometry.out_channels,), dtype, 5)
+def operands(geometry, dtype, want="y"):
+    """What is read, the weight and a bias."""
+    x, w, y = (array.astype(dtype) for array in integer_operands(geometry))
+    channels = geometry.out_channels if want == "y" else geometry.in_channels
+    return x if want == "y" else y, w, integers_like((channels,), dtype, 5)
 
 
-def defined(geometry, activation, x, w, bias):
-    y = definition.contract(geometry, "y", x, w, bias=bias)
-    activation.apply(y)
-    return y
+def defined(geometry, activation, read, w, bias, want="y"):
+    """What the definition says, then the activation, rounded to the type of what is read."""
+    wide = [array.astype(np.float64) for array in (read, w, bias)]
+    found = definition.contract(geometry, want, *wide[:2], bias=wide[2])
+    activation.apply(found)
+    return found.astype(read.dtype)
 
 
 @draws(1)
 @given(
     geometries(ranks=(1, 2, 3), batches=(1, 2)),
-    st.sampled_from(TYPES),
+    st.sampled_from("yx"),
+    st.sampled_from(ENGINE_TYPES),
     st.sampled_from(EXACT),
     st.booleans(),
 )
-def test_every_plan_activates_every_output_once(geometry, dtype, argument, streams):
+def test_every_plan_activates_every_output_once(geometry, want, dtype, argument, streams):
     """A rectifier of slope 2 shows what is done twice or not at all."""
-    if not engine.serves(geometry, "y", dtype):
+    if not engine.serves(geometry, want, dtype):
         return
     geometry, activation = engine._usual(geometry), as_activation(argument)
-    x, w, bias = operands(geometry, dtype)
-    expected = defined(geometry, activation, x, w, bias)
-    problem = Problem(geometry, activation=activation)
+    read, w, bias = operands(geometry, dtype, want)
+    expected = defined(geometry, activation, read, w, bias, want)
+    problem = Problem(geometry, want, activation=activation)
     plans = all_plans(problem, dtype, target(), 2)
     kinds = {(p.is_gathered, p.is_spread, p.is_uncropped, p.is_tiled): p for p in plans}
     for chosen in kinds.values():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(layout, "STREAMED_BYTES", 0 if streams else 2**25)
             ready = executor.Ready(problem, dtype, target(), chosen)
-        found = engine.contract(geometry, "y", x, w, bias=bias, plan=ready)
+        found = engine.contract(geometry, want, read, w, bias=bias, plan=ready)
         assert np.array_equal(found, expected)
 
 

@@ -1,10 +1,12 @@
 """How a plan is run: from arrays to addresses, and back to the plan for one thread."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
 
-from strategies import geometries
+from strategies import ENGINE_TYPES, geometries
 from tconv import engine
 from tconv.engine import executor
 from tconv.engine.choice import choose_plan
@@ -59,10 +61,9 @@ def has_a_plan_for_one_thread(geometry, dtype, want="y"):
 
 @given(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)))
 def test_what_is_served_has_a_plan_for_one_thread(geometry):
-    for dtype in ("float32", "float64"):
-        for want in "yx":
-            if engine.serves(geometry, want, dtype):
-                assert has_a_plan_for_one_thread(geometry, dtype, want)
+    for dtype, want in product(ENGINE_TYPES, "yx"):
+        if engine.serves(geometry, want, dtype):
+            assert has_a_plan_for_one_thread(geometry, dtype, want)
 
 
 @pytest.mark.parametrize(

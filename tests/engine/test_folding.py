@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from strategies import draws, framed, geometries, integer_operands, integers_like
+from strategies import ENGINE_TYPES, draws, framed, geometries, integer_operands, integers_like
 from tconv import definition, engine, portable
 from tconv.engine import folds
 from tconv.engine.folding import Folded
@@ -19,7 +19,7 @@ from tconv.geometry import Geometry
 from tconv.ops import conv_transpose
 from tconv.planned import plan
 
-TYPES = st.sampled_from(["float32", "float64"])
+TYPES = st.sampled_from(ENGINE_TYPES)
 BLOCKS = st.sampled_from([0, 2**10, 2**14, 2**23])
 
 
@@ -59,7 +59,9 @@ def test_equals_the_definition(geometry, dtype, has_bias, is_framed, size):
     ready = in_blocks_of(size, geometry, dtype)
     found = engine.contract(geometry, "y", x, w, bias=bias, out=to, plan=ready)
     assert found is to or found.base is not None
-    assert np.array_equal(to, definition.contract(geometry, "y", x, w, bias=bias))
+    wide = [None if v is None else v.astype(np.float64) for v in (x, w, bias)]
+    expected = definition.contract(geometry, "y", *wide[:2], bias=wide[2])
+    assert np.array_equal(to, expected.astype(dtype))
     assert (memory == -7).sum() >= memory.size - to.size
 
 

@@ -12,7 +12,7 @@ from engine.guarded import guarded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import draws, framed, geometries, integer_operands, integers_like
+from strategies import ENGINE_TYPES, draws, framed, geometries, integer_operands, integers_like
 from tconv import definition, engine, portable
 from tconv.engine import executor, pool, transposing
 from tconv.engine.ir import Number
@@ -25,8 +25,14 @@ from tconv.planned import PackedWeights, plan
 
 TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
 HERE = [target(), *(here for here in map(named_target, TARGETS) if here.runs_here)]
-TYPES = st.sampled_from(["float32", "float64"])
+TYPES = st.sampled_from(ENGINE_TYPES)
+MOVED = ["int16", "float32", "float64"]
 SIDES = st.integers(1, 9) | st.integers(10, 70) | st.integers(250, 300)
+
+
+def numbered(shape, dtype):
+    """Numbers from 0 on; those of 16 bits begin again beyond the largest."""
+    return np.arange(prod(shape)).astype(dtype).reshape(shape)
 
 
 def transposed(x, to, threads, here, streams=False):
@@ -46,41 +52,46 @@ def transposed(x, to, threads, here, streams=False):
 @draws(4)
 @given(
     st.tuples(st.integers(1, 3), SIDES, SIDES),
-    TYPES,
+    st.sampled_from(MOVED),
     st.sampled_from(HERE),
     st.integers(1, 3),
     st.booleans(),
 )
 def test_nothing_is_touched_but_the_matrices(shape, dtype, here, threads, at_end):
     """On memory that begins or ends where nobody may read or write."""
-    numbers = np.arange(prod(shape), dtype=dtype).reshape(shape)
+    numbers = numbered(shape, dtype)
     x = guarded(numbers, at_end)
-    to = guarded(np.full((shape[0], shape[2], shape[1]), np.nan, dtype), at_end)
+    to = guarded(np.full((shape[0], shape[2], shape[1]), -7, dtype), at_end)
     transposed(x, to, threads, here)
     assert np.array_equal(to, numbers.swapaxes(1, 2))
     assert np.array_equal(x, numbers)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", MOVED)
 @pytest.mark.parametrize("here", HERE, ids=lambda here: here.cpu)
 def test_sizes_about_vectors_and_blocks(here, dtype):
     lanes = Number(dtype, here).lanes
     sides = [1, 2, 3, 4, 5, lanes - 1, lanes, lanes + 1, 2 * lanes + 1, 64, 65, 257]
     for rows in sides:
         for columns in [*sides, 4096, 4099]:
-            x = np.arange(rows * columns, dtype=dtype).reshape(1, rows, columns)
-            to = np.full((1, columns, rows), np.nan, dtype)
+            x = numbered((1, rows, columns), dtype)
+            to = np.full((1, columns, rows), -7, dtype)
             transposed(x, to, 2, here)
             assert np.array_equal(to, x.swapaxes(1, 2)), (rows, columns)
 
 
 @draws(1)
-@given(st.tuples(st.integers(1, 2), SIDES, SIDES), TYPES, st.integers(0, 15), st.booleans())
+@given(
+    st.tuples(st.integers(1, 2), SIDES, SIDES),
+    st.sampled_from(MOVED),
+    st.integers(0, 15),
+    st.booleans(),
+)
 def test_large_ones_go_past_the_caches(shape, dtype, start, is_round):
     """Wherever they begin, and whether or not their rows are whole lines."""
     images, rows, columns = shape
     rows = -(-rows // 16) * 16 if is_round else rows
-    x = np.arange(images * rows * columns, dtype=dtype).reshape(images, rows, columns)
+    x = numbered((images, rows, columns), dtype)
     memory = empty_lines((x.size + 32,), x.dtype)
     memory[...] = -7
     to = memory[start : start + x.size].reshape(images, columns, rows)
@@ -91,7 +102,7 @@ def test_large_ones_go_past_the_caches(shape, dtype, start, is_round):
 
 
 @pytest.mark.parametrize("cpu", TARGETS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", MOVED)
 def test_the_kernel_is_complete_and_keeps_a_tile_in_registers(cpu, dtype):
     here = named_target(cpu)
     emit = partial(transpose_run, name="kernel", number=Number(dtype, here))
@@ -122,7 +133,9 @@ def test_equals_the_definition(geometry, dtype, has_bias, out):
     found = engine.contract(geometry, "y", x, w, bias=bias, out=to)
     assert to is None or found is to
     assert found.shape == geometry.y_shape
-    assert np.array_equal(found, definition.contract(geometry, "y", x, w, bias=bias))
+    wide = [None if v is None else v.astype(np.float64) for v in (x, w, bias)]
+    expected = definition.contract(geometry, "y", *wide[:2], bias=wide[2])
+    assert np.array_equal(found, expected.astype(dtype))
     assert (memory == -7).sum() >= memory.size - found.size
 
 
@@ -151,7 +164,7 @@ LAYERS = [
 
 
 @pytest.mark.parametrize(("x_shape", "weight_shape", "stride"), LAYERS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ENGINE_TYPES)
 def test_plans_layers_and_calls_agree(x_shape, weight_shape, stride, dtype):
     x, w = integers_like(x_shape, dtype), integers_like(weight_shape, dtype, 1)
     bias = integers_like(weight_shape[1:2], dtype, 2)

@@ -5,41 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from bench.networks import in_torch
 from loading import example
-from tconv.layers import Conv2d, ConvTranspose2d
-from tconv.module import LeakyReLU, ReLU
 from tconv.optimisers import SGD, Adam
 
 double_photo = example("double_photo")
 train_autoencoder = example("train_autoencoder")
-
-
-def in_torch(network):
-    """The same layers with the same values in PyTorch."""
-    layers = {}
-    for name, layer in network.members():
-        match layer:
-            case Conv2d() | ConvTranspose2d():
-                kind = nn.Conv2d if isinstance(layer, Conv2d) else nn.ConvTranspose2d
-                layers[name] = kind(
-                    layer.in_channels,
-                    layer.out_channels,
-                    layer.kernel_size,
-                    layer.stride,
-                    layer.padding,
-                    bias=layer.bias is not None,
-                    dtype=getattr(torch, layer.dtype.name),
-                )
-            case LeakyReLU():
-                layers[name] = nn.LeakyReLU(layer.negative_slope)
-            case ReLU():
-                layers[name] = nn.ReLU()
-    twin = nn.Sequential()
-    for name, layer in layers.items():
-        twin.add_module(name, layer)
-    state = {name: torch.from_numpy(value) for name, value in network.state_dict().items()}
-    twin.load_state_dict(state)
-    return twin
 
 
 def test_upconv7_doubles_a_photo_as_in_torch():

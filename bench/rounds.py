@@ -1,0 +1,79 @@
+"""WHO IS TIMED WHEN: contenders in turns, their answers compared before and after."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.machine import Watch
+from bench.server import Contender, Failed
+
+__all__ = ["LEAST_RUNS", "PAUSE_S", "SLICE_CAP_S", "SLICE_S", "Limits", "take_turns"]
+
+# Before each slice, so that no pool spins any more: PyTorch's does for 3 ms, ONNX Runtime's for 25,
+# and OpenBLAS's for 100, so more after those who use it. (Xeon, 2 cores)
+PAUSE_S, PAUSE_AFTER_BLAS_S = 0.035, 0.085
+USE_BLAS = ("portable", "tinyml")
+SLICE_S, LEAST_RUNS, SLICE_CAP_S = 0.06, 3, 0.4
+SHOWN_BESIDE = ("portable", "onnx_conv", "jax", "tinyml")
+ROUNDS_BESIDE = 2  # of these, whose times nothing is decided by
+
+
+@dataclass
+class Limits:
+    """How much is measured of one case, by contender where that differs."""
+
+    rounds: int = 5
+    slice_s: float = SLICE_S
+    least_runs: int = LEAST_RUNS  # in a slice
+    case_cap_s: float = 2.5  # of one contender, over all rounds
+    prepare_cap_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SHOWN_BESIDE, 5))
+    use_blas: tuple[str, ...] = USE_BLAS
+
+
+def take_turns(
+    contenders: Sequence[Contender], do: str, order: dict[str, Any], limits: Limits
+) -> tuple[dict[str, dict[str, Any]], float | None]:
+    """Compare answers, time the right ones in rounds, and compare once more.
+
+    `do` is the order that sets a contender up. Returns what each found, by name, and how many cores
+    others kept busy.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for each in contenders:
+        try:
+            ready = each.ask(do, limits.prepare_cap_s.get(each.name, 60), **order)
+        except Failed as failure:
+            found[each.name] = {"failed": str(failure)}
+        else:
+            found[each.name] = {"error": ready["error"], "us": []}
+    watch = Watch([each.process.pid for each in contenders if each.process])
+    for turn in range(limits.rounds):
+        first = turn % len(contenders)
+        places = [*contenders[first:], *contenders[:first]]
+        for each in places if turn % 2 == 0 else places[::-1]:
+            if turn < ROUNDS_BESIDE or each.name not in SHOWN_BESIDE:
+                _time_slice(each, found, limits)
+    others = watch.others()
+    for each in contenders:
+        if "us" in found[each.name]:
+            try:
+                found[each.name]["error"] = max(found[each.name]["error"], each.ask("check"))
+            except Failed as failure:
+                found[each.name] = {"failed": f"not the second time: {failure}"}
+    return found, others
+
+
+def _time_slice(contender: Contender, found: dict[str, dict[str, Any]], limits: Limits) -> None:
+    """Add one slice of samples, if the contender gave the right answer and has time left."""
+    samples = found[contender.name].get("us")
+    if samples is None or sum(map(sum, samples)) / 1e6 > limits.case_cap_s:
+        return
+    time.sleep(PAUSE_S)
+    order = {"runs": limits.least_runs, "seconds": limits.slice_s, "most_s": SLICE_CAP_S}
+    try:
+        samples.append(contender.ask("time", **order))
+        if contender.name in limits.use_blas:
+            time.sleep(PAUSE_AFTER_BLAS_S)
+    except Failed as failure:
+        found[contender.name] = {"failed": str(failure)}

@@ -1,0 +1,165 @@
+"""Outputs that share products are what they would be without, but for the last digits."""
+
+from fractions import Fraction
+from itertools import product
+from math import ceil
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from strategies import draws, geometries, integer_operands
+from tconv import conv, conv_transpose, definition, engine
+from tconv.canonical import canonical
+from tconv.engine import executor
+from tconv.engine.choice import all_plans, choose_plan
+from tconv.engine.plan import DIRECT, TILES, Part, Plan
+from tconv.engine.problem import Problem
+from tconv.engine.target import target
+from tconv.engine.winograd import Tiling, minimal
+from tconv.geometry import Geometry
+
+WANTS = st.sampled_from("yx")
+SIZES = [(outputs, taps) for outputs in (1, 2, 3) for taps in (1, 2, 3) if outputs + taps <= 5]
+
+
+@pytest.mark.parametrize(("outputs", "taps"), SIZES)
+def test_fewer_products_give_the_same_outputs(outputs, taps):
+    a, g, b = ([[Fraction(c) for c in row] for row in matrix] for matrix in minimal(outputs, taps))
+    assert len(g) == len(b) == outputs + taps - 1 if taps > 1 else outputs
+    rng = np.random.default_rng(0)
+    x, w = ([int(n) for n in rng.integers(-9, 10, len(m[0]))] for m in (b, g))
+    products = [sum(p * q for p, q in zip(row, x, strict=True)) for row in b]
+    of_w = [sum(p * q for p, q in zip(row, w, strict=True)) for row in g]
+    products = [p * q for p, q in zip(products, of_w, strict=True)]
+    found = [sum(p * q for p, q in zip(row, products, strict=True)) for row in a]
+    assert found == [sum(x[j + k] * w[k] for k in range(taps)) for j in range(outputs)]
+
+
+@pytest.mark.parametrize(("outputs", "taps"), SIZES)
+def test_only_weights_are_multiplied_by_other_than_one(outputs, taps):
+    a, g, b = minimal(outputs, taps)
+    assert {abs(c) for matrix in (a, b) for row in matrix for c in row} <= {0.0, 1.0}
+    assert {abs(c) for row in g for c in row} <= {0.0, 0.5, 1.0}
+
+
+@st.composite
+def tiled(draw):
+    """A problem, and any plan for it that tiles its outputs."""
+    geometry, want = engine._usual(draw(geometries(ranks=(1, 2, 3)))), draw(WANTS)
+    assume(engine.serves(geometry, want, "float32"))
+    problem, is_uncropped = Problem(geometry, want), draw(st.booleans())
+    phases = problem.phases(is_uncropped)
+    outputs = tuple(
+        draw(st.sampled_from((1, 2, 3))) if axis.count > 1 else 1 for axis in phases.axes
+    )
+    assume(outputs != DIRECT)
+    tiling = Tiling.of(phases, outputs)
+    assume(tiling is not None)
+    z, y, x = phases.tiled(outputs).axes
+    is_gathered = draw(st.booleans())
+    columns = x.count if is_gathered else draw(st.integers(1, x.count))
+    rows = draw(st.integers(1, (geometry.batch * z.count if is_gathered else 1) * y.count))
+    tile, most = draw(st.sampled_from(TILES[target().instruction_set]))
+    plan = Plan(
+        *(tile, draw(st.integers(1, most)), is_uncropped, is_gathered, False, outputs, 1),
+        *(rows, columns, draw(st.integers(1, problem.outputs)), draw(st.integers(1, 2))),
+        *(Part.of_terms(problem.channels, draw(st.integers(1, 100))), draw(st.integers(1, 3)), 0.0),
+    )
+    return problem, plan
+
+
+@draws(2)
+@given(tiled(), st.sampled_from(["float32", "float64"]))
+def test_every_tiling_equals_the_definition(found, dtype):
+    """Halves of small integers are exact, and so are their sums."""
+    problem, plan = found
+    geometry = problem.geometry
+    x, w, y = (array.astype(dtype) for array in integer_operands(geometry))
+    read = x if problem.want == "y" else y
+    channels = problem.outputs * geometry.groups
+    bias = np.arange(channels).astype(dtype)
+    ready = executor.Ready(problem, dtype, target(), plan)
+    written = np.full(geometry.shape_of(problem.want), np.nan, dtype)
+    packed = ready.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
+    ready(read, packed, ready.pack_bias(bias), written)
+    expected = definition.contract(geometry, problem.want, read, w, bias=bias)
+    assert np.array_equal(written, expected)
+
+
+# 2-D layers of three taps, of two taps in four phases, of odd sizes and strides, 1-D and 3-D ones
+LAYERS = [
+    ((1, 256, 30, 30), (256, 32, 3, 3), {"padding": 1}),
+    ((2, 144, 13, 17), (144, 64, 4, 4), {"stride": 2, "padding": 1}),
+    ((1, 256, 21, 21), (256, 48, 3, 3), {"stride": 2}),
+    ((1, 512, 200), (512, 64, 16), {"stride": 8, "padding": 4}),
+    ((1, 85, 9, 9, 9), (85, 32, 3, 3, 3), {"padding": 1}),
+]
+
+
+@pytest.mark.parametrize("solve", [conv_transpose, conv])
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_it_is_as_exact_as_was_promised(layer, solve):
+    x_shape, weight_shape, keywords = layer
+    geometry = Geometry.of(x_shape, weight_shape, **keywords)
+    rng = np.random.default_rng(0)
+    want = "y" if solve is conv_transpose else "x"
+    read = rng.standard_normal(geometry.shape_of("x" if want == "y" else "y")).astype(np.float32)
+    w = rng.standard_normal(weight_shape).astype(np.float32)
+    exact = solve(read.astype(np.float64), w.astype(np.float64), **keywords)
+    error = np.abs(solve(read, w, **keywords) - exact).max() / np.abs(exact).max()
+    assert error <= 2e-6
+    direct = solve(read, w, method="direct", **keywords)
+    assert np.abs(direct - exact).max() / np.abs(exact).max() <= 2e-6
+
+
+def test_layers_that_are_tiled_and_that_are_not():
+    """Where it saves much it is chosen, for one type; where it cannot be, or is unwanted, not."""
+    if not target().uses_engine:
+        return
+
+    def is_tiled(geometry, want="y", dtype="float32", **options):
+        plan = choose_plan(Problem(geometry, want, **options), dtype, target(), 2)
+        return plan.is_tiled
+
+    middle = Geometry.of((1, 256, 56, 56), (256, 256, 3, 3), padding=1)
+    assert is_tiled(middle)
+    assert is_tiled(middle, "x")
+    assert not is_tiled(middle, is_direct=True)
+    assert not is_tiled(middle, dtype="float64")
+    assert not is_tiled(Geometry.of((1, 256, 56, 56), (256, 256, 1, 1)))
+    assert not is_tiled(Geometry.of((1, 2, 56, 56), (2, 1, 3, 3)))
+
+
+def test_the_order_of_sums_does_not_depend_on_threads():
+    rng = np.random.default_rng(0)
+    for x_shape, weight_shape, keywords in LAYERS:
+        x = rng.standard_normal(x_shape).astype(np.float32)
+        w = rng.standard_normal(weight_shape).astype(np.float32)
+        first, *others = (conv_transpose(x, w, threads=n, **keywords) for n in (1, 2, 3, 7))
+        for other in others:
+            assert np.array_equal(first, other)
+
+
+def test_measured_plans_sum_in_the_order_of_the_chosen_one():
+    x_shape, weight_shape, keywords = LAYERS[0]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(x_shape).astype(np.float32)
+    w = rng.standard_normal(weight_shape).astype(np.float32)
+    measured = conv_transpose(x, w, method="measure", **keywords)
+    assert np.array_equal(measured, conv_transpose(x, w, **keywords))
+
+
+@pytest.mark.parametrize("want", ["y", "x"])
+def test_plans_of_every_size_are_considered(want):
+    """So that the laws of all plans, in test_engine.py and guarded.py, are laws of these, too."""
+    if not target().uses_engine:
+        return
+    geometry = Geometry.of((2, 16, 9, 11), (16, 16, 4, 4), stride=2, padding=1)
+    plans = [p for p in all_plans(Problem(geometry, want), "float32", target(), 2) if p.is_tiled]
+    kinds = {(p.is_gathered, p.outputs) for p in plans}
+    assert kinds == set(product((False, True), ((1, 2, 2), (1, 3, 3))))
+    for plan in plans:
+        assert plan.block <= 16
+        assert ceil(16 / plan.block) >= plan.splits
