@@ -146,7 +146,7 @@ def bound(function, operands, keywords):
             is_complex = weight.dtype.kind == "c"
             y = prod(geometry.y_shape) * weight.itemsize
             copies = x.nbytes + y if "data_format" in keywords or is_complex else 0
-            copied = 8.2 if weight.dtype == np.float32 else 1.1
+            copied = {2: 2.1, 4: 8.2}.get(weight.itemsize, 1.1)  # halves are packed as float32
             weights = (4.2 if is_complex else copied) * weight.nbytes
             return target().threads * 2**21 + weights + copies
     return SCRATCH_BYTES

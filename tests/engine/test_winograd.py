@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from strategies import draws, geometries, integer_operands
-from tconv import conv, conv_transpose, definition, engine
+from strategies import draws, integer_operands
+from tconv import conv, conv_transpose, definition
 from tconv.canonical import canonical
 from tconv.engine import executor
 from tconv.engine.choice import all_plans, choose_plan
@@ -45,18 +45,30 @@ def test_only_weights_are_multiplied_by_other_than_one(outputs, taps):
 
 
 @st.composite
+def runs(draw, want):
+    """Stride, kernel, and how many outputs can be made at a time, of one axis."""
+    stride, taps = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    is_odd = want == "y" and stride == taps == 2 and draw(st.booleans())
+    return stride, stride * taps - is_odd, draw(st.integers(1, min(3, 5 - taps)))
+
+
+@st.composite
 def tiled(draw):
     """A problem, and any plan for it that tiles its outputs."""
-    geometry, want = engine._usual(draw(geometries(ranks=(1, 2, 3)))), draw(WANTS)
-    assume(engine.serves(geometry, want, "float32"))
+    rank, groups, want = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(WANTS)
+    stride, kernel, most = zip(*(draw(runs(want)) for _ in range(rank)), strict=True)
+    size = [draw(st.integers(2, (40, 12, 6)[rank - 1])) for _ in range(rank)]
+    x_shape = (draw(st.integers(1, 3)), groups * draw(st.integers(1, 6)), *size)
+    weight_shape = (x_shape[1], draw(st.integers(1, 7)), *kernel)
+    padding = [draw(st.integers(0, n // 2)) for n in kernel]
+    geometry = Geometry.of(x_shape, weight_shape, stride=stride, padding=padding, groups=groups)
     problem, is_uncropped = Problem(geometry, want), draw(st.booleans())
     phases = problem.phases(is_uncropped)
-    outputs = tuple(
-        draw(st.sampled_from((1, 2, 3))) if axis.count > 1 else 1 for axis in phases.axes
-    )
-    assume(outputs != DIRECT)
+    wanted = (1,) * (3 - rank) + most
+    outputs = tuple(n if axis.count > 1 else 1 for n, axis in zip(wanted, phases.axes, strict=True))
+    outputs = (1, 1, 2) if outputs == DIRECT and phases.axes[2].count > 1 else outputs
     tiling = Tiling.of(phases, outputs)
-    assume(tiling is not None)
+    assume(tiling is not None and outputs != DIRECT)
     z, y, x = phases.tiled(outputs).axes
     is_gathered = draw(st.booleans())
     columns = x.count if is_gathered else draw(st.integers(1, x.count))
