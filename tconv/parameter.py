@@ -112,7 +112,7 @@ class Parameter:
     def zero_gradient(self) -> None:
         """Start the sum of gradients anew."""
         if self._gradient is not None:
-            self._gradient[...] = 0
+            self._gradient.fill(0)
 
     def converted(self, value: Any, name: str) -> NDArray[Any]:
         """Return `value` as a new array of this parameter's type, if its shape fits."""
