@@ -196,7 +196,7 @@ def others(name: str, cases: Sequence[Case], threads: int) -> list[Part]:
 
 
 def _gradient(name: str, cases: Sequence[Case], want: str, threads: int) -> Part:
-    names = installed(["functional", "torch", "onnx_conv"], want)
+    names = installed(["plan", "functional", "torch", "onnx_conv"], want)
     return Part(titled(name, want), cases, names, "float32", threads, want, limits=brief())
 
 

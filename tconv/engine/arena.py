@@ -51,15 +51,16 @@ class _Block:
         # Tried sizes that are rounded up: a call then takes more memory than it says.
         self.memory = np.empty(size + _ALIGN, np.uint8)
         self.size = size
+        start = -self.memory.ctypes.data % _ALIGN
+        self.interface = self.memory[start : start + size].__array_interface__
 
 
 class _Lease:
     """What the arrays in one block hold together; it goes with the last of them."""
 
-    def __init__(self, arena: "Arena", block: _Block, size: int) -> None:
+    def __init__(self, arena: "Arena", block: _Block) -> None:
         self._arena, self._block = arena, block
-        start = -block.memory.ctypes.data % _ALIGN
-        self.__array_interface__ = block.memory[start : start + size].__array_interface__
+        self.__array_interface__ = block.interface
 
     def __reduce__(self) -> Any:
         raise TypeError("a lease cannot be copied: its block would come back twice")
@@ -146,7 +147,7 @@ class Arena:
     def _large(self, shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> NDArray[Any]:
         if size > self.most_idle_bytes or dtype.hasobject:
             return np.empty(shape, dtype)
-        lease = _Lease(self, self._taken(size) or _Block(size), size)
+        lease = _Lease(self, self._taken(size) or _Block(size))
         return np.ndarray(shape, dtype, buffer=np.asarray(lease))
 
     def _taken(self, size: int) -> _Block | None:
