@@ -36,7 +36,8 @@ def guarded(array, at_end):
     return copy
 
 
-def draw(rng):
+def draw(rng, shares):
+    """Sizes; if it `shares`, such that several outputs may be made of the same products."""
     rank = int(rng.integers(1, 4))
 
     def sizes(low, high):
@@ -44,14 +45,17 @@ def draw(rng):
 
     groups = int(rng.integers(1, 3))
     is_deep = rng.random() < 0.3  # then sums are made tap by tap, and items may be spread
-    channels = groups * int(rng.integers(16, 24) if is_deep else rng.integers(1, 9))
+    channels = groups * int(rng.integers(16, 24) if is_deep or shares else rng.integers(1, 9))
     kernel, stride = sizes(1, 6), sizes(1, 5)
-    size = sizes(1, 40 if rank == 1 else 12 if rank == 2 else 6)
-    dilation = sizes(1, 3)
+    if shares:  # two taps in each phase
+        stride = sizes(1, 3)
+        kernel = tuple(2 * n for n in stride)
+    size = sizes(4 if shares else 1, 40 if rank == 1 else 12 if rank == 2 else 6)
+    dilation = sizes(1, 2 if shares else 3)
     room = min(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) // 2
     return Geometry.of(
         (int(rng.integers(1, 4)), channels, *size),
-        (channels, int(rng.integers(1, 9 if is_deep else 20)), *kernel),
+        (channels, int(rng.integers(8 if shares else 1, 9 if is_deep else 20)), *kernel),
         stride=stride,
         dilation=dilation,
         padding=int(rng.integers(0, room + 1)),
@@ -67,11 +71,14 @@ def main(count):
     streamed = layout.STREAMED_BYTES
     for n in range(count):
         if n % 5 == 0:  # for each geometry five plans
-            geometry, name = draw(rng), TYPES[n // 5 % 4]
+            name = TYPES[n // 5 % 4]
+            geometry = draw(rng, name == "float32" and n // 40 % 2 == 1)
             want, read = ("yx", "xy")[n // 20 % 2]
             problem, dtype = Problem(geometry, want), as_dtype(np, name)
             plans = all_plans(problem, name, target(), 1 + n // 5 % 3)
-        plan = plans[int(rng.integers(len(plans)))]
+        tiled = [plan for plan in plans if plan.is_tiled]  # which only some types have
+        some = tiled if tiled and n % 5 == 4 else plans
+        plan = some[int(rng.integers(len(some)))]
         layout.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
         ready = Ready(problem, name, target(), plan)
         shape = (geometry.groups, -1, *geometry.weight_shape[1:])
