@@ -20,7 +20,6 @@ from tconv.engine.target import target
 from tconv.engine.winograd import Tiling, minimal
 from tconv.geometry import Geometry
 
-WANTS = st.sampled_from("yx")
 SIZES = [(outputs, taps) for outputs in (1, 2, 3) for taps in (1, 2, 3) if outputs + taps <= 5]
 
 
@@ -44,20 +43,26 @@ def test_only_weights_are_multiplied_by_other_than_one(outputs, taps):
     assert {abs(c) for row in g for c in row} <= {0.0, 0.5, 1.0}
 
 
+def tilings_of(geometry, want):
+    """Every problem, way to count phases, and outputs at a time that go together."""
+    problem, found = Problem(geometry, want), []
+    for is_uncropped in (False, True) if engine.serves(geometry, want, "float32") else ():
+        phases = problem.phases(is_uncropped)
+        counts = [(1, 2, 3) if axis.count > 1 else (1,) for axis in phases.axes]
+        for outputs in product(*counts):
+            if outputs != DIRECT and Tiling.of(phases, outputs) is not None:
+                found.append((problem, is_uncropped, outputs))
+    return found
+
+
 @st.composite
 def tiled(draw):
     """A problem, and any plan for it that tiles its outputs."""
-    geometry, want = engine._usual(draw(geometries(ranks=(1, 2, 3)))), draw(WANTS)
-    assume(engine.serves(geometry, want, "float32"))
-    problem, is_uncropped = Problem(geometry, want), draw(st.booleans())
-    phases = problem.phases(is_uncropped)
-    outputs = tuple(
-        draw(st.sampled_from((1, 2, 3))) if axis.count > 1 else 1 for axis in phases.axes
-    )
-    assume(outputs != DIRECT)
-    tiling = Tiling.of(phases, outputs)
-    assume(tiling is not None)
-    z, y, x = phases.tiled(outputs).axes
+    geometry = engine._usual(draw(geometries(ranks=(1, 2, 3))))
+    tilings = [each for want in "yx" for each in tilings_of(geometry, want)]
+    assume(tilings)
+    problem, is_uncropped, outputs = draw(st.sampled_from(tilings))
+    z, y, x = problem.phases(is_uncropped).tiled(outputs).axes
     is_gathered = draw(st.booleans())
     columns = x.count if is_gathered else draw(st.integers(1, x.count))
     rows = draw(st.integers(1, (geometry.batch * z.count if is_gathered else 1) * y.count))
