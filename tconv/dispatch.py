@@ -186,7 +186,7 @@ def native(
 
     Where code cannot be made the portable path serves as well, and a warning says so once.
     """
-    if want == "w" or dtype not in engine.TYPES:
+    if dtype not in engine.TYPES:
         return None
     try:
         if engine.serves(geometry, want, dtype):

@@ -1,6 +1,6 @@
 """WHAT FITS: Geometry, every size and layout of one call in one record."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import repeat
@@ -66,14 +66,10 @@ class Geometry:
         **keywords: Any,
     ) -> "Geometry":
         """Sizes of ``conv_transpose(x, weight)``."""
-        given = (x_shape, weight_shape, output_size, *keywords.values())
-        if all(map(_is_plain, given)):  # as most calls are, and most are repeated
-            types = tuple(map(type, given))  # for True equals 1
-            return _repeated(x_shape, weight_shape, output_size, tuple(keywords.items()), types)
-        return cls._of(x_shape, weight_shape, output_size, keywords)
+        return _of(cls._from_input, x_shape, weight_shape, output_size, keywords)
 
     @classmethod
-    def _of(
+    def _from_input(
         cls,
         x_shape: Sequence[int],
         weight_shape: Sequence[int],
@@ -103,6 +99,16 @@ class Geometry:
         >>> Geometry.of_conv((1, 1, 6), (1, 1, 3), stride=2).x_shape  # one cell of y left over
         (1, 1, 2)
         """
+        return _of(cls._from_output, y_shape, weight_shape, input_size, keywords)
+
+    @classmethod
+    def _from_output(
+        cls,
+        y_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        input_size: Any,
+        keywords: Mapping[str, Any],
+    ) -> "Geometry":
         settings = Settings(
             keywords, as_shape(weight_shape, "weight_shape"), "y", as_shape(y_shape, "y_shape")
         )
@@ -122,6 +128,16 @@ class Geometry:
         >>> Geometry.of_weight_gradient((2, 8, 5), (2, 4, 11), 3, stride=2).weight_shape
         (8, 4, 3)
         """
+        return _of(cls._from_both, x_shape, y_shape, kernel_size, keywords)
+
+    @classmethod
+    def _from_both(
+        cls,
+        x_shape: Sequence[int],
+        y_shape: Sequence[int],
+        kernel_size: Any,
+        keywords: Mapping[str, Any],
+    ) -> "Geometry":
         x, y = as_shape(x_shape, "x_shape"), as_shape(y_shape, "y_shape")
         listed = isinstance(kernel_size, (tuple, list)) or getattr(kernel_size, "ndim", False)
         rank = max(len(kernel_size) if listed else len(x) - 2, 1)
@@ -268,12 +284,24 @@ def _is_plain(value: Any) -> bool:
     return kind in (int, str, bool, NoneType)
 
 
+def _of(
+    make: Callable[..., Geometry], a: Any, b: Any, size: Any, keywords: dict[str, Any]
+) -> Geometry:
+    """The geometry that `make` gives."""
+    given = (a, b, size, *keywords.values())
+    if all(map(_is_plain, given)):  # as most calls are, and most are repeated
+        types = tuple(map(type, given))  # for True equals 1
+        return _repeated(make, a, b, size, tuple(keywords.items()), types)
+    return make(a, b, size, keywords)
+
+
 @lru_cache(maxsize=4096)
 def _repeated(
-    x_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
-    output_size: Any,
+    make: Callable[..., Geometry],
+    a: tuple[int, ...],
+    b: tuple[int, ...],
+    size: Any,
     keywords: tuple[tuple[str, Any], ...],
     types: tuple[type, ...],
 ) -> Geometry:
-    return Geometry._of(x_shape, weight_shape, output_size, dict(keywords))
+    return make(a, b, size, dict(keywords))

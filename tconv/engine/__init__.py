@@ -14,6 +14,7 @@ from tconv.dtypes import as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.choice import choose_plan
 from tconv.engine.compound import COMPOUND, Compound, PackedParts, compound, parts
+from tconv.engine.correlation import choose_correlation
 from tconv.engine.folds import Folds
 from tconv.engine.forks import ForkLock
 from tconv.engine.problem import Problem
@@ -21,8 +22,11 @@ from tconv.engine.target import target
 from tconv.geometry import Geometry, Letter
 
 if TYPE_CHECKING:
+    from tconv.engine.correlator import Correlated
     from tconv.engine.executor import Ready
     from tconv.engine.folding import Folded
+
+    _Plan = Ready | Folded | Correlated
 
 __all__ = ["TYPES", "contract", "prepare", "serves", "workspace_bytes"]
 
@@ -52,7 +56,7 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
     axes = geometry.axes
     numbers = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
     return (
-        (want == "y" or (want == "x" and geometry.rank <= _MOST_AXES))
+        (want == "y" or geometry.rank <= _MOST_AXES)
         and dtype in _TYPES
         and geometry.batch > 0
         and 0 not in geometry.input_size
@@ -62,7 +66,10 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
         and target().uses_engine
         and (
-            geometry.data_format == "channels_first" or not _is_thin(Problem(geometry, want), dtype)
+            dtype not in _HALVES
+            if want == "w"
+            else geometry.data_format == "channels_first"
+            or not _is_thin(Problem(geometry, want), dtype)
         )
         and _has_plan(Problem(_usual(geometry), want), dtype)
     )
@@ -100,6 +107,8 @@ def _has_plan(problem: Problem, dtype: str) -> bool:
     if problem.geometry.rank > _MOST_AXES:
         return _can_fold(problem.geometry, dtype)
     here = target()
+    if problem.want == "w":
+        return choose_correlation(Problem(problem.geometry, "x"), dtype, here) is not None
     plan = choose_plan(problem, dtype, here, here.threads)  # mostly the one that is wanted next
     if plan is not None and plan.cycles * plan.threads <= problem.geometry.flops:
         return True  # for one thread it takes no more than that, and more than that is allowed
@@ -122,7 +131,7 @@ def prepare(
     method: str = "auto",
     want: Letter = "y",
     activation: Activation | None = None,
-) -> "Ready | Folded | Compound":
+) -> "_Plan | Compound":
     """Return the plan for a geometry, with its code loaded; "measure" tries several."""
     geometry, is_measured = _usual(geometry), method == "measure"
     if dtype in COMPOUND:
@@ -136,22 +145,25 @@ def prepare(
     return _made(problem, dtype, threads, is_measured)
 
 
-def _made(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "Ready | Folded":
-    here, (ready, measured, folded) = target(), _makers()
+def _made(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "_Plan":
+    here, (ready, measured, folded, correlated) = target(), _makers()
     make = measured if is_measured else ready
-    if problem.geometry.rank > _MOST_AXES:
+    if problem.want == "w":  # for which y is read as for x
+        make, problem = correlated, Problem(problem.geometry, "x")
+    elif problem.geometry.rank > _MOST_AXES:
         make = partial(folded, make=make)
-    found: Ready | Folded = make(problem, dtype, here, here.threads if threads is None else threads)
+    found: _Plan = make(problem, dtype, here, here.threads if threads is None else threads)
     return found
 
 
 @cache
-def _makers() -> tuple[Any, Any, Any]:
+def _makers() -> tuple[Any, Any, Any, Any]:
     """What makes plans ready; it loads LLVM, which few need."""
     with _importing:
+        from tconv.engine.correlator import correlated
         from tconv.engine.executor import measured, ready
         from tconv.engine.folding import folded
-    return ready, measured, folded
+    return ready, measured, folded, correlated
 
 
 def _usual(geometry: Geometry) -> Geometry:
@@ -163,7 +175,7 @@ def _usual(geometry: Geometry) -> Geometry:
     return geometry
 
 
-def workspace_bytes(geometry: Geometry, plan: "Ready | Folded | Compound") -> int:
+def workspace_bytes(geometry: Geometry, plan: "_Plan | Compound") -> int:
     """Bytes that `contract` holds besides operands and result.
 
     These are scratch, packed weights, x and y channels first if the caller has them last, and the
@@ -189,9 +201,9 @@ def contract(
     out: NDArray[Any] | None = None,
     method: str = "auto",
     threads: int | None = None,
-    plan: "Ready | Folded | Compound | None" = None,
+    plan: "_Plan | Compound | None" = None,
 ) -> NDArray[Any]:
-    """Solve F(x, w, y) for y or x, and apply what the plan has for after it.
+    """Solve F(x, w, y) for y, x or w, and apply what the plan has for after it.
 
     The signature is that of `portable.contract`. `plan` is what `prepare` gives, if that is known.
     b may also hold ``values`` that its ``plan``, a `Ready` for this problem and type, packed.
@@ -202,23 +214,25 @@ def contract(
     >>> contract(geometry, "x", np.ones((1, 1, 5)), np.ones((1, 1, 3)))
     array([[[3., 3.]]])
     """
+    if want == "w":
+        return _correlate(geometry, a, b, out, threads, plan)
     if isinstance(b, np.ndarray):
-        plan = plan or prepare(geometry, a.dtype.name, threads, method, want)
-        packed = plan.pack(_ordered(geometry, b))
+        made: Any = plan or prepare(geometry, a.dtype.name, threads, method, want)
+        packed = made.pack(_ordered(geometry, b))
     else:
-        plan, packed = b.plan, b.values
-    if isinstance(plan, Compound):
-        b = PackedParts(plan.inner, packed)
-        return plan.contract(contract, geometry, _whole(a), b, bias, out)
+        made, packed = b.plan, b.values
+    if isinstance(made, Compound):
+        b = PackedParts(made.inner, packed)
+        return made.contract(contract, geometry, _whole(a), b, bias, out)
     read = _whole(a)
-    if not _is_channels_first(geometry, plan.problem.read):
-        read = plan.transposed(plan.problem.read, read)
+    if not _is_channels_first(geometry, made.problem.read):
+        read = made.transposed(made.problem.read, read)
     if not _is_channels_first(geometry, want):
-        return _contract_last(geometry, want, read, packed, bias, out, plan)
+        return _contract_last(geometry, want, read, packed, bias, out, made)
     if out is None:
         out = empty(geometry.shape_of(want), a.dtype)
     written = out if _is_writable(out) else empty(canonical_shape(geometry, want), a.dtype)
-    plan(read, packed, plan.pack_bias(bias), written)
+    made(read, packed, made.pack_bias(bias), written)
     if written is not out:
         canonical(np, geometry, want, out)[...] = written
     return out
@@ -241,6 +255,35 @@ def _contract_last(
     if _is_writable(out):
         return plan.transposed(want, written, out)
     canonical(np, geometry, want, out)[...] = written
+    return out
+
+
+def _correlate(
+    geometry: Geometry,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    out: NDArray[Any] | None,
+    threads: int | None,
+    plan: Any,
+) -> NDArray[Any]:
+    """Solve for w; `contract` says the rest."""
+    plan = plan or prepare(geometry, x.dtype.name, threads, want="w")
+    x, y = _whole(x), _whole(y)
+    if isinstance(plan, Compound):
+        return plan.contract(partial(contract, plan=plan.inner), geometry, x, y, None, out)
+    if not _is_channels_first(geometry, "x"):
+        x = plan.transposed("x", x)
+    if not _is_channels_first(geometry, "y"):
+        y = plan.transposed("y", y)
+    if out is None:
+        out = empty(geometry.shape_of("w"), x.dtype)
+    is_usual = geometry.weight_format == "IO*" and not geometry.flip_kernel
+    if is_usual and _is_writable(out):
+        plan(x, y, out)
+    else:
+        written = empty(canonical_shape(geometry, "w"), x.dtype)
+        plan(x, y, written)
+        canonical(np, geometry, "w", out)[...] = written
     return out
 
 

@@ -38,7 +38,7 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 _SOURCES = (
     *("ir.py", "halves.py", "kernels.py", "call.py", "panels.py", "spread.py", "winograd.py"),
     *("transforms.py", "tiles.py", "epilogue.py", "output.py", "driver.py", "packing.py"),
-    "transposing.py",
+    *("transposing.py", "products.py", "correlating.py"),
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -52,7 +52,7 @@ _ALIGN = 64  # bytes of a cache line
 _MOST_KEPT = 8  # scratch buffers that wait for the next call
 
 _WORD, _HEAD_BYTES = ctypes.c_ssize_t, object.__basicsize__
-_write_3, _write_6 = Struct("=3q").pack_into, Struct("=6q").pack_into
+_write = {n: Struct(f"={n}q").pack_into for n in (3, 5, 6)}
 
 _scratch: list["_Scratch"] = []
 """Buffers that no call uses; a list, because taking from its end is atomic."""
@@ -88,12 +88,16 @@ class _Frame:
 class Prepared:
     """What can be done for one problem: here x and y are turned from layout to layout."""
 
+    _job: int
+    _arguments: NDArray[np.int64]
+
     def __init__(self, problem: Problem, dtype: str, target: Target, threads: int) -> None:
         self.problem, self.threads, self.activation = problem, threads, problem.activation
         self.dtype: np.dtype[Any] = as_dtype(np, dtype)  # of x, y and the weight
         self.computed = np.dtype(TYPES[dtype].accumulator)
         self._kernel = partial(_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
+        self._frames: list[_Frame] = []
         self._transposed_sizes: dict[Any, tuple[NDArray[np.int64], list[_Frame]]] = {}
 
     def transposed(
@@ -134,9 +138,18 @@ class Prepared:
     ) -> None:
         """Run a job that brings numbers into another order."""
         frame = self._frame(frames, values)
-        args = frame.begin(_write_3, _address(source), _address(to), frame.counter_address)
+        args = frame.begin(_write[3], _address(source), _address(to), frame.counter_address)
         share(job, args, threads, self._load)
         frames.append(frame)
+
+    def _compute(self, operands: tuple[Any, ...], scratch_bytes: int, threads: int) -> None:
+        """Run `_job` on operands, which are arrays, and scratch."""
+        frame, scratch = self._frame(self._frames, self._arguments), _borrowed(scratch_bytes)
+        addresses = [*map(_address, operands), frame.counter_address, scratch.address]
+        share(self._job, frame.begin(_write[len(addresses)], *addresses), threads, self._load)
+        self._frames.append(frame)
+        if len(_scratch) < _MOST_KEPT:
+            _scratch.append(scratch)
 
     @cached_property
     def _transpose_job(self) -> int:
@@ -234,7 +247,6 @@ class Ready(Prepared):
             self._arguments[POINTERS.index(name)] = address
         self._bias_sources = layout.bias_sources()
         self._no_bias = np.zeros(self._bias_sources.shape, computed)
-        self._frames: list[_Frame] = []
         self._pack_frames: list[_Frame] = []
         self._scratch_bytes = layout.scratch_size * plan.threads * computed.itemsize
         self._pack_job = kernel("pack_run", pack_run)
@@ -306,13 +318,7 @@ class Ready(Prepared):
         self, x: NDArray[Any], packed: NDArray[Any], bias: NDArray[Any], y: NDArray[Any]
     ) -> None:
         """Write y; x and y are C-contiguous (N, groups*channels, *spatial), bias is packed too."""
-        frame, scratch = self._frame(self._frames, self._arguments), _borrowed(self._scratch_bytes)
-        operands = _address(x), _address(packed), _address(bias), _address(y)
-        args = frame.begin(_write_6, *operands, frame.counter_address, scratch.address)
-        share(self._job, args, self.plan.threads, self._load)
-        self._frames.append(frame)
-        if len(_scratch) < _MOST_KEPT:
-            _scratch.append(scratch)
+        self._compute((x, packed, bias, y), self._scratch_bytes, self.plan.threads)
 
 
 @lru_cache(maxsize=256)

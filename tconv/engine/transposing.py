@@ -20,7 +20,13 @@ from numpy.typing import DTypeLike, NDArray
 from tconv.engine.arena import empty
 from tconv.engine.ir import I64, PTR, Code, Number, begin
 
-__all__ = ["TRANSPOSE_FIELDS", "empty_lines", "transpose_arguments", "transpose_run"]
+__all__ = [
+    "TRANSPOSE_FIELDS",
+    "empty_lines",
+    "transpose_arguments",
+    "transpose_run",
+    "transposed",
+]
 
 _POINTERS = ("x", "to", "counter")
 TRANSPOSE_FIELDS = (
@@ -128,7 +134,7 @@ def _transpose_all(
     x = code.at(x, code.add(code.mul(row, columns), column))
     to = code.at(to, code.add(code.mul(column, rows), row))
     found = [code.load_vector(x, code.mul(columns, n)) for n in range(lanes)]
-    for n, vector in enumerate(_transposed(code, found)):
+    for n, vector in enumerate(transposed(code, found)):
         store(vector, to, code.mul(rows, n))
 
 
@@ -144,7 +150,7 @@ def _transpose_some(
         source = code.least(code.add(row, n), code.sub(rows, 1))  # beyond the end, the last again
         source = code.add(code.mul(source, columns), column)
         found.append(code.load_lanes(code.at(x, source), x_lanes))
-    for n, vector in enumerate(_transposed(code, found)):
+    for n, vector in enumerate(transposed(code, found)):
         target = code.add(column, n)
         with code.when(code.is_less(target, columns)):
             target = code.at(to, code.add(code.mul(target, rows), row))
@@ -196,7 +202,7 @@ def _of_all(code: Code, vectors: list[Value], order: list[int]) -> Value:
     return found
 
 
-def _transposed(code: Code, vectors: list[Value]) -> list[Value]:
+def transposed(code: Code, vectors: list[Value]) -> list[Value]:
     """The columns of as many rows as a vector has lanes.
 
     First of every quarter of 16 bytes, and then quarters change places.

@@ -1,6 +1,6 @@
 """Run random plans on operands that begin and end where memory does; a stray access ends this.
 
-python tests/engine/guarded.py PLANS
+python tests/engine/guarded.py PLANS [w]
 """
 
 import ctypes
@@ -12,6 +12,9 @@ import numpy as np
 from tconv.dtypes import as_dtype
 from tconv.engine import layout
 from tconv.engine.choice import all_plans
+from tconv.engine.chunks import Chunk
+from tconv.engine.correlation import all_correlations
+from tconv.engine.correlator import Correlated
 from tconv.engine.executor import Ready
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
@@ -36,26 +39,26 @@ def guarded(array, at_end):
     return copy
 
 
-def draw(rng, shares):
-    """Sizes; if it `shares`, such that several outputs may be made of the same products."""
+def draw(rng, has_runs=False):
     rank = int(rng.integers(1, 4))
 
     def sizes(low, high):
         return tuple(int(n) for n in rng.integers(low, high, rank))
 
     groups = int(rng.integers(1, 3))
-    is_deep = rng.random() < 0.3  # then sums are made tap by tap, and items may be spread
-    channels = groups * int(rng.integers(16, 24) if is_deep or shares else rng.integers(1, 9))
+    # With many channels sums may be made tap by tap, and items spread; with runs of taps, tiled.
+    is_deep, has_runs = rng.random() < 0.3, has_runs or rng.random() < 0.3
+    channels = groups * int(rng.integers(16, 24) if is_deep or has_runs else rng.integers(1, 9))
     kernel, stride = sizes(1, 6), sizes(1, 5)
-    if shares:  # two taps in each phase
+    if has_runs:
         stride = sizes(1, 3)
-        kernel = tuple(2 * n for n in stride)
-    size = sizes(4 if shares else 1, 40 if rank == 1 else 12 if rank == 2 else 6)
-    dilation = sizes(1, 2 if shares else 3)
+        kernel = tuple(s * k for s, k in zip(stride, sizes(2, 4), strict=True))
+    size = sizes(4 if has_runs else 1, 40 if rank == 1 else 12 if rank == 2 else 6)
+    dilation = (1,) * rank if has_runs else sizes(1, 3)
     room = min(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) // 2
     return Geometry.of(
         (int(rng.integers(1, 4)), channels, *size),
-        (channels, int(rng.integers(8 if shares else 1, 9 if is_deep else 20)), *kernel),
+        (channels, int(rng.integers(8 if has_runs else 1, 9 if is_deep else 20)), *kernel),
         stride=stride,
         dilation=dilation,
         padding=int(rng.integers(0, room + 1)),
@@ -98,5 +101,30 @@ def main(count):
     print(count, "plans")
 
 
+def gradients(count):
+    """The same for w."""
+    rng, kinds = np.random.default_rng(0), {True: 0, False: 0}
+    for n in range(count):
+        if n % 4 == 0:  # for each geometry four plans
+            geometry, dtype = draw(rng), ("float32", "float64")[n // 4 % 2]
+            problem = Problem(geometry, "x")
+            plans = all_correlations(problem, dtype, target())
+        plan = plans[int(rng.integers(len(plans)))]
+        if n % 2:
+            cells = int(rng.integers(1, 30))
+            plan = plan._replace(chunk=Chunk.of(geometry.batch, problem.written_size, cells))
+        ready = Correlated(problem, dtype, target(), plan._replace(segments=1), 1 + n % 3)
+        x, y = (
+            guarded(rng.standard_normal(shape).astype(dtype), n % 3)
+            for shape in (geometry.x_shape, geometry.y_shape)
+        )
+        dw = guarded(np.full(geometry.weight_shape, np.nan, dtype), n % 3)
+        ready(x, y, dw)
+        assert np.isfinite(dw).all()
+        kinds[plan.is_dot] += 1
+    assert min(kinds.values()) > 0, kinds
+    print(count, "plans")
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    (gradients if "w" in sys.argv else main)(int(sys.argv[1]))

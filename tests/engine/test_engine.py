@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from assemblies import TARGETS, inner_loop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -288,8 +289,6 @@ def test_nothing_beside_out_is_written(geometry, want, dtype, before, streams):
 
 # ---- the code ------------------------------------------------------------------------------------
 
-TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
-
 
 @pytest.mark.parametrize("cpu", TARGETS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -308,21 +307,6 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
             multiplications = sum("fma" in line or "fmla" in line for line in loop)
             assert multiplications == rows * vectors * unroll, (rows, vectors)
         assert not [line for line in loop if "sp)" in line or "[sp" in line], (rows, vectors)
-
-
-def inner_loop(text):
-    """Lines between the label that is jumped back to and that jump, of the longest such loop."""
-    lines = text.splitlines()
-    places = {line.split(":")[0]: n for n, line in enumerate(lines) if ":" in line}
-    found = []
-    for n, line in enumerate(lines):
-        words = line.split()
-        if words and words[0].startswith(("j", "b")) and words[-1] in places:
-            start = places[words[-1]]
-            if start < n and n - start > len(found):
-                found = lines[start:n]
-    assert found, "no loop"
-    return found
 
 
 @pytest.mark.parametrize("cpu", TARGETS)
