@@ -136,8 +136,8 @@ def bound(function, operands, keywords):
     """The portable path holds 64 MiB; the engine 2 MiB a thread, packed weights, other layouts.
 
     Where outputs share products there are up to four times as many weights, twice while packed.
-    Halves are packed as float32. Of complex numbers, which kernels do not know, it holds copies of
-    their parts: of w there are twice as many, once as they are packed from.
+    Of complex numbers, which kernels do not know, it holds copies of their parts: of w there are
+    twice as many, once as they are packed from.
     """
     if function is conv_transpose and keywords.get("padding_mode") is None:
         x, weight = operands
@@ -146,7 +146,7 @@ def bound(function, operands, keywords):
             is_complex = weight.dtype.kind == "c"
             y = prod(geometry.y_shape) * weight.itemsize
             copies = x.nbytes + y if "data_format" in keywords or is_complex else 0
-            copied = {"float16": 2.1, "bfloat16": 2.1, "float32": 8.2}.get(weight.dtype.name, 1.1)
+            copied = {2: 2.1, 4: 8.2}.get(weight.itemsize, 1.1)  # halves are packed as float32
             weights = (4.2 if is_complex else copied) * weight.nbytes
             return target().threads * 2**21 + weights + copies
     return SCRATCH_BYTES

@@ -18,6 +18,7 @@ _MOST_SIZES = 5  # of items of one kind: the largest that fit
 _LANES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _MORE_LANES = (1536, 2048, 3072, 4096, 6144)  # of items that are spread
 _LINE_BYTES = 2**18
+_FEW_LANES, _FEWEST_LANES, _MOST_GATHERED_BYTES = 64, 16, 3 * 2**19  # the same of gathered items
 _LARGEST_PANEL_BYTES = 2**25  # where not even the smallest item stays in the cache
 _WIDE = 8  # vectors of a row, of which few lanes are in vain
 _TILED_TYPES = ("float32",)  # more precise ones are asked for where the last digits count
@@ -151,14 +152,16 @@ def _summed(costs: Costs) -> Iterator[_Item]:
     if x.count >= _WIDE * lanes_of or all_rows * x.count * costs.shifts > TABLE_ENTRIES:
         return
     known: set[int] = set()
-    for lanes in reversed(_LANES):
+    for lanes in reversed((_FEWEST_LANES, *_LANES)):
         if len(known) == _MOST_SIZES:
             break
         rows = min(all_rows, max(1, lanes // x.count))
         rows = ceil(all_rows / ceil(all_rows / rows))
         vectors = ceil(rows * x.count / lanes_of)
         line_bytes = phases.count * vectors * lanes_of * costs.bytes
-        fits = rows * x.count * costs.shifts * per_cell <= panel_bytes
+        cells = rows * x.count * costs.shifts
+        is_last = lanes <= _FEW_LANES and not known and cells * per_cell <= _MOST_GATHERED_BYTES
+        fits = cells * per_cell <= panel_bytes or is_last
         if fits and line_bytes <= 4 * _LINE_BYTES and rows not in known:
             known.add(rows)
             yield True, False, (1, rows, x.count), vectors, line_bytes

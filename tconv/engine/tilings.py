@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from math import ceil
+from math import ceil, prod
 
 from tconv.engine.costs import CALL_CYCLES, STORE_CYCLES, Costs, heights
 from tconv.engine.phases import Phases
@@ -14,6 +14,7 @@ from tconv.engine.winograd import Tiling
 __all__ = ["considered"]
 
 _FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, sums of cells and outputs take as long as products
+_LEAST_SAVED = 0.9
 _LANES = (16, 32, 48, 64, 96, 128)
 _MOST_SUMS_BYTES = 3 * 2**19
 _MOST_CHANNELS = 64  # of a block
@@ -101,11 +102,17 @@ def considered(
             continue
         for outputs in _outputs(phases):
             tiling = Tiling.of(phases, outputs)
-            if tiling is not None:
+            if tiling is not None and _saves(problem, tiling, outputs):
                 tiled = phases.tiled(outputs)
                 costs = TiledCosts(problem, dtype, target, tiled, tiling)
                 found += _candidates(costs, outputs, is_uncropped)
     return found
+
+
+def _saves(problem: Problem, tiling: Tiling, outputs: tuple[int, int, int]) -> bool:
+    """Whether there are fewer products than of every output with all of its taps."""
+    made = sum(kind.rows * kind.terms for kind in tiling.kinds)
+    return made < _LEAST_SAVED * problem.taps * prod(outputs)
 
 
 def _outputs(phases: Phases) -> set[tuple[int, int, int]]:

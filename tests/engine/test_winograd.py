@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from strategies import draws, geometries, integer_operands
-from tconv import conv, conv_transpose, definition, engine
+from strategies import draws, integer_operands
+from tconv import conv, conv_transpose, definition
 from tconv.canonical import canonical
 from tconv.engine import executor
 from tconv.engine.choice import all_plans, choose_plan
@@ -20,6 +20,7 @@ from tconv.engine.target import target
 from tconv.engine.winograd import Tiling, minimal
 from tconv.geometry import Geometry
 
+WANTS = st.sampled_from("yx")
 SIZES = [(outputs, taps) for outputs in (1, 2, 3) for taps in (1, 2, 3) if outputs + taps <= 5]
 
 
@@ -43,26 +44,32 @@ def test_only_weights_are_multiplied_by_other_than_one(outputs, taps):
     assert {abs(c) for row in g for c in row} <= {0.0, 0.5, 1.0}
 
 
-def tilings_of(geometry, want):
-    """Every problem, way to count phases, and outputs at a time that go together."""
-    problem, found = Problem(geometry, want), []
-    for is_uncropped in (False, True) if engine.serves(geometry, want, "float32") else ():
-        phases = problem.phases(is_uncropped)
-        counts = [(1, 2, 3) if axis.count > 1 else (1,) for axis in phases.axes]
-        for outputs in product(*counts):
-            if outputs != DIRECT and Tiling.of(phases, outputs) is not None:
-                found.append((problem, is_uncropped, outputs))
-    return found
+@st.composite
+def runs(draw, want):
+    """Stride, kernel, and how many outputs can be made at a time, of one axis."""
+    stride, taps = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    is_odd = want == "y" and stride == taps == 2 and draw(st.booleans())
+    return stride, stride * taps - is_odd, draw(st.integers(1, min(3, 5 - taps)))
 
 
 @st.composite
 def tiled(draw):
     """A problem, and any plan for it that tiles its outputs."""
-    geometry = engine._usual(draw(geometries(ranks=(1, 2, 3))))
-    tilings = [each for want in "yx" for each in tilings_of(geometry, want)]
-    assume(tilings)
-    problem, is_uncropped, outputs = draw(st.sampled_from(tilings))
-    z, y, x = problem.phases(is_uncropped).tiled(outputs).axes
+    rank, groups, want = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(WANTS)
+    stride, kernel, most = zip(*(draw(runs(want)) for _ in range(rank)), strict=True)
+    size = [draw(st.integers(2, (40, 12, 6)[rank - 1])) for _ in range(rank)]
+    x_shape = (draw(st.integers(1, 3)), groups * draw(st.integers(1, 6)), *size)
+    weight_shape = (x_shape[1], draw(st.integers(1, 7)), *kernel)
+    padding = [draw(st.integers(0, n // 2)) for n in kernel]
+    geometry = Geometry.of(x_shape, weight_shape, stride=stride, padding=padding, groups=groups)
+    problem, is_uncropped = Problem(geometry, want), draw(st.booleans())
+    phases = problem.phases(is_uncropped)
+    wanted = (1,) * (3 - rank) + most
+    outputs = tuple(n if axis.count > 1 else 1 for n, axis in zip(wanted, phases.axes, strict=True))
+    outputs = (1, 1, 2) if outputs == DIRECT and phases.axes[2].count > 1 else outputs
+    tiling = Tiling.of(phases, outputs)
+    assume(tiling is not None and outputs != DIRECT)
+    z, y, x = phases.tiled(outputs).axes
     is_gathered = draw(st.booleans())
     columns = x.count if is_gathered else draw(st.integers(1, x.count))
     rows = draw(st.integers(1, (geometry.batch * z.count if is_gathered else 1) * y.count))
