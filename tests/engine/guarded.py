@@ -39,7 +39,7 @@ def guarded(array, at_end):
     return copy
 
 
-def draw(rng):
+def draw(rng, has_runs=False):
     rank = int(rng.integers(1, 4))
 
     def sizes(low, high):
@@ -47,18 +47,18 @@ def draw(rng):
 
     groups = int(rng.integers(1, 3))
     # With many channels sums may be made tap by tap, and items spread; with runs of taps, tiled.
-    is_deep, has_runs = rng.random() < 0.3, rng.random() < 0.3
+    is_deep, has_runs = rng.random() < 0.3, has_runs or rng.random() < 0.3
     channels = groups * int(rng.integers(16, 24) if is_deep or has_runs else rng.integers(1, 9))
     kernel, stride = sizes(1, 6), sizes(1, 5)
     if has_runs:
         stride = sizes(1, 3)
         kernel = tuple(s * k for s, k in zip(stride, sizes(2, 4), strict=True))
-    size = sizes(1, 40 if rank == 1 else 12 if rank == 2 else 6)
+    size = sizes(4 if has_runs else 1, 40 if rank == 1 else 12 if rank == 2 else 6)
     dilation = (1,) * rank if has_runs else sizes(1, 3)
     room = min(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) // 2
     return Geometry.of(
         (int(rng.integers(1, 4)), channels, *size),
-        (channels, int(rng.integers(1, 9 if is_deep else 20)), *kernel),
+        (channels, int(rng.integers(8 if has_runs else 1, 9 if is_deep else 20)), *kernel),
         stride=stride,
         dilation=dilation,
         padding=int(rng.integers(0, room + 1)),
@@ -74,11 +74,14 @@ def main(count):
     streamed = layout.STREAMED_BYTES
     for n in range(count):
         if n % 5 == 0:  # for each geometry five plans
-            geometry, name = draw(rng), TYPES[n // 5 % 4]
+            name = TYPES[n // 5 % 4]
+            geometry = draw(rng, name == "float32" and n // 40 % 2 == 1)
             want, read = ("yx", "xy")[n // 20 % 2]
             problem, dtype = Problem(geometry, want), as_dtype(np, name)
             plans = all_plans(problem, name, target(), 1 + n // 5 % 3)
-        plan = plans[int(rng.integers(len(plans)))]
+        tiled = [plan for plan in plans if plan.is_tiled]  # which only some types have
+        some = tiled if tiled and n % 5 == 4 else plans
+        plan = some[int(rng.integers(len(some)))]
         layout.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
         ready = Ready(problem, name, target(), plan)
         shape = (geometry.groups, -1, *geometry.weight_shape[1:])
