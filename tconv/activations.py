@@ -122,7 +122,7 @@ def choose(mask: NDArray[np.bool_], a: NDArray[Any], b: NDArray[Any]) -> NDArray
     >>> choose(np.array([False, True]), np.array([1.0, 2.0]), np.array([3.0, 4.0]))
     array([3., 2.])
     """
-    bits = f"i{a.dtype.itemsize}"
+    b, bits = np.asarray(b), f"i{a.dtype.itemsize}"
     changed, result = a.view(bits) ^ b.view(bits), b.view(bits)
     changed *= mask
     result ^= changed

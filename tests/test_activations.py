@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws, integers_like
-from tconv.activations import ACTIVATIONS, Activation, as_activation
+from tconv.activations import ACTIVATIONS, Activation, as_activation, choose, keep
+from tconv.dtypes import as_dtype
 from tconv.errors import DTypeError, ParameterError
 
 ARGUMENTS = ["relu", ("leaky_relu", 0.25), ("leaky_relu", 3.0), "tanh", "sigmoid"]
@@ -124,3 +125,28 @@ def test_a_slope_is_finite_and_not_negative(slope):
 def test_only_floating_numbers_are_taken(dtype):
     with pytest.raises(DTypeError, match=rf'^activation="tanh" takes one of .*, not {dtype}; '):
         Activation("tanh").check_type(dtype)
+
+
+# ---- choices without branches --------------------------------------------------------------------
+
+SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.5, -2.0, 1e-40]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("step", [1, -2])
+def test_they_are_where(dtype, step):
+    numbers = np.array(SPECIAL).astype(as_dtype(np, dtype))
+    a, b = (each.reshape(8, 8).copy() for each in (numbers.repeat(8), np.tile(numbers, 8)))
+    a, b = a[:, ::step], b[:, ::step]
+    mask = np.random.default_rng(0).random(a.shape) < 0.5
+    bits = f"i{a.itemsize}"
+    zeroed, expected = keep(a, mask), np.where(mask, a, a.dtype.type(0))
+    assert np.array_equal(zeroed.view(bits), expected.view(bits))
+    expected = np.where(mask, a, b)
+    assert np.array_equal(choose(mask, a, b.copy()).view(bits), expected.view(bits))
+
+
+def test_also_of_one_number():
+    for mask in (True, False):
+        assert choose(np.bool_(mask), np.array(1.0), np.float64(2.0)) == (1 if mask else 2)
+        assert keep(np.array(1.0), np.bool_(mask)) == mask

@@ -544,3 +544,20 @@ def test_threads_do_not_mix_their_memory(is_shared):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_uses_its_copy_of_the_memory_again():
+    net = Sequential(ReLU())
+    y = net.predict(images(0))
+    exact = y.copy()
+    with net._arena._lock:  # as if another thread held it
+        child = os.fork()
+        if child == 0:
+            place = y.ctypes.data
+            del y
+            again = net.predict(images(1))
+            os._exit(0 if again.ctypes.data == place else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert np.array_equal(y, exact)
