@@ -39,13 +39,15 @@ QUICKEST = ("hifigan-up3", "dcgan-l2-b1", "groups4", "voxgan-last")
 QUICK_NETWORKS = ("autoencoder",)
 
 
-def brief(rounds: int = 3) -> Limits:
+def brief(rounds: int = 3, want: str = "y", dtype: str = "float32") -> Limits:
     """For gradients and halves: PyTorch may need seconds for one call, and says as much in one.
 
-    Where the engine does not compute these, it is NumPy's matrix products that do.
+    The weight gradients of the halves are NumPy's matrix products.
     """
     cap_s = dict.fromkeys(SHOWN_BESIDE, 5.0) | {"torch": 20.0}
-    return Limits(rounds, 0.04, 2, 0.8, cap_s, (*USE_BLAS, "plan", "functional"))
+    is_portable = dtype in HALVES and want in ("w", "step")
+    use_blas = (*USE_BLAS, "functional") if is_portable else USE_BLAS
+    return Limits(rounds, 0.04, 2, 0.8, cap_s, use_blas)
 
 
 @dataclass
@@ -117,7 +119,7 @@ def measure_networks(names: Sequence[str], folder: Path, log: Any = sys.stderr) 
         referee = Contender("reference", functions["layers"], threads, cache)
         path = str(folder / name)
         order = {"dtype": "float32", "threads": threads, "reference": path}
-        limits = Limits(rounds=2, use_blas=("layers",))
+        limits = Limits(rounds=2)
         try:
             referee.ask("refer_network", threads=threads, path=path)
             found, others = take_turns(contenders, "prepare_network", order, limits)
@@ -196,7 +198,7 @@ def others(name: str, cases: Sequence[Case], threads: int) -> list[Part]:
 
 
 def _gradient(name: str, cases: Sequence[Case], want: str, threads: int) -> Part:
-    names = installed(["functional", "torch", "onnx_conv"], want)
+    names = installed(["plan", "functional", "torch", "onnx_conv"], want)
     return Part(titled(name, want), cases, names, "float32", threads, want, limits=brief())
 
 
@@ -218,7 +220,7 @@ def asked_for(arguments: argparse.Namespace) -> tuple[list[Part], bool]:
         is_usual = want == "y" and dtype not in HALVES
         beside = ["onnx_conv"] if want == "x" else []
         names = arguments.contenders or ["plan", "functional", "portable", *PEERS, *beside]
-        limits = Limits(rounds) if is_usual else brief(rounds)
+        limits = Limits(rounds) if is_usual else brief(rounds, want, dtype)
         title = titled(group or "chosen", want)
         chosen = installed(names, want)
         parts.append(Part(title, cases, chosen, dtype, threads, want, want == "y", limits))

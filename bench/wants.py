@@ -28,9 +28,13 @@ WANTS = {
     "y": Want("", "plan", CONTENDERS, "y"),
     "x": Want(
         "convolution, or gradient of x",
-        "functional",
+        "plan",
         _gradients(
-            functional="conv", portable="portable_conv", torch="torch_conv", onnx_conv="onnx_conv"
+            plan="planned_conv",
+            functional="conv",
+            portable="portable_conv",
+            torch="torch_conv",
+            onnx_conv="onnx_conv",
         ),
         "x",
     ),

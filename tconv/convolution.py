@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tconv.activations import Activation, as_activation
 from tconv.arguments import as_flag, as_generator, as_integer, as_per_axis, show
-from tconv.dispatch import Call, check_padding_mode, solve_for
+from tconv.dispatch import Call, check_padding_mode
 from tconv.dtypes import as_dtype, dtype_name
 from tconv.errors import DTypeError, MemoryLimitError, ShapeError
 from tconv.geometry import Geometry, Letter
@@ -23,13 +23,15 @@ from tconv.memory import available_bytes
 from tconv.module import Layer
 from tconv.parameter import Parameter, as_gradient, as_kernel_size, as_real
 from tconv.planned import PackedWeights
+from tconv.repeated import Repeated, is_plain
 
 __all__ = ["Convolution", "Kept"]
 
-Kept = tuple[Geometry, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
-"""The sizes and the x of a forward, and its activation with the y that this made, if it had one."""
+Kept = tuple[Repeated, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
+"""What goes back, the x of a forward, and its activation with the y that this made, if any."""
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
+_MOST_SIZES = 16  # of x, of which a layer remembers what follows from them
 _ENDLESS = 2**100  # cells: a size at which only the settings themselves can be wrong
 
 
@@ -42,6 +44,7 @@ class Convolution(Layer):
     _rank: ClassVar[int | None] = None
     _wanted: ClassVar[Letter]
     _given: ClassVar[Letter]
+    _remembered: dict[Any, tuple[Repeated, Repeated]]
 
     def __init__(
         self,
@@ -123,6 +126,50 @@ class Convolution(Layer):
                 f"x has dtype {x.dtype} but the layer has {self.dtype}; pass "
                 f'x.astype("{self.dtype}") or make the layer with dtype="{x.dtype}".'
             )
+        forth, back = self._both_ways(x, output_size)
+        bias = None if self.bias is None else self.bias.peek()[0]
+        weight, version = self.weight.peek()
+        want, follows, geometry = self._wanted, forth.call.activation, forth.geometry
+        if self.padding_mode == "zeros":
+            plan = forth.plan(want)
+            weight = self._packed.of(
+                geometry, weight, version, activation=follows, want=want, plan=plan
+            )
+        y = forth.solve(want, x, weight, bias)
+        return y, (back, x, None if follows is None else (follows, y))
+
+    def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
+        """Return dx by the adjoint of forward, and add the gradients of weight and bias."""
+        back, x, followed = kept
+        dy = as_gradient(dy, back.geometry.shape_of(self._wanted), x.dtype)
+        if followed is not None:
+            activation, y = followed
+            dy = activation.pull_back(y, dy)
+        weight, _ = self.weight.peek()
+        dx: NDArray[Any] = back.solve(self._given, dy, weight)
+        a, b = (x, dy) if self._wanted == "y" else (dy, x)
+        self.weight.gradient += back.solve("w", a, b)
+        if self.bias is not None:
+            self.bias.gradient += bias_gradient(np, back.geometry, dy)
+        return dx
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Forget what follows from the settings, one of which may change."""
+        super().__setattr__(name, value)
+        if not name.startswith("_"):
+            super().__setattr__("_remembered", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what can be made again."""
+        return {**super().__getstate__(), "_packed": PackedWeights(), "_remembered": {}}
+
+    def _both_ways(self, x: NDArray[Any], output_size: Any) -> tuple[Repeated, Repeated]:
+        """The contractions of forward and of backward, which are remembered from step to step."""
+        remembered, key = self._remembered, (x.shape, type(output_size), output_size)
+        is_told = output_size is None or is_plain(output_size)
+        found = remembered.get(key) if is_told else None
+        if found is not None:
+            return found
         channels = self.in_channels
         if channels is None:
             batched = x.ndim == len(self.kernel_size) + 2
@@ -132,33 +179,13 @@ class Convolution(Layer):
         check_padding_mode(self.padding_mode, geometry, self.padding, self.output_padding)
         if not self.weight.is_filled:
             self._initialise(channels)
-        bias = None if self.bias is None else self.bias.value
-        weight, version = self.weight.peek()
-        if self.padding_mode == "zeros":
-            follows, want = self._activation, self._wanted
-            weight = self._packed.of(geometry, weight, version, activation=follows, want=want)
-        follows = self._activation
-        y = solve_for(self._wanted, geometry, x, weight, bias, self._call(follows))
-        return y, (geometry, x, None if follows is None else (follows, y))
-
-    def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
-        """Return dx by the adjoint of forward, and add the gradients of weight and bias."""
-        (geometry, x, followed), call = kept, self._call()
-        dy = as_gradient(dy, geometry.shape_of(self._wanted), x.dtype)
-        if followed is not None:
-            activation, y = followed
-            dy = activation.pull_back(y, dy)
-        weight, _ = self.weight.peek()
-        dx: NDArray[Any] = solve_for(self._given, geometry, dy, weight, None, call)
-        a, b = (x, dy) if self._wanted == "y" else (dy, x)
-        self.weight.gradient += solve_for("w", geometry, a, b, None, call)
-        if self.bias is not None:
-            self.bias.gradient += bias_gradient(np, geometry, dy)
-        return dx
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but what can be made again."""
-        return {**super().__getstate__(), "_packed": PackedWeights()}
+        calls = self._call(self._activation), self._call()
+        forth, back = (Repeated(geometry, self.dtype, call) for call in calls)
+        if is_told and all(map(is_plain, self._settings().values())):
+            if len(remembered) >= _MOST_SIZES:
+                remembered.clear()
+            remembered[key] = forth, back
+        return forth, back
 
     def _call(self, activation: Activation | None = None) -> Call:
         name = "conv_transpose" if self._wanted == "y" else "conv"
@@ -174,7 +201,13 @@ class Convolution(Layer):
         self, x_shape: tuple[int, ...], in_channels: int, output_size: Any = None
     ) -> Geometry:
         """Sizes of one forward; says whatever is wrong with them."""
-        settings = {
+        shape: Any = self._weight_shape(in_channels)
+        if self._wanted == "y":
+            return Geometry.of(x_shape, shape, output_size=output_size, **self._settings())
+        return Geometry.of_conv(x_shape, shape, **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        return {
             "stride": self.stride,
             "padding": self.padding,
             "output_padding": self.output_padding,
@@ -182,10 +215,6 @@ class Convolution(Layer):
             "groups": self.groups,
             "data_format": self.data_format,
         }
-        shape: Any = self._weight_shape(in_channels)
-        if self._wanted == "y":
-            return Geometry.of(x_shape, shape, output_size=output_size, **settings)
-        return Geometry.of_conv(x_shape, shape, **settings)
 
     def _normalise(self, in_channels: int) -> None:
         """Check the settings by the geometry of an endless x, and spell them out per axis."""

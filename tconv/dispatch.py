@@ -272,9 +272,9 @@ def _check_overflow(
         )
 
 
-def needs_no_limit(geometry: Geometry, dtype: str, workspace: int) -> bool:
-    """Whether y and workspace are so small that `check_memory` lets them pass unasked."""
-    output: int = prod(geometry.y_shape) * as_dtype(np, dtype).itemsize
+def needs_no_limit(geometry: Geometry, want: Letter, dtype: str, workspace: int) -> bool:
+    """Whether result and workspace are so small that `check_memory` lets them pass unasked."""
+    output: int = prod(geometry.shape_of(want)) * as_dtype(np, dtype).itemsize
     return output + workspace <= _SMALL_BYTES
 
 

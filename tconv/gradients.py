@@ -16,6 +16,7 @@ from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry
 from tconv.operands import as_operands, library_of
 from tconv.ops import conv_transpose
+from tconv.repeated import Repeated, recalled
 from tconv.settings import as_shape
 
 __all__ = ["check_adjoint", "conv_transpose_jvp", "conv_transpose_vjp", "gradcheck"]
@@ -62,8 +63,14 @@ def conv_transpose_vjp(
     """
     xp, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias}, dtype)
     _refuse_integers(x)
-    geometry, call = _prepare(x, weight, keywords)
-    y = solve_for("y", geometry, x, weight, bias, call, out)
+    known = recalled(x, weight, ("vjp", *keywords, *keywords.values()))
+    repeated = None if known is None else known.repeated
+    if repeated is None:
+        geometry, call = _prepare(x, weight, keywords)
+        repeated = Repeated(geometry, x.dtype, call)
+    y = repeated.solve("y", x, weight, bias, out)
+    if known is not None:
+        known.repeated = repeated
 
     def pullback(dy: Any) -> tuple[Any, Any, Any]:
         _, (dy,) = as_operands({"dy": dy})
@@ -74,10 +81,10 @@ def conv_transpose_vjp(
         found, wanted = dtype_name(dy.dtype), dtype_name(x.dtype)
         if found != wanted:
             raise DTypeError(f"dy has dtype {found}, must be that of y, {wanted}; convert dy.")
-        _check_shape(dy, "dy", geometry.y_shape, "y")
-        dx = solve_for("x", geometry, dy, weight, None, call)
-        dweight = solve_for("w", geometry, x, dy, None, call)
-        return dx, dweight, None if bias is None else bias_gradient(xp, geometry, dy)
+        _check_shape(dy, "dy", repeated.geometry.y_shape, "y")
+        dx = repeated.solve("x", dy, weight)
+        dweight = repeated.solve("w", x, dy)
+        return dx, dweight, None if bias is None else bias_gradient(xp, repeated.geometry, dy)
 
     return y, pullback
 
@@ -147,8 +154,13 @@ def bias_gradient(xp: Any, geometry: Geometry, dy: Any) -> Any:
     """Sum dy over all but its channels, in the accumulator type."""
     types = TYPES[dtype_name(dy.dtype)]
     channel = dy.ndim - 1 if geometry.data_format == "channels_last" else int(geometry.batched)
+    wide = as_dtype(xp, types.accumulator)
+    if channel == 1 and dy.ndim > 2:
+        # The batch first, cell by cell: of 64 images of 16 channels of 16 cells NumPy has the sums
+        # after 6 us and not after 28, and of large ones no later (Zen 3).
+        dy, channel = xp.sum(dy, axis=0, dtype=wide), 0
     axes = tuple(n for n in range(dy.ndim) if n != channel)
-    total = xp.sum(dy, axis=axes, dtype=as_dtype(xp, types.accumulator))
+    total = xp.sum(dy, axis=axes, dtype=wide)
     return xp.astype(total, as_dtype(xp, types.result), copy=False)
 
 

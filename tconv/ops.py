@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from tconv.arguments import PerAxis
-from tconv.dispatch import Call, check_padding_mode, solve_for
+from tconv.dispatch import Call, check_padding_mode
 from tconv.errors import ShapeError
 from tconv.geometry import Geometry
 from tconv.operands import Array, as_operands
-from tconv.planned import recalled
+from tconv.repeated import recalled, solve_and_keep
 
 __all__ = [
     "conv",
@@ -97,10 +97,9 @@ def conv_transpose(
     """
     sizes = stride, padding, output_padding, dilation, groups, output_size
     others = padding_mode, data_format, weight_format, flip_kernel, method, threads
-    known = recalled(x, weight, (*sizes, *others)) if dtype is None and max_bytes is None else None
-    result: A | None = None if known is None else known.again(x, weight, bias, out)
-    if result is not None:
-        return result
+    known = recalled(x, weight, ("y", *sizes, *others, max_bytes)) if dtype is None else None
+    if known is not None and (found := known.again("y", x, weight, bias, out)) is not None:
+        return found
     call = Call("conv_transpose", padding_mode, method, threads, max_bytes)
     _, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias}, dtype)
     geometry = Geometry.of(
@@ -117,10 +116,8 @@ def conv_transpose(
         flip_kernel=flip_kernel,
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
-    y: A = solve_for("y", geometry, x, weight, bias, call, out)
-    if known is not None:
-        known.keep(geometry, x.dtype, call)
-    return y
+    result: A = solve_and_keep(known, "y", geometry, x, weight, bias, call, out)
+    return result
 
 
 def conv(
@@ -180,6 +177,11 @@ threads, max_bytes : as for `conv_transpose`
     >>> conv(np.arange(1.0, 6.0).reshape(1, 1, 5), np.ones((1, 1, 3)), stride=2)
     array([[[ 6., 12.]]])
     """
+    sizes = stride, padding, output_padding, dilation, groups, input_size
+    others = padding_mode, data_format, weight_format, flip_kernel, method, threads
+    known = recalled(y, weight, ("x", *sizes, *others, max_bytes)) if dtype is None else None
+    if known is not None and (found := known.again("x", y, weight, bias, out)) is not None:
+        return found
     call = Call("conv", padding_mode, method, threads, max_bytes)
     _, (y, weight, bias) = as_operands({"y": y, "weight": weight, "bias": bias}, dtype)
     geometry = Geometry.of_conv(
@@ -196,7 +198,7 @@ threads, max_bytes : as for `conv_transpose`
         flip_kernel=flip_kernel,
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
-    result: A = solve_for("x", geometry, y, weight, bias, call, out)
+    result: A = solve_and_keep(known, "x", geometry, y, weight, bias, call, out)
     return result
 
 
@@ -244,6 +246,11 @@ flip_kernel, dtype, out, method, threads, max_bytes : as for `conv_transpose`
     >>> conv_weight_gradient(np.ones((1, 1, 2)), np.arange(5.0).reshape(1, 1, 5), 3, stride=2)
     array([[[2., 4., 6.]]])
     """
+    sizes = kernel_size, stride, padding, output_padding, dilation, groups
+    others = padding_mode, data_format, weight_format, flip_kernel, method, threads
+    known = recalled(x, y, ("w", *sizes, *others, max_bytes)) if dtype is None else None
+    if known is not None and (found := known.again("w", x, y, None, out)) is not None:
+        return found
     call = Call("conv_weight_gradient", padding_mode, method, threads, max_bytes)
     _, (x, y) = as_operands({"x": x, "y": y}, dtype)
     geometry = Geometry.of_weight_gradient(
@@ -260,7 +267,7 @@ flip_kernel, dtype, out, method, threads, max_bytes : as for `conv_transpose`
         flip_kernel=flip_kernel,
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
-    result: A = solve_for("w", geometry, x, y, None, call, out)
+    result: A = solve_and_keep(known, "w", geometry, x, y, None, call, out)
     return result
 
 
@@ -370,30 +377,13 @@ weight_format : as for `conv_transpose`
     return geometry.y_shape
 
 
-def _of_rank(
-    rank: int,
-    input: A,
-    weight: A,
-    bias: A | None,
-    stride: PerAxis,
-    padding: Padding,
-    output_padding: PerAxis,
-    groups: int,
-    dilation: PerAxis,
-) -> A:
+def _of_rank(rank: int, input: A, weight: A, bias: A | None, *others: Any) -> A:
     _, (weight,) = as_operands({"weight": weight})
     if weight.ndim != rank + 2:
         raise ShapeError(
             f"weight.ndim={weight.ndim} must be {rank + 2} for conv_transpose{rank}d; reshape "
             "weight or call conv_transpose, which takes any rank."
         )
-    return conv_transpose(
-        input,
-        weight,
-        bias,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        groups=groups,
-        dilation=dilation,
-    )
+    names = ("stride", "padding", "output_padding", "groups", "dilation")
+    y: A = conv_transpose(input, weight, bias, **dict(zip(names, others, strict=True)))
+    return y

@@ -227,12 +227,19 @@ class Adam(Optimiser):
         if not memory:
             memory |= {name: np.zeros_like(gradient) for name in self._memories}
         mean, square = memory["mean"], memory["square"]
-        mean += _times(1 - b1, gradient - mean)
-        square[...] = _times(b2, square) + _times(1 - b2, gradient * gradient)
-        size = _times(1 / sqrt(1 - b2**self.steps), np.sqrt(square)) + self.eps
-        return _times(self.lr / (1 - b1**self.steps), mean / size)
+        mean += _scaled(np.asarray(gradient - mean), 1 - b1)
+        found = _scaled(np.asarray(gradient * gradient), 1 - b2)
+        square = np.add(_scaled(square, b2), found, out=square)
+        size = _scaled(np.sqrt(square, out=found), 1 / sqrt(1 - b2**self.steps)) + self.eps
+        return _scaled(np.asarray(mean / size), self.lr / (1 - b1**self.steps))
 
 
 def _times(factor: float, array: NDArray[Any]) -> NDArray[Any]:
     """Multiply without changing the type: bfloat16 times a Python float would be float32."""
     return np.asarray(array * factor).astype(array.dtype, copy=False)
+
+
+def _scaled(array: NDArray[Any], factor: float) -> NDArray[Any]:
+    """The same in place."""
+    np.multiply(array, factor, out=array, casting="unsafe")
+    return array

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.arguments import as_per_axis, show
-from tconv.dtypes import TYPES, dtype_name
+from tconv.dtypes import TYPES, USUAL, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
 from tconv.operands import as_operands, library_of
 
@@ -112,7 +112,7 @@ class Parameter:
     def zero_gradient(self) -> None:
         """Start the sum of gradients anew."""
         if self._gradient is not None:
-            self._gradient[...] = 0
+            self._gradient.fill(0)
 
     def converted(self, value: Any, name: str) -> NDArray[Any]:
         """Return `value` as a new array of this parameter's type, if its shape fits."""
@@ -146,6 +146,8 @@ def as_real(value: Any, name: str, *, floating: bool = True) -> NDArray[Any]:
     tconv.errors.DTypeError: x has dtype complex128, layers need a floating type; pass \
 x.astype("float32") for example.
     """
+    if type(value) is np.ndarray and value.dtype in USUAL:
+        return value
     if not hasattr(value, "dtype"):
         _, (value,) = as_operands({name: value})
     found = dtype_name(value.dtype)

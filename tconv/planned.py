@@ -1,10 +1,7 @@
 """HOW A CALL IS REPEATED: sizes checked, a plan chosen and code made once, then only computed."""
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -14,86 +11,16 @@ from tconv import engine
 from tconv.activations import Activation, as_activation
 from tconv.arguments import METHODS, as_choice, as_integer
 from tconv.canonical import canonical
-from tconv.dispatch import Call, is_registered, native, needs_no_limit, solve_for
+from tconv.dispatch import Call, native, needs_no_limit, solve_for
 from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name, largest
 from tconv.engine.arena import empty
-from tconv.engine.target import target
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry, Letter
 from tconv.operands import check_out
 
-__all__ = ["Known", "Packed", "PackedWeights", "PlannedCall", "plan", "recalled"]
+__all__ = ["Packed", "PackedWeights", "PlannedCall", "plan"]
 
 _MOST_PACKED = 8  # of one weight, for images of different sizes
-_PLAIN = frozenset({int, str, bool, NoneType})  # whose values never change
-
-
-class Known:
-    """What follows from the shapes, the type and the keywords of a `conv_transpose` that went well.
-
-    Whatever is out of the ordinary takes the long way, where all complaints are made.
-    """
-
-    def __init__(self) -> None:
-        self._found: tuple[Any, ...] = ()
-
-    def again(self, x: Any, weight: Any, bias: Any, out: Any) -> Any:
-        """Return y for arrays of such shapes and type, or None if that takes the long way."""
-        if not self._found:
-            return None
-        geometry, channels, dtype, here, plan_of = self._found
-        chosen = plan_of()
-        if chosen is None or here is not target() or is_registered("numpy"):
-            return None
-        if bias is not None and (
-            type(bias) is not np.ndarray or bias.dtype != x.dtype or bias.shape != channels
-        ):
-            return None
-        if out is not None:
-            check_out(out, np, geometry.y_shape, dtype, [x, weight, bias])
-        return engine.contract(geometry, "y", x, weight, bias=bias, out=out, plan=chosen)
-
-    def keep(self, geometry: Geometry, dtype: Any, call: Call) -> None:
-        """Remember a call that went well, if its next need not be held against the memory."""
-        name, here = dtype_name(dtype), target()
-        if call.padding_mode != "zeros":
-            return
-        chosen = native(geometry, "y", name, call.threads, call.method)
-        if chosen is None:
-            return
-        if needs_no_limit(geometry, name, engine.workspace_bytes(geometry, chosen)):
-            # Weakly: how many plans are kept is for the engine to say.
-            self._found = geometry, (geometry.out_channels,), name, here, weakref.ref(chosen)
-
-
-def recalled(x: Any, weight: Any, keywords: tuple[Any, ...]) -> Known | None:
-    """Return what is known of such a call, to be asked or to be told; None where it is unusual.
-
-    Values that are equal may mean different things, as 1, 1.0 and True, and others may change.
-    """
-    if type(x) is not np.ndarray or type(weight) is not np.ndarray:
-        return None
-    dtype = x.dtype
-    if dtype != weight.dtype or dtype not in USUAL:
-        return None
-    if not (_PLAIN.issuperset(map(type, keywords)) or all(map(_is_plain, keywords))):
-        return None
-    return _known(x.shape, weight.shape, dtype, *keywords)
-
-
-def _is_plain(value: Any) -> bool:
-    kind = type(value)
-    return kind in _PLAIN or (kind is tuple and all(map(_is_plain_entry, value)))
-
-
-def _is_plain_entry(value: Any) -> bool:
-    """Of a tuple, whose entries are compared without their types: no True, which equals 1."""
-    return type(value) is int or (type(value) is tuple and all(map(_is_plain_entry, value)))
-
-
-@lru_cache(maxsize=256, typed=True)
-def _known(*_: Any) -> Known:
-    return Known()
 
 
 @dataclass(frozen=True)
@@ -110,7 +37,11 @@ class Packed:
     largest: int | None = field(default=None, repr=False, compare=False)  # of integers
 
 
-def _packed(weight: NDArray[Any], ordered: NDArray[Any], chosen: Any) -> Packed:
+def _packed(geometry: Geometry, weight: NDArray[Any], chosen: Any) -> Packed:
+    ordered = weight
+    if geometry.weight_format != "IO*" or geometry.flip_kernel:
+        ordered = canonical(np, geometry, "w", weight)
+    ordered = np.require(ordered, requirements=("C", "A"))
     most = largest(np, weight) if TYPES[dtype_name(weight.dtype)].is_integer else None
     return Packed(weight.shape, chosen.pack(ordered), chosen, most)
 
@@ -130,13 +61,17 @@ class PackedWeights:
         threads: int | None = None,
         activation: Activation | None = None,
         want: Letter = "y",
+        plan: Any = None,
     ) -> Any:
         """Return what `solve_for` takes for the weight: packed, or itself where nobody packs.
 
         A `version` that is None, or another than before, says that the numbers may have changed.
+        `plan` is the engine's for these, if that is known.
         """
-        dtype = dtype_name(weight.dtype)
-        chosen = native(geometry, want, dtype, threads, activation=activation)
+        chosen = plan
+        if chosen is None:
+            dtype = dtype_name(weight.dtype)
+            chosen = native(geometry, want, dtype, threads, activation=activation)
         if chosen is None:
             return weight
         if version is None or version != self._version:
@@ -144,8 +79,7 @@ class PackedWeights:
             self._version = version
         found = self._found.get(chosen)
         if found is None:
-            ordered = np.require(canonical(np, geometry, "w", weight), requirements=("C", "A"))
-            found = _packed(weight, ordered, chosen)
+            found = _packed(geometry, weight, chosen)
             if len(self._found) >= _MOST_PACKED:
                 self._found.clear()
             self._found[chosen] = found
@@ -195,7 +129,7 @@ class PlannedCall:
         self._is_direct = chosen is not None and not self._is_plain
         if self._is_direct:
             work = engine.workspace_bytes(geometry, chosen)
-            is_small = needs_no_limit(geometry, self._result, work)
+            is_small = needs_no_limit(geometry, want, self._result, work)
             self._is_direct = is_small and not TYPES[dtype].is_integer
 
     def pack(self, weight: NDArray[Any]) -> Packed:
@@ -209,8 +143,7 @@ class PlannedCall:
         self._check(weight, self.geometry.weight_shape, "weight")
         if self._plan is None:
             return Packed(weight.shape, weight.copy(), None)
-        ordered = np.require(canonical(np, self.geometry, "w", weight), requirements=("C", "A"))
-        return _packed(weight, ordered, self._plan)
+        return _packed(self.geometry, weight, self._plan)
 
     def __call__(
         self,

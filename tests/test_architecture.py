@@ -27,7 +27,7 @@ ORDER = [
     "engine.products", "engine.chunks", "engine.correlation", "engine.correlating",
     "engine.correlator", "engine",
     "grid", "blocks", "portable",
-    "borders", "dispatch", "planned", "ops", "gradients",
+    "borders", "dispatch", "repeated", "planned", "ops", "gradients",
     "nodes", "exchange",
     "states", "parameter", "module", "initialisers", "convolution", "switches", "pooling",
     "layers", "adoption", "normalisation", "optimisers", "tinynet", "images", "__init__",

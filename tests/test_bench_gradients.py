@@ -213,14 +213,14 @@ def test_limits_end_what_is_slow(tmp_path):
 
 
 def gradient_part():
-    """The published rows as gradients of x, which nothing packed computes."""
+    """The published rows as gradients of x."""
     rows = [
         row("won", "1-D", None, 0.002, None),
         row("far", "3-D", None, 0.1, None),
         row("lost", "1-D", None, 0.003, None),
     ]
     for each, ours, theirs in zip(rows, (1e3, 1e3, 4e3), (5e2, 4e3, 4e3), strict=True):
-        each["contenders"]["functional"] = {"error": 3e-7, "us": [[ours, 2 * ours]]}
+        each["contenders"]["plan"] = {"error": 3e-7, "us": [[ours, 2 * ours]]}
         each["contenders"]["onnx_conv"] = {"error": 3e-7, "us": [[theirs, theirs]]}
     title = "published, convolution, or gradient of x"
     return {"title": title, "want": "x", "dtype": "float32", "threads": 2, "rows": rows}
@@ -231,8 +231,8 @@ def test_gradients_are_held_against_pytorch_and_losses_are_shown():
     assert ratios(part) == pytest.approx([2, 100, 0.75])
     text = page(RESULTS | {"parts": [part]})
     capped = (2 * 4 * 0.75) ** (1 / 3)
-    assert f"| tconv, nothing kept | PyTorch | 3 | {capped:.2f} |" in text
-    assert "| tconv, nothing kept | ONNX Runtime's Conv | 3 | 1.26 |" in text
+    assert f"| tconv, packed | PyTorch | 3 | {capped:.2f} |" in text
+    assert "| tconv, packed | ONNX Runtime's Conv | 3 | 1.26 |" in text
     assert "| lost | 1×2 | 1-D | 1.000 | 4.00 | 250 | 3.00 | PyTorch | 0.75 |" in text
     assert "### Published, convolution, or gradient of x: float32, 2 threads" in text
     assert "slower in 1" in as_text(part)

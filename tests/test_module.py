@@ -1,9 +1,13 @@
 """What every layer does: gradients add up, predict keeps nothing, state comes back as it was."""
 
 import copy
+import gc
 import os
 import pickle
 import re
+import threading
+import weakref
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tconv.engine.arena import drop_idle, empty
 from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError, UnsupportedError
 from tconv.layers import Conv1d, Conv2d, ConvTranspose2d
 from tconv.module import Layer, LeakyReLU, Parameter, ReLU, Sequential
@@ -380,3 +385,162 @@ def test_layers_survive_a_fork():
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# ---- memory that a sequence keeps ----------------------------------------------------------------
+
+
+def deep(seed=0):
+    """A network whose every array is large enough for its memory."""
+    net = Sequential(
+        Conv2d(2, 6, 3, padding=1, rng=0),
+        ReLU(),
+        Sequential(ConvTranspose2d(6, 3, 4, stride=2, padding=1, rng=0), LeakyReLU(0.25)),
+        Conv2d(3, 2, 1, bias=False, rng=0),
+    )
+    for n, parameter in enumerate(net.parameters()):
+        parameter.value = integers(parameter.shape, "float32", seed + n)
+    return net
+
+
+def memory_free(net):
+    """The same function with nothing kept from step to step, layer by layer."""
+
+    def steps(layers, x, dy):
+        kept = []
+        for layer in layers:
+            x, each = layer.compute(x)
+            kept.append(each)
+        y, dy = x, y_like(x) if dy is None else dy
+        for layer, each in zip(reversed(layers), reversed(kept), strict=True):
+            dy = layer.pull_back(each, dy)
+        return y, dy
+
+    def y_like(y):
+        return np.sign(y)
+
+    flat = [net[0], net[1], *net[2], net[3]]
+    return lambda x: steps(flat, x, None)
+
+
+def one_step(net, x):
+    y = net(x)
+    return y, net.backward(np.sign(y))
+
+
+def images(seed, size=128):
+    return integers((2, 2, size, size), "float32", seed)
+
+
+def test_results_stay_as_they_are_however_many_steps_follow():
+    net = deep()
+    expected = memory_free(copy.deepcopy(net))
+    held = [(n, *one_step(net, images(n))) for n in range(6)]
+    held += [(n, net.predict(images(n)), None) for n in range(6)]
+    views = [y[0, :, ::2] for _, y, _ in held]
+    for (n, y, dx), view in zip(held, views, strict=True):
+        exact_y, exact_dx = expected(images(n))
+        assert np.array_equal(y, exact_y)
+        assert dx is None or np.array_equal(dx, exact_dx)
+        assert np.array_equal(view, exact_y[0, :, ::2])
+    del held
+    one_step(net, images(9))
+    for n, view in enumerate(views[:6]):
+        assert np.array_equal(view, expected(images(n))[0][0, :, ::2])
+
+
+def test_no_two_arrays_share_memory():
+    net = deep()
+    found = [each for n in range(5) for each in one_step(net, images(n))]
+    spans = sorted((each.ctypes.data, each.ctypes.data + each.nbytes) for each in found)
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+
+
+def test_memory_is_used_again_from_step_to_step():
+    net = deep()
+    for n in range(3):
+        one_step(net, images(n))
+    places = []
+    for n in range(4):
+        y, dx = one_step(net, images(n))
+        places.append({y.ctypes.data, dx.ctypes.data})
+        del y, dx
+    known = set.union(*places[:2])
+    assert places[2] <= known
+    assert places[3] <= known
+    idle = net._arena.idle_bytes
+    one_step(net, images(1))
+    assert net._arena.idle_bytes == idle > 0
+
+
+def test_it_is_its_own_alone():
+    net, other = deep(), deep()
+    one_step(net, images(0))
+    assert other._arena.idle_bytes == 0
+    assert net[2]._arena.idle_bytes == 0  # within another sequence that one's memory serves
+    held = weakref.ref(net._arena)
+    y = net.predict(images(1))
+    exact = y.copy()
+    del net
+    gc.collect()
+    assert held() is not None  # y lies in it
+    assert np.array_equal(y, exact)
+    del y
+    gc.collect()
+    assert held() is None
+
+
+def test_it_is_given_up_where_memory_is_short():
+    net = deep()
+    one_step(net, images(0))
+    net._kept = None
+    idle = net._arena.idle_bytes
+    assert drop_idle() >= idle > 0
+    assert net._arena.idle_bytes == 0
+
+
+def test_errors_leave_nothing_lent():
+    class Broken(Layer):
+        def compute(self, x):
+            raise RuntimeError("broken")
+
+    net = Sequential(deep()[0], Broken())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="broken"):
+            net(images(0))
+        outside = empty((2**18,), "u1")
+        idle = net._arena.idle_bytes
+        del outside
+        assert net._arena.idle_bytes == idle
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_copies_have_memory_of_their_own(copied):
+    net = deep()
+    y, _ = one_step(net, images(0))
+    twin = copied(net)
+    assert twin._arena is not net._arena
+    assert np.array_equal(twin(images(0)), y)
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_threads_do_not_mix_their_memory(is_shared):
+    nets = [deep(), deep()]
+    nets = [nets[0]] * 2 if is_shared else nets
+    exact = [memory_free(deep())(images(n))[0] for n in range(4)]
+    wrong = []
+
+    def work(net, first):
+        for n in range(first, first + 40):
+            held = [net.predict(images(n % 4)) for _ in range(2)]
+            wrong.extend(n for y in held if not np.array_equal(y, exact[n % 4]))
+            if not is_shared:
+                y, _ = one_step(net, images(n % 4))
+                wrong.extend([n] * (not np.array_equal(y, exact[n % 4])))
+
+    threads = [threading.Thread(target=work, args=(net, n)) for n, net in enumerate(nets)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -18,7 +18,7 @@ from strategies import (
     integers_like,
     keywords_of,
 )
-from tconv import conv_transpose, definition, dispatch, ops, plan, planned
+from tconv import conv_transpose, definition, dispatch, plan, planned, repeated
 from tconv.activations import as_activation
 from tconv.engine import executor
 from tconv.engine.target import target
@@ -46,7 +46,7 @@ def call():
 
 
 def is_known(x, w, *keywords):
-    return planned.recalled(x, w, keywords) is not None
+    return repeated.recalled(x, w, keywords) is not None
 
 
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
@@ -70,7 +70,7 @@ def test_every_type_of_the_kernels_goes_the_short_way(dtype, monkeypatch):
     x, w, b = integers((2, 3, 4, 5), dtype), integers((3, 2, 3, 2), dtype), integers(2, dtype)
     first, _ = (conv_transpose(x, w, b, stride=2) for _ in range(2))
     asked = []
-    monkeypatch.setattr(ops, "solve_for", lambda *operands: asked.append(operands) or first)
+    monkeypatch.setattr(repeated, "solve_for", lambda *operands: asked.append(operands) or first)
     again = conv_transpose(x, w, b, stride=2)
     assert np.array_equal(again, first)
     assert bool(asked) != target().uses_engine
@@ -238,7 +238,7 @@ def test_a_registered_contraction_comes_first(call, monkeypatch):
 
 def test_what_must_be_held_against_the_memory_is_not_known(call, monkeypatch):
     x, w, b = call
-    planned._known.cache_clear()
+    repeated._known.cache_clear()
     monkeypatch.setattr(dispatch, "_SMALL_BYTES", 1)
     monkeypatch.setattr(dispatch, "available_bytes", lambda: 10**12)
     conv_transpose(x, w, b, stride=2)

@@ -9,9 +9,16 @@ A block goes back when its `_Lease` does, which all arrays in it hold: what `emp
 views, and whatever else keeps one of these. Finalisers run in any thread at any moment, also in
 the middle of a call of this file by the same thread. So nobody waits for the lock here: who does
 not get it takes new memory, or lets go of what could have been kept.
+
+Who computes the same again and again, as a network in training does, may lend an arena of its own
+for as long as it computes: then what is smaller comes back to it, too, and nobody else takes it.
 """
 
 import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from math import prod
 from threading import Lock
@@ -22,13 +29,17 @@ from numpy.typing import DTypeLike, NDArray
 
 from tconv.memory import available_bytes
 
-__all__ = ["Arena", "drop_idle", "empty"]
+__all__ = ["Arena", "drop_idle", "empty", "empty_like", "lent"]
 
 _LEAST_BYTES = 2**24
 _MOST_IDLE_BYTES = 2**28  # two results of a large network
 _IDLE_SHARE = 8  # and no more than an eighth of the memory that is available at first
 _WASTE_SHARE = 8  # a block is used again for what it is at most an eighth too large for
+_MOST_IDLE = 256  # blocks, which are looked through for every array
 _ALIGN = 64  # bytes of a cache line, and of the widest vector
+
+_arenas: dict[int, "weakref.ref[Arena]"] = {}
+"""All that there are, by id; a dict, because copying its values is atomic."""
 
 
 class _Block:
@@ -40,15 +51,16 @@ class _Block:
         # Tried sizes that are rounded up: a call then takes more memory than it says.
         self.memory = np.empty(size + _ALIGN, np.uint8)
         self.size = size
+        start = -self.memory.ctypes.data % _ALIGN
+        self.interface = self.memory[start : start + size].__array_interface__
 
 
 class _Lease:
     """What the arrays in one block hold together; it goes with the last of them."""
 
-    def __init__(self, arena: "Arena", block: _Block, size: int) -> None:
+    def __init__(self, arena: "Arena", block: _Block) -> None:
         self._arena, self._block = arena, block
-        start = -block.memory.ctypes.data % _ALIGN
-        self.__array_interface__ = block.memory[start : start + size].__array_interface__
+        self.__array_interface__ = block.interface
 
     def __reduce__(self) -> Any:
         raise TypeError("a lease cannot be copied: its block would come back twice")
@@ -74,17 +86,24 @@ class Arena:
     16384
     """
 
-    def __init__(self, least_bytes: int = _LEAST_BYTES, most_idle_bytes: int | None = None) -> None:
-        self.least_bytes = least_bytes
+    def __init__(
+        self,
+        least_bytes: int = _LEAST_BYTES,
+        most_idle_bytes: int | None = None,
+        cap_bytes: int = _MOST_IDLE_BYTES,
+    ) -> None:
+        self.least_bytes, self._cap_bytes = least_bytes, cap_bytes
         if most_idle_bytes is not None:
             self.most_idle_bytes = most_idle_bytes
         self._idle: list[_Block] = []
         self._lock = Lock()
+        own, forget = id(self), _arenas.pop
+        _arenas[own] = weakref.ref(self, lambda _: forget(own, None))
 
     @cached_property
     def most_idle_bytes(self) -> int:
         """Bound on what is kept for arrays to come."""
-        available, most = available_bytes(), _MOST_IDLE_BYTES
+        available, most = available_bytes(), self._cap_bytes
         return most if available is None else min(most, available // _IDLE_SHARE)
 
     @property
@@ -101,7 +120,7 @@ class Arena:
                 return np.empty(shape, dtype)
             return self._large(shape, dtype, size)
         except MemoryError:
-            self.drop_idle()
+            drop_idle()
         return np.empty(shape, dtype)
 
     def drop_idle(self) -> int:
@@ -119,7 +138,7 @@ class Arena:
         if block.size <= self.most_idle_bytes and lock.acquire(blocking=False):
             try:
                 idle, room = self._idle, self.most_idle_bytes - block.size
-                while sum(each.size for each in idle) > room:
+                while sum(each.size for each in idle) > room or len(idle) >= _MOST_IDLE:
                     dropped.append(idle.pop(0))
                 idle.append(block)
             finally:
@@ -128,7 +147,7 @@ class Arena:
     def _large(self, shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> NDArray[Any]:
         if size > self.most_idle_bytes or dtype.hasobject:
             return np.empty(shape, dtype)
-        lease = _Lease(self, self._taken(size) or _Block(size), size)
+        lease = _Lease(self, self._taken(size) or _Block(size))
         return np.ndarray(shape, dtype, buffer=np.asarray(lease))
 
     def _taken(self, size: int) -> _Block | None:
@@ -146,6 +165,54 @@ class Arena:
 
 
 _shared = Arena()
-empty, drop_idle = _shared.empty, _shared.drop_idle
+_lent: ContextVar[Arena] = ContextVar("_lent", default=_shared)
+
+
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array of the arena that is lent, or of that which all share."""
+    return _lent.get().empty(shape, dtype)
+
+
+def empty_like(array: NDArray[Any]) -> NDArray[Any] | None:
+    """Return one of the same shape and type; None for what NumPy would lay out otherwise.
+
+    >>> y = np.maximum(np.ones(3), 0, out=empty_like(np.ones(3)))
+    """
+    if type(array) is np.ndarray and array.ndim and array.flags.c_contiguous:
+        return empty(array.shape, array.dtype)
+    return None
+
+
+@contextmanager
+def lent(arena: Arena) -> Iterator[None]:
+    """Let `empty` take from an arena in this thread, unless another one is lent already.
+
+    >>> with lent(Arena(least_bytes=1, most_idle_bytes=2**16)):
+    ...     y = empty((3,), np.float32)
+    """
+    if _lent.get() is not _shared:
+        yield
+        return
+    token = _lent.set(arena)
+    try:
+        yield
+    finally:
+        _lent.reset(token)
+
+
+def drop_idle() -> int:
+    """Let go of all that any arena keeps; return how many bytes that were."""
+    return sum(arena.drop_idle() for arena in _living())
+
+
+def _living() -> list[Arena]:
+    return [arena for each in [*_arenas.values()] if (arena := each()) is not None]
+
+
+def _renew() -> None:
+    for arena in _living():
+        arena.renew()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_shared.renew)
+    os.register_at_fork(after_in_child=_renew)
