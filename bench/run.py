@@ -235,7 +235,7 @@ def measure(parts: list[Part], small: bool, quickly: bool, whole: bool = False) 
     now = datetime.now(UTC)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        asked = Contender("versions", CONTENDERS["portable"], 1, name)
+        asked = Contender("versions", CONTENDERS["portable"], cores(), name)
         packages = sorted({"numpy", "tconv", "llvmlite", "onnx", "jaxlib", *PACKAGES.values()})
         versions = {"python": platform.python_version()} | asked.ask("versions", packages=packages)
         try:
