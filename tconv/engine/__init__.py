@@ -65,12 +65,8 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         and max(numbers[: 2 if want == "y" else 3]) <= _MOST_CELLS
         and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
         and target().uses_engine
-        and (
-            dtype not in _HALVES
-            if want == "w"
-            else geometry.data_format == "channels_first"
-            or not _is_thin(Problem(geometry, want), dtype)
-        )
+        and not (want == "w" and dtype in _HALVES)
+        and not _is_thin(geometry, want, dtype)
         and _has_plan(Problem(_usual(geometry), want), dtype)
     )
 
@@ -87,16 +83,17 @@ def _serves_parts(geometry: Geometry, want: Letter, dtype: str) -> bool:
     return serves(replace(inner, data_format="channels_last"), want, real)
 
 
-def _is_thin(problem: Problem, dtype: str) -> bool:
-    """Whether there is less to compute for a cell of x than its channels are to move.
+def _is_thin(geometry: Geometry, want: Letter, dtype: str) -> bool:
+    """Whether x is channels last and less is computed for its cells than channels are to move.
 
     The portable path multiplies x as it lies, channels last, in less time than it takes to
     transpose x: 64 to 1 channel, 512 x 512, 1 x 1 takes 2.8 ms, and 9 the other way (Xeon,
     2 cores). The size of the image has no say, for the order of sums depends on who computes them.
     The halves it would have to widen first, which takes longer.
     """
-    if dtype in _HALVES:
+    if geometry.data_format == "channels_first" or want == "w" or dtype in _HALVES:
         return False
+    problem = Problem(geometry, want)
     channels, products = problem.channels, problem.outputs * problem.taps
     thin = _THIN if channels < _MANY_CHANNELS else _THIN_OF_MANY
     return channels >= max(_SOME_CHANNELS, thin * products)

@@ -40,17 +40,21 @@ def in_gathered(phases: Phases, shifts: _Shifts) -> NDArray[np.int64]:
     return grid(places, [len(axis.shifts) for axis in phases.axes])
 
 
-def lattices(phases: Phases) -> NDArray[np.int64]:
-    """For every lattice where it begins in a channel, and its planes, rows and columns."""
+def lattices(
+    firsts: Sequence[Sequence[int]], sizes: Sequence[int], steps: Sequence[int]
+) -> NDArray[np.int64]:
+    """For every lattice where it begins in a channel, and its planes, rows and columns.
+
+    Along each axis lattices begin at `firsts`, of so many cells that are a step apart.
+    """
     entries = []
-    z, y, x = phases.axes
-    for first in product(z.lattices, y.lattices, x.lattices):
-        start = (first[0] * y.input + first[1]) * x.input + first[2]
-        sizes = [
-            max(0, -(-(axis.input - n) // axis.step))
-            for axis, n in zip(phases.axes, first, strict=True)
+    for first in product(*firsts):
+        start = (first[0] * sizes[1] + first[1]) * sizes[2] + first[2]
+        counts = [
+            max(0, -(-(size - n) // step))
+            for size, n, step in zip(sizes, first, steps, strict=True)
         ]
-        entries.append((start, *sizes))
+        entries.append((start, *counts))
     return np.array(entries, np.int64)
 
 
@@ -71,7 +75,9 @@ def gathered_cells(phases: Phases, batch: int, image_step: int) -> NDArray[np.in
     return np.ascontiguousarray(whole, np.int32).reshape(-1)
 
 
-def grid(places: list[NDArray[np.int64]], sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Flat indices of all combinations of places along depth, height and width."""
-    z, y, x = places
-    return ((z[:, None, None] * sizes[1] + y[:, None]) * sizes[2] + x).ravel()
+def grid(places: Sequence[NDArray[np.int64]], sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Flat indices of all combinations of places along each axis."""
+    found = np.zeros(1, np.int64)
+    for of_axis, size in zip(places, sizes, strict=True):
+        found = (found[:, np.newaxis] * size + of_axis).ravel()
+    return found

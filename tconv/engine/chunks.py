@@ -9,14 +9,14 @@ they lie, which are quicker to copy, or their lattices where some of these are n
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from math import ceil, prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tconv.axis import Axis
+from tconv.engine.cells import grid, lattices
 from tconv.engine.phases import as_three
 
 __all__ = ["Chunk", "Panel", "Reach"]
@@ -160,33 +160,22 @@ class Panel:
     def _places(self, cells: Sequence[range]) -> NDArray[np.int64]:
         spacings = (1, *(reach.spacing for reach in self.reaches))
         places = [np.array(each) * spacing for each, spacing in zip(cells, spacings, strict=True)]
-        return _grid(places, self.size)
+        return grid(places, self.size)
 
     def first_cells(self) -> NDArray[np.int64]:
         """For every lattice where it begins in a channel of y, and its planes, rows and columns."""
-        (_, y, x), entries = self.reaches, []
-        for first in product(*(reach.lattices for reach in self.reaches)):
-            start = (first[0] * y.size + first[1]) * x.size + first[2]
-            sizes = [
-                max(0, -(-(reach.size - n) // reach.step))
-                for reach, n in zip(self.reaches, first, strict=True)
-            ]
-            entries.append((start, *sizes))
-        return np.array(entries, np.int64)
+        reaches = self.reaches
+        return lattices(
+            [reach.lattices for reach in reaches],
+            [reach.size for reach in reaches],
+            [reach.step for reach in reaches],
+        )
 
     def taps(self) -> NDArray[np.int64]:
         """Where in a channel each tap is for a cell at place 0."""
-        lattices = [np.array([lattice for lattice, _ in reach.taps]) for reach in self.reaches]
+        of_taps = [np.array([lattice for lattice, _ in reach.taps]) for reach in self.reaches]
         places = [
             np.array([place for _, place in reach.taps]) - reach.low for reach in self.reaches
         ]
-        lattice = _grid(lattices, [len(reach.lattices) for reach in self.reaches])
-        return lattice * self.lattice_cells + _grid(places, self.size[1:])
-
-
-def _grid(places: Sequence[NDArray[Any]], sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Flat indices of all combinations of places along each axis."""
-    found = np.zeros(1, np.int64)
-    for of_axis, size in zip(places, sizes, strict=True):
-        found = (found[:, np.newaxis] * size + of_axis).ravel()
-    return found
+        lattice = grid(of_taps, [len(reach.lattices) for reach in self.reaches])
+        return lattice * self.lattice_cells + grid(places, self.size[1:])

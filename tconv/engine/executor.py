@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
-from tconv.engine.cells import lattices
 from tconv.engine.choice import best_plans, choose_plan
 from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.epilogue import activate
@@ -199,8 +198,8 @@ class Ready(Prepared):
         self.plan, kernel, activation = plan, self._kernel, self.activation
         self.layout = layout = layout_of(problem, plan, self.dtype, target)
         computed, kernel_of_sums = self.computed, partial(kernel, dtype=self.computed.name)
-        name, emit = ("run_spread", run_spread) if plan.is_spread else ("run", run)
-        self._job = kernel(*(("run_tiled", run_tiled) if plan.is_tiled else (name, emit)))
+        emit = run_spread if plan.is_spread else run_tiled if plan.is_tiled else run
+        self._job = kernel(emit.__name__, emit)
         self._arguments = layout.arguments()
         offsets, starts = layout.offsets()
         micros = np.zeros(2 * max(layout.heights) + 2, np.int64)
@@ -224,7 +223,7 @@ class Ready(Prepared):
             "lines": layout.lines(),
             "micros": micros,
             "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
-            "lattices_of_x": lattices(layout.phases),
+            "lattices_of_x": layout.lattices(),
         }
         step, stride = (
             min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tconv.dtypes import TYPES
 from tconv.engine.call import FIELDS, POINTERS, TILE
-from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered
+from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered, lattices
 from tconv.engine.phases import Phases
 from tconv.engine.plan import STREAMED_BYTES, Plan, tile_rows
 from tconv.engine.problem import Problem
@@ -279,6 +279,12 @@ class Layout:
             return in_gathered(self.phases, shifts) * self.line_pitch
         depth = self.fields["panel_depth"]
         return in_flat(self.phases, shifts, (depth, self.panel_rows, self.pitch), channels)
+
+    def lattices(self) -> NDArray[np.int64]:
+        """Where the lattices of x begin, and their sizes."""
+        axes = self.phases.axes
+        firsts, sizes = [axis.lattices for axis in axes], [axis.input for axis in axes]
+        return lattices(firsts, sizes, [axis.step for axis in axes])
 
     def table(self) -> NDArray[np.int32]:
         """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""

@@ -85,8 +85,7 @@ class TiledCosts(Costs):
 
     def _restored(self, plan: Plan, vectors: int) -> float:
         """Cycles of a block's outputs, from its products."""
-        groups = len(self.tiling.groups)
-        calls = self.phases.count / max(1, groups)
+        calls = self.phases.count // prod(plan.outputs)
         of_products = self.products * _CELL_CYCLES + self.phases.count * _SUM_CYCLES
         return plan.block * (calls * CALL_CYCLES + vectors * of_products)
 
