@@ -118,8 +118,8 @@ def _sum(
     """Fill the lines of a block of channels, tile by tile; without a bias from zero."""
     code = c.code
     tiles = code.pick(is_last, c.last_tiles, c.tiles)
-    with code.loop(code.pick(is_last, c.last_tile_count, c.tile_count)) as n:
-        entry = code.at(tiles, code.mul(n, len(TILE)), I64)
+    with code.loop(code.pick(is_last, c.last_tile_count, c.tile_count)) as number:
+        entry = code.at(tiles, code.mul(number, len(TILE)), I64)
         tile = code.record(entry, TILE)
         wide = code.load(c.micros, tile["micro"], PTR)
         narrow = code.load(c.micros, code.add(tile["micro"], 1), PTR)
@@ -143,6 +143,7 @@ def _sum(
                 calls = ((wide, c.wide_calls, 0), (narrow, c.rest_calls, c.wide_calls))
                 for kernel, count, earlier in calls:
                     with code.loop(count) as call:
-                        lane = code.mul(code.add(call, earlier), c.wide_lanes)
-                        place = (w, code.at(c.panel, lane), offsets, code.at(to, lane), of_rows)
+                        n = code.add(call, earlier)
+                        x = code.at(c.panel, code.mul(n, c.panel_tile))
+                        place = (w, x, offsets, code.at(to, code.mul(n, c.wide_lanes)), of_rows)
                         code.call(kernel, *place, terms, pitch, first)

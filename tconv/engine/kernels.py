@@ -4,7 +4,7 @@
                   for r in rows: acc[r] += w[k, r] * x[offset[k]:][:lanes]
               c[:] = (bias or c) + acc
     pack_rows to[row] = zeros, every step-th cell of x, zeros
-    gather    row[lane] = x[table[lane]], or zero
+    gather    to[channel, lane] = x[channel, table[lane]], or zero
     add_rows  to[row, :] += x[row, :]
     copy_row  y[i*stride + phase] = line[phase][i]
     stream    y[:] = row, past the caches
@@ -197,15 +197,63 @@ def _fill(code: Code, row: Value, count: Value) -> None:
 
 
 def gather(module: ir.Module, name: str, number: Number) -> None:
-    """Write a row of the panel: of every lane the cell that the table names, zero for -1."""
-    code, a = begin(module, name, {"row": PTR, "x": PTR, "table": PTR, "count": I64}, number)
+    """Write cells of some channels to a panel: those that the table names, zeros for -1.
+
+    In the panel ``lanes`` of them make a tile, and there are ``tile`` numbers from tile to tile,
+    ``to_step`` from channel to channel. Cells of a vector that follow each other, but for zeros,
+    are read together. The table is read to the end of the last vector.
+    """
+    sizes = ("count", "channels", "x_step", "to_step", "lanes", "tile")
+    kinds = {"to": PTR, "x": PTR, "table": PTR} | dict.fromkeys(sizes, I64)
+    code, a = begin(module, name, kinds, number)
+    a["to"].add_attribute("noalias")
     nothing = code.builder.alloca(number.cell)
     code.store(number.cell(0), nothing)
-    with code.loop(a["count"]) as n:
-        cell = code.builder.sext(code.load(a["table"], n, I32), I64)
-        place = code.builder.select(code.is_less(cell, 0), nothing, code.cell(a["x"], cell))
-        code.store(load_cell(code, place), a["row"], n)
+    with code.loop(a["count"], step=a["lanes"]) as first:
+        of_tile = code.at(a["to"], code.mul(code.div(first, a["lanes"]), a["tile"]))
+        some = code.least(a["lanes"], code.sub(a["count"], first))
+        with code.loop(some, step=number.lanes) as lane:
+            to, table = code.at(of_tile, lane), code.at(a["table"], code.add(first, lane), I32)
+            follow, start, exist = _run_of(code, table)
+            with code.builder.if_else(follow) as (together, apart):
+                with together, code.loop(a["channels"]) as channel:
+                    x = code.cell(a["x"], code.add(start, code.mul(channel, a["x_step"])))
+                    cells = load_cells(code, x) if number.is_half else code.load_lanes(x, exist)
+                    code.store_vector(cells, to, code.mul(channel, a["to_step"]))
+                with apart, code.loop(number.lanes) as n:
+                    cell = code.builder.sext(code.load(table, n, I32), I64)
+                    is_none = code.is_less(cell, 0)
+                    x = code.builder.select(is_none, nothing, code.cell(a["x"], cell))
+                    step = code.pick(is_none, 0, a["x_step"])
+                    with code.loop(a["channels"]) as channel:
+                        value = load_cell(code, x, code.mul(channel, step))
+                        code.store(value, to, code.add(n, code.mul(channel, a["to_step"])))
     code.end()
+
+
+def _run_of(code: Code, table: Value) -> tuple[Value, Value, Value]:
+    """Whether the cells of a vector follow each other, where the first is, and which exist.
+
+    All of them must, of halves, which few processors mask.
+    """
+    lanes, builder = code.number.lanes, code.builder
+    kind, flag = ir.VectorType(I32, lanes), ir.VectorType(ir.IntType(1), lanes)
+    cells = builder.load(table, align=4, typ=kind)
+    starts = builder.sub(cells, ir.Constant(kind, list(range(lanes))))
+    exist = builder.icmp_signed(">=", cells, ir.Constant(kind, None))
+    if code.number.is_half:
+        exist = ir.Constant(flag, [1] * lanes)
+    far = {"smax": -(2**31), "smin": 2**31 - 1}
+    found = {}
+    for which, none in far.items():
+        name, module = f"llvm.vector.reduce.{which}.v{lanes}i32", builder.module
+        reduce = module.globals.get(name) or ir.Function(module, ir.FunctionType(I32, [kind]), name)
+        some = builder.select(exist, starts, ir.Constant(kind, [none] * lanes))
+        found[which] = builder.call(reduce, [some])
+    follow = builder.icmp_signed("<=", found["smax"], found["smin"])
+    if code.number.is_half:
+        follow = code.both(follow, builder.icmp_signed(">=", found["smin"], I32(0)))
+    return follow, builder.sext(found["smax"], I64), exist
 
 
 def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:

@@ -17,9 +17,9 @@ from tconv.engine.plan import STREAMED_BYTES, Plan, tile_rows
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 
-__all__ = ["ROWS_WITH_TIME", "Layout", "Tile"]
+__all__ = ["LINE_BYTES", "ROWS_WITH_TIME", "Layout", "Tile"]
 
-_LINE_BYTES = 64  # of the processor's caches
+LINE_BYTES = 64  # of the processor's caches
 _FORESEEN_BYTES, ROWS_WITH_TIME = 2**13, 6
 _HELD_BYTES = 2**14  # of y in the L1 cache, on the way
 
@@ -129,19 +129,22 @@ class Layout:
             self.pitch = plan.columns if plan.is_gathered else x.pitch(plan.columns)
             cells = (plan.rows - 1) * self.pitch + plan.columns
         self.vectors = ceil(cells / self.lanes)
+        self.tile_lanes = plan.vectors * self.lanes
         self.lanes_in_all = pieces * self.vectors * self.lanes
         self.widths = (plan.vectors, 1 if plan.is_spread else self.vectors % plan.vectors)
         self.panel_rows = plan.rows + y.high - y.low
         if plan.is_spread:
             self.cells = self.lanes_in_all  # of a channel in the panel
         elif plan.is_gathered:
-            self.cells = self.shifts * self.lanes_in_all
+            self.cells = self.shifts * self.gathered_lanes  # and of a tile
         else:
             self.cells = (1 + z.high - z.low) * self.panel_rows * self.pitch  # and of a lattice
         # Vectors are whole, so up to one is read beyond the last cell, and the zeros after it.
         room = self.lanes + max(x.high, 0)
-        lattices = 1 if plan.is_gathered else self.phases.lattices
-        self.panel_size = self._rounded(lattices * self.channels * self.cells + room)
+        copies = self.phases.lattices
+        if plan.is_gathered:
+            copies = ceil(self.lanes_in_all / self.gathered_lanes)
+        self.panel_size = self._rounded(copies * self.channels * self.cells + room)
         self.is_plain = plan.is_spread and self.phases.is_plain and pieces == 1
         adds = plan.is_spread and not self.is_plain
         self.product_size = self.taps_in_all * plan.block * self.lanes_in_all if adds else 0
@@ -152,10 +155,20 @@ class Layout:
         self.streams = y_bytes >= STREAMED_BYTES and plan.columns * x.stride < self.held_size
 
     @property
+    def gathered_lanes(self) -> int:
+        """Lanes of a gathered panel that lie together for every channel and shift."""
+        return self.tile_lanes
+
+    @property
+    def panel_tile(self) -> int:
+        """Numbers of the panel from one call of a micro-kernel to the next."""
+        return self.channels * self.cells if self.plan.is_gathered else self.tile_lanes
+
+    @property
     def scratch_size(self) -> int:
         """Numbers that a thread's buffers hold together."""
         itemsize, (_, y, x) = self.computed.itemsize, self.phases.axes
-        align = _LINE_BYTES // itemsize
+        align = LINE_BYTES // itemsize
         size = self.panel_size + self.product_size + self.line_rows * self.line_pitch
         size += y.stride * x.stride * 8 // itemsize  # where phases begin, 64 bits each
         size += _HELD_BYTES // itemsize + align if self.streams else 0
@@ -215,11 +228,13 @@ class Layout:
             "is_gathered": int(plan.is_gathered),
             "shifts": self.shifts,
             "table_row": geometry.batch * image_rows * x.count,
+            "gathered_lanes": self.gathered_lanes,
             "line_pitch": self.line_pitch,
             "line_size": self.line_rows * self.line_pitch,
-            "wide_lanes": plan.vectors * self.lanes,
+            "wide_lanes": self.tile_lanes,
             "wide_calls": self.vectors // plan.vectors,
             "rest_calls": min(self.vectors % plan.vectors, 1),
+            "panel_tile": self.panel_tile,
             "by_tap": int(plan.part.by_tap),
             "is_plain": int(self.is_plain),
             "taps": self.taps_in_all,
@@ -276,7 +291,7 @@ class Layout:
     def cells_at(self, shifts: Sequence[Sequence[int]], channels: int) -> NDArray[np.int64]:
         """Cells that are read for the first lane, in a panel of so many channels."""
         if self.plan.is_gathered:
-            return in_gathered(self.phases, shifts) * self.line_pitch
+            return in_gathered(self.phases, shifts) * self.gathered_lanes
         depth = self.fields["panel_depth"]
         return in_flat(self.phases, shifts, (depth, self.panel_rows, self.pitch), channels)
 
@@ -288,7 +303,8 @@ class Layout:
 
     def table(self) -> NDArray[np.int32]:
         """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""
-        return gathered_cells(self.phases, self.problem.geometry.batch, self.fields["x_batch"])
+        found = gathered_cells(self.phases, self.problem.geometry.batch, self.fields["x_batch"])
+        return np.append(found, np.full(self.lanes, -1, np.int32))  # for the last vector
 
     def tiles(self, tiles: tuple[Tile, ...], starts: list[int]) -> NDArray[np.int64]:
         """The driver's list of tiles."""

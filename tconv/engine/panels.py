@@ -7,6 +7,8 @@ from tconv.engine.ir import I32, I64
 
 __all__ = ["gather", "pack"]
 
+_TOGETHER = 32  # channels, whose cells the L1 cache holds until all shifts have read them
+
 Value = Any
 
 
@@ -49,14 +51,19 @@ def pack(c: Call, item: Item, panel: Value, first_channel: Value, channels: Valu
 
 
 def gather(c: Call, item: Item, panel: Value, first_channel: Value, channels: Value) -> None:
-    """Make a gathered panel: collect what the item reads of x, shift by shift."""
+    """Make a gathered panel: collect what the item reads of x, tile by tile and shift by shift.
+
+    A tile has all terms one after the other, so that nothing is read faster by micro-kernels.
+    """
     code = c.code
-    first, count = code.mul(item.row, c.columns), code.mul(item.rows, c.columns)
-    with code.loop(channels) as channel:
+    first = code.add(code.mul(item.row, c.all_columns), item.column)
+    count, step = code.mul(item.rows, item.columns), code.mul(c.shifts, c.gathered_lanes)
+    with code.loop(channels, step=_TOGETHER) as channel:
         of_channel = code.mul(code.add(first_channel, channel), c.x_channel)
-        source = code.cell(item.x, of_channel)
+        source, some = code.cell(item.x, of_channel), code.least(_TOGETHER, code.sub(channels, channel))
+        to = code.at(panel, code.mul(channel, step))
         with code.loop(c.shifts) as shift:
-            cell = code.mul(code.add(code.mul(channel, c.shifts), shift), c.line_pitch)
-            entry = code.add(code.mul(shift, c.table_row), first)
-            table = code.at(c.table, entry, I32)
-            code.call(c.gather, code.at(panel, cell), source, table, count)
+            row = code.at(to, code.mul(shift, c.gathered_lanes))
+            table = code.at(c.table, code.add(code.mul(shift, c.table_row), first), I32)
+            sizes = (count, some, c.x_channel, step, c.gathered_lanes, c.panel_tile)
+            code.call(c.gather, row, source, table, *sizes)

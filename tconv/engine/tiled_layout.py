@@ -3,13 +3,14 @@
 from functools import cached_property
 from hashlib import sha256
 from itertools import product
+from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.arena import empty
-from tconv.engine.layout import Layout
+from tconv.engine.layout import LINE_BYTES, Layout
 from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
@@ -39,6 +40,16 @@ class TiledLayout(Layout):
         return [(kind.rows, kind.terms) for kind in self.tiling.kinds]
 
     @property
+    def gathered_lanes(self) -> int:
+        """Lanes that lie together for every shift: all, of the one channel that is gathered."""
+        return self.lanes_in_all
+
+    @property
+    def panel_tile(self) -> int:
+        """Numbers of sums from one call of a micro-kernel to the next."""
+        return self.tiling.sums * self.sum_pitch
+
+    @property
     def weight_taps(self) -> int:
         """Numbers that are made of the taps of a kernel."""
         return self.tiling.weight_taps
@@ -49,8 +60,9 @@ class TiledLayout(Layout):
         room = self.lanes + max(self.phases.axes[2].high, 0)
         lanes = self.lanes_in_all
         # So that sums of a channel are not at the same place in the cache, whatever the channels.
-        self.sum_pitch = self.channels * lanes + 3 * self.lanes
-        self.sums_size = self._rounded(self.tiling.sums * self.sum_pitch)
+        self.sum_pitch = self.channels * self.tile_lanes + LINE_BYTES // self.computed.itemsize
+        tiles = ceil(self.vectors / self.plan.vectors)
+        self.sums_size = tiles * self.tiling.sums * self.sum_pitch
         self.panel_size = self.sums_size + self._rounded(lattices * self.cells + room)
         self.product_size = sum(kind.rows for kind in self.tiling.kinds) * self.plan.block * lanes
 
@@ -72,7 +84,7 @@ class TiledLayout(Layout):
 
     def offsets(self) -> tuple[NDArray[np.int32], list[int]]:
         """Where each term reads among the sums, kind after kind, and where each kind begins."""
-        channels = np.arange(self.channels)[:, np.newaxis] * self.lanes_in_all
+        channels = np.arange(self.channels)[:, np.newaxis] * self.tile_lanes
         found = [channels + self.tiling.reads(kind) * self.sum_pitch for kind in self.tiling.kinds]
         starts = np.cumsum([0, *(each.size for each in found[:-1])])
         return np.concatenate([each.ravel() for each in found]).astype(np.int32), starts.tolist()

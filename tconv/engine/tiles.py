@@ -36,8 +36,9 @@ def prepare(c: Call, item: Item) -> None:
                 pack(c, item, cells, channel, 1)
             with gathered:
                 gather(c, item, cells, channel, 1)
-        to = code.at(c.panel, code.mul(channel, c.product_pitch))
-        code.call(c.sum_cells, to, cells, c.places, c.sum_pitch, c.product_pitch)
+        to = code.at(c.panel, code.mul(channel, c.wide_lanes))
+        sizes = (c.sum_pitch, c.product_pitch, c.wide_lanes, c.panel_tile)
+        code.call(c.sum_cells, to, cells, c.places, *sizes)
 
 
 def restore(c: Call, bias: Value, is_last: Value) -> None:

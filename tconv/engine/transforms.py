@@ -24,10 +24,14 @@ _Cells = dict[tuple[int, ...], Value]
 
 
 def sum_cells(sums: Matrices) -> Callable[[ir.Module, str, Number], None]:
-    """Write the sums of the cells of a channel, ``pitch`` numbers apart."""
+    """Write the sums of the cells of a channel, ``pitch`` numbers apart.
+
+    So many lanes as are ``wide`` make a tile; there are ``tile`` numbers from tile to tile.
+    """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
-        arguments = {"to": PTR, "cells": PTR, "offsets": PTR, "pitch": I64, "lanes": I64}
+        pointers, sizes_of = {"to": PTR, "cells": PTR, "offsets": PTR}, ("pitch", "lanes", "wide", "tile")
+        arguments = pointers | dict.fromkeys(sizes_of, I64)
         code, a = begin(module, name, arguments, number)
         a["to"].add_attribute("noalias")
         sizes = [len(matrix[0]) for matrix in sums]
@@ -35,12 +39,15 @@ def sum_cells(sums: Matrices) -> Callable[[ir.Module, str, Number], None]:
         for n, place in enumerate(product(*map(range, sizes))):
             offset = code.builder.sext(code.load(a["offsets"], n, I32), I64)
             starts[place] = code.at(a["cells"], offset)
-        with code.loop(a["lanes"], step=number.lanes) as lane:
-            cells = {place: code.load_vector(start, lane) for place, start in starts.items()}
-            found = _by_axis(code, sums, cells)
-            for n, place in enumerate(sorted(found)):
-                to = code.at(a["to"], code.add(code.mul(a["pitch"], n), lane))
-                code.store_vector(found[place], to)
+        with code.loop(a["lanes"], step=a["wide"]) as first:
+            of_tile = code.at(a["to"], code.mul(code.div(first, a["wide"]), a["tile"]))
+            with code.loop(code.least(a["wide"], code.sub(a["lanes"], first)), step=number.lanes) as n:
+                lane = code.add(first, n)
+                cells = {place: code.load_vector(start, lane) for place, start in starts.items()}
+                found = _by_axis(code, sums, cells)
+                for place_of, place in enumerate(sorted(found)):
+                    to = code.add(n, code.mul(a["pitch"], place_of))
+                    code.store_vector(found[place], of_tile, to)
         code.end()
 
     return emit
