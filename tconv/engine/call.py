@@ -10,7 +10,7 @@ POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
     *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
     *("lattices_of_x", "places", "restored"),
-    *("pack_rows", "gather", "add_rows", "copy_row", "stream", "sum_cells"),  # kernels
+    *("pack_rows", "find_runs", "gather", "add_rows", "copy_row", "stream", "sum_cells"),  # kernels
     *("activate", "slope"),  # a kernel, or none, and what it is told
 )
 FIELDS = (
@@ -22,7 +22,7 @@ FIELDS = (
     *("reach_z", "reach_y", "reach_x", "low_z", "low_y", "low_x"),
     *("planes", "rows", "columns", "all_planes", "all_rows", "all_columns"),
     *("height_rows", "depth_rows"),
-    *("is_gathered", "shifts", "table_row", "gathered_lanes", "line_pitch", "line_size"),
+    *("is_gathered", "shifts", "table_row", "runs_row", "gathered_lanes", "line_pitch", "line_size"),
     *("wide_lanes", "wide_calls", "rest_calls", "panel_tile", "by_tap"),
     *("is_plain", "taps", "panel_pitch", "product_pitch", "product_size"),
     *("y_batch", "y_group", "y_channel", "y_plane", "y_row"),
@@ -47,6 +47,7 @@ class Call:
     """The code being written, with the call's arguments by name, and places of this thread."""
 
     panel: Value  # cells of x
+    runs: Value  # where cells of x that are gathered follow each other
     products: Value  # of a spread item
     line: Value  # sums, before they are interleaved
     row_lines: Value  # where in the line buffer the phases of a row of y begin

@@ -149,22 +149,24 @@ def _summed(costs: Costs) -> Iterator[_Item]:
             seen.add((rows, columns))
             yield False, False, (1, rows, columns), vectors, line_bytes
     all_rows = costs.batch * z.count * y.count
-    if x.count >= _WIDE * lanes_of or all_rows * x.count * costs.shifts > TABLE_ENTRIES:
+    if all_rows * x.count * costs.shifts > TABLE_ENTRIES:
         return
-    known: set[int] = set()
+    panel_bytes, seen = costs.target.l2_bytes * 0.75, set()
     for lanes in reversed((_FEWEST_LANES, *_LANES)):
-        if len(known) == _MOST_SIZES:
+        if len(seen) == _MOST_SIZES:
             break
         rows = min(all_rows, max(1, lanes // x.count))
         rows = ceil(all_rows / ceil(all_rows / rows))
-        vectors = ceil(rows * x.count / lanes_of)
+        columns = ceil(x.count / ceil(x.count / lanes) / (2 * lanes_of)) * 2 * lanes_of
+        columns = min(x.count, columns)
+        vectors = ceil(rows * columns / lanes_of)
         line_bytes = phases.count * vectors * lanes_of * costs.bytes
-        cells = rows * x.count * costs.shifts
-        is_last = lanes <= _FEW_LANES and not known and cells * per_cell <= _MOST_GATHERED_BYTES
+        cells = rows * columns * costs.shifts
+        is_last = lanes <= _FEW_LANES and not seen and cells * per_cell <= _MOST_GATHERED_BYTES
         fits = cells * per_cell <= panel_bytes or is_last
-        if fits and line_bytes <= 4 * _LINE_BYTES and rows not in known:
-            known.add(rows)
-            yield True, False, (1, rows, x.count), vectors, line_bytes
+        if fits and line_bytes <= 4 * _LINE_BYTES and (rows, columns) not in seen:
+            seen.add((rows, columns))
+            yield True, False, (1, rows, columns), vectors, line_bytes
 
 
 def _spread(costs: Costs) -> Iterator[_Item]:

@@ -77,7 +77,9 @@ class Costs:
         for rows_of_channel, taps, columns_read in self.kinds:
             if is_near:
                 x_cycles = 0.0
-            elif plan.is_gathered or plan.part.by_tap:
+            elif plan.is_gathered:  # what comes is foreseen
+                x_cycles = 0.0
+            elif plan.part.by_tap:
                 x_cycles = self.near_cycles
             else:  # neighbouring taps read the same lines
                 x_cycles = self.near_cycles / max(1, columns_read)
@@ -104,11 +106,20 @@ class Costs:
         if plan.is_gathered:
             lanes = (plan.rows - 1) * pitch + plan.columns
             count = ceil(self.batch * z.count * y.count / plan.rows)
-            return self.channels * self.shifts * lanes * _GATHER_CYCLES, count
+            count *= ceil(x.count / plan.columns)
+            return self.channels * self.shifts * lanes * self._gathered(plan), count
         a_vector = _PACKED_CYCLES if x.step == 1 else _lattice_cycles(x.step, self.lanes)
         row = _ROW_CYCLES + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
         count = self.batch * z.count * ceil(y.count / plan.rows) * ceil(x.count / plan.columns)
         return self.channels * self._panel_rows(plan) * row, count
+
+    def _gathered(self, plan: Plan) -> float:
+        """Cycles of a cell: alone, or of a vector whose cells follow each other."""
+        x = self.phases.axes[2]
+        apart = 1.0 if x.step > 1 or self.cell_bytes != self.bytes else 0.0
+        if x.step == 1 and plan.rows > 1 and x.count != x.input:
+            apart = max(apart, min(1.0, self.lanes / plan.columns))
+        return apart * _GATHER_CYCLES + (1 - apart) * (1.5 + 0.5 * self.far_cycles) / self.lanes
 
     def _spread(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item that is spread: to read x, to compute; and their number in a group."""

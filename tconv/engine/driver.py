@@ -24,7 +24,7 @@ from llvmlite import ir
 from tconv.engine.call import TILE, Call, Item
 from tconv.engine.ir import I32, I64, PTR, Number, begin
 from tconv.engine.output import copy_out
-from tconv.engine.panels import gather, pack
+from tconv.engine.panels import find_runs, gather, pack
 from tconv.engine.spread import Cells, add_up, multiply
 from tconv.engine.tiles import prepare, restore
 
@@ -65,6 +65,7 @@ def _emit(
                 with flat:
                     pack(c, item, c.panel, 0, c.channels)
                 with gathered:
+                    find_runs(c, item)
                     gather(c, item, c.panel, 0, c.channels)
         share = code.div(code.add(c.blocks, code.sub(c.splits, 1)), c.splits)
         start = code.mul(item.split, share)
@@ -96,6 +97,7 @@ def _share_scratch(c: Call, thread: Value) -> None:
     code = c.code
     c.panel = code.at(c.scratch, code.mul(thread, c.scratch_size))
     c.products = code.at(c.panel, c.panel_size)
+    c.runs = code.at(c.products, code.mul(code.mul(c.shifts, c.runs_row), -8 // code.number.bytes))
     c.line = code.at(c.products, c.product_size)
     c.row_lines = code.at(c.line, c.line_size)
     c.row_of_y = code.at(c.row_lines, code.mul(c.stride_y, c.stride_x), I64)

@@ -21,7 +21,7 @@ from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.epilogue import activate
 from tconv.engine.ir import Number
 from tconv.engine.jit import load
-from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_rows, stream
+from tconv.engine.kernels import add_rows, copy_row, find_runs, gather, micro, pack_rows, stream
 from tconv.engine.packing import pack_arguments, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.pool import run as share
@@ -230,6 +230,7 @@ class Ready(Prepared):
         )
         addresses = {name: array.ctypes.data for name, array in self._kept.items()} | {
             "pack_rows": kernel(f"pack_rows_{step}", pack_rows(step)),
+            "find_runs": kernel("find_runs", find_runs) if plan.is_gathered else 0,
             "gather": kernel("gather", gather) if plan.is_gathered else 0,
             "add_rows": kernel_of_sums("add_rows", add_rows) if plan.is_spread else 0,
             "stream": kernel("stream", stream, dtype=self._moved) if layout.streams else 0,

@@ -244,6 +244,13 @@ class Code:
         fma = module.globals.get(name) or ir.Function(module, kind, name)
         return self.builder.call(fma, [a, b, c])
 
+    def reduced(self, how: str, vector: Value) -> Value:
+        """The largest ("smax") or least ("smin") of a vector of integers of 32 bits."""
+        module, lanes = self.builder.module, vector.type.count
+        name = f"llvm.vector.reduce.{how}.v{lanes}i32"
+        kind = ir.FunctionType(I32, [vector.type])
+        return self.builder.call(module.globals.get(name) or ir.Function(module, kind, name), [vector])
+
     # ---- control ---------------------------------------------------------------------------------
 
     @contextmanager

@@ -4,7 +4,7 @@
                   for r in rows: acc[r] += w[k, r] * x[offset[k]:][:lanes]
               c[:] = (bias or c) + acc
     pack_rows to[row] = zeros, every step-th cell of x, zeros
-    gather    to[channel, lane] = x[channel, table[lane]], or zero
+    gather    to[lane] = x[table[lane]], or zero
     add_rows  to[row, :] += x[row, :]
     copy_row  y[i*stride + phase] = line[phase][i]
     stream    y[:] = row, past the caches
@@ -31,8 +31,9 @@ from tconv.engine.halves import (
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.plan import MOST_INTERLEAVED
 
-__all__ = ["add_rows", "copy_row", "gather", "micro", "pack_rows", "stream"]
+__all__ = ["add_rows", "copy_row", "find_runs", "gather", "micro", "pack_rows", "stream"]
 
+_NOWHERE, _APART = -(2**31), -(2**63)
 _LINE_BYTES = 64  # of the processor's caches
 _AHEAD_BYTES = 2048  # weights are read once, in order: this far ahead they come in time
 
@@ -196,64 +197,75 @@ def _fill(code: Code, row: Value, count: Value) -> None:
         code.store_vector(code.number.zeros, row, n)
 
 
-def gather(module: ir.Module, name: str, number: Number) -> None:
-    """Write cells of some channels to a panel: those that the table names, zeros for -1.
+def find_runs(module: ir.Module, name: str, number: Number) -> None:
+    """Write for each vector of a table where its first cell is, if they follow each other.
 
-    In the panel ``lanes`` of them make a tile, and there are ``tile`` numbers from tile to tile,
-    ``to_step`` from channel to channel. Cells of a vector that follow each other, but for zeros,
-    are read together. The table is read to the end of the last vector.
+    Those that are -1 may be anywhere among them, but in halves, which few processors mask. Where
+    cells do not follow each other stands the least integer. The table is read to the end of the
+    last vector.
     """
-    sizes = ("count", "channels", "x_step", "to_step", "lanes", "tile")
-    kinds = {"to": PTR, "x": PTR, "table": PTR} | dict.fromkeys(sizes, I64)
-    code, a = begin(module, name, kinds, number)
-    a["to"].add_attribute("noalias")
-    nothing = code.builder.alloca(number.cell)
-    code.store(number.cell(0), nothing)
-    with code.loop(a["count"], step=a["lanes"]) as first:
-        of_tile = code.at(a["to"], code.mul(code.div(first, a["lanes"]), a["tile"]))
-        some = code.least(a["lanes"], code.sub(a["count"], first))
-        with code.loop(some, step=number.lanes) as lane:
-            to, table = code.at(of_tile, lane), code.at(a["table"], code.add(first, lane), I32)
-            follow, start, exist = _run_of(code, table)
-            with code.builder.if_else(follow) as (together, apart):
-                with together, code.loop(a["channels"]) as channel:
-                    x = code.cell(a["x"], code.add(start, code.mul(channel, a["x_step"])))
-                    cells = load_cells(code, x) if number.is_half else code.load_lanes(x, exist)
-                    code.store_vector(cells, to, code.mul(channel, a["to_step"]))
-                with apart, code.loop(number.lanes) as n:
-                    cell = code.builder.sext(code.load(table, n, I32), I64)
-                    is_none = code.is_less(cell, 0)
-                    x = code.builder.select(is_none, nothing, code.cell(a["x"], cell))
-                    step = code.pick(is_none, 0, a["x_step"])
-                    with code.loop(a["channels"]) as channel:
-                        value = load_cell(code, x, code.mul(channel, step))
-                        code.store(value, to, code.add(n, code.mul(channel, a["to_step"])))
+    code, a = begin(module, name, {"starts": PTR, "table": PTR, "count": I64}, number)
+    lanes, builder = number.lanes, code.builder
+    kind = ir.VectorType(I32, lanes)
+    with code.loop(code.div(code.add(a["count"], lanes - 1), lanes)) as n:
+        table = code.at(a["table"], code.mul(n, lanes), I32)
+        cells = builder.load(table, align=4, typ=kind)
+        starts = builder.sub(cells, ir.Constant(kind, list(range(lanes))))
+        exist = builder.icmp_signed(">=", cells, ir.Constant(kind, None))
+        if number.is_half:
+            exist = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [1] * lanes)
+        last = code.reduced("smax", builder.select(exist, starts, _all(kind, _NOWHERE)))
+        first = code.reduced("smin", builder.select(exist, starts, _all(kind, -1 - _NOWHERE)))
+        follow = builder.icmp_signed("<=", last, first)
+        if number.is_half:
+            follow = code.both(follow, builder.icmp_signed(">=", first, I32(0)))
+        start = code.pick(follow, builder.sext(last, I64), _APART)
+        code.store(start, a["starts"], n)
     code.end()
 
 
-def _run_of(code: Code, table: Value) -> tuple[Value, Value, Value]:
-    """Whether the cells of a vector follow each other, where the first is, and which exist.
+def gather(module: ir.Module, name: str, number: Number) -> None:
+    """Write the cells that the table names to a panel, zeros for -1.
 
-    All of them must, of halves, which few processors mask.
+    In the panel ``lanes`` of them make a tile, and there are ``tile`` numbers from tile to tile.
+    Vectors whose ``starts`` are known are read at once.
     """
-    lanes, builder = code.number.lanes, code.builder
-    kind, flag = ir.VectorType(I32, lanes), ir.VectorType(ir.IntType(1), lanes)
-    cells = builder.load(table, align=4, typ=kind)
-    starts = builder.sub(cells, ir.Constant(kind, list(range(lanes))))
-    exist = builder.icmp_signed(">=", cells, ir.Constant(kind, None))
+    pointers = {"to": PTR, "x": PTR, "table": PTR, "starts": PTR}
+    code, a = begin(module, name, pointers | dict.fromkeys(("count", "lanes", "tile"), I64), number)
+    a["to"].add_attribute("noalias")
+    nothing = code.builder.alloca(number.cell)
+    code.store(number.cell(0), nothing)
+    vectors = code.div(a["lanes"], number.lanes)
+    in_all = code.div(code.add(a["count"], number.lanes - 1), number.lanes)
+    with code.loop(in_all, step=vectors) as first:
+        of_tile = code.at(a["to"], code.mul(code.div(first, vectors), a["tile"]))
+        with code.loop(code.least(vectors, code.sub(in_all, first))) as n:
+            vector, to = code.add(first, n), code.at(of_tile, code.mul(n, number.lanes))
+            table = code.at(a["table"], code.mul(vector, number.lanes), I32)
+            start = code.load(a["starts"], vector, I64)
+            with code.builder.if_else(code.is_equal(start, _APART)) as (apart, together):
+                with together:
+                    x = code.cell(a["x"], start)
+                    code.store_vector(_cells_of(code, x, table), to)
+                with apart, code.loop(number.lanes) as lane:
+                    cell = code.builder.sext(code.load(table, lane, I32), I64)
+                    some = code.cell(a["x"], cell)
+                    place = code.builder.select(code.is_less(cell, 0), nothing, some)
+                    code.store(load_cell(code, place), to, lane)
+    code.end()
+
+
+def _cells_of(code: Code, x: Value, table: Value) -> Value:
+    """A vector of cells, zeros where the table has -1; there is none of halves."""
     if code.number.is_half:
-        exist = ir.Constant(flag, [1] * lanes)
-    far = {"smax": -(2**31), "smin": 2**31 - 1}
-    found = {}
-    for which, none in far.items():
-        name, module = f"llvm.vector.reduce.{which}.v{lanes}i32", builder.module
-        reduce = module.globals.get(name) or ir.Function(module, ir.FunctionType(I32, [kind]), name)
-        some = builder.select(exist, starts, ir.Constant(kind, [none] * lanes))
-        found[which] = builder.call(reduce, [some])
-    follow = builder.icmp_signed("<=", found["smax"], found["smin"])
-    if code.number.is_half:
-        follow = code.both(follow, builder.icmp_signed(">=", found["smin"], I32(0)))
-    return follow, builder.sext(found["smax"], I64), exist
+        return load_cells(code, x)
+    kind = ir.VectorType(I32, code.number.lanes)
+    cells = code.builder.load(table, align=4, typ=kind)
+    return code.load_lanes(x, code.builder.icmp_signed(">=", cells, ir.Constant(kind, None)))
+
+
+def _all(kind: Any, value: int) -> Value:
+    return ir.Constant(kind, [value] * kind.count)
 
 
 def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:

@@ -144,7 +144,7 @@ class Layout:
         copies = self.phases.lattices
         if plan.is_gathered:
             copies = ceil(self.lanes_in_all / self.gathered_lanes)
-        self.panel_size = self._rounded(copies * self.channels * self.cells + room)
+        self.panel_size = self._rounded(copies * self.channels * self.cells + room) + self.runs_size
         self.is_plain = plan.is_spread and self.phases.is_plain and pieces == 1
         adds = plan.is_spread and not self.is_plain
         self.product_size = self.taps_in_all * plan.block * self.lanes_in_all if adds else 0
@@ -158,6 +158,12 @@ class Layout:
     def gathered_lanes(self) -> int:
         """Lanes of a gathered panel that lie together for every channel and shift."""
         return self.tile_lanes
+
+    @property
+    def runs_size(self) -> int:
+        """Numbers at the panel's end: where vectors of cells begin, 64 bits each."""
+        found = self.shifts * self.vectors * 8 // self.computed.itemsize
+        return self._rounded(found) if self.plan.is_gathered else 0
 
     @property
     def panel_tile(self) -> int:
@@ -228,6 +234,7 @@ class Layout:
             "is_gathered": int(plan.is_gathered),
             "shifts": self.shifts,
             "table_row": geometry.batch * image_rows * x.count,
+            "runs_row": self.vectors if plan.is_gathered else 0,
             "gathered_lanes": self.gathered_lanes,
             "line_pitch": self.line_pitch,
             "line_size": self.line_rows * self.line_pitch,

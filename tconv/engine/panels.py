@@ -5,9 +5,7 @@ from typing import Any
 from tconv.engine.call import LATTICE, Call, Item
 from tconv.engine.ir import I32, I64
 
-__all__ = ["gather", "pack"]
-
-_TOGETHER = 32  # channels, whose cells the L1 cache holds until all shifts have read them
+__all__ = ["find_runs", "gather", "pack"]
 
 Value = Any
 
@@ -50,20 +48,35 @@ def pack(c: Call, item: Item, panel: Value, first_channel: Value, channels: Valu
     code.call(c.pack_rows, end, x, code.most(c.reach_x, 0), 0, 0, 0, 0, 0, 0, 1)
 
 
-def gather(c: Call, item: Item, panel: Value, first_channel: Value, channels: Value) -> None:
-    """Make a gathered panel: collect what the item reads of x, tile by tile and shift by shift.
+def find_runs(c: Call, item: Item) -> None:
+    """Find which cells of an item follow each other, the same ones in all channels."""
+    code = c.code
+    count, table, _ = _gathered(c, item)
+    with code.loop(c.shifts) as shift:
+        of_shift = code.at(table, code.mul(shift, c.table_row), I32)
+        code.call(c.find_runs, code.at(c.runs, code.mul(shift, c.runs_row), I64), of_shift, count)
 
-    A tile has all terms one after the other, so that nothing is read faster by micro-kernels.
+
+def gather(c: Call, item: Item, panel: Value, first_channel: Value, channels: Value) -> None:
+    """Make a gathered panel: collect what the item reads of x, shift by shift.
+
+    A tile has all terms one after the other, in the order in which micro-kernels read them.
     """
     code = c.code
-    first = code.add(code.mul(item.row, c.all_columns), item.column)
-    count, step = code.mul(item.rows, item.columns), code.mul(c.shifts, c.gathered_lanes)
-    with code.loop(channels, step=_TOGETHER) as channel:
+    count, table, step = _gathered(c, item)
+    with code.loop(channels) as channel:
         of_channel = code.mul(code.add(first_channel, channel), c.x_channel)
-        source, some = code.cell(item.x, of_channel), code.least(_TOGETHER, code.sub(channels, channel))
-        to = code.at(panel, code.mul(channel, step))
+        source, to = code.cell(item.x, of_channel), code.at(panel, code.mul(channel, step))
         with code.loop(c.shifts) as shift:
             row = code.at(to, code.mul(shift, c.gathered_lanes))
-            table = code.at(c.table, code.add(code.mul(shift, c.table_row), first), I32)
-            sizes = (count, some, c.x_channel, step, c.gathered_lanes, c.panel_tile)
-            code.call(c.gather, row, source, table, *sizes)
+            of_shift = code.at(table, code.mul(shift, c.table_row), I32)
+            runs = code.at(c.runs, code.mul(shift, c.runs_row), I64)
+            code.call(c.gather, row, source, of_shift, runs, count, c.gathered_lanes, c.panel_tile)
+
+
+def _gathered(c: Call, item: Item) -> tuple[Value, Value, Value]:
+    """Lanes of an item, its part of the table, and numbers from one channel to the next."""
+    code = c.code
+    first = code.add(code.mul(item.row, c.all_columns), item.column)
+    table = code.at(c.table, first, I32)
+    return code.mul(item.rows, item.columns), table, code.mul(c.shifts, c.gathered_lanes)

@@ -64,6 +64,7 @@ class TiledLayout(Layout):
         tiles = ceil(self.vectors / self.plan.vectors)
         self.sums_size = tiles * self.tiling.sums * self.sum_pitch
         self.panel_size = self.sums_size + self._rounded(lattices * self.cells + room)
+        self.panel_size += self.runs_size
         self.product_size = sum(kind.rows for kind in self.tiling.kinds) * self.plan.block * lanes
 
     def _set_fields(self) -> None:

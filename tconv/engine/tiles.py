@@ -13,7 +13,7 @@ from typing import Any
 
 from tconv.engine.call import Call, Item
 from tconv.engine.ir import I64
-from tconv.engine.panels import gather, pack
+from tconv.engine.panels import find_runs, gather, pack
 
 __all__ = ["RESTORED", "prepare", "restore"]
 
@@ -30,6 +30,8 @@ def prepare(c: Call, item: Item) -> None:
     """Make the sums of the cells that an item reads, channel by channel."""
     code = c.code
     cells = code.at(c.panel, c.sums_size)
+    with code.when(code.is_equal(c.is_gathered, 1)):
+        find_runs(c, item)
     with code.loop(c.channels) as channel:
         with code.builder.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
             with flat:
