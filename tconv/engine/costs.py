@@ -20,8 +20,10 @@ __all__ = ["CALL_CYCLES", "STORE_CYCLES", "Costs", "heights", "priced"]
 _WAKE_CYCLES = 15_000
 CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
 _LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
+_BESIDE = 0.15  # what bytes that come meanwhile take of the time that they would take alone
 _ROW_CYCLES = 24  # of a call of copy_row, and per row of pack_rows
-_GATHER_CYCLES = 2.0  # per cell
+# Of a call of gather, per cell, and per vector whose cells follow each other.
+_GATHER_CALL_CYCLES, _GATHER_CYCLES, _GATHERED_CYCLES = 40, 2.0, 6.0
 _ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows, per row and per vector
 _PIECE_CYCLES = 200  # of a piece of y that is streamed, for its ends
 _PACKED_CYCLES = 2.0  # per vector of a panel
@@ -73,7 +75,7 @@ class Costs:
         whole, rest = divmod(ceil(lanes / self.lanes), plan.vectors)
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
         is_near = plan.part.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
-        compute = 0.0
+        is_unaligned, compute = not plan.is_gathered, 0.0
         for rows_of_channel, taps, columns_read in self.kinds:
             if is_near:
                 x_cycles = 0.0
@@ -86,7 +88,7 @@ class Costs:
             parts, terms = self._parts(plan, taps), taps * self.channels
             for height, tiles in heights(rows_of_channel * plan.block, plan.tile):
                 for wide, calls in widths:
-                    each = terms * self._term(height, wide, taps > 1, x_cycles, 0.0)
+                    each = terms * self._term(height, wide, is_unaligned, x_cycles, 0.0)
                     each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
                     compute += tiles * calls * each
         return pack, self._of_blocks(compute, plan.block), count
@@ -107,19 +109,24 @@ class Costs:
             lanes = (plan.rows - 1) * pitch + plan.columns
             count = ceil(self.batch * z.count * y.count / plan.rows)
             count *= ceil(x.count / plan.columns)
-            return self.channels * self.shifts * lanes * self._gathered(plan), count
+            return self.channels * self.shifts * self._gathered(plan, lanes), count
         a_vector = _PACKED_CYCLES if x.step == 1 else _lattice_cycles(x.step, self.lanes)
         row = _ROW_CYCLES + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
         count = self.batch * z.count * ceil(y.count / plan.rows) * ceil(x.count / plan.columns)
         return self.channels * self._panel_rows(plan) * row, count
 
-    def _gathered(self, plan: Plan) -> float:
-        """Cycles of a cell: alone, or of a vector whose cells follow each other."""
-        x = self.phases.axes[2]
-        apart = 1.0 if x.step > 1 or self.cell_bytes != self.bytes else 0.0
-        if x.step == 1 and plan.rows > 1 and x.count != x.input:
-            apart = max(apart, min(1.0, self.lanes / plan.columns))
-        return apart * _GATHER_CYCLES + (1 - apart) * (1.5 + 0.5 * self.far_cycles) / self.lanes
+    def _gathered(self, plan: Plan, lanes: int) -> float:
+        """Cycles in which lanes are gathered: vectors whose cells follow each other, or cells."""
+        x, vectors = self.phases.axes[2], ceil(lanes / self.lanes)
+        apart = 0.0
+        if x.step > 1 or self.cell_bytes != self.bytes:
+            apart = 1.0
+        elif plan.rows > 1 and x.count != x.input:
+            apart = min(1.0, self.lanes / plan.columns)
+        of_vector = _GATHERED_CYCLES + 0.5 * self.far_cycles
+        return _GATHER_CALL_CYCLES + vectors * (
+            apart * self.lanes * _GATHER_CYCLES + (1 - apart) * of_vector
+        )
 
     def _spread(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item that is spread: to read x, to compute; and their number in a group."""
@@ -168,8 +175,9 @@ class Costs:
         """Cycles of one channel and tap: of the multiplications, the loads, or the latency."""
         split = 2 if is_unaligned and self.target.vector_bits == 512 else 1
         loads = (rows + vectors * split + 1) / 2
-        near = vectors * x_cycles + rows * of_weight
-        return max(rows * vectors / 2, loads, _LATENCY_CYCLES, near) + vectors * _VECTOR_CYCLES
+        near = (vectors + is_unaligned) * x_cycles + rows * of_weight
+        most = max(rows * vectors / 2, loads, _LATENCY_CYCLES, near)
+        return most + vectors * _VECTOR_CYCLES + near * _BESIDE
 
     def _copied(self, plan: Plan) -> float:
         """Cycles in which the lines of an item are interleaved."""

@@ -51,7 +51,7 @@ _ALIGN = 64  # bytes of a cache line
 _MOST_KEPT = 8  # scratch buffers that wait for the next call
 
 _WORD, _HEAD_BYTES = ctypes.c_ssize_t, object.__basicsize__
-_write = {n: Struct(f"={n}q").pack_into for n in (3, 5, 6)}
+_write = {n: Struct(f"={n}q").pack_into for n in (3, 4, 5, 6)}
 
 _scratch: list["_Scratch"] = []
 """Buffers that no call uses; a list, because taking from its end is atomic."""
@@ -143,10 +143,22 @@ class Prepared:
 
     def _compute(self, operands: tuple[Any, ...], scratch_bytes: int, threads: int) -> None:
         """Run `_job` on operands, which are arrays, and scratch."""
-        frame, scratch = self._frame(self._frames, self._arguments), _borrowed(scratch_bytes)
+        self._share(self._job, self._frames, self._arguments, operands, scratch_bytes, threads)
+
+    def _share(
+        self,
+        job: int,
+        frames: list[_Frame],
+        values: NDArray[np.int64],
+        operands: tuple[Any, ...],
+        scratch_bytes: int,
+        threads: int,
+    ) -> None:
+        """Run a job on operands, which are arrays, and scratch."""
+        frame, scratch = self._frame(frames, values), _borrowed(scratch_bytes)
         addresses = [*map(_address, operands), frame.counter_address, scratch.address]
-        share(self._job, frame.begin(_write[len(addresses)], *addresses), threads, self._load)
-        self._frames.append(frame)
+        share(job, frame.begin(_write[len(addresses)], *addresses), threads, self._load)
+        frames.append(frame)
         if len(_scratch) < _MOST_KEPT:
             _scratch.append(scratch)
 
@@ -250,15 +262,15 @@ class Ready(Prepared):
         self._pack_frames: list[_Frame] = []
         self._scratch_bytes = layout.scratch_size * plan.threads * computed.itemsize
         self._pack_job = kernel("pack_run", pack_run)
-        self._packing, self._kept["packing"] = pack_arguments(layout)
+        self._packing, self._kept["packing"], self._packing_bytes = pack_arguments(layout)
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
-        if isinstance(self.layout, TiledLayout):
-            weight = self.layout.weights(weight)
         packed = empty(self._packed_shape, self.computed)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
-        self._move(self._pack_job, self._pack_frames, self._packing, weight, packed, threads)
+        operands = (weight, packed)
+        frames, scratch_bytes = self._pack_frames, self._packing_bytes
+        self._share(self._pack_job, frames, self._packing, operands, scratch_bytes, threads)
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
@@ -278,8 +290,6 @@ class Ready(Prepared):
         weights = layout.weight_block + layout.fields["bias_block"]
         blocks = self.problem.geometry.groups * layout.blocks
         numbers = threads * layout.scratch_size + blocks * weights
-        if isinstance(layout, TiledLayout):  # what is packed is made before
-            numbers += self.problem.weight_count // self.problem.taps * layout.weight_taps
         return numbers * self.computed.itemsize
 
     def describe(self) -> list[str]:

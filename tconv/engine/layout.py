@@ -98,9 +98,9 @@ class Layout:
         return self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME
 
     @property
-    def weight_taps(self) -> int:
-        """Taps that are packed."""
-        return self.problem.taps
+    def weight_matrix(self) -> NDArray[Any] | None:
+        """What the taps of a pair of channels are multiplied by before they are packed, if so."""
+        return None
 
     @property
     def heights(self) -> list[int]:

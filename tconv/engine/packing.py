@@ -2,6 +2,7 @@
 
     while (item := counter++) < items:                # a group's channels of x, some of them
         for block in channels of y:
+            if outputs share products: made = w[channels, block] @ matrix     # numbers of Tiling
             for tile in the block's tiles, or for each tap of a tile if sums are made by tap:
                 for channel in channels of the item:
                     packed[tile][channel] = w[channel, block][table of the tile]       # taps, rows
@@ -24,17 +25,20 @@ from tconv.engine.layout import Layout
 
 __all__ = ["PACK_FIELDS", "pack_arguments", "pack_run"]
 
-_POINTERS = ("weight", "packed", "counter", "tables", "tiles", "last_tiles")
+_POINTERS = ("weight", "packed", "counter", "scratch", "tables", "tiles", "last_tiles", "matrix")
 PACK_FIELDS = (
     *("items", "chunks", "chunk", "blocks", "channels"),
     *("weight_group", "weight_channel", "weight_block", "packed_group", "packed_block"),
-    *("tile_count", "last_tile_count"),
+    *("tile_count", "last_tile_count", "block", "last_block"),
+    *("is_made", "taps", "made_taps", "made_size", "made_channel", "is_by_channel"),
+    *("weight_run", "made_run"),
 )
 _TILE = ("weight", "table", "count", "channels")
 # 20 GB/s where memcpy makes 28 (Xeon, 2 cores). With 1 KB at a time for a tile it is half of that;
 # more channels are no faster, and slower where the steps between them are powers of two.
 _RUN_BYTES, _MOST_CHANNELS = 4096, 32
 _ITEMS_PER_THREAD = 4
+_PAIRS = 8  # of channels, whose weights are made together
 _LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
 Value = Any
 
@@ -54,6 +58,11 @@ def pack_run(module: ir.Module, name: str, number: Number) -> None:
             is_last = code.is_equal(block, code.sub(f["blocks"], 1))
             tiles = code.pick(is_last, f["last_tiles"], f["tiles"])
             of_block = code.cell(weight, code.mul(block, f["weight_block"]))
+            outputs = code.pick(is_last, f["last_block"], f["block"])
+            made = code.at(f["scratch"], code.mul(a["thread"], f["made_size"]))
+            with code.when(code.is_equal(f["is_made"], 1)):
+                _make(code, f, made, of_block, channels, outputs)
+            of_block = code.builder.select(code.is_equal(f["is_made"], 1), made, of_block)
             to = code.at(packed, code.mul(block, f["packed_block"]))
             with code.loop(code.pick(is_last, f["last_tile_count"], f["tile_count"])) as n:
                 entry = code.at(tiles, code.mul(n, len(_TILE)), I64)
@@ -63,9 +72,46 @@ def pack_run(module: ir.Module, name: str, number: Number) -> None:
                 with code.loop(channels, step=tile["channels"]) as channel:
                     many = code.least(tile["channels"], code.sub(channels, channel))
                     row = code.at(of_tile, code.mul(channel, tile["count"]))
-                    source = code.cell(of_block, code.mul(channel, f["weight_channel"]))
+                    source = code.cell(of_block, code.mul(channel, f["made_channel"]))
                     _gather(code, row, source, table, code.mul(many, tile["count"]))
     code.end()
+
+
+def _make(
+    code: Code, f: dict[str, Value], made: Value, weight: Value, channels: Value, outputs: Value
+) -> None:
+    """Multiply the taps of channel pairs by the matrix, run by run of pairs that lie together."""
+    is_by_channel = code.is_equal(f["is_by_channel"], 1)
+    runs = code.pick(is_by_channel, channels, outputs)
+    pairs = code.pick(is_by_channel, outputs, channels)
+    are_many = code.is_less(_PAIRS - 1, pairs)
+    with code.loop(runs) as run, code.loop(f["made_taps"], step=code.number.lanes) as n:
+        source = code.cell(weight, code.mul(run, f["weight_run"]))
+        to = code.at(made, code.add(code.mul(run, f["made_run"]), n))
+        matrix = code.at(f["matrix"], n)
+        with code.loop(code.pick(are_many, pairs, 0), step=_PAIRS) as following:
+            pair = code.least(following, code.sub(pairs, _PAIRS))  # the last overlap others
+            _make_pairs(code, f, _PAIRS, to, source, matrix, pair)
+        with code.loop(code.pick(are_many, 0, pairs)) as pair:
+            _make_pairs(code, f, 1, to, source, matrix, pair)
+
+
+def _make_pairs(
+    code: Code, f: dict[str, Value], count: int, to: Value, source: Value, matrix: Value, pair: Value
+) -> None:
+    """``to[pair:][:count, :lanes] = source[pair:][:count] @ matrix[:, :lanes]``."""
+    places = [code.add(pair, n) for n in range(count)]
+    rows = [code.cell(source, code.mul(place, f["taps"])) for place in places]
+    start = [*[code.number.zeros] * count, *rows, matrix]
+    with code.loop_carrying(f["taps"], start) as (carried, following):
+        made, rows, matrix = carried[:count], carried[count:-1], carried[-1]
+        column = code.load_vector(matrix)
+        for total, row in zip(made, rows, strict=True):
+            tap = code.splat(load_cell(code, row))
+            following.append(code.multiply_add(tap, column, total))
+        following += [*(code.cell(row, 1) for row in rows), code.at(matrix, f["made_taps"])]
+    for total, place in zip(following[:count], places, strict=True):
+        code.store_vector(total, to, code.mul(place, f["made_taps"]))
 
 
 def _gather(code: Code, row: Value, source: Value, table: Value, count: Value) -> None:
@@ -96,48 +142,79 @@ def _gathered(code: Code, source: Value, table: Value) -> Value:
     return widened(code, code.builder.call(gather, [places, align, everything, nothing]))
 
 
-def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
-    """Arguments of `pack_run` but weight, packed and counter; and the arrays they point to."""
-    taps = list(layout.taps())
-    problem = layout.problem
-    of_channel, of_output = problem.weight_steps(layout.weight_taps)
-    tables, start, most = [], 0, 1
-    lists = []
+def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]], int]:
+    """Arguments of `pack_run` but for addresses, the arrays they point to, and bytes of scratch."""
+    taps, problem, matrix = list(layout.taps()), layout.problem, layout.weight_matrix
+    made_taps = 0 if matrix is None else -(-matrix.shape[1] // layout.lanes) * layout.lanes
+    by_tap = layout.plan.part.by_tap
+    counts = {
+        tile.rows * (1 if by_tap else len(taps[tile.kind]))
+        for tile in (*layout.block_tiles, *layout.last_tiles)
+    }
+    chunk = _chunk(layout, max(_channels(count, layout) for count in counts))
+    of_channel, of_output = problem.weight_steps(problem.taps)
+    is_by_channel = of_channel > of_output
+    table_channel, table_output = of_channel, of_output
+    if matrix is not None:
+        many = layout.plan.block if is_by_channel else chunk
+        table_channel, table_output = many * made_taps, made_taps
+        if not is_by_channel:
+            table_channel, table_output = table_output, table_channel
+    tables, start, lists = [], 0, []
     for tiles in (layout.block_tiles, layout.last_tiles):
         entries = []
         for tile in tiles:
             of_tile = taps[tile.kind]  # (taps, phases)
             rows = np.arange(tile.first, tile.first + tile.rows)
             output, phase = np.divmod(rows, of_tile.shape[1])
-            of_rows = of_tile[:, phase] + output * of_output  # (taps, rows)
-            by_tap = layout.plan.part.by_tap
+            of_rows = of_tile[:, phase] + output * table_output  # (taps, rows)
             for n, table in enumerate(of_rows if by_tap else [of_rows.ravel()]):
                 channels = _channels(table.size, layout)
                 weight = tile.weight + n * layout.channels * tile.rows
                 entries.append((weight, start, table.size, channels))
-                tables.append((np.arange(channels)[:, np.newaxis] * of_channel + table).ravel())
-                start, most = start + channels * table.size, max(most, channels)
+                tables.append((np.arange(channels)[:, np.newaxis] * table_channel + table).ravel())
+                start += channels * table.size
         lists.append(np.array(entries, np.int64).reshape(-1, len(_TILE)))
     kept: list[NDArray[Any]] = [np.concatenate([np.zeros(0), *tables]).astype(np.int32), *lists]
-    chunk = _chunk(layout, most)
+    kept.append(_widened(matrix, made_taps, layout.computed))
     chunks = -(-layout.channels // chunk)
+    made_size = chunk * layout.plan.block * made_taps
     fields = {
         "items": problem.geometry.groups * chunks,
         "chunks": chunks,
         "chunk": chunk,
         "blocks": layout.blocks,
         "channels": layout.channels,
-        "weight_group": layout.channels * layout.outputs * layout.weight_taps,
+        "weight_group": layout.channels * layout.outputs * problem.taps,
         "weight_channel": of_channel,
         "weight_block": layout.plan.block * of_output,
         "packed_group": layout.blocks * layout.weight_block,
         "packed_block": layout.weight_block,
         "tile_count": len(lists[0]),
         "last_tile_count": len(lists[1]),
+        "block": layout.plan.block,
+        "last_block": layout.last_block,
+        "is_made": int(matrix is not None),
+        "taps": problem.taps,
+        "made_taps": made_taps,
+        "made_size": made_size,
+        "made_channel": table_channel,
+        "is_by_channel": int(is_by_channel),
+        "weight_run": max(of_channel, of_output),
+        "made_run": max(table_channel, table_output),
     }
-    addresses = [0, 0, 0, *(array.ctypes.data for array in kept)]
-    sizes = [fields[name] for name in PACK_FIELDS]
-    return np.array(addresses + sizes, np.int64), kept
+    addresses = [0, 0, 0, 0, *(array.ctypes.data for array in kept)]
+    words = np.array(addresses + [fields[name] for name in PACK_FIELDS], np.int64)
+    return words, kept, made_size * layout.plan.threads * layout.computed.itemsize
+
+
+def _widened(matrix: NDArray[Any] | None, columns: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The matrix with columns of zeros after its own."""
+    if matrix is None:
+        return np.zeros(1, dtype)
+    found = np.zeros((len(matrix), columns), dtype)
+    found[:, : matrix.shape[1]] = matrix
+    return found
 
 
 def _channels(count: int, layout: Layout) -> int:

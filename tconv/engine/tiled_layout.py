@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.arena import empty
 from tconv.engine.layout import LINE_BYTES, Layout
 from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
@@ -49,10 +48,10 @@ class TiledLayout(Layout):
         """Numbers of sums from one call of a micro-kernel to the next."""
         return self.tiling.sums * self.sum_pitch
 
-    @property
-    def weight_taps(self) -> int:
-        """Numbers that are made of the taps of a kernel."""
-        return self.tiling.weight_taps
+    @cached_property
+    def weight_matrix(self) -> NDArray[Any]:
+        """The numbers that products are made with, of taps: (taps, `Tiling.weight_taps`)."""
+        return np.ascontiguousarray(self.tiling.weights.T, self.dtype)
 
     def _set_sizes(self) -> None:
         super()._set_sizes()
@@ -136,16 +135,6 @@ class TiledLayout(Layout):
         of_block = np.minimum(np.arange(self.blocks * block), self.outputs - 1)
         found = np.arange(groups)[:, np.newaxis] * self.outputs + of_block
         return found.reshape(groups, self.blocks, block)
-
-    def weights(self, weight: NDArray[Any]) -> NDArray[Any]:
-        """What products are made with, of the weights (..., *K): (channel pairs, `weight_taps`)."""
-        rows = weight.reshape(-1, self.problem.taps)
-        to = empty((len(rows), self.weight_taps), weight.dtype)  # fresh pages take longer than sums
-        return np.matmul(rows, self._weights_of_taps, out=to)
-
-    @cached_property
-    def _weights_of_taps(self) -> NDArray[Any]:
-        return np.ascontiguousarray(self.tiling.weights.T, self.dtype)
 
     def kernels(self, kernel: Any) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
         """Addresses of what only tiled plans call, and of what that reads."""

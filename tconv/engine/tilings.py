@@ -71,12 +71,10 @@ class TiledCosts(Costs):
         is_far = self.sums_bytes(vectors) > self.target.l2_bytes
         cycles = 0.0
         for (rows, terms), kinds in self.kinds_of.items():
-            is_near = of_kind * terms <= self.target.l1_bytes * 0.6
-            x_cycles = 0.0 if is_near else self.near_cycles
             parts = ceil(self.channels / plan.part.channels)
             for height, tiles in heights(rows * plan.block, plan.tile):
                 for wide, calls in widths:
-                    each = terms * self.channels * self._term(height, wide, False, x_cycles, 0.0)
+                    each = terms * self.channels * self._term(height, wide, False, 0.0, 0.0)
                     each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
                     cycles += kinds * tiles * calls * each
             if is_far:
