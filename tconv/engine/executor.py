@@ -22,7 +22,7 @@ from tconv.engine.epilogue import activate
 from tconv.engine.ir import Number
 from tconv.engine.jit import load
 from tconv.engine.kernels import add_rows, copy_row, find_runs, gather, micro, pack_rows, stream
-from tconv.engine.packing import pack_arguments, pack_run
+from tconv.engine.packing import pack_arguments, pack_made_run, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.pool import run as share
 from tconv.engine.problem import Problem
@@ -37,7 +37,7 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 _SOURCES = (
     *("ir.py", "halves.py", "kernels.py", "call.py", "panels.py", "spread.py", "winograd.py"),
     *("transforms.py", "tiles.py", "epilogue.py", "output.py", "driver.py", "packing.py"),
-    *("transposing.py", "products.py", "correlating.py"),
+    *("transposing.py", "making.py", "products.py", "correlating.py"),
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -261,7 +261,8 @@ class Ready(Prepared):
         self._no_bias = np.zeros(self._bias_sources.shape, computed)
         self._pack_frames: list[_Frame] = []
         self._scratch_bytes = layout.scratch_size * plan.threads * computed.itemsize
-        self._pack_job = kernel("pack_run", pack_run)
+        pack = pack_run if layout.weight_matrix is None else pack_made_run
+        self._pack_job = kernel(pack.__name__, pack)
         self._packing, self._kept["packing"], self._packing_bytes = pack_arguments(layout)
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
     while (item := counter++) < items:                # a group's channels of x, some of them
         for block in channels of y:
-            if outputs share products: made = w[channels, block] @ matrix     # numbers of Tiling
+            make what is packed of it, if outputs share products                # making.py
             for tile in the block's tiles, or for each tap of a tile if sums are made by tap:
                 for channel in channels of the item:
                     packed[tile][channel] = w[channel, block][table of the tile]       # taps, rows
@@ -22,29 +22,42 @@ from numpy.typing import NDArray
 from tconv.engine.halves import load_cell, widened
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.layout import Layout
+from tconv.engine.making import MAKE_FIELDS, MAKE_POINTERS, VECTORS, factors, make
 
-__all__ = ["PACK_FIELDS", "pack_arguments", "pack_run"]
+__all__ = ["PACK_FIELDS", "pack_arguments", "pack_made_run", "pack_run"]
 
-_POINTERS = ("weight", "packed", "counter", "scratch", "tables", "tiles", "last_tiles", "matrix")
+_POINTERS = (
+    *("weight", "packed", "counter", "scratch"),
+    *("tables", "tiles", "last_tiles"),
+    *MAKE_POINTERS,
+)
 PACK_FIELDS = (
     *("items", "chunks", "chunk", "blocks", "channels"),
     *("weight_group", "weight_channel", "weight_block", "packed_group", "packed_block"),
     *("tile_count", "last_tile_count", "block", "last_block"),
-    *("is_made", "taps", "made_taps", "made_size", "made_channel", "is_by_channel"),
-    *("weight_run", "made_run"),
+    "table_channel",
+    *MAKE_FIELDS,
 )
 _TILE = ("weight", "table", "count", "channels")
 # 20 GB/s where memcpy makes 28 (Xeon, 2 cores). With 1 KB at a time for a tile it is half of that;
 # more channels are no faster, and slower where the steps between them are powers of two.
 _RUN_BYTES, _MOST_CHANNELS = 4096, 32
 _ITEMS_PER_THREAD = 4
-_PAIRS = 8  # of channels, whose weights are made together
 _LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
 Value = Any
 
 
 def pack_run(module: ir.Module, name: str, number: Number) -> None:
     """Emit ``pack_run(arguments, thread)``: take channels of groups until there are none."""
+    _emit(module, name, number)
+
+
+def pack_made_run(module: ir.Module, name: str, number: Number) -> None:
+    """Emit the same for numbers that are made of the weights."""
+    _emit(module, name, number, makes=True)
+
+
+def _emit(module: ir.Module, name: str, number: Number, *, makes: bool = False) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     f = code.record(a["arguments"], PACK_FIELDS, _POINTERS)
     with code.items(f["counter"], f["items"]) as item:
@@ -58,11 +71,11 @@ def pack_run(module: ir.Module, name: str, number: Number) -> None:
             is_last = code.is_equal(block, code.sub(f["blocks"], 1))
             tiles = code.pick(is_last, f["last_tiles"], f["tiles"])
             of_block = code.cell(weight, code.mul(block, f["weight_block"]))
-            outputs = code.pick(is_last, f["last_block"], f["block"])
-            made = code.at(f["scratch"], code.mul(a["thread"], f["made_size"]))
-            with code.when(code.is_equal(f["is_made"], 1)):
-                _make(code, f, made, of_block, channels, outputs)
-            of_block = code.builder.select(code.is_equal(f["is_made"], 1), made, of_block)
+            if makes:
+                outputs = code.pick(is_last, f["last_block"], f["block"])
+                made = code.at(f["scratch"], code.mul(a["thread"], f["made_size"]))
+                make(code, f, made, of_block, channels, outputs)
+                of_block = made
             to = code.at(packed, code.mul(block, f["packed_block"]))
             with code.loop(code.pick(is_last, f["last_tile_count"], f["tile_count"])) as n:
                 entry = code.at(tiles, code.mul(n, len(_TILE)), I64)
@@ -72,46 +85,9 @@ def pack_run(module: ir.Module, name: str, number: Number) -> None:
                 with code.loop(channels, step=tile["channels"]) as channel:
                     many = code.least(tile["channels"], code.sub(channels, channel))
                     row = code.at(of_tile, code.mul(channel, tile["count"]))
-                    source = code.cell(of_block, code.mul(channel, f["made_channel"]))
+                    source = code.cell(of_block, code.mul(channel, f["table_channel"]))
                     _gather(code, row, source, table, code.mul(many, tile["count"]))
     code.end()
-
-
-def _make(
-    code: Code, f: dict[str, Value], made: Value, weight: Value, channels: Value, outputs: Value
-) -> None:
-    """Multiply the taps of channel pairs by the matrix, run by run of pairs that lie together."""
-    is_by_channel = code.is_equal(f["is_by_channel"], 1)
-    runs = code.pick(is_by_channel, channels, outputs)
-    pairs = code.pick(is_by_channel, outputs, channels)
-    are_many = code.is_less(_PAIRS - 1, pairs)
-    with code.loop(runs) as run, code.loop(f["made_taps"], step=code.number.lanes) as n:
-        source = code.cell(weight, code.mul(run, f["weight_run"]))
-        to = code.at(made, code.add(code.mul(run, f["made_run"]), n))
-        matrix = code.at(f["matrix"], n)
-        with code.loop(code.pick(are_many, pairs, 0), step=_PAIRS) as following:
-            pair = code.least(following, code.sub(pairs, _PAIRS))  # the last overlap others
-            _make_pairs(code, f, _PAIRS, to, source, matrix, pair)
-        with code.loop(code.pick(are_many, 0, pairs)) as pair:
-            _make_pairs(code, f, 1, to, source, matrix, pair)
-
-
-def _make_pairs(
-    code: Code, f: dict[str, Value], count: int, to: Value, source: Value, matrix: Value, pair: Value
-) -> None:
-    """``to[pair:][:count, :lanes] = source[pair:][:count] @ matrix[:, :lanes]``."""
-    places = [code.add(pair, n) for n in range(count)]
-    rows = [code.cell(source, code.mul(place, f["taps"])) for place in places]
-    start = [*[code.number.zeros] * count, *rows, matrix]
-    with code.loop_carrying(f["taps"], start) as (carried, following):
-        made, rows, matrix = carried[:count], carried[count:-1], carried[-1]
-        column = code.load_vector(matrix)
-        for total, row in zip(made, rows, strict=True):
-            tap = code.splat(load_cell(code, row))
-            following.append(code.multiply_add(tap, column, total))
-        following += [*(code.cell(row, 1) for row in rows), code.at(matrix, f["made_taps"])]
-    for total, place in zip(following[:count], places, strict=True):
-        code.store_vector(total, to, code.mul(place, f["made_taps"]))
 
 
 def _gather(code: Code, row: Value, source: Value, table: Value, count: Value) -> None:
@@ -128,13 +104,20 @@ def _gather(code: Code, row: Value, source: Value, table: Value, count: Value) -
 def _gathered(code: Code, source: Value, table: Value) -> Value:
     """The vector ``source[table[:lanes]]``."""
     number, module = code.number, code.builder.module
+    vector = ir.VectorType(number.cell, number.lanes)
+    if not number.gathers:
+        found: Value = ir.Constant(vector, ir.Undefined)
+        for lane in range(number.lanes):
+            cell = code.cell(source, code.builder.sext(code.load(table, lane, I32), I64))
+            value = code.builder.load(cell, typ=number.cell)
+            found = code.builder.insert_element(found, value, ir.Constant(I32, lane))
+        return widened(code, found)
     cells = code.builder.load(table, align=4, typ=ir.VectorType(I32, number.lanes))
     places = code.builder.gep(source, [cells], source_etype=number.cell)
     places.type = ir.VectorType(PTR, number.lanes)  # llvmlite takes it for a single pointer
     mask = ir.VectorType(ir.IntType(1), number.lanes)
     suffix = "i16" if number.is_half else number.suffix
     name = f"llvm.masked.gather.v{number.lanes}{suffix}.v{number.lanes}p0"
-    vector = ir.VectorType(number.cell, number.lanes)
     kind = ir.FunctionType(vector, [places.type, I32, mask, vector])
     gather = module.globals.get(name) or ir.Function(module, kind, name)
     everything = ir.Constant(mask, [1] * number.lanes)
@@ -145,7 +128,6 @@ def _gathered(code: Code, source: Value, table: Value) -> Value:
 def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]], int]:
     """Arguments of `pack_run` but for addresses, the arrays they point to, and bytes of scratch."""
     taps, problem, matrix = list(layout.taps()), layout.problem, layout.weight_matrix
-    made_taps = 0 if matrix is None else -(-matrix.shape[1] // layout.lanes) * layout.lanes
     by_tap = layout.plan.part.by_tap
     counts = {
         tile.rows * (1 if by_tap else len(taps[tile.kind]))
@@ -154,12 +136,11 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
     chunk = _chunk(layout, max(_channels(count, layout) for count in counts))
     of_channel, of_output = problem.weight_steps(problem.taps)
     is_by_channel = of_channel > of_output
-    table_channel, table_output = of_channel, of_output
+    made = {"table_channel": of_channel} | dict.fromkeys(MAKE_FIELDS, 0)
+    table_output, of_number = of_output, 1
     if matrix is not None:
-        many = layout.plan.block if is_by_channel else chunk
-        table_channel, table_output = many * made_taps, made_taps
-        if not is_by_channel:
-            table_channel, table_output = table_output, table_channel
+        made, table_output, of_number = _made(layout, matrix.shape[1], chunk)
+    table_channel = made["table_channel"]
     tables, start, lists = [], 0, []
     for tiles in (layout.block_tiles, layout.last_tiles):
         entries = []
@@ -167,7 +148,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
             of_tile = taps[tile.kind]  # (taps, phases)
             rows = np.arange(tile.first, tile.first + tile.rows)
             output, phase = np.divmod(rows, of_tile.shape[1])
-            of_rows = of_tile[:, phase] + output * table_output  # (taps, rows)
+            of_rows = of_tile[:, phase] * of_number + output * table_output  # (taps, rows)
             for n, table in enumerate(of_rows if by_tap else [of_rows.ravel()]):
                 channels = _channels(table.size, layout)
                 weight = tile.weight + n * layout.channels * tile.rows
@@ -176,9 +157,8 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
                 start += channels * table.size
         lists.append(np.array(entries, np.int64).reshape(-1, len(_TILE)))
     kept: list[NDArray[Any]] = [np.concatenate([np.zeros(0), *tables]).astype(np.int32), *lists]
-    kept.append(_widened(matrix, made_taps, layout.computed))
+    kept += factors(np.zeros((1, 0), layout.computed) if matrix is None else matrix, layout.lanes)
     chunks = -(-layout.channels // chunk)
-    made_size = chunk * layout.plan.block * made_taps
     fields = {
         "items": problem.geometry.groups * chunks,
         "chunks": chunks,
@@ -194,27 +174,32 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
         "last_tile_count": len(lists[1]),
         "block": layout.plan.block,
         "last_block": layout.last_block,
-        "is_made": int(matrix is not None),
-        "taps": problem.taps,
-        "made_taps": made_taps,
-        "made_size": made_size,
-        "made_channel": table_channel,
-        "is_by_channel": int(is_by_channel),
-        "weight_run": max(of_channel, of_output),
-        "made_run": max(table_channel, table_output),
     }
     addresses = [0, 0, 0, 0, *(array.ctypes.data for array in kept)]
+    fields |= made
     words = np.array(addresses + [fields[name] for name in PACK_FIELDS], np.int64)
-    return words, kept, made_size * layout.plan.threads * layout.computed.itemsize
+    return words, kept, made["made_size"] * layout.plan.threads * layout.computed.itemsize
 
 
-def _widened(matrix: NDArray[Any] | None, columns: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The matrix with columns of zeros after its own."""
-    if matrix is None:
-        return np.zeros(1, dtype)
-    found = np.zeros((len(matrix), columns), dtype)
-    found[:, : matrix.shape[1]] = matrix
-    return found
+def _made(layout: Layout, numbers: int, chunk: int) -> tuple[dict[str, int], int, int]:
+    """Sizes of what is made of some channels and a block; steps to an output and to a number."""
+    taps, block, together = layout.problem.taps, layout.plan.block, VECTORS * layout.lanes
+    of_channel, of_output = layout.problem.weight_steps(taps)
+    is_by_channel = of_channel > of_output
+    runs, pairs = (chunk, block) if is_by_channel else (block, chunk)
+    run = -(-pairs // together) * together
+    pitch = runs * run + together  # not all numbers at the same place in the cache
+    sizes = {
+        "taps": taps,
+        "numbers": numbers,
+        "made_size": numbers * pitch + max(taps, layout.lanes) * together,
+        "made_pitch": pitch,
+        "made_run": run,
+        "weight_run": max(of_channel, of_output),
+        "is_by_channel": int(is_by_channel),
+        "table_channel": run if is_by_channel else 1,
+    }
+    return sizes, 1 if is_by_channel else run, pitch
 
 
 def _channels(count: int, layout: Layout) -> int:

@@ -13,7 +13,7 @@ from tconv.engine import executor, pool
 from tconv.engine.choice import all_plans
 from tconv.engine.ir import Number
 from tconv.engine.jit import assembly, load
-from tconv.engine.packing import PACK_FIELDS, pack_arguments, pack_run
+from tconv.engine.packing import PACK_FIELDS, pack_arguments, pack_made_run, pack_run
 from tconv.engine.problem import Problem
 from tconv.engine.target import named_target, target
 from tconv.engine.tiled_layout import layout_of
@@ -74,7 +74,8 @@ def as_packed(layout, w):
 def packed_natively(layout, w, threads):
     """The same by `pack_run`, and the cells around it."""
     dtype, here = layout.dtype.name, layout.target
-    job = executor._kernel("pack_run", pack_run, dtype=dtype, target=here)
+    pack = pack_run if layout.weight_matrix is None else pack_made_run
+    job = executor._kernel(pack.__name__, pack, dtype=dtype, target=here)
     shape, margin = (w.shape[0], layout.blocks, layout.weight_block), 100
     memory = np.full(int(np.prod(shape)) + 2 * margin, UNTOUCHED, layout.computed)
     packed = memory[margin:-margin].reshape(shape)
