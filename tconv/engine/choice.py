@@ -128,7 +128,7 @@ _Item = tuple[bool, bool, tuple[int, int, int], int, int]
 def _summed(costs: Costs) -> Iterator[_Item]:
     """Items with a panel, flat and gathered, whose panel and table are not too large."""
     phases, (z, y, x), lanes_of = costs.phases, costs.phases.axes, costs.lanes
-    panel_bytes, per_cell = costs.target.l2_bytes * 0.4, costs.channels * costs.bytes
+    panel_bytes, per_cell = costs.target.l2_bytes * 0.7, costs.channels * costs.bytes
     seen: set[tuple[int, int]] = set()
     for lanes in reversed(_LANES):
         if len(seen) == _MOST_SIZES:

@@ -36,11 +36,9 @@ TABLE_ENTRIES = 2**20  # of a gathered panel, at most
 DIRECT = (1, 1, 1)  # outputs along depth, height and width that are made at a time
 _PART_TERMS = 512  # a sum longer than this is made of several, which is more exact
 # Where sums are made tap by tap, so that taps may be multiplied before they are added: there are
-# terms enough that the additions cost little, or so few outputs that x is read often; and not so
-# many taps, or channels that an item can hold only few cells of, that neighbours share most of what
-# they read.
+# terms enough that the additions cost little, and not so many taps that neighbours share most of
+# what they read.
 _MANY_CHANNELS, _FEW_TAPS_OF_PHASE = 512, 4
-_SOME_CHANNELS, _FEW_OUTPUTS, _FEW_TAPS = range(16, 193), 8, 32
 
 
 class Plan(NamedTuple):
@@ -99,10 +97,8 @@ class Part(NamedTuple):
         channels, taps = problem.channels, problem.taps
         if problem.want == "y":
             taps = prod(axis.taps_per_phase[1] for axis in problem.geometry.axes)
-        few = problem.outputs <= _FEW_OUTPUTS
-        few = few and channels in _SOME_CHANNELS and problem.taps <= _FEW_TAPS
-        many = channels >= _MANY_CHANNELS and taps <= _FEW_TAPS_OF_PHASE
-        by_tap = problem.want == "y" and taps > 1 and (many or few)
+        many = channels >= _MANY_CHANNELS and 1 < taps <= _FEW_TAPS_OF_PHASE
+        by_tap = problem.want == "y" and many
         return cls.of_terms(channels, 1 if by_tap else taps, by_tap)
 
     @classmethod
