@@ -22,7 +22,7 @@ FIELDS = (
     *("reach_z", "reach_y", "reach_x", "low_z", "low_y", "low_x"),
     *("planes", "rows", "columns", "all_planes", "all_rows", "all_columns"),
     *("height_rows", "depth_rows"),
-    *("is_gathered", "shifts", "table_row", "runs_row", "gathered_lanes", "line_pitch", "line_size"),
+    *("is_gathered", "shifts", "table_row", "runs_size", "gathered_lanes", "line_pitch", "line_size"),
     *("wide_lanes", "wide_calls", "rest_calls", "panel_tile", "by_tap"),
     *("is_plain", "taps", "panel_pitch", "product_pitch", "product_size"),
     *("y_batch", "y_group", "y_channel", "y_plane", "y_row"),

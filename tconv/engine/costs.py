@@ -22,8 +22,8 @@ CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that i
 _LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
 _BESIDE = 0.15  # what bytes that come meanwhile take of the time that they would take alone
 _ROW_CYCLES = 24  # of a call of copy_row, and per row of pack_rows
-# Of a call of gather, per cell, and per vector whose cells follow each other.
-_GATHER_CALL_CYCLES, _GATHER_CYCLES, _GATHERED_CYCLES = 50, 3.0, 6.0
+# Per channel and shift that is gathered, per cell, and per vector whose cells follow each other.
+_GATHER_CALL_CYCLES, _GATHER_CYCLES, _GATHERED_CYCLES = 5, 3.0, 5.0
 _ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows, per row and per vector
 _PIECE_CYCLES = 200  # of a piece of y that is streamed, for its ends
 _PACKED_CYCLES = 2.0  # per vector of a panel

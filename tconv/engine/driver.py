@@ -80,10 +80,10 @@ def _emit(
                     with code.when(code.is_equal(c.is_plain, 0)):
                         add_up(c, item, cells, bias, is_last, channel)
             elif tiles:
-                _sum(c, weight, None, is_last, c.products, c.product_pitch)
+                _sum(c, item, weight, None, is_last, c.products, c.product_pitch)
                 restore(c, bias, is_last)
             else:
-                _sum(c, weight, bias, is_last, c.line, c.line_pitch)
+                _sum(c, item, weight, bias, is_last, c.line, c.line_pitch)
             _activate(c, is_last)
             of_block = code.mul(code.mul(block, c.block), c.y_channel)
             y = code.add(code.mul(item.group, c.y_group), of_block)
@@ -97,7 +97,7 @@ def _share_scratch(c: Call, thread: Value) -> None:
     code = c.code
     c.panel = code.at(c.scratch, code.mul(thread, c.scratch_size))
     c.products = code.at(c.panel, c.panel_size)
-    c.runs = code.at(c.products, code.mul(code.mul(c.shifts, c.runs_row), -8 // code.number.bytes))
+    c.runs = code.at(c.products, code.sub(0, c.runs_size))
     c.line = code.at(c.products, c.product_size)
     c.row_lines = code.at(c.line, c.line_size)
     c.row_of_y = code.at(c.row_lines, code.mul(c.stride_y, c.stride_x), I64)
@@ -115,11 +115,23 @@ def _activate(c: Call, is_last: Value) -> None:
 
 
 def _sum(
-    c: Call, weight: Value, bias: Value | None, is_last: Value, lines: Value, pitch: Value
+    c: Call,
+    item: Item,
+    weight: Value,
+    bias: Value | None,
+    is_last: Value,
+    lines: Value,
+    pitch: Value,
 ) -> None:
     """Fill the lines of a block of channels, tile by tile; without a bias from zero."""
     code = c.code
     tiles = code.pick(is_last, c.last_tiles, c.tiles)
+    # An item at an edge has fewer lanes: then the last of them are computed as if there were more.
+    lanes = code.add(code.mul(code.sub(item.rows, 1), c.pitch), item.columns)
+    needed = code.div(code.add(lanes, code.sub(c.wide_lanes, 1)), c.wide_lanes)
+    is_short = code.is_less(needed, code.add(c.wide_calls, c.rest_calls))
+    wide_calls = code.pick(is_short, needed, c.wide_calls)
+    rest_calls = code.pick(is_short, 0, c.rest_calls)
     with code.loop(code.pick(is_last, c.last_tile_count, c.tile_count)) as number:
         entry = code.at(tiles, code.mul(number, len(TILE)), I64)
         tile = code.record(entry, TILE)
@@ -142,7 +154,7 @@ def _sum(
                 offset = code.add(tile["offsets"], before, code.mul(tap, channels))
                 offsets = code.at(c.offsets, offset, I32)
                 first = code.pick(code.is_equal(code.add(channel, tap), 0), 1, 0)
-                calls = ((wide, c.wide_calls, 0), (narrow, c.rest_calls, c.wide_calls))
+                calls = ((wide, wide_calls, 0), (narrow, rest_calls, wide_calls))
                 for kernel, count, earlier in calls:
                     with code.loop(count) as call:
                         n = code.add(call, earlier)

@@ -87,9 +87,12 @@ class Code:
         """``a - b``."""
         return self.builder.sub(self.index(a), self.index(b))
 
-    def mul(self, a: Value, b: Value) -> Value:
-        """``a * b``."""
-        return self.builder.mul(self.index(a), self.index(b))
+    def mul(self, first: Value, *others: Value) -> Value:
+        """Product of indices."""
+        product = self.index(first)
+        for other in others:
+            product = self.builder.mul(product, self.index(other))
+        return product
 
     def divmod(self, a: Value, b: Value) -> tuple[Value, Value]:
         """``divmod(a, b)`` of indices that are not negative."""

@@ -31,7 +31,10 @@ from tconv.engine.halves import (
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.plan import MOST_INTERLEAVED
 
-__all__ = ["add_rows", "copy_row", "find_runs", "gather", "micro", "pack_rows", "stream"]
+__all__ = ["RUN", "add_rows", "copy_row", "find_runs", "gather", "micro", "pack_rows", "stream"]
+
+RUN = ("start", "to", "place")
+"""Of a vector of a panel: the first cell, where it goes, and its place in the table."""
 
 _NOWHERE, _APART = -(2**31), -(2**63)
 _LINE_BYTES = 64  # of the processor's caches
@@ -198,18 +201,21 @@ def _fill(code: Code, row: Value, count: Value) -> None:
 
 
 def find_runs(module: ir.Module, name: str, number: Number) -> None:
-    """Write for each vector of a table where its first cell is, if they follow each other.
+    """Write what `gather` is told of each vector of a row of a panel, as RUN has it.
 
-    Those that are -1 may be anywhere among them, but in halves, which few processors mask. Where
-    cells do not follow each other stands the least integer. The table is read to the end of the
-    last vector.
+    In the panel ``lanes`` cells make a tile, and there are ``tile`` numbers from tile to tile. The
+    table, read from `place` on, has cells of x or -1. If cells of a vector follow each other, but
+    for those that are -1 (of halves, which few processors mask, there may be none), it is known
+    where the first would be, else the least integer stands there. The table is read to the end of
+    the last vector.
     """
-    code, a = begin(module, name, {"starts": PTR, "table": PTR, "count": I64}, number)
+    pointers, words = {"runs": PTR, "table": PTR}, ("place", "count", "to", "lanes", "tile")
+    code, a = begin(module, name, pointers | dict.fromkeys(words, I64), number)
     lanes, builder = number.lanes, code.builder
     kind = ir.VectorType(I32, lanes)
-    with code.loop(code.div(code.add(a["count"], lanes - 1), lanes)) as n:
-        table = code.at(a["table"], code.mul(n, lanes), I32)
-        cells = builder.load(table, align=4, typ=kind)
+    with code.loop(a["count"], step=lanes) as lane:
+        place = code.add(a["place"], lane)
+        cells = builder.load(code.at(a["table"], place, I32), align=4, typ=kind)
         starts = builder.sub(cells, ir.Constant(kind, list(range(lanes))))
         exist = builder.icmp_signed(">=", cells, ir.Constant(kind, None))
         if number.is_half:
@@ -219,38 +225,41 @@ def find_runs(module: ir.Module, name: str, number: Number) -> None:
         follow = builder.icmp_signed("<=", last, first)
         if number.is_half:
             follow = code.both(follow, builder.icmp_signed(">=", first, I32(0)))
-        start = code.pick(follow, builder.sext(last, I64), _APART)
-        code.store(start, a["starts"], n)
+        tile, within = code.divmod(lane, a["lanes"])
+        run = {
+            "start": code.pick(follow, builder.sext(last, I64), _APART),
+            "to": code.add(a["to"], code.mul(tile, a["tile"]), within),
+            "place": place,
+        }
+        entry = code.at(a["runs"], code.mul(code.div(lane, lanes), len(RUN)), I64)
+        for n, word in enumerate(RUN):
+            code.store(run[word], entry, n)
     code.end()
 
 
 def gather(module: ir.Module, name: str, number: Number) -> None:
-    """Write the cells that the table names to a panel, zeros for -1.
-
-    In the panel ``lanes`` of them make a tile, and there are ``tile`` numbers from tile to tile.
-    Vectors whose ``starts`` are known are read at once.
-    """
-    pointers = {"to": PTR, "x": PTR, "table": PTR, "starts": PTR}
-    code, a = begin(module, name, pointers | dict.fromkeys(("count", "lanes", "tile"), I64), number)
+    """Write cells of some channels to a panel, run by run, zeros where the table has -1."""
+    pointers, words = {"to": PTR, "x": PTR, "table": PTR, "runs": PTR}, ("count", "channels")
+    sizes = dict.fromkeys((*words, "x_step", "to_step"), I64)
+    code, a = begin(module, name, pointers | sizes, number)
     a["to"].add_attribute("noalias")
     nothing = code.builder.alloca(number.cell)
     code.store(number.cell(0), nothing)
-    vectors = code.div(a["lanes"], number.lanes)
-    in_all = code.div(code.add(a["count"], number.lanes - 1), number.lanes)
-    with code.loop(in_all, step=vectors) as first:
-        of_tile = code.at(a["to"], code.mul(code.div(first, vectors), a["tile"]))
-        with code.loop(code.least(vectors, code.sub(in_all, first))) as n:
-            vector, to = code.add(first, n), code.at(of_tile, code.mul(n, number.lanes))
-            table = code.at(a["table"], code.mul(vector, number.lanes), I32)
-            start = code.load(a["starts"], vector, I64)
-            with code.builder.if_else(code.is_equal(start, _APART)) as (apart, together):
+    with code.loop(a["channels"]) as channel:
+        of_channel = code.at(a["to"], code.mul(channel, a["to_step"]))
+        x = code.cell(a["x"], code.mul(channel, a["x_step"]))
+        with code.loop(a["count"]) as n:
+            run = code.record(code.at(a["runs"], code.mul(n, len(RUN)), I64), RUN)
+            table, to = code.at(a["table"], run["place"], I32), code.at(of_channel, run["to"])
+            is_apart = code.is_equal(run["start"], _APART)
+            with code.builder.if_else(is_apart) as (apart, together):
                 with together:
-                    x = code.cell(a["x"], start)
-                    code.store_vector(_cells_of(code, x, table), to)
+                    found = _cells_of(code, code.cell(x, run["start"]), table)
+                    code.store_vector(found, to)
                 with apart, code.loop(number.lanes) as lane:
                     cell = code.builder.sext(code.load(table, lane, I32), I64)
-                    some = code.cell(a["x"], cell)
-                    place = code.builder.select(code.is_less(cell, 0), nothing, some)
+                    is_none = code.is_less(cell, 0)
+                    place = code.builder.select(is_none, nothing, code.cell(x, cell))
                     code.store(load_cell(code, place), to, lane)
     code.end()
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tconv.dtypes import TYPES
 from tconv.engine.call import FIELDS, POINTERS, TILE
 from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered, lattices
+from tconv.engine.kernels import RUN
 from tconv.engine.phases import Phases
 from tconv.engine.plan import STREAMED_BYTES, Plan, tile_rows
 from tconv.engine.problem import Problem
@@ -161,8 +162,8 @@ class Layout:
 
     @property
     def runs_size(self) -> int:
-        """Numbers at the panel's end: where vectors of cells begin, 64 bits each."""
-        found = self.shifts * self.vectors * 8 // self.computed.itemsize
+        """Numbers at the panel's end: what is known of vectors of cells, 64 bits each."""
+        found = len(RUN) * self.shifts * self.vectors * 8 // self.computed.itemsize
         return self._rounded(found) if self.plan.is_gathered else 0
 
     @property
@@ -234,7 +235,7 @@ class Layout:
             "is_gathered": int(plan.is_gathered),
             "shifts": self.shifts,
             "table_row": geometry.batch * image_rows * x.count,
-            "runs_row": self.vectors if plan.is_gathered else 0,
+            "runs_size": self.runs_size,
             "gathered_lanes": self.gathered_lanes,
             "line_pitch": self.line_pitch,
             "line_size": self.line_rows * self.line_pitch,

@@ -3,7 +3,8 @@
 from typing import Any
 
 from tconv.engine.call import LATTICE, Call, Item
-from tconv.engine.ir import I32, I64
+from tconv.engine.ir import I64
+from tconv.engine.kernels import RUN
 
 __all__ = ["find_runs", "gather", "pack"]
 
@@ -51,32 +52,28 @@ def pack(c: Call, item: Item, panel: Value, first_channel: Value, channels: Valu
 def find_runs(c: Call, item: Item) -> None:
     """Find which cells of an item follow each other, the same ones in all channels."""
     code = c.code
-    count, table, _ = _gathered(c, item)
+    first = code.add(code.mul(item.row, c.all_columns), item.column)
+    count = code.mul(item.rows, item.columns)
     with code.loop(c.shifts) as shift:
-        of_shift = code.at(table, code.mul(shift, c.table_row), I32)
-        code.call(c.find_runs, code.at(c.runs, code.mul(shift, c.runs_row), I64), of_shift, count)
+        runs = code.at(c.runs, code.mul(shift, _vectors(c, count), len(RUN)), I64)
+        place = code.add(first, code.mul(shift, c.table_row))
+        to = code.mul(shift, c.gathered_lanes)
+        code.call(c.find_runs, runs, c.table, place, count, to, c.gathered_lanes, c.panel_tile)
 
 
 def gather(c: Call, item: Item, panel: Value, first_channel: Value, channels: Value) -> None:
-    """Make a gathered panel: collect what the item reads of x, shift by shift.
+    """Make a gathered panel: collect what the item reads of x, channel by channel.
 
     A tile has all terms one after the other, in the order in which micro-kernels read them.
     """
     code = c.code
-    count, table, step = _gathered(c, item)
-    with code.loop(channels) as channel:
-        of_channel = code.mul(code.add(first_channel, channel), c.x_channel)
-        source, to = code.cell(item.x, of_channel), code.at(panel, code.mul(channel, step))
-        with code.loop(c.shifts) as shift:
-            row = code.at(to, code.mul(shift, c.gathered_lanes))
-            of_shift = code.at(table, code.mul(shift, c.table_row), I32)
-            runs = code.at(c.runs, code.mul(shift, c.runs_row), I64)
-            code.call(c.gather, row, source, of_shift, runs, count, c.gathered_lanes, c.panel_tile)
+    count = code.mul(c.shifts, _vectors(c, code.mul(item.rows, item.columns)))
+    x = code.cell(item.x, code.mul(first_channel, c.x_channel))
+    step = code.mul(c.shifts, c.gathered_lanes)
+    code.call(c.gather, panel, x, c.table, c.runs, count, channels, c.x_channel, step)
 
 
-def _gathered(c: Call, item: Item) -> tuple[Value, Value, Value]:
-    """Lanes of an item, its part of the table, and numbers from one channel to the next."""
-    code = c.code
-    first = code.add(code.mul(item.row, c.all_columns), item.column)
-    table = code.at(c.table, first, I32)
-    return code.mul(item.rows, item.columns), table, code.mul(c.shifts, c.gathered_lanes)
+def _vectors(c: Call, count: Value) -> Value:
+    """Vectors that so many cells fill."""
+    lanes = c.code.number.lanes
+    return c.code.div(c.code.add(count, lanes - 1), lanes)
