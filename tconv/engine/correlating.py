@@ -15,6 +15,7 @@ from llvmlite import ir
 
 from tconv.engine.call import LATTICE
 from tconv.engine.ir import I64, PTR, Code, Number, begin
+from tconv.engine.kernels import CHANNELS_AHEAD
 
 __all__ = ["SUM_FIELDS", "SUM_POINTERS", "run_dot", "run_outer"]
 
@@ -40,7 +41,6 @@ SUM_FIELDS = (
 )
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
 
-_LINE_BYTES = 64  # of the processor's caches
 _TILE = ("first", "size")  # in a list of tiles
 Value = Any
 
@@ -170,20 +170,12 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
             above = code.pick(exists, code.mul(top, of_row), of_planes)
             filled = code.add(above, code.pick(exists, code.mul(rows, of_row), 0))
             some, below = code.pick(exists, one_row, 0), code.sub(of_planes, filled)
-            numbers = (above, some, step, left, one_count, right, below, c.step_x)
-            _prefetch_rows(c, code.at(source, c.y_channel), some, step, one_count)
+            ahead = code.mul(c.y_channel, CHANNELS_AHEAD)
+            numbers = (above, some, step, left, one_count, right, below, c.step_x, ahead)
             of_panel = code.add(code.mul(image, volume), code.mul(z, plane))
             code.call(c.pack_rows, code.at(to, of_panel), source, *numbers)
         end = code.at(to, code.mul(chunk.images, volume))
-        code.call(c.pack_rows, end, c.y, c.room, 0, 0, 0, 0, 0, 0, 1)
-
-
-def _prefetch_rows(c: _Call, start: Value, rows: Value, pitch: Value, count: Value) -> None:
-    """Ask for the rows of the next channel, which may be far; of lattices others are on the way."""
-    code, line = c.code, _LINE_BYTES // c.code.number.bytes
-    rows = code.pick(code.is_equal(c.lattices, 1), rows, 0)
-    with code.loop(rows) as row, code.loop(count, step=line) as n:
-        code.prefetch(code.at(start, code.add(code.mul(row, pitch), n)))
+        code.call(c.pack_rows, end, c.y, c.room, 0, 0, 0, 0, 0, 0, 1, 0)
 
 
 def _turn_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
@@ -199,7 +191,7 @@ def _turn_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
             to = code.at(c.x_panel, code.mul(code.div(channel, c.tile_size), c.x_pitch))
             width = code.least(c.tile_size, code.sub(end, channel))
             count = code.least(width, code.sub(item.channels, channel))
-            numbers = (0, chunk.images, c.x_batch, 0, count, code.sub(width, count), 0, 1)
+            numbers = (0, chunk.images, c.x_batch, 0, count, code.sub(width, count), 0, 1, 0)
             code.call(c.copy_rows, to, code.at(start, channel), *numbers)
         with images, code.loop(item.channels, step=lanes) as channel:
             tile, within = code.divmod(channel, c.tile_size)
@@ -232,11 +224,11 @@ def _pack_rows_of_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
             is_last = code.is_equal(code.add(z, 1), chunk.planes)
             below = code.add(code.mul(rest, pitch), code.pick(is_last, beyond, 0))
             of_plane = code.at(source, code.mul(z, c.x_plane))
-            numbers = (0, chunk.rows, c.x_row, 0, chunk.columns, right, below, 1)
+            numbers = (0, chunk.rows, c.x_row, 0, chunk.columns, right, below, 1, 0)
             code.call(c.copy_rows, code.at(to, code.mul(z, plane)), of_plane, *numbers)
         with code.when(code.is_equal(code.add(image, 1), chunk.images)):
             end, lanes = code.at(to, volume), code.number.lanes
-            code.call(c.copy_rows, end, c.x, lanes, 0, 0, 0, 0, 0, 0, 1)
+            code.call(c.copy_rows, end, c.x, lanes, 0, 0, 0, 0, 0, 0, 1, 0)
 
 
 def _tiles(c: _Call, item: _Item, which: str) -> tuple[Value, Value]:

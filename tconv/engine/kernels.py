@@ -31,13 +31,14 @@ from tconv.engine.halves import (
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.plan import MOST_INTERLEAVED
 
-__all__ = ["RUN", "add_rows", "copy_row", "find_runs", "gather", "micro", "pack_rows", "stream"]
+__all__ = ["CHANNELS_AHEAD", "RUN", "add_rows", "copy_row", "find_runs", "gather", "micro", "pack_rows", "stream"]
 
 RUN = ("start", "to", "place")
 """Of a vector of a panel: the first cell, where it goes, and its place in the table."""
 
 _NOWHERE, _APART = -(2**31), -(2**63)
 _LINE_BYTES = 64  # of the processor's caches
+CHANNELS_AHEAD = 4  # of x, whose planes are too far from each other to be foreseen
 _AHEAD_BYTES = 2048  # weights are read once, in order: this far ahead they come in time
 
 Value = Any
@@ -117,11 +118,11 @@ def pack_rows(step: int) -> Callable[[ir.Module, str, Number], None]:
 
     The cells of x are a step apart; one beyond MOST_INTERLEAVED stands for all such. Before the
     rows come ``above`` zeros, and after them ``below``. Vectors are stored whole, so what follows
-    is overwritten, and must be written later.
+    is overwritten, and must be written later. Cells ``ahead`` of these are asked for meanwhile.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
-        sizes = ("above", "rows", "x_pitch", "left", "count", "right", "below", "step")
+        sizes = ("above", "rows", "x_pitch", "left", "count", "right", "below", "step", "ahead")
         kinds = {"to": PTR, "x": PTR} | dict.fromkeys(sizes, I64)
         code, a = begin(module, name, kinds, number)
         _fill(code, a["to"], a["above"])
@@ -131,10 +132,10 @@ def pack_rows(step: int) -> Callable[[ir.Module, str, Number], None]:
             x, to = code.cell(a["x"], code.mul(n, a["x_pitch"])), code.at(row, a["left"])
             _fill(code, row, a["left"])
             if step == 1:
-                _copy_cells(code, to, x, a["count"])
+                _copy_cells(code, to, x, a["count"], a["ahead"])
             else:
                 apart = step if step <= MOST_INTERLEAVED else a["step"]
-                _copy_apart(code, to, x, a["count"], apart)
+                _copy_apart(code, to, x, a["count"], apart, a["ahead"])
             _fill(code, code.at(to, a["count"]), a["right"])
         _fill(code, code.at(first, code.mul(a["rows"], pitch)), a["below"])
         code.end()
@@ -142,12 +143,13 @@ def pack_rows(step: int) -> Callable[[ir.Module, str, Number], None]:
     return emit
 
 
-def _copy_cells(code: Code, to: Value, x: Value, count: Value) -> None:
+def _copy_cells(code: Code, to: Value, x: Value, count: Value, ahead: Value) -> None:
     """``to[:count] = x[:count]``, and some more of `to`."""
     lanes = code.number.lanes
     whole = code.mul(code.div(count, lanes), lanes)
     rest = code.sub(count, whole)
     with code.loop(whole, step=lanes) as cell:
+        code.prefetch(code.cell(x, code.add(cell, ahead)))
         code.store_vector(load_cells(code, x, cell), to, cell)
     with code.when(code.is_less(0, rest)):
         if code.number.is_half:
@@ -170,7 +172,9 @@ def _copy_rest(code: Code, to: Value, x: Value, whole: Value, count: Value) -> N
             code.store(load_cell(code, x, cell), to, cell)
 
 
-def _copy_apart(code: Code, to: Value, x: Value, count: Value, step: Value) -> None:
+def _copy_apart(
+    code: Code, to: Value, x: Value, count: Value, step: Value, ahead: Value
+) -> None:
     """``to[:count] = x[::step]``; nothing beyond the last of these cells is read."""
     lanes = code.number.lanes
     done: Value = code.index(0)
@@ -180,6 +184,7 @@ def _copy_apart(code: Code, to: Value, x: Value, count: Value, step: Value) -> N
         starts = [*range(0, last - lanes + 1, lanes), last - lanes + 1]
         with code.loop(done, step=lanes) as cell:
             source = code.cell(x, code.mul(cell, step))
+            code.prefetch(code.cell(source, ahead))
             found, order = stored_cells(code, source, starts[0]), list(range(0, lanes * step, step))
             order = [min(place, lanes - 1) for place in order]
             for start in starts[1:]:
@@ -254,8 +259,9 @@ def gather(module: ir.Module, name: str, number: Number) -> None:
             is_apart = code.is_equal(run["start"], _APART)
             with code.builder.if_else(is_apart) as (apart, together):
                 with together:
-                    found = _cells_of(code, code.cell(x, run["start"]), table)
-                    code.store_vector(found, to)
+                    cells = code.cell(x, run["start"])
+                    code.prefetch(code.cell(cells, code.mul(a["x_step"], CHANNELS_AHEAD)))
+                    code.store_vector(_cells_of(code, cells, table), to)
                 with apart, code.loop(number.lanes) as lane:
                     cell = code.builder.sext(code.load(table, lane, I32), I64)
                     is_none = code.is_less(cell, 0)

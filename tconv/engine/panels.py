@@ -4,7 +4,7 @@ from typing import Any
 
 from tconv.engine.call import LATTICE, Call, Item
 from tconv.engine.ir import I64
-from tconv.engine.kernels import RUN
+from tconv.engine.kernels import CHANNELS_AHEAD, RUN
 
 __all__ = ["find_runs", "gather", "pack"]
 
@@ -43,10 +43,11 @@ def pack(c: Call, item: Item, panel: Value, first_channel: Value, channels: Valu
             some = code.pick(exists, rows, 0)
             above = code.pick(exists, code.mul(top, pitch), plane)
             below = code.sub(plane, code.add(above, code.mul(some, pitch)))
-            numbers = (above, some, x_row, left, count, right, below, c.step_x)
+            ahead = code.mul(c.x_channel, CHANNELS_AHEAD)
+            numbers = (above, some, x_row, left, count, right, below, c.step_x, ahead)
             code.call(c.pack_rows, to, source, *numbers)
     end = code.at(panel, code.mul(code.mul(channels, c.lattices), volume))
-    code.call(c.pack_rows, end, x, code.most(c.reach_x, 0), 0, 0, 0, 0, 0, 0, 1)
+    code.call(c.pack_rows, end, x, code.most(c.reach_x, 0), 0, 0, 0, 0, 0, 0, 1, 0)
 
 
 def find_runs(c: Call, item: Item) -> None:

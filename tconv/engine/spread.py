@@ -13,6 +13,7 @@ from typing import Any
 
 from tconv.engine.call import TILE, Call, Item
 from tconv.engine.ir import I32, I64, PTR
+from tconv.engine.kernels import CHANNELS_AHEAD
 
 __all__ = ["Cells", "add_up", "multiply"]
 
@@ -52,7 +53,7 @@ class Cells:
             x = code.cell(item.x, code.add(first, code.mul(channel, c.x_channel)))
             with code.loop(self.pieces) as piece:
                 to, of_piece = code.mul(piece, room), code.mul(piece, c.x_plane)
-                numbers = (0, 1, 0, 0, count, 0, 0, 1)
+                numbers = (0, 1, 0, 0, count, 0, 0, 1, code.mul(c.x_channel, CHANNELS_AHEAD))
                 code.call(c.pack_rows, code.at(row, to), code.cell(x, of_piece), *numbers)
 
     def _range(
