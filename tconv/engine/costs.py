@@ -11,7 +11,7 @@ import numpy as np
 
 from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.phases import Phases
-from tconv.engine.plan import MOST_INTERLEAVED, STREAMED_BYTES, Plan
+from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 
@@ -23,7 +23,7 @@ _LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x i
 _BESIDE = 0.15  # what bytes that come meanwhile take of the time that they would take alone
 _ROW_CYCLES = 24  # of a call of copy_row, and per row of pack_rows
 # Per channel and shift that is gathered, per cell, and per vector whose cells follow each other.
-_GATHER_CALL_CYCLES, _GATHER_CYCLES, _GATHERED_CYCLES = 5, 3.0, 5.0
+_GATHER_CALL_CYCLES, _GATHER_CYCLES, _GATHERED_CYCLES = 5, 4.0, 5.0
 _ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows, per row and per vector
 _PIECE_CYCLES = 200  # of a piece of y that is streamed, for its ends
 _PACKED_CYCLES = 2.0  # per vector of a panel
@@ -33,6 +33,8 @@ _NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 20, 8, 6
 # Where channels of x are in pages of their own, and these are more than the processor knows the
 # places of, each takes so many cycles more.
 _PAGES_BYTES, _PAGES, _PAGE_CYCLES = 2 * 4096, 48, 3.3
+_CROWDED = 0.4  # of the L2 cache: a panel that is larger is not all there any more
+_CLASH_BYTES = 4096  # planes of x so far apart are at the same place in the L1 cache
 
 
 class Costs:
@@ -76,19 +78,21 @@ class Costs:
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
         is_near = plan.part.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
         is_unaligned, compute = not plan.is_gathered, 0.0
+        panel = self.channels * cells * self.vector_bytes / self.target.l2_bytes
+        crowded = 1.0 + max(0.0, panel - _CROWDED)
         for rows_of_channel, taps, columns_read in self.kinds:
             if is_near:
                 x_cycles = 0.0
             elif plan.is_gathered:  # what comes is foreseen
                 x_cycles = 0.0
             elif plan.part.by_tap:
-                x_cycles = self.near_cycles
+                x_cycles = self.near_cycles * crowded
             else:  # neighbouring taps read the same lines
-                x_cycles = self.near_cycles / max(1, columns_read)
+                x_cycles = self.near_cycles * crowded / max(1, columns_read)
             parts, terms = self._parts(plan, taps), taps * self.channels
             for height, tiles in heights(rows_of_channel * plan.block, plan.tile):
                 for wide, calls in widths:
-                    each = terms * self._term(height, wide, is_unaligned, x_cycles, 0.0)
+                    each = terms * self._term(height, wide, is_unaligned, x_cycles, 0.0) * crowded
                     each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
                     compute += tiles * calls * each
         return pack, self._of_blocks(compute, plan.block), count
@@ -135,8 +139,11 @@ class Costs:
         vectors = ceil(cells / self.lanes)
         whole, rest = (pieces * n for n in divmod(vectors, plan.vectors))
         parts = self._parts(plan, 1)
+        plane = x.input * y.input * z.input * self.bytes
+        clash = 2.0 if plane % _CLASH_BYTES == 0 and not self.is_copied else 1.0
         used = plan.part.channels * plan.vectors * self.vector_bytes
-        x_cycles = 0.0 if used <= self.target.l1_bytes * 0.6 else self.near_cycles
+        is_near = used * clash <= self.target.l1_bytes * 0.6
+        x_cycles = 0.0 if is_near else self.near_cycles * clash
         weights = plan.part.channels * self.taps * plan.block * self.bytes
         of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / _NEAR_BYTES
         pages = min(1.0, x.input * y.input * z.input * self.bytes / _PAGES_BYTES)  # per channel
@@ -152,7 +159,7 @@ class Costs:
             a_row = _ADDED_ROW_CYCLES + ceil(plan.columns / self.lanes) * _ADDED_CYCLES
             of_tap = planes * (CALL_CYCLES + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
-        read = self.channels * pieces * vectors * (self.near_cycles + 0.5 * self.far_cycles)
+        read = self.channels * pieces * vectors * (self.near_cycles + 1.5 * self.far_cycles)
         if self.is_copied:
             read += self.channels * pieces * (_ROW_CYCLES + vectors * _PACKED_CYCLES)
         count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)
@@ -185,7 +192,8 @@ class Costs:
         per_cell = 0.3 * 16 / self.lanes if x.stride <= MOST_INTERLEAVED else 0.6
         planes = plan.planes * z.stride
         a_plane = plan.rows * y.stride * (_ROW_CYCLES + plan.columns * x.stride * per_cell)
-        if self.problem.written_count * self.cell_bytes >= STREAMED_BYTES:
+        row_bytes = plan.columns * x.stride * self.cell_bytes
+        if plan.streams(self.problem.written_count * self.cell_bytes, row_bytes, x.count):
             a_plane += _PIECE_CYCLES
         return self.outputs * planes * a_plane
 

@@ -31,13 +31,14 @@ from tconv.engine.halves import (
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.plan import MOST_INTERLEAVED
 
-__all__ = ["CHANNELS_AHEAD", "RUN", "add_rows", "copy_row", "find_runs", "gather", "micro", "pack_rows", "stream"]
+__all__ = ["CHANNELS_AHEAD", "RUN", "TERMS_AHEAD", "add_rows", "copy_row", "find_runs", "gather", "micro", "pack_rows", "stream"]
 
 RUN = ("start", "to", "place")
 """Of a vector of a panel: the first cell, where it goes, and its place in the table."""
 
 _NOWHERE, _APART = -(2**31), -(2**63)
 _LINE_BYTES = 64  # of the processor's caches
+TERMS_AHEAD = 24
 CHANNELS_AHEAD = 4  # of x, whose planes are too far from each other to be foreseen
 _AHEAD_BYTES = 2048  # weights are read once, in order: this far ahead they come in time
 
@@ -45,7 +46,7 @@ Value = Any
 
 
 def micro(
-    rows: int, vectors: int, unroll: int, reads_ahead: bool = False
+    rows: int, vectors: int, unroll: int, reads_ahead: int = 0
 ) -> Callable[[ir.Module, str, Number], None]:
     """Add products to a tile of `rows` rows by `vectors` vectors.
 
@@ -68,8 +69,12 @@ def micro(
             for u in range(unroll):
                 offset = code.builder.sext(code.load(offsets, u, I32), I64)
                 x = code.at(a["x"], offset)
-                for v in range(vectors if reads_ahead else 0):
+                for v in range(vectors if reads_ahead == 1 else 0):
                     code.prefetch(code.at(x, (vectors + v) * number.lanes))
+                if reads_ahead == 2:
+                    later = code.builder.sext(code.load(offsets, u + TERMS_AHEAD, I32), I64)
+                    for line in range(0, vectors * number.lanes * number.bytes, _LINE_BYTES):
+                        code.prefetch(code.at(a["x"], code.add(later, line // number.bytes)))
                 acc = _term(code, acc, rows, code.at(w, u * rows), x)
             following += [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
         _add_to(code, following[:-2], rows, a)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tconv.dtypes import TYPES
 from tconv.engine.call import FIELDS, POINTERS, TILE
 from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered, lattices
-from tconv.engine.kernels import RUN
+from tconv.engine.kernels import RUN, TERMS_AHEAD
 from tconv.engine.phases import Phases
-from tconv.engine.plan import STREAMED_BYTES, Plan, tile_rows
+from tconv.engine.plan import Plan, tile_rows
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 
@@ -86,7 +86,7 @@ class Layout:
                 return 1
         return 2
 
-    def reads_ahead(self, rows: int) -> bool:
+    def reads_ahead(self, rows: int) -> int:
         """Whether a tile of so many rows asks for the next cells of x while it computes.
 
         Where x is far, and the channels too far from each other for the processor to foresee what
@@ -96,7 +96,9 @@ class Layout:
         plane_bytes = prod(self.problem.read_size) * self.dtype.itemsize
         is_far = x_bytes > self.target.l2_bytes and plane_bytes >= _FORESEEN_BYTES
         is_far = is_far and self.dtype == self.computed  # else it has been copied
-        return self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME
+        if self.plan.is_gathered and not self.plan.is_tiled and self.shifts > 1:
+            return 0 if self.plan.part.by_tap else 2
+        return int(self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME)
 
     @property
     def weight_matrix(self) -> NDArray[Any] | None:
@@ -153,7 +155,9 @@ class Layout:
         self.line_pitch, self.line_rows = self._rounded(q_cells), self.phases.count * plan.block
         y_bytes = self.problem.written_count * self.dtype.itemsize
         self.held_size = _HELD_BYTES // self.dtype.itemsize
-        self.streams = y_bytes >= STREAMED_BYTES and plan.columns * x.stride < self.held_size
+        cells = plan.columns * x.stride
+        self.streams = plan.streams(y_bytes, cells * self.dtype.itemsize, x.count)
+        self.streams = self.streams and cells < self.held_size
 
     @property
     def gathered_lanes(self) -> int:
@@ -294,6 +298,7 @@ class Layout:
             starts.append(start)
             parts.append(cells.ravel())
             start += cells.size
+        parts.append(np.full(TERMS_AHEAD, 0))
         return np.concatenate(parts).astype(np.int32), starts
 
     def cells_at(self, shifts: Sequence[Sequence[int]], channels: int) -> NDArray[np.int64]:

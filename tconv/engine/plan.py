@@ -13,6 +13,7 @@ __all__ = [
     "DIRECT",
     "MOST_INTERLEAVED",
     "STREAMED_BYTES",
+    "STREAMED_PIECE_BYTES",
     "TABLE_ENTRIES",
     "TILES",
     "Part",
@@ -20,8 +21,9 @@ __all__ = [
     "tile_rows",
 ]
 
-# A y so large is hardly in the caches when somebody reads it. (Xeon, 2 MiB of L2 per core)
-STREAMED_BYTES = 2**25
+# A y so large is hardly in the caches when somebody reads it (Xeon, 2 MiB of L2 per core). Parts of
+# rows that are shorter have too many cache lines that are written in part: 0.7x (Zen 3).
+STREAMED_BYTES, STREAMED_PIECE_BYTES = 2**25, 4096
 MOST_INTERLEAVED = 8  # phases that are interleaved in registers; more are transposed
 # Rows and vectors of tiles whose sums stay in the registers: tests read the assembly of each.
 # Without FMA a product takes a register, too.
@@ -38,7 +40,7 @@ _PART_TERMS = 512  # a sum longer than this is made of several, which is more ex
 # Where sums are made tap by tap, so that taps may be multiplied before they are added: there are
 # terms enough that the additions cost little, and not so many taps that neighbours share most of
 # what they read.
-_MANY_CHANNELS, _FEW_TAPS_OF_PHASE = 512, 4
+_MANY_CHANNELS, _FEW_TAPS_OF_PHASE = 512, 2
 
 
 class Plan(NamedTuple):
@@ -70,6 +72,14 @@ class Plan(NamedTuple):
     def is_tiled(self) -> bool:
         """Whether outputs share products."""
         return self.outputs != DIRECT
+
+    def streams(self, written_bytes: int, row_bytes: int, columns: int) -> bool:
+        """Whether y goes past the caches, of so many bytes, and an item's rows of so many.
+
+        A row is `columns` wide: if items have whole rows, those follow each other.
+        """
+        is_long = self.columns == columns or row_bytes >= STREAMED_PIECE_BYTES
+        return is_long and written_bytes >= STREAMED_BYTES
 
     @property
     def order(self) -> tuple[tuple[int, int, int], bool]:

@@ -20,7 +20,7 @@ _MOST_SUMS_BYTES = 3 * 2**19
 _MOST_CHANNELS = 64  # of a block
 # Cycles of a vector: per cell that sums are made of and per sum, per product and per output.
 _CELL_CYCLES, _SUM_CYCLES = 0.6, 1.6
-_BYTES_FROM_L3, _BYTES_FROM_MEMORY = 8, 3  # per cycle
+_BYTES_FROM_L3, _BYTES_FROM_MEMORY = 8, 4  # per cycle
 _MADE_CYCLES = 1.5  # of a number that is made of weights, if they are used once
 
 Item = tuple[bool, int, int]
@@ -57,7 +57,7 @@ class TiledCosts(Costs):
         read += self.channels * (CALL_CYCLES + vectors * of_sums)
         compute = self._multiplied(plan, vectors) + self._restored(plan, vectors)
         work = self._of_blocks(compute, plan.block) + self._copied(plan)
-        if self.weight_bytes > self.target.l3_bytes // 2:
+        if self.weight_bytes > self.target.l3_bytes:
             work = max(work, self.weight_bytes / _BYTES_FROM_MEMORY)
         # Weights that are not kept should not make another order of sums the best.
         made = self.weight_bytes // self.bytes * _MADE_CYCLES
@@ -84,8 +84,10 @@ class TiledCosts(Costs):
     def _restored(self, plan: Plan, vectors: int) -> float:
         """Cycles of a block's outputs, from its products."""
         calls = self.phases.count // prod(plan.outputs)
+        bytes_ = (self.products + self.phases.count) * plan.block * vectors * self.vector_bytes
+        beyond = max(0, bytes_ - self.target.l2_bytes // 2) / _BYTES_FROM_L3
         of_products = self.products * _CELL_CYCLES + self.phases.count * _SUM_CYCLES
-        return plan.block * (calls * CALL_CYCLES + vectors * of_products)
+        return plan.block * (calls * CALL_CYCLES + vectors * of_products) + 2 * beyond
 
 
 def considered(

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 from tconv.dtypes import as_dtype
-from tconv.engine import layout
+from tconv.engine import plan as plans_of
 from tconv.engine.choice import all_plans
 from tconv.engine.chunks import Chunk
 from tconv.engine.correlation import all_correlations
@@ -71,7 +71,7 @@ def main(count):
         np.random.default_rng(0),
         dict.fromkeys(("flat", "gathered", "spread", "stream", "x", "tiled"), 0),
     )
-    streamed = layout.STREAMED_BYTES
+    streamed, plans_of.STREAMED_PIECE_BYTES = plans_of.STREAMED_BYTES, 0
     for n in range(count):
         if n % 5 == 0:  # for each geometry five plans
             name = TYPES[n // 5 % 4]
@@ -82,7 +82,7 @@ def main(count):
         tiled = [plan for plan in plans if plan.is_tiled]  # which only some types have
         some = tiled if tiled and n % 5 == 4 else plans
         plan = some[int(rng.integers(len(some)))]
-        layout.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
+        plans_of.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
         ready = Ready(problem, name, target(), plan)
         shape = (geometry.groups, -1, *geometry.weight_shape[1:])
         x = guarded(rng.standard_normal(geometry.shape_of(read)).astype(dtype), n % 3)

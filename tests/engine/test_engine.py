@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from strategies import ENGINE_TYPES, draws, geometries, integer_operands
 from tconv import definition, dispatch, engine
 from tconv.engine import executor, layout
+from tconv.engine import plan as plans
 from tconv.engine.choice import all_plans, choose_plan
 from tconv.engine.driver import run, run_spread
 from tconv.engine.ir import Number
@@ -279,7 +280,8 @@ def test_nothing_beside_out_is_written(geometry, want, dtype, before, streams):
     out = memory[before:-32].reshape(shape)
     plan = choose_plan(problem, dtype, target(), 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "STREAMED_BYTES", 0 if streams else 2**25)
+        patch.setattr(plans, "STREAMED_BYTES", 0 if streams else 2**25)
+        patch.setattr(plans, "STREAMED_PIECE_BYTES", 0)
         ready = executor.Ready(problem, dtype, target(), plan)
     engine.contract(geometry, want, read, w, bias=bias, out=out, plan=ready)
     assert np.array_equal(out, defined(geometry, want, read, w, bias))

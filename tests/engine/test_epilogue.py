@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from strategies import ENGINE_TYPES, draws, geometries, integer_operands, integers_like
 from tconv import definition, engine
 from tconv.activations import ACTIVATIONS, Activation, as_activation
-from tconv.engine import executor, layout
+from tconv.engine import executor
+from tconv.engine import plan as plans
 from tconv.engine.choice import all_plans
 from tconv.engine.epilogue import activate
 from tconv.engine.ir import Number
@@ -185,7 +186,8 @@ def test_every_plan_activates_every_output_once(geometry, want, dtype, argument,
     kinds = {(p.is_gathered, p.is_spread, p.is_uncropped, p.is_tiled): p for p in plans}
     for chosen in kinds.values():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(layout, "STREAMED_BYTES", 0 if streams else 2**25)
+            patch.setattr(plans, "STREAMED_BYTES", 0 if streams else 2**25)
+            patch.setattr(plans, "STREAMED_PIECE_BYTES", 0)
             ready = executor.Ready(problem, dtype, target(), chosen)
         found = engine.contract(geometry, want, read, w, bias=bias, plan=ready)
         assert np.array_equal(found, expected)
