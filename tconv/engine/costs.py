@@ -92,7 +92,7 @@ class Costs:
             parts, terms = self._parts(plan, taps), taps * self.channels
             for height, tiles in heights(rows_of_channel * plan.block, plan.tile):
                 for wide, calls in widths:
-                    each = terms * self._term(height, wide, is_unaligned, x_cycles, 0.0) * crowded
+                    each = terms * self._term(height, wide, is_unaligned, x_cycles, 0.0)
                     each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
                     compute += tiles * calls * each
         return pack, self._of_blocks(compute, plan.block), count
@@ -159,7 +159,7 @@ class Costs:
             a_row = _ADDED_ROW_CYCLES + ceil(plan.columns / self.lanes) * _ADDED_CYCLES
             of_tap = planes * (CALL_CYCLES + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
-        read = self.channels * pieces * vectors * (self.near_cycles + 1.5 * self.far_cycles)
+        read = self.channels * pieces * vectors * (self.near_cycles + 0.5 * self.far_cycles)
         if self.is_copied:
             read += self.channels * pieces * (_ROW_CYCLES + vectors * _PACKED_CYCLES)
         count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)

@@ -40,7 +40,7 @@ _NOWHERE, _APART = -(2**31), -(2**63)
 _LINE_BYTES = 64  # of the processor's caches
 TERMS_AHEAD = 24
 CHANNELS_AHEAD = 4  # of x, whose planes are too far from each other to be foreseen
-_AHEAD_BYTES = 2048  # weights are read once, in order: this far ahead they come in time
+_AHEAD_BYTES = 4096  # weights are read once, in order: this far ahead they come in time
 
 Value = Any
 

@@ -48,11 +48,14 @@ def draw(rng, has_runs=False):
     groups = int(rng.integers(1, 3))
     # With many channels sums may be made tap by tap, and items spread; with runs of taps, tiled.
     is_deep, has_runs = rng.random() < 0.3, has_runs or rng.random() < 0.3
-    channels = groups * int(rng.integers(16, 24) if is_deep or has_runs else rng.integers(1, 9))
+    channels = groups * int(rng.integers(16, 24) if has_runs else rng.integers(1, 9))
     kernel, stride = sizes(1, 6), sizes(1, 5)
     if has_runs:
         stride = sizes(1, 3)
         kernel = tuple(s * k for s, k in zip(stride, sizes(2, 4), strict=True))
+    if is_deep and not has_runs:
+        channels = groups * int(rng.integers(512, 516))
+        kernel = tuple(min(k, 2 * s) if n == 0 else min(k, s) for n, (k, s) in enumerate(zip(kernel, stride, strict=True)))
     size = sizes(4 if has_runs else 1, 40 if rank == 1 else 12 if rank == 2 else 6)
     dilation = (1,) * rank if has_runs else sizes(1, 3)
     room = min(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) // 2

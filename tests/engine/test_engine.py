@@ -40,8 +40,8 @@ WANTS = st.sampled_from("yx")
 
 @st.composite
 def deep_geometries(draw):
-    """Of so many channels and so few outputs that sums are made tap by tap."""
-    geometry, channels = draw(geometries(ranks=(1, 2, 3))), draw(st.integers(16, 20))
+    """Of so many channels that sums may be made tap by tap, and items spread."""
+    geometry, channels = draw(geometries(ranks=(1, 2, 3))), draw(st.integers(512, 520))
     outputs = draw(st.integers(1, 8))
     return replace(
         geometry,

@@ -272,7 +272,7 @@ def test_the_code_of_float32_is_used_for_all_but_reading_and_writing(half, monke
     names = {name.partition("_float32")[0] for name in asked if name.endswith("_float32")}
     halves = {name.partition(f"_{half}")[0] for name in asked if name.endswith(f"_{half}")}
     rows = {"pack_rows_1", "pack_rows_2", "copy_row_1", "copy_row_2"}  # of want "y" and of "x"
-    assert halves <= {"run", "run_spread", "pack_run", "gather", *rows}
+    assert halves <= {"run", "run_spread", "pack_run", "find_runs", "gather", *rows}
     assert {"run", "pack_run", *rows} <= halves & names
     assert "activate_tanh" in names
     assert any(name.startswith("micro") for name in names)
