@@ -133,7 +133,7 @@ def _in_a_new_process(case: Case, cache: Path, environment: dict[str, str]) -> d
     )  # fmt: skip
     if done.returncode:
         return {"failed": (done.stderr.strip().splitlines() or [str(done.returncode)])[-1]}
-    return json.loads(done.stdout) | {"new_kernels": len(set(cache.rglob("*.kernel")) - before)}
+    return json.loads(done.stdout) | {"new_files": len(set(cache.rglob("*.kernel")) - before)}
 
 
 def _call_for_the_first_time(case: Case) -> dict[str, float]:

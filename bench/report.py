@@ -300,11 +300,11 @@ def first_calls(attempts: list[Row]) -> list[str]:
         if found:
             first = [each["first"] * 1e3 for each in found]
             more = [(each["first"] - each["later"]) * 1e3 for each in found]
-            kernels = [each["new_kernels"] for each in found]
+            files = [each["new_files"] for each in found]
             cells = [show(median(first), 1), show(median(more), 1), show(max(more), 1)]
-            rows.append([title, str(len(found)), *cells, f"{min(kernels)} to {max(kernels)}"])
+            rows.append([title, str(len(found)), *cells, f"{min(files)} to {max(files)}"])
     titles = ["first call of a new process", "calls", "median ms", "beyond a later call: median ms"]
-    lines = table([*titles, "longest ms", "kernels compiled"], rows)
+    lines = table([*titles, "longest ms", "files kept"], rows)
     failures = {row[k]["failed"] for row in attempts for k in row if "failed" in row[k]}
     lines += ["", *sorted(failures)]
     for module, name in (("llvmlite", "llvmlite"), ("engine", "tconv's engine")) if found else ():

@@ -257,7 +257,7 @@ RESULTS = {
             {
                 "case": "won",
                 "compiled": {"first": 0.08, "later": 0.001, "import_llvmlite": 0.05,
-                             "import_engine": 0.01, "new_kernels": 5},
+                             "import_engine": 0.01, "new_files": 5},
                 "loaded": {"failed": "it broke"},
             }
         ],

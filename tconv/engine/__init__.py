@@ -12,11 +12,11 @@ from tconv.activations import Activation
 from tconv.canonical import canonical, canonical_shape
 from tconv.dtypes import as_dtype
 from tconv.engine.arena import empty
-from tconv.engine.choice import choose_plan
 from tconv.engine.compound import COMPOUND, Compound, PackedParts, compound, parts
 from tconv.engine.correlation import choose_correlation
 from tconv.engine.folds import Folds
 from tconv.engine.forks import ForkLock
+from tconv.engine.known import known_plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
 from tconv.geometry import Geometry, Letter
@@ -106,10 +106,10 @@ def _has_plan(problem: Problem, dtype: str) -> bool:
     here = target()
     if problem.want == "w":
         return choose_correlation(Problem(problem.geometry, "x"), dtype, here) is not None
-    plan = choose_plan(problem, dtype, here, here.threads)  # mostly the one that is wanted next
+    plan = known_plan(problem, dtype, here, here.threads)  # mostly the one that is wanted next
     if plan is not None and plan.cycles * plan.threads <= problem.geometry.flops:
         return True  # for one thread it takes no more than that, and more than that is allowed
-    return choose_plan(problem, dtype, here, 1) is not None
+    return known_plan(problem, dtype, here, 1) is not None
 
 
 def _can_fold(geometry: Geometry, dtype: str) -> bool:

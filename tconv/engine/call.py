@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tconv.engine.ir import Code
+from tconv.engine.ir import I64, PTR, Code
 
 __all__ = ["FIELDS", "LATTICE", "POINTERS", "TILE", "Call", "Item"]
 
@@ -22,7 +22,15 @@ FIELDS = (
     *("reach_z", "reach_y", "reach_x", "low_z", "low_y", "low_x"),
     *("planes", "rows", "columns", "all_planes", "all_rows", "all_columns"),
     *("height_rows", "depth_rows"),
-    *("is_gathered", "shifts", "table_row", "runs_size", "gathered_lanes", "line_pitch", "line_size"),
+    *(
+        "is_gathered",
+        "shifts",
+        "table_row",
+        "runs_size",
+        "gathered_lanes",
+        "line_pitch",
+        "line_size",
+    ),
     *("wide_lanes", "wide_calls", "rest_calls", "panel_tile", "by_tap"),
     *("is_plain", "taps", "panel_pitch", "product_pitch", "product_size"),
     *("y_batch", "y_group", "y_channel", "y_plane", "y_row"),
@@ -33,6 +41,8 @@ FIELDS = (
     *("sums_size", "sum_pitch", "restored_count", "restored_z", "restored_y", "restored_x"),
 )
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
+
+_PLACES = {name: place for place, name in enumerate((*POINTERS, *FIELDS))}
 
 TILE = ("rows", "weight", "offsets", "taps", "line", "micro")
 """What stands in a plan's list of tiles, 64 bits each."""
@@ -58,10 +68,12 @@ class Call:
 
     def __init__(self, code: Code, arguments: Value) -> None:
         self.code = code
-        self.told = code.record(arguments, FIELDS, POINTERS)
+        self.arguments = arguments
 
     def __getattr__(self, name: str) -> Value:
-        return self.__dict__["told"][name]
+        """Read an argument where it is used: so many do not stay in registers anyway."""
+        place = _PLACES[name]
+        return self.code.load(self.arguments, place, PTR if place < len(POINTERS) else I64)
 
 
 class Item:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tconv.engine.phases import Phases
 
-__all__ = ["gathered_cells", "grid", "in_flat", "in_gathered", "lattices"]
+__all__ = ["gathered_cells", "grid", "in_flat", "in_gathered", "lattices", "strides"]
 
 _Shifts = Sequence[Sequence[int]]
 """Along depth, height and width."""
@@ -81,3 +81,16 @@ def grid(places: Sequence[NDArray[np.int64]], sizes: Sequence[int]) -> NDArray[n
     for of_axis, size in zip(places, sizes, strict=True):
         found = (found[:, np.newaxis] * size + of_axis).ravel()
     return found
+
+
+def strides(letter: str, channels: int, groups: int, sizes: Sequence[int]) -> dict[str, int]:
+    """Steps from image to image, group to group and so on, in cells."""
+    names = ("batch", "group", "channel", "plane", "row")
+    steps = (groups * channels, channels, 1)
+    volume = prod(sizes)
+    return {
+        f"{letter}_{name}": step
+        for name, step in zip(
+            names, (*(step * volume for step in steps), sizes[1] * sizes[2], sizes[2]), strict=True
+        )
+    }

@@ -81,9 +81,7 @@ class Costs:
         panel = self.channels * cells * self.vector_bytes / self.target.l2_bytes
         crowded = 1.0 + max(0.0, panel - _CROWDED)
         for rows_of_channel, taps, columns_read in self.kinds:
-            if is_near:
-                x_cycles = 0.0
-            elif plan.is_gathered:  # what comes is foreseen
+            if is_near or plan.is_gathered:
                 x_cycles = 0.0
             elif plan.part.by_tap:
                 x_cycles = self.near_cycles * crowded

@@ -1,7 +1,6 @@
 """HOW A PLAN IS RUN: weights packed, kernels fetched, scratch borrowed, items shared by threads."""
 
 import ctypes
-import sys
 from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from math import prod
@@ -14,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.dtypes import TYPES, as_dtype
+from tconv.engine.addresses import address
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
-from tconv.engine.choice import best_plans, choose_plan
+from tconv.engine.choice import best_plans
 from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.epilogue import activate
 from tconv.engine.ir import Number
 from tconv.engine.jit import load
 from tconv.engine.kernels import add_rows, copy_row, find_runs, gather, micro, pack_rows, stream
+from tconv.engine.known import known_plan
 from tconv.engine.packing import pack_arguments, pack_made_run, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.pool import run as share
@@ -50,7 +51,6 @@ _MOST_MEASURED, _MEASURED_RUNS = 5, 4
 _ALIGN = 64  # bytes of a cache line
 _MOST_KEPT = 8  # scratch buffers that wait for the next call
 
-_WORD, _HEAD_BYTES = ctypes.c_ssize_t, object.__basicsize__
 _write = {n: Struct(f"={n}q").pack_into for n in (3, 4, 5, 6)}
 
 _scratch: list["_Scratch"] = []
@@ -65,7 +65,7 @@ class _Scratch:
         # there would slow their neighbours.
         self.memory = np.zeros(size + _ALIGN, np.uint8)
         self.size = size
-        self.address = -(-_address(self.memory) // _ALIGN) * _ALIGN
+        self.address = -(-address(self.memory) // _ALIGN) * _ALIGN
 
 
 class _Frame:
@@ -137,7 +137,7 @@ class Prepared:
     ) -> None:
         """Run a job that brings numbers into another order."""
         frame = self._frame(frames, values)
-        args = frame.begin(_write[3], _address(source), _address(to), frame.counter_address)
+        args = frame.begin(_write[3], address(source), address(to), frame.counter_address)
         share(job, args, threads, self._load)
         frames.append(frame)
 
@@ -156,7 +156,7 @@ class Prepared:
     ) -> None:
         """Run a job on operands, which are arrays, and scratch."""
         frame, scratch = self._frame(frames, values), _borrowed(scratch_bytes)
-        addresses = [*map(_address, operands), frame.counter_address, scratch.address]
+        addresses = [*map(address, operands), frame.counter_address, scratch.address]
         share(job, frame.begin(_write[len(addresses)], *addresses), threads, self._load)
         frames.append(frame)
         if len(_scratch) < _MOST_KEPT:
@@ -240,8 +240,9 @@ class Ready(Prepared):
         step, stride = (
             min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
         )
+        copies = not plan.is_gathered
         addresses = {name: array.ctypes.data for name, array in self._kept.items()} | {
-            "pack_rows": kernel(f"pack_rows_{step}", pack_rows(step)),
+            "pack_rows": kernel(f"pack_rows_{step}", pack_rows(step)) if copies else 0,
             "find_runs": kernel("find_runs", find_runs) if plan.is_gathered else 0,
             "gather": kernel("gather", gather) if plan.is_gathered else 0,
             "add_rows": kernel_of_sums("add_rows", add_rows) if plan.is_spread else 0,
@@ -255,8 +256,8 @@ class Ready(Prepared):
         if activation is not None:
             name = f"activate_{activation.name}"
             addresses["activate"] = kernel_of_sums(name, activate(activation.name))
-        for name, address in addresses.items():
-            self._arguments[POINTERS.index(name)] = address
+        for name, place in addresses.items():
+            self._arguments[POINTERS.index(name)] = place
         self._bias_sources = layout.bias_sources()
         self._no_bias = np.zeros(self._bias_sources.shape, computed)
         self._pack_frames: list[_Frame] = []
@@ -335,7 +336,7 @@ class Ready(Prepared):
 @lru_cache(maxsize=256)
 def ready(problem: Problem, dtype: str, target: Target, threads: int) -> Ready:
     """Return the cheapest plan, ready to run."""
-    plan = choose_plan(problem, dtype, target, threads)
+    plan = known_plan(problem, dtype, target, threads)
     assert plan is not None, "the engine does not serve this problem"
     return Ready(problem, dtype, target, plan, threads)
 
@@ -380,31 +381,3 @@ def _borrowed(size: int) -> _Scratch:
     except IndexError:
         return _Scratch(size)
     return found if found.size >= size else _Scratch(size)
-
-
-def _read_address(array: NDArray[Any]) -> int:
-    """Where an array begins, read where NumPy's C interface has it.
-
-    That is first in a PyArrayObject, after what all objects begin with ("Python types and
-    C-structures" in NumPy's reference; PyArray_DATA reads there in all that is compiled for it).
-    It takes 0.13 us where `_ask_address` takes 0.95: of four arrays, in a call of 4 us.
-    """
-    address: int = _WORD.from_address(id(array) + _HEAD_BYTES).value
-    return address
-
-
-def _ask_address(array: NDArray[Any]) -> int:
-    """The same for every Python and NumPy there is."""
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
-def _is_read_right() -> bool:
-    """Whether arrays lie here as NumPy says; elsewhere an id need not be an address at all."""
-    if sys.implementation.name != "cpython":
-        return False
-    some = np.zeros(3, np.int64)
-    return all(_read_address(each) == _ask_address(each) for each in (some, some[1:], some[:0]))
-
-
-_address = _read_address if _is_read_right() else _ask_address

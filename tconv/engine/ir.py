@@ -253,7 +253,9 @@ class Code:
         module, lanes = self.builder.module, vector.type.count
         name = f"llvm.vector.reduce.{how}.v{lanes}i32"
         kind = ir.FunctionType(I32, [vector.type])
-        return self.builder.call(module.globals.get(name) or ir.Function(module, kind, name), [vector])
+        return self.builder.call(
+            module.globals.get(name) or ir.Function(module, kind, name), [vector]
+        )
 
     # ---- control ---------------------------------------------------------------------------------
 

@@ -31,7 +31,18 @@ from tconv.engine.halves import (
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.plan import MOST_INTERLEAVED
 
-__all__ = ["CHANNELS_AHEAD", "RUN", "TERMS_AHEAD", "add_rows", "copy_row", "find_runs", "gather", "micro", "pack_rows", "stream"]
+__all__ = [
+    "CHANNELS_AHEAD",
+    "RUN",
+    "TERMS_AHEAD",
+    "add_rows",
+    "copy_row",
+    "find_runs",
+    "gather",
+    "micro",
+    "pack_rows",
+    "stream",
+]
 
 RUN = ("start", "to", "place")
 """Of a vector of a panel: the first cell, where it goes, and its place in the table."""
@@ -177,9 +188,7 @@ def _copy_rest(code: Code, to: Value, x: Value, whole: Value, count: Value) -> N
             code.store(load_cell(code, x, cell), to, cell)
 
 
-def _copy_apart(
-    code: Code, to: Value, x: Value, count: Value, step: Value, ahead: Value
-) -> None:
+def _copy_apart(code: Code, to: Value, x: Value, count: Value, step: Value, ahead: Value) -> None:
     """``to[:count] = x[::step]``; nothing beyond the last of these cells is read."""
     lanes = code.number.lanes
     done: Value = code.index(0)

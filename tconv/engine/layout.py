@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tconv.dtypes import TYPES
 from tconv.engine.call import FIELDS, POINTERS, TILE
-from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered, lattices
+from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered, lattices, strides
 from tconv.engine.kernels import RUN, TERMS_AHEAD
 from tconv.engine.phases import Phases
 from tconv.engine.plan import Plan, tile_rows
@@ -210,7 +210,7 @@ class Layout:
             "channels": self.channels,
             "part": plan.part.channels,
             "x_size": problem.read_count,
-            **_strides("x", self.channels, geometry.groups, x_sizes),
+            **strides("x", self.channels, geometry.groups, x_sizes),
             "input_depth": x_sizes[0],
             "input_height": x_sizes[1],
             "input_width": x_sizes[2],
@@ -253,7 +253,7 @@ class Layout:
             "panel_pitch": self.cells,
             "product_pitch": self.lanes_in_all,
             "product_size": self.product_size,
-            **_strides("y", self.outputs, geometry.groups, y_sizes),
+            **strides("y", self.outputs, geometry.groups, y_sizes),
             "output_depth": y_sizes[0],
             "output_height": y_sizes[1],
             "output_width": y_sizes[2],
@@ -390,16 +390,3 @@ class Layout:
             lines = np.concatenate([channels.repeat(count) for count in kinds])
             found[:, n, : lines.size] = first + lines
         return found
-
-
-def _strides(letter: str, channels: int, groups: int, sizes: Sequence[int]) -> dict[str, int]:
-    """Steps from image to image, group to group and so on, in cells."""
-    names = ("batch", "group", "channel", "plane", "row")
-    steps = (groups * channels, channels, 1)
-    volume = prod(sizes)
-    return {
-        f"{letter}_{name}": step
-        for name, step in zip(
-            names, (*(step * volume for step in steps), sizes[1] * sizes[2], sizes[2]), strict=True
-        )
-    }

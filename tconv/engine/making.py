@@ -1,9 +1,9 @@
 """HOW NUMBERS OF TILINGS ARE MADE: of the taps of pairs of channels, before they are packed.
 
-    for pairs of channels, some vectors of them at a time:
-        taps[t] = w[pairs, t]                                           # transposed
-        for n in numbers of the tiling:
-            made[n, pairs] = sum of factor * taps[tap] over its factors
+for pairs of channels, some vectors of them at a time:
+    taps[t] = w[pairs, t]                                           # transposed
+    for n in numbers of the tiling:
+        made[n, pairs] = sum of factor * taps[tap] over its factors
 """
 
 from typing import Any
@@ -72,9 +72,7 @@ def make(
                 code.store_vector(total, of_number, v * lanes)
 
 
-def _turn(
-    code: Code, taps: Value, to: Value, source: Value, first: Value, pairs: Value
-) -> None:
+def _turn(code: Code, taps: Value, to: Value, source: Value, first: Value, pairs: Value) -> None:
     """``to[tap] = source[first:][:lanes of all vectors, tap]``; beyond the last, that again."""
     lanes = code.number.lanes
     is_wide = code.is_less(lanes - 1, taps)

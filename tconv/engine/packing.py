@@ -135,7 +135,6 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
     }
     chunk = _chunk(layout, max(_channels(count, layout) for count in counts))
     of_channel, of_output = problem.weight_steps(problem.taps)
-    is_by_channel = of_channel > of_output
     made = {"table_channel": of_channel} | dict.fromkeys(MAKE_FIELDS, 0)
     table_output, of_number = of_output, 1
     if matrix is not None:

@@ -30,7 +30,10 @@ def sum_cells(sums: Matrices) -> Callable[[ir.Module, str, Number], None]:
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
-        pointers, sizes_of = {"to": PTR, "cells": PTR, "offsets": PTR}, ("pitch", "lanes", "wide", "tile")
+        pointers, sizes_of = (
+            {"to": PTR, "cells": PTR, "offsets": PTR},
+            ("pitch", "lanes", "wide", "tile"),
+        )
         arguments = pointers | dict.fromkeys(sizes_of, I64)
         code, a = begin(module, name, arguments, number)
         a["to"].add_attribute("noalias")
@@ -41,7 +44,9 @@ def sum_cells(sums: Matrices) -> Callable[[ir.Module, str, Number], None]:
             starts[place] = code.at(a["cells"], offset)
         with code.loop(a["lanes"], step=a["wide"]) as first:
             of_tile = code.at(a["to"], code.mul(code.div(first, a["wide"]), a["tile"]))
-            with code.loop(code.least(a["wide"], code.sub(a["lanes"], first)), step=number.lanes) as n:
+            with code.loop(
+                code.least(a["wide"], code.sub(a["lanes"], first)), step=number.lanes
+            ) as n:
                 lane = code.add(first, n)
                 cells = {place: code.load_vector(start, lane) for place, start in starts.items()}
                 found = _by_axis(code, sums, cells)

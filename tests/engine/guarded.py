@@ -55,7 +55,10 @@ def draw(rng, has_runs=False):
         kernel = tuple(s * k for s, k in zip(stride, sizes(2, 4), strict=True))
     if is_deep and not has_runs:
         channels = groups * int(rng.integers(512, 516))
-        kernel = tuple(min(k, 2 * s) if n == 0 else min(k, s) for n, (k, s) in enumerate(zip(kernel, stride, strict=True)))
+        kernel = tuple(
+            min(k, 2 * s) if n == 0 else min(k, s)
+            for n, (k, s) in enumerate(zip(kernel, stride, strict=True))
+        )
     size = sizes(4 if has_runs else 1, 40 if rank == 1 else 12 if rank == 2 else 6)
     dilation = (1,) * rank if has_runs else sizes(1, 3)
     room = min(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) // 2

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from strategies import ENGINE_TYPES, geometries
 from tconv import engine
-from tconv.engine import executor
+from tconv.engine import addresses
 from tconv.engine.choice import choose_plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
@@ -45,14 +45,14 @@ def read_only(array):
     ids=lambda array: f"{type(array).__name__} {array.shape} {array.strides}",
 )
 def test_an_address_is_where_numpy_says(array):
-    assert executor._address(array) == array.ctypes.data
-    assert executor._ask_address(array) == array.ctypes.data
+    assert addresses.address(array) == array.ctypes.data
+    assert addresses._ask_address(array) == array.ctypes.data
 
 
 def test_it_is_read_where_that_is_known_to_be_right(monkeypatch):
-    assert executor._is_read_right()
-    monkeypatch.setattr(executor, "_HEAD_BYTES", executor._HEAD_BYTES + 8)
-    assert not executor._is_read_right()
+    assert addresses._is_read_right()
+    monkeypatch.setattr(addresses, "_HEAD_BYTES", addresses._HEAD_BYTES + 8)
+    assert not addresses._is_read_right()
 
 
 def has_a_plan_for_one_thread(geometry, dtype, want="y"):

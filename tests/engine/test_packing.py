@@ -80,7 +80,10 @@ def packed_natively(layout, w, threads):
     memory = np.full(int(np.prod(shape)) + 2 * margin, UNTOUCHED, layout.computed)
     packed = memory[margin:-margin].reshape(shape)
     values, kept, scratch_bytes = pack_arguments(layout)
-    counter, scratch = ctypes.c_int64(0), np.zeros(scratch_bytes // layout.plan.threads * threads, np.uint8)
+    counter, scratch = (
+        ctypes.c_int64(0),
+        np.zeros(scratch_bytes // layout.plan.threads * threads, np.uint8),
+    )
     addresses = w.ctypes.data, packed.ctypes.data, ctypes.addressof(counter), scratch.ctypes.data
     values[:4] = addresses
     pool.run(job, values.ctypes.data, threads, partial(load, target=here))

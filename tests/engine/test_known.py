@@ -1,0 +1,64 @@
+"""Plans that are kept on disk are those that would be chosen, and nothing else is believed."""
+
+import pytest
+
+from tconv.engine import known
+from tconv.engine.choice import choose_plan
+from tconv.engine.problem import Problem
+from tconv.engine.target import target
+from tconv.geometry import Geometry
+
+PROBLEMS = [
+    Problem(Geometry.of((1, 64, 20), (64, 16, 8), stride=4)),
+    Problem(Geometry.of((2, 32, 9, 9), (32, 32, 3, 3)), "x"),
+    Problem(Geometry.of((1, 1, 2), (1, 1, 2), dilation=10**6)),  # for which there is none
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TCONV_CACHE", str(tmp_path))
+    known.known_plan.cache_clear()
+    yield tmp_path
+    known.known_plan.cache_clear()
+
+
+def asked_again(problem, threads=2):
+    """As another process would ask."""
+    known.known_plan.cache_clear()
+    return known.known_plan(problem, "float32", target(), threads)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_plan_comes_back_as_it_was_chosen(folder, problem, threads, monkeypatch):
+    chosen = choose_plan(problem, "float32", target(), threads)
+    assert asked_again(problem, threads) == chosen
+    monkeypatch.setattr(known, "choose_plan", None)  # it is not needed any more
+    found = asked_again(problem, threads)
+    assert found == chosen
+    assert hash(found) == hash(chosen)
+    assert type(found) is type(chosen)
+
+
+def test_what_a_choice_follows_from_tells_plans_apart(folder):
+    for problem in PROBLEMS[:2]:
+        for threads in (1, 2):
+            asked_again(problem, threads)
+    assert len(list(folder.rglob("*.kernel"))) == 4
+
+
+def test_a_damaged_plan_is_chosen_again(folder, monkeypatch):
+    chosen = asked_again(PROBLEMS[0])
+    (entry,) = folder.rglob("*.kernel")
+    whole = entry.read_bytes()
+    entry.write_bytes(whole[:-1] + b"!")
+    monkeypatch.setattr("tconv.engine.store._has_warned", False)
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        assert asked_again(PROBLEMS[0]) == chosen
+    assert entry.read_bytes() == whole
+
+
+def test_without_a_cache_it_is_chosen_each_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("TCONV_CACHE", "off")
+    assert asked_again(PROBLEMS[0]) == choose_plan(PROBLEMS[0], "float32", target(), 2)
