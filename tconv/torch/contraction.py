@@ -5,36 +5,21 @@ contraction that wants it, and its own derivatives are contractions again.
 """
 
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack, is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 from tconv import portable
-from tconv.dispatch import Call
-from tconv.dtypes import as_dtype, dtype_name
-from tconv.errors import TConvError
 from tconv.geometry import Geometry, Letter
-from tconv.repeated import Repeated
-from tconv.torch.tensors import (
-    as_array,
-    as_tensor,
-    as_torch_error,
-    is_channels_last,
-    is_served,
-    lay_last,
-)
+from tconv.torch.computing import OPERANDS, compute
+from tconv.torch.operator import operator, settings_of
+from tconv.torch.tensors import is_served
 from tconv.torch.weights import Kept
 
-__all__ = ["OPERANDS", "compute", "contract", "contract_of_library"]
-
-OPERANDS: dict[Letter, tuple[Letter, Letter]] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}
-"""What each letter is computed from."""
-
-_HALVES = (torch.float16, torch.bfloat16)
+__all__ = ["contract", "contract_of_library", "is_forward_twice"]
 
 
 def contract(
@@ -48,65 +33,53 @@ def contract(
 ) -> Tensor:
     """Solve F(x, w, y) for a letter, so that it can be differentiated and mapped over.
 
-    Parameters
-    ----------
-    geometry : batched, channels first, weight "IO*"
-    want, a, b : as in `portable.contract`
-    bias : tensor (M,), if y is wanted
-    threads : None takes as many as PyTorch does
-    kept : where the weight is kept packed, if y is wanted
+    The arguments are those of `compute`.
 
     >>> geometry = tconv.Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> contract(geometry, "y", torch.ones(1, 1, 2), torch.ones(1, 1, 3))
     tensor([[[1., 1., 2., 1., 1.]]])
     """
     if torch._C._are_functorch_transforms_active():
-        result: Tensor = _Contraction.apply(geometry, want, threads, None, a, b, bias)
+        result: Tensor
+        if is_forward_twice():
+            result = portable.contract(geometry, want, a, b, bias=bias)
+        else:
+            result = _Contraction.apply(geometry, want, threads, None, a, b, bias)
         return result
     learns = a.requires_grad or b.requires_grad or (bias is not None and bias.requires_grad)
     if (learns and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
         result = _apply(geometry, want, threads, kept, a, b, bias)
         return result
+    return _solve(geometry, want, threads, kept, a, b, bias)
+
+
+def _solve(
+    geometry: Geometry,
+    want: Letter,
+    threads: int | None,
+    kept: Kept | None,
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """Compute, or let PyTorch loop over operands of its older kind of batch.
+
+    They come from ``autograd.grad`` with is_grads_batched and from vectorised jacobians.
+    """
+    if is_legacy_batchedtensor(a) or is_legacy_batchedtensor(b):
+        result: Tensor = operator(*settings_of(geometry, want, a, b, bias))
+        return result
     return compute(geometry, want, a, b, bias, threads, kept)
 
 
-def compute(
-    geometry: Geometry,
-    want: Letter,
-    a: Tensor,
-    b: Tensor,
-    bias: Tensor | None = None,
-    threads: int | None = None,
-    kept: Kept | None = None,
-) -> Tensor:
-    """Do what `contract` does, without a trace of how it came about."""
-    if want == "w" and a.dtype in _HALVES:  # summed in float32, rounded once
-        return compute(geometry, want, a.float(), b.float(), None, threads).to(a.dtype)
-    last = is_channels_last(a) and (want != "w" or is_channels_last(b))
-    repeated = _repeated(geometry, a.dtype, threads or torch.get_num_threads(), last)
-    if last:
-        a = a.movedim(1, -1)
-        b = b.movedim(1, -1) if want == "w" else b
-    try:
-        other = as_array(b) if kept is None else kept.of(repeated, b)
-        result = repeated.solve(want, as_array(a), other, None if bias is None else as_array(bias))
-    except TConvError as error:
-        raise as_torch_error(error) from None
-    found = as_tensor(result)
-    if want == "w":
-        return found
-    if last:
-        return found.movedim(-1, 1)
-    return lay_last(found) if is_channels_last(b) else found
+def is_forward_twice() -> bool:
+    """Whether one direction is followed within another, where a Function gives wrong numbers.
 
-
-@lru_cache(maxsize=1024)
-def _repeated(geometry: Geometry, dtype: torch.dtype, threads: int, last: bool) -> Repeated:
-    """Contractions of one kind, by what their operands and results look like."""
-    if last:
-        geometry = replace(geometry, data_format="channels_last")
-    call = Call("conv_transpose", threads=threads)
-    return Repeated(geometry, as_dtype(np, dtype_name(dtype)), call)
+    PyTorch (2.13) then loses what the tangents of its `jvp` owe to the outer direction: that of
+    x*y along both is not 1. So its own operations, or the portable path's, serve there.
+    """
+    stack = get_interpreter_stack() or ()
+    return sum(each.key() == TransformType.Jvp for each in stack) > 1
 
 
 class _Contraction(torch.autograd.Function):
@@ -122,7 +95,7 @@ class _Contraction(torch.autograd.Function):
         b: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
-        return compute(geometry, want, a, b, bias, threads, kept)
+        return _solve(geometry, want, threads, kept, a, b, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -172,11 +145,15 @@ class _Contraction(torch.autograd.Function):
         bias: Tensor | None,
     ) -> tuple[Tensor, int]:
         size, (of_a, of_b, of_bias) = info.batch_size, in_dims[4:]
-        if of_bias is not None:  # rarely: so each of them is added afterwards
+        if of_bias is None:
+            return _mapped(geometry, want, threads, a, b, bias, (of_a, of_b), size)
+        at = 0
+        if of_a is of_b is None:
+            y = contract(geometry, want, a, b, None, threads).unsqueeze(0)
+        else:
             y, at = _mapped(geometry, want, threads, a, b, None, (of_a, of_b), size)
-            biases = bias.movedim(of_bias, 0)  # type: ignore[union-attr]
-            return y + biases.reshape(size, 1, -1, *[1] * geometry.rank), at
-        return _mapped(geometry, want, threads, a, b, bias, (of_a, of_b), size)
+        biases = bias.movedim(of_bias, 0).unsqueeze(1 - at)  # type: ignore[union-attr]
+        return y + biases.reshape(*biases.shape, *[1] * geometry.rank), at
 
 
 _apply = super(torch.autograd.Function, _Contraction).apply

@@ -12,7 +12,7 @@ from torch.nn import functional
 from tconv.errors import ParameterError, ShapeError, TConvError
 from tconv.geometry import Geometry
 from tconv.repeated import is_plain
-from tconv.torch.contraction import contract
+from tconv.torch.contraction import contract, is_forward_twice
 from tconv.torch.operator import operator
 from tconv.torch.tensors import as_torch_error, is_served
 from tconv.torch.weights import Kept
@@ -140,6 +140,8 @@ def transpose(
                 "number per channel of the result; pass such a bias."
             )
         )
+    if torch._C._are_functorch_transforms_active() and is_forward_twice():
+        return _THEIRS[rank](input, weight, bias, *settings)  # type: ignore[no-any-return]
     y = contract(geometry, "y", x, weight, bias, None, kept)
     return y.squeeze(0) if is_one else y
 
@@ -231,6 +233,7 @@ def _compiled(
     each = [_listed(value, rank) for value in (stride, padding, extra, dilation)]
     is_one = input.ndim == rank + 1
     x = input.unsqueeze(0) if is_one else input
+    each[1] *= 2  # the same at both ends
     y: Tensor = operator("y", x, weight, bias, [], *each, groups)
     return y.squeeze(0) if is_one else y
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tconv.torch.functional import transpose
@@ -18,11 +19,17 @@ def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
     if output_size is not None:
         sizes = module.stride, module.padding, module.kernel_size, rank, module.dilation
         extra = tuple(module._output_padding(input, output_size, *sizes))
-    kept = module.__dict__.get("_tconv_kept")
-    if kept is None:  # a module that became one of these was not made as one
-        kept = module.__dict__["_tconv_kept"] = Kept()
+    kept = None if torch.compiler.is_compiling() else _kept(module)
     settings = module.stride, module.padding, extra, module.groups, module.dilation
     return transpose(rank, input, module.weight, module.bias, *settings, kept)
+
+
+def _kept(module: Any) -> Kept:
+    """Where the module's weight is kept packed; one that was accelerated has none at first."""
+    found: Kept | None = module.__dict__.get("_tconv_kept")
+    if found is None:
+        found = module.__dict__["_tconv_kept"] = Kept()
+    return found
 
 
 def forget(module: Any) -> None:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from tconv.geometry import Geometry, Letter
-from tconv.torch.contraction import OPERANDS, compute
+from tconv.torch.computing import OPERANDS, compute
 from tconv.torch.tensors import is_channels_last, lay_last
 
-__all__ = ["operator"]
+__all__ = ["operator", "settings_of"]
 
 
 @torch.library.custom_op("tconv::contract", mutates_args=())
@@ -26,18 +26,44 @@ def operator(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """Solve F(x, w, y) for a letter; `sizes` are the spatial ones of x or w if that is wanted."""
+    """Solve F(x, w, y) for a letter.
+
+    `sizes` are the spatial ones of x or w if that is wanted; `padding` has the beginning of each
+    axis, then the end of each.
+    """
     known = _shapes(want, a, b, sizes, groups)  # type: ignore[arg-type]
     geometry = Geometry.of(
         known["x"],
         known["w"],
         stride=tuple(stride),
-        padding=tuple(padding),
+        padding=_pairs(padding),
         output_padding=tuple(output_padding),
         dilation=tuple(dilation),
         groups=groups,
     )
     return compute(geometry, want, a, b, bias)  # type: ignore[arg-type]
+
+
+def settings_of(
+    geometry: Geometry, want: Letter, a: Tensor, b: Tensor, bias: Tensor | None
+) -> tuple[Any, ...]:
+    """Return the arguments of `operator` for what a geometry says."""
+    axes = geometry.axes
+    sizes = {"y": (), "x": geometry.input_size, "w": geometry.kernel_size}[want]
+    return (
+        want, a, b, bias, sizes,
+        [axis.stride for axis in axes],
+        [*(axis.begin for axis in axes), *(axis.end for axis in axes)],
+        [axis.extra for axis in axes],
+        [axis.dilation for axis in axes],
+        geometry.groups,
+    )  # fmt: skip
+
+
+def _pairs(padding: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """What is cropped at both ends of each axis."""
+    rank = len(padding) // 2
+    return tuple(zip(padding[:rank], padding[rank:], strict=True))
 
 
 def _shapes(
@@ -70,8 +96,10 @@ def _(
     if want != "y":
         shape = known[want]
     else:
-        rules = zip(x[2:], w[2:], stride, padding, output_padding, dilation, strict=True)
-        size = [(i - 1) * s + d * (k - 1) + 1 - 2 * p + e for i, k, s, p, e, d in rules]
+        rules = zip(
+            x[2:], w[2:], stride, _pairs(padding), output_padding, dilation, strict=True
+        )
+        size = [(i - 1) * s + d * (k - 1) + 1 - sum(p) + e for i, k, s, p, e, d in rules]
         shape = (x[0], w[1] * groups, *size)
     found = a.new_empty(shape)
     is_last = want != "w" and (is_channels_last(a) or is_channels_last(b))

@@ -4,6 +4,7 @@ import weakref
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -24,6 +25,7 @@ class Kept:
     does not, so some of the numbers, spread over all of them, are compared besides. A copy of a
     module, and one that is pickled, begins with nothing kept.
 
+    >>> from tconv.dispatch import Call
     >>> weight = Parameter(torch.ones(16, 16, 4, 4))
     >>> geometry = tconv.Geometry.of((1, 16, 3, 3), weight.shape)
     >>> repeated = Repeated(geometry, np.dtype("float32"), Call("conv_transpose"))
