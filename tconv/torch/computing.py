@@ -62,7 +62,9 @@ def compute(
         result = repeated.solve(want, as_array(a), other, None if bias is None else as_array(bias))
     except TConvError as error:
         raise as_torch_error(error) from None
-    found = as_tensor(result)
+    found = as_tensor(result).contiguous()
+    if not result.size:  # whose strides say nothing, but are compared
+        found = torch.empty_like(found, memory_format=torch.contiguous_format)
     if want == "w":
         return found
     if last:

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.utils.flop_counter
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -230,12 +231,12 @@ def test_tensors_that_are_not_tconvs_go_to_pytorch(monkeypatch):
         assert type(y) is type(expected)
         assert y.device == expected.device
         assert y.is_meta or torch.equal(y, expected)
-    for pair in ([x.to_sparse(), weight], [x.double(), weight], [x, weight.to("meta")]):
+    for pair in ([x.to_sparse(), weight], [x.double(), weight]):
         with pytest.raises((RuntimeError, NotImplementedError)):
             THEIRS[0](*pair)
         with pytest.raises((RuntimeError, NotImplementedError)):
             OURS[0](*pair)
-    assert len(asked) == len(others) + 3
+    assert len(asked) == len(others) + 2
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
         OURS[0](x, weight)
     assert counter.get_total_flops()
