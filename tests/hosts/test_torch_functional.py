@@ -317,5 +317,5 @@ def test_pytorch_raises_for_the_same_or_does_not_survive():
         if done.returncode:
             outcomes.append("died")
         left = [*WRONG][len(outcomes):]
-    assert dict(zip(WRONG, outcomes, strict=True)).items() >= {}.items()
-    assert "fine" not in outcomes
+    assert len(outcomes) == len(WRONG)
+    assert set(outcomes) <= {"raised", "died"}
