@@ -6,6 +6,7 @@ gain end to end depends on it.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
+
         def conv(dilation: int) -> nn.Module:
             padding = dilation * (kernel - 1) // 2
             return weight_norm(
@@ -95,7 +97,7 @@ def dcgan(channels: int) -> nn.Module:
     """A picture of 64 x 64 from 100 numbers, by transposed convolutions only."""
     layers: list[nn.Module] = []
     widths = (100, channels * 8, channels * 4, channels * 2, channels)
-    for n, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for n, (a, b) in enumerate(pairwise(widths)):
         up = nn.ConvTranspose2d(a, b, 4, 2 if n else 1, 1 if n else 0, bias=False)
         layers += [up, nn.BatchNorm2d(b), nn.ReLU()]
     return nn.Sequential(*layers, nn.ConvTranspose2d(channels, 3, 4, 2, 1, bias=False), nn.Tanh())
@@ -155,14 +157,18 @@ DECODERS = {
     "hifigan": Decoder("HiFi-GAN V1 generator, 32 frames", HiFiGAN, 512, (1, 80, 32)),
     "unet": Decoder("U-Net, 128 x 128", lambda w: UNet(2, 3, w, 4, 2), 32, (1, 3, 128, 128)),
     "dcgan": Decoder("DCGAN generator, batch 16", dcgan, 64, (16, 100, 1, 1)),
-    "unet3d": Decoder("3-D U-Net, 32 x 32 x 32", lambda w: UNet(3, 1, w, 3, 3), 16, (1, 1, *[32] * 3)),
+    "unet3d": Decoder(
+        "3-D U-Net, 32 x 32 x 32", lambda w: UNet(3, 1, w, 3, 3), 16, (1, 1, *[32] * 3)
+    ),
     "masks": Decoder("SAM's mask decoder head", MaskHead, 256, (1, 256, 64, 64)),
 }
-"""Kong 2020 (arXiv:2010.05646), Ronneberger 2015 (1505.04597), Radford 2015 (1511.06434), Çiçek 2016
-(1606.06650), Kirillov 2023 (2304.02643)."""
+"""Kong 2020 (arXiv:2010.05646), Ronneberger 2015 (1505.04597), Radford 2015 (1511.06434), Çiçek
+2016 (1606.06650), Kirillov 2023 (2304.02643)."""
 
 
-def made(name: str, dtype: Any = torch.float32, width: int | None = None) -> tuple[nn.Module, Tensor]:
+def made(
+    name: str, dtype: Any = torch.float32, width: int | None = None
+) -> tuple[nn.Module, Tensor]:
     """A model and its input, the same each time; narrower if that is asked for."""
     decoder = DECODERS[name]
     width = width or decoder.width

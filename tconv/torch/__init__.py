@@ -1,5 +1,6 @@
 """PYTORCH: its transposed convolutions, computed by tconv, in any model with one line.
 
+>>> import torch
 >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3))
 >>> report = tconv.torch.accelerate(model)
 """

@@ -55,6 +55,7 @@ def accelerate(model: nn.Module) -> Acceleration:
     -------
     Acceleration : which were swapped, which were left, and why
 
+    >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3), torch.nn.ReLU())
     >>> print(accelerate(model))
     1 of 1 transposed convolutions are computed by tconv
@@ -78,6 +79,7 @@ def accelerate(model: nn.Module) -> Acceleration:
 def restore(model: nn.Module) -> tuple[str, ...]:
     """Let PyTorch compute every ConvTranspose of a model again; return the names of the modules.
 
+    >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3))
     >>> _ = accelerate(model)
     >>> restore(model)
@@ -114,7 +116,7 @@ def _why_not(module: Any) -> str | None:
     kind = type(module)
     if kind in _THEIRS or _swapped(kind, _THEIRS) is not None:
         return "tconv computes it already"
-    if nn.parameter.is_lazy(next(module.parameters(), None)):
+    if any(map(nn.parameter.is_lazy, module.parameters())):
         return "its sizes are not known before its first call; accelerate after that"
     if _swapped(kind, _OURS) is None:
         return f"its class, {kind.__module__}.{kind.__qualname__}, may compute something else"

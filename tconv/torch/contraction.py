@@ -145,14 +145,14 @@ class _Contraction(torch.autograd.Function):
         bias: Tensor | None,
     ) -> tuple[Tensor, int]:
         size, (of_a, of_b, of_bias) = info.batch_size, in_dims[4:]
-        if of_bias is None:
+        if bias is None or of_bias is None:
             return _mapped(geometry, want, threads, a, b, bias, (of_a, of_b), size)
         at = 0
         if of_a is of_b is None:
             y = contract(geometry, want, a, b, None, threads).unsqueeze(0)
         else:
             y, at = _mapped(geometry, want, threads, a, b, None, (of_a, of_b), size)
-        biases = bias.movedim(of_bias, 0).unsqueeze(1 - at)  # type: ignore[union-attr]
+        biases = bias.movedim(of_bias, 0).unsqueeze(1 - at)
         return y + biases.reshape(*biases.shape, *[1] * geometry.rank), at
 
 
@@ -186,8 +186,7 @@ def _mapped(
         return y.unflatten(0, (size, geometry.batch)), 0
     p, q = OPERANDS[want]
     operands = [
-        _in_groups(letter, tensor, at, size)
-        for letter, tensor, at in ((p, a, of_a), (q, b, of_b))
+        _in_groups(letter, tensor, at, size) for letter, tensor, at in ((p, a, of_a), (q, b, of_b))
     ]
     many = replace(
         geometry,
@@ -196,7 +195,7 @@ def _mapped(
         groups=geometry.groups * size,
     )
     bias = None if bias is None else bias.repeat(size)
-    result = contract(many, want, *operands, bias, threads)
+    result = contract(many, want, operands[0], operands[1], bias, threads)
     at = 0 if want == "w" else 1
     return result.unflatten(at, (size, result.shape[at] // size)), at
 

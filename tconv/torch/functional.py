@@ -59,9 +59,7 @@ def conv_transpose1d(
     >>> conv_transpose1d(torch.ones(1, 1, 2), torch.ones(1, 1, 3), stride=2)
     tensor([[[1., 1., 2., 1., 1.]]])
     """
-    return transpose(
-        1, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
+    return transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 def conv_transpose2d(
@@ -82,9 +80,7 @@ def conv_transpose2d(
               [178., 500., 342.],
               [201., 499., 308.]]]])
     """
-    return transpose(
-        2, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
+    return transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 def conv_transpose3d(
@@ -102,9 +98,7 @@ def conv_transpose3d(
     >>> conv_transpose3d(torch.ones(1, 1, 1, 2, 2), torch.ones(1, 1, 1, 1, 2)).shape
     torch.Size([1, 1, 1, 2, 3])
     """
-    return transpose(
-        3, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
+    return transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 def transpose(
@@ -127,7 +121,7 @@ def transpose(
         input, weight, bias = map(_autocast, (input, weight, bias))
     if not is_served(input, weight, bias):
         _check_for_them(rank, input, weight, settings)
-        return _THEIRS[rank](input, weight, bias, *settings)  # type: ignore[no-any-return]
+        return _THEIRS[rank](input, weight, bias, *settings)
     if not all(map(is_plain, settings)):
         settings = _plain(rank, settings)
     is_one = input.ndim == rank + 1
@@ -141,7 +135,7 @@ def transpose(
             )
         )
     if torch._C._are_functorch_transforms_active() and is_forward_twice():
-        return _THEIRS[rank](input, weight, bias, *settings)  # type: ignore[no-any-return]
+        return _THEIRS[rank](input, weight, bias, *settings)
     y = contract(geometry, "y", x, weight, bias, None, kept)
     return y.squeeze(0) if is_one else y
 
@@ -193,7 +187,7 @@ def _plain(rank: int, settings: tuple[Any, ...]) -> Any:
 
 def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
     """One integer for each axis, as PyTorch reads them."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, (tuple, list)):
         return (int(index(value)),) * rank
     return tuple(int(index(each)) for each in value) * (rank if len(value) == 1 else 1)
 
@@ -228,7 +222,7 @@ def _compiled(
         and not torch._C._are_functorch_transforms_active()
     )
     if not is_usual:
-        return _THEIRS[rank](input, weight, bias, *settings)  # type: ignore[no-any-return]
+        return _THEIRS[rank](input, weight, bias, *settings)
     stride, padding, extra, groups, dilation = settings
     each = [_listed(value, rank) for value in (stride, padding, extra, dilation)]
     is_one = input.ndim == rank + 1

@@ -96,9 +96,7 @@ def _(
     if want != "y":
         shape = known[want]
     else:
-        rules = zip(
-            x[2:], w[2:], stride, _pairs(padding), output_padding, dilation, strict=True
-        )
+        rules = zip(x[2:], w[2:], stride, _pairs(padding), output_padding, dilation, strict=True)
         size = [(i - 1) * s + d * (k - 1) + 1 - sum(p) + e for i, k, s, p, e, d in rules]
         shape = (x[0], w[1] * groups, *size)
     found = a.new_empty(shape)

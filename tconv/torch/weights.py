@@ -4,7 +4,6 @@ import weakref
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -25,6 +24,7 @@ class Kept:
     does not, so some of the numbers, spread over all of them, are compared besides. A copy of a
     module, and one that is pickled, begins with nothing kept.
 
+    >>> import torch
     >>> from tconv.dispatch import Call
     >>> weight = Parameter(torch.ones(16, 16, 4, 4))
     >>> geometry = tconv.Geometry.of((1, 16, 3, 3), weight.shape)

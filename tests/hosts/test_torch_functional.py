@@ -89,13 +89,13 @@ def test_the_signatures_are_theirs(rank):
     theirs = THEIRS[rank - 1].__doc__.strip().partition("(")[2].partition(")")[0]
     assert names == [each.partition("=")[0].strip() for each in theirs.split(",")]
     x, weight = torch.ones(1, 2, *[3] * rank), torch.ones(2, 2, *[2] * rank)
-    for given in (dict.fromkeys(["stride", "dilation"], [2]), {"stride": torch.Size([2] * rank)},
+    for settings in ({"stride": [2], "dilation": [2]}, {"stride": torch.Size([2] * rank)},
                   {"padding": np.int64(1)}, {"output_padding": (1,), "stride": 2}):  # fmt: skip
-        assert torch.equal(*(f[rank - 1](x, weight, **given) for f in (OURS, THEIRS)))
-    for given in ({"stride": 1.0}, {"padding": "same"}, {"groups": 1.0}, {"dilation": (1.0,)}):
+        assert torch.equal(*(f[rank - 1](x, weight, **settings) for f in (OURS, THEIRS)))
+    for settings in ({"stride": 1.0}, {"padding": "same"}, {"groups": 1.0}, {"dilation": (1.0,)}):
         for f in (OURS, THEIRS):
             with pytest.raises((TypeError, RuntimeError)):
-                f[rank - 1](x, weight, **given)
+                f[rank - 1](x, weight, **settings)
 
 
 # ---- any sizes -----------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ WRONG = {
     f"{X}, torch.ones(2, 2, 2)": ShapeError,
     f"torch.ones(2), {W}": ShapeError,
     f"torch.ones(1, 2, 0, 3), {W}": ShapeError,
-    f"torch.ones(1, 0, 3, 3), torch.ones(0, 2, 2, 2)": ShapeError,
+    "torch.ones(1, 0, 3, 3), torch.ones(0, 2, 2, 2)": ShapeError,
     f"{X}, {W}, torch.ones(3)": ShapeError,
     f"{X}, {W}, torch.ones(1)": ShapeError,
     f"{X}, {W}, torch.ones(2, 1)": ShapeError,
@@ -316,6 +316,6 @@ def test_pytorch_raises_for_the_same_or_does_not_survive():
         outcomes += done.stdout.split()
         if done.returncode:
             outcomes.append("died")
-        left = [*WRONG][len(outcomes):]
+        left = [*WRONG][len(outcomes) :]
     assert len(outcomes) == len(WRONG)
     assert set(outcomes) <= {"raised", "died"}

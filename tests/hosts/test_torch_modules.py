@@ -70,7 +70,7 @@ def test_output_size_is_pytorchs(size):
 
 def test_other_padding_modes_are_refused_as_by_pytorch():
     for kind in PAIRS[nn.ConvTranspose2d], nn.ConvTranspose2d:
-        with pytest.raises(ValueError, match="Only \"zeros\" padding mode"):
+        with pytest.raises(ValueError, match='Only "zeros" padding mode'):
             kind(1, 1, 1, padding_mode="circular")
 
 
@@ -178,7 +178,9 @@ def test_modules_work_where_data_are_loaded(context):
     loader = torch.utils.data.DataLoader(
         Grown(ours), batch_size=2, num_workers=2, multiprocessing_context=context, timeout=60
     )
-    assert torch.equal(torch.cat([*loader]), torch.stack([*map(Grown(theirs).__getitem__, range(4))]))
+    assert torch.equal(
+        torch.cat([*loader]), torch.stack([*map(Grown(theirs).__getitem__, range(4))])
+    )
 
 
 def model():

@@ -48,9 +48,7 @@ def operands(name, dtype=torch.float64):
     rank, x, weight, settings = CALLS[name]
     bias = (weight[1] * settings[3],)
     made = tensors(np.random.default_rng(0), x, weight, bias, dtype=dtype)
-    return [
-        lambda x, w, b, f=table[rank]: f(x, w, b, *settings) for table in (OURS, THEIRS)
-    ], made
+    return [lambda x, w, b, f=table[rank]: f(x, w, b, *settings) for table in (OURS, THEIRS)], made
 
 
 def grown(tensor):
@@ -125,8 +123,8 @@ TRANSFORMS = {
     "hessian": lambda f: func.hessian(f, argnums=(0, 1)),
     "grad of grad": lambda f: func.grad(lambda *args: func.grad(f, argnums=1)(*args).sum()),
     "jacfwd of jacfwd": lambda f: func.jacfwd(func.jacfwd(f, argnums=1)),
-    "vmap of grad": lambda f: lambda x, w, b: func.vmap(func.grad(f, argnums=(0, 1)),
-                                                        (None, 0, None))(x, torch.stack([w, -w]), b),
+    "vmap of grad": lambda f: lambda x, w, b: func.vmap(
+        func.grad(f, argnums=(0, 1)), (None, 0, None))(x, torch.stack([w, -w]), b),
 }  # fmt: skip
 
 
@@ -212,8 +210,8 @@ def test_what_was_saved_may_not_change():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_chooses_the_types_that_it_chooses_for_pytorch(dtype):
     functions, _ = operands("2d")
-    for given in (torch.float32, torch.float64, dtype):
-        (_, _), made = operands("2d", given)
+    for kind in (torch.float32, torch.float64, dtype):
+        (_, _), made = operands("2d", kind)
         results = []
         for f in functions:
             leaves = [grown(each) for each in made]
@@ -284,9 +282,7 @@ def test_operator_passes_pytorchs_own_checks():
     _, _, _, (stride, padding, extra, groups, dilation) = CALLS["2d"]
     x, weight, bias = (grown(each) for each in (x, weight, bias))
     settings = ([*stride], [padding] * 4, [extra] * 2, [dilation] * 2, groups)
-    torch.library.opcheck(
-        torch.ops.tconv.contract.default, ("y", x, weight, bias, [], *settings)
-    )
+    torch.library.opcheck(torch.ops.tconv.contract.default, ("y", x, weight, bias, [], *settings))
     y = torch.ops.tconv.contract("y", x, weight, None, [], *settings).detach()
     for want, a, b, sizes in (("x", y, weight, [3, 2]), ("w", x, y, [2, 3])):
         torch.library.opcheck(
