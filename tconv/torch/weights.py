@@ -13,8 +13,8 @@ from tconv.torch.tensors import as_array
 
 __all__ = ["Kept"]
 
-_SMALL_BYTES = 2**12  # are packed each time, in no more time than it takes to look them up
-_SAMPLES = 64
+_SMALL_BYTES = 2**12  # are compared as a whole, in less than a microsecond
+_SAMPLES = 64  # of larger ones
 
 
 class Kept:
@@ -45,7 +45,6 @@ class Kept:
         """Return the weight as `Repeated.solve` takes it: packed for y, or an array."""
         if (
             type(weight) is not Parameter  # computed anew for each call, as by weight norm
-            or weight.nbytes <= _SMALL_BYTES
             or weight.is_inference()  # has no version
             or weight.is_shared()  # other processes write it
         ):
@@ -61,7 +60,8 @@ class Kept:
             view = array.ravel(order="K")  # which copies what has holes
             if not np.may_share_memory(view, array):
                 return array
-            view = view[:: max(1, view.size // _SAMPLES)]
+            if view.nbytes > _SMALL_BYTES:
+                view = view[:: view.size // _SAMPLES]
             packed = PackedWeights()
             self._state = weakref.ref(weight), now, array, view, view.tobytes(), packed
         plan, threads = repeated.plan("y"), repeated.call.threads

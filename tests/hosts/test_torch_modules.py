@@ -3,12 +3,15 @@
 import copy
 import multiprocessing
 import pickle
+import subprocess
+import sys
 import tempfile
 
 import pytest
 import torch
 from torch import nn
 from torch.testing._internal.common_modules import module_db
+from torch.testing._internal.common_nn import get_new_module_tests
 
 import tconv.torch
 from tconv.torch.weights import Kept
@@ -56,6 +59,35 @@ def test_the_module_tests_of_pytorch_pass(kind, dtype):
             results.append([y, *torch.autograd.grad((y * y).sum(), inner)])
         for found, expected in zip(*results, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+CLASSIC = [
+    each for each in get_new_module_tests()
+    if "ConvTranspose" in each.get("fullname", each.get("module_name", ""))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", range(10))
+def test_the_older_module_tests_of_pytorch_pass(place):
+    assert len(CLASSIC) == 10
+    case = CLASSIC[place]
+    if "constructor" in case:
+        theirs = case["constructor"]()
+    else:
+        theirs = getattr(nn, case["module_name"])(*case["constructor_args"])
+    ours = copy.deepcopy(theirs)
+    assert len(tconv.torch.accelerate(ours).swapped) == 1
+    for dtype in (torch.float32, torch.float64):
+        x = torch.rand(case["input_size"], dtype=dtype, requires_grad=True)
+        results = []
+        for module in (ours.to(dtype), theirs.to(dtype)):
+            y = module(x)
+            results.append([y, *torch.autograd.grad((y * y).sum(), [x, *module.parameters()])])
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    inner = [x, *ours.parameters()]
+    assert torch.autograd.gradcheck(lambda x, *_: ours(x), inner, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(lambda x, *_: ours(x), inner)
 
 
 @pytest.mark.parametrize("size", [(9, 9), [10, 9], (2, 8, 10, 10), torch.Size([9, 10])])
@@ -226,3 +258,20 @@ def test_two_processes_find_the_gradients_of_one():
     for gradients in found.values():
         for gradient, each in zip(gradients, single.parameters(), strict=True):
             torch.testing.assert_close(torch.from_numpy(gradient), each.grad)
+
+
+# ---- what is loaded ------------------------------------------------------------------------------
+
+
+def test_pytorch_is_loaded_when_it_is_asked_for_and_missed_in_one_line():
+    code = (
+        "import sys, tconv\n"
+        "tconv.conv_transpose([[[1.0]]], [[[1.0]]])\n"
+        "assert 'torch' not in sys.modules\n"
+        "sys.modules['torch'] = None\n"
+        "import tconv.torch\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.endswith(
+        "ImportError: tconv.torch needs PyTorch: pip install tconv[torch].\n"
+    )
