@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from tconv.errors import ParameterError, ShapeError, TConvError
@@ -220,6 +221,7 @@ def _compiled(
         and input.ndim in (rank + 1, rank + 2)
         and not torch.onnx.is_in_onnx_export()
         and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
     )
     if not is_usual:
         return _THEIRS[rank](input, weight, bias, *settings)

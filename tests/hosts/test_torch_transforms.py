@@ -311,6 +311,18 @@ def test_transforms_of_compiled_functions_are_right():
     assert torch.equal(compiled(*made), change(functions[1])(*made))
 
 
+def test_directions_through_compiled_functions_are_not_lost():
+    functions, made = operands("2d")
+    compiled = torch.compile(functions[0], backend="aot_eager")
+    compiled(*made)  # without directions
+    tangents = []
+    for f in (compiled, functions[1]):
+        with forward_ad.dual_level():
+            x = forward_ad.make_dual(made[0], made[0] + 1)
+            tangents.append(forward_ad.unpack_dual(f(x, *made[1:])).tangent.clone())
+    assert torch.equal(*tangents)
+
+
 def test_traced_modules_are_pytorchs():
     layer = tconv.torch.ConvTranspose2d(2, 3, 3)
     x = torch.ones(1, 2, 3, 3)
