@@ -87,9 +87,14 @@ def test_the_older_module_tests_of_pytorch_pass(place):
             results.append([y, *torch.autograd.grad((y * y).sum(), [x, *module.parameters()])])
         for found, expected in zip(*results, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    inner = [x, *ours.parameters()]
-    assert torch.autograd.gradcheck(lambda x, *_: ours(x), inner, check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(lambda x, *_: ours(x), inner)
+    names = [name for name, _ in ours.named_parameters()]
+
+    def call(x, *values):
+        return torch.func.functional_call(ours, dict(zip(names, values, strict=True)), (x,))
+
+    inner = [x, *(each.detach().clone().requires_grad_() for each in ours.parameters())]
+    assert torch.autograd.gradcheck(call, inner, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(call, inner)
 
 
 @pytest.mark.parametrize("size", [(9, 9), [10, 9], (2, 8, 10, 10), torch.Size([9, 10])])
