@@ -123,6 +123,8 @@ def transpose(
     if not is_served(input, weight, bias):
         _check_for_them(rank, input, weight, settings)
         return _THEIRS[rank](input, weight, bias, *settings)
+    if input.ndim == rank + 2 and not input.shape[0]:  # nothing to compute, sizes of 0 included
+        return _THEIRS[rank](input, weight, bias, *settings)
     if not all(map(is_plain, settings)):
         settings = _plain(rank, settings)
     is_one = input.ndim == rank + 1
