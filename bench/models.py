@@ -1,0 +1,177 @@
+"""WHAT A WHOLE MODEL GAINS from `tconv.torch.accelerate`. ``python -m bench.models [--publish]``.
+
+The same model with the same weights, by PyTorch and accelerated, each in a process of its own: a
+forward pass without gradients, and a step of training. Answers are held against float64 before
+anything is timed, and both take turns in rounds.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any
+
+import numpy as np
+
+from bench.machine import cores
+from bench.peers import Thunk
+from bench.report import between, milliseconds, ratio, seconds, show, table, where
+from bench.rounds import Limits, take_turns
+from bench.run import compact, measure
+from bench.server import ROOT, Contender, Failed
+
+MODELS = ("hifigan", "unet", "dcgan", "unet3d", "masks")
+MODES = {"forward": "forward", "training": "training step"}
+WHO = {"layers": "accelerated", "torch": "torch"}
+"""Contenders by the names that the report knows, and what they are called here."""
+
+LEAST = 0.98
+"""No model is to be slower than this."""
+
+
+def __getattr__(name: str) -> Any:
+    """Contenders by name: MODEL_MODE_WHO."""
+    words = name.split("_")
+    if len(words) != 3 or words[0] not in MODELS or words[1] not in MODES:
+        raise AttributeError(name)
+    return lambda dtype, threads: contender(words[0], words[1], words[2], dtype, threads)
+
+
+def contender(model: str, mode: str, who: str, dtype: str, threads: int, **options: Any) -> Thunk:
+    """Set a model up, accelerated or not, and return what calls it."""
+    import torch
+
+    from bench.decoders import made
+
+    torch.set_num_threads(threads)
+    network, x = made(model, getattr(torch, dtype), **options)
+    if who == "accelerated":
+        import tconv.torch
+
+        left = tconv.torch.accelerate(network).left
+        assert not left, left
+    if mode == "forward":
+        network.eval()
+
+        def forward() -> Any:
+            with torch.no_grad():
+                return network(x).numpy()
+
+        return forward
+    # At a rate of 0 weights are written, and so packed anew, and every step computes the same.
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.0)
+
+    def step() -> Any:
+        optimiser.zero_grad()
+        loss = (network(x) ** 2).mean()
+        loss.backward()
+        optimiser.step()
+        return np.array([loss.item()], dtype)  # gradients are compared by the tests
+
+    return step
+
+
+def measure_models(names: Sequence[str], threads: Sequence[int], limits: Limits) -> dict[str, Any]:
+    """Measure models by name, and say where and with what."""
+    begin = datetime.now(UTC)
+    results = measure([], small=False, quickly=False)
+    with tempfile.TemporaryDirectory() as folder:
+        results["parts"] = [
+            {
+                "title": MODES[mode], "dtype": "float32", "threads": count,
+                "rows": [_measure(name, mode, count, Path(folder), limits) for name in names],
+            }
+            for mode in MODES
+            for count in threads
+        ]  # fmt: skip
+    results["minutes"] = round((datetime.now(UTC) - begin).total_seconds() / 60, 1)
+    return results
+
+
+def _measure(name: str, mode: str, threads: int, folder: Path, limits: Limits) -> dict[str, Any]:
+    """Measure one model; a record in the form of a case."""
+    from bench.decoders import DECODERS
+
+    print(f"models: {name}, {mode}, {threads} threads", file=sys.stderr, flush=True)
+    cache, path = str(folder / "cache"), str(folder / f"{name}-{mode}")
+    functions = {own: f"bench.models:{name}_{mode}_{who}" for own, who in WHO.items()}
+    contenders = [Contender(own, each, threads, cache) for own, each in functions.items()]
+    order = {"dtype": "float32", "threads": threads, "reference": path}
+    try:
+        if not Path(path).exists():
+            referee = Contender("reference", functions["torch"], cores(), cache)
+            try:
+                referee.ask("refer_network", threads=cores(), path=path)
+            finally:
+                referee.close()
+        found, others = take_turns(contenders, "prepare_network", order, limits)
+    except Failed as failure:
+        found, others = {each.name: {"failed": str(failure)} for each in contenders}, None
+    for each in contenders:
+        each.close()
+    return {"case": DECODERS[name].title, "others": others, "contenders": found}
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+
+def page(results: dict[str, Any]) -> list[str]:
+    """A row for each model: both times and PyTorch's over ours, forward and training."""
+    rows, reasons, ratios = list[list[str]](), list[str](), list[float]()
+    for part in results["parts"]:
+        for row in part["rows"]:
+            times = [milliseconds(seconds(row, name, min)) for name in ("torch", "layers")]
+            both = [ratio(row, "layers", "torch", statistic) for statistic in (min, median)]
+            ratios += [both[0]] if both[0] else []
+            rows.append(
+                [row["case"], part["title"], str(part["threads"]), *times, *map(show, both),
+                 show(row["others"], 1, "?")]
+            )  # fmt: skip
+            for name, each in row["contenders"].items():
+                if "failed" in each:
+                    reasons += [f"{row['case']}, {WHO[name]}: {each['failed']}.", ""]
+    titles = ["model", "what", "threads", "PyTorch, ms", "accelerated, ms"]
+    titles += ["ratio by minima", "by medians", "others"]
+    lines = [*table(titles, rows, 2), "", *reasons]
+    if ratios:
+        slower = sum(each < LEAST for each in ratios)
+        lines += [
+            f"The geometric mean of the {len(ratios)} ratios by minima is "
+            f"{geometric_mean(ratios):.2f}, the least is {min(ratios):.2f}; {slower} are below "
+            f"{LEAST:g}. Others: cores that other programs kept busy meanwhile.",
+            "",
+        ]
+    return [*lines, where(results)]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure, write the samples, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.models", description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, min(2, cores())}))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, help="result file; by default in bench/results")
+    parser.add_argument("--publish", action="store_true", help="write README.md too")
+    arguments = parser.parse_args(words)
+    limits = Limits(rounds=arguments.rounds, slice_s=0.3, case_cap_s=20.0)
+    results = measure_models(arguments.models, arguments.threads, limits)
+    stamp = results["date"][:16].replace(":", "").replace("T", "-")
+    output = arguments.output or ROOT / "bench" / "results" / f"{stamp}-models.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
+    unfinished.write_text(compact(results), encoding="utf-8")
+    unfinished.replace(output)
+    print("\n".join(page(results)))
+    if arguments.publish:
+        path = ROOT / "README.md"
+        text = between(path.read_text(encoding="utf-8"), "models", page(results))
+        path.write_text(text, encoding="utf-8")
+    print(f"written to {output}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""PYTORCH: its transposed convolutions, computed by tconv, in any model with one line.
+
+>>> import torch
+>>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3))
+>>> report = tconv.torch.accelerate(model)
+"""
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError:
+    raise ImportError("tconv.torch needs PyTorch: pip install tconv[torch].") from None
+
+from tconv.dispatch import register
+from tconv.torch.acceleration import Acceleration, accelerate, restore
+from tconv.torch.contraction import contract_of_library
+from tconv.torch.functional import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from tconv.torch.modules import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+
+__all__ = [
+    "Acceleration",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "accelerate",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "restore",
+]
+
+register("torch", contract_of_library)

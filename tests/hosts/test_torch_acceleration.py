@@ -1,0 +1,237 @@
+"""Accelerated models compute and learn what they did, and become what they were when restored."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+import tconv.torch
+from bench.decoders import DECODERS, made
+from tconv.torch import Acceleration, accelerate, restore
+
+WIDTHS = {"hifigan": 64, "unet": 4, "dcgan": 8, "unet3d": 4, "masks": 32}
+UPS = {"hifigan": 4, "unet": 4, "dcgan": 5, "unet3d": 3, "masks": 2}
+each_model = pytest.mark.parametrize("name", DECODERS)
+
+
+def small(name, dtype=torch.float32):
+    """A narrow model of each kind, and less of its input than the benchmark has."""
+    model, x = made(name, dtype, WIDTHS[name])
+    shorter = {"hifigan": x[..., :6], "dcgan": x[:4], "masks": x[..., :8, :8]}
+    return model, shorter.get(name, x[..., :32, :32])
+
+
+# ---- published models ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each_model
+def test_models_compute_the_same(name, dtype):
+    model, x = small(name, dtype)
+    twin, keys = copy.deepcopy(model).eval(), [*model.state_dict()]
+    report = accelerate(model)
+    assert (len(report.swapped), report.left) == (UPS[name], {})
+    assert [*model.state_dict()] == keys
+    model.eval()
+    with torch.no_grad():
+        expected = twin(x)
+        scale = expected.abs().max().item()
+        for _ in range(2):
+            torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-5 * scale)
+    copied = copy.deepcopy(model)
+    restored = restore(model)
+    assert restored == report.swapped
+    with torch.no_grad():
+        assert torch.equal(model(x), expected)
+        torch.testing.assert_close(copied(x), expected, rtol=0, atol=1e-5 * scale)
+
+
+def learn(model, x):
+    """Errors of twenty steps towards a fixed result."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        wanted = torch.rand(model(x).shape, generator=generator, dtype=x.dtype)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    errors = []
+    for _ in range(20):
+        optimiser.zero_grad()
+        error = ((model(x) - wanted) ** 2).mean()
+        error.backward()
+        optimiser.step()
+        errors.append(error.item())
+    return torch.tensor(errors)
+
+
+@each_model
+def test_models_learn_the_same(name):
+    model, x = small(name)
+    twin = copy.deepcopy(model)
+    accelerate(model)
+    found, expected = learn(model, x), learn(twin, x)
+    assert expected[-1] < expected[0]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
+
+
+# ---- what survives -------------------------------------------------------------------------------
+
+X = torch.arange(2 * 4 * 5).reshape(2, 4, 5).float() % 7 - 3
+
+
+def up(**options):
+    torch.manual_seed(0)
+    return nn.ConvTranspose1d(4, 6, 3, stride=2, **options)
+
+
+def old_weight_norm(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.nn.utils.weight_norm(module)
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def registered(module):
+    parametrize.register_parametrization(module, "weight", Doubled())
+    return module
+
+
+WEIGHTS = {
+    "plain": lambda m: m,
+    "weight norm": parametrizations.weight_norm,
+    "weight norm of old": old_weight_norm,
+    "spectral norm": parametrizations.spectral_norm,
+    "parametrised": registered,
+    "frozen": lambda m: m.requires_grad_(False),
+    "in training": lambda m: m.train(),
+    "double": lambda m: m.double().float(),
+}
+
+
+@pytest.mark.parametrize("change", WEIGHTS)
+@pytest.mark.parametrize("first", [False, True])
+def test_weights_of_every_making_survive(change, first):
+    """Whether they are made before the module is accelerated, or after."""
+    model, twin = (nn.Sequential(up()) for _ in range(2))
+    if first:
+        assert accelerate(model).swapped == ("0",)
+    for each in (model, twin):
+        torch.manual_seed(1)
+        each[0] = WEIGHTS[change](each[0])
+    if not first:
+        assert accelerate(model).swapped == ("0",)
+    assert model.state_dict().keys() == twin.state_dict().keys()
+    for mode in (True, False):
+        results = []
+        for each in (model.train(mode), twin.train(mode)):
+            x = X.clone().requires_grad_()
+            y = each(x)
+            y.square().sum().backward()
+            results.append([y, x.grad, *(p.grad for p in each.parameters() if p.requires_grad)])
+        for pair in zip(*results, strict=True):
+            torch.testing.assert_close(*pair)
+    assert restore(model) == ("0",)
+    assert type(model[0]).__name__ == type(twin[0]).__name__
+    assert type(model[0]).__mro__[-4:] == type(twin[0]).__mro__[-4:]
+    with torch.no_grad():
+        assert torch.equal(model(X), twin(X))
+
+
+def test_parametrisations_can_be_removed_afterwards():
+    model = nn.Sequential(parametrizations.weight_norm(up()))
+    expected = model(X)
+    accelerate(model)
+    parametrize.remove_parametrizations(model[0], "weight")
+    assert type(model[0]) is tconv.torch.ConvTranspose1d
+    torch.testing.assert_close(model(X), expected)
+    old = nn.Sequential(old_weight_norm(up()))
+    accelerate(old)
+    torch.nn.utils.remove_weight_norm(old[0])
+    torch.testing.assert_close(old(X), expected)
+
+
+def test_shared_modules_stay_shared_and_hooks_stay():
+    shared, calls = nn.ConvTranspose1d(4, 4, 3), []
+    model = nn.Sequential(shared, nn.ReLU(), nn.Sequential(shared))
+    shared.register_forward_hook(lambda *_: calls.append("after"))
+    shared.register_forward_pre_hook(lambda *_: calls.append("before"))
+    shared.register_full_backward_hook(lambda *_: calls.append("back"))
+    expected = model(X)
+    del calls[:]
+    assert accelerate(model).swapped == ("0",)
+    assert model[0] is model[2][0] is shared
+    y = model(X.clone().requires_grad_())
+    torch.testing.assert_close(y, expected)
+    y.sum().backward()
+    assert calls == ["before", "after"] * 2 + ["back"] * 2
+
+
+def test_a_model_may_be_one_layer():
+    layer = up()
+    assert accelerate(layer).swapped == ("ConvTranspose1d",)
+    assert accelerate(layer).left == {"ConvTranspose1d": "tconv computes it already"}
+    assert restore(layer) == ("ConvTranspose1d",)
+    assert type(layer) is nn.ConvTranspose1d
+    assert restore(layer) == ()
+
+
+# ---- what is left, and why -----------------------------------------------------------------------
+
+
+class Derived(nn.ConvTranspose2d):
+    def forward(self, x, output_size=None):
+        return super().forward(x, output_size) + 1
+
+
+def replaced():
+    module = up()
+    module.forward = lambda x: x
+    return module
+
+
+LEFT = {
+    "may compute something else": lambda: Derived(1, 1, 1),
+    "not known before its first call": lambda: nn.LazyConvTranspose2d(3, 2),
+    "forward was replaced": replaced,
+    "torch.complex64 on cpu": lambda: up(dtype=torch.complex64),
+    "torch.float32 on meta": lambda: up(device="meta"),
+    "ScriptModule": lambda: torch.jit.script(up()),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("why", LEFT)
+def test_what_is_left_is_told_why(why):
+    model = nn.Sequential(LEFT[why](), up(), nn.Conv1d(1, 1, 1))
+    kind = type(model[0])
+    report = accelerate(model)
+    assert report.swapped == ("1",)
+    assert [*report.left] == ["0"]
+    assert why in report.left["0"]
+    assert type(model[0]) is kind
+    assert str(report) == (
+        "1 of 2 transposed convolutions are computed by tconv\n  1\n"
+        f"left as it was:\n  0: {report.left['0']}"
+    )
+    assert restore(model) == ("1",)
+
+
+def test_what_was_lazy_is_accelerated_after_its_first_call():
+    model = nn.Sequential(nn.LazyConvTranspose1d(3, 2))
+    accelerate(model)
+    expected = model(X)
+    assert accelerate(model) == Acceleration(("0",), {})
+    torch.testing.assert_close(model(X), expected)
+
+
+def test_compiled_models_can_be_accelerated():
+    model = nn.Sequential(up())
+    compiled = torch.compile(model, backend="aot_eager")
+    expected = compiled(X)
+    assert accelerate(compiled).swapped == ("_orig_mod.0",)
+    torch.testing.assert_close(compiled(X), expected)
