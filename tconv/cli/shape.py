@@ -9,7 +9,7 @@ from typing import Any
 from tconv.arguments import as_per_axis
 from tconv.axis import Axis
 from tconv.cli.console import Answer, at
-from tconv.cli.conventions import Convention, conventions
+from tconv.conventions import Convention, conventions
 from tconv.cli.options import UsageError
 from tconv.errors import TConvError
 from tconv.geometry import Geometry
