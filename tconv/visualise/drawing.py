@@ -62,17 +62,17 @@ class Figure:
     shapes: tuple[Box | Label, ...]
 
 
-def draw(scene: Scene, stamps: int | None = None) -> Figure:
+def draw(scene: Scene, stamps: int | None = None, *, with_matrix: bool = True) -> Figure:
     """Draw a scene, finished, or after the first `stamps` input cells.
 
     >>> draw(Scene.of()).description
     'y[1,1] = 4·37 + 3·47 + 2·67 + 1·77 = 500'
     """
     facts = facts_of(scene)
-    told = _told(facts) if stamps is None else _stamped(facts, stamps)
+    told = _told(facts, scene.middle) if stamps is None else _stamped(facts, stamps)
     shapes: list[Box | Label] = []
     x, bottom = _MARGIN, 0
-    for panel in _panels(facts, told):
+    for panel in _panels(facts, told, with_matrix):
         width, height = panel.add_to(shapes, x, _MARGIN)
         x, bottom = x + width + _GAP, max(bottom, _MARGIN + height)
     width, y = max(x - _GAP + _MARGIN, 560), bottom + 26
@@ -98,10 +98,8 @@ class _Told:
     sentence: str
 
 
-def _told(facts: dict[str, Any]) -> _Told:
-    """Tell the output cell in the middle."""
-    count = len(facts["contributions"])
-    o = (count + 1) // 2 - 1
+def _told(facts: dict[str, Any], o: int) -> _Told:
+    """Tell one output cell."""
     pairs = facts["contributions"][o]
     return _Told(
         {i: k for i, k in pairs},
@@ -170,7 +168,7 @@ class _Panel:
         if self.frame:
             r, c, height, width = (n * self.side for n in self.frame)
             shapes.append(Box(left + c, top + _HEAD + r, width, height, None, _INK, 3))
-        width = max(len(self.rows[0]) * self.side, 8 * len(self.heading))
+        width = max(len(self.rows[0]) * self.side, 9 * len(self.heading) + 4)
         return width, _HEAD + len(self.rows) * self.side
 
     def _size(self) -> int:
@@ -194,7 +192,7 @@ class _Panel:
             yield Label(x + 4, y + 7, tap_letter(cell.tap), 10)
 
 
-def _panels(facts: dict[str, Any], told: _Told) -> Iterator[_Panel]:
+def _panels(facts: dict[str, Any], told: _Told, with_matrix: bool) -> Iterator[_Panel]:
     rows, columns = facts["input_size"]
     cells = [
         _Cell(_short(v), told.inputs.get(i), True, i in told.inputs)
@@ -208,7 +206,7 @@ def _panels(facts: dict[str, Any], told: _Told) -> Iterator[_Panel]:
     yield _Panel(f"Kernel w ({rows}×{columns})", _in_rows(cells, columns), _side(rows, columns))
     yield _output(facts, told)
     outputs, inputs = facts["matrix"]["shape"]
-    if max(outputs, inputs) <= _MOST_NUMBERS:
+    if with_matrix and max(outputs, inputs) <= _MOST_NUMBERS:
         yield _matrix(facts, told)
 
 

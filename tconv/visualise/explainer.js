@@ -66,7 +66,7 @@ function grid(id, label, rows, cols, side, cellAt) {
     const row = el("div", {class: "row", role: "row"});
     for (const c of range(cols)) {
       const made = cellAt(r, c);
-      const cell = el("div", {class: "cell " + (made.cls || ""), role: made.role || "gridcell", "aria-label": made.label, tabindex: made.sel ? -1 : undefined, title: made.label, "data-at": `${r},${c}`, "data-sel": made.sel || undefined, "data-edit": made.edit}, made.text);
+      const cell = el("div", {class: "cell " + (made.cls || ""), role: made.role || "gridcell", "aria-label": made.label, tabindex: made.sel ? -1 : undefined, title: made.edit || made.role ? undefined : made.label, "data-at": `${r},${c}`, "data-sel": made.sel || undefined, "data-edit": made.edit}, made.text);
       if (made.tap !== undefined) { cell.classList.add("tap", "t" + made.tap % 7); if (made.letter) cell.append(el("small", {"aria-hidden": true}, LETTERS[made.tap])); }
       longest = Math.max(longest, made.text.length);
       if (made.sel) { if (!first || `${r},${c}` === before) first = cell; map.set(made.sel, cell); }
@@ -201,7 +201,7 @@ function highlight() {
     box(table, "window moving", a - Math.min(border[0][0], 0), b - Math.min(border[1][0], 0), reach(0), reach(1), side);
   }
   const scroller = byId("scroll-m"), first = scroller.querySelector(".lit");
-  if (first && !byId("grid-m").matches(":hover, :focus-within")) scroller.scrollTop = first.offsetTop - scroller.clientHeight / 2;
+  if (first && F.matrix.shape[0] > 24 && !byId("grid-m").matches(":hover, :focus-within")) scroller.scrollTop = first.offsetTop - scroller.clientHeight / 2;
   const pieces = sentence(sel);
   byId("equation").replaceChildren(...pieces.map(([t, k]) => k === undefined ? t : el("span", {class: `tap t${k % 7}`}, t)));
   const count = sel[0] === "o" ? F.contributions[a * oc + b].length : -1;
@@ -255,7 +255,7 @@ function filled(key, name) {
   return next;
 }
 const tableOf = (rows, caption, cls = () => "", show = short) => el("table", {}, el("caption", {}, caption), el("tbody", {}, ...rows.map((row, r) => el("tr", {}, ...row.map((v, c) => el("td", {class: cls(r, c)}, show(v)))))));
-function drawDetails() {
+function drawOverlap() {
   const why = range(2).map(n => n < 2 - F.rank || F.even[n] ? "" : gcd(state.d[n], state.s[n]) > 1 ? `dilation ${state.d[n]} and stride ${state.s[n]} share a divisor` : `K=${F.kernel_size[n]} is not a multiple of s=${state.s[n]}`).filter(Boolean);
   const lines = (r, c) => ((r + state.p[0][0]) % state.s[0] ? "" : "top ") + ((c + state.p[1][0]) % state.s[1] ? "" : "left");
   const strong = F.ripple === null ? 1 : Math.min(F.ripple, 1), bar = el("div", {class: "bar", role: "img", "aria-label": "ripple"}, el("div"));
@@ -265,13 +265,19 @@ function drawDetails() {
     el("p", {}, el("span", {class: "chip" + (why.length ? " bad" : "")}, why.length ? "uneven: " + [...new Set(why)].join("; ") : "even"), " Taps that reach each output cell; heavy lines mark the stride. Even counts do not suffice: only equal phase sums leave a constant input constant."),
     tableOf(F.counts, "Overlap count", lines, text), tableOf(F.phase_sums, `Phase sums (${state.s[0]}×${state.s[1]}) of this kernel`),
     el("div", {}, el("p", {}, "Ripple of a constant input, relative to its mean"), bar, el("p", {id: "ripple"}, level), el("p", {id: "constant"}, `constant input 1 gives, away from the border: ${F.phase_sums.flat().map(short).join("  ")}${state.s.some(s => s > 1) ? ", again and again" : ""}`)));
+}
+function drawCode() {
   byId("code").querySelector(".body").replaceChildren(el("p", { class: "hint" }, "x has shape (1, 1, …), w (1, 1, …). Each is exact, or says why it cannot be."), ...Object.entries(F.code).map(([name, code]) => el("div", {}, el("strong", {}, name), el("pre", {tabindex: 0}, code))));
+}
+function drawInverse() {
   const t = F.not_the_inverse, arrow = said => el("p", {class: "arrow"}, "→", el("br"), said);
   byId("inverse").querySelector(".body").replaceChildren(
     el("p", {}, "Start from 1, 2, 3 …, convolve by the same kernel and take the result back. It undoes the ", el("em", {}, "shape"), ", not the values."),
     tableOf(t.start, "r"), arrow("W*"), tableOf(t.convolved, "W* r"), arrow("(W*)ᵀ"), tableOf(t.back, "(W*)ᵀ W* r ≠ r"),
     el("p", {}, "What does hold, for all r and x: ⟨W* r, x⟩ = ⟨r, (W*)ᵀ x⟩. Here ", el("strong", {id: "inner"}, `${text(t.inner_small)} = ${text(t.inner_large)}`), "."));
 }
+const DETAILS = {overlap: drawOverlap, code: drawCode, inverse: drawInverse};
+const drawDetails = () => { for (const [id, draw] of Object.entries(DETAILS)) if (byId(id).open) draw(); };
 function drawSteps() {
   const n = stepsOf(state), slider = byId("step");
   slider.max = n; slider.value = state.step;
@@ -455,7 +461,8 @@ window.addEventListener("hashchange", () => load(location.hash));
 const narrow = matchMedia("(max-width: 699px)"), fold = () => { byId("panel-m").open = !narrow.matches; };
 narrow.addEventListener("change", fold); fold();
 let opened = [];
-window.addEventListener("beforeprint", () => { opened = [...document.querySelectorAll("details:not([open])")]; opened.forEach(d => { d.open = true; }); });
+window.addEventListener("beforeprint", () => { opened = [...document.querySelectorAll("details:not([open])")]; opened.forEach(d => { d.open = true; }); drawDetails(); });
+for (const [id, draw] of Object.entries(DETAILS)) byId(id).addEventListener("toggle", () => { if (byId(id).open) draw(); });
 window.addEventListener("afterprint", () => { opened.forEach(d => { d.open = false; }); });
 
 if (START.hash) { const first = parse(START.hash).state; INITIAL = first; INITIAL.settings = true; }

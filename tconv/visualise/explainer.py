@@ -63,7 +63,7 @@ def explain(
 
     >>> print(tconv.explain())
     y[1,1] = 4·37 + 3·47 + 2·67 + 1·77 = 500
-    (2, 2) by a kernel of (2, 2) gives (3, 3)
+    2×2 by a kernel of 2×2 gives 3×3
     >>> tconv.explain([1, 2, 3], [1, 1, 1], stride=2).facts()["y"]
     [[1, 1, 3, 2, 5, 3, 3]]
     """
@@ -107,7 +107,7 @@ class Explainer:
 
     def html(self) -> str:
         """Return the page: one document that loads nothing else and needs no network."""
-        return page_of(self.scene, self.svg())
+        return page_of(self.scene, svg_of(draw(self.scene, with_matrix=False)))
 
     def svg(self) -> str:
         """Return a picture of the output cell in the middle, and of all that it sums."""
@@ -161,10 +161,10 @@ class Explainer:
     def __str__(self) -> str:
         facts = facts_of(self.scene)
         sizes = (
-            tuple(facts[f"{name}_size"][2 - facts["rank"] :])
+            "×".join(map(str, facts[f"{name}_size"][2 - facts["rank"] :]))
             for name in ("input", "kernel", "output")
         )
-        equation = facts["equations"][(len(facts["equations"]) + 1) // 2 - 1]
+        equation = facts["equations"][self.scene.middle]
         return "{}\n{} by a kernel of {} gives {}".format(equation, *sizes)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:

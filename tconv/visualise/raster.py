@@ -13,6 +13,7 @@ __all__ = ["pixels_of", "write_gif", "write_png"]
 
 _SCALE = 2  # pixels of the file for each of the figure
 _COLOURS = 256  # what a GIF can hold
+_PLAINER = str.maketrans({"×": "x", "−": "–"})  # signs that Pillow's own font lacks
 _FRAME_MS, _LAST_MS = 900, 4000
 
 
@@ -78,7 +79,7 @@ def _paint_label(pen: "ImageDraw.ImageDraw", label: Label) -> None:
     width = 1 if label.bold and label.size > 9 else 0
     pen.text(
         (label.x * _SCALE, label.y * _SCALE),
-        label.text,
+        label.text.translate(_PLAINER),
         label.color,
         _font(label.size * _SCALE),
         anchor,

@@ -86,10 +86,11 @@ function fit(given) {
     }
   }
   const n = stepsOf(st);
-  st.step = st.step < 1 ? (st.lens === "stamp" ? n : (n + 1) >> 1) : Math.min(st.step, n);
+  st.step = st.step < 1 ? (st.lens === "stamp" ? n : middle(st)) : Math.min(st.step, n);
   if (st.sel && !exists(st, st.sel)) st.sel = "";
   return st;
 }
+const middle = st => { const [rows, cols] = [outputOf(st, 0), outputOf(st, 1)]; return ((rows - 1) >> 1) * cols + ((cols - 1) >> 1) + 1; };
 const stepsOf = st => st.lens === "stamp" ? st.x.length * st.x[0].length : outputOf(st, 0) * outputOf(st, 1);
 function exists(st, sel) {
   const [a, b] = sel.slice(1).split(",").map(Number), o = [outputOf(st, 0), outputOf(st, 1)];

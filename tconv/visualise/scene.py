@@ -53,11 +53,6 @@ class Scene:
                 f"x.ndim={rank} and w.ndim={b.ndim} must be equal; "
                 "of a layer's weight pass one kernel, weight[c, m]."
             )
-        for name in ("stride", "dilation", "padding", "output_padding"):
-            if isinstance(settings.get(name), str):
-                raise ParameterError(
-                    f"{name}={settings[name]!r} must be a number here; pass what it stands for."
-                )
         axes = Geometry.of((1, 1, *a.shape), (1, 1, *b.shape), **settings).axes
         _check_limits(axes)
         return cls(
@@ -75,9 +70,10 @@ class Scene:
         return Geometry(1, 1, 1, 1, self.axes)
 
     @property
-    def steps(self) -> int:
-        """How many cells the output has."""
-        return self.axes[0].output * self.axes[1].output
+    def middle(self) -> int:
+        """Flat index of the output cell in the middle, which is told first."""
+        rows, columns = (axis.output for axis in self.axes)
+        return (rows - 1) // 2 * columns + (columns - 1) // 2
 
     @property
     def url_state(self) -> str:
