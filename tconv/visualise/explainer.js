@@ -82,15 +82,14 @@ function grid(id, label, rows, cols, side, cellAt) {
   return map;
 }
 const sideFor = (n, room, most = 60) => Math.round(Math.min(most, Math.max(24, room / n)));
-function box(table, cls, top, left, height, width, side) {
+function box(host, cls, top, left, height, width, side) {
   const node = el("div", {class: cls, "aria-hidden": true});
   Object.assign(node.style, {top: top * side - 1 + "px", left: left * side - 1 + "px", height: height * side + 2 + "px", width: width * side + 2 + "px"});
-  table.append(node);
+  host.append(node);
 }
 function drawFigure() {
   const [ir, ic] = F.input_size, [kr, kc] = F.kernel_size, [or, oc] = F.output_size, conv = state.lens === "conv";
   const tall = F.canvas.length > 4 && !conv, most = tall ? 44 : 60;
-  cells = {};
   byId("figure").classList.toggle("tall", tall);
   byId("title-x").textContent = conv ? "Input x, spread by the stride" : `Input x (${ir}×${ic})`;
   if (conv) drawSpread(); else cells.x = grid("grid-x", "input", ir, ic, sideFor(Math.max(ir, ic), 210, most), (r, c) => ({text: short(F.x[r][c]), sel: `i${r},${c}`, edit: "x", label: `input row ${r} column ${c}, value ${text(F.x[r][c])}`}));
@@ -141,10 +140,10 @@ function drawOutput() {
     const extra = r >= or - state.op[0] || c >= oc - state.op[1], n = F.contributions[r * oc + c].length;
     return {text: short(value), sel: `o${r},${c}`, cls: extra ? "extra" : "", label: `output row ${r} column ${c}, value ${text(value)}, ${n} contribution${n === 1 ? "" : "s"}${extra ? ", extra, still computed" : ""}`};
   });
-  const table = byId("grid-y").firstChild;
-  if (rows !== or || cols !== oc) box(table, "frame", pt, pl, or, oc, side);
+  const host = byId("grid-y");
+  if (rows !== or || cols !== oc) box(host, "frame", pt, pl, or, oc, side);
   const sel = active();
-  if (state.lens === "stamp" && sel[0] === "i") { const [i, j] = split(sel), reach = n => state.d[n] * (F.kernel_size[n] - 1) + 1; box(table, "window", i * state.s[0], j * state.s[1], reach(0), reach(1), side); }
+  if (state.lens === "stamp" && sel[0] === "i") { const [i, j] = split(sel), reach = n => state.d[n] * (F.kernel_size[n] - 1) + 1; box(host, "window", i * state.s[0], j * state.s[1], reach(0), reach(1), side); }
   byId("hint-y").textContent = [rows !== or || cols !== oc ? "dashed: cropped away by the padding" : "", state.op.some(Boolean) ? "dotted: extra, still computed" : "", stamping ? (state.step < stepsOf(state) ? `sum of the first ${state.step} stamps` : "finished: all stamps are added") : ""].filter(Boolean).join(" · ");
 }
 function drawMatrix() {
@@ -197,8 +196,8 @@ function highlight() {
   if (sel[0] === "c") mark(cells.y.get(sel), -1, "lit");
   if (state.sel) mark(cells[{o: "y", i: "x", k: "w", m: "m"}[state.sel[0]]].get(state.sel), -1, "pinned");
   if (state.lens === "conv" && sel[0] === "o") {
-    const {border, shape} = spread(), table = byId("grid-x").firstChild, side = sideFor(Math.max(...shape), 320), reach = q => state.d[q] * (F.kernel_size[q] - 1) + 1;
-    box(table, "window moving", a - Math.min(border[0][0], 0), b - Math.min(border[1][0], 0), reach(0), reach(1), side);
+    const {border, shape} = spread(), host = byId("grid-x"), side = sideFor(Math.max(...shape), 320), reach = q => state.d[q] * (F.kernel_size[q] - 1) + 1;
+    box(host, "window moving", a - Math.min(border[0][0], 0), b - Math.min(border[1][0], 0), reach(0), reach(1), side);
   }
   const scroller = byId("scroll-m"), first = scroller.querySelector(".lit");
   if (first && F.matrix.shape[0] > 24 && !byId("grid-m").matches(":hover, :focus-within")) scroller.scrollTop = first.offsetTop - scroller.clientHeight / 2;
@@ -226,7 +225,7 @@ function drawControls() {
   const change = (key, axis, end, value) => { const next = copyOf(state); for (const n of apart ? [axis] : one ? [1] : [0, 1]) assign(next, key, n, apart ? end : -1, value); return next; };
   const choose = (key, axis, end, label, values, current) => {
     const id = `${key}${axis}${end}`, select = el("select", {"aria-label": label, "data-control": id, onchange: event => { const v = Number(event.target.value); update(change(key, axis, end, v)); }});
-    for (const v of values) { const next = change(key, axis, end, v); if (v === current || same(fit({...next, step: 0, sel: ""}).op, next.op) && [0, 1].every(n => { const o = outputOf(next, n); return o >= 1 && o <= LIMIT.output; })) select.append(el("option", {value: v, selected: v === current}, text(v))); }
+    for (const v of values) { const next = change(key, axis, end, v); if (v === current || fits(next)) select.append(el("option", {value: v, selected: v === current}, text(v))); }
     return select;
   };
   const rows = [["input", "size", range(LIMIT.input).map(v => v + 1), n => sizeOf(state, n).i], ["kernel", "kernel", range(LIMIT.kernel).map(v => v + 1), n => sizeOf(state, n).k],
@@ -238,6 +237,7 @@ function drawControls() {
   controls.replaceChildren(...made, el("label", {}, tick, " rows ≠ columns"), preset("x", "Input:", ["1…n", "ones", "impulse", "random"]), preset("w", "Kernel:", ["example", "ones", "bilinear", "nearest", "random"]), el("button", {type: "button", "data-control": "reset", onclick: () => { edited = false; update(copyOf(EXAMPLE)); }}, "Example"));
   if (had) (controls.querySelector(`[data-control="${had}"]`) || controls.querySelector("select")).focus();
 }
+const fits = st => [0, 1].every(n => { const o = outputOf(st, n); return o >= 1 && o <= LIMIT.output && st.op[n] < Math.max(st.s[n], st.d[n]); });
 function assign(st, key, n, end, value) {
   if (key === "input" || key === "kernel") {
     const letter = key === "input" ? "x" : "w", rows = n === 0 ? value : st[letter].length, cols = n === 1 ? value : st[letter][0].length, old = st[letter];
@@ -434,7 +434,7 @@ byId("lenses").addEventListener("keydown", event => {
 byId("back").addEventListener("click", () => { stop(); state.sel = ""; step(state.step - 1); });
 byId("next").addEventListener("click", () => { stop(); state.sel = ""; step(state.step + 1); });
 byId("play").addEventListener("click", play);
-byId("step").addEventListener("input", event => { stop(); state.sel = ""; step(Number(event.target.value)); });
+byId("step").addEventListener("input", event => { const to = Number(event.target.value); stop(); state.sel = ""; step(to); });
 byId("speed").addEventListener("change", () => { if (playing) { stop(); play(); } });
 byId("copy").addEventListener("click", copyLink);
 byId("svg").addEventListener("click", saveSvg);
