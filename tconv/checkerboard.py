@@ -1,9 +1,9 @@
 """HOW EVENLY TAPS LAND: overlap counts, phase sums, and the ripple of a constant input.
 
-Along one axis a full coordinate ``u = i*stride + k*dilation`` has the phase ``u mod stride``, and so
-has every tap k: that of ``k*dilation``. Far from the border an output of phase r therefore sums the
-taps of phase r, and over a constant input it *is* their sum. Where phases have sums that differ, a
-pattern repeats with the stride: the checkerboard.
+Along one axis a full coordinate ``u = i*stride + k*dilation`` has the phase ``u mod stride``,
+and so has every tap k: that of ``k*dilation``. Far from the border an output of phase r therefore
+sums the taps of phase r, and over a constant input it *is* their sum. Where phases have sums that
+differ, a pattern repeats with the stride: the checkerboard.
 """
 
 from collections.abc import Sequence
@@ -62,9 +62,7 @@ def overlap_counts(
     return counts.astype(np.int64)
 
 
-def phase_sums(
-    weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1
-) -> NDArray[Any]:
+def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> NDArray[Any]:
     """Sum the taps of each phase: what a constant input of 1 becomes, away from the border.
 
     ``D[c, m, r] = sum of weight[c, m, k] over k with k*dilation mod stride == r``, per axis.
@@ -92,7 +90,7 @@ def phase_sums(
     >>> phase_sums([[[0.5, 1.0, 0.5]]], stride=2)
     array([[[1., 1.]]])
     """
-    w = np.asarray(weight)
+    w: Any = np.asarray(weight)
     if w.ndim < 3:
         raise ShapeError(
             f"weight.shape={w.shape} must be (C, M, *K) with a spatial axis; "
@@ -103,11 +101,12 @@ def phase_sums(
     rank = w.ndim - 2
     strides = as_per_axis(stride, "stride", rank, 1)
     dilations = as_per_axis(dilation, "dilation", rank, 1)
-    sums = np.zeros((*w.shape[:2], *strides), w.dtype)
+    sums: Any = np.zeros((*w.shape[:2], *strides), w.dtype)
     for k in product(*map(range, w.shape[2:])):
-        phase = (n * d % s for n, d, s in zip(k, dilations, strides, strict=True))
-        sums[:, :, *phase] += w[:, :, *k]
-    return sums
+        phase = tuple(n * d % s for n, d, s in zip(k, dilations, strides, strict=True))
+        sums[(..., *phase)] += w[(..., *k)]
+    found: NDArray[Any] = sums
+    return found
 
 
 def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> float:

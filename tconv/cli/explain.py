@@ -162,4 +162,3 @@ def _pair(options: Namespace, shape: tuple[int, ...]) -> tuple[int, int]:
             f"write C,M from 0,0 to {shape[0] - 1},{shape[1] - 1}",
         )
     return pair[0], pair[1]
-

@@ -102,7 +102,7 @@ def _told(facts: dict[str, Any], o: int) -> _Told:
     """Tell one output cell."""
     pairs = facts["contributions"][o]
     return _Told(
-        {i: k for i, k in pairs},
+        dict(pairs),
         frozenset(k for _, k in pairs),
         {o: None},
         frozenset((o, i) for i, _ in pairs),
@@ -196,13 +196,11 @@ def _panels(facts: dict[str, Any], told: _Told, with_matrix: bool) -> Iterator[_
     rows, columns = facts["input_size"]
     cells = [
         _Cell(_short(v), told.inputs.get(i), True, i in told.inputs)
-        for i, v in enumerate(sum(facts["x"], []))
+        for i, v in enumerate(_flat(facts["x"]))
     ]
     yield _Panel(f"Input x ({rows}×{columns})", _in_rows(cells, columns), _side(rows, columns))
     rows, columns = facts["kernel_size"]
-    cells = [
-        _Cell(_short(v), k, True, k in told.taps) for k, v in enumerate(sum(facts["w"], []))
-    ]
+    cells = [_Cell(_short(v), k, True, k in told.taps) for k, v in enumerate(_flat(facts["w"]))]
     yield _Panel(f"Kernel w ({rows}×{columns})", _in_rows(cells, columns), _side(rows, columns))
     yield _output(facts, told)
     outputs, inputs = facts["matrix"]["shape"]
@@ -235,7 +233,7 @@ def _output(facts: dict[str, Any], told: _Told) -> _Panel:
 def _matrix(facts: dict[str, Any], told: _Told) -> _Panel:
     outputs, inputs = facts["matrix"]["shape"]
     taps = {(o, i): k for o, i, k in facts["matrix"]["nonzeros"]}
-    w, x, y = (sum(facts[name], []) for name in "wxy")
+    w, x, y = (_flat(facts[name]) for name in "wxy")
     head = (_Cell("", kind="head"), *(_Cell(_short(v), kind="head") for v in x))
     rows = [head]
     for o in range(outputs):
@@ -246,6 +244,10 @@ def _matrix(facts: dict[str, Any], told: _Told) -> _Panel:
             row.append(_Cell(text, k, True, (o, i) in told.entries, kind))
         rows.append(tuple(row))
     return _Panel(f"W* transposed ({outputs}×{inputs})", tuple(rows), _MATRIX_CELL)
+
+
+def _flat(rows: list[list[float]]) -> list[float]:
+    return [value for row in rows for value in row]
 
 
 def _in_rows(cells: list[_Cell], columns: int) -> tuple[tuple[_Cell, ...], ...]:

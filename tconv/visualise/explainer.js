@@ -60,13 +60,12 @@ function grid(id, label, rows, cols, side, cellAt) {
   const before = host.dataset.tab, table = el("div", {class: "grid", role: "grid", "aria-label": label});
   let longest = 1, first = null;
   const map = new Map();
-  table.style.gridTemplateColumns = `repeat(${cols}, ${side}px)`;
-  table.style.gridAutoRows = `${side}px`;
+  table.style.setProperty("--side", side + "px");
   for (const r of range(rows)) {
     const row = el("div", {class: "row", role: "row"});
     for (const c of range(cols)) {
       const made = cellAt(r, c);
-      const cell = el("div", {class: "cell " + (made.cls || ""), role: made.role || "gridcell", "aria-label": made.label, tabindex: made.sel ? -1 : undefined, title: made.edit || made.role ? undefined : made.label, "data-at": `${r},${c}`, "data-sel": made.sel || undefined, "data-edit": made.edit}, made.text);
+      const cell = el("div", {class: "cell " + (made.cls || ""), role: made.role || "gridcell", "aria-label": made.label, tabindex: made.sel ? -1 : undefined, title: id === "grid-m" ? undefined : made.label, "data-at": `${r},${c}`, "data-sel": made.sel || undefined, "data-edit": made.edit}, made.text);
       if (made.tap !== undefined) { cell.classList.add("tap", "t" + made.tap % 7); if (made.letter) cell.append(el("small", {"aria-hidden": true}, LETTERS[made.tap])); }
       longest = Math.max(longest, made.text.length);
       if (made.sel) { if (!first || `${r},${c}` === before) first = cell; map.set(made.sel, cell); }
@@ -465,6 +464,8 @@ window.addEventListener("beforeprint", () => { opened = [...document.querySelect
 for (const [id, draw] of Object.entries(DETAILS)) byId(id).addEventListener("toggle", () => { if (byId(id).open) draw(); });
 window.addEventListener("afterprint", () => { opened.forEach(d => { d.open = false; }); });
 
+document.documentElement.className = "live";
+byId("still").remove();
 if (START.hash) { const first = parse(START.hash).state; INITIAL = first; INITIAL.settings = true; }
 load(location.hash || START.hash || "");
 const plainLit = () => { const f = lit(active()); return {x: [...f.x.keys()].sort((a, b) => a - b), w: [...f.w].sort((a, b) => a - b), y: [...f.y.keys()].sort((a, b) => a - b), m: [...f.m].sort()}; };

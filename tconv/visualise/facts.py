@@ -86,8 +86,9 @@ def tap_letter(tap: int) -> str:
 
 
 def _contract(geometry: Geometry, want: Any, a: Grid, b: Grid) -> Grid:
-    result: Grid = contract(geometry, want, a[np.newaxis, np.newaxis], b[np.newaxis, np.newaxis])
-    return result[0, 0]
+    found = contract(geometry, want, a[np.newaxis, np.newaxis], b[np.newaxis, np.newaxis])
+    grid: Grid = found[0, 0]
+    return grid
 
 
 def _canvas(scene: Scene, x: Grid, w: Grid) -> dict[str, Any]:
@@ -111,9 +112,7 @@ def _size_formula(axis: Axis) -> str:
     )
 
 
-def _equation(
-    at: tuple[int, int], pairs: list[list[int]], x: Grid, w: Grid, value: float
-) -> str:
+def _equation(at: tuple[int, int], pairs: list[list[int]], x: Grid, w: Grid, value: float) -> str:
     terms = [f"{_signed(w[k])}·{_signed(x[i])}" for i, k in pairs]
     name = f"y[{at[0]},{at[1]}]"
     if not terms:

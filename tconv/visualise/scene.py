@@ -55,9 +55,8 @@ class Scene:
             )
         axes = Geometry.of((1, 1, *a.shape), (1, 1, *b.shape), **settings).axes
         _check_limits(axes)
-        return cls(
-            _rows(np.atleast_2d(a)), _rows(np.atleast_2d(b)), (*[_TRIVIAL] * (2 - rank), *axes)
-        )
+        first, second = axes if rank == 2 else (_TRIVIAL, *axes)
+        return cls(_rows(np.atleast_2d(a)), _rows(np.atleast_2d(b)), (first, second))
 
     @property
     def rank(self) -> int:

@@ -18,7 +18,9 @@ def snippets(axes: tuple[Axis, ...]) -> dict[str, str]:
     node = onnx.helper.make_node(
         "ConvTranspose", ["x", "w"], ["y"], strides=[2], pads=[1, 1]
     )
-    not expressible: Keras crops as "valid" or "same" does, and not by number
+    layer = keras.layers.Conv1DTranspose(
+        1, (3,), strides=(2,), padding="same", output_padding=0, use_bias=False
+    )
     y = jax.lax.conv_transpose(
         x, w, strides=(2,), padding=((1, 1),),
         dimension_numbers=("NCW", "OIW", "NCW"), transpose_kernel=True,
@@ -77,9 +79,11 @@ def _keras(axes: tuple[Axis, ...], arguments: str) -> str:
 def _jax(strides: list[int], arguments: str, dilations: list[int]) -> str:
     dilation = f" rhs_dilation={_tuple(dilations)}," if max(dilations) > 1 else ""
     space = "HW"[2 - len(strides) :]
+    names = f'("NC{space}", "OI{space}", "NC{space}")'
     return (
-        f"y = jax.lax.conv_transpose(\n    x, w, strides={_tuple(strides)}, {arguments},{dilation}\n"
-        f'    dimension_numbers=("NC{space}", "OI{space}", "NC{space}"), transpose_kernel=True,\n)\n'
+        "y = jax.lax.conv_transpose(\n"
+        f"    x, w, strides={_tuple(strides)}, {arguments},{dilation}\n"
+        f"    dimension_numbers={names}, transpose_kernel=True,\n)\n"
         "# without transpose_kernel=True JAX leaves the kernel unflipped: another result"
     )
 

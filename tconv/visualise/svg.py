@@ -1,4 +1,4 @@
-"""HOW A PICTURE BECOMES SVG: text that any browser and any editor shows, with nothing outside it."""
+"""HOW A PICTURE BECOMES SVG: text that browsers and editors show, with nothing outside it."""
 
 from html import escape
 
@@ -20,7 +20,7 @@ stroke="#878f99"/></svg>
     shapes = "".join(map(_element, figure.shapes))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" '
-        "role=\"img\" font-family=\"system-ui,'DejaVu Sans',sans-serif\">"
+        'role="img" font-family="system-ui,\'DejaVu Sans\',sans-serif">'
         f"<title>Transposed convolution</title><desc>{escape(figure.description)}</desc>"
         f'<path d="M0 0h{w}v{h}H0z" fill="#fff"/>{shapes}</svg>'
     )
