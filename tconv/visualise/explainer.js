@@ -313,6 +313,8 @@ function look(sel) {
   if (sel === hover) return;
   const big = F.matrix.shape[0] * F.matrix.shape[1] > 4096;
   hover = sel;
+  // A shorter sentence must not pull the formula away from under the pointer.
+  byId("equation").style.minHeight = sel[0] === "f" ? byId("equation").offsetHeight + "px" : "";
   if (state.lens === "stamp") drawOutput();
   if (big && sel[0] !== "m") drawMatrix();
   highlight();

@@ -1,6 +1,7 @@
 """HOW THE PAGE IS MADE: one file with style, script and facts inside, that loads nothing."""
 
 import json
+import re
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -19,7 +20,7 @@ def page_of(scene: Scene, svg: str) -> str:
     start = json.dumps({"hash": scene.url_state}).replace("<", "\\u003c")
     page = _source("explainer.html")
     for name, text in (
-        ("/*{style}*/", _source("explainer.css")),
+        ("/*{style}*/", re.sub(r"\s+", " ", _source("explainer.css"))),
         ("/*{scene}*/", _source("scene.js")),
         ("/*{facts}*/", _source("facts.js")),
         ("/*{script}*/", _source("explainer.js")),

@@ -280,6 +280,19 @@ def test_the_address_follows_and_is_followed(page, address):
     wait_until(page, "tconv.facts().output_size[0] === 5")
 
 
+def test_the_links_of_the_documentation_lead_to_six_states(page, address):
+    text = (OUT.parent / "docs" / "transposed_convolution.md").read_text("utf-8")
+    links = re.findall(r"\(explainer\.html(#[^)]*)\)", text)
+    seen = set()
+    for hash_ in links:
+        page.goto("about:blank")
+        page.goto(address + hash_)
+        assert not page.locator("#note").is_visible(), hash_
+        assert page.evaluate("tconv.hash()") == hash_
+        seen.add(json.dumps(page.evaluate("tconv.state()")))
+    assert len(seen) == len(links) == 6
+
+
 def fuzzed(rng):
     keys = ["x", "w", "s", "p", "d", "op", "lens", "step", "sel", "zzz", "__proto__", "constructor"]
     values = [
