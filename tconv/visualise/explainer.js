@@ -2,7 +2,7 @@
 const byId = id => document.getElementById(id);
 
 // ---- what is lit ---------------------------------------------------------------------------------------
-let state, F, hover = "", playing = 0, edited = false, turned = false, apart = false, cells = {};
+let state, F, hover = "", playing = 0, drawing = false, edited = false, turned = false, apart = false, cells = {};
 const split = sel => sel.slice(1).split(",").map(Number);
 const stepSel = () => { const n = state.step - 1, cols = state.lens === "stamp" ? F.input_size[1] : F.output_size[1]; return `${state.lens === "stamp" ? "i" : "o"}${Math.floor(n / cols)},${n % cols}`; };
 const active = () => hover || state.sel || stepSel();
@@ -75,9 +75,11 @@ function grid(id, label, rows, cols, side, cellAt) {
   }
   table.style.fontSize = Math.max(6, Math.min(side * (longest > 1 ? .38 : .64), side * 1.45 / longest, 21)) + "px";
   if (first) first.tabIndex = 0;
+  drawing = true; // focus that leaves and returns with the cells selects nothing
   host.replaceChildren(table);
   const again = had && table.querySelector(`[data-at="${had}"]`);
   if (again && again.dataset.sel) { table.querySelectorAll('[tabindex="0"]').forEach(c => { c.tabIndex = -1; }); again.tabIndex = 0; again.focus(); }
+  drawing = false;
   return map;
 }
 const sideFor = (n, room, most = 60) => Math.round(Math.min(most, Math.max(24, room / n)));
@@ -128,22 +130,30 @@ function partial() {
   const ax = [0, 1].map(n => ({s: state.s[n], d: state.d[n]}));
   return scatter(x, F.w, ax, [F.canvas.length, F.canvas[0].length], [0, 0]);
 }
+const outputSide = () => sideFor(Math.max(F.canvas.length, F.canvas[0].length), state.lens === "conv" ? 350 : 400);
 function drawOutput() {
   const [or, oc] = F.output_size, [pt, pl] = state.p.map(p => p[0]), rows = F.canvas.length, cols = F.canvas[0].length;
-  const stamping = state.lens === "stamp" && (!hover || hover === stepSel()), values = stamping ? partial() : F.canvas;
   byId("title-y").textContent = `Output y (${or}×${oc})`;
-  const side = sideFor(Math.max(rows, cols), state.lens === "conv" ? 350 : 400);
-  cells.y = grid("grid-y", "output", rows, cols, side, (u, v) => {
-    const r = u - pt, c = v - pl, inside = r >= 0 && c >= 0 && r < or && c < oc, value = values[u][v];
-    if (!inside) return {text: short(value), sel: `c${u},${v}`, cls: "crop", label: `cropped cell, value ${text(value)}`};
-    const extra = r >= or - state.op[0] || c >= oc - state.op[1], n = F.contributions[r * oc + c].length;
-    return {text: short(value), sel: `o${r},${c}`, cls: extra ? "extra" : "", label: `output row ${r} column ${c}, value ${text(value)}, ${n} contribution${n === 1 ? "" : "s"}${extra ? ", extra, still computed" : ""}`};
+  cells.y = grid("grid-y", "output", rows, cols, outputSide(), (u, v) => {
+    const r = u - pt, c = v - pl, value = F.canvas[u][v], inside = r >= 0 && c >= 0 && r < or && c < oc;
+    if (!inside) return {text: short(value), sel: `c${u},${v}`, cls: "crop", label: ""};
+    return {text: short(value), sel: `o${r},${c}`, cls: r >= or - state.op[0] || c >= oc - state.op[1] ? "extra" : "", label: ""};
   });
-  const host = byId("grid-y");
-  if (rows !== or || cols !== oc) box(host, "frame", pt, pl, or, oc, side);
-  const sel = active();
-  if (state.lens === "stamp" && sel[0] === "i") { const [i, j] = split(sel), reach = n => state.d[n] * (F.kernel_size[n] - 1) + 1; box(host, "window", i * state.s[0], j * state.s[1], reach(0), reach(1), side); }
-  byId("hint-y").textContent = [rows !== or || cols !== oc ? "dashed: cropped away by the padding" : "", state.op.some(Boolean) ? "dotted: extra, still computed" : "", stamping ? (state.step < stepsOf(state) ? `sum of the first ${state.step} stamps` : "finished: all stamps are added") : ""].filter(Boolean).join(" · ");
+  if (rows !== or || cols !== oc) box(byId("grid-y"), "frame", pt, pl, or, oc, outputSide());
+  fillOutput();
+}
+// The numbers alone, so that a cell keeps the pointer and the focus while sums grow.
+function fillOutput() {
+  const [or, oc] = F.output_size, host = byId("grid-y"), sel = active(), stamping = state.lens === "stamp" && (!hover || hover === stepSel()), values = stamping ? partial() : F.canvas;
+  for (const [at, cell] of cells.y) {
+    const [u, v] = split("@" + cell.dataset.at), value = values[u][v], [r, c] = split(at), n = at[0] === "o" ? F.contributions[r * oc + c].length : 0;
+    if (cell.firstChild.data !== short(value)) cell.firstChild.data = short(value);
+    const label = at[0] === "c" ? `cropped cell, value ${text(value)}` : `output row ${r} column ${c}, value ${text(value)}, ${n} contribution${n === 1 ? "" : "s"}${cell.classList.contains("extra") ? ", extra, still computed" : ""}`;
+    cell.setAttribute("aria-label", label); cell.title = label;
+  }
+  host.querySelectorAll(".window").forEach(node => node.remove());
+  if (state.lens === "stamp" && sel[0] === "i") { const [i, j] = split(sel), reach = n => state.d[n] * (F.kernel_size[n] - 1) + 1; box(host, "window", i * state.s[0], j * state.s[1], reach(0), reach(1), outputSide()); }
+  byId("hint-y").textContent = [F.canvas.length !== or || F.canvas[0].length !== oc ? "dashed: cropped away by the padding" : "", state.op.some(Boolean) ? "dotted: extra, still computed" : "", stamping ? (state.step < stepsOf(state) ? `sum of the first ${state.step} stamps` : "finished: all stamps are added") : ""].filter(Boolean).join(" · ");
 }
 function drawMatrix() {
   const [n, m] = F.matrix.shape, tap = new Map(F.matrix.nonzeros.map(([o, i, k]) => [o * m + i, k])), w1 = F.w.flat(), y1 = F.y.flat(), x1 = F.x.flat();
@@ -310,20 +320,20 @@ function keep() {
 }
 function load(hash) { const {state: next, notes} = parse(hash); edited = false; apart = next.s[0] !== next.s[1] || next.d[0] !== next.d[1] || next.op[0] !== next.op[1] || !same(...next.p) || next.p.some(p => p[0] !== p[1]) || next.x.length !== next.x[0].length || next.w.length !== next.w[0].length; if (next.x.length === 1 && next.w.length === 1) apart = next.p[1][0] !== next.p[1][1]; update(next, notes); }
 function look(sel) {
-  if (sel === hover) return;
+  if (drawing || sel === hover) return;
   const big = F.matrix.shape[0] * F.matrix.shape[1] > 4096;
   hover = sel;
   // A shorter sentence must not pull the formula away from under the pointer.
   byId("equation").style.minHeight = sel[0] === "f" ? byId("equation").offsetHeight + "px" : "";
-  if (state.lens === "stamp") drawOutput();
-  if (big && sel[0] !== "m") drawMatrix();
+  if (state.lens === "stamp") fillOutput();
+  if (big && sel && sel[0] !== "m") drawMatrix();
   highlight();
 }
 function step(to) {
   state.step = Math.min(Math.max(to, 1), stepsOf(state));
   hover = "";
   if (state.step >= stepsOf(state)) stop();
-  if (state.lens === "stamp") drawOutput();
+  if (state.lens === "stamp") fillOutput();
   if (F.matrix.shape[0] * F.matrix.shape[1] > 4096) drawMatrix();
   drawSteps(); highlight(); keep();
 }

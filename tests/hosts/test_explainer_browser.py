@@ -385,6 +385,21 @@ def test_a_grid_is_walked_by_arrows_and_pinned_by_enter(page, address):
     assert page.evaluate("tconv.state().sel") == ""
 
 
+@pytest.mark.parametrize("lens", ["stamp", "collect", "conv"])
+def test_focus_stays_while_cells_are_drawn_again(page, address, lens):
+    page.goto(address + f"#lens={lens}")
+    page.locator("#grid-y [tabindex='0']").focus()
+    for key, cell in (("ArrowRight", "o0,1"), ("ArrowDown", "o1,1"), ("ArrowLeft", "o1,0")):
+        page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.dataset.sel") == cell
+        name = f"y[{cell[1:]}] = "
+        assert page.text_content("#equation").startswith(name)
+        assert page.evaluate(FINAL)[4] == "500"  # what is pointed at is shown finished
+    page.locator("#step").focus()
+    page.wait_for_timeout(50)
+    assert page.text_content("#equation").startswith("x[" if lens == "stamp" else "y[1,1]")
+
+
 def test_steps_lenses_and_playing_by_keys(page, address):
     page.goto(address)
     page.locator("#step").focus()
