@@ -388,25 +388,29 @@ function plainColor(value) {
   const found = /^color\(srgb ([\d.e-]+) ([\d.e-]+) ([\d.e-]+)/.exec(value);
   return found ? `rgb(${found.slice(1, 4).map(v => Math.round(v * 255)).join(",")})` : value === "rgba(0, 0, 0, 0)" ? "none" : value;
 }
+const wrap = (sentence, most) => sentence.split(" ").reduce((lines, word) => { const line = `${lines.at(-1)} ${word}`; if (line.length <= most || !lines.at(-1)) lines[lines.length - 1] = line.trim(); else lines.push(word); return lines; }, [""]);
 function svgText() {
   const figure = byId("figure"), sums = byId("equation"), base = figure.getBoundingClientRect(), foot = sums.getBoundingClientRect();
   const width = Math.ceil(base.width) + 24, height = Math.ceil(foot.bottom - base.top) + 24, parts = [];
   const place = node => { const r = node.getBoundingClientRect(); return {x: r.left - base.left + 12, y: r.top - base.top + 12, w: r.width, h: r.height}; };
   const write = (t, x, y, style, anchor, size) => parts.push(`<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" font-size="${size || style.fontSize}" font-weight="${style.fontWeight}" fill="${plainColor(style.color)}" text-anchor="${anchor}" dominant-baseline="central">${escape(t)}</text>`);
-  figure.querySelectorAll(".cell, .frame, .window").forEach(node => {
+  const view = byId("scroll-m").getBoundingClientRect(), cut = node => byId("scroll-m").contains(node) && (node.getBoundingClientRect().bottom > view.bottom || node.getBoundingClientRect().top < view.top);
+  const nodes = [...figure.querySelectorAll(".cell:not(.lit)"), ...figure.querySelectorAll(".lit"), ...figure.querySelectorAll(".frame, .window")].filter(node => !cut(node));
+  nodes.forEach(node => {
     const style = getComputedStyle(node), {x, y, w, h} = place(node), chosen = node.classList.contains("lit");
     if (!w) return;
-    const border = node.classList.contains("plain") ? "none" : plainColor(chosen ? style.outlineColor : style.borderTopColor), thick = chosen ? 3 : parseFloat(style.borderTopWidth);
+    const border = node.classList.contains("plain") ? "none" : plainColor(chosen ? style.outlineColor : style.borderLeftColor), thick = chosen ? 3 : parseFloat(style.borderLeftWidth);
     const dash = {dashed: "4 3", dotted: "2 2"}[style.borderTopStyle];
     parts.push(`<rect x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${w.toFixed(1)}" height="${h.toFixed(1)}" fill="${plainColor(style.backgroundColor)}" stroke="${border}" stroke-width="${thick}"${dash && !chosen ? ` stroke-dasharray="${dash}"` : ""}/>`);
+    if (node.classList.contains("block")) parts.push(`<path d="M${x.toFixed(1)} ${y.toFixed(1)}h${w.toFixed(1)}" stroke="${plainColor(style.borderTopColor)}" stroke-width="2"/>`);
     const own = node.firstChild && node.firstChild.nodeType === 3 ? node.firstChild.data : "";
     if (own) write(own, x + w / 2, y + h / 2, style, "middle");
     const small = node.querySelector("small");
     if (small) write(small.textContent, x + 4, y + 8, getComputedStyle(small), "start");
   });
-  figure.querySelectorAll("h2, .hint").forEach(node => { const p = place(node); if (p.w && node.textContent) write(node.textContent, p.x, p.y + 10, getComputedStyle(node), "start"); });
-  const at = place(sums), size = Math.min(21, Math.max(8, 1.75 * width / Math.max(sums.textContent.length, 1)));
-  write(sums.textContent, at.x, at.y + 14, getComputedStyle(sums), "start", size + "px");
+  figure.querySelectorAll("h2, .hint").forEach(node => { const p = place(node); const lines = wrap(node.textContent, node.matches("h2") ? 99 : p.w / 6.6); if (p.w) lines.forEach((line, n) => write(line, p.x, p.y + 10 + 18 * n, getComputedStyle(node), "start")); });
+  const at = place(sums), lines = wrap(sums.textContent, width / 12);
+  lines.slice(0, Math.max(1, Math.round(at.h / 30))).forEach((line, n) => write(line, at.x, at.y + 16 + 30 * n, getComputedStyle(sums), "start", "20px"));
   return {width, height, text: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" font-family="system-ui, 'DejaVu Sans', sans-serif"><title>Transposed convolution</title><desc>${escape(sums.textContent)}; ${escape(hashOf(state))}</desc><rect width="100%" height="100%" fill="${plainColor(getComputedStyle(document.body).backgroundColor)}"/>${parts.join("")}</svg>`};
 }
 function offer(blob, name) {

