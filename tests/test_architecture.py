@@ -29,17 +29,20 @@ ORDER = [
     "engine.correlator", "engine",
     "grid", "blocks", "portable",
     "borders", "dispatch", "repeated", "planned", "ops", "gradients",
-    "nodes", "exchange",
+    "nodes", "conventions", "exchange",
     "states", "parameter", "module", "initialisers", "convolution", "switches", "pooling",
-    "layers", "adoption", "normalisation", "optimisers", "tinynet", "images", "__init__",
+    "layers", "adoption", "normalisation", "optimisers", "tinynet", "images",
+    "checkerboard", "visualise.scene", "visualise.snippets", "visualise.facts",
+    "visualise.drawing", "visualise.svg", "visualise.raster", "visualise.page",
+    "visualise.explainer", "visualise", "__init__",
     "tables",
     "onnx.followers", "onnx.inference", "onnx.graph", "onnx.model", "onnx.pieces", "onnx.report",
     "onnx.loading", "onnx.session", "onnx.reference", "onnx.plain", "onnx.compare", "onnx.warm",
     "onnx",
     "torch.tensors", "torch.weights", "torch.computing", "torch.operator", "torch.contraction",
     "torch.functional", "torch.modules", "torch.acceleration", "torch",
-    "cli.console", "cli.options", "cli.feeds", "cli.outputs", "cli.conventions", "cli.shape",
-    "cli.info", "cli.run", "cli", "__main__",
+    "cli.console", "cli.options", "cli.feeds", "cli.outputs", "cli.shape",
+    "cli.info", "cli.explain", "cli.run", "cli", "__main__",
 ]  # fmt: skip
 # Optional libraries: imported inside the function that needs them, or in the file named for them.
 HOSTS = {
@@ -47,7 +50,7 @@ HOSTS = {
     "safetensors",
 }  # fmt: skip
 ITS_HOSTS = {"engine": {"llvmlite"}, "onnx": {"onnx", "onnxruntime", "google"}, "torch": {"torch"}}
-MAY_IMPORT_THE_DEFINITION: set[str] = set()
+MAY_IMPORT_THE_DEFINITION = {"visualise.facts"}
 MAY_READ_THE_ENVIRONMENT = {"engine.target"}
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import tconv
 from tconv import engine
 
+PAGE = ("explainer.html", "explainer.css", "explainer.js", "scene.js", "facts.js")
+
 
 def check_the_files():
     version = importlib.metadata.version("tconv")
@@ -23,7 +25,8 @@ def check_the_files():
         if file.parts[0] not in own and file.parent.name not in ("bin", "Scripts")
     )
     assert not strangers, f"the wheel also installs {strangers}"
-    for name in ("tconv/py.typed", "tconv/__init__.py", f"{info}/licenses/LICENSE"):
+    page = (f"tconv/visualise/{name}" for name in PAGE)
+    for name in ("tconv/py.typed", "tconv/__init__.py", f"{info}/licenses/LICENSE", *page):
         assert PurePosixPath(name) in files, f"the wheel lacks {name}"
     assert tconv.__file__.startswith(sys.prefix), f"tried {tconv.__file__}, not the wheel"
 
@@ -54,6 +57,13 @@ def check_the_command():
     assert done.stderr.startswith("error[missing-extra]: The ONNX tools need onnx"), done.stderr
 
 
+def check_the_page():
+    page = tconv.explain().html()
+    assert page.startswith("<!doctype html>"), page[:80]
+    assert "/*{" not in page, "a part of the page is missing"
+    assert tconv.explain().facts()["y"][1] == [178, 500, 342]
+
+
 def check_the_message_without_pillow():
     from tconv.images import read_picture
 
@@ -69,5 +79,6 @@ if __name__ == "__main__":
     check_the_worked_example()
     check_the_machine_code()
     check_the_command()
+    check_the_page()
     check_the_message_without_pillow()
     print(f"tconv {tconv.__version__}: the installed wheel is right")

@@ -220,6 +220,22 @@ def _run(parser: ArgumentParser) -> None:
     picture("--std", metavar="R,G,B", type=numbers, help="1 if not given; one or per channel")
 
 
+def _explain(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", help="an ONNX file, to take a kernel from")
+    add("-o", "--output", metavar="PATH", help="what to write: .html, .svg, .png or .gif")
+    add("-f", "--force", action="store_true", help="overwrite an existing output")
+    add("-i", "--input", metavar="SIZE", type=sizes, help="input size: 3, or per axis 3x4")
+    add("-k", "--kernel", metavar="SIZE", type=sizes, help="kernel size, with values 1, 2, 3 ...")
+    add("-s", "--stride", metavar="N", type=sizes, help="1 if not given")
+    add("-p", "--padding", metavar="N", type=paddings, help="0 if not given; 1, 1:2, 1x0:1, same")
+    add("-d", "--dilation", metavar="N", type=sizes, help="1 if not given")
+    add("--op", "--output-padding", metavar="N", type=sizes, help="output_padding")
+    add("--rank", metavar="N", type=one_of("1", "2"), help="number of spatial axes; 2 if not given")
+    add("--layer", metavar="L", help="of MODEL: name or number of a ConvTranspose; the first")
+    add("--pair", metavar="C,M", type=sizes, help="of MODEL: input and output channel; 0,0")
+
+
 def _info(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--cache", action="store_true", help="tell of the kernels that are kept on disk")
@@ -238,6 +254,13 @@ VERBS: dict[str, tuple[str, Callable[[ArgumentParser], None], str]] = {
         "output size, overlap, and the same in other libraries; or settings for a wanted size",
         _shape,
         "tconv shape 64 -k 4 -s 2 -p 1\ntconv shape 64x48 --to 128x96 -s 2",
+    ),
+    "explain": (
+        "a transposed convolution cell by cell: a page to play with, or a picture",
+        _explain,
+        "tconv explain -o page.html\n"
+        "tconv explain -i 3 -k 3 -s 2 -p 1 --op 1 -o stamps.gif\n"
+        "tconv explain generator.onnx --layer up1 --pair 5,0 -o page.html",
     ),
     "info": ("versions, processor, memory, and which extras are installed", _info, "tconv info"),
 }

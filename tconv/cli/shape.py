@@ -9,8 +9,8 @@ from typing import Any
 from tconv.arguments import as_per_axis
 from tconv.axis import Axis
 from tconv.cli.console import Answer, at
-from tconv.cli.conventions import Convention, conventions
 from tconv.cli.options import UsageError
+from tconv.conventions import Convention, conventions
 from tconv.errors import TConvError
 from tconv.geometry import Geometry
 from tconv.solver import Solution, solve

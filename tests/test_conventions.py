@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tconv.axis import Axis
-from tconv.cli.conventions import conventions
+from tconv.conventions import conventions
 from tconv.geometry import Geometry
 from tconv.nodes import NodeSettings
 

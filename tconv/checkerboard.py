@@ -1,0 +1,156 @@
+"""HOW EVENLY TAPS LAND: overlap counts, phase sums, and the ripple of a constant input.
+
+Along one axis a full coordinate ``u = i*stride + k*dilation`` has the phase ``u mod stride``,
+and so has every tap k: that of ``k*dilation``. Far from the border an output of phase r therefore
+sums the taps of phase r, and over a constant input it *is* their sum. Where phases have sums that
+differ, a pattern repeats with the stride: the checkerboard.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from math import log10, prod, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tconv.arguments import PerAxis, as_per_axis
+from tconv.errors import DTypeError, ShapeError
+
+__all__ = ["decibels", "overlap_counts", "phase_sums", "ripple"]
+
+
+def overlap_counts(
+    kernel_size: Sequence[int], *, stride: PerAxis = 1, dilation: PerAxis = 1
+) -> NDArray[np.int64]:
+    """Count the taps that reach an output of each phase, away from the border.
+
+    ``c[r] = #{k : k*dilation mod stride == r}``, and over several axes their product.
+
+    Parameters
+    ----------
+    kernel_size : one int per axis
+    stride, dilation : int or one int per axis
+
+    Returns
+    -------
+    array of int64, shape ``stride``: entry [ry, rx] is of the outputs with these phases, counted
+        before the crop. All entries are the same exactly if on every axis stride divides the kernel
+        and shares no divisor with the dilation.
+
+    Raises
+    ------
+    ParameterError : a size, stride or dilation is no positive integer.
+
+    References
+    ----------
+    Odena, Dumoulin & Olah 2016, doi:10.23915/distill.00003.
+
+    >>> overlap_counts((3, 3), stride=2)
+    array([[4, 2],
+           [2, 1]])
+    >>> overlap_counts((4,), stride=2)
+    array([2, 2])
+    """
+    rank = max(len(kernel_size), 1)
+    kernel = as_per_axis(kernel_size, "kernel_size", rank, 1)
+    strides = as_per_axis(stride, "stride", rank, 1)
+    dilations = as_per_axis(dilation, "dilation", rank, 1)
+    counts = np.ones((), np.int64)
+    for k, s, d in zip(kernel, strides, dilations, strict=True):
+        counts = np.multiply.outer(counts, np.bincount(np.arange(k) * d % s, minlength=s))
+    return counts.astype(np.int64)
+
+
+def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> NDArray[Any]:
+    """Sum the taps of each phase: what a constant input of 1 becomes, away from the border.
+
+    ``D[c, m, r] = sum of weight[c, m, k] over k with k*dilation mod stride == r``, per axis.
+
+    Parameters
+    ----------
+    weight : array (C, M, *K) of numbers
+    stride, dilation : int or one int per axis
+
+    Returns
+    -------
+    array (C, M, *stride), of weight's type; phases that no tap reaches have 0
+
+    Raises
+    ------
+    ShapeError : weight has no spatial axis.
+    ParameterError : stride or dilation is no positive integer.
+
+    References
+    ----------
+    Harada, Muramatsu & Kiya 1998; Sugawara, Shiota & Kiya 2018, arXiv:1806.02658.
+
+    >>> phase_sums(np.ones((1, 1, 3)), stride=2)
+    array([[[2., 1.]]])
+    >>> phase_sums([[[0.5, 1.0, 0.5]]], stride=2)
+    array([[[1., 1.]]])
+    """
+    w: Any = np.asarray(weight)
+    if w.ndim < 3:
+        raise ShapeError(
+            f"weight.shape={w.shape} must be (C, M, *K) with a spatial axis; "
+            "pass weight[None, None] for a single kernel."
+        )
+    if w.dtype.kind not in "iufcV":
+        raise DTypeError(f"weight.dtype={w.dtype} must be a type of numbers; convert it first.")
+    rank = w.ndim - 2
+    strides = as_per_axis(stride, "stride", rank, 1)
+    dilations = as_per_axis(dilation, "dilation", rank, 1)
+    sums: Any = np.zeros((*w.shape[:2], *strides), w.dtype)
+    for k in product(*map(range, w.shape[2:])):
+        phase = tuple(n * d % s for n, d, s in zip(k, dilations, strides, strict=True))
+        sums[(..., *phase)] += w[(..., *k)]
+    found: NDArray[Any] = sums
+    return found
+
+
+def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> float:
+    """Return how strong the checkerboard of constant inputs is, beside their mean.
+
+    ``R = sqrt(mean over phases of |D_r - D|^2) / |D|``, where D_r are the `phase_sums`, D their
+    mean over the phases, and ``|.|`` is taken over all channels.
+
+    Parameters
+    ----------
+    weight : array (C, M, *K) of numbers
+    stride, dilation : int or one int per axis
+
+    Returns
+    -------
+    float: 0 for an even pattern, 1 where the ripple is as large as the mean, infinity where only
+        the mean is 0
+
+    Raises
+    ------
+    ShapeError, ParameterError : as `phase_sums`.
+
+    >>> ripple(np.ones((1, 1, 4, 4)), stride=2)
+    0.0
+    >>> round(ripple(np.ones((1, 1, 3, 3)), stride=2), 4)
+    0.4843
+    """
+    sums = phase_sums(weight, stride=stride, dilation=dilation)
+    wide = np.asarray(sums, np.result_type(sums.dtype, np.float64))
+    phases = wide.reshape(*wide.shape[:2], -1)  # (C, M, S)
+    mean = phases.mean(axis=-1, keepdims=True)
+    spread = float(np.sum(np.abs(phases - mean) ** 2)) / prod(sums.shape[2:])
+    level = float(np.sum(np.abs(mean) ** 2))
+    if spread == 0:
+        return 0.0
+    return sqrt(spread / level) if level else float("inf")
+
+
+def decibels(ratio: float) -> float:
+    """Return a ratio of amplitudes in decibels: ``20*log10(ratio)``, minus infinity for 0.
+
+    >>> decibels(10.0), decibels(0.0)
+    (20.0, -inf)
+    """
+    if ratio == 0:
+        return float("-inf")
+    return 20 * log10(ratio) if ratio != float("inf") else ratio

@@ -1,0 +1,164 @@
+"""WHAT HAPPENS CELL BY CELL, as `tconv explain`: a page or a picture of small numbers."""
+
+import re
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.arguments import as_per_axis
+from tconv.cli.console import Answer, at
+from tconv.cli.options import UsageError, closest
+from tconv.errors import TConvError
+from tconv.exchange import read_node
+from tconv.visualise.explainer import SUFFIXES, Explainer, explain
+
+__all__ = ["answer"]
+
+_PLACES = {
+    "stride": "option -s/--stride",
+    "padding": "option -p/--padding",
+    "dilation": "option -d/--dilation",
+    "output_padding": "option --op/--output-padding",
+    "input": "option -i/--input",
+    "kernel": "option -k/--kernel",
+}
+"""What tconv's messages begin with, and where that was typed."""
+
+_OF_A_MODEL = ("layer", "pair")
+_NOT_WITH_A_MODEL = ("kernel", "stride", "padding", "dilation", "op", "rank")
+
+
+def answer(options: Namespace) -> Answer:
+    """Write what -o asks for, and say the sum of the cell in the middle.
+
+    >>> import tempfile
+    >>> from tconv.cli.options import parser_of
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     line = ["-i", "2", "-k", "2", "-s", "2", "-o", f"{folder}/page.svg"]
+    ...     print(answer(parser_of("explain").parse_args(line)).parts[0])
+    y[1,1] = 4·1 = 4
+    2×2 by a kernel of 2×2 gives 4×4
+    written to /...page.svg
+    """
+    _check(options)
+    try:
+        explainer = _of_model(options) if options.model else _of_sizes(options)
+    except TConvError as error:
+        word = re.split(r"\W", str(error), maxsplit=1)[0]
+        if options.model or word not in _PLACES:
+            raise
+        with at(_PLACES[word]):
+            raise
+    with at(f"option -o/--output, file {options.output!r}"):
+        explainer.save(options.output)
+    return Answer(
+        (f"{explainer}\nwritten to {options.output}",),
+        {"written": options.output, "facts": explainer.facts()},
+    )
+
+
+def _check(options: Namespace) -> None:
+    """Find what would keep the file from being written, and options that do not go together."""
+    if options.output is None:
+        raise UsageError(
+            "-o/--output is missing", "tconv explain", "say what to write, as in -o page.html"
+        )
+    path = Path(options.output)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"-o/--output must end in one of {', '.join(SUFFIXES)}, not {path.suffix!r}",
+            "option -o/--output",
+            "write -o page.html, say",
+        )
+    with at(f"option -o/--output, file {options.output!r}"):
+        if path.exists() and not options.force:
+            raise OSError("the file exists already; pass -f to overwrite it, or choose another.")
+    for name in _NOT_WITH_A_MODEL if options.model else _OF_A_MODEL:
+        if getattr(options, name) is not None:
+            raise UsageError(
+                f"--{name} {'does not go with' if options.model else 'needs'} MODEL",
+                f"option --{name}",
+                "a layer brings its own settings; leave it out"
+                if options.model
+                else "name an ONNX file, or leave it out",
+            )
+
+
+def _of_sizes(options: Namespace) -> Explainer:
+    typed = (options.input, options.kernel)
+    rank = int(options.rank or max(2, *(len(sizes or ()) for sizes in typed)))
+    x, w = (
+        None if sizes is None else _ramp(as_per_axis(sizes, name, rank, 1))
+        for sizes, name in zip(typed, ("input", "kernel"), strict=True)
+    )
+    if rank == 1 and x is None:
+        x = _ramp((3,))
+    settings = {
+        "stride": options.stride,
+        "padding": options.padding,
+        "dilation": options.dilation,
+        "output_padding": options.op,
+    }
+    return explain(x, w, **{name: each for name, each in settings.items() if each is not None})
+
+
+def _ramp(size: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return 1, 2, 3 ... of a size; of one too large to be drawn, which is told later, zeros."""
+    if max(size) > 99:
+        return np.zeros(tuple(min(n, 99) for n in size))
+    return np.arange(1.0, np.prod(size) + 1).reshape(size)
+
+
+def _of_model(options: Namespace) -> Explainer:
+    """Take one channel pair's kernel, and the settings, from a ConvTranspose of a model."""
+    with open(options.model, "rb"):  # so that a wrong path is told before anything is loaded
+        pass
+    from tconv.onnx.graph import is_transposed  # with libraries that may be missing
+    from tconv.onnx.model import as_source, read_model
+
+    with at(f"model {options.model!r}"):
+        graph = read_model(as_source(options.model)).graph
+        nodes = [node for node in graph.node if is_transposed(node)]
+        node = _layer(options, nodes)
+        arguments, weight, _ = read_node(node, graph.initializer)
+    c, m = _pair(options, weight.shape)
+    rank = weight.ndim - 2
+    size = as_per_axis(options.input or (3,), "input", rank, 1)
+    names = ("stride", "padding", "dilation", "output_padding")
+    with at(f"model {options.model!r}, node {node.name or node.output[0]!r}"):
+        return explain(_ramp(size), weight[c, m], **{name: arguments[name] for name in names})
+
+
+def _layer(options: Namespace, nodes: list[Any]) -> Any:
+    names = [node.name or node.output[0] for node in nodes]
+    if not nodes:
+        raise UsageError(
+            "the model has no ConvTranspose", f"model {options.model!r}", "choose another model"
+        )
+    wanted = options.layer or "0"
+    if wanted in names:
+        return nodes[names.index(wanted)]
+    if wanted.isdecimal() and int(wanted) < len(nodes):
+        return nodes[int(wanted)]
+    close = closest(wanted, names)
+    listed = ", ".join(f"{n} {name}" for n, name in enumerate(names[:20]))
+    raise UsageError(
+        f"there is no ConvTranspose {wanted!r}, but {listed}",
+        "option --layer",
+        f"did you mean {close!r}?" if close else "use one of these numbers or names",
+    )
+
+
+def _pair(options: Namespace, shape: tuple[int, ...]) -> tuple[int, int]:
+    pair = options.pair or (0, 0)
+    if len(pair) != 2 or not (0 <= pair[0] < shape[0] and 0 <= pair[1] < shape[1]):
+        given = ",".join(map(str, pair))
+        raise UsageError(
+            f"--pair {given} is none of the {shape[0]} by {shape[1]} kernels of this layer",
+            "option --pair",
+            f"write C,M from 0,0 to {shape[0] - 1},{shape[1] - 1}",
+        )
+    return pair[0], pair[1]

@@ -1,0 +1,609 @@
+"""The explainer's page in a real browser: what it shows is what Python says.
+
+Needs Debian's Chromium and Playwright (`make test-hosts` brings both), and fails without them.
+"""
+
+import json
+import random
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from itertools import product
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+import tconv
+from tconv.errors import ParameterError, ShapeError
+
+OUT = Path(__file__).parents[2] / "out"
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 600, "height": 900}
+FORM = "#x=1,2,3;4,5,6;7,8,9&w=1,2,1;2,4,2;1,2,1&s=2&p=1&op=1"  # crop, extra cells and gaps
+OPEN = "document.querySelectorAll('details').forEach(d => { d.open = true; })"
+FINAL = """() => [...document.querySelectorAll('#grid-y [data-sel^=o]')].map(
+    cell => cell.firstChild.data)"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium")
+    assert chromium, "chromium is missing: apt-get install chromium, which make test-hosts does"
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    tconv.explain().save(path)
+    return path.as_uri()
+
+
+@pytest.fixture
+def page(browser):
+    """A page whose errors fail the test."""
+    with browser.new_context(viewport=WIDE, accept_downloads=True) as context:
+        opened, errors = context.new_page(), []
+        opened.on("pageerror", lambda error: errors.append(str(error)))
+        opened.on("console", lambda said: errors.append(said.text))
+        yield opened
+        assert not errors
+
+
+def wait_until(page, expression):
+    """Wait for what the page's policy lets nobody wait for inside it."""
+    for _ in range(100):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"{expression} did not come true")
+
+
+def drawn_explainers(count):
+    """Scenes of every kind, the same in every run."""
+    rng = random.Random(7)
+    found = []
+    while len(found) < count:
+        rank = rng.choice((1, 2, 2, 2))
+
+        def numbers(most, rank=rank):
+            rows, columns = rng.randint(1, most), rng.randint(1, most)
+            grid = [
+                [rng.choice((rng.randint(-9, 9), rng.randint(-99, 99) / 4)) for _ in range(columns)]
+                for _ in range(rows)
+            ]
+            return grid[0] if rank == 1 else grid
+
+        def each(low, high, rank=rank):
+            return tuple(rng.randint(low, high) for _ in range(rank))
+
+        begins, ends = each(0, 3), each(0, 3)
+        settings = {
+            "stride": each(1, 5),
+            "dilation": each(1, 4),
+            "padding": tuple(zip(begins, ends, strict=True)),
+            "output_padding": each(0, 2),
+        }
+        try:
+            found.append(tconv.explain(numbers(6), numbers(5), **settings))
+        except (ParameterError, ShapeError):
+            continue
+    return found
+
+
+EXPLAINERS = drawn_explainers(300)
+
+
+# ---- 1 the worked example ------------------------------------------------------------------------
+
+
+def test_the_worked_example(page, address):
+    page.goto(address)
+    texts = page.locator("#grid-y .cell").evaluate_all("all => all.map(c => c.firstChild.data)")
+    assert texts == ["37", "121", "94", "178", "500", "342", "201", "499", "308"]
+    page.locator("#grid-y [data-sel='o1,1']").hover()
+    lit = page.evaluate("tconv.lit()")
+    assert lit == {
+        "x": [0, 1, 2, 3],
+        "w": [0, 1, 2, 3],
+        "y": [4],
+        "m": ["4,0", "4,1", "4,2", "4,3"],
+    }
+    entries = page.locator("#grid-m .lit").evaluate_all("all => all.map(c => c.firstChild.data)")
+    assert entries == ["4", "3", "2", "1"]
+    assert page.locator("#grid-x .lit").count() == page.locator("#grid-w .lit").count() == 4
+    assert page.text_content("#equation") == "y[1,1] = 4·37 + 3·47 + 2·67 + 1·77 = 500"
+    assert page.text_content("#contributions") == "4 contributions"
+    # A tap has a letter in the kernel and in the matrix, not a colour alone.
+    assert page.locator("#grid-m [data-sel='m4,0'] small").text_content() == "d"
+    assert page.locator("#grid-w [data-sel='k1,1'] small").text_content() == "d"
+
+
+def test_the_default_state_fits_a_projector(page, address):
+    page.goto(address)
+    width, height = page.evaluate(
+        "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
+    )
+    assert width <= 1280
+    assert height <= 800
+
+
+@pytest.mark.parametrize(
+    ("sel", "lit", "sentence"),
+    [
+        ("i0,1", {"x": [1], "w": [0, 1, 2, 3], "y": [1, 2, 4, 5]}, "3·47 onto y[1,1]"),
+        ("k1,0", {"x": [0, 1, 2, 3], "w": [2], "y": [3, 4, 6, 7]}, "tap c, used 4 times"),
+        ("m4,1", {"x": [1], "w": [2], "y": [4]}, "(W*)ᵀ[4,1] = 3: tap c joins x[0,1] to y[1,1]"),
+        ("m0,3", {"x": [3], "w": [], "y": [0]}, "(W*)ᵀ[0,3] = 0: x[1,1] and y[0,0] are not conn"),
+    ],
+)
+def test_selecting_one_thing_lights_the_others(page, address, sel, lit, sentence):
+    page.goto(address)
+    page.locator(f"[data-sel='{sel}']").hover()
+    found = page.evaluate("tconv.lit()")
+    assert {name: found[name] for name in "xwy"} == lit
+    assert sentence in page.text_content("#equation")
+
+
+@pytest.mark.parametrize(
+    ("symbol", "lit"), [("fp", "#grid-y .crop.lit"), ("fo", "#grid-y .extra.lit"), ("fs", ".lit")]
+)
+def test_a_symbol_of_the_formula_lights_what_it_makes(page, address, symbol, lit):
+    page.goto(address + FORM)
+    page.locator(f"[data-f={symbol}]").first.hover()
+    count = {"fp": 49 - 36, "fo": 11, "fs": 9}[symbol]
+    assert page.locator(lit).count() == count
+
+
+# ---- 2 and 3: the same as Python, through every lens ---------------------------------------------
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_the_facts_are_those_of_python(page, address, part):
+    page.goto(address)
+    for explainer in EXPLAINERS[part::3]:
+        found = page.evaluate("h => { tconv.set(h); return tconv.facts(); }", explainer.url_state())
+        expected = json.loads(json.dumps(explainer.facts()))
+        for name in ("ripple", "ripple_db"):  # the two that are no sums of products
+            mine, theirs = found.pop(name), expected.pop(name)
+            assert mine == theirs or mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+        assert found == expected, explainer.url_state()
+        assert not page.locator("#note").is_visible()
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_the_lenses_end_alike(page, address, part):
+    page.goto(address)
+    for explainer in EXPLAINERS[part::3]:
+        ends = [
+            page.evaluate(
+                f"h => {{ tconv.set(h); return ({FINAL})(); }}",
+                f"{explainer.url_state() or '#'}&lens={lens}&step=9999",
+            )
+            for lens in ("stamp", "collect", "conv")
+        ]
+        assert ends[0] == ends[1] == ends[2]
+        assert len(ends[0]) == len(explainer.facts()["equations"])
+
+
+@pytest.mark.parametrize("hash_", ["#lens=conv", FORM + "&lens=conv", "#w=1,2,3&p=0x3-0&x=1,2,3,4"])
+def test_the_window_of_the_convolution_reads_what_is_summed(page, address, hash_):
+    page.goto(address + hash_)
+    page.evaluate("h => tconv.set(h)", page.evaluate("tconv.hash()") + "&lens=conv")
+    windows = """() => { const box = document.querySelector('.window').getBoundingClientRect();
+        return [...document.querySelectorAll('#grid-x [data-sel]')].filter(cell => {
+            const r = cell.getBoundingClientRect(), x = r.x + r.width/2, y = r.y + r.height/2;
+            return x > box.left && x < box.right && y > box.top && y < box.bottom;
+        }).map(cell => cell.dataset.sel.slice(1).split(',').map(Number)); }"""
+    facts = page.evaluate("tconv.facts()")
+    rows, columns = facts["output_size"]
+    for n, (r, c) in enumerate(product(range(rows), range(columns))):
+        page.locator(f"[data-sel='o{r},{c}']").hover()
+        inside = [i * facts["input_size"][1] + j for i, j in page.evaluate(windows)]
+        assert inside == [i for i, _ in facts["contributions"][n]]  # dilation is 1 in these
+
+
+def test_stamps_grow(page, address):
+    page.goto(address + "#lens=stamp&step=1")
+    assert page.evaluate(FINAL) == ["37", "74", "0", "111", "148", "0", "0", "0", "0"]
+    page.click("#next")
+    assert page.evaluate(FINAL) == ["37", "121", "94", "111", "289", "188", "0", "0", "0"]
+    page.click("#next")
+    page.click("#next")
+    assert page.evaluate(FINAL) == ["37", "121", "94", "178", "500", "342", "201", "499", "308"]
+    assert "finished" in page.text_content("#hint-y")
+
+
+# ---- 4 offline -----------------------------------------------------------------------------------
+
+
+def test_the_page_loads_nothing_else(browser, address):
+    with browser.new_context(viewport=WIDE) as context:
+        asked, said = [], []
+
+        def answer(route):
+            asked.append(route.request.url)
+            route.continue_()
+
+        context.route("**/*", answer)
+        opened = context.new_page()
+        opened.on("console", lambda message: said.append(message.text))
+        opened.add_init_script(
+            "window.broken = []; document.addEventListener('securitypolicyviolation',"
+            " event => window.broken.push(event.violatedDirective))"
+        )
+        opened.goto(address)
+        opened.evaluate(OPEN)
+        opened.click("#play")
+        opened.wait_for_timeout(1000)
+        assert asked == [address]
+        assert opened.evaluate("window.broken") == []
+        assert said == []
+
+
+# ---- 5 links -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("explainer", EXPLAINERS[:12], ids=lambda e: e.url_state()[:40])
+def test_a_link_restores_the_state(page, address, explainer):
+    page.goto(address + explainer.url_state() + "&lens=stamp&step=1&sel=i0,0")
+    written = page.evaluate("tconv.hash()")
+    facts, state = page.evaluate("[tconv.facts(), tconv.state()]")
+    page.goto("about:blank")
+    page.goto(address + written)
+    assert page.evaluate("[tconv.facts(), tconv.state()]") == [facts, state]
+    assert page.evaluate("tconv.hash()") == written
+    assert page.evaluate("tconv.state().sel") == "i0,0"
+
+
+def test_python_and_the_page_spell_a_scene_alike(page, address):
+    page.goto(address)
+    for explainer in EXPLAINERS[::3]:
+        page.evaluate("h => tconv.set(h)", explainer.url_state())
+        assert page.evaluate("tconv.hash()") == explainer.url_state()
+
+
+def test_the_address_follows_and_is_followed(page, address):
+    page.goto(address)
+    page.locator("#grid-y [data-sel='o0,2']").click()
+    wait_until(page, "location.hash === '#sel=o0,2'")
+    page.evaluate("location.hash = '#s=3'")
+    wait_until(page, "tconv.facts().output_size[0] === 5")
+
+
+def test_the_links_of_the_documentation_lead_to_six_states(page, address):
+    text = (OUT.parent / "docs" / "transposed_convolution.md").read_text("utf-8")
+    links = re.findall(r"\(explainer\.html(#[^)]*)\)", text)
+    seen = set()
+    for hash_ in links:
+        page.goto("about:blank")
+        page.goto(address + hash_)
+        assert not page.locator("#note").is_visible(), hash_
+        assert page.evaluate("tconv.hash()") == hash_
+        seen.add(json.dumps(page.evaluate("tconv.state()")))
+    assert len(seen) == len(links) == 6
+
+
+def fuzzed(rng):
+    keys = ["x", "w", "s", "p", "d", "op", "lens", "step", "sel", "zzz", "__proto__", "constructor"]
+    values = [
+        *("NaN", "1e999", "-1e999", "<img src=x onerror=alert(1)>", "%", "%E0%A4%A", "", ",", ";"),
+        *("1,2;3", "1;2,3", "0", "-1", "99", "1x2x3", "1-2-3", "0x", "6x6", "9" * 400, "1,2,3"),
+        *("stamp", "toString", "o9,9", "q1,1", "o1", "1e308,1e308", "javascript:alert(1)", "\x00"),
+    ]
+    parts = [f"{rng.choice(keys)}={rng.choice(values)}" for _ in range(rng.randint(1, 5))]
+    return "#" + rng.choice(("&", "&&")).join(parts) + rng.choice(("", "&x=" + "1," * 1500, "junk"))
+
+
+def test_no_link_breaks_the_page(page, address):
+    page.goto(address)
+    tags = "() => [...new Set([...document.querySelectorAll('*')].map(n => n.tagName))].sort()"
+    known, rng, noted = set(page.evaluate(tags)), random.Random(3), 0
+    for _ in range(200):
+        hash_ = fuzzed(rng)
+        page.evaluate("h => tconv.set(h)", hash_)
+        assert set(page.evaluate(tags)) <= known | {"BR"}, hash_
+        state = page.evaluate("tconv.state()")
+        values = [value for name in "xw" for row in state[name] for value in row]
+        assert None not in values, hash_
+        noted += page.locator("#note").is_visible()
+    assert noted > 150
+
+
+@pytest.mark.parametrize(
+    "hash_",
+    ["#s=9", "#x=1,NaN", "#x=1e999", "#p=6", "#op=3", "#lens=none", "#sel=o9,9", "#" + "x" * 3000,
+     "#x=<img src=x onerror=alert(1)>", "#w=1,2;3", "#s=2.5", "#step=99"],
+)  # fmt: skip
+def test_an_impossible_link_shows_the_nearest_state_and_says_so(page, address, hash_):
+    page.goto(address + hash_)
+    assert "not quite right" in page.text_content("#note")
+    assert page.locator("#note").is_visible()
+    assert page.locator("img").count() == 0
+    assert page.locator("#grid-y .cell").count() > 0
+
+
+# ---- 6 the keyboard ------------------------------------------------------------------------------
+
+
+def test_everything_is_reached_by_tab(page, address):
+    page.goto(address)
+    page.keyboard.press("Tab")
+    reached = []
+    for _ in range(60):
+        here = page.evaluate(
+            """() => { const n = document.activeElement, grid = n.closest('[role=grid]');
+            return grid ? grid.parentNode.id : n.id || n.dataset.control || n.dataset.lens
+                || n.dataset.f || n.tagName + (n.parentNode.id || ''); }"""
+        )
+        if [here] == reached[:1] or here.startswith("BODY"):
+            break
+        reached.append(here)
+        page.keyboard.press("Tab")
+    for name in (
+        *("collect", "back", "play", "next", "step", "speed", "copy", "svg", "png"),
+        *("grid-x", "grid-w", "grid-y", "grid-m", "turn", "fs", "fp", "fd", "fo"),
+        *("input10", "kernel10", "s10", "p10", "d10", "op10", "apart", "presetx", "presetw"),
+        *("SUMMARYoverlap", "SUMMARYcode", "SUMMARYinverse"),
+    ):
+        assert name in reached, f"{name} is not among {reached}"
+    for grid in ("grid-x", "grid-w", "grid-y", "grid-m"):
+        assert reached.count(grid) == 1
+
+
+def test_a_grid_is_walked_by_arrows_and_pinned_by_enter(page, address):
+    page.goto(address)
+    page.locator("#grid-y [tabindex='0']").focus()
+    for keys, sel in (
+        (["ArrowRight", "ArrowDown"], "o1,1"),
+        (["Home"], "o1,0"),
+        (["End"], "o1,2"),
+        (["Control+End"], "o2,2"),
+        (["ArrowRight"], "o2,2"),
+        (["Control+Home"], "o0,0"),
+    ):
+        for key in keys:
+            page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.dataset.sel") == sel
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.evaluate("tconv.state().sel") == "o1,0"
+    label = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert label == "output row 1 column 0, value 178, 2 contributions"
+    page.wait_for_timeout(400)
+    assert page.text_content("#live") == page.text_content("#equation")
+    page.keyboard.press("Escape")
+    assert page.evaluate("tconv.state().sel") == ""
+
+
+@pytest.mark.parametrize("lens", ["stamp", "collect", "conv"])
+def test_focus_stays_while_cells_are_drawn_again(page, address, lens):
+    page.goto(address + f"#lens={lens}")
+    page.locator("#grid-y [tabindex='0']").focus()
+    for key, cell in (("ArrowRight", "o0,1"), ("ArrowDown", "o1,1"), ("ArrowLeft", "o1,0")):
+        page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.dataset.sel") == cell
+        name = f"y[{cell[1:]}] = "
+        assert page.text_content("#equation").startswith(name)
+        assert page.evaluate(FINAL)[4] == "500"  # what is pointed at is shown finished
+    page.locator("#step").focus()
+    page.wait_for_timeout(50)
+    assert page.text_content("#equation").startswith("x[" if lens == "stamp" else "y[1,1]")
+
+
+def test_steps_lenses_and_playing_by_keys(page, address):
+    page.goto(address)
+    page.locator("#step").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("tconv.state().step") == 6
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("1")
+    assert page.evaluate("tconv.state().lens") == "stamp"
+    page.keyboard.press("3")
+    assert page.evaluate("tconv.state().lens") == "conv"
+    page.keyboard.press("2")
+    page.locator("#grid-x [tabindex='0']").focus()
+    page.keyboard.press("Space")
+    assert page.get_attribute("#play", "aria-pressed") == "true"
+    page.keyboard.press("Space")
+    assert page.get_attribute("#play", "aria-pressed") == "false"
+
+
+def test_playing_ends_at_the_last_step(page, address):
+    page.goto(address + "#step=7")
+    page.select_option("#speed", "300")
+    page.click("#play")
+    wait_until(page, "tconv.state().step === 9")
+    assert page.get_attribute("#play", "aria-pressed") == "false"
+    assert page.text_content("#equation") == "y[2,2] = 4·77 = 308"
+
+
+@pytest.mark.parametrize("sel", ["o0,1", "i1,0", "k0,1", "m7,2"])
+def test_focus_tells_what_hovering_tells(page, address, sel):
+    page.goto(address)
+    page.locator(f"[data-sel='{sel}']").hover()
+    hovered = page.evaluate("[tconv.lit(), document.getElementById('equation').textContent]")
+    page.mouse.move(1270, 790)
+    page.locator(f"[data-sel='{sel}']").focus()
+    focused = page.evaluate("[tconv.lit(), document.getElementById('equation').textContent]")
+    assert focused == hovered
+    assert hovered != ["", ""]
+
+
+def test_a_number_is_edited(page, address):
+    page.goto(address)
+    page.locator("#grid-x [data-sel='i0,0']").focus()
+    page.keyboard.press("F2")
+    page.keyboard.type("100")
+    page.keyboard.press("Escape")
+    assert page.evaluate("tconv.state().x[0][0]") == 37
+    page.keyboard.press("F2")
+    page.keyboard.type("100")
+    page.keyboard.press("Enter")
+    expected = tconv.explain([[100, 47], [67, 77]])
+    assert page.evaluate("tconv.facts().equations") == expected.facts()["equations"]
+    assert page.evaluate("document.activeElement.dataset.sel") == "i0,0"
+    assert page.text_content("#hint-x") == "custom numbers"
+    page.locator("#grid-w [data-sel='k1,1']").dblclick()
+    page.keyboard.type("nonsense")
+    page.keyboard.press("Enter")
+    assert page.evaluate("tconv.state().w") == [[1, 2], [3, 4]]
+    page.locator("#grid-w [data-sel='k1,1']").dblclick()
+    page.keyboard.type("-2.5")
+    page.keyboard.press("Enter")
+    assert page.evaluate("tconv.state().w[1][1]") == -2.5
+
+
+def test_a_control_offers_what_fits(page, address):
+    page.goto(address)
+    options = "id => [...document.querySelector(`[data-control=${id}]`).options].map(o => +o.value)"
+    assert page.evaluate(options, "op10") == [0]
+    assert page.evaluate(options, "p10") == [0, 1]  # 2 would leave nothing
+    page.select_option("[data-control=s10]", "3")
+    assert page.evaluate(options, "op10") == [0, 1, 2]
+    page.select_option("[data-control=op10]", "2")
+    assert page.evaluate(options, "s10") == [3, 4, 5]
+    page.check("[data-control=apart]")
+    page.select_option("[data-control=p01]", "2")
+    assert page.evaluate("tconv.state().p") == [[0, 2], [0, 0]]
+    assert not page.locator("#note").is_visible()
+
+
+# ---- 7 accessibility -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["light", "dark", "narrow", "all open"])
+@pytest.mark.parametrize("hash_", ["", FORM + "&lens=conv"])
+def test_axe_finds_nothing_serious(browser, address, state, hash_):
+    scheme = "dark" if state == "dark" else "light"
+    view = NARROW if state == "narrow" else WIDE
+    with browser.new_context(viewport=view, color_scheme=scheme, bypass_csp=True) as context:
+        opened = context.new_page()
+        opened.goto(address + hash_)
+        if state == "all open":
+            opened.evaluate(OPEN)
+        found = Axe().run(opened).response["violations"]
+    grave = [each for each in found if each["impact"] in ("serious", "critical")]
+    assert not grave, json.dumps(
+        [(g["id"], g["help"], [n["html"][:150] for n in g["nodes"][:3]]) for g in grave], indent=1
+    )
+
+
+# ---- 8 motion ------------------------------------------------------------------------------------
+
+
+def test_nothing_moves_by_itself(page, address):
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(address)
+    before = page.evaluate("tconv.state()")
+    page.locator("#grid-y [data-sel='o0,0']").hover()
+    assert page.evaluate("document.getAnimations().length") == 0
+    page.wait_for_timeout(3000)
+    assert page.evaluate("tconv.state()") == before
+
+
+# ---- 9 exports -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hash_", ["", FORM + "&lens=stamp&step=5"])
+def test_the_page_exports_what_it_shows(page, address, tmp_path, hash_):
+    page.goto(address + hash_)
+    page.mouse.move(1270, 790)
+    with page.expect_download() as kept:
+        page.click("#svg")
+    kept.value.save_as(tmp_path / "page.svg")
+    source = (tmp_path / "page.svg").read_text("utf-8")
+    root = ElementTree.fromstring(source)
+    assert "href" not in source
+    assert "url(" not in source
+    assert root.find("{*}title").text == "Transposed convolution"
+    assert page.text_content("#equation") in root.find("{*}desc").text
+    texts = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    for cell in page.locator("#grid-y .cell").all_text_contents():
+        assert re.match(r"-?[\d.]+", cell)[0] in texts
+    _, _, width, height = map(int, root.get("viewBox").split())
+    with page.expect_download() as kept:
+        page.click("#png")
+    kept.value.save_as(tmp_path / "page.png")
+    with Image.open(tmp_path / "page.png") as picture:
+        assert picture.size == (2 * width, 2 * height)
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+    OUT.mkdir(exist_ok=True)
+    shutil.copy(
+        tmp_path / "page.png", OUT / f"explainer-export-{'form' if hash_ else 'default'}.png"
+    )
+
+
+def test_copy_link_offers_the_link(page, address):
+    page.goto(address + "#s=2")
+    page.click("#copy")
+    page.wait_for_timeout(100)
+    field = page.locator("#link input")
+    assert field.input_value().endswith("page.html#s=2")
+
+
+# ---- 10 notebooks --------------------------------------------------------------------------------
+
+
+def test_the_notebook_shows_the_page_in_a_frame(page):
+    page.set_content(tconv.explain(stride=2)._repr_mimebundle_()["text/html"])
+    frame = page.frame_locator("iframe")
+    frame.locator("#grid-y [data-sel='o3,3']").hover()
+    assert frame.locator("#equation").text_content() == "y[3,3] = 4·77 = 308"
+    frame.locator("#copy").click()
+    page.wait_for_timeout(100)
+    assert frame.locator("#link input").input_value() == "#x=37,47;67,77&s=2"
+    with page.expect_download():
+        frame.locator("#svg").click()
+
+
+def test_without_scripts_there_is_a_picture(browser, tmp_path):
+    with browser.new_context(java_script_enabled=False, viewport=WIDE) as context:
+        opened = context.new_page()
+        # Chromium's switch does not reach into frames, so their own is turned off as well.
+        html = tconv.explain()._repr_mimebundle_()["text/html"].replace("allow-scripts ", "")
+        (tmp_path / "notebook.html").write_text(f"<!doctype html>{html}", "utf-8")
+        opened.goto((tmp_path / "notebook.html").as_uri())
+        opened.frame_locator("iframe").locator("svg").wait_for(state="visible", timeout=5000)
+        assert not opened.frame_locator("iframe").locator("#figure").is_visible()
+        opened.locator("summary").click()
+        assert opened.locator("details > svg").is_visible()
+        tconv.explain().save(tmp_path / "page.html")
+        opened.goto((tmp_path / "page.html").as_uri())
+        assert opened.locator("svg").is_visible()
+
+
+# ---- 12 pictures for eyes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_pictures_for_eyes(browser, address, scheme, view):
+    OUT.mkdir(exist_ok=True)
+    with browser.new_context(viewport=view, color_scheme=scheme) as context:
+        opened = context.new_page()
+        opened.goto(address)
+        path = OUT / f"explainer-{view['width']}x{view['height']}-{scheme}.png"
+        opened.screenshot(path=path)
+    with Image.open(path) as picture:
+        assert picture.size == (view["width"], view["height"])
+
+
+def test_print_opens_everything_and_drops_controls(page, address):
+    page.goto(address)
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    assert not page.locator("#controls").is_visible()
+    assert page.locator("#equation").is_visible()
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details:not([open])").count() == 3

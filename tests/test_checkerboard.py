@@ -1,0 +1,89 @@
+"""Overlap counts and phase sums are what ones and constants become, away from the border."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tconv
+from strategies import draws
+from tconv.axis import Axis
+from tconv.checkerboard import decibels, overlap_counts, phase_sums, ripple
+from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.initialisers import init_bilinear
+
+
+@st.composite
+def kernels(draw):
+    """A weight of two axes with strides and dilations, integers stored as floats."""
+    sizes = [draw(st.integers(1, 5)) for _ in range(2)]
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    w = rng.integers(-9, 10, (2, 3, *sizes)).astype(float)
+    pairs = [tuple(draw(st.integers(1, 4)) for _ in range(2)) for _ in range(2)]
+    return w, {"stride": pairs[0], "dilation": pairs[1]}
+
+
+def interior(w, settings):
+    """The output over a constant input of 1, one period away from the border, by full phase."""
+    starts = [
+        -(-(k - 1) * d // s) * s
+        for k, d, s in zip(w.shape[2:], settings["dilation"], settings["stride"], strict=True)
+    ]
+    cells = [start // s + 2 for start, s in zip(starts, settings["stride"], strict=True)]
+    y = tconv.conv_transpose(np.ones((1, w.shape[0], *cells)), w, **settings)[0]
+    windows = (slice(a, a + s) for a, s in zip(starts, settings["stride"], strict=True))
+    return y[:, *windows]
+
+
+@draws(2)
+@given(kernels())
+def test_a_constant_input_becomes_the_phase_sums(drawn):
+    w, settings = drawn
+    assert np.array_equal(interior(w, settings), phase_sums(w, **settings).sum(axis=0))
+
+
+@draws(2)
+@given(kernels())
+def test_ones_over_ones_become_the_overlap_counts(drawn):
+    w, settings = drawn
+    ones = np.ones((1, 1, *w.shape[2:]))
+    assert np.array_equal(interior(ones, settings)[0], overlap_counts(w.shape[2:], **settings))
+
+
+@given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 6))
+def test_counts_are_even_exactly_where_the_axis_says_so(kernel, stride, dilation):
+    counts = overlap_counts((kernel,), stride=stride, dilation=dilation)
+    axis = Axis(1, kernel, 1, stride, dilation)
+    assert (len(set(counts.tolist())) == 1) == axis.even
+    assert (counts.min(), counts.max()) == axis.taps_per_phase
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "index"),
+    [(3, 2, 0.28), (5, 2, 0.165), (5, 3, 0.144), (4, 2, 0), (6, 3, 0)],
+)
+def test_the_ripple_of_ones(kernel, stride, index):
+    found = ripple(np.ones((1, 1, kernel, kernel)), stride=stride)
+    assert found / (stride**2 - 1) ** 0.5 == pytest.approx(index, abs=0.005)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_interpolation_leaves_no_ripple(stride):
+    size = 2 * stride - stride % 2
+    assert ripple(init_bilinear((1, 1, size, size), stride=stride), stride=stride) < 1e-12
+
+
+def test_ripple_without_a_mean_is_infinite():
+    assert ripple(np.array([[[1.0, -1.0]]]), stride=2) == float("inf")
+    assert ripple(np.zeros((1, 1, 4)), stride=2) == 0
+    assert decibels(float("inf")) == float("inf")
+    assert decibels(0.1) == pytest.approx(-20)
+
+
+def test_bad_input():
+    with pytest.raises(ShapeError, match=r"^weight\.shape=\(3, 3\) must be \(C, M, \*K\)"):
+        phase_sums(np.ones((3, 3)), stride=2)
+    with pytest.raises(DTypeError, match=r"^weight\.dtype=bool must be a type of numbers"):
+        phase_sums(np.ones((1, 1, 3), bool), stride=2)
+    with pytest.raises(ParameterError, match=r"^stride\[0\]=0 must be at least 1"):
+        overlap_counts((3, 3), stride=0)

@@ -1,0 +1,135 @@
+"""The explainer as files and in a notebook, without a browser."""
+
+import json
+import re
+import webbrowser
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tconv
+from tconv.errors import ParameterError
+from tconv.visualise.drawing import draw
+from tconv.visualise.raster import pixels_of
+from tconv.visualise.scene import Scene
+
+FORM = {"stride": 2, "padding": 1, "output_padding": 1}
+
+
+def form():
+    """A scene with a crop, extra cells and gaps."""
+    return tconv.explain(np.arange(1, 10).reshape(3, 3), np.ones((3, 3)), **FORM)
+
+
+@pytest.mark.parametrize("explainer", [tconv.explain(), form(), tconv.explain([1, 2], [3])])
+def test_the_page_is_one_small_file_that_loads_nothing(explainer, tmp_path):
+    explainer.save(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert page == explainer.html()
+    assert "default-src 'none'" in page
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    assert "innerHTML" not in page
+    assert len(tconv.explain().html().encode()) <= 68_000
+    start = re.search(r'id="start">(.*?)</script>', page)[1]
+    assert json.loads(start) == {"hash": explainer.url_state()}
+
+
+def test_the_start_cannot_end_its_script(monkeypatch):
+    monkeypatch.setattr(Scene, "url_state", "</script><b>")
+    assert "</script><b>" not in tconv.explain().html()
+
+
+def test_the_svg_is_xml_with_words_and_numbers(tmp_path):
+    form().save(tmp_path / "page.svg")
+    root = ElementTree.fromstring((tmp_path / "page.svg").read_text("utf-8"))
+    assert root.find("{*}title").text == "Transposed convolution"
+    assert "y[2,2] = 1·5 = 5" in root.find("{*}desc").text
+    texts = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    for value in np.ravel(form().facts()["canvas"]):
+        assert str(value) in texts
+    _, _, width, height = map(int, root.get("viewBox").split())
+    for node in root.iter("{http://www.w3.org/2000/svg}path"):
+        x, y, w, h = map(int, re.match(r"M(\d+) (\d+)h(\d+)v(\d+)", node.get("d")).groups())
+        assert x + w <= width
+        assert y + h <= height
+
+
+@pytest.mark.parametrize("explainer", [tconv.explain(), form()])
+def test_a_gif_has_a_frame_for_every_stamp_and_ends_as_the_png(explainer, tmp_path):
+    explainer.save(tmp_path / "page.gif")
+    explainer.save(tmp_path / "page.png")
+    with Image.open(tmp_path / "page.gif") as gif, Image.open(tmp_path / "page.png") as png:
+        assert gif.n_frames == np.size(explainer.facts()["x"]) + 1
+        frames = []
+        for n in range(gif.n_frames):
+            gif.seek(n)
+            frames.append((np.asarray(gif.convert("RGB")), gif.info["duration"]))
+        assert frames[-1][1] > frames[0][1]
+        assert np.array_equal(frames[-1][0], np.asarray(png.convert("RGB")))
+        assert not np.array_equal(frames[0][0], frames[1][0])
+
+
+def test_the_last_stamp_completes_the_output():
+    explainer = form()
+    cells = [shape.text for shape in draw(explainer.scene, 9).shapes if hasattr(shape, "text")]
+    done = [shape.text for shape in draw(explainer.scene).shapes if hasattr(shape, "text")]
+    numbers = re.compile(r"\d+")
+    assert sorted(filter(numbers.fullmatch, cells)) == sorted(filter(numbers.fullmatch, done))
+
+
+def test_the_pixels_are_where_the_boxes_are():
+    figure = draw(Scene.of())
+    pixels = np.asarray(pixels_of(figure).convert("RGB"))
+    assert pixels.shape == (2 * figure.height, 2 * figure.width, 3)
+    lit = next(shape for shape in figure.shapes if getattr(shape, "thickness", 0) == 3)
+    assert tuple(pixels[2 * lit.y, 2 * lit.x + lit.width]) == (0x16, 0x19, 0x1D)
+    assert tuple(pixels[0, 0]) == (255, 255, 255)
+
+
+def test_a_notebook_gets_page_picture_and_text():
+    bundle = tconv.explain()._repr_mimebundle_()
+    assert sorted(bundle) == ["image/svg+xml", "text/html", "text/plain"]
+    assert bundle["text/plain"] == str(tconv.explain())
+    assert 'sandbox="allow-scripts allow-downloads"' in bundle["text/html"]
+    assert bundle["text/html"].endswith(f"{bundle['image/svg+xml']}</details>")
+    srcdoc = re.search(r'srcdoc="([^"]*)"', bundle["text/html"])[1]
+    assert "<script" not in srcdoc
+
+
+def test_show_opens_a_file(monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    path = tconv.explain().show()
+    assert opened == [path.as_uri()]
+    assert path.read_text("utf-8") == tconv.explain().html()
+    path.unlink()
+
+
+def test_bad_names_of_files(tmp_path):
+    with pytest.raises(ParameterError, match=r"must end in one of \.html, \.svg, \.png, \.gif"):
+        tconv.explain().save(tmp_path / "page.pdf")
+    with pytest.raises(ParameterError, match="must name a file in a folder that exists"):
+        tconv.explain().save(tmp_path / "none" / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_pillow_there_is_a_message(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+    with pytest.raises(ImportError, match=r"^PNG and GIF need Pillow: pip install tconv\[cli\]\.$"):
+        tconv.explain().save(tmp_path / "page.png")
+    tconv.explain().save(tmp_path / "page.html")
+
+
+def test_the_example_writes_the_page(monkeypatch, tmp_path, capsys):
+    from loading import example
+
+    module = example("explain")
+    monkeypatch.setattr(module, "OUTPUT", tmp_path / "out")
+    module.main()
+    page = Path(tmp_path / "out" / "explainer.html")
+    assert page.read_text("utf-8") == tconv.explain().html()
+    assert capsys.readouterr().out.endswith(f"{page.as_uri()}\n")
