@@ -23,8 +23,8 @@ from bench.run import compact, measure
 from bench.server import ROOT, Contender, Failed
 from bench.steps import SAME
 
-LAYERS = ("hifigan-up3", "dcgan-l4", "unet-up3", "dcgan-l2-b1", "dcgan-l5")
-"""One dimension; a batch; kernels side by side; a small image, many weights; few outputs."""
+LAYERS = ("hifigan-up3", "dcgan-l4", "unet-up3", "dcgan-l2-b1", "convtasnet")
+"""One dimension; a batch; kernels side by side; a small image, many weights; one output."""
 
 POSSIBLE = [case for case in PUBLISHED if case.G == 1 and not case.a]
 """What the steps in NumPy compute; each is short."""

@@ -13,7 +13,7 @@ from tconv import portable
 LAYER = Case("layer", 2, 5, 3, (6, 7), 3, 2, 1, 0, 1, 1, "nobody's")
 DILATED = Case("dilated", 1, 2, 19, (9,), 3, 1, 2, 0, 2, 1, "nobody's")
 SMALL = Case("small", 8, 40, 40, (4, 4), 4, 2, 1, 0, 1, 1, "nobody's")
-FEW = Case("few", 1, 64, 3, (20, 20), 3, 1, 1, 0, 1, 1, "nobody's")
+DEEP = Case("deep", 1, 512, 1, (700,), 16, 8, 0, 0, 1, 1, "nobody's")
 MIDDLE = Case("middle", 1, 96, 96, (24, 24), 3, 1, 1, 0, 1, 1, "nobody's")
 each_step = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 
@@ -21,7 +21,7 @@ each_step = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 @each_step
 def test_each_step_gives_the_answer(step):
     computed = 0
-    for case in (MIDDLE,) if step.name == "fewer" else (LAYER, DILATED, SMALL, FEW):
+    for case in (MIDDLE,) if step.name == "fewer" else (LAYER, DILATED, SMALL, DEEP):
         x, weight, bias = arrays = operands(case, "float32", 0)
         try:
             call = getattr(steps, step.name)(case, arrays, 1 + step.takes_all_cores)

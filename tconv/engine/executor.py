@@ -19,9 +19,10 @@ from tconv.engine.call import POINTERS
 from tconv.engine.choice import best_plans
 from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.epilogue import activate
+from tconv.engine.gathering import find_runs, gather
 from tconv.engine.ir import Number
 from tconv.engine.jit import load
-from tconv.engine.kernels import add_rows, copy_row, find_runs, gather, micro, pack_rows, stream
+from tconv.engine.kernels import add_rows, copy_row, micro, pack_rows, stream
 from tconv.engine.known import known_plan
 from tconv.engine.packing import pack_arguments, pack_made_run, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
@@ -36,8 +37,16 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
-    *("ir.py", "halves.py", "kernels.py", "call.py", "panels.py", "spread.py", "winograd.py"),
-    *("transforms.py", "tiles.py", "epilogue.py", "output.py", "driver.py", "packing.py"),
+    *("ir.py", "halves.py", "kernels.py", "gathering.py", "call.py", "panels.py", "spread.py"),
+    *(
+        "winograd.py",
+        "transforms.py",
+        "tiles.py",
+        "epilogue.py",
+        "output.py",
+        "driver.py",
+        "packing.py",
+    ),
     *("transposing.py", "making.py", "products.py", "correlating.py"),
 )
 VERSION = sha256(

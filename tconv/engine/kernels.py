@@ -4,7 +4,6 @@
                   for r in rows: acc[r] += w[k, r] * x[offset[k]:][:lanes]
               c[:] = (bias or c) + acc
     pack_rows to[row] = zeros, every step-th cell of x, zeros
-    gather    to[lane] = x[table[lane]], or zero
     add_rows  to[row, :] += x[row, :]
     copy_row  y[i*stride + phase] = line[phase][i]
     stream    y[:] = row, past the caches
@@ -33,21 +32,14 @@ from tconv.engine.plan import MOST_INTERLEAVED
 
 __all__ = [
     "CHANNELS_AHEAD",
-    "RUN",
     "TERMS_AHEAD",
     "add_rows",
     "copy_row",
-    "find_runs",
-    "gather",
     "micro",
     "pack_rows",
     "stream",
 ]
 
-RUN = ("start", "to", "place")
-"""Of a vector of a panel: the first cell, where it goes, and its place in the table."""
-
-_NOWHERE, _APART = -(2**31), -(2**63)
 _LINE_BYTES = 64  # of the processor's caches
 TERMS_AHEAD = 24
 CHANNELS_AHEAD = 4  # of x, whose planes are too far from each other to be foreseen
@@ -217,84 +209,6 @@ def _fill(code: Code, row: Value, count: Value) -> None:
     """Write zeros, in whole vectors."""
     with code.loop(count, step=code.number.lanes) as n:
         code.store_vector(code.number.zeros, row, n)
-
-
-def find_runs(module: ir.Module, name: str, number: Number) -> None:
-    """Write what `gather` is told of each vector of a row of a panel, as RUN has it.
-
-    In the panel ``lanes`` cells make a tile, and there are ``tile`` numbers from tile to tile. The
-    table, read from `place` on, has cells of x or -1. If cells of a vector follow each other, but
-    for those that are -1 (of halves, which few processors mask, there may be none), it is known
-    where the first would be, else the least integer stands there. The table is read to the end of
-    the last vector.
-    """
-    pointers, words = {"runs": PTR, "table": PTR}, ("place", "count", "to", "lanes", "tile")
-    code, a = begin(module, name, pointers | dict.fromkeys(words, I64), number)
-    lanes, builder = number.lanes, code.builder
-    kind = ir.VectorType(I32, lanes)
-    with code.loop(a["count"], step=lanes) as lane:
-        place = code.add(a["place"], lane)
-        cells = builder.load(code.at(a["table"], place, I32), align=4, typ=kind)
-        starts = builder.sub(cells, ir.Constant(kind, list(range(lanes))))
-        exist = builder.icmp_signed(">=", cells, ir.Constant(kind, None))
-        if number.is_half:
-            exist = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [1] * lanes)
-        last = code.reduced("smax", builder.select(exist, starts, _all(kind, _NOWHERE)))
-        first = code.reduced("smin", builder.select(exist, starts, _all(kind, -1 - _NOWHERE)))
-        follow = builder.icmp_signed("<=", last, first)
-        if number.is_half:
-            follow = code.both(follow, builder.icmp_signed(">=", first, I32(0)))
-        tile, within = code.divmod(lane, a["lanes"])
-        run = {
-            "start": code.pick(follow, builder.sext(last, I64), _APART),
-            "to": code.add(a["to"], code.mul(tile, a["tile"]), within),
-            "place": place,
-        }
-        entry = code.at(a["runs"], code.mul(code.div(lane, lanes), len(RUN)), I64)
-        for n, word in enumerate(RUN):
-            code.store(run[word], entry, n)
-    code.end()
-
-
-def gather(module: ir.Module, name: str, number: Number) -> None:
-    """Write cells of some channels to a panel, run by run, zeros where the table has -1."""
-    pointers, words = {"to": PTR, "x": PTR, "table": PTR, "runs": PTR}, ("count", "channels")
-    sizes = dict.fromkeys((*words, "x_step", "to_step"), I64)
-    code, a = begin(module, name, pointers | sizes, number)
-    a["to"].add_attribute("noalias")
-    nothing = code.builder.alloca(number.cell)
-    code.store(number.cell(0), nothing)
-    with code.loop(a["channels"]) as channel:
-        of_channel = code.at(a["to"], code.mul(channel, a["to_step"]))
-        x = code.cell(a["x"], code.mul(channel, a["x_step"]))
-        with code.loop(a["count"]) as n:
-            run = code.record(code.at(a["runs"], code.mul(n, len(RUN)), I64), RUN)
-            table, to = code.at(a["table"], run["place"], I32), code.at(of_channel, run["to"])
-            is_apart = code.is_equal(run["start"], _APART)
-            with code.builder.if_else(is_apart) as (apart, together):
-                with together:
-                    cells = code.cell(x, run["start"])
-                    code.prefetch(code.cell(cells, code.mul(a["x_step"], CHANNELS_AHEAD)))
-                    code.store_vector(_cells_of(code, cells, table), to)
-                with apart, code.loop(number.lanes) as lane:
-                    cell = code.builder.sext(code.load(table, lane, I32), I64)
-                    is_none = code.is_less(cell, 0)
-                    place = code.builder.select(is_none, nothing, code.cell(x, cell))
-                    code.store(load_cell(code, place), to, lane)
-    code.end()
-
-
-def _cells_of(code: Code, x: Value, table: Value) -> Value:
-    """A vector of cells, zeros where the table has -1; there is none of halves."""
-    if code.number.is_half:
-        return load_cells(code, x)
-    kind = ir.VectorType(I32, code.number.lanes)
-    cells = code.builder.load(table, align=4, typ=kind)
-    return code.load_lanes(x, code.builder.icmp_signed(">=", cells, ir.Constant(kind, None)))
-
-
-def _all(kind: Any, value: int) -> Value:
-    return ir.Constant(kind, [value] * kind.count)
 
 
 def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tconv.dtypes import TYPES
 from tconv.engine.call import FIELDS, POINTERS, TILE
 from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered, lattices, strides
-from tconv.engine.kernels import RUN, TERMS_AHEAD
+from tconv.engine.gathering import RUN
+from tconv.engine.kernels import TERMS_AHEAD
 from tconv.engine.phases import Phases
 from tconv.engine.plan import Plan, tile_rows
 from tconv.engine.problem import Problem

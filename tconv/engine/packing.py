@@ -43,6 +43,7 @@ _TILE = ("weight", "table", "count", "channels")
 # more channels are no faster, and slower where the steps between them are powers of two.
 _RUN_BYTES, _MOST_CHANNELS = 4096, 32
 _ITEMS_PER_THREAD = 4
+_MADE_BYTES = 2**20  # at most, of numbers that are made before they are packed
 _LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
 Value = Any
 
@@ -133,7 +134,11 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
         tile.rows * (1 if by_tap else len(taps[tile.kind]))
         for tile in (*layout.block_tiles, *layout.last_tiles)
     }
-    chunk = _chunk(layout, max(_channels(count, layout) for count in counts))
+    together = max(_channels(count, layout) for count in counts)
+    chunk = _chunk(layout, together)
+    if matrix is not None:
+        of_channel_bytes = layout.plan.block * matrix.shape[1] * layout.computed.itemsize
+        chunk = min(chunk, max(1, _MADE_BYTES // of_channel_bytes // together) * together)
     of_channel, of_output = problem.weight_steps(problem.taps)
     made = {"table_channel": of_channel} | dict.fromkeys(MAKE_FIELDS, 0)
     table_output, of_number = of_output, 1

@@ -3,8 +3,9 @@
 from typing import Any
 
 from tconv.engine.call import LATTICE, Call, Item
+from tconv.engine.gathering import RUN
 from tconv.engine.ir import I64
-from tconv.engine.kernels import CHANNELS_AHEAD, RUN
+from tconv.engine.kernels import CHANNELS_AHEAD
 
 __all__ = ["find_runs", "gather", "pack"]
 

@@ -22,9 +22,10 @@ from tconv.engine import executor, layout
 from tconv.engine import plan as plans
 from tconv.engine.choice import all_plans, choose_plan
 from tconv.engine.driver import run, run_spread
+from tconv.engine.gathering import find_runs, gather
 from tconv.engine.ir import Number
 from tconv.engine.jit import assembly
-from tconv.engine.kernels import add_rows, copy_row, gather, micro, pack_rows, stream
+from tconv.engine.kernels import add_rows, copy_row, micro, pack_rows, stream
 from tconv.engine.phases import Phases
 from tconv.engine.plan import TILES, tile_rows
 from tconv.engine.problem import Problem
@@ -315,7 +316,7 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
 def test_every_kernel_is_code_for_every_processor(cpu):
     """And calls nothing but what the driver is told to call."""
     here = named_target(cpu)
-    kernels = {"gather": gather, "add_rows": add_rows, "stream": stream}
+    kernels = {"find_runs": find_runs, "gather": gather, "add_rows": add_rows, "stream": stream}
     kernels |= {f"pack_rows_{step}": pack_rows(step) for step in range(1, 10)}
     kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
     drivers = {"run": run, "run_spread": run_spread}
