@@ -1,7 +1,7 @@
 """WHAT A PLAN COSTS: cycles, by a model of loads, products, caches and calls.
 
-The numbers were fitted to plans measured on AVX-512 with one and two threads. Their ratios matter,
-not their scale.
+The numbers were fitted to plans measured on AVX-512 and AVX2, with one and two threads. Their
+ratios matter, not their scale.
 """
 
 from functools import cache
@@ -20,6 +20,7 @@ __all__ = ["CALL_CYCLES", "STORE_CYCLES", "Costs", "heights", "priced"]
 _WAKE_CYCLES = 15_000
 CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
 _LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
+_ASKED_CYCLES = 0.6  # per vector of a term
 _BESIDE = 0.15  # what bytes that come meanwhile take of the time that they would take alone
 _ROW_CYCLES = 24  # of a call of copy_row, and per row of pack_rows
 # Per channel and shift that is gathered, per cell, and per vector whose cells follow each other.
@@ -78,6 +79,9 @@ class Costs:
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
         is_near = plan.part.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
         is_unaligned, compute = not plan.is_gathered, 0.0
+        # Where terms are not in the order of the panel, the lines of those ahead are asked for.
+        is_asked = plan.is_gathered and self.shifts > 1 and not plan.part.by_tap
+        asked = _ASKED_CYCLES if is_asked else 0.0
         panel = self.channels * cells * self.vector_bytes / self.target.l2_bytes
         crowded = 1.0 + max(0.0, panel - _CROWDED)
         for rows_of_channel, taps, columns_read in self.kinds:
@@ -91,6 +95,7 @@ class Costs:
             for height, tiles in heights(rows_of_channel * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self._term(height, wide, is_unaligned, x_cycles, 0.0)
+                    each += terms * asked * wide
                     each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
                     compute += tiles * calls * each
         return pack, self._of_blocks(compute, plan.block), count

@@ -21,7 +21,7 @@ _MOST_CHANNELS = 64  # of a block
 # Cycles of a vector: per cell that sums are made of and per sum, per product and per output.
 _CELL_CYCLES, _SUM_CYCLES = 0.6, 1.6
 _BYTES_FROM_L3, _BYTES_FROM_MEMORY = 8, 4  # per cycle
-_MADE_CYCLES = 1.5  # of a number that is made of weights, if they are used once
+_MADE_CYCLES = 0.7  # of a number that is made of weights, if they are used once
 
 Item = tuple[bool, int, int]
 """Whether gathered; rows and columns."""
