@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from strategies import draws, geometries, integer_operands
 from tconv import definition, engine
 from tconv.dispatch import native
+from tconv.engine import executor
 from tconv.engine.chunks import Chunk
 from tconv.engine.correlation import all_correlations, choose_correlation
 from tconv.engine.correlator import Correlated
@@ -271,3 +272,20 @@ def test_other_processors_compute_the_same(cpu):
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("padding", [0, 3])
+def test_what_was_in_the_scratch_does_not_matter(dtype, padding, monkeypatch):
+    """Calls borrow from each other memory in which anything may be left, NaN too."""
+    rng, size = np.random.default_rng(0), (9 - 2 * padding, 8 - 2 * padding)
+    x = rng.integers(-3, 4, (2, 2, 9, 8)).astype(dtype)
+    y = rng.integers(-3, 4, (2, 14, *size)).astype(dtype)
+    keywords = {"padding": padding, "groups": 2}
+    left = executor._Scratch(2**22)
+    left.memory[:] = 255
+    monkeypatch.setattr(executor, "_scratch", [left])
+    found = conv_weight_gradient(x, y, (1, 1), **keywords)
+    monkeypatch.setattr(executor, "_scratch", [])
+    assert np.array_equal(found, conv_weight_gradient(x, y, (1, 1), **keywords))
+    assert np.isfinite(found).all()
