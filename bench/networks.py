@@ -194,7 +194,7 @@ def whole_photo_onnx(dtype: str, threads: int) -> Thunk:
 def _doubled(dtype: str, tile: int, by: Callable[[Sequential], Any]) -> Thunk:
     module = example("double_photo")
     if not module.WEIGHTS.is_file():
-        raise FileNotFoundError(f"{module.WEIGHTS} is missing: `make bench` fetches it.")
+        raise FileNotFoundError(f"{module.WEIGHTS.name} is missing: `make bench` fetches it.")
     whole = module.read_photo(None)
     _, height, width = whole.shape
     picture = module.as_floats(module.resize(whole, height // 2, width // 2)).astype(dtype)
