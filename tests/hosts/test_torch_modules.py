@@ -209,6 +209,7 @@ class Grown(torch.utils.data.Dataset):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX, where another test loaded it
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_modules_work_where_data_are_loaded(context):
     ours, theirs = pair()
