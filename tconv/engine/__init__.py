@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tconv.engine.executor import Ready
     from tconv.engine.folding import Folded
 
-    _Plan = Ready | Folded | Correlated
+    _Plan: TypeAlias = Ready | Folded | Correlated
 
 __all__ = ["TYPES", "contract", "prepare", "serves", "workspace_bytes"]
 

@@ -26,9 +26,9 @@ from tconv.engine.kernels import add_rows, copy_row, micro, pack_rows, stream
 from tconv.engine.known import known_plan
 from tconv.engine.packing import pack_arguments, pack_made_run, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
-from tconv.engine.pool import run as share
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
+from tconv.engine.teams import share
 from tconv.engine.tiled_layout import TiledLayout, layout_of
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.geometry import Letter

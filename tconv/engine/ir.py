@@ -67,7 +67,10 @@ def begin(
 class Code:
     """The place where the next instruction is written."""
 
-    def __init__(self, builder: ir.IRBuilder, number: Number) -> None:
+    number: Number
+    """None where all that is handled are words."""
+
+    def __init__(self, builder: ir.IRBuilder, number: Any = None) -> None:
         self.builder, self.number = builder, number
 
     # ---- indices ---------------------------------------------------------------------------------
@@ -337,11 +340,11 @@ class Code:
         self.builder.cbranch(condition, done, following)
         self.builder.position_at_end(following)
 
-    def call(self, pointer: Value, *arguments: Value) -> None:
-        """Call a function without result through its address."""
+    def call(self, pointer: Value, *arguments: Value, result: Any = _VOID) -> Value:
+        """Call a function through its address; return its result, if it has one."""
         values = [self.index(each) for each in arguments]
-        kind = ir.FunctionType(_VOID, [each.type for each in values])
-        self.builder.call(_Callable(pointer, kind), values)
+        kind = ir.FunctionType(result, [each.type for each in values])
+        return self.builder.call(_Callable(pointer, kind), values)
 
     def end(self) -> None:
         """``return``."""

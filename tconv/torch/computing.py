@@ -13,6 +13,7 @@ from tconv.errors import TConvError
 from tconv.geometry import Geometry, Letter
 from tconv.repeated import Repeated
 from tconv.torch.tensors import as_array, as_tensor, as_torch_error, is_channels_last, lay_last
+from tconv.torch.threads import working
 from tconv.torch.weights import Kept
 
 __all__ = ["OPERANDS", "compute"]
@@ -53,13 +54,16 @@ def compute(
     if want == "w" and a.dtype in _HALVES:  # summed in float32, rounded once
         return compute(geometry, want, a.float(), b.float(), None, threads).to(a.dtype)
     last = is_channels_last(a) and (want != "w" or is_channels_last(b))
-    repeated = _repeated(geometry, a.dtype, threads or torch.get_num_threads(), last)
+    threads = threads or torch.get_num_threads()
+    repeated = _repeated(geometry, a.dtype, threads, last)
     if last:
         a = a.movedim(1, -1)
         b = b.movedim(1, -1) if want == "w" else b
     try:
-        other = as_array(b) if kept is None else kept.of(repeated, b)
-        result = repeated.solve(want, as_array(a), other, None if bias is None else as_array(bias))
+        with working(threads):
+            other = as_array(b) if kept is None else kept.of(repeated, b)
+            of_bias = None if bias is None else as_array(bias)
+            result = repeated.solve(want, as_array(a), other, of_bias)
     except TConvError as error:
         raise as_torch_error(error) from None
     found = as_tensor(result).contiguous()
