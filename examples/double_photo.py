@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise, product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
@@ -229,6 +230,27 @@ def main(arguments: list[str] | None = None) -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_picture(options.output, sheet(pictures))
     print(f"The pictures are in {options.output}")
+    if options.peers:
+        print(*against_peers(), sep="\n")
+
+
+def against_peers() -> Iterator[str]:
+    """Time the same network by other libraries beside tconv, each in a process of its own."""
+    sys.path.insert(0, str(ROOT))
+    from bench.report import seconds
+    from bench.run import measure_networks
+
+    with TemporaryDirectory() as folder:
+        (row,) = measure_networks(["photo"], Path(folder))
+    ours = seconds(row, "layers", min)
+    yield f"The same network by others, in the same tiles; tconv in turns with them: {ours:.2f} s."
+    for own, name in {"torch": "PyTorch", "onnx": "ONNX Runtime"}.items():
+        taken = seconds(row, own, min)
+        if taken is None:
+            found = row["contenders"].get(own, {"failed": "is not installed"})["failed"]
+            yield f"  {name:12}  {found}"
+        else:
+            yield f"  {name:12}  {taken:.2f} s, {taken / ours:.2f} times that of tconv"
 
 
 def verdict(bicubic_db: float, network_db: float) -> str:
@@ -245,6 +267,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="waifu2x's UpConv-7, .npz")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="PNG to write")
     parser.add_argument("--tile", type=int, default=64, help="side of a tile of the small photo")
+    parser.add_argument("--peers", action="store_true", help="time other libraries, too")
     options = parser.parse_args(arguments)
     if options.tile < 1:
         parser.error(f"--tile={options.tile} must be at least 1")

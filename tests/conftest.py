@@ -10,7 +10,7 @@ _slow = [HealthCheck.too_slow]
 settings.register_profile("quick", max_examples=50, deadline=None, suppress_health_check=_slow)
 settings.register_profile(
     "ci",
-    max_examples=500,
+    max_examples=250,
     deadline=None,
     suppress_health_check=_slow,
     derandomize=True,  # the same examples in every run, so a failure can be repeated

@@ -50,26 +50,7 @@ def contract(
     if (learns and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
         result = _apply(geometry, want, threads, kept, a, b, bias)
         return result
-    return _solve(geometry, want, threads, kept, a, b, bias)
-
-
-def _solve(
-    geometry: Geometry,
-    want: Letter,
-    threads: int | None,
-    kept: Kept | None,
-    a: Tensor,
-    b: Tensor,
-    bias: Tensor | None,
-) -> Tensor:
-    """Compute, or let PyTorch loop over operands of its older kind of batch.
-
-    They come from ``autograd.grad`` with is_grads_batched and from vectorised jacobians.
-    """
-    if is_legacy_batchedtensor(a) or is_legacy_batchedtensor(b):
-        result: Tensor = operator(*settings_of(geometry, want, a, b, bias))
-        return result
-    return compute(geometry, want, a, b, bias, threads, kept)
+    return _Contraction.forward(geometry, want, threads, kept, a, b, bias)
 
 
 def is_forward_twice() -> bool:
@@ -95,7 +76,12 @@ class _Contraction(torch.autograd.Function):
         b: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
-        return _solve(geometry, want, threads, kept, a, b, bias)
+        if is_legacy_batchedtensor(a) or is_legacy_batchedtensor(b):
+            # From ``autograd.grad`` with is_grads_batched and from vectorised jacobians: PyTorch
+            # loops over operators that get such operands, of its older kind of batch.
+            result: Tensor = operator(*settings_of(geometry, want, a, b, bias))
+            return result
+        return compute(geometry, want, a, b, bias, threads, kept)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
