@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,9 @@ from tconv.geometry import Geometry, Letter
 if TYPE_CHECKING:
     from tconv.engine.correlator import Correlated
     from tconv.engine.executor import Ready
-    from tconv.engine.folding import Folded
+    from tconv.engine.folding import Folded, FoldedSums
 
-    _Plan: TypeAlias = Ready | Folded | Correlated
+    _Plan: TypeAlias = Ready | Folded | Correlated | FoldedSums
 
 __all__ = ["TYPES", "contract", "prepare", "serves", "workspace_bytes"]
 
@@ -56,8 +56,7 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
     axes = geometry.axes
     numbers = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
     return (
-        (want == "y" or geometry.rank <= _MOST_AXES)
-        and dtype in _TYPES
+        dtype in _TYPES
         and geometry.batch > 0
         and 0 not in geometry.input_size
         and prod(min(a.stride, a.output) if a.input > 1 else a.output for a in axes) <= _MOST_PHASES
@@ -102,7 +101,7 @@ def _is_thin(geometry: Geometry, want: Letter, dtype: str) -> bool:
 def _has_plan(problem: Problem, dtype: str) -> bool:
     """Whether there is a plan for one thread, and so for any number of them."""
     if problem.geometry.rank > _MOST_AXES:
-        return _can_fold(problem.geometry, dtype)
+        return _can_fold(problem.geometry, problem.want, dtype)
     here = target()
     if problem.want == "w":
         return choose_correlation(Problem(problem.geometry, "x"), dtype, here) is not None
@@ -112,13 +111,13 @@ def _has_plan(problem: Problem, dtype: str) -> bool:
     return known_plan(problem, dtype, here, 1) is not None
 
 
-def _can_fold(geometry: Geometry, dtype: str) -> bool:
+def _can_fold(geometry: Geometry, want: Letter, dtype: str) -> bool:
     """Whether the calls of three axes that make one of more are served, and not wasteful."""
-    if Folds.are_too_many(geometry):
+    if want == "y" and Folds.are_too_many(geometry):
         return False
-    folds = Folds.of(geometry, as_dtype(np, dtype).itemsize)
+    folds = Folds.of(geometry, as_dtype(np, dtype).itemsize, "y" if want == "y" else "x")
     inner = map(folds.inner, folds.all_taps)
-    return not folds.is_wasteful and all(serves(each, "y", dtype) for each in inner)
+    return not folds.is_wasteful and all(serves(each, want, dtype) for each in inner)
 
 
 def prepare(
@@ -143,24 +142,35 @@ def prepare(
 
 
 def _made(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "_Plan":
-    here, (ready, measured, folded, correlated) = target(), _makers()
-    make = measured if is_measured else ready
+    here, makers = target(), _makers()
+    make, fold = makers.measured if is_measured else makers.ready, makers.folded
     if problem.want == "w":  # for which y is read as for x
-        make, problem = correlated, Problem(problem.geometry, "x")
-    elif problem.geometry.rank > _MOST_AXES:
-        make = partial(folded, make=make)
+        make, fold = makers.correlated, makers.folded_sums
+        problem = Problem(problem.geometry, "x")
+    if problem.geometry.rank > _MOST_AXES:
+        make = partial(fold, make=make)
     found: _Plan = make(problem, dtype, here, here.threads if threads is None else threads)
     return found
 
 
+class _Makers(NamedTuple):
+    """What makes plans ready."""
+
+    ready: Any
+    measured: Any
+    correlated: Any
+    folded: Any
+    folded_sums: Any
+
+
 @cache
-def _makers() -> tuple[Any, Any, Any, Any]:
-    """What makes plans ready; it loads LLVM, which few need."""
+def _makers() -> _Makers:
+    """Import them; that loads LLVM, which few need."""
     with _importing:
         from tconv.engine.correlator import correlated
         from tconv.engine.executor import measured, ready
-        from tconv.engine.folding import folded
-    return ready, measured, folded, correlated
+        from tconv.engine.folding import folded, folded_sums
+    return _Makers(ready, measured, correlated, folded, folded_sums)
 
 
 def _usual(geometry: Geometry) -> Geometry:

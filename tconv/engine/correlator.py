@@ -18,8 +18,6 @@ from tconv.engine.plan import MOST_INTERLEAVED, tile_rows
 from tconv.engine.problem import Problem
 from tconv.engine.products import dot, outer, turn_in, turn_out
 from tconv.engine.target import Target
-from tconv.engine.transposing import transpose_arguments
-from tconv.geometry import Letter
 
 __all__ = ["Correlated", "correlated"]
 
@@ -32,6 +30,8 @@ class Correlated(Prepared):
     ``correlated(x, y, dw)`` computes. `problem` is the one that has x as its unknown: there y is
     read as it is here.
     """
+
+    _turns_back = False
 
     def __init__(
         self, problem: Problem, dtype: str, target: Target, plan: Correlation, threads: int
@@ -133,17 +133,6 @@ class Correlated(Prepared):
             "places": panel.places(),
             "lattices_of_y": panel.first_cells(),
         }
-
-    @cached_property
-    def _transpositions(self) -> dict[Letter, tuple[NDArray[np.int64], list[Any]]]:
-        """Both x and y are read here."""
-        found: dict[Letter, tuple[NDArray[np.int64], list[Any]]] = {}
-        letters: tuple[Letter, Letter] = ("x", "y")
-        for letter in letters:
-            batch, channels, *size = self.problem.geometry.shape_of(letter)
-            arguments = transpose_arguments(batch, prod(size), channels, self.dtype.itemsize)
-            found[letter] = arguments, []
-        return found
 
     @cached_property
     def _scratch_bytes(self) -> int:

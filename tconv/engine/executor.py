@@ -98,6 +98,7 @@ class Prepared:
 
     _job: int
     _arguments: NDArray[np.int64]
+    _turns_back = True  # what is wanted; for w, both x and y are read
 
     def __init__(self, problem: Problem, dtype: str, target: Target, threads: int) -> None:
         self.problem, self.threads, self.activation = problem, threads, problem.activation
@@ -194,7 +195,7 @@ class Prepared:
         for letter in (problem.read, problem.want):
             batch, channels, *size = geometry.shape_of(letter)
             rows, columns = prod(size), channels
-            if letter == problem.want:
+            if self._turns_back and letter == problem.want:
                 rows, columns = columns, rows
             found[letter] = (transpose_arguments(batch, rows, columns, itemsize), [])
         return found
