@@ -4,6 +4,7 @@ The layout is that of figure 2 of Zeiler & Fergus 2014: a block for each feature
 left and their projections, in the same order, on the right.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.visualise.seen import Block, Seen, columns_of, field_text
+from tconv.visualise.seen import Block, Seen, columns_of, field_text, rank_text
 from tconv.visualise.tiles import GREY, Tile
 
 if TYPE_CHECKING:
@@ -21,9 +22,14 @@ __all__ = ["enlarged", "figure_of", "photo_of", "write_figure"]
 
 TILE = 96  # pixels that a tile is enlarged to, by whole numbers
 _GAP, _BETWEEN, _EDGE = 2, 16, 16
+_STRIPE = 24  # rows of a signal's tile, which has one axis
 _HEAD, _CAPTION, _FOOT = 13, 11, 12  # sizes of letters
-_INK, _DIM = (0, 0, 0), (40, 40, 40)
-_PLAINER = str.maketrans({"×": "x", "−": "–"})  # signs that Pillow's own font lacks
+_INK = (0, 0, 0)
+
+
+def _plain(text: str) -> str:
+    """Replace signs that Pillow's own font lacks: "3×3" and "Conv×2" become "3x3" and "Conv x2"."""
+    return re.sub(r"(?<=[A-Za-z])×", " x", text).replace("×", "x").replace("−", "–")
 
 
 class Cell(NamedTuple):
@@ -33,21 +39,30 @@ class Cell(NamedTuple):
     text: str = ""
 
 
+def magnification(pixels: NDArray[np.uint8]) -> int:
+    """How many times every pixel of a tile (C, *size) is repeated along each axis.
+
+    >>> magnification(np.zeros((3, 30, 40), np.uint8))
+    2
+    """
+    return max(1, TILE // max(pixels.shape[1:]))
+
+
 def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Give a tile (C, *size) as a picture (H, W, 3), every pixel repeated a whole number of times.
 
     >>> enlarged(np.zeros((1, 30, 40), np.uint8)).shape
     (60, 80, 3)
     """
-    rows = pixels if pixels.ndim == 3 else np.repeat(pixels[:, np.newaxis], 24, axis=1)
-    factor = max(1, TILE // max(rows.shape[1:]))
+    factor = magnification(pixels)
+    rows = pixels if pixels.ndim == 3 else np.repeat(pixels[:, np.newaxis], _STRIPE, axis=1)
     large = rows.repeat(factor, axis=1).repeat(factor, axis=2)
     large = np.moveaxis(large, 0, -1)
     return np.ascontiguousarray(np.broadcast_to(large, (*large.shape[:2], 3)))
 
 
 def photo_of(tile: Tile) -> NDArray[np.uint8]:
-    """The photo of a tile as a picture, hatched where it lies beyond the image."""
+    """The photo of a tile as a picture (H, W, 3), hatched where it lies beyond the image."""
     found = enlarged(tile.photo)
     outside = enlarged(np.where(tile.inside, 0, 255).astype(np.uint8)[np.newaxis])[..., 0] > 0
     rows, columns = np.indices(outside.shape)
@@ -73,7 +88,7 @@ def figure_of(seen: Seen) -> "Image.Image":
         tiles = [seen.tiles[n] for n in block.places]
         rows = [_rows(block, photos, levels, [_where(tile) for tile in tiles])]
         if others:
-            texts = [f"shuffled · rank r {seen.correlations[n]:.2f}" for n in block.places]
+            texts = [f"shuffled · {rank_text(seen.correlations[n])}" for n in block.places]
             rows.append(_rows(block, their_photos, others, texts))
         strongest = max(tile.activation for tile in tiles)
         title = f"feature {block.feature} · max {strongest:.3g}"
@@ -142,10 +157,10 @@ class _Pen:
         self._fonts = {n: ImageFont.load_default(n) for n in (_HEAD, _CAPTION, _FOOT)}
 
     def width(self, text: str, size: int) -> int:
-        return int(np.ceil(self._fonts[size].getlength(text.translate(_PLAINER))))
+        return int(np.ceil(self._fonts[size].getlength(_plain(text))))
 
     def write(self, pen: Any, at: tuple[int, int], text: str, size: int, ink: Any = _INK) -> None:
-        pen.text(at, text.translate(_PLAINER), ink, self._fonts[size], "ls")
+        pen.text(at, _plain(text), ink, self._fonts[size], "ls")
 
     def lines(self, text: str, size: int, width: int) -> list[str]:
         """Break text at blanks."""
@@ -187,7 +202,7 @@ class _Pen:
                     start = 0 if across == 1 else x
                     for k, line in enumerate(broken.get(cell.text, ())):
                         at = start, top + high + (k + 1) * (_CAPTION + 3)
-                        self.write(pen, at, line, _CAPTION, _DIM)
+                        self.write(pen, at, line, _CAPTION)
                 left += group + (_GAP if across == 1 else 3 * _GAP)
             top += high + depth
         return sheet

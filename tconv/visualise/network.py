@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ __all__ = ["Network", "Node", "Opened", "Recorder", "Values", "run_node"]
 
 Values = Mapping[str, NDArray[Any]]
 
+_MANY = 1000  # numbers; shapes, which inference looks into, have fewer
 _DOUBLE = 11  # ONNX's number of float64
 
 # Nodes that read the sizes of a value only.
@@ -159,7 +161,7 @@ class Network:
         nodes = _in_order(proto)
         stored = _stored(proto)
         constants = {**stored, **_folded(proto, nodes, stored)}
-        shapes = {name: fixed_shape(value) for name, value in inferred(proto).items()}
+        shapes = {name: fixed_shape(value) for name, value in inferred(_light(proto)).items()}
         return cls(
             model.name,
             model.sha256,
@@ -326,6 +328,25 @@ def _declare(value: Any, shape: tuple[int, ...]) -> None:
     for dim, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
         dim.Clear()
         dim.dim_value = size
+
+
+def _light(proto: "ModelProto") -> "ModelProto":
+    """The model without the numbers of its weights, which inference would copy to and fro."""
+    from onnx import ModelProto, helper
+
+    light = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
+    light.functions.extend(proto.functions)
+    graph = light.graph
+    graph.node.extend(proto.graph.node)
+    graph.output.extend(proto.graph.output)
+    large = {t.name: t for t in proto.graph.initializer if prod(t.dims) > _MANY}
+    graph.initializer.extend(t for t in proto.graph.initializer if t.name not in large)
+    graph.input.extend(value for value in proto.graph.input if value.name not in large)
+    graph.input.extend(
+        helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+        for name, tensor in large.items()
+    )
+    return light
 
 
 def _type_of(proto: "ModelProto", name: str) -> int:

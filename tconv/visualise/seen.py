@@ -13,7 +13,7 @@ from tconv.visualise.photos import Photo
 from tconv.visualise.projection import Ledger
 from tconv.visualise.tiles import Norm, Range, Tile, in_grey_levels, range_of
 
-__all__ = ["NORMS", "SCALES", "Block", "Seen", "columns_of", "field_text"]
+__all__ = ["NORMS", "SCALES", "Block", "Seen", "columns_of", "field_text", "rank_text"]
 
 NORMS = ("zero", "minmax", "positive")
 SCALES = ("tile", "row", "figure")
@@ -152,7 +152,7 @@ class Seen:
                 f"{tile.projection.min():.3g}",
                 f"{tile.projection.max():.3g}",
             ]
-            rows.append((*row, f"{self.correlations[n]:.2f}") if self.correlations else tuple(row))
+            rows.append((*row, rank_text(self.correlations[n]).removeprefix("rank r ")) if self.correlations else tuple(row))
         head = f"{self.model}, layer {self.layer}, rule {self.rule}"
         footer = "\n".join([head, str(self.ledger)])
         if self.correlations:
@@ -234,3 +234,12 @@ def field_text(tile: Tile) -> str:
     size = "×".join(str(last - first + 1) for first, last in tile.field)
     middle = ",".join(str((first + last + 1) // 2) for first, last in tile.field)
     return f"{size} at ({middle})"
+
+
+def rank_text(correlation: float) -> str:
+    """How a rank correlation is told; there is none if nothing came back.
+
+    >>> rank_text(0.25), rank_text(float("nan"))
+    ('rank r 0.25', 'dead')
+    """
+    return "dead" if np.isnan(correlation) else f"rank r {correlation:.2f}"
