@@ -18,7 +18,7 @@ WEIGHTS = (
 SIZE = 224
 MEAN, STD = 127 / 255, 128 / 255
 EPSILON = 1e-3
-# How often, kernel, stride, channels out; every one but the first has six times the channels inside.
+# How often, kernel, stride, channels out; all but the first have six times as many inside.
 STAGES = (
     (1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192),
     (1, 3, 1, 320),
@@ -89,4 +89,6 @@ if __name__ == "__main__":
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(model().SerializeToString())
     print(f"wrote {path.relative_to(ROOT)}; look at it with")
-    print(f"tconv see {path.relative_to(ROOT)} PHOTO --size {SIZE}x{SIZE} --mean {MEAN} --std {STD}")
+    print(
+        f"tconv see {path.relative_to(ROOT)} PHOTO --size {SIZE}x{SIZE} --mean {MEAN} --std {STD}"
+    )

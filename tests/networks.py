@@ -3,7 +3,8 @@
 import numpy as np
 from onnx import helper, numpy_helper
 
-from tconv.visualise.network import Network, Opened
+from tconv.visualise.network import Network
+from tconv.visualise.opening import Opened
 
 __all__ = ["network_of", "proto_of"]
 

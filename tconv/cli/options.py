@@ -266,7 +266,9 @@ def _see(parser: ArgumentParser) -> None:
         type=one_of("tile", "row", "figure"),
         help="tile, row or figure: which tiles share one range of grey",
     )
-    add("--seed", metavar="WHAT", type=one_of("unit", "all"), help="all: the whole map of a feature")
+    add(
+        "--seed", metavar="WHAT", type=one_of("unit", "all"), help="all: the whole map of a feature"
+    )
     add("--no-crop", action="store_true", help="show all of the image, not what a unit sees")
     add("--sanity", action="store_true", help="show the same with shuffled weights beside it")
     add("--threads", metavar="N", type=count, help="threads that the network runs with")

@@ -1,4 +1,4 @@
-"""WHAT A FEATURE SEES, as `tconv see`: a network and pictures become a figure, a page or numbers."""
+"""WHAT A FEATURE SEES, as `tconv see`: a network and pictures become a figure, or a page."""
 
 import os
 import re
@@ -97,7 +97,7 @@ def _settings(options: Namespace) -> dict[str, Any]:
 
 
 def _told_where(do: Any, *arguments: Any, **settings: Any) -> Any:
-    """Call a function, and let its complaint about an argument name the option that it came from."""
+    """Call a function, and let its complaint about an argument name the option."""
     try:
         return do(*arguments, **settings)
     except TConvError as error:

@@ -1,4 +1,4 @@
-"""WHICH LAYERS THERE ARE: every value that can be looked at, what one unit of it sees, or why not."""
+"""WHICH LAYERS THERE ARE: every value, what one unit of it sees, or why it cannot be looked at."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -175,7 +175,7 @@ def _default(network: Network, names: list[str], rule: str) -> str:
             found = name
     if found is None:
         raise ParameterError(
-            f"layer=None needs a rectified layer, and the network has none; name a layer "
+            "layer=None needs a rectified layer, and the network has none; name a layer "
             "(--list shows them), or use rule='gradient' (--rule gradient)."
             if rule != "gradient"
             else "layer=None needs an activation, and the network has none; name a layer "

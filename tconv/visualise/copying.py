@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.errors import RuleError
-from tconv.visualise.network import run_node
+from tconv.visualise.running import run_node
 from tconv.visualise.signals import Signal
 
 __all__ = ["copied_back", "interpolated_back"]
@@ -79,8 +79,12 @@ def _parted(
 
 
 def interpolated_back(
-    op: str, attributes: Attributes, scales: Sequence[float] | None, shape: tuple[int, ...],
-    r: Signal, opset: int,
+    op: str,
+    attributes: Attributes,
+    scales: Sequence[float] | None,
+    shape: tuple[int, ...],
+    r: Signal,
+    opset: int,
 ) -> Signal:
     """Weigh what arrives as the interpolation weighed it: its transpose, axis by axis.
 
@@ -108,11 +112,10 @@ def interpolated_back(
             continue
         ones = np.eye(size, dtype=np.float32)[np.newaxis, np.newaxis]  # a 1 in every place
         scale = None if scales is None else np.array([1, 1, 1, scales[n]], np.float32)
-        if op == "Upsample" or opset < 11:
-            operands = [ones, scale]
-        else:
+        operands: list[NDArray[Any] | None] = [ones, scale]
+        if op != "Upsample" and opset >= 11:
             sizes = np.array([1, 1, size, wanted], np.int64)
-            operands = [ones, None, scale, *([sizes] if scale is None else [])]
+            operands = [ones, None, scale] if scale is not None else [ones, None, None, sizes]
         weights = run_node(op, kept, operands, 1, opset)[0][0, 0]  # (size, wanted)
         moved = np.moveaxis(back, n, -1) @ weights.T.astype(back.dtype)
         back = np.moveaxis(moved, -1, n)

@@ -15,13 +15,14 @@ from tconv.visualise.features import as_features, as_unit
 from tconv.visualise.gallery import gallery_of
 from tconv.visualise.looking import Look, Progress
 from tconv.visualise.montage import figure_of, write_figure
-from tconv.visualise.network import Network, Opened
+from tconv.visualise.network import Network
+from tconv.visualise.opening import Opened
 from tconv.visualise.photos import Photos, Preparation
 from tconv.visualise.projection import Path
-from tconv.visualise.reversals import RULES
+from tconv.visualise.rows import RULES
 from tconv.visualise.sanity import rank_correlation, shuffled
 from tconv.visualise.seen import NORMS, SCALES, Seen
-from tconv.visualise.tiles import Norm
+from tconv.visualise.tiles import Norm, Tile
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -112,7 +113,8 @@ def see(
     ...      helper.make_node("Relu", ["contrast"], ["rise"])], "net",
     ...     [helper.make_tensor_value_info("image", 1, (1, 1, 2, 4))],
     ...     [helper.make_tensor_value_info("rise", 1, None)], [edge])
-    >>> network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    >>> opset = helper.make_opsetid("", 17)
+    >>> network = helper.make_model(graph, opset_imports=[opset], ir_version=8)
     >>> seen = tconv.see(network, np.array([[[0, 2, 5, 5], [0, 0, 1, 0]]], np.float32), crop=False)
     >>> seen.tiles[0].unit, seen.tiles[0].activation
     ((0, 0, 1), 3.0)
@@ -139,17 +141,13 @@ def see(
     path = Path(network, name, rule)
     look = Look(path, photos, crop, whole_map, threads, progress)
     shape = look.layer_shape
-    wanted = {
-        "features": as_features(feature, shape[1]),
-        "unit": as_unit(unit, shape),
-        "top": top,
-    }
-    tiles = look.tiles(**wanted)
-    others: list[Any] = []
+    one = as_unit(unit, shape)
+    tiles = look.tiles(features=as_features(feature, shape[1]), unit=one, top=top)
+    others: list[Tile] = []
     if sanity:
         mixed = Path(shuffled(network, name), name, rule)
         again = Look(mixed, photos, crop, whole_map, threads)
-        others = again.tiles_like(tiles, unit=wanted["unit"])
+        others = again.tiles_like(tiles, unit=one)
     return See(
         model=network.name,
         sha256=network.sha256,
@@ -216,7 +214,7 @@ class See(Seen):
                 write_figure(unfinished, self)
             else:
                 with unfinished.open("xb") as file:
-                    np.savez(file, **self.arrays())
+                    np.savez(file, allow_pickle=False, **self.arrays())
 
 
 def see_layers(

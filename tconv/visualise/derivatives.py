@@ -5,12 +5,11 @@ from math import pi, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 __all__ = ["DERIVATIVES", "Attributes", "clip_limits"]
 
 Attributes = Mapping[str, Any]
-Numbers = NDArray[Any]
+Numbers = Any  # arrays, which mypy would lose in arithmetic
 
 
 def clip_limits(operands: Mapping[int, Numbers], attributes: Attributes) -> tuple[float, float]:
@@ -33,8 +32,7 @@ def _sigmoid(x: Numbers) -> Numbers:
 def _erf(x: Numbers) -> Numbers:
     from math import erf
 
-    found: Numbers = np.vectorize(erf, otypes=[x.dtype])(x)
-    return found
+    return np.vectorize(erf, otypes=[x.dtype])(x)
 
 
 def _normal(x: Numbers) -> Numbers:

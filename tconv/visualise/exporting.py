@@ -38,7 +38,7 @@ def exported(module: Any, shape: tuple[int, ...]) -> bytes:
 
     was_training = module.training
     like = next(module.parameters())
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()
     try:
         with warnings.catch_warnings():
             # The tracing exporter leaves BatchNormalization as it is, and needs no more packages.
@@ -59,4 +59,5 @@ def exported(module: Any, shape: tuple[int, ...]) -> bytes:
         ) from error
     finally:
         module.train(was_training)
-    return buffer.getvalue()
+    data: bytes = buffer.getvalue()
+    return data

@@ -111,7 +111,9 @@ def as_features(feature: Any, channels: int) -> list[int] | None:
         return None
     many = [feature] if isinstance(feature, int | np.integer) else feature
     if not isinstance(many, Sequence) or isinstance(many, str) or not many:
-        raise ParameterError(f"feature={show(feature)} must be one channel or several; pass [12, 40].")
+        raise ParameterError(
+            f"feature={show(feature)} must be one channel or several; pass [12, 40]."
+        )
     for each in many:
         _check_index(each, channels, f"feature={show(feature)}", "channel")
     return [int(each) for each in dict.fromkeys(many)]

@@ -6,6 +6,7 @@ The box of a layer's unit has one size wherever the unit lies, so it may reach b
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tconv.visualise.derivatives import DERIVATIVES
 from tconv.visualise.network import Network, Node
 from tconv.visualise.windows import Interval, Sliding, sliding_of, spread_of
 
@@ -15,11 +16,8 @@ Box = tuple[Interval, ...]
 """First and last cell along each spatial axis."""
 
 # Nodes that make each cell of the cell at the same place, whatever they do with channels.
-_IN_PLACE = frozenset(
-    "Relu Clip LeakyRelu PRelu Elu Celu Selu Sigmoid Tanh Gelu Swish Mish HardSigmoid HardSwish "
-    "Softplus Softsign ThresholdedRelu Erf Exp Log Sqrt Abs Pow BatchNormalization LRN Add Sub Sum "
-    "Mean Neg Mul Div Identity Dropout Cast".split()
-)
+_IN_PLACE = {"Relu", "Clip", "BatchNormalization", "LRN", "Add", "Sub", "Sum", "Mean", "Neg"}
+_IN_PLACE |= {"Mul", "Div", "Identity", "Dropout", "Cast", *DERIVATIVES}
 
 
 def box_at(position: Sequence[int]) -> Box:
@@ -57,9 +55,7 @@ def _hull(a: Box | None, b: Box | None) -> Box | None:
     return tuple((min(p[0], q[0]), max(p[1], q[1])) for p, q in zip(a, b, strict=True))
 
 
-def _reach(
-    network: Network, node: Node, n: int, box: Box, shapes: Mapping[str, Any]
-) -> Box | None:
+def _reach(network: Network, node: Node, n: int, box: Box, shapes: Mapping[str, Any]) -> Box | None:
     """The box of input n that a box of the output depends on; None for all of it."""
     shape = shapes[node.inputs[n]]
     if len(shape) - 2 != len(box):
@@ -107,9 +103,7 @@ def _through_pad(network: Network, node: Node, box: Box) -> Box | None:
     return tuple((a - pads[n], b - pads[n]) for n, (a, b) in enumerate(box, 2))
 
 
-def _through_resize(
-    node: Node, box: Box, shape: tuple[int, ...], resized: tuple[int, ...]
-) -> Box:
+def _through_resize(node: Node, box: Box, shape: tuple[int, ...], resized: tuple[int, ...]) -> Box:
     """Enough for every way to interpolate: the nearest cells and two more on either side."""
     found = []
     for n, (first, last) in enumerate(box, 2):

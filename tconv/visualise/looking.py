@@ -10,9 +10,9 @@ import numpy as np
 from tconv.errors import ShapeError
 from tconv.visualise.features import Peak, Unit, strongest
 from tconv.visualise.field import Box, box_at, field_of
-from tconv.visualise.network import Network, Values
 from tconv.visualise.photos import Photos
 from tconv.visualise.projection import Path
+from tconv.visualise.running import Values
 from tconv.visualise.signals import Signal
 from tconv.visualise.tiles import Tile, cut
 
@@ -66,9 +66,7 @@ class Look:
         by_key = {(tile.feature, tile.image): tile for tile in found}
         return [by_key[tile.feature, tile.image] for tile in others]
 
-    def tiles(
-        self, *, features: Sequence[int] | None, unit: Unit | None, top: int
-    ) -> list[Tile]:
+    def tiles(self, *, features: Sequence[int] | None, unit: Unit | None, top: int) -> list[Tile]:
         """Project the peaks of some features, those of one feature after the other.
 
         Every image is run once to find the peaks, and those that hold one, if there are several,
@@ -91,8 +89,11 @@ class Look:
         chosen = strongest(maps(), features=features, unit=unit, top=top)
         found: dict[tuple[int, int], Tile] = {}
         by_image = sorted(
-            ((peak.image, place, rank, peak) for place, (_, peaks) in enumerate(chosen)
-             for rank, peak in enumerate(peaks)),
+            (
+                (peak.image, place, rank, peak)
+                for place, (_, peaks) in enumerate(chosen)
+                for rank, peak in enumerate(peaks)
+            ),
             key=lambda each: each[:3],
         )
         for image, place, rank, peak in by_image:

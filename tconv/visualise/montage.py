@@ -45,7 +45,7 @@ def magnification(pixels: NDArray[np.uint8]) -> int:
     >>> magnification(np.zeros((3, 30, 40), np.uint8))
     2
     """
-    return max(1, TILE // max(pixels.shape[1:]))
+    return max(1, TILE // int(max(pixels.shape[1:])))
 
 
 def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

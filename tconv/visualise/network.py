@@ -9,22 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from hashlib import sha256
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.errors import ModelError, ShapeError, UnsupportedError
+from tconv.errors import ModelError
+from tconv.visualise.opening import Opened
+from tconv.visualise.running import Values, run, run_nodes, session_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-__all__ = ["Network", "Node", "Opened", "Recorder", "Values", "run_node"]
-
-Values = Mapping[str, NDArray[Any]]
+__all__ = ["Network", "Node", "Recorder"]
 
 _MANY = 1000  # numbers; shapes, which inference looks into, have fewer
 _DOUBLE = 11  # ONNX's number of float64
@@ -53,75 +51,6 @@ class Node:
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
-    """A model as it stands in a file, whose first input is an image.
-
-    ``spatial`` are the sizes that it declares, None where it takes any.
-    """
-
-    name: str
-    sha256: str
-    proto: "ModelProto"
-    input: str
-    channels: int
-    spatial: tuple[int | None, ...]
-
-    @classmethod
-    def of(cls, model: Any) -> "Opened":
-        """Read a model.
-
-        Parameters
-        ----------
-        model : path, bytes or onnx.ModelProto
-
-        Raises
-        ------
-        ModelError : the model is damaged
-        ShapeError : its first input is no image
-        UnsupportedError : its weights lie where only ONNX Runtime finds them
-        OSError : the file cannot be read
-        ImportError : the ONNX tools are not installed
-        """
-        from tconv.onnx.graph import NotCut
-        from tconv.onnx.model import as_source, read_model
-
-        source = as_source(model)
-        try:
-            proto = read_model(source)
-        except NotCut as why:
-            raise UnsupportedError(
-                f"the model cannot be looked into: {why}; export it as an ordinary ONNX file."
-            ) from None
-        data = Path(source).read_bytes() if isinstance(source, str) else source
-        name = Path(source).stem if isinstance(source, str) else proto.graph.name or "model"
-        return cls(name, sha256(data).hexdigest(), proto, *_image_of(proto))
-
-    def sized(self, size: Sequence[int] | None) -> tuple[int, ...]:
-        """The full shape of an image of a spatial size, by default that which is declared.
-
-        Raises
-        ------
-        ShapeError : the model takes another size, or leaves it open and none is given
-        """
-        fixed = "x".join(str(each or "?") for each in self.spatial)
-        if size is None:
-            if None in self.spatial:
-                raise ShapeError(
-                    f"the network takes images of any size ({fixed}); pass an image, or a size."
-                )
-            size = tuple(each or 0 for each in self.spatial)
-        fits = len(size) == len(self.spatial) and all(
-            declared in (None, each) for declared, each in zip(self.spatial, size, strict=True)
-        )
-        if not fits:
-            raise ShapeError(
-                f"the image is {'x'.join(map(str, size))}, but the network takes {fixed}; pass "
-                f"size={self.spatial} (--size {fixed}), and pictures are resized."
-            )
-        return (1, self.channels, *map(int, size))
-
-
-@dataclass(frozen=True, eq=False)
 class Network:
     """A model whose constants are folded, with one image of a fixed size as its input.
 
@@ -140,7 +69,7 @@ class Network:
     shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, model: "Opened", size: Sequence[int] | None = None) -> "Network":
+    def of(cls, model: Opened, size: Sequence[int] | None = None) -> "Network":
         """Fix the size of the image, by default as the model declares it, and fold constants.
 
         Raises
@@ -225,9 +154,7 @@ class Network:
             for name, value in constants.items()
         )
         nodes = tuple(node for node in self.nodes if set(node.outputs).isdisjoint(constants))
-        return replace(
-            self, proto=proto, nodes=nodes, constants={**self.constants, **constants}
-        )
+        return replace(self, proto=proto, nodes=nodes, constants={**self.constants, **constants})
 
 
 class Recorder:
@@ -239,7 +166,7 @@ class Recorder:
     def __init__(self, network: Network, names: tuple[str, ...], threads: int | None) -> None:
         self.network, self.names = network, names
         self._made = [name for name in names if name in network.makers]
-        self._session = _session(_until(network, self._made), threads) if self._made else None
+        self._session = session_of(_until(network, self._made), threads) if self._made else None
 
     def __call__(self, image: NDArray[Any], names: Iterable[str] | None = None) -> Values:
         """Compute the values, or those of `names`, for one image (1, C, *size)."""
@@ -249,7 +176,7 @@ class Recorder:
         found: dict[str, NDArray[Any]] = {}
         if made and self._session is not None:
             feed = {network.input: image}
-            found = dict(zip(made, _run(self._session, made, feed), strict=True))
+            found = dict(zip(made, run(self._session, made, feed), strict=True))
         known = {**network.constants, network.input: image}
         return {name: found[name] if name in found else known[name] for name in wanted}
 
@@ -272,56 +199,10 @@ def run_node(
     names = [f"in{n}" if f"in{n}" in feeds else "" for n in range(len(operands))]
     results = [f"out{n}" for n in range(outputs)]
     node = helper.make_node(op, names, results, **attributes)
-    return _run_nodes([node], feeds, results, {"": opset})
-
-
-def _run_nodes(
-    nodes: Sequence["NodeProto"], feeds: Values, names: Sequence[str], opsets: Mapping[str, int]
-) -> list[NDArray[Any]]:
-    """Compute some nodes by themselves, from arrays for all that they read."""
-    from onnx import helper
-
-    inputs = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
-        )
-        for name, value in feeds.items()
-    ]
-    outputs = [helper.make_empty_tensor_value_info(name) for name in names]
-    graph = helper.make_graph(nodes, "nodes", inputs, outputs)
-    opset_imports = [helper.make_opsetid(domain, n) for domain, n in opsets.items()]
-    model = helper.make_model(graph, opset_imports=opset_imports, ir_version=8)
-    return _run(_session(model, 1), names, dict(feeds))
+    return run_nodes([node], feeds, results, {"": opset})
 
 
 # ---- what a file holds ---------------------------------------------------------------------------
-
-
-def _image_of(proto: "ModelProto") -> tuple[str, int, tuple[int | None, ...]]:
-    """Name, channels and declared size of the first input, if that can be an image."""
-    from tconv.onnx.model import node_arg
-
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    first = next((value for value in proto.graph.input if value.name not in stored), None)
-    if first is None:
-        raise ShapeError("the model has no input, must have an image first; pass another model.")
-    found = node_arg(first)
-    sizes = ", ".join(str(each or "?") for each in found.shape) if found.has_rank else "any shape"
-    what = f"the first input {found.name!r} is {found.type} ({sizes})"
-    batch, channels = (*found.shape, None, None)[:2]
-    if (
-        len(found.shape) not in (3, 4)
-        or channels not in (1, 3)
-        or found.type not in ("tensor(float)", "tensor(double)")
-    ):
-        raise ShapeError(
-            f"{what}, must be an image: float (N, C, H, W), or (N, C, L), with 1 or 3 channels C; "
-            "pass a network that takes one."
-        )
-    if isinstance(batch, int) and batch != 1:
-        raise ShapeError(f"{what}, must take one image at a time; export it for a batch of 1.")
-    spatial = tuple(each if isinstance(each, int) else None for each in found.shape[2:])
-    return found.name, int(channels or 0), spatial
 
 
 def _declare(value: Any, shape: tuple[int, ...]) -> None:
@@ -350,7 +231,8 @@ def _light(proto: "ModelProto") -> "ModelProto":
 
 
 def _type_of(proto: "ModelProto", name: str) -> int:
-    return next(v.type.tensor_type.elem_type for v in proto.graph.input if v.name == name)
+    found = (v.type.tensor_type.elem_type for v in proto.graph.input if v.name == name)
+    return int(next(found))
 
 
 def _in_order(proto: "ModelProto") -> tuple[Node, ...]:
@@ -363,9 +245,7 @@ def _in_order(proto: "ModelProto") -> tuple[Node, ...]:
     for index, node in enumerate(proto.graph.node):
         attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        nodes.append(
-            Node(index, node.name, op, tuple(node.input), tuple(node.output), attributes)
-        )
+        nodes.append(Node(index, node.name, op, tuple(node.input), tuple(node.output), attributes))
     maker = {name: node.index for node in nodes for name in node.outputs if name}
     needs = {
         index: {maker[name] for name in names_needed(node) if name in maker}
@@ -401,7 +281,7 @@ def _folded(proto: "ModelProto", nodes: Sequence[Node], stored: Values) -> Value
     feeds = {name: stored[name] for name in sorted(reads - made)}
     names = sorted(made)
     opsets = {each.domain: each.version for each in proto.opset_import}
-    return dict(zip(names, _run_nodes(static, feeds, names, opsets), strict=True))
+    return dict(zip(names, run_nodes(static, feeds, names, opsets), strict=True))
 
 
 def _until(network: Network, names: Sequence[str]) -> "ModelProto":
@@ -433,37 +313,5 @@ def _until(network: Network, names: Sequence[str]) -> "ModelProto":
 def _source(network: Network, node: Node) -> "NodeProto":
     """A node as it stands in the file, which may have lost some before it."""
     first = next(filter(None, node.outputs))
-    return next(each for each in network.proto.graph.node if first in each.output)
-
-
-# ---- ONNX Runtime --------------------------------------------------------------------------------
-
-
-def _session(model: "ModelProto", threads: int | None) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads or 0
-    # Fused nodes round otherwise: a value must not depend on which others are recorded beside it.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime has many classes of errors, and no base of them all
-        raise ModelError(f"ONNX Runtime refuses the model: {_line(error)}; check it.") from error
-
-
-def _run(session: Any, names: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    try:
-        found: list[NDArray[Any]] = session.run(list(names), feed)
-    except Exception as error:
-        raise ModelError(
-            f"ONNX Runtime cannot run the network: {_line(error)}; check the size of the image."
-        ) from error
+    found: NodeProto = next(each for each in network.proto.graph.node if first in each.output)
     return found
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

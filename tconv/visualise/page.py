@@ -33,7 +33,7 @@ def page_of(scene: Scene, svg: str) -> str:
 
 
 def filled(name: str, parts: Mapping[str, str]) -> str:
-    """Return a template that lies beside this file with its gaps filled, each of which is there once."""
+    """Return a template that lies beside this file with its gaps filled, each of them once."""
     gaps = re.compile("|".join(map(re.escape, parts)))
     page, count = gaps.subn(lambda gap: parts[gap[0]], source(name))
     if count != len(parts):

@@ -20,8 +20,7 @@ _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", "
 
 @dataclass(frozen=True)
 class Photo:
-    """An image: its name, its pixels as uint8 (C, *size), and what the network gets (1, C, *size).
-    """
+    """An image: its name, its pixels uint8 (C, *size), and what the network gets (1, C, *size)."""
 
     name: str
     pixels: NDArray[np.uint8]
@@ -59,6 +58,7 @@ class Preparation:
         return cls((low, high), *many)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the numbers (1, C, *size) of pixels (C, *size)."""
         low, high = self.limits
         mean, std = self._per_channel(pixels)
         found: NDArray[np.float64] = (low + pixels * ((high - low) / 255) - mean) / std
@@ -69,7 +69,8 @@ class Preparation:
         low, high = self.limits
         mean, std = self._per_channel(values)
         pixels = (values * std + mean - low) * (255 / (high - low))
-        return np.clip(np.floor(pixels + 0.5), 0, 255).astype(np.uint8)
+        found: NDArray[np.uint8] = np.clip(np.floor(pixels + 0.5), 0, 255).astype(np.uint8)
+        return found
 
     def _per_channel(self, array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         axes = (-1, *[1] * (array.ndim - 1))
@@ -219,7 +220,5 @@ def _numbers(value: Any, name: str, counts: tuple[int, ...]) -> tuple[float, ...
         found = ()
     if len(found) not in counts or not np.isfinite(found).all():
         many = " or ".join(map(str, dict.fromkeys(counts)))
-        raise ParameterError(
-            f"{name}={show(value)} must be {many} finite numbers; pass so many."
-        )
+        raise ParameterError(f"{name}={show(value)} must be {many} finite numbers; pass so many.")
     return found

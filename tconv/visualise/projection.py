@@ -1,20 +1,19 @@
 """WHAT GOES BACK TO THE IMAGE: the nodes between a layer and the image, reversed one by one."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tconv.errors import RuleError
-from tconv.visualise.network import Network, Node, Values
-from tconv.visualise.reversals import Reversal, Step, reversal_of
+from tconv.visualise.network import Network, Node
+from tconv.visualise.reversals import reversal_of
+from tconv.visualise.rows import Reversal, Step
+from tconv.visualise.running import Values
 from tconv.visualise.signals import Signal, added
-from tconv.visualise.windows import sliding_of
 
 __all__ = ["Ledger", "Path"]
 
@@ -78,7 +77,7 @@ class Path:
     def ledger(self) -> Ledger:
         """What is reversed, and how."""
         counts: Counter[tuple[str, str]] = Counter()
-        notes: Counter[str] = Counter()
+        notes: Counter[tuple[str, str]] = Counter()
         for node in self.nodes:
             row = self._row(node)
             counts[node.op, self._word(node, row)] += 1
@@ -104,9 +103,7 @@ class Path:
                 if output not in arrived:
                     continue
                 r = arrived.pop(output)
-                step = Step(
-                    node, self.rule, known, shapes, network.signals, network.opset, output
-                )
+                step = Step(node, self.rule, known, shapes, network.signals, network.opset, output)
                 with self._place(node):
                     leaving = row.back(step, r)
                 for n, signal in leaving.items():

@@ -117,8 +117,10 @@ class Seen:
             "minmax": "minmax: grey has no meaning",
             "positive": "positive: what excites",
         }
-        what = "all of the feature's map, joint, not in the paper" if self.whole_map else (
-            "strongest unit"
+        what = (
+            "all of the feature's map, joint, not in the paper"
+            if self.whole_map
+            else ("strongest unit")
         )
         first = f"rule {self.rule} · {what} · norm {shown[self.norm]} · scale {self.scale}"
         if not self.is_cropped:
@@ -152,7 +154,11 @@ class Seen:
                 f"{tile.projection.min():.3g}",
                 f"{tile.projection.max():.3g}",
             ]
-            rows.append((*row, rank_text(self.correlations[n]).removeprefix("rank r ")) if self.correlations else tuple(row))
+            rows.append(
+                (*row, rank_text(self.correlations[n]).removeprefix("rank r "))
+                if self.correlations
+                else tuple(row)
+            )
         head = f"{self.model}, layer {self.layer}, rule {self.rule}"
         footer = "\n".join([head, str(self.ledger)])
         if self.correlations:

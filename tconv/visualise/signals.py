@@ -88,13 +88,9 @@ def added(a: Signal, b: Signal) -> Signal:
     """
     if a.start == b.start and a.array.shape == b.array.shape:
         return a.with_array(a.array + b.array)
-    hull = [
-        (min(p[0], q[0]), max(p[1], q[1])) for p, q in zip(a.box, b.box, strict=True)
-    ]
+    hull = [(min(p[0], q[0]), max(p[1], q[1])) for p, q in zip(a.box, b.box, strict=True)]
     start = tuple(first for first, _ in hull)
-    total = np.zeros(
-        (*a.shape[:2], *(last - first + 1 for first, last in hull)), a.array.dtype
-    )
+    total = np.zeros((*a.shape[:2], *(last - first + 1 for first, last in hull)), a.array.dtype)
     for each in (a, b):
         moved = [(f - s, last - s) for (f, last), s in zip(each.box, start, strict=True)]
         total[box_of(moved)] += each.array

@@ -6,7 +6,7 @@ share one range, and what lies beyond the image is mid-grey.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -43,7 +43,7 @@ class Tile:
     field: Box
     projection: NDArray[Any]
     photo: NDArray[np.uint8]
-    inside: NDArray[np.bool_] = field(repr=False)
+    inside: NDArray[np.bool_]
 
     @property
     def is_zero(self) -> bool:

@@ -1,4 +1,4 @@
-"""WHAT A WINDOW COVERS: the sliding windows of ONNX's convolutions and poolings, along each axis."""
+"""WHAT A WINDOW COVERS: the windows of ONNX's convolutions and poolings, along each axis."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ Interval = tuple[int, int]
 
 
 class Sliding(NamedTuple):
-    """One axis of windows that slide over x: window o holds ``x[o*stride - begin + k*dilation]``."""
+    """One axis of windows over x: window o holds ``x[o*stride - begin + k*dilation]``."""
 
     kernel: int
     stride: int

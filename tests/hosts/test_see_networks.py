@@ -126,7 +126,7 @@ def onet():
 
 def vgg16():
     module = example("vgg16")
-    cat = data.chelsea()[60:156, 120:216]
+    cat = data.chelsea()[80:144, 120:184]
     return module.model(), cat, {"value_range": (0, 255), "mean": module.MEAN}
 
 

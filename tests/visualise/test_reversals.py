@@ -9,7 +9,7 @@ from strategies import integers_like
 from tconv.errors import RuleError
 from tconv.visualise.derivatives import DERIVATIVES
 from tconv.visualise.projection import Path
-from tconv.visualise.reversals import REVERSALS
+from tconv.visualise.rows import REVERSALS
 from tconv.visualise.signals import Signal
 
 
@@ -265,7 +265,7 @@ def test_a_rule_for_relu_refuses_other_activations(op, rule):
     found = "Clip from -1 to inf" if op == "Clip" else op
     match = (
         rf"^rule '{rule}' is defined for ReLU only, found {found}; use rule='gradient' "
-        r"\(--rule gradient\), or a layer below it \(--list shows which\)\.$"
+        r"\(--rule gradient\), or a layer below it \(--list shows which\)\."
     )
     with pytest.raises(RuleError, match=match) as error:
         Path(network, "y", rule)
