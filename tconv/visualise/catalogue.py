@@ -1,6 +1,6 @@
 """WHICH LAYERS THERE ARE: every value, what one unit of it sees, or why it cannot be looked at."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -14,6 +14,7 @@ from tconv.visualise.projection import Path
 
 __all__ = ["LayerRow", "Layers", "chosen_layer", "layers_of"]
 
+_FAR = 64  # units, over which a jump is measured: after ConvTranspose it is a fraction
 _RECTIFIERS = ("Relu", "Clip")
 _END_OF_FEATURES = ("GlobalAveragePool", "GlobalMaxPool", "Flatten", "Reshape", "ReduceMean")
 
@@ -31,7 +32,7 @@ class LayerRow:
     op: str
     shape: tuple[int, ...] | None
     field: tuple[int, ...] | None
-    jump: tuple[int, ...] | None
+    jump: tuple[float, ...] | None
     reason: str = ""
 
 
@@ -67,7 +68,8 @@ class Layers:
             for row in self.rows
         )
         fine = sum(not row.reason for row in self.rows)
-        footer = f"{len(rows)} layers, {fine} that rule {self.rule} can look at"
+        layers = "layer" if len(rows) == 1 else "layers"
+        footer = f"{len(rows)} {layers}, {fine} that rule {self.rule} can look at"
         good = tuple(not row.reason for row in self.rows)
         return Table(columns, rows, footer, len(columns) - 1, good)
 
@@ -100,16 +102,16 @@ def layers_of(network: Network, rule: str) -> Layers:
 
 def _field(
     network: Network, name: str, rank: int, shapes: Mapping[str, Any]
-) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
     try:
         here = field_of(network, name, ((0, 0),) * rank, shapes)
-        there = field_of(network, name, ((1, 1),) * rank, shapes)
+        there = field_of(network, name, ((_FAR, _FAR),) * rank, shapes)
     except KeyError:  # a size that only a run tells
         return None, None
     if here is None or there is None:
         return None, None
     size = tuple(last - first + 1 for first, last in here)
-    return size, tuple(q[0] - p[0] for p, q in zip(here, there, strict=True))
+    return size, tuple((q[0] - p[0]) / _FAR for p, q in zip(here, there, strict=True))
 
 
 def _reason(network: Network, name: str, rule: str) -> str:
@@ -184,5 +186,5 @@ def _default(network: Network, names: list[str], rule: str) -> str:
     return found
 
 
-def _by(sizes: tuple[int, ...]) -> str:
-    return "×".join(map(str, sizes))
+def _by(sizes: Sequence[float]) -> str:
+    return "×".join(f"{size:g}" for size in sizes)

@@ -173,6 +173,13 @@ class See(Seen):
 
     ``tiles[n].projection`` is the array (C, *size) that came back to the image; ``print`` it for a
     table.
+
+    >>> network = tconv.ConvTranspose2d(1, 4, 2, stride=2, rng=0).to_onnx()
+    >>> seen = tconv.see(network, np.eye(3, dtype=np.float32), "y", top=2)
+    >>> [tile.projection.shape for tile in seen.tiles]
+    [(1, 1, 1), (1, 1, 1)]
+    >>> print(seen.ledger)
+    reversed 1 node: ConvTranspose×1 filter
     """
 
     def figure(self) -> "Image.Image":
@@ -238,6 +245,11 @@ def see_layers(
     Raises
     ------
     ParameterError, ShapeError, ModelError, OSError, ImportError : as `see`
+
+    >>> print(tconv.see_layers(tconv.ConvTranspose2d(3, 4, 4, stride=2, rng=0).to_onnx(), size=8))
+    index  layer  op             shape      sees     jump  rule deconvnet
+        0  y      ConvTranspose  1×4×18×18   2×2  0.5×0.5  ok
+    1 layer, 1 that rule deconvnet can look at
     """
     as_choice(rule, "rule", RULES)
     opened = Opened.of(model)

@@ -4,6 +4,8 @@ The networks are run by a reading of their ONNX graphs in PyTorch, which is writ
 nothing with tconv. "deconvnet" and "guided" change the derivative of its ReLU and nothing else.
 """
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -182,3 +184,17 @@ def assert_near(found, expected, tolerance):
     """The largest difference is small beside the largest number."""
     gap, scale = np.abs(found - expected).max(), np.abs(expected).max()
     assert gap <= tolerance * scale, gap / scale
+
+
+def test_the_face_of_the_demo(monkeypatch, tmp_path, capsys):
+    """The third layer's projections lie about eyes, nose and mouth; those of shuffled weights less.
+
+    Of deeper layers that is not so: their units see most of the face whatever the weights.
+    """
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
+    example("see_face").main(["--output", str(tmp_path)])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    ratios = {words[0]: float(words[3]) for words in lines if words[1:2] and "%" in words[1]}
+    assert list(ratios) == ["prelu2", "prelu3", "prelu4", "points"]
+    assert ratios["prelu3"] >= 1.5
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["face.html", "face.png"]
