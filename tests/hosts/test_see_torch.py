@@ -64,7 +64,8 @@ def test_gradient_is_autograd(name):
     for tile in seen.tiles:
         unit = y[(0, *tile.unit)]
         assert tile.activation == pytest.approx(unit.item(), rel=1e-5, abs=1e-6)
-        (back,) = torch.autograd.grad(unit, image, unit.detach(), retain_graph=True)
+        seed = torch.tensor(tile.activation)  # as ONNX Runtime rounds it
+        (back,) = torch.autograd.grad(unit, image, seed, retain_graph=True)
         expected = back[0].numpy()
         gap = np.abs(tile.projection - expected).max()
         assert gap <= 1e-5 * np.abs(expected).max()
