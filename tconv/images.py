@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv.arguments import DATA_FORMATS, as_choice
+from tconv.arguments import DATA_FORMATS, as_choice, show
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
 from tconv.files import whole_file
 
@@ -19,7 +19,10 @@ DataFormat = Literal["channels_first", "channels_last"]
 
 
 def renormalise(
-    x: ArrayLike, mode: Literal["zero", "minmax", "positive"] = "zero"
+    x: ArrayLike,
+    mode: Literal["zero", "minmax", "positive"] = "zero",
+    *,
+    within: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
     """Map the values of one picture to whole numbers in [0, 255].
 
@@ -35,6 +38,8 @@ def renormalise(
     x : array (H, W), (C, H, W) or (H, W, C) of real numbers; one picture, with any number of
         channels. Several pictures need several calls, or they would share one range.
     mode : "zero", "minmax" or "positive"
+    within : (min, max) to take in place of x's own, so that several pictures share one range;
+        values beyond it are clipped
 
     Returns
     -------
@@ -43,7 +48,7 @@ def renormalise(
 
     Raises
     ------
-    ParameterError : mode is none of the three, or x holds NaN or infinity.
+    ParameterError : mode is none of the three, x holds NaN or infinity, or within is no range.
     ShapeError : x is not one picture, or has no cell.
     DTypeError : x is not of real numbers.
 
@@ -60,13 +65,18 @@ def renormalise(
     array([[  0, 128, 255]], dtype=uint8)
     >>> renormalise([[-3.0, 0.0, 3.0]], "positive")
     array([[  0,   0, 255]], dtype=uint8)
+    >>> renormalise([[-3.0, 0.0, 3.0]], within=(-6, 6))
+    array([[ 64, 128, 191]], dtype=uint8)
     """
     as_choice(mode, "mode", ("zero", "minmax", "positive"))
     values = _finite_picture(x)
     if mode == "positive":
         values = np.maximum(values, 0.0)
     low, high = float(values.min()), float(values.max())
-    if low == high:
+    if within is not None:
+        low, high = _limits(within)
+        low, high = (max(low, 0.0), max(high, 0.0)) if mode == "positive" else (low, high)
+    elif low == high:
         what = "has no positive value" if mode == "positive" and low == 0 else "is constant"
         warnings.warn(f"x {what}, so its picture in mode {mode!r} is flat.", stacklevel=2)
     # A power of two brings max|x| into [1/2, 1). That changes no rounding, and then neither
@@ -81,6 +91,19 @@ def renormalise(
     else:
         values = 255.0 * values / (high or 1.0)
     return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+
+
+def _limits(within: tuple[float, float]) -> tuple[float, float]:
+    try:
+        low, high = map(float, within)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ParameterError(
+            f"within={show(within)} must be two finite numbers, the smaller first; pass (-1, 1), "
+            "say."
+        )
+    return low, high
 
 
 def _finite_picture(x: ArrayLike) -> NDArray[np.float64]:

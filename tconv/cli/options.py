@@ -236,6 +236,51 @@ def _explain(parser: ArgumentParser) -> None:
     add("--pair", metavar="C,M", type=sizes, help="of MODEL: input and output channel; 0,0")
 
 
+def _see(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="an ONNX file whose first input is an image")
+    add("images", metavar="IMAGE", nargs="*", default=[], help="a picture, or a folder of pictures")
+    add("-o", "--output", metavar="PATH", help=".png, .html or .npz; see_MODEL_LAYER.png")
+    add("-f", "--force", action="store_true", help="overwrite an existing output")
+    add("--list", action="store_true", help="list the layers, and what a unit of each sees")
+    add("--layer", metavar="L", help="index, name or part of it; the last rectified one")
+    add("--feature", metavar="C,C", type=sizes, help="channels; the strongest if not given")
+    add("--unit", metavar="C,Y,X", type=sizes, help="channel, row and column of one unit")
+    add("--top", metavar="N", type=count, help="features of one image, images of a feature (9)")
+    add(
+        "--rule",
+        metavar="RULE",
+        type=one_of("deconvnet", "gradient", "guided"),
+        default="deconvnet",
+        help="deconvnet, gradient or guided: how rectifiers are reversed",
+    )
+    add(
+        "--norm",
+        metavar="NORM",
+        type=one_of("zero", "minmax", "positive"),
+        help="zero (0 is mid-grey), minmax or positive",
+    )
+    add(
+        "--scale",
+        metavar="WHAT",
+        type=one_of("tile", "row", "figure"),
+        help="tile, row or figure: which tiles share one range of grey",
+    )
+    add(
+        "--seed", metavar="WHAT", type=one_of("unit", "all"), help="all: the whole map of a feature"
+    )
+    add("--no-crop", action="store_true", help="show all of the image, not what a unit sees")
+    add("--sanity", action="store_true", help="show the same with shuffled weights beside it")
+    add("--threads", metavar="N", type=count, help="threads that the network runs with")
+    picture = parser.add_argument_group(
+        "pictures", "0 to 255 become --range, less --mean, divided by --std"
+    ).add_argument
+    picture("--size", metavar="HxW", type=sizes, help="resize to height x width, bicubic")
+    picture("--range", metavar="LOW,HIGH", type=numbers, help="0,1 if not given")
+    picture("--mean", metavar="R,G,B", type=numbers, help="0 if not given; one or per channel")
+    picture("--std", metavar="R,G,B", type=numbers, help="1 if not given; one or per channel")
+
+
 def _info(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--cache", action="store_true", help="tell of the kernels that are kept on disk")
@@ -261,6 +306,13 @@ VERBS: dict[str, tuple[str, Callable[[ArgumentParser], None], str]] = {
         "tconv explain -o page.html\n"
         "tconv explain -i 3 -k 3 -s 2 -p 1 --op 1 -o stamps.gif\n"
         "tconv explain generator.onnx --layer up1 --pair 5,0 -o page.html",
+    ),
+    "see": (
+        "what a feature of a network sees: its strongest units, projected back to the pixels",
+        _see,
+        "tconv see vgg16.onnx cat.jpg -o cat.png\n"
+        "tconv see vgg16.onnx photos/ --layer relu4_3 --feature 12,40 -o photos.html\n"
+        "tconv see vgg16.onnx --list",
     ),
     "info": ("versions, processor, memory, and which extras are installed", _info, "tconv info"),
 }

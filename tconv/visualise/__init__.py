@@ -1,5 +1,6 @@
-"""HOW IT IS SEEN: transposed convolution explained cell by cell, as a page and as pictures."""
+"""HOW IT IS SEEN: transposed convolution cell by cell, and what the features of networks see."""
 
+from tconv.visualise.deconvnet import See, see, see_layers
 from tconv.visualise.explainer import Explainer, explain
 
-__all__ = ["Explainer", "explain"]
+__all__ = ["Explainer", "See", "explain", "see", "see_layers"]

@@ -2,13 +2,14 @@
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from html import escape
 from importlib.resources import files
 
 from tconv.visualise.scene import Scene
 
-__all__ = ["frame_of", "page_of"]
+__all__ = ["filled", "frame_of", "page_of", "source"]
 
 
 def page_of(scene: Scene, svg: str) -> str:
@@ -18,17 +19,25 @@ def page_of(scene: Scene, svg: str) -> str:
     '<!doctype html>'
     """
     start = json.dumps({"hash": scene.url_state}).replace("<", "\\u003c")
-    page = _source("explainer.html")
-    for name, text in (
-        ("/*{style}*/", re.sub(r"\s+", " ", _source("explainer.css"))),
-        ("/*{scene}*/", _source("scene.js")),
-        ("/*{facts}*/", _source("facts.js")),
-        ("/*{script}*/", _source("explainer.js")),
-        ("<!--{svg}-->", svg),
-        ("{start}", start),
-    ):
-        before, after = page.split(name)
-        page = before + text + after
+    return filled(
+        "explainer.html",
+        {
+            "/*{style}*/": source("explainer.css"),
+            "/*{scene}*/": source("scene.js"),
+            "/*{facts}*/": source("facts.js"),
+            "/*{script}*/": source("explainer.js"),
+            "<!--{svg}-->": svg,
+            "{start}": start,
+        },
+    )
+
+
+def filled(name: str, parts: Mapping[str, str]) -> str:
+    """Return a template that lies beside this file with its gaps filled, each of them once."""
+    gaps = re.compile("|".join(map(re.escape, parts)))
+    page, count = gaps.subn(lambda gap: parts[gap[0]], source(name))
+    if count != len(parts):
+        raise ValueError(f"{name} must hold every one of {', '.join(parts)} once")
     return page
 
 
@@ -45,7 +54,8 @@ def frame_of(page: str, svg: str) -> str:
 
 
 @cache
-def _source(name: str) -> str:
+def source(name: str) -> str:
     """Read a file that lies beside this one, without its indentation and whole-line comments."""
     lines = files("tconv.visualise").joinpath(name).read_text("utf-8").splitlines()
-    return "\n".join(kept for line in lines if (kept := line.strip()) and kept[:3] != "// ")
+    text = "\n".join(kept for line in lines if (kept := line.strip()) and kept[:3] != "// ")
+    return re.sub(r"\s+", " ", text) if name.endswith(".css") else text

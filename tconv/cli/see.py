@@ -1,0 +1,131 @@
+"""WHAT A FEATURE SEES, as `tconv see`: a network and pictures become a figure, or a page."""
+
+import os
+import re
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from tconv.cli.console import Answer, at
+from tconv.cli.options import UsageError
+from tconv.cli.progress import progress_bar
+from tconv.errors import TConvError
+from tconv.visualise.deconvnet import SUFFIXES, see, see_layers
+from tconv.visualise.photos import picture_files
+
+__all__ = ["answer"]
+
+_PLACES = {
+    "layer": "option --layer",
+    "feature": "option --feature",
+    "unit": "option --unit",
+    "size": "option --size",
+    "mean": "option --mean",
+    "std": "option --std",
+    "value_range": "option --range",
+}
+"""What tconv's messages begin with, and where that was typed."""
+
+_NOT_WITH_LIST = ("layer", "feature", "unit", "output", "images")
+
+
+def answer(options: Namespace) -> Answer:
+    """Look at a layer and write what -o asks for; or list the layers.
+
+    What can be known to fail, fails before the network runs.
+    """
+    with open(options.model, "rb"):  # so that a wrong path is told before anything is loaded
+        pass
+    if options.list:
+        return _listed(options)
+    if not options.images:
+        raise UsageError(
+            "IMAGE is missing",
+            "tconv see",
+            f"name a picture or a folder of pictures, or list the layers by tconv see "
+            f"{options.model} --list",
+        )
+    pictures = [file for image in options.images for file in picture_files(image)]
+    for file in pictures:
+        with open(file, "rb"):
+            pass
+    if options.output is not None:
+        _check_output(options.output, options, pictures)
+    with at(f"model {options.model!r}"), progress_bar("images") as progress:
+        seen = _told_where(see, options.model, pictures, **_settings(options), progress=progress)
+    output = options.output or _name(seen.model, seen.layer)
+    if options.output is None:
+        _check_output(output, options, pictures)
+    with at(f"option -o/--output, file {output!r}"):
+        seen.save(output)
+    result = {**seen.as_dict(), "written": output}
+    return Answer((seen.table(), f"wrote {output}"), result)
+
+
+def _listed(options: Namespace) -> Answer:
+    for name in _NOT_WITH_LIST:
+        if getattr(options, name):
+            raise UsageError(
+                f"{'IMAGE' if name == 'images' else f'--{name}'} does not go with --list",
+                "option --list",
+                "leave one of the two out",
+            )
+    with at(f"model {options.model!r}"):
+        layers = _told_where(see_layers, options.model, rule=options.rule, size=options.size)
+    return Answer((layers.table(),), layers.as_dict())
+
+
+def _settings(options: Namespace) -> dict[str, Any]:
+    settings = {
+        "layer": options.layer,
+        "feature": options.feature,
+        "unit": options.unit,
+        "top": options.top,
+        "rule": options.rule,
+        "norm": options.norm,
+        "scale": options.scale,
+        "crop": not options.no_crop,
+        "sanity": options.sanity,
+        "seed": options.seed,
+        "size": options.size,
+        "mean": options.mean,
+        "std": options.std,
+        "value_range": options.range,
+        "threads": options.threads,
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _told_where(do: Any, *arguments: Any, **settings: Any) -> Any:
+    """Call a function, and let its complaint about an argument name the option."""
+    try:
+        return do(*arguments, **settings)
+    except TConvError as error:
+        word = re.split(r"\W", str(error), maxsplit=1)[0]
+        if word in _PLACES:
+            with at(_PLACES[word]):
+                raise
+        raise
+
+
+def _name(model: str, layer: str) -> str:
+    """What the figure is called where nothing was said: ``see_<model>_<layer>.png``."""
+    return re.sub(r"[^\w.-]+", "_", f"see_{model}_{layer}".strip("_")) + ".png"
+
+
+def _check_output(output: str, options: Namespace, pictures: list[Path]) -> None:
+    """Find before the network runs what would keep the file from being written after it."""
+    path = Path(os.path.realpath(output))
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"-o/--output must end in one of {', '.join(SUFFIXES)}, not {path.suffix!r}",
+            "option -o/--output",
+            "write -o seen.png, say",
+        )
+    with at(f"option -o/--output, file {output!r}"):
+        if any(path == Path(os.path.realpath(each)) for each in (options.model, *pictures)):
+            raise OSError("the output would overwrite the model or an image; choose another.")
+        if not path.parent.is_dir():
+            raise OSError(f"there is no folder {str(path.parent)!r}; create it first.")
+        if path.exists() and not options.force:
+            raise OSError("the file exists already; pass -f to overwrite it, or choose another.")

@@ -1,0 +1,33 @@
+"""Small networks on an image "image", made of one node or a few."""
+
+import numpy as np
+from onnx import helper, numpy_helper
+
+from tconv.visualise.network import Network
+from tconv.visualise.opening import Opened
+
+__all__ = ["network_of", "proto_of"]
+
+
+def proto_of(nodes, stored=None, shape=(1, 3, 8, 7), *, outputs=None, opset=17, kind=1):
+    """A model of nodes, each (op, inputs, output or outputs, attributes)."""
+    made = [
+        helper.make_node(
+            op, inputs.split(" "), results.split(" "), name=f"node {results}", **(attributes or {})
+        )
+        for op, inputs, results, attributes in nodes
+    ]
+    names = outputs or [made[-1].output[0]]
+    graph = helper.make_graph(
+        made,
+        "net",
+        [helper.make_tensor_value_info("image", kind, shape)],
+        [helper.make_tensor_value_info(name, kind, None) for name in names],
+        [numpy_helper.from_array(np.asarray(v), name) for name, v in (stored or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def network_of(proto):
+    """The same, ready to be looked at."""
+    return Network.of(Opened.of(proto))
