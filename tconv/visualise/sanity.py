@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.visualise.network import Network, Node
+from tconv.visualise.network import Network
 
 __all__ = ["rank_correlation", "shuffled"]
 
@@ -19,28 +19,18 @@ _WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (1,)}
 
 
 def shuffled(network: Network, layer: str, seed: int = _SEED) -> Network:
-    """Permute the numbers of every weight between the image and a layer, each filter's in itself.
+    """Permute the numbers of every filter's weight between the image and a layer.
 
-    Every filter keeps its sum and its norm, and so do biases and normalisations: activations stay
-    about as large. Permuted over all filters, the sums would be alike, and of many layers most
-    channels would be dead.
+    Biases and normalisations stay, and so do mean and spread of every weight.
     """
     rng, found = np.random.default_rng(seed), {}
     for node in network.between(layer):
         for n in _WEIGHTS.get(node.op, ()):
             name = node.inputs[n]
             if name in network.constants and name not in found:
-                weight = np.moveaxis(network.constants[name], _out_axis(node), 0)
-                mixed = rng.permuted(weight.reshape(len(weight), -1), axis=1)
-                found[name] = np.moveaxis(mixed.reshape(weight.shape), 0, _out_axis(node))
+                weight = network.constants[name]
+                found[name] = rng.permutation(weight.reshape(-1)).reshape(weight.shape)
     return network.with_constants(found)
-
-
-def _out_axis(node: Node) -> int:
-    """The axis of a weight that counts its filters."""
-    if node.op == "Gemm":
-        return 0 if node.attributes.get("transB", 0) else 1
-    return {"Conv": 0, "ConvTranspose": 1}.get(node.op, -1)
 
 
 def rank_correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
