@@ -8,7 +8,16 @@ from importlib.resources import files
 
 from tconv.visualise.scene import Scene
 
-__all__ = ["frame_of", "page_of"]
+__all__ = ["SCRIPTS", "frame_of", "page_of"]
+
+SCRIPTS = tuple(
+    f"{name}.js"
+    for name in (
+        *("scene", "snippets", "facts", "selection", "grids", "figure", "matrix"),
+        *("sums", "settings", "details", "export", "explainer"),
+    )
+)
+"""In reading order: all share one scope, and a file uses at once only what stands above it."""
 
 
 def page_of(scene: Scene, svg: str) -> str:
@@ -20,10 +29,8 @@ def page_of(scene: Scene, svg: str) -> str:
     start = json.dumps({"hash": scene.url_state}).replace("<", "\\u003c")
     page = _source("explainer.html")
     for name, text in (
-        ("/*{style}*/", re.sub(r"\s+", " ", _source("explainer.css"))),
-        ("/*{scene}*/", _source("scene.js")),
-        ("/*{facts}*/", _source("facts.js")),
-        ("/*{script}*/", _source("explainer.js")),
+        ("/*{style}*/", re.sub(r"\s*([{};,])\s*|(?<=:)\s", r"\1", _source("explainer.css"))),
+        ("/*{script}*/", "\n".join(map(_source, SCRIPTS))),
         ("<!--{svg}-->", svg),
         ("{start}", start),
     ):

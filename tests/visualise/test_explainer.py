@@ -33,7 +33,7 @@ def test_the_page_is_one_small_file_that_loads_nothing(explainer, tmp_path):
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert "innerHTML" not in page
-    assert len(tconv.explain().html().encode()) <= 68_000
+    assert len(tconv.explain().html().encode()) <= 60_000
     start = re.search(r'id="start">(.*?)</script>', page)[1]
     assert json.loads(start) == {"hash": explainer.url_state()}
 
