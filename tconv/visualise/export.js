@@ -32,7 +32,8 @@ function* drawnCell(node) {
   });
   const start = getComputedStyle(node, "::before"), end = getComputedStyle(node, "::after");
   if (node.matches(".block")) {
-    yield drawn("path", {d: `M${x} ${y}h${width}`, stroke: style.borderTopColor, "stroke-width": 2});
+    const stroke = style.borderTopColor;
+    yield drawn("path", {d: `M${x} ${y}h${width}`, stroke, "stroke-width": 2});
   }
   if (words) yield label(words, x + width / 2, y + height / 2 + 1, style, "middle");
   if (letter && words) yield label(letter, x + 4, y + 9, start);
@@ -79,7 +80,8 @@ const saveSvg = () => offer(new Blob([svgOf()], {type: "image/svg+xml"}), ".svg"
 function savePng() {
   const image = new Image();
   image.onload = () => {
-    const width = 2 * image.width, height = 2 * image.height, canvas = el("canvas", {width, height});
+    const width = 2 * image.width, height = 2 * image.height;
+    const canvas = el("canvas", {width, height});
     canvas.getContext("2d").drawImage(image, 0, 0, width, height);
     canvas.toBlob(blob => offer(blob, ".png"), "image/png");
   };

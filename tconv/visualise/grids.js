@@ -1,13 +1,13 @@
 // How cells are drawn: grids of nodes that stay, of which only what changed is written again.
 const byId = id => document.getElementById(id);
-const HTML = "http://www.w3.org/1999/xhtml", SVG = "http://www.w3.org/2000/svg";
-function made(space, name, attributes = {}, ...children) {
-  const node = document.createElementNS(space, name);
+const SVG = "http://www.w3.org/2000/svg";
+function made(node, attributes = {}, ...children) {
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
   node.append(...children);
   return node;
 }
-const el = (...parts) => made(HTML, ...parts), drawn = (...parts) => made(SVG, ...parts);
+const el = (name, ...parts) => made(document.createElement(name), ...parts);
+const drawn = (name, ...parts) => made(document.createElementNS(SVG, name), ...parts);
 function say(id, words) {
   if (byId(id).textContent !== words) byId(id).textContent = words;
 }
