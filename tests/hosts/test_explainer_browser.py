@@ -185,6 +185,17 @@ def test_a_symbol_of_the_formula_lights_what_it_makes(page, address, symbol, lit
     assert page.locator(lit).count() == count
 
 
+def test_every_extra_cell_carries_its_tag(page, address):
+    page.goto(address + FORM)
+    tagged = page.locator("#grid-y .cell").evaluate_all(
+        """all => all.filter(cell => getComputedStyle(cell, '::after').content === '"op"')
+            .map(cell => cell.ariaLabel)"""
+    )
+    assert len(tagged) == 11
+    assert all(label.endswith("extra, still computed") for label in tagged)
+    assert page.locator("#key-extra").is_visible()
+
+
 # ---- 2 and 3: the same as Python, through every lens ---------------------------------------------
 
 
