@@ -117,17 +117,12 @@ def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> 
 
     Parameters
     ----------
-    weight : array (C, M, *K) of numbers
-    stride, dilation : int or one int per axis
+    weight, stride, dilation : as `phase_sums`
 
     Returns
     -------
     float: 0 for an even pattern, 1 where the ripple is as large as the mean, infinity where only
         the mean is 0
-
-    Raises
-    ------
-    ShapeError, ParameterError : as `phase_sums`.
 
     >>> ripple(np.ones((1, 1, 4, 4)), stride=2)
     0.0

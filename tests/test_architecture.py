@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tconv
+from tconv.visualise.page import SCRIPTS
 
 PACKAGE = Path(__file__).parents[1] / "tconv"
 # In reading order. A file imports only what stands above it.
@@ -131,6 +132,19 @@ def test_the_environment_is_not_read(name):
 @each_file
 def test_a_file_is_short(name):
     assert len(SOURCES[name].splitlines()) <= 400
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.js")), ids=lambda file: file.name)
+def test_a_script_is_short_and_narrow_and_opens_with_its_question(file):
+    lines = file.read_text("utf-8").splitlines()
+    assert len(lines) <= 400
+    assert [n for n, line in enumerate(lines, 1) if len(line) > 100] == []
+    assert lines[0].startswith("// ")
+    assert lines[0].endswith(".")
+
+
+def test_every_script_is_part_of_the_page():
+    assert sorted(SCRIPTS) == sorted(file.name for file in PACKAGE.rglob("*.js"))
 
 
 def loaded_by(code):

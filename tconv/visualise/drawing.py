@@ -14,9 +14,10 @@ import numpy as np
 from tconv.visualise.facts import facts_of, tap_letter
 from tconv.visualise.scene import Scene, number_text
 
-__all__ = ["Box", "Figure", "Label", "draw"]
+__all__ = ["INK", "LINE", "PAPER", "Box", "Figure", "Label", "draw"]
 
-_PAPER, _INK, _SOFT, _LINE, _GROUND = "#ffffff", "#16191d", "#4d555f", "#878f99", "#f4f5f7"
+INK, LINE, PAPER = "#16191d", "#878f99", "#ffffff"
+_SOFT, _GROUND = "#4d555f", "#f4f5f7"
 # Okabe & Ito 2008: hues that stay apart for colour-blind eyes.
 _HUES = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 _MARGIN, _GAP, _HEAD = 16, 36, 26  # pixels around, between panels, and for a panel's heading
@@ -33,8 +34,8 @@ class Box:
     y: int
     width: int
     height: int
-    fill: str | None = _PAPER
-    stroke: str = _LINE
+    fill: str | None = PAPER
+    stroke: str = LINE
     thickness: int = 1
     dash: tuple[int, int] | None = None
 
@@ -47,7 +48,7 @@ class Label:
     y: int
     text: str
     size: int = 15
-    color: str = _INK
+    color: str = INK
     middle: bool = False
     bold: bool = False
 
@@ -167,7 +168,7 @@ class _Panel:
         shapes += lit  # above their neighbours, whose lines would cut theirs
         if self.frame:
             r, c, height, width = (n * self.side for n in self.frame)
-            shapes.append(Box(left + c, top + _HEAD + r, width, height, None, _INK, 3))
+            shapes.append(Box(left + c, top + _HEAD + r, width, height, None, INK, 3))
         width = max(len(self.rows[0]) * self.side, 9 * len(self.heading) + 4)
         return width, _HEAD + len(self.rows) * self.side
 
@@ -179,17 +180,19 @@ class _Panel:
         side = self.side
         if cell.kind != "head":
             hue = None if cell.tap is None else _HUES[cell.tap % len(_HUES)]
-            ground = _GROUND if cell.kind in ("zero", "crop") else _PAPER
+            ground = _GROUND if cell.kind in ("zero", "crop") else PAPER
             fill = _mixed(hue, 0.5 if cell.lit else 0.24) if hue else ground
             thick = 3 if cell.lit else 2 if cell.kind == "extra" else 1
-            stroke = _INK if cell.lit or cell.kind == "extra" else _LINE
+            stroke = INK if cell.lit or cell.kind == "extra" else LINE
             dash = {"crop": (4, 3), "extra": (2, 2)}.get(cell.kind)
             yield Box(x, y, side, side, fill, stroke, thick, None if cell.lit else dash)
         soft = cell.kind in ("zero", "crop", "head") and not cell.lit
         middle = x + side // 2, y + side // 2
-        yield Label(*middle, cell.text, size, _SOFT if soft else _INK, True, cell.lit)
+        yield Label(*middle, cell.text, size, _SOFT if soft else INK, True, cell.lit)
         if cell.letter and cell.tap is not None:
             yield Label(x + 4, y + 7, tap_letter(cell.tap), 10)
+        if cell.kind == "extra":
+            yield Label(x + side - 8, y + side - 6, "op", 9, middle=True)
 
 
 def _panels(facts: dict[str, Any], told: _Told, with_matrix: bool) -> Iterator[_Panel]:

@@ -9,7 +9,16 @@ from importlib.resources import files
 
 from tconv.visualise.scene import Scene
 
-__all__ = ["filled", "frame_of", "page_of", "source"]
+__all__ = ["SCRIPTS", "filled", "frame_of", "page_of", "source"]
+
+SCRIPTS = tuple(
+    f"{name}.js"
+    for name in (
+        *("scene", "snippets", "facts", "selection", "grids", "figure", "matrix"),
+        *("sums", "settings", "details", "export", "explainer"),
+    )
+)
+"""In reading order: all share one scope, and a file uses at once only what stands above it."""
 
 
 def page_of(scene: Scene, svg: str) -> str:
@@ -23,9 +32,7 @@ def page_of(scene: Scene, svg: str) -> str:
         "explainer.html",
         {
             "/*{style}*/": source("explainer.css"),
-            "/*{scene}*/": source("scene.js"),
-            "/*{facts}*/": source("facts.js"),
-            "/*{script}*/": source("explainer.js"),
+            "/*{script}*/": "\n".join(map(source, SCRIPTS)),
             "<!--{svg}-->": svg,
             "{start}": start,
         },
@@ -55,7 +62,7 @@ def frame_of(page: str, svg: str) -> str:
 
 @cache
 def source(name: str) -> str:
-    """Read a file that lies beside this one, without its indentation and whole-line comments."""
+    """Read a file beside this one, without indentation, whole-line comments, and a style's gaps."""
     lines = files("tconv.visualise").joinpath(name).read_text("utf-8").splitlines()
     text = "\n".join(kept for line in lines if (kept := line.strip()) and kept[:3] != "// ")
-    return re.sub(r"\s+", " ", text) if name.endswith(".css") else text
+    return re.sub(r"\s*([{};,])\s*|(?<=:)\s", r"\1", text) if name.endswith(".css") else text

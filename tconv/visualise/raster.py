@@ -13,7 +13,7 @@ __all__ = ["pixels_of", "write_gif", "write_png"]
 
 _SCALE = 2  # pixels of the file for each of the figure
 _COLOURS = 256  # what a GIF can hold
-_PLAINER = str.maketrans({"×": "x", "−": "–"})  # signs that Pillow's own font lacks
+_PLAINER = str.maketrans({"×": "x", "−": "-"})  # signs that Pillow's own font lacks
 _FRAME_MS, _LAST_MS = 900, 4000
 
 

@@ -1,44 +1,52 @@
 """HOW A PICTURE BECOMES SVG: text that browsers and editors show, with nothing outside it."""
 
 from html import escape
+from statistics import mode
 
-from tconv.visualise.drawing import Box, Figure, Label
+from tconv.visualise.drawing import INK, LINE, PAPER, Box, Figure, Label
 
 __all__ = ["svg_of"]
 
 
 def svg_of(figure: Figure) -> str:
-    """Return a figure as the text of an SVG document.
+    """Return a figure as the text of an SVG document: all boxes, and above them all labels.
 
     >>> print(svg_of(Figure(9, 9, "a cell", (Box(1, 1, 7, 7),))))
     <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" width="9" height="9" role="img" \
 font-family="system-ui,'DejaVu Sans',sans-serif"><title>Transposed convolution</title>\
-<desc>a cell</desc><path d="M0 0h9v9H0z" fill="#fff"/><path d="M1 1h7v7h-7z" fill="#ffffff" \
-stroke="#878f99"/></svg>
+<desc>a cell</desc><g fill="#ffffff"><path d="M0 0h9v9H0z"/><g stroke="#878f99">\
+<path d="M1 1h7v7h-7z"/></g></g><g fill="#16191d" font-size="15" text-anchor="middle"></g></svg>
     """
     w, h = figure.width, figure.height
-    shapes = "".join(map(_element, figure.shapes))
+    labels = [shape for shape in figure.shapes if isinstance(shape, Label) and shape.text]
+    boxes = "".join(_box(shape) for shape in figure.shapes if isinstance(shape, Box))
+    usual = mode([label.size for label in labels] or [Label.size])
+    texts = "".join(_text(label, usual) for label in labels)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" '
         'role="img" font-family="system-ui,\'DejaVu Sans\',sans-serif">'
         f"<title>Transposed convolution</title><desc>{escape(figure.description)}</desc>"
-        f'<path d="M0 0h{w}v{h}H0z" fill="#fff"/>{shapes}</svg>'
+        f'<g fill="{PAPER}"><path d="M0 0h{w}v{h}H0z"/><g stroke="{LINE}">{boxes}</g></g>'
+        f'<g fill="{INK}" font-size="{usual}" text-anchor="middle">{texts}</g></svg>'
     )
 
 
-def _element(shape: Box | Label) -> str:
-    if isinstance(shape, Box):
-        way = f"M{shape.x} {shape.y}h{shape.width}v{shape.height}h-{shape.width}z"
-        thick = f' stroke-width="{shape.thickness}"' if shape.thickness != 1 else ""
-        dash = f' stroke-dasharray="{shape.dash[0]} {shape.dash[1]}"' if shape.dash else ""
-        fill = shape.fill or "none"
-        return f'<path d="{way}" fill="{fill}" stroke="{shape.stroke}"{thick}{dash}/>'
-    if not shape.text:
-        return ""
-    anchor = ' text-anchor="middle"' if shape.middle else ""
-    bold = ' font-weight="700"' if shape.bold else ""
+def _box(box: Box) -> str:
+    """Write what differs from a thin line around paper."""
+    fill = "" if box.fill == PAPER else f' fill="{box.fill or "none"}"'
+    stroke = "" if box.stroke == LINE else f' stroke="{box.stroke}"'
+    thick = "" if box.thickness == 1 else f' stroke-width="{box.thickness}"'
+    dash = f' stroke-dasharray="{box.dash[0]} {box.dash[1]}"' if box.dash else ""
+    way = f"M{box.x} {box.y}h{box.width}v{box.height}h-{box.width}z"
+    return f'<path d="{way}"{fill}{stroke}{thick}{dash}/>'
+
+
+def _text(label: Label, usual: int) -> str:
+    """Write what differs from a label of the usual size, in ink, told by its middle."""
+    color = "" if label.color == INK else f' fill="{label.color}"'
+    size = "" if label.size == usual else f' font-size="{label.size}"'
+    anchor = "" if label.middle else ' text-anchor="start"'
+    bold = ' font-weight="700"' if label.bold else ""
     # The middle of capitals and digits lies about a third of the size above the base line.
-    y = shape.y + round(shape.size * 0.36)
-    color = f' fill="{shape.color}"'
-    place = f'x="{shape.x}" y="{y}" font-size="{shape.size}"'
-    return f"<text {place}{anchor}{bold}{color}>{escape(shape.text, quote=False)}</text>"
+    place = f'x="{label.x}" y="{label.y + round(label.size * 0.36)}"'
+    return f"<text {place}{color}{size}{anchor}{bold}>{escape(label.text, quote=False)}</text>"

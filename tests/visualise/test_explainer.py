@@ -13,7 +13,7 @@ from PIL import Image
 import tconv
 from tconv.errors import ParameterError
 from tconv.visualise.drawing import draw
-from tconv.visualise.raster import pixels_of
+from tconv.visualise.raster import _PLAINER, _font, pixels_of
 from tconv.visualise.scene import Scene
 
 FORM = {"stride": 2, "padding": 1, "output_padding": 1}
@@ -33,7 +33,7 @@ def test_the_page_is_one_small_file_that_loads_nothing(explainer, tmp_path):
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert "innerHTML" not in page
-    assert len(tconv.explain().html().encode()) <= 68_000
+    assert len(tconv.explain().html().encode()) <= 60_000
     start = re.search(r'id="start">(.*?)</script>', page)[1]
     assert json.loads(start) == {"hash": explainer.url_state()}
 
@@ -88,6 +88,20 @@ def test_the_pixels_are_where_the_boxes_are():
     lit = next(shape for shape in figure.shapes if getattr(shape, "thickness", 0) == 3)
     assert tuple(pixels[2 * lit.y, 2 * lit.x + lit.width]) == (0x16, 0x19, 0x1D)
     assert tuple(pixels[0, 0]) == (255, 255, 255)
+
+
+def test_the_font_has_every_sign_that_is_painted():
+    font = _font(40)
+    missing = bytes(font.getmask("\U0010ffff"))
+    signs = {sign for shape in draw(form().scene).shapes for sign in getattr(shape, "text", "")}
+    for sign in "".join(signs).translate(_PLAINER).replace(" ", ""):
+        assert bytes(font.getmask(sign)) != missing, sign
+
+
+def test_every_extra_cell_is_tagged():
+    texts = [getattr(shape, "text", "") for shape in draw(form().scene).shapes]
+    assert texts.count("op") == 6 + 6 - 1
+    assert "op" not in [getattr(shape, "text", "") for shape in draw(Scene.of()).shapes]
 
 
 def test_a_notebook_gets_page_picture_and_text():

@@ -1,0 +1,76 @@
+"""HOW FAST THE PAGE ANSWERS at its size limit, in Chromium. ``python -m bench.page``.
+
+A change is timed from the event until style and layout are done: the page's script, what it wrote,
+and where all of it stands. Each kind of change is made fifty times.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from statistics import median, quantiles
+
+from playwright.sync_api import Page, sync_playwright
+
+import tconv
+from bench.machine import processor
+
+__all__ = ["CHANGES", "measure"]
+
+TIMES = 50
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
+LARGEST = {
+    "x": [[(8 * r + c) % 10 for c in range(8)] for r in range(8)],
+    "w": [[(7 * r + c) % 5 - 2 for c in range(7)] for r in range(7)],
+    "stride": 4, "padding": 2, "output_padding": 1,
+}  # fmt: skip
+"""8×8 inputs by 49 taps give 32×32 outputs, the most that is drawn, out of 35×35."""
+
+CHANGES = {
+    "a step": "n => { const slider = document.getElementById('step'); slider.value = 7*n + 1;"
+    " slider.dispatchEvent(new Event('input', {bubbles: true})); }",
+    "a cell pointed at": "n => document.querySelectorAll('#grid-y .cell')[23*n]"
+    ".dispatchEvent(new MouseEvent('mouseover', {bubbles: true}))",
+    "a cell pinned": "n => document.querySelectorAll('#grid-x .cell')[n].click()",
+    "a number": "n => tconv.set(tconv.hash().replace(/x=[0-9]+/, 'x=' + (n + 1)))",
+    "a setting": "n => { const select = document.querySelector('[data-control=begin1]');"
+    " select.value = 2 + n % 3; select.dispatchEvent(new Event('change', {bubbles: true})); }",
+    "the lens": "n => document.querySelectorAll('#lenses input')[n % 3].click()",
+}
+"""What a reader does, the nth time."""
+
+TIME = """times => [...Array(times).keys()].map(n => {
+    const start = performance.now(); (ACT)(n); document.body.offsetHeight;
+    return performance.now() - start; })"""
+
+
+def measure(page: Page, change: str) -> list[float]:
+    """Return the milliseconds of each change of a kind, after a few that are not counted."""
+    timed = TIME.replace("ACT", CHANGES[change])
+    page.evaluate(timed, 5)
+    found: list[float] = page.evaluate(timed, TIMES)
+    return found
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    chromium = shutil.which("chromium")
+    if not chromium:
+        raise SystemExit("chromium is missing: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        path = Path(folder, "page.html")
+        tconv.explain(**LARGEST).save(path)
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        print(f"{'milliseconds':20} {'median':>8} {'p95':>8}")
+        for change in CHANGES:
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page.goto(path.as_uri())
+            found = measure(page, change)
+            page.close()
+            print(f"{change:20} {median(found):8.1f} {quantiles(found, n=20)[-1]:8.1f}")
+        print(f"\nChromium {browser.version}, {processor()}, {tconv.explain(**LARGEST)}")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+// What can be taken away: the figure as SVG and PNG, and the link.
+const MARGIN = 12;
+// A colour as programs that draw SVG know it.
+function plainColor(value) {
+  const parts = /^color\(srgb ([\d.e-]+) ([\d.e-]+) ([\d.e-]+)/.exec(value)?.slice(1);
+  if (parts) return `rgb(${parts.map(part => round(part * 255))})`;
+  return value === "rgba(0, 0, 0, 0)" ? "none" : value;
+}
+function placeOf(node) {
+  const [base, at] = [byId("figure"), node].map(each => each.getBoundingClientRect());
+  const corner = [at.left - base.left + MARGIN, at.top - base.top + MARGIN];
+  return [...corner, at.width, at.height].map(round);
+}
+// Whether a node is on the page, and in the part of the matrix that is scrolled to.
+function isShown(node) {
+  const scrolled = byId("scroll-m"), [, y, width, height] = placeOf(node);
+  const [, top, , tall] = placeOf(scrolled);
+  return width && (!scrolled.contains(node) || (y >= top && y + height <= top + tall));
+}
+const label = (words, x, y, style, anchor = "start") => drawn("text", {
+  x, y, "font-size": style.fontSize, "font-weight": style.fontWeight, "text-anchor": anchor,
+  fill: plainColor(style.color), "dominant-baseline": "central",
+}, words);
+function* drawnCell(node) {
+  const style = getComputedStyle(node), [x, y, width, height] = placeOf(node);
+  const lit = node.matches(".lit"), {text: words, "data-tap": letter} = node.told || {};
+  yield drawn("rect", {
+    x, y, width, height, fill: plainColor(style.backgroundColor),
+    stroke: plainColor(lit ? style.outlineColor : style.borderLeftColor),
+    "stroke-width": lit ? 3 : parseFloat(style.borderLeftWidth),
+    "stroke-dasharray": !lit && {dashed: "4 3", dotted: "2 2"}[style.borderLeftStyle] || "none",
+  });
+  const start = getComputedStyle(node, "::before"), end = getComputedStyle(node, "::after");
+  if (node.matches(".block")) {
+    const stroke = style.borderTopColor;
+    yield drawn("path", {d: `M${x} ${y}h${width}`, stroke, "stroke-width": 2});
+  }
+  if (words) yield label(words, x + width / 2, y + height / 2 + 1, style, "middle");
+  if (letter && words) yield label(letter, x + 4, y + 9, start);
+  if (node.matches(".letters .tap")) {
+    yield label(letter, x + width / 2, y + height / 2, start, "middle");
+  }
+  if (node.matches(".extra")) yield label("op", x + width - 3, y + height - 7, end, "end");
+}
+// The words of a node in lines, broken about where the page breaks them.
+function drawnLines(node) {
+  const style = getComputedStyle(node), [x, y, width, height] = placeOf(node);
+  const most = width / parseFloat(style.fontSize) * 1.9, lines = [""];
+  for (const word of node.innerText.trim().split(/\s+/)) {
+    const line = `${lines.at(-1)} ${word}`.trim();
+    if (line.length <= most || !lines.at(-1)) lines[lines.length - 1] = line;
+    else lines.push(word);
+  }
+  const step = parseFloat(style.lineHeight), shown = max(1, round(height / step));
+  return lines.slice(0, shown).map((line, n) => label(line, x, y + (n + .5) * step, style));
+}
+function svgOf() {
+  const figure = byId("figure"), sum = byId("equation"), [, y, , tall] = placeOf(sum);
+  const width = Math.ceil(figure.offsetWidth) + 2 * MARGIN, height = y + tall + MARGIN;
+  const all = kinds => [...figure.querySelectorAll(kinds)].filter(isShown);
+  const cells = [...all(".cell:not(.lit)"), ...all(".lit"), ...all(".frame, .window")];
+  const svg = drawn("svg", {
+    width, height, viewBox: `0 0 ${width} ${height}`,
+    "font-family": "system-ui, 'DejaVu Sans', sans-serif",
+  },
+    drawn("title", {}, "Transposed convolution"),
+    drawn("desc", {}, `${sum.textContent}; ${hashOf(state)}`),
+    drawn("rect", {width, height, fill: getComputedStyle(document.body).backgroundColor}),
+    ...cells.flatMap(node => [...drawnCell(node)]),
+    ...[...all("h2, .hint"), sum].flatMap(drawnLines));
+  return new XMLSerializer().serializeToString(svg);
+}
+
+function offer(blob, suffix) {
+  const url = URL.createObjectURL(blob);
+  el("a", {href: url, download: "transposed-convolution" + suffix}).click();
+  setTimeout(() => URL.revokeObjectURL(url), 5000);
+}
+const saveSvg = () => offer(new Blob([svgOf()], {type: "image/svg+xml"}), ".svg");
+function savePng() {
+  const image = new Image();
+  image.onload = () => {
+    const width = 2 * image.width, height = 2 * image.height;
+    const canvas = el("canvas", {width, height});
+    canvas.getContext("2d").drawImage(image, 0, 0, width, height);
+    canvas.toBlob(blob => offer(blob, ".png"), "image/png");
+  };
+  image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(svgOf());
+}
+
+// In a frame of a notebook there is no address: the state alone is offered there.
+async function copyLink() {
+  const framed = location.protocol === "about:", field = byId("link").querySelector("input");
+  field.value = framed ? hashOf(state) || "#" : location.href.split("#")[0] + hashOf(state);
+  let copied = !framed;
+  try {
+    await navigator.clipboard.writeText(field.value);
+  } catch {
+    copied = false;
+  }
+  byId("link").hidden = copied;
+  if (!copied) field.select();
+  say("copy", copied ? "Copied" : "Copy link");
+  setTimeout(() => say("copy", "Copy link"), 1500);
+}

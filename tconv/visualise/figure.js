@@ -1,0 +1,102 @@
+// What the lenses show: input, kernel and output as grids of cells, lit by the selection.
+const MOST_SIDE = 76, TALL_SIDE = 44; // pixels of a cell
+const custom = () => !same([state.x, state.w], [INITIAL.x, INITIAL.w]);
+
+function drawFigure(sel, found) {
+  const conv = state.lens === "conv", tall = F.canvas.length > 4 && !conv;
+  byId("figure").classList.toggle("tall", tall);
+  byId("custom").hidden = !custom();
+  const most = tall ? TALL_SIDE : MOST_SIDE;
+  if (conv) drawSpread(sel, found);
+  else drawInput(found, most);
+  drawKernel(found, conv, most);
+  drawOutput(sel, found, conv ? 350 : 400);
+}
+// Classes of a cell by what is lit and pinned.
+const marks = (lit, sel) => [lit && "lit", state.sel === sel && "pinned"];
+
+function inputCell(i, j, found, extra = []) {
+  const sel = `i${i},${j}`, at = flat(sel), value = F.x[i][j];
+  const label = `input row ${i} column ${j}, value ${text(value)}` + (extra[0] ? ", cropped" : "");
+  const classes = [...extra, ...marks(found.x.has(at), sel)];
+  return told(short(value), sel, label, classes, found.x.get(at));
+}
+function drawInput(found, most) {
+  const [v, h] = axes;
+  say("title-x", `Input x (${v.i}×${h.i})`);
+  say("hint-x", "");
+  paint("grid-x", "input", v.i, h.i, sideFor(max(v.i, h.i), 210, most),
+    (i, j) => inputCell(i, j, found));
+  frame("grid-x", "window");
+}
+
+const SIDES = ["top", "bottom", "left", "right"];
+// The input with zeros between its cells and around them. A negative border crops.
+function drawSpread(sel, found) {
+  const {stretched_size: size, border} = F.as_convolution;
+  const before = border.map(([begin]) => max(begin, 0));
+  const shape = border.map(([, end], n) => before[n] + size[n] + max(end, 0));
+  const side = sideFor(max(...shape), 320, MOST_SIDE);
+  const cellAt = (r, c) => {
+    const at = [r - before[0], c - before[1]];
+    const inside = at.every((u, n) => u >= 0 && u < size[n]);
+    if (inside && at.every((u, n) => u % state.s[n] === 0)) {
+      const cut = at.some((u, n) => u < -border[n][0] || u >= size[n] + border[n][1]);
+      return inputCell(at[0] / state.s[0], at[1] / state.s[1], found, [cut && "crop"]);
+    }
+    const label = inside ? "zero between inputs" : "zero of the border";
+    const lit = inside && sel === "fs" && "lit";
+    return told("0", undefined, label, [inside ? "zero" : "border", lit]);
+  };
+  say("title-x", "Input x, spread by the stride");
+  paint("grid-x", "input spread by the stride", ...shape, side, cellAt);
+  const [a, b] = pointOf(sel), tops = [a, b].map((o, n) => o - min(border[n][0], 0));
+  frame("grid-x", "window", side, sel[0] === "o" && [...tops, axes[0].reach, axes[1].reach]);
+  const gaps = state.s.map(s => s - 1), widths = border.flat();
+  const crops = SIDES.map((name, n) => widths[n] < 0 ? `; crop ${-widths[n]} at the ${name}` : "");
+  const between = some(gaps) ? `${plural(perAxis(gaps), "zero")} between cells, ` : "";
+  const around = widths.map(n => max(n, 0)), width = perAxis(around);
+  const sides = width === text(around[0]) ? "" : ` (${SIDES.join(", ")})`;
+  say("hint-x", `${between}border ${width}${sides}${crops.join("")}; the window moves by 1`);
+}
+
+function drawKernel(found, conv, most) {
+  const [v, h] = axes;
+  say("title-w", `Kernel w (${v.k}×${h.k})`);
+  paint("grid-w", "kernel", v.k, h.k, sideFor(max(v.k, h.k), 210, most), (r, c) => {
+    const [k, l] = conv ? [v.k - 1 - r, h.k - 1 - c] : [r, c], sel = `k${k},${l}`, tap = flat(sel);
+    const label = `kernel row ${k} column ${l}, tap ${LETTERS[tap]}, value ${text(F.w[k][l])}`;
+    return told(short(F.w[k][l]), sel, label, marks(found.w.has(tap), sel), tap);
+  });
+  byId("flipped").hidden = !conv;
+  say("hint-w", state.d.some(d => d > 1) ? `its taps land ${cellsApart(state.d)}` : "");
+}
+
+// The output within all that is computed: what is cropped lies outside its frame.
+function drawOutput(sel, found, room) {
+  const [v, h] = axes, rows = F.canvas.length, cols = F.canvas[0].length;
+  const whole = rows === v.o && cols === h.o, side = sideFor(max(rows, cols), room, MOST_SIDE);
+  const stamping = state.lens === "stamp" && (!hover || hover === stepSelection());
+  const values = stamping ? stamped(state, axes, state.step) : F.canvas;
+  say("title-y", `Output y (${v.o}×${h.o})`);
+  paint("grid-y", "output", rows, cols, side, (u, c) => {
+    const value = values[u][c], at = u * cols + c, lit = found.y.has(at), tap = found.y.get(at);
+    const [row, col] = [u - v.begin, c - h.begin];
+    if (row < 0 || col < 0 || row >= v.o || col >= h.o) {
+      const label = `cropped cell, value ${text(value)}`, name = `c${u},${c}`;
+      return told(short(value), name, label, ["crop", ...marks(lit || sel === "fp")], tap);
+    }
+    const name = `o${row},${col}`, extra = row >= v.o - v.extra || col >= h.o - h.extra;
+    const count = plural(F.contributions[row * h.o + col].length, "contribution");
+    const label = `output row ${row} column ${col}, value ${text(value)}, ${count}`;
+    const classes = [extra && "extra", ...marks(lit || extra && sel === "fo", name)];
+    return told(short(value), name, label + (extra ? ", extra, still computed" : ""), classes, tap);
+  });
+  frame("grid-y", "frame", side, !whole && [v.begin, h.begin, v.o, h.o]);
+  const [i, j] = pointOf(sel), stamp = state.lens === "stamp" && sel[0] === "i";
+  frame("grid-y", "window", side, stamp && [i * v.s, j * h.s, v.reach, h.reach]);
+  byId("key-crop").hidden = whole;
+  byId("key-extra").hidden = !v.extra && !h.extra;
+  const all = v.i * h.i, growing = `sum of the first ${plural(state.step, "stamp")} of ${all}`;
+  say("hint-y", !stamping ? "" : state.step < all ? growing : "finished: all stamps are added");
+}

@@ -1,0 +1,98 @@
+// How cells are drawn: grids of nodes that stay, of which only what changed is written again.
+const byId = id => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+function made(node, attributes = {}, ...children) {
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+const el = (name, ...parts) => made(document.createElement(name), ...parts);
+const drawn = (name, ...parts) => made(document.createElementNS(SVG, name), ...parts);
+function say(id, words) {
+  if (byId(id).textContent !== words) byId(id).textContent = words;
+}
+// Fill a place with nodes, unless it holds what was made of the same facts.
+function fill(place, facts, make) {
+  if (place.facts !== facts) place.replaceChildren(...make());
+  place.facts = facts;
+}
+function resize(parent, count, make) {
+  while (parent.children.length > count) parent.lastChild.remove();
+  while (parent.children.length < count) parent.append(make());
+}
+
+// Draw a grid: what `tell` says of each cell is its text and attributes.
+function paint(id, label, rows, cols, side, tell) {
+  const place = byId(id);
+  if (!place.firstChild) place.append(el("div", {class: "grid", role: "grid"}));
+  const grid = place.firstChild;
+  let longest = 1;
+  resize(grid, rows, () => el("div", {class: "row", role: "row"}));
+  [...grid.children].forEach((row, r) => {
+    resize(row, cols, () => el("div", {tabindex: -1}, ""));
+    [...row.children].forEach((cell, c) => {
+      const told = tell(r, c);
+      longest = max(longest, told.text.length);
+      write(cell, told);
+    });
+  });
+  const most = min(side * (longest > 1 ? .38 : .5), side * 1.45 / longest, 30);
+  grid.ariaLabel = label;
+  grid.style.cssText = `--side:${side}px;font-size:${max(6, most)}px`;
+  if (!grid.stop?.isConnected || !grid.stop.dataset.sel) moveStop(grid.querySelector("[data-sel]"));
+}
+const ATTRIBUTES = ["class", "role", "aria-label", "data-sel", "data-tap"];
+function write(cell, told) {
+  const before = cell.told || {};
+  if (before.text !== told.text) cell.firstChild.data = told.text;
+  for (const name of ATTRIBUTES) {
+    if (before[name] === told[name]) continue;
+    if (told[name] === undefined) cell.removeAttribute(name);
+    else cell.setAttribute(name, told[name]);
+  }
+  cell.told = told;
+}
+// What is told of a cell, by its number, selection, label and classes, and the tap it shows.
+function told(value, sel, label, classes, tap) {
+  const shown = tap === undefined ? classes : [...classes, "tap", "t" + tap % 7];
+  return {
+    text: value, class: ["cell", ...shown].filter(Boolean).join(" "), role: "gridcell",
+    "aria-label": label, "data-sel": sel, "data-tap": tap === undefined ? tap : LETTERS[tap],
+  };
+}
+const sideFor = (n, room, most) => round(min(most, max(24, room / n)));
+
+// A frame over a grid, [top, left, height, width] in cells, or none.
+function frame(id, name, side, place) {
+  const host = byId(id);
+  let node = host.querySelector("." + name);
+  if (!node) host.append(node = el("div", {class: name, "aria-hidden": true}));
+  node.hidden = !place;
+  if (!place) return;
+  const [top, left, height, width] = place.map((n, at) => n * side + (at < 2 ? -1 : 2));
+  node.style.cssText = `top:${top}px;left:${left}px;height:${height}px;width:${width}px`;
+}
+
+// ---- one tab stop for each grid, walked by arrows -----------------------------------------------
+function moveStop(cell) {
+  const grid = cell.closest(".grid");
+  if (grid.stop) grid.stop.tabIndex = -1;
+  cell.tabIndex = 0;
+  grid.stop = cell;
+}
+const WAYS = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]};
+// The cell that a key leads to, past those that hold nothing to select.
+function reached(cell, {key, ctrlKey}) {
+  const row = cell.parentNode, grid = row.parentNode;
+  if (key === "Home" || key === "End") {
+    return [...(ctrlKey ? grid : row).querySelectorAll("[data-sel]")].at(key === "Home" ? 0 : -1);
+  }
+  if (!WAYS[key]) return undefined;
+  let r = [...grid.children].indexOf(row), c = [...row.children].indexOf(cell), next;
+  do {
+    r += WAYS[key][0];
+    c += WAYS[key][1];
+    next = grid.children[r]?.children[c];
+  } while (next && !next.dataset.sel);
+  return next || cell;
+}

@@ -1,0 +1,67 @@
+// What the matrix shows: W* or its transpose, one row or column for each cell, tap by tap.
+const MOST_ENTRIES = 4096, AROUND = 8; // beyond so many, rows around the selected one alone
+let firstRow = 0;
+
+// The outputs whose rows are drawn: they follow the selection, but not one in the matrix itself.
+function shownOutputs(sel) {
+  const [outputs, inputs] = F.matrix.shape;
+  if (outputs * inputs <= MOST_ENTRIES) return range(outputs);
+  const row = sel[0] === "o" ? flat(sel) : sel[0] === "m" ? pointOf(sel)[0] : firstRow + AROUND;
+  const hidden = row < firstRow || row > firstRow + 2 * AROUND;
+  if (sel[0] === "o" || hidden) firstRow = row - AROUND;
+  firstRow = max(0, min(firstRow, outputs - 2 * AROUND - 1));
+  return range(2 * AROUND + 1).map(n => n + firstRow);
+}
+
+function drawMatrix(sel, found) {
+  const [outputs, inputs] = F.matrix.shape;
+  say("title-m", turned ? `W* (${inputs}×${outputs})` : `(W*)ᵀ (${outputs}×${inputs})`);
+  if (!byId("panel-m").open) return;
+  const os = shownOutputs(sel), is = range(inputs);
+  const taps = new Map(F.matrix.nonzeros.map(([o, i, k]) => [o * inputs + i, k]));
+  const values = {x: F.x.flat(), w: F.w.flat(), y: F.y.flat()};
+  const most = max(outputs, inputs), numbers = most <= 16;
+  const letters = most <= 64 && min(outputs, inputs) <= 36;
+  const heads = numbers ? 1 : 0, side = numbers ? min(34, round(420 / (os.length + 1)))
+    : letters ? max(15, min(22, round(520 / os.length))) : 8;
+  const [down, over] = turned ? [is, os] : [os, is];
+  const rowOf = sel[0] === "o" && flat(sel), columnOf = sel[0] === "i" && flat(sel);
+  const litOutputs = new Set([...found.m.keys()].map(at => floor(at / inputs)).concat(rowOf));
+  const header = (letter, at, role) => {
+    const name = {x: "input", y: "output"}[letter], lit = letter === "x" ? found.x : litOutputs;
+    const value = short(values[letter][at]), classes = ["plain", lit.has(at) && "line"];
+    return {...told(value, undefined, `${name} ${at}`, classes), role};
+  };
+  const entry = (o, i) => {
+    const at = o * inputs + i, tap = taps.get(at), name = `m${o},${i}`;
+    const classes = [...marks(found.m.has(at), name), (o === rowOf || i === columnOf) && "line",
+      !turned && o > os[0] && o % axes[1].o === 0 && "block"];
+    if (tap === undefined) {
+      const label = `entry ${o},${i}: 0, not connected`;
+      return told(numbers ? "0" : "", name, label, ["zero", ...classes]);
+    }
+    const label = `entry ${o},${i}: tap ${LETTERS[tap]}, value ${text(values.w[tap])}`;
+    return told(numbers ? short(values.w[tap]) : "", name, label, classes, tap);
+  };
+  byId("grid-m").className = numbers ? "" : letters ? "letters" : "colours";
+  paint("grid-m", turned ? "matrix W*" : "matrix W* transposed",
+    down.length + heads, over.length + heads, side, (r, c) => {
+      const row = down[r - heads], column = over[c - heads], [along, across] = turned ? "xy" : "yx";
+      if (row === undefined && column === undefined) return told("", undefined, "", ["plain"]);
+      if (row === undefined) return header(across, column, "columnheader");
+      if (column === undefined) return header(along, row, "rowheader");
+      return turned ? entry(column, row) : entry(row, column);
+    });
+  const rows = os.length < outputs ? `; rows ${os[0]} to ${os.at(-1)} of ${outputs}` : "";
+  say("hint-m", (turned ? "W* vec(y) is the convolution"
+    : "vec(y) = (W*)ᵀ vec(x): each row makes one output cell") + rows);
+  say("turn", turned ? "show (W*)ᵀ" : "show W*");
+  scrollToLit(os.length);
+}
+// Bring what is lit into view, unless the matrix itself is pointed at.
+function scrollToLit(rows) {
+  const place = byId("scroll-m");
+  if (rows <= 24 || byId("grid-m").matches(":hover, :focus-within")) return;
+  const first = place.querySelector(".lit");
+  if (first) place.scrollTop = first.offsetTop - place.clientHeight / 2;
+}

@@ -1,0 +1,95 @@
+// How the settings are chosen: selects that offer what fits, and ready-made numbers.
+const upTo = (low, high) => range(high - low + 1).map(n => n + low);
+// Of each setting its label, the fields of an axis, and what can be chosen.
+const CHOICES = [
+  ["size", ["i"], upTo(1, LIMIT.i)], ["kernel", ["k"], upTo(1, LIMIT.k)],
+  ["stride", ["s"], upTo(1, LIMIT.s)], ["padding", ["begin", "end"], upTo(0, LIMIT.p)],
+  ["dilation", ["d"], upTo(1, LIMIT.d)], ["output padding", ["extra"], upTo(0, LIMIT.s - 1)],
+];
+const PRESETS = [
+  ["Input", "x", ["1…n", "ones", "impulse", "random"]],
+  ["Kernel", "w", ["example", "ones", "bilinear", "nearest", "random"]],
+];
+const selects = [];
+let apart = false; // rows and columns are set by selects of their own
+const needsApart = st => isRow(st) ? st.p[1][0] !== st.p[1][1]
+  : !same(...axesOf(st)) || st.p.some(([begin, end]) => begin !== end);
+
+// The axes that a select changes, and the fields of them.
+const changed = (key, n) => apart ? [n] : F.rank === 1 ? [1] : [0, 1];
+const fields = key => key === "begin" && !apart ? ["begin", "end"] : [key];
+function isPossible(key, n, value) {
+  const set = Object.fromEntries(fields(key).map(field => [field, value]));
+  return changed(key, n).every(axis => fits(sized({...axes[axis], ...set})));
+}
+function choose(key, n, value) {
+  const next = copyOf(state);
+  for (const axis of changed(key, n)) {
+    for (const field of fields(key)) assign(next, field, axis, value);
+  }
+  update(next);
+}
+function assign(st, field, axis, value) {
+  if (field === "begin" || field === "end") st.p[axis][field === "begin" ? 0 : 1] = value;
+  else if (field === "extra") st.op[axis] = value;
+  else if (field === "s" || field === "d") st[field][axis] = value;
+  else {
+    const letter = field === "i" ? "x" : "w", old = st[letter];
+    const size = axis ? [old.length, value] : [value, old[0].length];
+    st[letter] = table(...size, (r, c) => old[r]?.[c] ?? r * size[1] + c + 1);
+  }
+}
+
+const random = most => floor(Math.random() * most);
+function filled(key, name) {
+  const next = copyOf(state), rows = next[key].length, cols = next[key][0].length;
+  const tent = (k, size, s) => max(0, 1 - abs(k - (size - 1) / 2) / s);
+  const ramp = (r, c) => r * cols + c + 1;
+  const value = {
+    "1…n": ramp,
+    example: ramp,
+    ones: () => 1,
+    impulse: (r, c) => r === rows >> 1 && c === cols >> 1 ? 1 : 0,
+    bilinear: (r, c) => tent(r, rows, state.s[0]) * tent(c, cols, state.s[1]),
+    nearest: (r, c) => r < state.s[0] && c < state.s[1] ? 1 : 0,
+    random: () => key === "x" ? random(10) : random(19) - 9,
+  }[name];
+  next[key] = table(rows, cols, value);
+  return next;
+}
+
+function makeSettings() {
+  const listening = (node, change) => {
+    node.addEventListener("change", () => change(node));
+    return node;
+  };
+  const selectFor = (key, n, label, values) => {
+    const node = listening(el("select", {"data-control": key + n}),
+      () => choose(key, n, Number(node.value)));
+    selects.push({node, key, n, label, values});
+    return node;
+  };
+  const preset = ([label, key, names]) => el("span", {}, `${label}: `, listening(
+    el("select", {"aria-label": `${label} values`, "data-control": key},
+      ...["–", ...names].map(name => el("option", {}, name))),
+    node => node.value === "–" || update(filled(key, node.value))));
+  const tick = listening(el("input", {type: "checkbox", "data-control": "apart"}), () => {
+    apart = tick.checked;
+    drawSettings();
+  });
+  byId("controls").prepend(
+    ...CHOICES.map(([label, keys, values]) => el("span", {}, label + " ",
+      ...[0, 1].flatMap(n => keys.map(key => selectFor(key, n, label, values))))),
+    el("label", {}, tick, " rows ≠ columns"), ...PRESETS.map(preset));
+}
+function drawSettings() {
+  byId("controls").querySelector("[data-control=apart]").checked = apart;
+  for (const {node, key, n, label, values} of selects) {
+    node.hidden = !apart && (n === 0 || key === "end");
+    const place = [label, n ? "columns" : "rows", ...(label === "padding" ? [key] : [])].join(", ");
+    node.setAttribute("aria-label", apart ? place : label);
+    const now = axes[n][key], offered = values.filter(v => v === now || isPossible(key, n, v));
+    fill(node, String(offered), () => offered.map(v => el("option", {}, text(v))));
+    node.value = now;
+  }
+}

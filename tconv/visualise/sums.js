@@ -1,0 +1,29 @@
+// What is said below the figure: the sum that is selected, and the law of sizes with its numbers.
+let speaking = 0;
+function drawSum(sel) {
+  const pieces = sentenceOf(sel), equation = byId("equation");
+  const count = sel[0] === "o" && plural(F.contributions[flat(sel)].length, "contribution");
+  // A shorter sentence must not pull the formula away from under the pointer.
+  if (sel[0] !== "f") equation.style.minHeight = "";
+  else equation.style.minHeight ||= equation.offsetHeight + "px";
+  fill(equation, String(pieces), () => pieces.map(([piece, tap]) => tap === undefined ? piece
+    : el("span", {class: `tap t${tap % 7}`}, piece)));
+  say("contributions", [count, state.sel && "pinned, Esc unpins"].filter(Boolean).join(" · "));
+  // Read out at most every 300 ms.
+  speaking ||= setTimeout(() => {
+    speaking = 0;
+    say("live", equation.textContent);
+  }, 300);
+}
+
+function drawLaw() {
+  const symbol = (name, sel, title) =>
+    el("button", {class: "symbol", title, "data-sel": sel}, name);
+  const alike = same(F.size_formulas[0], F.size_formulas[1]);
+  const names = F.rank === 1 ? ["W"] : alike ? ["H"] : ["H", "W"];
+  fill(byId("law"), String(F.size_formulas), () => names.map((name, n) => el("div", {},
+    name, el("sub", {}, "out"), ` = (${name}`, el("sub", {}, "in"), " − 1)·",
+    symbol("s", "fs", "stride"), " − (", symbol("p₀", "fp", "padding at the beginning"), " + ",
+    symbol("p₁", "fp", "padding at the end"), ") + ", symbol("d", "fd", "dilation"), "·(K − 1) + ",
+    symbol("op", "fo", "output padding"), ` + 1 = ${F.size_formulas[n]}`)));
+}
