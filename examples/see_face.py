@@ -67,8 +67,8 @@ def main(arguments=None):
     for layer, real, mixed in shares(network, face, mask):
         print(f"{layer}  {real:6.0%}  {mixed:8.0%}  {real / mixed:5.2f}")
     print(
-        "A deep unit sees most of the face whatever its weights are, and its middle more than its "
-        "rim:\nthere the shuffled network is as good."
+        "The deeper a layer, the more of the face its units see whatever the weights are, and its\n"
+        "middle more than its rim: there shuffled weights come close."
     )
     print(f"\nWhat features of a face see: {(options.output / 'face.html').resolve().as_uri()}")
 

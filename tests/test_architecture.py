@@ -143,8 +143,9 @@ def test_a_script_is_short_and_narrow_and_opens_with_its_question(file):
     assert lines[0].endswith(".")
 
 
-def test_every_script_is_part_of_the_page():
-    assert sorted(SCRIPTS) == sorted(file.name for file in PACKAGE.rglob("*.js"))
+def test_every_script_is_part_of_a_page():
+    found = sorted(file.name for file in PACKAGE.rglob("*.js"))
+    assert sorted([*SCRIPTS, "gallery.js"]) == found
 
 
 def loaded_by(code):

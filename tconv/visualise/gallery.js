@@ -1,3 +1,4 @@
+// What the page of tiles answers: where a tile lies in its image, and the order of the table.
 "use strict";
 {
   const facts = JSON.parse(document.getElementById("facts").textContent);

@@ -55,7 +55,8 @@ def test_one_image(command, folder):
     assert again.stderr.splitlines()[2] == "  help: pass -f to overwrite it, or choose another"
 
 
-def test_the_list(folder, capsys):
+def test_the_list(folder, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert main(["see", "net.onnx", "--list"]) == 0
     assert capsys.readouterr().out == (
         "index  layer    op       shape    sees  jump  rule deconvnet\n"
