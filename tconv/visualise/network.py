@@ -181,27 +181,6 @@ class Recorder:
         return {name: found[name] if name in found else known[name] for name in wanted}
 
 
-def run_node(
-    op: str,
-    attributes: Mapping[str, Any],
-    operands: Sequence[NDArray[Any] | None],
-    outputs: int,
-    opset: int,
-) -> list[NDArray[Any]]:
-    """Compute one node by itself; None stands for an operand that is left out.
-
-    >>> run_node("Neg", {}, [np.ones(2)], 1, 17)
-    [array([-1., -1.])]
-    """
-    from onnx import helper
-
-    feeds = {f"in{n}": value for n, value in enumerate(operands) if value is not None}
-    names = [f"in{n}" if f"in{n}" in feeds else "" for n in range(len(operands))]
-    results = [f"out{n}" for n in range(outputs)]
-    node = helper.make_node(op, names, results, **attributes)
-    return run_nodes([node], feeds, results, {"": opset})
-
-
 # ---- what a file holds ---------------------------------------------------------------------------
 
 
