@@ -159,7 +159,8 @@ class Seen:
                 if self.correlations
                 else tuple(row)
             )
-        head = f"{self.model}, layer {self.layer}, rule {self.rule}"
+        head = f"{self.model}, layer {self.layer}, rule {self.rule}; forward by ONNX Runtime, back "
+        head += "by tconv"
         footer = "\n".join([head, str(self.ledger)])
         if self.correlations:
             footer += "\nsanity: rank correlation of |projection| with that of shuffled weights"

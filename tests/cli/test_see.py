@@ -44,7 +44,7 @@ def test_one_image(command, folder):
     head, *rows, model, ledger, warning, empty, written = done.stdout.splitlines()
     assert head.split() == ["feature", "image", "unit", "activation", "sees", "min", "max"]
     assert len(rows) == 2
-    assert model == "net, layer b1/relu, rule deconvnet"
+    assert model.startswith("net, layer b1/relu, rule deconvnet; forward by ONNX Runtime")
     assert ledger == "reversed 2 nodes: Conv×1 filter, Relu×1 rectify"
     assert warning.startswith("these rules largely recover image edges whatever the weights")
     assert (empty, written) == ("", "wrote see_net_b1_relu.png")
@@ -53,6 +53,39 @@ def test_one_image(command, folder):
     assert again.returncode == 2
     assert "the file exists already; " not in again.stderr  # that is the line of help
     assert again.stderr.splitlines()[2] == "  help: pass -f to overwrite it, or choose another"
+
+
+GOLDEN = """\
+feature  image       unit  activation  sees            min   max  sanity
+      3  photo.png  3,5,1       14.61  3×3 at (6,2)  -43.8  43.8    0.40
+      0  photo.png  0,2,1       9.875  3×3 at (3,2)  -29.6  29.6    0.00
+net, layer b1/relu, rule deconvnet; forward by ONNX Runtime, back by tconv
+reversed 2 nodes: Conv×1 filter, Relu×1 rectify
+sanity: rank correlation of |projection| with that of shuffled weights
+these rules largely recover image edges whatever the weights (Nie 2018, Adebayo{}\
+2018); compare with --sanity
+
+wrote see_net_b1_relu.png
+"""
+GOLDEN_LIST = """\
+index  layer    op       shape    sees  jump  rule deconvnet
+    0  b1/conv  Conv     1×4×6×6   3×3   1×1  ok
+    1  b1/relu  Relu     1×4×6×6   3×3   1×1  ok
+    2  b2/conv  Conv     1×2×5×5   4×4   1×1  ok
+    3  b2/act   Sigmoid  1×2×5×5   4×4   1×1  rule 'deconvnet' is defined for{}\
+ReLU only, found Sigmoid
+4 layers, 3 that rule deconvnet can look at
+"""
+
+
+@pytest.mark.parametrize(
+    ("columns", "note", "reason"), [("80", "\n", "\n" + 46 * " "), ("200", " ", " ")]
+)
+def test_what_is_printed(command, folder, columns, note, reason):
+    done = command("see", "net.onnx", "photo.png", "--top", "2", "--sanity", COLUMNS=columns)
+    assert done.stdout == GOLDEN.format(note)
+    done = command("see", "net.onnx", "--list", COLUMNS=columns)
+    assert done.stdout == GOLDEN_LIST.format(reason)
 
 
 def test_the_list(folder, capsys, monkeypatch):
