@@ -16,9 +16,11 @@ function fill(place, facts, make) {
   if (place.facts !== facts) place.replaceChildren(...make());
   place.facts = facts;
 }
+// Children that are too many wait for when they are wanted again.
 function resize(parent, count, make) {
-  while (parent.children.length > count) parent.lastChild.remove();
-  while (parent.children.length < count) parent.append(make());
+  const spare = parent.spare ||= [];
+  while (parent.children.length > count) spare.push(parent.removeChild(parent.lastChild));
+  while (parent.children.length < count) parent.append(spare.pop() || make());
 }
 
 // Draw a grid: what `tell` says of each cell is its text and attributes.

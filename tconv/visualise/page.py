@@ -62,7 +62,9 @@ def frame_of(page: str, svg: str) -> str:
 
 @cache
 def source(name: str) -> str:
-    """Read a file beside this one, without indentation, whole-line comments, and a style's gaps."""
+    """Read a file beside this one, without indentation, comments of scripts, and a style's gaps."""
     lines = files("tconv.visualise").joinpath(name).read_text("utf-8").splitlines()
-    text = "\n".join(kept for line in lines if (kept := line.strip()) and kept[:3] != "// ")
+    if name.endswith(".js"):
+        lines = [re.sub(r"(^|\s)// .*", "", line) for line in lines]
+    text = "\n".join(filter(None, map(str.strip, lines)))
     return re.sub(r"\s*([{};,])\s*|(?<=:)\s", r"\1", text) if name.endswith(".css") else text
