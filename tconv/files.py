@@ -1,13 +1,28 @@
 """HOW FILES ARE WRITTEN: complete or not at all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tconv.errors import ParameterError
 
-__all__ = ["whole_file"]
+__all__ = ["suffix_of", "whole_file"]
+
+
+def suffix_of(path: str | os.PathLike[str], suffixes: Sequence[str], example: str) -> str:
+    """Return the end of a name, in small letters, which must be one of those given.
+
+    >>> suffix_of("Page.HTML", (".html", ".png"), "page.html")
+    '.html'
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in suffixes:
+        raise ParameterError(
+            f"path={os.fspath(path)!r} must end in one of {', '.join(suffixes)}; name the file "
+            f"{example}, say."
+        )
+    return suffix
 
 
 @contextmanager

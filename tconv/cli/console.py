@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +12,21 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tconv import __version__
+from tconv.errors import TConvError
 from tconv.tables import Table
 
 if TYPE_CHECKING:
     import rich.console
 
-__all__ = ["Answer", "at", "place_of", "print_answer", "print_lines", "tolerate"]
+__all__ = [
+    "Answer",
+    "at",
+    "at_what_it_names",
+    "place_of",
+    "print_answer",
+    "print_lines",
+    "tolerate",
+]
 
 _SCHEMA = 1
 _PLACE = "at: "
@@ -85,6 +95,27 @@ def at(place: str) -> Iterator[None]:
         if place_of(error) is None:
             error.add_note(_PLACE + place)
         raise
+
+
+@contextmanager
+def at_what_it_names(places: Mapping[str, str]) -> Iterator[None]:
+    """Let an error of tconv that begins with the name of an argument say where that was typed.
+
+    >>> try:
+    ...     with at_what_it_names({"size": "option --size"}):
+    ...         raise TConvError("size=0 must be positive")
+    ... except TConvError as error:
+    ...     print(place_of(error))
+    option --size
+    """
+    try:
+        yield
+    except TConvError as error:
+        word = re.split(r"\W", str(error), maxsplit=1)[0]
+        if word not in places:
+            raise
+        with at(places[word]):
+            raise
 
 
 def place_of(error: BaseException) -> str | None:

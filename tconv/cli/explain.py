@@ -1,6 +1,5 @@
 """WHAT HAPPENS CELL BY CELL, as `tconv explain`: a page or a picture of small numbers."""
 
-import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.arguments import as_per_axis
-from tconv.cli.console import Answer, at
+from tconv.cli.console import Answer, at, at_what_it_names
 from tconv.cli.options import UsageError, closest
-from tconv.errors import TConvError
 from tconv.exchange import read_node
 from tconv.visualise.explainer import SUFFIXES, Explainer, explain
 
@@ -44,14 +42,11 @@ def answer(options: Namespace) -> Answer:
     written to /...page.svg
     """
     _check(options)
-    try:
-        explainer = _of_model(options) if options.model else _of_sizes(options)
-    except TConvError as error:
-        word = re.split(r"\W", str(error), maxsplit=1)[0]
-        if options.model or word not in _PLACES:
-            raise
-        with at(_PLACES[word]):
-            raise
+    if options.model:
+        explainer = _of_model(options)
+    else:
+        with at_what_it_names(_PLACES):
+            explainer = _of_sizes(options)
     with at(f"option -o/--output, file {options.output!r}"):
         explainer.save(options.output)
     return Answer(

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormat
 from collections.abc import Callable
 from difflib import get_close_matches
 from math import isfinite
-from typing import NoReturn
+from typing import Any, NoReturn
 
 __all__ = ["VERBS", "Sizes", "UsageError", "closest", "parser_of"]
 
@@ -211,13 +211,10 @@ def _run(parser: ArgumentParser) -> None:
         action="store_true",
         help="tconv also computes nodes so small that it would leave them to ONNX Runtime",
     )
-    picture = parser.add_argument_group(
+    pictures = parser.add_argument_group(
         "pictures as inputs", "become (pixel*scale - mean)/std, float32, channels first"
-    ).add_argument
-    picture("--size", metavar="HxW", type=sizes, help="resize to height x width, bicubic")
-    picture("--scale", metavar="S", type=number, help="1/255 if not given")
-    picture("--mean", metavar="R,G,B", type=numbers, help="0 if not given; one or per channel")
-    picture("--std", metavar="R,G,B", type=numbers, help="1 if not given; one or per channel")
+    )
+    _prepare(pictures, ("--scale", "S", number, "1/255 if not given"))
 
 
 def _explain(parser: ArgumentParser) -> None:
@@ -272,13 +269,20 @@ def _see(parser: ArgumentParser) -> None:
     add("--no-crop", action="store_true", help="show all of the image, not what a unit sees")
     add("--sanity", action="store_true", help="show the same with shuffled weights beside it")
     add("--threads", metavar="N", type=count, help="threads that the network runs with")
-    picture = parser.add_argument_group(
+    pictures = parser.add_argument_group(
         "pictures", "0 to 255 become --range, less --mean, divided by --std"
-    ).add_argument
-    picture("--size", metavar="HxW", type=sizes, help="resize to height x width, bicubic")
-    picture("--range", metavar="LOW,HIGH", type=numbers, help="0,1 if not given")
-    picture("--mean", metavar="R,G,B", type=numbers, help="0 if not given; one or per channel")
-    picture("--std", metavar="R,G,B", type=numbers, help="1 if not given; one or per channel")
+    )
+    _prepare(pictures, ("--range", "LOW,HIGH", numbers, "0,1 if not given"))
+
+
+def _prepare(group: Any, first: tuple[str, str, Any, str]) -> None:
+    """How pictures become numbers; `first` is the option for what is done to a pixel first."""
+    add, (name, metavar, kind, text) = group.add_argument, first
+    add("--size", metavar="HxW", type=sizes, help="resize to height x width, bicubic")
+    add(name, metavar=metavar, type=kind, help=text)
+    for option, default in (("--mean", 0), ("--std", 1)):
+        text = f"{default} if not given; one or per channel"
+        add(option, metavar="R,G,B", type=numbers, help=text)
 
 
 def _info(parser: ArgumentParser) -> None:

@@ -6,10 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from tconv.cli.console import Answer, at
+from tconv.cli.console import Answer, at, at_what_it_names
 from tconv.cli.options import UsageError
 from tconv.cli.progress import progress_bar
-from tconv.errors import TConvError
 from tconv.visualise.deconvnet import SUFFIXES, see, see_layers
 from tconv.visualise.photos import picture_files
 
@@ -51,8 +50,12 @@ def answer(options: Namespace) -> Answer:
             pass
     if options.output is not None:
         _check_output(options.output, options, pictures)
-    with at(f"model {options.model!r}"), progress_bar("images") as progress:
-        seen = _told_where(see, options.model, pictures, **_settings(options), progress=progress)
+    with (
+        at(f"model {options.model!r}"),
+        progress_bar("images") as progress,
+        at_what_it_names(_PLACES),
+    ):
+        seen = see(options.model, pictures, **_settings(options), progress=progress)
     output = options.output or _name(seen.model, seen.layer)
     if options.output is None:
         _check_output(output, options, pictures)
@@ -70,8 +73,8 @@ def _listed(options: Namespace) -> Answer:
                 "option --list",
                 "leave one of the two out",
             )
-    with at(f"model {options.model!r}"):
-        layers = _told_where(see_layers, options.model, rule=options.rule, size=options.size)
+    with at(f"model {options.model!r}"), at_what_it_names(_PLACES):
+        layers = see_layers(options.model, rule=options.rule, size=options.size)
     return Answer((layers.table(),), layers.as_dict())
 
 
@@ -94,18 +97,6 @@ def _settings(options: Namespace) -> dict[str, Any]:
         "threads": options.threads,
     }
     return {name: value for name, value in settings.items() if value is not None}
-
-
-def _told_where(do: Any, *arguments: Any, **settings: Any) -> Any:
-    """Call a function, and let its complaint about an argument name the option."""
-    try:
-        return do(*arguments, **settings)
-    except TConvError as error:
-        word = re.split(r"\W", str(error), maxsplit=1)[0]
-        if word in _PLACES:
-            with at(_PLACES[word]):
-                raise
-        raise
 
 
 def _name(model: str, layer: str) -> str:

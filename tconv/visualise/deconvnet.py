@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from tconv.arguments import as_choice, as_flag, as_integer, as_per_axis
 from tconv.errors import ParameterError
-from tconv.files import whole_file
+from tconv.files import suffix_of, whole_file
 from tconv.visualise.catalogue import Layers, chosen_layer, layers_of
 from tconv.visualise.features import as_features, as_unit
 from tconv.visualise.gallery import gallery_of
@@ -208,12 +207,7 @@ class See(Seen):
         ParameterError : the name ends in none of these, or its folder does not exist
         ImportError : Pillow is not installed
         """
-        suffix = FilePath(path).suffix.lower()
-        if suffix not in SUFFIXES:
-            raise ParameterError(
-                f"path={os.fspath(path)!r} must end in one of {', '.join(SUFFIXES)}; name the file "
-                "seen.png, say."
-            )
+        suffix = suffix_of(path, SUFFIXES, "seen.png")
         with whole_file(path) as unfinished:
             if suffix == ".html":
                 unfinished.write_text(self.html(), "utf-8", newline="\n")

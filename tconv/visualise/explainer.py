@@ -9,8 +9,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from tconv.errors import ParameterError
-from tconv.files import whole_file
+from tconv.files import suffix_of, whole_file
 from tconv.visualise.drawing import draw
 from tconv.visualise.facts import facts_of
 from tconv.visualise.page import frame_of, page_of
@@ -129,12 +128,7 @@ class Explainer:
         ...     Path(folder, "page.html").read_text("utf-8")[:15]
         '<!doctype html>'
         """
-        suffix = Path(path).suffix.lower()
-        if suffix not in SUFFIXES:
-            raise ParameterError(
-                f"path={os.fspath(path)!r} must end in one of {', '.join(SUFFIXES)}; "
-                "name the file page.html, say."
-            )
+        suffix = suffix_of(path, SUFFIXES, "page.html")
         with whole_file(path) as unfinished:
             if suffix in (".html", ".svg"):
                 text = self.html() if suffix == ".html" else self.svg()

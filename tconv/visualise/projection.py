@@ -52,9 +52,7 @@ class Path:
     rule: str
 
     def __post_init__(self) -> None:
-        for node in self.nodes:
-            with self._place(node):
-                self._row(node)
+        self._rows  # noqa: B018  which raises
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
@@ -66,7 +64,7 @@ class Path:
         """The values that must be known of a run."""
         network, names = self.network, []
         for node in self.nodes:
-            needed = self.rule in self._row(node).records
+            needed = self.rule in self._rows[node.index].records
             for name in filter(None, node.inputs):
                 is_signal, has_shape = name in network.signals, name in network.shapes
                 if name not in network.constants and (needed or not is_signal or not has_shape):
@@ -79,7 +77,7 @@ class Path:
         counts: Counter[tuple[str, str]] = Counter()
         notes: Counter[tuple[str, str]] = Counter()
         for node in self.nodes:
-            row = self._row(node)
+            row = self._rows[node.index]
             counts[node.op, self._word(node, row)] += 1
             if row.note and self.rule != "gradient":
                 notes[node.op, row.note] += 1
@@ -98,7 +96,7 @@ class Path:
         known = {**network.constants, **values}
         arrived: dict[str, Signal] = {self.layer: seed}
         for node in reversed(self.nodes):
-            row = self._row(node)
+            row = self._rows[node.index]
             for output in node.outputs:
                 if output not in arrived:
                     continue
@@ -114,8 +112,14 @@ class Path:
         nothing = Signal.whole(np.zeros(shape, seed.array.dtype))
         return arrived.get(network.input, nothing)
 
-    def _row(self, node: Node) -> Reversal:
-        return reversal_of(node, self.rule, self.network.signals, self.network.constants)
+    @cached_property
+    def _rows(self) -> dict[int, Reversal]:
+        """How each of the nodes is reversed."""
+        found, network = {}, self.network
+        for node in self.nodes:
+            with self._place(node):
+                found[node.index] = reversal_of(node, self.rule, network.signals, network.constants)
+        return found
 
     def _word(self, node: Node, row: Reversal) -> str:
         if node.op != "MaxPool":

@@ -13,16 +13,11 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 import tconv
 from tconv.errors import ParameterError, ShapeError
 
 OUT = Path(__file__).parents[2] / "out"
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 600, "height": 900}
 FORM = "#x=1,2,3;4,5,6;7,8,9&w=1,2,1;2,4,2;1,2,1&s=2&p=1&op=1"  # crop, extra cells and gaps
 OPEN = "document.querySelectorAll('details').forEach(d => { d.open = true; })"
@@ -38,16 +33,6 @@ LIT = """() => { const facts = tconv.facts(), found = {};
         found[name] = name === 'm' ? places : places.map(flat).sort((a, b) => a - b);
     }
     return found; }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    assert chromium, "chromium is missing: apt-get install chromium, which make test-hosts does"
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,33 +3,20 @@
 Needs Debian's Chromium and Playwright (`make test-hosts` brings both), and fails without them.
 """
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
 
 import tconv
 from networks import proto_of
 from strategies import integers_like
 
 OUT = Path(__file__).parents[2] / "out"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 600, "height": 900}
 NODES = [("Conv", "image a", "c", {"pads": [1] * 4}), ("Relu", "c", "<b>&r", {})]
 STORED = {"a": integers_like((6, 3, 5, 5), "float32", 1, largest=3)}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    assert chromium, "chromium is missing: apt-get install chromium, which make test-hosts does"
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
