@@ -289,3 +289,15 @@ def test_what_was_in_the_scratch_does_not_matter(dtype, padding, monkeypatch):
     monkeypatch.setattr(executor, "_scratch", [])
     assert np.array_equal(found, conv_weight_gradient(x, y, (1, 1), **keywords))
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("padding", [3, 4])
+def test_cells_of_x_that_are_cropped_whole_do_not_count(dtype, padding):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x = rng.integers(-3, 4, (1, 2, 10 + 2 * padding, 9 + 2 * padding)).astype(dtype)
+        y = rng.integers(-3, 4, (1, 2, 10, 9)).astype(dtype)
+        expected = np.einsum("ncij,nmij->cm", x[:, :, padding:-padding, padding:-padding], y)
+        found = conv_weight_gradient(x, y, (1, 1), padding=padding)
+        assert np.array_equal(found[:, :, 0, 0], expected)
