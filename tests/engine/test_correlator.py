@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from strategies import draws, geometries, integer_operands
@@ -71,7 +71,7 @@ def plans(geometry, dtype, draw):
 def test_equals_the_definition(geometry, dtype):
     """In all layouts."""
     if not engine.serves(geometry, "w", dtype):
-        assert geometry.batch == 0 or geometry.rank > 3
+        assert geometry.batch == 0 or geometry.rank > 3 or engine._crops_cells(geometry)
         return
     x, y = operands(geometry, dtype)
     found = engine.contract(geometry, "w", x, y)
@@ -155,7 +155,8 @@ def test_long_sums_are_exact_enough(channels):
     st.sampled_from(["complex64", "complex128", "int8", "uint16"]),
 )
 def test_numbers_made_of_others_equal_the_definition(geometry, dtype):
-    assert engine.serves(geometry, "w", dtype)
+    assert engine.serves(geometry, "w", dtype) != engine._crops_cells(geometry)
+    assume(engine.serves(geometry, "w", dtype))
     x, _, y = integer_operands(geometry, dtype)
     wide = "complex128" if dtype.startswith("complex") else "int64"
     expected = definition.contract(geometry, "w", x.astype(wide), y.astype(wide))
@@ -166,7 +167,8 @@ def test_numbers_made_of_others_equal_the_definition(geometry, dtype):
 @draws(1)
 @given(wide_geometries())
 def test_it_is_the_adjoint_of_the_transposed_convolution(geometry):
-    assert engine.serves(geometry, "w", "float64")
+    assert engine.serves(geometry, "w", "float64") != engine._crops_cells(geometry)
+    assume(engine.serves(geometry, "w", "float64"))
     x, w, v = integer_operands(geometry)
     energy = np.vdot(engine.contract(geometry, "y", x, w), v)
     assert np.vdot(w, engine.contract(geometry, "w", x, v)) == energy
