@@ -71,8 +71,9 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
 
 
 def _crops_cells(geometry: Geometry) -> bool:
-    """Whether some cells of x reach nothing of y: chunks for w would count them."""
-    return any(max(a.begin, a.end) > (a.kernel - 1) * a.dilation for a in geometry.axes)
+    """Whether cells of x reach nothing of y, on axes that are not folded: chunks count them."""
+    axes = geometry.axes[-_MOST_AXES:]
+    return any(max(a.begin, a.end) > (a.kernel - 1) * a.dilation for a in axes)
 
 
 def _serves_parts(geometry: Geometry, want: Letter, dtype: str) -> bool:
