@@ -64,16 +64,10 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         and max(numbers[: 2 if want == "y" else 3]) <= _MOST_CELLS
         and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
         and target().uses_engine
-        and not (want == "w" and (dtype in _HALVES or _crops_cells(geometry)))
+        and not (want == "w" and dtype in _HALVES)
         and not _is_thin(geometry, want, dtype)
         and _has_plan(Problem(_usual(geometry), want), dtype)
     )
-
-
-def _crops_cells(geometry: Geometry) -> bool:
-    """Whether cells of x reach nothing of y, on axes that are not folded: chunks count them."""
-    axes = geometry.axes[-_MOST_AXES:]
-    return any(max(a.begin, a.end) > (a.kernel - 1) * a.dilation for a in axes)
 
 
 def _serves_parts(geometry: Geometry, want: Letter, dtype: str) -> bool:

@@ -90,13 +90,13 @@ class Reach:
         """Cells from one row to the next.
 
         Rows that are whole have zeros between them once, for the end of one and the beginning of
-        the next.
+        the next. Cells of x that are cropped meet these, and have places of their own, too.
         """
         span = self.span(columns)
         if columns < self.count or self.low > 0:
             return span
         cells = min(-(-self.size // self.step), span + self.low)
-        return max(span + self.low, cells - self.low)
+        return max(span + self.low, cells - self.low, columns)
 
 
 @dataclass(frozen=True)

@@ -171,9 +171,7 @@ class Correlated(Prepared):
         All are C-contiguous.
         """
         parts = dw if self.plan.segments == 1 else empty(self._parts_shape, self.dtype)
-        # Lanes in vain are multiplied by zeros and added up: what is left there must be finite.
-        threads = min(self.threads, self.items)
-        self._compute((x, y, parts), self._scratch_bytes, threads, clean=True)
+        self._compute((x, y, parts), self._scratch_bytes, min(self.threads, self.items))
         if parts is not dw:
             np.add.reduce(parts, axis=0, out=dw.reshape(self._parts_shape[1:]))
 

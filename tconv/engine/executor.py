@@ -151,12 +151,9 @@ class Prepared:
         share(job, args, threads, self._load)
         frames.append(frame)
 
-    def _compute(
-        self, operands: tuple[Any, ...], scratch_bytes: int, threads: int, *, clean: bool = False
-    ) -> None:
+    def _compute(self, operands: tuple[Any, ...], scratch_bytes: int, threads: int) -> None:
         """Run `_job` on operands, which are arrays, and scratch."""
-        frames, values = self._frames, self._arguments
-        self._share(self._job, frames, values, operands, scratch_bytes, threads, clean=clean)
+        self._share(self._job, self._frames, self._arguments, operands, scratch_bytes, threads)
 
     def _share(
         self,
@@ -166,13 +163,9 @@ class Prepared:
         operands: tuple[Any, ...],
         scratch_bytes: int,
         threads: int,
-        *,
-        clean: bool = False,
     ) -> None:
-        """Run a job on operands, which are arrays, and scratch, which is zeros if `clean`."""
+        """Run a job on operands, which are arrays, and scratch."""
         frame, scratch = self._frame(frames, values), _borrowed(scratch_bytes)
-        if clean:
-            ctypes.memset(scratch.address, 0, scratch_bytes)
         addresses = [*map(address, operands), frame.counter_address, scratch.address]
         share(job, frame.begin(_write[len(addresses)], *addresses), threads, self._load)
         frames.append(frame)
