@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,35 +142,31 @@ def prepare(
 
 
 def _made(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "_Plan":
-    here, makers = target(), _makers()
-    make, fold = makers.measured if is_measured else makers.ready, makers.folded
+    here = target()
+    make = _maker(problem.want == "w", problem.geometry.rank > _MOST_AXES, is_measured)
     if problem.want == "w":  # for which y is read as for x
-        make, fold = makers.correlated, makers.folded_sums
         problem = Problem(problem.geometry, "x")
-    if problem.geometry.rank > _MOST_AXES:
-        make = partial(fold, make=make)
     found: _Plan = make(problem, dtype, here, here.threads if threads is None else threads)
     return found
 
 
-class _Makers(NamedTuple):
-    """What makes plans ready."""
-
-    ready: Any
-    measured: Any
-    correlated: Any
-    folded: Any
-    folded_sums: Any
-
-
 @cache
-def _makers() -> _Makers:
-    """Import them; that loads LLVM, which few need."""
+def _maker(is_for_w: bool, is_folded: bool, is_measured: bool) -> Any:
+    """Import what makes such plans ready; that loads LLVM, which few need."""
     with _importing:
-        from tconv.engine.correlator import correlated
-        from tconv.engine.executor import measured, ready
-        from tconv.engine.folding import folded, folded_sums
-    return _Makers(ready, measured, correlated, folded, folded_sums)
+        if is_for_w:
+            from tconv.engine.correlator import correlated
+
+            make: Any = correlated
+        else:
+            from tconv.engine.executor import measured, ready
+
+            make = measured if is_measured else ready
+        if is_folded:
+            from tconv.engine.folding import folded, folded_sums
+
+            return partial(folded_sums if is_for_w else folded, make=make)
+    return make
 
 
 def _usual(geometry: Geometry) -> Geometry:

@@ -18,7 +18,7 @@ from strategies import (
     operands_of,
 )
 from tconv import definition, engine, portable
-from tconv.engine import folds
+from tconv.engine import correlator, executor, folds
 from tconv.engine.folding import Folded, FoldedSums
 from tconv.engine.folds import Folds
 from tconv.engine.problem import Problem
@@ -44,11 +44,8 @@ def every_geometry_is_folded(monkeypatch):
 
 def in_blocks_of(size, geometry, dtype, want="y", threads=None):
     """A plan whose blocks have so many bytes."""
-    problem, makers = (
-        Problem(engine._usual(geometry), "y" if want == "y" else "x"),
-        engine._makers(),
-    )
-    kind, make = (FoldedSums, makers.correlated) if want == "w" else (Folded, makers.ready)
+    problem = Problem(engine._usual(geometry), "y" if want == "y" else "x")
+    kind, make = (FoldedSums, correlator.correlated) if want == "w" else (Folded, executor.ready)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folds, "_BLOCK_BYTES", size)
         Folds.of.cache_clear()
