@@ -117,7 +117,7 @@ class PlannedCall:
         self.want = want
         self._read: Letter = "x" if want == "y" else "y"
         self._channels = geometry.out_channels if want == "y" else geometry.in_channels
-        self._shape = geometry.shape_of(want)
+        self._shape, self._read_shape = geometry.shape_of(want), geometry.shape_of(self._read)
         self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
         self.activation, self._activation = activation and activation.argument, activation
         self._result = TYPES[dtype].result
@@ -165,7 +165,7 @@ class PlannedCall:
             raise DTypeError(
                 "packed must be what pack of this plan returned; call pack(weight) of this plan."
             )
-        self._check(x, self.geometry.shape_of(self._read), self._read)
+        self._check(x, self._read_shape, self._read)
         if bias is not None:
             self._check(bias, (self._channels,), "bias", (self._result,))
         if out is not None:

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["address"]
+__all__ = ["DATA_OFFSET", "address", "is_read"]
 
-_WORD, _HEAD_BYTES = ctypes.c_ssize_t, object.__basicsize__
+DATA_OFFSET = object.__basicsize__
+"""Bytes from an array's id to where its address stands, if `is_read`."""
+
+_WORD = ctypes.c_ssize_t
 
 
 def _read_address(array: NDArray[Any]) -> int:
@@ -19,7 +22,7 @@ def _read_address(array: NDArray[Any]) -> int:
     C-structures" in NumPy's reference; PyArray_DATA reads there in all that is compiled for it).
     It takes 0.13 us where `_ask_address` takes 0.95: of four arrays, in a call of 4 us.
     """
-    place: int = _WORD.from_address(id(array) + _HEAD_BYTES).value
+    place: int = _WORD.from_address(id(array) + DATA_OFFSET).value
     return place
 
 
@@ -37,4 +40,7 @@ def _is_read_right() -> bool:
     return all(_read_address(each) == _ask_address(each) for each in (some, some[1:], some[:0]))
 
 
-address = _read_address if _is_read_right() else _ask_address
+is_read = _is_read_right()
+"""Whether addresses are read where NumPy has them."""
+
+address = _read_address if is_read else _ask_address

@@ -12,6 +12,7 @@ from tconv.engine.arena import empty
 from tconv.engine.chunks import Panel
 from tconv.engine.correlating import SUM_FIELDS, SUM_POINTERS, run_dot, run_outer
 from tconv.engine.correlation import Correlation, Scratch, choose_correlation, x_tiles
+from tconv.engine.entering import Job
 from tconv.engine.executor import Prepared
 from tconv.engine.kernels import pack_rows
 from tconv.engine.plan import MOST_INTERLEAVED, tile_rows
@@ -53,9 +54,9 @@ class Correlated(Prepared):
             "turn_out": kernel("turn_out", turn_out),
         }
         values = [addresses.get(name, 0) for name in SUM_POINTERS]
-        self._arguments = np.array(values + [fields[name] for name in SUM_FIELDS], np.int64)
+        arguments = np.array(values + [fields[name] for name in SUM_FIELDS], np.int64)
         name, emit = ("run_dot", run_dot) if plan.is_dot else ("run_outer", run_outer)
-        self._job = kernel(name, emit)
+        self._job = Job(kernel(name, emit), arguments, self._load, plan.cycles)
 
     def _fields(self) -> dict[str, int]:
         """Sizes that the driver is told, but for those of lists."""
@@ -171,7 +172,7 @@ class Correlated(Prepared):
         All are C-contiguous.
         """
         parts = dw if self.plan.segments == 1 else empty(self._parts_shape, self.dtype)
-        self._compute((x, y, parts), self._scratch_bytes, min(self.threads, self.items))
+        self._job((x, y, parts), min(self.threads, self.items), self._scratch_bytes)
         if parts is not dw:
             np.add.reduce(parts, axis=0, out=dw.reshape(self._parts_shape[1:]))
 

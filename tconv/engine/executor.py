@@ -1,11 +1,9 @@
-"""HOW A PLAN IS RUN: weights packed, kernels fetched, scratch borrowed, items shared by threads."""
+"""HOW A PLAN IS RUN: it is laid out in memory, its kernels fetched, weights packed."""
 
-import ctypes
 from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from math import prod
 from pathlib import Path
-from struct import Struct
 from time import perf_counter
 from typing import Any
 
@@ -13,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.dtypes import TYPES, as_dtype
-from tconv.engine.addresses import address
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
 from tconv.engine.choice import best_plans
 from tconv.engine.driver import run, run_spread, run_tiled
+from tconv.engine.entering import Job
 from tconv.engine.epilogue import activate
 from tconv.engine.gathering import find_runs, gather
 from tconv.engine.ir import Number
@@ -28,7 +26,6 @@ from tconv.engine.packing import pack_arguments, pack_made_run, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
-from tconv.engine.teams import share
 from tconv.engine.tiled_layout import TiledLayout, layout_of
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.geometry import Letter
@@ -57,47 +54,12 @@ _CYCLES_PER_US = 2900  # of a server's core at work
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread
 _SMALL_TRANSPOSED_BYTES = 2**18  # and so much of x or y is transposed by one
 _MOST_MEASURED, _MEASURED_RUNS = 5, 4
-_ALIGN = 64  # bytes of a cache line
-_MOST_KEPT = 8  # scratch buffers that wait for the next call
-
-_write = {n: Struct(f"={n}q").pack_into for n in (3, 4, 5, 6)}
-
-_scratch: list["_Scratch"] = []
-"""Buffers that no call uses; a list, because taking from its end is atomic."""
-
-
-class _Scratch:
-    """Memory that a call computes in."""
-
-    def __init__(self, size: int) -> None:
-        # Zeros, for what is never written is read into lanes that nobody uses: denormal numbers
-        # there would slow their neighbours.
-        self.memory = np.zeros(size + _ALIGN, np.uint8)
-        self.size = size
-        self.address = -(-address(self.memory) // _ALIGN) * _ALIGN
-
-
-class _Frame:
-    """The arguments of one call, with the counter that its threads share."""
-
-    def __init__(self, values: NDArray[np.int64]) -> None:
-        self.counter = len(values) + _ALIGN // 8  # in a cache line of its own
-        self.values = (ctypes.c_int64 * (self.counter + _ALIGN // 8))(*values.tolist())
-        self.address = ctypes.addressof(self.values)
-        self.counter_address = self.address + 8 * self.counter
-
-    def begin(self, write: Any, *addresses: int) -> int:
-        """Write the first arguments and count from 0; return the address of all."""
-        write(self.values, 0, *addresses)
-        self.values[self.counter] = 0
-        return self.address
 
 
 class Prepared:
     """What can be done for one problem: here x and y are turned from layout to layout."""
 
-    _job: int
-    _arguments: NDArray[np.int64]
+    _job: Job
     _turns_back = True  # what is wanted; for w, both x and y are read
 
     def __init__(self, problem: Problem, dtype: str, target: Target, threads: int) -> None:
@@ -106,8 +68,7 @@ class Prepared:
         self.computed = np.dtype(TYPES[dtype].accumulator)
         self._kernel = partial(_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
-        self._frames: list[_Frame] = []
-        self._transposed_sizes: dict[Any, tuple[NDArray[np.int64], list[_Frame]]] = {}
+        self._transposed_sizes: dict[Any, Job] = {}
 
     def transposed(
         self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
@@ -116,11 +77,10 @@ class Prepared:
 
         Both are C-contiguous; `to` is written and returned if it is given.
         """
-        values, frames = self._transpositions[letter]
+        job = self._transpositions[letter]
         if to is None:
             to = empty_lines(array.shape, self.dtype)
-        threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
-        self._move(self._transpose_job, frames, values, array, to, threads)
+        job((array, to), self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1)
         return to
 
     def transpose(self, size: tuple[int, int, int], source: NDArray[Any], to: NDArray[Any]) -> None:
@@ -128,53 +88,15 @@ class Prepared:
         if 1 in size[1:]:
             to.reshape(-1).view(self.dtype)[...] = source.reshape(-1).view(self.dtype)
             return
-        found = self._transposed_sizes.get(size)
-        if found is None:
-            found = transpose_arguments(*size, self.dtype.itemsize), []
-            self._transposed_sizes[size] = found
-        values, frames = found
-        threads = self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1
-        self._move(self._transpose_job, frames, values, source, to, threads)
+        job = self._transposed_sizes.get(size)
+        if job is None:
+            job = self._transposed_sizes[size] = self._transposition(*size)
+        job((source, to), self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1)
 
-    def _move(
-        self,
-        job: int,
-        frames: list[_Frame],
-        values: NDArray[np.int64],
-        source: NDArray[Any],
-        to: NDArray[Any],
-        threads: int,
-    ) -> None:
-        """Run a job that brings numbers into another order."""
-        frame = self._frame(frames, values)
-        args = frame.begin(_write[3], address(source), address(to), frame.counter_address)
-        share(job, args, threads, self._load)
-        frames.append(frame)
-
-    def _compute(self, operands: tuple[Any, ...], scratch_bytes: int, threads: int) -> None:
-        """Run `_job` on operands, which are arrays, and scratch."""
-        self._share(self._job, self._frames, self._arguments, operands, scratch_bytes, threads)
-
-    def _share(
-        self,
-        job: int,
-        frames: list[_Frame],
-        values: NDArray[np.int64],
-        operands: tuple[Any, ...],
-        scratch_bytes: int,
-        threads: int,
-    ) -> None:
-        """Run a job on operands, which are arrays, and scratch."""
-        frame, scratch = self._frame(frames, values), _borrowed(scratch_bytes)
-        addresses = [*map(address, operands), frame.counter_address, scratch.address]
-        share(job, frame.begin(_write[len(addresses)], *addresses), threads, self._load)
-        frames.append(frame)
-        if len(_scratch) < _MOST_KEPT:
-            _scratch.append(scratch)
-
-    @cached_property
-    def _transpose_job(self) -> int:
-        return self._kernel("transpose_run", transpose_run, dtype=self._moved)
+    def _transposition(self, images: int, rows: int, columns: int) -> Job:
+        kernel = self._kernel("transpose_run", transpose_run, dtype=self._moved)
+        values = transpose_arguments(images, rows, columns, self.dtype.itemsize)
+        return Job(kernel, values, self._load)
 
     @property
     def _moved(self) -> str:
@@ -182,23 +104,16 @@ class Prepared:
         return "int16" if self.dtype != self.computed else self.dtype.name
 
     @cached_property
-    def _transpositions(self) -> dict[Letter, tuple[NDArray[np.int64], list[_Frame]]]:
-        problem, itemsize, geometry = self.problem, self.dtype.itemsize, self.problem.geometry
-        found: dict[Letter, tuple[NDArray[np.int64], list[_Frame]]] = {}
+    def _transpositions(self) -> dict[Letter, Job]:
+        problem, geometry = self.problem, self.problem.geometry
+        found: dict[Letter, Job] = {}
         for letter in (problem.read, problem.want):
             batch, channels, *size = geometry.shape_of(letter)
             rows, columns = prod(size), channels
             if self._turns_back and letter == problem.want:
                 rows, columns = columns, rows
-            found[letter] = (transpose_arguments(batch, rows, columns, itemsize), [])
+            found[letter] = self._transposition(batch, rows, columns)
         return found
-
-    def _frame(self, kept: list[_Frame], values: NDArray[np.int64]) -> _Frame:
-        """Arguments that no other call uses; a list, because taking from its end is atomic."""
-        try:
-            return kept.pop()
-        except IndexError:
-            return _Frame(values)
 
 
 class Ready(Prepared):
@@ -221,8 +136,7 @@ class Ready(Prepared):
         self.layout = layout = layout_of(problem, plan, self.dtype, target)
         computed, kernel_of_sums = self.computed, partial(kernel, dtype=self.computed.name)
         emit = run_spread if plan.is_spread else run_tiled if plan.is_tiled else run
-        self._job = kernel(emit.__name__, emit)
-        self._arguments = layout.arguments()
+        function, arguments = kernel(emit.__name__, emit), layout.arguments()
         offsets, starts = layout.offsets()
         micros = np.zeros(2 * max(layout.heights) + 2, np.int64)
         for rows in layout.heights:
@@ -267,22 +181,21 @@ class Ready(Prepared):
             name = f"activate_{activation.name}"
             addresses["activate"] = kernel_of_sums(name, activate(activation.name))
         for name, place in addresses.items():
-            self._arguments[POINTERS.index(name)] = place
+            arguments[POINTERS.index(name)] = place
+        self._job = Job(function, arguments, self._load, plan.cycles)
         self._bias_sources = layout.bias_sources()
         self._no_bias = np.zeros(self._bias_sources.shape, computed)
-        self._pack_frames: list[_Frame] = []
         self._scratch_bytes = layout.scratch_size * plan.threads * computed.itemsize
         pack = pack_run if layout.weight_matrix is None else pack_made_run
-        self._pack_job = kernel(pack.__name__, pack)
-        self._packing, self._kept["packing"], self._packing_bytes = pack_arguments(layout)
+        function = kernel(pack.__name__, pack)
+        arguments, self._kept["packing"], self._packing_bytes = pack_arguments(layout)
+        self._packing = Job(function, arguments, self._load, plan.cycles)
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
         packed = empty(self._packed_shape, self.computed)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
-        operands = (weight, packed)
-        frames, scratch_bytes = self._pack_frames, self._packing_bytes
-        self._share(self._pack_job, frames, self._packing, operands, scratch_bytes, threads)
+        self._packing((weight, packed), threads, self._packing_bytes)
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
@@ -340,7 +253,7 @@ class Ready(Prepared):
         self, x: NDArray[Any], packed: NDArray[Any], bias: NDArray[Any], y: NDArray[Any]
     ) -> None:
         """Write y; x and y are C-contiguous (N, groups*channels, *spatial), bias is packed too."""
-        self._compute((x, packed, bias, y), self._scratch_bytes, self.plan.threads)
+        self._job((x, packed, bias, y), self.plan.threads, self._scratch_bytes)
 
 
 @lru_cache(maxsize=256)
@@ -382,12 +295,3 @@ def _kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
         emit(module, full, Number(dtype, target))
 
     return load(full, write, target, version=VERSION)
-
-
-def _borrowed(size: int) -> _Scratch:
-    """A buffer of at least so many bytes; what is in it is anybody's guess."""
-    try:
-        found = _scratch.pop()
-    except IndexError:
-        return _Scratch(size)
-    return found if found.size >= size else _Scratch(size)

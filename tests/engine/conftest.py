@@ -2,12 +2,12 @@
 
 import pytest
 
-from tconv.engine import executor
+from tconv.engine import entering
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _scratch_is_full_of_nan():
-    borrowed = executor._borrowed
+    borrowed = entering._borrowed
 
     def spoiled(size):
         found = borrowed(size)
@@ -15,5 +15,5 @@ def _scratch_is_full_of_nan():
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(executor, "_borrowed", spoiled)
+        patch.setattr(entering, "_borrowed", spoiled)
         yield

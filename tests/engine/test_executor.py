@@ -51,7 +51,7 @@ def test_an_address_is_where_numpy_says(array):
 
 def test_it_is_read_where_that_is_known_to_be_right(monkeypatch):
     assert addresses._is_read_right()
-    monkeypatch.setattr(addresses, "_HEAD_BYTES", addresses._HEAD_BYTES + 8)
+    monkeypatch.setattr(addresses, "DATA_OFFSET", addresses.DATA_OFFSET + 8)
     assert not addresses._is_read_right()
 
 

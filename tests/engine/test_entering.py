@@ -1,0 +1,80 @@
+"""How a job is entered makes no difference to what it computes."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies import draws, geometries, integer_operands, operands_of
+from tconv import definition, engine
+from tconv.engine import entering
+from tconv.planned import plan
+
+WANTS = st.sampled_from("yxw")
+
+
+@pytest.fixture
+def entries(monkeypatch):
+    """How many operands each call had that was entered by native code."""
+    seen, make = [], entering._entry
+
+    def counting(count, load):
+        enter = make(count, load)
+
+        def entered(*arguments):
+            seen.append(count)
+            enter(*arguments)
+
+        return entered
+
+    monkeypatch.setattr(entering, "_entry", counting)
+    return seen
+
+
+def test_small_jobs_on_one_thread_are_entered_by_native_code(entries):
+    x, weight = np.ones((1, 3, 5), np.float32), np.ones((3, 2, 4), np.float32)
+    call = plan(x.shape, weight.shape, stride=3, dilation=2)  # of which no other test has a plan
+    call._plan._job._enter = call._plan._packing._enter = None
+    y = call(x, call.pack(weight))
+    assert entries == [2, 4]
+    assert np.array_equal(y, definition.contract(call.geometry, "y", x, weight))
+
+
+def test_larger_jobs_and_those_of_many_threads_are_not(entries):
+    x, weight = np.ones((1, 64, 300), np.float32), np.ones((64, 64, 8), np.float32)
+    for threads in (1, 2):
+        call = plan(x.shape, weight.shape, stride=4, threads=threads)
+        call(x, call.pack(weight))
+    assert 4 not in entries
+
+
+@draws(0.5)
+@given(geometries(ranks=(1, 2, 3), batches=(1, 2)), WANTS)
+def test_both_ways_give_the_same(geometry, want):
+    operands = operands_of(want, *integer_operands(geometry))
+    made = engine.prepare(geometry, "float64", 1, want=want)
+    for is_small in (True, False):
+        made._job._is_small = is_small
+        found = engine.contract(geometry, want, *operands, plan=made)
+        assert np.array_equal(found, definition.contract(geometry, want, *operands))
+
+
+def test_threads_that_call_one_plan_have_arguments_of_their_own():
+    call = plan((1, 2, 3, 3), (2, 2, 2, 2), stride=2)
+    packed = call.pack(np.ones((2, 2, 2, 2), np.float32))
+    wrong = []
+
+    def work(number):
+        x = np.full((1, 2, 3, 3), number, np.float32)
+        for _ in range(300):
+            if not (call(x, packed) == 2 * number).all():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
