@@ -41,6 +41,7 @@ def take_turns(
     `do` is the order that sets a contender up. Returns what each found, by name, and how many cores
     others kept busy.
     """
+
     def prepare(each: Contender) -> dict[str, Any]:
         try:
             ready = each.ask(do, limits.prepare_cap_s.get(each.name, 60), **order)
