@@ -60,12 +60,15 @@ def take_turns(
             if turn < ROUNDS_BESIDE or each.name not in SHOWN_BESIDE:
                 _time_slice(each, found, limits)
     others = watch.others()
-    for each in contenders:
-        if "us" in found[each.name]:
-            try:
-                found[each.name]["error"] = max(found[each.name]["error"], each.ask("check"))
-            except Failed as failure:
-                found[each.name] = {"failed": f"not the second time: {failure}"}
+
+    def check(each: Contender) -> None:
+        try:
+            found[each.name]["error"] = max(found[each.name]["error"], each.ask("check"))
+        except Failed as failure:
+            found[each.name] = {"failed": f"not the second time: {failure}"}
+
+    with ThreadPoolExecutor(_TOGETHER) as pool:
+        list(pool.map(check, [each for each in contenders if "us" in found[each.name]]))
     return found, others
 
 
