@@ -123,6 +123,10 @@ def _measure(name: str, mode: str, threads: int, folder: Path, limits: Limits) -
                 for each in contenders:
                     each.close()
             busy += [] if others is None else [others]
+            timed = [record for record in records.values() if "us" in record]
+            count = min((len(record["us"]) for record in timed), default=0)
+            for record in timed:
+                record["us"] = record["us"][:count]  # so that runs stay beside each other
             found = {own: _joined(found.get(own), record) for own, record in records.items()}
     except Failed as failure:
         found = {own: {"failed": str(failure)} for own in functions}

@@ -47,7 +47,7 @@ def test_the_table_hides_nothing():
         return {"case": case, "others": 0.25, "contenders": times}
 
     rows = [
-        row("a", {"us": [[500.0, 400.0]]}, {"us": [[800.0, 900.0]]}),
+        row("a", {"us": [[500.0], [400.0], [800.0]]}, {"us": [[800.0], [900.0], [880.0]]}),
         row("b", {"us": [[2000.0]]}, {"us": [[1000.0]]}),
         row("c", {"failed": "wrong: error"}, {"us": [[1000.0]]}),
     ]
@@ -57,8 +57,16 @@ def test_the_table_hides_nothing():
         "parts": [{"title": "forward", "threads": 2, "rows": rows}],
     }  # fmt: skip
     text = "\n".join(models.page(results))
-    assert "| a | forward | 2 | 0.800 | 0.400 | 2.00 | 1.89 | 0.2 |" in text
+    assert "| a | forward | 2 | 0.800 | 0.400 | 1.60 | 2.00 | 0.2 |" in text
     assert "| b | forward | 2 | 1.00 | 2.00 | 0.50 | 0.50 | 0.2 |" in text
     assert "| c | forward | 2 | 1.00 | – | – | – | 0.2 |" in text
     assert "c, accelerated: wrong: error." in text
-    assert "of the 2 ratios by minima is 1.00, the least is 0.50; 1 are below 0.98." in text
+    assert "of these 2 is 0.89, the least is 0.50; 1 are below 0.98." in text
+
+
+def test_a_slow_while_of_the_machine_does_not_count():
+    ours = [[10.0], [40.0], [10.0], [10.0], [10.0]]
+    theirs = [[12.0], [48.0], [12.0], [9.0], [12.0]]
+    found = models.beside({"layers": {"us": ours}, "torch": {"us": theirs}})
+    assert found == pytest.approx(1.2)
+    assert models.beside({"layers": {"failed": "?"}, "torch": {"us": theirs}}) is None
