@@ -2,13 +2,14 @@
 let playing = 0;
 
 function drawSteps() {
-  const all = stepsOf(state), slider = byId("step"), {activeElement: focused} = document;
+  const all = stepsOf(state), slider = byId("step");
   slider.max = all;
   slider.value = state.step;
-  slider.setAttribute("aria-valuetext", `${state.step} of ${all}`);
+  slider.ariaValueText = `${state.step} of ${all}`;
   say("count", `${state.step}/${all}`);
-  byId("back").disabled = state.step <= 1 && focused !== byId("back");
-  byId("next").disabled = state.step >= all && focused !== byId("next");
+  for (const [id, end] of [["back", 1], ["next", all]]) {
+    byId(id).disabled = state.step === end && document.activeElement.id !== id;
+  }
   say("play", playing ? "❚❚ Pause" : "▶ Play");
   byId("lenses").querySelector(`[value=${state.lens}]`).checked = true;
 }
@@ -75,7 +76,7 @@ function stop() {
 function play() {
   if (playing) stop();
   else {
-    playing = setInterval(() => step(state.step + 1), Number(byId("speed").value));
+    playing = setInterval(() => step(state.step + 1), byId("speed").value);
     if (state.step >= stepsOf(state)) state.step = 1;
   }
   hover = "";
@@ -84,7 +85,10 @@ function play() {
 function setLens(lens) {
   stop();
   const kept = lens === "stamp" ? 1 : state.lens === "stamp" ? 0 : state.step;
-  update({...state, lens, step: kept});
+  state = fit({...state, lens, step: kept});
+  hover = "";
+  byId("note").hidden = true;
+  select(state.sel);
 }
 function pin(sel) {
   if (!/^[oikm]/.test(sel)) return;
@@ -158,7 +162,7 @@ on("lenses", "change", event => setLens(event.target.value));
 const goTo = to => { stop(); step(to); };
 on("back", "click", () => goTo(state.step - 1));
 on("next", "click", () => goTo(state.step + 1));
-on("step", "input", event => goTo(Number(event.target.value)));
+on("step", "input", event => goTo(event.target.value));
 on("play", "click", play);
 on("speed", "change", () => playing && (stop(), play()));
 on("copy", "click", copyLink);
@@ -167,7 +171,7 @@ on("png", "click", savePng);
 on("turn", "click", () => { turned = !turned; draw(); });
 on("reset", "click", () => { apart = false; update(EXAMPLE); });
 on("panel-m", "toggle", () => draw());
-Object.keys(DETAILS).forEach(id => on(id, "toggle", drawDetails));
+for (const id in DETAILS) on(id, "toggle", drawDetails);
 on(document, "keydown", event => {
   const {key, target} = event;
   if (key === "Escape" && state.sel) select("");

@@ -78,6 +78,8 @@ function drawOutput(sel, found, room) {
   const whole = rows === v.o && cols === h.o, side = sideFor(max(rows, cols), room, MOST_SIDE);
   const stamping = state.lens === "stamp" && (!hover || hover === stepSelection());
   const values = stamping ? stamped(state, axes, state.step) : F.canvas;
+  // Numbers keep their size while stamps grow.
+  const longest = max(...F.canvas.flat().map(v => short(v).length));
   say("title-y", `Output y (${v.o}×${h.o})`);
   paint("grid-y", "output", rows, cols, side, (u, c) => {
     const value = values[u][c], at = u * cols + c, lit = found.y.has(at), tap = found.y.get(at);
@@ -91,7 +93,7 @@ function drawOutput(sel, found, room) {
     const label = `output row ${row} column ${col}, value ${text(value)}, ${count}`;
     const classes = [extra && "extra", ...marks(lit || extra && sel === "fo", name)];
     return told(short(value), name, label + (extra ? ", extra, still computed" : ""), classes, tap);
-  });
+  }, longest);
   frame("grid-y", "frame", side, !whole && [v.begin, h.begin, v.o, h.o]);
   const [i, j] = pointOf(sel), stamp = state.lens === "stamp" && sel[0] === "i";
   frame("grid-y", "window", side, stamp && [i * v.s, j * h.s, v.reach, h.reach]);

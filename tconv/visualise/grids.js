@@ -16,23 +16,22 @@ function fill(place, facts, make) {
   if (place.facts !== facts) place.replaceChildren(...make());
   place.facts = facts;
 }
-// Children that are too many wait for when they are wanted again.
-function resize(parent, count, make) {
-  const spare = parent.spare ||= [];
-  while (parent.children.length > count) spare.push(parent.removeChild(parent.lastChild));
-  while (parent.children.length < count) parent.append(spare.pop() || make());
+// The first so many children; those that are too many wait for when they are wanted again.
+function children(parent, count, make) {
+  const all = parent.all ||= [], now = parent.childElementCount;
+  while (all.length < count) all.push(make());
+  all.slice(count, now).forEach(node => node.remove());
+  parent.append(...all.slice(now, count));
+  return all.slice(0, count);
 }
 
 // Draw a grid: what `tell` says of each cell is its text and attributes.
-function paint(id, label, rows, cols, side, tell) {
+function paint(id, label, rows, cols, side, tell, longest = 1) {
   const place = byId(id);
-  if (!place.firstChild) place.append(el("div", {class: "grid", role: "grid"}));
+  if (!place.firstChild) place.append(el("div", {role: "grid"}));
   const grid = place.firstChild;
-  let longest = 1;
-  resize(grid, rows, () => el("div", {class: "row", role: "row"}));
-  [...grid.children].forEach((row, r) => {
-    resize(row, cols, () => el("div", {tabindex: -1}, ""));
-    [...row.children].forEach((cell, c) => {
+  children(grid, rows, () => el("div", {role: "row"})).forEach((row, r) => {
+    children(row, cols, () => el("div", {tabindex: -1}, "")).forEach((cell, c) => {
       const told = tell(r, c);
       longest = max(longest, told.text.length);
       write(cell, told);
@@ -40,7 +39,9 @@ function paint(id, label, rows, cols, side, tell) {
   });
   const most = min(side * (longest > 1 ? .38 : .5), side * 1.45 / longest, 30);
   grid.ariaLabel = label;
-  grid.style.cssText = `--side:${side}px;font-size:${max(6, most)}px`;
+  // A size that is known spares the browser to ask every cell.
+  place.style.cssText = `--side:${side}px;font-size:${max(6, most)}px;` +
+    `width:${cols * side}px;height:${rows * side}px`;
   if (!grid.stop?.isConnected || !grid.stop.dataset.sel) moveStop(grid.querySelector("[data-sel]"));
 }
 const ATTRIBUTES = ["class", "role", "aria-label", "data-sel", "data-tap"];
@@ -56,9 +57,10 @@ function write(cell, told) {
 }
 // What is told of a cell, by its number, selection, label and classes, and the tap it shows.
 function told(value, sel, label, classes, tap) {
-  const shown = tap === undefined ? classes : [...classes, "tap", "t" + tap % 7];
+  let names = tap === undefined ? "cell" : `cell tap t${tap % 7}`;
+  for (const name of classes) if (name) names += " " + name;
   return {
-    text: value, class: ["cell", ...shown].filter(Boolean).join(" "), role: "gridcell",
+    text: value, class: names, role: "gridcell",
     "aria-label": label, "data-sel": sel, "data-tap": tap === undefined ? tap : LETTERS[tap],
   };
 }
@@ -77,7 +79,7 @@ function frame(id, name, side, place) {
 
 // ---- one tab stop for each grid, walked by arrows -----------------------------------------------
 function moveStop(cell) {
-  const grid = cell.closest(".grid");
+  const grid = cell.closest("[role=grid]");
   if (grid.stop) grid.stop.tabIndex = -1;
   cell.tabIndex = 0;
   grid.stop = cell;

@@ -18,7 +18,7 @@ function drawMatrix(sel, found) {
   say("title-m", turned ? `W* (${inputs}×${outputs})` : `(W*)ᵀ (${outputs}×${inputs})`);
   if (!byId("panel-m").open) return;
   const os = shownOutputs(sel), is = range(inputs);
-  const taps = new Map(F.matrix.nonzeros.map(([o, i, k]) => [o * inputs + i, k]));
+  const taps = new Map(os.flatMap(o => F.contributions[o].map(([i, k]) => [o * inputs + i, k])));
   const values = {x: F.x.flat(), w: F.w.flat(), y: F.y.flat()};
   const most = max(outputs, inputs), numbers = most <= 16;
   const letters = most <= 64 && min(outputs, inputs) <= 36;

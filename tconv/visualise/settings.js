@@ -60,7 +60,7 @@ function filled(key, name) {
 
 function makeSettings() {
   const listening = (node, change) => {
-    node.addEventListener("change", () => change(node));
+    on(node, "change", () => change(node));
     return node;
   };
   const selectFor = (key, n, label, values) => {
@@ -87,7 +87,7 @@ function drawSettings() {
   for (const {node, key, n, label, values} of selects) {
     node.hidden = !apart && (n === 0 || key === "end");
     const place = [label, n ? "columns" : "rows", ...(label === "padding" ? [key] : [])].join(", ");
-    node.setAttribute("aria-label", apart ? place : label);
+    node.ariaLabel = apart ? place : label;
     const now = axes[n][key], offered = values.filter(v => v === now || isPossible(key, n, v));
     fill(node, String(offered), () => offered.map(v => el("option", {}, text(v))));
     node.value = now;
