@@ -212,7 +212,7 @@ def _without_shuffles(ready: Any) -> Any:
     stride = executor.MOST_INTERLEAVED + 1
     name, emit = f"copy_row_{stride}", executor.copy_row(stride)
     kernel = executor._kernel(name, emit, dtype=ready.dtype.name, target=target())
-    ready._arguments[executor.POINTERS.index("copy_row")] = kernel
+    ready._job.values[executor.POINTERS.index("copy_row")] = kernel
     return ready
 
 

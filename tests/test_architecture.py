@@ -24,7 +24,7 @@ ORDER = [
     "engine.epilogue", "engine.output", "engine.driver", "engine.cells", "engine.layout",
     "engine.tiled_layout", "engine.transposing", "engine.making", "engine.packing",
     "engine.objects", "engine.store", "engine.known", "engine.jit", "engine.pool", "engine.teams",
-    "engine.addresses", "engine.executor",
+    "engine.addresses", "engine.entering", "engine.executor",
     "engine.folds", "engine.folding", "engine.compound",
     "engine.products", "engine.chunks", "engine.correlation", "engine.correlating",
     "engine.correlator", "engine",

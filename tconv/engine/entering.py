@@ -72,7 +72,7 @@ class Job:
     def __init__(
         self, function: int, values: NDArray[np.int64], load: Load, cycles: float = inf
     ) -> None:
-        self._function, self._values, self._load = function, values, load
+        self._function, self.values, self._load = function, values, load
         self._frames: list[_Frame] = []
         self._is_small = cycles < _SMALL_CYCLES and is_read
         self._enter: Callable[..., None] | None = None
@@ -84,7 +84,7 @@ class Job:
         try:
             frame = self._frames.pop()
         except IndexError:
-            frame = _Frame(self._values)
+            frame = _Frame(self.values)
         scratch = None if scratch_bytes is None else _borrowed(scratch_bytes)
         if threads == 1 and self._is_small and scratch:
             enter = self._enter
