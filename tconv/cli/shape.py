@@ -1,6 +1,5 @@
 """WHAT FITS, as `tconv shape`: the size that settings lead to, or settings for a wanted size."""
 
-import re
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from math import prod
@@ -8,10 +7,9 @@ from typing import Any
 
 from tconv.arguments import as_per_axis
 from tconv.axis import Axis
-from tconv.cli.console import Answer, at
+from tconv.cli.console import Answer, at_what_it_names
 from tconv.cli.options import UsageError
 from tconv.conventions import Convention, conventions
-from tconv.errors import TConvError
 from tconv.geometry import Geometry
 from tconv.solver import Solution, solve
 from tconv.tables import Column, Table
@@ -45,16 +43,10 @@ def answer(options: Namespace) -> Answer:
     out = (in - 1)*s + d*(k - 1) + 1 - p_begin - p_end + op
     """
     rank = _rank(options)
-    try:
+    with at_what_it_names(_PLACES):
         if options.to is None:
             return _forward(options, rank)
         return _candidates(options, rank)
-    except TConvError as error:
-        word = re.split(r"\W", str(error), maxsplit=1)[0]
-        if word not in _PLACES:
-            raise
-        with at(_PLACES[word]):
-            raise
 
 
 def _rank(options: Namespace) -> int:
