@@ -17,8 +17,8 @@ PAUSE_S, PAUSE_AFTER_BLAS_S = 0.035, 0.085
 USE_BLAS = ("portable", "tinyml")
 SLICE_S, LEAST_RUNS, SLICE_CAP_S = 0.06, 3, 0.4
 SHOWN_BESIDE = ("portable", "onnx_conv", "jax", "tinyml")
-_TOGETHER = 2  # contenders that are set up at a time
 ROUNDS_BESIDE = 2  # of these, whose times nothing is decided by
+_TOGETHER = 2  # contenders that are set up, or checked, at a time
 
 
 @dataclass

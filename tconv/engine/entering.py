@@ -23,7 +23,7 @@ from tconv.engine.ir import PTR, Code
 from tconv.engine.pool import Load
 from tconv.engine.teams import share
 
-__all__ = ["Job", "emit"]
+__all__ = ["Job"]
 
 _ALIGN = 64  # bytes of a cache line
 _SMALL_CYCLES = 300_000  # a tenth of a millisecond, of which entering takes some per cent
@@ -114,13 +114,13 @@ def _borrowed(size: int) -> _Scratch:
 
 def _entry(count: int, load: Load) -> Callable[..., None]:
     """What enters jobs of so many operands."""
-    found = load(f"{_NAME}_{count}", partial(emit, count=count), version=_VERSION)
+    found = load(f"{_NAME}_{count}", partial(_emit, count=count), version=_VERSION)
     types: list[Any] = [*[_ADDRESS] * 4, *[_OBJECT] * count]
     entry: Callable[..., None] = ctypes.CFUNCTYPE(None, *types)(found)
     return entry
 
 
-def emit(module: ir.Module, count: int) -> None:
+def _emit(module: ir.Module, count: int) -> None:
     """Emit ``tconv_enter_N(job, arguments, counter, scratch, array...)`` for N arrays.
 
     arguments[:N + 2] = addresses of arrays..., counter, scratch

@@ -1,6 +1,6 @@
 """How a job is entered makes no difference to what it computes."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -33,20 +33,25 @@ def entries(monkeypatch):
     return seen
 
 
-def test_small_jobs_on_one_thread_are_entered_by_native_code(entries):
+def test_small_jobs_on_one_thread_are_entered_by_native_code(entries, monkeypatch):
     x, weight = np.ones((1, 3, 5), np.float32), np.ones((3, 2, 4), np.float32)
-    call = plan(x.shape, weight.shape, stride=3, dilation=2)  # of which no other test has a plan
-    call._plan._job._enter = call._plan._packing._enter = None
+    call = plan(x.shape, weight.shape, stride=3, dilation=2)
+    for job in (call._plan._packing, call._plan._job):
+        monkeypatch.setattr(job, "_enter", None)
     y = call(x, call.pack(weight))
     assert entries == [2, 4]
     assert np.array_equal(y, definition.contract(call.geometry, "y", x, weight))
 
 
-def test_larger_jobs_and_those_of_many_threads_are_not(entries):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_larger_jobs_and_those_of_more_threads_are_not(threads, entries, monkeypatch):
     x, weight = np.ones((1, 64, 300), np.float32), np.ones((64, 64, 8), np.float32)
-    for threads in (1, 2):
-        call = plan(x.shape, weight.shape, stride=4, threads=threads)
-        call(x, call.pack(weight))
+    call = plan(x.shape, weight.shape, stride=4, threads=threads)
+    assert call._plan.plan.threads == threads
+    monkeypatch.setattr(call._plan._job, "_enter", None)
+    if threads == 2:
+        monkeypatch.setattr(call._plan._job, "_is_small", True)
+    call(x, call.pack(weight))
     assert 4 not in entries
 
 
@@ -55,26 +60,21 @@ def test_larger_jobs_and_those_of_many_threads_are_not(entries):
 def test_both_ways_give_the_same(geometry, want):
     operands = operands_of(want, *integer_operands(geometry))
     made = engine.prepare(geometry, "float64", 1, want=want)
+    expected = definition.contract(geometry, want, *operands)
     for is_small in (True, False):
-        made._job._is_small = is_small
-        found = engine.contract(geometry, want, *operands, plan=made)
-        assert np.array_equal(found, definition.contract(geometry, want, *operands))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(made._job, "_is_small", is_small)
+            found = engine.contract(geometry, want, *operands, plan=made)
+        assert np.array_equal(found, expected)
 
 
 def test_threads_that_call_one_plan_have_arguments_of_their_own():
     call = plan((1, 2, 3, 3), (2, 2, 2, 2), stride=2)
     packed = call.pack(np.ones((2, 2, 2, 2), np.float32))
-    wrong = []
 
-    def work(number):
+    def is_right(number):
         x = np.full((1, 2, 3, 3), number, np.float32)
-        for _ in range(300):
-            if not (call(x, packed) == 2 * number).all():
-                wrong.append(number)
+        return all((call(x, packed) == 2 * number).all() for _ in range(300))
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(is_right, range(8)))
