@@ -149,6 +149,12 @@ class Code:
         """``&pointer[index]`` of x, y or the weight."""
         return self.at(pointer, index, self.number.cell)
 
+    def room(self, kind: Any, count: int) -> Value:
+        """Where so many of a kind can be kept until the function ends."""
+        found = self.builder.alloca(ir.ArrayType(kind, count))
+        found.type = PTR  # llvmlite's own pointers would hold nothing but such arrays
+        return found
+
     def load(self, pointer: Value, index: Value = 0, kind: Any = None) -> Value:
         """``pointer[index]``, a number or what `kind` says."""
         kind = self.number.kind if kind is None else kind
