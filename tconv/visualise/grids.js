@@ -25,11 +25,20 @@ function children(parent, count, make) {
   return all.slice(0, count);
 }
 
+// The grid of a place that has this name. The one shown before waits, still laid out.
+function shownGrid(place, name) {
+  const grids = place.grids ||= {}, before = place.grid;
+  place.grid = grids[name] ||= el("div", {role: "grid", "aria-label": name});
+  if (!place.grid.parentNode) place.append(place.grid);
+  if (place.grid !== before) {
+    place.grid.classList.remove("away");
+    before?.classList.add("away");
+  }
+  return place.grid;
+}
 // Draw a grid: what `tell` says of each cell is its text and attributes.
-function paint(id, label, rows, cols, side, tell, longest = 1) {
-  const place = byId(id);
-  if (!place.firstChild) place.append(el("div", {role: "grid"}));
-  const grid = place.firstChild;
+function paint(id, name, rows, cols, side, tell, longest = 1) {
+  const grid = shownGrid(byId(id), name);
   children(grid, rows, () => el("div", {role: "row"})).forEach((row, r) => {
     children(row, cols, () => el("div", {tabindex: -1}, "")).forEach((cell, c) => {
       const told = tell(r, c);
@@ -38,9 +47,8 @@ function paint(id, label, rows, cols, side, tell, longest = 1) {
     });
   });
   const most = min(side * (longest > 1 ? .38 : .5), side * 1.45 / longest, 30);
-  grid.ariaLabel = label;
   // A size that is known spares the browser to ask every cell.
-  place.style.cssText = `--side:${side}px;font-size:${max(6, most)}px;` +
+  grid.style.cssText = `--side:${side}px;font-size:${max(6, most)}px;` +
     `width:${cols * side}px;height:${rows * side}px`;
   if (!grid.stop?.isConnected || !grid.stop.dataset.sel) moveStop(grid.querySelector("[data-sel]"));
 }
