@@ -28,12 +28,10 @@ function children(parent, count, make) {
 // The grid of a place that has this name. The one shown before waits, still laid out.
 function shownGrid(place, name) {
   const grids = place.grids ||= {}, before = place.grid;
-  place.grid = grids[name] ||= el("div", {role: "grid", "aria-label": name});
-  if (!place.grid.parentNode) place.append(place.grid);
-  if (place.grid !== before) {
-    place.grid.classList.remove("away");
-    before?.classList.add("away");
-  }
+  const make = () => place.appendChild(el("div", {role: "grid", "aria-label": name}));
+  place.grid = grids[name] ||= make();
+  before?.classList.toggle("away", before !== place.grid);
+  place.grid.classList.remove("away");
   return place.grid;
 }
 // Draw a grid: what `tell` says of each cell is its text and attributes.
@@ -91,6 +89,17 @@ function moveStop(cell) {
   if (grid.stop) grid.stop.tabIndex = -1;
   cell.tabIndex = 0;
   grid.stop = cell;
+}
+// Where the cell with focus waits from now on, its like takes it, and is not looked at for that.
+let moving = false;
+function keepFocus() {
+  const cell = document.activeElement, place = cell.closest(".away")?.parentNode;
+  const like = place?.grid.querySelector(`[data-sel="${cell.dataset.sel}"]`);
+  if (!like) return;
+  moveStop(like);
+  moving = true;
+  like.focus();
+  moving = false;
 }
 const WAYS = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]};
 // The cell that a key leads to, past those that hold nothing to select.
