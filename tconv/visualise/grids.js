@@ -25,13 +25,21 @@ function children(parent, count, make) {
   return all.slice(0, count);
 }
 
+let held = ""; // what the cell selects that lost focus as its grid was sent to wait
 // The grid of a place that has this name. The one shown before waits, still laid out.
 function shownGrid(place, name) {
   const grids = place.grids ||= {}, before = place.grid;
   const make = () => place.appendChild(el("div", {role: "grid", "aria-label": name}));
   place.grid = grids[name] ||= make();
-  before?.classList.toggle("away", before !== place.grid);
   place.grid.classList.remove("away");
+  if (before && before !== place.grid) {
+    const cell = document.activeElement;
+    if (before.contains(cell)) {
+      held = cell.dataset.sel;
+      cell.blur();
+    }
+    before.classList.add("away");
+  }
   return place.grid;
 }
 // Draw a grid: what `tell` says of each cell is its text and attributes.
@@ -90,16 +98,14 @@ function moveStop(cell) {
   cell.tabIndex = 0;
   grid.stop = cell;
 }
-// Where the cell with focus waits from now on, its like takes it, and is not looked at for that.
-let moving = false;
+// Give focus to the like of the cell that had it and waits now; that does not look at it.
 function keepFocus() {
-  const cell = document.activeElement, place = cell.closest(".away")?.parentNode;
-  const like = place?.grid.querySelector(`[data-sel="${cell.dataset.sel}"]`);
-  if (!like) return;
-  moveStop(like);
-  moving = true;
-  like.focus();
-  moving = false;
+  const like = held && document.querySelector(`:not(.away) > * > [data-sel="${held}"]`);
+  if (like) {
+    moveStop(like);
+    like.focus();
+  }
+  held = "";
 }
 const WAYS = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]};
 // The cell that a key leads to, past those that hold nothing to select.
