@@ -20,6 +20,7 @@ function draw() {
   drawFigure(sel, found);
   drawMatrix(sel, found);
   drawSum(sel);
+  keepFocus();
 }
 
 // ---- changes ---------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ function onGridKey(event) {
 for (const place of ["grid-x", "grid-w", "grid-y", "grid-m", "law"]) {
   const lookAt = event => {
     const cell = selectable(event);
-    if (!playing) look(cell?.dataset.sel || "");
+    if (!playing && !held) look(cell?.dataset.sel || "");
     if (cell?.matches(".cell")) cell.title = cell.ariaLabel;
   };
   on(place, "mouseover", lookAt);

@@ -13,9 +13,10 @@ function placeOf(node) {
 }
 // Whether a node is on the page, and in the part of the matrix that is scrolled to.
 function isShown(node) {
-  const scrolled = byId("scroll-m"), [, y, width, height] = placeOf(node);
+  const scrolled = byId("scroll-m"), [, y, , height] = placeOf(node);
   const [, top, , tall] = placeOf(scrolled);
-  return width && (!scrolled.contains(node) || (y >= top && y + height <= top + tall));
+  const within = !scrolled.contains(node) || (y >= top && y + height <= top + tall);
+  return node.checkVisibility() && within;
 }
 const label = (words, x, y, style, anchor = "start") => drawn("text", {
   x, y, "font-size": style.fontSize, "font-weight": style.fontWeight, "text-anchor": anchor,

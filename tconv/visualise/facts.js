@@ -49,8 +49,8 @@ function compute(st) {
       stretched_size: axes.map(a => (a.i - 1) * a.s + 1),
       border: axes.map(a => [a.reach - 1 - a.begin, a.reach - 1 - a.end + a.extra]),
     },
-    not_the_inverse: thereAndBack(x, w, y.flat(), nonzeros, v, h),
-    code: codeOf(own),
+    get not_the_inverse() { return thereAndBack(x, w, y.flat(), nonzeros, v, h); },
+    get code() { return codeOf(own); },
   };
 }
 

@@ -81,7 +81,8 @@ function drawOutput(sel, found, room) {
   // Numbers keep their size while stamps grow.
   const longest = max(...F.canvas.flat().map(v => short(v).length));
   say("title-y", `Output y (${v.o}×${h.o})`);
-  paint("grid-y", "output", rows, cols, side, (u, c) => {
+  const name = state.lens === "stamp" ? "output, stamp by stamp" : "output";
+  paint("grid-y", name, rows, cols, side, (u, c) => {
     const value = values[u][c], at = u * cols + c, lit = found.y.has(at), tap = found.y.get(at);
     const [row, col] = [u - v.begin, c - h.begin];
     if (row < 0 || col < 0 || row >= v.o || col >= h.o) {

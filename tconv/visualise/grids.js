@@ -25,11 +25,26 @@ function children(parent, count, make) {
   return all.slice(0, count);
 }
 
+let held = ""; // what the cell selects that lost focus as its grid was sent to wait
+// The grid of a place that has this name. The one shown before waits, still laid out.
+function shownGrid(place, name) {
+  const grids = place.grids ||= {}, before = place.grid;
+  const make = () => place.appendChild(el("div", {role: "grid", "aria-label": name}));
+  place.grid = grids[name] ||= make();
+  place.grid.classList.remove("away");
+  if (before && before !== place.grid) {
+    const cell = document.activeElement;
+    if (before.contains(cell)) {
+      held = cell.dataset.sel;
+      cell.blur();
+    }
+    before.classList.add("away");
+  }
+  return place.grid;
+}
 // Draw a grid: what `tell` says of each cell is its text and attributes.
-function paint(id, label, rows, cols, side, tell, longest = 1) {
-  const place = byId(id);
-  if (!place.firstChild) place.append(el("div", {role: "grid"}));
-  const grid = place.firstChild;
+function paint(id, name, rows, cols, side, tell, longest = 1) {
+  const grid = shownGrid(byId(id), name);
   children(grid, rows, () => el("div", {role: "row"})).forEach((row, r) => {
     children(row, cols, () => el("div", {tabindex: -1}, "")).forEach((cell, c) => {
       const told = tell(r, c);
@@ -38,9 +53,8 @@ function paint(id, label, rows, cols, side, tell, longest = 1) {
     });
   });
   const most = min(side * (longest > 1 ? .38 : .5), side * 1.45 / longest, 30);
-  grid.ariaLabel = label;
   // A size that is known spares the browser to ask every cell.
-  place.style.cssText = `--side:${side}px;font-size:${max(6, most)}px;` +
+  grid.style.cssText = `--side:${side}px;font-size:${max(6, most)}px;` +
     `width:${cols * side}px;height:${rows * side}px`;
   if (!grid.stop?.isConnected || !grid.stop.dataset.sel) moveStop(grid.querySelector("[data-sel]"));
 }
@@ -83,6 +97,15 @@ function moveStop(cell) {
   if (grid.stop) grid.stop.tabIndex = -1;
   cell.tabIndex = 0;
   grid.stop = cell;
+}
+// Give focus to the like of the cell that had it and waits now; that does not look at it.
+function keepFocus() {
+  const like = held && document.querySelector(`:not(.away) > * > [data-sel="${held}"]`);
+  if (like) {
+    moveStop(like);
+    like.focus();
+  }
+  held = "";
 }
 const WAYS = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]};
 // The cell that a key leads to, past those that hold nothing to select.

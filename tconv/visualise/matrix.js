@@ -62,6 +62,6 @@ function drawMatrix(sel, found) {
 function scrollToLit(rows) {
   const place = byId("scroll-m");
   if (rows <= 24 || byId("grid-m").matches(":hover, :focus-within")) return;
-  const first = place.querySelector(".lit");
+  const first = place.querySelector(":not(.away) > * > .lit");
   if (first) place.scrollTop = first.offsetTop - place.clientHeight / 2;
 }

@@ -62,9 +62,14 @@ def frame_of(page: str, svg: str) -> str:
 
 @cache
 def source(name: str) -> str:
-    """Read a file beside this one, without indentation, comments of scripts, and a style's gaps."""
+    """Read a file beside this one, without indentation, comments of scripts, and gaps."""
     lines = files("tconv.visualise").joinpath(name).read_text("utf-8").splitlines()
     if name.endswith(".js"):
         lines = [re.sub(r"(^|\s)// .*", "", line) for line in lines]
     text = "\n".join(filter(None, map(str.strip, lines)))
-    return re.sub(r"\s*([{};,])\s*|(?<=:)\s", r"\1", text) if name.endswith(".css") else text
+    if name.endswith(".js"):
+        # A line never ends by itself after these; after a brace that closes it may.
+        return re.sub(r"(?<=[{;,(\[])\n", "", text)
+    if name.endswith(".css"):
+        return re.sub(r"\s*([{};,])\s*|(?<=:)\s", r"\1", text).replace(";}", "}")
+    return text

@@ -21,7 +21,7 @@ OUT = Path(__file__).parents[2] / "out"
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 600, "height": 900}
 FORM = "#x=1,2,3;4,5,6;7,8,9&w=1,2,1;2,4,2;1,2,1&s=2&p=1&op=1"  # crop, extra cells and gaps
 OPEN = "document.querySelectorAll('details').forEach(d => { d.open = true; })"
-FINAL = """() => [...document.querySelectorAll('#grid-y [data-sel^=o]')].map(
+FINAL = """() => [...document.querySelectorAll('#grid-y > :not(.away) [data-sel^=o]')].map(
     cell => cell.firstChild.data)"""
 # What is lit on the page, as flat indices; entries of the matrix as they are named.
 LIT = """() => { const facts = tconv.facts(), found = {};
@@ -225,7 +225,8 @@ def test_the_window_of_the_convolution_reads_what_is_summed(page, address, hash_
     windows = """() => [...document.querySelectorAll('#grid-y [data-sel^=o]')].map(output => {
         output.dispatchEvent(new MouseEvent('mouseover', {bubbles: true}));
         const box = document.querySelector('#grid-x .window').getBoundingClientRect();
-        return [...document.querySelectorAll('#grid-x [data-sel]')].filter(cell => {
+        const cells = [...document.querySelectorAll('#grid-x > :not(.away) [data-sel]')];
+        return cells.filter(cell => {
             const r = cell.getBoundingClientRect(), x = r.x + r.width/2, y = r.y + r.height/2;
             return x > box.left && x < box.right && y > box.top && y < box.bottom;
         }).map(cell => cell.dataset.sel.slice(1).split(',').map(Number)); })"""
@@ -431,11 +432,27 @@ def test_steps_lenses_and_playing_by_keys(page, address):
     page.keyboard.press("3")
     assert page.evaluate("tconv.state().lens") == "conv"
     page.keyboard.press("2")
-    page.locator("#grid-x [tabindex='0']").focus()
+    page.locator("#grid-x > :not(.away) [tabindex='0']").focus()
     page.keyboard.press("Space")
     assert "Pause" in page.text_content("#play")
     page.keyboard.press("Space")
     assert "Play" in page.text_content("#play")
+
+
+def test_focus_moves_along_when_a_lens_shows_another_grid(page, address):
+    page.goto(address + "#s=2")
+    for place, sel in (("grid-x", "i1,0"), ("grid-y", "o2,1")):
+        page.locator(f"#{place} > :not(.away) [data-sel='{sel}']").focus()
+        for key in "1323":
+            page.keyboard.press(key)
+            here = page.evaluate(
+                """() => { const cell = document.activeElement, grid = cell.closest('[role=grid]');
+                return [cell.dataset.sel, grid.className, grid.parentNode.id]; }"""
+            )
+            assert here == [sel, "", place]
+            assert page.locator(f"#{place} [role=grid]:not(.away)").count() == 1
+            if key == "1":  # growing, and not looked at
+                assert page.evaluate(FINAL).count("0") > 9
 
 
 def test_playing_ends_at_the_last_step(page, address):
