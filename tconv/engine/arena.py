@@ -5,12 +5,12 @@ compute took 33 ms in new memory, and takes 18 ms in memory that was there befor
 The C library keeps what is freed of smaller arrays, but glibc of none beyond 32 MiB, and of those
 from 16 MiB on only if few of them live at once.
 
-Packed weights lie here from 64 KiB on. Those of a call whose weights are made for it, too, are freed
-with these at the heap's end, which glibc returns to the system once it is twice as long as the
-largest array that was freed: a generator (HiFi-GAN, PyTorch, 2 threads) lost 12 of 270 ms to new
-memory, 2,700 faults in each run (Zen 3). For the same reason what stays here is missed elsewhere:
-where no large array is freed any more, glibc returns what others free, which was 1,500 faults there.
-So with each new block one of its size is freed.
+Packed weights lie here from 64 KiB on. Those of a call whose weights are made for it, too, are
+freed with these at the heap's end, which glibc returns to the system once it is twice as long as
+the largest array that was freed: a generator (HiFi-GAN, PyTorch, 2 threads) lost 12 of 270 ms to
+new memory, 2,700 faults in each run (Zen 3). For the same reason what stays here is missed
+elsewhere: where no large array is freed any more, glibc returns what others free, which was 1,500
+faults there. So with each new block one of its size is freed.
 
 A block goes back when its `_Lease` does, which all arrays in it hold: what `empty` returned, its
 views, and whatever else keeps one of these. Finalisers run in any thread at any moment, also in
@@ -57,9 +57,9 @@ class _Block:
         # NumPy asks the system for huge pages from 4 MiB on. Tried a mapping with MADV_HUGEPAGE of
         # our own: its first touch takes as long, 22 ms for 128 MiB (Linux 6.18, Xeon).
         # Tried sizes that are rounded up: a call then takes more memory than it says.
-        self.memory = np.empty(size + _ALIGN, np.uint8)
         if size < _MOST_KEPT_BYTES:
             np.empty(size + _ALIGN, np.uint8)  # freed at once, as this one would be if it went
+        self.memory = np.empty(size + _ALIGN, np.uint8)
         self.size = size
         start = -self.memory.ctypes.data % _ALIGN
         self.interface = self.memory[start : start + size].__array_interface__
