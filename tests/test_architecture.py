@@ -46,8 +46,9 @@ ORDER = [
     "visualise.catalogue", "visualise.photos", "visualise.exporting", "visualise.features",
     "visualise.tiles", "visualise.looking", "visualise.sanity", "visualise.seen",
     "visualise.montage", "visualise.gallery", "visualise.deconvnet", "visualise", "__init__",
-    "torch.tensors", "torch.weights", "torch.threads", "torch.computing", "torch.operator",
-    "torch.contraction", "torch.functional", "torch.modules", "torch.acceleration", "torch",
+    "torch.tensors", "torch.norms", "torch.weights", "torch.threads", "torch.computing",
+    "torch.operator", "torch.contraction", "torch.functional", "torch.modules",
+    "torch.acceleration", "torch",
     "cli.console", "cli.options", "cli.feeds", "cli.outputs", "cli.progress", "cli.shape",
     "cli.info", "cli.explain", "cli.run", "cli.see", "cli", "__main__",
 ]  # fmt: skip

@@ -51,7 +51,7 @@ VERSION = sha256(
 ).hexdigest()
 
 _CYCLES_PER_US = 2900  # of a server's core at work
-_SMALL_BYTES = 2**16  # weights up to this are packed by one thread
+_SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in memory of NumPy's
 _SMALL_TRANSPOSED_BYTES = 2**18  # and so much of x or y is transposed by one
 _MOST_MEASURED, _MEASURED_RUNS = 5, 4
 
@@ -193,7 +193,7 @@ class Ready(Prepared):
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
-        packed = empty(self._packed_shape, self.computed)
+        packed = empty(self._packed_shape, self.computed, _SMALL_BYTES + 1)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
         self._packing((weight, packed), threads, self._packing_bytes)
         return packed

@@ -20,8 +20,9 @@ def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
         sizes = module.stride, module.padding, module.kernel_size, rank, module.dilation
         extra = tuple(module._output_padding(input, output_size, *sizes))
     kept = None if torch.compiler.is_compiling() else _kept(module)
+    weight = module.weight if kept is None else kept.weight(module)
     settings = module.stride, module.padding, extra, module.groups, module.dilation
-    return transpose(rank, input, module.weight, module.bias, *settings, kept)
+    return transpose(rank, input, weight, module.bias, *settings, kept)
 
 
 def _kept(module: Any) -> Kept:

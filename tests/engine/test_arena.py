@@ -5,6 +5,7 @@ import ctypes
 import gc
 import os
 import pickle
+import platform
 import random
 import subprocess
 import sys
@@ -333,6 +334,29 @@ time.sleep(0.05)
 
 
 # ---- what it is for ------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do otherwise")
+def test_what_stays_in_it_does_not_make_the_memory_of_others_new():
+    """The heap's end is kept as if the block had been freed, and not returned to the system."""
+    code = """
+import resource, numpy as np
+from tconv.engine.arena import empty
+kept = empty((2**23,), "u1", 2**16)
+def turn():
+    live = [np.ones(2**21, "u1") for _ in range(4)]
+for _ in range(3):
+    turn()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    turn()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    usual = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=usual
+    )
+    assert int(done.stdout) < 2**11  # of 10 x 4 x 2**9 pages
 
 
 def test_large_results_lie_in_it_and_never_in_one_another():

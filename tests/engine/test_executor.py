@@ -9,7 +9,9 @@ from hypothesis import given
 from strategies import ENGINE_TYPES, geometries
 from tconv import engine
 from tconv.engine import addresses
+from tconv.engine.arena import Arena, lent
 from tconv.engine.choice import choose_plan
+from tconv.engine.executor import ready
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
 from tconv.geometry import Geometry
@@ -84,3 +86,31 @@ def test_whether_there_is_one_is_found_out_either_way(x, weight, keywords):
     geometry = Geometry.of(x, weight, **keywords)
     found = engine._has_plan(Problem(geometry), "float32")
     assert found == has_a_plan_for_one_thread(geometry, "float32")
+
+
+# ---- where packed weights lie --------------------------------------------------------------------
+
+
+def test_weights_are_packed_where_those_before_them_were():
+    """But never where others still are."""
+    shape = (64, 32, 4, 4)
+    w = np.arange(64 * 32 * 16).reshape(1, *shape).astype("f4")
+    made = ready(Problem(Geometry.of((1, 64, 8, 8), shape, stride=2)), "float32", target(), 1)
+    with lent(Arena(most_idle_bytes=2**24)):
+        first, second = made.pack(w), made.pack(w + 1)
+        assert not np.shares_memory(first, second)
+        expected, place = second.copy(), first.ctypes.data
+        del first
+        third = made.pack(w)
+        assert third.ctypes.data == place
+        assert np.array_equal(second, expected)
+        assert not np.array_equal(third, second)
+
+
+def test_few_weights_are_packed_in_memory_of_numpys():
+    shape = (4, 4, 2, 2)
+    made = ready(Problem(Geometry.of((1, 4, 8, 8), shape, stride=2)), "float32", target(), 1)
+    arena = Arena(most_idle_bytes=2**24)
+    with lent(arena):
+        assert made.pack(np.ones((1, *shape), "f4")).flags.owndata
+    assert arena.idle_bytes == 0

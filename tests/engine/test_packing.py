@@ -138,6 +138,19 @@ def test_items_are_many_enough_for_the_threads(layout):
     assert items >= layout.plan.threads or chunk == most
 
 
+@pytest.mark.parametrize("dtype", ENGINE_TYPES)
+@pytest.mark.parametrize("outputs", [64, 60, 62, 63])
+def test_what_an_item_reads_of_an_output_stays_in_a_cache(outputs, dtype):
+    """Of 4096 bytes that the cache tells apart, no place is read for more than eight channels."""
+    geometry = Geometry.of((1, 512, 9), (512, outputs, 16), stride=8)
+    problem = Problem(geometry, is_direct=True)
+    for plan in list(all_plans(problem, dtype, target(), 1))[::5]:
+        layout = layout_of(problem, plan, np.dtype(dtype), target())
+        fields = dict(zip(PACK_FIELDS, pack_arguments(layout)[0][-len(PACK_FIELDS) :], strict=True))
+        steps = np.arange(fields["chunk"]) * outputs * 16 * np.dtype(dtype).itemsize
+        assert np.unique(steps % 4096, return_counts=True)[1].max() <= 8
+
+
 @pytest.mark.parametrize("cpu", TARGETS)
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
 def test_the_kernel_is_complete_and_gathers_where_the_processor_can(cpu, dtype):
