@@ -42,11 +42,9 @@ class _Watched:
 
     def still_is(self, tensor: Tensor) -> bool:
         """Whether it is the same tensor with the same numbers."""
-        return (
-            self._tensor() is tensor
-            and self._state == (tensor._version, tensor.data_ptr())
-            and self._view.tobytes() == self._sample
-        )
+        state = tensor._version, tensor.data_ptr()
+        is_same = self._tensor() is tensor and self._state == state
+        return is_same and self._view.tobytes() == self._sample
 
 
 class _Made(NamedTuple):
