@@ -24,6 +24,8 @@ _ASKED_CYCLES = 0.6  # per vector of a term
 _BESIDE = 0.15  # what bytes that come meanwhile take of the time that they would take alone
 _ROW_CYCLES = 24  # of a call of copy_row, and per row of pack_rows
 # Per channel and shift that is gathered, per cell, and per vector whose cells follow each other.
+# Cells take about 1.5 since they are gathered by the vector (Zen 3); with that as their price tiled
+# plans are chosen where flat panels are quicker.
 _GATHER_CALL_CYCLES, _GATHER_CYCLES, _GATHERED_CYCLES = 5, 4.0, 5.0
 _ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows, per row and per vector
 _PIECE_CYCLES = 200  # of a piece of y that is streamed, for its ends

@@ -1,4 +1,4 @@
-"""WHICH WEIGHTS ARE KEPT packed, and when they have changed."""
+"""WHICH WEIGHTS ARE KEPT, and when they have changed."""
 
 import weakref
 from typing import Any, NamedTuple
