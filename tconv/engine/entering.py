@@ -15,9 +15,10 @@ from struct import Struct
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numpy.typing import NDArray
 
+from tconv.engine import values as ir
+from tconv.engine.builder import IRBuilder
 from tconv.engine.addresses import DATA_OFFSET, address, is_read
 from tconv.engine.ir import PTR, Code
 from tconv.engine.pool import Load
@@ -129,7 +130,7 @@ def _emit(module: ir.Module, count: int) -> None:
     """
     kind = ir.FunctionType(ir.VoidType(), [PTR] * (4 + count))
     function = ir.Function(module, kind, f"{_NAME}_{count}")
-    code = Code(ir.IRBuilder(function.append_basic_block("entry")))
+    code = Code(IRBuilder(function.append_basic_block("entry")))
     job, arguments, counter, scratch, *arrays = function.args
     byte = ir.IntType(8)
     places = [code.load(code.at(array, DATA_OFFSET, byte), kind=PTR) for array in arrays]

@@ -6,8 +6,7 @@ gather    to[lane] = x[table[lane]], or zero, for every channel
 
 from typing import Any
 
-from llvmlite import ir
-
+from tconv.engine import values as ir
 from tconv.engine.halves import load_cell, load_cells
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.kernels import CHANNELS_AHEAD

@@ -5,23 +5,31 @@ unloaded. What bounds the memory is the number of kernels: most sizes are argume
 programs need dozens of them, of some 20 KB; one that asks for thousands is refused more.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from hashlib import sha256
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tconv.engine.forks import ForkLock
 from tconv.engine.objects import symbols, undefined_symbols
 from tconv.engine.store import cache_info, clear_cache, read_entry, warn_once, write_entry
 from tconv.engine.target import Target
+from tconv.engine.values import Module
 from tconv.errors import UnsupportedError
 
-if TYPE_CHECKING:
-    from llvmlite import ir
+__all__ = [
+    "Emit",
+    "assembly",
+    "cache_info",
+    "clear_cache",
+    "load",
+    "load_all",
+    "undefined_symbols",
+]
 
-__all__ = ["assembly", "cache_info", "clear_cache", "load", "undefined_symbols"]
+Emit = Callable[[Module], None]
 
 _MOST_KERNELS = 4096  # some 80 MB; each takes two of the 65,530 mappings that Linux allows
 
@@ -32,7 +40,7 @@ _engines: list[tuple[Any, set[str]]] = []  # and the names that each holds
 _lock = ForkLock()
 
 
-def load(name: str, emit: Callable[["ir.Module"], None], target: Target, *, version: str) -> int:
+def load(name: str, emit: Emit, target: Target, *, version: str) -> int:
     """Return the address of a function.
 
     Calls that agree in `name`, `target` and `version` must mean the same code: `emit` is called
@@ -54,21 +62,28 @@ def load(name: str, emit: Callable[["ir.Module"], None], target: Target, *, vers
     UnsupportedError : the code is for another CPU or calls what is not in it, the system forbids
         code made at run time, or the process holds too many kernels.
     """
-    key = (name, version, target)
-    address = _loaded.get(key)
-    if address is None:
+    address = _loaded.get((name, version, target))
+    return load_all({name: emit}, target, version=version)[name] if address is None else address
+
+
+def load_all(emits: Mapping[str, Emit], target: Target, *, version: str) -> dict[str, int]:
+    """Return the addresses of functions by name; those that must be compiled are so together.
+
+    LLVM takes a millisecond for a module, besides what is in it, and as long to load one.
+    """
+    fault = ""
+    if not all((name, version, target) in _loaded for name in emits):
         with _lock:
-            address, fault = _loaded.get(key), ""
-            if address is None:
-                address, fault = _load(key, emit)
-                _loaded[key] = address
+            new = {n: emit for n, emit in emits.items() if (n, version, target) not in _loaded}
+            if new:
+                fault = _load(new, target, version)
         warn_once(fault)  # this may run the user's code, so not under the lock
-    return address
+    return {name: _loaded[name, version, target] for name in emits}
 
 
-def assembly(name: str, emit: Callable[["ir.Module"], None], target: Target) -> str:
+def assembly(name: str, emit: Emit, target: Target) -> str:
     """Return the assembly of what `emit` writes, for any CPU: to be read, not to be run."""
-    with _lock, _module(name, emit, target) as module:
+    with _lock, _module([emit], target) as module:
         text: str = _machine(target.triple, target.cpu, target.features).emit_assembly(module)
         return text
 
@@ -76,35 +91,56 @@ def assembly(name: str, emit: Callable[["ir.Module"], None], target: Target) -> 
 # ---- from the disk, else compiled ----------------------------------------------------------------
 
 
-def _load(key: _Key, emit: Callable[["ir.Module"], None]) -> tuple[int, str]:
-    """Return the address, and what is wrong with the entry on disk."""
-    name, version, target = key
-    if key in _refused:
-        raise UnsupportedError(_refused[key])
-    if len(_loaded) >= _MOST_KERNELS:
+def _load(emits: Mapping[str, Emit], target: Target, version: str) -> str:
+    """Make functions callable that are not yet; return what is wrong with an entry on disk."""
+    for name in emits:
+        if (name, version, target) in _refused:
+            raise UnsupportedError(_refused[name, version, target])
+    if len(_loaded) + len(emits) > _MOST_KERNELS:
         raise UnsupportedError(
-            f"this process holds {_MOST_KERNELS:,} kernels and code is never unloaded; "
+            f"this process holds {len(_loaded):,} kernels and code is never unloaded; "
             'use fewer shapes of kernel and stride, or method="portable".'
         )
     if not (target.runs_here and target.uses_engine) or _why_no_code():
         reason = _why_no_code() or f"this machine cannot run code for {target.cpu}"
         raise UnsupportedError(f"{reason}; set TCONV_CPU=portable.")
-    entry = _entry_of(name, version, target)
-    data, fault = read_entry(entry)
-    if data is not None:
-        try:
-            return _linked(name, data, target), ""
-        except UnsupportedError:  # its checksum is right, so it was made by another program
-            fault = f"{entry}.kernel, which holds something else"
-    with _module(name, emit, target) as module:
+    entries = {name: _entry_of(name, version, target) for name in emits}
+    found: dict[str, int] = {}
+    first_fault = ""
+    for name, entry in entries.items():
+        if name not in found:  # an entry has all that was compiled together
+            data, fault = read_entry(entry)
+            if data is not None:
+                try:
+                    found = _linked([name], data, target) | found
+                except UnsupportedError:  # its checksum is right: another program has made it
+                    fault = f"{entry}.kernel, which holds something else"
+            first_fault = first_fault or fault
+    missing = {name: emit for name, emit in emits.items() if name not in found}
+    if missing:
+        found |= _compiled(missing, target, version, entries)
+    for name, address in found.items():
+        _loaded.setdefault((name, version, target), address)
+    return first_fault
+
+
+def _compiled(
+    emits: Mapping[str, Emit], target: Target, version: str, entries: Mapping[str, str]
+) -> dict[str, int]:
+    """Compile functions together and keep the object for each of them, on disk."""
+    with _module(emits.values(), target) as module:
         data = _machine(target.triple, target.cpu, target.features).emit_object(module)
     try:
-        address = _linked(name, data, target)
+        found = _linked(list(emits), data, target)
     except UnsupportedError as error:
-        _refused[key] = str(error)
+        if len(emits) > 1:  # which of them is it?
+            for name, emit in emits.items():
+                _compiled({name: emit}, target, version, entries)
+        _refused[next(iter(emits)), version, target] = str(error)
         raise
-    write_entry(entry, data)
-    return address, fault
+    for name in emits:
+        write_entry(entries[name], data)
+    return found
 
 
 def _entry_of(name: str, version: str, target: Target) -> str:
@@ -128,25 +164,27 @@ def _entry_of(name: str, version: str, target: Target) -> str:
     return sha256(repr(facts).encode()).hexdigest()
 
 
-def _linked(name: str, data: bytes, target: Target) -> int:
-    """Make the code of an object callable and return the address of one of its functions.
+def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]:
+    """Make the code of an object callable; return the addresses of all its functions.
 
-    LLVM ends the process over a symbol that nobody defines, and picks the first of two that are
-    defined twice. Neither may come so far.
+    It must have those that are named. LLVM ends the process over a symbol that nobody defines, and picks
+    the first of two that are defined twice. Neither may come so far.
     """
     try:
         defined, undefined = symbols(data)
     except ValueError as error:
-        raise UnsupportedError(f"kernel {name} has an object that is {error}.") from None
-    if undefined or name not in defined:
+        raise UnsupportedError(f"kernel {names[0]} has an object that is {error}.") from None
+    absent = [name for name in names if name not in defined]
+    if undefined or absent:
         fault = f"calls {', '.join(sorted(undefined))}" if undefined else "is not in its module"
+        name = names[0] if undefined else absent[0]
         raise UnsupportedError(f"kernel {name} {fault}; a kernel must be complete in itself.")
     binding = _llvm()
-    engine, names = _engine_without(defined, target)
-    names |= defined
+    engine, held = _engine_without(defined, target)
+    held |= defined
     engine.add_object_file(binding.object_file.ObjectFileRef.from_data(data))
     engine.finalize_object()
-    return int(engine.get_function_address(name))
+    return {name: int(engine.get_function_address(name)) for name in defined}
 
 
 # ---- LLVM ----------------------------------------------------------------------------------------
@@ -195,15 +233,12 @@ _machine = lru_cache(maxsize=8)(_new_machine)
 
 
 @contextmanager
-def _module(name: str, emit: Callable[["ir.Module"], None], target: Target) -> Iterator[Any]:
-    """Give the module that `emit` writes, and release all that LLVM holds for it."""
-    from llvmlite import ir
-
+def _module(emits: Iterable[Emit], target: Target) -> Iterator[Any]:
+    """Give the module that functions are written to, and release all that LLVM holds for it."""
     machine = _machine(target.triple, target.cpu, target.features)
-    module = ir.Module(name=name, context=ir.Context())
-    module.triple = machine.triple
-    module.data_layout = str(machine.target_data)
-    emit(module)
+    module = Module(machine.triple, str(machine.target_data))
+    for emit in emits:
+        emit(module)
     binding = _llvm()
     with (
         binding.create_context() as context,
