@@ -1,5 +1,6 @@
 """HOW A PLAN IS RUN: it is laid out in memory, its kernels fetched, weights packed."""
 
+from collections.abc import Mapping
 from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from math import prod
@@ -14,6 +15,7 @@ from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
 from tconv.engine.choice import best_plans
+from tconv.engine.drafts import load_drafted
 from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.entering import Job
 from tconv.engine.epilogue import activate
@@ -142,14 +144,30 @@ class Ready(Prepared):
         arguments = layout.arguments()
         addresses |= {name: array.ctypes.data for name, array in self._kept.items()}
         for name, place in addresses.items():
-            if name in POINTERS:
-                arguments[POINTERS.index(name)] = place
-        self._job = Job(addresses["run"], arguments, self._load, plan.cycles)
+            arguments[POINTERS.index(name)] = place
+        self._job = Job(0, arguments, self._load, plan.cycles)
         self._bias_sources = layout.bias_sources()
         self._no_bias = np.zeros(self._bias_sources.shape, self.computed)
         self._scratch_bytes = layout.scratch_size * plan.threads * self.computed.itemsize
         arguments, self._kept["packing"], self._packing_bytes = pack_arguments(layout)
-        self._packing = Job(addresses["pack"], arguments, self._load, plan.cycles)
+        self._packing = Job(0, arguments, self._load, plan.cycles)
+        self._drive(dtype, target)
+
+    def _drive(self, dtype: str, target: Target) -> None:
+        """Fetch the drivers, or drafts of them, and better code when it is there."""
+        plan, drivers = self.plan, Wanted(target)
+        emit = run_spread if plan.is_spread else run_tiled if plan.is_tiled else run
+        pack = pack_run if self.layout.weight_matrix is None else pack_made_run
+        for each in (emit, pack):
+            drivers(each.__name__, each, dtype=dtype)
+        jobs = dict(zip(drivers.emits, (self._job, self._packing), strict=True))
+
+        def use(found: Mapping[str, int]) -> None:
+            for name, address in found.items():
+                if name in jobs:
+                    jobs[name].function = address
+
+        use(load_drafted(drivers.emits, target, version=VERSION, use=use))
 
     def _arrays(self) -> dict[str, Any]:
         """What the driver reads by its address, and so must live as long as the plan."""
@@ -184,12 +202,8 @@ class Ready(Prepared):
         step, stride = (
             min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
         )
-        emit = run_spread if plan.is_spread else run_tiled if plan.is_tiled else run
-        pack = pack_run if layout.weight_matrix is None else pack_made_run
         copies = not plan.is_gathered
         addresses = {
-            "run": kernel(emit.__name__, emit),
-            "pack": kernel(pack.__name__, pack),
             "pack_rows": kernel(f"pack_rows_{step}", pack_rows(step)) if copies else 0,
             "find_runs": kernel("find_runs", find_runs) if plan.is_gathered else 0,
             "gather": kernel("gather", gather) if plan.is_gathered else 0,
@@ -307,17 +321,17 @@ class Wanted:
     """Kernels that are asked for by name, as `_kernel` is, and loaded afterwards, together."""
 
     def __init__(self, target: Target) -> None:
-        self._target, self._emits = target, dict[str, Emit]()
+        self._target, self.emits = target, dict[str, Emit]()
 
     def __call__(self, name: str, emit: Any, *, dtype: str) -> int:
         """Note it; there is no address yet."""
         full = f"{name}_{dtype}"
-        self._emits[full] = partial(emit, name=full, number=Number(dtype, self._target))
+        self.emits[full] = partial(emit, name=full, number=Number(dtype, self._target))
         return 0
 
     def load(self) -> None:
         """Make them callable."""
-        load_all(self._emits, self._target, version=VERSION)
+        load_all(self.emits, self._target, version=VERSION)
 
 
 def _kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:

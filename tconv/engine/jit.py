@@ -5,7 +5,7 @@ unloaded. What bounds the memory is the number of kernels: most sizes are argume
 programs need dozens of them, of some 20 KB; one that asks for thousands is refused more.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -24,8 +24,12 @@ __all__ = [
     "assembly",
     "cache_info",
     "clear_cache",
+    "draft",
+    "find",
+    "keep",
     "load",
     "load_all",
+    "text_of",
     "undefined_symbols",
 ]
 
@@ -83,7 +87,7 @@ def load_all(emits: Mapping[str, Emit], target: Target, *, version: str) -> dict
 
 def assembly(name: str, emit: Emit, target: Target) -> str:
     """Return the assembly of what `emit` writes, for any CPU: to be read, not to be run."""
-    with _lock, _module([emit], target) as module:
+    with _lock, _parsed(text_of([emit], target)) as module:
         text: str = _machine(target.triple, target.cpu, target.features).emit_assembly(module)
         return text
 
@@ -93,10 +97,29 @@ def assembly(name: str, emit: Emit, target: Target) -> str:
 
 def _load(emits: Mapping[str, Emit], target: Target, version: str) -> str:
     """Make functions callable that are not yet; return what is wrong with an entry on disk."""
-    for name in emits:
+    found, fault = _found(emits, target, version)
+    missing = {name: emit for name, emit in emits.items() if name not in found}
+    if missing:
+        _compiled(missing, target, version)
+    return fault
+
+
+def find(names: Collection[str], target: Target, *, version: str) -> dict[str, int]:
+    """Return the addresses of those functions that need not be compiled."""
+    with _lock:
+        new = [name for name in names if (name, version, target) not in _loaded]
+        fault = _found(new, target, version)[1] if new else ""
+    warn_once(fault)
+    keys = {name: (name, version, target) for name in names}
+    return {name: _loaded[key] for name, key in keys.items() if key in _loaded}
+
+
+def _found(names: Collection[str], target: Target, version: str) -> tuple[dict[str, int], str]:
+    """Take functions from the disk; return their addresses, and what is wrong with an entry."""
+    for name in names:
         if (name, version, target) in _refused:
             raise UnsupportedError(_refused[name, version, target])
-    if len(_loaded) + len(emits) > _MOST_KERNELS:
+    if len(_loaded) + len(names) > _MOST_KERNELS:
         raise UnsupportedError(
             f"this process holds {len(_loaded):,} kernels and code is never unloaded; "
             'use fewer shapes of kernel and stride, or method="portable".'
@@ -104,43 +127,57 @@ def _load(emits: Mapping[str, Emit], target: Target, version: str) -> str:
     if not (target.runs_here and target.uses_engine) or _why_no_code():
         reason = _why_no_code() or f"this machine cannot run code for {target.cpu}"
         raise UnsupportedError(f"{reason}; set TCONV_CPU=portable.")
-    entries = {name: _entry_of(name, version, target) for name in emits}
     found: dict[str, int] = {}
     first_fault = ""
-    for name, entry in entries.items():
+    for name in names:
         if name not in found:  # an entry has all that was compiled together
+            entry = _entry_of(name, version, target)
             data, fault = read_entry(entry)
             if data is not None:
                 try:
-                    found = _linked([name], data, target) | found
+                    found |= _linked([name], data, target)
                 except UnsupportedError:  # its checksum is right: another program has made it
                     fault = f"{entry}.kernel, which holds something else"
             first_fault = first_fault or fault
-    missing = {name: emit for name, emit in emits.items() if name not in found}
-    if missing:
-        found |= _compiled(missing, target, version, entries)
+    _hold(found, target, version)
+    return found, first_fault
+
+
+def _hold(found: Mapping[str, int], target: Target, version: str) -> None:
     for name, address in found.items():
         _loaded.setdefault((name, version, target), address)
-    return first_fault
 
 
-def _compiled(
-    emits: Mapping[str, Emit], target: Target, version: str, entries: Mapping[str, str]
-) -> dict[str, int]:
+def _compiled(emits: Mapping[str, Emit], target: Target, version: str) -> None:
     """Compile functions together and keep the object for each of them, on disk."""
-    with _module(emits.values(), target) as module:
-        data = _machine(target.triple, target.cpu, target.features).emit_object(module)
     try:
-        found = _linked(list(emits), data, target)
+        keep(list(emits), text_of(emits.values(), target), target, version=version)
     except UnsupportedError as error:
         if len(emits) > 1:  # which of them is it?
             for name, emit in emits.items():
-                _compiled({name: emit}, target, version, entries)
+                _compiled({name: emit}, target, version)
         _refused[next(iter(emits)), version, target] = str(error)
         raise
-    for name in emits:
-        write_entry(entries[name], data)
-    return found
+
+
+def keep(names: Sequence[str], text: str, target: Target, *, version: str) -> dict[str, int]:
+    """Compile a module, keep it on disk for each of these functions, and return their addresses."""
+    with _lock:
+        with _parsed(text) as module:
+            machine = _machine(target.triple, target.cpu, target.features)
+            data = machine.emit_object(module)
+        found = _linked(names, data, target)
+        for name in names:
+            write_entry(_entry_of(name, version, target), data)
+        _hold(found, target, version)
+        return found
+
+
+def draft(names: Sequence[str], text: str, target: Target) -> dict[str, int]:
+    """Compile a module in a tenth of the time, to code that takes twice as long; keep nothing."""
+    with _lock, _parsed(text) as module:
+        machine = _machine(target.triple, target.cpu, target.features, 0)
+        return _linked(names, machine.emit_object(module), target)
 
 
 def _entry_of(name: str, version: str, target: Target) -> str:
@@ -213,7 +250,7 @@ def _why_no_code() -> str:
     return ""
 
 
-def _new_machine(triple: str, cpu: str, features: str) -> Any:
+def _new_machine(triple: str, cpu: str, features: str, opt: int = 1) -> Any:
     """Return LLVM's generator of code for a CPU."""
     binding = _llvm()
     try:
@@ -225,24 +262,30 @@ def _new_machine(triple: str, cpu: str, features: str) -> Any:
     # opt=1 and no passes over the IR: 2 to 3 times faster to compile than with passes, and the code
     # is as fast, for the emitters write it as it should be. opt=0 is 2 to 3 times slower to run.
     return target.create_target_machine(
-        cpu=cpu, features=features, opt=1, codemodel="jitdefault", jit=True
+        cpu=cpu, features=features, opt=opt, codemodel="jitdefault", jit=True
     )
 
 
 _machine = lru_cache(maxsize=8)(_new_machine)
 
 
-@contextmanager
-def _module(emits: Iterable[Emit], target: Target) -> Iterator[Any]:
-    """Give the module that functions are written to, and release all that LLVM holds for it."""
-    machine = _machine(target.triple, target.cpu, target.features)
-    module = Module(machine.triple, str(machine.target_data))
+def text_of(emits: Iterable[Emit], target: Target) -> str:
+    """Return the module that functions are written to."""
+    with _lock:
+        machine = _machine(target.triple, target.cpu, target.features)
+        module = Module(machine.triple, str(machine.target_data))
     for emit in emits:
         emit(module)
+    return str(module)
+
+
+@contextmanager
+def _parsed(text: str) -> Iterator[Any]:
+    """Give a module as LLVM has it, and release all that it holds for it."""
     binding = _llvm()
     with (
         binding.create_context() as context,
-        binding.parse_assembly(str(module), context) as parsed,
+        binding.parse_assembly(text, context) as parsed,
     ):
         parsed.verify()
         yield parsed
