@@ -175,9 +175,7 @@ class IRBuilder:
     def select(self, condition: Value, a: Value, b: Value) -> Value:
         """``a if condition else b``."""
         which = f"{condition.type.text} {condition.text}"
-        return self._new(
-            a.type, f"select {which}, {a.type.text} {a.text}, {b.type.text} {b.text}"
-        )
+        return self._new(a.type, f"select {which}, {a.type.text} {a.text}, {b.type.text} {b.text}")
 
     # ---- other types, and lanes ------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine import values as ir
-from tconv.engine.builder import IRBuilder
 from tconv.engine.addresses import DATA_OFFSET, address, is_read
+from tconv.engine.builder import IRBuilder
 from tconv.engine.ir import PTR, Code
 from tconv.engine.pool import Load
 from tconv.engine.teams import share

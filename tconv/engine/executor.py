@@ -36,7 +36,17 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
-    *("values.py", "builder.py", "ir.py", "halves.py", "kernels.py", "gathering.py", "call.py", "panels.py", "spread.py"),
+    *(
+        "values.py",
+        "builder.py",
+        "ir.py",
+        "halves.py",
+        "kernels.py",
+        "gathering.py",
+        "call.py",
+        "panels.py",
+        "spread.py",
+    ),
     *(
         "winograd.py",
         "transforms.py",
@@ -138,7 +148,9 @@ class Ready(Prepared):
         self.layout = layout = layout_of(problem, plan, self.dtype, target)
         self._kept = self._arrays()
         wanted = Wanted(target)
-        self._kernels(partial(wanted, dtype=dtype))  # all that are not there yet are compiled together
+        self._kernels(
+            partial(wanted, dtype=dtype)
+        )  # all that are not there yet are compiled together
         wanted.load()
         addresses = self._kernels(self._kernel)
         arguments = layout.arguments()

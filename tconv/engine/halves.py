@@ -138,9 +138,7 @@ def _nearest(builder: IRBuilder, bits: Value, count: int) -> Value:
     return builder.lshr(builder.add(bits, half), shift)
 
 
-def _pick_below(
-    builder: IRBuilder, size: Value, bound: int, below: Value, else_: Value
-) -> Value:
+def _pick_below(builder: IRBuilder, size: Value, bound: int, below: Value, else_: Value) -> Value:
     """``below if size < bound else else_``."""
     return builder.select(builder.icmp_signed("<", size, _all(size, bound)), below, else_)
 

@@ -204,8 +204,8 @@ def _entry_of(name: str, version: str, target: Target) -> str:
 def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]:
     """Make the code of an object callable; return the addresses of all its functions.
 
-    It must have those that are named. LLVM ends the process over a symbol that nobody defines, and picks
-    the first of two that are defined twice. Neither may come so far.
+    It must have those that are named. LLVM ends the process over a symbol that nobody defines, and
+    picks the first of two that are defined twice. Neither may come so far.
     """
     try:
         defined, undefined = symbols(data)

@@ -8,9 +8,9 @@ begins at once.
 import ctypes
 import threading
 
+from tconv.engine import pool
 from tconv.engine import values as ir
 from tconv.engine.builder import IRBuilder
-from tconv.engine import pool
 from tconv.engine.ir import I32, I64, PTR, Code
 
 __all__ = ["Team", "lend", "share"]

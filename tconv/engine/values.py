@@ -28,6 +28,7 @@ __all__ = [
     "VoidType",
 ]
 
+
 class Type:
     """A type, which is what LLVM calls it; called with a number it is a constant."""
 
@@ -44,10 +45,11 @@ class Type:
         return hash(self.text)
 
     def __call__(self, value: Any) -> "Constant":
+        """A number of this type."""
         return Constant(self, value)
 
     def written(self, value: Any) -> str:
-        """A number of this type."""
+        """A number, as LLVM's text has it."""
         return str(int(value))
 
 

@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from tconv.engine import values as ir
 
+from tconv.engine import values as ir
 from tconv.engine.builder import IRBuilder
 from tconv.engine.jit import assembly, cache_info, clear_cache, load, undefined_symbols
 from tconv.engine.target import named_target, read_target, target
@@ -235,7 +235,7 @@ def test_a_module_that_llvm_does_not_accept_raises_and_leaves_nothing():
         function = ir.Function(module, kind, "add")
         b = IRBuilder(function.append_basic_block())
         phi = b.phi(I32)  # of no predecessor, and yet with a value
-        phi.add_incoming(function.args[0], function.entry_basic_block)
+        phi.add_incoming(function.args[0], b.block)
         b.ret(phi)
 
     for emit in (emit_nonsense, emit_unverified):

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tconv.engine import values as ir
 
 from tconv.engine import pool
-from tconv.engine.ir import I64, PTR
+from tconv.engine import values as ir
 from tconv.engine.builder import IRBuilder
+from tconv.engine.ir import I64, PTR
 from tconv.engine.jit import assembly, load
 from tconv.engine.pool import MOST_THREADS, emit, run
 from tconv.engine.target import named_target, target
