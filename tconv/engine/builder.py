@@ -212,6 +212,13 @@ class IRBuilder:
         """An address as an integer."""
         return self._as("ptrtoint", a, kind)
 
+    def extract_element(self, vector: Value, lane: Value) -> Value:
+        """The value in a lane of a vector."""
+        assert isinstance(vector.type, VectorType)
+        place = f"{lane.type.text} {lane.text}"
+        kind = vector.type.element
+        return self._new(kind, f"extractelement {vector.type.text} {vector.text}, {place}")
+
     def insert_element(self, vector: Value, value: Value, lane: Value) -> Value:
         """A vector with another value in a lane."""
         place = f"{value.type.text} {value.text}, {lane.type.text} {lane.text}"

@@ -7,7 +7,7 @@ gather    to[lane] = x[table[lane]], or zero, for every channel
 from typing import Any
 
 from tconv.engine import values as ir
-from tconv.engine.halves import load_cell, load_cells
+from tconv.engine.halves import load_cells, widened
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.kernels import CHANNELS_AHEAD
 
@@ -64,8 +64,7 @@ def gather(module: ir.Module, name: str, number: Number) -> None:
     sizes = dict.fromkeys((*words, "x_step", "to_step"), I64)
     code, a = begin(module, name, pointers | sizes, number)
     a["to"].add_attribute("noalias")
-    nothing = code.builder.alloca(number.cell)
-    code.store(number.cell(0), nothing)
+    ahead = code.mul(a["x_step"], CHANNELS_AHEAD)
     with code.loop(a["channels"]) as channel:
         of_channel = code.at(a["to"], code.mul(channel, a["to_step"]))
         x = code.cell(a["x"], code.mul(channel, a["x_step"]))
@@ -76,13 +75,10 @@ def gather(module: ir.Module, name: str, number: Number) -> None:
             with code.builder.if_else(is_apart) as (apart, together):
                 with together:
                     cells = code.cell(x, run["start"])
-                    code.prefetch(code.cell(cells, code.mul(a["x_step"], CHANNELS_AHEAD)))
+                    code.prefetch(code.cell(cells, ahead))
                     code.store_vector(_cells_of(code, cells, table), to)
-                with apart, code.loop(number.lanes) as lane:
-                    cell = code.builder.sext(code.load(table, lane, I32), I64)
-                    is_none = code.is_less(cell, 0)
-                    place = code.builder.select(is_none, nothing, code.cell(x, cell))
-                    code.store(load_cell(code, place), to, lane)
+                with apart:
+                    code.store_vector(_cells_apart(code, x, table, ahead), to)
     code.end()
 
 
@@ -93,6 +89,25 @@ def _cells_of(code: Code, x: Value, table: Value) -> Value:
     kind = ir.VectorType(I32, code.number.lanes)
     cells = code.builder.load(table, align=4, typ=kind)
     return code.load_lanes(x, code.builder.icmp_signed(">=", cells, ir.Constant(kind, None)))
+
+
+def _cells_apart(code: Code, x: Value, table: Value, ahead: Value) -> Value:
+    """The same of cells that do not follow each other: each is read, or the first in its place.
+
+    They are on several rows, of which two are asked for `ahead`, in another channel.
+    """
+    number, builder = code.number, code.builder
+    kind = ir.VectorType(I32, number.lanes)
+    cells = builder.load(table, align=4, typ=kind)
+    exist = builder.icmp_signed(">=", cells, ir.Constant(kind, None))
+    places = builder.select(exist, cells, ir.Constant(kind, None))
+    found: Value = ir.Constant(ir.VectorType(number.cell, number.lanes), ir.Undefined)
+    for lane in range(number.lanes):
+        place = builder.sext(builder.extract_element(places, I32(lane)), I64)
+        if lane % (number.lanes // 2) == 0:
+            code.prefetch(code.cell(x, code.add(place, ahead)))
+        found = builder.insert_element(found, code.load(x, place, number.cell), I32(lane))
+    return builder.select(exist, widened(code, found), number.zeros)
 
 
 def _all(kind: Any, value: int) -> Value:

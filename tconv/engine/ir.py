@@ -150,6 +150,10 @@ class Code:
         """``&pointer[index]`` of x, y or the weight."""
         return self.at(pointer, index, self.number.cell)
 
+    def room(self, kind: Any, count: int) -> Value:
+        """Where so many of a kind can be kept until the function ends."""
+        return self.builder.alloca(ir.ArrayType(kind, count))
+
     def load(self, pointer: Value, index: Value = 0, kind: Any = None) -> Value:
         """``pointer[index]``, a number or what `kind` says."""
         kind = self.number.kind if kind is None else kind

@@ -213,40 +213,89 @@ def _fill(code: Code, row: Value, count: Value) -> None:
 def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
     """Interleave the phases of a row of y: ``count`` cells, from the lines at ``lines[phase]``.
 
-    A stride beyond MOST_INTERLEAVED stands for all such: as many phases as a vector has lanes are
-    transposed at a time.
+    The first of them is phase `skipped` of a column. If the row is short, the cells of y that are
+    `ahead` of it are asked for meanwhile: the row of the next channel. A stride beyond
+    MOST_INTERLEAVED stands for all such: as many phases as a vector has lanes are transposed at a
+    time.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
-        arguments = {"y": PTR, "line": PTR, "lines": PTR, "lane": I64, "count": I64, "stride": I64}
-        code, a = begin(module, name, arguments, number)
+        sizes = dict.fromkeys(("lane", "skipped", "count", "stride", "ahead"), I64)
+        code, a = begin(module, name, {"y": PTR, "line": PTR, "lines": PTR} | sizes, number)
         a["y"].add_attribute("noalias")
         line = code.at(a["line"], a["lane"])
-        is_built_in = stride <= MOST_INTERLEAVED
-        together, step = (stride, stride) if is_built_in else (number.lanes, a["stride"])
-        columns = code.div(a["count"], step)
-        blocks, runs = code.div(columns, number.lanes), code.div(step, together)
-        with code.loop(blocks) as n, code.loop(runs) as run:
-            phase, column = code.mul(run, together), code.mul(n, number.lanes)
-            vectors = []
-            for r in range(together):
-                of_line = code.load(a["lines"], code.add(phase, r), I64)
-                cells = narrowed(code, code.load_vector(line, code.add(of_line, column)))
-                vectors.append(cells)
-            y = code.cell(a["y"], code.add(code.mul(column, step), phase))
-            for v, cells in enumerate(_interleaved(code, vectors)):
-                store_cells(code, cells, y, v * number.lanes if is_built_in else code.mul(step, v))
-        done, whole = code.mul(blocks, number.lanes), code.mul(runs, together)
-        with code.loop(step) as r:
-            phase = code.at(line, code.load(a["lines"], r, I64))
-            rest = code.add(code.sub(a["count"], r), code.sub(step, 1))
-            start = code.pick(code.is_less(r, whole), done, 0)
-            with code.loop(code.div(rest, step), start) as n:
-                cell = code.add(code.mul(n, step), r)
-                store_cell(code, code.load(phase, n), a["y"], cell)
+        if stride > MOST_INTERLEAVED:
+            _copy_columns(code, a, line, number.lanes, a["stride"])
+        else:
+            row = code.room(number.cell, stride * number.lanes)
+            end = code.add(a["skipped"], a["count"])
+            with code.builder.if_else(code.is_less(stride * number.lanes, end)) as (long, short):
+                with long:
+                    _copy_columns(code, a, line, stride, stride)
+                with short:
+                    _copy_short(code, a, line, stride, row)
         code.end()
 
     return emit
+
+
+def _phases(code: Code, line: Value, lines: Value, first: Value, count: int) -> list[Value]:
+    """So many phases of the columns of a vector, as cells of y."""
+    starts = [code.load(lines, code.add(first, n), I64) for n in range(count)]
+    return [narrowed(code, code.load_vector(line, start)) for start in starts]
+
+
+def _copy_short(code: Code, a: dict[str, Value], line: Value, stride: int, row: Value) -> None:
+    """Copy no more than a vector of columns: whole vectors, and by way of `row` the cells around.
+
+    Cell by cell, for what lies across two vectors cannot be read before both are in the caches.
+    """
+    lanes, skipped, count = code.number.lanes, a["skipped"], a["count"]
+    before, end = code.div(code.add(skipped, lanes - 1), lanes), code.add(skipped, count)
+    first = code.least(code.sub(code.mul(before, lanes), skipped), count)
+    last = code.most(code.sub(code.mul(code.div(end, lanes), lanes), skipped), first)
+    later = code.cell(a["y"], a["ahead"])
+    code.prefetch(later)
+    code.prefetch(code.cell(later, code.sub(count, 1)))
+    vectors = _interleaved(code, _phases(code, line, a["lines"], 0, stride))
+    for n, cells in enumerate(vectors):
+        store_cells(code, cells, row, n * lanes)
+        place = code.sub(n * lanes, skipped)
+        with code.when(code.both(code.is_less(-1, place), code.is_less(place, last))):
+            store_cells(code, cells, a["y"], place)
+    for start, stop in ((0, first), (last, count)):
+        with code.loop(stop, start) as n:
+            cell = code.load(row, code.add(skipped, n), code.number.cell)
+            code.store(cell, a["y"], n)
+
+
+def _copy_columns(code: Code, a: dict[str, Value], line: Value, together: int, step: Value) -> None:
+    """Copy a vector of columns at a time, `together` of their phases; the last ones overlap."""
+    lanes, lines, skipped = code.number.lanes, a["lines"], a["skipped"]
+    is_cut = code.is_less(0, skipped)
+    head = code.pick(is_cut, code.least(code.sub(step, skipped), a["count"]), 0)
+    with code.loop(head) as n:
+        start = code.load(lines, code.add(skipped, n), I64)
+        store_cell(code, code.load(line, start), a["y"], n)
+    y, count = code.cell(a["y"], head), code.sub(a["count"], head)
+    line = code.at(line, code.pick(is_cut, 1, 0))
+    columns, runs = code.div(count, step), code.div(step, together)
+    fit = code.is_less(lanes - 1, columns)
+    blocks = code.pick(fit, code.div(code.add(columns, lanes - 1), lanes), 0)
+    with code.loop(blocks) as n, code.loop(runs) as run:
+        phase = code.mul(run, together)
+        column = code.least(code.mul(n, lanes), code.sub(columns, lanes))
+        vectors = _phases(code, code.at(line, column), lines, phase, together)
+        to = code.cell(y, code.add(code.mul(column, step), phase))
+        for v, cells in enumerate(_interleaved(code, vectors)):
+            store_cells(code, cells, to, v * lanes if together == step else code.mul(step, v))
+    done, whole = code.pick(fit, columns, 0), code.mul(runs, together)
+    with code.loop(step) as r:
+        phase = code.at(line, code.load(lines, r, I64))
+        rest = code.add(code.sub(count, r), code.sub(step, 1))
+        start = code.pick(code.is_less(r, whole), done, 0)
+        with code.loop(code.div(rest, step), start) as n:
+            store_cell(code, code.load(phase, n), y, code.add(code.mul(n, step), r))
 
 
 def add_rows(module: ir.Module, name: str, number: Number) -> None:

@@ -182,6 +182,7 @@ class Layout:
         itemsize, (_, y, x) = self.computed.itemsize, self.phases.axes
         align = LINE_BYTES // itemsize
         size = self.panel_size + self.product_size + self.line_rows * self.line_pitch
+        size += self.lanes  # vectors of lines are read whole
         size += y.stride * x.stride * 8 // itemsize  # where phases begin, 64 bits each
         size += _HELD_BYTES // itemsize + align if self.streams else 0
         return ceil(size / align) * align

@@ -7,7 +7,6 @@ then, so rows that follow each other are held back, and written together.
 from typing import Any
 
 from tconv.engine.call import Call, Item
-from tconv.engine.halves import store_cell
 from tconv.engine.ir import I64, PTR
 
 __all__ = ["copy_out"]
@@ -17,14 +16,12 @@ Value = Any
 
 def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
     """Interleave the phases of every row of an item, from the line buffer to y of a block."""
-    code, line = c.code, c.line
+    code = c.code
     begin = code.sub(code.mul(item.column, c.stride_x), c.lead_x)
     skipped = code.most(code.sub(0, begin), 0)  # cells of the first column that are not kept
     start = code.add(begin, skipped)
     cells = code.sub(code.mul(item.columns, c.stride_x), skipped)
     count = code.least(cells, code.sub(c.output_width, start))
-    head = code.pick(code.is_equal(skipped, 0), 0, code.least(code.sub(c.stride_x, skipped), count))
-    more = code.pick(code.is_equal(skipped, 0), 0, 1)  # columns that begin in the head
     rest, first_y = code.divmod(item.row, c.height_rows)
     first_image, first_z = code.divmod(rest, c.depth_rows)
     is_whole = code.is_equal(c.is_gathered, 1)  # rows run on through all planes and images
@@ -35,8 +32,11 @@ def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
     of_image = code.mul(code.add(item.image, first_image), c.y_batch)
     starts = [code.index(0), first_y, first_z, of_image]
     rows = code.mul(item.planes, item.rows)
-    with code.loop(code.pick(is_last, c.last_block, c.block)) as channel:
+    channels, is_kept = code.pick(is_last, c.last_block, c.block), code.is_equal(c.streams, 0)
+    with code.loop(channels) as channel:
         of_channel = code.add(code.mul(channel, c.y_channel), start)
+        is_followed = code.is_less(channel, code.sub(channels, 1))
+        ahead = code.pick(code.both(is_followed, is_kept), c.y_channel, 0)
         with code.loop(c.stride_z) as phase_z:
             _find_lines(c, is_last, phase_z, channel)
             with code.loop_carrying(rows, starts) as ((n, y_row, z_row, image_at), following):
@@ -57,13 +57,8 @@ def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
                         with code.when(code.is_equal(c.streams, 1)):
                             _hold(c, far, count)
                         to = code.load(c.to, kind=PTR)
-                        with code.loop(head) as phase_x:
-                            of_line = code.load(lines, code.add(skipped, phase_x), I64)
-                            value = code.load(line, code.add(of_line, lane))
-                            store_cell(code, value, to, phase_x)
-                        kept, after = code.sub(count, head), code.cell(to, head)
-                        lane_of = code.add(lane, more)
-                        code.call(c.copy_row, after, line, lines, lane_of, kept, c.stride_x)
+                        sizes = (lane, skipped, count, c.stride_x, ahead)
+                        code.call(c.copy_row, to, c.line, lines, *sizes)
                 next_y = code.add(y_row, 1)
                 wraps_y = code.is_equal(next_y, end_y)
                 next_z = code.add(z_row, code.pick(wraps_y, 1, 0))

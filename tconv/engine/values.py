@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = [
     "Argument",
+    "ArrayType",
     "Block",
     "Constant",
     "DoubleType",
@@ -121,6 +122,13 @@ class VectorType(Type):
         """A number for every lane."""
         kind, element = self.element.text, self.element
         return f"<{', '.join(f'{kind} {element.written(each)}' for each in value)}>"
+
+
+class ArrayType(Type):
+    """So many of a type one after the other, in memory."""
+
+    def __init__(self, element: Type, count: int) -> None:
+        super().__init__(f"[{count} x {element.text}]")
 
 
 class FunctionType:
