@@ -15,7 +15,7 @@ from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
 from tconv.engine.choice import best_plans
-from tconv.engine.drafts import load_drafted
+from tconv.engine.drafts import load_drafted, settle
 from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.entering import Job
 from tconv.engine.epilogue import activate
@@ -36,27 +36,10 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
-    *(
-        "values.py",
-        "builder.py",
-        "ir.py",
-        "halves.py",
-        "kernels.py",
-        "gathering.py",
-        "call.py",
-        "panels.py",
-        "spread.py",
-    ),
-    *(
-        "winograd.py",
-        "transforms.py",
-        "tiles.py",
-        "epilogue.py",
-        "output.py",
-        "driver.py",
-        "packing.py",
-    ),
-    *("transposing.py", "making.py", "products.py", "correlating.py"),
+    *("values.py", "builder.py", "ir.py", "halves.py", "kernels.py", "gathering.py", "call.py"),
+    *("panels.py", "spread.py", "winograd.py", "transforms.py", "tiles.py", "epilogue.py"),
+    *("output.py", "driver.py", "packing.py", "transposing.py", "making.py", "products.py"),
+    "correlating.py",
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -148,10 +131,8 @@ class Ready(Prepared):
         self.layout = layout = layout_of(problem, plan, self.dtype, target)
         self._kept = self._arrays()
         wanted = Wanted(target)
-        self._kernels(
-            partial(wanted, dtype=dtype)
-        )  # all that are not there yet are compiled together
-        wanted.load()
+        self._kernels(partial(wanted, dtype=dtype))
+        wanted.load()  # all that are not there yet are compiled together
         addresses = self._kernels(self._kernel)
         arguments = layout.arguments()
         addresses |= {name: array.ctypes.data for name, array in self._kept.items()}
@@ -179,7 +160,7 @@ class Ready(Prepared):
                 if name in jobs:
                     jobs[name].function = address
 
-        use(load_drafted(drivers.emits, target, version=VERSION, use=use))
+        load_drafted(drivers.emits, target, version=VERSION, use=use)
 
     def _arrays(self) -> dict[str, Any]:
         """What the driver reads by its address, and so must live as long as the plan."""
@@ -319,6 +300,7 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
     found = []
     for n, plan in enumerate(best_plans(problem, dtype, target, threads)[:_MOST_MEASURED]):
         candidate = Ready(problem, dtype, target, plan, threads)
+        settle()
         packed, bias = candidate.pack(weight), candidate.pack_bias(None)
         times = []
         for _ in range(_MEASURED_RUNS):
