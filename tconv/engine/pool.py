@@ -58,7 +58,7 @@ _AWAKE, _OFFERED, _WORKING, _AWAITED, _ASLEEP, _LEAVING = range(6)
 
 _NAME, _VERSION = "tconv_pool", "1"
 _ADDRESS, _WORD = ctypes.c_void_p, ctypes.c_ssize_t
-Value = Any  # llvmlite's values have no types that mypy knows
+Value = Any  # a number of Python, too, wherever one is an index
 
 
 class Load(Protocol):

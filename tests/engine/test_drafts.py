@@ -124,6 +124,12 @@ def test_a_draft_that_cannot_be_improved_goes_on(unknown, monkeypatch, error):
     assert np.array_equal(computed(ready), of_draft)
 
 
+def test_plans_that_are_measured_have_none(unknown):
+    geometry = Geometry.of((1, 3, 6, 6), (3, 8, 4, 4), stride=2, padding=1)
+    executor.measured.__wrapped__(Problem(geometry), "float32", CPU, 1)
+    assert not drafts._drafts
+
+
 def test_calls_go_on_while_drafts_give_way(unknown):
     ready = ready_for(64, 40)
     right, wrong, done = computed(ready), [], threading.Event()
