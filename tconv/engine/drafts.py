@@ -1,6 +1,6 @@
 """WHAT IS COMPILED TWICE: drivers, at once as drafts, and well a moment later.
 
-LLVM takes a tenth of the time for code that is not optimised. A driver is long and has little of a
+LLVM takes a fifth of the time for code that is not optimised. A driver is long and has little of a
 call's time, so that a first call need not wait for it: with a draft calls take up to a sixth longer
 (Zen 3), and give the same bits, for drivers do not compute numbers. When no new ones have come for
 a while, a thread compiles them well. Both are kept on disk, and a process that ends before that

@@ -164,7 +164,7 @@ def keep(
 ) -> dict[str, int]:
     """Compile a module, keep it on disk for each of these functions, and return their addresses.
 
-    With ``opt=0`` that takes a tenth of the time, and the code twice as long.
+    With ``opt=0`` that takes a fifth of the time, and the code two to three times as long.
     """
     with _lock:
         with _parsed(text) as module:
