@@ -144,7 +144,7 @@ def _call_for_the_first_time(case: Case) -> dict[str, float]:
     import tconv
 
     begin = perf_counter()
-    import_module("llvmlite.binding"), import_module("llvmlite.ir")
+    import_module("llvmlite.binding")
     llvmlite = perf_counter() - begin
     begin = perf_counter()
     import_module("tconv.engine.executor")

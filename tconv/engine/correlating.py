@@ -11,8 +11,7 @@ while (item := counter++) < items:         # a segment of the cells, blocks of c
 
 from typing import Any
 
-from llvmlite import ir
-
+from tconv.engine import values as ir
 from tconv.engine.call import LATTICE
 from tconv.engine.ir import I64, PTR, Code, Number, begin
 from tconv.engine.kernels import CHANNELS_AHEAD

@@ -19,8 +19,7 @@ is *spread* has no panel: `spread`. One that is *tiled* has sums of cells in its
 
 from typing import Any
 
-from llvmlite import ir
-
+from tconv.engine import values as ir
 from tconv.engine.call import TILE, Call, Item
 from tconv.engine.ir import I32, I64, PTR, Number, begin
 from tconv.engine.output import copy_out

@@ -15,10 +15,11 @@ from struct import Struct
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numpy.typing import NDArray
 
+from tconv.engine import values as ir
 from tconv.engine.addresses import DATA_OFFSET, address, is_read
+from tconv.engine.builder import IRBuilder
 from tconv.engine.ir import PTR, Code
 from tconv.engine.pool import Load
 from tconv.engine.teams import share
@@ -63,7 +64,7 @@ class Job:
 
     Parameters
     ----------
-    function : its address.
+    function : its address, which may be replaced between calls.
     values : all arguments; those that differ from call to call are overwritten.
     load : compiles what enters it.
     cycles : about how many it takes.
@@ -72,7 +73,7 @@ class Job:
     def __init__(
         self, function: int, values: NDArray[np.int64], load: Load, cycles: float = inf
     ) -> None:
-        self._function, self.values, self._load = function, values, load
+        self.function, self.values, self._load = function, values, load
         self._frames: list[_Frame] = []
         self._is_small = cycles < _SMALL_CYCLES and is_read
         self._enter: Callable[..., None] | None = None
@@ -90,14 +91,14 @@ class Job:
             enter = self._enter
             if enter is None:
                 enter = self._enter = _entry(len(operands), self._load)
-            enter(self._function, frame.address, frame.counter_address, scratch.address, *operands)
+            enter(self.function, frame.address, frame.counter_address, scratch.address, *operands)
         else:
             places = [*map(address, operands), frame.counter_address]
             if scratch:
                 places.append(scratch.address)
             _write[len(places)](frame.values, 0, *places)
             frame.values[frame.counter] = 0
-            share(self._function, frame.address, threads, self._load)
+            share(self.function, frame.address, threads, self._load)
         self._frames.append(frame)
         if scratch and len(_scratch) < _MOST_KEPT:
             _scratch.append(scratch)
@@ -129,7 +130,7 @@ def _emit(module: ir.Module, count: int) -> None:
     """
     kind = ir.FunctionType(ir.VoidType(), [PTR] * (4 + count))
     function = ir.Function(module, kind, f"{_NAME}_{count}")
-    code = Code(ir.IRBuilder(function.append_basic_block("entry")))
+    code = Code(IRBuilder(function.append_basic_block("entry")))
     job, arguments, counter, scratch, *arrays = function.args
     byte = ir.IntType(8)
     places = [code.load(code.at(array, DATA_OFFSET, byte), kind=PTR) for array in arrays]

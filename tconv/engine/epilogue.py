@@ -20,8 +20,7 @@ from decimal import Decimal
 from math import factorial
 from typing import Any, NamedTuple
 
-from llvmlite import ir
-
+from tconv.engine import values as ir
 from tconv.engine.ir import I64, PTR, Code, Number, begin
 
 __all__ = ["activate"]

@@ -1,5 +1,6 @@
 """HOW A PLAN IS RUN: it is laid out in memory, its kernels fetched, weights packed."""
 
+from collections.abc import Mapping
 from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from math import prod
@@ -14,12 +15,13 @@ from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
 from tconv.engine.choice import best_plans
+from tconv.engine.drafts import load_drafted, settle
 from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.entering import Job
 from tconv.engine.epilogue import activate
 from tconv.engine.gathering import find_runs, gather
 from tconv.engine.ir import Number
-from tconv.engine.jit import load
+from tconv.engine.jit import Emit, load, load_all
 from tconv.engine.kernels import add_rows, copy_row, micro, pack_rows, stream
 from tconv.engine.known import known_plan
 from tconv.engine.packing import pack_arguments, pack_made_run, pack_run
@@ -34,17 +36,10 @@ __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
 # Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
 _SOURCES = (
-    *("ir.py", "halves.py", "kernels.py", "gathering.py", "call.py", "panels.py", "spread.py"),
-    *(
-        "winograd.py",
-        "transforms.py",
-        "tiles.py",
-        "epilogue.py",
-        "output.py",
-        "driver.py",
-        "packing.py",
-    ),
-    *("transposing.py", "making.py", "products.py", "correlating.py"),
+    *("values.py", "builder.py", "ir.py", "halves.py", "kernels.py", "gathering.py", "call.py"),
+    *("panels.py", "spread.py", "winograd.py", "transforms.py", "tiles.py", "epilogue.py"),
+    *("output.py", "driver.py", "packing.py", "transposing.py", "making.py", "products.py"),
+    "correlating.py",
 )
 VERSION = sha256(
     b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
@@ -132,40 +127,76 @@ class Ready(Prepared):
         threads: int | None = None,
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
-        self.plan, kernel, activation = plan, self._kernel, self.activation
+        self.plan = plan
         self.layout = layout = layout_of(problem, plan, self.dtype, target)
-        computed, kernel_of_sums = self.computed, partial(kernel, dtype=self.computed.name)
+        self._kept = self._arrays()
+        wanted = Wanted(target)
+        self._kernels(partial(wanted, dtype=dtype))
+        wanted.load()  # all that are not there yet are compiled together
+        addresses = self._kernels(self._kernel)
+        arguments = layout.arguments()
+        addresses |= {name: array.ctypes.data for name, array in self._kept.items()}
+        for name, place in addresses.items():
+            arguments[POINTERS.index(name)] = place
+        self._job = Job(0, arguments, self._load, plan.cycles)
+        self._bias_sources = layout.bias_sources()
+        self._no_bias = np.zeros(self._bias_sources.shape, self.computed)
+        self._scratch_bytes = layout.scratch_size * plan.threads * self.computed.itemsize
+        arguments, self._kept["packing"], self._packing_bytes = pack_arguments(layout)
+        self._packing = Job(0, arguments, self._load, plan.cycles)
+        self._drive(dtype, target)
+
+    def _drive(self, dtype: str, target: Target) -> None:
+        """Fetch the drivers, or drafts of them, and better code when it is there."""
+        plan, drivers = self.plan, Wanted(target)
         emit = run_spread if plan.is_spread else run_tiled if plan.is_tiled else run
-        function, arguments = kernel(emit.__name__, emit), layout.arguments()
+        pack = pack_run if self.layout.weight_matrix is None else pack_made_run
+        for each in (emit, pack):
+            drivers(each.__name__, each, dtype=dtype)
+        jobs = dict(zip(drivers.emits, (self._job, self._packing), strict=True))
+
+        def use(found: Mapping[str, int]) -> None:
+            for name, address in found.items():
+                if name in jobs:
+                    jobs[name].function = address
+
+        load_drafted(drivers.emits, target, version=VERSION, use=use)
+
+    def _arrays(self) -> dict[str, Any]:
+        """What the driver reads by its address, and so must live as long as the plan."""
+        layout, plan, activation = self.layout, self.plan, self.activation
         offsets, starts = layout.offsets()
-        micros = np.zeros(2 * max(layout.heights) + 2, np.int64)
+        none = np.zeros(1, np.int64)
+        sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
+        return {
+            "sums": sums,
+            "sum_starts": sum_starts,
+            "zeros": np.zeros(max(layout.heights), self.computed),
+            "slope": np.array([activation.slope if activation else 0], self.computed),
+            "offsets": offsets,
+            "tiles": layout.tiles(layout.block_tiles, starts),
+            "last_tiles": layout.tiles(layout.last_tiles, starts),
+            "lines": layout.lines(),
+            "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
+            "lattices_of_x": layout.lattices(),
+        }
+
+    def _kernels(self, kernel: Any) -> dict[str, int]:
+        """Addresses of all kernels, those of the micro-kernels in a list that is kept."""
+        layout, plan, activation = self.layout, self.plan, self.activation
+        kernel_of_sums = partial(kernel, dtype=self.computed.name)
+        micros = self._kept["micros"] = np.zeros(2 * max(layout.heights) + 2, np.int64)
         for rows in layout.heights:
             for n, vectors in enumerate(layout.widths):
                 if vectors:
                     shape = (rows, vectors, layout.unroll, layout.reads_ahead(rows))
                     name = "micro_" + "_".join(str(int(each)) for each in shape)
                     micros[2 * rows + n] = kernel_of_sums(name, micro(*shape))
-        # The driver reads these arrays by their addresses, so they must live as long as the plan.
-        none = np.zeros(1, np.int64)
-        sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
-        self._kept: dict[str, Any] = {
-            "sums": sums,
-            "sum_starts": sum_starts,
-            "zeros": np.zeros(max(layout.heights), computed),
-            "slope": np.array([activation.slope if activation else 0], computed),
-            "offsets": offsets,
-            "tiles": layout.tiles(layout.block_tiles, starts),
-            "last_tiles": layout.tiles(layout.last_tiles, starts),
-            "lines": layout.lines(),
-            "micros": micros,
-            "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
-            "lattices_of_x": layout.lattices(),
-        }
         step, stride = (
             min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
         )
         copies = not plan.is_gathered
-        addresses = {name: array.ctypes.data for name, array in self._kept.items()} | {
+        addresses = {
             "pack_rows": kernel(f"pack_rows_{step}", pack_rows(step)) if copies else 0,
             "find_runs": kernel("find_runs", find_runs) if plan.is_gathered else 0,
             "gather": kernel("gather", gather) if plan.is_gathered else 0,
@@ -176,20 +207,11 @@ class Ready(Prepared):
         if isinstance(layout, TiledLayout):
             more, kept = layout.kernels(kernel)
             self._kept |= kept
-            addresses |= more | {name: array.ctypes.data for name, array in kept.items()}
+            addresses |= more
         if activation is not None:
             name = f"activate_{activation.name}"
             addresses["activate"] = kernel_of_sums(name, activate(activation.name))
-        for name, place in addresses.items():
-            arguments[POINTERS.index(name)] = place
-        self._job = Job(function, arguments, self._load, plan.cycles)
-        self._bias_sources = layout.bias_sources()
-        self._no_bias = np.zeros(self._bias_sources.shape, computed)
-        self._scratch_bytes = layout.scratch_size * plan.threads * computed.itemsize
-        pack = pack_run if layout.weight_matrix is None else pack_made_run
-        function = kernel(pack.__name__, pack)
-        arguments, self._kept["packing"], self._packing_bytes = pack_arguments(layout)
-        self._packing = Job(function, arguments, self._load, plan.cycles)
+        return addresses
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
@@ -278,6 +300,7 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
     found = []
     for n, plan in enumerate(best_plans(problem, dtype, target, threads)[:_MOST_MEASURED]):
         candidate = Ready(problem, dtype, target, plan, threads)
+        settle()
         packed, bias = candidate.pack(weight), candidate.pack_bias(None)
         times = []
         for _ in range(_MEASURED_RUNS):
@@ -286,6 +309,23 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
             times.append(perf_counter() - began)
         found.append((min(times), n, candidate))
     return min(found)[2]
+
+
+class Wanted:
+    """Kernels that are asked for by name, as `_kernel` is, and loaded afterwards, together."""
+
+    def __init__(self, target: Target) -> None:
+        self._target, self.emits = target, dict[str, Emit]()
+
+    def __call__(self, name: str, emit: Any, *, dtype: str) -> int:
+        """Note it; there is no address yet."""
+        full = f"{name}_{dtype}"
+        self.emits[full] = partial(emit, name=full, number=Number(dtype, self._target))
+        return 0
+
+    def load(self) -> None:
+        """Make them callable."""
+        load_all(self.emits, self._target, version=VERSION)
 
 
 def _kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:

@@ -6,8 +6,7 @@ gather    to[lane] = x[table[lane]], or zero, for every channel
 
 from typing import Any
 
-from llvmlite import ir
-
+from tconv.engine import values as ir
 from tconv.engine.halves import load_cells, widened
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.kernels import CHANNELS_AHEAD
@@ -102,7 +101,7 @@ def _cells_apart(code: Code, x: Value, table: Value, ahead: Value) -> Value:
     cells = builder.load(table, align=4, typ=kind)
     exist = builder.icmp_signed(">=", cells, ir.Constant(kind, None))
     places = builder.select(exist, cells, ir.Constant(kind, None))
-    found = ir.Constant(ir.VectorType(number.cell, number.lanes), ir.Undefined)
+    found: Value = ir.Constant(ir.VectorType(number.cell, number.lanes), ir.Undefined)
     for lane in range(number.lanes):
         place = builder.sext(builder.extract_element(places, I32(lane)), I64)
         if lane % (number.lanes // 2) == 0:

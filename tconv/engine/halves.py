@@ -11,8 +11,8 @@ so small that float16 has fewer bits for them are rounded by an addition.
 
 from typing import Any
 
-from llvmlite import ir
-
+from tconv.engine import values as ir
+from tconv.engine.builder import IRBuilder
 from tconv.engine.ir import I16, I32, Code
 
 __all__ = [
@@ -88,7 +88,7 @@ def narrowed(code: Code, value: Value) -> Value:
     return builder.trunc(of_kind(builder, bits), _like(value, I16))
 
 
-def _from_float16(builder: ir.IRBuilder, bits: Value) -> Value:
+def _from_float16(builder: IRBuilder, bits: Value) -> Value:
     """float32 of the 16 bits that `bits` has in 32."""
     real = _like(bits, _FLOAT)
     size = builder.and_(bits, _all(bits, 0x7FFF))
@@ -104,7 +104,7 @@ def _from_float16(builder: ir.IRBuilder, bits: Value) -> Value:
     return builder.bitcast(builder.or_(found, sign), real)
 
 
-def _to_float16(builder: ir.IRBuilder, bits: Value) -> Value:
+def _to_float16(builder: IRBuilder, bits: Value) -> Value:
     """The 16 bits of float16, in 32, of the bits of float32."""
     real = _like(bits, _FLOAT)
     size = builder.and_(bits, _all(bits, 0x7FFF_FFFF))
@@ -122,7 +122,7 @@ def _to_float16(builder: ir.IRBuilder, bits: Value) -> Value:
     return builder.or_(found, sign)
 
 
-def _to_bfloat16(builder: ir.IRBuilder, bits: Value) -> Value:
+def _to_bfloat16(builder: IRBuilder, bits: Value) -> Value:
     """The 16 bits of bfloat16, in 32, of the bits of float32."""
     size = builder.and_(bits, _all(bits, 0x7FFF_FFFF))
     upper = builder.lshr(bits, _all(bits, 16))
@@ -130,7 +130,7 @@ def _to_bfloat16(builder: ir.IRBuilder, bits: Value) -> Value:
     return _pick_below(builder, size, _WIDE_INFINITY + 1, _nearest(builder, bits, 16), nan)
 
 
-def _nearest(builder: ir.IRBuilder, bits: Value, count: int) -> Value:
+def _nearest(builder: IRBuilder, bits: Value, count: int) -> Value:
     """Drop the last bits, so many, after what brings the rest to the nearest, and to the even."""
     shift = _all(bits, count)
     last = builder.and_(builder.lshr(bits, shift), _all(bits, 1))
@@ -138,9 +138,7 @@ def _nearest(builder: ir.IRBuilder, bits: Value, count: int) -> Value:
     return builder.lshr(builder.add(bits, half), shift)
 
 
-def _pick_below(
-    builder: ir.IRBuilder, size: Value, bound: int, below: Value, else_: Value
-) -> Value:
+def _pick_below(builder: IRBuilder, size: Value, bound: int, below: Value, else_: Value) -> Value:
     """``below if size < bound else else_``."""
     return builder.select(builder.icmp_signed("<", size, _all(size, bound)), below, else_)
 

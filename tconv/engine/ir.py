@@ -1,4 +1,4 @@
-"""HOW GENERATED CODE IS WRITTEN: a vocabulary over llvmlite, so that it reads like its loops.
+"""HOW GENERATED CODE READS: a vocabulary over instructions, so that it reads like its loops.
 
 Values are LLVM's; wherever one is an index, a Python int will do.
 """
@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from llvmlite import ir
+from tconv.engine import values as ir
+from tconv.engine.builder import IRBuilder
 
 __all__ = ["I16", "I32", "I64", "PTR", "Code", "Number", "begin"]
 
@@ -23,7 +24,7 @@ _KINDS = {
     "int16": (I16, 2, _MOVED_BITS, "i16"),
 }
 _FENCES = {"x86_64": "llvm.x86.sse.sfence"}
-Value = Any  # llvmlite's values have no types that mypy knows
+Value = Any  # a number of Python, too, wherever one is an index
 
 
 class Number:
@@ -61,7 +62,7 @@ def begin(
     for value, label in zip(function.args, arguments, strict=True):
         value.name = label
         values[label] = value
-    return Code(ir.IRBuilder(function.append_basic_block("entry")), number), values
+    return Code(IRBuilder(function.append_basic_block("entry")), number), values
 
 
 class Code:
@@ -70,7 +71,7 @@ class Code:
     number: Number
     """None where all that is handled are words."""
 
-    def __init__(self, builder: ir.IRBuilder, number: Any = None) -> None:
+    def __init__(self, builder: IRBuilder, number: Any = None) -> None:
         self.builder, self.number = builder, number
 
     # ---- indices ---------------------------------------------------------------------------------
@@ -151,9 +152,7 @@ class Code:
 
     def room(self, kind: Any, count: int) -> Value:
         """Where so many of a kind can be kept until the function ends."""
-        found = self.builder.alloca(ir.ArrayType(kind, count))
-        found.type = PTR  # llvmlite's own pointers would hold nothing but such arrays
-        return found
+        return self.builder.alloca(ir.ArrayType(kind, count))
 
     def load(self, pointer: Value, index: Value = 0, kind: Any = None) -> Value:
         """``pointer[index]``, a number or what `kind` says."""
@@ -204,30 +203,26 @@ class Code:
         self.builder.call(store, [value, pointer, align, lanes])
 
     def _masked(self, what: str, result: Any, kinds: list[Any]) -> ir.Function:
-        number, module = self.number, self.builder.module
-        name = f"llvm.masked.{what}.v{number.lanes}{number.suffix}.p0"
-        return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, kinds), name)
+        name = f"llvm.masked.{what}.v{self.number.lanes}{self.number.suffix}.p0"
+        return self.builder.module.declared(name, result, kinds)
 
     def stream_vector(self, value: Value, pointer: Value, index: Value = 0) -> None:
         """Write a vector from ``pointer[index]`` on, a multiple of its size, past the caches."""
         bytes_ = self.number.bytes * self.number.lanes
-        store = self.builder.store(value, self.at(pointer, index), align=bytes_)
-        store.set_metadata("nontemporal", self.builder.module.add_metadata([I32(1)]))
+        notes = f", !nontemporal {self.builder.module.noted(I32(1))}"
+        self.builder.store(value, self.at(pointer, index), bytes_, notes)
 
     def fence(self) -> None:
         """Let nobody see what is written later before what has been streamed."""
-        name, module = (
-            _FENCES.get(self.builder.module.triple.partition("-")[0]),
-            self.builder.module,
-        )
+        module = self.builder.module
+        name = _FENCES.get(module.triple.partition("-")[0])
         if name:
-            self.builder.call(ir.Function(module, ir.FunctionType(_VOID, []), name), [])
+            self.builder.call(module.declared(name, _VOID, []), [])
 
     def prefetch(self, pointer: Value) -> None:
         """Ask for the cache line at a pointer, which need not be one that can be read."""
-        module, name = self.builder.module, "llvm.prefetch.p0"
-        kind = ir.FunctionType(_VOID, [PTR, I32, I32, I32])
-        function = module.globals.get(name) or ir.Function(module, kind, name)
+        kinds = [PTR, I32, I32, I32]
+        function = self.builder.module.declared("llvm.prefetch.p0", _VOID, kinds)
         self.builder.call(function, [pointer, I32(0), I32(3), I32(1)])  # to read, and near, data
 
     # ---- arithmetic ------------------------------------------------------------------------------
@@ -252,19 +247,14 @@ class Code:
         if not self.number.has_fma:  # llvm.fma would call a library
             return self.builder.fadd(self.builder.fmul(a, b), c)
         name = f"llvm.fma.v{self.number.lanes}{self.number.suffix}"
-        module, vector = self.builder.module, self.number.vector
-        kind = ir.FunctionType(vector, [vector] * 3)
-        fma = module.globals.get(name) or ir.Function(module, kind, name)
+        vector = self.number.vector
+        fma = self.builder.module.declared(name, vector, [vector] * 3)
         return self.builder.call(fma, [a, b, c])
 
     def reduced(self, how: str, vector: Value) -> Value:
         """The largest ("smax") or least ("smin") of a vector of integers of 32 bits."""
-        module, lanes = self.builder.module, vector.type.count
-        name = f"llvm.vector.reduce.{how}.v{lanes}i32"
-        kind = ir.FunctionType(I32, [vector.type])
-        return self.builder.call(
-            module.globals.get(name) or ir.Function(module, kind, name), [vector]
-        )
+        name = f"llvm.vector.reduce.{how}.v{vector.type.count}i32"
+        return self.builder.call(self.builder.module.declared(name, I32, [vector.type]), [vector])
 
     # ---- control ---------------------------------------------------------------------------------
 
@@ -350,18 +340,8 @@ class Code:
         """Call a function through its address; return its result, if it has one."""
         values = [self.index(each) for each in arguments]
         kind = ir.FunctionType(result, [each.type for each in values])
-        return self.builder.call(_Callable(pointer, kind), values)
+        return self.builder.call(pointer, values, kind)
 
     def end(self) -> None:
         """``return``."""
         self.builder.ret_void()
-
-
-class _Callable:
-    """A pointer as llvmlite's call wants a function: with the type that pointers have lost."""
-
-    def __init__(self, pointer: Value, kind: ir.FunctionType) -> None:
-        self.pointer, self.function_type, self.type = pointer, kind, pointer.type
-
-    def get_reference(self) -> str:
-        return str(self.pointer.get_reference())

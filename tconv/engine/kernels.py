@@ -16,8 +16,7 @@ serves many shapes.
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
-
+from tconv.engine import values as ir
 from tconv.engine.halves import (
     load_cell,
     load_cells,

@@ -16,9 +16,9 @@ from math import gcd
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numpy.typing import NDArray
 
+from tconv.engine import values as ir
 from tconv.engine.halves import load_cell, widened
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.layout import Layout
@@ -108,7 +108,7 @@ def _gather(code: Code, row: Value, source: Value, table: Value, count: Value) -
 
 def _gathered(code: Code, source: Value, table: Value) -> Value:
     """The vector ``source[table[:lanes]]``."""
-    number, module = code.number, code.builder.module
+    number = code.number
     vector = ir.VectorType(number.cell, number.lanes)
     if not number.gathers:
         found: Value = ir.Constant(vector, ir.Undefined)
@@ -119,12 +119,10 @@ def _gathered(code: Code, source: Value, table: Value) -> Value:
         return widened(code, found)
     cells = code.builder.load(table, align=4, typ=ir.VectorType(I32, number.lanes))
     places = code.builder.gep(source, [cells], source_etype=number.cell)
-    places.type = ir.VectorType(PTR, number.lanes)  # llvmlite takes it for a single pointer
     mask = ir.VectorType(ir.IntType(1), number.lanes)
     suffix = "i16" if number.is_half else number.suffix
     name = f"llvm.masked.gather.v{number.lanes}{suffix}.v{number.lanes}p0"
-    kind = ir.FunctionType(vector, [places.type, I32, mask, vector])
-    gather = module.globals.get(name) or ir.Function(module, kind, name)
+    gather = code.builder.module.declared(name, vector, [places.type, I32, mask, vector])
     everything = ir.Constant(mask, [1] * number.lanes)
     nothing, align = ir.Constant(vector, None), I32(number.cell_bytes)
     return widened(code, code.builder.call(gather, [places, align, everything, nothing]))

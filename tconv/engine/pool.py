@@ -34,8 +34,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Protocol
 
-from llvmlite import ir
-
+from tconv.engine import values as ir
+from tconv.engine.builder import IRBuilder
 from tconv.engine.ir import I32, I64, PTR, Code
 
 __all__ = ["MOST_THREADS", "Load", "run"]
@@ -58,7 +58,7 @@ _AWAKE, _OFFERED, _WORKING, _AWAITED, _ASLEEP, _LEAVING = range(6)
 
 _NAME, _VERSION = "tconv_pool", "1"
 _ADDRESS, _WORD = ctypes.c_void_p, ctypes.c_ssize_t
-Value = Any  # llvmlite's values have no types that mypy knows
+Value = Any  # a number of Python, too, wherever one is an index
 
 
 class Load(Protocol):
@@ -340,7 +340,7 @@ class _Code(Code):
     def __init__(self, module: ir.Module, name: str, *kinds: Any) -> None:
         self.function = ir.Function(module, ir.FunctionType(I64, kinds), name)
         self.function.linkage = "" if name == _NAME else "internal"
-        self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.builder = IRBuilder(self.function.append_basic_block("entry"))
 
     def leave(self, value: Value = 0) -> ir.Function:
         """``return value``."""
@@ -388,8 +388,8 @@ class _Code(Code):
         module = self.builder.module
         name, *hints = _PAUSES.get(module.triple.partition("-")[0], [""])
         if name:
-            kind = ir.FunctionType(ir.VoidType(), [I32] * len(hints))
-            self.builder.call(ir.Function(module, kind, name), [I32(hint) for hint in hints])
+            pause = module.declared(name, ir.VoidType(), [I32] * len(hints))
+            self.builder.call(pause, [I32(hint) for hint in hints])
 
 
 _PAUSES: dict[str, list[Any]] = {

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from llvmlite import ir
-
+from tconv.engine import values as ir
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.transposing import transposed
 

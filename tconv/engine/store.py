@@ -1,7 +1,8 @@
-"""WHERE MACHINE CODE IS KEPT: one file per kernel, used only if nobody else can have written it.
+"""WHERE MACHINE CODE IS KEPT: a file for each kernel, used only if nobody else can have written it.
 
-A file is a magic word, a checksum of its own name and the object, and the object. Whatever is wrong
-with it or its folder, the kernel is compiled again: a broken cache costs time and nothing else.
+A file is a magic word, a checksum of its own name and the object, and the object, which may have
+other kernels besides: those compiled at the same time. Whatever is wrong with a file or its folder,
+the kernel is compiled again: a broken cache costs time and nothing else.
 """
 
 import os

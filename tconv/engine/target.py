@@ -273,33 +273,38 @@ def core_count(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
     else:
         found = [float(os.cpu_count() or 1)]
     with suppress(OSError):
-        for line in (proc / "self" / "cgroup").read_text().splitlines():
-            found += _quotas(line, cgroup)
+        for line in _read(f"{proc}/self/cgroup").splitlines():
+            found += _quotas(line, str(cgroup))
     return max(1, ceil(min(found)))
 
 
-def _quotas(line: str, root: Path) -> list[float]:
+def _quotas(line: str, root: str) -> list[float]:
     """Cores that the groups in one line of /proc/self/cgroup allow."""
     _, controllers, path = [*line.split(":", 2), "", ""][:3]
     files: tuple[str, ...] = ("cpu.max",)
     if controllers == "":
         base = root
     elif "cpu" in controllers.split(","):
-        base, files = root / "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        base, files = f"{root}/cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     else:
         return []
-    group = base / path.strip("/")
-    found = []
-    for folder in (group, *group.parents):
-        if folder == base.parent:
-            break
+    names, found = [name for name in path.split("/") if name], []
+    for depth in range(len(names), -1, -1):
+        folder = "/".join((base, *names[:depth]))
         with suppress(OSError, ValueError, ZeroDivisionError):  # "max" is no number: no limit
-            quota, period = " ".join((folder / file).read_text() for file in files).split()
+            quota, period = " ".join(_read(f"{folder}/{file}") for file in files).split()
             if int(quota) > 0:  # -1 is version 1's "no limit"
                 found.append(int(quota) / int(period))
     return found
 
 
+def _read(path: str) -> str:
+    """Read a small file of the system: a dozen of them, in a third of the time of `read_text`."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read().decode()
+
+
+_MOST_CACHES = 8  # of a core, that Linux lists
 _USUAL_BYTES = (32 * 1024, 512 * 1024, 8 * 1024 * 1024)
 _SYSCONF = ("SC_LEVEL1_DCACHE_SIZE", "SC_LEVEL2_CACHE_SIZE", "SC_LEVEL3_CACHE_SIZE")
 
@@ -311,11 +316,12 @@ def cache_bytes(cpu0: Path = _CPU0) -> tuple[int, int, int]:
     True
     """
     found: dict[int, int] = {}
-    for index in sorted(cpu0.glob("cache/index*")):
+    folders = [f"{cpu0}/cache/index{n}" for n in range(_MOST_CACHES)]
+    for folder in filter(os.path.isdir, folders):
         with suppress(OSError, ValueError, IndexError):
-            level, size = int((index / "level").read_text()), _size(index / "size")
-            if (index / "type").read_text().strip() != "Instruction":
-                found[level] = size // (_sharers(cpu0, index) if level == 2 else 1)
+            level, size = int(_read(f"{folder}/level")), _size(_read(f"{folder}/size"))
+            if _read(f"{folder}/type").strip() != "Instruction":
+                found[level] = size // (_sharers(cpu0, folder) if level == 2 else 1)
     for level, name in enumerate(_SYSCONF, 1):
         if cpu0 == _CPU0 and found.get(level, 0) <= 0:
             with suppress(OSError, ValueError, AttributeError):
@@ -324,18 +330,18 @@ def cache_bytes(cpu0: Path = _CPU0) -> tuple[int, int, int]:
     return l1, l2, l3
 
 
-def _size(file: Path) -> int:
+def _size(text: str) -> int:
     """Read "48K" or "2M" as bytes."""
-    text = file.read_text().strip()
+    text = text.strip()
     unit = {"K": 1024, "M": 1024**2, "G": 1024**3}.get(text[-1], 1)
     return int(text.rstrip("KMG")) * unit
 
 
-def _sharers(cpu0: Path, index: Path) -> int:
+def _sharers(cpu0: Path, folder: str) -> int:
     """Cores that share a cache; the two threads of one core are one."""
     with suppress(OSError, ValueError):
-        threads = _count((index / "shared_cpu_list").read_text())
-        return max(1, threads // _count((cpu0 / "topology/thread_siblings_list").read_text()))
+        threads = _count(_read(f"{folder}/shared_cpu_list"))
+        return max(1, threads // _count(_read(f"{cpu0}/topology/thread_siblings_list")))
     return 1
 
 

@@ -8,9 +8,9 @@ begins at once.
 import ctypes
 import threading
 
-from llvmlite import ir
-
 from tconv.engine import pool
+from tconv.engine import values as ir
+from tconv.engine.builder import IRBuilder
 from tconv.engine.ir import I32, I64, PTR, Code
 
 __all__ = ["Team", "lend", "share"]
@@ -70,7 +70,7 @@ def share(job: int, args: int, threads: int, load: pool.Load) -> None:
 def emit(module: ir.Module) -> None:
     """Emit what a member does with its words: ``if (n = number()) < threads: job(args, n)``."""
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR]), _NAME)
-    code = Code(ir.IRBuilder(function.append_basic_block("entry")))
+    code = Code(IRBuilder(function.append_basic_block("entry")))
     words = code.record(function.args[0], ["threads"], ["job", "args", "number"])
     n = code.builder.zext(code.call(words["number"], result=I32), I64)
     with code.when(code.is_less(n, words["threads"])):

@@ -11,8 +11,7 @@ from functools import reduce
 from itertools import product
 from typing import Any
 
-from llvmlite import ir
-
+from tconv.engine import values as ir
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.winograd import Matrix
 

@@ -14,9 +14,9 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numpy.typing import DTypeLike, NDArray
 
+from tconv.engine import values as ir
 from tconv.engine.arena import empty
 from tconv.engine.ir import I64, PTR, Code, Number, begin
 

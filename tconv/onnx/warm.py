@@ -4,6 +4,7 @@ from typing import Any
 
 from tconv.arguments import as_integer
 from tconv.dispatch import native
+from tconv.engine.drafts import settle
 from tconv.errors import TConvError
 from tconv.onnx.graph import NotCut, fixed_sizes
 from tconv.onnx.model import as_source, read_model
@@ -56,4 +57,5 @@ def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
             found.append((layer.name, str(error)))
             continue
         found.append((layer.name, "; ".join(plan.describe()[:2]) if plan else "portable path"))
+    settle()
     return found

@@ -264,6 +264,8 @@ def test_the_code_of_float32_is_used_for_all_but_reading_and_writing(half, monke
     """And no kernel that reads or writes cells is mistaken for that of another type."""
     asked = []
     monkeypatch.setattr(executor, "load", lambda name, *_, **__: asked.append(name) or 1)
+    monkeypatch.setattr(executor, "load_all", lambda *_, **__: None)
+    monkeypatch.setattr(executor, "load_drafted", lambda names, *_, **__: asked.extend(names))
     geometry = Geometry.of((2, 20, 9, 10), (20, 3, 3, 3), stride=2)
     for kind, want in product((half, "float32"), "yx"):
         problem = Problem(geometry, want, activation=as_activation("tanh"))

@@ -12,8 +12,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from llvmlite import ir
 
+from tconv.engine import values as ir
+from tconv.engine.builder import IRBuilder
 from tconv.engine.jit import assembly, cache_info, clear_cache, load, undefined_symbols
 from tconv.engine.target import named_target, read_target, target
 from tconv.errors import UnsupportedError
@@ -52,7 +53,7 @@ def emit_add(module, name="add"):
     function = ir.Function(module, kind, name)
     before, loop, after = (function.append_basic_block(label) for label in ("", "loop", "after"))
     x, y, out, n = function.args
-    b = ir.IRBuilder(before)
+    b = IRBuilder(before)
     b.branch(loop)
     b.position_at_end(loop)
     i = b.phi(I64)
@@ -70,10 +71,10 @@ def emit_number(module, name, value, helper=""):
     """return value, of a helper that other modules name alike"""
     emitted[name] += 1
     function = ir.Function(module, ir.FunctionType(I32, []), name)
-    b = ir.IRBuilder(function.append_basic_block())
+    b = IRBuilder(function.append_basic_block())
     if helper:
         inner = ir.Function(module, ir.FunctionType(I32, []), helper)
-        ir.IRBuilder(inner.append_basic_block()).ret(I32(value))
+        IRBuilder(inner.append_basic_block()).ret(I32(value))
         b.ret(b.call(inner, []))
     else:
         b.ret(I32(value))
@@ -84,7 +85,7 @@ def emit_call_elsewhere(module, name="lost"):
     emitted[name] += 1
     function = ir.Function(module, ir.FunctionType(I32, []), name)
     nowhere = ir.Function(module, ir.FunctionType(I32, []), "nowhere")
-    b = ir.IRBuilder(function.append_basic_block())
+    b = IRBuilder(function.append_basic_block())
     b.ret(b.call(nowhere, []))
 
 
@@ -93,7 +94,7 @@ def emit_vectors(module, lanes, name="vectors"):
     emitted[name] += 1
     vector = ir.VectorType(ir.FloatType(), lanes)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, PTR]), name)
-    b = ir.IRBuilder(function.append_basic_block())
+    b = IRBuilder(function.append_basic_block())
     x, y = (b.load(p, typ=vector, align=4) for p in function.args)
     b.store(b.fadd(b.fmul(x, y), x), function.args[0], align=4)
     b.ret_void()
@@ -232,9 +233,9 @@ def test_a_module_that_llvm_does_not_accept_raises_and_leaves_nothing():
     def emit_unverified(module):
         kind = ir.FunctionType(I32, [I32, I32])
         function = ir.Function(module, kind, "add")
-        b = ir.IRBuilder(function.append_basic_block())
+        b = IRBuilder(function.append_basic_block())
         phi = b.phi(I32)  # of no predecessor, and yet with a value
-        phi.add_incoming(function.args[0], function.entry_basic_block)
+        phi.add_incoming(function.args[0], b.block)
         b.ret(phi)
 
     for emit in (emit_nonsense, emit_unverified):

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llvmlite import ir
 
 from tconv.engine import pool
+from tconv.engine import values as ir
+from tconv.engine.builder import IRBuilder
 from tconv.engine.ir import I64, PTR
 from tconv.engine.jit import assembly, load
 from tconv.engine.pool import MOST_THREADS, emit, run
@@ -29,7 +30,7 @@ ARRIVED, EXPECTED, GATE, ENDED = 0, 8, 16, 24  # and of a meeting's
 
 def begin(module, name):
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, I64]), name)
-    return ir.IRBuilder(function.append_basic_block()), *function.args
+    return IRBuilder(function.append_basic_block()), *function.args
 
 
 def word(b, line, number):

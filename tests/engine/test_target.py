@@ -86,12 +86,13 @@ def probe(bits):
     """A multiply-add of vectors of some bits."""
 
     def emit(made):
-        from llvmlite import ir
+        from tconv.engine import values as ir
+        from tconv.engine.builder import IRBuilder
 
         vector, pointer = ir.VectorType(ir.FloatType(), bits // 32), ir.PointerType()
         function = ir.Function(made, ir.FunctionType(ir.VoidType(), [pointer] * 3), "probe")
         fma = ir.Function(made, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{bits // 32}f32")
-        builder = ir.IRBuilder(function.append_basic_block())
+        builder = IRBuilder(function.append_basic_block())
         loaded = [builder.load(pointer, typ=vector) for pointer in function.args]
         builder.store(builder.call(fma, loaded), function.args[0])
         builder.ret_void()

@@ -1,0 +1,146 @@
+"""WHAT IS COMPILED TWICE: drivers, at once as drafts, and well a moment later.
+
+LLVM takes a fifth of the time for code that is not optimised. A driver is long and has little of a
+call's time, so that a first call need not wait for it: with a draft calls take up to a sixth longer
+(Zen 3), and give the same bits, for drivers do not compute numbers. When no new ones have come for
+a while, a thread compiles them well. Both are kept on disk, and a process that ends before that
+leaves the drafts there for the next one: nobody waits at the end for what is no longer needed.
+"""
+
+import atexit
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from tconv.engine.forks import ForkLock
+from tconv.engine.jit import Emit, find, keep, text_of
+from tconv.engine.target import Target
+
+__all__ = ["load_drafted", "settle"]
+
+_DELAY_S = 0.2  # the calls after the first, and other shapes' first calls, want LLVM and the cores
+_Use = Callable[[Mapping[str, int]], None]
+_Key = tuple[str, str, Target]
+
+
+class _Draft:
+    """A function that is callable and yet to be compiled well, and who wants to know when it is."""
+
+    def __init__(self, name: str, emit: Emit, target: Target, version: str) -> None:
+        self.name, self.emit, self.target, self.version = name, emit, target, version
+        self.uses: list[_Use] = []
+        quick = f"draft_{name}"
+        found = find([quick], target, version=version)
+        if not found:
+            text = text_of([emit], target).replace(f'@"{name}"', f'@"{quick}"')
+            found = keep([quick], text, target, version=version, opt=0)
+        self.address = found[quick]
+
+    def compiled(self) -> dict[str, int]:
+        """Compile it well, unless another process has; return its address by name."""
+        return find([self.name], self.target, version=self.version) or keep(
+            [self.name], text_of([self.emit], self.target), self.target, version=self.version
+        )
+
+
+_drafts: dict[_Key, _Draft] = {}
+_waiting: list[_Key] = []  # those that nobody has tried to compile well
+_newest_s = 0.0  # when the last of them came
+_has_thread = _is_leaving = False
+_lock = ForkLock()  # of all that is above
+_at_work = ForkLock()  # held while LLVM compiles well
+# The latter is taken first, then the former, then that of `jit`; a fork begins with the newest.
+
+
+def load_drafted(emits: Mapping[str, Emit], target: Target, *, version: str, use: _Use) -> None:
+    """Tell `use` addresses by name as `load_all` gives them, of drafts for what is not there yet.
+
+    It is told the better ones when they are known, by another thread.
+    """
+    global _newest_s
+    found = find(emits, target, version=version)  # may run the user's code, so not under the lock
+    with _lock:
+        found |= find([name for name in emits if name not in found], target, version=version)
+        for name in [name for name in emits if name not in found]:
+            key = name, version, target
+            if key not in _drafts:
+                _drafts[key] = _Draft(name, emits[name], target, version)
+                _waiting.append(key)
+                _newest_s = time.monotonic()
+            _drafts[key].uses.append(use)
+            found[name] = _drafts[key].address
+        use(found)  # under the lock: the better addresses come after these
+        if _waiting:
+            _start()
+
+
+def _start() -> None:
+    """Let a thread compile what waits."""
+    global _has_thread
+    if not _has_thread and not _is_leaving:
+        with suppress(RuntimeError):  # the system has no more threads: drafts do as well
+            threading.Thread(target=_finish, name="tconv drafts", daemon=True).start()
+            _has_thread = True
+
+
+def _finish() -> None:
+    """Compile what waits, once no more has come for a while."""
+    global _has_thread
+    while True:
+        with _lock:
+            wait_s = _newest_s + _DELAY_S - time.monotonic()
+            if not _waiting or _is_leaving:
+                _has_thread = False
+                return
+        if wait_s > 0:
+            time.sleep(wait_s)
+        else:
+            _improve()
+
+
+def settle() -> None:
+    """Compile what waits now: who measures calls wants none with drafts."""
+    while _waiting and not _is_leaving:
+        _improve()
+    with _at_work:  # what a thread compiles does not wait any more
+        pass
+
+
+def _improve() -> None:
+    """Compile one draft well, and tell its users; if that fails, it goes on as it is."""
+    with _at_work:
+        with _lock:
+            if not _waiting or _is_leaving:
+                return
+            key = _waiting.pop()
+            draft = _drafts[key]
+        with suppress(Exception):  # of LLVM, or a warning that is an error
+            found = draft.compiled()
+            with _lock:
+                del _drafts[key]
+                for use in draft.uses:
+                    use(found)
+
+
+@atexit.register
+def _leave() -> None:
+    """Drop what waits; LLVM must not be at work when the process takes it down."""
+    global _is_leaving
+    _is_leaving = True
+    with _at_work:
+        pass
+
+
+def _start_again() -> None:
+    """Compile in the child of a fork, which has none of the threads."""
+    global _has_thread
+    with _lock:
+        _has_thread = False
+        if _waiting:
+            _start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_again)

@@ -1,0 +1,193 @@
+"""Drivers that are compiled twice: the same bits from a draft, and better code afterwards."""
+
+import os
+import subprocess
+import sys
+import threading
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from tconv.engine.executor import Ready
+from tconv.engine.known import known_plan
+from tconv.engine.problem import Problem
+from tconv.engine.target import read_target, target
+from tconv.errors import UnsupportedError
+from tconv.geometry import Geometry
+
+drafts = import_module("tconv.engine.drafts")
+executor = import_module("tconv.engine.executor")
+CPU = target() if target().uses_engine else read_target({})
+
+# What a process does first: a call. `waiting()` says how many drafts it has.
+ONE_CALL = """
+import os, sys, time, numpy as np, tconv
+from importlib import import_module
+drafts = import_module("tconv.engine.drafts")
+waiting = lambda: len(drafts._drafts)
+def call():
+    x = np.arange(288, dtype=np.float32).reshape(1, 8, 6, 6)
+    w = np.ones((8, 4, 4, 4), np.float32)
+    return tconv.conv_transpose(x, w, stride=2, padding=1)
+def settled():
+    end = time.monotonic() + 30
+    while waiting() and time.monotonic() < end:
+        time.sleep(0.01)
+    return not waiting()
+first = call()
+"""
+
+
+@pytest.fixture
+def unknown(monkeypatch, tmp_path):
+    """Drivers that neither this process nor the disk has; nothing happens by itself."""
+    monkeypatch.setenv("TCONV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(executor, "VERSION", f"test {tmp_path}")
+    monkeypatch.setattr(drafts, "_drafts", {})
+    monkeypatch.setattr(drafts, "_waiting", [])
+    monkeypatch.setattr(drafts, "_start", lambda: None)
+
+
+def ready_for(channels=3, size=4):
+    geometry = Geometry.of((1, channels, size, size), (channels, 8, 4, 4), stride=2, padding=1)
+    plan = known_plan(Problem(geometry), "float32", CPU, 1)
+    return Ready(Problem(geometry), "float32", CPU, plan)
+
+
+def functions(ready):
+    return ready._job.function, ready._packing.function
+
+
+def computed(ready):
+    rng, geometry = np.random.default_rng(0), ready.problem.geometry
+    x = rng.standard_normal(geometry.x_shape).astype(np.float32)
+    share = (geometry.groups, -1, *geometry.weight_shape[1:])
+    weight = rng.standard_normal(geometry.weight_shape).astype(np.float32).reshape(share)
+    y = np.empty(geometry.y_shape, np.float32)
+    ready(x, ready.pack(weight), ready.pack_bias(None), y)
+    return y
+
+
+def run(code, cache, **environment):
+    """What a process prints that makes a call and then runs `code`."""
+    environment = {**os.environ, "TCONV_CACHE": str(cache), **environment}
+    ended = subprocess.run(
+        [sys.executable, "-c", ONE_CALL + code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.split()
+
+
+@pytest.mark.parametrize("size", [4, 40])
+@pytest.mark.parametrize("channels", [3, 64])
+def test_drafts_give_the_same_bits_and_give_way(unknown, size, channels):
+    ready = ready_for(channels, size)
+    assert len(drafts._drafts) == 2
+    before, of_drafts = functions(ready), computed(ready)
+    drafts.settle()
+    assert not drafts._drafts
+    assert all(a != b for a, b in zip(before, functions(ready), strict=True))
+    assert np.array_equal(computed(ready), of_drafts)
+
+
+def test_what_is_known_needs_no_draft(unknown):
+    ready_for()
+    drafts.settle()
+    ready_for()
+    assert not drafts._drafts
+
+
+def test_plans_share_a_draft_and_all_of_them_get_what_follows(unknown):
+    one, other = ready_for(), ready_for(size=5)
+    assert functions(one) == functions(other)
+    drafts.settle()
+    assert functions(one) == functions(other) == functions(ready_for())
+
+
+@pytest.mark.parametrize("error", [UnsupportedError, RuntimeError, RuntimeWarning])
+def test_a_draft_that_cannot_be_improved_goes_on(unknown, monkeypatch, error):
+    def fail(*_, **__):
+        raise error("no")
+
+    ready = ready_for()
+    before, of_draft = functions(ready), computed(ready)
+    monkeypatch.setattr(drafts._Draft, "compiled", fail)
+    drafts.settle()
+    assert not drafts._waiting
+    assert functions(ready) == functions(ready_for()) == before
+    assert np.array_equal(computed(ready), of_draft)
+
+
+def test_plans_that_are_measured_have_none(unknown):
+    geometry = Geometry.of((1, 3, 6, 6), (3, 8, 4, 4), stride=2, padding=1)
+    executor.measured.__wrapped__(Problem(geometry), "float32", CPU, 1)
+    assert not drafts._drafts
+
+
+def test_calls_go_on_while_drafts_give_way(unknown):
+    ready = ready_for(64, 40)
+    right, wrong, done = computed(ready), [], threading.Event()
+
+    def call():
+        while not done.is_set():
+            if not np.array_equal(computed(ready), right):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    drafts.settle()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_thread_improves_them_and_keeps_them(tmp_path):
+    code = "print(waiting() > 0, settled(), np.array_equal(call(), first))"
+    assert run(code, tmp_path) == ["True"] * 3
+    assert run("print(waiting())", tmp_path) == ["0"]
+
+
+def test_a_process_that_ends_at_once_leaves_its_drafts_and_does_not_wait(tmp_path):
+    code = """
+began = time.monotonic()
+drafts._leave()
+print(time.monotonic() - began < 0.05)
+time.sleep(0.5)
+print(waiting() > 0, drafts._has_thread)
+"""
+    assert run(code, tmp_path) == ["True", "True", "False"]
+    kept = len(list((tmp_path / "kernels").iterdir()))
+    assert run("print(waiting() > 0); drafts._leave()", tmp_path) == ["True"]
+    assert len(list((tmp_path / "kernels").iterdir())) == kept
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.21, 0.23, 0.26, 0.3])
+def test_a_process_may_end_whenever_it_likes(tmp_path, delay_s):
+    assert run(f"time.sleep({delay_s}); print(1)", tmp_path) == ["1"]
+
+
+@pytest.mark.parametrize("cache", ["off", os.devnull, "/proc/tconv"])  # none, and two read-only
+def test_without_a_cache_they_are_improved_all_the_same(cache):
+    assert run("print(settled(), np.array_equal(call(), first))", cache) == ["True", "True"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.parametrize("delay_s", [0.0, 0.21, 0.25])
+def test_the_child_of_a_fork_improves_its_own(tmp_path, delay_s):
+    code = f"""
+time.sleep({delay_s})
+child = os.fork()
+if child == 0:
+    ok = settled() and np.array_equal(call(), first)
+    sys.exit(0 if ok else 1)
+print(os.waitpid(child, 0)[1], settled())
+"""
+    assert run(code, tmp_path) == ["0", "True"]
