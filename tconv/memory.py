@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from tconv.files import content
+
 __all__ = ["available_bytes"]
 
 _PROC = Path("/proc")
@@ -25,18 +27,18 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
     """
     found = []
     with suppress(OSError, ValueError, IndexError):
-        for line in (proc / "meminfo").read_text().splitlines():
+        for line in content(f"{proc}/meminfo").splitlines():
             if line.startswith("MemAvailable:"):
                 found.append(int(line.split()[1]) * 1024)
     with suppress(OSError, ValueError):
-        found += _cgroup_bytes((proc / "self" / "cgroup").read_text(), cgroup)
+        found += _cgroup_bytes(content(f"{proc}/self/cgroup"), str(cgroup))
     if not found:
         with suppress(ValueError, OSError, AttributeError):
             found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return max(min(found), 0) if found else None
 
 
-def _cgroup_bytes(membership: str, root: Path) -> list[int]:
+def _cgroup_bytes(membership: str, root: str) -> list[int]:
     """What each control group in the lines of /proc/self/cgroup leaves free."""
     found = []
     for line in membership.splitlines():
@@ -44,24 +46,23 @@ def _cgroup_bytes(membership: str, root: Path) -> list[int]:
         if controllers == "":
             base, limit, used, cache = root, "memory.max", "memory.current", "inactive_file"
         elif "memory" in controllers.split(","):
-            base, limit, used = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            base, limit, used = f"{root}/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
             cache = "total_inactive_file"
         else:
             continue
-        group = base / path.strip("/")
-        for folder in (group, *group.parents):
-            if folder == base.parent:
-                break
+        names = [name for name in path.split("/") if name]
+        for depth in range(len(names), -1, -1):
+            folder = "/".join((base, *names[:depth]))
             with suppress(OSError, ValueError):  # "max" is no number: no limit here
-                free = int((folder / limit).read_text()) - int((folder / used).read_text())
-                found.append(free + _reclaimable(folder / "memory.stat", cache))
+                free = int(content(f"{folder}/{limit}")) - int(content(f"{folder}/{used}"))
+                found.append(free + _reclaimable(f"{folder}/memory.stat", cache))
     return found
 
 
-def _reclaimable(stat: Path, name: str) -> int:
+def _reclaimable(stat: str, name: str) -> int:
     """Page cache that the kernel drops before it refuses memory."""
     with suppress(OSError, ValueError, IndexError):
-        for line in stat.read_text().splitlines():
+        for line in content(stat).splitlines():
             if line.split()[0] == name:
                 return int(line.split()[1])
     return 0
