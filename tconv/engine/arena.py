@@ -41,6 +41,7 @@ __all__ = ["Arena", "drop_idle", "empty", "empty_like", "lent"]
 _LEAST_BYTES = 2**24
 _MOST_IDLE_BYTES = 2**28  # two results of a large network
 _IDLE_SHARE = 8  # and no more than an eighth of the memory that is available at first
+_LITTLE_BYTES = 2**22  # for which the system is not asked, which takes as long as a small call
 _WASTE_SHARE = 8  # a block is used again for what it is at most an eighth too large for
 _MOST_IDLE = 256  # blocks, which are looked through for every array
 _MOST_KEPT_BYTES = 2**25  # by glibc, of an array that is freed
@@ -116,6 +117,11 @@ class Arena:
         available, most = available_bytes(), self._cap_bytes
         return most if available is None else min(most, available // _IDLE_SHARE)
 
+    def _may_keep(self, size: int) -> bool:
+        if size <= _LITTLE_BYTES and "most_idle_bytes" not in self.__dict__:
+            return True
+        return size <= self.most_idle_bytes
+
     @property
     def idle_bytes(self) -> int:
         """Bytes that are kept for arrays to come."""
@@ -150,17 +156,19 @@ class Arena:
     def give_back(self, block: _Block) -> None:
         """Keep a block that no array lies in any more, and drop the oldest beyond the bound."""
         dropped, lock = [], self._lock  # dropped after the release, for that may take a while
-        if block.size <= self.most_idle_bytes and lock.acquire(blocking=False):
+        if self._may_keep(block.size) and lock.acquire(blocking=False):
             try:
-                idle, room = self._idle, self.most_idle_bytes - block.size
-                while sum(each.size for each in idle) > room or len(idle) >= _MOST_IDLE:
+                idle, size = self._idle, block.size
+                while len(idle) >= _MOST_IDLE or not self._may_keep(
+                    size + sum(each.size for each in idle)
+                ):
                     dropped.append(idle.pop(0))
                 idle.append(block)
             finally:
                 lock.release()
 
     def _large(self, shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> NDArray[Any]:
-        if size > self.most_idle_bytes or dtype.hasobject:
+        if dtype.hasobject or not self._may_keep(size):
             return np.empty(shape, dtype)
         lease = _Lease(self, self._taken(size) or _Block(size))
         return np.ndarray(shape, dtype, buffer=np.asarray(lease))
