@@ -4,7 +4,8 @@
 
 Many threads may call one job at a time, so each call takes arguments and scratch that no other
 has. A small job on one thread is entered by a native call that reads the operands' addresses from
-the arrays themselves: from Python these take as long as such a job.
+the arrays themselves: from Python these take as long as such a job. That is from its second call
+on: what is called once need not wait for such code.
 """
 
 import ctypes
@@ -83,11 +84,11 @@ class Job:
     ) -> None:
         """Run it on operands, always equally many, and on scratch unless it has none."""
         try:
-            frame = self._frames.pop()
+            frame, is_new = self._frames.pop(), False
         except IndexError:
-            frame = _Frame(self.values)
+            frame, is_new = _Frame(self.values), True
         scratch = None if scratch_bytes is None else _borrowed(scratch_bytes)
-        if threads == 1 and self._is_small and scratch:
+        if threads == 1 and self._is_small and scratch and not is_new:  # at least the second call
             enter = self._enter
             if enter is None:
                 enter = self._enter = _entry(len(operands), self._load)
