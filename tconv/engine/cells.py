@@ -24,17 +24,20 @@ def in_flat(
     """
     places, within = [], []
     for axis, of_axis in zip(phases.axes, shifts, strict=True):
-        back, first = np.divmod(-np.array(of_axis, np.int64), axis.step)
-        places.append(axis.high + back)
-        within.append(np.array([axis.lattices.index(n) for n in first], np.int64))
-    lattice = grid(within, [len(axis.lattices) for axis in phases.axes])
-    return lattice * (channels * prod(sizes)) + grid(places, sizes)
+        found = [divmod(-shift, axis.step) for shift in of_axis]
+        places.append([axis.high + back for back, _ in found])
+        within.append([axis.lattices.index(first) for _, first in found])
+    cells = grid(places, sizes)
+    if phases.lattices > 1:
+        lattice = grid(within, [len(axis.lattices) for axis in phases.axes])
+        cells += lattice * (channels * prod(sizes))
+    return cells
 
 
 def in_gathered(phases: Phases, shifts: _Shifts) -> NDArray[np.int64]:
     """Rows of all shifts in a gathered panel, of one channel."""
     places = [
-        np.array([axis.shifts.index(n) for n in of_axis], np.int64)
+        [axis.shifts.index(n) for n in of_axis]
         for axis, of_axis in zip(phases.axes, shifts, strict=True)
     ]
     return grid(places, [len(axis.shifts) for axis in phases.axes])
@@ -75,11 +78,18 @@ def gathered_cells(phases: Phases, batch: int, image_step: int) -> NDArray[np.in
     return np.ascontiguousarray(whole, np.int32).reshape(-1)
 
 
-def grid(places: Sequence[NDArray[np.int64]], sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Flat indices of all combinations of places along each axis."""
+def grid(
+    places: Sequence[Sequence[int] | NDArray[np.int64]], sizes: Sequence[int]
+) -> NDArray[np.int64]:
+    """Flat indices of all combinations of places along each axis.
+
+    >>> grid([[0, 2], [1]], [3, 4])
+    array([1, 9])
+    """
     found = np.zeros(1, np.int64)
     for of_axis, size in zip(places, sizes, strict=True):
-        found = (found[:, np.newaxis] * size + of_axis).ravel()
+        if size > 1 or len(of_axis) != 1 or of_axis[0]:  # else nothing changes
+            found = (found[:, np.newaxis] * size + np.array(of_axis, np.int64)).ravel()
     return found
 
 

@@ -373,7 +373,7 @@ class Layout:
             columns = []
             for phase in alike.phases:
                 by_axis = [
-                    np.array([tap for tap, _ in axis.taps[n]], np.int64)
+                    [tap for tap, _ in axis.taps[n]]
                     for axis, n in zip(self.phases.axes, phase, strict=True)
                 ]
                 columns.append(grid(by_axis, self.problem.kernel_size))
@@ -381,14 +381,13 @@ class Layout:
 
     def bias_sources(self) -> NDArray[np.int64]:
         """For every line of every block of every group the channel whose bias it takes."""
-        plan, groups = self.plan, self.problem.geometry.groups
+        groups, block, last = self.problem.geometry.groups, self.plan.block, self.last_block
         found = np.zeros((groups, self.blocks, self.fields["bias_block"]), np.int64)
-        first = np.arange(groups)[:, np.newaxis] * self.outputs
-        for n in range(self.blocks):
-            size = self.last_block if n == self.blocks - 1 else plan.block
-            channels = np.arange(size) + n * plan.block
-            kinds = [len(alike.phases) for alike in self.phases.alike]
-            kinds = [self.taps_in_all] if self.is_plain else kinds
-            lines = np.concatenate([channels.repeat(count) for count in kinds])
-            found[:, n, : lines.size] = first + lines
+        of_groups = np.arange(groups)[:, np.newaxis, np.newaxis] * self.outputs
+        firsts = of_groups + np.arange(self.blocks)[:, np.newaxis] * block
+        kinds = [len(alike.phases) for alike in self.phases.alike]
+        kinds = [self.taps_in_all] if self.is_plain else kinds
+        for blocks, size in ((slice(-1), block), (slice(-1, None), last)):
+            lines = np.concatenate([np.arange(size).repeat(count) for count in kinds])
+            found[:, blocks, : lines.size] = firsts[:, blocks] + lines
         return found

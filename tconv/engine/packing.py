@@ -12,7 +12,9 @@ the numbers of a few channels are that together fill whole vectors, and so the p
 them, or LLVM loads one after the other where that is as fast.
 """
 
+from itertools import groupby
 from math import gcd
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -147,22 +149,33 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
     if matrix is not None:
         made, table_output, of_number = _made(layout, matrix.shape[1], chunk)
     table_channel = made["table_channel"]
-    tables, start, lists = [], 0, []
-    for tiles in (layout.block_tiles, layout.last_tiles):
+    tables, start, lists = [np.zeros(0, np.int64)], 0, list[NDArray[np.int64]]()
+    for tiles, block in (
+        (layout.block_tiles, layout.plan.block),
+        (layout.last_tiles, layout.last_block),
+    ):
+        if lists and tiles == layout.block_tiles:
+            lists.append(lists[0])
+            break
         entries = []
-        for tile in tiles:
-            of_tile = taps[tile.kind]  # (taps, phases)
-            rows = np.arange(tile.first, tile.first + tile.rows)
-            output, phase = np.divmod(rows, of_tile.shape[1])
-            of_rows = of_tile[:, phase] * of_number + output * table_output  # (taps, rows)
-            for n, table in enumerate(of_rows if by_tap else [of_rows.ravel()]):
-                channels = _channels(table.size, layout)
-                weight = tile.weight + n * layout.channels * tile.rows
-                entries.append((weight, start, table.size, channels))
-                tables.append((np.arange(channels)[:, np.newaxis] * table_channel + table).ravel())
-                start += channels * table.size
+        for kind, group in groupby(tiles, attrgetter("kind")):
+            of_kind = taps[kind]  # (taps, phases)
+            whole = of_kind[:, np.newaxis] * of_number
+            whole = whole + np.arange(block)[:, np.newaxis] * table_output
+            whole = whole.reshape(len(of_kind), block * of_kind.shape[1])  # (taps, rows)
+            for tile in group:
+                of_rows = whole[:, tile.first : tile.first + tile.rows]
+                for n, table in enumerate(of_rows if by_tap else [of_rows.ravel()]):
+                    channels = _channels(table.size, layout)
+                    weight = tile.weight + n * layout.channels * tile.rows
+                    entries.append((weight, start, table.size, channels))
+                    if channels > 1:
+                        of_channels = np.arange(channels)[:, np.newaxis] * table_channel
+                        table = (of_channels + table).ravel()
+                    tables.append(table)
+                    start += table.size
         lists.append(np.array(entries, np.int64).reshape(-1, len(_TILE)))
-    kept: list[NDArray[Any]] = [np.concatenate([np.zeros(0), *tables]).astype(np.int32), *lists]
+    kept: list[NDArray[Any]] = [np.concatenate(tables).astype(np.int32), *lists]
     kept += factors(np.zeros((1, 0), layout.computed) if matrix is None else matrix, layout.lanes)
     chunks = -(-layout.channels // chunk)
     fields = {
