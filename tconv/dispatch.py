@@ -189,7 +189,7 @@ def native(
     if dtype not in engine.TYPES:
         return None
     try:
-        if engine.serves(geometry, want, dtype):
+        if engine.serves(geometry, want, dtype, threads):
             return engine.prepare(geometry, dtype, threads, method, want, activation)
     except ParameterError:  # of an environment variable
         raise

@@ -45,14 +45,16 @@ _importing = ForkLock()  # a child must not find LLVM half imported
 
 
 @lru_cache(maxsize=1024)
-def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
+def serves(geometry: Geometry, want: Letter, dtype: str, threads: int | None = None) -> bool:
     """Whether the engine computes such a contraction; else the portable path does.
+
+    `threads` are those that will: they have no say, but their plan is looked at.
 
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
     """
     if dtype in COMPOUND:
-        return _serves_parts(geometry, want, dtype)
+        return _serves_parts(geometry, want, dtype, threads)
     axes = geometry.axes
     numbers = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
     return (
@@ -66,11 +68,11 @@ def serves(geometry: Geometry, want: Letter, dtype: str) -> bool:
         and target().uses_engine
         and not (want == "w" and dtype in _HALVES)
         and not _is_thin(geometry, want, dtype)
-        and _has_plan(Problem(_usual(geometry), want), dtype)
+        and _has_plan(Problem(_usual(geometry), want), dtype, threads)
     )
 
 
-def _serves_parts(geometry: Geometry, want: Letter, dtype: str) -> bool:
+def _serves_parts(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
     """Whether the parts of such numbers are contracted natively.
 
     Splitting moves x as transposing does, so it is done where x that is channels last is taken.
@@ -79,7 +81,7 @@ def _serves_parts(geometry: Geometry, want: Letter, dtype: str) -> bool:
     if found is None:
         return False
     inner, real = found
-    return serves(replace(inner, data_format="channels_last"), want, real)
+    return serves(replace(inner, data_format="channels_last"), want, real, threads)
 
 
 def _is_thin(geometry: Geometry, want: Letter, dtype: str) -> bool:
@@ -98,26 +100,26 @@ def _is_thin(geometry: Geometry, want: Letter, dtype: str) -> bool:
     return channels >= max(_SOME_CHANNELS, thin * products)
 
 
-def _has_plan(problem: Problem, dtype: str) -> bool:
+def _has_plan(problem: Problem, dtype: str, threads: int | None) -> bool:
     """Whether there is a plan for one thread, and so for any number of them."""
     if problem.geometry.rank > _MOST_AXES:
-        return _can_fold(problem.geometry, problem.want, dtype)
+        return _can_fold(problem.geometry, problem.want, dtype, threads)
     here = target()
     if problem.want == "w":
         return choose_correlation(Problem(problem.geometry, "x"), dtype, here) is not None
-    plan = known_plan(problem, dtype, here, here.threads)  # mostly the one that is wanted next
+    plan = known_plan(problem, dtype, here, threads or here.threads)  # which is wanted next
     if plan is not None and plan.cycles * plan.threads <= problem.geometry.flops:
         return True  # for one thread it takes no more than that, and more than that is allowed
     return known_plan(problem, dtype, here, 1) is not None
 
 
-def _can_fold(geometry: Geometry, want: Letter, dtype: str) -> bool:
+def _can_fold(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
     """Whether the calls of three axes that make one of more are served, and not wasteful."""
     if want == "y" and Folds.are_too_many(geometry):
         return False
     folds = Folds.of(geometry, as_dtype(np, dtype).itemsize, "y" if want == "y" else "x")
     inner = map(folds.inner, folds.all_taps)
-    return not folds.is_wasteful and all(serves(each, want, dtype) for each in inner)
+    return not folds.is_wasteful and all(serves(each, want, dtype, threads) for each in inner)
 
 
 def prepare(

@@ -7,15 +7,15 @@ a while, a thread compiles them well. Both are kept on disk, and a process that 
 leaves the drafts there for the next one: nobody waits at the end for what is no longer needed.
 """
 
+import _thread
 import atexit
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from tconv.engine.forks import ForkLock
-from tconv.engine.jit import Emit, find, keep, text_of
+from tconv.engine.jit import Emit, find, held, keep, text_of
 from tconv.engine.target import Target
 
 __all__ = ["load_drafted", "settle"]
@@ -28,15 +28,10 @@ _Key = tuple[str, str, Target]
 class _Draft:
     """A function that is callable and yet to be compiled well, and who wants to know when it is."""
 
-    def __init__(self, name: str, emit: Emit, target: Target, version: str) -> None:
+    def __init__(self, name: str, emit: Emit, target: Target, version: str, address: int) -> None:
         self.name, self.emit, self.target, self.version = name, emit, target, version
+        self.address = address
         self.uses: list[_Use] = []
-        quick = f"draft_{name}"
-        found = find([quick], target, version=version)
-        if not found:
-            text = text_of([emit], target).replace(f'@"{name}"', f'@"{quick}"')
-            found = keep([quick], text, target, version=version, opt=0)
-        self.address = found[quick]
 
     def compiled(self) -> dict[str, int]:
         """Compile it well, unless another process has; return its address by name."""
@@ -62,13 +57,14 @@ def load_drafted(emits: Mapping[str, Emit], target: Target, *, version: str, use
     global _newest_s
     found = find(emits, target, version=version)  # may run the user's code, so not under the lock
     with _lock:
-        found |= find([name for name in emits if name not in found], target, version=version)
-        for name in [name for name in emits if name not in found]:
-            key = name, version, target
-            if key not in _drafts:
-                _drafts[key] = _Draft(name, emits[name], target, version)
-                _waiting.append(key)
-                _newest_s = time.monotonic()
+        found |= held(emits, target, version=version)
+        keys = {name: (name, version, target) for name in emits if name not in found}
+        new = {name: emits[name] for name, key in keys.items() if key not in _drafts}
+        for name, address in _drafted(new, target, version).items():
+            _drafts[keys[name]] = _Draft(name, emits[name], target, version, address)
+            _waiting.append(keys[name])
+            _newest_s = time.monotonic()
+        for name, key in keys.items():
             _drafts[key].uses.append(use)
             found[name] = _drafts[key].address
         use(found)  # under the lock: the better addresses come after these
@@ -76,12 +72,26 @@ def load_drafted(emits: Mapping[str, Emit], target: Target, *, version: str, use
             _start()
 
 
+def _drafted(emits: Mapping[str, Emit], target: Target, version: str) -> dict[str, int]:
+    """Return the addresses of drafts by name; those that are not on disk are compiled together."""
+    quick = {name: f"draft_{name}" for name in emits}
+    found = find(quick.values(), target, version=version) if quick else {}
+    missing = [name for name in emits if quick[name] not in found]
+    if missing:
+        text = text_of([emits[name] for name in missing], target)
+        for name in missing:
+            text = text.replace(f'@"{name}"', f'@"{quick[name]}"')
+        names = [quick[name] for name in missing]
+        found |= keep(names, text, target, version=version, opt=0)
+    return {name: found[quick[name]] for name in emits}
+
+
 def _start() -> None:
     """Let a thread compile what waits."""
     global _has_thread
     if not _has_thread and not _is_leaving:
         with suppress(RuntimeError):  # the system has no more threads: drafts do as well
-            threading.Thread(target=_finish, name="tconv drafts", daemon=True).start()
+            _thread.start_new_thread(_finish, ())  # that of `threading` waits until it runs
             _has_thread = True
 
 

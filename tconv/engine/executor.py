@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property, lru_cache, partial
-from hashlib import sha256
 from math import prod
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.dtypes import TYPES, as_dtype
+from tconv.engine.addresses import address
 from tconv.engine.arena import empty
 from tconv.engine.call import POINTERS
 from tconv.engine.choice import best_plans
@@ -27,6 +26,7 @@ from tconv.engine.known import known_plan
 from tconv.engine.packing import pack_arguments, pack_made_run, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.problem import Problem
+from tconv.engine.store import version_of
 from tconv.engine.target import Target
 from tconv.engine.tiled_layout import TiledLayout, layout_of
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
@@ -41,9 +41,7 @@ _SOURCES = (
     *("output.py", "driver.py", "packing.py", "transposing.py", "making.py", "products.py"),
     "correlating.py",
 )
-VERSION = sha256(
-    b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
-).hexdigest()
+VERSION = version_of(_SOURCES)
 
 _CYCLES_PER_US = 2900  # of a server's core at work
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in memory of NumPy's
@@ -133,9 +131,9 @@ class Ready(Prepared):
         wanted = Wanted(target)
         self._kernels(partial(wanted, dtype=dtype))
         wanted.load()  # all that are not there yet are compiled together
-        addresses = self._kernels(self._kernel)
+        addresses = self._kernels(partial(wanted, dtype=dtype))
         arguments = layout.arguments()
-        addresses |= {name: array.ctypes.data for name, array in self._kept.items()}
+        addresses |= {name: address(array) for name, array in self._kept.items()}
         for name, place in addresses.items():
             arguments[POINTERS.index(name)] = place
         self._job = Job(0, arguments, self._load, plan.cycles)
@@ -156,9 +154,9 @@ class Ready(Prepared):
         jobs = dict(zip(drivers.emits, (self._job, self._packing), strict=True))
 
         def use(found: Mapping[str, int]) -> None:
-            for name, address in found.items():
+            for name, place in found.items():
                 if name in jobs:
-                    jobs[name].function = address
+                    jobs[name].function = place
 
         load_drafted(drivers.emits, target, version=VERSION, use=use)
 
@@ -312,26 +310,28 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
 
 
 class Wanted:
-    """Kernels that are asked for by name, as `_kernel` is, and loaded afterwards, together."""
+    """Kernels that are asked for twice: noted at first, then loaded together, then found."""
 
     def __init__(self, target: Target) -> None:
         self._target, self.emits = target, dict[str, Emit]()
+        self._found: dict[str, int] = {}
 
     def __call__(self, name: str, emit: Any, *, dtype: str) -> int:
-        """Note it; there is no address yet."""
+        """Return its address; 0 as long as there is none, and then it is noted."""
         full = f"{name}_{dtype}"
-        self.emits[full] = partial(emit, name=full, number=Number(dtype, self._target))
-        return 0
+        if full not in self._found:
+            self.emits[full] = partial(_write, emit, full, dtype, self._target)
+        return self._found.get(full, 0)
 
     def load(self) -> None:
-        """Make them callable."""
-        load_all(self.emits, self._target, version=VERSION)
+        """Make all that are noted callable."""
+        self._found = load_all(self.emits, self._target, version=VERSION)
+
+
+def _write(emit: Any, name: str, dtype: str, target: Target, module: Any) -> None:
+    emit(module, name, Number(dtype, target))
 
 
 def _kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
     full = f"{name}_{dtype}"
-
-    def write(module: Any) -> None:
-        emit(module, full, Number(dtype, target))
-
-    return load(full, write, target, version=VERSION)
+    return load(full, partial(_write, emit, full, dtype, target), target, version=VERSION)

@@ -25,6 +25,7 @@ __all__ = [
     "cache_info",
     "clear_cache",
     "find",
+    "held",
     "keep",
     "load",
     "load_all",
@@ -109,6 +110,11 @@ def find(names: Collection[str], target: Target, *, version: str) -> dict[str, i
         new = [name for name in names if (name, version, target) not in _loaded]
         fault = _found(new, target, version)[1] if new else ""
     warn_once(fault)
+    return held(names, target, version=version)
+
+
+def held(names: Iterable[str], target: Target, *, version: str) -> dict[str, int]:
+    """Return the addresses of those functions that are in memory."""
     keys = {name: (name, version, target) for name in names}
     return {name: _loaded[key] for name, key in keys.items() if key in _loaded}
 
@@ -179,6 +185,15 @@ def keep(
 
 def _entry_of(name: str, version: str, target: Target) -> str:
     """Return the key on disk of a function: all that its code follows from."""
+    found = _facts(version, target).copy()
+    found.update(name.encode())
+    key: str = found.hexdigest()
+    return key
+
+
+@lru_cache(maxsize=64)
+def _facts(version: str, target: Target) -> Any:
+    """What the code of all functions follows from, as the beginning of a checksum."""
     import llvmlite
     from llvmlite import binding
 
@@ -193,9 +208,8 @@ def _entry_of(name: str, version: str, target: Target) -> str:
         target.registers,
         target.has_fma,
         version,
-        name,
     )
-    return sha256(repr(facts).encode()).hexdigest()
+    return sha256(repr(facts).encode())
 
 
 def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]:

@@ -4,14 +4,13 @@ Choosing takes some milliseconds, which a new process would spend again for ever
 """
 
 import json
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from hashlib import sha256
-from pathlib import Path
 
 from tconv.engine.choice import choose_plan
 from tconv.engine.plan import Part, Plan
 from tconv.engine.problem import Problem
-from tconv.engine.store import read_entry, warn_once, write_entry
+from tconv.engine.store import read_entry, version_of, warn_once, write_entry
 from tconv.engine.target import Target
 
 __all__ = ["known_plan"]
@@ -44,7 +43,4 @@ def _plan_of(data: bytes) -> Plan | None:
     return plan._replace(part=Part._make(plan.part))
 
 
-@cache
-def _version() -> str:
-    texts = (Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
-    return sha256(b"".join(texts)).hexdigest()
+_version = cache(partial(version_of, _SOURCES))

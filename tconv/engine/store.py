@@ -10,7 +10,7 @@ import re
 import stat
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +18,17 @@ from typing import TypedDict
 
 from tconv.engine.target import cache_folder
 from tconv.errors import ParameterError
-from tconv.files import whole_file
+from tconv.files import content, whole_file
 
-__all__ = ["CacheInfo", "cache_info", "clear_cache", "read_entry", "warn_once", "write_entry"]
+__all__ = [
+    "CacheInfo",
+    "cache_info",
+    "clear_cache",
+    "read_entry",
+    "version_of",
+    "warn_once",
+    "write_entry",
+]
 
 _MAGIC = b"tconv kernel 1\r\n"
 _HEADER_BYTES = len(_MAGIC) + 32
@@ -53,10 +61,11 @@ class CacheInfo(TypedDict):
 
 def read_entry(key: str) -> tuple[bytes | None, str]:
     """Return the object kept under a key, or None and what is wrong with it ("" if not there)."""
-    folder = _folder()
-    if isinstance(folder, str):
+    place = _folder()
+    if isinstance(place, str):
         return None, ""
-    entry = folder / f"{key}.kernel"
+    folder = str(place)
+    entry = f"{folder}/{key}.kernel"
     try:
         fault = _fault(os.lstat(folder), stat.S_ISDIR)
         if fault:
@@ -94,6 +103,12 @@ def write_entry(key: str, data: bytes) -> None:
             f.write(_header(key, data) + data)
         if key.startswith("00"):  # one key in 256, in whichever process it falls
             _prune(folder)
+
+
+def version_of(sources: Iterable[str]) -> str:
+    """Return a checksum of files of the engine, from which what is kept follows."""
+    folder = os.path.dirname(__file__)
+    return sha256("".join(content(f"{folder}/{name}") for name in sources).encode()).hexdigest()
 
 
 def warn_once(fault: str) -> None:
@@ -163,12 +178,12 @@ def _fault(status: os.stat_result, is_kind: Callable[[int], bool]) -> str:
     return ""
 
 
-def _content(entry: Path) -> tuple[bytes, str]:
+def _content(entry: str) -> tuple[bytes, str]:
     """Return what is in an entry, or what is wrong with it."""
     fault = _fault(os.lstat(entry), stat.S_ISREG)
     if fault:
         return b"", fault
-    with os.fdopen(os.open(entry, _READ_ONLY), "rb") as file:
+    with os.fdopen(os.open(entry, _READ_ONLY), "rb", buffering=0) as file:
         status = os.fstat(file.fileno())  # it may be another file by now
         fault = _fault(status, stat.S_ISREG)
         if not fault and status.st_size > _HEADER_BYTES + _MOST_ENTRY_BYTES:
