@@ -100,7 +100,7 @@ def _is_thin(geometry: Geometry, want: Letter, dtype: str) -> bool:
     return channels >= max(_SOME_CHANNELS, thin * products)
 
 
-def _has_plan(problem: Problem, dtype: str, threads: int | None) -> bool:
+def _has_plan(problem: Problem, dtype: str, threads: int | None = None) -> bool:
     """Whether there is a plan for one thread, and so for any number of them."""
     if problem.geometry.rank > _MOST_AXES:
         return _can_fold(problem.geometry, problem.want, dtype, threads)

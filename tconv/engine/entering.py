@@ -9,7 +9,7 @@ on: what is called once need not wait for such code.
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
 from struct import Struct
@@ -79,12 +79,21 @@ class Job:
         self._is_small = cycles < _SMALL_CYCLES and is_read
         self._enter: Callable[..., None] | None = None
 
+    def revise(self, words: Mapping[int, int]) -> None:
+        """Replace some of the arguments, for calls that begin from now on."""
+        values = self.values.copy()
+        for place, word in words.items():
+            values[place] = word
+        # Frames of calls that are under way go back to the list that nobody has any more.
+        self.values, self._frames = values, []
+
     def __call__(
         self, operands: tuple[NDArray[Any], ...], threads: int, scratch_bytes: int | None = None
     ) -> None:
         """Run it on operands, always equally many, and on scratch unless it has none."""
+        frames = self._frames
         try:
-            frame, is_new = self._frames.pop(), False
+            frame, is_new = frames.pop(), False
         except IndexError:
             frame, is_new = _Frame(self.values), True
         scratch = None if scratch_bytes is None else _borrowed(scratch_bytes)
@@ -100,7 +109,7 @@ class Job:
             _write[len(places)](frame.values, 0, *places)
             frame.values[frame.counter] = 0
             share(self.function, frame.address, threads, self._load)
-        self._frames.append(frame)
+        frames.append(frame)
         if scratch and len(_scratch) < _MOST_KEPT:
             _scratch.append(scratch)
 

@@ -43,6 +43,8 @@ _SOURCES = (
 )
 VERSION = version_of(_SOURCES)
 
+_MOVING = ("pack_rows", "copy_row")  # which take LLVM longer than all that computes, 25 of 31 ms
+_BRIEF_CYCLES = 30_000_000  # 10 ms, of which drafts of them cost less than they take to compile
 _CYCLES_PER_US = 2900  # of a server's core at work
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in memory of NumPy's
 _SMALL_TRANSPOSED_BYTES = 2**18  # and so much of x or y is transposed by one
@@ -128,10 +130,12 @@ class Ready(Prepared):
         self.plan = plan
         self.layout = layout = layout_of(problem, plan, self.dtype, target)
         self._kept = self._arrays()
-        wanted = Wanted(target)
-        self._kernels(partial(wanted, dtype=dtype))
+        wanted, drafted = Wanted(target), Wanted(target)
+        moving = drafted if plan.cycles < _BRIEF_CYCLES else wanted
+        kernels = partial(self._kernels, partial(wanted, dtype=dtype), partial(moving, dtype=dtype))
+        kernels()
         wanted.load()  # all that are not there yet are compiled together
-        addresses = self._kernels(partial(wanted, dtype=dtype))
+        addresses = kernels()
         arguments = layout.arguments()
         addresses |= {name: address(array) for name, array in self._kept.items()}
         for name, place in addresses.items():
@@ -142,23 +146,27 @@ class Ready(Prepared):
         self._scratch_bytes = layout.scratch_size * plan.threads * self.computed.itemsize
         arguments, self._kept["packing"], self._packing_bytes = pack_arguments(layout)
         self._packing = Job(0, arguments, self._load, plan.cycles)
-        self._drive(dtype, target)
+        self._drive(drafted, dtype, target)
 
-    def _drive(self, dtype: str, target: Target) -> None:
-        """Fetch the drivers, or drafts of them, and better code when it is there."""
-        plan, drivers = self.plan, Wanted(target)
+    def _drive(self, drafted: "Wanted", dtype: str, target: Target) -> None:
+        """Fetch drivers and what else is drafted, and better code than drafts once it is there."""
+        plan = self.plan
+        slots = ((name, slot) for name in drafted.emits for slot in _MOVING)
+        places = {name: POINTERS.index(slot) for name, slot in slots if name.startswith(slot)}
         emit = run_spread if plan.is_spread else run_tiled if plan.is_tiled else run
         pack = pack_run if self.layout.weight_matrix is None else pack_made_run
-        for each in (emit, pack):
-            drivers(each.__name__, each, dtype=dtype)
-        jobs = dict(zip(drivers.emits, (self._job, self._packing), strict=True))
+        jobs = {}
+        for each, job in ((emit, self._job), (pack, self._packing)):
+            drafted(each.__name__, each, dtype=dtype)
+            jobs[f"{each.__name__}_{dtype}"] = job
 
         def use(found: Mapping[str, int]) -> None:
-            for name, place in found.items():
-                if name in jobs:
-                    jobs[name].function = place
+            for name in jobs.keys() & found.keys():
+                jobs[name].function = found[name]
+            if moved := {places[name]: found[name] for name in places.keys() & found.keys()}:
+                self._job.revise(moved)
 
-        load_drafted(drivers.emits, target, version=VERSION, use=use)
+        load_drafted(drafted.emits, target, version=VERSION, use=use)
 
     def _arrays(self) -> dict[str, Any]:
         """What the driver reads by its address, and so must live as long as the plan."""
@@ -179,8 +187,11 @@ class Ready(Prepared):
             "lattices_of_x": layout.lattices(),
         }
 
-    def _kernels(self, kernel: Any) -> dict[str, int]:
-        """Addresses of all kernels, those of the micro-kernels in a list that is kept."""
+    def _kernels(self, kernel: Any, moving: Any) -> dict[str, int]:
+        """Addresses of all kernels, those of the micro-kernels in a list that is kept.
+
+        `moving` gives those that compute nothing, `kernel` the others.
+        """
         layout, plan, activation = self.layout, self.plan, self.activation
         kernel_of_sums = partial(kernel, dtype=self.computed.name)
         micros = self._kept["micros"] = np.zeros(2 * max(layout.heights) + 2, np.int64)
@@ -195,12 +206,12 @@ class Ready(Prepared):
         )
         copies = not plan.is_gathered
         addresses = {
-            "pack_rows": kernel(f"pack_rows_{step}", pack_rows(step)) if copies else 0,
+            "pack_rows": moving(f"pack_rows_{step}", pack_rows(step)) if copies else 0,
             "find_runs": kernel("find_runs", find_runs) if plan.is_gathered else 0,
             "gather": kernel("gather", gather) if plan.is_gathered else 0,
             "add_rows": kernel_of_sums("add_rows", add_rows) if plan.is_spread else 0,
             "stream": kernel("stream", stream, dtype=self._moved) if layout.streams else 0,
-            "copy_row": kernel(f"copy_row_{stride}", copy_row(stride)),
+            "copy_row": moving(f"copy_row_{stride}", copy_row(stride)),
         }
         if isinstance(layout, TiledLayout):
             more, kept = layout.kernels(kernel)

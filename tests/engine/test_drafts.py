@@ -1,4 +1,4 @@
-"""Drivers that are compiled twice: the same bits from a draft, and better code afterwards."""
+"""What is compiled twice: the same bits from a draft, and better code afterwards."""
 
 import os
 import subprocess
@@ -9,6 +9,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+from tconv.engine.call import POINTERS
 from tconv.engine.executor import Ready
 from tconv.engine.known import known_plan
 from tconv.engine.problem import Problem
@@ -49,22 +50,23 @@ def unknown(monkeypatch, tmp_path):
     monkeypatch.setattr(drafts, "_start", lambda: None)
 
 
-def ready_for(channels=3, size=4):
+def ready_for(channels=3, size=4, dtype="float32"):
     geometry = Geometry.of((1, channels, size, size), (channels, 8, 4, 4), stride=2, padding=1)
-    plan = known_plan(Problem(geometry), "float32", CPU, 1)
-    return Ready(Problem(geometry), "float32", CPU, plan)
+    plan = known_plan(Problem(geometry), dtype, CPU, 1)
+    return Ready(Problem(geometry), dtype, CPU, plan)
 
 
 def functions(ready):
-    return ready._job.function, ready._packing.function
+    copy_row = int(ready._job.values[POINTERS.index("copy_row")])
+    return ready._job.function, ready._packing.function, copy_row
 
 
 def computed(ready):
-    rng, geometry = np.random.default_rng(0), ready.problem.geometry
-    x = rng.standard_normal(geometry.x_shape).astype(np.float32)
+    rng, geometry, dtype = np.random.default_rng(0), ready.problem.geometry, ready.dtype
+    x = rng.standard_normal(geometry.x_shape).astype(dtype)
     share = (geometry.groups, -1, *geometry.weight_shape[1:])
-    weight = rng.standard_normal(geometry.weight_shape).astype(np.float32).reshape(share)
-    y = np.empty(geometry.y_shape, np.float32)
+    weight = rng.standard_normal(geometry.weight_shape).astype(dtype).reshape(share)
+    y = np.empty(geometry.y_shape, dtype)
     ready(x, ready.pack(weight), ready.pack_bias(None), y)
     return y
 
@@ -84,16 +86,39 @@ def run(code, cache, **environment):
     return ended.stdout.split()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("size", [4, 40])
 @pytest.mark.parametrize("channels", [3, 64])
-def test_drafts_give_the_same_bits_and_give_way(unknown, size, channels):
-    ready = ready_for(channels, size)
-    assert len(drafts._drafts) == 2
+def test_drafts_give_the_same_bits_and_give_way(unknown, size, channels, dtype):
+    ready = ready_for(channels, size, dtype)
+    assert len(drafts._drafts) == (3 if ready.plan.is_gathered else 4)
     before, of_drafts = functions(ready), computed(ready)
     drafts.settle()
     assert not drafts._drafts
     assert all(a != b for a, b in zip(before, functions(ready), strict=True))
     assert np.array_equal(computed(ready), of_drafts)
+
+
+def test_longer_calls_have_drafts_of_drivers_only(unknown, monkeypatch):
+    monkeypatch.setattr(executor, "_BRIEF_CYCLES", 0)
+    ready = ready_for(64, 40)
+    assert len(drafts._drafts) == 2
+    before = functions(ready)
+    drafts.settle()
+    assert [a == b for a, b in zip(before, functions(ready), strict=True)] == [False, False, True]
+
+
+def test_calls_under_way_keep_no_draft_for_later(unknown):
+    ready = ready_for(64, 40)
+    job = ready._job
+    computed(ready)
+    (frame,) = frames = job._frames
+    drafts.settle()
+    frames.append(frame)  # as a call does that began before
+    computed(ready)
+    assert [each.values[POINTERS.index("copy_row")] for each in job._frames] == [
+        functions(ready)[2]
+    ]
 
 
 def test_what_is_known_needs_no_draft(unknown):

@@ -366,6 +366,7 @@ def test_without_code_the_portable_path_computes_and_one_warning_says_so(monkeyp
         raise RuntimeError("no code today")
 
     monkeypatch.setattr(executor, "load", refuse)
+    monkeypatch.setattr(executor, "load_all", refuse)
     executor.ready.cache_clear()
     dispatch._warn_once.cache_clear()
     geometry = Geometry.of((1, 2, 17), (2, 3, 4), stride=2)
