@@ -1,7 +1,8 @@
 """HOW FAST THE PAGE ANSWERS at its size limit, in Chromium. ``python -m bench.page``.
 
 A change is timed from the event until style and layout are done: the page's script, what it wrote,
-and where all of it stands. Each kind of change is made fifty times.
+and where all of it stands. Labels of cells, which are written in the task after that, are not part
+of it. Each kind of change is made fifty times.
 """
 
 import argparse

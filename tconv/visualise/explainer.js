@@ -21,13 +21,15 @@ function draw() {
   drawMatrix(sel, found);
   drawSum(sel);
   keepFocus();
+  keepLabels();
 }
 
 // ---- changes ---------------------------------------------------------------------------------
 function update(next, notes = []) {
   state = fit(next);
   axes = axesOf(state);
-  F = compute(state);
+  labels.clear(); // those of other facts
+  ({facts: F, pairsOf, outputOf, equationOf} = compute(state));
   hover = "";
   byId("note").hidden = !notes.length;
   say("note", `This link was not quite right: ${[...new Set(notes)].join("; ")}.`);
@@ -144,6 +146,7 @@ for (const place of ["grid-x", "grid-w", "grid-y", "grid-m", "law"]) {
   const lookAt = event => {
     const cell = selectable(event);
     if (!playing && !held) look(cell?.dataset.sel || "");
+    writeLabels();
     if (cell?.matches(".cell")) cell.title = cell.ariaLabel;
   };
   on(place, "mouseover", lookAt);
@@ -203,4 +206,5 @@ fold();
 makeSettings();
 if (START.hash) INITIAL = parse(START.hash).state;
 load(location.hash || START.hash);
+writeLabels();
 window.tconv = {set: load, facts: () => F, state: () => state, hash: () => hashOf(state)};

@@ -5,53 +5,66 @@ const rowsOf = (flat, cols) => table(flat.length / cols, cols, (r, c) => flat[r 
 const coords = (n, cols) => `${floor(n / cols)},${n % cols}`;
 
 // Stamp the kernel of a state for its first few inputs: y[i*s + k*d] += x[i]*w[k], before the crop.
-// What else is to be done where input i and tap k meet is told their place.
-function stamped(st, axes, most, meet = () => {}) {
+function stamped(st, axes, most) {
   const [v, h] = axes, canvas = table(...axes.map(a => max(a.full, a.begin + a.o)), () => 0);
   for (let i = 0; i < most; i++) {
-    const r = floor(i / h.i), c = i % h.i;
-    st.w.forEach((taps, k) => taps.forEach((tap, l) => {
-      const row = r * v.s + k * v.d, col = c * h.s + l * h.d;
-      canvas[row][col] += st.x[r][c] * tap;
-      meet(i, k * h.k + l, row - v.begin, col - h.begin);
-    }));
+    const r = floor(i / h.i), c = i % h.i, value = st.x[r][c];
+    st.w.forEach((taps, k) => {
+      const row = canvas[r * v.s + k * v.d];
+      taps.forEach((tap, l) => { row[c * h.s + l * h.d] += value * tap; });
+    });
   }
   return canvas;
 }
+// Of each output along an axis the pairs of input and tap that meet there.
+function metAlong({i, k, s, d, o, begin}) {
+  const met = range(o).map(() => []);
+  for (let a = 0; a < i; a++) for (let b = 0; b < k; b++) met[a * s + b * d - begin]?.push([a, b]);
+  return met;
+}
 
+// The facts of a state, and what is asked of one output: what is long is made when it is read, as
+// thousands of small arrays that stay are what a collector of garbage is slow at.
 function compute(st) {
   const axes = axesOf(st), [v, h] = axes, x = st.x.flat(), w = st.w.flat();
-  const pairs = range(v.o * h.o).map(() => []);
-  const canvas = stamped(st, axes, x.length, (i, k, row, col) => {
-    if (row >= 0 && col >= 0 && row < v.o && col < h.o) pairs[row * h.o + col].push([i, k]);
-  });
+  const canvas = stamped(st, axes, x.length), [down, over] = axes.map(metAlong);
   const y = canvas.slice(v.begin, v.begin + v.o).map(row => row.slice(h.begin, h.begin + h.o));
-  const nonzeros = pairs.flatMap((of, o) => of.map(pair => [o, ...pair]));
+  const each = make => range(v.o * h.o).map(make);
+  const pairsOf = o => down[floor(o / h.o)].flatMap(
+    ([i, k]) => over[o % h.o].map(([j, l]) => [i * h.i + j, k * h.k + l]));
+  const outputOf = (i, k) => {
+    const row = floor(i / h.i) * v.s + floor(k / h.k) * v.d - v.begin;
+    const col = i % h.i * h.s + k % h.k * h.d - h.begin;
+    return row >= 0 && col >= 0 && row < v.o && col < h.o ? row * h.o + col : -1;
+  };
+  const nonzeros = () => each(o => pairsOf(o).map(pair => [o, ...pair])).flat();
+  const equationOf = o => {
+    const name = `y[${coords(o, h.o)}]`;
+    const terms = pairsOf(o).map(([i, k]) => `${signed(w[k])}·${signed(x[i])}`);
+    if (!terms.length) return `${name} = 0, as no tap reaches this cell`;
+    return `${name} = ${terms.join(" + ")} = ${text(y[floor(o / h.o)][o % h.o])}`;
+  };
   const trivial = same(v, sized({i: 1, k: 1, s: 1, d: 1, begin: 0, end: 0, extra: 0}));
   const own = trivial ? [h] : axes;
-  return {
+  const facts = {
     rank: own.length, x: st.x, w: st.w, y, canvas, input_size: [v.i, h.i],
     kernel_size: [v.k, h.k], output_size: [v.o, h.o], full_size: [v.full, h.full],
     stride: st.s, dilation: st.d, padding: st.p, output_padding: st.op,
     size_formulas: own.map(a => `(${a.i} − 1)·${a.s} − (${a.begin} + ${a.end}) + ` +
       `${a.d}·(${a.k} − 1) + ${a.extra} + 1 = ${a.o}`),
-    contributions: pairs,
-    equations: pairs.map((of, o) => {
-      const name = `y[${coords(o, h.o)}]`;
-      const terms = of.map(([i, k]) => `${signed(w[k])}·${signed(x[i])}`);
-      if (!of.length) return `${name} = 0, as no tap reaches this cell`;
-      return `${name} = ${terms.join(" + ")} = ${text(y[floor(o / h.o)][o % h.o])}`;
-    }),
-    counts: rowsOf(pairs.map(of => of.length), h.o),
-    matrix: {shape: [v.o * h.o, v.i * h.i], nonzeros},
+    get contributions() { return each(pairsOf); },
+    get equations() { return each(equationOf); },
+    counts: table(v.o, h.o, (r, c) => down[r].length * over[c].length),
+    matrix: {shape: [v.o * h.o, v.i * h.i], get nonzeros() { return nonzeros(); }},
     ...phasesOf(st.w, v, h),
     as_convolution: {
       stretched_size: axes.map(a => (a.i - 1) * a.s + 1),
       border: axes.map(a => [a.reach - 1 - a.begin, a.reach - 1 - a.end + a.extra]),
     },
-    get not_the_inverse() { return thereAndBack(x, w, y.flat(), nonzeros, v, h); },
+    get not_the_inverse() { return thereAndBack(x, w, y.flat(), nonzeros(), v, h); },
     get code() { return codeOf(own); },
   };
+  return {facts, pairsOf, outputOf, equationOf};
 }
 
 function phasesOf(kernel, v, h) {

@@ -17,7 +17,8 @@ const marks = (lit, sel) => [lit && "lit", state.sel === sel && "pinned"];
 
 function inputCell(i, j, found, extra = []) {
   const sel = `i${i},${j}`, at = flat(sel), value = F.x[i][j];
-  const label = `input row ${i} column ${j}, value ${text(value)}` + (extra[0] ? ", cropped" : "");
+  const label = () =>
+    `input row ${i} column ${j}, value ${text(value)}` + (extra[0] ? ", cropped" : "");
   const classes = [...extra, ...marks(found.x.has(at), sel)];
   return told(short(value), sel, label, classes, found.x.get(at));
 }
@@ -44,7 +45,7 @@ function drawSpread(sel, found) {
       const cut = at.some((u, n) => u < -border[n][0] || u >= size[n] + border[n][1]);
       return inputCell(at[0] / state.s[0], at[1] / state.s[1], found, [cut && "crop"]);
     }
-    const label = inside ? "zero between inputs" : "zero of the border";
+    const label = () => inside ? "zero between inputs" : "zero of the border";
     const lit = inside && sel === "fs" && "lit";
     return told("0", undefined, label, [inside ? "zero" : "border", lit]);
   };
@@ -65,7 +66,8 @@ function drawKernel(found, conv, most) {
   say("title-w", `Kernel w (${v.k}×${h.k})`);
   paint("grid-w", "kernel", v.k, h.k, sideFor(max(v.k, h.k), 210, most), (r, c) => {
     const [k, l] = conv ? [v.k - 1 - r, h.k - 1 - c] : [r, c], sel = `k${k},${l}`, tap = flat(sel);
-    const label = `kernel row ${k} column ${l}, tap ${LETTERS[tap]}, value ${text(F.w[k][l])}`;
+    const label = () =>
+      `kernel row ${k} column ${l}, tap ${LETTERS[tap]}, value ${text(F.w[k][l])}`;
     return told(short(F.w[k][l]), sel, label, marks(found.w.has(tap), sel), tap);
   });
   byId("flipped").hidden = !conv;
@@ -86,14 +88,14 @@ function drawOutput(sel, found, room) {
     const value = values[u][c], at = u * cols + c, lit = found.y.has(at), tap = found.y.get(at);
     const [row, col] = [u - v.begin, c - h.begin];
     if (row < 0 || col < 0 || row >= v.o || col >= h.o) {
-      const label = `cropped cell, value ${text(value)}`, name = `c${u},${c}`;
+      const label = () => `cropped cell, value ${text(value)}`, name = `c${u},${c}`;
       return told(short(value), name, label, ["crop", ...marks(lit || sel === "fp")], tap);
     }
     const name = `o${row},${col}`, extra = row >= v.o - v.extra || col >= h.o - h.extra;
-    const count = plural(F.contributions[row * h.o + col].length, "contribution");
-    const label = `output row ${row} column ${col}, value ${text(value)}, ${count}`;
+    const label = () => `output row ${row} column ${col}, value ${text(value)}, ` +
+      plural(F.counts[row][col], "contribution") + (extra ? ", extra, still computed" : "");
     const classes = [extra && "extra", ...marks(lit || extra && sel === "fo", name)];
-    return told(short(value), name, label + (extra ? ", extra, still computed" : ""), classes, tap);
+    return told(short(value), name, label, classes, tap);
   }, longest);
   frame("grid-y", "frame", side, !whole && [v.begin, h.begin, v.o, h.o]);
   const [i, j] = pointOf(sel), stamp = state.lens === "stamp" && sel[0] === "i";

@@ -58,24 +58,41 @@ function paint(id, name, rows, cols, side, tell, longest = 1) {
     `width:${cols * side}px;height:${rows * side}px`;
   if (!grid.stop?.isConnected || !grid.stop.dataset.sel) moveStop(grid.querySelector("[data-sel]"));
 }
-const ATTRIBUTES = ["class", "role", "aria-label", "data-sel", "data-tap"];
+const ATTRIBUTES = ["class", "role", "data-sel", "data-tap"];
+// A label is another one where the facts, the number or the place that it names are others.
 function write(cell, told) {
-  const before = cell.told || {};
-  if (before.text !== told.text) cell.firstChild.data = told.text;
+  const had = cell.told ||= {};
+  if (had.facts !== F || had.text !== told.text || had["data-sel"] !== told["data-sel"]) {
+    had.facts = F;
+    labels.set(cell, told.label);
+  }
+  if (had.text !== told.text) cell.firstChild.data = had.text = told.text;
   for (const name of ATTRIBUTES) {
-    if (before[name] === told[name]) continue;
-    if (told[name] === undefined) cell.removeAttribute(name);
+    if (had[name] === told[name]) continue;
+    if ((had[name] = told[name]) === undefined) cell.removeAttribute(name);
     else cell.setAttribute(name, told[name]);
   }
-  cell.told = told;
 }
-// What is told of a cell, by its number, selection, label and classes, and the tap it shows.
+// What is seen goes first: labels are written after it, but at once where focus is in a grid.
+const labels = new Map();
+let labelling = 0;
+function writeLabels() {
+  clearTimeout(labelling);
+  labelling = 0;
+  for (const [cell, label] of labels) cell.ariaLabel = label();
+  labels.clear();
+}
+function keepLabels() {
+  if (document.activeElement.matches(".cell")) writeLabels();
+  else labelling ||= setTimeout(writeLabels);
+}
+// What is told of a cell: its number, what it selects, its label, its classes, the tap it shows.
 function told(value, sel, label, classes, tap) {
   let names = tap === undefined ? "cell" : `cell tap t${tap % 7}`;
   for (const name of classes) if (name) names += " " + name;
   return {
-    text: value, class: names, role: "gridcell",
-    "aria-label": label, "data-sel": sel, "data-tap": tap === undefined ? tap : LETTERS[tap],
+    text: value, class: names, role: "gridcell", label,
+    "data-sel": sel, "data-tap": tap === undefined ? tap : LETTERS[tap],
   };
 }
 const sideFor = (n, room, most) => round(min(most, max(24, room / n)));

@@ -18,7 +18,7 @@ function drawMatrix(sel, found) {
   say("title-m", turned ? `W* (${inputs}×${outputs})` : `(W*)ᵀ (${outputs}×${inputs})`);
   if (!byId("panel-m").open) return;
   const os = shownOutputs(sel), is = range(inputs);
-  const taps = new Map(os.flatMap(o => F.contributions[o].map(([i, k]) => [o * inputs + i, k])));
+  const taps = new Map(os.flatMap(o => pairsOf(o).map(([i, k]) => [o * inputs + i, k])));
   const values = {x: F.x.flat(), w: F.w.flat(), y: F.y.flat()};
   const most = max(outputs, inputs), numbers = most <= 16;
   const letters = most <= 64 && min(outputs, inputs) <= 36;
@@ -30,24 +30,27 @@ function drawMatrix(sel, found) {
   const header = (letter, at, role) => {
     const name = {x: "input", y: "output"}[letter], lit = letter === "x" ? found.x : litOutputs;
     const value = short(values[letter][at]), classes = ["plain", lit.has(at) && "line"];
-    return {...told(value, undefined, `${name} ${at}`, classes), role};
+    return {...told(value, undefined, () => `${name} ${at}`, classes), role};
   };
   const entry = (o, i) => {
     const at = o * inputs + i, tap = taps.get(at), name = `m${o},${i}`;
     const classes = [...marks(found.m.has(at), name), (o === rowOf || i === columnOf) && "line",
       !turned && o > os[0] && o % axes[1].o === 0 && "block"];
     if (tap === undefined) {
-      const label = `entry ${o},${i}: 0, not connected`;
+      const label = () => `entry ${o},${i}: 0, not connected`;
       return told(numbers ? "0" : "", name, label, ["zero", ...classes]);
     }
-    const label = `entry ${o},${i}: tap ${LETTERS[tap]}, value ${text(values.w[tap])}`;
-    return told(numbers ? short(values.w[tap]) : "", name, label, classes, tap);
+    const label = () => `entry ${o},${i}: tap ${LETTERS[tap]}, value ${text(values.w[tap])}`;
+    const cell = told(numbers ? short(values.w[tap]) : "", name, label, classes, tap);
+    // A mark that is too small for its letter has none.
+    if (!letters) delete cell["data-tap"];
+    return cell;
   };
-  byId("grid-m").className = numbers ? "" : letters ? "letters" : "colours";
+  byId("grid-m").className = numbers || !letters ? "" : "letters";
   paint("grid-m", turned ? "matrix W*" : "matrix W* transposed",
     down.length + heads, over.length + heads, side, (r, c) => {
       const row = down[r - heads], column = over[c - heads], [along, across] = turned ? "xy" : "yx";
-      if (row === undefined && column === undefined) return told("", undefined, "", ["plain"]);
+      if ((row ?? column) === undefined) return told("", undefined, () => "", ["plain"]);
       if (row === undefined) return header(across, column, "columnheader");
       if (column === undefined) return header(along, row, "rowheader");
       return turned ? entry(column, row) : entry(row, column);

@@ -69,7 +69,9 @@ def source(name: str) -> str:
     text = "\n".join(filter(None, map(str.strip, lines)))
     if name.endswith(".js"):
         # A line never ends by itself after these; after a brace that closes it may.
-        return re.sub(r"(?<=[{;,(\[])\n", "", text)
+        text = re.sub(r"(?<=[{;,(\[])\n", "", text)
+        # No words hold these signs.
+        return re.sub(r" ([!=]==|=>|&&|\|\||[<>]=) |(?<=\)) (?={)", r"\1", text)
     if name.endswith(".css"):
         return re.sub(r"\s*([{};,])\s*|(?<=:)\s", r"\1", text).replace(";}", "}")
     return text

@@ -3,7 +3,7 @@
 // kernel, m an entry of the matrix, c a cell before the crop; fs, fp, fd and fo are the symbols s,
 // p, d and op of the formula.
 const LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-let state, F, axes, hover = "", turned = false;
+let state, axes, F, pairsOf, outputOf, equationOf, hover = "", turned = false;
 
 function stepSelection() {
   const stamp = state.lens === "stamp", cols = axes[1][stamp ? "i" : "o"];
@@ -18,10 +18,15 @@ const outputSpot = o => {
   const [v, h] = axes;
   return (floor(o / h.o) + v.begin) * F.canvas[0].length + o % h.o + h.begin;
 };
+// What meets where something is selected, as [output, input, tap].
 function meetingsOf(sel) {
-  const place = "oik".indexOf(sel[0]), at = flat(sel), [a, b] = pointOf(sel);
-  if (sel[0] === "m") return F.matrix.nonzeros.filter(([o, i]) => o === a && i === b);
-  return F.matrix.nonzeros.filter(meeting => meeting[place] === at);
+  const kind = sel[0], at = flat(sel), [a, b] = pointOf(sel);
+  const meet = (i, k) => [outputOf(i, k), i, k];
+  const met = kind === "o" ? pairsOf(at).map(pair => [at, ...pair])
+    : kind === "m" ? pairsOf(a).filter(([i]) => i === b).map(pair => [a, ...pair])
+    : kind === "i" ? F.w.flat().map((_, k) => meet(at, k))
+    : kind === "k" ? F.x.flat().map((_, i) => meet(i, at)) : [];
+  return met.filter(([o]) => o >= 0);
 }
 
 // The cells that light up, each with the tap that it is lit by, if by one: inputs, taps, cells of
@@ -59,7 +64,7 @@ const MOST_TOLD = 16;
 
 const SENTENCES = {
   o([a, b], of) {
-    const [name, terms, value] = F.equations[a * axes[1].o + b].split(" = ");
+    const [name, terms, value] = equationOf(a * axes[1].o + b).split(" = ");
     if (!value) return [[`${name} = ${terms}`]];
     const told = terms.split(" + ").map((term, n) => [term, of[n][2]]);
     return [[name + " = "], ...joined(told, " + "), [" = " + value]];

@@ -2,7 +2,7 @@
 let speaking = 0;
 function drawSum(sel) {
   const pieces = sentenceOf(sel), equation = byId("equation");
-  const count = sel[0] === "o" && plural(F.contributions[flat(sel)].length, "contribution");
+  const count = sel[0] === "o" && plural(pairsOf(flat(sel)).length, "contribution");
   // A shorter sentence must not pull the formula away from under the pointer.
   if (sel[0] !== "f") equation.style.minHeight = "";
   else equation.style.minHeight ||= equation.offsetHeight + "px";

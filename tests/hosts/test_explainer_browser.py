@@ -514,6 +514,25 @@ def test_a_control_offers_what_fits(page, address):
     assert not page.locator("#note").is_visible()
 
 
+def test_labels_follow_what_is_seen_and_at_once_where_focus_is(page, address):
+    page.goto(address + "#x=1,2,3&w=1,2&s=2")
+    labels = """() => [...document.querySelectorAll('#grid-y > :not(.away) [data-sel]')].map(
+        cell => [cell.dataset.sel, cell.firstChild.data, cell.ariaLabel])"""
+
+    def right(found):
+        for sel, value, label in found:
+            row, column = sel[1:].split(",")
+            place = f"output row {row} column {column}, " if sel[0] == "o" else "cropped cell, "
+            assert label.startswith(f"{place}value {value}"), label
+
+    for hash_ in ("#s=2", "#s=2&p=1", "#s=3&op=2&lens=stamp&step=2", FORM):
+        page.evaluate("hash => tconv.set(hash)", hash_)
+        page.wait_for_timeout(20)
+        right(page.evaluate(labels))
+    page.locator("#grid-y > :not(.away) [data-sel='o0,0']").focus()
+    right(page.evaluate(f"hash => {{ tconv.set(hash); return ({labels})(); }}", "#p=1&s=2"))
+
+
 # ---- 7 accessibility -----------------------------------------------------------------------------
 
 
