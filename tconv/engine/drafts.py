@@ -3,9 +3,9 @@
 LLVM takes a fifth of the time for code that is not optimised. A driver is long and has little of a
 call's time, so that a first call need not wait for it: with a draft calls take up to a sixth longer
 (Zen 3), and give the same bits, for drivers do not compute numbers. Nor do the kernels that move
-them, which brief calls have as drafts, too. When no new ones have come for
-a while, a thread compiles them well. Both are kept on disk, and a process that ends before that
-leaves the drafts there for the next one: nobody waits at the end for what is no longer needed.
+them, of which brief calls have drafts, too. When no new ones have come for a while, a thread
+compiles them well. Both are kept on disk, and a process that ends before that leaves the drafts
+there for the next one: nobody waits at the end for what is no longer needed.
 """
 
 import _thread

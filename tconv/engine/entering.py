@@ -97,10 +97,12 @@ class Job:
         except IndexError:
             frame, is_new = _Frame(self.values), True
         scratch = None if scratch_bytes is None else _borrowed(scratch_bytes)
-        if threads == 1 and self._is_small and scratch and not is_new:  # at least the second call
+        enter = None
+        if threads == 1 and self._is_small and scratch:
             enter = self._enter
-            if enter is None:
-                enter = self._enter = _entry(len(operands), self._load)
+            if enter is None and not is_new:  # at least the second call
+                enter = self._found_entry(len(operands))
+        if enter and scratch:
             enter(self.function, frame.address, frame.counter_address, scratch.address, *operands)
         else:
             places = [*map(address, operands), frame.counter_address]
@@ -112,6 +114,14 @@ class Job:
         frames.append(frame)
         if scratch and len(_scratch) < _MOST_KEPT:
             _scratch.append(scratch)
+
+    def _found_entry(self, operands: int) -> Callable[..., None] | None:
+        """What enters it; None if there can be no such code: others enter without."""
+        try:
+            self._enter = _entry(operands, self._load)
+        except Exception:  # of LLVM, or a warning that is an error
+            self._is_small = False
+        return self._enter
 
 
 def _borrowed(size: int) -> _Scratch:

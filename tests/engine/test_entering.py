@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from strategies import draws, geometries, integer_operands, operands_of
 from tconv import definition, engine
 from tconv.engine import entering
+from tconv.errors import UnsupportedError
 from tconv.planned import plan
 
 WANTS = st.sampled_from("yxw")
@@ -43,6 +44,23 @@ def test_small_jobs_on_one_thread_are_entered_by_native_code(entries, monkeypatc
         y = call(x, call.pack(weight))
         assert entries == seen
         assert np.array_equal(y, definition.contract(call.geometry, "y", x, weight))
+
+
+def test_without_native_code_to_enter_them_they_are_entered_as_larger_ones_are(monkeypatch):
+    def refuse(count, load):
+        raise UnsupportedError("no code")
+
+    x, weight = np.ones((1, 3, 5), np.float32), np.ones((3, 2, 4), np.float32)
+    call = plan(x.shape, weight.shape, stride=3, dilation=3)
+    job = call._plan._job
+    assert job._is_small
+    monkeypatch.setattr(entering, "_entry", refuse)
+    monkeypatch.setattr(job, "_enter", None)
+    monkeypatch.setattr(job, "_is_small", True)
+    for _ in range(3):
+        y = call(x, call.pack(weight))
+        assert np.array_equal(y, definition.contract(call.geometry, "y", x, weight))
+    assert not job._is_small
 
 
 @pytest.mark.parametrize("threads", [1, 2])
