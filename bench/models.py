@@ -5,7 +5,7 @@ forward pass without gradients, and a step of training. Answers are held against
 anything is timed. Transposed convolutions are a few per cent of some models, and within seconds a
 shared machine becomes slower or quicker by more: so single runs take turns, each is compared with
 the one beside it, and the ratio is the median of these. Where its memory happens to lie decides
-some per cent of a process's time, so each has two processes, one after the other, and four where
+some per cent of a process's time, so each has two processes, one after the other, and six where
 these say that the two are about as fast.
 """
 
@@ -34,7 +34,7 @@ MODES = {"forward": "forward", "training": "training step"}
 WHO = {"layers": "accelerated", "torch": "torch"}
 """Contenders by the names that the report knows, and what they are called here."""
 
-PROCESSES, MORE_PROCESSES, ABOUT = 2, 4, 0.12
+PROCESSES, MORE_PROCESSES, ABOUT = 2, 6, 0.12
 """One after the other, of each: so many, or more where the ratio is so near to 1."""
 
 LEAST = 0.98
@@ -206,7 +206,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.models", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, min(2, cores())}))
-    parser.add_argument("--rounds", type=int, default=16, help="of each process")
+    parser.add_argument("--rounds", type=int, default=12, help="of each process")
     parser.add_argument("--output", type=Path, help="result file; by default in bench/results")
     parser.add_argument("--publish", action="store_true", help="write README.md too")
     arguments = parser.parse_args(words)
