@@ -47,7 +47,11 @@ def test_the_table_hides_nothing():
         return {"case": case, "others": 0.25, "contenders": times}
 
     rows = [
-        row("a", {"us": [[500.0], [400.0], [800.0]]}, {"us": [[800.0], [900.0], [880.0]]}),
+        row(
+            "a",
+            {"us": [[500.0], [400.0], [800.0], [500.0]]},
+            {"us": [[800.0], [900.0], [880.0], [800.0]]},
+        ),
         row("b", {"us": [[2000.0]]}, {"us": [[1000.0]]}),
         row("c", {"failed": "wrong: error"}, {"us": [[1000.0]]}),
     ]
@@ -57,9 +61,9 @@ def test_the_table_hides_nothing():
         "parts": [{"title": "forward", "threads": 2, "rows": rows}],
     }  # fmt: skip
     text = "\n".join(models.page(results))
-    assert "| a | forward | 2 | 0.800 | 0.400 | 1.60 | 2.00 | 0.2 |" in text
-    assert "| b | forward | 2 | 1.00 | 2.00 | 0.50 | 0.50 | 0.2 |" in text
-    assert "| c | forward | 2 | 1.00 | – | – | – | 0.2 |" in text
+    assert "| a | forward | 2 | 0.800 | 0.400 | 1.60 | 0.40 | 2.00 | 0.2 |" in text
+    assert "| b | forward | 2 | 1.00 | 2.00 | 0.50 | – | 0.50 | 0.2 |" in text
+    assert "| c | forward | 2 | 1.00 | – | – | – | – | 0.2 |" in text
     assert "c, accelerated: wrong: error." in text
     assert "of these 2 is 0.89, the least is 0.50; 1 are below 0.98." in text
 
