@@ -42,8 +42,9 @@ class _Watched:
 
     def still_is(self, tensor: Tensor) -> bool:
         """Whether it is the same tensor with the same numbers."""
-        state = tensor._version, tensor.data_ptr()
-        is_same = self._tensor() is tensor and self._state == state
+        if self._tensor() is not tensor:  # which may have no version
+            return False
+        is_same = self._state == (tensor._version, tensor.data_ptr())
         return is_same and self._view.tobytes() == self._sample
 
 
