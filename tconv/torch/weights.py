@@ -42,9 +42,8 @@ class _Watched:
 
     def still_is(self, tensor: Tensor) -> bool:
         """Whether it is the same tensor with the same numbers."""
-        if self._tensor() is not tensor:  # which may have no version
-            return False
-        is_same = self._state == (tensor._version, tensor.data_ptr())
+        is_same = self._tensor() is tensor  # else it may have no version
+        is_same = is_same and self._state == (tensor._version, tensor.data_ptr())
         return is_same and self._view.tobytes() == self._sample
 
 
@@ -129,6 +128,7 @@ class Kept:
     def _packed(
         self, repeated: Repeated, state: tuple[_Watched, NDArray[Any], PackedWeights]
     ) -> Any:
+        """The weight, packed before or now."""
         _, array, packed = state
         plan, threads = repeated.plan("y"), repeated.call.threads
         return packed.of(repeated.geometry, array, 0, threads, plan=plan)
