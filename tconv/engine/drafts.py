@@ -32,7 +32,7 @@ class _Draft:
     def __init__(self, name: str, emit: Emit, target: Target, version: str, address: int) -> None:
         self.name, self.emit, self.target, self.version = name, emit, target, version
         self.address = address
-        self.uses: list[_Use] = []
+        self.uses: list[_Use] | None = []  # None if it stays as it is
 
     def compiled(self) -> dict[str, int]:
         """Compile it well, unless another process has; return its address by name."""
@@ -66,8 +66,10 @@ def load_drafted(emits: Mapping[str, Emit], target: Target, *, version: str, use
             _waiting.append(keys[name])
             _newest_s = time.monotonic()
         for name, key in keys.items():
-            _drafts[key].uses.append(use)
-            found[name] = _drafts[key].address
+            draft = _drafts[key]
+            if draft.uses is not None:
+                draft.uses.append(use)
+            found[name] = draft.address
         use(found)  # under the lock: the better addresses come after these
         if _waiting:
             _start()
@@ -131,8 +133,11 @@ def _improve() -> None:
             found = draft.compiled()
             with _lock:
                 del _drafts[key]
-                for use in draft.uses:
+                for use in draft.uses or ():
                     use(found)
+            return
+        with _lock:  # who uses it is told nothing any more, and need not be kept for that
+            draft.uses = None
 
 
 @atexit.register
