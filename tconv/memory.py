@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tconv.files import content
 
-__all__ = ["available_bytes"]
+__all__ = ["available_bytes", "group_folders"]
 
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -42,21 +42,39 @@ def _cgroup_bytes(membership: str, root: str) -> list[int]:
     """What each control group in the lines of /proc/self/cgroup leaves free."""
     found = []
     for line in membership.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            base, limit, used, cache = root, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            base, limit, used = f"{root}/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cache = "total_inactive_file"
-        else:
-            continue
-        names = [name for name in path.split("/") if name]
-        for depth in range(len(names), -1, -1):
-            folder = "/".join((base, *names[:depth]))
+        folders, is_unified = group_folders(line, root, "memory")
+        names = ("memory.max", "memory.current", "inactive_file")
+        if not is_unified:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        limit, used, cache = names
+        for folder in folders:
             with suppress(OSError, ValueError):  # "max" is no number: no limit here
                 free = int(content(f"{folder}/{limit}")) - int(content(f"{folder}/{used}"))
                 found.append(free + _reclaimable(f"{folder}/memory.stat", cache))
     return found
+
+
+def group_folders(line: str, root: str, controller: str) -> tuple[list[str], bool]:
+    """Folders of a control group and of those above it, and whether they are of version 2.
+
+    Parameters
+    ----------
+    line : of /proc/self/cgroup; one that says nothing of the controller gives no folders
+    root : where control groups are mounted
+    controller : what is asked about, "memory" or "cpu"
+
+    >>> group_folders("0::/a/b", "/groups", "cpu")
+    (['/groups/a/b', '/groups/a', '/groups'], True)
+    >>> group_folders("4:cpu,cpuacct:/a", "/groups", "cpu")
+    (['/groups/cpu/a', '/groups/cpu'], False)
+    """
+    _, controllers, path = [*line.split(":", 2), "", ""][:3]
+    is_unified = controllers == ""
+    if not is_unified and controller not in controllers.split(","):
+        return [], False
+    base = root if is_unified else f"{root}/{controller}"
+    names = [name for name in path.split("/") if name]
+    return ["/".join((base, *names[:depth])) for depth in range(len(names), -1, -1)], is_unified
 
 
 def _reclaimable(stat: str, name: str) -> int:

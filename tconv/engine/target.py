@@ -16,6 +16,7 @@ from typing import NamedTuple
 from tconv.engine.forks import ForkLock
 from tconv.errors import ParameterError
 from tconv.files import content
+from tconv.memory import group_folders
 
 __all__ = ["Target", "cache_folder", "core_count", "named_target", "read_target", "target"]
 
@@ -281,17 +282,10 @@ def core_count(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
 
 def _quotas(line: str, root: str) -> list[float]:
     """Cores that the groups in one line of /proc/self/cgroup allow."""
-    _, controllers, path = [*line.split(":", 2), "", ""][:3]
-    files: tuple[str, ...] = ("cpu.max",)
-    if controllers == "":
-        base = root
-    elif "cpu" in controllers.split(","):
-        base, files = f"{root}/cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-    else:
-        return []
-    names, found = [name for name in path.split("/") if name], []
-    for depth in range(len(names), -1, -1):
-        folder = "/".join((base, *names[:depth]))
+    folders, is_unified = group_folders(line, root, "cpu")
+    files = ("cpu.max",) if is_unified else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    found = []
+    for folder in folders:
         with suppress(OSError, ValueError, ZeroDivisionError):  # "max" is no number: no limit
             quota, period = " ".join(content(f"{folder}/{file}") for file in files).split()
             if int(quota) > 0:  # -1 is version 1's "no limit"
