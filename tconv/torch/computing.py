@@ -1,6 +1,5 @@
 """HOW TENSORS ARE CONTRACTED by the engine, whatever becomes of the result."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 
@@ -23,7 +22,6 @@ OPERANDS: dict[Letter, tuple[Letter, Letter]] = {"y": ("x", "w"), "x": ("y", "w"
 """What each letter is computed from."""
 
 _HALVES = (torch.float16, torch.bfloat16)
-_ALONE = nullcontext()  # on one thread nobody else's are wanted
 
 
 def compute(
@@ -62,7 +60,7 @@ def compute(
         a = a.movedim(1, -1)
         b = b.movedim(1, -1) if want == "w" else b
     try:
-        with working(threads) if threads > 1 else _ALONE:
+        with working(threads):
             other = as_array(b) if kept is None else kept.of(repeated, b)
             of_bias = None if bias is None else as_array(bias)
             result = repeated.solve(want, as_array(a), other, of_bias)

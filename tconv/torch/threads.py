@@ -3,7 +3,7 @@
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -14,17 +14,22 @@ from tconv.engine.teams import Team, lend
 __all__ = ["working"]
 
 _is_child = False
+_NOBODY = nullcontext()  # is lent: who calls works, and the pool's threads
 
 
-@contextmanager
-def working(threads: int) -> Iterator[None]:
+def working(threads: int) -> AbstractContextManager[None]:
     """Let PyTorch's threads work for what is called meanwhile, as for its own operations.
 
     >>> with working(2):
     ...     tconv.conv_transpose(np.ones((1, 1, 2)), np.ones((1, 1, 3)), stride=2)
     array([[[1., 1., 2., 1., 1.]]])
     """
-    lend(None if _is_child or threads == 1 else _team(threads))
+    return _NOBODY if _is_child or threads == 1 else _lent(threads)
+
+
+@contextmanager
+def _lent(threads: int) -> Iterator[None]:
+    lend(_team(threads))
     try:
         yield
     finally:

@@ -108,27 +108,19 @@ class Kept:
     def of(self, repeated: Repeated, weight: Tensor) -> Any:
         """Return the weight as `Repeated.solve` takes it: packed for y, or an array."""
         made, state = self._made, self._state
-        if state is not None and state[0].still_is(weight):  # memory that becomes shared is other
-            return self._packed(repeated, state)
-        if (
-            # Computed anew for each call, as by other parametrisations.
-            (type(weight) is not Parameter and (made is None or made.weight is not weight))
-            or weight.is_inference()  # has no version
-            or weight.is_shared()  # other processes write it
-        ):
-            self._state = None
-            return as_array(weight)
-        self._state = state = None  # so that what was packed before makes room
-        seen, array = _Watched.of(weight), as_array(weight)
-        if seen is None:
-            return array
-        self._state = state = seen, array, PackedWeights()
-        return self._packed(repeated, state)
-
-    def _packed(
-        self, repeated: Repeated, state: tuple[_Watched, NDArray[Any], PackedWeights]
-    ) -> Any:
-        """The weight, packed before or now."""
+        if state is None or not state[0].still_is(weight):
+            self._state = state = None  # so that what was packed before makes room
+            if (
+                # Computed anew for each call, as by other parametrisations.
+                (type(weight) is not Parameter and (made is None or made.weight is not weight))
+                or weight.is_inference()  # has no version
+                or weight.is_shared()  # other processes write it; what becomes so lies elsewhere
+            ):
+                return as_array(weight)
+            seen, array = _Watched.of(weight), as_array(weight)
+            if seen is None:
+                return array
+            self._state = state = seen, array, PackedWeights()
         _, array, packed = state
         plan, threads = repeated.plan("y"), repeated.call.threads
         return packed.of(repeated.geometry, array, 0, threads, plan=plan)
