@@ -72,11 +72,12 @@ def main() -> None:
                 page.goto(path.as_uri())
                 found[change].append(measure(page, change))
                 page.close()
-        print(f"{'milliseconds':20} {'median':>8} {'p95':>8} {'least':>8} {'most':>8}")
+        titles = ("median", "p95", "least p95", "most p95")
+        print(f"{'milliseconds':20}", *(f"{title:>9}" for title in titles))
         for change, pages in found.items():
             p95 = [quantiles(times, n=20)[-1] for times in pages]
             figures = (median(map(median, pages)), median(p95), min(p95), max(p95))
-            print(f"{change:20}", *(f"{figure:8.1f}" for figure in figures))
+            print(f"{change:20}", *(f"{figure:9.1f}" for figure in figures))
         print(f"\nChromium {browser.version}, {processor()}, {tconv.explain(**LARGEST)}")
         browser.close()
 

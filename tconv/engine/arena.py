@@ -118,6 +118,7 @@ class Arena:
         return most if available is None else min(most, available // _IDLE_SHARE)
 
     def _may_keep(self, size: int) -> bool:
+        """Whether so many bytes are within the bound, which is not asked for where they are few."""
         if size <= _LITTLE_BYTES and "most_idle_bytes" not in self.__dict__:
             return True
         return size <= self.most_idle_bytes

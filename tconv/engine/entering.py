@@ -116,7 +116,7 @@ class Job:
             _scratch.append(scratch)
 
     def _found_entry(self, operands: int) -> Callable[..., None] | None:
-        """What enters it; None if there can be no such code: others enter without."""
+        """What enters it; None if there is no such code, and then it goes as larger jobs do."""
         try:
             self._enter = _entry(operands, self._load)
         except Exception:  # of LLVM, or a warning that is an error
