@@ -10,36 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.dtypes import TYPES, as_dtype
-from tconv.engine.addresses import address
 from tconv.engine.arena import empty
-from tconv.engine.call import POINTERS
 from tconv.engine.choice import best_plans
 from tconv.engine.drafts import load_drafted, settle
-from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.entering import Job
-from tconv.engine.epilogue import activate
-from tconv.engine.gathering import find_runs, gather
-from tconv.engine.ir import Number
-from tconv.engine.jit import Emit, load, load_all
-from tconv.engine.kernels import add_rows, copy_row, micro, pack_rows, stream
+from tconv.engine.jit import load, load_all
 from tconv.engine.known import known_plan
-from tconv.engine.packing import pack_arguments, pack_made_run, pack_run
-from tconv.engine.plan import MOST_INTERLEAVED, Plan
+from tconv.engine.laid import Kernels, laid_out, write
+from tconv.engine.layout import Layout
+from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
 from tconv.engine.store import version_of
 from tconv.engine.target import Target
-from tconv.engine.tiled_layout import TiledLayout, layout_of
+from tconv.engine.tiled_layout import layout_of
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
+from tconv.engine.values import Module
 from tconv.geometry import Letter
 
 __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
-# Of the generated code: kernels on disk that other sources emitted are not those that are wanted.
+# Of generated code and what it reads: what other sources wrote to disk is not what is wanted.
 _SOURCES = (
     *("values.py", "builder.py", "ir.py", "halves.py", "kernels.py", "gathering.py", "call.py"),
     *("panels.py", "spread.py", "winograd.py", "transforms.py", "tiles.py", "epilogue.py"),
     *("output.py", "driver.py", "packing.py", "transposing.py", "making.py", "products.py"),
-    "correlating.py",
+    *("correlating.py", "../axis.py", "../geometry.py", "phases.py", "problem.py", "plan.py"),
+    *("cells.py", "layout.py", "tiled_layout.py", "laid.py"),
 )
 VERSION = version_of(_SOURCES)
 
@@ -127,125 +123,64 @@ class Ready(Prepared):
         threads: int | None = None,
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
-        self.plan = plan
-        self.layout = layout = layout_of(problem, plan, self.dtype, target)
-        self._kept = self._arrays()
-        wanted, drafted = Wanted(target), Wanted(target)
-        moving = drafted if plan.cycles < _BRIEF_CYCLES else wanted
-        kernels = partial(self._kernels, partial(wanted, dtype=dtype), partial(moving, dtype=dtype))
-        kernels()
-        wanted.load()  # all that are not there yet are compiled together
-        addresses = kernels()
-        arguments = layout.arguments()
-        addresses |= {name: address(array) for name, array in self._kept.items()}
-        for name, place in addresses.items():
-            arguments[POINTERS.index(name)] = place
-        self._job = Job(0, arguments, self._load, plan.cycles)
-        self._bias_sources = layout.bias_sources()
-        self._no_bias = np.zeros(self._bias_sources.shape, self.computed)
-        self._scratch_bytes = layout.scratch_size * plan.threads * self.computed.itemsize
-        arguments, self._kept["packing"], self._packing_bytes = pack_arguments(layout)
-        self._packing = Job(0, arguments, self._load, plan.cycles)
-        self._drive(drafted, dtype, target)
+        self.plan, self._target = plan, target
+        key = (VERSION, problem, dtype, target, plan)
+        self._laid = laid = laid_out(key, lambda: self._kernels)
+        moving = _MOVING if plan.cycles < _BRIEF_CYCLES else ()
+        drafted = [*laid.drivers, *(name for name in laid.kernels if name.startswith(moving))]
+        emits = {name: partial(self._emit, name) for name in (*laid.kernels, *drafted)}
+        wanted = {name: emits.pop(name) for name in laid.kernels if name not in drafted}
+        told = laid.located(load_all(wanted, target, version=VERSION))
+        self._told = told, laid.packing  # which holds arrays that their addresses are of
+        self._job = Job(0, told.addressed(), self._load, plan.cycles)
+        self._packing = Job(0, laid.packing.addressed(), self._load, plan.cycles)
+        self._no_bias = np.zeros(laid.bias_sources.shape, self.computed)
+        self._scratch_bytes = laid.scratch_size * plan.threads * self.computed.itemsize
+        load_drafted(emits, target, version=VERSION, use=self._use)
 
-    def _drive(self, drafted: "Wanted", dtype: str, target: Target) -> None:
-        """Fetch drivers and what else is drafted, and better code than drafts once it is there."""
-        plan = self.plan
-        slots = ((name, slot) for name in drafted.emits for slot in _MOVING)
-        places = {name: POINTERS.index(slot) for name, slot in slots if name.startswith(slot)}
-        emit = run_spread if plan.is_spread else run_tiled if plan.is_tiled else run
-        pack = pack_run if self.layout.weight_matrix is None else pack_made_run
-        jobs = {}
-        for each, job in ((emit, self._job), (pack, self._packing)):
-            drafted(each.__name__, each, dtype=dtype)
-            jobs[f"{each.__name__}_{dtype}"] = job
+    @cached_property
+    def layout(self) -> Layout:
+        """How the plan lies in memory, which is asked for only where that is not known."""
+        return layout_of(self.problem, self.plan, self.dtype, self._target)
 
-        def use(found: Mapping[str, int]) -> None:
-            for name in jobs.keys() & found.keys():
-                jobs[name].function = found[name]
-            if moved := {places[name]: found[name] for name in places.keys() & found.keys()}:
-                self._job.revise(moved)
+    @cached_property
+    def _kernels(self) -> Kernels:
+        return Kernels(self.layout)
 
-        load_drafted(drafted.emits, target, version=VERSION, use=use)
+    def _emit(self, name: str, module: Module) -> None:
+        self._kernels.emits[name](module)
 
-    def _arrays(self) -> dict[str, Any]:
-        """What the driver reads by its address, and so must live as long as the plan."""
-        layout, plan, activation = self.layout, self.plan, self.activation
-        offsets, starts = layout.offsets()
-        none = np.zeros(1, np.int64)
-        sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
-        return {
-            "sums": sums,
-            "sum_starts": sum_starts,
-            "zeros": np.zeros(max(layout.heights), self.computed),
-            "slope": np.array([activation.slope if activation else 0], self.computed),
-            "offsets": offsets,
-            "tiles": layout.tiles(layout.block_tiles, starts),
-            "last_tiles": layout.tiles(layout.last_tiles, starts),
-            "lines": layout.lines(),
-            "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
-            "lattices_of_x": layout.lattices(),
-        }
-
-    def _kernels(self, kernel: Any, moving: Any) -> dict[str, int]:
-        """Addresses of all kernels, those of the micro-kernels in a list that is kept.
-
-        `moving` gives those that compute nothing, `kernel` the others.
-        """
-        layout, plan, activation = self.layout, self.plan, self.activation
-        kernel_of_sums = partial(kernel, dtype=self.computed.name)
-        micros = self._kept["micros"] = np.zeros(2 * max(layout.heights) + 2, np.int64)
-        for rows in layout.heights:
-            for n, vectors in enumerate(layout.widths):
-                if vectors:
-                    shape = (rows, vectors, layout.unroll, layout.reads_ahead(rows))
-                    name = "micro_" + "_".join(str(int(each)) for each in shape)
-                    micros[2 * rows + n] = kernel_of_sums(name, micro(*shape))
-        step, stride = (
-            min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
-        )
-        copies = not plan.is_gathered
-        addresses = {
-            "pack_rows": moving(f"pack_rows_{step}", pack_rows(step)) if copies else 0,
-            "find_runs": kernel("find_runs", find_runs) if plan.is_gathered else 0,
-            "gather": kernel("gather", gather) if plan.is_gathered else 0,
-            "add_rows": kernel_of_sums("add_rows", add_rows) if plan.is_spread else 0,
-            "stream": kernel("stream", stream, dtype=self._moved) if layout.streams else 0,
-            "copy_row": moving(f"copy_row_{stride}", copy_row(stride)),
-        }
-        if isinstance(layout, TiledLayout):
-            more, kept = layout.kernels(kernel)
-            self._kept |= kept
-            addresses |= more
-        if activation is not None:
-            name = f"activate_{activation.name}"
-            addresses["activate"] = kernel_of_sums(name, activate(activation.name))
-        return addresses
+    def _use(self, found: Mapping[str, int]) -> None:
+        """Take drivers and what else is drafted, and better code than drafts once it is there."""
+        moved = {}
+        for name, place in found.items():
+            if name in self._laid.drivers:
+                job = self._job if name == self._laid.drivers[0] else self._packing
+                job.function = place
+            else:
+                moved[self._laid.place_of(name)] = place
+        if moved:
+            self._job.revise(moved)
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
-        packed = empty(self._packed_shape, self.computed, _SMALL_BYTES + 1)
+        packed = empty(self._laid.packed_shape, self.computed, _SMALL_BYTES + 1)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
-        self._packing((weight, packed), threads, self._packing_bytes)
+        self._packing((weight, packed), threads, self._laid.packing_bytes)
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
         """Repeat the bias, a number per channel that is written, for every row of every tile."""
         if bias is None:
             return self._no_bias
-        return bias.astype(self.computed, copy=False).take(self._bias_sources)
-
-    @cached_property
-    def _packed_shape(self) -> tuple[int, int, int]:
-        return self.problem.geometry.groups, self.layout.blocks, self.layout.weight_block
+        return bias.astype(self.computed, copy=False).take(self._laid.bias_sources)
 
     @cached_property
     def workspace_bytes(self) -> int:
         """Bytes of scratch for all threads, and of packed weights and biases."""
-        layout, threads = self.layout, self.plan.threads
-        weights = layout.weight_block + layout.fields["bias_block"]
-        blocks = self.problem.geometry.groups * layout.blocks
-        numbers = threads * layout.scratch_size + blocks * weights
+        laid = self._laid
+        scratch = self.plan.threads * laid.scratch_size
+        numbers = scratch + prod(laid.packed_shape) + laid.bias_sources.size
         return numbers * self.computed.itemsize
 
     def describe(self) -> list[str]:
@@ -320,29 +255,6 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
     return min(found)[2]
 
 
-class Wanted:
-    """Kernels that are asked for twice: noted at first, then loaded together, then found."""
-
-    def __init__(self, target: Target) -> None:
-        self._target, self.emits = target, dict[str, Emit]()
-        self._found: dict[str, int] = {}
-
-    def __call__(self, name: str, emit: Any, *, dtype: str) -> int:
-        """Return its address; 0 as long as there is none, and then it is noted."""
-        full = f"{name}_{dtype}"
-        if full not in self._found:
-            self.emits[full] = partial(_write, emit, full, dtype, self._target)
-        return self._found.get(full, 0)
-
-    def load(self) -> None:
-        """Make all that are noted callable."""
-        self._found = load_all(self.emits, self._target, version=VERSION)
-
-
-def _write(emit: Any, name: str, dtype: str, target: Target, module: Any) -> None:
-    emit(module, name, Number(dtype, target))
-
-
 def _kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
     full = f"{name}_{dtype}"
-    return load(full, partial(_write, emit, full, dtype, target), target, version=VERSION)
+    return load(full, partial(write, emit, full, dtype, target), target, version=VERSION)
