@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from tconv.engine.forks import ForkLock
+from tconv.engine.mapping import mapped
 from tconv.engine.objects import symbols, undefined_symbols
 from tconv.engine.store import cache_info, clear_cache, read_entry, warn_once, write_entry
 from tconv.engine.target import Target
@@ -129,9 +130,9 @@ def _found(names: Collection[str], target: Target, version: str) -> tuple[dict[s
             f"this process holds {len(_loaded):,} kernels and code is never unloaded; "
             'use fewer shapes of kernel and stride, or method="portable".'
         )
-    if not (target.runs_here and target.uses_engine) or _why_no_code():
-        reason = _why_no_code() or f"this machine cannot run code for {target.cpu}"
-        raise UnsupportedError(f"{reason}; set TCONV_CPU=portable.")
+    if not (target.runs_here and target.uses_engine):
+        fault = f"this machine cannot run code for {target.cpu}"
+        raise UnsupportedError(f"{fault}; set TCONV_CPU=portable.")
     found: dict[str, int] = {}
     first_fault = ""
     for name in names:
@@ -155,6 +156,7 @@ def _hold(found: Mapping[str, int], target: Target, version: str) -> None:
 
 def _compiled(emits: Mapping[str, Emit], target: Target, version: str) -> None:
     """Compile functions together and keep the object for each of them, on disk."""
+    _check_code()
     try:
         keep(list(emits), text_of(emits.values(), target), target, version=version)
     except UnsupportedError as error:
@@ -218,6 +220,10 @@ def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]
     It must have those that are named. LLVM ends the process over a symbol that nobody defines, and
     picks the first of two that are defined twice. Neither may come so far.
     """
+    found = mapped(data)
+    if found is not None and found.keys() >= set(names):
+        return found
+    _check_code()
     try:
         defined, undefined = symbols(data)
     except ValueError as error:
@@ -250,15 +256,19 @@ def _llvm() -> Any:
 
 @cache
 def _why_no_code() -> str:
-    """Return why this system does not run code that a program makes, or "".
-
-    LLVM would end the process instead.
-    """
+    """Return why this system does not run code that a program makes, or ""."""
     try:
         _llvm().check_jit_execution()
     except OSError as error:
         return f"this system forbids code made at run time ({error.strerror})"
     return ""
+
+
+def _check_code() -> None:
+    """Refuse to go on where LLVM would end the process."""
+    reason = _why_no_code()
+    if reason:
+        raise UnsupportedError(f"{reason}; set TCONV_CPU=portable.")
 
 
 def _new_machine(triple: str, cpu: str, features: str, opt: int = 1) -> Any:
