@@ -1,7 +1,7 @@
 """HOW A PLAN IS RUN: it is laid out in memory, its kernels fetched, weights packed."""
 
-from collections.abc import Mapping
-from functools import cached_property, lru_cache, partial
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property, lru_cache, partial
 from math import prod
 from time import perf_counter
 from typing import Any
@@ -16,13 +16,12 @@ from tconv.engine.drafts import load_drafted, settle
 from tconv.engine.entering import Job
 from tconv.engine.jit import load, load_all
 from tconv.engine.known import known_plan
-from tconv.engine.laid import Kernels, laid_out, write
+from tconv.engine.laid import Kernels, kernels_of, laid_out, write
 from tconv.engine.layout import Layout
 from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
 from tconv.engine.store import version_of
 from tconv.engine.target import Target
-from tconv.engine.tiled_layout import layout_of
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.engine.values import Module
 from tconv.geometry import Letter
@@ -123,12 +122,13 @@ class Ready(Prepared):
         threads: int | None = None,
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
-        self.plan, self._target = plan, target
+        self.plan = plan
+        self._kernels = cache(partial(kernels_of, problem, plan, self.dtype, target))
         key = (VERSION, problem, dtype, target, plan)
-        self._laid = laid = laid_out(key, lambda: self._kernels)
+        self._laid = laid = laid_out(key, self._kernels)
         moving = _MOVING if plan.cycles < _BRIEF_CYCLES else ()
         drafted = [*laid.drivers, *(name for name in laid.kernels if name.startswith(moving))]
-        emits = {name: partial(self._emit, name) for name in (*laid.kernels, *drafted)}
+        emits = {name: partial(_emit, self._kernels, name) for name in (*laid.kernels, *drafted)}
         wanted = {name: emits.pop(name) for name in laid.kernels if name not in drafted}
         told = laid.located(load_all(wanted, target, version=VERSION))
         self._told = told, laid.packing  # which holds arrays that their addresses are of
@@ -138,17 +138,10 @@ class Ready(Prepared):
         self._scratch_bytes = laid.scratch_size * plan.threads * self.computed.itemsize
         load_drafted(emits, target, version=VERSION, use=self._use)
 
-    @cached_property
+    @property
     def layout(self) -> Layout:
-        """How the plan lies in memory, which is asked for only where that is not known."""
-        return layout_of(self.problem, self.plan, self.dtype, self._target)
-
-    @cached_property
-    def _kernels(self) -> Kernels:
-        return Kernels(self.layout)
-
-    def _emit(self, name: str, module: Module) -> None:
-        self._kernels.emits[name](module)
+        """How the plan lies in memory, which is found out only where that is not known."""
+        return self._kernels().layout
 
     def _use(self, found: Mapping[str, int]) -> None:
         """Take drivers and what else is drafted, and better code than drafts once it is there."""
@@ -253,6 +246,10 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
             times.append(perf_counter() - began)
         found.append((min(times), n, candidate))
     return min(found)[2]
+
+
+def _emit(kernels: Callable[[], Kernels], name: str, module: Module) -> None:
+    kernels().emits[name](module)
 
 
 def _kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:

@@ -22,13 +22,15 @@ from tconv.engine.jit import Emit
 from tconv.engine.kernels import add_rows, copy_row, micro, pack_rows, stream
 from tconv.engine.layout import Layout
 from tconv.engine.packing import PACK_FIELDS, pack_arguments, pack_made_run, pack_run
-from tconv.engine.plan import MOST_INTERLEAVED
+from tconv.engine.plan import MOST_INTERLEAVED, Plan
+from tconv.engine.problem import Problem
 from tconv.engine.store import read_entry, warn_once, write_entry
-from tconv.engine.tiled_layout import TiledLayout
+from tconv.engine.target import Target
+from tconv.engine.tiled_layout import TiledLayout, layout_of
 from tconv.engine.tiles import RESTORED
 from tconv.engine.values import Module
 
-__all__ = ["Kernels", "Laid", "Told", "laid_out", "write"]
+__all__ = ["Kernels", "Laid", "Told", "kernels_of", "laid_out", "write"]
 
 _MOST_BYTES = 2**20  # that are kept: to read more would take as long as to make it
 _FORMAT = 4  # of `marshal`, which every Python reads
@@ -181,7 +183,12 @@ class Kernels:
             self.called["activate"] = self(name, activate(activation.name), dtype=computed)
 
 
-def write(emit: Any, name: str, dtype: str, target: Any, module: Module) -> None:
+def kernels_of(problem: Problem, plan: Plan, dtype: np.dtype[Any], target: Target) -> Kernels:
+    """Return the kernels of a plan, which has to be laid out for that."""
+    return Kernels(layout_of(problem, plan, dtype, target))
+
+
+def write(emit: Any, name: str, dtype: str, target: Target, module: Module) -> None:
     """Write a function into a module, for numbers of a type and a processor."""
     emit(module, name, Number(dtype, target))
 
