@@ -9,7 +9,7 @@ on: what is called once need not wait for such code.
 """
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from math import inf
 from struct import Struct
@@ -79,11 +79,8 @@ class Job:
         self._is_small = cycles < _SMALL_CYCLES and is_read
         self._enter: Callable[..., None] | None = None
 
-    def revise(self, words: Mapping[int, int]) -> None:
-        """Replace some of the arguments, for calls that begin from now on."""
-        values = self.values.copy()
-        for place, word in words.items():
-            values[place] = word
+    def revise(self, values: NDArray[np.int64]) -> None:
+        """Replace the arguments, for calls that begin from now on."""
         # Frames of calls that are under way go back to the list that nobody has any more.
         self.values, self._frames = values, []
 

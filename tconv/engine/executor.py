@@ -38,8 +38,10 @@ _SOURCES = (
 )
 VERSION = version_of(_SOURCES)
 
-_MOVING = ("pack_rows", "copy_row")  # which take LLVM longer than all that computes, 25 of 31 ms
-_BRIEF_CYCLES = 30_000_000  # 10 ms, of which drafts of them cost less than they take to compile
+# 10 and 0.3 ms: of brief calls all but the inner loops are drafts, of tiny ones these, too. What a
+# first call loses by that is less than LLVM takes to compile them well: 12 ms for an inner loop, 24
+# for six phases that are interleaved, 63 for sums of the cells of a tile in space.
+_BRIEF_CYCLES, _TINY_CYCLES = 30_000_000, 1_000_000
 _CYCLES_PER_US = 2900  # of a server's core at work
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in memory of NumPy's
 _SMALL_TRANSPOSED_BYTES = 2**18  # and so much of x or y is transposed by one
@@ -126,13 +128,14 @@ class Ready(Prepared):
         self._kernels = cache(partial(kernels_of, problem, plan, self.dtype, target))
         key = (VERSION, problem, dtype, target, plan)
         self._laid = laid = laid_out(key, self._kernels)
-        moving = _MOVING if plan.cycles < _BRIEF_CYCLES else ()
-        drafted = [*laid.drivers, *(name for name in laid.kernels if name.startswith(moving))]
-        emits = {name: partial(_emit, self._kernels, name) for name in (*laid.kernels, *drafted)}
-        wanted = {name: emits.pop(name) for name in laid.kernels if name not in drafted}
-        told = laid.located(load_all(wanted, target, version=VERSION))
-        self._told = told, laid.packing  # which holds arrays that their addresses are of
-        self._job = Job(0, told.addressed(), self._load, plan.cycles)
+        names = (*laid.kernels, *laid.drivers)
+        emits = {name: partial(_emit, self._kernels, name) for name in names}
+        well = () if plan.cycles < _TINY_CYCLES else ("micro_",)
+        well = well if plan.cycles < _BRIEF_CYCLES else ("",)  # with which all names begin
+        wanted = {name: emits.pop(name) for name in laid.kernels if name.startswith(well)}
+        self._found = load_all(wanted, target, version=VERSION)
+        self._told = [laid.job, laid.packing]  # have arrays that their addresses are of
+        self._job = Job(0, laid.job.words, self._load, plan.cycles)
         self._packing = Job(0, laid.packing.addressed(), self._load, plan.cycles)
         self._no_bias = np.zeros(laid.bias_sources.shape, self.computed)
         self._scratch_bytes = laid.scratch_size * plan.threads * self.computed.itemsize
@@ -145,15 +148,12 @@ class Ready(Prepared):
 
     def _use(self, found: Mapping[str, int]) -> None:
         """Take drivers and what else is drafted, and better code than drafts once it is there."""
-        moved = {}
-        for name, place in found.items():
-            if name in self._laid.drivers:
-                job = self._job if name == self._laid.drivers[0] else self._packing
-                job.function = place
-            else:
-                moved[self._laid.place_of(name)] = place
-        if moved:
-            self._job.revise(moved)
+        laid = self._laid
+        self._found |= found
+        self._job.function, self._packing.function = map(self._found.__getitem__, laid.drivers)
+        told = laid.located(self._found)
+        self._told.append(told)  # besides those before, for calls that are under way
+        self._job.revise(told.addressed())
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""

@@ -64,11 +64,6 @@ class Laid(NamedTuple):
     job: Told
     packing: Told
 
-    def place_of(self, kernel: str) -> int:
-        """Where the driver's arguments have a kernel that is not in an array."""
-        number = self.kernels.index(kernel) + 1
-        return next(place for place in self.called if self.job.words[place] == number)
-
     def located(self, found: Mapping[str, int]) -> Told:
         """What the driver is told, with addresses of kernels; 0 for those that are not found."""
         places = np.array([0, *(found.get(name, 0) for name in self.kernels)], np.int64)
