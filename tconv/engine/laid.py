@@ -194,7 +194,9 @@ def _laid(kernels: Kernels) -> Laid:
         words[POINTERS.index(name)] = number
     arrays = kernels.arrays | _arrays(layout)
     packing, of_packing, packing_bytes = pack_arguments(layout)
-    first = packing.size - len(PACK_FIELDS) - len(of_packing)
+    end = packing.size - len(PACK_FIELDS)
+    first = end - len(of_packing)
+    packing[first:end] = 0  # the addresses of these arrays, here and now
     return Laid(
         kernels.names,
         tuple(POINTERS.index(name) for name, number in kernels.called.items() if number),

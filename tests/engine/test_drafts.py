@@ -11,7 +11,9 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+from tconv.activations import as_activation
 from tconv.engine.call import POINTERS
+from tconv.engine.choice import all_plans
 from tconv.engine.executor import Ready
 from tconv.engine.known import known_plan
 from tconv.engine.problem import Problem
@@ -93,12 +95,34 @@ def run(code, cache, **environment):
 @pytest.mark.parametrize("channels", [3, 64])
 def test_drafts_give_the_same_bits_and_give_way(unknown, size, channels, dtype):
     ready = ready_for(channels, size, dtype)
-    assert len(drafts._drafts) == (3 if ready.plan.is_gathered else 4)
+    names = {*ready._laid.kernels, *ready._laid.drivers}
+    is_tiny = ready.plan.cycles < executor._TINY_CYCLES
+    well = {name for name in names if name.startswith("micro") and not is_tiny}
+    assert {name for name, *_ in drafts._drafts} == names - well
     before, of_drafts = functions(ready), computed(ready)
     drafts.settle()
     assert not drafts._drafts
     assert all(a != b for a, b in zip(before, functions(ready), strict=True))
     assert np.array_equal(computed(ready), of_drafts)
+
+
+@pytest.mark.parametrize("is_tiny", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_kind_of_plan_computes_the_same_with_drafts(unknown, monkeypatch, dtype, is_tiny):
+    if is_tiny:
+        monkeypatch.setattr(executor, "_TINY_CYCLES", 2**60)
+    geometry = Geometry.of((2, 144, 13, 17), (144, 64, 4, 4), stride=2, padding=1)
+    problem = Problem(geometry, activation=as_activation("tanh"))
+    kinds = {(p.is_tiled, p.is_gathered, p.is_spread): p for p in all_plans(problem, dtype, CPU, 1)}
+    assert {kind[1] for kind in kinds} == {False, True}
+    assert any(kind[0] for kind in kinds) == (dtype == "float32")
+    for plan in kinds.values():
+        monkeypatch.setattr(executor, "VERSION", f"{executor.VERSION} {plan}")
+        ready = Ready(problem, dtype, CPU, plan)
+        of_drafts = computed(ready)
+        drafts.settle()
+        assert not drafts._drafts
+        assert np.array_equal(computed(ready), of_drafts)
 
 
 def test_longer_calls_have_drafts_of_drivers_only(unknown, monkeypatch):
