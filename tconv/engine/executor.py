@@ -15,12 +15,11 @@ from tconv.engine.choice import best_plans
 from tconv.engine.drafts import load_drafted, settle
 from tconv.engine.entering import Job
 from tconv.engine.jit import load, load_all
-from tconv.engine.known import known_plan
+from tconv.engine.known import known_plan, version
 from tconv.engine.laid import Kernels, kernels_of, laid_out, write
 from tconv.engine.layout import Layout
 from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
-from tconv.engine.store import version_of
 from tconv.engine.target import Target
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.engine.values import Module
@@ -28,15 +27,7 @@ from tconv.geometry import Letter
 
 __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
-# Of generated code and what it reads: what other sources wrote to disk is not what is wanted.
-_SOURCES = (
-    *("values.py", "builder.py", "ir.py", "halves.py", "kernels.py", "gathering.py", "call.py"),
-    *("panels.py", "spread.py", "winograd.py", "transforms.py", "tiles.py", "epilogue.py"),
-    *("output.py", "driver.py", "packing.py", "transposing.py", "making.py", "products.py"),
-    *("correlating.py", "../axis.py", "../geometry.py", "phases.py", "problem.py", "plan.py"),
-    *("cells.py", "layout.py", "tiled_layout.py", "laid.py"),
-)
-VERSION = version_of(_SOURCES)
+VERSION = version()
 
 # 10 and 0.3 ms: of brief calls all but the inner loops are drafts, of tiny ones these, too. What a
 # first call loses by that is less than LLVM takes to compile them well: 12 ms for an inner loop, 24

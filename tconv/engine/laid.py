@@ -20,6 +20,7 @@ from tconv.engine.gathering import find_runs, gather
 from tconv.engine.ir import Number
 from tconv.engine.jit import Emit
 from tconv.engine.kernels import add_rows, copy_row, micro, pack_rows, stream
+from tconv.engine.known import FORMAT
 from tconv.engine.layout import Layout
 from tconv.engine.packing import PACK_FIELDS, pack_arguments, pack_made_run, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED, Plan
@@ -33,7 +34,6 @@ from tconv.engine.values import Module
 __all__ = ["Kernels", "Laid", "Told", "kernels_of", "laid_out", "write"]
 
 _MOST_BYTES = 2**20  # that are kept: to read more would take as long as to make it
-_FORMAT = 4  # of `marshal`, which every Python reads
 _MICROS, _RESTORED = POINTERS.index("micros"), POINTERS.index("restored")
 
 
@@ -91,7 +91,7 @@ def laid_out(key: tuple[Any, ...], kernels: Callable[[], "Kernels"]) -> Laid:
     if data is not None:
         return _unpacked(data)
     found = _laid(kernels())
-    data = marshal.dumps(_plain(found), _FORMAT)
+    data = marshal.dumps(_plain(found), FORMAT)
     if len(data) <= _MOST_BYTES:
         write_entry(name, data)
     return found

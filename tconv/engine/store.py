@@ -67,6 +67,12 @@ def read_entry(key: str) -> tuple[bytes | None, str]:
     folder = str(place)
     entry = f"{folder}/{key}.kernel"
     try:
+        os.lstat(entry)
+    except FileNotFoundError:  # as most that are looked for first: drafts give way later
+        return None, ""
+    except OSError:
+        pass
+    try:
         fault = _fault(os.lstat(folder), stat.S_ISDIR)
         if fault:
             return None, f"{folder}, which {fault}"
