@@ -26,7 +26,7 @@ ORDER = [
     "engine.tiled_layout", "engine.transposing", "engine.making", "engine.packing",
     "engine.objects", "engine.store", "engine.known", "engine.mapping", "engine.jit",
     "engine.drafts", "engine.pool", "engine.teams", "engine.addresses", "engine.entering",
-    "engine.laid", "engine.executor",
+    "engine.laid", "engine.laying", "engine.executor",
     "engine.folds", "engine.folding", "engine.compound",
     "engine.products", "engine.chunks", "engine.correlation", "engine.correlating",
     "engine.correlator", "engine",

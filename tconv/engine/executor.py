@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, cached_property, lru_cache, partial
 from math import prod
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,17 @@ from tconv.engine.drafts import load_drafted, settle
 from tconv.engine.entering import Job
 from tconv.engine.jit import load, load_all
 from tconv.engine.known import known_plan, version
-from tconv.engine.laid import Kernels, kernels_of, laid_out, write
-from tconv.engine.layout import Layout
+from tconv.engine.laid import laid_out, write
 from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.engine.values import Module
 from tconv.geometry import Letter
+
+if TYPE_CHECKING:
+    from tconv.engine.laying import Kernels
+    from tconv.engine.layout import Layout
 
 __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
 
@@ -116,9 +119,9 @@ class Ready(Prepared):
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
         self.plan = plan
-        self._kernels = cache(partial(kernels_of, problem, plan, self.dtype, target))
+        self._kernels = cache(partial(_kernels_of, problem, plan, self.dtype, target))
         key = (VERSION, problem, dtype, target, plan)
-        self._laid = laid = laid_out(key, self._kernels)
+        self._laid = laid = laid_out(key, lambda: self._kernels().laid())
         names = (*laid.kernels, *laid.drivers)
         emits = {name: partial(_emit, self._kernels, name) for name in names}
         well = () if plan.cycles < _TINY_CYCLES else ("micro_",)
@@ -133,7 +136,7 @@ class Ready(Prepared):
         load_drafted(emits, target, version=VERSION, use=self._use)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> "Layout":
         """How the plan lies in memory, which is found out only where that is not known."""
         return self._kernels().layout
 
@@ -239,7 +242,14 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
     return min(found)[2]
 
 
-def _emit(kernels: Callable[[], Kernels], name: str, module: Module) -> None:
+def _kernels_of(*plan: Any) -> "Kernels":
+    """Lay a plan out, which few processes need and so few import."""
+    from tconv.engine.laying import Kernels, layout_of
+
+    return Kernels(layout_of(*plan))
+
+
+def _emit(kernels: Callable[[], "Kernels"], name: str, module: Module) -> None:
     kernels().emits[name](module)
 
 

@@ -26,7 +26,7 @@ _SOURCES = (
     *("values.py", "builder.py", "ir.py", "halves.py", "kernels.py", "gathering.py", "call.py"),
     *("panels.py", "spread.py", "transforms.py", "tiles.py", "epilogue.py", "output.py"),
     *("driver.py", "packing.py", "transposing.py", "making.py", "products.py", "correlating.py"),
-    *("cells.py", "layout.py", "tiled_layout.py", "laid.py"),
+    *("cells.py", "layout.py", "tiled_layout.py", "laid.py", "laying.py"),
 )
 
 

@@ -9,6 +9,7 @@ from tconv import definition
 from tconv.activations import as_activation
 from tconv.engine import executor, laid
 from tconv.engine.choice import best_plans
+from tconv.engine.laying import Kernels, layout_of
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
 from tconv.geometry import Geometry
@@ -33,8 +34,9 @@ def plans(geometry, dtype="float32", **more):
 
 
 def kept(problem, plan, dtype, make=None):
-    kernels = make or (lambda: laid.kernels_of(problem, plan, np.dtype(dtype), target()))
-    return laid.laid_out(("test", problem, plan, dtype), kernels)
+    layout = (problem, plan, np.dtype(dtype), target())
+    make = make or (lambda: Kernels(layout_of(*layout)).laid())
+    return laid.laid_out(("test", problem, plan, dtype), make)
 
 
 def same(one, other):

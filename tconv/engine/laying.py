@@ -1,0 +1,127 @@
+"""HOW A PLAN IS LAID OUT: its kernels numbered, and all that its drivers read."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.engine.call import POINTERS
+from tconv.engine.driver import run, run_spread, run_tiled
+from tconv.engine.epilogue import activate
+from tconv.engine.gathering import find_runs, gather
+from tconv.engine.jit import Emit
+from tconv.engine.kernels import add_rows, copy_row, micro, pack_rows, stream
+from tconv.engine.laid import Laid, Told, write
+from tconv.engine.layout import Layout
+from tconv.engine.packing import PACK_FIELDS, pack_arguments, pack_made_run, pack_run
+from tconv.engine.plan import MOST_INTERLEAVED
+from tconv.engine.tiled_layout import TiledLayout, layout_of
+from tconv.engine.tiles import RESTORED
+
+__all__ = ["Kernels", "layout_of"]
+
+
+class Kernels:
+    """Kernels of a layout: numbers of those that its driver calls, and what emits them."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.emits: dict[str, Emit] = {}  # in the order of their numbers; drivers come last
+        self.called: dict[str, int] = {}  # by pointer, 0 for none
+        self.arrays: dict[str, NDArray[Any]] = {}  # that have numbers of kernels, and more
+        self._number()
+        self.names = tuple(self.emits)
+        for emit in _drivers(layout):
+            self(emit.__name__, emit)
+        self.drivers = tuple(self.emits)[len(self.names) :]
+
+    def __call__(self, name: str, emit: Any, *, dtype: str = "") -> int:
+        """Return the number of one; it is for the type of x and y unless another is named."""
+        dtype = dtype or self.layout.dtype.name
+        full = f"{name}_{dtype}"
+        self.emits[full] = partial(write, emit, full, dtype, self.layout.target)
+        return [*self.emits].index(full) + 1
+
+    def laid(self) -> Laid:
+        """Return all that follows from the layout."""
+        layout, words = self.layout, self.layout.arguments()
+        for name, number in self.called.items():
+            words[POINTERS.index(name)] = number
+        arrays = self.arrays | _arrays(layout)
+        packing, of_packing, packing_bytes = pack_arguments(layout)
+        end = packing.size - len(PACK_FIELDS)
+        first = end - len(of_packing)
+        packing[first:end] = 0  # the addresses of these arrays, here and now
+        columns = {"micros": 0, "restored": RESTORED.index("kernel")}
+        return Laid(
+            self.names,
+            tuple(POINTERS.index(name) for name, number in self.called.items() if number),
+            tuple((POINTERS.index(name), columns[name]) for name in columns.keys() & arrays.keys()),
+            self.drivers,
+            (layout.problem.geometry.groups, layout.blocks, layout.weight_block),
+            layout.scratch_size,
+            packing_bytes,
+            layout.bias_sources(),
+            Told(words, {POINTERS.index(name): array for name, array in arrays.items()}),
+            Told(packing, dict(enumerate(of_packing, first))),
+        )
+
+    def _number(self) -> None:
+        layout, plan, activation = self.layout, self.layout.plan, self.layout.problem.activation
+        computed = layout.computed.name
+        moved = "int16" if layout.dtype != layout.computed else layout.dtype.name
+        heights = layout.heights
+        micros = self.arrays["micros"] = np.zeros((2 * max(heights) + 2, 1), np.int64)
+        for rows in heights:
+            for n, vectors in enumerate(layout.widths):
+                if vectors:
+                    shape = (rows, vectors, layout.unroll, layout.reads_ahead(rows))
+                    name = "micro_" + "_".join(str(int(each)) for each in shape)
+                    micros[2 * rows + n] = self(name, micro(*shape), dtype=computed)
+        step, stride = (
+            min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
+        )
+        copies = not plan.is_gathered
+        self.called = {
+            "pack_rows": self(f"pack_rows_{step}", pack_rows(step)) if copies else 0,
+            "find_runs": self("find_runs", find_runs) if plan.is_gathered else 0,
+            "gather": self("gather", gather) if plan.is_gathered else 0,
+            "add_rows": self("add_rows", add_rows, dtype=computed) if plan.is_spread else 0,
+            "stream": self("stream", stream, dtype=moved) if layout.streams else 0,
+            "copy_row": self(f"copy_row_{stride}", copy_row(stride)),
+        }
+        if isinstance(layout, TiledLayout):
+            more, of_tiles = layout.kernels(self)
+            self.called |= more
+            self.arrays |= of_tiles
+        if activation is not None:
+            name = f"activate_{activation.name}"
+            self.called["activate"] = self(name, activate(activation.name), dtype=computed)
+
+
+def _drivers(layout: Layout) -> tuple[Any, Any]:
+    """What computes, and what packs weights."""
+    plan = layout.plan
+    driver = run_spread if plan.is_spread else run_tiled if plan.is_tiled else run
+    return driver, pack_run if layout.weight_matrix is None else pack_made_run
+
+
+def _arrays(layout: Layout) -> dict[str, NDArray[Any]]:
+    """What the driver reads by its address."""
+    plan, activation = layout.plan, layout.problem.activation
+    offsets, starts = layout.offsets()
+    none = np.zeros(1, np.int64)
+    sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
+    return {
+        "sums": sums,
+        "sum_starts": sum_starts,
+        "zeros": np.zeros(max(layout.heights), layout.computed),
+        "slope": np.array([activation.slope if activation else 0], layout.computed),
+        "offsets": offsets,
+        "tiles": layout.tiles(layout.block_tiles, starts),
+        "last_tiles": layout.tiles(layout.last_tiles, starts),
+        "lines": layout.lines(),
+        "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
+        "lattices_of_x": layout.lattices(),
+    }
