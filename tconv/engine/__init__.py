@@ -13,9 +13,8 @@ from tconv.canonical import canonical, canonical_shape
 from tconv.dtypes import as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.compound import COMPOUND, Compound, PackedParts, compound, parts
-from tconv.engine.correlation import choose_correlation
 from tconv.engine.folds import Folds
-from tconv.engine.forks import ForkLock
+from tconv.engine.forks import importing
 from tconv.engine.known import known_plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
@@ -40,8 +39,6 @@ _MOST_PHASES = 2**14  # and taps: beyond, tables would be larger than what they 
 _MOST_CELLS = 2**31 - 1  # of an operand: tables hold 32 bits
 _SOME_CHANNELS, _THIN = 16, 8  # as many times more channels of x than products for each
 _MANY_CHANNELS, _THIN_OF_MANY = 128, 6
-
-_importing = ForkLock()  # a child must not find LLVM half imported
 
 
 @lru_cache(maxsize=1024)
@@ -106,6 +103,9 @@ def _has_plan(problem: Problem, dtype: str, threads: int | None = None) -> bool:
         return _can_fold(problem.geometry, problem.want, dtype, threads)
     here = target()
     if problem.want == "w":
+        with importing:  # few need it
+            from tconv.engine.correlation import choose_correlation
+
         return choose_correlation(Problem(problem.geometry, "x"), dtype, here) is not None
     plan = known_plan(problem, dtype, here, threads or here.threads)  # which is wanted next
     if plan is not None and plan.cycles * plan.threads <= problem.geometry.flops:
@@ -155,7 +155,7 @@ def _made(problem: Problem, dtype: str, threads: int | None, is_measured: bool) 
 @cache
 def _maker(is_for_w: bool, is_folded: bool, is_measured: bool) -> Any:
     """Import what makes such plans ready; that loads LLVM, which few need."""
-    with _importing:
+    with importing:
         if is_for_w:
             from tconv.engine.correlator import correlated
 

@@ -14,6 +14,7 @@ from tconv.engine.arena import empty
 from tconv.engine.choice import best_plans
 from tconv.engine.drafts import load_drafted, settle
 from tconv.engine.entering import Job
+from tconv.engine.forks import importing
 from tconv.engine.jit import load, load_all
 from tconv.engine.known import known_plan, version
 from tconv.engine.laid import laid_out, write
@@ -244,7 +245,8 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
 
 def _kernels_of(*plan: Any) -> "Kernels":
     """Lay a plan out, which few processes need and so few import."""
-    from tconv.engine.laying import Kernels, layout_of
+    with importing:
+        from tconv.engine.laying import Kernels, layout_of
 
     return Kernels(layout_of(*plan))
 

@@ -3,7 +3,7 @@
 import os
 import threading
 
-__all__ = ["ForkLock"]
+__all__ = ["ForkLock", "importing"]
 
 
 class ForkLock:
@@ -41,3 +41,10 @@ class ForkLock:
         for _ in range(self._depth):
             self._lock.acquire()
         self.__exit__()
+
+
+importing = ForkLock()
+"""Held while files are imported late: a child must not find them half imported.
+
+It is the oldest lock, so that it may be asked for by a thread that holds any others.
+"""
