@@ -10,7 +10,9 @@ POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
     *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
     *("lattices_of_x", "places", "restored"),
+    *("phase_list", "last_phase_list", "taps_of_tiles"),
     *("pack_rows", "find_runs", "gather", "add_rows", "copy_row", "stream", "sum_cells"),  # kernels
+    "turn_out",
     *("activate", "slope"),  # a kernel, or none, and what it is told
 )
 FIELDS = (
@@ -39,6 +41,7 @@ FIELDS = (
     *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
     *("weight_block", "bias_block", "streams", "held_size"),
     *("sums_size", "sum_pitch", "restored_count", "restored_z", "restored_y", "restored_x"),
+    *("images", "chunks", "cells", "taps_of_last"),
 )
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
 

@@ -30,6 +30,8 @@ from tconv.engine.store import version_of
 from tconv.engine.target import Target
 from tconv.engine.tiled_layout import TiledLayout, layout_of
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
+from tconv.engine.turned import run_turned
+from tconv.engine.turned_layout import TurnedLayout
 from tconv.geometry import Letter
 
 __all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
@@ -39,7 +41,7 @@ _SOURCES = (
     *("values.py", "builder.py", "ir.py", "halves.py", "kernels.py", "gathering.py", "call.py"),
     *("panels.py", "spread.py", "winograd.py", "transforms.py", "tiles.py", "epilogue.py"),
     *("output.py", "driver.py", "packing.py", "transposing.py", "making.py", "products.py"),
-    "correlating.py",
+    *("correlating.py", "turned.py"),
 )
 VERSION = version_of(_SOURCES)
 
@@ -153,7 +155,12 @@ class Ready(Prepared):
         plan = self.plan
         slots = ((name, slot) for name in drafted.emits for slot in _MOVING)
         places = {name: POINTERS.index(slot) for name, slot in slots if name.startswith(slot)}
-        emit = run_spread if plan.is_spread else run_tiled if plan.is_tiled else run
+        kinds = (
+            (plan.is_spread, run_spread),
+            (plan.is_tiled, run_tiled),
+            (plan.is_turned, run_turned),
+        )
+        emit = next((emit for is_kind, emit in kinds if is_kind), run)
         pack = pack_run if self.layout.weight_matrix is None else pack_made_run
         jobs = {}
         for each, job in ((emit, self._job), (pack, self._packing)):
@@ -171,6 +178,9 @@ class Ready(Prepared):
     def _arrays(self) -> dict[str, Any]:
         """What the driver reads by its address, and so must live as long as the plan."""
         layout, plan, activation = self.layout, self.plan, self.activation
+        slope = np.array([activation.slope if activation else 0], self.computed)
+        if isinstance(layout, TurnedLayout):
+            return {"slope": slope, **layout.lists}
         offsets, starts = layout.offsets()
         none = np.zeros(1, np.int64)
         sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
@@ -178,7 +188,7 @@ class Ready(Prepared):
             "sums": sums,
             "sum_starts": sum_starts,
             "zeros": np.zeros(max(layout.heights), self.computed),
-            "slope": np.array([activation.slope if activation else 0], self.computed),
+            "slope": slope,
             "offsets": offsets,
             "tiles": layout.tiles(layout.block_tiles, starts),
             "last_tiles": layout.tiles(layout.last_tiles, starts),
@@ -192,7 +202,21 @@ class Ready(Prepared):
 
         `moving` gives those that compute nothing, `kernel` the others.
         """
-        layout, plan, activation = self.layout, self.plan, self.activation
+        layout, activation = self.layout, self.activation
+        kernel_of_sums = partial(kernel, dtype=self.computed.name)
+        if isinstance(layout, TurnedLayout):
+            addresses, kept = layout.kernels(kernel)
+            self._kept |= kept
+        else:
+            addresses = self._kernels_of_cells(kernel, moving)
+        if activation is not None:
+            name = f"activate_{activation.name}"
+            addresses["activate"] = kernel_of_sums(name, activate(activation.name))
+        return addresses
+
+    def _kernels_of_cells(self, kernel: Any, moving: Any) -> dict[str, int]:
+        """Those of plans whose lanes are cells."""
+        layout, plan = self.layout, self.plan
         kernel_of_sums = partial(kernel, dtype=self.computed.name)
         micros = self._kept["micros"] = np.zeros(2 * max(layout.heights) + 2, np.int64)
         for rows in layout.heights:
@@ -217,9 +241,6 @@ class Ready(Prepared):
             more, kept = layout.kernels(kernel)
             self._kept |= kept
             addresses |= more
-        if activation is not None:
-            name = f"activate_{activation.name}"
-            addresses["activate"] = kernel_of_sums(name, activate(activation.name))
         return addresses
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
@@ -256,14 +277,17 @@ class Ready(Prepared):
         if plan.is_spread:
             panel = "x as it lies" if self.dtype == self.computed else "x as it lies, but widened"
         panel = f"{panel}, uncropped" if plan.is_uncropped else panel
+        cells = f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}"
+        if plan.is_turned:
+            cells = f"{plan.planes} images, x as it lies, vectors of channels"
         by_tap = ", tap by tap" if plan.part.by_tap else ""
         then = f", then {self.activation}" if self.activation else ""
         moved = self.dtype.itemsize * sum(
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )
+        items = f"{layout.fields['items']:,} items of {cells}"
         return [
-            f"{self._algorithm}, {plan.threads} threads, {layout.fields['items']:,} items of "
-            f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}",
+            f"{self._algorithm}, {plan.threads} threads, {items}",
             f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
             f"{plan.block} channels of {written}, sums of {plan.part.channels} channels of {read}"
             f"{by_tap}{then}",

@@ -18,6 +18,7 @@ __all__ = ["known_plan"]
 # What a choice follows from: plans on disk that other sources chose are not those that are wanted.
 _SOURCES = (
     *("phases.py", "problem.py", "winograd.py", "plan.py", "costs.py", "tilings.py", "choice.py"),
+    "turnings.py",
 )
 
 
