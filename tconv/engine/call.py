@@ -47,8 +47,8 @@ FIELDS = (
 
 _PLACES = {name: place for place, name in enumerate((*POINTERS, *FIELDS))}
 
-TILE = ("rows", "weight", "offsets", "taps", "line", "micro")
-"""What stands in a plan's list of tiles, 64 bits each."""
+TILE = ("rows", "weight", "offsets", "taps", "line", "micro", "count")
+"""What stands in a plan's list of tiles, 64 bits each: the first of `count` that are alike."""
 
 LATTICE = ("start", "depth", "height", "width")
 """What stands in a plan's list of the lattices of x, 64 bits each."""

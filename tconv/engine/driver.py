@@ -3,10 +3,10 @@
     while (item := counter++) < items:                     # a block of rows, a run of channels
         pack the cells of x that the item reads into a panel, zeros around them     # panels.py
         for block in channels of y:
-            for tile in the block's tiles:                 # rows that read the same cells
+            for tiles in the block's tiles:                # rows that read the same cells
                 for part in the sum's parts:               # terms whose weights the L1 holds
                     for lane in the panel's lanes:
-                        micro(weights, panel, line)        # kernels.py
+                        micro(weights, panel, lines)       # kernels.py
             activate the lines                             # epilogue.py, if anything follows
             interleave the phases of the lines into y      # output.py
 
@@ -139,6 +139,7 @@ def _sum(
         to = code.at(lines, code.mul(tile["line"], pitch))
         of_rows = c.zeros if bias is None else code.at(bias, tile["line"])
         of_tile = code.at(weight, tile["weight"])
+        w_step = code.mul(code.mul(tile["rows"], tile["taps"]), c.channels)
         by_tap = code.is_equal(c.by_tap, 1)
         together = code.pick(by_tap, 1, tile["taps"])  # taps that are summed as one
         # A phase that no tap reaches has no terms, but its bias is still to be written.
@@ -159,4 +160,4 @@ def _sum(
                         n = code.add(call, earlier)
                         x = code.at(c.panel, code.mul(n, c.panel_tile))
                         place = (w, x, offsets, code.at(to, code.mul(n, c.wide_lanes)), of_rows)
-                        code.call(kernel, *place, terms, pitch, first)
+                        code.call(kernel, *place, terms, pitch, first, tile["count"], w_step)

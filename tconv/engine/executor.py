@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.addresses import address
 from tconv.engine.arena import empty
-from tconv.engine.call import POINTERS
+from tconv.engine.call import POINTERS, TILE
 from tconv.engine.choice import best_plans
 from tconv.engine.drafts import load_drafted, settle
 from tconv.engine.driver import run, run_spread, run_tiled
@@ -184,14 +184,16 @@ class Ready(Prepared):
         offsets, starts = layout.offsets()
         none = np.zeros(1, np.int64)
         sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
+        lists = [layout.tiles(tiles, starts) for tiles in (layout.block_tiles, layout.last_tiles)]
+        rows, count = (np.concatenate(lists)[:, TILE.index(name)] for name in ("rows", "count"))
         return {
             "sums": sums,
             "sum_starts": sum_starts,
-            "zeros": np.zeros(max(layout.heights), self.computed),
+            "zeros": np.zeros((rows * count).max(), self.computed),
             "slope": slope,
             "offsets": offsets,
-            "tiles": layout.tiles(layout.block_tiles, starts),
-            "last_tiles": layout.tiles(layout.last_tiles, starts),
+            "tiles": lists[0],
+            "last_tiles": lists[1],
             "lines": layout.lines(),
             "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
             "lattices_of_x": layout.lattices(),

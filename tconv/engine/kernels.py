@@ -1,8 +1,9 @@
 """WHAT THE KERNELS DO: the loops in which the time goes, each written once for every size.
 
-    micro     for k in terms:                          # a channel and a tap
-                  for r in rows: acc[r] += w[k, r] * x[offset[k]:][:lanes]
-              c[:] = (bias or c) + acc
+    micro     for w, c in tiles:
+                  for k in terms:                      # a channel and a tap
+                      for r in rows: acc[r] += w[k, r] * x[offset[k]:][:lanes]
+                  c[:] = (bias or c) + acc
     pack_rows to[row] = zeros, every step-th cell of x, zeros
     add_rows  to[row, :] += x[row, :]
     copy_row  y[i*stride + phase] = line[phase][i]
@@ -50,7 +51,7 @@ Value = Any
 def micro(
     rows: int, vectors: int, unroll: int, reads_ahead: int = 0
 ) -> Callable[[ir.Module, str, Number], None]:
-    """Add products to a tile of `rows` rows by `vectors` vectors.
+    """Add products to tiles of `rows` rows by `vectors` vectors, one below the other.
 
     ``terms`` must be a multiple of `unroll`. The sum of a call starts at zero and is added to c at
     its end, or to the bias if ``first``: short sums are more exact than one long one. If it
@@ -59,30 +60,40 @@ def micro(
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
         pointers = {"w": PTR, "x": PTR, "offsets": PTR, "c": PTR, "bias": PTR}
-        sizes = {"terms": I64, "ldc": I64, "first": I64}
+        sizes = dict.fromkeys(("terms", "ldc", "first", "tiles", "w_step"), I64)
         code, a = begin(module, name, pointers | sizes, number)
         for label in ("w", "x", "offsets", "bias"):
             a[label].add_attribute("noalias")
-        start = [*[number.zeros] * (rows * vectors), a["w"], a["offsets"]]
-        with code.loop_carrying(code.div(a["terms"], unroll), start) as (carried, following):
-            acc, w, offsets = carried[:-2], carried[-2], carried[-1]
-            for line in range(0, unroll * rows * number.bytes, _LINE_BYTES):
-                code.prefetch(code.at(w, (_AHEAD_BYTES + line) // number.bytes))
-            for u in range(unroll):
-                offset = code.builder.sext(code.load(offsets, u, I32), I64)
-                x = code.at(a["x"], offset)
-                for v in range(vectors if reads_ahead == 1 else 0):
-                    code.prefetch(code.at(x, (vectors + v) * number.lanes))
-                if reads_ahead == 2:
-                    later = code.builder.sext(code.load(offsets, u + TERMS_AHEAD, I32), I64)
-                    for line in range(0, vectors * number.lanes * number.bytes, _LINE_BYTES):
-                        code.prefetch(code.at(a["x"], code.add(later, line // number.bytes)))
-                acc = _term(code, acc, rows, code.at(w, u * rows), x)
-            following += [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
-        _add_to(code, following[:-2], rows, a)
+        turns = code.div(a["terms"], unroll)
+        with code.loop(a["tiles"]) as tile:
+            w, row = code.at(a["w"], code.mul(tile, a["w_step"])), code.mul(tile, rows)
+            start = [*[number.zeros] * (rows * vectors), w, a["offsets"]]
+            with code.loop_carrying(turns, start) as (carried, following):
+                following += _terms(code, carried, (rows, unroll, reads_ahead), a["x"])
+            c = code.at(a["c"], code.mul(row, a["ldc"]))
+            place = {"c": c, "bias": code.at(a["bias"], row), "ldc": a["ldc"], "first": a["first"]}
+            _add_to(code, following[:-2], rows, place)
         code.end()
 
     return emit
+
+
+def _terms(code: Code, carried: list[Value], shape: tuple[int, int, int], x: Value) -> list[Value]:
+    """The terms of a turn: sums, and where weights and offsets of the next turn are."""
+    (*acc, w, offsets), (rows, unroll, reads_ahead), number = carried, shape, code.number
+    vectors = len(acc) // rows
+    for line in range(0, unroll * rows * number.bytes, _LINE_BYTES):
+        code.prefetch(code.at(w, (_AHEAD_BYTES + line) // number.bytes))
+    for u in range(unroll):
+        cells = code.at(x, code.builder.sext(code.load(offsets, u, I32), I64))
+        for v in range(vectors if reads_ahead == 1 else 0):
+            code.prefetch(code.at(cells, (vectors + v) * number.lanes))
+        if reads_ahead == 2:
+            later = code.builder.sext(code.load(offsets, u + TERMS_AHEAD, I32), I64)
+            for line in range(0, vectors * number.lanes * number.bytes, _LINE_BYTES):
+                code.prefetch(code.at(x, code.add(later, line // number.bytes)))
+        acc = _term(code, acc, rows, code.at(w, u * rows), cells)
+    return [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
 
 
 def _term(code: Code, acc: list[Value], rows: int, w: Value, x: Value) -> list[Value]:

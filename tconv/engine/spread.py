@@ -98,7 +98,8 @@ def multiply(
                 to = code.at(c.products, code.add(row, lane))
                 of_rows = code.builder.select(is_plain, code.at(bias, tile["line"]), c.zeros)
                 place = (code.at(weight, of_tile), x, offsets, to, of_rows)
-                code.call(micro, *place, terms, c.product_pitch, first)
+                w_step = code.mul(tile["rows"], c.channels)
+                code.call(micro, *place, terms, c.product_pitch, first, tile["count"], w_step)
 
 
 def add_up(c: Call, item: Item, cells: Cells, bias: Value, is_last: Value, channel: Value) -> None:
