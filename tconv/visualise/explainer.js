@@ -146,8 +146,8 @@ for (const place of ["grid-x", "grid-w", "grid-y", "grid-m", "law"]) {
   const lookAt = event => {
     const cell = selectable(event);
     if (!playing && !held) look(cell?.dataset.sel || "");
-    writeLabels();
-    if (cell?.matches(".cell")) cell.title = cell.ariaLabel;
+    if (event.type === "focusin") writeLabels();
+    if (cell?.matches(".cell")) cell.title = cell.label();
   };
   on(place, "mouseover", lookAt);
   on(place, "focusin", lookAt);

@@ -24,16 +24,16 @@ const label = (words, x, y, style, anchor = "start") => drawn("text", {
 }, words);
 function* drawnCell(node) {
   const style = getComputedStyle(node), [x, y, width, height] = placeOf(node);
-  const lit = node.matches(".lit"), {text: words, "data-tap": letter} = node.told || {};
+  const {text: words, "data-tap": letter} = node.told || {};
+  const line = style.outlineStyle === "none" ? "borderLeft" : "outline";
   yield drawn("rect", {
     x, y, width, height, fill: plainColor(style.backgroundColor),
-    stroke: plainColor(lit ? style.outlineColor : style.borderLeftColor),
-    "stroke-width": lit ? 3 : parseFloat(style.borderLeftWidth),
-    "stroke-dasharray": !lit && {dashed: "4 3", dotted: "2 2"}[style.borderLeftStyle] || "none",
+    stroke: plainColor(style[line + "Color"]), "stroke-width": parseFloat(style[line + "Width"]),
+    "stroke-dasharray": {dashed: "4 3", dotted: "2 2"}[style[line + "Style"]] || "none",
   });
-  const start = getComputedStyle(node, "::before"), end = getComputedStyle(node, "::after");
+  const start = getComputedStyle(node, "::before");
   if (node.matches(".block")) {
-    const stroke = style.borderTopColor;
+    const stroke = style.getPropertyValue("--ink");
     yield drawn("path", {d: `M${x} ${y}h${width}`, stroke, "stroke-width": 2});
   }
   if (words) yield label(words, x + width / 2, y + height / 2 + 1, style, "middle");
@@ -41,7 +41,10 @@ function* drawnCell(node) {
   if (node.matches(".letters .tap")) {
     yield label(letter, x + width / 2, y + height / 2, start, "middle");
   }
-  if (node.matches(".extra")) yield label("op", x + width - 3, y + height - 7, end, "end");
+  if (node.matches(".extra")) {
+    const tag = {fontSize: max(9, width / 5), color: style.borderLeftColor};
+    yield label("op", x + width - 3, y + height - 7, tag, "end");
+  }
 }
 // The words of a node in lines, broken about where the page breaks them.
 function drawnLines(node) {
