@@ -3,6 +3,7 @@
 Needs Debian's Chromium and Playwright (`make test-hosts` brings both), and fails without them.
 """
 
+import io
 import json
 import random
 import re
@@ -173,12 +174,28 @@ def test_a_symbol_of_the_formula_lights_what_it_makes(page, address, symbol, lit
 def test_every_extra_cell_carries_its_tag(page, address):
     page.goto(address + FORM)
     tagged = page.locator("#grid-y .cell").evaluate_all(
-        """all => all.filter(cell => getComputedStyle(cell, '::after').content === '"op"')
+        """all => all.filter(cell => getComputedStyle(cell).backgroundImage.includes('>op</text>'))
             .map(cell => cell.ariaLabel)"""
     )
     assert len(tagged) == 11
     assert all(label.endswith("extra, still computed") for label in tagged)
     assert page.locator("#key-extra").is_visible()
+
+
+@pytest.mark.parametrize("forced", ["none", "active"], ids=["any", "forced"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_tag_and_the_dots_are_seen_in_all_colors(browser, address, scheme, forced):
+    with browser.new_context(viewport=WIDE, color_scheme=scheme, forced_colors=forced) as context:
+        opened = context.new_page()
+        opened.goto(address + FORM)
+        opened.locator("#step").hover()
+        cell = opened.locator("#grid-y .extra").first.bounding_box()
+        for left, top in ((0.5, 0.75), (0.2, 0.97)):  # of the tag, and of the dots below
+            corner = {"x": cell["x"] + left * cell["width"], "y": cell["y"] + top * cell["height"]}
+            size = {"width": 0.4 * cell["width"], "height": 0.15 * cell["height"]}
+            picture = Image.open(io.BytesIO(opened.screenshot(clip=corner | size))).convert("L")
+            darkest, lightest = picture.getextrema()
+            assert lightest - darkest > 180
 
 
 # ---- 2 and 3: the same as Python, through every lens ---------------------------------------------
