@@ -50,7 +50,7 @@ function drawSpread(sel, found) {
     return told("0", undefined, label, (inside ? " zero" : " border") + lit);
   };
   say("title-x", "Input x, spread by the stride");
-  paint("grid-x", "input spread by the stride", ...shape, side, cellAt);
+  paint("grid-x", "input spread by the stride", ...shape, side, cellAt, 2);
   const [a, b] = pointOf(sel), tops = [a, b].map((o, n) => o - min(border[n][0], 0));
   frame("grid-x", "window", side, sel[0] === "o" && [...tops, axes[0].reach, axes[1].reach]);
   const gaps = state.s.map(s => s - 1), widths = border.flat();

@@ -472,6 +472,27 @@ def test_focus_moves_along_when_a_lens_shows_another_grid(page, address):
                 assert page.evaluate(FINAL).count("0") > 9
 
 
+def test_lenses_of_many_cells_are_drawn_ahead_and_nobody_sees_it(page, address):
+    explainer = tconv.explain([[1, 2, 3, 4, 5]] * 5, stride=4)
+    page.goto("about:blank")
+    page.goto(address + explainer.url_state())
+    wait_until(page, "document.querySelectorAll('#grid-x > .away, #grid-y > .away').length === 2")
+    assert page.evaluate("tconv.hash()") == explainer.url_state()
+    output = page.locator("#grid-y > [role=grid]:not(.away)")
+    assert output.get_attribute("aria-label") == "output"
+    assert output.locator(".lit").count() == 1
+    ends = page.evaluate(FINAL)
+    for key in "13":
+        page.keyboard.press(key)
+        page.evaluate("document.getElementById('step').value = 9999")
+        page.locator("#step").dispatch_event("input")
+        assert page.evaluate(FINAL) == ends
+    labels = page.locator("#grid-x > :not(.away) [data-sel]").evaluate_all(
+        "all => all.map(cell => cell.ariaLabel)"
+    )
+    assert labels[:2] == [f"input row 0 column {n}, value {n + 1}" for n in (0, 1)]
+
+
 def test_playing_ends_at_the_last_step(page, address):
     page.goto(address + "#step=7")
     page.select_option("#speed", "300")
