@@ -224,9 +224,8 @@ def _fill(code: Code, row: Value, count: Value) -> None:
 def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
     """Interleave the phases of a row of y: ``count`` cells, from the lines at ``lines[phase]``.
 
-    The first of them is phase `skipped` of a column. If the row is short, the cells of y that are
-    `ahead` of it are asked for meanwhile: the row of the next channel. A stride beyond
-    MOST_INTERLEAVED stands for all such: as many phases as a vector has lanes are transposed at a
+    The first of them is phase `skipped` of a column. The cells of y that are `ahead` of it are asked
+    for meanwhile: the row of the next channel. A stride beyond MOST_INTERLEAVED stands for all such: as many phases as a vector has lanes are transposed at a
     time.
     """
 
@@ -266,8 +265,8 @@ def _copy_short(code: Code, a: dict[str, Value], line: Value, stride: int, row: 
     first = code.least(code.sub(code.mul(before, lanes), skipped), count)
     last = code.most(code.sub(code.mul(code.div(end, lanes), lanes), skipped), first)
     later = code.cell(a["y"], a["ahead"])
-    code.prefetch(later)
-    code.prefetch(code.cell(later, code.sub(count, 1)))
+    code.prefetch(later, writes=True)
+    code.prefetch(code.cell(later, code.sub(count, 1)), writes=True)
     vectors = _interleaved(code, _phases(code, line, a["lines"], 0, stride))
     for n, cells in enumerate(vectors):
         store_cells(code, cells, row, n * lanes)
@@ -298,6 +297,10 @@ def _copy_columns(code: Code, a: dict[str, Value], line: Value, together: int, s
         column = code.least(code.mul(n, lanes), code.sub(columns, lanes))
         vectors = _phases(code, code.at(line, column), lines, phase, together)
         to = code.cell(y, code.add(code.mul(column, step), phase))
+        if together == step:
+            per_line = _LINE_BYTES // code.number.cell_bytes
+            for cell in range(0, step * lanes, per_line):
+                code.prefetch(code.cell(to, code.add(a["ahead"], cell)), writes=True)
         for v, cells in enumerate(_interleaved(code, vectors)):
             store_cells(code, cells, to, v * lanes if together == step else code.mul(step, v))
     done, whole = code.pick(fit, columns, 0), code.mul(runs, together)

@@ -16,27 +16,16 @@ from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered, latti
 from tconv.engine.gathering import RUN
 from tconv.engine.kernels import TERMS_AHEAD
 from tconv.engine.phases import Phases
-from tconv.engine.plan import Plan, tile_rows
+from tconv.engine.plan import Plan, Tile, tile_rows
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 
-__all__ = ["LINE_BYTES", "ROWS_WITH_TIME", "Layout", "Tile"]
+__all__ = ["LINE_BYTES", "ROWS_WITH_TIME", "Layout"]
 
 LINE_BYTES = 64  # of the processor's caches
 _FORESEEN_BYTES, ROWS_WITH_TIME = 2**13, 6
 _HELD_BYTES = 2**14  # of y in the L1 cache, on the way
 _RUN_BYTES = 2**13  # of weights that a micro-kernel takes at a time
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Rows of a block that one call of a micro-kernel makes, of those of one `kind`."""
-
-    kind: int
-    first: int
-    rows: int
-    weight: int
-    line: int
 
 
 @dataclass

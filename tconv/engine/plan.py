@@ -18,6 +18,7 @@ __all__ = [
     "TILES",
     "Part",
     "Plan",
+    "Tile",
     "tile_rows",
 ]
 
@@ -119,6 +120,16 @@ class Part(NamedTuple):
         most = max(1, min(channels, _PART_TERMS // terms))
         part = ceil(channels / ceil(channels / most))
         return cls(min(channels, part + part % 2), by_tap)  # kernels take two terms at a time
+
+
+class Tile(NamedTuple):
+    """Rows of a block that one call of a micro-kernel makes, of those of one `kind`."""
+
+    kind: int
+    first: int
+    rows: int
+    weight: int
+    line: int
 
 
 def tile_rows(rows: int, tile: int) -> list[int]:

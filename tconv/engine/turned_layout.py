@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.cells import strides
-from tconv.engine.layout import LINE_BYTES, Layout, Tile
+from tconv.engine.layout import LINE_BYTES, Layout
 from tconv.engine.phases import AxisPhases, Run
-from tconv.engine.plan import tile_rows
+from tconv.engine.plan import Tile, tile_rows
 from tconv.engine.transposing import turn_out
 from tconv.engine.turned import broadcast
 
