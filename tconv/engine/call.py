@@ -4,7 +4,7 @@ from typing import Any
 
 from tconv.engine.ir import I64, PTR, Code
 
-__all__ = ["FIELDS", "LATTICE", "POINTERS", "TILE", "Call", "Item"]
+__all__ = ["FIELDS", "LATTICE", "POINTERS", "TILE", "Call", "Item", "each_tile"]
 
 POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
@@ -100,3 +100,24 @@ class Item:
         self.columns = code.least(c.columns, code.sub(c.all_columns, self.column))
         of_x = code.add(code.mul(self.image, c.x_batch), code.mul(self.group, c.x_group))
         self.x_cell, self.x = of_x, code.cell(c.x, of_x)
+
+
+def each_tile(
+    c: Call,
+    kernel: Value,
+    tile: dict[str, Value],
+    place: tuple[Value, ...],
+    sizes: tuple[Value, Value, Value],
+) -> None:
+    """Call a micro-kernel for all tiles that follow each other, the first one at a place.
+
+    A place is where its weights, cells, offsets, lines and biases are; the other tiles have
+    weights, lines and biases of their own. `sizes` are terms, the pitch of lines, and whether sums
+    begin.
+    """
+    code, (w, x, offsets, to, bias) = c.code, place
+    w_step = code.mul(tile["rows"], tile["taps"], c.channels)
+    to_step = code.mul(tile["rows"], sizes[1])
+    with code.loop_carrying(tile["count"], (w, to, bias)) as ((w, to, bias), following):
+        code.call(kernel, w, x, offsets, to, bias, *sizes)
+        following += [code.at(w, w_step), code.at(to, to_step), code.at(bias, tile["rows"])]

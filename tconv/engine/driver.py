@@ -6,7 +6,8 @@
             for tiles in the block's tiles:                # rows that read the same cells
                 for part in the sum's parts:               # terms whose weights the L1 holds
                     for lane in the panel's lanes:
-                        micro(weights, panel, lines)       # kernels.py
+                        for tile in tiles:                 # whose weights the L1 holds, too
+                            micro(weights, panel, line)    # kernels.py
             activate the lines                             # epilogue.py, if anything follows
             interleave the phases of the lines into y      # output.py
 
@@ -20,7 +21,7 @@ is *spread* has no panel: `spread`. One that is *tiled* has sums of cells in its
 from typing import Any
 
 from tconv.engine import values as ir
-from tconv.engine.call import TILE, Call, Item
+from tconv.engine.call import TILE, Call, Item, each_tile
 from tconv.engine.ir import I32, I64, PTR, Number, begin
 from tconv.engine.output import copy_out
 from tconv.engine.panels import find_runs, gather, pack
@@ -139,7 +140,6 @@ def _sum(
         to = code.at(lines, code.mul(tile["line"], pitch))
         of_rows = c.zeros if bias is None else code.at(bias, tile["line"])
         of_tile = code.at(weight, tile["weight"])
-        w_step = code.mul(code.mul(tile["rows"], tile["taps"]), c.channels)
         by_tap = code.is_equal(c.by_tap, 1)
         together = code.pick(by_tap, 1, tile["taps"])  # taps that are summed as one
         # A phase that no tap reaches has no terms, but its bias is still to be written.
@@ -160,4 +160,4 @@ def _sum(
                         n = code.add(call, earlier)
                         x = code.at(c.panel, code.mul(n, c.panel_tile))
                         place = (w, x, offsets, code.at(to, code.mul(n, c.wide_lanes)), of_rows)
-                        code.call(kernel, *place, terms, pitch, first, tile["count"], w_step)
+                        each_tile(c, kernel, tile, place, (terms, pitch, first))

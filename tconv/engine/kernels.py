@@ -1,9 +1,8 @@
 """WHAT THE KERNELS DO: the loops in which the time goes, each written once for every size.
 
-    micro     for w, c in tiles:
-                  for k in terms:                      # a channel and a tap
-                      for r in rows: acc[r] += w[k, r] * x[offset[k]:][:lanes]
-                  c[:] = (bias or c) + acc
+    micro     for k in terms:                          # a channel and a tap
+                  for r in rows: acc[r] += w[k, r] * x[offset[k]:][:lanes]
+              c[:] = (bias or c) + acc
     pack_rows to[row] = zeros, every step-th cell of x, zeros
     add_rows  to[row, :] += x[row, :]
     copy_row  y[i*stride + phase] = line[phase][i]
@@ -51,7 +50,7 @@ Value = Any
 def micro(
     rows: int, vectors: int, unroll: int, reads_ahead: int = 0
 ) -> Callable[[ir.Module, str, Number], None]:
-    """Add products to tiles of `rows` rows by `vectors` vectors, one below the other.
+    """Add products to a tile of `rows` rows by `vectors` vectors.
 
     ``terms`` must be a multiple of `unroll`. The sum of a call starts at zero and is added to c at
     its end, or to the bias if ``first``: short sums are more exact than one long one. If it
@@ -60,19 +59,14 @@ def micro(
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
         pointers = {"w": PTR, "x": PTR, "offsets": PTR, "c": PTR, "bias": PTR}
-        sizes = dict.fromkeys(("terms", "ldc", "first", "tiles", "w_step"), I64)
+        sizes = {"terms": I64, "ldc": I64, "first": I64}
         code, a = begin(module, name, pointers | sizes, number)
         for label in ("w", "x", "offsets", "bias"):
             a[label].add_attribute("noalias")
-        turns = code.div(a["terms"], unroll)
-        with code.loop(a["tiles"]) as tile:
-            w, row = code.at(a["w"], code.mul(tile, a["w_step"])), code.mul(tile, rows)
-            start = [*[number.zeros] * (rows * vectors), w, a["offsets"]]
-            with code.loop_carrying(turns, start) as (carried, following):
-                following += _terms(code, carried, (rows, unroll, reads_ahead), a["x"])
-            c = code.at(a["c"], code.mul(row, a["ldc"]))
-            place = {"c": c, "bias": code.at(a["bias"], row), "ldc": a["ldc"], "first": a["first"]}
-            _add_to(code, following[:-2], rows, place)
+        start = [*[number.zeros] * (rows * vectors), a["w"], a["offsets"]]
+        with code.loop_carrying(code.div(a["terms"], unroll), start) as (carried, following):
+            following += _terms(code, carried, (rows, unroll, reads_ahead), a["x"])
+        _add_to(code, following[:-2], rows, a)
         code.end()
 
     return emit
@@ -224,9 +218,9 @@ def _fill(code: Code, row: Value, count: Value) -> None:
 def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
     """Interleave the phases of a row of y: ``count`` cells, from the lines at ``lines[phase]``.
 
-    The first of them is phase `skipped` of a column. The cells of y that are `ahead` of it are asked
-    for meanwhile: the row of the next channel. A stride beyond MOST_INTERLEAVED stands for all such: as many phases as a vector has lanes are transposed at a
-    time.
+    The first of them is phase `skipped` of a column. The cells of y that are `ahead` of it are
+    asked for meanwhile: the row of the next channel. A stride beyond MOST_INTERLEAVED stands for
+    all such: as many phases as a vector has lanes are transposed at a time.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
