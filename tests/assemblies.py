@@ -4,15 +4,19 @@ TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
 
 
 def inner_loop(text):
-    """Lines between the label that is jumped back to and that jump, of the longest such loop."""
+    """Lines from a label to the jump back to it, of the longest such loop with none within."""
     lines = text.splitlines()
     places = {line.split(":")[0]: n for n, line in enumerate(lines) if ":" in line}
-    found = []
+    loops = []
     for n, line in enumerate(lines):
         words = line.split()
-        if words and words[0].startswith(("j", "b")) and words[-1] in places:
-            start = places[words[-1]]
-            if start < n and n - start > len(found):
-                found = lines[start:n]
-    assert found, "no loop"
-    return found
+        if words and words[0].startswith(("j", "b")) and places.get(words[-1], n) < n:
+            loops.append((places[words[-1]], n))
+    assert loops, "no loop"
+    inner = [
+        (start, end)
+        for start, end in loops
+        if not any(start <= first and last < end for first, last in loops)
+    ]
+    start, end = max(inner, key=lambda loop: loop[1] - loop[0])
+    return lines[start:end]

@@ -4,13 +4,15 @@ from typing import Any
 
 from tconv.engine.ir import I64, PTR, Code
 
-__all__ = ["FIELDS", "LATTICE", "POINTERS", "TILE", "Call", "Item"]
+__all__ = ["FIELDS", "LATTICE", "POINTERS", "TILE", "Call", "Item", "each_tile"]
 
 POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
     *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
     *("lattices_of_x", "places", "restored"),
+    *("phase_list", "last_phase_list", "taps_of_tiles"),
     *("pack_rows", "find_runs", "gather", "add_rows", "copy_row", "stream", "sum_cells"),  # kernels
+    "turn_out",
     *("activate", "slope"),  # a kernel, or none, and what it is told
 )
 FIELDS = (
@@ -39,13 +41,14 @@ FIELDS = (
     *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
     *("weight_block", "bias_block", "streams", "held_size"),
     *("sums_size", "sum_pitch", "restored_count", "restored_z", "restored_y", "restored_x"),
+    *("images", "chunks", "cells", "taps_of_last"),
 )
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
 
 _PLACES = {name: place for place, name in enumerate((*POINTERS, *FIELDS))}
 
-TILE = ("rows", "weight", "offsets", "taps", "line", "micro")
-"""What stands in a plan's list of tiles, 64 bits each."""
+TILE = ("rows", "weight", "offsets", "taps", "line", "micro", "count")
+"""What stands in a plan's list of tiles, 64 bits each: the first of `count` that are alike."""
 
 LATTICE = ("start", "depth", "height", "width")
 """What stands in a plan's list of the lattices of x, 64 bits each."""
@@ -97,3 +100,24 @@ class Item:
         self.columns = code.least(c.columns, code.sub(c.all_columns, self.column))
         of_x = code.add(code.mul(self.image, c.x_batch), code.mul(self.group, c.x_group))
         self.x_cell, self.x = of_x, code.cell(c.x, of_x)
+
+
+def each_tile(
+    c: Call,
+    kernel: Value,
+    tile: dict[str, Value],
+    place: tuple[Value, ...],
+    sizes: tuple[Value, Value, Value],
+) -> None:
+    """Call a micro-kernel for all tiles that follow each other, the first one at a place.
+
+    A place is where its weights, cells, offsets, lines and biases are; the other tiles have
+    weights, lines and biases of their own. `sizes` are terms, the pitch of lines, and whether sums
+    begin.
+    """
+    code, (w, x, offsets, to, bias) = c.code, place
+    w_step = code.mul(tile["rows"], tile["taps"], c.channels)
+    to_step = code.mul(tile["rows"], sizes[1])
+    with code.loop_carrying(tile["count"], (w, to, bias)) as ((w, to, bias), following):
+        code.call(kernel, w, x, offsets, to, bias, *sizes)
+        following += [code.at(w, w_step), code.at(to, to_step), code.at(bias, tile["rows"])]

@@ -10,6 +10,7 @@ from tconv.engine.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 from tconv.engine.tilings import considered
+from tconv.engine.turnings import turned
 
 __all__ = ["all_plans", "best_plans", "choose_plan"]
 
@@ -63,9 +64,9 @@ def best_plans(problem: Problem, dtype: str, target: Target, threads: int) -> li
 
     All sum in one order.
     """
-    found: dict[tuple[int, bool, bool], Plan] = {}
+    found: dict[tuple[int, bool, bool, bool], Plan] = {}
     for plan in _alike(problem, dtype, target, threads):
-        key = (plan.vectors, plan.is_gathered, plan.is_spread)
+        key = (plan.vectors, plan.is_gathered, plan.is_spread, plan.is_turned)
         if key not in found or plan.cycles < found[key].cycles:
             found[key] = plan
     return sorted(found.values(), key=_cycles)
@@ -88,6 +89,7 @@ def _considered(problem: Problem, dtype: str, target: Target) -> list[_Considere
         found += _candidates(problem, dtype, target, uncropped, is_uncropped=True)
     if dtype in _TILED_TYPES and not problem.is_direct:
         found += considered(problem, dtype, target)
+    found += turned(problem, dtype, target)
     return found
 
 

@@ -17,8 +17,9 @@ from tconv.engine.executor import Prepared
 from tconv.engine.kernels import pack_rows
 from tconv.engine.plan import MOST_INTERLEAVED, tile_rows
 from tconv.engine.problem import Problem
-from tconv.engine.products import dot, outer, turn_in, turn_out
+from tconv.engine.products import dot, outer, turn_in
 from tconv.engine.target import Target
+from tconv.engine.transposing import turn_out
 
 __all__ = ["Correlated", "correlated"]
 

@@ -215,7 +215,7 @@ def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: i
     alone, together = items * item, ceil(items / threads) * item + _WAKE_CYCLES
     if alone <= together:
         threads, together = 1, alone
-    return Plan(*plan[:10], splits, plan.part, threads, together)
+    return Plan(*plan[:10], splits, plan.part, threads, together, plan.is_turned)
 
 
 def heights(rows: int, tile: int) -> list[tuple[int, int]]:

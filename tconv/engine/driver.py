@@ -3,10 +3,11 @@
     while (item := counter++) < items:                     # a block of rows, a run of channels
         pack the cells of x that the item reads into a panel, zeros around them     # panels.py
         for block in channels of y:
-            for tile in the block's tiles:                 # rows that read the same cells
+            for tiles in the block's tiles:                # rows that read the same cells
                 for part in the sum's parts:               # terms whose weights the L1 holds
                     for lane in the panel's lanes:
-                        micro(weights, panel, line)        # kernels.py
+                        for tile in tiles:                 # whose weights the L1 holds, too
+                            micro(weights, panel, line)    # kernels.py
             activate the lines                             # epilogue.py, if anything follows
             interleave the phases of the lines into y      # output.py
 
@@ -20,7 +21,7 @@ is *spread* has no panel: `spread`. One that is *tiled* has sums of cells in its
 from typing import Any
 
 from tconv.engine import values as ir
-from tconv.engine.call import TILE, Call, Item
+from tconv.engine.call import TILE, Call, Item, each_tile
 from tconv.engine.ir import I32, I64, PTR, Number, begin
 from tconv.engine.output import copy_out
 from tconv.engine.panels import find_runs, gather, pack
@@ -159,4 +160,4 @@ def _sum(
                         n = code.add(call, earlier)
                         x = code.at(c.panel, code.mul(n, c.panel_tile))
                         place = (w, x, offsets, code.at(to, code.mul(n, c.wide_lanes)), of_rows)
-                        code.call(kernel, *place, terms, pitch, first)
+                        each_tile(c, kernel, tile, place, (terms, pitch, first))

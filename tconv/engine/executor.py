@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tconv.engine.laying import Kernels
     from tconv.engine.layout import Layout
 
-__all__ = ["VERSION", "Prepared", "Ready", "measured", "ready"]
+__all__ = ["INNER", "VERSION", "Prepared", "Ready", "measured", "ready"]
 
 VERSION = version()
 
@@ -37,6 +37,7 @@ VERSION = version()
 # first call loses by that is less than LLVM takes to compile them well: 12 ms for an inner loop, 24
 # for six phases that are interleaved, 63 for sums of the cells of a tile in space.
 _BRIEF_CYCLES, _TINY_CYCLES = 30_000_000, 1_000_000
+INNER = ("micro_", "broadcast_")  # how names of these begin
 _CYCLES_PER_US = 2900  # of a server's core at work
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in memory of NumPy's
 _SMALL_TRANSPOSED_BYTES = 2**18  # and so much of x or y is transposed by one
@@ -125,7 +126,7 @@ class Ready(Prepared):
         self._laid = laid = laid_out(key, lambda: self._kernels().laid())
         names = (*laid.kernels, *laid.drivers)
         emits = {name: partial(_emit, self._kernels, name) for name in names}
-        well = () if plan.cycles < _TINY_CYCLES else ("micro_",)
+        well: tuple[str, ...] = () if plan.cycles < _TINY_CYCLES else INNER
         well = well if plan.cycles < _BRIEF_CYCLES else ("",)  # with which all names begin
         wanted = {name: emits.pop(name) for name in laid.kernels if name.startswith(well)}
         self._found = load_all(wanted, target, version=VERSION)
@@ -179,14 +180,17 @@ class Ready(Prepared):
         if plan.is_spread:
             panel = "x as it lies" if self.dtype == self.computed else "x as it lies, but widened"
         panel = f"{panel}, uncropped" if plan.is_uncropped else panel
+        cells = f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}"
+        if plan.is_turned:
+            cells = f"{plan.planes} images, x as it lies, vectors of channels"
         by_tap = ", tap by tap" if plan.part.by_tap else ""
         then = f", then {self.activation}" if self.activation else ""
         moved = self.dtype.itemsize * sum(
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )
+        items = f"{layout.fields['items']:,} items of {cells}"
         return [
-            f"{self._algorithm}, {plan.threads} threads, {layout.fields['items']:,} items of "
-            f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}",
+            f"{self._algorithm}, {plan.threads} threads, {items}",
             f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
             f"{plan.block} channels of {written}, sums of {plan.part.channels} channels of {read}"
             f"{by_tap}{then}",

@@ -219,11 +219,11 @@ class Code:
         if name:
             self.builder.call(module.declared(name, _VOID, []), [])
 
-    def prefetch(self, pointer: Value) -> None:
+    def prefetch(self, pointer: Value, writes: bool = False) -> None:
         """Ask for the cache line at a pointer, which need not be one that can be read."""
         kinds = [PTR, I32, I32, I32]
         function = self.builder.module.declared("llvm.prefetch.p0", _VOID, kinds)
-        self.builder.call(function, [pointer, I32(0), I32(3), I32(1)])  # to read, and near, data
+        self.builder.call(function, [pointer, I32(int(writes)), I32(3), I32(1)])  # near, data
 
     # ---- arithmetic ------------------------------------------------------------------------------
 

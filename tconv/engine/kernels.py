@@ -65,24 +65,29 @@ def micro(
             a[label].add_attribute("noalias")
         start = [*[number.zeros] * (rows * vectors), a["w"], a["offsets"]]
         with code.loop_carrying(code.div(a["terms"], unroll), start) as (carried, following):
-            acc, w, offsets = carried[:-2], carried[-2], carried[-1]
-            for line in range(0, unroll * rows * number.bytes, _LINE_BYTES):
-                code.prefetch(code.at(w, (_AHEAD_BYTES + line) // number.bytes))
-            for u in range(unroll):
-                offset = code.builder.sext(code.load(offsets, u, I32), I64)
-                x = code.at(a["x"], offset)
-                for v in range(vectors if reads_ahead == 1 else 0):
-                    code.prefetch(code.at(x, (vectors + v) * number.lanes))
-                if reads_ahead == 2:
-                    later = code.builder.sext(code.load(offsets, u + TERMS_AHEAD, I32), I64)
-                    for line in range(0, vectors * number.lanes * number.bytes, _LINE_BYTES):
-                        code.prefetch(code.at(a["x"], code.add(later, line // number.bytes)))
-                acc = _term(code, acc, rows, code.at(w, u * rows), x)
-            following += [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
+            following += _terms(code, carried, (rows, unroll, reads_ahead), a["x"])
         _add_to(code, following[:-2], rows, a)
         code.end()
 
     return emit
+
+
+def _terms(code: Code, carried: list[Value], shape: tuple[int, int, int], x: Value) -> list[Value]:
+    """The terms of a turn: sums, and where weights and offsets of the next turn are."""
+    (*acc, w, offsets), (rows, unroll, reads_ahead), number = carried, shape, code.number
+    vectors = len(acc) // rows
+    for line in range(0, unroll * rows * number.bytes, _LINE_BYTES):
+        code.prefetch(code.at(w, (_AHEAD_BYTES + line) // number.bytes))
+    for u in range(unroll):
+        cells = code.at(x, code.builder.sext(code.load(offsets, u, I32), I64))
+        for v in range(vectors if reads_ahead == 1 else 0):
+            code.prefetch(code.at(cells, (vectors + v) * number.lanes))
+        if reads_ahead == 2:
+            later = code.builder.sext(code.load(offsets, u + TERMS_AHEAD, I32), I64)
+            for line in range(0, vectors * number.lanes * number.bytes, _LINE_BYTES):
+                code.prefetch(code.at(x, code.add(later, line // number.bytes)))
+        acc = _term(code, acc, rows, code.at(w, u * rows), cells)
+    return [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
 
 
 def _term(code: Code, acc: list[Value], rows: int, w: Value, x: Value) -> list[Value]:
@@ -213,10 +218,9 @@ def _fill(code: Code, row: Value, count: Value) -> None:
 def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
     """Interleave the phases of a row of y: ``count`` cells, from the lines at ``lines[phase]``.
 
-    The first of them is phase `skipped` of a column. If the row is short, the cells of y that are
-    `ahead` of it are asked for meanwhile: the row of the next channel. A stride beyond
-    MOST_INTERLEAVED stands for all such: as many phases as a vector has lanes are transposed at a
-    time.
+    The first of them is phase `skipped` of a column. The cells of y that are `ahead` of it are
+    asked for meanwhile: the row of the next channel. A stride beyond MOST_INTERLEAVED stands for
+    all such: as many phases as a vector has lanes are transposed at a time.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
@@ -255,8 +259,8 @@ def _copy_short(code: Code, a: dict[str, Value], line: Value, stride: int, row: 
     first = code.least(code.sub(code.mul(before, lanes), skipped), count)
     last = code.most(code.sub(code.mul(code.div(end, lanes), lanes), skipped), first)
     later = code.cell(a["y"], a["ahead"])
-    code.prefetch(later)
-    code.prefetch(code.cell(later, code.sub(count, 1)))
+    code.prefetch(later, writes=True)
+    code.prefetch(code.cell(later, code.sub(count, 1)), writes=True)
     vectors = _interleaved(code, _phases(code, line, a["lines"], 0, stride))
     for n, cells in enumerate(vectors):
         store_cells(code, cells, row, n * lanes)
@@ -287,6 +291,10 @@ def _copy_columns(code: Code, a: dict[str, Value], line: Value, together: int, s
         column = code.least(code.mul(n, lanes), code.sub(columns, lanes))
         vectors = _phases(code, code.at(line, column), lines, phase, together)
         to = code.cell(y, code.add(code.mul(column, step), phase))
+        if together == step:
+            per_line = _LINE_BYTES // code.number.cell_bytes
+            for cell in range(0, step * lanes, per_line):
+                code.prefetch(code.cell(to, code.add(a["ahead"], cell)), writes=True)
         for v, cells in enumerate(_interleaved(code, vectors)):
             store_cells(code, cells, to, v * lanes if together == step else code.mul(step, v))
     done, whole = code.pick(fit, columns, 0), code.mul(runs, together)

@@ -22,11 +22,12 @@ FORMAT = 4
 # is wanted.
 _SOURCES = (
     *("../axis.py", "../geometry.py", "phases.py", "problem.py", "winograd.py", "plan.py"),
-    *("costs.py", "tilings.py", "choice.py"),
+    *("costs.py", "tilings.py", "turnings.py", "choice.py"),
     *("values.py", "builder.py", "ir.py", "halves.py", "kernels.py", "gathering.py", "call.py"),
     *("panels.py", "spread.py", "transforms.py", "tiles.py", "epilogue.py", "output.py"),
     *("driver.py", "packing.py", "transposing.py", "making.py", "products.py", "correlating.py"),
-    *("cells.py", "layout.py", "tiled_layout.py", "laid.py", "laying.py"),
+    *("turned.py", "cells.py", "layout.py", "tiled_layout.py", "turned_layout.py"),
+    *("laid.py", "laying.py"),
 )
 
 

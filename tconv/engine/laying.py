@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.call import POINTERS
+from tconv.engine.call import POINTERS, TILE
 from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.epilogue import activate
 from tconv.engine.gathering import find_runs, gather
@@ -18,6 +18,8 @@ from tconv.engine.packing import PACK_FIELDS, pack_arguments, pack_made_run, pac
 from tconv.engine.plan import MOST_INTERLEAVED
 from tconv.engine.tiled_layout import TiledLayout, layout_of
 from tconv.engine.tiles import RESTORED
+from tconv.engine.turned import run_turned
+from tconv.engine.turned_layout import TurnedLayout
 
 __all__ = ["Kernels", "layout_of"]
 
@@ -68,8 +70,18 @@ class Kernels:
         )
 
     def _number(self) -> None:
-        layout, plan, activation = self.layout, self.layout.plan, self.layout.problem.activation
-        computed = layout.computed.name
+        layout, activation = self.layout, self.layout.problem.activation
+        if isinstance(layout, TurnedLayout):
+            self.called, self.arrays = layout.kernels(self)
+        else:
+            self._number_those_of_cells()
+        if activation is not None:
+            name, computed = f"activate_{activation.name}", layout.computed.name
+            self.called["activate"] = self(name, activate(activation.name), dtype=computed)
+
+    def _number_those_of_cells(self) -> None:
+        """Number what is called where lanes are cells."""
+        layout, plan, computed = self.layout, self.layout.plan, self.layout.computed.name
         moved = "int16" if layout.dtype != layout.computed else layout.dtype.name
         heights = layout.heights
         micros = self.arrays["micros"] = np.zeros((2 * max(heights) + 2, 1), np.int64)
@@ -95,32 +107,35 @@ class Kernels:
             more, of_tiles = layout.kernels(self)
             self.called |= more
             self.arrays |= of_tiles
-        if activation is not None:
-            name = f"activate_{activation.name}"
-            self.called["activate"] = self(name, activate(activation.name), dtype=computed)
 
 
 def _drivers(layout: Layout) -> tuple[Any, Any]:
     """What computes, and what packs weights."""
     plan = layout.plan
-    driver = run_spread if plan.is_spread else run_tiled if plan.is_tiled else run
+    kinds = (plan.is_spread, run_spread), (plan.is_tiled, run_tiled), (plan.is_turned, run_turned)
+    driver = next((driver for is_kind, driver in kinds if is_kind), run)
     return driver, pack_run if layout.weight_matrix is None else pack_made_run
 
 
 def _arrays(layout: Layout) -> dict[str, NDArray[Any]]:
     """What the driver reads by its address."""
     plan, activation = layout.plan, layout.problem.activation
+    slope = np.array([activation.slope if activation else 0], layout.computed)
+    if isinstance(layout, TurnedLayout):
+        return {"slope": slope, **layout.lists}
     offsets, starts = layout.offsets()
     none = np.zeros(1, np.int64)
     sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
+    lists = [layout.tiles(tiles, starts) for tiles in (layout.block_tiles, layout.last_tiles)]
+    rows, count = (np.concatenate(lists)[:, TILE.index(name)] for name in ("rows", "count"))
     return {
         "sums": sums,
         "sum_starts": sum_starts,
-        "zeros": np.zeros(max(layout.heights), layout.computed),
-        "slope": np.array([activation.slope if activation else 0], layout.computed),
+        "zeros": np.zeros((rows * count).max(), layout.computed),
+        "slope": slope,
         "offsets": offsets,
-        "tiles": layout.tiles(layout.block_tiles, starts),
-        "last_tiles": layout.tiles(layout.last_tiles, starts),
+        "tiles": lists[0],
+        "last_tiles": lists[1],
         "lines": layout.lines(),
         "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
         "lattices_of_x": layout.lattices(),

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import groupby, product
 from math import ceil, prod
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,26 +16,16 @@ from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered, latti
 from tconv.engine.gathering import RUN
 from tconv.engine.kernels import TERMS_AHEAD
 from tconv.engine.phases import Phases
-from tconv.engine.plan import Plan, tile_rows
+from tconv.engine.plan import Plan, Tile, tile_rows
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 
-__all__ = ["LINE_BYTES", "ROWS_WITH_TIME", "Layout", "Tile"]
+__all__ = ["LINE_BYTES", "ROWS_WITH_TIME", "Layout"]
 
 LINE_BYTES = 64  # of the processor's caches
 _FORESEEN_BYTES, ROWS_WITH_TIME = 2**13, 6
 _HELD_BYTES = 2**14  # of y in the L1 cache, on the way
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Rows of a block that one call of a micro-kernel makes, of those of one `kind`."""
-
-    kind: int
-    first: int
-    rows: int
-    weight: int
-    line: int
+_RUN_BYTES = 2**13  # of weights that a micro-kernel takes at a time
 
 
 @dataclass
@@ -120,6 +111,16 @@ class Layout:
                 weight += rows * taps * self.channels
                 first += rows
             line += first
+
+    def _runs(self, tiles: tuple[Tile, ...]) -> list[tuple[Tile, int]]:
+        """Tiles that are alike, and how many follow each other whose weights the L1 cache holds."""
+        kinds, part, found = self._kinds(), self.plan.part, list[tuple[Tile, int]]()
+        for (kind, rows), alike in groupby(tiles, attrgetter("kind", "rows")):
+            run = list(alike)
+            terms = part.channels * (1 if part.by_tap else max(1, kinds[kind][1]))
+            most = max(1, _RUN_BYTES // (terms * rows * self.computed.itemsize))
+            found += [(run[n], min(most, len(run) - n)) for n in range(0, len(run), most)]
+        return found
 
     def _set_sizes(self) -> None:
         """Numbers that a thread's buffers hold: the panel, products, lines, and a piece of y."""
@@ -266,8 +267,8 @@ class Layout:
             "blocks": self.blocks,
             "block": plan.block,
             "last_block": self.last_block,
-            "tile_count": len(self.block_tiles),
-            "last_tile_count": len(self.last_tiles),
+            "tile_count": len(self._runs(self.block_tiles)),
+            "last_tile_count": len(self._runs(self.last_tiles)),
             "phases": self.phases.count,
             "weight_block": self.weight_block,
             "bias_block": self.line_rows,
@@ -322,9 +323,9 @@ class Layout:
         return np.append(found, np.full(self.lanes, -1, np.int32))  # for the last vector
 
     def tiles(self, tiles: tuple[Tile, ...], starts: list[int]) -> NDArray[np.int64]:
-        """The driver's list of tiles."""
+        """The driver's list of tiles, of runs of them."""
         rows, kinds = [], self._kinds()
-        for tile in tiles:
+        for tile, count in self._runs(tiles):
             entry = {
                 "rows": tile.rows,
                 "weight": tile.weight,
@@ -332,6 +333,7 @@ class Layout:
                 "taps": kinds[tile.kind][1],
                 "line": tile.line,
                 "micro": 2 * tile.rows,
+                "count": count,
             }
             rows.append([entry[name] for name in TILE])
         return np.array(rows, np.int64)

@@ -9,12 +9,20 @@ read the same cells and differ in their weights only, so they are rows of one ma
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from math import prod
+from math import ceil, prod
+from typing import NamedTuple
 
 from tconv.axis import Axis
 from tconv.geometry import Letter
 
-__all__ = ["Alike", "AxisPhases", "Phases"]
+__all__ = ["Alike", "AxisPhases", "Phases", "Run"]
+
+
+class Run(NamedTuple):
+    """Outputs of a phase, counted as q, and its taps that reach each of them, by their place."""
+
+    places: tuple[int, ...]
+    taps: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,19 @@ class AxisPhases:
             return columns + self.high - self.low
         cells = min(self.lattice_cells, columns - self.low)
         return max(columns, columns - self.low, cells + self.high)
+
+    def runs(self, phase: int, size: int) -> list["Run"]:
+        """Sort the outputs of a phase, of an axis of so many, by its taps that reach a cell.
+
+        >>> AxisPhases.of(Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)).runs(0, 8)
+        [Run(places=(0,), taps=(0,)), Run(places=(1, 2, 3), taps=(0, 1))]
+        """
+        found: dict[tuple[int, ...], list[int]] = {}
+        for q in range(ceil((size - phase) / self.stride)):
+            cells = [q * self.step - shift for _, shift in self.taps[phase]]
+            reached = tuple(n for n, cell in enumerate(cells) if 0 <= cell < self.input)
+            found.setdefault(reached, []).append(q)
+        return [Run(tuple(places), taps) for taps, places in found.items()]
 
     def groups(self) -> dict[tuple[int, ...], list[int]]:
         """Shifts to the phases that have them."""

@@ -18,6 +18,7 @@ __all__ = [
     "TILES",
     "Part",
     "Plan",
+    "Tile",
     "tile_rows",
 ]
 
@@ -50,7 +51,8 @@ class Plan(NamedTuple):
     `is_uncropped`. An item is `planes` x `rows` x `columns` cells q of one group (gathered: rows
     of any image), and ``1/splits`` of its channels of y, done in blocks of `block` channels.
     `part` says what is summed at a time. If `outputs` are more than 1 along any axis, so many are
-    made of fewer products, as `Tiling` has it; q counts tiles then.
+    made of fewer products, as `Tiling` has it; q counts tiles then. If it `is_turned`, vectors are
+    of channels of y and rows are outputs; an item is `planes` whole images.
     """
 
     tile: int
@@ -67,6 +69,7 @@ class Plan(NamedTuple):
     part: "Part"
     threads: int
     cycles: float
+    is_turned: bool = False
 
     @property
     def is_tiled(self) -> bool:
@@ -117,6 +120,16 @@ class Part(NamedTuple):
         most = max(1, min(channels, _PART_TERMS // terms))
         part = ceil(channels / ceil(channels / most))
         return cls(min(channels, part + part % 2), by_tap)  # kernels take two terms at a time
+
+
+class Tile(NamedTuple):
+    """Rows of a block that one call of a micro-kernel makes, of those of one `kind`."""
+
+    kind: int
+    first: int
+    rows: int
+    weight: int
+    line: int
 
 
 def tile_rows(rows: int, tile: int) -> list[int]:

@@ -7,7 +7,6 @@
                   for r, n: acc[r, n] += x[r, t:][:lanes] * y[offset[n] + t:][:lanes]
               c[:] = (0 or c) + sums of the lanes of acc
     turn_in   to[t, n] = x[n, t]                       # cells of a vector of channels
-    turn_out  to[n, r] = c[r, n]
 
 A row of `outer` and a column of `dot` is a channel of y and a tap.
 """
@@ -20,7 +19,7 @@ from tconv.engine import values as ir
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.transposing import transposed
 
-__all__ = ["dot", "outer", "turn_in", "turn_out"]
+__all__ = ["dot", "outer", "turn_in"]
 
 _QUAD_BYTES = 16  # within which every processor shuffles in one step
 Value = Any
@@ -180,27 +179,3 @@ def _store_rows(code: Code, vectors: list[Value], a: dict[str, Value], cell: Val
     to = code.at(a["to"], code.mul(cell, a["pitch"]))
     for n, vector in enumerate(vectors):
         code.store_vector(vector, to, code.mul(a["pitch"], n))
-
-
-def turn_out(module: ir.Module, name: str, number: Number) -> None:
-    """Write the transpose of `rows` rows of c, `columns` long; c can be read up to whole tiles."""
-    sizes = dict.fromkeys(("pitch", "ldc", "rows", "columns"), I64)
-    code, a = begin(module, name, {"to": PTR, "c": PTR} | sizes, number)
-    lanes = number.lanes
-    with code.loop(a["columns"], step=lanes) as column, code.loop(a["rows"], step=lanes) as row:
-        c = code.at(a["c"], code.add(code.mul(row, a["ldc"]), column))
-        to = code.at(a["to"], code.add(code.mul(column, a["pitch"]), row))
-        found = [code.load_vector(c, code.mul(a["ldc"], n)) for n in range(lanes)]
-        found = transposed(code, found)
-        rows, columns = code.sub(a["rows"], row), code.sub(a["columns"], column)
-        is_whole = code.is_less(lanes - 1, code.least(rows, columns))
-        with code.builder.if_else(is_whole) as (whole, part):
-            with whole:
-                for n, vector in enumerate(found):
-                    code.store_vector(vector, to, code.mul(a["pitch"], n))
-            with part:
-                some = code.first_lanes(rows)
-                for n, vector in enumerate(found):
-                    with code.when(code.is_less(n, columns)):
-                        code.store_lanes(vector, code.at(to, code.mul(a["pitch"], n)), some)
-    code.end()

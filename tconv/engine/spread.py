@@ -11,7 +11,7 @@ overlap, the products are the lines.
 
 from typing import Any
 
-from tconv.engine.call import TILE, Call, Item
+from tconv.engine.call import TILE, Call, Item, each_tile
 from tconv.engine.ir import I32, I64, PTR
 from tconv.engine.kernels import CHANNELS_AHEAD
 
@@ -98,7 +98,7 @@ def multiply(
                 to = code.at(c.products, code.add(row, lane))
                 of_rows = code.builder.select(is_plain, code.at(bias, tile["line"]), c.zeros)
                 place = (code.at(weight, of_tile), x, offsets, to, of_rows)
-                code.call(micro, *place, terms, c.product_pitch, first)
+                each_tile(c, micro, tile, place, (terms, c.product_pitch, first))
 
 
 def add_up(c: Call, item: Item, cells: Cells, bias: Value, is_last: Value, channel: Value) -> None:

@@ -15,6 +15,7 @@ from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 from tconv.engine.tiles import RESTORED
 from tconv.engine.transforms import restore, sum_cells
+from tconv.engine.turned_layout import TurnedLayout
 from tconv.engine.winograd import Matrix, Tiling
 
 __all__ = ["TiledLayout", "layout_of"]
@@ -159,5 +160,5 @@ def _name_of(matrices: tuple[Matrix, ...]) -> str:
 
 def layout_of(problem: Problem, plan: Plan, dtype: np.dtype[Any], target: Target) -> Layout:
     """Return the layout of a plan."""
-    kind = TiledLayout if plan.is_tiled else Layout
+    kind = TurnedLayout if plan.is_turned else TiledLayout if plan.is_tiled else Layout
     return kind(problem, plan, dtype, target)

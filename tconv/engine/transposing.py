@@ -26,6 +26,7 @@ __all__ = [
     "transpose_arguments",
     "transpose_run",
     "transposed",
+    "turn_out",
 ]
 
 _POINTERS = ("x", "to", "counter")
@@ -234,6 +235,30 @@ def _sorted(code: Code, vectors: list[Value], width: int, span: int) -> list[Val
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
         halves.append(_sorted(code, [code.shuffle(a, b, order) for a, b in pairs], width, span))
     return [vector for pair in zip(*halves, strict=True) for vector in pair]
+
+
+def turn_out(module: ir.Module, name: str, number: Number) -> None:
+    """Write the transpose of `rows` rows of c, `columns` long; c can be read up to whole tiles."""
+    sizes = dict.fromkeys(("pitch", "ldc", "rows", "columns"), I64)
+    code, a = begin(module, name, {"to": PTR, "c": PTR} | sizes, number)
+    lanes = number.lanes
+    with code.loop(a["columns"], step=lanes) as column, code.loop(a["rows"], step=lanes) as row:
+        c = code.at(a["c"], code.add(code.mul(row, a["ldc"]), column))
+        to = code.at(a["to"], code.add(code.mul(column, a["pitch"]), row))
+        found = [code.load_vector(c, code.mul(a["ldc"], n)) for n in range(lanes)]
+        found = transposed(code, found)
+        rows, columns = code.sub(a["rows"], row), code.sub(a["columns"], column)
+        is_whole = code.is_less(lanes - 1, code.least(rows, columns))
+        with code.builder.if_else(is_whole) as (whole, part):
+            with whole:
+                for n, vector in enumerate(found):
+                    code.store_vector(vector, to, code.mul(a["pitch"], n))
+            with part:
+                some = code.first_lanes(rows)
+                for n, vector in enumerate(found):
+                    with code.when(code.is_less(n, columns)):
+                        code.store_lanes(vector, code.at(to, code.mul(a["pitch"], n)), some)
+    code.end()
 
 
 def empty_lines(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

@@ -23,6 +23,19 @@ function draw() {
   keepFocus();
   keepLabels();
 }
+// Draw each lens once while nothing happens: where cells are many, to make them takes longer than
+// a change may.
+function prepare([lens, ...others]) {
+  const kept = state;
+  if (lens !== kept.lens && !playing && !hover && !document.activeElement.matches(".cell")) {
+    for (state of [fit({...kept, lens, step: 0}), kept]) {
+      drawFigure(active(), litBy(active()));
+      byId("figure").offsetHeight; // laid out as well
+    }
+    keepLabels();
+  }
+  if (others.length) window.requestIdleCallback?.(() => prepare(others));
+}
 
 // ---- changes ---------------------------------------------------------------------------------
 function update(next, notes = []) {
@@ -133,12 +146,14 @@ function on(node, name, react) {
 const selectable = event => event.target.closest("[data-sel]");
 
 function onGridKey(event) {
-  const cell = selectable(event), next = cell?.matches(".cell") && reached(cell, event);
+  const cell = selectable(event);
+  if (!cell?.matches(".cell")) return;
+  const next = reached(cell, event);
   if (next) {
     moveStop(next);
     next.focus();
-  } else if (event.key === "Enter" && cell?.matches(".cell")) pin(cell.dataset.sel);
-  else if (event.key === "F2" && cell) edit(cell);
+  } else if (event.key === "Enter") pin(cell.dataset.sel);
+  else if (event.key === "F2") edit(cell);
   else return;
   event.preventDefault();
 }
@@ -146,8 +161,8 @@ for (const place of ["grid-x", "grid-w", "grid-y", "grid-m", "law"]) {
   const lookAt = event => {
     const cell = selectable(event);
     if (!playing && !held) look(cell?.dataset.sel || "");
-    writeLabels();
-    if (cell?.matches(".cell")) cell.title = cell.ariaLabel;
+    if (event.type === "focusin") writeLabels();
+    if (cell?.matches(".cell")) cell.title = cell.label();
   };
   on(place, "mouseover", lookAt);
   on(place, "focusin", lookAt);
@@ -207,4 +222,5 @@ makeSettings();
 if (START.hash) INITIAL = parse(START.hash).state;
 load(location.hash || START.hash);
 writeLabels();
+if (F.canvas.length > 16) window.requestIdleCallback?.(() => prepare(LENSES));
 window.tconv = {set: load, facts: () => F, state: () => state, hash: () => hashOf(state)};

@@ -24,14 +24,16 @@ const label = (words, x, y, style, anchor = "start") => drawn("text", {
 }, words);
 function* drawnCell(node) {
   const style = getComputedStyle(node), [x, y, width, height] = placeOf(node);
-  const lit = node.matches(".lit"), {text: words, "data-tap": letter} = node.told || {};
+  const {text: words, "data-tap": letter} = node.told || {};
+  const [lit, extra] = [".lit", ".extra"].map(kind => node.matches(kind));
+  const color = lit ? style.outlineColor : extra ? style.color : style.borderLeftColor;
   yield drawn("rect", {
     x, y, width, height, fill: plainColor(style.backgroundColor),
-    stroke: plainColor(lit ? style.outlineColor : style.borderLeftColor),
-    "stroke-width": lit ? 3 : parseFloat(style.borderLeftWidth),
+    stroke: plainColor(color),
+    "stroke-width": lit ? 3 : extra ? 2 : parseFloat(style.borderLeftWidth),
     "stroke-dasharray": !lit && {dashed: "4 3", dotted: "2 2"}[style.borderLeftStyle] || "none",
   });
-  const start = getComputedStyle(node, "::before"), end = getComputedStyle(node, "::after");
+  const start = getComputedStyle(node, "::before");
   if (node.matches(".block")) {
     const stroke = style.borderTopColor;
     yield drawn("path", {d: `M${x} ${y}h${width}`, stroke, "stroke-width": 2});
@@ -41,7 +43,8 @@ function* drawnCell(node) {
   if (node.matches(".letters .tap")) {
     yield label(letter, x + width / 2, y + height / 2, start, "middle");
   }
-  if (node.matches(".extra")) yield label("op", x + width - 3, y + height - 7, end, "end");
+  const tag = {fontSize: max(9, width / 5), fontWeight: 400, color};
+  if (extra) yield label("op", x + width - 4, y + height - 7, tag, "end");
 }
 // The words of a node in lines, broken about where the page breaks them.
 function drawnLines(node) {

@@ -13,13 +13,13 @@ function drawFigure(sel, found) {
   drawOutput(sel, found, conv ? 350 : 400);
 }
 // Classes of a cell by what is lit and pinned.
-const marks = (lit, sel) => [lit && "lit", state.sel === sel && "pinned"];
+const marks = (lit, sel) => (lit ? " lit" : "") + (state.sel === sel ? " pinned" : "");
 
-function inputCell(i, j, found, extra = []) {
+function inputCell(i, j, found, cut) {
   const sel = `i${i},${j}`, at = flat(sel), value = F.x[i][j];
   const label = () =>
-    `input row ${i} column ${j}, value ${text(value)}` + (extra[0] ? ", cropped" : "");
-  const classes = [...extra, ...marks(found.x.has(at), sel)];
+    `input row ${i} column ${j}, value ${text(value)}` + (cut ? ", cropped" : "");
+  const classes = (cut ? " crop" : "") + marks(found.x.has(at), sel);
   return told(short(value), sel, label, classes, found.x.get(at));
 }
 function drawInput(found, most) {
@@ -43,14 +43,14 @@ function drawSpread(sel, found) {
     const inside = at.every((u, n) => u >= 0 && u < size[n]);
     if (inside && at.every((u, n) => u % state.s[n] === 0)) {
       const cut = at.some((u, n) => u < -border[n][0] || u >= size[n] + border[n][1]);
-      return inputCell(at[0] / state.s[0], at[1] / state.s[1], found, [cut && "crop"]);
+      return inputCell(at[0] / state.s[0], at[1] / state.s[1], found, cut);
     }
     const label = () => inside ? "zero between inputs" : "zero of the border";
-    const lit = inside && sel === "fs" && "lit";
-    return told("0", undefined, label, [inside ? "zero" : "border", lit]);
+    const lit = inside && sel === "fs" ? " lit" : "";
+    return told("0", undefined, label, (inside ? " zero" : " border") + lit);
   };
   say("title-x", "Input x, spread by the stride");
-  paint("grid-x", "input spread by the stride", ...shape, side, cellAt);
+  paint("grid-x", "input spread by the stride", ...shape, side, cellAt, 2);
   const [a, b] = pointOf(sel), tops = [a, b].map((o, n) => o - min(border[n][0], 0));
   frame("grid-x", "window", side, sel[0] === "o" && [...tops, axes[0].reach, axes[1].reach]);
   const gaps = state.s.map(s => s - 1), widths = border.flat();
@@ -89,12 +89,12 @@ function drawOutput(sel, found, room) {
     const [row, col] = [u - v.begin, c - h.begin];
     if (row < 0 || col < 0 || row >= v.o || col >= h.o) {
       const label = () => `cropped cell, value ${text(value)}`, name = `c${u},${c}`;
-      return told(short(value), name, label, ["crop", ...marks(lit || sel === "fp")], tap);
+      return told(short(value), name, label, " crop" + marks(lit || sel === "fp"), tap);
     }
     const name = `o${row},${col}`, extra = row >= v.o - v.extra || col >= h.o - h.extra;
     const label = () => `output row ${row} column ${col}, value ${text(value)}, ` +
       plural(F.counts[row][col], "contribution") + (extra ? ", extra, still computed" : "");
-    const classes = [extra && "extra", ...marks(lit || extra && sel === "fo", name)];
+    const classes = (extra ? " extra" : "") + marks(lit || extra && sel === "fo", name);
     return told(short(value), name, label, classes, tap);
   }, longest);
   frame("grid-y", "frame", side, !whole && [v.begin, h.begin, v.o, h.o]);

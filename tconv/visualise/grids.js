@@ -19,7 +19,7 @@ function fill(place, facts, make) {
 // The first so many children; those that are too many wait for when they are wanted again.
 function children(parent, count, make) {
   const all = parent.all ||= [], now = parent.childElementCount;
-  while (all.length < count) all.push(make());
+  while (all.length < count) all.push(make(all.length));
   all.slice(count, now).forEach(node => node.remove());
   parent.append(...all.slice(now, count));
   return all.slice(0, count);
@@ -45,14 +45,18 @@ function shownGrid(place, name) {
 // Draw a grid: what `tell` says of each cell is its text and attributes.
 function paint(id, name, rows, cols, side, tell, longest = 1) {
   const grid = shownGrid(byId(id), name);
+  const cellAt = (r, c) => Object.assign(el("div", {tabindex: -1}, ""),
+    {told: {}, label: () => grid.tell(r, c).label()});
+  grid.tell = tell;
   children(grid, rows, () => el("div", {role: "row"})).forEach((row, r) => {
-    children(row, cols, () => el("div", {tabindex: -1}, "")).forEach((cell, c) => {
+    children(row, cols, c => cellAt(r, c)).forEach((cell, c) => {
       const told = tell(r, c);
       longest = max(longest, told.text.length);
       write(cell, told);
     });
   });
-  const most = min(side * (longest > 1 ? .38 : .5), side * 1.45 / longest, 30);
+  // Whole pixels: a number more seldom makes all others change their size, which takes longest.
+  const most = floor(min(side * ([, .54, .44][longest] || .38), side * 1.45 / longest, 30));
   // A size that is known spares the browser to ask every cell.
   grid.style.cssText = `--side:${side}px;font-size:${max(6, most)}px;` +
     `width:${cols * side}px;height:${rows * side}px`;
@@ -61,10 +65,10 @@ function paint(id, name, rows, cols, side, tell, longest = 1) {
 const ATTRIBUTES = ["class", "role", "data-sel", "data-tap"];
 // A label is another one where the facts, the number or the place that it names are others.
 function write(cell, told) {
-  const had = cell.told ||= {};
+  const had = cell.told;
   if (had.facts !== F || had.text !== told.text || had["data-sel"] !== told["data-sel"]) {
     had.facts = F;
-    labels.set(cell, told.label);
+    labels.add(cell);
   }
   if (had.text !== told.text) cell.firstChild.data = had.text = told.text;
   for (const name of ATTRIBUTES) {
@@ -73,13 +77,14 @@ function write(cell, told) {
     else cell.setAttribute(name, told[name]);
   }
 }
-// What is seen goes first: labels are written after it, but at once where focus is in a grid.
-const labels = new Map();
+// What is seen goes first: labels are made and written after it, but at once where focus is in a
+// grid. Thousands that are made and wait are what a collector of garbage is slow at.
+const labels = new Set();
 let labelling = 0;
 function writeLabels() {
   clearTimeout(labelling);
   labelling = 0;
-  for (const [cell, label] of labels) cell.ariaLabel = label();
+  for (const cell of labels) cell.ariaLabel = cell.label();
   labels.clear();
 }
 function keepLabels() {
@@ -88,11 +93,9 @@ function keepLabels() {
 }
 // What is told of a cell: its number, what it selects, its label, its classes, the tap it shows.
 function told(value, sel, label, classes, tap) {
-  let names = tap === undefined ? "cell" : `cell tap t${tap % 7}`;
-  for (const name of classes) if (name) names += " " + name;
   return {
-    text: value, class: names, role: "gridcell", label,
-    "data-sel": sel, "data-tap": tap === undefined ? tap : LETTERS[tap],
+    text: value, class: (tap === undefined ? "cell" : `cell tap t${tap % 7}`) + classes,
+    role: "gridcell", label, "data-sel": sel, "data-tap": LETTERS[tap],
   };
 }
 const sideFor = (n, room, most) => round(min(most, max(24, room / n)));

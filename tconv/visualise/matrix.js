@@ -24,21 +24,21 @@ function drawMatrix(sel, found) {
   const letters = most <= 64 && min(outputs, inputs) <= 36;
   const heads = numbers ? 1 : 0, side = numbers ? min(34, round(420 / (os.length + 1)))
     : letters ? max(15, min(22, round(520 / os.length))) : 8;
-  const [down, over] = turned ? [is, os] : [os, is];
+  const [down, over, along, across] = turned ? [is, os, ..."xy"] : [os, is, ..."yx"];
   const rowOf = sel[0] === "o" && flat(sel), columnOf = sel[0] === "i" && flat(sel);
   const litOutputs = new Set([...found.m.keys()].map(at => floor(at / inputs)).concat(rowOf));
   const header = (letter, at, role) => {
     const name = {x: "input", y: "output"}[letter], lit = letter === "x" ? found.x : litOutputs;
-    const value = short(values[letter][at]), classes = ["plain", lit.has(at) && "line"];
-    return {...told(value, undefined, () => `${name} ${at}`, classes), role};
+    const value = short(values[letter][at]), line = lit.has(at) ? " line" : "";
+    return {...told(value, undefined, () => `${name} ${at}`, " plain" + line), role};
   };
   const entry = (o, i) => {
     const at = o * inputs + i, tap = taps.get(at), name = `m${o},${i}`;
-    const classes = [...marks(found.m.has(at), name), (o === rowOf || i === columnOf) && "line",
-      !turned && o > os[0] && o % axes[1].o === 0 && "block"];
+    const classes = marks(found.m.has(at), name) + (o === rowOf || i === columnOf ? " line" : "") +
+      (down === os && o > os[0] && o % axes[1].o === 0 ? " block" : "");
     if (tap === undefined) {
       const label = () => `entry ${o},${i}: 0, not connected`;
-      return told(numbers ? "0" : "", name, label, ["zero", ...classes]);
+      return told(numbers ? "0" : "", name, label, " zero" + classes);
     }
     const label = () => `entry ${o},${i}: tap ${LETTERS[tap]}, value ${text(values.w[tap])}`;
     const cell = told(numbers ? short(values.w[tap]) : "", name, label, classes, tap);
@@ -49,11 +49,11 @@ function drawMatrix(sel, found) {
   byId("grid-m").className = numbers || !letters ? "" : "letters";
   paint("grid-m", turned ? "matrix W*" : "matrix W* transposed",
     down.length + heads, over.length + heads, side, (r, c) => {
-      const row = down[r - heads], column = over[c - heads], [along, across] = turned ? "xy" : "yx";
-      if ((row ?? column) === undefined) return told("", undefined, () => "", ["plain"]);
+      const row = down[r - heads], column = over[c - heads];
+      if ((row ?? column) === undefined) return told("", undefined, () => "", " plain");
       if (row === undefined) return header(across, column, "columnheader");
       if (column === undefined) return header(along, row, "rowheader");
-      return turned ? entry(column, row) : entry(row, column);
+      return down === is ? entry(column, row) : entry(row, column);
     });
   const rows = os.length < outputs ? `; rows ${os[0]} to ${os.at(-1)} of ${outputs}` : "";
   say("hint-m", (turned ? "W* vec(y) is the convolution"

@@ -62,7 +62,7 @@ def frame_of(page: str, svg: str) -> str:
 
 @cache
 def source(name: str) -> str:
-    """Read a file beside this one, without indentation, comments of scripts, and gaps."""
+    """Read a file beside this one, without indentation, comments and gaps."""
     lines = files("tconv.visualise").joinpath(name).read_text("utf-8").splitlines()
     if name.endswith(".js"):
         lines = [re.sub(r"(^|\s)// .*", "", line) for line in lines]
@@ -73,5 +73,6 @@ def source(name: str) -> str:
         # No words hold these signs.
         return re.sub(r" ([!=]==|=>|&&|\|\||[<>]=) |(?<=\)) (?={)", r"\1", text)
     if name.endswith(".css"):
+        text = re.sub(r"/\*.*?\*/", "", text)
         return re.sub(r"\s*([{};,])\s*|(?<=:)\s", r"\1", text).replace(";}", "}")
     return text

@@ -75,7 +75,7 @@ def draw(rng, has_runs=False):
 def main(count):
     rng, kinds = (
         np.random.default_rng(0),
-        dict.fromkeys(("flat", "gathered", "spread", "stream", "x", "tiled"), 0),
+        dict.fromkeys(("flat", "gathered", "spread", "stream", "x", "tiled", "turned"), 0),
     )
     streamed, plans_of.STREAMED_PIECE_BYTES = plans_of.STREAMED_BYTES, 0
     for n in range(count):
@@ -86,7 +86,8 @@ def main(count):
             problem, dtype = Problem(geometry, want), as_dtype(np, name)
             plans = all_plans(problem, name, target(), 1 + n // 5 % 3)
         tiled = [plan for plan in plans if plan.is_tiled]  # which only some types have
-        some = tiled if tiled and n % 5 == 4 else plans
+        turned = [plan for plan in plans if plan.is_turned]
+        some = tiled if tiled and n % 5 == 4 else turned if turned and n % 5 == 3 else plans
         plan = some[int(rng.integers(len(some)))]
         plans_of.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
         ready = Ready(problem, name, target(), plan)
@@ -102,6 +103,7 @@ def main(count):
         kinds[kind] += 1
         kinds["x"] += want == "x"
         kinds["tiled"] += plan.is_tiled
+        kinds["turned"] += plan.is_turned
         kinds["stream"] += ready.layout.fields["streams"]
     assert min(kinds.values()) > 0 or count < 100, kinds
     print(count, "plans")

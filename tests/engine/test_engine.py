@@ -30,6 +30,8 @@ from tconv.engine.phases import Phases
 from tconv.engine.plan import TILES, tile_rows
 from tconv.engine.problem import Problem
 from tconv.engine.target import named_target, target
+from tconv.engine.transposing import turn_out
+from tconv.engine.turned import broadcast, run_turned
 from tconv.geometry import Geometry
 from tconv.ops import conv, conv_transpose
 from tconv.planned import PackedWeights
@@ -317,9 +319,10 @@ def test_every_kernel_is_code_for_every_processor(cpu):
     """And calls nothing but what the driver is told to call."""
     here = named_target(cpu)
     kernels = {"find_runs": find_runs, "gather": gather, "add_rows": add_rows, "stream": stream}
+    kernels |= {"broadcast": broadcast(3, 4), "turn_out": turn_out}
     kernels |= {f"pack_rows_{step}": pack_rows(step) for step in range(1, 10)}
     kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
-    drivers = {"run": run, "run_spread": run_spread}
+    drivers = {"run": run, "run_spread": run_spread, "run_turned": run_turned}
     for dtype in (*ENGINE_TYPES, "int16"):
         number = Number(dtype, here)
         emitted = {"stream": stream} if dtype == "int16" else kernels | drivers

@@ -10,8 +10,9 @@ from tconv.engine.correlating import run_dot, run_outer
 from tconv.engine.correlation import DOT_TILES, OUTER_TILES
 from tconv.engine.ir import Number
 from tconv.engine.jit import assembly
-from tconv.engine.products import dot, outer, turn_in, turn_out
+from tconv.engine.products import dot, outer, turn_in
 from tconv.engine.target import named_target
+from tconv.engine.transposing import turn_out
 
 
 @pytest.mark.parametrize("cpu", TARGETS)

@@ -3,6 +3,7 @@
 Needs Debian's Chromium and Playwright (`make test-hosts` brings both), and fails without them.
 """
 
+import io
 import json
 import random
 import re
@@ -173,12 +174,28 @@ def test_a_symbol_of_the_formula_lights_what_it_makes(page, address, symbol, lit
 def test_every_extra_cell_carries_its_tag(page, address):
     page.goto(address + FORM)
     tagged = page.locator("#grid-y .cell").evaluate_all(
-        """all => all.filter(cell => getComputedStyle(cell, '::after').content === '"op"')
+        """all => all.filter(cell => getComputedStyle(cell).backgroundImage.includes('>op</text>'))
             .map(cell => cell.ariaLabel)"""
     )
     assert len(tagged) == 11
     assert all(label.endswith("extra, still computed") for label in tagged)
     assert page.locator("#key-extra").is_visible()
+
+
+@pytest.mark.parametrize("forced", ["none", "active"], ids=["any", "forced"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_tag_and_the_dots_are_seen_in_all_colors(browser, address, scheme, forced):
+    with browser.new_context(viewport=WIDE, color_scheme=scheme, forced_colors=forced) as context:
+        opened = context.new_page()
+        opened.goto(address + FORM)
+        opened.locator("#step").hover()
+        cell = opened.locator("#grid-y .extra").first.bounding_box()
+        for left, top in ((0.5, 0.75), (0.2, 0.97)):  # of the tag, and of the dots below
+            corner = {"x": cell["x"] + left * cell["width"], "y": cell["y"] + top * cell["height"]}
+            size = {"width": 0.4 * cell["width"], "height": 0.15 * cell["height"]}
+            picture = Image.open(io.BytesIO(opened.screenshot(clip=corner | size))).convert("L")
+            darkest, lightest = picture.getextrema()
+            assert lightest - darkest > 180
 
 
 # ---- 2 and 3: the same as Python, through every lens ---------------------------------------------
@@ -453,6 +470,27 @@ def test_focus_moves_along_when_a_lens_shows_another_grid(page, address):
             assert page.locator(f"#{place} [role=grid]:not(.away)").count() == 1
             if key == "1":  # growing, and not looked at
                 assert page.evaluate(FINAL).count("0") > 9
+
+
+def test_lenses_of_many_cells_are_drawn_ahead_and_nobody_sees_it(page, address):
+    explainer = tconv.explain([[1, 2, 3, 4, 5]] * 5, stride=4)
+    page.goto("about:blank")
+    page.goto(address + explainer.url_state())
+    wait_until(page, "document.querySelectorAll('#grid-x > .away, #grid-y > .away').length === 2")
+    assert page.evaluate("tconv.hash()") == explainer.url_state()
+    output = page.locator("#grid-y > [role=grid]:not(.away)")
+    assert output.get_attribute("aria-label") == "output"
+    assert output.locator(".lit").count() == 1
+    ends = page.evaluate(FINAL)
+    for key in "13":
+        page.keyboard.press(key)
+        page.evaluate("document.getElementById('step').value = 9999")
+        page.locator("#step").dispatch_event("input")
+        assert page.evaluate(FINAL) == ends
+    labels = page.locator("#grid-x > :not(.away) [data-sel]").evaluate_all(
+        "all => all.map(cell => cell.ariaLabel)"
+    )
+    assert labels[:2] == [f"input row 0 column {n}, value {n + 1}" for n in (0, 1)]
 
 
 def test_playing_ends_at_the_last_step(page, address):

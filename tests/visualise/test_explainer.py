@@ -53,9 +53,11 @@ def test_the_svg_is_xml_with_words_and_numbers(tmp_path):
         assert str(value) in texts
     _, _, width, height = map(int, root.get("viewBox").split())
     for node in root.iter("{http://www.w3.org/2000/svg}path"):
-        x, y, w, h = map(int, re.match(r"M(\d+) (\d+)h(\d+)v(\d+)", node.get("d")).groups())
-        assert x + w <= width
-        assert y + h <= height
+        boxes = re.findall(r"M(\d+) (\d+)h(\d+)v(\d+)", node.get("d"))
+        assert len(boxes) == node.get("d").count("M")
+        for x, y, w, h in (map(int, box) for box in boxes):
+            assert x + w <= width
+            assert y + h <= height
 
 
 @pytest.mark.parametrize("explainer", [tconv.explain(), form()])
