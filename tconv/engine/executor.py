@@ -205,7 +205,6 @@ class Ready(Prepared):
         `moving` gives those that compute nothing, `kernel` the others.
         """
         layout, activation = self.layout, self.activation
-        kernel_of_sums = partial(kernel, dtype=self.computed.name)
         if isinstance(layout, TurnedLayout):
             addresses, kept = layout.kernels(kernel)
             self._kept |= kept
@@ -213,7 +212,8 @@ class Ready(Prepared):
             addresses = self._kernels_of_cells(kernel, moving)
         if activation is not None:
             name = f"activate_{activation.name}"
-            addresses["activate"] = kernel_of_sums(name, activate(activation.name))
+            emit = activate(activation.name)
+            addresses["activate"] = kernel(name, emit, dtype=self.computed.name)
         return addresses
 
     def _kernels_of_cells(self, kernel: Any, moving: Any) -> dict[str, int]:
