@@ -1,10 +1,15 @@
-"""Names that every doctest may use without importing them: np and tconv."""
+"""Names that every doctest may use without importing them, and where tests keep kernels."""
 
+import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+# Beside the project: the plans of some ten thousand shapes would drive out what its user has kept.
+os.environ.setdefault("TCONV_CACHE", str(Path(__file__).parent / ".cache"))
 
 collect_ignore = [] if find_spec("torch") else ["tconv/torch"]  # `make test` goes without
 

@@ -12,7 +12,7 @@ from bench.cases import Case
 from bench.peers import Operands, Thunk, Unsupported, plan, plan_of, portable
 
 SAME = "the plan is that of the step before"
-FLAT = ("is_gathered", "is_spread")  # which such a plan is not
+FLAT = ("is_gathered", "is_spread", "is_turned")  # which such a plan is not
 
 # ---- the steps in NumPy --------------------------------------------------------------------------
 
@@ -134,12 +134,12 @@ def interleaved(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 def gathered(case: Case, arrays: Operands, threads: int) -> Thunk:
     """The best plan with a panel of either kind, if it is not the flat one."""
-    return _if_new(case, arrays, threads, FLAT, ("is_spread",))
+    return _if_new(case, arrays, threads, FLAT, ("is_spread", "is_turned"))
 
 
 def spread(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """The best of all plans, if it is not one of those."""
-    return _if_new(case, arrays, threads, ("is_spread",), ())
+    """The best of all plans that are not turned, if it is not one of those."""
+    return _if_new(case, arrays, threads, ("is_spread", "is_turned"), ("is_turned",))
 
 
 def all_cores(case: Case, arrays: Operands, threads: int) -> Thunk:

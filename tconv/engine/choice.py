@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from math import ceil, prod
 
-from tconv.engine.costs import Costs, priced
+from tconv.engine.costs import Considered, Costs, priced
 from tconv.engine.phases import Phases
 from tconv.engine.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
 from tconv.engine.problem import Problem
@@ -76,12 +76,8 @@ def _cycles(plan: Plan) -> float:
     return plan.cycles
 
 
-_Considered = tuple[Plan, int, tuple[float, float, int]]
-"""A plan without splits, its blocks, and what `Costs.of` says."""
-
-
 @lru_cache(maxsize=32)
-def _considered(problem: Problem, dtype: str, target: Target) -> list[_Considered]:
+def _considered(problem: Problem, dtype: str, target: Target) -> list[Considered]:
     """Return the plans for any number of threads."""
     cropped, uncropped = problem.phases(), problem.phases(is_uncropped=True)
     found = _candidates(problem, dtype, target, cropped, is_uncropped=False)
@@ -95,7 +91,7 @@ def _considered(problem: Problem, dtype: str, target: Target) -> list[_Considere
 
 def _candidates(
     problem: Problem, dtype: str, target: Target, phases: Phases, *, is_uncropped: bool
-) -> list[_Considered]:
+) -> list[Considered]:
     """Return those that count phases in one way."""
     costs, part = Costs(problem, dtype, target, phases), Part.of(problem)
     can_spread = part.by_tap or all(a.taps_per_phase[1] <= 1 for a in problem.geometry.axes)

@@ -15,7 +15,10 @@ from tconv.engine.plan import MOST_INTERLEAVED, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 
-__all__ = ["CALL_CYCLES", "STORE_CYCLES", "Costs", "heights", "priced"]
+__all__ = ["CALL_CYCLES", "STORE_CYCLES", "Considered", "Costs", "heights", "priced"]
+
+Considered = tuple[Plan, int, tuple[float, float, int]]
+"""A plan without splits, its blocks, and what `Costs.of` says."""
 
 _WAKE_CYCLES = 15_000
 CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores

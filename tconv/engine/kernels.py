@@ -37,6 +37,7 @@ __all__ = [
     "micro",
     "pack_rows",
     "stream",
+    "term",
 ]
 
 _LINE_BYTES = 64  # of the processor's caches
@@ -86,28 +87,30 @@ def _terms(code: Code, carried: list[Value], shape: tuple[int, int, int], x: Val
             later = code.builder.sext(code.load(offsets, u + TERMS_AHEAD, I32), I64)
             for line in range(0, vectors * number.lanes * number.bytes, _LINE_BYTES):
                 code.prefetch(code.at(x, code.add(later, line // number.bytes)))
-        acc = _term(code, acc, rows, code.at(w, u * rows), cells)
+        acc = term(code, acc, [code.at(w, u * rows + r) for r in range(rows)], cells)
     return [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
 
 
-def _term(code: Code, acc: list[Value], rows: int, w: Value, x: Value) -> list[Value]:
-    """One channel and tap: acc[r, v] += w[r] * x[v]."""
-    vectors = len(acc) // rows
-    if rows < vectors:  # the few weights first, then a vector of x at a time: no register is short
-        weights = [code.splat(code.load(w, r)) for r in range(rows)]
-        columns = []
+def term(code: Code, acc: list[Value], rows: list[Value], columns: Value) -> list[Value]:
+    """One term of sums: ``acc[r, v] + *rows[r] * columns[v*lanes:][:lanes]``."""
+    vectors, lanes = len(acc) // len(rows), code.number.lanes
+    if len(rows) < vectors:  # the few rows first, then a vector at a time: no register is short
+        numbers = [code.splat(code.load(row)) for row in rows]
+        found = []
         for v in range(vectors):
-            cells = code.load_vector(x, v * code.number.lanes)
-            columns.append(
-                [code.multiply_add(weights[r], cells, acc[r * vectors + v]) for r in range(rows)]
+            vector = code.load_vector(columns, v * lanes)
+            found.append(
+                [code.multiply_add(n, vector, acc[r * vectors + v]) for r, n in enumerate(numbers)]
             )
-        return [columns[v][r] for r in range(rows) for v in range(vectors)]
-    cells = [code.load_vector(x, v * code.number.lanes) for v in range(vectors)]
-    found = []
-    for r in range(rows):
-        weight = code.splat(code.load(w, r))
-        found += [code.multiply_add(weight, cells[v], acc[r * vectors + v]) for v in range(vectors)]
-    return found
+        return [found[v][r] for r in range(len(rows)) for v in range(vectors)]
+    all_vectors = [code.load_vector(columns, v * lanes) for v in range(vectors)]
+    following = []
+    for r, row in enumerate(rows):
+        number = code.splat(code.load(row))
+        before = acc[r * vectors : (r + 1) * vectors]
+        pairs = zip(all_vectors, before, strict=True)
+        following += [code.multiply_add(number, vector, total) for vector, total in pairs]
+    return following
 
 
 def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> None:

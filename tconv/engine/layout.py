@@ -25,7 +25,7 @@ __all__ = ["LINE_BYTES", "ROWS_WITH_TIME", "Layout"]
 LINE_BYTES = 64  # of the processor's caches
 _FORESEEN_BYTES, ROWS_WITH_TIME = 2**13, 6
 _HELD_BYTES = 2**14  # of y in the L1 cache, on the way
-_RUN_BYTES = 2**13  # of weights that a micro-kernel takes at a time
+_RUN_BYTES = 2**13  # of weights of tiles that are called in a row: the L1 cache holds them
 
 
 @dataclass
@@ -381,15 +381,18 @@ class Layout:
                 columns.append(grid(by_axis, self.problem.kernel_size))
             yield np.stack(columns, axis=1)
 
+    def _biased(self) -> list[int]:
+        """For every kind of lines how many a channel of y has, each with its bias."""
+        kinds = [len(alike.phases) for alike in self.phases.alike]
+        return [self.taps_in_all] if self.is_plain else kinds
+
     def bias_sources(self) -> NDArray[np.int64]:
         """For every line of every block of every group the channel whose bias it takes."""
         groups, block, last = self.problem.geometry.groups, self.plan.block, self.last_block
         found = np.zeros((groups, self.blocks, self.fields["bias_block"]), np.int64)
         of_groups = np.arange(groups)[:, np.newaxis, np.newaxis] * self.outputs
         firsts = of_groups + np.arange(self.blocks)[:, np.newaxis] * block
-        kinds = [len(alike.phases) for alike in self.phases.alike]
-        kinds = [self.taps_in_all] if self.is_plain else kinds
         for blocks, size in ((slice(-1), block), (slice(-1, None), last)):
-            lines = np.concatenate([np.arange(size).repeat(count) for count in kinds])
+            lines = np.concatenate([np.arange(size).repeat(count) for count in self._biased()])
             found[:, blocks, : lines.size] = firsts[:, blocks] + lines
         return found

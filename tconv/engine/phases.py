@@ -129,7 +129,7 @@ class AxisPhases:
         cells = min(self.lattice_cells, columns - self.low)
         return max(columns, columns - self.low, cells + self.high)
 
-    def runs(self, phase: int, size: int) -> list["Run"]:
+    def runs(self, phase: int, size: int) -> list[Run]:
         """Sort the outputs of a phase, of an axis of so many, by its taps that reach a cell.
 
         >>> AxisPhases.of(Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)).runs(0, 8)

@@ -10,7 +10,7 @@ import re
 import stat
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +34,7 @@ _MAGIC = b"tconv kernel 1\r\n"
 _HEADER_BYTES = len(_MAGIC) + 32
 _MOST_ENTRY_BYTES = 16 * 2**20  # a kernel has some 10 KB
 _MOST_BYTES = 256 * 2**20
+_MOST_FILES = 8192  # most are plans of 200 bytes, and to look at one takes 10 us
 _UNFINISHED_S = 3600  # by then nobody is still writing it
 _OURS = re.compile(r"[0-9a-f]{64}\.kernel|\.[0-9a-f]{64}\.kernel\.[0-9a-f]{8}")
 # A link can point anywhere, so it is not followed; a pipe must not make us wait.
@@ -139,7 +140,7 @@ def cache_info() -> CacheInfo:
     folder = _folder()
     if isinstance(folder, str):
         return CacheInfo(folder=None, files=0, bytes=0, usable=False, reason=folder)
-    sizes = [status.st_size for _, status in _own_files(folder)]
+    sizes = [size for _, size, _ in _own_files(folder)]
     reason = _why_unusable(folder)
     return CacheInfo(
         folder=str(folder), files=len(sizes), bytes=sum(sizes), usable=not reason, reason=reason
@@ -150,9 +151,9 @@ def clear_cache() -> int:
     """Remove the kernels of this user from the disk, and nothing else; return how many files."""
     folder, removed = _folder(), 0
     if not isinstance(folder, str):
-        for file, _ in _own_files(folder):
+        for *_, name in _own_files(folder):
             with suppress(OSError):
-                file.unlink()
+                os.unlink(folder / name)
                 removed += 1
     return removed
 
@@ -197,8 +198,11 @@ def _content(entry: str) -> tuple[bytes, str]:
         return (b"", fault) if fault else (file.read(), "")
 
 
-def _own_files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the entries of this user, the oldest first, unfinished ones included."""
+def _own_files(folder: Path) -> list[tuple[float, int, str]]:
+    """When each entry of this user was written, its bytes and name, the oldest first.
+
+    Unfinished ones are among them.
+    """
     found = []
     with suppress(OSError):
         if stat.S_ISDIR(os.lstat(folder).st_mode):
@@ -207,19 +211,20 @@ def _own_files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                     status = entry.stat(follow_symlinks=False)
                     is_mine = os.name != "posix" or status.st_uid == os.geteuid()
                     if stat.S_ISREG(status.st_mode) and is_mine and _OURS.fullmatch(entry.name):
-                        found.append((Path(entry.path), status))
-    yield from sorted(found, key=lambda each: each[1].st_mtime)
+                        found.append((status.st_mtime, status.st_size, entry.name))
+    return sorted(found)
 
 
 def _prune(folder: Path) -> None:
-    """Remove the oldest entries beyond the bound, and what unfinished writing left."""
-    files = list(_own_files(folder))
-    total = sum(status.st_size for _, status in files)
-    for file, status in files:
-        is_left_over = file.name[0] == "." and time.time() - status.st_mtime > _UNFINISHED_S
-        if total > _MOST_BYTES or is_left_over:
-            file.unlink(missing_ok=True)
-            total -= status.st_size
+    """Remove the oldest entries beyond the bounds, and what unfinished writing left."""
+    files = _own_files(folder)
+    total, count = sum(size for _, size, _ in files), len(files)
+    for written, size, name in files:
+        is_left_over = name[0] == "." and time.time() - written > _UNFINISHED_S
+        if total > _MOST_BYTES or count > _MOST_FILES or is_left_over:
+            with suppress(FileNotFoundError):  # another process has removed it
+                os.unlink(folder / name)
+            total, count = total - size, count - 1
 
 
 def _why_unusable(folder: Path) -> str:

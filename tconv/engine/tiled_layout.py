@@ -130,12 +130,8 @@ class TiledLayout(Layout):
             start += count
         return found
 
-    def bias_sources(self) -> NDArray[np.int64]:
-        """For every channel of every block of every group the channel whose bias it takes."""
-        groups, block = self.problem.geometry.groups, self.plan.block
-        of_block = np.minimum(np.arange(self.blocks * block), self.outputs - 1)
-        found = np.arange(groups)[:, np.newaxis] * self.outputs + of_block
-        return found.reshape(groups, self.blocks, block)
+    def _biased(self) -> list[int]:
+        return [1]  # channels have one each
 
     def kernels(self, kernel: Any) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
         """Addresses of what only tiled plans call, and of what that reads."""

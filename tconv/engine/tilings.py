@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from math import ceil, prod
 
-from tconv.engine.costs import CALL_CYCLES, STORE_CYCLES, Costs, heights
+from tconv.engine.costs import CALL_CYCLES, STORE_CYCLES, Considered, Costs, heights
 from tconv.engine.phases import Phases
 from tconv.engine.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
 from tconv.engine.problem import Problem
@@ -90,11 +90,9 @@ class TiledCosts(Costs):
         return plan.block * (calls * CALL_CYCLES + vectors * of_products) + 2 * beyond
 
 
-def considered(
-    problem: Problem, dtype: str, target: Target
-) -> list[tuple[Plan, int, tuple[float, float, int]]]:
+def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]:
     """Return tiled plans without splits, their blocks, and what `Costs.of` says."""
-    found: list[tuple[Plan, int, tuple[float, float, int]]] = []
+    found: list[Considered] = []
     for is_uncropped in (False, True):
         phases = problem.phases(is_uncropped)
         if is_uncropped and len(phases.alike) == len(problem.phases().alike):
@@ -127,7 +125,7 @@ def _outputs(phases: Phases) -> set[tuple[int, int, int]]:
 
 def _candidates(
     costs: TiledCosts, outputs: tuple[int, int, int], is_uncropped: bool
-) -> Iterator[tuple[Plan, int, tuple[float, float, int]]]:
+) -> Iterator[Considered]:
     """Plans with items of several sizes, and tiles of several shapes."""
     rows_of_channel = max(rows for rows, _ in costs.kinds_of)
     if costs.channels < _FEW_CHANNELS or costs.outputs * rows_of_channel < _FEW_ROWS:

@@ -1,7 +1,7 @@
 """HOW AN ITEM IS TURNED: lanes are channels of y, and rows are outputs that read alike.
 
     for phase of y:
-        for part in channels of x:                              # weights that the L1 nearly holds
+        for part in channels of x:                                # of weights that the L1 may hold
             for tile in outputs of the phase:                     # the same taps reach all its rows
                 for c in part, tap in taps of the tile:
                     acc[r] += x[c, place[r] + shift[tap]] * w[c, tap][:lanes]
@@ -18,6 +18,7 @@ from typing import Any
 from tconv.engine import values as ir
 from tconv.engine.call import Call
 from tconv.engine.ir import I64, PTR, Code, Number, begin
+from tconv.engine.kernels import term
 
 __all__ = ["PHASE", "TURNED_TILE", "broadcast", "run_turned"]
 
@@ -52,7 +53,7 @@ def broadcast(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], Non
                 code.prefetch(ahead)
                 cell = code.add(channel, code.load(taps, 0, I64))
                 weights = code.at(w, code.load(taps, 1, I64))
-                acc = _term(code, acc, [code.at(row, cell) for row in cells], weights)
+                acc = term(code, acc, [code.at(row, cell) for row in cells], weights)
                 ahead = code.at(ahead, a["step"], ir.IntType(8))
                 following += [*acc, code.at(taps, 2, I64), ahead]
             *acc, _, ahead = following
@@ -62,26 +63,6 @@ def broadcast(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], Non
         code.end()
 
     return emit
-
-
-def _term(code: Code, acc: list[Value], rows: list[Value], w: Value) -> list[Value]:
-    """``acc[r, v] + x[r] * w[v]``."""
-    vectors, lanes = len(acc) // len(rows), code.number.lanes
-    if len(rows) < vectors:  # the fewer stay in registers
-        cells = [code.splat(code.load(row)) for row in rows]
-        columns = []
-        for v in range(vectors):
-            weight = code.load_vector(w, v * lanes)
-            columns.append(
-                [code.multiply_add(x, weight, acc[r * vectors + v]) for r, x in enumerate(cells)]
-            )
-        return [columns[v][r] for r in range(len(rows)) for v in range(vectors)]
-    weights = [code.load_vector(w, v * lanes) for v in range(vectors)]
-    found = []
-    for r, row in enumerate(rows):
-        x = code.splat(code.load(row))
-        found += [code.multiply_add(x, weights[v], acc[r * vectors + v]) for v in range(vectors)]
-    return found
 
 
 def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> None:

@@ -15,7 +15,7 @@ from tconv.engine.layout import LINE_BYTES, Layout
 from tconv.engine.phases import AxisPhases, Run
 from tconv.engine.plan import Tile, tile_rows
 from tconv.engine.transposing import turn_out
-from tconv.engine.turned import broadcast
+from tconv.engine.turned import PHASE, TURNED_TILE, broadcast
 
 __all__ = ["TurnedLayout"]
 
@@ -56,7 +56,6 @@ class TurnedLayout(Layout):
         self.cells, self.line_pitch = prod(self.problem.written_size), plan.vectors * self.lanes
         self.widths = (plan.vectors, ceil(self.last_block / self.lanes))
         self.chunks = ceil(self.problem.geometry.batch / plan.planes)
-        self.streams = False
 
     @property
     def scratch_size(self) -> int:
@@ -91,17 +90,13 @@ class TurnedLayout(Layout):
         self.lists = _Lists(self).kept
         self.fields["taps_of_last"] = self.lists["taps_of_tiles"].size // 2
 
-    def bias_sources(self) -> NDArray[np.int64]:
-        """For every channel of every block of every group the channel whose bias it takes."""
-        groups, block = self.problem.geometry.groups, self.plan.block
-        of_block = np.minimum(np.arange(self.blocks * block), self.outputs - 1)
-        found = np.arange(groups)[:, np.newaxis] * self.outputs + of_block
-        return found.reshape(groups, self.blocks, block)
+    def _biased(self) -> list[int]:
+        return [1]  # channels have one each
 
     def kernels(self, kernel: Any) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
         """Numbers of what turned plans call; those of micro-kernels in a list."""
         tiles = np.concatenate([self.lists[name] for name in ("tiles", "last_tiles")])
-        heights = np.unique(tiles[:, 0] // 2).tolist()
+        heights = np.unique(tiles[:, TURNED_TILE.index("micro")] // 2).tolist()
         micros = np.zeros((2 * max(heights) + 2, 1), np.int64)
         for rows in heights:
             for n, vectors in enumerate(self.widths):
@@ -159,11 +154,15 @@ class _Lists:
                 numbers = _sums(z.taps * (y.count * x.count), y.taps * x.count, x.taps)
                 tap = self.taps.note(_sums(z.shifts, y.shifts, x.shifts), numbers)
                 rows = images * z.outputs.size * y.outputs.size * x.outputs.size
+                entry = {"taps": tap, "reached": numbers.size}
                 for height in tile_rows(rows, layout.plan.tile):
-                    tiles.append([2 * height, tap, numbers.size, 2 * place])
+                    entry |= {"micro": 2 * height, "places": 2 * place}
+                    tiles.append([entry[name] for name in TURNED_TILE])
                     place, terms = place + height, terms + numbers.size
             asked = ceil(count * vector_bytes / max(1, terms))
-            phases.append([first, len(tiles), count, before, asked])
+            found = {"tiles": first, "end": len(tiles), "taps": count, "before": before}
+            found["asked"] = asked
+            phases.append([found[name] for name in PHASE])
             before += count
         return np.array(tiles, np.int64), np.array(phases, np.int64)
 

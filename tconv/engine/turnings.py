@@ -8,7 +8,7 @@ from math import ceil, prod
 import numpy as np
 
 from tconv.dtypes import TYPES
-from tconv.engine.costs import CALL_CYCLES, heights
+from tconv.engine.costs import CALL_CYCLES, Considered, heights
 from tconv.engine.phases import AxisPhases
 from tconv.engine.plan import DIRECT, TILES, Part, Plan
 from tconv.engine.problem import Problem
@@ -30,9 +30,6 @@ _PART_CYCLES, _TURN_CYCLES = 60, 4
 _NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 28, 16, 4
 _BESIDE = 0.3  # what the shorter of two takes of its time, where they are done together
 
-Considered = tuple[Plan, int, tuple[float, float, int]]
-"""A plan without splits, 1 for its blocks, and what `Costs.of` says."""
-
 
 def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]:
     """Return turned plans of several tiles and numbers of images."""
@@ -42,10 +39,10 @@ def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]
     costs, part, plans = _TurnedCosts(problem, dtype, target), Part.of(problem), set[Plan]()
     for images in {ceil(batch / ceil(batch / n)) for n in _IMAGES if n * cells <= _MOST_CELLS}:
         if images * part.channels * costs.plane_bytes > target.l2_bytes // 4:
-            continue
+            continue  # each tile reads all of that, and not in order
         for tile, most in TILES[target.instruction_set]:
-            vectors = ceil(problem.outputs / ceil(problem.outputs / (most * costs.lanes)))
-            vectors = ceil(vectors / costs.lanes)
+            blocks = ceil(problem.outputs / (most * costs.lanes))
+            vectors = ceil(ceil(problem.outputs / blocks) / costs.lanes)
             block = vectors * costs.lanes
             filled = problem.outputs / (ceil(problem.outputs / block) * block)
             if vectors >= _LEAST_VECTORS and filled >= _LEAST_FILLED:
@@ -53,7 +50,7 @@ def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]
                 sizes = (rows, vectors, False, False, False, DIRECT, images, 1, 1, block, 1)
                 plans.add(Plan(*sizes, part, 1, 0.0, is_turned=True))
     for plan in sorted(plans):
-        yield plan, 1, costs.of(plan)
+        yield plan, 1, costs.of(plan)  # blocks are items already, so none is split
 
 
 class _TurnedCosts:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tracemalloc
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -350,6 +351,24 @@ def test_beyond_the_bound_the_oldest_go(folder, monkeypatch):
     assert cache_info()["bytes"] == 4 * size
     assert [file.exists() for file in files] == [False, True, False, True, False]
     assert (folder / f"00{'9' * 62}.kernel").exists()
+
+
+def test_so_they_do_beyond_a_number_of_files(folder, monkeypatch):
+    files = [aged(f"{i + 1:x}" * 64, hours) for i, hours in enumerate((5, 1, 3, 2, 4))]
+    monkeypatch.setattr(store, "_MOST_FILES", 3)
+    write_entry("00" + "9" * 62, OBJECT)
+    assert [file.exists() for file in files] == [False, True, False, True, False]
+    assert cache_info()["files"] == 3
+
+
+def test_looking_for_the_oldest_takes_little_memory(folder):
+    for i in range(1000):
+        write_entry(f"{'f' * 60}{i:04x}", b"")
+    tracemalloc.start()
+    write_entry("00" + "9" * 62, b"")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1000 * 500
 
 
 def test_what_unfinished_writing_left_goes_after_an_hour(entry, folder):

@@ -142,5 +142,4 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
             if here.has_fma:
                 multiplications = sum("fma" in line or "fmla" in line for line in loop)
                 assert multiplications == rows * vectors, (rows, vectors)
-            vectors_of_stack = [line for line in loop if "sp)" in line or "[sp" in line]
-            assert not vectors_of_stack, (rows, vectors)
+            assert not [line for line in loop if "sp)" in line or "[sp" in line], (rows, vectors)
