@@ -123,6 +123,10 @@ class Arena:
             return True
         return size <= self.most_idle_bytes
 
+    def _may_be_kept(self, size: int) -> bool:
+        """Whether they might be, as far as is known before something is given back."""
+        return size <= self.__dict__.get("most_idle_bytes", self._cap_bytes)
+
     @property
     def idle_bytes(self) -> int:
         """Bytes that are kept for arrays to come."""
@@ -169,7 +173,7 @@ class Arena:
                 lock.release()
 
     def _large(self, shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> NDArray[Any]:
-        if dtype.hasobject or not self._may_keep(size):
+        if dtype.hasobject or not self._may_be_kept(size):
             return np.empty(shape, dtype)
         lease = _Lease(self, self._taken(size) or _Block(size))
         return np.ndarray(shape, dtype, buffer=np.asarray(lease))

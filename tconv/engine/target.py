@@ -306,6 +306,8 @@ def cache_bytes(cpu0: Path = _CPU0) -> tuple[int, int, int]:
     """
     found: dict[int, int] = {}
     for folder in (f"{cpu0}/cache/index{n}" for n in range(_MOST_CACHES)):
+        if not os.path.exists(folder):
+            break
         with suppress(OSError, ValueError, IndexError):
             if content(f"{folder}/type").strip() != "Instruction":
                 level, size = int(content(f"{folder}/level")), _size(content(f"{folder}/size"))
