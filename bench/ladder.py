@@ -54,6 +54,7 @@ STEPS = (
     Step("interleaved", "phases interleaved in registers"),
     Step("gathered", "cells of small images gathered"),
     Step("spread", "taps multiplied before they are added"),
+    Step("turned", "vectors of channels where images are small"),
     Step("all_cores", "all cores", takes_all_cores=True),
     Step("packed", "weights packed once", takes_all_cores=True),
     Step("fewer", "fewer products", takes_all_cores=True),

@@ -142,6 +142,11 @@ def spread(case: Case, arrays: Operands, threads: int) -> Thunk:
     return _if_new(case, arrays, threads, ("is_spread", "is_turned"), ("is_turned",))
 
 
+def turned(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """The best of all plans, if it is turned."""
+    return _if_new(case, arrays, threads, ("is_turned",), ())
+
+
 def all_cores(case: Case, arrays: Operands, threads: int) -> Thunk:
     """The best plan for so many threads; weights are packed in every call."""
     return _call(_ready(case, arrays, _best(case, arrays, threads)), arrays)
@@ -206,13 +211,15 @@ def _without_shuffles(ready: Any) -> Any:
 
     That is how the kernel for wide strides does what fills no vector.
     """
-    from tconv.engine import executor
-    from tconv.engine.target import target
+    from tconv.engine.call import POINTERS
+    from tconv.engine.drafts import settle
+    from tconv.engine.kernels import copy_row
+    from tconv.engine.plan import MOST_INTERLEAVED
 
-    stride = executor.MOST_INTERLEAVED + 1
-    name, emit = f"copy_row_{stride}", executor.copy_row(stride)
-    kernel = executor._kernel(name, emit, dtype=ready.dtype.name, target=target())
-    ready._job.values[executor.POINTERS.index("copy_row")] = kernel
+    settle()  # else better code comes in the place of this kernel, too
+    stride = MOST_INTERLEAVED + 1
+    kernel = ready._kernel(f"copy_row_{stride}", copy_row(stride))
+    ready._job.values[POINTERS.index("copy_row")] = kernel
     return ready
 
 

@@ -64,7 +64,7 @@ def test_the_table_says_gains_losses_and_what_was_cut_or_failed():
     assert "| 4 | one matrix product, then copies added into place | 100 (×100,000) |" in text
     assert "| 5 | matrix products by phases | 50 (×0.50) |" in text
     assert "| 11 | taps multiplied before they are added | = |" in text
-    assert "| 13 | weights packed once | – |" in text
+    assert "| 14 | weights packed once | – |" in text
     assert "| 14 | fewer products | – |" in text
     assert "has less: a layer a part." in text
     assert "a layer, packed: not measured." in text
