@@ -65,7 +65,7 @@ def test_the_table_says_gains_losses_and_what_was_cut_or_failed():
     assert "| 5 | matrix products by phases | 50 (×0.50) |" in text
     assert "| 11 | taps multiplied before they are added | = |" in text
     assert "| 14 | weights packed once | – |" in text
-    assert "| 14 | fewer products | – |" in text
+    assert "| 15 | fewer products | – |" in text
     assert "has less: a layer a part." in text
     assert "a layer, packed: not measured." in text
     assert SAME not in text
