@@ -125,7 +125,8 @@ class Arena:
 
     def _may_be_kept(self, size: int) -> bool:
         """Whether they might be, as far as is known before something is given back."""
-        return size <= self.__dict__.get("most_idle_bytes", self._cap_bytes)
+        most: int = self.__dict__.get("most_idle_bytes", self._cap_bytes)
+        return size <= most
 
     @property
     def idle_bytes(self) -> int:

@@ -8,7 +8,7 @@ read the same cells and differ in their weights only, so they are rows of one ma
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from math import ceil, prod
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from tconv.axis import Axis
 from tconv.geometry import Letter
 
 __all__ = ["Alike", "AxisPhases", "Phases", "Run"]
+
+_MOST_SPACING = 8  # of wider ones there are more sums than products are saved
 
 
 class Run(NamedTuple):
@@ -110,6 +112,19 @@ class AxisPhases:
         return self._made(self.input, self.kernel, stride, step, count, taps)
 
     @property
+    def spacing(self) -> int:
+        """Steps between neighbours of the cells that a phase reads in a lattice; 1 where it varies.
+
+        >>> AxisPhases.of(Axis(input=9, kernel=3, output=13, dilation=2)).spacing
+        2
+        """
+        gaps = set()
+        for taps in self.taps:
+            cells = sorted(((-shift) % self.step, -shift) for _, shift in taps)
+            gaps |= {b - a for (one, a), (other, b) in pairwise(cells) if one == other}
+        return gaps.pop() // self.step if len(gaps) == 1 else 1
+
+    @property
     def lattice_cells(self) -> int:
         """Cells of the longest lattice."""
         return -(-self.input // self.step)
@@ -198,6 +213,11 @@ class Phases:
             return self
         z, y, x = (axis.tiled(n) for axis, n in zip(self.axes, outputs, strict=True))
         return Phases((z, y, x), (), self.lead)
+
+    def spaced(self) -> "Phases":
+        """The same with so many more phases that each reads neighbours in its lattices."""
+        z, y, x = (n if (n := axis.spacing) <= _MOST_SPACING else 1 for axis in self.axes)
+        return self.tiled((z, y, x))
 
     @property
     def count(self) -> int:

@@ -100,6 +100,7 @@ class Problem:
             return self.outputs * taps, taps
         return taps, self.channels * taps
 
-    def phases(self, is_uncropped: bool = False) -> Phases:
+    def phases(self, is_uncropped: bool = False, is_spaced: bool = False) -> Phases:
         """How outputs read."""
-        return Phases.of(self.geometry.axes, is_uncropped, self.want)
+        found = Phases.of(self.geometry.axes, is_uncropped, self.want)
+        return found.spaced() if is_spaced else found

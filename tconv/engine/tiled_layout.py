@@ -31,7 +31,7 @@ class TiledLayout(Layout):
     @cached_property
     def tiling(self) -> Tiling:
         """Which products are made."""
-        untiled = self.problem.phases(self.plan.is_uncropped)
+        untiled = self.problem.phases(self.plan.is_uncropped, is_spaced=True)
         found = Tiling.of(untiled, self.plan.outputs)
         assert found is not None, "such a plan is not considered"
         return found

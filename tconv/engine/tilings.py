@@ -15,6 +15,7 @@ __all__ = ["considered"]
 
 _FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, sums of cells and outputs take as long as products
 _LEAST_SAVED = 0.9
+_MOST_SUMS = 256  # of the cells of a channel; each is some instructions
 _LANES = (16, 32, 48, 64, 96, 128)
 _MOST_SUMS_BYTES = 3 * 2**19
 _MOST_CHANNELS = 64  # of a block
@@ -94,22 +95,23 @@ def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]
     """Return tiled plans without splits, their blocks, and what `Costs.of` says."""
     found: list[Considered] = []
     for is_uncropped in (False, True):
-        phases = problem.phases(is_uncropped)
-        if is_uncropped and len(phases.alike) == len(problem.phases().alike):
+        if is_uncropped and len(problem.phases(True).alike) == len(problem.phases().alike):
             continue
+        phases = problem.phases(is_uncropped, is_spaced=True)
         for outputs in _outputs(phases):
             tiling = Tiling.of(phases, outputs)
-            if tiling is not None and _saves(problem, tiling, outputs):
+            if tiling is not None and tiling.sums <= _MOST_SUMS and _saves(phases, tiling, outputs):
                 tiled = phases.tiled(outputs)
                 costs = TiledCosts(problem, dtype, target, tiled, tiling)
                 found += _candidates(costs, outputs, is_uncropped)
     return found
 
 
-def _saves(problem: Problem, tiling: Tiling, outputs: tuple[int, int, int]) -> bool:
+def _saves(phases: Phases, tiling: Tiling, outputs: tuple[int, int, int]) -> bool:
     """Whether there are fewer products than of every output with all of its taps."""
     made = sum(kind.rows * kind.terms for kind in tiling.kinds)
-    return made < _LEAST_SAVED * problem.taps * prod(outputs)
+    taps = prod(sum(map(len, axis.taps)) for axis in phases.axes)
+    return made < _LEAST_SAVED * taps * prod(outputs)
 
 
 def _outputs(phases: Phases) -> set[tuple[int, int, int]]:
