@@ -165,8 +165,7 @@ class PlannedCall:
             raise DTypeError(
                 "packed must be what pack of this plan returned; call pack(weight) of this plan."
             )
-        if not (type(x) is np.ndarray and x.dtype is self.dtype and x.shape == self._read_shape):
-            self._check(x, self._read_shape, self._read)
+        self._check(x, self._read_shape, self._read)
         if bias is not None:
             self._check(bias, (self._channels,), "bias", (self._result,))
         if out is not None:

@@ -143,7 +143,7 @@ class Arena:
         dtype = np.dtype(dtype)
         size = prod(shape) * dtype.itemsize
         try:
-            if size < self.least_bytes and size < least_bytes:
+            if size < min(self.least_bytes, least_bytes):
                 return np.empty(shape, dtype)
             return self._large(shape, dtype, size)
         except MemoryError:

@@ -133,7 +133,6 @@ class Ready(Prepared):
         self._told = [laid.job, laid.packing]  # have arrays that their addresses are of
         self._job = Job(0, laid.job.words, self._load, plan.cycles)
         self._packing = Job(0, laid.packing.addressed(), self._load, plan.cycles)
-        self._bias_sources = laid.bias_sources
         self._no_bias = np.zeros(laid.bias_sources.shape, self.computed)
         self._scratch_bytes = laid.scratch_size * plan.threads * self.computed.itemsize
         load_drafted(emits, target, version=VERSION, use=self._use)
@@ -163,9 +162,7 @@ class Ready(Prepared):
         """Repeat the bias, a number per channel that is written, for every row of every tile."""
         if bias is None:
             return self._no_bias
-        if bias.dtype is not self.computed:
-            bias = bias.astype(self.computed)
-        return bias.take(self._bias_sources)
+        return bias.astype(self.computed, copy=False).take(self._laid.bias_sources)
 
     @cached_property
     def workspace_bytes(self) -> int:
