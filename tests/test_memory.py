@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from strategies import draws, geometries, integer_operands, keywords_of, padded_calls
 from tconv import dispatch
 from tconv.blocks import SCRATCH_BYTES, Blocks
-from tconv.engine import serves
+from tconv.engine import entering, serves
+from tconv.engine.arena import drop_idle
+from tconv.engine.correlator import correlated
+from tconv.engine.drafts import settle
+from tconv.engine.executor import ready
+from tconv.engine.known import known_plan
 from tconv.engine.target import target
 from tconv.errors import MemoryLimitError
 from tconv.geometry import Geometry
@@ -82,14 +87,21 @@ def test_files_that_say_nothing_fall_back_to_the_machine(tmp_path):
 
 
 def extra_bytes(function):
-    """Most bytes held at a time besides the result, by a call whose code is there."""
+    """Most bytes held at a time besides the result, by a first call but for what compiles."""
     function()
-    tracemalloc.start()
-    try:
-        result = function()
-        return tracemalloc.get_traced_memory()[1] - result.nbytes
-    finally:
-        tracemalloc.stop()
+    settle()
+    for cached in (known_plan, ready, correlated):
+        cached.cache_clear()
+    drop_idle()
+    entering._scratch.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TCONV_CACHE", "off")  # so that plans are chosen and laid out
+        tracemalloc.start()
+        try:
+            result = function()
+            return tracemalloc.get_traced_memory()[1] - result.nbytes
+        finally:
+            tracemalloc.stop()
 
 
 def ones(*shapes, dtype="float32"):
