@@ -6,6 +6,9 @@ Choosing takes some milliseconds, which a new process would spend again for ever
 import marshal
 from functools import cache, lru_cache
 from hashlib import sha256
+from typing import Any
+
+import numpy as np
 
 from tconv.engine.choice import choose_plan
 from tconv.engine.plan import Part, Plan
@@ -13,10 +16,11 @@ from tconv.engine.problem import Problem
 from tconv.engine.store import read_entry, version_of, warn_once, write_entry
 from tconv.engine.target import Target
 
-__all__ = ["FORMAT", "known_plan", "version"]
+__all__ = ["as_bytes", "known_plan", "version"]
 
-FORMAT = 4
-"""Of `marshal`, which every Python reads, and which takes less time than `json` to import."""
+_FORMAT = (
+    4  # of `marshal`, which every Python reads, and which takes less time than `json` to import
+)
 
 # What plans, their layouts and the code follow from: what other sources wrote to disk is not what
 # is wanted.
@@ -46,9 +50,24 @@ def known_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Pl
     if data is not None:
         return _plan_of(data)
     plan = choose_plan(problem, dtype, target, threads)
-    words = plan and tuple(tuple(word) if isinstance(word, tuple) else word for word in plan)
-    write_entry(key, marshal.dumps(words, FORMAT))
+    write_entry(key, as_bytes(plan))
     return plan
+
+
+def as_bytes(value: Any) -> bytes:
+    """Tuples of any kind, dicts, arrays, numbers and texts, as `marshal` reads them again.
+
+    An array is its type, its shape and its bytes.
+    """
+    return marshal.dumps(_plain(value), _FORMAT)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def _plan_of(data: bytes) -> Plan | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tconv.engine.addresses import address
 from tconv.engine.ir import Number
-from tconv.engine.known import FORMAT
+from tconv.engine.known import as_bytes
 from tconv.engine.store import read_entry, warn_once, write_entry
 from tconv.engine.target import Target
 from tconv.engine.values import Module
@@ -72,19 +72,10 @@ def laid_out(key: tuple[Any, ...], make: Callable[[], Laid]) -> Laid:
     if data is not None:
         return _unpacked(data)
     found = make()
-    data = marshal.dumps(_plain(found), FORMAT)
+    data = as_bytes(found)
     if len(data) <= _MOST_BYTES:
         write_entry(name, data)
     return found
-
-
-def _plain(value: Any) -> Any:
-    """Tuples, dicts and arrays as `marshal` writes them."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def _unpacked(data: bytes) -> Laid:

@@ -102,7 +102,7 @@ class TiledLayout(Layout):
         return np.concatenate([found, found]).ravel()
 
     def restored(self, kernels: dict[tuple[Matrix, Matrix, Matrix], int]) -> NDArray[np.int64]:
-        """The driver's list of phases to restore; `kernels` has addresses by the matrices."""
+        """The driver's list of phases to restore; `kernels` has numbers by the matrices."""
         _, all_y, all_x = (axis.stride for axis in self.phases.axes)
         entries, before = [], 0
         for groups in self.tiling.groups:
@@ -134,7 +134,7 @@ class TiledLayout(Layout):
         return [1]  # channels have one each
 
     def kernels(self, kernel: Any) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
-        """Addresses of what only tiled plans call, and of what that reads."""
+        """Numbers of what only tiled plans call, and what that reads."""
         of_z, of_y, of_x = (axis.sums for axis in self.tiling.axes)
         restoring = {}
         for groups in self.tiling.groups:
@@ -142,12 +142,12 @@ class TiledLayout(Layout):
             name = f"restore_{_name_of((z, y, x))}"
             restoring[z, y, x] = kernel(name, restore((z, y, x)))
         sums = (of_z, of_y, of_x)
-        address = kernel(f"sum_cells_{_name_of(sums)}", sum_cells(sums))
+        number = kernel(f"sum_cells_{_name_of(sums)}", sum_cells(sums))
         kept: dict[str, NDArray[Any]] = {
             "places": self.places(),
             "restored": self.restored(restoring),
         }
-        return {"sum_cells": address}, kept
+        return {"sum_cells": number}, kept
 
 
 def _name_of(matrices: tuple[Matrix, ...]) -> str:
