@@ -18,9 +18,7 @@ from tconv.engine.target import Target
 
 __all__ = ["as_bytes", "known_plan", "version"]
 
-_FORMAT = (
-    4  # of `marshal`, which every Python reads, and which takes less time than `json` to import
-)
+_FORMAT = 4  # of `marshal`, which every Python reads; `json` takes longer to import
 
 # What plans, their layouts and the code follow from: what other sources wrote to disk is not what
 # is wanted.
@@ -31,7 +29,7 @@ _SOURCES = (
     *("panels.py", "spread.py", "transforms.py", "tiles.py", "epilogue.py", "output.py"),
     *("driver.py", "packing.py", "transposing.py", "making.py", "products.py", "correlating.py"),
     *("turned.py", "cells.py", "layout.py", "tiled_layout.py", "turned_layout.py"),
-    *("laid.py", "laying.py"),
+    *("known.py", "laid.py", "laying.py"),
 )
 
 
