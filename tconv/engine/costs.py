@@ -26,10 +26,9 @@ _LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x i
 _ASKED_CYCLES = 0.6  # per vector of a term
 _BESIDE = 0.15  # what bytes that come meanwhile take of the time that they would take alone
 _ROW_CYCLES = 24  # of a call of copy_row, and per row of pack_rows
-# Per channel and shift that is gathered, per cell, and per vector whose cells follow each other.
-# Cells take about 1.5 since they are gathered by the vector (Zen 3); with that as their price tiled
-# plans are chosen where flat panels are quicker.
-_GATHER_CALL_CYCLES, _GATHER_CYCLES, _GATHERED_CYCLES = 5, 4.0, 5.0
+# Per channel and shift that is gathered, per cell, and per vector whose cells follow each other
+# (Zen 4, with vectors of 512 and of 256 bits).
+_GATHER_CALL_CYCLES, _GATHER_CYCLES, _GATHERED_CYCLES = 5, 2.0, 7.0
 _ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows, per row and per vector
 _PIECE_CYCLES = 200  # of a piece of y that is streamed, for its ends
 _PACKED_CYCLES = 2.0  # per vector of a panel
@@ -188,10 +187,11 @@ class Costs:
         self, rows: int, vectors: int, is_unaligned: bool, x_cycles: float, of_weight: float
     ) -> float:
         """Cycles of one channel and tap: of the multiplications, the loads, or the latency."""
-        split = 2 if is_unaligned and self.target.vector_bits == 512 else 1
+        steps = self.target.steps
+        split = 2 if is_unaligned and self.target.vector_bits == 512 else steps
         loads = (rows + vectors * split + 1) / 2
         near = (vectors + is_unaligned) * x_cycles + rows * of_weight
-        most = max(rows * vectors / 2, loads, _LATENCY_CYCLES, near)
+        most = max(rows * vectors * steps / 2, loads, _LATENCY_CYCLES, near)
         return most + vectors * _VECTOR_CYCLES + near * _BESIDE
 
     def _copied(self, plan: Plan) -> float:

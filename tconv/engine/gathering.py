@@ -28,7 +28,8 @@ def find_runs(module: ir.Module, name: str, number: Number) -> None:
     table, read from `place` on, has cells of x or -1. If cells of a vector follow each other, but
     for those that are -1 (of halves, which few processors mask, there may be none), it is known
     where the first would be, else the least integer stands there. The table is read to the end of
-    the last vector.
+    the last vector. A vector of nothing but -1 begins at the first cell: processors take hundreds
+    of cycles for an address that is nowhere, even where no lane is read.
     """
     pointers, words = {"runs": PTR, "table": PTR}, ("place", "count", "to", "lanes", "tile")
     code, a = begin(module, name, pointers | dict.fromkeys(words, I64), number)
@@ -46,9 +47,12 @@ def find_runs(module: ir.Module, name: str, number: Number) -> None:
         follow = builder.icmp_signed("<=", last, first)
         if number.is_half:
             follow = code.both(follow, builder.icmp_signed(">=", first, I32(0)))
+        start = code.pick(
+            builder.icmp_signed("==", last, I32(_NOWHERE)), 0, builder.sext(last, I64)
+        )
         tile, within = code.divmod(lane, a["lanes"])
         run = {
-            "start": code.pick(follow, builder.sext(last, I64), _APART),
+            "start": code.pick(follow, start, _APART),
             "to": code.add(a["to"], code.mul(tile, a["tile"]), within),
             "place": place,
         }

@@ -48,6 +48,10 @@ INSTRUCTION_SETS = (
     InstructionSet("generic", "", frozenset(), 128, 16, False),
 )
 
+# CPUs that multiply and load 512 bits in two steps, their units being half as wide (AMD, Software
+# Optimization Guide for the Zen 4 Microarchitecture, 57647).
+_HALF_WIDE = frozenset(("znver4",))
+
 # Only these may be named: LLVM ends the process when it is given an x86 name it does not know.
 # Beside each, what tells it from the other CPUs of its instruction set.
 CPUS = {
@@ -94,6 +98,11 @@ class Target:
         features = self.features.split(",")
         implied = "f16c" in CPUS.get(self.cpu, ("", ""))[1].split() and "-f16c" not in features
         return self.instruction_set == "neon" or "+f16c" in features or implied
+
+    @property
+    def steps(self) -> int:
+        """In how many steps a vector is multiplied."""
+        return 2 if self.vector_bits == 512 and self.cpu in _HALF_WIDE else 1
 
     def __str__(self) -> str:
         """Describe the CPU on one line, without the hundred features."""

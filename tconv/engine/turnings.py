@@ -91,6 +91,7 @@ class _TurnedCosts:
     def _summed(self, plan: Plan, run: int, outputs: int, rows_of_x: int, taps: int) -> float:
         """Cycles of all outputs that the same taps reach, in a phase of all images of an item."""
         part, vectors, channels = plan.part.channels, plan.vectors, self.problem.channels
+        steps = self.target.steps
         calls = ceil(channels / part) * (max(1, taps) if plan.part.by_tap else 1)
         of_term, near = vectors * self.vector_bytes, self.target.l1_bytes // 2
         of_weights = 0 if part * taps * of_term <= near else taps * of_term  # bytes of a channel
@@ -101,8 +102,8 @@ class _TurnedCosts:
             if not x_is_near:
                 lines = ceil(height / outputs) * (self.plane_bytes / _LINE_BYTES + 0.5)
                 bytes_ += min(lines, ceil(height / run) + rows_of_x - 1) * _LINE_BYTES
-            loads = (height + vectors + 2) / 2
-            term = max(height * vectors / 2, loads, _LATENCY_CYCLES) + _TERM_CYCLES
+            loads = (height + vectors * steps + 2) / 2
+            term = max(height * vectors * steps / 2, loads, _LATENCY_CYCLES) + _TERM_CYCLES
             of_channel = _beside(taps * term + _CHANNEL_CYCLES, bytes_ / _NEAR_BYTES)
             of_call = CALL_CYCLES + height * (_ROW_CYCLES + vectors * _SUM_CYCLES)
             cycles += tiles * (channels * of_channel + calls * of_call)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tconv.engine import drafts
 from tconv.engine import values as ir
 from tconv.engine.builder import IRBuilder
 from tconv.engine.jit import assembly, cache_info, clear_cache, load, undefined_symbols
@@ -31,7 +32,8 @@ CPU = target() if target().uses_engine else read_target({})
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch, tmp_path):
-    """As in a new process: nothing in memory, an empty cache."""
+    """As in a new process: nothing in memory, an empty cache, nothing that waits to be written."""
+    drafts.settle()
     monkeypatch.setenv("TCONV_CACHE", str(tmp_path / "cache"))
     forget(monkeypatch)
 

@@ -58,6 +58,15 @@ def test_the_first_row_whose_needs_are_met_is_taken(
     assert made.uses_engine
 
 
+def test_units_may_be_half_as_wide_as_vectors():
+    triple = "x86_64-unknown-linux-gnu"
+    made = {cpu: target_of(triple, cpu, AVX512) for cpu in ("znver4", "znver5", "skylake-avx512")}
+    assert {cpu: each.steps for cpu, each in made.items()} == {
+        "znver4": 2, "znver5": 1, "skylake-avx512": 1,
+    }  # fmt: skip
+    assert target_of(triple, "znver4", AVX2).steps == 1  # where a system hides the wide ones
+
+
 def test_every_feature_is_switched_on_or_off_and_tiles_always_off():
     features = {"avx2": True, "amx-tile": True, "fma": True, "sse4a": False, "amx-int8": False}
     made = target_of("x86_64-unknown-linux-gnu", "x", features)
