@@ -25,19 +25,19 @@ CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that i
 _LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
 _ASKED_CYCLES = 0.6  # per vector of a term
 _BESIDE = 0.15  # what bytes that come meanwhile take of the time that they would take alone
-_ROW_CYCLES = 24  # of a call of copy_row, and per row of pack_rows
-# Per channel and shift that is gathered, per cell, and per vector whose cells follow each other
-# (Zen 4, with vectors of 512 and of 256 bits).
-_GATHER_CALL_CYCLES, _GATHER_CYCLES, _GATHERED_CYCLES = 5, 2.0, 7.0
+_ROW_CYCLES, _PACK_ROW_CYCLES = 24, 18  # of a call of copy_row, and per row of pack_rows
+# Per channel and shift that is gathered, per vector whose cells follow each other, and per vector
+# and cell of others (Zen 4, vectors of 512 and of 256 bits).
+_GATHER_CALL_CYCLES, _GATHERED_CYCLES, _APART_CYCLES, _GATHER_CYCLES = 5, 5.0, 10.0, 1.4
 _ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows, per row and per vector
 _PIECE_CYCLES = 200  # of a piece of y that is streamed, for its ends
 _PACKED_CYCLES = 2.0  # per vector of a panel
 # Bytes per cycle: of what the L2 cache holds and the L1 does not, of weights that the L2 does not
 # hold, and of such an x.
-_NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 20, 8, 6
+_NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 20, 8, 12
 # Where channels of x are in pages of their own, and these are more than the processor knows the
 # places of, each takes so many cycles more.
-_PAGES_BYTES, _PAGES, _PAGE_CYCLES = 2 * 4096, 48, 3.3
+_PAGES_BYTES, _PAGES, _PAGE_CYCLES = 2 * 4096, 48, 1.5
 _CROWDED = 0.4  # of the L2 cache: a panel that is larger is not all there any more
 _CLASH_BYTES = 4096  # planes of x so far apart are at the same place in the L1 cache
 
@@ -53,11 +53,14 @@ class Costs:
         self.is_copied = self.cell_bytes != self.bytes  # x, also for items that are spread
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
+        self.steps = target.steps  # in which a vector is multiplied, loaded or added
         self.channels, self.outputs = problem.channels, problem.outputs
         self.taps = problem.taps
         self.weight_bytes = self.outputs * self.taps * self.channels * self.bytes
-        x_is_near = problem.read_count * self.cell_bytes <= target.l2_bytes
+        x_bytes = problem.read_count * self.cell_bytes
+        x_is_near = x_bytes <= target.l2_bytes
         self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / _FAR_BYTES
+        self.spread_far = (1.0 if x_bytes > target.l3_bytes // 2 else 0.5) * self.far_cycles
         self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
         self.shifts = phases.shifts
         self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.alike]
@@ -122,7 +125,7 @@ class Costs:
             count *= ceil(x.count / plan.columns)
             return self.channels * self.shifts * self._gathered(plan, lanes), count
         a_vector = _PACKED_CYCLES if x.step == 1 else _lattice_cycles(x.step, self.lanes)
-        row = _ROW_CYCLES + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
+        row = _PACK_ROW_CYCLES + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
         count = self.batch * z.count * ceil(y.count / plan.rows) * ceil(x.count / plan.columns)
         return self.channels * self._panel_rows(plan) * row, count
 
@@ -134,10 +137,9 @@ class Costs:
             apart = 1.0
         elif plan.rows > 1 and x.count != x.input:
             apart = min(1.0, self.lanes / plan.columns)
-        of_vector = _GATHERED_CYCLES + 0.5 * self.far_cycles
-        return _GATHER_CALL_CYCLES + vectors * (
-            apart * self.lanes * _GATHER_CYCLES + (1 - apart) * of_vector
-        )
+        of_vector = _GATHERED_CYCLES * self.steps + 0.5 * self.far_cycles
+        of_apart = _APART_CYCLES + self.lanes * _GATHER_CYCLES
+        return _GATHER_CALL_CYCLES + vectors * (apart * of_apart + (1 - apart) * of_vector)
 
     def _spread(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item that is spread: to read x, to compute; and their number in a group."""
@@ -166,7 +168,7 @@ class Costs:
             a_row = _ADDED_ROW_CYCLES + ceil(plan.columns / self.lanes) * _ADDED_CYCLES
             of_tap = planes * (CALL_CYCLES + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
-        read = self.channels * pieces * vectors * (self.near_cycles + 0.5 * self.far_cycles)
+        read = self.channels * pieces * vectors * (self.near_cycles + self.spread_far)
         if self.is_copied:
             read += self.channels * pieces * (_ROW_CYCLES + vectors * _PACKED_CYCLES)
         count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)
@@ -187,11 +189,10 @@ class Costs:
         self, rows: int, vectors: int, is_unaligned: bool, x_cycles: float, of_weight: float
     ) -> float:
         """Cycles of one channel and tap: of the multiplications, the loads, or the latency."""
-        steps = self.target.steps
-        split = 2 if is_unaligned and self.target.vector_bits == 512 else steps
+        split = 2 if is_unaligned and self.target.vector_bits == 512 else self.steps
         loads = (rows + vectors * split + 1) / 2
         near = (vectors + is_unaligned) * x_cycles + rows * of_weight
-        most = max(rows * vectors * steps / 2, loads, _LATENCY_CYCLES, near)
+        most = max(rows * vectors * self.steps / 2, loads, _LATENCY_CYCLES, near)
         return most + vectors * _VECTOR_CYCLES + near * _BESIDE
 
     def _copied(self, plan: Plan) -> float:

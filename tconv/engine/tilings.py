@@ -55,7 +55,7 @@ class TiledCosts(Costs):
         vectors = self.vectors(plan)
         read, count = self._read(plan)
         of_sums = self.places * _CELL_CYCLES + self.tiling.sums * _SUM_CYCLES
-        read += self.channels * (CALL_CYCLES + vectors * of_sums)
+        read += self.channels * (CALL_CYCLES + vectors * of_sums * self.steps)
         compute = self._multiplied(plan, vectors) + self._restored(plan, vectors)
         work = self._of_blocks(compute, plan.block) + self._copied(plan)
         if self.weight_bytes > self.target.l3_bytes:
@@ -88,6 +88,7 @@ class TiledCosts(Costs):
         bytes_ = (self.products + self.phases.count) * plan.block * vectors * self.vector_bytes
         beyond = max(0, bytes_ - self.target.l2_bytes // 2) / _BYTES_FROM_L3
         of_products = self.products * _CELL_CYCLES + self.phases.count * _SUM_CYCLES
+        of_products *= self.steps
         return plan.block * (calls * CALL_CYCLES + vectors * of_products) + 2 * beyond
 
 
