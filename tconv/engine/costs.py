@@ -60,6 +60,7 @@ class Costs:
         x_bytes = problem.read_count * self.cell_bytes
         x_is_near = x_bytes <= target.l2_bytes
         self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / _FAR_BYTES
+        # What memory holds, and is read by pieces, does not come ahead of its use.
         self.spread_far = (1.0 if x_bytes > target.l3_bytes // 2 else 0.5) * self.far_cycles
         self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
         self.shifts = phases.shifts
