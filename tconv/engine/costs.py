@@ -53,7 +53,7 @@ class Costs:
         self.is_copied = self.cell_bytes != self.bytes  # x, also for items that are spread
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
-        self.steps = target.steps  # in which a vector is multiplied, loaded or added
+        self.steps = target.steps  # of a vector that is multiplied, added or loaded
         self.channels, self.outputs = problem.channels, problem.outputs
         self.taps = problem.taps
         self.weight_bytes = self.outputs * self.taps * self.channels * self.bytes
@@ -171,7 +171,7 @@ class Costs:
             compute += parts * plan.block * self.taps * of_tap
         read = self.channels * pieces * vectors * (self.near_cycles + self.spread_far)
         if self.is_copied:
-            read += self.channels * pieces * (_ROW_CYCLES + vectors * _PACKED_CYCLES)
+            read += self.channels * pieces * (_PACK_ROW_CYCLES + vectors * _PACKED_CYCLES)
         count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)
         count *= ceil(x.count / plan.columns)
         return read, self._of_blocks(compute, plan.block), count

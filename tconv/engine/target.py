@@ -101,7 +101,7 @@ class Target:
 
     @property
     def steps(self) -> int:
-        """In how many steps a vector is multiplied."""
+        """In how many steps a vector is multiplied, added or loaded."""
         return 2 if self.vector_bits == 512 and self.cpu in _HALF_WIDE else 1
 
     def __str__(self) -> str:
