@@ -135,13 +135,13 @@ def test_the_environment_is_not_read(name):
 
 @each_file
 def test_a_file_is_short(name):
-    assert len(SOURCES[name].splitlines()) <= 400
+    assert len(SOURCES[name].splitlines()) <= 500
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.js")), ids=lambda file: file.name)
 def test_a_script_is_short_and_narrow_and_opens_with_its_question(file):
     lines = file.read_text("utf-8").splitlines()
-    assert len(lines) <= 400
+    assert len(lines) <= 500
     assert [n for n, line in enumerate(lines, 1) if len(line) > 100] == []
     assert lines[0].startswith("// ")
     assert lines[0].endswith(".")
