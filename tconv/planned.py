@@ -143,6 +143,8 @@ class PlannedCall:
         self._check(weight, self.geometry.weight_shape, "weight")
         if self._plan is None:
             return Packed(weight.shape, weight.copy(), None)
+        if self._plan.keeps_weight:
+            weight = weight.copy()
         return _packed(self.geometry, weight, self._plan)
 
     def __call__(

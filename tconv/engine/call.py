@@ -12,7 +12,7 @@ POINTERS = (
     *("lattices_of_x", "places", "restored"),
     *("phase_list", "last_phase_list", "taps_of_tiles"),
     *("pack_rows", "find_runs", "gather", "add_rows", "copy_row", "stream", "sum_cells"),  # kernels
-    "turn_out",
+    *("screen", "turn_out"),
     *("activate", "slope"),  # a kernel, or none, and what it is told
 )
 FIELDS = (
@@ -87,7 +87,7 @@ class Item:
     """
 
     def __init__(self, c: Call, number: Value) -> None:
-        code = c.code
+        code, self.number = c.code, number
         rest, self.split = code.divmod(number, c.splits)
         rest, segment = code.divmod(rest, c.segments)
         rest, row_block = code.divmod(rest, c.row_blocks)

@@ -106,6 +106,8 @@ class Compound:
         del of_a_parts, of_b
         return self.merged(geometry, found, rest, out)
 
+    keeps_weight = False  # only its parts
+
     def pack(self, weight: NDArray[Any]) -> Any:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
         return self.inner.pack(self.split_weight(weight))

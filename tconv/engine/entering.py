@@ -51,7 +51,7 @@ class _Scratch:
 
 
 class _Frame:
-    """The arguments of one call, with the counter that its threads share."""
+    """The arguments of one call, with the counter that its threads share, and a flag beside it."""
 
     def __init__(self, values: NDArray[np.int64]) -> None:
         self.counter = len(values) + _ALIGN // 8  # in a cache line of its own
@@ -69,12 +69,19 @@ class Job:
     values : all arguments; those that differ from call to call are overwritten.
     load : compiles what enters it.
     cycles : about how many it takes.
+    has_flag : whether it may write 1 to the word after the counter, to say something by it.
     """
 
     def __init__(
-        self, function: int, values: NDArray[np.int64], load: Load, cycles: float = inf
+        self,
+        function: int,
+        values: NDArray[np.int64],
+        load: Load,
+        cycles: float = inf,
+        has_flag: bool = False,
     ) -> None:
         self.function, self.values, self._load = function, values, load
+        self._has_flag = has_flag
         self._frames: list[_Frame] = []
         self._is_small = cycles < _SMALL_CYCLES and is_read
         self._enter: Callable[..., None] | None = None
@@ -86,8 +93,11 @@ class Job:
 
     def __call__(
         self, operands: tuple[NDArray[Any], ...], threads: int, scratch_bytes: int | None = None
-    ) -> None:
-        """Run it on operands, always equally many, and on scratch unless it has none."""
+    ) -> bool:
+        """Run it on operands, always equally many, and on scratch unless it has none.
+
+        Returns whether it has a flag and set it.
+        """
         frames = self._frames
         try:
             frame, is_new = frames.pop(), False
@@ -108,9 +118,13 @@ class Job:
             _write[len(places)](frame.values, 0, *places)
             frame.values[frame.counter] = 0
             share(self.function, frame.address, threads, self._load)
+        is_set = False
+        if self._has_flag and frame.values[frame.counter + 1]:
+            is_set, frame.values[frame.counter + 1] = True, 0
         frames.append(frame)
         if scratch and len(_scratch) < _MOST_KEPT:
             _scratch.append(scratch)
+        return is_set
 
     def _found_entry(self, operands: int) -> Callable[..., None] | None:
         """What enters it; None if there is no such code, and then it goes as larger jobs do."""

@@ -1,10 +1,11 @@
 """HOW A PLAN IS RUN: it is laid out in memory, its kernels fetched, weights packed."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, cached_property, lru_cache, partial
 from math import prod
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.engine.values import Module
+from tconv.engine.winograd import LARGE
 from tconv.geometry import Letter
 
 if TYPE_CHECKING:
@@ -104,11 +106,22 @@ class Prepared:
         return found
 
 
+class PackedTiles(NamedTuple):
+    """Numbers that products are made with, and the weight that they were made of."""
+
+    numbers: NDArray[Any]
+    weight: NDArray[Any]
+
+
 class Ready(Prepared):
     """A plan with everything done that does not depend on the numbers.
 
     `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes:
     x is what is read, y what is written.
+
+    Where outputs share products, a cell that is not finite, or so large that a sum of cells could
+    overflow, would spread to outputs that do not read it. Images with such cells are computed
+    directly instead: whole images, because which cells an item holds depends on the threads.
     """
 
     def __init__(
@@ -120,7 +133,7 @@ class Ready(Prepared):
         threads: int | None = None,
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
-        self.plan = plan
+        self.plan, self._target = plan, target
         self._kernels = cache(partial(_kernels_of, problem, plan, self.dtype, target))
         key = (VERSION, problem, dtype, target, plan)
         self._laid = laid = laid_out(key, lambda: self._kernels().laid())
@@ -131,7 +144,8 @@ class Ready(Prepared):
         wanted = {name: emits.pop(name) for name in laid.kernels if name.startswith(well)}
         self._found = load_all(wanted, target, version=VERSION)
         self._told = [laid.job, laid.packing]  # have arrays that their addresses are of
-        self._job = Job(0, laid.job.words, self._load, plan.cycles)
+        self._job = Job(0, laid.job.words, self._load, plan.cycles, plan.is_tiled)
+        self._is_tiled = plan.is_tiled
         self._packing = Job(0, laid.packing.addressed(), self._load, plan.cycles)
         self._no_bias = np.zeros(laid.bias_sources.shape, self.computed)
         self._scratch_bytes = laid.scratch_size * plan.threads * self.computed.itemsize
@@ -151,8 +165,17 @@ class Ready(Prepared):
         self._told.append(told)  # besides those before, for calls that are under way
         self._job.revise(told.addressed())
 
-    def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
+    @property
+    def keeps_weight(self) -> bool:
+        """Whether what `pack` gives holds the weight that it is given, too."""
+        return self._is_tiled
+
+    def pack(self, weight: NDArray[Any]) -> Any:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
+        packed = self._packed(weight)
+        return PackedTiles(packed, weight) if self._is_tiled else packed
+
+    def _packed(self, weight: NDArray[Any]) -> NDArray[Any]:
         packed = empty(self._laid.packed_shape, self.computed, _SMALL_BYTES + 1)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
         self._packing((weight, packed), threads, self._laid.packing_bytes)
@@ -170,6 +193,8 @@ class Ready(Prepared):
         laid = self._laid
         scratch = self.plan.threads * laid.scratch_size
         numbers = scratch + prod(laid.packed_shape) + laid.bias_sources.size
+        if self.plan.is_tiled:  # packed once more for images that are computed directly
+            numbers += self.problem.weight_count
         return numbers * self.computed.itemsize
 
     def describe(self) -> list[str]:
@@ -202,16 +227,34 @@ class Ready(Prepared):
     @property
     def _algorithm(self) -> str:
         """How it is computed, in words."""
-        if not self.plan.is_tiled:
+        if not self._is_tiled:
             return "direct"
         made = " x ".join(map(str, self.plan.outputs[-self.problem.geometry.rank :]))
         return f"Winograd, {made} outputs at a time"
 
-    def __call__(
-        self, x: NDArray[Any], packed: NDArray[Any], bias: NDArray[Any], y: NDArray[Any]
-    ) -> None:
+    def __call__(self, x: NDArray[Any], packed: Any, bias: NDArray[Any], y: NDArray[Any]) -> None:
         """Write y; x and y are C-contiguous (N, groups*channels, *spatial), bias is packed too."""
-        self._job((x, packed, bias, y), self.plan.threads, self._scratch_bytes)
+        if not self._is_tiled:
+            self._job((x, packed, bias, y), self.plan.threads, self._scratch_bytes)
+        elif self._job((x, packed.numbers, bias, y), self.plan.threads, self._scratch_bytes):
+            self._compute_directly(x, packed.weight, bias, y)
+
+    def _compute_directly(
+        self, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any], y: NDArray[Any]
+    ) -> None:
+        """Write the images of y whose x holds cells that are not finite, or `LARGE`."""
+        x, y = (each.reshape(self.problem.geometry.batch, -1) for each in (x, y))
+        found = [n for n, image in enumerate(x) if not _is_moderate(image, self.computed)]
+        if not found:
+            return
+        geometry = replace(self.problem.geometry, batch=1)
+        problem = replace(self.problem, geometry=geometry, is_direct=True)
+        direct = ready(problem, self.dtype.name, self._target, self.threads)
+        of_channels = np.zeros(geometry.groups * problem.outputs, self.computed)
+        of_channels[self._laid.bias_sources] = bias
+        packed, of_direct = direct.pack(weight), direct.pack_bias(of_channels)
+        for n in found:
+            direct(x[n], packed, of_direct, y[n])
 
 
 @lru_cache(maxsize=256)
@@ -245,6 +288,14 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
             times.append(perf_counter() - began)
         found.append((min(times), n, candidate))
     return min(found)[2]
+
+
+def _is_moderate(cells: NDArray[Any], computed: np.dtype[Any]) -> bool:
+    """Whether all cells are finite, and so small that their sums are, too."""
+    most = LARGE[computed.itemsize]
+    with np.errstate(invalid="ignore"):
+        least, largest = cells.min(), cells.max()  # NaN if any cell is
+        return bool(-most < least and largest < most)
 
 
 def _kernels_of(*plan: Any) -> "Kernels":

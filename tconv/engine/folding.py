@@ -149,6 +149,12 @@ class Folded(_Folding):
 
     inner: dict[int, Ready]
 
+    @property
+    def keeps_weight(self) -> bool:
+        """Whether what `pack` gives holds the weight itself, not only copies of its parts."""
+        is_whole = self.problem.want == "x"
+        return is_whole and any(ready.keeps_weight for ready in self.inner.values())
+
     def pack(self, weight: NDArray[Any]) -> Any:
         """Bring weights (groups, C, M, *kernel) into the order of the kernels: a list, by phase."""
         if self.problem.want == "x":  # with all taps, which follow the channels of y as they lie

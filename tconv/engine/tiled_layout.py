@@ -14,7 +14,7 @@ from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 from tconv.engine.tiles import RESTORED
-from tconv.engine.transforms import restore, sum_cells
+from tconv.engine.transforms import restore, screen, sum_cells
 from tconv.engine.turned_layout import TurnedLayout
 from tconv.engine.winograd import Matrix, Tiling
 
@@ -147,7 +147,8 @@ class TiledLayout(Layout):
             "places": self.places(),
             "restored": self.restored(restoring),
         }
-        return {"sum_cells": number}, kept
+        computed = self.computed.name
+        return {"sum_cells": number, "screen": kernel("screen", screen, dtype=computed)}, kept
 
 
 def _name_of(matrices: tuple[Matrix, ...]) -> str:

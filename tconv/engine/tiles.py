@@ -1,12 +1,15 @@
 """HOW AN ITEM IS TILED: sums of cells made of each channel, products of them, outputs of those.
 
     for channel in channels of x:
-        pack its cells; sums[:, channel] = sums of these cells           # transforms.sum_cells
+        pack its cells; set the flag if any is very large, or not finite  # transforms.screen
+        sums[:, channel] = sums of these cells                           # transforms.sum_cells
     for block in channels of y:
         products[kind] = weights[kind] @ sums[of the kind]               # kernels.micro
         for phase of a channel: lines[phase] = products restored         # transforms.restore
 
 A lane is a tile of outputs; `winograd.py` says which sums there are and what they are good for.
+Sums of cells that are not finite, or of which sums overflow, would spread to outputs that do not
+read them. The flag tells the caller, who computes such images otherwise (`executor.py`).
 """
 
 from typing import Any
@@ -30,12 +33,21 @@ def prepare(c: Call, item: Item) -> None:
     """Make the sums of the cells that an item reads, channel by channel."""
     code = c.code
     cells = code.at(c.panel, c.sums_size)
+    flag = code.at(c.counter, 1, I64)
+    volume = code.mul(c.lattices, c.panel_depth, c.panel_height, c.pitch)
     with code.when(code.is_equal(c.is_gathered, 1)):
         find_runs(c, item)
+        # A gathered panel has most cells several times. It is for small images, which the caches
+        # hold, so each item looks at its share of all of them, whichever it reads itself.
+        share = code.div(code.add(c.x_size, code.sub(c.items, 1)), c.items)
+        first = code.least(code.mul(item.number, share), c.x_size)
+        cells_of_x = code.cell(c.x, first)
+        code.call(c.screen, flag, cells_of_x, code.least(share, code.sub(c.x_size, first)))
     with code.loop(c.channels) as channel:
         with code.builder.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
             with flat:
                 pack(c, item, cells, channel, 1)
+                code.call(c.screen, flag, cells, volume)
             with gathered:
                 gather(c, item, cells, channel, 1)
         to = code.at(c.panel, code.mul(channel, c.wide_lanes))

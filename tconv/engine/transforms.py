@@ -2,8 +2,10 @@
 
     sum_cells to[v] = sum over p of sums[v, p] * cells[offset[p]:][:lanes]          # Tiling.sums
     restore   line[j] = bias + sum over i of inverse[j, i] * products[i][:lanes]    # Group.inverse
+    screen    flag = 1 if any cell is not finite, or so large that a sum could overflow
 
-Both go axis by axis. The matrices are built in: nearly all of their numbers are 0, 1 and -1.
+The first two go axis by axis. The matrices are built in: nearly all of their numbers are 0, 1 and
+-1.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,12 +13,18 @@ from functools import reduce
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from tconv.engine import values as ir
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
-from tconv.engine.winograd import Matrix
+from tconv.engine.winograd import LARGE, Matrix
 
-__all__ = ["restore", "sum_cells"]
+__all__ = ["restore", "screen", "sum_cells"]
 
+_LARGE_BITS = {
+    size: int(np.array(large, f"f{size}").view(f"i{size}")) for size, large in LARGE.items()
+}
+_SCREENED = 4  # vectors at a time
 Value = Any
 Matrices = tuple[Matrix, Matrix, Matrix]
 _Cells = dict[tuple[int, ...], Value]
@@ -80,6 +88,45 @@ def restore(inverses: Matrices) -> Callable[[ir.Module, str, Number], None]:
         code.end()
 
     return emit
+
+
+def screen(module: ir.Module, name: str, number: Number) -> None:
+    """Set a flag if some of so many cells are `LARGE` or not finite.
+
+    Bits without their sign are in the order of the numbers, with infinity and NaN at the end: the
+    largest says it all.
+    """
+    code, a = begin(module, name, {"flag": PTR, "cells": PTR, "count": I64}, number)
+    builder, lanes = code.builder, number.lanes
+    kind = ir.VectorType(ir.IntType(8 * number.bytes), lanes)
+    unsigned = ir.Constant(kind, [2 ** (8 * number.bytes - 1) - 1] * lanes)
+    limit = ir.Constant(kind, [_LARGE_BITS[number.bytes]] * lanes)
+
+    def bits(cells: Value) -> Value:
+        return builder.and_(builder.bitcast(cells, kind), unsigned)
+
+    def larger(one: Value, other: Value) -> Value:
+        return builder.select(builder.icmp_signed(">", one, other), one, other)
+
+    def passed(most: list[Value], first: Value, steps: Value) -> list[Value]:
+        """`most` after so many steps, each of as many vectors as there are in it."""
+        with code.loop_carrying(steps, [code.index(first), *most]) as ((n, *found), following):
+            following.append(code.add(n, len(most) * lanes))
+            for v, each in enumerate(found):
+                cells = code.load_vector(a["cells"], code.add(n, v * lanes))
+                following.append(larger(bits(cells), each))
+        return following[1:]
+
+    turns, left = code.divmod(a["count"], _SCREENED * lanes)
+    whole, rest = code.divmod(left, lanes)
+    most = passed([ir.Constant(kind, None)] * _SCREENED, 0, turns)
+    most = passed([reduce(larger, most)], code.sub(a["count"], left), whole)
+    last = code.load_lanes(code.at(a["cells"], code.sub(a["count"], rest)), code.first_lanes(rest))
+    is_large = builder.icmp_signed(">=", larger(bits(last), most[0]), limit)
+    any_lane = builder.bitcast(is_large, ir.IntType(lanes))
+    with code.when(builder.icmp_unsigned("!=", any_lane, ir.Constant(ir.IntType(lanes), 0))):
+        code.store(code.index(1), a["flag"])
+    code.end()
 
 
 def _by_axis(code: Code, matrices: Matrices, cells: _Cells) -> _Cells:

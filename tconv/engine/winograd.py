@@ -22,7 +22,10 @@ from numpy.typing import NDArray
 
 from tconv.engine.phases import AxisPhases, Phases
 
-__all__ = ["AxisTiling", "Group", "Kind", "Tiling", "minimal"]
+__all__ = ["LARGE", "AxisTiling", "Group", "Kind", "Tiling", "minimal"]
+
+LARGE = {4: 2.0**100, 8: 2.0**900}
+"""Cells from which on sums, and products of these, may overflow, by the bytes of a number."""
 
 _POINTS = (0, 1, -1)  # and infinity
 _MOST_TAPS = 3

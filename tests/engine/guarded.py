@@ -97,7 +97,12 @@ def main(count):
         channels = geometry.out_channels if want == "y" else geometry.in_channels
         bias = rng.standard_normal(channels).astype(dtype)
         out = guarded(np.full(geometry.shape_of(want), np.nan, dtype), n % 3)
-        ready(x, guarded(ready.pack(w.reshape(shape)), n % 3), ready.pack_bias(bias), out)
+        packed = ready.pack(w.reshape(shape))
+        if plan.is_tiled:
+            packed = packed._replace(numbers=guarded(packed.numbers, n % 3))
+        else:
+            packed = guarded(packed, n % 3)
+        ready(x, packed, ready.pack_bias(bias), out)
         assert np.isfinite(out).all()
         kind = "spread" if plan.is_spread else "gathered" if plan.is_gathered else "flat"
         kinds[kind] += 1

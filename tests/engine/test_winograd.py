@@ -1,23 +1,28 @@
 """Outputs that share products are what they would be without, but for the last digits."""
 
+import ctypes
 from fractions import Fraction
+from functools import partial
 from itertools import product
-from math import ceil
+from math import ceil, lcm
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from strategies import draws, integer_operands
-from tconv import conv, conv_transpose, definition
+from strategies import draws, integer_operands, keywords_of
+from tconv import conv, conv_transpose, definition, plan
 from tconv.canonical import canonical
 from tconv.engine import executor
 from tconv.engine.choice import all_plans, choose_plan
+from tconv.engine.jit import load
+from tconv.engine.laid import write
 from tconv.engine.plan import DIRECT, TILES, Part, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
-from tconv.engine.winograd import Tiling, minimal
+from tconv.engine.transforms import screen
+from tconv.engine.winograd import LARGE, Tiling, minimal
 from tconv.geometry import Geometry
 
 WANTS = st.sampled_from("yx")
@@ -131,6 +136,128 @@ def test_it_is_as_exact_as_was_promised(layer, solve):
     assert np.abs(direct - exact).max() / np.abs(exact).max() <= 2e-6
 
 
+# ---- cells that would spread ---------------------------------------------------------------------
+
+UNSAFE = [np.nan, np.inf, -np.inf, 2.0**100, -(2.0**127)]
+
+
+@draws(1)
+@given(tiled(), st.data())
+def test_images_with_cells_that_would_spread_have_the_bits_of_direct(found, data):
+    """Whatever the plan, and so for any number of threads; other images have those of the tiles."""
+    problem, tiles = found
+    geometry = problem.geometry
+    x, w, y = (array.astype(np.float32) for array in integer_operands(geometry))
+    read = x if problem.want == "y" else y
+    bias = np.arange(problem.outputs * geometry.groups, dtype=np.float32)
+    cells = data.draw(st.sets(st.integers(0, read.size - 1), max_size=3))
+    hostile = read.copy()
+    for cell in cells:
+        hostile.flat[cell] = data.draw(st.sampled_from(UNSAFE))
+    ready = executor.Ready(problem, "float32", target(), tiles)
+    packed = ready.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
+    written = np.full(geometry.shape_of(problem.want), -1, np.float32)
+    ready(hostile, packed, ready.pack_bias(bias), written)
+    images = {cell // (read.size // geometry.batch) for cell in cells}
+    solve = conv_transpose if problem.want == "y" else conv
+    with np.errstate(all="ignore"):
+        for n in range(geometry.batch):
+            one, keywords = hostile[n : n + 1], keywords_of(geometry)
+            if problem.want == "x":
+                keywords = {**keywords, "input_size": geometry.input_size}
+            direct = solve(one, w, bias, method="direct", **keywords)
+            same = np.array_equal(written[n : n + 1], direct, equal_nan=True)
+            assert same or n not in images
+            if n not in images:  # integers are exact in every order
+                assert same
+
+
+@pytest.mark.parametrize("solve", [conv_transpose, conv])
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_a_cell_that_is_not_finite_spreads_no_further_than_its_taps(layer, solve):
+    x_shape, weight_shape, keywords = layer
+    geometry = Geometry.of(x_shape, weight_shape, **keywords)
+    rng = np.random.default_rng(0)
+    shape = geometry.shape_of("x" if solve is conv_transpose else "y")
+    read, w = (rng.standard_normal(size).astype(np.float32) for size in (shape, weight_shape))
+    read[(0, 5, *(n // 2 for n in shape[2:]))] = np.inf
+    call = plan(x_shape, weight_shape, want="y" if solve is conv_transpose else "x", **keywords)
+    packed = call.pack(w)
+    kept = w.copy()
+    w[...] = 0  # what was packed is a copy
+    results = [call(read, packed), *(solve(read, kept, threads=n, **keywords) for n in (1, 2, 5))]
+    direct = solve(read, kept, method="direct", **keywords)
+    for result in results:
+        assert np.array_equal(np.isfinite(result), np.isfinite(direct))
+        assert np.array_equal(result[:1], direct[:1], equal_nan=True)
+
+
+@pytest.mark.parametrize("solve", [conv_transpose, conv])
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_the_error_is_bounded_by_the_cells_of_a_neighbourhood(layer, solve):
+    """The bound of docs/algorithms.md; beyond the neighbourhood a large cell changes no bit."""
+    x_shape, weight_shape, keywords = layer
+    geometry = Geometry.of(x_shape, weight_shape, **keywords)
+    rng, rank, is_y = np.random.default_rng(0), geometry.rank, solve is conv_transpose
+    shape = geometry.shape_of("x" if is_y else "y")
+    plain, w = (rng.standard_normal(size).astype(np.float32) for size in (shape, weight_shape))
+    place = (5, *(n // 2 for n in shape[2:]))
+    spiked, spike = plain.copy(), np.zeros((1, 1, *shape[2:]))
+    spiked[(slice(None), *place)], spike[(0, 0, *place[1:])] = 1e6, 1
+    near = solve(spike, np.ones((1, 1, *geometry.kernel_size)), **keywords) > 0
+    for n, axis in enumerate(geometry.axes, 2):
+        apart = lcm(axis.stride, axis.dilation) // (1 if is_y else axis.stride)
+        near = np.any([shifted(near, n, by) for by in range(-2 * apart, 2 * apart + 1)], axis=0)
+    found = solve(spiked, w, **keywords)
+    same = found == solve(plain, w, **keywords)
+    assert np.all(same | near)
+    assert not np.all(same)
+    exact = solve(spiked.astype(np.float64), w.astype(np.float64), **keywords)
+    most = np.where(near, 1e6, np.abs(plain).max())
+    axes = (0, *range(2, rank + 2)) if is_y else range(1, rank + 2)
+    sums = np.abs(w).sum(axis=tuple(axes)).reshape(-1, *[1] * rank)
+    terms = geometry.terms("y" if is_y else "x")
+    assert np.all(np.abs(found - exact) <= (terms + 32) * 2.0**-24 * 4**rank * most * sums)
+
+
+def shifted(mask, axis, by):
+    """A mask moved along an axis; nothing comes in."""
+    moved = np.roll(mask, by, axis)
+    gone = [slice(None)] * mask.ndim
+    gone[axis] = slice(0, by) if by >= 0 else slice(by, None)
+    moved[tuple(gone)] = False
+    return moved
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_screening_finds_every_cell_and_no_other(dtype):
+    """At every place of runs of every length, with large cells and unreadable memory around."""
+    if not target().uses_engine:
+        return
+    name = f"screen_{dtype}"
+    found = load(
+        name, partial(write, screen, name, dtype, target()), target(), version=executor.VERSION
+    )
+    screened = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, ctypes.c_int64)(found)
+    large = LARGE[np.dtype(dtype).itemsize]
+    less = np.nextafter(np.array(large, dtype), np.array(0, dtype))
+    flag = np.zeros(1, np.int64)
+    for count in [*range(70), 129, 200]:
+        cells = np.full(count + 2, np.nan, dtype)
+        cells[1 : count + 1] = (-less, less)[count % 2]
+
+        def is_found(cells=cells, count=count):
+            flag[0] = 0
+            screened(flag.ctypes.data, cells[1:].ctypes.data, count)
+            return bool(flag[0])
+
+        assert not is_found()
+        for place in range(1, count + 1):
+            kept, cells[place] = cells[place], (large, -large, np.inf, -np.nan)[place % 4]
+            assert is_found()
+            cells[place] = kept
+
+
 def test_layers_that_are_tiled_and_that_are_not():
     """Where it saves much it is chosen, for one type; where it cannot be, or is unwanted, not."""
     if not target().uses_engine:
@@ -180,6 +307,6 @@ def test_plans_of_every_size_are_considered(want):
     plans = [p for p in all_plans(Problem(geometry, want), "float32", target(), 2) if p.is_tiled]
     kinds = {(p.is_gathered, p.outputs) for p in plans}
     assert kinds == set(product((False, True), ((1, 2, 2), (1, 3, 3))))
-    for plan in plans:
-        assert plan.block <= 16
-        assert ceil(16 / plan.block) >= plan.splits
+    for each in plans:
+        assert each.block <= 16
+        assert ceil(16 / each.block) >= each.splits
