@@ -141,7 +141,10 @@ def _borrowed(size: int) -> _Scratch:
         found = _scratch.pop()
     except IndexError:
         return _Scratch(size)
-    return found if found.size >= size else _Scratch(size)
+    if found.size >= size:
+        return found
+    del found  # before there is another, so that never both are held
+    return _Scratch(size)
 
 
 def _entry(count: int, load: Load) -> Callable[..., None]:
