@@ -53,6 +53,10 @@ def prepare(c: Call, item: Item) -> None:
         to = code.at(c.panel, code.mul(channel, c.wide_lanes))
         sizes = (c.sum_pitch, c.product_pitch, c.wide_lanes, c.panel_tile)
         code.call(c.sum_cells, to, cells, c.places, *sizes)
+    is_set = code.is_equal(code.load(flag, kind=I64), 1)
+    is_one_image = code.both(code.is_equal(c.batch, 1), code.is_equal(c.is_gathered, 0))
+    with code.when(code.both(is_set, is_one_image)):
+        code.store(c.items, c.counter)  # it is computed otherwise as a whole: no other items matter
 
 
 def restore(c: Call, bias: Value, is_last: Value) -> None:
