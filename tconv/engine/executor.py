@@ -1,7 +1,7 @@
 """HOW A PLAN IS RUN: it is laid out in memory, its kernels fetched, weights packed."""
 
 from collections.abc import Callable, Mapping
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, lru_cache, partial
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from tconv.engine.arena import empty
 from tconv.engine.choice import best_plans
 from tconv.engine.drafts import load_drafted, settle
 from tconv.engine.entering import Job
-from tconv.engine.forks import importing
 from tconv.engine.jit import load, load_all
 from tconv.engine.known import known_plan, version
 from tconv.engine.laid import laid_out, write
@@ -23,6 +22,7 @@ from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.engine.values import Module
+from tconv.forks import cached_property, importing
 from tconv.geometry import Letter
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from hashlib import sha256
 from importlib import import_module
 from typing import Any
 
-from tconv.engine.forks import ForkLock
 from tconv.engine.mapping import mapped
 from tconv.engine.objects import symbols, undefined_symbols
 from tconv.engine.store import cache_info, clear_cache, read_entry, warn_once, write_entry
 from tconv.engine.target import Target
 from tconv.engine.values import Module
 from tconv.errors import UnsupportedError
+from tconv.forks import ForkLock, importing
 
 __all__ = [
     "Emit",
@@ -196,8 +196,9 @@ def _entry_of(name: str, version: str, target: Target) -> str:
 @lru_cache(maxsize=64)
 def _facts(version: str, target: Target) -> Any:
     """What the code of all functions follows from, as the beginning of a checksum."""
-    import llvmlite
-    from llvmlite import binding
+    with importing:
+        import llvmlite
+        from llvmlite import binding
 
     facts = (
         import_module("tconv").__version__,
@@ -247,7 +248,8 @@ def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]
 @cache
 def _llvm() -> Any:
     """Return llvmlite's binding to LLVM, which loads in tens of milliseconds."""
-    from llvmlite import binding
+    with importing:
+        from llvmlite import binding
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()

@@ -13,9 +13,9 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-from tconv.engine.forks import ForkLock
 from tconv.errors import ParameterError
 from tconv.files import content
+from tconv.forks import ForkLock, importing
 from tconv.memory import group_folders
 
 __all__ = ["Target", "cache_folder", "core_count", "named_target", "read_target", "target"]
@@ -287,7 +287,8 @@ class _Host(NamedTuple):
 def _host() -> _Host:
     """Ask LLVM what this machine is."""
     with _loading:
-        from llvmlite import binding
+        with importing:
+            from llvmlite import binding
 
         return _Host(
             binding.get_process_triple(),
