@@ -18,7 +18,15 @@ from tconv.files import content
 from tconv.forks import ForkLock, importing
 from tconv.memory import group_folders
 
-__all__ = ["Target", "cache_folder", "core_count", "named_target", "read_target", "target"]
+__all__ = [
+    "Target",
+    "architecture_of",
+    "cache_folder",
+    "core_count",
+    "named_target",
+    "read_target",
+    "target",
+]
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
 _PROC = Path("/proc")
@@ -185,7 +193,7 @@ def target_of(
     >>> target_of("x86_64-pc-linux", "generic", {"avx2": True, "fma": True}).vector_bits
     256
     """
-    architecture, features = _architecture(triple), _usable(features)
+    architecture, features = architecture_of(triple), _usable(features)
     row = next(
         row
         for row in INSTRUCTION_SETS
@@ -239,7 +247,7 @@ def named_target(cpu: str, threads: int | None = None) -> Target:
     host = _host()
     instruction_set, needs = CPUS[cpu]
     row = next(row for row in INSTRUCTION_SETS if row.name == instruction_set)
-    is_native, features = _architecture(host.triple) == row.architecture, _usable(host.features)
+    is_native, features = architecture_of(host.triple) == row.architecture, _usable(host.features)
     if is_native and all(map(features.get, {*row.needs, *needs.split()})):
         # The name implies more than the needs above: what this machine lacks is switched off.
         return _made(row, host.triple, cpu, _flags(features, "-"), threads)
@@ -297,7 +305,7 @@ def _host() -> _Host:
         )
 
 
-def _architecture(triple: str) -> str:
+def architecture_of(triple: str) -> str:
     """Return the first part of a triple, under one name for each architecture."""
     first = triple.partition("-")[0].lower()
     return {"amd64": "x86_64", "x86_64h": "x86_64", "arm64": "aarch64"}.get(first, first)

@@ -197,8 +197,12 @@ def test_a_folder_in_the_place_of_an_entry_stays(entry):
 
 
 def test_an_entry_that_cannot_be_read_is_not_used(entry, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
+    opened = os.open
+
+    def refuse(name, *rest, **more):
+        if str(name).endswith(".kernel"):
+            raise PermissionError(13, "Permission denied")
+        return opened(name, *rest, **more)
 
     monkeypatch.setattr(os, "open", refuse)
     assert fault_of(entry) == "cannot be read (Permission denied)"
