@@ -51,11 +51,12 @@ def read_plan(key: str) -> tuple[bytes | None, str]:
     start = found.rfind(_MAGIC + bytes.fromhex(key))
     if start < 0:
         return read_entry(key)
-    try:
-        (length,) = _LENGTH.unpack_from(found, start + _LENGTH_AT)
-    except struct.error:
-        return None, f"{place.folder}/{name}, which is damaged"
+    if start + _DATA_AT > len(found):
+        return None, ""
+    (length,) = _LENGTH.unpack_from(found, start + _LENGTH_AT)
     record = found[start : start + _DATA_AT + length]
+    if len(record) < _DATA_AT + length:  # another process is writing it, or did when it ended
+        return None, ""
     if record != _record(key, record[_DATA_AT:]):
         return None, f"{place.folder}/{name}, which is damaged"
     return record[_DATA_AT:], ""
