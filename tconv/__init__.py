@@ -10,6 +10,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from tconv.forks import importing
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -180,12 +182,13 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        if name in _FILE_OF:
-            value = getattr(import_module(f"tconv.{_FILE_OF[name]}"), name)
-        elif name.isidentifier() and not name.startswith("_") and find_spec(f"tconv.{name}"):
-            return import_module(f"tconv.{name}")  # which makes it an attribute
-        else:
-            raise AttributeError(f"module 'tconv' has no attribute {name!r}{_hint(name)}")
+        with importing:
+            if name in _FILE_OF:
+                value = getattr(import_module(f"tconv.{_FILE_OF[name]}"), name)
+            elif name.isidentifier() and not name.startswith("_") and find_spec(f"tconv.{name}"):
+                return import_module(f"tconv.{name}")  # which makes it an attribute
+            else:
+                raise AttributeError(f"module 'tconv' has no attribute {name!r}{_hint(name)}")
         globals()[name] = value
         return value
 
@@ -195,7 +198,8 @@ def __dir__() -> list[str]:
 
 
 def _hint(name: str) -> str:
-    from difflib import get_close_matches
+    with importing:
+        from difflib import get_close_matches
 
     close = get_close_matches(name, __all__, 1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tconv.errors import ParameterError, ShapeError
+from tconv.forks import importing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,10 +176,11 @@ def as_generator(rng: Any, default: int | None = None) -> "np.random.Generator":
 
     Without a default, None gives a different generator every time.
     """
-    import numpy as np  # its random part takes a while to load, so only where it is used
+    with importing:  # the random part takes a while to load, so only where it is used
+        import numpy.random as random
 
     try:
-        return np.random.default_rng(default if rng is None else rng)
+        return random.default_rng(default if rng is None else rng)
     except (TypeError, ValueError):
         raise ParameterError(
             f"rng={show(rng)} must be a numpy.random.Generator or a seed; pass an integer of 0 or "

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tconv.errors import DTypeError
+from tconv.forks import importing
 
 __all__ = [
     "TYPES",
@@ -76,7 +77,8 @@ def dtype_name(dtype: Any) -> str:
 def as_dtype(xp: Any, name: str) -> Any:
     """Return the type called `name` of array library `xp`."""
     if xp is np and name == "bfloat16":
-        import ml_dtypes
+        with importing:
+            import ml_dtypes
 
         found = np.dtype(ml_dtypes.bfloat16)
         USUAL[found] = name

@@ -11,6 +11,7 @@ from tconv.arguments import show
 from tconv.axis import Axis
 from tconv.dtypes import dtype_name
 from tconv.errors import ParameterError, ShapeError, UnsupportedError
+from tconv.forks import importing
 from tconv.nodes import NodeSettings
 
 __all__ = ["model_of", "read_node"]
@@ -54,7 +55,8 @@ def _value(weights: Mapping[str, Any], name: str) -> NDArray[Any]:
         )
     value = weights[name]
     if hasattr(value, "data_type") and hasattr(value, "dims"):
-        from onnx import numpy_helper  # whoever has a TensorProto has onnx
+        with importing:
+            from onnx import numpy_helper  # whoever has a TensorProto has onnx
 
         value = numpy_helper.to_array(value)
     return np.asarray(value)
@@ -85,7 +87,8 @@ def model_of(
                 f'with {name}="{only}".'
             )
     try:
-        from onnx import helper, numpy_helper
+        with importing:
+            from onnx import helper, numpy_helper
     except ImportError:
         raise ImportError("Writing ONNX needs onnx: pip install tconv[onnx].") from None
     half = weight.dtype.name == "bfloat16"
@@ -123,7 +126,8 @@ def model_of(
 
 def _nodes_of(activation: Activation | None) -> list[Any]:
     """The node that makes "y" of "sums", if any does."""
-    from onnx import helper
+    with importing:
+        from onnx import helper
 
     if activation is None:
         return []

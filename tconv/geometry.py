@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import repeat
 from math import prod
 from types import NoneType
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tconv.arguments import as_choice, as_integer, as_per_axis
 from tconv.axis import Axis
 from tconv.errors import ShapeError
+from tconv.forks import cached_property
 from tconv.layouts import WEIGHT_FORMATS, WeightLayout
 from tconv.settings import Settings, as_shape
 

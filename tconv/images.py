@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from tconv.arguments import DATA_FORMATS, as_choice, show
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
 from tconv.files import whole_file
+from tconv.forks import importing
 
 __all__ = ["read_picture", "renormalise", "write_picture"]
 
@@ -285,7 +286,8 @@ def _pixels(array: ArrayLike, data_format: DataFormat) -> NDArray[np.uint8]:
 
 def _pillow() -> tuple[Any, Any]:
     try:
-        from PIL import Image, ImageOps
+        with importing:
+            from PIL import Image, ImageOps
     except ImportError:
         raise ImportError(
             "Reading and writing pictures needs Pillow: pip install tconv[cli]."

@@ -9,6 +9,7 @@ import numpy as np
 from tconv.arguments import show
 from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.forks import importing
 
 __all__ = ["Array", "as_operands", "check_out", "library_of", "namespace"]
 
@@ -46,7 +47,8 @@ def namespace(array: Any) -> Any:
     """The array-API functions of the library `array` belongs to; NumPy itself for NumPy."""
     if isinstance(array, np.ndarray):
         return np
-    import array_api_compat
+    with importing:
+        import array_api_compat
 
     return array_api_compat.array_namespace(array)
 

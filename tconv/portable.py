@@ -28,6 +28,7 @@ import numpy as np
 from tconv.blocks import Blocks, runs, windows_come_first
 from tconv.canonical import canonical, from_canonical, permutation
 from tconv.dtypes import TYPES, as_dtype, dtype_name, float_that_is_exact, largest
+from tconv.forks import importing
 from tconv.geometry import Geometry, Letter
 from tconv.grid import Combination, Grid
 from tconv.operands import namespace
@@ -381,6 +382,7 @@ def _itemsize(name: str) -> int:
 
 
 def _device(array: Any) -> Any:
-    import array_api_compat
+    with importing:
+        import array_api_compat
 
     return array_api_compat.device(array)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tconv.errors import ParameterError
 from tconv.files import whole_file
+from tconv.forks import importing
 
 __all__ = ["read_state", "write_state"]
 
@@ -111,7 +112,8 @@ def _array(entry: Mapping[str, Any]) -> NDArray[Any]:
     kinds = {"F": "float", "I": "int", "U": "uint", "C": "complex"}
     name = entry["dtype"]
     if name == "BF16":
-        import ml_dtypes
+        with importing:
+            import ml_dtypes
 
         dtype = np.dtype(ml_dtypes.bfloat16)
     elif name == "BOOL":
@@ -133,8 +135,9 @@ def _suffix(path: str | os.PathLike[str]) -> str:
 
 def _safetensors() -> Any:
     try:
-        import safetensors
-        import safetensors.numpy
+        with importing:
+            import safetensors
+            import safetensors.numpy
     except ImportError:
         raise ImportError(
             "Reading and writing .safetensors needs safetensors: pip install tconv[safetensors]."

@@ -21,6 +21,7 @@ from tconv.arguments import as_integer
 from tconv.dispatch import Call, solve_for
 from tconv.dtypes import TYPES, as_dtype, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError
+from tconv.forks import importing
 from tconv.geometry import Geometry, Letter
 from tconv.gradients import bias_gradient
 from tconv.initialisers import init_kaiming_normal
@@ -357,7 +358,8 @@ def _moved(tensor: Any, target: Any) -> Any:
         tensor = np.asarray(tensor)
     if isinstance(target, np.ndarray):
         return tensor
-    import array_api_compat
+    with importing:
+        import array_api_compat
 
     device = array_api_compat.device(target)
     if isinstance(tensor, np.ndarray):

@@ -14,9 +14,9 @@ from tconv.visualise.page import SCRIPTS
 PACKAGE = Path(__file__).parents[1] / "tconv"
 # In reading order. A file imports only what stands above it.
 ORDER = [
-    "errors", "axis", "arguments", "solver", "layouts", "settings", "geometry",
+    "errors", "forks", "axis", "arguments", "solver", "layouts", "settings", "geometry",
     "dtypes", "activations", "operands", "canonical", "definition", "files", "memory",
-    "engine.forks", "engine.arena",
+    "engine.arena",
     "engine.target", "engine.phases", "engine.problem", "engine.winograd", "engine.plan",
     "engine.costs", "engine.tilings", "engine.turnings", "engine.choice",
     "engine.values", "engine.builder",
@@ -25,7 +25,8 @@ ORDER = [
     "engine.epilogue", "engine.output", "engine.driver", "engine.cells", "engine.layout",
     "engine.transposing", "engine.turned", "engine.turned_layout", "engine.tiled_layout",
     "engine.making", "engine.packing",
-    "engine.objects", "engine.store", "engine.known", "engine.mapping", "engine.jit",
+    "engine.objects", "engine.store", "engine.shelves", "engine.encoding", "engine.known",
+    "engine.mapping", "engine.jit",
     "engine.drafts", "engine.pool", "engine.teams", "engine.addresses", "engine.entering",
     "engine.laid", "engine.laying", "engine.executor",
     "engine.folds", "engine.folding", "engine.compound",
@@ -62,6 +63,8 @@ HOSTS = {
 }  # fmt: skip
 ITS_HOSTS = {"engine": {"llvmlite"}, "onnx": {"onnx", "onnxruntime", "google"}, "torch": {"torch"}}
 MAY_IMPORT_THE_DEFINITION = {"visualise.facts"}
+# Those with libraries of their own, which other threads of a program may import as well.
+MAY_IMPORT_LATE = {"tables", "visualise", "onnx", "torch", "cli"}
 MAY_READ_THE_ENVIRONMENT = {"engine.target"}
 
 
@@ -123,6 +126,28 @@ def test_optional_libraries_are_not_imported_on_the_way(name):
     for imported in imports(TREES[name], also_in_functions=False):
         own = ITS_HOSTS.get(name.partition(".")[0], set())
         assert imported.partition(".")[0] not in HOSTS - own
+
+
+@each_file
+def test_late_imports_are_what_a_fork_waits_for(name):
+    if name.partition(".")[0] in MAY_IMPORT_LATE:
+        return
+    held = [
+        child
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.With) and "importing" in map(ast.unparse, node.items)
+        for child in ast.walk(node)
+    ]
+    for function in ast.walk(TREES[name]):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                is_import = isinstance(node, ast.Import | ast.ImportFrom)
+                assert not is_import or node in held, f"line {node.lineno}"
+
+
+@each_file
+def test_no_attribute_is_computed_under_a_lock(name):
+    assert "functools.cached_property" not in imports(TREES[name])
 
 
 @each_file

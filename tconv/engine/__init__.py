@@ -14,10 +14,10 @@ from tconv.dtypes import as_dtype
 from tconv.engine.arena import empty
 from tconv.engine.compound import COMPOUND, Compound, PackedParts, compound, parts
 from tconv.engine.folds import Folds
-from tconv.engine.forks import importing
 from tconv.engine.known import known_plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
+from tconv.forks import importing
 from tconv.geometry import Geometry, Letter
 
 if TYPE_CHECKING:

@@ -26,7 +26,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property
 from math import inf, prod
 from threading import Lock
 from typing import Any
@@ -34,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tconv.forks import cached_property
 from tconv.memory import available_bytes
 
 __all__ = ["Arena", "drop_idle", "empty", "empty_like", "lent"]

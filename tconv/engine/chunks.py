@@ -8,7 +8,6 @@ they lie, which are quicker to copy, or their lattices where some of these are n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import ceil, prod
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from tconv.axis import Axis
 from tconv.engine.cells import grid, lattices
 from tconv.engine.phases import as_three
+from tconv.forks import cached_property
 
 __all__ = ["Chunk", "Panel", "Reach"]
 

@@ -1,6 +1,6 @@
 """HOW w IS COMPUTED: a plan laid out in memory, kernels fetched, items shared by threads."""
 
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import product
 from math import ceil, prod
 from typing import Any
@@ -20,6 +20,7 @@ from tconv.engine.problem import Problem
 from tconv.engine.products import dot, outer, turn_in
 from tconv.engine.target import Target
 from tconv.engine.transposing import turn_out
+from tconv.forks import cached_property
 
 __all__ = ["Correlated", "correlated"]
 

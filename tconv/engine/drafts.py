@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from tconv.engine.forks import ForkLock
 from tconv.engine.jit import Emit, find, held, keep, text_of
 from tconv.engine.target import Target
+from tconv.forks import ForkLock
 
 __all__ = ["load_drafted", "settle"]
 

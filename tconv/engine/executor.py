@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, lru_cache, partial
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,6 @@ from tconv.engine.arena import empty
 from tconv.engine.choice import best_plans
 from tconv.engine.drafts import load_drafted, settle
 from tconv.engine.entering import Job
-from tconv.engine.forks import importing
 from tconv.engine.jit import load, load_all
 from tconv.engine.known import known_plan, version
 from tconv.engine.laid import laid_out, write
@@ -25,6 +24,7 @@ from tconv.engine.target import Target
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
 from tconv.engine.values import Module
 from tconv.engine.winograd import LARGE
+from tconv.forks import cached_property, importing
 from tconv.geometry import Letter
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ there is one fold and one phase of all taps, and what is folded is y. So it is f
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -28,6 +28,7 @@ from tconv.engine.executor import Prepared, Ready
 from tconv.engine.folds import Fold, Folds
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
+from tconv.forks import cached_property
 from tconv.geometry import Letter
 
 __all__ = ["Folded", "FoldedSums", "folded", "folded_sums"]

@@ -12,13 +12,13 @@ from hashlib import sha256
 from importlib import import_module
 from typing import Any
 
-from tconv.engine.forks import ForkLock
 from tconv.engine.mapping import mapped
-from tconv.engine.objects import symbols, undefined_symbols
+from tconv.engine.objects import check_object, symbols, undefined_symbols
 from tconv.engine.store import cache_info, clear_cache, read_entry, warn_once, write_entry
-from tconv.engine.target import Target
+from tconv.engine.target import Target, architecture_of
 from tconv.engine.values import Module
 from tconv.errors import UnsupportedError
+from tconv.forks import ForkLock, importing
 
 __all__ = [
     "Emit",
@@ -142,7 +142,7 @@ def _found(names: Collection[str], target: Target, version: str) -> tuple[dict[s
             if data is not None:
                 try:
                     found |= _linked([name], data, target)
-                except UnsupportedError:  # its checksum is right: another program has made it
+                except (UnsupportedError, RuntimeError):  # its checksum is right: another program
                     fault = f"{entry}.kernel, which holds something else"
             first_fault = first_fault or fault
     _hold(found, target, version)
@@ -196,8 +196,9 @@ def _entry_of(name: str, version: str, target: Target) -> str:
 @lru_cache(maxsize=64)
 def _facts(version: str, target: Target) -> Any:
     """What the code of all functions follows from, as the beginning of a checksum."""
-    import llvmlite
-    from llvmlite import binding
+    with importing:
+        import llvmlite
+        from llvmlite import binding
 
     facts = (
         import_module("tconv").__version__,
@@ -225,6 +226,8 @@ def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]
         return found
     _check_code()
     try:
+        is_apple = "apple" in target.triple or "darwin" in target.triple
+        check_object(data, architecture_of(target.triple), is_apple=is_apple)
         defined, undefined = symbols(data)
     except ValueError as error:
         raise UnsupportedError(f"kernel {names[0]} has an object that is {error}.") from None
@@ -238,7 +241,10 @@ def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]
     held |= defined
     engine.add_object_file(binding.object_file.ObjectFileRef.from_data(data))
     engine.finalize_object()
-    return {name: int(engine.get_function_address(name)) for name in defined}
+    found = {name: int(engine.get_function_address(name)) for name in defined}
+    if not all(map(found.get, names)):
+        raise UnsupportedError(f"LLVM does not find kernel {names[0]} in what it has loaded.")
+    return found
 
 
 # ---- LLVM ----------------------------------------------------------------------------------------
@@ -247,7 +253,8 @@ def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]
 @cache
 def _llvm() -> Any:
     """Return llvmlite's binding to LLVM, which loads in tens of milliseconds."""
-    from llvmlite import binding
+    with importing:
+        from llvmlite import binding
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()

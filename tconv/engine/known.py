@@ -3,22 +3,19 @@
 Choosing takes some milliseconds, which a new process would spend again for every shape.
 """
 
-import marshal
 from functools import cache, lru_cache
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
-
 from tconv.engine.choice import choose_plan
+from tconv.engine.encoding import as_bytes, of_bytes
 from tconv.engine.plan import Part, Plan
 from tconv.engine.problem import Problem
-from tconv.engine.store import read_entry, version_of, warn_once, write_entry
+from tconv.engine.shelves import read_plan, write_plan
+from tconv.engine.store import version_of, warn_once
 from tconv.engine.target import Target
 
-__all__ = ["as_bytes", "known_plan", "version"]
-
-_FORMAT = 4  # of `marshal`, which every Python reads; `json` takes longer to import
+__all__ = ["known_plan", "version"]
 
 # What plans, their layouts and the code follow from: what other sources wrote to disk is not what
 # is wanted.
@@ -29,8 +26,10 @@ _SOURCES = (
     *("panels.py", "spread.py", "transforms.py", "tiles.py", "epilogue.py", "output.py"),
     *("driver.py", "packing.py", "transposing.py", "making.py", "products.py", "correlating.py"),
     *("turned.py", "cells.py", "layout.py", "tiled_layout.py", "turned_layout.py"),
-    *("known.py", "laid.py", "laying.py"),
+    *("known.py", "encoding.py", "laid.py", "laying.py"),
 )
+
+_KINDS = (int, int, bool, bool, bool, tuple, *[int] * 5, tuple, int, float, bool)  # of Plan
 
 
 @cache
@@ -43,35 +42,29 @@ def version() -> str:
 def known_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
     """Return what `choose_plan` does, and keep it on disk beside the kernels."""
     key = sha256(repr((version(), problem, dtype, target, threads)).encode()).hexdigest()
-    data, fault = read_entry(key)
-    warn_once(fault)
+    data, fault = read_plan(key)
     if data is not None:
-        return _plan_of(data)
+        try:
+            return _plan_of(data)
+        except ValueError:  # its checksum is right: another program has made it
+            fault = f"plan {key}, which holds something else"
+    warn_once(fault)
     plan = choose_plan(problem, dtype, target, threads)
-    write_entry(key, as_bytes(plan))
+    write_plan(key, as_bytes(plan))
     return plan
 
 
-def as_bytes(value: Any) -> bytes:
-    """Tuples of any kind, dicts, arrays, numbers and texts, as `marshal` reads them again.
-
-    An array is its type, its shape and its bytes.
-    """
-    return marshal.dumps(_plain(value), _FORMAT)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
-
-
 def _plan_of(data: bytes) -> Plan | None:
-    """The plan that stands in an entry, whose checksum is right."""
-    words = marshal.loads(data)
+    """The plan that stands in an entry."""
+    words = of_bytes(data)
     if words is None:
         return None
+    if _kinds(words) != _KINDS or _kinds(words[11]) != (int, bool):
+        raise ValueError("no plan")
     plan = Plan._make(words)
     return plan._replace(part=Part._make(plan.part))
+
+
+def _kinds(words: Any) -> Any:
+    """The types of what is in a tuple, whatever it is."""
+    return tuple(map(type, words)) if isinstance(words, tuple) else None

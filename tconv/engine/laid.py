@@ -4,7 +4,6 @@ To lay a plan out takes 2 to 25 ms, and 8 more to import what does it; to read w
 (Zen 3).
 """
 
-import marshal
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -13,15 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.addresses import address
+from tconv.engine.encoding import as_bytes, of_bytes
 from tconv.engine.ir import Number
-from tconv.engine.known import as_bytes
-from tconv.engine.store import read_entry, warn_once, write_entry
+from tconv.engine.shelves import read_plan, write_plan
+from tconv.engine.store import warn_once
 from tconv.engine.target import Target
 from tconv.engine.values import Module
 
 __all__ = ["Laid", "Told", "laid_out", "write"]
 
 _MOST_BYTES = 2**20  # that are kept: to read more would take as long as to make it
+
+_KINDS = (*[tuple] * 5, int, int, np.ndarray, tuple, tuple)  # of Laid
 
 
 class Told(NamedTuple):
@@ -67,30 +69,33 @@ class Laid(NamedTuple):
 def laid_out(key: tuple[Any, ...], make: Callable[[], Laid]) -> Laid:
     """Return what `make` gives, from disk if it is there; `key` tells all that it follows from."""
     name = sha256(repr(key).encode()).hexdigest()
-    data, fault = read_entry(name)
-    warn_once(fault)
+    data, fault = read_plan(name)
     if data is not None:
-        return _unpacked(data)
+        try:
+            return _unpacked(data)
+        except ValueError:  # its checksum is right: another program has made it
+            fault = f"plan {name}, which holds something else"
+    warn_once(fault)
     found = make()
     data = as_bytes(found)
     if len(data) <= _MOST_BYTES:
-        write_entry(name, data)
+        write_plan(name, data)
     return found
 
 
 def _unpacked(data: bytes) -> Laid:
-    """What stands in an entry, whose checksum is right."""
-    *others, bias_sources, job, packing = marshal.loads(data)
-    return Laid._make((*others, _array(bias_sources), _told(*job), _told(*packing)))
+    """What stands in an entry, if it is what `laid_out` keeps."""
+    values = of_bytes(data)
+    if not isinstance(values, tuple) or tuple(map(type, values)) != _KINDS:
+        raise ValueError("no plan that is laid out")
+    *others, job, packing = values
+    return Laid._make((*others, _told(*job), _told(*packing)))
 
 
-def _told(words: Any, arrays: dict[int, Any]) -> Told:
-    return Told(_array(words), {place: _array(each) for place, each in arrays.items()})
-
-
-def _array(parts: tuple[str, tuple[int, ...], bytes]) -> NDArray[Any]:
-    dtype, shape, data = parts
-    return np.frombuffer(data, dtype).reshape(shape)
+def _told(*parts: Any) -> Told:
+    if tuple(map(type, parts)) != (np.ndarray, dict):
+        raise ValueError("no arguments of a driver")
+    return Told._make(parts)
 
 
 def write(emit: Any, name: str, dtype: str, target: Target, module: Module) -> None:

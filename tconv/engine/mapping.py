@@ -44,7 +44,7 @@ def mapped(data: bytes) -> dict[str, int] | None:
         return None
     try:
         return _mapped(data)
-    except (_Unknown, struct.error, IndexError, OSError, UnicodeError, ValueError):
+    except (_Unknown, struct.error, IndexError, OSError, OverflowError, UnicodeError, ValueError):
         return None
 
 
@@ -59,7 +59,7 @@ def _mapped(data: bytes) -> dict[str, int]:
     for name, binding, _, section, value, _ in symbols:
         if binding >> 4:  # STB_LOCAL is 0
             text = names[name : names.index(b"\0", name)].decode()
-            shown[text] = _start(starts, section) + value
+            shown[text] = _within(image, _start(starts, section) + value)
     words = []  # where there is an address, and of what
     for kind, _, offset, size, _, written, _ in sections:
         if kind == _RELOCATIONS and written in starts:
@@ -67,7 +67,10 @@ def _mapped(data: bytes) -> dict[str, int]:
                 if how != _ADDRESS:
                     raise _Unknown
                 _, _, _, section, value, _ = symbols[symbol]
-                words.append((starts[written] + place, _start(starts, section) + value + addend))
+                if place + 8 > sections[written][3]:
+                    raise _Unknown
+                to = _within(image, _start(starts, section) + value + addend)
+                words.append((starts[written] + place, to))
     base = _filled(image, words)
     return {name: base + place for name, place in shown.items()}
 
@@ -82,7 +85,16 @@ def _end_to_end(data: bytes, sections: list[Any]) -> tuple[dict[int, int], bytea
             image += bytes(-len(image) % (align or 1))
             starts[n] = len(image)
             image += _part(data, offset, size)
+            if len(image) > len(data) + len(starts) * mmap.PAGESIZE:
+                raise _Unknown  # parts that are the same bytes of the file
     return starts, image
+
+
+def _within(image: bytearray, place: int) -> int:
+    """Return a place, which must be in the program."""
+    if not 0 <= place < len(image):
+        raise _Unknown
+    return place
 
 
 def _start(starts: dict[int, int], section: int) -> int:

@@ -8,12 +8,12 @@ read and x written, and the channels of w change places.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 
 from tconv.activations import Activation
 from tconv.axis import Axis
 from tconv.engine.phases import Phases, as_three
+from tconv.forks import cached_property
 from tconv.geometry import Geometry, Letter
 
 __all__ = ["Problem"]

@@ -2,7 +2,12 @@
 
 A file is a magic word, a checksum of its own name and the object, and the object, which may have
 other kernels besides: those compiled at the same time. Whatever is wrong with a file or its folder,
-the kernel is compiled again: a broken cache costs time and nothing else.
+the kernel is compiled again: a broken cache costs time and nothing else. Files that have not been
+read for longest are removed when there are too many; plans, of which there can be many more, have
+files and bounds of their own (`engine/shelves.py`).
+
+Files are opened relative to the folder, which is opened before it is looked at: so it stays the
+folder that was looked at, whatever its name points to by then.
 """
 
 import os
@@ -17,13 +22,17 @@ from pathlib import Path
 from typing import TypedDict
 
 from tconv.engine.target import cache_folder
-from tconv.errors import ParameterError
-from tconv.files import content, whole_file
+from tconv.files import content
 
 __all__ = [
     "CacheInfo",
+    "Place",
     "cache_info",
     "clear_cache",
+    "Unsafe",
+    "existing_place",
+    "fault_of_place",
+    "made_place",
     "read_entry",
     "version_of",
     "warn_once",
@@ -34,18 +43,18 @@ _MAGIC = b"tconv kernel 1\r\n"
 _HEADER_BYTES = len(_MAGIC) + 32
 _MOST_ENTRY_BYTES = 16 * 2**20  # a kernel has some 10 KB
 _MOST_BYTES = 256 * 2**20
-_MOST_FILES = 8192  # most are plans of 200 bytes, and to look at one takes 10 us
+_MOST_FILES = 4096  # as many kernels as a process may hold
+_PRUNING = 32  # one key in so many looks for files to remove
+_MOST_REMOVED = 64  # at a time, which takes a millisecond
+_FRESH_S = 24 * 3600  # a file that was read is marked so at most once a day
 _UNFINISHED_S = 3600  # by then nobody is still writing it
-_OURS = re.compile(r"[0-9a-f]{64}\.kernel|\.[0-9a-f]{64}\.kernel\.[0-9a-f]{8}")
+_OURS = re.compile(r"([0-9a-f]{64}\.kernel|\.[0-9a-f]{64}\.kernel\.[0-9a-f]{8})")
+_SHELVES = re.compile(r"([0-9a-f]{2}\.plans|\.[0-9a-f]{2}\.plans\.[0-9a-f]{8})")
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 # A link can point anywhere, so it is not followed; a pipe must not make us wait.
-_READ_ONLY = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _BINARY
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
+_HAS_HANDLES = {os.open, os.rename, os.unlink} <= os.supports_dir_fd  # not on Windows
 
 _has_warned = False
 
@@ -60,56 +69,206 @@ class CacheInfo(TypedDict):
     reason: str  # why it is not usable
 
 
-def read_entry(key: str) -> tuple[bytes | None, str]:
-    """Return the object kept under a key, or None and what is wrong with it ("" if not there)."""
-    place = _folder()
-    if isinstance(place, str):
-        return None, ""
-    folder = str(place)
-    entry = f"{folder}/{key}.kernel"
+class Unsafe(OSError):
+    """A file or folder that is not to be trusted; its text says why."""
+
+
+class Place:
+    """The folder of kernels, opened, and what is done in it."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.handle = folder, None
+        self._before = "" if _HAS_HANDLES else f"{folder}/"
+        if _HAS_HANDLES:
+            self.handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _CAREFUL)
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.handle is not None:
+            os.close(self.handle)
+
+    def check(self) -> None:
+        """Refuse a folder that somebody else could write to."""
+        status = os.lstat(self.folder) if self.handle is None else os.fstat(self.handle)
+        _check(status, stat.S_ISDIR)
+
+    def open(self, name: str, flags: int) -> tuple[int, os.stat_result]:
+        """Open a regular file that nobody else can have written; return its handle and status.
+
+        Raises
+        ------
+        Unsafe : somebody could have written it.
+        OSError : it is not there, or cannot be opened.
+        """
+        if not hasattr(os, "O_NOFOLLOW"):
+            _check(os.lstat(self._before + name), stat.S_ISREG)
+        try:
+            file = os.open(self._before + name, flags | _CAREFUL, 0o600, dir_fd=self.handle)
+        except FileNotFoundError:
+            raise
+        except OSError as error:  # a link and a pipe cannot be opened so
+            with suppress(FileNotFoundError):
+                status = os.stat(self._before + name, dir_fd=self.handle, follow_symlinks=False)
+                _check(status, stat.S_ISREG)
+            raise Unsafe(f"cannot be read ({error.strerror})") from None
+        try:
+            status = os.fstat(file)
+            _check(status, stat.S_ISREG)
+        except OSError:
+            os.close(file)
+            raise
+        return file, status
+
+    def read(self, name: str, most_bytes: int) -> bytes:
+        """Return what is in a file, which is marked as read lately.
+
+        Raises
+        ------
+        Unsafe, OSError : as `open` says; it is too large, too.
+        """
+        file, status = self.open(name, os.O_RDONLY)
+        with os.fdopen(file, "rb", buffering=0) as opened:
+            if status.st_size > most_bytes:
+                raise Unsafe("is too large")
+            # Not left to the system, which may be told not to keep when files are read.
+            if time.time() - status.st_mtime > _FRESH_S and os.utime in os.supports_fd:
+                with suppress(OSError):  # that belongs to the administrator
+                    os.utime(file)
+            return opened.read()
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a file, complete or not at all, in the place of what is there."""
+        unfinished = f".{name}.{os.urandom(4).hex()}"
+        file = os.open(self._before + unfinished, _NEW, 0o600, dir_fd=self.handle)
+        try:
+            with os.fdopen(file, "wb") as opened:
+                opened.write(data)
+            names = (self._before + each for each in (unfinished, name))
+            os.replace(*names, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+        except BaseException:
+            self.remove(unfinished)
+            raise
+
+    def remove(self, name: str) -> bool:
+        """Remove a file; return whether it was there."""
+        try:
+            os.unlink(self._before + name, dir_fd=self.handle)
+        except OSError:
+            return False
+        return True
+
+    def own_files(self, *kinds: re.Pattern[str]) -> list[tuple[float, int, str]]:
+        """When each file of this user was read or written, its bytes and name, the oldest first.
+
+        Unfinished ones are among them.
+        """
+        found = []
+        with (
+            suppress(OSError),
+            os.scandir(self.folder if self.handle is None else self.handle) as s,
+        ):
+            for entry in s:
+                if any(kind.fullmatch(entry.name) for kind in kinds):
+                    with suppress(OSError):
+                        status = entry.stat(follow_symlinks=False)
+                        is_mine = os.name != "posix" or status.st_uid == os.geteuid()
+                        if stat.S_ISREG(status.st_mode) and is_mine:
+                            found.append((status.st_mtime, status.st_size, entry.name))
+        return sorted(found)
+
+
+def existing_place() -> Place | None:
+    """Open the folder, to read from it; None if there is none yet, or none is wanted.
+
+    Raises
+    ------
+    Unsafe : somebody else could write to it.
+    """
+    folder = _folder()
+    return None if isinstance(folder, str) else _checked(str(folder))
+
+
+def made_place() -> Place | None:
+    """Open the folder, which is made if it is not there yet, to write to it.
+
+    Raises
+    ------
+    OSError : it cannot be made; `Unsafe` is one.
+    """
+    folder = _folder()
+    if isinstance(folder, str):
+        return None
+    place = _checked(str(folder))
+    if place is None:
+        for each in (folder.parent, folder):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place = _checked(str(folder))
+    return place
+
+
+def _checked(folder: str) -> Place | None:
     try:
-        os.lstat(entry)
+        place = Place(folder)
+    except FileNotFoundError:
+        return None
+    except OSError:  # a link, or something else
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            _check(os.lstat(folder), stat.S_ISDIR)
+        return None
+    try:
+        place.check()
+    except OSError:
+        place.__exit__()
+        raise
+    return place
+
+
+def fault_of_place(name: str, error: OSError) -> str:
+    """Return what is wrong with the folder, if a file there was to be read; else ""."""
+    folder = str(_folder())
+    try:
+        os.lstat(f"{folder}/{name}")
     except FileNotFoundError:  # as most that are looked for first: drafts give way later
-        return None, ""
+        return ""
     except OSError:
         pass
+    return f"{folder}, which {error}"
+
+
+def read_entry(key: str) -> tuple[bytes | None, str]:
+    """Return the object kept under a key, or None and what is wrong with it ("" if not there)."""
+    name = f"{key}.kernel"
     try:
-        fault = _fault(os.lstat(folder), stat.S_ISDIR)
-        if fault:
-            return None, f"{folder}, which {fault}"
-    except OSError:  # nothing kept yet, or a folder that cannot be read
-        return None, ""
-    try:
-        data, fault = _content(entry)
-    except FileNotFoundError:  # removed by another process
-        return None, ""
+        place = existing_place()
     except OSError as error:
-        data, fault = b"", f"cannot be read ({error.strerror})"
-    if not fault and data[:_HEADER_BYTES] != _header(key, data[_HEADER_BYTES:]):
-        fault = "is damaged"
-    return (None, f"{entry}, which {fault}") if fault else (data[_HEADER_BYTES:], "")
+        return None, fault_of_place(name, error)
+    if place is None:
+        return None, ""
+    with place:
+        try:
+            data = place.read(name, _HEADER_BYTES + _MOST_ENTRY_BYTES)
+        except FileNotFoundError:
+            return None, ""
+        except OSError as error:
+            return None, f"{place.folder}/{name}, which {error}"
+    if data[:_HEADER_BYTES] != _header(key, data[_HEADER_BYTES:]):
+        return None, f"{place.folder}/{name}, which is damaged"
+    return data[_HEADER_BYTES:], ""
 
 
 def write_entry(key: str, data: bytes) -> None:
     """Keep an object under a key, in the place of what is there; if that fails, do nothing."""
-    folder = _folder()
-    if isinstance(folder, str) or len(data) > _MOST_ENTRY_BYTES:
+    if len(data) > _MOST_ENTRY_BYTES:
         return
-    with suppress(OSError, ParameterError):
-        for each in (folder.parent, folder):
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if _fault(os.lstat(folder), stat.S_ISDIR):
-            return
-        entry = folder / f"{key}.kernel"
-        if entry.is_symlink():
-            entry.unlink()  # whole_file would write to where it points
-        with (
-            whole_file(entry) as unfinished,
-            os.fdopen(os.open(unfinished, _NEW, 0o600), "wb") as f,
-        ):
-            f.write(_header(key, data) + data)
-        if key.startswith("00"):  # one key in 256, in whichever process it falls
-            _prune(folder)
+    with suppress(OSError):
+        place = made_place()
+        if place is not None:
+            with place:
+                place.replace(f"{key}.kernel", _header(key, data) + data)
+                if int(key[:2], 16) % _PRUNING == 0:
+                    _prune(place)
 
 
 def version_of(sources: Iterable[str]) -> str:
@@ -140,7 +299,7 @@ def cache_info() -> CacheInfo:
     folder = _folder()
     if isinstance(folder, str):
         return CacheInfo(folder=None, files=0, bytes=0, usable=False, reason=folder)
-    sizes = [size for _, size, _ in _own_files(folder)]
+    sizes = [size for _, size, _ in _own_files(str(folder))]
     reason = _why_unusable(folder)
     return CacheInfo(
         folder=str(folder), files=len(sizes), bytes=sum(sizes), usable=not reason, reason=reason
@@ -149,13 +308,12 @@ def cache_info() -> CacheInfo:
 
 def clear_cache() -> int:
     """Remove the kernels of this user from the disk, and nothing else; return how many files."""
-    folder, removed = _folder(), 0
-    if not isinstance(folder, str):
-        for *_, name in _own_files(folder):
-            with suppress(OSError):
-                os.unlink(folder / name)
-                removed += 1
-    return removed
+    folder = _folder()
+    if isinstance(folder, str):
+        return 0
+    with suppress(OSError), Place(str(folder)) as place:
+        return sum(place.remove(name) for *_, name in place.own_files(_OURS, _SHELVES))
+    return 0
 
 
 def _folder() -> Path | str:
@@ -169,73 +327,52 @@ def _header(key: str, data: bytes) -> bytes:
     return _MAGIC + sha256(key.encode() + data).digest()
 
 
-def _fault(status: os.stat_result, is_kind: Callable[[int], bool]) -> str:
-    """Return why an entry or its folder is not to be trusted, or "".
+def _check(status: os.stat_result, is_kind: Callable[[int], bool]) -> None:
+    """Refuse a file or folder that somebody else could have written.
 
     What belongs to the administrator is trusted, who could change this program as well: so a
     container's image can bring its kernels along.
     """
     if not is_kind(status.st_mode):
-        return f"is not a {'folder' if is_kind is stat.S_ISDIR else 'regular file'}"
+        raise Unsafe(f"is not a {'folder' if is_kind is stat.S_ISDIR else 'regular file'}")
     if os.name == "posix":
         if status.st_uid not in (0, os.geteuid()):
-            return f"belongs to another user ({status.st_uid})"
+            raise Unsafe(f"belongs to another user ({status.st_uid})")
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return "can be written by others"
-    return ""
+            raise Unsafe("can be written by others")
 
 
-def _content(entry: str) -> tuple[bytes, str]:
-    """Return what is in an entry, or what is wrong with it."""
-    fault = _fault(os.lstat(entry), stat.S_ISREG)
-    if fault:
-        return b"", fault
-    with os.fdopen(os.open(entry, _READ_ONLY), "rb", buffering=0) as file:
-        status = os.fstat(file.fileno())  # it may be another file by now
-        fault = _fault(status, stat.S_ISREG)
-        if not fault and status.st_size > _HEADER_BYTES + _MOST_ENTRY_BYTES:
-            fault = "is too large"
-        return (b"", fault) if fault else (file.read(), "")
+def _own_files(folder: str) -> list[tuple[float, int, str]]:
+    with suppress(OSError), Place(folder) as place:
+        return place.own_files(_OURS, _SHELVES)
+    return []
 
 
-def _own_files(folder: Path) -> list[tuple[float, int, str]]:
-    """When each entry of this user was written, its bytes and name, the oldest first.
+def _prune(place: Place) -> None:
+    """Remove kernels beyond the bounds that have not been read for longest, but not many at once.
 
-    Unfinished ones are among them.
+    What unfinished writing left goes as well.
     """
-    found = []
-    with suppress(OSError):
-        if stat.S_ISDIR(os.lstat(folder).st_mode):
-            for entry in os.scandir(folder):
-                with suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    is_mine = os.name != "posix" or status.st_uid == os.geteuid()
-                    if stat.S_ISREG(status.st_mode) and is_mine and _OURS.fullmatch(entry.name):
-                        found.append((status.st_mtime, status.st_size, entry.name))
-    return sorted(found)
-
-
-def _prune(folder: Path) -> None:
-    """Remove the oldest entries beyond the bounds, and what unfinished writing left."""
-    files = _own_files(folder)
+    files, removed = place.own_files(_OURS), 0
     total, count = sum(size for _, size, _ in files), len(files)
     for written, size, name in files:
         is_left_over = name[0] == "." and time.time() - written > _UNFINISHED_S
         if total > _MOST_BYTES or count > _MOST_FILES or is_left_over:
-            with suppress(FileNotFoundError):  # another process has removed it
-                os.unlink(folder / name)
-            total, count = total - size, count - 1
+            place.remove(name)  # unless another process has
+            total, count, removed = total - size, count - 1, removed + 1
+            if removed == _MOST_REMOVED:
+                return
 
 
 def _why_unusable(folder: Path) -> str:
     """Return why kernels cannot be kept in a folder, or ""."""
     with suppress(FileNotFoundError, NotADirectoryError):
         try:
-            fault = _fault(os.lstat(folder), stat.S_ISDIR)
+            _check(os.lstat(folder), stat.S_ISDIR)
         except PermissionError:
-            fault = "cannot be read"
-        if fault:
-            return f"{folder} {fault}"
+            return f"{folder} cannot be read"
+        except Unsafe as error:
+            return f"{folder} {error}"
     existing = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
     if not existing.is_dir():
         return f"{existing} is not a folder"

@@ -13,12 +13,20 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-from tconv.engine.forks import ForkLock
 from tconv.errors import ParameterError
 from tconv.files import content
+from tconv.forks import ForkLock, importing
 from tconv.memory import group_folders
 
-__all__ = ["Target", "cache_folder", "core_count", "named_target", "read_target", "target"]
+__all__ = [
+    "Target",
+    "architecture_of",
+    "cache_folder",
+    "core_count",
+    "named_target",
+    "read_target",
+    "target",
+]
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
 _PROC = Path("/proc")
@@ -37,6 +45,22 @@ class InstructionSet(NamedTuple):
     registers: int
     has_fma: bool
 
+
+# What LLVM switches on with a feature of x86, and that feature off with. Only what kernels lean on
+# is listed, the implied before what implies it (LLVM, lib/Target/X86/X86.td).
+_IMPLIED = {
+    "ssse3": ("sse3",),
+    "sse4.1": ("ssse3",),
+    "sse4.2": ("sse4.1",),
+    "avx": ("sse4.2",),
+    "avx2": ("avx",),
+    "fma": ("avx",),
+    "f16c": ("avx",),
+    "avx512f": ("avx2", "fma", "f16c"),
+    "avx512vl": ("avx512f",),
+    "avx512dq": ("avx512f",),
+    "avx512bw": ("avx512f",),
+}
 
 # Best first. What every CPU of an architecture has is not listed as a need.
 _AVX512 = frozenset(("avx512f", "avx512vl", "avx512dq", "avx512bw"))
@@ -79,7 +103,7 @@ class Target:
 
     triple: str
     cpu: str
-    features: str  # as LLVM writes them: "+avx2,-avx512f"
+    features: str  # as LLVM reads them: "+avx2,-avx512f", what is lacking last
     instruction_set: str
     vector_bits: int
     registers: int  # vector registers
@@ -169,18 +193,45 @@ def target_of(
     >>> target_of("x86_64-pc-linux", "generic", {"avx2": True, "fma": True}).vector_bits
     256
     """
-    architecture = _architecture(triple)
+    architecture, features = architecture_of(triple), _usable(features)
     row = next(
         row
         for row in INSTRUCTION_SETS
         if row.architecture in ("", architecture) and all(map(features.get, row.needs))
     )
+    return _made(row, triple, cpu, _flags(features, "+-"), threads)
+
+
+def _usable(features: Mapping[str, bool]) -> dict[str, bool]:
+    """Switch off what could not be used: a hypervisor may hide any feature and show all others.
+
+    >>> _usable({"avx2": False, "avx512f": True, "amx-tile": True, "sse3": True})
+    {'avx2': False, 'avx512f': False, 'amx-tile': False, 'sse3': True}
+    """
+    found = dict(features)
+    for name, implied in _IMPLIED.items():
+        if name in found:
+            found[name] = found[name] and all(found.get(each, True) for each in implied)
     # Linux grants the tile registers of AMX only to a process that asks for them.
-    flags = (
-        f"{'+' if has and not name.startswith('amx') else '-'}{name}"
+    return {name: has and not name.startswith("amx") for name, has in found.items()}
+
+
+def _flags(features: Mapping[str, bool], signs: str) -> str:
+    """Write features as LLVM reads them: those with the first of the signs first.
+
+    LLVM goes from left to right. A feature that is switched on switches on what it implies ("+vaes"
+    does that with avx2), and one that is switched off also what implies it. So what this machine
+    lacks comes last.
+
+    >>> _flags({"vaes": True, "avx2": False, "aes": True}, "+-")
+    '+aes,+vaes,-avx2'
+    """
+    return ",".join(
+        f"{sign}{name}"
+        for sign in signs
         for name, has in sorted(features.items())
+        if has == (sign == "+")
     )
-    return _made(row, triple, cpu, ",".join(flags), threads)
 
 
 def named_target(cpu: str, threads: int | None = None) -> Target:
@@ -196,15 +247,10 @@ def named_target(cpu: str, threads: int | None = None) -> Target:
     host = _host()
     instruction_set, needs = CPUS[cpu]
     row = next(row for row in INSTRUCTION_SETS if row.name == instruction_set)
-    is_native = _architecture(host.triple) == row.architecture
-    if is_native and all(map(host.features.get, {*row.needs, *needs.split()})):
+    is_native, features = architecture_of(host.triple) == row.architecture, _usable(host.features)
+    if is_native and all(map(features.get, {*row.needs, *needs.split()})):
         # The name implies more than the needs above: what this machine lacks is switched off.
-        absent = (
-            f"-{name}"
-            for name, has in sorted(host.features.items())
-            if not has or name.startswith("amx")
-        )
-        return _made(row, host.triple, cpu, ",".join(absent), threads)
+        return _made(row, host.triple, cpu, _flags(features, "-"), threads)
     system = "apple-macosx" if cpu.startswith("apple") else "unknown-linux-gnu"
     return _made(row, f"{row.architecture}-{system}", cpu, "", threads, runs_here=False)
 
@@ -249,7 +295,8 @@ class _Host(NamedTuple):
 def _host() -> _Host:
     """Ask LLVM what this machine is."""
     with _loading:
-        from llvmlite import binding
+        with importing:
+            from llvmlite import binding
 
         return _Host(
             binding.get_process_triple(),
@@ -258,7 +305,7 @@ def _host() -> _Host:
         )
 
 
-def _architecture(triple: str) -> str:
+def architecture_of(triple: str) -> str:
     """Return the first part of a triple, under one name for each architecture."""
     first = triple.partition("-")[0].lower()
     return {"amd64": "x86_64", "x86_64h": "x86_64", "arm64": "aarch64"}.get(first, first)

@@ -1,6 +1,5 @@
 """HOW A TILED PLAN LIES IN MEMORY: its sums of cells, its products, and the weights for them."""
 
-from functools import cached_property
 from hashlib import sha256
 from itertools import product
 from math import ceil
@@ -17,6 +16,7 @@ from tconv.engine.tiles import RESTORED
 from tconv.engine.transforms import restore, screen, sum_cells
 from tconv.engine.turned_layout import TurnedLayout
 from tconv.engine.winograd import Matrix, Tiling
+from tconv.forks import cached_property
 
 __all__ = ["TiledLayout", "layout_of"]
 

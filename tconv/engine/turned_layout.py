@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from math import ceil, prod
 from typing import Any
@@ -16,6 +15,7 @@ from tconv.engine.phases import AxisPhases, Run
 from tconv.engine.plan import Tile, tile_rows
 from tconv.engine.transposing import turn_out
 from tconv.engine.turned import PHASE, TURNED_TILE, broadcast
+from tconv.forks import cached_property
 
 __all__ = ["TurnedLayout"]
 

@@ -13,7 +13,7 @@ Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin & Gray, ar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, reduce
+from functools import lru_cache, reduce
 from itertools import pairwise, product
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.phases import AxisPhases, Phases
+from tconv.forks import cached_property
 
 __all__ = ["LARGE", "AxisTiling", "Group", "Kind", "Tiling", "minimal"]
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tconv.errors import ShapeError
+from tconv.forks import cached_property
 from tconv.visualise.features import Peak, Unit, strongest
 from tconv.visualise.field import Box, box_at, field_of
 from tconv.visualise.photos import Photos

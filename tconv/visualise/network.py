@@ -7,7 +7,6 @@ the network runs.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.errors import ModelError
+from tconv.forks import cached_property
 from tconv.visualise.opening import Opened
 from tconv.visualise.running import Values, run, run_nodes, session_of
 

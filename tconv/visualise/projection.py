@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from tconv.errors import RuleError
+from tconv.forks import cached_property
 from tconv.visualise.network import Network, Node
 from tconv.visualise.reversals import reversal_of
 from tconv.visualise.rows import Reversal, Step

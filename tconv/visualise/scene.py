@@ -4,7 +4,6 @@ A scene is two-dimensional. What has one axis is drawn as a single row: its firs
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tconv.axis import Axis
 from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.forks import cached_property
 from tconv.geometry import Geometry
 
 __all__ = ["LIMITS", "MOST_OUTPUTS", "Scene"]

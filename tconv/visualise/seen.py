@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.forks import cached_property
 from tconv.tables import Column, Table
 from tconv.visualise.photos import Photo
 from tconv.visualise.projection import Ledger

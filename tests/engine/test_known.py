@@ -1,9 +1,12 @@
 """Plans that are kept on disk are those that would be chosen, and nothing else is believed."""
 
+import marshal
+
 import pytest
 
-from tconv.engine import known
+from tconv.engine import known, shelves
 from tconv.engine.choice import choose_plan
+from tconv.engine.encoding import as_bytes, of_bytes
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
 from tconv.geometry import Geometry
@@ -45,18 +48,51 @@ def test_what_a_choice_follows_from_tells_plans_apart(folder):
     for problem in PROBLEMS[:2]:
         for threads in (1, 2):
             asked_again(problem, threads)
-    assert len(list(folder.rglob("*.kernel"))) == 4
+    kept = b"".join(file.read_bytes() for file in folder.rglob("*.plans"))
+    assert kept.count(shelves._MAGIC) == 4
 
 
 def test_a_damaged_plan_is_chosen_again(folder, monkeypatch):
     chosen = asked_again(PROBLEMS[0])
-    (entry,) = folder.rglob("*.kernel")
-    whole = entry.read_bytes()
-    entry.write_bytes(whole[:-1] + b"!")
+    (shelf,) = folder.rglob("*.plans")
+    whole = shelf.read_bytes()
+    shelf.write_bytes(whole[:-1] + b"!")
     monkeypatch.setattr("tconv.engine.store._has_warned", False)
     with pytest.warns(RuntimeWarning, match="is damaged"):
         assert asked_again(PROBLEMS[0]) == chosen
-    assert entry.read_bytes() == whole
+    assert shelf.read_bytes().endswith(whole)
+    assert asked_again(PROBLEMS[0]) == chosen  # without a warning, which would be an error
+
+
+PLAN = as_bytes(choose_plan(PROBLEMS[0], "float32", target(), 2))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        marshal.dumps(tuple(of_bytes(PLAN)), 4),
+        PLAN[:-1],
+        as_bytes((1, 2, 3)),
+        as_bytes(of_bytes(PLAN)[:-1]),
+        as_bytes((*of_bytes(PLAN)[:-1], 1)),
+        as_bytes((*of_bytes(PLAN)[:11], (1, 2, 3), *of_bytes(PLAN)[12:])),
+        as_bytes("plan"),
+    ],
+    ids=range(8),
+)
+def test_what_is_whole_and_no_plan_is_chosen_again_with_a_warning(folder, data, monkeypatch):
+    keys = []
+    monkeypatch.setattr(known, "write_plan", lambda key, _: keys.append(key))
+    chosen = asked_again(PROBLEMS[0])
+    monkeypatch.undo()
+    monkeypatch.setenv("TCONV_CACHE", str(folder))
+    monkeypatch.setattr("tconv.engine.store._has_warned", False)
+    shelves.write_plan(keys[0], data)
+    with pytest.warns(RuntimeWarning, match="holds something else") as caught:
+        assert asked_again(PROBLEMS[0]) == chosen
+    assert len(caught) == 1
+    assert asked_again(PROBLEMS[0]) == chosen
 
 
 def test_without_a_cache_it_is_chosen_each_time(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from tconv import definition
 from tconv.activations import as_activation
 from tconv.engine import executor, laid
 from tconv.engine.choice import best_plans
+from tconv.engine.encoding import as_bytes
 from tconv.engine.laying import Kernels, layout_of
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
@@ -78,20 +79,41 @@ def test_what_is_read_again_computes_the_same(geometry, want):
 
 def test_a_damaged_one_is_made_again(folder, monkeypatch):
     ((problem, plan), *_) = plans(GEOMETRIES[0])
-    before = {*folder.rglob("*.kernel")}
     made = kept(problem, plan, "float32")
-    (entry,) = {*folder.rglob("*.kernel")} - before
-    whole = entry.read_bytes()
-    entry.write_bytes(whole[:-1] + b"!")
+    (shelf,) = folder.rglob("*.plans")
+    whole = shelf.read_bytes()
+    shelf.write_bytes(whole[:-1] + b"!")
     monkeypatch.setattr("tconv.engine.store._has_warned", False)
     with pytest.warns(RuntimeWarning, match="is damaged"):
         assert same(kept(problem, plan, "float32"), made)
-    assert entry.read_bytes() == whole
+    assert shelf.read_bytes().endswith(whole)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda laid: 5,
+        lambda laid: laid[:-1],
+        lambda laid: laid[::-1],
+        lambda laid: (*laid[:-1], laid[-1][::-1]),
+        lambda laid: (),
+    ],
+)
+def test_what_is_whole_and_none_is_made_again_with_a_warning(folder, monkeypatch, change):
+    ((problem, plan), *_) = plans(GEOMETRIES[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(laid, "as_bytes", lambda made: as_bytes(change(tuple(made))))
+        made = kept(problem, plan, "float32")
+    monkeypatch.setattr("tconv.engine.store._has_warned", False)
+    with pytest.warns(RuntimeWarning, match="holds something else") as caught:
+        assert same(kept(problem, plan, "float32"), made)
+    assert len(caught) == 1
+    assert same(kept(problem, plan, "float32", make=lambda: pytest.fail("made again")), made)
 
 
 def test_plans_and_types_are_told_apart(monkeypatch):
     keys = set()
-    monkeypatch.setattr(laid, "write_entry", lambda key, _: keys.add(key))
+    monkeypatch.setattr(laid, "write_plan", lambda key, _: keys.add(key))
     found = [*product(plans(GEOMETRIES[0]), ("float32", "float64"))]
     for (problem, plan), dtype in found:
         kept(problem, plan, dtype)
@@ -100,6 +122,6 @@ def test_plans_and_types_are_told_apart(monkeypatch):
 
 def test_what_is_large_is_not_kept(monkeypatch):
     monkeypatch.setattr(laid, "_MOST_BYTES", 100)
-    monkeypatch.setattr(laid, "write_entry", None)
+    monkeypatch.setattr(laid, "write_plan", None)
     ((problem, plan), *_) = plans(GEOMETRIES[0])
     kept(problem, plan, "float32")

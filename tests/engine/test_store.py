@@ -197,8 +197,12 @@ def test_a_folder_in_the_place_of_an_entry_stays(entry):
 
 
 def test_an_entry_that_cannot_be_read_is_not_used(entry, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
+    opened = os.open
+
+    def refuse(name, *rest, **more):
+        if str(name).endswith(".kernel"):
+            raise PermissionError(13, "Permission denied")
+        return opened(name, *rest, **more)
 
     monkeypatch.setattr(os, "open", refuse)
     assert fault_of(entry) == "cannot be read (Permission denied)"
@@ -359,6 +363,63 @@ def test_so_they_do_beyond_a_number_of_files(folder, monkeypatch):
     write_entry("00" + "9" * 62, OBJECT)
     assert [file.exists() for file in files] == [False, True, False, True, False]
     assert cache_info()["files"] == 3
+
+
+def test_a_write_removes_a_few_files_at_most(folder, monkeypatch):
+    for i in range(300):
+        write_entry(f"{'f' * 60}{i:04x}", b"")
+    monkeypatch.setattr(store, "_MOST_FILES", 10)
+    write_entry("01" + "9" * 62, b"")  # not one of the keys that look
+    assert cache_info()["files"] == 301
+    for left in (238, 174, 110, 46, 10, 10):
+        write_entry("00" + "9" * 62, b"")
+        assert cache_info()["files"] == left
+    assert store._MOST_REMOVED > store._PRUNING  # more than are written meanwhile
+
+
+def test_what_is_read_stays(folder, monkeypatch):
+    old, older, oldest = (aged(f"{i}" * 64, hours) for i, hours in ((1, 30), (2, 31), (3, 32)))
+    recent = aged("4" * 64, 2)
+    before = recent.stat().st_mtime
+    assert read_entry("3" * 64) == read_entry("4" * 64) == (OBJECT, "")
+    assert recent.stat().st_mtime == before  # it is marked at most once a day
+    monkeypatch.setattr(store, "_MOST_FILES", 3)
+    write_entry("00" + "9" * 62, OBJECT)
+    assert [file.exists() for file in (old, older, oldest, recent)] == [False, False, True, True]
+
+
+def test_what_cannot_be_marked_is_read_all_the_same(folder, monkeypatch):
+    aged(KEY, 30)
+
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(os, "supports_fd", {refuse})
+    assert read_entry(KEY) == (OBJECT, "")
+
+
+@posix
+def test_a_folder_that_is_swapped_after_it_was_looked_at_is_not_read(entry, folder, monkeypatch):
+    check = store.Place.check
+
+    def look_and_swap(place):
+        check(place)
+        folder.rename(folder.with_name("moved"))
+        folder.mkdir(mode=0o777)
+        entry.write_bytes(store._header(KEY, b"evil") + b"evil")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.Place, "check", look_and_swap)
+        assert read_entry(KEY) == (OBJECT, "")
+    folder.rename(folder.with_name("evil"))
+    folder.with_name("moved").rename(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.Place, "check", look_and_swap)
+        folder.with_name("evil").rename(folder.with_name("elsewhere"))
+        write_entry(OTHER, OBJECT)
+    assert not (folder / f"{OTHER}.kernel").exists()
+    assert (folder.with_name("moved") / f"{OTHER}.kernel").exists()
 
 
 def test_looking_for_the_oldest_takes_little_memory(folder):

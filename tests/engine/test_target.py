@@ -2,14 +2,20 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from llvmlite import binding
 
+import tconv
 from tconv.engine.jit import assembly
 from tconv.engine.target import (
     CPUS,
@@ -70,7 +76,119 @@ def test_units_may_be_half_as_wide_as_vectors():
 def test_every_feature_is_switched_on_or_off_and_tiles_always_off():
     features = {"avx2": True, "amx-tile": True, "fma": True, "sse4a": False, "amx-int8": False}
     made = target_of("x86_64-unknown-linux-gnu", "x", features)
-    assert made.features == "-amx-int8,-amx-tile,+avx2,+fma,-sse4a"
+    assert made.features == "+avx2,+fma,-amx-int8,-amx-tile,-sse4a"
+
+
+# ---- x86 processors of which a hypervisor hides something ----------------------------------------
+
+NAMES = (
+    "sse3 ssse3 sse4.1 sse4.2 avx avx2 fma f16c aes pclmul vaes vpclmulqdq gfni avxvnni avxifma "
+    "avxneconvert avxvnniint8 avxvnniint16 sha512 sm3 sm4 bmi bmi2 avx512f avx512vl avx512dq "
+    "avx512bw avx512cd avx512vnni avx512bf16 avx512vbmi2 avx512fp16 amx-tile amx-int8"
+)
+NEW = dict.fromkeys(NAMES.split(), True)
+# What LLVM writes of `mixed` only where it believes that the processor has a feature.
+TRACES = {
+    "avx": r"\tv|ymm|zmm",
+    "avx2": r"\tvp(add|mull)w\t.*ymm|zmm",
+    "fma": r"\tvfn?m(add|sub)",
+    "f16c": r"\tvcvtph2ps",
+    "avx512f": r"zmm|\{%k",
+    "avx512bw": r"\tvp(add|mull)w\t.*zmm",
+}
+
+
+def mixed(made):
+    """A multiply-add of floats, a product and a sum of int16, floats of halves: 512 bits each."""
+    from tconv.engine import values as ir
+    from tconv.engine.builder import IRBuilder
+
+    pointer, floats = ir.PointerType(), ir.VectorType(ir.FloatType(), 16)
+    integers, halves = (ir.VectorType(ir.IntType(16), 32), ir.VectorType(ir.HalfType(), 16))
+    function = ir.Function(made, ir.FunctionType(ir.VoidType(), [pointer] * 3), "mixed")
+    fma = ir.Function(made, ir.FunctionType(floats, [floats] * 3), "llvm.fma.v16f32")
+    builder, (x, y, z) = IRBuilder(function.append_basic_block()), function.args
+    a, b = (builder.load(at, typ=floats, align=4) for at in (x, y))
+    widened = builder.fpext(builder.load(z, typ=halves, align=2), floats)
+    builder.store(builder.call(fma, [a, b, widened]), x, align=4)
+    i, j = (builder.load(at, typ=integers, align=2) for at in (y, z))
+    builder.store(builder.add(builder.mul(i, j), j), y, align=2)
+    builder.ret_void()
+
+
+@given(st.sets(st.sampled_from([*NEW])))
+@example({"avx2"})
+@example({"avx"})
+@example({"f16c", "avx512f"})
+def test_nothing_that_is_hidden_is_written(hidden):
+    made = target_of(
+        "x86_64-unknown-linux-gnu", "sapphirerapids", {name: name not in hidden for name in NEW}
+    )
+    text = assembly("mixed", mixed, made)
+    for name in hidden & TRACES.keys():
+        assert not re.search(TRACES[name], text), name
+    width = 512 if "zmm" in text else 256 if re.search(TRACES["avx2"], text) else 128
+    assert made.vector_bits <= width  # and what is chosen can be written
+    assert made.has_fma <= bool(re.search(TRACES["fma"], text))
+    assert made.converts_float16 == bool(re.search(TRACES["f16c"], text))
+
+
+def test_every_trace_is_there_where_nothing_is_hidden():
+    text = assembly("mixed", mixed, target_of("x86_64-unknown-linux-gnu", "sapphirerapids", NEW))
+    assert all(re.search(trace, text) for trace in TRACES.values())
+
+
+EMULATOR = shutil.which("qemu-x86_64-static")
+# Its operands and results stand in a file: OpenBLAS, too, ends the process on such processors.
+EMULATED = """
+import sys
+import numpy as np
+import tconv
+from tconv.engine.target import target
+cases = np.load(sys.argv[1])
+for n in range(len(cases) // 3):
+    x, w, y = (cases[f"{name}{n}"] for name in "xwy")
+    assert np.array_equal(tconv.conv_transpose(x, w, stride=2), y), n
+print(target().instruction_set)
+"""
+
+
+@pytest.mark.skipif(not EMULATOR, reason="qemu-x86_64-static (Debian: qemu-user-static) is missing")
+@pytest.mark.parametrize(
+    ("hidden", "name"),
+    [
+        ("", "avx2"),
+        ("avx2", "sse2"),
+        ("avx", "sse2"),
+        ("fma", "sse2"),
+        ("f16c", "avx2"),
+        ("avx2,-vaes", "sse2"),
+    ],
+)
+def test_an_emulated_processor_runs_what_is_written_for_it(hidden, name, tmp_path):
+    rng, cases = np.random.default_rng(0), {}
+    sizes = ((1, 3, 6, 6), (3, 4, 4, 4)), ((1, 8, 40), (8, 3, 8))
+    types = ("float32", "float64", "float16", "int16")
+    for n, ((size, kernel), dtype) in enumerate(product(sizes, types)):
+        x, w = (rng.integers(-4, 5, shape) for shape in (size, kernel))
+        y = tconv.conv_transpose(x, w, stride=2)
+        cases |= {
+            f"{key}{n}": each.astype(dtype) for key, each in zip("xwy", (x, w, y), strict=True)
+        }
+    np.savez(tmp_path / "cases.npz", **cases)
+    environment = {
+        **{key: value for key, value in os.environ.items() if key != "TCONV_CPU"},
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "TCONV_CACHE": "off",
+        "TCONV_THREADS": "2",
+        "OPENBLAS_CORETYPE": "Nehalem",
+    }
+    command = [EMULATOR, "-cpu", f"max,-{hidden}" if hidden else "max", sys.executable, "-c"]
+    done = subprocess.run(
+        [*command, EMULATED, tmp_path / "cases.npz"],
+        env=environment, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split()) == (0, [name]), done.stderr
 
 
 def test_this_machine_gets_nothing_that_llvm_says_it_lacks():
