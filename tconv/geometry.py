@@ -288,7 +288,7 @@ def _of(
     make: Callable[..., Geometry], a: Any, b: Any, size: Any, keywords: dict[str, Any]
 ) -> Geometry:
     """The geometry that `make` gives."""
-    given = (a, b, size, *keywords.values())
+    given = (a, b, size, *keywords, *keywords.values())
     if all(map(_is_plain, given)):  # as most calls are, and most are repeated
         types = tuple(map(type, given))  # for True equals 1
         return _repeated(make, a, b, size, tuple(keywords.items()), types)

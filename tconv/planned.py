@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tconv import engine
 from tconv.activations import Activation, as_activation
-from tconv.arguments import METHODS, as_choice, as_integer
+from tconv.arguments import as_choice
 from tconv.canonical import canonical
 from tconv.dispatch import Call, native, needs_no_limit, solve_for
 from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name, largest
@@ -113,7 +113,9 @@ class PlannedCall:
         activation: Activation | None = None,
         want: Letter = "y",
     ) -> None:
-        self.geometry, self.threads, self.method = geometry, threads, method
+        call = Call("plan", "zeros", method, threads, activation=activation)
+        threads, method = call.threads, call.method
+        self.geometry, self.threads, self.method, self._call = geometry, threads, method, call
         self.want = want
         self._read: Letter = "x" if want == "y" else "y"
         self._channels = geometry.out_channels if want == "y" else geometry.in_channels
@@ -189,9 +191,8 @@ class PlannedCall:
     ) -> NDArray[Any]:
         """A call with anything out of the ordinary."""
         geometry = self.geometry
-        call = Call("plan", threads=self.threads, activation=self._activation)
         weight = packed if packed.plan is not None else packed.values
-        result: NDArray[Any] = solve_for(self.want, geometry, x, weight, bias, call, out)
+        result: NDArray[Any] = solve_for(self.want, geometry, x, weight, bias, self._call, out)
         return result
 
     def _check(
@@ -272,10 +273,7 @@ def plan(
     >>> call(np.ones((1, 1, 2), np.float32), packed)
     array([[[1., 0., 2., 0., 1.]]], dtype=float32)
     """
-    as_choice(want, "want", ("y", "x"))
-    as_choice(method, "method", METHODS)
-    if threads is not None:
-        as_integer(threads, "threads", 1)
+    want = as_choice(want, "want", ("y", "x"))
     name = dtype_name(dtype)
     if name not in TYPES:
         raise DTypeError(f"dtype={dtype!r} must name one of {', '.join(TYPES)}; pass one of these.")

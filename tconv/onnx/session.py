@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from tconv.arguments import as_flag, as_integer, show
+from tconv.arguments import as_flag, as_threads, show
 from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError
 from tconv.geometry import Geometry
 from tconv.onnx.loading import Loaded, load_model
@@ -71,7 +71,7 @@ class Session:
     """
 
     def __init__(self, model: Any, *, threads: int | None = None, force: bool = False) -> None:
-        self._threads = None if threads is None else as_integer(threads, "threads", 1)
+        self._threads = as_threads(threads)
         self._force = as_flag(force, "force")
         self._source = as_source(model)
         self._loaded = self._load()
