@@ -147,8 +147,9 @@ def solve_for(
         plan = native_plan("direct" if call.method == "direct" else "auto")
     work = None if plan is None else engine.workspace_bytes(inner, plan)
     check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
+    to = out
     if out is not None:
-        check_out(out, xp, geometry.shape_of(want), types.result, [a, b, bias])
+        to = check_out(out, xp, geometry.shape_of(want), types.result, [a, b, bias])
     if types.is_integer:
         folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
         _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
@@ -161,14 +162,15 @@ def solve_for(
     if padded:
         result = _contract_padded(contract, want, geometry, inner, a, b, bias, call, options)
     elif out is not None and xp is np:
-        result = contract(geometry, want, a, b, bias=bias, out=out, **options)
+        result = contract(geometry, want, a, b, bias=bias, out=to, **options)
     else:
         result = contract(geometry, want, a, b, bias=bias, **options)
     if call.activation is not None and (plan is None or plan.activation != call.activation):
         call.activation.apply(result)
-    if out is None or result is out:
+    if out is None:
         return result
-    out[...] = result
+    if result is not to:
+        to[...] = result
     return out
 
 

@@ -16,14 +16,14 @@ from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name, largest
 from tconv.engine.arena import empty
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry, Letter
-from tconv.operands import check_out
+from tconv.operands import as_array, check_out
 
 __all__ = ["Packed", "PackedWeights", "PlannedCall", "plan"]
 
 _MOST_PACKED = 8  # of one weight, for images of different sizes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
     """A weight in the order in which one plan reads it, made by `PlannedCall.pack`.
 
@@ -32,18 +32,19 @@ class Packed:
     """
 
     weight_shape: tuple[int, ...]
-    values: Any = field(repr=False, compare=False)
-    plan: Any = field(repr=False, compare=False)
-    largest: int | None = field(default=None, repr=False, compare=False)  # of integers
+    values: Any = field(repr=False)
+    plan: Any = field(repr=False)  # None where the values are the weight itself
+    made_for: Any = field(default=None, repr=False)  # what else a `PlannedCall` tells plans by
+    largest: int | None = field(default=None, repr=False)  # of integers
 
 
-def _packed(geometry: Geometry, weight: NDArray[Any], chosen: Any) -> Packed:
+def _packed(geometry: Geometry, weight: NDArray[Any], chosen: Any, made_for: Any = None) -> Packed:
     ordered = weight
     if geometry.weight_format != "IO*" or geometry.flip_kernel:
         ordered = canonical(np, geometry, "w", weight)
     ordered = np.require(ordered, requirements=("C", "A"))
     most = largest(np, weight) if TYPES[dtype_name(weight.dtype)].is_integer else None
-    return Packed(weight.shape, chosen.pack(ordered), chosen, most)
+    return Packed(weight.shape, chosen.pack(ordered), chosen, made_for, most)
 
 
 class PackedWeights:
@@ -123,6 +124,7 @@ class PlannedCall:
         self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
         self.activation, self._activation = activation and activation.argument, activation
         self._result = TYPES[dtype].result
+        self._made_for = geometry, want, dtype, activation
         self._plan = chosen = native(geometry, want, dtype, threads, method, activation)
         is_first = geometry.data_format == "channels_first"
         self._is_plain = is_first and chosen is not None and self.dtype in USUAL
@@ -141,11 +143,11 @@ class PlannedCall:
         ------
         ShapeError, DTypeError : weight is not what the plan was made for
         """
-        weight = np.asarray(weight)
+        weight = np.asarray(as_array(weight, "weight"))
         self._check(weight, self.geometry.weight_shape, "weight")
         if self._plan is None:
-            return Packed(weight.shape, weight.copy(), None)
-        return _packed(self.geometry, weight, self._plan)
+            return Packed(weight.shape, weight.copy(), None, self._made_for)
+        return _packed(self.geometry, weight, self._plan, self._made_for)
 
     def __call__(
         self,
@@ -162,29 +164,38 @@ class PlannedCall:
         ------
         ShapeError, DTypeError : an array is not what the plan was made for
         """
-        chosen = self._plan
-        if not isinstance(packed, Packed) or packed.plan is not chosen:
+        chosen, to = self._plan, None
+        if (
+            type(packed) is not Packed
+            or packed.plan is not chosen
+            # Plans for layouts, and all that the portable path serves, may be one and the same.
+            or (packed.made_for is not self._made_for and packed.made_for != self._made_for)
+        ):
             raise DTypeError(
                 "packed must be what pack of this plan returned; call pack(weight) of this plan."
             )
-        self._check(x, self._read_shape, self._read)
+        if type(x) is not np.ndarray or x.dtype is not self.dtype or x.shape != self._read_shape:
+            x = self._check(x, self._read_shape, self._read)
         if bias is not None:
-            self._check(bias, (self._channels,), "bias", (self._result,))
+            bias = self._check(bias, (self._channels,), "bias", (self._result,))
         if out is not None:
-            check_out(out, np, self._shape, self._result, [x, bias])
-        if self._is_direct:
-            return engine.contract(self.geometry, self.want, x, packed, bias=bias, out=out)
+            to = check_out(out, np, self._shape, self._result, [x, bias])
         flags = x.flags
-        if not self._is_plain or not flags.c_contiguous or not flags.aligned:
-            return self._at_length(x, packed, bias, out)
-        if out is None:
-            result = empty(self._shape, self.dtype)
-        elif out.flags.carray and out.dtype.isnative:
-            result = out
+        if self._is_direct:
+            result = engine.contract(
+                self.geometry, self.want, x, packed, bias=bias, out=to, plan=chosen
+            )
+        elif (
+            self._is_plain
+            and flags.c_contiguous
+            and flags.aligned
+            and (to is None or (to.flags.carray and to.dtype.isnative))
+        ):
+            result = empty(self._shape, self.dtype) if to is None else to
+            chosen(x, packed.values, chosen.pack_bias(bias), result)
         else:
-            return self._at_length(x, packed, bias, out)
-        chosen(x, packed.values, chosen.pack_bias(bias), result)
-        return result
+            result = self._at_length(x, packed, bias, to)
+        return result if out is None else out
 
     def _at_length(
         self, x: NDArray[Any], packed: Packed, bias: Any, out: NDArray[Any] | None
@@ -197,7 +208,10 @@ class PlannedCall:
 
     def _check(
         self, array: Any, shape: tuple[int, ...], name: str, others: tuple[str, ...] = ()
-    ) -> None:
+    ) -> Any:
+        """Return an array of NumPy's own kind, if it is one that the plan was made for."""
+        if type(array) is not np.ndarray and isinstance(array, np.ndarray):
+            array = as_array(array, name)
         is_right = isinstance(array, np.ndarray) and (
             array.dtype == self.dtype or array.dtype.name in others
         )
@@ -212,6 +226,7 @@ class PlannedCall:
                 f"{name} has shape {array.shape}, the plan is for {shape}; pass such an array, or "
                 "make a plan for it."
             )
+        return array
 
     def __reduce__(self) -> Any:
         how = self._dtype_name, self.threads, self.method, self._activation, self.want

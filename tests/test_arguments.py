@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import draws
 import tconv
+from strategies import draws
 from tconv import arguments
 from tconv.activations import as_activation
 from tconv.arguments import (

@@ -17,6 +17,7 @@ from tconv.onnx.loading import Loaded, load_model
 from tconv.onnx.model import ModelMetadata, NodeArg, as_source, parse_type
 from tconv.onnx.pieces import LayerRun, Values
 from tconv.onnx.report import Report
+from tconv.operands import refuse_mask
 
 __all__ = ["Session", "checked_feed"]
 
@@ -225,6 +226,7 @@ def _checked_array(declared: NodeArg, value: Any) -> Any:
             raise DTypeError(
                 f"input {declared.name!r} is no array of {expected} ({error}); pass one."
             ) from None
+    refuse_mask(value, f"input {declared.name!r}")
     array = np.asarray(value)
     if not expected.hasobject and not array.dtype.isnative:  # ONNX Runtime would misread it
         array = array.astype(array.dtype.newbyteorder("="))
