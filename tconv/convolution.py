@@ -147,7 +147,7 @@ class Convolution(Layer):
         return y, (back, x, None if follows is None else (follows, y))
 
     def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
-        """Return dx by the adjoint of forward, and add the gradients of weight and bias."""
+        """Return dx by the transpose of forward, and add the gradients of weight and bias."""
         back, x, followed = kept
         dy = as_gradient(dy, back.geometry.shape_of(self._wanted), x.dtype)
         if followed is not None:

@@ -262,7 +262,8 @@ def plan(
     Parameters
     ----------
     x_shape, weight_shape : shapes of x and weight
-    want : "y" plans a `conv_transpose`, "x" the `conv` that is its adjoint: it takes y, returns x
+    want : "y" plans a `conv_transpose`, "x" the `conv` that is its transpose: it takes y, returns
+        x. For the adjoint of complex numbers pack ``weight.conj()``.
     dtype : type of x, weight and bias
     threads : int; None takes as many as the machine has cores, or TCONV_THREADS
     method : "auto" and "direct" choose by a model, "measure" times the few best ones

@@ -140,7 +140,7 @@ def test_joins_are_the_law_beyond_64_bits(axis):
     assert exists.any()
 
 
-@draws(0.3)
+@draws(0.1)
 @given(far_axes(), st.sampled_from("yxw"), st.sampled_from(["float32", "float64", "int64"]))
 def test_contractions_of_such_axes_are_right_or_refused(axis, want, dtype):
     settings = {
