@@ -133,7 +133,7 @@ TUTORIAL = [
 ]
 
 # The convolutions of the network that examples/double_photo.py runs, by the transposed ones that
-# they are adjoint to: each makes x, here on the left, of the y that the layer before made.
+# they are the transposes of: each makes x, here on the left, of the y that the layer before made.
 UPCONV7 = [
     Case(
         f"upconv7-{n}",

@@ -145,8 +145,9 @@ def as_activation(value: Any, name: str = "activation") -> Activation | None:
     """
     if value is None or isinstance(value, Activation):
         return value
-    if isinstance(value, str) and value in ACTIVATIONS and value != "leaky_relu":
-        return Activation(value)
+    text = str.__str__(value) if issubclass(type(value), str) else None  # not a subclass's words
+    if text in ACTIVATIONS and text != "leaky_relu":
+        return Activation(text)
     if isinstance(value, tuple | list) and len(value) == 2 and value[0] == "leaky_relu":
         slope = _as_slope(value[1], f"{name}[1]")
         return Activation("leaky_relu", slope) if slope else Activation("relu")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DATA_FORMATS",
     "METHODS",
+    "MOST_THREADS",
     "PADDING_MODES",
     "Pairs",
     "PerAxis",
@@ -24,6 +25,7 @@ __all__ = [
     "as_padding",
     "as_per_axis",
     "as_size",
+    "as_threads",
     "show",
 ]
 
@@ -36,6 +38,8 @@ Pairs = tuple[tuple[int, int], ...]
 DATA_FORMATS = ("channels_first", "channels_last")
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 METHODS = ("auto", "direct", "measure")
+MOST_THREADS = 1024
+"""Of a call: its scratch is that of one thread as many times."""
 
 _NAMED_PADDING = ("valid", "same", "same_upper", "same_lower")
 
@@ -102,7 +106,7 @@ def as_padding(value: Any, rank: int) -> Pairs | str:
     (((1, 1), (1, 1)), ((0, 1), (2, 2)), ((0, 0),), 'same_upper')
     """
     if isinstance(value, str):
-        as_choice(value, "padding", _NAMED_PADDING)
+        value = as_choice(value, "padding", _NAMED_PADDING)
         if value == "valid":
             return ((0, 0),) * rank
         return "same_upper" if value == "same" else value
@@ -156,8 +160,8 @@ def as_size(
     return tuple(as_integer(v, f"{name}[{n}]", 1) for n, v in enumerate(entries))
 
 
-def as_choice(value: Any, name: str, choices: Collection[str]) -> str:
-    """Return `value` if it is one of `choices`.
+def as_choice(value: Any, name: str, choices: Collection[str]) -> Any:  # a Literal, for callers
+    """Return `value` as a Python str if it is one of `choices`.
 
     >>> as_choice("nhwc", "data_format", DATA_FORMATS)
     Traceback (most recent call last):
@@ -165,10 +169,31 @@ def as_choice(value: Any, name: str, choices: Collection[str]) -> str:
     tconv.errors.ParameterError: data_format='nhwc' must be one of 'channels_first', \
 'channels_last'; pass one of these.
     """
-    if not isinstance(value, str) or value not in choices:
+    text = str.__str__(value) if issubclass(type(value), str) else None  # not a subclass's words
+    if text not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ParameterError(f"{name}={show(value)} must be one of {listed}; pass one of these.")
-    return value
+    return text
+
+
+def as_threads(value: Any) -> int | None:
+    """Return a number of threads as a Python int; None leaves it to whoever computes.
+
+    >>> as_threads(5000)
+    Traceback (most recent call last):
+    ...
+    tconv.errors.ParameterError: threads=5000 must be at most 1,024; pass fewer, or None for as \
+many as there are cores.
+    """
+    if value is None:
+        return None
+    threads = as_integer(value, "threads", 1)
+    if threads > MOST_THREADS:
+        raise ParameterError(
+            f"threads={show(threads)} must be at most {MOST_THREADS:,}; pass fewer, or None for as "
+            "many as there are cores."
+        )
+    return threads
 
 
 def as_generator(rng: Any, default: int | None = None) -> "np.random.Generator":
@@ -201,9 +226,10 @@ def _integer(value: Any) -> int | None:
     if "bool" in str(getattr(value, "dtype", "")):
         return None
     try:
-        return operator.index(value)
+        number = operator.index(value)
     except TypeError:
         return None
+    return number if type(number) is int else int.__int__(number)  # not as a subclass has it
 
 
 def _sequence(value: Any) -> list[Any] | None:

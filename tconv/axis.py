@@ -13,12 +13,16 @@ fast in tconv rests on this (Shi et al. 2016, arXiv:1609.07009).
 
 from functools import lru_cache
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.errors import ShapeError
+
 __all__ = ["Axis", "Band", "bands"]
+
+_MOST_COUNTED = 2**63 - 1
 
 
 class Band(NamedTuple):
@@ -165,6 +169,8 @@ class Axis(NamedTuple):
     def joins(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Output cell o of every (input, tap), shape (input, kernel), and whether it exists.
 
+        What does not exist and is beyond 64 bits is -1.
+
         >>> o, exists = Axis(input=2, kernel=3, output=3, stride=2, begin=1, end=1).joins()
         >>> o
         array([[-1,  0,  1],
@@ -173,7 +179,14 @@ class Axis(NamedTuple):
         array([[False,  True,  True],
                [ True,  True, False]])
         """
-        i = np.arange(self.input, dtype=np.int64)[:, np.newaxis]
-        k = np.arange(self.kernel, dtype=np.int64)
+        if self.output > _MOST_COUNTED:
+            raise ShapeError(
+                f"output size {self.output} is more than 64 bits count; lower it, or raise padding."
+            )
+        sizes = self.full, self.stride, self.dilation, abs(self.begin) + self.full
+        kind: Any = np.int64 if max(sizes) <= _MOST_COUNTED else object  # Python's integers
+        i = np.arange(self.input, dtype=np.int64).astype(kind)[:, np.newaxis]
+        k = np.arange(self.kernel, dtype=np.int64).astype(kind)
         o = i * self.stride - self.begin + k * self.dilation
-        return o, (o >= 0) & (o < self.output)
+        exists = np.asarray((o >= 0) & (o < self.output), np.bool_)
+        return (o if kind is np.int64 else np.where(exists, o, -1).astype(np.int64)), exists

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.activations import Activation, as_activation
-from tconv.arguments import as_flag, as_generator, as_integer, as_per_axis, show
+from tconv.arguments import (
+    PADDING_MODES,
+    as_choice,
+    as_flag,
+    as_generator,
+    as_integer,
+    as_per_axis,
+    show,
+)
 from tconv.dispatch import Call, check_padding_mode
 from tconv.dtypes import as_dtype, dtype_name
 from tconv.errors import DTypeError, MemoryLimitError, ShapeError
@@ -130,7 +138,7 @@ class Convolution(Layer):
         bias = None if self.bias is None else self.bias.peek()[0]
         weight, version = self.weight.peek()
         want, follows, geometry = self._wanted, forth.call.activation, forth.geometry
-        if self.padding_mode == "zeros":
+        if forth.call.padding_mode == "zeros":
             plan = forth.plan(want)
             weight = self._packed.of(
                 geometry, weight, version, activation=follows, want=want, plan=plan
@@ -139,7 +147,7 @@ class Convolution(Layer):
         return y, (back, x, None if follows is None else (follows, y))
 
     def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
-        """Return dx by the adjoint of forward, and add the gradients of weight and bias."""
+        """Return dx by the transpose of forward, and add the gradients of weight and bias."""
         back, x, followed = kept
         dy = as_gradient(dy, back.geometry.shape_of(self._wanted), x.dtype)
         if followed is not None:
@@ -223,7 +231,11 @@ class Convolution(Layer):
         self.stride = tuple(axis.stride for axis in probe.axes)
         self.dilation = tuple(axis.dilation for axis in probe.axes)
         self.output_padding = as_per_axis(self.output_padding, "output_padding", rank, 0)
-        if not isinstance(self.padding, str):
+        self.data_format = probe.data_format
+        self.padding_mode = as_choice(self.padding_mode, "padding_mode", PADDING_MODES)
+        if isinstance(self.padding, str):
+            self.padding = str.__str__(self.padding)
+        else:
             pairs = [(axis.begin, axis.end) for axis in probe.axes]
             self.padding = tuple(b if b == e else (b, e) for b, e in pairs)
 

@@ -12,7 +12,15 @@ import numpy as np
 
 from tconv import engine, portable
 from tconv.activations import Activation
-from tconv.arguments import METHODS, PADDING_MODES, as_choice, as_integer
+from tconv.arguments import (
+    METHODS,
+    PADDING_MODES,
+    as_choice,
+    as_integer,
+    as_padding,
+    as_per_axis,
+    as_threads,
+)
 from tconv.borders import fold, fold_factor, pad
 from tconv.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest, largest_sum
 from tconv.engine.arena import drop_idle
@@ -56,7 +64,14 @@ def is_registered(library: str) -> bool:
 
 @dataclass(frozen=True)
 class Call:
-    """What a call says besides sizes: how borders continue, who computes, what follows a sum."""
+    """What a call says besides sizes: how borders continue, who computes, what follows a sum.
+
+    Each value is checked and held as Python's own: caches tell calls apart by them, and an integer
+    of NumPy would count bytes of scratch in its own few bits.
+
+    >>> Call("conv", threads=np.uint16(5)).threads
+    5
+    """
 
     name: str
     padding_mode: str = "zeros"
@@ -66,24 +81,25 @@ class Call:
     activation: Activation | None = None
 
     def __post_init__(self) -> None:
-        as_choice(self.padding_mode, "padding_mode", PADDING_MODES)
-        as_choice(self.method, "method", METHODS)
-        if self.threads is not None:
-            as_integer(self.threads, "threads", 1)
+        values = self.__dict__  # of a record that is frozen from here on
+        values["padding_mode"] = as_choice(self.padding_mode, "padding_mode", PADDING_MODES)
+        values["method"] = as_choice(self.method, "method", METHODS)
+        values["threads"] = as_threads(self.threads)
         if self.max_bytes is not None:
-            as_integer(self.max_bytes, "max_bytes", 1)
+            values["max_bytes"] = as_integer(self.max_bytes, "max_bytes", 1)
 
 
 def check_padding_mode(mode: str, geometry: Geometry, padding: Any, output_padding: Any) -> None:
     """Refuse what a padding mode other than zeros cannot be combined with."""
-    if as_choice(mode, "padding_mode", PADDING_MODES) == "zeros":
+    mode = as_choice(mode, "padding_mode", PADDING_MODES)
+    if mode == "zeros":
         return
-    if isinstance(padding, str) and padding != "valid":
+    if isinstance(as_padding(padding, geometry.rank), str):
         raise ParameterError(
             f'padding_mode="{mode}" excludes padding="{padding}"; pass integers, or '
             'padding_mode="zeros".'
         )
-    if np.any(output_padding):
+    if any(as_per_axis(output_padding, "output_padding", geometry.rank, 0)):
         raise ParameterError(
             f'padding_mode="{mode}" excludes output_padding={output_padding}; pass '
             'output_padding=0 or padding_mode="zeros".'
@@ -131,8 +147,9 @@ def solve_for(
         plan = native_plan("direct" if call.method == "direct" else "auto")
     work = None if plan is None else engine.workspace_bytes(inner, plan)
     check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
+    to = out
     if out is not None:
-        check_out(out, xp, geometry.shape_of(want), types.result, [a, b, bias])
+        to = check_out(out, xp, geometry.shape_of(want), types.result, [a, b, bias])
     if types.is_integer:
         folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
         _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
@@ -145,14 +162,15 @@ def solve_for(
     if padded:
         result = _contract_padded(contract, want, geometry, inner, a, b, bias, call, options)
     elif out is not None and xp is np:
-        result = contract(geometry, want, a, b, bias=bias, out=out, **options)
+        result = contract(geometry, want, a, b, bias=bias, out=to, **options)
     else:
         result = contract(geometry, want, a, b, bias=bias, **options)
     if call.activation is not None and (plan is None or plan.activation != call.activation):
         call.activation.apply(result)
-    if out is None or result is out:
+    if out is None:
         return result
-    out[...] = result
+    if result is not to:
+        to[...] = result
     return out
 
 

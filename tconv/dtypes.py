@@ -56,15 +56,17 @@ bfloat16 joins them when it is first asked for, which is when the library that h
 """
 
 
-@lru_cache(maxsize=64, typed=True)  # types of two libraries are never compared
 def dtype_name(dtype: Any) -> str:
     """Name of a type of any array library, without its module.
 
     >>> dtype_name(np.float32), dtype_name(np.dtype(">f8")), dtype_name("int8")
     ('float32', 'float64', 'int8')
     """
-    if isinstance(dtype, str):
-        return dtype
+    return str.__str__(dtype) if issubclass(type(dtype), str) else _name_of(dtype)
+
+
+@lru_cache(maxsize=64, typed=True)  # types of two libraries are never compared
+def _name_of(dtype: Any) -> str:
     text = str(dtype)
     if text.startswith(("torch.", "array_api_strict.")):
         return text.rpartition(".")[2]

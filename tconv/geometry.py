@@ -259,6 +259,12 @@ class Geometry:
         >>> o
         array([0, 1, 3, 4, 1, 2, 4, 5, 3, 4, 6, 7, 4, 5, 7, 8])
         """
+        cells = prod(self.output_size)
+        if cells > np.iinfo(np.int64).max:
+            raise ShapeError(
+                f"output size {self.output_size} has {cells:,} cells, more than 64 bits count; "
+                "lower it, or raise padding."
+            )
         shape = self.input_size + self.kernel_size
         outputs, exist = np.zeros(shape, np.int64), np.ones(shape, np.bool_)
         for n, axis in enumerate(self.axes):
@@ -289,7 +295,7 @@ def _of(
     make: Callable[..., Geometry], a: Any, b: Any, size: Any, keywords: dict[str, Any]
 ) -> Geometry:
     """The geometry that `make` gives."""
-    given = (a, b, size, *keywords.values())
+    given = (a, b, size, *keywords, *keywords.values())
     if all(map(_is_plain, given)):  # as most calls are, and most are repeated
         types = tuple(map(type, given))  # for True equals 1
         return _repeated(make, a, b, size, tuple(keywords.items()), types)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tconv.arguments import as_generator, as_integer
+from tconv.arguments import as_flag, as_generator, as_integer
 from tconv.dispatch import Call, check_memory, check_padding_mode, solve_for
 from tconv.dtypes import TYPES, as_dtype, dtype_name
 from tconv.errors import DTypeError, ShapeError
@@ -48,8 +48,8 @@ def conv_transpose_vjp(
     -------
     y : array (N, M, *O)
     pullback : function from dy (shape and type of y) to (dx, dweight, dbias), dbias None without
-        bias. The map is the transpose, also for complex numbers: nothing is conjugated (JAX's
-        convention; for PyTorch's conjugate dy before and the results after).
+        bias. The map is the transpose, also for complex numbers: nothing is conjugated, as in JAX.
+        PyTorch has the adjoint: for its gradients conjugate dy before and the results after.
 
     Raises
     ------
@@ -164,14 +164,22 @@ def bias_gradient(xp: Any, geometry: Geometry, dy: Any) -> Any:
     return xp.astype(total, as_dtype(xp, types.result), copy=False)
 
 
-def check_adjoint(weight: Any, x_shape: Any, *, rng: Any = None, **keywords: Any) -> float:
+def check_adjoint(
+    weight: Any, x_shape: Any, *, rng: Any = None, conjugate: bool = False, **keywords: Any
+) -> float:
     """Relative gap between the two sides of ``<conv_transpose(x, w), y> == <x, conv(y, w)>``.
+
+    ``<a, b>`` is ``sum(a * b)``, so that `conv` is the transpose; with `conjugate` it is the inner
+    product ``sum(a * conj(b))`` and `conv` the adjoint, ``conv(y, w, conjugate=True)``. Of complex
+    numbers the latter is what an adjoint is expected to be, such as rmatvec of SciPy's
+    LinearOperator.
 
     Parameters
     ----------
     weight : array
     x_shape : shape of x
     rng : numpy.random.Generator, or a seed, for the x and y that are drawn; by default seed 0
+    conjugate : bool, check the adjoint and not the transpose; for real numbers they are the same
     keywords : as for `conv_transpose`
 
     Returns
@@ -187,23 +195,32 @@ def check_adjoint(weight: Any, x_shape: Any, *, rng: Any = None, **keywords: Any
     True
     """
     xp, (weight,) = as_operands({"weight": weight})
+    is_adjoint = as_flag(conjugate, "conjugate")
     rng, types = as_generator(rng, 0), TYPES[dtype_name(weight.dtype)]
     geometry, call = _prepare_shapes(as_shape(x_shape, "x_shape"), tuple(weight.shape), keywords)
     # x and y are drawn and computed; refuse before drawing.
     check_memory("y", geometry, call, types, whole=xp is not np)
     check_memory("x", geometry, call, types, whole=xp is not np)
 
+    kind = dtype_name(weight.dtype)
+
     def draw(shape: tuple[int, ...]) -> Any:
         values = rng.integers(-3, 4, shape) if types.is_integer else rng.standard_normal(shape)
-        if dtype_name(weight.dtype).startswith("uint"):
+        if kind.startswith("uint"):
             values = abs(values)
+        if kind.startswith("complex"):
+            values = values + 1j * rng.standard_normal(shape)
         return xp.astype(xp.asarray(values), weight.dtype)
 
     x, y = draw(geometry.x_shape), draw(geometry.y_shape)
     there = solve_for("y", geometry, x, weight, None, call)
-    back = solve_for("x", geometry, y, weight, None, call)
+    is_conjugated = is_adjoint and kind.startswith("complex")
+    turned = xp.conj(weight) if is_conjugated else weight
+    back = solve_for("x", geometry, y, turned, None, call)
     left = [_as_float64(v) for v in (there, y)]
     right = [_as_float64(v) for v in (x, back)]
+    if is_conjugated:
+        left[1], right[1] = left[1].conj(), right[1].conj()
     scale = max(float(np.sum(np.abs(a * b))) for a, b in (left, right))
     gap = abs(np.sum(left[0] * left[1]) - np.sum(right[0] * right[1]))
     return float(gap / scale) if scale else 0.0

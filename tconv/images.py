@@ -69,7 +69,7 @@ def renormalise(
     >>> renormalise([[-3.0, 0.0, 3.0]], within=(-6, 6))
     array([[ 64, 128, 191]], dtype=uint8)
     """
-    as_choice(mode, "mode", ("zero", "minmax", "positive"))
+    mode = as_choice(mode, "mode", ("zero", "minmax", "positive"))
     values = _finite_picture(x)
     if mode == "positive":
         values = np.maximum(values, 0.0)
@@ -170,7 +170,7 @@ def read_picture(
     Image, _ = _pillow()
     if channels not in (1, 3):
         raise ParameterError(f"channels={channels!r} must be 1 (grey) or 3 (red, green, blue).")
-    as_choice(data_format, "data_format", DATA_FORMATS)
+    last = as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last"
     name = os.fspath(path)
     try:
         pixels = _read_pixels(path, channels)
@@ -188,7 +188,7 @@ def read_picture(
             raise
         raise OSError(f"path={name!r} is damaged: {error}") from error
     pixels = pixels.reshape(*pixels.shape[:2], channels)  # grey: (H, W) -> (H, W, 1)
-    if data_format == "channels_last":
+    if last:
         return pixels
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 
@@ -246,7 +246,7 @@ def write_picture(
 an axis of 0, for data_format="channels_first"; pass data_format="channels_last".
     """
     Image, _ = _pillow()
-    as_choice(data_format, "data_format", DATA_FORMATS)
+    data_format = as_choice(data_format, "data_format", DATA_FORMATS)
     image = Image.fromarray(_pixels(array, data_format))
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
     if kind not in Image.SAVE:

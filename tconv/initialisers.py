@@ -5,8 +5,9 @@ A transposed convolution of stride s reaches each output cell with K/s of its K 
     fan_in  = C/groups * prod(K) / prod(s)       numbers that one output cell is the sum of
     fan_out = M/groups * prod(K)                 output cells that one input cell takes part in
 
-and for the ordinary convolution, its adjoint, the two change places. PyTorch takes M/groups*prod(K)
-for the fan_in of both, so its transposed convolutions start off-scale by the ratio of the two.
+and for the ordinary convolution, its transpose, the two change places. PyTorch takes
+M/groups*prod(K) for the fan_in of both, so its transposed convolutions start off-scale by the ratio
+of the two.
 
 All functions take a weight's shape (C, M // groups, *K) and return a float64 array of that shape.
 """

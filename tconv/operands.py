@@ -11,7 +11,15 @@ from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.forks import importing
 
-__all__ = ["Array", "as_operands", "check_out", "library_of", "namespace"]
+__all__ = [
+    "Array",
+    "as_array",
+    "as_operands",
+    "check_out",
+    "library_of",
+    "namespace",
+    "refuse_mask",
+]
 
 _LIBRARIES = {"jaxlib": "jax", "ml_dtypes": "numpy"}
 _OPTIONAL = ("bias", "dx", "dweight", "dbias")
@@ -62,7 +70,7 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
     if dtype is None and _are_usual(arrays):
         return np, list(arrays.values())
     given = {
-        name: _as_array(value, name)
+        name: as_array(value, name)
         for name, value in arrays.items()
         if value is not None or name not in _OPTIONAL
     }
@@ -118,10 +126,13 @@ def _are_usual(arrays: Mapping[str, Any]) -> bool:
     return True
 
 
-def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: list[Any]) -> None:
-    """Refuse an `out` that the result cannot be written to."""
+def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: list[Any]) -> Any:
+    """Refuse an `out` that the result cannot be written to; return the array to write to.
+
+    That is `out` itself or, of a subclass of NumPy's arrays, a view of its memory as it really is.
+    """
     if not (xp is np and _is_usual_out(out, shape, dtype)):
-        _check_out_itself(out, xp, shape, dtype)
+        out = _check_out_itself(out, xp, shape, dtype)
     if xp is np:
         for other in others:
             if isinstance(other, np.ndarray) and _overlap(out, other):
@@ -129,6 +140,7 @@ def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: lis
                     "out must not overlap an operand, it shares memory with one; pass another "
                     "array."
                 )
+    return out
 
 
 def _is_usual_out(out: Any, shape: tuple[int, ...], dtype: str) -> bool:
@@ -139,7 +151,7 @@ def _is_usual_out(out: Any, shape: tuple[int, ...], dtype: str) -> bool:
     return flags.c_contiguous and flags.writeable
 
 
-def _check_out_itself(out: Any, xp: Any, shape: tuple[int, ...], dtype: str) -> None:
+def _check_out_itself(out: Any, xp: Any, shape: tuple[int, ...], dtype: str) -> Any:
     """Refuse an `out` of another kind, shape or type, or one that cannot be written."""
     if namespace_or_none(out) is not xp:
         raise DTypeError(
@@ -148,6 +160,8 @@ def _check_out_itself(out: Any, xp: Any, shape: tuple[int, ...], dtype: str) -> 
         )
     if isinstance(out, np.ma.MaskedArray):
         raise DTypeError("out is a masked array, whose mask could hide results; pass out.data.")
+    if xp is np:
+        out = _without_subclass(out)
     if tuple(out.shape) != shape:
         raise ShapeError(
             f"out has shape {tuple(out.shape)}, must be the result's {shape}; pass such an array."
@@ -160,11 +174,12 @@ def _check_out_itself(out: Any, xp: Any, shape: tuple[int, ...], dtype: str) -> 
     if xp is not np:
         if library_of(out) == "jax":
             raise ParameterError("out must be writable, JAX arrays are not; leave out away.")
-        return
+        return out
     if not out.flags.writeable:
         raise ParameterError("out must be writable, it is read-only; pass a copy.")
     if _repeats(out):
         raise ParameterError("out must not repeat its own memory; pass an array of its own memory.")
+    return out
 
 
 def namespace_or_none(array: Any) -> Any:
@@ -175,12 +190,15 @@ def namespace_or_none(array: Any) -> Any:
         return None
 
 
-def _as_array(value: Any, name: str) -> Any:
-    if isinstance(value, np.ma.MaskedArray):
-        raise DTypeError(
-            f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(0) to let "
-            "masked samples contribute nothing."
-        )
+def as_array(value: Any, name: str) -> Any:
+    """Return an array of a library; of NumPy's exactly its own kind, in native byte order.
+
+    A subclass becomes a view of its memory as that is, whatever the subclass says of it.
+
+    >>> type(as_array(np.ones(2).view(np.recarray), "x")) is np.ndarray
+    True
+    """
+    refuse_mask(value, name)
     if isinstance(value, (list, tuple, int, float, complex, np.generic)):
         try:
             value = np.asarray(value)
@@ -194,10 +212,24 @@ def _as_array(value: Any, name: str) -> Any:
             "array or one of another array library."
         )
     if isinstance(value, np.ndarray):
-        value = np.asarray(value)  # drops subclasses
+        value = _without_subclass(value)
         if not value.dtype.isnative:
             value = value.astype(value.dtype.newbyteorder("="))
     return value
+
+
+def refuse_mask(value: Any, name: str) -> None:
+    """Refuse a masked array, of which only the numbers would be seen."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(
+            f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(0) to let "
+            "masked samples contribute nothing."
+        )
+
+
+def _without_subclass(array: Any) -> Any:
+    """The same memory as an array of NumPy's own kind, by the shape and strides it really has."""
+    return array if type(array) is np.ndarray else np.asarray(array)
 
 
 def _wanted(dtype: Any) -> str:

@@ -1,13 +1,14 @@
-"""THE FRONT DOOR: transposed convolution, its adjoint and its weight gradient, for any arrays."""
+"""THE FRONT DOOR: transposed convolution, its transpose and its weight gradient, for any arrays."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from tconv.arguments import PerAxis
+from tconv.arguments import PerAxis, as_flag
 from tconv.dispatch import Call, check_padding_mode
+from tconv.dtypes import dtype_name
 from tconv.errors import ShapeError
 from tconv.geometry import Geometry
-from tconv.operands import Array, as_operands
+from tconv.operands import Array, as_operands, check_out
 from tconv.repeated import recalled, solve_and_keep
 
 __all__ = [
@@ -46,7 +47,7 @@ def conv_transpose(
     threads: int | None = None,
     max_bytes: int | None = None,
 ) -> A:
-    """Spread every input sample over the output through the kernel: the adjoint of `conv`.
+    """Spread every input sample over the output through the kernel: the transpose of `conv`.
 
     ``y[n, m, i*stride - padding + k*dilation] += x[n, c, i] * weight[c, m, k]``, per spatial axis.
 
@@ -135,18 +136,23 @@ def conv(
     data_format: str = "channels_first",
     weight_format: str = "IO*",
     flip_kernel: bool = False,
+    conjugate: bool = False,
     dtype: Any = None,
     out: A | None = None,
     method: str = "auto",
     threads: int | None = None,
     max_bytes: int | None = None,
 ) -> A:
-    """Gather what the kernel covers at every position: the adjoint of `conv_transpose`.
+    """Gather what the kernel covers at every position: the transpose of `conv_transpose`.
 
     ``x[n, c, i] = sum over m, k of weight[c, m, k] * y[n, m, i*stride - padding + k*dilation]``,
     the ordinary convolution of neural networks: weight (C, M // groups, *K) is PyTorch's own layout
     for it, C being the channels that come out. The keywords mean what they mean in the
-    `conv_transpose` that this is the adjoint of.
+    `conv_transpose` that this is the transpose of.
+
+    The transpose conjugates nothing: ``sum(conv_transpose(x, w) * y) == sum(x * conv(y, w))``. The
+    adjoint, for which ``np.vdot(y, conv_transpose(x, w)) == np.vdot(conv(y, w), x)``, is this with
+    ``conjugate=True``. For real numbers the two are the same.
 
     Parameters
     ----------
@@ -158,6 +164,7 @@ def conv(
     input_size : int, one int per axis or the full shape of x, where several inputs are possible
         (dilation greater than stride)
     padding, padding_mode : zeros, or what `padding_mode` says, put around y
+    conjugate : bool, take the complex conjugate of weight, which makes this the adjoint
     stride, dilation, groups, data_format, weight_format, flip_kernel, dtype, out, method, \
 threads, max_bytes : as for `conv_transpose`
 
@@ -176,14 +183,18 @@ threads, max_bytes : as for `conv_transpose`
 
     >>> conv(np.arange(1.0, 6.0).reshape(1, 1, 5), np.ones((1, 1, 3)), stride=2)
     array([[[ 6., 12.]]])
+    >>> y, w = np.ones((1, 1, 2), complex), np.full((1, 1, 1), 1 + 2j)
+    >>> conv(y, w), conv(y, w, conjugate=True)
+    (array([[[1.+2.j, 1.+2.j]]]), array([[[1.-2.j, 1.-2.j]]]))
     """
     sizes = stride, padding, output_padding, dilation, groups, input_size
     others = padding_mode, data_format, weight_format, flip_kernel, method, threads
+    is_adjoint = conjugate is not False and as_flag(conjugate, "conjugate")
     known = recalled(y, weight, ("x", *sizes, *others, max_bytes)) if dtype is None else None
     if known is not None and (found := known.again("x", y, weight, bias, out)) is not None:
         return found
     call = Call("conv", padding_mode, method, threads, max_bytes)
-    _, (y, weight, bias) = as_operands({"y": y, "weight": weight, "bias": bias}, dtype)
+    xp, (y, weight, bias) = as_operands({"y": y, "weight": weight, "bias": bias}, dtype)
     geometry = Geometry.of_conv(
         y.shape,
         weight.shape,
@@ -198,6 +209,10 @@ threads, max_bytes : as for `conv_transpose`
         flip_kernel=flip_kernel,
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
+    if is_adjoint and (kind := dtype_name(y.dtype)).startswith("complex"):
+        if out is not None:  # what is contracted is a copy, which overlaps nothing
+            check_out(out, xp, geometry.x_shape, kind, [weight])
+        weight = xp.conj(weight)
     result: A = solve_and_keep(known, "x", geometry, y, weight, bias, call, out)
     return result
 

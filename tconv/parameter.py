@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tconv.arguments import as_per_axis, show
 from tconv.dtypes import TYPES, USUAL, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
-from tconv.operands import as_operands, library_of
+from tconv.operands import as_operands, library_of, refuse_mask
 
 __all__ = ["Parameter", "as_gradient", "as_kernel_size", "as_number", "as_real"]
 
@@ -116,6 +116,7 @@ class Parameter:
 
     def converted(self, value: Any, name: str) -> NDArray[Any]:
         """Return `value` as a new array of this parameter's type, if its shape fits."""
+        refuse_mask(value, name)
         value = np.asarray(value)
         if not self.fits(value.shape):
             raise ShapeError(

@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 
 from tconv import engine
 from tconv.activations import Activation, as_activation
-from tconv.arguments import METHODS, as_choice, as_integer
+from tconv.arguments import as_choice
 from tconv.canonical import canonical
 from tconv.dispatch import Call, native, needs_no_limit, solve_for
 from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name, largest
 from tconv.engine.arena import empty
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry, Letter
-from tconv.operands import check_out
+from tconv.operands import as_array, check_out
 
 __all__ = ["Packed", "PackedWeights", "PlannedCall", "plan"]
 
 _MOST_PACKED = 8  # of one weight, for images of different sizes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
     """A weight in the order in which one plan reads it, made by `PlannedCall.pack`.
 
@@ -32,18 +32,19 @@ class Packed:
     """
 
     weight_shape: tuple[int, ...]
-    values: Any = field(repr=False, compare=False)
-    plan: Any = field(repr=False, compare=False)
-    largest: int | None = field(default=None, repr=False, compare=False)  # of integers
+    values: Any = field(repr=False)
+    plan: Any = field(repr=False)  # None where the values are the weight itself
+    made_for: Any = field(default=None, repr=False)  # what else a `PlannedCall` tells plans by
+    largest: int | None = field(default=None, repr=False)  # of integers
 
 
-def _packed(geometry: Geometry, weight: NDArray[Any], chosen: Any) -> Packed:
+def _packed(geometry: Geometry, weight: NDArray[Any], chosen: Any, made_for: Any = None) -> Packed:
     ordered = weight
     if geometry.weight_format != "IO*" or geometry.flip_kernel:
         ordered = canonical(np, geometry, "w", weight)
     ordered = np.require(ordered, requirements=("C", "A"))
     most = largest(np, weight) if TYPES[dtype_name(weight.dtype)].is_integer else None
-    return Packed(weight.shape, chosen.pack(ordered), chosen, most)
+    return Packed(weight.shape, chosen.pack(ordered), chosen, made_for, most)
 
 
 class PackedWeights:
@@ -113,7 +114,9 @@ class PlannedCall:
         activation: Activation | None = None,
         want: Letter = "y",
     ) -> None:
-        self.geometry, self.threads, self.method = geometry, threads, method
+        call = Call("plan", "zeros", method, threads, activation=activation)
+        threads, method = call.threads, call.method
+        self.geometry, self.threads, self.method, self._call = geometry, threads, method, call
         self.want = want
         self._read: Letter = "x" if want == "y" else "y"
         self._channels = geometry.out_channels if want == "y" else geometry.in_channels
@@ -121,6 +124,7 @@ class PlannedCall:
         self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
         self.activation, self._activation = activation and activation.argument, activation
         self._result = TYPES[dtype].result
+        self._made_for = geometry, want, dtype, activation
         self._plan = chosen = native(geometry, want, dtype, threads, method, activation)
         is_first = geometry.data_format == "channels_first"
         self._is_plain = is_first and chosen is not None and self.dtype in USUAL
@@ -139,13 +143,13 @@ class PlannedCall:
         ------
         ShapeError, DTypeError : weight is not what the plan was made for
         """
-        weight = np.asarray(weight)
+        weight = np.asarray(as_array(weight, "weight"))
         self._check(weight, self.geometry.weight_shape, "weight")
         if self._plan is None:
-            return Packed(weight.shape, weight.copy(), None)
+            return Packed(weight.shape, weight.copy(), None, self._made_for)
         if self._plan.keeps_weight:
             weight = weight.copy()
-        return _packed(self.geometry, weight, self._plan)
+        return _packed(self.geometry, weight, self._plan, self._made_for)
 
     def __call__(
         self,
@@ -162,43 +166,54 @@ class PlannedCall:
         ------
         ShapeError, DTypeError : an array is not what the plan was made for
         """
-        chosen = self._plan
-        if not isinstance(packed, Packed) or packed.plan is not chosen:
+        chosen, to = self._plan, None
+        if (
+            type(packed) is not Packed
+            or packed.plan is not chosen
+            # Plans for layouts, and all that the portable path serves, may be one and the same.
+            or (packed.made_for is not self._made_for and packed.made_for != self._made_for)
+        ):
             raise DTypeError(
                 "packed must be what pack of this plan returned; call pack(weight) of this plan."
             )
-        self._check(x, self._read_shape, self._read)
+        if type(x) is not np.ndarray or x.dtype is not self.dtype or x.shape != self._read_shape:
+            x = self._check(x, self._read_shape, self._read)
         if bias is not None:
-            self._check(bias, (self._channels,), "bias", (self._result,))
+            bias = self._check(bias, (self._channels,), "bias", (self._result,))
         if out is not None:
-            check_out(out, np, self._shape, self._result, [x, bias])
-        if self._is_direct:
-            return engine.contract(self.geometry, self.want, x, packed, bias=bias, out=out)
+            to = check_out(out, np, self._shape, self._result, [x, bias])
         flags = x.flags
-        if not self._is_plain or not flags.c_contiguous or not flags.aligned:
-            return self._at_length(x, packed, bias, out)
-        if out is None:
-            result = empty(self._shape, self.dtype)
-        elif out.flags.carray and out.dtype.isnative:
-            result = out
+        if self._is_direct:
+            result = engine.contract(
+                self.geometry, self.want, x, packed, bias=bias, out=to, plan=chosen
+            )
+        elif (
+            self._is_plain
+            and flags.c_contiguous
+            and flags.aligned
+            and (to is None or (to.flags.carray and to.dtype.isnative))
+        ):
+            result = empty(self._shape, self.dtype) if to is None else to
+            chosen(x, packed.values, chosen.pack_bias(bias), result)
         else:
-            return self._at_length(x, packed, bias, out)
-        chosen(x, packed.values, chosen.pack_bias(bias), result)
-        return result
+            result = self._at_length(x, packed, bias, to)
+        return result if out is None else out
 
     def _at_length(
         self, x: NDArray[Any], packed: Packed, bias: Any, out: NDArray[Any] | None
     ) -> NDArray[Any]:
         """A call with anything out of the ordinary."""
         geometry = self.geometry
-        call = Call("plan", threads=self.threads, activation=self._activation)
         weight = packed if packed.plan is not None else packed.values
-        result: NDArray[Any] = solve_for(self.want, geometry, x, weight, bias, call, out)
+        result: NDArray[Any] = solve_for(self.want, geometry, x, weight, bias, self._call, out)
         return result
 
     def _check(
         self, array: Any, shape: tuple[int, ...], name: str, others: tuple[str, ...] = ()
-    ) -> None:
+    ) -> Any:
+        """Return an array of NumPy's own kind, if it is one that the plan was made for."""
+        if type(array) is not np.ndarray and isinstance(array, np.ndarray):
+            array = as_array(array, name)
         is_right = isinstance(array, np.ndarray) and (
             array.dtype == self.dtype or array.dtype.name in others
         )
@@ -213,6 +228,7 @@ class PlannedCall:
                 f"{name} has shape {array.shape}, the plan is for {shape}; pass such an array, or "
                 "make a plan for it."
             )
+        return array
 
     def __reduce__(self) -> Any:
         how = self._dtype_name, self.threads, self.method, self._activation, self.want
@@ -248,7 +264,8 @@ def plan(
     Parameters
     ----------
     x_shape, weight_shape : shapes of x and weight
-    want : "y" plans a `conv_transpose`, "x" the `conv` that is its adjoint: it takes y, returns x
+    want : "y" plans a `conv_transpose`, "x" the `conv` that is its transpose: it takes y, returns
+        x. For the adjoint of complex numbers pack ``weight.conj()``.
     dtype : type of x, weight and bias
     threads : int; None takes as many as the machine has cores, or TCONV_THREADS
     method : "auto" and "direct" choose by a model, "measure" times the few best ones
@@ -274,10 +291,7 @@ def plan(
     >>> call(np.ones((1, 1, 2), np.float32), packed)
     array([[[1., 0., 2., 0., 1.]]], dtype=float32)
     """
-    as_choice(want, "want", ("y", "x"))
-    as_choice(method, "method", METHODS)
-    if threads is not None:
-        as_integer(threads, "threads", 1)
+    want = as_choice(want, "want", ("y", "x"))
     name = dtype_name(dtype)
     if name not in TYPES:
         raise DTypeError(f"dtype={dtype!r} must name one of {', '.join(TYPES)}; pass one of these.")

@@ -286,16 +286,17 @@ class _Work:
         low = 0 if width == stride else min(max(-(first // stride), 0), count)
         high = count if width == stride else min((y.shape[n] - first) // stride, count)
         high = max(high, low)
+        rows = width if high == low else stride  # a stride may be longer than memory
         inside = self._cut(y, n, first + low * stride, (high - low) * stride)
-        inside = self.xp.reshape(inside, (*y.shape[:n], high - low, stride, *y.shape[n + 1 :]))
+        inside = self.xp.reshape(inside, (*y.shape[:n], high - low, rows, *y.shape[n + 1 :]))
         parts = [inside[(*[slice(None)] * (n + 1), slice(width), ...)]]
         if low > 0:  # the row that begins before the array
             edge = self._cut(y, n, first + (low - 1) * stride, width)
             parts.insert(0, self.xp.expand_dims(edge, axis=n))
         if high < count:  # the row that ends after it
             parts.append(self.xp.expand_dims(self._cut(y, n, first + high * stride, width), axis=n))
-        rows = self.xp.concat(parts, axis=n) if len(parts) > 1 else parts[0]
-        return self._cut(rows, n, min(1 - low, 0), count)
+        joined = self.xp.concat(parts, axis=n) if len(parts) > 1 else parts[0]
+        return self._cut(joined, n, min(1 - low, 0), count)
 
     def _flat(self, windows: list[Any], axis: int) -> Any:
         """Stack windows (g, ..., n, *Q) before `axis`; flatten to (g, channels, cells)."""

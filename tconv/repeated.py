@@ -64,10 +64,11 @@ class Repeated:
                 or bias.shape != (channels,)
             ):
                 return None
+        to = None
         if out is not None:
-            check_out(out, np, geometry.shape_of(want), self._dtype, [a, b, bias])
-        result: Any = engine.contract(geometry, want, a, b, bias=bias, out=out, plan=chosen)  # type: ignore[arg-type]
-        return result  # type: ignore[no-any-return]
+            to = check_out(out, np, geometry.shape_of(want), self._dtype, [a, b, bias])
+        result: Any = engine.contract(geometry, want, a, b, bias=bias, out=to, plan=chosen)  # type: ignore[arg-type]
+        return result if out is None else out  # type: ignore[no-any-return]
 
     def solve(self, want: Letter, a: Any, b: Any, bias: Any = None, out: Any = None) -> Any:
         """Return what `solve_for` does, from the second time on in less time."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tconv.arguments import DATA_FORMATS, as_choice, as_flag, as_per_axis
 from tconv.dtypes import TYPES, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.operands import refuse_mask
 from tconv.parameter import as_kernel_size, as_real
 
 __all__ = [
@@ -69,7 +70,7 @@ def max_pool(
     windows = Window.of_axes(
         as_kernel_size(kernel_size, None), stride, padding, dilation, ceil_mode
     )
-    x = as_real(x, "x", floating=False)
+    x, data_format = as_real(x, "x", floating=False), _as_format(data_format)
     size = spatial_size(x, "x", len(windows), data_format)
     axes = [window.meetings(n, i) for n, (window, i) in enumerate(zip(windows, size, strict=True))]
     last = data_format == "channels_last"
@@ -121,7 +122,7 @@ def max_unpool(
     >>> max_unpool([[[5.0, 4.0, 4.0]]], [[[1, 3, 3]]], (6,))
     array([[[0., 5., 0., 8., 0., 0.]]])
     """
-    x = as_real(x, "x")
+    x, data_format = as_real(x, "x"), _as_format(data_format)
     size = as_kernel_size(output_size, None, "output_size")
     rank = len(size)
     spatial_size(x, "x", rank, data_format)
@@ -239,6 +240,7 @@ class Window(NamedTuple):
 
 def as_switches(switches: Any, shape: tuple[int, ...], size: tuple[int, ...]) -> Switches:
     """Return switches as int64, if they have this shape and lie within this spatial size."""
+    refuse_mask(switches, "switches")
     array = np.asarray(switches)
     if array.dtype.kind not in "iu":
         raise DTypeError(
@@ -259,13 +261,18 @@ def as_switches(switches: Any, shape: tuple[int, ...], size: tuple[int, ...]) ->
 
 def spatial_size(array: NDArray[Any], name: str, rank: int, data_format: str) -> tuple[int, ...]:
     """Spatial size of a batch or of one sample."""
-    last = as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last"
+    last = _as_format(data_format) == "channels_last"
     if array.ndim not in (rank + 1, rank + 2):
         raise ShapeError(
             f"{name}.ndim={array.ndim} must be {rank + 2} (batched) or {rank + 1} (unbatched) for "
             f"{rank} spatial axes; reshape {name}."
         )
     return array.shape[-rank - 1 : -1] if last else array.shape[-rank:]
+
+
+def _as_format(value: Any) -> str:
+    found: str = as_choice(value, "data_format", DATA_FORMATS)
+    return found
 
 
 def _as_slice(cells: range) -> slice:

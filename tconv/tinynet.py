@@ -258,7 +258,7 @@ class Conv2D(_Filters):
     """Convolution: every filter slides over the input and leaves one channel of sums.
 
     ``output[n, m, i] = bias[m] + sum over c, k of weight[m, c, k] * input[n, c, i*stride - padding
-    + k*dilation]``, per spatial axis; the adjoint of the `Deconv2D` with the same weight.
+    + k*dilation]``, per spatial axis; the transpose of the `Deconv2D` with the same weight.
 
     Parameters
     ----------
@@ -301,7 +301,7 @@ class Deconv2D(_Filters):
     """Transposed convolution: every input cell spreads a filter over the output.
 
     ``output[n, m, i*stride - padding + k*dilation] += input[n, c, i] * weight[c, m, k]``, per
-    spatial axis, plus ``bias[m]``: the adjoint of the `Conv2D` with that weight, not its inverse.
+    spatial axis, plus ``bias[m]``: the transpose of the `Conv2D` with that weight, not its inverse.
 
     Parameters
     ----------

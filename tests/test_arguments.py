@@ -1,12 +1,33 @@
 """What the keywords of a call may be; what they may not be is in test_bad_input.py."""
 
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tconv
 from strategies import draws
-from tconv.arguments import as_flag, as_integer, as_padding, as_per_axis, as_size, show
+from tconv import arguments
+from tconv.activations import as_activation
+from tconv.arguments import (
+    METHODS,
+    MOST_THREADS,
+    as_choice,
+    as_flag,
+    as_integer,
+    as_padding,
+    as_per_axis,
+    as_size,
+    as_threads,
+    show,
+)
+from tconv.dispatch import Call
+from tconv.dtypes import dtype_name
 from tconv.errors import ParameterError
 
 INTEGER_TYPES = [int, np.int8, np.uint8, np.int32, np.uint64, np.array]
@@ -73,3 +94,173 @@ def test_flags_are_pythons_or_numpys():
 def test_a_message_shows_at_most_80_characters_of_a_value():
     assert show([1, 2]) == "[1, 2]"
     assert len(show("x" * 1000)) == 80
+
+
+# ---- what a check returns is what counts ---------------------------------------------------------
+
+NUMPY_INTEGERS = [np.dtype(code).type for code in "bBhHiIlLqQ"]
+
+
+class Word(str):
+    """Equal to everything, and in no place of its own among the keys of a cache."""
+
+    __slots__ = ()
+
+    def __eq__(self, other):
+        return True
+
+    def __hash__(self):
+        return hash("auto")
+
+    def __str__(self):
+        return "measure"
+
+
+class Number(int):
+    """Says one thing to whoever asks for its value, and another to whoever computes with it."""
+
+    def __index__(self):
+        return 1
+
+    __int__ = __trunc__ = __index__
+
+    def __mul__(self, other):
+        return 0
+
+    __rmul__ = __mul__
+
+    def __eq__(self, other):
+        return True
+
+    def __hash__(self):
+        return 0
+
+
+def leaves(value):
+    """The parts of nested tuples."""
+    return [part for each in value for part in leaves(each)] if type(value) is tuple else [value]
+
+
+@pytest.mark.parametrize("kind", [*NUMPY_INTEGERS, Number])
+def test_every_check_returns_values_of_exact_types(kind):
+    found = (
+        as_integer(kind(2), "n"),
+        as_threads(kind(2)),
+        as_per_axis(kind(2), "stride", 2, 1),
+        as_per_axis([kind(2), kind(2)], "stride", 2, 1),
+        as_padding(kind(2), 2),
+        as_padding(((kind(2), kind(2)), kind(2)), 2),
+        as_size((kind(2), kind(2)), "output_size", 1, (2,), False),
+        Call("conv", threads=kind(2), max_bytes=kind(2)).threads,
+        Call("conv", threads=kind(2), max_bytes=kind(2)).max_bytes,
+        tconv.output_shape([kind(2)] * 3, [kind(2)] * 3, stride=1),
+    )
+    assert set(leaves(found)) <= {2, 3}
+    assert {type(each) for each in leaves(found)} == {int}
+
+
+@pytest.mark.parametrize("word", ["auto", Word("auto"), np.str_("auto")])
+def test_a_word_becomes_a_plain_one(word):
+    call = Call("conv", method=word)
+    found = as_choice(word, "method", METHODS), call.method, dtype_name(word)
+    assert found == ("auto",) * 3
+    assert {type(each) for each in found} == {str}
+    assert type(as_activation(type(word)("relu")).name) is str
+    assert type(as_padding(type(word)("same"), 1)) is str
+    with pytest.raises(ParameterError, match="must be one of"):
+        as_choice(type(word)("nothing"), "method", METHODS)
+    for flag in (np.True_, True):
+        assert as_flag(flag, "flag") is True
+
+
+def test_no_check_is_made_for_nothing():
+    """What is passed on must be the value that a check returned, not the one that it looked at."""
+    checks = {name for name in arguments.__all__ if name.startswith("as_")} | {"as_shape"}
+    dropped, seen = [], 0
+    for path in Path(tconv.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                seen += name in checks
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+                function = node.value.func
+                if getattr(function, "id", getattr(function, "attr", "")) in checks:
+                    dropped.append(f"{path.name}:{node.lineno}")
+    assert not dropped
+    assert seen > 50
+
+
+@pytest.mark.parametrize("threads", [MOST_THREADS + 1, 2**40, 2**63, np.uint64(2**63)])
+def test_threads_are_bounded(threads):
+    x = np.ones((1, 1, 3), np.float32)
+    with pytest.raises(ParameterError, match=r"threads=\d+ must be at most 1,024; pass fewer"):
+        as_threads(threads)
+    for call in (
+        lambda: tconv.conv_transpose(x, x, threads=threads),
+        lambda: tconv.plan((1, 1, 3), (1, 1, 3), threads=threads),
+        lambda: tconv.conv_transpose_vjp(x, x, threads=threads),
+    ):
+        with pytest.raises(ParameterError, match="must be at most 1,024"):
+            call()
+    assert as_threads(None) is None
+    assert as_threads(MOST_THREADS) == MOST_THREADS
+
+
+SPOILING = """
+import numpy as np
+from tconv import conv, conv_transpose, conv_transpose_vjp, conv_weight_gradient, plan
+
+def integers(*shape, seed=0):
+    return np.random.default_rng(seed).integers(-3, 4, shape).astype(np.float32)
+
+x, w, y = integers(2, 16, 24, 24), integers(16, 24, 4, 4), integers(2, 24, 48, 48)
+sizes = dict(stride=2, padding=1)
+
+def planned(threads, want, read):
+    call = plan(x.shape, w.shape, want=want, threads=threads, **sizes)
+    return call(read, call.pack(w))
+
+CALLS = (
+    lambda n: conv_transpose(x, w, threads=n, **sizes),
+    lambda n: conv(y, w, threads=n, **sizes),
+    lambda n: conv_weight_gradient(x, y, 4, threads=n, **sizes),
+    lambda n: conv_transpose_vjp(x, w, threads=n, **sizes)[1](y)[0],
+    lambda n: planned(n, "y", x),
+    lambda n: planned(n, "x", y),
+    lambda n: conv_transpose(x.astype(np.complex64), w.astype(np.complex64), threads=n, **sizes),
+    lambda n: conv_transpose(x.astype(np.int16), w.astype(np.int16), threads=n, **sizes),
+)
+expected = [call(1) for call in CALLS]
+for n in NUMBERS:
+    for kind in map(np.dtype, CODES):
+        for call, exact in zip(CALLS, expected):
+            for threads in (kind.type(n), n):  # the second is what the first may have spoilt
+                found = call(threads)
+                assert found.dtype == exact.dtype and np.array_equal(found, exact), (kind, threads)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("codes", ["bBh", "HiI", "lLqQ"])
+def test_integers_of_numpy_are_numbers_of_threads_as_pythons_are(codes):
+    """In a process of its own: scratch that is too short is memory of somebody else."""
+    code = SPOILING.replace("NUMBERS", "(2, 5, 64)").replace("CODES", repr(codes))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+
+
+@draws(0.3)
+@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from(NUMPY_INTEGERS), st.sampled_from("yx"))
+def test_sizes_of_numpys_types_are_those_of_pythons(stride, kernel, kind, want):
+    """Also on what comes after: equal keys of a cache are one."""
+    x = np.ones((1, 2, 40), np.float32)
+    w, solve = np.ones((2, 2, kernel), np.float32), {"y": tconv.conv_transpose, "x": tconv.conv}
+    first = solve[want](x, w, stride=kind(stride), threads=kind(1), groups=kind(1))
+    again = solve[want](x, w, stride=stride, threads=1, groups=1)
+    assert np.array_equal(first, again)
+    for value in (True, np.True_, float(stride), np.float32(stride)):
+        with pytest.raises(ParameterError, match="must be an integer"):
+            solve[want](x, w, stride=value, threads=1, groups=1)
+        with pytest.raises(ParameterError, match="must be an integer"):
+            solve[want](x, w, stride=stride, threads=value, groups=1)

@@ -3,11 +3,15 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tconv
 from strategies import axes, draws
 from tconv.axis import Axis, bands
+from tconv.errors import MemoryLimitError, ShapeError
+from tconv.geometry import Geometry
 
 small = st.integers(1, 9)
 
@@ -110,3 +114,70 @@ def test_windows_of_nothing_are_empty():
     axis = Axis(input=4, kernel=1, output=10, stride=3)  # cells 1 and 2 of every 3 are gaps
     first, last = axis.input_window(1, 3)
     assert first == last
+
+
+@st.composite
+def far_axes(draw):
+    """Axes whose steps are beyond 64 bits, cropped to a few cells about one that a tap reaches."""
+    steps = st.sampled_from([1, 2, 3, 2**31, 2**32 + 1, 2**62, 2**63 - 1, 2**63, 2**64 + 1])
+    size, kernel = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    axis = Axis(size, kernel, draw(st.integers(1, 4)), draw(steps), draw(steps))
+    i, k = draw(st.integers(0, size - 1)), draw(st.integers(0, kernel - 1))
+    begin = i * axis.stride + k * axis.dilation - draw(st.integers(0, axis.output - 1))
+    return axis._replace(begin=begin, end=axis.full - axis.output - begin)
+
+
+@draws()
+@given(far_axes())
+def test_joins_are_the_law_beyond_64_bits(axis):
+    o, exists = axis.joins()
+    assert (o.dtype, exists.dtype) == (np.int64, np.bool_)
+    for i in range(axis.input):
+        for k in range(axis.kernel):
+            cell = i * axis.stride - axis.begin + k * axis.dilation
+            assert exists[i, k] == (0 <= cell < axis.output)
+            assert not exists[i, k] or o[i, k] == cell
+    assert exists.any()
+
+
+@draws(0.1)
+@given(far_axes(), st.sampled_from("yxw"), st.sampled_from(["float32", "float64", "int64"]))
+def test_contractions_of_such_axes_are_right_or_refused(axis, want, dtype):
+    settings = {
+        "stride": axis.stride,
+        "dilation": axis.dilation,
+        "padding": ((axis.begin, axis.end),),
+    }
+    x, w, y = (
+        np.arange(1, n + 1).reshape(1, 1, n).astype(dtype)
+        for n in (axis.input, axis.kernel, axis.output)
+    )
+    exact = {"x": x * 0, "w": w * 0, "y": y * 0}[want]
+    for i in range(axis.input):
+        for k in range(axis.kernel):
+            o = i * axis.stride - axis.begin + k * axis.dilation
+            if 0 <= o < axis.output:
+                if want == "y":
+                    exact[..., o] += x[..., i] * w[..., k]
+                elif want == "x":
+                    exact[..., i] += y[..., o] * w[..., k]
+                else:
+                    exact[..., k] += x[..., i] * y[..., o]
+    try:
+        if want == "y":
+            found = tconv.conv_transpose(x, w, **settings)
+        elif want == "x":
+            found = tconv.conv(y, w, input_size=axis.input, **settings)
+        else:
+            found = tconv.conv_weight_gradient(x, y, axis.kernel, **settings)
+    except MemoryLimitError:  # the portable path lays out every phase
+        assert axis.stride > 2**30 or axis.dilation > 2**30
+        return
+    assert np.array_equal(found, exact)
+
+
+def test_cells_that_64_bits_do_not_count_are_refused():
+    with pytest.raises(ShapeError, match="more than 64 bits count"):
+        Axis(1, 2, 2**63, 1, 2**63).joins()
+    with pytest.raises(ShapeError, match="more than 64 bits count"):
+        Geometry.of((1, 1, 1, 1), (1, 1, 1, 2), dilation=2**40, padding=-(2**40)).unrolled_indices()

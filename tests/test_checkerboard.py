@@ -9,7 +9,7 @@ import tconv
 from strategies import draws
 from tconv.axis import Axis
 from tconv.checkerboard import decibels, overlap_counts, phase_sums, ripple
-from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.initialisers import init_bilinear
 
 
@@ -56,6 +56,46 @@ def test_counts_are_even_exactly_where_the_axis_says_so(kernel, stride, dilation
     axis = Axis(1, kernel, 1, stride, dilation)
     assert (len(set(counts.tolist())) == 1) == axis.even
     assert (counts.min(), counts.max()) == axis.taps_per_phase
+
+
+@draws(2)
+@given(
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.sampled_from([1, 2, 3, 2**31, 2**32 + 1, 2**62, 2**63, 2**63 + 1, 2**70 - 1]),
+)
+def test_counts_are_those_of_a_loop_beyond_64_bits(kernel, stride, dilation):
+    counts = [0] * stride
+    for k in range(kernel):
+        counts[k * dilation % stride] += 1
+    found = overlap_counts((kernel,), stride=stride, dilation=dilation)
+    assert found.dtype == np.int64
+    assert found.tolist() == counts
+    both = overlap_counts((kernel, 2), stride=(stride, 1), dilation=dilation)
+    assert both.tolist() == [[2 * count] for count in counts]
+    w = np.ones((1, 1, kernel))
+    assert phase_sums(w, stride=stride, dilation=dilation)[0, 0].tolist() == counts
+
+
+def test_counts_of_very_large_kernels_take_no_time():
+    assert overlap_counts((2**62,), stride=3, dilation=2**62).tolist() == [
+        2**62 // 3 + 1, *[2**62 // 3] * 2
+    ]  # fmt: skip
+    with pytest.raises(ParameterError, match="more taps for a phase than 64 bits count"):
+        overlap_counts((2**32, 2**32))
+    with pytest.raises(MemoryLimitError, match="phases, which need"):
+        overlap_counts((3,), stride=2**62)
+    with pytest.raises(MemoryLimitError, match="phases, which need"):
+        phase_sums(np.ones((1, 1, 3)), stride=2**62)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
+def test_phase_sums_of_integers_are_exact_or_refused(dtype):
+    most = np.iinfo(dtype).max
+    fits, wraps = np.full((1, 1, 4), most // 2, dtype), np.full((1, 1, 4), most // 2 + 1, dtype)
+    assert (phase_sums(fits, stride=2) == most // 2 * 2).all()
+    with pytest.raises(DTypeError, match="could reach"):
+        phase_sums(wraps, stride=2)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import linalg
 
 from strategies import (
     draws,
@@ -16,9 +18,10 @@ from strategies import (
     same_numbers,
 )
 from tconv import gradients
-from tconv.errors import DTypeError, MemoryLimitError
+from tconv.errors import DTypeError, MemoryLimitError, ParameterError
 from tconv.gradients import check_adjoint, conv_transpose_jvp, conv_transpose_vjp, gradcheck
 from tconv.ops import conv, conv_transpose, conv_weight_gradient
+from tconv.planned import plan
 
 
 def with_bias(geometry, dtype="float64"):
@@ -175,6 +178,111 @@ def test_check_adjoint_finds_no_gap_under_a_padding_mode(case):
     geometry, keywords = case
     w = integers_like(geometry.weight_shape, "int16")
     assert check_adjoint(w, geometry.x_shape, **keywords, rng=7) == 0
+
+
+def sizes_of_conv(geometry):
+    """The keywords that say a geometry to `conv`."""
+    return keywords_of(geometry) | {"output_padding": 0, "input_size": geometry.input_size}
+
+
+@draws(0.5)
+@given(geometries(), st.sampled_from(["complex64", "complex128"]))
+def test_conv_is_the_transpose_and_conjugated_the_adjoint(geometry, dtype):
+    """By small integers, so exactly: the bilinear form has one value, the inner product another."""
+    keywords = keywords_of(geometry)
+    x, w, y = integer_operands(geometry, dtype)
+    there, size = conv_transpose(x, w, **keywords), sizes_of_conv(geometry)
+    back, adjoint = (conv(y, w, conjugate=each, **size) for each in (False, np.True_))
+    assert np.sum(there * y) == np.sum(x * back)
+    assert np.vdot(y, there) == np.vdot(adjoint, x)
+    assert same_numbers(adjoint, conv(y, w.conj(), **size))
+    planned = plan(geometry.x_shape, geometry.weight_shape, want="x", dtype=dtype, **keywords)
+    assert same_numbers(planned(y, planned.pack(w.conj())), adjoint)
+
+
+@draws(0.3)
+@given(geometries(), st.sampled_from(["float32", "float64", "int32", "float16"]))
+def test_of_real_numbers_the_two_are_the_same(geometry, dtype):
+    _, w, y = integer_operands(geometry, dtype)
+    for _ in range(2):  # also where such a call is remembered
+        plain, adjoint = (
+            conv(y, w, conjugate=each, **sizes_of_conv(geometry)) for each in (False, True)
+        )
+        assert same_numbers(plain, adjoint)
+
+
+def test_any_array_library_has_both():
+    y, w = integers_like((1, 3, 7), "complex64", 1), integers_like((2, 3, 3), "complex64", 2)
+    strict = (array_api_strict.asarray(each) for each in (y, w))
+    found = conv(*strict, conjugate=True, stride=2)
+    assert same_numbers(found, conv(y, w.conj(), stride=2))
+    assert check_adjoint(array_api_strict.asarray(w), (1, 2, 5), conjugate=True) < 1e-6
+
+
+@draws(0.2)
+@given(geometries(), st.booleans())
+def test_check_adjoint_knows_both_of_complex_numbers(geometry, conjugate):
+    keywords = keywords_of(geometry)
+    w = integers_like(geometry.weight_shape, "complex128")
+    assert check_adjoint(w, geometry.x_shape, conjugate=conjugate, **keywords) <= 1e-13
+
+
+@pytest.mark.parametrize("conjugate", [False, True])
+def test_check_adjoint_takes_neither_for_the_other(conjugate, monkeypatch):
+    original = gradients.solve_for
+
+    def other(want, geometry, a, b, *rest):
+        return original(want, geometry, a, b.conj() if want == "x" else b, *rest)
+
+    monkeypatch.setattr(gradients, "solve_for", other)
+    w = integers_like((2, 3, 4), "complex128")
+    assert check_adjoint(w, (1, 2, 5), conjugate=conjugate) > 1e-2
+
+
+@pytest.mark.parametrize("conjugate", ["yes", 1, None])
+def test_conjugate_is_a_flag(conjugate):
+    x = np.ones((1, 1, 3))
+    for _ in range(2):
+        with pytest.raises(ParameterError, match=r"^conjugate=.* must be True or False"):
+            conv(x, x, conjugate=conjugate)
+        with pytest.raises(ParameterError, match=r"^conjugate=.* must be True or False"):
+            check_adjoint(x, (1, 1, 3), conjugate=conjugate)
+
+
+def test_out_of_the_adjoint_must_not_overlap_the_weight():
+    memory = np.ones(6, complex)
+    y, w, out = np.ones((1, 1, 3), complex), memory[:3].reshape(1, 1, 3), memory[2:3]
+    with pytest.raises(ParameterError, match="out must not overlap an operand"):
+        conv(y, w, conjugate=True, out=out.reshape(1, 1, 1))
+    out = memory[3:4].reshape(1, 1, 1)
+    assert conv(y, w * 1j, conjugate=True, out=out) is out
+    assert out.item() == -3j
+
+
+def test_a_solver_of_least_squares_recovers_what_went_in():
+    """SciPy's, which asks for the adjoint."""
+    rng = np.random.default_rng(0)
+    how = {"stride": 2, "padding": 1}
+    x_shape, w_shape = (1, 2, 6, 5), (2, 3, 4, 4)
+    x, w = (
+        rng.standard_normal(shape) + 1j * rng.standard_normal(shape) for shape in (x_shape, w_shape)
+    )
+    y = conv_transpose(x, w, **how)
+
+    def operator(conjugate):
+        return linalg.LinearOperator(
+            (y.size, x.size),
+            matvec=lambda v: conv_transpose(v.reshape(x_shape), w, **how).ravel(),
+            rmatvec=lambda v: conv(v.reshape(y.shape), w, conjugate=conjugate, **how).ravel(),
+            dtype=complex,
+        )
+
+    errors = []
+    for conjugate in (True, False):
+        found = linalg.lsqr(operator(conjugate), y.ravel(), atol=1e-13, btol=1e-13, iter_lim=400)[0]
+        errors.append(np.abs(found - x.ravel()).max())
+    assert errors[0] < 1e-8
+    assert not errors[1] < 1e-2  # by the transpose it does not
 
 
 def test_check_adjoint_finds_a_gap(monkeypatch):

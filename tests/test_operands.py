@@ -1,5 +1,8 @@
 """Any array may come in any memory; what goes to `out` goes nowhere else."""
 
+import subprocess
+import sys
+
 import array_api_strict
 import ml_dtypes
 import numpy as np
@@ -19,8 +22,11 @@ from strategies import (
 )
 from tconv.dtypes import TYPES
 from tconv.errors import DTypeError, ParameterError
+from tconv.layers import ConvTranspose1d
 from tconv.operands import as_operands, check_out, library_of
 from tconv.ops import conv, conv_transpose, conv_weight_gradient
+from tconv.planned import plan
+from tconv.switches import max_unpool
 
 
 def reverse(array):
@@ -252,3 +258,108 @@ def test_another_library_comes_back_as_it_came():
             np.asarray(y),
             conv_transpose(np.asarray(x), np.asarray(w), stride=2, padding=1, padding_mode=mode),
         )
+
+
+# ---- arrays that are not what they say -----------------------------------------------------------
+
+LYING = """
+import numpy as np
+import pytest
+from tconv import ConvTranspose1d, ShapeError, conv, conv_transpose, conv_transpose_vjp, plan
+from tconv.engine.target import target
+
+class Liar(np.ndarray):
+    said = None  # the shape
+
+    shape = property(lambda self: self.said)
+    ndim = property(lambda self: len(self.said))
+    size = property(lambda self: int(np.prod(self.said)))
+    nbytes = property(lambda self: self.size * 4)
+    strides = property(lambda self: np.empty(self.said, np.float32).strides)
+    flags = property(lambda self: np.empty(self.said, np.float32).flags)
+    dtype = property(lambda self: np.dtype("float32"))
+
+def liar(shape, real=1, dtype=np.float32):
+    kind = type("Liar", (Liar,), {"said": shape})
+    return np.zeros(real, dtype).view(kind)
+
+LARGE = 1_000_000
+x_shape, w_shape = (1, 4, LARGE), (4, 2, 3)
+for want, read, written in (("y", x_shape, (1, 2, LARGE + 2)), ("x", (1, 2, LARGE + 2), x_shape)):
+    call = plan(x_shape, w_shape, want=want)
+    solve = conv_transpose if want == "y" else conv
+    a, w, out = np.ones(read, np.float32), np.ones(w_shape, np.float32), liar(written)
+    packed, bias = call.pack(w), np.ones(written[1], np.float32)
+    exact = call(a, packed)
+    for lie in (
+        lambda: call(liar(read), packed),
+        lambda: call(a, packed, liar(bias.shape)),
+        lambda: call(a, packed, out=out),
+        lambda: call.pack(liar(w_shape)),
+        lambda: solve(liar(read), w),
+        lambda: solve(a, liar(w_shape)),
+        lambda: solve(a, w, liar(bias.shape)),
+        lambda: solve(a, w, out=out),
+    ):
+        for _ in range(2):  # also where such a call is remembered
+            with pytest.raises(ShapeError):
+                lie()
+    # One that says what is so is taken, and what is written is its memory.
+    honest = np.zeros(written, np.float32).view(type("Honest", (np.ndarray,), {}))
+    for _ in range(2):
+        for way in (lambda: solve(a, w, out=honest), lambda: call(a, packed, out=honest)):
+            assert way() is honest
+            assert np.array_equal(honest, exact)
+            honest.fill(0)
+
+layer = ConvTranspose1d(4, 2, 3, rng=0)
+y = layer(np.ones(x_shape, np.float32))
+for lie in (
+    lambda: layer.backward(liar(y.shape)),
+    lambda: setattr(layer.weight, "value", liar(w_shape)),
+    lambda: conv_transpose_vjp(np.ones(x_shape, np.float32), w)[1](liar(y.shape)),
+    lambda: conv_transpose_vjp(liar(x_shape), w),
+    lambda: layer(liar(x_shape)),
+):
+    with pytest.raises(ShapeError):
+        lie()
+print("done")
+"""
+
+
+def test_arrays_that_lie_about_themselves_are_seen_as_they_are():
+    done = subprocess.run([sys.executable, "-c", LYING], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+@pytest.mark.parametrize("name", ["x", "weight", "bias", "out"])
+def test_a_plan_refuses_masked_arrays_as_functions_do(name, dtype):
+    call = plan((1, 2, 5), (2, 3, 4), dtype=dtype)
+    operands = {
+        "x": np.ones((1, 2, 5), dtype),
+        "weight": np.ones((2, 3, 4), dtype),
+        "bias": np.ones(3, dtype),
+        "out": np.ones((1, 3, 8), dtype),
+    }
+    operands[name] = np.ma.masked_array(operands[name], True)
+    with pytest.raises(DTypeError, match=f"{name} is a masked array"):
+        call(operands["x"], call.pack(operands["weight"]), operands["bias"], operands["out"])
+    with pytest.raises(DTypeError, match=f"{name} is a masked array"):
+        conv_transpose(**operands)
+
+
+def test_so_do_layers_and_their_parameters():
+    layer = ConvTranspose1d(2, 3, 4, rng=0)
+    x = np.ma.masked_array(np.ones((1, 2, 5), np.float32), True)
+    y = layer(x.data)
+    for door in (
+        lambda: layer.backward(np.ma.masked_array(y, True)),
+        lambda: setattr(layer.weight, "value", np.ma.masked_array(layer.weight.value, True)),
+        lambda: setattr(layer.bias, "gradient", np.ma.masked_array(layer.bias.value, True)),
+        lambda: max_unpool(y, np.ma.masked_array(np.zeros(y.shape, int), True), (16,)),
+        lambda: layer(x),
+    ):
+        with pytest.raises(DTypeError, match="is a masked array, whose mask would be ignored"):
+            door()

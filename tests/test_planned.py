@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -18,7 +19,15 @@ from strategies import (
     integers_like,
     keywords_of,
 )
-from tconv import conv_transpose, definition, dispatch, plan, planned, repeated
+from tconv import (
+    conv_transpose,
+    definition,
+    dispatch,
+    engine,
+    plan,
+    planned,
+    repeated,
+)
 from tconv.activations import as_activation
 from tconv.engine import executor
 from tconv.engine.target import target
@@ -302,9 +311,8 @@ def test_a_plan_refuses_an_activation_as_layers_do():
 def test_packed_weights_belong_to_one_activation():
     x, w = integers((1, 2, 17)), integers((2, 3, 4))
     relu, none = (planned.plan(x.shape, w.shape, activation=each) for each in ("relu", None))
-    if target().uses_engine:
-        with pytest.raises(DTypeError, match="what pack of this plan returned"):
-            relu(x, none.pack(w))
+    with pytest.raises(DTypeError, match="what pack of this plan returned"):
+        relu(x, none.pack(w))
     assert np.array_equal(relu(x, relu.pack(w)), np.maximum(none(x, none.pack(w)), 0))
 
 
@@ -339,3 +347,64 @@ def test_what_a_planned_convolution_refuses():
         call(np.ones((1, 3, 8), np.float32), packed, np.ones(3, np.float32))
     with pytest.raises(ParameterError, match="want"):
         plan((1, 2, 5), (2, 3, 4), want="w")
+
+
+# ---- packed weights belong to one plan -----------------------------------------------------------
+
+
+@draws(0.5)
+@given(
+    geometries(ranks=(1, 2), batches=(1, 2)),
+    st.sampled_from([*ENGINE_TYPES, "complex64", "int8", "int64"]),
+    st.sampled_from("yx"),
+    st.data(),
+)
+def test_packed_weights_serve_equal_plans_and_no_others(geometry, dtype, want, data):
+    """On every path: int64, and whatever the engine leaves out, is packed as it is."""
+    changed = data.draw(st.sampled_from(["batch", "flip_kernel", "axes", "dtype", "want"]))
+    other, other_type, other_want = geometry, dtype, want
+    if changed == "batch":
+        other = replace(geometry, batch=geometry.batch + 1, batched=True)
+    elif changed == "flip_kernel":
+        other = replace(geometry, flip_kernel=not geometry.flip_kernel)
+    elif changed == "axes":
+        first = geometry.axes[0]._replace(end=geometry.axes[0].end - 1)
+        other = replace(geometry, axes=(first._replace(output=first.law), *geometry.axes[1:]))
+    elif changed == "dtype":
+        other_type = "int32" if dtype == "int64" else "float64" if dtype == "float32" else "float32"
+    else:
+        other_want = "x" if want == "y" else "y"
+    x, w, y = (integers_like(geometry.shape_of(letter), dtype, 1) for letter in "xwy")
+    mine, same, theirs = (
+        planned.PlannedCall(*each)
+        for each in (
+            (geometry, dtype, 1, "auto", None, want),
+            (replace(geometry), dtype, 1, "auto", None, want),
+            (other, other_type, 1, "auto", None, other_want),
+        )
+    )
+    read, packed = x if want == "y" else y, mine.pack(w)
+    assert np.array_equal(mine(read, packed), same(read, packed))
+    shape = theirs.geometry.shape_of("x" if other_want == "y" else "y")
+    with pytest.raises(DTypeError, match="what pack of this plan returned"):
+        theirs(integers_like(shape, other_type, 2), packed)
+
+
+def test_on_the_portable_path_a_reshaped_weight_is_refused():
+    w = np.arange(24, dtype=np.int64).reshape(4, 2, 3)
+    one, other = (plan((1, n, 5), (n, 24 // n // 3, 3), dtype="int64") for n in (4, 2))
+    with pytest.raises(DTypeError, match="what pack of this plan returned"):
+        other(np.ones((1, 2, 5), np.int64), one.pack(w))
+
+
+@given(geometries(ranks=(1, 2), batches=(1, 2)), st.sampled_from(["float32", "complex64", "int8"]))
+def test_neither_does_a_contraction_take_weights_of_another(geometry, dtype):
+    """Which would read beyond them."""
+    other = replace(geometry, batch=geometry.batch + 1, batched=True)
+    plans = [dispatch.native(each, "y", dtype, 1) for each in (geometry, other)]
+    if None in plans:
+        return
+    x, w, _ = (integers_like(other.shape_of(letter), dtype) for letter in "xwy")
+    packed = planned._packed(geometry, w, plans[0])
+    with pytest.raises(DTypeError, match="weight must be packed for these sizes"):
+        engine.contract(other, "y", x, packed, plan=plans[1])

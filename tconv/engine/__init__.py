@@ -17,6 +17,7 @@ from tconv.engine.folds import Folds
 from tconv.engine.known import known_plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
+from tconv.errors import DTypeError
 from tconv.forks import importing
 from tconv.geometry import Geometry, Letter
 
@@ -226,6 +227,8 @@ def contract(
         packed = made.pack(_ordered(geometry, b))
     else:
         made, packed = b.plan, b.values
+        if plan is not None and plan is not made:
+            _check_packed_for(plan, made)
     if isinstance(made, Compound):
         b = PackedParts(made.inner, packed)
         return made.contract(contract, geometry, _whole(a), b, bias, out)
@@ -241,6 +244,21 @@ def contract(
     if written is not out:
         canonical(np, geometry, want, out)[...] = written
     return out
+
+
+def _check_packed_for(plan: Any, made: Any) -> None:
+    """Refuse weights that were packed by a plan for something else."""
+    one, other = (
+        (each.geometry, each.want, each.dtype)
+        if isinstance(each, Compound)
+        else (each.problem, each.dtype)
+        for each in (plan, made)
+    )
+    if one != other:
+        raise DTypeError(
+            "weight must be packed for these sizes, this type and this activation; pack it by the "
+            "plan that it is used with."
+        )
 
 
 def _contract_last(

@@ -34,14 +34,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Protocol
 
+from tconv.arguments import MOST_THREADS
 from tconv.engine import values as ir
 from tconv.engine.builder import IRBuilder
 from tconv.engine.ir import I32, I64, PTR, Code
 
-__all__ = ["MOST_THREADS", "Load", "run"]
-
-MOST_THREADS = 1024
-"""Threads of one job, the caller among them; more are not asked for help."""
+__all__ = ["Load", "run"]
 
 # A worker that looks for work begins 0.3 us after the call, one that sleeps 40 us, or even 1.8 ms
 # if the system puts it behind the caller (Linux 6.18, Xeon, 2 cores).

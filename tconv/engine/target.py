@@ -13,6 +13,7 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
+from tconv.arguments import MOST_THREADS
 from tconv.errors import ParameterError
 from tconv.files import content
 from tconv.forks import ForkLock, importing
@@ -31,7 +32,6 @@ __all__ = [
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
-_MOST_THREADS = 1024
 _loading = ForkLock()
 
 
@@ -404,10 +404,10 @@ def _threads(text: str) -> int | None:
     """Read TCONV_THREADS; None is one thread per core."""
     if not text:
         return None
-    if text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= _MOST_THREADS:
+    if text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MOST_THREADS:
         return int(text)
     raise ParameterError(
-        f"TCONV_THREADS={text!r} must be an integer from 1 to {_MOST_THREADS}; "
+        f"TCONV_THREADS={text!r} must be an integer from 1 to {MOST_THREADS}; "
         f"unset it to use all {core_count()} cores."
     )
 

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from tconv.arguments import as_flag, as_integer, show
+from tconv.arguments import as_flag, as_threads, show
 from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError
 from tconv.geometry import Geometry
 from tconv.onnx.loading import Loaded, load_model
 from tconv.onnx.model import ModelMetadata, NodeArg, as_source, parse_type
 from tconv.onnx.pieces import LayerRun, Values
 from tconv.onnx.report import Report
+from tconv.operands import refuse_mask
 
 __all__ = ["Session", "checked_feed"]
 
@@ -71,7 +72,7 @@ class Session:
     """
 
     def __init__(self, model: Any, *, threads: int | None = None, force: bool = False) -> None:
-        self._threads = None if threads is None else as_integer(threads, "threads", 1)
+        self._threads = as_threads(threads)
         self._force = as_flag(force, "force")
         self._source = as_source(model)
         self._loaded = self._load()
@@ -225,6 +226,7 @@ def _checked_array(declared: NodeArg, value: Any) -> Any:
             raise DTypeError(
                 f"input {declared.name!r} is no array of {expected} ({error}); pass one."
             ) from None
+    refuse_mask(value, f"input {declared.name!r}")
     array = np.asarray(value)
     if not expected.hasobject and not array.dtype.isnative:  # ONNX Runtime would misread it
         array = array.astype(array.dtype.newbyteorder("="))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tconv.arguments import as_integer
+from tconv.arguments import as_threads
 from tconv.dispatch import native
 from tconv.engine.drafts import settle
 from tconv.errors import TConvError
@@ -36,8 +36,7 @@ def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
     >>> tconv.onnx.warm(layer.to_onnx())
     [('ConvTranspose', 'its sizes are not fixed: run the model once instead')]
     """
-    if threads is not None:
-        as_integer(threads, "threads", 1)
+    threads = as_threads(threads)
     try:
         layers = fixed_sizes(read_model(as_source(model)))
     except NotCut as reason:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tconv.arguments import MOST_THREADS
 from tconv.dispatch import Call
 from tconv.dtypes import as_dtype, dtype_name
 from tconv.errors import TConvError
@@ -81,5 +82,5 @@ def _repeated(geometry: Geometry, dtype: torch.dtype, threads: int, last: bool) 
     """Contractions of one kind, by what their operands and results look like."""
     if last:
         geometry = replace(geometry, data_format="channels_last")
-    call = Call("conv_transpose", threads=threads)
+    call = Call("conv_transpose", threads=min(threads, MOST_THREADS))
     return Repeated(geometry, as_dtype(np, dtype_name(dtype)), call)

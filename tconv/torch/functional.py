@@ -143,7 +143,7 @@ def transpose(
     return y.squeeze(0) if is_one else y
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)  # True equals 1
 def _geometry(
     rank: int,
     x_shape: tuple[int, ...],
@@ -185,7 +185,7 @@ def _plain(rank: int, settings: tuple[Any, ...]) -> Any:
     """Settings that are lists or integers of other kinds as tuples and integers of Python."""
     stride, padding, output_padding, groups, dilation = settings
     spatial = [_per_axis(each, rank) for each in (stride, padding, output_padding, dilation)]
-    return *spatial[:3], index(groups), spatial[3]
+    return *spatial[:3], int(index(groups)), spatial[3]
 
 
 def _per_axis(value: Any, rank: int) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tconv.arguments import as_choice, as_flag, as_integer, as_per_axis
+from tconv.arguments import as_choice, as_flag, as_integer, as_per_axis, as_threads
 from tconv.errors import ParameterError
 from tconv.files import suffix_of, whole_file
 from tconv.visualise.catalogue import Layers, chosen_layer, layers_of
@@ -123,9 +123,8 @@ def see(
     >>> print(seen.ledger)
     reversed 2 nodes: Conv×1 filter, Relu×1 rectify
     """
-    as_choice(rule, "rule", RULES)
-    as_choice(norm, "norm", NORMS)
-    as_choice(scale, "scale", SCALES)
+    rule, norm = as_choice(rule, "rule", RULES), as_choice(norm, "norm", NORMS)
+    scale, threads = as_choice(scale, "scale", SCALES), as_threads(threads)
     whole_map = as_choice(seed, "seed", ("unit", "all")) == "all"
     crop, sanity = as_flag(crop, "crop"), as_flag(sanity, "sanity")
     top = as_integer(top, "top", 1)
@@ -245,7 +244,7 @@ def see_layers(
         0  y      ConvTranspose  1×4×18×18   2×2  0.5×0.5  ok
     1 layer, 1 that rule deconvnet can look at
     """
-    as_choice(rule, "rule", RULES)
+    rule = as_choice(rule, "rule", RULES)
     opened = Opened.of(model)
     sizes = None if size is None else as_per_axis(size, "size", len(opened.spatial), 1)
     return layers_of(Network.of(opened, sizes), rule)

@@ -137,10 +137,8 @@ def _average_pool(step: Step, r: Signal) -> Back:
                 ends[len(axes) + n] if ends else axis.covers((0, r.shape[n + 2] - 1))[1] + 1 - high
             )
             low, high = -axis.begin, high + max(0, end)
-        starts = np.arange(first, last + 1)[:, None] * axis.stride - axis.begin
-        taps = starts + np.arange(axis.kernel) * axis.dilation
-        counts = ((low <= taps) & (taps < high)).sum(1).astype(each.dtype)
-        each = each / counts.reshape(-1, *[1] * (len(axes) - 1 - n))
+        counts = [axis.taps_on(window, low, high) for window in range(first, last + 1)]
+        each = each / np.array(counts, each.dtype).reshape(-1, *[1] * (len(axes) - 1 - n))
     x = conv_transpose(
         np.ascontiguousarray(each),
         np.ones((shape[1], 1, *kernel), each.dtype),

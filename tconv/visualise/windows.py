@@ -45,6 +45,16 @@ class Sliding(NamedTuple):
             (last + self.begin) // self.stride,
         )
 
+    def taps_on(self, window: int, low: int, high: int) -> int:
+        """How many taps of a window lie on cells low to high, which is excluded.
+
+        >>> Sliding(3, 2, 1, 1).taps_on(0, 0, 4)
+        2
+        """
+        start = window * self.stride - self.begin
+        below, inside = (-((start - end) // self.dilation) for end in (low, high))
+        return max(0, min(self.kernel, inside) - max(0, below))
+
 
 def sliding_of(
     attributes: Mapping[str, Any], kernel: Sequence[int], x_size: Sequence[int]

@@ -220,3 +220,16 @@ class TestWithout64Bits:
         x, w = random((1, 2, 3), (2, 2, 2), dtype="float32")
         assert tconv.check_adjoint(w, (1, 2, 3)) < 1e-5
         assert tconv.gradcheck(x, w) < 1e-9
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "complex128"])
+def test_conv_is_the_transpose_that_jax_pulls_back_by_and_conjugated_the_adjoint(dtype):
+    x, w, y = (
+        jnp.asarray(integers_like(shape, dtype, n))
+        for n, shape in enumerate([(1, 2, 5), (2, 3, 4), (1, 3, 12)])
+    )
+    _, pull_back = jax.vjp(lambda x: tconv.conv_transpose(x, w, stride=2), x)
+    assert same_numbers(tconv.conv(y, w, stride=2), pull_back(y)[0])
+    adjoint = tconv.conv(y, w, conjugate=True, stride=2)
+    assert same_numbers(adjoint, pull_back(y.conj())[0].conj())
+    assert tconv.check_adjoint(w, (1, 2, 5), conjugate=True, stride=2) < 1e-5

@@ -396,3 +396,18 @@ def test_sizes_may_be_tensors():
     assert tconv.conv_transpose(x, w, output_size=torch.Size([3])).shape == (1, 1, 3)
     with pytest.raises(ParameterError, match="must be an integer"):
         tconv.conv_transpose(x, w, stride=torch.tensor(True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "complex128"])
+def test_conjugated_conv_is_the_adjoint_that_torch_differentiates_by(dtype):
+    x, w, y = (
+        tensor(integers_like(shape, dtype, n))
+        for n, shape in enumerate([(1, 2, 5), (2, 3, 4), (1, 3, 12)])
+    )
+    x.requires_grad_()
+    there = tconv.conv_transpose(x, w, stride=2)
+    there.backward(y)
+    assert torch.equal(tconv.conv(y, w, conjugate=True, stride=2), x.grad)
+    _, pull_back = tconv.conv_transpose_vjp(x.detach(), w, stride=2)
+    assert torch.equal(pull_back(y.conj())[0].conj().resolve_conj(), x.grad)
+    assert tconv.check_adjoint(w, (1, 2, 5), conjugate=True, stride=2) < 1e-5
