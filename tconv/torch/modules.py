@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tconv.torch.functional import transpose
 from tconv.torch.weights import Kept
 
-__all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "forget", "kept_of"]
+__all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "forget", "kept_of", "leave"]
 
 
 def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
@@ -36,6 +36,11 @@ def kept_of(module: Any) -> Kept:
 def forget(module: Any) -> None:
     """Let go of the packed weight."""
     kept_of(module).forget()
+
+
+def leave(module: Any) -> None:
+    """Leave nothing of tconv's in a module."""
+    module.__dict__.pop("_tconv_kept", None)
 
 
 class ConvTranspose1d(nn.ConvTranspose1d):
