@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tconv.dispatch import native
 from tconv.dtypes import dtype_name
@@ -29,20 +30,22 @@ class _Watched:
     it in place, but nothing that is written through ``.data``, by NumPy, or by other libraries; and
     who the tensor is says little, for `torch.utils.swap_tensors` gives it what another one held.
 
-    One that is frozen is told by what it is, its version and its place instead of by the hash. The
-    tensor is held for that, and its memory by another tensor, so that nothing else can be found at
-    their addresses. It is not held weakly, with which `swap_tensors` refuses it.
+    One that is frozen is told by what it is, its version and its place, and is read only after
+    steps of optimisers, of which some do not count as changes of the version. The tensor is held
+    for that, and its memory by another tensor, so that nothing else can be found at their
+    addresses. It is not held weakly, with which `swap_tensors` refuses it.
     """
 
     def __init__(self, tensor: Tensor, threads: int, is_frozen: bool) -> None:
-        self._layout = _layout(tensor)
-        self._held: tuple[Tensor, Tensor] | None = None
-        self._told: Any
+        self._layout, self._held = _layout(tensor), (None, None)
         if is_frozen and not tensor.is_inference():  # which has no version
             self._held = tensor, tensor.detach()
-            self._told = tensor._version, tensor.data_ptr()
-        else:
-            self._told = content_hash(tensor.data_ptr(), tensor.nbytes, threads)
+            self._steps, self._version, self._place = (
+                _steps.count,
+                tensor._version,
+                tensor.data_ptr(),
+            )
+        self._hash = content_hash(tensor.data_ptr(), tensor.nbytes, threads)
 
     @classmethod
     def of(cls, tensor: Tensor, threads: int, is_frozen: bool) -> "_Watched | None":
@@ -57,14 +60,43 @@ class _Watched:
         place = tensor.data_ptr()
         if not place or _layout(tensor) != self._layout:
             return False
-        if self._held is None:
-            return content_hash(place, tensor.nbytes, threads) == self._told
-        return tensor is self._held[0] and (tensor._version, place) == self._told
+        if self._held[0] is None:
+            return content_hash(place, tensor.nbytes, threads) == self._hash
+        steps = _steps.count
+        if tensor is not self._held[0] or (tensor._version, place) != (self._version, self._place):
+            return False
+        if steps != self._steps:
+            if content_hash(place, tensor.nbytes, threads) != self._hash:
+                return False
+            self._steps = steps
+        return True
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:
     """How numbers lie in memory, and whether they read as they lie."""
     return tensor.dtype, tensor.shape, tensor.stride(), tensor.is_neg()
+
+
+class _Steps:
+    """Steps that optimisers have made since somebody began to count them.
+
+    Fused ones write parameters, and leave their versions as they are.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._handle: Any = None
+
+    def begin(self) -> None:
+        """Count from now on."""
+        if self._handle is None:
+            self._handle = register_optimizer_step_post_hook(self._add)
+
+    def _add(self, *_: Any) -> None:
+        self.count += 1
+
+
+_steps = _Steps()
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +138,7 @@ class Kept:
 
     Parameters
     ----------
-    is_frozen : whether changes are told without reading the numbers
+    is_frozen : whether changes are told without reading the numbers each time
 
     Attributes
     ----------
@@ -127,8 +159,8 @@ class Kept:
     """
 
     def __init__(self, is_frozen: bool = False) -> None:
-        self.is_frozen, self.packings = is_frozen, Packings()
-        self.forget()
+        self.packings = Packings()
+        self.freeze(is_frozen)
 
     def forget(self) -> None:
         """Let go of what is kept."""
@@ -136,8 +168,10 @@ class Kept:
         self._made: _Made | None = None
 
     def freeze(self, is_frozen: bool) -> None:
-        """Tell changes without reading the numbers, or by reading them."""
+        """Tell changes without reading the numbers each time, or by reading them."""
         self.is_frozen = is_frozen
+        if is_frozen:
+            _steps.begin()
         self.forget()  # what was told in the other way
 
     def weight(self, module: Any) -> Tensor:
