@@ -1,7 +1,8 @@
 """WHAT A WHOLE MODEL GAINS from `tconv.torch.accelerate`. ``python -m bench.models [--publish]``.
 
 The same model with the same weights, by PyTorch and accelerated, each in a process of its own: a
-forward pass without gradients, and a step of training. Answers are held against float64 before
+forward pass without gradients, the same frozen, where no weight is read to see whether it has
+changed, and a step of training. Answers are held against float64 before
 anything is timed. Transposed convolutions are a few per cent of some models, and within seconds a
 shared machine becomes slower or quicker by more: so single runs take turns, each is compared with
 the one beside it, and the ratio is the median of these. Where its memory happens to lie decides
@@ -15,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import cycle
 from math import inf, pi, sqrt
 from pathlib import Path
 from statistics import NormalDist, geometric_mean, median, quantiles
@@ -30,7 +32,7 @@ from bench.run import compact, measure
 from bench.server import ROOT, Contender, Failed
 
 MODELS = ("hifigan", "unet", "dcgan", "unet3d", "masks")
-MODES = {"forward": "forward", "training": "training step"}
+MODES = {"forward": "forward", "frozen": "forward, frozen", "training": "training step"}
 WHO = {"layers": "accelerated", "torch": "torch"}
 """Contenders by the names that the report knows, and what they are called here."""
 
@@ -60,9 +62,9 @@ def contender(model: str, mode: str, who: str, dtype: str, threads: int, **optio
     if who == "accelerated":
         import tconv.torch
 
-        left = tconv.torch.accelerate(network).left
+        left = tconv.torch.accelerate(network, frozen=mode == "frozen").left
         assert not left, left
-    if mode == "forward":
+    if mode != "training":
         network.eval()
 
         def forward() -> Any:
@@ -70,14 +72,20 @@ def contender(model: str, mode: str, who: str, dtype: str, threads: int, **optio
                 return network(x).numpy()
 
         return forward
-    # At a rate of 0 weights are written, and so packed anew, and every step computes the same.
+    # At a rate of 0 every step computes the same. One number of each weight goes up and down by its
+    # last bit, so that they are packed anew.
     optimiser = torch.optim.SGD(network.parameters(), lr=0.0)
+    ends = cycle([torch.tensor(inf, dtype=x.dtype), torch.tensor(-inf, dtype=x.dtype)])
 
     def step() -> Any:
         optimiser.zero_grad()
         loss = (network(x) ** 2).mean()
         loss.backward()
         optimiser.step()
+        end = next(ends)
+        with torch.no_grad():
+            for each in network.parameters():
+                each[(0,) * each.ndim].nextafter_(end)
         return np.array([loss.item()], dtype)  # gradients are compared by the tests
 
     return step

@@ -2,6 +2,8 @@
 
 import math
 import sys
+from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from tconv.operands import as_operands, library_of, refuse_mask
 
 __all__ = ["Parameter", "as_gradient", "as_kernel_size", "as_number", "as_real"]
 
+_versions = count()  # of all parameters: no two have the same, so one is not taken for the other
 _OWN_REFERENCES = 2  # to the value: the attribute, and the argument of the function that counts
 
 
@@ -51,7 +54,7 @@ class Parameter:
     ) -> None:
         self.name = name
         self._value: NDArray[Any] | None = None
-        self._version = 0  # how often the value was handed out or set: what may have changed it
+        self._version = next(_versions)  # another whenever the value is handed out or set
         self._gradient: NDArray[Any] | None = None
         if value is not None:
             value = as_real(value, name)
@@ -76,12 +79,12 @@ class Parameter:
                 f"{self.name} has no value yet, in_channels=None is filled at the first forward; "
                 "call forward(x) or predict(x) first, or pass in_channels."
             )
-        self._version += 1
+        self._version = next(_versions)
         return self._value
 
     @value.setter
     def value(self, value: Any) -> None:
-        self._version += 1
+        self._version = next(_versions)
         if value is not self._value:  # parameter.value -= step has written already
             self._value = self.converted(value, self.name)
             self.shape = self._value.shape
@@ -89,7 +92,8 @@ class Parameter:
     def peek(self) -> tuple[NDArray[Any], int | None]:
         """Return the value, only to be read, and its version: while that stays, so do the numbers.
 
-        The version is None while somebody else holds the array, or a view, and may write to it.
+        The version is None while somebody else holds the array, or a view, and may write to it. Who
+        holds nothing but its address has to ask for the value again after writing.
         """
         if self._value is None:
             return self.value, None  # which says what is wrong
@@ -133,6 +137,11 @@ class Parameter:
         return len(shape) == len(self.shape) and all(
             known in (None, size) for known, size in zip(self.shape, shape, strict=True)
         )
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Become a copy, or what was pickled: whose numbers may differ from now on."""
+        vars(self).update(state)
+        self._version = next(_versions)
 
     def __repr__(self) -> str:
         return f"Parameter({self.name}: {self.dtype.name} {self.shape})"

@@ -18,7 +18,7 @@ from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry, Letter
 from tconv.operands import as_array, check_out
 
-__all__ = ["Packed", "PackedWeights", "PlannedCall", "plan"]
+__all__ = ["Packed", "PackedWeights", "Packings", "PlannedCall", "plan"]
 
 _MOST_PACKED = 8  # of one weight, for images of different sizes
 
@@ -47,12 +47,24 @@ def _packed(geometry: Geometry, weight: NDArray[Any], chosen: Any, made_for: Any
     return Packed(weight.shape, chosen.pack(ordered), chosen, made_for, most)
 
 
+@dataclass
+class Packings:
+    """How often weights were packed."""
+
+    count: int = 0
+
+
 class PackedWeights:
     """A weight packed for the plans that it was used with, for as long as it does not change."""
 
-    def __init__(self) -> None:
+    def __init__(self, packings: Packings | None = None) -> None:
+        self._packings = packings or Packings()
         self._version: int | None = None
         self._found: dict[Any, Packed] = {}  # by plan
+
+    def known(self, plan: Any) -> Packed | None:
+        """Return the weight packed for a plan, if it is, as of the last call of `of`."""
+        return self._found.get(plan)
 
     def of(
         self,
@@ -81,6 +93,7 @@ class PackedWeights:
         found = self._found.get(chosen)
         if found is None:
             found = _packed(geometry, weight, chosen)
+            self._packings.count += 1
             if len(self._found) >= _MOST_PACKED:
                 self._found.clear()
             self._found[chosen] = found

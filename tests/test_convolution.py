@@ -1,5 +1,8 @@
 """Convolution layers are their operation, and backward its two adjoints."""
 
+import copy
+import ctypes
+import pickle
 from dataclasses import replace
 
 import ml_dtypes
@@ -307,3 +310,106 @@ def test_an_activation_may_be_changed_and_backward_goes_by_that_of_the_forward()
     layer.activation = ("leaky_relu", 0.5)
     assert same_numbers(layer(x), [[[1, -0.5, 2, -1]]])
     assert layer.activation == ("leaky_relu", 0.5)
+
+
+# ---- weights that change -------------------------------------------------------------------------
+
+
+def large_pair(kind):
+    """A layer whose weight is packed, what goes into it, and what it should give."""
+    layer = kind(32, 32, (4, 4), 2, 1, dtype="float32", bias=False)
+    layer.weight.value = integers_like(layer.weight.shape)
+    x = integers_like((1, 32, 5, 6), seed=1).astype(np.float32)
+
+    def agrees():
+        weight, function = layer.weight._value.copy(), conv if kind is Conv else conv_transpose
+        expected = function(x, weight, stride=2, padding=1)
+        return all(np.array_equal(layer.predict(x), expected) for _ in range(2))
+
+    assert agrees()
+    return layer, agrees
+
+
+WRITES = {
+    "an item": lambda a: a.__setitem__((3, 5, 1, 2), 7),
+    "all but one column": lambda a: a[:, 1:].fill(0),
+    "one channel": lambda a: a[4].fill(0),
+    "a sign": lambda a: np.negative(a[2, 3], out=a[2, 3]),
+    "swapped channels": lambda a: a.__setitem__([3, 11], a[[11, 3]]),
+}
+HOLDS = {
+    "the array": lambda a: a,
+    "a part": lambda a: a.reshape(a.shape),
+    "a memoryview": memoryview,
+    "ctypes": lambda a: (np.ctypeslib.as_ctypes_type(a.dtype) * a.size).from_buffer(a),
+    "another library": np.from_dlpack,
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("kind", [Conv, ConvTranspose])
+def test_a_weight_is_followed_however_it_is_written(kind, write):
+    layer, agrees = large_pair(kind)
+    WRITES[write](layer.weight.value)
+    assert agrees()
+
+
+@pytest.mark.parametrize("hold", HOLDS)
+@pytest.mark.parametrize("kind", [Conv, ConvTranspose])
+def test_a_weight_is_followed_while_somebody_holds_it_and_after(kind, hold):
+    layer, agrees = large_pair(kind)
+    held = HOLDS[hold](layer.weight.value)
+    for write in WRITES.values():
+        array = np.asarray(held).reshape(layer.weight.shape)
+        array.flags.writeable = True
+        write(array)
+        del array
+        assert agrees()
+    array = np.asarray(held).reshape(layer.weight.shape)
+    array.flags.writeable = True
+    array[1:] += 1
+    del held, array
+    assert agrees()
+
+
+def test_what_is_written_at_an_address_is_seen_when_the_value_is_asked_for():
+    layer, agrees = large_pair(ConvTranspose)
+    place = layer.weight.value.ctypes.data
+    assert agrees()
+    (ctypes.c_float * 100).from_address(place)[99] = 3.0
+    _ = layer.weight.value
+    assert agrees()
+
+
+@pytest.mark.parametrize("kind", [Conv, ConvTranspose])
+def test_another_parameter_is_another_however_often_both_were_asked_for(kind):
+    for asked in range(4):
+        layer, agrees = large_pair(kind)
+        other, others_agree = large_pair(kind)
+        other.weight.value = other.weight._value * 2
+        for _ in range(asked):
+            assert layer.weight.value.shape == other.weight.shape
+        assert agrees()
+        assert others_agree()
+        layer.weight = other.weight
+        assert agrees()
+    for made in (copy.deepcopy(layer.weight), pickle.loads(pickle.dumps(layer.weight))):
+        held = made.value
+        layer.weight, before = made, layer.weight
+        assert agrees()
+        held[1:] = -1
+        del held
+        assert agrees()
+        layer.weight = before
+        assert agrees()
+
+
+def test_a_copy_and_what_it_was_made_of_have_no_common_version():
+    layer, agrees = large_pair(ConvTranspose)
+    held = layer.weight.value
+    made = copy.deepcopy(layer.weight)
+    held[:, 1:] = 0
+    del held
+    assert agrees()
+    layer.weight = made
+    assert agrees()

@@ -11,7 +11,7 @@ except ImportError:
     raise ImportError("tconv.torch needs PyTorch: pip install tconv[torch].") from None
 
 from tconv.dispatch import register
-from tconv.torch.acceleration import Acceleration, accelerate, restore
+from tconv.torch.acceleration import Acceleration, accelerate, freeze, refresh, restore
 from tconv.torch.contraction import contract_of_library
 from tconv.torch.functional import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from tconv.torch.modules import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -25,6 +25,8 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "freeze",
+    "refresh",
     "restore",
 ]
 

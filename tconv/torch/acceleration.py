@@ -1,14 +1,16 @@
 """HOW A MODEL BECOMES FASTER: its transposed convolutions change their class, nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
+from tconv.arguments import as_flag
+from tconv.planned import Packings
 from tconv.torch import modules
 from tconv.torch.tensors import is_served
 
-__all__ = ["Acceleration", "accelerate", "restore"]
+__all__ = ["Acceleration", "accelerate", "freeze", "refresh", "restore"]
 
 _OURS: dict[type, type] = {
     nn.ConvTranspose1d: modules.ConvTranspose1d,
@@ -31,17 +33,38 @@ class Acceleration:
 
     swapped: tuple[str, ...]
     left: dict[str, str]
+    packings: dict[str, Packings] = field(default_factory=dict, repr=False, compare=False)
+
+    def packed(self) -> dict[str, int]:
+        """How often each weight has been packed by now: once, unless it changed or sizes did.
+
+        Where an image of another size takes another plan, the weight is packed for that, too.
+
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(64, 64, 4, 2, 1)).eval()
+        >>> report = accelerate(model)
+        >>> for _ in range(3):
+        ...     _ = model(torch.ones(1, 64, 8, 8))
+        >>> model[0].weight.data[:, 1:] = 0
+        >>> _ = model(torch.ones(1, 64, 8, 8))
+        >>> report.packed()
+        {'0': 2}
+        """
+        return {name: each.count for name, each in self.packings.items()}
 
     def __str__(self) -> str:
-        total = len(self.swapped) + len(self.left)
+        total, packed = len(self.swapped) + len(self.left), self.packed()
         lines = [f"{len(self.swapped)} of {total} transposed convolutions are computed by tconv"]
-        lines += [f"  {name}" for name in self.swapped]
+        for name in self.swapped:
+            count = packed.get(name)
+            times = "once" if count == 1 else f"{count} times"
+            lines.append(f"  {name}, its weight packed {times}" if count else f"  {name}")
         if self.left:
             lines += ["left as it was:", *(f"  {name}: {why}" for name, why in self.left.items())]
         return "\n".join(lines)
 
 
-def accelerate(model: nn.Module) -> Acceleration:
+def accelerate(model: nn.Module, *, frozen: bool = False) -> Acceleration:
     """Let tconv compute every ConvTranspose of a model, in place.
 
     The modules stay the objects that they are, with parameters, buffers, hooks, normalised and
@@ -50,10 +73,12 @@ def accelerate(model: nn.Module) -> Acceleration:
     Parameters
     ----------
     model : torch.nn.Module, which may itself be a ConvTranspose
+    frozen : whether to `freeze` the model, too
 
     Returns
     -------
-    Acceleration : which were swapped, which were left, and why
+    Acceleration : which were swapped, which were left, and why; and how often weights were packed,
+        which it counts from then on without holding the model
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3), torch.nn.ReLU())
@@ -61,7 +86,8 @@ def accelerate(model: nn.Module) -> Acceleration:
     1 of 1 transposed convolutions are computed by tconv
       0
     """
-    swapped, left = list[str](), dict[str, str]()
+    frozen = as_flag(frozen, "frozen")
+    swapped, left, packings = list[str](), dict[str, str](), dict[str, Packings]()
     for name, module in model.named_modules():
         kind = getattr(module, "original_name", type(module).__name__)  # of a scripted module
         if not isinstance(module, tuple(_OURS)) and "ConvTranspose" not in str(kind):
@@ -73,7 +99,10 @@ def accelerate(model: nn.Module) -> Acceleration:
         else:
             module.__class__ = _swapped(type(module), _OURS)
             swapped.append(shown)
-    return Acceleration(tuple(swapped), left)
+            packings[shown] = modules.kept_of(module).packings
+    if frozen:
+        freeze(model)
+    return Acceleration(tuple(swapped), left, packings)
 
 
 def restore(model: nn.Module) -> tuple[str, ...]:
@@ -91,10 +120,64 @@ def restore(model: nn.Module) -> tuple[str, ...]:
     for name, module in model.named_modules():
         theirs = _swapped(type(module), _THEIRS)
         if theirs is not None:
-            modules.forget(module)
+            modules.leave(module)
             module.__class__ = theirs
             restored.append(name or theirs.__name__)
     return tuple(restored)
+
+
+def freeze(model: nn.Module, frozen: bool = True) -> tuple[str, ...]:
+    """Let tconv no longer read whole weights to see whether they have changed; return the names.
+
+    Without this every call reads the weight once. Frozen, a module still sees another parameter,
+    other memory, and what PyTorch does to it in place: optimisers, `load_state_dict`, initialisers.
+    What it does not see are writes through ``weight.data``, a NumPy array, or other libraries that
+    share the memory: call `refresh` after those. Copies and pickled modules stay frozen.
+
+    Parameters
+    ----------
+    model : torch.nn.Module, accelerated, or with modules of tconv's
+    frozen : False undoes it, and so does `restore`
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3))
+    >>> _ = accelerate(model)
+    >>> freeze(model)
+    ('0',)
+    """
+    frozen, found = as_flag(frozen, "frozen"), _served(model)
+    for module in found.values():
+        modules.kept_of(module).freeze(frozen)
+    return tuple(found)
+
+
+def refresh(model: nn.Module) -> tuple[str, ...]:
+    """Let the next call of a model pack every weight again; return the names of the modules.
+
+    A frozen model needs that after writes that it does not see. Until then no packed weights are
+    held.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(16, 16, 4, bias=False)).eval()
+    >>> _ = accelerate(model, frozen=True)
+    >>> x = torch.ones(1, 16, 4, 4)
+    >>> y = model(x)
+    >>> _ = model[0].weight.data.mul_(2)
+    >>> refresh(model)
+    ('0',)
+    >>> torch.equal(model(x), y * 2)
+    True
+    """
+    found = _served(model)
+    for module in found.values():
+        modules.forget(module)
+    return tuple(found)
+
+
+def _served(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules of tconv's classes, and of classes derived from these, by name."""
+    found = model.named_modules()
+    return {n or type(m).__name__: m for n, m in found if isinstance(m, tuple(_THEIRS))}
 
 
 def _swapped(kind: type, table: dict[type, type]) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tconv.torch.functional import transpose
 from tconv.torch.weights import Kept
 
-__all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "forget"]
+__all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "forget", "kept_of", "leave"]
 
 
 def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
@@ -19,13 +19,13 @@ def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
     if output_size is not None:
         sizes = module.stride, module.padding, module.kernel_size, rank, module.dilation
         extra = tuple(module._output_padding(input, output_size, *sizes))
-    kept = None if torch.compiler.is_compiling() else _kept(module)
+    kept = None if torch.compiler.is_compiling() else kept_of(module)
     weight = module.weight if kept is None else kept.weight(module)
     settings = module.stride, module.padding, extra, module.groups, module.dilation
     return transpose(rank, input, weight, module.bias, *settings, kept)
 
 
-def _kept(module: Any) -> Kept:
+def kept_of(module: Any) -> Kept:
     """Where the module's weight is kept packed; one that was accelerated has none at first."""
     found: Kept | None = module.__dict__.get("_tconv_kept")
     if found is None:
@@ -35,6 +35,11 @@ def _kept(module: Any) -> Kept:
 
 def forget(module: Any) -> None:
     """Let go of the packed weight."""
+    kept_of(module).forget()
+
+
+def leave(module: Any) -> None:
+    """Leave nothing of tconv's in a module."""
     module.__dict__.pop("_tconv_kept", None)
 
 

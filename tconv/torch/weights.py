@@ -1,53 +1,106 @@
 """WHICH WEIGHTS ARE KEPT, and when they have changed."""
 
-import weakref
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from tconv.planned import PackedWeights
+from tconv.dispatch import native
+from tconv.dtypes import dtype_name
+from tconv.engine.addresses import address
+from tconv.engine.content_hash import content_hash
+from tconv.planned import PackedWeights, Packings
 from tconv.repeated import Repeated
 from tconv.torch.norms import made_anew, parts_of
 from tconv.torch.tensors import as_array
+from tconv.torch.threads import working
 
 __all__ = ["Kept"]
 
-_SMALL_BYTES = 2**12  # are compared as a whole, in less than a microsecond
-_SAMPLES = 64  # of larger ones
-
 
 class _Watched:
-    """A tensor and its numbers, as they were.
+    """A tensor's numbers, as they were: where they lie and a hash of all of them.
 
-    A change in place counts up the tensor's version. What is written through ``.data`` or by NumPy
-    does not, so some of the numbers, spread over all of them, are compared besides.
+    Only the numbers tell whether they have changed. A tensor's version counts what PyTorch does to
+    it in place, but nothing that is written through ``.data``, by NumPy, or by other libraries; and
+    who the tensor is says little, for `torch.utils.swap_tensors` gives it what another one held.
+
+    One that is frozen is told by what it is, its version and its place, and is read only after
+    steps of optimisers, of which some do not count as changes of the version. The tensor is held
+    for that, and its memory by another tensor, so that nothing else can be found at their
+    addresses. It is not held weakly, with which `swap_tensors` refuses it.
     """
 
-    def __init__(self, tensor: Tensor, view: NDArray[Any]) -> None:
-        if view.nbytes > _SMALL_BYTES:
-            view = view[:: view.size // _SAMPLES]
-        self._tensor = weakref.ref(tensor)
-        self._state = tensor._version, tensor.data_ptr()
-        self._view, self._sample = view, view.tobytes()
+    def __init__(self, tensor: Tensor, threads: int, is_frozen: bool) -> None:
+        self._layout, self._held = _layout(tensor), (None, None)
+        if is_frozen and not tensor.is_inference():  # which has no version
+            self._held = tensor, tensor.detach()
+            self._steps, self._version, self._place = (
+                _steps.count,
+                tensor._version,
+                tensor.data_ptr(),
+            )
+        self._hash = content_hash(tensor.data_ptr(), tensor.nbytes, threads)
 
     @classmethod
-    def of(cls, tensor: Tensor) -> "_Watched | None":
-        """Watch a tensor; None for one with holes, whose numbers cannot be seen as one row."""
+    def of(cls, tensor: Tensor, threads: int, is_frozen: bool) -> "_Watched | None":
+        """Watch a tensor; None for one with holes, or whose numbers are not those in its memory."""
         array = as_array(tensor)
-        view = array.ravel(order="K")
-        return cls(tensor, view) if np.may_share_memory(view, array) else None
+        row = array.ravel(order="K")
+        is_in_place = np.may_share_memory(row, array) and address(array) == tensor.data_ptr()
+        return cls(tensor, threads, is_frozen) if is_in_place else None
 
-    def still_is(self, tensor: Tensor) -> bool:
-        """Whether it is the same tensor with the same numbers."""
-        is_same = self._tensor() is tensor  # else it may have no version
-        is_same = is_same and self._state == (tensor._version, tensor.data_ptr())
-        return is_same and self._view.tobytes() == self._sample
+    def still_is(self, tensor: Tensor, threads: int) -> bool:
+        """Whether a tensor has the same numbers, in the same order."""
+        place = tensor.data_ptr()
+        if not place or _layout(tensor) != self._layout:
+            return False
+        if self._held[0] is None:
+            return content_hash(place, tensor.nbytes, threads) == self._hash
+        steps = _steps.count
+        if tensor is not self._held[0] or (tensor._version, place) != (self._version, self._place):
+            return False
+        if steps != self._steps:
+            if content_hash(place, tensor.nbytes, threads) != self._hash:
+                return False
+            self._steps = steps
+        return True
 
 
-class _Made(NamedTuple):
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    """How numbers lie in memory, and whether they read as they lie."""
+    return tensor.dtype, tensor.shape, tensor.stride(), tensor.is_neg()
+
+
+class _Steps:
+    """Steps that optimisers have made since somebody began to count them.
+
+    Fused ones write parameters, and leave their versions as they are.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._handle: Any = None
+
+    def begin(self) -> None:
+        """Count from now on."""
+        if self._handle is None:
+            self._handle = register_optimizer_step_post_hook(self._add)
+
+    def _add(self, *_: Any) -> None:
+        self.count += 1
+
+
+_steps = _Steps()
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
     """A weight that was made by weight norm, and what it was made of."""
 
     weight: Tensor
@@ -55,13 +108,26 @@ class _Made(NamedTuple):
     directions: _Watched
     axis: int
 
-    def is_of(self, norms: Tensor, directions: Tensor, axis: int) -> bool:
+    def is_of(self, norms: Tensor, directions: Tensor, axis: int, threads: int) -> bool:
         """Whether the same would be made of these."""
         return (
             self.axis == axis
-            and self.norms.still_is(norms)
-            and self.directions.still_is(directions)
+            and self.norms.still_is(norms, threads)
+            and self.directions.still_is(directions, threads)
         )
+
+
+class _State(NamedTuple):
+    """A weight packed, and what tells that it is still the same."""
+
+    seen: _Watched | _Made
+    packed: PackedWeights
+
+    def is_of(self, made: _Made | None, weight: Tensor, threads: int) -> bool:
+        """Whether a weight, which may be one that was made, is still the one that was packed."""
+        if made is not None:  # which nobody else can write
+            return self.seen is made
+        return isinstance(self.seen, _Watched) and self.seen.still_is(weight, threads)
 
 
 class Kept:
@@ -69,6 +135,14 @@ class Kept:
 
     That of a weight norm is kept itself, too, as long as what it is made of does not change. A copy
     of a module, and one that is pickled, begins with nothing kept.
+
+    Parameters
+    ----------
+    is_frozen : whether changes are told without reading the numbers each time
+
+    Attributes
+    ----------
+    packings : how often the weight was packed
 
     >>> import torch
     >>> from tconv.dispatch import Call
@@ -79,14 +153,26 @@ class Kept:
     >>> first = kept.of(repeated, weight)
     >>> kept.of(repeated, weight) is first
     True
-    >>> _ = weight.data.add_(1)
+    >>> weight.data[3, 5, 0, 2] = 2
     >>> kept.of(repeated, weight) is first
     False
     """
 
-    def __init__(self) -> None:
-        self._state: tuple[_Watched, NDArray[Any], PackedWeights] | None = None
+    def __init__(self, is_frozen: bool = False) -> None:
+        self.packings = Packings()
+        self.freeze(is_frozen)
+
+    def forget(self) -> None:
+        """Let go of what is kept."""
+        self._state: _State | None = None
         self._made: _Made | None = None
+
+    def freeze(self, is_frozen: bool) -> None:
+        """Tell changes without reading the numbers each time, or by reading them."""
+        self.is_frozen = is_frozen
+        if is_frozen:
+            _steps.begin()
+        self.forget()  # what was told in the other way
 
     def weight(self, module: Any) -> Tensor:
         """Return the module's weight: that of before, if it would be made of the same again."""
@@ -96,10 +182,13 @@ class Kept:
             weight: Tensor = module.weight
             return weight
         norms, directions, axis = parts
-        if made is not None and made.is_of(norms, directions, axis):
-            return made.weight
-        self._made = made = None  # so that it makes room
-        seen = _Watched.of(norms), _Watched.of(directions)  # first, and then what they become
+        threads = torch.get_num_threads()
+        with working(threads):
+            if made is not None and made.is_of(norms, directions, axis, threads):
+                return made.weight
+            self._made = made = None  # so that it makes room
+            # First, and then what they become: see `of`.
+            seen = [_Watched.of(part, threads, self.is_frozen) for part in (norms, directions)]
         weight = made_anew(module)
         if seen[0] is not None and seen[1] is not None:
             self._made = _Made(weight, seen[0], seen[1], axis)
@@ -107,23 +196,38 @@ class Kept:
 
     def of(self, repeated: Repeated, weight: Tensor) -> Any:
         """Return the weight as `Repeated.solve` takes it: packed for y, or an array."""
-        made, state = self._made, self._state
-        if state is None or not state[0].still_is(weight):
-            self._state = state = None  # so that what was packed before makes room
-            if (
-                # Computed anew for each call, as by other parametrisations.
-                (type(weight) is not Parameter and (made is None or made.weight is not weight))
-                or weight.is_inference()  # has no version
-                or weight.is_shared()  # other processes write it; what becomes so lies elsewhere
-            ):
-                return as_array(weight)
-            seen, array = _Watched.of(weight), as_array(weight)
-            if seen is None:
+        plan, geometry, threads = repeated.plan("y"), repeated.geometry, repeated.call.threads or 1
+        if plan is None:
+            array = as_array(weight)
+            plan = native(geometry, "y", dtype_name(array.dtype), threads)
+            if plan is None:  # nobody packs
                 return array
-            self._state = state = seen, array, PackedWeights()
-        _, array, packed = state
-        plan, threads = repeated.plan("y"), repeated.call.threads
-        return packed.of(repeated.geometry, array, 0, threads, plan=plan)
+        made, state = self._made, self._state
+        if made is not None and made.weight is not weight:
+            made = None
+        if made is None and type(weight) is not Parameter:
+            return self._unkept(weight)  # computed anew for each call, as by parametrisations
+        if state is None or not state.is_of(made, weight, threads):
+            self._state = state = None  # so that what was packed before makes room
+            if weight.is_shared():
+                return self._unkept(weight)  # which other processes write, perhaps meanwhile
+            # First hashed, and then packed: what another thread writes between the two is packed,
+            # but does not have this hash, so the next call packs again. The other way round that
+            # would never be found. That the weight is read twice costs little: the second time it
+            # lies in a cache, and where it is too large, packing still takes several times as long.
+            seen = made or _Watched.of(weight, threads, self.is_frozen)
+            if seen is None:
+                return self._unkept(weight)
+            self._state = state = _State(seen, PackedWeights(self.packings))
+        found = state.packed.known(plan)
+        if found is None:
+            found = state.packed.of(geometry, as_array(weight), 0, threads, plan=plan)
+        return found
+
+    def _unkept(self, weight: Tensor) -> NDArray[Any]:
+        """Return the weight as an array, which is packed for this call only."""
+        self.packings.count += 1
+        return as_array(weight)
 
     def __reduce__(self) -> Any:
-        return Kept, ()
+        return Kept, (self.is_frozen,)

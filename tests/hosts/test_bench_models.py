@@ -30,6 +30,23 @@ def test_both_contenders_give_the_answer_each_time(name, mode):
             assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+def test_weights_are_packed_once_but_in_each_step_of_training(monkeypatch):
+    import tconv.torch
+
+    reports, accelerate = [], tconv.torch.accelerate
+
+    def reported(*args, **keywords):
+        reports.append(accelerate(*args, **keywords))
+        return reports[-1]
+
+    monkeypatch.setattr(tconv.torch, "accelerate", reported)
+    for mode, expected in (("forward", 1), ("frozen", 1), ("training", 3)):
+        call = models.contender("dcgan", mode, "accelerated", "float32", 1, width=WIDTHS["dcgan"])
+        for _ in range(3):
+            call()
+        assert set(reports[-1].packed().values()) == {expected}
+
+
 def test_contenders_are_found_by_name(tmp_path):
     assert [*DECODERS] == [*models.MODELS]
     server = Server(function_of("bench.models:masks_training_torch"))

@@ -374,6 +374,46 @@ def test_a_model_edited_after_loading_does_not_matter():
         assert_same_results(each.run(None, FEEDS), expected, exactly=True)
 
 
+def test_a_file_written_anew_after_loading_does_not_matter(tmp_path):
+    model = two_layers()
+    expected = by_onnx_runtime(model, FEEDS)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    session = Session(path, force=True)
+    for tensor in model.graph.initializer:
+        tensor.raw_data = bytes(len(tensor.raw_data))
+    path.write_bytes(model.SerializeToString())
+    for _ in range(2):
+        assert_same_results(session.run(None, FEEDS), expected, exactly=True)
+
+
+@pytest.mark.parametrize("made", ["w", "copied", "negated"])
+def test_a_weight_that_is_an_output_is_the_callers_to_write(made):
+    """A session keeps weights packed and looks at them once: nobody may reach them."""
+    w = integers_like((16, 16, 4, 4)).astype(np.float32)
+    nodes = [helper.make_node("ConvTranspose", ["x", made], ["y"], strides=[2, 2])]
+    if made != "w":
+        how = "Identity" if made == "copied" else "Neg"
+        nodes.insert(0, helper.make_node(how, ["w"], [made]))
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 3, 3])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("y", made)],
+        [numpy_helper.from_array(w, "w")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    session = Session(helper.make_model(graph, opset_imports=opset, ir_version=8), force=True)
+    x = integers_like((1, 16, 3, 3), seed=1).astype(np.float32)
+    y, weight = session.run(None, {"x": x})
+    expected = y.copy(), weight.copy()
+    for _ in range(2):
+        weight[...] = 0
+        y, weight = session.run(None, {"x": x})
+        assert np.array_equal(y, expected[0])
+        assert np.array_equal(weight, expected[1])
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_run_options_reach_onnx_runtime(force):
     options = onnxruntime.RunOptions()

@@ -1,0 +1,261 @@
+"""Content hash of memory: 64 bits that tell whether any byte of a weight has changed.
+
+for chunk in chunks of 64 KB:                                   # shared out to threads
+    sums = totals = zeros                                       # 8 lanes of 64 bits
+    for block in blocks of 4 KB:
+        for stripe in stripes of 64 bytes:                      # the last is filled up with zeros
+            halves = stripe + keys[stripe's place]              # 16 numbers of 32 bits
+            sums += halves[0::2] * halves[1::2]                 # 32 x 32 -> 64 bits
+            totals += halves                                    # taken as 8 numbers of 64 bits
+        sums, totals = turned(sums), turned(totals)             # (x ^ x >> 32) * odd
+    hash = bytes of the chunk
+    for word in sums and totals: hash = turned(hash ^ word)
+The hashes of several chunks are hashed likewise, as content.
+
+The products are those of NH (Black, Halevi, Krawczyk, Krovetz, Rogaway: UMAC, CRYPTO 1999): for two
+contents that differ, whatever the difference is, the sums of a block agree for one choice of keys
+in 2**32. What that rests on:
+
+- Every place of a block has a key of its own, so contents that change places differ.
+- Keys are added before numbers are multiplied: of small integers as floats the last 23 bits are
+  zeros, and products of such numbers would say little.
+- A half that is zero with its key hides the other half in the product. The totals still have it,
+  as XXH3 adds the numbers themselves for that reason (github.com/Cyan4973/xxHash). So a change
+  within 8 bytes is never lost before the words of a chunk become one.
+- A turn loses nothing, and does not commute with sums: blocks that change places differ.
+
+Chunks and the order in them are fixed, so the hash does not depend on threads or processor. The
+keys are no secret: this is for changes that nobody devises to be missed.
+"""
+
+import ctypes
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.engine import values as ir
+from tconv.engine.builder import IRBuilder
+from tconv.engine.ir import I32, I64, PTR, Code
+from tconv.engine.jit import load
+from tconv.engine.target import target
+from tconv.engine.teams import share
+
+__all__ = ["CHUNK_BYTES", "content_hash", "emit", "portable_hash"]
+
+CHUNK_BYTES = 2**16
+_BLOCK_BYTES, _STRIPE_BYTES, _LANES = 2**12, 64, 8
+_STRIPES = _BLOCK_BYTES // _STRIPE_BYTES
+_SLAB_BYTES = 2**20  # at a time where NumPy computes
+_UNROLLED = 8  # stripes; with 4 it takes a tenth longer in the caches, with 16 as long (Zen 5)
+# Processors themselves do not look beyond a page: so 32 MB took 1.3 times as long (Zen 5).
+_AHEAD_BYTES = 2**13
+_ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio
+_SHARED_CHUNKS = 16  # fewer are hashed in the time in which another thread begins
+
+_NAME, _VERSION = "tconv_content_hash", "2"
+_WORDS = ("data", "hashes", "keys", "size", "chunks")
+_COUNTER = 16  # the word that threads count chunks with, in a cache line of its own
+_HALVES = ir.VectorType(I32, 2 * _LANES)
+_HALF, _LONG = ir.VectorType(I32, _LANES), ir.VectorType(I64, _LANES)
+_BYTE = ir.IntType(8)
+Value = Any  # a number of Python, too, wherever one is an index
+
+
+def content_hash(place: int, size: int, threads: int = 1) -> int:
+    """Return the hash of so many bytes at an address.
+
+    >>> array = np.arange(3.0)
+    >>> before = content_hash(array.ctypes.data, array.nbytes)
+    >>> array[1] = -array[1]
+    >>> content_hash(array.ctypes.data, array.nbytes) == before
+    False
+    """
+    of_chunk, of_chunks = _native() or (None, 0)
+    if of_chunk is None:
+        return portable_hash(place, size)
+    if size <= CHUNK_BYTES:
+        return of_chunk(place, size, _keys_place())
+    chunks = -(-size // CHUNK_BYTES)
+    hashes = (ctypes.c_int64 * chunks)()
+    found = ctypes.addressof(hashes)
+    words = (ctypes.c_int64 * (_COUNTER + 16))(place, found, _keys_place(), size, chunks)
+    workers = threads if chunks >= _SHARED_CHUNKS else 1
+    share(of_chunks, ctypes.addressof(words), workers, partial(load, target=target()))
+    return content_hash(found, 8 * chunks, threads)
+
+
+def portable_hash(place: int, size: int) -> int:
+    """Return the same hash, by NumPy: it takes a hundred times as long.
+
+    >>> array = np.arange(1e5)
+    >>> place = array.ctypes.data, array.nbytes
+    >>> portable_hash(*place) == content_hash(*place)
+    True
+    """
+    data = np.frombuffer(memoryview((ctypes.c_uint8 * size).from_address(place)), np.uint8)
+    whole = size // CHUNK_BYTES * CHUNK_BYTES
+    slabs = [data[n : min(n + _SLAB_BYTES, whole)] for n in range(0, whole, _SLAB_BYTES)]
+    hashes = [_portable_chunks(slab.reshape(-1, CHUNK_BYTES)) for slab in slabs]
+    if whole < size or not size:
+        hashes.append(_portable_chunks(data[np.newaxis, whole:]))
+    words = np.concatenate(hashes)
+    return int(words[0]) if words.size == 1 else portable_hash(words.ctypes.data, words.nbytes)
+
+
+def _portable_chunks(data: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The hashes of some chunks of the same size."""
+    chunks, size = data.shape
+    blocks = size // _BLOCK_BYTES + 1  # the last, which has fewer stripes, or none, has its turn
+    stripes = -(-size // _STRIPE_BYTES)
+    padded = np.zeros((chunks, blocks * _BLOCK_BYTES), np.uint8)
+    padded[:, :size] = data
+    halves = padded.view("<u4").reshape(chunks, blocks, _STRIPES, 2 * _LANES) + _keys()
+    halves.reshape(chunks, -1, 2 * _LANES)[:, stripes:] = 0
+    low, high = halves[..., ::2].astype(np.uint64), halves[..., 1::2].astype(np.uint64)
+    added = np.stack([low * high, low + (high << np.uint64(32))], 2).sum(3, np.uint64)
+    state = np.zeros((chunks, 2, _LANES), np.uint64)
+    for block in range(blocks):
+        state = _turned(state + added[:, block])
+    found = np.full(chunks, size, np.uint64)
+    for word in state.reshape(chunks, -1).T:
+        found = _turned(found ^ word)
+    return _turned(found)
+
+
+def _turned(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    return (words ^ (words >> np.uint64(32))) * np.uint64(_ODD)
+
+
+@cache
+def _keys() -> NDArray[np.uint32]:
+    """A key for each half of a block: numbers without a pattern, by SplitMix64."""
+    words = np.arange(1, _BLOCK_BYTES // 8 + 1, dtype=np.uint64) * np.uint64(_ODD)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
+    room = np.empty(_BLOCK_BYTES + _STRIPE_BYTES, np.uint8)
+    start = -room.ctypes.data % _STRIPE_BYTES  # no stripe of keys lies in two cache lines
+    keys = room[start : start + _BLOCK_BYTES].view("<u4")
+    keys[...] = words.astype("<u8").view("<u4")
+    return keys.reshape(_STRIPES, 2 * _LANES)
+
+
+@cache
+def _keys_place() -> int:
+    return _keys().ctypes.data
+
+
+@cache
+def _native() -> tuple[Callable[[int, int, int], int], int] | None:
+    """What hashes a chunk, and the address of the job that hashes many; None without native code.
+
+    The values are the same, so whoever finds no code now may find some later.
+    """
+    here = target()
+    if not here.uses_engine:
+        return None
+    try:
+        found = load(_NAME, emit, here, version=_VERSION)
+    except Exception:  # of LLVM, or a warning that is an error
+        return None
+    entry = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(found)
+    kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+    return kind(entry(0)), entry(1)
+
+
+# ---- generated code ------------------------------------------------------------------------------
+
+
+def emit(module: ir.Module) -> None:
+    """Emit ``tconv_content_hash(n)``, the address of the hash of one chunk, and of many."""
+    of_chunk = _chunk(module)
+    of_chunks = _chunks(module, of_chunk)
+    function = ir.Function(module, ir.FunctionType(I64, [I64]), _NAME)
+    code = Code(IRBuilder(function.append_basic_block("entry")))
+    places = [code.builder.ptrtoint(each, I64) for each in (of_chunk, of_chunks)]
+    code.builder.ret(code.pick(code.is_equal(function.args[0], 0), *places))
+
+
+def _chunk(module: ir.Module) -> ir.Function:
+    """The hash of so many bytes, at most a chunk: ``chunk(data, size, keys)``."""
+    function = ir.Function(module, ir.FunctionType(I64, [PTR, I64, PTR]), "chunk")
+    function.linkage = "internal"
+    data, size, keys = function.args
+    code = Code(IRBuilder(function.append_basic_block("entry")))
+    last = code.room(_BYTE, _STRIPE_BYTES)
+    zeros = ir.Constant(_LONG, None)
+    code.builder.store(zeros, last, align=1)
+    blocks, rest = code.divmod(size, _BLOCK_BYTES)
+    with code.loop_carrying(blocks, [data, zeros, zeros]) as ((place, *state), following):
+        state = _stripes(code, place, keys, _STRIPES, state)
+        following += [code.at(place, _BLOCK_BYTES, _BYTE), *(_turn(code, each) for each in state)]
+    place, *state = following
+    stripes, rest = code.divmod(rest, _STRIPE_BYTES)
+    state = _stripes(code, place, keys, stripes, state)
+    whole = code.mul(stripes, _STRIPE_BYTES)
+    place, key = code.at(place, whole, _BYTE), code.at(keys, whole, _BYTE)
+    with code.loop(rest) as n:
+        code.store(code.load(place, n, _BYTE), last, n)
+    state = _stripes(code, last, key, code.least(rest, 1), state)
+    words = code.room(I64, 2 * _LANES)
+    for n, each in enumerate(state):
+        code.builder.store(_turn(code, each), code.at(words, n * _LANES, I64), align=8)
+    with code.loop_carrying(2 * _LANES, [words, size]) as ((word, found), following):
+        found = _turn(code, code.builder.xor(found, code.load(word, kind=I64)))
+        following += [code.at(word, 1, I64), found]
+    _, found = following
+    code.builder.ret(_turn(code, found))
+    return function
+
+
+def _stripes(code: Code, data: Value, keys: Value, count: Value, state: list[Value]) -> list[Value]:
+    """Add so many stripes to sums and totals; return these."""
+    unrolled = _UNROLLED if isinstance(count, int) else 1
+    turns = count // unrolled if isinstance(count, int) else count
+    with code.loop_carrying(turns, [data, keys, *state]) as (carried, following):
+        place, key, sums, totals = carried
+        for n in range(unrolled):
+            if unrolled > 1:
+                code.prefetch(code.at(place, _AHEAD_BYTES + n * _STRIPE_BYTES, _BYTE))
+            sums, totals = _stripe(code, place, key, n * _STRIPE_BYTES, sums, totals)
+        step = unrolled * _STRIPE_BYTES
+        following += [code.at(each, step, _BYTE) for each in (place, key)] + [sums, totals]
+    return following[2:]
+
+
+def _stripe(
+    code: Code, data: Value, keys: Value, first: int, sums: Value, totals: Value
+) -> tuple[Value, Value]:
+    """Add a stripe to sums and totals."""
+    b = code.builder
+    halves = [b.load(code.at(each, first, _BYTE), align=1, typ=_HALVES) for each in (data, keys)]
+    words = b.bitcast(b.add(*halves), _LONG)
+    shift = ir.Constant(_LONG, [32] * _LANES)
+    low, high = (b.zext(b.trunc(each, _HALF), _LONG) for each in (words, b.lshr(words, shift)))
+    return b.add(sums, b.mul(low, high)), b.add(totals, words)
+
+
+def _turn(code: Code, words: Value) -> Value:
+    """``(x ^ x >> 32) * odd`` of a word or of a vector of them."""
+    b, kind = code.builder, words.type
+    many = [_LANES] if kind == _LONG else []
+    shift, odd = (ir.Constant(kind, [n] * many[0] if many else n) for n in (32, _ODD))
+    return b.mul(b.xor(words, b.lshr(words, shift)), odd)
+
+
+def _chunks(module: ir.Module, of_chunk: ir.Function) -> ir.Function:
+    """The hashes of chunks, whose threads take them one by one: ``chunks(words, thread)``."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, I64]), "chunks")
+    function.linkage = "internal"
+    code = Code(IRBuilder(function.append_basic_block("entry")))
+    words = function.args[0]
+    f = code.record(words, _WORDS[3:], _WORDS[:3])
+    with code.items(code.at(words, _COUNTER, I64), f["chunks"]) as n:
+        first = code.mul(n, CHUNK_BYTES)
+        size = code.least(CHUNK_BYTES, code.sub(f["size"], first))
+        values = [code.at(f["data"], first, _BYTE), size, f["keys"]]
+        code.store(code.builder.call(of_chunk, values), f["hashes"], n)
+    code.end()
+    return function
