@@ -5,13 +5,17 @@ its memory, over bytes that they did not write; `json` takes longer to import th
 """
 
 import struct
+import sys
+from functools import cache
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["as_bytes", "of_bytes"]
+__all__ = ["as_bytes", "of_bytes", "record_of"]
+
+_Record = TypeVar("_Record", bound=tuple[Any, ...])
 
 _COUNT, _INTEGER, _FLOAT = struct.Struct("<I"), struct.Struct("<q"), struct.Struct("<d")
 _ARRAY = struct.Struct("<3sB")  # its type, and how many axes it has
@@ -45,6 +49,38 @@ def of_bytes(data: bytes) -> Any:
     if end != len(data):
         raise ValueError("more than one value")
     return value
+
+
+def record_of(kind: type[_Record], values: Any) -> _Record:
+    """A named tuple of what was read, if the types are those of its fields.
+
+    Raises
+    ------
+    ValueError : it is something else.
+    """
+    wanted = _types_of(kind)
+    if type(values) is not tuple or tuple(map(type, values)) != wanted[0]:
+        raise ValueError(f"no {kind.__name__}")
+    if wanted[1]:
+        values = [
+            each if inner is None else record_of(inner, each)
+            for each, inner in zip(values, wanted[1], strict=True)
+        ]
+    made: _Record = kind._make(values)  # type: ignore[attr-defined]
+    return made
+
+
+@cache
+def _types_of(kind: Any) -> tuple[tuple[type, ...], list[Any]]:
+    """The types of a named tuple's fields, and which of them are named tuples, if any is."""
+    names = vars(sys.modules[kind.__module__])
+    hints = [
+        names.get(getattr(hint, "__forward_arg__", ""), getattr(hint, "__origin__", hint))
+        for hint in kind.__annotations__.values()
+    ]
+    inner = [hint if hasattr(hint, "_fields") else None for hint in hints]
+    found = tuple(tuple if each else hint for hint, each in zip(hints, inner, strict=True))
+    return found, inner if any(inner) else []
 
 
 def _append(value: Any, add: Any) -> None:

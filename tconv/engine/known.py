@@ -5,11 +5,10 @@ Choosing takes some milliseconds, which a new process would spend again for ever
 
 from functools import cache, lru_cache
 from hashlib import sha256
-from typing import Any
 
 from tconv.engine.choice import choose_plan
-from tconv.engine.encoding import as_bytes, of_bytes
-from tconv.engine.plan import Part, Plan
+from tconv.engine.encoding import as_bytes, of_bytes, record_of
+from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
 from tconv.engine.shelves import read_plan, write_plan
 from tconv.engine.store import version_of, warn_once
@@ -28,8 +27,6 @@ _SOURCES = (
     *("turned.py", "cells.py", "layout.py", "tiled_layout.py", "turned_layout.py"),
     *("known.py", "encoding.py", "laid.py", "laying.py"),
 )
-
-_KINDS = (int, int, bool, bool, bool, tuple, *[int] * 5, tuple, int, float, bool)  # of Plan
 
 
 @cache
@@ -55,16 +52,6 @@ def known_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Pl
 
 
 def _plan_of(data: bytes) -> Plan | None:
-    """The plan that stands in an entry."""
+    """The plan that stands in an entry; ValueError if there stands something else."""
     words = of_bytes(data)
-    if words is None:
-        return None
-    if _kinds(words) != _KINDS or _kinds(words[11]) != (int, bool):
-        raise ValueError("no plan")
-    plan = Plan._make(words)
-    return plan._replace(part=Part._make(plan.part))
-
-
-def _kinds(words: Any) -> Any:
-    """The types of what is in a tuple, whatever it is."""
-    return tuple(map(type, words)) if isinstance(words, tuple) else None
+    return None if words is None else record_of(Plan, words)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.addresses import address
-from tconv.engine.encoding import as_bytes, of_bytes
+from tconv.engine.encoding import as_bytes, of_bytes, record_of
 from tconv.engine.ir import Number
 from tconv.engine.shelves import read_plan, write_plan
 from tconv.engine.store import warn_once
@@ -22,8 +22,6 @@ from tconv.engine.values import Module
 __all__ = ["Laid", "Told", "laid_out", "write"]
 
 _MOST_BYTES = 2**20  # that are kept: to read more would take as long as to make it
-
-_KINDS = (*[tuple] * 5, int, int, np.ndarray, tuple, tuple)  # of Laid
 
 
 class Told(NamedTuple):
@@ -72,7 +70,7 @@ def laid_out(key: tuple[Any, ...], make: Callable[[], Laid]) -> Laid:
     data, fault = read_plan(name)
     if data is not None:
         try:
-            return _unpacked(data)
+            return record_of(Laid, of_bytes(data))
         except ValueError:  # its checksum is right: another program has made it
             fault = f"plan {name}, which holds something else"
     warn_once(fault)
@@ -81,21 +79,6 @@ def laid_out(key: tuple[Any, ...], make: Callable[[], Laid]) -> Laid:
     if len(data) <= _MOST_BYTES:
         write_plan(name, data)
     return found
-
-
-def _unpacked(data: bytes) -> Laid:
-    """What stands in an entry, if it is what `laid_out` keeps."""
-    values = of_bytes(data)
-    if not isinstance(values, tuple) or tuple(map(type, values)) != _KINDS:
-        raise ValueError("no plan that is laid out")
-    *others, job, packing = values
-    return Laid._make((*others, _told(*job), _told(*packing)))
-
-
-def _told(*parts: Any) -> Told:
-    if tuple(map(type, parts)) != (np.ndarray, dict):
-        raise ValueError("no arguments of a driver")
-    return Told._make(parts)
 
 
 def write(emit: Any, name: str, dtype: str, target: Target, module: Module) -> None:
