@@ -1,18 +1,26 @@
-"""WHICH PLAN IS CHOSEN: the cheapest of those whose items the caches hold and tiles fill."""
+"""WHICH PLAN IS CHOSEN: the cheapest of those whose items the caches hold and tiles fill.
+
+It is chosen for the largest size of a band, and fitted to the size that is asked for.
+"""
 
 from collections.abc import Iterator
 from functools import lru_cache
 from math import ceil, prod
+from typing import Any
 
+import numpy as np
+
+from tconv.dtypes import TYPES as NUMBERS
+from tconv.engine.bands import band_of
 from tconv.engine.costs import Considered, Costs, priced
 from tconv.engine.phases import Phases
 from tconv.engine.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
-from tconv.engine.tilings import considered
-from tconv.engine.turnings import turned
+from tconv.engine.tilings import TiledCosts, considered
+from tconv.engine.turnings import TurnedCosts, turned
 
-__all__ = ["all_plans", "best_plans", "choose_plan"]
+__all__ = ["all_plans", "best_plans", "candidates", "choose_plan", "fitted", "lanes_of"]
 
 _SPLITS, _MOST_CHANNELS = (1, 2, 4, 8), 64  # of a block
 _MOST_SIZES = 5  # of items of one kind: the largest that fit
@@ -24,29 +32,117 @@ _LARGEST_PANEL_BYTES = 2**25  # where not even the smallest item stays in the ca
 _WIDE = 8  # vectors of a row, of which few lanes are in vain
 _TILED_TYPES = ("float32",)  # more precise ones are asked for where the last digits count
 _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
+_MOST_CANDIDATES, _AS_GOOD = 4, 1.02  # of a band; and what is nearly as good as the best
 
 
-@lru_cache(maxsize=1024)
 def choose_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
     """Return the plan that the model finds cheapest; None if each is wasteful.
 
     So it is where a wide dilation makes the borders of every item larger than the item.
     """
-    best = min(_alike(problem, dtype, target, threads), key=_cycles, default=None)
-    flops = problem.geometry.flops
-    if best is None or best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE:
+    found = candidates(band_of(problem, lanes_of(dtype, target)), dtype, target, threads)
+    return fitted(found, problem, dtype, target, threads)
+
+
+@lru_cache(maxsize=1024)
+def candidates(problem: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
+    """Return the plans that may be the best for sizes of the band whose largest are these.
+
+    All sum in one order, that of the best for one thread: so it is for any.
+    """
+    found: list[Plan] = []
+    seen = set[Plan]()
+    for plan in sorted(_alike(problem, dtype, target, threads), key=_cycles):
+        same = plan._replace(splits=1, threads=1, cycles=0.0)
+        if same not in seen:
+            seen.add(same)
+            found.append(plan)
+            if len(found) == _MOST_CANDIDATES:
+                break
+    return tuple(found)
+
+
+def fitted(
+    found: tuple[Plan, ...], problem: Problem, dtype: str, target: Target, threads: int
+) -> Plan | None:
+    """Return the best of a band's candidates for one of its sizes; None if each is wasteful.
+
+    One that comes first and is nearly as good as the best is taken, so that most sizes of a band
+    share code and packed weights.
+    """
+    costs, plans = dict[tuple[bool, bool, tuple[int, int, int]], Any](), []
+    for plan in found:
+        kind = (plan.is_turned, plan.is_uncropped, plan.outputs)
+        if kind not in costs:
+            costs[kind] = _costs_of(plan, problem, dtype, target)
+        plan = plan if plan.is_turned else _fit(plan, costs[kind], target)
+        blocks = 1 if plan.is_turned else ceil(problem.outputs / plan.block)
+        cycles = costs[kind].of(plan)
+        plans.append(
+            min(
+                [priced(plan, cycles, threads, n) for n in _splits(threads, blocks)],
+                key=_cycles,
+            )
+        )
+    if not plans:
         return None
-    return best
+    most = min(map(_cycles, plans)) * _AS_GOOD
+    best = next(plan for plan in plans if plan.cycles <= most)
+    flops = problem.geometry.flops
+    return None if best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE else best
+
+
+def _costs_of(plan: Plan, problem: Problem, dtype: str, target: Target) -> Any:
+    if plan.is_turned:
+        return TurnedCosts(problem, dtype, target)
+    if plan.is_tiled:
+        return TiledCosts.of_plan(plan, problem, dtype, target)
+    return Costs(problem, dtype, target, problem.phases(plan.is_uncropped))
+
+
+def _fit(plan: Plan, costs: Costs, target: Target) -> Plan:
+    """The plan with items of about the same size, but parts of an axis that are nearly equal."""
+    (z, y, x), phases = costs.phases.axes, costs.phases
+    step = costs.lanes * (2 if plan.is_gathered and not plan.is_tiled else 1)
+    columns = x.count
+    if plan.columns < columns:
+        columns = ceil(ceil(columns / ceil(columns / plan.columns)) / step) * step
+        columns = min(columns, x.count)
+    all_rows = costs.batch * z.count * y.count if plan.is_gathered else y.count
+    rows, planes = _even(all_rows, plan.rows), _even(z.count, plan.planes)
+    if plan.is_spread:
+        _, cells = phases.pieces(planes, rows, columns)
+    elif plan.is_gathered:
+        planes, cells = plan.planes, rows * columns
+    else:
+        planes, cells = plan.planes, (rows - 1) * x.pitch(columns) + columns
+    vectors = ceil(cells / costs.lanes)
+    most = dict(TILES[target.instruction_set])[plan.tile]
+    vectors = ceil(vectors / ceil(vectors / most))
+    return plan._replace(planes=planes, rows=rows, columns=columns, vectors=vectors)
+
+
+def _even(count: int, most: int) -> int:
+    """The size of nearly equal parts, of at most so many."""
+    return ceil(count / ceil(count / most))
+
+
+def _splits(threads: int, blocks: int) -> list[int]:
+    """Into how many parts the channels of y of an item may be split."""
+    return [n for n in (_SPLITS if threads > 1 else (1,)) if n == 1 or n <= blocks]
+
+
+def lanes_of(dtype: str, target: Target) -> int:
+    """Numbers of a vector, as sums are made."""
+    return target.vector_bits // 8 // np.dtype(NUMBERS[dtype].accumulator).itemsize
 
 
 def all_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
     """Return every plan worth considering, with its price."""
-    splits = _SPLITS if threads > 1 else (1,)
     return [
         priced(plan, cycles, threads, n)
         for plan, blocks, cycles in _considered(problem, dtype, target)
-        for n in splits
-        if n == 1 or n <= blocks
+        for n in _splits(threads, blocks)
     ]
 
 
@@ -62,10 +158,15 @@ def _alike(problem: Problem, dtype: str, target: Target, threads: int) -> list[P
 def best_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
     """Return the cheapest plan of every tile and kind of panel, the cheapest first.
 
-    All sum in one order.
+    All sum in one order, that of the plan that is chosen.
     """
     found: dict[tuple[int, bool, bool, bool], Plan] = {}
-    for plan in _alike(problem, dtype, target, threads):
+    plans, chosen = all_plans(problem, dtype, target, threads), None
+    if len({plan.order for plan in plans}) > 1:
+        chosen = choose_plan(problem, dtype, target, threads)
+    if chosen is not None:
+        plans = [plan for plan in plans if plan.order == chosen.order] or [chosen]
+    for plan in plans:
         key = (plan.vectors, plan.is_gathered, plan.is_spread, plan.is_turned)
         if key not in found or plan.cycles < found[key].cycles:
             found[key] = plan

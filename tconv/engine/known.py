@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tconv.engine.choice import choose_plan
+from tconv.engine.bands import band_of
+from tconv.engine.choice import candidates, fitted, lanes_of
 from tconv.engine.plan import Part, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.store import read_entry, version_of, warn_once, write_entry
@@ -24,7 +25,7 @@ _FORMAT = 4  # of `marshal`, which every Python reads; `json` takes longer to im
 # is wanted.
 _SOURCES = (
     *("../axis.py", "../geometry.py", "phases.py", "problem.py", "winograd.py", "plan.py"),
-    *("costs.py", "tilings.py", "turnings.py", "choice.py"),
+    *("costs.py", "tilings.py", "turnings.py", "bands.py", "choice.py"),
     *("values.py", "builder.py", "ir.py", "halves.py", "kernels.py", "gathering.py", "call.py"),
     *("panels.py", "spread.py", "transforms.py", "tiles.py", "epilogue.py", "output.py"),
     *("driver.py", "packing.py", "transposing.py", "making.py", "products.py", "correlating.py"),
@@ -41,15 +42,24 @@ def version() -> str:
 
 @lru_cache(maxsize=1024)
 def known_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
-    """Return what `choose_plan` does, and keep it on disk beside the kernels."""
-    key = sha256(repr((version(), problem, dtype, target, threads)).encode()).hexdigest()
+    """Return what `choose_plan` does, and keep what it chooses from on disk beside the kernels.
+
+    That is one entry for all sizes of a band.
+    """
+    band = band_of(problem, lanes_of(dtype, target))
+    return fitted(_known(band, dtype, target, threads), problem, dtype, target, threads)
+
+
+@lru_cache(maxsize=1024)
+def _known(band: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
+    key = sha256(repr((version(), band, dtype, target, threads)).encode()).hexdigest()
     data, fault = read_entry(key)
     warn_once(fault)
     if data is not None:
-        return _plan_of(data)
-    plan = choose_plan(problem, dtype, target, threads)
-    write_entry(key, as_bytes(plan))
-    return plan
+        return tuple(map(_plan_of, marshal.loads(data)))
+    found = candidates(band, dtype, target, threads)
+    write_entry(key, as_bytes(found))
+    return found
 
 
 def as_bytes(value: Any) -> bytes:
@@ -68,10 +78,7 @@ def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 
-def _plan_of(data: bytes) -> Plan | None:
-    """The plan that stands in an entry, whose checksum is right."""
-    words = marshal.loads(data)
-    if words is None:
-        return None
+def _plan_of(words: Any) -> Plan:
+    """A plan that stands in an entry, whose checksum is right."""
     plan = Plan._make(words)
     return plan._replace(part=Part._make(plan.part))

@@ -1,6 +1,5 @@
 """WHICH TILINGS ARE CONSIDERED: plans whose outputs share products, and what they cost."""
 
-from collections import Counter
 from collections.abc import Iterator
 from math import ceil, prod
 
@@ -11,7 +10,7 @@ from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 from tconv.engine.winograd import Tiling
 
-__all__ = ["considered"]
+__all__ = ["TiledCosts", "considered"]
 
 _FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, sums of cells and outputs take as long as products
 _LEAST_SAVED = 0.9
@@ -37,10 +36,17 @@ class TiledCosts(Costs):
         super().__init__(problem, dtype, target, phases)
         self.tiling = tiling
         self.weight_bytes = self.outputs * tiling.weight_taps * self.channels * self.bytes
-        self.kinds_of = Counter((kind.rows, kind.terms) for kind in tiling.kinds)
-        self.products = sum(kind.rows for kind in tiling.kinds)  # for a channel and a lane
+        self.kinds_of, self.products = tiling.kinds_of, tiling.products
         z, y, x = (len(axis.places) for axis in tiling.axes)
         self.places = z * y * x
+
+    @classmethod
+    def of_plan(cls, plan: Plan, problem: Problem, dtype: str, target: Target) -> "TiledCosts":
+        """What a plan costs that tiles the phases so."""
+        phases = problem.phases(plan.is_uncropped, is_spaced=True)
+        tiling = Tiling.of(phases, plan.outputs)
+        assert tiling is not None, "such a plan is not considered"
+        return cls(problem, dtype, target, phases.tiled(plan.outputs), tiling)
 
     def vectors(self, plan: Plan) -> int:
         """Vectors of lanes of an item."""
