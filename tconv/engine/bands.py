@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from tconv.engine.phases import is_single
 from tconv.engine.problem import Problem
+from tconv.geometry import Geometry
 
-__all__ = ["band_of"]
+__all__ = ["band_of", "unsized"]
 
 # Bands between a size and its double, of a long axis and of each of several. Fitted plans cost by
 # the model what those chosen for each size do: 1.002 times that on the geometric mean of 200 random
@@ -30,26 +31,38 @@ def band_of(problem: Problem, lanes: int) -> Problem:
     >>> of_band.geometry.axes[0].input, of_band.geometry.y_shape
     (111, (1, 32, 224))
     """
-    axes, is_wanted = problem.geometry.axes, problem.want == "x"
-    counts = [
-        1
-        if axis.input == 1 or (not is_wanted and is_single(axis))
-        else axis.input
-        if is_wanted
-        else -(-axis.output // axis.stride)
-        for axis in axes
-    ]
+    axes, counts = problem.geometry.axes, _counts(problem)
     is_one = sum(count > 1 for count in counts) == 1
     found = []
     for axis, count in zip(axes, counts, strict=True):
-        more = _largest(count, lanes if is_one else 0) - count
-        more = more if count > 1 else 0
+        more = _largest(count, lanes if is_one else 0) - count if count > 1 else 0
         found.append(
             axis._replace(input=axis.input + more, output=axis.output + more * axis.stride)
         )
     if tuple(found) == axes:
         return problem
     return replace(problem, geometry=replace(problem.geometry, axes=tuple(found)))
+
+
+def unsized(problem: Problem) -> Problem:
+    """Return a problem that stands for all with the same channels, taps and phases."""
+    geometry = problem.geometry
+    axes = tuple(
+        [
+            axis if count == 1 else axis._replace(input=0, output=0, end=0, extra=0)
+            for axis, count in zip(geometry.axes, _counts(problem), strict=True)
+        ]
+    )
+    size = (geometry.in_channels, geometry.out_channels, geometry.groups, axes)
+    return Problem(Geometry(0, *size), problem.want, False, problem.activation)
+
+
+def _counts(problem: Problem) -> list[int]:
+    """Rows of phases along each axis; 1 where another number of them is another problem."""
+    axes = problem.geometry.axes
+    if problem.want == "x":
+        return [axis.input for axis in axes]
+    return [1 if is_single(axis) else -(-axis.output // axis.stride) for axis in axes]
 
 
 def _largest(count: int, lanes: int) -> int:

@@ -70,6 +70,7 @@ def fitted(
     One that comes first and is nearly as good as the best is taken, so that most sizes of a band
     share code and packed weights.
     """
+    all_splits = _SPLITS if threads > 1 else (1,)
     costs, plans = dict[tuple[bool, bool, tuple[int, int, int]], Any](), []
     for plan in found:
         kind = (plan.is_turned, plan.is_uncropped, plan.outputs)
@@ -78,12 +79,8 @@ def fitted(
         plan = plan if plan.is_turned else _fit(plan, costs[kind], target)
         blocks = 1 if plan.is_turned else ceil(problem.outputs / plan.block)
         cycles = costs[kind].of(plan)
-        plans.append(
-            min(
-                [priced(plan, cycles, threads, n) for n in _splits(threads, blocks)],
-                key=_cycles,
-            )
-        )
+        splits = [n for n in all_splits if n == 1 or n <= blocks]
+        plans.append(min([priced(plan, cycles, threads, n) for n in splits], key=_cycles))
     if not plans:
         return None
     most = min(map(_cycles, plans)) * _AS_GOOD
@@ -127,11 +124,6 @@ def _even(count: int, most: int) -> int:
     return ceil(count / ceil(count / most))
 
 
-def _splits(threads: int, blocks: int) -> list[int]:
-    """Into how many parts the channels of y of an item may be split."""
-    return [n for n in (_SPLITS if threads > 1 else (1,)) if n == 1 or n <= blocks]
-
-
 def lanes_of(dtype: str, target: Target) -> int:
     """Numbers of a vector, as sums are made."""
     return target.vector_bits // 8 // np.dtype(NUMBERS[dtype].accumulator).itemsize
@@ -139,10 +131,12 @@ def lanes_of(dtype: str, target: Target) -> int:
 
 def all_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
     """Return every plan worth considering, with its price."""
+    splits = _SPLITS if threads > 1 else (1,)
     return [
         priced(plan, cycles, threads, n)
         for plan, blocks, cycles in _considered(problem, dtype, target)
-        for n in _splits(threads, blocks)
+        for n in splits
+        if n == 1 or n <= blocks
     ]
 
 

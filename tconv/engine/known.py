@@ -17,7 +17,7 @@ from tconv.engine.problem import Problem
 from tconv.engine.store import read_entry, version_of, warn_once, write_entry
 from tconv.engine.target import Target
 
-__all__ = ["as_bytes", "known_plan", "version"]
+__all__ = ["as_bytes", "known_candidates", "known_plan", "version"]
 
 _FORMAT = 4  # of `marshal`, which every Python reads; `json` takes longer to import
 
@@ -47,11 +47,12 @@ def known_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Pl
     That is one entry for all sizes of a band.
     """
     band = band_of(problem, lanes_of(dtype, target))
-    return fitted(_known(band, dtype, target, threads), problem, dtype, target, threads)
+    return fitted(known_candidates(band, dtype, target, threads), problem, dtype, target, threads)
 
 
 @lru_cache(maxsize=1024)
-def _known(band: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
+def known_candidates(band: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
+    """Return what `candidates` does, from disk if it is there."""
     key = sha256(repr((version(), band, dtype, target, threads)).encode()).hexdigest()
     data, fault = read_entry(key)
     warn_once(fault)

@@ -7,7 +7,7 @@ read the same cells and differ in their weights only, so they are rows of one ma
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise, product
 from math import prod
 from typing import NamedTuple
@@ -184,22 +184,22 @@ class Phases:
         z, y, x = (n if (n := axis.spacing) <= _MOST_SPACING else 1 for axis in self.axes)
         return self.tiled((z, y, x))
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of phases."""
         return prod(axis.stride for axis in self.axes)
 
-    @property
+    @cached_property
     def lattices(self) -> int:
         """Number of lattices that are read."""
         return prod(len(axis.lattices) for axis in self.axes)
 
-    @property
+    @cached_property
     def shifts(self) -> int:
         """Number of cells that are read for one q."""
         return prod(len(axis.shifts) for axis in self.axes)
 
-    @property
+    @cached_property
     def is_plain(self) -> bool:
         """Whether every tap is a phase of its own, of the cell at the same place."""
         return all(

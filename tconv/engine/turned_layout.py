@@ -1,15 +1,15 @@
 """HOW A TURNED PLAN LIES IN MEMORY: phases, tiles of their outputs, taps that reach those."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import accumulate, product
 from math import ceil, prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.engine.bands import unsized
 from tconv.engine.cells import strides
 from tconv.engine.layout import LINE_BYTES, Layout
 from tconv.engine.phases import AxisPhases, Run
@@ -28,15 +28,15 @@ class TurnedLayout(Layout):
     channels of the block).
     """
 
-    def _kinds(self) -> list[tuple[int, int]]:
-        return [(1, len(taps)) for taps in self.taps()]
+    def _kinds(self) -> tuple[tuple[int, int], ...]:
+        by_axis = [[len(taps) for taps in axis.taps] for axis in self.phases.axes]
+        return tuple([(1, z * y * x) for z, y, x in product(*by_axis)])
 
-    def _tiles(self, block: int) -> Iterator[Tile]:
+    def _tiles(self, block: int) -> tuple[Tile, ...]:
         """What is packed together: all channels of a block."""
-        weight = 0
-        for n, (_, taps) in enumerate(self._kinds()):
-            yield Tile(n, 0, block, weight, 0)
-            weight += block * taps * self.channels
+        sizes = [block * taps * self.channels for _, taps in self.kinds]
+        starts = [0, *accumulate(sizes[:-1])]
+        return tuple([Tile(n, 0, block, start, 0) for n, start in enumerate(starts)])
 
     def taps(self) -> list[NDArray[np.int64]]:
         """For every phase the flat taps, (taps, 1)."""
@@ -90,13 +90,30 @@ class TurnedLayout(Layout):
         self.lists = _Lists(self).kept
         self.fields["taps_of_last"] = self.lists["taps_of_tiles"].size // 2
 
+    @property
+    def family(self) -> tuple[Any, ...]:
+        plan, made_for = self.plan, (unsized(self.problem), self.dtype.name, self.target)
+        kinds = (plan.vectors, plan.block, plan.part, plan.threads, self.widths)
+        return (*made_for, "turned", *kinds, *self._micro_heights())
+
+    def fixed(self) -> dict[str, NDArray[Any]]:
+        activation = self.problem.activation
+        return {"slope": np.array([activation.slope if activation else 0], self.computed)}
+
+    def sized(self) -> dict[str, NDArray[Any]]:
+        return self.lists
+
+    def _micro_heights(self) -> list[int]:
+        """Rows of the tiles that occur."""
+        tiles = np.concatenate([self.lists[name] for name in ("tiles", "last_tiles")])
+        return sorted({micro // 2 for micro in tiles[:, TURNED_TILE.index("micro")].tolist()})
+
     def _biased(self) -> list[int]:
         return [1]  # channels have one each
 
     def kernels(self, kernel: Any) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
         """Numbers of what turned plans call; those of micro-kernels in a list."""
-        tiles = np.concatenate([self.lists[name] for name in ("tiles", "last_tiles")])
-        heights = np.unique(tiles[:, TURNED_TILE.index("micro")] // 2).tolist()
+        heights = self._micro_heights()
         micros = np.zeros((2 * max(heights) + 2, 1), np.int64)
         for rows in heights:
             for n, vectors in enumerate(self.widths):

@@ -209,16 +209,21 @@ class Tiling:
             found += [Kind(groups, point) for point in product(z, y, x)]
         return found
 
-    @property
+    @cached_property
     def sums(self) -> int:
         """Sums of cells that are made of each channel."""
         z, y, x = (len(axis.sums) for axis in self.axes)
         return z * y * x
 
     @cached_property
+    def rows_and_terms(self) -> tuple[tuple[int, int], ...]:
+        """Of every kind."""
+        return tuple((kind.rows, kind.terms) for kind in self.kinds)
+
+    @cached_property
     def kinds_of(self) -> Counter[tuple[int, int]]:
         """How many kinds there are of so many rows and terms."""
-        return Counter((kind.rows, kind.terms) for kind in self.kinds)
+        return Counter(self.rows_and_terms)
 
     @cached_property
     def products(self) -> int:
