@@ -11,7 +11,7 @@ from tconv.engine.phases import is_single
 from tconv.engine.problem import Problem
 from tconv.geometry import Geometry
 
-__all__ = ["band_of", "unsized"]
+__all__ = ["band_of", "octave_of", "samples_of", "unsized"]
 
 # Bands between a size and its double, of a long axis and of each of several. Fitted plans cost by
 # the model what those chosen for each size do: 1.002 times that on the geometric mean of 200 random
@@ -33,15 +33,49 @@ def band_of(problem: Problem, lanes: int) -> Problem:
     """
     axes, counts = problem.geometry.axes, _counts(problem)
     is_one = sum(count > 1 for count in counts) == 1
-    found = []
-    for axis, count in zip(axes, counts, strict=True):
-        more = _largest(count, lanes if is_one else 0) - count if count > 1 else 0
-        found.append(
-            axis._replace(input=axis.input + more, output=axis.output + more * axis.stride)
-        )
-    if tuple(found) == axes:
-        return problem
-    return replace(problem, geometry=replace(problem.geometry, axes=tuple(found)))
+    more = [-count % _step(count, lanes if is_one else 0) for count in counts]
+    return problem if not any(more) else _grown(problem, more)
+
+
+def samples_of(band: Problem, lanes: int) -> list[Problem]:
+    """Return problems of the band whose largest sizes are these: some with the smallest, and this.
+
+    >>> from tconv.geometry import Geometry
+    >>> band = band_of(Problem(Geometry.of((1, 64, 101), (64, 32, 4), stride=2)), 16)
+    >>> [sample.geometry.axes[0].input for sample in samples_of(band, 16)]
+    [111, 96, 103]
+    """
+    counts = _counts(band)
+    is_one = sum(count > 1 for count in counts) == 1
+    spans = [_step(count, lanes if is_one else 0) - 1 for count in counts]
+    found = [band]
+    if any(spans):
+        found += [_grown(band, [-span for span in spans]), _grown(band, [-n // 2 for n in spans])]
+    if sum(span > 0 for span in spans) > 1:
+        found += [
+            _grown(band, [-span if n == axis else 0 for n, span in enumerate(spans)])
+            for axis in range(len(spans))
+            if spans[axis]
+        ]
+    return found
+
+
+def octave_of(problem: Problem) -> Problem:
+    """Return the problem with the largest sizes of its octave, whose ends are powers of two."""
+    octaves = [1 << (count - 1).bit_length() if count > 1 else 1 for count in _counts(problem)]
+    more = [octave - count for octave, count in zip(octaves, _counts(problem), strict=True)]
+    return _grown(problem, more) if any(more) else problem
+
+
+def _grown(problem: Problem, more: list[int]) -> Problem:
+    """The problem with so many more rows of phases along each axis."""
+    axes = tuple(
+        [
+            axis._replace(input=axis.input + n, output=axis.output + n * axis.stride)
+            for axis, n in zip(problem.geometry.axes, more, strict=True)
+        ]
+    )
+    return replace(problem, geometry=replace(problem.geometry, axes=axes))
 
 
 def unsized(problem: Problem) -> Problem:
@@ -65,17 +99,16 @@ def _counts(problem: Problem) -> list[int]:
     return [1 if is_single(axis) else -(-axis.output // axis.stride) for axis in axes]
 
 
-def _largest(count: int, lanes: int) -> int:
-    """The largest of the band that a number of rows of phases is in.
+def _step(count: int, lanes: int) -> int:
+    """How wide the band is that a number of rows of phases is in; it ends at a multiple of that.
 
     Along a single axis, of which `lanes` are told, bands end where vectors do.
 
-    >>> [_largest(count, 0) for count in (7, 17, 33, 65, 129)]
-    [7, 18, 36, 72, 144]
-    >>> [_largest(count, 16) for count in (7, 17, 33, 65, 129, 600)]
-    [7, 20, 40, 80, 144, 608]
+    >>> [_step(count, 0) for count in (1, 16, 17, 32, 33, 65, 129)]
+    [1, 1, 2, 2, 4, 8, 16]
+    >>> [_step(count, 16) for count in (1, 7, 17, 32, 33, 65, 129, 600)]
+    [1, 1, 4, 4, 8, 16, 16, 32]
     """
-    octave = 1 << (count.bit_length() - 1)
+    octave = 1 << (count - 1).bit_length() - 1 if count > 1 else 1  # less than the count
     step = max(1, octave // (_OF_ONE if lanes else _OF_EACH))
-    step = max(step, min(lanes, octave >> _QUARTER))
-    return -(-count // step) * step
+    return max(step, min(lanes, octave >> _QUARTER))

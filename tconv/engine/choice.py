@@ -3,18 +3,18 @@
 It is chosen for the largest size of a band, and fitted to the size that is asked for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from math import ceil, prod
+from math import ceil, inf, prod
 from typing import Any
 
 import numpy as np
 
 from tconv.dtypes import TYPES as NUMBERS
-from tconv.engine.bands import band_of
+from tconv.engine.bands import band_of, octave_of, samples_of
 from tconv.engine.costs import Considered, Costs, priced
 from tconv.engine.phases import Phases
-from tconv.engine.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
+from tconv.engine.plan import DIRECT, TABLE_ENTRIES, TILES, Order, Part, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 from tconv.engine.tilings import TiledCosts, considered
@@ -32,7 +32,7 @@ _LARGEST_PANEL_BYTES = 2**25  # where not even the smallest item stays in the ca
 _WIDE = 8  # vectors of a row, of which few lanes are in vain
 _TILED_TYPES = ("float32",)  # more precise ones are asked for where the last digits count
 _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
-_MOST_CANDIDATES, _AS_GOOD = 4, 1.02  # of a band; and what is nearly as good as the best
+_MOST_CANDIDATES, _AS_GOOD = 12, 1.01  # of a band; and what is as good as the best
 
 
 def choose_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
@@ -46,20 +46,59 @@ def choose_plan(problem: Problem, dtype: str, target: Target, threads: int) -> P
 
 @lru_cache(maxsize=1024)
 def candidates(problem: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
-    """Return the plans that may be the best for sizes of the band whose largest are these.
+    """Return plans of which one is the best or as good for each size of a band.
 
-    All sum in one order, that of the best for one thread: so it is for any.
+    The largest sizes of the band are these. They are as few as there can be, mostly one, and if
+    possible they read weights in the order of the best plan for the octave that the band is in, so
+    that many sizes share packed weights. All sum in one order, that of the best for one thread: so
+    it is for any.
     """
+    plans = _cheapest(problem, dtype, target, threads)
+    octave = octave_of(problem)
+    usual = _cheapest(octave, dtype, target, threads) if octave != problem else plans
+    if usual:  # where blocks are as large as fits, smaller ones may do
+        block, packing = usual[0].block, usual[0].packing
+        others = [plan._replace(block=block) for plan in plans if block < plan.block]
+        plans = [*plans, *(plan for plan in others if plan.packing == packing)]
+    good: list[set[int]] = []  # of each sample the plans that are as good as the best
+    for sample in samples_of(problem, lanes_of(dtype, target)):
+        prices = [plan.cycles for plan in _fits(plans, sample, dtype, target, threads)]
+        most = min(prices, default=0.0) * _AS_GOOD
+        good.append({n for n, price in enumerate(prices) if price <= most})
     found: list[Plan] = []
-    seen = set[Plan]()
-    for plan in sorted(_alike(problem, dtype, target, threads), key=_cycles):
-        same = plan._replace(splits=1, threads=1, cycles=0.0)
-        if same not in seen:
-            seen.add(same)
-            found.append(plan)
-            if len(found) == _MOST_CANDIDATES:
-                break
+    while plans and good:
+        counts = [sum(n in of_sample for of_sample in good) for n in range(len(plans))]
+        usually = [bool(usual) and plan.packing == usual[0].packing for plan in plans]
+        best = max(range(len(plans)), key=lambda n: (counts[n], usually[n], -n))
+        found.append(plans[best])
+        good = [of_sample for of_sample in good if best not in of_sample]
     return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _cheapest(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
+    """The cheapest plans of one order of sums, the cheapest first, without splits."""
+    order, found = _order_of(problem, dtype, target), dict[Plan, None]()
+    plans = [plan for plan in all_plans(problem, dtype, target, threads) if plan.order == order]
+    for plan in sorted(plans, key=_cycles):
+        found[plan._replace(splits=1, threads=1, cycles=0.0)] = None
+        if len(found) == _MOST_CANDIDATES:
+            break
+    return [*found]
+
+
+@lru_cache(maxsize=64)
+def _order_of(problem: Problem, dtype: str, target: Target) -> Order | None:
+    """Return the order of sums that is best for one thread; the octave's if that is as good."""
+    best: dict[Order, float] = {}
+    for plan in all_plans(problem, dtype, target, 1):
+        best[plan.order] = min(plan.cycles, best.get(plan.order, inf))
+    octave = octave_of(problem)
+    if len(best) > 1 and octave != problem:
+        usual = _order_of(octave, dtype, target)
+        if usual is not None and best.get(usual, inf) <= min(best.values()) * _AS_GOOD:
+            return usual
+    return min(best, key=best.__getitem__, default=None)
 
 
 def fitted(
@@ -70,9 +109,22 @@ def fitted(
     One that comes first and is nearly as good as the best is taken, so that most sizes of a band
     share code and packed weights.
     """
+    plans = _fits(found, problem, dtype, target, threads)
+    if not plans:
+        return None
+    most = min(map(_cycles, plans)) * _AS_GOOD
+    best = next(plan for plan in plans if plan.cycles <= most)
+    flops = problem.geometry.flops
+    return None if best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE else best
+
+
+def _fits(
+    plans: Sequence[Plan], problem: Problem, dtype: str, target: Target, threads: int
+) -> list[Plan]:
+    """The plans with their items fitted to these sizes, each with its price."""
     all_splits = _SPLITS if threads > 1 else (1,)
-    costs, plans = dict[tuple[bool, bool, tuple[int, int, int]], Any](), []
-    for plan in found:
+    costs, found = dict[tuple[bool, bool, tuple[int, int, int]], Any](), []
+    for plan in plans:
         kind = (plan.is_turned, plan.is_uncropped, plan.outputs)
         if kind not in costs:
             costs[kind] = _costs_of(plan, problem, dtype, target)
@@ -80,13 +132,8 @@ def fitted(
         blocks = 1 if plan.is_turned else ceil(problem.outputs / plan.block)
         cycles = costs[kind].of(plan)
         splits = [n for n in all_splits if n == 1 or n <= blocks]
-        plans.append(min([priced(plan, cycles, threads, n) for n in splits], key=_cycles))
-    if not plans:
-        return None
-    most = min(map(_cycles, plans)) * _AS_GOOD
-    best = next(plan for plan in plans if plan.cycles <= most)
-    flops = problem.geometry.flops
-    return None if best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE else best
+        found.append(min([priced(plan, cycles, threads, n) for n in splits], key=_cycles))
+    return found
 
 
 def _costs_of(plan: Plan, problem: Problem, dtype: str, target: Target) -> Any:
@@ -138,15 +185,6 @@ def all_plans(problem: Problem, dtype: str, target: Target, threads: int) -> lis
         for n in splits
         if n == 1 or n <= blocks
     ]
-
-
-def _alike(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
-    """Return the plans with the order of sums that is best for one thread, so it is for any."""
-    plans = all_plans(problem, dtype, target, threads)
-    if len({plan.order for plan in plans}) <= 1:
-        return plans
-    best = min(all_plans(problem, dtype, target, 1), key=_cycles)
-    return [plan for plan in plans if plan.order == best.order]
 
 
 def best_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:

@@ -283,10 +283,8 @@ class Layout:
     @property
     def packing(self) -> tuple[Any, ...]:
         """What the order of packed weights follows from."""
-        plan, problem = self.plan, replace(unsized(self.problem), activation=None)
-        words = (plan.tile, plan.is_uncropped, plan.is_spread, plan.is_turned)
-        kinds = (*words, plan.outputs, plan.block, plan.part)
-        return (problem, self.dtype.name, self.target, *kinds)
+        problem = replace(unsized(self.problem), activation=None)
+        return (problem, self.dtype.name, self.target, *self.plan.packing)
 
     def fixed(self) -> dict[str, NDArray[Any]]:
         """What the driver reads by its address, and sizes have no part in."""
