@@ -92,7 +92,7 @@ class PackedWeights:
         if found is None:
             found = _packed(geometry, weight, chosen)
             if len(self._packed) >= _MOST_PACKED:
-                self._packed.clear()
+                self._packed.pop(next(iter(self._packed)))
                 self._found.clear()
             self._packed[order] = found
         elif found.plan is not chosen:
