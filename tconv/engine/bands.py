@@ -31,7 +31,7 @@ def band_of(problem: Problem, lanes: int) -> Problem:
     >>> of_band.geometry.axes[0].input, of_band.geometry.y_shape
     (111, (1, 32, 224))
     """
-    axes, counts = problem.geometry.axes, _counts(problem)
+    counts = _counts(problem)
     is_one = sum(count > 1 for count in counts) == 1
     more = [-count % _step(count, lanes if is_one else 0) for count in counts]
     return problem if not any(more) else _grown(problem, more)

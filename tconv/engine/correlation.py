@@ -86,9 +86,7 @@ def _cheapest(problem: Problem, dtype: str, target: Target) -> Correlation | Non
     return min(all_correlations(problem, dtype, target), key=_cycles, default=None)
 
 
-def _fitted(
-    plan: Correlation, problem: Problem, dtype: str, target: Target
-) -> Correlation | None:
+def _fitted(plan: Correlation, problem: Problem, dtype: str, target: Target) -> Correlation | None:
     """The plan with chunks of about as many cells, for sizes that may be smaller."""
     costs = _Costs(problem, dtype, target)
     chunk = Chunk.of(problem.geometry.batch, costs.counts, plan.chunk.cells)

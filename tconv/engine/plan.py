@@ -94,7 +94,6 @@ class Plan(NamedTuple):
         """What the order of sums depends on, of plans for one problem and type."""
         return self.outputs, self.is_tiled and self.is_uncropped
 
-
     @property
     def packing(self) -> tuple[object, ...]:
         """What the order of packed weights depends on, of plans for one layer and type."""

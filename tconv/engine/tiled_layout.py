@@ -84,9 +84,11 @@ class TiledLayout(Layout):
         }
 
     def fixed(self) -> dict[str, NDArray[Any]]:
+        """What the driver reads that sizes have no part in, the places of sums included."""
         return {**super().fixed(), "offsets": self.offsets()}
 
     def sized(self) -> dict[str, NDArray[Any]]:
+        """What the driver reads that follows from sizes."""
         return {
             "places": self.places(),
             "table": self.table() if self.plan.is_gathered else NO_TABLE,
