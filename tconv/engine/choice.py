@@ -79,8 +79,7 @@ def candidates(problem: Problem, dtype: str, target: Target, threads: int) -> tu
 def _cheapest(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
     """The cheapest plans of one order of sums, the cheapest first, without splits."""
     order, found = _order_of(problem, dtype, target), dict[Plan, None]()
-    plans = [plan for plan in all_plans(problem, dtype, target, threads) if plan.order == order]
-    for plan in sorted(plans, key=_cycles):
+    for plan in sorted(all_plans(problem, dtype, target, threads, order), key=_cycles):
         found[plan._replace(splits=1, threads=1, cycles=0.0)] = None
         if len(found) == _MOST_CANDIDATES:
             break
@@ -91,8 +90,8 @@ def _cheapest(problem: Problem, dtype: str, target: Target, threads: int) -> lis
 def _order_of(problem: Problem, dtype: str, target: Target) -> Order | None:
     """Return the order of sums that is best for one thread; the octave's if that is as good."""
     best: dict[Order, float] = {}
-    for plan in all_plans(problem, dtype, target, 1):
-        best[plan.order] = min(plan.cycles, best.get(plan.order, inf))
+    for plan, _, (read, work, count) in _considered(problem, dtype, target):
+        best[plan.order] = min((read + work) * count, best.get(plan.order, inf))
     octave = octave_of(problem)
     if len(best) > 1 and octave != problem:
         usual = _order_of(octave, dtype, target)
@@ -176,12 +175,15 @@ def lanes_of(dtype: str, target: Target) -> int:
     return target.vector_bits // 8 // np.dtype(NUMBERS[dtype].accumulator).itemsize
 
 
-def all_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
-    """Return every plan worth considering, with its price."""
+def all_plans(
+    problem: Problem, dtype: str, target: Target, threads: int, order: Order | None = None
+) -> list[Plan]:
+    """Return every plan worth considering, with its price; of one order, if that is given."""
     splits = _SPLITS if threads > 1 else (1,)
     return [
         priced(plan, cycles, threads, n)
         for plan, blocks, cycles in _considered(problem, dtype, target)
+        if order is None or plan.order == order
         for n in splits
         if n == 1 or n <= blocks
     ]

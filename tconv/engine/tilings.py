@@ -116,7 +116,7 @@ def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]
 
 def _saves(phases: Phases, tiling: Tiling, outputs: tuple[int, int, int]) -> bool:
     """Whether there are fewer products than of every output with all of its taps."""
-    made = sum(kind.rows * kind.terms for kind in tiling.kinds)
+    made = tiling.weight_taps
     taps = prod(sum(map(len, axis.taps)) for axis in phases.axes)
     return made < _LEAST_SAVED * taps * prod(outputs)
 
