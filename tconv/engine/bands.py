@@ -5,8 +5,7 @@ cost. So plans are chosen for the largest size of a band, and fitted to the othe
 follows from the sizes alone, never from what was computed before: so do the bits of a result.
 """
 
-from dataclasses import replace
-
+from tconv.axis import Axis
 from tconv.engine.phases import is_single
 from tconv.engine.problem import Problem
 from tconv.geometry import Geometry
@@ -75,7 +74,14 @@ def _grown(problem: Problem, more: list[int]) -> Problem:
             for axis, n in zip(problem.geometry.axes, more, strict=True)
         ]
     )
-    return replace(problem, geometry=replace(problem.geometry, axes=axes))
+    return Problem(_with(problem, axes), problem.want, problem.is_direct, problem.activation)
+
+
+def _with(problem: Problem, axes: tuple[Axis, ...], batch: int | None = None) -> Geometry:
+    """The geometry with other axes; it is in the layout that plans are made for."""
+    geometry = problem.geometry
+    batch = geometry.batch if batch is None else batch
+    return Geometry(batch, geometry.in_channels, geometry.out_channels, geometry.groups, axes)
 
 
 def unsized(problem: Problem) -> Problem:
@@ -87,8 +93,7 @@ def unsized(problem: Problem) -> Problem:
             for axis, count in zip(geometry.axes, _counts(problem), strict=True)
         ]
     )
-    size = (geometry.in_channels, geometry.out_channels, geometry.groups, axes)
-    return Problem(Geometry(0, *size), problem.want, False, problem.activation)
+    return Problem(_with(problem, axes, 0), problem.want, False, problem.activation)
 
 
 def _counts(problem: Problem) -> list[int]:

@@ -50,7 +50,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         problem, plan = self.problem, self.plan
-        self.phases = problem.phases(plan.is_uncropped, plan.is_tiled).tiled(plan.outputs)
+        self.phases = problem.phases(plan.is_uncropped)
+        if plan.is_tiled:
+            self.phases = problem.tiled_phases(plan.is_uncropped, plan.outputs)
         self.computed = np.dtype(TYPES[self.dtype.name].accumulator)
         self.lanes = self.target.vector_bits // 8 // self.computed.itemsize
         self.channels, self.outputs = problem.channels, problem.outputs

@@ -179,6 +179,18 @@ class Phases:
         z, y, x = (axis.tiled(n) for axis, n in zip(self.axes, outputs, strict=True))
         return Phases((z, y, x), (), self.lead)
 
+    @classmethod
+    @lru_cache(maxsize=256)
+    def of_tiles(
+        cls,
+        axes: tuple[Axis, ...],
+        is_uncropped: bool,
+        want: Letter,
+        outputs: tuple[int, int, int],
+    ) -> "Phases":
+        """Those that are spaced, tiled."""
+        return cls.of(axes, is_uncropped, want).spaced().tiled(outputs)
+
     def spaced(self) -> "Phases":
         """The same with so many more phases that each reads neighbours in its lattices."""
         z, y, x = (n if (n := axis.spacing) <= _MOST_SPACING else 1 for axis in self.axes)

@@ -46,7 +46,8 @@ class TiledCosts(Costs):
         phases = problem.phases(plan.is_uncropped, is_spaced=True)
         tiling = Tiling.of(phases, plan.outputs)
         assert tiling is not None, "such a plan is not considered"
-        return cls(problem, dtype, target, phases.tiled(plan.outputs), tiling)
+        tiled = problem.tiled_phases(plan.is_uncropped, plan.outputs)
+        return cls(problem, dtype, target, tiled, tiling)
 
     def vectors(self, plan: Plan) -> int:
         """Vectors of lanes of an item."""
@@ -108,7 +109,7 @@ def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]
         for outputs in _outputs(phases):
             tiling = Tiling.of(phases, outputs)
             if tiling is not None and tiling.sums <= _MOST_SUMS and _saves(phases, tiling, outputs):
-                tiled = phases.tiled(outputs)
+                tiled = problem.tiled_phases(is_uncropped, outputs)
                 costs = TiledCosts(problem, dtype, target, tiled, tiling)
                 found += _candidates(costs, outputs, is_uncropped)
     return found
