@@ -1,7 +1,7 @@
 """HOW A CALL IS REPEATED: sizes checked, a plan chosen and code made once, then only computed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from tconv.operands import as_array, check_out
 
 __all__ = ["Packed", "PackedWeights", "Packings", "PlannedCall", "plan"]
 
-_MOST_PACKED = 8  # of one weight, for images of different sizes
+_MOST_PACKED = 8  # of one weight, in different orders
+_MOST_PLANS = 32  # that read them, of images of different sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +56,16 @@ class Packings:
 
 
 class PackedWeights:
-    """A weight packed for the plans that it was used with, for as long as it does not change."""
+    """A weight packed for the plans that it was used with, for as long as it does not change.
+
+    Plans for images of different sizes share what is packed if they read it in the same order.
+    """
 
     def __init__(self, packings: Packings | None = None) -> None:
         self._packings = packings or Packings()
         self._version: int | None = None
         self._found: dict[Any, Packed] = {}  # by plan
+        self._packed: dict[Any, Packed] = {}  # by order
 
     def known(self, plan: Any) -> Packed | None:
         """Return the weight packed for a plan, if it is, as of the last call of `of`."""
@@ -89,14 +94,26 @@ class PackedWeights:
             return weight
         if version is None or version != self._version:
             self._found.clear()
+            self._packed.clear()
             self._version = version
         found = self._found.get(chosen)
+        return self._found_for(chosen, geometry, weight) if found is None else found
+
+    def _found_for(self, chosen: Any, geometry: Geometry, weight: NDArray[Any]) -> Packed:
+        order = getattr(chosen, "packing", chosen)
+        found = self._packed.get(order)
         if found is None:
             found = _packed(geometry, weight, chosen)
             self._packings.count += 1
-            if len(self._found) >= _MOST_PACKED:
+            if len(self._packed) >= _MOST_PACKED:
+                self._packed.pop(next(iter(self._packed)))
                 self._found.clear()
-            self._found[chosen] = found
+            self._packed[order] = found
+        elif found.plan is not chosen:
+            found = replace(found, plan=chosen)
+        if len(self._found) >= _MOST_PLANS:
+            self._found.clear()
+        self._found[chosen] = found
         return found
 
 

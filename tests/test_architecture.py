@@ -18,7 +18,7 @@ ORDER = [
     "dtypes", "activations", "operands", "canonical", "definition", "files", "memory",
     "engine.arena",
     "engine.target", "engine.phases", "engine.problem", "engine.winograd", "engine.plan",
-    "engine.costs", "engine.tilings", "engine.turnings", "engine.choice",
+    "engine.costs", "engine.tilings", "engine.turnings", "engine.bands", "engine.choice",
     "engine.values", "engine.builder",
     "engine.ir", "engine.halves", "engine.kernels", "engine.gathering", "engine.call",
     "engine.panels", "engine.spread", "engine.transforms", "engine.tiles",

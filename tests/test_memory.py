@@ -18,7 +18,7 @@ from tconv.engine.arena import drop_idle
 from tconv.engine.correlator import correlated
 from tconv.engine.drafts import settle
 from tconv.engine.executor import ready
-from tconv.engine.known import known_plan
+from tconv.engine.known import known_candidates, known_plan
 from tconv.engine.target import target
 from tconv.errors import MemoryLimitError
 from tconv.geometry import Geometry
@@ -90,7 +90,7 @@ def extra_bytes(function):
     """Most bytes held at a time besides the result, by a first call but for what compiles."""
     function()
     settle()
-    for cached in (known_plan, ready, correlated):
+    for cached in (known_candidates, known_plan, ready, correlated):
         cached.cache_clear()
     drop_idle()
     entering._scratch.clear()

@@ -1,7 +1,6 @@
 """WHERE CELLS ARE: what phases read, found in an array and in a panel."""
 
 from collections.abc import Sequence
-from itertools import product
 from math import prod
 
 import numpy as np
@@ -50,14 +49,17 @@ def lattices(
 
     Along each axis lattices begin at `firsts`, of so many cells that are a step apart.
     """
-    entries = []
-    for first in product(*firsts):
-        start = (first[0] * sizes[1] + first[1]) * sizes[2] + first[2]
-        counts = [
-            max(0, -(-(size - n) // step))
-            for size, n, step in zip(sizes, first, steps, strict=True)
-        ]
-        entries.append((start, *counts))
+    z, y, x = (
+        [(first, max(0, -(-(size - first) // step))) for first in of_axis]
+        for of_axis, size, step in zip(firsts, sizes, steps, strict=True)
+    )
+    _, rows, columns = sizes
+    entries = [
+        ((plane * rows + row) * columns + column, depth, height, width)
+        for plane, depth in z
+        for row, height in y
+        for column, width in x
+    ]
     return np.array(entries, np.int64)
 
 

@@ -1,18 +1,26 @@
-"""WHICH PLAN IS CHOSEN: the cheapest of those whose items the caches hold and tiles fill."""
+"""WHICH PLAN IS CHOSEN: the cheapest of those whose items the caches hold and tiles fill.
 
-from collections.abc import Iterator
+It is chosen for the largest size of a band, and fitted to the size that is asked for.
+"""
+
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from math import ceil, prod
+from math import ceil, inf, prod
+from typing import Any
 
+import numpy as np
+
+from tconv.dtypes import TYPES as NUMBERS
+from tconv.engine.bands import band_of, octave_of, samples_of
 from tconv.engine.costs import Considered, Costs, priced
 from tconv.engine.phases import Phases
-from tconv.engine.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
+from tconv.engine.plan import DIRECT, TABLE_ENTRIES, TILES, Order, Part, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
-from tconv.engine.tilings import considered
-from tconv.engine.turnings import turned
+from tconv.engine.tilings import TiledCosts, considered
+from tconv.engine.turnings import TurnedCosts, turned
 
-__all__ = ["all_plans", "best_plans", "choose_plan"]
+__all__ = ["all_plans", "best_plans", "candidates", "choose_plan", "fitted", "lanes_of"]
 
 _SPLITS, _MOST_CHANNELS = (1, 2, 4, 8), 64  # of a block
 _MOST_SIZES = 5  # of items of one kind: the largest that fit
@@ -24,48 +32,175 @@ _LARGEST_PANEL_BYTES = 2**25  # where not even the smallest item stays in the ca
 _WIDE = 8  # vectors of a row, of which few lanes are in vain
 _TILED_TYPES = ("float32",)  # more precise ones are asked for where the last digits count
 _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
+_MOST_CANDIDATES, _AS_GOOD = 12, 1.01  # of a band; and what is as good as the best
 
 
-@lru_cache(maxsize=1024)
 def choose_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
     """Return the plan that the model finds cheapest; None if each is wasteful.
 
     So it is where a wide dilation makes the borders of every item larger than the item.
     """
-    best = min(_alike(problem, dtype, target, threads), key=_cycles, default=None)
-    flops = problem.geometry.flops
-    if best is None or best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE:
+    found = candidates(band_of(problem, lanes_of(dtype, target)), dtype, target, threads)
+    return fitted(found, problem, dtype, target, threads)
+
+
+@lru_cache(maxsize=1024)
+def candidates(problem: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
+    """Return plans of which one is the best or as good for each size of a band.
+
+    The largest sizes of the band are these. They are as few as there can be, mostly one, and if
+    possible they read weights in the order of the best plan for the octave that the band is in, so
+    that many sizes share packed weights. All sum in one order, that of the best for one thread: so
+    it is for any.
+    """
+    plans = _cheapest(problem, dtype, target, threads)
+    octave = octave_of(problem)
+    usual = _cheapest(octave, dtype, target, threads) if octave != problem else plans
+    if usual:  # where blocks are as large as fits, smaller ones may do
+        block, packing = usual[0].block, usual[0].packing
+        others = [plan._replace(block=block) for plan in plans if block < plan.block]
+        plans = [*plans, *(plan for plan in others if plan.packing == packing)]
+    good: list[set[int]] = []  # of each sample the plans that are as good as the best
+    for sample in samples_of(problem, lanes_of(dtype, target)):
+        prices = [plan.cycles for plan in _fits(plans, sample, dtype, target, threads)]
+        most = min(prices, default=0.0) * _AS_GOOD
+        good.append({n for n, price in enumerate(prices) if price <= most})
+    found: list[Plan] = []
+    while plans and good:
+        counts = [sum(n in of_sample for of_sample in good) for n in range(len(plans))]
+        usually = [bool(usual) and plan.packing == usual[0].packing for plan in plans]
+        best = max(range(len(plans)), key=lambda n: (counts[n], usually[n], -n))
+        found.append(plans[best])
+        good = [of_sample for of_sample in good if best not in of_sample]
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _cheapest(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
+    """The cheapest plans of one order of sums, the cheapest first, without splits."""
+    order, found = _order_of(problem, dtype, target), dict[Plan, None]()
+    for plan in sorted(all_plans(problem, dtype, target, threads, order), key=_cycles):
+        found[plan._replace(splits=1, threads=1, cycles=0.0)] = None
+        if len(found) == _MOST_CANDIDATES:
+            break
+    return [*found]
+
+
+@lru_cache(maxsize=64)
+def _order_of(problem: Problem, dtype: str, target: Target) -> Order | None:
+    """Return the order of sums that is best for one thread; the octave's if that is as good."""
+    best: dict[Order, float] = {}
+    for plan, _, (read, work, count) in _considered(problem, dtype, target):
+        best[plan.order] = min((read + work) * count, best.get(plan.order, inf))
+    octave = octave_of(problem)
+    if len(best) > 1 and octave != problem:
+        usual = _order_of(octave, dtype, target)
+        if usual is not None and best.get(usual, inf) <= min(best.values()) * _AS_GOOD:
+            return usual
+    return min(best, key=best.__getitem__, default=None)
+
+
+def fitted(
+    found: tuple[Plan, ...], problem: Problem, dtype: str, target: Target, threads: int
+) -> Plan | None:
+    """Return the best of a band's candidates for one of its sizes; None if each is wasteful.
+
+    One that comes first and is nearly as good as the best is taken, so that most sizes of a band
+    share code and packed weights.
+    """
+    plans = _fits(found, problem, dtype, target, threads)
+    if not plans:
         return None
-    return best
+    most = min(map(_cycles, plans)) * _AS_GOOD
+    best = next(plan for plan in plans if plan.cycles <= most)
+    flops = problem.geometry.flops
+    return None if best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE else best
 
 
-def all_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
-    """Return every plan worth considering, with its price."""
+def _fits(
+    plans: Sequence[Plan], problem: Problem, dtype: str, target: Target, threads: int
+) -> list[Plan]:
+    """The plans with their items fitted to these sizes, each with its price."""
+    all_splits = _SPLITS if threads > 1 else (1,)
+    costs, found = dict[tuple[bool, bool, tuple[int, int, int]], Any](), []
+    for plan in plans:
+        kind = (plan.is_turned, plan.is_uncropped, plan.outputs)
+        if kind not in costs:
+            costs[kind] = _costs_of(plan, problem, dtype, target)
+        plan = plan if plan.is_turned else _fit(plan, costs[kind], target)
+        blocks = 1 if plan.is_turned else ceil(problem.outputs / plan.block)
+        cycles = costs[kind].of(plan)
+        splits = [n for n in all_splits if n == 1 or n <= blocks]
+        found.append(min([priced(plan, cycles, threads, n) for n in splits], key=_cycles))
+    return found
+
+
+def _costs_of(plan: Plan, problem: Problem, dtype: str, target: Target) -> Any:
+    if plan.is_turned:
+        return TurnedCosts(problem, dtype, target)
+    if plan.is_tiled:
+        return TiledCosts.of_plan(plan, problem, dtype, target)
+    return Costs(problem, dtype, target, problem.phases(plan.is_uncropped))
+
+
+def _fit(plan: Plan, costs: Costs, target: Target) -> Plan:
+    """The plan with items of about the same size, but parts of an axis that are nearly equal."""
+    (z, y, x), phases = costs.phases.axes, costs.phases
+    step = costs.lanes * (2 if plan.is_gathered and not plan.is_tiled else 1)
+    columns = x.count
+    if plan.columns < columns:
+        columns = ceil(ceil(columns / ceil(columns / plan.columns)) / step) * step
+        columns = min(columns, x.count)
+    all_rows = costs.batch * z.count * y.count if plan.is_gathered else y.count
+    rows, planes = _even(all_rows, plan.rows), _even(z.count, plan.planes)
+    if plan.is_spread:
+        _, cells = phases.pieces(planes, rows, columns)
+    elif plan.is_gathered:
+        planes, cells = plan.planes, rows * columns
+    else:
+        planes, cells = plan.planes, (rows - 1) * x.pitch(columns) + columns
+    vectors = ceil(cells / costs.lanes)
+    most = dict(TILES[target.instruction_set])[plan.tile]
+    vectors = ceil(vectors / ceil(vectors / most))
+    return plan._replace(planes=planes, rows=rows, columns=columns, vectors=vectors)
+
+
+def _even(count: int, most: int) -> int:
+    """The size of nearly equal parts, of at most so many."""
+    return ceil(count / ceil(count / most))
+
+
+def lanes_of(dtype: str, target: Target) -> int:
+    """Numbers of a vector, as sums are made."""
+    return target.vector_bits // 8 // np.dtype(NUMBERS[dtype].accumulator).itemsize
+
+
+def all_plans(
+    problem: Problem, dtype: str, target: Target, threads: int, order: Order | None = None
+) -> list[Plan]:
+    """Return every plan worth considering, with its price; of one order, if that is given."""
     splits = _SPLITS if threads > 1 else (1,)
     return [
         priced(plan, cycles, threads, n)
         for plan, blocks, cycles in _considered(problem, dtype, target)
+        if order is None or plan.order == order
         for n in splits
         if n == 1 or n <= blocks
     ]
 
 
-def _alike(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
-    """Return the plans with the order of sums that is best for one thread, so it is for any."""
-    plans = all_plans(problem, dtype, target, threads)
-    if len({plan.order for plan in plans}) <= 1:
-        return plans
-    best = min(all_plans(problem, dtype, target, 1), key=_cycles)
-    return [plan for plan in plans if plan.order == best.order]
-
-
 def best_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
     """Return the cheapest plan of every tile and kind of panel, the cheapest first.
 
-    All sum in one order.
+    All sum in one order, that of the plan that is chosen.
     """
     found: dict[tuple[int, bool, bool, bool], Plan] = {}
-    for plan in _alike(problem, dtype, target, threads):
+    plans, chosen = all_plans(problem, dtype, target, threads), None
+    if len({plan.order for plan in plans}) > 1:
+        chosen = choose_plan(problem, dtype, target, threads)
+    if chosen is not None:
+        plans = [plan for plan in plans if plan.order == chosen.order] or [chosen]
+    for plan in plans:
         key = (plan.vectors, plan.is_gathered, plan.is_spread, plan.is_turned)
         if key not in found or plan.cycles < found[key].cycles:
             found[key] = plan

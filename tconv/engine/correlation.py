@@ -12,6 +12,7 @@ from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
+from tconv.engine.bands import band_of
 from tconv.engine.chunks import Chunk, Panel
 from tconv.engine.plan import MOST_INTERLEAVED, tile_rows
 from tconv.engine.problem import Problem
@@ -40,6 +41,7 @@ DOT_TILES = {
 _CELLS, _DOT_CELLS, _FEW_CELLS = (512, 256, 128, 32, 4), (2048, 1024, 512, 256, 32), 128
 _WANTED_ITEMS, _PARTS_BYTES = 16, 2**21  # all segments of dw together
 _MOST_SCRATCH_BYTES, _MOST_BLOCK_BYTES = 2**21, 2**20  # of a thread
+_BYTES = {"float32": 4, "float64": 8}  # of a number
 _LINE_NUMBERS = 16  # that a line of the caches has, at most
 _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
 _CALL_CYCLES, _ROW_CYCLES, _ITEM_CYCLES = 40, 20, 500
@@ -66,12 +68,33 @@ class Correlation(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def choose_correlation(problem: Problem, dtype: str, target: Target) -> Correlation | None:
-    """Return the plan that the model finds cheapest; None if each is wasteful."""
-    best = min(all_correlations(problem, dtype, target), key=_cycles, default=None)
+    """Return the plan that the model finds cheapest; None if each is wasteful.
+
+    It is chosen for the largest size of a band, and fitted to the size that is asked for.
+    """
+    lanes = target.vector_bits // 8 // _BYTES[dtype]
+    best = _cheapest(band_of(problem, lanes), dtype, target)
+    best = best and _fitted(best, problem, dtype, target)
     flops = problem.geometry.flops
     if best is None or best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE:
         return None
     return best
+
+
+@lru_cache(maxsize=1024)
+def _cheapest(problem: Problem, dtype: str, target: Target) -> Correlation | None:
+    return min(all_correlations(problem, dtype, target), key=_cycles, default=None)
+
+
+def _fitted(plan: Correlation, problem: Problem, dtype: str, target: Target) -> Correlation | None:
+    """The plan with chunks of about as many cells, for sizes that may be smaller."""
+    costs = _Costs(problem, dtype, target)
+    chunk = Chunk.of(problem.geometry.batch, costs.counts, plan.chunk.cells)
+    plan, is_dot = plan._replace(chunk=chunk), plan.is_dot
+    panel = Panel.of(problem.geometry.axes, chunk, costs.lanes, is_dot)
+    if Scratch.of(plan, panel, problem.taps).size * costs.bytes > _MOST_SCRATCH_BYTES:
+        return _cheapest(problem, dtype, target)
+    return costs.priced(plan, panel)
 
 
 def _cycles(plan: Correlation) -> float:
@@ -158,7 +181,7 @@ class _Costs:
     def __init__(self, problem: Problem, dtype: str, target: Target) -> None:
         self.problem, self.target = problem, target
         self.counts = problem.written_size
-        self.bytes = {"float32": 4, "float64": 8}[dtype]
+        self.bytes = _BYTES[dtype]
         self.lanes = target.vector_bits // 8 // self.bytes
         geometry = problem.geometry
         self.groups, self.batch = geometry.groups, geometry.batch

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from tconv.dtypes import TYPES, as_dtype
 from tconv.engine.arena import empty
+from tconv.engine.call import POINTERS
 from tconv.engine.choice import best_plans
 from tconv.engine.drafts import load_drafted, settle
 from tconv.engine.entering import Job
-from tconv.engine.jit import load, load_all
+from tconv.engine.jit import held, load, load_all
 from tconv.engine.known import known_plan, version
-from tconv.engine.laid import laid_out, write
+from tconv.engine.laid import Told, laid_out, write
 from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
@@ -44,6 +45,7 @@ _CYCLES_PER_US = 2900  # of a server's core at work
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in memory of NumPy's
 _SMALL_TRANSPOSED_BYTES = 2**18  # and so much of x or y is transposed by one
 _MOST_MEASURED, _MEASURED_RUNS = 5, 4
+_MOST_FAMILIES = 1024
 
 
 class Prepared:
@@ -133,37 +135,30 @@ class Ready(Prepared):
         threads: int | None = None,
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
-        self.plan, self._target = plan, target
-        self._kernels = cache(partial(_kernels_of, problem, plan, self.dtype, target))
-        key = (VERSION, problem, dtype, target, plan)
-        self._laid = laid = laid_out(key, lambda: self._kernels().laid())
-        names = (*laid.kernels, *laid.drivers)
-        emits = {name: partial(_emit, self._kernels, name) for name in names}
-        well: tuple[str, ...] = () if plan.cycles < _TINY_CYCLES else INNER
-        well = well if plan.cycles < _BRIEF_CYCLES else ("",)  # with which all names begin
-        wanted = {name: emits.pop(name) for name in laid.kernels if name.startswith(well)}
-        self._found = load_all(wanted, target, version=VERSION)
-        self._told = [laid.job, laid.packing]  # have arrays that their addresses are of
-        self._job = Job(0, laid.job.words, self._load, plan.cycles, plan.is_tiled)
-        self._is_tiled = plan.is_tiled
-        self._packing = Job(0, laid.packing.addressed(), self._load, plan.cycles)
-        self._no_bias = np.zeros(laid.bias_sources.shape, self.computed)
-        self._scratch_bytes = laid.scratch_size * plan.threads * self.computed.itemsize
-        load_drafted(emits, target, version=VERSION, use=self._use)
-
-    @property
-    def layout(self) -> "Layout":
-        """How the plan lies in memory, which is found out only where that is not known."""
-        return self._kernels().layout
+        self.plan, self._target, self._is_tiled = plan, target, plan.is_tiled
+        self.layout = layout = _layouts()(problem, plan, self.dtype, target)
+        self._family = family = _family_of(layout)
+        self._laid, self._packing = family.laid, family.packing
+        arrays = {POINTERS.index(name): array for name, array in layout.sized().items()}
+        self._sizes = Told(layout.arguments(), arrays)
+        self._told: list[Told] = []  # have arrays that the job's addresses are of
+        self._job = Job(0, self._sizes.words, self._load, plan.cycles, plan.is_tiled)
+        self._scratch_bytes = layout.scratch_size * plan.threads * self.computed.itemsize
+        family.load(layout, self._use)
 
     def _use(self, found: Mapping[str, int]) -> None:
         """Take drivers and what else is drafted, and better code than drafts once it is there."""
-        laid = self._laid
-        self._found |= found
-        self._job.function, self._packing.function = map(self._found.__getitem__, laid.drivers)
-        told = laid.located(self._found)
+        laid, family = self._laid, self._family
+        family.found |= found
+        self._job.function, self._packing.function = map(family.found.__getitem__, laid.drivers)
+        told = laid.located(family.found, self._sizes)
         self._told.append(told)  # besides those before, for calls that are under way
         self._job.revise(told.addressed())
+
+    @property
+    def packing(self) -> tuple[Any, ...]:
+        """What tells plans that read the same packed weights."""
+        return self.layout.packing
 
     @property
     def keeps_weight(self) -> bool:
@@ -176,22 +171,23 @@ class Ready(Prepared):
         return PackedTiles(packed, weight) if self._is_tiled else packed
 
     def _packed(self, weight: NDArray[Any]) -> NDArray[Any]:
-        packed = empty(self._laid.packed_shape, self.computed, _SMALL_BYTES + 1)
+        laid = self._laid
+        packed = empty(laid.packed_shape, self.computed, _SMALL_BYTES + 1)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
-        self._packing((weight, packed), threads, self._laid.packing_bytes)
+        self._packing((weight, packed), threads, laid.packing_bytes)
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
         """Repeat the bias, a number per channel that is written, for every row of every tile."""
         if bias is None:
-            return self._no_bias
+            return self._family.no_bias
         return bias.astype(self.computed, copy=False).take(self._laid.bias_sources)
 
     @cached_property
     def workspace_bytes(self) -> int:
         """Bytes of scratch for all threads, and of packed weights and biases."""
         laid = self._laid
-        scratch = self.plan.threads * laid.scratch_size
+        scratch = self.plan.threads * self.layout.scratch_size
         numbers = scratch + prod(laid.packed_shape) + laid.bias_sources.size
         if self.plan.is_tiled:  # packed once more for images that are computed directly
             numbers += self.problem.weight_count
@@ -298,12 +294,67 @@ def _is_moderate(cells: NDArray[Any], computed: np.dtype[Any]) -> bool:
         return bool(-most < least and largest < most)
 
 
-def _kernels_of(*plan: Any) -> "Kernels":
+class _Family:
+    """What is done once for all sizes of a layer whose plans differ in nothing else."""
+
+    def __init__(self, layout: "Layout") -> None:
+        self._target, self._version = layout.target, VERSION
+        kernels = cache(partial(_kernels_of, layout))
+        self.laid = laid_out((VERSION, layout.family), lambda: kernels().laid())
+        self.no_bias = np.zeros(self.laid.bias_sources.shape, layout.computed)
+        words, load_here = self.laid.packing.addressed(), partial(load, target=layout.target)
+        self.packing = Job(0, words, load_here, layout.plan.cycles)
+        self.found: dict[str, int] = {}  # addresses of kernels and drivers, by name
+        self._is_done = False  # once none of them is a draft
+
+    def load(self, layout: "Layout", use: Callable[[Mapping[str, int]], None]) -> None:
+        """Make kernels and drivers callable, and let `use` take them."""
+        laid, cycles = self.laid, layout.plan.cycles
+        names = (*laid.kernels, *laid.drivers)
+        if not self._is_done:
+            found = held(names, self._target, version=self._version)
+            self._is_done = len(found) == len(names)
+            if self._is_done:
+                self.found = found
+        if self._is_done:
+            use({})
+            return
+        kernels = cache(partial(_kernels_of, layout))
+        emits = {name: partial(_emit, kernels, name) for name in names}
+        well: tuple[str, ...] = () if cycles < _TINY_CYCLES else INNER
+        well = well if cycles < _BRIEF_CYCLES else ("",)  # with which all names begin
+        wanted = {name: emits.pop(name) for name in laid.kernels if name.startswith(well)}
+        self.found |= load_all(wanted, self._target, version=self._version)
+        load_drafted(emits, self._target, version=self._version, use=use)
+
+
+_families: dict[tuple[Any, ...], _Family] = {}
+
+
+def _family_of(layout: "Layout") -> _Family:
+    key = (VERSION, layout.family)
+    found = _families.get(key)
+    if found is None:
+        if len(_families) >= _MOST_FAMILIES:
+            _families.clear()  # plans that run hold theirs
+        found = _families[key] = _Family(layout)
+    return found
+
+
+@cache
+def _layouts() -> "Callable[..., Layout]":
+    with importing:
+        from tconv.engine.tiled_layout import layout_of
+
+    return layout_of
+
+
+def _kernels_of(layout: "Layout") -> "Kernels":
     """Lay a plan out, which few processes need and so few import."""
     with importing:
-        from tconv.engine.laying import Kernels, layout_of
+        from tconv.engine.laying import Kernels
 
-    return Kernels(layout_of(*plan))
+    return Kernels(layout)
 
 
 def _emit(kernels: Callable[[], "Kernels"], name: str, module: Module) -> None:

@@ -6,7 +6,8 @@ Choosing takes some milliseconds, which a new process would spend again for ever
 from functools import cache, lru_cache
 from hashlib import sha256
 
-from tconv.engine.choice import choose_plan
+from tconv.engine.bands import band_of
+from tconv.engine.choice import candidates, fitted, lanes_of
 from tconv.engine.encoding import as_bytes, of_bytes, record_of
 from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
@@ -14,13 +15,13 @@ from tconv.engine.shelves import read_plan, write_plan
 from tconv.engine.store import version_of, warn_once
 from tconv.engine.target import Target
 
-__all__ = ["known_plan", "version"]
+__all__ = ["known_candidates", "known_plan", "version"]
 
 # What plans, their layouts and the code follow from: what other sources wrote to disk is not what
 # is wanted.
 _SOURCES = (
     *("../axis.py", "../geometry.py", "phases.py", "problem.py", "winograd.py", "plan.py"),
-    *("costs.py", "tilings.py", "turnings.py", "choice.py"),
+    *("costs.py", "tilings.py", "turnings.py", "bands.py", "choice.py"),
     *("values.py", "builder.py", "ir.py", "halves.py", "kernels.py", "gathering.py", "call.py"),
     *("panels.py", "spread.py", "transforms.py", "tiles.py", "epilogue.py", "output.py"),
     *("driver.py", "packing.py", "transposing.py", "making.py", "products.py", "correlating.py"),
@@ -37,21 +38,33 @@ def version() -> str:
 
 @lru_cache(maxsize=1024)
 def known_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
-    """Return what `choose_plan` does, and keep it on disk beside the kernels."""
-    key = sha256(repr((version(), problem, dtype, target, threads)).encode()).hexdigest()
+    """Return what `choose_plan` does, and keep what it chooses from on disk beside the kernels.
+
+    That is one entry for all sizes of a band.
+    """
+    band = band_of(problem, lanes_of(dtype, target))
+    return fitted(known_candidates(band, dtype, target, threads), problem, dtype, target, threads)
+
+
+@lru_cache(maxsize=1024)
+def known_candidates(band: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
+    """Return what `candidates` does, from disk if it is there."""
+    key = sha256(repr((version(), band, dtype, target, threads)).encode()).hexdigest()
     data, fault = read_plan(key)
     if data is not None:
         try:
-            return _plan_of(data)
+            return _plans_of(data)
         except ValueError:  # its checksum is right: another program has made it
             fault = f"plan {key}, which holds something else"
     warn_once(fault)
-    plan = choose_plan(problem, dtype, target, threads)
-    write_plan(key, as_bytes(plan))
-    return plan
+    found = candidates(band, dtype, target, threads)
+    write_plan(key, as_bytes(found))
+    return found
 
 
-def _plan_of(data: bytes) -> Plan | None:
-    """The plan that stands in an entry; ValueError if there stands something else."""
+def _plans_of(data: bytes) -> tuple[Plan, ...]:
+    """The plans that stand in an entry; ValueError if there stands something else."""
     words = of_bytes(data)
-    return None if words is None else record_of(Plan, words)
+    if type(words) is not tuple:
+        raise ValueError("no plans")
+    return tuple(record_of(Plan, each) for each in words)

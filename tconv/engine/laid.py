@@ -1,7 +1,7 @@
 """WHAT RUNNING A PLAN TAKES: names of kernels, and numbers that drivers read; kept on disk.
 
-To lay a plan out takes 2 to 25 ms, and 8 more to import what does it; to read what came of it 0.2
-(Zen 3).
+To find them takes 2 to 25 ms, and 8 more to import what does it; to read what came of it 0.2
+(Zen 3). All sizes of a layer with such a plan have them in common.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,28 +39,27 @@ class Told(NamedTuple):
 
 
 class Laid(NamedTuple):
-    """All that follows from a plan but addresses. Arrays may be read-only."""
+    """All that follows from a plan but addresses and sizes. Arrays may be read-only."""
 
     kernels: tuple[str, ...]
-    called: tuple[int, ...]  # where the driver's arguments have kernels: numbers, from 1 on
-    listed: tuple[tuple[int, int], ...]  # and which of its arrays have them, and in which column
+    called: tuple[tuple[int, int], ...]  # where the driver's arguments have kernels, and which
+    listed: tuple[tuple[int, int], ...]  # which of its arrays have them, and in which column
     drivers: tuple[str, ...]  # what computes, and what packs weights
     packed_shape: tuple[int, int, int]
-    scratch_size: int  # numbers that a thread's buffers hold
     packing_bytes: int  # of scratch
     bias_sources: NDArray[np.int64]
-    job: Told
+    arrays: dict[int, NDArray[Any]]  # by place in the driver's arguments
     packing: Told
 
-    def located(self, found: Mapping[str, int]) -> Told:
+    def located(self, found: Mapping[str, int], sizes: Told) -> Told:
         """What the driver is told, with addresses of kernels; 0 for those that are not found."""
-        places = np.array([0, *(found.get(name, 0) for name in self.kernels)], np.int64)
-        words, arrays = self.job.words.copy(), dict(self.job.arrays)
-        called = [*self.called]
-        words[called] = places[words[called]]
+        places = [0, *[found.get(name, 0) for name in self.kernels]]
+        words, arrays = sizes.words.copy(), self.arrays | sizes.arrays
+        for place, number in self.called:
+            words[place] = places[number]
         for place, column in self.listed:
             array = arrays[place] = arrays[place].copy()
-            array[:, column] = places[array[:, column]]
+            array[:, column] = np.array(places, np.int64)[array[:, column]]
         return Told(words, arrays)
 
 

@@ -1,4 +1,4 @@
-"""HOW A PLAN IS LAID OUT: its kernels numbered, and all that its drivers read."""
+"""HOW A PLAN IS LAID OUT: its kernels numbered, and all that its drivers read but sizes."""
 
 from functools import partial
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.call import POINTERS, TILE
+from tconv.engine.call import POINTERS
 from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.epilogue import activate
 from tconv.engine.gathering import find_runs, gather
@@ -46,11 +46,9 @@ class Kernels:
         return [*self.emits].index(full) + 1
 
     def laid(self) -> Laid:
-        """Return all that follows from the layout."""
-        layout, words = self.layout, self.layout.arguments()
-        for name, number in self.called.items():
-            words[POINTERS.index(name)] = number
-        arrays = self.arrays | _arrays(layout)
+        """Return all that follows from the layout, but sizes."""
+        layout, called = self.layout, self.called.items()
+        arrays = self.arrays | layout.fixed()
         packing, of_packing, packing_bytes = pack_arguments(layout)
         end = packing.size - len(PACK_FIELDS)
         first = end - len(of_packing)
@@ -58,14 +56,13 @@ class Kernels:
         columns = {"micros": 0, "restored": RESTORED.index("kernel")}
         return Laid(
             self.names,
-            tuple(POINTERS.index(name) for name, number in self.called.items() if number),
+            tuple((POINTERS.index(name), number) for name, number in called if number),
             tuple((POINTERS.index(name), columns[name]) for name in columns.keys() & arrays.keys()),
             self.drivers,
             (layout.problem.geometry.groups, layout.blocks, layout.weight_block),
-            layout.scratch_size,
             packing_bytes,
             layout.bias_sources(),
-            Told(words, {POINTERS.index(name): array for name, array in arrays.items()}),
+            {POINTERS.index(name): array for name, array in arrays.items()},
             Told(packing, dict(enumerate(of_packing, first))),
         )
 
@@ -115,28 +112,3 @@ def _drivers(layout: Layout) -> tuple[Any, Any]:
     kinds = (plan.is_spread, run_spread), (plan.is_tiled, run_tiled), (plan.is_turned, run_turned)
     driver = next((driver for is_kind, driver in kinds if is_kind), run)
     return driver, pack_run if layout.weight_matrix is None else pack_made_run
-
-
-def _arrays(layout: Layout) -> dict[str, NDArray[Any]]:
-    """What the driver reads by its address."""
-    plan, activation = layout.plan, layout.problem.activation
-    slope = np.array([activation.slope if activation else 0], layout.computed)
-    if isinstance(layout, TurnedLayout):
-        return {"slope": slope, **layout.lists}
-    offsets, starts = layout.offsets()
-    none = np.zeros(1, np.int64)
-    sums, sum_starts = layout.sums() if plan.is_spread else (none, none)
-    lists = [layout.tiles(tiles, starts) for tiles in (layout.block_tiles, layout.last_tiles)]
-    rows, count = (np.concatenate(lists)[:, TILE.index(name)] for name in ("rows", "count"))
-    return {
-        "sums": sums,
-        "sum_starts": sum_starts,
-        "zeros": np.zeros((rows * count).max(), layout.computed),
-        "slope": slope,
-        "offsets": offsets,
-        "tiles": lists[0],
-        "last_tiles": lists[1],
-        "lines": layout.lines(),
-        "table": layout.table() if plan.is_gathered else np.zeros(1, np.int32),
-        "lattices_of_x": layout.lattices(),
-    }

@@ -1,8 +1,9 @@
 """HOW A PLAN LIES IN MEMORY: what the driver reads, and the order of packed weights."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby, product
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import accumulate, groupby, product
 from math import ceil, prod
 from operator import attrgetter
 from typing import Any
@@ -11,20 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.dtypes import TYPES
+from tconv.engine.bands import unsized
 from tconv.engine.call import FIELDS, POINTERS, TILE
 from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered, lattices, strides
 from tconv.engine.gathering import RUN
 from tconv.engine.kernels import TERMS_AHEAD
 from tconv.engine.phases import Phases
-from tconv.engine.plan import Plan, Tile, tile_rows
+from tconv.engine.plan import Part, Plan, Tile, tile_rows
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
+from tconv.forks import cached_property
 
-__all__ = ["LINE_BYTES", "ROWS_WITH_TIME", "Layout"]
+__all__ = ["LINE_BYTES", "NO_TABLE", "ROWS_WITH_TIME", "Layout"]
 
 LINE_BYTES = 64  # of the processor's caches
 _FORESEEN_BYTES, ROWS_WITH_TIME = 2**13, 6
 _HELD_BYTES = 2**14  # of y in the L1 cache, on the way
+NO_TABLE = np.zeros(1, np.int32)
 _RUN_BYTES = 2**13  # of weights of tiles that are called in a row: the L1 cache holds them
 
 
@@ -47,32 +51,33 @@ class Layout:
 
     def __post_init__(self) -> None:
         problem, plan = self.problem, self.plan
-        self.phases = problem.phases(plan.is_uncropped, plan.is_tiled).tiled(plan.outputs)
+        self.phases = problem.phases(plan.is_uncropped)
+        if plan.is_tiled:
+            self.phases = problem.tiled_phases(plan.is_uncropped, plan.outputs)
         self.computed = np.dtype(TYPES[self.dtype.name].accumulator)
         self.lanes = self.target.vector_bits // 8 // self.computed.itemsize
         self.channels, self.outputs = problem.channels, problem.outputs
         self.blocks = ceil(self.outputs / plan.block)
         self.last_block = self.outputs - (self.blocks - 1) * plan.block
-        self.block_tiles = tuple(self._tiles(plan.block))
-        self.last_tiles = tuple(self._tiles(self.last_block))
-        self.weight_block = sum(rows * taps for rows, taps in self._kinds()) * (
-            plan.block * self.channels
-        )
+        self.kinds = self._kinds()
+        self.block_tiles, self.last_tiles = map(self._tiles, (plan.block, self.last_block))
+        numbers = sum([rows * taps for rows, taps in self.kinds])
+        self.weight_block = numbers * plan.block * self.channels
         self._set_sizes()
         self._set_fields()
 
-    def _kinds(self) -> list[tuple[int, int]]:
+    def _kinds(self) -> tuple[tuple[int, int], ...]:
         """Kinds of rows: how many a channel of y has, and how many taps each sums."""
         if self.plan.is_spread:
-            return [(self.problem.taps, 1)]
-        return [(len(alike.phases), alike.taps) for alike in self.phases.alike]
+            return ((self.problem.taps, 1),)
+        return tuple([(len(alike.phases), alike.taps) for alike in self.phases.alike])
 
     @property
     def unroll(self) -> int:
         """Terms that a micro-kernel takes at a time: all sums are multiples of it."""
         if not self.target.has_fma:  # two terms would need more registers
             return 1
-        for _, taps in self._kinds():
+        for _, taps in self.kinds:
             together = 1 if self.plan.part.by_tap else taps
             if together * self.channels % 2 or together * self.plan.part.channels % 2:
                 return 1
@@ -97,30 +102,17 @@ class Layout:
         """What the taps of a pair of channels are multiplied by before they are packed, if so."""
         return None
 
-    @property
+    @cached_property
     def heights(self) -> list[int]:
         """Heights of tiles that occur."""
         return sorted({tile.rows for tile in (*self.block_tiles, *self.last_tiles)})
 
-    def _tiles(self, block: int) -> Iterator[Tile]:
-        weight = line = 0
-        for n, (count, taps) in enumerate(self._kinds()):
-            first = 0
-            for rows in tile_rows(count * block, self.plan.tile):
-                yield Tile(n, first, rows, weight, line + first)
-                weight += rows * taps * self.channels
-                first += rows
-            line += first
+    def _tiles(self, block: int) -> tuple[Tile, ...]:
+        return _tiles_of(self.kinds, block, self.plan.tile, self.channels)
 
     def _runs(self, tiles: tuple[Tile, ...]) -> list[tuple[Tile, int]]:
         """Tiles that are alike, and how many follow each other whose weights the L1 cache holds."""
-        kinds, part, found = self._kinds(), self.plan.part, list[tuple[Tile, int]]()
-        for (kind, rows), alike in groupby(tiles, attrgetter("kind", "rows")):
-            run = list(alike)
-            terms = part.channels * (1 if part.by_tap else max(1, kinds[kind][1]))
-            most = max(1, _RUN_BYTES // (terms * rows * self.computed.itemsize))
-            found += [(run[n], min(most, len(run) - n)) for n in range(0, len(run), most)]
-        return found
+        return _runs_of(tiles, self.kinds, self.plan.part, self.computed.itemsize)
 
     def _set_sizes(self) -> None:
         """Numbers that a thread's buffers hold: the panel, products, lines, and a piece of y."""
@@ -281,16 +273,62 @@ class Layout:
         sizes = [self.fields.get(name, 0) for name in FIELDS]
         return np.array([0] * len(POINTERS) + sizes, np.int64)
 
-    def offsets(self) -> tuple[NDArray[np.int32], list[int]]:
-        """Where each term reads, kind after kind, and where each kind begins.
+    @property
+    def family(self) -> tuple[Any, ...]:
+        """What `fixed` and all kernels follow from: many sizes of a layer have it in common."""
+        plan = self.plan
+        words = (plan.tile, plan.vectors, plan.is_uncropped, plan.is_gathered, plan.is_spread)
+        ahead = tuple([self.reads_ahead(rows) for rows in self.heights])
+        kinds = (*words, plan.outputs, plan.block, plan.part, plan.threads, self.widths)
+        made_for = unsized(self.problem), self.dtype.name, self.target
+        return (*made_for, *kinds, ahead, self.streams, self.is_plain)
+
+    @property
+    def packing(self) -> tuple[Any, ...]:
+        """What the order of packed weights follows from."""
+        problem = replace(unsized(self.problem), activation=None)
+        return (problem, self.dtype.name, self.target, *self.plan.packing)
+
+    def fixed(self) -> dict[str, NDArray[Any]]:
+        """What the driver reads by its address, and sizes have no part in."""
+        plan, activation, none = self.plan, self.problem.activation, np.zeros(1, np.int64)
+        sums, sum_starts = self.sums() if plan.is_spread else (none, none)
+        lists = [self.tiles(tiles) for tiles in (self.block_tiles, self.last_tiles)]
+        rows, count = (np.concatenate(lists)[:, TILE.index(name)] for name in ("rows", "count"))
+        return {
+            "sums": sums,
+            "sum_starts": sum_starts,
+            "zeros": np.zeros((rows * count).max(), self.computed),
+            "slope": np.array([activation.slope if activation else 0], self.computed),
+            "tiles": lists[0],
+            "last_tiles": lists[1],
+            "lines": self.lines(),
+        }
+
+    def sized(self) -> dict[str, NDArray[Any]]:
+        """The same that follows from sizes."""
+        return {
+            "offsets": self.offsets(),
+            "table": self.table() if self.plan.is_gathered else NO_TABLE,
+            "lattices_of_x": self.lattices(),
+        }
+
+    @property
+    def starts(self) -> list[int]:
+        """Where each kind begins in `offsets`."""
+        counts = [taps * self.channels for _, taps in self.kinds]
+        return [0, *accumulate(counts[:-1])]
+
+    def offsets(self) -> NDArray[np.int32]:
+        """Where each term reads, kind after kind.
 
         In a panel; if the plan is spread first in x, and then in the panel that is a copy of it.
         """
         channels = np.arange(self.channels)
         if self.plan.is_spread:
             steps = (self.fields["x_channel"], self.cells)
-            return np.concatenate([channels * step for step in steps]).astype(np.int32), [0]
-        parts, starts, start = [], [], 0
+            return np.concatenate([channels * step for step in steps]).astype(np.int32)
+        parts = []
         for alike in self.phases.alike:
             at = self.cells_at(alike.shifts, self.channels)
             cells = channels[:, np.newaxis] * self.cells + at
@@ -298,11 +336,9 @@ class Layout:
                 step = self.plan.part.channels
                 runs = [cells[n : n + step].T.ravel() for n in range(0, self.channels, step)]
                 cells = np.concatenate(runs)
-            starts.append(start)
             parts.append(cells.ravel())
-            start += cells.size
         parts.append(np.full(TERMS_AHEAD, 0))
-        return np.concatenate(parts).astype(np.int32), starts
+        return np.concatenate(parts).astype(np.int32)
 
     def cells_at(self, shifts: Sequence[Sequence[int]], channels: int) -> NDArray[np.int64]:
         """Cells that are read for the first lane, in a panel of so many channels."""
@@ -322,9 +358,9 @@ class Layout:
         found = gathered_cells(self.phases, self.problem.geometry.batch, self.fields["x_batch"])
         return np.append(found, np.full(self.lanes, -1, np.int32))  # for the last vector
 
-    def tiles(self, tiles: tuple[Tile, ...], starts: list[int]) -> NDArray[np.int64]:
+    def tiles(self, tiles: tuple[Tile, ...]) -> NDArray[np.int64]:
         """The driver's list of tiles, of runs of them."""
-        rows, kinds = [], self._kinds()
+        rows, kinds, starts = [], self.kinds, self.starts
         for tile, count in self._runs(tiles):
             entry = {
                 "rows": tile.rows,
@@ -396,3 +432,32 @@ class Layout:
             lines = np.concatenate([np.arange(size).repeat(count) for count in self._biased()])
             found[:, blocks, : lines.size] = firsts[:, blocks] + lines
         return found
+
+
+@lru_cache(maxsize=256)
+def _tiles_of(
+    kinds: tuple[tuple[int, int], ...], block: int, tile: int, channels: int
+) -> tuple[Tile, ...]:
+    """The tiles of a block whose channels of y have such kinds of rows."""
+    found, weight, line = [], 0, 0
+    for n, (count, taps) in enumerate(kinds):
+        first = 0
+        for rows in tile_rows(count * block, tile):
+            found.append(Tile(n, first, rows, weight, line + first))
+            weight += rows * taps * channels
+            first += rows
+        line += first
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _runs_of(
+    tiles: tuple[Tile, ...], kinds: tuple[tuple[int, int], ...], part: Part, itemsize: int
+) -> list[tuple[Tile, int]]:
+    found = list[tuple[Tile, int]]()
+    for (kind, rows), alike in groupby(tiles, attrgetter("kind", "rows")):
+        run = list(alike)
+        terms = part.channels * (1 if part.by_tap else max(1, kinds[kind][1]))
+        most = max(1, _RUN_BYTES // (terms * rows * itemsize))
+        found += [(run[n], min(most, len(run) - n)) for n in range(0, len(run), most)]
+    return found

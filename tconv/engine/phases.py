@@ -9,15 +9,19 @@ read the same cells and differ in their weights only, so they are rows of one ma
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
-from math import ceil, prod
+from math import prod
 from typing import NamedTuple
 
 from tconv.axis import Axis
+from tconv.forks import cached_property
 from tconv.geometry import Letter
 
-__all__ = ["Alike", "AxisPhases", "Phases", "Run"]
+__all__ = ["Alike", "AxisPhases", "Phases", "Run", "Taps", "as_three", "is_single"]
 
 _MOST_SPACING = 8  # of wider ones there are more sums than products are saved
+
+Taps = tuple[tuple[tuple[int, int], ...], ...]
+"""Of every phase the (tap, shift) pairs that reach it."""
 
 
 class Run(NamedTuple):
@@ -46,7 +50,7 @@ class AxisPhases:
     stride: int
     step: int
     count: int  # q from 0 to count - 1
-    taps: tuple[tuple[tuple[int, int], ...], ...]
+    taps: Taps
     shifts: tuple[int, ...]  # that occur, the largest first
     lattices: tuple[int, ...]  # the first cell of those that are read
     low: int  # the least and the largest shift, in steps
@@ -55,61 +59,25 @@ class AxisPhases:
     @classmethod
     def of(cls, axis: Axis, want: Letter = "y") -> "AxisPhases":
         """Sort the taps of an axis of y, or of x, that is wanted."""
-        return cls._of_x(axis) if want == "x" else cls._of_y(axis)
-
-    @classmethod
-    def _of_x(cls, axis: Axis) -> "AxisPhases":
-        """Every cell of x reads all taps."""
-        step = axis.stride if axis.input > 1 else 1
-        taps = tuple((tap, axis.begin - tap * axis.dilation) for tap in range(axis.kernel))
-        return cls._made(axis.output, axis.kernel, 1, step, axis.input, (taps,))
-
-    @classmethod
-    def _of_y(cls, axis: Axis) -> "AxisPhases":
-        """Every cell of y reads the taps of its phase.
-
-        A single cell of x, or of q, is taken as if the stride were the whole of y: every output is
-        a phase of its own then, and no tap reads beside x.
-        """
-        single = axis.input == 1 or axis.output <= axis.stride
+        if want == "x":  # every cell of x reads all taps
+            step = axis.stride if axis.input > 1 else 1
+            taps = _taps_of_x(axis.kernel, axis.dilation, axis.begin)
+            return cls(axis.output, axis.kernel, 1, step, axis.input, taps, *_read(taps, step))
+        single = is_single(axis)
         stride = axis.output if single else axis.stride
-        found: list[list[tuple[int, int]]] = [[] for _ in range(stride)]
-        for tap in range(axis.kernel):
-            for cell in range(axis.input) if single else (0,):
-                place = cell * axis.stride + tap * axis.dilation - axis.begin
-                shift, phase = (-cell, place) if single else divmod(place, stride)
-                if not single or 0 <= place < stride:
-                    found[phase].append((tap, shift))
+        if single:
+            taps = _taps_of_single(axis)
+        else:
+            taps = _taps_of_phases(axis.kernel, axis.stride, axis.dilation, axis.begin)
         count = -(-axis.output // stride)
-        return cls._made(axis.input, axis.kernel, stride, 1, count, tuple(map(tuple, found)))
-
-    @classmethod
-    def _made(
-        cls,
-        cells: int,
-        kernel: int,
-        stride: int,
-        step: int,
-        count: int,
-        taps: tuple[tuple[tuple[int, int], ...], ...],
-    ) -> "AxisPhases":
-        shifts = sorted({shift for of_phase in taps for _, shift in of_phase}, reverse=True) or [0]
-        places = [divmod(-shift, step) for shift in shifts]
-        lattices = tuple(sorted({first for _, first in places}))
-        steps = [-back for back, _ in places]
-        low, high = min(steps), max(steps)
-        return cls(cells, kernel, stride, step, count, taps, tuple(shifts), lattices, low, high)
+        return cls(axis.input, axis.kernel, stride, 1, count, taps, *_read(taps, 1))
 
     def tiled(self, outputs: int) -> "AxisPhases":
         """The same with so many times more phases, and fewer q."""
-        taps = tuple(
-            tuple((tap, shift - n * self.step) for tap, shift in of_phase)
-            for n in range(outputs)
-            for of_phase in self.taps
-        )
+        taps = _tiled(self.taps, self.step, outputs)
         count = -(-self.count // outputs)
         stride, step = self.stride * outputs, self.step * outputs
-        return self._made(self.input, self.kernel, stride, step, count, taps)
+        return AxisPhases(self.input, self.kernel, stride, step, count, taps, *_read(taps, step))
 
     @property
     def spacing(self) -> int:
@@ -118,11 +86,13 @@ class AxisPhases:
         >>> AxisPhases.of(Axis(input=9, kernel=3, output=13, dilation=2)).spacing
         2
         """
-        gaps = set()
-        for taps in self.taps:
-            cells = sorted(((-shift) % self.step, -shift) for _, shift in taps)
-            gaps |= {b - a for (one, a), (other, b) in pairwise(cells) if one == other}
-        return gaps.pop() // self.step if len(gaps) == 1 else 1
+        return _spacing(self.taps, self.step)
+
+    @property
+    def unsized(self) -> "AxisPhases":
+        """What sizes have no part in, as if of no cells."""
+        kept = self.shifts, self.lattices, self.low, self.high
+        return AxisPhases(0, self.kernel, self.stride, self.step, 0, self.taps, *kept)
 
     @property
     def lattice_cells(self) -> int:
@@ -150,19 +120,20 @@ class AxisPhases:
         >>> AxisPhases.of(Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)).runs(0, 8)
         [Run(places=(0,), taps=(0,)), Run(places=(1, 2, 3), taps=(0, 1))]
         """
+        count, step = max(0, -(-(size - phase) // self.stride)), self.step
+        reach = []  # the first q whose cell is in x, of every tap, and the first that is beyond
+        for _, shift in self.taps[phase]:
+            begin, end = -(-shift // step), (self.input - 1 + shift) // step + 1
+            reach.append((min(max(begin, 0), count), min(max(end, 0), count)))
         found: dict[tuple[int, ...], list[int]] = {}
-        for q in range(ceil((size - phase) / self.stride)):
-            cells = [q * self.step - shift for _, shift in self.taps[phase]]
-            reached = tuple(n for n, cell in enumerate(cells) if 0 <= cell < self.input)
-            found.setdefault(reached, []).append(q)
+        for begin, end in pairwise(sorted({0, count}.union(*reach))):
+            reached = tuple(n for n, (a, b) in enumerate(reach) if a <= begin < b)
+            found.setdefault(reached, []).extend(range(begin, end))
         return [Run(tuple(places), taps) for taps, places in found.items()]
 
     def groups(self) -> dict[tuple[int, ...], list[int]]:
         """Shifts to the phases that have them."""
-        found: dict[tuple[int, ...], list[int]] = {}
-        for phase, taps in enumerate(self.taps):
-            found.setdefault(tuple(shift for _, shift in taps), []).append(phase)
-        return found
+        return _groups(self.taps)
 
 
 @dataclass(frozen=True)
@@ -200,12 +171,7 @@ class Phases:
             AxisPhases.of(axis._replace(begin=axis.begin - more, output=axis.output + more), want)
             for axis, more in zip(as_three(axes), lead, strict=True)
         )
-        found = []
-        by_axis = (axis.groups().items() for axis in (z, y, x))
-        for (shifts_z, in_z), (shifts_y, in_y), (shifts_x, in_x) in product(*by_axis):
-            phases = tuple(product(in_z, in_y, in_x))
-            found.append(Alike(phases, (shifts_z, shifts_y, shifts_x)))
-        return cls((z, y, x), tuple(found), (lead[0], lead[1], lead[2]))
+        return cls((z, y, x), _alike(z.taps, y.taps, x.taps), (lead[0], lead[1], lead[2]))
 
     def tiled(self, outputs: tuple[int, int, int]) -> "Phases":
         """The same with so many times more phases along the axes, and fewer q; none are alike."""
@@ -214,27 +180,39 @@ class Phases:
         z, y, x = (axis.tiled(n) for axis, n in zip(self.axes, outputs, strict=True))
         return Phases((z, y, x), (), self.lead)
 
+    @classmethod
+    @lru_cache(maxsize=256)
+    def of_tiles(
+        cls,
+        axes: tuple[Axis, ...],
+        is_uncropped: bool,
+        want: Letter,
+        outputs: tuple[int, int, int],
+    ) -> "Phases":
+        """Those that are spaced, tiled."""
+        return cls.of(axes, is_uncropped, want).spaced().tiled(outputs)
+
     def spaced(self) -> "Phases":
         """The same with so many more phases that each reads neighbours in its lattices."""
         z, y, x = (n if (n := axis.spacing) <= _MOST_SPACING else 1 for axis in self.axes)
         return self.tiled((z, y, x))
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of phases."""
         return prod(axis.stride for axis in self.axes)
 
-    @property
+    @cached_property
     def lattices(self) -> int:
         """Number of lattices that are read."""
         return prod(len(axis.lattices) for axis in self.axes)
 
-    @property
+    @cached_property
     def shifts(self) -> int:
         """Number of cells that are read for one q."""
         return prod(len(axis.shifts) for axis in self.axes)
 
-    @property
+    @cached_property
     def is_plain(self) -> bool:
         """Whether every tap is a phase of its own, of the cell at the same place."""
         return all(
@@ -261,3 +239,86 @@ def as_three(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
     3
     """
     return (Axis(1, 1, 1),) * (3 - len(axes)) + tuple(axes)
+
+
+def is_single(axis: Axis) -> bool:
+    """Whether an axis of y has a single cell of x, or a single q.
+
+    It is taken as if the stride were the whole of y: every output is a phase of its own then, and
+    no tap reads beside x.
+    """
+    return axis.input == 1 or axis.output <= axis.stride
+
+
+# ---- what sizes have no part in, so that many share it -------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _taps_of_x(kernel: int, dilation: int, begin: int) -> Taps:
+    return (tuple((tap, begin - tap * dilation) for tap in range(kernel)),)
+
+
+@lru_cache(maxsize=256)
+def _taps_of_phases(kernel: int, stride: int, dilation: int, begin: int) -> Taps:
+    found: list[list[tuple[int, int]]] = [[] for _ in range(stride)]
+    for tap in range(kernel):
+        shift, phase = divmod(tap * dilation - begin, stride)
+        found[phase].append((tap, shift))
+    return tuple(map(tuple, found))
+
+
+def _taps_of_single(axis: Axis) -> Taps:
+    found: list[list[tuple[int, int]]] = [[] for _ in range(axis.output)]
+    for tap in range(axis.kernel):
+        for cell in range(axis.input):
+            place = cell * axis.stride + tap * axis.dilation - axis.begin
+            if 0 <= place < axis.output:
+                found[place].append((tap, -cell))
+    return tuple(map(tuple, found))
+
+
+@lru_cache(maxsize=256)
+def _tiled(taps: Taps, step: int, outputs: int) -> Taps:
+    return tuple(
+        tuple((tap, shift - n * step) for tap, shift in of_phase)
+        for n in range(outputs)
+        for of_phase in taps
+    )
+
+
+@lru_cache(maxsize=256)
+def _read(taps: Taps, step: int) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:
+    """The shifts that occur, the lattices that are read, the least and the largest shift."""
+    shifts = sorted({shift for of_phase in taps for _, shift in of_phase}, reverse=True) or [0]
+    places = [divmod(-shift, step) for shift in shifts]
+    lattices = tuple(sorted({first for _, first in places}))
+    steps = [-back for back, _ in places]
+    return tuple(shifts), lattices, min(steps), max(steps)
+
+
+@lru_cache(maxsize=256)
+def _spacing(taps: Taps, step: int) -> int:
+    gaps = set()
+    for of_phase in taps:
+        cells = sorted(((-shift) % step, -shift) for _, shift in of_phase)
+        gaps |= {b - a for (one, a), (other, b) in pairwise(cells) if one == other}
+    return gaps.pop() // step if len(gaps) == 1 else 1
+
+
+@lru_cache(maxsize=256)
+def _groups(taps: Taps) -> dict[tuple[int, ...], list[int]]:
+    found: dict[tuple[int, ...], list[int]] = {}
+    for phase, of_phase in enumerate(taps):
+        found.setdefault(tuple(shift for _, shift in of_phase), []).append(phase)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _alike(z: Taps, y: Taps, x: Taps) -> tuple[Alike, ...]:
+    found = []
+    for (shifts_z, in_z), (shifts_y, in_y), (shifts_x, in_x) in product(
+        *(_groups(taps).items() for taps in (z, y, x))
+    ):
+        phases = tuple(product(in_z, in_y, in_x))
+        found.append(Alike(phases, (shifts_z, shifts_y, shifts_x)))
+    return tuple(found)

@@ -16,6 +16,7 @@ __all__ = [
     "STREAMED_PIECE_BYTES",
     "TABLE_ENTRIES",
     "TILES",
+    "Order",
     "Part",
     "Plan",
     "Tile",
@@ -42,6 +43,10 @@ _PART_TERMS = 512  # a sum longer than this is made of several, which is more ex
 # terms enough that the additions cost little, and not so many taps that neighbours share most of
 # what they read.
 _MANY_CHANNELS, _FEW_TAPS_OF_PHASE = 512, 2
+
+
+Order = tuple[tuple[int, int, int], bool]
+"""What the order of sums depends on, of plans for one problem and type."""
 
 
 class Plan(NamedTuple):
@@ -85,9 +90,16 @@ class Plan(NamedTuple):
         return is_long and written_bytes >= STREAMED_BYTES
 
     @property
-    def order(self) -> tuple[tuple[int, int, int], bool]:
+    def order(self) -> Order:
         """What the order of sums depends on, of plans for one problem and type."""
         return self.outputs, self.is_tiled and self.is_uncropped
+
+    @property
+    def packing(self) -> tuple[object, ...]:
+        """What the order of packed weights depends on, of plans for one layer and type."""
+        tile = 0 if self.is_turned else self.tile
+        kind = (self.is_uncropped, self.is_spread, self.is_turned, self.outputs)
+        return (tile, self.block, *kind, self.part)
 
 
 class Part(NamedTuple):

@@ -104,3 +104,7 @@ class Problem:
         """How outputs read."""
         found = Phases.of(self.geometry.axes, is_uncropped, self.want)
         return found.spaced() if is_spaced else found
+
+    def tiled_phases(self, is_uncropped: bool, outputs: tuple[int, int, int]) -> Phases:
+        """How so many outputs at a time read, whose taps are neighbours."""
+        return Phases.of_tiles(self.geometry.axes, is_uncropped, self.want, outputs)

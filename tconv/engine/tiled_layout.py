@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.layout import LINE_BYTES, Layout
+from tconv.engine.layout import LINE_BYTES, NO_TABLE, Layout
 from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
@@ -36,8 +36,8 @@ class TiledLayout(Layout):
         assert found is not None, "such a plan is not considered"
         return found
 
-    def _kinds(self) -> list[tuple[int, int]]:
-        return [(kind.rows, kind.terms) for kind in self.tiling.kinds]
+    def _kinds(self) -> tuple[tuple[int, int], ...]:
+        return self.tiling.rows_and_terms
 
     @property
     def gathered_lanes(self) -> int:
@@ -65,7 +65,7 @@ class TiledLayout(Layout):
         self.sums_size = tiles * self.tiling.sums * self.sum_pitch
         self.panel_size = self.sums_size + self._rounded(lattices * self.cells + room)
         self.panel_size += self.runs_size
-        self.product_size = sum(kind.rows for kind in self.tiling.kinds) * self.plan.block * lanes
+        self.product_size = self.tiling.products * self.plan.block * lanes
 
     def _set_fields(self) -> None:
         super()._set_fields()
@@ -83,12 +83,23 @@ class TiledLayout(Layout):
             "restored_x": x * self.line_pitch,
         }
 
-    def offsets(self) -> tuple[NDArray[np.int32], list[int]]:
-        """Where each term reads among the sums, kind after kind, and where each kind begins."""
+    def fixed(self) -> dict[str, NDArray[Any]]:
+        """What the driver reads that sizes have no part in, the places of sums included."""
+        return {**super().fixed(), "offsets": self.offsets()}
+
+    def sized(self) -> dict[str, NDArray[Any]]:
+        """What the driver reads that follows from sizes."""
+        return {
+            "places": self.places(),
+            "table": self.table() if self.plan.is_gathered else NO_TABLE,
+            "lattices_of_x": self.lattices(),
+        }
+
+    def offsets(self) -> NDArray[np.int32]:
+        """Where each term reads among the sums, kind after kind."""
         channels = np.arange(self.channels)[:, np.newaxis] * self.tile_lanes
         found = [channels + self.tiling.reads(kind) * self.sum_pitch for kind in self.tiling.kinds]
-        starts = np.cumsum([0, *(each.size for each in found[:-1])])
-        return np.concatenate([each.ravel() for each in found]).astype(np.int32), starts.tolist()
+        return np.concatenate([each.ravel() for each in found]).astype(np.int32)
 
     def places(self) -> NDArray[np.int32]:
         """Where each cell that sums are made of is, for the first lane."""
@@ -143,12 +154,9 @@ class TiledLayout(Layout):
             restoring[z, y, x] = kernel(name, restore((z, y, x)))
         sums = (of_z, of_y, of_x)
         number = kernel(f"sum_cells_{_name_of(sums)}", sum_cells(sums))
-        kept: dict[str, NDArray[Any]] = {
-            "places": self.places(),
-            "restored": self.restored(restoring),
-        }
-        computed = self.computed.name
-        return {"sum_cells": number, "screen": kernel("screen", screen, dtype=computed)}, kept
+        screening = kernel("screen", screen, dtype=self.computed.name)
+        called = {"sum_cells": number, "screen": screening}
+        return called, {"restored": self.restored(restoring)}
 
 
 def _name_of(matrices: tuple[Matrix, ...]) -> str:

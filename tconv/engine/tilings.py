@@ -1,6 +1,5 @@
 """WHICH TILINGS ARE CONSIDERED: plans whose outputs share products, and what they cost."""
 
-from collections import Counter
 from collections.abc import Iterator
 from math import ceil, prod
 
@@ -11,7 +10,7 @@ from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 from tconv.engine.winograd import Tiling
 
-__all__ = ["considered"]
+__all__ = ["TiledCosts", "considered"]
 
 _FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, sums of cells and outputs take as long as products
 _LEAST_SAVED = 0.9
@@ -37,10 +36,18 @@ class TiledCosts(Costs):
         super().__init__(problem, dtype, target, phases)
         self.tiling = tiling
         self.weight_bytes = self.outputs * tiling.weight_taps * self.channels * self.bytes
-        self.kinds_of = Counter((kind.rows, kind.terms) for kind in tiling.kinds)
-        self.products = sum(kind.rows for kind in tiling.kinds)  # for a channel and a lane
+        self.kinds_of, self.products = tiling.kinds_of, tiling.products
         z, y, x = (len(axis.places) for axis in tiling.axes)
         self.places = z * y * x
+
+    @classmethod
+    def of_plan(cls, plan: Plan, problem: Problem, dtype: str, target: Target) -> "TiledCosts":
+        """What a plan costs that tiles the phases so."""
+        phases = problem.phases(plan.is_uncropped, is_spaced=True)
+        tiling = Tiling.of(phases, plan.outputs)
+        assert tiling is not None, "such a plan is not considered"
+        tiled = problem.tiled_phases(plan.is_uncropped, plan.outputs)
+        return cls(problem, dtype, target, tiled, tiling)
 
     def vectors(self, plan: Plan) -> int:
         """Vectors of lanes of an item."""
@@ -102,7 +109,7 @@ def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]
         for outputs in _outputs(phases):
             tiling = Tiling.of(phases, outputs)
             if tiling is not None and tiling.sums <= _MOST_SUMS and _saves(phases, tiling, outputs):
-                tiled = phases.tiled(outputs)
+                tiled = problem.tiled_phases(is_uncropped, outputs)
                 costs = TiledCosts(problem, dtype, target, tiled, tiling)
                 found += _candidates(costs, outputs, is_uncropped)
     return found
@@ -110,7 +117,7 @@ def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]
 
 def _saves(phases: Phases, tiling: Tiling, outputs: tuple[int, int, int]) -> bool:
     """Whether there are fewer products than of every output with all of its taps."""
-    made = sum(kind.rows * kind.terms for kind in tiling.kinds)
+    made = tiling.weight_taps
     taps = prod(sum(map(len, axis.taps)) for axis in phases.axes)
     return made < _LEAST_SAVED * taps * prod(outputs)
 

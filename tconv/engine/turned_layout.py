@@ -1,17 +1,17 @@
 """HOW A TURNED PLAN LIES IN MEMORY: phases, tiles of their outputs, taps that reach those."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 from math import ceil, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.engine.bands import unsized
 from tconv.engine.cells import strides
 from tconv.engine.layout import LINE_BYTES, Layout
-from tconv.engine.phases import AxisPhases, Run
+from tconv.engine.phases import AxisPhases
 from tconv.engine.plan import Tile, tile_rows
 from tconv.engine.transposing import turn_out
 from tconv.engine.turned import PHASE, TURNED_TILE, broadcast
@@ -28,15 +28,15 @@ class TurnedLayout(Layout):
     channels of the block).
     """
 
-    def _kinds(self) -> list[tuple[int, int]]:
-        return [(1, len(taps)) for taps in self.taps()]
+    def _kinds(self) -> tuple[tuple[int, int], ...]:
+        by_axis = [[len(taps) for taps in axis.taps] for axis in self.phases.axes]
+        return tuple([(1, z * y * x) for z, y, x in product(*by_axis)])
 
-    def _tiles(self, block: int) -> Iterator[Tile]:
+    def _tiles(self, block: int) -> tuple[Tile, ...]:
         """What is packed together: all channels of a block."""
-        weight = 0
-        for n, (_, taps) in enumerate(self._kinds()):
-            yield Tile(n, 0, block, weight, 0)
-            weight += block * taps * self.channels
+        sizes = [block * taps * self.channels for _, taps in self.kinds]
+        starts = [0, *accumulate(sizes[:-1])]
+        return tuple([Tile(n, 0, block, start, 0) for n, start in enumerate(starts)])
 
     def taps(self) -> list[NDArray[np.int64]]:
         """For every phase the flat taps, (taps, 1)."""
@@ -90,13 +90,33 @@ class TurnedLayout(Layout):
         self.lists = _Lists(self).kept
         self.fields["taps_of_last"] = self.lists["taps_of_tiles"].size // 2
 
+    @property
+    def family(self) -> tuple[Any, ...]:
+        """What `fixed` and all kernels follow from."""
+        plan, made_for = self.plan, (unsized(self.problem), self.dtype.name, self.target)
+        kinds = (plan.vectors, plan.block, plan.part, plan.threads, self.widths)
+        return (*made_for, "turned", *kinds, *self._micro_heights())
+
+    def fixed(self) -> dict[str, NDArray[Any]]:
+        """What the driver reads that sizes have no part in."""
+        activation = self.problem.activation
+        return {"slope": np.array([activation.slope if activation else 0], self.computed)}
+
+    def sized(self) -> dict[str, NDArray[Any]]:
+        """What the driver reads that follows from sizes: all lists."""
+        return self.lists
+
+    def _micro_heights(self) -> list[int]:
+        """Rows of the tiles that occur."""
+        tiles = np.concatenate([self.lists[name] for name in ("tiles", "last_tiles")])
+        return sorted({micro // 2 for micro in tiles[:, TURNED_TILE.index("micro")].tolist()})
+
     def _biased(self) -> list[int]:
         return [1]  # channels have one each
 
     def kernels(self, kernel: Any) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
         """Numbers of what turned plans call; those of micro-kernels in a list."""
-        tiles = np.concatenate([self.lists[name] for name in ("tiles", "last_tiles")])
-        heights = np.unique(tiles[:, TURNED_TILE.index("micro")] // 2).tolist()
+        heights = self._micro_heights()
         micros = np.zeros((2 * max(heights) + 2, 1), np.int64)
         for rows in heights:
             for n, vectors in enumerate(self.widths):
@@ -116,18 +136,18 @@ class _Lists:
             (sizes[1] * sizes[2], sizes[2], 1),
         )
         self.by_axis = [
-            [
-                [_AxisRun.of(axis, n, run, *steps) for run in axis.runs(n, size)]
-                for n in range(axis.stride)
-            ]
+            [_AxisPhase.of(axis, n, size, *steps) for n in range(axis.stride)]
             for axis, size, *steps in zip(axes, sizes, x_steps, y_steps, strict=True)
         ]
-        self.taps, self.places = _Pairs(), _Pairs()
+        self.taps = list[tuple[int, int]]()
+        self.cells, self.outputs = list[NDArray[np.int64]](), list[NDArray[np.int64]]()
+        self.place = 0  # after those that are noted
         tiles, phases = self._of(fields["images"])
         last = fields["batch"] - (fields["chunks"] - 1) * fields["images"]
         is_short = last < fields["images"]
         last_tiles, last_phases = self._of(last) if is_short else (tiles, phases)
-        taps, step = self.taps.array(), layout.channels if fields["by_tap"] else 1
+        taps = np.array(self.taps, np.int64).reshape(-1, 2)
+        step = layout.channels if fields["by_tap"] else 1
         of_blocks = [taps * [1, step * fields[name]] for name in ("block", "last_block")]
         self.kept = {
             "tiles": tiles,
@@ -135,30 +155,37 @@ class _Lists:
             "last_tiles": last_tiles,
             "last_phase_list": last_phases,
             "taps_of_tiles": np.concatenate(of_blocks),
-            "places": self.places.array(),
+            "places": np.stack([np.concatenate(self.cells), np.concatenate(self.outputs)], axis=-1),
         }
 
     def _of(self, images: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tiles and phases for so many images; their taps and places are noted."""
         tiles, phases, before, layout = list[list[int]](), list[list[int]](), 0, self.layout
         vector_bytes = layout.line_pitch * layout.computed.itemsize
-        image = np.arange(images)[:, np.newaxis]
+        image = np.arange(images)[:, np.newaxis, np.newaxis, np.newaxis]
         x_images, y_images = image * layout.fields["x_batch"], image * layout.cells
-        for of_phase in product(*self.by_axis):
-            first, terms, count = len(tiles), 0, prod(runs[0].count for runs in of_phase)
-            for z, y, x in product(*of_phase):
-                place = self.places.note(
-                    x_images + _sums(z.cells, y.cells, x.cells),
-                    (y_images + _sums(z.outputs, y.outputs, x.outputs)) * layout.line_pitch,
-                )
-                numbers = _sums(z.taps * (y.count * x.count), y.taps * x.count, x.taps)
-                tap = self.taps.note(_sums(z.shifts, y.shifts, x.shifts), numbers)
-                rows = images * z.outputs.size * y.outputs.size * x.outputs.size
-                entry = {"taps": tap, "reached": numbers.size}
+        for z, y, x in product(*self.by_axis):
+            first, terms, count = len(tiles), 0, z.count * y.count * x.count
+            cells = x_images + _outer(z.cells, y.cells, x.cells)
+            outputs = (y_images + _outer(z.outputs, y.outputs, x.outputs)) * layout.line_pitch
+            for of_z, of_y, of_x in product(z.runs, y.runs, x.runs):
+                block = (slice(None), of_z.span, of_y.span, of_x.span)
+                self.cells.append(cells[block].ravel())
+                self.outputs.append(outputs[block].ravel())
+                place, rows = self.place, self.cells[-1].size
+                self.place += rows
+                entry = {"taps": len(self.taps)}
+                self.taps += [
+                    (shift_z + shift_y + shift_x, (tap_z * y.count + tap_y) * x.count + tap_x)
+                    for tap_z, shift_z in of_z.taps
+                    for tap_y, shift_y in of_y.taps
+                    for tap_x, shift_x in of_x.taps
+                ]
+                entry["reached"] = reached = len(self.taps) - entry["taps"]
                 for height in tile_rows(rows, layout.plan.tile):
                     entry |= {"micro": 2 * height, "places": 2 * place}
                     tiles.append([entry[name] for name in TURNED_TILE])
-                    place, terms = place + height, terms + numbers.size
+                    place, terms = place + height, terms + reached
             asked = ceil(count * vector_bytes / max(1, terms))
             found = {"tiles": first, "end": len(tiles), "taps": count, "before": before}
             found["asked"] = asked
@@ -167,47 +194,44 @@ class _Lists:
         return np.array(tiles, np.int64), np.array(phases, np.int64)
 
 
+class _AxisRun(NamedTuple):
+    """A run along one axis: which outputs of the phase, and the taps that reach them.
+
+    Of each tap its place in the phase, and the step to the cell that it reads.
+    """
+
+    span: slice
+    taps: list[tuple[int, int]]
+
+
 @dataclass(frozen=True)
-class _AxisRun:
-    """A run along one axis: steps to its cells of x and to its outputs, and of its taps."""
+class _AxisPhase:
+    """A phase along one axis: steps to its cells of x and to its outputs, run after run."""
 
     cells: NDArray[np.int64]
     outputs: NDArray[np.int64]
-    shifts: NDArray[np.int64]  # to the cell that a tap reads
-    taps: NDArray[np.int64]  # by their place in the phase, ...
-    count: int  # ... which has so many
+    runs: list[_AxisRun]
+    count: int  # of taps
 
     @classmethod
-    def of(cls, axis: AxisPhases, phase: int, run: Run, x_step: int, y_step: int) -> "_AxisRun":
-        """The run of a phase, of an axis along which neighbours are so far from each other."""
-        places, taps = np.array(run.places), axis.taps[phase]
-        shifts = np.array([-taps[n][1] for n in run.taps], np.int64)
-        outputs = (places * axis.stride + phase) * y_step
-        numbers = np.array(run.taps, np.int64)
-        return cls(places * (axis.step * x_step), outputs, shifts * x_step, numbers, len(taps))
+    def of(cls, axis: AxisPhases, phase: int, size: int, x_step: int, y_step: int) -> "_AxisPhase":
+        """The phase of an axis of so many outputs, with neighbours so far from each other."""
+        taps, places, runs = axis.taps[phase], list[int](), list[_AxisRun]()
+        for run in axis.runs(phase, size):
+            span = slice(len(places), len(places) + len(run.places))
+            runs.append(_AxisRun(span, [(n, -taps[n][1] * x_step) for n in run.taps]))
+            places += run.places
+        each = np.array(places, np.int64)
+        cells, outputs = each * (axis.step * x_step), (each * axis.stride + phase) * y_step
+        return cls(cells, outputs, runs, len(taps))
 
 
-class _Pairs:
-    """A table of pairs that grows."""
-
-    def __init__(self) -> None:
-        self._columns: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = [], []
-        self._size = 0
-
-    def note(self, *columns: NDArray[np.int64]) -> int:
-        """Append pairs; return how many were there."""
-        before = self._size
-        for found, column in zip(self._columns, columns, strict=True):
-            found.append(column.ravel())
-        self._size += columns[0].size
-        return before
-
-    def array(self) -> NDArray[np.int64]:
-        """All pairs."""
-        return np.stack([np.concatenate(column) for column in self._columns], axis=-1)
+def _outer(z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sums of all combinations."""
+    found: NDArray[np.int64] = z[:, np.newaxis, np.newaxis] + y[:, np.newaxis] + x
+    return found
 
 
 def _sums(z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.int64]:
     """The sums of all combinations, flat."""
-    found: NDArray[np.int64] = z[:, np.newaxis, np.newaxis] + y[:, np.newaxis] + x
-    return found.ravel()
+    return _outer(z, y, x).ravel()

@@ -14,7 +14,7 @@ from tconv.engine.plan import DIRECT, TILES, Part, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 
-__all__ = ["MOST_ROWS", "turned"]
+__all__ = ["MOST_ROWS", "TurnedCosts", "turned"]
 
 MOST_ROWS = 7  # whose cells of x have a register each
 _MOST_CELLS = 2048  # of y, of the images of an item; larger images have few zeros around them
@@ -36,7 +36,7 @@ def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]
     cells, batch = prod(problem.written_size), problem.geometry.batch
     if TYPES[dtype].accumulator != dtype or cells > _MOST_CELLS:
         return
-    costs, part, plans = _TurnedCosts(problem, dtype, target), Part.of(problem), set[Plan]()
+    costs, part, plans = TurnedCosts(problem, dtype, target), Part.of(problem), set[Plan]()
     for images in {ceil(batch / ceil(batch / n)) for n in _IMAGES if n * cells <= _MOST_CELLS}:
         if images * part.channels * costs.plane_bytes > target.l2_bytes // 4:
             continue  # each tile reads all of that, and not in order
@@ -53,7 +53,7 @@ def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]
         yield plan, 1, costs.of(plan)  # blocks are items already, so none is split
 
 
-class _TurnedCosts:
+class TurnedCosts:
     """What turned plans for one problem cost."""
 
     def __init__(self, problem: Problem, dtype: str, target: Target) -> None:

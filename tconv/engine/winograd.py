@@ -11,6 +11,7 @@ axis by axis. Where phases or lattices read beside each other they share what B 
 Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin & Gray, arXiv:1509.09308.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
@@ -194,8 +195,8 @@ class Tiling:
     @classmethod
     def of(cls, phases: Phases, outputs: tuple[int, int, int]) -> "Tiling | None":
         """Tile phases that are not tiled yet; None where that cannot be."""
-        z, y, x = (AxisTiling.of(axis, n) for axis, n in zip(phases.axes, outputs, strict=True))
-        return None if z is None or y is None or x is None else cls((z, y, x))
+        z, y, x = phases.axes
+        return _tiling((z.unsized, y.unsized, x.unsized), outputs)
 
     @cached_property
     def groups(self) -> list[tuple[Group, Group, Group]]:
@@ -212,11 +213,26 @@ class Tiling:
             found += [Kind(groups, point) for point in product(z, y, x)]
         return found
 
-    @property
+    @cached_property
     def sums(self) -> int:
         """Sums of cells that are made of each channel."""
         z, y, x = (len(axis.sums) for axis in self.axes)
         return z * y * x
+
+    @cached_property
+    def rows_and_terms(self) -> tuple[tuple[int, int], ...]:
+        """Of every kind."""
+        return tuple((kind.rows, kind.terms) for kind in self.kinds)
+
+    @cached_property
+    def kinds_of(self) -> Counter[tuple[int, int]]:
+        """How many kinds there are of so many rows and terms."""
+        return Counter(self.rows_and_terms)
+
+    @cached_property
+    def products(self) -> int:
+        """Products for a channel that is written."""
+        return sum(kind.rows for kind in self.kinds)
 
     @cached_property
     def weight_taps(self) -> int:
@@ -244,3 +260,10 @@ class Tiling:
             of_kind = np.einsum("ptk,qul,rvm->tuvpqrklm", z, y, x)
             found.append(of_kind.reshape(kind.terms * kind.rows, -1))
         return np.concatenate(found)
+
+
+@lru_cache(maxsize=64)
+def _tiling(axes: tuple[AxisPhases, ...], outputs: tuple[int, int, int]) -> Tiling | None:
+    """Tile axes, whose sizes have no part in it."""
+    z, y, x = (AxisTiling.of(axis, n) for axis, n in zip(axes, outputs, strict=True))
+    return None if z is None or y is None or x is None else Tiling((z, y, x))

@@ -370,6 +370,8 @@ def test_without_code_the_portable_path_computes_and_one_warning_says_so(monkeyp
 
     monkeypatch.setattr(executor, "load", refuse)
     monkeypatch.setattr(executor, "load_all", refuse)
+    monkeypatch.setattr(executor, "held", lambda *_, **__: {})
+    monkeypatch.setattr(executor, "_families", {})
     executor.ready.cache_clear()
     dispatch._warn_once.cache_clear()
     geometry = Geometry.of((1, 2, 17), (2, 3, 4), stride=2)

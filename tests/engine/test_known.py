@@ -21,14 +21,19 @@ PROBLEMS = [
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TCONV_CACHE", str(tmp_path))
-    known.known_plan.cache_clear()
+    forget()
     yield tmp_path
-    known.known_plan.cache_clear()
+    forget()
+
+
+def forget():
+    for cached in (known.known_plan, known.known_candidates):
+        cached.cache_clear()
 
 
 def asked_again(problem, threads=2):
     """As another process would ask."""
-    known.known_plan.cache_clear()
+    forget()
     return known.known_plan(problem, "float32", target(), threads)
 
 
@@ -37,7 +42,7 @@ def asked_again(problem, threads=2):
 def test_a_plan_comes_back_as_it_was_chosen(folder, problem, threads, monkeypatch):
     chosen = choose_plan(problem, "float32", target(), threads)
     assert asked_again(problem, threads) == chosen
-    monkeypatch.setattr(known, "choose_plan", None)  # it is not needed any more
+    monkeypatch.setattr(known, "candidates", None)  # it is not needed any more
     found = asked_again(problem, threads)
     assert found == chosen
     assert hash(found) == hash(chosen)
