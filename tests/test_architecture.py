@@ -61,7 +61,7 @@ HOSTS = {
     "safetensors",
 }  # fmt: skip
 ITS_HOSTS = {"engine": {"llvmlite"}, "onnx": {"onnx", "onnxruntime", "google"}, "torch": {"torch"}}
-MAY_IMPORT_THE_DEFINITION = {"visualise.facts"}
+MAY_IMPORT_THE_DEFINITION: set[str] = set()
 MAY_READ_THE_ENVIRONMENT = {"engine.target"}
 
 

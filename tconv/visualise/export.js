@@ -68,7 +68,7 @@ function svgOf() {
     "font-family": "system-ui, 'DejaVu Sans', sans-serif",
   },
     drawn("title", {}, "Transposed convolution"),
-    drawn("desc", {}, `${sum.textContent}; ${hashOf(state)}`),
+    drawn("desc", {}, `${sum.textContent}; ${hashOf(state, EXAMPLE)}`),
     drawn("rect", {width, height, fill: getComputedStyle(document.body).backgroundColor}),
     ...cells.flatMap(node => [...drawnCell(node)]),
     ...[...all("h2, .hint"), sum].flatMap(drawnLines));
@@ -92,10 +92,12 @@ function savePng() {
   image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(svgOf());
 }
 
-// In a frame of a notebook there is no address: the state alone is offered there.
+// In a frame of a notebook there is no address: what goes behind that of the example's page is
+// offered there.
 async function copyLink() {
   const framed = location.protocol === "about:", field = byId("link").querySelector("input");
-  field.value = framed ? hashOf(state) || "#" : location.href.split("#")[0] + hashOf(state);
+  const [page] = location.href.split("#");
+  field.value = framed ? hashOf(state, EXAMPLE) || "#" : page + hashOf(state);
   let copied = !framed;
   try {
     await navigator.clipboard.writeText(field.value);

@@ -98,6 +98,8 @@ function told(value, sel, label, classes, tap) {
     role: "gridcell", label, "data-sel": sel, "data-tap": LETTERS[tap],
   };
 }
+// How many signs a cell of so many pixels holds in the smallest font.
+const roomFor = side => min(8, floor(side * 1.45 / 6));
 const sideFor = (n, room, most) => round(min(most, max(24, room / n)));
 
 // A frame over a grid, [top, left, height, width] in cells, or none.

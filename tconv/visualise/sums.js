@@ -1,11 +1,12 @@
 // What is said below the figure: the sum that is selected, and the law of sizes with its numbers.
 let speaking = 0;
 function drawSum(sel) {
-  const pieces = sentenceOf(sel), equation = byId("equation");
+  const [whole, pieces] = sentencesOf(sel), equation = byId("equation");
   const count = sel[0] === "o" && plural(pairsOf(flat(sel)).length, "contribution");
   // A shorter sentence must not pull the formula away from under the pointer.
   if (sel[0] !== "f") equation.style.minHeight = "";
   else equation.style.minHeight ||= equation.offsetHeight + "px";
+  equation.title = whole === pieces ? "" : wordsOf(whole);
   fill(equation, String(pieces), () => pieces.map(([piece, tap]) => tap === undefined ? piece
     : el("span", {class: `tap t${tap % 7}`}, piece)));
   say("contributions", [count, state.sel && "pinned, Esc unpins"].filter(Boolean).join(" · "));
