@@ -186,7 +186,12 @@ def _rows(array: NDArray[np.float64]) -> Rows:
 def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"{name} is a masked array, which has no place; pass {name}.filled(0).")
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise DTypeError(
+            f"{name} is not rectangular; pass nested lists of equal lengths."
+        ) from None
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise DTypeError(f"{name}.dtype={array.dtype} must be a type of real numbers; convert it.")
     if array.ndim not in (1, 2) or not array.size:
@@ -197,20 +202,19 @@ def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
     with np.errstate(over="ignore", under="ignore"):
         numbers = array.astype(np.float64)
     if numbers.size <= LIMITS["input"] ** 2:  # larger ones cannot be drawn, as is told later
-        for number, given in zip(numbers.flat, _given(value), strict=True):
-            if float(number) != given:
-                raise ParameterError(
-                    f"{name} holds {given}, which float64 cannot hold: the nearest number is "
-                    f"{number_text(float(number))}; pass the nearest ones, as "
-                    f"numpy.asarray({name}, 'float64') does."
-                )
+        _check_held(numbers, np.asarray(value, object), name)
     return numbers
 
 
-def _given(value: ArrayLike) -> list[Any]:
-    """The numbers as they were before NumPy chose one type for them."""
-    given = np.asarray(value, object).ravel().tolist()
-    return [int(each) if isinstance(each, Integral) else each for each in given]
+def _check_held(numbers: NDArray[np.float64], given: NDArray[Any], name: str) -> None:
+    """Compare numbers with what they were before NumPy chose one type for them."""
+    for number, each in zip(map(float, numbers.flat), given.flat, strict=True):
+        if number != (int(each) if isinstance(each, Integral) else each):
+            raise ParameterError(
+                f"{name} holds {each}, must hold numbers of float64, of which "
+                f"{number_text(number)} is the nearest; "
+                + (f"pass numpy.asarray({name}, 'float64')." if isfinite(number) else "scale it.")
+            )
 
 
 def _check_limits(axes: tuple[Axis, ...]) -> None:
