@@ -237,7 +237,7 @@ def _in_order(proto: "ModelProto") -> tuple[Node, ...]:
 
 
 def _stored(proto: "ModelProto") -> dict[str, NDArray[Any]]:
-    from tconv.onnx.model import stored_array
+    from tconv.constants import stored_array
 
     return {tensor.name: stored_array(tensor) for tensor in proto.graph.initializer}
 
