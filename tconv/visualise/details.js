@@ -41,6 +41,7 @@ const DETAILS = {
   ],
   inverse() {
     const its = F.not_the_inverse, [small, large] = [its.inner_small, its.inner_large].map(text);
+    const held = isFinite(its.inner_small + its.inner_large), equal = held && small === large;
     const arrow = by => el("div", {class: "arrow"}, "→", el("br"), by);
     const restored = same(its.start, its.back) ? "=" : "≠";
     return [
@@ -49,8 +50,8 @@ const DETAILS = {
       tableOf(its.start, "r"), arrow("W*"), tableOf(its.convolved, "W* r"), arrow("(W*)ᵀ"),
       tableOf(its.back, `(W*)ᵀ W* r ${restored} r`),
       el("p", {}, "What does hold, for all r and x: ⟨W* r, x⟩ = ⟨r, (W*)ᵀ x⟩. Here ",
-        el("strong", {id: "inner"}, `${small} ${small === large ? "=" : "≈"} ${large}`),
-        small === large ? "." : "; the difference is rounding."),
+        el("strong", {id: "inner"}, `${small} ${equal ? "=" : held ? "≈" : "and"} ${large}`),
+        equal ? "." : held ? "; the difference is rounding." : BEYOND),
     ];
   },
 };

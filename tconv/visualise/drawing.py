@@ -22,7 +22,7 @@ _MARGIN, _GAP, _HEAD = 16, 36, 26  # pixels around, between panels, and for a pa
 _LARGEST_CELL = 48
 _MATRIX_CELL = 28
 _MOST_NUMBERS = 16  # rows and columns of a matrix whose numbers are drawn
-_LEAST_FONT = 6  # pixels
+_LEAST_FONT, _EASY_FONT = 6, 8  # pixels: all digits of a number are worth the least
 _FONT_SHARE = 1.45  # of a cell's side for each sign, which is about two thirds as wide as high
 _LONGEST_SUM = 240  # signs of a sum that is told in all its digits
 
@@ -263,7 +263,8 @@ def _side(rows: int, columns: int) -> int:
 
 def _short(value: float, side: int) -> str:
     """Return a number in as many digits as a cell of so many pixels holds."""
-    return short_text(float(value), min(8, int(side * _FONT_SHARE / _LEAST_FONT)))
+    whole, rounded = (min(8, int(side * _FONT_SHARE / font)) for font in (_LEAST_FONT, _EASY_FONT))
+    return short_text(float(value), whole, rounded)
 
 
 def _mixed(hue: str, share: float) -> str:

@@ -20,7 +20,7 @@ function inputCell(i, j, found, side, cut) {
   const label = () =>
     `input row ${i} column ${j}, value ${text(value)}` + (cut ? ", cropped" : "");
   const classes = (cut ? " crop" : "") + marks(found.x.has(at), sel);
-  return told(short(value, roomFor(side)), sel, label, classes, found.x.get(at));
+  return told(short(value, side), sel, label, classes, found.x.get(at));
 }
 function drawInput(found, most) {
   const [v, h] = axes, side = sideFor(max(v.i, h.i), 210, most);
@@ -61,13 +61,13 @@ function drawSpread(sel, found) {
 }
 
 function drawKernel(found, conv, most) {
-  const [v, h] = axes, side = sideFor(max(v.k, h.k), 210, most), room = roomFor(side);
+  const [v, h] = axes, side = sideFor(max(v.k, h.k), 210, most);
   say("title-w", `Kernel w (${v.k}×${h.k})`);
   paint("grid-w", "kernel", v.k, h.k, side, (r, c) => {
     const [k, l] = conv ? [v.k - 1 - r, h.k - 1 - c] : [r, c], sel = `k${k},${l}`, tap = flat(sel);
     const label = () =>
       `kernel row ${k} column ${l}, tap ${LETTERS[tap]}, value ${text(F.w[k][l])}`;
-    return told(short(F.w[k][l], room), sel, label, marks(found.w.has(tap), sel), tap);
+    return told(short(F.w[k][l], side), sel, label, marks(found.w.has(tap), sel), tap);
   });
   byId("flipped").hidden = !conv;
   say("hint-w", state.d.some(d => d > 1) ? `its taps land ${cellsApart(state.d)}` : "");
@@ -80,7 +80,7 @@ function drawOutput(sel, found, room) {
   const stamping = state.lens === "stamp" && (!hover || hover === stepSelection());
   const values = stamping ? stamped(state, axes, state.step) : F.canvas;
   // Numbers keep their digits from lens to lens, and their size while stamps grow.
-  const digits = roomFor(sideFor(max(rows, cols), 350, MOST_SIDE)), brief = v => short(v, digits);
+  const least = sideFor(max(rows, cols), 350, MOST_SIDE), brief = v => short(v, least);
   const longest = max(...F.canvas.flat().map(v => brief(v).length));
   say("title-y", `Output y (${v.o}×${h.o})`);
   const name = state.lens === "stamp" ? "output, stamp by stamp" : "output";

@@ -24,7 +24,7 @@ function drawMatrix(sel, found) {
   const letters = most <= 64 && min(outputs, inputs) <= 36;
   const heads = numbers ? 1 : 0, side = numbers ? min(34, round(420 / (os.length + 1)))
     : letters ? max(15, min(22, round(520 / os.length))) : 8;
-  const brief = v => short(v, roomFor(side));
+  const brief = v => short(v, side);
   const [down, over, along, across] = turned ? [is, os, ..."xy"] : [os, is, ..."yx"];
   const rowOf = sel[0] === "o" && flat(sel), columnOf = sel[0] === "i" && flat(sel);
   const litOutputs = new Set([...found.m.keys()].map(at => floor(at / inputs)).concat(rowOf));

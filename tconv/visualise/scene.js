@@ -26,12 +26,16 @@ const exact = v => Object.is(v, -0) ? "-0"
   : Number.isInteger(v) && abs(v) < 1e21 ? String(BigInt(v)) : String(v);
 // The same for people; what sums may become is inf, -inf or nan.
 const text = v => v === 0 ? "0" : isFinite(v) ? exact(v) : v > 0 ? "inf" : v < 0 ? "-inf" : "nan";
-// In so many characters, if these hold one digit: all digits, or the first few of them, rounded.
-function short(v, room = 8) {
+// What fits a cell of so many pixels: all digits, though they are small, or else the first few,
+// which are rounded and larger. One of them is always there.
+function short(v, side = 99) {
   let words = text(v);
-  for (let digits = 5; words.length > room && digits; digits--) words = rounded(v, digits);
+  if (words.length <= min(8, floor(side * CHARACTER / 6))) return words;
+  const most = min(8, floor(side * CHARACTER / 8));
+  for (let digits = 5; words.length > most && digits; digits--) words = rounded(v, digits);
   return words;
 }
+const CHARACTER = 1.45; // of them so many are as wide as the font is high
 function rounded(v, digits) {
   const words = v.toExponential(digits - 1), power = Number(words.split("e")[1]);
   return power < -3 || power >= digits ? words.replace(/\.?0*e\+?/, "e") : text(Number(words));

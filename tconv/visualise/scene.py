@@ -142,15 +142,17 @@ def number_text(value: float) -> str:
     return repr(value).replace("e-0", "e-")
 
 
-def short_text(value: float, room: int = 8) -> str:
-    """Return a number in so many characters, if one digit fits: whole, or rounded to a few digits.
+def short_text(value: float, whole: int = 8, rounded: int = 8) -> str:
+    """Return all digits in so many characters, or the first few, rounded, if one of them fits.
 
-    >>> short_text(12345678.0), short_text(123456789.0), short_text(-1 / 3, 5)
+    >>> short_text(12345678.0), short_text(123456789.0), short_text(-1 / 3, 5, 5)
     ('12345678', '1.2346e8', '-0.33')
     """
     text = number_text(value)
+    if len(text) <= whole:
+        return text
     digits = 5
-    while len(text) > room and digits:
+    while len(text) > rounded and digits:
         text = _rounded(value, digits)
         digits -= 1
     return text

@@ -74,8 +74,7 @@ const SENTENCES = {
     const x = signed(F.x[a][b], write), w = F.w.flat();
     const places = of.map(([o, , k]) => [`${signed(w[k], write)}·${x} onto ${nameY(o)}`, k]);
     const told = of.length ? joined(places, ", ", MOST_TOLD) : [["all of it is cropped away"]];
-    return [[`x[${a},${b}] = ${text(F.x[a][b])} is stamped through the kernel` +
-      (write === text ? ": " : ", rounded here: ")], ...told];
+    return [[`x[${a},${b}] = ${text(F.x[a][b])} is stamped through the kernel: `], ...told];
   },
   k([a, b], of) {
     const k = a * axes[1].k + b, uses = of.map(([o, i]) => [`${nameX(i)} → ${nameY(o)}`, k]);

@@ -193,7 +193,7 @@ def test_numbers_as_text(value, text):
 def test_a_text_is_the_number_and_nearly_it_where_it_is_short(value):
     assert float(number_text(value)) == value
     for room in range(4, 12):
-        text = short_text(value, room)
+        text = short_text(value, room, room)
         assert len(text) <= max(room, 7)
         off = abs(Fraction(text) - Fraction(value))
         digits = len(text.lstrip("-").partition("e")[0].replace(".", "").lstrip("0"))
