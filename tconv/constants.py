@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tconv.arguments import show
 from tconv.errors import ModelError, ParameterError
 
-__all__ = ["constant_of", "stored_array"]
+__all__ = ["constant_of", "stored_array", "stored_arrays"]
 
 _TAKEN = frozenset(
     {"Add", "Cast", "Constant", "DequantizeLinear", "Div", "Identity", "Mul", "Reshape", "Squeeze"}
@@ -54,6 +54,12 @@ def constant_of(weights: Any, name: str) -> NDArray[Any]:
             "pass the model, or a mapping of names to arrays."
         )
     return _array(named[name], name)
+
+
+def stored_arrays(graph: Any) -> dict[str, NDArray[Any]]:
+    """Return the numbers of all initialisers of a GraphProto by name, of sparse ones filled."""
+    stored = _named((*graph.initializer, *graph.sparse_initializer))
+    return {name: _array(tensor, name) for name, tensor in stored}
 
 
 def stored_array(tensor: Any) -> NDArray[Any]:
