@@ -47,11 +47,17 @@ def constant_of(weights: Any, name: str) -> NDArray[Any]:
     if hasattr(graph, "initializer"):
         opsets = {each.domain: each.version for each in getattr(weights, "opset_import", ())}
         return _Graph(graph, opsets).constant(name)
-    named = weights if isinstance(weights, Mapping) else dict(_named(weights))
+    try:
+        named = weights if isinstance(weights, Mapping) else dict(_named(weights))
+    except (TypeError, AttributeError):
+        raise ParameterError(
+            f"weights must be a model, its graph, tensors or a mapping, not "
+            f"{type(weights).__name__}; pass the model, or a mapping of names to arrays."
+        ) from None
     if name not in named:
         raise ParameterError(
-            f"weights must have {show(name)}, which the node reads, has {show(sorted(named))}; "
-            "pass the model, or a mapping of names to arrays."
+            f"weights must have {show(name)}, which the node reads, has "
+            f"{show(sorted(map(str, named)))}; pass the model, or a mapping of names to arrays."
         )
     return _array(named[name], name)
 

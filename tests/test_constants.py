@@ -6,7 +6,7 @@ from itertools import pairwise
 import ml_dtypes
 import numpy as np
 import pytest
-from onnx import TensorProto, checker, helper, numpy_helper, save
+from onnx import TensorProto, checker, helper, load, numpy_helper, save
 from onnx.external_data_helper import set_external_data
 
 import tconv.onnx
@@ -173,21 +173,40 @@ def test_what_is_no_weight_is_refused_in_words(nodes, initialisers, sparse_ones,
         assert same_numbers(constant_of({"w": W}, "w"), W)
 
 
-def test_a_command_explains_the_kernel_of_a_constant(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("weights", [None, 3, 1.5, "w", b"w", [1], [None], object(), np.ones(3)])
+def test_what_holds_no_weights_is_refused_in_words(weights):
+    with pytest.raises(
+        ParameterError, match=r"^weights must be a model, its graph, tensors or a m"
+    ):
+        constant_of(weights, "w")
+
+
+def test_a_mapping_may_have_names_of_all_kinds():
+    with pytest.raises(ParameterError, match=r"^weights must have 'w', which the node reads, has "):
+        constant_of({1: W, None: W}, "w")
+    assert same_numbers(constant_of({"w": tensor(W, "other")}, "w"), W)
+
+
+@pytest.mark.parametrize("outside", [False, True], ids=["inside", "in another file"])
+@pytest.mark.parametrize("place", ["Constant", "initialiser"])
+def test_a_command_explains_the_kernel_of_a_model(monkeypatch, tmp_path, capsys, place, outside):
     from tconv.cli import main
 
     monkeypatch.chdir(tmp_path)
     w = np.random.default_rng(0).standard_normal((2, 3, 3, 3), np.float32)
     up = node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], name="up1")
     values = [helper.make_tensor_value_info(name, 1, ["N", None, None, None]) for name in "xy"]
-    graph = helper.make_graph([constant(w, "w"), up], "up", values[:1], values[1:])
-    save(helper.make_model(graph), "model.onnx")
+    nodes, stored = ([constant(w, "w")], []) if place == "Constant" else ([], [tensor(w, "w")])
+    graph = helper.make_graph([*nodes, up], "up", values[:1], values[1:], stored)
+    where = {"save_as_external_data": True, "convert_attribute": True, "size_threshold": 0}
+    save(helper.make_model(graph), "model.onnx", **(where if outside else {}))
+    assert len(list(tmp_path.iterdir())) == 1 + outside
     assert main(["explain", "model.onnx", "--layer", "up1", "--pair", "1,2", "-o", "a.html"]) == 0
     capsys.readouterr()
     page = (tmp_path / "a.html").read_text("utf-8")
     state = tconv.explain(np.arange(1.0, 10).reshape(3, 3), w[1, 2], stride=2).scene.state
     assert str(state).replace(" ", "").replace("'", '"') in page
-    layer = ConvTranspose2d.from_onnx(up, helper.make_model(graph))
+    layer = ConvTranspose2d.from_onnx(up, load("model.onnx"))
     assert same_numbers(layer.weight.value, w)
 
 

@@ -23,7 +23,7 @@ const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 // ---- numbers as text ----------------------------------------------------------------------------
 // All digits: read again, this text is the same number.
 const exact = v => Object.is(v, -0) ? "-0"
-  : Number.isInteger(v) && abs(v) < 1e21 ? String(BigInt(v)) : String(v);
+  : abs(v) > 2 ** 53 && abs(v) < 1e21 ? String(BigInt(v)) : String(v);
 // The same for people; what sums may become is inf, -inf or nan.
 const text = v => v === 0 ? "0" : isFinite(v) ? exact(v) : v > 0 ? "inf" : v < 0 ? "-inf" : "nan";
 // What fits a cell of so many pixels: all digits, though they are small, or else the first few,
