@@ -128,7 +128,7 @@ function edit(cell) {
     if (refocus) cell.focus();
     if (!keeps || typed === before) return;
     if (!isNumber(typed)) {
-      warn(`${typed} is no number that is held here; of whole ones beyond 2^53 many are not.`);
+      warn(`${typed} is no number that float64 holds; of whole ones beyond 2^53 many are not.`);
       return;
     }
     next[letter][r][c] = Number(typed);

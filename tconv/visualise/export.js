@@ -46,13 +46,14 @@ function* drawnCell(node) {
   const tag = {fontSize: max(9, width / 5), fontWeight: 400, color};
   if (extra) yield label("op", x + width - 4, y + height - 7, tag, "end");
 }
-// The words of a node in lines, broken about where the page breaks them.
+// The words of a node in lines, broken where the page breaks them.
 function drawnLines(node) {
   const style = getComputedStyle(node), [x, y, width, height] = placeOf(node);
-  const most = width / parseFloat(style.fontSize) * 1.9, lines = [""];
+  const pen = el("canvas").getContext("2d"), lines = [""];
+  pen.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
   for (const word of node.innerText.trim().split(/\s+/)) {
     const line = `${lines.at(-1)} ${word}`.trim();
-    if (line.length <= most || !lines.at(-1)) lines[lines.length - 1] = line;
+    if (pen.measureText(line).width <= width + 1 || !lines.at(-1)) lines[lines.length - 1] = line;
     else lines.push(word);
   }
   const step = parseFloat(style.lineHeight), shown = max(1, round(height / step));

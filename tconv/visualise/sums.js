@@ -12,7 +12,7 @@ function drawSum(sel) {
   equation.title = whole === pieces ? "" : wordsOf(whole);
   fill(equation, String(pieces), () => pieces.map(([piece, tap]) => tap === undefined ? piece
     : el("span", {class: `tap t${tap % 7}`}, piece)));
-  const few = whole !== pieces && "rounded, all digits where it is pointed at";
+  const few = whole !== pieces && "rounded; point at it for all digits";
   const said = [count, beyond, few, state.sel && "pinned, Esc unpins"];
   say("contributions", said.filter(Boolean).join(" · "));
   // Read out at most every 300 ms.

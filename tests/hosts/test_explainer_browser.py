@@ -496,7 +496,7 @@ def test_whole_numbers_that_cannot_be_held_are_refused(page, address, number):
     page.locator("#grid-x [data-sel='i0,0']").dblclick()
     page.keyboard.type(number)
     page.keyboard.press("Enter")
-    assert page.text_content("#note").startswith(f"{number} is no number that is held here")
+    assert page.text_content("#note").startswith(f"{number} is no number that float64 holds")
     assert page.locator("#note").is_visible()
     assert page.evaluate("tconv.state().x") == [[37, 47], [67, 77]]
     page.locator("#grid-x [data-sel='i0,0']").dblclick()
@@ -517,7 +517,29 @@ def test_a_long_number_is_shown_short_and_told_whole(page, address):
     assert "x[0,1] = 0.1234567890123456 is stamped" in page.text_content("#equation")
     page.locator("#grid-x [data-sel='i0,0']").hover()
     assert "1·123456789 onto y[0,0]" in page.text_content("#equation")
-    page.evaluate("document.getElementById('overlap').open = true")
+
+
+@pytest.mark.parametrize("view", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_a_picture_holds_the_whole_of_a_long_sum(browser, tmp_path, view):
+    rng = np.random.default_rng(2)
+    explainer = tconv.explain(rng.standard_normal((4, 4)), rng.standard_normal((4, 4)), stride=2)
+    with browser.new_context(viewport=view, accept_downloads=True) as context:
+        opened = context.new_page()
+        opened.goto(saved(explainer, tmp_path / "page.html"))
+        with opened.expect_download() as kept:
+            opened.click("#svg")
+        kept.value.save_as(tmp_path / "page.svg")
+        opened.goto((tmp_path / "page.svg").as_uri())
+        width, lines = opened.evaluate(
+            """() => [document.documentElement.width.baseVal.value,
+                [...document.querySelectorAll('text')].map(each => [each.textContent,
+                    each.getBBox().x + each.getBBox().width])]"""
+        )
+    (first,) = (n for n, (text, _) in enumerate(lines) if text.startswith("y["))
+    told = " ".join(text for text, _ in lines[first:])
+    assert told in explainer.facts()["equations"]
+    assert len(told) > 100
+    assert all(end <= width for _, end in lines)
 
 
 def test_a_long_sum_is_told_short_and_kept_whole(page, tmp_path):
