@@ -34,7 +34,8 @@ CHANGES = {
     "a cell pointed at": "n => document.querySelectorAll('#grid-y .cell')[23*n]"
     ".dispatchEvent(new MouseEvent('mouseover', {bubbles: true}))",
     "a cell pinned": "n => document.querySelectorAll('#grid-x .cell')[n].click()",
-    "a number": "n => tconv.set(tconv.hash().replace(/x=[0-9]+/, 'x=' + (n + 1)))",
+    "a number": "n => { const {x} = tconv.state(); x[0][0] = n + 1;"
+    " tconv.set(tconv.hash().replace(/&?x=[^&]*/, '') + '&x=' + x.map(String).join(';')); }",
     "a setting": "n => { const select = document.querySelector('[data-control=begin1]');"
     " select.value = 2 + n % 3; select.dispatchEvent(new Event('change', {bubbles: true})); }",
     "the lens": "n => document.querySelectorAll('#lenses input')[n % 3].click()",

@@ -9,7 +9,7 @@ differ, a pattern repeats with the stride: the checkerboard.
 import sys
 from collections.abc import Sequence
 from itertools import product
-from math import gcd, log10, prod, sqrt
+from math import frexp, gcd, log10, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -181,9 +181,14 @@ def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> 
     >>> round(ripple(np.ones((1, 1, 3, 3)), stride=2), 4)
     0.4843
     """
-    sums = phase_sums(weight, stride=stride, dilation=dilation)
-    wide = np.asarray(sums, np.result_type(sums.dtype, np.float64))
-    phases = wide.reshape(*wide.shape[:2], -1)  # (C, M, S)
+    w: Any = np.asarray(weight)
+    if w.dtype.kind in "iufc" or w.dtype.name == "bfloat16":
+        # In float64, and at a scale at which neither sums nor squares leave what it holds.
+        w = w.astype(np.result_type(w.dtype, np.float64))
+        with np.errstate(over="ignore"):
+            w = w / 2.0 ** min(frexp(float(np.abs(w).max(initial=0)))[1] - 1, 1000)
+    sums = phase_sums(w, stride=stride, dilation=dilation)
+    phases = sums.reshape(*sums.shape[:2], -1)  # (C, M, S)
     mean = phases.mean(axis=-1, keepdims=True)
     spread = float(np.sum(np.abs(phases - mean) ** 2)) / prod(sums.shape[2:])
     level = float(np.sum(np.abs(mean) ** 2))

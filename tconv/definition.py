@@ -1,6 +1,6 @@
 """WHAT IT IS: the unrolled filter matrix W* and the three contractions by it. The oracle.
 
-Readable, slow and right: tests, docs and the explainer use it, fast code never does.
+Readable, slow and right: tests and docs use it, and nothing else does.
 
 The worked example: a filter W slides over a 3x3 image X in 2x2 positions. Unrolled, each position
 is a row of W*, and convolution is a product with it:

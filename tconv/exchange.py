@@ -1,14 +1,14 @@
 """HOW A LAYER BECOMES A NODE of an ONNX model, and a node a layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tconv.activations import Activation
-from tconv.arguments import show
 from tconv.axis import Axis
+from tconv.constants import constant_of
 from tconv.dtypes import dtype_name
 from tconv.errors import ParameterError, ShapeError, UnsupportedError
 from tconv.forks import importing
@@ -22,15 +22,14 @@ _NODES = {"relu": "Relu", "leaky_relu": "LeakyRelu", "tanh": "Tanh", "sigmoid": 
 
 
 def read_node(node: Any, weights: Any) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any] | None]:
-    """Return a layer's arguments, its weight and its bias, from a NodeProto and named values."""
+    """Return a layer's arguments, its weight and its bias, from a NodeProto and its model."""
     if getattr(node, "op_type", None) != "ConvTranspose":
         kind = getattr(node, "op_type", type(node).__name__)
         raise ParameterError(f"node must be a ConvTranspose, not {kind}; pass such a node.")
     settings = NodeSettings.of_node(node)
-    named = weights if isinstance(weights, Mapping) else {each.name: each for each in weights}
     inputs = [*node.input, "", ""]
-    weight = _value(named, inputs[1])
-    bias = _value(named, inputs[2]) if inputs[2] else None
+    weight = constant_of(weights, inputs[1])
+    bias = constant_of(weights, inputs[2]) if inputs[2] else None
     if weight.ndim < 3 or 0 in weight.shape:
         raise ShapeError(
             f"weight {inputs[1]!r} has shape {weight.shape}, must be (C, M // group, *K); pass "
@@ -45,21 +44,6 @@ def read_node(node: Any, weights: Any) -> tuple[dict[str, Any], NDArray[Any], ND
         "dtype": dtype_name(weight.dtype),
     }
     return arguments, weight, bias
-
-
-def _value(weights: Mapping[str, Any], name: str) -> NDArray[Any]:
-    if name not in weights:
-        raise ParameterError(
-            f"weights must have {show(name)}, which the node reads, has {show(sorted(weights))}; "
-            "pass the graph's initializer, or a mapping of names to arrays."
-        )
-    value = weights[name]
-    if hasattr(value, "data_type") and hasattr(value, "dims"):
-        with importing:
-            from onnx import numpy_helper  # whoever has a TensorProto has onnx
-
-        value = numpy_helper.to_array(value)
-    return np.asarray(value)
 
 
 def model_of(

@@ -122,16 +122,18 @@ class ConvTranspose(Convolution):
         Parameters
         ----------
         node : onnx.NodeProto
-        weights : mapping of names to arrays, or the initializer of the node's graph
+        weights : the onnx.ModelProto or GraphProto that the node is of, whose Constants are read
+            like its initialisers; the initializer of a graph; or a mapping of names to arrays
 
         Raises
         ------
         ParameterError, ShapeError : the node is no ConvTranspose, breaks its own rules, or reads
-            what weights does not have
+            what weights does not have or what is no constant
+        ModelError : a weight is damaged, or lies in a file that was not loaded
         UnsupportedError : the node has output_shape, which fits one size of x only
 
         >>> model = ConvTranspose2d(1, 1, 3, stride=2, initialiser="bilinear").to_onnx()
-        >>> ConvTranspose2d.from_onnx(model.graph.node[0], model.graph.initializer)
+        >>> ConvTranspose2d.from_onnx(model.graph.node[0], model)
         ConvTranspose2d(1, 1, kernel_size=(3, 3), stride=(2, 2))
         """
         arguments, weight, bias = read_node(node, weights)

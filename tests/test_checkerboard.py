@@ -127,3 +127,15 @@ def test_bad_input():
         phase_sums(np.ones((1, 1, 3), bool), stride=2)
     with pytest.raises(ParameterError, match=r"^stride\[0\]=0 must be at least 1"):
         overlap_counts((3, 3), stride=0)
+
+
+@pytest.mark.parametrize("scale", [2.0**-1060, 2.0**-600, 2.0**600, 2.0**1010])
+def test_the_ripple_has_no_scale(scale):
+    weight = np.array([[[1.0, 2.0, 4.0]]])
+    assert ripple(weight * scale, stride=2) == ripple(weight, stride=2) == pytest.approx(3 / 7)
+
+
+def test_the_ripple_of_small_integers_is_summed_in_float64():
+    weight = np.full((1, 1, 4), 100, np.int8)
+    weight[..., 0] = 50
+    assert ripple(weight, stride=2) == ripple(weight.astype(float), stride=2) > 0

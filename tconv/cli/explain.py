@@ -115,10 +115,9 @@ def _of_model(options: Namespace) -> Explainer:
     from tconv.onnx.model import as_source, read_model
 
     with at(f"model {options.model!r}"):
-        graph = read_model(as_source(options.model)).graph
-        nodes = [node for node in graph.node if is_transposed(node)]
-        node = _layer(options, nodes)
-        arguments, weight, _ = read_node(node, graph.initializer)
+        found = read_model(as_source(options.model))
+        node = _layer(options, [node for node in found.graph.node if is_transposed(node)])
+        arguments, weight, _ = read_node(node, found)
     c, m = _pair(options, weight.shape)
     rank = weight.ndim - 2
     size = as_per_axis(options.input or (3,), "input", rank, 1)

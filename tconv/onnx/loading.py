@@ -9,6 +9,7 @@ from typing import Any
 from onnx import ModelProto, TypeProto, ValueInfoProto
 from onnx.helper import make_tensor_type_proto
 
+from tconv.constants import stored_array
 from tconv.errors import ModelError, TConvError
 from tconv.nodes import NodeSettings
 from tconv.onnx.graph import Layer, NotCut, cut, is_transposed, layers_of, nodes_within
@@ -19,7 +20,6 @@ from tconv.onnx.model import (
     metadata_of,
     node_arg,
     read_model,
-    stored_array,
 )
 from tconv.onnx.pieces import LayerRun, PieceRun, Values, build, load
 from tconv.onnx.report import NodeReport

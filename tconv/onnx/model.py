@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, inliner, numpy_helper
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, inliner
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.external_data_helper import uses_external_data as is_external
 
 from tconv.arguments import show
+from tconv.constants import stored_array
 from tconv.errors import ModelError, ParameterError
 from tconv.onnx.graph import NotCut, is_transposed, type_name
 
@@ -28,7 +28,6 @@ __all__ = [
     "node_arg",
     "parse_type",
     "read_model",
-    "stored_array",
 ]
 
 Source = str | bytes
@@ -159,13 +158,18 @@ def _load_external(model: ModelProto, tensors: list[TensorProto], source: Source
         ) from error
 
 
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+def _tensors(model: ModelProto, *, sparse: bool = False) -> Iterator[TensorProto]:
+    """Yield all tensors in a model; of sparse ones, where they are asked for, the numbers kept."""
+
     def walk(graph: onnx.GraphProto) -> Iterator[TensorProto]:
         yield from graph.initializer
+        yield from (each.values for each in graph.sparse_initializer if sparse)
         for node in graph.node:
             for attribute in node.attribute:
                 if attribute.HasField("t"):
                     yield attribute.t
+                if sparse and attribute.HasField("sparse_tensor"):
+                    yield attribute.sparse_tensor.values
                 yield from attribute.tensors
                 if attribute.HasField("g"):
                     yield from walk(attribute.g)
@@ -173,22 +177,6 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
                     yield from walk(inner)
 
     return walk(model.graph)
-
-
-def stored_array(tensor: TensorProto) -> NDArray[Any]:
-    """Values of an initialiser; a damaged one is refused."""
-    why: Any = "a size is negative" if min(tensor.dims, default=0) < 0 else None
-    try:
-        if not why:
-            return numpy_helper.to_array(tensor)
-    except KeyError:
-        why = f"there is no type {tensor.data_type}"
-    except (ValueError, TypeError) as error:
-        why = error
-    raise ModelError(
-        f"weight {tensor.name!r} of shape {tuple(tensor.dims)} is damaged: {why}; export or "
-        "download the model again."
-    )
 
 
 def check_weights(model: Any) -> None:
@@ -213,7 +201,7 @@ def check_weights(model: Any) -> None:
 that it touches; export or train the model again.
     """
     try:
-        tensors = list(_tensors(read_model(as_source(model))))
+        tensors = list(_tensors(read_model(as_source(model)), sparse=True))
     except NotCut:
         return
     for tensor in tensors:

@@ -1,6 +1,7 @@
 // What can be opened below: overlap and phase sums, code, and why it is not the inverse.
-function tableOf(rows, caption, show = short, classes = () => "") {
-  const cells = (row, r) => row.map((v, c) => el("td", {class: classes(r, c)}, show(v)));
+function tableOf(rows, caption, classes = () => "") {
+  const cells = (row, r) =>
+    row.map((v, c) => el("td", {class: classes(r, c), title: text(v)}, short(v)));
   return el("table", {}, el("caption", {}, caption),
     el("tbody", {}, ...rows.map((row, r) => el("tr", {}, ...cells(row, r)))));
 }
@@ -25,11 +26,11 @@ const DETAILS = {
       el("p", {}, el("span", {class: why.length ? "chip bad" : "chip"}, verdict),
         " Taps that reach each output cell; heavy lines mark the stride. Even counts do not " +
         "suffice: only equal phase sums leave a constant input constant."),
-      tableOf(F.counts, "Overlap count", text, period),
+      tableOf(F.counts, "Overlap count", period),
       tableOf(F.phase_sums, `Phase sums (${v.s}×${h.s}) of this kernel`),
       el("div", {}, el("p", {}, "Ripple of a constant input, relative to its mean"), bar,
         el("p", {id: "ripple"}, level), el("p", {id: "constant"}, "constant input 1 gives, away " +
-          `from the border: ${F.phase_sums.flat().map(short).join("  ")}${repeated}`)),
+          `from the border: ${F.phase_sums.flat().map(v => short(v)).join("  ")}${repeated}`)),
     ];
   },
   code: () => [
@@ -39,7 +40,9 @@ const DETAILS = {
       el("div", {}, el("strong", {}, name), el("pre", {tabindex: 0}, code))),
   ],
   inverse() {
-    const its = F.not_the_inverse, arrow = by => el("div", {class: "arrow"}, "→", el("br"), by);
+    const its = F.not_the_inverse, [small, large] = [its.inner_small, its.inner_large].map(text);
+    const held = isFinite(its.inner_small + its.inner_large), equal = held && small === large;
+    const arrow = by => el("div", {class: "arrow"}, "→", el("br"), by);
     const restored = same(its.start, its.back) ? "=" : "≠";
     return [
       el("p", {}, "Start from 1, 2, 3 …, convolve by the same kernel and take the result back. " +
@@ -47,7 +50,8 @@ const DETAILS = {
       tableOf(its.start, "r"), arrow("W*"), tableOf(its.convolved, "W* r"), arrow("(W*)ᵀ"),
       tableOf(its.back, `(W*)ᵀ W* r ${restored} r`),
       el("p", {}, "What does hold, for all r and x: ⟨W* r, x⟩ = ⟨r, (W*)ᵀ x⟩. Here ",
-        el("strong", {id: "inner"}, `${text(its.inner_small)} = ${text(its.inner_large)}`), "."),
+        el("strong", {id: "inner"}, `${small} ${equal ? "=" : held ? "≈" : "and"} ${large}`),
+        equal ? "." : held ? "; the difference is rounding." : BEYOND),
     ];
   },
 };

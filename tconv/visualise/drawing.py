@@ -9,10 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from tconv.visualise.facts import facts_of, tap_letter
-from tconv.visualise.scene import Scene, number_text
+from tconv.visualise.facts import equation_of, facts_of, stamped, tap_letter
+from tconv.visualise.scene import Scene, number_text, short_text
 
 __all__ = ["INK", "LINE", "PAPER", "Box", "Figure", "Label", "draw"]
 
@@ -24,6 +22,9 @@ _MARGIN, _GAP, _HEAD = 16, 36, 26  # pixels around, between panels, and for a pa
 _LARGEST_CELL = 48
 _MATRIX_CELL = 28
 _MOST_NUMBERS = 16  # rows and columns of a matrix whose numbers are drawn
+_LEAST_FONT, _EASY_FONT = 6, 8  # pixels: all digits of a number are worth the least
+_FONT_SHARE = 1.45  # of a cell's side for each sign, which is about two thirds as wide as high
+_LONGEST_SUM = 240  # signs of a sum that is told in all its digits
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def draw(scene: Scene, stamps: int | None = None, *, with_matrix: bool = True) -
     'y[1,1] = 4·37 + 3·47 + 2·67 + 1·77 = 500'
     """
     facts = facts_of(scene)
-    told = _told(facts, scene.middle) if stamps is None else _stamped(facts, stamps)
+    told = _told(facts, scene.middle) if stamps is None else _stamped(scene, facts, stamps)
     shapes: list[Box | Label] = []
     x, bottom = _MARGIN, 0
     for panel in _panels(facts, told, with_matrix):
@@ -101,39 +102,31 @@ class _Told:
 
 def _told(facts: dict[str, Any], o: int) -> _Told:
     """Tell one output cell."""
-    pairs = facts["contributions"][o]
+    pairs, sentence = facts["contributions"][o], facts["equations"][o]
+    if len(sentence) > _LONGEST_SUM:
+        sentence = equation_of(facts, o, short_text)
     return _Told(
         dict(pairs),
         frozenset(k for _, k in pairs),
         {o: None},
         frozenset((o, i) for i, _ in pairs),
         facts["canvas"],
-        facts["equations"][o],
+        sentence,
     )
 
 
-def _stamped(facts: dict[str, Any], stamps: int) -> _Told:
+def _stamped(scene: Scene, facts: dict[str, Any], stamps: int) -> _Told:
     """Tell the last of the input cells that were stamped so far."""
-    x = np.array(facts["x"], np.float64)
-    rest = x.copy()
-    rest.flat[:stamps] = 0
-    i = stamps - 1
+    x, i = _flat(facts["x"]), stamps - 1
     places = {o: k for o, of_i, k in facts["matrix"]["nonzeros"] if of_i == i}
-    at = divmod(i, x.shape[1])
-    later = facts_of(_with_input(facts, rest))["canvas"]
     return _Told(
         {i: None},
         frozenset(places.values()),
         places,
         frozenset((o, i) for o in places),
-        (np.array(facts["canvas"], np.float64) - np.array(later, np.float64)).tolist(),
-        f"stamp {stamps} of {x.size}: {number_text(float(x[at]))} times the kernel",
+        stamped(scene, stamps).tolist(),
+        f"stamp {stamps} of {len(x)}: {number_text(float(x[i]))} times the kernel",
     )
-
-
-def _with_input(facts: dict[str, Any], x: Any) -> Scene:
-    settings = {name: facts[name] for name in ("stride", "padding", "dilation", "output_padding")}
-    return Scene.of(x, facts["w"], **settings)
 
 
 # ---- panels --------------------------------------------------------------------------------------
@@ -174,7 +167,9 @@ class _Panel:
 
     def _size(self) -> int:
         longest = max(len(cell.text) for row in self.rows for cell in row)
-        return max(6, int(min(self.side * 0.4, self.side * 1.45 / max(longest, 1))))
+        return max(
+            _LEAST_FONT, int(min(self.side * 0.4, self.side * _FONT_SHARE / max(longest, 1)))
+        )
 
     def _drawn(self, cell: _Cell, x: int, y: int, size: int) -> Iterator[Box | Label]:
         side = self.side
@@ -197,14 +192,18 @@ class _Panel:
 
 def _panels(facts: dict[str, Any], told: _Told, with_matrix: bool) -> Iterator[_Panel]:
     rows, columns = facts["input_size"]
+    side = _side(rows, columns)
     cells = [
-        _Cell(_short(v), told.inputs.get(i), True, i in told.inputs)
+        _Cell(_short(v, side), told.inputs.get(i), True, i in told.inputs)
         for i, v in enumerate(_flat(facts["x"]))
     ]
-    yield _Panel(f"Input x ({rows}×{columns})", _in_rows(cells, columns), _side(rows, columns))
+    yield _Panel(f"Input x ({rows}×{columns})", _in_rows(cells, columns), side)
     rows, columns = facts["kernel_size"]
-    cells = [_Cell(_short(v), k, True, k in told.taps) for k, v in enumerate(_flat(facts["w"]))]
-    yield _Panel(f"Kernel w ({rows}×{columns})", _in_rows(cells, columns), _side(rows, columns))
+    side = _side(rows, columns)
+    cells = [
+        _Cell(_short(v, side), k, True, k in told.taps) for k, v in enumerate(_flat(facts["w"]))
+    ]
+    yield _Panel(f"Kernel w ({rows}×{columns})", _in_rows(cells, columns), side)
     yield _output(facts, told)
     outputs, inputs = facts["matrix"]["shape"]
     if with_matrix and max(outputs, inputs) <= _MOST_NUMBERS:
@@ -214,22 +213,22 @@ def _panels(facts: dict[str, Any], told: _Told, with_matrix: bool) -> Iterator[_
 def _output(facts: dict[str, Any], told: _Told) -> _Panel:
     (top, _), (left, _) = facts["padding"]
     height, width = facts["output_size"]
-    extra = facts["output_padding"]
+    extra, side = facts["output_padding"], _side(len(told.canvas), len(told.canvas[0]))
     rows = []
     for u, values in enumerate(told.canvas):
         row = []
         for v, value in enumerate(values):
             r, c = u - top, v - left
             if not (0 <= r < height and 0 <= c < width):
-                row.append(_Cell(_short(value), kind="crop"))
+                row.append(_Cell(_short(value, side), kind="crop"))
                 continue
             kind = "extra" if r >= height - extra[0] or c >= width - extra[1] else ""
             o = r * width + c
-            row.append(_Cell(_short(value), told.outputs.get(o), True, o in told.outputs, kind))
+            lit = o in told.outputs
+            row.append(_Cell(_short(value, side), told.outputs.get(o), True, lit, kind))
         rows.append(tuple(row))
     whole = (len(rows), len(rows[0])) == (height, width)
     frame = None if whole else (top, left, height, width)
-    side = _side(len(rows), len(rows[0]))
     return _Panel(f"Output y ({height}×{width})", tuple(rows), side, frame)
 
 
@@ -237,16 +236,17 @@ def _matrix(facts: dict[str, Any], told: _Told) -> _Panel:
     outputs, inputs = facts["matrix"]["shape"]
     taps = {(o, i): k for o, i, k in facts["matrix"]["nonzeros"]}
     w, x, y = (_flat(facts[name]) for name in "wxy")
-    head = (_Cell("", kind="head"), *(_Cell(_short(v), kind="head") for v in x))
+    side = _MATRIX_CELL
+    head = (_Cell("", kind="head"), *(_Cell(_short(v, side), kind="head") for v in x))
     rows = [head]
     for o in range(outputs):
-        row = [_Cell(_short(y[o]), kind="head", lit=o in told.outputs)]
+        row = [_Cell(_short(y[o], side), kind="head", lit=o in told.outputs)]
         for i in range(inputs):
             k = taps.get((o, i))
-            text, kind = ("0", "zero") if k is None else (_short(w[k]), "")
+            text, kind = ("0", "zero") if k is None else (_short(w[k], side), "")
             row.append(_Cell(text, k, True, (o, i) in told.entries, kind))
         rows.append(tuple(row))
-    return _Panel(f"W* transposed ({outputs}×{inputs})", tuple(rows), _MATRIX_CELL)
+    return _Panel(f"W* transposed ({outputs}×{inputs})", tuple(rows), side)
 
 
 def _flat(rows: list[list[float]]) -> list[float]:
@@ -261,11 +261,10 @@ def _side(rows: int, columns: int) -> int:
     return max(20, min(_LARGEST_CELL, 400 // max(rows, columns)))
 
 
-def _short(value: float) -> str:
-    """Return a number in at most five significant digits."""
-    if value == int(value) and abs(value) < 1e5:
-        return number_text(float(value))
-    return f"{value:.5g}"
+def _short(value: float, side: int) -> str:
+    """Return a number in as many digits as a cell of so many pixels holds."""
+    whole, rounded = (min(8, int(side * _FONT_SHARE / font)) for font in (_LEAST_FONT, _EASY_FONT))
+    return short_text(float(value), whole, rounded)
 
 
 def _mixed(hue: str, share: float) -> str:

@@ -37,6 +37,11 @@ function prepare([lens, ...others]) {
   if (others.length) window.requestIdleCallback?.(() => prepare(others));
 }
 
+function warn(words) {
+  byId("note").hidden = !words;
+  say("note", words || "");
+}
+
 // ---- changes ---------------------------------------------------------------------------------
 function update(next, notes = []) {
   state = fit(next);
@@ -44,8 +49,7 @@ function update(next, notes = []) {
   labels.clear(); // those of other facts
   ({facts: F, pairsOf, outputOf, equationOf} = compute(state));
   hover = "";
-  byId("note").hidden = !notes.length;
-  say("note", `This link was not quite right: ${[...new Set(notes)].join("; ")}.`);
+  warn(notes.length && `This link was not quite right: ${[...new Set(notes)].join("; ")}.`);
   draw();
   drawLaw();
   drawSettings();
@@ -116,17 +120,21 @@ function edit(cell) {
   const letter = {i: "x", k: "w"}[cell.dataset.sel[0]], [r, c] = pointOf(cell.dataset.sel);
   if (!letter || cell.querySelector("input")) return;
   const field = el("input", {type: "text", inputmode: "decimal", "aria-label": "new value"});
+  const before = field.value = exact(state[letter][r][c]);
   const finish = (keeps, refocus) => {
     const typed = field.value.trim(), next = copyOf(state);
     field.onblur = null;
     field.remove();
     if (refocus) cell.focus();
-    if (!keeps || !isNumber(typed)) return;
+    if (!keeps || typed === before) return;
+    if (!isNumber(typed)) {
+      warn(`${typed} is no number that float64 holds; of whole ones beyond 2^53 many are not.`);
+      return;
+    }
     next[letter][r][c] = Number(typed);
     update(next);
     if (refocus) look(cell.dataset.sel);
   };
-  field.value = text(state[letter][r][c]);
   field.onblur = () => finish(true, false);
   field.onkeydown = event => {
     event.stopPropagation();
@@ -219,8 +227,7 @@ document.documentElement.className = "live";
 byId("still").remove();
 fold();
 makeSettings();
-if (START.hash) INITIAL = parse(START.hash).state;
-load(location.hash || START.hash);
+load(location.hash);
 writeLabels();
 if (F.canvas.length > 16) window.requestIdleCallback?.(() => prepare(LENSES));
 window.tconv = {set: load, facts: () => F, state: () => state, hash: () => hashOf(state)};

@@ -38,7 +38,8 @@ def explain(
 
     Parameters
     ----------
-    x : array (H, W) or (W,) of real numbers, the input: at most 8 cells along an axis
+    x : array (H, W) or (W,) of real numbers, the input: at most 8 cells along an axis. It is shown
+        as it is, exactly; sums are of float64.
     w : array of as many axes, the kernel: at most 7 taps along an axis. Of a layer's weight pass
         one channel pair, ``weight[c, m]``.
     stride : int or one int per axis, at most 5
@@ -52,9 +53,10 @@ def explain(
 
     Raises
     ------
-    ParameterError : a setting breaks its rule, or something is too large to be drawn.
+    ParameterError : a setting breaks its rule, something is too large to be drawn, or a number is
+        not finite or none that float64 holds, such as 2**53 + 1.
     ShapeError : sizes do not fit each other, or an array has not one or two axes.
-    DTypeError : an array is not of real numbers.
+    DTypeError : an array is not of real numbers, or is masked.
 
     References
     ----------
@@ -101,7 +103,10 @@ class Explainer:
         return deepcopy(facts_of(self.scene))
 
     def url_state(self) -> str:
-        """Return what to append to the page's address to see this scene there."""
+        """Return what to append to the address of the example's page to see this scene there.
+
+        That is the page of ``explain()``, and of the documentation.
+        """
         return self.scene.url_state
 
     def html(self) -> str:

@@ -46,13 +46,14 @@ function* drawnCell(node) {
   const tag = {fontSize: max(9, width / 5), fontWeight: 400, color};
   if (extra) yield label("op", x + width - 4, y + height - 7, tag, "end");
 }
-// The words of a node in lines, broken about where the page breaks them.
+// The words of a node in lines, broken where the page breaks them.
 function drawnLines(node) {
   const style = getComputedStyle(node), [x, y, width, height] = placeOf(node);
-  const most = width / parseFloat(style.fontSize) * 1.9, lines = [""];
+  const pen = el("canvas").getContext("2d"), lines = [""];
+  pen.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
   for (const word of node.innerText.trim().split(/\s+/)) {
     const line = `${lines.at(-1)} ${word}`.trim();
-    if (line.length <= most || !lines.at(-1)) lines[lines.length - 1] = line;
+    if (pen.measureText(line).width <= width + 1 || !lines.at(-1)) lines[lines.length - 1] = line;
     else lines.push(word);
   }
   const step = parseFloat(style.lineHeight), shown = max(1, round(height / step));
@@ -68,7 +69,7 @@ function svgOf() {
     "font-family": "system-ui, 'DejaVu Sans', sans-serif",
   },
     drawn("title", {}, "Transposed convolution"),
-    drawn("desc", {}, `${sum.textContent}; ${hashOf(state)}`),
+    drawn("desc", {}, `${sum.textContent}; ${hashOf(state, EXAMPLE)}`),
     drawn("rect", {width, height, fill: getComputedStyle(document.body).backgroundColor}),
     ...cells.flatMap(node => [...drawnCell(node)]),
     ...[...all("h2, .hint"), sum].flatMap(drawnLines));
@@ -92,10 +93,12 @@ function savePng() {
   image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(svgOf());
 }
 
-// In a frame of a notebook there is no address: the state alone is offered there.
+// In a frame of a notebook there is no address: what goes behind that of the example's page is
+// offered there.
 async function copyLink() {
   const framed = location.protocol === "about:", field = byId("link").querySelector("input");
-  field.value = framed ? hashOf(state) || "#" : location.href.split("#")[0] + hashOf(state);
+  const [page] = location.href.split("#");
+  field.value = framed ? hashOf(state, EXAMPLE) || "#" : page + hashOf(state);
   let copied = !framed;
   try {
     await navigator.clipboard.writeText(field.value);

@@ -38,11 +38,11 @@ function compute(st) {
     return row >= 0 && col >= 0 && row < v.o && col < h.o ? row * h.o + col : -1;
   };
   const nonzeros = () => each(o => pairsOf(o).map(pair => [o, ...pair])).flat();
-  const equationOf = o => {
-    const name = `y[${coords(o, h.o)}]`;
-    const terms = pairsOf(o).map(([i, k]) => `${signed(w[k])}·${signed(x[i])}`);
+  const equationOf = (o, write = text) => {
+    const name = `y[${coords(o, h.o)}]`, equals = write === text ? " = " : " ≈ ";
+    const terms = pairsOf(o).map(([i, k]) => `${signed(w[k], write)}·${signed(x[i], write)}`);
     if (!terms.length) return `${name} = 0, as no tap reaches this cell`;
-    return `${name} = ${terms.join(" + ")} = ${text(y[floor(o / h.o)][o % h.o])}`;
+    return name + equals + terms.join(" + ") + equals + write(y[floor(o / h.o)][o % h.o]);
   };
   const trivial = same(v, sized({i: 1, k: 1, s: 1, d: 1, begin: 0, end: 0, extra: 0}));
   const own = trivial ? [h] : axes;
@@ -53,7 +53,7 @@ function compute(st) {
     size_formulas: own.map(a => `(${a.i} − 1)·${a.s} − (${a.begin} + ${a.end}) + ` +
       `${a.d}·(${a.k} − 1) + ${a.extra} + 1 = ${a.o}`),
     get contributions() { return each(pairsOf); },
-    get equations() { return each(equationOf); },
+    get equations() { return each(o => equationOf(o)); },
     counts: table(v.o, h.o, (r, c) => down[r].length * over[c].length),
     matrix: {shape: [v.o * h.o, v.i * h.i], get nonzeros() { return nonzeros(); }},
     ...phasesOf(st.w, v, h),
@@ -68,16 +68,21 @@ function compute(st) {
 }
 
 function phasesOf(kernel, v, h) {
-  const sums = table(v.s, h.s, () => 0), counts = table(v.s, h.s, () => 0);
-  kernel.forEach((taps, k) => taps.forEach((tap, l) => {
-    sums[k * v.d % v.s][l * h.d % h.s] += tap;
-    counts[k * v.d % v.s][l * h.d % h.s]++;
-  }));
-  const all = sums.flat(), mean = sum(all) / all.length;
+  const addUp = of => {
+    const sums = table(v.s, h.s, () => 0);
+    kernel.forEach((taps, k) => taps.forEach((tap, l) => {
+      sums[k * v.d % v.s][l * h.d % h.s] += of(tap);
+    }));
+    return sums;
+  };
+  // The ripple is that of a kernel at any scale: at this one, no square leaves what is held.
+  const biggest = max(...kernel.flat().map(abs));
+  const scale = 2 ** min(floor(Math.log2(biggest || 1)), 1e3);
+  const all = addUp(tap => tap / scale).flat(), mean = sum(all) / all.length;
   const spread = sum(all, each => (each - mean) ** 2) / all.length;
   const ripple = spread === 0 ? 0 : mean === 0 ? null : Math.sqrt(spread) / abs(mean);
   return {
-    phase_counts: counts, phase_sums: sums, ripple,
+    phase_counts: addUp(() => 1), phase_sums: addUp(tap => tap), ripple,
     ripple_db: ripple ? 20 * Math.log10(ripple) : null,
     even: [v, h].map(a => gcd(a.d, a.s) === 1 && a.k % a.s === 0),
   };

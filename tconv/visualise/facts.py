@@ -1,11 +1,14 @@
 """WHAT IS TRUE OF A SCENE: every number that the page, the pictures and the text show.
 
-Sizes come from the geometry, values from the definition. The page's script computes the same again
-while a reader changes numbers, and is tested against this.
+Sizes and indices come from the geometry. Sums are of float64 and have one order: that in which the
+kernel is stamped for one input after the other. The page's script computes the same again while a
+reader changes numbers, and is tested against this, bit by bit.
 """
 
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, reduce
 from math import isfinite
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -13,17 +16,15 @@ from numpy.typing import NDArray
 
 from tconv.axis import Axis
 from tconv.checkerboard import decibels, overlap_counts, phase_sums, ripple
-from tconv.definition import contract
 from tconv.geometry import Geometry
-from tconv.visualise.scene import Scene, number_text
+from tconv.visualise.scene import Scene, number_text, plain_number
 from tconv.visualise.snippets import snippets
 
-__all__ = ["facts_of", "tap_letter"]
+__all__ = ["equation_of", "facts_of", "stamped", "tap_letter"]
 
 Grid = NDArray[np.float64]
 
 
-@lru_cache(maxsize=64)
 def facts_of(scene: Scene) -> dict[str, Any]:
     """Return all facts of a scene, as plain lists and numbers that JSON holds.
 
@@ -36,14 +37,20 @@ def facts_of(scene: Scene) -> dict[str, Any]:
     >>> facts["equations"][4]
     'y[1,1] = 4·37 + 3·47 + 2·67 + 1·77 = 500'
     """
+    return _facts_of(scene, scene.url_state)  # which tells 0 and -0 apart
+
+
+@lru_cache(maxsize=64)
+def _facts_of(scene: Scene, _: str) -> dict[str, Any]:
     geometry, axes = scene.geometry, scene.axes
     x, w = np.array(scene.x), np.array(scene.w)
-    y = _contract(geometry, "y", x, w)
+    canvas = stamped(scene)
+    y = canvas[tuple(slice(axis.begin, axis.begin + axis.output) for axis in axes)]
     i, k, o = geometry.unrolled_indices()
     pairs: list[list[list[int]]] = [[] for _ in range(y.size)]
     for of_i, of_k, of_o in zip(i.tolist(), k.tolist(), o.tolist(), strict=True):
         pairs[of_o].append([of_i, of_k])
-    counts = _contract(geometry, "y", np.ones_like(x), np.ones_like(w))
+    counts = np.array([len(of_o) for of_o in pairs]).reshape(y.shape)
     own = axes[2 - scene.rank :]
     return {
         "rank": scene.rank,
@@ -57,11 +64,12 @@ def facts_of(scene: Scene) -> dict[str, Any]:
         "dilation": [axis.dilation for axis in axes],
         "padding": [[axis.begin, axis.end] for axis in axes],
         "output_padding": [axis.extra for axis in axes],
-        **_canvas(scene, x, w),
+        "full_size": [axis.full for axis in axes],
+        "canvas": _plain(canvas),
         "size_formulas": [_size_formula(axis) for axis in own],
         "contributions": pairs,
         "equations": [
-            _equation(divmod(n, axes[1].output), of_n, x.ravel(), w.ravel(), y.flat[n])
+            _equation(divmod(n, axes[1].output), of_n, x.ravel(), w.ravel(), y.flat[n], number_text)
             for n, of_n in enumerate(pairs)
         ],
         "counts": _plain(counts),
@@ -71,7 +79,7 @@ def facts_of(scene: Scene) -> dict[str, Any]:
         },
         **_phases(scene, w),
         "as_convolution": _as_convolution(axes),
-        "not_the_inverse": _not_the_inverse(geometry, x, w, y),
+        "not_the_inverse": _not_the_inverse(x, w, y, pairs),
         "code": snippets(own),
     }
 
@@ -85,24 +93,28 @@ def tap_letter(tap: int) -> str:
     return "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"[tap]
 
 
-def _contract(geometry: Geometry, want: Any, a: Grid, b: Grid) -> Grid:
-    found = contract(geometry, want, a[np.newaxis, np.newaxis], b[np.newaxis, np.newaxis])
-    grid: Grid = found[0, 0]
-    return grid
+def stamped(scene: Scene, stamps: int | None = None) -> Grid:
+    """Return the sums of the first few stamps, or of all of them, before the crop.
 
+    They reach as far as the extra cells: y lies in them where the padding ends.
 
-def _canvas(scene: Scene, x: Grid, w: Grid) -> dict[str, Any]:
-    """Return the full output before the crop, as far as the extra cells, and where y lies in it."""
+    >>> stamped(Scene.of(), 1)
+    array([[ 37.,  74.,   0.],
+           [111., 148.,   0.],
+           [  0.,   0.,   0.]])
+    """
     sizes = [max(axis.full, axis.begin + axis.output) for axis in scene.axes]
     axes = tuple(
         axis._replace(output=size, begin=0, end=axis.full - size, extra=0)
         for axis, size in zip(scene.axes, sizes, strict=True)
     )
-    whole = Geometry(1, 1, 1, 1, axes)
-    return {
-        "full_size": [axis.full for axis in scene.axes],
-        "canvas": _plain(_contract(whole, "y", x, w)),
-    }
+    i, k, o = Geometry(1, 1, 1, 1, axes).unrolled_indices()
+    told = slice(None) if stamps is None else i < stamps
+    canvas = np.zeros(sizes)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        products = np.ravel(scene.x)[i[told]] * np.ravel(scene.w)[k[told]]
+        np.add.at(canvas.reshape(-1), o[told], products)
+    return canvas
 
 
 def _size_formula(axis: Axis) -> str:
@@ -112,16 +124,33 @@ def _size_formula(axis: Axis) -> str:
     )
 
 
-def _equation(at: tuple[int, int], pairs: list[list[int]], x: Grid, w: Grid, value: float) -> str:
-    terms = [f"{_signed(w[k])}·{_signed(x[i])}" for i, k in pairs]
-    name = f"y[{at[0]},{at[1]}]"
+def equation_of(facts: Mapping[str, Any], o: int, write: Callable[[float], str]) -> str:
+    """Write the sum of an output cell with numbers as they are written by a function.
+
+    >>> equation_of(facts_of(Scene.of([0.125], [3])), 0, "{:.1f}".format)
+    'y[0,0] ≈ 3.0·0.1 ≈ 0.4'
+    """
+    x, w = (np.ravel(np.array(facts[name], np.float64)) for name in "xw")
+    r, c = divmod(o, facts["output_size"][1])
+    return _equation((r, c), facts["contributions"][o], x, w, float(facts["y"][r][c]), write)
+
+
+def _equation(
+    at: tuple[int, int],
+    pairs: list[list[int]],
+    x: Grid,
+    w: Grid,
+    value: float,
+    write: Callable[[float], str],
+) -> str:
+    terms = [f"{_signed(write(float(w[k])))}·{_signed(write(float(x[i])))}" for i, k in pairs]
+    name, equals = f"y[{at[0]},{at[1]}]", "=" if write is number_text else "≈"
     if not terms:
         return f"{name} = 0, as no tap reaches this cell"
-    return f"{name} = {' + '.join(terms)} = {number_text(float(value))}"
+    return f"{name} {equals} {' + '.join(terms)} {equals} {write(float(value))}"
 
 
-def _signed(value: Any) -> str:
-    text = number_text(float(value))
+def _signed(text: str) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
@@ -133,9 +162,11 @@ def _phases(scene: Scene, w: Grid) -> dict[str, Any]:
     weight = w[np.newaxis, np.newaxis]
     ratio = ripple(weight, **settings)
     level = decibels(ratio)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = phase_sums(weight, **settings)[0, 0]
     return {
         "phase_counts": overlap_counts(w.shape, **settings).tolist(),
-        "phase_sums": _plain(phase_sums(weight, **settings)[0, 0]),
+        "phase_sums": _plain(sums),
         "even": [axis.even for axis in scene.axes],
         "ripple": ratio if isfinite(ratio) else None,
         "ripple_db": level if isfinite(level) else None,
@@ -152,16 +183,22 @@ def _as_convolution(axes: tuple[Axis, Axis]) -> dict[str, Any]:
     }
 
 
-def _not_the_inverse(geometry: Geometry, x: Grid, w: Grid, y: Grid) -> dict[str, Any]:
+def _not_the_inverse(x: Grid, w: Grid, y: Grid, pairs: list[list[list[int]]]) -> dict[str, Any]:
     """Return a ramp r of y's shape, W* r and (W*)^T W* r, and both sides of <W*r, x> = <r, y>."""
-    ramp = np.arange(1.0, y.size + 1).reshape(y.shape)
-    down = _contract(geometry, "x", ramp, w)
+    o = np.repeat(np.arange(y.size), list(map(len, pairs)))
+    i, k = np.array([pair for of_o in pairs for pair in of_o], np.int64).reshape(-1, 2).T
+    ramp, taps = np.arange(1.0, y.size + 1), w.ravel()[k]
+    down, back = np.zeros(x.size), np.zeros(y.size)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        np.add.at(down, i, taps * ramp[o])
+        np.add.at(back, o, taps * down[i])
+        small, large = down * x.ravel(), y.ravel() * ramp
     return {
-        "start": _plain(ramp),
-        "convolved": _plain(down),
-        "back": _plain(_contract(geometry, "y", down, w)),
-        "inner_small": _number(np.sum(down * x)),
-        "inner_large": _number(np.sum(ramp * y)),
+        "start": _plain(ramp.reshape(y.shape)),
+        "convolved": _plain(down.reshape(x.shape)),
+        "back": _plain(back.reshape(y.shape)),
+        "inner_small": _number(reduce(add, small.tolist())),
+        "inner_large": _number(reduce(add, large.tolist())),
     }
 
 
@@ -170,6 +207,4 @@ def _plain(array: NDArray[Any]) -> list[Any]:
 
 
 def _number(value: Any) -> int | float:
-    """Return a whole number as an int, which JSON writes without a point."""
-    number = float(value)
-    return int(number) if number == int(number) else number
+    return plain_number(float(value))

@@ -1,6 +1,6 @@
 // What the lenses show: input, kernel and output as grids of cells, lit by the selection.
 const MOST_SIDE = 76, TALL_SIDE = 44; // pixels of a cell
-const custom = () => !same([state.x, state.w], [INITIAL.x, INITIAL.w]);
+const custom = () => ["x", "w"].some(key => spelled(state[key]) !== spelled(START[key]));
 
 function drawFigure(sel, found) {
   const conv = state.lens === "conv", tall = F.canvas.length > 4 && !conv;
@@ -15,19 +15,18 @@ function drawFigure(sel, found) {
 // Classes of a cell by what is lit and pinned.
 const marks = (lit, sel) => (lit ? " lit" : "") + (state.sel === sel ? " pinned" : "");
 
-function inputCell(i, j, found, cut) {
+function inputCell(i, j, found, side, cut) {
   const sel = `i${i},${j}`, at = flat(sel), value = F.x[i][j];
   const label = () =>
     `input row ${i} column ${j}, value ${text(value)}` + (cut ? ", cropped" : "");
   const classes = (cut ? " crop" : "") + marks(found.x.has(at), sel);
-  return told(short(value), sel, label, classes, found.x.get(at));
+  return told(short(value, side), sel, label, classes, found.x.get(at));
 }
 function drawInput(found, most) {
-  const [v, h] = axes;
+  const [v, h] = axes, side = sideFor(max(v.i, h.i), 210, most);
   say("title-x", `Input x (${v.i}×${h.i})`);
   say("hint-x", "");
-  paint("grid-x", "input", v.i, h.i, sideFor(max(v.i, h.i), 210, most),
-    (i, j) => inputCell(i, j, found));
+  paint("grid-x", "input", v.i, h.i, side, (i, j) => inputCell(i, j, found, side));
   frame("grid-x", "window");
 }
 
@@ -43,7 +42,7 @@ function drawSpread(sel, found) {
     const inside = at.every((u, n) => u >= 0 && u < size[n]);
     if (inside && at.every((u, n) => u % state.s[n] === 0)) {
       const cut = at.some((u, n) => u < -border[n][0] || u >= size[n] + border[n][1]);
-      return inputCell(at[0] / state.s[0], at[1] / state.s[1], found, cut);
+      return inputCell(at[0] / state.s[0], at[1] / state.s[1], found, side, cut);
     }
     const label = () => inside ? "zero between inputs" : "zero of the border";
     const lit = inside && sel === "fs" ? " lit" : "";
@@ -62,13 +61,13 @@ function drawSpread(sel, found) {
 }
 
 function drawKernel(found, conv, most) {
-  const [v, h] = axes;
+  const [v, h] = axes, side = sideFor(max(v.k, h.k), 210, most);
   say("title-w", `Kernel w (${v.k}×${h.k})`);
-  paint("grid-w", "kernel", v.k, h.k, sideFor(max(v.k, h.k), 210, most), (r, c) => {
+  paint("grid-w", "kernel", v.k, h.k, side, (r, c) => {
     const [k, l] = conv ? [v.k - 1 - r, h.k - 1 - c] : [r, c], sel = `k${k},${l}`, tap = flat(sel);
     const label = () =>
       `kernel row ${k} column ${l}, tap ${LETTERS[tap]}, value ${text(F.w[k][l])}`;
-    return told(short(F.w[k][l]), sel, label, marks(found.w.has(tap), sel), tap);
+    return told(short(F.w[k][l], side), sel, label, marks(found.w.has(tap), sel), tap);
   });
   byId("flipped").hidden = !conv;
   say("hint-w", state.d.some(d => d > 1) ? `its taps land ${cellsApart(state.d)}` : "");
@@ -80,8 +79,9 @@ function drawOutput(sel, found, room) {
   const whole = rows === v.o && cols === h.o, side = sideFor(max(rows, cols), room, MOST_SIDE);
   const stamping = state.lens === "stamp" && (!hover || hover === stepSelection());
   const values = stamping ? stamped(state, axes, state.step) : F.canvas;
-  // Numbers keep their size while stamps grow.
-  const longest = max(...F.canvas.flat().map(v => short(v).length));
+  // Numbers keep their digits from lens to lens, and their size while stamps grow.
+  const least = sideFor(max(rows, cols), 350, MOST_SIDE), brief = v => short(v, least);
+  const longest = max(...F.canvas.flat().map(v => brief(v).length));
   say("title-y", `Output y (${v.o}×${h.o})`);
   const name = state.lens === "stamp" ? "output, stamp by stamp" : "output";
   paint("grid-y", name, rows, cols, side, (u, c) => {
@@ -89,13 +89,13 @@ function drawOutput(sel, found, room) {
     const [row, col] = [u - v.begin, c - h.begin];
     if (row < 0 || col < 0 || row >= v.o || col >= h.o) {
       const label = () => `cropped cell, value ${text(value)}`, name = `c${u},${c}`;
-      return told(short(value), name, label, " crop" + marks(lit || sel === "fp"), tap);
+      return told(brief(value), name, label, " crop" + marks(lit || sel === "fp"), tap);
     }
     const name = `o${row},${col}`, extra = row >= v.o - v.extra || col >= h.o - h.extra;
     const label = () => `output row ${row} column ${col}, value ${text(value)}, ` +
       plural(F.counts[row][col], "contribution") + (extra ? ", extra, still computed" : "");
     const classes = (extra ? " extra" : "") + marks(lit || extra && sel === "fo", name);
-    return told(short(value), name, label, classes, tap);
+    return told(brief(value), name, label, classes, tap);
   }, longest);
   frame("grid-y", "frame", side, !whole && [v.begin, h.begin, v.o, h.o]);
   const [i, j] = pointOf(sel), stamp = state.lens === "stamp" && sel[0] === "i";

@@ -56,7 +56,7 @@ function paint(id, name, rows, cols, side, tell, longest = 1) {
     });
   });
   // Whole pixels: a number more seldom makes all others change their size, which takes longest.
-  const most = floor(min(side * ([, .54, .44][longest] || .38), side * 1.45 / longest, 30));
+  const most = floor(min(side * ([, .54, .44][longest] || .38), side * 1.38 / longest, 30));
   // A size that is known spares the browser to ask every cell.
   grid.style.cssText = `--side:${side}px;font-size:${max(6, most)}px;` +
     `width:${cols * side}px;height:${rows * side}px`;

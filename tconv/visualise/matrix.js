@@ -24,13 +24,15 @@ function drawMatrix(sel, found) {
   const letters = most <= 64 && min(outputs, inputs) <= 36;
   const heads = numbers ? 1 : 0, side = numbers ? min(34, round(420 / (os.length + 1)))
     : letters ? max(15, min(22, round(520 / os.length))) : 8;
+  const brief = v => short(v, side);
   const [down, over, along, across] = turned ? [is, os, ..."xy"] : [os, is, ..."yx"];
   const rowOf = sel[0] === "o" && flat(sel), columnOf = sel[0] === "i" && flat(sel);
   const litOutputs = new Set([...found.m.keys()].map(at => floor(at / inputs)).concat(rowOf));
   const header = (letter, at, role) => {
     const name = {x: "input", y: "output"}[letter], lit = letter === "x" ? found.x : litOutputs;
-    const value = short(values[letter][at]), line = lit.has(at) ? " line" : "";
-    return {...told(value, undefined, () => `${name} ${at}`, " plain" + line), role};
+    const value = values[letter][at], line = lit.has(at) ? " line" : "";
+    const label = () => `${name} ${at}, value ${text(value)}`;
+    return {...told(brief(value), undefined, label, " plain" + line), role};
   };
   const entry = (o, i) => {
     const at = o * inputs + i, tap = taps.get(at), name = `m${o},${i}`;
@@ -41,7 +43,7 @@ function drawMatrix(sel, found) {
       return told(numbers ? "0" : "", name, label, " zero" + classes);
     }
     const label = () => `entry ${o},${i}: tap ${LETTERS[tap]}, value ${text(values.w[tap])}`;
-    const cell = told(numbers ? short(values.w[tap]) : "", name, label, classes, tap);
+    const cell = told(numbers ? brief(values.w[tap]) : "", name, label, classes, tap);
     // A mark that is too small for its letter has none.
     if (!letters) delete cell["data-tap"];
     return cell;

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.constants import stored_arrays
 from tconv.errors import ModelError
 from tconv.forks import cached_property
 from tconv.visualise.opening import Opened
@@ -88,7 +89,7 @@ class Network:
             if value.name == model.input:
                 _declare(value, shape)
         nodes = _in_order(proto)
-        stored = _stored(proto)
+        stored = stored_arrays(proto.graph)
         constants = {**stored, **_folded(proto, nodes, stored)}
         shapes = {name: fixed_shape(value) for name, value in inferred(_light(proto)).items()}
         return cls(
@@ -147,8 +148,10 @@ class Network:
             if not set(node.output).isdisjoint(constants):
                 proto.graph.node.remove(node)  # what a constant was folded from
         kept = [each for each in proto.graph.initializer if each.name not in constants]
-        del proto.graph.initializer[:]
+        others = [t for t in proto.graph.sparse_initializer if t.values.name not in constants]
+        del proto.graph.initializer[:], proto.graph.sparse_initializer[:]
         proto.graph.initializer.extend(kept)
+        proto.graph.sparse_initializer.extend(others)
         proto.graph.initializer.extend(
             numpy_helper.from_array(np.ascontiguousarray(value), name)
             for name, value in constants.items()
@@ -234,12 +237,6 @@ def _in_order(proto: "ModelProto") -> tuple[Node, ...]:
         return tuple(nodes[index] for index in TopologicalSorter(needs).static_order())
     except CycleError:
         raise ModelError("the nodes of the model form a circle; export it again.") from None
-
-
-def _stored(proto: "ModelProto") -> dict[str, NDArray[Any]]:
-    from tconv.onnx.model import stored_array
-
-    return {tensor.name: stored_array(tensor) for tensor in proto.graph.initializer}
 
 
 def _folded(proto: "ModelProto", nodes: Sequence[Node], stored: Values) -> Values:

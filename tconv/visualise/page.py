@@ -1,4 +1,4 @@
-"""HOW THE PAGE IS MADE: one file with style, script and facts inside, that loads nothing."""
+"""HOW THE PAGE IS MADE: one file with style, script and numbers inside, that loads nothing."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def page_of(scene: Scene, svg: str) -> str:
     >>> page_of(Scene.of(), "<svg/>").splitlines()[0]
     '<!doctype html>'
     """
-    start = json.dumps({"hash": scene.url_state}).replace("<", "\\u003c")
+    start = json.dumps(scene.state, separators=(",", ":"))
     return filled(
         "explainer.html",
         {
@@ -60,6 +60,18 @@ def frame_of(page: str, svg: str) -> str:
     )
 
 
+_SCRIPT = re.compile(
+    r"""
+    ( "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*'                                # strings,
+    | `(?:[^`\\$]|\\.|\$(?!{)|\${(?:[^`{}]|`[^`]*`|{[^{}]*})*})*`           # templates,
+    | (?:(?<=[(,:?=|]\ )|(?<=[(,]))/(?:[^/\\\[\n]|\\.|\[[^\]]*\])+/ )      # patterns
+    | \ ?([!=]==|[<>]=|=>|&&|\|\||[,=*?:<>{}])\ ?                            # and signs
+    """,
+    re.VERBOSE,
+)
+"""What stays as it is in a script, and signs, which need no gaps."""
+
+
 @cache
 def source(name: str) -> str:
     """Read a file beside this one, without indentation, comments and gaps."""
@@ -70,8 +82,7 @@ def source(name: str) -> str:
     if name.endswith(".js"):
         # A line never ends by itself after these; after a brace that closes it may.
         text = re.sub(r"(?<=[{;,(\[])\n", "", text)
-        # No words hold these signs.
-        return re.sub(r" ([!=]==|=>|&&|\|\||[<>]=) |(?<=\)) (?={)", r"\1", text)
+        return _SCRIPT.sub(lambda found: found[1] or found[2], text)
     if name.endswith(".css"):
         text = re.sub(r"/\*.*?\*/", "", text)
         return re.sub(r"\s*([{};,])\s*|(?<=:)\s", r"\1", text).replace(";}", "}")

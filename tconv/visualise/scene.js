@@ -1,25 +1,46 @@
 // What is drawn: the state of the page, how its address spells it, and which states fit.
+// A page starts with what Python put into it, and its address says what differs from that.
 const LIMIT = {i: 8, k: 7, s: 5, d: 4, p: 6, o: 32};
 const LENSES = ["stamp", "collect", "conv"];
-const START = JSON.parse(document.getElementById("start").textContent);
 const EXAMPLE = {
   x: [[37, 47], [67, 77]], w: [[1, 2], [3, 4]], s: [1, 1], d: [1, 1], p: [[0, 0], [0, 0]],
   op: [0, 0], lens: "collect", step: 0, sel: "",
 };
-const NUMBER = /^-?(\d{1,16}(\.\d{0,16})?|\.\d{1,16})(e[+-]?\d{1,3})?$/i;
-const isNumber = word => NUMBER.test(word) && isFinite(word);
+const START = {...EXAMPLE, ...JSON.parse(document.getElementById("start").textContent)};
+const LONGEST = 4096; // characters: of 64 inputs and 49 taps with at most 25 each, and the rest
+const NUMBER = /^-?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
+// Whole numbers are held as they are or not at all; of fractions, the nearest that can be held.
+const isNumber = word => NUMBER.test(word) && isFinite(word) &&
+  (!/^-?\d+$/.test(word) || BigInt(word) === BigInt(Number(word)));
 
 const {abs, floor, max, min, round} = Math;
 const range = n => [...Array(max(n, 0)).keys()];
 const table = (rows, cols, at) => range(rows).map(r => range(cols).map(c => at(r, c)));
-const copyOf = v => JSON.parse(JSON.stringify(v));
+const copyOf = v => structuredClone(v);
 const some = v => v.some(Boolean);
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 // ---- numbers as text ----------------------------------------------------------------------------
-const text = v => Object.is(v, -0) ? "0" : String(v);
-const short = v => text(Number.isInteger(v) && abs(v) < 1e5 ? v : Number(v.toPrecision(5)));
-const signed = v => text(v).startsWith("-") ? `(${text(v)})` : text(v);
+// All digits: read again, this text is the same number.
+const exact = v => Object.is(v, -0) ? "-0"
+  : abs(v) > 2 ** 53 && abs(v) < 1e21 ? String(BigInt(v)) : String(v);
+// The same for people; what sums may become is inf, -inf or nan.
+const text = v => v === 0 ? "0" : isFinite(v) ? exact(v) : v > 0 ? "inf" : v < 0 ? "-inf" : "nan";
+// What fits a cell of so many pixels: all digits, though they are small, or else the first few,
+// which are rounded and larger. One of them is always there.
+function short(v, side = 99) {
+  let words = text(v);
+  if (words.length <= min(8, floor(side * CHARACTER / 6))) return words;
+  const most = min(8, floor(side * CHARACTER / 8));
+  for (let digits = 5; words.length > most && digits; digits--) words = rounded(v, digits);
+  return words;
+}
+const CHARACTER = 1.45; // of them so many are as wide as the font is high
+function rounded(v, digits) {
+  const words = v.toExponential(digits - 1), power = Number(words.split("e")[1]);
+  return power < -3 || power >= digits ? words.replace(/\.?0*e\+?/, "e") : text(Number(words));
+}
+const signed = (v, write = text) => write(v).startsWith("-") ? `(${write(v)})` : write(v);
 const tuple = v => `(${v.join(", ")}${v.length === 1 ? "," : ""})`;
 const perAxis = v => v.every(n => n === v[0]) ? text(v[0]) : tuple(v);
 
@@ -107,7 +128,7 @@ function readPair(value, {spelled, read, plain}, row) {
 function parse(hash) {
   const notes = [], found = new Map();
   let raw = String(hash).replace(/^#/, "");
-  if (raw.length > 2048) {
+  if (raw.length > LONGEST) {
     notes.push("the link is too long");
     raw = "";
   }
@@ -119,7 +140,7 @@ function parse(hash) {
       notes.push("a part of the link cannot be read");
     }
   }
-  const st = copyOf(START.hash && !found.has("x") && !found.has("w") ? INITIAL : EXAMPLE);
+  const st = copyOf(START);
   const take = (key, read) => {
     if (!found.has(key)) return;
     const value = read(found.get(key));
@@ -143,22 +164,20 @@ function parse(hash) {
   return {state, notes};
 }
 
-// Spell a state; what the worked example has is left out.
-function hashOf(st) {
+const spelled = rows => rows.map(row => row.map(exact).join(",")).join(";");
+// Spell a state; what a page starts with is left out.
+function hashOf(st, page = START) {
   const parts = [];
   for (const key of ["x", "w"]) {
-    const said = key === "x" && START.hash || !same(st[key], EXAMPLE[key]);
-    if (said) parts.push(`${key}=${st[key].map(row => row.map(text).join(",")).join(";")}`);
+    if (spelled(st[key]) !== spelled(page[key])) parts.push(`${key}=${spelled(st[key])}`);
   }
   for (const [key, {show, plain}] of Object.entries(SETTINGS)) {
     const [first, second] = st[key].map(show);
     const both = first === (isRow(st) ? show(plain) : second) ? second : `${first}x${second}`;
-    if (both !== show(plain)) parts.push(`${key}=${both}`);
+    if (!same(st[key], page[key])) parts.push(`${key}=${both}`);
   }
   if (st.lens !== "collect") parts.push("lens=" + st.lens);
   if (st.step !== firstStep(st)) parts.push("step=" + st.step);
   if (st.sel) parts.push("sel=" + st.sel);
   return parts.length ? "#" + parts.join("&") : "";
 }
-// What the page starts with, and returns to where its address says nothing.
-let INITIAL = EXAMPLE;

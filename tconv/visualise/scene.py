@@ -4,6 +4,9 @@ A scene is two-dimensional. What has one axis is drawn as a single row: its firs
 """
 
 from dataclasses import dataclass
+from decimal import Decimal
+from math import isfinite
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,8 @@ Rows = tuple[tuple[float, ...], ...]
 @dataclass(frozen=True)
 class Scene:
     """One image, one input channel, one output channel: rows of x and of w, and both axes.
+
+    Numbers are those that were given, held exactly as float64, which JavaScript has as well.
 
     >>> Scene.of().axes[1]
     Axis(input=2, kernel=2, output=3, stride=1, dilation=1, begin=0, end=0, extra=0)
@@ -75,10 +80,24 @@ class Scene:
         return (rows - 1) // 2 * columns + (columns - 1) // 2
 
     @property
-    def url_state(self) -> str:
-        """The scene as the hash of the page's address; defaults are left out.
+    def state(self) -> dict[str, Any]:
+        """What the page starts with, under the names of its address; JSON holds it exactly."""
+        x, w = ([list(map(plain_number, row)) for row in rows] for rows in (self.x, self.w))
+        return {
+            "x": x,
+            "w": w,
+            "s": [axis.stride for axis in self.axes],
+            "p": [[axis.begin, axis.end] for axis in self.axes],
+            "d": [axis.dilation for axis in self.axes],
+            "op": [axis.extra for axis in self.axes],
+        }
 
-        One number stands for both axes, or for the only one where x and w have a single row.
+    @property
+    def url_state(self) -> str:
+        """What the address of the example's page needs behind it to show this scene.
+
+        What is as in the example is left out. One number stands for both axes, or for the only one
+        where x and w have a single row.
         """
         parts = {}
         if self.x != _X:
@@ -107,18 +126,59 @@ def _setting(axis: Axis, field: str) -> str:
 
 
 def number_text(value: float) -> str:
-    """Return the shortest text that is this number, without a point where it is whole.
+    """Return all digits of a number, and no more than tell it from others unless it is whole.
 
-    >>> number_text(500.0), number_text(0.5), number_text(-0.0)
-    ('500', '0.5', '0')
+    The page writes numbers in the same way.
+
+    >>> number_text(500.0), number_text(0.1), number_text(-0.0), number_text(5e-324)
+    ('500', '0.1', '0', '5e-324')
     """
+    if not isfinite(value):
+        return repr(value)
     if value == int(value) and abs(value) < 1e21:
         return str(int(value))
-    return repr(value)
+    if 1e-6 <= abs(value) < 1e21:
+        return format(Decimal(repr(value)), "f")
+    return repr(value).replace("e-0", "e-")
+
+
+def short_text(value: float, whole: int = 8, rounded: int = 8) -> str:
+    """Return all digits in so many characters, or the first few, rounded, if one of them fits.
+
+    >>> short_text(12345678.0), short_text(123456789.0), short_text(-1 / 3, 5, 5)
+    ('12345678', '1.2346e8', '-0.33')
+    """
+    text = number_text(value)
+    if len(text) <= whole:
+        return text
+    digits = 5
+    while len(text) > rounded and digits:
+        text = _rounded(value, digits)
+        digits -= 1
+    return text
+
+
+def _rounded(value: float, digits: int) -> str:
+    text = f"{value:.{digits - 1}e}"
+    mantissa, _, power = text.partition("e")
+    if -4 < int(power) < digits:
+        return number_text(float(text))
+    if "." in mantissa:
+        mantissa = mantissa.rstrip("0").rstrip(".")
+    return f"{mantissa}e{int(power)}"
+
+
+def plain_number(value: float) -> int | float:
+    """Return a whole number as an int, which JSON writes without a point, unless it is long."""
+    is_short = value.is_integer() and abs(value) < 1e16 and str(value) != "-0.0"
+    return int(value) if is_short else value
 
 
 def _matrix_text(rows: Rows) -> str:
-    return ";".join(",".join(map(number_text, row)) for row in rows)
+    def exact(value: float) -> str:
+        return "-0" if str(value) == "-0.0" else number_text(value)
+
+    return ";".join(",".join(map(exact, row)) for row in rows)
 
 
 def _rows(array: NDArray[np.float64]) -> Rows:
@@ -126,16 +186,37 @@ def _rows(array: NDArray[np.float64]) -> Rows:
 
 
 def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
-    array = np.asarray(value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"{name} is a masked array, which has no place; pass {name}.filled(0).")
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise DTypeError(
+            f"{name} is not rectangular; pass nested lists of equal lengths."
+        ) from None
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise DTypeError(f"{name}.dtype={array.dtype} must be a type of real numbers; convert it.")
     if array.ndim not in (1, 2) or not array.size:
         fix = "pass x[n, c] of a batch, and weight[c, m] of a layer"
         raise ShapeError(f"{name}.shape={array.shape} must have one or two axes with cells; {fix}.")
-    numbers = array.astype(np.float64)
-    if not np.isfinite(numbers).all():
+    if not np.isfinite(array).all():
         raise ParameterError(f"{name} must be finite, but holds NaN or infinity; replace them.")
+    with np.errstate(over="ignore", under="ignore"):
+        numbers = array.astype(np.float64)
+    if numbers.size <= LIMITS["input"] ** 2:  # larger ones cannot be drawn, as is told later
+        _check_held(numbers, np.asarray(value, object), name)
     return numbers
+
+
+def _check_held(numbers: NDArray[np.float64], given: NDArray[Any], name: str) -> None:
+    """Compare numbers with what they were before NumPy chose one type for them."""
+    for number, each in zip(map(float, numbers.flat), given.flat, strict=True):
+        if number != (int(each) if isinstance(each, Integral) else each):
+            raise ParameterError(
+                f"{name} holds {each}, must hold numbers of float64, of which "
+                f"{number_text(number)} is the nearest; "
+                + (f"pass numpy.asarray({name}, 'float64')." if isfinite(number) else "scale it.")
+            )
 
 
 def _check_limits(axes: tuple[Axis, ...]) -> None:

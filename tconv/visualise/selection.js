@@ -63,15 +63,16 @@ const nameX = i => `x[${coords(i, axes[1].i)}]`, nameY = o => `y[${coords(o, axe
 const MOST_TOLD = 16;
 
 const SENTENCES = {
-  o([a, b], of) {
-    const [name, terms, value] = equationOf(a * axes[1].o + b).split(" = ");
-    if (!value) return [[`${name} = ${terms}`]];
+  o([a, b], of, write) {
+    const [name, equals, ...rest] = equationOf(a * axes[1].o + b, write).split(/( [=≈] )/);
+    const [terms, , value] = rest;
+    if (!value) return [[name + equals + terms]];
     const told = terms.split(" + ").map((term, n) => [term, of[n][2]]);
-    return [[name + " = "], ...joined(told, " + "), [" = " + value]];
+    return [[name + equals], ...joined(told, " + "), [equals + value]];
   },
-  i([a, b], of) {
-    const x = signed(F.x[a][b]), w = F.w.flat();
-    const places = of.map(([o, , k]) => [`${signed(w[k])}·${x} onto ${nameY(o)}`, k]);
+  i([a, b], of, write) {
+    const x = signed(F.x[a][b], write), w = F.w.flat();
+    const places = of.map(([o, , k]) => [`${signed(w[k], write)}·${x} onto ${nameY(o)}`, k]);
     const told = of.length ? joined(places, ", ", MOST_TOLD) : [["all of it is cropped away"]];
     return [[`x[${a},${b}] = ${text(F.x[a][b])} is stamped through the kernel: `], ...told];
   },
@@ -99,7 +100,12 @@ const SYMBOLS = {
 };
 const plural = (n, word) => `${n} ${word}${n == 1 ? "" : "s"}`;
 const cellsApart = v => `${plural(perAxis(v), "cell")} apart`;
-function sentenceOf(sel) {
-  if (SYMBOLS[sel]) return [[SYMBOLS[sel]()]];
-  return SENTENCES[sel[0]](pointOf(sel), meetingsOf(sel));
+const LONGEST_SUM = 240; // signs of a sum that is told in all its digits
+const wordsOf = pieces => pieces.map(([piece]) => piece).join("");
+// The sentence in all digits, and as it is shown, where long ones are rounded.
+function sentencesOf(sel) {
+  if (SYMBOLS[sel]) return Array(2).fill([[SYMBOLS[sel]()]]);
+  const tell = write => SENTENCES[sel[0]](pointOf(sel), meetingsOf(sel), write);
+  const whole = tell(text), isLong = wordsOf(whole).length > LONGEST_SUM;
+  return [whole, isLong ? tell(v => short(v)) : whole];
 }

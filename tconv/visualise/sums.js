@@ -1,14 +1,20 @@
 // What is said below the figure: the sum that is selected, and the law of sizes with its numbers.
+const BEYOND = " beyond what float64 holds, 1.8e308";
 let speaking = 0;
 function drawSum(sel) {
-  const pieces = sentenceOf(sel), equation = byId("equation");
-  const count = sel[0] === "o" && plural(pairsOf(flat(sel)).length, "contribution");
+  const [whole, pieces] = sentencesOf(sel), equation = byId("equation");
+  const sums = sel[0] === "o", count = sums && plural(pairsOf(flat(sel)).length, "contribution");
+  const beyond = sums && !isFinite(F.y.flat()[flat(sel)]) && "a sum" + BEYOND;
   // A shorter sentence must not pull the formula away from under the pointer.
   if (sel[0] !== "f") equation.style.minHeight = "";
   else equation.style.minHeight ||= equation.offsetHeight + "px";
+  equation.classList.toggle("long", wordsOf(pieces).length > 99);
+  equation.title = whole === pieces ? "" : wordsOf(whole);
   fill(equation, String(pieces), () => pieces.map(([piece, tap]) => tap === undefined ? piece
     : el("span", {class: `tap t${tap % 7}`}, piece)));
-  say("contributions", [count, state.sel && "pinned, Esc unpins"].filter(Boolean).join(" · "));
+  const few = whole !== pieces && "rounded; point at it for all digits";
+  const said = [count, beyond, few, state.sel && "pinned, Esc unpins"];
+  say("contributions", said.filter(Boolean).join(" · "));
   // Read out at most every 300 ms.
   speaking ||= setTimeout(() => {
     speaking = 0;

@@ -11,8 +11,10 @@ import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from explained import drawn_calls, same_bits
 from PIL import Image
 
 import tconv
@@ -357,6 +359,217 @@ def test_no_link_breaks_the_page(page, address):
     assert sum(not fits for *_, fits in found) > 150
 
 
+# ---- the numbers that were passed ----------------------------------------------------------------
+
+HELD = "JSON.stringify(['x', 'w'].map(k => tconv.state()[k].map(r => r.map(v => [v, 1 / v < 0]))))"
+KEPT = "decodeURIComponent(location.hash) === tconv.hash()"
+
+
+def held(page):
+    """What the page has as x and w."""
+    found = json.loads(page.evaluate(HELD))
+    return [
+        [[-0.0 if negative and not value else value for value, negative in row] for row in rows]
+        for rows in found
+    ]
+
+
+def in_floats(facts):
+    """Facts with all their numbers as text, by which NaN equals NaN, and 0 equals -0."""
+    if isinstance(facts, dict):
+        return {name: in_floats(each) for name, each in facts.items()}
+    if isinstance(facts, list):
+        return [in_floats(each) for each in facts]
+    return facts if isinstance(facts, str) else repr(float(facts) + 0.0)
+
+
+def reloaded(page):
+    """Open the address of a page once more, which must not change what it shows."""
+    wait_until(page, KEPT)
+    before = page.evaluate(HELD), page.evaluate("[tconv.facts(), tconv.state()]")
+    page.reload()
+    assert not page.locator("#note").is_visible()
+    assert (page.evaluate(HELD), page.evaluate("[tconv.facts(), tconv.state()]")) == before
+
+
+def saved(explainer, path):
+    explainer.save(path)
+    return path.as_uri()
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_the_arrays_that_were_passed_are_shown(page, tmp_path, part):
+    for n, (x, w, settings) in enumerate(drawn_calls(30)[part::3]):
+        explainer = tconv.explain(x, w, **settings)
+        page.goto(saved(explainer, tmp_path / f"{n}.html"))
+        assert not page.locator("#note").is_visible()
+        assert not page.locator("#custom").is_visible()
+        assert page.evaluate("tconv.hash()") == ""
+        found_x, found_w = held(page)
+        assert same_bits(found_x, x)
+        assert same_bits(found_w, w)
+        found, expected = page.evaluate("tconv.facts()"), explainer.facts()
+        for name in ("y", "canvas", "phase_sums", "not_the_inverse", "equations", "contributions"):
+            assert in_floats(found[name]) == in_floats(expected[name])
+        page.locator("#grid-w [data-sel='k0,0']").dblclick()
+        field = page.locator("#grid-w input")
+        assert float(field.input_value()) == np.ravel(w)[0]
+        field.press("Enter")
+        assert same_bits(held(page)[1], w)  # as nothing was typed
+        page.locator("#grid-w [data-sel='k0,0']").dblclick()
+        page.keyboard.type("0.1234567890123456789")
+        page.keyboard.press("Enter")
+        edited = np.atleast_2d(w).astype(np.float64)
+        edited[0, 0] = 0.1234567890123456789
+        assert same_bits(held(page)[1], edited)
+        assert same_bits(held(page)[0], x)
+        reloaded(page)
+        assert page.evaluate("location.hash").startswith("#w=0.12345678901234568")
+        # The whole state, as what goes behind the example's address.
+        link = tconv.explain(x, edited if w.ndim == 2 else edited[0], **settings).url_state()
+        page.goto(saved(tconv.explain(), tmp_path / "example.html") + link)
+        assert not page.locator("#note").is_visible()
+        assert same_bits(held(page)[1], edited)
+        assert page.evaluate("tconv.hash()") == link
+
+
+@pytest.mark.parametrize("kernel", [2, 5])
+@pytest.mark.parametrize("start", ["example", "random"])
+def test_every_preset_lasts(page, address, tmp_path, kernel, start):
+    if start == "random":
+        rng = np.random.default_rng(kernel)
+        x, w = rng.standard_normal((3, 3)), rng.standard_normal((kernel, kernel), np.float32)
+        address = saved(tconv.explain(x, w), tmp_path / "page.html")
+    page.goto(address)
+    page.select_option("[data-control=k1]", str(kernel))
+    page.select_option("[data-control=s1]", "3")
+    for control in ("w", "x"):
+        names = page.locator(f"[data-control={control}] option").all_text_contents()[1:]
+        for name in names:
+            page.select_option(f"[data-control={control}]", name)
+            reloaded(page)
+    page.click("#reset")
+    reloaded(page)
+    assert page.evaluate("tconv.facts()") == json.loads(json.dumps(tconv.explain().facts()))
+
+
+def test_the_address_says_what_differs_from_the_page(page, tmp_path):
+    explainer = tconv.explain(np.ones((3, 3)), np.full((3, 3), 1 / 3), stride=2, padding=1)
+    page.goto(saved(explainer, tmp_path / "page.html"))
+    for change, hash_ in (
+        ("padding", "#p=2"),
+        ("stride", "#s=3&p=2"),
+        ("stride back", "#p=2"),
+        ("padding back", ""),
+    ):
+        name, _, back = change.partition(" ")
+        control = {"padding": "begin1", "stride": "s1"}[name]
+        now = page.locator(f"[data-control={control}]").input_value()
+        page.select_option(f"[data-control={control}]", str(int(now) + (-1 if back else 1)))
+        assert re.sub(r"[#&]step=\d+", "", page.evaluate("tconv.hash()")) == hash_
+        reloaded(page)
+    page.goto(page.url.partition("#")[0] + "#x=1,2,3&p=0")
+    assert page.evaluate("tconv.state().w") == [[1 / 3] * 3] * 3
+    assert page.evaluate("tconv.state().s") == [2, 2]
+    assert page.evaluate("tconv.hash()") == "#x=1,2,3&p=0"
+
+
+def test_the_longest_address_is_read(page, address):
+    longest = -1.2345678901234567e-300
+    x, w = np.full((8, 8), longest), np.full((7, 7), np.nextafter(longest, 0))
+    settings = {"padding": ((1, 2), (3, 4)), "stride": (2, 3), "dilation": (1, 2)}
+    explainer = tconv.explain(x, w, **settings, output_padding=(1, 2))
+    page.goto(address + explainer.url_state())
+    found_x, found_w = held(page)
+    assert same_bits(found_x, x)
+    assert same_bits(found_w, w)
+    assert page.evaluate("tconv.hash()") == explainer.url_state()
+    reloaded(page)
+
+
+@pytest.mark.parametrize("number", ["9007199254740993", "-9007199254740993", "1" + "0" * 23])
+def test_whole_numbers_that_cannot_be_held_are_refused(page, address, number):
+    page.goto(address + f"#x={number},1;1,1")
+    assert "x is not as it should be" in page.text_content("#note")
+    assert page.evaluate("tconv.state().x") == [[37, 47], [67, 77]]
+    page.goto(address)
+    page.locator("#grid-x [data-sel='i0,0']").dblclick()
+    page.keyboard.type(number)
+    page.keyboard.press("Enter")
+    assert page.text_content("#note").startswith(f"{number} is no number that float64 holds")
+    assert page.locator("#note").is_visible()
+    assert page.evaluate("tconv.state().x") == [[37, 47], [67, 77]]
+    page.locator("#grid-x [data-sel='i0,0']").dblclick()
+    page.keyboard.type("9007199254740992")
+    page.keyboard.press("Enter")
+    assert not page.locator("#note").is_visible()
+    assert page.evaluate("tconv.state().x[0][0]") == 2**53
+
+
+def test_a_long_number_is_shown_short_and_told_whole(page, address):
+    page.goto(address + "#x=123456789,0.1234567890123456;1,1&w=1,1;1,1")
+    cells = page.locator("#grid-x .cell").evaluate_all("all => all.map(c => c.firstChild.data)")
+    assert cells == ["1.2346e8", "0.12346", "1", "1"]
+    assert "123460000" not in page.content()
+    cell = page.locator("#grid-x [data-sel='i0,1']")
+    cell.hover()
+    assert "value 0.1234567890123456" in cell.get_attribute("title")
+    assert "x[0,1] = 0.1234567890123456 is stamped" in page.text_content("#equation")
+    page.locator("#grid-x [data-sel='i0,0']").hover()
+    assert "1·123456789 onto y[0,0]" in page.text_content("#equation")
+
+
+@pytest.mark.parametrize("view", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_a_picture_holds_the_whole_of_a_long_sum(browser, tmp_path, view):
+    rng = np.random.default_rng(2)
+    explainer = tconv.explain(rng.standard_normal((4, 4)), rng.standard_normal((4, 4)), stride=2)
+    with browser.new_context(viewport=view, accept_downloads=True) as context:
+        opened = context.new_page()
+        opened.goto(saved(explainer, tmp_path / "page.html"))
+        with opened.expect_download() as kept:
+            opened.click("#svg")
+        kept.value.save_as(tmp_path / "page.svg")
+        opened.goto((tmp_path / "page.svg").as_uri())
+        width, lines = opened.evaluate(
+            """() => [document.documentElement.width.baseVal.value,
+                [...document.querySelectorAll('text')].map(each => [each.textContent,
+                    each.getBBox().x + each.getBBox().width])]"""
+        )
+    (first,) = (n for n, (text, _) in enumerate(lines) if text.startswith("y["))
+    told = " ".join(text for text, _ in lines[first:])
+    assert told in explainer.facts()["equations"]
+    assert len(told) > 100
+    assert all(end <= width for _, end in lines)
+
+
+def test_a_long_sum_is_told_short_and_kept_whole(page, tmp_path):
+    rng = np.random.default_rng(1)
+    explainer = tconv.explain(rng.standard_normal((5, 5)), rng.standard_normal((5, 5)))
+    page.goto(saved(explainer, tmp_path / "page.html"))
+    for sel, flat in (("o4,4", 40), ("o0,0", 0)):
+        page.locator(f"#grid-y [data-sel='{sel}']").hover()
+        whole, shown = explainer.facts()["equations"][flat], page.text_content("#equation")
+        if len(whole) > 240:
+            assert shown.count(" ≈ ") == 2
+            assert " = " not in shown
+            assert page.get_attribute("#equation", "title") == whole
+            assert len(shown) < len(whole) / 1.8
+        else:
+            assert shown == whole
+            assert page.get_attribute("#equation", "title") == ""
+
+
+def test_sums_beyond_what_is_held_are_told(page, tmp_path):
+    explainer = tconv.explain([[1e308, 1e308]], [[1e308, -1e308]], stride=(1, 1))
+    page.goto(saved(explainer, tmp_path / "page.html"))
+    cells = page.locator("#grid-y .cell").evaluate_all("all => all.map(c => c.firstChild.data)")
+    assert cells == ["inf", "nan", "-inf"]
+    page.evaluate(OPEN)
+    wait_until(page, "document.querySelectorAll('#inverse td').length > 0")
+    page.locator("#grid-y [data-sel='o0,2']").hover()
+    assert page.text_content("#equation") == "y[0,2] = (-1e+308)·1e+308 = -inf"
+
+
 @pytest.mark.parametrize(
     "hash_",
     ["#s=9", "#x=1,NaN", "#x=1e999", "#p=6", "#op=3", "#lens=none", "#sel=o9,9", "#" + "x" * 3000,
@@ -656,7 +869,7 @@ def test_the_notebook_shows_the_page_in_a_frame(page):
     assert frame.locator("#equation").text_content() == "y[3,3] = 4·77 = 308"
     frame.locator("#copy").click()
     page.wait_for_timeout(100)
-    assert frame.locator("#link input").input_value() == "#x=37,47;67,77&s=2"
+    assert frame.locator("#link input").input_value() == tconv.explain(stride=2).url_state()
     with page.expect_download():
         frame.locator("#svg").click()
 

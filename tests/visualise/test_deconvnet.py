@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 from PIL import Image
 
 import tconv
@@ -378,6 +379,24 @@ def test_constants_are_folded_and_sizes_that_are_computed_are_known():
                      {"w": 2 * stored["w"], "g": stored["g"]}, (1, 3, 4, 4))  # fmt: skip
     other = tconv.see(plain, image, "y", rule="gradient")
     for a, b in zip(seen.tiles, other.tiles, strict=True):
+        assert np.array_equal(a.projection, b.projection)
+
+
+@pytest.mark.parametrize("sanity", [False, True])
+def test_sparse_weights_are_those_that_they_stand_for(sanity):
+    nodes = [("Flatten", "image", "f", {}), ("MatMul", "f g", "m", {}), ("Relu", "m", "y", {})]
+    g = w(12, 5) * np.float32(np.arange(12) % 3)[:, np.newaxis]
+    dense, thin = proto_of(nodes, {"g": g}, (1, 3, 2, 2)), proto_of(nodes, {}, (1, 3, 2, 2))
+    thin.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(
+            numpy_helper.from_array(g[g != 0], "g"),
+            numpy_helper.from_array(np.flatnonzero(g), "places"),
+            g.shape,
+        )
+    )
+    image = integers_like((3, 2, 2), "float32", 3)
+    one, other = (tconv.see(proto, image, "y", sanity=sanity) for proto in (dense, thin))
+    for a, b in zip((*one.tiles, *one.shuffled), (*other.tiles, *other.shuffled), strict=True):
         assert np.array_equal(a.projection, b.projection)
 
 

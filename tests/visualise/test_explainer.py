@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from explained import KINDS, drawn_calls, same_bits
 from PIL import Image
 
 import tconv
 from tconv.errors import ParameterError
 from tconv.visualise.drawing import draw
+from tconv.visualise.page import page_of
 from tconv.visualise.raster import _PLAINER, _font, pixels_of
 from tconv.visualise.scene import Scene
 
@@ -34,13 +36,66 @@ def test_the_page_is_one_small_file_that_loads_nothing(explainer, tmp_path):
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert "innerHTML" not in page
     assert len(tconv.explain().html().encode()) <= 60_000
-    start = re.search(r'id="start">(.*?)</script>', page)[1]
-    assert json.loads(start) == {"hash": explainer.url_state()}
+    assert start_of(page) == explainer.scene.state
 
 
-def test_the_start_cannot_end_its_script(monkeypatch):
-    monkeypatch.setattr(Scene, "url_state", "</script><b>")
-    assert "</script><b>" not in tconv.explain().html()
+def start_of(page):
+    """What the page starts with."""
+    return json.loads(re.search(r'id="start">(.*?)</script>', page)[1])
+
+
+def test_the_page_holds_the_arrays_that_were_passed():
+    for x, w, settings in drawn_calls(1000):
+        explainer = tconv.explain(x, w, **settings)
+        start = start_of(page_of(explainer.scene, ""))
+        assert same_bits(start["x"], x)
+        assert same_bits(start["w"], w)
+        axes = explainer.scene.axes
+        assert start["s"] == [axis.stride for axis in axes]
+        assert start["p"] == [[axis.begin, axis.end] for axis in axes]
+        assert start["op"] == [axis.extra for axis in axes]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_of_all_numbers(kind):
+    rng = np.random.default_rng(3)
+    explainer = tconv.explain(KINDS[kind](rng, (8, 8)), KINDS[kind](rng, (7, 7)), stride=2)
+    assert "<svg" in explainer.html()
+    for figure in (draw(explainer.scene), draw(explainer.scene, 5)):
+        for label in figure.shapes:
+            if getattr(label, "middle", False):
+                assert len(label.text) <= 8
+        assert figure.height < 3 * figure.width
+    json.dumps(explainer.facts())
+    assert str(explainer).startswith("y[")
+
+
+def test_long_integers_are_rounded_to_digits_that_are_right():
+    explainer = tconv.explain([[123456789]], [[1]])
+    for scene in (explainer.scene, tconv.explain([[1]], [[123456789.0]]).scene):
+        texts = [getattr(shape, "text", "") for shape in draw(scene).shapes]
+        assert texts.count("1.2346e8") == 2
+        assert "1.2e8" in texts  # in the matrix, whose cells are small
+        assert not any("123460000" in text for text in texts)
+    assert str(explainer).startswith("y[0,0] = 1·123456789 = 123456789\n")
+
+
+def test_a_stamp_is_drawn_as_it_is_summed():
+    """A difference of sums would show 0 for y[1], to which the second stamp adds 1e300."""
+    figure = draw(Scene.of([1, 1e300], [1, 1]), 1, with_matrix=False)
+    cells = [label.text for label in figure.shapes if getattr(label, "middle", False)]
+    assert sorted(cells) == ["0", "1", "1", "1", "1", "1", "1e+300"]
+
+
+def test_a_long_sum_is_told_in_few_digits():
+    rng = np.random.default_rng(0)
+    short, long = (
+        tconv.explain(rng.standard_normal((n, n)), rng.standard_normal((n, n))) for n in (2, 5)
+    )
+    assert " = " in draw(short.scene).description
+    assert draw(short.scene).description in short.facts()["equations"]
+    assert " ≈ " in draw(long.scene).description
+    assert " = " not in draw(long.scene).description
 
 
 def test_the_svg_is_xml_with_words_and_numbers(tmp_path):

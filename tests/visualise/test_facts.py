@@ -1,5 +1,7 @@
 """What the explainer says of a scene: sums, counts and sizes that agree with everything else."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -9,7 +11,9 @@ import tconv
 from strategies import draws
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.visualise.facts import facts_of
-from tconv.visualise.scene import LIMITS, Scene, number_text
+from tconv.visualise.scene import LIMITS, Scene, number_text, short_text
+
+_IS_LONG = np.finfo(np.longdouble).nmant > 52  # not where it is float64
 
 
 @st.composite
@@ -122,8 +126,29 @@ def test_one_axis_is_a_row():
         ((np.ones((1, 1, 2)),), ShapeError, r"x.shape=\(1, 1, 2\) must have one or two axes"),
         (([],), ShapeError, r"x.shape=\(0,\) must have one or two axes with cells"),
         ((["a"],), DTypeError, "x.dtype=<U1 must be a type of real numbers"),
+        (([[1, 2], [3]],), DTypeError, "x is not rectangular"),
         (([1j],), DTypeError, "x.dtype=complex128 must be"),
         (([np.nan], [1]), ParameterError, "x must be finite"),
+        (([1.0], [np.inf]), ParameterError, "w must be finite"),
+        ((np.array([np.inf], np.longdouble),), ParameterError, "x must be finite"),
+        (
+            ([2**53 + 1],),
+            ParameterError,
+            "x holds 9007199254740993, must hold numbers of float64, of",
+        ),
+        (([1], [0.5, 2**53 + 1]), ParameterError, "w holds 9007199254740993, must hold"),
+        (([np.uint64(2**64 - 1)],), ParameterError, "x holds 18446744073709551615, must hold"),
+        (
+            (np.array(["1e4000"], np.longdouble) if _IS_LONG else [2**53 + 1],),
+            ParameterError,
+            "x holds",
+        ),
+        (
+            ([[np.longdouble(1) / 3]] if _IS_LONG else [2**53 + 1],),
+            ParameterError,
+            "x holds 0.3333",
+        ),
+        ((np.ma.array([1.0], mask=[True]),), DTypeError, "x is a masked array"),
         ((np.ones(9), [1]), ParameterError, "input size 9 on axis 0 must be 1 to 8 to be drawn"),
         (([1], np.ones(8)), ParameterError, "kernel size 8 on axis 0 must be 1 to 7"),
     ],
@@ -155,7 +180,47 @@ def test_too_many_outputs_to_draw():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(500.0, "500"), (0.1, "0.1"), (-0.0, "0"), (1e21, "1e+21"), (2.0**60, "1152921504606846976")],
-)
+    [(500.0, "500"), (0.1, "0.1"), (-0.0, "0"), (1e21, "1e+21"), (2.0**60, "1152921504606846976"),
+     (1e-5, "0.00001"), (1.5e-6, "0.0000015"), (1e-7, "1e-7"), (-2.5e-10, "-2.5e-10"),
+     (1e300, "1e+300"), (float("inf"), "inf"), (float("-inf"), "-inf"), (float("nan"), "nan")],
+)  # fmt: skip
 def test_numbers_as_text(value, text):
     assert number_text(value) == text
+
+
+@draws(5)
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_text_is_the_number_and_nearly_it_where_it_is_short(value):
+    assert float(number_text(value)) == value
+    for room in range(4, 12):
+        text = short_text(value, room, room)
+        assert len(text) <= max(room, 7)
+        off = abs(Fraction(text) - Fraction(value))
+        digits = len(text.lstrip("-").partition("e")[0].replace(".", "").lstrip("0"))
+        assert off == 0 or off <= abs(Fraction(value)) / 10 ** (digits - 1) or digits <= 1
+    assert short_text(value, 40) == number_text(value)
+
+
+@draws(1)
+@given(scenes(), st.integers(-1073, 1000))
+def test_the_ripple_is_that_of_a_kernel_at_any_scale(drawn, power):
+    scene, x, w, settings = drawn
+    facts, scaled = facts_of(scene), facts_of(Scene.of(x, w * 2.0**power, **settings))
+    assert facts["ripple"] == scaled["ripple"]
+    assert facts["ripple_db"] == scaled["ripple_db"]
+
+
+def test_sums_may_leave_what_float64_holds():
+    facts = tconv.explain([[1e308, 1e308]], [[1e308, -1e308]]).facts()
+    assert facts["x"] == [[1e308, 1e308]]
+    assert facts["y"][0][0] == np.inf
+    assert np.isnan(facts["y"][0][1])
+    assert facts["equations"][0] == "y[0,0] = 1e+308·1e+308 = inf"
+    assert facts["ripple"] == 0
+    assert tconv.explain([1], [1e308, -1e308], stride=2).facts()["ripple"] is None
+
+
+def test_a_negative_zero_is_another_scene():
+    for sign in (1.0, -1.0):
+        (held,) = tconv.explain([0.0], [sign * 0.0]).facts()["w"][0]
+        assert np.copysign(1, held) == sign
