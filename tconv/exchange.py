@@ -87,7 +87,7 @@ def model_of(
     try:
         from onnx import helper, numpy_helper
     except ImportError:
-        raise ImportError("Writing ONNX needs onnx: pip install tconv[onnx].") from None
+        raise ImportError("Writing ONNX needs onnx: pip install onnx.") from None
     half = weight.dtype.name == "bfloat16"
     kind = helper.np_dtype_to_tensor_dtype(weight.dtype)
     begins, ends, extras = zip(*(_crop(n, axis) for n, axis in enumerate(axes)), strict=True)

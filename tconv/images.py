@@ -288,6 +288,6 @@ def _pillow() -> tuple[Any, Any]:
         from PIL import Image, ImageOps
     except ImportError:
         raise ImportError(
-            "Reading and writing pictures needs Pillow: pip install tconv[cli]."
+            "Reading and writing pictures needs Pillow: pip install pillow."
         ) from None
     return Image, ImageOps

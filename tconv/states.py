@@ -137,6 +137,6 @@ def _safetensors() -> Any:
         import safetensors.numpy
     except ImportError:
         raise ImportError(
-            "Reading and writing .safetensors needs safetensors: pip install tconv[safetensors]."
+            "Reading and writing .safetensors needs safetensors: pip install safetensors."
         ) from None
     return safetensors

@@ -345,7 +345,7 @@ def test_a_missing_pillow_is_one_line(tmp_path, monkeypatch):
 
     real_import = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", without_pillow)
-    message = r"^Reading and writing pictures needs Pillow: pip install tconv\[cli\]\.$"
+    message = r"^Reading and writing pictures needs Pillow: pip install pillow\.$"
     with pytest.raises(ImportError, match=message):
         read_picture(tmp_path / "p.png")
     with pytest.raises(ImportError, match=message):

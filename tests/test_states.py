@@ -174,7 +174,7 @@ def test_safetensors_may_be_missing(tmp_path, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    message = "Reading and writing .safetensors needs safetensors: pip install tconv[safetensors]."
+    message = "Reading and writing .safetensors needs safetensors: pip install safetensors."
     for use in (network().save, network().load):
         with pytest.raises(ImportError, match=f"^{re.escape(message)}$"):
             use(tmp_path / "net.safetensors")

@@ -160,5 +160,5 @@ def _writes_pictures(suffix: str) -> bool:
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError("Writing pictures needs Pillow: pip install tconv[cli].") from None
+        raise ImportError("Writing pictures needs Pillow: pip install pillow.") from None
     return Image.registered_extensions().get(suffix) in Image.SAVE

@@ -206,7 +206,7 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uin
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError("Resizing pictures needs Pillow: pip install tconv[cli].") from None
+        raise ImportError("Resizing pictures needs Pillow: pip install pillow.") from None
     height, width = size
     planes = [Image.fromarray(plane) for plane in pixels]
     filtered = [each.resize((width, height), Image.Resampling.BICUBIC) for each in planes]

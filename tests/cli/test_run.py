@@ -495,7 +495,7 @@ def test_pictures_without_pillow_are_an_error_before_the_model_runs(here, capsys
     assert capsys.readouterr().err == (
         "error[missing-extra]: Writing pictures needs Pillow\n"
         "  at: option -o/--output, file 'y.png'\n"
-        "  help: pip install tconv[cli]\n"
+        "  help: pip install pillow\n"
     )
 
 
@@ -582,7 +582,7 @@ def test_a_missing_library_is_one_error(model, command):
     done = command(code=start)
     assert done.returncode == 2
     assert done.stderr == (
-        "error[missing-extra]: The ONNX tools need onnxruntime\n"
+        "error[missing-extra]: The ONNX tools need onnx and onnxruntime\n"
         "  at: tconv run m.onnx x.npy\n"
-        "  help: pip install tconv[onnx]\n"
+        "  help: pip install onnx onnxruntime\n"
     )
