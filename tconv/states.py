@@ -4,13 +4,15 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.errors import ParameterError
-from tconv.files import whole_file
+from tconv.errors import MemoryLimitError, ParameterError
+from tconv.files import regular_file, whole_file
+from tconv.memory import check_room
+from tconv.npy import read_npz
 
 __all__ = ["read_state", "write_state"]
 
@@ -61,15 +63,19 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     ------
     ParameterError : another suffix, or the file is damaged or of another format
     ImportError : .safetensors without the package safetensors
+    MemoryLimitError : the arrays take more memory than there is
     OSError : the file cannot be read
     """
     suffix = _suffix(path)
     library = _safetensors() if suffix == ".safetensors" else None
-    with open(path, "rb") as file:
+    with regular_file(path) as file:
         try:
             if library is None:
-                return _read_npz(file)
+                return read_npz(file)
+            check_room("the file", 3 * os.fstat(file.fileno()).st_size)  # with copies of each part
             return {name: _array(entry) for name, entry in library.deserialize(file.read())}
+        except MemoryLimitError:
+            raise
         except Exception as error:  # where two parsers may stumble over damage is not foreseeable
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ParameterError(
@@ -78,20 +84,9 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             ) from error
 
 
-def _read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
-    state = {}
-    with zipfile.ZipFile(file) as archive:
-        for entry in archive.namelist():
-            with archive.open(entry) as member:  # its check sum is verified at its end
-                array = np.lib.format.read_array(member, allow_pickle=False)
-                member.read()
-            state[entry.removesuffix(".npy")] = array
-    return state
-
-
 def _write_npz(path: Path, state: dict[str, NDArray[Any]]) -> None:
     # Not numpy.savez: its own argument names could not be names of arrays, and it writes the time.
-    with zipfile.ZipFile(path, "x", allowZip64=True) as archive:
+    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
         for name, value in state.items():
             if value.dtype.name == "bfloat16":
                 value = value.astype(np.float32)
@@ -102,7 +97,7 @@ def _write_npz(path: Path, state: dict[str, NDArray[Any]]) -> None:
 
 def _write_safetensors(path: Path, state: dict[str, NDArray[Any]]) -> None:
     library = _safetensors()
-    with path.open("xb") as file:
+    with path.open("wb") as file:
         file.write(library.numpy.save(dict(sorted(state.items()))))
 
 

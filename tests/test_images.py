@@ -268,7 +268,7 @@ def test_reading_what_is_no_picture_raises(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 4}, "channels=4 must be 1 (grey) or 3 (red, green, blue)."),
+        ({"channels": 4}, "channels=4 must be 1 (grey) or 3 (red, green, blue); pass 1 or 3."),
         ({"data_format": "NCHW"}, "data_format='NCHW' must be one of 'channels_first', "),
     ],
 )

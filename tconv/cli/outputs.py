@@ -128,7 +128,7 @@ class Output:
                 write_picture(self.path, renormalise(picture, self.mode or "zero"))
             else:
                 array = _storable(chosen, arrays[chosen])
-                with whole_file(self.path) as unfinished, unfinished.open("xb") as file:
+                with whole_file(self.path) as unfinished, unfinished.open("wb") as file:
                     np.lib.format.write_array(file, array, allow_pickle=False)
 
 

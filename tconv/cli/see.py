@@ -9,6 +9,7 @@ from typing import Any
 from tconv.cli.console import Answer, at, at_what_it_names
 from tconv.cli.options import UsageError
 from tconv.cli.progress import progress_bar
+from tconv.files import regular_file
 from tconv.visualise.deconvnet import SUFFIXES, see, see_layers
 from tconv.visualise.photos import picture_files
 
@@ -33,7 +34,7 @@ def answer(options: Namespace) -> Answer:
 
     What can be known to fail, fails before the network runs.
     """
-    with open(options.model, "rb"):  # so that a wrong path is told before anything is loaded
+    with regular_file(options.model):  # so that a wrong path is told before anything is loaded
         pass
     if options.list:
         return _listed(options)
@@ -46,7 +47,7 @@ def answer(options: Namespace) -> Answer:
         )
     pictures = [file for image in options.images for file in picture_files(image)]
     for file in pictures:
-        with open(file, "rb"):
+        with regular_file(file):
             pass
     if options.output is not None:
         _check_output(options.output, options, pictures)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from onnx.external_data_helper import uses_external_data as is_external
 
 from tconv.arguments import show
 from tconv.errors import ModelError, ParameterError
+from tconv.files import regular_file
 from tconv.onnx.graph import NotCut, is_transposed, type_name
 
 __all__ = [
@@ -104,9 +104,7 @@ def read_model(source: Source) -> ModelProto:
     OSError : the file cannot be read
     NotCut : only ONNX Runtime can read it
     """
-    if isinstance(source, str) and os.path.getsize(source) > _LARGEST_BYTES:
-        raise NotCut("file over 2 GB")
-    data = Path(source).read_bytes() if isinstance(source, str) else source
+    data = source if isinstance(source, bytes) else _content(source)
     if data[4:8] == b"ORTM":
         raise NotCut("ORT format")
     what = f"{source!r}" if isinstance(source, str) else "model"
@@ -127,6 +125,13 @@ def read_model(source: Source) -> ModelProto:
     if any(is_transposed(node) for function in model.functions for node in function.node):
         model = inliner.inline_local_functions(model)
     return model
+
+
+def _content(path: str) -> bytes:
+    with regular_file(path) as file:
+        if os.fstat(file.fileno()).st_size > _LARGEST_BYTES:
+            raise NotCut("file over 2 GB")
+        return file.read()
 
 
 def _load_external(model: ModelProto, tensors: list[TensorProto], source: Source) -> None:

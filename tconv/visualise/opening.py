@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tconv.errors import ShapeError, UnsupportedError
+from tconv.files import regular_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -54,7 +55,10 @@ class Opened:
             raise UnsupportedError(
                 f"the model cannot be looked into: {why}; export it as an ordinary ONNX file."
             ) from None
-        data = Path(source).read_bytes() if isinstance(source, str) else source
+        data = source
+        if isinstance(data, str):
+            with regular_file(data) as file:
+                data = file.read()
         name = Path(source).stem if isinstance(source, str) else proto.graph.name or "model"
         return cls(name, sha256(data).hexdigest(), proto, *_image_of(proto))
 
