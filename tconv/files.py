@@ -19,6 +19,7 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+_LONG_NAME = 120  # bytes
 _ACCESS_LIST = "system.posix_acl_access"
 
 
@@ -122,17 +123,27 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     tconv.errors.ParameterError: path='not/there/page.html' must name a file in a folder that \
 exists; create '...not/there' first.
     """
-    _begun(*_place_of(path)).unlink()
+    target, _ = _place_of(path)
+    trial = _beside(target)
+    try:  # a folder's permissions do not tell all: the disk may be read-only, or full
+        os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        target.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # by the name that was asked for
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give an empty file to write to; after the block it takes the place of `path`.
+def whole_file(path: str | os.PathLike[str], *, inherits: bool = True) -> Iterator[Path]:
+    """Give a name to write to; after the block the file there takes the place of `path`.
 
     If the block raises, nothing is left of it and what stood at `path` before stays. A file that is
-    replaced hands down its permissions and, where the system allows it, its owner and group; a new
-    one gets what the umask leaves. Where `path` is a symbolic link, the link stays and the file it
-    leads to is replaced; another hard link keeps the older file.
+    replaced hands down its permissions and, where the system allows it, its owner and group, unless
+    `inherits` is False; a new one gets what the umask leaves. Where `path` is a symbolic link, the
+    link stays and the file it leads to is replaced; another hard link keeps the older file.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -141,18 +152,44 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     ...     Path(folder, "greeting.txt").read_text()
     'hello'
     """
-    target, older = _place_of(path)
-    unfinished = _begun(target, older)
+    target, older = _place_of(path, inherits)
+    beside = _beside(target)
+    if older is None or not inherits:
+        try:
+            yield beside
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+        return
+    # In a folder of its own nobody reads it before it has the permissions of the older one.
+    try:
+        beside.mkdir(0o700)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+    unfinished = beside / "unfinished"
     try:
         yield unfinished
-        if older is not None:
-            _hand_down(older, target, unfinished)
+        _hand_down(older, target, unfinished)
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.rmdir()
 
 
-def _place_of(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
+def _beside(target: Path) -> Path:
+    """Make up a name in the same folder, so that the renaming stays within one file system.
+
+    It tells what it is for, unless that name is long: file systems take some 255 bytes.
+    """
+    name, some = f".{target.name}", os.urandom(4).hex()
+    name = name if len(os.fsencode(name)) <= _LONG_NAME else ".tconv"
+    return target.with_name(f"{name}.{some}")
+
+
+def _place_of(
+    path: str | os.PathLike[str], inherits: bool = True
+) -> tuple[Path, os.stat_result | None]:
     """Return where a file is to stand, links followed, and what is known of the older one there."""
     target, older = Path(os.path.realpath(_checked_name(path))), None
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -161,7 +198,7 @@ def _place_of(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None
     if (older is not None and stat.S_ISDIR(older.st_mode)) or not folder.is_dir():
         fix = "choose another name" if folder.is_dir() else f"create {str(folder)!r} first"
         raise ParameterError(f"path={name!r} must name a file in a folder that exists; {fix}.")
-    if older is not None and not stat.S_ISREG(older.st_mode):
+    if older is not None and inherits and not stat.S_ISREG(older.st_mode):
         raise ParameterError(
             f"path={name!r} must name a regular file, not a pipe or device; choose another name."
         )
@@ -175,21 +212,6 @@ def _is_kept_by_others(older: os.stat_result, folder: os.stat_result) -> bool:
     if not folder.st_mode & stat.S_ISVTX or not hasattr(os, "geteuid"):
         return False
     return os.geteuid() not in (0, older.st_uid, folder.st_uid)
-
-
-def _begun(target: Path, older: os.stat_result | None) -> Path:
-    """Make an empty file in the same folder, so that the renaming stays within one file system.
-
-    Its name is short whatever that of the target is, which may be as long as the system allows.
-    Before it is finished, nobody else may read what replaces a file that others may not read.
-    """
-    unfinished = target.with_name(f".tconv-{os.urandom(8).hex()}")
-    mode = 0o666 if older is None else 0o600
-    try:
-        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
-    except OSError as error:  # by the name that was asked for
-        raise OSError(error.errno, error.strerror, str(target)) from None
-    return unfinished
 
 
 def _hand_down(older: os.stat_result, target: Path, unfinished: Path) -> None:

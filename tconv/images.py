@@ -306,7 +306,7 @@ an axis of 0, for data_format="channels_first"; pass data_format="channels_last"
             f"path={os.fspath(path)!r} must end in the suffix of a picture format that Pillow "
             'writes, for example ".png".'
         )
-    with whole_file(path) as unfinished, unfinished.open("wb") as file:
+    with whole_file(path) as unfinished, unfinished.open("xb") as file:
         image.save(file, format=kind)
 
 

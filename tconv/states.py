@@ -86,7 +86,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
 
 def _write_npz(path: Path, state: dict[str, NDArray[Any]]) -> None:
     # Not numpy.savez: its own argument names could not be names of arrays, and it writes the time.
-    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+    with zipfile.ZipFile(path, "x", allowZip64=True) as archive:
         for name, value in state.items():
             if value.dtype.name == "bfloat16":
                 value = value.astype(np.float32)
@@ -97,7 +97,7 @@ def _write_npz(path: Path, state: dict[str, NDArray[Any]]) -> None:
 
 def _write_safetensors(path: Path, state: dict[str, NDArray[Any]]) -> None:
     library = _safetensors()
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         file.write(library.numpy.save(dict(sorted(state.items()))))
 
 

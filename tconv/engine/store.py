@@ -104,7 +104,7 @@ def write_entry(key: str, data: bytes) -> None:
         if entry.is_symlink():
             entry.unlink()  # whole_file would write to where it points
         with (
-            whole_file(entry) as unfinished,
+            whole_file(entry, inherits=False) as unfinished,
             os.fdopen(os.open(unfinished, _NEW, 0o600), "wb") as f,
         ):
             f.write(_header(key, data) + data)

@@ -214,7 +214,7 @@ class See(Seen):
             elif suffix == ".png":
                 write_figure(unfinished, self)
             else:
-                with unfinished.open("wb") as file:
+                with unfinished.open("xb") as file:
                     np.savez(file, allow_pickle=False, **self.arrays())
 
 

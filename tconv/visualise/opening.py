@@ -35,7 +35,7 @@ class Opened:
 
         Parameters
         ----------
-        model : path, bytes or onnx.ModelProto
+        model : path, bytes or onnx.ModelProto; what was opened already stays as it is
 
         Raises
         ------
@@ -45,6 +45,8 @@ class Opened:
         OSError : the file cannot be read
         ImportError : the ONNX tools are not installed
         """
+        if isinstance(model, Opened):
+            return model
         from tconv.onnx.graph import NotCut
         from tconv.onnx.model import as_source, read_model
 
