@@ -141,6 +141,6 @@ def _crop(n: int, axis: Axis) -> tuple[int, int, int]:
         raise UnsupportedError(
             f"padding[{n}]={(axis.begin, axis.end)} has no place in ONNX, which extends an output "
             f"at its end only and by less than max(stride[{n}]={axis.stride}, dilation[{n}]="
-            f"{axis.dilation}); pass other padding."
+            f"{axis.dilation}); make the layer with padding of 0 or more."
         )
     return begin, end, extra

@@ -74,17 +74,21 @@ class Opened:
         fixed = "x".join(str(each or "?") for each in self.spatial)
         if size is None:
             if None in self.spatial:
+                example = tuple(each or 224 for each in self.spatial)
                 raise ShapeError(
-                    f"the network takes images of any size ({fixed}); pass an image, or a size."
+                    f"the network takes images of any size ({fixed}); pass size={example} (--size "
+                    f"{'x'.join(map(str, example))}), say."
                 )
             size = tuple(each or 0 for each in self.spatial)
         fits = len(size) == len(self.spatial) and all(
             declared in (None, each) for declared, each in zip(self.spatial, size, strict=True)
         )
         if not fits:
+            given = (*size, *[224] * len(self.spatial))
+            right = tuple(a or int(b) for a, b in zip(self.spatial, given, strict=False))
             raise ShapeError(
                 f"the image is {'x'.join(map(str, size))}, but the network takes {fixed}; pass "
-                f"size={self.spatial} (--size {fixed}), and pictures are resized."
+                f"size={right} (--size {'x'.join(map(str, right))}), and pictures are resized."
             )
         return (1, self.channels, *map(int, size))
 

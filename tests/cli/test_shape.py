@@ -342,7 +342,7 @@ def _reachable(size, wanted, options):
             "4 -k 3 --op 1", "parameter",
             "output_padding[0]=1 must be smaller than max(stride[0]=1, dilation[0]=1)=1",
             "option --op/--output-padding",
-            "for a larger output pass output_size or lower padding",
+            "pass at most 0, and lower padding for a larger output",
         ),
         (
             "4 -k 3 -p 9", "shape",
