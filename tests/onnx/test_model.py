@@ -238,7 +238,7 @@ CLASHING = {
         ShapeError,
         "node 'up a': X has shape (1, 2, ",
     ),
-    "weight of other channels": (replaced(W[:1]), ShapeError, "node 'up a': x has 2 channels but "),
+    "weight of other channels": (replaced(W[:1]), ShapeError, "node 'up a': X has 2 channels but "),
     "bias of another size": (
         biased(W[0, 0, 0, :2]),
         ShapeError,
