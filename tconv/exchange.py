@@ -10,10 +10,10 @@ from tconv.activations import Activation
 from tconv.arguments import show
 from tconv.axis import Axis
 from tconv.dtypes import dtype_name
-from tconv.errors import ParameterError, ShapeError, UnsupportedError
+from tconv.errors import ModelError, ParameterError, ShapeError, UnsupportedError
 from tconv.nodes import NodeSettings
 
-__all__ = ["model_of", "read_node"]
+__all__ = ["model_of", "read_node", "stored_array"]
 
 _OPSET, _IR_VERSION = 11, 6  # ConvTranspose as it was until bfloat16 came
 _BFLOAT16_OPSET, _BFLOAT16_IR_VERSION = 22, 10
@@ -54,10 +54,27 @@ def _value(weights: Mapping[str, Any], name: str) -> NDArray[Any]:
         )
     value = weights[name]
     if hasattr(value, "data_type") and hasattr(value, "dims"):
-        from onnx import numpy_helper  # whoever has a TensorProto has onnx
-
-        value = numpy_helper.to_array(value)
+        value = stored_array(value)
     return np.asarray(value)
+
+
+def stored_array(tensor: Any) -> NDArray[Any]:
+    """Values of an onnx TensorProto; a damaged one is refused."""
+    from onnx import numpy_helper  # whoever has a TensorProto has onnx
+
+    why: Any = "a size is negative" if min(tensor.dims, default=0) < 0 else None
+    try:
+        if not why:
+            found: NDArray[Any] = numpy_helper.to_array(tensor)
+            return found
+    except KeyError:
+        why = f"there is no type {tensor.data_type}"
+    except (ValueError, TypeError, OverflowError) as error:
+        why = " ".join(str(error).split()).replace("; ", ", ")
+    raise ModelError(
+        f"weight {tensor.name!r} of shape {tuple(tensor.dims)} is damaged: {why}; export or "
+        "download the model again."
+    )
 
 
 def model_of(

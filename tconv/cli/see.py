@@ -15,7 +15,7 @@ from tconv.images import picture_size
 from tconv.visualise.catalogue import chosen_layer
 from tconv.visualise.deconvnet import SUFFIXES, see, see_layers
 from tconv.visualise.network import Network
-from tconv.visualise.opening import Opened
+from tconv.visualise.opening import Opened, judged
 from tconv.visualise.photos import picture_files
 
 __all__ = ["answer"]
@@ -115,7 +115,8 @@ def _layer(opened: Opened, pictures: list[Path], options: Namespace) -> str:
     if size is None:
         size = picture_size(pictures[0]) if None in opened.spatial else opened.spatial
     sizes = as_per_axis(size, "size", len(opened.spatial), 1)
-    return chosen_layer(Network.of(opened, sizes), options.layer, options.rule)
+    with judged(opened):
+        return chosen_layer(Network.of(opened, sizes), options.layer, options.rule)
 
 
 def _name(model: str, layer: str) -> str:

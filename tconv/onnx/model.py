@@ -1,22 +1,23 @@
 """WHAT A MODEL SAYS: reading it with its weights, and its inputs, outputs and metadata."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, inliner, numpy_helper
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, inliner
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.external_data_helper import uses_external_data as is_external
 
 from tconv.arguments import show
 from tconv.errors import ModelError, ParameterError
+from tconv.exchange import stored_array
 from tconv.files import regular_file
-from tconv.onnx.graph import NotCut, is_transposed, type_name
+from tconv.onnx.graph import NotCut, is_transposed, nodes_within, type_name
 
 __all__ = [
     "ModelMetadata",
@@ -28,7 +29,6 @@ __all__ = [
     "node_arg",
     "parse_type",
     "read_model",
-    "stored_array",
 ]
 
 Source = str | bytes
@@ -117,6 +117,7 @@ def read_model(source: Source) -> ModelProto:
         raise ModelError(
             f"{what} is damaged or no ONNX model: it cannot be parsed; export or download it again."
         ) from error
+    _check_words(model, what)
     if not model.ir_version or not model.HasField("graph"):
         raise ModelError(f"{what} holds no graph; pass an ONNX model.")
     external = [tensor for tensor in _tensors(model) if is_external(tensor)]
@@ -124,6 +125,7 @@ def read_model(source: Source) -> ModelProto:
         _load_external(model, external, source)
     if any(is_transposed(node) for function in model.functions for node in function.node):
         model = inliner.inline_local_functions(model)
+    _refuse_group_0(model)
     return model
 
 
@@ -132,6 +134,42 @@ def _content(path: str) -> bytes:
         if os.fstat(file.fileno()).st_size > _LARGEST_BYTES:
             raise NotCut("file over 2 GB")
         return file.read()
+
+
+def _check_words(message: Any, what: str) -> None:
+    """Refuse words that are not UTF-8: protobuf gives them as bytes, which fit nowhere."""
+    words, messages = _fields(message.__class__)
+    for name, repeated in words:
+        value = getattr(message, name)
+        if any(isinstance(each, bytes) for each in (value if repeated else (value,))):
+            raise ModelError(
+                f"{what} is damaged: a word in it is not UTF-8; export or download it again."
+            )
+    for name, repeated in messages:
+        if repeated:
+            for each in getattr(message, name):
+                _check_words(each, what)
+        elif message.HasField(name):
+            _check_words(getattr(message, name), what)
+
+
+@cache
+def _fields(kind: Hashable) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+    """Names of the fields that hold words, and messages; whether each is repeated."""
+    fields: Any = kind.DESCRIPTOR.fields  # type: ignore[attr-defined]
+    words = [(each.name, each.is_repeated) for each in fields if each.type == each.TYPE_STRING]
+    inner = [(each.name, each.is_repeated) for each in fields if each.type == each.TYPE_MESSAGE]
+    return words, inner
+
+
+def _refuse_group_0(model: ModelProto) -> None:
+    """ONNX Runtime 1.32 divides by it as it loads a model, which ends the process."""
+    for node in (*filter(is_transposed, model.graph.node), *(n for n, _ in nodes_within(model))):
+        if any(each.name == "group" and not each.i for each in node.attribute):
+            name = node.name or next(iter(node.output), "")
+            raise ModelError(
+                f"node {name!r}: group=0 must be at least 1; export or download the model again."
+            )
 
 
 def _load_external(model: ModelProto, tensors: list[TensorProto], source: Source) -> None:
@@ -178,22 +216,6 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
                     yield from walk(inner)
 
     return walk(model.graph)
-
-
-def stored_array(tensor: TensorProto) -> NDArray[Any]:
-    """Values of an initialiser; a damaged one is refused."""
-    why: Any = "a size is negative" if min(tensor.dims, default=0) < 0 else None
-    try:
-        if not why:
-            return numpy_helper.to_array(tensor)
-    except KeyError:
-        why = f"there is no type {tensor.data_type}"
-    except (ValueError, TypeError) as error:
-        why = error
-    raise ModelError(
-        f"weight {tensor.name!r} of shape {tuple(tensor.dims)} is damaged: {why}; export or "
-        "download the model again."
-    )
 
 
 def check_weights(model: Any) -> None:

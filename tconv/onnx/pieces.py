@@ -12,10 +12,11 @@ from onnx.helper import make_tensor_type_proto
 
 from tconv.dispatch import Call, solve_for
 from tconv.errors import DTypeError, ModelError, TConvError
+from tconv.exchange import stored_array
 from tconv.geometry import Geometry
 from tconv.nodes import NodeSettings
 from tconv.onnx.graph import TAKEN_TYPES, Cut, Layer, NotCut, Piece, names_needed, type_name
-from tconv.onnx.model import Source, parse_type, stored_array
+from tconv.onnx.model import Source, parse_type
 from tconv.planned import PackedWeights
 
 __all__ = ["LayerRun", "PieceRun", "Values", "build", "clean_message", "load"]

@@ -1,18 +1,20 @@
 """HOW A MODEL IS OPENED: from a file to a graph whose first input is an image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tconv.errors import ShapeError, UnsupportedError
+from tconv.errors import ShapeError, TConvError, UnsupportedError
 from tconv.files import regular_file
+from tconv.visualise.running import session_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Opened"]
+__all__ = ["Opened", "judged"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,23 @@ class Opened:
                 f"size={right} (--size {'x'.join(map(str, right))}), and pictures are resized."
             )
         return (1, self.channels, *map(int, size))
+
+
+@contextmanager
+def judged(model: Opened) -> Iterator[None]:
+    """Where something unforeseen arises from a model, let ONNX Runtime say whether it is sound.
+
+    Raises
+    ------
+    ModelError : it is not; else what arose
+    """
+    try:
+        yield
+    except (TConvError, OSError, MemoryError, ImportError):
+        raise
+    except Exception:
+        session_of(model.proto, 1)
+        raise
 
 
 def _image_of(proto: "ModelProto") -> tuple[str, int, tuple[int | None, ...]]:
