@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tconv
+from strategies import draws
 from tconv.dtypes import TYPES
 from tconv.errors import TConvError
 from tconv.initialisers import init_bilinear, init_icnr
 from tconv.nodes import NodeSettings
-from tests.strategies import draws
 
 _MOST_STEPS = 30  # one complaint may follow another, some for every axis
 
