@@ -2,7 +2,7 @@
 
 The network is UpConv-7 of waifu2x (MIT licence), six convolutions and one transposed convolution,
 trained to double drawings. `make demo` fetches its weights and runs this file, which needs the
-packages of `pip install .[examples]`.
+packages of `pip install '.[examples]'`.
 """
 
 import argparse

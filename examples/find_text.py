@@ -3,7 +3,7 @@
 The network is the text detector of PP-OCRv4 (Apache licence), a DBNet: Liao et al. 2020, "Real-time
 scene text detection with differentiable binarization", arXiv:1911.08947. Two transposed
 convolutions bring its features back to the size of the page. `make demo` fetches it and runs this
-file, which needs the packages of `pip install .[examples]`.
+file, which needs the packages of `pip install '.[examples]'`.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 The encoder squeezes a digit of 8x8 pixels into 8 numbers, the decoder of transposed convolutions
 draws it again from them. Principal components, the best that a linear map of as many numbers can
-do, stand beside it for comparison. Needs the packages of `pip install .[examples]`.
+do, stand beside it for comparison. Needs the packages of `pip install '.[examples]'`.
 """
 
 import argparse

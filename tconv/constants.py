@@ -85,8 +85,8 @@ def stored_array(tensor: Any) -> NDArray[Any]:
             return numpy_helper.to_array(tensor)
     except KeyError:
         why = f"there is no type {tensor.data_type}"
-    except (ValueError, TypeError) as error:
-        why = error
+    except (ValueError, TypeError, OverflowError) as error:
+        why = " ".join(str(error).split()).replace("; ", ", ")
     raise ModelError(
         f"weight {tensor.name!r} of shape {tuple(tensor.dims)} is damaged: {why}; export or "
         "download the model again."

@@ -330,9 +330,10 @@ def check_memory(
         if needed > limit and drop_idle():
             limit, name = _usable_bytes()
     if needed > limit:
+        more = "raise max_bytes" if call.max_bytes else "free memory"  # not all have the argument
         raise MemoryLimitError(
             f"{call.name} needs {needed:,} bytes (output {output:,}, workspace and packed weights "
-            f"{work:,}) but {name}; lower the sizes, split the batch or raise max_bytes."
+            f"{work:,}) but {name}; lower the sizes, split the batch or {more}."
         )
 
 

@@ -74,7 +74,7 @@ def model_of(
         with importing:
             from onnx import helper, numpy_helper
     except ImportError:
-        raise ImportError("Writing ONNX needs onnx: pip install tconv[onnx].") from None
+        raise ImportError("Writing ONNX needs onnx: pip install onnx.") from None
     half = weight.dtype.name == "bfloat16"
     kind = helper.np_dtype_to_tensor_dtype(weight.dtype)
     begins, ends, extras = zip(*(_crop(n, axis) for n, axis in enumerate(axes)), strict=True)
@@ -129,6 +129,6 @@ def _crop(n: int, axis: Axis) -> tuple[int, int, int]:
         raise UnsupportedError(
             f"padding[{n}]={(axis.begin, axis.end)} has no place in ONNX, which extends an output "
             f"at its end only and by less than max(stride[{n}]={axis.stride}, dilation[{n}]="
-            f"{axis.dilation}); pass other padding."
+            f"{axis.dilation}); make the layer with padding of 0 or more."
         )
     return begin, end, extra

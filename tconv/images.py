@@ -3,6 +3,8 @@
 import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tconv.arguments import DATA_FORMATS, as_choice, show
-from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
-from tconv.files import whole_file
+from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError, UnsupportedError
+from tconv.files import regular_file, whole_file
 from tconv.forks import importing
+from tconv.memory import check_room
 
-__all__ = ["read_picture", "renormalise", "write_picture"]
+__all__ = ["picture_size", "read_picture", "renormalise", "write_picture"]
 
 DataFormat = Literal["channels_first", "channels_last"]
 
@@ -157,6 +160,7 @@ def read_picture(
     ------
     ParameterError : channels or data_format is none of its values, or the file is no picture.
     UnsupportedError : the file holds 32-bit integers or floats, which have no range of their own.
+    MemoryLimitError : the pixels take more memory than there is; this is found before any is read.
     OSError : the file cannot be opened, or is damaged.
     ImportError : Pillow is not installed.
 
@@ -167,49 +171,98 @@ def read_picture(
     ...     read_picture(f"{folder}/orange.png").tolist()
     [[[255]], [[128]], [[0]]]
     """
-    Image, _ = _pillow()
     if channels not in (1, 3):
-        raise ParameterError(f"channels={channels!r} must be 1 (grey) or 3 (red, green, blue).")
+        raise ParameterError(
+            f"channels={show(channels)} must be 1 (grey) or 3 (red, green, blue); pass 1 or 3."
+        )
     last = as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last"
-    name = os.fspath(path)
-    try:
-        pixels = _read_pixels(path, channels)
-    except Image.UnidentifiedImageError:
-        raise ParameterError(
-            f"path={name!r} must be a picture in a format that Pillow reads."
-        ) from None
-    except Image.DecompressionBombError:
-        raise ParameterError(
-            f"path={name!r} must have at most {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make "
-            "the picture smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
-        ) from None
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        raise OSError(f"path={name!r} is damaged: {error}") from error
+    with _opened(path) as file:
+        _check_room(file, channels)
+        pixels = _read_pixels(file, os.fspath(path), channels)
     pixels = pixels.reshape(*pixels.shape[:2], channels)  # grey: (H, W) -> (H, W, 1)
     if last:
         return pixels
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 
 
-def _read_pixels(path: str | os.PathLike[str], channels: Literal[1, 3]) -> NDArray[np.uint8]:
+def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width that the head of a picture file tells; no pixel is read.
+
+    A camera's mark (EXIF), which may turn the picture, is left out of account.
+
+    Raises
+    ------
+    ParameterError, OSError, ImportError : as `read_picture`
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_picture(f"{folder}/grey.png", np.zeros((2, 3), np.uint8))
+    ...     picture_size(f"{folder}/grey.png")
+    (2, 3)
+    """
+    with _opened(path) as file:
+        return file.height, file.width
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a picture, and say of whatever Pillow stumbles over meanwhile what it means."""
+    Image, _ = _pillow()
+    name = os.fspath(path)
+    try:
+        with regular_file(path) as content, Image.open(content) as file:
+            yield file
+    except Image.UnidentifiedImageError:
+        raise ParameterError(
+            f"path={name!r} must be a picture in a format that Pillow reads; pass another file."
+        ) from None
+    except Image.DecompressionBombError:
+        raise ParameterError(
+            f"path={name!r} must have at most {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make "
+            "the picture smaller."
+        ) from None
+    except (TConvError, MemoryError):
+        raise
+    except OSError as error:
+        if error.filename is not None or str(error).startswith("path="):
+            raise
+        raise _damaged(name, error) from error
+    except Exception as error:  # Pillow's parsers raise whatever they stumble over
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> OSError:
+    reason = " ".join(str(error).split()).removesuffix(".").replace("; ", ", ")
+    return OSError(
+        f"path={name!r} is damaged: {reason or type(error).__name__}; copy or download it again."
+    )
+
+
+def _check_room(file: Any, channels: int) -> None:
+    """Hold what the pixels will take against the memory that there is, before any is read."""
+    depth = 4 if file.mode in ("I", "F") else 2 if file.mode.startswith("I;16") else 1
+    needed = 2 * depth * len(file.getbands())  # as they are, and upright
+    needed += 12 if file.has_transparency_data else 0  # with a white picture, and laid upon it
+    needed += 3 * channels
+    check_room(f"a picture of {file.height}x{file.width}", needed * file.height * file.width)
+
+
+def _read_pixels(file: Any, name: str, channels: Literal[1, 3]) -> NDArray[np.uint8]:
     """Read a file as (H, W) or (H, W, 3), upright, on white, in 8 bits."""
     Image, ImageOps = _pillow()
-    with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file)
-        # Pillow reads 16-bit grey as "I;16", and as "I" from a PGM file.
-        if image.mode.startswith("I;16") or (image.mode == "I" and file.format == "PPM"):
-            image = Image.fromarray(np.floor(np.asarray(image) / 257 + 0.5).astype(np.uint8))
-        if image.mode in ("I", "F"):
-            raise UnsupportedError(
-                f"path={os.fspath(path)!r} holds 32-bit values, whose range is not known; "
-                "read it with numpy.asarray(PIL.Image.open(path)) and call renormalise."
-            )
-        if image.has_transparency_data:
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image.convert("RGBA"))
-        return np.array(image.convert("RGB" if channels == 3 else "L"))
+    image = ImageOps.exif_transpose(file)
+    # Pillow reads 16-bit grey as "I;16", and as "I" from a PGM file.
+    if image.mode.startswith("I;16") or (image.mode == "I" and file.format == "PPM"):
+        image = Image.fromarray(np.floor(np.asarray(image) / 257 + 0.5).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise UnsupportedError(
+            f"path={name!r} holds 32-bit values, whose range is not known; read it with "
+            "numpy.asarray(PIL.Image.open(path)) and call renormalise."
+        )
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image.convert("RGB" if channels == 3 else "L"))
 
 
 def write_picture(
@@ -290,6 +343,6 @@ def _pillow() -> tuple[Any, Any]:
             from PIL import Image, ImageOps
     except ImportError:
         raise ImportError(
-            "Reading and writing pictures needs Pillow: pip install tconv[cli]."
+            "Reading and writing pictures needs Pillow: pip install pillow."
         ) from None
     return Image, ImageOps

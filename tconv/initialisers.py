@@ -238,8 +238,8 @@ def init_bilinear(
     if geometry.in_channels != geometry.out_channels:
         raise ParameterError(
             f"initialiser bilinear keeps channels, but the weight of shape {geometry.weight_shape} "
-            f"turns {geometry.in_channels} into {geometry.out_channels}; pass equal numbers or use "
-            "icnr."
+            f"turns {geometry.in_channels} into {geometry.out_channels}; pass equal numbers"
+            f"{_or_icnr(geometry)}."
         )
     kernel = np.ones(())
     for n, axis in enumerate(geometry.axes):
@@ -247,7 +247,7 @@ def init_bilinear(
         if k < 2 * s - 1:
             raise ParameterError(
                 f"kernel_size[{n}]={k} must be at least 2*stride[{n}] - 1={2 * s - 1} for "
-                f"bilinear; pass {2 * s - s % 2} or use icnr."
+                f"bilinear; pass {2 * s - s % 2}{_or_icnr(geometry)}."
             )
         distance = np.abs(np.arange(k) - (k - 1) / 2)
         kernel = kernel[..., np.newaxis] * np.maximum(0.0, 1 - distance / s)
@@ -255,6 +255,11 @@ def init_bilinear(
     for c in range(geometry.in_channels):
         weight[c, c % channels] = kernel
     return weight
+
+
+def _or_icnr(geometry: Geometry) -> str:
+    """Advise the other initialiser of phases where it takes these sizes."""
+    return " or use icnr" if all(axis.kernel >= axis.stride for axis in geometry.axes) else ""
 
 
 def init_icnr(

@@ -4,12 +4,14 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from tconv.errors import MemoryLimitError
 from tconv.files import content
 
-__all__ = ["available_bytes", "group_folders"]
+__all__ = ["available_bytes", "check_room", "group_folders"]
 
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
+_SMALL_BYTES = 2**24  # there is room for so much, or nothing works
 
 
 def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
@@ -84,3 +86,23 @@ def _reclaimable(stat: str, name: str) -> int:
             if line.split()[0] == name:
                 return int(line.split()[1])
     return 0
+
+
+def check_room(what: str, needed: int) -> None:
+    """Refuse to read what would take more than four fifths of the memory that is free.
+
+    >>> check_room("the picture", 2**60)
+    Traceback (most recent call last):
+    ...
+    tconv.errors.MemoryLimitError: the picture needs 1,152,921,504,606,846,976 bytes of memory, \
+must need at most ..., 80 % of what is free; pass a smaller one.
+    """
+    if needed <= _SMALL_BYTES:
+        return
+    available = available_bytes()
+    limit = None if available is None else available * 4 // 5
+    if limit is not None and needed > limit:
+        raise MemoryLimitError(
+            f"{what} needs {needed:,} bytes of memory, must need at most {limit:,}, 80 % of what "
+            "is free; pass a smaller one."
+        )

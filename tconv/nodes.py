@@ -109,6 +109,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
                 "or input channel axis, a channel axis and the same one or more spatial axes; "
                 "reshape X or W."
             )
+        self._check_channels(x_shape, weight_shape)
         stride, dilation, extra = self._checked(rank, weight_shape[2:])
         padding, law = [], []
         for n in range(rank):
@@ -118,6 +119,15 @@ weight_format='IO*', flip_kernel=False, batched=True)
             begin, end, extra[n] = self._crop(n, axis, extra[n], wanted)
             padding.append((begin, end))
             law.append(axis._replace(begin=begin, end=end, extra=extra[n]).law)
+            if law[n] < 1:
+                fix = f"lower pads[{n}] and pads[{n + rank}] to a sum of at most "
+                fix += str(axis.full + extra[n] - 1)
+                raise ShapeError(
+                    f"the output size on spatial axis {n}, ({axis.input} - 1)*{axis.stride} + "
+                    f"{axis.dilation}*({axis.kernel} - 1) + 1 - {begin} - {end} + {extra[n]} = "
+                    f"{law[n]}, must be at least 1; "
+                    f"{fix if axis.input else 'pass an X that is not empty'}."
+                )
         sizes: dict[str, Any] = {"output_padding": extra}
         if 0 in x_shape[2:]:  # tconv leaves the size of nothing to the caller, ONNX to the law
             sizes = {"output_size": law}
@@ -130,6 +140,24 @@ weight_format='IO*', flip_kernel=False, batched=True)
             groups=self.group,
             **sizes,
         )
+
+    def _check_channels(self, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> None:
+        if 0 in weight_shape:
+            raise ShapeError(
+                f"W has shape {tuple(weight_shape)}, every size must be at least 1; pass a W with "
+                "channels and taps."
+            )
+        channels = weight_shape[0]
+        if channels % self.group:
+            raise ShapeError(
+                f"group={self.group} must divide the {channels} input channels of W of shape "
+                f"{tuple(weight_shape)}; set group=1, or another divisor."
+            )
+        if x_shape[1] != channels:
+            raise ShapeError(
+                f"X has {x_shape[1]} channels but W of shape {tuple(weight_shape)} takes "
+                f"{channels}; pass an X with {channels} channels."
+            )
 
     def arguments(self, kernel_size: tuple[int, ...]) -> dict[str, Any]:
         """Return stride, padding, output_padding, dilation and groups that hold for any size.
@@ -178,21 +206,29 @@ weight_format='IO*', flip_kernel=False, batched=True)
                 f"{list(kernel)}; pass another weight or leave kernel_shape out."
             )
         ones = (1,) * rank
-        return (
-            self.strides or ones,
-            self.dilations or ones,
-            list(self.output_padding or (0,) * rank),
-        )
+        strides, dilations = self.strides or ones, self.dilations or ones
+        extra = list(self.output_padding or (0,) * rank)
+        for n, (s, d) in enumerate(zip(strides, dilations, strict=True)):
+            if extra[n] >= max(s, d):
+                raise ParameterError(
+                    f"output_padding[{n}]={extra[n]} must be smaller than max(strides[{n}]={s}, "
+                    f"dilations[{n}]={d})={max(s, d)}; set it to at most {max(s, d) - 1}, and for "
+                    "a larger output lower pads."
+                )
+        return strides, dilations, extra
 
     def _crop(self, n: int, axis: Axis, extra: int, wanted: int | None) -> tuple[int, int, int]:
         """Return begin, end and extra of one axis; `wanted` is its entry in output_shape."""
         if wanted is not None:
             reachable = axis.full + max(axis.stride, axis.dilation) - 1
             if not 1 <= wanted <= reachable:
+                which = f"reachable are 1 to {reachable}; set one of these"
+                if reachable < 1:
+                    which = "reachable is no size; pass an X that is not empty"
                 raise OutputSizeError(
                     f"output_shape[{n}]={wanted} cannot be reached from input size {axis.input} "
                     f"with kernel {axis.kernel}, stride {axis.stride}, dilation {axis.dilation}: "
-                    f"reachable are 1 to {reachable}; pass one of these."
+                    f"{which}."
                 )
             total = axis.full + extra - wanted
             if total < 0:

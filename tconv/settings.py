@@ -89,13 +89,13 @@ class Settings:
         if extra and isinstance(self.padding, str):
             raise ParameterError(
                 f'output_padding[{n}]={extra} must be 0 with padding="{self.padding_name}", which '
-                "sets the output size itself; pass output_size for another one."
+                "sets the output size itself; leave it out, or pass explicit padding."
             )
         if extra >= max(s, d):
             raise ParameterError(
                 f"output_padding[{n}]={extra} must be smaller than max(stride[{n}]={s}, "
-                f"dilation[{n}]={d})={max(s, d)}; for a larger output pass output_size or lower "
-                "padding."
+                f"dilation[{n}]={d})={max(s, d)}; pass at most {max(s, d) - 1}, and lower padding "
+                "for a larger output."
             )
 
     def _read_weight(self) -> None:

@@ -9,7 +9,7 @@ from tconv.arguments import as_integer, as_pair
 from tconv.axis import Axis
 from tconv.errors import ParameterError
 
-__all__ = ["Solution", "solve"]
+__all__ = ["Solution", "solve", "solve_beyond"]
 
 _LARGEST_KERNEL = 16
 _LARGEST_STRIDE = 16
@@ -53,8 +53,9 @@ def solve(
     """List the settings of one axis that join the given sizes: what is None is searched for.
 
     Kernel and stride are searched up to 16, padding (the same on both sides) from 0 to the kernel;
-    output_padding always follows. Either size may be left out, not both: with all settings given,
-    ``solve`` tells which outputs an input can have and which inputs an output can come from.
+    output_padding always follows. Where nothing within these bounds fits, something beyond may.
+    Either size may be left out, not both: with all settings given, ``solve`` tells which outputs an
+    input can have and which inputs an output can come from.
 
     Parameters
     ----------
@@ -112,6 +113,48 @@ def solve(
         if len(rows) == most:
             break
     return rows
+
+
+def solve_beyond(
+    *,
+    input_size: int,
+    output_size: int,
+    kernel_size: int | None = None,
+    stride: int | None = None,
+    padding: int | tuple[int, int] | None = None,
+    dilation: int = 1,
+) -> list[Solution]:
+    """List settings beyond the bounds of `solve`, at most one for every kernel and stride.
+
+    Padding is what is left over, however much, and (begin, end) where it is odd. Kernel and stride
+    are searched up to 16 and, for outputs too large for these, the least that suffice.
+
+    >>> [(row.padding, row.output_padding) for row in solve_beyond(
+    ...     input_size=64, output_size=100, kernel_size=3, stride=2)]
+    [(15, 1)]
+    """
+    rows: list[Solution] = []
+    given = None if padding is None else as_pair(padding, "padding")
+    kernels = _given_or_range(kernel_size, "kernel_size", 1, _LARGEST_KERNEL)
+    strides = _given_or_range(stride, "stride", 1, _LARGEST_STRIDE)
+    sizes = [(k, s) for k in kernels for s in strides]
+    needed, wide = output_size + sum(given or (0, 0)), max(strides[-1], dilation)
+    if stride is None:
+        k = kernels[0]
+        large = max(-(-(needed - dilation * (k - 1)) // input_size), 1)
+        sizes.append((k if kernel_size else large, large))
+    elif kernel_size is None:
+        missing = needed - (input_size - 1) * stride - wide
+        sizes.append((max(-(-missing // dilation) + 1, 1), stride))
+    for k, s in dict.fromkeys(sizes):
+        axis = Axis(input_size, k, output_size, s, dilation)
+        crop = max(axis.full - output_size, 0)
+        if crop % 2 and max(s, dilation) > 1:
+            crop += 1  # which output_padding makes up for
+        begin, end = given or (crop // 2, crop - crop // 2)
+        fits = _fits(axis._replace(begin=begin, end=end), input_size, output_size)
+        rows += map(_row, fits)
+    return sorted(rows, key=_rank)
 
 
 def _crops(axis: Axis, wanted_input: int | None, wanted_output: int | None) -> Iterator[Pair]:

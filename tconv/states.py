@@ -4,14 +4,16 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.errors import ParameterError
-from tconv.files import whole_file
+from tconv.errors import MemoryLimitError, ParameterError
+from tconv.files import regular_file, whole_file
 from tconv.forks import importing
+from tconv.memory import check_room
+from tconv.npy import read_npz
 
 __all__ = ["read_state", "write_state"]
 
@@ -62,32 +64,25 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     ------
     ParameterError : another suffix, or the file is damaged or of another format
     ImportError : .safetensors without the package safetensors
+    MemoryLimitError : the arrays take more memory than there is
     OSError : the file cannot be read
     """
     suffix = _suffix(path)
     library = _safetensors() if suffix == ".safetensors" else None
-    with open(path, "rb") as file:
+    with regular_file(path) as file:
         try:
             if library is None:
-                return _read_npz(file)
+                return read_npz(file)
+            check_room("the file", 3 * os.fstat(file.fileno()).st_size)  # with copies of each part
             return {name: _array(entry) for name, entry in library.deserialize(file.read())}
+        except MemoryLimitError:
+            raise
         except Exception as error:  # where two parsers may stumble over damage is not foreseeable
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ParameterError(
                 f"path={os.fspath(path)!r} must be an undamaged {suffix} file of arrays "
                 f"({reason}); pass a file that Layer.save wrote."
             ) from error
-
-
-def _read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
-    state = {}
-    with zipfile.ZipFile(file) as archive:
-        for entry in archive.namelist():
-            with archive.open(entry) as member:  # its check sum is verified at its end
-                array = np.lib.format.read_array(member, allow_pickle=False)
-                member.read()
-            state[entry.removesuffix(".npy")] = array
-    return state
 
 
 def _write_npz(path: Path, state: dict[str, NDArray[Any]]) -> None:
@@ -140,6 +135,6 @@ def _safetensors() -> Any:
             import safetensors.numpy
     except ImportError:
         raise ImportError(
-            "Reading and writing .safetensors needs safetensors: pip install tconv[safetensors]."
+            "Reading and writing .safetensors needs safetensors: pip install safetensors."
         ) from None
     return safetensors

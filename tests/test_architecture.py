@@ -36,7 +36,7 @@ ORDER = [
     "grid", "blocks", "portable",
     "borders", "dispatch", "repeated", "planned", "ops", "gradients",
     "nodes", "conventions", "constants", "exchange",
-    "states", "parameter", "module", "initialisers", "convolution", "switches", "pooling",
+    "npy", "states", "parameter", "module", "initialisers", "convolution", "switches", "pooling",
     "layers", "adoption", "normalisation", "optimisers", "tinynet", "images",
     "checkerboard", "visualise.scene", "visualise.snippets", "visualise.facts",
     "visualise.drawing", "visualise.svg", "visualise.raster", "visualise.page",

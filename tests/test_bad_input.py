@@ -510,13 +510,13 @@ CALLS = {
         MemoryLimitError,
         "conv_transpose needs N bytes (output 412,316,860,560, workspace and packed weights "
         "N) but 800,000,000 may be used (80% of the memory available); lower the sizes, "
-        "split the batch or raise max_bytes.",
+        "split the batch or free memory.",
     ),
     "conv_transpose(x, w, stride=2**63)": (
         MemoryLimitError,
         "conv_transpose needs N bytes (output 1,770,887,431,076,116,955,280, workspace and "
         "packed weights N) but 800,000,000 may be used (80% of the memory available); lower "
-        "the sizes, split the batch or raise max_bytes.",
+        "the sizes, split the batch or free memory.",
     ),
     "conv_transpose2d(x[..., None], w[..., None], b, (1, 2, 3))": (
         ParameterError,
@@ -535,13 +535,13 @@ CALLS = {
         MemoryLimitError,
         "conv_transpose needs N bytes (output 206,158,430,448, workspace and packed weights "
         "N) but 800,000,000 may be used (80% of the memory available); lower the sizes, "
-        "split the batch or raise max_bytes.",
+        "split the batch or free memory.",
     ),
     "conv_transpose(x, w, dilation=2**63)": (
         MemoryLimitError,
         "conv_transpose needs N bytes (output 885,443,715,538,058,477,808, workspace and "
         "packed weights N) but 800,000,000 may be used (80% of the memory available); lower "
-        "the sizes, split the batch or raise max_bytes.",
+        "the sizes, split the batch or free memory.",
     ),
     "conv_transpose(x, w, dilation=(1, 1))": (
         ParameterError,
@@ -576,13 +576,13 @@ CALLS = {
         MemoryLimitError,
         "conv_transpose needs N bytes (output 206,158,430,544, workspace and packed weights "
         "N) but 800,000,000 may be used (80% of the memory available); lower the sizes, "
-        "split the batch or raise max_bytes.",
+        "split the batch or free memory.",
     ),
     "conv_transpose(x, w, padding=-(2**63))": (
         MemoryLimitError,
         "conv_transpose needs N bytes (output 885,443,715,538,058,477,904, workspace and "
         "packed weights N) but 800,000,000 may be used (80% of the memory available); lower "
-        "the sizes, split the batch or raise max_bytes.",
+        "the sizes, split the batch or free memory.",
     ),
     "conv_transpose(x, w, padding=None)": (
         ParameterError,
@@ -630,7 +630,7 @@ CALLS = {
         MemoryLimitError,
         "conv needs N bytes (output 1,180,591,620,717,411,303,744, workspace and packed "
         "weights N) but 800,000,000 may be used (80% of the memory available); lower the "
-        "sizes, split the batch or raise max_bytes.",
+        "sizes, split the batch or free memory.",
     ),
     "conv(y[:, :, :2], w)": (
         ShapeError,
@@ -642,8 +642,8 @@ CALLS = {
     # ---- output_padding --------------------------------------------------------------------------
     "conv_transpose(x, w, output_padding=1)": (
         ParameterError,
-        "output_padding[0]=1 must be smaller than max(stride[0]=1, dilation[0]=1)=1; for a "
-        "larger output pass output_size or lower padding.",
+        "output_padding[0]=1 must be smaller than max(stride[0]=1, dilation[0]=1)=1; pass "
+        "at most 0, and lower padding for a larger output.",
         "conv_transpose(x, w, padding=((0, -1),))",
     ),
     "conv_transpose(x, w, output_padding=-1)": (
@@ -652,14 +652,14 @@ CALLS = {
     ),
     "conv_transpose(x, w, stride=2, output_padding=2)": (
         ParameterError,
-        "output_padding[0]=2 must be smaller than max(stride[0]=2, dilation[0]=1)=2; for a "
-        "larger output pass output_size or lower padding.",
+        "output_padding[0]=2 must be smaller than max(stride[0]=2, dilation[0]=1)=2; pass "
+        "at most 1, and lower padding for a larger output.",
         "conv_transpose(x, w, stride=2, padding=((0, -2),))",
     ),
     "conv_transpose(x, w, stride=2, output_padding=2**63)": (
         ParameterError,
         "output_padding[0]=9223372036854775808 must be smaller than max(stride[0]=2, "
-        "dilation[0]=1)=2; for a larger output pass output_size or lower padding.",
+        "dilation[0]=1)=2; pass at most 1, and lower padding for a larger output.",
     ),
     "conv_transpose(x, w, stride=2, output_padding='1')": (
         ParameterError,
@@ -668,7 +668,7 @@ CALLS = {
     "conv_transpose(x, w, stride=2, output_padding=1, padding='same')": (
         ParameterError,
         'output_padding[0]=1 must be 0 with padding="same", which sets the output size '
-        "itself; pass output_size for another one.",
+        "itself; leave it out, or pass explicit padding.",
         "conv_transpose(x, w, stride=2, padding='same', output_size=9)",
     ),
     "conv_transpose(x, w, stride=2, output_padding=1, output_size=12)": (
@@ -854,7 +854,7 @@ CALLS = {
         MemoryLimitError,
         "conv needs N bytes (output 1,180,591,620,717,411,303,744, workspace and packed "
         "weights N) but 800,000,000 may be used (80% of the memory available); lower the "
-        "sizes, split the batch or raise max_bytes.",
+        "sizes, split the batch or free memory.",
     ),
     "conv_weight_gradient(x, y[:, :, :5], 3, padding_mode='circular', padding='same')": (
         ParameterError,
@@ -1177,7 +1177,7 @@ CALLS = {
         MemoryLimitError,
         "conv_transpose needs N bytes (output 26,388,279,066,672, workspace and packed "
         "weights N) but 800,000,000 may be used (80% of the memory available); lower the "
-        "sizes, split the batch or raise max_bytes.",
+        "sizes, split the batch or free memory.",
     ),
     "gradcheck(None, w)": (
         DTypeError,

@@ -3,6 +3,7 @@
 import builtins
 import re
 import stat
+import tracemalloc
 
 import ml_dtypes
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
-from tconv.images import read_picture, renormalise, write_picture
+from tconv import memory
+from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
+from tconv.images import picture_size, read_picture, renormalise, write_picture
 
 MODES = ["zero", "minmax", "positive"]
 WORKED = np.array([[37, 121, 94], [178, 500, 342], [201, 499, 308]])
@@ -268,7 +270,7 @@ def test_reading_what_is_no_picture_raises(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 4}, "channels=4 must be 1 (grey) or 3 (red, green, blue)."),
+        ({"channels": 4}, "channels=4 must be 1 (grey) or 3 (red, green, blue); pass 1 or 3."),
         ({"data_format": "NCHW"}, "data_format='NCHW' must be one of 'channels_first', "),
     ],
 )
@@ -345,8 +347,44 @@ def test_a_missing_pillow_is_one_line(tmp_path, monkeypatch):
 
     real_import = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", without_pillow)
-    message = r"^Reading and writing pictures needs Pillow: pip install tconv\[cli\]\.$"
+    message = r"^Reading and writing pictures needs Pillow: pip install pillow\.$"
     with pytest.raises(ImportError, match=message):
         read_picture(tmp_path / "p.png")
     with pytest.raises(ImportError, match=message):
         write_picture(tmp_path / "p.png", np.zeros((2, 2), np.uint8))
+
+
+# ---- sizes, before a pixel is read ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+def test_the_size_is_that_of_what_is_read(tmp_path, mode):
+    path = tmp_path / ("p.tif" if mode == "CMYK" else "p.png")
+    Image.new(mode, (5, 3)).save(path)
+    assert picture_size(path) == (3, 5) == read_picture(path).shape[1:]
+
+
+def test_a_picture_is_weighed_before_it_is_read(tmp_path, monkeypatch):
+    for mode in ("L", "RGB", "RGBA"):
+        Image.new(mode, (3000, 2000)).save(tmp_path / f"{mode}.png")
+    monkeypatch.setattr("tconv.images._read_pixels", lambda *_: 1 / 0)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 2**23)
+    for mode in ("L", "RGB", "RGBA"):
+        message = (
+            r"^a picture of 2000x3000 needs [\d,]+ bytes of memory, must need at most 6,710,886"
+        )
+        with pytest.raises(MemoryLimitError, match=message):
+            read_picture(tmp_path / f"{mode}.png")
+        assert picture_size(tmp_path / f"{mode}.png") == (2000, 3000)
+
+
+def test_what_is_weighed_is_what_reading_takes(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("tconv.images.check_room", lambda what, needed: asked.append(needed))
+    for mode in ("L", "RGB", "RGBA", "P"):
+        Image.new(mode, (1500, 1000)).save(tmp_path / f"{mode}.png")
+        tracemalloc.start()  # which sees what NumPy allocates, though not Pillow
+        read_picture(tmp_path / f"{mode}.png", channels=3)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak <= asked[-1]

@@ -127,13 +127,13 @@ CLASHING = [
     ({"output_shape": [9]}, ParameterError, "output_shape=[9] must have 2 or 4 integers "),
     ({"kernel_shape": [3, 3]}, ShapeError, "kernel_shape=[3, 3] must be the weight's [3, 2]; "),
     ({"output_padding": [0, 1]}, ParameterError, "output_padding[1]=1 must be smaller than max("),
-    ({"group": 3}, ShapeError, "groups=3 must divide the 4 input channels of weight "),
+    ({"group": 3}, ShapeError, "group=3 must divide the 4 input channels of W "),
     ({"pads": [9, 0, 9, 0]}, ShapeError, "the output size on spatial axis 0, "),
     (
         {"output_shape": [6, 99]},
         OutputSizeError,
         "output_shape[1]=99 cannot be reached from input size 5 with kernel 2, stride 1, "
-        "dilation 1: reachable are 1 to 6; pass one of these.",
+        "dilation 1: reachable are 1 to 6; set one of these.",
     ),
     ({"output_shape": [0, 6]}, OutputSizeError, "output_shape[0]=0 cannot be reached from input "),
 ]

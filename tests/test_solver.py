@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from strategies import draws
 from tconv.axis import Axis
 from tconv.geometry import Geometry
-from tconv.solver import solve
+from tconv.solver import solve, solve_beyond
 
 sizes = st.integers(1, 12)
 maybe = st.none() | st.integers(1, 5)
@@ -93,3 +93,35 @@ def test_huge_numbers_are_only_numbers():
     assert solve(output_size=huge, kernel_size=huge, stride=huge)[0].input_size == 1
     assert len(solve(input_size=4, stride=huge, limit=1000)) == 1000
     assert len(solve(output_size=huge, dilation=huge, limit=1000)) == 1000
+
+
+@given(
+    st.integers(1, 30),
+    st.integers(1, 400),
+    st.none() | st.integers(1, 20),
+    st.none() | st.integers(1, 20),
+    st.none() | st.integers(0, 5),
+    st.integers(1, 3),
+)
+def test_beyond_its_bounds_rows_keep_the_law(size, wanted, kernel, stride, padding, dilation):
+    rows = solve_beyond(
+        input_size=size,
+        output_size=wanted,
+        kernel_size=kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+    )
+    for row in rows:
+        pads = (row.padding, row.padding) if isinstance(row.padding, int) else row.padding
+        assert (row.input_size, row.output_size, row.dilation) == (size, wanted, dilation)
+        assert kernel in (None, row.kernel_size)
+        assert stride in (None, row.stride)
+        assert padding is None or pads == (padding, padding)
+        full = (size - 1) * row.stride + dilation * (row.kernel_size - 1) + 1
+        assert full - sum(pads) + row.output_padding == wanted
+        assert 0 <= row.output_padding < max(row.stride, dilation)
+        assert min(pads) >= 0
+    assert len({(row.kernel_size, row.stride) for row in rows}) == len(rows)
+    if padding is None and (kernel is None or stride is None):
+        assert rows  # a kernel or a stride as long as it takes

@@ -2,15 +2,18 @@
 
 import builtins
 import io
+import json
 import os
 import re
+import struct
 import zipfile
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from tconv.errors import ParameterError
+from tconv import memory
+from tconv.errors import MemoryLimitError, ParameterError
 from tconv.layers import Conv2d, ConvTranspose2d
 from tconv.module import Sequential
 from tconv.states import read_state, write_state
@@ -174,8 +177,58 @@ def test_safetensors_may_be_missing(tmp_path, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    message = "Reading and writing .safetensors needs safetensors: pip install tconv[safetensors]."
+    message = "Reading and writing .safetensors needs safetensors: pip install safetensors."
     for use in (network().save, network().load):
         with pytest.raises(ImportError, match=f"^{re.escape(message)}$"):
             use(tmp_path / "net.safetensors")
     network().save(tmp_path / "net.npz")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are POSIX's")
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_pipe_is_not_waited_for(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    with pytest.raises(OSError, match="is a pipe, must be a regular file; copy what it gives"):
+        read_state(tmp_path / f"pipe{suffix}")
+    with pytest.raises(ParameterError, match="must name a regular file"):
+        write_state(tmp_path / f"pipe{suffix}", {})
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_state_is_weighed_before_it_is_read(tmp_path, suffix, monkeypatch):
+    pytest.importorskip("safetensors")
+    write_state(tmp_path / f"a{suffix}", {"x": np.zeros(2**22)})
+    monkeypatch.setattr(memory, "available_bytes", lambda: 2**22)
+    with pytest.raises(MemoryLimitError, match=r"bytes of memory, must need at most 3,355,443"):
+        read_state(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_state_that_replaces_a_private_one_is_private(tmp_path, suffix):
+    path = tmp_path / f"net{suffix}"
+    network(seed=3).save(path)
+    path.chmod(0o600)
+    network(seed=4).save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"x": {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 8]}},
+        {"x": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}},
+        {"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 2**40]}},
+        {"x": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}},
+        {"x": {"dtype": "F99", "shape": [2], "data_offsets": [0, 8]}},
+        {"x": {"dtype": "F4", "shape": [16], "data_offsets": [0, 8]}},
+        {"x": 5},
+        [1],
+    ],
+)
+def test_absurd_headers_of_safetensors_are_refused(tmp_path, header):
+    pytest.importorskip("safetensors")
+    text = json.dumps(header).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
+    with pytest.raises(ParameterError, match=r"must be an undamaged \.safetensors file of arrays"):
+        read_state(tmp_path / "a.safetensors")

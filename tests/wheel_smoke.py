@@ -71,7 +71,7 @@ def check_the_message_without_pillow():
         read_picture("none.png")
     except ImportError as error:
         message = str(error)
-    assert message == "Reading and writing pictures needs Pillow: pip install tconv[cli].", message
+    assert message == "Reading and writing pictures needs Pillow: pip install pillow.", message
 
 
 if __name__ == "__main__":

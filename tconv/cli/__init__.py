@@ -30,6 +30,7 @@ from tconv.errors import (
     TConvError,
     UnsupportedError,
 )
+from tconv.files import check_regular
 
 __all__ = ["main"]
 
@@ -110,6 +111,9 @@ def _answer(words: list[str]) -> int:
             fix = "write the verb first, as in tconv shape 64 -k 4 -s 2"
         raise UsageError(f"there is no verb {verb!r}", shlex.join(["tconv", *words]), fix)
     options = parser_of(verb).parse_args(words[1:])
+    model = getattr(options, "model", None)
+    if model and os.path.exists(model):  # what is missing is told by the verb itself
+        check_regular(model)
     answer = import_module(f"tconv.cli.{verb}").answer(options)
     print_answer(answer, verb, as_json=options.json, color=options.color)
     code: int = answer.code
@@ -181,6 +185,10 @@ def _file_fix(error: OSError) -> str:
         return "change its permissions, or choose another file"
     if isinstance(error, IsADirectoryError):
         return "name a file, not a folder"
+    if error.errno == errno.ENAMETOOLONG:
+        return "choose a shorter name"
+    if error.errno == errno.EROFS:
+        return "choose another folder"
     if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
         path = Path(error.filename)
         with suppress(OSError):

@@ -1,7 +1,6 @@
 """HOW INPUTS ARE READ: arrays and pictures from files, as the named inputs of a model."""
 
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,11 @@ from numpy.typing import NDArray
 
 from tconv.cli.console import at
 from tconv.cli.options import closest
-from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
-from tconv.images import read_picture
+from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError
+from tconv.files import regular_file
+from tconv.images import picture_size, read_picture
+from tconv.memory import check_room
+from tconv.npy import Header, HoldsObjectsError, read_npy, read_npz
 
 if TYPE_CHECKING:
     from tconv.onnx.model import NodeArg
@@ -87,16 +89,23 @@ def sources(words: Sequence[str], names: Sequence[str]) -> list[Source]:
 
 
 def read_feeds(
-    given: Sequence[Source], declared: Sequence["NodeArg"], picture: PictureSettings
+    given: Sequence[Source],
+    declared: Sequence["NodeArg"],
+    picture: PictureSettings,
+    *,
+    cast: bool = False,
 ) -> dict[str, NDArray[Any]]:
     """Read every file, and give its array or arrays to the inputs of a model.
 
     An .npz names its arrays. A file without a name takes the first input that is not yet given.
+    What does not fit its input by the head of its file is not read. With `cast` arrays become what
+    their input is, where that is the same kind of numbers.
 
     Raises
     ------
     ParameterError : a name is unknown, given twice or missing
-    ShapeError, DTypeError : a picture does not fit its input
+    ShapeError, DTypeError : an array or a picture does not fit its input
+    MemoryLimitError : a file holds more than there is memory for
     OSError : a file cannot be read, or is damaged
     """
     by_name = {each.name: each for each in declared}
@@ -107,10 +116,7 @@ def read_feeds(
         with at(place if source.name is None else f"{place}, for input {source.name!r}"):
             suffix = Path(source.path).suffix.lower()
             if suffix == ".npz" and source.name is None:
-                arrays = _read_npz(source.path)
-                for name in arrays:
-                    _check_name(name, by_name, feeds)
-                feeds |= arrays
+                feeds |= _read_by_name(source.path, by_name, feeds, cast)
                 continue
             free = [each.name for each in declared if each.name not in {*feeds, *named}]
             if source.name is None and not free:
@@ -120,7 +126,7 @@ def read_feeds(
                 )
             name = source.name if source.name is not None else free[0]
             _check_name(name, by_name, feeds)
-            feeds[name] = _read(source.path, suffix, by_name[name], picture)
+            feeds[name] = _read(source.path, suffix, by_name[name], picture, cast)
     missing = [each.name for each in declared if each.name not in feeds]
     if missing:
         raise ParameterError(
@@ -143,56 +149,103 @@ def _check_name(name: str, by_name: Mapping[str, "NodeArg"], feeds: Mapping[str,
 # ---- arrays --------------------------------------------------------------------------------------
 
 
-def _read(path: str, suffix: str, declared: "NodeArg", picture: PictureSettings) -> NDArray[Any]:
-    if suffix == ".npy":
-        return _read_npy(path)
-    if suffix == ".npz":
-        arrays = _read_npz(path)
-        if len(arrays) != 1:
+def _read(
+    path: str, suffix: str, declared: "NodeArg", picture: PictureSettings, cast: bool
+) -> NDArray[Any]:
+    if suffix not in (".npy", ".npz"):
+        return _read_picture(path, declared, picture)
+
+    def accept(headers: Mapping[str, Header]) -> None:
+        if len(headers) != 1:
             raise ParameterError(
-                f"{path!r} holds {len(arrays)} arrays, must hold one to be given as "
+                f"{path!r} holds {len(headers)} arrays, must hold one to be given as "
                 f"{declared.name}={path}; pass it without a name, and its arrays go by theirs."
             )
-        return next(iter(arrays.values()))
-    return _read_picture(path, declared, picture)
+        for header in headers.values():
+            _check_array(header, declared, cast)
+
+    try:
+        with regular_file(path) as file:
+            found = read_npy(file, accept) if suffix == ".npy" else read_npz(file, accept)
+    except Exception as error:  # where a parser may stumble over damage is not foreseeable
+        raise _damaged(path, suffix, error) from error
+    return _cast(next(iter(found.values())) if isinstance(found, dict) else found, declared)
 
 
-def _read_npy(path: str) -> NDArray[Any]:
-    with open(path, "rb") as file:
-        try:
-            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-        except Exception as error:  # where a parser may stumble over damage is not foreseeable
-            raise _damaged(path, ".npy", error) from error
-    return array
+def _read_by_name(
+    path: str, by_name: Mapping[str, "NodeArg"], feeds: Mapping[str, Any], cast: bool
+) -> dict[str, NDArray[Any]]:
+    def accept(headers: Mapping[str, Header]) -> None:
+        for name, header in headers.items():
+            _check_name(name, by_name, feeds)
+            _check_array(header, by_name[name], cast)
+
+    try:
+        with regular_file(path) as file:
+            arrays = read_npz(file, accept)
+    except Exception as error:
+        raise _damaged(path, ".npz", error) from error
+    return {name: _cast(array, by_name[name]) for name, array in arrays.items()}
 
 
-def _read_npz(path: str) -> dict[str, NDArray[Any]]:
-    arrays = {}
-    with open(path, "rb") as file:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                for entry in archive.namelist():
-                    with archive.open(entry) as member:  # its check sum is verified at its end
-                        array = np.lib.format.read_array(member, allow_pickle=False)
-                        member.read()
-                    arrays[entry.removesuffix(".npy")] = array
-        except Exception as error:
-            raise _damaged(path, ".npz", error) from error
-    return arrays
+def _check_array(header: Header, declared: "NodeArg", cast: bool) -> None:
+    """Hold shape and type of an array against what its input takes, as far as that is known."""
+    shape, sizes = header.shape, declared.shape
+    fits = not declared.has_rank or (
+        len(sizes) == len(shape)
+        and all(size == n for size, n in zip(sizes, shape, strict=True) if isinstance(size, int))
+    )
+    if not fits:
+        raise ShapeError(
+            f"the array has shape {shape}, but input {describe([declared])} takes another; pass an "
+            "array of that shape."
+        )
+    wanted = _dtype_of(declared)
+    if wanted is None or wanted == header.dtype.newbyteorder("="):
+        return
+    fitting = np.can_cast(header.dtype, wanted, "same_kind")
+    if not (cast and fitting):
+        what = f"the array is {header.dtype.name}, but input {describe([declared])} takes "
+        fix = "pass --cast to convert it" if fitting else f"save it as {wanted} and pass that"
+        raise DTypeError(f"{what}{wanted}; {fix}.")
+
+
+def _dtype_of(declared: "NodeArg") -> np.dtype[Any] | None:
+    """Return NumPy's type for an input, None where there is none or any will do."""
+    kind = declared.type.removeprefix("tensor(").removesuffix(")")
+    try:
+        found = np.dtype({"float": "float32", "double": "float64"}.get(kind, kind))
+    except TypeError:
+        return None
+    return found if found.kind in "biufc" else None
+
+
+def _cast(array: NDArray[Any], declared: "NodeArg") -> NDArray[Any]:
+    """Convert what `_check_array` accepted; a number that the type cannot hold is refused."""
+    wanted = _dtype_of(declared)
+    if wanted is None or wanted == array.dtype:
+        return array
+    with np.errstate(over="ignore"):
+        found = array.astype(wanted)
+    lost = np.isfinite(array) & ~np.isfinite(found) if wanted.kind in "fc" else found != array
+    if lost.any():
+        raise DTypeError(
+            f"the array holds {array[lost].flat[0]!s}, which {wanted} cannot hold; save other "
+            "numbers and pass those."
+        )
+    return found
 
 
 def _damaged(path: str, suffix: str, error: Exception) -> Exception:
-    if isinstance(error, MemoryError):
+    """Say of whatever a parser stumbled over that the file is damaged; other errors stay."""
+    if isinstance(error, TConvError | OSError | MemoryError):
         return error
-    if "allow_pickle" in str(error):
+    if isinstance(error, HoldsObjectsError):
         return OSError(
             f"{path!r} holds Python objects, which are not loaded because that can run any code; "
             "save arrays of numbers instead."
         )
-    save = "numpy.savez" if suffix == ".npz" else "numpy.save"
-    return OSError(
-        f"{path!r} is no undamaged {suffix} file ({_reason(error)}); write it again by {save}."
-    )
+    return OSError(f"{path!r} is no undamaged {suffix} file ({_reason(error)}); write it again.")
 
 
 def _reason(error: Exception) -> str:
@@ -233,31 +286,51 @@ def _read_picture(path: str, declared: "NodeArg", picture: PictureSettings) -> N
             "what it takes as .npy and pass that."
         )
     channels: Literal[1, 3] = 1 if wanted == 1 else 3
-    try:
-        pixels = read_picture(path, channels=channels)
-    except ParameterError as error:
-        raise OSError(
-            f"{path!r} is no picture that Pillow reads; pass a picture, an .npy or an .npz file."
-        ) from error
-    except (OSError, UnsupportedError, ImportError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's parsers raise whatever they stumble over
-        raise OSError(f"{path!r} is no undamaged picture ({_reason(error)}).") from error
+    _check_size(path, declared, picture.size, channels)
+    pixels = read_picture(path, channels=channels)
     if picture.size is not None:
         pixels = _resized(pixels, picture.size)
-    height, width = pixels.shape[1:]
-    needed = [
-        size if isinstance(size, int) else found
-        for size, found in zip(shape[2:] or (None, None), (height, width), strict=True)
-    ]
-    if needed != [height, width]:
-        raise ShapeError(
-            f"the picture is {height}x{width} (height x width), but input {describe([declared])} "
-            f"takes {needed[0]}x{needed[1]}; pass --size {needed[0]}x{needed[1]}."
-        )
+    _check_fits(pixels.shape[1:], declared)
     mean, std = (_per_channel(name, getattr(picture, name), channels) for name in ("mean", "std"))
     values = (pixels * picture.scale - mean) / std
     return values[np.newaxis].astype(_FLOATS[declared.type])  # (1, channels, H, W)
+
+
+def _check_size(
+    path: str, declared: "NodeArg", size: tuple[int, int] | None, channels: int
+) -> None:
+    """Hold the size of a picture against its input and the memory there is, before it is read."""
+    try:
+        found = picture_size(path)
+    except ParameterError as error:
+        if "Pillow reads" not in str(error):
+            raise
+        raise OSError(
+            f"{path!r} is no picture that Pillow reads; pass a picture, an .npy or an .npz file."
+        ) from error
+    height, width = size or found
+    is_turned = size is None and _needed((width, height), declared) == (width, height)
+    if not is_turned:  # as a camera may have marked it
+        _check_fits((height, width), declared)
+    check_room(f"a picture of {height}x{width} as numbers", 32 * channels * height * width)
+
+
+def _check_fits(size: tuple[int, ...], declared: "NodeArg") -> None:
+    needed = _needed(size, declared)
+    if needed != size:
+        found, wanted = ("x".join(map(str, each)) for each in (size, needed))
+        raise ShapeError(
+            f"the picture is {found} (height x width), but input {describe([declared])} takes "
+            f"{wanted}; pass --size {wanted}."
+        )
+
+
+def _needed(size: tuple[int, ...], declared: "NodeArg") -> tuple[int, ...]:
+    """Height and width that an input takes, those given where it takes any."""
+    return tuple(
+        wanted if isinstance(wanted, int) else found
+        for wanted, found in zip(declared.shape[2:] or (None, None), size, strict=True)
+    )
 
 
 def _per_channel(name: str, numbers: tuple[float, ...], channels: int) -> NDArray[np.float64]:

@@ -63,7 +63,7 @@ def answer(options: Namespace) -> Answer:
         "extras": extras,
     }
     rows = tuple(
-        (name, library, found or f"missing: pip install tconv[{name}]")
+        (name, library, found or f"missing: pip install {library}")
         for name, libraries in extras.items()
         for library, found in libraries.items()
     )

@@ -211,6 +211,7 @@ def _run(parser: ArgumentParser) -> None:
         action="store_true",
         help="tconv also computes nodes so small that it would leave them to ONNX Runtime",
     )
+    add("--cast", action="store_true", help="convert arrays to the types that the inputs have")
     pictures = parser.add_argument_group(
         "pictures as inputs", "become (pixel*scale - mean)/std, float32, channels first"
     )

@@ -1,7 +1,7 @@
 """HOW OUTPUTS ARE WRITTEN: which file may be written, and a model's results into it."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,14 +13,14 @@ from tconv.cli.console import at
 from tconv.cli.feeds import describe
 from tconv.cli.options import UsageError, closest
 from tconv.errors import ShapeError, UnsupportedError
-from tconv.files import whole_file
+from tconv.files import check_writable, whole_file
 from tconv.images import renormalise, write_picture
 from tconv.states import write_state
 
 if TYPE_CHECKING:
     from tconv.onnx.model import NodeArg
 
-__all__ = ["Output"]
+__all__ = ["Output", "check_output"]
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,7 @@ class Output:
 
     def _check_path(self) -> None:
         """Find before the model runs what would keep the file from being written after it."""
-        path = Path(os.path.realpath(self.path))
-        for other in self.never:
-            if os.path.exists(other) and (
-                path == Path(os.path.realpath(other)) or (path.exists() and path.samefile(other))
-            ):
-                raise OSError("the output would overwrite the model or an input; choose another.")
-        if path.is_dir():
-            raise OSError("there is a folder of this name; choose another.")
-        if not path.parent.is_dir():
-            raise OSError(f"there is no folder {str(path.parent)!r}; create it first.")
-        if path.exists() and not self.force:
-            raise OSError("the file exists already; pass -f to overwrite it, or choose another.")
-        if not os.access(path.parent, os.W_OK):
-            raise OSError(
-                f"files cannot be written in {str(path.parent)!r}; choose another folder."
-            )
+        check_output(self.path, self.force, self.never, "the model or an input")
         if self._is_picture and not _writes_pictures(self._suffix):
             raise OSError(
                 f"{self._suffix or 'a name without a suffix'} is no format that tconv writes; "
@@ -132,6 +117,35 @@ class Output:
                     np.lib.format.write_array(file, array, allow_pickle=False)
 
 
+def check_output(path: str, force: bool, never: Iterable[str | Path], what: str) -> None:
+    """Find before anything is computed what would keep a file from being written after it.
+
+    Parameters
+    ----------
+    path, force : what was typed
+    never, what : files that must stay as they are, and what they are
+
+    Raises
+    ------
+    OSError, ParameterError : the file may not or cannot be written
+    """
+    place = Path(os.path.realpath(path))
+    for other in never:
+        if os.path.exists(other) and (
+            place == Path(os.path.realpath(other)) or (place.exists() and place.samefile(other))
+        ):
+            raise OSError(f"the output would overwrite {what}; choose another.")
+    if place.is_dir():
+        raise OSError("there is a folder of this name; choose another.")
+    if not place.parent.is_dir():
+        raise OSError(f"there is no folder {str(place.parent)!r}; create it first.")
+    if place.exists() and not force:
+        raise OSError("the file exists already; pass -f to overwrite it, or choose another.")
+    if not os.access(place.parent, os.W_OK):
+        raise OSError(f"files cannot be written in {str(place.parent)!r}; choose another folder.")
+    check_writable(path)
+
+
 def _check_picture(name: str, shape: Sequence[int | str | None]) -> None:
     """Accept one picture, as far as sizes are known."""
     *leading, channels = (1, 1, *shape)[-4:-2]
@@ -160,5 +174,5 @@ def _writes_pictures(suffix: str) -> bool:
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError("Writing pictures needs Pillow: pip install tconv[cli].") from None
+        raise ImportError("Writing pictures needs Pillow: pip install pillow.") from None
     return Image.registered_extensions().get(suffix) in Image.SAVE

@@ -10,6 +10,7 @@ from tconv.cli.console import Answer, at
 from tconv.cli.feeds import PictureSettings, Source, is_picture, read_feeds, sources
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import Output
+from tconv.files import regular_file
 
 __all__ = ["answer"]
 
@@ -22,7 +23,7 @@ def answer(options: Namespace) -> Answer:
     What can be known to fail, fails before the model runs.
     """
     _check(options)
-    with open(options.model, "rb"):  # so that a wrong path is told before anything is loaded
+    with regular_file(options.model):  # so that a wrong path is told before anything is loaded
         pass
     words = sources(options.inputs, ())
     output = _output(options, words)
@@ -35,7 +36,7 @@ def answer(options: Namespace) -> Answer:
     given = sources(options.inputs, [each.name for each in declared])
     settings = _picture_settings(options, given)
     with at(f"model {options.model!r}"):
-        feeds = read_feeds(given, declared, settings)
+        feeds = read_feeds(given, declared, settings, cast=options.cast)
     chosen = output.choose(session.get_outputs()) if output else None
     files = ", ".join(repr(source.path) for source in given)
     with at(f"model {options.model!r}" + (f" with {files}" if files else "")):

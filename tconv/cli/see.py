@@ -1,15 +1,21 @@
 """WHAT A FEATURE SEES, as `tconv see`: a network and pictures become a figure, or a page."""
 
-import os
 import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from tconv.arguments import as_per_axis
 from tconv.cli.console import Answer, at, at_what_it_names
 from tconv.cli.options import UsageError
+from tconv.cli.outputs import check_output
 from tconv.cli.progress import progress_bar
+from tconv.files import regular_file
+from tconv.images import picture_size
+from tconv.visualise.catalogue import chosen_layer
 from tconv.visualise.deconvnet import SUFFIXES, see, see_layers
+from tconv.visualise.network import Network
+from tconv.visualise.opening import Opened, judged
 from tconv.visualise.photos import picture_files
 
 __all__ = ["answer"]
@@ -25,6 +31,8 @@ _PLACES = {
 }
 """What tconv's messages begin with, and where that was typed."""
 
+_LONGEST_NAME = 200  # bytes
+
 _NOT_WITH_LIST = ("layer", "feature", "unit", "output", "images")
 
 
@@ -33,7 +41,7 @@ def answer(options: Namespace) -> Answer:
 
     What can be known to fail, fails before the network runs.
     """
-    with open(options.model, "rb"):  # so that a wrong path is told before anything is loaded
+    with regular_file(options.model):  # so that a wrong path is told before anything is loaded
         pass
     if options.list:
         return _listed(options)
@@ -46,19 +54,21 @@ def answer(options: Namespace) -> Answer:
         )
     pictures = [file for image in options.images for file in picture_files(image)]
     for file in pictures:
-        with open(file, "rb"):
+        with regular_file(file):
             pass
     if options.output is not None:
         _check_output(options.output, options, pictures)
+    with at(f"model {options.model!r}"), at_what_it_names(_PLACES):
+        opened = Opened.of(options.model)
+        output = options.output or _name(opened.name, _layer(opened, pictures, options))
+    if options.output is None:
+        _check_output(output, options, pictures)
     with (
         at(f"model {options.model!r}"),
         progress_bar("images") as progress,
         at_what_it_names(_PLACES),
     ):
-        seen = see(options.model, pictures, **_settings(options), progress=progress)
-    output = options.output or _name(seen.model, seen.layer)
-    if options.output is None:
-        _check_output(output, options, pictures)
+        seen = see(opened, pictures, **_settings(options), progress=progress)
     with at(f"option -o/--output, file {output!r}"):
         seen.save(output)
     result = {**seen.as_dict(), "written": output}
@@ -99,24 +109,32 @@ def _settings(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
+def _layer(opened: Opened, pictures: list[Path], options: Namespace) -> str:
+    """Which layer will be looked at."""
+    size = options.size
+    if size is None:
+        size = picture_size(pictures[0]) if None in opened.spatial else opened.spatial
+    sizes = as_per_axis(size, "size", len(opened.spatial), 1)
+    with judged(opened):
+        return chosen_layer(Network.of(opened, sizes), options.layer, options.rule)
+
+
 def _name(model: str, layer: str) -> str:
     """What the figure is called where nothing was said: ``see_<model>_<layer>.png``."""
-    return re.sub(r"[^\w.-]+", "_", f"see_{model}_{layer}".strip("_")) + ".png"
+    name = re.sub(r"[^\w.-]+", "_", f"{model}_{layer}".strip("_")).encode()
+    # File systems take 255 bytes; the end of a layer's name says more than its beginning.
+    return f"see_{name[-_LONGEST_NAME:].decode('utf-8', 'ignore')}.png"
 
 
 def _check_output(output: str, options: Namespace, pictures: list[Path]) -> None:
     """Find before the network runs what would keep the file from being written after it."""
-    path = Path(os.path.realpath(output))
-    if path.suffix.lower() not in SUFFIXES:
+    suffix = Path(output).suffix
+    if suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f"-o/--output must end in one of {', '.join(SUFFIXES)}, not {path.suffix!r}",
+            f"-o/--output must end in one of {', '.join(SUFFIXES)}, not {suffix!r}",
             "option -o/--output",
             "write -o seen.png, say",
         )
     with at(f"option -o/--output, file {output!r}"):
-        if any(path == Path(os.path.realpath(each)) for each in (options.model, *pictures)):
-            raise OSError("the output would overwrite the model or an image; choose another.")
-        if not path.parent.is_dir():
-            raise OSError(f"there is no folder {str(path.parent)!r}; create it first.")
-        if path.exists() and not options.force:
-            raise OSError("the file exists already; pass -f to overwrite it, or choose another.")
+        never = (options.model, *pictures)
+        check_output(output, options.force, never, "the model or an image")

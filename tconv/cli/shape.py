@@ -11,7 +11,7 @@ from tconv.cli.console import Answer, at_what_it_names
 from tconv.cli.options import UsageError
 from tconv.conventions import Convention, conventions
 from tconv.geometry import Geometry
-from tconv.solver import Solution, solve
+from tconv.solver import Solution, solve, solve_beyond
 from tconv.tables import Column, Table
 
 __all__ = ["answer"]
@@ -199,11 +199,13 @@ def _candidates(options: Namespace, rank: int) -> Answer:
         solve(input_size=i, output_size=o, limit=_MOST, **settings)
         for i, o, settings in zip(inputs, outputs, given, strict=True)
     ]
-    # Candidates hold on every axis: what was searched for is the same on all of them.
-    by_key = [{tuple(getattr(row, f) for f in free): row for row in rows} for rows in found]
-    keys = [key for key in by_key[0] if all(key in rows for rows in by_key)]
-    joint = [tuple(rows[key] for rows in by_key) for key in keys]
-    joint.sort(key=lambda rows: not all(row.even for row in rows))
+    joint = _joint(found, free) or _joint(found, free[:-1] if "padding" in free else free)
+    if not joint and not all(found):
+        found = [
+            rows or solve_beyond(input_size=i, output_size=o, **settings)
+            for rows, i, o, settings in zip(found, inputs, outputs, given, strict=True)
+        ]
+        joint = _joint(found, [name for name in free if name != "padding"])
     joint = joint[: options.limit or 20]
     result = {
         "input_size": inputs,
@@ -214,15 +216,27 @@ def _candidates(options: Namespace, rank: int) -> Answer:
     if joint:
         return Answer((_candidates_table(joint),), result)
     if all(found):
-        return Answer((_only_apart(inputs, outputs, found),), result, 1)
+        return Answer((_only_apart(inputs, outputs, found, free),), result, 1)
     nearest = [_nearest(*of_axis) for of_axis in zip(inputs, outputs, given, strict=True)]
     several = len(set(zip(inputs, outputs, strict=True))) > 1
     lines = [
-        _none(f" on axis {n}" if several else "", inputs[n], outputs[n], nearest[n], free)
+        _none(f" on axis {n}" if several else "", inputs[n], outputs[n], nearest[n], given[n])
         for n in range(rank)
         if not found[n]
     ]
     return Answer(("\n".join(dict.fromkeys(lines)),), {**result, "nearest": nearest}, 1)
+
+
+def _joint(found: list[list[Solution]], same: list[str]) -> list[Solutions]:
+    """Rows for all axes at once, of which some settings are the same on every axis."""
+    by_key: list[dict[tuple[Any, ...], Solution]] = []
+    for rows in found:
+        by_key.append({})
+        for row in rows:  # the first is the best
+            by_key[-1].setdefault(tuple(getattr(row, name) for name in same), row)
+    keys = [key for key in by_key[0] if all(key in rows for rows in by_key)]
+    joint = [tuple(rows[key] for rows in by_key) for key in keys]
+    return sorted(joint, key=lambda rows: not all(row.even for row in rows))
 
 
 def _given(options: Namespace, n: int) -> dict[str, Any]:
@@ -243,32 +257,48 @@ def _given(options: Namespace, n: int) -> dict[str, Any]:
 def _nearest(size: int, wanted: int, given: dict[str, Any]) -> list[int]:
     """Return the output sizes next to the wanted one that can be reached, of each side one."""
     reached = {row.output_size for row in solve(input_size=size, limit=_MOST, **given)}
+    if "stride" not in given:  # strides around the one that would do, which may exceed the search
+        likely = wanted // size
+        for stride in range(max(likely - 1, 1), likely + 3):
+            rows = solve(input_size=size, limit=_MOST, stride=stride, **given)
+            reached |= {row.output_size for row in rows}
     below = [o for o in reached if o < wanted]
     above = [o for o in reached if o > wanted]
     return ([max(below)] if below else []) + ([min(above)] if above else [])
 
 
-def _none(axis: str, size: int, wanted: int, nearest: list[int], free: list[str]) -> str:
-    """Say that nothing fits, and what comes nearest."""
-    searched = [f"{name.removesuffix('_size')}s" for name in free if name != "padding"]
-    line = (
-        f"No settings take {size} to {wanted}" if free else f"This does not take {size} to {wanted}"
-    )
-    line += axis
-    line += f" with {' and '.join(searched)} up to 16" if searched else ""
-    if not nearest:
+def _none(axis: str, size: int, wanted: int, nearest: list[int], given: dict[str, Any]) -> str:
+    """Say that nothing fits, what comes nearest, and what padding would do."""
+    line = f"This does not take {size} to {wanted}{axis}"
+    if nearest:
+        many = len(nearest) > 1
+        sizes = "sizes that can be reached are" if many else "size that can be reached is"
+        line += f"; the nearest {sizes} {' and '.join(map(str, nearest))}"
+    if "padding" in given:
         return f"{line}."
-    sizes = "sizes that can be reached are" if len(nearest) > 1 else "size that can be reached is"
-    return f"{line}; the nearest {sizes} {' and '.join(map(str, nearest))}."
+    k, s, d = given["kernel_size"], given["stride"], given["dilation"]
+    most = max(s, d) - 1  # of output_padding; the rest must come from padding
+    rest = wanted - Axis(size, k, wanted, s, d).full - most
+    extra = most - rest % 2 if most else 0
+    rest += most - extra
+    pad = f"{-(rest // 2)}" if rest % 2 == 0 else f"{-(rest // 2)}:{rest // 2 - rest}"
+    op = f" --op {extra}" if extra else ""
+    return f"{line}. Negative padding adds cells that hold the bias alone: -p={pad}{op}."
 
 
-def _only_apart(inputs: Size, outputs: Size, found: list[list[Solution]]) -> str:
+def _only_apart(inputs: Size, outputs: Size, found: list[list[Solution]], free: list[str]) -> str:
     """Say that every axis needs settings of its own, and which."""
     rows = [rows[0] for rows in found]
-    k, s = (_each(str(getattr(r, name)) for r in rows) for name in ("kernel_size", "stride"))
+    texts = {
+        "-k": [str(row.kernel_size) for row in rows if "kernel_size" in free],
+        "-s": [str(row.stride) for row in rows if "stride" in free],
+        "-p": [_padding(row.padding) for row in rows if "padding" in free],
+        "--op": [str(row.output_padding) for row in rows],
+    }
+    words = (f"{name} {_each(each)}" for name, each in texts.items() if set(each) - {"0"})
     return (
         f"No settings that are the same on every axis take {_sizes(inputs)} to {_sizes(outputs)}; "
-        f"with settings per axis it can be reached, for example -k {k} -s {s}."
+        f"with settings per axis it can be reached, for example {' '.join(words)}."
     )
 
 
@@ -314,9 +344,17 @@ def _note(rows: Solutions) -> str:
         for r in rows
     ):
         notes.append("common choice; bilinear fits")
+    if any(_is_far(row) for row in rows):
+        notes.append("crops more than the kernel")
     if any(row.output_padding for row in rows):
         notes.append("needs output_padding")
     return "; ".join(notes)
+
+
+def _is_far(row: Solution) -> bool:
+    """Whether padding is beyond what `solve` searches."""
+    pads = (row.padding,) if isinstance(row.padding, int) else row.padding
+    return max(pads) > row.kernel_size
 
 
 def _as_dict(rows: Solutions) -> dict[str, Any]:

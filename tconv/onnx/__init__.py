@@ -4,7 +4,9 @@ try:
     import onnx as _onnx  # noqa: F401
     import onnxruntime as _onnxruntime  # noqa: F401
 except ImportError:
-    raise ImportError("The ONNX tools need onnxruntime: pip install tconv[onnx].") from None
+    raise ImportError(
+        "The ONNX tools need onnx and onnxruntime: pip install onnx onnxruntime."
+    ) from None
 
 from tconv.onnx.compare import compare
 from tconv.onnx.model import ModelMetadata, NodeArg, check_weights

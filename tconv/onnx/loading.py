@@ -10,9 +10,9 @@ from onnx import ModelProto, TypeProto, ValueInfoProto
 from onnx.helper import make_tensor_type_proto
 
 from tconv.constants import stored_array
-from tconv.errors import ModelError, TConvError
+from tconv.errors import TConvError
 from tconv.nodes import NodeSettings
-from tconv.onnx.graph import Layer, NotCut, cut, is_transposed, layers_of, nodes_within
+from tconv.onnx.graph import Layer, NotCut, cut, layers_of, nodes_within
 from tconv.onnx.model import (
     ModelMetadata,
     NodeArg,
@@ -62,7 +62,6 @@ def load_model(source: Source, threads: int | None, force: bool) -> Loaded:
         model = read_model(source)
     except NotCut:
         return _load_whole(source, threads, ())  # its nodes are unknown
-    _refuse_group_0(model)
     reason, layers = "", layers_of(model)
     try:
         division, layers = cut(model, force=force)
@@ -107,16 +106,6 @@ def _check_declared(model: ModelProto, types: dict[str, TypeProto]) -> None:
         )
         if found and declared and found != declared:
             raise NotCut(f"output {value.name!r} declared as another type than it has")
-
-
-def _refuse_group_0(model: ModelProto) -> None:
-    """ONNX Runtime 1.32 divides by it as it loads a model, which ends the process."""
-    for node in (*filter(is_transposed, model.graph.node), *(n for n, _ in nodes_within(model))):
-        if any(each.name == "group" and not each.i for each in node.attribute):
-            name = node.name or next(iter(node.output), "")
-            raise ModelError(
-                f"node {name!r}: group=0 must be at least 1; export or download the model again."
-            )
 
 
 def _load_whole(source: Source, threads: int | None, nodes: tuple[NodeReport, ...]) -> Loaded:

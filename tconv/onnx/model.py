@@ -1,9 +1,9 @@
 """WHAT A MODEL SAYS: reading it with its weights, and its inputs, outputs and metadata."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from onnx.external_data_helper import uses_external_data as is_external
 from tconv.arguments import show
 from tconv.constants import stored_array
 from tconv.errors import ModelError, ParameterError
-from tconv.onnx.graph import NotCut, is_transposed, type_name
+from tconv.files import regular_file
+from tconv.onnx.graph import NotCut, is_transposed, nodes_within, type_name
 
 __all__ = [
     "ModelMetadata",
@@ -103,9 +104,7 @@ def read_model(source: Source) -> ModelProto:
     OSError : the file cannot be read
     NotCut : only ONNX Runtime can read it
     """
-    if isinstance(source, str) and os.path.getsize(source) > _LARGEST_BYTES:
-        raise NotCut("file over 2 GB")
-    data = Path(source).read_bytes() if isinstance(source, str) else source
+    data = source if isinstance(source, bytes) else _content(source)
     if data[4:8] == b"ORTM":
         raise NotCut("ORT format")
     what = f"{source!r}" if isinstance(source, str) else "model"
@@ -118,6 +117,7 @@ def read_model(source: Source) -> ModelProto:
         raise ModelError(
             f"{what} is damaged or no ONNX model: it cannot be parsed; export or download it again."
         ) from error
+    _check_words(model, what)
     if not model.ir_version or not model.HasField("graph"):
         raise ModelError(f"{what} holds no graph; pass an ONNX model.")
     external = [tensor for tensor in _tensors(model) if is_external(tensor)]
@@ -125,7 +125,51 @@ def read_model(source: Source) -> ModelProto:
         _load_external(model, external, source)
     if any(is_transposed(node) for function in model.functions for node in function.node):
         model = inliner.inline_local_functions(model)
+    _refuse_group_0(model)
     return model
+
+
+def _content(path: str) -> bytes:
+    with regular_file(path) as file:
+        if os.fstat(file.fileno()).st_size > _LARGEST_BYTES:
+            raise NotCut("file over 2 GB")
+        return file.read()
+
+
+def _check_words(message: Any, what: str) -> None:
+    """Refuse words that are not UTF-8: protobuf gives them as bytes, which fit nowhere."""
+    words, messages = _fields(message.__class__)
+    for name, repeated in words:
+        value = getattr(message, name)
+        if any(isinstance(each, bytes) for each in (value if repeated else (value,))):
+            raise ModelError(
+                f"{what} is damaged: a word in it is not UTF-8; export or download it again."
+            )
+    for name, repeated in messages:
+        if repeated:
+            for each in getattr(message, name):
+                _check_words(each, what)
+        elif message.HasField(name):
+            _check_words(getattr(message, name), what)
+
+
+@cache
+def _fields(kind: Hashable) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+    """Names of the fields that hold words, and messages; whether each is repeated."""
+    fields: Any = kind.DESCRIPTOR.fields  # type: ignore[attr-defined]
+    words = [(each.name, each.is_repeated) for each in fields if each.type == each.TYPE_STRING]
+    inner = [(each.name, each.is_repeated) for each in fields if each.type == each.TYPE_MESSAGE]
+    return words, inner
+
+
+def _refuse_group_0(model: ModelProto) -> None:
+    """ONNX Runtime 1.32 divides by it as it loads a model, which ends the process."""
+    for node in (*filter(is_transposed, model.graph.node), *(n for n, _ in nodes_within(model))):
+        if any(each.name == "group" and not each.i for each in node.attribute):
+            name = node.name or next(iter(node.output), "")
+            raise ModelError(
+                f"node {name!r}: group=0 must be at least 1; export or download the model again."
+            )
 
 
 def _load_external(model: ModelProto, tensors: list[TensorProto], source: Source) -> None:

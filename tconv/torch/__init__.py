@@ -8,7 +8,7 @@
 try:
     import torch as _torch  # noqa: F401
 except ImportError:
-    raise ImportError("tconv.torch needs PyTorch: pip install tconv[torch].") from None
+    raise ImportError("tconv.torch needs PyTorch: pip install torch.") from None
 
 from tconv.dispatch import register
 from tconv.torch.acceleration import Acceleration, accelerate, freeze, refresh, restore

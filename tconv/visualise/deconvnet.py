@@ -15,7 +15,7 @@ from tconv.visualise.gallery import gallery_of
 from tconv.visualise.looking import Look, Progress
 from tconv.visualise.montage import figure_of, write_figure
 from tconv.visualise.network import Network
-from tconv.visualise.opening import Opened
+from tconv.visualise.opening import Opened, judged
 from tconv.visualise.photos import Photos, Preparation
 from tconv.visualise.projection import Path
 from tconv.visualise.rows import RULES
@@ -134,36 +134,37 @@ def see(
             "one of the two out."
         )
     opened, photos = _opened(model, images, size, mean, std, value_range)
-    network = Network.of(opened, photos[0].pixels.shape[1:])
-    name = chosen_layer(network, layer, rule)
-    path = Path(network, name, rule)
-    look = Look(path, photos, crop, whole_map, threads, progress)
-    shape = look.layer_shape
-    one = as_unit(unit, shape)
-    tiles = look.tiles(features=as_features(feature, shape[1]), unit=one, top=top)
-    others: list[Tile] = []
-    if sanity:
-        mixed = Path(shuffled(network, name), name, rule)
-        again = Look(mixed, photos, crop, whole_map, threads)
-        others = again.tiles_like(tiles, unit=one)
-    return See(
-        model=network.name,
-        sha256=network.sha256,
-        layer=name,
-        rule=rule,
-        norm=norm,
-        scale=scale,
-        whole_map=whole_map,
-        tiles=tuple(tiles),
-        photos={n: photos[n] for n in sorted({tile.image for tile in tiles})},
-        images=len(photos),
-        ledger=path.ledger,
-        shuffled=tuple(others),
-        correlations=tuple(
-            rank_correlation(abs(a.projection), abs(b.projection))
-            for a, b in zip(tiles, others, strict=bool(others))
-        ),
-    )
+    with judged(opened):
+        network = Network.of(opened, photos[0].pixels.shape[1:])
+        name = chosen_layer(network, layer, rule)
+        path = Path(network, name, rule)
+        look = Look(path, photos, crop, whole_map, threads, progress)
+        shape = look.layer_shape
+        one = as_unit(unit, shape)
+        tiles = look.tiles(features=as_features(feature, shape[1]), unit=one, top=top)
+        others: list[Tile] = []
+        if sanity:
+            mixed = Path(shuffled(network, name), name, rule)
+            again = Look(mixed, photos, crop, whole_map, threads)
+            others = again.tiles_like(tiles, unit=one)
+        return See(
+            model=network.name,
+            sha256=network.sha256,
+            layer=name,
+            rule=rule,
+            norm=norm,
+            scale=scale,
+            whole_map=whole_map,
+            tiles=tuple(tiles),
+            photos={n: photos[n] for n in sorted({tile.image for tile in tiles})},
+            images=len(photos),
+            ledger=path.ledger,
+            shuffled=tuple(others),
+            correlations=tuple(
+                rank_correlation(abs(a.projection), abs(b.projection))
+                for a, b in zip(tiles, others, strict=bool(others))
+            ),
+        )
 
 
 class See(Seen):
@@ -247,7 +248,8 @@ def see_layers(
     rule = as_choice(rule, "rule", RULES)
     opened = Opened.of(model)
     sizes = None if size is None else as_per_axis(size, "size", len(opened.spatial), 1)
-    return layers_of(Network.of(opened, sizes), rule)
+    with judged(opened):
+        return layers_of(Network.of(opened, sizes), rule)
 
 
 def _opened(

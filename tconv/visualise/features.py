@@ -112,7 +112,7 @@ def as_features(feature: Any, channels: int) -> list[int] | None:
     many = [feature] if isinstance(feature, int | np.integer) else feature
     if not isinstance(many, Sequence) or isinstance(many, str) or not many:
         raise ParameterError(
-            f"feature={show(feature)} must be one channel or several; pass [12, 40]."
+            f"feature={show(feature)} must be one channel or several; pass 0 or [0], say."
         )
     for each in many:
         _check_index(each, channels, f"feature={show(feature)}", "channel")

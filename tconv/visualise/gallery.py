@@ -96,7 +96,7 @@ def _uri(pixels: NDArray[np.uint8]) -> str:
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError("The page needs Pillow: pip install tconv[cli].") from None
+        raise ImportError("The page needs Pillow: pip install pillow.") from None
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"

@@ -152,7 +152,7 @@ class _Pen:
         try:
             from PIL import Image, ImageDraw, ImageFont
         except ImportError:
-            raise ImportError("The figure needs Pillow: pip install tconv[cli].") from None
+            raise ImportError("The figure needs Pillow: pip install pillow.") from None
         self._image, self._draw = Image, ImageDraw
         self._fonts = {n: ImageFont.load_default(n) for n in (_HEAD, _CAPTION, _FOOT)}
 

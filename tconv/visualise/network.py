@@ -48,7 +48,7 @@ class Node:
     attributes: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return f'node {self.index} "{self.name or self.outputs[0]}"'
+        return f'node {self.index} "{self.name or next(iter(self.outputs), "")}"'
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class Network:
         found = {self.input}
         for node in self.nodes:
             if node.op not in _SIZES_ONLY and not found.isdisjoint(node.inputs):
-                found.update(node.outputs)
+                found.update(filter(None, node.outputs))
         return frozenset(found)
 
     @cached_property
@@ -219,13 +219,11 @@ def _type_of(proto: "ModelProto", name: str) -> int:
 
 def _in_order(proto: "ModelProto") -> tuple[Node, ...]:
     """All nodes on the top level, each after those whose values it reads."""
-    from onnx import helper
-
     from tconv.onnx.graph import names_needed
 
     nodes = []
     for index, node in enumerate(proto.graph.node):
-        attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        attributes = {each.name: _value(each, index) for each in node.attribute}
         op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
         nodes.append(Node(index, node.name, op, tuple(node.input), tuple(node.output), attributes))
     maker = {name: node.index for node in nodes for name in node.outputs if name}
@@ -237,6 +235,17 @@ def _in_order(proto: "ModelProto") -> tuple[Node, ...]:
         return tuple(nodes[index] for index in TopologicalSorter(needs).static_order())
     except CycleError:
         raise ModelError("the nodes of the model form a circle; export it again.") from None
+
+
+def _value(attribute: Any, index: int) -> Any:
+    from onnx import helper
+
+    try:
+        return helper.get_attribute_value(attribute)
+    except ValueError:  # of no type, or of one that stands in a function only
+        raise ModelError(
+            f"attribute {attribute.name!r} of node {index} has no value; export the model again."
+        ) from None
 
 
 def _folded(proto: "ModelProto", nodes: Sequence[Node], stored: Values) -> Values:

@@ -1,17 +1,20 @@
 """HOW A MODEL IS OPENED: from a file to a graph whose first input is an image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tconv.errors import ShapeError, UnsupportedError
+from tconv.errors import ShapeError, TConvError, UnsupportedError
+from tconv.files import regular_file
+from tconv.visualise.running import session_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Opened"]
+__all__ = ["Opened", "judged"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class Opened:
 
         Parameters
         ----------
-        model : path, bytes or onnx.ModelProto
+        model : path, bytes or onnx.ModelProto; what was opened already stays as it is
 
         Raises
         ------
@@ -44,6 +47,8 @@ class Opened:
         OSError : the file cannot be read
         ImportError : the ONNX tools are not installed
         """
+        if isinstance(model, Opened):
+            return model
         from tconv.onnx.graph import NotCut
         from tconv.onnx.model import as_source, read_model
 
@@ -54,7 +59,10 @@ class Opened:
             raise UnsupportedError(
                 f"the model cannot be looked into: {why}; export it as an ordinary ONNX file."
             ) from None
-        data = Path(source).read_bytes() if isinstance(source, str) else source
+        data = source
+        if isinstance(data, str):
+            with regular_file(data) as file:
+                data = file.read()
         name = Path(source).stem if isinstance(source, str) else proto.graph.name or "model"
         return cls(name, sha256(data).hexdigest(), proto, *_image_of(proto))
 
@@ -68,19 +76,40 @@ class Opened:
         fixed = "x".join(str(each or "?") for each in self.spatial)
         if size is None:
             if None in self.spatial:
+                example = tuple(each or 224 for each in self.spatial)
                 raise ShapeError(
-                    f"the network takes images of any size ({fixed}); pass an image, or a size."
+                    f"the network takes images of any size ({fixed}); pass size={example} (--size "
+                    f"{'x'.join(map(str, example))}), say."
                 )
             size = tuple(each or 0 for each in self.spatial)
         fits = len(size) == len(self.spatial) and all(
             declared in (None, each) for declared, each in zip(self.spatial, size, strict=True)
         )
         if not fits:
+            given = (*size, *[224] * len(self.spatial))
+            right = tuple(a or int(b) for a, b in zip(self.spatial, given, strict=False))
             raise ShapeError(
                 f"the image is {'x'.join(map(str, size))}, but the network takes {fixed}; pass "
-                f"size={self.spatial} (--size {fixed}), and pictures are resized."
+                f"size={right} (--size {'x'.join(map(str, right))}), and pictures are resized."
             )
         return (1, self.channels, *map(int, size))
+
+
+@contextmanager
+def judged(model: Opened) -> Iterator[None]:
+    """Where something unforeseen arises from a model, let ONNX Runtime say whether it is sound.
+
+    Raises
+    ------
+    ModelError : it is not; else what arose
+    """
+    try:
+        yield
+    except (TConvError, OSError, MemoryError, ImportError):
+        raise
+    except Exception:
+        session_of(model.proto, 1)
+        raise
 
 
 def _image_of(proto: "ModelProto") -> tuple[str, int, tuple[int | None, ...]]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from tconv.arguments import show
 from tconv.errors import DTypeError, ParameterError, ShapeError
-from tconv.images import read_picture
+from tconv.images import picture_size, read_picture
+from tconv.memory import check_room
 
 __all__ = ["Photo", "Preparation", "Photos", "picture_files"]
 
@@ -164,6 +166,8 @@ def _photo(
                 "pass an array."
             )
         name = Path(image).name
+        cells = prod(size or picture_size(image))
+        check_room(f"{name} as numbers", 32 * channels * cells)
         image = read_picture(image, channels=3 if channels == 3 else 1)
     array = np.asarray(image)
     array = array[0] if array.ndim == rank + 2 and len(array) == 1 else array
@@ -206,7 +210,7 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uin
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError("Resizing pictures needs Pillow: pip install tconv[cli].") from None
+        raise ImportError("Resizing pictures needs Pillow: pip install pillow.") from None
     height, width = size
     planes = [Image.fromarray(plane) for plane in pixels]
     filtered = [each.resize((width, height), Image.Resampling.BICUBIC) for each in planes]

@@ -30,7 +30,7 @@ def pixels_of(figure: Figure, size: tuple[int, int] | None = None) -> "Image.Ima
     try:
         from PIL import Image, ImageDraw
     except ImportError:
-        raise ImportError("PNG and GIF need Pillow: pip install tconv[cli].") from None
+        raise ImportError("PNG and GIF need Pillow: pip install pillow.") from None
 
     width, height = size or (figure.width, figure.height)
     image = Image.new("RGB", (width * _SCALE, height * _SCALE), "white")

@@ -205,7 +205,10 @@ CODES = [
     (errors.ModelError("the model is damaged; export it again."), "model"),
     (errors.TConvError("no; yes."), "parameter"),
     (MemoryError(), "memory"),
-    (ImportError("The ONNX tools need onnxruntime: pip install tconv[onnx]."), "missing-extra"),
+    (
+        ImportError("The ONNX tools need onnx and onnxruntime: pip install onnx onnxruntime."),
+        "missing-extra",
+    ),
     (ImportError("libfoo.so: cannot open"), "missing-extra"),
     (FileNotFoundError(2, "No such file or directory", "none.npy"), "file"),
     (PermissionError(13, "Permission denied", "x.npy"), "file"),
@@ -236,7 +239,11 @@ def test_the_parts_of_a_message_are_shared_out(monkeypatch, capsys):
             raise error
         fails(monkeypatch, error)
         main(["info"])
-        expected = lines or ["The ONNX tools need onnxruntime", where, "pip install tconv[onnx]"]
+        expected = lines or [
+            "The ONNX tools need onnx and onnxruntime",
+            where,
+            "pip install onnx onnxruntime",
+        ]
         what, place, fix = capsys.readouterr().err.splitlines()
         assert [what.partition(": ")[2], place[6:], fix[8:]] == expected
 

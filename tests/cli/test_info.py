@@ -53,7 +53,7 @@ def test_what_is_missing_can_be_installed(monkeypatch, width):
     assert extras.plain(width) == (
         "extra  library          version\n"
         f"cli    pillow           {version('pillow')}\n"
-        "jax    no_such_library  missing: pip install tconv[jax]"
+        "jax    no_such_library  missing: pip install no_such_library"
     )
 
 

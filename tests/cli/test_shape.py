@@ -2,9 +2,12 @@
 
 import io
 import json
+import re
 from textwrap import dedent
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from tconv.cli import main
@@ -199,6 +202,11 @@ def test_candidates_on_a_terminal(width):
         ("8 --to 16 -k 3 -s 2 -p 0:1", "3  2  0:1   0  1–2         uneven 4×"),
         ("8 --to 19 -k 3 -s 2 -d 2", "3  2  0   0  0–3         uneven, gaps"),
         ("8 --to 16 -k 4 -s 2 --rank 1", "4  2  1   0  2           even     common choice;"),
+        ("46x62 --to 368x489 -k 16 -s 8", "16  8  4x8  0x1  2           even     needs output"),
+        ("64 --to 100 -k 3 -s 2",
+         "3  2  15   1  1–2         uneven 4×  crops more than the kernel; needs output_padding"),
+        ("64 --to 65 -k 3 -s 1", "3  1  0:1   0  3           even"),
+        ("64 --to 5000", "79  79  28   0  1           even"),
     ],
 )  # fmt: skip
 def test_what_a_candidate_is_good_for(words, row):
@@ -209,27 +217,21 @@ def test_what_a_candidate_is_good_for(words, row):
     ("words", "sentence", "nearest"),
     [
         (
-            "64 --to 5000",
-            "No settings take 64 to 5000 with kernels and strides up to 16; the nearest size that "
-            "can be reached is 1039.",
-            [[1039], [1039]],
-        ),
-        (
             "64 --to 131 -k 4 -s 2 -p 1",
             "This does not take 64 to 131; the nearest size that can be reached is 129.",
             [[129], [129]],
         ),
         (
-            "64 --to 100 -s 2",
-            "No settings take 64 to 100 with kernels up to 16; the nearest size that can be "
-            "reached is 110.",
-            [[110], [110]],
+            "20 --to 100 -k 3 -s 2",
+            "This does not take 20 to 100; the nearest size that can be reached is 42. Negative "
+            "padding adds cells that hold the bias alone: -p=-29 --op 1.",
+            [[42], [42]],
         ),
         (
             "64x32 --to 128x9600",
-            "No settings take 32 to 9600 on axis 1 with kernels and strides up to 16; the nearest "
-            "size that can be reached is 527.",
-            [[127, 129], [527]],
+            "No settings that are the same on every axis take 64x32 to 128x9600; with settings per "
+            "axis it can be reached, for example -k 2x300 -s 2x300.",
+            None,
         ),
         (
             "64x32 --to 128x96",
@@ -253,8 +255,61 @@ def test_the_solver_searches_as_far_as_is_told():
     assert max(row.kernel_size for row in rows) == max(row.stride for row in rows) == 16
 
 
-def test_the_advice_for_each_axis_is_right():
-    assert asked("64x32 --to 128x96 -k 2x3 -s 2x3").code == 0
+_SIZES = st.integers(1, 40)
+_GIVEN = st.fixed_dictionaries(
+    {},
+    optional={
+        "-k": st.integers(1, 20),
+        "-s": st.integers(1, 20),
+        "-p": st.integers(0, 6),
+        "-d": st.integers(1, 3),
+    },
+)
+
+
+@given(st.lists(st.tuples(_SIZES, st.integers(1, 300)), min_size=1, max_size=2), _GIVEN)
+@example([(46, 368), (62, 489)], {"-k": 16, "-s": 8})
+@example([(64, 100)], {"-k": 3, "-s": 2})
+@example([(64, 65)], {"-k": 3, "-s": 1})
+def test_what_shape_advises_leads_to_the_wanted_size(axes, options):
+    """Candidates, settings per axis and negative padding all do; where it says no, nothing does."""
+    sizes, wanted = ("x".join(map(str, each)) for each in zip(*axes, strict=True))
+    typed = " ".join(f"{name} {value}" for name, value in options.items())
+    found = asked(f"{sizes} --to {wanted} --rank {len(axes)} {typed} --limit 5")
+    target = tuple(size for _, size in axes)
+    for row in found.result["candidates"]:
+        for n, (size, out) in enumerate(axes):
+            names = ("kernel_size", "stride", "padding", "output_padding", "dilation")
+            k, s, p, op, d = (row[name][n] for name in names)
+            begin, end = (p, p) if isinstance(p, int) else p
+            assert (size - 1) * s + d * (k - 1) + 1 - begin - end + op == out
+            assert 0 <= op < max(s, d)
+    assert (found.code == 0) == bool(found.result["candidates"])
+    if found.code == 0:
+        return
+    (sentence,) = found.parts
+    advised = re.findall(r"(?:example|alone:)((?: -[-\w]+[= ][-:x\d]+)+)\.", sentence)
+    for words in advised:
+        free = {n: v for n, v in options.items() if f" {n}" not in words}
+        rest = " ".join(f"{name} {value}" for name, value in free.items())
+        if len(axes) == 1 or "example" in sentence:
+            got = asked(f"{sizes} --rank {len(axes)} {rest} {words}").result["output_size"]
+            assert got == target
+    if not advised:  # all that is asked for is given but, perhaps, kernel or stride
+        assert "-p" in options
+        assert any(not _reachable(*axis, options) for axis in axes)
+
+
+def _reachable(size, wanted, options):
+    """Whether any kernel and stride do, tried far beyond what can matter."""
+    p, d = options["-p"], options.get("-d", 1)
+    kernels = [options["-k"]] if "-k" in options else range(1, wanted + 2 * p + 2)
+    strides = [options["-s"]] if "-s" in options else range(1, wanted + 2 * p + 2)
+    return any(
+        0 <= wanted - ((size - 1) * s + d * (k - 1) + 1 - 2 * p) < max(s, d)
+        for k in kernels
+        for s in strides
+    )
 
 
 # ---- errors --------------------------------------------------------------------------------------
@@ -287,7 +342,7 @@ def test_the_advice_for_each_axis_is_right():
             "4 -k 3 --op 1", "parameter",
             "output_padding[0]=1 must be smaller than max(stride[0]=1, dilation[0]=1)=1",
             "option --op/--output-padding",
-            "for a larger output pass output_size or lower padding",
+            "pass at most 0, and lower padding for a larger output",
         ),
         (
             "4 -k 3 -p 9", "shape",

@@ -636,7 +636,7 @@ def test_a_wrong_call_is_refused_in_words(force, names, feeds, error, message):
 
 def test_a_clash_inside_names_the_node():
     session = Session(two_layers(sizes=False), force=True)
-    with pytest.raises(ShapeError, match=r"^node 'up a': x has 5 channels but weight of shape"):
+    with pytest.raises(ShapeError, match=r"^node 'up a': X has 5 channels but W of shape"):
         session.run(None, {"x": np.ones((1, 5, 4, 4), np.float32)})
     with pytest.raises(ShapeError, match=r"^node 'up a': X has shape \(2, 4\) and W"):
         session.run(None, {"x": np.ones((2, 4), np.float32)})

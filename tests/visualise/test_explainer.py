@@ -190,7 +190,7 @@ def test_bad_names_of_files(tmp_path):
 
 def test_without_pillow_there_is_a_message(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    with pytest.raises(ImportError, match=r"^PNG and GIF need Pillow: pip install tconv\[cli\]\.$"):
+    with pytest.raises(ImportError, match=r"^PNG and GIF need Pillow: pip install pillow\.$"):
         tconv.explain().save(tmp_path / "page.png")
     tconv.explain().save(tmp_path / "page.html")
 
