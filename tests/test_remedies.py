@@ -280,3 +280,84 @@ def _nothing():
     from contextlib import nullcontext
 
     return nullcontext()
+
+
+# ---- padding modes -------------------------------------------------------------------------------
+
+
+def _no_less_than_0(state):
+    pairs = [(max(a, 0), max(b, 0)) for a, b in state["padding"]]
+    state["padding"] = tuple(pairs)
+
+
+_MODES = {
+    r"; pass integers, or padding_mode=": lambda s: s.update(padding=((0, 0),) * len(s["stride"])),
+    r"; pass output_padding=0 or padding_mode=": lambda s: s.update(
+        output_padding=(0,) * len(s["stride"])
+    ),
+    r"; pass padding of 0 or more, or padding_mode=": _no_less_than_0,
+}
+_CIRCULAR = {
+    r'; lower padding or use padding_mode="(circular)"': lambda s, mode: s.update(mode=mode)
+}
+_LOWER = {
+    r"^padding\[(\d+)\]=.*; lower padding or": lambda s, n: put("padding", tuple)(s, n, (0, 0))
+}
+
+
+@draws(2)
+@given(asked(), st.sampled_from(["circular", "reflect", "replicate"]), st.sampled_from([0, 1]))
+def test_what_padding_modes_advise_works(state, mode, which):
+    def call(s):
+        tconv.conv_transpose(
+            np.zeros((1, s["channels"], *s["size"])),
+            np.zeros((*s["weight"], *s["kernel"])),
+            **keywords_of(s),
+            padding_mode=s["mode"],
+        )
+
+    last = (_CIRCULAR, _LOWER)[which]
+    _, told = followed(call, _MODES | last | ADVICE, {**state, "mode": mode})
+    if any('padding_mode="zeros"' in message for message in told):  # the other way out of these
+        followed(call, ADVICE, {**state, "mode": "zeros"})
+
+
+# ---- layers --------------------------------------------------------------------------------------
+
+
+@given(st.integers(-3, 4), st.integers(-3, 4), st.integers(1, 4), st.integers(1, 4))
+def test_what_a_layer_advises_on_its_way_to_onnx_works(begin, end, kernel, stride):
+    pytest.importorskip("onnx")
+
+    def call(s):
+        tconv.ConvTranspose1d(
+            1, 1, kernel, stride=stride, padding=s["padding"], padding_mode=s["mode"]
+        ).to_onnx()
+
+    advice = {
+        r"; make the layer with padding of 0 or more": _no_less_than_0,
+        r'; make the layer with padding_mode="(\w+)"': lambda s, mode: s.update(mode=mode),
+    }
+    for mode in ("zeros", "circular"):
+        state = {"padding": ((begin, end),), "mode": mode, "stride": (stride,)}
+        followed(call, advice | _MODES, state)
+
+
+def test_an_activation_before_a_normalisation_is_dealt_with_as_is_said():
+    layer = tconv.ConvTranspose1d(1, 2, 2, activation="relu", rng=0)
+    bn = tconv.BatchNorm1d(2) if hasattr(tconv, "BatchNorm1d") else _Statistics(2)
+    with pytest.raises(TConvError, match=r"; set layer\.activation=None, fold, and set the"):
+        tconv.fold_batch_norm(layer, bn)
+    layer.activation = None
+    result = tconv.fold_batch_norm(layer, bn)
+    result.activation = "relu"
+    assert result.predict(np.ones((1, 1, 3), np.float32)).shape == (1, 2, 4)
+
+
+class _Statistics:
+    """A normalisation after training, as PyTorch has it."""
+
+    def __init__(self, channels):
+        self.running_mean, self.running_var = np.zeros(channels), np.ones(channels)
+        self.weight, self.bias = np.ones(channels), np.zeros(channels)
+        self.eps, self.training = 1e-5, False

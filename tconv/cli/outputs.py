@@ -139,11 +139,11 @@ def check_output(path: str, force: bool, never: Iterable[str | Path], what: str)
         raise OSError("there is a folder of this name; choose another.")
     if not place.parent.is_dir():
         raise OSError(f"there is no folder {str(place.parent)!r}; create it first.")
-    if place.exists() and not force:
-        raise OSError("the file exists already; pass -f to overwrite it, or choose another.")
     if not os.access(place.parent, os.W_OK):
         raise OSError(f"files cannot be written in {str(place.parent)!r}; choose another folder.")
-    check_writable(path)
+    check_writable(path)  # which no -f helps against
+    if place.exists() and not force:
+        raise OSError("the file exists already; pass -f to overwrite it, or choose another.")
 
 
 def _check_picture(name: str, shape: Sequence[int | str | None]) -> None:

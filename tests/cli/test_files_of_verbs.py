@@ -223,9 +223,10 @@ def test_what_cannot_be_written_is_told_before_anything_is_computed(
         ("device.npz", "must name a regular file"),
         ("circle.npz", "symbolic links"),
     ]:
-        code, first, _ = told(f"{line} -f -o {name}", capsys)
-        assert code == 2
-        assert said in first
+        for force in ("", " -f"):
+            code, first, _ = told(f"{line} -o {name}{force}", capsys)
+            assert code == 2
+            assert said in first
     assert sorted(os.listdir()) == before
 
 

@@ -184,3 +184,38 @@ def test_help_loads_nothing(command):
         "print(sorted({'numpy', 'onnx', 'rich', 'PIL'} & set(sys.modules)), file=sys.stderr)"
     )
     assert command(code=code).stderr == "[]\n"
+
+
+def test_an_output_without_a_name_is_no_layer(folder, capsys):
+    """Nor is an input that is left out a signal because some output was."""
+    from onnx import helper, numpy_helper
+
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    nodes = [
+        helper.make_node("MaxPool", ["image"], ["pooled", ""], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Relu", ["pooled"], ["rectified"]),
+        helper.make_node("Resize", ["rectified", "", "scales"], ["large"], mode="nearest"),
+    ]
+    graph = helper.make_graph(
+        nodes, "net", [helper.make_tensor_value_info("image", 1, (1, 3, 8, 8))],
+        [helper.make_tensor_value_info("large", 1, None)], [scales],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, opset_imports=opset, ir_version=8), "pool.onnx")
+    assert main(["see", "pool.onnx", "--list", "--json"]) == 0
+    layers = json.loads(capsys.readouterr().out)["result"]["layers"]
+    assert [(row["name"], row["reason"]) for row in layers] == [
+        ("pooled", None), ("rectified", None), ("large", None)
+    ]  # fmt: skip
+    assert main(["see", "pool.onnx", "photo.png", "--layer", "large", "-o", "s.npz"]) == 0
+
+
+@pytest.mark.parametrize("verb", ["see bad.onnx --list", "see bad.onnx photo.png", "run bad.onnx",
+                                  "explain bad.onnx -o e.svg"])  # fmt: skip
+def test_a_name_that_is_not_utf_8_is_damage(folder, capsys, verb):
+    data = (folder / "net.onnx").read_bytes()
+    (folder / "bad.onnx").write_bytes(data.replace(b"b1/relu", b"b1/\xff\xfelu"))
+    assert main(verb.split()) == 2
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("error[model]: ")
+    assert first.endswith("is damaged: a word in it is not UTF-8")
