@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from tconv.dtypes import TYPES
 from tconv.engine.bands import unsized
-from tconv.engine.call import FIELDS, POINTERS, TILE
+from tconv.engine.call import FIELDS, POINTERS, RUN, TERMS_AHEAD, TILE
 from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered, lattices, strides
-from tconv.engine.gathering import RUN
-from tconv.engine.kernels import TERMS_AHEAD
 from tconv.engine.phases import Phases
 from tconv.engine.plan import Part, Plan, Tile, tile_rows
 from tconv.engine.problem import Problem
@@ -31,7 +29,7 @@ NO_TABLE = np.zeros(1, np.int32)
 _RUN_BYTES = 2**13  # of weights of tiles that are called in a row: the L1 cache holds them
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Layout:
     """Everything about a plan that the driver is told, but for addresses of kernels and operands.
 

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.bands import unsized
+from tconv.engine.call import PHASE, TURNED_TILE
 from tconv.engine.cells import strides
 from tconv.engine.layout import LINE_BYTES, Layout
 from tconv.engine.phases import AxisPhases
 from tconv.engine.plan import Tile, tile_rows
-from tconv.engine.transposing import turn_out
-from tconv.engine.turned import PHASE, TURNED_TILE, broadcast
 
 __all__ = ["TurnedLayout"]
 
@@ -114,8 +113,10 @@ class TurnedLayout(Layout):
     def _biased(self) -> list[int]:
         return [1]  # channels have one each
 
-    def kernels(self, kernel: Any) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
-        """Numbers of what turned plans call; those of micro-kernels in a list."""
+    def kernels(
+        self, kernel: Any, broadcast: Any, turn_out: Any
+    ) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
+        """Numbers of what turned plans call, those of micro-kernels in a list; and its emitters."""
         heights = self._micro_heights()
         micros = np.zeros((2 * max(heights) + 2, 1), np.int64)
         for rows in heights:
