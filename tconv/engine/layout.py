@@ -270,6 +270,11 @@ class Layout:
         sizes = [self.fields.get(name, 0) for name in FIELDS]
         return np.array([0] * len(POINTERS) + sizes, np.int64)
 
+    @cached_property
+    def unsized(self) -> Problem:
+        """What stands for all sizes of the layer."""
+        return unsized(self.problem)
+
     @property
     def family(self) -> tuple[Any, ...]:
         """What `fixed` and all kernels follow from: many sizes of a layer have it in common."""
@@ -277,13 +282,15 @@ class Layout:
         words = (plan.tile, plan.vectors, plan.is_uncropped, plan.is_gathered, plan.is_spread)
         ahead = tuple([self.reads_ahead(rows) for rows in self.heights])
         kinds = (*words, plan.outputs, plan.block, plan.part, plan.threads, self.widths)
-        made_for = unsized(self.problem), self.dtype.name, self.target
+        made_for = self.unsized, self.dtype.name, self.target
         return (*made_for, *kinds, ahead, self.streams, self.is_plain)
 
     @property
     def packing(self) -> tuple[Any, ...]:
         """What the order of packed weights follows from."""
-        problem = replace(unsized(self.problem), activation=None)
+        problem = self.unsized
+        if problem.activation is not None:
+            problem = replace(problem, activation=None)
         return (problem, self.dtype.name, self.target, *self.plan.packing)
 
     def fixed(self) -> dict[str, NDArray[Any]]:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.bands import unsized
 from tconv.engine.call import PHASE, TURNED_TILE
 from tconv.engine.cells import strides
 from tconv.engine.layout import LINE_BYTES, Layout
@@ -92,7 +91,7 @@ class TurnedLayout(Layout):
     @property
     def family(self) -> tuple[Any, ...]:
         """What `fixed` and all kernels follow from."""
-        plan, made_for = self.plan, (unsized(self.problem), self.dtype.name, self.target)
+        plan, made_for = self.plan, (self.unsized, self.dtype.name, self.target)
         kinds = (plan.vectors, plan.block, plan.part, plan.threads, self.widths)
         return (*made_for, "turned", *kinds, *self._micro_heights())
 
