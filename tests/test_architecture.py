@@ -20,7 +20,7 @@ ORDER = [
     "engine.target", "engine.phases", "engine.problem", "engine.winograd", "engine.plan",
     "engine.costs", "engine.tilings", "engine.turnings", "engine.bands", "engine.choice",
     "engine.values", "engine.builder",
-    "engine.ir", "engine.halves", "engine.kernels", "engine.gathering", "engine.call",
+    "engine.ir", "engine.call", "engine.halves", "engine.kernels", "engine.gathering",
     "engine.panels", "engine.spread", "engine.transforms", "engine.tiles",
     "engine.epilogue", "engine.output", "engine.driver", "engine.cells", "engine.layout",
     "engine.transposing", "engine.turned", "engine.turned_layout", "engine.tiled_layout",

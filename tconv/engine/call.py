@@ -4,7 +4,20 @@ from typing import Any
 
 from tconv.engine.ir import I64, PTR, Code
 
-__all__ = ["FIELDS", "LATTICE", "POINTERS", "TILE", "Call", "Item", "each_tile"]
+__all__ = [
+    "FIELDS",
+    "LATTICE",
+    "PHASE",
+    "POINTERS",
+    "RESTORED",
+    "RUN",
+    "TERMS_AHEAD",
+    "TILE",
+    "TURNED_TILE",
+    "Call",
+    "Item",
+    "each_tile",
+]
 
 POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
@@ -49,6 +62,27 @@ _PLACES = {name: place for place, name in enumerate((*POINTERS, *FIELDS))}
 
 TILE = ("rows", "weight", "offsets", "taps", "line", "micro", "count")
 """What stands in a plan's list of tiles, 64 bits each: the first of `count` that are alike."""
+
+RESTORED = ("kernel", "before", "phases", "place", "line")
+"""What stands in a plan's list of phases to restore, 64 bits each: of every group and phase of it.
+
+`before` counts rows of products, of a channel, of earlier groups; `line` is the phase of y.
+"""
+
+PHASE = ("tiles", "end", "taps", "before", "asked")
+"""What stands in a turned plan's list of phases, 64 bits each.
+
+Its tiles, its taps and those before it, and bytes that each term asks for of the weights to come.
+"""
+
+TURNED_TILE = ("micro", "taps", "reached", "places")
+"""What stands in its list of tiles: `taps` and `places` are tables' begins."""
+
+RUN = ("start", "to", "place")
+"""Of a vector of a gathered panel: the first cell, where it goes, and its place in the table."""
+
+TERMS_AHEAD = 24
+"""So many terms on, cells of x are asked for; lists of terms are so much longer."""
 
 LATTICE = ("start", "depth", "height", "width")
 """What stands in a plan's list of the lattices of x, 64 bits each."""

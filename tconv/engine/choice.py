@@ -146,7 +146,8 @@ def _costs_of(plan: Plan, problem: Problem, dtype: str, target: Target) -> Any:
 def _fit(plan: Plan, costs: Costs, target: Target) -> Plan:
     """The plan with items of about the same size, but parts of an axis that are nearly equal."""
     (z, y, x), phases = costs.phases.axes, costs.phases
-    step = costs.lanes * (2 if plan.is_gathered and not plan.is_tiled else 1)
+    step = 1 if plan.is_spread else costs.lanes
+    step *= 2 if plan.is_gathered and not plan.is_tiled else 1
     columns = x.count
     if plan.columns < columns:
         columns = ceil(ceil(columns / ceil(columns / plan.columns)) / step) * step

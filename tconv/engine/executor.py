@@ -45,7 +45,7 @@ _CYCLES_PER_US = 2900  # of a server's core at work
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in memory of NumPy's
 _SMALL_TRANSPOSED_BYTES = 2**18  # and so much of x or y is transposed by one
 _MOST_MEASURED, _MEASURED_RUNS = 5, 4
-_MOST_FAMILIES = 1024
+_MOST_FAMILIES = 256
 
 
 class Prepared:

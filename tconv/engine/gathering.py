@@ -7,14 +7,12 @@ gather    to[lane] = x[table[lane]], or zero, for every channel
 from typing import Any
 
 from tconv.engine import values as ir
+from tconv.engine.call import RUN
 from tconv.engine.halves import load_cells, widened
 from tconv.engine.ir import I32, I64, PTR, Code, Number, begin
 from tconv.engine.kernels import CHANNELS_AHEAD
 
-__all__ = ["RUN", "find_runs", "gather"]
-
-RUN = ("start", "to", "place")
-"""Of a vector of a panel: the first cell, where it goes, and its place in the table."""
+__all__ = ["find_runs", "gather"]
 
 _NOWHERE, _APART = -(2**31), -(2**63)
 

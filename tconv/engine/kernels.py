@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tconv.engine import values as ir
+from tconv.engine.call import TERMS_AHEAD
 from tconv.engine.halves import (
     load_cell,
     load_cells,
@@ -31,7 +32,6 @@ from tconv.engine.plan import MOST_INTERLEAVED
 
 __all__ = [
     "CHANNELS_AHEAD",
-    "TERMS_AHEAD",
     "add_rows",
     "copy_row",
     "micro",
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 _LINE_BYTES = 64  # of the processor's caches
-TERMS_AHEAD = 24
 CHANNELS_AHEAD = 4  # of x, whose planes are too far from each other to be foreseen
 _AHEAD_BYTES = 4096  # weights are read once, in order: this far ahead they come in time
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.call import POINTERS
+from tconv.engine.call import POINTERS, RESTORED
 from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.epilogue import activate
 from tconv.engine.gathering import find_runs, gather
@@ -17,8 +17,9 @@ from tconv.engine.layout import Layout
 from tconv.engine.packing import PACK_FIELDS, pack_arguments, pack_made_run, pack_run
 from tconv.engine.plan import MOST_INTERLEAVED
 from tconv.engine.tiled_layout import TiledLayout, layout_of
-from tconv.engine.tiles import RESTORED
-from tconv.engine.turned import run_turned
+from tconv.engine.transforms import restore, screen, sum_cells
+from tconv.engine.transposing import turn_out
+from tconv.engine.turned import broadcast, run_turned
 from tconv.engine.turned_layout import TurnedLayout
 
 __all__ = ["Kernels", "layout_of"]
@@ -69,7 +70,7 @@ class Kernels:
     def _number(self) -> None:
         layout, activation = self.layout, self.layout.problem.activation
         if isinstance(layout, TurnedLayout):
-            self.called, self.arrays = layout.kernels(self)
+            self.called, self.arrays = layout.kernels(self, broadcast, turn_out)
         else:
             self._number_those_of_cells()
         if activation is not None:
@@ -101,7 +102,7 @@ class Kernels:
             "copy_row": self(f"copy_row_{stride}", copy_row(stride)),
         }
         if isinstance(layout, TiledLayout):
-            more, of_tiles = layout.kernels(self)
+            more, of_tiles = layout.kernels(self, restore, sum_cells, screen)
             self.called |= more
             self.arrays |= of_tiles
 

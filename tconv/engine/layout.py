@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from tconv.dtypes import TYPES
 from tconv.engine.bands import unsized
-from tconv.engine.call import FIELDS, POINTERS, TILE
+from tconv.engine.call import FIELDS, POINTERS, RUN, TERMS_AHEAD, TILE
 from tconv.engine.cells import gathered_cells, grid, in_flat, in_gathered, lattices, strides
-from tconv.engine.gathering import RUN
-from tconv.engine.kernels import TERMS_AHEAD
 from tconv.engine.phases import Phases
 from tconv.engine.plan import Part, Plan, Tile, tile_rows
 from tconv.engine.problem import Problem
@@ -32,7 +30,7 @@ NO_TABLE = np.zeros(1, np.int32)
 _RUN_BYTES = 2**13  # of weights of tiles that are called in a row: the L1 cache holds them
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Layout:
     """Everything about a plan that the driver is told, but for addresses of kernels and operands.
 
@@ -273,6 +271,11 @@ class Layout:
         sizes = [self.fields.get(name, 0) for name in FIELDS]
         return np.array([0] * len(POINTERS) + sizes, np.int64)
 
+    @cached_property
+    def unsized(self) -> Problem:
+        """What stands for all sizes of the layer."""
+        return unsized(self.problem)
+
     @property
     def family(self) -> tuple[Any, ...]:
         """What `fixed` and all kernels follow from: many sizes of a layer have it in common."""
@@ -280,13 +283,15 @@ class Layout:
         words = (plan.tile, plan.vectors, plan.is_uncropped, plan.is_gathered, plan.is_spread)
         ahead = tuple([self.reads_ahead(rows) for rows in self.heights])
         kinds = (*words, plan.outputs, plan.block, plan.part, plan.threads, self.widths)
-        made_for = unsized(self.problem), self.dtype.name, self.target
+        made_for = self.unsized, self.dtype.name, self.target
         return (*made_for, *kinds, ahead, self.streams, self.is_plain)
 
     @property
     def packing(self) -> tuple[Any, ...]:
         """What the order of packed weights follows from."""
-        problem = replace(unsized(self.problem), activation=None)
+        problem = self.unsized
+        if problem.activation is not None:
+            problem = replace(problem, activation=None)
         return (problem, self.dtype.name, self.target, *self.plan.packing)
 
     def fixed(self) -> dict[str, NDArray[Any]]:

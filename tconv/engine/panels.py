@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from tconv.engine.call import LATTICE, Call, Item
-from tconv.engine.gathering import RUN
+from tconv.engine.call import LATTICE, RUN, Call, Item
 from tconv.engine.ir import I64
 from tconv.engine.kernels import CHANNELS_AHEAD
 

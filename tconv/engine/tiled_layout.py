@@ -1,5 +1,6 @@
 """HOW A TILED PLAN LIES IN MEMORY: its sums of cells, its products, and the weights for them."""
 
+from functools import cache
 from hashlib import sha256
 from itertools import product
 from math import ceil
@@ -8,15 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.engine.call import RESTORED
 from tconv.engine.layout import LINE_BYTES, NO_TABLE, Layout
 from tconv.engine.plan import Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
-from tconv.engine.tiles import RESTORED
-from tconv.engine.transforms import restore, screen, sum_cells
-from tconv.engine.turned_layout import TurnedLayout
 from tconv.engine.winograd import Matrix, Tiling
-from tconv.forks import cached_property
+from tconv.forks import cached_property, importing
 
 __all__ = ["TiledLayout", "layout_of"]
 
@@ -144,8 +143,10 @@ class TiledLayout(Layout):
     def _biased(self) -> list[int]:
         return [1]  # channels have one each
 
-    def kernels(self, kernel: Any) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
-        """Numbers of what only tiled plans call, and what that reads."""
+    def kernels(
+        self, kernel: Any, restore: Any, sum_cells: Any, screen: Any
+    ) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
+        """Numbers of what only tiled plans call, and what that reads; and what emits it."""
         of_z, of_y, of_x = (axis.sums for axis in self.tiling.axes)
         restoring = {}
         for groups in self.tiling.groups:
@@ -165,5 +166,14 @@ def _name_of(matrices: tuple[Matrix, ...]) -> str:
 
 def layout_of(problem: Problem, plan: Plan, dtype: np.dtype[Any], target: Target) -> Layout:
     """Return the layout of a plan."""
-    kind = TurnedLayout if plan.is_turned else TiledLayout if plan.is_tiled else Layout
-    return kind(problem, plan, dtype, target)
+    kind = TiledLayout if plan.is_tiled else Layout
+    return (_turned_layout() if plan.is_turned else kind)(problem, plan, dtype, target)
+
+
+@cache
+def _turned_layout() -> type[Layout]:
+    """Import what few plans need."""
+    with importing:
+        from tconv.engine.turned_layout import TurnedLayout
+
+    return TurnedLayout

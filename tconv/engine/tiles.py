@@ -14,19 +14,13 @@ read them. The flag tells the caller, who computes such images otherwise (`execu
 
 from typing import Any
 
-from tconv.engine.call import Call, Item
+from tconv.engine.call import RESTORED, Call, Item
 from tconv.engine.ir import I64
 from tconv.engine.panels import find_runs, gather, pack
 
-__all__ = ["RESTORED", "prepare", "restore"]
+__all__ = ["prepare", "restore"]
 
 Value = Any
-
-RESTORED = ("kernel", "before", "phases", "place", "line")
-"""What stands in a plan's list of phases to restore, 64 bits each: of every group and phase of it.
-
-`before` counts rows of products, of a channel, of earlier groups; `line` is the phase of y.
-"""
 
 
 def prepare(c: Call, item: Item) -> None:

@@ -16,19 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 from tconv.engine import values as ir
-from tconv.engine.call import Call
+from tconv.engine.call import PHASE, TURNED_TILE, Call
 from tconv.engine.ir import I64, PTR, Code, Number, begin
 from tconv.engine.kernels import term
 
-__all__ = ["PHASE", "TURNED_TILE", "broadcast", "run_turned"]
-
-PHASE = ("tiles", "end", "taps", "before", "asked")
-"""What stands in a plan's list of phases, 64 bits each.
-
-Its tiles, its taps and those before it, and bytes that each term asks for of the weights to come.
-"""
-TURNED_TILE = ("micro", "taps", "reached", "places")
-"""What stands in a plan's list of tiles that are turned: `taps` and `places` are tables' begins."""
+__all__ = ["broadcast", "run_turned"]
 
 Value = Any
 

@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.bands import unsized
+from tconv.engine.call import PHASE, TURNED_TILE
 from tconv.engine.cells import strides
 from tconv.engine.layout import LINE_BYTES, Layout
 from tconv.engine.phases import AxisPhases
 from tconv.engine.plan import Tile, tile_rows
-from tconv.engine.transposing import turn_out
-from tconv.engine.turned import PHASE, TURNED_TILE, broadcast
 from tconv.forks import cached_property
 
 __all__ = ["TurnedLayout"]
@@ -93,7 +91,7 @@ class TurnedLayout(Layout):
     @property
     def family(self) -> tuple[Any, ...]:
         """What `fixed` and all kernels follow from."""
-        plan, made_for = self.plan, (unsized(self.problem), self.dtype.name, self.target)
+        plan, made_for = self.plan, (self.unsized, self.dtype.name, self.target)
         kinds = (plan.vectors, plan.block, plan.part, plan.threads, self.widths)
         return (*made_for, "turned", *kinds, *self._micro_heights())
 
@@ -114,8 +112,10 @@ class TurnedLayout(Layout):
     def _biased(self) -> list[int]:
         return [1]  # channels have one each
 
-    def kernels(self, kernel: Any) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
-        """Numbers of what turned plans call; those of micro-kernels in a list."""
+    def kernels(
+        self, kernel: Any, broadcast: Any, turn_out: Any
+    ) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
+        """Numbers of what turned plans call, those of micro-kernels in a list; and its emitters."""
         heights = self._micro_heights()
         micros = np.zeros((2 * max(heights) + 2, 1), np.int64)
         for rows in heights:
