@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -26,7 +26,7 @@ from tconv.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest, large
 from tconv.engine.arena import drop_idle
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry import Geometry, Letter
-from tconv.memory import available_bytes
+from tconv.memory import available_bytes, has_room
 from tconv.operands import check_out, library_of, namespace
 
 __all__ = [
@@ -44,6 +44,9 @@ _MEMORY_SHARE = 0.8
 _SMALL_BYTES = 2**26  # below this the system is not asked how much memory there is
 _FOLDING = 4  # copies of the padded y that are held while it is padded or folded, at most
 _MOST_AXES = 30  # spatial; two per axis and three more are held at a time, and NumPy allows 64
+
+_BLAS_BYTES = 2**26  # OpenBLAS takes 32 MiB and ends the process if it does not get them
+_has_warned = False
 
 _contracts: dict[str, Callable[..., Any]] = {}
 """Array library to what contracts its arrays; the portable path serves all others."""
@@ -133,6 +136,18 @@ def solve_for(
 
     An activation is for NumPy arrays. Under a padding mode it follows the sums over what is folded.
     """
+    try:
+        return _solve_for(want, geometry, a, b, bias, call, out)
+    except MemoryLimitError:
+        raise
+    except MemoryError as error:  # a limit of the system that nobody could foresee
+        text = f"{call.name} got too little memory ({error or 'for an object of Python'})"
+        raise MemoryLimitError(f"{text}; lower the sizes or split the batch.") from error
+
+
+def _solve_for(
+    want: Letter, geometry: Geometry, a: Any, b: Any, bias: Any, call: Call, out: Any
+) -> Any:
     xp, library, types = namespace(a), library_of(a), TYPES[dtype_name(a.dtype)]
     _refuse(want, geometry, bias, library)
     padded = call.padding_mode != "zeros" and 0 not in geometry.input_size
@@ -147,6 +162,12 @@ def solve_for(
         plan = native_plan("direct" if call.method == "direct" else "auto")
     work = None if plan is None else engine.workspace_bytes(inner, plan)
     check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
+    if plan is None and xp is np and not types.is_integer and not has_room(_BLAS_BYTES):
+        raise MemoryLimitError(
+            f"{call.name} needs {_BLAS_BYTES:,} bytes for NumPy's products, which may end the "
+            "process without them, and its limits leave fewer; raise them (`ulimit -v`, "
+            "`ulimit -d`)."
+        )
     to = out
     if out is not None:
         to = check_out(out, xp, geometry.shape_of(want), types.result, [a, b, bias])
@@ -216,8 +237,11 @@ def native(
     return None
 
 
-@cache
 def _warn_once(reason: str) -> None:
+    global _has_warned
+    if _has_warned:
+        return
+    _has_warned = True
     warnings.warn(
         f"tconv computes without machine code of its own, which is slower: {reason}",
         RuntimeWarning,

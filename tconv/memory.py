@@ -4,10 +4,15 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from tconv.errors import MemoryLimitError
+from tconv.errors import MemoryLimitError, UnsupportedError
 from tconv.files import content
 
-__all__ = ["available_bytes", "check_room", "group_folders"]
+try:
+    import resource
+except ImportError:  # Windows, which has no such limits
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["available_bytes", "check_addresses", "check_room", "group_folders", "has_room"]
 
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -17,12 +22,13 @@ _SMALL_BYTES = 2**24  # there is room for so much, or nothing works
 def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
     """Bytes this process may still allocate, or None where the system does not tell.
 
-    The least of the kernel's MemAvailable and of what every control group above this process
-    (version 2, or version 1's memory controller) leaves free; elsewhere the physical memory.
+    The least of the kernel's MemAvailable, of what every control group above this process
+    (version 2, or version 1's memory controller) leaves free, and of what its limits of addresses
+    and data leave (``ulimit -v`` and ``-d``); elsewhere the physical memory.
 
     References
     ----------
-    Linux kernel documentation, filesystems/proc and admin-guide/cgroup-v2.
+    Linux kernel documentation, filesystems/proc and admin-guide/cgroup-v2; getrlimit(2).
 
     >>> (available_bytes() or 1) > 0
     True
@@ -37,7 +43,47 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
     if not found:
         with suppress(ValueError, OSError, AttributeError):
             found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    found += _limited_bytes(proc)
     return max(min(found), 0) if found else None
+
+
+def has_room(needed: int) -> bool:
+    """Whether this process may take so many bytes of addresses more, as far as it is limited.
+
+    >>> has_room(1)
+    True
+    """
+    return all(left >= needed for left in _limited_bytes(_PROC))
+
+
+def check_addresses(needed: int) -> None:
+    """Refuse to go on where too few addresses are left for what ends the process then.
+
+    Raises
+    ------
+    UnsupportedError : a limit leaves less than is needed.
+    """
+    if not has_room(needed):
+        left = max(min(_limited_bytes(_PROC)), 0)
+        raise UnsupportedError(
+            f"the limits of this process leave {left:,} bytes, and LLVM may need {needed:,}; raise "
+            "them (`ulimit -v`, `ulimit -d`), or set TCONV_CPU=portable."
+        )
+
+
+def _limited_bytes(proc: Path) -> list[int]:
+    """What each limit of this process leaves; Linux tells how much is taken."""
+    if resource is None:
+        return []
+    limits = {0: resource.getrlimit(resource.RLIMIT_AS)[0]}
+    limits[5] = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    limits = {field: most for field, most in limits.items() if most != resource.RLIM_INFINITY}
+    with suppress(OSError, ValueError, IndexError):
+        if limits:
+            pages = content(f"{proc}/self/statm").split()
+            page = resource.getpagesize()
+            return [most - int(pages[field]) * page for field, most in limits.items()]
+    return []
 
 
 def _cgroup_bytes(membership: str, root: str) -> list[int]:

@@ -50,7 +50,7 @@ def forked(work):
     child = os.fork()
     if child == 0:
         try:
-            signal.alarm(60)
+            signal.alarm(120)
             os._exit(0 if work() else 1)
         finally:
             os._exit(2)

@@ -1,5 +1,8 @@
 """How much memory there is, and that no call takes more than it may."""
 
+import os
+import subprocess
+import sys
 import tracemalloc
 from contextlib import suppress
 from math import prod
@@ -11,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws, geometries, integer_operands, keywords_of, padded_calls
-from tconv import dispatch
+from tconv import dispatch, memory
 from tconv.blocks import SCRATCH_BYTES, Blocks
 from tconv.engine import entering, serves
 from tconv.engine.arena import drop_idle
@@ -20,12 +23,13 @@ from tconv.engine.drafts import settle
 from tconv.engine.executor import ready
 from tconv.engine.known import known_candidates, known_plan
 from tconv.engine.target import target
-from tconv.errors import MemoryLimitError
+from tconv.errors import MemoryLimitError, UnsupportedError
 from tconv.geometry import Geometry
-from tconv.memory import available_bytes
+from tconv.memory import available_bytes, check_room, has_room
 from tconv.ops import conv, conv_transpose, conv_weight_gradient
 
 MIB = 2**20
+linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what is taken of a limit")
 
 
 # ---- available_bytes -----------------------------------------------------------------------------
@@ -48,6 +52,96 @@ def system(root, meminfo=None, membership=None, groups=None):
 
 def test_without_a_container_it_is_what_the_kernel_says(tmp_path):
     assert available_bytes(*system(tmp_path, 1000)) == 1000 * 1024
+
+
+def limited(monkeypatch, **limits):
+    """Limits of this process: addresses and data, in pages."""
+    page = memory.resource.getpagesize()
+    kinds = {getattr(memory.resource, f"RLIMIT_{name}"): most for name, most in limits.items()}
+    none = memory.resource.RLIM_INFINITY
+    monkeypatch.setattr(
+        memory.resource,
+        "getrlimit",
+        lambda kind: (kinds[kind] * page if kind in kinds else none, none),
+    )
+    return page
+
+
+@linux
+def test_limits_of_addresses_and_data_count(tmp_path, monkeypatch):
+    proc, cgroup = system(tmp_path, 10**6)
+    (proc / "self/statm").write_text("300 200 100 10 0 50 0\n")
+    assert available_bytes(proc, cgroup) == 10**6 * 1024
+    page = limited(monkeypatch, AS=1000)
+    assert available_bytes(proc, cgroup) == 700 * page
+    limited(monkeypatch, DATA=1000)
+    assert available_bytes(proc, cgroup) == 950 * page
+    limited(monkeypatch, AS=1000, DATA=100)
+    assert available_bytes(proc, cgroup) == 50 * page
+    limited(monkeypatch, AS=200)
+    assert available_bytes(proc, cgroup) == 0
+    (proc / "self/statm").write_text("nonsense")
+    assert available_bytes(proc, cgroup) == 10**6 * 1024
+
+
+@linux
+def test_room_is_what_the_limits_leave(monkeypatch):
+    assert has_room(2**62)
+    check_room(2**62)
+    limited(monkeypatch, AS=2**40)
+    assert has_room(2**20)
+    assert not has_room(2**60)
+    with pytest.raises(UnsupportedError, match=r"^the limits of this process leave [\d,]+ bytes, "):
+        check_room(2**60)
+
+
+# A limit of addresses, set at several times before a call.
+SHORT = """
+import resource, sys, time
+import numpy as np
+import tconv
+mebibytes, when = int(sys.argv[1]), sys.argv[2]
+
+def limit():
+    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + mebibytes * 2**20,) * 2)
+
+def call(channels, taps):
+    x = np.ones((1, channels, 40, 40), np.float32)
+    w = np.ones((channels, 8, taps, taps), np.float32)
+    return tconv.conv_transpose(x, w, stride=taps)
+
+tconv.conv_transpose
+if when == "loaded":
+    from tconv.engine.target import target
+    target()
+if when == "called":
+    call(8, 4)
+limit()
+try:
+    for channels, taps in ((16, 3), (16, 3), (70, 4)):
+        assert (call(channels, taps) == channels).all()
+    time.sleep(0.5)  # for what is compiled well after a first call
+    print("right")
+except tconv.MemoryLimitError:
+    print("refused")
+"""
+
+
+@linux
+@pytest.mark.parametrize("when", ["imported", "loaded", "called"])
+@pytest.mark.parametrize("mebibytes", [1, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500])
+def test_a_process_that_is_short_of_addresses_computes_or_refuses(when, mebibytes):
+    environment = {**os.environ, "TCONV_CACHE": "off", "TCONV_CPU": "", "TCONV_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT, str(mebibytes), when],
+        env=environment, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout in ("right\n", "refused\n")
+    assert done.stderr.count("RuntimeWarning") <= 1
+    if mebibytes >= 500:
+        assert (done.stdout, done.stderr) == ("right\n", "")
 
 
 def test_a_container_of_version_2_leaves_its_limit_less_what_is_used(tmp_path):

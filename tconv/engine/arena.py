@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tconv.errors import MemoryLimitError
 from tconv.forks import cached_property
 from tconv.memory import available_bytes
 
@@ -148,7 +149,13 @@ class Arena:
             return self._large(shape, dtype, size)
         except MemoryError:
             drop_idle()
-        return np.empty(shape, dtype)
+        try:
+            return np.empty(shape, dtype)
+        except MemoryError:
+            raise MemoryLimitError(
+                f"the system refuses {size:,} bytes for an array {shape}; lower the sizes or split "
+                "the batch."
+            ) from None
 
     def drop_idle(self) -> int:
         """Let go of all that is kept; return how many bytes that were."""

@@ -18,10 +18,13 @@ from contextlib import suppress
 
 from tconv.engine.jit import Emit, find, held, keep, text_of
 from tconv.engine.target import Target
+from tconv.errors import UnsupportedError
 from tconv.forks import ForkLock
+from tconv.memory import check_addresses
 
 __all__ = ["load_drafted", "settle"]
 
+_THREAD_BYTES = 2**28  # of addresses: twice what LLVM needs, for calls go on meanwhile
 _DELAY_S = 0.2  # the calls after the first, and other shapes' first calls, want LLVM and the cores
 _Use = Callable[[Mapping[str, int]], None]
 _Key = tuple[str, str, Target]
@@ -94,7 +97,8 @@ def _start() -> None:
     """Let a thread compile what waits."""
     global _has_thread
     if not _has_thread and not _is_leaving:
-        with suppress(RuntimeError):  # the system has no more threads: drafts do as well
+        with suppress(RuntimeError, UnsupportedError):  # no more threads: drafts do as well
+            check_addresses(_THREAD_BYTES)
             _thread.start_new_thread(_finish, ())  # that of `threading` waits until it runs
             _has_thread = True
 

@@ -19,6 +19,7 @@ from tconv.engine.target import Target, architecture_of
 from tconv.engine.values import Module
 from tconv.errors import UnsupportedError
 from tconv.forks import ForkLock, importing
+from tconv.memory import check_addresses
 
 __all__ = [
     "Emit",
@@ -37,6 +38,9 @@ __all__ = [
 Emit = Callable[[Module], None]
 
 _MOST_KERNELS = 4096  # some 80 MB; each takes two of the 65,530 mappings that Linux allows
+# LLVM ends the process where it gets no memory. 30 MiB for the largest plans (x86-64), and as much
+# as the C library takes at a time for a thread that is new to it.
+_COMPILER_BYTES = 2**26
 
 _Key = tuple[str, str, Target]
 _loaded: dict[_Key, int] = {}
@@ -128,7 +132,7 @@ def _found(names: Collection[str], target: Target, version: str) -> tuple[dict[s
     if len(_loaded) + len(names) > _MOST_KERNELS:
         raise UnsupportedError(
             f"this process holds {len(_loaded):,} kernels and code is never unloaded; "
-            'use fewer shapes of kernel and stride, or method="portable".'
+            "use fewer shapes of kernel and stride, or set TCONV_CPU=portable."
         )
     if not (target.runs_here and target.uses_engine):
         fault = f"this machine cannot run code for {target.cpu}"
@@ -143,6 +147,8 @@ def _found(names: Collection[str], target: Target, version: str) -> tuple[dict[s
                 try:
                     found |= _linked([name], data, target)
                 except (UnsupportedError, RuntimeError):  # its checksum is right: another program
+                    _check_code()  # has made it, unless no code can be loaded at all
+                    check_addresses(_COMPILER_BYTES)
                     fault = f"{entry}.kernel, which holds something else"
             first_fault = first_fault or fault
     _hold(found, target, version)
@@ -175,6 +181,7 @@ def keep(
     With ``opt=0`` that takes a fifth of the time, and the code two to three times as long.
     """
     with _lock:
+        check_addresses(_COMPILER_BYTES)
         with _parsed(text) as module:
             machine = _machine(target.triple, target.cpu, target.features, opt)
             data = machine.emit_object(module)
@@ -236,6 +243,7 @@ def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]
         fault = f"calls {', '.join(sorted(undefined))}" if undefined else "is not in its module"
         name = names[0] if undefined else absent[0]
         raise UnsupportedError(f"kernel {name} {fault}; a kernel must be complete in itself.")
+    check_addresses(_COMPILER_BYTES)
     binding = _llvm()
     engine, held = _engine_without(defined, target)
     held |= defined

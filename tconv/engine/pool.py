@@ -38,12 +38,14 @@ from tconv.arguments import MOST_THREADS
 from tconv.engine import values as ir
 from tconv.engine.builder import IRBuilder
 from tconv.engine.ir import I32, I64, PTR, Code
+from tconv.memory import has_room
 
 __all__ = ["Load", "run"]
 
 # A worker that looks for work begins 0.3 us after the call, one that sleeps 40 us, or even 1.8 ms
 # if the system puts it behind the caller (Linux 6.18, Xeon, 2 cores).
 _SPIN_S = 100e-6
+_THREAD_BYTES = 2**26  # of addresses: a stack, mostly of 8 MiB, and what the C library keeps for it
 _LEAVE_S = 0.5  # for a job that is still going on at exit
 
 # The control block has a line that says whether somebody computes with the workers, one that
@@ -135,6 +137,8 @@ class _Pool:
                 target=self._work, args=(self.control, index), name=f"tconv-{index}", daemon=True
             )
             try:
+                if not has_room(_THREAD_BYTES):  # Python would wait for it for ever
+                    raise RuntimeError
                 worker.start()
             except RuntimeError:  # the system has no more; what is offered there is retracted
                 self.threads = threads

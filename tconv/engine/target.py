@@ -17,7 +17,7 @@ from tconv.arguments import MOST_THREADS
 from tconv.errors import ParameterError
 from tconv.files import content
 from tconv.forks import ForkLock, importing
-from tconv.memory import group_folders
+from tconv.memory import check_addresses, group_folders
 
 __all__ = [
     "Target",
@@ -32,6 +32,7 @@ __all__ = [
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
+_LLVM_BYTES = 2**28  # of addresses: its library takes 160 MiB, and what it compiles 64
 _loading = ForkLock()
 
 
@@ -295,6 +296,8 @@ class _Host(NamedTuple):
 def _host() -> _Host:
     """Ask LLVM what this machine is."""
     with _loading:
+        if "llvmlite.binding" not in sys.modules:
+            check_addresses(_LLVM_BYTES)
         with importing:
             from llvmlite import binding
 

@@ -274,11 +274,52 @@ def test_a_system_that_forbids_new_code_is_told(monkeypatch):
         load("add", emit_add, CPU, version="1")
 
 
+# As systems do that forbid it: PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN (Linux 6.3).
+FORBIDDEN = """
+import ctypes, sys
+import numpy as np, tconv
+if sys.argv[1] == "forbidden" and ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):
+    sys.exit("too old")
+x, w = np.ones((1, 8, 9, 9), np.float32), np.ones((8, 4, 4, 4), np.float32)
+for dtype in (np.float32, np.float64):
+    print(tconv.conv_transpose(x.astype(dtype), w.astype(dtype), stride=4).max())
+    print(tconv.conv(x.astype(dtype)[:, :4], w.astype(dtype), stride=4).max())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_a_system_that_forbids_new_code_costs_one_warning_whose_remedy_works(tmp_path):
+    def outcome(word, **environment):
+        done = subprocess.run(
+            [sys.executable, "-c", FORBIDDEN, word],
+            env={**os.environ, "TCONV_CACHE": str(tmp_path), "TCONV_CPU": "", **environment},
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        if done.stderr == "too old\n":
+            pytest.skip("this system cannot be told to forbid it")
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    exact, warned = outcome("allowed")  # after which the kernels are on disk
+    assert warned == ""
+    for _ in range(2):
+        found, warned = outcome("forbidden")
+        assert found == exact
+        assert warned.count("RuntimeWarning") == 1
+        assert "this system forbids code made at run time" in warned
+        assert "; set TCONV_CPU=portable." in warned
+    assert outcome("forbidden", TCONV_CPU="portable") == (exact, "")
+
+
 def test_kernels_are_bounded_and_none_is_unloaded(monkeypatch):
     monkeypatch.setattr(jit, "_MOST_KERNELS", 2)
     kept = [load_number(name, i) for i, name in enumerate("ab")]
-    with pytest.raises(UnsupportedError, match=r"^this process holds 2 kernels and code is never"):
+    with pytest.raises(UnsupportedError) as error:
         load_number("c", 3)
+    assert str(error.value) == (
+        "this process holds 2 kernels and code is never unloaded; use fewer shapes of kernel and "
+        "stride, or set TCONV_CPU=portable."
+    )
     assert [number(address) for address in kept] == [0, 1]
     assert load_number("a", 0) == kept[0]
 
