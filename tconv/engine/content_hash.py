@@ -73,15 +73,16 @@ def content_hash(place: int, size: int, threads: int = 1) -> int:
     >>> content_hash(array.ctypes.data, array.nbytes) == before
     False
     """
-    of_chunk, of_chunks = _native() or (None, 0)
-    if of_chunk is None:
+    native = _native()
+    if native is None:
         return portable_hash(place, size)
+    of_chunk, of_chunks, keys = native
     if size <= CHUNK_BYTES:
-        return of_chunk(place, size, _keys_place())
+        return of_chunk(place, size, keys)
     chunks = -(-size // CHUNK_BYTES)
     hashes = (ctypes.c_int64 * chunks)()
     found = ctypes.addressof(hashes)
-    words = (ctypes.c_int64 * (_COUNTER + 16))(place, found, _keys_place(), size, chunks)
+    words = (ctypes.c_int64 * (_COUNTER + 16))(place, found, keys, size, chunks)
     workers = threads if chunks >= _SHARED_CHUNKS else 1
     share(of_chunks, ctypes.addressof(words), workers, partial(load, target=target()))
     return content_hash(found, 8 * chunks, threads)
@@ -143,13 +144,8 @@ def _keys() -> NDArray[np.uint32]:
 
 
 @cache
-def _keys_place() -> int:
-    return _keys().ctypes.data
-
-
-@cache
-def _native() -> tuple[Callable[[int, int, int], int], int] | None:
-    """What hashes a chunk, and the address of the job that hashes many; None without native code.
+def _native() -> tuple[Callable[[int, int, int], int], int, int] | None:
+    """What hashes a chunk, and where the job that hashes many and the keys are; None without code.
 
     The values are the same, so whoever finds no code now may find some later.
     """
@@ -161,8 +157,9 @@ def _native() -> tuple[Callable[[int, int, int], int], int] | None:
     except Exception:  # of LLVM, or a warning that is an error
         return None
     entry = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(found)
-    kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
-    return kind(entry(0)), entry(1)
+    # It keeps the interpreter's lock: to let go of it takes a tenth of the time of a small weight.
+    kind = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+    return kind(entry(0)), entry(1), _keys().ctypes.data
 
 
 # ---- generated code ------------------------------------------------------------------------------

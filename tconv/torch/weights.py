@@ -37,15 +37,12 @@ class _Watched:
     """
 
     def __init__(self, tensor: Tensor, threads: int, is_frozen: bool) -> None:
-        self._layout, self._held = _layout(tensor), (None, None)
+        self._layout, self._place = _layout(tensor), tensor.data_ptr()
+        self._held: tuple[Tensor, Tensor] | None = None
         if is_frozen and not tensor.is_inference():  # which has no version
-            self._held = tensor, tensor.detach()
-            self._steps, self._version, self._place = (
-                _steps.count,
-                tensor._version,
-                tensor.data_ptr(),
-            )
-        self._hash = content_hash(tensor.data_ptr(), tensor.nbytes, threads)
+            self._held, self._version = (tensor, tensor.detach()), tensor._version
+            self._steps = _steps.count
+        self._hash = content_hash(self._place, tensor.nbytes, threads)
 
     @classmethod
     def of(cls, tensor: Tensor, threads: int, is_frozen: bool) -> "_Watched | None":
@@ -56,15 +53,15 @@ class _Watched:
         return cls(tensor, threads, is_frozen) if is_in_place else None
 
     def still_is(self, tensor: Tensor, threads: int) -> bool:
-        """Whether a tensor has the same numbers, in the same order."""
-        place = tensor.data_ptr()
+        """Whether a tensor of the same shape has the same numbers, in the same order."""
+        place, held = tensor.data_ptr(), self._held
         if not place or _layout(tensor) != self._layout:
             return False
-        if self._held[0] is None:
+        if held is None:
             return content_hash(place, tensor.nbytes, threads) == self._hash
-        steps = _steps.count
-        if tensor is not self._held[0] or (tensor._version, place) != (self._version, self._place):
+        if tensor is not held[0] or place != self._place or tensor._version != self._version:
             return False
+        steps = _steps.count  # as of before it is read
         if steps != self._steps:
             if content_hash(place, tensor.nbytes, threads) != self._hash:
                 return False
@@ -73,8 +70,8 @@ class _Watched:
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    """How numbers lie in memory, and whether they read as they lie."""
-    return tensor.dtype, tensor.shape, tensor.stride(), tensor.is_neg()
+    """How numbers of a shape lie in memory, and whether they read as they lie."""
+    return tensor.stride(), tensor.nbytes, tensor.dtype, tensor.is_neg()
 
 
 class _Steps:
@@ -106,12 +103,14 @@ class _Made:
     weight: Tensor
     norms: _Watched
     directions: _Watched
+    shapes: tuple[Any, ...]
     axis: int
 
     def is_of(self, norms: Tensor, directions: Tensor, axis: int, threads: int) -> bool:
         """Whether the same would be made of these."""
         return (
             self.axis == axis
+            and self.shapes == (norms.shape, directions.shape)
             and self.norms.still_is(norms, threads)
             and self.directions.still_is(directions, threads)
         )
@@ -120,6 +119,7 @@ class _Made:
 class _State(NamedTuple):
     """A weight packed, and what tells that it is still the same."""
 
+    shape: tuple[int, ...]
     seen: _Watched | _Made
     packed: PackedWeights
 
@@ -191,7 +191,8 @@ class Kept:
             seen = [_Watched.of(part, threads, self.is_frozen) for part in (norms, directions)]
         weight = made_anew(module)
         if seen[0] is not None and seen[1] is not None:
-            self._made = _Made(weight, seen[0], seen[1], axis)
+            shapes = norms.shape, directions.shape
+            self._made = _Made(weight, seen[0], seen[1], shapes, axis)
         return weight
 
     def of(self, repeated: Repeated, weight: Tensor) -> Any:
@@ -207,7 +208,8 @@ class Kept:
             made = None
         if made is None and type(weight) is not Parameter:
             return self._unkept(weight)  # computed anew for each call, as by parametrisations
-        if state is None or not state.is_of(made, weight, threads):
+        shape = geometry.weight_shape
+        if state is None or state.shape != shape or not state.is_of(made, weight, threads):
             self._state = state = None  # so that what was packed before makes room
             if weight.is_shared():
                 return self._unkept(weight)  # which other processes write, perhaps meanwhile
@@ -218,7 +220,7 @@ class Kept:
             seen = made or _Watched.of(weight, threads, self.is_frozen)
             if seen is None:
                 return self._unkept(weight)
-            self._state = state = _State(seen, PackedWeights(self.packings))
+            self._state = state = _State(shape, seen, PackedWeights(self.packings))
         found = state.packed.known(plan)
         if found is None:
             found = state.packed.of(geometry, as_array(weight), 0, threads, plan=plan)
