@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv.arguments import DATA_FORMATS, as_choice, show
+from tconv.arguments import DATA_FORMATS, as_choice, as_integer, show
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
 from tconv.files import whole_file
 
@@ -167,12 +167,13 @@ def read_picture(
     [[[255]], [[128]], [[0]]]
     """
     Image, _ = _pillow()
-    if channels not in (1, 3):
-        raise ParameterError(f"channels={channels!r} must be 1 (grey) or 3 (red, green, blue).")
+    colours = as_integer(channels, "channels")
+    if colours not in (1, 3):
+        raise ParameterError(f"channels={colours} must be 1 (grey) or 3 (red, green, blue).")
     last = as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last"
     name = os.fspath(path)
     try:
-        pixels = _read_pixels(path, channels)
+        pixels = _read_pixels(path, colours)
     except Image.UnidentifiedImageError:
         raise ParameterError(
             f"path={name!r} must be a picture in a format that Pillow reads."
@@ -186,13 +187,13 @@ def read_picture(
         if error.filename is not None:
             raise
         raise OSError(f"path={name!r} is damaged: {error}") from error
-    pixels = pixels.reshape(*pixels.shape[:2], channels)  # grey: (H, W) -> (H, W, 1)
+    pixels = pixels.reshape(*pixels.shape[:2], colours)  # grey: (H, W) -> (H, W, 1)
     if last:
         return pixels
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 
 
-def _read_pixels(path: str | os.PathLike[str], channels: Literal[1, 3]) -> NDArray[np.uint8]:
+def _read_pixels(path: str | os.PathLike[str], channels: int) -> NDArray[np.uint8]:
     """Read a file as (H, W) or (H, W, 3), upright, on white, in 8 bits."""
     Image, ImageOps = _pillow()
     with Image.open(path) as file:
