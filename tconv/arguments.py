@@ -169,6 +169,8 @@ def as_choice(value: Any, name: str, choices: Collection[str]) -> Any:  # a Lite
     tconv.errors.ParameterError: data_format='nhwc' must be one of 'channels_first', \
 'channels_last'; pass one of these.
     """
+    if type(value) is str and value in choices:  # as most are
+        return value
     text = str.__str__(value) if issubclass(type(value), str) else None  # not a subclass's words
     if text not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
@@ -185,8 +187,8 @@ def as_threads(value: Any) -> int | None:
     tconv.errors.ParameterError: threads=5000 must be at most 1,024; pass fewer, or None for as \
 many as there are cores.
     """
-    if value is None:
-        return None
+    if value is None or (type(value) is int and 1 <= value <= MOST_THREADS):  # as most are
+        return value
     threads = as_integer(value, "threads", 1)
     if threads > MOST_THREADS:
         raise ParameterError(

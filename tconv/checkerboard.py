@@ -25,6 +25,7 @@ from tconv.operands import refuse_mask
 __all__ = ["decibels", "overlap_counts", "phase_sums", "ripple"]
 
 _MOST_COUNTED = 2**63 - 1
+_SMALL_BYTES = 2**26  # below this the system is not asked how much memory there is
 
 
 def overlap_counts(
@@ -88,8 +89,12 @@ def _counts(axis: Axis) -> NDArray[np.int64]:
 
 
 def _check_phases(strides: tuple[int, ...], cell_bytes: int) -> None:
-    """Refuse more phases than there is memory for."""
-    needed, available = prod(strides) * cell_bytes, available_bytes() or sys.maxsize
+    """Refuse more phases, of so many bytes each, than there is memory for."""
+    needed = prod(strides) * cell_bytes
+    if needed <= _SMALL_BYTES:
+        return
+    available = available_bytes()
+    available = sys.maxsize if available is None else available
     if needed > available:
         raise MemoryLimitError(
             f"stride={show(strides)} has {prod(strides):,} phases, which need {needed:,} bytes but "
@@ -139,7 +144,7 @@ def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1)
     rank = w.ndim - 2
     strides = as_per_axis(stride, "stride", rank, 1)
     dilations = as_per_axis(dilation, "dilation", rank, 1)
-    _check_phases((*w.shape[:2], *strides), w.dtype.itemsize)
+    _check_phases(strides, prod(w.shape[:2]) * w.dtype.itemsize)
     if w.dtype.kind in "iu":
         sizes = zip(w.shape[2:], strides, dilations, strict=True)
         _check_sums(w, [Axis(1, k, 1, s, d) for k, s, d in sizes])

@@ -62,7 +62,7 @@ def dtype_name(dtype: Any) -> str:
     >>> dtype_name(np.float32), dtype_name(np.dtype(">f8")), dtype_name("int8")
     ('float32', 'float64', 'int8')
     """
-    return str.__str__(dtype) if issubclass(type(dtype), str) else _name_of(dtype)
+    return str.__str__(dtype) if isinstance(dtype, str) else _name_of(dtype)
 
 
 @lru_cache(maxsize=64, typed=True)  # types of two libraries are never compared

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import as_choice, as_integer, as_per_axis
+from tconv.arguments import DATA_FORMATS, as_choice, as_integer, as_per_axis
 from tconv.axis import Axis
 from tconv.errors import ShapeError
 from tconv.forks import cached_property
@@ -153,7 +153,8 @@ class Geometry:
             keywords.get("weight_format", "IO*"), "weight_format", WEIGHT_FORMATS
         )
         batch = len(x) - rank - 1
-        last = keywords.get("data_format") == "channels_last"
+        data_format = keywords.get("data_format", DATA_FORMATS[0])
+        last = as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last"
         channels = (x[-1], y[-1]) if last else (x[batch], y[batch])
         if 0 in channels:
             raise ShapeError(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv.arguments import DATA_FORMATS, as_choice, show
+from tconv.arguments import DATA_FORMATS, as_choice, as_integer, show
 from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError, UnsupportedError
 from tconv.files import regular_file, whole_file
 from tconv.forks import importing
@@ -171,15 +171,16 @@ def read_picture(
     ...     read_picture(f"{folder}/orange.png").tolist()
     [[[255]], [[128]], [[0]]]
     """
-    if channels not in (1, 3):
+    colours = as_integer(channels, "channels")
+    if colours not in (1, 3):
         raise ParameterError(
-            f"channels={show(channels)} must be 1 (grey) or 3 (red, green, blue); pass 1 or 3."
+            f"channels={colours} must be 1 (grey) or 3 (red, green, blue); pass 1 or 3."
         )
     last = as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last"
     with _opened(path) as file:
-        _check_room(file, channels)
-        pixels = _read_pixels(file, os.fspath(path), channels)
-    pixels = pixels.reshape(*pixels.shape[:2], channels)  # grey: (H, W) -> (H, W, 1)
+        _check_room(file, colours)
+        pixels = _read_pixels(file, os.fspath(path), colours)
+    pixels = pixels.reshape(*pixels.shape[:2], colours)  # grey: (H, W) -> (H, W, 1)
     if last:
         return pixels
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
@@ -247,7 +248,7 @@ def _check_room(file: Any, channels: int) -> None:
     check_room(f"a picture of {file.height}x{file.width}", needed * file.height * file.width)
 
 
-def _read_pixels(file: Any, name: str, channels: Literal[1, 3]) -> NDArray[np.uint8]:
+def _read_pixels(file: Any, name: str, channels: int) -> NDArray[np.uint8]:
     """Read a file as (H, W) or (H, W, 3), upright, on white, in 8 bits."""
     Image, ImageOps = _pillow()
     image = ImageOps.exif_transpose(file)

@@ -295,12 +295,6 @@ def keywords_of(rng, call):
     return found
 
 
-def result_of(dtype):
-    if dtype in INTEGERS:
-        return "int32" if dtype in ("int8", "uint8") else "int64"
-    return dtype
-
-
 def calls(seed, count=4):
     """Some forms of a random call, each with a generator of its own."""
     rng = np.random.default_rng(seed)
@@ -350,7 +344,9 @@ class Operands:
         self.x = self._integers((batch, call.channels[0], *call.size))
         self.w = self._integers(_weight_shape(call))
         self.y = self._integers((batch, call.channels[1], *call.output))
-        self.result = np.dtype(self.kind if call.dtype not in INTEGERS else result_of(call.dtype))
+        self.result = self.kind
+        if call.dtype in INTEGERS:
+            self.result = np.dtype("int32" if self.kind.itemsize == 1 else "int64")
 
     def _integers(self, shape):
         least = 0 if self.kind.kind == "u" else -2

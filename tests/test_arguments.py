@@ -1,6 +1,7 @@
 """What the keywords of a call may be; what they may not be is in test_bad_input.py."""
 
 import ast
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import tconv
 from strategies import draws
-from tconv import arguments
+from tconv import arguments, engine
 from tconv.activations import as_activation
 from tconv.arguments import (
     METHODS,
@@ -264,3 +265,36 @@ def test_sizes_of_numpys_types_are_those_of_pythons(stride, kernel, kind, want):
             solve[want](x, w, stride=value, threads=1, groups=1)
         with pytest.raises(ParameterError, match="must be an integer"):
             solve[want](x, w, stride=stride, threads=value, groups=1)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint64, Number])
+def test_the_engine_is_asked_with_plain_values_only(kind, monkeypatch):
+    """They are the keys of its caches."""
+    asked = []
+
+    def noted(name):
+        function = getattr(engine, name)
+        return lambda *given: asked.append(given) or function(*given)
+
+    for name in ("serves", "prepare"):
+        monkeypatch.setattr(engine, name, noted(name))
+    x, w = np.ones((1, 2, 9), np.float32), np.ones((2, 4, 2), np.float32)
+    sizes = {"stride": kind(2), "padding": ((kind(1), kind(0)),), "groups": kind(2)}
+    how = {"threads": kind(1), "method": Word("auto")}
+    layout = {"data_format": Word("channels_first"), "weight_format": Word("IO*")}
+    y = tconv.conv_transpose(x, w, **sizes, **how, **layout, max_bytes=10**6)
+    tconv.conv(y, w, **sizes, **how, **layout)
+    tconv.conv_weight_gradient(x, y, kind(2), **sizes, **how, **layout)
+    tconv.conv_transpose_vjp(x, w, **sizes, **how, **layout)[1](y)
+    tconv.plan([kind(n) for n in x.shape], w.shape, want=Word("y"), **sizes, **how, **layout)
+    tconv.ConvTranspose1d(2, 8, kind(2), rng=0, padding_mode=Word("zeros"), **sizes)(x)
+    assert len(asked) > 10
+    for geometry, *others in asked:
+        fields = (*dataclasses.astuple(geometry), *others)
+        for leaf in leaves(tuple(map(tuple_of, fields))):
+            assert type(leaf) in (int, str, bool, type(None)), (leaf, type(leaf))
+
+
+def tuple_of(value):
+    """Tuples of any kind as plain ones."""
+    return tuple(map(tuple_of, value)) if isinstance(value, tuple) else value

@@ -25,7 +25,7 @@ from tconv.engine.known import known_candidates, known_plan
 from tconv.engine.target import target
 from tconv.errors import MemoryLimitError, UnsupportedError
 from tconv.geometry import Geometry
-from tconv.memory import available_bytes, check_room, has_room
+from tconv.memory import available_bytes, check_addresses, has_room
 from tconv.ops import conv, conv_transpose, conv_weight_gradient
 
 MIB = 2**20
@@ -87,12 +87,12 @@ def test_limits_of_addresses_and_data_count(tmp_path, monkeypatch):
 @linux
 def test_room_is_what_the_limits_leave(monkeypatch):
     assert has_room(2**62)
-    check_room(2**62)
+    check_addresses(2**62)
     limited(monkeypatch, AS=2**40)
     assert has_room(2**20)
     assert not has_room(2**60)
     with pytest.raises(UnsupportedError, match=r"^the limits of this process leave [\d,]+ bytes, "):
-        check_room(2**60)
+        check_addresses(2**60)
 
 
 # A limit of addresses, set at several times before a call.
