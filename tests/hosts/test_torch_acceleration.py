@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.ao import quantization
 from torch.nn.utils import parametrizations, parametrize
 
 import tconv.torch
@@ -180,6 +181,83 @@ def test_a_model_may_be_one_layer():
     assert restore(layer) == ()
 
 
+# ---- tools that put other classes there ----------------------------------------------------------
+
+
+def quantisable(rank):
+    """A model between the stubs of quantisation, its observers and its input."""
+    torch.manual_seed(0)
+    up = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d][rank - 1]
+    model = nn.Sequential(
+        quantization.QuantStub(), nn.Identity(), up(4, 3, 3, stride=2), quantization.DeQuantStub()
+    ).eval()
+    model.qconfig = quantization.QConfig(
+        activation=quantization.HistogramObserver,
+        weight=quantization.default_weight_observer,
+    )
+    return model, torch.randn(2, 4, *[5] * rank)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's, of all of this
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("when", ["at first", "prepared", "converted"])
+@pytest.mark.parametrize("is_in_training", [False, True])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_models_are_quantised_as_without_tconv(rank, is_in_training, when):
+    found = []
+    for moment in ("never", when):
+        model, x = quantisable(rank)
+        if is_in_training:
+            model.train()
+            model.qconfig = quantization.QConfig(
+                activation=quantization.default_fake_quant,
+                weight=quantization.default_weight_fake_quant,
+            )
+        if moment == "at first":
+            assert accelerate(model).swapped == ("2",)
+        prepare = quantization.prepare_qat if is_in_training else quantization.prepare
+        prepared = prepare(model)
+        if moment == "at first":
+            assert type(model[2]) in tconv.torch.modules.THEIRS  # the copy is another
+        if moment == "prepared":
+            assert "qconfig" in accelerate(prepared).left["2"]
+        prepared(x)
+        converted = quantization.convert(prepared.eval())
+        if moment == "converted":
+            assert [*accelerate(converted).left] == ["2"]
+        assert "quantized" in type(converted[2]).__module__
+        found.append(converted(x))
+    assert torch.equal(*found)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_not_to_be_quantised_stays_fast():
+    model, x = quantisable(2)
+    model[0] = model[3] = nn.Identity()
+    model[2].qconfig = None
+    expected = model(x)
+    accelerate(model)
+    converted = quantization.convert(quantization.prepare(model))
+    assert type(converted[2]) is tconv.torch.ConvTranspose2d
+    torch.testing.assert_close(converted(x), expected)
+    assert accelerate(nn.Sequential(nn.ConvTranspose1d(1, 1, 1))).swapped == ("0",)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_scripting_takes_pytorchs_classes():
+    model = nn.Sequential(up(), nn.ReLU(), nn.Sequential(nn.ConvTranspose1d(6, 2, 3)))
+    expected, layers = model(X), [model[0], model[2][0]]
+    accelerate(model)
+    model(X)
+    scripted = torch.jit.script(model)
+    assert torch.equal(scripted(X), expected)
+    assert [model[0], model[2][0]] == layers
+    assert {type(each) for each in layers} == {nn.ConvTranspose1d}
+    assert not any("_tconv_kept" in vars(each) for each in layers)
+    assert accelerate(model).swapped == ("0", "2.0")
+    torch.testing.assert_close(model(X), expected)
+
+
 # ---- what is left, and why -----------------------------------------------------------------------
 
 
@@ -194,10 +272,28 @@ def replaced():
     return module
 
 
+def to_be_quantised():
+    module = up()
+    module.qconfig = quantization.default_qconfig
+    return module
+
+
+class SomeTensor(torch.Tensor):
+    pass
+
+
+def of_another_class():
+    module = up()
+    module.weight = nn.Parameter(module.weight.detach().as_subclass(SomeTensor))
+    return module
+
+
 LEFT = {
     "may compute something else": lambda: Derived(1, 1, 1),
     "not known before its first call": lambda: nn.LazyConvTranspose2d(3, 2),
     "forward was replaced": replaced,
+    "its qconfig says": to_be_quantised,
+    "a SomeTensor, torch.float32 on cpu": of_another_class,
     "torch.complex64 on cpu": lambda: up(dtype=torch.complex64),
     "torch.float32 on meta": lambda: up(device="meta"),
     "ScriptModule": lambda: torch.jit.script(up()),
