@@ -105,3 +105,14 @@ def test_a_weight_that_is_infinite_makes_nan_at_the_border():
     x, w = operands(geometry, "float32")
     w[0, 0, 0, 0] = np.inf
     assert not np.isnan(direct(geometry, x, w)[..., 3:-3, 3:-3]).any()
+
+
+@pytest.mark.parametrize("special", [np.inf, np.nan])
+def test_other_channels_have_no_part_in_it_where_winograds_algorithm_is_chosen(special):
+    geometry = Geometry.of((1, 64, 16, 16), (64, 64, 4, 4), stride=2, padding=1)
+    x, w = operands(geometry, "float32")
+    expected = conv_transpose(x, w, **keywords_of(geometry))
+    w[0, 5, 0, 0] = special
+    found = conv_transpose(x, w, **keywords_of(geometry))
+    assert np.array_equal(np.delete(found, 5, 1), np.delete(expected, 5, 1))
+    assert np.isnan(found[:, 5]).any()

@@ -38,7 +38,9 @@ def accelerate(model: nn.Module) -> Acceleration:
     """Let tconv compute every ConvTranspose of a model, in place.
 
     The modules stay the objects that they are, with parameters, buffers, hooks, normalised and
-    parametrised weights; only their class becomes that of `tconv.torch` with the same name.
+    parametrised weights; only their class becomes that of `tconv.torch` with the same name. They
+    compute what they did, but for a weight that is infinite or NaN: that makes NaN of more cells of
+    its output channel, at the border, or anywhere where Winograd's algorithm is chosen.
 
     Parameters
     ----------

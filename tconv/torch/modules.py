@@ -26,7 +26,12 @@ def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
     kept = None if torch.compiler.is_compiling() else _kept(module)
     weight = module.weight if kept is None else kept.weight(module)
     settings = module.stride, module.padding, extra, module.groups, module.dilation
-    return transpose(rank, input, weight, module.bias, *settings, kept)
+    y = transpose(rank, input, weight, module.bias, *settings, kept)
+    if kept is not None:
+        own = module.__dict__
+        if "forward" in own or "_is_fsdp_managed_module" in own:
+            forget(module)  # of a weight that comes for a call and goes after it, to save memory
+    return y
 
 
 @torch.fx.wrap  # looks at sizes, which a symbolic trace does not know
@@ -39,16 +44,11 @@ def output_padding(input: Tensor, output_size: Any, *sizes: Any) -> tuple[int, .
     return tuple(_ConvTransposeNd._output_padding(None, input, output_size, *sizes))  # type: ignore[arg-type]
 
 
-def _kept(module: Any) -> Kept | None:
-    """Where the module's weight is kept packed; one that was accelerated has none at first.
-
-    Not one whose weight comes for a call and goes after it, to save memory: FSDP frees what it
-    put together, and hooks that load weights replace `forward`.
-    """
-    own = module.__dict__
-    found: Kept | None = own.get("_tconv_kept")
-    if found is None and "forward" not in own and "_is_fsdp_managed_module" not in own:
-        found = own["_tconv_kept"] = Kept()
+def _kept(module: Any) -> Kept:
+    """Where the module's weight is kept packed; one that was accelerated has none at first."""
+    found: Kept | None = module.__dict__.get("_tconv_kept")
+    if found is None:
+        found = module.__dict__["_tconv_kept"] = Kept()
     return found
 
 
@@ -96,8 +96,6 @@ class _Computed(nn.Module):
         super().__setattr__(name, value)
         if name == "qconfig" and value is not None:
             release(self)  # it is to be quantised, which happens to PyTorch's own classes only
-        elif name in ("forward", "_is_fsdp_managed_module"):
-            forget(self)
 
     def __prepare_scriptable__(self) -> Any:
         release(self)  # whose `forward` TorchScript can read

@@ -1,13 +1,16 @@
 """Accelerated models compute and learn what they did, and become what they were when restored."""
 
 import copy
+import io
 import warnings
 
 import pytest
 import torch
 from torch import nn
 from torch.ao import quantization
-from torch.nn.utils import parametrizations, parametrize
+from torch.ao.quantization import quantize_fx
+from torch.nn.utils import parametrizations, parametrize, prune
+from torch.utils.checkpoint import checkpoint
 
 import tconv.torch
 from bench.decoders import DECODERS, made
@@ -256,6 +259,92 @@ def test_scripting_takes_pytorchs_classes():
     assert not any("_tconv_kept" in vars(each) for each in layers)
     assert accelerate(model).swapped == ("0", "2.0")
     torch.testing.assert_close(model(X), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tools_that_know_exact_classes_only_are_served_by_restoring():
+    model = nn.Sequential(nn.Identity(), nn.ConvTranspose1d(4, 3, 3), nn.BatchNorm1d(3)).eval()
+    twin, x = copy.deepcopy(model), X
+    accelerate(model)
+    with pytest.raises(AssertionError, match="did not find fuser method"):
+        quantization.fuse_modules(model, [["1", "2"]])
+    mapping = quantization.get_default_qconfig_mapping("qnnpack")
+    kinds = []
+    for is_ours in (True, False):
+        prepared = quantize_fx.prepare_fx(model, mapping, (x,))
+        prepared(x)
+        converted = quantize_fx.convert_fx(prepared)
+        if is_ours:  # in float, of an x that is rounded to one of 256 numbers
+            torch.testing.assert_close(converted(x), twin(x), rtol=0, atol=0.05)
+        kinds.append([type(m).__module__ for m in converted.modules() if hasattr(m, "kernel_size")])
+        restore(model)
+    assert not any("quantized" in kind for kind in kinds[0])
+    assert any("quantized" in kind for kind in kinds[1])
+    fused = quantization.fuse_modules(model, [["1", "2"]])
+    assert accelerate(fused).swapped == ("1",)
+    torch.testing.assert_close(fused(x), twin(x))
+
+
+def _emptied(model):
+    state = {name: each.clone() for name, each in model.state_dict().items()}
+    model(X)
+    assert model.to("meta")(X.to("meta")).is_meta
+    model.to_empty(device="cpu").load_state_dict(state)
+    return model(X)
+
+
+def _skipped(model):
+    layer = torch.nn.utils.skip_init(type(model[0]), 4, 6, 3, stride=2)
+    layer.load_state_dict(model[0].state_dict())
+    return layer(X)
+
+
+def _pruned(model):
+    model(X)
+    prune.l1_unstructured(model[0], "weight", amount=0.5)
+    masked = model(X)
+    prune.remove(model[0], "weight")
+    return torch.stack([masked, model(X)])
+
+
+def _checkpointed(model):
+    x = X.clone().requires_grad_()
+    checkpoint(model, x, use_reentrant=False).square().sum().backward()
+    return torch.cat([x.grad.ravel(), *(each.grad.ravel() for each in model.parameters())])
+
+
+def _averaged(model):
+    mean = torch.optim.swa_utils.AveragedModel(model)
+    for _ in range(2):
+        mean.update_parameters(model)
+        with torch.no_grad():
+            model[0].weight.add_(1)
+            mean(X)
+    return mean(X)
+
+
+def _saved(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)(X)
+
+
+def _called(model):
+    doubled = {name: 2 * each for name, each in model.named_parameters()}
+    return torch.func.functional_call(model, doubled, (X,)) + model(X)
+
+
+TOOLS = [_emptied, _skipped, _pruned, _checkpointed, _averaged, _saved, _called]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_tools_find_what_they_find_in_pytorchs_modules(tool):
+    model = nn.Sequential(up(), nn.ReLU())
+    twin = copy.deepcopy(model)
+    accelerate(model)
+    torch.testing.assert_close(tool(model), tool(twin))
 
 
 # ---- what is left, and why -----------------------------------------------------------------------
