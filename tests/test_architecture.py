@@ -53,7 +53,7 @@ ORDER = [
     "visualise.montage", "visualise.gallery", "visualise.deconvnet", "visualise", "__init__",
     "torch.tensors", "torch.norms", "torch.threads", "torch.weights", "torch.computing",
     "torch.operator", "torch.contraction", "torch.functional", "torch.modules",
-    "torch.acceleration", "torch",
+    "torch.tracing", "torch.acceleration", "torch",
     "cli.console", "cli.options", "cli.feeds", "cli.outputs", "cli.progress", "cli.shape",
     "cli.info", "cli.explain", "cli.run", "cli.see", "cli", "__main__",
 ]  # fmt: skip

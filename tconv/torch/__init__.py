@@ -15,12 +15,14 @@ from tconv.torch.acceleration import Acceleration, accelerate, freeze, refresh, 
 from tconv.torch.contraction import contract_of_library
 from tconv.torch.functional import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from tconv.torch.modules import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from tconv.torch.tracing import Tracer
 
 __all__ = [
     "Acceleration",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "Tracer",
     "accelerate",
     "conv_transpose1d",
     "conv_transpose2d",

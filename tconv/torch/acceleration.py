@@ -7,17 +7,10 @@ from torch import nn
 
 from tconv.arguments import as_flag
 from tconv.planned import Packings
-from tconv.torch import modules
+from tconv.torch.modules import OURS, THEIRS, changed, forget, kept_of, release
 from tconv.torch.tensors import is_served
 
 __all__ = ["Acceleration", "accelerate", "freeze", "refresh", "restore"]
-
-_OURS: dict[type, type] = {
-    nn.ConvTranspose1d: modules.ConvTranspose1d,
-    nn.ConvTranspose2d: modules.ConvTranspose2d,
-    nn.ConvTranspose3d: modules.ConvTranspose3d,
-}
-_THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,9 @@ def accelerate(model: nn.Module, *, frozen: bool = False) -> Acceleration:
     """Let tconv compute every ConvTranspose of a model, in place.
 
     The modules stay the objects that they are, with parameters, buffers, hooks, normalised and
-    parametrised weights; only their class becomes that of `tconv.torch` with the same name.
+    parametrised weights; only their class becomes that of `tconv.torch` with the same name. They
+    compute what they did, but for a weight that is infinite or NaN: that makes NaN of more cells of
+    its output channel, at the border, or anywhere where Winograd's algorithm is chosen.
 
     Parameters
     ----------
@@ -90,16 +85,16 @@ def accelerate(model: nn.Module, *, frozen: bool = False) -> Acceleration:
     swapped, left, packings = list[str](), dict[str, str](), dict[str, Packings]()
     for name, module in model.named_modules():
         kind = getattr(module, "original_name", type(module).__name__)  # of a scripted module
-        if not isinstance(module, tuple(_OURS)) and "ConvTranspose" not in str(kind):
+        if not isinstance(module, tuple(OURS)) and "ConvTranspose" not in str(kind):
             continue
         shown = name or str(kind)
         why = _why_not(module)
         if why:
             left[shown] = why
         else:
-            module.__class__ = _swapped(type(module), _OURS)
+            module.__class__ = changed(type(module), OURS)
             swapped.append(shown)
-            packings[shown] = modules.kept_of(module).packings
+            packings[shown] = kept_of(module).packings
     if frozen:
         freeze(model)
     return Acceleration(tuple(swapped), left, packings)
@@ -118,10 +113,8 @@ def restore(model: nn.Module) -> tuple[str, ...]:
     """
     restored = []
     for name, module in model.named_modules():
-        theirs = _swapped(type(module), _THEIRS)
+        theirs = release(module)
         if theirs is not None:
-            modules.leave(module)
-            module.__class__ = theirs
             restored.append(name or theirs.__name__)
     return tuple(restored)
 
@@ -147,7 +140,7 @@ def freeze(model: nn.Module, frozen: bool = True) -> tuple[str, ...]:
     """
     frozen, found = as_flag(frozen, "frozen"), _served(model)
     for module in found.values():
-        modules.kept_of(module).freeze(frozen)
+        kept_of(module).freeze(frozen)
     return tuple(found)
 
 
@@ -170,43 +163,34 @@ def refresh(model: nn.Module) -> tuple[str, ...]:
     """
     found = _served(model)
     for module in found.values():
-        modules.forget(module)
+        forget(module)
     return tuple(found)
 
 
 def _served(model: nn.Module) -> dict[str, nn.Module]:
     """Modules of tconv's classes, and of classes derived from these, by name."""
     found = model.named_modules()
-    return {n or type(m).__name__: m for n, m in found if isinstance(m, tuple(_THEIRS))}
-
-
-def _swapped(kind: type, table: dict[type, type]) -> Any:
-    """The class to take instead; None if that would change what is computed.
-
-    A parametrised module has a class of its own, which adds properties to the one it is made of.
-    """
-    if kind in table:
-        return table[kind]
-    (base, *others) = kind.__bases__
-    if others or base not in table or kind.__name__ != f"Parametrized{base.__name__}":
-        return None
-    own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
-    return type(kind.__name__, (table[base],), own)
+    return {n or type(m).__name__: m for n, m in found if isinstance(m, tuple(THEIRS))}
 
 
 def _why_not(module: Any) -> str | None:
     """Why a module is left as it is; None if it is not."""
     kind = type(module)
-    if kind in _THEIRS or _swapped(kind, _THEIRS) is not None:
+    if kind in THEIRS or changed(kind, THEIRS) is not None:
         return "tconv computes it already"
     if any(map(nn.parameter.is_lazy, module.parameters())):
         return "its sizes are not known before its first call; accelerate after that"
-    if _swapped(kind, _OURS) is None:
+    if changed(kind, OURS) is None:
         return f"its class, {kind.__module__}.{kind.__qualname__}, may compute something else"
     if "forward" in vars(module):
         return "its forward was replaced"
-    weights = list(module.parameters())
-    if not is_served(*weights):
+    if vars(module).get("qconfig") is not None:
+        return "its qconfig says that PyTorch is to quantise it"
+    weights = [] if "_is_fsdp_managed_module" in vars(module) else [*module.parameters()]
+    if weights and not is_served(*weights):  # those of FSDP are usual ones as long as they compute
         found = weights[0]
-        return f"its weight is {found.dtype} on {found.device}; tconv computes real numbers on cpu"
+        return (
+            f"its weight is a {type(found).__name__}, {found.dtype} on {found.device}; tconv "
+            "computes plain tensors of real numbers on cpu"
+        )
     return None

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.fx import Proxy
 from torch.nn import functional
+from torch.overrides import handle_torch_function
 
 from tconv.errors import ParameterError, ShapeError, TConvError
 from tconv.geometry import Geometry
@@ -121,11 +123,15 @@ def transpose(
     if torch.is_autocast_enabled("cpu"):
         input, weight, bias = map(_autocast, (input, weight, bias))
     if not is_served(input, weight, bias):
+        if proxies := _proxies(input, weight, bias, *settings):
+            return _traced(rank, proxies, input, weight, bias, *settings)
         _check_for_them(rank, input, weight, settings)
         return _THEIRS[rank](input, weight, bias, *settings)
     if input.ndim == rank + 2 and not input.shape[0]:  # nothing to compute, sizes of 0 included
         return _THEIRS[rank](input, weight, bias, *settings)
     if not all(map(is_plain, settings)):
+        if proxies := _proxies(*settings):
+            return _traced(rank, proxies, input, weight, bias, *settings)
         settings = _plain(rank, settings)
     is_one = input.ndim == rank + 1
     x = input.unsqueeze(0) if is_one else input
@@ -195,9 +201,24 @@ def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
     return tuple(int(index(each)) for each in value) * (rank if len(value) == 1 else 1)
 
 
+def _proxies(*arguments: Any) -> list[Proxy]:
+    """What stands for arguments while torch.fx records what would be done to them."""
+    return [each for each in arguments if isinstance(each, Proxy)]
+
+
+def _traced(rank: int, proxies: list[Proxy], *arguments: Any) -> Any:
+    """One node of a symbolic trace, which calls the function of this rank."""
+    ours = (conv_transpose1d, conv_transpose2d, conv_transpose3d)[rank - 1]
+    return handle_torch_function(ours, proxies, *arguments)
+
+
 def _autocast(tensor: Any) -> Any:
     """A tensor in the type that autocast gives to convolutions."""
-    if tensor is None or not tensor.is_floating_point() or tensor.dtype is torch.float64:
+    if (
+        not isinstance(tensor, Tensor)
+        or not tensor.is_floating_point()
+        or tensor.dtype is torch.float64
+    ):
         return tensor
     return tensor.to(torch.get_autocast_dtype("cpu")) if tensor.is_cpu else tensor
 

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tconv.errors import ShapeError, TConvError
 from tconv.geometry import Geometry, Letter
 from tconv.torch.computing import OPERANDS, compute
-from tconv.torch.tensors import is_channels_last, lay_last
+from tconv.torch.tensors import as_torch_error, is_channels_last, lay_last
 
 __all__ = ["operator", "settings_of"]
 
@@ -32,15 +33,22 @@ def operator(
     axis, then the end of each.
     """
     known = _shapes(want, a, b, sizes, groups)  # type: ignore[arg-type]
-    geometry = Geometry.of(
-        known["x"],
-        known["w"],
-        stride=tuple(stride),
-        padding=_pairs(padding),
-        output_padding=tuple(output_padding),
-        dilation=tuple(dilation),
-        groups=groups,
-    )
+    pairs = _pairs(padding)
+    if not a.shape[0]:
+        known["y"] = _result_shape(known, stride, pairs, output_padding, dilation, groups)
+        return _of_nothing(a, known, want)
+    try:
+        geometry = Geometry.of(
+            known["x"],
+            known["w"],
+            stride=tuple(stride),
+            padding=pairs,
+            output_padding=tuple(output_padding),
+            dilation=tuple(dilation),
+            groups=groups,
+        )
+    except TConvError as error:
+        raise as_torch_error(error) from None
     return compute(geometry, want, a, b, bias)  # type: ignore[arg-type]
 
 
@@ -77,6 +85,33 @@ def _shapes(
     return {"x": tuple(a.shape), "w": tuple(b.shape)}
 
 
+def _result_shape(
+    known: dict[str, tuple[Any, ...]],
+    stride: Sequence[Any],
+    padding: Sequence[tuple[Any, Any]],
+    output_padding: Sequence[Any],
+    dilation: Sequence[Any],
+    groups: Any,
+) -> tuple[Any, ...]:
+    """Shape of y, of sizes that may be a compiler's symbols."""
+    x, w = known["x"], known["w"]
+    rules = zip(x[2:], w[2:], stride, padding, output_padding, dilation, strict=True)
+    size = [(i - 1) * s + d * (k - 1) + 1 - sum(p) + e for i, k, s, p, e, d in rules]
+    return (x[0], w[1] * groups, *size)
+
+
+def _of_nothing(a: Tensor, known: dict[str, tuple[int, ...]], want: str) -> Tensor:
+    """What an empty batch gives, of any sizes at which PyTorch's own compiled operation runs."""
+    if 0 in known["w"] or min(known["y"][1:]) < 1:
+        raise as_torch_error(
+            ShapeError(
+                f"y would have shape {known['y']} by a weight of shape {known['w']}, every size "
+                "but the batch must be at least 1; lower padding or pass a larger weight."
+            )
+        )
+    return a.new_zeros(known[want])
+
+
 @operator.register_fake
 def _(
     want: Any,
@@ -92,14 +127,8 @@ def _(
 ) -> Any:
     """What comes out, without numbers."""
     known = _shapes(want, a, b, sizes, groups)
-    x, w = known["x"], known["w"]
-    if want != "y":
-        shape = known[want]
-    else:
-        rules = zip(x[2:], w[2:], stride, _pairs(padding), output_padding, dilation, strict=True)
-        size = [(i - 1) * s + d * (k - 1) + 1 - sum(p) + e for i, k, s, p, e, d in rules]
-        shape = (x[0], w[1] * groups, *size)
-    found = a.new_empty(shape)
+    known["y"] = _result_shape(known, stride, _pairs(padding), output_padding, dilation, groups)
+    found = a.new_empty(known[want])
     is_last = want != "w" and (is_channels_last(a) or is_channels_last(b))
     return lay_last(found) if is_last else found
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Parameter
+from torch.utils.dlpack import to_dlpack
 
 from tconv.errors import TConvError
 
@@ -42,23 +43,41 @@ def is_served(first: Any, *others: Any) -> bool:
 
 
 def as_array(tensor: Tensor) -> NDArray[Any]:
-    """The array in a tensor's memory; a copy only of what lies nowhere as it reads.
+    """The array in a tensor's memory, to be read; a copy only of what lies nowhere as it reads.
+
+    It does not come from ``tensor.numpy()``, which forbids that memory to be resized from then on:
+    PyTorch's FSDP resizes that of weights.
 
     >>> tensor = torch.zeros(3, dtype=torch.bfloat16)
-    >>> as_array(tensor)[:] = 1
-    >>> tensor
-    tensor([1., 1., 1.], dtype=torch.bfloat16)
+    >>> array = as_array(tensor)
+    >>> tensor[:] = torch.arange(3)
+    >>> array
+    array([0, 1, 2], dtype=bfloat16)
+    >>> tensor.untyped_storage().resizable()
+    True
     """
-    if tensor.requires_grad:
-        tensor = tensor.detach()
+    if tensor.requires_grad or type(tensor) is Parameter:
+        tensor = tensor.detach()  # else nobody may swap the parameter while the array is there
     if tensor.is_neg() or tensor._is_zerotensor():  # views of complex numbers, and of nothing
         tensor = tensor.clone()
-    found: NDArray[Any]
-    if tensor.dtype is torch.bfloat16:
-        found = tensor.view(torch.int16).numpy().view(_BFLOAT16)
-    else:
-        found = tensor.numpy()
-    return found
+    is_brief = tensor.dtype is torch.bfloat16  # which no exchange of arrays knows
+    made = _Exchanged()
+    made.capsule = to_dlpack(tensor.view(torch.int16) if is_brief else tensor)
+    found: NDArray[Any] = np.from_dlpack(made)  # type: ignore[arg-type]
+    return found.view(_BFLOAT16) if is_brief else found
+
+
+class _Exchanged:
+    """What NumPy takes a tensor's memory from, sooner than from the tensor's own ``__dlpack__``."""
+
+    __slots__ = ("capsule",)
+    capsule: Any
+
+    def __dlpack__(self, max_version: Any = None, dl_device: Any = None, copy: Any = None) -> Any:
+        return self.capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0  # the CPU
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:

@@ -1,12 +1,16 @@
 """Accelerated models compute and learn what they did, and become what they were when restored."""
 
 import copy
+import io
 import warnings
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.ao import quantization
+from torch.ao.quantization import quantize_fx
+from torch.nn.utils import parametrizations, parametrize, prune
+from torch.utils.checkpoint import checkpoint
 
 import tconv.torch
 from bench.decoders import DECODERS, made
@@ -180,6 +184,169 @@ def test_a_model_may_be_one_layer():
     assert restore(layer) == ()
 
 
+# ---- tools that put other classes there ----------------------------------------------------------
+
+
+def quantisable(rank):
+    """A model between the stubs of quantisation, its observers and its input."""
+    torch.manual_seed(0)
+    up = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d][rank - 1]
+    model = nn.Sequential(
+        quantization.QuantStub(), nn.Identity(), up(4, 3, 3, stride=2), quantization.DeQuantStub()
+    ).eval()
+    model.qconfig = quantization.QConfig(
+        activation=quantization.HistogramObserver,
+        weight=quantization.default_weight_observer,
+    )
+    return model, torch.randn(2, 4, *[5] * rank)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's, of all of this
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("when", ["at first", "prepared", "converted"])
+@pytest.mark.parametrize("is_in_training", [False, True])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_models_are_quantised_as_without_tconv(rank, is_in_training, when):
+    found = []
+    for moment in ("never", when):
+        model, x = quantisable(rank)
+        if is_in_training:
+            model.train()
+            model.qconfig = quantization.QConfig(
+                activation=quantization.default_fake_quant,
+                weight=quantization.default_weight_fake_quant,
+            )
+        if moment == "at first":
+            assert accelerate(model).swapped == ("2",)
+        prepare = quantization.prepare_qat if is_in_training else quantization.prepare
+        prepared = prepare(model)
+        if moment == "at first":
+            assert type(model[2]) in tconv.torch.modules.THEIRS  # the copy is another
+        if moment == "prepared":
+            assert "qconfig" in accelerate(prepared).left["2"]
+        prepared(x)
+        converted = quantization.convert(prepared.eval())
+        if moment == "converted":
+            assert [*accelerate(converted).left] == ["2"]
+        assert "quantized" in type(converted[2]).__module__
+        found.append(converted(x))
+    assert torch.equal(*found)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_not_to_be_quantised_stays_fast():
+    model, x = quantisable(2)
+    model[0] = model[3] = nn.Identity()
+    model[2].qconfig = None
+    expected = model(x)
+    accelerate(model)
+    converted = quantization.convert(quantization.prepare(model))
+    assert type(converted[2]) is tconv.torch.ConvTranspose2d
+    torch.testing.assert_close(converted(x), expected)
+    assert accelerate(nn.Sequential(nn.ConvTranspose1d(1, 1, 1))).swapped == ("0",)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_scripting_takes_pytorchs_classes():
+    model = nn.Sequential(up(), nn.ReLU(), nn.Sequential(nn.ConvTranspose1d(6, 2, 3)))
+    expected, layers = model(X), [model[0], model[2][0]]
+    accelerate(model)
+    model(X)
+    scripted = torch.jit.script(model)
+    assert torch.equal(scripted(X), expected)
+    assert [model[0], model[2][0]] == layers
+    assert {type(each) for each in layers} == {nn.ConvTranspose1d}
+    assert not any("_tconv_kept" in vars(each) for each in layers)
+    assert accelerate(model).swapped == ("0", "2.0")
+    torch.testing.assert_close(model(X), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tools_that_know_exact_classes_only_are_served_by_restoring():
+    model = nn.Sequential(nn.Identity(), nn.ConvTranspose1d(4, 3, 3), nn.BatchNorm1d(3)).eval()
+    twin, x = copy.deepcopy(model), X
+    accelerate(model)
+    with pytest.raises(AssertionError, match="did not find fuser method"):
+        quantization.fuse_modules(model, [["1", "2"]])
+    mapping = quantization.get_default_qconfig_mapping("qnnpack")
+    kinds = []
+    for is_ours in (True, False):
+        prepared = quantize_fx.prepare_fx(model, mapping, (x,))
+        prepared(x)
+        converted = quantize_fx.convert_fx(prepared)
+        if is_ours:  # in float, of an x that is rounded to one of 256 numbers
+            torch.testing.assert_close(converted(x), twin(x), rtol=0, atol=0.05)
+        kinds.append([type(m).__module__ for m in converted.modules() if hasattr(m, "kernel_size")])
+        restore(model)
+    assert not any("quantized" in kind for kind in kinds[0])
+    assert any("quantized" in kind for kind in kinds[1])
+    fused = quantization.fuse_modules(model, [["1", "2"]])
+    assert accelerate(fused).swapped == ("1",)
+    torch.testing.assert_close(fused(x), twin(x))
+
+
+def _emptied(model):
+    state = {name: each.clone() for name, each in model.state_dict().items()}
+    model(X)
+    assert model.to("meta")(X.to("meta")).is_meta
+    model.to_empty(device="cpu").load_state_dict(state)
+    return model(X)
+
+
+def _skipped(model):
+    layer = torch.nn.utils.skip_init(type(model[0]), 4, 6, 3, stride=2)
+    layer.load_state_dict(model[0].state_dict())
+    return layer(X)
+
+
+def _pruned(model):
+    model(X)
+    prune.l1_unstructured(model[0], "weight", amount=0.5)
+    masked = model(X)
+    prune.remove(model[0], "weight")
+    return torch.stack([masked, model(X)])
+
+
+def _checkpointed(model):
+    x = X.clone().requires_grad_()
+    checkpoint(model, x, use_reentrant=False).square().sum().backward()
+    return torch.cat([x.grad.ravel(), *(each.grad.ravel() for each in model.parameters())])
+
+
+def _averaged(model):
+    mean = torch.optim.swa_utils.AveragedModel(model)
+    for _ in range(2):
+        mean.update_parameters(model)
+        with torch.no_grad():
+            model[0].weight.add_(1)
+            mean(X)
+    return mean(X)
+
+
+def _saved(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)(X)
+
+
+def _called(model):
+    doubled = {name: 2 * each for name, each in model.named_parameters()}
+    return torch.func.functional_call(model, doubled, (X,)) + model(X)
+
+
+TOOLS = [_emptied, _skipped, _pruned, _checkpointed, _averaged, _saved, _called]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_tools_find_what_they_find_in_pytorchs_modules(tool):
+    model = nn.Sequential(up(), nn.ReLU())
+    twin = copy.deepcopy(model)
+    accelerate(model)
+    torch.testing.assert_close(tool(model), tool(twin))
+
+
 # ---- what is left, and why -----------------------------------------------------------------------
 
 
@@ -194,10 +361,28 @@ def replaced():
     return module
 
 
+def to_be_quantised():
+    module = up()
+    module.qconfig = quantization.default_qconfig
+    return module
+
+
+class SomeTensor(torch.Tensor):
+    pass
+
+
+def of_another_class():
+    module = up()
+    module.weight = nn.Parameter(module.weight.detach().as_subclass(SomeTensor))
+    return module
+
+
 LEFT = {
     "may compute something else": lambda: Derived(1, 1, 1),
     "not known before its first call": lambda: nn.LazyConvTranspose2d(3, 2),
     "forward was replaced": replaced,
+    "its qconfig says": to_be_quantised,
+    "a SomeTensor, torch.float32 on cpu": of_another_class,
     "torch.complex64 on cpu": lambda: up(dtype=torch.complex64),
     "torch.float32 on meta": lambda: up(device="meta"),
     "ScriptModule": lambda: torch.jit.script(up()),

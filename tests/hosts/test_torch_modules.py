@@ -6,6 +6,8 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import warnings
+import weakref
 
 import pytest
 import torch
@@ -266,6 +268,151 @@ def test_two_processes_find_the_gradients_of_one():
     for gradients in found.values():
         for gradient, each in zip(gradients, single.parameters(), strict=True):
             torch.testing.assert_close(torch.from_numpy(gradient), each.grad)
+
+
+def holds(module):
+    """Whether a module keeps its weight packed after a call."""
+    kept = vars(module).get("_tconv_kept")
+    return kept is not None and kept._state is not None
+
+
+def _shard(model, how):
+    from torch.distributed import fsdp
+
+    if how == "data parallel":
+        return nn.parallel.DistributedDataParallel(model)
+    if how.startswith("FSDP1"):
+        ups = fsdp.wrap.ModuleWrapPolicy({nn.ConvTranspose2d}) if "each" in how else None
+        return fsdp.FullyShardedDataParallel(
+            model, use_orig_params="own" in how, auto_wrap_policy=ups, device_id=torch.device("cpu")
+        )
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    if "each" in how:
+        for layer in (model[0], model[2]):
+            fsdp.fully_shard(layer, mesh=mesh)
+    return fsdp.fully_shard(model, mesh=mesh)
+
+
+SHARDED = ("data parallel", "FSDP1", "FSDP1 own", "FSDP1 each", "FSDP2", "FSDP2 each")
+
+
+def _train_in_parts(how, when):
+    """Results of some steps of a model that is wrapped, and accelerated before or after that."""
+    parallel = model()
+    tconv.torch.restore(parallel)
+    if when == "before":
+        assert len(tconv.torch.accelerate(parallel).swapped) == 2
+    parallel = _shard(parallel, how)
+    if when == "after":
+        report = tconv.torch.accelerate(parallel)
+        assert (len(report.swapped), report.left) == (2, {})
+    optimiser, found = torch.optim.SGD(parallel.parameters(), 0.1), []
+    for _ in range(3):
+        optimiser.zero_grad()
+        y = parallel(batch())
+        (y**2).mean().backward()
+        optimiser.step()
+        found.append(y.detach())
+    with torch.no_grad():
+        found += [parallel(batch()) for _ in range(2)]
+    assert any(map(holds, parallel.modules())) == (
+        when != "never" and how == "data parallel"
+    )  # those weights come and go
+    assert len(tconv.torch.restore(parallel)) == 2 * (when != "never")
+    found.append(parallel(batch()).detach())
+    return [each.numpy() for each in found]
+
+
+def _train_sharded(folder, results):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=0, world_size=1
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch's, about one process and its own ways
+        for how in SHARDED:
+            results.put((how, [_train_in_parts(how, w) for w in ("never", "before", "after")]))
+    torch.distributed.destroy_process_group()
+
+
+def test_sharded_models_learn_the_same():
+    """FSDP resizes the memory of weights, changes classes and puts tensors of its own there."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        process = context.Process(target=_train_sharded, args=(folder, results))
+        process.start()
+        found = dict(results.get(timeout=120) for _ in SHARDED)
+        process.join(60)
+        assert process.exitcode == 0
+    for how in SHARDED:
+        expected, *others = found[how]
+        assert abs(expected[0] - expected[3]).max() > 1e-3  # it has learnt
+        for each in others:
+            for pair in zip(each, expected, strict=True):
+                torch.testing.assert_close(*map(torch.from_numpy, pair))
+
+
+# ---- weights that come and go --------------------------------------------------------------------
+
+
+class Loaded:
+    """What puts weights into a module for the time of a call, as tools do that offload them."""
+
+    def __init__(self, module):
+        self.module, self.forward = module, module.forward
+        self.stored = {name: p.detach().clone() for name, p in module.named_parameters()}
+        self.unload()
+        module.forward = self
+
+    def unload(self):
+        for name, stored in self.stored.items():
+            self.module._parameters[name] = nn.Parameter(stored.to("meta"), requires_grad=False)
+
+    def __call__(self, *args, **kwargs):
+        for name, stored in self.stored.items():
+            self.module._parameters[name] = nn.Parameter(stored.clone(), requires_grad=False)
+        self.memory = weakref.ref(self.module.weight.untyped_storage())
+        y = self.forward(*args, **kwargs)
+        self.unload()
+        return y
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_weights_that_are_loaded_for_each_call_leave_nothing_behind(is_used):
+    ours, theirs = pair()
+    with torch.no_grad():
+        if is_used:
+            ours(X)
+        loaded = Loaded(ours)
+        for factor in (1, 2, 3):
+            for each in loaded.stored.values():
+                each.mul_(factor)
+            for each in theirs.parameters():
+                each.mul_(factor)
+            assert torch.equal(ours(X), theirs(X))
+            assert not holds(ours)
+            assert loaded.memory() is None
+            assert ours.weight.is_meta
+    assert "its forward was replaced" in tconv.torch.accelerate(nn.Sequential(replaced())).left["0"]
+
+
+def replaced():
+    module = nn.ConvTranspose2d(1, 1, 1)
+    Loaded(module)
+    return module
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_of_tensors_may_still_be_resized(dtype):
+    ours, _ = pair()
+    ours, x = ours.to(dtype), X.clone().to(dtype).requires_grad_()
+    ours(x).sum().backward()
+    with torch.no_grad():
+        ours(x)
+    for tensor in (x, ours.weight, ours.bias):
+        assert tensor.untyped_storage().resizable()
+    x.untyped_storage().resize_(0)
 
 
 # ---- what is loaded ------------------------------------------------------------------------------

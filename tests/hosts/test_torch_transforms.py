@@ -322,11 +322,66 @@ def test_directions_through_compiled_functions_are_not_lost():
     assert torch.equal(*tangents)
 
 
-def test_traced_modules_are_pytorchs():
+def test_modules_that_torch_jit_traces_are_pytorchs():
     layer = tconv.torch.ConvTranspose2d(2, 3, 3)
     x = torch.ones(1, 2, 3, 3)
-    for traced in (torch.jit.trace(layer, x), torch.fx.symbolic_trace(torch.nn.Sequential(layer))):
-        torch.testing.assert_close(traced(2 * x), layer(2 * x))
+    torch.testing.assert_close(torch.jit.trace(layer, x)(2 * x), layer(2 * x))
+
+
+# batch and input size, channels of x and y, kernel, and settings
+NOTHING = {
+    "an empty batch": ((0, 3), (2, 3), 2, {"stride": 2, "padding": 1}),
+    "an empty batch of nothing": ((0, 0), (2, 3), 4, {}),
+    "a result of size 0": ((1, 1), (2, 3), 2, {"padding": 1}),
+    "one below 0": ((1, 1), (2, 3), 2, {"padding": 2}),
+    "an empty batch of results of size 0": ((0, 1), (2, 3), 2, {"padding": 1}),
+    "nothing of size 0": ((1, 0), (2, 3), 2, {}),
+    "a result though x has none": ((1, 0), (2, 3), 4, {"stride": 2, "output_padding": 1}),
+    "no channels": ((1, 3), (0, 3), 2, {}),
+    "no channels of the result": ((1, 3), (2, 0), 2, {}),
+    "no kernel": ((1, 3), (2, 3), 0, {}),
+    "an empty batch without channels": ((0, 3), (0, 3), 2, {}),
+}
+
+
+def outcome(f, operands, settings):
+    """Shape, order in memory and type of a result, and all gradients; or that there is none."""
+    leaves = [each.clone().requires_grad_() for each in operands]
+    try:
+        y = f(*leaves, **settings)
+        y.sum().backward()
+    except RuntimeError:
+        return "an error"
+    gradients = [(each.grad.shape, each.grad.stride(), each.grad.sum()) for each in leaves]
+    return y.shape, y.stride(), y.dtype, gradients
+
+
+# PyTorch says so of its own gradients of an empty batch.
+@pytest.mark.filterwarnings("ignore:grad and param do not obey:UserWarning")
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("what", NOTHING)
+def test_sizes_of_0_give_what_they_give_in_pytorch(what, rank, is_compiled):
+    (batch, size), channels, kernel, settings = NOTHING[what]
+    operands = [
+        torch.ones(batch, channels[0], *[size] * rank),
+        torch.ones(*channels, *[kernel] * rank),
+        torch.ones(channels[1]),
+    ]
+    outcomes = []
+    for f in (OURS[rank], THEIRS[rank]):
+        if is_compiled:
+            torch._dynamo.reset()
+            f = torch.compile(
+                lambda *args, f=f, **kwargs: f(*args, **kwargs),
+                backend="aot_eager", fullgraph=True,
+            )  # fmt: skip
+        outcomes.append(outcome(f, operands, settings))
+    assert outcomes[0] == outcomes[1]
+    assert isinstance(outcomes[0], tuple) == (
+        what in ("an empty batch", "an empty batch of nothing")
+        or (what == "an empty batch of results of size 0" and not is_compiled)
+    )
 
 
 # ---- copies --------------------------------------------------------------------------------------
