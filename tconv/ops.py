@@ -72,7 +72,7 @@ def conv_transpose(
     dtype : the type both operands are converted to first; without it they must agree
     out : array of the result's shape and type to write to; must not overlap x, weight or bias
     method : "auto", "direct" (one order of summation, whatever the image) or "measure"
-    threads : int, threads to use; None leaves it to the library that computes
+    threads : int up to 1024, threads to use; None leaves it to the library that computes
     max_bytes : int, bound on output, workspace and packed weights; by default 80 % of the memory
         available to the process
 

@@ -297,7 +297,7 @@ def plan(
     want : "y" plans a `conv_transpose`, "x" the `conv` that is its transpose: it takes y, returns
         x. For the adjoint of complex numbers pack ``weight.conj()``.
     dtype : type of x, weight and bias
-    threads : int; None takes as many as the machine has cores, or TCONV_THREADS
+    threads : int up to 1024; None takes as many as the machine has cores, or TCONV_THREADS
     method : "auto" and "direct" choose by a model, "measure" times the few best ones
     activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid": what y is a function of
         the sums by, the bias included. It is computed before they are written, so it costs no
