@@ -1,9 +1,8 @@
 """WHAT A MODEL SAYS: reading it with its weights, and its inputs, outputs and metadata."""
 
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ Source = str | bytes
 
 _LARGEST_BYTES = 2**31 - 2**20  # protobuf cannot hold more than 2 GiB
 _NO_VERSION = 2**63 - 1  # what ONNX Runtime shows for none
+_WORD, _MESSAGE = 9, 11  # protobuf's numbers for kinds of fields
 _NUMBERS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
@@ -138,28 +138,25 @@ def _content(path: str) -> bytes:
 
 def _check_words(message: Any, what: str) -> None:
     """Refuse words that are not UTF-8: protobuf gives them as bytes, which fit nowhere."""
-    words, messages = _fields(message.__class__)
-    for name, repeated in words:
-        value = getattr(message, name)
-        if any(isinstance(each, bytes) for each in (value if repeated else (value,))):
-            raise ModelError(
-                f"{what} is damaged: a word in it is not UTF-8; export or download it again."
-            )
-    for name, repeated in messages:
-        if repeated:
-            for each in getattr(message, name):
+    if isinstance(message, TensorProto):  # whose numbers the general way would copy
+        words = [message.name, message.doc_string]
+        words += [word for each in message.external_data for word in (each.key, each.value)]
+        _refuse_bytes(words, what)
+        return
+    for field_, value in message.ListFields():
+        kind = field_.type
+        if kind == _WORD:
+            _refuse_bytes(value if field_.is_repeated else (value,), what)
+        elif kind == _MESSAGE and field_.name != "value_info":  # which nobody reads
+            for each in value if field_.is_repeated else (value,):
                 _check_words(each, what)
-        elif message.HasField(name):
-            _check_words(getattr(message, name), what)
 
 
-@cache
-def _fields(kind: Hashable) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Names of the fields that hold words, and messages; whether each is repeated."""
-    fields: Any = kind.DESCRIPTOR.fields  # type: ignore[attr-defined]
-    words = [(each.name, each.is_repeated) for each in fields if each.type == each.TYPE_STRING]
-    inner = [(each.name, each.is_repeated) for each in fields if each.type == each.TYPE_MESSAGE]
-    return words, inner
+def _refuse_bytes(words: Iterable[Any], what: str) -> None:
+    if any(isinstance(word, bytes) for word in words):
+        raise ModelError(
+            f"{what} is damaged: a word in it is not UTF-8; export or download it again."
+        )
 
 
 def _refuse_group_0(model: ModelProto) -> None:
