@@ -43,12 +43,11 @@ from tconv.engine.jit import load
 from tconv.engine.target import target
 from tconv.engine.teams import share
 
-__all__ = ["CHUNK_BYTES", "content_hash", "emit", "portable_hash"]
+__all__ = ["CHUNK_BYTES", "content_hash", "emit", "is_native", "portable_hash"]
 
 CHUNK_BYTES = 2**16
 _BLOCK_BYTES, _STRIPE_BYTES, _LANES = 2**12, 64, 8
 _STRIPES = _BLOCK_BYTES // _STRIPE_BYTES
-_SLAB_BYTES = 2**20  # at a time where NumPy computes
 _UNROLLED = 8  # stripes; with 4 it takes a tenth longer in the caches, with 16 as long (Zen 5)
 # Processors themselves do not look beyond a page: so 32 MB took 1.3 times as long (Zen 5).
 _AHEAD_BYTES = 2**13
@@ -88,8 +87,13 @@ def content_hash(place: int, size: int, threads: int = 1) -> int:
     return content_hash(found, 8 * chunks, threads)
 
 
+def is_native() -> bool:
+    """Whether machine code makes the hash."""
+    return _native() is not None
+
+
 def portable_hash(place: int, size: int) -> int:
-    """Return the same hash, by NumPy: it takes a hundred times as long.
+    """Return the same hash, by NumPy: it takes hundreds of times as long.
 
     >>> array = np.arange(1e5)
     >>> place = array.ctypes.data, array.nbytes
@@ -97,33 +101,27 @@ def portable_hash(place: int, size: int) -> int:
     True
     """
     data = np.frombuffer(memoryview((ctypes.c_uint8 * size).from_address(place)), np.uint8)
-    whole = size // CHUNK_BYTES * CHUNK_BYTES
-    slabs = [data[n : min(n + _SLAB_BYTES, whole)] for n in range(0, whole, _SLAB_BYTES)]
-    hashes = [_portable_chunks(slab.reshape(-1, CHUNK_BYTES)) for slab in slabs]
-    if whole < size or not size:
-        hashes.append(_portable_chunks(data[np.newaxis, whole:]))
-    words = np.concatenate(hashes)
+    starts = range(0, max(size, 1), CHUNK_BYTES)
+    words = np.array([_portable_chunk(data[n : n + CHUNK_BYTES]) for n in starts], np.uint64)
     return int(words[0]) if words.size == 1 else portable_hash(words.ctypes.data, words.nbytes)
 
 
-def _portable_chunks(data: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """The hashes of some chunks of the same size."""
-    chunks, size = data.shape
-    blocks = size // _BLOCK_BYTES + 1  # the last, which has fewer stripes, or none, has its turn
-    stripes = -(-size // _STRIPE_BYTES)
-    padded = np.zeros((chunks, blocks * _BLOCK_BYTES), np.uint8)
-    padded[:, :size] = data
-    halves = padded.view("<u4").reshape(chunks, blocks, _STRIPES, 2 * _LANES) + _keys()
-    halves.reshape(chunks, -1, 2 * _LANES)[:, stripes:] = 0
+def _portable_chunk(data: NDArray[np.uint8]) -> int:
+    """The hash of a chunk."""
+    blocks = data.size // _BLOCK_BYTES + 1  # the last has fewer stripes, or none, and is turned too
+    padded = np.zeros(blocks * _BLOCK_BYTES, np.uint8)
+    padded[: data.size] = data
+    halves = padded.view("<u4").reshape(blocks, _STRIPES, 2 * _LANES) + _keys()
+    halves.reshape(-1, 2 * _LANES)[-(-data.size // _STRIPE_BYTES) :] = 0
     low, high = halves[..., ::2].astype(np.uint64), halves[..., 1::2].astype(np.uint64)
-    added = np.stack([low * high, low + (high << np.uint64(32))], 2).sum(3, np.uint64)
-    state = np.zeros((chunks, 2, _LANES), np.uint64)
-    for block in range(blocks):
-        state = _turned(state + added[:, block])
-    found = np.full(chunks, size, np.uint64)
-    for word in state.reshape(chunks, -1).T:
-        found = _turned(found ^ word)
-    return _turned(found)
+    added = np.stack([low * high, low + (high << np.uint64(32))], 1).sum(2, np.uint64)
+    state = np.zeros((2, _LANES), np.uint64)
+    for block in added:
+        state = _turned(state + block)
+    found = np.array([data.size], np.uint64)
+    for word in (*state.ravel(), 0):
+        found = _turned(found ^ np.uint64(word))
+    return int(found[0])
 
 
 def _turned(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

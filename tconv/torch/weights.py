@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from tconv.dispatch import native
 from tconv.dtypes import dtype_name
 from tconv.engine.addresses import address
-from tconv.engine.content_hash import content_hash
+from tconv.engine.content_hash import content_hash, is_native
 from tconv.planned import PackedWeights, Packings
 from tconv.repeated import Repeated
 from tconv.torch.norms import made_anew, parts_of
@@ -177,7 +177,7 @@ class Kept:
     def weight(self, module: Any) -> Tensor:
         """Return the module's weight: that of before, if it would be made of the same again."""
         parts, made = parts_of(module), self._made
-        if parts is None:
+        if parts is None or not is_native():  # then to compare takes longer than to make
             self._made = None
             weight: Tensor = module.weight
             return weight

@@ -310,6 +310,20 @@ def test_weights_are_read_whole_without_machine_code(monkeypatch):
         agree(ours, theirs, x)
 
 
+def test_weights_of_a_weight_norm_are_made_for_each_call_without_machine_code(monkeypatch):
+    monkeypatch.setattr(hashing, "_native", lambda: None)
+    theirs = parametrizations.weight_norm(nn.ConvTranspose1d(64, 64, 16, 8, 4))
+    ours = copy.deepcopy(theirs)
+    report = tconv.torch.accelerate(ours)
+    x = x_of(1)
+    with torch.no_grad():
+        for _ in range(3):
+            torch.testing.assert_close(ours(x), theirs(x))
+            for module in (ours, theirs):
+                module.parametrizations.weight.original1.data[:, 1:] += 1
+    assert report.packed() == {"ParametrizedConvTranspose1d": 3}
+
+
 # ---- frozen --------------------------------------------------------------------------------------
 
 
