@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tconv import engine, portable
+import tconv.engine as engine
+import tconv.portable as portable
 from tconv.activations import Activation
 from tconv.arguments import (
     METHODS,

@@ -46,20 +46,24 @@ class ForkLock:
 
 _locks: list[ForkLock] = []
 _taken: list[ForkLock] = []  # by the fork that is under way
+_MOST_TRIES = 20
 _AWAITED = frozenset(("tconv", "numpy", "llvmlite", "array_api_compat", "ml_dtypes"))
 
 
 def _take_all() -> None:
     """Take all locks, the newest first, as who holds one may ask for an older one."""
-    _await_imports()
-    while True:
+    for tries in range(1, _MOST_TRIES + 1):  # files that this thread imports are there for ever
+        for name in _half_imported():
+            with suppress(Exception):  # it fails there, and nobody here has asked for it
+                import_module(name)
         locks = [*_locks]
         for lock in reversed(locks):
             lock.__enter__()
-        if len(_locks) == len(locks):
+        is_quiet = len(_locks) == len(locks) and not _half_imported()
+        if is_quiet or tries == _MOST_TRIES:
             _taken[:] = locks
             return
-        for lock in locks:  # a file was imported meanwhile that has locks of its own
+        for lock in locks:  # to wait for a file that began meanwhile, or has brought its own
             lock.__exit__()
 
 
@@ -78,16 +82,18 @@ def _renew_all() -> None:
             lock.__enter__()
 
 
-def _await_imports() -> None:
-    """Wait for files that another thread executes just now, for a statement of its own.
+def _half_imported() -> list[str]:
+    """Files that are being executed, for import statements of any thread.
 
     A name of NumPy can be such a statement, too: ``numpy.random``, ``numpy.ma``. A file that is
     only being looked for is not seen here: that takes some 0.1 ms.
     """
-    for name in [*sys.modules]:
-        if name.partition(".")[0] in _AWAITED:
-            with suppress(Exception):  # it fails there, and nobody here has asked for it
-                import_module(name)
+    return [
+        name
+        for name, module in [*sys.modules.items()]
+        if name.partition(".")[0] in _AWAITED
+        and getattr(getattr(module, "__spec__", None), "_initializing", False)
+    ]
 
 
 if hasattr(os, "register_at_fork"):

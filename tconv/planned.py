@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv import engine
+import tconv.engine as engine
 from tconv.activations import Activation, as_activation
 from tconv.arguments import as_choice
 from tconv.canonical import canonical

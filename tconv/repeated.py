@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tconv import engine
+import tconv.engine as engine
 from tconv.dispatch import Call, is_registered, native, needs_no_limit, solve_for
 from tconv.dtypes import USUAL, dtype_name
 from tconv.engine.target import target

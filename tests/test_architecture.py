@@ -145,6 +145,14 @@ def test_late_imports_are_what_a_fork_waits_for(name):
 
 
 @each_file
+def test_no_file_asks_the_package_for_a_name_while_it_is_imported(name):
+    """That would wait for a thread that asks for a name, and that may wait for this file."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.ImportFrom) and node.module == "tconv":
+            assert [alias.name for alias in node.names] == ["__version__"], f"line {node.lineno}"
+
+
+@each_file
 def test_no_attribute_is_computed_under_a_lock(name):
     assert "functools.cached_property" not in imports(TREES[name])
 

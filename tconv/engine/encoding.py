@@ -19,7 +19,7 @@ _Record = TypeVar("_Record", bound=tuple[Any, ...])
 
 _COUNT, _INTEGER, _FLOAT = struct.Struct("<I"), struct.Struct("<q"), struct.Struct("<d")
 _ARRAY = struct.Struct("<3sB")  # its type, and how many axes it has
-_MOST_DEPTH = 8  # of tuples and dicts in each other
+_MOST_DEPTH = 32  # of tuples in each other; a dict counts as three
 _TYPES = {np.dtype(each).str.encode(): np.dtype(each) for each in "bBhHiIqQefd"}
 _CONSTANTS = {b"N": None, b"T": True, b"F": False}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack, is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
-from tconv import portable
+import tconv.portable as portable
 from tconv.geometry import Geometry, Letter
 from tconv.torch.computing import OPERANDS, compute
 from tconv.torch.operator import operator, settings_of
