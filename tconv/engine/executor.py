@@ -313,9 +313,9 @@ class _Family:
         names = (*laid.kernels, *laid.drivers)
         if not self._is_done:
             found = held(names, self._target, version=self._version)
-            self._is_done = len(found) == len(names)
-            if self._is_done:
-                self.found = found
+            if len(found) == len(names):
+                self.found = found  # before another thread is told that it is there
+                self._is_done = True
         if self._is_done:
             use({})
             return
