@@ -55,11 +55,11 @@ class _Watched:
     def still_is(self, tensor: Tensor, threads: int) -> bool:
         """Whether a tensor of the same shape has the same numbers, in the same order."""
         place, held = tensor.data_ptr(), self._held
-        if not place or _layout(tensor) != self._layout:
-            return False
+        if not place or place != self._place or _layout(tensor) != self._layout:
+            return False  # what is packed may hold the weight itself, too: that of this place
         if held is None:
             return content_hash(place, tensor.nbytes, threads) == self._hash
-        if tensor is not held[0] or place != self._place or tensor._version != self._version:
+        if tensor is not held[0] or tensor._version != self._version:
             return False
         steps = _steps.count  # as of before it is read
         if steps != self._steps:
