@@ -142,15 +142,15 @@ def state():
     import tconv.planned, tconv.ops
 threads = threads_of(state, ask)
 for thread in threads:
-    thread.join(60)
-print(not any(thread.is_alive() for thread in threads), computes(3))
+    thread.join(30)
+print(not any(thread.is_alive() for thread in threads))
 sys.stdout.flush()
 os._exit(0)  # a thread that waits for ever would keep the process
 """
 
 
 def test_threads_that_import_in_two_ways_do_not_wait_for_each_other(tmp_path):
-    assert answer(TWO_WAYS, tmp_path) == ["True", "True"]
+    assert answer(TWO_WAYS, tmp_path) == ["True"]
 
 
 # ---- the lock ------------------------------------------------------------------------------------
