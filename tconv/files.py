@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tconv.arguments import as_path, show
 from tconv.errors import ParameterError
 
 __all__ = ["content", "suffix_of", "whole_file"]
@@ -32,10 +33,11 @@ def suffix_of(path: str | os.PathLike[str], suffixes: Sequence[str], example: st
     >>> suffix_of("Page.HTML", (".html", ".png"), "page.html")
     '.html'
     """
-    suffix = Path(path).suffix.lower()
+    name = as_path(path)
+    suffix = Path(name).suffix.lower()
     if suffix not in suffixes:
         raise ParameterError(
-            f"path={os.fspath(path)!r} must end in one of {', '.join(suffixes)}; name the file "
+            f"path={show(name)} must end in one of {', '.join(suffixes)}; name the file "
             f"{example}, say."
         )
     return suffix
@@ -54,7 +56,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     ...     Path(folder, "greeting.txt").read_text()
     'hello'
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(as_path(path)))
     if target.is_dir() or not target.parent.is_dir():
         fix = "choose another name" if target.is_dir() else f"create {str(target.parent)!r} first"
         raise ParameterError(

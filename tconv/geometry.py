@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import as_choice, as_integer, as_per_axis
+from tconv.arguments import DATA_FORMATS, as_choice, as_integer, as_per_axis, entries_of
 from tconv.axis import Axis
 from tconv.errors import ShapeError
 from tconv.layouts import WEIGHT_FORMATS, WeightLayout
-from tconv.settings import Settings, as_shape
+from tconv.memory import check_room
+from tconv.settings import MOST_AXES, Settings, as_shape
 
 __all__ = ["Geometry", "Letter"]
 
@@ -139,8 +140,8 @@ class Geometry:
         keywords: Mapping[str, Any],
     ) -> "Geometry":
         x, y = as_shape(x_shape, "x_shape"), as_shape(y_shape, "y_shape")
-        listed = isinstance(kernel_size, (tuple, list)) or getattr(kernel_size, "ndim", False)
-        rank = max(len(kernel_size) if listed else len(x) - 2, 1)
+        entries = entries_of(kernel_size)
+        rank = max(len(x) - 2 if entries is None else min(len(entries), MOST_AXES), 1)
         kernel = as_per_axis(kernel_size, "kernel_size", rank, 1)
         if len(x) != len(y) or len(x) - rank not in (1, 2):
             raise ShapeError(
@@ -152,7 +153,8 @@ class Geometry:
             keywords.get("weight_format", "IO*"), "weight_format", WEIGHT_FORMATS
         )
         batch = len(x) - rank - 1
-        last = keywords.get("data_format") == "channels_last"
+        data_format = keywords.get("data_format", "channels_first")
+        last = as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last"
         channels = (x[-1], y[-1]) if last else (x[batch], y[batch])
         if 0 in channels:
             raise ShapeError(
@@ -230,10 +232,16 @@ class Geometry:
 
     def shape_of(self, letter: Letter) -> tuple[int, ...]:
         """Shape of x, w or y."""
-        return {"x": self.x_shape, "w": self.weight_shape, "y": self.y_shape}[letter]
+        shapes = {"x": self.x_shape, "w": self.weight_shape, "y": self.y_shape}
+        try:
+            return shapes[letter]
+        except (KeyError, TypeError, ValueError):
+            as_choice(letter, "letter", shapes)
+            raise
 
     def terms(self, want: Letter) -> int:
         """Most products that one number of the wanted letter is the sum of."""
+        as_choice(want, "want", ("x", "w", "y"))
         if want == "w":
             return self.batch * prod(self.input_size)
         if want == "x":
@@ -259,6 +267,7 @@ class Geometry:
         array([0, 1, 3, 4, 1, 2, 4, 5, 3, 4, 6, 7, 4, 5, 7, 8])
         """
         shape = self.input_size + self.kernel_size
+        check_room("unrolled_indices", 4 * 8 * prod(shape))
         outputs, exist = np.zeros(shape, np.int64), np.ones(shape, np.bool_)
         for n, axis in enumerate(self.axes):
             o, exists = axis.joins()

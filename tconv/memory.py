@@ -4,12 +4,14 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from tconv.errors import MemoryLimitError
 from tconv.files import content
 
-__all__ = ["available_bytes", "group_folders"]
+__all__ = ["available_bytes", "check_room", "group_folders"]
 
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
+_SMALL_BYTES = 2**26
 
 
 def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
@@ -84,3 +86,21 @@ def _reclaimable(stat: str, name: str) -> int:
             if line.split()[0] == name:
                 return int(line.split()[1])
     return 0
+
+
+def check_room(what: str, needed: int) -> None:
+    """Refuse an allocation that is larger than the memory there is, before it is made.
+
+    >>> check_room("x", 2**60)
+    Traceback (most recent call last):
+    ...
+    tconv.errors.MemoryLimitError: x needs 1,152,921,504,606,846,976 bytes but ... are available; \
+lower the sizes.
+    """
+    if needed <= _SMALL_BYTES:  # the system is not asked
+        return
+    available = available_bytes()
+    if available is not None and needed > available:
+        raise MemoryLimitError(
+            f"{what} needs {needed:,} bytes but {available:,} are available; lower the sizes."
+        )

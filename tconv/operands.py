@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tconv.arguments import show
-from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name
+from tconv.arguments import as_array, show
+from tconv.dtypes import TYPES, USUAL, as_dtype, as_type_name, type_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.memory import check_room
 
 __all__ = ["Array", "as_operands", "check_out", "library_of", "namespace"]
 
@@ -77,8 +78,8 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
                 f"{first} is on device {given[first].device} but {name} on {array.device}; move "
                 "one of them."
             )
-    wanted = None if dtype is None else _wanted(dtype)
-    types = {name: dtype_name(array.dtype) for name, array in given.items()}
+    wanted = None if dtype is None else as_type_name(dtype)
+    types = {name: type_name(array.dtype) for name, array in given.items()}
     for name, found in types.items():
         if wanted is not None:
             given[name] = _convert(xp, given[name], name, found, wanted)
@@ -150,9 +151,9 @@ def _check_out_itself(out: Any, xp: Any, shape: tuple[int, ...], dtype: str) -> 
         raise ShapeError(
             f"out has shape {tuple(out.shape)}, must be the result's {shape}; pass such an array."
         )
-    if dtype_name(out.dtype) != dtype:
+    if type_name(out.dtype) != dtype:
         raise DTypeError(
-            f"out has dtype {dtype_name(out.dtype)}, must be the result's {dtype}; pass such an "
+            f"out has dtype {type_name(out.dtype)}, must be the result's {dtype}; pass such an "
             "array."
         )
     if xp is not np:
@@ -175,17 +176,9 @@ def namespace_or_none(array: Any) -> Any:
 
 def _as_array(value: Any, name: str) -> Any:
     if isinstance(value, np.ma.MaskedArray):
-        raise DTypeError(
-            f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(0) to let "
-            "masked samples contribute nothing."
-        )
+        return as_array(value, name)  # which refuses it
     if isinstance(value, (list, tuple, int, float, complex, np.generic)):
-        try:
-            value = np.asarray(value)
-        except ValueError:
-            raise DTypeError(
-                f"{name}={show(value)} is not rectangular; pass nested lists of equal lengths."
-            ) from None
+        value = as_array(value, name)
     elif namespace_or_none(value) is None or not hasattr(value, "dtype"):
         raise DTypeError(
             f"{name}={show(value)} must be an array, not {type(value).__name__}; pass a NumPy "
@@ -196,19 +189,6 @@ def _as_array(value: Any, name: str) -> Any:
         if not value.dtype.isnative:
             value = value.astype(value.dtype.newbyteorder("="))
     return value
-
-
-def _wanted(dtype: Any) -> str:
-    try:
-        python = isinstance(dtype, type) and dtype in (int, float, complex)
-        name = dtype_name(np.dtype(dtype) if python else dtype)
-    except TypeError:
-        name = show(dtype)
-    if name not in TYPES:
-        raise DTypeError(
-            f"dtype={show(dtype)} must name one of {', '.join(TYPES)}; pass one of these."
-        )
-    return name
 
 
 def _convert(xp: Any, array: Any, name: str, found: str, wanted: str) -> Any:
@@ -229,7 +209,10 @@ def _convert(xp: Any, array: Any, name: str, found: str, wanted: str) -> Any:
                 f"{name} has values {low} to {high}, which dtype={wanted} cannot hold; pass a "
                 "wider dtype."
             )
-    return xp.astype(array, as_dtype(xp, wanted))
+    dtype = as_dtype(xp, wanted)
+    if xp is np and found != wanted:  # a view may stand for more than there is memory for
+        check_room(f"{name} as {wanted}", array.size * dtype.itemsize)
+    return xp.astype(array, dtype)
 
 
 def _kind(name: str) -> int | None:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from tconv import engine
 from tconv.activations import Activation, as_activation
-from tconv.arguments import METHODS, as_choice, as_integer
+from tconv.arguments import METHODS, as_array, as_choice, as_integer
 from tconv.canonical import canonical
 from tconv.dispatch import Call, native, needs_no_limit, solve_for
-from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name, largest
+from tconv.dtypes import TYPES, USUAL, as_dtype, as_type_name, dtype_name, largest
 from tconv.engine.arena import empty
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry, Letter
@@ -139,7 +139,7 @@ class PlannedCall:
         ------
         ShapeError, DTypeError : weight is not what the plan was made for
         """
-        weight = np.asarray(weight)
+        weight = as_array(weight, "weight")
         self._check(weight, self.geometry.weight_shape, "weight")
         if self._plan is None:
             return Packed(weight.shape, weight.copy(), None)
@@ -276,9 +276,7 @@ def plan(
     as_choice(method, "method", METHODS)
     if threads is not None:
         as_integer(threads, "threads", 1)
-    name = dtype_name(dtype)
-    if name not in TYPES:
-        raise DTypeError(f"dtype={dtype!r} must name one of {', '.join(TYPES)}; pass one of these.")
+    name = as_type_name(dtype)
     follows = as_activation(activation)
     if follows is not None:
         follows.check_type(name)

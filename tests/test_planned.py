@@ -339,3 +339,15 @@ def test_what_a_planned_convolution_refuses():
         call(np.ones((1, 3, 8), np.float32), packed, np.ones(3, np.float32))
     with pytest.raises(ParameterError, match="want"):
         plan((1, 2, 5), (2, 3, 4), want="w")
+
+
+@pytest.mark.parametrize("dtype", [[], {}, None, 3, "no", object(), np.ndarray, 10**5000], ids=type)
+def test_a_type_is_one_that_there_is(dtype):
+    with pytest.raises(DTypeError, match=r"^dtype=.* must name one of float16, "):
+        plan((1, 2, 4), (2, 3, 3), dtype=dtype)
+
+
+@pytest.mark.parametrize("weight", [None, "words", [[1], [1, 2]], {}, object()])
+def test_what_is_packed_is_an_array(weight):
+    with pytest.raises(DTypeError, match=r"^weight"):
+        plan((1, 2, 4), (2, 3, 3)).pack(weight)
