@@ -6,18 +6,25 @@ sums the taps of phase r, and over a constant input it *is* their sum. Where pha
 differ, a pattern repeats with the stride: the checkerboard.
 """
 
+import sys
 from collections.abc import Sequence
 from itertools import product
-from math import log10, prod, sqrt
+from math import gcd, log10, prod, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv.arguments import PerAxis, as_per_axis
-from tconv.errors import DTypeError, ShapeError
+from tconv.arguments import PerAxis, as_array, as_per_axis, entries_of, number_of, show
+from tconv.axis import Axis
+from tconv.dtypes import largest
+from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
+from tconv.memory import available_bytes, check_room
+from tconv.settings import MOST_AXES
 
 __all__ = ["decibels", "overlap_counts", "phase_sums", "ripple"]
+
+_MOST_COUNTED = 2**63 - 1
 
 
 def overlap_counts(
@@ -40,7 +47,8 @@ def overlap_counts(
 
     Raises
     ------
-    ParameterError : a size, stride or dilation is no positive integer.
+    ParameterError : a size, stride or dilation is no positive integer, or a count is beyond 64 bits
+    MemoryLimitError : more phases than there is memory for
 
     References
     ----------
@@ -52,14 +60,47 @@ def overlap_counts(
     >>> overlap_counts((4,), stride=2)
     array([2, 2])
     """
-    rank = max(len(kernel_size), 1)
+    entries = entries_of(kernel_size)
+    if not entries:
+        raise ParameterError(
+            f"kernel_size={show(kernel_size)} must be a tuple, whose length is the number of axes; "
+            "pass (3, 3) for two of them."
+        )
+    rank = min(len(entries), MOST_AXES)
     kernel = as_per_axis(kernel_size, "kernel_size", rank, 1)
     strides = as_per_axis(stride, "stride", rank, 1)
     dilations = as_per_axis(dilation, "dilation", rank, 1)
+    axes = [Axis(1, k, 1, s, d) for k, s, d in zip(kernel, strides, dilations, strict=True)]
+    if prod(axis.taps_per_phase[1] for axis in axes) > _MOST_COUNTED:
+        raise ParameterError(
+            f"kernel_size={show(kernel)} has more taps for a phase than 64 bits count; lower it."
+        )
+    _check_phases(strides, 8)
     counts = np.ones((), np.int64)
-    for k, s, d in zip(kernel, strides, dilations, strict=True):
-        counts = np.multiply.outer(counts, np.bincount(np.arange(k) * d % s, minlength=s))
-    return counts.astype(np.int64)
+    for axis in axes:
+        counts = np.multiply.outer(counts, _counts(axis))
+    return counts
+
+
+def _counts(axis: Axis) -> NDArray[np.int64]:
+    """Taps of every phase along one axis, which they come round to one after the other."""
+    step = axis.dilation % axis.stride  # so that no product is beyond 64 bits
+    period = axis.stride // gcd(axis.stride, step)
+    rounds, rest = divmod(axis.kernel, period)
+    counts = np.zeros(axis.stride, np.int64)
+    counts[np.arange(period if rounds else rest) * step % axis.stride] = rounds
+    counts[np.arange(rest) * step % axis.stride] += 1
+    return counts
+
+
+def _check_phases(strides: tuple[int, ...], cell_bytes: int) -> None:
+    """Refuse more phases than there is memory for."""
+    needed, available = prod(strides) * cell_bytes, available_bytes() or sys.maxsize
+    if needed > available:
+        raise MemoryLimitError(
+            f"stride={show(strides)} has {prod(strides):,} phases, which need {needed:,} bytes but "
+            f"{available:,} are available; lower the stride."
+        )
 
 
 def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> NDArray[Any]:
@@ -80,6 +121,8 @@ def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1)
     ------
     ShapeError : weight has no spatial axis.
     ParameterError : stride or dilation is no positive integer.
+    DTypeError : weight is masked or not of numbers, or integers could overflow
+    MemoryLimitError : more phases than there is memory for
 
     References
     ----------
@@ -90,23 +133,38 @@ def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1)
     >>> phase_sums([[[0.5, 1.0, 0.5]]], stride=2)
     array([[[1., 1.]]])
     """
-    w: Any = np.asarray(weight)
+    w: Any = as_array(weight, "weight")
     if w.ndim < 3:
         raise ShapeError(
             f"weight.shape={w.shape} must be (C, M, *K) with a spatial axis; "
             "pass weight[None, None] for a single kernel."
         )
-    if w.dtype.kind not in "iufcV":
+    if w.dtype.kind not in "iufc" and w.dtype.name != "bfloat16":
         raise DTypeError(f"weight.dtype={w.dtype} must be a type of numbers; convert it first.")
     rank = w.ndim - 2
     strides = as_per_axis(stride, "stride", rank, 1)
     dilations = as_per_axis(dilation, "dilation", rank, 1)
+    _check_phases((*w.shape[:2], *strides), w.dtype.itemsize)
+    if w.dtype.kind in "iu":
+        sizes = zip(w.shape[2:], strides, dilations, strict=True)
+        _check_sums(w, [Axis(1, k, 1, s, d) for k, s, d in sizes])
+    check_room("phase_sums", w.nbytes)
     sums: Any = np.zeros((*w.shape[:2], *strides), w.dtype)
     for k in product(*map(range, w.shape[2:])):
         phase = tuple(n * d % s for n, d, s in zip(k, dilations, strides, strict=True))
         sums[(..., *phase)] += w[(..., *k)]
     found: NDArray[Any] = sums
     return found
+
+
+def _check_sums(w: NDArray[Any], axes: list[Axis]) -> None:
+    """Refuse integers of which a sum could overflow."""
+    bound = largest(np, w) * prod(axis.taps_per_phase[1] for axis in axes)
+    if bound > np.iinfo(w.dtype).max:
+        raise DTypeError(
+            f"sums of weight's {w.dtype} could reach {bound:,}, beyond {np.iinfo(w.dtype).max:,}; "
+            'pass weight.astype("float64") for example.'
+        )
 
 
 def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> float:
@@ -146,6 +204,9 @@ def decibels(ratio: float) -> float:
     >>> decibels(10.0), decibels(0.0)
     (20.0, -inf)
     """
-    if ratio == 0:
+    number = number_of(ratio)
+    if not number >= 0:
+        raise ParameterError(f"ratio={show(ratio)} must be a number of at least 0; pass one.")
+    if number == 0:
         return float("-inf")
-    return 20 * log10(ratio) if ratio != float("inf") else ratio
+    return 20 * log10(number) if number != float("inf") else number

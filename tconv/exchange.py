@@ -1,13 +1,13 @@
 """HOW A LAYER BECOMES A NODE of an ONNX model, and a node a layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tconv.activations import Activation
-from tconv.arguments import show
+from tconv.arguments import as_array, show
 from tconv.axis import Axis
 from tconv.dtypes import dtype_name
 from tconv.errors import ParameterError, ShapeError, UnsupportedError
@@ -22,11 +22,13 @@ _NODES = {"relu": "Relu", "leaky_relu": "LeakyRelu", "tanh": "Tanh", "sigmoid": 
 
 def read_node(node: Any, weights: Any) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any] | None]:
     """Return a layer's arguments, its weight and its bias, from a NodeProto and named values."""
-    if getattr(node, "op_type", None) != "ConvTranspose":
-        kind = getattr(node, "op_type", type(node).__name__)
-        raise ParameterError(f"node must be a ConvTranspose, not {kind}; pass such a node.")
+    kind = getattr(node, "op_type", type(node).__name__)
+    is_node = isinstance(kind, str) and all(hasattr(node, each) for each in ("input", "attribute"))
+    if not is_node or kind != "ConvTranspose":
+        found = kind if isinstance(kind, str) else show(kind)
+        raise ParameterError(f"node must be a ConvTranspose, not {found}; pass such a node.")
     settings = NodeSettings.of_node(node)
-    named = weights if isinstance(weights, Mapping) else {each.name: each for each in weights}
+    named = _by_name(weights)
     inputs = [*node.input, "", ""]
     weight = _value(named, inputs[1])
     bias = _value(named, inputs[2]) if inputs[2] else None
@@ -46,18 +48,48 @@ def read_node(node: Any, weights: Any) -> tuple[dict[str, Any], NDArray[Any], ND
     return arguments, weight, bias
 
 
+def _by_name(weights: Any) -> Mapping[str, Any]:
+    """Values by name, of a mapping or of the initializer of a graph."""
+    if isinstance(weights, Mapping):
+        return weights
+    named: dict[str, Any] = {}
+    for each in _iterated(weights):
+        name = getattr(each, "name", None)
+        if not isinstance(name, str):
+            raise ParameterError(
+                f"weights={show(weights)} must be named values; pass the graph's initializer, or a "
+                "mapping of names to arrays."
+            )
+        named[name] = each
+    return named
+
+
+def _iterated(weights: Any) -> Iterable[Any]:
+    try:
+        found: Iterable[Any] = iter(weights)
+        return found
+    except TypeError:
+        return [None]
+
+
 def _value(weights: Mapping[str, Any], name: str) -> NDArray[Any]:
     if name not in weights:
         raise ParameterError(
-            f"weights must have {show(name)}, which the node reads, has {show(sorted(weights))}; "
+            f"weights must have {show(name)}, which the node reads, has {show(list(weights))}; "
             "pass the graph's initializer, or a mapping of names to arrays."
         )
     value = weights[name]
     if hasattr(value, "data_type") and hasattr(value, "dims"):
         from onnx import numpy_helper  # whoever has a TensorProto has onnx
 
-        value = numpy_helper.to_array(value)
-    return np.asarray(value)
+        try:
+            value = numpy_helper.to_array(value)
+        except Exception as error:  # of a damaged one
+            raise ParameterError(
+                f"weights has {show(name)}, of which onnx makes no array ({error}); export the "
+                "model again."
+            ) from error
+    return as_array(value, show(name))
 
 
 def model_of(

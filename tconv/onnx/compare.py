@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ValueInfoProto
 
+from tconv.arguments import as_number
 from tconv.errors import ModelError, UnsupportedError
 from tconv.onnx.graph import NotCut, is_transposed
 from tconv.onnx.model import NodeArg, Source, as_source, read_model
@@ -67,6 +68,7 @@ def compare(
     >>> both.largest_difference < 1e-6, both.outputs["y"].shape, len(both.nodes)
     (True, (1, 1, 4, 6), 1)
     """
+    seconds = as_number(seconds, "seconds", 0)
     source = as_source(model)
     session = Session(source, threads=threads, force=force)
     input_feed = checked_feed(

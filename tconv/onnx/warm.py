@@ -37,7 +37,7 @@ def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
     [('ConvTranspose', 'its sizes are not fixed: run the model once instead')]
     """
     if threads is not None:
-        as_integer(threads, "threads", 1)
+        threads = as_integer(threads, "threads", 1)
     try:
         layers = fixed_sizes(read_model(as_source(model)))
     except NotCut as reason:

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from tconv.arguments import show
+from tconv.errors import ParameterError
 from tconv.torch import modules
 from tconv.torch.tensors import is_served
 
@@ -62,7 +64,7 @@ def accelerate(model: nn.Module) -> Acceleration:
       0
     """
     swapped, left = list[str](), dict[str, str]()
-    for name, module in model.named_modules():
+    for name, module in _as_module(model).named_modules():
         kind = getattr(module, "original_name", type(module).__name__)  # of a scripted module
         if not isinstance(module, tuple(_OURS)) and "ConvTranspose" not in str(kind):
             continue
@@ -88,13 +90,19 @@ def restore(model: nn.Module) -> tuple[str, ...]:
     True
     """
     restored = []
-    for name, module in model.named_modules():
+    for name, module in _as_module(model).named_modules():
         theirs = _swapped(type(module), _THEIRS)
         if theirs is not None:
             modules.forget(module)
             module.__class__ = theirs
             restored.append(name or theirs.__name__)
     return tuple(restored)
+
+
+def _as_module(model: Any) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise ParameterError(f"model={show(model)} must be a torch.nn.Module; pass one.")
+    return model
 
 
 def _swapped(kind: type, table: dict[type, type]) -> Any:

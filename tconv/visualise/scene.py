@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tconv.arguments import as_array
 from tconv.axis import Axis
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.geometry import Geometry
@@ -126,13 +127,20 @@ def _rows(array: NDArray[np.float64]) -> Rows:
 
 
 def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
-    array = np.asarray(value)
+    array = as_array(value, name)
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise DTypeError(f"{name}.dtype={array.dtype} must be a type of real numbers; convert it.")
     if array.ndim not in (1, 2) or not array.size:
         fix = "pass x[n, c] of a batch, and weight[c, m] of a layer"
         raise ShapeError(f"{name}.shape={array.shape} must have one or two axes with cells; {fix}.")
-    numbers = array.astype(np.float64)
+    if max(array.shape) > MOST_OUTPUTS:  # refused in any case, so before it is copied
+        limit = LIMITS["input" if name == "x" else "kernel"]
+        raise ParameterError(
+            f"{name}.shape={array.shape} must have at most {limit} along an axis to be drawn; "
+            "explain a smaller example of the same kind."
+        )
+    with np.errstate(over="ignore"):  # a long double beyond float64 becomes an infinity
+        numbers = array.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise ParameterError(f"{name} must be finite, but holds NaN or infinity; replace them.")
     return numbers
