@@ -4,7 +4,6 @@ import math
 import operator
 import os
 import sys
-from array import array
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -313,7 +312,7 @@ def as_array(value: Any, name: str) -> "NDArray[Any]":
                     f"{name} is a {kind.__name__} of more than {_MOST_OF_OTHERS:,} numbers; pass "
                     "an array or a list."
                 )
-        elif not hasattr(kind, "__buffer__") and not isinstance(value, _BUFFERS):
+        elif not isinstance(value, str) and not _is_buffer(value):
             raise DTypeError(f"{name}={show(value)} must be an array; pass one of NumPy.")
     if _listed(value) > _MOST_LISTED:
         raise MemoryLimitError(
@@ -336,7 +335,13 @@ def as_array(value: Any, name: str) -> "NDArray[Any]":
         ) from error
 
 
-_BUFFERS = (str, bytes, bytearray, memoryview, array)
+def _is_buffer(value: Any) -> bool:
+    """Whether NumPy reads the memory of an object, and so asks it for nothing without end."""
+    try:
+        memoryview(value)
+    except TypeError:
+        return hasattr(type(value), "__array_interface__")
+    return True
 
 
 def _listed(value: Any) -> int:

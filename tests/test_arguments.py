@@ -1,6 +1,9 @@
 """What the keywords of a call may be; what they may not be is in test_bad_input.py."""
 
 import math
+from array import array
+from collections import deque
+from ctypes import c_double
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -202,6 +205,14 @@ def test_lists_that_hold_lists_twice_are_not_written_out():
     with pytest.raises(MemoryLimitError, match="x is a range of more than 1,048,576 numbers"):
         as_array(range(2**60), "x")
     assert as_array(range(3), "x").tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [array("d", [1, 2]), (c_double * 2)(1, 2), memoryview(np.array([1.0, 2.0])), deque([1, 2])],
+)
+def test_buffers_and_sequences_are_arrays(value):
+    assert as_array(value, "x").tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
