@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import show
+from tconv.arguments import number_of, show
 from tconv.errors import DTypeError, ParameterError
 
 __all__ = ["ACTIVATIONS", "Activation", "as_activation", "choose", "keep"]
@@ -148,10 +148,12 @@ def as_activation(value: Any, name: str = "activation") -> Activation | None:
     text = str.__str__(value) if issubclass(type(value), str) else None  # not a subclass's words
     if text in ACTIVATIONS and text != "leaky_relu":
         return Activation(text)
-    if isinstance(value, tuple | list) and len(value) == 2 and value[0] == "leaky_relu":
+    is_pair = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
+    if is_pair and value[0] == "leaky_relu":
         slope = _as_slope(value[1], f"{name}[1]")
         return Activation("leaky_relu", slope) if slope else Activation("relu")
-    fix = 'pass ("leaky_relu", 0.01)' if value == "leaky_relu" else "pass one of these"
+    is_bare = isinstance(value, str) and value == "leaky_relu"
+    fix = 'pass ("leaky_relu", 0.01)' if is_bare else "pass one of these"
     raise ParameterError(
         f"{name}={show(value)} must be None, 'relu', ('leaky_relu', slope), 'tanh' or 'sigmoid'; "
         f"{fix}."
@@ -159,10 +161,7 @@ def as_activation(value: Any, name: str = "activation") -> Activation | None:
 
 
 def _as_slope(value: Any, name: str) -> float:
-    try:
-        slope = math.nan if isinstance(value, str | bytes | bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        slope = math.nan
+    slope = number_of(value)
     if not (math.isfinite(slope) and slope >= 0):
         raise ParameterError(
             f"{name}={show(value)} must be a finite number of at least 0, the slope below 0; pass "

@@ -1,14 +1,20 @@
 """WHAT WAS ASKED: the keywords of a call, each checked by its own rule."""
 
+import math
 import operator
-from collections.abc import Collection, Sequence
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tconv.errors import ParameterError, ShapeError
+from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.forks import importing
+from tconv.messages import show
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "DATA_FORMATS",
@@ -17,15 +23,23 @@ __all__ = [
     "PADDING_MODES",
     "Pairs",
     "PerAxis",
+    "as_array",
     "as_choice",
     "as_flag",
     "as_generator",
     "as_integer",
+    "as_mapping",
+    "as_number",
     "as_pair",
     "as_padding",
+    "as_path",
     "as_per_axis",
     "as_size",
     "as_threads",
+    "as_word",
+    "entries_of",
+    "integer_of",
+    "number_of",
     "show",
 ]
 
@@ -43,6 +57,11 @@ MOST_THREADS = 1024
 
 _NAMED_PADDING = ("valid", "same", "same_upper", "same_lower")
 
+_MOST = 2**128  # the size of a seed; products of as many as there can be axes still print
+_MOST_ENTRIES = 1024  # of an array that is read as a setting, or of a seed
+_MOST_OF_OTHERS = 2**20  # numbers in sequences that are no lists, such as range
+_MOST_LISTED = 2**28  # numbers in nested lists: as Python's they take 8 GiB
+
 
 def as_integer(value: Any, name: str, least: int | None = None) -> int:
     """Return `value` as a Python int; bools, floats and strings are refused.
@@ -52,14 +71,18 @@ def as_integer(value: Any, name: str, least: int | None = None) -> int:
     ...
     tconv.errors.ParameterError: stride=2.0 must be an integer; pass 2.
     """
-    number = _integer(value)
+    number = integer_of(value)
     if number is None:
         whole = isinstance(value, float) and value.is_integer()
         fix = f"pass {int(value)}" if whole else "pass an integer"
         raise ParameterError(f"{name}={show(value)} must be an integer; {fix}.")
     if least is not None and number < least:
         kind = {0: "an integer of 0 or more", 1: "a positive integer"}[least]
-        raise ParameterError(f"{name}={number} must be at least {least}; pass {kind}.")
+        raise ParameterError(f"{name}={show(number)} must be at least {least}; pass {kind}.")
+    if not -_MOST < number < _MOST:
+        raise ParameterError(
+            f"{name}={show(number)} must be between -2**128 and 2**128; pass a smaller integer."
+        )
     return number
 
 
@@ -69,9 +92,11 @@ def as_per_axis(value: Any, name: str, rank: int, least: int | None) -> tuple[in
     >>> as_per_axis(2, "stride", 3, 1), as_per_axis((1, 2), "stride", 2, 1)
     ((2, 2, 2), (1, 2))
     """
-    entries = _sequence(value)
+    entries = entries_of(value)
     if entries is None:
-        return (as_integer(value, name if _integer(value) is None else f"{name}[0]", least),) * rank
+        return (
+            as_integer(value, name if integer_of(value) is None else f"{name}[0]", least),
+        ) * rank
     if len(entries) not in (1, rank):
         raise ParameterError(
             f"{name}={show(value)} must be one integer or {_per_axis(rank)}, not {len(entries)}; "
@@ -87,7 +112,7 @@ def as_pair(value: Any, name: str) -> tuple[int, int]:
     >>> as_pair(1, "padding"), as_pair((0, 2), "padding")
     ((1, 1), (0, 2))
     """
-    entries = _sequence(value)
+    entries = entries_of(value)
     if entries is None:
         number = as_integer(value, name)
         return number, number
@@ -110,11 +135,11 @@ def as_padding(value: Any, rank: int) -> Pairs | str:
         if value == "valid":
             return ((0, 0),) * rank
         return "same_upper" if value == "same" else value
-    entries = _sequence(value)
+    entries = entries_of(value)
     if entries is None:
-        return (as_pair(value, "padding" if _integer(value) is None else "padding[0]"),) * rank
+        return (as_pair(value, "padding" if integer_of(value) is None else "padding[0]"),) * rank
     if len(entries) not in (1, rank):
-        pair = rank == 1 and len(entries) == 2 and None not in map(_integer, entries)
+        pair = rank == 1 and len(entries) == 2 and None not in map(integer_of, entries)
         hint = f"padding=({show(value)},)" if pair else _example(rank, 1)
         raise ParameterError(
             f"padding={show(value)} must be one integer, or {_per_axis(rank)}, each an integer "
@@ -134,7 +159,7 @@ def as_size(
     >>> as_size((2, 4, 9), "output_size", 1, (2, 4), channels_last=False)
     (9,)
     """
-    entries = _sequence(value)
+    entries = entries_of(value)
     if entries is None:
         return as_per_axis(value, name, rank, 1)
     if len(entries) == rank + len(leading):
@@ -198,6 +223,166 @@ many as there are cores.
     return threads
 
 
+def as_word(value: Any, name: str) -> str:
+    """Return `value` if it is a string."""
+    if not isinstance(value, str):
+        raise ParameterError(f"{name}={show(value)} must be a string; pass one.")
+    return str(value)
+
+
+def as_path(value: Any, name: str = "path") -> str:
+    """Return the path of a file as a string that the system can be asked for.
+
+    >>> as_path(3)
+    Traceback (most recent call last):
+    ...
+    tconv.errors.ParameterError: path=3 must be a string or a pathlib.Path; pass one.
+    """
+    try:
+        path = os.fspath(value)
+    except TypeError:
+        path = None
+    if not isinstance(path, str):
+        raise ParameterError(f"{name}={show(value)} must be a string or a pathlib.Path; pass one.")
+    try:
+        is_name = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        is_name = False
+    if not is_name:
+        raise ParameterError(
+            f"{name}={show(path)} must be a path without null bytes and halves of surrogate pairs; "
+            "pass another."
+        )
+    return str(path)
+
+
+def as_mapping(value: Any, name: str) -> dict[str, Any]:
+    """Return a mapping of strings as a dict.
+
+    >>> as_mapping([("x", 1)], "state")
+    Traceback (most recent call last):
+    ...
+    tconv.errors.ParameterError: state=[('x', 1)] must be a mapping of names, such as a dict; pass \
+one.
+    """
+    if not isinstance(value, Mapping):
+        raise ParameterError(
+            f"{name}={show(value)} must be a mapping of names, such as a dict; pass one."
+        )
+    found = dict(value)
+    for key in found:
+        if not isinstance(key, str):
+            raise ParameterError(
+                f"{name} has {show(key)} for a name, must have strings; rename it."
+            )
+    return found
+
+
+def as_number(value: Any, name: str, low: float = -math.inf, below: float = math.inf) -> float:
+    """Return a finite Python float of at least `low` and below `below`.
+
+    >>> as_number(-1, "lr", 0)
+    Traceback (most recent call last):
+    ...
+    tconv.errors.ParameterError: lr=-1 must be a finite number of at least 0; pass one.
+    """
+    number = number_of(value)
+    if not (math.isfinite(number) and low <= number < below):
+        rule = "" if low == -math.inf else f" of at least {low:g}"
+        rule += "" if below == math.inf else f" and below {below:g}"
+        raise ParameterError(f"{name}={show(value)} must be a finite number{rule}; pass one.")
+    return number
+
+
+def number_of(value: Any) -> float:
+    """Return a real number of any type as Python's; NaN for what is none, such as bools and words.
+
+    >>> number_of(2), number_of("2"), number_of(True)
+    (2.0, nan, nan)
+    """
+    kind = type(value)
+    if kind is not float and kind is not int:
+        is_number = hasattr(kind, "__float__") or hasattr(kind, "__index__")
+        if not is_number or kind is bool or getattr(value, "ndim", 0) != 0:
+            return math.nan
+        if getattr(getattr(value, "dtype", None), "kind", "f") not in "iufV":  # V: bfloat16
+            return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, ArithmeticError):
+        return math.nan
+
+
+def as_array(value: Any, name: str) -> "NDArray[Any]":
+    """Return a NumPy array of what is one, of nested lists or of a number.
+
+    >>> as_array([[1, 2], [3]], "x")
+    Traceback (most recent call last):
+    ...
+    tconv.errors.DTypeError: x=[[1, 2], [3]] is not rectangular; pass nested lists of equal lengths.
+    """
+    with importing:
+        import numpy as np
+
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(
+            f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(0) to let "
+            "masked samples contribute nothing."
+        )
+    kind, is_listed = type(value), isinstance(value, (list, tuple))
+    if not is_listed and not hasattr(kind, "__array__") and hasattr(kind, "__getitem__"):
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes | memoryview):
+            value = list(islice(value, _MOST_OF_OTHERS + 1))  # which may have no end
+            if len(value) > _MOST_OF_OTHERS:
+                raise MemoryLimitError(
+                    f"{name} is a {kind.__name__} of more than {_MOST_OF_OTHERS:,} numbers; pass "
+                    "an array or a list."
+                )
+        elif not isinstance(value, str) and not _is_buffer(value):
+            raise DTypeError(f"{name}={show(value)} must be an array; pass one of NumPy.")
+    if _listed(value) > _MOST_LISTED:
+        raise MemoryLimitError(
+            f"{name}={show(value)} must hold at most {_MOST_LISTED:,} numbers in nested lists; "
+            "pass an array."
+        )
+    try:
+        return np.asarray(value)
+    except MemoryError:
+        raise MemoryLimitError(
+            f"{name}={show(value)} is larger than the memory that is available; pass a smaller one."
+        ) from None
+    except Exception as error:  # of an object's own method, or of what that gave
+        if is_listed and isinstance(error, ValueError):
+            raise DTypeError(
+                f"{name}={show(value)} is not rectangular; pass nested lists of equal lengths."
+            ) from None
+        raise DTypeError(
+            f"{name}={show(value)} must be an array, NumPy makes none of it; pass one."
+        ) from error
+
+
+def _is_buffer(value: Any) -> bool:
+    """Whether NumPy reads the memory of an object, and so asks it for nothing without end."""
+    try:
+        memoryview(value)
+    except TypeError:
+        return hasattr(type(value), "__array_interface__")
+    return True
+
+
+def _listed(value: Any) -> int:
+    """How many numbers stand in nested lists, if they are rectangular."""
+    count = 1
+    for _ in range(64):
+        if not isinstance(value, (list, tuple)) or not value:
+            break
+        count *= len(value)
+        value = value[0]
+    return count
+
+
 def as_generator(rng: Any, default: int | None = None) -> "np.random.Generator":
     """Return a NumPy generator from a generator or a seed; for None from `default`.
 
@@ -206,24 +391,41 @@ def as_generator(rng: Any, default: int | None = None) -> "np.random.Generator":
     with importing:  # the random part takes a while to load, so only where it is used
         import numpy.random as random
 
-    try:
-        return random.default_rng(default if rng is None else rng)
-    except (TypeError, ValueError):
+    of_numpy = random.Generator, random.BitGenerator, random.SeedSequence
+    if rng is None:
+        return random.default_rng(default)
+    # Only these: of an object that has some of their attributes NumPy reads addresses.
+    if isinstance(rng, (*of_numpy, random.RandomState)):
+        return random.default_rng(rng)
+    entries = entries_of(rng)
+    given = [rng] if entries is None else entries
+    seeds = [integer_of(seed) for seed in islice(given, _MOST_ENTRIES)]
+    if len(given) > _MOST_ENTRIES or any(s is None or not 0 <= s < _MOST for s in seeds):
         raise ParameterError(
             f"rng={show(rng)} must be a numpy.random.Generator or a seed; pass an integer of 0 or "
             "more."
-        ) from None
+        )
+    seed: Any = seeds[0] if entries is None else seeds
+    return np.random.default_rng(seed)
 
 
 def as_flag(value: Any, name: str) -> bool:
     """Return `value` if it is True or False (Python's or NumPy's)."""
-    if type(value).__name__ not in ("bool", "bool_"):
+    if value is True or value is False:
+        return bool(value)
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, numpy.bool_):
         raise ParameterError(f"{name}={show(value)} must be True or False; pass one of these.")
     return bool(value)
 
 
-def _integer(value: Any) -> int | None:
+def integer_of(value: Any) -> int | None:
+    """Return an integer of any type as Python's; None for what is none, such as a bool or 2.0."""
+    if type(value) is int:
+        return value
     if isinstance(value, bool) or type(value).__name__ == "bool_" or getattr(value, "ndim", None):
+        return None
+    if getattr(getattr(value, "dtype", None), "kind", "i") == "m":  # a time, an integer to Python
         return None
     if "bool" in str(getattr(value, "dtype", "")):
         return None
@@ -234,12 +436,27 @@ def _integer(value: Any) -> int | None:
     return number if type(number) is int else int.__int__(number)  # not as a subclass has it
 
 
-def _sequence(value: Any) -> list[Any] | None:
-    """The entries of a tuple, list, torch.Size or array with axes; None for anything else."""
+def entries_of(value: Any) -> Sequence[Any] | None:
+    """The entries of a tuple, list, torch.Size, range or array with axes; None for anything else.
+
+    Of what has more entries than any setting only so many are told that it is refused.
+
+    >>> entries_of((1, 2)), entries_of(3)
+    ((1, 2), None)
+    """
     if isinstance(value, (tuple, list)):
-        return list(value)
-    if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
-        return list(value.tolist())
+        return value
+    if isinstance(value, range):
+        return list(islice(value, _MOST_ENTRIES + 1))
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape and hasattr(value, "tolist"):
+        if math.prod(shape) > _MOST_ENTRIES:
+            return range(max(*shape, _MOST_ENTRIES + 1))
+        try:
+            listed: list[Any] = value.tolist()
+        except Exception:  # of a tensor that has sizes only
+            return None
+        return listed
     return None
 
 
@@ -249,9 +466,3 @@ def _per_axis(rank: int) -> str:
 
 def _example(rank: int, value: int) -> str:
     return f"{value} or ({', '.join([str(value)] * rank)}{',' if rank == 1 else ''})"
-
-
-def show(value: Any) -> str:
-    """Return `value` as an error message shows it: its repr, at most 80 characters of it."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv.arguments import PerAxis, as_per_axis, show
+from tconv.arguments import PerAxis, as_array, as_per_axis, entries_of, number_of, show
 from tconv.axis import Axis
 from tconv.dtypes import largest
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
-from tconv.memory import available_bytes
-from tconv.operands import refuse_mask
+from tconv.memory import available_bytes, check_room
+from tconv.settings import MOST_AXES
 
 __all__ = ["decibels", "overlap_counts", "phase_sums", "ripple"]
 
@@ -61,7 +61,13 @@ def overlap_counts(
     >>> overlap_counts((4,), stride=2)
     array([2, 2])
     """
-    rank = max(len(kernel_size), 1)
+    entries = entries_of(kernel_size)
+    if not entries:
+        raise ParameterError(
+            f"kernel_size={show(kernel_size)} must be a tuple, whose length is the number of axes; "
+            "pass (3, 3) for two of them."
+        )
+    rank = min(len(entries), MOST_AXES)
     kernel = as_per_axis(kernel_size, "kernel_size", rank, 1)
     strides = as_per_axis(stride, "stride", rank, 1)
     dilations = as_per_axis(dilation, "dilation", rank, 1)
@@ -132,14 +138,13 @@ def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1)
     >>> phase_sums([[[0.5, 1.0, 0.5]]], stride=2)
     array([[[1., 1.]]])
     """
-    refuse_mask(weight, "weight")
-    w: Any = np.asarray(weight)
+    w: Any = as_array(weight, "weight")
     if w.ndim < 3:
         raise ShapeError(
             f"weight.shape={w.shape} must be (C, M, *K) with a spatial axis; "
             "pass weight[None, None] for a single kernel."
         )
-    if w.dtype.kind not in "iufcV":
+    if w.dtype.kind not in "iufc" and w.dtype.name != "bfloat16":
         raise DTypeError(f"weight.dtype={w.dtype} must be a type of numbers; convert it first.")
     rank = w.ndim - 2
     strides = as_per_axis(stride, "stride", rank, 1)
@@ -148,6 +153,7 @@ def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1)
     if w.dtype.kind in "iu":
         sizes = zip(w.shape[2:], strides, dilations, strict=True)
         _check_sums(w, [Axis(1, k, 1, s, d) for k, s, d in sizes])
+    check_room("phase_sums", w.nbytes)
     sums: Any = np.zeros((*w.shape[:2], *strides), w.dtype)
     for k in product(*map(range, w.shape[2:])):
         phase = tuple(n * d % s for n, d, s in zip(k, dilations, strides, strict=True))
@@ -208,6 +214,9 @@ def decibels(ratio: float) -> float:
     >>> decibels(10.0), decibels(0.0)
     (20.0, -inf)
     """
-    if ratio == 0:
+    number = number_of(ratio)
+    if not number >= 0:
+        raise ParameterError(f"ratio={show(ratio)} must be a number of at least 0; pass one.")
+    if number == 0:
         return float("-inf")
-    return 20 * log10(ratio) if ratio != float("inf") else ratio
+    return 20 * log10(number) if number != float("inf") else number

@@ -5,6 +5,7 @@ ordinary one does the opposite. So there is one class, and a letter that says wh
 Both have weights (C, M // groups, *K), PyTorch's layouts for either.
 """
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from tconv.activations import Activation, as_activation
 from tconv.arguments import (
+    DATA_FORMATS,
     PADDING_MODES,
     as_choice,
     as_flag,
@@ -22,8 +24,8 @@ from tconv.arguments import (
     show,
 )
 from tconv.dispatch import Call, check_padding_mode
-from tconv.dtypes import as_dtype, dtype_name
-from tconv.errors import DTypeError, MemoryLimitError, ShapeError
+from tconv.dtypes import as_dtype, as_type_name
+from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry import Geometry, Letter
 from tconv.gradients import bias_gradient
 from tconv.initialisers import Initialiser, as_initialiser, initial_bias
@@ -41,6 +43,24 @@ Kept = tuple[Repeated, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
 _TYPES = ("float16", "bfloat16", "float32", "float64")
 _MOST_SIZES = 16  # of x, of which a layer remembers what follows from them
 _ENDLESS = 2**100  # cells: a size at which only the settings themselves can be wrong
+
+
+# Of attributes that are read before `Geometry` checks what was made of them.
+_RULES: dict[str, Callable[[Any], Any]] = {
+    "groups": lambda value: as_integer(value, "groups", 1),
+    "data_format": lambda value: as_choice(value, "data_format", DATA_FORMATS),
+    "padding_mode": lambda value: as_choice(value, "padding_mode", PADDING_MODES),
+    "weight": lambda value: _as_parameter(value, "weight"),
+    "bias": lambda value: None if value is None else _as_parameter(value, "bias"),
+}
+
+
+def _as_parameter(value: Any, name: str) -> Parameter:
+    if not isinstance(value, Parameter):
+        raise ParameterError(
+            f"{name}={show(value)} must be a Parameter; assign to {name}.value, which is an array."
+        )
+    return value
 
 
 class Convolution(Layer):
@@ -89,11 +109,7 @@ class Convolution(Layer):
         self.padding_mode, self.data_format = padding_mode, data_format
         self._normalise(in_channels or self.groups)
         self._initialiser, self._rng = as_initialiser(initialiser), as_generator(rng)
-        if dtype_name(dtype) not in _TYPES:
-            raise DTypeError(
-                f"dtype={show(dtype)} must be one of {', '.join(_TYPES)}; pass one of these."
-            )
-        dtype = as_dtype(np, dtype_name(dtype))
+        dtype = as_dtype(np, as_type_name(dtype, _TYPES))
         self.activation = activation
         self._packed = PackedWeights()
         shape = self._weight_shape(in_channels)
@@ -163,6 +179,8 @@ class Convolution(Layer):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Forget what follows from the settings, one of which may change."""
+        if name in _RULES:
+            value = _RULES[name](value)
         super().__setattr__(name, value)
         if not name.startswith("_"):
             super().__setattr__("_remembered", {})

@@ -1,10 +1,12 @@
 """WHICH NUMBERS: the types tconv computes with, what they are summed in and what they become."""
 
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tconv.arguments import show
 from tconv.errors import DTypeError
 from tconv.forks import importing
 
@@ -13,10 +15,12 @@ __all__ = [
     "USUAL",
     "NumberType",
     "as_dtype",
+    "as_type_name",
     "dtype_name",
     "float_that_is_exact",
     "largest",
     "largest_sum",
+    "type_name",
 ]
 
 
@@ -74,6 +78,33 @@ def _name_of(dtype: Any) -> str:
         return str(np.dtype(dtype).name)
     except TypeError:
         return text
+
+
+def type_name(dtype: Any) -> str:
+    """`dtype_name` of what may be no type at all; then what `show` makes of it.
+
+    >>> type_name(np.float32), type_name([])
+    ('float32', '[]')
+    """
+    try:
+        return str(dtype_name(dtype))
+    except Exception:  # it has no hash, or one of its methods raises
+        return show(dtype)
+
+
+def as_type_name(dtype: Any, choices: Collection[str] = TYPES) -> str:
+    """Return the name of a type that a caller gave, one of `choices`.
+
+    >>> as_type_name(float)
+    'float64'
+    """
+    is_python = isinstance(dtype, type) and dtype in (int, float, complex)
+    name = type_name(np.dtype(dtype) if is_python else dtype)
+    if name not in choices or dtype is None:  # which NumPy takes for float64
+        raise DTypeError(
+            f"dtype={show(dtype)} must name one of {', '.join(choices)}; pass one of these."
+        )
+    return name
 
 
 def as_dtype(xp: Any, name: str) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.activations import Activation
+from tconv.arguments import show
 from tconv.axis import Axis
 from tconv.constants import constant_of
 from tconv.dtypes import dtype_name
@@ -23,9 +24,11 @@ _NODES = {"relu": "Relu", "leaky_relu": "LeakyRelu", "tanh": "Tanh", "sigmoid": 
 
 def read_node(node: Any, weights: Any) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any] | None]:
     """Return a layer's arguments, its weight and its bias, from a NodeProto and its model."""
-    if getattr(node, "op_type", None) != "ConvTranspose":
-        kind = getattr(node, "op_type", type(node).__name__)
-        raise ParameterError(f"node must be a ConvTranspose, not {kind}; pass such a node.")
+    kind = getattr(node, "op_type", type(node).__name__)
+    is_node = isinstance(kind, str) and all(hasattr(node, each) for each in ("input", "attribute"))
+    if not is_node or kind != "ConvTranspose":
+        found = kind if isinstance(kind, str) else show(kind)
+        raise ParameterError(f"node must be a ConvTranspose, not {found}; pass such a node.")
     settings = NodeSettings.of_node(node)
     inputs = [*node.input, "", ""]
     weight = constant_of(weights, inputs[1])

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from tconv.arguments import as_path, show
 from tconv.errors import ParameterError
 
 __all__ = ["check_regular", "check_writable", "content", "regular_file", "suffix_of", "whole_file"]
@@ -66,7 +67,7 @@ def regular_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 def check_regular(path: str | os.PathLike[str]) -> None:
     """Refuse what `regular_file` would, without opening it, which has effects on some devices."""
-    _refuse_others(os.stat(_checked_name(path)).st_mode, path)
+    _refuse_others(os.stat(as_path(path)).st_mode, path)
 
 
 def _refuse_others(mode: int, path: str | os.PathLike[str]) -> None:
@@ -80,30 +81,17 @@ def _refuse_others(mode: int, path: str | os.PathLike[str]) -> None:
             )
 
 
-def _checked_name(path: str | os.PathLike[str]) -> str:
-    """Return a path as text, which the system must be able to read."""
-    try:
-        name = os.fsdecode(os.fsencode(path))
-    except UnicodeEncodeError:
-        name = "\0"
-    if "\0" in name:
-        raise ParameterError(
-            f"path={os.fspath(path)!r} must be the path of a file; pass one without null bytes and "
-            "lone surrogates."
-        )
-    return name
-
-
 def suffix_of(path: str | os.PathLike[str], suffixes: Sequence[str], example: str) -> str:
     """Return the end of a name, in small letters, which must be one of those given.
 
     >>> suffix_of("Page.HTML", (".html", ".png"), "page.html")
     '.html'
     """
-    suffix = Path(path).suffix.lower()
+    name = as_path(path)
+    suffix = Path(name).suffix.lower()
     if suffix not in suffixes:
         raise ParameterError(
-            f"path={os.fspath(path)!r} must end in one of {', '.join(suffixes)}; name the file "
+            f"path={show(name)} must end in one of {', '.join(suffixes)}; name the file "
             f"{example}, say."
         )
     return suffix
@@ -191,7 +179,7 @@ def _place_of(
     path: str | os.PathLike[str], inherits: bool = True
 ) -> tuple[Path, os.stat_result | None]:
     """Return where a file is to stand, links followed, and what is known of the older one there."""
-    target, older = Path(os.path.realpath(_checked_name(path))), None
+    target, older = Path(os.path.realpath(as_path(path))), None
     with suppress(FileNotFoundError, NotADirectoryError):
         older = target.stat()
     name, folder = os.fspath(path), target.parent

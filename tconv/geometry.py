@@ -11,12 +11,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import DATA_FORMATS, as_choice, as_integer, as_per_axis
+from tconv.arguments import DATA_FORMATS, as_choice, as_integer, as_per_axis, entries_of
 from tconv.axis import Axis
 from tconv.errors import ShapeError
 from tconv.forks import cached_property
 from tconv.layouts import WEIGHT_FORMATS, WeightLayout
-from tconv.settings import Settings, as_shape
+from tconv.memory import check_room
+from tconv.settings import MOST_AXES, Settings, as_shape
 
 __all__ = ["Geometry", "Letter"]
 
@@ -140,8 +141,8 @@ class Geometry:
         keywords: Mapping[str, Any],
     ) -> "Geometry":
         x, y = as_shape(x_shape, "x_shape"), as_shape(y_shape, "y_shape")
-        listed = isinstance(kernel_size, (tuple, list)) or getattr(kernel_size, "ndim", False)
-        rank = max(len(kernel_size) if listed else len(x) - 2, 1)
+        entries = entries_of(kernel_size)
+        rank = max(len(x) - 2 if entries is None else min(len(entries), MOST_AXES), 1)
         kernel = as_per_axis(kernel_size, "kernel_size", rank, 1)
         if len(x) != len(y) or len(x) - rank not in (1, 2):
             raise ShapeError(
@@ -232,10 +233,16 @@ class Geometry:
 
     def shape_of(self, letter: Letter) -> tuple[int, ...]:
         """Shape of x, w or y."""
-        return {"x": self.x_shape, "w": self.weight_shape, "y": self.y_shape}[letter]
+        shapes = {"x": self.x_shape, "w": self.weight_shape, "y": self.y_shape}
+        try:
+            return shapes[letter]
+        except (KeyError, TypeError, ValueError):
+            as_choice(letter, "letter", shapes)
+            raise
 
     def terms(self, want: Letter) -> int:
         """Most products that one number of the wanted letter is the sum of."""
+        as_choice(want, "want", ("x", "w", "y"))
         if want == "w":
             return self.batch * prod(self.input_size)
         if want == "x":
@@ -267,6 +274,7 @@ class Geometry:
                 "lower it, or raise padding."
             )
         shape = self.input_size + self.kernel_size
+        check_room("unrolled_indices", 4 * 8 * prod(shape))
         outputs, exist = np.zeros(shape, np.int64), np.ones(shape, np.bool_)
         for n, axis in enumerate(self.axes):
             o, exists = axis.joins()

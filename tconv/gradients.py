@@ -14,6 +14,7 @@ from tconv.dispatch import Call, check_memory, check_padding_mode, solve_for
 from tconv.dtypes import TYPES, as_dtype, dtype_name
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry
+from tconv.memory import check_room
 from tconv.operands import as_operands, library_of
 from tconv.ops import conv_transpose
 from tconv.repeated import Repeated, recalled
@@ -334,4 +335,5 @@ def _as_float64(array: Any) -> Any:
             array = array.float() if dtype_name(array.dtype) == "bfloat16" else array
         array = np.asarray(array)
     kind = np.complex128 if np.iscomplexobj(array) else np.float64
+    check_room("an operand in double precision", array.size * np.dtype(kind).itemsize)
     return array.astype(kind)

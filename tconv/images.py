@@ -11,7 +11,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv.arguments import DATA_FORMATS, as_choice, as_integer, show
+from tconv.arguments import (
+    DATA_FORMATS,
+    as_array,
+    as_choice,
+    as_integer,
+    as_path,
+    entries_of,
+    number_of,
+    show,
+)
 from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError, UnsupportedError
 from tconv.files import regular_file, whole_file
 from tconv.forks import importing
@@ -98,10 +107,8 @@ def renormalise(
 
 
 def _limits(within: tuple[float, float]) -> tuple[float, float]:
-    try:
-        low, high = map(float, within)
-    except (TypeError, ValueError):
-        low, high = math.nan, math.nan
+    entries = entries_of(within) or ()
+    low, high = map(number_of, entries) if len(entries) == 2 else (math.nan, math.nan)
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ParameterError(
             f"within={show(within)} must be two finite numbers, the smaller first; pass (-1, 1), "
@@ -111,7 +118,7 @@ def _limits(within: tuple[float, float]) -> tuple[float, float]:
 
 
 def _finite_picture(x: ArrayLike) -> NDArray[np.float64]:
-    picture = np.asarray(x)
+    picture = as_array(x, "x")
     if not np.can_cast(picture.dtype, np.float64, "same_kind") or picture.dtype.kind == "m":
         raise DTypeError(
             f"x.dtype={picture.dtype} must be a type of real numbers; "
@@ -122,6 +129,7 @@ def _finite_picture(x: ArrayLike) -> NDArray[np.float64]:
             f"x.shape={picture.shape} must be (H, W), (C, H, W) or (H, W, C) without an axis of 0; "
             "pass one picture at a time."
         )
+    check_room("the picture of x", 4 * 8 * picture.size)
     with np.errstate(over="ignore"):  # a long double beyond float64 becomes an infinity
         values = picture.astype(np.float64)
     finite = np.isfinite(values)
@@ -301,11 +309,12 @@ an axis of 0, for data_format="channels_first"; pass data_format="channels_last"
     """
     Image, _ = _pillow()
     data_format = as_choice(data_format, "data_format", DATA_FORMATS)
+    path = as_path(path)
     image = Image.fromarray(_pixels(array, data_format))
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
     if kind not in Image.SAVE:
         raise ParameterError(
-            f"path={os.fspath(path)!r} must end in the suffix of a picture format that Pillow "
+            f"path={show(path)} must end in the suffix of a picture format that Pillow "
             'writes, for example ".png".'
         )
     with whole_file(path) as unfinished, unfinished.open("xb") as file:
@@ -314,7 +323,7 @@ an axis of 0, for data_format="channels_first"; pass data_format="channels_last"
 
 def _pixels(array: ArrayLike, data_format: DataFormat) -> NDArray[np.uint8]:
     """Give the picture as Pillow wants it: (H, W) or (H, W, 3)."""
-    pixels = np.asarray(array)
+    pixels = as_array(array, "array")
     if pixels.dtype != np.uint8:
         raise DTypeError(
             f"array.dtype={pixels.dtype} must be uint8; pass renormalise(array) or, for values "
@@ -332,6 +341,7 @@ def _pixels(array: ArrayLike, data_format: DataFormat) -> NDArray[np.uint8]:
             f"array.shape={pixels.shape} must be (H, W), {layouts}, without an axis of 0, "
             f'for data_format="{data_format}"; pass {fix}.'
         )
+    check_room("the picture", 8 * pixels.size)
     if pixels.ndim == 3:
         pixels = np.moveaxis(pixels, channels, -1)
         pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels  # grey: (H, W, 1) -> (H, W)

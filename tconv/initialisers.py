@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import as_choice, as_generator
+from tconv.arguments import as_choice, as_flag, as_generator, as_number
 from tconv.errors import ParameterError
 from tconv.geometry import Geometry
-from tconv.parameter import as_number
+from tconv.memory import check_room
+from tconv.settings import as_shape
 
 __all__ = [
     "INITIALISERS",
@@ -47,7 +48,12 @@ _ENDLESS = 2**100  # cells: no keyword is too large for it
 
 
 def fans(
-    shape: Any, *, stride: Any = 1, groups: int = 1, transposed: bool = True
+    shape: Any,
+    *,
+    stride: Any = 1,
+    dilation: Any = 1,
+    groups: int = 1,
+    transposed: bool = True,
 ) -> tuple[float, float]:
     """Return (fan_in, fan_out) of a weight, averaged over output cells far from the border.
 
@@ -55,6 +61,7 @@ def fans(
     ----------
     shape : shape of the weight, (C, M // groups, *K); for `conv` C counts what comes out
     stride : int or one int per spatial axis
+    dilation : int or one int per spatial axis; changes nothing here
     groups : int
     transposed : bool, False for the weight of an ordinary convolution
 
@@ -67,12 +74,14 @@ def fans(
     >>> fans((64, 32, 4, 4), stride=2, transposed=False)
     (512.0, 256.0)
     """
-    geometry = _geometry(shape, stride, 1, groups)
+    geometry = _geometry(shape, stride, dilation, groups)
     taps = prod(geometry.kernel_size)
     gathered = geometry.in_channels // geometry.groups * taps
     gathered_per_cell = gathered / prod(axis.stride for axis in geometry.axes)
     spread = float(geometry.out_channels // geometry.groups * taps)
-    return (gathered_per_cell, spread) if transposed else (spread, gathered_per_cell)
+    if as_flag(transposed, "transposed"):
+        return gathered_per_cell, spread
+    return spread, gathered_per_cell
 
 
 def init_kaiming_uniform(
@@ -91,8 +100,7 @@ def init_kaiming_uniform(
 
     Parameters
     ----------
-    shape, stride, groups, transposed : as for `fans`
-    dilation : int or one int per spatial axis; changes nothing here
+    shape, stride, dilation, groups, transposed : as for `fans`
     negative_slope : float, of the `LeakyReLU` that comes before; 0 for `ReLU`
     rng : numpy.random.Generator or a seed
 
@@ -104,7 +112,7 @@ def init_kaiming_uniform(
     array([[[ 0.67, -1.13],
             [-2.25, -2.37]]])
     """
-    variance = _kaiming_variance(shape, stride, groups, transposed, negative_slope)
+    variance = _kaiming_variance(shape, stride, dilation, groups, transposed, negative_slope)
     return _uniform(shape, variance, rng)
 
 
@@ -123,8 +131,8 @@ def init_kaiming_normal(
     >>> init_kaiming_normal((1, 2, 2), stride=2, rng=0).shape
     (1, 2, 2)
     """
-    variance = _kaiming_variance(shape, stride, groups, transposed, negative_slope)
-    return as_generator(rng).normal(0.0, sqrt(variance), tuple(shape))
+    variance = _kaiming_variance(shape, stride, dilation, groups, transposed, negative_slope)
+    return _normal(shape, variance, rng)
 
 
 def init_xavier_uniform(
@@ -145,7 +153,7 @@ def init_xavier_uniform(
     >>> init_xavier_uniform((1, 2, 2), stride=2, rng=0).shape
     (1, 2, 2)
     """
-    return _uniform(shape, _xavier_variance(shape, stride, groups, transposed), rng)
+    return _uniform(shape, _xavier_variance(shape, stride, dilation, groups, transposed), rng)
 
 
 def init_xavier_normal(
@@ -162,8 +170,8 @@ def init_xavier_normal(
     >>> init_xavier_normal((1, 2, 2), stride=2, rng=0).shape
     (1, 2, 2)
     """
-    variance = _xavier_variance(shape, stride, groups, transposed)
-    return as_generator(rng).normal(0.0, sqrt(variance), tuple(shape))
+    variance = _xavier_variance(shape, stride, dilation, groups, transposed)
+    return _normal(shape, variance, rng)
 
 
 def init_torch(
@@ -184,6 +192,7 @@ def init_torch(
     >>> bool(abs(weight).max() <= 0.1)
     True
     """
+    _ = fans(shape, stride=stride, dilation=dilation, groups=groups, transposed=transposed)
     return _uniform(shape, 1 / 3 / _torch_fan_in(shape, groups), rng)
 
 
@@ -193,7 +202,7 @@ def init_zeros(shape: Any, **keywords: Any) -> NDArray[np.float64]:
     >>> init_zeros((1, 1, 2))
     array([[[0., 0.]]])
     """
-    return np.zeros(tuple(shape))
+    return np.zeros(_drawn_shape(shape))
 
 
 def init_bilinear(
@@ -234,6 +243,7 @@ def init_bilinear(
     array([[[ 0.,  1.,  3.,  5.,  7.,  9., 11.,  9.]]])
     """
     geometry = _phases("bilinear", shape, stride, dilation, groups, transposed)
+    as_generator(rng)
     channels = geometry.in_channels // geometry.groups
     if geometry.in_channels != geometry.out_channels:
         raise ParameterError(
@@ -251,7 +261,7 @@ def init_bilinear(
             )
         distance = np.abs(np.arange(k) - (k - 1) / 2)
         kernel = kernel[..., np.newaxis] * np.maximum(0.0, 1 - distance / s)
-    weight = np.zeros(geometry.weight_shape)
+    weight = np.zeros(_drawn_shape(shape))
     for c in range(geometry.in_channels):
         weight[c, c % channels] = kernel
     return weight
@@ -309,6 +319,7 @@ def init_icnr(
     weight = init_kaiming_uniform(small, groups=groups, negative_slope=negative_slope, rng=rng)
     for n, axis in enumerate(geometry.axes, 2):
         weight = np.repeat(weight, axis.stride, axis=n)
+    _drawn_shape(shape)
     rest = [(0, axis.kernel % axis.stride) for axis in geometry.axes]
     return np.pad(weight, [(0, 0), (0, 0), *rest])
 
@@ -344,7 +355,7 @@ def initial_bias(
 
 def _geometry(shape: Any, stride: Any, dilation: Any, groups: int) -> Geometry:
     """Sizes of a weight, every keyword checked as the operation does."""
-    shape = tuple(shape)
+    shape = as_shape(shape, "shape")
     x_shape = (1, shape[0], *[_ENDLESS] * (len(shape) - 2)) if shape else ()
     return Geometry.of(x_shape, shape, stride=stride, dilation=dilation, groups=groups)
 
@@ -353,7 +364,7 @@ def _phases(
     name: str, shape: Any, stride: Any, dilation: Any, groups: int, transposed: bool
 ) -> Geometry:
     """Sizes of a weight that reaches every phase."""
-    if not transposed:
+    if not as_flag(transposed, "transposed"):
         raise ParameterError(
             f"initialiser {name} is for the phases of a transposed convolution, an ordinary one "
             "has none; pass another initialiser."
@@ -370,15 +381,19 @@ def _phases(
 
 
 def _kaiming_variance(
-    shape: Any, stride: Any, groups: int, transposed: bool, negative_slope: float
+    shape: Any, stride: Any, dilation: Any, groups: int, transposed: bool, negative_slope: float
 ) -> float:
     slope = as_number(negative_slope, "negative_slope")
-    fan_in, _ = fans(shape, stride=stride, groups=groups, transposed=transposed)
-    return 2 / (1 + slope**2) / fan_in
+    fan_in, _ = fans(shape, stride=stride, dilation=dilation, groups=groups, transposed=transposed)
+    return 2 / (1 + slope * slope) / fan_in
 
 
-def _xavier_variance(shape: Any, stride: Any, groups: int, transposed: bool) -> float:
-    return 2 / sum(fans(shape, stride=stride, groups=groups, transposed=transposed))
+def _xavier_variance(
+    shape: Any, stride: Any, dilation: Any, groups: int, transposed: bool
+) -> float:
+    return 2 / sum(
+        fans(shape, stride=stride, dilation=dilation, groups=groups, transposed=transposed)
+    )
 
 
 def _torch_fan_in(shape: Any, groups: int) -> float:
@@ -387,4 +402,15 @@ def _torch_fan_in(shape: Any, groups: int) -> float:
 
 def _uniform(shape: Any, variance: float, rng: Any) -> NDArray[np.float64]:
     bound = sqrt(3 * variance)
-    return as_generator(rng).uniform(-bound, bound, tuple(shape))
+    return as_generator(rng).uniform(-bound, bound, _drawn_shape(shape))
+
+
+def _normal(shape: Any, variance: float, rng: Any) -> NDArray[np.float64]:
+    return as_generator(rng).normal(0.0, sqrt(variance), _drawn_shape(shape))
+
+
+def _drawn_shape(shape: Any) -> tuple[int, ...]:
+    """The shape of a weight that there is room for."""
+    sizes = as_shape(shape, "shape")
+    check_room(f"weight of shape {sizes}", 8 * prod(sizes))
+    return sizes

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.activations import choose, keep
-from tconv.arguments import show
+from tconv.arguments import as_array, as_integer, as_mapping, as_number, show
 from tconv.engine.arena import Arena, empty_like, lent
-from tconv.errors import ParameterError, TConvError
-from tconv.parameter import Parameter, as_gradient, as_number, as_real
+from tconv.errors import ParameterError, TConvError, UnsupportedError
+from tconv.memory import check_room
+from tconv.parameter import Parameter, as_gradient, as_real
 from tconv.states import read_state, write_state
 
 __all__ = ["Layer", "LeakyReLU", "Parameter", "ReLU", "Sequential"]
@@ -58,11 +59,11 @@ class Layer:
 
     def compute(self, x: Any, *args: Any, **options: Any) -> tuple[Any, Any]:
         """Return y and what `pull_back` needs; the layer itself does not change."""
-        raise NotImplementedError(f"{type(self).__name__} must implement compute.")
+        raise UnsupportedError(f"{type(self).__name__} must implement compute.")
 
     def pull_back(self, kept: Any, dy: Any) -> Any:
         """Return dx, and add to the gradients of the parameters."""
-        raise NotImplementedError(f"{type(self).__name__} must implement pull_back.")
+        raise UnsupportedError(f"{type(self).__name__} must implement pull_back.")
 
     def forward(self, x: Any, *args: Any, **options: Any) -> Any:
         """Return y, and keep what `backward` needs until the next forward."""
@@ -129,7 +130,8 @@ class Layer:
         DTypeError : a value is not of real numbers
         """
         own = dict(self.named_parameters())
-        found = {name: np.asarray(value) for name, value in state.items()}
+        given = as_mapping(state, "state")
+        found = {name: as_array(value, name) for name, value in given.items()}
         problems = [
             f"{what} {'is' if len(names) == 1 else 'are'} {_listed(names)}"
             for what, names in (
@@ -178,6 +180,10 @@ class Layer:
         return f"{type(self).__name__}({self.describe()})"
 
 
+class LayerIndexError(ParameterError, IndexError):
+    """A sequence has no layer at an index; Python's loops by index end at this."""
+
+
 class Sequential(Layer):
     """Layers one after the other.
 
@@ -208,12 +214,13 @@ class Sequential(Layer):
             named = {str(n): layer for n, layer in enumerate(layers)}  # type: ignore[misc]
         for name, layer in named.items():
             if not isinstance(layer, Layer):
+                which = name if isinstance(name, str) else show(name)
                 raise ParameterError(
-                    f"layers[{name}]={show(layer)} must be a Layer; pass layers only."
+                    f"layers[{which}]={show(layer)} must be a Layer; pass layers only."
                 )
             if not isinstance(name, str) or not name or "." in name:
                 raise ParameterError(
-                    f"layers[{name!r}] must be named by a string without dots; rename it."
+                    f"layers[{show(name)}] must be named by a string without dots; rename it."
                 )
         self._layers: dict[str, Layer] = named
         self._arena = _arena()
@@ -262,8 +269,18 @@ class Sequential(Layer):
     def __getitem__(self, index: int | slice) -> Any:
         """The layer at an index; or, for a slice, a Sequential that shares the layers and names."""
         if isinstance(index, slice):
-            return Sequential(dict(list(self._layers.items())[index]))
-        return list(self)[index]
+            try:
+                return Sequential(dict(list(self._layers.items())[index]))
+            except TypeError:
+                raise ParameterError(
+                    f"index={show(index)} must be made of integers; pass [1:3] for example."
+                ) from None
+        number, count = as_integer(index, "index"), len(self)
+        if not -count <= number < count:  # an IndexError, which ends a loop by indices
+            raise LayerIndexError(
+                f"index={number} must be from {-count} to {count - 1}; pass one of these."
+            )
+        return list(self)[number]
 
     def __repr__(self) -> str:
         lines = [f"  ({name}): {layer!r}".replace("\n", "\n  ") for name, layer in self.members()]
@@ -283,7 +300,8 @@ class ReLU(Layer):
     def compute(self, x: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return y twice: its sign is all `pull_back` needs, and the next layer keeps it anyway."""
         x = as_real(x, "x", floating=False)
-        y: NDArray[Any] = np.maximum(x, 0, out=empty_like(x))
+        check_room("y", x.nbytes)
+        y = np.asarray(np.maximum(x, 0, out=empty_like(x)))
         return y, y
 
     def pull_back(self, y: NDArray[Any], dy: Any) -> NDArray[Any]:
@@ -312,6 +330,7 @@ class LeakyReLU(Layer):
     def compute(self, x: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return y, and y or x, whichever has the sign of x."""
         x, slope = as_real(x, "x"), self.negative_slope
+        check_room("y", 2 * x.nbytes)
         y = self._scaled(x)
         # x and slope*x are ordered alike on either side of 0, so no mask is needed.
         (np.maximum if slope <= 1 else np.minimum)(x, y, out=y)
@@ -327,9 +346,9 @@ class LeakyReLU(Layer):
         if self.negative_slope == 0:
             return np.zeros_like(array)  # also where x is infinite
         if array.dtype.itemsize == 2:
-            return (array.astype(np.float32) * self.negative_slope).astype(array.dtype)
-        scaled: NDArray[Any] = np.multiply(array, self.negative_slope, out=empty_like(array))
-        return scaled
+            return np.asarray(array.astype(np.float32) * self.negative_slope).astype(array.dtype)
+        # Of an array without axes NumPy makes a number.
+        return np.asarray(np.multiply(array, self.negative_slope, out=empty_like(array)))
 
     def describe(self) -> str:
         """The slope."""

@@ -6,16 +6,18 @@ is linear in y, and y in the weight and the bias: a channel's scale goes into it
 """
 
 import copy
+import sys
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import show
+from tconv.arguments import as_array, as_integer, show
 from tconv.convolution import Convolution
-from tconv.errors import ParameterError, ShapeError
+from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.layers import ConvTranspose
+from tconv.memory import check_room
 from tconv.parameter import Parameter
 
 __all__ = ["BatchNorm", "fold_batch_norm", "scaled"]
@@ -52,7 +54,7 @@ class BatchNorm:
         ------
         ParameterError, ShapeError : as `fold_batch_norm`
         """
-        return _scale_and_shift(self, channels)
+        return _scale_and_shift(self, as_integer(channels, "channels", 1))
 
 
 def fold_batch_norm(layer: _Layer, bn: Any) -> _Layer:
@@ -136,10 +138,11 @@ def scaled(
 
 
 def _scale_and_shift(bn: Any, channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if getattr(bn, "training", False):
+    if getattr(bn, "training", False) is True:
         raise ParameterError(
             "bn is in training, where it uses the statistics of each batch; call bn.eval() first."
         )
+    check_room("the values of bn", 4 * 8 * channels)
     gamma = _values(bn, "weight", (channels,), np.ones(channels))
     beta = _values(bn, "bias", (channels,), np.zeros(channels))
     mean = _values(bn, "running_mean", (channels,))
@@ -172,14 +175,20 @@ def _values(
             f"bn.{found}=None must be an array of statistics; pass a normalisation that keeps them "
             "(PyTorch: track_running_stats=True)."
         )
-    if hasattr(value, "detach"):  # a tensor of PyTorch
+    torch = sys.modules.get("torch")  # whoever has a tensor has it already
+    if torch is not None and isinstance(value, torch.Tensor):
         value = value.detach().cpu().double().numpy()
-    array = np.asarray(value, np.float64)
-    if array.shape != shape:
+    given = as_array(value, f"bn.{found}")
+    if given.dtype.kind not in "iuf" and given.dtype.name != "bfloat16":
+        raise DTypeError(
+            f"bn.{found} has dtype {given.dtype}, must be of real numbers; convert it."
+        )
+    if given.shape != shape:
         raise ShapeError(
-            f"bn.{found} has shape {array.shape}, must be {shape}, one number per channel of the "
+            f"bn.{found} has shape {given.shape}, must be {shape}, one number per channel of the "
             "layer's y; pass the normalisation that follows this layer."
         )
+    array = given.astype(np.float64)
     if not np.isfinite(array).all():
         wrong = array[~np.isfinite(array)].ravel()[0]
         raise ParameterError(

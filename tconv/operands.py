@@ -6,19 +6,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tconv.arguments import show
-from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name
+from tconv.arguments import as_array, show
+from tconv.dtypes import TYPES, USUAL, as_dtype, as_type_name, type_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.forks import importing
+from tconv.memory import check_room
 
 __all__ = [
     "Array",
-    "as_array",
+    "as_operand",
     "as_operands",
     "check_out",
     "library_of",
     "namespace",
-    "refuse_mask",
 ]
 
 _LIBRARIES = {"jaxlib": "jax", "ml_dtypes": "numpy"}
@@ -70,7 +70,7 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
     if dtype is None and _are_usual(arrays):
         return np, list(arrays.values())
     given = {
-        name: as_array(value, name)
+        name: as_operand(value, name)
         for name, value in arrays.items()
         if value is not None or name not in _OPTIONAL
     }
@@ -87,8 +87,8 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
                 f"{first} is on device {given[first].device} but {name} on {array.device}; move "
                 "one of them."
             )
-    wanted = None if dtype is None else _wanted(dtype)
-    types = {name: dtype_name(array.dtype) for name, array in given.items()}
+    wanted = None if dtype is None else as_type_name(dtype)
+    types = {name: type_name(array.dtype) for name, array in given.items()}
     for name, found in types.items():
         if wanted is not None:
             given[name] = _convert(xp, given[name], name, found, wanted)
@@ -166,9 +166,9 @@ def _check_out_itself(out: Any, xp: Any, shape: tuple[int, ...], dtype: str) -> 
         raise ShapeError(
             f"out has shape {tuple(out.shape)}, must be the result's {shape}; pass such an array."
         )
-    if dtype_name(out.dtype) != dtype:
+    if type_name(out.dtype) != dtype:
         raise DTypeError(
-            f"out has dtype {dtype_name(out.dtype)}, must be the result's {dtype}; pass such an "
+            f"out has dtype {type_name(out.dtype)}, must be the result's {dtype}; pass such an "
             "array."
         )
     if xp is not np:
@@ -190,22 +190,18 @@ def namespace_or_none(array: Any) -> Any:
         return None
 
 
-def as_array(value: Any, name: str) -> Any:
+def as_operand(value: Any, name: str) -> Any:
     """Return an array of a library; of NumPy's exactly its own kind, in native byte order.
 
     A subclass becomes a view of its memory as that is, whatever the subclass says of it.
 
-    >>> type(as_array(np.ones(2).view(np.recarray), "x")) is np.ndarray
+    >>> type(as_operand(np.ones(2).view(np.recarray), "x")) is np.ndarray
     True
     """
-    refuse_mask(value, name)
+    if isinstance(value, np.ma.MaskedArray):
+        return as_array(value, name)  # which refuses it
     if isinstance(value, (list, tuple, int, float, complex, np.generic)):
-        try:
-            value = np.asarray(value)
-        except ValueError:
-            raise DTypeError(
-                f"{name}={show(value)} is not rectangular; pass nested lists of equal lengths."
-            ) from None
+        value = as_array(value, name)
     elif namespace_or_none(value) is None or not hasattr(value, "dtype"):
         raise DTypeError(
             f"{name}={show(value)} must be an array, not {type(value).__name__}; pass a NumPy "
@@ -218,31 +214,9 @@ def as_array(value: Any, name: str) -> Any:
     return value
 
 
-def refuse_mask(value: Any, name: str) -> None:
-    """Refuse a masked array, of which only the numbers would be seen."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise DTypeError(
-            f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(0) to let "
-            "masked samples contribute nothing."
-        )
-
-
 def _without_subclass(array: Any) -> Any:
     """The same memory as an array of NumPy's own kind, by the shape and strides it really has."""
     return array if type(array) is np.ndarray else np.asarray(array)
-
-
-def _wanted(dtype: Any) -> str:
-    try:
-        python = isinstance(dtype, type) and dtype in (int, float, complex)
-        name = dtype_name(np.dtype(dtype) if python else dtype)
-    except TypeError:
-        name = show(dtype)
-    if name not in TYPES:
-        raise DTypeError(
-            f"dtype={show(dtype)} must name one of {', '.join(TYPES)}; pass one of these."
-        )
-    return name
 
 
 def _convert(xp: Any, array: Any, name: str, found: str, wanted: str) -> Any:
@@ -263,7 +237,10 @@ def _convert(xp: Any, array: Any, name: str, found: str, wanted: str) -> Any:
                 f"{name} has values {low} to {high}, which dtype={wanted} cannot hold; pass a "
                 "wider dtype."
             )
-    return xp.astype(array, as_dtype(xp, wanted))
+    dtype = as_dtype(xp, wanted)
+    if xp is np and found != wanted:  # a view may stand for more than there is memory for
+        check_room(f"{name} as {wanted}", array.size * dtype.itemsize)
+    return xp.astype(array, dtype)
 
 
 def _kind(name: str) -> int | None:

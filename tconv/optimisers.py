@@ -1,15 +1,15 @@
 """HOW VALUES FOLLOW GRADIENTS: stochastic gradient descent and Adam, by PyTorch's update rules."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import sqrt
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import as_flag, as_integer, show
+from tconv.arguments import as_flag, as_integer, as_mapping, as_number, entries_of, show
 from tconv.errors import ParameterError
-from tconv.parameter import Parameter, as_number
+from tconv.parameter import Parameter
 
 __all__ = ["SGD", "Adam", "Optimiser"]
 
@@ -26,22 +26,32 @@ class Optimiser:
     _memories: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, parameters: Iterable[Parameter], lr: float, weight_decay: float) -> None:
-        self.parameters = list(parameters)
-        for n, parameter in enumerate(self.parameters):
+        try:
+            given = iter(parameters)
+        except TypeError:
+            raise ParameterError(
+                f"parameters={show(parameters)} must be several Parameter; pass layer.parameters()."
+            ) from None
+        self.parameters: list[Parameter] = []
+        for n, parameter in enumerate(given):
             if not isinstance(parameter, Parameter):
                 raise ParameterError(
                     f"parameters[{n}]={show(parameter)} must be a Parameter; pass "
                     "layer.parameters()."
                 )
+            self.parameters.append(parameter)
         if not self.parameters or len(set(map(id, self.parameters))) < len(self.parameters):
             raise ParameterError(
                 "parameters must hold one Parameter or more, each of them once; pass "
                 "layer.parameters()."
             )
-        self.lr = as_number(lr, "lr", 0)
-        self.weight_decay = as_number(weight_decay, "weight_decay", 0)
+        self.lr, self.weight_decay = lr, weight_decay
         self.steps = 0
         self._memory: list[dict[str, NDArray[Any]]] = [{} for _ in self.parameters]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Check a setting by its own rule."""
+        super().__setattr__(name, _RULES[name](value) if name in _RULES else value)
 
     def step(self) -> None:
         """Change every value once, in place, by its gradient."""
@@ -76,6 +86,7 @@ class Optimiser:
         ParameterError : names are missing or unexpected, or a value breaks the rule of its setting
         ShapeError, DTypeError : what is remembered is not of its parameter's shape or type
         """
+        state = as_mapping(state, "state")
         needed = {"steps", *self._settings}
         for n in range(len(self.parameters)):
             own = {f"{n}.{name}" for name in self._memories}
@@ -160,8 +171,7 @@ class SGD(Optimiser):
         nesterov: bool = False,
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
-        self.momentum = as_number(momentum, "momentum", 0)
-        self.nesterov = as_flag(nesterov, "nesterov")
+        self.momentum, self.nesterov = momentum, nesterov
         if self.nesterov and not self.momentum:
             raise ParameterError(
                 "nesterov=True must come with a momentum above 0; pass momentum=0.9 for example."
@@ -217,10 +227,7 @@ class Adam(Optimiser):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
-        if not isinstance(betas, tuple | list | np.ndarray) or len(betas) != 2:
-            raise ParameterError(f"betas={show(betas)} must be a pair; pass (0.9, 0.999).")
-        self.betas = tuple(as_number(b, f"betas[{n}]", 0, 1) for n, b in enumerate(betas))
-        self.eps = as_number(eps, "eps", 0)
+        self.betas, self.eps = betas, eps
 
     def _change(self, gradient: NDArray[Any], memory: dict[str, NDArray[Any]]) -> NDArray[Any]:
         b1, b2 = self.betas
@@ -232,6 +239,23 @@ class Adam(Optimiser):
         square = np.add(_scaled(square, b2), found, out=square)
         size = _scaled(np.sqrt(square, out=found), 1 / sqrt(1 - b2**self.steps)) + self.eps
         return _scaled(np.asarray(mean / size), self.lr / (1 - b1**self.steps))
+
+
+def _as_betas(value: Any) -> tuple[float, ...]:
+    entries = entries_of(value)
+    if entries is None or len(entries) != 2:
+        raise ParameterError(f"betas={show(value)} must be a pair; pass (0.9, 0.999).")
+    return tuple(as_number(b, f"betas[{n}]", 0, 1) for n, b in enumerate(entries))
+
+
+_RULES: dict[str, Callable[[Any], Any]] = {
+    "lr": lambda value: as_number(value, "lr", 0),
+    "momentum": lambda value: as_number(value, "momentum", 0),
+    "weight_decay": lambda value: as_number(value, "weight_decay", 0),
+    "nesterov": lambda value: as_flag(value, "nesterov"),
+    "betas": _as_betas,
+    "eps": lambda value: as_number(value, "eps", 0),
+}
 
 
 def _times(factor: float, array: NDArray[Any]) -> NDArray[Any]:

@@ -1,6 +1,5 @@
 """WHAT IS LEARNT: one array and its gradient; what layers accept as arrays and as arguments."""
 
-import math
 import sys
 from collections.abc import Mapping
 from itertools import count
@@ -9,14 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import as_per_axis, show
-from tconv.dtypes import TYPES, USUAL, dtype_name
+from tconv.arguments import as_array, as_integer, as_per_axis, as_word, entries_of, show
+from tconv.dtypes import TYPES, USUAL, as_dtype, as_type_name, type_name
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
-from tconv.operands import as_operands, library_of, refuse_mask
+from tconv.memory import check_room
+from tconv.operands import as_operands, library_of
+from tconv.settings import MOST_AXES, as_shape
 
-__all__ = ["Parameter", "as_gradient", "as_kernel_size", "as_number", "as_real"]
+__all__ = ["Parameter", "as_gradient", "as_kernel_size", "as_real"]
 
 _versions = count()  # of all parameters: no two have the same, so one is not taken for the other
+_REAL = [name for name, types in TYPES.items() if not types.accumulator.startswith("complex")]
 _OWN_REFERENCES = 2  # to the value: the attribute, and the argument of the function that counts
 
 
@@ -27,8 +29,8 @@ class Parameter:
     ----------
     value : array of a floating type, copied; or None if it is not known yet
     name : str, what error messages call it
-    shape : tuple, for ``value=None``: the shape, None for every size not known yet
-    dtype : type, for ``value=None``
+    shape : tuple, the shape that a value must have, None for every size not known yet
+    dtype : type of the value; without a value both must be given
 
     Attributes
     ----------
@@ -52,17 +54,18 @@ class Parameter:
         shape: tuple[int | None, ...] | None = None,
         dtype: Any = None,
     ) -> None:
-        self.name = name
+        self.name = name = as_word(name, "name")
         self._value: NDArray[Any] | None = None
         self._version = next(_versions)  # another whenever the value is handed out or set
         self._gradient: NDArray[Any] | None = None
         if value is not None:
             value = as_real(value, name)
-            shape, dtype = value.shape, value.dtype
+            shape = value.shape if shape is None else shape
+            dtype = value.dtype if dtype is None else dtype
         if shape is None or dtype is None:
             raise ParameterError(f"{name}=None must come with shape and dtype; pass both.")
-        self.shape: tuple[int | None, ...] = shape
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.shape: tuple[int | None, ...] = _as_known_shape(shape)
+        self.dtype: np.dtype[Any] = as_dtype(np, as_type_name(dtype, _REAL))
         if value is not None:
             self.value = value
 
@@ -104,7 +107,9 @@ class Parameter:
     def gradient(self) -> NDArray[Any]:
         """The sum of all gradients since the last `zero_gradient`."""
         if self._gradient is None:
-            self._gradient = np.zeros_like(self.value)
+            value = self.value
+            check_room(f"gradient of {self.name}", value.nbytes)
+            self._gradient = np.zeros_like(value)
         return self._gradient
 
     @gradient.setter
@@ -119,9 +124,11 @@ class Parameter:
             self._gradient.fill(0)
 
     def converted(self, value: Any, name: str) -> NDArray[Any]:
-        """Return `value` as a new array of this parameter's type, if its shape fits."""
-        refuse_mask(value, name)
-        value = np.asarray(value)
+        """Return `value` as a new array of this parameter's type, if its shape fits.
+
+        Rounding is what conversion may do; a finite number never becomes an infinite one.
+        """
+        value = as_array(value, as_word(name, "name"))
         if not self.fits(value.shape):
             raise ShapeError(
                 f"{name} has shape {value.shape}, must be {self.shape}; pass such an array."
@@ -130,10 +137,21 @@ class Parameter:
             raise DTypeError(
                 f"{name} has dtype {value.dtype}, must be of real numbers; convert it."
             )
-        return np.array(value, self.dtype, order="C")
+        check_room(name, value.size * self.dtype.itemsize)
+        with np.errstate(over="ignore"):
+            found = np.array(value, self.dtype, order="C")
+        if not np.can_cast(value.dtype, self.dtype, "safe"):
+            lost = np.isinf(found) & np.isfinite(value)
+            if lost.any():
+                raise DTypeError(
+                    f"{name} holds {value[lost][0]}, which {self.dtype.name} cannot; pass smaller "
+                    "numbers."
+                )
+        return found
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a value may have this shape."""
+        shape = as_shape(shape, "shape")
         return len(shape) == len(self.shape) and all(
             known in (None, size) for known, size in zip(self.shape, shape, strict=True)
         )
@@ -145,6 +163,17 @@ class Parameter:
 
     def __repr__(self) -> str:
         return f"Parameter({self.name}: {self.dtype.name} {self.shape})"
+
+
+def _as_known_shape(shape: Any) -> tuple[int | None, ...]:
+    entries = entries_of(shape)
+    if entries is None or len(entries) > MOST_AXES + 2:
+        raise ParameterError(
+            f"shape={show(shape)} must be a tuple of integers, None for what is not known; pass "
+            "one."
+        )
+    sizes = enumerate(entries)
+    return tuple(s if s is None else as_integer(s, f"shape[{n}]", 0) for n, s in sizes)
 
 
 def as_real(value: Any, name: str, *, floating: bool = True) -> NDArray[Any]:
@@ -160,7 +189,7 @@ x.astype("float32") for example.
         return value
     if not hasattr(value, "dtype"):
         _, (value,) = as_operands({name: value})
-    found = dtype_name(value.dtype)
+    found = type_name(value.dtype)
     types = TYPES.get(found)
     if types is None or types.accumulator.startswith("complex") or (floating and types.is_integer):
         raise DTypeError(
@@ -188,25 +217,6 @@ def as_gradient(dy: Any, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return gradient
 
 
-def as_number(value: Any, name: str, low: float = -math.inf, below: float = math.inf) -> float:
-    """Return a finite Python float of at least `low` and below `below`.
-
-    >>> as_number(-1, "lr", 0)
-    Traceback (most recent call last):
-    ...
-    tconv.errors.ParameterError: lr=-1 must be a finite number of at least 0; pass one.
-    """
-    try:
-        number = math.nan if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not (math.isfinite(number) and low <= number < below):
-        rule = "" if low == -math.inf else f" of at least {low:g}"
-        rule += "" if below == math.inf else f" and below {below:g}"
-        raise ParameterError(f"{name}={show(value)} must be a finite number{rule}; pass one.")
-    return number
-
-
 def as_kernel_size(value: Any, rank: int | None, name: str = "kernel_size") -> tuple[int, ...]:
     """Return one size per spatial axis; where `rank` is None the number of sizes sets the rank.
 
@@ -214,10 +224,11 @@ def as_kernel_size(value: Any, rank: int | None, name: str = "kernel_size") -> t
     ((3, 3), (1, 3, 3))
     """
     if rank is None:
-        if isinstance(value, str) or not hasattr(value, "__len__") or not len(value):
+        entries = entries_of(value)
+        if not entries or len(entries) > MOST_AXES:
             raise ParameterError(
                 f"{name}={show(value)} must be a tuple, whose length is the number of spatial "
                 "axes; pass (3, 3) for two of them."
             )
-        rank = len(value)
+        rank = len(entries)
     return as_per_axis(value, name, rank, 1)

@@ -12,11 +12,11 @@ from tconv.activations import Activation, as_activation
 from tconv.arguments import as_choice
 from tconv.canonical import canonical
 from tconv.dispatch import Call, native, needs_no_limit, solve_for
-from tconv.dtypes import TYPES, USUAL, as_dtype, dtype_name, largest
+from tconv.dtypes import TYPES, USUAL, as_dtype, as_type_name, dtype_name, largest
 from tconv.engine.arena import empty
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry import Geometry, Letter
-from tconv.operands import as_array, check_out
+from tconv.operands import as_operand, check_out
 
 __all__ = ["Packed", "PackedWeights", "Packings", "PlannedCall", "plan"]
 
@@ -173,7 +173,7 @@ class PlannedCall:
         ------
         ShapeError, DTypeError : weight is not what the plan was made for
         """
-        weight = np.asarray(as_array(weight, "weight"))
+        weight = np.asarray(as_operand(weight, "weight"))
         self._check(weight, self.geometry.weight_shape, "weight")
         if self._plan is None:
             return Packed(weight.shape, weight.copy(), None, self._made_for)
@@ -243,7 +243,7 @@ class PlannedCall:
     ) -> Any:
         """Return an array of NumPy's own kind, if it is one that the plan was made for."""
         if type(array) is not np.ndarray and isinstance(array, np.ndarray):
-            array = as_array(array, name)
+            array = as_operand(array, name)
         is_right = isinstance(array, np.ndarray) and (
             array.dtype == self.dtype or array.dtype.name in others
         )
@@ -322,9 +322,7 @@ def plan(
     array([[[1., 0., 2., 0., 1.]]], dtype=float32)
     """
     want = as_choice(want, "want", ("y", "x"))
-    name = dtype_name(dtype)
-    if name not in TYPES:
-        raise DTypeError(f"dtype={dtype!r} must name one of {', '.join(TYPES)}; pass one of these.")
+    name = as_type_name(dtype)
     follows = as_activation(activation)
     if follows is not None:
         follows.check_type(name)

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from tconv.arguments import DATA_FORMATS, as_choice, as_size
+from tconv.arguments import DATA_FORMATS, as_choice, as_flag, as_size
 from tconv.errors import OutputSizeError, TConvError
 from tconv.module import Layer
 from tconv.parameter import as_gradient, as_kernel_size, as_real
@@ -74,7 +74,7 @@ class MaxPool(Layer):
         self.stride = tuple(window.stride for window in windows)
         self.padding = tuple(window.padding for window in windows)
         self.dilation = tuple(window.dilation for window in windows)
-        self.ceil_mode = bool(ceil_mode)
+        self.ceil_mode = as_flag(ceil_mode, "ceil_mode")
         self.data_format = as_choice(data_format, "data_format", DATA_FORMATS)
 
     @property

@@ -14,13 +14,16 @@ from tconv.arguments import (
     as_padding,
     as_per_axis,
     as_size,
+    entries_of,
     show,
 )
 from tconv.axis import Axis
 from tconv.errors import OutputSizeError, ParameterError, ShapeError
 from tconv.layouts import WEIGHT_FORMATS, WeightLayout
 
-__all__ = ["Settings", "as_shape"]
+__all__ = ["MOST_AXES", "Settings", "as_shape"]
+
+MOST_AXES = 62  # spatial; NumPy has 64 in all
 
 DEFAULTS: dict[str, Any] = {
     "stride": 1,
@@ -260,12 +263,15 @@ class Settings:
 
 def as_shape(value: Any, name: str) -> tuple[int, ...]:
     """Return a shape as a tuple of Python integers, each 0 or more."""
-    try:
-        sizes = list(value)
-    except TypeError:
+    sizes = entries_of(value)
+    if sizes is None:
         raise ParameterError(
             f"{name}={show(value)} must be a sequence of integers; pass an array's shape."
-        ) from None
+        )
+    if len(sizes) > MOST_AXES + 2:
+        raise ParameterError(
+            f"{name}={show(value)} must have at most {MOST_AXES + 2} sizes; pass an array's shape."
+        )
     return tuple(as_integer(size, f"{name}[{n}]", 0) for n, size in enumerate(sizes))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.arguments import as_path, show
 from tconv.errors import MemoryLimitError, ParameterError
 from tconv.files import regular_file, whole_file
 from tconv.forks import importing
@@ -120,11 +121,10 @@ def _array(entry: Mapping[str, Any]) -> NDArray[Any]:
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:
-    suffix = Path(path).suffix.lower()
+    name = as_path(path)
+    suffix = Path(name).suffix.lower()
     if suffix not in _SUFFIXES:
-        raise ParameterError(
-            f"path={os.fspath(path)!r} must end in .npz or .safetensors; rename it."
-        )
+        raise ParameterError(f"path={show(name)} must end in .npz or .safetensors; rename it.")
     return suffix
 
 

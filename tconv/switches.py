@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import DATA_FORMATS, as_choice, as_flag, as_per_axis
+from tconv.arguments import DATA_FORMATS, as_array, as_choice, as_flag, as_per_axis
 from tconv.dtypes import TYPES, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
-from tconv.operands import refuse_mask
+from tconv.memory import check_room
 from tconv.parameter import as_kernel_size, as_real
 
 __all__ = [
@@ -72,11 +72,14 @@ def max_pool(
     )
     x, data_format = as_real(x, "x", floating=False), _as_format(data_format)
     size = spatial_size(x, "x", len(windows), data_format)
+    counts = [max(window.count(i), 0) for window, i in zip(windows, size, strict=True)]
+    # What is listed of every axis, and the indices of a plane, though there be no channel.
+    check_room("max_pool", 64 * sum(counts) + 24 * prod(counts))
     axes = [window.meetings(n, i) for n, (window, i) in enumerate(zip(windows, size, strict=True))]
     last = data_format == "channels_last"
     first = x.ndim - len(size) - last
-    counts = [window.count(i) for window, i in zip(windows, size, strict=True)]
     shape = (*x.shape[:first], *counts, *x.shape[first + len(size) :])
+    check_room("max_pool", prod(shape) * (3 * x.itemsize + 24))  # y, switches, and copies of both
     integer = TYPES[dtype_name(x.dtype)].is_integer
     y = np.full(shape, np.iinfo(x.dtype).min if integer else -np.inf, x.dtype)
     switches = np.full(shape, -1, np.int64)
@@ -130,6 +133,7 @@ def max_unpool(
     if data_format == "channels_last":
         x, switches = (np.moveaxis(each, -1, -1 - rank) for each in (x, switches))
     leading = x.shape[:-rank]
+    check_room("max_unpool", 8 * (prod(leading) * prod(size) + 3 * x.size))
     y = np.zeros((*leading, *size), np.float32 if x.dtype.itemsize == 2 else x.dtype)
     plane = np.arange(prod(leading)).reshape(*leading, *[1] * rank) * prod(size)
     np.add.at(y.reshape(-1), (plane + switches).reshape(-1), x.astype(y.dtype).reshape(-1))
@@ -240,8 +244,7 @@ class Window(NamedTuple):
 
 def as_switches(switches: Any, shape: tuple[int, ...], size: tuple[int, ...]) -> Switches:
     """Return switches as int64, if they have this shape and lie within this spatial size."""
-    refuse_mask(switches, "switches")
-    array = np.asarray(switches)
+    array = as_array(switches, "switches")
     if array.dtype.kind not in "iu":
         raise DTypeError(
             f"switches have dtype {array.dtype}, must be integers; pass those of max_pool."
@@ -279,9 +282,14 @@ def _as_slice(cells: range) -> slice:
     return slice(cells.start, cells.stop, cells.step)
 
 
+def _cells(cells: range) -> NDArray[np.int64]:
+    """The numbers of a range, whose step may be larger than an int64 holds where there is one."""
+    return cells.start + np.arange(len(cells)) * (cells.step if len(cells) > 1 else 1)
+
+
 def _flat_index(cells: list[range], size: tuple[int, ...]) -> NDArray[np.int64]:
     """Flat index of every combination of cells, one axis each."""
     index = np.zeros((), np.int64)
     for each, length in zip(cells, size, strict=True):
-        index = index[..., np.newaxis] * length + np.arange(each.start, each.stop, each.step)
+        index = index[..., np.newaxis] * length + _cells(each)
     return index

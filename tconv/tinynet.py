@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tconv.arguments import as_integer
+from tconv.arguments import as_integer, as_word
 from tconv.dispatch import Call, solve_for
 from tconv.dtypes import TYPES, as_dtype, dtype_name
-from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError
+from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError, UnsupportedError
 from tconv.forks import importing
 from tconv.geometry import Geometry, Letter
 from tconv.gradients import bias_gradient
@@ -42,6 +42,15 @@ class Parameter:
     def __init__(self, tensor: Any) -> None:
         self.tensor = tensor
         self.gradient: Any = None
+
+    @property
+    def tensor(self) -> Any:
+        """The numbers; what is assigned must be an array, or lists of numbers."""
+        return self._tensor
+
+    @tensor.setter
+    def tensor(self, tensor: Any) -> None:
+        _, (self._tensor,) = as_operands({"tensor": tensor})
 
     def __repr__(self) -> str:
         return f"Parameter({dtype_name(self.tensor.dtype)}, {tuple(self.tensor.shape)})"
@@ -73,7 +82,7 @@ class Layer:
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = as_word(name, "name")
         self.type = type(self).__name__
         self.parameters: list[Parameter] = []
         self.input_dim: tuple[int, ...] = ()
@@ -81,11 +90,11 @@ class Layer:
 
     def forward(self, input: Any) -> Any:
         """Compute the output from the input."""
-        raise NotImplementedError(f"{self.type} must define forward(input).")
+        raise UnsupportedError(f"{self.type} must define forward(input).")
 
     def backward(self, in_gradient: Any) -> Any:
         """Compute the gradient of the input, and of the parameters, from that of the output."""
-        raise NotImplementedError(f"{self.type} must define backward(in_gradient).")
+        raise UnsupportedError(f"{self.type} must define backward(in_gradient).")
 
     def build_param(self, tensor: Any) -> Parameter:
         """Make a parameter of an array and count it among the layer's own."""

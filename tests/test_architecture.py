@@ -14,8 +14,8 @@ from tconv.visualise.page import SCRIPTS
 PACKAGE = Path(__file__).parents[1] / "tconv"
 # In reading order. A file imports only what stands above it.
 ORDER = [
-    "errors", "forks", "axis", "arguments", "solver", "layouts", "settings", "geometry",
-    "dtypes", "activations", "operands", "canonical", "definition", "files", "memory",
+    "errors", "forks", "messages", "axis", "arguments", "files", "memory", "solver", "layouts",
+    "settings", "geometry", "dtypes", "activations", "operands", "canonical", "definition",
     "engine.arena",
     "engine.target", "engine.phases", "engine.problem", "engine.winograd", "engine.plan",
     "engine.costs", "engine.tilings", "engine.turnings", "engine.bands", "engine.choice",

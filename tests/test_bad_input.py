@@ -1018,7 +1018,7 @@ CALLS = {
     ),
     "output_shape('abc', (1, 1, 3))": (
         ParameterError,
-        "x_shape[0]='a' must be an integer; pass an integer.",
+        "x_shape='abc' must be a sequence of integers; pass an array's shape.",
     ),
     "output_shape((1, 1, -3), (1, 1, 3))": (
         ParameterError,

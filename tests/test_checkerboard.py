@@ -139,3 +139,21 @@ def test_the_ripple_of_small_integers_is_summed_in_float64():
     weight = np.full((1, 1, 4), 100, np.int8)
     weight[..., 0] = 50
     assert ripple(weight, stride=2) == ripple(weight.astype(float), stride=2) > 0
+
+
+@pytest.mark.parametrize("kernel_size", [3, None, (), "33", {3: 3}, [3] * 100])
+def test_a_kernel_size_is_a_tuple(kernel_size):
+    with pytest.raises(ParameterError, match=r"^kernel_size"):
+        overlap_counts(kernel_size)
+
+
+@pytest.mark.parametrize("weight", [None, "words", {}, [[1], [1, 2]], np.zeros((1, 1, 3), "V8")])
+def test_a_weight_is_an_array_of_numbers(weight):
+    with pytest.raises((DTypeError, ShapeError), match=r"^weight"):
+        phase_sums(weight)
+
+
+@pytest.mark.parametrize("ratio", [None, "1", -1.0, np.nan, [1.0], 1j])
+def test_a_ratio_is_a_number(ratio):
+    with pytest.raises(ParameterError, match=r"^ratio=.* must be a number of at least 0"):
+        decibels(ratio)

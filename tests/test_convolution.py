@@ -22,6 +22,7 @@ from strategies import (
 )
 from tconv.activations import as_activation
 from tconv.engine.target import target
+from tconv.errors import DTypeError, ParameterError
 from tconv.layers import Conv, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d
 from tconv.module import LeakyReLU, ReLU, Sequential
 from tconv.ops import conv, conv_transpose
@@ -413,3 +414,29 @@ def test_a_copy_and_what_it_was_made_of_have_no_common_version():
     assert agrees()
     layer.weight = made
     assert agrees()
+
+
+@pytest.mark.parametrize("dtype", [[], {}, 3, "int8", object(), np.ndarray])
+def test_a_type_is_a_floating_one(dtype):
+    with pytest.raises(DTypeError, match=r"^dtype=.* must name one of float16, bfloat16, "):
+        ConvTranspose1d(1, 1, 1, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("groups", (1,)),
+        ("data_format", np.ones(2)),
+        ("padding_mode", 3),
+        ("weight", np.ones((1, 1, 1))),
+        ("bias", 1.0),
+        ("activation", np.ones(3)),
+        ("activation", [np.ones(3), 1]),
+    ],
+    ids=str,
+)
+def test_a_setting_is_checked_when_it_is_set(name, value):
+    layer = ConvTranspose1d(1, 1, 1, rng=0)
+    with pytest.raises(ParameterError, match=f"^{name}=.* must be"):
+        setattr(layer, name, value)
+    assert layer(np.ones((1, 1, 1), np.float32)).shape == (1, 1, 1)

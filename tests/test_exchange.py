@@ -245,3 +245,17 @@ def test_the_rank_of_a_node_is_the_rank_of_the_layer():
     x = np.ones((1, 2, 3), np.float32)
     layer = ConvTranspose.from_onnx(NODE, {"w": W, "b": B})
     assert same_numbers(layer(x), ConvTranspose1d.from_onnx(NODE, {"w": W, "b": B})(x))
+
+
+@pytest.mark.parametrize("weights", [None, 3, "weight", [1], np.ones(3), np.ma.masked])
+def test_weights_are_named_values(weights):
+    node = ConvTranspose1d(1, 1, 1, rng=0).to_onnx().graph.node[0]
+    with pytest.raises(ParameterError, match=r"^weights"):
+        ConvTranspose1d.from_onnx(node, weights)
+
+
+@pytest.mark.parametrize("value", ["words", {}, [[1], [1, 2]], object()])
+def test_a_weight_is_an_array(value):
+    node = ConvTranspose1d(1, 1, 1, rng=0).to_onnx().graph.node[0]
+    with pytest.raises(TConvError):
+        ConvTranspose1d.from_onnx(node, {"weight": value, "bias": np.ones(1)})

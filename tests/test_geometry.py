@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from strategies import draws, geometries, keywords_of
-from tconv.errors import ShapeError
+from tconv.errors import MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry import Geometry
 
 
@@ -141,3 +141,30 @@ def test_sizes_are_pythons_integers_of_any_size():
 def test_x_and_y_of_different_calls_are_refused():
     with pytest.raises(ShapeError, match="one and the same transposed convolution"):
         Geometry.of_weight_gradient((2, 1, 4), (3, 1, 6), 3)
+
+
+@pytest.mark.parametrize("letter", ["z", None, [], np.ones(2), 3])
+def test_a_letter_is_one_of_three(letter):
+    geometry = Geometry.of((1, 2, 4), (2, 3, 3))
+    for ask in (geometry.shape_of, geometry.terms):
+        with pytest.raises(ParameterError, match=r" must be one of 'x', 'w', 'y'; "):
+            ask(letter)
+
+
+@pytest.mark.parametrize("shape", [3, None, "abc", {1: 2}, [1] * 65, range(2**60)])
+def test_a_shape_is_a_sequence_of_sizes(shape):
+    with pytest.raises(ParameterError, match=r"^x_shape=.* must"):
+        Geometry.of(shape, (1, 1, 3))
+
+
+@pytest.mark.parametrize("rank", [1, 30, 62])
+def test_sizes_of_128_bits_can_be_written(rank):
+    large = [2**128 - 1] * rank
+    with pytest.raises(MemoryLimitError, match=r"^unrolled_indices needs [\d,]+ bytes"):
+        Geometry.of((1, 1, *large), (1, 1, *[1] * rank)).unrolled_indices()
+
+
+def test_a_data_format_is_a_word():
+    for shape, kernel in (((1, 1, 4), 3), ((1, 4, 1), 3)):
+        with pytest.raises(ParameterError, match=r"^data_format=array"):
+            Geometry.of_weight_gradient(shape, shape, kernel, data_format=np.ones(2))

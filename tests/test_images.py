@@ -388,3 +388,31 @@ def test_what_is_weighed_is_what_reading_takes(tmp_path, monkeypatch):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak <= asked[-1]
+
+
+@pytest.mark.parametrize("path", [None, 3, b"a.png", ["a.png"], "a\0.png", "\ud800.png"])
+def test_a_path_is_a_string_or_a_path(path):
+    for call in (read_picture, lambda each: write_picture(each, np.zeros((2, 2), np.uint8))):
+        with pytest.raises(ParameterError, match=r"^path=.* must be a (string|path)"):
+            call(path)
+
+
+@pytest.mark.parametrize("within", [3, None, "ab", (1,), (2, 1), (0, np.inf), [[0], [1]], (0, "1")])
+def test_a_range_is_two_numbers(within):
+    if within is not None:
+        with pytest.raises(ParameterError, match=r"^within=.* must be two finite numbers"):
+            renormalise(np.eye(2), within=within)
+
+
+@pytest.mark.parametrize("channels", [2, None, "3", [3], np.ones(3)])
+def test_channels_are_1_or_3(channels):
+    with pytest.raises(ParameterError, match=r"^channels=.* must be"):
+        read_picture("a.png", channels=channels)
+
+
+def test_a_picture_that_there_is_no_memory_for_is_refused():
+    huge = np.broadcast_to(np.uint8(0), (2**28, 2**28))
+    with pytest.raises(MemoryLimitError, match=r"^the picture of x needs [\d,]+ bytes"):
+        renormalise(huge)
+    with pytest.raises(MemoryLimitError, match=r"^the picture needs [\d,]+ bytes"):
+        write_picture("a.png", huge)

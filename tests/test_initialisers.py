@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from strategies import draws
 from tconv import initialisers
-from tconv.errors import ParameterError, ShapeError
+from tconv.errors import MemoryLimitError, ParameterError, ShapeError
 from tconv.initialisers import INITIALISERS, fans, init_bilinear, init_icnr, init_torch
 from tconv.layers import Conv2d, ConvTranspose1d, ConvTranspose2d
 from tconv.ops import conv, conv_transpose
@@ -311,3 +311,26 @@ def test_shapes_are_kept():
         assert weight.shape == shape, name
         assert weight.dtype == np.float64
         assert prod(weight.shape) == weight.size
+
+
+@pytest.mark.parametrize("initialise", INITIALISERS.values())
+@pytest.mark.parametrize("shape", [5, None, "abc", [[1, 2, 3]], (1.0, 1, 3), [1] * 100])
+def test_a_shape_is_a_sequence_of_sizes(initialise, shape):
+    with pytest.raises(ParameterError, match=r"^shape"):
+        initialise(shape)
+
+
+DRAWING = [each for name, each in INITIALISERS.items() if name != "zeros"]
+
+
+@pytest.mark.parametrize("initialise", DRAWING)
+@pytest.mark.parametrize("name", ["transposed", "stride", "dilation", "groups", "rng"])
+def test_no_keyword_is_taken_for_what_it_is_not(initialise, name):
+    with pytest.raises(ParameterError, match=f"^{name}.*'no'.* must be"):
+        initialise((2, 2, 4), **{name: "no"})
+
+
+@pytest.mark.parametrize("initialise", INITIALISERS.values())
+def test_what_there_is_no_memory_for_is_not_drawn(initialise):
+    with pytest.raises(MemoryLimitError, match=r"^weight of shape .* needs [\d,]+ bytes but "):
+        initialise((2**25, 2**25, 4))

@@ -166,8 +166,8 @@ def test_a_layer_refuses_what_the_operation_refuses(kind, keywords):
         (
             lambda: Conv1d(1, 1, 1, dtype="complex64"),
             DTypeError,
-            "dtype='complex64' must be one of float16, bfloat16, float32, float64; pass one of "
-            "these.",
+            "dtype='complex64' must name one of float16, bfloat16, float32, float64; pass one "
+            "of these.",
         ),
         (
             lambda: Conv1d(1, 1, 1, activation="gelu"),

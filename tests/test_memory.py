@@ -25,7 +25,7 @@ from tconv.engine.known import known_candidates, known_plan
 from tconv.engine.target import target
 from tconv.errors import MemoryLimitError, UnsupportedError
 from tconv.geometry import Geometry
-from tconv.memory import available_bytes, check_addresses, has_room
+from tconv.memory import available_bytes, check_addresses, check_room, has_room
 from tconv.ops import conv, conv_transpose, conv_weight_gradient
 
 MIB = 2**20
@@ -399,3 +399,12 @@ def test_huge_results_are_refused_before_anything_is_allocated(
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < SLACK
+
+
+def test_what_is_larger_than_the_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 2**30)
+    check_room("x", 2**30)
+    with pytest.raises(MemoryLimitError, match=r"^x needs 1,073,741,825 bytes but 1,073,741,824 "):
+        check_room("x", 2**30 + 1)
+    monkeypatch.setattr(memory, "available_bytes", lambda: None)  # nobody tells
+    check_room("x", 2**60)

@@ -16,7 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tconv.engine.arena import drop_idle, empty
-from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError, UnsupportedError
+from tconv.errors import (
+    DTypeError,
+    MemoryLimitError,
+    ParameterError,
+    ShapeError,
+    TConvError,
+    UnsupportedError,
+)
 from tconv.layers import Conv1d, Conv2d, ConvTranspose2d
 from tconv.module import Layer, LeakyReLU, Parameter, ReLU, Sequential
 
@@ -561,3 +568,45 @@ def test_a_child_uses_its_copy_of_the_memory_again():
             os._exit(0 if again.ctypes.data == place else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert np.array_equal(y, exact)
+
+
+@pytest.mark.parametrize("state", [None, 3, [], "weight", [("weight", 1)], {1: 2}])
+def test_a_state_is_a_mapping_of_names(state):
+    with pytest.raises(ParameterError, match=r"^state"):
+        Conv1d(1, 1, 1).load_state_dict(state)
+
+
+@pytest.mark.parametrize("value", [None, "words", {}, [[1], [1, 2]], object()])
+def test_a_value_of_a_state_is_an_array(value):
+    layer = Conv1d(1, 1, 1, bias=False)
+    with pytest.raises((ParameterError, DTypeError), match="weight"):
+        layer.load_state_dict({"weight": value})
+
+
+@pytest.mark.parametrize("value", [1e300, -1e39])
+def test_a_state_of_numbers_that_a_layer_has_not_is_not_loaded(value):
+    layer = Conv1d(1, 1, 1, rng=0)
+    before = layer.state_dict()
+    with pytest.raises(DTypeError, match=r"^bias holds .*, which float32 cannot; "):
+        layer.load_state_dict({"weight": np.ones((1, 1, 1)), "bias": [value]})
+    assert layer.state_dict() == before
+
+
+@pytest.mark.parametrize("index", [None, 1.0, "0", [0], slice("a", None)])
+def test_an_index_is_an_integer(index):
+    with pytest.raises(ParameterError, match=r"^index=.* must be"):
+        Sequential(ReLU())[index]
+
+
+def test_a_rectifier_of_what_there_is_no_memory_for_is_refused():
+    huge = np.broadcast_to(np.float32(0), (1, 1, 2**50))
+    for layer in (ReLU(), LeakyReLU()):
+        with pytest.raises(MemoryLimitError, match=r"^y needs [\d,]+ bytes but "):
+            layer(huge)
+
+
+@pytest.mark.parametrize("layer", [ReLU(), LeakyReLU(), LeakyReLU(0)])
+def test_a_number_without_axes_is_an_array(layer):
+    for dtype in (np.float64, np.float16):
+        assert layer(np.array(2, dtype)) == 2
+        assert layer.backward(np.array(3, dtype)) == 3

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws, geometries, integer_operands, integers_like, keywords_of, same_numbers
-from tconv.errors import ParameterError, ShapeError
+from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.layers import Conv, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d
 from tconv.module import ReLU
 from tconv.normalisation import BatchNorm, fold_batch_norm
@@ -173,3 +173,16 @@ def test_what_cannot_be_folded_is_refused(bn, error, message):
 def test_what_cannot_be_folded_into_is_refused(layer, message):
     with pytest.raises(ParameterError, match=f"^{re.escape(message)}"):
         fold_batch_norm(layer, bn_of())
+
+
+@pytest.mark.parametrize("value", ["words", [None] * 3, [[1], [2, 3]], {}, [1j] * 3, object()])
+def test_statistics_are_real_numbers(value):
+    bn = BatchNorm(None, None, value, np.ones(3), 0)
+    with pytest.raises((DTypeError, ShapeError), match=r"^bn\.running_mean"):
+        fold_batch_norm(ConvTranspose1d(1, 3, 1, rng=0), bn)
+
+
+@pytest.mark.parametrize("channels", [None, 1.5, "3", -1])
+def test_a_number_of_channels_is_an_integer(channels):
+    with pytest.raises(ParameterError, match=r"^channels="):
+        BatchNorm(None, None, np.zeros(3), np.ones(3)).scale_and_shift(channels)

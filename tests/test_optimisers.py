@@ -240,3 +240,35 @@ STATE = SGD(parameters(), lr=1.0, momentum=0.5).state_dict()
 def test_exact_messages(use, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         use()
+
+
+@pytest.mark.parametrize("value", [memoryview(b"1"), b"1", True, [0.1], np.ones(3), None])
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "momentum", "eps"])
+def test_a_setting_is_checked_whenever_it_is_set(name, value):
+    make = Adam if name == "eps" else SGD
+    parameters = [Parameter(np.ones(3))]
+    with pytest.raises(ParameterError, match=f"^{name}=.* must be a finite number of at least 0"):
+        make(parameters, **{"lr": 0.1, name: value})
+    optimiser = make(parameters, lr=0.1)
+    with pytest.raises(ParameterError, match=f"^{name}=.* must be a finite number of at least 0"):
+        setattr(optimiser, name, value)
+    optimiser.step()
+
+
+@pytest.mark.parametrize("betas", [3, None, (0.9,), (0.9, 1), "ab"])
+def test_betas_are_checked_when_they_are_set(betas):
+    optimiser = Adam([Parameter(np.ones(3))])
+    with pytest.raises(ParameterError, match=r"^betas"):
+        optimiser.betas = betas
+
+
+@pytest.mark.parametrize("state", [None, 3, [], "state", {1: 2}, [("lr", 1)]])
+def test_a_state_is_a_mapping_of_names(state):
+    with pytest.raises(ParameterError, match=r"^state"):
+        SGD([Parameter(np.ones(3))], 0.1).load_state_dict(state)
+
+
+@pytest.mark.parametrize("parameters", [None, 3, np.array(3), "w", ["w"]])
+def test_parameters_are_several(parameters):
+    with pytest.raises(ParameterError, match=r"^parameters"):
+        SGD(parameters, 0.1)

@@ -408,3 +408,15 @@ def test_neither_does_a_contraction_take_weights_of_another(geometry, dtype):
     packed = planned._packed(geometry, w, plans[0])
     with pytest.raises(DTypeError, match="weight must be packed for these sizes"):
         engine.contract(other, "y", x, packed, plan=plans[1])
+
+
+@pytest.mark.parametrize("dtype", [[], {}, None, 3, "no", object(), np.ndarray, 10**5000], ids=type)
+def test_a_type_is_one_that_there_is(dtype):
+    with pytest.raises(DTypeError, match=r"^dtype=.* must name one of float16, "):
+        plan((1, 2, 4), (2, 3, 3), dtype=dtype)
+
+
+@pytest.mark.parametrize("weight", [None, "words", [[1], [1, 2]], {}, object()])
+def test_what_is_packed_is_an_array(weight):
+    with pytest.raises(DTypeError, match=r"^weight"):
+        plan((1, 2, 4), (2, 3, 3)).pack(weight)

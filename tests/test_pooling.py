@@ -11,7 +11,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tconv import pooling
-from tconv.errors import DTypeError, OutputSizeError, ParameterError, ShapeError, TConvError
+from tconv.errors import (
+    DTypeError,
+    MemoryLimitError,
+    OutputSizeError,
+    ParameterError,
+    ShapeError,
+    TConvError,
+)
 from tconv.module import ReLU, Sequential
 from tconv.pooling import MaxPool, MaxPool1d, MaxPool2d, MaxUnpool, MaxUnpool1d, MaxUnpool2d
 from tconv.switches import max_pool, max_unpool
@@ -353,3 +360,30 @@ def unpool(switches, output_size=None, x=((1.0, 2.0),)):
 def test_exact_messages(use, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         use()
+
+
+def test_what_there_is_no_memory_for_is_refused_before():
+    huge = np.broadcast_to(np.float32(0), (1, 1, 2**50))
+    with pytest.raises(MemoryLimitError, match=r"^max_pool needs [\d,]+ bytes but "):
+        max_pool(huge, (2,))
+    with pytest.raises(MemoryLimitError, match=r"^max_pool needs"):
+        max_pool(huge[:0], (2,))
+    with pytest.raises(MemoryLimitError, match=r"^max_unpool needs [\d,]+ bytes but "):
+        max_unpool(np.ones((1, 1, 1)), [[[0]]], (2**55,))
+
+
+@pytest.mark.parametrize("ceil_mode", ["no", 1, None])
+def test_ceil_mode_is_true_or_false(ceil_mode):
+    with pytest.raises(ParameterError, match=r"^ceil_mode=.* must be True or False"):
+        MaxPool1d(2, ceil_mode=ceil_mode)
+
+
+@pytest.mark.parametrize("kernel_size", [3, None, "22", (), {2: 2}, [2] * 100, np.ones((2, 2))])
+def test_a_kernel_size_without_a_rank_is_a_tuple(kernel_size):
+    with pytest.raises(ParameterError, match=r"^kernel_size"):
+        max_pool(np.ones((1, 1, 4, 4)), kernel_size)
+
+
+def test_a_step_may_be_larger_than_64_bits():
+    y, switches = max_pool(np.ones((1, 1, 4)), (2,), stride=2**63)
+    assert (y.tolist(), switches.tolist()) == ([[[1.0]]], [[[0]]])

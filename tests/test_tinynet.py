@@ -304,8 +304,22 @@ def test_what_is_set_must_fit():
         ShapeError, match=r"weight\.tensor has shape \(1, 2, 2, 2\), must be \(2, 1"
     ):
         layer(np.ones((1, 2, 3, 4)))
-    layer.weight.tensor = np.ones((2, 1, 2, 2), bool)
-    with pytest.raises(DTypeError, match=r"weight\.tensor has dtype bool"):
-        layer(np.ones((1, 2, 3, 4)))
+    with pytest.raises(DTypeError, match=r"tensor has dtype bool"):
+        layer.weight.tensor = np.ones((2, 1, 2, 2), bool)
     with pytest.raises(DTypeError, match=r"input has dtype int64 but weight\.tensor of layer new"):
         Deconv2D("new", (2, 3, 4), 1, 2, 2, 1)(np.ones((1, 2, 3, 4), np.int64))
+
+
+@pytest.mark.parametrize("value", [None, "words", {}, [[1], [1, 2]], object(), [None]])
+def test_a_tensor_is_an_array(value):
+    layer = Deconv2D("up", (2, 3, 4), 1, 2, 2, 1)
+    for put in (Parameter, lambda each: setattr(layer.weight, "tensor", each)):
+        with pytest.raises(DTypeError, match=r"^tensor"):
+            put(value)
+    assert Parameter([1, 2]).tensor.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("name", [None, 3, ["up"], np.ones(2)])
+def test_a_name_is_a_string(name):
+    with pytest.raises(ParameterError, match=r"^name=.* must be a string; pass one\.$"):
+        Layer(name)

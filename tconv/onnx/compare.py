@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ValueInfoProto
 
-from tconv.arguments import as_flag, as_threads
+from tconv.arguments import as_flag, as_number, as_threads
 from tconv.errors import ModelError, UnsupportedError
 from tconv.onnx.graph import NotCut, is_transposed
 from tconv.onnx.model import NodeArg, Source, as_source, read_model
@@ -69,6 +69,7 @@ def compare(
     (True, (1, 1, 4, 6), 1)
     """
     threads, force = as_threads(threads), as_flag(force, "force")
+    seconds = as_number(seconds, "seconds", 0)
     source = as_source(model)
     session = Session(source, threads=threads, force=force)
     input_feed = checked_feed(

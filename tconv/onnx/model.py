@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, inliner
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.external_data_helper import uses_external_data as is_external
 
-from tconv.arguments import show
+from tconv.arguments import as_path
 from tconv.constants import stored_array
 from tconv.errors import ModelError, ParameterError
 from tconv.files import regular_file
@@ -85,10 +85,7 @@ def as_source(model: Any) -> Source:
     if isinstance(model, bytes | bytearray | memoryview):
         return bytes(model)
     if isinstance(model, str | os.PathLike):
-        path = os.fsdecode(model)
-        if "\0" in path:
-            raise ParameterError(f"model={show(path)} must be a path; pass one without null bytes.")
-        return os.path.abspath(path)
+        return os.path.abspath(as_path(model, "model"))
     raise ParameterError(
         f"model must be a path, bytes or an onnx.ModelProto, not {type(model).__name__}; pass one "
         "of these."

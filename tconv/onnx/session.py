@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from tconv.arguments import as_flag, as_threads, show
+from tconv.arguments import as_array, as_flag, as_mapping, as_threads, show
 from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError
 from tconv.geometry import Geometry
 from tconv.onnx.loading import Loaded, load_model
 from tconv.onnx.model import ModelMetadata, NodeArg, as_source, parse_type
 from tconv.onnx.pieces import LayerRun, Values
 from tconv.onnx.report import Report
-from tconv.operands import refuse_mask
 
 __all__ = ["Session", "checked_feed"]
 
@@ -183,13 +182,20 @@ class Session:
 
 def _checked_names(loaded: Loaded, names: Sequence[str] | None) -> list[str]:
     known = [output.name for output in loaded.outputs]
-    for name in names or ():
-        if name not in known:
+    if names is None:
+        return known
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise ParameterError(
+            f"output_names={show(names)} must be a list of outputs of the model, or None for all; "
+            f"pass {show(known)}."
+        )
+    for name in names:
+        if not isinstance(name, str) or name not in known:
             raise ParameterError(
                 f"output_names has {show(name)}, must be outputs of the model: {_list(known)}; "
                 f"{_closest(name, known)}."
             )
-    return list(names or known)
+    return list(map(str, names)) or known
 
 
 def checked_feed(
@@ -197,6 +203,7 @@ def checked_feed(
 ) -> Values:
     """Arrays as ONNX Runtime takes them, each held against what the model declares."""
     known = {each.name: each for each in (*inputs, *overridable)}
+    feed = as_mapping(feed, "input_feed")
     for name in feed:
         if name not in known:
             raise ParameterError(
@@ -221,13 +228,13 @@ def _checked_array(declared: NodeArg, value: Any) -> Any:
     expected = tensor_dtype_to_np_dtype(parse_type(declared.type).tensor_type.elem_type)
     if isinstance(value, list | tuple | int | float | bool):
         try:
-            value = np.asarray(value, None if expected.hasobject else expected)
+            array = as_array(value, f"input {declared.name!r}")
+            value = array if expected.hasobject else array.astype(expected)
         except (ValueError, TypeError, OverflowError) as error:
             raise DTypeError(
                 f"input {declared.name!r} is no array of {expected} ({error}); pass one."
             ) from None
-    refuse_mask(value, f"input {declared.name!r}")
-    array = np.asarray(value)
+    array = as_array(value, f"input {declared.name!r}")
     if not expected.hasobject and not array.dtype.isnative:  # ONNX Runtime would misread it
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype != expected and not (expected.hasobject and array.dtype.kind in "OUST"):
@@ -263,5 +270,5 @@ def _list(names: Iterable[str]) -> str:
 
 
 def _closest(name: Any, known: list[str]) -> str:
-    found = get_close_matches(str(name), known, 1)
+    found = get_close_matches(show(name), known, 1)
     return f"did you mean {found[0]!r}?" if found else "pass one of these"

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from tconv.arguments import as_flag
+from tconv.arguments import as_flag, show
+from tconv.errors import ParameterError
 from tconv.planned import Packings
 from tconv.torch.modules import OURS, THEIRS, changed, forget, kept_of, release
 from tconv.torch.tensors import is_served
@@ -83,7 +84,7 @@ def accelerate(model: nn.Module, *, frozen: bool = False) -> Acceleration:
     """
     frozen = as_flag(frozen, "frozen")
     swapped, left, packings = list[str](), dict[str, str](), dict[str, Packings]()
-    for name, module in model.named_modules():
+    for name, module in _as_module(model).named_modules():
         kind = getattr(module, "original_name", type(module).__name__)  # of a scripted module
         if not isinstance(module, tuple(OURS)) and "ConvTranspose" not in str(kind):
             continue
@@ -112,11 +113,17 @@ def restore(model: nn.Module) -> tuple[str, ...]:
     True
     """
     restored = []
-    for name, module in model.named_modules():
+    for name, module in _as_module(model).named_modules():
         theirs = release(module)
         if theirs is not None:
             restored.append(name or theirs.__name__)
     return tuple(restored)
+
+
+def _as_module(model: Any) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise ParameterError(f"model={show(model)} must be a torch.nn.Module; pass one.")
+    return model
 
 
 def freeze(model: nn.Module, frozen: bool = True) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch.fx import Proxy
 from torch.nn import functional
 from torch.overrides import handle_torch_function
 
+from tconv.arguments import show
 from tconv.errors import ParameterError, ShapeError, TConvError
 from tconv.geometry import Geometry
 from tconv.repeated import is_plain
@@ -171,8 +172,8 @@ def _geometry(
         for n, each in enumerate(padding if isinstance(padding, tuple) else (padding,)):
             if not isinstance(each, int) or each < 0:
                 raise ParameterError(
-                    f"padding[{n}]={each!r} must be an integer of at least 0; pass one, or call "
-                    "tconv.conv_transpose, which takes others."
+                    f"padding[{n}]={show(each)} must be an integer of at least 0; pass one, or "
+                    "call tconv.conv_transpose, which takes others."
                 )
         return Geometry.of(
             x_shape,

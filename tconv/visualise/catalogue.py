@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from tconv.arguments import show
+from tconv.arguments import integer_of, show
 from tconv.errors import ParameterError, RuleError
 from tconv.tables import Column, Table
 from tconv.visualise.field import field_of
@@ -14,6 +14,7 @@ from tconv.visualise.projection import Path
 
 __all__ = ["LayerRow", "Layers", "chosen_layer", "layers_of"]
 
+_LONGEST_NAME = 1000  # characters that are compared with the names of layers
 _FAR = 64  # units, over which a jump is measured: after ConvTranspose it is a fraction
 _RECTIFIERS = ("Relu", "Clip")
 _END_OF_FEATURES = ("GlobalAveragePool", "GlobalMaxPool", "Flatten", "Reshape", "ReduceMean")
@@ -138,15 +139,20 @@ def chosen_layer(network: Network, layer: Any, rule: str) -> str:
     names = [n for node in network.nodes for n in node.outputs if n in network.signals]
     if layer is None:
         return _default(network, names, rule)
-    if isinstance(layer, int) and not isinstance(layer, bool):
-        if 0 <= layer < len(names):
-            return names[layer]
+    index = integer_of(layer)
+    if index is not None:
+        if 0 <= index < len(names):
+            return names[index]
         raise ParameterError(
-            f"layer={layer} must be from 0 to {len(names) - 1}; --list shows the layers."
+            f"layer={show(index)} must be from 0 to {len(names) - 1}; --list shows the layers."
+        )
+    if not isinstance(layer, str):
+        raise ParameterError(
+            f"layer={show(layer)} must be an index or a name of a layer; pass one of these."
         )
     if layer in names:
         return str(layer)
-    if isinstance(layer, str):
+    if len(layer) < _LONGEST_NAME:
         if layer.isdecimal() and int(layer) < len(names):
             return names[int(layer)]
         matches = [name for name in names if layer in name] if layer else []
@@ -155,10 +161,10 @@ def chosen_layer(network: Network, layer: Any, rule: str) -> str:
         if matches:
             listed = ", ".join(map(repr, matches[:5])) + (", …" if len(matches) > 5 else "")
             raise ParameterError(
-                f"layer={layer!r} must name one layer, but {len(matches)} have it in their names: "
-                f"{listed}; write one of them in full."
+                f"layer={show(layer)} must name one layer, but {len(matches)} have it in their "
+                f"names: {listed}; write one of them in full."
             )
-    close = get_close_matches(str(layer), names, 1)
+    close = get_close_matches(layer[:_LONGEST_NAME], names, 1)
     fix = f"did you mean {close[0]!r}?" if close else "--list shows the layers."
     raise ParameterError(f"layer={show(layer)} must be a layer of the network; {fix}")
 

@@ -1,12 +1,13 @@
 """WHAT A FEATURE SEES: `see`, which maps features of a network back to the pixels of an image."""
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tconv.arguments import as_choice, as_flag, as_integer, as_per_axis, as_threads
+from tconv.arguments import as_choice, as_flag, as_integer, as_per_axis, as_threads, show
 from tconv.errors import ParameterError
 from tconv.files import suffix_of, whole_file
 from tconv.visualise.catalogue import Layers, chosen_layer, layers_of
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["SUFFIXES", "See", "see", "see_layers"]
+
+_MOST_PIXELS = 2**20  # along an axis
 
 SUFFIXES = (".png", ".html", ".npz")
 
@@ -128,10 +131,15 @@ def see(
     whole_map = as_choice(seed, "seed", ("unit", "all")) == "all"
     crop, sanity = as_flag(crop, "crop"), as_flag(sanity, "sanity")
     top = as_integer(top, "top", 1)
+    threads = None if threads is None else as_integer(threads, "threads", 1)
+    if progress is not None and not callable(progress):
+        raise ParameterError(
+            f"progress={show(progress)} must be a function of two integers; pass one or None."
+        )
     if feature is not None and unit is not None:
         raise ParameterError(
-            f"unit={unit!r} must stand without feature={feature!r}: it names its feature; leave "
-            "one of the two out."
+            f"unit={show(unit)} must stand without feature={show(feature)}: it names its feature; "
+            "leave one of the two out."
         )
     opened, photos = _opened(model, images, size, mean, std, value_range)
     with judged(opened):
@@ -247,7 +255,7 @@ def see_layers(
     """
     rule = as_choice(rule, "rule", RULES)
     opened = Opened.of(model)
-    sizes = None if size is None else as_per_axis(size, "size", len(opened.spatial), 1)
+    sizes = _sizes(size, len(opened.spatial))
     with judged(opened):
         return layers_of(Network.of(opened, sizes), rule)
 
@@ -256,16 +264,28 @@ def _opened(
     model: Any, images: Any, size: Any, mean: Any, std: Any, value_range: Any
 ) -> tuple[Opened, Photos]:
     """A model and the photos for it: a module's export needs the size of the first one."""
-    if hasattr(model, "state_dict") and hasattr(model, "forward"):
+    torch = sys.modules.get("torch")  # whoever has a module has it already
+    if torch is not None and isinstance(model, torch.nn.Module):
         from tconv.visualise.exporting import channels_of, exported
 
         channels, rank = channels_of(model)
         prepare = Preparation.of(value_range, mean, std, channels)
-        wanted = None if size is None else as_per_axis(size, "size", rank, 1)
-        photos = Photos(images, channels, rank, wanted, prepare)
+        photos = Photos(images, channels, rank, _sizes(size, rank), prepare)
         return Opened.of(exported(model, photos[0].values.shape)), photos
     opened = Opened.of(model)
     prepare = Preparation.of(value_range, mean, std, opened.channels)
     rank = len(opened.spatial)
-    wanted = None if size is None else as_per_axis(size, "size", rank, 1)
-    return opened, Photos(images, opened.channels, rank, wanted, prepare)
+    return opened, Photos(images, opened.channels, rank, _sizes(size, rank), prepare)
+
+
+def _sizes(size: Any, rank: int) -> tuple[int, ...] | None:
+    """Read the size of the image, by its own rule."""
+    if size is None:
+        return None
+    sizes = as_per_axis(size, "size", rank, 1)
+    for n, each in enumerate(sizes):
+        if each > _MOST_PIXELS:
+            raise ParameterError(
+                f"size[{n}]={show(each)} must be at most {_MOST_PIXELS:,}; pass a smaller one."
+            )
+    return sizes

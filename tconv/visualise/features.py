@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import show
+from tconv.arguments import entries_of, integer_of, show
 from tconv.errors import ParameterError, ShapeError
 
 __all__ = ["Peak", "Unit", "as_features", "as_unit", "strongest"]
@@ -109,34 +109,36 @@ def as_features(feature: Any, channels: int) -> list[int] | None:
     """Read the channels to show: one, or several."""
     if feature is None:
         return None
-    many = [feature] if isinstance(feature, int | np.integer) else feature
-    if not isinstance(many, Sequence) or isinstance(many, str) or not many:
+    many = entries_of(feature)
+    many = [feature] if many is None and not isinstance(feature, str) else many
+    if not many:
         raise ParameterError(
             f"feature={show(feature)} must be one channel or several; pass 0 or [0], say."
         )
-    for each in many:
-        _check_index(each, channels, f"feature={show(feature)}", "channel")
-    return [int(each) for each in dict.fromkeys(many)]
+    found = [_index(each, channels, f"feature={show(feature)}", "channel") for each in many]
+    return list(dict.fromkeys(found))
 
 
 def as_unit(unit: Any, shape: tuple[int, ...]) -> Unit | None:
     """Read a unit (channel, *position) of a layer of a shape (1, C, *size)."""
     if unit is None:
         return None
-    if not isinstance(unit, Sequence) or isinstance(unit, str) or len(unit) != len(shape) - 1:
+    entries = entries_of(unit)
+    if entries is None or len(entries) != len(shape) - 1:
         names = ("channel", "row", "column")[: len(shape) - 1]
         raise ShapeError(
             f"unit={show(unit)} must be ({', '.join(names)}) for a layer of shape {shape}; pass "
             f"{tuple(size // 2 for size in shape[1:])}, say."
         )
-    for each, size, what in zip(unit, shape[1:], ("channel", "row", "column"), strict=False):
-        _check_index(each, size, f"unit={show(unit)}", what)
-    return Unit(int(unit[0]), tuple(map(int, unit[1:])))
+    axes = zip(entries, shape[1:], ("channel", "row", "column"), strict=False)
+    channel, *position = (_index(e, size, f"unit={show(unit)}", what) for e, size, what in axes)
+    return Unit(channel, tuple(position))
 
 
-def _check_index(value: Any, size: int, what: str, of: str) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not (whole and 0 <= value < size):
+def _index(value: Any, size: int, what: str, of: str) -> int:
+    number = integer_of(value)
+    if number is None or not 0 <= number < size:
         raise ParameterError(
             f"{what} has {of} {show(value)}, must be from 0 to {size - 1}; pass one of these."
         )
+    return number

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import show
+from tconv.arguments import as_array, as_path, entries_of, number_of, show
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.images import picture_size, read_picture
 from tconv.memory import check_room
@@ -86,7 +86,7 @@ def picture_files(path: str | os.PathLike[str]) -> list[Path]:
     ------
     ParameterError : the folder holds none
     """
-    folder = Path(path)
+    folder = Path(as_path(path, "images"))
     if not folder.is_dir():
         return [folder]
     found = sorted(each for each in folder.iterdir() if each.suffix.lower() in _SUFFIXES)
@@ -143,6 +143,11 @@ def _listed(images: Any) -> list[Any]:
     if isinstance(images, Sequence):
         if not images:
             raise ParameterError("images=[] must hold an image; pass a path or an array.")
+        if isinstance(images[0], int | float):
+            raise ParameterError(
+                f"images[0]={show(images[0])} must be a path or an array; pass several of these, "
+                "or one."
+            )
         return [
             inner
             for each in images
@@ -169,17 +174,19 @@ def _photo(
         cells = prod(size or picture_size(image))
         check_room(f"{name} as numbers", 32 * channels * cells)
         image = read_picture(image, channels=3 if channels == 3 else 1)
-    array = np.asarray(image)
+    array = as_array(image, name)
+    given = array.shape
     array = array[0] if array.ndim == rank + 2 and len(array) == 1 else array
     array = array[np.newaxis] if array.ndim == rank and channels == 1 else array
     if array.ndim == rank + 1 and len(array) != channels and array.shape[-1] == channels:
         array = np.moveaxis(array, -1, 0)
     if array.ndim != rank + 1 or len(array) != channels or array.size == 0:
         raise ShapeError(
-            f"{name} has shape {np.shape(image)}, must be ({channels}, "
+            f"{name} has shape {given}, must be ({channels}, "
             f"{'H, W' if rank == 2 else 'L'}) for this network; pass one image of {channels} "
             "channels."
         )
+    check_room(name, 16 * array.size)
     array = np.ascontiguousarray(array)
     if array.dtype == np.uint8:
         array = array if size is None else _resized(array, size)
@@ -218,11 +225,12 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uin
 
 
 def _numbers(value: Any, name: str, counts: tuple[int, ...]) -> tuple[float, ...]:
-    try:
-        found = tuple(map(float, np.atleast_1d(value)))
-    except (TypeError, ValueError):
-        found = ()
+    entries = entries_of(value)
+    many = [value] if entries is None else entries
+    found = tuple(map(number_of, many)) if len(many) in counts else ()
     if len(found) not in counts or not np.isfinite(found).all():
-        many = " or ".join(map(str, dict.fromkeys(counts)))
-        raise ParameterError(f"{name}={show(value)} must be {many} finite numbers; pass so many.")
+        numbers = " or ".join(map(str, dict.fromkeys(counts)))
+        raise ParameterError(
+            f"{name}={show(value)} must be {numbers} finite numbers; pass so many."
+        )
     return found

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tconv.arguments import as_array
 from tconv.axis import Axis
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.forks import cached_property
@@ -186,23 +187,22 @@ def _rows(array: NDArray[np.float64]) -> Rows:
 
 
 def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
-    if isinstance(value, np.ma.MaskedArray):
-        raise DTypeError(f"{name} is a masked array, which has no place; pass {name}.filled(0).")
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise DTypeError(
-            f"{name} is not rectangular; pass nested lists of equal lengths."
-        ) from None
+    array = as_array(value, name)
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise DTypeError(f"{name}.dtype={array.dtype} must be a type of real numbers; convert it.")
     if array.ndim not in (1, 2) or not array.size:
         fix = "pass x[n, c] of a batch, and weight[c, m] of a layer"
         raise ShapeError(f"{name}.shape={array.shape} must have one or two axes with cells; {fix}.")
-    if not np.isfinite(array).all():
-        raise ParameterError(f"{name} must be finite, but holds NaN or infinity; replace them.")
-    with np.errstate(over="ignore", under="ignore"):
+    if max(array.shape) > MOST_OUTPUTS:  # refused in any case, so before it is copied
+        limit = LIMITS["input" if name == "x" else "kernel"]
+        raise ParameterError(
+            f"{name}.shape={array.shape} must have at most {limit} along an axis to be drawn; "
+            "explain a smaller example of the same kind."
+        )
+    with np.errstate(over="ignore", under="ignore"):  # a long double may become an infinity
         numbers = array.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise ParameterError(f"{name} must be finite, but holds NaN or infinity; replace them.")
     if numbers.size <= LIMITS["input"] ** 2:  # larger ones cannot be drawn, as is told later
         _check_held(numbers, np.asarray(value, object), name)
     return numbers

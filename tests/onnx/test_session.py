@@ -706,3 +706,21 @@ def test_what_is_needed_no_more_is_let_go(monkeypatch):
     session.run(None, FEEDS)
     assert alive == [[], [True], [False, True], [False, False, True]]
     assert not any(each() is not None for each in kept)
+
+
+@pytest.mark.parametrize("names", [1.0, 3, "y", {"y"}, [None], [["y"]], object()])
+def test_names_are_a_list_of_outputs(names):
+    with pytest.raises(ParameterError, match=r"^output_names"):
+        Session(two_layers()).run(names, FEEDS)
+
+
+@pytest.mark.parametrize("feed", [None, 3, [], "x", [("x", X)], {1: X}])
+def test_a_feed_is_a_mapping_of_names(feed):
+    with pytest.raises(ParameterError, match=r"^input_feed"):
+        Session(two_layers()).run(None, feed)
+
+
+@pytest.mark.parametrize("value", [{}, object(), np.ma.ones(X.shape), range(2**60), [None]])
+def test_an_input_is_an_array(value):
+    with pytest.raises(TConvError, match=r"^input 'x'"):
+        Session(two_layers()).run(None, {"x": value})

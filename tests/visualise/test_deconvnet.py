@@ -407,3 +407,44 @@ def test_seen_tells_all_it_knows():
     assert told["tiles"][0]["unit"] == (2, 0, 1)
     assert told["computed_by"] == {"forward": "onnxruntime", "back": "tconv"}
     assert str(seen).split()[:4] == ["feature", "image", "unit", "activation"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("size", 2**64),
+        ("size", 10**5000),
+        ("feature", 10**5000),
+        ("feature", range(2**60)),
+        ("unit", 1.0),
+        ("layer", [1]),
+        ("layer", 10**5000),
+        ("layer", "9" * 9999),
+        ("mean", "0"),
+        ("std", np.broadcast_to(1.0, 2**55)),
+        ("value_range", 3),
+        ("threads", 1.5),
+        ("progress", 3),
+        ("top", None),
+    ],
+    ids=lambda value: str(value)[:9] if isinstance(value, str) else "value",
+)
+def test_no_argument_is_taken_for_what_it_is_not(name, value):
+    network = tconv.ConvTranspose2d(1, 2, 2, stride=2, activation="relu", rng=0).to_onnx()
+    image = np.ones((1, 4, 4), np.uint8)
+    with pytest.raises(tconv.TConvError, match=name):
+        tconv.see(network, image, **{"layer": "y", name: value})
+
+
+@pytest.mark.parametrize("size", [2**64, 10**5000, 2**31], ids=["64", "5000", "31"])
+def test_a_size_that_no_model_has_is_refused(size):
+    network = tconv.ConvTranspose2d(1, 2, 2, rng=0).to_onnx()
+    with pytest.raises(tconv.TConvError, match="size"):
+        tconv.see_layers(network, size=size)
+
+
+@pytest.mark.parametrize("images", [3, None, [3], range(2**60), "a\0b", [[None]], {}])
+def test_what_is_no_image_is_refused(images):
+    network = tconv.ConvTranspose2d(1, 2, 2, rng=0).to_onnx()
+    with pytest.raises(tconv.TConvError, match="image"):
+        tconv.see(network, images, "y")
