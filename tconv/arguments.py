@@ -406,7 +406,7 @@ def as_generator(rng: Any, default: int | None = None) -> "np.random.Generator":
             "more."
         )
     seed: Any = seeds[0] if entries is None else seeds
-    return np.random.default_rng(seed)
+    return random.default_rng(seed)
 
 
 def as_flag(value: Any, name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import show
+from tconv.arguments import as_array, show
 from tconv.errors import ModelError, ParameterError
 from tconv.forks import importing
 
@@ -96,7 +96,7 @@ def stored_array(tensor: Any) -> NDArray[Any]:
 def _array(value: Any, name: str) -> NDArray[Any]:
     if hasattr(value, "indices") and hasattr(value, "values"):
         return _dense(value, name)
-    return stored_array(value) if hasattr(value, "data_type") else np.asarray(value)
+    return stored_array(value) if hasattr(value, "data_type") else as_array(value, show(name))
 
 
 def _dense(tensor: Any, name: str) -> NDArray[Any]:

@@ -11,7 +11,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import DATA_FORMATS, as_choice, as_integer, as_per_axis, entries_of
+from tconv.arguments import (
+    DATA_FORMATS,
+    as_choice,
+    as_integer,
+    as_per_axis,
+    entries_of,
+    show,
+)
 from tconv.axis import Axis
 from tconv.errors import ShapeError
 from tconv.forks import cached_property
@@ -237,12 +244,11 @@ class Geometry:
         try:
             return shapes[letter]
         except (KeyError, TypeError, ValueError):
-            as_choice(letter, "letter", shapes)
-            raise
+            return shapes[as_choice(letter, "letter", shapes)]
 
     def terms(self, want: Letter) -> int:
         """Most products that one number of the wanted letter is the sum of."""
-        as_choice(want, "want", ("x", "w", "y"))
+        want = as_choice(want, "want", ("x", "w", "y"))
         if want == "w":
             return self.batch * prod(self.input_size)
         if want == "x":
@@ -267,14 +273,13 @@ class Geometry:
         >>> o
         array([0, 1, 3, 4, 1, 2, 4, 5, 3, 4, 6, 7, 4, 5, 7, 8])
         """
-        cells = prod(self.output_size)
-        if cells > np.iinfo(np.int64).max:
-            raise ShapeError(
-                f"output size {self.output_size} has {cells:,} cells, more than 64 bits count; "
-                "lower it, or raise padding."
-            )
         shape = self.input_size + self.kernel_size
         check_room("unrolled_indices", 4 * 8 * prod(shape))
+        if prod(self.output_size) > np.iinfo(np.int64).max:
+            raise ShapeError(
+                f"output size {show(self.output_size)} has more cells than 64 bits count; lower "
+                "it, or raise padding."
+            )
         outputs, exist = np.zeros(shape, np.int64), np.ones(shape, np.bool_)
         for n, axis in enumerate(self.axes):
             o, exists = axis.joins()

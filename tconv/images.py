@@ -217,7 +217,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a picture, and say of whatever Pillow stumbles over meanwhile what it means."""
     Image, _ = _pillow()
-    name = os.fspath(path)
+    name = as_path(path)
     try:
         with regular_file(path) as content, Image.open(content) as file:
             yield file

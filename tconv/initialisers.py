@@ -243,7 +243,7 @@ def init_bilinear(
     array([[[ 0.,  1.,  3.,  5.,  7.,  9., 11.,  9.]]])
     """
     geometry = _phases("bilinear", shape, stride, dilation, groups, transposed)
-    as_generator(rng)
+    rng = as_generator(rng)  # as others take it, though nothing is drawn
     channels = geometry.in_channels // geometry.groups
     if geometry.in_channels != geometry.out_channels:
         raise ParameterError(

@@ -135,13 +135,13 @@ def _reclaimable(stat: str, name: str) -> int:
 
 
 def check_room(what: str, needed: int) -> None:
-    """Refuse to read what would take more than four fifths of the memory that is free.
+    """Refuse what would take more than four fifths of the memory that is free.
 
     >>> check_room("the picture", 2**60)
     Traceback (most recent call last):
     ...
-    tconv.errors.MemoryLimitError: the picture needs 1,152,921,504,606,846,976 bytes of memory, \
-must need at most ..., 80 % of what is free; pass a smaller one.
+    tconv.errors.MemoryLimitError: the picture needs 1,152,921,504,606,846,976 bytes but ... may \
+be used (80 % of the memory available); pass a smaller one.
     """
     if needed <= _SMALL_BYTES:
         return
@@ -149,6 +149,6 @@ must need at most ..., 80 % of what is free; pass a smaller one.
     limit = None if available is None else available * 4 // 5
     if limit is not None and needed > limit:
         raise MemoryLimitError(
-            f"{what} needs {needed:,} bytes of memory, must need at most {limit:,}, 80 % of what "
-            "is free; pass a smaller one."
+            f"{what} needs {needed:,} bytes but {limit:,} may be used (80 % of the memory "
+            "available); pass a smaller one."
         )

@@ -47,6 +47,12 @@ def _(folder):
     return partial(tconv.images.read_picture, f"{folder}/picture.png", **keywords)
 
 
+@call("images.picture_size", outside=(OSError,))
+def _(folder):
+    tconv.images.write_picture(f"{folder}/picture.png", np.zeros((3, 2, 2), np.uint8))
+    return partial(tconv.images.picture_size, f"{folder}/picture.png")
+
+
 @call("images.write_picture", outside=(OSError,))
 def _(folder):
     pixels = np.zeros((3, 2, 2), np.uint8)

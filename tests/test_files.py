@@ -176,7 +176,7 @@ def _names(tmp_path):
         "a device": (os.devnull, ParameterError, "must name a regular file"),
         "a circle of links": ("circle", OSError, "symbolic links"),
         "a null byte": ("a\0b", ParameterError, "without null bytes"),
-        "no UTF-8": ("a\ud800", ParameterError, "lone surrogates"),
+        "no UTF-8": ("a\ud800", ParameterError, "halves of surrogate pairs"),
         "nothing": ("", ParameterError, "choose another name"),
     }
 
@@ -258,7 +258,7 @@ def test_only_regular_files_are_read_and_nothing_is_waited_for(tmp_path):
     with pytest.raises(FileNotFoundError):
         regular_file(tmp_path / "none")
     for name in ("a\0b", "\ud800"):
-        with pytest.raises(ParameterError, match="must be the path of a file; pass one without"):
+        with pytest.raises(ParameterError, match="must be a path without null bytes"):
             regular_file(name)
 
 

@@ -370,9 +370,7 @@ def test_a_picture_is_weighed_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("tconv.images._read_pixels", lambda *_: 1 / 0)
     monkeypatch.setattr(memory, "available_bytes", lambda: 2**23)
     for mode in ("L", "RGB", "RGBA"):
-        message = (
-            r"^a picture of 2000x3000 needs [\d,]+ bytes of memory, must need at most 6,710,886"
-        )
+        message = r"^a picture of 2000x3000 needs [\d,]+ bytes but 6,710,886 may be used"
         with pytest.raises(MemoryLimitError, match=message):
             read_picture(tmp_path / f"{mode}.png")
         assert picture_size(tmp_path / f"{mode}.png") == (2000, 3000)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import geometries, integer_operands, keywords_of
-from tconv import definition
+from tconv import definition, engine
 from tconv.geometry import Geometry
 from tconv.ops import conv_transpose
 
@@ -59,7 +59,7 @@ def check_x(geometry, place, special):
 
 
 def check_weight(geometry, place, special):
-    """All cells are as defined but NaN of the channel where the tap falls outside of x."""
+    """All cells are as defined, but NaN of the channel: in machine code where the tap is off x."""
     x, w = operands(geometry, "float32")
     at = np.unravel_index(place % w.size, w.shape)
     w[at] = special
@@ -72,7 +72,8 @@ def check_weight(geometry, place, special):
     channel = group * (geometry.out_channels // geometry.groups) + at[1]
     differ = differ.reshape(geometry.batch, geometry.out_channels, *geometry.output_size)
     assert not np.delete(differ, channel, 1).any()
-    assert not (differ[:, channel] & ~beside_x(geometry, at[2:])).any()
+    if engine.serves(geometry, "y", "float32"):
+        assert not (differ[:, channel] & ~beside_x(geometry, at[2:])).any()
     return differ
 
 

@@ -109,9 +109,7 @@ def test_a_bomb_is_weighed_before_it_is_unpacked(monkeypatch):
             assert read_npz(file)["x"].nbytes == size
             continue
         tracemalloc.start()
-        with pytest.raises(
-            MemoryLimitError, match=r"needs [\d,]+ bytes of memory, must need at most"
-        ):
+        with pytest.raises(MemoryLimitError, match=r"needs [\d,]+ bytes but [\d,]+ may be used"):
             read_npz(file)
         assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
         tracemalloc.stop()

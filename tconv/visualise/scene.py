@@ -24,6 +24,7 @@ LIMITS = {"input": 8, "kernel": 7, "stride": 5, "dilation": 4, "padding": 6}
 """The most that can be drawn along an axis so that every cell keeps its number."""
 
 MOST_OUTPUTS = 32
+_MOST_COPIED = 2**20  # numbers
 
 _X = ((37.0, 47.0), (67.0, 77.0))
 _W = ((1.0, 2.0), (3.0, 4.0))
@@ -193,16 +194,16 @@ def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
     if array.ndim not in (1, 2) or not array.size:
         fix = "pass x[n, c] of a batch, and weight[c, m] of a layer"
         raise ShapeError(f"{name}.shape={array.shape} must have one or two axes with cells; {fix}.")
-    if max(array.shape) > MOST_OUTPUTS:  # refused in any case, so before it is copied
+    if array.size > _MOST_COPIED:  # is refused in any case
         limit = LIMITS["input" if name == "x" else "kernel"]
         raise ParameterError(
             f"{name}.shape={array.shape} must have at most {limit} along an axis to be drawn; "
             "explain a smaller example of the same kind."
         )
+    if not np.isfinite(array).all():
+        raise ParameterError(f"{name} must be finite, but holds NaN or infinity; replace them.")
     with np.errstate(over="ignore", under="ignore"):  # a long double may become an infinity
         numbers = array.astype(np.float64)
-    if not np.isfinite(numbers).all():
-        raise ParameterError(f"{name} must be finite, but holds NaN or infinity; replace them.")
     if numbers.size <= LIMITS["input"] ** 2:  # larger ones cannot be drawn, as is told later
         _check_held(numbers, np.asarray(value, object), name)
     return numbers

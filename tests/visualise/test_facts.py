@@ -126,7 +126,7 @@ def test_one_axis_is_a_row():
         ((np.ones((1, 1, 2)),), ShapeError, r"x.shape=\(1, 1, 2\) must have one or two axes"),
         (([],), ShapeError, r"x.shape=\(0,\) must have one or two axes with cells"),
         ((["a"],), DTypeError, "x.dtype=<U1 must be a type of real numbers"),
-        (([[1, 2], [3]],), DTypeError, "x is not rectangular"),
+        (([[1, 2], [3]],), DTypeError, "x=.* is not rectangular"),
         (([1j],), DTypeError, "x.dtype=complex128 must be"),
         (([np.nan], [1]), ParameterError, "x must be finite"),
         (([1.0], [np.inf]), ParameterError, "w must be finite"),
