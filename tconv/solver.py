@@ -142,7 +142,10 @@ def solve_beyond(
     if stride is None:
         k = kernels[0]
         large = max(-(-(needed - dilation * (k - 1)) // input_size), 1)
-        sizes.append((k if kernel_size else large, large))
+        sizes += [(k if kernel_size else large, large)]
+        if kernel_size is None:  # and kernels that fill what such strides leave
+            for s in (max(large - 1, 1), large):
+                sizes.append((max(needed - 1 - (input_size - 1) * s, 0) // dilation + 1, s))
     elif kernel_size is None:
         missing = needed - (input_size - 1) * stride - wide
         sizes.append((max(-(-missing // dilation) + 1, 1), stride))

@@ -271,6 +271,7 @@ _GIVEN = st.fixed_dictionaries(
 @example([(46, 368), (62, 489)], {"-k": 16, "-s": 8})
 @example([(64, 100)], {"-k": 3, "-s": 2})
 @example([(64, 65)], {"-k": 3, "-s": 1})
+@example([(2, 49)], {"-p": 0})
 def test_what_shape_advises_leads_to_the_wanted_size(axes, options):
     """Candidates, settings per axis and negative padding all do; where it says no, nothing does."""
     sizes, wanted = ("x".join(map(str, each)) for each in zip(*axes, strict=True))
