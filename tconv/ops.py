@@ -71,7 +71,12 @@ def conv_transpose(
     flip_kernel : bool, reverse the kernel along its spatial axes first (JAX's default)
     dtype : the type both operands are converted to first; without it they must agree
     out : array of the result's shape and type to write to; must not overlap x, weight or bias
-    method : "auto", "direct" (one order of summation, whatever the image) or "measure"
+    method : "auto", "direct" or "measure". "direct" sums in one order, whatever the image, and a
+        cell of y depends on the cells that its taps reach and on nothing else. "auto" may take
+        Winograd's algorithm for float32, whose error is bounded by the largest cell in a
+        neighbourhood of these (docs/algorithms.md has the bound); an infinity, a NaN or a cell of
+        2^100 and more spreads no further than under "direct" there, too. "measure" times several
+        plans that sum in the order of "auto".
     threads : int up to 1024, threads to use; None leaves it to the library that computes
     max_bytes : int, bound on output, workspace and packed weights; by default 80 % of the memory
         available to the process

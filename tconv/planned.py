@@ -298,7 +298,8 @@ def plan(
         x. For the adjoint of complex numbers pack ``weight.conj()``.
     dtype : type of x, weight and bias
     threads : int up to 1024; None takes as many as the machine has cores, or TCONV_THREADS
-    method : "auto" and "direct" choose by a model, "measure" times the few best ones
+    method : "auto" and "direct" choose by a model, "measure" times the few best ones; how exact and
+        how local each is, `conv_transpose` says
     activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid": what y is a function of
         the sums by, the bias included. It is computed before they are written, so it costs no
         further pass over y. The slope is a finite number of at least 0. Only for floating types.
