@@ -265,7 +265,7 @@ def as_mapping(value: Any, name: str) -> dict[str, Any]:
     tconv.errors.ParameterError: state=[('x', 1)] must be a mapping of names, such as a dict; pass \
 one.
     """
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         raise ParameterError(
             f"{name}={show(value)} must be a mapping of names, such as a dict; pass one."
         )
@@ -321,11 +321,12 @@ def as_array(value: Any, name: str) -> "NDArray[Any]":
     ...
     tconv.errors.DTypeError: x=[[1, 2], [3]] is not rectangular; pass nested lists of equal lengths.
     """
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None and type(value) is numpy.ndarray:  # as most are
+        return value  # type: ignore[no-any-return]
     with importing:
         import numpy as np
 
-    if type(value) is np.ndarray:
-        return value
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(
             f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(0) to let "

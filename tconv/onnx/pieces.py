@@ -10,14 +10,16 @@ import onnxruntime
 from onnx import GraphProto, ModelProto, TypeProto, ValueInfoProto
 from onnx.helper import make_tensor_type_proto
 
+from tconv.activations import Activation
 from tconv.constants import stored_array
-from tconv.dispatch import Call, solve_for
+from tconv.dispatch import Call
 from tconv.errors import DTypeError, ModelError, TConvError
 from tconv.geometry import Geometry
 from tconv.nodes import NodeSettings
 from tconv.onnx.graph import TAKEN_TYPES, Cut, Layer, NotCut, Piece, names_needed, type_name
 from tconv.onnx.model import Source, parse_type
 from tconv.planned import PackedWeights
+from tconv.repeated import Repeated
 
 __all__ = ["LayerRun", "PieceRun", "Values", "build", "clean_message", "load"]
 
@@ -69,10 +71,11 @@ class LayerRun:
             _check_types(x, weight, bias)
             geometry = _geometry(self.layer.settings, x.shape, weight.shape)
             follows = self.layer.followers.activation
+            repeated = _repeated(geometry, x.dtype, self.threads, follows)
             if self.layer.inputs[1] in self.constants:
-                weight = self.packed.of(geometry, weight, 0, self.threads, follows)
-            call = Call("ConvTranspose", threads=self.threads, activation=follows)
-            values[self.layer.result] = solve_for("y", geometry, x, weight, bias, call)
+                plan = repeated.plan("y")
+                weight = self.packed.of(geometry, weight, 0, self.threads, follows, plan=plan)
+            values[self.layer.result] = repeated.solve("y", x, weight, bias)
         except TConvError as error:
             raise type(error)(f"node {self.layer.name!r}: {error}") from error
         return geometry, (perf_counter() - began) * 1e3
@@ -91,6 +94,14 @@ def _geometry(
     settings: NodeSettings, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]
 ) -> Geometry:
     return settings.geometry(x_shape, weight_shape)
+
+
+@lru_cache(maxsize=1024)
+def _repeated(
+    geometry: Geometry, dtype: Any, threads: int | None, follows: Activation | None
+) -> Repeated:
+    """Calls of a layer with sizes that come again."""
+    return Repeated(geometry, dtype, Call("ConvTranspose", threads=threads, activation=follows))
 
 
 def build(

@@ -234,7 +234,9 @@ def _checked_array(declared: NodeArg, value: Any) -> Any:
             raise DTypeError(
                 f"input {declared.name!r} is no array of {expected} ({error}); pass one."
             ) from None
-    array = as_array(value, f"input {declared.name!r}")
+    array = value
+    if type(value) is not np.ndarray:
+        array = as_array(value, f"input {declared.name!r}")
     if not expected.hasobject and not array.dtype.isnative:  # ONNX Runtime would misread it
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype != expected and not (expected.hasobject and array.dtype.kind in "OUST"):

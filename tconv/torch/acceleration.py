@@ -176,7 +176,7 @@ def refresh(model: nn.Module) -> tuple[str, ...]:
 
 def _served(model: nn.Module) -> dict[str, nn.Module]:
     """Modules of tconv's classes, and of classes derived from these, by name."""
-    found = model.named_modules()
+    found = _as_module(model).named_modules()
     return {n or type(m).__name__: m for n, m in found if isinstance(m, tuple(THEIRS))}
 
 

@@ -22,7 +22,7 @@ from tconv.errors import TConvError
 PARTS, CALLS_OF_A_PART = {"ci": (2, 500), "thorough": (10, 1000)}.get(
     os.environ.get("HYPOTHESIS_PROFILE", "quick"), (1, 200)
 )
-NOT_CALLED = {"Acceleration"}  # a record
+NOT_CALLED = {"Acceleration", "Tracer"}  # a record, and what is called as PyTorch's
 
 TENSORS = {
     "tensor": lambda: torch.ones(1, 2, 4),
@@ -86,6 +86,17 @@ def register():
         model = partial(nn.Sequential, nn.ConvTranspose1d(2, 3, 3))
         call(f"torch.{name}")(
             lambda folder, name=name, model=model: partial(getattr(tconv.torch, name), model())
+        )
+    for name, keywords in (
+        ("accelerate", {"frozen": True}),
+        ("freeze", {"frozen": True}),
+        ("refresh", {}),
+    ):
+        model = partial(nn.Sequential, tconv.torch.ConvTranspose1d(2, 3, 3))
+        call(f"torch.{name}")(
+            lambda folder, name=name, model=model, keywords=keywords: partial(
+                getattr(tconv.torch, name), model(), **keywords
+            )
         )
     call("from_torch")(lambda folder: partial(tconv.from_torch, nn.Conv1d(2, 3, 3)))
     call("fold_batch_norm")(
@@ -168,6 +179,7 @@ def test_good_arguments_work_and_every_name_is_called(calls, tmp_path):
 
 @pytest.mark.parametrize("model", [None, 3, "model", [nn.ReLU()], nn.ReLU, torch.ones(3)])
 def test_a_model_is_a_module(model):
-    for change in (tconv.torch.accelerate, tconv.torch.restore):
+    of_torch = tconv.torch
+    for change in (of_torch.accelerate, of_torch.restore, of_torch.freeze, of_torch.refresh):
         with pytest.raises(tconv.ParameterError, match=r"^model=.* must be a torch\.nn\.Module; "):
             change(model)

@@ -649,10 +649,10 @@ def test_a_clash_inside_names_the_node():
 def handed_over(monkeypatch):
     """What goes into and comes out of tconv and ONNX Runtime, in order."""
     calls = []
-    contraction, piece = tconv.onnx.pieces.solve_for, tconv.onnx.pieces.PieceRun.__call__
+    contraction, piece = tconv.onnx.pieces.Repeated.solve, tconv.onnx.pieces.PieceRun.__call__
 
-    def watch_layer(want, geometry, x, *operands):
-        y = contraction(want, geometry, x, *operands)
+    def watch_layer(self, want, x, *operands):
+        y = contraction(self, want, x, *operands)
         calls.append(("tconv", [x], [y]))
         return y
 
@@ -661,7 +661,7 @@ def handed_over(monkeypatch):
         piece(self, values, options)
         calls.append(("piece", fed, [values[name] for name in self.outputs]))
 
-    monkeypatch.setattr(tconv.onnx.pieces, "solve_for", watch_layer)
+    monkeypatch.setattr(tconv.onnx.pieces.Repeated, "solve", watch_layer)
     monkeypatch.setattr(tconv.onnx.pieces.PieceRun, "__call__", watch_piece)
     return calls
 
@@ -681,25 +681,27 @@ def test_arrays_are_handed_over_as_they_are(handed_over):
 @draws(0.5)
 @given(models())
 def test_what_tconv_makes_is_contiguous(drawn):
-    made, contraction = [], tconv.onnx.pieces.solve_for
+    made, contraction = [], tconv.onnx.pieces.Repeated.solve
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            tconv.onnx.pieces, "solve_for", lambda *a: made.append(contraction(*a)) or made[-1]
+            tconv.onnx.pieces.Repeated,
+            "solve",
+            lambda *a: made.append(contraction(*a)) or made[-1],
         )
         attempt(lambda: Session(drawn.model, force=True).run(None, drawn.feeds))
     assert all(y.flags.c_contiguous for y in made)
 
 
 def test_what_is_needed_no_more_is_let_go(monkeypatch):
-    contraction, kept, alive = tconv.onnx.pieces.solve_for, [], []
+    contraction, kept, alive = tconv.onnx.pieces.Repeated.solve, [], []
 
-    def watch(want, geometry, x, *operands):
+    def watch(self, want, x, *operands):
         alive.append([each() is not None for each in kept])
-        y = contraction(want, geometry, x, *operands)
+        y = contraction(self, want, x, *operands)
         kept.append(weakref.ref(y))
         return y
 
-    monkeypatch.setattr(tconv.onnx.pieces, "solve_for", watch)
+    monkeypatch.setattr(tconv.onnx.pieces.Repeated, "solve", watch)
     w = integers_like((2, 2, 2, 2), "float32")
     nodes = [transposed(a, "w", b) for a, b in ("xa", "ab", "bc", "cy")]
     session = Session(model_of(nodes, FEEDS, ["y"], {"w": w}), force=True)
