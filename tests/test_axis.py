@@ -177,7 +177,7 @@ def test_contractions_of_such_axes_are_right_or_refused(axis, want, dtype):
 
 
 def test_cells_that_64_bits_do_not_count_are_refused():
-    with pytest.raises(ShapeError, match="more than 64 bits count"):
+    with pytest.raises(ShapeError, match="than 64 bits count"):
         Axis(1, 2, 2**63, 1, 2**63).joins()
-    with pytest.raises(ShapeError, match="more than 64 bits count"):
+    with pytest.raises(ShapeError, match="than 64 bits count"):
         Geometry.of((1, 1, 1, 1), (1, 1, 1, 2), dilation=2**40, padding=-(2**40)).unrolled_indices()

@@ -56,7 +56,8 @@ def samples_of(band: Problem, lanes: int) -> list[Problem]:
             for axis in range(len(spans))
             if spans[axis]
         ]
-    return found
+    # Where an axis shrinks to one cell it is exact, so no size of this band.
+    return [sample for sample in found if band_of(sample, lanes) == band]
 
 
 def octave_of(problem: Problem) -> Problem:

@@ -1,6 +1,6 @@
 """A band follows from the sizes alone, and its plans are those of all of its sizes."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from strategies import draws, geometries
@@ -30,6 +30,7 @@ def counts(problem):
 
 
 @draws(4)
+@example(Problem(Geometry.of((1, 1, 2), (1, 1, 3), dilation=3, padding=((0, -2),))), 2)
 @given(problems(), LANES)
 def test_a_band_is_that_of_all_of_its_sizes(problem, lanes):
     band = band_of(problem, lanes)
