@@ -192,7 +192,8 @@ def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> 
     >>> round(ripple(np.ones((1, 1, 3, 3)), stride=2), 4)
     0.4843
     """
-    w: Any = np.asarray(weight)
+    w: Any = as_array(weight, "weight")
+    check_room("ripple", 16 * 2 * w.size)
     if w.dtype.kind in "iufc" or w.dtype.name == "bfloat16":
         # In float64, and at a scale at which neither sums nor squares leave what it holds.
         w = w.astype(np.result_type(w.dtype, np.float64))

@@ -45,7 +45,7 @@ def constant_of(weights: Any, name: str) -> NDArray[Any]:
     array([1, 2])
     """
     graph = getattr(weights, "graph", weights)
-    if hasattr(graph, "initializer"):
+    if _is_message(graph) and hasattr(graph, "initializer"):
         opsets = {each.domain: each.version for each in getattr(weights, "opset_import", ())}
         return _Graph(graph, opsets).constant(name)
     try:
@@ -94,9 +94,14 @@ def stored_array(tensor: Any) -> NDArray[Any]:
 
 
 def _array(value: Any, name: str) -> NDArray[Any]:
-    if hasattr(value, "indices") and hasattr(value, "values"):
-        return _dense(value, name)
-    return stored_array(value) if hasattr(value, "data_type") else as_array(value, show(name))
+    if not _is_message(value):
+        return as_array(value, show(name))
+    return _dense(value, name) if hasattr(value, "indices") else stored_array(value)
+
+
+def _is_message(value: Any) -> bool:
+    """Whether it is one of protobuf's, not something that claims to have every attribute."""
+    return hasattr(type(value), "DESCRIPTOR")
 
 
 def _dense(tensor: Any, name: str) -> NDArray[Any]:
