@@ -1,4 +1,4 @@
-"""WHAT A FORK WAITS FOR: locks that are never held by a thread which the child does not have."""
+"""Fork safety: locks that no thread holds while the process forks, and properties without one."""
 
 import os
 import sys

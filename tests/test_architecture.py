@@ -25,7 +25,7 @@ ORDER = [
     "engine.epilogue", "engine.output", "engine.driver", "engine.cells", "engine.layout",
     "engine.transposing", "engine.turned", "engine.turned_layout", "engine.tiled_layout",
     "engine.making", "engine.packing",
-    "engine.objects", "engine.store", "engine.shelves", "engine.encoding", "engine.known",
+    "engine.objects", "engine.store", "engine.plan_log", "engine.encoding", "engine.known",
     "engine.mapping", "engine.jit",
     "engine.drafts", "engine.pool", "engine.teams", "engine.content_hash", "engine.addresses",
     "engine.entering",

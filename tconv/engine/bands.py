@@ -1,4 +1,4 @@
-"""bands of sizes that share a choice of plan.
+"""Bands of sizes that share a choice of plan.
 
 Choosing among hundreds of plans takes milliseconds, which a length that nobody has seen must not
 cost. So plans are chosen for the largest size of a band, and fitted to the others of it. A band

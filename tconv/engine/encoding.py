@@ -1,4 +1,4 @@
-"""Bytes of tuples, dicts, arrays, numbers and texts, which a reader need not trust.
+"""Serialisation of plans: tuples, dicts, arrays, numbers, texts; a reader need not trust it.
 
 Python's own formats are no help here: `marshal` and `pickle` may end the process, or take all of
 its memory, over bytes that they did not write; `json` takes longer to import than to read a plan.

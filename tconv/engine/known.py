@@ -10,8 +10,8 @@ from tconv.engine.bands import band_of
 from tconv.engine.choice import candidates, fitted, lanes_of
 from tconv.engine.encoding import as_bytes, of_bytes, record_of
 from tconv.engine.plan import Plan
+from tconv.engine.plan_log import read_plan, write_plan
 from tconv.engine.problem import Problem
-from tconv.engine.shelves import read_plan, write_plan
 from tconv.engine.store import version_of, warn_once
 from tconv.engine.target import Target
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tconv.engine.addresses import address
 from tconv.engine.encoding import as_bytes, of_bytes, record_of
 from tconv.engine.ir import Number
-from tconv.engine.shelves import read_plan, write_plan
+from tconv.engine.plan_log import read_plan, write_plan
 from tconv.engine.store import warn_once
 from tconv.engine.target import Target
 from tconv.engine.values import Module

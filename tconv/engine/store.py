@@ -4,7 +4,7 @@ A file is a magic word, a checksum of its own name and the object, and the objec
 other kernels besides: those compiled at the same time. Whatever is wrong with a file or its folder,
 the kernel is compiled again: a broken cache costs time and nothing else. Files that have not been
 read for longest are removed when there are too many; plans, of which there can be many more, have
-files and bounds of their own (`engine/shelves.py`).
+files and bounds of their own (`engine/plan_log.py`).
 
 Files are opened relative to the folder, which is opened before it is looked at: so it stays the
 folder that was looked at, whatever its name points to by then.
@@ -29,11 +29,13 @@ __all__ = [
     "Place",
     "cache_info",
     "clear_cache",
+    "damaged",
     "Unsafe",
     "existing_place",
     "fault_of_place",
     "made_place",
     "read_entry",
+    "read_file",
     "version_of",
     "warn_once",
     "write_entry",
@@ -49,7 +51,7 @@ _MOST_REMOVED = 64  # at a time, which takes a millisecond
 _FRESH_S = 24 * 3600  # a file that was read is marked so at most once a day
 _UNFINISHED_S = 3600  # by then nobody is still writing it
 _OURS = re.compile(r"([0-9a-f]{64}\.kernel|\.[0-9a-f]{64}\.kernel\.[0-9a-f]{8})")
-_SHELVES = re.compile(r"([0-9a-f]{2}\.plans|\.[0-9a-f]{2}\.plans\.[0-9a-f]{8})")
+_PLAN_LOGS = re.compile(r"([0-9a-f]{2}\.plans|\.[0-9a-f]{2}\.plans\.[0-9a-f]{8})")
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 # A link can point anywhere, so it is not followed; a pipe must not make us wait.
 _CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _BINARY
@@ -237,9 +239,8 @@ def fault_of_place(name: str, error: OSError) -> str:
     return f"{folder}, which {error}"
 
 
-def read_entry(key: str) -> tuple[bytes | None, str]:
-    """Return the object kept under a key, or None and what is wrong with it ("" if not there)."""
-    name = f"{key}.kernel"
+def read_file(name: str, most_bytes: int) -> tuple[bytes | None, str]:
+    """Return what is in a file of the folder, or None and what is wrong ("" if it is not there)."""
     try:
         place = existing_place()
     except OSError as error:
@@ -248,14 +249,27 @@ def read_entry(key: str) -> tuple[bytes | None, str]:
         return None, ""
     with place:
         try:
-            data = place.read(name, _HEADER_BYTES + _MOST_ENTRY_BYTES)
+            return place.read(name, most_bytes), ""
         except FileNotFoundError:
             return None, ""
         except OSError as error:
             return None, f"{place.folder}/{name}, which {error}"
+
+
+def read_entry(key: str) -> tuple[bytes | None, str]:
+    """Return the object kept under a key, or None and what is wrong with it ("" if not there)."""
+    name = f"{key}.kernel"
+    data, fault = read_file(name, _HEADER_BYTES + _MOST_ENTRY_BYTES)
+    if data is None:
+        return None, fault
     if data[:_HEADER_BYTES] != _header(key, data[_HEADER_BYTES:]):
-        return None, f"{place.folder}/{name}, which is damaged"
+        return None, damaged(name)
     return data[_HEADER_BYTES:], ""
+
+
+def damaged(name: str) -> str:
+    """Return what is wrong with a file of the folder whose checksum is."""
+    return f"{_folder()}/{name}, which is damaged"
 
 
 def write_entry(key: str, data: bytes) -> None:
@@ -312,7 +326,7 @@ def clear_cache() -> int:
     if isinstance(folder, str):
         return 0
     with suppress(OSError), Place(str(folder)) as place:
-        return sum(place.remove(name) for *_, name in place.own_files(_OURS, _SHELVES))
+        return sum(place.remove(name) for *_, name in place.own_files(_OURS, _PLAN_LOGS))
     return 0
 
 
@@ -344,7 +358,7 @@ def _check(status: os.stat_result, is_kind: Callable[[int], bool]) -> None:
 
 def _own_files(folder: str) -> list[tuple[float, int, str]]:
     with suppress(OSError), Place(folder) as place:
-        return place.own_files(_OURS, _SHELVES)
+        return place.own_files(_OURS, _PLAN_LOGS)
     return []
 
 

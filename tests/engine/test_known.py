@@ -4,7 +4,7 @@ import marshal
 
 import pytest
 
-from tconv.engine import known, shelves
+from tconv.engine import known, plan_log
 from tconv.engine.choice import choose_plan
 from tconv.engine.encoding import as_bytes, of_bytes
 from tconv.engine.problem import Problem
@@ -54,7 +54,7 @@ def test_what_a_choice_follows_from_tells_plans_apart(folder):
         for threads in (1, 2):
             asked_again(problem, threads)
     kept = b"".join(file.read_bytes() for file in folder.rglob("*.plans"))
-    assert kept.count(shelves._MAGIC) == 4
+    assert kept.count(plan_log._MAGIC) == 4
 
 
 def test_a_damaged_plan_is_chosen_again(folder, monkeypatch):
@@ -93,7 +93,7 @@ def test_what_is_whole_and_no_plan_is_chosen_again_with_a_warning(folder, data, 
     monkeypatch.undo()
     monkeypatch.setenv("TCONV_CACHE", str(folder))
     monkeypatch.setattr("tconv.engine.store._has_warned", False)
-    shelves.write_plan(keys[0], data)
+    plan_log.write_plan(keys[0], data)
     with pytest.warns(RuntimeWarning, match="holds something else") as caught:
         assert asked_again(PROBLEMS[0]) == chosen
     assert len(caught) == 1

@@ -1,4 +1,4 @@
-"""Plans on disk: few files, to which each plan is appended, and of which the older half is dropped.
+"""Append-only logs of plans on disk: few files, of which the older half is dropped when full.
 
 Every size of a layer has plans of its own, so that a program may ask for many thousands. As files
 they would take a block of the disk each, and somebody would have to remove them one by one. Here
@@ -15,10 +15,10 @@ from hashlib import sha256
 from tconv.engine.store import (
     Place,
     Unsafe,
-    existing_place,
-    fault_of_place,
+    damaged,
     made_place,
     read_entry,
+    read_file,
     write_entry,
 )
 
@@ -34,20 +34,10 @@ _MOST_PLAN_BYTES = 2**15  # a plan has 4 KB; what is larger has a file of its ow
 
 def read_plan(key: str) -> tuple[bytes | None, str]:
     """Return what is kept under a key, or None and what is wrong with it ("" if not there)."""
-    name = f"{key[:2]}.plans"
-    try:
-        place = existing_place()
-    except OSError as error:
-        return None, fault_of_place(name, error)
-    if place is None:
-        return None, ""
-    with place:
-        try:
-            found = place.read(name, 2 * _MOST_BYTES)
-        except FileNotFoundError:
-            found = b""
-        except OSError as error:
-            return None, f"{place.folder}/{name}, which {error}"
+    data, fault = read_file(f"{key[:2]}.plans", 2 * _MOST_BYTES)
+    if fault:
+        return None, fault
+    found = data or b""
     start = found.rfind(_MAGIC + bytes.fromhex(key))
     if start < 0:
         return read_entry(key)
@@ -58,7 +48,7 @@ def read_plan(key: str) -> tuple[bytes | None, str]:
     if len(record) < _DATA_AT + length:  # another process is writing it, or did when it ended
         return None, ""
     if record != _record(key, record[_DATA_AT:]):
-        return None, f"{place.folder}/{name}, which is damaged"
+        return None, damaged(f"{key[:2]}.plans")
     return record[_DATA_AT:], ""
 
 

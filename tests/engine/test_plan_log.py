@@ -7,8 +7,8 @@ from importlib import import_module
 
 import pytest
 
-from tconv.engine import shelves
-from tconv.engine.shelves import read_plan, write_plan
+from tconv.engine import plan_log
+from tconv.engine.plan_log import read_plan, write_plan
 from tconv.engine.store import cache_info, clear_cache, read_entry, write_entry
 
 store = import_module("tconv.engine.store")
@@ -46,19 +46,19 @@ def test_what_is_written_comes_back_and_the_last_counts(folder):
 
 
 def test_what_is_large_has_a_file_of_its_own(folder):
-    large = bytes(shelves._MOST_PLAN_BYTES + 1)
+    large = bytes(plan_log._MOST_PLAN_BYTES + 1)
     write_plan(KEY, large)
     assert read_plan(KEY) == (large, "")
     assert [file.suffix for file in folder.iterdir()] == [".kernel"]
 
 
 def test_a_full_file_keeps_its_newest_half(folder, monkeypatch):
-    monkeypatch.setattr(shelves, "_MOST_BYTES", 10_000)
+    monkeypatch.setattr(plan_log, "_MOST_BYTES", 10_000)
     for n in range(200):
         write_plan(key_of(n), PLAN + bytes([n]))
         (shelf,) = folder.iterdir()
         assert shelf.stat().st_size <= 10_000
-        newest = 5_000 // (len(PLAN) + 1 + shelves._DATA_AT)
+        newest = 5_000 // (len(PLAN) + 1 + plan_log._DATA_AT)
         for recent in range(max(0, n + 1 - newest), n + 1):
             assert read_plan(key_of(recent)) == (PLAN + bytes([recent]), "")
     assert read_plan(key_of(100)) == (None, "")
@@ -67,7 +67,7 @@ def test_a_full_file_keeps_its_newest_half(folder, monkeypatch):
 def test_thousands_of_plans_leave_code_where_it_is_and_remove_no_file(folder, monkeypatch):
     for n in range(8):
         write_entry(key_of(n, "00"), PLAN)
-    monkeypatch.setattr(shelves, "_MOST_BYTES", 2**13)
+    monkeypatch.setattr(plan_log, "_MOST_BYTES", 2**13)
     for name in ("unlink", "scandir", "listdir"):
         monkeypatch.setattr(os, name, lambda *_, **__: pytest.fail("it looked for files"))
     for n in range(10_000):
@@ -125,7 +125,7 @@ def fault_of(shelf):
 
 def test_every_byte_counts(shelf):
     whole = shelf.read_bytes()
-    start = len(shelves._MAGIC) + 32
+    start = len(plan_log._MAGIC) + 32
     for at in range(start, len(whole), 7):
         shelf.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         data, fault = read_plan(KEY)
@@ -206,14 +206,14 @@ def test_where_nothing_can_be_kept_nothing_is(place, monkeypatch):
 
 AT_ONCE = """
 import os, sys
-from tconv.engine import shelves, store
-shelves._MOST_BYTES, store._MOST_FILES, store._PRUNING = 20_000, 20, 2
+from tconv.engine import plan_log, store
+plan_log._MOST_BYTES, store._MOST_FILES, store._PRUNING = 20_000, 20, 2
 own = int(sys.argv[1])
 found = 0
 for n in range(400):
     key = f"{n % 3:02x}{n % 50:062x}"
-    shelves.write_plan(key, b"%d" % n * 200)
-    data, fault = shelves.read_plan(key)
+    plan_log.write_plan(key, b"%d" % n * 200)
+    data, fault = plan_log.read_plan(key)
     assert not fault, fault
     assert data is None or data[:1].isdigit(), data  # it may have been dropped by now
     found += data is not None
