@@ -79,8 +79,7 @@ class Layer:
     @property
     def needs(self) -> tuple[str, ...]:
         """The names of all that it is made of."""
-        normalisation = self.followers.normalisation
-        more = normalisation.operands if normalisation else ()
+        more = (name for node in self.followers.affine for name in node.operands)
         return (*filter(None, self.inputs), *more)
 
 
@@ -289,7 +288,18 @@ class _Graph:
             of_channels = shape is not None and self.shape(name) == (shape[1] * groups,)
             return of_channels and self._is_constant(name)
 
-        found = find_followers(layer.output, self._only_reader, is_vector if folds else None)
+        def is_per_channel(name: str) -> bool:
+            other = self.shape(name)
+            if shape is None or other is None or not self._is_constant(name):
+                return False
+            most = (1, shape[1] * groups, *[1] * (len(shape) - 2))[::-1]
+            return len(other) <= len(most) and all(
+                size in (1, along) for size, along in zip(other[::-1], most, strict=False)
+            )
+
+        found = find_followers(
+            layer.output, self._only_reader, is_vector if folds else None, is_per_channel
+        )
         return replace(layer, followers=found)
 
     def _only_reader(self, name: str) -> tuple[int, NodeProto] | None:
@@ -297,7 +307,7 @@ class _Graph:
         if len(readers) != 1 or name in self.outputs:
             return None
         node = self.nodes[readers[0]]
-        is_read_once = list(node.input).count(name) == 1 and node.input[0] == name
+        is_read_once = list(node.input).count(name) == 1
         is_its_own = (node.domain, node.op_type) in self.functions
         return (readers[0], node) if is_read_once and not is_its_own else None
 

@@ -16,6 +16,7 @@ from tconv.dispatch import Call
 from tconv.errors import DTypeError, ModelError, TConvError
 from tconv.geometry import Geometry
 from tconv.nodes import NodeSettings
+from tconv.onnx.followers import folded
 from tconv.onnx.graph import TAKEN_TYPES, Cut, Layer, NotCut, Piece, names_needed, type_name
 from tconv.onnx.model import Source, parse_type
 from tconv.planned import PackedWeights
@@ -137,19 +138,19 @@ def build(
 
 
 def _with_constants(layer: Layer, constants: Values) -> tuple[Layer, Values]:
-    """A layer and its constant operands, those of a normalisation folded into weight and bias."""
+    """A layer and its constant operands, affine nodes that follow folded into weight and bias."""
     own = {name: constants[name] for name in layer.inputs if name in constants}
-    normalisation = layer.followers.normalisation
-    if normalisation is None:
+    affine, (x, weight, bias) = layer.followers.affine, layer.inputs
+    if not affine:
         return layer, own
-    x, weight, bias = layer.inputs
     try:
-        folded = normalisation.fold(constants, own[weight], own.get(bias), layer.settings.group)
+        both = folded(affine, constants, own[weight], own.get(bias), layer.settings.group)
     except TConvError as error:
-        raise NotCut(f"a BatchNormalization after {layer.name!r}: {error}") from None
-    bias = bias or normalisation.operands[1]
+        operators = " and ".join(layer.followers.operators[: len(affine)])
+        raise NotCut(f"{operators} after {layer.name!r}: {error}") from None
+    bias = f"bias of {layer.result}"
     return replace(layer, inputs=(x, weight, bias)), own | dict(
-        zip((weight, bias), folded, strict=True)
+        zip((weight, bias), both, strict=True)
     )
 
 

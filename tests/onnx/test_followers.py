@@ -239,7 +239,7 @@ def test_values_that_are_no_normalisation_leave_the_model_whole():
     session = Session(model_of(nodes, feeds, ["y"], stored), force=True)
     (node,) = session.report().nodes
     assert (node.computed_by, node.folded) == ("onnxruntime", ())
-    assert node.reason.startswith("a BatchNormalization after 'up up': bn.running_var=-1 must be")
+    assert node.reason.startswith("BatchNormalization after 'up up': bn.running_var=-1 must be")
 
 
 def test_layers_that_share_a_weight_are_folded_each_by_its_own():
@@ -297,3 +297,77 @@ def test_integers_are_exact():
     (y,) = Session(model, force=True).run(None, feeds)
     (expected,) = by_onnx_runtime(model, feeds)
     assert np.array_equal(y, expected)
+
+
+EACH = -1  # one for each channel
+CONSTANTS = ((1, EACH, 1, 1), (EACH, 1, 1), (1,), (), (1, 1, 1, 1))
+
+
+@draws(2)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["Add", "Sub", "Mul", "Div"]), st.sampled_from(CONSTANTS)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(0, 4),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([None, *ACTIVATIONS]),
+)
+def test_arithmetic_with_constants_per_channel_is_folded(
+    chain, place, groups, has_bias, swapped, activation
+):
+    nodes, feeds, stored = parts(2, groups, has_bias, None, norm=False)
+    channels, last = 3 * groups, "up"
+    chain = [("BatchNormalization", ()) if n == place else step for n, step in enumerate(chain)]
+    nodes = nodes[:1]
+    for n, (operator, shape) in enumerate(chain):
+        if operator == "BatchNormalization":
+            inputs = [last, *OPERANDS]
+        else:
+            sizes = [channels if size == EACH else size for size in shape]
+            stored[f"c{n}"] = np.abs(real(sizes, n)) + np.float32(0.5)
+            inputs = [last, f"c{n}"]
+            if swapped and operator in ("Add", "Mul"):
+                inputs.reverse()
+        last = f"t{n}"
+        nodes.append(helper.make_node(operator, inputs, [last]))
+    if activation:
+        nodes.append(helper.make_node(activation, [last], ["act"], **ACTIVATIONS[activation]))
+        last = "act"
+    nodes.append(helper.make_node("Neg", [last], ["y"]))
+    folded = tuple(operator for operator, _ in chain) + ((activation,) if activation else ())
+    assert_folded(model_of(nodes, feeds, ["y"], stored), feeds, folded, ["Neg"])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shape"),
+    [
+        (["up", "c"], (1, 3, 11, 1)),  # along another axis
+        (["up", "c"], (1, 1, 1, 1, 1)),  # of one axis more
+        (["up", "c"], (2, 3, 1, 1)),  # of the batch
+        (["up", "up"], None),  # no constant
+        (["c", "up"], (3, 1, 1)),  # on the left of a Sub
+    ],
+)
+def test_other_arithmetic_is_left(inputs, shape):
+    nodes, feeds, stored = parts(2, 1, activation=None, norm=False)
+    if shape:
+        stored["c"] = real(shape, 5)
+    nodes[1:] = [helper.make_node("Sub", inputs, ["y"])]
+    assert_folded(model_of(nodes, feeds, ["y"], stored), feeds, (), ["Sub"])
+
+
+@pytest.mark.parametrize(("operator", "value"), [("Add", np.inf), ("Mul", np.nan), ("Div", 0)])
+def test_constants_that_are_not_finite_leave_the_model_whole(operator, value):
+    nodes, feeds, stored = parts(activation=None, norm=False)
+    stored["c"] = np.full((6, 1, 1), value, np.float32)
+    nodes[1:] = [helper.make_node(operator, ["up", "c"], ["y"])]
+    model = model_of(nodes, feeds, ["y"], stored)
+    session = Session(model, force=True)
+    (node,) = session.report().nodes
+    assert (node.computed_by, node.folded) == ("onnxruntime", ())
+    assert node.reason == f"{operator} after 'up up': c must have finite values; check the model."
+    np.testing.assert_array_equal(session.run(None, feeds)[0], by_onnx_runtime(model, feeds)[0])
