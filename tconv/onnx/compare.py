@@ -20,8 +20,8 @@ from tconv.arguments import as_flag, as_number, as_threads
 from tconv.errors import ModelError, UnsupportedError
 from tconv.onnx.graph import NotCut, is_transposed
 from tconv.onnx.model import NodeArg, Source, as_source, read_model
-from tconv.onnx.pieces import clean_message
 from tconv.onnx.report import Comparison, NodeComparison, ResultComparison
+from tconv.onnx.runtime import clean_message
 from tconv.onnx.session import Session, checked_feed
 
 __all__ = ["compare"]

@@ -21,8 +21,9 @@ from tconv.onnx.model import (
     node_arg,
     read_model,
 )
-from tconv.onnx.pieces import LayerRun, PieceRun, Values, build, load
+from tconv.onnx.pieces import LayerRun, PieceRun, Values, build
 from tconv.onnx.report import NodeReport
+from tconv.onnx.runtime import Settings, load
 
 __all__ = ["Loaded", "load_model"]
 
@@ -51,7 +52,7 @@ class Loaded:
         return sum(isinstance(step, PieceRun) for step in self.steps)
 
 
-def load_model(source: Source, threads: int | None, force: bool) -> Loaded:
+def load_model(source: Source, settings: Settings, force: bool) -> Loaded:
     """Cut a model and load its pieces; what cannot be cut is loaded as it is.
 
     Raises
@@ -61,17 +62,17 @@ def load_model(source: Source, threads: int | None, force: bool) -> Loaded:
     try:
         model = read_model(source)
     except NotCut:
-        return _load_whole(source, threads, ())  # its nodes are unknown
+        return _load_whole(source, settings, ())  # its nodes are unknown
     reason, layers = "", layers_of(model)
     try:
         division, layers = cut(model, force=force)
-        steps, types = build(model, division, threads) if division else ([], {})
+        steps, types = build(model, division, settings) if division else ([], {})
         _check_declared(model, types)
     except NotCut as why:
         reason, division = str(why), None
     nodes = tuple(_node_reports(model, layers, reason))
     if division is None:
-        return _load_whole(source, threads, nodes)
+        return _load_whole(source, settings, nodes)
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in stored]
@@ -108,8 +109,8 @@ def _check_declared(model: ModelProto, types: dict[str, TypeProto]) -> None:
             raise NotCut(f"output {value.name!r} declared as another type than it has")
 
 
-def _load_whole(source: Source, threads: int | None, nodes: tuple[NodeReport, ...]) -> Loaded:
-    session = load(source, threads, spin=True)
+def _load_whole(source: Source, settings: Settings, nodes: tuple[NodeReport, ...]) -> Loaded:
+    session = load(source, settings, spin=True)
     inputs = tuple(map(_node_arg, session.get_inputs()))
     overridable = tuple(map(_node_arg, session.get_overridable_initializers()))
     outputs = tuple(map(_node_arg, session.get_outputs()))

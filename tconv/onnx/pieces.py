@@ -1,12 +1,10 @@
 """WHAT RUNS: the pieces of a cut model in ONNX Runtime, and tconv's layers between them."""
 
-import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
-import onnxruntime
 from onnx import GraphProto, ModelProto, TypeProto, ValueInfoProto
 from onnx.helper import make_tensor_type_proto
 
@@ -18,16 +16,15 @@ from tconv.geometry import Geometry
 from tconv.nodes import NodeSettings
 from tconv.onnx.followers import folded
 from tconv.onnx.graph import TAKEN_TYPES, Cut, Layer, NotCut, Piece, names_needed, type_name
-from tconv.onnx.model import Source, parse_type
+from tconv.onnx.model import parse_type
+from tconv.onnx.runtime import Settings, clean_message, load
 from tconv.planned import PackedWeights
 from tconv.repeated import Repeated
 
-__all__ = ["LayerRun", "PieceRun", "Values", "build", "clean_message", "load"]
+__all__ = ["LayerRun", "PieceRun", "Values", "build"]
 
 Values = dict[str, Any]
 """Everything known at one moment of a run, by name."""
-
-_PROVIDERS = ["CPUExecutionProvider"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def _repeated(
 
 
 def build(
-    model: ModelProto, division: Cut, threads: int | None
+    model: ModelProto, division: Cut, settings: Settings
 ) -> tuple[list[PieceRun | LayerRun], dict[str, TypeProto]]:
     """Load every piece; return what to run in order, and the type of every value in between.
 
@@ -120,16 +117,16 @@ def build(
     types = {name: value.type for name, value in division.values.items()}
     constants: Values = {}
     if division.folded.outputs:
-        _load_piece(model, division.folded, types, threads)(constants)
+        _load_piece(model, division.folded, types, settings)(constants)
     steps: list[PieceRun | LayerRun] = []
     for piece, layers in zip(division.pieces, division.layers, strict=True):
         if piece.outputs:
-            steps.append(_load_piece(model, piece, types, threads))
+            steps.append(_load_piece(model, piece, types, settings))
         for layer in layers:
             for name in layer.needs:
                 if name in stored and name not in constants:
                     constants[name] = stored_array(stored[name])
-            steps.append(LayerRun(*_with_constants(layer, constants), threads))
+            steps.append(LayerRun(*_with_constants(layer, constants), settings.threads))
             kind = types[layer.inputs[0]].tensor_type.elem_type
             if kind not in TAKEN_TYPES:
                 raise NotCut(f"type {type_name(kind)}")
@@ -155,9 +152,9 @@ def _with_constants(layer: Layer, constants: Values) -> tuple[Layer, Values]:
 
 
 def _load_piece(
-    model: ModelProto, piece: Piece, types: dict[str, TypeProto], threads: int | None
+    model: ModelProto, piece: Piece, types: dict[str, TypeProto], settings: Settings
 ) -> PieceRun:
-    session = load(_extract(model, piece, types).SerializeToString(), threads, spin=False)
+    session = load(_extract(model, piece, types).SerializeToString(), settings, spin=False)
     for output in session.get_outputs():
         if output.name not in types:
             types[output.name] = parse_type(output.type)
@@ -199,46 +196,3 @@ def _unsized(kind: TypeProto) -> TypeProto:
     if kind.HasField("tensor_type"):
         unsized.tensor_type.ClearField("shape")
     return unsized
-
-
-def load(source: Source, threads: int | None, *, spin: bool) -> Any:
-    """Load a model with ONNX Runtime.
-
-    Its threads spin while they wait for work, which is quick, and for a while after a run, which
-    slows whoever computes next. Without `spin` they stop as the run ends.
-
-    Raises
-    ------
-    ModelError : ONNX Runtime refuses it
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 4  # what goes wrong is raised, so it need not be printed too
-    if not spin:  # Tried no spinning at all: a quarter slower (DBNet, 2 cores of a Xeon).
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(
-            source,
-            options,
-            providers=_PROVIDERS,
-            enable_fallback=0,  # which prints on standard output and tries the same once more
-        )
-    except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
-        what = f"{source!r}" if isinstance(source, str) else "the model"
-        raise ModelError(
-            f"ONNX Runtime refuses {what}: {clean_message(error)}; check the model."
-        ) from error
-
-
-def clean_message(error: Exception) -> str:
-    """Say what ONNX Runtime says without its codes, source files and C++ signatures.
-
-    >>> clean_message(ValueError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Bad size. "))
-    'Bad size'
-    """
-    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
-    text = re.sub(r"Non-zero status code returned while running (\w+) node. ", r"\1 node. ", text)
-    text = re.sub(r"(\w+) node. Name:'(.*?)' Status Message: ", r"node '\2' (\1): ", text)
-    text = re.sub(r"/\S+\.(h|cc):\d+ .*?\) (const )?(\[.*?\] )?", "", text)
-    text = re.sub(r"\w+\.(h|cc):\d+ \w+ ", "", text)
-    return " ".join(text.split()).rstrip(". ")[:400]

@@ -17,6 +17,7 @@ from tconv.onnx.loading import Loaded, load_model
 from tconv.onnx.model import ModelMetadata, NodeArg, as_source, parse_type
 from tconv.onnx.pieces import LayerRun, Values
 from tconv.onnx.report import Report
+from tconv.onnx.runtime import Settings
 
 __all__ = ["Session", "checked_feed"]
 
@@ -177,7 +178,7 @@ class Session:
         return self._loaded
 
     def _load(self) -> Loaded:
-        return load_model(self._source, self._threads, self._force)
+        return load_model(self._source, Settings(self._threads), self._force)
 
 
 def _checked_names(loaded: Loaded, names: Sequence[str] | None) -> list[str]:
