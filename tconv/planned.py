@@ -99,6 +99,13 @@ class PackedWeights:
         found = self._found.get(chosen)
         return self._found_for(chosen, geometry, weight) if found is None else found
 
+    def of_call(self, call: "PlannedCall", weight: NDArray[Any]) -> Packed:
+        """Return a weight that does not change packed for a planned call that the engine serves."""
+        packed: Packed = self.of(
+            call.geometry, weight, 0, call.threads, call._activation, call.want, call._plan
+        )
+        return replace(packed, made_for=call._made_for)
+
     def _found_for(self, chosen: Any, geometry: Geometry, weight: NDArray[Any]) -> Packed:
         order = getattr(chosen, "packing", chosen)
         found = self._packed.get(order)
@@ -165,6 +172,14 @@ class PlannedCall:
             work = engine.workspace_bytes(geometry, chosen)
             is_small = needs_no_limit(geometry, want, self._result, work)
             self._is_direct = is_small and not TYPES[dtype].is_integer
+
+    @property
+    def is_short(self) -> bool:
+        """Whether nothing but the arrays themselves is to be checked before a call is computed."""
+        if not self._is_plain:
+            return False
+        work = engine.workspace_bytes(self.geometry, self._plan)
+        return needs_no_limit(self.geometry, self.want, self._result, work)
 
     def pack(self, weight: NDArray[Any]) -> Packed:
         """Return the weight as `__call__` wants it; changing `weight` afterwards has no effect.

@@ -15,6 +15,7 @@ from tconv.engine.arena import empty
 from tconv.engine.compound import COMPOUND, Compound, PackedParts, compound, parts
 from tconv.engine.folds import Folds
 from tconv.engine.known import known_plan
+from tconv.engine.plan import CYCLES_PER_US
 from tconv.engine.problem import Problem
 from tconv.engine.target import target
 from tconv.errors import DTypeError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     _Plan: TypeAlias = Ready | Folded | Correlated | FoldedSums
 
-__all__ = ["TYPES", "contract", "prepare", "serves", "workspace_bytes"]
+__all__ = ["TYPES", "contract", "expected_us", "prepare", "serves", "workspace_bytes"]
 
 _HALVES = ("float16", "bfloat16")
 _TYPES = (*_HALVES, "float32", "float64")
@@ -179,6 +180,20 @@ def _usual(geometry: Geometry) -> Geometry:
     if geometry.weight_format != "IO*" or geometry.flip_kernel:
         geometry = replace(geometry, weight_format="IO*", flip_kernel=False)
     return geometry
+
+
+def expected_us(
+    geometry: Geometry, want: Letter, dtype: str, threads: int | None = None
+) -> float | None:
+    """Return the microseconds that a call should take, by the model of costs.
+
+    None where the engine does not serve it. No code is compiled for that.
+    """
+    if not serves(geometry, want, dtype, threads) or geometry.rank > _MOST_AXES:
+        return None
+    here, problem = target(), Problem(_usual(geometry), want)
+    plan = known_plan(problem, dtype, here, threads or here.threads)
+    return None if plan is None else plan.cycles / CYCLES_PER_US
 
 
 def workspace_bytes(geometry: Geometry, plan: "_Plan | Compound") -> int:

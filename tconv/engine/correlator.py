@@ -15,7 +15,7 @@ from tconv.engine.correlation import Correlation, Scratch, choose_correlation, x
 from tconv.engine.entering import Job
 from tconv.engine.executor import Prepared
 from tconv.engine.kernels import pack_rows
-from tconv.engine.plan import MOST_INTERLEAVED, tile_rows
+from tconv.engine.plan import CYCLES_PER_US, MOST_INTERLEAVED, tile_rows
 from tconv.engine.problem import Problem
 from tconv.engine.products import dot, outer, turn_in
 from tconv.engine.target import Target
@@ -23,8 +23,6 @@ from tconv.engine.transposing import turn_out
 from tconv.forks import cached_property
 
 __all__ = ["Correlated", "correlated"]
-
-_CYCLES_PER_US = 2900  # of a server's core at work
 
 
 class Correlated(Prepared):
@@ -165,7 +163,7 @@ class Correlated(Prepared):
             f"chunks of {' x '.join(map(str, plan.chunk))} cells",
             f"tiles of {tile}, blocks of {plan.channels} channels of x and {plan.outputs} of y",
             f"{self.workspace_bytes:,} bytes of workspace",
-            f"expected {plan.cycles / self.threads / _CYCLES_PER_US:,.0f} us",
+            f"expected {plan.cycles / self.threads / CYCLES_PER_US:,.0f} us",
         ]
 
     def __call__(self, x: NDArray[Any], y: NDArray[Any], dw: NDArray[Any]) -> None:

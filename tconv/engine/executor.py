@@ -19,7 +19,7 @@ from tconv.engine.entering import Job
 from tconv.engine.jit import held, load, load_all
 from tconv.engine.known import known_plan, version
 from tconv.engine.laid import Told, laid_out, write
-from tconv.engine.plan import Plan
+from tconv.engine.plan import CYCLES_PER_US, Plan
 from tconv.engine.problem import Problem
 from tconv.engine.target import Target
 from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
@@ -41,7 +41,6 @@ VERSION = version()
 # for six phases that are interleaved, 63 for sums of the cells of a tile in space.
 _BRIEF_CYCLES, _TINY_CYCLES = 30_000_000, 1_000_000
 INNER = ("micro_", "broadcast_")  # how names of these begin
-_CYCLES_PER_US = 2900  # of a server's core at work
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in memory of NumPy's
 _SMALL_TRANSPOSED_BYTES = 2**18  # and so much of x or y is transposed by one
 _MOST_MEASURED, _MEASURED_RUNS = 5, 4
@@ -217,7 +216,7 @@ class Ready(Prepared):
             f"{by_tap}{then}",
             f"{moved:,} bytes of operands and result, {self.workspace_bytes:,} of workspace and "
             "packed weights",
-            f"expected {plan.cycles / _CYCLES_PER_US:,.0f} us",
+            f"expected {plan.cycles / CYCLES_PER_US:,.0f} us",
         ]
 
     @property

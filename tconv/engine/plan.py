@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tconv.engine.problem import Problem
 
 __all__ = [
+    "CYCLES_PER_US",
     "DIRECT",
     "MOST_INTERLEAVED",
     "STREAMED_BYTES",
@@ -37,6 +38,7 @@ TILES = {
     "generic": ((14, 1), (6, 2), (3, 3), (2, 4), (2, 6)),
 }
 TABLE_ENTRIES = 2**20  # of a gathered panel, at most
+CYCLES_PER_US = 2900  # of a server's core at work, as the model of costs has it
 DIRECT = (1, 1, 1)  # outputs along depth, height and width that are made at a time
 _PART_TERMS = 512  # a sum longer than this is made of several, which is more exact
 # Where sums are made tap by tap, so that taps may be multiplied before they are added: there are

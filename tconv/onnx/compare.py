@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ValueInfoProto
 
-from tconv.arguments import as_flag, as_number, as_threads
+from tconv.arguments import as_number, as_threads
 from tconv.errors import ModelError, UnsupportedError
 from tconv.onnx.graph import NotCut, is_transposed
 from tconv.onnx.model import NodeArg, Source, as_source, read_model
@@ -37,6 +37,7 @@ def compare(
     input_feed: Mapping[str, Any],
     *,
     threads: int | None = None,
+    method: str = "auto",
     force: bool = False,
     seconds: float = 1.0,
 ) -> Comparison:
@@ -47,7 +48,7 @@ def compare(
 
     Parameters
     ----------
-    model, threads, force : as for `Session`
+    model, threads, method, force : as for `Session`
     input_feed : as for `Session.run`
     seconds : float, how long each of the two is timed for
 
@@ -68,10 +69,10 @@ def compare(
     >>> both.largest_difference < 1e-6, both.outputs["y"].shape, len(both.nodes)
     (True, (1, 1, 4, 6), 1)
     """
-    threads, force = as_threads(threads), as_flag(force, "force")
+    threads = as_threads(threads)
     seconds = as_number(seconds, "seconds", 0)
     source = as_source(model)
-    session = Session(source, threads=threads, force=force)
+    session = Session(source, threads=threads, method=method, force=force)
     input_feed = checked_feed(
         session.get_inputs(), session.get_overridable_initializers(), input_feed
     )
@@ -83,7 +84,7 @@ def compare(
         np.savez(feeds, **stored)
         ask(do="load", model=plain, feeds=feeds, names=fed, threads=limit)
         times = _take_turns(session, input_feed, ask, seconds)
-        observer = Session(watched, threads=threads, force=force)
+        observer = Session(watched, threads=threads, method=method, force=force)
         own = _named(observer.get_outputs(), observer.run(None, input_feed)) | outputs
         file = str(Path(folder, "answers.npz"))
         seen = ask(do="answers", model=watched, to=file, threads=limit)

@@ -8,7 +8,6 @@ nothing but constants belong to every piece that uses them, so that ONNX Runtime
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
-from math import prod
 
 import onnx
 from onnx import (
@@ -28,10 +27,10 @@ from tconv.onnx.inference import fixed_shape, inferred
 __all__ = [
     "TAKEN_TYPES",
     "Cut",
+    "Graph",
     "Layer",
     "NotCut",
     "Piece",
-    "cut",
     "fixed_sizes",
     "is_transposed",
     "layers_of",
@@ -45,9 +44,6 @@ _CHANGING = frozenset(  # nodes that may give something else every time
     {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike"}
     | {"RandomUniform", "RandomUniformLike"}
 )
-# Multiplications and additions for which ONNX Runtime needs some 25 us. Cutting the model costs
-# twice as much, whatever the size (2 cores, AVX-512).
-_SMALL_FLOPS = 1_000_000
 _OPSET_OF_NORMALISATION = 9  # before, BatchNormalization had forms that are no more
 
 
@@ -151,27 +147,11 @@ def layers_of(model: ModelProto) -> list[Layer]:
     return layers
 
 
-def cut(model: ModelProto, *, force: bool) -> tuple[Cut | None, list[Layer]]:
-    """Divide the top level of a model, and say of every ConvTranspose there who computes it.
-
-    The division is None if tconv computes none.
-
-    Raises
-    ------
-    NotCut : the graph cannot be divided
-    """
-    graph = _Graph(model)
-    assigned = [graph.assigned(layer, force) for layer in layers_of(model)]
-    layers = [layer if layer.reason else graph.followed(layer) for layer in assigned]
-    taken = {layer.index: layer for layer in layers if not layer.reason}
-    return (graph.divide(taken) if taken else None), layers
-
-
 def fixed_sizes(
     model: ModelProto,
 ) -> list[tuple[Layer, str, tuple[int, ...] | None, tuple[int, ...] | None]]:
     """Every ConvTranspose on the top level with its type, and the shapes that are known before."""
-    graph = _Graph(model)
+    graph = Graph(model)
     found = []
     for layer in map(graph.followed, layers_of(model)):
         x, weight, _ = layer.inputs
@@ -182,8 +162,15 @@ def fixed_sizes(
     return found
 
 
-class _Graph:
-    """Who makes and who needs each value on the top level of a model."""
+class Graph:
+    """Who makes and who needs each value on the top level of a model.
+
+    `layers` has every ConvTranspose there, with the reason if it is ONNX Runtime's to compute.
+
+    Raises
+    ------
+    NotCut : the model cannot be divided
+    """
 
     def __init__(self, model: ModelProto) -> None:
         self.nodes = list(model.graph.node)
@@ -206,6 +193,7 @@ class _Graph:
         self.static = self._static()
         self.values = inferred(model)
         self.shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+        self.layers = [self._layer(layer) for layer in layers_of(model)]
 
     def _check_head(self, model: ModelProto) -> None:
         """Leave it to ONNX Runtime to judge what this onnx cannot know, and what is unsound."""
@@ -260,19 +248,16 @@ class _Graph:
                 found.add(index)
         return found
 
-    def assigned(self, layer: Layer, force: bool) -> Layer:
-        """Add the reason if ONNX Runtime is to compute it."""
+    def _layer(self, layer: Layer) -> Layer:
+        """Add what follows, or the reason if ONNX Runtime is to compute it."""
         x, weight, bias = layer.inputs
-        known = self.values.get(x, ValueInfoProto())
-        kind = known.type.tensor_type.elem_type
+        kind = self.values.get(x, ValueInfoProto()).type.tensor_type.elem_type
         reason = layer.reason
         if kind and kind not in TAKEN_TYPES:
             reason = f"type {type_name(kind)}"
         elif self.sparse & {weight, bias}:
             reason = "sparse weight"
-        elif not (reason or force) and self._is_small(known, weight):
-            reason = "too small to gain"
-        return replace(layer, reason=reason)
+        return replace(layer, reason=reason) if reason else self.followed(layer)
 
     def followed(self, layer: Layer) -> Layer:
         """Add the nodes that may become part of it."""
@@ -319,21 +304,17 @@ class _Graph:
         """All sizes of a value, if they are known."""
         return self.shapes.get(name) or fixed_shape(self.values.get(name))
 
-    def _is_small(self, x: ValueInfoProto, weight: str) -> bool:
-        x_shape, shape = fixed_shape(x), self.shape(weight)
-        if x.type.tensor_type.elem_type != TensorProto.FLOAT:  # ONNX Runtime has no other
-            return False
-        if not x_shape or not shape:
-            return False
-        return 2 * prod(x_shape) * prod(shape[1:]) < _SMALL_FLOPS
+    def divide(self, layers: Iterable[Layer]) -> Cut:
+        """Put every node into a stage by its depth, and make a piece of each stage.
 
-    def divide(self, taken: dict[int, Layer]) -> Cut:
-        """Put every node into a stage by its depth, and make a piece of each stage."""
+        `layers` are those that tconv computes, one at least.
+        """
+        taken = {layer.index: layer for layer in layers}
         within = {index for layer in taken.values() for index in layer.followers.nodes}
-        self.maker |= {layer.result: index for index, layer in taken.items()}
+        makers_here = self.maker | {layer.result: index for index, layer in taken.items()}
         depth: dict[int, int] = {}
         for index in filter(lambda index: index not in within, self.order):
-            makers = self._makers_of(self.needs[index])
+            makers = {makers_here[name] for name in self.needs[index] if name in makers_here}
             depth[index] = max((depth[made] + (made in taken) for made in makers), default=0)
         stages: list[list[int]] = [[] for _ in range(max(depth.values()) + 1)]
         for index in sorted(depth.keys() - taken.keys() - self.static):
@@ -352,10 +333,10 @@ class _Graph:
             if d == 0:  # results that depend on no input
                 made += [name for name in self.outputs if self.maker.get(name) in self.static]
             pieces.append(self._piece(stage, made))
-        layers = [
+        by_depth = [
             tuple(taken[i] for i in sorted(taken) if depth[i] == d) for d in range(len(pieces))
         ]
-        return Cut(self._piece([], folded), tuple(pieces), tuple(layers), self.values)
+        return Cut(self._piece([], folded), tuple(pieces), tuple(by_depth), self.values)
 
     def _piece(self, stage: list[int], outputs: list[str]) -> Piece:
         """The nodes of a stage and the static ones that they or the outputs lean on."""

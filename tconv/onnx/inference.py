@@ -1,10 +1,29 @@
-"""WHAT IS KNOWN BEFORE A RUN: types and shapes of values, as far as inference can tell."""
+"""Types and shapes of values, as far as inference can tell."""
 
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
 import onnx
 from google.protobuf.message import Error as ProtobufError
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
-__all__ = ["fixed_shape", "inferred"]
+from tconv.constants import stored_array
+
+__all__ = ["Shapes", "fixed_shape", "inferred", "outline", "sized"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of values by name, as far as they are known."""
+
+_OF_SIZES = frozenset(  # operators that exporters compute sizes by
+    {"Add", "Cast", "Ceil", "Concat", "Div", "Floor", "Gather", "Identity", "Mul", "Reshape"}
+    | {"Slice", "Squeeze", "Sub", "Unsqueeze"}
+)
+_FEW_SIZES, _MOST_ROUNDS = 16, 8
+_FEW_BYTES = 4096  # of a tensor that may say sizes, not weights
+_DATA = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 _INFERENCE_ERRORS = (  # what onnx raises for a bad graph
     *(ValueError, RuntimeError, TypeError, ProtobufError),
@@ -12,14 +31,16 @@ _INFERENCE_ERRORS = (  # what onnx raises for a bad graph
 )
 
 
-def inferred(model: ModelProto) -> dict[str, ValueInfoProto]:
+def inferred(model: ModelProto, *, trusted: bool = False) -> dict[str, ValueInfoProto]:
     """Types and shapes of all values that inference can tell.
 
-    What the file says about values in between is not trusted: nobody has checked it.
+    What the file says about values in between is not trusted unless `trusted` says so: nobody has
+    checked it.
     """
     bare = ModelProto()
     bare.CopyFrom(model)
-    del bare.graph.value_info[:]
+    if not trusted:
+        del bare.graph.value_info[:]
     for value in bare.graph.output:
         value.ClearField("type")
     try:
@@ -39,6 +60,101 @@ def inferred(model: ModelProto) -> dict[str, ValueInfoProto]:
         for value in (*stored, *graph.input, *graph.value_info, *graph.output)
         if value.type.WhichOneof("value") is not None
     }
+
+
+def outline(model: ModelProto) -> ModelProto:
+    """Return a model without the numbers of its large tensors, of which inference reads nothing."""
+    bare = ModelProto(ir_version=model.ir_version)
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    bare.graph.name = model.graph.name
+    for field in ("node", "input", "output", "sparse_initializer"):
+        getattr(bare.graph, field).extend(getattr(model.graph, field))
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() <= _FEW_BYTES:
+            bare.graph.initializer.append(tensor)
+        else:
+            bare.graph.initializer.add(
+                name=tensor.name, data_type=tensor.data_type, dims=tensor.dims
+            )
+    for node in bare.graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t") and attribute.t.ByteSize() > _FEW_BYTES:
+                for name in _DATA:
+                    attribute.t.ClearField(name)
+    return bare
+
+
+def sized(model: ModelProto, shapes: Shapes, types: Mapping[str, int]) -> Shapes:
+    """Return the shapes of all values that follow from those of inputs and of values in between.
+
+    `types` has the element types of the values in between.
+    """
+    given = ModelProto()
+    given.CopyFrom(model)
+    for value in given.graph.input:
+        if value.name in shapes and value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+            for size in shapes[value.name]:
+                value.type.tensor_type.shape.dim.add(dim_value=size)
+    given.graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(name, kind, shapes[name]) for name, kind in types.items()
+    )
+    opsets = {opset.domain: opset.version for opset in model.opset_import}
+    known: dict[str, tuple[int, ...]] = {}
+    for _ in range(_MOST_ROUNDS):
+        before = len(known)
+        found = inferred(given, trusted=True)
+        known = {n: s for n, v in found.items() if (s := fixed_shape(v)) is not None}
+        is_all = all(name in known for node in given.graph.node for name in node.output if name)
+        if is_all or len(known) == before or not _fill_in(given, known, opsets):
+            break
+    return known | dict(shapes)
+
+
+def _fill_in(model: ModelProto, known: Shapes, opsets: Mapping[str, int]) -> bool:
+    """Make constants of nodes that compute sizes, which inference does not of every version.
+
+    Return whether there was any.
+    """
+    values: dict[str, Any] = {
+        tensor.name: stored_array(tensor)
+        for tensor in model.graph.initializer
+        if prod(tensor.dims) <= _FEW_SIZES
+    }
+    is_new = False
+    for node in model.graph.node:
+        name, kind = next(iter(node.output), ""), node.op_type
+        if kind == "Constant":
+            tensor = next((each.t for each in node.attribute if each.name == "value"), None)
+            if tensor is not None and prod(tensor.dims) <= _FEW_SIZES:
+                values[name] = stored_array(tensor)
+            continue
+        if kind == "Shape" and not node.attribute and node.input[0] in known:
+            value = np.array(known[node.input[0]], np.int64)
+        elif kind in _OF_SIZES and all(each in values for each in node.input):
+            try:
+                value = _computed(node, values, opsets)
+            except Exception:  # of a node that ONNX Runtime will refuse, or that is not known there
+                continue
+        else:
+            continue
+        if value.size <= _FEW_SIZES:
+            values[name], is_new = value, True
+            node.CopyFrom(
+                onnx.helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+            )
+    return is_new
+
+
+def _computed(node: NodeProto, values: Mapping[str, Any], opsets: Mapping[str, int]) -> Any:
+    """What a node makes of constants."""
+    axes = next((tuple(each.ints) for each in node.attribute if each.name == "axes"), None)
+    if node.op_type == "Unsqueeze" and axes:  # with which onnx 1.23 fails
+        return np.expand_dims(values[node.input[0]], axes)
+    feeds = {name: values[name] for name in node.input}
+    (value,) = ReferenceEvaluator(node, opsets=dict(opsets)).run(None, feeds)
+    return np.asarray(value)
 
 
 def fixed_shape(value: ValueInfoProto | None) -> tuple[int, ...] | None:

@@ -1,9 +1,10 @@
-"""HOW A MODEL IS LOADED: cut into steps, or whole where it cannot be cut."""
+"""A model as it is read, and what is loaded of it: the whole, or pieces and layers between them."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from time import perf_counter
 from typing import Any
 
 from onnx import ModelProto, TypeProto, ValueInfoProto
@@ -11,8 +12,10 @@ from onnx.helper import make_tensor_type_proto
 
 from tconv.constants import stored_array
 from tconv.errors import TConvError
+from tconv.geometry import Geometry
 from tconv.nodes import NodeSettings
-from tconv.onnx.graph import Layer, NotCut, cut, layers_of, nodes_within
+from tconv.onnx.graph import Graph, Layer, NotCut, layers_of, nodes_within
+from tconv.onnx.inference import outline
 from tconv.onnx.model import (
     ModelMetadata,
     NodeArg,
@@ -25,54 +28,140 @@ from tconv.onnx.pieces import LayerRun, PieceRun, Values, build
 from tconv.onnx.report import NodeReport
 from tconv.onnx.runtime import Settings, load
 
-__all__ = ["Loaded", "load_model"]
+__all__ = ["Loaded", "Opened", "Ran", "load_cut", "load_whole", "open_model"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What is known of a model before anything of it is loaded.
+
+    `outline` is the model without its weights, `graph` who needs what in it: None where it cannot
+    be cut, and `reason` says why. `layers` has every ConvTranspose on the top level.
+    """
+
+    source: Source
+    settings: Settings
+    outline: ModelProto | None = None
+    graph: Graph | None = None
+    layers: tuple[Layer, ...] = ()
+    reason: str = ""
+    stamp: Any = None
+
+    @property
+    def candidates(self) -> tuple[Layer, ...]:
+        """The layers that tconv can compute."""
+        return () if self.graph is None else tuple(each for each in self.layers if not each.reason)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the file is another one than it was."""
+        return bool(self.stamp != _stamp(self.source))
+
+    def reports(self, taken: Sequence[int], reason: str) -> tuple[NodeReport, ...]:
+        """One entry for every ConvTranspose; `reason` is why layers that are not taken are left."""
+        return tuple(_node_reports(self, taken, reason))
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What is remembered of a run: sizes and milliseconds by the names of the layers' outputs."""
+
+    layers: Mapping[str, tuple[Geometry, float]]
+    elapsed_ms: float
+    elsewhere_ms: float
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What one process has made of a model.
+    """One way in which a process can run a model.
 
     `steps` are run in order, the only one being the whole model where it is not cut. After each of
-    them the names in `last_use` are needed no more. `nodes` has an entry for every ConvTranspose.
+    them the names in `last_use` are needed no more. `taken` has the indices of tconv's layers,
+    `whole` is ONNX Runtime's session of the whole model.
     """
 
-    process: int
     inputs: tuple[NodeArg, ...]
     overridable: tuple[NodeArg, ...]
     outputs: tuple[NodeArg, ...]
     metadata: ModelMetadata
-    nodes: tuple[NodeReport, ...]
+    taken: tuple[int, ...]
     steps: tuple[PieceRun | LayerRun, ...]
     last_use: tuple[tuple[str, ...], ...]
     defaults: Values = field(default_factory=dict)
+    whole: Any = None
 
     @property
     def pieces(self) -> int:
         """How many sessions of ONNX Runtime there are."""
         return sum(isinstance(step, PieceRun) for step in self.steps)
 
+    def run(
+        self, feed: Values, names: Sequence[str], options: Any = None, shapes: Any = None
+    ) -> tuple[list[Any], Ran]:
+        """Return the outputs of these names, and what is to be told of the run.
 
-def load_model(source: Source, settings: Settings, force: bool) -> Loaded:
-    """Cut a model and load its pieces; what cannot be cut is loaded as it is.
+        The types and shapes of all arrays in between are added to the dict `shapes`.
+
+        Raises
+        ------
+        ModelError, ShapeError, DTypeError : a node cannot compute
+        """
+        began, elsewhere_ms = perf_counter(), 0.0
+        values = self.defaults | feed
+        given, ran = set(values), dict[str, tuple[Geometry, float]]()
+        for step, finished in zip(self.steps, self.last_use, strict=True):
+            if isinstance(step, LayerRun):
+                ran[step.layer.output] = step(values)
+            else:
+                before = perf_counter()
+                step(values, options)
+                elsewhere_ms += (perf_counter() - before) * 1e3
+            if shapes is not None:
+                shapes.update(
+                    (name, (value.dtype, value.shape))
+                    for name, value in values.items()
+                    if hasattr(value, "dtype")
+                )
+            for name in finished:
+                values.pop(name, None)
+        results = [values[name].copy() if name in given else values[name] for name in names]
+        return results, Ran(ran, (perf_counter() - began) * 1e3, elsewhere_ms)
+
+
+def open_model(source: Source, settings: Settings) -> tuple[Opened, ModelProto | None]:
+    """Read a model and find out where it may be cut; None is what only ONNX Runtime can read.
 
     Raises
     ------
-    ModelError, OSError : as `read_model` and `load`; or ONNX Runtime would not survive the model
+    ModelError, OSError : as `read_model`
     """
+    stamp = _stamp(source)
     try:
         model = read_model(source)
-    except NotCut:
-        return _load_whole(source, settings, ())  # its nodes are unknown
-    reason, layers = "", layers_of(model)
+    except NotCut:  # its nodes are unknown
+        return Opened(source, settings, stamp=stamp), None
+    bare, graph, reason = outline(model), None, settings.left
+    layers = layers_of(bare)
     try:
-        division, layers = cut(model, force=force)
-        steps, types = build(model, division, settings) if division else ([], {})
-        _check_declared(model, types)
+        graph = Graph(bare)
+        layers = graph.layers
     except NotCut as why:
-        reason, division = str(why), None
-    nodes = tuple(_node_reports(model, layers, reason))
-    if division is None:
-        return _load_whole(source, settings, nodes)
+        reason = str(why)
+    return Opened(source, settings, bare, graph, tuple(layers), reason, stamp), model
+
+
+def load_cut(opened: Opened, model: ModelProto, taken: Sequence[int]) -> Loaded:
+    """Load the pieces of a model between the layers of these indices.
+
+    Raises
+    ------
+    NotCut : values that would have to be handed over cannot be
+    ModelError : ONNX Runtime refuses a piece
+    """
+    assert opened.graph is not None
+    division = opened.graph.divide(each for each in opened.layers if each.index in taken)
+    steps, types = build(model, division, opened.settings)
+    _check_declared(model, types)
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in stored]
@@ -83,12 +172,11 @@ def load_model(source: Source, settings: Settings, force: bool) -> Loaded:
             types[value.name] = value.type
     types |= {name: make_tensor_type_proto(t.data_type, t.dims) for name, t in stored.items()}
     return Loaded(
-        os.getpid(),
         tuple(map(node_arg, inputs)),
         tuple(map(node_arg, overridable)),
         tuple(node_arg(ValueInfoProto(name=name, type=types[name])) for name in outputs),
         metadata_of(model),
-        nodes,
+        tuple(taken),
         steps=tuple(steps),
         last_use=_last_use(steps, outputs),
         defaults={
@@ -97,6 +185,34 @@ def load_model(source: Source, settings: Settings, force: bool) -> Loaded:
             if name in stored
         },
     )
+
+
+def load_whole(opened: Opened) -> Loaded:
+    """Load a model as one session of ONNX Runtime.
+
+    Raises
+    ------
+    ModelError : ONNX Runtime refuses it
+    """
+    session = load(opened.source, opened.settings, spin=True)
+    inputs = tuple(map(_node_arg, session.get_inputs()))
+    overridable = tuple(map(_node_arg, session.get_overridable_initializers()))
+    outputs = tuple(map(_node_arg, session.get_outputs()))
+    found = session.get_modelmeta()
+    metadata = ModelMetadata(*(getattr(found, field.name) for field in fields(ModelMetadata)))
+    names = tuple(each.name for each in (*inputs, *overridable))
+    step = PieceRun(session, names, tuple(each.name for each in outputs))
+    return Loaded(inputs, overridable, outputs, metadata, (), (step,), ((),), whole=session)
+
+
+def _stamp(source: Source) -> Any:
+    """What tells a file from the one that it was; None for bytes."""
+    if isinstance(source, bytes):
+        return None
+    with suppress(OSError):
+        found = os.stat(source)
+        return found.st_mtime_ns, found.st_size, found.st_ino
+    return None
 
 
 def _check_declared(model: ModelProto, types: dict[str, TypeProto]) -> None:
@@ -109,33 +225,21 @@ def _check_declared(model: ModelProto, types: dict[str, TypeProto]) -> None:
             raise NotCut(f"output {value.name!r} declared as another type than it has")
 
 
-def _load_whole(source: Source, settings: Settings, nodes: tuple[NodeReport, ...]) -> Loaded:
-    session = load(source, settings, spin=True)
-    inputs = tuple(map(_node_arg, session.get_inputs()))
-    overridable = tuple(map(_node_arg, session.get_overridable_initializers()))
-    outputs = tuple(map(_node_arg, session.get_outputs()))
-    found = session.get_modelmeta()
-    metadata = ModelMetadata(*(getattr(found, field.name) for field in fields(ModelMetadata)))
-    names = tuple(each.name for each in (*inputs, *overridable))
-    step = PieceRun(session, names, tuple(each.name for each in outputs))
-    return Loaded(
-        os.getpid(), inputs, overridable, outputs, metadata, nodes, steps=(step,), last_use=((),)
-    )
-
-
 def _node_arg(value: Any) -> NodeArg:
     """Copy ONNX Runtime's record; it shows a shape of unknown length as []."""
     return NodeArg(value.name, value.type, list(value.shape), bool(value.shape))
 
 
-def _node_reports(model: ModelProto, layers: list[Layer], reason: str) -> Iterator[NodeReport]:
-    """One entry for every ConvTranspose; `reason` is why the model is not cut."""
-    for layer in layers:
-        why = layer.reason or reason
-        by = "onnxruntime" if why else "tconv"
-        folded = () if why else layer.followers.operators
+def _node_reports(opened: Opened, taken: Sequence[int], reason: str) -> Iterator[NodeReport]:
+    for layer in opened.layers:
+        is_taken = layer.index in taken
+        why = "" if is_taken else layer.reason or opened.reason or reason
+        by = "tconv" if is_taken else "onnxruntime"
+        folded = layer.followers.operators if is_taken else ()
         yield NodeReport(layer.name, layer.output, str(layer.settings), by, why, folded)
-    for node, place in nodes_within(model):
+    if opened.outline is None:
+        return
+    for node, place in nodes_within(opened.outline):
         settings = ""
         with suppress(TConvError):
             settings = str(NodeSettings.of_node(node))

@@ -1,6 +1,7 @@
-"""WHAT RUNS: the pieces of a cut model in ONNX Runtime, and tconv's layers between them."""
+"""Pieces of a cut model in ONNX Runtime, and tconv's layers between them."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from time import perf_counter
 from typing import Any
@@ -11,6 +12,7 @@ from onnx.helper import make_tensor_type_proto
 from tconv.activations import Activation
 from tconv.constants import stored_array
 from tconv.dispatch import Call
+from tconv.dtypes import dtype_name
 from tconv.errors import DTypeError, ModelError, TConvError
 from tconv.geometry import Geometry
 from tconv.nodes import NodeSettings
@@ -18,7 +20,7 @@ from tconv.onnx.followers import folded
 from tconv.onnx.graph import TAKEN_TYPES, Cut, Layer, NotCut, Piece, names_needed, type_name
 from tconv.onnx.model import parse_type
 from tconv.onnx.runtime import Settings, clean_message, load
-from tconv.planned import PackedWeights
+from tconv.planned import Packed, PackedWeights, PlannedCall
 from tconv.repeated import Repeated
 
 __all__ = ["LayerRun", "PieceRun", "Values", "build"]
@@ -26,57 +28,80 @@ __all__ = ["LayerRun", "PieceRun", "Values", "build"]
 Values = dict[str, Any]
 """Everything known at one moment of a run, by name."""
 
+_MOST_PLANNED = 64  # calls of a layer, for x of different shapes
 
-@dataclass(frozen=True)
+
 class PieceRun:
     """A piece that ONNX Runtime has loaded; an input that has a default may be missing."""
 
-    session: Any
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    def __init__(self, session: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        self.session, self.inputs, self.outputs = session, tuple(inputs), list(outputs)
+        # Without the checks of ONNX Runtime's own class, which take 2 to 4 us.
+        self.run = getattr(session, "_sess", session).run
 
     def __call__(self, values: Values, options: Any = None) -> None:
         """Add the outputs to the values; arrays are handed over without a copy."""
         feeds = {name: values[name] for name in self.inputs if name in values}
         try:
-            found = self.session.run(list(self.outputs), feeds, options)
+            found = self.run(self.outputs, feeds, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
             raise ModelError(clean_message(error)) from error
         values.update(zip(self.outputs, found, strict=True))
 
 
-@dataclass(frozen=True)
 class LayerRun:
     """A ConvTranspose that tconv computes, with what follows it as part of it.
 
-    `constants` are the operands that never change.
+    `constants` are the operands that never change. A call is planned for each shape and type of x.
     """
 
-    layer: Layer
-    constants: Values
-    threads: int | None
-    packed: PackedWeights = field(default_factory=PackedWeights, compare=False)
+    def __init__(self, layer: Layer, constants: Values, threads: int | None) -> None:
+        self.layer, self.constants, self.threads = layer, constants, threads
+        self._x, self._weight, self._bias = layer.inputs
+        self._constant_x = constants.get(self._x)
+        self._packed = PackedWeights()
+        self._planned: dict[Any, tuple[PlannedCall, Packed, Any]] = {}
 
     def __call__(self, values: Values) -> tuple[Geometry, float]:
         """Add the output to the values; return the sizes and the milliseconds it took."""
         began = perf_counter()
-        operands: list[Any] = [
-            None if not name else self.constants[name] if name in self.constants else values[name]
-            for name in self.layer.inputs
-        ]
-        x, weight, bias = operands
+        x = values[self._x] if self._constant_x is None else self._constant_x
         try:
-            _check_types(x, weight, bias)
-            geometry = _geometry(self.layer.settings, x.shape, weight.shape)
-            follows = self.layer.followers.activation
-            repeated = _repeated(geometry, x.dtype, self.threads, follows)
-            if self.layer.inputs[1] in self.constants:
-                plan = repeated.plan("y")
-                weight = self.packed.of(geometry, weight, 0, self.threads, follows, plan=plan)
-            values[self.layer.result] = repeated.solve("y", x, weight, bias)
+            planned = self._planned.get((x.shape, x.dtype))
+            if planned is not None:
+                call, packed, bias = planned
+                geometry = call.geometry
+                values[self.layer.result] = call(x, packed, bias)
+            else:
+                values[self.layer.result], geometry = self._first(x, values)
         except TConvError as error:
             raise type(error)(f"node {self.layer.name!r}: {error}") from error
         return geometry, (perf_counter() - began) * 1e3
+
+    def _first(self, x: Any, values: Values) -> tuple[Any, Geometry]:
+        """Compute for an x of a new shape, and plan its next calls if all else is constant."""
+        constants = self.constants
+        operands: list[Any] = [
+            None if not name else constants[name] if name in constants else values[name]
+            for name in (self._weight, self._bias)
+        ]
+        weight, bias = operands
+        _check_types(x, weight, bias)
+        geometry = _geometry(self.layer.settings, x.shape, weight.shape)
+        follows = self.layer.followers.activation
+        repeated = _repeated(geometry, x.dtype, self.threads, follows)
+        if self._weight in constants:
+            plan = repeated.plan("y")
+            weight = self._packed.of(geometry, weight, 0, self.threads, follows, plan=plan)
+        result = repeated.solve("y", x, weight, bias)
+        if self._weight in constants and (not self._bias or self._bias in constants):
+            call = PlannedCall(geometry, dtype_name(x.dtype), self.threads, activation=follows)
+            if call.is_short:
+                if len(self._planned) >= _MOST_PLANNED:
+                    self._planned.clear()
+                packed = self._packed.of_call(call, constants[self._weight])
+                self._planned[x.shape, x.dtype] = call, packed, bias
+        return result, geometry
 
 
 def _check_types(x: Any, weight: Any, bias: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from tconv.onnx.decision import Decision
 from tconv.tables import Column, Table
 
 __all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison"]
@@ -39,13 +40,14 @@ class Report:
     """All of a model's ConvTranspose, and the times of the last run in milliseconds.
 
     `elapsed_ms` is the whole run, `elsewhere_ms` what ONNX Runtime took of it for `pieces` pieces;
-    both are None before the first run.
+    both are None before the first run. `decision` says why the model was cut, or was not.
     """
 
     nodes: tuple[NodeReport, ...]
     pieces: int
     elapsed_ms: float | None = None
     elsewhere_ms: float | None = None
+    decision: Decision | None = None
 
     def table(self) -> Table:
         """One row for each ConvTranspose."""
@@ -77,6 +79,8 @@ class Report:
         if self.elapsed_ms is not None:
             parts.append(f"whole model {_ms(self.elapsed_ms)} ms")
             parts.append(f"of which ONNX Runtime {_ms(self.elsewhere_ms)} ms")
+        if self.decision is not None and self.decision.reason:
+            parts.append(self.decision.sentence)
         return " · ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,36 +1,30 @@
-"""HOW A MODEL IS RUN: ONNX Runtime's interface, with every ConvTranspose computed by tconv."""
+"""ONNX Runtime's interface, with ConvTranspose nodes computed by tconv where that gains."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from tconv.arguments import as_array, as_flag, as_mapping, as_threads, show
+from tconv.arguments import as_array, as_choice, as_flag, as_mapping, as_threads, show
 from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError
-from tconv.geometry import Geometry
-from tconv.onnx.loading import Loaded, load_model
+from tconv.onnx.loading import Loaded, Ran
 from tconv.onnx.model import ModelMetadata, NodeArg, as_source, parse_type
-from tconv.onnx.pieces import LayerRun, Values
-from tconv.onnx.report import Report
-from tconv.onnx.runtime import Settings
+from tconv.onnx.pieces import Values
+from tconv.onnx.report import NodeReport, Report
+from tconv.onnx.routes import Route, Routes
+from tconv.onnx.runtime import Settings, clean_message
 
 __all__ = ["Session", "checked_feed"]
 
+METHODS = ("auto", "onnxruntime", "measure")
+
 # Sessions that a fork has copied. To destroy one would wait for threads that only the parent has.
-_of_the_parent: list[Loaded] = []
-
-
-class _Run(NamedTuple):
-    """What is remembered of a run: sizes and milliseconds by the names of the layers' outputs."""
-
-    layers: Mapping[str, tuple[Geometry, float]]
-    elapsed_ms: float | None
-    elsewhere_ms: float | None
+_of_the_parent: list[Routes] = []
 
 
 class Session:
@@ -71,12 +65,24 @@ class Session:
     ((1, 1, 4, 6), 'tconv')
     """
 
-    def __init__(self, model: Any, *, threads: int | None = None, force: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        threads: int | None = None,
+        method: str = "auto",
+        force: bool = False,
+    ) -> None:
         self._threads = as_threads(threads)
+        self._method = as_choice(method, "method", METHODS)
         self._force = as_flag(force, "force")
+        if self._force and self._method != "auto":
+            raise ParameterError(
+                f"force=True excludes method={self._method!r}; pass one of the two."
+            )
         self._source = as_source(model)
-        self._loaded = self._load()
-        self._last = _Run({}, None, None)
+        self._routes = self._load()
+        self._last: tuple[Route, Ran | None, float] | None = None
 
     def run(
         self,
@@ -99,86 +105,140 @@ class Session:
             take it
         ModelError : another node cannot
         """
-        loaded = self._here()
-        names = _checked_names(loaded, output_names)
-        feed = checked_feed(loaded.inputs, loaded.overridable, input_feed)
-        values = loaded.defaults | feed
-        began, elsewhere_ms, given = perf_counter(), 0.0, set(values)
-        ran: dict[str, tuple[Geometry, float]] = {}
-        for step, finished in zip(loaded.steps, loaded.last_use, strict=True):
-            if isinstance(step, LayerRun):
-                ran[step.layer.output] = step(values)
+        routes = self._routes
+        if routes.process != os.getpid():
+            routes = self._here()
+        route = routes.only
+        if route is None:
+            try:
+                route = routes.known[tuple([value.shape for value in input_feed.values()])]
+            except (AttributeError, KeyError, TypeError):
+                route = routes.choose(_checked(routes.first.loaded, input_feed))
+        run = route.run_whole
+        if run is None:
+            return self._run_cut(routes, route, output_names, input_feed, run_options)
+        began = perf_counter()
+        try:
+            for value in input_feed.values():
+                if type(value) is not np.ndarray or not value.dtype.isnative:
+                    break
             else:
-                before = perf_counter()
-                try:
-                    step(values, run_options)
-                except ModelError as error:
-                    raise ModelError(
-                        f"{error}; check the model, and the inputs: {_shown(input_feed)}."
-                    ) from error
-                elsewhere_ms += (perf_counter() - before) * 1e3
-            for name in finished:
-                values.pop(name, None)
-        results = [values[name].copy() if name in given else values[name] for name in names]
-        self._last = _Run(ran, (perf_counter() - began) * 1e3, elsewhere_ms)
+                found: list[Any] = run(output_names or route.names, input_feed, run_options)
+                self._last = route, None, (perf_counter() - began) * 1e3
+                return found
+        except Exception:  # which of its many exceptions, a look at the inputs tells
+            pass
+        return self._run_whole(routes, route, output_names, input_feed, run_options)
+
+    def _run_cut(
+        self, routes: Routes, route: Route, output_names: Any, input_feed: Any, options: Any
+    ) -> list[Any]:
+        names = _checked_names(route.loaded, output_names)
+        feed = _checked(route.loaded, input_feed)
+        try:
+            results, ran = route.loaded.run(feed, names, options)
+        except ModelError as error:
+            raise _told(error, feed) from error
+        self._last = route, ran, ran.elapsed_ms
         return results
 
+    def _run_whole(
+        self, routes: Routes, route: Route, output_names: Any, input_feed: Any, options: Any
+    ) -> list[Any]:
+        """Run by ONNX Runtime what it may have refused, with all that is passed checked."""
+        loaded = route.loaded
+        names, feed = _checked_names(loaded, output_names), _checked(loaded, input_feed)
+        began = perf_counter()
+        try:
+            results = loaded.whole.run(names, feed, options)
+        except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+            refusal = _told(ModelError(clean_message(error)), feed)
+            results, ran = routes.run_refused(refusal, feed, names, options)
+            assert routes.only is not None
+            self._last = routes.only, ran, ran.elapsed_ms
+            return results
+        self._last = route, None, (perf_counter() - began) * 1e3
+        return list(results)
+
     def report(self) -> Report:
-        """Tell of every ConvTranspose who computed it in the last run, at what sizes, how long."""
-        loaded, last, nodes = self._loaded, self._last, []
-        for node in loaded.nodes:
-            if node.output in last.layers:
-                geometry, ms = last.layers[node.output]
-                node = replace(
-                    node,
-                    x_shape=geometry.x_shape,
-                    weight_shape=geometry.weight_shape,
-                    y_shape=geometry.y_shape,
-                    ms=ms,
-                )
-            nodes.append(node)
-        return Report(tuple(nodes), loaded.pieces, last.elapsed_ms, last.elsewhere_ms)
+        """Tell who computed every ConvTranspose in the last run, at what sizes, how long, and why.
+
+        Before the first run it tells who is expected to.
+        """
+        routes, last = self._routes, self._last
+        if last is None:
+            decision = None if routes.only is None else routes.only.decision
+            return Report(routes.first.nodes, routes.first.loaded.pieces, decision=decision)
+        route, ran, elapsed_ms = last
+        nodes = route.nodes
+        if ran is not None:
+            nodes = tuple(_with_run(node, ran) for node in nodes)
+        elsewhere_ms = elapsed_ms if ran is None else ran.elsewhere_ms
+        return Report(nodes, route.loaded.pieces, elapsed_ms, elsewhere_ms, route.decision)
 
     def get_inputs(self) -> list[NodeArg]:
         """Inputs of the model, those not counted that have a default."""
-        return list(self._loaded.inputs)
+        return list(self._routes.first.loaded.inputs)
 
     def get_outputs(self) -> list[NodeArg]:
         """Outputs of the model."""
-        return list(self._loaded.outputs)
+        return list(self._routes.first.loaded.outputs)
 
     def get_overridable_initializers(self) -> list[NodeArg]:
         """Inputs that have a default."""
-        return list(self._loaded.overridable)
+        return list(self._routes.first.loaded.overridable)
 
     def get_modelmeta(self) -> ModelMetadata:
         """What the file tells about the model."""
-        return self._loaded.metadata
+        return self._routes.first.loaded.metadata
 
     def get_providers(self) -> list[str]:
         """Where ONNX Runtime's pieces run: on the CPU."""
         return ["CPUExecutionProvider"]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"model": self._source, "threads": self._threads, "force": self._force}
+        how = {"threads": self._threads, "method": self._method, "force": self._force}
+        return {"model": self._source, **how}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         what = repr(self._source) if isinstance(self._source, str) else "<bytes>"
-        taken = sum(node.computed_by == "tconv" for node in self._loaded.nodes)
-        return f"Session({what}: {taken} of {len(self._loaded.nodes)} ConvTranspose by tconv)"
+        nodes = self.report().nodes
+        taken = sum(node.computed_by == "tconv" for node in nodes)
+        return f"Session({what}: {taken} of {len(nodes)} ConvTranspose by tconv)"
 
-    def _here(self) -> Loaded:
+    def _here(self) -> Routes:
         """What this process has loaded: the threads of a session do not survive a fork."""
-        if self._loaded.process != os.getpid():
-            _of_the_parent.append(self._loaded)
-            self._loaded = self._load()
-        return self._loaded
+        if self._routes.process != os.getpid():
+            _of_the_parent.append(self._routes)
+            self._routes = self._load()
+        return self._routes
 
-    def _load(self) -> Loaded:
-        return load_model(self._source, Settings(self._threads), self._force)
+    def _load(self) -> Routes:
+        return Routes(self._source, Settings(self._threads), self._method, self._force)
+
+
+def _with_run(node: NodeReport, ran: Ran) -> NodeReport:
+    if node.output not in ran.layers:
+        return node
+    geometry, ms = ran.layers[node.output]
+    return replace(
+        node,
+        x_shape=geometry.x_shape,
+        weight_shape=geometry.weight_shape,
+        y_shape=geometry.y_shape,
+        ms=ms,
+    )
+
+
+def _told(error: ModelError, feed: Mapping[str, Any]) -> ModelError:
+    return ModelError(f"{error}; check the model, and the inputs: {_shown(feed)}.")
+
+
+def _checked(loaded: Loaded, feed: Any) -> Values:
+    return checked_feed(loaded.inputs, loaded.overridable, feed)
 
 
 def _checked_names(loaded: Loaded, names: Sequence[str] | None) -> list[str]:

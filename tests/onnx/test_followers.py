@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import by_onnx_runtime, model_of, transposed
 from strategies import draws, integers_like
 from tconv.onnx import Session, compare, pieces, warm
-from tconv.onnx.graph import cut
+from tconv.onnx.graph import Graph
 
 ACTIVATIONS = {"Relu": {}, "LeakyRelu": {"alpha": 0.2}, "Tanh": {}, "Sigmoid": {}}
 OPERANDS = ["scale", "shift", "mean", "variance"]
@@ -165,7 +165,7 @@ def test_constants_may_come_from_nodes(name, how):
 
 
 def operators_folded(model):
-    return cut(model, force=True)[1][0].followers.operators
+    return Graph(model).layers[0].followers.operators
 
 
 @pytest.mark.parametrize(

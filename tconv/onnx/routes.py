@@ -1,0 +1,300 @@
+"""The two routes of a model, whole and cut, and which of them a run takes.
+
+Which is quicker follows from sizes, so it is decided when these are known: as the model is loaded
+if the file says all of them, else at the first run with inputs of such shapes.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log, prod
+from time import perf_counter, sleep
+from typing import Any
+
+from onnx import ModelProto
+from onnx.helper import np_dtype_to_tensor_dtype
+
+from tconv.errors import ModelError, TConvError
+from tconv.forks import ForkLock
+from tconv.onnx.decision import LEAST_GAIN, Decision, predict
+from tconv.onnx.graph import NotCut
+from tconv.onnx.inference import Shapes, fixed_shape, sized
+from tconv.onnx.loading import Loaded, Ran, load_cut, load_whole, open_model
+from tconv.onnx.model import Source, read_model
+from tconv.onnx.pieces import Values
+from tconv.onnx.report import NodeReport
+from tconv.onnx.runtime import Settings
+
+__all__ = ["Route", "Routes"]
+
+_MOST_DECISIONS = 8  # of a model; inputs of further shapes go the way of those of about their size
+_MOST_SHAPES = 1024  # that are remembered
+_GUESSED = 64  # cells along an axis, until the first run says how many there are
+_MEASURED_S, _PAUSE_S, _TURNS = 0.1, 0.04, 2  # of either route in a turn; threads go to sleep
+_CHANGED = "the file has changed since it was loaded"
+_SMALL = "too small to gain"
+_EVERY_NODE = "force=True leaves no ConvTranspose to ONNX Runtime that tconv can compute"
+
+Key = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way to run a model, the decision for it, and all its ConvTranspose.
+
+    `run_whole` runs ONNX Runtime's session where that is all, None else.
+    """
+
+    loaded: Loaded
+    decision: Decision
+    nodes: tuple[NodeReport, ...]
+    names: list[str]
+    run_whole: Any
+
+
+class Routes:
+    """What one process has loaded of a model.
+
+    `only` is the route of all runs, if that is known; else `known` has those of inputs of certain
+    shapes, in the order of the feed, and `choose` decides for others.
+
+    Raises
+    ------
+    ModelError, OSError : as `open_model` and `load_whole`
+    """
+
+    def __init__(self, source: Source, settings: Settings, method: str, force: bool) -> None:
+        self.process = os.getpid()
+        self._opened, model = open_model(source, settings)
+        self._method, self._lock, self._has_tried = method, ForkLock(), False
+        self._whole: Loaded | None = None
+        self._cut: Loaded | None = None
+        self._decisions: dict[Key, Decision] = {}
+        self.known: dict[Key, Route] = {}
+        self.only: Route | None = None
+        self.first = self._begin(model, force)
+
+    def _begin(self, model: ModelProto | None, force: bool) -> Route:
+        """Load what the first run should need."""
+        candidates, left = self._opened.candidates, self._opened.settings.left
+        if model is None or not candidates or left or self._method == "onnxruntime":
+            why = left or ("method='onnxruntime'" if candidates else "")
+            self.only = self._left(model, Decision("onnxruntime", why))
+            return self.only
+        if force:
+            self.only = self._taken(model, Decision("tconv", _EVERY_NODE), self._all)
+            return self.only
+        shapes, is_certain = self._declared()
+        decision, taken = self._predicted(shapes, {}) or (None, self._all)
+        if decision is None or self._method == "measure":
+            is_certain = False
+            decision = decision or Decision("tconv", "sizes of layers follow from the first run")
+        route = (
+            self._taken(model, decision, taken)
+            if decision.by == "tconv"
+            else self._left(model, decision)
+        )
+        if is_certain:
+            self.only = route
+        return route
+
+    @property
+    def _all(self) -> tuple[int, ...]:
+        return tuple(layer.index for layer in self._opened.candidates)
+
+    def _declared(self) -> tuple[dict[str, tuple[int, ...]], bool]:
+        """Shapes of the inputs, and whether the file says all; what it does not is guessed."""
+        assert self._opened.outline is not None
+        found, is_certain = {}, True
+        for value in self._opened.outline.graph.input:
+            kind = value.type.tensor_type
+            shape = fixed_shape(value)
+            if shape is None and kind.HasField("shape"):
+                is_certain = False
+                shape = tuple(
+                    max(size.dim_value, 0) or (_GUESSED if n else 1)
+                    for n, size in enumerate(kind.shape.dim)
+                )
+            if shape is None:
+                is_certain = False
+            else:
+                found[value.name] = shape
+        return found, is_certain
+
+    def _predicted(
+        self, shapes: Shapes, types: Mapping[str, int]
+    ) -> tuple[Decision, tuple[int, ...]] | None:
+        """Decide by predicted times; None if the sizes of a layer do not follow from these."""
+        opened = self._opened
+        assert opened.graph is not None
+        assert opened.outline is not None
+        found = predict(opened.graph, sized(opened.outline, shapes, types), opened.settings.threads)
+        if found is None:
+            return None
+        is_gain = found.gain >= LEAST_GAIN
+        why = "predicted to gain" if is_gain else "predicted gain below 3 %"
+        decision = Decision(
+            "tconv" if is_gain else "onnxruntime",
+            why,
+            found.onnxruntime_us / 1e3,
+            found.tconv_us / 1e3,
+        )
+        return decision, tuple(layer.index for layer in found.taken)
+
+    def choose(self, feed: Values) -> Route:
+        """Return the route of inputs, which are arrays of the types that the model declares."""
+        if self.only is not None:
+            return self.only
+        key: Key = tuple(value.shape for value in feed.values())
+        with self._lock:
+            found = self.known.get(key)
+            if found is None:
+                found = self._decided(key, feed)
+                if len(self.known) >= _MOST_SHAPES:
+                    self.known.clear()
+                self.known[key] = found
+        return found
+
+    def _decided(self, key: Key, feed: Values) -> Route:
+        if len(self._decisions) >= _MOST_DECISIONS:
+            return self._route(self._nearest(key), ())
+        if self._method == "measure":
+            decision, taken = self._measured(feed), self._all
+        else:
+            shapes = {name: value.shape for name, value in feed.items()}
+            found = self._predicted(shapes, {}) or self._tried(feed, shapes)
+            decision, taken = found
+        route = self._route(decision, taken)
+        if not self._decisions:  # what was loaded by a guess
+            if route.loaded is self._cut:
+                self._whole = None
+            else:
+                self._cut = None
+        self._decisions[key] = route.decision
+        if len(self._decisions) == _MOST_DECISIONS:
+            by = {each.by for each in self._decisions.values()}
+            self.only = route if len(by) == 1 else None
+        return route
+
+    def _nearest(self, key: Key) -> Decision:
+        """The decision for the inputs that are most alike in size."""
+
+        def size(shapes: Key) -> float:
+            return log(1 + sum(map(prod, shapes)))
+
+        return self._decisions[min(self._decisions, key=lambda each: abs(size(each) - size(key)))]
+
+    def _tried(
+        self, feed: Values, shapes: dict[str, tuple[int, ...]]
+    ) -> tuple[Decision, tuple[int, ...]]:
+        """Run all layers once, for the sizes that depend on what is computed."""
+        seen: dict[str, Any] = {}
+        try:
+            loaded = self._cut or self._load_cut(None, self._all)
+            loaded.run(feed, (), shapes=seen)
+        except (NotCut, TConvError) as error:
+            return Decision("onnxruntime", f"cut, it does not run: {error}"), ()
+        self._cut = loaded
+        assert self._opened.graph is not None
+        between = {name: each for name, each in seen.items() if name in self._opened.graph.maker}
+        types = {name: np_dtype_to_tensor_dtype(kind) for name, (kind, _) in between.items()}
+        found = self._predicted({n: s for n, (_, s) in seen.items()} | shapes, types)
+        return found or (Decision("onnxruntime", "sizes are not known"), ())
+
+    def _measured(self, feed: Values) -> Decision:
+        """Time both routes, in turns, and keep the quicker."""
+        whole = self._whole or load_whole(self._opened)
+        try:
+            cut = self._cut or self._load_cut(None, self._all)
+        except NotCut as error:
+            return Decision("onnxruntime", str(error))
+        self._whole, self._cut = whole, cut
+        best = {"onnxruntime": float("inf"), "tconv": float("inf")}
+        for _ in range(_TURNS):
+            for by, loaded in (("onnxruntime", whole), ("tconv", cut)):
+                sleep(_PAUSE_S)
+                until = perf_counter() + _MEASURED_S
+                loaded.run(feed, ())
+                while True:
+                    best[by] = min(best[by], loaded.run(feed, ())[1].elapsed_ms)
+                    if perf_counter() >= until:
+                        break
+        ours, theirs = best["tconv"], best["onnxruntime"]
+        is_gain = 1 - ours / theirs >= LEAST_GAIN
+        why = "measured to gain" if is_gain else "measured gain below 3 %"
+        return Decision("tconv" if is_gain else "onnxruntime", why, theirs, ours, is_measured=True)
+
+    def _route(self, decision: Decision, taken: Sequence[int]) -> Route:
+        if decision.by == "tconv":
+            return self._taken(None, decision, taken or self._all)
+        return self._left(None, decision)
+
+    def _left(self, model: ModelProto | None, decision: Decision) -> Route:
+        """The route through ONNX Runtime alone; cut, if that refuses the model."""
+        if self._whole is None:
+            if self._cut is not None and self._opened.has_changed:
+                return self._by(self._cut, Decision("tconv", _CHANGED))
+            try:
+                self._whole = load_whole(self._opened)
+            except ModelError as error:
+                if self._opened.settings.left or self._method == "onnxruntime":
+                    raise
+                self.only = self._refused(error, model)
+                return self.only
+        return self._by(self._whole, decision)
+
+    def _taken(self, model: ModelProto | None, decision: Decision, taken: Sequence[int]) -> Route:
+        """The route with layers by tconv; ONNX Runtime alone where the model cannot be cut."""
+        if self._cut is None:
+            try:
+                self._cut = self._load_cut(model, taken)
+            except NotCut as why:
+                self.only = self._left(model, Decision("onnxruntime", str(why)))
+                return self.only
+        return self._by(self._cut, decision)
+
+    def run_refused(
+        self, error: ModelError, feed: Values, names: Sequence[str], options: Any
+    ) -> tuple[list[Any], Ran]:
+        """Run a model with tconv's layers that ONNX Runtime alone refuses to run, if that helps.
+
+        Raises
+        ------
+        ModelError : `error`, where it does not
+        """
+        if not self._opened.candidates or self._opened.settings.left or self._has_tried:
+            raise error
+        if self._method == "onnxruntime":
+            raise error
+        with self._lock:
+            self._has_tried = True
+            route = self._refused(error, None)
+        try:
+            found = route.loaded.run(feed, names, options)
+        except TConvError:
+            raise error from None
+        self.only = route
+        return found
+
+    def _refused(self, error: ModelError, model: ModelProto | None) -> Route:
+        if not self._opened.candidates:
+            raise error
+        try:
+            loaded = self._load_cut(model, self._all)
+        except (NotCut, TConvError):
+            raise error from None
+        return self._by(loaded, Decision("tconv", f"ONNX Runtime alone refuses it: {error}"))
+
+    def _load_cut(self, model: ModelProto | None, taken: Sequence[int]) -> Loaded:
+        if model is None:
+            if self._opened.has_changed:
+                raise NotCut(_CHANGED)
+            model = read_model(self._opened.source)
+        return load_cut(self._opened, model, taken)
+
+    def _by(self, loaded: Loaded, decision: Decision) -> Route:
+        reason = _SMALL if loaded.taken else decision.reason
+        nodes = self._opened.reports(loaded.taken, reason)
+        names = [each.name for each in loaded.outputs]
+        step = loaded.steps[0] if loaded.whole else None
+        return Route(loaded, decision, nodes, names, getattr(step, "run", None))
