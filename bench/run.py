@@ -23,7 +23,7 @@ from typing import Any
 from bench.cases import GROUPS, Case
 from bench.extras import extras
 from bench.machine import cores, nominal_ghz, processor
-from bench.networks import NETWORKS
+from bench.examples import NETWORKS
 from bench.peers import CONTENDERS, PACKAGES, PEERS, SEED
 from bench.picture import as_svg, as_text
 from bench.report import page, publish

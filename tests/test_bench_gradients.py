@@ -9,7 +9,7 @@ import pytest
 from test_bench import RESULTS, row
 
 from bench.cases import PUBLISHED, UPCONV7, Case
-from bench.networks import NETWORKS, Network, autoencoder, example, in_dtype, in_onnx
+from bench.examples import NETWORKS, Network, autoencoder, example, in_dtype, in_onnx
 from bench.peers import as_array, operands
 from bench.picture import as_text
 from bench.report import page, ratios, summary

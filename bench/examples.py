@@ -221,7 +221,7 @@ def _predicted_by_onnx(network: Sequential, threads: int) -> Any:
 
 def _by(function: str, *others: str) -> dict[str, str]:
     names = {"layers": function} | {name: f"{function}_{name}" for name in others}
-    return {name: f"bench.networks:{each}" for name, each in names.items()}
+    return {name: f"bench.examples:{each}" for name, each in names.items()}
 
 
 NETWORKS = {
