@@ -108,7 +108,7 @@ def _measure_case(
     }
 
 
-def measure_networks(names: Sequence[str], folder: Path, log: Any = sys.stderr) -> list[Any]:
+def measure_examples(names: Sequence[str], folder: Path, log: Any = sys.stderr) -> list[Any]:
     """Measure networks of the examples; a record each, in the form of a case."""
     cache, threads = str(folder / "cache"), cores()
     rows: list[dict[str, Any]] = []
@@ -256,7 +256,7 @@ def measure(parts: list[Part], small: bool, quickly: bool, whole: bool = False) 
         }
         if whole:
             names = QUICK_NETWORKS if quickly else [*NETWORKS]
-            results["extras"]["networks"] = measure_networks(names, folder)
+            results["extras"]["networks"] = measure_examples(names, folder)
     results["minutes"] = round((datetime.now(UTC) - now).total_seconds() / 60, 1)
     return results
 
