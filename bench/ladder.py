@@ -5,7 +5,6 @@ own process. There is one thread, BLAS included, until the step that takes all c
 """
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from bench.machine import Watch, cores
 from bench.peers import CONTENDERS, SEED
 from bench.report import between, seconds, show, table, where
 from bench.rounds import LEAST_RUNS, PAUSE_S, SLICE_CAP_S, SLICE_S
-from bench.run import compact, measure
+from bench.run import compact, measure, result_file, write_whole
 from bench.server import ROOT, Contender, Failed
 from bench.steps import SAME
 
@@ -195,12 +194,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--publish", action="store_true", help="write docs/algorithms.md too")
     arguments = parser.parse_args(words)
     results = measure_all(arguments.layers)
-    stamp = results["date"][:16].replace(":", "").replace("T", "-")
-    output = ROOT / "bench" / "results" / f"{stamp}-ladder.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    unfinished.write_text(compact(results), encoding="utf-8")
-    unfinished.replace(output)
+    output = result_file(results, "ladder")
+    write_whole(output, compact(results))
     print("\n".join(page(results)))
     if arguments.publish:
         path = ROOT / "docs" / "algorithms.md"

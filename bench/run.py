@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.cases import GROUPS, Case
+from bench.examples import NETWORKS
 from bench.extras import extras
 from bench.machine import cores, nominal_ghz, processor
-from bench.networks import NETWORKS
 from bench.peers import CONTENDERS, PACKAGES, PEERS, SEED
 from bench.picture import as_svg, as_text
 from bench.report import page, publish
@@ -108,7 +108,7 @@ def _measure_case(
     }
 
 
-def measure_networks(names: Sequence[str], folder: Path, log: Any = sys.stderr) -> list[Any]:
+def measure_examples(names: Sequence[str], folder: Path, log: Any = sys.stderr) -> list[Any]:
     """Measure networks of the examples; a record each, in the form of a case."""
     cache, threads = str(folder / "cache"), cores()
     rows: list[dict[str, Any]] = []
@@ -256,7 +256,7 @@ def measure(parts: list[Part], small: bool, quickly: bool, whole: bool = False) 
         }
         if whole:
             names = QUICK_NETWORKS if quickly else [*NETWORKS]
-            results["extras"]["networks"] = measure_networks(names, folder)
+            results["extras"]["networks"] = measure_examples(names, folder)
     results["minutes"] = round((datetime.now(UTC) - now).total_seconds() / 60, 1)
     return results
 
@@ -264,11 +264,24 @@ def measure(parts: list[Part], small: bool, quickly: bool, whole: bool = False) 
 def write(results: dict[str, Any], output: Path) -> str:
     """Write the results and their page, each whole or not at all; return the page."""
     text = page(results)
-    for path, content in ((output, compact(results)), (output.with_suffix(".md"), text)):
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(content, encoding="utf-8")
-        unfinished.replace(path)
+    write_whole(output, compact(results))
+    write_whole(output.with_suffix(".md"), text)
     return text
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def result_file(results: dict[str, Any], kind: str = "") -> Path:
+    """Where results are kept: in bench/results, by date and by what was measured."""
+    stamp = results["date"][:16].replace(":", "").replace("T", "-")
+    name = "-".join(filter(None, (stamp, kind)))
+    return ROOT / "bench" / "results" / f"{name}.json"
 
 
 def compact(results: dict[str, Any]) -> str:
@@ -319,13 +332,10 @@ def main(words: Sequence[str] | None = None) -> None:
     if not parts and (arguments.bars or arguments.publish):
         parser.error("--networks alone has no table to draw or to publish")
     results = measure(parts, is_all, arguments.quick, is_all or arguments.networks)
-    stamp = results["date"][:16].replace(":", "").replace("T", "-")
-    output = arguments.output or ROOT / "bench" / "results" / f"{stamp}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
+    output = arguments.output or result_file(results)
     text = write(results, output)
     if arguments.bars:
-        arguments.bars.parent.mkdir(parents=True, exist_ok=True)
-        arguments.bars.write_text(as_svg(results["parts"][0]), encoding="utf-8")
+        write_whole(arguments.bars, as_svg(results["parts"][0]))
         text = as_text(results["parts"][0])
     print(text)
     if arguments.publish:

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from skimage import data
 
 import tconv
-from bench.networks import example
+from bench.examples import example
 
 SIZE, FEATURES, ROUNDS = 224, 9, 5
 LAYERS = ("relu3_3", "relu4_3", "relu5_3")

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench.cases import Case
+from bench.machine import peak_mib
 from bench.peers import Thunk, as_array, operands
 from bench.wants import WANTS
 
@@ -207,6 +208,15 @@ class Server:
         """Error of one more run, or of a slow one's last: who was right once must still be."""
         call, last = self._checked(), self._last
         return self._error(call() if last is None else last)
+
+    def peak_mib(self) -> float | None:
+        """The most memory that this process had at once."""
+        return peak_mib()
+
+    def describe(self) -> dict[str, Any]:
+        """What the contender tells of itself, if anything."""
+        found: dict[str, Any] = getattr(self._checked(), "describe", dict)()
+        return found
 
     def expect(self, case: list[Any], dtype: str, threads: int) -> float | None:
         """Seconds that tconv's printed plan expects; None where the engine does not compute."""

@@ -238,10 +238,10 @@ def against_peers() -> Iterator[str]:
     """Time the same network by other libraries beside tconv, each in a process of its own."""
     sys.path.insert(0, str(ROOT))
     from bench.report import seconds
-    from bench.run import measure_networks
+    from bench.run import measure_examples
 
     with TemporaryDirectory() as folder:
-        (row,) = measure_networks(["photo"], Path(folder))
+        (row,) = measure_examples(["photo"], Path(folder))
     ours = seconds(row, "layers", min)
     yield f"The same network by others, in the same tiles; tconv in turns with them: {ours:.2f} s."
     for own, name in {"torch": "PyTorch", "onnx": "ONNX Runtime"}.items():

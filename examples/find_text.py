@@ -7,6 +7,7 @@ file, which needs the packages of `pip install '.[examples]'`.
 """
 
 import argparse
+import re
 import shlex
 import subprocess
 import sys
@@ -30,7 +31,8 @@ Picture = NDArray[np.uint8]  # (3, H, W)
 Map = NDArray[np.float32]  # (H, W), the probability that a pixel lies in the core of a text
 Box = NDArray[np.float64]  # (4, 2), the corners x, y clockwise; pixel [0, 0] spans x, y in [0, 1]
 
-BY_TCONV = "2 of 2 ConvTranspose computed by tconv"
+ROW = "whole model"  # of the table, which ends with ONNX Runtime's time over tconv's
+TAKEN = "ConvTranspose computed by tconv"  # below the table, after how many of how many
 MULTIPLE = 32  # the network halves height and width five times
 # As config.yaml of rapidocr-onnxruntime 1.4.4, from which the model is, sets them for it:
 CORE = 0.3  # probability from which a pixel counts
@@ -80,14 +82,28 @@ def detect(model: Path, page: Picture) -> Map:
         print(done.stdout, flush=True)
         if done.returncode:
             sys.exit(f"`tconv run` ended with exit code {done.returncode}; it says above why.")
-        if BY_TCONV not in " ".join(done.stdout.split()):  # a narrow table has folded lines
-            sys.exit(f"The table must say {BY_TCONV!r}; is {model} the text detector?")
+        print(verdict(done.stdout), end="\n\n", flush=True)
         with np.load(Path(folder) / "map.npz") as arrays:
             found = next(iter(arrays.values()))
     _, height, width = page.shape
     if found.shape != (1, 1, *padded(page).shape[1:]):
         sys.exit(f"The model gave {found.shape}, no map of the page; is {model} the text detector?")
     return found[0, 0, :height, :width]
+
+
+def verdict(table: str) -> str:
+    """Say how fast the whole model was beside ONNX Runtime alone, and who computed it."""
+    rows = [line.split() for line in table.splitlines()]
+    first = ROW.split()[0]  # a narrow table has folded lines
+    ratio = next((row[-1] for row in reversed(rows) if row[:1] == [first]), "").rstrip("×x?")
+    try:
+        speed = f"tconv ran the network {float(ratio):.2f} times as fast as ONNX Runtime alone"
+    except ValueError:
+        sys.exit(f"The table must have a row {ROW!r} that ends with a ratio.")
+    found = re.search(rf"([1-9]\d*) of (\d+) {TAKEN}", " ".join(table.split()))
+    if found:
+        return f"{speed}, and computed {found[1]} of its {found[2]} ConvTranspose."
+    return f"{speed}, to which it left all of it: there was little to gain."
 
 
 # ---- from the map to boxes -----------------------------------------------------------------------

@@ -9,12 +9,12 @@ import pytest
 from test_bench import RESULTS, row
 
 from bench.cases import PUBLISHED, UPCONV7, Case
-from bench.networks import NETWORKS, Network, autoencoder, example, in_dtype, in_onnx
+from bench.examples import NETWORKS, Network, autoencoder, example, in_dtype, in_onnx
 from bench.peers import as_array, operands
 from bench.picture import as_text
 from bench.report import page, ratios, summary
 from bench.rounds import Limits
-from bench.run import Part, installed, main, measure_networks, measure_part
+from bench.run import Part, installed, main, measure_examples, measure_part
 from bench.server import TOLERANCES, Server, function_of, tolerance
 from bench.wants import WANTS
 from tconv.dtypes import as_dtype
@@ -321,7 +321,7 @@ def test_networks_are_measured_or_say_what_is_wrong(tmp_path, monkeypatch):
         found = {"layers": ours} | {f"by {other}": other for other in others}
         paths = {each: f"made_up_networks:{function}" for each, function in found.items()}
         monkeypatch.setitem(NETWORKS, name, Network(name, 2, paths))
-    some, gone = measure_networks(list(functions), tmp_path)
+    some, gone = measure_examples(list(functions), tmp_path)
     assert some["contenders"]["layers"]["error"] == 0
     assert len(some["contenders"]["layers"]["us"]) == 2
     assert "wrong: error" in some["contenders"]["by wrong"]["failed"]

@@ -11,7 +11,11 @@ from tconv.images import read_picture, write_picture
 
 find_text = example("find_text")
 
-TABLE = f"layer  x  y\n{find_text.BY_TCONV} · medians of 5 runs each\n"
+TABLE = f"""layer        y   tconv ms  ORT ms  ratio
+whole             1.000   1.100  1.10×
+whole model       8.000   7.600  0.95×
+2 of 2 {find_text.TAKEN} · medians of 5 runs each
+"""  # with a layer that is called "whole"
 
 
 def map_of(height, width, *texts):
@@ -233,8 +237,8 @@ def test_few_lines_are_told_too(model, command_line, tmp_path, capsys, lines, wo
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"stdout": "1 of 2 ConvTranspose computed by tconv\n"}, "The table must say '2 of 2 Conv"),
-        ({"stdout": ""}, "is .*model.onnx the text detector"),
+        ({"stdout": ""}, "The table must have a row 'whole model' that ends with a ratio"),
+        ({"stdout": "whole model  –  7.6  –\n"}, "must have a row 'whole model' that ends with"),
         ({"stdout": "", "code": 2}, "`tconv run` ended with exit code 2"),
         ({"shape": (1, 2)}, r"gave \(1, 2\), no map of the page"),
     ],
@@ -245,9 +249,28 @@ def test_an_answer_that_is_none_is_explained(model, command_line, answer, messag
         find_text.detect(model, np.zeros((3, 40, 40), np.uint8))
 
 
-def test_a_folded_table_is_understood(model, command_line):
-    command_line(stdout="\n".join(find_text.BY_TCONV.split()))
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (TABLE, "0.95 times as fast as ONNX Runtime alone, and computed 2 of its 2 ConvTranspose."),
+        (TABLE.replace("×", "x"), "tconv ran the network 0.95 times as fast"),
+        (TABLE.replace("0.95", "12.30"), "tconv ran the network 12.30 times as fast"),
+        (TABLE.replace("2 of 2", "1 of 2"), "and computed 1 of its 2 ConvTranspose."),
+        (TABLE.replace("2 of 2", "0 of 2"), "alone, to which it left all of it: there was little"),
+        (TABLE.partition("2 of 2")[0], "alone, to which it left all of it: there was little"),
+        (
+            "whole   8.000   8.800  1.10×\nmodel\n2 of 2\n" + "\n".join(find_text.TAKEN.split()),
+            "1.10 times as fast as ONNX Runtime alone, and computed 2 of its 2 ConvTranspose.",
+        ),
+    ],
+    ids=["", "plainer signs", "large", "some", "none", "nobody told", "folded"],
+)
+def test_the_program_says_how_fast_it_was_and_who_computed(
+    model, command_line, capsys, table, sentence
+):
+    command_line(stdout=table)
     assert find_text.detect(model, np.zeros((3, 3, 5), np.uint8)).shape == (3, 5)
+    assert sentence in capsys.readouterr().out.partition(table)[2]
 
 
 @pytest.mark.parametrize(

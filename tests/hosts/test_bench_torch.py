@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.cases import Case
-from bench.networks import autoencoder, autoencoder_torch
+from bench.examples import autoencoder, autoencoder_torch
 from bench.peers import as_array, as_tensor, operands
 from bench.server import TOLERANCES, Server, function_of
 from bench.wants import WANTS

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.networks import in_torch
+from bench.examples import in_torch
 from loading import example
 from tconv.optimisers import SGD, Adam
 

@@ -1,0 +1,40 @@
+"""A network is measured from end to end, with its own weights."""
+
+import json
+
+from bench import networks
+
+
+def test_a_run_from_end_to_end(tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "benchmarks.md"
+    page.write_text("before\n<!-- bench:networks -->old<!-- /bench:networks -->\nafter\n")
+    monkeypatch.setattr(networks, "ROOT", tmp_path)
+    output = tmp_path / "results" / "a.json"
+    networks.main(["erb1", "--quick", "--threads", "1", "--publish", "--output", str(output)])
+    results = json.loads(output.read_text())
+    (part,) = results["parts"]
+    (row,) = part["rows"]
+    assert (part["threads"], row["case"]) == (1, networks.NETWORKS["erb1"].title)
+    assert [*row["contenders"]] == ["onnxruntime", "session", "again"]
+    for own, found in row["contenders"].items():
+        assert found["error"] <= 1e-5
+        assert [len(us) > 8 for us in found["us"]] == [True]
+        assert 20 < found["peak_mib"][0] < 2000
+        assert found["by"][0].get("nodes") == (2 if own == "session" else None)
+    table = "\n".join(networks.page(results))
+    assert f"| {row['case']} | 1 |" in table
+    assert table in capsys.readouterr().out
+    assert page.read_text() == (
+        f"before\n<!-- bench:networks -->\n{table}\n\n<!-- /bench:networks -->\nafter\n"
+    )
+
+
+def test_what_cannot_run_is_told_and_the_rest_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setitem(networks.WHO, "session", "missing")
+    limits = networks.Limits(rounds=2, slice_s=0, least_runs=1)
+    found = networks.measure_networks(["erb1"], [1], 1, limits)
+    them = found["parts"][0]["rows"][0]["contenders"]
+    assert "ended with 1" in them["session"]["failed"]
+    assert len(them["again"]["us"]) == 1
+    assert "session: its process ended with 1." in "\n".join(networks.page(found))
