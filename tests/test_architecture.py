@@ -43,7 +43,7 @@ ORDER = [
     "visualise.explainer",
     "tables",
     "onnx.followers", "onnx.inference", "onnx.graph", "onnx.model", "onnx.runtime", "onnx.pieces",
-    "onnx.report", "onnx.loading", "onnx.session", "onnx.reference", "onnx.plain", "onnx.compare",
+    "onnx.costs", "onnx.decision", "onnx.report", "onnx.loading", "onnx.routes", "onnx.session", "onnx.reference", "onnx.plain", "onnx.compare",
     "onnx.warm", "onnx",
     "visualise.windows", "visualise.signals", "visualise.derivatives", "visualise.running",
     "visualise.opening", "visualise.network", "visualise.copying", "visualise.rows",

@@ -1,4 +1,4 @@
-"""ONNX MODELS: run them with tconv, compare, and lend tconv's operator to the onnx package."""
+"""ONNX models run with tconv, compared with ONNX Runtime, and an operator for the onnx package."""
 
 try:
     import onnx as _onnx  # noqa: F401
@@ -9,6 +9,7 @@ except ImportError:
     ) from None
 
 from tconv.onnx.compare import compare
+from tconv.onnx.decision import Decision
 from tconv.onnx.model import ModelMetadata, NodeArg, check_weights
 from tconv.onnx.reference import ConvTranspose
 from tconv.onnx.report import Comparison, NodeComparison, NodeReport, Report, ResultComparison
@@ -18,6 +19,7 @@ from tconv.onnx.warm import warm
 __all__ = [
     "Comparison",
     "ConvTranspose",
+    "Decision",
     "ModelMetadata",
     "NodeArg",
     "NodeComparison",

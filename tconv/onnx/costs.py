@@ -14,7 +14,16 @@ from tconv.engine.plan import CYCLES_PER_US
 from tconv.engine.target import Target, target
 from tconv.onnx.inference import Shapes
 
-__all__ = ["CALL_US", "PIECE_US", "WAKE_US", "Machine", "node_us", "passes_us", "transposed_us"]
+__all__ = [
+    "CALL_US",
+    "PIECE_US",
+    "RUN_US",
+    "WAKE_US",
+    "Machine",
+    "node_us",
+    "passes_us",
+    "transposed_us",
+]
 
 _NODE_US, _VIEW_US = 1.6, 0.8  # of any node; and of one that moves no numbers
 _VIEWS = frozenset(
@@ -32,10 +41,11 @@ _ONE_THREAD = frozenset(
 _SHARED_US = 10.0  # what is worth a thread
 # A ConvTranspose multiplies to columns, and adds these to the image on one thread: cycles for each
 # number of a group's columns where the caches hold them, and where not; of images, and of others.
-_COLUMN_CYCLES = {True: (1.4, 3.4), False: (2.8, 4.0)}
-_GROUP_US = 0.3
-# Of a run of ONNX Runtime for a piece, of waking its threads and ours, and of a call of a layer.
-PIECE_US, WAKE_US, CALL_US = 8.0, 30.0, 6.0
+_COLUMN_CYCLES = {True: (1.2, 3.2), False: (2.4, 4.0)}
+_GROUP_US = 0.15
+# Of a run of ONNX Runtime, of one for a piece, of waking its threads and ours, and of a call of a
+# layer.
+RUN_US, PIECE_US, WAKE_US, CALL_US = 10.0, 25.0, 30.0, 10.0
 
 
 @dataclass(frozen=True)

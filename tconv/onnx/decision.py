@@ -7,7 +7,7 @@ from onnx import NodeProto, TensorProto
 
 import tconv.engine as engine
 from tconv.errors import TConvError
-from tconv.onnx.costs import CALL_US, PIECE_US, WAKE_US, Machine, node_us, passes_us
+from tconv.onnx.costs import CALL_US, PIECE_US, RUN_US, WAKE_US, Machine, node_us, passes_us
 from tconv.onnx.graph import Cut, Graph, Layer
 from tconv.onnx.inference import Shapes
 
@@ -77,7 +77,7 @@ def predict(graph: Graph, shapes: Shapes, threads: int | None) -> Prediction | N
         return sum(node_us(graph.nodes[n], shapes, machine, cells) for n in nodes)
 
     moving = set(range(len(graph.nodes))) - graph.static
-    whole_us = PIECE_US + there_us(_unfused(graph, moving))
+    whole_us = RUN_US + there_us(_unfused(graph, moving))
     here_us: dict[int, float] = {}
     saved_us: dict[int, float] = {}
     for layer in layers:

@@ -2,8 +2,8 @@
 
     ConvTranspose -> any of Add, Sub, Mul, Div, BatchNormalization -> Relu, LeakyRelu, Tanh, Sigmoid
 
-Operands are constants, one for each channel. What lies between two nodes must be read by the next
-one alone, and be no output of the model: then nobody misses it.
+An Identity may stand anywhere. Operands are constants, one for each channel. What lies between two
+nodes must be read by the next one alone, and be no output of the model: then nobody misses it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -141,23 +141,22 @@ def find_followers(
     affine: list[Affine] = []
     activation = None
 
-    def take(index: int, node: NodeProto) -> str:
-        nodes.append(index)
-        operators.append(node.op_type)
-        return str(node.output[0])
-
-    found = reader(output)
-    while found and is_vector:
-        step = _as_normalisation(found[1], output, is_vector) or _as_arithmetic(
-            found[1], output, is_per_channel
-        )
-        if step is None:
+    while found := reader(output):
+        index, node = found
+        step: Affine | None = None
+        if is_vector and activation is None:
+            step = _as_normalisation(node, output, is_vector)
+            step = step or _as_arithmetic(node, output, is_per_channel)
+        if step is not None:
+            affine.append(step)
+        elif activation is None and (activation := _as_activation(node, output)):
+            pass
+        elif not _is(node, "Identity", 1):
             break
-        affine.append(step)
-        output = take(*found)
-        found = reader(output)
-    if found and (activation := _as_activation(found[1], output)):
-        output = take(*found)
+        nodes.append(index)
+        if node.op_type != "Identity":
+            operators.append(node.op_type)
+        output = str(node.output[0])
     result = output if nodes else ""
     return Followers(tuple(nodes), tuple(operators), tuple(affine), activation, result)
 

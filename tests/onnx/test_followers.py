@@ -314,10 +314,11 @@ CONSTANTS = ((1, EACH, 1, 1), (EACH, 1, 1), (1,), (), (1, 1, 1, 1))
     st.integers(1, 3),
     st.booleans(),
     st.booleans(),
+    st.sets(st.integers(0, 3)),
     st.sampled_from([None, *ACTIVATIONS]),
 )
 def test_arithmetic_with_constants_per_channel_is_folded(
-    chain, place, groups, has_bias, swapped, activation
+    chain, place, groups, has_bias, swapped, identities, activation
 ):
     nodes, feeds, stored = parts(2, groups, has_bias, None, norm=False)
     channels, last = 3 * groups, "up"
@@ -332,8 +333,11 @@ def test_arithmetic_with_constants_per_channel_is_folded(
             inputs = [last, f"c{n}"]
             if swapped and operator in ("Add", "Mul"):
                 inputs.reverse()
+        nodes.append(helper.make_node(operator, inputs, [f"t{n}"]))
         last = f"t{n}"
-        nodes.append(helper.make_node(operator, inputs, [last]))
+        if n in identities:
+            nodes.append(helper.make_node("Identity", [last], [f"same {n}"]))
+            last = f"same {n}"
     if activation:
         nodes.append(helper.make_node(activation, [last], ["act"], **ACTIVATIONS[activation]))
         last = "act"

@@ -714,6 +714,24 @@ def test_what_is_needed_no_more_is_let_go(monkeypatch):
     assert not any(each() is not None for each in kept)
 
 
+def test_a_size_that_comes_again_is_planned(monkeypatch):
+    """Also beside others, and with a bias; a weight that is an input is not."""
+    made, contraction = [], tconv.onnx.pieces.Repeated.solve
+    monkeypatch.setattr(
+        tconv.onnx.pieces.Repeated,
+        "solve",
+        lambda self, want, x, *rest: (made.append(x.shape), contraction(self, want, x, *rest))[1],
+    )
+    model = two_layers(sizes=False)
+    session = Session(model, force=True)
+    feeds = [{"x": integers_like((1, 2, n, 5), "float32", n)} for n in (4, 9, 4, 9, 4)]
+    found = [session.run(["y"], feed)[0] for feed in feeds]
+    assert len(made) == 4
+    for feed, y in zip(feeds, found, strict=True):
+        assert same_numbers(y, by_onnx_runtime(model, feed, ["y"])[0])
+    assert found[0].base is None or found[0].base is not found[2].base
+
+
 @pytest.mark.parametrize("names", [1.0, 3, "y", {"y"}, [None], [["y"]], object()])
 def test_names_are_a_list_of_outputs(names):
     with pytest.raises(ParameterError, match=r"^output_names"):
