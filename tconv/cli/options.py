@@ -209,7 +209,13 @@ def _run(parser: ArgumentParser) -> None:
     add(
         "--every-node",
         action="store_true",
-        help="tconv also computes nodes so small that it would leave them to ONNX Runtime",
+        help="tconv computes every ConvTranspose, whether that gains or not",
+    )
+    add(
+        "--method",
+        type=one_of("auto", "onnxruntime", "measure"),
+        metavar="METHOD",
+        help="who computes: auto (by predicted times), onnxruntime, or measure (by times of both)",
     )
     add("--cast", action="store_true", help="convert arrays to the types that the inputs have")
     pictures = parser.add_argument_group(

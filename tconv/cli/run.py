@@ -31,7 +31,7 @@ def answer(options: Namespace) -> Answer:
 
     with at(f"model {options.model!r}"):
         check_weights(options.model)
-        session = Session(options.model, threads=options.threads, force=options.every_node)
+        session = Session(options.model, **_how(options))
     declared = session.get_inputs()
     given = sources(options.inputs, [each.name for each in declared])
     settings = _picture_settings(options, given)
@@ -59,7 +59,7 @@ def _compared(
     """Run the model both ways, and hold their difference against the largest that is accepted."""
     from tconv.onnx import compare
 
-    comparison = compare(options.model, feeds, threads=options.threads, force=options.every_node)
+    comparison = compare(options.model, feeds, **_how(options))
     written = _written(output, comparison.outputs, chosen)
     largest, limit = comparison.largest_difference, options.max_difference
     too_far = limit is not None and not largest <= limit  # NaN is too far
@@ -75,8 +75,20 @@ def _compared(
     return Answer((comparison.table(), *written, *verdict), result, int(too_far))
 
 
+def _how(options: Namespace) -> dict[str, Any]:
+    """Who is to compute, as `Session` and `compare` take it."""
+    method = options.method or "auto"
+    return {"threads": options.threads, "method": method, "force": options.every_node}
+
+
 def _check(options: Namespace) -> None:
     """Refuse options that would have no effect."""
+    if options.every_node and options.method not in (None, "auto"):
+        raise UsageError(
+            f"--every-node excludes --method {options.method}",
+            "option --every-node",
+            "leave one of the two out",
+        )
     if options.max_difference is not None and not options.compare:
         raise UsageError(
             "--max-difference needs --compare", "option --max-difference", "add --compare"

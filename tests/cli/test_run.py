@@ -32,8 +32,8 @@ class FakeSession:
     outputs = (declared("y", ["N", 3, "H", "W"]),)
     ran = None
 
-    def __init__(self, model, *, threads=None, force=False):
-        type(self).made = (model, threads, force)
+    def __init__(self, model, *, threads=None, method="auto", force=False):
+        type(self).made = (model, threads, method, force)
 
     def get_inputs(self):
         return list(self.inputs)
@@ -70,7 +70,7 @@ def here(tmp_path, monkeypatch):
     class Session(FakeSession):
         pass
 
-    def compare(model, feeds, *, threads=None, force=False):
+    def compare(model, feeds, *, threads=None, method="auto", force=False):
         Session.ran = feeds
         return Comparison()
 
@@ -118,7 +118,13 @@ def test_json_describes_the_outputs(here, capsys):
 
 @pytest.mark.parametrize(
     ("words", "made"),
-    [("", (None, False)), ("--threads 3", (3, False)), ("--every-node", (None, True))],
+    [
+        ("", (None, "auto", False)),
+        ("--threads 3", (3, "auto", False)),
+        ("--every-node", (None, "auto", True)),
+        ("--method measure", (None, "measure", False)),
+        ("--method onnxruntime", (None, "onnxruntime", False)),
+    ],
 )
 def test_options_reach_the_session(here, words, made):
     assert run(f"x.npy {words}") == 0
@@ -315,6 +321,8 @@ TAKES = "the model takes x float (N, 3, H, W)"
          "option --size", "leave it out, or give a picture"),
         ("x.npy --max-difference 1", "usage", "--max-difference needs --compare",
          "option --max-difference", "add --compare"),
+        ("x.npy --every-node --method measure", "usage", "--every-node excludes --method measure",
+         "option --every-node", "leave one of the two out"),
         ("x.npy --mode zero", "usage", "--mode needs -o/--output", "option --mode", "add -o PATH"),
         ("x.npy --output-name y", "usage", "--output-name needs -o/--output",
          "option --output-name", "add -o PATH"),
