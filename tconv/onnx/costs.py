@@ -11,10 +11,11 @@ from math import prod
 from onnx import NodeProto
 
 from tconv.engine.plan import CYCLES_PER_US
-from tconv.engine.target import Target, target
+from tconv.engine.target import Target
 from tconv.onnx.inference import Shapes
 
 __all__ = [
+    "ANY_MACHINE",
     "CALL_US",
     "PIECE_US",
     "RUN_US",
@@ -50,26 +51,26 @@ RUN_US, PIECE_US, WAKE_US, CALL_US = 10.0, 25.0, 30.0, 10.0
 
 @dataclass(frozen=True)
 class Machine:
-    """What times depend on: the processor, and how many threads share the work."""
+    """What times depend on: multiplications and additions that a core can do, caches, threads."""
 
-    here: Target
+    flops_per_us: float  # of float32, at most
+    cache_bytes: int
     threads: int
 
     @classmethod
-    def of(cls, threads: int | None) -> "Machine":
-        """The processor here, and as many threads as `Session` was told."""
-        here = target()
-        return cls(here, min(threads or here.threads, here.cores))
-
-    @property
-    def flops_per_us(self) -> float:
-        """Multiplications and additions of float32 that a core can do at most."""
-        lanes = self.here.vector_bits // 32 / self.here.steps
-        return lanes * (4 if self.here.has_fma else 2) * CYCLES_PER_US
+    def of(cls, here: Target, threads: int | None) -> "Machine":
+        """A processor, and as many threads as `Session` was told."""
+        lanes = here.vector_bits // 32 / here.steps
+        flops = lanes * (4 if here.has_fma else 2) * CYCLES_PER_US
+        return cls(flops, here.l3_bytes // 2, min(threads or here.threads, here.cores))
 
     def shared(self, us: float) -> float:
         """A time of which each thread takes its part, if it is worth one."""
         return us / min(self.threads, max(1.0, us / _SHARED_US))
+
+
+ANY_MACHINE = Machine(32.0 * CYCLES_PER_US, 2**23, 1)
+"""A machine that is guessed, since to ask this one loads LLVM: 256 bits, FMA."""
 
 
 def node_us(node: NodeProto, shapes: Shapes, machine: Machine, cells: int) -> float:
@@ -129,6 +130,6 @@ def transposed_us(x: Sequence[int], weight: Sequence[int], groups: int, machine:
     """Microseconds of a ConvTranspose in ONNX Runtime: products, then sums of their columns."""
     columns = prod(weight[1:]) * prod(x[2:])  # of a group
     products = machine.shared(2 * columns * (x[1] // groups) / (_GEMM * machine.flops_per_us))
-    is_far = 4 * columns > machine.here.l3_bytes // 2
+    is_far = 4 * columns > machine.cache_bytes
     sums = columns * _COLUMN_CYCLES[len(x) == 4][is_far] / CYCLES_PER_US
     return x[0] * groups * (_GROUP_US + products + sums)

@@ -1,13 +1,24 @@
 """Whether a model of known sizes is cut: the predicted times of both ways."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from onnx import NodeProto, TensorProto
 
 import tconv.engine as engine
+from tconv.engine.target import target
 from tconv.errors import TConvError
-from tconv.onnx.costs import CALL_US, PIECE_US, RUN_US, WAKE_US, Machine, node_us, passes_us
+from tconv.onnx.costs import (
+    ANY_MACHINE,
+    CALL_US,
+    PIECE_US,
+    RUN_US,
+    WAKE_US,
+    Machine,
+    node_us,
+    passes_us,
+)
 from tconv.onnx.graph import Cut, Graph, Layer
 from tconv.onnx.inference import Shapes
 
@@ -66,48 +77,57 @@ class Prediction:
 
 def predict(graph: Graph, shapes: Shapes, threads: int | None) -> Prediction | None:
     """Predict both times of a model; None if sizes of a layer are not known."""
-    machine = Machine.of(threads)
     layers = [layer for layer in graph.layers if not layer.reason]
-    known = [shapes[layer.inputs[0]] for layer in layers if layer.inputs[0] in shapes]
-    if len(known) < len(layers) or not known:
+    if not layers or any(layer.inputs[0] not in shapes for layer in layers):
         return None
-    cells = _cells(known)
+    # Where layers would not gain even if they took no time and ONNX Runtime twice as long, nobody
+    # needs to plan them, for which LLVM is loaded.
+    at_most = _best(graph, layers, shapes, ANY_MACHINE, dict.fromkeys(layers, 0.0), 2.0)
+    if at_most.gain < LEAST_GAIN:
+        return _best(graph, layers, shapes, ANY_MACHINE, dict.fromkeys(layers), 1.0)
+    here_us = {layer: _layer_us(layer, graph, shapes, threads) for layer in layers}
+    return _best(graph, layers, shapes, Machine.of(target(), threads), here_us, 1.0)
+
+
+def _best(
+    graph: Graph,
+    layers: Sequence[Layer],
+    shapes: Shapes,
+    machine: Machine,
+    here_us: Mapping[Layer, float | None],
+    times: float,
+) -> Prediction:
+    """The best choice of layers, which take ONNX Runtime so many times as long as it should."""
+    cells = prod(shapes[layers[0].inputs[0]][2:])  # as of all values whose shape is not known
 
     def there_us(nodes: Iterable[int]) -> float:
         return sum(node_us(graph.nodes[n], shapes, machine, cells) for n in nodes)
 
+    within = {layer: (layer.index, *layer.followers.nodes) for layer in layers}
     moving = set(range(len(graph.nodes))) - graph.static
-    whole_us = RUN_US + there_us(_unfused(graph, moving))
-    here_us: dict[int, float] = {}
-    saved_us: dict[int, float] = {}
-    for layer in layers:
-        us = _layer_us(layer, graph, shapes, threads)
-        if us is not None:
-            here_us[layer.index] = us
-            saved_us[layer.index] = there_us((layer.index, *layer.followers.nodes)) - us
+    others = moving - {n for nodes in within.values() for n in nodes}
+    layers_us = {layer: times * there_us(nodes) for layer, nodes in within.items()}
+    others_us = there_us(_unfused(graph, others))
+    whole_us = RUN_US + others_us + sum(layers_us.values())
     best = Prediction((), whole_us, whole_us)
-    wake_us = WAKE_US if machine.threads > 1 else 0.0
-    for least in (0.0, CALL_US + PIECE_US + wake_us):  # all that are faster; those worth a piece
-        taken = [each for each in layers if saved_us.get(each.index, 0.0) > least]
+    piece_us = PIECE_US + (WAKE_US if machine.threads > 1 else 0.0)
+    for least in (0.0, CALL_US + piece_us):  # all that are faster; those worth a piece
+        taken: dict[Layer, float] = {}
+        for layer, us in layers_us.items():
+            ours = here_us[layer]
+            if ours is not None and us - ours > least:
+                taken[layer] = ours
         if not taken:
             break
         division = graph.divide(taken)
-        within = {n for each in taken for n in (each.index, *each.followers.nodes)}
-        pieces = sum(bool(piece.outputs) for piece in division.pieces)
-        cut_us = there_us(_unfused(graph, moving - within)) + pieces * (PIECE_US + wake_us)
-        cut_us += sum(CALL_US + here_us[each.index] for each in taken)
+        cut_us = others_us + piece_us * sum(bool(piece.outputs) for piece in division.pieces)
+        cut_us += sum(
+            taken[each] + CALL_US if each in taken else layers_us[each] for each in layers
+        )
         cut_us += _reordered_us(graph, division, shapes, machine)
         if cut_us < best.tconv_us:
             best = Prediction(tuple(taken), whole_us, cut_us)
     return best
-
-
-def _cells(shapes: Collection[tuple[int, ...]]) -> int:
-    """How many cells a value has whose shape is not known: as many as the first layer's x."""
-    cells = 1
-    for size in next(iter(shapes))[2:]:
-        cells *= size
-    return cells
 
 
 def _unfused(graph: Graph, nodes: Iterable[int]) -> list[int]:

@@ -1,5 +1,6 @@
 """Predicted times: more work takes more, and what is predicted for a cut is what is taken."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_a_model_without_layers_is_not_predicted():
 @pytest.mark.parametrize("cpu", ["x86-64", "haswell", "znver4", "skylake-avx512", "cortex-a72"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_more_work_takes_longer(cpu, threads):
-    machine = Machine(named_target(cpu), threads)
+    machine = Machine.of(named_target(cpu, threads=2), threads)
 
     def us(*cells, channels=32, kernel=4, batch=1):
         weight = (channels, 16, *[kernel] * len(cells))
@@ -88,22 +89,21 @@ def test_more_work_takes_longer(cpu, threads):
         assert grown > us(32, 32)
     assert us(2000) > us(1000)
     if threads == 2:
-        assert us(64, 64) <= transposed_us(
-            (1, 32, 64, 64), (32, 16, 4, 4), 1, Machine(machine.here, 1)
-        )
+        alone = replace(machine, threads=1)
+        assert us(64, 64) <= transposed_us((1, 32, 64, 64), (32, 16, 4, 4), 1, alone)
 
 
 def test_a_wider_processor_is_quicker():
     x, weight = (1, 64, 64, 64), (64, 64, 4, 4)
     times = [
-        transposed_us(x, weight, 1, Machine(named_target(cpu), 1))
+        transposed_us(x, weight, 1, Machine.of(named_target(cpu), 1))
         for cpu in ("x86-64", "haswell", "skylake-avx512")
     ]
     assert times == sorted(times, reverse=True)
 
 
 def test_nodes_that_move_nothing_take_least():
-    machine = Machine(target(), 1)
+    machine = Machine.of(target(), 1)
     shapes = {"a": (1, 64, 64, 64), "b": (1, 64, 64, 64), "c": (64, 64, 64), "s": (3,)}
     view = node_us(helper.make_node("Reshape", ["a", "s"], ["c"]), shapes, machine, 1)
     work = node_us(helper.make_node("Add", ["a", "b"], ["b"]), shapes, machine, 1)
@@ -111,8 +111,8 @@ def test_nodes_that_move_nothing_take_least():
 
 
 def test_threads_are_at_most_the_cores():
-    assert Machine.of(1024).threads == target().cores
-    assert Machine.of(1).threads == 1
+    assert Machine.of(target(), 1024).threads == target().cores
+    assert Machine.of(target(), 1).threads == 1
 
 
 @pytest.mark.parametrize(
