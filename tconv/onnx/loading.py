@@ -4,15 +4,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 from onnx import ModelProto, TypeProto, ValueInfoProto
 from onnx.helper import make_tensor_type_proto
 
 from tconv.constants import stored_array
-from tconv.errors import TConvError
+from tconv.errors import ModelError, TConvError
 from tconv.nodes import NodeSettings
-from tconv.onnx.graph import Layer, NotCut, cut, layers_of, nodes_within
+from tconv.onnx.graph import Cut, Layer, NotCut, cut, layers_of, nodes_within
 from tconv.onnx.model import (
     ModelMetadata,
     NodeArg,
@@ -21,9 +22,10 @@ from tconv.onnx.model import (
     node_arg,
     read_model,
 )
+from tconv.onnx.options import Settings
 from tconv.onnx.pieces import LayerRun, PieceRun, Values, build
 from tconv.onnx.report import NodeReport
-from tconv.onnx.runtime import Settings, load
+from tconv.onnx.runtime import Whole, check_files, copied_options
 
 __all__ = ["Loaded", "load_model"]
 
@@ -34,6 +36,7 @@ class Loaded:
 
     `steps` are run in order, the only one being the whole model where it is not cut. After each of
     them the names in `last_use` are needed no more. `nodes` has an entry for every ConvTranspose.
+    `whole` is the model that is not cut, if it is asked for.
     """
 
     process: int
@@ -44,6 +47,7 @@ class Loaded:
     nodes: tuple[NodeReport, ...]
     steps: tuple[PieceRun | LayerRun, ...]
     last_use: tuple[tuple[str, ...], ...]
+    whole: Whole
     defaults: Values = field(default_factory=dict)
 
     @property
@@ -59,20 +63,28 @@ def load_model(source: Source, settings: Settings, force: bool) -> Loaded:
     ------
     ModelError, OSError : as `read_model` and `load`; or ONNX Runtime would not survive the model
     """
+    whole, reason, own = Whole(source, settings), settings.left, settings
     try:
-        model = read_model(source)
+        model = read_model(source, partial(check_files, settings=settings))
     except NotCut:
-        return _load_whole(source, settings, ())  # its nodes are unknown
-    reason, layers = "", layers_of(model)
+        return _load_whole(whole, ())  # its nodes are unknown
+    except (TConvError, OSError):
+        if not reason:
+            raise
+        return _load_whole(whole, ())
+    layers = layers_of(model)
     try:
+        _check_left(reason)
         division, layers = cut(model, force=force)
-        steps, types = build(model, division, settings) if division else ([], {})
+        if division:
+            own = copied_options(model, settings)
+        steps, types = _build(model, division, own) if division else ([], {})
         _check_declared(model, types)
     except NotCut as why:
         reason, division = str(why), None
     nodes = tuple(_node_reports(model, layers, reason))
     if division is None:
-        return _load_whole(source, settings, nodes)
+        return _load_whole(whole, nodes)
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in stored]
@@ -91,12 +103,30 @@ def load_model(source: Source, settings: Settings, force: bool) -> Loaded:
         nodes,
         steps=tuple(steps),
         last_use=_last_use(steps, outputs),
+        whole=Whole(source, own, whole.stamp),
         defaults={
             name: stored_array(stored[name])
             for name in (*(value.name for value in overridable), *outputs)
             if name in stored
         },
     )
+
+
+def _check_left(reason: str) -> None:
+    if reason:
+        raise NotCut(reason)
+
+
+def _build(
+    model: ModelProto, division: Cut, settings: Settings
+) -> tuple[list[PieceRun | LayerRun], dict[str, TypeProto]]:
+    """Load every piece; a caller's options may suit the whole model alone."""
+    try:
+        return build(model, division, settings)
+    except ModelError as error:
+        if settings.sess_options is None and not settings.others:
+            raise
+        raise NotCut(f"with these options {error}") from error
 
 
 def _check_declared(model: ModelProto, types: dict[str, TypeProto]) -> None:
@@ -109,8 +139,8 @@ def _check_declared(model: ModelProto, types: dict[str, TypeProto]) -> None:
             raise NotCut(f"output {value.name!r} declared as another type than it has")
 
 
-def _load_whole(source: Source, settings: Settings, nodes: tuple[NodeReport, ...]) -> Loaded:
-    session = load(source, settings, spin=True)
+def _load_whole(whole: Whole, nodes: tuple[NodeReport, ...]) -> Loaded:
+    session = whole.session()
     inputs = tuple(map(_node_arg, session.get_inputs()))
     overridable = tuple(map(_node_arg, session.get_overridable_initializers()))
     outputs = tuple(map(_node_arg, session.get_outputs()))
@@ -119,7 +149,10 @@ def _load_whole(source: Source, settings: Settings, nodes: tuple[NodeReport, ...
     names = tuple(each.name for each in (*inputs, *overridable))
     step = PieceRun(session, names, tuple(each.name for each in outputs))
     return Loaded(
-        os.getpid(), inputs, overridable, outputs, metadata, nodes, steps=(step,), last_use=((),)
+        *(os.getpid(), inputs, overridable, outputs, metadata, nodes),
+        steps=(step,),
+        last_use=((),),
+        whole=whole,
     )
 
 

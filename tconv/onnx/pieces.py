@@ -16,7 +16,8 @@ from tconv.geometry import Geometry
 from tconv.nodes import NodeSettings
 from tconv.onnx.graph import TAKEN_TYPES, Cut, Layer, NotCut, Piece, names_needed, type_name
 from tconv.onnx.model import parse_type
-from tconv.onnx.runtime import Settings, clean_message, load
+from tconv.onnx.options import Settings
+from tconv.onnx.runtime import clean_message, load
 from tconv.planned import PackedWeights
 from tconv.repeated import Repeated
 

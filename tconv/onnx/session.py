@@ -1,6 +1,5 @@
 """HOW A MODEL IS RUN: ONNX Runtime's interface, with every ConvTranspose computed by tconv."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -10,19 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from tconv.arguments import as_array, as_flag, as_mapping, as_threads, show
+from tconv.arguments import as_array, as_flag, as_mapping, show
 from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError
 from tconv.geometry import Geometry
+from tconv.onnx.interface import Interface
 from tconv.onnx.loading import Loaded, load_model
-from tconv.onnx.model import ModelMetadata, NodeArg, as_source, parse_type
+from tconv.onnx.model import NodeArg, as_source, parse_type
+from tconv.onnx.options import Settings
 from tconv.onnx.pieces import LayerRun, Values
 from tconv.onnx.report import Report
-from tconv.onnx.runtime import Settings
 
 __all__ = ["Session", "checked_feed"]
-
-# Sessions that a fork has copied. To destroy one would wait for threads that only the parent has.
-_of_the_parent: list[Loaded] = []
 
 
 class _Run(NamedTuple):
@@ -33,11 +30,12 @@ class _Run(NamedTuple):
     elsewhere_ms: float | None
 
 
-class Session:
+class Session(Interface):
     """Run an ONNX model with every ConvTranspose computed by tconv, all else by ONNX Runtime.
 
-    Takes the place of ``onnxruntime.InferenceSession`` on CPUs. The model is cut at the nodes that
-    tconv computes; arrays pass between the pieces without a copy. What cannot be cut stays in ONNX
+    Takes the place of ``onnxruntime.InferenceSession`` on CPUs: it is one, with all its members.
+    A model for another provider is left to ONNX Runtime. Others are cut at the nodes that tconv
+    computes; arrays pass between the pieces without a copy. What cannot be cut stays in ONNX
     Runtime, and `report` says what and why: nodes inside If, Loop or Scan, types other than
     float16, float32 and float64, files that only ONNX Runtime can read, and nodes so small that
     handing them over would cost more than it gains. A BatchNormalization of constants that follows,
@@ -46,18 +44,24 @@ class Session:
 
     Parameters
     ----------
-    model : path, bytes or onnx.ModelProto
+    path_or_bytes : path, bytes or onnx.ModelProto
+    sess_options : onnxruntime.SessionOptions, or None
+    providers, provider_options : as for ``InferenceSession``; None means the CPU
     threads : int, threads of ONNX Runtime and of tconv; None leaves it to both
     force : bool, take small nodes too
+    kwargs : enable_fallback, read_config_from_model and disabled_optimizers of ONNX Runtime
 
     A session may be called from several threads at once. It pickles as the path or the bytes it was
-    made of, and after a fork the child loads the model anew.
+    made of, unless it has sess_options, and after a fork the child loads the model anew. All
+    members but `run` and those that describe the model run on a session of ONNX Runtime of the
+    whole model, which is loaded when the first of them is called.
 
     Raises
     ------
     ModelError : the model is damaged, or ONNX Runtime refuses it
     OSError : the file cannot be read
-    ParameterError : model is none of the above, or threads is less than 1
+    ParameterError : an argument is none of the above, or threads is less than 1 or another number
+        than that of sess_options
 
     References
     ----------
@@ -71,12 +75,22 @@ class Session:
     ((1, 1, 4, 6), 'tconv')
     """
 
-    def __init__(self, model: Any, *, threads: int | None = None, force: bool = False) -> None:
-        self._threads = as_threads(threads)
+    def __init__(
+        self,
+        path_or_bytes: Any,
+        sess_options: Any = None,
+        providers: Any = None,
+        provider_options: Any = None,
+        *,
+        threads: int | None = None,
+        force: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        asked = (threads, sess_options, providers, provider_options, kwargs)
+        self._settings = Settings.of(*asked)
         self._force = as_flag(force, "force")
-        self._source = as_source(model)
+        self._source = as_source(path_or_bytes)
         self._loaded = self._load()
-        self._last = _Run({}, None, None)
 
     def run(
         self,
@@ -139,46 +153,22 @@ class Session:
             nodes.append(node)
         return Report(tuple(nodes), loaded.pieces, last.elapsed_ms, last.elsewhere_ms)
 
-    def get_inputs(self) -> list[NodeArg]:
-        """Inputs of the model, those not counted that have a default."""
-        return list(self._loaded.inputs)
-
-    def get_outputs(self) -> list[NodeArg]:
-        """Outputs of the model."""
-        return list(self._loaded.outputs)
-
-    def get_overridable_initializers(self) -> list[NodeArg]:
-        """Inputs that have a default."""
-        return list(self._loaded.overridable)
-
-    def get_modelmeta(self) -> ModelMetadata:
-        """What the file tells about the model."""
-        return self._loaded.metadata
-
-    def get_providers(self) -> list[str]:
-        """Where ONNX Runtime's pieces run: on the CPU."""
-        return ["CPUExecutionProvider"]
-
     def __getstate__(self) -> dict[str, Any]:
-        return {"model": self._source, "threads": self._threads, "force": self._force}
+        return {"_source": self._source, "_settings": self._settings, "_force": self._force}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__dict__.update(state)
+        self._loaded = self._load()
 
     def __repr__(self) -> str:
         what = repr(self._source) if isinstance(self._source, str) else "<bytes>"
         taken = sum(node.computed_by == "tconv" for node in self._loaded.nodes)
         return f"Session({what}: {taken} of {len(self._loaded.nodes)} ConvTranspose by tconv)"
 
-    def _here(self) -> Loaded:
-        """What this process has loaded: the threads of a session do not survive a fork."""
-        if self._loaded.process != os.getpid():
-            _of_the_parent.append(self._loaded)
-            self._loaded = self._load()
-        return self._loaded
-
     def _load(self) -> Loaded:
-        return load_model(self._source, Settings(self._threads), self._force)
+        loaded = load_model(self._source, self._settings, self._force)
+        self._last = _Run({}, None, None)
+        return loaded
 
 
 def _checked_names(loaded: Loaded, names: Sequence[str] | None) -> list[str]:
