@@ -77,7 +77,7 @@ def load_model(source: Source, settings: Settings, force: bool) -> Loaded:
         _check_left(reason)
         division, layers = cut(model, force=force)
         if division:
-            own = copied_options(model, settings)
+            own = copied_options(model, division, settings)
         steps, types = _build(model, division, own) if division else ([], {})
         _check_declared(model, types)
     except NotCut as why:
@@ -126,7 +126,7 @@ def _build(
     except ModelError as error:
         if settings.sess_options is None and not settings.others:
             raise
-        raise NotCut(f"with these options {error}") from error
+        raise NotCut(f"a piece with these options: {error}") from error
 
 
 def _check_declared(model: ModelProto, types: dict[str, TypeProto]) -> None:

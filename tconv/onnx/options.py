@@ -1,7 +1,7 @@
 """Options of a session: what a caller asks of ONNX Runtime, checked."""
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -140,7 +140,7 @@ class Settings:
     @property
     def _has_own_providers(self) -> bool:
         """Whether `sess_options` say who computes, and nobody else does."""
-        has_providers = getattr(self.sess_options, "has_providers", bool)  # from 1.23 on
+        has_providers = getattr(self.sess_options, "has_providers", bool)  # not in 1.20
         return not self.providers and has_providers()
 
     def __deepcopy__(self, memo: Any) -> "Settings":
@@ -166,11 +166,12 @@ def _as_others(others: Mapping[str, Any]) -> dict[str, Any]:
             what = f"did you mean {near[0]!r}?" if near else f"known are {_listed(_OWN)}."
             raise ParameterError(f"{name}={show(value)} must be an argument of Session; {what}")
         if name == "disabled_optimizers":
-            is_sound = isinstance(value, Collection) and not isinstance(value, str | bytes)
-            is_sound = value is None or (is_sound and all(isinstance(each, str) for each in value))
+            is_sound = value is None or isinstance(value, list | tuple | set | frozenset)
+            is_sound = is_sound and all(isinstance(each, str) for each in value or ())
             rule = "be a list of names of optimizers"
         else:
-            is_sound, rule = str(value) in ("0", "1", "False", "True"), "be 0 or 1"
+            is_sound = isinstance(value, int | str) and value in (0, 1, "0", "1")
+            rule = "be 0 or 1"
         if not is_sound:
             raise ParameterError(f"{name}={show(value)} must {rule}; pass that, or leave it out.")
     return dict(others)
@@ -240,7 +241,7 @@ def _listed(names: Iterable[str]) -> str:
 def _said(options: Any, name: str) -> Any:
     """Return an attribute, or an entry of the configuration, "" if nobody has made it."""
     if "." not in name:
-        return getattr(options, name)
+        return getattr(options, name, None)  # some are newer than ONNX Runtime 1.20
     try:
         return options.get_session_config_entry(name)
     except RuntimeError:

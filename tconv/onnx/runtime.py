@@ -15,7 +15,7 @@ from onnx.helper import make_tensor_value_info
 
 from tconv.errors import ModelError
 from tconv.forks import ForkLock
-from tconv.onnx.graph import NotCut
+from tconv.onnx.graph import Cut, NotCut
 from tconv.onnx.model import Source, node_arg
 from tconv.onnx.options import Settings
 
@@ -43,11 +43,12 @@ def load(source: Source, settings: Settings, *, spin: bool) -> Any:
         ) from error
 
 
-def copied_options(model: ModelProto, settings: Settings) -> Settings:
+def copied_options(model: ModelProto, division: Cut, settings: Settings) -> Settings:
     """Return settings for a model that is cut, with copies of the options that nobody changes.
 
-    Which initialisers and sizes `sess_options` replace cannot be read of them. So two models are
-    loaded with them that have the same names, but no nodes.
+    Which initialisers and sizes `sess_options` replace cannot be read of them. So two models
+    without nodes are loaded with them: one has the same inputs, the other has initialisers under
+    the names of what tconv reads. All other initialisers are replaced in the pieces.
 
     Raises
     ------
@@ -57,11 +58,9 @@ def copied_options(model: ModelProto, settings: Settings) -> Settings:
         raise NotCut(f"{_CONFIG_OF_MODEL} of the model")
     if settings.sess_options is None:
         return settings
-    graph = model.graph
-    stored = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
-    inputs = [value for value in graph.input if value.name not in stored]
-    # Constants become initialisers, and so does what ONNX Runtime computes of them.
-    names = sorted(stored.union(*(filter(None, node.output) for node in graph.node)))
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    names = sorted({name for step in division.layers for layer in step for name in layer.needs})
     try:
         of_inputs = load(_without_nodes(inputs, [_MARKER]), settings, spin=True)
         of_names = load(_without_nodes([], names), settings, spin=True)
