@@ -34,13 +34,16 @@ def load(source: Source, settings: Settings, *, spin: bool) -> Any:
     ModelError : ONNX Runtime refuses it
     """
     try:
-        options = settings.options(spin=spin)
-        return onnxruntime.InferenceSession(source, options, **settings.keywords)
+        options, keywords = settings.options(spin=spin), settings.keywords
+        session = onnxruntime.InferenceSession(source, options, **keywords)
     except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
         what = f"{source!r}" if isinstance(source, str) else "the model"
         raise ModelError(
             f"ONNX Runtime refuses {what}: {clean_message(error)}; check the model."
         ) from error
+    if not int(keywords["enable_fallback"]):  # of which the constructor of 1.20 does not know
+        session.disable_fallback()
+    return session
 
 
 def copied_options(model: ModelProto, division: Cut, settings: Settings) -> Settings:

@@ -179,6 +179,8 @@ def test_a_run_with_ort_values_gives_what_onnx_runtime_gives(drawn, force):
         session = Session(drawn.model, force=force)
     except Exception:  # other laws look at what is refused
         return
+    if "output_padding from stride on" in drawn.features:  # garbage before ONNX Runtime 1.32
+        return
     feeds = {
         name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in drawn.feeds.items()
     }

@@ -274,8 +274,8 @@ def test_a_profile_is_of_the_whole_model(tmp_path):
     (file,) = tmp_path.iterdir()
     assert session.end_profiling() == str(file)
     events = json.loads(file.read_text())
-    ran = [each["args"]["op_name"] for each in events if "op_name" in each.get("args", {})]
-    assert ran.count("ConvTranspose") == 2
+    nodes = {each["name"] for each in events if each.get("cat") == "Node"}
+    assert {"up a_kernel_time", "up b_kernel_time"} <= nodes
 
 
 def test_an_optimised_model_is_written_of_the_whole(tmp_path):
@@ -330,6 +330,8 @@ def test_whatever_is_replaced_the_answers_are_onnx_runtimes(drawn, data):
         expected = plain(options, source).run(None, drawn.feeds)
         session = Session(source, options, force=True)
     except Exception:  # other laws look at what is refused
+        return
+    if "output_padding from stride on" in drawn.features:  # garbage before ONNX Runtime 1.32
         return
     for a, b in zip(session.run(None, drawn.feeds), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max(initial=1))
