@@ -65,7 +65,8 @@ def load_model(source: Source, settings: Settings, force: bool) -> Loaded:
     """
     whole, reason, own = Whole(source, settings), settings.left, settings
     try:
-        model = read_model(source, partial(check_files, settings=settings))
+        check = partial(check_files, settings=settings)
+        model = read_model(source, check, weights=not reason)  # left whole, only its nodes are told
     except NotCut:
         return _load_whole(whole, ())  # its nodes are unknown
     except (TConvError, OSError):

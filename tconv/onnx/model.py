@@ -93,11 +93,15 @@ def as_source(model: Any) -> Source:
 
 
 def read_model(
-    source: Source, check_files: Callable[[list[str]], None] | None = None
+    source: Source,
+    check_files: Callable[[list[str]], None] | None = None,
+    *,
+    weights: bool = True,
 ) -> ModelProto:
     """Parse a model and load its weights; functions of its own with a ConvTranspose are inlined.
 
     `check_files` is given the names of other files that hold weights, before they are looked for.
+    Without `weights` they are left where they are.
 
     Raises
     ------
@@ -121,7 +125,7 @@ def read_model(
     _check_words(model, what)
     if not model.ir_version or not model.HasField("graph"):
         raise ModelError(f"{what} holds no graph; pass an ONNX model.")
-    external = [tensor for tensor in _tensors(model) if is_external(tensor)]
+    external = [tensor for tensor in _tensors(model) if weights and is_external(tensor)]
     if external:
         if check_files:
             check_files(list(dict.fromkeys(_location(tensor) for tensor in external)))

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+import tconv.onnx.model
 from onnx_graphs import by_onnx_runtime, model_of, models, transposed
 from strategies import draws, integers_like, same_numbers
 from tconv.errors import ModelError, ParameterError, UnsupportedError
@@ -365,6 +366,15 @@ def saved_apart(folder):
 
 def test_weights_in_another_file_are_cut_with_options(tmp_path):
     assert_as_onnx_runtime(options_with(), "", saved_apart(tmp_path))
+
+
+def test_a_model_that_is_left_is_told_of_without_its_weights(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(tconv.onnx.model, "load_external_data_for_model", read.append)
+    options = options_with(execution_mode=onnxruntime.ExecutionMode.ORT_PARALLEL)
+    session = assert_as_onnx_runtime(options, "execution_mode", saved_apart(tmp_path))
+    assert [node.name for node in session.report().nodes] == ["up a", "up b"]
+    assert not read
 
 
 def test_replaced_weights_of_another_file_are_seen(tmp_path):
