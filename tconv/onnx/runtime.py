@@ -63,7 +63,9 @@ def copied_options(model: ModelProto, division: Cut, settings: Settings) -> Sett
         return settings
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
-    names = sorted({name for step in division.layers for layer in step for name in layer.needs})
+    read = {name for step in division.layers for layer in step for name in layer.needs}
+    given = stored.intersection(value.name for value in (*model.graph.input, *model.graph.output))
+    names = sorted(read | given)
     try:
         of_inputs = load(_without_nodes(inputs, [_MARKER]), settings, spin=True)
         of_names = load(_without_nodes([], names), settings, spin=True)

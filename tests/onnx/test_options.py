@@ -317,7 +317,20 @@ def test_a_replaced_initialiser_is_seen(name, optimise):
     assert_as_onnx_runtime(options, reason)
 
 
-@draws(0.4)
+def test_a_replaced_initialiser_that_is_given_out_is_seen():
+    """As a result, and as the default of an input."""
+    model = copy.deepcopy(MODEL)
+    model.graph.output.append(helper.make_tensor_value_info("added", 1, None))
+    model.graph.input.append(helper.make_tensor_value_info("one", 1, [1]))
+    for name in ("added", "one"):
+        options = options_with()
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(STORED[name] + 5)
+        options.add_initializer(name, value)
+        reason = f"sess_options: initialiser {name!r} replaced"
+        assert_as_onnx_runtime(options, reason, model.SerializeToString())
+
+
+@draws()
 @given(models(), st.data())
 def test_whatever_is_replaced_the_answers_are_onnx_runtimes(drawn, data):
     tensors = {t.name: numpy_helper.to_array(t) for t in drawn.model.graph.initializer}
