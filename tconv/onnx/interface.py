@@ -1,17 +1,14 @@
 """The members of ONNX Runtime's InferenceSession beside `run`."""
 
 import os
-from functools import cache
 from typing import Any
 
 import onnxruntime
-from onnx import GraphProto, ModelProto, OperatorSetIdProto, TensorProto
-from onnx.helper import make_tensor_value_info
 
 from tconv.onnx.loading import Loaded
 from tconv.onnx.model import ModelMetadata, NodeArg, Source
 from tconv.onnx.options import Settings
-from tconv.onnx.runtime import load
+from tconv.onnx.runtime import session_attributes
 
 __all__ = ["Interface"]
 
@@ -60,7 +57,7 @@ class Interface(onnxruntime.InferenceSession):  # type: ignore[misc]
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute that ONNX Runtime's sessions have; it is called for no others."""
-        if name in _attributes():
+        if name in session_attributes():
             return getattr(self._whole(), name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -125,18 +122,3 @@ class Interface(onnxruntime.InferenceSession):  # type: ignore[misc]
     def _fall_back(self, falls_back: bool) -> None:
         self._settings = self._settings.falling_back(falls_back)
         self._here().whole.fall_back(falls_back)
-
-
-@cache
-def _attributes() -> frozenset[str]:
-    """Names of the attributes of ONNX Runtime's sessions."""
-    return frozenset(vars(load(_smallest(), Settings(threads=1), spin=True)))
-
-
-def _smallest() -> bytes:
-    """A model without nodes, for a session to look at."""
-    value = TensorProto(name="y", data_type=TensorProto.FLOAT, dims=[1], float_data=[0.0])
-    output = make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    graph = GraphProto(name="smallest", initializer=[value], output=[output])
-    opset = [OperatorSetIdProto(version=13)]
-    return bytes(ModelProto(ir_version=8, opset_import=opset, graph=graph).SerializeToString())

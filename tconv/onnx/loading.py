@@ -63,14 +63,13 @@ def load_model(source: Source, settings: Settings, force: bool) -> Loaded:
     ------
     ModelError, OSError : as `read_model` and `load`; or ONNX Runtime would not survive the model
     """
-    whole, reason, own = Whole(source, settings), settings.left, settings
+    whole, own = Whole(source, settings), settings
     try:
-        check = partial(check_files, settings=settings)
-        model = read_model(source, check, weights=not reason)  # left whole, only its nodes are told
+        model, reason = _read(source, settings)
     except NotCut:
         return _load_whole(whole, ())  # its nodes are unknown
     except (TConvError, OSError):
-        if not reason:
+        if not settings.left:
             raise
         return _load_whole(whole, ())
     layers = layers_of(model)
@@ -111,6 +110,17 @@ def load_model(source: Source, settings: Settings, force: bool) -> Loaded:
             if name in stored
         },
     )
+
+
+def _read(source: Source, settings: Settings) -> tuple[ModelProto, str]:
+    """Read a model, and say why it is left to ONNX Runtime; then its weights are not read."""
+    reason = settings.left
+    if not reason:
+        try:
+            return read_model(source, partial(check_files, settings=settings)), ""
+        except NotCut as why:
+            reason = str(why)
+    return read_model(source, weights=False), reason
 
 
 def _check_left(reason: str) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,14 @@ from tconv.onnx.graph import Cut, NotCut
 from tconv.onnx.model import Source, node_arg
 from tconv.onnx.options import Settings
 
-__all__ = ["Whole", "check_files", "clean_message", "copied_options", "load"]
+__all__ = [
+    "Whole",
+    "check_files",
+    "clean_message",
+    "copied_options",
+    "load",
+    "session_attributes",
+]
 
 _CONFIG_OF_MODEL = "ort_config"  # metadata that hold options, for read_config_from_model
 _MARKER, _MARKED = "tconv.marker", (1,) * 9  # a name and a shape that nobody uses
@@ -44,6 +52,12 @@ def load(source: Source, settings: Settings, *, spin: bool) -> Any:
     if not int(keywords["enable_fallback"]):  # of which the constructor of 1.20 does not know
         session.disable_fallback()
     return session
+
+
+@cache
+def session_attributes() -> frozenset[str]:
+    """Names of the attributes of ONNX Runtime's sessions, in the version that is installed."""
+    return frozenset(vars(load(_without_nodes([], [_MARKER]), Settings(threads=1), spin=True)))
 
 
 def copied_options(model: ModelProto, division: Cut, settings: Settings) -> Settings:
@@ -88,22 +102,29 @@ def check_files(locations: Iterable[str], settings: Settings) -> None:
 
     Raises
     ------
-    NotCut : ONNX Runtime finds a file where there is none
+    NotCut : ONNX Runtime finds a file where there is none, or there is no place to try it
     """
     if not hasattr(settings.sess_options, "add_external_initializers_from_files_in_memory"):
         return
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "names.onnx")
-        for location in locations:
-            tensor = TensorProto(name=_MARKER, data_type=TensorProto.UINT8, dims=[1])
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", location), ("offset", "0"), ("length", "1")):
-                tensor.external_data.add(key=key, value=value)
-            output = make_tensor_value_info(_MARKER, TensorProto.UINT8, [1])
-            path.write_bytes(_model([], [tensor], [output]))
-            with suppress(ModelError):
-                load(str(path), settings, spin=True)
-                raise NotCut(f"sess_options: file {location!r} replaced")
+    try:
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "names.onnx")
+            for location in locations:
+                path.write_bytes(_model_with_file(location))
+                with suppress(ModelError):
+                    load(str(path), settings, spin=True)
+                    raise NotCut(f"sess_options: file {location!r} replaced")
+    except OSError as error:
+        raise NotCut(f"sess_options: {error}") from error
+
+
+def _model_with_file(location: str) -> bytes:
+    """A model without nodes, whose output is the first byte of a file."""
+    tensor = TensorProto(name=_MARKER, data_type=TensorProto.UINT8, dims=[1])
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", "1")):
+        tensor.external_data.add(key=key, value=value)
+    return _model([], [tensor], [make_tensor_value_info(_MARKER, TensorProto.UINT8, [1])])
 
 
 def _without_nodes(inputs: Sequence[ValueInfoProto], names: Sequence[str]) -> bytes:

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,8 @@ def options_with(**attributes):
 
 
 def plain(options, source=BYTES):
-    return onnxruntime.InferenceSession(source, options, providers=[CPU])
+    providers = None if getattr(options, "has_providers", bool)() else [CPU]
+    return onnxruntime.InferenceSession(source, options, providers=providers)
 
 
 def reasons(session):
@@ -221,7 +223,8 @@ def test_options_changed_later_do_not_matter(tmp_path):
     options = options_with()
     session = Session(BYTES, options, force=True)
     options.optimized_model_filepath = str(tmp_path / "wrong")
-    options.add_initializer("w1", onnxruntime.OrtValue.ortvalue_from_numpy(STORED["w1"] + 1))
+    other = onnxruntime.OrtValue.ortvalue_from_numpy(STORED["w1"] + 1)
+    options.add_initializer("w1", other)
     feeds = {"x": onnxruntime.OrtValue.ortvalue_from_numpy(X)}
     found = [value.numpy() for value in session.run_with_ort_values(None, feeds)]
     assert_same(found, by_onnx_runtime(MODEL, FEEDS))
@@ -266,6 +269,16 @@ def test_threads_pinned_to_cores_leave_the_model_whole():
     assert reasons(session) == {"sess_options: session.intra_op_thread_affinities=1"}
 
 
+@pytest.mark.skipif(
+    not hasattr(onnxruntime.SessionOptions, "add_provider"),
+    reason="ONNX Runtime 1.20 has no providers in its options",
+)
+def test_providers_in_the_options_leave_the_model_whole():
+    options = options_with()
+    options.add_provider(CPU, {})
+    assert_as_onnx_runtime(options, "sess_options: providers")
+
+
 def test_a_profile_is_of_the_whole_model(tmp_path):
     options = options_with(enable_profiling=True, profile_file_prefix=str(tmp_path / "profile"))
     session = Session(BYTES, options, force=True)
@@ -291,6 +304,15 @@ def test_the_model_of_another_format_is_refused_as_such():
     options.add_session_config_entry("session.load_model_format", "ORT")
     with pytest.raises(ModelError, match="ONNX Runtime refuses the model"):
         Session(BYTES, options)
+
+
+def test_loading_that_is_cancelled_is_refused():
+    if not hasattr(onnxruntime.SessionOptions, "set_load_cancellation_flag"):
+        return  # as ONNX Runtime 1.20 has not
+    options = options_with()
+    options.set_load_cancellation_flag(True)
+    with pytest.raises(ModelError, match=r"ONNX Runtime refuses the model: .*cancel"):
+        Session(BYTES, options, force=True)
 
 
 def test_options_in_the_model_leave_it_whole(monkeypatch):
@@ -337,7 +359,7 @@ def test_whatever_is_replaced_the_answers_are_onnx_runtimes(drawn, data):
     replaced = data.draw(st.sets(st.sampled_from(sorted(tensors)))) if tensors else set()
     options, kept = options_with(intra_op_num_threads=1), []
     for name in replaced:
-        kept.append(onnxruntime.OrtValue.ortvalue_from_numpy(-tensors[name]))
+        kept.append(onnxruntime.OrtValue.ortvalue_from_numpy(tensors[name] * 2))
         options.add_initializer(name, kept[-1])
     source = drawn.model.SerializeToString()
     try:
@@ -390,6 +412,14 @@ def test_a_model_that_is_left_is_told_of_without_its_weights(tmp_path, monkeypat
     assert not read
 
 
+def test_without_a_place_for_temporary_files_the_model_is_left(tmp_path, monkeypatch):
+    path = saved_apart(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    session = Session(path, options_with(), force=True)
+    assert {reason[:13] for reason in reasons(session)} == {"sess_options:"}
+    assert_same(session.run(None, FEEDS), by_onnx_runtime(MODEL, FEEDS))
+
+
 def test_replaced_weights_of_another_file_are_seen(tmp_path):
     options = options_with()
     value = onnxruntime.OrtValue.ortvalue_from_numpy(STORED["w1"] + 1)
@@ -414,6 +444,6 @@ def test_a_file_replaced_by_memory_is_seen(tmp_path, monkeypatch, is_there):
     options.add_external_initializers_from_files_in_memory(["weights"], [data], [len(data)])
     session, other = Session(path, options, force=True), plain(options, path)
     assert_same(session.run(None, FEEDS), other.run(None, FEEDS))
-    assert session.report().nodes == ()  # as ever where only ONNX Runtime can read a model
+    assert reasons(session) == {"sess_options: file 'weights' replaced"}
     assert not np.array_equal(session.run(["y"], FEEDS)[0], by_onnx_runtime(MODEL, FEEDS)[0])
     assert {file.name for file in Path(tmp_path).iterdir()} <= {"model.onnx", "weights"}
