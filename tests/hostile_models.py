@@ -1,5 +1,6 @@
 """Good calls of the other modules, of models, explanations and pictures, for the registry."""
 
+import copy
 import random
 from functools import cache, partial
 
@@ -180,18 +181,36 @@ def _(folder):
     return partial(lambda name, x: session().run([name], {"x": x}), "y", image())
 
 
-for name in ("report", "get_inputs", "get_outputs", "get_overridable_initializers"):
+@call("onnx.Session", HEAVY, outside=(OSError,))
+def _(folder):
+    return partial(
+        tconv.onnx.Session,
+        *(model(), None, ["CPUExecutionProvider"], [{}]),
+        enable_fallback=0,
+        read_config_from_model=0,
+        disabled_optimizers=["None"],
+    )
 
-    @call(f"onnx.Session.{name}", HEAVY)
+
+@call("onnx.Session.report", HEAVY)
+def _(folder):
+    return partial(session().report)
+
+
+for name in (
+    *("get_inputs", "get_outputs", "get_overridable_initializers", "get_modelmeta"),
+    *("get_session_options", "get_providers", "get_provider_options"),
+    *("disable_fallback", "enable_fallback"),
+):
+
+    @call(f"onnx.Interface.{name}", HEAVY)
     def _(folder, name=name):
         return partial(getattr(session(), name))
 
 
-for name in ("get_modelmeta", "get_providers"):
-
-    @call(f"onnx.Session.{name}", HEAVY)
-    def _(folder, name=name):
-        return partial(getattr(session(), name))
+@call("onnx.Interface.set_providers", HEAVY)
+def _(folder):
+    return partial(copy.copy(session()).set_providers, ["CPUExecutionProvider"], [{}])
 
 
 @call("onnx.check_weights", outside=(OSError,))

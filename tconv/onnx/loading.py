@@ -1,9 +1,9 @@
 """A model as it is read, and what is loaded of it: the whole, or pieces and layers between them."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -11,10 +11,10 @@ from onnx import ModelProto, TypeProto, ValueInfoProto
 from onnx.helper import make_tensor_type_proto
 
 from tconv.constants import stored_array
-from tconv.errors import TConvError
+from tconv.errors import ModelError, TConvError
 from tconv.geometry import Geometry
 from tconv.nodes import NodeSettings
-from tconv.onnx.graph import Graph, Layer, NotCut, layers_of, nodes_within
+from tconv.onnx.graph import Cut, Graph, Layer, NotCut, layers_of, nodes_within
 from tconv.onnx.inference import outline
 from tconv.onnx.model import (
     ModelMetadata,
@@ -24,9 +24,10 @@ from tconv.onnx.model import (
     node_arg,
     read_model,
 )
+from tconv.onnx.options import Settings
 from tconv.onnx.pieces import LayerRun, PieceRun, Values, build
 from tconv.onnx.report import NodeReport
-from tconv.onnx.runtime import Settings, load
+from tconv.onnx.runtime import Whole, check_files, copied_options
 
 __all__ = ["Loaded", "Opened", "Ran", "load_cut", "load_whole", "open_model"]
 
@@ -36,26 +37,22 @@ class Opened:
     """What is known of a model before anything of it is loaded.
 
     `outline` is the model without its weights, `graph` who needs what in it: None where it cannot
-    be cut, and `reason` says why. `layers` has every ConvTranspose on the top level.
+    be cut, and `reason` says why. `layers` has every ConvTranspose on the top level. `whole` is the
+    model as one session of ONNX Runtime.
     """
 
     source: Source
     settings: Settings
+    whole: Whole
     outline: ModelProto | None = None
     graph: Graph | None = None
     layers: tuple[Layer, ...] = ()
     reason: str = ""
-    stamp: Any = None
 
     @property
     def candidates(self) -> tuple[Layer, ...]:
         """The layers that tconv can compute."""
         return () if self.graph is None else tuple(each for each in self.layers if not each.reason)
-
-    @property
-    def has_changed(self) -> bool:
-        """Whether the file is another one than it was."""
-        return bool(self.stamp != _stamp(self.source))
 
     def reports(self, taken: Sequence[int], reason: str) -> tuple[NodeReport, ...]:
         """One entry for every ConvTranspose; `reason` is why layers that are not taken are left."""
@@ -77,7 +74,7 @@ class Loaded:
 
     `steps` are run in order, the only one being the whole model where it is not cut. After each of
     them the names in `last_use` are needed no more. `taken` has the indices of tconv's layers,
-    `whole` is ONNX Runtime's session of the whole model.
+    `whole` is the model as one session of ONNX Runtime.
     """
 
     inputs: tuple[NodeArg, ...]
@@ -87,8 +84,8 @@ class Loaded:
     taken: tuple[int, ...]
     steps: tuple[PieceRun | LayerRun, ...]
     last_use: tuple[tuple[str, ...], ...]
+    whole: Whole
     defaults: Values = field(default_factory=dict)
-    whole: Any = None
 
     @property
     def pieces(self) -> int:
@@ -129,25 +126,35 @@ class Loaded:
 
 
 def open_model(source: Source, settings: Settings) -> tuple[Opened, ModelProto | None]:
-    """Read a model and find out where it may be cut; None is what only ONNX Runtime can read.
+    """Read a model and find out where it may be cut; None if it is to be left as it is.
 
     Raises
     ------
     ModelError, OSError : as `read_model`
     """
-    stamp = _stamp(source)
+    whole, reason = Whole(source, settings), settings.left
+    model = None
     try:
-        model = read_model(source)
+        if not reason:
+            try:
+                model = read_model(source, partial(check_files, settings=settings))
+            except NotCut as why:
+                reason = str(why)
+        bare = outline(model or read_model(source, weights=False))
     except NotCut:  # its nodes are unknown
-        return Opened(source, settings, stamp=stamp), None
-    bare, graph, reason = outline(model), None, settings.left
-    layers = layers_of(bare)
-    try:
-        graph = Graph(bare)
-        layers = graph.layers
-    except NotCut as why:
-        reason = str(why)
-    return Opened(source, settings, bare, graph, tuple(layers), reason, stamp), model
+        return Opened(source, settings, whole), None
+    except (TConvError, OSError):
+        if not settings.left:
+            raise
+        return Opened(source, settings, whole), None
+    graph, layers = None, layers_of(bare)
+    if model is not None:
+        try:
+            graph = Graph(bare)
+            layers = graph.layers
+        except NotCut as why:
+            reason, model = str(why), None
+    return Opened(source, settings, whole, bare, graph, tuple(layers), reason), model
 
 
 def load_cut(opened: Opened, model: ModelProto, taken: Sequence[int]) -> Loaded:
@@ -160,7 +167,8 @@ def load_cut(opened: Opened, model: ModelProto, taken: Sequence[int]) -> Loaded:
     """
     assert opened.graph is not None
     division = opened.graph.divide(each for each in opened.layers if each.index in taken)
-    steps, types = build(model, division, opened.settings)
+    settings = copied_options(model, division, opened.settings)
+    steps, types = _build(model, division, settings)
     _check_declared(model, types)
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -179,6 +187,7 @@ def load_cut(opened: Opened, model: ModelProto, taken: Sequence[int]) -> Loaded:
         tuple(taken),
         steps=tuple(steps),
         last_use=_last_use(steps, outputs),
+        whole=Whole(opened.source, settings, opened.whole.stamp),
         defaults={
             name: stored_array(stored[name])
             for name in (*(value.name for value in overridable), *outputs)
@@ -187,14 +196,14 @@ def load_cut(opened: Opened, model: ModelProto, taken: Sequence[int]) -> Loaded:
     )
 
 
-def load_whole(opened: Opened) -> Loaded:
+def load_whole(whole: Whole) -> Loaded:
     """Load a model as one session of ONNX Runtime.
 
     Raises
     ------
     ModelError : ONNX Runtime refuses it
     """
-    session = load(opened.source, opened.settings, spin=True)
+    session = whole.session()
     inputs = tuple(map(_node_arg, session.get_inputs()))
     overridable = tuple(map(_node_arg, session.get_overridable_initializers()))
     outputs = tuple(map(_node_arg, session.get_outputs()))
@@ -202,17 +211,19 @@ def load_whole(opened: Opened) -> Loaded:
     metadata = ModelMetadata(*(getattr(found, field.name) for field in fields(ModelMetadata)))
     names = tuple(each.name for each in (*inputs, *overridable))
     step = PieceRun(session, names, tuple(each.name for each in outputs))
-    return Loaded(inputs, overridable, outputs, metadata, (), (step,), ((),), whole=session)
+    return Loaded(inputs, overridable, outputs, metadata, (), (step,), ((),), whole=whole)
 
 
-def _stamp(source: Source) -> Any:
-    """What tells a file from the one that it was; None for bytes."""
-    if isinstance(source, bytes):
-        return None
-    with suppress(OSError):
-        found = os.stat(source)
-        return found.st_mtime_ns, found.st_size, found.st_ino
-    return None
+def _build(
+    model: ModelProto, division: Cut, settings: Settings
+) -> tuple[list[PieceRun | LayerRun], dict[str, TypeProto]]:
+    """Load every piece; a caller's options may suit the whole model alone."""
+    try:
+        return build(model, division, settings)
+    except ModelError as error:
+        if settings.sess_options is None and not settings.others:
+            raise
+        raise NotCut(f"a piece with these options: {error}") from error
 
 
 def _check_declared(model: ModelProto, types: dict[str, TypeProto]) -> None:

@@ -1,7 +1,7 @@
 """WHAT A MODEL SAYS: reading it with its weights, and its inputs, outputs and metadata."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,8 +92,16 @@ def as_source(model: Any) -> Source:
     )
 
 
-def read_model(source: Source) -> ModelProto:
+def read_model(
+    source: Source,
+    check_files: Callable[[list[str]], None] | None = None,
+    *,
+    weights: bool = True,
+) -> ModelProto:
     """Parse a model and load its weights; functions of its own with a ConvTranspose are inlined.
+
+    `check_files` is given the names of other files that hold weights, before they are looked for.
+    Without `weights` they are left where they are.
 
     Raises
     ------
@@ -117,8 +125,10 @@ def read_model(source: Source) -> ModelProto:
     _check_words(model, what)
     if not model.ir_version or not model.HasField("graph"):
         raise ModelError(f"{what} holds no graph; pass an ONNX model.")
-    external = [tensor for tensor in _tensors(model) if is_external(tensor)]
+    external = [tensor for tensor in _tensors(model) if weights and is_external(tensor)]
     if external:
+        if check_files:
+            check_files(list(dict.fromkeys(_location(tensor) for tensor in external)))
         _load_external(model, external, source)
     if any(is_transposed(node) for function in model.functions for node in function.node):
         model = inliner.inline_local_functions(model)
@@ -194,6 +204,10 @@ def _load_external(model: ModelProto, tensors: list[TensorProto], source: Source
             f"{source!r} keeps weights in other files, which cannot be read: {error}; export or "
             "download it again."
         ) from error
+
+
+def _location(tensor: TensorProto) -> str:
+    return next((each.value for each in tensor.external_data if each.key == "location"), "")
 
 
 def _tensors(model: ModelProto, *, sparse: bool = False) -> Iterator[TensorProto]:

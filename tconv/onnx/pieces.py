@@ -19,7 +19,8 @@ from tconv.nodes import NodeSettings
 from tconv.onnx.followers import folded
 from tconv.onnx.graph import TAKEN_TYPES, Cut, Layer, NotCut, Piece, names_needed, type_name
 from tconv.onnx.model import parse_type
-from tconv.onnx.runtime import Settings, clean_message, load
+from tconv.onnx.options import Settings
+from tconv.onnx.runtime import clean_message, load
 from tconv.planned import Packed, PackedWeights, PlannedCall
 from tconv.repeated import Repeated
 

@@ -21,9 +21,9 @@ from tconv.onnx.graph import NotCut
 from tconv.onnx.inference import Shapes, fixed_shape, sized
 from tconv.onnx.loading import Loaded, Ran, load_cut, load_whole, open_model
 from tconv.onnx.model import Source, read_model
-from tconv.onnx.pieces import Values
+from tconv.onnx.options import Settings
+from tconv.onnx.pieces import PieceRun, Values
 from tconv.onnx.report import NodeReport
-from tconv.onnx.runtime import Settings
 
 __all__ = ["Route", "Routes"]
 
@@ -56,7 +56,8 @@ class Routes:
     """What one process has loaded of a model.
 
     `only` is the route of all runs, if that is known; else `known` has those of inputs of certain
-    shapes, in the order of the feed, and `choose` decides for others.
+    shapes, in the order of the feed, and `choose` decides for others. `whole` is the model as one
+    session of ONNX Runtime, `first` the route that was loaded first.
 
     Raises
     ------
@@ -67,6 +68,7 @@ class Routes:
         self.process = os.getpid()
         self._opened, model = open_model(source, settings)
         self._method, self._lock, self._has_tried = method, ForkLock(), False
+        self.whole = self._opened.whole
         self._whole: Loaded | None = None
         self._cut: Loaded | None = None
         self._decisions: dict[Key, Decision] = {}
@@ -166,10 +168,10 @@ class Routes:
             decision, taken = found
         route = self._route(decision, taken)
         if not self._decisions:  # what was loaded by a guess
-            if route.loaded is self._cut:
-                self._whole = None
-            else:
+            if route.loaded is not self._cut:
                 self._cut = None
+            elif not self.whole.is_lent:
+                self._whole, self.whole = None, route.loaded.whole
         self._decisions[key] = route.decision
         if len(self._decisions) == _MOST_DECISIONS:
             by = {each.by for each in self._decisions.values()}
@@ -203,7 +205,7 @@ class Routes:
 
     def _measured(self, feed: Values) -> Decision:
         """Time both routes, in turns, and keep the quicker."""
-        whole = self._whole or load_whole(self._opened)
+        whole = self._whole or load_whole(self.whole)
         try:
             cut = self._cut or self._load_cut(None, self._all)
         except NotCut as error:
@@ -232,10 +234,10 @@ class Routes:
     def _left(self, model: ModelProto | None, decision: Decision) -> Route:
         """The route through ONNX Runtime alone; cut, if that refuses the model."""
         if self._whole is None:
-            if self._cut is not None and self._opened.has_changed:
+            if self._cut is not None and self.whole.has_changed:
                 return self._by(self._cut, Decision("tconv", _CHANGED))
             try:
-                self._whole = load_whole(self._opened)
+                self._whole = load_whole(self.whole)
             except ModelError as error:
                 if self._opened.settings.left or self._method == "onnxruntime":
                     raise
@@ -287,14 +289,22 @@ class Routes:
 
     def _load_cut(self, model: ModelProto | None, taken: Sequence[int]) -> Loaded:
         if model is None:
-            if self._opened.has_changed:
+            if self.whole.has_changed:
                 raise NotCut(_CHANGED)
             model = read_model(self._opened.source)
-        return load_cut(self._opened, model, taken)
+        loaded = load_cut(self._opened, model, taken)
+        if not self.whole.is_loaded:  # its options are copies, which the caller does not change
+            self.whole = loaded.whole
+        return loaded
 
     def _by(self, loaded: Loaded, decision: Decision) -> Route:
         reason = _SMALL if loaded.taken else decision.reason
         nodes = self._opened.reports(loaded.taken, reason)
         names = [each.name for each in loaded.outputs]
-        step = loaded.steps[0] if loaded.whole else None
-        return Route(loaded, decision, nodes, names, getattr(step, "run", None))
+        run = None
+        if not loaded.taken:
+            step = loaded.steps[0]
+            assert isinstance(step, PieceRun)
+            # Of other providers than CPUs ONNX Runtime's own class may fall back.
+            run = step.session.run if self._opened.settings.left else step.run
+        return Route(loaded, decision, nodes, names, run)

@@ -10,28 +10,28 @@ from typing import Any
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from tconv.arguments import as_array, as_choice, as_flag, as_mapping, as_threads, show
+from tconv.arguments import as_array, as_choice, as_flag, as_mapping, show
 from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError
+from tconv.onnx.interface import Interface
 from tconv.onnx.loading import Loaded, Ran
-from tconv.onnx.model import ModelMetadata, NodeArg, as_source, parse_type
+from tconv.onnx.model import NodeArg, as_source, parse_type
+from tconv.onnx.options import Settings
 from tconv.onnx.pieces import Values
 from tconv.onnx.report import NodeReport, Report
 from tconv.onnx.routes import Route, Routes
-from tconv.onnx.runtime import Settings, clean_message
+from tconv.onnx.runtime import clean_message
 
 __all__ = ["Session", "checked_feed"]
 
 METHODS = ("auto", "onnxruntime", "measure")
 
-# Sessions that a fork has copied. To destroy one would wait for threads that only the parent has.
-_of_the_parent: list[Routes] = []
 
-
-class Session:
+class Session(Interface):
     """Run an ONNX model with every ConvTranspose computed by tconv, all else by ONNX Runtime.
 
-    Takes the place of ``onnxruntime.InferenceSession`` on CPUs. The model is cut at the nodes that
-    tconv computes; arrays pass between the pieces without a copy. What cannot be cut stays in ONNX
+    Takes the place of ``onnxruntime.InferenceSession`` on CPUs: it is one, with all its members.
+    A model for another provider is left to ONNX Runtime. Others are cut at the nodes that tconv
+    computes; arrays pass between the pieces without a copy. What cannot be cut stays in ONNX
     Runtime, and `report` says what and why: nodes inside If, Loop or Scan, types other than
     float16, float32 and float64, files that only ONNX Runtime can read, and nodes so small that
     handing them over would cost more than it gains. A BatchNormalization of constants that follows,
@@ -40,18 +40,24 @@ class Session:
 
     Parameters
     ----------
-    model : path, bytes or onnx.ModelProto
+    path_or_bytes : path, bytes or onnx.ModelProto
+    sess_options : onnxruntime.SessionOptions, or None
+    providers, provider_options : as for ``InferenceSession``; None means the CPU
     threads : int, threads of ONNX Runtime and of tconv; None leaves it to both
     force : bool, take small nodes too
+    kwargs : enable_fallback, read_config_from_model and disabled_optimizers of ONNX Runtime
 
     A session may be called from several threads at once. It pickles as the path or the bytes it was
-    made of, and after a fork the child loads the model anew.
+    made of, unless it has sess_options, and after a fork the child loads the model anew. All
+    members but `run` and those that describe the model run on a session of ONNX Runtime of the
+    whole model, which is loaded when the first of them is called.
 
     Raises
     ------
     ModelError : the model is damaged, or ONNX Runtime refuses it
     OSError : the file cannot be read
-    ParameterError : model is none of the above, or threads is less than 1
+    ParameterError : an argument is none of the above, or threads is less than 1 or another number
+        than that of sess_options
 
     References
     ----------
@@ -67,22 +73,27 @@ class Session:
 
     def __init__(
         self,
-        model: Any,
+        path_or_bytes: Any,
+        sess_options: Any = None,
+        providers: Any = None,
+        provider_options: Any = None,
         *,
         threads: int | None = None,
         method: str = "auto",
         force: bool = False,
+        **kwargs: Any,
     ) -> None:
-        self._threads = as_threads(threads)
+        asked = (threads, sess_options, providers, provider_options, kwargs)
+        self._settings = Settings.of(*asked)
         self._method = as_choice(method, "method", METHODS)
         self._force = as_flag(force, "force")
         if self._force and self._method != "auto":
             raise ParameterError(
                 f"force=True excludes method={self._method!r}; pass one of the two."
             )
-        self._source = as_source(model)
+        self._source = as_source(path_or_bytes)
+        self._last: tuple[Route, Ran | None, float] | None
         self._routes = self._load()
-        self._last: tuple[Route, Ran | None, float] | None = None
 
     def run(
         self,
@@ -150,7 +161,7 @@ class Session:
         names, feed = _checked_names(loaded, output_names), _checked(loaded, input_feed)
         began = perf_counter()
         try:
-            results = loaded.whole.run(names, feed, options)
+            results = loaded.whole.session().run(names, feed, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
             refusal = _told(ModelError(clean_message(error)), feed)
             results, ran = routes.run_refused(refusal, feed, names, options)
@@ -176,32 +187,13 @@ class Session:
         elsewhere_ms = elapsed_ms if ran is None else ran.elsewhere_ms
         return Report(nodes, route.loaded.pieces, elapsed_ms, elsewhere_ms, route.decision)
 
-    def get_inputs(self) -> list[NodeArg]:
-        """Inputs of the model, those not counted that have a default."""
-        return list(self._routes.first.loaded.inputs)
-
-    def get_outputs(self) -> list[NodeArg]:
-        """Outputs of the model."""
-        return list(self._routes.first.loaded.outputs)
-
-    def get_overridable_initializers(self) -> list[NodeArg]:
-        """Inputs that have a default."""
-        return list(self._routes.first.loaded.overridable)
-
-    def get_modelmeta(self) -> ModelMetadata:
-        """What the file tells about the model."""
-        return self._routes.first.loaded.metadata
-
-    def get_providers(self) -> list[str]:
-        """Where ONNX Runtime's pieces run: on the CPU."""
-        return ["CPUExecutionProvider"]
-
     def __getstate__(self) -> dict[str, Any]:
-        how = {"threads": self._threads, "method": self._method, "force": self._force}
-        return {"model": self._source, **how}
+        names = ("_source", "_settings", "_method", "_force")
+        return {name: self.__dict__[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__dict__.update(state)
+        self._routes = self._load()
 
     def __repr__(self) -> str:
         what = repr(self._source) if isinstance(self._source, str) else "<bytes>"
@@ -209,15 +201,10 @@ class Session:
         taken = sum(node.computed_by == "tconv" for node in nodes)
         return f"Session({what}: {taken} of {len(nodes)} ConvTranspose by tconv)"
 
-    def _here(self) -> Routes:
-        """What this process has loaded: the threads of a session do not survive a fork."""
-        if self._routes.process != os.getpid():
-            _of_the_parent.append(self._routes)
-            self._routes = self._load()
-        return self._routes
-
     def _load(self) -> Routes:
-        return Routes(self._source, Settings(self._threads), self._method, self._force)
+        routes = Routes(self._source, self._settings, self._method, self._force)
+        self._last = None
+        return routes
 
 
 def _with_run(node: NodeReport, ran: Ran) -> NodeReport:
