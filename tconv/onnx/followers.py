@@ -1,6 +1,6 @@
 """WHAT FOLLOWS A LAYER AND BECOMES PART OF IT: a normalisation, then an activation.
 
-    ConvTranspose -> BatchNormalization -> Relu, LeakyRelu, Tanh or Sigmoid
+    ConvTranspose or Conv -> BatchNormalization -> Relu, LeakyRelu, Tanh or Sigmoid
 
 Either may be missing. What lies between them must be read by the next one alone, and be no output
 of the model: then nobody misses it.
@@ -39,9 +39,9 @@ class Normalisation:
         values: Mapping[str, NDArray[Any]],
         weight: NDArray[Any],
         bias: NDArray[Any] | None,
-        groups: int,
+        groups: int | None,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return weight and bias of the layer that it is part of.
+        """Return weight and bias of the layer that it is part of; `groups` as for `scaled`.
 
         Raises
         ------
@@ -49,7 +49,8 @@ class Normalisation:
         """
         gamma, beta, mean, variance = (values[name] for name in self.operands)
         bn = BatchNorm(gamma, beta, mean, variance, self.epsilon)
-        scale, shift = bn.scale_and_shift(weight.shape[1] * groups)
+        channels = len(weight) if groups is None else weight.shape[1] * groups
+        scale, shift = bn.scale_and_shift(channels)
         return scaled(weight, bias, scale, shift, groups)
 
 

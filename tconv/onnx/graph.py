@@ -5,7 +5,7 @@ nodes whose inputs have at most depth d; after it come tconv's nodes of depth d.
 nothing but constants belong to every piece that uses them, so that ONNX Runtime folds them there.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from math import prod
@@ -21,7 +21,7 @@ from onnx import (
 )
 
 from tconv.errors import TConvError
-from tconv.nodes import NodeSettings
+from tconv.nodes import ConvSettings, NodeSettings
 from tconv.onnx.followers import NO_FOLLOWERS, Followers, find_followers
 from tconv.onnx.inference import fixed_shape, inferred
 
@@ -33,9 +33,11 @@ __all__ = [
     "Piece",
     "cut",
     "fixed_sizes",
+    "is_computed",
     "is_transposed",
     "layers_of",
     "names_needed",
+    "nodes_of",
     "nodes_within",
     "type_name",
 ]
@@ -57,7 +59,7 @@ class NotCut(Exception):
 
 @dataclass(frozen=True)
 class Layer:
-    """One ConvTranspose on the top level of a model.
+    """One ConvTranspose, or Conv that tconv computes, on the top level of a model.
 
     `inputs` are the names of x, weight and bias, "" for none; `reason` says why ONNX Runtime
     computes it and is "" where tconv does; `followers` are nodes that it computes as well.
@@ -118,13 +120,28 @@ def type_name(kind: int) -> str:
     return str(TensorProto.DataType.Name(kind)).lower() if known else str(kind)
 
 
+def is_computed(node: NodeProto, values: Mapping[str, ValueInfoProto]) -> bool:
+    """Whether tconv may compute a node: a ConvTranspose, or a Conv where ONNX Runtime has none.
+
+    That is a Conv of float64; `values` tells what types are known.
+    """
+    if node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
+        return is_transposed(node)
+    known = (values.get(name, ValueInfoProto()) for name in node.input[:2])
+    return any(each.type.tensor_type.elem_type == TensorProto.DOUBLE for each in known)
+
+
 def nodes_within(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
     """Every ConvTranspose inside another node or a function, and where that is."""
+    return ((node, place) for node, place in nodes_of(model) if place and is_transposed(node))
+
+
+def nodes_of(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
+    """Every node, and where it is, "" on the top level."""
 
     def walk(nodes: Iterable[NodeProto], place: str) -> Iterator[tuple[NodeProto, str]]:
         for node in nodes:
-            if place and is_transposed(node):
-                yield node, place
+            yield node, place
             for inner in _subgraphs(node):
                 yield from walk(inner.node, f"inside {node.op_type} {_name(node)}".rstrip())
 
@@ -133,14 +150,15 @@ def nodes_within(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
         yield from walk(function.node, f"inside function {function.name}")
 
 
-def layers_of(model: ModelProto) -> list[Layer]:
-    """Every ConvTranspose on the top level, with a reason where it breaks its own rules."""
-    layers = []
+def layers_of(model: ModelProto, values: Mapping[str, ValueInfoProto] | None = None) -> list[Layer]:
+    """Every node on the top level that `is_computed`, with a reason where it breaks its rules."""
+    layers, known = [], values or {}
     for index, node in enumerate(model.graph.node):
-        if is_transposed(node):
-            settings, reason = NodeSettings(), ""
+        if is_computed(node, known):
+            kind = NodeSettings if is_transposed(node) else ConvSettings
+            settings, reason = kind(), ""
             try:
-                settings = NodeSettings.of_node(node)
+                settings = kind.of_node(node)
             except TConvError as error:
                 reason = f"attributes refused: {error}"
             inputs, outputs = [*node.input, "", "", ""], [*node.output, ""]
@@ -153,7 +171,7 @@ def layers_of(model: ModelProto) -> list[Layer]:
 
 
 def cut(model: ModelProto, *, force: bool) -> tuple[Cut | None, list[Layer]]:
-    """Divide the top level of a model, and say of every ConvTranspose there who computes it.
+    """Divide the top level of a model, and say of every layer there who computes it.
 
     The division is None if tconv computes none.
 
@@ -162,7 +180,7 @@ def cut(model: ModelProto, *, force: bool) -> tuple[Cut | None, list[Layer]]:
     NotCut : the graph cannot be divided
     """
     graph = _Graph(model)
-    assigned = [graph.assigned(layer, force) for layer in layers_of(model)]
+    assigned = [graph.assigned(layer, force) for layer in graph.layers]
     layers = [layer if layer.reason else graph.followed(layer) for layer in assigned]
     taken = {layer.index: layer for layer in layers if not layer.reason}
     return (graph.divide(taken) if taken else None), layers
@@ -171,10 +189,10 @@ def cut(model: ModelProto, *, force: bool) -> tuple[Cut | None, list[Layer]]:
 def fixed_sizes(
     model: ModelProto,
 ) -> list[tuple[Layer, str, tuple[int, ...] | None, tuple[int, ...] | None]]:
-    """Every ConvTranspose on the top level with its type, and the shapes that are known before."""
+    """Every layer on the top level with its type, and the shapes that are known before."""
     graph = _Graph(model)
     found = []
-    for layer in map(graph.followed, layers_of(model)):
+    for layer in map(graph.followed, graph.layers):
         x, weight, _ = layer.inputs
         value = graph.values.get(x, ValueInfoProto())
         kind = value.type.tensor_type.elem_type
@@ -204,8 +222,9 @@ class _Graph:
             for name in needs:
                 self.readers.setdefault(name, []).append(index)
         self.order = self._order()
-        self.static = self._static()
         self.values = inferred(model)
+        self.layers = layers_of(model, self.values)
+        self.static = self._static()
         self.shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
 
     def _check_head(self, model: ModelProto) -> None:
@@ -248,10 +267,11 @@ class _Graph:
     def _static(self) -> set[int]:
         """Nodes that need nothing but constants and make the same every time."""
         found: set[int] = set()
+        own = {layer.index for layer in self.layers}
         for index in self.order:
             node, needs = self.nodes[index], self.needs[index]
             if (
-                not is_transposed(node)
+                index not in own
                 and node.op_type not in _CHANGING
                 and (node.domain, node.op_type) not in self.functions
                 and not any(True for _ in _subgraphs(node))
@@ -277,7 +297,7 @@ class _Graph:
 
     def followed(self, layer: Layer) -> Layer:
         """Add the nodes that may become part of it."""
-        shape, groups = self.shape(layer.inputs[1]), layer.settings.group
+        shape, groups, want = self.shape(layer.inputs[1]), layer.settings.group, layer.settings.want
         kind = self.values.get(layer.inputs[1], ValueInfoProto()).type.tensor_type.elem_type
         # Rounded to half precision once more, weights would not be those of the model.
         folds = shape is not None and len(shape) > 2 and shape[0] % groups == 0
@@ -286,8 +306,8 @@ class _Graph:
         folds = folds and all(map(self._is_constant, filter(None, layer.inputs[1:])))
 
         def is_vector(name: str) -> bool:
-            of_channels = shape is not None and self.shape(name) == (shape[1] * groups,)
-            return of_channels and self._is_constant(name)
+            channels = shape and (shape[1] * groups if want == "y" else shape[0])
+            return self.shape(name) == (channels,) and self._is_constant(name)
 
         found = find_followers(layer.output, self._only_reader, is_vector if folds else None)
         return replace(layer, followers=found)

@@ -10,7 +10,7 @@ from onnx import ModelProto, TypeProto, ValueInfoProto
 from onnx.helper import make_tensor_type_proto
 
 from tconv.constants import stored_array
-from tconv.errors import TConvError
+from tconv.errors import ModelError, TConvError
 from tconv.nodes import NodeSettings
 from tconv.onnx.graph import Layer, NotCut, cut, layers_of, nodes_within
 from tconv.onnx.model import (
@@ -22,6 +22,7 @@ from tconv.onnx.model import (
     read_model,
 )
 from tconv.onnx.pieces import LayerRun, PieceRun, Values, build, load
+from tconv.onnx.refusals import explained
 from tconv.onnx.report import NodeReport
 
 __all__ = ["Loaded", "load_model"]
@@ -32,7 +33,8 @@ class Loaded:
     """What one process has made of a model.
 
     `steps` are run in order, the only one being the whole model where it is not cut. After each of
-    them the names in `last_use` are needed no more. `nodes` has an entry for every ConvTranspose.
+    them the names in `last_use` are needed no more. `nodes` has an entry for every ConvTranspose,
+    and for every Conv that tconv computes.
     """
 
     process: int
@@ -62,6 +64,13 @@ def load_model(source: Source, threads: int | None, force: bool) -> Loaded:
         model = read_model(source)
     except NotCut:
         return _load_whole(source, threads, ())  # its nodes are unknown
+    try:
+        return _load_read(source, model, threads, force)
+    except ModelError as error:
+        raise explained(error, model) from error
+
+
+def _load_read(source: Source, model: ModelProto, threads: int | None, force: bool) -> Loaded:
     reason, layers = "", layers_of(model)
     try:
         division, layers = cut(model, force=force)
@@ -128,12 +137,13 @@ def _node_arg(value: Any) -> NodeArg:
 
 
 def _node_reports(model: ModelProto, layers: list[Layer], reason: str) -> Iterator[NodeReport]:
-    """One entry for every ConvTranspose; `reason` is why the model is not cut."""
+    """One entry for every layer; `reason` is why the model is not cut."""
     for layer in layers:
         why = layer.reason or reason
         by = "onnxruntime" if why else "tconv"
         folded = () if why else layer.followers.operators
-        yield NodeReport(layer.name, layer.output, str(layer.settings), by, why, folded)
+        settings, operator = str(layer.settings), layer.settings.operator
+        yield NodeReport(layer.name, layer.output, settings, by, why, folded, operator=operator)
     for node, place in nodes_within(model):
         settings = ""
         with suppress(TConvError):

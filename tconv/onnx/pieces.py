@@ -49,7 +49,7 @@ class PieceRun:
 
 @dataclass(frozen=True)
 class LayerRun:
-    """A ConvTranspose that tconv computes, with what follows it as part of it.
+    """A ConvTranspose or Conv that tconv computes, with what follows it as part of it.
 
     `constants` are the operands that never change.
     """
@@ -67,15 +67,16 @@ class LayerRun:
             for name in self.layer.inputs
         ]
         x, weight, bias = operands
+        want = self.layer.settings.want
         try:
             _check_types(x, weight, bias)
             geometry = _geometry(self.layer.settings, x.shape, weight.shape)
             follows = self.layer.followers.activation
             repeated = _repeated(geometry, x.dtype, self.threads, follows)
             if self.layer.inputs[1] in self.constants:
-                plan = repeated.plan("y")
-                weight = self.packed.of(geometry, weight, 0, self.threads, follows, plan=plan)
-            values[self.layer.result] = repeated.solve("y", x, weight, bias)
+                plan = repeated.plan(want)
+                weight = self.packed.of(geometry, weight, 0, self.threads, follows, want, plan)
+            values[self.layer.result] = repeated.solve(want, x, weight, bias)
         except TConvError as error:
             raise type(error)(f"node {self.layer.name!r}: {error}") from error
         return geometry, (perf_counter() - began) * 1e3
@@ -144,7 +145,8 @@ def _with_constants(layer: Layer, constants: Values) -> tuple[Layer, Values]:
         return layer, own
     x, weight, bias = layer.inputs
     try:
-        folded = normalisation.fold(constants, own[weight], own.get(bias), layer.settings.group)
+        groups = layer.settings.group if layer.settings.want == "y" else None
+        folded = normalisation.fold(constants, own[weight], own.get(bias), groups)
     except TConvError as error:
         raise NotCut(f"a BatchNormalization after {layer.name!r}: {error}") from None
     bias = bias or normalisation.operands[1]
@@ -238,6 +240,8 @@ def clean_message(error: Exception) -> str:
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
     text = re.sub(r"Non-zero status code returned while running (\w+) node. ", r"\1 node. ", text)
     text = re.sub(r"(\w+) node. Name:'(.*?)' Status Message: ", r"node '\2' (\1): ", text)
+    lacks = r"ONNX Runtime has no float64 \1: export the model in float32 (PyTorch: model.float())"
+    text = re.sub(r"(\w+) operator does not support double yet", lacks, text)
     text = re.sub(r"/\S+\.(h|cc):\d+ .*?\) (const )?(\[.*?\] )?", "", text)
     text = re.sub(r"\w+\.(h|cc):\d+ \w+ ", "", text)
     return " ".join(text.split()).rstrip(". ")[:400]

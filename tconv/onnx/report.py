@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from tconv.tables import Column, Table
 
-__all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison"]
+__all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison", "summary"]
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class NodeReport:
-    """One ConvTranspose: who computed it in the last run, at what sizes, in how many ms.
+    """One ConvTranspose or Conv: who computed it in the last run, at what sizes, in how many ms.
 
     `output` is the name of its result, "" where it lies inside another node. `reason` says why ONNX
     Runtime was left to compute it; its time is then part of a piece's. `folded` are the operators
@@ -32,11 +32,12 @@ class NodeReport:
     weight_shape: Shape | None = None
     y_shape: Shape | None = None
     ms: float | None = None
+    operator: str = "ConvTranspose"
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of a model's ConvTranspose, and the times of the last run in milliseconds.
+    """A model's ConvTranspose, and the Conv that tconv takes; times of the last run in ms.
 
     `elapsed_ms` is the whole run, `elsewhere_ms` what ONNX Runtime took of it for `pieces` pieces;
     both are None before the first run.
@@ -48,7 +49,7 @@ class Report:
     elsewhere_ms: float | None = None
 
     def table(self) -> Table:
-        """One row for each ConvTranspose."""
+        """One row for each node."""
         columns = (
             Column("layer", folds=True),
             Column("x"),
@@ -60,7 +61,7 @@ class Report:
         )
         rows = tuple(
             (
-                node.name,
+                _named(node),
                 _sizes(node.x_shape),
                 _sizes(node.weight_shape),
                 _sizes(node.y_shape),
@@ -73,7 +74,7 @@ class Report:
         return Table(columns, rows, self._footer())
 
     def _footer(self) -> str:
-        parts = [_taken(self.nodes)]
+        parts = [f"{summary(self.nodes)} computed by tconv"]
         if self.elapsed_ms is not None:
             parts.append(f"whole model {_ms(self.elapsed_ms)} ms")
             parts.append(f"of which ONNX Runtime {_ms(self.elsewhere_ms)} ms")
@@ -167,8 +168,8 @@ class Comparison:
         ratio = _ratio(self.onnxruntime_ms, self.tconv_ms)
         rows.append(("whole model", "", "", "", *times, ratio))
         footer = (
-            f"{_taken(self.nodes)} · largest difference of largest value · medians of {self.runs} "
-            "runs each · ORT: ONNX Runtime alone, in its own process"
+            f"{summary(self.nodes)} computed by tconv · largest difference of largest value · "
+            f"medians of {self.runs} runs each · ORT: ONNX Runtime alone, in its own process"
         )
         return Table(columns, tuple(rows), footer)
 
@@ -185,9 +186,15 @@ class Comparison:
         return self.table().__rich__()
 
 
-def _taken(nodes: Sequence[NodeReport | NodeComparison]) -> str:
+def summary(nodes: Sequence[NodeReport | NodeComparison]) -> str:
+    """How many nodes tconv computes, of how many of which operators."""
     taken = sum(node.computed_by == "tconv" for node in nodes)
-    return f"{taken} of {len(nodes)} ConvTranspose computed by tconv"
+    has_conv = any(isinstance(node, NodeReport) and node.operator == "Conv" for node in nodes)
+    return f"{taken} of {len(nodes)} {'Conv and ' * has_conv}ConvTranspose"
+
+
+def _named(node: NodeReport) -> str:
+    return node.name if node.operator == "ConvTranspose" else f"{node.name} ({node.operator})"
 
 
 def _sizes(shape: Shape | None) -> str:

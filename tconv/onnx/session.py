@@ -16,7 +16,7 @@ from tconv.geometry import Geometry
 from tconv.onnx.loading import Loaded, load_model
 from tconv.onnx.model import ModelMetadata, NodeArg, as_source, parse_type
 from tconv.onnx.pieces import LayerRun, Values
-from tconv.onnx.report import Report
+from tconv.onnx.report import Report, summary
 
 __all__ = ["Session", "checked_feed"]
 
@@ -35,7 +35,8 @@ class _Run(NamedTuple):
 class Session:
     """Run an ONNX model with every ConvTranspose computed by tconv, all else by ONNX Runtime.
 
-    Takes the place of ``onnxruntime.InferenceSession`` on CPUs. The model is cut at the nodes that
+    A Conv of float64, which ONNX Runtime cannot compute, is tconv's as well. Takes the place of
+    ``onnxruntime.InferenceSession`` on CPUs. The model is cut at the nodes that
     tconv computes; arrays pass between the pieces without a copy. What cannot be cut stays in ONNX
     Runtime, and `report` says what and why: nodes inside If, Loop or Scan, types other than
     float16, float32 and float64, files that only ONNX Runtime can read, and nodes so small that
@@ -123,18 +124,19 @@ class Session:
         return results
 
     def report(self) -> Report:
-        """Tell of every ConvTranspose who computed it in the last run, at what sizes, how long."""
+        """Tell of every ConvTranspose who computed it in the last run, at what sizes, how long.
+
+        Of a Conv of float64, which ONNX Runtime has none for, as well.
+        """
         loaded, last, nodes = self._loaded, self._last, []
         for node in loaded.nodes:
             if node.output in last.layers:
                 geometry, ms = last.layers[node.output]
-                node = replace(
-                    node,
-                    x_shape=geometry.x_shape,
-                    weight_shape=geometry.weight_shape,
-                    y_shape=geometry.y_shape,
-                    ms=ms,
-                )
+                x_shape, y_shape = geometry.x_shape, geometry.y_shape
+                if node.operator == "Conv":  # the transpose, which reads y and makes x
+                    x_shape, y_shape = y_shape, x_shape
+                w_shape = geometry.weight_shape
+                node = replace(node, x_shape=x_shape, weight_shape=w_shape, y_shape=y_shape, ms=ms)
             nodes.append(node)
         return Report(tuple(nodes), loaded.pieces, last.elapsed_ms, last.elsewhere_ms)
 
@@ -166,8 +168,7 @@ class Session:
 
     def __repr__(self) -> str:
         what = repr(self._source) if isinstance(self._source, str) else "<bytes>"
-        taken = sum(node.computed_by == "tconv" for node in self._loaded.nodes)
-        return f"Session({what}: {taken} of {len(self._loaded.nodes)} ConvTranspose by tconv)"
+        return f"Session({what}: {summary(self._loaded.nodes)} by tconv)"
 
     def _here(self) -> Loaded:
         """What this process has loaded: the threads of a session do not survive a fork."""
