@@ -52,7 +52,7 @@ ORDER = [
     "visualise.tiles", "visualise.looking", "visualise.sanity", "visualise.seen",
     "visualise.montage", "visualise.gallery", "visualise.deconvnet", "visualise", "__init__",
     "torch.tensors", "torch.norms", "torch.threads", "torch.weights", "torch.computing",
-    "torch.operator", "torch.contraction", "torch.functional", "torch.modules",
+    "torch.operator", "torch.contraction", "torch.scripting", "torch.functional", "torch.modules",
     "torch.tracing", "torch.acceleration", "torch",
     "cli.console", "cli.options", "cli.feeds", "cli.outputs", "cli.progress", "cli.shape",
     "cli.info", "cli.explain", "cli.run", "cli.see", "cli", "__main__",
