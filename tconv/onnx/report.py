@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any
 
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from tconv.tables import Column, Table
 __all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison", "summary"]
 
 Shape = tuple[int, ...]
+NUDGE = 1e-7
+"""By what part of it each floating input is changed to see how far an answer moves by that."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,12 @@ class Report:
 
 @dataclass(frozen=True)
 class NodeComparison:
-    """One ConvTranspose by tconv and by ONNX Runtime: medians in ms, and how far they are apart.
+    """One ConvTranspose by tconv and by ONNX Runtime: fastest ms, and how far they are apart.
 
     `difference` is the largest absolute one between the two, `largest` the largest absolute value;
     None where ONNX Runtime computed both or tells nothing. tconv's time is that of the `folded`
-    operators as well, ONNX Runtime's is not.
+    operators as well, ONNX Runtime's is not. `faster` is "tconv" or "onnxruntime", None where the
+    turns of the two do not agree.
     """
 
     name: str
@@ -110,21 +114,30 @@ class NodeComparison:
     tconv_ms: float | None
     onnxruntime_ms: float | None
     folded: tuple[str, ...] = ()
+    faster: str | None = None
 
 
 @dataclass(frozen=True)
 class ResultComparison:
-    """One output of the model: how far the two answers are apart, and the largest value."""
+    """One output of the model: how far the two answers are apart, and the largest value.
+
+    `moved` is how far ONNX Runtime's own answer moves if every floating input is changed by 1e-7 of
+    it; None where no output differs by more than rounding explains, or no input is floating.
+    """
 
     name: str
     shape: Shape
     difference: float
     largest: float
+    moved: float | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model run by `Session` and by ONNX Runtime alone: answers, and medians of `runs` in ms."""
+    """A model run by `Session` and by ONNX Runtime alone: answers, and medians of `runs` in ms.
+
+    `faster` is "tconv" or "onnxruntime", None where the turns of the two do not agree.
+    """
 
     nodes: tuple[NodeComparison, ...]
     results: tuple[ResultComparison, ...]
@@ -132,6 +145,7 @@ class Comparison:
     onnxruntime_ms: float
     runs: int
     outputs: dict[str, NDArray[Any]] = field(repr=False, compare=False)
+    faster: str | None = None
 
     @property
     def largest_difference(self) -> float:
@@ -157,7 +171,7 @@ class Comparison:
                 _apart(node.difference, node.largest),
                 _ms(node.tconv_ms),
                 _ms(node.onnxruntime_ms),
-                _ratio(node.onnxruntime_ms, node.tconv_ms),
+                _ratio(node.onnxruntime_ms, node.tconv_ms, node.faster),
             )
             for node in self.nodes
         ]
@@ -165,19 +179,40 @@ class Comparison:
             apart = _apart(result.difference, result.largest)
             rows.append((f"output {result.name}", _sizes(result.shape), "", apart, "", "", ""))
         times = (_ms(self.tconv_ms), _ms(self.onnxruntime_ms))
-        ratio = _ratio(self.onnxruntime_ms, self.tconv_ms)
+        ratio = _ratio(self.onnxruntime_ms, self.tconv_ms, self.faster)
         rows.append(("whole model", "", "", "", *times, ratio))
         footer = (
             f"{summary(self.nodes)} computed by tconv · largest difference of largest value · "
-            f"medians of {self.runs} runs each · ORT: ONNX Runtime alone, in its own process"
+            f"whole model: medians of {self.runs} runs each, layers: the fastest · "
+            "ORT: ONNX Runtime alone, in its own process"
         )
-        return Table(columns, tuple(rows), footer)
+        if any(row[-1] == _ALIKE for row in rows):
+            footer += f" · {_ALIKE} not told apart"
+        return Table(columns, tuple(rows), "\n".join(filter(None, (footer, self.explanation()))))
+
+    def explanation(self) -> str:
+        """What an answer is worth that differs more than by rounding; "" where none does."""
+        moved = [result for result in self.results if result.moved is not None]
+        if not moved:
+            return ""
+        worst = max(moved, key=lambda each: each.difference / each.largest if each.largest else inf)
+        is_as_much = worst.moved is not None and 3 * worst.moved >= worst.difference
+        return (
+            f"changing the inputs by {NUDGE:g} moves ONNX Runtime's own answer {worst.name} by "
+            f"{_apart(worst.moved, worst.largest)}: "
+            + (
+                "the model amplifies rounding, which explains the difference"
+                if is_as_much
+                else "less than the difference, which rounding does not explain"
+            )
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, without the outputs."""
         shown = asdict(self)
         del shown["outputs"]
-        return shown | {"largest_difference": self.largest_difference}
+        of_all = {"largest_difference": self.largest_difference, "explanation": self.explanation()}
+        return shown | of_all
 
     def __str__(self) -> str:
         return str(self.table())
@@ -197,6 +232,9 @@ def _named(node: NodeReport) -> str:
     return node.name if node.operator == "ConvTranspose" else f"{node.name} ({node.operator})"
 
 
+_ALIKE = "≈"
+
+
 def _sizes(shape: Shape | None) -> str:
     return "–" if shape is None else "×".join(map(str, shape))
 
@@ -209,8 +247,10 @@ def _apart(difference: float | None, largest: float | None) -> str:
     return "–" if difference is None else f"{difference:.2g} of {largest:.3g}"
 
 
-def _ratio(other: float | None, own: float | None) -> str:
-    return f"{other / own:.2f}×" if other and own else "–"
+def _ratio(other: float | None, own: float | None, faster: str | None) -> str:
+    if not other or not own:
+        return "–"
+    return f"{other / own:.2f}×" if faster else _ALIKE
 
 
 def _who(node: NodeReport | NodeComparison) -> str:
