@@ -50,7 +50,8 @@ def compare(
 
     Where the answers differ by more than rounding explains, ONNX Runtime alone runs once more with
     every floating input changed by 1e-7 of it, and the comparison says how far its own answer moves
-    by that. A recurrent network may amplify any rounding as much.
+    by that, and by nothing. A recurrent network may amplify any rounding as much, and one that
+    draws random numbers never gives the same.
 
     Parameters
     ----------
@@ -94,20 +95,27 @@ def compare(
         observer = Session(watched, threads=threads, force=force)
         own = _named(observer.get_outputs(), observer.run(None, input_feed)) | outputs
 
-        def answers(model: str, nudge: float = 0.0) -> dict[str, NDArray[Any]]:
+        def answers(model: str, nudge: float = 0.0, runs: int = 1) -> dict[str, NDArray[Any]]:
             file = str(Path(folder, "answers.npz"))
-            seen = ask(do="answers", model=model, to=file, threads=limit, nudge=nudge)
+            how = {"to": file, "threads": limit, "nudge": nudge, "runs": runs}
+            seen = ask(do="answers", model=model, **how)
             with np.load(file) as arrays:
                 return {name: arrays[str(n)] for n, name in enumerate(seen) if str(n) in arrays}
 
         theirs = answers(watched)
         apart = {name: _difference(own.get(name), theirs[name]) for name in theirs}
-        moved: dict[str, float] = {}
+        alone: dict[str, tuple[float, float]] = {}
         beyond = any(_is_beyond_rounding(theirs[n], *apart[n]) for n in theirs.keys() & outputs)
         if beyond and any(value.dtype.kind == "f" for value in stored.values()):
             with suppress(ModelError):  # it may refuse other inputs
-                before, after = answers(plain), answers(plain, NUDGE)
-                moved = {n: _difference(after.get(n), before[n])[0] for n in before}
+                before, again, after = answers(plain), answers(plain, runs=2), answers(plain, NUDGE)
+                alone = {
+                    n: (
+                        _difference(after.get(n), before[n])[0],
+                        _difference(again.get(n), before[n])[0],
+                    )
+                    for n in before
+                }
     nodes = []
     for n, node in enumerate(session.report().nodes):
         difference, largest = apart.get(node.output, (None, None))
@@ -129,7 +137,7 @@ def compare(
             )
         )
     results = tuple(
-        ResultComparison(name, np.shape(outputs[name]), *apart[name], moved.get(name))
+        ResultComparison(name, np.shape(outputs[name]), *apart[name], *alone.get(name, ()))
         for name in outputs
         if name in apart
     )
@@ -189,6 +197,8 @@ def _faster(own: Turns, other: Turns) -> str | None:
 def _is_beyond_rounding(theirs: NDArray[Any], difference: float, largest: float) -> bool:
     """Whether another order of summation cannot have made a difference of values so large."""
     is_half = theirs.dtype == np.float16
+    if difference == inf:  # another shape, or NaN in one of the two
+        return theirs.dtype.kind in "biufc"
     return difference > largest * (4 * float(np.finfo(np.float16).eps) if is_half else _ROUNDING)
 
 

@@ -28,18 +28,20 @@ def load(model: str, feeds: str, names: list[str], threads: int) -> None:
     _run()
 
 
-def answers(model: str, to: str, threads: int, nudge: float = 0.0) -> list[str]:
+def answers(model: str, to: str, threads: int, nudge: float, runs: int) -> list[str]:
     """Run a model with the same inputs, write its outputs to an npz file, return their names.
 
     They are the arrays "0", "1", … of the file; an output that is no array is not written. With a
     `nudge` every floating number of the inputs is that part of it larger or smaller, or as much as
-    its type can tell apart.
+    its type can tell apart. The outputs are those of the last of the `runs`: random numbers are the
+    same in the first run of every session.
     """
     session, feeds = _session(model, threads), _state["feeds"]
     if nudge:
         rng = np.random.default_rng(0)
         feeds = {name: _nudged(value, nudge, rng) for name, value in feeds.items()}
-    found = session.run(None, feeds)
+    for _ in range(runs):
+        found = session.run(None, feeds)
     arrays = {str(n): _saved(value) for n, value in enumerate(found)}
     np.savez(to, **{n: value for n, value in arrays.items() if value is not None})
     return [output.name for output in session.get_outputs()]

@@ -123,6 +123,7 @@ class ResultComparison:
 
     `moved` is how far ONNX Runtime's own answer moves if every floating input is changed by 1e-7 of
     it; None where no output differs by more than rounding explains, or no input is floating.
+    `varied` is how far it moves from one run to another with the same inputs.
     """
 
     name: str
@@ -130,6 +131,7 @@ class ResultComparison:
     difference: float
     largest: float
     moved: float | None = None
+    varied: float | None = None
 
 
 @dataclass(frozen=True)
@@ -195,17 +197,20 @@ class Comparison:
         moved = [result for result in self.results if result.moved is not None]
         if not moved:
             return ""
-        worst = max(moved, key=lambda each: each.difference / each.largest if each.largest else inf)
-        is_as_much = worst.moved is not None and 3 * worst.moved >= worst.difference
-        return (
-            f"changing the inputs by {NUDGE:g} moves ONNX Runtime's own answer {worst.name} by "
-            f"{_apart(worst.moved, worst.largest)}: "
-            + (
-                "the model amplifies rounding, which explains the difference"
-                if is_as_much
-                else "less than the difference, which rounding does not explain"
+        worst = max(moved, key=_part)
+        if worst.varied and 3 * worst.varied >= worst.difference:
+            return (
+                f"with the same inputs ONNX Runtime's own answer {worst.name} moves "
+                f"{_how_far(worst.varied, worst.largest)} from run to run: the model draws random "
+                "numbers, and two answers are never the same"
             )
+        found = (
+            f"changing the inputs by {NUDGE:g} moves ONNX Runtime's own answer {worst.name} "
+            f"{_how_far(worst.moved or 0.0, worst.largest)}: "
         )
+        if 3 * (worst.moved or 0.0) >= worst.difference:
+            return found + "the model amplifies rounding, which explains the difference"
+        return found + "less than the difference, which rounding does not explain"
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, without the outputs."""
@@ -245,6 +250,17 @@ def _ms(value: float | None) -> str:
 
 def _apart(difference: float | None, largest: float | None) -> str:
     return "–" if difference is None else f"{difference:.2g} of {largest:.3g}"
+
+
+def _part(result: ResultComparison) -> float:
+    """A difference as part of the largest value."""
+    if not result.difference:
+        return 0.0
+    return result.difference / result.largest if 0 < result.largest < inf else inf
+
+
+def _how_far(moved: float, largest: float) -> str:
+    return "to another shape" if moved == inf else f"by {_apart(moved, largest)}"
 
 
 def _ratio(other: float | None, own: float | None, faster: str | None) -> str:

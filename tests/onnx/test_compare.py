@@ -285,6 +285,7 @@ def test_a_model_that_amplifies_rounding_is_said_to():
     assert both.nodes[0].difference < 1e-5 * both.nodes[0].largest
     assert result.difference > 1e-5
     assert result.moved > result.difference / 3
+    assert result.varied == 0
     last = str(both).splitlines()[-1]
     assert last == (
         f"changing the inputs by 1e-07 moves ONNX Runtime's own answer y by {result.moved:.2g} of "
@@ -314,6 +315,29 @@ def test_a_fault_is_not_explained_by_rounding(monkeypatch):
     assert 0 < r.moved < 1e-5 * r.largest < r.difference
     assert both.explanation().endswith(
         ": less than the difference, which rounding does not explain"
+    )
+
+
+@pytest.mark.parametrize("sized", [False, True], ids=["numbers", "sizes"])
+def test_a_model_that_draws_numbers_is_said_to(sized):
+    nodes = [transposed("x", "w1", "up"), helper.make_node("RandomNormalLike", ["up"], ["noise"])]
+    if sized:  # as many as were above zero
+        nodes += [
+            helper.make_node("Greater", ["noise", "none"], ["which"]),
+            helper.make_node("Compress", ["up", "flat"], ["y"]),
+            helper.make_node("Reshape", ["which", "row"], ["flat"]),
+        ]
+    else:
+        nodes.append(helper.make_node("Add", ["up", "noise"], ["y"]))
+    stored = {"w1": W1, "none": np.zeros(1, np.float32), "row": np.array([-1])}
+    model = model_of(nodes, {"x": X}, ["y"], stored)
+    both = compare(model, {"x": X}, force=True, seconds=0.01)
+    (result,) = both.results
+    assert result.varied > 0
+    how = "to another shape" if sized else f"by {result.varied:.2g} of {result.largest:.3g}"
+    assert both.explanation() == (
+        f"with the same inputs ONNX Runtime's own answer y moves {how} from run to run: the model "
+        "draws random numbers, and two answers are never the same"
     )
 
 
