@@ -75,7 +75,7 @@ def time_nodes(runs: int, seconds: float) -> int:
 
 def node_times() -> dict[str, list[float]]:
     """Milliseconds of every ConvTranspose in each run of the watched model, by the node's name."""
-    with open(_state["watched"].end_profiling(), encoding="utf-8") as file:
+    with open(_state.pop("watched").end_profiling(), encoding="utf-8") as file:
         events = json.load(file)
     found: dict[str, list[float]] = {}
     for event in events:

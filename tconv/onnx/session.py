@@ -35,14 +35,14 @@ class _Run(NamedTuple):
 class Session:
     """Run an ONNX model with every ConvTranspose computed by tconv, all else by ONNX Runtime.
 
-    A Conv of float64, which ONNX Runtime cannot compute, is tconv's as well. Takes the place of
-    ``onnxruntime.InferenceSession`` on CPUs. The model is cut at the nodes that
-    tconv computes; arrays pass between the pieces without a copy. What cannot be cut stays in ONNX
-    Runtime, and `report` says what and why: nodes inside If, Loop or Scan, types other than
-    float16, float32 and float64, files that only ONNX Runtime can read, and nodes so small that
-    handing them over would cost more than it gains. A BatchNormalization of constants that follows,
-    and a Relu, LeakyRelu, Tanh or Sigmoid, become part of the ConvTranspose where nobody else needs
-    what lies between; the report names them.
+    Takes the place of ``onnxruntime.InferenceSession`` on CPUs. Conv of float64, which ONNX Runtime
+    has none for, are tconv's as well. The model is cut at the nodes that tconv computes; arrays
+    pass between the pieces without a copy. What cannot be cut stays in ONNX Runtime, and `report`
+    says what and why: nodes inside If, Loop or Scan, types other than float16, float32 and float64,
+    files that only ONNX Runtime can read, and nodes so small that handing them over would cost more
+    than it gains. A BatchNormalization of constants that follows, and a Relu, LeakyRelu, Tanh or
+    Sigmoid, become part of the layer where nobody else needs what lies between; the report names
+    them.
 
     Parameters
     ----------
