@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory, TemporaryFile
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
@@ -133,7 +134,7 @@ def compare(
                 ours.fastest,
                 other.fastest,
                 node.folded,
-                _faster(ours, other),
+                _faster(ours.faster_than(other, min)),
             )
         )
     results = tuple(
@@ -142,8 +143,8 @@ def compare(
         if name in apart
     )
     runs = min(len(times.own), len(times.other))
-    ms = times.own.median or 0.0, times.other.median or 0.0
-    faster = _faster(times.own, times.other)
+    ms = times.own.middle or 0.0, times.other.middle or 0.0
+    faster = _faster(times.own.faster_than(times.other, median))
     return Comparison(tuple(nodes), results, *ms, runs, outputs, faster)
 
 
@@ -188,10 +189,9 @@ def _take_turns(
     return _Times(Turns(own), Turns(other), ours, others)
 
 
-def _faster(own: Turns, other: Turns) -> str | None:
+def _faster(is_own: bool | None) -> str | None:
     """Who is faster, as a record says it."""
-    found = own.faster_than(other)
-    return None if found is None else "tconv" if found else "onnxruntime"
+    return None if is_own is None else "tconv" if is_own else "onnxruntime"
 
 
 def _is_beyond_rounding(theirs: NDArray[Any], difference: float, largest: float) -> bool:

@@ -5,7 +5,7 @@ makes a quick node look slow. The fastest run of a node is one in which nobody w
 faster is told only where every turn says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 __all__ = ["Turns"]
@@ -17,9 +17,9 @@ class Turns:
     """Milliseconds of each run, turn by turn.
 
     >>> ours, theirs = Turns([[1.0, 9.0], [1.1]]), Turns([[2.0], [1.0, 3.0]])
-    >>> ours.fastest, theirs.median
+    >>> ours.fastest, theirs.middle
     (1.0, 2.0)
-    >>> ours.faster_than(theirs) is None  # the two turns disagree
+    >>> ours.faster_than(theirs, min) is None  # the two turns disagree
     True
     """
 
@@ -35,20 +35,23 @@ class Turns:
         return min(map(min, self.turns), default=None)
 
     @property
-    def median(self) -> float | None:
-        """The median run of all; None where there is none."""
-        every = [run for turn in self.turns for run in turn]
-        return median(every) if every else None
+    def middle(self) -> float | None:
+        """The median of the turns' medians; None where there is none."""
+        return median(map(median, self.turns)) if self.turns else None
 
-    def faster_than(self, others: "Turns") -> bool | None:
+    def faster_than(
+        self, others: "Turns", of_turn: Callable[[Sequence[float]], float]
+    ) -> bool | None:
         """Whether these are faster than the others; None where the turns do not agree.
 
-        >>> Turns([[1.0], [1.1]]).faster_than(Turns([[2.0], [1.2]]))
+        `of_turn` is min if the fastest runs are compared, median if the middle ones are.
+
+        >>> Turns([[1.0], [1.1]]).faster_than(Turns([[2.0], [1.2]]), median)
         True
-        >>> Turns([[1.0], [1.0]]).faster_than(Turns([[1.01], [1.02]])) is None  # too close
+        >>> Turns([[1.0], [1.0]]).faster_than(Turns([[1.01], [1.02]]), min) is None  # too close
         True
         """
-        pairs = [(min(a), min(b)) for a, b in zip(self.turns, others.turns, strict=False)]
+        pairs = [(of_turn(a), of_turn(b)) for a, b in zip(self.turns, others.turns, strict=False)]
         if pairs and all(a < b * (1 - _LEAST_APART) for a, b in pairs):
             return True
         if pairs and all(b < a * (1 - _LEAST_APART) for a, b in pairs):
