@@ -1,18 +1,18 @@
-"""WHAT A NODE SAYS: the attributes of ONNX's ConvTranspose, as sizes and as a layer's arguments.
+"""WHAT A NODE SAYS: the attributes of ONNX's ConvTranspose and Conv, as sizes and as arguments.
 
 Nothing here needs the onnx package: a node is read by the fields that every NodeProto has.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from tconv.arguments import as_choice, as_integer, as_per_axis, show
 from tconv.axis import Axis
 from tconv.errors import OutputSizeError, ParameterError, ShapeError, UnsupportedError
-from tconv.geometry import Geometry
+from tconv.geometry import Geometry, Letter
 
-__all__ = ["NodeSettings"]
+__all__ = ["ConvSettings", "NodeSettings"]
 
 _AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 _PER_AXIS = {"strides": 1, "dilations": 1, "output_padding": 0, "kernel_shape": 1}
@@ -38,6 +38,11 @@ output=8, stride=3, dilation=1, begin=0, end=0, extra=0),), data_format='channel
 weight_format='IO*', flip_kernel=False, batched=True)
     """
 
+    operator: ClassVar[str] = "ConvTranspose"
+    want: ClassVar[Letter] = "y"
+    reads: ClassVar[Letter] = "x"
+    not_of_it: ClassVar[frozenset[str]] = frozenset()
+
     auto_pad: str = "NOTSET"
     dilations: tuple[int, ...] | None = None
     group: int = 1
@@ -57,11 +62,12 @@ weight_format='IO*', flip_kernel=False, batched=True)
         tconv.errors.ParameterError: auto_pad='SAME' must be one of 'NOTSET', 'SAME_UPPER', \
 'SAME_LOWER', 'VALID'; pass one of these.
         """
-        unknown = sorted(attributes.keys() - cls.__dataclass_fields__.keys())
+        known = [field.name for field in fields(cls) if field.name not in cls.not_of_it]
+        unknown = sorted(attributes.keys() - set(known))
         if unknown:
             raise ParameterError(
                 f"{unknown[0]}={show(attributes[unknown[0]])} must be an attribute of "
-                f"ConvTranspose, which are {', '.join(cls.__dataclass_fields__)}; leave it out."
+                f"{cls.operator}, which are {', '.join(known)}; leave it out."
             )
         given: dict[str, Any] = dict(attributes)
         given["auto_pad"] = as_choice(given.get("auto_pad") or "NOTSET", "auto_pad", _AUTO_PADS)
@@ -88,8 +94,8 @@ weight_format='IO*', flip_kernel=False, batched=True)
         for attribute in node.attribute:
             if attribute.name in values:
                 raise ParameterError(f"{attribute.name} is given twice; leave one of the two out.")
-            fields = {1: "f", 2: "i", 3: "s", 6: "floats", 7: "ints", 8: "strings"}
-            value = getattr(attribute, fields.get(attribute.type, "t"))
+            kinds = {1: "f", 2: "i", 3: "s", 6: "floats", 7: "ints", 8: "strings"}
+            value = getattr(attribute, kinds.get(attribute.type, "t"))
             if isinstance(value, bytes):
                 value = value.decode("utf-8", "replace")
             values[attribute.name] = list(value) if attribute.type in (6, 7, 8) else value
@@ -102,13 +108,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         ------
         ParameterError, ShapeError, OutputSizeError : as `conv_transpose`, about the attributes
         """
-        rank = len(weight_shape) - 2
-        if len(x_shape) != len(weight_shape) or rank < 1:
-            raise ShapeError(
-                f"X has shape {tuple(x_shape)} and W {tuple(weight_shape)}, both must have a batch "
-                "or input channel axis, a channel axis and the same one or more spatial axes; "
-                "reshape X or W."
-            )
+        rank = self._rank(x_shape, weight_shape)
         self._check_channels(x_shape, weight_shape)
         stride, dilation, extra = self._checked(rank, weight_shape[2:])
         padding, law = [], []
@@ -141,18 +141,31 @@ weight_format='IO*', flip_kernel=False, batched=True)
             **sizes,
         )
 
+    def _rank(self, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> int:
+        """How many spatial axes there are."""
+        rank = len(weight_shape) - 2
+        if len(x_shape) != len(weight_shape) or rank < 1:
+            raise ShapeError(
+                f"X has shape {tuple(x_shape)} and W {tuple(weight_shape)}, both must have a batch "
+                "or input channel axis, a channel axis and the same one or more spatial axes; "
+                "reshape X or W."
+            )
+        return rank
+
     def _check_channels(self, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> None:
         if 0 in weight_shape:
             raise ShapeError(
                 f"W has shape {tuple(weight_shape)}, every size must be at least 1; pass a W with "
                 "channels and taps."
             )
-        channels = weight_shape[0]
+        channels, which = weight_shape[0], "input" if self.want == "y" else "output"
         if channels % self.group:
             raise ShapeError(
-                f"group={self.group} must divide the {channels} input channels of W of shape "
+                f"group={self.group} must divide the {channels} {which} channels of W of shape "
                 f"{tuple(weight_shape)}; set group=1, or another divisor."
             )
+        if self.want == "x":
+            channels = weight_shape[1] * self.group
         if x_shape[1] != channels:
             raise ShapeError(
                 f"X has {x_shape[1]} channels but W of shape {tuple(weight_shape)} takes "
@@ -260,3 +273,67 @@ weight_format='IO*', flip_kernel=False, batched=True)
                 value = "x".join(map(str, value)) if name != "pads" else ",".join(map(str, value))
             parts.append(f"{name} {value}")
         return ", ".join(parts)
+
+
+class ConvSettings(NodeSettings):
+    """The attributes of one Conv: the transpose of a ConvTranspose with the same weight.
+
+    Its X is what that one makes, so it is y in the `Geometry`, and its result is x.
+
+    References
+    ----------
+    ONNX operator Conv, versions 1, 11 and 22. An odd total padding of SAME takes its extra cell at
+    the end under SAME_UPPER, at the beginning under SAME_LOWER.
+
+    >>> ConvSettings.of({"strides": [2], "auto_pad": "SAME_UPPER"}).geometry((1, 1, 5), (1, 1, 3))
+    Geometry(batch=1, in_channels=1, out_channels=1, groups=1, axes=(Axis(input=3, kernel=3, \
+output=5, stride=2, dilation=1, begin=1, end=1, extra=0),), data_format='channels_first', \
+weight_format='IO*', flip_kernel=False, batched=True)
+    """
+
+    operator = "Conv"
+    want = "x"
+    reads = "y"
+    not_of_it = frozenset({"output_padding", "output_shape"})
+
+    def geometry(self, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> Geometry:
+        """Sizes of the node for an X and a W.
+
+        Raises
+        ------
+        ParameterError, ShapeError : as `conv`, about the attributes
+        """
+        rank = self._rank(x_shape, weight_shape)
+        self._check_channels(x_shape, weight_shape)
+        stride, dilation, _ = self._checked(rank, weight_shape[2:])
+        padding = []
+        for n, (s, d) in enumerate(zip(stride, dilation, strict=True)):
+            size, span = x_shape[n + 2], d * (weight_shape[n + 2] - 1) + 1
+            if size == 0:
+                raise ShapeError(
+                    f"X has size 0 on spatial axis {n}, must be at least 1; pass an X that is not "
+                    "empty."
+                )
+            begin, end = self._around(n, rank, (-(-size // s) - 1) * s + span - size)
+            if begin + size + end < span:
+                fix = "raise" if self.auto_pad == "NOTSET" else "leave auto_pad out and set"
+                raise ShapeError(
+                    f"X has size {size} on spatial axis {n} and pads of {begin} and {end}, "
+                    f"together they must be at least the {span} that W covers; {fix} pads[{n}] and "
+                    f"pads[{n + rank}] to a sum of at least {span - size}."
+                )
+            padding.append((begin, end))
+        return Geometry.of_conv(
+            x_shape,
+            weight_shape,
+            stride=stride,
+            padding=tuple(padding),
+            dilation=dilation,
+            groups=self.group,
+        )
+
+    def _around(self, n: int, rank: int, total: int) -> Pair:
+        """Return what is put before and after one axis; SAME asks for `total`."""
+        if self.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            return self._split(max(0, total))
+        return (0, 0) if self.pads is None else (self.pads[n], self.pads[n + rank])

@@ -24,6 +24,7 @@ __all__ = [
     "DrawnModel",
     "by_onnx_runtime",
     "explicit",
+    "in_float32",
     "model_of",
     "models",
     "transposed",
@@ -76,6 +77,8 @@ FEATURES = {
     *("output_shape smaller", "output_shape larger", "output_shape of all axes"),
     *("output_shape out of reach", "unsorted nodes", "dead ConvTranspose", "declared output"),
     *("output in between", "output that is an input", "output that is an initialiser"),
+    *("float64", "Conv of float64", "Conv with groups", "Conv with pads", "Conv with bias"),
+    *("Conv SAME_UPPER", "Conv SAME_LOWER", "Conv VALID", "Conv SAME with dilations"),
 }
 """What `models` draws now and then."""
 
@@ -115,7 +118,8 @@ def by_onnx_runtime(model, feeds, names=None):
 class DrawnModel:
     """A model and what to run it with.
 
-    `pads` has for the output of every ConvTranspose the pads that alone would give its size.
+    `pads` has for the output of every ConvTranspose and Conv the pads that alone would give its
+    size.
     """
 
     model: ModelProto
@@ -130,8 +134,32 @@ class DrawnModel:
         return f"DrawnModel({shapes}, {sorted(self.features)}, {graph})"
 
 
+def in_float32(model, feeds):
+    """A model of float64 and its feeds, in float32: what ONNX Runtime has operators for."""
+    found = ModelProto()
+    found.CopyFrom(model)
+
+    def narrowed(tensor):
+        if tensor.data_type == TensorProto.DOUBLE:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    for tensor in found.graph.initializer:
+        narrowed(tensor)
+    for node in found.graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                narrowed(attribute.t)
+    for value in (*found.graph.input, *found.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.DOUBLE:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    return found, {n: v.astype("float32") if v.dtype == "float64" else v for n, v in feeds.items()}
+
+
 def explicit(drawn):
-    """The model with every ConvTranspose said by strides, dilations, group and pads alone; feeds.
+    """The model with every ConvTranspose and Conv said by strides, dilations, group and pads alone.
+
+    And what to feed to it.
 
     Its inputs have no shape and its initialisers are fed: where ONNX Runtime knows sizes, it
     refuses negative pads.
@@ -153,7 +181,7 @@ def explicit(drawn):
             for attribute in node.attribute:
                 if attribute.HasField("g"):
                     rewrite(attribute.g)
-            if node.op_type == "ConvTranspose":
+            if node.op_type in ("ConvTranspose", "Conv"):
                 kept = [a for a in node.attribute if a.name in ("strides", "dilations", "group")]
                 del node.attribute[:]
                 node.attribute.extend(kept)
@@ -224,6 +252,8 @@ class _Builder:
         self.old = self.maybe("IR version 3", 8)
         self.unnamed = self.maybe("unnamed nodes", 4)
         self.defect = defect or (self.one_of(DEFECTS) if self.maybe("defect", 15) else "")
+        self.dtype = "float64" if self.maybe("float64", 4) else "float32"
+        self.kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
 
     def note(self, feature, holds=True):
         self.features |= {feature} if holds else set()
@@ -258,7 +288,7 @@ class _Builder:
             "missing sizes": [None] * len(shape),
             "missing shape": None,
         }
-        self.add_input("x", integers_like(shape, "float32", largest=2), dims[known])
+        self.add_input("x", integers_like(shape, self.dtype, largest=2), dims[known])
         self.values.append(_Value("x", shape, 2))
 
     def add_input(self, name, array, dims):
@@ -270,20 +300,20 @@ class _Builder:
         name = self.new("stored")
         self.stored.append(numpy_helper.from_array(array, name))
         if self.old:  # every initialiser has to be an input as well
-            self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape))
+            self.inputs.append(helper.make_tensor_value_info(name, self.kind, array.shape))
         return name
 
     def operand(self, shape):
         """The name of small integers that come from anywhere."""
         seed = zlib.crc32(repr((shape, self.names)).encode())
-        array = integers_like(shape, "float32", seed, largest=1)
+        array = integers_like(shape, self.dtype, seed, largest=1)
         kinds = _OPERANDS[:-1] if self.old else _OPERANDS
         kind = self.one_of(kinds)
         self.note(kind)
         if kind == "Constant":
             return self.add("Constant", [], shape, 1, value=numpy_helper.from_array(array)).name
         if kind == "Mul of constants":
-            factors = [self.store(-array), self.store(-np.ones(1, np.float32))]
+            factors = [self.store(-array), self.store(-np.ones(1, self.dtype))]
             return self.add("Mul", factors, shape, 1).name
         if kind == "Transpose of a constant":
             order = self.draw(st.permutations(range(len(shape))))
@@ -312,7 +342,7 @@ class _Builder:
     def add_transposed(self):
         x = self.draw(st.sampled_from(self.values[-2:]))
         if min(x.shape) >= 0 and self.maybe("constant x", 12):
-            x = _Value(self.store(integers_like(x.shape, "float32")), x.shape, 4)
+            x = _Value(self.store(integers_like(x.shape, self.dtype)), x.shape, 4)
         channels = x.shape[1]
         most = 3 if prod(x.shape) < _MANY_CELLS else 1
         shared = [(name, shape) for name, shape in self.weights if shape[0] == channels]
@@ -342,7 +372,7 @@ class _Builder:
             names.append(self.operand((shape[1] * group,)) if bias == "bias" else "")
         bound = x.bound * prod(shape[2:]) * (channels // group) + 1
         y_shape = (x.shape[0], shape[1] * group, *output)
-        if self.maybe("If", 8):
+        if self.dtype == "float32" and self.maybe("If", 8):
             y = self.add_if(names, attributes, pads, y_shape, bound)
         else:
             y = self.add("ConvTranspose", names, y_shape, bound, **attributes)
@@ -421,7 +451,8 @@ class _Builder:
 
     def add_other(self):
         x = self.draw(st.sampled_from(self.values[-2:]))
-        op = self.one_of(_OTHERS)
+        lacking = {"LeakyRelu"} if self.dtype == "float64" and self.opset != 17 else set()
+        op = self.one_of([op for op in _OTHERS if op not in lacking])  # in ONNX Runtime
         self.note(op)
         alike = [value for value in self.values if value.shape == x.shape]
         if op in ("Add", "Concat"):
@@ -434,12 +465,10 @@ class _Builder:
                 bound = max(x.bound, other.bound)
                 y = self.add("Concat", [x.name, other.name], shape, bound, axis=1)
         elif op == "Conv":
-            weight = self.operand((2, x.shape[1], *[1] * self.rank))
-            shape = (x.shape[0], 2, *x.shape[2:])
-            y = self.add("Conv", [x.name, weight], shape, x.bound * x.shape[1])
+            y = self.add_conv(x)
         elif op == "BatchNormalization":
             operands = [self.operand((x.shape[1],)) for _ in range(3)]
-            operands.append(self.store(np.arange(1, x.shape[1] + 1, dtype=np.float32)))
+            operands.append(self.store(np.arange(1, x.shape[1] + 1, dtype=self.dtype)))
             y = self.add(op, [x.name, *operands], x.shape, x.bound + 3)
             self.exact = False
         elif op == "Reshape":  # to a row, and back to what Shape found
@@ -452,6 +481,51 @@ class _Builder:
             y = self.add(op, [x.name], x.shape, x.bound)
             self.exact = self.exact and op in ("Identity", "Relu")
         self.values.append(y)
+
+    def add_conv(self, x):
+        """A Conv whose windows fit."""
+        kernel = [self.draw(st.integers(1, min(3, max(1, size)))) for size in x.shape[2:]]
+        given = {"strides": self.integers(1, 2, self.rank), "dilations": [1] * self.rank}
+        form = self.one_of(["", "pads", "VALID", "SAME_UPPER", "SAME_LOWER"])
+        if form != "VALID" and self.draw(st.booleans()):
+            fits = all(k == 1 or 2 * (k - 1) < n for k, n in zip(kernel, x.shape[2:], strict=True))
+            if fits or form.startswith("SAME"):
+                given["dilations"] = [2] * self.rank
+        spans = [d * (k - 1) + 1 for d, k in zip(given["dilations"], kernel, strict=True)]
+        totals = [
+            max(0, (-(-size // s) - 1) * s + span - size)
+            for size, s, span in zip(x.shape[2:], given["strides"], spans, strict=True)
+        ]
+        begins = ends = [0] * self.rank
+        if form.startswith("SAME"):
+            less, more = [t // 2 for t in totals], [t - t // 2 for t in totals]
+            begins, ends = (less, more) if form == "SAME_UPPER" else (more, less)
+            given["auto_pad"] = form
+            self.note("Conv SAME with dilations", 2 in given["dilations"])
+        elif form == "VALID":
+            given["auto_pad"] = form
+        elif form:
+            begins, ends = self.integers(0, 1, self.rank), self.integers(0, 1, self.rank)
+            given["pads"] = [*begins, *ends]
+        self.note(f"Conv with {form}" if form == "pads" else f"Conv {form}", form != "")
+        group = self.one_of([g for g in range(1, x.shape[1] + 1) if x.shape[1] % g == 0])
+        self.note("Conv with groups", group > 1)
+        given |= {"group": group} if group > 1 else {}
+        channels = 2 * group if group < 3 else group
+        names = [x.name, self.operand((channels, x.shape[1] // group, *kernel))]
+        if self.maybe("Conv with bias", 2):
+            names.append(self.operand((channels,)))
+        self.note("Conv of float64", self.dtype == "float64")
+        size = [
+            (n + b + e - span) // s + 1
+            for n, b, e, span, s in zip(
+                x.shape[2:], begins, ends, spans, given["strides"], strict=True
+            )
+        ]
+        bound = x.bound * prod(kernel) * (x.shape[1] // group) + 1
+        y = self.add("Conv", names, (x.shape[0], channels, *size), bound, **given)
+        self.pads[y.name] = [*begins, *ends]
+        return y
 
     # ---- the whole ----
 
@@ -468,9 +542,7 @@ class _Builder:
             self.nodes.reverse()
         shape = last.shape if min(last.shape) > 0 and self.maybe("declared output", 4) else None
         declared = [
-            helper.make_tensor_value_info(
-                name, TensorProto.FLOAT, shape if name == last.name else None
-            )
+            helper.make_tensor_value_info(name, self.kind, shape if name == last.name else None)
             for name in outputs
         ]
         graph = helper.make_graph(self.nodes, "drawn", self.inputs, declared, self.stored)

@@ -19,7 +19,7 @@ from strategies import draws
 from tconv.dtypes import TYPES
 from tconv.errors import TConvError
 from tconv.initialisers import init_bilinear, init_icnr
-from tconv.nodes import NodeSettings
+from tconv.nodes import ConvSettings, NodeSettings
 
 _MOST_STEPS = 30  # one complaint may follow another, some for every axis
 
@@ -165,10 +165,20 @@ def _lower_pads(state, n, m, most):
     state["pads"] = pads
 
 
+def _raise_pads(state, how, n, m, least):
+    pads = list(state["pads"] or (0,) * 2 * len(state["size"]))
+    pads[int(n)], pads[int(m)] = 0, int(least)
+    state["pads"] = pads
+    if how != "raise":
+        state["auto_pad"] = None
+
+
 OF_NODES = {
     r"output_padding\[(\d+)\]=.*; set it to at most (\d+),": put("output_padding"),
     r"; set group=(\d+)": lambda s, group: s.update(group=int(group)),
     r"; pass an X with (\d+) channels": lambda s, count: s.update(channels=int(count)),
+    r"(raise|leave auto_pad out and set) pads\[(\d+)\] and pads\[(\d+)\] to a sum of at least "
+    r"(\d+)": _raise_pads,
     r"lower pads\[(\d+)\] and pads\[(\d+)\] to a sum of at most (\d+)": _lower_pads,
     r"output_shape\[(\d+)\]=.*reachable are 1 to (\d+); set one": put("output_shape"),
     r"; leave one of the two out": lambda s: s.update(pads=None),
@@ -190,8 +200,12 @@ _FOREIGN = re.compile(
 
 
 @draws(4)
-@given(asked(least=0), st.sampled_from(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]))
-def test_what_a_node_advises_works_and_is_said_in_the_words_of_onnx(state, auto_pad):
+@given(
+    st.sampled_from([NodeSettings, ConvSettings]),
+    asked(least=0),
+    st.sampled_from(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]),
+)
+def test_what_a_node_advises_works_and_is_said_in_the_words_of_onnx(kind, state, auto_pad):
     explicit = not isinstance(state["padding"], str)
     begins, ends = zip(*state["padding"], strict=True) if explicit else (None, None)
     node = {
@@ -206,10 +220,11 @@ def test_what_a_node_advises_works_and_is_said_in_the_words_of_onnx(state, auto_
     }
 
     def call(s):
-        given = {name: s[name] for name in _ATTRIBUTES if s[name] is not None}
+        names = [name for name in _ATTRIBUTES if name not in kind.not_of_it]
+        given = {name: s[name] for name in names if s[name] is not None}
         given = {n: list(v) if isinstance(v, tuple) else v for n, v in given.items()}
         x, w = (1, s["channels"], *s["size"]), (*s["weight"], *s["kernel"])
-        NodeSettings.of(given).geometry(x, w)
+        kind.of(given).geometry(x, w)
 
     _, told = followed(call, OF_NODES, node)
     for message in told:

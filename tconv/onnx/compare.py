@@ -20,15 +20,17 @@ from tconv.arguments import as_number, as_threads
 from tconv.errors import ModelError, UnsupportedError
 from tconv.onnx.graph import NotCut, is_transposed
 from tconv.onnx.model import NodeArg, Source, as_source, read_model
-from tconv.onnx.report import Comparison, NodeComparison, ResultComparison
+from tconv.onnx.report import NUDGE, Comparison, NodeComparison, ResultComparison
 from tconv.onnx.runtime import clean_message
 from tconv.onnx.session import Session, checked_feed
+from tconv.onnx.turns import Turns
 
 __all__ = ["compare"]
 
 _ROUNDS = 5  # turns that each of the two takes
 _PAUSE_S = 0.05  # before each turn, so that the other's threads have gone to sleep
-_PROFILED_RUNS = 5
+_TIMED_NODES = 10  # runs in each turn of which the nodes are timed
+_ROUNDING = 1e-5  # of the largest value: what other orders of summation may make of float32
 _PREFIX = "tconv.compare."  # names that the nodes have in the copy for ONNX Runtime
 
 
@@ -45,6 +47,13 @@ def compare(
 
     ONNX Runtime runs in a process of its own with its default options. The two take turns, never at
     the same time. Its time for a single node comes from its profiler, in runs that are not counted.
+    Where other programs keep the cores busy, both are slowed: of a node the fastest run is shown,
+    in which no thread waited, and a ratio only where every turn says who is faster.
+
+    Where the answers differ by more than rounding explains, ONNX Runtime alone runs once more with
+    every floating input changed by 1e-7 of it, and the comparison says how far its own answer moves
+    by that, and by nothing. A recurrent network may amplify any rounding as much, and one that
+    draws random numbers never gives the same.
 
     Parameters
     ----------
@@ -83,18 +92,37 @@ def compare(
         stored: Any = {str(n): _stored(name, input_feed[name]) for n, name in enumerate(fed)}
         np.savez(feeds, **stored)
         ask(do="load", model=plain, feeds=feeds, names=fed, threads=limit)
+        ask(do="watch", model=watched, threads=limit, folder=folder)
         times = _take_turns(session, input_feed, ask, seconds)
         observer = Session(watched, threads=threads, method=method, force=force)
         own = _named(observer.get_outputs(), observer.run(None, input_feed)) | outputs
-        file = str(Path(folder, "answers.npz"))
-        seen = ask(do="answers", model=watched, to=file, threads=limit)
-        with np.load(file) as arrays:
-            theirs = {name: arrays[str(n)] for n, name in enumerate(seen) if str(n) in arrays}
-        profiled = ask(do="profile", model=watched, threads=limit, runs=_PROFILED_RUNS)
-    apart = {name: _difference(own.get(name), theirs.get(name)) for name in theirs}
+
+        def answers(model: str, nudge: float = 0.0, runs: int = 1) -> dict[str, NDArray[Any]]:
+            file = str(Path(folder, "answers.npz"))
+            how = {"to": file, "threads": limit, "nudge": nudge, "runs": runs}
+            seen = ask(do="answers", model=model, **how)
+            with np.load(file) as arrays:
+                return {name: arrays[str(n)] for n, name in enumerate(seen) if str(n) in arrays}
+
+        theirs = answers(watched)
+        apart = {name: _difference(own.get(name), theirs[name]) for name in theirs}
+        alone: dict[str, tuple[float, float]] = {}
+        beyond = any(_is_beyond_rounding(theirs[n], *apart[n]) for n in theirs.keys() & outputs)
+        if beyond and any(value.dtype.kind == "f" for value in stored.values()):
+            with suppress(ModelError):  # it may refuse other inputs
+                before, again, after = answers(plain), answers(plain, runs=2), answers(plain, NUDGE)
+                alone = {
+                    n: (
+                        _difference(after.get(n), before[n])[0],
+                        _difference(again.get(n), before[n])[0],
+                    )
+                    for n in before
+                }
     nodes = []
     for n, node in enumerate(session.report().nodes):
         difference, largest = apart.get(node.output, (None, None))
+        ours = times.layers.get(node.output, Turns([]))
+        other = times.others.get(f"{_PREFIX}{n}", Turns([]))
         nodes.append(
             NodeComparison(
                 node.name,
@@ -104,45 +132,75 @@ def compare(
                 np.shape(theirs[node.output]) if node.output in theirs else None,
                 difference,
                 largest,
-                median(times.layers[node.output]) if node.output in times.layers else None,
-                median(profiled[f"{_PREFIX}{n}"]) if profiled.get(f"{_PREFIX}{n}") else None,
+                ours.fastest,
+                other.fastest,
                 node.folded,
+                _faster(ours.faster_than(other, min)),
             )
         )
     results = tuple(
-        ResultComparison(name, np.shape(outputs[name]), *apart[name])
+        ResultComparison(name, np.shape(outputs[name]), *apart[name], *alone.get(name, ()))
         for name in outputs
         if name in apart
     )
     runs = min(len(times.own), len(times.other))
-    return Comparison(tuple(nodes), results, median(times.own), median(times.other), runs, outputs)
+    ms = times.own.middle or 0.0, times.other.middle or 0.0
+    faster = _faster(times.own.faster_than(times.other, median))
+    return Comparison(tuple(nodes), results, *ms, runs, outputs, faster)
 
 
 class _Times(NamedTuple):
-    """Milliseconds of every run: of the whole model by either, and of tconv's layers by output."""
+    """Times of the whole model by either, of tconv's layers by output, and of the other's nodes."""
 
-    own: list[float]
-    other: list[float]
-    layers: dict[str, list[float]]
+    own: Turns
+    other: Turns
+    layers: dict[str, Turns]
+    others: dict[str, Turns]
 
 
 def _take_turns(
     session: Session, feed: Mapping[str, Any], ask: Callable[..., Any], seconds: float
 ) -> _Times:
-    times = _Times([], [], {})
-    for _ in range(_ROUNDS):
+    own: list[list[float]] = []
+    other: list[list[float]] = []
+    layers: dict[str, list[list[float]]] = {}
+    counts: list[int] = []
+    for turn in range(_ROUNDS):
         sleep(_PAUSE_S)
+        own.append([])
         until = perf_counter() + seconds / _ROUNDS
-        while not times.own or perf_counter() < until:
+        while not own[-1] or perf_counter() < until:
             session.run(None, feed)
             report = session.report()
-            times.own.append(report.elapsed_ms or 0.0)
-            for node in report.nodes:
+            own[-1].append(report.elapsed_ms or 0.0)
+            for node in report.nodes if len(own[-1]) <= _TIMED_NODES else ():
                 if node.ms is not None:
-                    times.layers.setdefault(node.output, []).append(node.ms)
+                    layers.setdefault(node.output, [[] for _ in range(_ROUNDS)])[turn].append(
+                        node.ms
+                    )
         sleep(_PAUSE_S)
-        times.other.extend(ask(do="time", seconds=seconds / _ROUNDS))
-    return times
+        other.append(ask(do="time", seconds=seconds / _ROUNDS))
+        sleep(_PAUSE_S)
+        counts.append(ask(do="time_nodes", runs=_TIMED_NODES, seconds=seconds / _ROUNDS))
+    others = {
+        name: Turns([each[sum(counts[:n]) : sum(counts[: n + 1])] for n in range(_ROUNDS)])
+        for name, each in ask(do="node_times").items()
+    }
+    ours = {name: Turns(each) for name, each in layers.items()}
+    return _Times(Turns(own), Turns(other), ours, others)
+
+
+def _faster(is_own: bool | None) -> str | None:
+    """Who is faster, as a record says it."""
+    return None if is_own is None else "tconv" if is_own else "onnxruntime"
+
+
+def _is_beyond_rounding(theirs: NDArray[Any], difference: float, largest: float) -> bool:
+    """Whether another order of summation cannot have made a difference of values so large."""
+    is_half = theirs.dtype == np.float16
+    if difference == inf:  # another shape, or NaN in one of the two
+        return theirs.dtype.kind in "biufc"
+    return difference > largest * (4 * float(np.finfo(np.float16).eps) if is_half else _ROUNDING)
 
 
 def _files(source: Source, folder: Path) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Nodes after a layer that become part of it: affine per channel, then an activation.
 
-    ConvTranspose -> any of Add, Sub, Mul, Div, BatchNormalization -> Relu, LeakyRelu, Tanh, Sigmoid
+    layer -> any of Add, Sub, Mul, Div, BatchNormalization -> Relu, LeakyRelu, Tanh, Sigmoid
 
 An Identity may stand anywhere. Operands are constants, one for each channel. What lies between two
 nodes must be read by the next one alone, and be no output of the model: then nobody misses it.
@@ -89,9 +89,9 @@ def folded(
     values: Values,
     weight: NDArray[Any],
     bias: NDArray[Any] | None,
-    groups: int,
+    groups: int | None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return weight and bias of a layer that such nodes are part of.
+    """Return weight and bias of a layer that such nodes are part of; `groups` as for `scaled`.
 
     They are computed in float64 and rounded once.
 
@@ -99,7 +99,7 @@ def folded(
     ------
     ParameterError, ShapeError : as `Affine.scale_and_shift`
     """
-    channels = weight.shape[1] * groups
+    channels = len(weight) if groups is None else weight.shape[1] * groups
     scale, shift = np.ones(channels), np.zeros(channels)
     for node in affine:
         own, added = node.scale_and_shift(values, channels)

@@ -5,7 +5,7 @@ nodes whose inputs have at most depth d; after it come tconv's nodes of depth d.
 nothing but constants belong to every piece that uses them, so that ONNX Runtime folds them there.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 
@@ -20,7 +20,7 @@ from onnx import (
 )
 
 from tconv.errors import TConvError
-from tconv.nodes import NodeSettings
+from tconv.nodes import ConvSettings, NodeSettings
 from tconv.onnx.followers import NO_FOLLOWERS, Followers, find_followers
 from tconv.onnx.inference import fixed_shape, inferred
 
@@ -32,9 +32,11 @@ __all__ = [
     "NotCut",
     "Piece",
     "fixed_sizes",
+    "is_computed",
     "is_transposed",
     "layers_of",
     "names_needed",
+    "nodes_of",
     "nodes_within",
     "type_name",
 ]
@@ -53,7 +55,7 @@ class NotCut(Exception):
 
 @dataclass(frozen=True)
 class Layer:
-    """One ConvTranspose on the top level of a model.
+    """One ConvTranspose, or Conv that tconv computes, on the top level of a model.
 
     `inputs` are the names of x, weight and bias, "" for none; `reason` says why ONNX Runtime
     computes it and is "" where tconv does; `followers` are nodes that it computes as well.
@@ -113,13 +115,28 @@ def type_name(kind: int) -> str:
     return str(TensorProto.DataType.Name(kind)).lower() if known else str(kind)
 
 
+def is_computed(node: NodeProto, values: Mapping[str, ValueInfoProto]) -> bool:
+    """Whether tconv may compute a node: a ConvTranspose, or a Conv where ONNX Runtime has none.
+
+    That is a Conv of float64; `values` tells what types are known.
+    """
+    if node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
+        return is_transposed(node)
+    known = (values.get(name, ValueInfoProto()) for name in node.input[:2])
+    return any(each.type.tensor_type.elem_type == TensorProto.DOUBLE for each in known)
+
+
 def nodes_within(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
     """Every ConvTranspose inside another node or a function, and where that is."""
+    return ((node, place) for node, place in nodes_of(model) if place and is_transposed(node))
+
+
+def nodes_of(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
+    """Every node, and where it is, "" on the top level."""
 
     def walk(nodes: Iterable[NodeProto], place: str) -> Iterator[tuple[NodeProto, str]]:
         for node in nodes:
-            if place and is_transposed(node):
-                yield node, place
+            yield node, place
             for inner in _subgraphs(node):
                 yield from walk(inner.node, f"inside {node.op_type} {_name(node)}".rstrip())
 
@@ -128,14 +145,15 @@ def nodes_within(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
         yield from walk(function.node, f"inside function {function.name}")
 
 
-def layers_of(model: ModelProto) -> list[Layer]:
-    """Every ConvTranspose on the top level, with a reason where it breaks its own rules."""
-    layers = []
+def layers_of(model: ModelProto, values: Mapping[str, ValueInfoProto] | None = None) -> list[Layer]:
+    """Every node on the top level that `is_computed`, with a reason where it breaks its rules."""
+    layers, known = [], values or {}
     for index, node in enumerate(model.graph.node):
-        if is_transposed(node):
-            settings, reason = NodeSettings(), ""
+        if is_computed(node, known):
+            kind = NodeSettings if is_transposed(node) else ConvSettings
+            settings, reason = kind(), ""
             try:
-                settings = NodeSettings.of_node(node)
+                settings = kind.of_node(node)
             except TConvError as error:
                 reason = f"attributes refused: {error}"
             inputs, outputs = [*node.input, "", "", ""], [*node.output, ""]
@@ -150,10 +168,10 @@ def layers_of(model: ModelProto) -> list[Layer]:
 def fixed_sizes(
     model: ModelProto,
 ) -> list[tuple[Layer, str, tuple[int, ...] | None, tuple[int, ...] | None]]:
-    """Every ConvTranspose on the top level with its type, and the shapes that are known before."""
+    """Every layer on the top level with its type, and the shapes that are known before."""
     graph = Graph(model)
     found = []
-    for layer in map(graph.followed, layers_of(model)):
+    for layer in map(graph.followed, graph.layers):
         x, weight, _ = layer.inputs
         value = graph.values.get(x, ValueInfoProto())
         kind = value.type.tensor_type.elem_type
@@ -165,7 +183,7 @@ def fixed_sizes(
 class Graph:
     """Who makes and who needs each value on the top level of a model.
 
-    `layers` has every ConvTranspose there, with the reason if it is ONNX Runtime's to compute.
+    `layers` has every node that tconv may compute, with the reason if it is ONNX Runtime's.
 
     Raises
     ------
@@ -190,10 +208,11 @@ class Graph:
             for name in needs:
                 self.readers.setdefault(name, []).append(index)
         self.order = self._order()
-        self.static = self._static()
         self.values = inferred(model)
+        layers = layers_of(model, self.values)
+        self.static = self._static({layer.index for layer in layers})
         self.shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-        self.layers = [self._layer(layer) for layer in layers_of(model)]
+        self.layers = [self._layer(layer) for layer in layers]
 
     def _check_head(self, model: ModelProto) -> None:
         """Leave it to ONNX Runtime to judge what this onnx cannot know, and what is unsound."""
@@ -232,13 +251,13 @@ class Graph:
     def _makers_of(self, names: Iterable[str]) -> set[int]:
         return {self.maker[name] for name in names if name in self.maker}
 
-    def _static(self) -> set[int]:
-        """Nodes that need nothing but constants and make the same every time."""
+    def _static(self, layers: set[int]) -> set[int]:
+        """Nodes beside layers that need nothing but constants and make the same every time."""
         found: set[int] = set()
         for index in self.order:
             node, needs = self.nodes[index], self.needs[index]
             if (
-                not is_transposed(node)
+                index not in layers
                 and node.op_type not in _CHANGING
                 and (node.domain, node.op_type) not in self.functions
                 and not any(True for _ in _subgraphs(node))
@@ -261,7 +280,7 @@ class Graph:
 
     def followed(self, layer: Layer) -> Layer:
         """Add the nodes that may become part of it."""
-        shape, groups = self.shape(layer.inputs[1]), layer.settings.group
+        shape, groups, want = self.shape(layer.inputs[1]), layer.settings.group, layer.settings.want
         kind = self.values.get(layer.inputs[1], ValueInfoProto()).type.tensor_type.elem_type
         # Rounded to half precision once more, weights would not be those of the model.
         folds = shape is not None and len(shape) > 2 and shape[0] % groups == 0
@@ -269,15 +288,16 @@ class Graph:
         folds = folds and self.opset >= _OPSET_OF_NORMALISATION
         folds = folds and all(map(self._is_constant, filter(None, layer.inputs[1:])))
 
+        channels = 0 if not shape else shape[1] * groups if want == "y" else shape[0]
+
         def is_vector(name: str) -> bool:
-            of_channels = shape is not None and self.shape(name) == (shape[1] * groups,)
-            return of_channels and self._is_constant(name)
+            return self.shape(name) == (channels,) and self._is_constant(name)
 
         def is_per_channel(name: str) -> bool:
             other = self.shape(name)
             if shape is None or other is None or not self._is_constant(name):
                 return False
-            most = (1, shape[1] * groups, *[1] * (len(shape) - 2))[::-1]
+            most = (1, channels, *[1] * (len(shape) - 2))[::-1]
             return len(other) <= len(most) and all(
                 size in (1, along) for size, along in zip(other[::-1], most, strict=False)
             )

@@ -7,7 +7,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from onnx import ModelProto, TypeProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 from onnx.helper import make_tensor_type_proto
 
 from tconv.constants import stored_array
@@ -37,8 +37,8 @@ class Opened:
     """What is known of a model before anything of it is loaded.
 
     `outline` is the model without its weights, `graph` who needs what in it: None where it cannot
-    be cut, and `reason` says why. `layers` has every ConvTranspose on the top level. `whole` is the
-    model as one session of ONNX Runtime.
+    be cut, and `reason` says why. `layers` has every ConvTranspose on the top level, and every Conv
+    that tconv may compute. `whole` is the model as one session of ONNX Runtime.
     """
 
     source: Source
@@ -54,8 +54,18 @@ class Opened:
         """The layers that tconv can compute."""
         return () if self.graph is None else tuple(each for each in self.layers if not each.reason)
 
+    @property
+    def has_float64(self) -> bool:
+        """Whether a layer is of a type for which ONNX Runtime has none."""
+        values: Any = {} if self.graph is None else self.graph.values
+        return any(
+            name in values and values[name].type.tensor_type.elem_type == TensorProto.DOUBLE
+            for layer in self.candidates
+            for name in layer.inputs[:2]
+        )
+
     def reports(self, taken: Sequence[int], reason: str) -> tuple[NodeReport, ...]:
-        """One entry for every ConvTranspose; `reason` is why layers that are not taken are left."""
+        """One entry for every layer; `reason` is why layers that are not taken are left."""
         return tuple(_node_reports(self, taken, reason))
 
 
@@ -247,7 +257,8 @@ def _node_reports(opened: Opened, taken: Sequence[int], reason: str) -> Iterator
         why = "" if is_taken else layer.reason or opened.reason or reason
         by = "tconv" if is_taken else "onnxruntime"
         folded = layer.followers.operators if is_taken else ()
-        yield NodeReport(layer.name, layer.output, str(layer.settings), by, why, folded)
+        settings, operator = str(layer.settings), layer.settings.operator
+        yield NodeReport(layer.name, layer.output, settings, by, why, folded, operator=operator)
     if opened.outline is None:
         return
     for node, place in nodes_within(opened.outline):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, inliner
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, inliner
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.external_data_helper import uses_external_data as is_external
 
@@ -98,7 +98,7 @@ def read_model(
     *,
     weights: bool = True,
 ) -> ModelProto:
-    """Parse a model and load its weights; functions of its own with a ConvTranspose are inlined.
+    """Parse a model and load its weights; functions with a ConvTranspose or Conv are inlined.
 
     `check_files` is given the names of other files that hold weights, before they are looked for.
     Without `weights` they are left where they are.
@@ -130,10 +130,14 @@ def read_model(
         if check_files:
             check_files(list(dict.fromkeys(_location(tensor) for tensor in external)))
         _load_external(model, external, source)
-    if any(is_transposed(node) for function in model.functions for node in function.node):
+    if any(_is_convolution(node) for function in model.functions for node in function.node):
         model = inliner.inline_local_functions(model)
     _refuse_group_0(model)
     return model
+
+
+def _is_convolution(node: NodeProto) -> bool:
+    return is_transposed(node) or (node.op_type == "Conv" and node.domain in ("", "ai.onnx"))
 
 
 def _content(path: str) -> bytes:

@@ -51,7 +51,7 @@ class PieceRun:
 
 
 class LayerRun:
-    """A ConvTranspose that tconv computes, with what follows it as part of it.
+    """A ConvTranspose or Conv that tconv computes, with what follows it as part of it.
 
     `constants` are the operands that never change. A call is planned for each shape and type of x.
     """
@@ -89,14 +89,15 @@ class LayerRun:
         weight, bias = operands
         _check_types(x, weight, bias)
         geometry = _geometry(self.layer.settings, x.shape, weight.shape)
-        follows = self.layer.followers.activation
+        follows, want = self.layer.followers.activation, self.layer.settings.want
         repeated = _repeated(geometry, x.dtype, self.threads, follows)
         if self._weight in constants:
-            plan = repeated.plan("y")
-            weight = self._packed.of(geometry, weight, 0, self.threads, follows, plan=plan)
-        result = repeated.solve("y", x, weight, bias)
+            plan = repeated.plan(want)
+            weight = self._packed.of(geometry, weight, 0, self.threads, follows, want, plan)
+        result = repeated.solve(want, x, weight, bias)
         if self._weight in constants and (not self._bias or self._bias in constants):
-            call = PlannedCall(geometry, dtype_name(x.dtype), self.threads, activation=follows)
+            dtype = dtype_name(x.dtype)
+            call = PlannedCall(geometry, dtype, self.threads, "auto", follows, want)
             if call.is_short:
                 if len(self._planned) >= _MOST_PLANNED:
                     self._planned.clear()
@@ -167,7 +168,8 @@ def _with_constants(layer: Layer, constants: Values) -> tuple[Layer, Values]:
     if not affine:
         return layer, own
     try:
-        both = folded(affine, constants, own[weight], own.get(bias), layer.settings.group)
+        groups = layer.settings.group if layer.settings.want == "y" else None
+        both = folded(affine, constants, own[weight], own.get(bias), groups)
     except TConvError as error:
         operators = " and ".join(layer.followers.operators[: len(affine)])
         raise NotCut(f"{operators} after {layer.name!r}: {error}") from None

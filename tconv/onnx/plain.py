@@ -8,7 +8,6 @@ one line: ``{"answer": ...}`` or ``{"error": ...}``. It ends with its input.
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -29,13 +28,20 @@ def load(model: str, feeds: str, names: list[str], threads: int) -> None:
     _run()
 
 
-def answers(model: str, to: str, threads: int) -> list[str]:
+def answers(model: str, to: str, threads: int, nudge: float, runs: int) -> list[str]:
     """Run a model with the same inputs, write its outputs to an npz file, return their names.
 
-    They are the arrays "0", "1", … of the file; an output that is no array is not written.
+    They are the arrays "0", "1", … of the file; an output that is no array is not written. With a
+    `nudge` every floating number of the inputs is that part of it larger or smaller, or as much as
+    its type can tell apart. The outputs are those of the last of the `runs`: random numbers are the
+    same in the first run of every session.
     """
-    session = _session(model, threads)
-    found = session.run(None, _state["feeds"])
+    session, feeds = _session(model, threads), _state["feeds"]
+    if nudge:
+        rng = np.random.default_rng(0)
+        feeds = {name: _nudged(value, nudge, rng) for name, value in feeds.items()}
+    for _ in range(runs):
+        found = session.run(None, feeds)
     arrays = {str(n): _saved(value) for n, value in enumerate(found)}
     np.savez(to, **{n: value for n, value in arrays.items() if value is not None})
     return [output.name for output in session.get_outputs()]
@@ -52,21 +58,31 @@ def time(seconds: float) -> list[float]:
     return taken
 
 
-def profile(model: str, threads: int, runs: int) -> dict[str, list[float]]:
-    """Milliseconds of every ConvTranspose in each run, by the name of the node."""
-    with tempfile.TemporaryDirectory() as folder:
-        session = _session(model, threads, os.path.join(folder, "profile"))
-        session.run(None, _state["feeds"])  # the first run makes ready
-        for _ in range(runs):
-            session.run(None, _state["feeds"])
-        with open(session.end_profiling(), encoding="utf-8") as file:
-            events = json.load(file)
+def watch(model: str, threads: int, folder: str) -> None:
+    """Load a model whose nodes are timed from now on, and run it once to make it ready."""
+    _state["watched"] = _session(model, threads, os.path.join(folder, "profile"))
+    _state["watched"].run(None, _state["feeds"])
+
+
+def time_nodes(runs: int, seconds: float) -> int:
+    """Run the watched model so many times, or fewer in so many seconds; how many it were."""
+    until, count = perf_counter() + seconds, 0
+    while not count or (count < runs and perf_counter() < until):
+        _state["watched"].run(None, _state["feeds"])
+        count += 1
+    return count
+
+
+def node_times() -> dict[str, list[float]]:
+    """Milliseconds of every ConvTranspose in each run of the watched model, by the node's name."""
+    with open(_state.pop("watched").end_profiling(), encoding="utf-8") as file:
+        events = json.load(file)
     found: dict[str, list[float]] = {}
     for event in events:
         if event.get("args", {}).get("op_name") == "ConvTranspose" and "dur" in event:
             name = event["name"].removesuffix("_kernel_time")
             found.setdefault(name, []).append(event["dur"] / 1e3)  # microseconds
-    return {name: each[-runs:] for name, each in found.items()}
+    return {name: each[1:] for name, each in found.items()}  # the first run made ready
 
 
 def _session(model: str, threads: int, profile_to: str = "") -> Any:
@@ -82,6 +98,14 @@ def _run() -> None:
     _state["session"].run(None, _state["feeds"])
 
 
+def _nudged(value: Any, nudge: float, rng: np.random.Generator) -> Any:
+    if value.dtype.kind != "f":
+        return value
+    signs = rng.integers(0, 2, value.shape) * 2 - 1
+    by = max(nudge, float(np.finfo(value.dtype).eps)) if value.dtype.itemsize < 4 else nudge
+    return (value.astype(np.float64) * (1 + by * signs)).astype(value.dtype)
+
+
 def _array(value: Any) -> Any:
     return value.astype(object) if value.dtype.kind == "U" else value
 
@@ -93,7 +117,7 @@ def _saved(value: Any) -> Any:
 
 
 _ORDERS: dict[str, Callable[..., Any]] = {
-    order.__name__: order for order in (load, answers, time, profile)
+    order.__name__: order for order in (load, answers, time, watch, time_nodes, node_times)
 }
 
 

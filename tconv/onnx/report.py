@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any
 
 from numpy.typing import NDArray
@@ -9,14 +10,16 @@ from numpy.typing import NDArray
 from tconv.onnx.decision import Decision
 from tconv.tables import Column, Table
 
-__all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison"]
+__all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison", "summary"]
 
 Shape = tuple[int, ...]
+NUDGE = 1e-7
+"""By what part of it each floating input is changed to see how far an answer moves by that."""
 
 
 @dataclass(frozen=True)
 class NodeReport:
-    """One ConvTranspose: who computed it in the last run, at what sizes, in how many ms.
+    """One ConvTranspose or Conv: who computed it in the last run, at what sizes, in how many ms.
 
     `output` is the name of its result, "" where it lies inside another node. `reason` says why ONNX
     Runtime was left to compute it; its time is then part of a piece's. `folded` are the operators
@@ -33,11 +36,12 @@ class NodeReport:
     weight_shape: Shape | None = None
     y_shape: Shape | None = None
     ms: float | None = None
+    operator: str = "ConvTranspose"
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of a model's ConvTranspose, and the times of the last run in milliseconds.
+    """A model's ConvTranspose, and the Conv that tconv takes; times of the last run in ms.
 
     `elapsed_ms` is the whole run, `elsewhere_ms` what ONNX Runtime took of it for `pieces` pieces;
     both are None before the first run. `decision` says why the model was cut, or was not.
@@ -50,7 +54,7 @@ class Report:
     decision: Decision | None = None
 
     def table(self) -> Table:
-        """One row for each ConvTranspose."""
+        """One row for each node."""
         columns = (
             Column("layer", folds=True),
             Column("x"),
@@ -62,7 +66,7 @@ class Report:
         )
         rows = tuple(
             (
-                node.name,
+                _named(node),
                 _sizes(node.x_shape),
                 _sizes(node.weight_shape),
                 _sizes(node.y_shape),
@@ -75,7 +79,7 @@ class Report:
         return Table(columns, rows, self._footer())
 
     def _footer(self) -> str:
-        parts = [_taken(self.nodes)]
+        parts = [f"{summary(self.nodes)} computed by tconv"]
         if self.elapsed_ms is not None:
             parts.append(f"whole model {_ms(self.elapsed_ms)} ms")
             parts.append(f"of which ONNX Runtime {_ms(self.elsewhere_ms)} ms")
@@ -96,11 +100,12 @@ class Report:
 
 @dataclass(frozen=True)
 class NodeComparison:
-    """One ConvTranspose by tconv and by ONNX Runtime: medians in ms, and how far they are apart.
+    """One ConvTranspose by tconv and by ONNX Runtime: fastest ms, and how far they are apart.
 
     `difference` is the largest absolute one between the two, `largest` the largest absolute value;
     None where ONNX Runtime computed both or tells nothing. tconv's time is that of the `folded`
-    operators as well, ONNX Runtime's is not.
+    operators as well, ONNX Runtime's is not. `faster` is "tconv" or "onnxruntime", None where the
+    turns of the two do not agree.
     """
 
     name: str
@@ -113,21 +118,32 @@ class NodeComparison:
     tconv_ms: float | None
     onnxruntime_ms: float | None
     folded: tuple[str, ...] = ()
+    faster: str | None = None
 
 
 @dataclass(frozen=True)
 class ResultComparison:
-    """One output of the model: how far the two answers are apart, and the largest value."""
+    """One output of the model: how far the two answers are apart, and the largest value.
+
+    `moved` is how far ONNX Runtime's own answer moves if every floating input is changed by 1e-7 of
+    it; None where no output differs by more than rounding explains, or no input is floating.
+    `varied` is how far it moves from one run to another with the same inputs.
+    """
 
     name: str
     shape: Shape
     difference: float
     largest: float
+    moved: float | None = None
+    varied: float | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model run by `Session` and by ONNX Runtime alone: answers, and medians of `runs` in ms."""
+    """A model run by `Session` and by ONNX Runtime alone: answers, and medians of `runs` in ms.
+
+    `faster` is "tconv" or "onnxruntime", None where the turns of the two do not agree.
+    """
 
     nodes: tuple[NodeComparison, ...]
     results: tuple[ResultComparison, ...]
@@ -135,6 +151,7 @@ class Comparison:
     onnxruntime_ms: float
     runs: int
     outputs: dict[str, NDArray[Any]] = field(repr=False, compare=False)
+    faster: str | None = None
 
     @property
     def largest_difference(self) -> float:
@@ -160,7 +177,7 @@ class Comparison:
                 _apart(node.difference, node.largest),
                 _ms(node.tconv_ms),
                 _ms(node.onnxruntime_ms),
-                _ratio(node.onnxruntime_ms, node.tconv_ms),
+                _ratio(node.onnxruntime_ms, node.tconv_ms, node.faster),
             )
             for node in self.nodes
         ]
@@ -168,19 +185,43 @@ class Comparison:
             apart = _apart(result.difference, result.largest)
             rows.append((f"output {result.name}", _sizes(result.shape), "", apart, "", "", ""))
         times = (_ms(self.tconv_ms), _ms(self.onnxruntime_ms))
-        ratio = _ratio(self.onnxruntime_ms, self.tconv_ms)
+        ratio = _ratio(self.onnxruntime_ms, self.tconv_ms, self.faster)
         rows.append(("whole model", "", "", "", *times, ratio))
         footer = (
-            f"{_taken(self.nodes)} · largest difference of largest value · medians of {self.runs} "
-            "runs each · ORT: ONNX Runtime alone, in its own process"
+            f"{summary(self.nodes)} computed by tconv · largest difference of largest value · "
+            f"whole model: medians of {self.runs} runs each, layers: the fastest · "
+            "ORT: ONNX Runtime alone, in its own process"
         )
-        return Table(columns, tuple(rows), footer)
+        if any(row[-1] == _ALIKE for row in rows):
+            footer += f" · {_ALIKE} not told apart"
+        return Table(columns, tuple(rows), "\n".join(filter(None, (footer, self.explanation()))))
+
+    def explanation(self) -> str:
+        """What an answer is worth that differs more than by rounding; "" where none does."""
+        moved = [result for result in self.results if result.moved is not None]
+        if not moved:
+            return ""
+        worst = max(moved, key=_part)
+        if worst.varied and 3 * worst.varied >= worst.difference:
+            return (
+                f"with the same inputs ONNX Runtime's own answer {worst.name} moves "
+                f"{_how_far(worst.varied, worst.largest)} from run to run: the model draws random "
+                "numbers, and two answers are never the same"
+            )
+        found = (
+            f"changing the inputs by {NUDGE:g} moves ONNX Runtime's own answer {worst.name} "
+            f"{_how_far(worst.moved or 0.0, worst.largest)}: "
+        )
+        if 3 * (worst.moved or 0.0) >= worst.difference:
+            return found + "the model amplifies rounding, which explains the difference"
+        return found + "less than the difference, which rounding does not explain"
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, without the outputs."""
         shown = asdict(self)
         del shown["outputs"]
-        return shown | {"largest_difference": self.largest_difference}
+        of_all = {"largest_difference": self.largest_difference, "explanation": self.explanation()}
+        return shown | of_all
 
     def __str__(self) -> str:
         return str(self.table())
@@ -189,9 +230,18 @@ class Comparison:
         return self.table().__rich__()
 
 
-def _taken(nodes: Sequence[NodeReport | NodeComparison]) -> str:
+def summary(nodes: Sequence[NodeReport | NodeComparison]) -> str:
+    """How many nodes tconv computes, of how many of which operators."""
     taken = sum(node.computed_by == "tconv" for node in nodes)
-    return f"{taken} of {len(nodes)} ConvTranspose computed by tconv"
+    has_conv = any(isinstance(node, NodeReport) and node.operator == "Conv" for node in nodes)
+    return f"{taken} of {len(nodes)} {'Conv and ' * has_conv}ConvTranspose"
+
+
+def _named(node: NodeReport) -> str:
+    return node.name if node.operator == "ConvTranspose" else f"{node.name} ({node.operator})"
+
+
+_ALIKE = "≈"
 
 
 def _sizes(shape: Shape | None) -> str:
@@ -206,8 +256,21 @@ def _apart(difference: float | None, largest: float | None) -> str:
     return "–" if difference is None else f"{difference:.2g} of {largest:.3g}"
 
 
-def _ratio(other: float | None, own: float | None) -> str:
-    return f"{other / own:.2f}×" if other and own else "–"
+def _part(result: ResultComparison) -> float:
+    """A difference as part of the largest value."""
+    if not result.difference:
+        return 0.0
+    return result.difference / result.largest if 0 < result.largest < inf else inf
+
+
+def _how_far(moved: float, largest: float) -> str:
+    return "to another shape" if moved == inf else f"by {_apart(moved, largest)}"
+
+
+def _ratio(other: float | None, own: float | None, faster: str | None) -> str:
+    if not other or not own:
+        return "–"
+    return f"{other / own:.2f}×" if faster else _ALIKE
 
 
 def _who(node: NodeReport | NodeComparison) -> str:

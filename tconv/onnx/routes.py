@@ -23,6 +23,7 @@ from tconv.onnx.loading import Loaded, Ran, load_cut, load_whole, open_model
 from tconv.onnx.model import Source, read_model
 from tconv.onnx.options import Settings
 from tconv.onnx.pieces import PieceRun, Values
+from tconv.onnx.refusals import explained
 from tconv.onnx.report import NodeReport
 
 __all__ = ["Route", "Routes"]
@@ -74,7 +75,11 @@ class Routes:
         self._decisions: dict[Key, Decision] = {}
         self.known: dict[Key, Route] = {}
         self.only: Route | None = None
-        self.first = self._begin(model, force)
+        try:
+            self.first = self._begin(model, force)
+        except ModelError as error:
+            bare = self._opened.outline
+            raise (error if bare is None else explained(error, bare)) from error
 
     def _begin(self, model: ModelProto | None, force: bool) -> Route:
         """Load what the first run should need."""
@@ -83,8 +88,9 @@ class Routes:
             why = left or ("method='onnxruntime'" if candidates else "")
             self.only = self._left(model, Decision("onnxruntime", why))
             return self.only
-        if force:
-            self.only = self._taken(model, Decision("tconv", _EVERY_NODE), self._all)
+        if force or self._opened.has_float64:
+            why = _EVERY_NODE if force else "ONNX Runtime has none of float64"
+            self.only = self._taken(model, Decision("tconv", why), self._all)
             return self.only
         shapes, is_certain = self._declared()
         decision, taken = self._predicted(shapes, {}) or (None, self._all)

@@ -219,6 +219,8 @@ def clean_message(error: Exception) -> str:
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
     text = re.sub(r"Non-zero status code returned while running (\w+) node. ", r"\1 node. ", text)
     text = re.sub(r"(\w+) node. Name:'(.*?)' Status Message: ", r"node '\2' (\1): ", text)
+    lacks = r"ONNX Runtime has no float64 \1: export the model in float32 (PyTorch: model.float())"
+    text = re.sub(r"(\w+) operator does not support double yet", lacks, text)
     text = re.sub(r"/\S+\.(h|cc):\d+ .*?\) (const )?(\[.*?\] )?", "", text)
     text = re.sub(r"\w+\.(h|cc):\d+ \w+ ", "", text)
     return " ".join(text.split()).rstrip(". ")[:400]

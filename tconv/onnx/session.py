@@ -17,7 +17,7 @@ from tconv.onnx.loading import Loaded, Ran
 from tconv.onnx.model import NodeArg, as_source, parse_type
 from tconv.onnx.options import Settings
 from tconv.onnx.pieces import Values
-from tconv.onnx.report import NodeReport, Report
+from tconv.onnx.report import NodeReport, Report, summary
 from tconv.onnx.routes import Route, Routes
 from tconv.onnx.runtime import clean_message
 
@@ -27,7 +27,7 @@ METHODS = ("auto", "onnxruntime", "measure")
 
 
 class Session(Interface):
-    """Run an ONNX model with every ConvTranspose computed by tconv, all else by ONNX Runtime.
+    """Run an ONNX model as ONNX Runtime does, with ConvTranspose by tconv where that gains.
 
     Takes the place of ``onnxruntime.InferenceSession`` on CPUs: it is one, with all its members.
     A model for another provider is left to ONNX Runtime. Others are cut at the nodes that tconv
@@ -197,9 +197,7 @@ class Session(Interface):
 
     def __repr__(self) -> str:
         what = repr(self._source) if isinstance(self._source, str) else "<bytes>"
-        nodes = self.report().nodes
-        taken = sum(node.computed_by == "tconv" for node in nodes)
-        return f"Session({what}: {taken} of {len(nodes)} ConvTranspose by tconv)"
+        return f"Session({what}: {summary(self.report().nodes)} by tconv)"
 
     def _load(self) -> Routes:
         routes = Routes(self._source, self._settings, self._method, self._force)
@@ -211,13 +209,11 @@ def _with_run(node: NodeReport, ran: Ran) -> NodeReport:
     if node.output not in ran.layers:
         return node
     geometry, ms = ran.layers[node.output]
-    return replace(
-        node,
-        x_shape=geometry.x_shape,
-        weight_shape=geometry.weight_shape,
-        y_shape=geometry.y_shape,
-        ms=ms,
-    )
+    x_shape, y_shape = geometry.x_shape, geometry.y_shape
+    if node.operator == "Conv":  # the transpose, which reads y and makes x
+        x_shape, y_shape = y_shape, x_shape
+    w_shape = geometry.weight_shape
+    return replace(node, x_shape=x_shape, weight_shape=w_shape, y_shape=y_shape, ms=ms)
 
 
 def _told(error: ModelError, feed: Mapping[str, Any]) -> ModelError:

@@ -13,9 +13,9 @@ __all__ = ["warm"]
 
 
 def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
-    """Compile the kernels that every ConvTranspose of a model needs and keep them on disk.
+    """Compile the kernels that a model's ConvTranspose need, and its Conv of float64; keep them.
 
-    For images whose file system cannot be written later: what is compiled there is found by every
+    For images whose file system cannot be written later: what lies on disk then is found by every
     process that has the same CPU and the same version of tconv.
 
     Parameters
@@ -51,7 +51,8 @@ def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
                 layer.settings.geometry(x_shape, weight_shape),
                 layer.followers.activation,
             )
-            plan = native(geometry, "y", dtype, threads, activation=follows)
+            want = layer.settings.want
+            plan = native(geometry, want, dtype, threads, activation=follows)
         except TConvError as error:
             found.append((layer.name, str(error)))
             continue

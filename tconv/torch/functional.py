@@ -18,6 +18,7 @@ from tconv.geometry import Geometry
 from tconv.repeated import is_plain
 from tconv.torch.contraction import contract, is_forward_twice
 from tconv.torch.operator import operator
+from tconv.torch.scripting import FORMS, read_as
 from tconv.torch.tensors import as_torch_error, is_served
 from tconv.torch.weights import Kept
 
@@ -31,6 +32,7 @@ _THEIRS = {
 }
 
 
+@read_as(lambda: FORMS[1])
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -66,6 +68,7 @@ def conv_transpose1d(
     return transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@read_as(lambda: FORMS[2])
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -87,6 +90,7 @@ def conv_transpose2d(
     return transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@read_as(lambda: FORMS[3])
 def conv_transpose3d(
     input: Tensor,
     weight: Tensor,

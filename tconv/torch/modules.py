@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from tconv.torch.functional import transpose
+from tconv.torch.scripting import read_as, refuse
 from tconv.torch.weights import Kept
 
 __all__ = [
@@ -34,6 +35,14 @@ def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
     return y
 
 
+def _no_script() -> Any:
+    return refuse(
+        "sizes that a traced model looks at in its call",
+        "call tconv.torch.restore(model), trace and script it, and accelerate it again",
+    )
+
+
+@read_as(_no_script)
 @torch.fx.wrap  # looks at sizes, which a symbolic trace does not know
 def output_padding(input: Tensor, output_size: Any, *sizes: Any) -> tuple[int, ...]:
     """What has to be added at the end for a size; `sizes` are those that PyTorch's own takes.
@@ -98,8 +107,14 @@ class _Computed(nn.Module):
             release(self)  # it is to be quantised, which happens to PyTorch's own classes only
 
     def __prepare_scriptable__(self) -> Any:
-        release(self)  # whose `forward` TorchScript can read
-        return self
+        is_ours = type(self).forward in _FORWARDS
+        if release(self) is None and is_ours:  # of a derived class, which has no class of PyTorch's
+            base = next(kind for kind in type(self).__mro__ if kind in THEIRS).__name__
+            refuse(
+                f"{type(self).__qualname__}, whose class is derived from tconv.torch.{base}",
+                f"derive it from torch.nn.{base}",
+            )
+        return self  # whose `forward` TorchScript can read
 
 
 class ConvTranspose1d(_Computed, nn.ConvTranspose1d):
@@ -145,3 +160,4 @@ OURS: dict[type, type] = {
     nn.ConvTranspose3d: ConvTranspose3d,
 }
 THEIRS: dict[type, type] = {ours: theirs for theirs, ours in OURS.items()}
+_FORWARDS = [ours.forward for ours in THEIRS]  # type: ignore[attr-defined]

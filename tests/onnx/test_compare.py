@@ -2,7 +2,10 @@
 
 import json
 import sys
+from importlib import import_module
+from itertools import count
 from math import inf, nan
+from statistics import median
 
 import numpy as np
 import onnxruntime
@@ -12,9 +15,10 @@ from onnx import TensorProto, helper
 from onnx_graphs import by_onnx_runtime, model_of, transposed
 from strategies import integers_like, same_numbers
 from tconv.errors import ModelError, ParameterError, ShapeError, UnsupportedError
-from tconv.onnx import Session, compare
+from tconv.onnx import Comparison, NodeComparison, NodeReport, Report, Session, compare
 
 MODULE = sys.modules["tconv.onnx.compare"]  # tconv.onnx.compare is the function
+PLAIN = import_module("tconv.onnx.plain")
 W1, W2 = integers_like((2, 3, 3, 3), "float32", 1), integers_like((3, 1, 2, 2), "float32", 2)
 X = integers_like((1, 2, 4, 5), "float32", 4)
 
@@ -100,6 +104,50 @@ def test_a_comparison_prints_a_row_for_each(both):
     ):
         assert sum(line.startswith(start) for line in lines) == 1, start
     assert f"medians of {both.runs} runs each" in lines[-1]
+    assert not any("moves" in line for line in lines)
+
+
+class Waiting:
+    """A session whose node waits for its team in all runs but one of each turn."""
+
+    def __init__(self):
+        self.runs = 0
+
+    def run(self, names, feed):
+        self.runs += 1
+
+    def report(self):
+        ms = 0.125 if self.runs % 3 == 0 else 12.0
+        node = NodeReport("up", "y", "", "tconv", ms=ms)
+        return Report((node,), 1, 20.0, 8.0)
+
+
+def test_a_node_that_waits_for_its_team_is_not_slow(monkeypatch):
+    monkeypatch.setattr(MODULE, "perf_counter", count().__next__)  # a second at each look
+
+    def ask(do, **_):
+        if do == "node_times":
+            return {"tconv.compare.0": [9.0, 0.25] * MODULE._ROUNDS}
+        return 2 if do == "time_nodes" else [30.0, 31.0]
+
+    times = MODULE._take_turns(Waiting(), {}, ask, 10 * MODULE._ROUNDS)
+    own, other = times.layers["y"], times.others["tconv.compare.0"]
+    assert own.middle == 12
+    assert (own.fastest, other.fastest) == (0.125, 0.25)
+    assert own.faster_than(other, min) is True
+    assert times.own.faster_than(times.other, median) is True
+    assert len(times.own.turns) == len(times.other.turns) == len(own.turns) == len(other.turns)
+
+
+@pytest.mark.parametrize(
+    ("faster", "shown"), [("tconv", "0.50×"), ("onnxruntime", "0.50×"), (None, "≈")]
+)
+def test_a_ratio_is_shown_where_the_turns_agree(faster, shown):
+    node = NodeComparison("up", "tconv", "", None, None, 0.0, 1.0, 2.0, 1.0, (), faster)
+    both = Comparison((node,), (), 2.0, 1.0, 5, {}, faster)
+    _, row, whole, last = str(both).splitlines()
+    assert row.split()[-1] == whole.split()[-1] == shown
+    assert last.endswith("≈ not told apart") == (faster is None)
 
 
 def test_nodes_left_to_onnx_runtime_are_shown_too():
@@ -193,6 +241,134 @@ def test_the_difference_of_two_results(a, b, difference, largest):
 def test_unsigned_numbers_do_not_wrap_around():
     a, b = np.array([0, 255], np.uint8), np.array([255, 0], np.uint8)
     assert MODULE._difference(a, b) == (255, 255)
+
+
+# ---- what a difference is worth ------------------------------------------------------------------
+
+WIDE = np.random.default_rng(5).standard_normal((64, 2, 3, 3)).astype(np.float32) / 4
+SEEN = np.random.default_rng(6).standard_normal((1, 64, 4, 5)).astype(np.float32)
+
+
+def repeating(times, factor):
+    """x -> up, Sigmoid -> y <- factor*y*(1 - y), so many times, in a Loop."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Sub", ["one", "last"], ["rest"]),
+            helper.make_node("Mul", ["last", "rest"], ["product"]),
+            helper.make_node("Mul", ["product", "factor"], ["next"]),
+            helper.make_node("Identity", ["so"], ["goes on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("n", TensorProto.INT64, []),
+            helper.make_tensor_value_info("so", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("last", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("goes on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        transposed("x", "w", "up"),
+        helper.make_node("Sigmoid", ["up"], ["first"]),
+        helper.make_node("Loop", ["times", "", "first"], ["y"], body=body),
+    ]
+    one = np.ones((), np.float32)
+    stored = {"w": WIDE, "times": np.array(times), "one": one, "factor": one * factor}
+    return model_of(nodes, {"x": SEEN}, ["y"], stored)
+
+
+def test_a_model_that_amplifies_rounding_is_said_to():
+    """The logistic map doubles a difference at every step."""
+    both = compare(repeating(80, 4), {"x": SEEN}, force=True, seconds=0.01)
+    (result,) = both.results
+    assert both.nodes[0].difference < 1e-5 * both.nodes[0].largest
+    assert result.difference > 1e-5
+    assert result.moved > result.difference / 3
+    assert result.varied == 0
+    last = str(both).splitlines()[-1]
+    assert last == (
+        f"changing the inputs by 1e-07 moves ONNX Runtime's own answer y by {result.moved:.2g} of "
+        f"{result.largest:.3g}: the model amplifies rounding, which explains the difference"
+    )
+    shown = json.loads(json.dumps(both.as_dict()))
+    assert shown["results"][0]["moved"] == result.moved
+    assert shown["explanation"] == last
+
+
+def test_a_model_that_does_not_needs_no_words():
+    both = compare(repeating(80, 0.5), {"x": SEEN}, force=True, seconds=0.01)
+    assert both.results[0].moved is None
+    assert both.explanation() == both.as_dict()["explanation"] == ""
+    assert "moves" not in str(both)
+
+
+def test_a_fault_is_not_explained_by_rounding(monkeypatch):
+    class Wrong(Session):
+        def run(self, *arguments):
+            return [value * np.float32(1.001) for value in super().run(*arguments)]
+
+    monkeypatch.setattr(MODULE, "Session", Wrong)
+    both = compare(two_layers(), {"x": X}, force=True, seconds=0.01)
+    y, r = both.results
+    assert 0 < y.moved < 1e-5 * y.largest < y.difference
+    assert 0 < r.moved < 1e-5 * r.largest < r.difference
+    assert both.explanation().endswith(
+        ": less than the difference, which rounding does not explain"
+    )
+
+
+@pytest.mark.parametrize("sized", [False, True], ids=["numbers", "sizes"])
+def test_a_model_that_draws_numbers_is_said_to(sized):
+    nodes = [transposed("x", "w1", "up"), helper.make_node("RandomNormalLike", ["up"], ["noise"])]
+    if sized:  # as many as were above zero
+        nodes += [
+            helper.make_node("Greater", ["noise", "none"], ["which"]),
+            helper.make_node("Compress", ["up", "flat"], ["y"]),
+            helper.make_node("Reshape", ["which", "row"], ["flat"]),
+        ]
+    else:
+        nodes.append(helper.make_node("Add", ["up", "noise"], ["y"]))
+    stored = {"w1": W1, "none": np.zeros(1, np.float32), "row": np.array([-1])}
+    model = model_of(nodes, {"x": X}, ["y"], stored)
+    both = compare(model, {"x": X}, force=True, seconds=0.01)
+    (result,) = both.results
+    assert result.varied > 0
+    how = "to another shape" if sized else f"by {result.varied:.2g} of {result.largest:.3g}"
+    assert both.explanation() == (
+        f"with the same inputs ONNX Runtime's own answer y moves {how} from run to run: the model "
+        "draws random numbers, and two answers are never the same"
+    )
+
+
+def test_inputs_without_fractions_cannot_be_changed_a_little(monkeypatch):
+    class Wrong(Session):
+        def run(self, *arguments):
+            return [value + 1 for value in super().run(*arguments)]
+
+    monkeypatch.setattr(MODULE, "Session", Wrong)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        transposed("f", "w1", "y"),
+    ]
+    x = X.astype(np.int64)
+    model = model_of(nodes, {"x": x}, ["y"], {"w1": W1})
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    both = compare(model, {"x": x}, force=True, seconds=0.01)
+    assert both.largest_difference == 1
+    assert both.results[0].moved is None
+    assert both.explanation() == ""
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+def test_every_floating_number_is_changed_a_little(kind):
+    x = np.concatenate([np.linspace(-3, 3, 1001), [1, 2, 1024]]).astype(kind)
+    changed = PLAIN._nudged(x, 1e-7, np.random.default_rng(0))
+    assert changed.dtype == x.dtype
+    assert np.array_equal(changed == x, x == 0)
+    by = max(1e-7, float(np.finfo(kind).eps))
+    assert (abs(changed.astype(float) - x) <= 2 * by * abs(x.astype(float))).all()
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------
