@@ -31,7 +31,7 @@ Picture = NDArray[np.uint8]  # (3, H, W)
 Map = NDArray[np.float32]  # (H, W), the probability that a pixel lies in the core of a text
 Box = NDArray[np.float64]  # (4, 2), the corners x, y clockwise; pixel [0, 0] spans x, y in [0, 1]
 
-ROW = "whole model"  # of the table, which ends with ONNX Runtime's time over tconv's
+ROW = "whole model"  # of the table, which ends with tconv's time, ONNX Runtime's and a ratio
 TAKEN = "ConvTranspose computed by tconv"  # below the table, after how many of how many
 MULTIPLE = 32  # the network halves height and width five times
 # As config.yaml of rapidocr-onnxruntime 1.4.4, from which the model is, sets them for it:
@@ -95,11 +95,14 @@ def verdict(table: str) -> str:
     """Say how fast the whole model was beside ONNX Runtime alone, and who computed it."""
     rows = [line.split() for line in table.splitlines()]
     first = ROW.split()[0]  # a narrow table has folded lines
-    ratio = next((row[-1] for row in reversed(rows) if row[:1] == [first]), "").rstrip("×x?")
+    row = next((row for row in reversed(rows) if row[:1] == [first]), [])
     try:
-        speed = f"tconv ran the network {float(ratio):.2f} times as fast as ONNX Runtime alone"
-    except ValueError:
-        sys.exit(f"The table must have a row {ROW!r} that ends with a ratio.")
+        ours, theirs = map(float, row[-3:-1])
+        speed = f"tconv ran the network {theirs / ours:.2f} times as fast as ONNX Runtime alone"
+    except (ValueError, ZeroDivisionError):
+        sys.exit(f"The table must have a row {ROW!r} that ends with two times and a ratio.")
+    if not row[-1][:1].isdigit():  # no ratio
+        speed += " (too near to 1 for this machine to tell)"
     found = re.search(rf"([1-9]\d*) of (\d+) {TAKEN}", " ".join(table.split()))
     if found:
         return f"{speed}, and computed {found[1]} of its {found[2]} ConvTranspose."

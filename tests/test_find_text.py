@@ -237,7 +237,7 @@ def test_few_lines_are_told_too(model, command_line, tmp_path, capsys, lines, wo
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"stdout": ""}, "The table must have a row 'whole model' that ends with a ratio"),
+        ({"stdout": ""}, "The table must have a row 'whole model' that ends with two times"),
         ({"stdout": "whole model  –  7.6  –\n"}, "must have a row 'whole model' that ends with"),
         ({"stdout": "", "code": 2}, "`tconv run` ended with exit code 2"),
         ({"shape": (1, 2)}, r"gave \(1, 2\), no map of the page"),
@@ -254,7 +254,15 @@ def test_an_answer_that_is_none_is_explained(model, command_line, answer, messag
     [
         (TABLE, "0.95 times as fast as ONNX Runtime alone, and computed 2 of its 2 ConvTranspose."),
         (TABLE.replace("×", "x"), "tconv ran the network 0.95 times as fast"),
-        (TABLE.replace("0.95", "12.30"), "tconv ran the network 12.30 times as fast"),
+        (TABLE.replace("7.600  0.95", "98.40  12.30"), "ran the network 12.30 times as fast"),
+        (
+            TABLE.replace("0.95×", "≈"),
+            "0.95 times as fast as ONNX Runtime alone (too near to 1 for",
+        ),
+        (
+            TABLE.replace("0.95×", "?"),
+            "0.95 times as fast as ONNX Runtime alone (too near to 1 for",
+        ),
         (TABLE.replace("2 of 2", "1 of 2"), "and computed 1 of its 2 ConvTranspose."),
         (TABLE.replace("2 of 2", "0 of 2"), "alone, to which it left all of it: there was little"),
         (TABLE.partition("2 of 2")[0], "alone, to which it left all of it: there was little"),
@@ -263,7 +271,17 @@ def test_an_answer_that_is_none_is_explained(model, command_line, answer, messag
             "1.10 times as fast as ONNX Runtime alone, and computed 2 of its 2 ConvTranspose.",
         ),
     ],
-    ids=["", "plainer signs", "large", "some", "none", "nobody told", "folded"],
+    ids=[
+        "",
+        "plainer signs",
+        "large",
+        "near",
+        "near, plainly",
+        "some",
+        "none",
+        "nobody told",
+        "folded",
+    ],
 )
 def test_the_program_says_how_fast_it_was_and_who_computed(
     model, command_line, capsys, table, sentence

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 
 from onnx import NodeProto, TensorProto
 
@@ -12,6 +12,8 @@ from tconv.errors import TConvError
 from tconv.onnx.costs import (
     ANY_MACHINE,
     CALL_US,
+    COLD_US,
+    IN_MODEL,
     PIECE_US,
     RUN_US,
     WAKE_US,
@@ -110,13 +112,14 @@ def _best(
     others_us = there_us(_unfused(graph, others))
     whole_us = RUN_US + others_us + sum(layers_us.values())
     best = Prediction((), whole_us, whole_us)
-    piece_us = PIECE_US + (WAKE_US if machine.threads > 1 else 0.0)
-    for least in (0.0, CALL_US + piece_us):  # all that are faster; those worth a piece
+    piece_us = PIECE_US + 2 * COLD_US + (WAKE_US if machine.threads > 1 else 0.0)
+    # All of them, all that are faster, and those worth a piece of their own.
+    for least in (-inf, 0.0, CALL_US + piece_us):
         taken: dict[Layer, float] = {}
         for layer, us in layers_us.items():
             ours = here_us[layer]
-            if ours is not None and us - ours > least:
-                taken[layer] = ours
+            if ours is not None and us - ours * IN_MODEL > least:
+                taken[layer] = ours * IN_MODEL
         if not taken:
             break
         division = graph.divide(taken)

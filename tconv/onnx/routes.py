@@ -69,6 +69,7 @@ class Routes:
         self.process = os.getpid()
         self._opened, model = open_model(source, settings)
         self._method, self._lock, self._has_tried = method, ForkLock(), False
+        self._needs_run = False  # to find out the sizes of layers
         self.whole = self._opened.whole
         self._whole: Loaded | None = None
         self._cut: Loaded | None = None
@@ -94,6 +95,7 @@ class Routes:
             return self.only
         shapes, is_certain = self._declared()
         decision, taken = self._predicted(shapes, {}) or (None, self._all)
+        self._needs_run = decision is None
         if decision is None or self._method == "measure":
             is_certain = False
             decision = decision or Decision("tconv", "sizes of layers follow from the first run")
@@ -170,7 +172,8 @@ class Routes:
             decision, taken = self._measured(feed), self._all
         else:
             shapes = {name: value.shape for name, value in feed.items()}
-            found = self._predicted(shapes, {}) or self._tried(feed, shapes)
+            found = None if self._needs_run else self._predicted(shapes, {})
+            found = found or self._tried(feed, shapes)
             decision, taken = found
         route = self._route(decision, taken)
         if not self._decisions:  # what was loaded by a guess

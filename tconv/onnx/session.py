@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -265,11 +266,13 @@ def checked_feed(
 
 def _checked_array(declared: NodeArg, value: Any) -> Any:
     """An array in native byte order, of the declared type and shape; no tensor is passed on."""
-    if not declared.type.startswith("tensor("):
+    expected = _expected(declared.type)
+    if expected is None:
+        return value
+    if type(value) is np.ndarray and value.dtype is expected and _fits(declared, value):
         return value
     if hasattr(value, "ortvalue_from_numpy"):
         value = value.numpy()
-    expected = tensor_dtype_to_np_dtype(parse_type(declared.type).tensor_type.elem_type)
     if isinstance(value, list | tuple | int | float | bool):
         try:
             array = as_array(value, f"input {declared.name!r}")
@@ -288,17 +291,30 @@ def _checked_array(declared: NodeArg, value: Any) -> Any:
             f"input {declared.name!r} has dtype {array.dtype}, must be {expected}; pass "
             f"{declared.name}.astype({str(expected)!r})."
         )
-    wrong = len(declared.shape) != array.ndim and declared.has_rank
-    wrong = wrong or any(
-        isinstance(size, int) and size != found
-        for size, found in zip(declared.shape, array.shape, strict=False)
-    )
-    if wrong:
+    if not _fits(declared, array):
         raise ShapeError(
             f"input {declared.name!r} has shape {array.shape}, must be {_described(declared)}; "
             "pass such an array."
         )
     return array
+
+
+@cache
+def _expected(kind: str) -> Any:
+    """The type of an input that is an array, None for others."""
+    if not kind.startswith("tensor("):
+        return None
+    return tensor_dtype_to_np_dtype(parse_type(kind).tensor_type.elem_type)
+
+
+def _fits(declared: NodeArg, array: Any) -> bool:
+    """Whether the sizes that the model declares are those of an array."""
+    if declared.has_rank and len(declared.shape) != array.ndim:
+        return False
+    for size, found in zip(declared.shape, array.shape, strict=False):
+        if size != found and isinstance(size, int):
+            return False
+    return True
 
 
 def _shown(feed: Mapping[str, Any]) -> str:
