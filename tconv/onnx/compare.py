@@ -146,7 +146,8 @@ def compare(
     runs = min(len(times.own), len(times.other))
     ms = times.own.middle or 0.0, times.other.middle or 0.0
     faster = _faster(times.own.faster_than(times.other, median))
-    return Comparison(tuple(nodes), results, *ms, runs, outputs, faster)
+    decision = session.report().decision
+    return Comparison(tuple(nodes), results, *ms, runs, outputs, faster, decision)
 
 
 class _Times(NamedTuple):

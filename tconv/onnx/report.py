@@ -79,12 +79,10 @@ class Report:
         return Table(columns, rows, self._footer())
 
     def _footer(self) -> str:
-        parts = [f"{summary(self.nodes)} computed by tconv"]
+        parts = _decided(self.nodes, self.decision)
         if self.elapsed_ms is not None:
             parts.append(f"whole model {_ms(self.elapsed_ms)} ms")
             parts.append(f"of which ONNX Runtime {_ms(self.elsewhere_ms)} ms")
-        if self.decision is not None and self.decision.reason:
-            parts.append(self.decision.sentence)
         return " · ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
@@ -142,7 +140,8 @@ class ResultComparison:
 class Comparison:
     """A model run by `Session` and by ONNX Runtime alone: answers, and medians of `runs` in ms.
 
-    `faster` is "tconv" or "onnxruntime", None where the turns of the two do not agree.
+    `faster` is "tconv" or "onnxruntime", None where the turns of the two do not agree. `decision`
+    says why the model was cut, or was not.
     """
 
     nodes: tuple[NodeComparison, ...]
@@ -152,6 +151,7 @@ class Comparison:
     runs: int
     outputs: dict[str, NDArray[Any]] = field(repr=False, compare=False)
     faster: str | None = None
+    decision: Decision | None = None
 
     @property
     def largest_difference(self) -> float:
@@ -188,13 +188,14 @@ class Comparison:
         ratio = _ratio(self.onnxruntime_ms, self.tconv_ms, self.faster)
         rows.append(("whole model", "", "", "", *times, ratio))
         footer = (
-            f"{summary(self.nodes)} computed by tconv · largest difference of largest value · "
-            f"whole model: medians of {self.runs} runs each, layers: the fastest · "
+            "largest difference of largest value · whole model: medians of "
+            f"{self.runs} runs each, layers: the fastest · "
             "ORT: ONNX Runtime alone, in its own process"
         )
         if any(row[-1] == _ALIKE for row in rows):
             footer += f" · {_ALIKE} not told apart"
-        return Table(columns, tuple(rows), "\n".join(filter(None, (footer, self.explanation()))))
+        lines = " · ".join(_decided(self.nodes, self.decision)), footer, self.explanation()
+        return Table(columns, tuple(rows), "\n".join(filter(None, lines)))
 
     def explanation(self) -> str:
         """What an answer is worth that differs more than by rounding; "" where none does."""
@@ -228,6 +229,14 @@ class Comparison:
 
     def __rich__(self) -> Any:
         return self.table().__rich__()
+
+
+def _decided(nodes: Sequence[NodeReport | NodeComparison], decision: Decision | None) -> list[str]:
+    """How many nodes tconv computes, and why no more."""
+    parts = [f"{summary(nodes)} computed by tconv"]
+    if decision is not None and decision.reason:
+        parts.append(decision.sentence)
+    return parts
 
 
 def summary(nodes: Sequence[NodeReport | NodeComparison]) -> str:

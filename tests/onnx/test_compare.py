@@ -145,7 +145,7 @@ def test_a_node_that_waits_for_its_team_is_not_slow(monkeypatch):
 def test_a_ratio_is_shown_where_the_turns_agree(faster, shown):
     node = NodeComparison("up", "tconv", "", None, None, 0.0, 1.0, 2.0, 1.0, (), faster)
     both = Comparison((node,), (), 2.0, 1.0, 5, {}, faster)
-    _, row, whole, last = str(both).splitlines()
+    _, row, whole, _, last = str(both).splitlines()
     assert row.split()[-1] == whole.split()[-1] == shown
     assert last.endswith("≈ not told apart") == (faster is None)
 
@@ -155,7 +155,9 @@ def test_nodes_left_to_onnx_runtime_are_shown_too():
     assert [node.reason for node in both.nodes] == ["method='onnxruntime'"] * 2
     assert [node.tconv_ms for node in both.nodes] == [None] * 2
     assert both.largest_difference == 0
-    assert "0 of 2 ConvTranspose computed by tconv" in str(both)
+    assert (
+        "0 of 2 ConvTranspose computed by tconv · left to ONNX Runtime: method='onnxruntime'\n"
+    ) in str(both)
 
 
 def test_a_model_may_come_in_any_form(tmp_path):

@@ -125,9 +125,10 @@ def test_one_session_of_onnx_runtime_runs_what_is_left_to_it(monkeypatch):
     session = Session(two_layers())
     session.run(None, feeds())
     assert session.report().pieces == 1
-    assert str(session.report()).endswith(
-        "left to ONNX Runtime: predicted 1 ms by ONNX Runtime alone, 1 ms with tconv"
-    )
+    assert (
+        "0 of 2 ConvTranspose computed by tconv · left to ONNX Runtime: predicted 1 ms by ONNX "
+        "Runtime alone, 1 ms with tconv · whole model "
+    ) in str(session.report())
     shown = session.report().as_dict()["decision"]
     assert (shown["by"], shown["onnxruntime_ms"], shown["is_measured"]) == ("onnxruntime", 1, False)
 
