@@ -178,7 +178,7 @@ OF_NODES = {
     r"; set group=(\d+)": lambda s, group: s.update(group=int(group)),
     r"; pass an X with (\d+) channels": lambda s, count: s.update(channels=int(count)),
     r"(raise|leave auto_pad out and set) pads\[(\d+)\] and pads\[(\d+)\] to a sum of at least "
-    r"(\d+)": _raise_pads,
+    r"(-?\d+)": _raise_pads,
     r"lower pads\[(\d+)\] and pads\[(\d+)\] to a sum of at most (\d+)": _lower_pads,
     r"output_shape\[(\d+)\]=.*reachable are 1 to (\d+); set one": put("output_shape"),
     r"; leave one of the two out": lambda s: s.update(pads=None),

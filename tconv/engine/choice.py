@@ -160,7 +160,7 @@ def _fit(plan: Plan, costs: Costs, target: Target) -> Plan:
         planes, cells = plan.planes, rows * columns
     else:
         planes, cells = plan.planes, (rows - 1) * x.pitch(columns) + columns
-    vectors = ceil(cells / costs.lanes)
+    vectors = max(1, ceil(cells / costs.lanes))  # a wide crop or border leaves items without cells
     most = dict(TILES[target.instruction_set])[plan.tile]
     vectors = ceil(vectors / ceil(vectors / most))
     return plan._replace(planes=planes, rows=rows, columns=columns, vectors=vectors)

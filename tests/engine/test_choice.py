@@ -247,3 +247,38 @@ def test_what_one_plan_packed_is_right_for_others_of_its_order(geometry, want, d
     found = engine.contract(other, want, read, packed)
     wide = (each.astype("float64") for each in (read, w))
     assert np.array_equal(found, portable.contract(other, want, *wide).astype(dtype))
+
+
+@st.composite
+def bordered_geometries(draw):
+    """Small images amid borders, or crops, that are wider than they are."""
+    rank = draw(st.integers(1, 2))
+
+    def axes(least, most):
+        return [draw(st.integers(least, most)) for _ in range(rank)]
+
+    size, kernel, stride = axes(1, 6), axes(1, 3), axes(1, 4)
+    padding = []
+    for n in range(rank):
+        full = (size[n] - 1) * stride[n] + kernel[n]
+        begin = draw(st.integers(-14, full - 1))
+        padding.append((begin, draw(st.integers(-14, min(full - 1, full - 1 - begin)))))
+    return Geometry.of((1, 1, *size), (1, 3, *kernel), stride=stride, padding=tuple(padding))
+
+
+@draws(8)
+@given(bordered_geometries(), st.sampled_from("yx"), st.sampled_from(["float32", "float64"]))
+def test_borders_wider_than_the_image_have_plans(geometry, want, dtype):
+    if not engine.serves(geometry, want, dtype):
+        return
+    a, w = (
+        integers_like(geometry.shape_of(letter), dtype, 3) for letter in ("xw", "yw")[want == "x"]
+    )
+    found = engine.contract(geometry, want, a, w, threads=1)
+    assert np.array_equal(found, portable.contract(geometry, want, a, w))
+
+
+def test_an_item_without_cells_has_a_plan():
+    geometry = Geometry.of((1, 1, 3), (1, 3, 1), stride=1, padding=((-5, -12),))
+    for dtype in ("float32", "float64"):
+        assert choose_plan(Problem(geometry, "y"), dtype, target(), 1) is not None
