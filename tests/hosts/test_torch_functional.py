@@ -143,9 +143,12 @@ def test_small_integers_give_the_same_and_so_do_their_gradients(call, dtype):
             continue
         y.backward(torch.arange(y.numel()).reshape(y.shape).to(y.dtype) % 5 - 2)
         results.append([y, *(leaf.grad for leaf in leaves if leaf is not None)])
-    assert (results[0] is None) == (results[1] is None)
-    assume(results[0] is not None)
-    for found, expected in zip(*results, strict=True):
+    ours, theirs = results
+    if ours is None and theirs is not None:  # what it refuses of float64, and of a batch of 1
+        assert 0 in theirs[0].shape[-rank:]
+    assume(ours is not None)
+    assert theirs is not None
+    for found, expected in zip(ours, theirs, strict=True):
         assert torch.equal(found, expected)
 
 
