@@ -1,16 +1,18 @@
 """Types and shapes of values, as far as inference can tell."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import Error as ProtobufError
-from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tconv.constants import stored_array
+from tconv.errors import ModelError
 
 __all__ = ["Shapes", "fixed_shape", "inferred", "outline", "sized"]
 
@@ -117,20 +119,18 @@ def _fill_in(model: ModelProto, known: Shapes, opsets: Mapping[str, int]) -> boo
 
     Return whether there was any.
     """
-    values: dict[str, Any] = {
-        tensor.name: stored_array(tensor)
-        for tensor in model.graph.initializer
-        if prod(tensor.dims) <= _FEW_SIZES
-    }
+    values: dict[str, Any] = {}
+    for tensor in model.graph.initializer:
+        _remember(values, tensor.name, tensor)
     is_new = False
     for node in model.graph.node:
         name, kind = next(iter(node.output), ""), node.op_type
         if kind == "Constant":
             tensor = next((each.t for each in node.attribute if each.name == "value"), None)
-            if tensor is not None and prod(tensor.dims) <= _FEW_SIZES:
-                values[name] = stored_array(tensor)
+            if tensor is not None:
+                _remember(values, name, tensor)
             continue
-        if kind == "Shape" and not node.attribute and node.input[0] in known:
+        if kind == "Shape" and not node.attribute and node.input and node.input[0] in known:
             value = np.array(known[node.input[0]], np.int64)
         elif kind in _OF_SIZES and all(each in values for each in node.input):
             try:
@@ -145,6 +145,13 @@ def _fill_in(model: ModelProto, known: Shapes, opsets: Mapping[str, int]) -> boo
                 onnx.helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
             )
     return is_new
+
+
+def _remember(values: dict[str, Any], name: str, tensor: TensorProto) -> None:
+    """Add the numbers of a small tensor that is sound."""
+    if prod(tensor.dims) <= _FEW_SIZES:
+        with suppress(ModelError):
+            values[name] = stored_array(tensor)
 
 
 def _computed(node: NodeProto, values: Mapping[str, Any], opsets: Mapping[str, int]) -> Any:

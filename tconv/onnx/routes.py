@@ -7,7 +7,7 @@ if the file says all of them, else at the first run with inputs of such shapes.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log, prod
+from math import inf, log, prod
 from time import perf_counter, sleep
 from typing import Any
 
@@ -152,10 +152,15 @@ class Routes:
         return decision, tuple(layer.index for layer in found.taken)
 
     def choose(self, feed: Values) -> Route:
-        """Return the route of inputs, which are arrays of the types that the model declares."""
+        """Return the route of inputs that are what the model declares.
+
+        Raises
+        ------
+        ModelError : neither route can compute them
+        """
         if self.only is not None:
             return self.only
-        key: Key = tuple(value.shape for value in feed.values())
+        key: Key = tuple(getattr(value, "shape", ()) for value in feed.values())
         with self._lock:
             found = self.known.get(key)
             if found is None:
@@ -171,7 +176,7 @@ class Routes:
         if self._method == "measure":
             decision, taken = self._measured(feed), self._all
         else:
-            shapes = {name: value.shape for name, value in feed.items()}
+            shapes = {name: v.shape for name, v in feed.items() if hasattr(v, "shape")}
             found = None if self._needs_run else self._predicted(shapes, {})
             found = found or self._tried(feed, shapes)
             decision, taken = found
@@ -220,9 +225,20 @@ class Routes:
         except NotCut as error:
             return Decision("onnxruntime", str(error))
         self._whole, self._cut = whole, cut
-        best = {"onnxruntime": float("inf"), "tconv": float("inf")}
+        ways, failed = {"onnxruntime": whole, "tconv": cut}, dict[str, TConvError]()
+        for by, loaded in ways.items():
+            try:
+                loaded.run(feed, ())
+            except TConvError as error:
+                failed[by] = error
+        if len(failed) == len(ways):
+            raise failed["onnxruntime"]
+        for by, why in failed.items():
+            other = next(each for each in ways if each != by)
+            return Decision(other, f"by {by} it does not run: {why}")
+        best = dict.fromkeys(ways, inf)
         for _ in range(_TURNS):
-            for by, loaded in (("onnxruntime", whole), ("tconv", cut)):
+            for by, loaded in ways.items():
                 sleep(_PAUSE_S)
                 until = perf_counter() + _MEASURED_S
                 loaded.run(feed, ())

@@ -125,7 +125,11 @@ class Session(Interface):
             try:
                 route = routes.known[tuple([value.shape for value in input_feed.values()])]
             except (AttributeError, KeyError, TypeError):
-                route = routes.choose(_checked(routes.first.loaded, input_feed))
+                feed = _checked(routes.first.loaded, input_feed)
+                try:
+                    route = routes.choose(feed)
+                except ModelError as error:
+                    raise _told(error, feed) from error
         run = route.run_whole
         if run is None:
             return self._run_cut(routes, route, output_names, input_feed, run_options)

@@ -263,6 +263,48 @@ def test_measure_keeps_the_quicker(monkeypatch, quicker):
     assert "measured" in str(session.report())
 
 
+def test_measure_keeps_what_runs(monkeypatch):
+    monkeypatch.setattr(routes, "_MEASURED_S", 0.0)
+    session = Session(refused_by_onnx_runtime(), method="measure")
+    session.run(None, feeds())
+    assert taken(session) == [True]
+    assert session.report().decision.reason.startswith("by onnxruntime it does not run: ")
+
+
+def test_an_error_while_it_is_measured_is_told_and_decides_nothing(monkeypatch):
+    monkeypatch.setattr(routes, "_MEASURED_S", 0.0)
+    nodes = [transposed("x", "w1", "a"), helper.make_node("Reshape", ["a", "shape"], ["y"])]
+    feed = feeds() | {"shape": np.array([5, -1])}
+    model = model_of(nodes, feed, ["y"], {"w1": W1})
+    session = Session(model, method="measure")
+    with pytest.raises(ModelError, match=r"Reshape.*check the model, and the inputs: x \(1, 2"):
+        session.run(None, feed)
+    good = feed | {"shape": np.array([3, -1])}
+    assert same_numbers(session.run(None, good)[0], by_onnx_runtime(model, good)[0])
+    assert session.report().decision.is_measured
+
+
+@pytest.mark.parametrize("which", [(), (0,)])
+@pytest.mark.parametrize("method", ["auto", "measure"])
+def test_inputs_may_be_sequences(monkeypatch, which, method):
+    monkeypatch.setattr(routes, "_MEASURED_S", 0.0)
+    deciding(monkeypatch, *which)
+    nodes = [
+        helper.make_node("SequenceAt", ["s", "n"], ["x"]),
+        transposed("x", "w1", "y", strides=[2, 2]),
+    ]
+    model = model_of(nodes, {"n": np.array(0)}, ["y"], {"w1": W1})
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    tensor = helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None)
+    kind = helper.make_sequence_type_proto(tensor)
+    model.graph.input.append(onnx.ValueInfoProto(name="s", type=kind))
+    feed = {"s": [feeds()["x"], feeds(2, 2)["x"]], "n": np.array(1)}
+    session = Session(model, method=method)
+    expected = by_onnx_runtime(model, feed)[0]
+    for _ in range(2):
+        assert same_numbers(session.run(None, feed)[0], expected)
+
+
 @pytest.mark.parametrize("method", ["tconv", "", None, 3])
 def test_a_method_is_one_of_three(method):
     with pytest.raises(ParameterError, match=r"^method="):
