@@ -233,9 +233,9 @@ class Routes:
                 failed[by] = error
         if len(failed) == len(ways):
             raise failed["onnxruntime"]
-        for by, why in failed.items():
+        for by, refusal in failed.items():
             other = next(each for each in ways if each != by)
-            return Decision(other, f"by {by} it does not run: {why}")
+            return Decision(other, f"by {by} it does not run: {refusal}")
         best = dict.fromkeys(ways, inf)
         for _ in range(_TURNS):
             for by, loaded in ways.items():
