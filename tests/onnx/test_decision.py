@@ -55,6 +55,9 @@ def decoder(cells, others):
 
 def test_the_share_of_the_layer_decides():
     gains = [predicted(*decoder(20_000, others)).gain for others in (0, 4, 64, 4000)]
+    if not target().uses_engine:  # then no call has a predicted time
+        assert gains == [0.0] * 4
+        return
     assert gains == sorted(gains, reverse=True)
     assert gains[0] > 2 * LEAST_GAIN
     assert gains[-1] < LEAST_GAIN
