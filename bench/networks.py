@@ -269,8 +269,9 @@ def _of_process(contender: Contender, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def page(results: dict[str, Any]) -> list[str]:
-    """A row for each network: both times, ONNX Runtime's over ours, and over its own."""
-    rows, reasons, losses = list[list[str]](), list[str](), list[bool]()
+    """Two rows for each network: times and ratios; what else was found."""
+    rows, others = list[list[str]](), list[list[str]]()
+    reasons, losses = list[str](), list[bool]()
     for part in results["parts"]:
         for row in part["rows"]:
             them = row["contenders"]
@@ -279,14 +280,14 @@ def page(results: dict[str, Any]) -> list[str]:
                 for own in (OURS, AGAIN)
                 for statistic in (min, median)
             }
-            cells = [show(median(each) if each else None) for each in found.values()]
+            middle = {key: show(median(each) if each else None) for key, each in found.items()}
+            cells = [f"{middle[own, min]} / {middle[own, median]}" for own in (OURS, AGAIN)]
             times = [milliseconds(time_of(them[own])) for own in (PLAIN, OURS)]
             apart = f"{them[OURS]['error']:.1e}" if "error" in them[OURS] else "–"
             peaks = [_middle(them[own].get("peak_mib"), "{:.0f}") for own in (PLAIN, OURS)]
-            rows.append(
-                [row["case"], str(part["threads"]), *times, *cells, who_computes(them[OURS]),
-                 apart, *peaks, show(row["others"], 1, "?")]
-            )  # fmt: skip
+            head = [row["case"], str(part["threads"])]
+            rows.append([*head, *times, *cells, who_computes(them[OURS])])
+            others.append([*head, apart, *peaks, show(row["others"], 1, "?")])
             for statistic in (min, median):
                 ours, same = found[OURS, statistic], found[AGAIN, statistic]
                 if ours and median(ours) < LEAST:
@@ -294,18 +295,19 @@ def page(results: dict[str, Any]) -> list[str]:
             for name, each in them.items():
                 if "failed" in each:
                     reasons += [f"{row['case']}, {name}: {each['failed']}.", ""]
-    titles = ["network", "threads", "ORT, ms", "Session, ms", "by minima", "by medians"]
-    titles += ["A/A, by minima", "A/A, by medians", "by tconv", "difference"]
-    lines = table([*titles, "ORT, MiB", "Session, MiB", "others"], rows)
+    head = ["network", "threads"]
+    titles = [*head, "ORT, ms", "Session, ms", "ratio", "A/A", "by tconv"]
     return [
-        *lines, "", *reasons,
-        "Ratios: ONNX Runtime's time over that of `Session`, above 1 where `Session` is faster; of "
-        "the fastest runs or the medians of two processes that took turns, the median of all such "
-        "pairs. A/A: the same of ONNX Runtime and a second process of it. Of the ratios "
+        *table(titles, rows), "", *reasons,
+        "Ratio: ONNX Runtime's time over that of `Session`, above 1 where `Session` is faster; of "
+        "the fastest runs and of the medians of two processes that took turns, the median of all "
+        "such pairs. A/A: the same of ONNX Runtime and a second process of it. Of the ratios "
         f"{len(losses)} are below {LEAST:g}, of which {sum(losses)} are below every A/A ratio of "
         "their row. Times are minima. By tconv: nodes that tconv computes; the others are ONNX "
-        "Runtime's. Difference: the largest, of the largest value of an output. MiB: the most "
-        "memory of a process. Others: cores that other programs kept busy meanwhile.",
+        "Runtime's.",
+        "", *table([*head, "difference", "ORT, MiB", "Session, MiB", "others"], others), "",
+        "Difference: the largest, of the largest value of an output. MiB: the most memory of a "
+        "process. Others: cores that other programs kept busy meanwhile.",
         "", where(results),
     ]  # fmt: skip
 
