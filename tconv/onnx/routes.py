@@ -11,7 +11,6 @@ from math import inf, log, prod
 from time import perf_counter, sleep
 from typing import Any
 
-from onnx import ModelProto
 from onnx.helper import np_dtype_to_tensor_dtype
 
 from tconv.errors import ModelError, TConvError
@@ -67,7 +66,8 @@ class Routes:
 
     def __init__(self, source: Source, settings: Settings, method: str, force: bool) -> None:
         self.process = os.getpid()
-        self._opened, model = open_model(source, settings)
+        # The model with its weights, until something is loaded of it.
+        self._opened, self._model = open_model(source, settings)
         self._method, self._lock, self._has_tried = method, ForkLock(), False
         self._needs_run = False  # to find out the sizes of layers
         self.whole = self._opened.whole
@@ -77,21 +77,22 @@ class Routes:
         self.known: dict[Key, Route] = {}
         self.only: Route | None = None
         try:
-            self.first = self._begin(model, force)
+            self.first = self._begin(force)
         except ModelError as error:
             bare = self._opened.outline
             raise (error if bare is None else explained(error, bare)) from error
+        self._model = None
 
-    def _begin(self, model: ModelProto | None, force: bool) -> Route:
+    def _begin(self, force: bool) -> Route:
         """Load what the first run should need."""
         candidates, left = self._opened.candidates, self._opened.settings.left
-        if model is None or not candidates or left or self._method == "onnxruntime":
+        if self._model is None or not candidates or left or self._method == "onnxruntime":
             why = left or ("method='onnxruntime'" if candidates else "")
-            self.only = self._left(model, Decision("onnxruntime", why))
+            self.only = self._left(Decision("onnxruntime", why))
             return self.only
         if force or self._opened.has_float64:
             why = _EVERY_NODE if force else "ONNX Runtime has none of float64"
-            self.only = self._taken(model, Decision("tconv", why), self._all)
+            self.only = self._taken(Decision("tconv", why), self._all)
             return self.only
         shapes, is_certain = self._declared()
         decision, taken = self._predicted(shapes, {}) or (None, self._all)
@@ -99,11 +100,7 @@ class Routes:
         if decision is None or self._method == "measure":
             is_certain = False
             decision = decision or Decision("tconv", "sizes of layers follow from the first run")
-        route = (
-            self._taken(model, decision, taken)
-            if decision.by == "tconv"
-            else self._left(model, decision)
-        )
+        route = self._taken(decision, taken) if decision.by == "tconv" else self._left(decision)
         if is_certain:
             self.only = route
         return route
@@ -206,7 +203,7 @@ class Routes:
         """Run all layers once, for the sizes that depend on what is computed."""
         seen: dict[str, Any] = {}
         try:
-            loaded = self._cut or self._load_cut(None, self._all)
+            loaded = self._cut or self._load_cut(self._all)
             loaded.run(feed, (), shapes=seen)
         except (NotCut, TConvError) as error:
             return Decision("onnxruntime", f"cut, it does not run: {error}"), ()
@@ -221,7 +218,7 @@ class Routes:
         """Time both routes, in turns, and keep the quicker."""
         whole = self._whole or load_whole(self.whole)
         try:
-            cut = self._cut or self._load_cut(None, self._all)
+            cut = self._cut or self._load_cut(self._all)
         except NotCut as error:
             return Decision("onnxruntime", str(error))
         self._whole, self._cut = whole, cut
@@ -253,30 +250,31 @@ class Routes:
 
     def _route(self, decision: Decision, taken: Sequence[int]) -> Route:
         if decision.by == "tconv":
-            return self._taken(None, decision, taken or self._all)
-        return self._left(None, decision)
+            return self._taken(decision, taken or self._all)
+        return self._left(decision)
 
-    def _left(self, model: ModelProto | None, decision: Decision) -> Route:
+    def _left(self, decision: Decision) -> Route:
         """The route through ONNX Runtime alone; cut, if that refuses the model."""
         if self._whole is None:
             if self._cut is not None and self.whole.has_changed:
                 return self._by(self._cut, Decision("tconv", _CHANGED))
+            self._model = None  # ONNX Runtime reads it once more
             try:
                 self._whole = load_whole(self.whole)
             except ModelError as error:
                 if self._opened.settings.left or self._method == "onnxruntime":
                     raise
-                self.only = self._refused(error, model)
+                self.only = self._refused(error)
                 return self.only
         return self._by(self._whole, decision)
 
-    def _taken(self, model: ModelProto | None, decision: Decision, taken: Sequence[int]) -> Route:
+    def _taken(self, decision: Decision, taken: Sequence[int]) -> Route:
         """The route with layers by tconv; ONNX Runtime alone where the model cannot be cut."""
         if self._cut is None:
             try:
-                self._cut = self._load_cut(model, taken)
+                self._cut = self._load_cut(taken)
             except NotCut as why:
-                self.only = self._left(model, Decision("onnxruntime", str(why)))
+                self.only = self._left(Decision("onnxruntime", str(why)))
                 return self.only
         return self._by(self._cut, decision)
 
@@ -295,7 +293,7 @@ class Routes:
             raise error
         with self._lock:
             self._has_tried = True
-            route = self._refused(error, None)
+            route = self._refused(error)
         try:
             found = route.loaded.run(feed, names, options)
         except TConvError:
@@ -303,16 +301,17 @@ class Routes:
         self.only = route
         return found
 
-    def _refused(self, error: ModelError, model: ModelProto | None) -> Route:
+    def _refused(self, error: ModelError) -> Route:
         if not self._opened.candidates:
             raise error
         try:
-            loaded = self._load_cut(model, self._all)
+            loaded = self._load_cut(self._all)
         except (NotCut, TConvError):
             raise error from None
         return self._by(loaded, Decision("tconv", f"ONNX Runtime alone refuses it: {error}"))
 
-    def _load_cut(self, model: ModelProto | None, taken: Sequence[int]) -> Loaded:
+    def _load_cut(self, taken: Sequence[int]) -> Loaded:
+        model, self._model = self._model, None
         if model is None:
             if self.whole.has_changed:
                 raise NotCut(_CHANGED)
