@@ -14,7 +14,7 @@ from tconv.arguments import as_array, show
 from tconv.errors import ModelError, ParameterError
 from tconv.forks import importing
 
-__all__ = ["constant_of", "stored_array", "stored_arrays"]
+__all__ = ["computed", "constant_of", "stored_array", "stored_arrays"]
 
 _TAKEN = frozenset(
     {"Add", "Cast", "Constant", "DequantizeLinear", "Div", "Identity", "Mul", "Reshape", "Squeeze"}
@@ -158,7 +158,7 @@ class _Graph:
         if kind == "Constant":
             return _of_constant(node)
         feeds = {each: self.constant(each) for each in node.input if each}
-        return feeds[node.input[0]] if kind == "Identity" else _computed(node, self.opsets, feeds)
+        return feeds[node.input[0]] if kind == "Identity" else computed(node, self.opsets, feeds)
 
 
 def _refused(name: str, why: str) -> ParameterError:
@@ -168,18 +168,38 @@ def _refused(name: str, why: str) -> ParameterError:
     )
 
 
-def _computed(node: Any, opsets: Mapping[str, int], feeds: Mapping[str, Any]) -> NDArray[Any]:
+def computed(node: Any, opsets: Mapping[str, int], feeds: Mapping[str, Any]) -> NDArray[Any]:
+    """Return what a node makes of constants.
+
+    Raises
+    ------
+    ModelError : it cannot be computed
+    """
+    axes = next((tuple(each.ints) for each in node.attribute if each.name == "axes"), ())
+    if node.op_type == "Unsqueeze" and axes:  # before opset 13, of which onnx 1.23 knows no more
+        return _unsqueezed(node, feeds[node.input[0]], axes)
     with importing:
         from onnx.reference import ReferenceEvaluator
 
     try:
         (value,) = ReferenceEvaluator(node, opsets=dict(opsets) or None).run(None, dict(feeds))
     except Exception as error:
-        raise ModelError(
-            f"weight {node.output[0]!r} cannot be computed by {node.op_type}: {error}; export or "
-            "download the model again."
-        ) from error
+        raise _failed(node, error) from error
     return np.asarray(value)
+
+
+def _unsqueezed(node: Any, value: Any, axes: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        return np.expand_dims(value, axes)
+    except ValueError as error:
+        raise _failed(node, error) from error
+
+
+def _failed(node: Any, error: Exception) -> ModelError:
+    return ModelError(
+        f"weight {node.output[0]!r} cannot be computed by {node.op_type}: {error}; export or "
+        "download the model again."
+    )
 
 
 def _name(tensor: Any) -> str:

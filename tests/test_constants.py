@@ -216,3 +216,25 @@ def test_nan_is_found_in_sparse_weights():
     model = model_of([], [], [sparse(w, "w")])
     with pytest.raises(ModelError, match="weight 'w' holds NaN at"):
         tconv.onnx.check_weights(model)
+
+
+@pytest.mark.parametrize("opset", [1, 11, 12, 13, 22])
+@pytest.mark.parametrize("axes", [[0], [3], [0, 2], [-1]])
+def test_unsqueeze_of_every_version_is_followed(opset, axes):
+    given = [constant(np.array(axes), "axes")]
+    attributes, inputs = {}, ["a", "axes"]
+    if opset < 13:
+        given, attributes, inputs = [], {"axes": axes}, ["a"]
+    made = node("Unsqueeze", inputs, ["w"], **attributes)
+    graph = helper.make_graph([*given, made], "g", [], [], [tensor(W, "a")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    assert same_numbers(constant_of(model, "w"), np.expand_dims(W, tuple(axes)))
+
+
+def test_unsqueeze_that_cannot_be_is_refused():
+    graph = helper.make_graph(
+        [node("Unsqueeze", ["a"], ["w"], axes=[9])], "g", [], [], [tensor(W, "a")]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
+    with pytest.raises(ModelError, match=r"^weight 'w' cannot be computed by Unsqueeze: axis 9"):
+        constant_of(model, "w")

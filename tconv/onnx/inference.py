@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import Error as ProtobufError
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import ModelProto, TensorProto, ValueInfoProto, numpy_helper
 
-from tconv.constants import stored_array
+from tconv.constants import computed, stored_array
 from tconv.errors import ModelError
 
 __all__ = ["Shapes", "fixed_shape", "inferred", "outline", "sized"]
@@ -134,8 +133,8 @@ def _fill_in(model: ModelProto, known: Shapes, opsets: Mapping[str, int]) -> boo
             value = np.array(known[node.input[0]], np.int64)
         elif kind in _OF_SIZES and all(each in values for each in node.input):
             try:
-                value = _computed(node, values, opsets)
-            except Exception:  # of a node that ONNX Runtime will refuse, or that is not known there
+                value = computed(node, opsets, {each: values[each] for each in node.input})
+            except ModelError:  # of a node that ONNX Runtime will refuse, or that is not known
                 continue
         else:
             continue
@@ -152,16 +151,6 @@ def _remember(values: dict[str, Any], name: str, tensor: TensorProto) -> None:
     if prod(tensor.dims) <= _FEW_SIZES:
         with suppress(ModelError):
             values[name] = stored_array(tensor)
-
-
-def _computed(node: NodeProto, values: Mapping[str, Any], opsets: Mapping[str, int]) -> Any:
-    """What a node makes of constants."""
-    axes = next((tuple(each.ints) for each in node.attribute if each.name == "axes"), None)
-    if node.op_type == "Unsqueeze" and axes:  # with which onnx 1.23 fails
-        return np.expand_dims(values[node.input[0]], axes)
-    feeds = {name: values[name] for name in node.input}
-    (value,) = ReferenceEvaluator(node, opsets=dict(opsets)).run(None, feeds)
-    return np.asarray(value)
 
 
 def fixed_shape(value: ValueInfoProto | None) -> tuple[int, ...] | None:
