@@ -9,8 +9,8 @@ except ImportError:
     ) from None
 
 from tconv.onnx.compare import compare
-from tconv.onnx.decision import Decision
 from tconv.onnx.model import ModelMetadata, NodeArg, check_weights
+from tconv.onnx.profitability import Decision
 from tconv.onnx.reference import ConvTranspose
 from tconv.onnx.report import Comparison, NodeComparison, NodeReport, Report, ResultComparison
 from tconv.onnx.session import Session

@@ -19,11 +19,11 @@ from onnx import ValueInfoProto
 from tconv.arguments import as_number, as_threads
 from tconv.errors import ModelError, UnsupportedError
 from tconv.onnx.graph import NotCut, is_transposed
+from tconv.onnx.interleaved_timing import Turns
 from tconv.onnx.model import NodeArg, Source, as_source, read_model
+from tconv.onnx.ort_sessions import clean_message
 from tconv.onnx.report import NUDGE, Comparison, NodeComparison, ResultComparison
-from tconv.onnx.runtime import clean_message
 from tconv.onnx.session import Session, checked_feed
-from tconv.onnx.turns import Turns
 
 __all__ = ["compare"]
 

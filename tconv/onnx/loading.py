@@ -24,10 +24,10 @@ from tconv.onnx.model import (
     node_arg,
     read_model,
 )
-from tconv.onnx.options import Settings
+from tconv.onnx.ort_sessions import Whole, check_files, copied_options
 from tconv.onnx.pieces import LayerRun, PieceRun, Values, build
 from tconv.onnx.report import NodeReport
-from tconv.onnx.runtime import Whole, check_files, copied_options
+from tconv.onnx.session_options import Settings
 
 __all__ = ["Loaded", "Opened", "Ran", "load_cut", "load_whole", "open_model"]
 

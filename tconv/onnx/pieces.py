@@ -19,8 +19,8 @@ from tconv.nodes import NodeSettings
 from tconv.onnx.followers import folded
 from tconv.onnx.graph import TAKEN_TYPES, Cut, Layer, NotCut, Piece, names_needed, type_name
 from tconv.onnx.model import parse_type
-from tconv.onnx.options import Settings
-from tconv.onnx.runtime import clean_message, load
+from tconv.onnx.ort_sessions import clean_message, load
+from tconv.onnx.session_options import Settings
 from tconv.planned import Packed, PackedWeights, PlannedCall
 from tconv.repeated import Repeated
 
@@ -80,7 +80,7 @@ class LayerRun:
         return geometry, (perf_counter() - began) * 1e3
 
     def _first(self, x: Any, values: Values) -> tuple[Any, Geometry]:
-        """Compute for an x of a new shape, and plan its next calls if all else is constant."""
+        """Compute for an x of a new shape; if all else is constant, plan the calls for it."""
         constants = self.constants
         operands: list[Any] = [
             None if not name else constants[name] if name in constants else values[name]
@@ -90,20 +90,20 @@ class LayerRun:
         _check_types(x, weight, bias)
         geometry = _geometry(self.layer.settings, x.shape, weight.shape)
         follows, want = self.layer.followers.activation, self.layer.settings.want
-        repeated = _repeated(geometry, x.dtype, self.threads, follows)
-        if self._weight in constants:
-            plan = repeated.plan(want)
-            weight = self._packed.of(geometry, weight, 0, self.threads, follows, want, plan)
-        result = repeated.solve(want, x, weight, bias)
         if self._weight in constants and (not self._bias or self._bias in constants):
             dtype = dtype_name(x.dtype)
             call = PlannedCall(geometry, dtype, self.threads, "auto", follows, want)
             if call.is_short:
                 if len(self._planned) >= _MOST_PLANNED:
                     self._planned.clear()
-                packed = self._packed.of_call(call, constants[self._weight])
+                packed = self._packed.of_call(call, weight)
                 self._planned[x.shape, x.dtype] = call, packed, bias
-        return result, geometry
+                return call(x, packed, bias), geometry
+        repeated = _repeated(geometry, x.dtype, self.threads, follows)
+        if self._weight in constants:
+            plan = repeated.plan(want)
+            weight = self._packed.of(geometry, weight, 0, self.threads, follows, want, plan)
+        return repeated.solve(want, x, weight, bias), geometry
 
 
 def _check_types(x: Any, weight: Any, bias: Any) -> None:

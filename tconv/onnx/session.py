@@ -13,14 +13,14 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from tconv.arguments import as_array, as_choice, as_flag, as_mapping, show
 from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError
-from tconv.onnx.interface import Interface
+from tconv.onnx.execution import Execution, Executions
+from tconv.onnx.inference_session import Interface
 from tconv.onnx.loading import Loaded, Ran
 from tconv.onnx.model import NodeArg, as_source, parse_type
-from tconv.onnx.options import Settings
+from tconv.onnx.ort_sessions import clean_message
 from tconv.onnx.pieces import Values
 from tconv.onnx.report import NodeReport, Report, summary
-from tconv.onnx.routes import Route, Routes
-from tconv.onnx.runtime import clean_message
+from tconv.onnx.session_options import Settings
 
 __all__ = ["Session", "checked_feed"]
 
@@ -93,8 +93,8 @@ class Session(Interface):
                 f"force=True excludes method={self._method!r}; pass one of the two."
             )
         self._source = as_source(path_or_bytes)
-        self._last: tuple[Route, Ran | None, float] | None
-        self._routes = self._load()
+        self._last: tuple[Execution, Ran | None, float] | None
+        self._executions = self._load()
 
     def run(
         self,
@@ -117,63 +117,73 @@ class Session(Interface):
             take it
         ModelError : another node cannot
         """
-        routes = self._routes
-        if routes.process != os.getpid():
-            routes = self._here()
-        route = routes.only
-        if route is None:
+        executions = self._executions
+        if executions.process != os.getpid():
+            executions = self._here()
+        execution = executions.only
+        if execution is None:
             try:
-                route = routes.known[tuple([value.shape for value in input_feed.values()])]
+                execution = executions.known[tuple([value.shape for value in input_feed.values()])]
             except (AttributeError, KeyError, TypeError):
-                feed = _checked(routes.first.loaded, input_feed)
+                feed = _checked(executions.first.loaded, input_feed)
                 try:
-                    route = routes.choose(feed)
+                    execution = executions.choose(feed)
                 except ModelError as error:
                     raise _told(error, feed) from error
-        run = route.run_whole
+        run = execution.run_whole
         if run is None:
-            return self._run_cut(routes, route, output_names, input_feed, run_options)
+            return self._run_cut(executions, execution, output_names, input_feed, run_options)
         began = perf_counter()
         try:
             for value in input_feed.values():
                 if type(value) is not np.ndarray or not value.dtype.isnative:
                     break
             else:
-                found: list[Any] = run(output_names or route.names, input_feed, run_options)
-                self._last = route, None, (perf_counter() - began) * 1e3
+                found: list[Any] = run(output_names or execution.names, input_feed, run_options)
+                self._last = execution, None, (perf_counter() - began) * 1e3
                 return found
         except Exception:  # which of its many exceptions, a look at the inputs tells
             pass
-        return self._run_whole(routes, route, output_names, input_feed, run_options)
+        return self._run_whole(executions, execution, output_names, input_feed, run_options)
 
     def _run_cut(
-        self, routes: Routes, route: Route, output_names: Any, input_feed: Any, options: Any
+        self,
+        executions: Executions,
+        execution: Execution,
+        output_names: Any,
+        input_feed: Any,
+        options: Any,
     ) -> list[Any]:
-        names = _checked_names(route.loaded, output_names)
-        feed = _checked(route.loaded, input_feed)
+        names = _checked_names(execution.loaded, output_names)
+        feed = _checked(execution.loaded, input_feed)
         try:
-            results, ran = route.loaded.run(feed, names, options)
+            results, ran = execution.loaded.run(feed, names, options)
         except ModelError as error:
             raise _told(error, feed) from error
-        self._last = route, ran, ran.elapsed_ms
+        self._last = execution, ran, ran.elapsed_ms
         return results
 
     def _run_whole(
-        self, routes: Routes, route: Route, output_names: Any, input_feed: Any, options: Any
+        self,
+        executions: Executions,
+        execution: Execution,
+        output_names: Any,
+        input_feed: Any,
+        options: Any,
     ) -> list[Any]:
         """Run by ONNX Runtime what it may have refused, with all that is passed checked."""
-        loaded = route.loaded
+        loaded = execution.loaded
         names, feed = _checked_names(loaded, output_names), _checked(loaded, input_feed)
         began = perf_counter()
         try:
             results = loaded.whole.session().run(names, feed, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
             refusal = _told(ModelError(clean_message(error)), feed)
-            results, ran = routes.run_refused(refusal, feed, names, options)
-            assert routes.only is not None
-            self._last = routes.only, ran, ran.elapsed_ms
+            results, ran = executions.run_refused(refusal, feed, names, options)
+            assert executions.only is not None
+            self._last = executions.only, ran, ran.elapsed_ms
             return results
-        self._last = route, None, (perf_counter() - began) * 1e3
+        self._last = execution, None, (perf_counter() - began) * 1e3
         return list(results)
 
     def report(self) -> Report:
@@ -181,16 +191,16 @@ class Session(Interface):
 
         Before the first run it tells who is expected to.
         """
-        routes, last = self._routes, self._last
+        executions, last = self._executions, self._last
         if last is None:
-            decision = None if routes.only is None else routes.only.decision
-            return Report(routes.first.nodes, routes.first.loaded.pieces, decision=decision)
-        route, ran, elapsed_ms = last
-        nodes = route.nodes
+            decision = None if executions.only is None else executions.only.decision
+            return Report(executions.first.nodes, executions.first.loaded.pieces, decision=decision)
+        execution, ran, elapsed_ms = last
+        nodes = execution.nodes
         if ran is not None:
             nodes = tuple(_with_run(node, ran) for node in nodes)
         elsewhere_ms = elapsed_ms if ran is None else ran.elsewhere_ms
-        return Report(nodes, route.loaded.pieces, elapsed_ms, elsewhere_ms, route.decision)
+        return Report(nodes, execution.loaded.pieces, elapsed_ms, elsewhere_ms, execution.decision)
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("_source", "_settings", "_method", "_force")
@@ -198,16 +208,16 @@ class Session(Interface):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._routes = self._load()
+        self._executions = self._load()
 
     def __repr__(self) -> str:
         what = repr(self._source) if isinstance(self._source, str) else "<bytes>"
         return f"Session({what}: {summary(self.report().nodes)} by tconv)"
 
-    def _load(self) -> Routes:
-        routes = Routes(self._source, self._settings, self._method, self._force)
+    def _load(self) -> Executions:
+        executions = Executions(self._source, self._settings, self._method, self._force)
         self._last = None
-        return routes
+        return executions
 
 
 def _with_run(node: NodeReport, ran: Ran) -> NodeReport:

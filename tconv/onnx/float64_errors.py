@@ -1,4 +1,4 @@
-"""Explanations of models that ONNX Runtime refuses for want of a float64 operator."""
+"""Error messages for the float64 operators that ONNX Runtime lacks."""
 
 import re
 

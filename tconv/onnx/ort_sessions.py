@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: how a model, or a piece of one, is loaded."""
+"""ONNX Runtime sessions of a model and of its pieces, and their error messages."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from tconv.errors import ModelError
 from tconv.forks import ForkLock
 from tconv.onnx.graph import Cut, NotCut
 from tconv.onnx.model import Source, node_arg
-from tconv.onnx.options import Settings
+from tconv.onnx.session_options import Settings
 
 __all__ = [
     "Whole",

@@ -14,8 +14,8 @@ import pytest
 from onnx_graphs import by_onnx_runtime, model_of, transposed
 from strategies import integers_like, same_numbers
 from tconv.errors import ModelError
-from tconv.onnx.options import Settings
-from tconv.onnx.runtime import Whole, clean_message, load
+from tconv.onnx.ort_sessions import Whole, clean_message, load
+from tconv.onnx.session_options import Settings
 
 X = integers_like((1, 2, 4), "float32", 1)
 MODEL = model_of(

@@ -1,4 +1,4 @@
-"""Times of two runners that take turns, and which of them is faster.
+"""Interleaved timings of two contenders, and which of them is faster.
 
 A loaded machine slows both, but not each run alike: a thread that waits for another to be scheduled
 makes a quick node look slow. The fastest run of a node is one in which nobody waited. Who is

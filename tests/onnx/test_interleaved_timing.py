@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws
-from tconv.onnx.turns import Turns
+from tconv.onnx.interleaved_timing import Turns
 
 times = st.lists(st.lists(st.floats(0.01, 100), min_size=1, max_size=4), min_size=1, max_size=5)
 either = st.sampled_from([min, median])

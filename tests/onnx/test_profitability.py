@@ -12,11 +12,11 @@ from onnx import helper
 from onnx_graphs import model_of, models, transposed
 from strategies import draws
 from tconv.engine.target import named_target, target
-from tconv.onnx import Decision, costs
-from tconv.onnx.costs import Machine, node_us, transposed_us
-from tconv.onnx.decision import LEAST_GAIN, predict
+from tconv.onnx import Decision, cost_model
+from tconv.onnx.cost_model import Machine, node_us, transposed_us
 from tconv.onnx.graph import Graph, NotCut
 from tconv.onnx.inference import outline, sized
+from tconv.onnx.profitability import LEAST_GAIN, predict
 
 
 def predicted(model, feeds, threads=1):
@@ -134,4 +134,4 @@ def test_a_decision_says_what_and_why(decision, sentence):
 
 
 def test_costs_are_told_in_one_scale():
-    assert 0 < costs.RUN_US < costs.PIECE_US < costs.PIECE_US + costs.WAKE_US
+    assert 0 < cost_model.RUN_US < cost_model.PIECE_US < cost_model.PIECE_US + cost_model.WAKE_US

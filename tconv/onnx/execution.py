@@ -1,4 +1,4 @@
-"""The two routes of a model, whole and cut, and which of them a run takes.
+"""Executions of a model: as one session of ONNX Runtime, or cut at tconv's layers.
 
 Which is quicker follows from sizes, so it is decided when these are known: as the model is loaded
 if the file says all of them, else at the first run with inputs of such shapes.
@@ -15,22 +15,22 @@ from onnx.helper import np_dtype_to_tensor_dtype
 
 from tconv.errors import ModelError, TConvError
 from tconv.forks import ForkLock
-from tconv.onnx.decision import LEAST_GAIN, Decision, predict
+from tconv.onnx.float64_errors import explained
 from tconv.onnx.graph import NotCut
 from tconv.onnx.inference import Shapes, fixed_shape, sized
 from tconv.onnx.loading import Loaded, Ran, load_cut, load_whole, open_model
 from tconv.onnx.model import Source, read_model
-from tconv.onnx.options import Settings
 from tconv.onnx.pieces import PieceRun, Values
-from tconv.onnx.refusals import explained
+from tconv.onnx.profitability import LEAST_GAIN, Decision, predict
 from tconv.onnx.report import NodeReport
+from tconv.onnx.session_options import Settings
 
-__all__ = ["Route", "Routes"]
+__all__ = ["Execution", "Executions"]
 
 _MOST_DECISIONS = 8  # of a model; inputs of further shapes go the way of those of about their size
 _MOST_SHAPES = 1024  # that are remembered
 _GUESSED = 64  # cells along an axis, until the first run says how many there are
-_MEASURED_S, _PAUSE_S, _TURNS = 0.1, 0.04, 2  # of either route in a turn; threads go to sleep
+_MEASURED_S, _PAUSE_S, _TURNS = 0.1, 0.04, 2  # of either execution in a turn; threads go to sleep
 _CHANGED = "the file has changed since it was loaded"
 _SMALL = "too small to gain"
 _EVERY_NODE = "force=True leaves no ConvTranspose to ONNX Runtime that tconv can compute"
@@ -39,7 +39,7 @@ Key = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
-class Route:
+class Execution:
     """One way to run a model, the decision for it, and all its ConvTranspose.
 
     `run_whole` runs ONNX Runtime's session where that is all, None else.
@@ -52,12 +52,12 @@ class Route:
     run_whole: Any
 
 
-class Routes:
+class Executions:
     """What one process has loaded of a model.
 
-    `only` is the route of all runs, if that is known; else `known` has those of inputs of certain
-    shapes, in the order of the feed, and `choose` decides for others. `whole` is the model as one
-    session of ONNX Runtime, `first` the route that was loaded first.
+    `only` is the execution of all runs, if that is known. Else `known` has those of inputs of
+    certain shapes, in the order of the feed, and `choose` decides for others. `whole` is the model
+    as one session of ONNX Runtime, `first` the execution that was loaded first.
 
     Raises
     ------
@@ -74,8 +74,8 @@ class Routes:
         self._whole: Loaded | None = None
         self._cut: Loaded | None = None
         self._decisions: dict[Key, Decision] = {}
-        self.known: dict[Key, Route] = {}
-        self.only: Route | None = None
+        self.known: dict[Key, Execution] = {}
+        self.only: Execution | None = None
         try:
             self.first = self._begin(force)
         except ModelError as error:
@@ -83,7 +83,7 @@ class Routes:
             raise (error if bare is None else explained(error, bare)) from error
         self._model = None
 
-    def _begin(self, force: bool) -> Route:
+    def _begin(self, force: bool) -> Execution:
         """Load what the first run should need."""
         candidates, left = self._opened.candidates, self._opened.settings.left
         if self._model is None or not candidates or left or self._method == "onnxruntime":
@@ -100,10 +100,10 @@ class Routes:
         if decision is None or self._method == "measure":
             is_certain = False
             decision = decision or Decision("tconv", "sizes of layers follow from the first run")
-        route = self._taken(decision, taken) if decision.by == "tconv" else self._left(decision)
+        execution = self._taken(decision, taken) if decision.by == "tconv" else self._left(decision)
         if is_certain:
-            self.only = route
-        return route
+            self.only = execution
+        return execution
 
     @property
     def _all(self) -> tuple[int, ...]:
@@ -148,12 +148,12 @@ class Routes:
         )
         return decision, tuple(layer.index for layer in found.taken)
 
-    def choose(self, feed: Values) -> Route:
-        """Return the route of inputs that are what the model declares.
+    def choose(self, feed: Values) -> Execution:
+        """Return the execution of inputs that are what the model declares.
 
         Raises
         ------
-        ModelError : neither route can compute them
+        ModelError : neither execution can compute them
         """
         if self.only is not None:
             return self.only
@@ -167,9 +167,9 @@ class Routes:
                 self.known[key] = found
         return found
 
-    def _decided(self, key: Key, feed: Values) -> Route:
+    def _decided(self, key: Key, feed: Values) -> Execution:
         if len(self._decisions) >= _MOST_DECISIONS:
-            return self._route(self._nearest(key), ())
+            return self._execution(self._nearest(key), ())
         if self._method == "measure":
             decision, taken = self._measured(feed), self._all
         else:
@@ -177,17 +177,17 @@ class Routes:
             found = None if self._needs_run else self._predicted(shapes, {})
             found = found or self._tried(feed, shapes)
             decision, taken = found
-        route = self._route(decision, taken)
+        execution = self._execution(decision, taken)
         if not self._decisions:  # what was loaded by a guess
-            if route.loaded is not self._cut:
+            if execution.loaded is not self._cut:
                 self._cut = None
             elif not self.whole.is_lent:
-                self._whole, self.whole = None, route.loaded.whole
-        self._decisions[key] = route.decision
+                self._whole, self.whole = None, execution.loaded.whole
+        self._decisions[key] = execution.decision
         if len(self._decisions) == _MOST_DECISIONS:
             by = {each.by for each in self._decisions.values()}
-            self.only = route if len(by) == 1 else None
-        return route
+            self.only = execution if len(by) == 1 else None
+        return execution
 
     def _nearest(self, key: Key) -> Decision:
         """The decision for the inputs that are most alike in size."""
@@ -215,7 +215,7 @@ class Routes:
         return found or (Decision("onnxruntime", "sizes are not known"), ())
 
     def _measured(self, feed: Values) -> Decision:
-        """Time both routes, in turns, and keep the quicker."""
+        """Time both executions, in turns, and keep the quicker."""
         whole = self._whole or load_whole(self.whole)
         try:
             cut = self._cut or self._load_cut(self._all)
@@ -248,13 +248,13 @@ class Routes:
         why = "measured to gain" if is_gain else "measured gain below 3 %"
         return Decision("tconv" if is_gain else "onnxruntime", why, theirs, ours, is_measured=True)
 
-    def _route(self, decision: Decision, taken: Sequence[int]) -> Route:
+    def _execution(self, decision: Decision, taken: Sequence[int]) -> Execution:
         if decision.by == "tconv":
             return self._taken(decision, taken or self._all)
         return self._left(decision)
 
-    def _left(self, decision: Decision) -> Route:
-        """The route through ONNX Runtime alone; cut, if that refuses the model."""
+    def _left(self, decision: Decision) -> Execution:
+        """The execution through ONNX Runtime alone; cut, if that refuses the model."""
         if self._whole is None:
             if self._cut is not None and self.whole.has_changed:
                 return self._by(self._cut, Decision("tconv", _CHANGED))
@@ -268,8 +268,8 @@ class Routes:
                 return self.only
         return self._by(self._whole, decision)
 
-    def _taken(self, decision: Decision, taken: Sequence[int]) -> Route:
-        """The route with layers by tconv; ONNX Runtime alone where the model cannot be cut."""
+    def _taken(self, decision: Decision, taken: Sequence[int]) -> Execution:
+        """The execution with layers by tconv; ONNX Runtime alone where the model cannot be cut."""
         if self._cut is None:
             try:
                 self._cut = self._load_cut(taken)
@@ -293,15 +293,15 @@ class Routes:
             raise error
         with self._lock:
             self._has_tried = True
-            route = self._refused(error)
+            execution = self._refused(error)
         try:
-            found = route.loaded.run(feed, names, options)
+            found = execution.loaded.run(feed, names, options)
         except TConvError:
             raise error from None
-        self.only = route
+        self.only = execution
         return found
 
-    def _refused(self, error: ModelError) -> Route:
+    def _refused(self, error: ModelError) -> Execution:
         if not self._opened.candidates:
             raise error
         try:
@@ -321,7 +321,7 @@ class Routes:
             self.whole = loaded.whole
         return loaded
 
-    def _by(self, loaded: Loaded, decision: Decision) -> Route:
+    def _by(self, loaded: Loaded, decision: Decision) -> Execution:
         reason = _SMALL if loaded.taken else decision.reason
         nodes = self._opened.reports(loaded.taken, reason)
         names = [each.name for each in loaded.outputs]
@@ -331,4 +331,4 @@ class Routes:
             assert isinstance(step, PieceRun)
             # Of other providers than CPUs ONNX Runtime's own class may fall back.
             run = step.session.run if self._opened.settings.left else step.run
-        return Route(loaded, decision, nodes, names, run)
+        return Execution(loaded, decision, nodes, names, run)

@@ -1,4 +1,4 @@
-"""Whether a model of known sizes is cut: the predicted times of both ways."""
+"""Profitability of cutting a model of known sizes: predicted times of both executions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from onnx import NodeProto, TensorProto
 import tconv.engine as engine
 from tconv.engine.target import target
 from tconv.errors import TConvError
-from tconv.onnx.costs import (
+from tconv.onnx.cost_model import (
     ANY_MACHINE,
     CALL_US,
     COLD_US,

@@ -16,8 +16,8 @@ from onnx import helper
 from onnx_graphs import by_onnx_runtime, model_of, models, transposed
 from strategies import draws, integers_like, same_numbers
 from tconv.errors import ModelError, ParameterError
-from tconv.onnx import Decision, Session, routes
-from tconv.onnx.decision import Prediction, predict
+from tconv.onnx import Decision, Session, execution
+from tconv.onnx.profitability import Prediction, predict
 
 W1, W2 = integers_like((2, 3, 3, 3), "float32", 1), integers_like((3, 2, 2, 2), "float32", 2)
 
@@ -46,7 +46,7 @@ def deciding(monkeypatch, *taken, gain=0.5):
         chosen = tuple(layers[n] for n in taken)
         return Prediction(chosen, 1000.0, 1000.0 * (1 - gain) if chosen else 1000.0)
 
-    monkeypatch.setattr(routes, "predict", predicted)
+    monkeypatch.setattr(execution, "predict", predicted)
     return calls
 
 
@@ -74,7 +74,7 @@ def test_whatever_is_decided_answers_agree_and_bits_repeat(drawn, data):
         return Prediction(chosen, 1.0, 0.5 if chosen else 1.0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(routes, "predict", predicted)
+        patch.setattr(execution, "predict", predicted)
         session = Session(drawn.model)
         first = session.run(None, drawn.feeds)
         again = session.run(None, drawn.feeds)
@@ -155,7 +155,7 @@ def test_other_sizes_are_decided_anew_and_bounded(monkeypatch):
         layers = tuple(graph.layers) if rows >= 20 else ()
         return Prediction(layers, 1000.0, 500.0 if layers else 1000.0)
 
-    monkeypatch.setattr(routes, "predict", predicted)
+    monkeypatch.setattr(execution, "predict", predicted)
     model = two_layers(sizes=False)
     model.graph.input[0].CopyFrom(
         helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 2, "H", "W"])
@@ -200,7 +200,7 @@ def test_sizes_that_follow_from_values_are_found_by_a_run(monkeypatch):
             seen.append((shapes["k"], shapes["a"]))
         return found
 
-    monkeypatch.setattr(routes, "predict", predicted)
+    monkeypatch.setattr(execution, "predict", predicted)
     session = Session(model)
     expected = by_onnx_runtime(model, feed)
     for _ in range(2):
@@ -243,15 +243,15 @@ def test_force_hands_nothing_over(monkeypatch):
 
 @pytest.mark.parametrize("quicker", ["onnxruntime", "tconv"])
 def test_measure_keeps_the_quicker(monkeypatch, quicker):
-    monkeypatch.setattr(routes, "_MEASURED_S", 0.0)
-    run = routes.Loaded.run
+    monkeypatch.setattr(execution, "_MEASURED_S", 0.0)
+    run = execution.Loaded.run
 
     def timed(self, *args, **options):
         results, ran = run(self, *args, **options)
         by = "tconv" if self.taken else "onnxruntime"
-        return results, routes.Ran(ran.layers, 1.0 if by == quicker else 2.0, 0.0)
+        return results, execution.Ran(ran.layers, 1.0 if by == quicker else 2.0, 0.0)
 
-    monkeypatch.setattr(routes.Loaded, "run", timed)
+    monkeypatch.setattr(execution.Loaded, "run", timed)
     session = Session(two_layers(), method="measure")
     for _ in range(2):
         assert same_numbers(
@@ -264,7 +264,7 @@ def test_measure_keeps_the_quicker(monkeypatch, quicker):
 
 
 def test_measure_keeps_what_runs(monkeypatch):
-    monkeypatch.setattr(routes, "_MEASURED_S", 0.0)
+    monkeypatch.setattr(execution, "_MEASURED_S", 0.0)
     session = Session(refused_by_onnx_runtime(), method="measure")
     session.run(None, feeds())
     assert taken(session) == [True]
@@ -272,7 +272,7 @@ def test_measure_keeps_what_runs(monkeypatch):
 
 
 def test_an_error_while_it_is_measured_is_told_and_decides_nothing(monkeypatch):
-    monkeypatch.setattr(routes, "_MEASURED_S", 0.0)
+    monkeypatch.setattr(execution, "_MEASURED_S", 0.0)
     nodes = [transposed("x", "w1", "a"), helper.make_node("Reshape", ["a", "shape"], ["y"])]
     feed = feeds() | {"shape": np.array([5, -1])}
     model = model_of(nodes, feed, ["y"], {"w1": W1})
@@ -287,7 +287,7 @@ def test_an_error_while_it_is_measured_is_told_and_decides_nothing(monkeypatch):
 @pytest.mark.parametrize("which", [(), (0,)])
 @pytest.mark.parametrize("method", ["auto", "measure"])
 def test_inputs_may_be_sequences(monkeypatch, which, method):
-    monkeypatch.setattr(routes, "_MEASURED_S", 0.0)
+    monkeypatch.setattr(execution, "_MEASURED_S", 0.0)
     deciding(monkeypatch, *which)
     nodes = [
         helper.make_node("SequenceAt", ["s", "n"], ["x"]),
@@ -376,7 +376,7 @@ def test_a_file_that_changes_before_the_first_run_changes_no_answer(
         layers = tuple(graph.layers) if is_taken else ()
         return Prediction(layers, 1.0, 0.5 if layers else 1.0)
 
-    monkeypatch.setattr(routes, "predict", predicted)
+    monkeypatch.setattr(execution, "predict", predicted)
     model.graph.input[0].CopyFrom(
         helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 2, "H", "W"])
     )

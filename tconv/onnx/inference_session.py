@@ -1,19 +1,19 @@
-"""The members of ONNX Runtime's InferenceSession beside `run`."""
+"""Members of ONNX Runtime's InferenceSession other than `run`."""
 
 import os
 from typing import Any
 
 import onnxruntime
 
+from tconv.onnx.execution import Executions
 from tconv.onnx.model import ModelMetadata, NodeArg, Source
-from tconv.onnx.options import Settings
-from tconv.onnx.routes import Routes
-from tconv.onnx.runtime import session_attributes
+from tconv.onnx.ort_sessions import session_attributes
+from tconv.onnx.session_options import Settings
 
 __all__ = ["Interface"]
 
 # Sessions that a fork has copied. To destroy one would wait for threads that only the parent has.
-_of_the_parent: list[Routes] = []
+_of_the_parent: list[Executions] = []
 
 
 class Interface(onnxruntime.InferenceSession):  # type: ignore[misc]
@@ -28,23 +28,23 @@ class Interface(onnxruntime.InferenceSession):  # type: ignore[misc]
 
     _source: Source
     _settings: Settings
-    _routes: Routes
+    _executions: Executions
 
-    def _load(self) -> Routes:
+    def _load(self) -> Executions:
         """Load the model as it was asked for."""
         raise NotImplementedError
 
-    def _here(self) -> Routes:
+    def _here(self) -> Executions:
         """What this process has loaded: the threads of a session do not survive a fork."""
-        if self._routes.process != os.getpid():
+        if self._executions.process != os.getpid():
             self._load_anew()
-        return self._routes
+        return self._executions
 
     def _load_anew(self) -> None:
-        routes = self._load()
-        if self._routes.process != routes.process:
-            _of_the_parent.append(self._routes)
-        self._routes = routes
+        executions = self._load()
+        if self._executions.process != executions.process:
+            _of_the_parent.append(self._executions)
+        self._executions = executions
 
     def _whole(self) -> Any:
         """ONNX Runtime's session of the whole model.
@@ -65,19 +65,19 @@ class Interface(onnxruntime.InferenceSession):  # type: ignore[misc]
 
     def get_inputs(self) -> list[NodeArg]:
         """Inputs of the model, those not counted that have a default."""
-        return list(self._routes.first.loaded.inputs)
+        return list(self._executions.first.loaded.inputs)
 
     def get_outputs(self) -> list[NodeArg]:
         """Outputs of the model."""
-        return list(self._routes.first.loaded.outputs)
+        return list(self._executions.first.loaded.outputs)
 
     def get_overridable_initializers(self) -> list[NodeArg]:
         """Inputs that have a default."""
-        return list(self._routes.first.loaded.overridable)
+        return list(self._executions.first.loaded.overridable)
 
     def get_modelmeta(self) -> ModelMetadata:
         """What the file tells about the model."""
-        return self._routes.first.loaded.metadata
+        return self._executions.first.loaded.metadata
 
     def get_session_options(self) -> Any:
         """Return a copy of the options that the model is loaded with."""
@@ -85,13 +85,13 @@ class Interface(onnxruntime.InferenceSession):  # type: ignore[misc]
 
     def get_providers(self) -> list[str]:
         """Where ONNX Runtime runs what it is given, in order of preference."""
-        if self._routes.whole.is_loaded:
+        if self._executions.whole.is_loaded:
             return list(self._whole().get_providers())
         return self._settings.names
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
         """Options of each provider; those for CPUs have none."""
-        if self._routes.whole.is_loaded:
+        if self._executions.whole.is_loaded:
             return dict(self._whole().get_provider_options())
         return {name: {} for name in self._settings.names}
 

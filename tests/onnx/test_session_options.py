@@ -19,7 +19,7 @@ from onnx_graphs import by_onnx_runtime, model_of, models, transposed
 from strategies import draws, integers_like, same_numbers
 from tconv.errors import ModelError, ParameterError, UnsupportedError
 from tconv.onnx import Session
-from tconv.onnx.options import Settings
+from tconv.onnx.session_options import Settings
 
 CPU = "CPUExecutionProvider"
 X = integers_like((1, 2, 4, 5), "float32", 4)

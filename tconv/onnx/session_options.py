@@ -1,4 +1,4 @@
-"""Options of a session: what a caller asks of ONNX Runtime, checked."""
+"""Arguments of InferenceSession, checked, and those that leave a model to ONNX Runtime."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
