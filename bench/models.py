@@ -12,9 +12,7 @@ these say that the two are about as fast.
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import cycle
 from math import inf, pi, sqrt
 from pathlib import Path
@@ -27,7 +25,7 @@ from bench.machine import cores
 from bench.peers import Thunk
 from bench.report import between, milliseconds, ratio, seconds, show, table, where
 from bench.rounds import Limits, joined, take_turns
-from bench.run import compact, measure, result_file, write_whole
+from bench.run import compact, measure_rows, result_file, write_whole
 from bench.server import ROOT, Contender, Failed
 
 MODELS = ("hifigan", "unet", "dcgan", "unet3d", "masks")
@@ -92,19 +90,12 @@ def contender(model: str, mode: str, who: str, dtype: str, threads: int, **optio
 
 def measure_models(names: Sequence[str], threads: Sequence[int], limits: Limits) -> dict[str, Any]:
     """Measure models by name, and say where and with what."""
-    begin = datetime.now(UTC)
-    results = measure([], small=False, quickly=False)
-    with tempfile.TemporaryDirectory() as folder:
-        results["parts"] = [
-            {
-                "title": MODES[mode], "dtype": "float32", "threads": count,
-                "rows": [_measure(name, mode, count, Path(folder), limits) for name in names],
-            }
-            for mode in MODES
-            for count in threads
-        ]  # fmt: skip
-    results["minutes"] = round((datetime.now(UTC) - begin).total_seconds() / 60, 1)
-    return results
+    modes = {title: mode for mode, title in MODES.items()}
+
+    def rows(title: str, count: int, folder: Path) -> list[dict[str, Any]]:
+        return [_measure(name, modes[title], count, folder, limits) for name in names]
+
+    return measure_rows([(title, count) for title in modes for count in threads], rows)
 
 
 def _measure(name: str, mode: str, threads: int, folder: Path, limits: Limits) -> dict[str, Any]:

@@ -10,9 +10,7 @@ from 1 where nothing differs.
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -25,7 +23,7 @@ from bench.machine import cores
 from bench.peers import Thunk
 from bench.report import between, milliseconds, show, table, where
 from bench.rounds import Limits, joined, take_turns
-from bench.run import compact, measure, result_file, write_whole
+from bench.run import compact, measure_rows, result_file, write_whole
 from bench.server import ROOT, Contender, Failed
 
 DATA = ROOT / ".data"
@@ -210,18 +208,11 @@ def measure_networks(
     names: Sequence[str], threads: Sequence[int], pairs: int, limits: Limits
 ) -> dict[str, Any]:
     """Measure networks by name, and say where and with what."""
-    begin = datetime.now(UTC)
-    results = measure([], small=False, quickly=False)
-    with tempfile.TemporaryDirectory() as folder:
-        results["parts"] = [
-            {
-                "title": "networks", "dtype": "float32", "threads": count,
-                "rows": [_measure(name, count, pairs, Path(folder), limits) for name in names],
-            }
-            for count in threads
-        ]  # fmt: skip
-    results["minutes"] = round((datetime.now(UTC) - begin).total_seconds() / 60, 1)
-    return results
+
+    def rows(_: str, count: int, folder: Path) -> list[dict[str, Any]]:
+        return [_measure(name, count, pairs, folder, limits) for name in names]
+
+    return measure_rows([("networks", count) for count in threads], rows)
 
 
 def _measure(name: str, threads: int, pairs: int, folder: Path, limits: Limits) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -267,6 +267,27 @@ def write(results: dict[str, Any], output: Path) -> str:
     write_whole(output, compact(results))
     write_whole(output.with_suffix(".md"), text)
     return text
+
+
+def measure_rows(
+    parts: Iterable[tuple[str, int]], rows: Callable[[str, int, Path], list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Measure parts of a title and a number of threads, and say where and with what.
+
+    `rows` makes the records of a part; it has a folder for all of them.
+    """
+    now = datetime.now(UTC)
+    results = measure([], small=False, quickly=False)
+    with tempfile.TemporaryDirectory() as folder:
+        results["parts"] = [
+            {
+                "title": title, "dtype": "float32", "threads": threads,
+                "rows": rows(title, threads, Path(folder)),
+            }
+            for title, threads in parts
+        ]  # fmt: skip
+    results["minutes"] = round((datetime.now(UTC) - now).total_seconds() / 60, 1)
+    return results
 
 
 def write_whole(path: Path, text: str) -> None:
