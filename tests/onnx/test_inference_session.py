@@ -4,11 +4,8 @@ import copy
 import inspect
 import os
 import pickle
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
+from processes import run_script
 
 from onnx_graphs import by_onnx_runtime, model_of, models, transposed
 from strategies import draws, integers_like, same_numbers
@@ -438,19 +436,10 @@ assert session._sess is last and all(map(np.array_equal, both(), expected))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.parametrize("first", ["run", "providers"])
 def test_the_child_of_a_fork_loads_the_whole_anew(tmp_path, first):
-    """In a process of its own: one that runs tests has threads that may hold what a child needs."""
     onnx.save(MODEL, tmp_path / "model.onnx")
     np.save(tmp_path / "x.npy", X)
     words = [tmp_path / "model.onnx", tmp_path / "x.npy", first]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-c", FORK, *map(str, words)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    run_script(FORK, *words)
 
 
 def test_errors_of_the_constructor_are_tconvs():

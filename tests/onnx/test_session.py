@@ -3,12 +3,9 @@
 import copy
 import os
 import pickle
-import subprocess
-import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from processes import run_script
 
 import tconv.onnx.pieces
 from onnx_graphs import (
@@ -349,19 +347,10 @@ assert all(map(np.array_equal, session.run(None, feeds), expected))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.parametrize("force", [False, True])
 def test_a_session_survives_a_fork(tmp_path, force):
-    """In a process of its own: one that runs tests has threads that may hold what a child needs."""
     onnx.save(two_layers(), tmp_path / "model.onnx")
     np.save(tmp_path / "x.npy", FEEDS["x"])
     words = [tmp_path / "model.onnx", force, tmp_path / "x.npy"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-c", FORK, *map(str, words)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
+    run_script(FORK, *words)
 
 
 @pytest.mark.parametrize("external", [False, True])
