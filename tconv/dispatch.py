@@ -146,6 +146,16 @@ def solve_for(
         raise MemoryLimitError(f"{text}; lower the sizes or split the batch.") from error
 
 
+def _by_numpy(*operands: Any, **options: Any) -> Any:
+    """Contract NumPy arrays by the portable path, which warns of no more than machine code does.
+
+    BLAS multiplies the infinities of a small matrix by zeros that are no part of any result, and
+    NumPy would call that invalid (OpenBLAS 0.3 on AVX-512).
+    """
+    with np.errstate(invalid="ignore"):
+        return portable.contract(*operands, **options)
+
+
 def _solve_for(
     want: Letter, geometry: Geometry, a: Any, b: Any, bias: Any, call: Call, out: Any
 ) -> Any:
@@ -179,7 +189,7 @@ def _solve_for(
         if call.method == "measure":  # which allocates, so not before the memory is checked
             plan = native_plan(call.method) or plan
         contract = partial(engine.contract, plan=plan)
-    contract = contract or portable.contract
+    contract = contract or (_by_numpy if xp is np else portable.contract)
     options: dict[str, Any] = {"method": call.method, "threads": call.threads}
     if padded:
         result = _contract_padded(contract, want, geometry, inner, a, b, bias, call, options)

@@ -1,5 +1,6 @@
 """Infinity and NaN: which cells of the result they reach, in x and in the weight."""
 
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import geometries, integer_operands, keywords_of
 from tconv import definition, engine
 from tconv.geometry import Geometry
-from tconv.ops import conv_transpose
+from tconv.ops import conv, conv_transpose, conv_weight_gradient
 
 SPECIAL = st.sampled_from([np.inf, -np.inf, np.nan])
 LARGE = {
@@ -117,3 +118,22 @@ def test_other_channels_have_no_part_in_it_where_winograds_algorithm_is_chosen(s
     found = conv_transpose(x, w, **keywords_of(geometry))
     assert np.array_equal(np.delete(found, 5, 1), np.delete(expected, 5, 1))
     assert np.isnan(found[:, 5]).any()
+
+
+@pytest.mark.parametrize("axes", [1, 4])
+@pytest.mark.parametrize("want", ["y", "x", "w"])
+def test_infinities_that_meet_no_zero_raise_no_warning(want, axes, monkeypatch):
+    """Warnings are errors here. BLAS fills up products of few channels with zeros."""
+    monkeypatch.setattr(engine, "serves", lambda *_: False)  # the portable path
+    compute = {
+        "y": lambda x, w, y: conv_transpose(x, w),
+        "x": lambda x, w, y: conv(y, w),
+        "w": lambda x, w, y: conv_weight_gradient(x, y, w.shape[2:]),
+    }[want]
+    for batch, channels, outputs in product((1, 2), range(1, 6), range(1, 6)):
+        x = np.ones((batch, channels, *[1] * axes), np.float32)
+        w = np.ones((channels, outputs, *[1] * axes), np.float32)
+        y = np.ones((batch, outputs, *[1] * axes), np.float32)
+        (y if want == "x" else x)[0, 0] = np.inf
+        reached = {"y": outputs, "x": channels, "w": outputs}[want]
+        assert np.isinf(compute(x, w, y)).sum() == reached
