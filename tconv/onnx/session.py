@@ -31,13 +31,16 @@ class Session(Interface):
     """Run an ONNX model as ONNX Runtime does, with ConvTranspose by tconv where that gains.
 
     Takes the place of ``onnxruntime.InferenceSession`` on CPUs: it is one, with all its members.
-    A model for another provider is left to ONNX Runtime. Others are cut at the nodes that tconv
-    computes; arrays pass between the pieces without a copy. What cannot be cut stays in ONNX
-    Runtime, and `report` says what and why: nodes inside If, Loop or Scan, types other than
-    float16, float32 and float64, files that only ONNX Runtime can read, and nodes so small that
-    handing them over would cost more than it gains. A BatchNormalization of constants that follows,
-    and a Relu, LeakyRelu, Tanh or Sigmoid, become part of the ConvTranspose where nobody else needs
-    what lies between; the report names them.
+    When the sizes are known, at the latest at the first run, the session predicts the time of a run
+    by ONNX Runtime alone and with tconv's layers. Where the gain is below 3 %, one session of ONNX
+    Runtime runs the whole model. Else the model is cut at tconv's layers; arrays pass between the
+    pieces without a copy. Further shapes of the inputs are decided anew, up to eight.
+
+    ONNX Runtime keeps nodes inside If, Loop or Scan, types other than float16, float32 and float64,
+    and models for other providers; `report` says what and why. Arithmetic with constants for each
+    channel and a BatchNormalization, and then a Relu, LeakyRelu, Tanh or Sigmoid, become part of
+    the layer before them where nobody else needs what lies between. A model that ONNX Runtime alone
+    refuses is cut in any case, as one of float64, whose Conv tconv computes as well.
 
     Parameters
     ----------
@@ -45,20 +48,22 @@ class Session(Interface):
     sess_options : onnxruntime.SessionOptions, or None
     providers, provider_options : as for ``InferenceSession``; None means the CPU
     threads : int, threads of ONNX Runtime and of tconv; None leaves it to both
-    force : bool, take small nodes too
+    method : "auto" decides by predicted times, "measure" by timing both at the first run;
+        "onnxruntime" leaves every node to ONNX Runtime
+    force : bool, tconv computes every node that it can, whether that gains or not
     kwargs : enable_fallback, read_config_from_model and disabled_optimizers of ONNX Runtime
 
     A session may be called from several threads at once. It pickles as the path or the bytes it was
-    made of, unless it has sess_options, and after a fork the child loads the model anew. All
-    members but `run` and those that describe the model run on a session of ONNX Runtime of the
-    whole model, which is loaded when the first of them is called.
+    made of, unless it has sess_options, and after a fork the child loads the model anew. Members
+    other than `run` and those that describe the model use one session of ONNX Runtime for the whole
+    model, which is loaded when the first of them is called.
 
     Raises
     ------
     ModelError : the model is damaged, or ONNX Runtime refuses it
     OSError : the file cannot be read
-    ParameterError : an argument is none of the above, or threads is less than 1 or another number
-        than that of sess_options
+    ParameterError : an argument is none of the above, threads is less than 1 or another number than
+        that of sess_options, or force comes with a method
 
     References
     ----------
@@ -108,7 +113,7 @@ class Session(Interface):
         ----------
         output_names : names of outputs, or None
         input_feed : name to array, for every input; overridable initialisers may be given too
-        run_options : onnxruntime.RunOptions for the pieces, or None
+        run_options : onnxruntime.RunOptions, or None
 
         Raises
         ------
