@@ -18,7 +18,6 @@ __all__ = [
     "ANY_MACHINE",
     "CALL_US",
     "COLD_US",
-    "IN_MODEL",
     "PIECE_US",
     "RUN_US",
     "WAKE_US",
@@ -47,10 +46,8 @@ _SHARED_US = 10.0  # what is worth a thread
 _COLUMN_CYCLES = {True: (1.2, 3.2), False: (2.4, 4.0)}
 _GROUP_US = 0.15
 # Of a run of ONNX Runtime, of one for a piece, of waking its threads and ours, and of a call of a
-# layer. A layer takes longer in a model than alone, and whoever comes after the other finds caches
-# that hold nothing of its own.
-RUN_US, PIECE_US, WAKE_US, CALL_US = 10.0, 25.0, 30.0, 10.0
-IN_MODEL, COLD_US = 1.1, 60.0
+# layer. Whoever comes after the other finds caches that hold nothing of its own.
+RUN_US, PIECE_US, WAKE_US, CALL_US, COLD_US = 10.0, 25.0, 30.0, 10.0, 60.0
 
 
 @dataclass(frozen=True)

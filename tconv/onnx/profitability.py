@@ -13,7 +13,6 @@ from tconv.onnx.cost_model import (
     ANY_MACHINE,
     CALL_US,
     COLD_US,
-    IN_MODEL,
     PIECE_US,
     RUN_US,
     WAKE_US,
@@ -118,8 +117,8 @@ def _best(
         taken: dict[Layer, float] = {}
         for layer, us in layers_us.items():
             ours = here_us[layer]
-            if ours is not None and us - ours * IN_MODEL > least:
-                taken[layer] = ours * IN_MODEL
+            if ours is not None and us - ours > least:
+                taken[layer] = ours
         if not taken:
             break
         division = graph.divide(taken)
