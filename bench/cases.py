@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from tconv import Geometry
-from tconv.geometry import Letter
+from tconv.geometry.geometry import Letter
 
 
 class Case(NamedTuple):

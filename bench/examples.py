@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.peers import Thunk, session
-from tconv.layers import Conv2d, ConvTranspose2d
-from tconv.module import LeakyReLU, ReLU, Sequential
+from tconv.nn.conv import Conv2d, ConvTranspose2d
+from tconv.nn.layer import LeakyReLU, ReLU, Sequential
 
 TILE = 64  # pixels, as the example does it by default
 WHOLE = 10**6  # more than any picture has
@@ -114,7 +114,7 @@ def in_onnx(network: Sequential, threads: int) -> Any:
 
 def autoencoder(dtype: str, threads: int) -> Thunk:
     """An epoch of examples/train_autoencoder.py from its start; returns the errors of its steps."""
-    from tconv.optimisers import Adam
+    from tconv.nn.optim import Adam
 
     module = example("train_autoencoder")
     images, network = module.read_digits(dtype).train, module.autoencoder(dtype=dtype)

@@ -148,7 +148,7 @@ def _call_for_the_first_time(case: Case) -> dict[str, float]:
     import_module("llvmlite.binding")
     llvmlite = perf_counter() - begin
     begin = perf_counter()
-    import_module("tconv.engine.laying")  # for shapes whose layout is not on disk
+    import_module("tconv.engine.lowering")  # for shapes whose layout is not on disk
     import_module("tconv.engine.executor")
     engine = perf_counter() - begin
     arrays = operands(case, "float32", SEED)

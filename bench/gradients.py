@@ -35,7 +35,7 @@ def planned_conv(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 def portable_conv(case: Case, arrays: Operands, threads: int) -> Thunk:
     """The path that every array library takes, on NumPy."""
-    from tconv.portable import contract
+    from tconv.portable.contract import contract
 
     geometry = case.geometry
     return lambda: contract(geometry, "x", *arrays)
@@ -86,7 +86,7 @@ def weight_gradient(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 def portable_weight_gradient(case: Case, arrays: Operands, threads: int) -> Thunk:
     """The path that every array library takes, on NumPy."""
-    from tconv.portable import contract
+    from tconv.portable.contract import contract
 
     geometry = case.geometry
     return lambda: contract(geometry, "w", *arrays)
@@ -122,7 +122,7 @@ def step(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 def portable_step(case: Case, arrays: Operands, threads: int) -> Thunk:
     """The path that every array library takes, on NumPy, three times."""
-    from tconv.portable import contract
+    from tconv.portable.contract import contract
 
     (x, weight, dy), geometry = arrays, case.geometry
     letters = ("y", x, weight), ("x", dy, weight), ("w", x, dy)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.cases import Case
-from tconv.dtypes import as_dtype
+from tconv.arrays.dtypes import as_dtype
 
 Thunk = Callable[[], Any]
 Operands = tuple[np.ndarray, ...]
@@ -106,7 +106,7 @@ def functional(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 def portable(case: Case, arrays: Operands, threads: int) -> Thunk:
     """The path that every array library takes, on NumPy; BLAS brings the threads."""
-    from tconv.portable import contract
+    from tconv.portable.contract import contract
 
     x, weight, bias = arrays
     geometry = case.geometry

@@ -130,7 +130,7 @@ class Server:
 
     def machine(self) -> str:
         """What tconv generates code for, in its own words."""
-        from tconv.engine.target import target
+        from tconv.engine.target.target import target
 
         return str(target())
 

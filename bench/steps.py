@@ -172,9 +172,9 @@ def fewer(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 def _best(case: Case, arrays: Operands, threads: int, *without: str) -> Any:
     """The cheapest plan that is none of these."""
-    from tconv.engine.choice import best_plans
-    from tconv.engine.problem import Problem
-    from tconv.engine.target import target
+    from tconv.engine.choose import best_plans
+    from tconv.engine.plan.problem import Problem
+    from tconv.engine.target.target import target
 
     problem = Problem(case.geometry, is_direct=True)
     plans = best_plans(problem, arrays[0].dtype.name, target(), threads)
@@ -183,7 +183,7 @@ def _best(case: Case, arrays: Operands, threads: int, *without: str) -> Any:
 
 def _whole(case: Case, plan: Any) -> Any:
     """A flat plan with items of a whole image and all channels."""
-    from tconv.engine.phases import Phases
+    from tconv.engine.plan.phases import Phases
 
     _, y, x = Phases.of(case.geometry.axes, plan.is_uncropped).axes
     return plan._replace(rows=y.count, columns=x.count, block=case.M // case.G, splits=1)
@@ -200,8 +200,8 @@ def _if_new(
 
 def _ready(case: Case, arrays: Operands, plan: Any) -> Any:
     from tconv.engine.executor import Ready
-    from tconv.engine.problem import Problem
-    from tconv.engine.target import target
+    from tconv.engine.plan.problem import Problem
+    from tconv.engine.target.target import target
 
     return Ready(Problem(case.geometry, is_direct=True), arrays[0].dtype.name, target(), plan)
 
@@ -211,10 +211,10 @@ def _without_shuffles(ready: Any) -> Any:
 
     That is how the kernel for wide strides does what fills no vector.
     """
-    from tconv.engine.call import POINTERS
-    from tconv.engine.drafts import settle
-    from tconv.engine.kernels import copy_row
-    from tconv.engine.plan import MOST_INTERLEAVED
+    from tconv.engine.codegen.abi import POINTERS
+    from tconv.engine.compile.tiers import settle
+    from tconv.engine.kernels.gemm import copy_row
+    from tconv.engine.kernels.limits import MOST_INTERLEAVED
 
     settle()  # else better code comes in the place of this kernel, too
     stride = MOST_INTERLEAVED + 1

@@ -21,9 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import tconv
 from tconv import definition
 from tconv.images import read_picture, renormalise, write_picture
-from tconv.layers import Conv2d, ConvTranspose2d
-from tconv.module import Layer, LeakyReLU, Sequential
-from tconv.states import read_state
+from tconv.nn.conv import Conv2d, ConvTranspose2d
+from tconv.nn.layer import Layer, LeakyReLU, Sequential
+from tconv.nn.state_files import read_state
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / ".data/waifu2x/waifu2x/models/upconv7/anime_style_scale_rgb.npz"

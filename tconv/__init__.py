@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from tconv.forks import importing
+from tconv.system.fork_lock import importing
 
 __version__ = "0.1.0"
 
@@ -86,40 +86,40 @@ __all__ = [
 # A name is imported from its file when it is first asked for, so that `import tconv`, and with it
 # the command line's help, loads the standard library only.
 _NAMES = {
-    "adoption": "from_torch",
+    "nn.from_torch": "from_torch",
     "errors": (
         "DTypeError MemoryLimitError ModelError OutputSizeError ParameterError RuleError "
         "ShapeError TConvError UnsupportedError"
     ),
-    "geometry": "Geometry",
-    "gradients": "check_adjoint conv_transpose_jvp conv_transpose_vjp gradcheck",
-    "initialisers": (
+    "geometry.geometry": "Geometry",
+    "ops.gradients": "check_adjoint conv_transpose_jvp conv_transpose_vjp gradcheck",
+    "nn.init": (
         "init_bilinear init_icnr init_kaiming_normal init_kaiming_uniform init_torch "
         "init_xavier_normal init_xavier_uniform"
     ),
-    "layers": (
+    "nn.conv": (
         "Conv Conv1d Conv2d Conv3d ConvTranspose ConvTranspose1d ConvTranspose2d ConvTranspose3d"
     ),
-    "module": "Layer LeakyReLU Parameter ReLU Sequential",
-    "normalisation": "BatchNorm fold_batch_norm",
-    "ops": (
+    "nn.layer": "Layer LeakyReLU Parameter ReLU Sequential",
+    "nn.batch_norm": "BatchNorm fold_batch_norm",
+    "ops.functional": (
         "conv conv_transpose conv_transpose1d conv_transpose2d conv_transpose3d "
         "conv_weight_gradient output_shape"
     ),
-    "optimisers": "SGD Adam",
-    "planned": "Packed PlannedCall plan",
-    "pooling": (
+    "nn.optim": "SGD Adam",
+    "ops.planned_call": "Packed PlannedCall plan",
+    "nn.pooling": (
         "MaxPool MaxPool1d MaxPool2d MaxPool3d MaxUnpool MaxUnpool1d MaxUnpool2d MaxUnpool3d"
     ),
-    "solver": "Solution solve",
-    "switches": "max_pool max_unpool",
-    "visualise.deconvnet": "See see see_layers",
-    "visualise.explainer": "Explainer explain",
+    "geometry.solver": "Solution solve",
+    "ops.max_pool": "max_pool max_unpool",
+    "deconvnet.see": "See see see_layers",
+    "explainer.explainer": "Explainer explain",
 }
 _FILE_OF = {name: file for file, names in _NAMES.items() for name in names.split()}
 
 if TYPE_CHECKING:
-    from tconv.adoption import from_torch
+    from tconv.deconvnet.see import See, see, see_layers
     from tconv.errors import (
         DTypeError,
         MemoryLimitError,
@@ -131,18 +131,11 @@ if TYPE_CHECKING:
         TConvError,
         UnsupportedError,
     )
-    from tconv.geometry import Geometry
-    from tconv.gradients import check_adjoint, conv_transpose_jvp, conv_transpose_vjp, gradcheck
-    from tconv.initialisers import (
-        init_bilinear,
-        init_icnr,
-        init_kaiming_normal,
-        init_kaiming_uniform,
-        init_torch,
-        init_xavier_normal,
-        init_xavier_uniform,
-    )
-    from tconv.layers import (
+    from tconv.explainer.explainer import Explainer, explain
+    from tconv.geometry.geometry import Geometry
+    from tconv.geometry.solver import Solution, solve
+    from tconv.nn.batch_norm import BatchNorm, fold_batch_norm
+    from tconv.nn.conv import (
         Conv,
         Conv1d,
         Conv2d,
@@ -152,20 +145,19 @@ if TYPE_CHECKING:
         ConvTranspose2d,
         ConvTranspose3d,
     )
-    from tconv.module import Layer, LeakyReLU, Parameter, ReLU, Sequential
-    from tconv.normalisation import BatchNorm, fold_batch_norm
-    from tconv.ops import (
-        conv,
-        conv_transpose,
-        conv_transpose1d,
-        conv_transpose2d,
-        conv_transpose3d,
-        conv_weight_gradient,
-        output_shape,
+    from tconv.nn.from_torch import from_torch
+    from tconv.nn.init import (
+        init_bilinear,
+        init_icnr,
+        init_kaiming_normal,
+        init_kaiming_uniform,
+        init_torch,
+        init_xavier_normal,
+        init_xavier_uniform,
     )
-    from tconv.optimisers import SGD, Adam
-    from tconv.planned import Packed, PlannedCall, plan
-    from tconv.pooling import (
+    from tconv.nn.layer import Layer, LeakyReLU, Parameter, ReLU, Sequential
+    from tconv.nn.optim import SGD, Adam
+    from tconv.nn.pooling import (
         MaxPool,
         MaxPool1d,
         MaxPool2d,
@@ -175,10 +167,23 @@ if TYPE_CHECKING:
         MaxUnpool2d,
         MaxUnpool3d,
     )
-    from tconv.solver import Solution, solve
-    from tconv.switches import max_pool, max_unpool
-    from tconv.visualise.deconvnet import See, see, see_layers
-    from tconv.visualise.explainer import Explainer, explain
+    from tconv.ops.functional import (
+        conv,
+        conv_transpose,
+        conv_transpose1d,
+        conv_transpose2d,
+        conv_transpose3d,
+        conv_weight_gradient,
+        output_shape,
+    )
+    from tconv.ops.gradients import (
+        check_adjoint,
+        conv_transpose_jvp,
+        conv_transpose_vjp,
+        gradcheck,
+    )
+    from tconv.ops.max_pool import max_pool, max_unpool
+    from tconv.ops.planned_call import Packed, PlannedCall, plan
 else:
 
     def __getattr__(name: str) -> Any:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv.arguments import PerAxis, as_array, as_per_axis, entries_of, number_of, show
-from tconv.axis import Axis
-from tconv.dtypes import largest
+from tconv.arrays.dtypes import largest
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
-from tconv.memory import available_bytes, check_room
-from tconv.settings import MOST_AXES
+from tconv.geometry.arguments import PerAxis, as_array, as_per_axis, entries_of, number_of
+from tconv.geometry.axis import Axis
+from tconv.geometry.shape_rules import MOST_AXES
+from tconv.messages import show
+from tconv.system.memory import available_bytes, check_room
 
 __all__ = ["decibels", "overlap_counts", "phase_sums", "ripple"]
 

@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.canonical import canonical, canonical_shape, from_canonical
-from tconv.geometry import Geometry, Letter
+from tconv.arrays.canonical import canonical, canonical_shape, from_canonical
+from tconv.geometry.geometry import Geometry, Letter
 
 __all__ = ["contract", "unrolled_filter"]
 

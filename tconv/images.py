@@ -11,20 +11,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv.arguments import (
+from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError, UnsupportedError
+from tconv.geometry.arguments import (
     DATA_FORMATS,
     as_array,
     as_choice,
     as_integer,
-    as_path,
     entries_of,
     number_of,
-    show,
 )
-from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError, UnsupportedError
-from tconv.files import regular_file, whole_file
-from tconv.forks import importing
-from tconv.memory import check_room
+from tconv.messages import show
+from tconv.system.files import as_path, regular_file, whole_file
+from tconv.system.fork_lock import importing
+from tconv.system.memory import check_room
 
 __all__ = ["picture_size", "read_picture", "renormalise", "write_picture"]
 

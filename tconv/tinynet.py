@@ -17,16 +17,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tconv.arguments import as_integer, as_word
-from tconv.dispatch import Call, solve_for
-from tconv.dtypes import TYPES, as_dtype, dtype_name
+from tconv.arrays.dtypes import TYPES, as_dtype, dtype_name
+from tconv.arrays.operands import as_operands, library_of, namespace
 from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError, UnsupportedError
-from tconv.forks import importing
-from tconv.geometry import Geometry, Letter
-from tconv.gradients import bias_gradient
-from tconv.initialisers import init_kaiming_normal
-from tconv.operands import as_operands, library_of, namespace
-from tconv.settings import as_shape
+from tconv.geometry.arguments import as_integer, as_word
+from tconv.geometry.geometry import Geometry, Letter
+from tconv.geometry.shape_rules import as_shape
+from tconv.nn.init import init_kaiming_normal
+from tconv.ops.dispatch import Call, solve_for
+from tconv.ops.gradients import bias_gradient
+from tconv.system.fork_lock import importing
 
 __all__ = ["Conv2D", "Deconv2D", "Layer", "Parameter"]
 

@@ -212,7 +212,7 @@ def small_machine(folder):
     """Let tconv believe that the machine has little memory, and give the process not much more."""
     (folder / "proc").mkdir()
     (folder / "proc" / "meminfo").write_text(f"MemAvailable: {MACHINE_KB} kB\n")
-    told = partial(tconv.memory.available_bytes, folder / "proc", folder)
+    told = partial(tconv.system.memory.available_bytes, folder / "proc", folder)
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("tconv.") and hasattr(
             module, "available_bytes"

@@ -3,8 +3,8 @@
 import numpy as np
 from onnx import helper, numpy_helper
 
-from tconv.visualise.network import Network
-from tconv.visualise.opening import Opened
+from tconv.deconvnet.network.model import Opened
+from tconv.deconvnet.network.network import Network
 
 __all__ = ["network_of", "proto_of"]
 

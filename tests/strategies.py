@@ -13,9 +13,9 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from tconv.axis import Axis
-from tconv.geometry import Geometry
-from tconv.layouts import WEIGHT_FORMATS
+from tconv.geometry.axis import Axis
+from tconv.geometry.geometry import Geometry
+from tconv.geometry.weight_formats import WEIGHT_FORMATS
 
 __all__ = [
     "ENGINE_TYPES",

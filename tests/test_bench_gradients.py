@@ -17,9 +17,9 @@ from bench.rounds import Limits
 from bench.run import Part, installed, main, measure_examples, measure_part
 from bench.server import TOLERANCES, Server, function_of, tolerance
 from bench.wants import WANTS
-from tconv.dtypes import as_dtype
-from tconv.layers import Conv2d, ConvTranspose2d
-from tconv.module import LeakyReLU, ReLU, Sequential
+from tconv.arrays.dtypes import as_dtype
+from tconv.nn.conv import Conv2d, ConvTranspose2d
+from tconv.nn.layer import LeakyReLU, ReLU, Sequential
 
 CASES = [
     Case("plain", 2, 3, 4, (5, 3), 4, 2, 1, 0, 1, 1, "made up"),

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 import tconv
 from strategies import draws
-from tconv.axis import Axis
 from tconv.checkerboard import decibels, overlap_counts, phase_sums, ripple
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
-from tconv.initialisers import init_bilinear
+from tconv.geometry.axis import Axis
+from tconv.nn.init import init_bilinear
 
 
 @st.composite

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws, geometries, integer_operands, operands_of, same_numbers
-from tconv.canonical import canonical, canonical_shape, from_canonical
+from tconv.arrays.canonical import canonical, canonical_shape, from_canonical
 from tconv.definition import contract, unrolled_filter
-from tconv.geometry import Geometry
+from tconv.geometry.geometry import Geometry
 
 W = np.array([[1, 2], [3, 4]]).reshape(1, 1, 2, 2)
 Y = np.array([[37, 47], [67, 77]]).reshape(1, 1, 2, 2)

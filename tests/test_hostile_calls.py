@@ -14,7 +14,7 @@ import pytest
 
 from hostile_calls import CALLS, NOT_CALLED, public_callables
 from hostile_values import VALUES, WRAPPINGS, Raised
-from tconv.arguments import show
+from tconv.messages import show
 
 PROGRAM = Path(__file__).with_name("hostile_calls.py")
 PARTS, CALLS_OF_A_PART = {"ci": (4, 500), "thorough": (50, 1000)}.get(

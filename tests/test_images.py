@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from tconv import memory
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
 from tconv.images import picture_size, read_picture, renormalise, write_picture
+from tconv.system import memory
 
 MODES = ["zero", "minmax", "positive"]
 WORKED = np.array([[37, 121, 94], [178, 500, 342], [201, 499, 308]])

@@ -8,7 +8,7 @@ from bench.cases import Case
 from bench.ladder import LAYERS, POSSIBLE, STEPS, cut_down, page
 from bench.peers import Unsupported, operands
 from bench.steps import SAME
-from tconv import portable
+from tconv.portable import contract as portable
 
 LAYER = Case("layer", 2, 5, 3, (6, 7), 3, 2, 1, 0, 1, 1, "nobody's")
 DILATED = Case("dilated", 1, 2, 19, (9,), 3, 1, 2, 0, 2, 1, "nobody's")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from strategies import geometries, integer_operands, keywords_of
 from tconv import definition, engine
-from tconv.geometry import Geometry
-from tconv.ops import conv, conv_transpose, conv_weight_gradient
+from tconv.geometry.geometry import Geometry
+from tconv.ops.functional import conv, conv_transpose, conv_weight_gradient
 
 SPECIAL = st.sampled_from([np.inf, -np.inf, np.nan])
 LARGE = {

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 import tconv
 from strategies import draws
-from tconv.dtypes import TYPES
+from tconv.arrays.dtypes import TYPES
 from tconv.errors import TConvError
-from tconv.initialisers import init_bilinear, init_icnr
-from tconv.nodes import ConvSettings, NodeSettings
+from tconv.geometry.onnx_attributes import ConvSettings, NodeSettings
+from tconv.nn.init import init_bilinear, init_icnr
 
 _MOST_STEPS = 30  # one complaint may follow another, some for every axis
 

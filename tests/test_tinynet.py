@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tconv import definition
 from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError
-from tconv.geometry import Geometry
+from tconv.geometry.geometry import Geometry
 from tconv.tinynet import Conv2D, Deconv2D, Layer, Parameter
 
 W = np.array([[[[1.0, 2.0], [3.0, 4.0]]]])

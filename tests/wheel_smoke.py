@@ -25,7 +25,7 @@ def check_the_files():
         if file.parts[0] not in own and file.parent.name not in ("bin", "Scripts")
     )
     assert not strangers, f"the wheel also installs {strangers}"
-    page = (f"tconv/visualise/{name}" for name in PAGE)
+    page = (f"tconv/explainer/page/{name}" for name in PAGE)
     for name in ("tconv/py.typed", "tconv/__init__.py", f"{info}/licenses/LICENSE", *page):
         assert PurePosixPath(name) in files, f"the wheel lacks {name}"
     assert tconv.__file__.startswith(sys.prefix), f"tried {tconv.__file__}, not the wheel"

@@ -30,7 +30,7 @@ from tconv.errors import (
     TConvError,
     UnsupportedError,
 )
-from tconv.files import check_regular
+from tconv.system.files import check_regular
 
 __all__ = ["main"]
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arguments import as_per_axis
 from tconv.cli.console import Answer, at, at_what_it_names
 from tconv.cli.options import UsageError, closest
-from tconv.exchange import read_node
-from tconv.visualise.explainer import SUFFIXES, Explainer, explain
+from tconv.explainer.explainer import SUFFIXES, Explainer, explain
+from tconv.geometry.arguments import as_per_axis
+from tconv.nn.onnx_export import read_node
 
 __all__ = ["answer"]
 
@@ -111,8 +111,8 @@ def _of_model(options: Namespace) -> Explainer:
     """Take one channel pair's kernel, and the settings, from a ConvTranspose of a model."""
     with open(options.model, "rb"):  # so that a wrong path is told before anything is loaded
         pass
-    from tconv.onnx.graph import is_transposed  # with libraries that may be missing
-    from tconv.onnx.model import as_source, read_model
+    from tconv.onnx.model.model import as_source, read_model
+    from tconv.onnx.model.nodes import is_transposed
 
     with at(f"model {options.model!r}"):
         found = read_model(as_source(options.model))

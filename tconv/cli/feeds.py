@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.arrays.npy import Header, HoldsObjectsError, read_npy, read_npz
 from tconv.cli.console import at
 from tconv.cli.options import closest
 from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError
-from tconv.files import regular_file
 from tconv.images import picture_size, read_picture
-from tconv.memory import check_room
-from tconv.npy import Header, HoldsObjectsError, read_npy, read_npz
+from tconv.system.files import regular_file
+from tconv.system.memory import check_room
 
 if TYPE_CHECKING:
-    from tconv.onnx.model import NodeArg
+    from tconv.onnx.model.model import NodeArg
 
 __all__ = [
     "PictureSettings",

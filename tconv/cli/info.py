@@ -13,7 +13,7 @@ import numpy as np
 
 from tconv import __version__
 from tconv.cli.console import Answer, at
-from tconv.memory import available_bytes
+from tconv.system.memory import available_bytes
 from tconv.tables import Column, Table
 
 __all__ = ["EXTRAS", "answer"]
@@ -80,7 +80,7 @@ def answer(options: Namespace) -> Answer:
 
 def _cache(clear: bool, result: dict[str, Any]) -> Table:
     """Tell of the kernels that are kept on disk, perhaps after removing them."""
-    from tconv.engine.store import cache_info, clear_cache
+    from tconv.engine.compile.disk_cache import cache_info, clear_cache
 
     facts = []
     if clear:

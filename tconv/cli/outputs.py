@@ -13,12 +13,12 @@ from tconv.cli.console import at
 from tconv.cli.feeds import describe
 from tconv.cli.options import UsageError, closest
 from tconv.errors import ShapeError, UnsupportedError
-from tconv.files import check_writable, whole_file
 from tconv.images import renormalise, write_picture
-from tconv.states import write_state
+from tconv.nn.state_files import write_state
+from tconv.system.files import check_writable, whole_file
 
 if TYPE_CHECKING:
-    from tconv.onnx.model import NodeArg
+    from tconv.onnx.model.model import NodeArg
 
 __all__ = ["Output", "check_output"]
 

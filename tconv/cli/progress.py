@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from tconv.visualise.looking import Progress
+from tconv.deconvnet.render import Progress
 
 __all__ = ["progress_bar"]
 

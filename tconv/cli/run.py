@@ -10,7 +10,7 @@ from tconv.cli.console import Answer, at
 from tconv.cli.feeds import PictureSettings, Source, is_picture, read_feeds, sources
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import Output
-from tconv.files import regular_file
+from tconv.system.files import regular_file
 
 __all__ = ["answer"]
 

@@ -5,18 +5,18 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from tconv.arguments import as_per_axis
 from tconv.cli.console import Answer, at, at_what_it_names
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import check_output
 from tconv.cli.progress import progress_bar
-from tconv.files import regular_file
+from tconv.deconvnet.layers import chosen_layer
+from tconv.deconvnet.network.images import picture_files
+from tconv.deconvnet.network.model import Opened, judged
+from tconv.deconvnet.network.network import Network
+from tconv.deconvnet.see import SUFFIXES, see, see_layers
+from tconv.geometry.arguments import as_per_axis
 from tconv.images import picture_size
-from tconv.visualise.catalogue import chosen_layer
-from tconv.visualise.deconvnet import SUFFIXES, see, see_layers
-from tconv.visualise.network import Network
-from tconv.visualise.opening import Opened, judged
-from tconv.visualise.photos import picture_files
+from tconv.system.files import regular_file
 
 __all__ = ["answer"]
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any
 
-from tconv.arguments import as_per_axis
-from tconv.axis import Axis
 from tconv.cli.console import Answer, at_what_it_names
 from tconv.cli.options import UsageError
-from tconv.conventions import Convention, conventions
-from tconv.geometry import Geometry
-from tconv.solver import Solution, solve, solve_beyond
+from tconv.geometry.arguments import as_per_axis
+from tconv.geometry.axis import Axis
+from tconv.geometry.conventions import Convention, conventions
+from tconv.geometry.geometry import Geometry
+from tconv.geometry.solver import Solution, solve, solve_beyond
 from tconv.tables import Column, Table
 
 __all__ = ["answer"]

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.activations import Activation
-from tconv.canonical import canonical, canonical_shape
-from tconv.dtypes import as_dtype
-from tconv.engine.arena import empty
-from tconv.engine.compound import COMPOUND, Compound, PackedParts, compound, parts
-from tconv.engine.folds import Folds
-from tconv.engine.known import known_plan
-from tconv.engine.plan import CYCLES_PER_US
-from tconv.engine.problem import Problem
-from tconv.engine.target import target
+from tconv.arrays.activations import Activation
+from tconv.arrays.canonical import canonical, canonical_shape
+from tconv.arrays.dtypes import as_dtype
+from tconv.engine.plan.axis_folding import Folds
+from tconv.engine.plan.plan import CYCLES_PER_US
+from tconv.engine.plan.problem import Problem
+from tconv.engine.plan_cache import known_plan
+from tconv.engine.split_types import COMPOUND, Compound, PackedParts, compound, parts
+from tconv.engine.target.target import target
 from tconv.errors import DTypeError
-from tconv.forks import importing
-from tconv.geometry import Geometry, Letter
+from tconv.geometry.geometry import Geometry, Letter
+from tconv.system.allocator import empty
+from tconv.system.fork_lock import importing
 
 if TYPE_CHECKING:
-    from tconv.engine.correlator import Correlated
     from tconv.engine.executor import Ready
-    from tconv.engine.folding import Folded, FoldedSums
+    from tconv.engine.high_rank import Folded, FoldedSums
+    from tconv.engine.weight_gradient.executor import Correlated
 
     _Plan: TypeAlias = Ready | Folded | Correlated | FoldedSums
 
@@ -106,7 +106,7 @@ def _has_plan(problem: Problem, dtype: str, threads: int | None = None) -> bool:
     here = target()
     if problem.want == "w":
         with importing:  # few need it
-            from tconv.engine.correlation import choose_correlation
+            from tconv.engine.weight_gradient.plan import choose_correlation
 
         return choose_correlation(Problem(problem.geometry, "x"), dtype, here) is not None
     plan = known_plan(problem, dtype, here, threads or here.threads)  # which is wanted next
@@ -159,7 +159,7 @@ def _maker(is_for_w: bool, is_folded: bool, is_measured: bool) -> Any:
     """Import what makes such plans ready; that loads LLVM, which few need."""
     with importing:
         if is_for_w:
-            from tconv.engine.correlator import correlated
+            from tconv.engine.weight_gradient.executor import correlated
 
             make: Any = correlated
         else:
@@ -167,7 +167,7 @@ def _maker(is_for_w: bool, is_folded: bool, is_measured: bool) -> Any:
 
             make = measured if is_measured else ready
         if is_folded:
-            from tconv.engine.folding import folded, folded_sums
+            from tconv.engine.high_rank import folded, folded_sums
 
             return partial(folded_sums if is_for_w else folded, make=make)
     return make

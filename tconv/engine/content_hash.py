@@ -36,12 +36,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine import values as ir
-from tconv.engine.builder import IRBuilder
-from tconv.engine.ir import I32, I64, PTR, Code
-from tconv.engine.jit import load
-from tconv.engine.target import target
-from tconv.engine.teams import share
+from tconv.engine.codegen import values as ir
+from tconv.engine.codegen.builder import IRBuilder
+from tconv.engine.codegen.code import I32, I64, PTR, Code
+from tconv.engine.compile.jit import load
+from tconv.engine.runtime.openmp import share
+from tconv.engine.target.target import target
 
 __all__ = ["CHUNK_BYTES", "content_hash", "emit", "is_native", "portable_hash"]
 

@@ -20,13 +20,13 @@ is *spread* has no panel: `spread`. One that is *tiled* has sums of cells in its
 
 from typing import Any
 
-from tconv.engine import values as ir
-from tconv.engine.call import TILE, Call, Item, each_tile
-from tconv.engine.ir import I32, I64, PTR, Number, begin
-from tconv.engine.output import copy_out
-from tconv.engine.panels import find_runs, gather, pack
-from tconv.engine.spread import Cells, add_up, multiply
-from tconv.engine.tiles import prepare, restore
+from tconv.engine.codegen import values as ir
+from tconv.engine.codegen.abi import TILE, Call, Item, each_tile
+from tconv.engine.codegen.code import I32, I64, PTR, Number, begin
+from tconv.engine.direct.col2im import Cells, add_up, multiply
+from tconv.engine.direct.input_panel import find_runs, gather, pack
+from tconv.engine.direct.write_output import copy_out
+from tconv.engine.winograd.driver import prepare, restore
 
 __all__ = ["run", "run_spread", "run_tiled"]
 

@@ -10,29 +10,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.dtypes import TYPES, as_dtype
-from tconv.engine.arena import empty
-from tconv.engine.call import POINTERS
-from tconv.engine.choice import best_plans
-from tconv.engine.drafts import load_drafted, settle
-from tconv.engine.entering import Job
-from tconv.engine.jit import held, load, load_all
-from tconv.engine.known import known_plan, version
-from tconv.engine.laid import Told, laid_out, write
-from tconv.engine.plan import CYCLES_PER_US, Plan
-from tconv.engine.problem import Problem
-from tconv.engine.target import Target
-from tconv.engine.transposing import empty_lines, transpose_arguments, transpose_run
-from tconv.engine.values import Module
-from tconv.engine.winograd import LARGE
-from tconv.forks import cached_property, importing
-from tconv.geometry import Letter
+from tconv.arrays.dtypes import as_dtype
+from tconv.engine.choose import best_plans
+from tconv.engine.codegen.abi import POINTERS
+from tconv.engine.codegen.values import Module
+from tconv.engine.compile.fingerprint import version
+from tconv.engine.compile.jit import held, load, load_all
+from tconv.engine.compile.tiers import load_drafted, settle
+from tconv.engine.lowered_plan import Told, laid_out
+from tconv.engine.plan.plan import CYCLES_PER_US, Plan
+from tconv.engine.plan.problem import Problem
+from tconv.engine.plan_cache import known_plan
+from tconv.engine.runtime.job import Job
+from tconv.engine.target.target import Target
+from tconv.engine.winograd.transform import LARGE
+from tconv.system.allocator import empty
+from tconv.system.fork_lock import cached_property, importing
 
 if TYPE_CHECKING:
-    from tconv.engine.laying import Kernels
-    from tconv.engine.layout import Layout
+    from tconv.engine.direct.layout import Layout
+    from tconv.engine.lowering import Kernels
 
-__all__ = ["INNER", "VERSION", "Prepared", "Ready", "measured", "ready"]
+from tconv.engine.runtime.reorder import Prepared
+
+__all__ = ["INNER", "Ready", "measured", "ready"]
 
 VERSION = version()
 
@@ -42,69 +43,8 @@ VERSION = version()
 _BRIEF_CYCLES, _TINY_CYCLES = 30_000_000, 1_000_000
 INNER = ("micro_", "broadcast_")  # how names of these begin
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in memory of NumPy's
-_SMALL_TRANSPOSED_BYTES = 2**18  # and so much of x or y is transposed by one
 _MOST_MEASURED, _MEASURED_RUNS = 5, 4
 _MOST_FAMILIES = 256
-
-
-class Prepared:
-    """What can be done for one problem: here x and y are turned from layout to layout."""
-
-    _job: Job
-    _turns_back = True  # what is wanted; for w, both x and y are read
-
-    def __init__(self, problem: Problem, dtype: str, target: Target, threads: int) -> None:
-        self.problem, self.threads, self.activation = problem, threads, problem.activation
-        self.dtype: np.dtype[Any] = as_dtype(np, dtype)  # of x, y and the weight
-        self.computed = np.dtype(TYPES[dtype].accumulator)
-        self._kernel = partial(_kernel, dtype=dtype, target=target)
-        self._load = partial(load, target=target)
-        self._transposed_sizes: dict[Any, Job] = {}
-
-    def transposed(
-        self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
-    ) -> NDArray[Any]:
-        """Return what is read, which is channels last, channels first; what is written, back.
-
-        Both are C-contiguous; `to` is written and returned if it is given.
-        """
-        job = self._transpositions[letter]
-        if to is None:
-            to = empty_lines(array.shape, self.dtype)
-        job((array, to), self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1)
-        return to
-
-    def transpose(self, size: tuple[int, int, int], source: NDArray[Any], to: NDArray[Any]) -> None:
-        """Write images x rows x columns numbers to `to`, every image transposed."""
-        if 1 in size[1:]:
-            to.reshape(-1).view(self.dtype)[...] = source.reshape(-1).view(self.dtype)
-            return
-        job = self._transposed_sizes.get(size)
-        if job is None:
-            job = self._transposed_sizes[size] = self._transposition(*size)
-        job((source, to), self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1)
-
-    def _transposition(self, images: int, rows: int, columns: int) -> Job:
-        kernel = self._kernel("transpose_run", transpose_run, dtype=self._moved)
-        values = transpose_arguments(images, rows, columns, self.dtype.itemsize)
-        return Job(kernel, values, self._load)
-
-    @property
-    def _moved(self) -> str:
-        """The type for kernels that do not look at the numbers."""
-        return "int16" if self.dtype != self.computed else self.dtype.name
-
-    @cached_property
-    def _transpositions(self) -> dict[Letter, Job]:
-        problem, geometry = self.problem, self.problem.geometry
-        found: dict[Letter, Job] = {}
-        for letter in (problem.read, problem.want):
-            batch, channels, *size = geometry.shape_of(letter)
-            rows, columns = prod(size), channels
-            if self._turns_back and letter == problem.want:
-                rows, columns = columns, rows
-            found[letter] = self._transposition(batch, rows, columns)
-        return found
 
 
 class PackedTiles(NamedTuple):
@@ -343,7 +283,7 @@ def _family_of(layout: "Layout") -> _Family:
 @cache
 def _layouts() -> "Callable[..., Layout]":
     with importing:
-        from tconv.engine.tiled_layout import layout_of
+        from tconv.engine.layouts import layout_of
 
     return layout_of
 
@@ -351,15 +291,10 @@ def _layouts() -> "Callable[..., Layout]":
 def _kernels_of(layout: "Layout") -> "Kernels":
     """Lay a plan out, which few processes need and so few import."""
     with importing:
-        from tconv.engine.laying import Kernels
+        from tconv.engine.lowering import Kernels
 
     return Kernels(layout)
 
 
 def _emit(kernels: Callable[[], "Kernels"], name: str, module: Module) -> None:
     kernels().emits[name](module)
-
-
-def _kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
-    full = f"{name}_{dtype}"
-    return load(full, partial(write, emit, full, dtype, target), target, version=VERSION)

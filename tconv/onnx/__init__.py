@@ -9,12 +9,12 @@ except ImportError:
     ) from None
 
 from tconv.onnx.compare import compare
-from tconv.onnx.model import ModelMetadata, NodeArg, check_weights
-from tconv.onnx.profitability import Decision
+from tconv.onnx.model.model import ModelMetadata, NodeArg, check_weights
+from tconv.onnx.partition.profitability import Decision
 from tconv.onnx.reference import ConvTranspose
 from tconv.onnx.report import Comparison, NodeComparison, NodeReport, Report, ResultComparison
 from tconv.onnx.session import Session
-from tconv.onnx.warm import warm
+from tconv.onnx.warm_up import warm
 
 __all__ = [
     "Comparison",

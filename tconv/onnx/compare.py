@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ValueInfoProto
 
-from tconv.arguments import as_number, as_threads
 from tconv.errors import ModelError, UnsupportedError
-from tconv.onnx.graph import NotCut, is_transposed
+from tconv.geometry.arguments import as_number, as_threads
 from tconv.onnx.interleaved_timing import Turns
-from tconv.onnx.model import NodeArg, Source, as_source, read_model
-from tconv.onnx.ort_sessions import clean_message
+from tconv.onnx.model.model import NodeArg, Source, as_source, read_model
+from tconv.onnx.model.nodes import NotCut, is_transposed
+from tconv.onnx.ort.sessions import clean_message
 from tconv.onnx.report import NUDGE, Comparison, NodeComparison, ResultComparison
 from tconv.onnx.session import Session, checked_feed
 
@@ -264,7 +264,7 @@ def _difference(a: Any, b: Any) -> tuple[float, float]:
 @contextmanager
 def _peer() -> Iterator[Callable[..., Any]]:
     """Start ONNX Runtime's process and give a function that asks it something."""
-    script = str(Path(__file__).with_name("plain.py"))
+    script = str(Path(__file__).with_name("baseline.py"))
     with TemporaryFile() as complaints:
         # -P: the script's folder, whose files are named like other packages, is not searched.
         process = subprocess.Popen(

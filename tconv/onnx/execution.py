@@ -14,16 +14,16 @@ from typing import Any
 from onnx.helper import np_dtype_to_tensor_dtype
 
 from tconv.errors import ModelError, TConvError
-from tconv.forks import ForkLock
-from tconv.onnx.float64_errors import explained
-from tconv.onnx.graph import NotCut
-from tconv.onnx.inference import Shapes, fixed_shape, sized
 from tconv.onnx.loading import Loaded, Ran, load_cut, load_whole, open_model
-from tconv.onnx.model import Source, read_model
-from tconv.onnx.pieces import PieceRun, Values
-from tconv.onnx.profitability import LEAST_GAIN, Decision, predict
+from tconv.onnx.model.model import Source, read_model
+from tconv.onnx.model.nodes import NotCut
+from tconv.onnx.model.shape_inference import Shapes, fixed_shape, sized
+from tconv.onnx.ort.float64_errors import explained
+from tconv.onnx.ort.options import Settings
+from tconv.onnx.partition.profitability import LEAST_GAIN, Decision, predict
 from tconv.onnx.report import NodeReport
-from tconv.onnx.session_options import Settings
+from tconv.onnx.subgraphs import PieceRun, Values
+from tconv.system.fork_lock import ForkLock
 
 __all__ = ["Execution", "Executions"]
 

@@ -6,9 +6,9 @@ from typing import Any
 import onnxruntime
 
 from tconv.onnx.execution import Executions
-from tconv.onnx.model import ModelMetadata, NodeArg, Source
-from tconv.onnx.ort_sessions import session_attributes
-from tconv.onnx.session_options import Settings
+from tconv.onnx.model.model import ModelMetadata, NodeArg, Source
+from tconv.onnx.ort.options import Settings
+from tconv.onnx.ort.sessions import session_attributes
 
 __all__ = ["Interface"]
 

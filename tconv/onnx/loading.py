@@ -10,13 +10,11 @@ from typing import Any
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 from onnx.helper import make_tensor_type_proto
 
-from tconv.constants import stored_array
+from tconv.arrays.onnx_constants import stored_array
 from tconv.errors import ModelError, TConvError
-from tconv.geometry import Geometry
-from tconv.nodes import NodeSettings
-from tconv.onnx.graph import Cut, Graph, Layer, NotCut, layers_of, nodes_within
-from tconv.onnx.inference import outline
-from tconv.onnx.model import (
+from tconv.geometry.geometry import Geometry
+from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.onnx.model.model import (
     ModelMetadata,
     NodeArg,
     Source,
@@ -24,10 +22,13 @@ from tconv.onnx.model import (
     node_arg,
     read_model,
 )
-from tconv.onnx.ort_sessions import Whole, check_files, copied_options
-from tconv.onnx.pieces import LayerRun, PieceRun, Values, build
+from tconv.onnx.model.nodes import NotCut, nodes_within
+from tconv.onnx.model.shape_inference import outline
+from tconv.onnx.ort.options import Settings
+from tconv.onnx.ort.sessions import Whole, check_files, copied_options
+from tconv.onnx.partition.partition import Cut, Graph, Layer, layers_of
 from tconv.onnx.report import NodeReport
-from tconv.onnx.session_options import Settings
+from tconv.onnx.subgraphs import LayerRun, PieceRun, Values, build
 
 __all__ = ["Loaded", "Opened", "Ran", "load_cut", "load_whole", "open_model"]
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
-from tconv.dispatch import Call, solve_for
-from tconv.nodes import NodeSettings
-from tconv.operands import as_operands
+from tconv.arrays.operands import as_operands
+from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.ops.dispatch import Call, solve_for
 
 __all__ = ["ConvTranspose"]
 

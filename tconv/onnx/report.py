@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tconv.onnx.profitability import Decision
+from tconv.onnx.partition.profitability import Decision
 from tconv.tables import Column, Table
 
 __all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison", "summary"]

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from tconv.arguments import as_array, as_choice, as_flag, as_mapping, show
 from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError
+from tconv.geometry.arguments import as_array, as_choice, as_flag, as_mapping
+from tconv.messages import show
 from tconv.onnx.execution import Execution, Executions
 from tconv.onnx.inference_session import Interface
 from tconv.onnx.loading import Loaded, Ran
-from tconv.onnx.model import NodeArg, as_source, parse_type
-from tconv.onnx.ort_sessions import clean_message
-from tconv.onnx.pieces import Values
+from tconv.onnx.model.model import NodeArg, as_source, parse_type
+from tconv.onnx.ort.options import Settings
+from tconv.onnx.ort.sessions import clean_message
 from tconv.onnx.report import NodeReport, Report, summary
-from tconv.onnx.session_options import Settings
+from tconv.onnx.subgraphs import Values
 
 __all__ = ["Session", "checked_feed"]
 

@@ -10,9 +10,9 @@ try:
 except ImportError:
     raise ImportError("tconv.torch needs PyTorch: pip install torch.") from None
 
-from tconv.dispatch import register
+from tconv.ops.dispatch import register
 from tconv.torch.acceleration import Acceleration, accelerate, freeze, refresh, restore
-from tconv.torch.contraction import contract_of_library
+from tconv.torch.autograd import contract_of_library
 from tconv.torch.functional import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from tconv.torch.modules import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from tconv.torch.tracing import Tracer

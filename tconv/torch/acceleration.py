@@ -5,11 +5,12 @@ from typing import Any
 
 from torch import nn
 
-from tconv.arguments import as_flag, show
 from tconv.errors import ParameterError
-from tconv.planned import Packings
+from tconv.geometry.arguments import as_flag
+from tconv.messages import show
+from tconv.ops.planned_call import Packings
+from tconv.torch.interop import is_served
 from tconv.torch.modules import OURS, THEIRS, changed, forget, kept_of, release
-from tconv.torch.tensors import is_served
 
 __all__ = ["Acceleration", "accelerate", "freeze", "refresh", "restore"]
 

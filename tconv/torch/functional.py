@@ -12,15 +12,15 @@ from torch.fx import Proxy
 from torch.nn import functional
 from torch.overrides import handle_torch_function
 
-from tconv.arguments import show
 from tconv.errors import ParameterError, ShapeError, TConvError
-from tconv.geometry import Geometry
-from tconv.repeated import is_plain
-from tconv.torch.contraction import contract, is_forward_twice
-from tconv.torch.operator import operator
+from tconv.geometry.geometry import Geometry
+from tconv.messages import show
+from tconv.ops.call_cache import is_plain
+from tconv.torch.autograd import contract, is_forward_twice
+from tconv.torch.custom_op import operator
+from tconv.torch.interop import as_torch_error, is_served
+from tconv.torch.packed_weights import Kept
 from tconv.torch.scripting import FORMS, read_as
-from tconv.torch.tensors import as_torch_error, is_served
-from tconv.torch.weights import Kept
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "transpose"]
 

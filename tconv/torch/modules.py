@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from tconv.torch.functional import transpose
+from tconv.torch.packed_weights import Kept
 from tconv.torch.scripting import read_as, refuse
-from tconv.torch.weights import Kept
 
 __all__ = [
     "OURS", "THEIRS", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "changed", "forget",

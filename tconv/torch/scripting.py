@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._jit_internal import BroadcastingList1, BroadcastingList2, BroadcastingList3
 
 from tconv.errors import UnsupportedError
-from tconv.torch.tensors import as_torch_error
+from tconv.torch.interop import as_torch_error
 
 __all__ = ["FORMS", "read_as", "refuse"]
 

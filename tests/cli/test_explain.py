@@ -8,7 +8,7 @@ from onnx import helper, save
 
 import tconv
 from tconv.cli import main
-from tconv.layers import ConvTranspose
+from tconv.nn.conv import ConvTranspose
 
 
 def model(path, *, size=3):

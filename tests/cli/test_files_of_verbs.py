@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from model_mutants import SOUND
-from tconv import memory
 from tconv.cli import main
 from tconv.cli import see as see_verb
+from tconv.system import memory
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kinds and modes of files are POSIX's")
 

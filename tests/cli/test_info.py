@@ -11,7 +11,7 @@ import pytest
 
 import tconv
 from tconv.cli import info, main
-from tconv.engine import drafts
+from tconv.engine.compile import tiers as drafts
 
 OPTIONS = Namespace(cache=False, clear_cache=False, warm=None)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from tconv.cli import main
 from tconv.cli.options import parser_of
 from tconv.cli.shape import answer
-from tconv.solver import solve
+from tconv.geometry.solver import solve
 
 
 def asked(words):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tconv.engine import entering
+from tconv.engine.runtime import job as entering
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -9,16 +9,16 @@ import sys
 
 import numpy as np
 
-from tconv.dtypes import as_dtype
-from tconv.engine import plan as plans_of
-from tconv.engine.choice import all_plans
-from tconv.engine.chunks import Chunk
-from tconv.engine.correlation import all_correlations
-from tconv.engine.correlator import Correlated
+from tconv.arrays.dtypes import as_dtype
+from tconv.engine.choose import all_plans
 from tconv.engine.executor import Ready
-from tconv.engine.problem import Problem
-from tconv.engine.target import target
-from tconv.geometry import Geometry
+from tconv.engine.plan import plan as plans_of
+from tconv.engine.plan.problem import Problem
+from tconv.engine.target.target import target
+from tconv.engine.weight_gradient.executor import Correlated
+from tconv.engine.weight_gradient.panel import Chunk
+from tconv.engine.weight_gradient.plan import all_correlations
+from tconv.geometry.geometry import Geometry
 
 PAGE = mmap.PAGESIZE
 TYPES = ("float32", "float16", "float64", "bfloat16")

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tconv.engine import content_hash as hashing
+from tconv.engine.compile.jit import assembly
 from tconv.engine.content_hash import CHUNK_BYTES, content_hash, emit, portable_hash
-from tconv.engine.jit import assembly
-from tconv.engine.target import named_target, target
+from tconv.engine.target.target import named_target, target
 
 BLOCK, STRIPE, WORD = 4096, 64, 8
 TYPES = {"float16": "u2", "float32": "u4", "float64": "u8"}  # and integers of as many bits

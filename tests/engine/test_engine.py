@@ -17,24 +17,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies import ENGINE_TYPES, draws, geometries, integer_operands
-from tconv import definition, dispatch, engine
-from tconv.engine import executor, layout
-from tconv.engine import plan as plans
-from tconv.engine.choice import all_plans, choose_plan
+from tconv import definition, engine
+from tconv.engine import executor
+from tconv.engine.channel_lanes.driver import broadcast, run_turned
+from tconv.engine.choose import all_plans, choose_plan
+from tconv.engine.codegen.code import Number
+from tconv.engine.compile.jit import assembly
+from tconv.engine.direct import layout
+from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.driver import run, run_spread
-from tconv.engine.gathering import find_runs, gather
-from tconv.engine.ir import Number
-from tconv.engine.jit import assembly
-from tconv.engine.kernels import add_rows, copy_row, micro, pack_rows, stream
-from tconv.engine.phases import Phases
-from tconv.engine.plan import TILES, tile_rows
-from tconv.engine.problem import Problem
-from tconv.engine.target import named_target, target
-from tconv.engine.transposing import turn_out
-from tconv.engine.turned import broadcast, run_turned
-from tconv.geometry import Geometry
-from tconv.ops import conv, conv_transpose
-from tconv.planned import PackedWeights
+from tconv.engine.kernels.gemm import add_rows, copy_row, micro, pack_rows, stream
+from tconv.engine.kernels.transpose import turn_out
+from tconv.engine.plan import plan as plans
+from tconv.engine.plan.phases import Phases
+from tconv.engine.plan.plan import TILES, tile_rows
+from tconv.engine.plan.problem import Problem
+from tconv.engine.target.target import named_target, target
+from tconv.geometry.geometry import Geometry
+from tconv.ops import dispatch
+from tconv.ops.functional import conv, conv_transpose
+from tconv.ops.planned_call import PackedWeights
 
 ROOT = Path(__file__).parents[2]
 TYPES = st.sampled_from(ENGINE_TYPES)
@@ -206,7 +208,7 @@ import os, sys, threading
 sys.path[:0] = sys.argv[1:3]
 import numpy as np
 from test_engine import mixed_calls
-from tconv.ops import conv, conv_transpose
+from tconv.ops.functional import conv, conv_transpose
 
 calls, going = mixed_calls(6), True
 
@@ -396,8 +398,8 @@ def test_other_processors_compute_the_same(cpu):
         "import numpy as np\n"
         "from strategies import ENGINE_TYPES\n"
         "from tconv import definition\n"
-        "from tconv.geometry import Geometry\n"
-        "from tconv.ops import conv, conv_transpose\n"
+        "from tconv.geometry.geometry import Geometry\n"
+        "from tconv.ops.functional import conv, conv_transpose\n"
         "rng = np.random.default_rng(0)\n"
         "for n in range(60):\n"
         "    rank, s, k = 1 + n % 3, 1 + n % 4, 1 + n % 5\n"

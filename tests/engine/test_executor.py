@@ -8,13 +8,13 @@ from hypothesis import given
 
 from strategies import ENGINE_TYPES, geometries
 from tconv import engine
-from tconv.engine import addresses
-from tconv.engine.arena import Arena, lent
-from tconv.engine.choice import choose_plan
+from tconv.engine.choose import choose_plan
 from tconv.engine.executor import ready
-from tconv.engine.problem import Problem
-from tconv.engine.target import target
-from tconv.geometry import Geometry
+from tconv.engine.plan.problem import Problem
+from tconv.engine.target.target import target
+from tconv.geometry.geometry import Geometry
+from tconv.system import pointers as addresses
+from tconv.system.allocator import Arena, lent
 
 
 class Mine(np.ndarray):

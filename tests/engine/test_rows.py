@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tconv.engine import executor
-from tconv.engine.ir import Number
-from tconv.engine.kernels import copy_row
-from tconv.engine.plan import MOST_INTERLEAVED
-from tconv.engine.target import named_target, target
+from tconv.engine.codegen.code import Number
+from tconv.engine.kernels.gemm import copy_row
+from tconv.engine.kernels.limits import MOST_INTERLEAVED
+from tconv.engine.target.target import named_target, target
 
 HERE = [target(), *(each for each in map(named_target, ["haswell", "x86-64"]) if each.runs_here)]
 UNTOUCHED, MARGIN = -5, 64

@@ -7,7 +7,7 @@ from torch import nn
 
 from bench.examples import in_torch
 from loading import example
-from tconv.optimisers import SGD, Adam
+from tconv.nn.optim import SGD, Adam
 
 double_photo = example("double_photo")
 train_autoencoder = example("train_autoencoder")

@@ -6,11 +6,11 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tconv import layers
-from tconv.adoption import from_torch
 from tconv.errors import UnsupportedError
-from tconv.initialisers import init_torch
-from tconv.module import LeakyReLU, ReLU
+from tconv.nn import conv as layers
+from tconv.nn.from_torch import from_torch
+from tconv.nn.init import init_torch
+from tconv.nn.layer import LeakyReLU, ReLU
 
 MODES = ["zeros", "circular", "reflect", "replicate"]
 seeds = st.integers(0, 2**32 - 1)

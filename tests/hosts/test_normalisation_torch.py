@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tconv.adoption import from_torch
 from tconv.errors import ParameterError
-from tconv.normalisation import fold_batch_norm
+from tconv.nn.batch_norm import fold_batch_norm
+from tconv.nn.from_torch import from_torch
 
 CASES = [
     (kind, rank, groups, bias)

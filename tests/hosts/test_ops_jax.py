@@ -21,9 +21,10 @@ from strategies import (
     padded_calls,
     same_numbers,
 )
-from tconv import definition, portable
-from tconv.dtypes import TYPES
+from tconv import definition
+from tconv.arrays.dtypes import TYPES
 from tconv.errors import DTypeError, ParameterError
+from tconv.portable import contract as portable
 
 MODES = ["zeros", "circular", "reflect", "replicate"]
 

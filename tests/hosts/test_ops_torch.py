@@ -19,7 +19,7 @@ from strategies import (
     keywords_of,
     padded_calls,
 )
-from tconv.dtypes import TYPES
+from tconv.arrays.dtypes import TYPES
 from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError
 
 TRANSPOSED = [functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d]

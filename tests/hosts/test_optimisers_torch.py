@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tconv import optimisers
-from tconv.adoption import from_torch
+from tconv.nn import optim as optimisers
+from tconv.nn.from_torch import from_torch
 
 
 def network():

@@ -7,10 +7,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tconv import pooling
-from tconv.adoption import from_torch
 from tconv.errors import ShapeError
-from tconv.switches import max_pool, max_unpool
+from tconv.nn import pooling
+from tconv.nn.from_torch import from_torch
+from tconv.ops.max_pool import max_pool, max_unpool
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -22,7 +22,7 @@ from tconv.errors import (
     ShapeError,
     TConvError,
 )
-from tconv.torch.tensors import as_array, as_tensor
+from tconv.torch.interop import as_array, as_tensor
 
 OURS = [tconv.torch.conv_transpose1d, tconv.torch.conv_transpose2d, tconv.torch.conv_transpose3d]
 THEIRS = [functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d]
@@ -198,7 +198,7 @@ def test_nothing_is_copied_on_the_way_in_and_out(dtype):
 
 
 def test_as_many_threads_work_as_pytorch_has(monkeypatch):
-    from tconv.torch import computing
+    from tconv.torch import contract as computing
 
     asked, made = [], computing.Repeated
     monkeypatch.setattr(

@@ -17,7 +17,7 @@ from torch.testing._internal.common_modules import module_db
 from torch.testing._internal.common_nn import get_new_module_tests
 
 import tconv.torch
-from tconv.torch.weights import Kept
+from tconv.torch.packed_weights import Kept
 
 # PyTorch's own ways through its own function still use what it calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -156,7 +156,7 @@ def test_weights_are_followed(change, mode):
 
 
 def test_what_does_not_change_is_packed_once(monkeypatch):
-    from tconv import planned
+    from tconv.ops import planned_call as planned
 
     packed, made = [], planned._packed
     monkeypatch.setattr(planned, "_packed", lambda *args: packed.append(1) or made(*args))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import tconv.torch
-from tconv.torch.norms import parts_of
+from tconv.torch.weight_norm import parts_of
 
 X = torch.linspace(-1, 1, 16 * 9).reshape(1, 16, 9)
 MODES = [torch.no_grad, torch.inference_mode]
@@ -31,7 +31,7 @@ def made_by(module):
 @pytest.fixture
 def makings(monkeypatch):
     """How often PyTorch's norm was called, and a weight packed."""
-    from tconv import planned
+    from tconv.ops import planned_call as planned
 
     counts, norm, packed = {"made": 0, "packed": 0}, parametrizations._WeightNorm, planned._packed
 

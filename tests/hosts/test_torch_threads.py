@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import tconv.torch
-from tconv.engine import pool, teams
-from tconv.torch import threads
+from tconv.engine.runtime import openmp as teams
+from tconv.engine.runtime import thread_pool as pool
+from tconv.torch import openmp as threads
 
 X = torch.arange(2 * 32 * 24 * 24).reshape(2, 32, 24, 24).float() % 7 - 3
 W = torch.arange(32 * 16 * 4 * 4).reshape(32, 16, 4, 4).float() % 5 - 2

@@ -18,7 +18,7 @@ from tconv.errors import ModelError, ParameterError, ShapeError, UnsupportedErro
 from tconv.onnx import Comparison, NodeComparison, NodeReport, Report, Session, compare
 
 MODULE = sys.modules["tconv.onnx.compare"]  # tconv.onnx.compare is the function
-PLAIN = import_module("tconv.onnx.plain")
+PLAIN = import_module("tconv.onnx.baseline")
 W1, W2 = integers_like((2, 3, 3, 3), "float32", 1), integers_like((3, 1, 2, 2), "float32", 2)
 X = integers_like((1, 2, 4, 5), "float32", 4)
 

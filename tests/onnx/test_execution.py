@@ -17,7 +17,7 @@ from onnx_graphs import by_onnx_runtime, model_of, models, transposed
 from strategies import draws, integers_like, same_numbers
 from tconv.errors import ModelError, ParameterError
 from tconv.onnx import Decision, Session, execution
-from tconv.onnx.profitability import Prediction, predict
+from tconv.onnx.partition.profitability import Prediction, predict
 
 W1, W2 = integers_like((2, 3, 3, 3), "float32", 1), integers_like((3, 2, 2, 2), "float32", 2)
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import by_onnx_runtime, in_float32, model_of, transposed
 from strategies import draws, integers_like, same_numbers
 from tconv.errors import ModelError, ParameterError, ShapeError
-from tconv.nodes import ConvSettings
+from tconv.geometry.onnx_attributes import ConvSettings
 from tconv.onnx import Session, compare, warm
 
 WIDE = np.float64

@@ -16,8 +16,8 @@ from onnx_graphs import by_onnx_runtime, model_of, transposed
 from strategies import draws, geometries, integer_operands, integers_like, same_numbers
 from tconv.definition import contract
 from tconv.errors import OutputSizeError, ParameterError, ShapeError, TConvError
-from tconv.geometry import Geometry
-from tconv.nodes import NodeSettings
+from tconv.geometry.geometry import Geometry
+from tconv.geometry.onnx_attributes import NodeSettings
 from tconv.onnx import ConvTranspose, Session
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from processes import run_script
 
-import tconv.onnx.pieces
+import tconv.onnx.subgraphs
 from onnx_graphs import (
     DEFECTS,
     FEATURES,
@@ -29,11 +29,11 @@ from onnx_graphs import (
 )
 from strategies import draws, integers_like, same_numbers
 from tconv.definition import contract
-from tconv.engine.target import target
+from tconv.engine.target.target import target
 from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError, TConvError
-from tconv.geometry import Geometry
+from tconv.geometry.geometry import Geometry
 from tconv.onnx import Session
-from tconv.onnx.pieces import LayerRun, PieceRun
+from tconv.onnx.subgraphs import LayerRun, PieceRun
 
 # ---- the law -------------------------------------------------------------------------------------
 
@@ -725,9 +725,9 @@ def test_what_is_needed_no_more_is_let_go(monkeypatch):
 
 
 def test_a_size_that_comes_again_is_planned(monkeypatch):
-    made, plan = [], tconv.onnx.pieces.PlannedCall
+    made, plan = [], tconv.onnx.subgraphs.PlannedCall
     monkeypatch.setattr(
-        tconv.onnx.pieces, "PlannedCall", lambda *how: (made.append(how), plan(*how))[1]
+        tconv.onnx.subgraphs, "PlannedCall", lambda *how: (made.append(how), plan(*how))[1]
     )
     model = two_layers(sizes=False)
     session = Session(model, force=True)

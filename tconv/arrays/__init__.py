@@ -1,0 +1,1 @@
+"""Array types, layouts, checks and padding of any array library."""

@@ -1,0 +1,1 @@
+"""Projections of features of a network back to the image."""

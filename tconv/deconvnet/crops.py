@@ -1,0 +1,107 @@
+"""WHAT A TILE HOLDS: the projection of one unit, cut to what it sees, and as whole numbers.
+
+The rules from numbers to [0, 255] are those of `tconv.images.renormalise`; here several tiles may
+share one range, and what lies beyond the image is mid-grey.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.deconvnet.rules.receptive_field import Box
+from tconv.deconvnet.rules.sparse_map import Signal, box_of, clipped
+from tconv.errors import ParameterError
+from tconv.images import renormalise
+
+__all__ = ["GREY", "Norm", "Range", "Tile", "cut", "in_grey_levels", "range_of"]
+
+GREY = 128
+
+Norm = Literal["zero", "minmax", "positive"]
+Range = tuple[float, float]
+"""What becomes black and white: (-m, m), (min, max) or (0, max)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """The projection of one unit.
+
+    ``projection`` (C, *size) is what the network's input would have to change by, in the signal's
+    own numbers; ``photo`` are the pixels there. Both lie at ``box`` of the image, and where that
+    reaches beyond it ``inside`` is False and the numbers are 0. ``field`` is what the unit sees.
+    """
+
+    feature: int
+    image: int
+    unit: tuple[int, ...]
+    activation: float
+    box: Box
+    field: Box
+    projection: NDArray[Any]
+    photo: NDArray[np.uint8]
+    inside: NDArray[np.bool_]
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether nothing came back."""
+        return not self.projection.any()
+
+
+def cut(
+    signal: Signal, pixels: NDArray[np.uint8], box: Box
+) -> tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.bool_]]:
+    """Cut a signal of the image and its pixels to a box, which may reach beyond it."""
+    size = tuple(last - first + 1 for first, last in box)
+    here = clipped(box, signal.shape[2:])
+    projection = np.zeros((signal.shape[1], *size), signal.array.dtype)
+    photo = np.zeros((len(pixels), *size), np.uint8)
+    inside = np.zeros(size, np.bool_)
+    there = tuple((a - first, b - first) for (a, b), (first, _) in zip(here, box, strict=True))
+    if all(b >= a for a, b in here):
+        projection[box_of(there)] = signal.dense()[0][box_of(here)]
+        photo[box_of(there)] = pixels[box_of(here)]
+        inside[box_of(there)] = True
+    return projection, photo, inside
+
+
+def range_of(tiles: Sequence[Tile], norm: Norm) -> Range:
+    """The range of values that some tiles share.
+
+    Raises
+    ------
+    ParameterError : a projection holds NaN or infinity
+    """
+    low, high = np.inf, -np.inf
+    for tile in tiles:
+        values = tile.projection[:, tile.inside].astype(np.float64)
+        if not np.isfinite(values).all():
+            raise ParameterError(
+                f"the projection of unit {tile.unit} in image {tile.image} holds NaN or infinity, "
+                "must be finite; look for them in the weights and in the image."
+            )
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    low, high = (low, high) if low <= high else (0.0, 0.0)
+    if norm == "zero":
+        high = max(-low, high)
+        low = -high
+    elif norm == "positive":
+        low, high = 0.0, max(high, 0.0)
+    return low, high
+
+
+def in_grey_levels(tile: Tile, norm: Norm, within: Range) -> NDArray[np.uint8]:
+    """The projection as whole numbers in [0, 255], (C, *size)."""
+    unit = ",".join(map(str, tile.unit))
+    if tile.is_zero:
+        warnings.warn(f"the projection of unit {unit} is zero (dead unit?)", stacklevel=2)
+    elif norm == "minmax" and within[0] == within[1]:
+        warnings.warn(f"the projection of unit {unit} is constant", stacklevel=2)
+    flat = tile.projection.reshape(len(tile.projection), 1, -1)  # of one axis or of two
+    found = renormalise(flat, norm, within=within).reshape(tile.projection.shape)
+    found[:, ~tile.inside] = GREY
+    return found

@@ -1,0 +1,164 @@
+"""HOW TILES BECOME A PAGE: one file with pictures, style and script inside, that loads nothing."""
+
+import io
+import json
+from base64 import b64encode
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.deconvnet.crops import Tile
+from tconv.deconvnet.montage import enlarged, photo_of
+from tconv.deconvnet.results import Block, Seen, columns_of, field_text, rank_text
+from tconv.explainer.html_page import filled, source
+
+__all__ = ["gallery_of"]
+
+
+def gallery_of(seen: Seen) -> str:
+    """Return the page of what was seen.
+
+    Raises
+    ------
+    ImportError : Pillow is not installed
+    """
+    size = "×".join(str(last - first + 1) for first, last in seen.tiles[0].field)
+    summary = f"{seen.captions[0]}. Each unit sees {size} pixels of {_count(seen.images, 'image')}."
+    facts = json.dumps({"tiles": _facts(seen), "images": _images(seen)}).replace("<", "\\u003c")
+    return filled(
+        "gallery.html",
+        {
+            "{title}": escape(f"{seen.model}: what features of {seen.layer} see"),
+            "{heading}": escape(f"What features of {seen.layer} in {seen.model} see"),
+            "{summary}": escape(summary),
+            "/*{style}*/": source("gallery.css"),
+            "<!--{blocks}-->": _blocks(seen),
+            "<!--{table}-->": _table(seen),
+            "<!--{captions}-->": "".join(f"<p>{escape(line)}.</p>" for line in seen.captions[1:]),
+            "/*{script}*/": source("gallery.js"),
+            "{facts}": facts,
+        },
+    )
+
+
+# ---- tiles ---------------------------------------------------------------------------------------
+
+
+def _blocks(seen: Seen) -> str:
+    """Every feature: photos and projections, and below them those of shuffled weights."""
+    levels, others = seen.levels(), seen.levels(shuffled=True)
+    parts = []
+    for block in seen.blocks:
+        strongest = max(seen.tiles[n].activation for n in block.places)
+        rows = [_row(seen, block, seen.tiles, levels, 0, "")]
+        if others:
+            rows.append(_row(seen, block, seen.shuffled, others, len(seen.tiles), "shuffled: "))
+        title = escape(f"feature {block.feature} · max {strongest:.3g}")
+        parts.append(f'<div class="block"><h2>{title}</h2>{"".join(rows)}</div>')
+    return "\n".join(parts)
+
+
+def _row(
+    seen: Seen,
+    block: Block,
+    tiles: tuple[Tile, ...],
+    levels: list[NDArray[np.uint8]],
+    start: int,
+    word: str,
+) -> str:
+    across = columns_of(len(block.places))
+    groups = []
+    for what in ("photo", "projection"):
+        cells = []
+        for n in block.places:
+            tile = tiles[n]
+            pixels = photo_of(tile) if what == "photo" else enlarged(levels[n])
+            name = f"{word}{what} of unit {','.join(map(str, tile.unit))}"
+            cells.append(_tile(pixels, name, start + n))
+        groups.append(f'<div class="group" style="--across:{across}">{"".join(cells)}</div>')
+    texts = [field_text(tiles[n]) for n in block.places]
+    label = f"{word}RF {texts[0]}" if len(texts) == 1 else f"{word}{len(texts)} images"
+    if start and len(texts) == 1:
+        label += f", {rank_text(seen.correlations[block.places[0]])}"
+    return f'<div class="row">{"".join(groups)}</div><p class="label">{escape(label)}</p>'
+
+
+def _tile(pixels: NDArray[np.uint8], name: str, at: int) -> str:
+    high, wide = pixels.shape[:2]
+    picture = f'<img src="{_uri(pixels)}" alt="{escape(name)}" width="{wide}" height="{high}">'
+    return f'<button type="button" class="tile" data-at="{at}">{picture}</button>'
+
+
+def _uri(pixels: NDArray[np.uint8]) -> str:
+    """A picture (H, W, 3) as a PNG inside an address."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError("The page needs Pillow: pip install pillow.") from None
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
+
+
+# ---- facts ---------------------------------------------------------------------------------------
+
+
+def _facts(seen: Seen) -> list[dict[str, Any]]:
+    """What the script needs of every tile, those of shuffled weights last."""
+    numbers = {image: n for n, image in enumerate(seen.photos)}
+    found = []
+    for n, tile in enumerate((*seen.tiles, *seen.shuffled)):
+        word = "" if n < len(seen.tiles) else "with shuffled weights, "
+        unit = ",".join(map(str, tile.unit))
+        text = f"{word}unit {unit}, activation {tile.activation:.4g}, sees {field_text(tile)}"
+        box = [list(each) for each in tile.field]
+        box = box if len(box) == 2 else [[0, 0], *box]
+        found.append({"image": numbers[tile.image], "box": box, "text": text})
+    return found
+
+
+def _images(seen: Seen) -> list[dict[str, Any]]:
+    found = []
+    for photo in seen.photos.values():
+        pixels = np.moveaxis(photo.pixels, 0, -1)
+        pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
+        pixels = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        high, wide = pixels.shape[:2]
+        found.append({"name": photo.name, "src": _uri(pixels), "width": wide, "height": high})
+    return found
+
+
+def _table(seen: Seen) -> str:
+    """The table of `Seen.table`, each cell with the number to sort by."""
+    table, columns = seen.table(), []
+    texts = {"image", "sees", "unit"}
+    for column in table.columns:
+        kind = ' class="text"' if column.title in texts else ""
+        columns.append(
+            f'<th scope="col" aria-sort="none"{kind}><button type="button">'
+            f"{escape(column.title)}</button></th>"
+        )
+    rows = []
+    for n, row in enumerate(table.rows):
+        tile = seen.tiles[n]
+        exact = {
+            "feature": tile.feature,
+            "activation": tile.activation,
+            "min": tile.projection.min(),
+            "max": tile.projection.max(),
+            "sanity": seen.correlations[n] if seen.correlations else 0,
+        }
+        cells = []
+        for column, text in zip(table.columns, row, strict=True):
+            value = exact.get(column.title, text)
+            kind = ' class="text"' if column.title in texts else ""
+            cells.append(f'<td{kind} data-value="{escape(str(value))}">{escape(text)}</td>')
+        rows.append(f'<tr data-at="{n}">{"".join(cells)}</tr>')
+    head = f"<caption hidden>Units</caption><thead><tr>{''.join(columns)}</tr></thead>"
+    return f"{head}<tbody>{''.join(rows)}</tbody>"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,197 @@
+"""WHICH LAYERS THERE ARE: every value, what one unit of it sees, or why it cannot be looked at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from tconv.deconvnet.network.network import Network
+from tconv.deconvnet.rules.backward import Path
+from tconv.deconvnet.rules.receptive_field import field_of
+from tconv.errors import ParameterError, RuleError
+from tconv.geometry.arguments import integer_of
+from tconv.messages import show
+from tconv.tables import Column, Table
+
+__all__ = ["LayerRow", "Layers", "chosen_layer", "layers_of"]
+
+_LONGEST_NAME = 1000  # characters that are compared with the names of layers
+_FAR = 64  # units, over which a jump is measured: after ConvTranspose it is a fraction
+_RECTIFIERS = ("Relu", "Clip")
+_END_OF_FEATURES = ("GlobalAveragePool", "GlobalMaxPool", "Flatten", "Reshape", "ReduceMean")
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One value of the network.
+
+    ``field`` is the size of the box of the image that one unit sees, ``jump`` how far the boxes of
+    neighbours are apart, in pixels per axis; both are None where a unit sees all of the image.
+    """
+
+    index: int
+    name: str
+    op: str
+    shape: tuple[int, ...] | None
+    field: tuple[int, ...] | None
+    jump: tuple[float, ...] | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """All layers of a network under one rule; prints itself as a table."""
+
+    model: str
+    rule: str
+    rows: tuple[LayerRow, ...]
+
+    def table(self) -> Table:
+        """Return the table."""
+        columns = (
+            Column("index", right=True),
+            Column("layer", folds=True),
+            Column("op"),
+            Column("shape"),
+            Column("sees", right=True),
+            Column("jump", right=True),
+            Column("rule " + self.rule, folds=True),
+        )
+        rows = tuple(
+            (
+                str(row.index),
+                row.name,
+                row.op,
+                "?" if row.shape is None else _by(row.shape),
+                "all" if row.field is None else _by(row.field),
+                "" if row.jump is None else _by(row.jump),
+                row.reason or "ok",
+            )
+            for row in self.rows
+        )
+        fine = sum(not row.reason for row in self.rows)
+        layers = "layer" if len(rows) == 1 else "layers"
+        footer = f"{len(rows)} {layers}, {fine} that rule {self.rule} can look at"
+        good = tuple(not row.reason for row in self.rows)
+        return Table(columns, rows, footer, len(columns) - 1, good)
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def __rich__(self) -> Any:
+        return self.table().__rich__()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        rows = [{**vars(row), "reason": row.reason or None} for row in self.rows]
+        return {"model": self.model, "rule": self.rule, "layers": rows}
+
+
+def layers_of(network: Network, rule: str) -> Layers:
+    """List every value that the image goes into."""
+    names = [n for node in network.nodes for n in node.outputs if n in network.signals]
+    rows = []
+    for index, name in enumerate(names):
+        shape, node = network.shapes.get(name), network.makers[name]
+        field = jump = None
+        if shape is not None and len(shape) > 2:
+            field, jump = _field(network, name, len(shape) - 2, network.shapes)
+        rows.append(
+            LayerRow(index, name, node.op, shape, field, jump, _reason(network, name, rule))
+        )
+    return Layers(network.name, rule, tuple(rows))
+
+
+def _field(
+    network: Network, name: str, rank: int, shapes: Mapping[str, Any]
+) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
+    try:
+        here = field_of(network, name, ((0, 0),) * rank, shapes)
+        there = field_of(network, name, ((_FAR, _FAR),) * rank, shapes)
+    except KeyError:  # a size that only a run tells
+        return None, None
+    if here is None or there is None:
+        return None, None
+    size = tuple(last - first + 1 for first, last in here)
+    return size, tuple((q[0] - p[0]) / _FAR for p, q in zip(here, there, strict=True))
+
+
+def _reason(network: Network, name: str, rule: str) -> str:
+    shape = network.shapes.get(name)
+    if shape is not None and (len(shape) < 2 or shape[0] != 1):
+        return "no channels"
+    try:
+        Path(network, name, rule)
+    except RuleError as error:
+        return str(error).partition("; ")[0]
+    return ""
+
+
+def chosen_layer(network: Network, layer: Any, rule: str) -> str:
+    """Find a layer by its index, its name, or a part of that; None is the default.
+
+    The default is the last rectified value with spatial axes before the first node that ends them;
+    under the rule gradient other activations count, too.
+
+    Raises
+    ------
+    ParameterError : there is no such layer, or there are several
+    """
+    names = [n for node in network.nodes for n in node.outputs if n in network.signals]
+    if layer is None:
+        return _default(network, names, rule)
+    index = integer_of(layer)
+    if index is not None:
+        if 0 <= index < len(names):
+            return names[index]
+        raise ParameterError(
+            f"layer={show(index)} must be from 0 to {len(names) - 1}; --list shows the layers."
+        )
+    if not isinstance(layer, str):
+        raise ParameterError(
+            f"layer={show(layer)} must be an index or a name of a layer; pass one of these."
+        )
+    if layer in names:
+        return str(layer)
+    if len(layer) < _LONGEST_NAME:
+        if layer.isdecimal() and int(layer) < len(names):
+            return names[int(layer)]
+        matches = [name for name in names if layer in name] if layer else []
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            listed = ", ".join(map(repr, matches[:5])) + (", …" if len(matches) > 5 else "")
+            raise ParameterError(
+                f"layer={show(layer)} must name one layer, but {len(matches)} have it in their "
+                f"names: {listed}; write one of them in full."
+            )
+    close = get_close_matches(layer[:_LONGEST_NAME], names, 1)
+    fix = f"did you mean {close[0]!r}?" if close else "--list shows the layers."
+    raise ParameterError(f"layer={show(layer)} must be a layer of the network; {fix}")
+
+
+def _default(network: Network, names: list[str], rule: str) -> str:
+    from tconv.deconvnet.rules.derivatives import DERIVATIVES
+
+    wanted = (*_RECTIFIERS, *DERIVATIVES) if rule == "gradient" else _RECTIFIERS
+    found = None
+    for name in names:
+        node = network.makers[name]
+        shape = network.shapes.get(name)
+        if node.op in _END_OF_FEATURES and found is not None:
+            break
+        if node.op in wanted and (shape is None or len(shape) > 2):
+            found = name
+    if found is None:
+        raise ParameterError(
+            "layer=None needs a rectified layer, and the network has none; name a layer "
+            "(--list shows them), or use rule='gradient' (--rule gradient)."
+            if rule != "gradient"
+            else "layer=None needs an activation, and the network has none; name a layer "
+            "(--list shows them)."
+        )
+    return found
+
+
+def _by(sizes: Sequence[float]) -> str:
+    return "×".join(f"{size:g}" for size in sizes)

@@ -1,0 +1,1 @@
+"""Networks as graphs of ONNX nodes, images for them, and their values."""

@@ -1,0 +1,140 @@
+"""HOW IT IS LOOKED: a network and photos become tiles, one for each unit that is shown."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tconv.deconvnet.crops import Tile, cut
+from tconv.deconvnet.network.images import Photos
+from tconv.deconvnet.network.runtime import Values
+from tconv.deconvnet.rules.backward import Path
+from tconv.deconvnet.rules.receptive_field import Box, box_at, field_of
+from tconv.deconvnet.rules.sparse_map import Signal
+from tconv.deconvnet.units import Peak, Unit, strongest
+from tconv.errors import ShapeError
+from tconv.system.fork_lock import cached_property
+
+__all__ = ["Look", "Progress"]
+
+Progress = Callable[[int, int], None]
+"""Called with how many images are done, and of how many."""
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One layer of a network, under one rule, ready to be looked at.
+
+    ``whole_map`` seeds all of a feature's map in place of its strongest unit.
+    """
+
+    path: Path
+    photos: Photos
+    crop: bool
+    whole_map: bool
+    threads: int | None
+    progress: Progress | None = None
+
+    @cached_property
+    def layer_shape(self) -> tuple[int, ...]:
+        """Shape (1, C, *size) of the layer, by a run if nothing else tells.
+
+        Raises
+        ------
+        ShapeError : the layer has no channels
+        """
+        network, layer = self.path.network, self.path.layer
+        shape = network.shapes.get(layer)
+        if shape is None:
+            shape = network.recorder([layer], self.threads)(self._image(0))[layer].shape
+        if len(shape) < 2 or shape[0] != 1:
+            raise ShapeError(
+                f"layer {layer!r} has shape {shape}, must be (1, C) or (1, C, *size) with channels "
+                "C; choose another layer (--list shows them)."
+            )
+        return shape
+
+    def tiles_like(self, others: Sequence[Tile], unit: Unit | None) -> list[Tile]:
+        """Project the same features in the same images, each where it is strongest now."""
+        found = []
+        for image in dict.fromkeys(tile.image for tile in others):
+            one = replace(self, photos=self.photos.only(image), progress=None)
+            features = None if unit else [t.feature for t in others if t.image == image]
+            tiles = one.tiles(features=features, unit=unit, top=1)
+            found += [replace(tile, image=image) for tile in tiles]
+        by_key = {(tile.feature, tile.image): tile for tile in found}
+        return [by_key[tile.feature, tile.image] for tile in others]
+
+    def tiles(self, *, features: Sequence[int] | None, unit: Unit | None, top: int) -> list[Tile]:
+        """Project the peaks of some features, those of one feature after the other.
+
+        Every image is run once to find the peaks, and those that hold one, if there are several,
+        once more.
+        """
+        network, layer, count = self.path.network, self.path.layer, len(self.photos)
+        recorder = network.recorder(self.path.recorded, self.threads)
+        recorded: dict[int, Values] = {}
+
+        def maps() -> Any:
+            for n in range(count):
+                names = None if count == 1 else (layer,)
+                values = recorder(self._image(n), names)
+                if count == 1:
+                    recorded[n] = values
+                if self.progress is not None:
+                    self.progress(n + 1, count)
+                yield values[layer]
+
+        chosen = strongest(maps(), features=features, unit=unit, top=top)
+        found: dict[tuple[int, int], Tile] = {}
+        by_image = sorted(
+            (
+                (peak.image, place, rank, peak)
+                for place, (_, peaks) in enumerate(chosen)
+                for rank, peak in enumerate(peaks)
+            ),
+            key=lambda each: each[:3],
+        )
+        for image, place, rank, peak in by_image:
+            if image not in recorded:
+                recorded = {image: recorder(self._image(image))}
+            found[place, rank] = self._tile(peak, recorded[image])
+        return [found[key] for key in sorted(found)]
+
+    def _image(self, n: int) -> Any:
+        return self.photos[n].values.astype(self.path.network.dtype)
+
+    def _tile(self, peak: Peak, values: Values) -> Tile:
+        network, layer = self.path.network, self.path.layer
+        unit, value = peak.unit, values[layer]
+        seed = np.zeros((*value.shape[:2], *[1] * len(unit.position)), value.dtype)
+        seed[0, unit.channel] = peak.activation
+        r = Signal(seed, unit.position, value.shape)
+        if self.whole_map:
+            seed = np.zeros_like(value)
+            seed[0, unit.channel] = value[0, unit.channel]
+            r = Signal.whole(seed)
+        back = self.path.back(r, values)
+        shapes = {**network.shapes, **{name: each.shape for name, each in values.items()}}
+        whole: Box = tuple((0, size - 1) for size in network.input_shape[2:])
+        position = None if self.whole_map else box_at(unit.position)
+        seen = field_of(network, layer, position, shapes) if position else None
+        box = seen if self.crop and seen is not None and _is_smaller(seen, whole) else whole
+        photo = self.photos[peak.image]
+        projection, pixels, inside = cut(back, photo.pixels, box)
+        return Tile(
+            unit.channel,
+            peak.image,
+            (unit.channel, *unit.position),
+            peak.activation,
+            box,
+            seen or whole,
+            projection,
+            pixels,
+            inside,
+        )
+
+
+def _is_smaller(seen: Box, whole: Box) -> bool:
+    return any(b - a < d - c for (a, b), (c, d) in zip(seen, whole, strict=True))

@@ -1,0 +1,1 @@
+"""Reversals of nodes, and the pass that goes back to the image."""

@@ -1,0 +1,122 @@
+"""WHERE A COPY CAME FROM: the transposes of nodes that only move cells, and of interpolation.
+
+ONNX Runtime is asked itself. A node that is sent the numbers of cells in place of their values
+tells where each went; one that is sent a 1 at every place in turn tells how it interpolates.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.deconvnet.network.runtime import run_node
+from tconv.deconvnet.rules.sparse_map import Signal
+from tconv.errors import RuleError
+
+__all__ = ["copied_back", "interpolated_back"]
+
+Attributes = Mapping[str, Any]
+
+
+def copied_back(
+    op: str,
+    attributes: Attributes,
+    operands: Sequence[NDArray[Any] | None],
+    shapes: Mapping[int, tuple[int, ...]],
+    output: tuple[int, int],
+    r: Signal,
+    opset: int,
+) -> dict[int, Signal]:
+    """Add what arrives at every copy of a cell to that cell.
+
+    Parameters
+    ----------
+    op, attributes, opset : what the node does
+    operands : what it read where that is known; elsewhere None
+    shapes : shapes of the signals among its inputs, by their place
+    output : which output the signal arrives at, and how many there are
+    r : Signal
+
+    >>> r = Signal.whole(np.array([[[1.0, 2.0, 4.0]]]))
+    >>> gather = copied_back(
+    ...     "Gather", {"axis": 2}, [None, np.array([0, 1, 1])], {0: (1, 1, 2)}, (0, 1), r, 17
+    ... )
+    >>> gather[0].array
+    array([[[1., 6.]]])
+    """
+    if op == "Concat" and attributes["axis"] in (1, 1 - len(r.shape)) and len(r.shape) > 2:
+        return _parted(operands, shapes, r)
+    feeds, ends = list(operands), [1]  # 0 is the number of what comes from elsewhere
+    for n, shape in shapes.items():
+        cells = np.arange(ends[-1], ends[-1] + np.prod(shape, dtype=int), dtype=np.float64)
+        feeds[n] = cells.reshape(shape)
+        ends.append(ends[-1] + cells.size)
+    for n, value in enumerate(operands):
+        if value is not None and (op == "Concat" or (op == "Pad" and n == 2)):
+            feeds[n] = np.zeros(value.shape)
+    kept = {name: each for name, each in attributes.items() if (op, name) != ("Pad", "value")}
+    numbers = run_node(op, kept, feeds, output[1], opset)[output[0]].astype(np.int64).reshape(-1)
+    sums = np.bincount(numbers, r.dense().reshape(-1), ends[-1])
+    return {
+        n: Signal.whole(sums[start:end].reshape(shape).astype(r.array.dtype))
+        for (n, shape), start, end in zip(shapes.items(), ends[:-1], ends[1:], strict=True)
+    }
+
+
+def _parted(
+    operands: Sequence[NDArray[Any] | None], shapes: Mapping[int, tuple[int, ...]], r: Signal
+) -> dict[int, Signal]:
+    """Part a signal by its channels, where it lies."""
+    back, first = {}, 0
+    for n, known in enumerate(operands):
+        shape = shapes[n] if known is None else known.shape
+        if known is None:
+            part = r.array[:, first : first + shape[1]]
+            back[n] = Signal(part, r.start, shape)
+        first += shape[1]
+    return back
+
+
+def interpolated_back(
+    op: str,
+    attributes: Attributes,
+    scales: Sequence[float] | None,
+    shape: tuple[int, ...],
+    r: Signal,
+    opset: int,
+) -> Signal:
+    """Weigh what arrives as the interpolation weighed it: its transpose, axis by axis.
+
+    Parameters
+    ----------
+    scales : of every axis; None where the node was told the sizes
+    shape : of what was interpolated
+
+    >>> r = Signal.whole(np.ones((1, 1, 6, 1), np.float32))
+    >>> interpolated_back("Resize", {}, [1, 1, 2, 1], (1, 1, 3, 1), r, 17).array.reshape(-1)
+    array([2., 2., 2.], dtype=float32)
+    """
+    mode = attributes.get("coordinate_transformation_mode")
+    if mode == b"tf_crop_and_resize" or attributes.get("keep_aspect_ratio_policy", b"stretch") != (
+        b"stretch"
+    ):
+        raise RuleError(
+            f"{op} that crops, or keeps the aspect ratio, has no reversal; choose a layer below it."
+        )
+    # Every axis by itself: what the node says of all of them is left out.
+    kept = {n: v for n, v in attributes.items() if n not in ("axes", "scales")}
+    back = r.dense()
+    for n, (size, wanted) in enumerate(zip(shape, r.shape, strict=True)):
+        if size == wanted:
+            continue
+        ones = np.eye(size, dtype=np.float32)[np.newaxis, np.newaxis]  # a 1 in every place
+        scale = None if scales is None else np.array([1, 1, 1, scales[n]], np.float32)
+        operands: list[NDArray[Any] | None] = [ones, scale]
+        if op != "Upsample" and opset >= 11:
+            sizes = np.array([1, 1, size, wanted], np.int64)
+            operands = [ones, None, scale] if scale is not None else [ones, None, None, sizes]
+        weights = run_node(op, kept, operands, 1, opset)[0][0, 0]  # (size, wanted)
+        moved = np.moveaxis(back, n, -1) @ weights.T.astype(back.dtype)
+        back = np.moveaxis(moved, -1, n)
+    return Signal.whole(np.ascontiguousarray(back))

@@ -1,0 +1,97 @@
+"""WHAT GOES BACK: a signal, which is an array and the box of its value's cells that it fills.
+
+One unit of a layer reaches few cells of the values before it. All others are 0 and not kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.deconvnet.rules.windows import Interval
+
+__all__ = ["Signal", "added", "box_of", "clipped"]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """``array`` (1, C, *sizes) lies at ``start`` of the spatial axes of a value of ``shape``."""
+
+    array: NDArray[Any]
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def whole(cls, array: NDArray[Any]) -> "Signal":
+        """A signal that fills all of its value."""
+        return cls(array, (0,) * max(0, array.ndim - 2), array.shape)
+
+    @property
+    def box(self) -> tuple[Interval, ...]:
+        """First and last cell along each spatial axis."""
+        return tuple(
+            (first, first + size - 1)
+            for first, size in zip(self.start, self.array.shape[2:], strict=True)
+        )
+
+    def with_array(self, array: NDArray[Any]) -> "Signal":
+        """Other numbers at the same place."""
+        return Signal(array, self.start, self.shape)
+
+    def part_of(self, value: NDArray[Any]) -> NDArray[Any]:
+        """Those cells of a value, or of what broadcasts to it, that the signal fills.
+
+        >>> Signal(np.zeros((1, 1, 2)), (3,), (1, 1, 9)).part_of(np.arange(9).reshape(1, 1, 9))
+        array([[[3, 4]]])
+        """
+        lacking = len(self.shape) - value.ndim
+        cuts = [
+            slice(None) if value.shape[n - lacking] == 1 else slice(first, last + 1)
+            for n, (first, last) in enumerate(self.box, 2)
+            if n >= lacking
+        ]
+        return value[(..., *cuts)]
+
+    def dense(self) -> NDArray[Any]:
+        """The whole value, with zeros around the signal."""
+        if self.array.shape == self.shape:
+            return self.array
+        full = np.zeros(self.shape, self.array.dtype)
+        full[box_of(self.box)] = self.array
+        return full
+
+
+def box_of(box: Sequence[Interval]) -> tuple[Any, ...]:
+    """A box as an index of the spatial axes."""
+    return (..., *(slice(first, last + 1) for first, last in box))
+
+
+def clipped(box: Sequence[Interval], size: Sequence[int]) -> tuple[Interval, ...]:
+    """The part of a box that lies on an array of a spatial size.
+
+    >>> clipped([(-2, 3), (5, 9)], (8, 8))
+    ((0, 3), (5, 7))
+    """
+    return tuple(
+        (max(0, first), min(each - 1, last)) for (first, last), each in zip(box, size, strict=True)
+    )
+
+
+def added(a: Signal, b: Signal) -> Signal:
+    """The sum of two signals of one value, in the smallest box that holds both.
+
+    >>> one = Signal(np.ones((1, 1, 2)), (0,), (1, 1, 5))
+    >>> added(one, Signal(np.ones((1, 1, 2)), (1,), (1, 1, 5))).array
+    array([[[1., 2., 1.]]])
+    """
+    if a.start == b.start and a.array.shape == b.array.shape:
+        return a.with_array(a.array + b.array)
+    hull = [(min(p[0], q[0]), max(p[1], q[1])) for p, q in zip(a.box, b.box, strict=True)]
+    start = tuple(first for first, _ in hull)
+    total = np.zeros((*a.shape[:2], *(last - first + 1 for first, last in hull)), a.array.dtype)
+    for each in (a, b):
+        moved = [(f - s, last - s) for (f, last), s in zip(each.box, start, strict=True)]
+        total[box_of(moved)] += each.array
+    return Signal(total, start, a.shape)

@@ -1,0 +1,94 @@
+"""WHAT A WINDOW COVERS: the windows of ONNX's convolutions and poolings, along each axis."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tconv.geometry.onnx_attributes import NodeSettings
+
+__all__ = ["Interval", "Sliding", "sliding_of", "spread_of"]
+
+Interval = tuple[int, int]
+"""First and last cell along an axis; they may lie outside of the array."""
+
+
+class Sliding(NamedTuple):
+    """One axis of windows over x: window o holds ``x[o*stride - begin + k*dilation]``."""
+
+    kernel: int
+    stride: int
+    dilation: int
+    begin: int
+
+    @property
+    def span(self) -> int:
+        """Cells from the first to the last tap, both counted."""
+        return self.dilation * (self.kernel - 1) + 1
+
+    def covers(self, windows: Interval) -> Interval:
+        """The cells of x from the first tap of the first window to the last tap of the last.
+
+        >>> Sliding(3, 2, 1, 1).covers((0, 1))
+        (-1, 3)
+        """
+        first, last = windows
+        return first * self.stride - self.begin, last * self.stride - self.begin + self.span - 1
+
+    def reached_from(self, cells: Interval) -> Interval:
+        """The windows that hold one of these cells of x: what a transposed convolution gathers.
+
+        >>> Sliding(3, 2, 1, 1).reached_from((0, 3))
+        (0, 2)
+        """
+        first, last = cells
+        return (
+            -((self.span - 1 - first - self.begin) // self.stride),
+            (last + self.begin) // self.stride,
+        )
+
+    def taps_on(self, window: int, low: int, high: int) -> int:
+        """How many taps of a window lie on cells low to high, which is excluded.
+
+        >>> Sliding(3, 2, 1, 1).taps_on(0, 0, 4)
+        2
+        """
+        start = window * self.stride - self.begin
+        below, inside = (-((start - end) // self.dilation) for end in (low, high))
+        return max(0, min(self.kernel, inside) - max(0, below))
+
+
+def sliding_of(
+    attributes: Mapping[str, Any], kernel: Sequence[int], x_size: Sequence[int]
+) -> tuple[Sliding, ...]:
+    """Read the windows of Conv, MaxPool or AveragePool over an x of this spatial size.
+
+    >>> sliding_of({"strides": [2], "auto_pad": b"SAME_UPPER"}, (3,), (4,))
+    (Sliding(kernel=3, stride=2, dilation=1, begin=0),)
+    """
+    rank = len(kernel)
+    strides = attributes.get("strides") or [1] * rank
+    dilations = attributes.get("dilations") or [1] * rank
+    begins = list(attributes.get("pads") or [0] * 2 * rank)[:rank]
+    auto = attributes.get("auto_pad", b"NOTSET")
+    auto = auto.decode() if isinstance(auto, bytes) else auto
+    found = []
+    for n, (k, s, d) in enumerate(zip(kernel, strides, dilations, strict=True)):
+        begin = begins[n]
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            total = max(0, (-(-x_size[n] // s) - 1) * s + d * (k - 1) + 1 - x_size[n])
+            begin = total // 2 if auto == "SAME_UPPER" else total - total // 2
+        elif auto == "VALID":
+            begin = 0
+        found.append(Sliding(int(k), int(s), int(d), int(begin)))
+    return tuple(found)
+
+
+def spread_of(
+    attributes: Mapping[str, Any], x_shape: Sequence[int], weight_shape: Sequence[int]
+) -> tuple[Sliding, ...]:
+    """Read the windows of a ConvTranspose, which slide over its *output*."""
+    given = {
+        name: value.decode() if isinstance(value, bytes) else value
+        for name, value in attributes.items()
+    }
+    geometry = NodeSettings.of(given).geometry(tuple(x_shape), tuple(weight_shape))
+    return tuple(Sliding(a.kernel, a.stride, a.dilation, a.begin) for a in geometry.axes)

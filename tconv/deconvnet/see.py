@@ -1,0 +1,292 @@
+"""WHAT A FEATURE SEES: `see`, which maps features of a network back to the pixels of an image."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tconv.deconvnet.crops import Norm, Tile
+from tconv.deconvnet.gallery import gallery_of
+from tconv.deconvnet.layers import Layers, chosen_layer, layers_of
+from tconv.deconvnet.montage import figure_of, write_figure
+from tconv.deconvnet.network.images import Photos, Preparation
+from tconv.deconvnet.network.model import Opened, judged
+from tconv.deconvnet.network.network import Network
+from tconv.deconvnet.render import Look, Progress
+from tconv.deconvnet.results import NORMS, SCALES, Seen
+from tconv.deconvnet.rules.backward import Path
+from tconv.deconvnet.rules.registry import RULES
+from tconv.deconvnet.units import as_features, as_unit
+from tconv.deconvnet.weight_randomisation import rank_correlation, shuffled
+from tconv.errors import ParameterError
+from tconv.geometry.arguments import as_choice, as_flag, as_integer, as_per_axis, as_threads
+from tconv.messages import show
+from tconv.system.files import suffix_of, whole_file
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["SUFFIXES", "See", "see", "see_layers"]
+
+_MOST_PIXELS = 2**20  # along an axis
+
+SUFFIXES = (".png", ".html", ".npz")
+
+
+def see(
+    model: Any,
+    images: Any,
+    layer: str | int | None = None,
+    *,
+    feature: int | Sequence[int] | None = None,
+    unit: Sequence[int] | None = None,
+    top: int = 9,
+    rule: Literal["deconvnet", "gradient", "guided"] = "deconvnet",
+    norm: Norm = "zero",
+    scale: Literal["tile", "row", "figure"] = "tile",
+    crop: bool = True,
+    sanity: bool = False,
+    seed: Literal["unit", "all"] = "unit",
+    size: int | Sequence[int] | None = None,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> "See":
+    """Project features of a network back to the pixels that excite them.
+
+    The network runs on an image; of a layer's feature the strongest unit is kept, all others are
+    set to zero, and that number goes back to the image through every node reversed: filters by
+    their transposes, poolings by the switches that they set, rectifiers by the rule.
+
+    - ``"deconvnet"``: a rectifier lets through what is positive of the signal that comes back
+    - ``"gradient"``: where its input was positive; this is the exact derivative of the unit
+    - ``"guided"``: both
+
+    The first and the last are defined for ReLU only. Biases are dropped. There is no rectifier
+    after the last filter, the image's, so negative numbers are right.
+
+    Parameters
+    ----------
+    model : path, bytes or onnx.ModelProto of a network whose first input is an image (N, C, H, W)
+        or a signal (N, C, L) with 1 or 3 channels; or a torch.nn.Module, which is exported
+    images : path of a picture or of a folder of pictures, array (C, H, W) or (H, W, C), or several
+        of these. uint8 are pixels, and are prepared as below; floats are what the network gets.
+    layer : index, name or unique part of a name; by default the last rectified layer before the
+        features are pooled or flattened
+    feature : channel or channels; by default the `top` strongest, of several images the 4 strongest
+    unit : (channel, row, column) of the one unit to show
+    top : int, features of one image, or images of one feature
+    rule : "deconvnet", "gradient" or "guided"
+    norm : "zero" (0 is mid-grey), "minmax" or "positive", as `tconv.images.renormalise`
+    scale : "tile", "row" or "figure": which tiles share one range of grey levels
+    crop : bool, show only what a unit sees
+    sanity : bool, show beside it the same of the network with shuffled weights
+    seed : "unit"; or "all" for all of the feature's map at once, which is not in the paper
+    size : int per axis, to which pixels are resized; by default the network's
+    mean, std : numbers, one or one per channel
+    value_range : what 0 and 255 become before the mean is taken off and std divides
+    threads : int, threads of ONNX Runtime; None leaves it to it
+    progress : called with how many images are done, and of how many
+
+    Returns
+    -------
+    See : its tiles, a figure, a table and the ledger of what was reversed
+
+    Raises
+    ------
+    RuleError : a node between the layer and the image has no reversal under the rule
+    ParameterError, ShapeError, DTypeError : an argument breaks its own rule, or sizes clash
+    ModelError : the model is damaged, or cannot be run
+    OSError : a file cannot be read
+    ImportError : the ONNX tools, or Pillow, are not installed
+
+    References
+    ----------
+    Zeiler & Fergus 2014, arXiv:1311.2901; Simonyan et al. 2014, arXiv:1312.6034; Springenberg et
+    al. 2015, arXiv:1412.6806.
+
+    >>> from onnx import helper, numpy_helper
+    >>> edge = numpy_helper.from_array(np.array([[[[-1.0, 1.0]]]], np.float32), "edge")
+    >>> graph = helper.make_graph(
+    ...     [helper.make_node("Conv", ["image", "edge"], ["contrast"]),
+    ...      helper.make_node("Relu", ["contrast"], ["rise"])], "net",
+    ...     [helper.make_tensor_value_info("image", 1, (1, 1, 2, 4))],
+    ...     [helper.make_tensor_value_info("rise", 1, None)], [edge])
+    >>> opset = helper.make_opsetid("", 17)
+    >>> network = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    >>> seen = tconv.see(network, np.array([[[0, 2, 5, 5], [0, 0, 1, 0]]], np.float32), crop=False)
+    >>> seen.tiles[0].unit, seen.tiles[0].activation
+    ((0, 0, 1), 3.0)
+    >>> seen.tiles[0].projection
+    array([[[ 0., -3.,  3.,  0.],
+            [ 0.,  0.,  0.,  0.]]], dtype=float32)
+    >>> print(seen.ledger)
+    reversed 2 nodes: Conv×1 filter, Relu×1 rectify
+    """
+    rule, norm = as_choice(rule, "rule", RULES), as_choice(norm, "norm", NORMS)
+    scale, threads = as_choice(scale, "scale", SCALES), as_threads(threads)
+    whole_map = as_choice(seed, "seed", ("unit", "all")) == "all"
+    crop, sanity = as_flag(crop, "crop"), as_flag(sanity, "sanity")
+    top = as_integer(top, "top", 1)
+    threads = None if threads is None else as_integer(threads, "threads", 1)
+    if progress is not None and not callable(progress):
+        raise ParameterError(
+            f"progress={show(progress)} must be a function of two integers; pass one or None."
+        )
+    if feature is not None and unit is not None:
+        raise ParameterError(
+            f"unit={show(unit)} must stand without feature={show(feature)}: it names its feature; "
+            "leave one of the two out."
+        )
+    opened, photos = _opened(model, images, size, mean, std, value_range)
+    with judged(opened):
+        network = Network.of(opened, photos[0].pixels.shape[1:])
+        name = chosen_layer(network, layer, rule)
+        path = Path(network, name, rule)
+        look = Look(path, photos, crop, whole_map, threads, progress)
+        shape = look.layer_shape
+        one = as_unit(unit, shape)
+        tiles = look.tiles(features=as_features(feature, shape[1]), unit=one, top=top)
+        others: list[Tile] = []
+        if sanity:
+            mixed = Path(shuffled(network, name), name, rule)
+            again = Look(mixed, photos, crop, whole_map, threads)
+            others = again.tiles_like(tiles, unit=one)
+        return See(
+            model=network.name,
+            sha256=network.sha256,
+            layer=name,
+            rule=rule,
+            norm=norm,
+            scale=scale,
+            whole_map=whole_map,
+            tiles=tuple(tiles),
+            photos={n: photos[n] for n in sorted({tile.image for tile in tiles})},
+            images=len(photos),
+            ledger=path.ledger,
+            shuffled=tuple(others),
+            correlations=tuple(
+                rank_correlation(abs(a.projection), abs(b.projection))
+                for a, b in zip(tiles, others, strict=bool(others))
+            ),
+        )
+
+
+class See(Seen):
+    """What `see` saw: tiles with all that is known of them, that show themselves.
+
+    ``tiles[n].projection`` is the array (C, *size) that came back to the image; ``print`` it for a
+    table.
+
+    >>> network = tconv.ConvTranspose2d(1, 4, 2, stride=2, rng=0).to_onnx()
+    >>> seen = tconv.see(network, np.eye(3, dtype=np.float32), "y", top=2)
+    >>> [tile.projection.shape for tile in seen.tiles]
+    [(1, 1, 1), (1, 1, 1)]
+    >>> print(seen.ledger)
+    reversed 1 node: ConvTranspose×1 filter
+    """
+
+    def figure(self) -> "Image.Image":
+        """Return the figure as a picture of Pillow.
+
+        Raises
+        ------
+        ImportError : Pillow is not installed
+        """
+        return figure_of(self)
+
+    def html(self) -> str:
+        """Return the same as a page that loads nothing else; a tile shows where in the image it is.
+
+        Raises
+        ------
+        ImportError : Pillow is not installed
+        """
+        return gallery_of(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the figure (.png), the page (.html) or all numbers (.npz), complete or not at all.
+
+        Raises
+        ------
+        ParameterError : the name ends in none of these, or its folder does not exist
+        ImportError : Pillow is not installed
+        """
+        suffix = suffix_of(path, SUFFIXES, "seen.png")
+        with whole_file(path) as unfinished:
+            if suffix == ".html":
+                unfinished.write_text(self.html(), "utf-8", newline="\n")
+            elif suffix == ".png":
+                write_figure(unfinished, self)
+            else:
+                with unfinished.open("xb") as file:
+                    np.savez(file, allow_pickle=False, **self.arrays())
+
+
+def see_layers(
+    model: Any,
+    *,
+    rule: Literal["deconvnet", "gradient", "guided"] = "deconvnet",
+    size: int | Sequence[int] | None = None,
+) -> Layers:
+    """List the layers of a network, what a unit of each sees, and which a rule can look at.
+
+    Parameters
+    ----------
+    model : path, bytes or onnx.ModelProto
+    rule : "deconvnet", "gradient" or "guided"
+    size : int per axis, where the network takes images of any size
+
+    Returns
+    -------
+    Layers : prints itself as a table
+
+    Raises
+    ------
+    ParameterError, ShapeError, ModelError, OSError, ImportError : as `see`
+
+    >>> print(tconv.see_layers(tconv.ConvTranspose2d(3, 4, 4, stride=2, rng=0).to_onnx(), size=8))
+    index  layer  op             shape      sees     jump  rule deconvnet
+        0  y      ConvTranspose  1×4×18×18   2×2  0.5×0.5  ok
+    1 layer, 1 that rule deconvnet can look at
+    """
+    rule = as_choice(rule, "rule", RULES)
+    opened = Opened.of(model)
+    sizes = _sizes(size, len(opened.spatial))
+    with judged(opened):
+        return layers_of(Network.of(opened, sizes), rule)
+
+
+def _opened(
+    model: Any, images: Any, size: Any, mean: Any, std: Any, value_range: Any
+) -> tuple[Opened, Photos]:
+    """A model and the photos for it: a module's export needs the size of the first one."""
+    torch = sys.modules.get("torch")  # whoever has a module has it already
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from tconv.deconvnet.network.torch_export import channels_of, exported
+
+        channels, rank = channels_of(model)
+        prepare = Preparation.of(value_range, mean, std, channels)
+        photos = Photos(images, channels, rank, _sizes(size, rank), prepare)
+        return Opened.of(exported(model, photos[0].values.shape)), photos
+    opened = Opened.of(model)
+    prepare = Preparation.of(value_range, mean, std, opened.channels)
+    rank = len(opened.spatial)
+    return opened, Photos(images, opened.channels, rank, _sizes(size, rank), prepare)
+
+
+def _sizes(size: Any, rank: int) -> tuple[int, ...] | None:
+    """Read the size of the image, by its own rule."""
+    if size is None:
+        return None
+    sizes = as_per_axis(size, "size", rank, 1)
+    for n, each in enumerate(sizes):
+        if each > _MOST_PIXELS:
+            raise ParameterError(
+                f"size[{n}]={show(each)} must be at most {_MOST_PIXELS:,}; pass a smaller one."
+            )
+    return sizes

@@ -1,0 +1,145 @@
+"""WHICH UNITS ARE SHOWN: the strongest of a layer's features, and where each is strongest."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from heapq import heappush, heapreplace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.errors import ParameterError, ShapeError
+from tconv.geometry.arguments import entries_of, integer_of
+from tconv.messages import show
+
+__all__ = ["Peak", "Unit", "as_features", "as_unit", "strongest"]
+
+FEATURES_OF_MANY = 4  # features of several images that are shown where none are named
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One number of a layer: its channel, and its place on the spatial axes."""
+
+    channel: int
+    position: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return ",".join(map(str, (self.channel, *self.position)))
+
+
+@dataclass(frozen=True, order=True)
+class Peak:
+    """Where a feature is strongest in an image, and how strong."""
+
+    activation: float
+    image: int
+    unit: Unit
+
+
+def strongest(
+    maps: Iterable[NDArray[Any]],
+    *,
+    features: Sequence[int] | None,
+    unit: Unit | None,
+    top: int,
+) -> list[tuple[int, list[Peak]]]:
+    """Choose features, and of each its peaks, the strongest first.
+
+    Of equals the lowest channel, the first image and the first place in row-major order count. One
+    image shows the `top` strongest features once each, several the four strongest, each in the
+    `top` images where it is strongest.
+
+    Parameters
+    ----------
+    maps : the layer's values (1, C, *size) for one image after the other
+    features : channels to show, or None to choose
+    unit : the one unit to show in every image, or None
+    top : int
+
+    >>> layer = np.array([[[0.0, 5.0], [7.0, 7.0], [1.0, 2.0]]])
+    >>> for channel, peaks in strongest([layer], features=None, unit=None, top=2):
+    ...     print(channel, peaks[0].activation, peaks[0].unit)
+    1 7.0 1,0
+    0 5.0 0,1
+    """
+    found: dict[int, list[tuple[float, int, Unit]]] = {}
+    count = 0
+    for image, layer in enumerate(maps):
+        count += 1
+        flat = layer[0].reshape(layer.shape[1], -1)
+        if unit is not None:
+            at = int(np.ravel_multi_index(unit.position, layer.shape[2:])) if unit.position else 0
+            places = {unit.channel: at}
+        else:
+            best = flat.argmax(axis=1)
+            places = {c: int(best[c]) for c in features or range(len(flat))}
+        for channel, at in places.items():
+            position = tuple(map(int, np.unravel_index(at, layer.shape[2:])))
+            # The earlier image is the larger entry, so that it stays among equals.
+            entry = (float(flat[channel, at]), -image, Unit(channel, position))
+            heap = found.setdefault(channel, [])
+            if len(heap) < top:
+                heappush(heap, _Entry(entry))
+            elif _Entry(entry) > heap[0]:
+                heapreplace(heap, _Entry(entry))
+    peaks = {
+        channel: [Peak(value, -image, unit) for value, image, unit in sorted(heap, reverse=True)]
+        for channel, heap in found.items()
+    }
+    order = list(features) if features else sorted(peaks)
+    if features is None and unit is None:
+        order.sort(key=lambda channel: -peaks[channel][0].activation)  # stable: lowest first
+        order = order[: top if count == 1 else FEATURES_OF_MANY]
+    return [(channel, peaks[channel]) for channel in order]
+
+
+class _Entry(tuple):  # type: ignore[type-arg]
+    """A peak in a heap: compared by its activation and its image, never by its unit."""
+
+    __slots__ = ()
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(self[:2] < other[:2])
+
+    def __gt__(self, other: Any) -> bool:
+        return bool(self[:2] > other[:2])
+
+
+def as_features(feature: Any, channels: int) -> list[int] | None:
+    """Read the channels to show: one, or several."""
+    if feature is None:
+        return None
+    many = entries_of(feature)
+    many = [feature] if many is None and not isinstance(feature, str) else many
+    if not many:
+        raise ParameterError(
+            f"feature={show(feature)} must be one channel or several; pass 0 or [0], say."
+        )
+    found = [_index(each, channels, f"feature={show(feature)}", "channel") for each in many]
+    return list(dict.fromkeys(found))
+
+
+def as_unit(unit: Any, shape: tuple[int, ...]) -> Unit | None:
+    """Read a unit (channel, *position) of a layer of a shape (1, C, *size)."""
+    if unit is None:
+        return None
+    entries = entries_of(unit)
+    if entries is None or len(entries) != len(shape) - 1:
+        names = ("channel", "row", "column")[: len(shape) - 1]
+        raise ShapeError(
+            f"unit={show(unit)} must be ({', '.join(names)}) for a layer of shape {shape}; pass "
+            f"{tuple(size // 2 for size in shape[1:])}, say."
+        )
+    axes = zip(entries, shape[1:], ("channel", "row", "column"), strict=False)
+    channel, *position = (_index(e, size, f"unit={show(unit)}", what) for e, size, what in axes)
+    return Unit(channel, tuple(position))
+
+
+def _index(value: Any, size: int, what: str, of: str) -> int:
+    number = integer_of(value)
+    if number is None or not 0 <= number < size:
+        raise ParameterError(
+            f"{what} has {of} {show(value)}, must be from 0 to {size - 1}; pass one of these."
+        )
+    return number

@@ -1,0 +1,1 @@
+"""Channel-vectorised algorithm: the lanes of a vector are output channels."""

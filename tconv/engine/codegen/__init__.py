@@ -1,0 +1,1 @@
+"""Code generation: LLVM text written as the loops it makes."""

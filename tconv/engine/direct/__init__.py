@@ -1,0 +1,1 @@
+"""Direct, im2col and col2im algorithms."""

@@ -1,0 +1,475 @@
+"""HOW A PLAN LIES IN MEMORY: what the driver reads, and the order of packed weights."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import accumulate, groupby, product
+from math import ceil, prod
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.arrays.dtypes import TYPES
+from tconv.engine.codegen.abi import FIELDS, POINTERS, RUN, TERMS_AHEAD, TILE
+from tconv.engine.direct.offsets import (
+    gathered_cells,
+    grid,
+    in_flat,
+    in_gathered,
+    lattices,
+    strides,
+)
+from tconv.engine.plan.phases import Phases
+from tconv.engine.plan.plan import Part, Plan, Tile, tile_rows
+from tconv.engine.plan.problem import Problem
+from tconv.engine.plan.size_bands import unsized
+from tconv.engine.target.target import Target
+from tconv.system.fork_lock import cached_property
+
+__all__ = ["LINE_BYTES", "NO_TABLE", "ROWS_WITH_TIME", "Layout"]
+
+LINE_BYTES = 64  # of the processor's caches
+_FORESEEN_BYTES, ROWS_WITH_TIME = 2**13, 6
+_HELD_BYTES = 2**14  # of y in the L1 cache, on the way
+NO_TABLE = np.zeros(1, np.int32)
+_RUN_BYTES = 2**13  # of weights of tiles that are called in a row: the L1 cache holds them
+
+
+@dataclass(eq=False, repr=False)
+class Layout:
+    """Everything about a plan that the driver is told, but for addresses of kernels and operands.
+
+    Rows are channels of y and within them the phases of an alike, or if the plan is spread all
+    taps. Packed weights are (groups, blocks, tiles, terms, rows of the tile), terms being channels
+    of x and within them the taps that a row sums, or taps and within them channels if sums are made
+    by tap; the last block is as long as the others, its end unused.
+    """
+
+    problem: Problem
+    plan: Plan
+    dtype: np.dtype[Any]  # of x, y and the weight; the buffers hold what is `computed` with
+    target: Target
+    phases: Phases = field(init=False)
+    fields: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        problem, plan = self.problem, self.plan
+        self.phases = problem.phases(plan.is_uncropped)
+        if plan.is_tiled:
+            self.phases = problem.tiled_phases(plan.is_uncropped, plan.outputs)
+        self.computed = np.dtype(TYPES[self.dtype.name].accumulator)
+        self.lanes = self.target.vector_bits // 8 // self.computed.itemsize
+        self.channels, self.outputs = problem.channels, problem.outputs
+        self.blocks = ceil(self.outputs / plan.block)
+        self.last_block = self.outputs - (self.blocks - 1) * plan.block
+        self.kinds = self._kinds()
+        self.block_tiles, self.last_tiles = map(self._tiles, (plan.block, self.last_block))
+        numbers = sum([rows * taps for rows, taps in self.kinds])
+        self.weight_block = numbers * plan.block * self.channels
+        self._set_sizes()
+        self._set_fields()
+
+    def _kinds(self) -> tuple[tuple[int, int], ...]:
+        """Kinds of rows: how many a channel of y has, and how many taps each sums."""
+        if self.plan.is_spread:
+            return ((self.problem.taps, 1),)
+        return tuple([(len(alike.phases), alike.taps) for alike in self.phases.alike])
+
+    @property
+    def unroll(self) -> int:
+        """Terms that a micro-kernel takes at a time: all sums are multiples of it."""
+        if not self.target.has_fma:  # two terms would need more registers
+            return 1
+        for _, taps in self.kinds:
+            together = 1 if self.plan.part.by_tap else taps
+            if together * self.channels % 2 or together * self.plan.part.channels % 2:
+                return 1
+        return 2
+
+    def reads_ahead(self, rows: int) -> int:
+        """Whether a tile of so many rows asks for the next cells of x while it computes.
+
+        Where x is far, and the channels too far from each other for the processor to foresee what
+        comes; and if there are rows enough to have time for it.
+        """
+        x_bytes = self.problem.read_count * self.dtype.itemsize
+        plane_bytes = prod(self.problem.read_size) * self.dtype.itemsize
+        is_far = x_bytes > self.target.l2_bytes and plane_bytes >= _FORESEEN_BYTES
+        is_far = is_far and self.dtype == self.computed  # else it has been copied
+        if self.plan.is_gathered and not self.plan.is_tiled and self.shifts > 1:
+            return 0 if self.plan.part.by_tap else 2
+        return int(self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME)
+
+    @property
+    def weight_matrix(self) -> NDArray[Any] | None:
+        """What the taps of a pair of channels are multiplied by before they are packed, if so."""
+        return None
+
+    @cached_property
+    def heights(self) -> list[int]:
+        """Heights of tiles that occur."""
+        return sorted({tile.rows for tile in (*self.block_tiles, *self.last_tiles)})
+
+    def _tiles(self, block: int) -> tuple[Tile, ...]:
+        return _tiles_of(self.kinds, block, self.plan.tile, self.channels)
+
+    def _runs(self, tiles: tuple[Tile, ...]) -> list[tuple[Tile, int]]:
+        """Tiles that are alike, and how many follow each other whose weights the L1 cache holds."""
+        return _runs_of(tiles, self.kinds, self.plan.part, self.computed.itemsize)
+
+    def _set_sizes(self) -> None:
+        """Numbers that a thread's buffers hold: the panel, products, lines, and a piece of y."""
+        plan, (z, y, x) = self.plan, self.phases.axes
+        self.taps_in_all, self.shifts = self.problem.taps, self.phases.shifts
+        pieces = 1
+        if plan.is_spread:
+            pieces, cells = self.phases.pieces(plan.planes, plan.rows, plan.columns)
+            self.pitch = plan.columns
+        else:
+            self.pitch = plan.columns if plan.is_gathered else x.pitch(plan.columns)
+            cells = (plan.rows - 1) * self.pitch + plan.columns
+        self.vectors = ceil(cells / self.lanes)
+        self.tile_lanes = plan.vectors * self.lanes
+        self.lanes_in_all = pieces * self.vectors * self.lanes
+        self.widths = (plan.vectors, 1 if plan.is_spread else self.vectors % plan.vectors)
+        self.panel_rows = plan.rows + y.high - y.low
+        if plan.is_spread:
+            self.cells = self.lanes_in_all  # of a channel in the panel
+        elif plan.is_gathered:
+            self.cells = self.shifts * self.gathered_lanes  # and of a tile
+        else:
+            self.cells = (1 + z.high - z.low) * self.panel_rows * self.pitch  # and of a lattice
+        # Vectors are whole, so up to one is read beyond the last cell, and the zeros after it.
+        room = self.lanes + max(x.high, 0)
+        copies = self.phases.lattices
+        if plan.is_gathered:
+            copies = ceil(self.lanes_in_all / self.gathered_lanes)
+        self.panel_size = self._rounded(copies * self.channels * self.cells + room) + self.runs_size
+        self.is_plain = plan.is_spread and self.phases.is_plain and pieces == 1
+        adds = plan.is_spread and not self.is_plain
+        self.product_size = self.taps_in_all * plan.block * self.lanes_in_all if adds else 0
+        q_cells = plan.planes * plan.rows * plan.columns if plan.is_spread else self.lanes_in_all
+        self.line_pitch, self.line_rows = self._rounded(q_cells), self.phases.count * plan.block
+        y_bytes = self.problem.written_count * self.dtype.itemsize
+        self.held_size = _HELD_BYTES // self.dtype.itemsize
+        cells = plan.columns * x.stride
+        self.streams = plan.streams(y_bytes, cells * self.dtype.itemsize, x.count)
+        self.streams = self.streams and cells < self.held_size
+
+    @property
+    def gathered_lanes(self) -> int:
+        """Lanes of a gathered panel that lie together for every channel and shift."""
+        return self.tile_lanes
+
+    @property
+    def runs_size(self) -> int:
+        """Numbers at the panel's end: what is known of vectors of cells, 64 bits each."""
+        found = len(RUN) * self.shifts * self.vectors * 8 // self.computed.itemsize
+        return self._rounded(found) if self.plan.is_gathered else 0
+
+    @property
+    def panel_tile(self) -> int:
+        """Numbers of the panel from one call of a micro-kernel to the next."""
+        return self.channels * self.cells if self.plan.is_gathered else self.tile_lanes
+
+    @property
+    def scratch_size(self) -> int:
+        """Numbers that a thread's buffers hold together."""
+        itemsize, (_, y, x) = self.computed.itemsize, self.phases.axes
+        align = LINE_BYTES // itemsize
+        size = self.panel_size + self.product_size + self.line_rows * self.line_pitch
+        size += self.lanes  # vectors of lines are read whole
+        size += y.stride * x.stride * 8 // itemsize  # where phases begin, 64 bits each
+        size += _HELD_BYTES // itemsize + align if self.streams else 0
+        return ceil(size / align) * align
+
+    def _rounded(self, count: int) -> int:
+        """Numbers that fill whole vectors."""
+        return ceil(count / self.lanes) * self.lanes
+
+    def _set_fields(self) -> None:
+        problem, plan, (z, y, x) = self.problem, self.plan, self.phases.axes
+        geometry = problem.geometry
+        image_rows = y.count * z.count
+        segments = ceil(x.count / plan.columns)
+        all_rows = geometry.batch * image_rows if plan.is_gathered else y.count
+        row_blocks = ceil(all_rows / plan.rows)
+        all_planes, batch = (1, 1) if plan.is_gathered else (z.count, geometry.batch)
+        planes = ceil(all_planes / plan.planes)
+        x_sizes, y_sizes = problem.read_size, problem.written_size
+        self.fields = {
+            "items": geometry.groups * batch * planes * row_blocks * segments * plan.splits,
+            "splits": plan.splits,
+            "segments": segments,
+            "row_blocks": row_blocks,
+            "plane_blocks": planes,
+            "batch": batch,
+            "scratch_size": self.scratch_size,
+            "channels": self.channels,
+            "part": plan.part.channels,
+            "x_size": problem.read_count,
+            **strides("x", self.channels, geometry.groups, x_sizes),
+            "input_depth": x_sizes[0],
+            "input_height": x_sizes[1],
+            "input_width": x_sizes[2],
+            "lattices": self.phases.lattices,
+            "step_z": z.step,
+            "step_y": y.step,
+            "step_x": x.step,
+            "panel_depth": 1 + z.high - z.low,
+            "panel_height": self.panel_rows,
+            "pitch": self.pitch,
+            "panel_size": self.panel_size,
+            "reach_z": z.high,
+            "reach_y": y.high,
+            "reach_x": x.high,
+            "low_z": z.low,
+            "low_y": y.low,
+            "low_x": x.low,
+            "planes": plan.planes,
+            "rows": plan.rows,
+            "columns": plan.columns,
+            "all_planes": all_planes,
+            "all_rows": all_rows,
+            "all_columns": x.count,
+            "height_rows": y.count,
+            "depth_rows": z.count,
+            "is_gathered": int(plan.is_gathered),
+            "shifts": self.shifts,
+            "table_row": geometry.batch * image_rows * x.count,
+            "runs_size": self.runs_size,
+            "gathered_lanes": self.gathered_lanes,
+            "line_pitch": self.line_pitch,
+            "line_size": self.line_rows * self.line_pitch,
+            "wide_lanes": self.tile_lanes,
+            "wide_calls": self.vectors // plan.vectors,
+            "rest_calls": min(self.vectors % plan.vectors, 1),
+            "panel_tile": self.panel_tile,
+            "by_tap": int(plan.part.by_tap),
+            "is_plain": int(self.is_plain),
+            "taps": self.taps_in_all,
+            "panel_pitch": self.cells,
+            "product_pitch": self.lanes_in_all,
+            "product_size": self.product_size,
+            **strides("y", self.outputs, geometry.groups, y_sizes),
+            "output_depth": y_sizes[0],
+            "output_height": y_sizes[1],
+            "output_width": y_sizes[2],
+            "stride_z": z.stride,
+            "stride_y": y.stride,
+            "stride_x": x.stride,
+            **dict(zip(("lead_z", "lead_y", "lead_x"), self.phases.lead, strict=True)),
+            "blocks": self.blocks,
+            "block": plan.block,
+            "last_block": self.last_block,
+            "tile_count": len(self._runs(self.block_tiles)),
+            "last_tile_count": len(self._runs(self.last_tiles)),
+            "phases": self.phases.count,
+            "weight_block": self.weight_block,
+            "bias_block": self.line_rows,
+            "streams": int(self.streams),
+            "held_size": self.held_size,
+        }
+
+    def arguments(self) -> NDArray[np.int64]:
+        """A call's arguments with all addresses still 0, and what is not for this plan."""
+        sizes = [self.fields.get(name, 0) for name in FIELDS]
+        return np.array([0] * len(POINTERS) + sizes, np.int64)
+
+    @cached_property
+    def unsized(self) -> Problem:
+        """What stands for all sizes of the layer."""
+        return unsized(self.problem)
+
+    @property
+    def family(self) -> tuple[Any, ...]:
+        """What `fixed` and all kernels follow from: many sizes of a layer have it in common."""
+        plan = self.plan
+        words = (plan.tile, plan.vectors, plan.is_uncropped, plan.is_gathered, plan.is_spread)
+        ahead = tuple([self.reads_ahead(rows) for rows in self.heights])
+        kinds = (*words, plan.outputs, plan.block, plan.part, plan.threads, self.widths)
+        made_for = self.unsized, self.dtype.name, self.target
+        return (*made_for, *kinds, ahead, self.streams, self.is_plain)
+
+    @property
+    def packing(self) -> tuple[Any, ...]:
+        """What the order of packed weights follows from."""
+        problem = self.unsized
+        if problem.activation is not None:
+            problem = replace(problem, activation=None)
+        return (problem, self.dtype.name, self.target, *self.plan.packing)
+
+    def fixed(self) -> dict[str, NDArray[Any]]:
+        """What the driver reads by its address, and sizes have no part in."""
+        plan, activation, none = self.plan, self.problem.activation, np.zeros(1, np.int64)
+        sums, sum_starts = self.sums() if plan.is_spread else (none, none)
+        lists = [self.tiles(tiles) for tiles in (self.block_tiles, self.last_tiles)]
+        rows, count = (np.concatenate(lists)[:, TILE.index(name)] for name in ("rows", "count"))
+        return {
+            "sums": sums,
+            "sum_starts": sum_starts,
+            "zeros": np.zeros((rows * count).max(), self.computed),
+            "slope": np.array([activation.slope if activation else 0], self.computed),
+            "tiles": lists[0],
+            "last_tiles": lists[1],
+            "lines": self.lines(),
+        }
+
+    def sized(self) -> dict[str, NDArray[Any]]:
+        """The same that follows from sizes."""
+        return {
+            "offsets": self.offsets(),
+            "table": self.table() if self.plan.is_gathered else NO_TABLE,
+            "lattices_of_x": self.lattices(),
+        }
+
+    @property
+    def starts(self) -> list[int]:
+        """Where each kind begins in `offsets`."""
+        counts = [taps * self.channels for _, taps in self.kinds]
+        return [0, *accumulate(counts[:-1])]
+
+    def offsets(self) -> NDArray[np.int32]:
+        """Where each term reads, kind after kind.
+
+        In a panel; if the plan is spread first in x, and then in the panel that is a copy of it.
+        """
+        channels = np.arange(self.channels)
+        if self.plan.is_spread:
+            steps = (self.fields["x_channel"], self.cells)
+            return np.concatenate([channels * step for step in steps]).astype(np.int32)
+        parts = []
+        for alike in self.phases.alike:
+            at = self.cells_at(alike.shifts, self.channels)
+            cells = channels[:, np.newaxis] * self.cells + at
+            if self.plan.part.by_tap:
+                step = self.plan.part.channels
+                runs = [cells[n : n + step].T.ravel() for n in range(0, self.channels, step)]
+                cells = np.concatenate(runs)
+            parts.append(cells.ravel())
+        parts.append(np.full(TERMS_AHEAD, 0))
+        return np.concatenate(parts).astype(np.int32)
+
+    def cells_at(self, shifts: Sequence[Sequence[int]], channels: int) -> NDArray[np.int64]:
+        """Cells that are read for the first lane, in a panel of so many channels."""
+        if self.plan.is_gathered:
+            return in_gathered(self.phases, shifts) * self.gathered_lanes
+        depth = self.fields["panel_depth"]
+        return in_flat(self.phases, shifts, (depth, self.panel_rows, self.pitch), channels)
+
+    def lattices(self) -> NDArray[np.int64]:
+        """Where the lattices of x begin, and their sizes."""
+        axes = self.phases.axes
+        firsts, sizes = [axis.lattices for axis in axes], [axis.input for axis in axes]
+        return lattices(firsts, sizes, [axis.step for axis in axes])
+
+    def table(self) -> NDArray[np.int32]:
+        """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""
+        found = gathered_cells(self.phases, self.problem.geometry.batch, self.fields["x_batch"])
+        return np.append(found, np.full(self.lanes, -1, np.int32))  # for the last vector
+
+    def tiles(self, tiles: tuple[Tile, ...]) -> NDArray[np.int64]:
+        """The driver's list of tiles, of runs of them."""
+        rows, kinds, starts = [], self.kinds, self.starts
+        for tile, count in self._runs(tiles):
+            entry = {
+                "rows": tile.rows,
+                "weight": tile.weight,
+                "offsets": starts[tile.kind],
+                "taps": kinds[tile.kind][1],
+                "line": tile.line,
+                "micro": 2 * tile.rows,
+                "count": count,
+            }
+            rows.append([entry[name] for name in TILE])
+        return np.array(rows, np.int64)
+
+    def lines(self) -> NDArray[np.int64]:
+        """For whole blocks and for the last one: of every phase the first line, and the step."""
+        z, y, x = self.phases.axes
+        found = np.zeros((2, z.stride, y.stride, x.stride, 2), np.int64)
+        if self.is_plain:  # lines are products, of taps that are phases
+            taps = np.arange(self.taps_in_all).reshape(z.stride, y.stride, x.stride)
+            found[..., 0], found[..., 1] = taps, self.taps_in_all
+            return found.ravel()
+        for n, block in enumerate((self.plan.block, self.last_block)):
+            first = 0
+            for alike in self.phases.alike:
+                for place, phase in enumerate(alike.phases):
+                    found[(n, *phase)] = first + place, len(alike.phases)
+                first += block * len(alike.phases)
+        return found.ravel()
+
+    def sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For every phase the taps that are added up, with their shifts; and where it begins."""
+        kernel = self.problem.kernel_size
+        entries, starts = [], [0]
+        for phase in product(*(range(axis.stride) for axis in self.phases.axes)):
+            by_axis = (axis.taps[n] for axis, n in zip(self.phases.axes, phase, strict=True))
+            for (tap_z, z), (tap_y, y), (tap_x, x) in product(*by_axis):
+                tap = (tap_z * kernel[1] + tap_y) * kernel[2] + tap_x
+                entries.append((tap, z, y, x))
+            starts.append(len(entries))
+        return np.array(entries, np.int64).reshape(-1, 4), np.array(starts, np.int64)
+
+    def taps(self) -> Iterable[NDArray[np.int64]]:
+        """For every kind of rows the flat taps, (taps, rows of a channel of y)."""
+        if self.plan.is_spread:
+            yield np.arange(self.taps_in_all)[np.newaxis]
+            return
+        for alike in self.phases.alike:
+            columns = []
+            for phase in alike.phases:
+                by_axis = [
+                    [tap for tap, _ in axis.taps[n]]
+                    for axis, n in zip(self.phases.axes, phase, strict=True)
+                ]
+                columns.append(grid(by_axis, self.problem.kernel_size))
+            yield np.stack(columns, axis=1)
+
+    def _biased(self) -> list[int]:
+        """For every kind of lines how many a channel of y has, each with its bias."""
+        kinds = [len(alike.phases) for alike in self.phases.alike]
+        return [self.taps_in_all] if self.is_plain else kinds
+
+    def bias_sources(self) -> NDArray[np.int64]:
+        """For every line of every block of every group the channel whose bias it takes."""
+        groups, block, last = self.problem.geometry.groups, self.plan.block, self.last_block
+        found = np.zeros((groups, self.blocks, self.fields["bias_block"]), np.int64)
+        of_groups = np.arange(groups)[:, np.newaxis, np.newaxis] * self.outputs
+        firsts = of_groups + np.arange(self.blocks)[:, np.newaxis] * block
+        for blocks, size in ((slice(-1), block), (slice(-1, None), last)):
+            lines = np.concatenate([np.arange(size).repeat(count) for count in self._biased()])
+            found[:, blocks, : lines.size] = firsts[:, blocks] + lines
+        return found
+
+
+@lru_cache(maxsize=256)
+def _tiles_of(
+    kinds: tuple[tuple[int, int], ...], block: int, tile: int, channels: int
+) -> tuple[Tile, ...]:
+    """The tiles of a block whose channels of y have such kinds of rows."""
+    found, weight, line = [], 0, 0
+    for n, (count, taps) in enumerate(kinds):
+        first = 0
+        for rows in tile_rows(count * block, tile):
+            found.append(Tile(n, first, rows, weight, line + first))
+            weight += rows * taps * channels
+            first += rows
+        line += first
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _runs_of(
+    tiles: tuple[Tile, ...], kinds: tuple[tuple[int, int], ...], part: Part, itemsize: int
+) -> list[tuple[Tile, int]]:
+    found = list[tuple[Tile, int]]()
+    for (kind, rows), alike in groupby(tiles, attrgetter("kind", "rows")):
+        run = list(alike)
+        terms = part.channels * (1 if part.by_tap else max(1, kinds[kind][1]))
+        most = max(1, _RUN_BYTES // (terms * rows * itemsize))
+        found += [(run[n], min(most, len(run) - n)) for n in range(0, len(run), most)]
+    return found

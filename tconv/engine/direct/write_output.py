@@ -1,0 +1,117 @@
+"""HOW Y IS WRITTEN: the phases of every row interleaved, what is cropped left out.
+
+A large y goes past the caches. Lines of the cache that are written in part only would be slow
+then, so rows that follow each other are held back, and written together.
+"""
+
+from typing import Any
+
+from tconv.engine.codegen.abi import Call, Item
+from tconv.engine.codegen.code import I64, PTR
+
+__all__ = ["copy_out"]
+
+Value = Any
+
+
+def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
+    """Interleave the phases of every row of an item, from the line buffer to y of a block."""
+    code = c.code
+    begin = code.sub(code.mul(item.column, c.stride_x), c.lead_x)
+    skipped = code.most(code.sub(0, begin), 0)  # cells of the first column that are not kept
+    start = code.add(begin, skipped)
+    cells = code.sub(code.mul(item.columns, c.stride_x), skipped)
+    count = code.least(cells, code.sub(c.output_width, start))
+    rest, first_y = code.divmod(item.row, c.height_rows)
+    first_image, first_z = code.divmod(rest, c.depth_rows)
+    is_whole = code.is_equal(c.is_gathered, 1)  # rows run on through all planes and images
+    begin_y, end_y = (
+        code.pick(is_whole, 0, first_y),
+        code.pick(is_whole, c.height_rows, code.add(first_y, item.rows)),
+    )
+    of_image = code.mul(code.add(item.image, first_image), c.y_batch)
+    starts = [code.index(0), first_y, first_z, of_image]
+    rows = code.mul(item.planes, item.rows)
+    channels, is_kept = code.pick(is_last, c.last_block, c.block), code.is_equal(c.streams, 0)
+    with code.loop(channels) as channel:
+        of_channel = code.add(code.mul(channel, c.y_channel), start)
+        is_followed = code.is_less(channel, code.sub(channels, 1))
+        ahead = code.pick(code.both(is_followed, is_kept), c.y_channel, 0)
+        with code.loop(c.stride_z) as phase_z:
+            _find_lines(c, is_last, phase_z, channel)
+            with code.loop_carrying(rows, starts) as ((n, y_row, z_row, image_at), following):
+                of_plane = code.mul(code.add(item.plane, z_row), c.stride_z)
+                of_y_z = code.sub(code.add(of_plane, phase_z), c.lead_z)
+                at_row = code.add(image_at, of_channel, code.mul(of_y_z, c.y_plane))
+                lane = code.mul(n, c.pitch)
+                with code.loop(c.stride_y) as phase_y:
+                    of_y_y = code.sub(code.add(code.mul(y_row, c.stride_y), phase_y), c.lead_y)
+                    exists = code.both(
+                        code.is_within(of_y_z, c.output_depth),
+                        code.is_within(of_y_y, c.output_height),
+                    )
+                    with code.when(exists):
+                        lines = code.at(c.row_lines, code.mul(phase_y, c.stride_x), I64)
+                        far = code.cell(y, code.add(at_row, code.mul(of_y_y, c.y_row)))
+                        code.builder.store(far, c.to)
+                        with code.when(code.is_equal(c.streams, 1)):
+                            _hold(c, far, count)
+                        to = code.load(c.to, kind=PTR)
+                        sizes = (lane, skipped, count, c.stride_x, ahead)
+                        code.call(c.copy_row, to, c.line, lines, *sizes)
+                next_y = code.add(y_row, 1)
+                wraps_y = code.is_equal(next_y, end_y)
+                next_z = code.add(z_row, code.pick(wraps_y, 1, 0))
+                wraps_z = code.is_equal(next_z, c.depth_rows)
+                following += [
+                    code.add(n, 1),
+                    code.pick(wraps_y, begin_y, next_y),
+                    code.pick(wraps_z, 0, next_z),
+                    code.add(image_at, code.pick(wraps_z, c.y_batch, 0)),
+                ]
+    with code.when(code.is_equal(c.streams, 1)):
+        _write_held(c)
+
+
+def _hold(c: Call, far: Value, count: Value) -> None:
+    """Keep a row of y back, in one piece with what is held, so that few lines are half written."""
+    code, bytes_ = c.code, c.code.number.cell_bytes
+    held = code.load(c.held, kind=I64)
+    place, begun = (code.builder.ptrtoint(p, I64) for p in (far, code.load(c.begun, kind=PTR)))
+    follows = code.is_equal(place, code.add(begun, code.mul(held, bytes_)))
+    fits = code.is_less(code.add(held, count), c.held_size)
+    with code.when(code.builder.not_(code.both(follows, fits))):
+        _write_held(c)
+        code.builder.store(far, c.begun)
+    held = code.load(c.held, kind=I64)
+    code.builder.store(code.cell(_held_cells(c), held), c.to)
+    code.builder.store(code.add(held, count), c.held)
+
+
+def _held_cells(c: Call) -> Value:
+    """Where the cells lie that are held: as far from a line's begin as they will in y."""
+    code, number = c.code, c.code.number
+    cell = code.div(code.builder.ptrtoint(code.load(c.begun, kind=PTR), I64), number.cell_bytes)
+    _, beyond = code.divmod(cell, number.streamed_lanes)
+    return code.cell(c.row_of_y, beyond)
+
+
+def _write_held(c: Call) -> None:
+    """Write to y what is held."""
+    code = c.code
+    begun, held = code.load(c.begun, kind=PTR), code.load(c.held, kind=I64)
+    code.call(c.stream, begun, _held_cells(c), held)
+    code.builder.store(code.index(0), c.held)
+
+
+def _find_lines(c: Call, is_last: Value, phase_z: Value, channel: Value) -> None:
+    """Write where in the line buffer the phases of a plane of y begin, for a channel."""
+    code = c.code
+    in_plane = code.mul(c.stride_y, c.stride_x)
+    first = code.add(code.pick(is_last, c.phases, 0), code.mul(phase_z, in_plane))
+    entries = code.at(c.lines, code.mul(first, 2), I64)
+    with code.loop(in_plane) as phase:
+        entry = code.mul(phase, 2)
+        step = code.load(entries, code.add(entry, 1), I64)
+        number = code.add(code.load(entries, entry, I64), code.mul(channel, step))
+        code.store(code.mul(number, c.line_pitch), c.row_lines, phase)

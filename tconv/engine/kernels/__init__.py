@@ -1,0 +1,1 @@
+"""Kernels that every algorithm shares."""

@@ -1,0 +1,30 @@
+"""Memory layout of a plan, by its algorithm."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tconv.engine.direct.layout import Layout
+from tconv.engine.plan.plan import Plan
+from tconv.engine.plan.problem import Problem
+from tconv.engine.target.target import Target
+from tconv.engine.winograd.layout import TiledLayout
+from tconv.system.fork_lock import importing
+
+__all__ = ["layout_of"]
+
+
+def layout_of(problem: Problem, plan: Plan, dtype: np.dtype[Any], target: Target) -> Layout:
+    """Return the layout of a plan."""
+    kind = TiledLayout if plan.is_tiled else Layout
+    return (_turned_layout() if plan.is_turned else kind)(problem, plan, dtype, target)
+
+
+@cache
+def _turned_layout() -> type[Layout]:
+    """Import what few plans need."""
+    with importing:
+        from tconv.engine.channel_lanes.layout import TurnedLayout
+
+    return TurnedLayout

@@ -1,0 +1,324 @@
+"""WHICH OUTPUTS READ ALIKE: the phases of what is written, by the cells that they read.
+
+Along one axis output ``q*stride + phase`` reads cell ``q*step - shift`` for every tap of its phase
+(cropped coordinates: q and phase count from the first output that is kept). A transposed
+convolution has a stride and a step of 1, a convolution the opposite. Phases with the same shifts
+read the same cells and differ in their weights only, so they are rows of one matrix product.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise, product
+from math import prod
+from typing import NamedTuple
+
+from tconv.geometry.axis import Axis
+from tconv.geometry.geometry import Letter
+from tconv.system.fork_lock import cached_property
+
+__all__ = ["Alike", "AxisPhases", "Phases", "Run", "Taps", "as_three", "is_single"]
+
+_MOST_SPACING = 8  # of wider ones there are more sums than products are saved
+
+Taps = tuple[tuple[tuple[int, int], ...], ...]
+"""Of every phase the (tap, shift) pairs that reach it."""
+
+
+class Run(NamedTuple):
+    """Outputs of a phase, counted as q, and its taps that reach each of them, by their place."""
+
+    places: tuple[int, ...]
+    taps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AxisPhases:
+    """The phases of one axis: for each the (tap, shift) pairs that reach it.
+
+    What is read falls into `step` lattices of cells that are a step apart, cell ``n*step + first``
+    being the nth of one of them.
+
+    >>> axis = Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)
+    >>> AxisPhases.of(axis).taps
+    (((1, 0), (3, 1)), ((0, -1), (2, 0)))
+    >>> AxisPhases.of(axis, "x").taps
+    (((0, 1), (1, 0), (2, -1), (3, -2)),)
+    """
+
+    input: int  # cells to read
+    kernel: int
+    stride: int
+    step: int
+    count: int  # q from 0 to count - 1
+    taps: Taps
+    shifts: tuple[int, ...]  # that occur, the largest first
+    lattices: tuple[int, ...]  # the first cell of those that are read
+    low: int  # the least and the largest shift, in steps
+    high: int
+
+    @classmethod
+    def of(cls, axis: Axis, want: Letter = "y") -> "AxisPhases":
+        """Sort the taps of an axis of y, or of x, that is wanted."""
+        if want == "x":  # every cell of x reads all taps
+            step = axis.stride if axis.input > 1 else 1
+            taps = _taps_of_x(axis.kernel, axis.dilation, axis.begin)
+            return cls(axis.output, axis.kernel, 1, step, axis.input, taps, *_read(taps, step))
+        single = is_single(axis)
+        stride = axis.output if single else axis.stride
+        if single:
+            taps = _taps_of_single(axis)
+        else:
+            taps = _taps_of_phases(axis.kernel, axis.stride, axis.dilation, axis.begin)
+        count = -(-axis.output // stride)
+        return cls(axis.input, axis.kernel, stride, 1, count, taps, *_read(taps, 1))
+
+    def tiled(self, outputs: int) -> "AxisPhases":
+        """The same with so many times more phases, and fewer q."""
+        taps = _tiled(self.taps, self.step, outputs)
+        count = -(-self.count // outputs)
+        stride, step = self.stride * outputs, self.step * outputs
+        return AxisPhases(self.input, self.kernel, stride, step, count, taps, *_read(taps, step))
+
+    @property
+    def spacing(self) -> int:
+        """Steps between neighbours of the cells that a phase reads in a lattice; 1 where it varies.
+
+        >>> AxisPhases.of(Axis(input=9, kernel=3, output=13, dilation=2)).spacing
+        2
+        """
+        return _spacing(self.taps, self.step)
+
+    @property
+    def unsized(self) -> "AxisPhases":
+        """What sizes have no part in, as if of no cells."""
+        kept = self.shifts, self.lattices, self.low, self.high
+        return AxisPhases(0, self.kernel, self.stride, self.step, 0, self.taps, *kept)
+
+    @property
+    def lattice_cells(self) -> int:
+        """Cells of the longest lattice."""
+        return -(-self.input // self.step)
+
+    def cells(self, count: int) -> int:
+        """Cells of x that so many q read, at most; all, if these are all q."""
+        return self.input if count == self.count else min(self.input, count + self.high - self.low)
+
+    def pitch(self, columns: int) -> int:
+        """Cells from one row of `columns` lanes to the next, with the zeros around them.
+
+        Rows that are whole have zeros between them once, for the end of one and the beginning of
+        the next.
+        """
+        if columns < self.count or self.high < 0:
+            return columns + self.high - self.low
+        cells = min(self.lattice_cells, columns - self.low)
+        return max(columns, columns - self.low, cells + self.high)
+
+    def runs(self, phase: int, size: int) -> list[Run]:
+        """Sort the outputs of a phase, of an axis of so many, by its taps that reach a cell.
+
+        >>> AxisPhases.of(Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)).runs(0, 8)
+        [Run(places=(0,), taps=(0,)), Run(places=(1, 2, 3), taps=(0, 1))]
+        """
+        count, step = max(0, -(-(size - phase) // self.stride)), self.step
+        reach = []  # the first q whose cell is in x, of every tap, and the first that is beyond
+        for _, shift in self.taps[phase]:
+            begin, end = -(-shift // step), (self.input - 1 + shift) // step + 1
+            reach.append((min(max(begin, 0), count), min(max(end, 0), count)))
+        found: dict[tuple[int, ...], list[int]] = {}
+        for begin, end in pairwise(sorted({0, count}.union(*reach))):
+            reached = tuple(n for n, (a, b) in enumerate(reach) if a <= begin < b)
+            found.setdefault(reached, []).extend(range(begin, end))
+        return [Run(tuple(places), taps) for taps, places in found.items()]
+
+    def groups(self) -> dict[tuple[int, ...], list[int]]:
+        """Shifts to the phases that have them."""
+        return _groups(self.taps)
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Phases that read the same cells: ``phases`` as (z, y, x), ``shifts`` by axis."""
+
+    phases: tuple[tuple[int, int, int], ...]
+    shifts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def taps(self) -> int:
+        """Taps that reach each of the phases."""
+        return prod(map(len, self.shifts))
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The phases of a problem of up to three axes, seen as three: depth, height, width."""
+
+    axes: tuple[AxisPhases, AxisPhases, AxisPhases]
+    alike: tuple[Alike, ...]
+    lead: tuple[int, int, int] = (0, 0, 0)  # outputs before the first one that is kept
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def of(cls, axes: tuple[Axis, ...], is_uncropped: bool = False, want: Letter = "y") -> "Phases":
+        """Group the phases of up to three axes.
+
+        Uncropped, q and phase count from the last multiple of the stride that is not kept: more
+        phases read alike then, and up to ``stride - 1`` outputs in the `lead` are thrown away.
+        """
+        is_uncropped = is_uncropped and want == "y"
+        lead = [axis.begin % axis.stride if is_uncropped else 0 for axis in as_three(axes)]
+        z, y, x = (
+            AxisPhases.of(axis._replace(begin=axis.begin - more, output=axis.output + more), want)
+            for axis, more in zip(as_three(axes), lead, strict=True)
+        )
+        return cls((z, y, x), _alike(z.taps, y.taps, x.taps), (lead[0], lead[1], lead[2]))
+
+    def tiled(self, outputs: tuple[int, int, int]) -> "Phases":
+        """The same with so many times more phases along the axes, and fewer q; none are alike."""
+        if outputs == (1, 1, 1):
+            return self
+        z, y, x = (axis.tiled(n) for axis, n in zip(self.axes, outputs, strict=True))
+        return Phases((z, y, x), (), self.lead)
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def of_tiles(
+        cls,
+        axes: tuple[Axis, ...],
+        is_uncropped: bool,
+        want: Letter,
+        outputs: tuple[int, int, int],
+    ) -> "Phases":
+        """Those that are spaced, tiled."""
+        return cls.of(axes, is_uncropped, want).spaced().tiled(outputs)
+
+    def spaced(self) -> "Phases":
+        """The same with so many more phases that each reads neighbours in its lattices."""
+        z, y, x = (n if (n := axis.spacing) <= _MOST_SPACING else 1 for axis in self.axes)
+        return self.tiled((z, y, x))
+
+    @cached_property
+    def count(self) -> int:
+        """Number of phases."""
+        return prod(axis.stride for axis in self.axes)
+
+    @cached_property
+    def lattices(self) -> int:
+        """Number of lattices that are read."""
+        return prod(len(axis.lattices) for axis in self.axes)
+
+    @cached_property
+    def shifts(self) -> int:
+        """Number of cells that are read for one q."""
+        return prod(len(axis.shifts) for axis in self.axes)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether every tap is a phase of its own, of the cell at the same place."""
+        return all(
+            axis.count == axis.input
+            and len(axis.taps) == axis.kernel
+            and axis.taps == tuple(((n, 0),) for n in range(axis.stride))
+            for axis in self.axes
+        )
+
+    def pieces(self, planes: int, rows: int, columns: int) -> tuple[int, int]:
+        """Into how many pieces the cells of x fall that so many q read, and the length of one.
+
+        At most so many: a piece is whole planes, or whole rows of a plane, or a part of a row.
+        """
+        z, y, x = self.axes
+        depth, row_cells = z.cells(planes), y.cells(rows) * x.cells(columns)
+        return (1, depth * row_cells) if rows == y.count else (depth, row_cells)
+
+
+def as_three(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+    """Depth, height and width; what is missing has one cell.
+
+    >>> len(as_three((Axis(4, 3, 6),)))
+    3
+    """
+    return (Axis(1, 1, 1),) * (3 - len(axes)) + tuple(axes)
+
+
+def is_single(axis: Axis) -> bool:
+    """Whether an axis of y has a single cell of x, or a single q.
+
+    It is taken as if the stride were the whole of y: every output is a phase of its own then, and
+    no tap reads beside x.
+    """
+    return axis.input == 1 or axis.output <= axis.stride
+
+
+# ---- what sizes have no part in, so that many share it -------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _taps_of_x(kernel: int, dilation: int, begin: int) -> Taps:
+    return (tuple((tap, begin - tap * dilation) for tap in range(kernel)),)
+
+
+@lru_cache(maxsize=256)
+def _taps_of_phases(kernel: int, stride: int, dilation: int, begin: int) -> Taps:
+    found: list[list[tuple[int, int]]] = [[] for _ in range(stride)]
+    for tap in range(kernel):
+        shift, phase = divmod(tap * dilation - begin, stride)
+        found[phase].append((tap, shift))
+    return tuple(map(tuple, found))
+
+
+def _taps_of_single(axis: Axis) -> Taps:
+    found: list[list[tuple[int, int]]] = [[] for _ in range(axis.output)]
+    for tap in range(axis.kernel):
+        for cell in range(axis.input):
+            place = cell * axis.stride + tap * axis.dilation - axis.begin
+            if 0 <= place < axis.output:
+                found[place].append((tap, -cell))
+    return tuple(map(tuple, found))
+
+
+@lru_cache(maxsize=256)
+def _tiled(taps: Taps, step: int, outputs: int) -> Taps:
+    return tuple(
+        tuple((tap, shift - n * step) for tap, shift in of_phase)
+        for n in range(outputs)
+        for of_phase in taps
+    )
+
+
+@lru_cache(maxsize=256)
+def _read(taps: Taps, step: int) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:
+    """The shifts that occur, the lattices that are read, the least and the largest shift."""
+    shifts = sorted({shift for of_phase in taps for _, shift in of_phase}, reverse=True) or [0]
+    places = [divmod(-shift, step) for shift in shifts]
+    lattices = tuple(sorted({first for _, first in places}))
+    steps = [-back for back, _ in places]
+    return tuple(shifts), lattices, min(steps), max(steps)
+
+
+@lru_cache(maxsize=256)
+def _spacing(taps: Taps, step: int) -> int:
+    gaps = set()
+    for of_phase in taps:
+        cells = sorted(((-shift) % step, -shift) for _, shift in of_phase)
+        gaps |= {b - a for (one, a), (other, b) in pairwise(cells) if one == other}
+    return gaps.pop() // step if len(gaps) == 1 else 1
+
+
+@lru_cache(maxsize=256)
+def _groups(taps: Taps) -> dict[tuple[int, ...], list[int]]:
+    found: dict[tuple[int, ...], list[int]] = {}
+    for phase, of_phase in enumerate(taps):
+        found.setdefault(tuple(shift for _, shift in of_phase), []).append(phase)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _alike(z: Taps, y: Taps, x: Taps) -> tuple[Alike, ...]:
+    found = []
+    for (shifts_z, in_z), (shifts_y, in_y), (shifts_x, in_x) in product(
+        *(_groups(taps).items() for taps in (z, y, x))
+    ):
+        phases = tuple(product(in_z, in_y, in_x))
+        found.append(Alike(phases, (shifts_z, shifts_y, shifts_x)))
+    return tuple(found)

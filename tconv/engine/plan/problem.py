@@ -1,0 +1,110 @@
+"""WHAT IS SUMMED: one contraction as the kernels see it, whichever letter is wanted.
+
+    written[n, g, m, q*stride + phase] = sum over c, tap of
+        weight[g, c, m, tap] * read[n, g, c, q*step - shift]
+
+The kernels call what is read x and what is written y. So they are if y is wanted; if x is, y is
+read and x written, and the channels of w change places.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from tconv.arrays.activations import Activation
+from tconv.engine.plan.phases import Phases, as_three
+from tconv.geometry.axis import Axis
+from tconv.geometry.geometry import Geometry, Letter
+from tconv.system.fork_lock import cached_property
+
+__all__ = ["Problem"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A geometry, channels first, batched and with weights (C, M/G, *K), and the letter wanted.
+
+    If it `is_direct`, every product of the sum is to be made. The activation is applied to sums.
+
+    >>> problem = Problem(Geometry.of((1, 4, 5), (4, 6, 3), stride=2), "x")
+    >>> problem.channels, problem.outputs, problem.read_size, problem.written_size
+    (6, 4, (1, 1, 11), (1, 1, 5))
+    """
+
+    geometry: Geometry
+    want: Letter = "y"
+    is_direct: bool = False
+    activation: Activation | None = None
+
+    @property
+    def read(self) -> Letter:
+        """The letter that is read beside w."""
+        return "x" if self.want == "y" else "y"
+
+    @cached_property
+    def channels(self) -> int:
+        """Channels that are summed, of a group."""
+        return self._channels_of(self.read)
+
+    @cached_property
+    def outputs(self) -> int:
+        """Channels that are written, of a group."""
+        return self._channels_of(self.want)
+
+    def _channels_of(self, letter: Letter) -> int:
+        geometry = self.geometry
+        channels = geometry.in_channels if letter == "x" else geometry.out_channels
+        return channels // geometry.groups
+
+    @cached_property
+    def _axes(self) -> tuple[Axis, ...]:
+        return as_three(self.geometry.axes)
+
+    @cached_property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Taps of depth, height and width."""
+        return tuple(axis.kernel for axis in self._axes)
+
+    @cached_property
+    def read_size(self) -> tuple[int, ...]:
+        """Cells of depth, height and width that are read."""
+        return tuple(axis.input if self.read == "x" else axis.output for axis in self._axes)
+
+    @cached_property
+    def written_size(self) -> tuple[int, ...]:
+        """Cells of depth, height and width that are written."""
+        return tuple(axis.input if self.want == "x" else axis.output for axis in self._axes)
+
+    @cached_property
+    def taps(self) -> int:
+        """Taps of the kernel."""
+        return prod(self.kernel_size)
+
+    @cached_property
+    def read_count(self) -> int:
+        """Numbers that are read."""
+        return prod(self.geometry.shape_of(self.read))
+
+    @cached_property
+    def written_count(self) -> int:
+        """Numbers that are written."""
+        return prod(self.geometry.shape_of(self.want))
+
+    @cached_property
+    def weight_count(self) -> int:
+        """Numbers of w."""
+        return prod(self.geometry.weight_shape)
+
+    def weight_steps(self, taps: int) -> tuple[int, int]:
+        """Numbers from one summed channel to the next in w, and from one written to the next."""
+        if self.want == "y":
+            return self.outputs * taps, taps
+        return taps, self.channels * taps
+
+    def phases(self, is_uncropped: bool = False, is_spaced: bool = False) -> Phases:
+        """How outputs read."""
+        found = Phases.of(self.geometry.axes, is_uncropped, self.want)
+        return found.spaced() if is_spaced else found
+
+    def tiled_phases(self, is_uncropped: bool, outputs: tuple[int, int, int]) -> Phases:
+        """How so many outputs at a time read, whose taps are neighbours."""
+        return Phases.of_tiles(self.geometry.axes, is_uncropped, self.want, outputs)

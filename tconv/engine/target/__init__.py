@@ -1,0 +1,1 @@
+"""Processors: instruction sets, and the host that code is compiled for."""

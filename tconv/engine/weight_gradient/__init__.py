@@ -1,0 +1,1 @@
+"""Weight gradient: plan, kernels, driver and executor."""

@@ -1,0 +1,181 @@
+"""WHAT IS MULTIPLIED FOR w: the loops over cells in which the time of a weight gradient goes.
+
+    outer     for t in cells:                          # lanes are channels of x
+                  for r in rows: acc[r] += y[offset[r] + place[t]] * x[t, :lanes]
+              c[:] = (0 or c) + acc
+    dot       for t in range(0, cells, lanes):         # lanes are cells
+                  for r, n: acc[r, n] += x[r, t:][:lanes] * y[offset[n] + t:][:lanes]
+              c[:] = (0 or c) + sums of the lanes of acc
+    turn_in   to[t, n] = x[n, t]                       # cells of a vector of channels
+
+A row of `outer` and a column of `dot` is a channel of y and a tap.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tconv.engine.codegen import values as ir
+from tconv.engine.codegen.code import I32, I64, PTR, Code, Number, begin
+from tconv.engine.kernels.transpose import transposed
+
+__all__ = ["dot", "outer", "turn_in"]
+
+_QUAD_BYTES = 16  # within which every processor shuffles in one step
+Value = Any
+_Load = Callable[[], Value]
+
+
+def outer(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
+    """Add products to a tile of `rows` taps by `vectors` vectors of channels of x.
+
+    The sum of a call starts at zero and is added to c at its end, unless it is the `first`.
+    """
+
+    def emit(module: ir.Module, name: str, number: Number) -> None:
+        pointers = dict.fromkeys(("y", "x", "places", "offsets", "c"), PTR)
+        code, a = begin(
+            module, name, pointers | dict.fromkeys(("cells", "ldc", "first"), I64), number
+        )
+        lanes = number.lanes
+        taps = [code.at(a["y"], _index(code, a["offsets"], r)) for r in range(rows)]
+        start = [*[number.zeros] * (rows * vectors), a["x"], a["places"]]
+        with code.loop_carrying(a["cells"], start) as (carried, following):
+            acc, x, places = carried[:-2], carried[-2], carried[-1]
+            place = _index(code, places, 0)
+            following += _products(
+                code,
+                acc,
+                [partial(_splat, code, tap, place) for tap in taps],
+                [partial(code.load_vector, x, v * lanes) for v in range(vectors)],
+            )
+            following += [code.at(x, vectors * lanes), code.at(places, 1, I32)]
+        targets = [
+            code.at(a["c"], code.add(code.mul(a["ldc"], r), v * lanes))
+            for r in range(rows)
+            for v in range(vectors)
+        ]
+        _add_to(code, following[:-2], targets, a["first"])
+        code.end()
+
+    return emit
+
+
+def _products(code: Code, acc: list[Value], rows: list[_Load], columns: list[_Load]) -> list[Value]:
+    """``acc[r, n] + rows[r] * columns[n]``; only the fewer of these stay in registers."""
+    is_tall = len(rows) > len(columns)
+    few, many = (columns, rows) if is_tall else (rows, columns)
+    kept, found = [load() for load in few], list(acc)
+    for m, load in enumerate(many):
+        vector = load()
+        for f, other in enumerate(kept):
+            n = m * len(columns) + f if is_tall else f * len(columns) + m
+            found[n] = code.multiply_add(other, vector, acc[n])
+    return found
+
+
+def dot(rows: int, columns: int) -> Callable[[ir.Module, str, Number], None]:
+    """Add the sums over lanes to a tile of `rows` channels of x by `columns` taps.
+
+    c has ``rows * columns`` numbers, row after row, in as many vectors as these need.
+    """
+
+    def emit(module: ir.Module, name: str, number: Number) -> None:
+        pointers = dict.fromkeys(("x", "y", "offsets", "c"), PTR)
+        sizes = dict.fromkeys(("x_pitch", "vectors", "first"), I64)
+        code, a = begin(module, name, pointers | sizes, number)
+        channels = [code.at(a["x"], code.mul(a["x_pitch"], r)) for r in range(rows)]
+        taps = [code.at(a["y"], _index(code, a["offsets"], n)) for n in range(columns)]
+        start = [*[number.zeros] * (rows * columns), code.index(0)]
+        with code.loop_carrying(a["vectors"], start) as (carried, following):
+            acc, cell = carried[:-1], carried[-1]
+            following += _products(
+                code,
+                acc,
+                [partial(code.load_vector, row, cell) for row in channels],
+                [partial(code.load_vector, tap, cell) for tap in taps],
+            )
+            following.append(code.add(cell, number.lanes))
+        acc = following[:-1]
+        acc += [number.zeros] * (-len(acc) % number.lanes)
+        sums = [
+            _lane_sums(code, acc[n : n + number.lanes]) for n in range(0, len(acc), number.lanes)
+        ]
+        targets = [code.at(a["c"], n * number.lanes) for n in range(len(sums))]
+        _add_to(code, sums, targets, a["first"])
+        code.end()
+
+    return emit
+
+
+def _splat(code: Code, pointer: Value, index: Value) -> Value:
+    """A number from memory in every lane."""
+    return code.splat(code.load(pointer, index))
+
+
+def _index(code: Code, table: Value, place: int) -> Value:
+    return code.builder.sext(code.load(table, place, I32), I64)
+
+
+def _add_to(code: Code, sums: list[Value], targets: list[Value], first: Value) -> None:
+    """Store ``(0 if first else target) + sum`` to every target."""
+    with code.builder.if_else(code.is_equal(first, 0)) as (following, beginning):
+        with following:
+            for total, target in zip(sums, targets, strict=True):
+                code.store_vector(code.plus(code.load_vector(target), total), target)
+        with beginning:
+            for total, target in zip(sums, targets, strict=True):
+                code.store_vector(total, target)
+
+
+def _lane_sums(code: Code, vectors: list[Value]) -> Value:
+    """A vector of the sums of as many vectors as it has lanes.
+
+    Pairs of vectors become one of half sums: first within 16 bytes, then of these.
+    """
+    lanes, quad = code.number.lanes, _QUAD_BYTES // code.number.bytes
+    while len(vectors) > 1:
+        width, span = (1, quad) if len(vectors) > lanes // quad else (quad, lanes)
+        halves = [
+            [
+                source + first + block * width + n
+                for first in range(0, lanes, span)
+                for source in (0, lanes)
+                for block in range(parity, span // width, 2)
+                for n in range(width)
+            ]
+            for parity in (0, 1)
+        ]
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [code.plus(*(code.shuffle(a, b, order) for order in halves)) for a, b in pairs]
+    return vectors[0]
+
+
+def turn_in(module: ir.Module, name: str, number: Number) -> None:
+    """Write cells of a vector of channels of x, one cell after the other, `pitch` apart.
+
+    Lanes beyond `channels` repeat the last one. Cells are written as many at a time as a vector has
+    lanes, so up to one less are overwritten after the last.
+    """
+    sizes = dict.fromkeys(("pitch", "x_pitch", "channels", "cells"), I64)
+    code, a = begin(module, name, {"to": PTR, "x": PTR} | sizes, number)
+    lanes, last = number.lanes, code.sub(a["channels"], 1)
+    rows = [code.at(a["x"], code.mul(code.least(n, last), a["x_pitch"])) for n in range(lanes)]
+    whole = code.mul(code.div(a["cells"], lanes), lanes)
+    ahead = code.mul(a["x_pitch"], lanes)
+    with code.loop(whole, step=lanes) as cell:
+        for row in rows:  # the next vector of channels, which may be far
+            code.prefetch(code.at(row, code.add(cell, ahead)))
+        _store_rows(code, transposed(code, [code.load_vector(row, cell) for row in rows]), a, cell)
+    rest = code.sub(a["cells"], whole)
+    with code.when(code.is_less(0, rest)):
+        some = code.first_lanes(rest)
+        found = [code.load_lanes(code.at(row, whole), some) for row in rows]
+        _store_rows(code, transposed(code, found), a, whole)
+    code.end()
+
+
+def _store_rows(code: Code, vectors: list[Value], a: dict[str, Value], cell: Value) -> None:
+    to = code.at(a["to"], code.mul(cell, a["pitch"]))
+    for n, vector in enumerate(vectors):
+        code.store_vector(vector, to, code.mul(a["pitch"], n))

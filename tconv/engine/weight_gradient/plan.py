@@ -1,0 +1,290 @@
+"""WHICH PLAN IS CHOSEN FOR w: tiles, chunks, blocks and segments, the cheapest by a model.
+
+    dw[g, c, m, k] = sum over n, i of x[n, g, c, i] * y[n, g, m, o(i, k)]
+
+A thread sums up a *segment*, which is some chunks of cells, for a block of channels of x and one of
+channels of y. Segments, and so the order of a sum, follow from sizes and from the processor; the
+number of threads has no say.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from math import ceil
+from typing import NamedTuple
+
+from tconv.engine.kernels.limits import MOST_INTERLEAVED
+from tconv.engine.plan.plan import tile_rows
+from tconv.engine.plan.problem import Problem
+from tconv.engine.plan.size_bands import band_of
+from tconv.engine.target.target import Target
+from tconv.engine.weight_gradient.panel import Chunk, Panel
+
+__all__ = ["Correlation", "Scratch", "all_correlations", "choose_correlation", "x_tiles"]
+
+# Rows and vectors of tiles of `outer`: more rows would need more addresses than there are registers
+# for them. And rows and columns of tiles of `dot`.
+OUTER_TILES = {
+    "avx512": ((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
+    "avx2": ((8, 1), (6, 2), (4, 3), (3, 4), (2, 6)),
+    "neon": ((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
+    "sse2": ((8, 1), (6, 2), (3, 3), (2, 4)),
+    "generic": ((8, 1), (6, 2), (3, 3), (2, 4)),
+}
+DOT_TILES = {
+    "avx512": ((6, 4), (4, 6), (3, 8), (2, 8), (1, 8)),
+    "avx2": ((4, 3), (3, 4), (2, 6), (1, 8)),
+    "neon": ((6, 4), (4, 6), (3, 8), (2, 8), (1, 8)),
+    "sse2": ((3, 3), (2, 4), (1, 8)),
+    "generic": ((3, 3), (2, 4), (1, 8)),
+}
+# Cells of a chunk; sums of more are less exact. If lanes are cells, each has its share of these.
+# A few are taken only where they lie so far apart that more do not fit.
+_CELLS, _DOT_CELLS, _FEW_CELLS = (512, 256, 128, 32, 4), (2048, 1024, 512, 256, 32), 128
+_WANTED_ITEMS, _PARTS_BYTES = 16, 2**21  # all segments of dw together
+_MOST_SCRATCH_BYTES, _MOST_BLOCK_BYTES = 2**21, 2**20  # of a thread
+_BYTES = {"float32": 4, "float64": 8}  # of a number
+_LINE_NUMBERS = 16  # that a line of the caches has, at most
+_LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
+_CALL_CYCLES, _ROW_CYCLES, _ITEM_CYCLES = 40, 20, 500
+_COPY_CYCLES, _TURN_CYCLES, _FAR_BYTES = 1.2, 2.5, 8  # of a vector; and bytes per cycle
+
+
+class Correlation(NamedTuple):
+    """The choices for one geometry, type and processor.
+
+    With `is_dot` lanes are cells, and a tile is `tile` channels of x by `width` taps. Else they are
+    channels of x, and a tile is `tile` taps by `width` vectors. A block is so many `channels` of x
+    and `outputs`, which are channels of y.
+    """
+
+    is_dot: bool
+    tile: int
+    width: int
+    chunk: Chunk
+    channels: int
+    outputs: int
+    segments: int
+    cycles: float
+
+
+@lru_cache(maxsize=1024)
+def choose_correlation(problem: Problem, dtype: str, target: Target) -> Correlation | None:
+    """Return the plan that the model finds cheapest; None if each is wasteful.
+
+    It is chosen for the largest size of a band, and fitted to the size that is asked for.
+    """
+    lanes = target.vector_bits // 8 // _BYTES[dtype]
+    best = _cheapest(band_of(problem, lanes), dtype, target)
+    best = best and _fitted(best, problem, dtype, target)
+    flops = problem.geometry.flops
+    if best is None or best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE:
+        return None
+    return best
+
+
+@lru_cache(maxsize=1024)
+def _cheapest(problem: Problem, dtype: str, target: Target) -> Correlation | None:
+    return min(all_correlations(problem, dtype, target), key=_cycles, default=None)
+
+
+def _fitted(plan: Correlation, problem: Problem, dtype: str, target: Target) -> Correlation | None:
+    """The plan with chunks of about as many cells, for sizes that may be smaller."""
+    costs = _Costs(problem, dtype, target)
+    chunk = Chunk.of(problem.geometry.batch, costs.counts, plan.chunk.cells)
+    plan, is_dot = plan._replace(chunk=chunk), plan.is_dot
+    panel = Panel.of(problem.geometry.axes, chunk, costs.lanes, is_dot)
+    if Scratch.of(plan, panel, problem.taps).size * costs.bytes > _MOST_SCRATCH_BYTES:
+        return _cheapest(problem, dtype, target)
+    return costs.priced(plan, panel)
+
+
+def _cycles(plan: Correlation) -> float:
+    return plan.cycles
+
+
+def all_correlations(problem: Problem, dtype: str, target: Target) -> list[Correlation]:
+    """Return every plan worth considering, with its price."""
+    return list(_considered(problem, dtype, target))
+
+
+def _considered(problem: Problem, dtype: str, target: Target) -> Iterator[Correlation]:
+    """Plans whose panels and sums are not too large."""
+    costs, batch = _Costs(problem, dtype, target), problem.geometry.batch
+    kinds = (
+        (False, OUTER_TILES[target.instruction_set], _CELLS),
+        (True, DOT_TILES[target.instruction_set], _DOT_CELLS),
+    )
+    for is_dot, tiles, sizes in kinds:
+        found = False
+        for chunk in dict.fromkeys(Chunk.of(batch, costs.counts, n) for n in sizes):
+            if found and chunk.cells < _FEW_CELLS:
+                break
+            panel = Panel.of(problem.geometry.axes, chunk, costs.lanes, is_dot)
+            for tile, width in tiles:
+                for channels, outputs in costs.blocks(is_dot, tile, width, panel):
+                    plan = Correlation(is_dot, tile, width, chunk, channels, outputs, 1, 0.0)
+                    scratch = Scratch.of(plan, panel, problem.taps)
+                    if scratch.size * costs.bytes <= _MOST_SCRATCH_BYTES:
+                        found = True
+                        yield costs.priced(plan, panel)
+
+
+class Scratch(NamedTuple):
+    """How a thread's panels and sums lie, in numbers.
+
+    Of x there are tiles of channels, `x_pitch` apart; for `dot` single ones, as those of y are.
+    Sums are rows of taps, `ldc` apart, and for `dot` tiles.
+    """
+
+    x_pitch: int
+    tile_size: int
+    ldc: int
+    y_size: int
+    x_size: int
+    block_size: int
+
+    @classmethod
+    def of(cls, plan: Correlation, panel: Panel, taps: int) -> "Scratch":
+        """The sizes, each in whole vectors, of which as many fill a line of the caches."""
+        lanes, columns = panel.lanes, plan.outputs * taps
+        y_size = plan.outputs * panel.cells + panel.room + lanes
+        if plan.is_dot:
+            x_pitch, tile_size = (
+                panel.lattice_cells + lanes,
+                _rounded(plan.tile * plan.width, lanes),
+            )
+            x_size, ldc = plan.channels * x_pitch + panel.room, 0
+            tiles = ceil(plan.channels / plan.tile) * ceil(columns / plan.width)
+            block_size = tiles * tile_size
+        else:
+            width, tile_size = _rounded(plan.channels, lanes), plan.width * lanes
+            x_pitch = plan.chunk.cells * tile_size
+            x_size = plan.chunk.cells * width + lanes * tile_size
+            ldc = width + lanes  # rows a power of two apart would meet in the caches
+            block_size = _rounded(columns, lanes) * ldc
+        sizes = (_rounded(size, _LINE_NUMBERS) for size in (y_size, x_size, block_size))
+        return cls(x_pitch, tile_size, ldc, *sizes)
+
+    @property
+    def size(self) -> int:
+        """All that a thread takes."""
+        return self.y_size + self.x_size + self.block_size
+
+
+def _rounded(count: int, step: int) -> int:
+    """The next multiple."""
+    return ceil(count / step) * step
+
+
+class _Costs:
+    """What plans for one problem cost, in cycles."""
+
+    def __init__(self, problem: Problem, dtype: str, target: Target) -> None:
+        self.problem, self.target = problem, target
+        self.counts = problem.written_size
+        self.bytes = _BYTES[dtype]
+        self.lanes = target.vector_bits // 8 // self.bytes
+        geometry = problem.geometry
+        self.groups, self.batch = geometry.groups, geometry.batch
+        self.channels, self.outputs = problem.outputs, problem.channels  # want "x" writes x
+
+    def blocks(
+        self, is_dot: bool, tile: int, width: int, panel: Panel
+    ) -> Iterator[tuple[int, int]]:
+        """Channels of x and of y whose panels and sums stay in the caches."""
+        step = tile if is_dot else width * self.lanes
+        cells = panel.cells if is_dot else panel.chunk.cells
+        some = self.target.l2_bytes * 0.4 / self.bytes
+        known = set()
+        for wanted in (512, 256, 128, 64, 1):
+            most = min(wanted, some / cells)
+            channels = _evened(self.channels, most, step)
+            for many in (256, 64, 32, 16, 8, 4, 2, 1):
+                block = _MOST_BLOCK_BYTES / self.bytes / (channels * self.problem.taps)
+                outputs = _evened(self.outputs, min(many, some / panel.cells, block), 1)
+                if (channels, outputs) not in known:
+                    known.add((channels, outputs))
+                    yield channels, outputs
+
+    def priced(self, plan: Correlation, panel: Panel) -> Correlation:
+        """The plan with its segments and its price."""
+        batch, size = self.batch, self.counts
+        chunks = 1
+        for count, some in zip((batch, *size), plan.chunk, strict=True):
+            chunks *= ceil(count / some)
+        blocks = ceil(self.channels / plan.channels) * ceil(self.outputs / plan.outputs)
+        blocks *= self.groups
+        dw_bytes = self.groups * self.channels * self.outputs * self.problem.taps * self.bytes
+        segments = max(1, min(chunks, _PARTS_BYTES // dw_bytes, ceil(_WANTED_ITEMS / blocks)))
+        columns = plan.outputs * self.problem.taps
+        each = self._packed(plan, panel) + self._summed(plan, panel, columns)
+        written = columns * plan.channels * (3.0 if plan.is_dot else 8 / self.lanes)
+        total = blocks * (chunks * each + segments * (written + _ITEM_CYCLES))
+        total += (segments > 1) * segments * dw_bytes / 8
+        items = blocks * segments
+        return plan._replace(segments=segments, cycles=total * (1 + 2 / items))
+
+    def _packed(self, plan: Correlation, panel: Panel) -> float:
+        """Cycles in which a chunk's cells are copied."""
+        problem = self.problem
+        (images, depth, height, pitch), x_reach = panel.size, panel.reaches[2]
+        step, vectors = x_reach.step, ceil(pitch / self.lanes)
+        a_vector = _COPY_CYCLES * (step if step <= MOST_INTERLEAVED else self.lanes)
+        if step == 1 and pitch == x_reach.size:  # then rows are copied as one
+            height, vectors = 1, ceil(height * pitch / self.lanes)
+        row = _ROW_CYCLES + vectors * (a_vector + self._far(problem.read_count))
+        y = plan.outputs * panel.lattices * (images * depth * (_CALL_CYCLES + height * row))
+        far = self._far(problem.written_count)
+        if plan.is_dot:
+            row = _ROW_CYCLES + vectors * (_COPY_CYCLES + far)
+            x = plan.channels * images * plan.chunk.planes * (_CALL_CYCLES + height * row)
+        else:
+            vectors = ceil(plan.chunk.cells / images / self.lanes) * self.lanes
+            x = ceil(plan.channels / self.lanes) * images
+            x *= _CALL_CYCLES + vectors * (_TURN_CYCLES + far)
+        return y + x
+
+    def _far(self, numbers: int) -> float:
+        """Cycles of a vector of an operand beyond those of one that the L2 cache holds."""
+        is_far = numbers * self.bytes > self.target.l2_bytes
+        return self.lanes * self.bytes / _FAR_BYTES if is_far else 0.0
+
+    def _summed(self, plan: Correlation, panel: Panel, columns: int) -> float:
+        """Cycles of the products of a chunk and a block."""
+        if plan.is_dot:
+            count = ceil(panel.lane_count / self.lanes)
+            x_sizes, tap_sizes = _sizes(plan.channels, plan.tile), _sizes(columns, plan.width)
+        else:
+            count = panel.chunk.cells
+            whole, rest = divmod(ceil(plan.channels / self.lanes), plan.width)
+            x_sizes, tap_sizes = [(plan.width, whole), (rest, 1)], _sizes(columns, plan.tile)
+        total = 0.0
+        for x_size, many in x_sizes:
+            for tap_size, times in tap_sizes:
+                sums = x_size * tap_size
+                loads = (x_size + tap_size) * (0.65 if plan.is_dot else 0.5)
+                ends = _CALL_CYCLES + sums * (4 if plan.is_dot else 1.5)
+                total += many * times * (count * max(sums / 2, loads + 0.5, 4) + ends) * (sums > 0)
+        return total
+
+
+def _sizes(count: int, tile: int) -> list[tuple[int, int]]:
+    """Sizes of tiles that `tile_rows` gives, and how many there are of each."""
+    tiles = ceil(count / tile)
+    low, more = divmod(count, tiles)
+    return [(low + 1, more), (low, tiles - more)]
+
+
+def x_tiles(plan: Correlation, channels: int, lanes: int) -> list[int]:
+    """Sizes of the tiles that so many channels of x are parted into, in channels or vectors."""
+    if plan.is_dot:
+        return tile_rows(channels, plan.tile)
+    whole, rest = divmod(ceil(channels / lanes), plan.width)
+    return [plan.width] * whole + [rest] * (rest > 0)
+
+
+def _evened(count: int, most: float, step: int) -> int:
+    """The size of nearly equal blocks of at most so many, in whole steps."""
+    steps = ceil(count / step)
+    found = step * ceil(steps / ceil(steps / max(1, int(most / step))))
+    return min(count, found)

@@ -1,0 +1,176 @@
+"""WHICH TILINGS ARE CONSIDERED: plans whose outputs share products, and what they cost."""
+
+from collections.abc import Iterator
+from math import ceil, prod
+
+from tconv.engine.plan.cost_model import CALL_CYCLES, STORE_CYCLES, Considered, Costs, heights
+from tconv.engine.plan.phases import Phases
+from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
+from tconv.engine.plan.problem import Problem
+from tconv.engine.target.target import Target
+from tconv.engine.winograd.transform import Tiling
+
+__all__ = ["TiledCosts", "considered"]
+
+_FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, sums of cells and outputs take as long as products
+_LEAST_SAVED = 0.9
+_MOST_SUMS = 256  # of the cells of a channel; each is some instructions
+_LANES = (16, 32, 48, 64, 96, 128)
+_MOST_SUMS_BYTES = 3 * 2**19
+_MOST_CHANNELS = 64  # of a block
+# Cycles of a vector: per cell that sums are made of and per sum, per product and per output.
+_CELL_CYCLES, _SUM_CYCLES = 0.6, 1.6
+_BYTES_FROM_L3, _BYTES_FROM_MEMORY = 8, 4  # per cycle
+_MADE_CYCLES = 0.7  # of a number that is made of weights, if they are used once
+
+Item = tuple[bool, int, int]
+"""Whether gathered; rows and columns."""
+
+
+class TiledCosts(Costs):
+    """What plans cost that tile the phases in one way."""
+
+    def __init__(
+        self, problem: Problem, dtype: str, target: Target, phases: Phases, tiling: Tiling
+    ) -> None:
+        super().__init__(problem, dtype, target, phases)
+        self.tiling = tiling
+        self.weight_bytes = self.outputs * tiling.weight_taps * self.channels * self.bytes
+        self.kinds_of, self.products = tiling.kinds_of, tiling.products
+        z, y, x = (len(axis.places) for axis in tiling.axes)
+        self.places = z * y * x
+
+    @classmethod
+    def of_plan(cls, plan: Plan, problem: Problem, dtype: str, target: Target) -> "TiledCosts":
+        """What a plan costs that tiles the phases so."""
+        phases = problem.phases(plan.is_uncropped, is_spaced=True)
+        tiling = Tiling.of(phases, plan.outputs)
+        assert tiling is not None, "such a plan is not considered"
+        tiled = problem.tiled_phases(plan.is_uncropped, plan.outputs)
+        return cls(problem, dtype, target, tiled, tiling)
+
+    def vectors(self, plan: Plan) -> int:
+        """Vectors of lanes of an item."""
+        return ceil(((plan.rows - 1) * self._pitch(plan) + plan.columns) / self.lanes)
+
+    def sums_bytes(self, vectors: int) -> int:
+        """Bytes of the sums of cells of an item."""
+        return self.tiling.sums * self.channels * vectors * self.vector_bytes
+
+    def of(self, plan: Plan) -> tuple[float, float, int]:
+        """Cycles of an item, as `Costs.of`."""
+        vectors = self.vectors(plan)
+        read, count = self._read(plan)
+        of_sums = self.places * _CELL_CYCLES + self.tiling.sums * _SUM_CYCLES
+        read += self.channels * (CALL_CYCLES + vectors * of_sums * self.steps)
+        compute = self._multiplied(plan, vectors) + self._restored(plan, vectors)
+        work = self._of_blocks(compute, plan.block) + self._copied(plan)
+        if self.weight_bytes > self.target.l3_bytes:
+            work = max(work, self.weight_bytes / _BYTES_FROM_MEMORY)
+        # Weights that are not kept should not make another order of sums the best.
+        made = self.weight_bytes // self.bytes * _MADE_CYCLES
+        return read, work + made / count, count * self.groups
+
+    def _multiplied(self, plan: Plan, vectors: int) -> float:
+        """Cycles of the products of a block."""
+        whole, rest = divmod(vectors, plan.vectors)
+        widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
+        of_kind = self.channels * vectors * self.vector_bytes
+        is_far = self.sums_bytes(vectors) > self.target.l2_bytes
+        cycles = 0.0
+        for (rows, terms), kinds in self.kinds_of.items():
+            parts = ceil(self.channels / plan.part.channels)
+            for height, tiles in heights(rows * plan.block, plan.tile):
+                for wide, calls in widths:
+                    each = terms * self.channels * self._term(height, wide, False, 0.0, 0.0)
+                    each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
+                    cycles += kinds * tiles * calls * each
+            if is_far:
+                cycles += kinds * terms * of_kind / _BYTES_FROM_L3
+        return cycles
+
+    def _restored(self, plan: Plan, vectors: int) -> float:
+        """Cycles of a block's outputs, from its products."""
+        calls = self.phases.count // prod(plan.outputs)
+        bytes_ = (self.products + self.phases.count) * plan.block * vectors * self.vector_bytes
+        beyond = max(0, bytes_ - self.target.l2_bytes // 2) / _BYTES_FROM_L3
+        of_products = self.products * _CELL_CYCLES + self.phases.count * _SUM_CYCLES
+        of_products *= self.steps
+        return plan.block * (calls * CALL_CYCLES + vectors * of_products) + 2 * beyond
+
+
+def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]:
+    """Return tiled plans without splits, their blocks, and what `Costs.of` says."""
+    found: list[Considered] = []
+    for is_uncropped in (False, True):
+        if is_uncropped and len(problem.phases(True).alike) == len(problem.phases().alike):
+            continue
+        phases = problem.phases(is_uncropped, is_spaced=True)
+        for outputs in _outputs(phases):
+            tiling = Tiling.of(phases, outputs)
+            if tiling is not None and tiling.sums <= _MOST_SUMS and _saves(phases, tiling, outputs):
+                tiled = problem.tiled_phases(is_uncropped, outputs)
+                costs = TiledCosts(problem, dtype, target, tiled, tiling)
+                found += _candidates(costs, outputs, is_uncropped)
+    return found
+
+
+def _saves(phases: Phases, tiling: Tiling, outputs: tuple[int, int, int]) -> bool:
+    """Whether there are fewer products than of every output with all of its taps."""
+    made = tiling.weight_taps
+    taps = prod(sum(map(len, axis.taps)) for axis in phases.axes)
+    return made < _LEAST_SAVED * taps * prod(outputs)
+
+
+def _outputs(phases: Phases) -> set[tuple[int, int, int]]:
+    """So many outputs at a time along the axes that have several, of several taps."""
+    found = set()
+    for most in (2, 3):
+        counts = [
+            most if axis.count > 1 and max(map(len, axis.taps)) > 1 else 1 for axis in phases.axes
+        ]
+        found.add((counts[0], counts[1], counts[2]))
+    return found - {DIRECT}
+
+
+def _candidates(
+    costs: TiledCosts, outputs: tuple[int, int, int], is_uncropped: bool
+) -> Iterator[Considered]:
+    """Plans with items of several sizes, and tiles of several shapes."""
+    rows_of_channel = max(rows for rows, _ in costs.kinds_of)
+    if costs.channels < _FEW_CHANNELS or costs.outputs * rows_of_channel < _FEW_ROWS:
+        return
+    terms = max(terms for _, terms in costs.kinds_of)
+    part = Part.of_terms(costs.channels, terms)
+    for is_gathered, rows, columns in sorted(_items(costs)):
+        for tile, most in TILES[costs.target.instruction_set]:
+            plan = Plan(
+                tile, most, is_uncropped, is_gathered, False, outputs, 1, rows, columns, 1, 1,
+                part, 1, 0.0,
+            )  # fmt: skip
+            vectors = costs.vectors(plan)
+            if most > vectors > 1 or costs.sums_bytes(vectors) > _MOST_SUMS_BYTES:
+                continue
+            of_channel = (costs.products + costs.phases.count) * vectors * costs.vector_bytes
+            block = max(
+                1, min(costs.outputs, _MOST_CHANNELS, costs.target.l2_bytes // 2 // of_channel)
+            )
+            block = ceil(costs.outputs / ceil(costs.outputs / block))
+            plan = plan._replace(vectors=ceil(vectors / ceil(vectors / most)), block=block)
+            yield plan, ceil(costs.outputs / block), costs.of(plan)
+
+
+def _items(costs: TiledCosts) -> set[Item]:
+    """Sizes of items of about so many lanes, flat and gathered."""
+    z, y, x = costs.phases.axes
+    all_rows = costs.batch * z.count * y.count
+    found = set()
+    for lanes in _LANES:
+        parts = ceil(x.count / lanes)
+        columns = min(x.count, ceil(x.count / parts / costs.lanes) * costs.lanes)
+        rows = min(y.count, max(1, lanes // x.pitch(columns))) if columns == x.count else 1
+        found.add((False, ceil(y.count / ceil(y.count / rows)), columns))
+        if x.count <= lanes and all_rows * x.count * costs.shifts <= TABLE_ENTRIES:
+            rows = min(all_rows, lanes // x.count)
+            found.add((True, ceil(all_rows / ceil(all_rows / rows)), x.count))
+    return found

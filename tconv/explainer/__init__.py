@@ -1,0 +1,1 @@
+"""Pages and pictures of one transposed convolution, cell by cell."""

@@ -1,0 +1,285 @@
+"""WHAT A PICTURE SHOWS: a scene as boxes and labels, for whatever draws them.
+
+The picture is that of the page: input, kernel, output and, while its numbers can be read, the
+matrix; a tap has a colour *and* a letter. Either one output cell is told with all that it sums, or
+the first few input cells have been stamped through the kernel and their sums have grown so far.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tconv.explainer.facts import equation_of, facts_of, stamped, tap_letter
+from tconv.explainer.scene import Scene, number_text, short_text
+
+__all__ = ["INK", "LINE", "PAPER", "Box", "Figure", "Label", "draw"]
+
+INK, LINE, PAPER = "#16191d", "#878f99", "#ffffff"
+_SOFT, _GROUND = "#4d555f", "#f4f5f7"
+# Okabe & Ito 2008: hues that stay apart for colour-blind eyes.
+_HUES = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+_MARGIN, _GAP, _HEAD = 16, 36, 26  # pixels around, between panels, and for a panel's heading
+_LARGEST_CELL = 48
+_MATRIX_CELL = 28
+_MOST_NUMBERS = 16  # rows and columns of a matrix whose numbers are drawn
+_LEAST_FONT, _EASY_FONT = 6, 8  # pixels: all digits of a number are worth the least
+_FONT_SHARE = 1.45  # of a cell's side for each sign, which is about two thirds as wide as high
+_LONGEST_SUM = 240  # signs of a sum that is told in all its digits
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle: top left corner and size in pixels, colours as #rrggbb."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    fill: str | None = PAPER
+    stroke: str = LINE
+    thickness: int = 1
+    dash: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Label:
+    """A line of text: x is its start or its middle, y its middle; size in pixels."""
+
+    x: int
+    y: int
+    text: str
+    size: int = 15
+    color: str = INK
+    middle: bool = False
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture: its size in pixels, what it says in words, and what lies on it, lowest first."""
+
+    width: int
+    height: int
+    description: str
+    shapes: tuple[Box | Label, ...]
+
+
+def draw(scene: Scene, stamps: int | None = None, *, with_matrix: bool = True) -> Figure:
+    """Draw a scene, finished, or after the first `stamps` input cells.
+
+    >>> draw(Scene.of()).description
+    'y[1,1] = 4·37 + 3·47 + 2·67 + 1·77 = 500'
+    """
+    facts = facts_of(scene)
+    told = _told(facts, scene.middle) if stamps is None else _stamped(scene, facts, stamps)
+    shapes: list[Box | Label] = []
+    x, bottom = _MARGIN, 0
+    for panel in _panels(facts, told, with_matrix):
+        width, height = panel.add_to(shapes, x, _MARGIN)
+        x, bottom = x + width + _GAP, max(bottom, _MARGIN + height)
+    width, y = max(x - _GAP + _MARGIN, 560), bottom + 26
+    for line in _wrapped(told.sentence, (width - 2 * _MARGIN) // 11):
+        shapes.append(Label(_MARGIN, y, line, 19))
+        y += 26
+    for n, formula in enumerate(dict.fromkeys(facts["size_formulas"])):
+        axis = "W" if facts["rank"] == 1 else "HW"[n]
+        shapes.append(Label(_MARGIN, y, f"size: {axis} = {formula}", 14, _SOFT))
+        y += 20
+    return Figure(width, y, told.sentence, tuple(shapes))
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What is lit: cells by flat index, with the tap that they meet, or None."""
+
+    inputs: Mapping[int, int | None]
+    taps: frozenset[int]
+    outputs: Mapping[int, int | None]
+    entries: frozenset[tuple[int, int]]
+    canvas: Any
+    sentence: str
+
+
+def _told(facts: dict[str, Any], o: int) -> _Told:
+    """Tell one output cell."""
+    pairs, sentence = facts["contributions"][o], facts["equations"][o]
+    if len(sentence) > _LONGEST_SUM:
+        sentence = equation_of(facts, o, short_text)
+    return _Told(
+        dict(pairs),
+        frozenset(k for _, k in pairs),
+        {o: None},
+        frozenset((o, i) for i, _ in pairs),
+        facts["canvas"],
+        sentence,
+    )
+
+
+def _stamped(scene: Scene, facts: dict[str, Any], stamps: int) -> _Told:
+    """Tell the last of the input cells that were stamped so far."""
+    x, i = _flat(facts["x"]), stamps - 1
+    places = {o: k for o, of_i, k in facts["matrix"]["nonzeros"] if of_i == i}
+    return _Told(
+        {i: None},
+        frozenset(places.values()),
+        places,
+        frozenset((o, i) for o in places),
+        stamped(scene, stamps).tolist(),
+        f"stamp {stamps} of {len(x)}: {number_text(float(x[i]))} times the kernel",
+    )
+
+
+# ---- panels --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cell:
+    text: str
+    tap: int | None = None
+    letter: bool = False
+    lit: bool = False
+    kind: str = ""
+    """"", "zero", "head", "crop" or "extra"."""
+
+
+@dataclass(frozen=True)
+class _Panel:
+    heading: str
+    rows: tuple[tuple[_Cell, ...], ...]
+    side: int
+    frame: tuple[int, int, int, int] | None = None  # top, left, height, width in cells
+
+    def add_to(self, shapes: list[Box | Label], left: int, top: int) -> tuple[int, int]:
+        """Add the panel and return its width and height."""
+        shapes.append(Label(left, top + 8, self.heading, 15, bold=True))
+        size = self._size()
+        lit: list[Box | Label] = []
+        for r, row in enumerate(self.rows):
+            for c, cell in enumerate(row):
+                x, y = left + c * self.side, top + _HEAD + r * self.side
+                (lit if cell.lit else shapes).extend(self._drawn(cell, x, y, size))
+        shapes += lit  # above their neighbours, whose lines would cut theirs
+        if self.frame:
+            r, c, height, width = (n * self.side for n in self.frame)
+            shapes.append(Box(left + c, top + _HEAD + r, width, height, None, INK, 3))
+        width = max(len(self.rows[0]) * self.side, 9 * len(self.heading) + 4)
+        return width, _HEAD + len(self.rows) * self.side
+
+    def _size(self) -> int:
+        longest = max(len(cell.text) for row in self.rows for cell in row)
+        return max(
+            _LEAST_FONT, int(min(self.side * 0.4, self.side * _FONT_SHARE / max(longest, 1)))
+        )
+
+    def _drawn(self, cell: _Cell, x: int, y: int, size: int) -> Iterator[Box | Label]:
+        side = self.side
+        if cell.kind != "head":
+            hue = None if cell.tap is None else _HUES[cell.tap % len(_HUES)]
+            ground = _GROUND if cell.kind in ("zero", "crop") else PAPER
+            fill = _mixed(hue, 0.5 if cell.lit else 0.24) if hue else ground
+            thick = 3 if cell.lit else 2 if cell.kind == "extra" else 1
+            stroke = INK if cell.lit or cell.kind == "extra" else LINE
+            dash = {"crop": (4, 3), "extra": (2, 2)}.get(cell.kind)
+            yield Box(x, y, side, side, fill, stroke, thick, None if cell.lit else dash)
+        soft = cell.kind in ("zero", "crop", "head") and not cell.lit
+        middle = x + side // 2, y + side // 2
+        yield Label(*middle, cell.text, size, _SOFT if soft else INK, True, cell.lit)
+        if cell.letter and cell.tap is not None:
+            yield Label(x + 4, y + 7, tap_letter(cell.tap), 10)
+        if cell.kind == "extra":
+            yield Label(x + side - 8, y + side - 6, "op", 9, middle=True)
+
+
+def _panels(facts: dict[str, Any], told: _Told, with_matrix: bool) -> Iterator[_Panel]:
+    rows, columns = facts["input_size"]
+    side = _side(rows, columns)
+    cells = [
+        _Cell(_short(v, side), told.inputs.get(i), True, i in told.inputs)
+        for i, v in enumerate(_flat(facts["x"]))
+    ]
+    yield _Panel(f"Input x ({rows}×{columns})", _in_rows(cells, columns), side)
+    rows, columns = facts["kernel_size"]
+    side = _side(rows, columns)
+    cells = [
+        _Cell(_short(v, side), k, True, k in told.taps) for k, v in enumerate(_flat(facts["w"]))
+    ]
+    yield _Panel(f"Kernel w ({rows}×{columns})", _in_rows(cells, columns), side)
+    yield _output(facts, told)
+    outputs, inputs = facts["matrix"]["shape"]
+    if with_matrix and max(outputs, inputs) <= _MOST_NUMBERS:
+        yield _matrix(facts, told)
+
+
+def _output(facts: dict[str, Any], told: _Told) -> _Panel:
+    (top, _), (left, _) = facts["padding"]
+    height, width = facts["output_size"]
+    extra, side = facts["output_padding"], _side(len(told.canvas), len(told.canvas[0]))
+    rows = []
+    for u, values in enumerate(told.canvas):
+        row = []
+        for v, value in enumerate(values):
+            r, c = u - top, v - left
+            if not (0 <= r < height and 0 <= c < width):
+                row.append(_Cell(_short(value, side), kind="crop"))
+                continue
+            kind = "extra" if r >= height - extra[0] or c >= width - extra[1] else ""
+            o = r * width + c
+            lit = o in told.outputs
+            row.append(_Cell(_short(value, side), told.outputs.get(o), True, lit, kind))
+        rows.append(tuple(row))
+    whole = (len(rows), len(rows[0])) == (height, width)
+    frame = None if whole else (top, left, height, width)
+    return _Panel(f"Output y ({height}×{width})", tuple(rows), side, frame)
+
+
+def _matrix(facts: dict[str, Any], told: _Told) -> _Panel:
+    outputs, inputs = facts["matrix"]["shape"]
+    taps = {(o, i): k for o, i, k in facts["matrix"]["nonzeros"]}
+    w, x, y = (_flat(facts[name]) for name in "wxy")
+    side = _MATRIX_CELL
+    head = (_Cell("", kind="head"), *(_Cell(_short(v, side), kind="head") for v in x))
+    rows = [head]
+    for o in range(outputs):
+        row = [_Cell(_short(y[o], side), kind="head", lit=o in told.outputs)]
+        for i in range(inputs):
+            k = taps.get((o, i))
+            text, kind = ("0", "zero") if k is None else (_short(w[k], side), "")
+            row.append(_Cell(text, k, True, (o, i) in told.entries, kind))
+        rows.append(tuple(row))
+    return _Panel(f"W* transposed ({outputs}×{inputs})", tuple(rows), side)
+
+
+def _flat(rows: list[list[float]]) -> list[float]:
+    return [value for row in rows for value in row]
+
+
+def _in_rows(cells: list[_Cell], columns: int) -> tuple[tuple[_Cell, ...], ...]:
+    return tuple(tuple(cells[n : n + columns]) for n in range(0, len(cells), columns))
+
+
+def _side(rows: int, columns: int) -> int:
+    return max(20, min(_LARGEST_CELL, 400 // max(rows, columns)))
+
+
+def _short(value: float, side: int) -> str:
+    """Return a number in as many digits as a cell of so many pixels holds."""
+    whole, rounded = (min(8, int(side * _FONT_SHARE / font)) for font in (_LEAST_FONT, _EASY_FONT))
+    return short_text(float(value), whole, rounded)
+
+
+def _mixed(hue: str, share: float) -> str:
+    """Return a share of a colour on white paper."""
+    parts = (int(hue[n : n + 2], 16) for n in (1, 3, 5))
+    return "#" + "".join(f"{round(255 + (part - 255) * share):02x}" for part in parts)
+
+
+def _wrapped(sentence: str, most: int) -> Iterator[str]:
+    """Break a sum before its signs, so that no line has many more characters than `most`."""
+    line = ""
+    for n, term in enumerate(sentence.split(" + ")):
+        joined = f"{line} + {term}" if n else term
+        if n and len(joined) > most:
+            yield line
+            joined = f"    + {term}"
+        line = joined
+    yield line

@@ -1,0 +1,243 @@
+"""WHAT IS EXPLAINED: Scene, one small transposed convolution with all its numbers.
+
+A scene is two-dimensional. What has one axis is drawn as a single row: its first axis is trivial.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from math import isfinite
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.geometry.arguments import as_array
+from tconv.geometry.axis import Axis
+from tconv.geometry.geometry import Geometry
+from tconv.system.fork_lock import cached_property
+
+__all__ = ["LIMITS", "MOST_OUTPUTS", "Scene"]
+
+LIMITS = {"input": 8, "kernel": 7, "stride": 5, "dilation": 4, "padding": 6}
+"""The most that can be drawn along an axis so that every cell keeps its number."""
+
+MOST_OUTPUTS = 32
+_MOST_COPIED = 2**20  # numbers
+
+_X = ((37.0, 47.0), (67.0, 77.0))
+_W = ((1.0, 2.0), (3.0, 4.0))
+_TRIVIAL = Axis(1, 1, 1)
+
+Rows = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image, one input channel, one output channel: rows of x and of w, and both axes.
+
+    Numbers are those that were given, held exactly as float64, which JavaScript has as well.
+
+    >>> Scene.of().axes[1]
+    Axis(input=2, kernel=2, output=3, stride=1, dilation=1, begin=0, end=0, extra=0)
+    >>> Scene.of([1, 2, 3], [1, 1], stride=2).url_state
+    '#x=1,2,3&w=1,1&s=2'
+    """
+
+    x: Rows
+    w: Rows
+    axes: tuple[Axis, Axis]
+
+    @classmethod
+    def of(cls, x: ArrayLike | None = None, w: ArrayLike | None = None, **settings: Any) -> "Scene":
+        """Check x, w and the settings by the rules of `conv_transpose` and by `LIMITS`."""
+        a = _numbers(_X if x is None else x, "x")
+        rank = a.ndim
+        b = _numbers((_W if rank == 2 else _W[0]) if w is None else w, "w")
+        if b.ndim != rank:
+            raise ShapeError(
+                f"x.ndim={rank} and w.ndim={b.ndim} must be equal; "
+                "of a layer's weight pass one kernel, weight[c, m]."
+            )
+        axes = Geometry.of((1, 1, *a.shape), (1, 1, *b.shape), **settings).axes
+        _check_limits(axes)
+        first, second = axes if rank == 2 else (_TRIVIAL, *axes)
+        return cls(_rows(np.atleast_2d(a)), _rows(np.atleast_2d(b)), (first, second))
+
+    @property
+    def rank(self) -> int:
+        """1 where everything along the first axis is trivial, else 2."""
+        return 1 if self.axes[0] == _TRIVIAL else 2
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The sizes, as those of a call with two axes."""
+        return Geometry(1, 1, 1, 1, self.axes)
+
+    @property
+    def middle(self) -> int:
+        """Flat index of the output cell in the middle, which is told first."""
+        rows, columns = (axis.output for axis in self.axes)
+        return (rows - 1) // 2 * columns + (columns - 1) // 2
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the page starts with, under the names of its address; JSON holds it exactly."""
+        x, w = ([list(map(plain_number, row)) for row in rows] for rows in (self.x, self.w))
+        return {
+            "x": x,
+            "w": w,
+            "s": [axis.stride for axis in self.axes],
+            "p": [[axis.begin, axis.end] for axis in self.axes],
+            "d": [axis.dilation for axis in self.axes],
+            "op": [axis.extra for axis in self.axes],
+        }
+
+    @property
+    def url_state(self) -> str:
+        """What the address of the example's page needs behind it to show this scene.
+
+        What is as in the example is left out. One number stands for both axes, or for the only one
+        where x and w have a single row.
+        """
+        parts = {}
+        if self.x != _X:
+            parts["x"] = _matrix_text(self.x)
+        if self.w != _W:
+            parts["w"] = _matrix_text(self.w)
+        plain = len(self.x) == len(self.w) == 1
+        for key, field, default in (
+            ("s", "stride", "1"),
+            ("p", "padding", "0"),
+            ("d", "dilation", "1"),
+            ("op", "extra", "0"),
+        ):
+            first, second = (_setting(axis, field) for axis in self.axes)
+            alike = first == default if plain else first == second
+            text = second if alike else f"{first}x{second}"
+            if text != default:
+                parts[key] = text
+        return "#" * bool(parts) + "&".join(f"{key}={value}" for key, value in parts.items())
+
+
+def _setting(axis: Axis, field: str) -> str:
+    if field == "padding":
+        return str(axis.begin) if axis.begin == axis.end else f"{axis.begin}-{axis.end}"
+    return str(getattr(axis, field))
+
+
+def number_text(value: float) -> str:
+    """Return all digits of a number, and no more than tell it from others unless it is whole.
+
+    The page writes numbers in the same way.
+
+    >>> number_text(500.0), number_text(0.1), number_text(-0.0), number_text(5e-324)
+    ('500', '0.1', '0', '5e-324')
+    """
+    if not isfinite(value):
+        return repr(value)
+    if value == int(value) and abs(value) < 1e21:
+        return str(int(value))
+    if 1e-6 <= abs(value) < 1e21:
+        return format(Decimal(repr(value)), "f")
+    return repr(value).replace("e-0", "e-")
+
+
+def short_text(value: float, whole: int = 8, rounded: int = 8) -> str:
+    """Return all digits in so many characters, or the first few, rounded, if one of them fits.
+
+    >>> short_text(12345678.0), short_text(123456789.0), short_text(-1 / 3, 5, 5)
+    ('12345678', '1.2346e8', '-0.33')
+    """
+    text = number_text(value)
+    if len(text) <= whole:
+        return text
+    digits = 5
+    while len(text) > rounded and digits:
+        text = _rounded(value, digits)
+        digits -= 1
+    return text
+
+
+def _rounded(value: float, digits: int) -> str:
+    text = f"{value:.{digits - 1}e}"
+    mantissa, _, power = text.partition("e")
+    if -4 < int(power) < digits:
+        return number_text(float(text))
+    if "." in mantissa:
+        mantissa = mantissa.rstrip("0").rstrip(".")
+    return f"{mantissa}e{int(power)}"
+
+
+def plain_number(value: float) -> int | float:
+    """Return a whole number as an int, which JSON writes without a point, unless it is long."""
+    is_short = value.is_integer() and abs(value) < 1e16 and str(value) != "-0.0"
+    return int(value) if is_short else value
+
+
+def _matrix_text(rows: Rows) -> str:
+    def exact(value: float) -> str:
+        return "-0" if str(value) == "-0.0" else number_text(value)
+
+    return ";".join(",".join(map(exact, row)) for row in rows)
+
+
+def _rows(array: NDArray[np.float64]) -> Rows:
+    return tuple(tuple(map(float, row)) for row in array)
+
+
+def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
+    array = as_array(value, name)
+    if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
+        raise DTypeError(f"{name}.dtype={array.dtype} must be a type of real numbers; convert it.")
+    if array.ndim not in (1, 2) or not array.size:
+        fix = "pass x[n, c] of a batch, and weight[c, m] of a layer"
+        raise ShapeError(f"{name}.shape={array.shape} must have one or two axes with cells; {fix}.")
+    if array.size > _MOST_COPIED:  # is refused in any case
+        limit = LIMITS["input" if name == "x" else "kernel"]
+        raise ParameterError(
+            f"{name}.shape={array.shape} must have at most {limit} along an axis to be drawn; "
+            "explain a smaller example of the same kind."
+        )
+    if not np.isfinite(array).all():
+        raise ParameterError(f"{name} must be finite, but holds NaN or infinity; replace them.")
+    with np.errstate(over="ignore", under="ignore"):  # a long double may become an infinity
+        numbers = array.astype(np.float64)
+    if numbers.size <= LIMITS["input"] ** 2:  # larger ones cannot be drawn, as is told later
+        _check_held(numbers, np.asarray(value, object), name)
+    return numbers
+
+
+def _check_held(numbers: NDArray[np.float64], given: NDArray[Any], name: str) -> None:
+    """Compare numbers with what they were before NumPy chose one type for them."""
+    for number, each in zip(map(float, numbers.flat), given.flat, strict=True):
+        if number != (int(each) if isinstance(each, Integral) else each):
+            raise ParameterError(
+                f"{name} holds {each}, must hold numbers of float64, of which "
+                f"{number_text(number)} is the nearest; "
+                + (f"pass numpy.asarray({name}, 'float64')." if isfinite(number) else "scale it.")
+            )
+
+
+def _check_limits(axes: tuple[Axis, ...]) -> None:
+    for n, axis in enumerate(axes):
+        for name, value, least in (
+            ("input", axis.input, 1),
+            ("kernel", axis.kernel, 1),
+            ("stride", axis.stride, 1),
+            ("dilation", axis.dilation, 1),
+            ("padding", axis.begin, 0),
+            ("padding", axis.end, 0),
+        ):
+            if not least <= value <= LIMITS[name]:
+                what = f"{name} size" if name in ("input", "kernel") else name
+                raise ParameterError(
+                    f"{what} {value} on axis {n} must be {least} to {LIMITS[name]} to be drawn; "
+                    "explain a smaller example of the same kind."
+                )
+        if axis.output > MOST_OUTPUTS:
+            raise ParameterError(
+                f"output size {axis.output} on axis {n} must be at most {MOST_OUTPUTS} to be "
+                "drawn; explain a smaller example of the same kind."
+            )

@@ -1,0 +1,1 @@
+"""Sizes, settings and conventions of one call."""

@@ -1,0 +1,322 @@
+"""WHAT FITS: Geometry, every size and layout of one call in one record."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
+from math import prod
+from types import NoneType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.errors import ShapeError
+from tconv.geometry.arguments import DATA_FORMATS, as_choice, as_integer, as_per_axis, entries_of
+from tconv.geometry.axis import Axis
+from tconv.geometry.shape_rules import MOST_AXES, Settings, as_shape
+from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
+from tconv.messages import show
+from tconv.system.fork_lock import cached_property
+from tconv.system.memory import check_room
+
+__all__ = ["Geometry", "Letter"]
+
+Letter = Literal["x", "w", "y"]
+"""What a contraction wants, or one of its operands."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Every size and layout of ``F(x, w, y)``, the same record whichever letter is unknown.
+
+    ``axes`` hold input, kernel and output size, stride, dilation and crop of each spatial axis.
+    Made by `of` from x and weight, by `of_conv` from y and weight, by `of_weight_gradient` from x
+    and y. They raise every error about sizes there is, so whoever holds a Geometry need not check.
+
+    >>> g = Geometry.of((1, 8, 5), (8, 4, 3), stride=2, padding=1, output_padding=1)
+    >>> g.y_shape, g.weight_shape
+    ((1, 4, 10), (8, 4, 3))
+    >>> g.axes[0]
+    Axis(input=5, kernel=3, output=10, stride=2, dilation=1, begin=1, end=1, extra=1)
+    """
+
+    batch: int
+    in_channels: int
+    out_channels: int
+    groups: int
+    axes: tuple[Axis, ...]
+    data_format: str = "channels_first"
+    weight_format: str = "IO*"
+    flip_kernel: bool = False
+    batched: bool = True
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """A Geometry is the key of several caches, which all ask for it."""
+        return hash((self.batch, self.in_channels, self.out_channels, self.groups, self.axes))
+
+    @classmethod
+    def of(
+        cls,
+        x_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        *,
+        output_size: Any = None,
+        **keywords: Any,
+    ) -> "Geometry":
+        """Sizes of ``conv_transpose(x, weight)``."""
+        return _of(cls._from_input, x_shape, weight_shape, output_size, keywords)
+
+    @classmethod
+    def _from_input(
+        cls,
+        x_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        output_size: Any,
+        keywords: Mapping[str, Any],
+    ) -> "Geometry":
+        settings = Settings(
+            keywords, as_shape(weight_shape, "weight_shape"), "x", as_shape(x_shape, "x_shape")
+        )
+        wanted = settings.wanted_size(output_size, "output_size") or (None,) * settings.rank
+        names = repeat("output_size")
+        return cls._from(
+            settings, map(settings.axis_from_input, range(settings.rank), wanted, names)
+        )
+
+    @classmethod
+    def of_conv(
+        cls,
+        y_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        *,
+        input_size: Any = None,
+        **keywords: Any,
+    ) -> "Geometry":
+        """Sizes of ``conv(y, weight)``, whose result has the shape of x.
+
+        >>> Geometry.of_conv((1, 1, 6), (1, 1, 3), stride=2).x_shape  # one cell of y left over
+        (1, 1, 2)
+        """
+        return _of(cls._from_output, y_shape, weight_shape, input_size, keywords)
+
+    @classmethod
+    def _from_output(
+        cls,
+        y_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        input_size: Any,
+        keywords: Mapping[str, Any],
+    ) -> "Geometry":
+        settings = Settings(
+            keywords, as_shape(weight_shape, "weight_shape"), "y", as_shape(y_shape, "y_shape")
+        )
+        wanted = settings.wanted_size(input_size, "input_size") or (None,) * settings.rank
+        return cls._from(settings, map(settings.axis_from_output, range(settings.rank), wanted))
+
+    @classmethod
+    def of_weight_gradient(
+        cls,
+        x_shape: Sequence[int],
+        y_shape: Sequence[int],
+        kernel_size: Any,
+        **keywords: Any,
+    ) -> "Geometry":
+        """Sizes of ``conv_weight_gradient(x, y, kernel_size)``, which has the shape of weight.
+
+        >>> Geometry.of_weight_gradient((2, 8, 5), (2, 4, 11), 3, stride=2).weight_shape
+        (8, 4, 3)
+        """
+        return _of(cls._from_both, x_shape, y_shape, kernel_size, keywords)
+
+    @classmethod
+    def _from_both(
+        cls,
+        x_shape: Sequence[int],
+        y_shape: Sequence[int],
+        kernel_size: Any,
+        keywords: Mapping[str, Any],
+    ) -> "Geometry":
+        x, y = as_shape(x_shape, "x_shape"), as_shape(y_shape, "y_shape")
+        entries = entries_of(kernel_size)
+        rank = max(len(x) - 2 if entries is None else min(len(entries), MOST_AXES), 1)
+        kernel = as_per_axis(kernel_size, "kernel_size", rank, 1)
+        if len(x) != len(y) or len(x) - rank not in (1, 2):
+            raise ShapeError(
+                f"x.ndim={len(x)} and y.ndim={len(y)} must both be {rank + 2} (batched) or both "
+                f"{rank + 1} (unbatched) with kernel_size={kernel}; reshape x or y."
+            )
+        groups = as_integer(keywords.get("groups", 1), "groups", 1)
+        weight_format = as_choice(
+            keywords.get("weight_format", "IO*"), "weight_format", WEIGHT_FORMATS
+        )
+        batch = len(x) - rank - 1
+        data_format = keywords.get("data_format", DATA_FORMATS[0])
+        last = as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last"
+        channels = (x[-1], y[-1]) if last else (x[batch], y[batch])
+        if 0 in channels:
+            raise ShapeError(
+                f"x has {channels[0]} channels and y has {channels[1]}, both must have at least 1; "
+                "pass arrays with channels."
+            )
+        if channels[0] % groups or channels[1] % groups:
+            raise ShapeError(
+                f"groups={groups} must divide the {channels[0]} channels of x and the "
+                f"{channels[1]} of y; pass a number that divides both."
+            )
+        weight = WeightLayout.of(weight_format, rank).shape(*channels, groups, kernel)
+        settings = Settings(keywords, weight, "x", x)
+        size = y[batch:-1] if last else y[batch + 1 :]
+        wanted = (None,) * rank if any(settings.extra) else size
+        geometry = cls._from(
+            settings, map(settings.axis_from_input, range(rank), wanted, repeat("y"))
+        )
+        if geometry.y_shape != y:
+            raise ShapeError(
+                f"y has shape {y} but x of shape {x} gives {geometry.y_shape}; pass x and y of one "
+                "and the same transposed convolution."
+            )
+        return geometry
+
+    @classmethod
+    def _from(cls, settings: Settings, axes: Iterable[Axis]) -> "Geometry":
+        return cls(
+            settings.batch,
+            settings.in_channels,
+            settings.out_channels,
+            settings.groups,
+            tuple(axes),
+            settings.data_format,
+            settings.weight_format,
+            settings.flip_kernel,
+            settings.batched,
+        )
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.axes)
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """Spatial size of x."""
+        return tuple(axis.input for axis in self.axes)
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Spatial size of the weight."""
+        return tuple(axis.kernel for axis in self.axes)
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        """Spatial size of y."""
+        return tuple(axis.output for axis in self.axes)
+
+    @cached_property
+    def x_shape(self) -> tuple[int, ...]:
+        """Shape of x in the caller's layout."""
+        return self._data_shape(self.in_channels, self.input_size)
+
+    @cached_property
+    def y_shape(self) -> tuple[int, ...]:
+        """Shape of y in the caller's layout."""
+        return self._data_shape(self.out_channels, self.output_size)
+
+    @cached_property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight in the caller's layout."""
+        layout = WeightLayout.of(self.weight_format, self.rank)
+        return layout.shape(self.in_channels, self.out_channels, self.groups, self.kernel_size)
+
+    def shape_of(self, letter: Letter) -> tuple[int, ...]:
+        """Shape of x, w or y."""
+        shapes = {"x": self.x_shape, "w": self.weight_shape, "y": self.y_shape}
+        try:
+            return shapes[letter]
+        except (KeyError, TypeError, ValueError):
+            return shapes[as_choice(letter, "letter", shapes)]
+
+    def terms(self, want: Letter) -> int:
+        """Most products that one number of the wanted letter is the sum of."""
+        want = as_choice(want, "want", ("x", "w", "y"))
+        if want == "w":
+            return self.batch * prod(self.input_size)
+        if want == "x":
+            return prod(self.kernel_size) * (self.out_channels // self.groups)
+        taps = prod(min(axis.taps_per_phase[1], axis.input) for axis in self.axes)
+        return taps * (self.in_channels // self.groups)
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions: two per input cell, tap and channel pair."""
+        pairs = self.in_channels * (self.out_channels // self.groups)
+        return 2 * self.batch * pairs * prod(self.input_size) * prod(self.kernel_size)
+
+    def unrolled_indices(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Flat spatial indices (i, k, o) of every non-zero of W*: entry (row i, column o) is tap k.
+
+        In the order of the rows, and within a row of the columns. Every channel pair repeats it.
+
+        >>> i, k, o = Geometry.of((1, 1, 2, 2), (1, 1, 2, 2)).unrolled_indices()
+        >>> i
+        array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3])
+        >>> o
+        array([0, 1, 3, 4, 1, 2, 4, 5, 3, 4, 6, 7, 4, 5, 7, 8])
+        """
+        shape = self.input_size + self.kernel_size
+        check_room("unrolled_indices", 4 * 8 * prod(shape))
+        if prod(self.output_size) > np.iinfo(np.int64).max:
+            raise ShapeError(
+                f"output size {show(self.output_size)} has more cells than 64 bits count; lower "
+                "it, or raise padding."
+            )
+        outputs, exist = np.zeros(shape, np.int64), np.ones(shape, np.bool_)
+        for n, axis in enumerate(self.axes):
+            o, exists = axis.joins()
+            spread = [1] * (2 * self.rank)
+            spread[n], spread[self.rank + n] = o.shape
+            outputs = outputs * axis.output + o.reshape(spread)
+            exist &= exists.reshape(spread)
+        i, k = np.divmod(np.flatnonzero(exist), prod(self.kernel_size))
+        return i, k, outputs[exist]
+
+    def _data_shape(self, channels: int, spatial: tuple[int, ...]) -> tuple[int, ...]:
+        batch = (self.batch,) if self.batched else ()
+        if self.data_format == "channels_last":
+            return (*batch, *spatial, channels)
+        return (*batch, channels, *spatial)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a keyword is one that a cache can tell from all others that mean something else."""
+    kind = type(value)
+    if kind is tuple:
+        return all(type(each) is int or (type(each) is tuple and _is_plain(each)) for each in value)
+    return kind in (int, str, bool, NoneType)
+
+
+def _of(
+    make: Callable[..., Geometry], a: Any, b: Any, size: Any, keywords: dict[str, Any]
+) -> Geometry:
+    """The geometry that `make` gives."""
+    given = (a, b, size, *keywords, *keywords.values())
+    if all(map(_is_plain, given)):  # as most calls are, and most are repeated
+        types = tuple(map(type, given))  # for True equals 1
+        return _repeated(make, a, b, size, tuple(keywords.items()), types)
+    return make(a, b, size, keywords)
+
+
+@lru_cache(maxsize=4096)
+def _repeated(
+    make: Callable[..., Geometry],
+    a: tuple[int, ...],
+    b: tuple[int, ...],
+    size: Any,
+    keywords: tuple[tuple[str, Any], ...],
+    types: tuple[type, ...],
+) -> Geometry:
+    return make(a, b, size, dict(keywords))

@@ -1,0 +1,1 @@
+"""Layers, parameters, optimisers and files of their values."""

@@ -1,0 +1,308 @@
+"""WHAT A CONVOLUTION LEARNS: weight and bias of one contraction, whose gradients are the other two.
+
+A transposed convolution solves F(x, w, y) for y and pulls gradients back by solving for x; an
+ordinary one does the opposite. So there is one class, and a letter that says which way is forward.
+Both have weights (C, M // groups, *K), PyTorch's layouts for either.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.arrays.activations import Activation, as_activation
+from tconv.arrays.checks import as_gradient, as_kernel_size, as_real
+from tconv.arrays.dtypes import as_dtype, as_type_name
+from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
+from tconv.geometry.arguments import (
+    DATA_FORMATS,
+    PADDING_MODES,
+    as_choice,
+    as_flag,
+    as_generator,
+    as_integer,
+    as_per_axis,
+)
+from tconv.geometry.geometry import Geometry, Letter
+from tconv.messages import show
+from tconv.nn.init import Initialiser, as_initialiser, initial_bias
+from tconv.nn.layer import Layer
+from tconv.nn.parameter import Parameter
+from tconv.ops.call_cache import Repeated, is_plain
+from tconv.ops.dispatch import Call, check_padding_mode
+from tconv.ops.gradients import bias_gradient
+from tconv.ops.planned_call import PackedWeights
+from tconv.system.memory import available_bytes
+
+__all__ = ["Convolution", "Kept"]
+
+Kept = tuple[Repeated, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
+"""What goes back, the x of a forward, and its activation with the y that this made, if any."""
+
+_TYPES = ("float16", "bfloat16", "float32", "float64")
+_MOST_SIZES = 16  # of x, of which a layer remembers what follows from them
+_ENDLESS = 2**100  # cells: a size at which only the settings themselves can be wrong
+
+
+# Of attributes that are read before `Geometry` checks what was made of them.
+_RULES: dict[str, Callable[[Any], Any]] = {
+    "groups": lambda value: as_integer(value, "groups", 1),
+    "data_format": lambda value: as_choice(value, "data_format", DATA_FORMATS),
+    "padding_mode": lambda value: as_choice(value, "padding_mode", PADDING_MODES),
+    "weight": lambda value: _as_parameter(value, "weight"),
+    "bias": lambda value: None if value is None else _as_parameter(value, "bias"),
+}
+
+
+def _as_parameter(value: Any, name: str) -> Parameter:
+    if not isinstance(value, Parameter):
+        raise ParameterError(
+            f"{name}={show(value)} must be a Parameter; assign to {name}.value, which is an array."
+        )
+    return value
+
+
+class Convolution(Layer):
+    """A layer whose forward solves F(x, w, y) for the letter `_wanted`, given the letter `_given`.
+
+    `ConvTranspose` and `Conv` in layers.py describe the arguments.
+    """
+
+    _rank: ClassVar[int | None] = None
+    _wanted: ClassVar[Letter]
+    _given: ClassVar[Letter]
+    _remembered: dict[Any, tuple[Repeated, Repeated]]
+
+    def __init__(
+        self,
+        in_channels: int | None,
+        out_channels: int,
+        kernel_size: Any,
+        *,
+        stride: Any,
+        padding: Any,
+        output_padding: Any,
+        dilation: Any,
+        groups: int,
+        bias: bool,
+        padding_mode: str,
+        data_format: str,
+        dtype: Any,
+        initialiser: str | Initialiser,
+        rng: Any,
+        activation: Any,
+    ) -> None:
+        self.kernel_size = as_kernel_size(kernel_size, self._rank)
+        self.out_channels = as_integer(out_channels, "out_channels", 1)
+        self.groups = as_integer(groups, "groups", 1)
+        if in_channels is not None:
+            in_channels = as_integer(in_channels, "in_channels", 1)
+        for name, channels in (("in_channels", in_channels), ("out_channels", self.out_channels)):
+            if channels is not None and channels % self.groups:
+                raise ShapeError(
+                    f"groups={self.groups} must divide {name}={channels}; pass groups that divides "
+                    "in_channels and out_channels."
+                )
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.output_padding = output_padding
+        self.padding_mode, self.data_format = padding_mode, data_format
+        self._normalise(in_channels or self.groups)
+        self._initialiser, self._rng = as_initialiser(initialiser), as_generator(rng)
+        dtype = as_dtype(np, as_type_name(dtype, _TYPES))
+        self.activation = activation
+        self._packed = PackedWeights()
+        shape = self._weight_shape(in_channels)
+        self.weight = Parameter(None, "weight", shape=shape, dtype=dtype)
+        self.bias: Parameter | None = None
+        if as_flag(bias, "bias"):
+            self.bias = Parameter(None, "bias", shape=(self.out_channels,), dtype=dtype)
+        if in_channels is not None:
+            self._initialise(in_channels)
+
+    @property
+    def in_channels(self) -> int | None:
+        """Channels of x; None until the first forward if they were not given."""
+        channels = self.weight.shape[0 if self._wanted == "y" else 1]
+        if channels is None or self._wanted == "y":
+            return channels
+        return channels * self.groups
+
+    @property
+    def activation(self) -> Any:
+        """What follows the sums: None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid"."""
+        return self._activation and self._activation.argument
+
+    @activation.setter
+    def activation(self, value: Any) -> None:
+        self._activation: Activation | None = as_activation(value)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of x, y and all parameters."""
+        return self.weight.dtype
+
+    def solve(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Kept]:
+        """Return y, and what `pull_back` needs; draw the parameters if that is still to be done."""
+        x = as_real(x, "x")
+        if x.dtype != self.dtype:
+            raise DTypeError(
+                f"x has dtype {x.dtype} but the layer has {self.dtype}; pass "
+                f'x.astype("{self.dtype}") or make the layer with dtype="{x.dtype}".'
+            )
+        forth, back = self._both_ways(x, output_size)
+        bias = None if self.bias is None else self.bias.peek()[0]
+        weight, version = self.weight.peek()
+        want, follows, geometry = self._wanted, forth.call.activation, forth.geometry
+        if forth.call.padding_mode == "zeros":
+            plan = forth.plan(want)
+            weight = self._packed.of(
+                geometry, weight, version, activation=follows, want=want, plan=plan
+            )
+        y = forth.solve(want, x, weight, bias)
+        return y, (back, x, None if follows is None else (follows, y))
+
+    def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
+        """Return dx by the transpose of forward, and add the gradients of weight and bias."""
+        back, x, followed = kept
+        dy = as_gradient(dy, back.geometry.shape_of(self._wanted), x.dtype)
+        if followed is not None:
+            activation, y = followed
+            dy = activation.pull_back(y, dy)
+        weight, _ = self.weight.peek()
+        dx: NDArray[Any] = back.solve(self._given, dy, weight)
+        a, b = (x, dy) if self._wanted == "y" else (dy, x)
+        self.weight.gradient += back.solve("w", a, b)
+        if self.bias is not None:
+            self.bias.gradient += bias_gradient(np, back.geometry, dy)
+        return dx
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Forget what follows from the settings, one of which may change."""
+        if name in _RULES:
+            value = _RULES[name](value)
+        super().__setattr__(name, value)
+        if not name.startswith("_"):
+            super().__setattr__("_remembered", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what can be made again."""
+        return {**super().__getstate__(), "_packed": PackedWeights(), "_remembered": {}}
+
+    def _both_ways(self, x: NDArray[Any], output_size: Any) -> tuple[Repeated, Repeated]:
+        """The contractions of forward and of backward, which are remembered from step to step."""
+        remembered, key = self._remembered, (x.shape, type(output_size), output_size)
+        is_told = output_size is None or is_plain(output_size)
+        found = remembered.get(key) if is_told else None
+        if found is not None:
+            return found
+        channels = self.in_channels
+        if channels is None:
+            batched = x.ndim == len(self.kernel_size) + 2
+            last = self.data_format == "channels_last"
+            channels = x.shape[-1 if last else int(batched)] if x.ndim else 1
+        geometry = self._geometry(x.shape, channels, output_size)
+        check_padding_mode(self.padding_mode, geometry, self.padding, self.output_padding)
+        if not self.weight.is_filled:
+            self._initialise(channels)
+        calls = self._call(self._activation), self._call()
+        forth, back = (Repeated(geometry, self.dtype, call) for call in calls)
+        if is_told and all(map(is_plain, self._settings().values())):
+            if len(remembered) >= _MOST_SIZES:
+                remembered.clear()
+            remembered[key] = forth, back
+        return forth, back
+
+    def _call(self, activation: Activation | None = None) -> Call:
+        name = "conv_transpose" if self._wanted == "y" else "conv"
+        return Call(name, self.padding_mode, activation=activation)
+
+    def _weight_shape(self, in_channels: int | None) -> tuple[int | None, ...]:
+        if self._wanted == "y":
+            return in_channels, self.out_channels // self.groups, *self.kernel_size
+        shared = None if in_channels is None else in_channels // self.groups
+        return self.out_channels, shared, *self.kernel_size
+
+    def _geometry(
+        self, x_shape: tuple[int, ...], in_channels: int, output_size: Any = None
+    ) -> Geometry:
+        """Sizes of one forward; says whatever is wrong with them."""
+        shape: Any = self._weight_shape(in_channels)
+        if self._wanted == "y":
+            return Geometry.of(x_shape, shape, output_size=output_size, **self._settings())
+        return Geometry.of_conv(x_shape, shape, **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "output_padding": self.output_padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "data_format": self.data_format,
+        }
+
+    def _normalise(self, in_channels: int) -> None:
+        """Check the settings by the geometry of an endless x, and spell them out per axis."""
+        rank, probe = len(self.kernel_size), self._endless(in_channels)
+        check_padding_mode(self.padding_mode, probe, self.padding, self.output_padding)
+        self.stride = tuple(axis.stride for axis in probe.axes)
+        self.dilation = tuple(axis.dilation for axis in probe.axes)
+        self.output_padding = as_per_axis(self.output_padding, "output_padding", rank, 0)
+        self.data_format = probe.data_format
+        self.padding_mode = as_choice(self.padding_mode, "padding_mode", PADDING_MODES)
+        if isinstance(self.padding, str):
+            self.padding = str.__str__(self.padding)
+        else:
+            pairs = [(axis.begin, axis.end) for axis in probe.axes]
+            self.padding = tuple(b if b == e else (b, e) for b, e in pairs)
+
+    def _endless(self, in_channels: int) -> Geometry:
+        """Sizes of a forward of an x without end, which no setting is too large for."""
+        spatial = (_ENDLESS,) * len(self.kernel_size)
+        last = self.data_format == "channels_last"
+        shape = (1, *spatial, in_channels) if last else (1, in_channels, *spatial)
+        return self._geometry(shape, in_channels)
+
+    def _initialise(self, in_channels: int) -> None:
+        """Draw the parameters; this is the only place that makes them."""
+        shape: Any = self._weight_shape(in_channels)
+        needed, available = prod(shape) * 8, available_bytes()
+        if available is not None and needed > available:
+            raise MemoryLimitError(
+                f"weight of shape {shape} needs {needed:,} bytes to draw but {available:,} are "
+                "available; lower the channels or the kernel."
+            )
+        self.weight.value = self._initialiser(
+            shape,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+            transposed=self._wanted == "y",
+            rng=self._rng,
+        )
+        if self.bias is not None:
+            self.bias.value = initial_bias(
+                self._initialiser, shape, self.groups, self.out_channels, self._rng
+            )
+
+    def describe(self) -> str:
+        """The arguments, those of little interest only where they are not the default."""
+        rank = len(self.kernel_size)
+        shown = {"kernel_size": self.kernel_size, "stride": self.stride}
+        defaults = {
+            "padding": (0,) * rank,
+            "output_padding": (0,) * rank,
+            "dilation": (1,) * rank,
+            "groups": 1,
+            "padding_mode": "zeros",
+            "data_format": "channels_first",
+        }
+        shown |= {n: getattr(self, n) for n, v in defaults.items() if getattr(self, n) != v}
+        parts = [str(self.in_channels), str(self.out_channels)]
+        parts += [f"{name}={value!r}" for name, value in shown.items()]
+        parts += ["bias=False"] if self.bias is None else []
+        parts += [f"dtype={self.dtype.name}"] if self.dtype != np.float32 else []
+        parts += [f"activation={self.activation!r}"] if self.activation else []
+        return ", ".join(parts)

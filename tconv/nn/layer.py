@@ -1,0 +1,367 @@
+"""WHAT A LAYER IS: a function of x and of parameters, and its transpose; sequences, rectifiers.
+
+``forward(x)`` keeps what ``backward(dy)`` needs, ``predict(x)`` keeps nothing: the first is for
+training, the second for inference of any size and from any number of threads. There is no mode to
+switch. What is kept refers to x and y, it does not copy them: change neither before `backward`.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.arrays.activations import choose, keep
+from tconv.arrays.checks import as_gradient, as_real
+from tconv.errors import ParameterError, TConvError, UnsupportedError
+from tconv.geometry.arguments import as_array, as_integer, as_mapping, as_number
+from tconv.messages import show
+from tconv.nn.parameter import Parameter
+from tconv.nn.state_files import read_state, write_state
+from tconv.system.allocator import Arena, empty_like, lent
+from tconv.system.memory import check_room
+
+__all__ = ["Layer", "LeakyReLU", "Parameter", "ReLU", "Sequential"]
+
+# Of an array that a sequence has memory of its own for. Up to this much glibc keeps what is freed
+# in any case, and a lease costs 3 us.
+_LEAST_BYTES = 2**17
+_MOST_IDLE_BYTES = 2**30  # or an eighth of the memory that is available at first
+
+
+class Layer:
+    """A function of x and of its parameters that knows how to pull gradients back.
+
+    A layer of your own implements two methods and stores `Parameter` and `Layer` objects as
+    attributes; their names become the names in `state_dict`:
+
+    - ``compute(x) -> (y, kept)``: the function, and whatever `pull_back` will need
+    - ``pull_back(kept, dy) -> dx``: the gradient with respect to x; it adds those with respect to
+      the parameters to their `Parameter.gradient`
+
+    >>> class Scale(tconv.Layer):
+    ...     def __init__(self):
+    ...         self.factor = tconv.Parameter(np.array([2.0]), "factor")
+    ...     def compute(self, x):
+    ...         return x * self.factor.value, x
+    ...     def pull_back(self, x, dy):
+    ...         self.factor.gradient += np.sum(x * dy)
+    ...         return dy * self.factor.value
+    >>> scale = Scale()
+    >>> scale(np.array([1.0, 3.0]))
+    array([2., 6.])
+    >>> scale.backward(np.array([1.0, 1.0]))
+    array([2., 2.])
+    >>> scale.factor.gradient
+    array([4.])
+    """
+
+    _kept: tuple[Any] | None = None
+
+    def compute(self, x: Any, *args: Any, **options: Any) -> tuple[Any, Any]:
+        """Return y and what `pull_back` needs; the layer itself does not change."""
+        raise UnsupportedError(f"{type(self).__name__} must implement compute.")
+
+    def pull_back(self, kept: Any, dy: Any) -> Any:
+        """Return dx, and add to the gradients of the parameters."""
+        raise UnsupportedError(f"{type(self).__name__} must implement pull_back.")
+
+    def forward(self, x: Any, *args: Any, **options: Any) -> Any:
+        """Return y, and keep what `backward` needs until the next forward."""
+        self._kept = None  # what was kept is freed before more is made
+        y, kept = self.compute(x, *args, **options)
+        self._kept = (kept,)
+        return y
+
+    def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
+        """Return ``forward(x)``."""
+        return self.forward(x, *args, **options)
+
+    def predict(self, x: Any, *args: Any, **options: Any) -> Any:
+        """Return y and keep nothing; what an earlier `forward` has kept stays."""
+        return self.compute(x, *args, **options)[0]
+
+    def backward(self, dy: Any) -> Any:
+        """Return the gradient with respect to the x of the last `forward`, from that of its y.
+
+        Gradients with respect to the parameters are added to `Parameter.gradient`. Several calls
+        after one forward are allowed: for several gradients dy, each pulled back on its own.
+        """
+        if self._kept is None:
+            raise TConvError(
+                f"{type(self).__name__}.backward needs what forward keeps; call forward(x) first "
+                "(predict(x) keeps nothing)."
+            )
+        return self.pull_back(self._kept[0], dy)
+
+    def members(self) -> Iterator[tuple[str, "Parameter | Layer"]]:
+        """Parameters and layers that are attributes of this one, by name."""
+        for name, value in vars(self).items():
+            if isinstance(value, Parameter | Layer):
+                yield name, value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter of this layer and of the layers within, by its name in `state_dict`."""
+        for name, member in self.members():
+            if isinstance(member, Parameter):
+                yield name, member
+            else:
+                for inner, parameter in member.named_parameters():
+                    yield f"{name}.{inner}", parameter
+
+    def parameters(self) -> list[Parameter]:
+        """Every parameter once, however many layers share it."""
+        return list({id(each): each for _, each in self.named_parameters()}.values())
+
+    def zero_gradients(self) -> None:
+        """Start the sums of gradients of all parameters anew."""
+        for parameter in self.parameters():
+            parameter.zero_gradient()
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Copies of all values by name, the names that PyTorch would give them."""
+        return {name: parameter.value.copy() for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over all values, converted to the types of this layer's parameters, or none of them.
+
+        Raises
+        ------
+        ParameterError : names are missing or unexpected, or shapes differ; all are listed
+        DTypeError : a value is not of real numbers
+        """
+        own = dict(self.named_parameters())
+        given = as_mapping(state, "state")
+        found = {name: as_array(value, name) for name, value in given.items()}
+        problems = [
+            f"{what} {'is' if len(names) == 1 else 'are'} {_listed(names)}"
+            for what, names in (
+                ("missing", [name for name in own if name not in found]),
+                ("unexpected", [name for name in found if name not in own]),
+            )
+            if names
+        ]
+        problems += [
+            f"{name} has shape {found[name].shape}, must be {parameter.shape}"
+            for name, parameter in own.items()
+            if name in found and not parameter.fits(found[name].shape)
+        ]
+        if problems:
+            raise ParameterError(
+                f"state must hold exactly the parameters of {type(self).__name__}, but "
+                f"{'; '.join(problems)}; pass the state of a layer made with the same arguments."
+            )
+        values = [each.converted(found[name], name) for name, each in own.items()]
+        for parameter, value in zip(own.values(), values, strict=True):
+            parameter.value = value
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all values to a file, .npz or .safetensors by suffix, complete or not at all."""
+        write_state(path, self.state_dict())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take over all values from a file that `save` or another program wrote.
+
+        Raises
+        ------
+        ParameterError : the file is damaged or of another format, or as `load_state_dict`
+        OSError, ImportError : as `states.read_state`
+        """
+        self.load_state_dict(read_state(path))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what the last forward keeps: copies and pickles start afresh."""
+        return {name: value for name, value in vars(self).items() if name != "_kept"}
+
+    def describe(self) -> str:
+        """The arguments, as `repr` shows them."""
+        return ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.describe()})"
+
+
+class LayerIndexError(ParameterError, IndexError):
+    """A sequence has no layer at an index; Python's loops by index end at this."""
+
+
+class Sequential(Layer):
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    layers : Layer, any number; or one dict of names and layers, in place of the names "0", "1", …
+
+    A layer that stands in it twice shares its parameters, and both its gradients are right. After
+    ``net.forward(x)`` it is the net that can go backward, not the single layers within.
+
+    What the layers compute lies in memory that the sequence keeps and uses again, from step to
+    step, as soon as no array lies in it any more. Results are yours for as long as you hold them.
+
+    >>> net = Sequential(ReLU(), LeakyReLU(0.5))
+    >>> net
+    Sequential(
+      (0): ReLU()
+      (1): LeakyReLU(negative_slope=0.5)
+    )
+    >>> net[0], len(net), len(net[1:])
+    (ReLU(), 2, 1)
+    """
+
+    def __init__(self, *layers: "Layer | Mapping[str, Layer]") -> None:
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            named = dict(layers[0])
+        else:
+            named = {str(n): layer for n, layer in enumerate(layers)}  # type: ignore[misc]
+        for name, layer in named.items():
+            if not isinstance(layer, Layer):
+                which = name if isinstance(name, str) else show(name)
+                raise ParameterError(
+                    f"layers[{which}]={show(layer)} must be a Layer; pass layers only."
+                )
+            if not isinstance(name, str) or not name or "." in name:
+                raise ParameterError(
+                    f"layers[{show(name)}] must be named by a string without dots; rename it."
+                )
+        self._layers: dict[str, Layer] = named
+        self._arena = _arena()
+
+    def compute(self, x: Any) -> tuple[Any, list[Any]]:
+        """Return y and what each layer needs."""
+        kept = []
+        with lent(self._arena):
+            for layer in self:
+                x, each = layer.compute(x)
+                kept.append(each)
+        return x, kept
+
+    def pull_back(self, kept: list[Any], dy: Any) -> Any:
+        """Return dx, from the last layer to the first."""
+        with lent(self._arena):
+            for layer, each in zip(reversed(list(self)), reversed(kept), strict=True):
+                dy = layer.pull_back(each, dy)
+        return dy
+
+    def predict(self, x: Any) -> Any:
+        """Return y; at no time is more kept than one layer's x and y."""
+        with lent(self._arena):
+            for layer in self:
+                x = layer.predict(x)
+        return x
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the memory, which nobody else may take from."""
+        return {**super().__getstate__(), "_arena": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was pickled or copied, with memory of its own."""
+        vars(self).update(state, _arena=_arena())
+
+    def members(self) -> Iterator[tuple[str, "Parameter | Layer"]]:
+        """The layers by name."""
+        yield from self._layers.items()
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._layers.values())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """The layer at an index; or, for a slice, a Sequential that shares the layers and names."""
+        if isinstance(index, slice):
+            try:
+                return Sequential(dict(list(self._layers.items())[index]))
+            except TypeError:
+                raise ParameterError(
+                    f"index={show(index)} must be made of integers; pass [1:3] for example."
+                ) from None
+        number, count = as_integer(index, "index"), len(self)
+        if not -count <= number < count:  # an IndexError, which ends a loop by indices
+            raise LayerIndexError(
+                f"index={number} must be from {-count} to {count - 1}; pass one of these."
+            )
+        return list(self)[number]
+
+    def __repr__(self) -> str:
+        lines = [f"  ({name}): {layer!r}".replace("\n", "\n  ") for name, layer in self.members()]
+        return "\n".join(["Sequential(", *lines, ")"]) if lines else "Sequential()"
+
+
+class ReLU(Layer):
+    """``y = max(x, 0)``. NaN stays NaN; the gradient at 0 is 0.
+
+    >>> relu = ReLU()
+    >>> relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    >>> relu.backward(np.array([5.0, 5.0]))
+    array([0., 5.])
+    """
+
+    def compute(self, x: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return y twice: its sign is all `pull_back` needs, and the next layer keeps it anyway."""
+        x = as_real(x, "x", floating=False)
+        check_room("y", x.nbytes)
+        y = np.asarray(np.maximum(x, 0, out=empty_like(x)))
+        return y, y
+
+    def pull_back(self, y: NDArray[Any], dy: Any) -> NDArray[Any]:
+        """Return dy where y is not 0."""
+        dy = as_gradient(dy, y.shape, y.dtype)
+        return keep(dy, ~(y <= 0), empty_like(dy))
+
+
+class LeakyReLU(Layer):
+    """``y = x`` where x > 0, else ``negative_slope*x``.
+
+    Parameters
+    ----------
+    negative_slope : float
+
+    >>> leaky = LeakyReLU(0.25)
+    >>> leaky(np.array([-4.0, 2.0]))
+    array([-1.,  2.])
+    >>> leaky.backward(np.array([1.0, 1.0]))
+    array([0.25, 1.  ])
+    """
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        self.negative_slope = as_number(negative_slope, "negative_slope")
+
+    def compute(self, x: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return y, and y or x, whichever has the sign of x."""
+        x, slope = as_real(x, "x"), self.negative_slope
+        check_room("y", 2 * x.nbytes)
+        y = self._scaled(x)
+        # x and slope*x are ordered alike on either side of 0, so no mask is needed.
+        (np.maximum if slope <= 1 else np.minimum)(x, y, out=y)
+        return y, y if slope >= 0 else x
+
+    def pull_back(self, signed: NDArray[Any], dy: Any) -> NDArray[Any]:
+        """Return dy where x > 0, else ``negative_slope*dy``."""
+        dy = as_gradient(dy, signed.shape, signed.dtype)
+        return choose(signed > 0, dy, self._scaled(dy))
+
+    def _scaled(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Multiply by the slope, rounding once: a half precision slope would round it before."""
+        if self.negative_slope == 0:
+            return np.zeros_like(array)  # also where x is infinite
+        if array.dtype.itemsize == 2:
+            return np.asarray(array.astype(np.float32) * self.negative_slope).astype(array.dtype)
+        # Of an array without axes NumPy makes a number.
+        return np.asarray(np.multiply(array, self.negative_slope, out=empty_like(array)))
+
+    def describe(self) -> str:
+        """The slope."""
+        return f"negative_slope={self.negative_slope}"
+
+
+def _arena() -> Arena:
+    """Memory of a sequence's own."""
+    return Arena(_LEAST_BYTES, cap_bytes=_MOST_IDLE_BYTES)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

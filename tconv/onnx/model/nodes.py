@@ -1,0 +1,76 @@
+"""Nodes of ONNX models, those of subgraphs and functions included."""
+
+from collections.abc import Iterable, Iterator
+
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+__all__ = [
+    "NotCut",
+    "is_transposed",
+    "name_of",
+    "names_needed",
+    "nodes_of",
+    "nodes_within",
+    "subgraphs_of",
+    "type_name",
+]
+
+
+class NotCut(Exception):
+    """Why ONNX Runtime is given the model as a whole."""
+
+
+def is_transposed(node: NodeProto) -> bool:
+    """Whether a node is a ConvTranspose of ONNX itself."""
+    return node.op_type == "ConvTranspose" and node.domain in ("", "ai.onnx")
+
+
+def type_name(kind: int) -> str:
+    """Return the name of an element type; a damaged model may have numbers that mean none."""
+    known = kind in TensorProto.DataType.values()
+    return str(TensorProto.DataType.Name(kind)).lower() if known else str(kind)
+
+
+def nodes_within(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
+    """Every ConvTranspose inside another node or a function, and where that is."""
+    return ((node, place) for node, place in nodes_of(model) if place and is_transposed(node))
+
+
+def nodes_of(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
+    """Every node, and where it is, "" on the top level."""
+
+    def walk(nodes: Iterable[NodeProto], place: str) -> Iterator[tuple[NodeProto, str]]:
+        for node in nodes:
+            yield node, place
+            for inner in subgraphs_of(node):
+                yield from walk(inner.node, f"inside {node.op_type} {name_of(node)}".rstrip())
+
+    yield from walk(model.graph.node, "")
+    for function in model.functions:
+        yield from walk(function.node, f"inside function {function.name}")
+
+
+def name_of(node: NodeProto) -> str:
+    """Return the name of a node, or of its first output."""
+    return node.name or next(filter(None, node.output), "")
+
+
+def subgraphs_of(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs among the attributes of a node."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def names_needed(node: NodeProto) -> Iterator[str]:
+    """Yield the names of the values a node reads, those included that only its subgraphs read."""
+    yield from filter(None, node.input)
+    for graph in subgraphs_of(node):
+        own = {value.name for value in graph.input}
+        own |= {tensor.name for tensor in graph.initializer}
+        own |= {tensor.values.name for tensor in graph.sparse_initializer}
+        own |= {name for inner in graph.node for name in inner.output}
+        read = [name for inner in graph.node for name in names_needed(inner)]
+        yield from (name for name in (*read, *(v.name for v in graph.output)) if name not in own)

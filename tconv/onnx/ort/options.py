@@ -1,0 +1,249 @@
+"""Arguments of InferenceSession, checked, and those that leave a model to ONNX Runtime."""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any
+
+import onnxruntime
+
+from tconv.errors import ParameterError, UnsupportedError
+from tconv.geometry.arguments import as_threads
+from tconv.messages import show
+
+__all__ = ["Settings"]
+
+_CPU = "CPUExecutionProvider"
+_ON_CPUS = (_CPU, "AzureExecutionProvider")  # the latter runs operators of its own, elsewhere
+_OTHERS = ("enable_fallback", "read_config_from_model", "disabled_optimizers")
+_OWN = ("sess_options", "providers", "provider_options", "threads", "force")
+_STOP_SPINNING = "session.force_spinning_stop"
+# What a model in pieces, or tconv, would not do: attributes and config entries of SessionOptions
+# with the values that ask for it; None means any but "".
+_LEFT: Mapping[str, tuple[Any, ...] | None] = {
+    "enable_profiling": (True,),
+    "optimized_model_filepath": None,
+    "execution_mode": (onnxruntime.ExecutionMode.ORT_PARALLEL,),
+    "use_per_session_threads": (False,),
+    "session.load_model_format": ("ORT",),
+    "session.set_denormal_as_zero": ("1",),
+    "session.strict_shape_type_inference": ("1",),
+    "session.intra_op_thread_affinities": None,
+    "session.collect_node_memory_stats_to_file": None,
+    "ep.context_enable": ("1",),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What was asked of a session; `of` checks it.
+
+    `for_pieces` are `sess_options` with threads that do not spin. `providers` are pairs of a name
+    and its options, `others` further keywords of ONNX Runtime's constructor.
+    """
+
+    threads: int | None = None
+    sess_options: Any = None
+    for_pieces: Any = None
+    providers: tuple[tuple[str, Mapping[Any, Any]], ...] = ()
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        threads: int | None = None,
+        sess_options: Any = None,
+        providers: Any = None,
+        provider_options: Any = None,
+        others: Mapping[str, Any] | None = None,
+    ) -> "Settings":
+        """Check what a caller passed to the constructor.
+
+        Raises
+        ------
+        ParameterError : one of them is not what ONNX Runtime takes, or two contradict each other
+        """
+        others, threads = _as_others(others or {}), as_threads(threads)
+        if sess_options is not None:
+            if not isinstance(sess_options, onnxruntime.SessionOptions):
+                raise ParameterError(
+                    f"sess_options={show(sess_options)} must be onnxruntime.SessionOptions; pass "
+                    "such an object, or None."
+                )
+            threads = _agreed_threads(threads, sess_options.intra_op_num_threads)
+        pairs = _as_providers(providers, provider_options)
+        return cls(threads, sess_options, providers=pairs, others=others)
+
+    @property
+    def left(self) -> str:
+        """Why every model is left to ONNX Runtime as a whole, "" if it may be cut."""
+        for name, _ in self.providers:
+            if name not in _ON_CPUS:
+                return name
+        for name, values in _LEFT.items() if self.sess_options is not None else ():
+            found = _said(self.sess_options, name)
+            if (found and values is None) or (values and found in values):
+                return f"sess_options: {name}={getattr(found, 'name', found)}"
+        return "sess_options: providers" if self._has_own_providers else ""
+
+    @property
+    def names(self) -> list[str]:
+        """The providers that a session of a model that is cut has."""
+        return [*dict.fromkeys((*(name for name, _ in self.providers), _CPU))]
+
+    def with_providers(self, providers: Any, provider_options: Any) -> "Settings":
+        """Return the same with other providers.
+
+        Raises
+        ------
+        ParameterError : they are not what ONNX Runtime takes
+        """
+        return replace(self, providers=_as_providers(providers, provider_options))
+
+    def with_options(self, options: Any, for_pieces: Any) -> "Settings":
+        """Return the same with two copies of the options, which nobody else changes."""
+        if _said(for_pieces, _STOP_SPINNING) != "1":
+            for_pieces.add_session_config_entry(_STOP_SPINNING, "1")
+        return replace(self, sess_options=options, for_pieces=for_pieces)
+
+    def falling_back(self, falls_back: bool) -> "Settings":
+        """Return the same for a session that tries the CPU where a provider fails, or does not."""
+        return replace(self, others={**self.others, "enable_fallback": int(falls_back)})
+
+    def options(self, *, spin: bool) -> Any:
+        """SessionOptions to load with.
+
+        Threads spin while they wait for work, which is quick, and for a while after a run, which
+        slows whoever computes next. Without `spin` they stop as the run ends.
+        """
+        if self.sess_options is not None:
+            return self.sess_options if spin else self.for_pieces
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads or 0
+        options.log_severity_level = 4  # what goes wrong is raised, so it need not be printed too
+        if not spin:  # Tried no spinning at all: a quarter slower (DBNet, 2 cores of a Xeon).
+            options.add_session_config_entry(_STOP_SPINNING, "1")
+        return options
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """Arguments of ONNX Runtime's constructor beside model and options."""
+        pairs = [(name, dict(options)) for name, options in self.providers] or [(_CPU, {})]
+        # To fall back prints on standard output, and on CPUs tries the same once more.
+        falls_back = any(name not in _ON_CPUS for name, _ in pairs)
+        return {
+            "providers": None if self._has_own_providers else pairs,
+            "enable_fallback": int(falls_back),
+            **self.others,
+        }
+
+    @property
+    def _has_own_providers(self) -> bool:
+        """Whether `sess_options` say who computes, and nobody else does."""
+        has_providers = getattr(self.sess_options, "has_providers", bool)  # not in 1.20
+        return not self.providers and has_providers()
+
+    def __deepcopy__(self, memo: Any) -> "Settings":
+        """Nobody changes it, and ONNX Runtime's options cannot be copied."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """Pickle it without options, which cannot be."""
+        if self.sess_options is not None:
+            raise UnsupportedError(
+                "a session made with sess_options cannot be pickled, as "
+                "onnxruntime.SessionOptions cannot; make the session anew where it is needed, or "
+                "pass threads= in place of sess_options."
+            )
+        return Settings, (self.threads, None, None, self.providers, self.others)
+
+
+def _as_others(others: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords that ONNX Runtime knows, with values that it takes."""
+    for name, value in others.items():
+        if name not in _OTHERS:  # which ONNX Runtime would ignore
+            near = get_close_matches(name, (*_OWN, *_OTHERS), 1)
+            what = f"did you mean {near[0]!r}?" if near else f"known are {_listed(_OWN)}."
+            raise ParameterError(f"{name}={show(value)} must be an argument of Session; {what}")
+        if name == "disabled_optimizers":
+            is_sound = value is None or isinstance(value, list | tuple | set | frozenset)
+            is_sound = is_sound and all(isinstance(each, str) for each in value or ())
+            rule = "be a list of names of optimizers"
+        else:
+            is_sound = isinstance(value, int | str) and value in (0, 1, "0", "1")
+            rule = "be 0 or 1"
+        if not is_sound:
+            raise ParameterError(f"{name}={show(value)} must {rule}; pass that, or leave it out.")
+    return dict(others)
+
+
+def _agreed_threads(threads: int | None, of_options: int) -> int | None:
+    """The number that the options say, 0 for as many as there are cores."""
+    if threads not in (None, of_options):
+        raise ParameterError(
+            f"threads={threads} must be sess_options.intra_op_num_threads={of_options}; pass "
+            "sess_options alone, and in it the number that you mean."
+        )
+    return as_threads(of_options) if of_options > 0 else None
+
+
+def _as_providers(providers: Any, options: Any) -> tuple[tuple[str, Mapping[Any, Any]], ...]:
+    """Names with options, without those that ONNX Runtime knows but has not got here."""
+    if providers is None or (isinstance(providers, list | tuple) and not providers):
+        return ()
+    if not isinstance(providers, Sequence) or isinstance(providers, str | bytes):
+        raise ParameterError(
+            f"providers={show(providers)} must be a list of names; pass [{_CPU!r}], for example."
+        )
+    pairs = [_pair(each) for each in providers]
+    if options is not None:
+        if not isinstance(options, Sequence) or not all(isinstance(o, dict) for o in options):
+            raise ParameterError(
+                f"provider_options={show(options)} must be a list of dicts; pass one for each of "
+                "providers."
+            )
+        if len(options) != len(pairs) or not all(isinstance(each, str) for each in providers):
+            raise ParameterError(
+                f"provider_options={show(options)} must have one dict for each name in "
+                f"providers={show(providers)}; pass as many, or pairs in providers alone."
+            )
+        pairs = [(name, each) for (name, _), each in zip(pairs, options, strict=True)]
+    available = onnxruntime.get_available_providers()
+    first: dict[str, Mapping[Any, Any]] = {}
+    for name, each in pairs:
+        if name in available or name not in onnxruntime.get_all_providers():
+            first.setdefault(name, each)
+        else:
+            warnings.warn(
+                f"providers has {name!r}, which this onnxruntime lacks; it has "
+                f"{_listed(available)}.",
+                stacklevel=4,
+            )
+    return tuple(first.items()) or ((_CPU, {}),)
+
+
+def _pair(provider: Any) -> tuple[str, Mapping[Any, Any]]:
+    if isinstance(provider, str):
+        return provider, {}
+    match provider:
+        case (str(name), dict(options)) if isinstance(provider, tuple):
+            return name, options
+    raise ParameterError(
+        f"providers has {show(provider)}, must have names or pairs of a name and a dict; pass "
+        f"{_CPU!r}, for example."
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _said(options: Any, name: str) -> Any:
+    """Return an attribute, or an entry of the configuration, "" if nobody has made it."""
+    if "." not in name:
+        return getattr(options, name, None)  # some are newer than ONNX Runtime 1.20
+    try:
+        return options.get_session_config_entry(name)
+    except RuntimeError:
+        return ""

@@ -1,0 +1,1 @@
+"""Public functions, dispatch, repeated calls and gradients."""

@@ -1,0 +1,381 @@
+"""WHO COMPUTES: one contraction from checked operands to the result, by the array's library."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+
+import tconv.engine as engine
+from tconv.arrays.activations import Activation
+from tconv.arrays.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest, largest_sum
+from tconv.arrays.operands import check_out, library_of, namespace
+from tconv.arrays.padding_modes import fold, fold_factor, pad
+from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
+from tconv.geometry.arguments import (
+    METHODS,
+    PADDING_MODES,
+    as_choice,
+    as_integer,
+    as_padding,
+    as_per_axis,
+    as_threads,
+)
+from tconv.geometry.geometry import Geometry, Letter
+from tconv.portable import contract as portable
+from tconv.system.allocator import drop_idle
+from tconv.system.memory import available_bytes, has_room
+
+__all__ = [
+    "Call",
+    "check_memory",
+    "check_padding_mode",
+    "is_registered",
+    "native",
+    "needs_no_limit",
+    "register",
+    "solve_for",
+]
+
+_MEMORY_SHARE = 0.8
+_SMALL_BYTES = 2**26  # below this the system is not asked how much memory there is
+_FOLDING = 4  # copies of the padded y that are held while it is padded or folded, at most
+_MOST_AXES = 30  # spatial; two per axis and three more are held at a time, and NumPy allows 64
+
+_BLAS_BYTES = 2**26  # OpenBLAS takes 32 MiB and ends the process if it does not get them
+_has_warned = False
+
+_contracts: dict[str, Callable[..., Any]] = {}
+"""Array library to what contracts its arrays; the portable path serves all others."""
+
+
+def register(library: str, contract: Callable[..., Any]) -> None:
+    """Let `contract`, with the signature of `portable.contract`, serve the arrays of a library.
+
+    Called by the host modules, such as `tconv.torch`, when they are imported.
+    """
+    _contracts[library] = contract
+
+
+def is_registered(library: str) -> bool:
+    """Whether `register` was called for a library."""
+    return library in _contracts
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call says besides sizes: how borders continue, who computes, what follows a sum.
+
+    Each value is checked and held as Python's own: caches tell calls apart by them, and an integer
+    of NumPy would count bytes of scratch in its own few bits.
+
+    >>> Call("conv", threads=np.uint16(5)).threads
+    5
+    """
+
+    name: str
+    padding_mode: str = "zeros"
+    method: str = "auto"
+    threads: int | None = None
+    max_bytes: int | None = None
+    activation: Activation | None = None
+
+    def __post_init__(self) -> None:
+        values = self.__dict__  # of a record that is frozen from here on
+        values["padding_mode"] = as_choice(self.padding_mode, "padding_mode", PADDING_MODES)
+        values["method"] = as_choice(self.method, "method", METHODS)
+        values["threads"] = as_threads(self.threads)
+        if self.max_bytes is not None:
+            values["max_bytes"] = as_integer(self.max_bytes, "max_bytes", 1)
+
+
+def check_padding_mode(mode: str, geometry: Geometry, padding: Any, output_padding: Any) -> None:
+    """Refuse what a padding mode other than zeros cannot be combined with."""
+    mode = as_choice(mode, "padding_mode", PADDING_MODES)
+    if mode == "zeros":
+        return
+    if isinstance(as_padding(padding, geometry.rank), str):
+        raise ParameterError(
+            f'padding_mode="{mode}" excludes padding="{padding}"; pass integers, or '
+            'padding_mode="zeros".'
+        )
+    if any(as_per_axis(output_padding, "output_padding", geometry.rank, 0)):
+        raise ParameterError(
+            f'padding_mode="{mode}" excludes output_padding={output_padding}; pass '
+            'output_padding=0 or padding_mode="zeros".'
+        )
+    if 0 in geometry.input_size:  # nothing is spread, so nothing is folded either
+        return
+    for n, axis in enumerate(geometry.axes):
+        crop = (axis.begin, axis.end)
+        if min(crop) < 0:
+            raise ParameterError(
+                f'padding[{n}]={crop} must not be negative with padding_mode="{mode}"; '
+                'pass padding of 0 or more, or padding_mode="zeros".'
+            )
+        if mode != "circular" and max(crop) >= axis.output:
+            raise ShapeError(
+                f"padding[{n}]={crop} must be smaller than the output size {axis.output} with "
+                f'padding_mode="{mode}"; lower padding or use padding_mode="circular".'
+            )
+
+
+def solve_for(
+    want: Letter,
+    geometry: Geometry,
+    a: Any,
+    b: Any,
+    bias: Any,
+    call: Call,
+    out: Any = None,
+) -> Any:
+    """Check types, memory and `out`, then contract: (a, b) as in `portable.contract`.
+
+    An activation is for NumPy arrays. Under a padding mode it follows the sums over what is folded.
+    """
+    try:
+        return _solve_for(want, geometry, a, b, bias, call, out)
+    except MemoryLimitError:
+        raise
+    except MemoryError as error:  # a limit of the system that nobody could foresee
+        text = f"{call.name} got too little memory ({error or 'for an object of Python'})"
+        raise MemoryLimitError(f"{text}; lower the sizes or split the batch.") from error
+
+
+def _by_numpy(*operands: Any, **options: Any) -> Any:
+    """Contract NumPy arrays by the portable path, which warns of no more than machine code does.
+
+    BLAS multiplies the infinities of a small matrix by zeros that are no part of any result, and
+    NumPy would call that invalid (OpenBLAS 0.3 on AVX-512).
+    """
+    with np.errstate(invalid="ignore"):
+        return portable.contract(*operands, **options)
+
+
+def _solve_for(
+    want: Letter, geometry: Geometry, a: Any, b: Any, bias: Any, call: Call, out: Any
+) -> Any:
+    xp, library, types = namespace(a), library_of(a), TYPES[dtype_name(a.dtype)]
+    _refuse(want, geometry, bias, library)
+    padded = call.padding_mode != "zeros" and 0 not in geometry.input_size
+    padded = padded and any(axis.begin or axis.end for axis in geometry.axes)
+    inner = _uncropped(geometry) if padded else geometry
+    contract: Any = _contracts.get(library)
+    plan, fused, kind = None, None if padded else call.activation, dtype_name(a.dtype)
+    if padded and want == "y" and not types.is_integer:  # y is folded before it is rounded
+        kind = types.accumulator
+    native_plan = partial(native, inner, want, kind, call.threads, activation=fused)
+    if contract is None and xp is np:
+        plan = native_plan("direct" if call.method == "direct" else "auto")
+    work = None if plan is None else engine.workspace_bytes(inner, plan)
+    check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
+    if plan is None and xp is np and not types.is_integer and not has_room(_BLAS_BYTES):
+        raise MemoryLimitError(
+            f"{call.name} needs {_BLAS_BYTES:,} bytes for NumPy's products, which may end the "
+            "process without them, and its limits leave fewer; raise them (`ulimit -v`, "
+            "`ulimit -d`)."
+        )
+    to = out
+    if out is not None:
+        to = check_out(out, xp, geometry.shape_of(want), types.result, [a, b, bias])
+    if types.is_integer:
+        folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
+        _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
+    if plan is not None:
+        if call.method == "measure":  # which allocates, so not before the memory is checked
+            plan = native_plan(call.method) or plan
+        contract = partial(engine.contract, plan=plan)
+    contract = contract or (_by_numpy if xp is np else portable.contract)
+    options: dict[str, Any] = {"method": call.method, "threads": call.threads}
+    if padded:
+        result = _contract_padded(contract, want, geometry, inner, a, b, bias, call, options)
+    elif out is not None and xp is np:
+        result = contract(geometry, want, a, b, bias=bias, out=to, **options)
+    else:
+        result = contract(geometry, want, a, b, bias=bias, **options)
+    if call.activation is not None and (plan is None or plan.activation != call.activation):
+        call.activation.apply(result)
+    if out is None:
+        return result
+    if result is not to:
+        to[...] = result
+    return out
+
+
+def _refuse(want: Letter, geometry: Geometry, bias: Any, library: str) -> None:
+    """Refuse a bias of another shape, and what nobody computes."""
+    if bias is not None:
+        channels = geometry.out_channels if want == "y" else geometry.in_channels
+        if tuple(bias.shape) != (channels,):
+            raise ShapeError(
+                f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per "
+                "channel of the result; pass such a bias."
+            )
+    if library == "dask" and library not in _contracts:
+        raise UnsupportedError("Dask arrays are not supported yet; call .compute() on them first.")
+    if geometry.rank > _MOST_AXES:
+        raise UnsupportedError(
+            f"weight has {geometry.rank} spatial axes, at most {_MOST_AXES} are supported; reshape "
+            "x and weight to fewer."
+        )
+
+
+def native(
+    geometry: Geometry,
+    want: Letter,
+    dtype: str,
+    threads: int | None,
+    method: str = "auto",
+    activation: Activation | None = None,
+) -> Any:
+    """The engine's plan for a contraction of NumPy arrays; None where the portable path serves it.
+
+    Where code cannot be made the portable path serves as well, and a warning says so once.
+    """
+    if dtype not in engine.TYPES:
+        return None
+    try:
+        if engine.serves(geometry, want, dtype, threads):
+            return engine.prepare(geometry, dtype, threads, method, want, activation)
+    except ParameterError:  # of an environment variable
+        raise
+    except Exception as error:
+        _warn_once(f"{type(error).__name__}: {error}")
+    return None
+
+
+def _warn_once(reason: str) -> None:
+    global _has_warned
+    if _has_warned:
+        return
+    _has_warned = True
+    warnings.warn(
+        f"tconv computes without machine code of its own, which is slower: {reason}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def _contract_padded(
+    contract: Callable[..., Any],
+    want: Letter,
+    geometry: Geometry,
+    inner: Geometry,
+    a: Any,
+    b: Any,
+    bias: Any,
+    call: Call,
+    options: dict[str, Any],
+) -> Any:
+    """Contract without cropping, y being padded before or folded after."""
+    xp, mode = namespace(a), call.padding_mode
+    pairs = [(axis.begin, axis.end) for axis in geometry.axes]
+    first = geometry.batched + (geometry.data_format == "channels_first")
+    if want == "x":
+        return contract(inner, want, pad(xp, a, mode, pairs, first), b, bias=bias, **options)
+    if want == "w":
+        return contract(inner, want, a, pad(xp, b, mode, pairs, first), **options)
+    types = TYPES[dtype_name(a.dtype)]
+    if types.accumulator != types.result:  # the halves: fold in float32 too, round once
+        accumulator = as_dtype(xp, types.accumulator)
+        a, b = (xp.astype(v, accumulator) for v in (a, b))
+        bias = None if bias is None else xp.astype(bias, accumulator)
+    y = fold(xp, contract(inner, want, a, b, **options), mode, pairs, first)
+    if bias is not None:
+        last = geometry.data_format == "channels_last"
+        y = y + (bias if last else xp.reshape(bias, (bias.shape[0], *[1] * geometry.rank)))
+    return xp.astype(y, as_dtype(xp, types.result), copy=False)
+
+
+def _uncropped(geometry: Geometry) -> Geometry:
+    """The same call with y as long as `pad` makes it."""
+    axes = tuple(
+        axis._replace(begin=0, end=0, output=axis.output + axis.begin + axis.end)
+        for axis in geometry.axes
+    )
+    return replace(geometry, axes=axes)
+
+
+def _check_overflow(
+    xp: Any,
+    want: Letter,
+    geometry: Geometry,
+    a: Any,
+    b: Any,
+    bias: Any,
+    accumulator: str,
+    folded: int,
+) -> None:
+    """Refuse integers of which a sum could overflow; `folded` cells of y are added into one."""
+    terms = geometry.terms(want) * (folded if want == "y" else 1)
+    start = 0 if bias is None else largest(xp, bias)
+    most = np.iinfo(accumulator).max
+    if largest_sum(dtype_name(a.dtype), terms) + start <= most:  # whatever the numbers are
+        return
+    of_b = getattr(b, "largest", None)  # which packed weights know
+    bound = largest(xp, a) * (largest(xp, b) if of_b is None else of_b) * terms + start
+    if bound > most:
+        raise DTypeError(
+            f"sums of {dtype_name(a.dtype)} products could reach {bound:,}, beyond {accumulator}'s "
+            f'{most:,}; pass smaller values or dtype="float64".'
+        )
+
+
+def needs_no_limit(geometry: Geometry, want: Letter, dtype: str, workspace: int) -> bool:
+    """Whether result and workspace are so small that `check_memory` lets them pass unasked."""
+    output: int = prod(geometry.shape_of(want)) * as_dtype(np, dtype).itemsize
+    return output + workspace <= _SMALL_BYTES
+
+
+def check_memory(
+    want: Letter,
+    geometry: Geometry,
+    call: Call,
+    types: NumberType,
+    *,
+    whole: bool,
+    inner: Geometry | None = None,
+    workspace: int | None = None,
+) -> None:
+    """Hold output, workspace and packed weights against the limit, before anything is allocated.
+
+    `inner` is the geometry that is contracted, not `geometry` itself under a padding mode;
+    `workspace` is what it takes, if that is not what the portable path does.
+    """
+    inner = inner or geometry
+    output = prod(geometry.shape_of(want)) * as_dtype(np, types.result).itemsize
+    work = workspace
+    if work is None:
+        work = portable.workspace_bytes(inner, want, types.accumulator, whole)
+    if inner is not geometry:  # y as `pad` makes it, and copies while it is made or folded
+        itemsize = np.dtype(types.accumulator).itemsize
+        work += _FOLDING * prod(inner.y_shape) * itemsize
+        if want == "y" and types.accumulator != types.result:  # the halves' operands, converted
+            work += (prod(inner.x_shape) + prod(inner.weight_shape)) * itemsize
+    needed = output + work
+    limit, name = call.max_bytes, f"max_bytes={call.max_bytes:,}" if call.max_bytes else ""
+    if limit is None:
+        if needed <= _SMALL_BYTES:
+            return
+        limit, name = _usable_bytes()
+        if needed > limit and drop_idle():
+            limit, name = _usable_bytes()
+    if needed > limit:
+        more = "raise max_bytes" if call.max_bytes else "free memory"  # not all have the argument
+        raise MemoryLimitError(
+            f"{call.name} needs {needed:,} bytes (output {output:,}, workspace and packed weights "
+            f"{work:,}) but {name}; lower the sizes, split the batch or {more}."
+        )
+
+
+def _usable_bytes() -> tuple[int, str]:
+    """How much a call may take that does not say it, and in words."""
+    available = available_bytes()
+    if available is None:
+        return sys.maxsize, f"{sys.maxsize:,} can be addressed"
+    limit = int(available * _MEMORY_SHARE)
+    return limit, f"{limit:,} may be used ({_MEMORY_SHARE:.0%} of the memory available)"

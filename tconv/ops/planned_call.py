@@ -1,0 +1,346 @@
+"""HOW A CALL IS REPEATED: sizes checked, a plan chosen and code made once, then only computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tconv.engine as engine
+from tconv.arrays.activations import Activation, as_activation
+from tconv.arrays.canonical import canonical
+from tconv.arrays.dtypes import TYPES, USUAL, as_dtype, as_type_name, dtype_name, largest
+from tconv.arrays.operands import as_operand, check_out
+from tconv.errors import DTypeError, ShapeError
+from tconv.geometry.arguments import as_choice
+from tconv.geometry.geometry import Geometry, Letter
+from tconv.ops.dispatch import Call, native, needs_no_limit, solve_for
+from tconv.system.allocator import empty
+
+__all__ = ["Packed", "PackedWeights", "Packings", "PlannedCall", "plan"]
+
+_MOST_PACKED = 8  # of one weight, in different orders
+_MOST_PLANS = 32  # that read them, of images of different sizes
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A weight in the order in which one plan reads it, made by `PlannedCall.pack`.
+
+    >>> plan((1, 2, 5), (2, 3, 4)).pack(np.ones((2, 3, 4), np.float32))
+    Packed(weight_shape=(2, 3, 4))
+    """
+
+    weight_shape: tuple[int, ...]
+    values: Any = field(repr=False)
+    plan: Any = field(repr=False)  # None where the values are the weight itself
+    made_for: Any = field(default=None, repr=False)  # what else a `PlannedCall` tells plans by
+    largest: int | None = field(default=None, repr=False)  # of integers
+
+
+def _packed(geometry: Geometry, weight: NDArray[Any], chosen: Any, made_for: Any = None) -> Packed:
+    ordered = weight
+    if geometry.weight_format != "IO*" or geometry.flip_kernel:
+        ordered = canonical(np, geometry, "w", weight)
+    ordered = np.require(ordered, requirements=("C", "A"))
+    most = largest(np, weight) if TYPES[dtype_name(weight.dtype)].is_integer else None
+    return Packed(weight.shape, chosen.pack(ordered), chosen, made_for, most)
+
+
+@dataclass
+class Packings:
+    """How often weights were packed."""
+
+    count: int = 0
+
+
+class PackedWeights:
+    """A weight packed for the plans that it was used with, for as long as it does not change.
+
+    Plans for images of different sizes share what is packed if they read it in the same order.
+    """
+
+    def __init__(self, packings: Packings | None = None) -> None:
+        self._packings = packings or Packings()
+        self._version: int | None = None
+        self._found: dict[Any, Packed] = {}  # by plan
+        self._packed: dict[Any, Packed] = {}  # by order
+
+    def known(self, plan: Any) -> Packed | None:
+        """Return the weight packed for a plan, if it is, as of the last call of `of`."""
+        return self._found.get(plan)
+
+    def of(
+        self,
+        geometry: Geometry,
+        weight: NDArray[Any],
+        version: int | None,
+        threads: int | None = None,
+        activation: Activation | None = None,
+        want: Letter = "y",
+        plan: Any = None,
+    ) -> Any:
+        """Return what `solve_for` takes for the weight: packed, or itself where nobody packs.
+
+        A `version` that is None, or another than before, says that the numbers may have changed.
+        `plan` is the engine's for these, if that is known.
+        """
+        chosen = plan
+        if chosen is None:
+            dtype = dtype_name(weight.dtype)
+            chosen = native(geometry, want, dtype, threads, activation=activation)
+        if chosen is None:
+            return weight
+        if version is None or version != self._version:
+            self._found.clear()
+            self._packed.clear()
+            self._version = version
+        found = self._found.get(chosen)
+        return self._found_for(chosen, geometry, weight) if found is None else found
+
+    def of_call(self, call: "PlannedCall", weight: NDArray[Any]) -> Packed:
+        """Return a weight that does not change packed for a planned call that the engine serves."""
+        packed: Packed = self.of(
+            call.geometry, weight, 0, call.threads, call._activation, call.want, call._plan
+        )
+        return replace(packed, made_for=call._made_for)
+
+    def _found_for(self, chosen: Any, geometry: Geometry, weight: NDArray[Any]) -> Packed:
+        order = getattr(chosen, "packing", chosen)
+        found = self._packed.get(order)
+        if found is None:
+            found = _packed(geometry, weight, chosen)
+            self._packings.count += 1
+            if len(self._packed) >= _MOST_PACKED:
+                self._packed.pop(next(iter(self._packed)))
+                self._found.clear()
+            self._packed[order] = found
+        elif found.plan is not chosen:
+            found = replace(found, plan=chosen)
+        if len(self._found) >= _MOST_PLANS:
+            self._found.clear()
+        self._found[chosen] = found
+        return found
+
+
+class PlannedCall:
+    """One `conv_transpose` or `conv` of fixed sizes and type, made by `plan`.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    dtype : numpy.dtype
+    activation : what `plan` was told, or None
+
+    ``print(call)`` tells what was chosen and why it should take how long. A call may be used by
+    several threads at once; it pickles.
+
+    >>> call = plan((1, 2, 3, 3), (2, 4, 2, 2), stride=2)
+    >>> packed = call.pack(np.ones((2, 4, 2, 2), np.float32))
+    >>> call(np.ones((1, 2, 3, 3), np.float32), packed).shape
+    (1, 4, 6, 6)
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        dtype: str,
+        threads: int | None,
+        method: str = "auto",
+        activation: Activation | None = None,
+        want: Letter = "y",
+    ) -> None:
+        call = Call("plan", "zeros", method, threads, activation=activation)
+        threads, method = call.threads, call.method
+        self.geometry, self.threads, self.method, self._call = geometry, threads, method, call
+        self.want = want
+        self._read: Letter = "x" if want == "y" else "y"
+        self._channels = geometry.out_channels if want == "y" else geometry.in_channels
+        self._shape, self._read_shape = geometry.shape_of(want), geometry.shape_of(self._read)
+        self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
+        self.activation, self._activation = activation and activation.argument, activation
+        self._result = TYPES[dtype].result
+        self._made_for = geometry, want, dtype, activation
+        self._plan = chosen = native(geometry, want, dtype, threads, method, activation)
+        is_first = geometry.data_format == "channels_first"
+        self._is_plain = is_first and chosen is not None and self.dtype in USUAL
+        # Others need not be held against the memory each time if they are small. Integers are held
+        # against overflow.
+        self._is_direct = chosen is not None and not self._is_plain
+        if self._is_direct:
+            work = engine.workspace_bytes(geometry, chosen)
+            is_small = needs_no_limit(geometry, want, self._result, work)
+            self._is_direct = is_small and not TYPES[dtype].is_integer
+
+    @property
+    def is_short(self) -> bool:
+        """Whether nothing but the arrays themselves is to be checked before a call is computed."""
+        if not self._is_plain:
+            return False
+        work = engine.workspace_bytes(self.geometry, self._plan)
+        return needs_no_limit(self.geometry, self.want, self._result, work)
+
+    def pack(self, weight: NDArray[Any]) -> Packed:
+        """Return the weight as `__call__` wants it; changing `weight` afterwards has no effect.
+
+        Raises
+        ------
+        ShapeError, DTypeError : weight is not what the plan was made for
+        """
+        weight = np.asarray(as_operand(weight, "weight"))
+        self._check(weight, self.geometry.weight_shape, "weight")
+        if self._plan is None:
+            return Packed(weight.shape, weight.copy(), None, self._made_for)
+        if self._plan.keeps_weight:
+            weight = weight.copy()
+        return _packed(self.geometry, weight, self._plan, self._made_for)
+
+    def __call__(
+        self,
+        x: NDArray[Any],
+        packed: Packed,
+        bias: NDArray[Any] | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Return y, or what else is wanted, written to `out` if that is given.
+
+        If x is wanted, what is passed for it is y.
+
+        Raises
+        ------
+        ShapeError, DTypeError : an array is not what the plan was made for
+        """
+        chosen, to = self._plan, None
+        if (
+            type(packed) is not Packed
+            or packed.plan is not chosen
+            # Plans for layouts, and all that the portable path serves, may be one and the same.
+            or (packed.made_for is not self._made_for and packed.made_for != self._made_for)
+        ):
+            raise DTypeError(
+                "packed must be what pack of this plan returned; call pack(weight) of this plan."
+            )
+        if type(x) is not np.ndarray or x.dtype is not self.dtype or x.shape != self._read_shape:
+            x = self._check(x, self._read_shape, self._read)
+        if bias is not None:
+            bias = self._check(bias, (self._channels,), "bias", (self._result,))
+        if out is not None:
+            to = check_out(out, np, self._shape, self._result, [x, bias])
+        flags = x.flags
+        if self._is_direct:
+            result = engine.contract(
+                self.geometry, self.want, x, packed, bias=bias, out=to, plan=chosen
+            )
+        elif (
+            self._is_plain
+            and flags.c_contiguous
+            and flags.aligned
+            and (to is None or (to.flags.carray and to.dtype.isnative))
+        ):
+            result = empty(self._shape, self.dtype) if to is None else to
+            chosen(x, packed.values, chosen.pack_bias(bias), result)
+        else:
+            result = self._at_length(x, packed, bias, to)
+        return result if out is None else out
+
+    def _at_length(
+        self, x: NDArray[Any], packed: Packed, bias: Any, out: NDArray[Any] | None
+    ) -> NDArray[Any]:
+        """A call with anything out of the ordinary."""
+        geometry = self.geometry
+        weight = packed if packed.plan is not None else packed.values
+        result: NDArray[Any] = solve_for(self.want, geometry, x, weight, bias, self._call, out)
+        return result
+
+    def _check(
+        self, array: Any, shape: tuple[int, ...], name: str, others: tuple[str, ...] = ()
+    ) -> Any:
+        """Return an array of NumPy's own kind, if it is one that the plan was made for."""
+        if type(array) is not np.ndarray and isinstance(array, np.ndarray):
+            array = as_operand(array, name)
+        is_right = isinstance(array, np.ndarray) and (
+            array.dtype == self.dtype or array.dtype.name in others
+        )
+        if not is_right:
+            found = getattr(array, "dtype", type(array).__name__)
+            raise DTypeError(
+                f"{name} must be a NumPy array of {self.dtype}, not {found}; convert it, or make a "
+                "plan for it."
+            )
+        if array.shape != shape:
+            raise ShapeError(
+                f"{name} has shape {array.shape}, the plan is for {shape}; pass such an array, or "
+                "make a plan for it."
+            )
+        return array
+
+    def __reduce__(self) -> Any:
+        how = self._dtype_name, self.threads, self.method, self._activation, self.want
+        return PlannedCall, (self.geometry, *how)
+
+    def __str__(self) -> str:
+        geometry = self.geometry
+        sizes = f"x {geometry.x_shape}, weight {geometry.weight_shape}, y {geometry.y_shape}"
+        lines = [f"{self.dtype} {sizes}, {geometry.flops:,} FLOPs"]
+        if self._plan is None:
+            then = f", then {self._activation}" if self._activation else ""
+            lines.append(f"portable path: matrix products of the array library{then}")
+        else:
+            lines += self._plan.describe()
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def plan(
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    *,
+    want: Letter = "y",
+    dtype: Any = "float32",
+    threads: int | None = None,
+    method: str = "auto",
+    activation: Any = None,
+    **keywords: Any,
+) -> PlannedCall:
+    """Check sizes and choose how to compute a `conv_transpose`, or `conv`, once for many calls.
+
+    Parameters
+    ----------
+    x_shape, weight_shape : shapes of x and weight
+    want : "y" plans a `conv_transpose`, "x" the `conv` that is its transpose: it takes y, returns
+        x. For the adjoint of complex numbers pack ``weight.conj()``.
+    dtype : type of x, weight and bias
+    threads : int up to 1024; None takes as many as the machine has cores, or TCONV_THREADS
+    method : "auto" and "direct" choose by a model, "measure" times the few best ones; how exact and
+        how local each is, `conv_transpose` says
+    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid": what y is a function of
+        the sums by, the bias included. It is computed before they are written, so it costs no
+        further pass over y. The slope is a finite number of at least 0. Only for floating types.
+    keywords : those of `conv_transpose` about sizes and layouts: stride, padding, output_padding,
+        dilation, groups, output_size, data_format, weight_format, flip_kernel
+
+    Returns
+    -------
+    PlannedCall
+
+    Raises
+    ------
+    ParameterError, ShapeError, OutputSizeError, DTypeError : as `conv_transpose`
+
+    >>> call = plan((1, 64, 16, 16), (64, 32, 4, 4), stride=2, padding=1, threads=1)
+    >>> call.geometry.y_shape
+    (1, 32, 32, 32)
+    >>> call = plan((1, 1, 2), (1, 1, 3), stride=2, activation="relu")
+    >>> packed = call.pack(np.array([[[1, -1, 1]]], np.float32))
+    >>> call(np.ones((1, 1, 2), np.float32), packed)
+    array([[[1., 0., 2., 0., 1.]]], dtype=float32)
+    """
+    want = as_choice(want, "want", ("y", "x"))
+    name = as_type_name(dtype)
+    follows = as_activation(activation)
+    if follows is not None:
+        follows.check_type(name)
+    geometry = Geometry.of(x_shape, weight_shape, **keywords)
+    return PlannedCall(geometry, name, threads, method, follows, want)

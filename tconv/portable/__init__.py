@@ -1,0 +1,1 @@
+"""Contractions on any array library, as matrix products."""

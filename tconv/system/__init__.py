@@ -1,0 +1,1 @@
+"""Files, memory, processors and locks: what tconv asks of the operating system."""

@@ -1,0 +1,154 @@
+"""WHAT COMPILERS SEE: one operator, whose shapes and gradients they know."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tconv.errors import ShapeError, TConvError
+from tconv.geometry.geometry import Geometry, Letter
+from tconv.torch.contract import OPERANDS, compute
+from tconv.torch.interop import as_torch_error, is_channels_last, lay_last
+
+__all__ = ["operator", "settings_of"]
+
+
+@torch.library.custom_op("tconv::contract", mutates_args=())
+def operator(
+    want: str,
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+    sizes: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """Solve F(x, w, y) for a letter.
+
+    `sizes` are the spatial ones of x or w if that is wanted; `padding` has the beginning of each
+    axis, then the end of each.
+    """
+    known = _shapes(want, a, b, sizes, groups)  # type: ignore[arg-type]
+    pairs = _pairs(padding)
+    if not a.shape[0]:
+        known["y"] = _result_shape(known, stride, pairs, output_padding, dilation, groups)
+        return _of_nothing(a, known, want)
+    try:
+        geometry = Geometry.of(
+            known["x"],
+            known["w"],
+            stride=tuple(stride),
+            padding=pairs,
+            output_padding=tuple(output_padding),
+            dilation=tuple(dilation),
+            groups=groups,
+        )
+    except TConvError as error:
+        raise as_torch_error(error) from None
+    return compute(geometry, want, a, b, bias)  # type: ignore[arg-type]
+
+
+def settings_of(
+    geometry: Geometry, want: Letter, a: Tensor, b: Tensor, bias: Tensor | None
+) -> tuple[Any, ...]:
+    """Return the arguments of `operator` for what a geometry says."""
+    axes = geometry.axes
+    sizes = {"y": (), "x": geometry.input_size, "w": geometry.kernel_size}[want]
+    return (
+        want, a, b, bias, sizes,
+        [axis.stride for axis in axes],
+        [*(axis.begin for axis in axes), *(axis.end for axis in axes)],
+        [axis.extra for axis in axes],
+        [axis.dilation for axis in axes],
+        geometry.groups,
+    )  # fmt: skip
+
+
+def _pairs(padding: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """What is cropped at both ends of each axis."""
+    rank = len(padding) // 2
+    return tuple(zip(padding[:rank], padding[rank:], strict=True))
+
+
+def _shapes(
+    want: Letter, a: Any, b: Any, sizes: Sequence[Any], groups: int
+) -> dict[str, tuple[Any, ...]]:
+    """Shapes of x and w, of which one may be wanted."""
+    if want == "x":
+        return {"x": (a.shape[0], b.shape[0], *sizes), "w": tuple(b.shape)}
+    if want == "w":
+        return {"x": tuple(a.shape), "w": (a.shape[1], b.shape[1] // groups, *sizes)}
+    return {"x": tuple(a.shape), "w": tuple(b.shape)}
+
+
+def _result_shape(
+    known: dict[str, tuple[Any, ...]],
+    stride: Sequence[Any],
+    padding: Sequence[tuple[Any, Any]],
+    output_padding: Sequence[Any],
+    dilation: Sequence[Any],
+    groups: Any,
+) -> tuple[Any, ...]:
+    """Shape of y, of sizes that may be a compiler's symbols."""
+    x, w = known["x"], known["w"]
+    rules = zip(x[2:], w[2:], stride, padding, output_padding, dilation, strict=True)
+    size = [(i - 1) * s + d * (k - 1) + 1 - sum(p) + e for i, k, s, p, e, d in rules]
+    return (x[0], w[1] * groups, *size)
+
+
+def _of_nothing(a: Tensor, known: dict[str, tuple[int, ...]], want: str) -> Tensor:
+    """What an empty batch gives, of any sizes at which PyTorch's own compiled operation runs."""
+    if 0 in known["w"] or min(known["y"][1:]) < 1:
+        raise as_torch_error(
+            ShapeError(
+                f"y would have shape {known['y']} by a weight of shape {known['w']}, every size "
+                "but the batch must be at least 1; lower padding or pass a larger weight."
+            )
+        )
+    return a.new_zeros(known[want])
+
+
+@operator.register_fake
+def _(
+    want: Any,
+    a: Any,
+    b: Any,
+    bias: Any,
+    sizes: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    dilation: Any,
+    groups: Any,
+) -> Any:
+    """What comes out, without numbers."""
+    known = _shapes(want, a, b, sizes, groups)
+    known["y"] = _result_shape(known, stride, _pairs(padding), output_padding, dilation, groups)
+    found = a.new_empty(known[want])
+    is_last = want != "w" and (is_channels_last(a) or is_channels_last(b))
+    return lay_last(found) if is_last else found
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.want, a, b, _, _, *ctx.rest = inputs
+    ctx.save_for_backward(a, b)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    want, p, q = ctx.want, *OPERANDS[ctx.want]
+    known = {p: ctx.saved_tensors[0], q: ctx.saved_tensors[1], want: gradient}
+    found: list[Tensor | None] = []
+    for letter, is_needed in zip((p, q), ctx.needs_input_grad[1:3], strict=True):
+        given = [known[each] for each in OPERANDS[letter]]
+        sizes = () if letter == "y" else known[letter].shape[2:]
+        found.append(operator(letter, *given, None, sizes, *ctx.rest) if is_needed else None)
+    others = (0, *range(2, gradient.ndim))
+    bias = gradient.sum(others) if ctx.needs_input_grad[3] else None
+    return None, *found, bias, *[None] * 6
+
+
+operator.register_autograd(_backward, setup_context=_setup)

@@ -1,0 +1,64 @@
+"""A band follows from the sizes alone, and its plans are those of all of its sizes."""
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from strategies import draws, geometries
+from tconv import engine
+from tconv.engine.plan.problem import Problem
+from tconv.engine.plan.size_bands import band_of, octave_of, samples_of, unsized
+from tconv.geometry.geometry import Geometry
+
+WANTS = st.sampled_from("yx")
+LANES = st.sampled_from([2, 4, 8, 16])
+
+
+@st.composite
+def problems(draw):
+    """Of any settings, and of sizes up to some hundreds."""
+    geometry = engine._usual(draw(geometries(ranks=(1, 2, 3), batches=(1, 2))))
+    axes = []
+    for axis in geometry.axes:
+        more = draw(st.sampled_from([0, 0, 1])) * draw(st.integers(1, 400))
+        axes.append(axis._replace(input=axis.input + more, output=axis.output + more * axis.stride))
+    size = geometry.in_channels, geometry.out_channels, geometry.groups
+    return Problem(Geometry(geometry.batch, *size, tuple(axes)), draw(WANTS), draw(st.booleans()))
+
+
+def counts(problem):
+    return [axis.count for axis in problem.phases().axes]
+
+
+@draws(4)
+@example(Problem(Geometry.of((1, 1, 2), (1, 1, 3), dilation=3, padding=((0, -2),))), 2)
+@given(problems(), LANES)
+def test_a_band_is_that_of_all_of_its_sizes(problem, lanes):
+    band = band_of(problem, lanes)
+    assert band_of(band, lanes) == band
+    for less, most in zip(counts(problem), counts(band), strict=True):
+        assert less <= most <= max(less, less * 5 // 4 + 1)
+    for sample in samples_of(band, lanes):
+        assert band_of(sample, lanes) == band
+
+
+@draws(2)
+@given(problems(), LANES)
+def test_sizes_follow_from_one_law_within_a_band(problem, lanes):
+    for other in (band_of(problem, lanes), octave_of(problem)):
+        for axis, grown in zip(problem.geometry.axes, other.geometry.axes, strict=True):
+            assert grown.law - grown.output == axis.law - axis.output
+            assert grown[1:2] + grown[3:] == axis[1:2] + axis[3:]
+
+
+@draws(2)
+@given(problems(), LANES)
+def test_phases_are_alike_within_a_band(problem, lanes):
+    band = band_of(problem, lanes)
+    assert unsized(band) == unsized(problem)
+    for is_uncropped in (False, True):
+        one, other = problem.phases(is_uncropped), band.phases(is_uncropped)
+        assert one.alike == other.alike
+        assert one.lead == other.lead
+        for axis, grown in zip(one.axes, other.axes, strict=True):
+            assert axis.unsized == grown.unsized
+            assert (axis.count == axis.input) == (grown.count == grown.input)
