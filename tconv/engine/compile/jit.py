@@ -7,11 +7,12 @@ programs need dozens of them, of some 20 KB; one that asks for thousands is refu
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from hashlib import sha256
 from importlib import import_module
 from typing import Any
 
+from tconv.engine.codegen.code import write
 from tconv.engine.codegen.values import Module
 from tconv.engine.compile.disk_cache import (
     cache_info,
@@ -20,6 +21,7 @@ from tconv.engine.compile.disk_cache import (
     warn_once,
     write_entry,
 )
+from tconv.engine.compile.fingerprint import version
 from tconv.engine.compile.mapping import mapped
 from tconv.engine.compile.object_file import check_object, symbols, undefined_symbols
 from tconv.engine.target.target import Target, architecture_of
@@ -37,6 +39,7 @@ __all__ = [
     "keep",
     "load",
     "load_all",
+    "load_kernel",
     "text_of",
     "undefined_symbols",
 ]
@@ -348,3 +351,9 @@ def _engine_without(names: frozenset[str], target: Target) -> tuple[Any, set[str
     engine.remove_module(module)  # else it compiles this nothing, in 1 ms, before the first object
     _engines.append((engine, set()))
     return _engines[-1]
+
+
+def load_kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
+    """Return the address of a kernel for one type, which `emit` writes, as `load` does."""
+    full = f"{name}_{dtype}"
+    return load(full, partial(write, emit, full, dtype, target), target, version=version())

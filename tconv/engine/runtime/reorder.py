@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.arrays.dtypes import TYPES, as_dtype
-from tconv.engine.codegen.code import write
-from tconv.engine.compile.fingerprint import version
-from tconv.engine.compile.jit import load
+from tconv.engine.compile.jit import load, load_kernel
 from tconv.engine.kernels.transpose import empty_lines, transpose_arguments, transpose_run
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime.job import Job
@@ -33,7 +31,7 @@ class Prepared:
         self.problem, self.threads, self.activation = problem, threads, problem.activation
         self.dtype: np.dtype[Any] = as_dtype(np, dtype)  # of x, y and the weight
         self.computed = np.dtype(TYPES[dtype].accumulator)
-        self._kernel = partial(_kernel, dtype=dtype, target=target)
+        self._kernel = partial(load_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
         self._transposed_sizes: dict[Any, Job] = {}
 
@@ -81,8 +79,3 @@ class Prepared:
                 rows, columns = columns, rows
             found[letter] = self._transposition(batch, rows, columns)
         return found
-
-
-def _kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
-    full = f"{name}_{dtype}"
-    return load(full, partial(write, emit, full, dtype, target), target, version=version())

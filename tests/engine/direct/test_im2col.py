@@ -5,8 +5,8 @@ import ctypes
 import numpy as np
 import pytest
 
-from tconv.engine import executor
 from tconv.engine.codegen.code import Number
+from tconv.engine.compile.jit import load_kernel
 from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.target.target import named_target, target
 
@@ -15,7 +15,7 @@ APART, VECTORS, CELLS, CHANNELS = -(2**63), 200, 300, 3
 
 
 def kernel_of(name, emit, dtype, here, pointers, sizes):
-    address = executor._kernel(name, emit, dtype=dtype, target=here)
+    address = load_kernel(name, emit, dtype=dtype, target=here)
     kinds = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * sizes
     return ctypes.CFUNCTYPE(None, *kinds)(address)
 

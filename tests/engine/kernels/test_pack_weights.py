@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import ENGINE_TYPES, draws
-from tconv.engine import executor
 from tconv.engine.choose import all_plans
 from tconv.engine.codegen.code import Number
-from tconv.engine.compile.jit import assembly, load
+from tconv.engine.compile.jit import assembly, load, load_kernel
 from tconv.engine.kernels.pack_weights import PACK_FIELDS, pack_made_run, pack_run
 from tconv.engine.layouts import layout_of
 from tconv.engine.plan.problem import Problem
@@ -77,7 +76,7 @@ def packed_natively(layout, w, threads):
     """The same by `pack_run`, and the cells around it."""
     dtype, here = layout.dtype.name, layout.target
     pack = pack_run if layout.weight_matrix is None else pack_made_run
-    job = executor._kernel(pack.__name__, pack, dtype=dtype, target=here)
+    job = load_kernel(pack.__name__, pack, dtype=dtype, target=here)
     shape, margin = (w.shape[0], layout.blocks, layout.weight_block), 100
     memory = np.full(int(np.prod(shape)) + 2 * margin, UNTOUCHED, layout.computed)
     packed = memory[margin:-margin].reshape(shape)

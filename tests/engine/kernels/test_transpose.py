@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from strategies import ENGINE_TYPES, draws, framed, geometries, integer_operands, integers_like
 from tconv import definition, engine
-from tconv.engine import executor
 from tconv.engine.codegen.code import Number
-from tconv.engine.compile.jit import assembly, load
+from tconv.engine.compile.jit import assembly, load, load_kernel
 from tconv.engine.kernels import transpose as transposing
 from tconv.engine.kernels.transpose import empty_lines, transpose_arguments, transpose_run
 from tconv.engine.runtime import thread_pool as pool
@@ -40,7 +39,7 @@ def numbered(shape, dtype):
 
 def transposed(x, to, threads, here, streams=False):
     """Write ``x.swapaxes(1, 2)`` to `to` by the kernel of a processor."""
-    job = executor._kernel("transpose_run", transpose_run, dtype=x.dtype.name, target=here)
+    job = load_kernel("transpose_run", transpose_run, dtype=x.dtype.name, target=here)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transposing, "_STREAMED_BYTES", 0 if streams else 2**40)
         values = transpose_arguments(*x.shape, x.itemsize)
