@@ -1,4 +1,4 @@
-"""WHAT ELSE IS MEASURED: tiny calls, the first call of a process, and the longest sums.
+"""Small measurements: tiny calls, the first call of a process, imports, and long sums.
 
 Run as ``python -m bench.extras CASE`` this file is such a process.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from bench.cases import PUBLISHED, Case
 from bench.machine import cores
 from bench.peers import CONTENDERS, PEERS, SEED, functional, operands
-from bench.server import ROOT, Contender, Failed, as_case
+from bench.server import ROOT, Contender, Failed, as_case, write_reference
 
 TINY = Case("tiny", 1, 4, 4, (4, 4), 4, 2, 1, 0, 1, 1, "what a call costs besides its work")
 LONG_SUM = Case("K = 2304", 1, 256, 64, (32, 32), 3, 1, 1, 0, 1, 1, "256 channels, 9 taps")
@@ -41,9 +41,9 @@ def _set_up(case: Case, contender: Contender, folder: Path, threads: int) -> flo
     path = folder / case.name
     order = {"case": case, "dtype": "float32", "seed": SEED}
     if not path.exists():
-        referee = Contender("reference", CONTENDERS["portable"], threads, str(folder / "cache"))
-        referee.ask("refer", **order, path=str(path))
-        referee.close()
+        write_reference(
+            CONTENDERS["portable"], threads, str(folder / "cache"), str(path), **order
+        )  # fmt: skip
     return float(contender.ask("prepare", **order, threads=threads, reference=str(path))["error"])
 
 

@@ -14,17 +14,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench.machine import cores
 from bench.peers import Thunk
-from bench.report import between, milliseconds, show, table, where
+from bench.report import milliseconds, show, table, threads_of, where
 from bench.rounds import Limits, joined, take_turns
-from bench.run import compact, measure_rows, result_file, write_whole
-from bench.server import ROOT, Contender, Failed
+from bench.store import Line, finish, parsed
+from bench.run import measure_rows
+from bench.server import ROOT, Contender, Failed, write_reference
 
 DATA = ROOT / ".data"
 SEED = 0
@@ -224,11 +225,7 @@ def _measure(name: str, threads: int, pairs: int, folder: Path, limits: Limits) 
     found: dict[str, Any] = {}
     busy: list[float] = []
     try:
-        referee = Contender("reference", functions[PLAIN], threads, cache)
-        try:
-            referee.ask("refer_network", threads=threads, path=path)
-        finally:
-            referee.close()
+        write_reference(functions[PLAIN], threads, cache, path)
         for _ in range(pairs):
             contenders = [Contender(own, each, threads, cache) for own, each in functions.items()]
             try:
@@ -303,6 +300,27 @@ def page(results: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
+def lines(results: dict[str, Any]) -> list[Line]:
+    """The means of every number of threads, `Session` and ONNX Runtime a second time."""
+    found = []
+    for part in results["parts"]:
+        for own, name in ((OURS, "Session"), (AGAIN, "ONNX Runtime, again")):
+            both = (
+                [
+                    median(each)
+                    for row in part["rows"]
+                    if (each := ratios(row["contenders"], own, statistic))
+                ]
+                for statistic in (min, median)
+            )
+            least, middle = both
+            if middle:
+                what = f"{part['title']}, {threads_of(part)}"
+                means = geometric_mean(least), geometric_mean(middle)
+                found.append(Line(what, name, "ONNX Runtime", len(middle), *means, min(middle)))
+    return found
+
+
 def ratios(
     contenders: dict[str, Any], own: str, statistic: Callable[[list[float]], float]
 ) -> list[float]:
@@ -334,9 +352,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, min(2, cores())}))
     parser.add_argument("--pairs", type=int, default=PAIRS, help="processes of each, in turns")
     parser.add_argument("--quick", action="store_true", help="one process of each")
-    parser.add_argument("--output", type=Path, help="result file; by default in bench/results")
-    parser.add_argument("--publish", action="store_true", help="write docs/benchmarks.md too")
-    arguments = parser.parse_args(words)
+    arguments, is_whole = parsed(parser, words)
     unknown = [name for name in arguments.names if name not in NETWORKS]
     if unknown:
         parser.error(f"{', '.join(unknown)}: no network of {', '.join(NETWORKS)}")
@@ -345,13 +361,8 @@ def main(words: Sequence[str] | None = None) -> None:
     for name in names:
         path_of(name)
     results = measure_networks(names, arguments.threads, pairs, LIMITS)
-    output = arguments.output or result_file(results, "networks")
-    write_whole(output, compact(results))
     print("\n".join(page(results)))
-    if arguments.publish:
-        path = ROOT / "docs" / "benchmarks.md"
-        write_whole(path, between(path.read_text(encoding="utf-8"), "networks", page(results)))
-    print(f"written to {output}", file=sys.stderr)
+    finish(results, "networks", lines(results), arguments, is_whole)
 
 
 if __name__ == "__main__":

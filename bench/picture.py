@@ -1,4 +1,4 @@
-"""HOW IT LOOKS: a table's ratios as bars, in a terminal and as SVG.
+"""Bar charts of a table's ratios, in a terminal and as SVG.
 
 A bar is the best peer's time over tconv's; one that ends before the line at 1 is a loss.
 """
@@ -8,7 +8,18 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from bench.report import CAPS, NAMES, best, mean, milliseconds, ours_in, ratio, ratios, seconds
+from bench.report import (
+    CAPS,
+    NAMES,
+    best,
+    mean,
+    milliseconds,
+    ours_in,
+    ratio,
+    ratios,
+    seconds,
+    threads_of,
+)
 
 __all__ = ["as_svg", "as_text"]
 
@@ -89,8 +100,7 @@ def _title(part: Row) -> str:
     who = "PyTorch" if names == {"torch"} else "ONNX Runtime"
     if "torch" in names and len(names) > 1:
         who = "the best of PyTorch and ONNX Runtime"
-    threads = f"{part['threads']} thread{'s' * (part['threads'] > 1)}"
-    return f"Time of {who} over tconv's: {part['title']}, {part['dtype']}, {threads}"
+    return f"Time of {who} over tconv's: {part['title']}, {part['dtype']}, {threads_of(part)}"
 
 
 def _mean(part: Row) -> str:
