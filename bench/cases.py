@@ -1,4 +1,4 @@
-"""WHAT IS MEASURED: transposed convolutions of published networks, and others drawn at random.
+"""Layers that are measured: those of published networks, and others drawn at random.
 
 FLOPs count a multiplication and an addition per input cell, tap and channel pair:
 ``2 * N * C * (M / G) * prod(I) * prod(K)``; inserted zeros are no work.

@@ -1,8 +1,7 @@
-"""WHICH MODELS: published networks that grow arrays, as PyTorch modules with weights drawn anew.
+"""PyTorch modules of published decoders, with random weights.
 
-Each function takes how wide its layers are compared with the published ones, and returns a module
-and an input for it. What is around the transposed convolutions is as published, because what they
-gain end to end depends on it.
+A decoder is made from the width of its layers, so that tests can make narrow ones. The layers
+around the transposed convolutions are as published, because the gain end to end depends on them.
 """
 
 from collections.abc import Callable

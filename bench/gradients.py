@@ -1,4 +1,4 @@
-"""WHO COMPUTES GRADIENTS: contenders as in peers.py, for that of x, of the weight, or of both.
+"""Contenders for gradients, as in peers.py: of x, of the weight, or of both in a training step.
 
 The gradient of x is the convolution that the case is the transpose of, ``x = conv(y, weight)``. In
 a step of training the weight changes every time, so nothing that depends on it may be kept.

@@ -1,13 +1,12 @@
 """Whole models of PyTorch, accelerated and not. ``python -m bench.models [--publish]``.
 
-The same model with the same weights, by PyTorch and accelerated, each in a process of its own: a
-forward pass without gradients, the same frozen, where no weight is read to see whether it has
-changed, and a step of training. Answers are held against float64 before
-anything is timed. Transposed convolutions are a few per cent of some models, and within seconds a
-shared machine becomes slower or quicker by more: so single runs take turns, each is compared with
-the one beside it, and the ratio is the median of these. Where its memory happens to lie decides
-some per cent of a process's time, so each has two processes, one after the other, and six where
-these say that the two are about as fast.
+The same model with the same weights runs by PyTorch and accelerated, each in a process of its own:
+a forward pass without gradients; the same frozen, where weights are not checked for changes; and a
+step of training. Answers are compared with float64 before anything is timed. Transposed
+convolutions are a few per cent of some models, and a shared machine changes its speed by more than
+that within seconds: so single runs take turns, each is compared with its neighbour, and the ratio
+is the median of these. Where a process's memory lies decides some per cent of its time as well, so
+each has two processes, one after the other, and six if the ratio is near 1.
 """
 
 import argparse
@@ -25,9 +24,9 @@ from bench.machine import cores
 from bench.peers import Thunk
 from bench.report import milliseconds, ratio, seconds, show, table, threads_of, where
 from bench.rounds import Limits, joined, take_turns
-from bench.store import Line, finish, parsed
 from bench.run import measure_rows
 from bench.server import Contender, Failed, write_reference
+from bench.store import Line, finish, parsed
 
 MODELS = ("hifigan", "unet", "dcgan", "unet3d", "masks")
 MODES = {"forward": "forward", "frozen": "forward, frozen", "training": "training step"}

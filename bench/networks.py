@@ -1,11 +1,10 @@
-"""Whole networks by `tconv.onnx.Session` and by ONNX Runtime alone. ``python -m bench.networks``.
+"""ONNX networks by `tconv.onnx.Session` and by ONNX Runtime alone. ``python -m bench.networks``.
 
-Published networks with their own weights, each by plain ONNX Runtime, by `Session`, and by ONNX
-Runtime a second time, in processes of their own that take turns. What `Session` gives is held
-against ONNX Runtime's answer before anything is timed. Where its memory happens to lie decides some
-per cent of a process's time, so the processes are started anew, five times, and the ratio is the
-median of theirs. ONNX Runtime against itself, measured the same way, shows how far such a ratio is
-from 1 where nothing differs.
+Published networks run with their own weights by ONNX Runtime, by `Session`, and by ONNX Runtime a
+second time, in processes of their own that take turns. `Session`'s outputs are compared with ONNX
+Runtime's before anything is timed. Where a process's memory lies decides some per cent of its time,
+so the processes start anew, five times, and the ratio is the median of theirs. The ratio of ONNX
+Runtime to itself, measured in the same way, shows how far from 1 a ratio is where nothing differs.
 """
 
 import argparse
@@ -23,9 +22,9 @@ from bench.machine import cores
 from bench.peers import Thunk
 from bench.report import milliseconds, show, table, threads_of, where
 from bench.rounds import Limits, joined, take_turns
-from bench.store import Line, finish, parsed
 from bench.run import measure_rows
 from bench.server import ROOT, Contender, Failed, write_reference
+from bench.store import Line, finish, parsed
 
 DATA = ROOT / ".data"
 SEED = 0

@@ -1,8 +1,8 @@
-"""WHO TAKES PART: one function per contender that sets a case up and returns a call to be timed.
+"""Contenders: a function for each sets up a case and returns a call to be timed.
 
-Each gets ``(case, operands, threads)`` with NumPy arrays x, weight and bias, and may keep whatever
-does not depend on x: only the call itself is timed. It raises `Unsupported` for what it cannot do.
-Those who compute gradients stand in gradients.py.
+It takes ``(case, operands, threads)`` with NumPy arrays x, weight and bias, and may keep whatever
+does not depend on x: only the call itself is timed. It raises `Unsupported` for cases that it does
+not compute. gradients.py has the contenders for gradients.
 """
 
 import os

@@ -291,7 +291,7 @@ def expectations(part: Row) -> list[str]:
 
 
 def small_sections(extras: Row) -> list[str]:
-    """Whole networks, tiny calls, longest sums, first calls, imports."""
+    """Networks of the examples, tiny calls, long sums, first calls, imports."""
     lines = network_table(extras["networks"]) if "networks" in extras else []
     if "overhead" not in extras:
         return lines
@@ -305,7 +305,7 @@ def small_sections(extras: Row) -> list[str]:
     titles = ["", "tiny call, minimum us", "median us", "error at K = 2304"]
     imports = {name: median(samples) * 1e3 for name, samples in extras["imports"].items()}
     return [
-        *lines, "", "## Small things", "", *table(titles, rows), "",
+        *lines, "", "## Small measurements", "", *table(titles, rows), "",
         "A tiny call: 4 channels of 4 x 4 to 4 channels of 8 x 8. Error: the largest difference "
         "from float64, of the largest value, where each sum has 2304 terms.",
         "", *first_calls(extras["fresh"]), "",

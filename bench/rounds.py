@@ -1,4 +1,4 @@
-"""WHO IS TIMED WHEN: contenders in turns, their answers compared before and after."""
+"""Rounds of timing: contenders take turns, and their answers are compared before and after."""
 
 import time
 from collections.abc import Sequence

@@ -13,7 +13,11 @@ from bench.cases import Case
 from bench.peers import Operands, Thunk, Unsupported, plan, plan_of, portable
 
 SAME = "the plan is that of the step before"
-PADDED = ("is_gathered", "is_spread", "is_turned")  # flags of other plans than those with a padded panel
+PADDED = (
+    "is_gathered",
+    "is_spread",
+    "is_turned",
+)  # flags of other plans than those with a padded panel
 
 # ---- the steps in NumPy --------------------------------------------------------------------------
 

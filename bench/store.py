@@ -72,7 +72,7 @@ def finish(
     stamp = results["date"][:16].replace(":", "").replace("T", "-")
     output = options.output or ROOT / "out" / "bench" / f"{stamp}-{suite}.json"
     if is_whole and not options.output:
-        output = keep(results, suite, lines)
+        output = keep(results, suite, lines, RESULTS)
     else:
         write_whole(output, compact(results))
     print(f"written to {output}", file=sys.stderr)
@@ -82,7 +82,7 @@ def finish(
         print("published:", *publish(), file=sys.stderr)
 
 
-def keep(results: Row, suite: str, lines: Iterable[Line], folder: Path = RESULTS) -> Path:
+def keep(results: Row, suite: str, lines: Iterable[Line], folder: Path) -> Path:
     """Put results in the place of the last ones of this machine, and add their lines to history."""
     output = folder / f"{suite}-{_slug(machine(results))}.json"
     write_whole(output, compact(results))

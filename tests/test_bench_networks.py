@@ -8,7 +8,6 @@ import pytest
 from bench import networks
 from bench.machine import peak_mib
 from bench.rounds import joined
-from bench.run import compact, result_file, write_whole
 from bench.server import Contender, Server, function_of
 
 
@@ -210,16 +209,6 @@ def test_a_contender_may_say_nothing_about_itself(tmp_path):
         silent.describe()
     silent.prepare_network("float32", 1, str(tmp_path))
     assert silent.describe() == {}
-
-
-def test_a_result_is_written_whole_where_it_is_kept(tmp_path):
-    path = tmp_path / "new" / "a.json"
-    results = results_of(a={"onnxruntime": PLAIN, "session": PLAIN, "again": PLAIN})
-    write_whole(path, compact(results))
-    assert json.loads(path.read_text()) == results
-    assert [each.name for each in path.parent.iterdir()] == ["a.json"]
-    assert result_file(results, "networks").name == "2026-01-01-0000-networks.json"
-    assert result_file(results).name == "2026-01-01-0000.json"
 
 
 def test_unknown_networks_are_refused(capsys):

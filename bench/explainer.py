@@ -1,9 +1,9 @@
-"""HOW FAST THE PAGE ANSWERS at its size limit, in Chromium. ``python -m bench.page``.
+"""Latency of the explainer's page at its size limit, in Chromium. ``python -m bench.explainer``.
 
-A change is timed from the event until style and layout are done: the page's script, what it wrote,
-and where all of it stands. Labels of cells, which are written in the task after that, are not part
-of it. Each kind of change is made fifty times on each of several pages, which take turns, as the
-machine is quicker and slower from one second to the next: p95 is the median of theirs.
+A change is timed from its event until style and layout are done: what the page's script computes
+and writes, and the positions of all elements. Cell labels are not part of it; the page writes them
+in the task after that. Each kind of change is made fifty times on each of several pages. The pages
+take turns, because the machine's speed changes within seconds, and p95 is the median of theirs.
 """
 
 import argparse
