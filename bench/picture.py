@@ -28,7 +28,7 @@ MOST = 4.0
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _WIDTH = 32  # characters of a bar of MOST
-_LABEL, _UNIT, _RIGHT, _LINE, _TOP, _BOTTOM = 130, 130, 90, 26, 64, 40  # units of the picture
+_LABEL, _UNIT, _RIGHT, _LINE, _TOP, _BOTTOM = 130, 130, 90, 20, 64, 40  # units of the picture
 _STYLE = """
   text { font: 14px system-ui, sans-serif; fill: #1a1a1a }
   .small { font-size: 12px }
@@ -75,9 +75,9 @@ def as_svg(part: Row) -> str:
         y, length = _TOP + n * _LINE, round(min(value, MOST) * _UNIT)
         kind, arrow = "win" if value >= 1 else "loss", " ›" if value > MOST else ""
         lines += [
-            f'<text x="{_LABEL - 8}" y="{y + 16}" text-anchor="end">{escape(row["case"])}</text>',
-            f'<rect class="{kind}" x="{_LABEL}" y="{y + 3}" width="{length}" height="18" rx="2"/>',
-            f'<text x="{_LABEL + length + 6}" y="{y + 16}">{value:.2f}×{arrow}</text>',
+            f'<text x="{_LABEL - 8}" y="{y + 14}" text-anchor="end">{escape(row["case"])}</text>',
+            f'<rect class="{kind}" x="{_LABEL}" y="{y + 2}" width="{length}" height="15" rx="2"/>',
+            f'<text x="{_LABEL + length + 6}" y="{y + 14}">{value:.2f}×{arrow}</text>',
         ]
     end = _TOP + len(bars) * _LINE
     lines += [
