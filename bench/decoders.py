@@ -17,7 +17,7 @@ __all__ = ["DECODERS", "Decoder", "made"]
 
 
 class Residual(nn.Module):
-    """Three dilated convolutions with a detour around each pair (HiFi-GAN's first kind)."""
+    """Three pairs of convolutions, one of them dilated, each with a skip connection (HiFi-GAN)."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class HiFiGAN(nn.Module):
 
 
 class UNet(nn.Module):
-    """Down and up again, with what was seen on the way down beside it; of two or three axes."""
+    """A U-Net of two or three axes: an encoder, a decoder and skip connections."""
 
     def __init__(self, rank: int, given: int, channels: int, levels: int, found: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def dcgan(channels: int) -> nn.Module:
 
 
 class LayerNorm2d(nn.Module):
-    """Each cell's channels brought to mean 0 and variance 1."""
+    """Layer normalisation over the channels of each cell."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class MaskHead(nn.Module):
 
 
 class Decoder(NamedTuple):
-    """A model's name with its source, how it is made from its width, the width, and its input."""
+    """A model: its title, a function of its width that makes it, its width and its input shape."""
 
     title: str
     make: Callable[[int], nn.Module]
@@ -168,7 +168,7 @@ DECODERS = {
 def made(
     name: str, dtype: Any = torch.float32, width: int | None = None
 ) -> tuple[nn.Module, Tensor]:
-    """A model and its input, the same each time; narrower if that is asked for."""
+    """A model and its input, the same each time, with other widths of layers if `width` says so."""
     decoder = DECODERS[name]
     width = width or decoder.width
     torch.manual_seed(0)

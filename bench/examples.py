@@ -22,7 +22,7 @@ WHOLE = 10**6  # more than any picture has
 
 
 class Network(NamedTuple):
-    """What is computed, how many steps a call has, and by whom: names and functions."""
+    """A network: its title, the steps of a call, and its contenders' names and functions."""
 
     title: str
     steps: int
@@ -114,7 +114,7 @@ def in_onnx(network: Sequential, threads: int) -> Any:
 
 
 def autoencoder(dtype: str, threads: int) -> Thunk:
-    """An epoch of examples/train_autoencoder.py from its start; returns the errors of its steps."""
+    """The first epoch of examples/train_autoencoder.py; a call returns the losses of its steps."""
     from tconv.optimisers import Adam
 
     module = example("train_autoencoder")
@@ -214,4 +214,4 @@ NETWORKS = {
     "photo": Network(f"UpConv-7, a photo in tiles of {TILE}", 1, _by("photo", "torch", "onnx")),
     "whole_photo": Network("the same in one piece", 1, _by("whole_photo", "torch", "onnx")),
 }
-"""Everything that is measured. An epoch has 23 batches."""
+"""All networks. An epoch of the autoencoder has 23 batches."""

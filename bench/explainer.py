@@ -26,7 +26,7 @@ LARGEST = {
     "w": [[(7 * r + c) % 5 - 2 for c in range(7)] for r in range(7)],
     "stride": 4, "padding": 2, "output_padding": 1,
 }  # fmt: skip
-"""8×8 inputs by 49 taps give 32×32 outputs, the most that is drawn, out of 35×35."""
+"""8×8 inputs and 7×7 taps give 32×32 of 35×35 outputs, the most that the page draws."""
 
 CHANGES = {
     "a step": "n => { const slider = document.getElementById('step'); slider.value = 7*n + 1;"
@@ -40,7 +40,7 @@ CHANGES = {
     " select.value = 2 + n % 3; select.dispatchEvent(new Event('change', {bubbles: true})); }",
     "the lens": "n => document.querySelectorAll('#lenses input')[n % 3].click()",
 }
-"""What a reader does, the nth time."""
+"""JavaScript functions that do what a reader does, for the nth time."""
 
 CHANGES["all of these in turn"] = f"n => [{', '.join(CHANGES.values())}][n % {len(CHANGES)}](n)"
 

@@ -26,7 +26,7 @@ NEW_SHAPES = (
 
 
 def extras(folder: Path, contenders: list[str], quickly: bool) -> dict[str, Any]:
-    """Measure all small sections; `folder` may be written to."""
+    """Make all small measurements; `folder` is for temporary files."""
     known = ("plan", "plan_new", "functional", *PEERS)
     return {
         "overhead": _overhead(folder, [name for name in known if name in contenders]),
@@ -137,7 +137,7 @@ def _in_a_new_process(case: Case, cache: Path, environment: dict[str, str]) -> d
 
 
 def _call_for_the_first_time(case: Case) -> dict[str, float]:
-    """Seconds of the first and of a later functional call, and of the imports before.
+    """Seconds of the first functional call, of a later one, and of the imports before.
 
     A thread count of 1 keeps the start of threads out, which happens once and not per shape. All
     results are kept, so that a later call writes to memory that is new to it, too.

@@ -24,10 +24,10 @@ from bench.steps import SAME
 from bench.store import Line, finish, parsed
 
 LAYERS = ("hifigan-up3", "dcgan-l4", "unet-up3", "dcgan-l2-b1", "convtasnet")
-"""One dimension; a batch; kernels side by side; a small image, many weights; one output."""
+"""One dimension; a batch; kernel = stride; a small image with many weights; one channel out."""
 
 POSSIBLE = [case for case in PUBLISHED if case.G == 1 and not case.a]
-"""What the steps in NumPy compute; each is short."""
+"""Layers that the short functions of the steps in NumPy compute."""
 
 ROUNDS = 5
 CASE_CAP_S = 2.0  # of one step, over all rounds

@@ -31,10 +31,10 @@ from bench.store import Line, finish, parsed
 MODELS = ("hifigan", "unet", "dcgan", "unet3d", "masks")
 MODES = {"forward": "forward", "frozen": "forward, frozen", "training": "training step"}
 WHO = {"layers": "accelerated", "torch": "torch"}
-"""Contenders by the names that the report knows, and what they are called here."""
+"""Contenders by their names in reports, and their names in functions here."""
 
 PROCESSES, MORE_PROCESSES, ABOUT = 2, 6, 0.12
-"""One after the other, of each: so many, or more where the ratio is so near to 1."""
+"""Processes of each contender, one after the other: more of them if a ratio is so close to 1."""
 
 LEAST = 0.98
 """No model is to be slower than this."""

@@ -30,7 +30,7 @@ DATA = ROOT / ".data"
 SEED = 0
 PAIRS = 5
 LEAST = 0.98
-"""No network is to be slower than this, if ONNX Runtime against itself is not as slow."""
+"""A lower ratio is a loss, unless ONNX Runtime against itself is as low."""
 
 PLAIN, OURS, AGAIN = "onnxruntime", "session", "again"
 WHO = {PLAIN: "plain", OURS: "session", AGAIN: "plain"}
@@ -66,7 +66,7 @@ def phonemes(count: int) -> Feed:
 
 
 def printed(height: int, width: int) -> Feed:
-    """A photographed page, again and again. Of noise the map is the error of a sigmoid near 0."""
+    """A photographed page, repeated. For noise the map would be a sigmoid's error near 0."""
     from skimage.data import page as photographed
 
     grey = photographed()
@@ -86,13 +86,13 @@ def brain_waves(batch: int) -> Feed:
 
 
 def spectrum() -> Feed:
-    """One frame, and what the network remembers of those before."""
+    """One frame, and the network's caches of the frames before."""
     caches = {"conv": (2, 1, 16, 16, 33), "tra": (2, 3, 1, 1, 16), "inter": (2, 1, 33, 16)}
     return noise(mix=(1, 257, 1, 2), **{f"{name}_cache": each for name, each in caches.items()})
 
 
 def features(frames: int) -> Feed:
-    """Of the bands of each frame, halved twice from e0 to e3; every level has 64 channels."""
+    """Four levels of features with 64 channels, in which the frequency bands are halved twice."""
     bands = {"e3": 8, "e2": 8, "e1": 16, "e0": 32}
     levels = {name: (1, 64, frames, count) for name, count in bands.items()}
     return noise(emb=(1, frames, 512), **levels)
@@ -128,7 +128,7 @@ NETWORKS = {
         "DeepFilterNet's ERB decoder, 100 frames", "deepfilternet/erb_dec.onnx", features, (100,)
     ),
 }  # fmt: skip
-"""Everything that is measured."""
+"""All networks."""
 
 
 def path_of(name: str) -> Path:
@@ -191,7 +191,7 @@ def plain_session(name: str, threads: int) -> Any:
 
 
 def session(name: str, dtype: str, threads: int) -> Thunk:
-    """`tconv.onnx.Session`, timed with the code that it settles on."""
+    """`tconv.onnx.Session` with optimised code."""
     from tconv.engine.drafts import settle
     from tconv.onnx import Session
 
@@ -244,7 +244,7 @@ def _measure(name: str, threads: int, pairs: int, folder: Path, limits: Limits) 
 
 
 def _of_process(contender: Contender, record: dict[str, Any]) -> dict[str, Any]:
-    """What is known of one process: its times, its most memory, and who computed."""
+    """A process's times, its peak memory, and which library computed which node."""
     return {
         "us": [list(chain(*record["us"]))],
         "peak_mib": [contender.ask("peak_mib")],
@@ -286,12 +286,12 @@ def page(results: dict[str, Any]) -> list[str]:
     titles = [*head, "ORT, ms", "Session, ms", "ratio", "A/A", "by tconv"]
     return [
         *table(titles, rows), "", *reasons,
-        "Ratio: ONNX Runtime's time over that of `Session`, above 1 where `Session` is faster; of "
-        "the fastest runs and of the medians of two processes that took turns, the median of all "
-        "such pairs. A/A: the same of ONNX Runtime and a second process of it. Of the ratios "
-        f"{len(losses)} are below {LEAST:g}, of which {sum(losses)} are below every A/A ratio of "
-        "their row. Times are minima. By tconv: nodes that tconv computes; the others are ONNX "
-        "Runtime's.",
+        "Ratio: ONNX Runtime's time over `Session`'s, above 1 where `Session` is faster. It is the "
+        "median over pairs of processes that took turns: of their fastest runs / of their medians. "
+        "A/A: the same ratio for ONNX Runtime and a second process of it. Ratios below "
+        f"{LEAST:g}: {len(losses)}; of these below every A/A ratio of their row: {sum(losses)}. "
+        "Times are minima. By tconv: how many ConvTranspose nodes tconv computes; ONNX Runtime "
+        "computes the others.",
         "", *table([*head, "difference", "ORT, MiB", "Session, MiB", "others"], others), "",
         "Difference: the largest, of the largest value of an output. MiB: the most memory of a "
         "process. Others: cores that other programs kept busy meanwhile.",

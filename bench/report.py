@@ -22,12 +22,12 @@ CAPS = {"float32": 4.0, "float64": 6.0, "float16": 4.0, "bfloat16": 4.0}
 """A ratio above counts as this one in every mean, so that no outlier carries it."""
 
 NOISE = 0.3
-"""Cores that others keep busy: with more, a single case says little."""
+"""If other programs kept more cores busy, a single case says little."""
 
 NAMES = {
     "plan": "tconv, packed",
     "plan_new": "tconv, packed, new output",
-    "functional": "tconv, nothing kept",
+    "functional": "tconv, plain call",
     "portable": "tconv, portable path",
     "torch": "PyTorch",
     "onnx_run": "ONNX Runtime",
@@ -38,7 +38,7 @@ NAMES = {
 }
 NETWORK_NAMES = {"layers": "tconv's layers", "torch": "PyTorch", "onnx": "ONNX Runtime"}
 BESIDE = ("portable", "onnx_conv", "jax", "tinyml")
-"""Who is compared in the summary besides the best peer."""
+"""Contenders that the summary compares with, besides the best peer."""
 
 Row = dict[str, Any]
 Statistic = Callable[[Iterable[float]], float]
@@ -59,7 +59,7 @@ def best(row: Row, statistic: Statistic) -> tuple[float, str] | None:
 
 
 def ratio(row: Row, ours: str, other: str, statistic: Statistic) -> float | None:
-    """Another contender's time, or that of the "best" peer, over one of ours."""
+    """The time of another contender, or of the "best" peer, over that of one of tconv's."""
     if other == "best":
         found = best(row, statistic)
         theirs = found and found[0]
@@ -70,7 +70,7 @@ def ratio(row: Row, ours: str, other: str, statistic: Statistic) -> float | None
 
 
 def ours_in(part: Row) -> str:
-    """Which of tconv's ways a table is about."""
+    """The contender of tconv that a table is about."""
     return WANTS[part.get("want", "y")].ours
 
 
@@ -133,7 +133,7 @@ def case_table(part: Row) -> list[str]:
 
 
 def contender_table(part: Row) -> list[str]:
-    """Everybody's minimum in milliseconds, or why there is none."""
+    """Every contender's fastest run in milliseconds, or the reason why there is none."""
     names = [name for name in NAMES if any(name in row["contenders"] for row in part["rows"])]
     reasons: dict[str, str] = {}
     rows = []
@@ -314,7 +314,7 @@ def small_sections(extras: Row) -> list[str]:
 
 
 def network_table(rows: list[Row]) -> list[str]:
-    """The networks of the examples: everybody's time of one step, and the others' over ours."""
+    """The networks of the examples: times of one step, and ratios to tconv's layers."""
     names = [name for name in NETWORK_NAMES if any(name in row["contenders"] for row in rows)]
     cells, reasons = list[list[str]](), list[str]()
     for row in rows:
@@ -333,7 +333,7 @@ def network_table(rows: list[Row]) -> list[str]:
 
 
 def first_calls(attempts: list[Row]) -> list[str]:
-    """What the first call of a process costs, beyond the modules that it imports."""
+    """The cost of a process's first call, without its imports."""
     rows: list[list[str]] = []
     found: list[Row] = []
     for kind, title in (("compiled", "empty cache"), ("loaded", "kernels on disk")):

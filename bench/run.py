@@ -35,12 +35,12 @@ HALVES = ("float16", "bfloat16")
 QUICK = ("hifigan-up3", "convtasnet", "dcgan-l4", "dcgan-l2-b1", "unet-up3", "fcn8s-dw",
          "fsrcnn-x3", "vgg-inv-mid", "groups4", "voxgan-last")  # fmt: skip
 QUICKEST = ("hifigan-up3", "dcgan-l2-b1", "groups4", "voxgan-last")
-"""Of gradients and halves, in which PyTorch takes its time."""
+"""For gradients and halves, in which PyTorch may need seconds for a call."""
 QUICK_NETWORKS = ("autoencoder",)
 
 
 def brief(rounds: int = 3, want: str = "y", dtype: str = "float32") -> Limits:
-    """For gradients and halves: PyTorch may need seconds for one call, and says as much in one.
+    """Limits for gradients and halves, in which PyTorch may need seconds for a call.
 
     The weight gradients of the halves are NumPy's matrix products.
     """
@@ -52,7 +52,7 @@ def brief(rounds: int = 3, want: str = "y", dtype: str = "float32") -> Limits:
 
 @dataclass
 class Part:
-    """One table: which cases, by whom, how."""
+    """A table to be measured: its cases, contenders and settings."""
 
     title: str
     cases: Sequence[Case]
@@ -134,7 +134,7 @@ def measure_examples(names: Sequence[str], folder: Path, log: Any = sys.stderr) 
 
 
 def installed(names: Sequence[str], want: str = "y") -> dict[str, str]:
-    """Those who compute what is wanted and whose packages are installed, with their functions."""
+    """Functions of the contenders that measure a want and whose packages are installed."""
     known = WANTS[want].contenders
     return _possible({name: known[name] for name in names if name in known})
 
@@ -144,12 +144,12 @@ def _possible(functions: dict[str, str]) -> dict[str, str]:
 
 
 def titled(name: str, want: str) -> str:
-    """What a table is called."""
+    """The title of a table."""
     return ", ".join(filter(None, (name, WANTS[want].title)))
 
 
 def everything(threads: int) -> list[Part]:
-    """What is measured when nothing is asked for in particular."""
+    """All tables of the suite."""
     published, drawn, tutorial = GROUPS["published"], GROUPS["sampled"], GROUPS["tutorial"]
     own, peers = installed(["plan", "functional", "portable"]), installed(PEERS)
     with_all = own | peers | installed(SHOWN_BESIDE)
@@ -174,7 +174,7 @@ def everything(threads: int) -> list[Part]:
 
 
 def quick(threads: int) -> list[Part]:
-    """A taste of it."""
+    """A few cases of each kind."""
     published = GROUPS["published"]
     cases, few = ([c for c in published if c.name in names] for names in (QUICK, QUICKEST))
     names, limits = installed(["plan", "functional", *PEERS]), Limits(rounds=3)
@@ -202,7 +202,7 @@ def _gradient(name: str, cases: Sequence[Case], want: str, threads: int) -> Part
 
 
 def asked_for(arguments: argparse.Namespace) -> tuple[list[Part], bool]:
-    """Which tables the options mean, and whether the small sections belong to them."""
+    """The tables that the options ask for, and whether small measurements belong to them."""
     threads = arguments.threads or cores()
     choices = (arguments.group, arguments.cases, arguments.contenders, arguments.dtype)
     if not any((*choices, arguments.want, arguments.threads)):
@@ -227,9 +227,9 @@ def asked_for(arguments: argparse.Namespace) -> tuple[list[Part], bool]:
 
 
 def measure(parts: list[Part], small: bool, quickly: bool, whole: bool = False) -> dict[str, Any]:
-    """Measure everything that was asked for and say where and with what.
+    """Measure tables, and record where and with which versions.
 
-    `small` stands for the small sections, `whole` for whole networks.
+    `small` adds the small measurements, `whole` the networks of the examples.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -274,7 +274,7 @@ def _minutes_since(begin: datetime) -> float:
 def measure_rows(
     parts: Iterable[tuple[str, int]], rows: Callable[[str, int, Path], list[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Measure parts of a title and a number of threads, and say where and with what.
+    """Measure parts of a title and a number of threads, and record where and with which versions.
 
     `rows` makes the records of a part; it has a folder for all of them.
     """

@@ -2,7 +2,7 @@
 
 Run as ``python -m bench.server MODULE:FUNCTION`` this file is that process: a line of JSON in, with
 "do" naming an order below, a line out, ``{"answer": ...}`` or ``{"error": ...}``. The answer of a
-contender is held against the float64 reference here, and one that is wrong cannot be timed.
+contender is compared with the float64 reference here, and one that is wrong cannot be timed.
 """
 
 import json

@@ -86,7 +86,7 @@ def test_losses_stay_and_those_beyond_the_noise_are_counted():
     text = "\n".join(networks.page(results_of(**rows)))
     assert "| lost | 2 | 0.500 | 0.525 | 0.95 / 0.95 | 1.00 / 1.00 | 2 of 3 |" in text
     assert "| lost | 2 | 2.0e-06 | 64 | 80 | 0.2 |" in text
-    assert "Of the ratios 4 are below 0.98, of which 2 are below every A/A ratio" in text
+    assert "Ratios below 0.98: 4; of these below every A/A ratio of their row: 2." in text
 
 
 def test_what_failed_is_told():
