@@ -4,6 +4,7 @@ import doctest
 import inspect
 import re
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,12 @@ def test_a_public_name_is_documented(name):
     # The doctests of modules run with the tests of their package, so these examples run too.
     assert examples, "its docstring has no example"
     assert value.__module__.startswith("tconv.")
+
+
+@pytest.mark.parametrize("module", ["checkerboard", "images", "onnx", "tinynet"])
+def test_what_a_public_module_exports_is_documented(module):
+    found = re.findall(rf"^::: tconv\.{module}\.(\w+)$", API, re.MULTILINE)
+    assert sorted(found) == sorted(import_module(f"tconv.{module}").__all__)
 
 
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
