@@ -57,9 +57,9 @@ def parsed(
         "--output", type=Path, help="result file; a whole suite's is kept in bench/results"
     )
     parser.add_argument("--publish", action="store_true", help="write README.md and docs/ too")
-    found = parser.parse_args(words)
+    found, usual = parser.parse_args(words), parser.parse_args([])
     others = vars(found).keys() - {"output", "publish", *drawn}
-    is_whole = all(getattr(found, name) == parser.get_default(name) for name in others)
+    is_whole = all(getattr(found, name) == getattr(usual, name) for name in others)
     if found.publish and (found.output or not is_whole):
         parser.error("--publish is for the whole suite: leave out all other options")
     return found, is_whole

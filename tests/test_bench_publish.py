@@ -116,10 +116,12 @@ def test_the_history_knows_every_result_that_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("words", "is_whole"), [("", True), ("--a 2", False), ("--bars b.svg", True), ("--a 1", True)]
+    ("words", "is_whole"),
+    [("", True), ("--a 2", False), ("--bars b.svg", True), ("--a 1", True), ("one", False)],
 )
 def test_a_suite_is_whole_unless_something_else_is_asked_for(words, is_whole):
     parser = ArgumentParser()
+    parser.add_argument("names", nargs="*")
     parser.add_argument("--a", type=int, default=1)
     parser.add_argument("--bars")
     assert store.parsed(parser, words.split(), drawn=["bars"])[1] is is_whole
