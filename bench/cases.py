@@ -1,4 +1,4 @@
-"""WHAT IS MEASURED: transposed convolutions of published networks, and others drawn at random.
+"""Layers that are measured: those of published networks, and others drawn at random.
 
 FLOPs count a multiplication and an addition per input cell, tap and channel pair:
 ``2 * N * C * (M / G) * prod(I) * prod(K)``; inserted zeros are no work.
@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
     @property
     def keywords_of_conv(self) -> dict[str, Any]:
-        """Those of the convolution that gives x, which both share too: its size says the rest."""
+        """The keywords of the convolution that gives x; the size of x says the rest."""
         return {n: value for n, value in self.keywords.items() if n != "output_padding"}
 
     @property
@@ -68,11 +68,11 @@ class Case(NamedTuple):
 
     @property
     def family(self) -> str:
-        """What the case is like, for means: one family each, the first that fits."""
+        """The first family that the case belongs to, over which means are taken."""
         return next(name for name, belongs in FAMILIES.items() if belongs(self))
 
     def __str__(self) -> str:
-        """Show the sizes on one line; what is usual is not said."""
+        """Show the sizes on one line, and other settings where they are not the default."""
         sizes = "×".join(map(str, self.x_shape))
         unusual = {"a": self.a, "d": self.d - 1 and self.d, "g": self.G - 1 and self.G}
         extras = "".join(f" {name}{value}" for name, value in unusual.items() if value)
@@ -161,7 +161,7 @@ CELLS_OF_AN_AXIS = {1: (4, 20_000), 2: (4, 300), 3: (4, 64)}  # by rank
 
 
 def sampled(count: int = 30, seed: int = SEED) -> list[Case]:
-    """Draw cases without looking at them: what is out of bounds is drawn again, all of it.
+    """Draw cases unseen; draw a case again as a whole if it is out of bounds.
 
     >>> sampled(3) == sampled(30)[:3]
     True
@@ -175,7 +175,7 @@ def sampled(count: int = 30, seed: int = SEED) -> list[Case]:
 
 
 def _drawn(rng: Random, name: str) -> Case:
-    """Any case. Only `Random.random` is used: its numbers are the same in every Python."""
+    """Any case, by `Random.random` alone, whose numbers are the same in every Python."""
     rank = 1 + int(3 * rng.random())
     batch = _log_uniform(rng, 1, 64)
     channels, outputs = _log_uniform(rng, 1, 1024), _log_uniform(rng, 1, 1024)

@@ -1,8 +1,7 @@
-"""WHICH MODELS: published networks that grow arrays, as PyTorch modules with weights drawn anew.
+"""PyTorch modules of published decoders, with random weights.
 
-Each function takes how wide its layers are compared with the published ones, and returns a module
-and an input for it. What is around the transposed convolutions is as published, because what they
-gain end to end depends on it.
+A decoder is made from the width of its layers, so that tests can make narrow ones. The layers
+around the transposed convolutions are as published, because the gain end to end depends on them.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,7 @@ __all__ = ["DECODERS", "Decoder", "made"]
 
 
 class Residual(nn.Module):
-    """Three dilated convolutions with a detour around each pair (HiFi-GAN's first kind)."""
+    """Three pairs of convolutions, one of them dilated, each with a skip connection (HiFi-GAN)."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
@@ -63,7 +62,7 @@ class HiFiGAN(nn.Module):
 
 
 class UNet(nn.Module):
-    """Down and up again, with what was seen on the way down beside it; of two or three axes."""
+    """A U-Net of two or three axes: an encoder, a decoder and skip connections."""
 
     def __init__(self, rank: int, given: int, channels: int, levels: int, found: int) -> None:
         super().__init__()
@@ -104,7 +103,7 @@ def dcgan(channels: int) -> nn.Module:
 
 
 class LayerNorm2d(nn.Module):
-    """Each cell's channels brought to mean 0 and variance 1."""
+    """Layer normalisation over the channels of each cell."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -145,7 +144,7 @@ class MaskHead(nn.Module):
 
 
 class Decoder(NamedTuple):
-    """A model's name with its source, how it is made from its width, the width, and its input."""
+    """A model: its title, a function of its width that makes it, its width and its input shape."""
 
     title: str
     make: Callable[[int], nn.Module]
@@ -169,7 +168,7 @@ DECODERS = {
 def made(
     name: str, dtype: Any = torch.float32, width: int | None = None
 ) -> tuple[nn.Module, Tensor]:
-    """A model and its input, the same each time; narrower if that is asked for."""
+    """A model and its input, the same each time, with other widths of layers if `width` says so."""
     decoder = DECODERS[name]
     width = width or decoder.width
     torch.manual_seed(0)

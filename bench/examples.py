@@ -1,10 +1,11 @@
-"""WHICH NETWORKS: those of the examples, by tconv's layers, by PyTorch and by ONNX Runtime.
+"""Networks of the examples, by tconv's layers, by PyTorch and by ONNX Runtime.
 
-Each function gets a type and a number of threads and returns a call, as those of peers.py do. All
-compute the same from the same start, so that every answer can be held against that in float64.
+Each function takes a type and a number of threads and returns a call, as those of peers.py do. All
+compute the same from the same start, so that every answer can be compared with that in float64.
 """
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ WHOLE = 10**6  # more than any picture has
 
 
 class Network(NamedTuple):
-    """What is computed, how many steps a call has, and by whom: names and functions."""
+    """A network: its title, the steps of a call, and its contenders' names and functions."""
 
     title: str
     steps: int
@@ -113,7 +114,7 @@ def in_onnx(network: Sequential, threads: int) -> Any:
 
 
 def autoencoder(dtype: str, threads: int) -> Thunk:
-    """An epoch of examples/train_autoencoder.py from its start; returns the errors of its steps."""
+    """The first epoch of examples/train_autoencoder.py; a call returns the losses of its steps."""
     from tconv.nn.optim import Adam
 
     module = example("train_autoencoder")
@@ -161,48 +162,25 @@ def _batches(module: Any, count: int) -> list[Any]:
 # ---- a photo -------------------------------------------------------------------------------------
 
 
-def photo(dtype: str, threads: int) -> Thunk:
-    """examples/double_photo.py on its own photo, tile by tile as there."""
-    return _doubled(dtype, TILE, lambda network: in_dtype(network, dtype))
-
-
-def photo_torch(dtype: str, threads: int) -> Thunk:
-    """The same network by PyTorch, the same tiles."""
-    return _doubled(dtype, TILE, lambda network: _predicted_by_torch(network, threads))
-
-
-def photo_onnx(dtype: str, threads: int) -> Thunk:
-    """The same network by ONNX Runtime, the same tiles."""
-    return _doubled(dtype, TILE, lambda network: _predicted_by_onnx(network, threads))
-
-
-def whole_photo(dtype: str, threads: int) -> Thunk:
-    """The same by tconv's layers in one piece."""
-    return _doubled(dtype, WHOLE, lambda network: in_dtype(network, dtype))
-
-
-def whole_photo_torch(dtype: str, threads: int) -> Thunk:
-    """The same in one piece by PyTorch."""
-    return _doubled(dtype, WHOLE, lambda network: _predicted_by_torch(network, threads))
-
-
-def whole_photo_onnx(dtype: str, threads: int) -> Thunk:
-    """The same in one piece by ONNX Runtime."""
-    return _doubled(dtype, WHOLE, lambda network: _predicted_by_onnx(network, threads))
-
-
-def _doubled(dtype: str, tile: int, by: Callable[[Sequential], Any]) -> Thunk:
+def _doubled(
+    tile: int, by: Callable[[Sequential, str, int], Any], dtype: str, threads: int
+) -> Thunk:
+    """examples/double_photo.py on its own photo, tile by tile as there, by any library."""
     module = example("double_photo")
     if not module.WEIGHTS.is_file():
         raise FileNotFoundError(f"{module.WEIGHTS.name} is missing: `make bench` fetches it.")
     whole = module.read_photo(None)
     _, height, width = whole.shape
     picture = module.as_floats(module.resize(whole, height // 2, width // 2)).astype(dtype)
-    network = by(module.upconv7(module.WEIGHTS))
+    network = by(module.upconv7(module.WEIGHTS), dtype, threads)
     return lambda: module.double(network, picture, tile)
 
 
-def _predicted_by_torch(network: Sequential, threads: int) -> Any:
+def _by_layers(network: Sequential, dtype: str, threads: int) -> Any:
+    return in_dtype(network, dtype)
+
+
+def _by_torch(network: Sequential, dtype: str, threads: int) -> Any:
     import torch
 
     torch.set_num_threads(threads)
@@ -211,10 +189,17 @@ def _predicted_by_torch(network: Sequential, threads: int) -> Any:
     return SimpleNamespace(predict=lambda x: twin(torch.from_numpy(x[np.newaxis]))[0].numpy())
 
 
-def _predicted_by_onnx(network: Sequential, threads: int) -> Any:
+def _by_onnx(network: Sequential, dtype: str, threads: int) -> Any:
     made = in_onnx(network, threads)
     return SimpleNamespace(predict=lambda x: made.run(None, {"x": x[np.newaxis]})[0][0])
 
+
+photo, photo_torch, photo_onnx = (
+    partial(_doubled, TILE, by) for by in (_by_layers, _by_torch, _by_onnx)
+)
+whole_photo, whole_photo_torch, whole_photo_onnx = (
+    partial(_doubled, WHOLE, by) for by in (_by_layers, _by_torch, _by_onnx)
+)
 
 # ---- all of them ---------------------------------------------------------------------------------
 
@@ -229,4 +214,4 @@ NETWORKS = {
     "photo": Network(f"UpConv-7, a photo in tiles of {TILE}", 1, _by("photo", "torch", "onnx")),
     "whole_photo": Network("the same in one piece", 1, _by("whole_photo", "torch", "onnx")),
 }
-"""Everything that is measured. An epoch has 23 batches."""
+"""All networks. An epoch of the autoencoder has 23 batches."""

@@ -1,4 +1,4 @@
-"""WHAT ELSE IS MEASURED: tiny calls, the first call of a process, and the longest sums.
+"""Small measurements: tiny calls, the first call of a process, imports, and long sums.
 
 Run as ``python -m bench.extras CASE`` this file is such a process.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from bench.cases import PUBLISHED, Case
 from bench.machine import cores
 from bench.peers import CONTENDERS, PEERS, SEED, functional, operands
-from bench.server import ROOT, Contender, Failed, as_case
+from bench.server import ROOT, Contender, Failed, as_case, write_reference
 
 TINY = Case("tiny", 1, 4, 4, (4, 4), 4, 2, 1, 0, 1, 1, "what a call costs besides its work")
 LONG_SUM = Case("K = 2304", 1, 256, 64, (32, 32), 3, 1, 1, 0, 1, 1, "256 channels, 9 taps")
@@ -26,7 +26,7 @@ NEW_SHAPES = (
 
 
 def extras(folder: Path, contenders: list[str], quickly: bool) -> dict[str, Any]:
-    """Measure all small sections; `folder` may be written to."""
+    """Make all small measurements; `folder` is for temporary files."""
     known = ("plan", "plan_new", "functional", *PEERS)
     return {
         "overhead": _overhead(folder, [name for name in known if name in contenders]),
@@ -41,9 +41,9 @@ def _set_up(case: Case, contender: Contender, folder: Path, threads: int) -> flo
     path = folder / case.name
     order = {"case": case, "dtype": "float32", "seed": SEED}
     if not path.exists():
-        referee = Contender("reference", CONTENDERS["portable"], threads, str(folder / "cache"))
-        referee.ask("refer", **order, path=str(path))
-        referee.close()
+        write_reference(
+            CONTENDERS["portable"], threads, str(folder / "cache"), str(path), **order
+        )  # fmt: skip
     return float(contender.ask("prepare", **order, threads=threads, reference=str(path))["error"])
 
 
@@ -137,7 +137,7 @@ def _in_a_new_process(case: Case, cache: Path, environment: dict[str, str]) -> d
 
 
 def _call_for_the_first_time(case: Case) -> dict[str, float]:
-    """Seconds of the first and of a later functional call, and of the imports before.
+    """Seconds of the first functional call, of a later one, and of the imports before.
 
     A thread count of 1 keeps the start of threads out, which happens once and not per shape. All
     results are kept, so that a later call writes to memory that is new to it, too.

@@ -1,4 +1,4 @@
-"""WHO COMPUTES GRADIENTS: contenders as in peers.py, for that of x, of the weight, or of both.
+"""Contenders for gradients, as in peers.py: of x, of the weight, or of both in a training step.
 
 The gradient of x is the convolution that the case is the transpose of, ``x = conv(y, weight)``. In
 a step of training the weight changes every time, so nothing that depends on it may be kept.
@@ -15,7 +15,7 @@ from bench.peers import Operands, Thunk, Unsupported, as_tensor, session
 
 
 def conv(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """`tconv.conv` with nothing kept: weights packed and output allocated each time."""
+    """`tconv.conv`, which packs weights and allocates its output each time."""
     import tconv
 
     keywords = case.keywords_of_conv | {"input_size": case.I, "threads": threads}
@@ -23,7 +23,7 @@ def conv(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 
 def planned_conv(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """A plan for it with the weights packed beforehand, written into the same result each time."""
+    """`tconv.plan` for it with packed weights, writing to the same output each time."""
     import tconv
 
     y, weight = arrays
@@ -51,7 +51,7 @@ def torch_conv(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 
 def onnx_conv(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """ONNX Runtime's Conv, its weights as initialisers: packed once, which is less work."""
+    """ONNX Runtime's Conv with weights as initialisers, which it packs once: less work."""
     from onnx import helper
 
     y, weight = arrays
@@ -67,7 +67,7 @@ def onnx_conv(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 
 def _cropped(case: Case, x: Any) -> Any:
-    """What PyTorch's convolution gives, without the positions that an output_padding adds."""
+    """PyTorch's result without the positions that an output_padding adds."""
     if case.a < case.s:
         return x
     return x[(..., *(slice(size) for size in case.I))]
@@ -93,7 +93,7 @@ def portable_weight_gradient(case: Case, arrays: Operands, threads: int) -> Thun
 
 
 def torch_weight_gradient(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """The backward function of PyTorch's transposed convolution, asked for one of its answers."""
+    """PyTorch's `convolution_backward`, asked for this gradient alone."""
     library, rank = _torch(threads), len(case.I)
     library.set_grad_enabled(False)
     x, y = map(as_tensor, arrays)

@@ -1,32 +1,33 @@
-"""WHAT EACH STEP GAINS, from single multiplications to the engine. ``python -m bench.ladder``.
+"""Step-by-step gains, from single products to the engine. ``python -m bench.ladder [--publish]``.
 
-Every answer is held against float64 before it is timed, and steps take turns in rounds, each in its
-own process. There is one thread, BLAS included, until the step that takes all cores.
+Every answer is compared with float64 before it is timed, and steps take turns in rounds, each in
+its own process. There is one thread, BLAS included, until the step that takes all cores.
 """
 
 import argparse
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
+from statistics import geometric_mean, median
 from typing import Any, NamedTuple
 
 from bench.cases import PUBLISHED, Case
 from bench.machine import Watch, cores
 from bench.peers import CONTENDERS, SEED
-from bench.report import between, seconds, show, table, where
+from bench.report import seconds, show, table, where
 from bench.rounds import LEAST_RUNS, PAUSE_S, SLICE_CAP_S, SLICE_S
-from bench.run import compact, measure, result_file, write_whole
-from bench.server import ROOT, Contender, Failed
+from bench.run import measure_rows
+from bench.server import Contender, Failed, write_reference
 from bench.steps import SAME
+from bench.store import Line, finish, parsed
 
 LAYERS = ("hifigan-up3", "dcgan-l4", "unet-up3", "dcgan-l2-b1", "convtasnet")
-"""One dimension; a batch; kernels side by side; a small image, many weights; one output."""
+"""One dimension; a batch; kernel = stride; a small image with many weights; one channel out."""
 
 POSSIBLE = [case for case in PUBLISHED if case.G == 1 and not case.a]
-"""What the steps in NumPy compute; each is short."""
+"""Layers that the short functions of the steps in NumPy compute."""
 
 ROUNDS = 5
 CASE_CAP_S = 2.0  # of one step, over all rounds
@@ -45,18 +46,18 @@ STEPS = (
     Step("number_by_number", "one product at a time, in Python", most_flops=200_000),
     Step("cell_by_cell", "one cell of x at a time"),
     Step("inserted_zeros", "zeros inserted, then a convolution"),
-    Step("scattered", "one matrix product, then copies added into place"),
-    Step("phases", "matrix products by phases"),
+    Step("scattered", "GEMM, then col2im"),
+    Step("phases", "a GEMM for each phase"),
     Step("generated", "generated code: one row by one vector"),
-    Step("tiles", "tiles in registers"),
-    Step("items", "items and blocks that stay in the caches"),
+    Step("tiles", "register tiles"),
+    Step("tasks", "tasks and blocks that fit in the caches"),
     Step("interleaved", "phases interleaved in registers"),
-    Step("gathered", "cells of small images gathered"),
-    Step("spread", "taps multiplied before they are added"),
-    Step("turned", "vectors of channels where images are small"),
+    Step("im2col", "im2col panels for small images"),
+    Step("col2im", "GEMM and col2im within the cache"),
+    Step("channel_lanes", "channel-vectorised: lanes are output channels"),
     Step("all_cores", "all cores", takes_all_cores=True),
     Step("packed", "weights packed once", takes_all_cores=True),
-    Step("fewer", "fewer products", takes_all_cores=True),
+    Step("winograd", "Winograd", takes_all_cores=True),
 )
 
 # ---- measuring -----------------------------------------------------------------------------------
@@ -113,24 +114,24 @@ def _reference(case: Case, order: dict[str, Any], folder: Path) -> Path:
     """The answer in float64, which is made once for each size."""
     path = folder / f"{case.name}-{case.geometry.flops}"
     if not path.exists():
-        referee = Contender("reference", CONTENDERS["portable"], cores(), str(folder / "cache"))
-        referee.ask("refer", **order, path=str(path))
-        referee.close()
+        write_reference(
+            CONTENDERS["portable"], cores(), str(folder / "cache"), str(path), **order
+        )  # fmt: skip
     return path
 
 
 def measure_all(names: Sequence[str]) -> dict[str, Any]:
     """Measure the layers of these names, and say where and with what."""
-    begin = datetime.now(UTC)
-    results = measure([], small=False, quickly=False)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = []
-        by_name = {case.name: case for case in POSSIBLE}
+    by_name = {case.name: case for case in POSSIBLE}
+
+    def rows(title: str, _: int, folder: Path) -> list[dict[str, Any]]:
+        found = []
         for case in map(by_name.__getitem__, names):
-            print(f"ladder: {case.name}", file=sys.stderr, flush=True)
-            rows.append(measure_layer(case, Path(folder)))
-    results["minutes"] = round((datetime.now(UTC) - begin).total_seconds() / 60, 1)
-    return results | {"parts": [{"title": "ladder", "dtype": "float32", "rows": rows}]}
+            print(f"{title}: {case.name}", file=sys.stderr, flush=True)
+            found.append(measure_layer(case, folder))
+        return found
+
+    return measure_rows([("ladder", cores())], rows)
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -149,8 +150,9 @@ def page(results: dict[str, Any]) -> list[str]:
             cells.append("=" if is_same else _cell(rate, before[place]))
             before[place] = rate or before[place]
         rows.append([str(number), step.title, *cells])
-    lines = table(["", "GFLOP/s, and times the step before", *(r["case"] for r in layers)], rows, 2)
-    lines += ["", "The layers: " + "; ".join(f"{r['case']} {r['sizes']}" for r in layers) + "."]
+    titles = ["", "GFLOP/s, and times the step before", *(r["case"] for r in layers)]
+    shown = table(titles, rows, 2)
+    shown += ["", "The layers: " + "; ".join(f"{r['case']} {r['sizes']}" for r in layers) + "."]
     cut = [
         f"{layer['case']} {sizes}"
         for layer in layers
@@ -158,22 +160,51 @@ def page(results: dict[str, Any]) -> list[str]:
         if (sizes := layer["contenders"][step.name].get("sizes", layer["sizes"])) != layer["sizes"]
     ]
     if cut:
-        lines += [
+        shown += [
             "",
             f"The first step would take too long and has less: {'; '.join(cut)}.",
         ]
     busy = ", ".join(show(layer["others"], 1, "?") for layer in layers)
-    lines += ["", f"{where(results)} Cores that other programs kept busy meanwhile: {busy}."]
+    shown += ["", f"{where(results)} Cores that other programs kept busy meanwhile: {busy}."]
     for layer in layers:
         for name, each in layer["contenders"].items():
             if each.get("failed", SAME) != SAME:
-                lines += ["", f"{layer['case']}, {name}: {each['failed']}."]
-    return lines
+                shown += ["", f"{layer['case']}, {name}: {each['failed']}."]
+    return shown
 
 
-def _rate(layer: dict[str, Any], step: Step) -> float | None:
-    """GFLOP/s of the fastest run."""
-    least = seconds(layer, step.name, min)
+def lines(results: dict[str, Any]) -> list[Line]:
+    """What each step gains over the one before, in the mean of the layers that it changes."""
+    found, layers = [], [layer for part in results["parts"] for layer in part["rows"]]
+    gains = [{each: _gains(layer, each) for each in (min, median)} for layer in layers]
+    for step in STEPS:
+        least, middle = (
+            [gain[each][step.name] for gain in gains if step.name in gain[each]]
+            for each in (min, median)
+        )
+        if middle:
+            means = geometric_mean(least), geometric_mean(middle)
+            line = Line("ladder", step.title, "the step before", len(middle), *means, min(middle))
+            found.append(line)
+    return found
+
+
+def _gains(
+    layer: dict[str, Any], statistic: Callable[[Iterable[float]], float]
+) -> dict[str, float]:
+    """Rates of a layer over those of the step before, by the names of the steps."""
+    rates = {step.name: _rate(layer, step, statistic) for step in STEPS}
+    known = [(name, rate) for name, rate in rates.items() if rate]
+    return {name: rate / before for (_, before), (name, rate) in pairwise(known)}
+
+
+def _rate(
+    layer: dict[str, Any], step: Step, statistic: Callable[[Iterable[float]], float] = min
+) -> float | None:
+    """GFLOP/s of a step, None where it has no time."""
+    if step.name not in layer["contenders"]:  # an older ladder
+        return None
+    least = seconds(layer, step.name, statistic)
     return layer["contenders"][step.name]["flops"] / least / 1e9 if least else None
 
 
@@ -191,17 +222,10 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure, write the samples, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.ladder", description=__doc__)
     parser.add_argument("--layers", nargs="+", choices=[c.name for c in POSSIBLE], default=LAYERS)
-    parser.add_argument("--publish", action="store_true", help="write docs/algorithms.md too")
-    arguments = parser.parse_args(words)
+    arguments, is_whole = parsed(parser, words)
     results = measure_all(arguments.layers)
-    output = result_file(results, "ladder")
-    write_whole(output, compact(results))
     print("\n".join(page(results)))
-    if arguments.publish:
-        path = ROOT / "docs" / "algorithms.md"
-        text = between(path.read_text(encoding="utf-8"), "ladder", page(results))
-        path.write_text(text, encoding="utf-8")
-    print(f"written to {output}", file=sys.stderr)
+    finish(results, "ladder", lines(results), arguments, is_whole)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""WHERE IT IS MEASURED: the processor, how much else it had to do meanwhile, and memory."""
+"""The machine: its processor, cores, memory, load by other programs, and the code's commit."""
 
 import os
 import platform
+import subprocess
 from pathlib import Path
 from time import perf_counter
 
@@ -23,6 +24,18 @@ def nominal_ghz() -> float | None:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def commit() -> str | None:
+    """The commit of this tree, with "-dirty" where files differ from it; None outside of git."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def _values_of(key: str) -> list[str]:

@@ -1,13 +1,12 @@
-"""WHAT A WHOLE MODEL GAINS from `tconv.torch.accelerate`. ``python -m bench.models [--publish]``.
+"""Whole models of PyTorch, accelerated and not. ``python -m bench.models [--publish]``.
 
-The same model with the same weights, by PyTorch and accelerated, each in a process of its own: a
-forward pass without gradients, the same frozen, where no weight is read to see whether it has
-changed, and a step of training. Answers are held against float64 before
-anything is timed. Transposed convolutions are a few per cent of some models, and within seconds a
-shared machine becomes slower or quicker by more: so single runs take turns, each is compared with
-the one beside it, and the ratio is the median of these. Where its memory happens to lie decides
-some per cent of a process's time, so each has two processes, one after the other, and six where
-these say that the two are about as fast.
+The same model with the same weights runs by PyTorch and accelerated, each in a process of its own:
+a forward pass without gradients; the same frozen, where weights are not checked for changes; and a
+step of training. Answers are compared with float64 before anything is timed. Transposed
+convolutions are a few per cent of some models, and a shared machine changes its speed by more than
+that within seconds: so single runs take turns, each is compared with its neighbour, and the ratio
+is the median of these. Where a process's memory lies decides some per cent of its time as well, so
+each has two processes, one after the other, and six if the ratio is near 1.
 """
 
 import argparse
@@ -23,18 +22,19 @@ import numpy as np
 
 from bench.machine import cores
 from bench.peers import Thunk
-from bench.report import between, milliseconds, ratio, seconds, show, table, where
+from bench.report import milliseconds, ratio, seconds, show, table, threads_of, where
 from bench.rounds import Limits, joined, take_turns
-from bench.run import compact, measure_rows, result_file, write_whole
-from bench.server import ROOT, Contender, Failed
+from bench.run import measure_rows
+from bench.server import Contender, Failed, write_reference
+from bench.store import Line, finish, parsed
 
 MODELS = ("hifigan", "unet", "dcgan", "unet3d", "masks")
 MODES = {"forward": "forward", "frozen": "forward, frozen", "training": "training step"}
 WHO = {"layers": "accelerated", "torch": "torch"}
-"""Contenders by the names that the report knows, and what they are called here."""
+"""Contenders by their names in reports, and their names in functions here."""
 
 PROCESSES, MORE_PROCESSES, ABOUT = 2, 6, 0.12
-"""One after the other, of each: so many, or more where the ratio is so near to 1."""
+"""Processes of each contender, one after the other: more of them if a ratio is so close to 1."""
 
 LEAST = 0.98
 """No model is to be slower than this."""
@@ -110,11 +110,7 @@ def _measure(name: str, mode: str, threads: int, folder: Path, limits: Limits) -
     busy: list[float] = []
     try:
         if not Path(path).exists():
-            referee = Contender("reference", functions["torch"], cores(), cache)
-            try:
-                referee.ask("refer_network", threads=cores(), path=path)
-            finally:
-                referee.close()
+            write_reference(functions["torch"], cores(), cache, path)
         for process in range(MORE_PROCESSES):
             if process >= PROCESSES and abs((beside(found) or inf) - 1) > ABOUT:
                 break
@@ -155,17 +151,30 @@ def page(results: dict[str, Any]) -> list[str]:
                     reasons += [f"{row['case']}, {WHO[name]}: {each['failed']}.", ""]
     titles = ["model", "what", "threads", "PyTorch, ms", "accelerated, ms"]
     titles += ["ratio", "±", "by minima", "others"]
-    lines = [*table(titles, rows, 2), "", *reasons]
+    shown = [*table(titles, rows, 2), "", *reasons]
     if ratios:
         slower = sum(each < LEAST for each in ratios)
-        lines += [
+        shown += [
             "Ratio: the median of PyTorch's time over that of the accelerated run beside it; ±: "
             f"its standard error. The geometric mean of these {len(ratios)} is "
             f"{geometric_mean(ratios):.2f}, the least is {min(ratios):.2f}; {slower} are below "
             f"{LEAST:g}. Times are minima. Others: cores that other programs kept busy meanwhile.",
             "",
         ]
-    return [*lines, where(results)]
+    return [*shown, where(results)]
+
+
+def lines(results: dict[str, Any]) -> list[Line]:
+    """The means of every part, for the history."""
+    found = []
+    for part in results["parts"]:
+        least = [value for row in part["rows"] if (value := ratio(row, "layers", "torch", min))]
+        middle = [value for row in part["rows"] if (value := beside(row["contenders"]))]
+        if middle:
+            what = f"{part['title']}, {threads_of(part)}"
+            means = geometric_mean(least), geometric_mean(middle)
+            found.append(Line(what, "accelerated", "PyTorch", len(middle), *means, min(middle)))
+    return found
 
 
 def beside(contenders: dict[str, Any]) -> float | None:
@@ -194,19 +203,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, min(2, cores())}))
     parser.add_argument("--rounds", type=int, default=12, help="of each process")
-    parser.add_argument("--output", type=Path, help="result file; by default in bench/results")
-    parser.add_argument("--publish", action="store_true", help="write README.md too")
-    arguments = parser.parse_args(words)
+    arguments, is_whole = parsed(parser, words)
     limits = Limits(arguments.rounds, slice_s=0.0, least_runs=1, case_cap_s=20.0)
     results = measure_models(arguments.models, arguments.threads, limits)
-    output = arguments.output or result_file(results, "models")
-    write_whole(output, compact(results))
     print("\n".join(page(results)))
-    if arguments.publish:
-        path = ROOT / "README.md"
-        text = between(path.read_text(encoding="utf-8"), "models", page(results))
-        path.write_text(text, encoding="utf-8")
-    print(f"written to {output}", file=sys.stderr)
+    finish(results, "models", lines(results), arguments, is_whole)
 
 
 if __name__ == "__main__":

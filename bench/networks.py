@@ -1,11 +1,10 @@
-"""Whole networks by `tconv.onnx.Session` and by ONNX Runtime alone. ``python -m bench.networks``.
+"""ONNX networks by `tconv.onnx.Session` and by ONNX Runtime alone. ``python -m bench.networks``.
 
-Published networks with their own weights, each by plain ONNX Runtime, by `Session`, and by ONNX
-Runtime a second time, in processes of their own that take turns. What `Session` gives is held
-against ONNX Runtime's answer before anything is timed. Where its memory happens to lie decides some
-per cent of a process's time, so the processes are started anew, five times, and the ratio is the
-median of theirs. ONNX Runtime against itself, measured the same way, shows how far such a ratio is
-from 1 where nothing differs.
+Published networks run with their own weights by ONNX Runtime, by `Session`, and by ONNX Runtime a
+second time, in processes of their own that take turns. `Session`'s outputs are compared with ONNX
+Runtime's before anything is timed. Where a process's memory lies decides some per cent of its time,
+so the processes start anew, five times, and the ratio is the median of theirs. The ratio of ONNX
+Runtime to itself, measured in the same way, shows how far from 1 a ratio is where nothing differs.
 """
 
 import argparse
@@ -14,23 +13,24 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench.machine import cores
 from bench.peers import Thunk
-from bench.report import between, milliseconds, show, table, where
+from bench.report import milliseconds, show, table, threads_of, where
 from bench.rounds import Limits, joined, take_turns
-from bench.run import compact, measure_rows, result_file, write_whole
-from bench.server import ROOT, Contender, Failed
+from bench.run import measure_rows
+from bench.server import ROOT, Contender, Failed, write_reference
+from bench.store import Line, finish, parsed
 
 DATA = ROOT / ".data"
 SEED = 0
 PAIRS = 5
 LEAST = 0.98
-"""No network is to be slower than this, if ONNX Runtime against itself is not as slow."""
+"""A lower ratio is a loss, unless ONNX Runtime against itself is as low."""
 
 PLAIN, OURS, AGAIN = "onnxruntime", "session", "again"
 WHO = {PLAIN: "plain", OURS: "session", AGAIN: "plain"}
@@ -66,7 +66,7 @@ def phonemes(count: int) -> Feed:
 
 
 def printed(height: int, width: int) -> Feed:
-    """A photographed page, again and again. Of noise the map is the error of a sigmoid near 0."""
+    """A photographed page, repeated. For noise the map would be a sigmoid's error near 0."""
     from skimage.data import page as photographed
 
     grey = photographed()
@@ -86,13 +86,13 @@ def brain_waves(batch: int) -> Feed:
 
 
 def spectrum() -> Feed:
-    """One frame, and what the network remembers of those before."""
+    """One frame, and the network's caches of the frames before."""
     caches = {"conv": (2, 1, 16, 16, 33), "tra": (2, 3, 1, 1, 16), "inter": (2, 1, 33, 16)}
     return noise(mix=(1, 257, 1, 2), **{f"{name}_cache": each for name, each in caches.items()})
 
 
 def features(frames: int) -> Feed:
-    """Of the bands of each frame, halved twice from e0 to e3; every level has 64 channels."""
+    """Four levels of features with 64 channels, in which the frequency bands are halved twice."""
     bands = {"e3": 8, "e2": 8, "e1": 16, "e0": 32}
     levels = {name: (1, 64, frames, count) for name, count in bands.items()}
     return noise(emb=(1, frames, 512), **levels)
@@ -128,7 +128,7 @@ NETWORKS = {
         "DeepFilterNet's ERB decoder, 100 frames", "deepfilternet/erb_dec.onnx", features, (100,)
     ),
 }  # fmt: skip
-"""Everything that is measured."""
+"""All networks."""
 
 
 def path_of(name: str) -> Path:
@@ -191,7 +191,7 @@ def plain_session(name: str, threads: int) -> Any:
 
 
 def session(name: str, dtype: str, threads: int) -> Thunk:
-    """`tconv.onnx.Session`, timed with the code that it settles on."""
+    """`tconv.onnx.Session` with optimised code."""
     from tconv.engine.compile.tiers import settle
     from tconv.onnx import Session
 
@@ -224,11 +224,7 @@ def _measure(name: str, threads: int, pairs: int, folder: Path, limits: Limits) 
     found: dict[str, Any] = {}
     busy: list[float] = []
     try:
-        referee = Contender("reference", functions[PLAIN], threads, cache)
-        try:
-            referee.ask("refer_network", threads=threads, path=path)
-        finally:
-            referee.close()
+        write_reference(functions[PLAIN], threads, cache, path)
         for _ in range(pairs):
             contenders = [Contender(own, each, threads, cache) for own, each in functions.items()]
             try:
@@ -248,7 +244,7 @@ def _measure(name: str, threads: int, pairs: int, folder: Path, limits: Limits) 
 
 
 def _of_process(contender: Contender, record: dict[str, Any]) -> dict[str, Any]:
-    """What is known of one process: its times, its most memory, and who computed."""
+    """A process's times, its peak memory, and which library computed which node."""
     return {
         "us": [list(chain(*record["us"]))],
         "peak_mib": [contender.ask("peak_mib")],
@@ -290,17 +286,38 @@ def page(results: dict[str, Any]) -> list[str]:
     titles = [*head, "ORT, ms", "Session, ms", "ratio", "A/A", "by tconv"]
     return [
         *table(titles, rows), "", *reasons,
-        "Ratio: ONNX Runtime's time over that of `Session`, above 1 where `Session` is faster; of "
-        "the fastest runs and of the medians of two processes that took turns, the median of all "
-        "such pairs. A/A: the same of ONNX Runtime and a second process of it. Of the ratios "
-        f"{len(losses)} are below {LEAST:g}, of which {sum(losses)} are below every A/A ratio of "
-        "their row. Times are minima. By tconv: nodes that tconv computes; the others are ONNX "
-        "Runtime's.",
+        "Ratio: ONNX Runtime's time over `Session`'s, above 1 where `Session` is faster. It is the "
+        "median over pairs of processes that took turns: of their fastest runs / of their medians. "
+        "A/A: the same ratio for ONNX Runtime and a second process of it. Ratios below "
+        f"{LEAST:g}: {len(losses)}; of these below every A/A ratio of their row: {sum(losses)}. "
+        "Times are minima. By tconv: how many ConvTranspose nodes tconv computes; ONNX Runtime "
+        "computes the others.",
         "", *table([*head, "difference", "ORT, MiB", "Session, MiB", "others"], others), "",
         "Difference: the largest, of the largest value of an output. MiB: the most memory of a "
         "process. Others: cores that other programs kept busy meanwhile.",
         "", where(results),
     ]  # fmt: skip
+
+
+def lines(results: dict[str, Any]) -> list[Line]:
+    """The means of every number of threads, `Session` and ONNX Runtime a second time."""
+    found = []
+    for part in results["parts"]:
+        for own, name in ((OURS, "Session"), (AGAIN, "ONNX Runtime, again")):
+            both = (
+                [
+                    median(each)
+                    for row in part["rows"]
+                    if (each := ratios(row["contenders"], own, statistic))
+                ]
+                for statistic in (min, median)
+            )
+            least, middle = both
+            if middle:
+                what = f"{part['title']}, {threads_of(part)}"
+                means = geometric_mean(least), geometric_mean(middle)
+                found.append(Line(what, name, "ONNX Runtime", len(middle), *means, min(middle)))
+    return found
 
 
 def ratios(
@@ -334,9 +351,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, min(2, cores())}))
     parser.add_argument("--pairs", type=int, default=PAIRS, help="processes of each, in turns")
     parser.add_argument("--quick", action="store_true", help="one process of each")
-    parser.add_argument("--output", type=Path, help="result file; by default in bench/results")
-    parser.add_argument("--publish", action="store_true", help="write docs/benchmarks.md too")
-    arguments = parser.parse_args(words)
+    arguments, is_whole = parsed(parser, words)
     unknown = [name for name in arguments.names if name not in NETWORKS]
     if unknown:
         parser.error(f"{', '.join(unknown)}: no network of {', '.join(NETWORKS)}")
@@ -345,13 +360,8 @@ def main(words: Sequence[str] | None = None) -> None:
     for name in names:
         path_of(name)
     results = measure_networks(names, arguments.threads, pairs, LIMITS)
-    output = arguments.output or result_file(results, "networks")
-    write_whole(output, compact(results))
     print("\n".join(page(results)))
-    if arguments.publish:
-        path = ROOT / "docs" / "benchmarks.md"
-        write_whole(path, between(path.read_text(encoding="utf-8"), "networks", page(results)))
-    print(f"written to {output}", file=sys.stderr)
+    finish(results, "networks", lines(results), arguments, is_whole)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""WHO TAKES PART: one function per contender that sets a case up and returns a call to be timed.
+"""Contenders: a function for each sets up a case and returns a call to be timed.
 
-Each gets ``(case, operands, threads)`` with NumPy arrays x, weight and bias, and may keep whatever
-does not depend on x: only the call itself is timed. It raises `Unsupported` for what it cannot do.
-Those who compute gradients stand in gradients.py.
+It takes ``(case, operands, threads)`` with NumPy arrays x, weight and bias, and may keep whatever
+does not depend on x: only the call itself is timed. It raises `Unsupported` for cases that it does
+not compute. gradients.py has the contenders for gradients.
 """
 
 import os
@@ -19,7 +19,7 @@ Operands = tuple[np.ndarray, ...]
 
 
 SEED = 0
-"""What all operands are drawn from."""
+"""The seed of all operands."""
 
 
 class Unsupported(Exception):
@@ -27,7 +27,7 @@ class Unsupported(Exception):
 
 
 def operands(case: Case, dtype: str, seed: int, want: str = "y") -> Operands:
-    """What is known of a case, the same in every process.
+    """The operands of a case, the same in every process.
 
     That is x, weight and bias for want "y"; y and weight for "x"; x and y for "w"; x, weight and
     the gradient of y for a "step". The halves are drawn in float32 and rounded.
@@ -68,7 +68,7 @@ def as_array(result: Any) -> np.ndarray:
 
 
 def plan(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """`tconv.plan` with packed weights and an output that is written again and again."""
+    """`tconv.plan` with packed weights, writing to the same output each time."""
     call, packed = _planned(case, arrays, threads)
     x, _, bias = arrays
     y = np.empty(case.geometry.y_shape, x.dtype)
@@ -89,7 +89,7 @@ def _planned(case: Case, arrays: Operands, threads: int) -> tuple[Any, Any]:
 
 
 def plan_of(case: Case, dtype: str, threads: int) -> Any:
-    """tconv's plan for a case; printed it says what it expects."""
+    """tconv's plan for a case; `str` of it has the expected time."""
     import tconv
 
     return tconv.plan(
@@ -98,7 +98,7 @@ def plan_of(case: Case, dtype: str, threads: int) -> Any:
 
 
 def functional(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """`tconv.conv_transpose` with nothing kept: weights packed and output allocated each time."""
+    """`tconv.conv_transpose`, which packs weights and allocates its output each time."""
     import tconv
 
     return lambda: tconv.conv_transpose(*arrays, threads=threads, **case.keywords)
@@ -247,10 +247,10 @@ CONTENDERS = {
         plan, plan_new, functional, portable, torch, onnx_run, onnx_bound, jax, tinyml,
     )
 }  # fmt: skip
-"""Every contender, and where its function stands."""
+"""The function of each contender."""
 
 PEERS = ("torch", "onnx_run", "onnx_bound")
-"""Whose best time is the one to beat; the others are shown beside."""
+"""Contenders whose best time tconv is compared with; the others only stand beside."""
 
 PACKAGES = {
     "torch": "torch",
@@ -261,4 +261,4 @@ PACKAGES = {
     "jax": "jax",
     "tinyml": "tinyml",
 }
-"""What must be installed for a contender, besides tconv."""
+"""The package that a contender needs besides tconv."""

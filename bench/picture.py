@@ -1,4 +1,4 @@
-"""HOW IT LOOKS: a table's ratios as bars, in a terminal and as SVG.
+"""Bar charts of a table's ratios, in a terminal and as SVG.
 
 A bar is the best peer's time over tconv's; one that ends before the line at 1 is a loss.
 """
@@ -8,7 +8,18 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from bench.report import CAPS, NAMES, best, mean, milliseconds, ours_in, ratio, ratios, seconds
+from bench.report import (
+    CAPS,
+    NAMES,
+    best,
+    mean,
+    milliseconds,
+    ours_in,
+    ratio,
+    ratios,
+    seconds,
+    threads_of,
+)
 
 __all__ = ["as_svg", "as_text"]
 
@@ -17,7 +28,7 @@ MOST = 4.0
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _WIDTH = 32  # characters of a bar of MOST
-_LABEL, _UNIT, _RIGHT, _LINE, _TOP, _BOTTOM = 130, 130, 90, 26, 64, 40  # units of the picture
+_LABEL, _UNIT, _RIGHT, _LINE, _TOP, _BOTTOM = 130, 130, 90, 20, 64, 40  # units of the picture
 _STYLE = """
   text { font: 14px system-ui, sans-serif; fill: #1a1a1a }
   .small { font-size: 12px }
@@ -64,9 +75,9 @@ def as_svg(part: Row) -> str:
         y, length = _TOP + n * _LINE, round(min(value, MOST) * _UNIT)
         kind, arrow = "win" if value >= 1 else "loss", " ›" if value > MOST else ""
         lines += [
-            f'<text x="{_LABEL - 8}" y="{y + 16}" text-anchor="end">{escape(row["case"])}</text>',
-            f'<rect class="{kind}" x="{_LABEL}" y="{y + 3}" width="{length}" height="18" rx="2"/>',
-            f'<text x="{_LABEL + length + 6}" y="{y + 16}">{value:.2f}×{arrow}</text>',
+            f'<text x="{_LABEL - 8}" y="{y + 14}" text-anchor="end">{escape(row["case"])}</text>',
+            f'<rect class="{kind}" x="{_LABEL}" y="{y + 2}" width="{length}" height="15" rx="2"/>',
+            f'<text x="{_LABEL + length + 6}" y="{y + 14}">{value:.2f}×{arrow}</text>',
         ]
     end = _TOP + len(bars) * _LINE
     lines += [
@@ -89,8 +100,7 @@ def _title(part: Row) -> str:
     who = "PyTorch" if names == {"torch"} else "ONNX Runtime"
     if "torch" in names and len(names) > 1:
         who = "the best of PyTorch and ONNX Runtime"
-    threads = f"{part['threads']} thread{'s' * (part['threads'] > 1)}"
-    return f"Time of {who} over tconv's: {part['title']}, {part['dtype']}, {threads}"
+    return f"Time of {who} over tconv's: {part['title']}, {part['dtype']}, {threads_of(part)}"
 
 
 def _mean(part: Row) -> str:

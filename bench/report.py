@@ -1,4 +1,4 @@
-"""WHAT CAME OUT: a result file as Markdown. ``python -m bench.report FILE [--publish]``.
+"""Tables of layers, from a result file, as Markdown. ``python -m bench.report FILE``.
 
 Ratios are a peer's time over tconv's: above 1 tconv is faster. "Best" is, case by case, the best of
 PyTorch and ONNX Runtime, which counts with whichever of its two ways to run is faster there.
@@ -6,26 +6,28 @@ PyTorch and ONNX Runtime, which counts with whichever of its two ways to run is 
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
+from math import inf
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
 from bench.cases import FAMILIES
 from bench.peers import PEERS
+from bench.store import Line
 from bench.wants import WANTS
 
 CAPS = {"float32": 4.0, "float64": 6.0, "float16": 4.0, "bfloat16": 4.0}
 """A ratio above counts as this one in every mean, so that no outlier carries it."""
 
 NOISE = 0.3
-"""Cores that others keep busy: with more, a single case says little."""
+"""If other programs kept more cores busy, a single case says little."""
 
 NAMES = {
     "plan": "tconv, packed",
     "plan_new": "tconv, packed, new output",
-    "functional": "tconv, nothing kept",
+    "functional": "tconv, plain call",
     "portable": "tconv, portable path",
     "torch": "PyTorch",
     "onnx_run": "ONNX Runtime",
@@ -36,7 +38,7 @@ NAMES = {
 }
 NETWORK_NAMES = {"layers": "tconv's layers", "torch": "PyTorch", "onnx": "ONNX Runtime"}
 BESIDE = ("portable", "onnx_conv", "jax", "tinyml")
-"""Who is compared in the summary besides the best peer."""
+"""Contenders that the summary compares with, besides the best peer."""
 
 Row = dict[str, Any]
 Statistic = Callable[[Iterable[float]], float]
@@ -57,7 +59,7 @@ def best(row: Row, statistic: Statistic) -> tuple[float, str] | None:
 
 
 def ratio(row: Row, ours: str, other: str, statistic: Statistic) -> float | None:
-    """Another contender's time, or that of the "best" peer, over one of ours."""
+    """The time of another contender, or of the "best" peer, over that of one of tconv's."""
     if other == "best":
         found = best(row, statistic)
         theirs = found and found[0]
@@ -68,7 +70,7 @@ def ratio(row: Row, ours: str, other: str, statistic: Statistic) -> float | None
 
 
 def ours_in(part: Row) -> str:
-    """Which of tconv's ways a table is about."""
+    """The contender of tconv that a table is about."""
     return WANTS[part.get("want", "y")].ours
 
 
@@ -131,7 +133,7 @@ def case_table(part: Row) -> list[str]:
 
 
 def contender_table(part: Row) -> list[str]:
-    """Everybody's minimum in milliseconds, or why there is none."""
+    """Every contender's fastest run in milliseconds, or the reason why there is none."""
     names = [name for name in NAMES if any(name in row["contenders"] for row in part["rows"])]
     reasons: dict[str, str] = {}
     rows = []
@@ -174,31 +176,70 @@ def family_table(part: Row) -> list[str]:
 # ---- pages ---------------------------------------------------------------------------------------
 
 
-def summary(results: Row) -> list[str]:
-    """The means, one row each: what stands in the README."""
-    rows = []
+def lines(results: Row) -> list[Line]:
+    """The means of every table, a line for each of those who are compared."""
+    return [_line(*each) for each in _compared(results)] + _lines_of_networks(results)
+
+
+def _line(part: Row, ours: str, other: str) -> Line:
+    least, middle = (ratios(part, ours, other, each) for each in (min, median))
+    cap = CAPS[part["dtype"]] if other == "best" else inf
+    name = NAMES.get(other) or _name_of_best(part)
+    means = mean(least, cap), mean(middle, cap)
+    return Line(title_of(part), NAMES[ours], name, len(least), *means, min(middle))
+
+
+def _compared(results: Row) -> Iterator[tuple[Row, str, str]]:
+    """Each table with one of tconv's ways and whom it is compared with, where there is a ratio."""
     for part in results["parts"]:
-        cap, threads = CAPS[part["dtype"]], part["threads"]
-        peers = {other for other in PEERS for row in part["rows"] if seconds(row, other, min)}
         own = ours_in(part)
-        against = [(own, "best"), ("functional", "best")] if peers else []
-        against += [(own, other) for other in BESIDE]
-        for ours, other in dict.fromkeys(against):
-            least, middle = (ratios(part, ours, other, each) for each in (min, median))
-            if least:
-                name = "best of PyTorch and ONNX Runtime" if len(peers) > 1 else "PyTorch"
-                who = name if other == "best" else NAMES[other]
-                losses = [str(sum(value < bound for value in least)) for bound in (1, 0.95)]
-                bound = cap if other == "best" else float("inf")
-                means = [f"{mean(values, bound):.2f}" for values in (least, middle)]
-                what = f"{part['title']}: {part['dtype']}, {threads} thread{'s' * (threads > 1)}"
-                rows.append([what, NAMES[ours], who, str(len(least)), *means, *losses])
+        pairs = [(own, "best"), ("functional", "best"), *((own, other) for other in BESIDE)]
+        for ours, other in dict.fromkeys(pairs):
+            if ratios(part, ours, other):
+                yield part, ours, other
+
+
+def _name_of_best(part: Row) -> str:
+    peers = {other for other in PEERS for row in part["rows"] if seconds(row, other, min)}
+    return "best of PyTorch and ONNX Runtime" if len(peers) > 1 else "PyTorch"
+
+
+def _lines_of_networks(results: Row) -> list[Line]:
+    """The networks of the examples, a line for each of those who compute them."""
+    networks, found = {"rows": results["extras"].get("networks", [])}, []
+    for other, name in list(NETWORK_NAMES.items())[1:]:
+        least, middle = (ratios(networks, "layers", other, each) for each in (min, median))
+        if least:
+            means = mean(least, inf), mean(middle, inf)
+            what = "networks of the examples: float32"
+            found.append(Line(what, NETWORK_NAMES["layers"], name, len(least), *means, min(middle)))
+    return found
+
+
+def title_of(part: Row) -> str:
+    """What a table is about, its type and its threads."""
+    return f"{part['title']}: {part['dtype']}, {threads_of(part)}"
+
+
+def threads_of(part: Row) -> str:
+    """How many threads, in words."""
+    return f"{part['threads']} thread{'s' * (part['threads'] > 1)}"
+
+
+def summary(results: Row) -> list[str]:
+    """The means, one row each."""
+    rows = []
+    for part, ours, other in _compared(results):
+        line = _line(part, ours, other)
+        losses = [str(sum(v < bound for v in ratios(part, ours, other))) for bound in (1, 0.95)]
+        means = [f"{value:.2f}" for value in (line.by_minima, line.by_medians)]
+        rows.append([*line[:3], str(line.cases), *means, *losses])
     titles = ["cases", "who", "against", "number", "by minima", "by medians"]
-    lines = table([*titles, "below 1.0", "below 0.95"], rows, 3)
+    shown = table([*titles, "below 1.0", "below 0.95"], rows, 3)
     if not rows:
         return [where(results)]
     return [
-        where(results), "", *lines, "",
+        where(results), "", *shown, "",
         "Geometric means of the other's time over tconv's; those to the best peer with each ratio "
         f"capped at {CAPS['float32']:g} (float64: {CAPS['float64']:g}).",
     ]  # fmt: skip
@@ -215,14 +256,14 @@ def where(results: Row) -> str:
 
 def details(results: Row) -> list[str]:
     """Every table."""
-    lines = []
+    found = []
     for part in results["parts"]:
-        threads = f"{part['threads']} thread{'s' * (part['threads'] > 1)}"
-        lines += ["", f"### {part['title'].capitalize()}: {part['dtype']}, {threads}", ""]
-        lines += [*family_table(part), ""] if ratios(part) else []
-        lines += [*case_table(part), "", *contender_table(part)]
-        lines += expectations(part)
-    return lines + small_sections(results["extras"])
+        heading = title_of(part)
+        found += ["", f"## {heading[0].upper()}{heading[1:]}", ""]
+        found += [*family_table(part), ""] if ratios(part) else []
+        found += [*case_table(part), "", *contender_table(part)]
+        found += expectations(part)
+    return found + small_sections(results["extras"])
 
 
 def expectations(part: Row) -> list[str]:
@@ -250,7 +291,7 @@ def expectations(part: Row) -> list[str]:
 
 
 def small_sections(extras: Row) -> list[str]:
-    """Whole networks, tiny calls, longest sums, first calls, imports."""
+    """Networks of the examples, tiny calls, long sums, first calls, imports."""
     lines = network_table(extras["networks"]) if "networks" in extras else []
     if "overhead" not in extras:
         return lines
@@ -264,7 +305,7 @@ def small_sections(extras: Row) -> list[str]:
     titles = ["", "tiny call, minimum us", "median us", "error at K = 2304"]
     imports = {name: median(samples) * 1e3 for name, samples in extras["imports"].items()}
     return [
-        *lines, "", "### Small things", "", *table(titles, rows), "",
+        *lines, "", "## Small measurements", "", *table(titles, rows), "",
         "A tiny call: 4 channels of 4 x 4 to 4 channels of 8 x 8. Error: the largest difference "
         "from float64, of the largest value, where each sum has 2304 terms.",
         "", *first_calls(extras["fresh"]), "",
@@ -273,7 +314,7 @@ def small_sections(extras: Row) -> list[str]:
 
 
 def network_table(rows: list[Row]) -> list[str]:
-    """The networks of the examples: everybody's time of one step, and the others' over ours."""
+    """The networks of the examples: times of one step, and ratios to tconv's layers."""
     names = [name for name in NETWORK_NAMES if any(name in row["contenders"] for row in rows)]
     cells, reasons = list[list[str]](), list[str]()
     for row in rows:
@@ -288,11 +329,11 @@ def network_table(rows: list[Row]) -> list[str]:
     shown = [NETWORK_NAMES[name] for name in names]
     titles = ["minimum, ms", *shown]
     titles += [f"{name}, by {each}" for each in ("minima", "medians") for name in shown[1:]]
-    return ["", "### Whole networks", "", *table([*titles, "others"], cells), "", *reasons]
+    return ["", "## Networks of the examples", "", *table([*titles, "others"], cells), "", *reasons]
 
 
 def first_calls(attempts: list[Row]) -> list[str]:
-    """What the first call of a process costs, beyond the modules that it imports."""
+    """The cost of a process's first call, without its imports."""
     rows: list[list[str]] = []
     found: list[Row] = []
     for kind, title in (("compiled", "empty cache"), ("loaded", "kernels on disk")):
@@ -315,34 +356,9 @@ def first_calls(attempts: list[Row]) -> list[str]:
 
 def page(results: Row) -> str:
     """Lay out one result file."""
-    lines = [f"# Measured {results['date']}", "", *summary(results), *details(results)]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def publish(results: Row, root: Path) -> list[str]:
-    """Write summary and tables between their markers in README.md and docs; return where."""
-    written = []
-    for name in ("README.md", "docs/benchmarks.md"):
-        path = root / name
-        text = old = path.read_text(encoding="utf-8") if path.exists() else ""
-        for marker, lines in (("summary", summary(results)), ("tables", details(results))):
-            text = between(text, marker, lines)
-        if text != old:
-            path.write_text(text, encoding="utf-8")
-            written.append(name)
-    return written
-
-
-def between(text: str, marker: str, lines: list[str]) -> str:
-    """Put lines between two markers of a page, if it has them."""
-    begin, end = f"<!-- bench:{marker} -->", f"<!-- /bench:{marker} -->"
-    head, found, rest = text.partition(begin)
-    _, closed, tail = rest.partition(end)
-    return "\n".join([head + begin, *lines, "", end + tail]) if found and closed else text
+    found = [f"# Measured {results['date']}", "", *summary(results), *details(results)]
+    return "\n".join(line.rstrip() for line in found) + "\n"
 
 
 if __name__ == "__main__":
-    loaded = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    print(page(loaded))
-    if "--publish" in sys.argv[2:]:
-        publish(loaded, Path(__file__).parents[1])
+    print(page(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

@@ -1,4 +1,4 @@
-"""WHO IS TIMED WHEN: contenders in turns, their answers compared before and after."""
+"""Rounds of timing: contenders take turns, and their answers are compared before and after."""
 
 import time
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _TOGETHER = 2  # contenders that are set up, or checked, at a time
 
 @dataclass
 class Limits:
-    """How much is measured of one case, by contender where that differs."""
+    """Limits of measuring one case, by contender where they differ."""
 
     rounds: int = 5
     slice_s: float = SLICE_S
@@ -73,7 +73,7 @@ def take_turns(
 
 
 def joined(before: dict[str, Any] | None, record: dict[str, Any]) -> dict[str, Any]:
-    """What several processes of a contender found, and one more, unless one of them failed."""
+    """The samples of several processes of a contender and of one more, unless one failed."""
     if before is None or "failed" in record:
         return record
     if "failed" in before:

@@ -1,13 +1,12 @@
-"""HOW IT IS MEASURED: contenders in turns, each in its own process, answers compared first.
+"""Layers by tconv and by its peers, answers compared first. ``python -m bench.run [--publish]``.
 
 Without options: the published and the drawn cases in float32, the published ones with one thread,
-in float64 and in the halves, their gradients, whole networks, and the small sections. Any of
---group, --want, --cases, --contenders, --dtype, --threads asks for one table instead, or one for
-each want; --networks for these. Every sample goes to bench/results/ as JSON, and beside it a page.
+in float64 and in the halves, their gradients, networks of the examples, and small measurements.
+Any of --group, --want, --cases, --contenders, --dtype, --threads asks for one table instead, or one
+for each want; --networks for these. The result file holds every sample.
 """
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -23,24 +22,25 @@ from typing import Any
 from bench.cases import GROUPS, Case
 from bench.examples import NETWORKS
 from bench.extras import extras
-from bench.machine import cores, nominal_ghz, processor
+from bench.machine import commit, cores, nominal_ghz, processor
 from bench.peers import CONTENDERS, PACKAGES, PEERS, SEED
 from bench.picture import as_svg, as_text
-from bench.report import page, publish
+from bench.report import lines, page
 from bench.rounds import SHOWN_BESIDE, USE_BLAS, Limits, take_turns
-from bench.server import ROOT, TOLERANCES, Contender, Failed
+from bench.server import TOLERANCES, Contender, Failed, write_reference
+from bench.store import finish, parsed, write_whole
 from bench.wants import WANTS
 
 HALVES = ("float16", "bfloat16")
 QUICK = ("hifigan-up3", "convtasnet", "dcgan-l4", "dcgan-l2-b1", "unet-up3", "fcn8s-dw",
          "fsrcnn-x3", "vgg-inv-mid", "groups4", "voxgan-last")  # fmt: skip
 QUICKEST = ("hifigan-up3", "dcgan-l2-b1", "groups4", "voxgan-last")
-"""Of gradients and halves, in which PyTorch takes its time."""
+"""For gradients and halves, in which PyTorch may need seconds for a call."""
 QUICK_NETWORKS = ("autoencoder",)
 
 
 def brief(rounds: int = 3, want: str = "y", dtype: str = "float32") -> Limits:
-    """For gradients and halves: PyTorch may need seconds for one call, and says as much in one.
+    """Limits for gradients and halves, in which PyTorch may need seconds for a call.
 
     The weight gradients of the halves are NumPy's matrix products.
     """
@@ -52,7 +52,7 @@ def brief(rounds: int = 3, want: str = "y", dtype: str = "float32") -> Limits:
 
 @dataclass
 class Part:
-    """One table: which cases, by whom, how."""
+    """A table to be measured: its cases, contenders and settings."""
 
     title: str
     cases: Sequence[Case]
@@ -87,8 +87,8 @@ def measure_part(part: Part, folder: Path, log: Any = sys.stderr) -> dict[str, A
     finally:
         for each in (*contenders, referee):
             each.close()
-    facts = {"title": part.title, "want": part.want, "dtype": part.dtype, "threads": part.threads}
-    return facts | {"rows": rows}
+    known = {"title": part.title, "want": part.want, "dtype": part.dtype, "threads": part.threads}
+    return known | {"rows": rows}
 
 
 def _measure_case(
@@ -116,16 +116,15 @@ def measure_examples(names: Sequence[str], folder: Path, log: Any = sys.stderr) 
         print(f"networks: {name}", file=log, flush=True)
         title, steps, functions = NETWORKS[name]
         contenders = [Contender(n, f, threads, cache) for n, f in _possible(functions).items()]
-        referee = Contender("reference", functions["layers"], threads, cache)
         path = str(folder / name)
         order = {"dtype": "float32", "threads": threads, "reference": path}
         limits = Limits(rounds=2)
         try:
-            referee.ask("refer_network", threads=threads, path=path)
+            write_reference(functions["layers"], threads, cache, path)
             found, others = take_turns(contenders, "prepare_network", order, limits)
         except Failed as failure:
             found, others = {each.name: {"failed": str(failure)} for each in contenders}, None
-        for each in (*contenders, referee):
+        for each in contenders:
             each.close()
         rows.append({"case": title, "steps": steps, "others": others, "contenders": found})
     return rows
@@ -135,7 +134,7 @@ def measure_examples(names: Sequence[str], folder: Path, log: Any = sys.stderr) 
 
 
 def installed(names: Sequence[str], want: str = "y") -> dict[str, str]:
-    """Those who compute what is wanted and whose packages are installed, with their functions."""
+    """Functions of the contenders that measure a want and whose packages are installed."""
     known = WANTS[want].contenders
     return _possible({name: known[name] for name in names if name in known})
 
@@ -145,12 +144,12 @@ def _possible(functions: dict[str, str]) -> dict[str, str]:
 
 
 def titled(name: str, want: str) -> str:
-    """What a table is called."""
+    """The title of a table."""
     return ", ".join(filter(None, (name, WANTS[want].title)))
 
 
 def everything(threads: int) -> list[Part]:
-    """What is measured when nothing is asked for in particular."""
+    """All tables of the suite."""
     published, drawn, tutorial = GROUPS["published"], GROUPS["sampled"], GROUPS["tutorial"]
     own, peers = installed(["plan", "functional", "portable"]), installed(PEERS)
     with_all = own | peers | installed(SHOWN_BESIDE)
@@ -175,7 +174,7 @@ def everything(threads: int) -> list[Part]:
 
 
 def quick(threads: int) -> list[Part]:
-    """A taste of it."""
+    """A few cases of each kind."""
     published = GROUPS["published"]
     cases, few = ([c for c in published if c.name in names] for names in (QUICK, QUICKEST))
     names, limits = installed(["plan", "functional", *PEERS]), Limits(rounds=3)
@@ -203,7 +202,7 @@ def _gradient(name: str, cases: Sequence[Case], want: str, threads: int) -> Part
 
 
 def asked_for(arguments: argparse.Namespace) -> tuple[list[Part], bool]:
-    """Which tables the options mean, and whether the small sections belong to them."""
+    """The tables that the options ask for, and whether small measurements belong to them."""
     threads = arguments.threads or cores()
     choices = (arguments.group, arguments.cases, arguments.contenders, arguments.dtype)
     if not any((*choices, arguments.want, arguments.threads)):
@@ -228,103 +227,68 @@ def asked_for(arguments: argparse.Namespace) -> tuple[list[Part], bool]:
 
 
 def measure(parts: list[Part], small: bool, quickly: bool, whole: bool = False) -> dict[str, Any]:
-    """Measure everything that was asked for and say where and with what.
+    """Measure tables, and record where and with which versions.
 
-    `small` stands for the small sections, `whole` for whole networks.
+    `small` adds the small measurements, `whole` the networks of the examples.
     """
-    now = datetime.now(UTC)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        asked = Contender("versions", CONTENDERS["portable"], cores(), name)
-        packages = sorted({"numpy", "tconv", "llvmlite", "onnx", "jaxlib", *PACKAGES.values()})
-        versions = {"python": platform.python_version()} | asked.ask("versions", packages=packages)
-        try:
-            target = asked.ask("machine")
-        except Failed as failure:
-            target = str(failure)
-        asked.close()
-        results = {
-            "date": now.isoformat(timespec="seconds"),
-            "processor": processor(),
-            "target": target,
-            "nominal_ghz": nominal_ghz(),
-            "cores": cores(),
-            "load": os.getloadavg()[0],
-            "versions": versions,
-            "parts": [measure_part(part, folder) for part in parts],
-            "extras": extras(folder, list(installed(list(CONTENDERS))), quickly) if small else {},
-        }
+        results, begin = facts(folder), datetime.now(UTC)
+        results["parts"] = [measure_part(part, folder) for part in parts]
+        if small:
+            results["extras"] = extras(folder, list(installed(list(CONTENDERS))), quickly)
         if whole:
             names = QUICK_NETWORKS if quickly else [*NETWORKS]
             results["extras"]["networks"] = measure_examples(names, folder)
-    results["minutes"] = round((datetime.now(UTC) - now).total_seconds() / 60, 1)
-    return results
+    return results | {"minutes": _minutes_since(begin)}
 
 
-def write(results: dict[str, Any], output: Path) -> str:
-    """Write the results and their page, each whole or not at all; return the page."""
-    text = page(results)
-    write_whole(output, compact(results))
-    write_whole(output.with_suffix(".md"), text)
-    return text
+def facts(folder: Path) -> dict[str, Any]:
+    """The head of a result file: when and where, by which code, with which versions."""
+    asked = Contender("versions", CONTENDERS["portable"], cores(), str(folder / "cache"))
+    packages = sorted({"numpy", "tconv", "llvmlite", "onnx", "jaxlib", *PACKAGES.values()})
+    versions = asked.ask("versions", packages=packages)
+    try:
+        target = asked.ask("machine")
+    except Failed as failure:
+        target = str(failure)
+    asked.close()
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "processor": processor(),
+        "target": target,
+        "nominal_ghz": nominal_ghz(),
+        "cores": cores(),
+        "load": os.getloadavg()[0],
+        "versions": {"python": platform.python_version()} | versions,
+        "parts": [],
+        "extras": {},
+    }
+
+
+def _minutes_since(begin: datetime) -> float:
+    return round((datetime.now(UTC) - begin).total_seconds() / 60, 1)
 
 
 def measure_rows(
     parts: Iterable[tuple[str, int]], rows: Callable[[str, int, Path], list[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Measure parts of a title and a number of threads, and say where and with what.
+    """Measure parts of a title and a number of threads, and record where and with which versions.
 
     `rows` makes the records of a part; it has a folder for all of them.
     """
-    now = datetime.now(UTC)
-    results = measure([], small=False, quickly=False)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        results, begin = facts(folder), datetime.now(UTC)
         results["parts"] = [
             {
                 "title": title, "dtype": "float32", "threads": threads,
-                "rows": rows(title, threads, Path(folder)),
+                "rows": rows(title, threads, folder),
             }
             for title, threads in parts
         ]  # fmt: skip
-    results["minutes"] = round((datetime.now(UTC) - now).total_seconds() / 60, 1)
-    return results
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all, in a folder that is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
-def result_file(results: dict[str, Any], kind: str = "") -> Path:
-    """Where results are kept: in bench/results, by date and by what was measured."""
-    stamp = results["date"][:16].replace(":", "").replace("T", "-")
-    name = "-".join(filter(None, (stamp, kind)))
-    return ROOT / "bench" / "results" / f"{name}.json"
-
-
-def compact(results: dict[str, Any]) -> str:
-    """JSON with a line per contender and case, so that files can be read and compared."""
-    parts = []
-    for part in results["parts"]:
-        rows = []
-        for row in part["rows"]:
-            found = [f"{_json(name)}:{_json(each)}" for name, each in row["contenders"].items()]
-            rows.append(_opened(row, "contenders", "{", found) + "}}")
-        parts.append(_opened(part, "rows", "[", rows) + "]}")
-    return _opened(results, "parts", "[", parts) + "]}\n"
-
-
-def _opened(record: dict[str, Any], key: str, bracket: str, lines: list[str]) -> str:
-    """A record as JSON with one of its values last, a line for each part of it, not closed."""
-    head = _json({name: value for name, value in record.items() if name != key})
-    return f"{head[:-1]},{_json(key)}:{bracket}\n" + ",\n".join(lines)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return results | {"minutes": _minutes_since(begin)}
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -340,29 +304,21 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=list(TOLERANCES))
     parser.add_argument("--threads", type=int)
     parser.add_argument("--networks", action="store_true", help="those of the examples")
-    parser.add_argument("--output", type=Path, help="default: bench/results/<date>.json")
     parser.add_argument("--bars", type=Path, metavar="SVG", help="draw the first table, print bars")
-    parser.add_argument(
-        "--publish", action="store_true", help="write the tables into README.md and docs too"
-    )
-    arguments = parser.parse_args(words)
+    arguments, is_whole = parsed(parser, words, drawn=["bars"])
     parts, is_all = asked_for(arguments)
     for part in parts:
         if not part.contenders:
             parser.error(f"--contenders: none of them computes the {part.title}")
-    if not parts and (arguments.bars or arguments.publish):
-        parser.error("--networks alone has no table to draw or to publish")
+    if not parts and arguments.bars:
+        parser.error("--networks alone has no table to draw")
     results = measure(parts, is_all, arguments.quick, is_all or arguments.networks)
-    output = arguments.output or result_file(results)
-    text = write(results, output)
     if arguments.bars:
         write_whole(arguments.bars, as_svg(results["parts"][0]))
-        text = as_text(results["parts"][0])
-    print(text)
-    if arguments.publish:
-        publish(results, ROOT)
-        (ROOT / "docs" / "speed.svg").write_text(as_svg(results["parts"][0]), encoding="utf-8")
-    print(f"written to {arguments.bars or output}", file=sys.stderr)
+        print(as_text(results["parts"][0]))
+    else:
+        print(page(results))
+    finish(results, "layers", lines(results), arguments, is_whole)
 
 
 if __name__ == "__main__":

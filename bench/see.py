@@ -1,8 +1,7 @@
-"""HOW LONG IT TAKES TO SEE: nine features of VGG-16 at 224 x 224, by tconv and by PyTorch.
+"""Time of `tconv.see` and of PyTorch for nine features of VGG-16. ``python -m bench.see``.
 
-Run as ``python -m bench.see`` where PyTorch is; `make test-hosts` fetches the weights. Both start
-from the network in memory and from an image, and end with nine projections; the answers are held
-against each other before anything is timed.
+Needs PyTorch, and weights that `make test-hosts` fetches. Both start from the network in memory and
+an image of 224 x 224, and end with nine projections, which are compared before anything is timed.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""HOW A CONTENDER IS REACHED: it lives in a process of its own that reads orders and answers.
+"""Contenders in processes of their own, which read orders and answer.
 
 Run as ``python -m bench.server MODULE:FUNCTION`` this file is that process: a line of JSON in, with
 "do" naming an order below, a line out, ``{"answer": ...}`` or ``{"error": ...}``. The answer of a
-contender is held against the float64 reference here, and one that is wrong cannot be timed.
+contender is compared with the float64 reference here, and one that is wrong cannot be timed.
 """
 
 import json
@@ -102,6 +102,21 @@ class Contender:
         if process.stdout is not None:
             process.stdout.close()
         return code
+
+
+def write_reference(function: str, threads: int, cache: str, path: str, **order: Any) -> None:
+    """Let a process of its own write what is computed in float64: of a layer, or of a network.
+
+    A layer's `order` is its case, dtype, seed and want; a network has none.
+    """
+    referee = Contender("reference", function, threads, cache)
+    try:
+        if order:
+            referee.ask("refer", **order, path=path)
+        else:
+            referee.ask("refer_network", threads=threads, path=path)
+    finally:
+        referee.close()
 
 
 # ---- the process itself --------------------------------------------------------------------------

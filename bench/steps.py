@@ -1,7 +1,8 @@
-"""WHICH STEPS LEAD TO THE ENGINE: one function per step of docs/algorithms.md, slowest first.
+"""Steps from the definition to the engine: a function for each step of docs/algorithms.md.
 
-Each sets a layer up and returns a call, as in peers.py. Those in NumPy are complete; those of the
-engine are plans of it. Once code is generated, a step changes one thing and keeps those before it.
+Each sets up a layer and returns a call, as in peers.py. The steps in NumPy are complete; those of
+the engine choose one of its plans. From the first generated code on, a step changes one thing and
+keeps what came before.
 """
 
 from typing import Any
@@ -12,13 +13,17 @@ from bench.cases import Case
 from bench.peers import Operands, Thunk, Unsupported, plan, plan_of, portable
 
 SAME = "the plan is that of the step before"
-FLAT = ("is_gathered", "is_spread", "is_turned")  # which such a plan is not
+PADDED = (
+    "is_gathered",
+    "is_spread",
+    "is_turned",
+)  # flags of other plans than those with a padded panel
 
 # ---- the steps in NumPy --------------------------------------------------------------------------
 
 
 def number_by_number(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """The definition: every product of a cell of x and a weight is added to one cell of y."""
+    """The definition: add each product of a cell of x and a weight to one cell of y."""
     x, weight, bias = arrays
 
     def call() -> Any:
@@ -33,7 +38,7 @@ def number_by_number(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 
 def cell_by_cell(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """Every cell of x, all its channels, adds a copy of the kernel to its window of y."""
+    """For each cell of x, add all its channels' copies of the kernel to a window of y."""
     x, weight, bias = arrays
 
     def call() -> Any:
@@ -47,7 +52,7 @@ def cell_by_cell(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 
 def inserted_zeros(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """Between the cells of x zeros are put, and each tap is a matrix product over all of it."""
+    """Insert zeros between the cells of x, then convolve: a matrix product for each tap."""
     x, weight, bias = arrays
     border, kernel = _reach(case) - 1, (case.K,) * len(case.I)
 
@@ -67,7 +72,7 @@ def inserted_zeros(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 
 def scattered(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """All products at once, as a matrix; then for each tap the copies of x are added to y."""
+    """One GEMM makes all products; then col2im adds the copies of each tap to y."""
     x, weight, bias = arrays
     kernel = (case.K,) * len(case.I)
 
@@ -86,7 +91,7 @@ def scattered(case: Case, arrays: Operands, threads: int) -> Thunk:
 
 
 def phases(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """The path that every array library takes: for each phase a matrix product, nothing added."""
+    """The portable path: a matrix product for each phase, which adds nothing afterwards."""
     return portable(case, arrays, threads)
 
 
@@ -110,50 +115,50 @@ def _cropped(case: Case, full: np.ndarray, bias: np.ndarray) -> Any:
 
 
 def generated(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """A kernel with one row by one vector, over a whole image and all channels."""
-    plan = _whole(case, _best(case, arrays, threads, *FLAT))._replace(tile=1, vectors=1)
+    """A kernel of one row by one vector; a task is a whole image with all channels."""
+    plan = _whole(case, _best(case, arrays, threads, *PADDED))._replace(tile=1, vectors=1)
     return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
 
 
 def tiles(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """As many rows and vectors as the best plan with a flat panel has."""
-    plan = _whole(case, _best(case, arrays, threads, *FLAT))
+    """Register tiles as large as in the best plan with a padded panel."""
+    plan = _whole(case, _best(case, arrays, threads, *PADDED))
     return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
 
 
-def items(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """As many cells and channels at a time as that plan has."""
-    plan = _best(case, arrays, threads, *FLAT)
+def tasks(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """Tasks and blocks as large as in that plan."""
+    plan = _best(case, arrays, threads, *PADDED)
     return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
 
 
 def interleaved(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """That plan, as the engine runs it."""
-    return _call(_ready(case, arrays, _best(case, arrays, threads, *FLAT)), arrays)
+    """That plan, with the engine's own kernels for interleaving."""
+    return _call(_ready(case, arrays, _best(case, arrays, threads, *PADDED)), arrays)
 
 
-def gathered(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """The best plan with a panel of either kind, if it is not the flat one."""
-    return _if_new(case, arrays, threads, FLAT, ("is_spread", "is_turned"))
+def im2col(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """The best plan with a padded or an im2col panel, if it is an im2col panel."""
+    return _if_new(case, arrays, threads, PADDED, ("is_spread", "is_turned"))
 
 
-def spread(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """The best of all plans that are not turned, if it is not one of those."""
+def col2im(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """The best plan with lanes of cells, if it is GEMM and col2im."""
     return _if_new(case, arrays, threads, ("is_spread", "is_turned"), ("is_turned",))
 
 
-def turned(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """The best of all plans, if it is turned."""
+def channel_lanes(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """The best of all plans, if it is channel-vectorised."""
     return _if_new(case, arrays, threads, ("is_turned",), ())
 
 
 def all_cores(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """The best plan for so many threads; weights are packed in every call."""
+    """The best plan for all threads, which packs the weights in every call."""
     return _call(_ready(case, arrays, _best(case, arrays, threads)), arrays)
 
 
 def packed(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """What `tconv.plan` does with method="direct"."""
+    """A plan of `tconv.plan` with method="direct"."""
     import tconv
 
     x, weight, bias = arrays
@@ -163,15 +168,15 @@ def packed(case: Case, arrays: Operands, threads: int) -> Thunk:
     return lambda: call(x, held, bias, y)
 
 
-def fewer(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """What `tconv.plan` does, if outputs then share products."""
+def winograd(case: Case, arrays: Operands, threads: int) -> Thunk:
+    """A plan of `tconv.plan`, if it chooses Winograd."""
     if "Winograd" not in str(plan_of(case, arrays[0].dtype.name, threads)):
         raise Unsupported(SAME)
     return plan(case, arrays, threads)
 
 
 def _best(case: Case, arrays: Operands, threads: int, *without: str) -> Any:
-    """The cheapest plan that is none of these."""
+    """The cheapest plan that has none of these flags."""
     from tconv.engine.choose import best_plans
     from tconv.engine.plan.problem import Problem
     from tconv.engine.target.target import target
@@ -182,7 +187,7 @@ def _best(case: Case, arrays: Operands, threads: int, *without: str) -> Any:
 
 
 def _whole(case: Case, plan: Any) -> Any:
-    """A flat plan with items of a whole image and all channels."""
+    """A plan with a padded panel, a task being a whole image with all channels."""
     from tconv.engine.plan.phases import Phases
 
     _, y, x = Phases.of(case.geometry.axes, plan.is_uncropped).axes
@@ -207,10 +212,7 @@ def _ready(case: Case, arrays: Operands, plan: Any) -> Any:
 
 
 def _without_shuffles(ready: Any) -> Any:
-    """Let phases be copied to y one after the other, cell by cell.
-
-    That is how the kernel for wide strides does what fills no vector.
-    """
+    """Copy each phase to y cell by cell, as the kernel for wide strides does with part vectors."""
     from tconv.engine.codegen.abi import POINTERS
     from tconv.engine.compile.tiers import settle
     from tconv.engine.kernels.gemm import copy_row

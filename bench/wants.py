@@ -1,4 +1,4 @@
-"""WHAT IS WANTED: an output, a gradient, or a step of training; and who computes it."""
+"""Kinds of measurements: an output, a gradient or a step of training, and their contenders."""
 
 from typing import NamedTuple
 

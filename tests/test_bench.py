@@ -21,9 +21,9 @@ from bench.cases import (
 from bench.machine import Watch, processor
 from bench.peers import operands
 from bench.picture import as_svg, as_text
-from bench.report import best, page, publish, ratios, summary
+from bench.report import best, lines, page, ratios, summary
 from bench.rounds import Limits
-from bench.run import Part, compact, everything, installed, main, measure_part, quick, write
+from bench.run import Part, everything, installed, main, measure_part, quick
 from bench.server import TOLERANCES, Contender, Failed
 from bench.wants import WANTS
 
@@ -203,11 +203,10 @@ def test_the_options_make_one_table(tmp_path, capsys):
     words = "--cases tinyml-3 --contenders plan portable --threads 1 --quick --output"
     main([*words.split(), str(output)])
     results = json.loads(output.read_text())
-    assert output.with_suffix(".md").read_text() == page(results)
     assert page(results) in capsys.readouterr().out
     assert [row["case"] for row in results["parts"][0]["rows"]] == ["tinyml-3"]
     assert results["extras"] == {}
-    assert not list(tmp_path.glob(".*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_how_busy_others_are_is_known_or_not():
@@ -294,10 +293,14 @@ def test_the_page_shows_losses_families_failures_and_small_things():
     assert "`import numpy` takes 60 ms." in text
 
 
-def test_results_are_written_whole_and_can_be_read_again(tmp_path):
-    write(RESULTS, tmp_path / "a.json")
-    assert json.loads((tmp_path / "a.json").read_text()) == RESULTS == json.loads(compact(RESULTS))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.md"]
+def test_the_lines_of_the_history_are_those_of_the_summary():
+    found = lines(RESULTS)
+    text = "\n".join(summary(RESULTS))
+    for line in found:
+        head = " | ".join((*line[:3], str(line.cases)))
+        assert f"| {head} | {line.by_minima:.2f} | {line.by_medians:.2f} |" in text
+    assert len(found) == text.count("\n| published")
+    assert found[0].least == pytest.approx(0.5)
 
 
 def test_bars_show_losses_and_are_cut_where_they_are_long():
@@ -314,17 +317,3 @@ def test_bars_show_losses_and_are_cut_where_they_are_long():
     assert "0.50x  ████" in lines["lost"]
     assert lines["far"].endswith("█ ›")
     assert "slower in 2" in lines["Geometric"]
-
-
-def test_tables_go_between_their_markers_and_nowhere_else(tmp_path):
-    readme = "before\n<!-- bench:summary -->old<!-- /bench:summary -->\nafter\n"
-    (tmp_path / "README.md").write_text(readme)
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "benchmarks.md").write_text("no markers")
-    assert publish(RESULTS, tmp_path) == ["README.md"]
-    text = (tmp_path / "README.md").read_text()
-    assert text.startswith("before\n<!-- bench:summary -->\nMeasured")
-    assert text.endswith("<!-- /bench:summary -->\nafter\n")
-    assert "old" not in text
-    assert publish(RESULTS, tmp_path) == []
-    assert (tmp_path / "docs" / "benchmarks.md").read_text() == "no markers"

@@ -177,7 +177,8 @@ def test_the_options_make_a_table_for_each_want(tmp_path, capsys):
     ("words", "message"),
     [
         ("--want w --contenders onnx_conv", "none of them computes the published, gradient of the"),
-        ("--networks --publish", "no table to draw or to publish"),
+        ("--networks --bars a.svg", "no table to draw"),
+        ("--networks --publish", "--publish is for the whole suite"),
     ],
 )
 def test_options_that_measure_nothing_are_refused(words, message, capsys):
@@ -234,7 +235,7 @@ def test_gradients_are_held_against_pytorch_and_losses_are_shown():
     assert f"| tconv, packed | PyTorch | 3 | {capped:.2f} |" in text
     assert "| tconv, packed | ONNX Runtime's Conv | 3 | 1.26 |" in text
     assert "| lost | 1×2 | 1-D | 1.000 | 4.00 | 250 | 3.00 | PyTorch | 0.75 |" in text
-    assert "### Published, convolution, or gradient of x: float32, 2 threads" in text
+    assert "## Published, convolution, or gradient of x: float32, 2 threads" in text
     assert "slower in 1" in as_text(part)
     assert "0.75x" in as_text(part)
 
@@ -256,7 +257,7 @@ def test_networks_are_shown_by_step_with_what_failed():
     text = page(RESULTS | {"extras": {"networks": networks}})
     assert "| training | 2.00 | 1.00 | – | 0.50 | – | 0.33 | – | 0.1 |" in text
     assert "training, ONNX Runtime: the weights are missing." in text
-    assert "### Small things" not in text
+    assert "## Small measurements" not in text
 
 
 # ---- networks ------------------------------------------------------------------------------------

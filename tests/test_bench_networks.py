@@ -8,7 +8,6 @@ import pytest
 from bench import networks
 from bench.machine import peak_mib
 from bench.rounds import joined
-from bench.run import compact, result_file, write_whole
 from bench.server import Contender, Server, function_of
 
 
@@ -87,7 +86,7 @@ def test_losses_stay_and_those_beyond_the_noise_are_counted():
     text = "\n".join(networks.page(results_of(**rows)))
     assert "| lost | 2 | 0.500 | 0.525 | 0.95 / 0.95 | 1.00 / 1.00 | 2 of 3 |" in text
     assert "| lost | 2 | 2.0e-06 | 64 | 80 | 0.2 |" in text
-    assert "Of the ratios 4 are below 0.98, of which 2 are below every A/A ratio" in text
+    assert "Ratios below 0.98: 4; of these below every A/A ratio of their row: 2." in text
 
 
 def test_what_failed_is_told():
@@ -210,16 +209,6 @@ def test_a_contender_may_say_nothing_about_itself(tmp_path):
         silent.describe()
     silent.prepare_network("float32", 1, str(tmp_path))
     assert silent.describe() == {}
-
-
-def test_a_result_is_written_whole_where_it_is_kept(tmp_path):
-    path = tmp_path / "new" / "a.json"
-    results = results_of(a={"onnxruntime": PLAIN, "session": PLAIN, "again": PLAIN})
-    write_whole(path, compact(results))
-    assert json.loads(path.read_text()) == results
-    assert [each.name for each in path.parent.iterdir()] == ["a.json"]
-    assert result_file(results, "networks").name == "2026-01-01-0000-networks.json"
-    assert result_file(results).name == "2026-01-01-0000.json"
 
 
 def test_unknown_networks_are_refused(capsys):

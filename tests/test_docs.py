@@ -3,6 +3,8 @@
 import doctest
 import inspect
 import re
+import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 import tconv
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 FENCE = re.compile(r"^ *```.*$", re.MULTILINE)
 PUBLIC = [name for name in tconv.__all__ if not name.startswith("__")]
@@ -48,6 +50,23 @@ def test_the_links_of_a_page_lead_somewhere(page):
             assert not anchor or anchor in anchors(target), link
 
 
+def test_the_start_page_leads_to_every_page_and_names_what_is_installed():
+    start = (ROOT / "docs" / "index.md").read_text("utf-8")
+    nav = set(re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M))
+    assert nav == {
+        page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")
+    }
+    assert nav - {"index.md"} <= set(re.findall(r"\]\(([^)#\s]+)", start))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = [re.split(r"[<>=~\[]", each)[0] for each in project["dependencies"]]
+    installed = start.partition("pip install .  ")[2].partition("\n")[0]
+    assert all(name.lower() in installed.lower() for name in needed), needed
+
+
+def test_the_picture_of_the_readme_is_what_explain_makes():
+    assert (ROOT / "docs" / "stamp.svg").read_text("utf-8") == tconv.explain().svg()
+
+
 def test_the_architecture_names_every_file_and_no_other():
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     named = set(re.findall(r"[\w./-]+\.(?:py|md|toml|yml)\b", text))
@@ -67,6 +86,12 @@ def test_a_public_name_is_documented(name):
     # The doctests of modules run with the tests of their package, so these examples run too.
     assert examples, "its docstring has no example"
     assert value.__module__.startswith("tconv.")
+
+
+@pytest.mark.parametrize("module", ["checkerboard", "images", "onnx", "tinynet"])
+def test_what_a_public_module_exports_is_documented(module):
+    found = re.findall(rf"^::: tconv\.{module}\.(\w+)$", API, re.MULTILINE)
+    assert sorted(found) == sorted(import_module(f"tconv.{module}").__all__)
 
 
 API = (ROOT / "docs" / "api.md").read_text("utf-8")

@@ -5,7 +5,7 @@ import pytest
 
 from bench import steps
 from bench.cases import Case
-from bench.ladder import LAYERS, POSSIBLE, STEPS, cut_down, page
+from bench.ladder import LAYERS, POSSIBLE, STEPS, cut_down, lines, page
 from bench.peers import Unsupported, operands
 from bench.steps import SAME
 from tconv.portable import contract as portable
@@ -21,7 +21,7 @@ each_step = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 @each_step
 def test_each_step_gives_the_answer(step):
     computed = 0
-    for case in (MIDDLE,) if step.name == "fewer" else (LAYER, DILATED, SMALL, DEEP):
+    for case in (MIDDLE,) if step.name == "winograd" else (LAYER, DILATED, SMALL, DEEP):
         x, weight, bias = arrays = operands(case, "float32", 0)
         try:
             call = getattr(steps, step.name)(case, arrays, 1 + step.takes_all_cores)
@@ -50,7 +50,7 @@ def test_a_layer_that_is_cut_down_is_of_its_kind(case):
 
 
 def layer(**times):
-    found = {step.name: {"failed": "not measured"} for step in STEPS} | {"spread": {"failed": SAME}}
+    found = {step.name: {"failed": "not measured"} for step in STEPS} | {"col2im": {"failed": SAME}}
     for name, (microseconds, sizes) in times.items():
         found[name] = {"sizes": sizes, "flops": 10**6, "us": [[microseconds + 1, microseconds]]}
     return {"case": "a layer", "sizes": "whole", "others": 0.04, "contenders": found}
@@ -61,14 +61,25 @@ def test_the_table_says_gains_losses_and_what_was_cut_or_failed():
     facts = {"date": "2026-11-22T12:00", "processor": "P", "cores": 2, "target": "T", "load": 0.1}
     text = "\n".join(page(facts | {"versions": {}, "parts": [{"rows": [row]}]}))
     assert "| 1 | one product at a time, in Python | 0.001 |" in text
-    assert "| 4 | one matrix product, then copies added into place | 100 (×100,000) |" in text
-    assert "| 5 | matrix products by phases | 50 (×0.50) |" in text
-    assert "| 11 | taps multiplied before they are added | = |" in text
+    assert "| 4 | GEMM, then col2im | 100 (×100,000) |" in text
+    assert "| 5 | a GEMM for each phase | 50 (×0.50) |" in text
+    assert "| 11 | GEMM and col2im within the cache | = |" in text
     assert "| 14 | weights packed once | – |" in text
-    assert "| 15 | fewer products | – |" in text
+    assert "| 15 | Winograd | – |" in text
     assert "has less: a layer a part." in text
     assert "a layer, packed: not measured." in text
     assert SAME not in text
+
+
+def test_the_history_has_the_mean_gain_of_each_step_over_the_one_before():
+    one = layer(number_by_number=(100.0, "whole"), scattered=(10.0, "whole"), phases=(20, "whole"))
+    two = layer(number_by_number=(40.0, "whole"), scattered=(10.0, "whole"))
+    del two["contenders"]["winograd"]  # as in files of before there was this step
+    scattered, phases = lines({"parts": [{"rows": [one, two]}]})
+    assert scattered[:4] == ("ladder", "GEMM, then col2im", "the step before", 2)
+    assert scattered.by_minima == pytest.approx((10 * 4) ** 0.5)
+    assert scattered.least == pytest.approx(40.5 / 10.5)
+    assert (phases.cases, phases.by_minima) == (1, pytest.approx(0.5))
 
 
 def test_the_layers_are_possible():

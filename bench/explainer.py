@@ -1,9 +1,9 @@
-"""HOW FAST THE PAGE ANSWERS at its size limit, in Chromium. ``python -m bench.page``.
+"""Latency of the explainer's page at its size limit, in Chromium. ``python -m bench.explainer``.
 
-A change is timed from the event until style and layout are done: the page's script, what it wrote,
-and where all of it stands. Labels of cells, which are written in the task after that, are not part
-of it. Each kind of change is made fifty times on each of several pages, which take turns, as the
-machine is quicker and slower from one second to the next: p95 is the median of theirs.
+A change is timed from its event until style and layout are done: what the page's script computes
+and writes, and the positions of all elements. Cell labels are not part of it; the page writes them
+in the task after that. Each kind of change is made fifty times on each of several pages. The pages
+take turns, because the machine's speed changes within seconds, and p95 is the median of theirs.
 """
 
 import argparse
@@ -26,7 +26,7 @@ LARGEST = {
     "w": [[(7 * r + c) % 5 - 2 for c in range(7)] for r in range(7)],
     "stride": 4, "padding": 2, "output_padding": 1,
 }  # fmt: skip
-"""8×8 inputs by 49 taps give 32×32 outputs, the most that is drawn, out of 35×35."""
+"""8×8 inputs and 7×7 taps give 32×32 of 35×35 outputs, the most that the page draws."""
 
 CHANGES = {
     "a step": "n => { const slider = document.getElementById('step'); slider.value = 7*n + 1;"
@@ -40,7 +40,7 @@ CHANGES = {
     " select.value = 2 + n % 3; select.dispatchEvent(new Event('change', {bubbles: true})); }",
     "the lens": "n => document.querySelectorAll('#lenses input')[n % 3].click()",
 }
-"""What a reader does, the nth time."""
+"""JavaScript functions that do what a reader does, for the nth time."""
 
 CHANGES["all of these in turn"] = f"n => [{', '.join(CHANGES.values())}][n % {len(CHANGES)}](n)"
 
