@@ -176,7 +176,7 @@ def _best(case: Case, arrays: Operands, threads: int, *without: str) -> Any:
     from tconv.engine.plan.problem import Problem
     from tconv.engine.target.target import target
 
-    problem = Problem(case.geometry, is_direct=True)
+    problem = Problem(case.geometry, without_winograd=True)
     plans = best_plans(problem, arrays[0].dtype.name, target(), threads)
     return next(plan for plan in plans if not any(getattr(plan, name) for name in without))
 
@@ -199,11 +199,13 @@ def _if_new(
 
 
 def _ready(case: Case, arrays: Operands, plan: Any) -> Any:
-    from tconv.engine.executor import Ready
+    from tconv.engine.executor import Primitive
     from tconv.engine.plan.problem import Problem
     from tconv.engine.target.target import target
 
-    return Ready(Problem(case.geometry, is_direct=True), arrays[0].dtype.name, target(), plan)
+    return Primitive(
+        Problem(case.geometry, without_winograd=True), arrays[0].dtype.name, target(), plan
+    )
 
 
 def _without_shuffles(ready: Any) -> Any:

@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 from tconv.arrays.activations import Activation
 from tconv.arrays.canonical import canonical, canonical_shape
 from tconv.arrays.dtypes import as_dtype
-from tconv.engine.plan.axis_folding import Folds
+from tconv.engine.plan.axis_folding import AxisFolding
 from tconv.engine.plan.plan import CYCLES_PER_US
 from tconv.engine.plan.problem import Problem
-from tconv.engine.plan_cache import known_plan
-from tconv.engine.split_types import COMPOUND, Compound, PackedParts, compound, parts
+from tconv.engine.plan_cache import cached_plan
+from tconv.engine.split_types import (
+    SPLIT_TYPES,
+    PackedSplit,
+    SplitPrimitive,
+    split_primitive,
+    split_problem,
+)
 from tconv.engine.target.target import target
 from tconv.errors import DTypeError
 from tconv.geometry.geometry import Geometry, Letter
@@ -23,17 +29,17 @@ from tconv.system.allocator import empty
 from tconv.system.fork_lock import importing
 
 if TYPE_CHECKING:
-    from tconv.engine.executor import Ready
-    from tconv.engine.high_rank import Folded, FoldedSums
+    from tconv.engine.executor import Primitive
+    from tconv.engine.high_rank import HighRankPrimitive, HighRankWeightGradient
     from tconv.engine.weight_gradient.executor import Correlated
 
-    _Plan: TypeAlias = Ready | Folded | Correlated | FoldedSums
+    _Plan: TypeAlias = Primitive | HighRankPrimitive | Correlated | HighRankWeightGradient
 
 __all__ = ["TYPES", "contract", "expected_us", "prepare", "serves", "workspace_bytes"]
 
 _HALVES = ("float16", "bfloat16")
 _TYPES = (*_HALVES, "float32", "float64")
-TYPES = COMPOUND.union(_TYPES)
+TYPES = SPLIT_TYPES.union(_TYPES)
 """Names of the types of which some contractions are served."""
 
 _MOST_AXES = 3
@@ -52,7 +58,7 @@ def serves(geometry: Geometry, want: Letter, dtype: str, threads: int | None = N
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
     """
-    if dtype in COMPOUND:
+    if dtype in SPLIT_TYPES:
         return _serves_parts(geometry, want, dtype, threads)
     axes = geometry.axes
     numbers = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
@@ -76,7 +82,7 @@ def _serves_parts(geometry: Geometry, want: Letter, dtype: str, threads: int | N
 
     Splitting moves x as transposing does, so it is done where x that is channels last is taken.
     """
-    found = parts(geometry, want, dtype)
+    found = split_problem(geometry, want, dtype)
     if found is None:
         return False
     inner, real = found
@@ -109,17 +115,17 @@ def _has_plan(problem: Problem, dtype: str, threads: int | None = None) -> bool:
             from tconv.engine.weight_gradient.plan import choose_correlation
 
         return choose_correlation(Problem(problem.geometry, "x"), dtype, here) is not None
-    plan = known_plan(problem, dtype, here, threads or here.threads)  # which is wanted next
+    plan = cached_plan(problem, dtype, here, threads or here.threads)  # which is wanted next
     if plan is not None and plan.cycles * plan.threads <= problem.geometry.flops:
         return True  # for one thread it takes no more than that, and more than that is allowed
-    return known_plan(problem, dtype, here, 1) is not None
+    return cached_plan(problem, dtype, here, 1) is not None
 
 
 def _can_fold(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
     """Whether the calls of three axes that make one of more are served, and not wasteful."""
-    if want == "y" and Folds.are_too_many(geometry):
+    if want == "y" and AxisFolding.are_too_many(geometry):
         return False
-    folds = Folds.of(geometry, as_dtype(np, dtype).itemsize, "y" if want == "y" else "x")
+    folds = AxisFolding.of(geometry, as_dtype(np, dtype).itemsize, "y" if want == "y" else "x")
     inner = map(folds.inner, folds.all_taps)
     return not folds.is_wasteful and all(serves(each, want, dtype, threads) for each in inner)
 
@@ -131,16 +137,16 @@ def prepare(
     method: str = "auto",
     want: Letter = "y",
     activation: Activation | None = None,
-) -> "_Plan | Compound":
+) -> "_Plan | SplitPrimitive":
     """Return the plan for a geometry, with its code loaded; "measure" tries several."""
     geometry, is_measured = _usual(geometry), method == "measure"
-    if dtype in COMPOUND:
-        found = parts(geometry, want, dtype)
+    if dtype in SPLIT_TYPES:
+        found = split_problem(geometry, want, dtype)
         assert found is not None, "the engine does not serve this geometry"
         # Of integers only the products themselves are sure to be exact.
-        is_direct = method == "direct" or np.dtype(dtype).kind in "iu"
-        inner = _made(Problem(found[0], want, is_direct), found[1], threads, is_measured)
-        return compound(geometry, want, dtype, inner)
+        without_winograd = method == "direct" or np.dtype(dtype).kind in "iu"
+        inner = _made(Problem(found[0], want, without_winograd), found[1], threads, is_measured)
+        return split_primitive(geometry, want, dtype, inner)
     problem = Problem(geometry, want, method == "direct", activation)
     return _made(problem, dtype, threads, is_measured)
 
@@ -163,13 +169,15 @@ def _maker(is_for_w: bool, is_folded: bool, is_measured: bool) -> Any:
 
             make: Any = correlated
         else:
-            from tconv.engine.executor import measured, ready
+            from tconv.engine.executor import create_fastest, create_primitive
 
-            make = measured if is_measured else ready
+            make = create_fastest if is_measured else create_primitive
         if is_folded:
-            from tconv.engine.high_rank import folded, folded_sums
+            from tconv.engine.high_rank import create_high_rank, create_high_rank_weight_gradient
 
-            return partial(folded_sums if is_for_w else folded, make=make)
+            return partial(
+                create_high_rank_weight_gradient if is_for_w else create_high_rank, make=make
+            )
     return make
 
 
@@ -192,18 +200,18 @@ def expected_us(
     if not serves(geometry, want, dtype, threads) or geometry.rank > _MOST_AXES:
         return None
     here, problem = target(), Problem(_usual(geometry), want)
-    plan = known_plan(problem, dtype, here, threads or here.threads)
+    plan = cached_plan(problem, dtype, here, threads or here.threads)
     return None if plan is None else plan.cycles / CYCLES_PER_US
 
 
-def workspace_bytes(geometry: Geometry, plan: "_Plan | Compound") -> int:
+def workspace_bytes(geometry: Geometry, plan: "_Plan | SplitPrimitive") -> int:
     """Bytes that `contract` holds besides operands and result.
 
     These are scratch, packed weights, x and y channels first if the caller has them last, and the
     parts of numbers that are made of others.
     """
-    if isinstance(plan, Compound):
-        return plan.copied_bytes + workspace_bytes(plan.parts(geometry), plan.inner)
+    if isinstance(plan, SplitPrimitive):
+        return plan.copied_bytes + workspace_bytes(plan.inner_geometry(geometry), plan.inner)
     copies = sum(
         prod(geometry.shape_of(letter))
         for letter in ("x", "y")
@@ -222,12 +230,12 @@ def contract(
     out: NDArray[Any] | None = None,
     method: str = "auto",
     threads: int | None = None,
-    plan: "_Plan | Compound | None" = None,
+    plan: "_Plan | SplitPrimitive | None" = None,
 ) -> NDArray[Any]:
     """Solve F(x, w, y) for y, x or w, and apply what the plan has for after it.
 
     The signature is that of `portable.contract`. `plan` is what `prepare` gives, if that is known.
-    b may also hold ``values`` that its ``plan``, a `Ready` for this problem and type, packed.
+    b may also hold ``values`` that its ``plan``, a `Primitive` for this problem and type, packed.
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
@@ -244,8 +252,8 @@ def contract(
         made, packed = b.plan, b.values
         if plan is not None and plan is not made:
             _check_packed_for(plan, made)
-    if isinstance(made, Compound):
-        b = PackedParts(made.inner, packed)
+    if isinstance(made, SplitPrimitive):
+        b = PackedSplit(made.inner, packed)
         return made.contract(contract, geometry, _whole(a), b, bias, out)
     read = _whole(a)
     if not _is_channels_first(geometry, made.problem.read):
@@ -265,7 +273,7 @@ def _check_packed_for(plan: Any, made: Any) -> None:
     """Refuse weights that were packed by a plan for something else."""
     one, other = (
         (each.geometry, each.want, each.dtype)
-        if isinstance(each, Compound)
+        if isinstance(each, SplitPrimitive)
         else (each.problem, each.dtype)
         for each in (plan, made)
     )
@@ -283,7 +291,7 @@ def _contract_last(
     packed: Any,
     bias: NDArray[Any] | None,
     out: NDArray[Any] | None,
-    plan: "Ready | Folded",
+    plan: "Primitive | HighRankPrimitive",
 ) -> NDArray[Any]:
     """Contract where the result is channels last; what is read is channels first by now."""
     written = empty(canonical_shape(geometry, want), read.dtype)
@@ -307,7 +315,7 @@ def _correlate(
     """Solve for w; `contract` says the rest."""
     plan = plan or prepare(geometry, x.dtype.name, threads, want="w")
     x, y = _whole(x), _whole(y)
-    if isinstance(plan, Compound):
+    if isinstance(plan, SplitPrimitive):
         return plan.contract(partial(contract, plan=plan.inner), geometry, x, y, None, out)
     if not _is_channels_first(geometry, "x"):
         x = plan.transposed("x", x)

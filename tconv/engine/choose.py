@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from tconv.arrays.dtypes import TYPES as NUMBERS
-from tconv.engine.channel_lanes.candidates import TurnedCosts, turned
+from tconv.engine.channel_lanes.candidates import ChannelLanesCosts, turned
 from tconv.engine.plan.cost_model import Considered, Costs, priced
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, TILES, Order, Part, Plan
+from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, TILES, KBlock, Order, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of, octave_of, samples_of
 from tconv.engine.target.target import Target
-from tconv.engine.winograd.candidates import TiledCosts, considered
+from tconv.engine.winograd.candidates import WinogradCosts, considered
 
 __all__ = ["all_plans", "best_plans", "candidates", "choose_plan", "fitted", "lanes_of"]
 
@@ -137,9 +137,9 @@ def _fits(
 
 def _costs_of(plan: Plan, problem: Problem, dtype: str, target: Target) -> Any:
     if plan.is_turned:
-        return TurnedCosts(problem, dtype, target)
+        return ChannelLanesCosts(problem, dtype, target)
     if plan.is_tiled:
-        return TiledCosts.of_plan(plan, problem, dtype, target)
+        return WinogradCosts.of_plan(plan, problem, dtype, target)
     return Costs(problem, dtype, target, problem.phases(plan.is_uncropped))
 
 
@@ -217,9 +217,9 @@ def _considered(problem: Problem, dtype: str, target: Target) -> list[Considered
     """Return the plans for any number of threads."""
     cropped, uncropped = problem.phases(), problem.phases(is_uncropped=True)
     found = _candidates(problem, dtype, target, cropped, is_uncropped=False)
-    if len(uncropped.alike) < len(cropped.alike):
+    if len(uncropped.groups) < len(cropped.groups):
         found += _candidates(problem, dtype, target, uncropped, is_uncropped=True)
-    if dtype in _TILED_TYPES and not problem.is_direct:
+    if dtype in _TILED_TYPES and not problem.without_winograd:
         found += considered(problem, dtype, target)
     found += turned(problem, dtype, target)
     return found
@@ -229,8 +229,8 @@ def _candidates(
     problem: Problem, dtype: str, target: Target, phases: Phases, *, is_uncropped: bool
 ) -> list[Considered]:
     """Return those that count phases in one way."""
-    costs, part = Costs(problem, dtype, target, phases), Part.of(problem)
-    can_spread = part.by_tap or all(a.taps_per_phase[1] <= 1 for a in problem.geometry.axes)
+    costs, k_block = Costs(problem, dtype, target, phases), KBlock.of(problem)
+    can_spread = k_block.per_tap or all(a.taps_per_phase[1] <= 1 for a in problem.geometry.axes)
     can_spread = can_spread and problem.want == "y" and not is_uncropped
     items = list(_summed(costs))
     if can_spread:
@@ -249,7 +249,7 @@ def _candidates(
             block = of_tile[min(len(of_tile), max(1, most_bytes // line_bytes)) - 1]
             plan = Plan(
                 tile, vectors, is_uncropped, is_gathered, is_spread, DIRECT, planes, rows,
-                columns, block, 1, part, 1, 0.0,
+                columns, block, 1, k_block, 1, 0.0,
             )  # fmt: skip
             found.append((plan, ceil(costs.outputs / block), costs.of(plan)))
     return found
@@ -274,7 +274,7 @@ def _summed(costs: Costs) -> Iterator[_Item]:
         rows = ceil(y.count / ceil(y.count / rows))
         if (rows, columns) in seen:
             continue
-        cells = (rows + y.high - y.low) * (1 + z.high - z.low) * pitch * phases.lattices
+        cells = (rows + y.high - y.low) * (1 + z.high - z.low) * pitch * phases.residue_classes
         vectors = ceil(((rows - 1) * pitch + columns) / lanes_of)
         line_bytes = phases.count * vectors * lanes_of * costs.bytes
         fits = cells * per_cell <= panel_bytes and line_bytes <= 4 * _LINE_BYTES

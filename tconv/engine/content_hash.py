@@ -247,7 +247,7 @@ def _chunks(module: ir.Module, of_chunk: ir.Function) -> ir.Function:
     code = Code(IRBuilder(function.append_basic_block("entry")))
     words = function.args[0]
     f = code.record(words, _WORDS[3:], _WORDS[:3])
-    with code.items(code.at(words, _COUNTER, I64), f["chunks"]) as n:
+    with code.tasks(code.at(words, _COUNTER, I64), f["chunks"]) as n:
         first = code.mul(n, CHUNK_BYTES)
         size = code.least(CHUNK_BYTES, code.sub(f["size"], first))
         values = [code.at(f["data"], first, _BYTE), size, f["keys"]]

@@ -17,10 +17,10 @@ from tconv.engine.codegen.values import Module
 from tconv.engine.compile.fingerprint import version
 from tconv.engine.compile.jit import held, load, load_all
 from tconv.engine.compile.tiers import load_drafted, settle
-from tconv.engine.lowered_plan import Told, laid_out
+from tconv.engine.lowered_plan import Arguments, load_or_lower
 from tconv.engine.plan.plan import CYCLES_PER_US, Plan
 from tconv.engine.plan.problem import Problem
-from tconv.engine.plan_cache import known_plan
+from tconv.engine.plan_cache import cached_plan
 from tconv.engine.runtime.job import Job
 from tconv.engine.target.target import Target
 from tconv.engine.winograd.transform import LARGE
@@ -29,11 +29,11 @@ from tconv.system.fork_lock import cached_property, importing
 
 if TYPE_CHECKING:
     from tconv.engine.direct.layout import Layout
-    from tconv.engine.lowering import Kernels
+    from tconv.engine.lowering import Lowering
 
-from tconv.engine.runtime.reorder import Prepared
+from tconv.engine.runtime.reorder import Reorders
 
-__all__ = ["INNER", "Ready", "measured", "ready"]
+__all__ = ["INNER", "Primitive", "create_fastest", "create_primitive"]
 
 VERSION = version()
 
@@ -54,7 +54,7 @@ class PackedTiles(NamedTuple):
     weight: NDArray[Any]
 
 
-class Ready(Prepared):
+class Primitive(Reorders):
     """A plan with everything done that does not depend on the numbers.
 
     `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes:
@@ -79,8 +79,8 @@ class Ready(Prepared):
         self._family = family = _family_of(layout)
         self._laid, self._packing = family.laid, family.packing
         arrays = {POINTERS.index(name): array for name, array in layout.sized().items()}
-        self._sizes = Told(layout.arguments(), arrays)
-        self._told: list[Told] = []  # have arrays that the job's addresses are of
+        self._sizes = Arguments(layout.arguments(), arrays)
+        self._told: list[Arguments] = []  # have arrays that the job's addresses are of
         self._job = Job(0, self._sizes.words, self._load, plan.cycles, plan.is_tiled)
         self._scratch_bytes = layout.scratch_size * plan.threads * self.computed.itemsize
         family.load(layout, self._use)
@@ -90,9 +90,9 @@ class Ready(Prepared):
         laid, family = self._laid, self._family
         family.found |= found
         self._job.function, self._packing.function = map(family.found.__getitem__, laid.drivers)
-        told = laid.located(family.found, self._sizes)
+        told = laid.link(family.found, self._sizes)
         self._told.append(told)  # besides those before, for calls that are under way
-        self._job.revise(told.addressed())
+        self._job.revise(told.bind())
 
     @property
     def packing(self) -> tuple[Any, ...]:
@@ -143,17 +143,17 @@ class Ready(Prepared):
         cells = f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}"
         if plan.is_turned:
             cells = f"{plan.planes} images, x as it lies, vectors of channels"
-        by_tap = ", tap by tap" if plan.part.by_tap else ""
+        per_tap = ", tap by tap" if plan.k_block.per_tap else ""
         then = f", then {self.activation}" if self.activation else ""
         moved = self.dtype.itemsize * sum(
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )
-        items = f"{layout.fields['items']:,} items of {cells}"
+        tasks = f"{layout.fields['tasks']:,} items of {cells}"
         return [
-            f"{self._algorithm}, {plan.threads} threads, {items}",
+            f"{self._algorithm}, {plan.threads} threads, {tasks}",
             f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
-            f"{plan.block} channels of {written}, sums of {plan.part.channels} channels of {read}"
-            f"{by_tap}{then}",
+            f"{plan.block} channels of {written}, sums of {plan.k_block.channels} channels of "
+            f"{read}{per_tap}{then}",
             f"{moved:,} bytes of operands and result, {self.workspace_bytes:,} of workspace and "
             "packed weights",
             f"expected {plan.cycles / CYCLES_PER_US:,.0f} us",
@@ -183,8 +183,8 @@ class Ready(Prepared):
         if not found:
             return
         geometry = replace(self.problem.geometry, batch=1)
-        problem = replace(self.problem, geometry=geometry, is_direct=True)
-        direct = ready(problem, self.dtype.name, self._target, self.threads)
+        problem = replace(self.problem, geometry=geometry, without_winograd=True)
+        direct = create_primitive(problem, self.dtype.name, self._target, self.threads)
         of_channels = np.zeros(geometry.groups * problem.outputs, self.computed)
         of_channels[self._laid.bias_sources] = bias
         packed, of_direct = direct.pack(weight), direct.pack_bias(of_channels)
@@ -193,15 +193,15 @@ class Ready(Prepared):
 
 
 @lru_cache(maxsize=256)
-def ready(problem: Problem, dtype: str, target: Target, threads: int) -> Ready:
+def create_primitive(problem: Problem, dtype: str, target: Target, threads: int) -> Primitive:
     """Return the cheapest plan, ready to run."""
-    plan = known_plan(problem, dtype, target, threads)
+    plan = cached_plan(problem, dtype, target, threads)
     assert plan is not None, "the engine does not serve this problem"
-    return Ready(problem, dtype, target, plan, threads)
+    return Primitive(problem, dtype, target, plan, threads)
 
 
 @lru_cache(maxsize=256)
-def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Ready:
+def create_fastest(problem: Problem, dtype: str, target: Target, threads: int) -> Primitive:
     """Return the plan that is quickest on this machine, of the few that should be.
 
     They sum in the same order, so which one wins does not show in the result.
@@ -213,7 +213,7 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
     y = np.empty(geometry.shape_of(problem.want), kind)
     found = []
     for n, plan in enumerate(best_plans(problem, dtype, target, threads)[:_MOST_MEASURED]):
-        candidate = Ready(problem, dtype, target, plan, threads)
+        candidate = Primitive(problem, dtype, target, plan, threads)
         settle()
         packed, bias = candidate.pack(weight), candidate.pack_bias(None)
         times = []
@@ -239,9 +239,9 @@ class _Family:
     def __init__(self, layout: "Layout") -> None:
         self._target, self._version = layout.target, VERSION
         kernels = cache(partial(_kernels_of, layout))
-        self.laid = laid_out((VERSION, layout.family), lambda: kernels().laid())
+        self.laid = load_or_lower((VERSION, layout.family), lambda: kernels().laid())
         self.no_bias = np.zeros(self.laid.bias_sources.shape, layout.computed)
-        words, load_here = self.laid.packing.addressed(), partial(load, target=layout.target)
+        words, load_here = self.laid.packing.bind(), partial(load, target=layout.target)
         self.packing = Job(0, words, load_here, layout.plan.cycles)
         self.found: dict[str, int] = {}  # addresses of kernels and drivers, by name
         self._is_done = False  # once none of them is a draft
@@ -288,13 +288,13 @@ def _layouts() -> "Callable[..., Layout]":
     return layout_of
 
 
-def _kernels_of(layout: "Layout") -> "Kernels":
+def _kernels_of(layout: "Layout") -> "Lowering":
     """Lay a plan out, which few processes need and so few import."""
     with importing:
-        from tconv.engine.lowering import Kernels
+        from tconv.engine.lowering import Lowering
 
-    return Kernels(layout)
+    return Lowering(layout)
 
 
-def _emit(kernels: Callable[[], "Kernels"], name: str, module: Module) -> None:
+def _emit(kernels: Callable[[], "Lowering"], name: str, module: Module) -> None:
     kernels().emits[name](module)

@@ -23,28 +23,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.arrays.canonical import canonical_shape
-from tconv.engine.executor import Ready
-from tconv.engine.plan.axis_folding import Fold, Folds
+from tconv.engine.executor import Primitive
+from tconv.engine.plan.axis_folding import AxisFolding, Fold
 from tconv.engine.plan.problem import Problem
-from tconv.engine.runtime.reorder import Prepared
+from tconv.engine.runtime.reorder import Reorders
 from tconv.engine.target.target import Target
 from tconv.geometry.geometry import Letter
 from tconv.system.allocator import empty
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Folded", "FoldedSums", "folded", "folded_sums"]
+__all__ = [
+    "HighRankPrimitive",
+    "HighRankWeightGradient",
+    "create_high_rank",
+    "create_high_rank_weight_gradient",
+]
 
 _Make = Callable[[Problem, str, Target, int], Any]
 
 
-class _Folding(Prepared):
+class _Folding(Reorders):
     """What is read, brought block by block into the order of calls of three axes."""
 
     def __init__(
         self, problem: Problem, dtype: str, target: Target, threads: int, make: _Make
     ) -> None:
         super().__init__(problem, dtype, target, threads)
-        self.folds = folds = Folds.of(problem.geometry, self.dtype.itemsize, problem.want)
+        self.folds = folds = AxisFolding.of(problem.geometry, self.dtype.itemsize, problem.want)
         self.inner: dict[int, Any] = {
             n: make(replace(problem, geometry=folds.inner(n)), dtype, target, threads)
             for n in folds.all_taps
@@ -146,10 +151,10 @@ class _Folding(Prepared):
         return lines
 
 
-class Folded(_Folding):
-    """What `Ready` is, for more than three axes."""
+class HighRankPrimitive(_Folding):
+    """What `Primitive` is, for more than three axes."""
 
-    inner: dict[int, Ready]
+    inner: dict[int, Primitive]
 
     @property
     def keeps_weight(self) -> bool:
@@ -226,7 +231,7 @@ class Folded(_Folding):
         return to, tuple(kept)
 
 
-class FoldedSums(_Folding):
+class HighRankWeightGradient(_Folding):
     """What `Correlated` is, for more than three axes: w is the sum of what blocks give.
 
     How many there are follows from the sizes, and so does the order of this sum.
@@ -265,14 +270,16 @@ def _every(step: int, start: int, count: int) -> slice:
 
 
 @lru_cache(maxsize=256)
-def folded(problem: Problem, dtype: str, target: Target, threads: int, make: _Make) -> Folded:
+def create_high_rank(
+    problem: Problem, dtype: str, target: Target, threads: int, make: _Make
+) -> HighRankPrimitive:
     """Return the plan for more than three axes, ready to run."""
-    return Folded(problem, dtype, target, threads, make)
+    return HighRankPrimitive(problem, dtype, target, threads, make)
 
 
 @lru_cache(maxsize=256)
-def folded_sums(
+def create_high_rank_weight_gradient(
     problem: Problem, dtype: str, target: Target, threads: int, make: _Make
-) -> FoldedSums:
+) -> HighRankWeightGradient:
     """Return the plan for w of more than three axes, ready to run."""
-    return FoldedSums(problem, dtype, target, threads, make)
+    return HighRankWeightGradient(problem, dtype, target, threads, make)

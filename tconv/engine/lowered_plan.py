@@ -16,18 +16,18 @@ from tconv.engine.compile.plan_log import read_plan, write_plan
 from tconv.engine.plan.encoding import as_bytes, of_bytes, record_of
 from tconv.system.pointers import address
 
-__all__ = ["Laid", "Told", "laid_out"]
+__all__ = ["LoweredPlan", "Arguments", "load_or_lower"]
 
 _MOST_BYTES = 2**20  # that are kept: to read more would take as long as to make it
 
 
-class Told(NamedTuple):
+class Arguments(NamedTuple):
     """Arguments of a driver, and by place in them the arrays whose addresses they need."""
 
     words: NDArray[np.int64]
     arrays: dict[int, NDArray[Any]]
 
-    def addressed(self) -> NDArray[np.int64]:
+    def bind(self) -> NDArray[np.int64]:
         """The arguments with these addresses, right for as long as the arrays live."""
         words = self.words.copy()
         for place, array in self.arrays.items():
@@ -35,7 +35,7 @@ class Told(NamedTuple):
         return words
 
 
-class Laid(NamedTuple):
+class LoweredPlan(NamedTuple):
     """All that follows from a plan but addresses and sizes. Arrays may be read-only."""
 
     kernels: tuple[str, ...]
@@ -46,9 +46,9 @@ class Laid(NamedTuple):
     packing_bytes: int  # of scratch
     bias_sources: NDArray[np.int64]
     arrays: dict[int, NDArray[Any]]  # by place in the driver's arguments
-    packing: Told
+    packing: Arguments
 
-    def located(self, found: Mapping[str, int], sizes: Told) -> Told:
+    def link(self, found: Mapping[str, int], sizes: Arguments) -> Arguments:
         """What the driver is told, with addresses of kernels; 0 for those that are not found."""
         places = [0, *[found.get(name, 0) for name in self.kernels]]
         words, arrays = sizes.words.copy(), self.arrays | sizes.arrays
@@ -57,16 +57,16 @@ class Laid(NamedTuple):
         for place, column in self.listed:
             array = arrays[place] = arrays[place].copy()
             array[:, column] = np.array(places, np.int64)[array[:, column]]
-        return Told(words, arrays)
+        return Arguments(words, arrays)
 
 
-def laid_out(key: tuple[Any, ...], make: Callable[[], Laid]) -> Laid:
+def load_or_lower(key: tuple[Any, ...], make: Callable[[], LoweredPlan]) -> LoweredPlan:
     """Return what `make` gives, from disk if it is there; `key` tells all that it follows from."""
     name = sha256(repr(key).encode()).hexdigest()
     data, fault = read_plan(name)
     if data is not None:
         try:
-            return record_of(Laid, of_bytes(data))
+            return record_of(LoweredPlan, of_bytes(data))
         except ValueError:  # its checksum is right: another program has made it
             fault = f"plan {name}, which holds something else"
     warn_once(fault)

@@ -6,29 +6,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.channel_lanes.driver import broadcast, run_turned
-from tconv.engine.channel_lanes.layout import TurnedLayout
+from tconv.engine.channel_lanes.driver import broadcast, run_channel_lanes
+from tconv.engine.channel_lanes.layout import ChannelLanesLayout
 from tconv.engine.codegen.abi import POINTERS, RESTORED
 from tconv.engine.codegen.code import write
 from tconv.engine.compile.jit import Emit
 from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.direct.layout import Layout
-from tconv.engine.driver import run, run_spread, run_tiled
+from tconv.engine.driver import run, run_col2im, run_winograd
 from tconv.engine.kernels.activation import activate
 from tconv.engine.kernels.gemm import add_rows, copy_row, micro, pack_rows, stream
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
 from tconv.engine.kernels.pack_weights import PACK_FIELDS, pack_made_run, pack_run
 from tconv.engine.kernels.transpose import turn_out
 from tconv.engine.layouts import layout_of
-from tconv.engine.lowered_plan import Laid, Told
+from tconv.engine.lowered_plan import Arguments, LoweredPlan
 from tconv.engine.weight_tables import pack_arguments
 from tconv.engine.winograd.kernels import restore, screen, sum_cells
-from tconv.engine.winograd.layout import TiledLayout
+from tconv.engine.winograd.layout import WinogradLayout
 
-__all__ = ["Kernels", "layout_of"]
+__all__ = ["Lowering", "layout_of"]
 
 
-class Kernels:
+class Lowering:
     """Kernels of a layout: numbers of those that its driver calls, and what emits them."""
 
     def __init__(self, layout: Layout) -> None:
@@ -49,7 +49,7 @@ class Kernels:
         self.emits[full] = partial(write, emit, full, dtype, self.layout.target)
         return [*self.emits].index(full) + 1
 
-    def laid(self) -> Laid:
+    def laid(self) -> LoweredPlan:
         """Return all that follows from the layout, but sizes."""
         layout, called = self.layout, self.called.items()
         arrays = self.arrays | layout.fixed()
@@ -58,7 +58,7 @@ class Kernels:
         first = end - len(of_packing)
         packing[first:end] = 0  # the addresses of these arrays, here and now
         columns = {"micros": 0, "restored": RESTORED.index("kernel")}
-        return Laid(
+        return LoweredPlan(
             self.names,
             tuple((POINTERS.index(name), number) for name, number in called if number),
             tuple((POINTERS.index(name), columns[name]) for name in columns.keys() & arrays.keys()),
@@ -67,12 +67,12 @@ class Kernels:
             packing_bytes,
             layout.bias_sources(),
             {POINTERS.index(name): array for name, array in arrays.items()},
-            Told(packing, dict(enumerate(of_packing, first))),
+            Arguments(packing, dict(enumerate(of_packing, first))),
         )
 
     def _number(self) -> None:
         layout, activation = self.layout, self.layout.problem.activation
-        if isinstance(layout, TurnedLayout):
+        if isinstance(layout, ChannelLanesLayout):
             self.called, self.arrays = layout.kernels(self, broadcast, turn_out)
         else:
             self._number_those_of_cells()
@@ -104,15 +104,19 @@ class Kernels:
             "stream": self("stream", stream, dtype=moved) if layout.streams else 0,
             "copy_row": self(f"copy_row_{stride}", copy_row(stride)),
         }
-        if isinstance(layout, TiledLayout):
-            more, of_tiles = layout.kernels(self, restore, sum_cells, screen)
+        if isinstance(layout, WinogradLayout):
+            more, of_winograd = layout.kernels(self, restore, sum_cells, screen)
             self.called |= more
-            self.arrays |= of_tiles
+            self.arrays |= of_winograd
 
 
 def _drivers(layout: Layout) -> tuple[Any, Any]:
     """What computes, and what packs weights."""
     plan = layout.plan
-    kinds = (plan.is_spread, run_spread), (plan.is_tiled, run_tiled), (plan.is_turned, run_turned)
+    kinds = (
+        (plan.is_spread, run_col2im),
+        (plan.is_tiled, run_winograd),
+        (plan.is_turned, run_channel_lanes),
+    )
     driver = next((driver for is_kind, driver in kinds if is_kind), run)
     return driver, pack_run if layout.weight_matrix is None else pack_made_run

@@ -16,21 +16,21 @@ from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of
 from tconv.engine.target.target import Target
 
-__all__ = ["known_candidates", "known_plan"]
+__all__ = ["cached_candidates", "cached_plan"]
 
 
 @lru_cache(maxsize=1024)
-def known_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
+def cached_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
     """Return what `choose_plan` does, and keep what it chooses from on disk beside the kernels.
 
     That is one entry for all sizes of a band.
     """
     band = band_of(problem, lanes_of(dtype, target))
-    return fitted(known_candidates(band, dtype, target, threads), problem, dtype, target, threads)
+    return fitted(cached_candidates(band, dtype, target, threads), problem, dtype, target, threads)
 
 
 @lru_cache(maxsize=1024)
-def known_candidates(band: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
+def cached_candidates(band: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
     """Return what `candidates` does, from disk if it is there."""
     key = sha256(repr((version(), band, dtype, target, threads)).encode()).hexdigest()
     data, fault = read_plan(key)

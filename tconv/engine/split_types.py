@@ -27,27 +27,36 @@ from tconv.geometry.geometry import Geometry, Letter
 from tconv.system.allocator import empty
 
 if TYPE_CHECKING:
-    from tconv.engine.executor import Ready
-    from tconv.engine.high_rank import Folded
+    from tconv.engine.executor import Primitive
+    from tconv.engine.high_rank import HighRankPrimitive
 
-__all__ = ["COMPOUND", "Complex", "Compound", "Integers", "PackedParts", "compound", "parts"]
+__all__ = [
+    "SPLIT_TYPES",
+    "Complex",
+    "SplitPrimitive",
+    "Integers",
+    "PackedSplit",
+    "split_primitive",
+    "split_problem",
+]
 
 _Contract = Callable[..., NDArray[Any]]
 
 _REAL = {"complex64": "float32", "complex128": "float64"}
 _SMALL_INTEGERS = ("int8", "uint8", "int16", "uint16")
-COMPOUND = frozenset({*_REAL, *_SMALL_INTEGERS})
+SPLIT_TYPES = frozenset({*_REAL, *_SMALL_INTEGERS})
 """Names of the types that are contracted as others."""
 
 
 @lru_cache(maxsize=1024)
-def parts(geometry: Geometry, want: Letter, dtype: str) -> tuple[Geometry, str] | None:
+def split_problem(geometry: Geometry, want: Letter, dtype: str) -> tuple[Geometry, str] | None:
     """The contraction that one of such a type is made by: its sizes and type, None if none is.
 
-    >>> geometry, dtype = parts(Geometry.of((1, 4, 5), (4, 6, 3), groups=2), "y", "complex64")
+    >>> geometry = Geometry.of((1, 4, 5), (4, 6, 3), groups=2)
+    >>> geometry, dtype = split_problem(geometry, "y", "complex64")
     >>> geometry.x_shape, geometry.weight_shape, dtype
     ((1, 8, 5), (8, 12, 3), 'float32')
-    >>> parts(Geometry.of((1, 4, 5), (4, 6, 3)), "y", "int16")[1]
+    >>> split_problem(Geometry.of((1, 4, 5), (4, 6, 3)), "y", "int16")[1]
     'float64'
     """
     if dtype in _REAL:
@@ -61,26 +70,26 @@ def parts(geometry: Geometry, want: Letter, dtype: str) -> tuple[Geometry, str] 
     return None if carrier is None else (geometry, carrier)
 
 
-class PackedParts(NamedTuple):
+class PackedSplit(NamedTuple):
     """Weights of parts, as the engine takes weights that are packed."""
 
     plan: Any
     values: Any
 
 
-class Compound:
-    """What `Ready` is, for numbers that are made of others; `inner` is the plan for those."""
+class SplitPrimitive:
+    """What `Primitive` is, for numbers that are made of others; `inner` is the plan for those."""
 
     activation = None
 
     def __init__(
-        self, geometry: Geometry, want: Letter, dtype: str, inner: "Ready | Folded"
+        self, geometry: Geometry, want: Letter, dtype: str, inner: "Primitive | HighRankPrimitive"
     ) -> None:
         self.geometry, self.want, self.dtype, self.inner = geometry, want, np.dtype(dtype), inner
 
-    def parts(self, geometry: Geometry) -> Geometry:
+    def inner_geometry(self, geometry: Geometry) -> Geometry:
         """The contraction that `inner` does, x and y in the layout of `geometry`."""
-        found = parts(geometry, self.want, self.dtype.name)
+        found = split_problem(geometry, self.want, self.dtype.name)
         assert found is not None, "the engine does not serve this geometry"
         return found[0]
 
@@ -102,7 +111,7 @@ class Compound:
         of_b = self.split(geometry, "y", b) if self.want == "w" else b
         start, rest = self.split_bias(bias)
         of_a_parts = self.split(geometry, of_a, a)
-        found = by(self.parts(geometry), self.want, of_a_parts, of_b, bias=start)
+        found = by(self.inner_geometry(geometry), self.want, of_a_parts, of_b, bias=start)
         del of_a_parts, of_b
         return self.merged(geometry, found, rest, out)
 
@@ -133,7 +142,7 @@ class Compound:
     @property
     def copied_bytes(self) -> int:
         """Bytes of parts that are held at a time: of w, which are packed first, or of x and y."""
-        inner = self.parts(self.geometry)
+        inner = self.inner_geometry(self.geometry)
         w, x, y = (prod(inner.shape_of(letter)) for letter in ("w", "x", "y"))
         if self.dtype.kind == "c" and self.geometry.groups > 1:
             w += w // 2  # see split_weight
@@ -141,11 +150,11 @@ class Compound:
 
     def describe(self) -> list[str]:
         """What was chosen, and what it should cost."""
-        parts = f"computed as {self.inner.dtype}, {self.copied_bytes:,} bytes of copies"
-        return [parts, *self.inner.describe()]
+        converted = f"computed as {self.inner.dtype}, {self.copied_bytes:,} bytes of copies"
+        return [converted, *self.inner.describe()]
 
 
-class Complex(Compound):
+class Complex(SplitPrimitive):
     """Complex numbers: the real parts of a group's channels, then the imaginary ones.
 
     In pairs and in two runs they are the same matrix, once transposed.
@@ -153,7 +162,7 @@ class Complex(Compound):
 
     def split(self, geometry: Geometry, letter: Letter, array: NDArray[Any]) -> NDArray[Any]:
         """Return the parts of x or y, which is C-contiguous, in its layout."""
-        shape = self.parts(geometry).shape_of(letter)
+        shape = self.inner_geometry(geometry).shape_of(letter)
         images, run = _runs(geometry, letter)
         if run == 1:
             return array.reshape(-1).view(self.inner.dtype).reshape(shape)
@@ -220,7 +229,7 @@ class Complex(Compound):
         return out
 
 
-class Integers(Compound):
+class Integers(SplitPrimitive):
     """Small integers, as floats that hold every sum there can be of such a type."""
 
     def split(self, geometry: Geometry, letter: Letter, array: NDArray[Any]) -> NDArray[Any]:
@@ -271,7 +280,9 @@ def _runs(geometry: Geometry, letter: Letter) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def compound(geometry: Geometry, want: Letter, dtype: str, inner: "Ready | Folded") -> Compound:
+def split_primitive(
+    geometry: Geometry, want: Letter, dtype: str, inner: "Primitive | HighRankPrimitive"
+) -> SplitPrimitive:
     """Return the plan for numbers of such a type, of that for their parts."""
     kind = Complex if dtype in _REAL else Integers
     return kind(geometry, want, dtype, inner)

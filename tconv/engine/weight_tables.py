@@ -37,9 +37,9 @@ _MADE_BYTES = 2**20  # at most, of numbers that are made before they are packed
 def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]], int]:
     """Arguments of `pack_run` but for addresses, the arrays they point to, and bytes of scratch."""
     taps, problem, matrix = list(layout.taps()), layout.problem, layout.weight_matrix
-    by_tap = layout.plan.part.by_tap
+    per_tap = layout.plan.k_block.per_tap
     counts = {
-        tile.rows * (1 if by_tap else len(taps[tile.kind]))
+        tile.rows * (1 if per_tap else len(taps[tile.kind]))
         for tile in (*layout.block_tiles, *layout.last_tiles)
     }
     together = max(_channels(count, layout) for count in counts)
@@ -69,7 +69,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
             whole = whole.reshape(len(of_kind), block * of_kind.shape[1])  # (taps, rows)
             for tile in group:
                 of_rows = whole[:, tile.first : tile.first + tile.rows]
-                for n, table in enumerate(of_rows if by_tap else [of_rows.ravel()]):
+                for n, table in enumerate(of_rows if per_tap else [of_rows.ravel()]):
                     channels = _channels(table.size, layout)
                     weight = tile.weight + n * layout.channels * tile.rows
                     entries.append((weight, start, table.size, channels))
@@ -83,7 +83,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
     kept += factors(np.zeros((1, 0), layout.computed) if matrix is None else matrix, layout.lanes)
     chunks = -(-layout.channels // chunk)
     fields = {
-        "items": problem.geometry.groups * chunks,
+        "tasks": problem.geometry.groups * chunks,
         "chunks": chunks,
         "chunk": chunk,
         "blocks": layout.blocks,
@@ -136,8 +136,8 @@ def _chunk(layout: Layout, channels: int) -> int:
     """Channels of an item: a multiple of `channels`."""
     of_tile = layout.weight_block // layout.channels / len(layout.block_tiles)
     wanted = _RUN_BYTES / max(1.0, of_tile * layout.computed.itemsize)
-    items = _ITEMS_PER_THREAD * layout.plan.threads
-    most = layout.problem.geometry.groups * layout.channels / items
+    tasks = _ITEMS_PER_THREAD * layout.plan.threads
+    most = layout.problem.geometry.groups * layout.channels / tasks
     if layout.weight_matrix is None:  # else tiles read what was made
         step, _ = layout.problem.weight_steps(layout.problem.taps)
         most = min(most, _WAYS * _WAY_BYTES // gcd(step * layout.dtype.itemsize, _WAY_BYTES))

@@ -30,7 +30,7 @@ from tconv.messages import show
 from tconv.nn.init import Initialiser, as_initialiser, initial_bias
 from tconv.nn.layer import Layer
 from tconv.nn.parameter import Parameter
-from tconv.ops.call_cache import Repeated, is_plain
+from tconv.ops.call_cache import Repeated, is_exact_key
 from tconv.ops.dispatch import Call, check_padding_mode
 from tconv.ops.gradients import bias_gradient
 from tconv.ops.planned_call import PackedWeights
@@ -193,7 +193,7 @@ class Convolution(Layer):
     def _both_ways(self, x: NDArray[Any], output_size: Any) -> tuple[Repeated, Repeated]:
         """The contractions of forward and of backward, which are remembered from step to step."""
         remembered, key = self._remembered, (x.shape, type(output_size), output_size)
-        is_told = output_size is None or is_plain(output_size)
+        is_told = output_size is None or is_exact_key(output_size)
         found = remembered.get(key) if is_told else None
         if found is not None:
             return found
@@ -208,7 +208,7 @@ class Convolution(Layer):
             self._initialise(channels)
         calls = self._call(self._activation), self._call()
         forth, back = (Repeated(geometry, self.dtype, call) for call in calls)
-        if is_told and all(map(is_plain, self._settings().values())):
+        if is_told and all(map(is_exact_key, self._settings().values())):
             if len(remembered) >= _MOST_SIZES:
                 remembered.clear()
             remembered[key] = forth, back

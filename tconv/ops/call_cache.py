@@ -14,7 +14,7 @@ from tconv.engine.target.target import target
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.ops.dispatch import Call, is_registered, native, needs_no_limit, solve_for
 
-__all__ = ["Known", "Repeated", "is_plain", "recalled", "solve_and_keep"]
+__all__ = ["Known", "Repeated", "is_exact_key", "recalled", "solve_and_keep"]
 
 A = TypeVar("A")
 
@@ -135,20 +135,20 @@ def recalled(a: Any, b: Any, keywords: tuple[Any, ...]) -> Known | None:
     dtype = a.dtype
     if dtype != b.dtype or dtype not in USUAL:
         return None
-    if not (_PLAIN.issuperset(map(type, keywords)) or all(map(is_plain, keywords))):
+    if not (_PLAIN.issuperset(map(type, keywords)) or all(map(is_exact_key, keywords))):
         return None
     return _known(a.shape, b.shape, dtype, *keywords)
 
 
-def is_plain(value: Any) -> bool:
+def is_exact_key(value: Any) -> bool:
     """Whether a keyword can be told by its value and type from all that mean something else."""
     kind = type(value)
-    return kind in _PLAIN or (kind is tuple and all(map(_is_plain_entry, value)))
+    return kind in _PLAIN or (kind is tuple and all(map(_is_exact_entry, value)))
 
 
-def _is_plain_entry(value: Any) -> bool:
+def _is_exact_entry(value: Any) -> bool:
     """Of a tuple, whose entries are compared without their types: no True, which equals 1."""
-    return type(value) is int or (type(value) is tuple and all(map(_is_plain_entry, value)))
+    return type(value) is int or (type(value) is tuple and all(map(_is_exact_entry, value)))
 
 
 @lru_cache(maxsize=256, typed=True)

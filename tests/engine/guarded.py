@@ -11,7 +11,7 @@ import numpy as np
 
 from tconv.arrays.dtypes import as_dtype
 from tconv.engine.choose import all_plans
-from tconv.engine.executor import Ready
+from tconv.engine.executor import Primitive
 from tconv.engine.plan import plan as plans_of
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
@@ -90,7 +90,7 @@ def main(count):
         some = tiled if tiled and n % 5 == 4 else turned if turned and n % 5 == 3 else plans
         plan = some[int(rng.integers(len(some)))]
         plans_of.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
-        ready = Ready(problem, name, target(), plan)
+        ready = Primitive(problem, name, target(), plan)
         shape = (geometry.groups, -1, *geometry.weight_shape[1:])
         x = guarded(rng.standard_normal(geometry.shape_of(read)).astype(dtype), n % 3)
         w = guarded(rng.standard_normal(geometry.weight_shape).astype(dtype), n % 3)

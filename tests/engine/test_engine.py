@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from strategies import ENGINE_TYPES, draws, geometries, integer_operands
 from tconv import definition, engine
 from tconv.engine import executor
-from tconv.engine.channel_lanes.driver import broadcast, run_turned
+from tconv.engine.channel_lanes.driver import broadcast, run_channel_lanes
 from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import assembly
 from tconv.engine.direct import layout
 from tconv.engine.direct.im2col import find_runs, gather
-from tconv.engine.driver import run, run_spread
+from tconv.engine.driver import run, run_col2im
 from tconv.engine.kernels.gemm import add_rows, copy_row, micro, pack_rows, stream
 from tconv.engine.kernels.transpose import turn_out
 from tconv.engine.plan import plan as plans
@@ -121,7 +121,7 @@ def test_every_plan_gives_the_same_bits(geometry, want, dtype, data):
         plans = all_plans(problem, dtype, target(), threads)
         for plan in plans[:: max(1, len(plans) // 5)]:
             plan = in_smaller_items(plan, geometry, data) if plan.is_spread else plan
-            ready = executor.Ready(problem, dtype, target(), plan)
+            ready = executor.Primitive(problem, dtype, target(), plan)
             written = np.full(geometry.shape_of(want), np.nan, dtype)
             ready(read, ready.pack(w), ready.pack_bias(bias), written)
             bits = (written + 0.0).tobytes()  # + 0.0: the sign of zero is nobody's
@@ -287,7 +287,7 @@ def test_nothing_beside_out_is_written(geometry, want, dtype, before, streams):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "STREAMED_BYTES", 0 if streams else 2**25)
         patch.setattr(plans, "STREAMED_PIECE_BYTES", 0)
-        ready = executor.Ready(problem, dtype, target(), plan)
+        ready = executor.Primitive(problem, dtype, target(), plan)
     engine.contract(geometry, want, read, w, bias=bias, out=out, plan=ready)
     assert np.array_equal(out, defined(geometry, want, read, w, bias))
     assert np.array_equal(memory[:before], np.full(before, -7))
@@ -324,7 +324,7 @@ def test_every_kernel_is_code_for_every_processor(cpu):
     kernels |= {"broadcast": broadcast(3, 4), "turn_out": turn_out}
     kernels |= {f"pack_rows_{step}": pack_rows(step) for step in range(1, 10)}
     kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
-    drivers = {"run": run, "run_spread": run_spread, "run_turned": run_turned}
+    drivers = {"run": run, "run_col2im": run_col2im, "run_channel_lanes": run_channel_lanes}
     for dtype in (*ENGINE_TYPES, "int16"):
         number = Number(dtype, here)
         emitted = {"stream": stream} if dtype == "int16" else kernels | drivers
@@ -374,7 +374,7 @@ def test_without_code_the_portable_path_computes_and_one_warning_says_so(monkeyp
     monkeypatch.setattr(executor, "load_all", refuse)
     monkeypatch.setattr(executor, "held", lambda *_, **__: {})
     monkeypatch.setattr(executor, "_families", {})
-    executor.ready.cache_clear()
+    executor.create_primitive.cache_clear()
     monkeypatch.setattr(dispatch, "_has_warned", False)
     geometry = Geometry.of((1, 2, 17), (2, 3, 4), stride=2)
     x, w, _ = operands(geometry, "float32")
@@ -387,7 +387,7 @@ def test_without_code_the_portable_path_computes_and_one_warning_says_so(monkeyp
         "tconv computes without machine code of its own, which is slower: "
         "RuntimeError: no code today"
     ]
-    executor.ready.cache_clear()
+    executor.create_primitive.cache_clear()
 
 
 @pytest.mark.parametrize("cpu", ["x86-64", "haswell", "portable"])

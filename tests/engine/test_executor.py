@@ -9,7 +9,7 @@ from hypothesis import given
 from strategies import ENGINE_TYPES, geometries
 from tconv import engine
 from tconv.engine.choose import choose_plan
-from tconv.engine.executor import ready
+from tconv.engine.executor import create_primitive
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 from tconv.geometry.geometry import Geometry
@@ -95,7 +95,9 @@ def test_weights_are_packed_where_those_before_them_were():
     """But never where others still are."""
     shape = (64, 32, 4, 4)
     w = np.arange(64 * 32 * 16).reshape(1, *shape).astype("f4")
-    made = ready(Problem(Geometry.of((1, 64, 8, 8), shape, stride=2)), "float32", target(), 1)
+    made = create_primitive(
+        Problem(Geometry.of((1, 64, 8, 8), shape, stride=2)), "float32", target(), 1
+    )
     with lent(Arena(most_idle_bytes=2**24)):
         first, second = made.pack(w), made.pack(w + 1)
         assert not np.shares_memory(first, second)
@@ -109,7 +111,9 @@ def test_weights_are_packed_where_those_before_them_were():
 
 def test_few_weights_are_packed_in_memory_of_numpys():
     shape = (4, 4, 2, 2)
-    made = ready(Problem(Geometry.of((1, 4, 8, 8), shape, stride=2)), "float32", target(), 1)
+    made = create_primitive(
+        Problem(Geometry.of((1, 4, 8, 8), shape, stride=2)), "float32", target(), 1
+    )
     arena = Arena(most_idle_bytes=2**24)
     with lent(arena):
         assert made.pack(np.ones((1, *shape), "f4")).flags.owndata

@@ -19,9 +19,9 @@ from strategies import (
 )
 from tconv import definition, engine
 from tconv.engine import executor
-from tconv.engine.high_rank import Folded, FoldedSums
+from tconv.engine.high_rank import HighRankPrimitive, HighRankWeightGradient
 from tconv.engine.plan import axis_folding as folds
-from tconv.engine.plan.axis_folding import Folds
+from tconv.engine.plan.axis_folding import AxisFolding
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 from tconv.engine.weight_gradient import executor as correlator
@@ -33,13 +33,13 @@ from tconv.portable import contract as portable
 TYPES = st.sampled_from(ENGINE_TYPES)
 WANTS = st.sampled_from("yxw")
 BLOCKS = st.sampled_from([0, 2**10, 2**14, 2**23])
-IS_WASTEFUL = Folds.is_wasteful
+IS_WASTEFUL = AxisFolding.is_wasteful
 
 
 @pytest.fixture(autouse=True)
 def every_geometry_is_folded(monkeypatch):
     """However small it is."""
-    monkeypatch.setattr(Folds, "is_wasteful", False)
+    monkeypatch.setattr(AxisFolding, "is_wasteful", False)
     engine.serves.cache_clear()
     yield
     engine.serves.cache_clear()
@@ -48,12 +48,16 @@ def every_geometry_is_folded(monkeypatch):
 def in_blocks_of(size, geometry, dtype, want="y", threads=None):
     """A plan whose blocks have so many bytes."""
     problem = Problem(engine._usual(geometry), "y" if want == "y" else "x")
-    kind, make = (FoldedSums, correlator.correlated) if want == "w" else (Folded, executor.ready)
+    kind, make = (
+        (HighRankWeightGradient, correlator.correlated)
+        if want == "w"
+        else (HighRankPrimitive, executor.create_primitive)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folds, "_BLOCK_BYTES", size)
-        Folds.of.cache_clear()
+        AxisFolding.of.cache_clear()
         found = kind(problem, dtype, target(), threads or target().threads, make)
-    Folds.of.cache_clear()
+    AxisFolding.of.cache_clear()
     return found
 
 
@@ -197,7 +201,7 @@ def test_what_is_one_product_is_portable_and_so_are_gradients_of_halves():
     geometry = Geometry.of((1, 4, 6, 6, 6, 6), (4, 4, 3, 1, 1, 1))
     plain = Geometry.of((1, 4, 6, 6, 6, 6), (4, 4, 1, 1, 1, 1))
     for want in "yx":
-        found = [Folds.of(each, 4, want) for each in (geometry, plain)]
+        found = [AxisFolding.of(each, 4, want) for each in (geometry, plain)]
         assert [IS_WASTEFUL.fget(each) for each in found] == [False, True]
         assert engine.serves(geometry, want, "float16")
     assert not engine.serves(geometry, "w", "float16")

@@ -11,7 +11,7 @@ from tconv.engine import executor
 from tconv.engine import lowered_plan as laid
 from tconv.engine.choose import best_plans
 from tconv.engine.layouts import layout_of
-from tconv.engine.lowering import Kernels
+from tconv.engine.lowering import Lowering
 from tconv.engine.plan.encoding import as_bytes
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
@@ -38,8 +38,8 @@ def plans(geometry, dtype="float32", **more):
 
 def kept(problem, plan, dtype, make=None):
     layout = (problem, plan, np.dtype(dtype), target())
-    make = make or (lambda: Kernels(layout_of(*layout)).laid())
-    return laid.laid_out(("test", problem, plan, dtype), make)
+    make = make or (lambda: Lowering(layout_of(*layout)).laid())
+    return laid.load_or_lower(("test", problem, plan, dtype), make)
 
 
 def same(one, other):
@@ -73,7 +73,7 @@ def test_what_is_read_again_computes_the_same(geometry, want):
     share = (geometry.groups, -1, *geometry.weight_shape[1:])
     for problem, plan in plans(geometry, want=want):
         for _ in range(2):  # made, and read
-            ready = executor.Ready(problem, "float32", target(), plan)
+            ready = executor.Primitive(problem, "float32", target(), plan)
             y = np.full(geometry.shape_of(want), np.nan, np.float32)
             ready(read, ready.pack(w.reshape(share)), ready.pack_bias(None), y)
             assert np.array_equal(y, exact)

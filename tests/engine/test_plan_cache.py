@@ -28,14 +28,14 @@ def folder(tmp_path, monkeypatch):
 
 
 def forget():
-    for cached in (known.known_plan, known.known_candidates):
+    for cached in (known.cached_plan, known.cached_candidates):
         cached.cache_clear()
 
 
 def asked_again(problem, threads=2):
     """As another process would ask."""
     forget()
-    return known.known_plan(problem, "float32", target(), threads)
+    return known.cached_plan(problem, "float32", target(), threads)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import draws, framed, geometries, integer_operands, integers_like, operands_of
 from tconv import definition, engine
 from tconv.arrays.canonical import canonical
-from tconv.engine.split_types import COMPOUND, compound, parts
+from tconv.engine.split_types import SPLIT_TYPES, split_primitive, split_problem
 from tconv.errors import DTypeError
 from tconv.geometry.geometry import Geometry
 from tconv.ops.functional import conv_transpose
@@ -84,20 +84,22 @@ def test_equals_the_definition(geometry, want, dtype, has_bias, out):
 @given(geometries(batches=(1, 2)), SERVED, st.sampled_from("yxw"))
 def test_parts_are_contracted_for_every_letter(geometry, dtype, want):
     """By the portable path here, whatever the kernels know."""
-    assume(parts(geometry, want, dtype) is not None)
-    inner = engine.prepare(Geometry.of((1, 1, 1), (1, 1, 1)), parts(geometry, want, dtype)[1], 1)
-    made = compound(engine._usual(geometry), want, dtype, inner)
+    assume(split_problem(geometry, want, dtype) is not None)
+    inner = engine.prepare(
+        Geometry.of((1, 1, 1), (1, 1, 1)), split_problem(geometry, want, dtype)[1], 1
+    )
+    made = split_primitive(engine._usual(geometry), want, dtype, inner)
     a, b = operands_of(want, *integer_operands(geometry, dtype))
     if want != "w":
         weight = np.ascontiguousarray(canonical(np, geometry, "w", b))
         of_parts = made.split_weight(weight).reshape(
-            made.parts(engine._usual(geometry)).weight_shape
+            made.inner_geometry(engine._usual(geometry)).weight_shape
         )
     else:
         of_parts = b
 
     def by(_, *arguments, **options):
-        usual = made.parts(geometry)
+        usual = made.inner_geometry(geometry)
         if dtype in INTEGERS and want != "w":
             usual = engine.replace(usual, weight_format="IO*", flip_kernel=False)
         return np.ascontiguousarray(portable.contract(usual, *arguments, **options))
@@ -171,7 +173,7 @@ def test_what_is_not_finite_stays_so():
 )
 def test_floats_hold_the_largest_sum_there_can_be(dtype, channels, carrier):
     geometry = Geometry.of((1, channels, 1), (channels, 1, 1))
-    found = parts(geometry, "y", dtype)
+    found = split_problem(geometry, "y", dtype)
     assert (found and found[1]) == carrier
     if channels < 2**20:
         most = np.iinfo(dtype).min or np.iinfo(dtype).max
@@ -214,12 +216,12 @@ def test_plans_refuse_what_calls_refuse():
 
 def test_wide_integers_and_thin_calls_are_portable():
     geometry = Geometry.of((1, 4, 9), (4, 4, 3))
-    assert [name for name in sorted(COMPOUND) if engine.serves(geometry, "y", name)] == sorted(
+    assert [name for name in sorted(SPLIT_TYPES) if engine.serves(geometry, "y", name)] == sorted(
         [*COMPLEX, *INTEGERS]
     )
     assert not any(engine.serves(geometry, "y", name) for name in ("int32", "uint32", "int64"))
     thin = Geometry.of((1, 512, 9), (512, 1, 3))
-    assert not any(engine.serves(thin, "y", name) for name in COMPOUND)
+    assert not any(engine.serves(thin, "y", name) for name in SPLIT_TYPES)
 
 
 # ---- plans ---------------------------------------------------------------------------------------

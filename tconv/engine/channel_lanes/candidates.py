@@ -10,11 +10,11 @@ import numpy as np
 from tconv.arrays.dtypes import TYPES
 from tconv.engine.plan.cost_model import CALL_CYCLES, Considered, heights
 from tconv.engine.plan.phases import AxisPhases
-from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
+from tconv.engine.plan.plan import DIRECT, TILES, KBlock, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 
-__all__ = ["MOST_ROWS", "TurnedCosts", "turned"]
+__all__ = ["MOST_ROWS", "ChannelLanesCosts", "turned"]
 
 MOST_ROWS = 7  # whose cells of x have a register each
 _MOST_CELLS = 2048  # of y, of the images of an item; larger images have few zeros around them
@@ -36,9 +36,13 @@ def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]
     cells, batch = prod(problem.written_size), problem.geometry.batch
     if TYPES[dtype].accumulator != dtype or cells > _MOST_CELLS:
         return
-    costs, part, plans = TurnedCosts(problem, dtype, target), Part.of(problem), set[Plan]()
+    costs, k_block, plans = (
+        ChannelLanesCosts(problem, dtype, target),
+        KBlock.of(problem),
+        set[Plan](),
+    )
     for images in {ceil(batch / ceil(batch / n)) for n in _IMAGES if n * cells <= _MOST_CELLS}:
-        if images * part.channels * costs.plane_bytes > target.l2_bytes // 4:
+        if images * k_block.channels * costs.plane_bytes > target.l2_bytes // 4:
             continue  # each tile reads all of that, and not in order
         for tile, most in TILES[target.instruction_set]:
             blocks = ceil(problem.outputs / (most * costs.lanes))
@@ -48,12 +52,12 @@ def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]
             if vectors >= _LEAST_VECTORS and filled >= _LEAST_FILLED:
                 rows = min(tile, MOST_ROWS, images * cells)
                 sizes = (rows, vectors, False, False, False, DIRECT, images, 1, 1, block, 1)
-                plans.add(Plan(*sizes, part, 1, 0.0, is_turned=True))
+                plans.add(Plan(*sizes, k_block, 1, 0.0, is_turned=True))
     for plan in sorted(plans):
         yield plan, 1, costs.of(plan)  # blocks are items already, so none is split
 
 
-class TurnedCosts:
+class ChannelLanesCosts:
     """What turned plans for one problem cost."""
 
     def __init__(self, problem: Problem, dtype: str, target: Target) -> None:
@@ -76,7 +80,7 @@ class TurnedCosts:
         """Cycles of an item, as `Costs.of` has it, and the number of items."""
         problem, channels = self.problem, self.problem.channels
         compute = sum(count * self._summed(plan, *kind) for kind, count in self.kinds.items())
-        compute += ceil(channels / plan.part.channels) * self.phases * _PART_CYCLES
+        compute += ceil(channels / plan.k_block.channels) * self.phases * _PART_CYCLES
         weights = problem.taps * channels * self.bytes  # of a channel of y
         all_weights, of_block = problem.outputs * weights, plan.block * weights
         if all_weights > self.target.l3_bytes:
@@ -90,12 +94,12 @@ class TurnedCosts:
 
     def _summed(self, plan: Plan, run: int, outputs: int, rows_of_x: int, taps: int) -> float:
         """Cycles of all outputs that the same taps reach, in a phase of all images of an item."""
-        part, vectors, channels = plan.part.channels, plan.vectors, self.problem.channels
+        k_block, vectors, channels = plan.k_block.channels, plan.vectors, self.problem.channels
         steps = self.target.steps
-        calls = ceil(channels / part) * (max(1, taps) if plan.part.by_tap else 1)
+        calls = ceil(channels / k_block) * (max(1, taps) if plan.k_block.per_tap else 1)
         of_term, near = vectors * self.vector_bytes, self.target.l1_bytes // 2
-        of_weights = 0 if part * taps * of_term <= near else taps * of_term  # bytes of a channel
-        x_is_near = part * plan.planes * self.plane_bytes <= near
+        of_weights = 0 if k_block * taps * of_term <= near else taps * of_term  # bytes of a channel
+        x_is_near = k_block * plan.planes * self.plane_bytes <= near
         cycles = 0.0
         for height, tiles in heights(outputs * plan.planes, plan.tile):
             bytes_ = float(of_weights)

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.abi import PHASE, TURNED_TILE, Call
+from tconv.engine.codegen.abi import CHANNEL_LANES_TILE, PHASE, Call
 from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
 from tconv.engine.kernels.gemm import term
 
-__all__ = ["broadcast", "run_turned"]
+__all__ = ["broadcast", "run_channel_lanes"]
 
 Value = Any
 
@@ -69,14 +69,14 @@ def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> Non
             code.store_vector(total, to, v * lanes)
 
 
-def run_turned(module: ir.Module, name: str, number: Number) -> None:
+def run_channel_lanes(module: ir.Module, name: str, number: Number) -> None:
     """Emit ``run_turned(arguments, thread)``: take items, some images and a block of channels."""
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     c = Call(code, a["arguments"])
-    c.line = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
+    c.acc = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
     c.to = code.builder.alloca(PTR)
-    with code.items(c.counter, c.items) as item:
-        rest, chunk = code.divmod(item, c.chunks)
+    with code.tasks(c.counter, c.tasks) as task:
+        rest, chunk = code.divmod(task, c.chunks)
         group, block = code.divmod(rest, c.blocks)
         is_last = code.is_equal(block, code.sub(c.blocks, 1))
         image = code.mul(chunk, c.images)
@@ -89,14 +89,14 @@ def run_turned(module: ir.Module, name: str, number: Number) -> None:
         channels = code.pick(is_last, c.last_block, c.block)
         with code.when(code.is_given(c.activate)):
             cells = code.mul(images, c.cells)
-            code.call(c.activate, c.line, code.mul(cells, c.line_pitch), c.slope)
+            code.call(c.activate, c.acc, code.mul(cells, c.acc_pitch), c.slope)
         channel = code.add(
             code.mul(group, c.y_group), code.mul(code.mul(block, c.block), c.y_channel)
         )
         with code.loop(images) as n:
             to = code.at(c.y, code.add(code.mul(code.add(image, n), c.y_batch), channel))
-            sums = code.at(c.line, code.mul(code.mul(n, c.cells), c.line_pitch))
-            code.call(c.turn_out, to, sums, c.y_channel, c.line_pitch, c.cells, channels)
+            sums = code.at(c.acc, code.mul(code.mul(n, c.cells), c.acc_pitch))
+            code.call(c.turn_out, to, sums, c.y_channel, c.acc_pitch, c.cells, channels)
     code.end()
 
 
@@ -111,26 +111,26 @@ def _sum(c: Call, x: Value, weight: Value, bias: Value, is_last: Value, is_short
     with code.loop(c.phases) as number:
         phase = code.record(code.at(phases, code.mul(number, len(PHASE)), I64), PHASE)
         of_phase = code.at(weight, code.mul(code.mul(phase["before"], c.channels), rows))
-        by_tap = code.is_equal(c.by_tap, 1)
-        together = code.pick(by_tap, 1, phase["taps"])
-        turns = code.pick(by_tap, code.most(phase["taps"], 1), 1)
+        per_tap = code.is_equal(c.per_tap, 1)
+        together = code.pick(per_tap, 1, phase["taps"])
+        turns = code.pick(per_tap, code.most(phase["taps"], 1), 1)
         w_channel = code.mul(together, rows)
-        with code.loop(c.channels, step=c.part) as channel:
-            channels = code.least(c.part, code.sub(c.channels, channel))
+        with code.loop(c.channels, step=c.k_block) as channel:
+            channels = code.least(c.k_block, code.sub(c.channels, channel))
             of_x = code.at(x, code.mul(channel, c.x_channel))
             w = code.at(of_phase, code.mul(channel, w_channel))
             code.builder.store(code.at(w, code.mul(channels, w_channel)), c.to)
             with code.loop(turns) as turn, code.loop(phase["end"], phase["tiles"]) as n:
-                entry = code.at(tiles, code.mul(n, len(TURNED_TILE)), I64)
-                tile = code.record(entry, TURNED_TILE)
+                entry = code.at(tiles, code.mul(n, len(CHANNEL_LANES_TILE)), I64)
+                tile = code.record(entry, CHANNEL_LANES_TILE)
                 micro = code.load(c.micros, code.add(tile["micro"], kernel), PTR)
                 taps = code.at(table, code.mul(code.add(tile["taps"], turn), 2), I64)
-                reached = code.pick(by_tap, code.least(1, tile["reached"]), tile["reached"])
+                reached = code.pick(per_tap, code.least(1, tile["reached"]), tile["reached"])
                 first = code.pick(code.is_equal(code.add(channel, turn), 0), 1, 0)
                 with code.when(code.is_less(turn, code.most(tile["reached"], 1))):
                     asked = code.load(c.to, kind=PTR)
                     places = code.at(c.places, tile["places"], I64)
-                    where = (w, of_x, taps, places, c.line, bias, asked)
+                    where = (w, of_x, taps, places, c.acc, bias, asked)
                     sizes = (channels, c.x_channel, w_channel, reached, phase["asked"], first)
                     code.call(micro, *where, *sizes)
                     step = code.mul(code.mul(channels, reached), phase["asked"])

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.codegen.abi import PHASE, TURNED_TILE
+from tconv.engine.codegen.abi import CHANNEL_LANES_TILE, PHASE
 from tconv.engine.direct.layout import LINE_BYTES, Layout
 from tconv.engine.direct.offsets import strides
 from tconv.engine.plan.phases import AxisPhases
 from tconv.engine.plan.plan import Tile, tile_rows
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["TurnedLayout"]
+__all__ = ["ChannelLanesLayout"]
 
 
-class TurnedLayout(Layout):
+class ChannelLanesLayout(Layout):
     """What `Layout` says, of a plan whose lanes are channels.
 
     Packed weights are (groups, blocks, phases, channels of x, taps of the phase, channels of the
@@ -51,7 +51,7 @@ class TurnedLayout(Layout):
 
     def _set_sizes(self) -> None:
         plan = self.plan
-        self.cells, self.line_pitch = prod(self.problem.written_size), plan.vectors * self.lanes
+        self.cells, self.acc_pitch = prod(self.problem.written_size), plan.vectors * self.lanes
         self.widths = (plan.vectors, ceil(self.last_block / self.lanes))
         self.chunks = ceil(self.problem.geometry.batch / plan.planes)
 
@@ -59,24 +59,24 @@ class TurnedLayout(Layout):
     def scratch_size(self) -> int:
         """Numbers that a thread's buffers hold: sums, turned by whole vectors of cells."""
         align = LINE_BYTES // self.computed.itemsize
-        size = (self.plan.planes * self.cells + self.lanes) * self.line_pitch
+        size = (self.plan.planes * self.cells + self.lanes) * self.acc_pitch
         return ceil(size / align) * align
 
     def _set_fields(self) -> None:
         geometry, plan, problem = self.problem.geometry, self.plan, self.problem
         self.fields = {
-            "items": geometry.groups * self.blocks * self.chunks,
+            "tasks": geometry.groups * self.blocks * self.chunks,
             "chunks": self.chunks,
             "images": plan.planes,
             "cells": self.cells,
             "batch": geometry.batch,
             "scratch_size": self.scratch_size,
             "channels": self.channels,
-            "part": plan.part.channels,
+            "k_block": plan.k_block.channels,
             **strides("x", self.channels, geometry.groups, problem.read_size),
             **strides("y", self.outputs, geometry.groups, problem.written_size),
-            "line_pitch": self.line_pitch,
-            "by_tap": int(plan.part.by_tap),
+            "acc_pitch": self.acc_pitch,
+            "per_tap": int(plan.k_block.per_tap),
             "blocks": self.blocks,
             "block": plan.block,
             "last_block": self.last_block,
@@ -92,7 +92,7 @@ class TurnedLayout(Layout):
     def family(self) -> tuple[Any, ...]:
         """What `fixed` and all kernels follow from."""
         plan, made_for = self.plan, (self.unsized, self.dtype.name, self.target)
-        kinds = (plan.vectors, plan.block, plan.part, plan.threads, self.widths)
+        kinds = (plan.vectors, plan.block, plan.k_block, plan.threads, self.widths)
         return (*made_for, "turned", *kinds, *self._micro_heights())
 
     def fixed(self) -> dict[str, NDArray[Any]]:
@@ -107,7 +107,9 @@ class TurnedLayout(Layout):
     def _micro_heights(self) -> list[int]:
         """Rows of the tiles that occur."""
         tiles = np.concatenate([self.lists[name] for name in ("tiles", "last_tiles")])
-        return sorted({micro // 2 for micro in tiles[:, TURNED_TILE.index("micro")].tolist()})
+        return sorted(
+            {micro // 2 for micro in tiles[:, CHANNEL_LANES_TILE.index("micro")].tolist()}
+        )
 
     def _biased(self) -> list[int]:
         return [1]  # channels have one each
@@ -128,7 +130,7 @@ class TurnedLayout(Layout):
 class _Lists:
     """What the driver goes through, for the images of an item and for those of the last one."""
 
-    def __init__(self, layout: TurnedLayout) -> None:
+    def __init__(self, layout: ChannelLanesLayout) -> None:
         self.layout, fields, sizes = layout, layout.fields, layout.problem.written_size
         axes = layout.phases.axes
         x_steps, y_steps = (
@@ -147,7 +149,7 @@ class _Lists:
         is_short = last < fields["images"]
         last_tiles, last_phases = self._of(last) if is_short else (tiles, phases)
         taps = np.array(self.taps, np.int64).reshape(-1, 2)
-        step = layout.channels if fields["by_tap"] else 1
+        step = layout.channels if fields["per_tap"] else 1
         of_blocks = [taps * [1, step * fields[name]] for name in ("block", "last_block")]
         self.kept = {
             "tiles": tiles,
@@ -161,13 +163,13 @@ class _Lists:
     def _of(self, images: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tiles and phases for so many images; their taps and places are noted."""
         tiles, phases, before, layout = list[list[int]](), list[list[int]](), 0, self.layout
-        vector_bytes = layout.line_pitch * layout.computed.itemsize
+        vector_bytes = layout.acc_pitch * layout.computed.itemsize
         image = np.arange(images)[:, np.newaxis, np.newaxis, np.newaxis]
         x_images, y_images = image * layout.fields["x_batch"], image * layout.cells
         for z, y, x in product(*self.by_axis):
             first, terms, count = len(tiles), 0, z.count * y.count * x.count
             cells = x_images + _outer(z.cells, y.cells, x.cells)
-            outputs = (y_images + _outer(z.outputs, y.outputs, x.outputs)) * layout.line_pitch
+            outputs = (y_images + _outer(z.outputs, y.outputs, x.outputs)) * layout.acc_pitch
             for of_z, of_y, of_x in product(z.runs, y.runs, x.runs):
                 block = (slice(None), of_z.span, of_y.span, of_x.span)
                 self.cells.append(cells[block].ravel())
@@ -184,7 +186,7 @@ class _Lists:
                 entry["reached"] = reached = len(self.taps) - entry["taps"]
                 for height in tile_rows(rows, layout.plan.tile):
                     entry |= {"micro": 2 * height, "places": 2 * place}
-                    tiles.append([entry[name] for name in TURNED_TILE])
+                    tiles.append([entry[name] for name in CHANNEL_LANES_TILE])
                     place, terms = place + height, terms + reached
             asked = ceil(count * vector_bytes / max(1, terms))
             found = {"tiles": first, "end": len(tiles), "taps": count, "before": before}

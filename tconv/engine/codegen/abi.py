@@ -6,33 +6,43 @@ from tconv.engine.codegen.code import I64, PTR, Code
 
 __all__ = [
     "FIELDS",
-    "LATTICE",
+    "RESIDUE_CLASS",
     "PHASE",
     "POINTERS",
     "RESTORED",
     "RUN",
     "TERMS_AHEAD",
     "TILE",
-    "TURNED_TILE",
+    "CHANNEL_LANES_TILE",
     "Call",
-    "Item",
+    "Task",
     "each_tile",
 ]
 
 POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
-    *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
-    *("lattices_of_x", "places", "restored"),
+    *(
+        "offsets",
+        "tiles",
+        "last_tiles",
+        "acc_starts",
+        "micros",
+        "table",
+        "sums",
+        "sum_starts",
+        "zeros",
+    ),
+    *("residue_classes_of_x", "places", "restored"),
     *("phase_list", "last_phase_list", "taps_of_tiles"),
     *("pack_rows", "find_runs", "gather", "add_rows", "copy_row", "stream", "sum_cells"),  # kernels
     *("screen", "turn_out"),
     *("activate", "slope"),  # a kernel, or none, and what it is told
 )
 FIELDS = (
-    *("items", "splits", "segments", "row_blocks", "plane_blocks", "batch", "scratch_size"),
-    *("channels", "part", "x_size", "x_batch", "x_group", "x_channel", "x_plane", "x_row"),
+    *("tasks", "splits", "column_blocks", "row_blocks", "plane_blocks", "batch", "scratch_size"),
+    *("channels", "k_block", "x_size", "x_batch", "x_group", "x_channel", "x_plane", "x_row"),
     *("input_depth", "input_height", "input_width"),
-    *("lattices", "step_z", "step_y", "step_x"),
+    *("residue_classes", "step_z", "step_y", "step_x"),
     *("panel_depth", "panel_height", "pitch", "panel_size"),
     *("reach_z", "reach_y", "reach_x", "low_z", "low_y", "low_x"),
     *("planes", "rows", "columns", "all_planes", "all_rows", "all_columns"),
@@ -42,15 +52,15 @@ FIELDS = (
         "shifts",
         "table_row",
         "runs_size",
-        "gathered_lanes",
-        "line_pitch",
-        "line_size",
+        "im2col_lanes",
+        "acc_pitch",
+        "acc_size",
     ),
-    *("wide_lanes", "wide_calls", "rest_calls", "panel_tile", "by_tap"),
-    *("is_plain", "taps", "panel_pitch", "product_pitch", "product_size"),
+    *("wide_lanes", "wide_calls", "rest_calls", "panel_tile", "per_tap"),
+    *("skips_scatter", "taps", "panel_pitch", "product_pitch", "product_size"),
     *("y_batch", "y_group", "y_channel", "y_plane", "y_row"),
     *("output_depth", "output_height", "output_width", "stride_z", "stride_y", "stride_x"),
-    *("lead_z", "lead_y", "lead_x"),
+    *("crop_offset_z", "crop_offset_y", "crop_offset_x"),
     *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
     *("weight_block", "bias_block", "streams", "held_size"),
     *("sums_size", "sum_pitch", "restored_count", "restored_z", "restored_y", "restored_x"),
@@ -60,13 +70,13 @@ FIELDS = (
 
 _PLACES = {name: place for place, name in enumerate((*POINTERS, *FIELDS))}
 
-TILE = ("rows", "weight", "offsets", "taps", "line", "micro", "count")
+TILE = ("rows", "weight", "offsets", "taps", "acc", "micro", "count")
 """What stands in a plan's list of tiles, 64 bits each: the first of `count` that are alike."""
 
-RESTORED = ("kernel", "before", "phases", "place", "line")
+RESTORED = ("kernel", "before", "phases", "place", "acc")
 """What stands in a plan's list of phases to restore, 64 bits each: of every group and phase of it.
 
-`before` counts rows of products, of a channel, of earlier groups; `line` is the phase of y.
+`before` counts rows of products, of a channel, of earlier groups; `acc` is the phase of y.
 """
 
 PHASE = ("tiles", "end", "taps", "before", "asked")
@@ -75,7 +85,7 @@ PHASE = ("tiles", "end", "taps", "before", "asked")
 Its tiles, its taps and those before it, and bytes that each term asks for of the weights to come.
 """
 
-TURNED_TILE = ("micro", "taps", "reached", "places")
+CHANNEL_LANES_TILE = ("micro", "taps", "reached", "places")
 """What stands in its list of tiles: `taps` and `places` are tables' begins."""
 
 RUN = ("start", "to", "place")
@@ -84,7 +94,7 @@ RUN = ("start", "to", "place")
 TERMS_AHEAD = 24
 """So many terms on, cells of x are asked for; lists of terms are so much longer."""
 
-LATTICE = ("start", "depth", "height", "width")
+RESIDUE_CLASS = ("start", "depth", "height", "width")
 """What stands in a plan's list of the lattices of x, 64 bits each."""
 
 Value = Any
@@ -96,8 +106,8 @@ class Call:
     panel: Value  # cells of x
     runs: Value  # where cells of x that are gathered follow each other
     products: Value  # of a spread item
-    line: Value  # sums, before they are interleaved
-    row_lines: Value  # where in the line buffer the phases of a row of y begin
+    acc: Value  # sums, before they are interleaved
+    row_accumulators: Value  # where in the line buffer the phases of a row of y begin
     row_of_y: Value  # cells of y that are not there yet, if it streams: `held` of them, ...
     held: Value
     begun: Value  # ... the first of them for this place
@@ -113,7 +123,7 @@ class Call:
         return self.code.load(self.arguments, place, PTR if place < len(POINTERS) else I64)
 
 
-class Item:
+class Task:
     """What a thread has taken: a part of a group's channels of y, at some cells q.
 
     These are `rows` rows from `row` on in each of `planes` planes from `plane` on, and `columns`
@@ -123,12 +133,12 @@ class Item:
     def __init__(self, c: Call, number: Value) -> None:
         code, self.number = c.code, number
         rest, self.split = code.divmod(number, c.splits)
-        rest, segment = code.divmod(rest, c.segments)
+        rest, column_block = code.divmod(rest, c.column_blocks)
         rest, row_block = code.divmod(rest, c.row_blocks)
         rest, plane_block = code.divmod(rest, c.plane_blocks)
         self.group, self.image = code.divmod(rest, c.batch)
         self.plane, self.row = code.mul(plane_block, c.planes), code.mul(row_block, c.rows)
-        self.column = code.mul(segment, c.columns)
+        self.column = code.mul(column_block, c.columns)
         self.planes = code.least(c.planes, code.sub(c.all_planes, self.plane))
         self.rows = code.least(c.rows, code.sub(c.all_rows, self.row))
         self.columns = code.least(c.columns, code.sub(c.all_columns, self.column))

@@ -328,12 +328,12 @@ class Code:
         self.builder.position_at_end(done)
 
     @contextmanager
-    def items(self, counter: Value, count: Value) -> Iterator[Value]:
+    def tasks(self, counter: Value, count: Value) -> Iterator[Value]:
         """``while (item := counter++) < count``, for all threads that count with it."""
         with self.forever() as done:
-            item = self.builder.atomic_rmw("add", counter, self.index(1), "monotonic")
-            self.leave_when(self.is_less(self.sub(count, 1), item), done)
-            yield item
+            task = self.builder.atomic_rmw("add", counter, self.index(1), "monotonic")
+            self.leave_when(self.is_less(self.sub(count, 1), task), done)
+            yield task
 
     def leave_when(self, condition: Value, done: Value) -> None:
         """``if condition: break``."""

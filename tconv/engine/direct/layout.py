@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from tconv.arrays.dtypes import TYPES
 from tconv.engine.codegen.abi import FIELDS, POINTERS, RUN, TERMS_AHEAD, TILE
 from tconv.engine.direct.offsets import (
-    gathered_cells,
     grid,
-    in_flat,
-    in_gathered,
-    lattices,
+    im2col_table,
+    in_im2col_panel,
+    in_padded_panel,
+    residue_classes,
     strides,
 )
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import Part, Plan, Tile, tile_rows
+from tconv.engine.plan.plan import KBlock, Plan, Tile, tile_rows
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import unsized
 from tconv.engine.target.target import Target
@@ -58,7 +58,7 @@ class Layout:
         problem, plan = self.problem, self.plan
         self.phases = problem.phases(plan.is_uncropped)
         if plan.is_tiled:
-            self.phases = problem.tiled_phases(plan.is_uncropped, plan.outputs)
+            self.phases = problem.winograd_phases(plan.is_uncropped, plan.outputs)
         self.computed = np.dtype(TYPES[self.dtype.name].accumulator)
         self.lanes = self.target.vector_bits // 8 // self.computed.itemsize
         self.channels, self.outputs = problem.channels, problem.outputs
@@ -75,7 +75,7 @@ class Layout:
         """Kinds of rows: how many a channel of y has, and how many taps each sums."""
         if self.plan.is_spread:
             return ((self.problem.taps, 1),)
-        return tuple([(len(alike.phases), alike.taps) for alike in self.phases.alike])
+        return tuple([(len(group.phases), group.taps) for group in self.phases.groups])
 
     @property
     def unroll(self) -> int:
@@ -83,8 +83,8 @@ class Layout:
         if not self.target.has_fma:  # two terms would need more registers
             return 1
         for _, taps in self.kinds:
-            together = 1 if self.plan.part.by_tap else taps
-            if together * self.channels % 2 or together * self.plan.part.channels % 2:
+            together = 1 if self.plan.k_block.per_tap else taps
+            if together * self.channels % 2 or together * self.plan.k_block.channels % 2:
                 return 1
         return 2
 
@@ -99,7 +99,7 @@ class Layout:
         is_far = x_bytes > self.target.l2_bytes and plane_bytes >= _FORESEEN_BYTES
         is_far = is_far and self.dtype == self.computed  # else it has been copied
         if self.plan.is_gathered and not self.plan.is_tiled and self.shifts > 1:
-            return 0 if self.plan.part.by_tap else 2
+            return 0 if self.plan.k_block.per_tap else 2
         return int(self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME)
 
     @property
@@ -117,7 +117,7 @@ class Layout:
 
     def _runs(self, tiles: tuple[Tile, ...]) -> list[tuple[Tile, int]]:
         """Tiles that are alike, and how many follow each other whose weights the L1 cache holds."""
-        return _runs_of(tiles, self.kinds, self.plan.part, self.computed.itemsize)
+        return _runs_of(tiles, self.kinds, self.plan.k_block, self.computed.itemsize)
 
     def _set_sizes(self) -> None:
         """Numbers that a thread's buffers hold: the panel, products, lines, and a piece of y."""
@@ -138,20 +138,20 @@ class Layout:
         if plan.is_spread:
             self.cells = self.lanes_in_all  # of a channel in the panel
         elif plan.is_gathered:
-            self.cells = self.shifts * self.gathered_lanes  # and of a tile
+            self.cells = self.shifts * self.im2col_lanes  # and of a tile
         else:
             self.cells = (1 + z.high - z.low) * self.panel_rows * self.pitch  # and of a lattice
         # Vectors are whole, so up to one is read beyond the last cell, and the zeros after it.
         room = self.lanes + max(x.high, 0)
-        copies = self.phases.lattices
+        copies = self.phases.residue_classes
         if plan.is_gathered:
-            copies = ceil(self.lanes_in_all / self.gathered_lanes)
+            copies = ceil(self.lanes_in_all / self.im2col_lanes)
         self.panel_size = self._rounded(copies * self.channels * self.cells + room) + self.runs_size
-        self.is_plain = plan.is_spread and self.phases.is_plain and pieces == 1
-        adds = plan.is_spread and not self.is_plain
+        self.skips_scatter = plan.is_spread and self.phases.taps_are_phases and pieces == 1
+        adds = plan.is_spread and not self.skips_scatter
         self.product_size = self.taps_in_all * plan.block * self.lanes_in_all if adds else 0
         q_cells = plan.planes * plan.rows * plan.columns if plan.is_spread else self.lanes_in_all
-        self.line_pitch, self.line_rows = self._rounded(q_cells), self.phases.count * plan.block
+        self.acc_pitch, self.acc_rows = self._rounded(q_cells), self.phases.count * plan.block
         y_bytes = self.problem.written_count * self.dtype.itemsize
         self.held_size = _HELD_BYTES // self.dtype.itemsize
         cells = plan.columns * x.stride
@@ -159,7 +159,7 @@ class Layout:
         self.streams = self.streams and cells < self.held_size
 
     @property
-    def gathered_lanes(self) -> int:
+    def im2col_lanes(self) -> int:
         """Lanes of a gathered panel that lie together for every channel and shift."""
         return self.tile_lanes
 
@@ -179,7 +179,7 @@ class Layout:
         """Numbers that a thread's buffers hold together."""
         itemsize, (_, y, x) = self.computed.itemsize, self.phases.axes
         align = LINE_BYTES // itemsize
-        size = self.panel_size + self.product_size + self.line_rows * self.line_pitch
+        size = self.panel_size + self.product_size + self.acc_rows * self.acc_pitch
         size += self.lanes  # vectors of lines are read whole
         size += y.stride * x.stride * 8 // itemsize  # where phases begin, 64 bits each
         size += _HELD_BYTES // itemsize + align if self.streams else 0
@@ -193,28 +193,28 @@ class Layout:
         problem, plan, (z, y, x) = self.problem, self.plan, self.phases.axes
         geometry = problem.geometry
         image_rows = y.count * z.count
-        segments = ceil(x.count / plan.columns)
+        column_blocks = ceil(x.count / plan.columns)
         all_rows = geometry.batch * image_rows if plan.is_gathered else y.count
         row_blocks = ceil(all_rows / plan.rows)
         all_planes, batch = (1, 1) if plan.is_gathered else (z.count, geometry.batch)
         planes = ceil(all_planes / plan.planes)
         x_sizes, y_sizes = problem.read_size, problem.written_size
         self.fields = {
-            "items": geometry.groups * batch * planes * row_blocks * segments * plan.splits,
+            "tasks": geometry.groups * batch * planes * row_blocks * column_blocks * plan.splits,
             "splits": plan.splits,
-            "segments": segments,
+            "column_blocks": column_blocks,
             "row_blocks": row_blocks,
             "plane_blocks": planes,
             "batch": batch,
             "scratch_size": self.scratch_size,
             "channels": self.channels,
-            "part": plan.part.channels,
+            "k_block": plan.k_block.channels,
             "x_size": problem.read_count,
             **strides("x", self.channels, geometry.groups, x_sizes),
             "input_depth": x_sizes[0],
             "input_height": x_sizes[1],
             "input_width": x_sizes[2],
-            "lattices": self.phases.lattices,
+            "residue_classes": self.phases.residue_classes,
             "step_z": z.step,
             "step_y": y.step,
             "step_x": x.step,
@@ -240,15 +240,15 @@ class Layout:
             "shifts": self.shifts,
             "table_row": geometry.batch * image_rows * x.count,
             "runs_size": self.runs_size,
-            "gathered_lanes": self.gathered_lanes,
-            "line_pitch": self.line_pitch,
-            "line_size": self.line_rows * self.line_pitch,
+            "im2col_lanes": self.im2col_lanes,
+            "acc_pitch": self.acc_pitch,
+            "acc_size": self.acc_rows * self.acc_pitch,
             "wide_lanes": self.tile_lanes,
             "wide_calls": self.vectors // plan.vectors,
             "rest_calls": min(self.vectors % plan.vectors, 1),
             "panel_tile": self.panel_tile,
-            "by_tap": int(plan.part.by_tap),
-            "is_plain": int(self.is_plain),
+            "per_tap": int(plan.k_block.per_tap),
+            "skips_scatter": int(self.skips_scatter),
             "taps": self.taps_in_all,
             "panel_pitch": self.cells,
             "product_pitch": self.lanes_in_all,
@@ -260,7 +260,13 @@ class Layout:
             "stride_z": z.stride,
             "stride_y": y.stride,
             "stride_x": x.stride,
-            **dict(zip(("lead_z", "lead_y", "lead_x"), self.phases.lead, strict=True)),
+            **dict(
+                zip(
+                    ("crop_offset_z", "crop_offset_y", "crop_offset_x"),
+                    self.phases.crop_offset,
+                    strict=True,
+                )
+            ),
             "blocks": self.blocks,
             "block": plan.block,
             "last_block": self.last_block,
@@ -268,7 +274,7 @@ class Layout:
             "last_tile_count": len(self._runs(self.last_tiles)),
             "phases": self.phases.count,
             "weight_block": self.weight_block,
-            "bias_block": self.line_rows,
+            "bias_block": self.acc_rows,
             "streams": int(self.streams),
             "held_size": self.held_size,
         }
@@ -289,9 +295,9 @@ class Layout:
         plan = self.plan
         words = (plan.tile, plan.vectors, plan.is_uncropped, plan.is_gathered, plan.is_spread)
         ahead = tuple([self.reads_ahead(rows) for rows in self.heights])
-        kinds = (*words, plan.outputs, plan.block, plan.part, plan.threads, self.widths)
+        kinds = (*words, plan.outputs, plan.block, plan.k_block, plan.threads, self.widths)
         made_for = self.unsized, self.dtype.name, self.target
-        return (*made_for, *kinds, ahead, self.streams, self.is_plain)
+        return (*made_for, *kinds, ahead, self.streams, self.skips_scatter)
 
     @property
     def packing(self) -> tuple[Any, ...]:
@@ -314,7 +320,7 @@ class Layout:
             "slope": np.array([activation.slope if activation else 0], self.computed),
             "tiles": lists[0],
             "last_tiles": lists[1],
-            "lines": self.lines(),
+            "acc_starts": self.acc_starts(),
         }
 
     def sized(self) -> dict[str, NDArray[Any]]:
@@ -322,7 +328,7 @@ class Layout:
         return {
             "offsets": self.offsets(),
             "table": self.table() if self.plan.is_gathered else NO_TABLE,
-            "lattices_of_x": self.lattices(),
+            "residue_classes_of_x": self.residue_classes(),
         }
 
     @property
@@ -341,11 +347,11 @@ class Layout:
             steps = (self.fields["x_channel"], self.cells)
             return np.concatenate([channels * step for step in steps]).astype(np.int32)
         parts = []
-        for alike in self.phases.alike:
-            at = self.cells_at(alike.shifts, self.channels)
+        for group in self.phases.groups:
+            at = self.cells_at(group.shifts, self.channels)
             cells = channels[:, np.newaxis] * self.cells + at
-            if self.plan.part.by_tap:
-                step = self.plan.part.channels
+            if self.plan.k_block.per_tap:
+                step = self.plan.k_block.channels
                 runs = [cells[n : n + step].T.ravel() for n in range(0, self.channels, step)]
                 cells = np.concatenate(runs)
             parts.append(cells.ravel())
@@ -355,19 +361,19 @@ class Layout:
     def cells_at(self, shifts: Sequence[Sequence[int]], channels: int) -> NDArray[np.int64]:
         """Cells that are read for the first lane, in a panel of so many channels."""
         if self.plan.is_gathered:
-            return in_gathered(self.phases, shifts) * self.gathered_lanes
+            return in_im2col_panel(self.phases, shifts) * self.im2col_lanes
         depth = self.fields["panel_depth"]
-        return in_flat(self.phases, shifts, (depth, self.panel_rows, self.pitch), channels)
+        return in_padded_panel(self.phases, shifts, (depth, self.panel_rows, self.pitch), channels)
 
-    def lattices(self) -> NDArray[np.int64]:
+    def residue_classes(self) -> NDArray[np.int64]:
         """Where the lattices of x begin, and their sizes."""
         axes = self.phases.axes
-        firsts, sizes = [axis.lattices for axis in axes], [axis.input for axis in axes]
-        return lattices(firsts, sizes, [axis.step for axis in axes])
+        firsts, sizes = [axis.residue_classes for axis in axes], [axis.input for axis in axes]
+        return residue_classes(firsts, sizes, [axis.step for axis in axes])
 
     def table(self) -> NDArray[np.int32]:
         """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""
-        found = gathered_cells(self.phases, self.problem.geometry.batch, self.fields["x_batch"])
+        found = im2col_table(self.phases, self.problem.geometry.batch, self.fields["x_batch"])
         return np.append(found, np.full(self.lanes, -1, np.int32))  # for the last vector
 
     def tiles(self, tiles: tuple[Tile, ...]) -> NDArray[np.int64]:
@@ -379,27 +385,27 @@ class Layout:
                 "weight": tile.weight,
                 "offsets": starts[tile.kind],
                 "taps": kinds[tile.kind][1],
-                "line": tile.line,
+                "acc": tile.acc,
                 "micro": 2 * tile.rows,
                 "count": count,
             }
             rows.append([entry[name] for name in TILE])
         return np.array(rows, np.int64)
 
-    def lines(self) -> NDArray[np.int64]:
+    def acc_starts(self) -> NDArray[np.int64]:
         """For whole blocks and for the last one: of every phase the first line, and the step."""
         z, y, x = self.phases.axes
         found = np.zeros((2, z.stride, y.stride, x.stride, 2), np.int64)
-        if self.is_plain:  # lines are products, of taps that are phases
+        if self.skips_scatter:  # lines are products, of taps that are phases
             taps = np.arange(self.taps_in_all).reshape(z.stride, y.stride, x.stride)
             found[..., 0], found[..., 1] = taps, self.taps_in_all
             return found.ravel()
         for n, block in enumerate((self.plan.block, self.last_block)):
             first = 0
-            for alike in self.phases.alike:
-                for place, phase in enumerate(alike.phases):
-                    found[(n, *phase)] = first + place, len(alike.phases)
-                first += block * len(alike.phases)
+            for group in self.phases.groups:
+                for place, phase in enumerate(group.phases):
+                    found[(n, *phase)] = first + place, len(group.phases)
+                first += block * len(group.phases)
         return found.ravel()
 
     def sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -419,9 +425,9 @@ class Layout:
         if self.plan.is_spread:
             yield np.arange(self.taps_in_all)[np.newaxis]
             return
-        for alike in self.phases.alike:
+        for group in self.phases.groups:
             columns = []
-            for phase in alike.phases:
+            for phase in group.phases:
                 by_axis = [
                     [tap for tap, _ in axis.taps[n]]
                     for axis, n in zip(self.phases.axes, phase, strict=True)
@@ -431,8 +437,8 @@ class Layout:
 
     def _biased(self) -> list[int]:
         """For every kind of lines how many a channel of y has, each with its bias."""
-        kinds = [len(alike.phases) for alike in self.phases.alike]
-        return [self.taps_in_all] if self.is_plain else kinds
+        kinds = [len(group.phases) for group in self.phases.groups]
+        return [self.taps_in_all] if self.skips_scatter else kinds
 
     def bias_sources(self) -> NDArray[np.int64]:
         """For every line of every block of every group the channel whose bias it takes."""
@@ -441,8 +447,8 @@ class Layout:
         of_groups = np.arange(groups)[:, np.newaxis, np.newaxis] * self.outputs
         firsts = of_groups + np.arange(self.blocks)[:, np.newaxis] * block
         for blocks, size in ((slice(-1), block), (slice(-1, None), last)):
-            lines = np.concatenate([np.arange(size).repeat(count) for count in self._biased()])
-            found[:, blocks, : lines.size] = firsts[:, blocks] + lines
+            acc_starts = np.concatenate([np.arange(size).repeat(count) for count in self._biased()])
+            found[:, blocks, : acc_starts.size] = firsts[:, blocks] + acc_starts
         return found
 
 
@@ -451,25 +457,25 @@ def _tiles_of(
     kinds: tuple[tuple[int, int], ...], block: int, tile: int, channels: int
 ) -> tuple[Tile, ...]:
     """The tiles of a block whose channels of y have such kinds of rows."""
-    found, weight, line = [], 0, 0
+    found, weight, acc = [], 0, 0
     for n, (count, taps) in enumerate(kinds):
         first = 0
         for rows in tile_rows(count * block, tile):
-            found.append(Tile(n, first, rows, weight, line + first))
+            found.append(Tile(n, first, rows, weight, acc + first))
             weight += rows * taps * channels
             first += rows
-        line += first
+        acc += first
     return tuple(found)
 
 
 @lru_cache(maxsize=256)
 def _runs_of(
-    tiles: tuple[Tile, ...], kinds: tuple[tuple[int, int], ...], part: Part, itemsize: int
+    tiles: tuple[Tile, ...], kinds: tuple[tuple[int, int], ...], k_block: KBlock, itemsize: int
 ) -> list[tuple[Tile, int]]:
     found = list[tuple[Tile, int]]()
-    for (kind, rows), alike in groupby(tiles, attrgetter("kind", "rows")):
-        run = list(alike)
-        terms = part.channels * (1 if part.by_tap else max(1, kinds[kind][1]))
+    for (kind, rows), same in groupby(tiles, attrgetter("kind", "rows")):
+        run = list(same)
+        terms = k_block.channels * (1 if k_block.per_tap else max(1, kinds[kind][1]))
         most = max(1, _RUN_BYTES // (terms * rows * itemsize))
         found += [(run[n], min(most, len(run) - n)) for n in range(0, len(run), most)]
     return found

@@ -8,13 +8,20 @@ from numpy.typing import NDArray
 
 from tconv.engine.plan.phases import Phases
 
-__all__ = ["gathered_cells", "grid", "in_flat", "in_gathered", "lattices", "strides"]
+__all__ = [
+    "im2col_table",
+    "grid",
+    "in_padded_panel",
+    "in_im2col_panel",
+    "residue_classes",
+    "strides",
+]
 
 _Shifts = Sequence[Sequence[int]]
 """Along depth, height and width."""
 
 
-def in_flat(
+def in_padded_panel(
     phases: Phases, shifts: _Shifts, sizes: tuple[int, int, int], channels: int
 ) -> NDArray[np.int64]:
     """Cells that all shifts read for the first q, in a flat panel.
@@ -25,15 +32,15 @@ def in_flat(
     for axis, of_axis in zip(phases.axes, shifts, strict=True):
         found = [divmod(-shift, axis.step) for shift in of_axis]
         places.append([axis.high + back for back, _ in found])
-        within.append([axis.lattices.index(first) for _, first in found])
+        within.append([axis.residue_classes.index(first) for _, first in found])
     cells = grid(places, sizes)
-    if phases.lattices > 1:
-        lattice = grid(within, [len(axis.lattices) for axis in phases.axes])
+    if phases.residue_classes > 1:
+        lattice = grid(within, [len(axis.residue_classes) for axis in phases.axes])
         cells += lattice * (channels * prod(sizes))
     return cells
 
 
-def in_gathered(phases: Phases, shifts: _Shifts) -> NDArray[np.int64]:
+def in_im2col_panel(phases: Phases, shifts: _Shifts) -> NDArray[np.int64]:
     """Rows of all shifts in a gathered panel, of one channel."""
     places = [
         [axis.shifts.index(n) for n in of_axis]
@@ -42,7 +49,7 @@ def in_gathered(phases: Phases, shifts: _Shifts) -> NDArray[np.int64]:
     return grid(places, [len(axis.shifts) for axis in phases.axes])
 
 
-def lattices(
+def residue_classes(
     firsts: Sequence[Sequence[int]], sizes: Sequence[int], steps: Sequence[int]
 ) -> NDArray[np.int64]:
     """For every lattice where it begins in a channel, and its planes, rows and columns.
@@ -63,7 +70,7 @@ def lattices(
     return np.array(entries, np.int64)
 
 
-def gathered_cells(phases: Phases, batch: int, image_step: int) -> NDArray[np.int32]:
+def im2col_table(phases: Phases, batch: int, image_step: int) -> NDArray[np.int32]:
     """For a gathered panel: the cell that every shift reads for every lane, or -1."""
     cells, exist = np.zeros((), np.int64), np.ones((), np.bool_)
     for axis in phases.axes:

@@ -31,7 +31,7 @@ _POINTERS = (
     *MAKE_POINTERS,
 )
 PACK_FIELDS = (
-    *("items", "chunks", "chunk", "blocks", "channels"),
+    *("tasks", "chunks", "chunk", "blocks", "channels"),
     *("weight_group", "weight_channel", "weight_block", "packed_group", "packed_block"),
     *("tile_count", "last_tile_count", "block", "last_block"),
     "table_channel",
@@ -55,8 +55,8 @@ def pack_made_run(module: ir.Module, name: str, number: Number) -> None:
 def _emit(module: ir.Module, name: str, number: Number, *, makes: bool = False) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     f = code.record(a["arguments"], PACK_FIELDS, _POINTERS)
-    with code.items(f["counter"], f["items"]) as item:
-        group, chunk = code.divmod(item, f["chunks"])
+    with code.tasks(f["counter"], f["tasks"]) as task:
+        group, chunk = code.divmod(task, f["chunks"])
         first = code.mul(chunk, f["chunk"])
         channels = code.least(f["chunk"], code.sub(f["channels"], first))
         start = code.add(code.mul(group, f["weight_group"]), code.mul(first, f["weight_channel"]))

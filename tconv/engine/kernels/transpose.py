@@ -31,7 +31,7 @@ __all__ = [
 
 _POINTERS = ("x", "to", "counter")
 TRANSPOSE_FIELDS = (
-    *("items", "row_blocks", "column_blocks", "rows", "columns", "block_rows", "block_columns"),
+    *("tasks", "row_blocks", "column_blocks", "rows", "columns", "block_rows", "block_columns"),
     "streams",
 )
 _LINE_BYTES = 64  # of the processor's caches
@@ -56,8 +56,8 @@ def transpose_run(module: ir.Module, name: str, number: Number) -> None:
     streams = _may_stream(code, f["to"], f["streams"])
     is_wide = code.is_less(number.lanes - 1, shortest)
     is_narrow = code.both(code.is_less(shortest, number.lanes), code.is_less(max(_FEW), shortest))
-    with code.items(f["counter"], f["items"]) as item:
-        rest, column_block = code.divmod(item, f["column_blocks"])
+    with code.tasks(f["counter"], f["tasks"]) as task:
+        rest, column_block = code.divmod(task, f["column_blocks"])
         image, row_block = code.divmod(rest, f["row_blocks"])
         start = code.mul(image, code.mul(rows, columns))
         x, to = code.at(f["x"], start), code.at(f["to"], start)
@@ -284,7 +284,7 @@ def transpose_arguments(images: int, rows: int, columns: int, itemsize: int) -> 
     block_rows, block_columns = (long, short) if rows > columns else (short, long)
     row_blocks, column_blocks = ceil(rows / block_rows), ceil(columns / block_columns)
     fields = {
-        "items": images * row_blocks * column_blocks,
+        "tasks": images * row_blocks * column_blocks,
         "row_blocks": row_blocks,
         "column_blocks": column_blocks,
         "rows": rows,

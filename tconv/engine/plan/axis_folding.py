@@ -18,7 +18,7 @@ from typing import NamedTuple
 from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Geometry, Letter
 
-__all__ = ["Fold", "Folds"]
+__all__ = ["Fold", "AxisFolding"]
 
 _KEPT_AXES = 3  # the last ones
 _BLOCK_BYTES = 2**23  # of x and y in the order of such calls
@@ -45,7 +45,7 @@ class Fold(NamedTuple):
         return prod(map(len, self.shifts))
 
 
-class Folds(NamedTuple):
+class AxisFolding(NamedTuple):
     """How a geometry, channels first, is folded for a letter: blocks of images and rows.
 
     A block has `images` images and `rows` rows, which are q of the first axis; `counts` has how
@@ -61,13 +61,13 @@ class Folds(NamedTuple):
 
     @classmethod
     @lru_cache(maxsize=256)
-    def of(cls, geometry: Geometry, itemsize: int, want: Letter = "y") -> "Folds":
+    def of(cls, geometry: Geometry, itemsize: int, want: Letter = "y") -> "AxisFolding":
         """Fold all axes but three, for y or x, or x and so for w.
 
-        >>> folds = Folds.of(Geometry.of((1, 2, 9, 4, 5, 6), (2, 3, 3, 3, 3, 3), stride=2), 4)
+        >>> folds = AxisFolding.of(Geometry.of((1, 2, 9, 4, 5, 6), (2, 3, 3, 3, 3, 3), stride=2), 4)
         >>> [(fold.taps, folds.inner(fold.taps).x_shape) for fold in folds.folds]
         [(2, (10, 4, 4, 5, 6)), (1, (10, 2, 4, 5, 6))]
-        >>> folds = Folds.of(folds.geometry, 4, "x")
+        >>> folds = AxisFolding.of(folds.geometry, 4, "x")
         >>> [(fold.taps, folds.inner(fold.taps).y_shape) for fold in folds.folds]
         [(3, (9, 9, 9, 11, 13))]
         """

@@ -65,7 +65,7 @@ class Costs:
         self.spread_far = (1.0 if x_bytes > target.l3_bytes // 2 else 0.5) * self.far_cycles
         self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
         self.shifts = phases.shifts
-        self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.alike]
+        self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.groups]
         self._term = cache(self._term_cycles)
 
     def of(self, plan: Plan) -> tuple[float, float, int]:
@@ -86,17 +86,17 @@ class Costs:
             cells = self._panel_rows(plan) * ceil(pitch / self.lanes)
         whole, rest = divmod(ceil(lanes / self.lanes), plan.vectors)
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
-        is_near = plan.part.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
+        is_near = plan.k_block.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
         is_unaligned, compute = not plan.is_gathered, 0.0
         # Where terms are not in the order of the panel, the lines of those ahead are asked for.
-        is_asked = plan.is_gathered and self.shifts > 1 and not plan.part.by_tap
+        is_asked = plan.is_gathered and self.shifts > 1 and not plan.k_block.per_tap
         asked = _ASKED_CYCLES if is_asked else 0.0
         panel = self.channels * cells * self.vector_bytes / self.target.l2_bytes
         crowded = 1.0 + max(0.0, panel - _CROWDED)
         for rows_of_channel, taps, columns_read in self.kinds:
             if is_near or plan.is_gathered:
                 x_cycles = 0.0
-            elif plan.part.by_tap:
+            elif plan.k_block.per_tap:
                 x_cycles = self.near_cycles * crowded
             else:  # neighbouring taps read the same lines
                 x_cycles = self.near_cycles * crowded / max(1, columns_read)
@@ -116,7 +116,7 @@ class Costs:
     def _panel_rows(self, plan: Plan) -> int:
         """Rows of a channel in a flat panel."""
         z, y, _ = self.phases.axes
-        return (1 + z.high - z.low) * (plan.rows + y.high - y.low) * self.phases.lattices
+        return (1 + z.high - z.low) * (plan.rows + y.high - y.low) * self.phases.residue_classes
 
     def _read(self, plan: Plan) -> tuple[float, int]:
         """Cycles of an item to make its panel; and the number of items in a group."""
@@ -152,13 +152,13 @@ class Costs:
         parts = self._parts(plan, 1)
         plane = x.input * y.input * z.input * self.bytes
         clash = 2.0 if plane % _CLASH_BYTES == 0 and not self.is_copied else 1.0
-        used = plan.part.channels * plan.vectors * self.vector_bytes
+        used = plan.k_block.channels * plan.vectors * self.vector_bytes
         is_near = used * clash <= self.target.l1_bytes * 0.6
         x_cycles = 0.0 if is_near else self.near_cycles * clash
-        weights = plan.part.channels * self.taps * plan.block * self.bytes
+        weights = plan.k_block.channels * self.taps * plan.block * self.bytes
         of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / _NEAR_BYTES
         pages = min(1.0, x.input * y.input * z.input * self.bytes / _PAGES_BYTES)  # per channel
-        has_pages = plan.part.channels * pages > _PAGES and not self.is_copied
+        has_pages = plan.k_block.channels * pages > _PAGES and not self.is_copied
         page_cycles = _PAGE_CYCLES * pages if has_pages else 0.0
         compute = 0.0
         for height, tiles in heights(self.taps * plan.block, plan.tile):
@@ -166,7 +166,7 @@ class Costs:
                 each = self._term(height, wide, True, x_cycles, of_weight) + page_cycles
                 each = self.channels * each + parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
                 compute += tiles * calls * each
-        if not self.phases.is_plain:
+        if not self.phases.taps_are_phases:
             a_row = _ADDED_ROW_CYCLES + ceil(plan.columns / self.lanes) * _ADDED_CYCLES
             of_tap = planes * (CALL_CYCLES + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
@@ -179,7 +179,7 @@ class Costs:
 
     def _parts(self, plan: Plan, taps: int) -> int:
         """How many sums are made of an output's terms."""
-        return ceil(self.channels / plan.part.channels) * (taps if plan.part.by_tap else 1)
+        return ceil(self.channels / plan.k_block.channels) * (taps if plan.k_block.per_tap else 1)
 
     def _of_blocks(self, compute: float, block: int) -> float:
         """Cycles of all blocks of an item, with their weights, which come while one computes."""
@@ -221,7 +221,7 @@ def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: i
     alone, together = items * item, ceil(items / threads) * item + _WAKE_CYCLES
     if alone <= together:
         threads, together = 1, alone
-    return Plan(*plan[:10], splits, plan.part, threads, together, plan.is_turned)
+    return Plan(*plan[:10], splits, plan.k_block, threads, together, plan.is_turned)
 
 
 def heights(rows: int, tile: int) -> list[tuple[int, int]]:

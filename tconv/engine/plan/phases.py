@@ -16,7 +16,7 @@ from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Letter
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Alike", "AxisPhases", "Phases", "Run", "Taps", "as_three", "is_single"]
+__all__ = ["PhaseGroup", "AxisPhases", "Phases", "Run", "Taps", "as_three", "is_single"]
 
 _MOST_SPACING = 8  # of wider ones there are more sums than products are saved
 
@@ -52,7 +52,7 @@ class AxisPhases:
     count: int  # q from 0 to count - 1
     taps: Taps
     shifts: tuple[int, ...]  # that occur, the largest first
-    lattices: tuple[int, ...]  # the first cell of those that are read
+    residue_classes: tuple[int, ...]  # the first cell of those that are read
     low: int  # the least and the largest shift, in steps
     high: int
 
@@ -72,9 +72,9 @@ class AxisPhases:
         count = -(-axis.output // stride)
         return cls(axis.input, axis.kernel, stride, 1, count, taps, *_read(taps, 1))
 
-    def tiled(self, outputs: int) -> "AxisPhases":
+    def unrolled(self, outputs: int) -> "AxisPhases":
         """The same with so many times more phases, and fewer q."""
-        taps = _tiled(self.taps, self.step, outputs)
+        taps = _unrolled(self.taps, self.step, outputs)
         count = -(-self.count // outputs)
         stride, step = self.stride * outputs, self.step * outputs
         return AxisPhases(self.input, self.kernel, stride, step, count, taps, *_read(taps, step))
@@ -91,11 +91,11 @@ class AxisPhases:
     @property
     def unsized(self) -> "AxisPhases":
         """What sizes have no part in, as if of no cells."""
-        kept = self.shifts, self.lattices, self.low, self.high
+        kept = self.shifts, self.residue_classes, self.low, self.high
         return AxisPhases(0, self.kernel, self.stride, self.step, 0, self.taps, *kept)
 
     @property
-    def lattice_cells(self) -> int:
+    def residue_class_cells(self) -> int:
         """Cells of the longest lattice."""
         return -(-self.input // self.step)
 
@@ -111,7 +111,7 @@ class AxisPhases:
         """
         if columns < self.count or self.high < 0:
             return columns + self.high - self.low
-        cells = min(self.lattice_cells, columns - self.low)
+        cells = min(self.residue_class_cells, columns - self.low)
         return max(columns, columns - self.low, cells + self.high)
 
     def runs(self, phase: int, size: int) -> list[Run]:
@@ -137,7 +137,7 @@ class AxisPhases:
 
 
 @dataclass(frozen=True)
-class Alike:
+class PhaseGroup:
     """Phases that read the same cells: ``phases`` as (z, y, x), ``shifts`` by axis."""
 
     phases: tuple[tuple[int, int, int], ...]
@@ -154,8 +154,8 @@ class Phases:
     """The phases of a problem of up to three axes, seen as three: depth, height, width."""
 
     axes: tuple[AxisPhases, AxisPhases, AxisPhases]
-    alike: tuple[Alike, ...]
-    lead: tuple[int, int, int] = (0, 0, 0)  # outputs before the first one that is kept
+    groups: tuple[PhaseGroup, ...]
+    crop_offset: tuple[int, int, int] = (0, 0, 0)  # outputs before the first one that is kept
 
     @classmethod
     @lru_cache(maxsize=256)
@@ -163,26 +163,31 @@ class Phases:
         """Group the phases of up to three axes.
 
         Uncropped, q and phase count from the last multiple of the stride that is not kept: more
-        phases read alike then, and up to ``stride - 1`` outputs in the `lead` are thrown away.
+        phases share their shifts then, and up to ``stride - 1`` outputs before the `crop_offset`
+        are dropped.
         """
         is_uncropped = is_uncropped and want == "y"
-        lead = [axis.begin % axis.stride if is_uncropped else 0 for axis in as_three(axes)]
+        crop_offset = [axis.begin % axis.stride if is_uncropped else 0 for axis in as_three(axes)]
         z, y, x = (
             AxisPhases.of(axis._replace(begin=axis.begin - more, output=axis.output + more), want)
-            for axis, more in zip(as_three(axes), lead, strict=True)
+            for axis, more in zip(as_three(axes), crop_offset, strict=True)
         )
-        return cls((z, y, x), _alike(z.taps, y.taps, x.taps), (lead[0], lead[1], lead[2]))
+        return cls(
+            (z, y, x),
+            _alike(z.taps, y.taps, x.taps),
+            (crop_offset[0], crop_offset[1], crop_offset[2]),
+        )
 
-    def tiled(self, outputs: tuple[int, int, int]) -> "Phases":
+    def unrolled(self, outputs: tuple[int, int, int]) -> "Phases":
         """The same with so many times more phases along the axes, and fewer q; none are alike."""
         if outputs == (1, 1, 1):
             return self
-        z, y, x = (axis.tiled(n) for axis, n in zip(self.axes, outputs, strict=True))
-        return Phases((z, y, x), (), self.lead)
+        z, y, x = (axis.unrolled(n) for axis, n in zip(self.axes, outputs, strict=True))
+        return Phases((z, y, x), (), self.crop_offset)
 
     @classmethod
     @lru_cache(maxsize=256)
-    def of_tiles(
+    def of_winograd(
         cls,
         axes: tuple[Axis, ...],
         is_uncropped: bool,
@@ -190,12 +195,12 @@ class Phases:
         outputs: tuple[int, int, int],
     ) -> "Phases":
         """Those that are spaced, tiled."""
-        return cls.of(axes, is_uncropped, want).spaced().tiled(outputs)
+        return cls.of(axes, is_uncropped, want).spaced().unrolled(outputs)
 
     def spaced(self) -> "Phases":
         """The same with so many more phases that each reads neighbours in its lattices."""
         z, y, x = (n if (n := axis.spacing) <= _MOST_SPACING else 1 for axis in self.axes)
-        return self.tiled((z, y, x))
+        return self.unrolled((z, y, x))
 
     @cached_property
     def count(self) -> int:
@@ -203,9 +208,9 @@ class Phases:
         return prod(axis.stride for axis in self.axes)
 
     @cached_property
-    def lattices(self) -> int:
+    def residue_classes(self) -> int:
         """Number of lattices that are read."""
-        return prod(len(axis.lattices) for axis in self.axes)
+        return prod(len(axis.residue_classes) for axis in self.axes)
 
     @cached_property
     def shifts(self) -> int:
@@ -213,7 +218,7 @@ class Phases:
         return prod(len(axis.shifts) for axis in self.axes)
 
     @cached_property
-    def is_plain(self) -> bool:
+    def taps_are_phases(self) -> bool:
         """Whether every tap is a phase of its own, of the cell at the same place."""
         return all(
             axis.count == axis.input
@@ -278,7 +283,7 @@ def _taps_of_single(axis: Axis) -> Taps:
 
 
 @lru_cache(maxsize=256)
-def _tiled(taps: Taps, step: int, outputs: int) -> Taps:
+def _unrolled(taps: Taps, step: int, outputs: int) -> Taps:
     return tuple(
         tuple((tap, shift - n * step) for tap, shift in of_phase)
         for n in range(outputs)
@@ -291,9 +296,9 @@ def _read(taps: Taps, step: int) -> tuple[tuple[int, ...], tuple[int, ...], int,
     """The shifts that occur, the lattices that are read, the least and the largest shift."""
     shifts = sorted({shift for of_phase in taps for _, shift in of_phase}, reverse=True) or [0]
     places = [divmod(-shift, step) for shift in shifts]
-    lattices = tuple(sorted({first for _, first in places}))
+    residue_classes = tuple(sorted({first for _, first in places}))
     steps = [-back for back, _ in places]
-    return tuple(shifts), lattices, min(steps), max(steps)
+    return tuple(shifts), residue_classes, min(steps), max(steps)
 
 
 @lru_cache(maxsize=256)
@@ -314,11 +319,11 @@ def _groups(taps: Taps) -> dict[tuple[int, ...], list[int]]:
 
 
 @lru_cache(maxsize=256)
-def _alike(z: Taps, y: Taps, x: Taps) -> tuple[Alike, ...]:
+def _alike(z: Taps, y: Taps, x: Taps) -> tuple[PhaseGroup, ...]:
     found = []
     for (shifts_z, in_z), (shifts_y, in_y), (shifts_x, in_x) in product(
         *(_groups(taps).items() for taps in (z, y, x))
     ):
         phases = tuple(product(in_z, in_y, in_x))
-        found.append(Alike(phases, (shifts_z, shifts_y, shifts_x)))
+        found.append(PhaseGroup(phases, (shifts_z, shifts_y, shifts_x)))
     return tuple(found)

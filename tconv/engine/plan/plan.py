@@ -17,7 +17,7 @@ __all__ = [
     "TABLE_ENTRIES",
     "TILES",
     "Order",
-    "Part",
+    "KBlock",
     "Plan",
     "Tile",
     "tile_rows",
@@ -55,8 +55,8 @@ class Plan(NamedTuple):
     A micro-kernel makes `tile` rows by `vectors` vectors; phases are counted as `Phases` has it for
     `is_uncropped`. An item is `planes` x `rows` x `columns` cells q of one group (gathered: rows
     of any image), and ``1/splits`` of its channels of y, done in blocks of `block` channels.
-    `part` says what is summed at a time. If `outputs` are more than 1 along any axis, so many are
-    made of fewer products, as `Tiling` has it; q counts tiles then. If it `is_turned`, vectors are
+    `k_block` says what is summed at a time. If `outputs` are more than 1 along any axis, so many
+    are made of fewer products, as `Tiling` has it; q counts tiles then. If it `is_turned`, vectors are
     of channels of y and rows are outputs; an item is `planes` whole images.
     """
 
@@ -71,7 +71,7 @@ class Plan(NamedTuple):
     columns: int
     block: int
     splits: int
-    part: "Part"
+    k_block: "KBlock"
     threads: int
     cycles: float
     is_turned: bool = False
@@ -99,39 +99,41 @@ class Plan(NamedTuple):
         """What the order of packed weights depends on, of plans for one layer and type."""
         tile = 0 if self.is_turned else self.tile
         kind = (self.is_uncropped, self.is_spread, self.is_turned, self.outputs)
-        return (tile, self.block, *kind, self.part)
+        return (tile, self.block, *kind, self.k_block)
 
 
-class Part(NamedTuple):
+class KBlock(NamedTuple):
     """The terms that are summed from zero before they are added to an output.
 
-    They are those of so many channels of x, of all taps or, `by_tap`, of each tap.
+    They are those of so many channels of x, of all taps or, `per_tap`, of each tap.
 
     >>> from tconv.geometry.geometry import Geometry
-    >>> Part.of(Problem(Geometry.of((1, 64, 9, 9), (64, 64, 4, 4), stride=2)))
+    >>> KBlock.of(Problem(Geometry.of((1, 64, 9, 9), (64, 64, 4, 4), stride=2)))
     Part(channels=64, by_tap=False)
     """
 
     channels: int
-    by_tap: bool
+    per_tap: bool
 
     @classmethod
     @lru_cache(maxsize=256)
-    def of(cls, problem: Problem) -> "Part":
+    def of(cls, problem: Problem) -> "KBlock":
         """Depends on channels, kernel and strides, hence not on where an image is cropped."""
         channels, taps = problem.channels, problem.taps
         if problem.want == "y":
             taps = prod(axis.taps_per_phase[1] for axis in problem.geometry.axes)
         many = channels >= _MANY_CHANNELS and 1 < taps <= _FEW_TAPS_OF_PHASE
-        by_tap = problem.want == "y" and many
-        return cls.of_terms(channels, 1 if by_tap else taps, by_tap)
+        per_tap = problem.want == "y" and many
+        return cls.of_terms(channels, 1 if per_tap else taps, per_tap)
 
     @classmethod
-    def of_terms(cls, channels: int, terms: int, by_tap: bool = False) -> "Part":
+    def of_terms(cls, channels: int, terms: int, per_tap: bool = False) -> "KBlock":
         """As many channels as a sum may have, of so many terms each."""
         most = max(1, min(channels, _PART_TERMS // terms))
-        part = ceil(channels / ceil(channels / most))
-        return cls(min(channels, part + part % 2), by_tap)  # kernels take two terms at a time
+        k_block = ceil(channels / ceil(channels / most))
+        return cls(
+            min(channels, k_block + k_block % 2), per_tap
+        )  # kernels take two terms at a time
 
 
 class Tile(NamedTuple):
@@ -141,7 +143,7 @@ class Tile(NamedTuple):
     first: int
     rows: int
     weight: int
-    line: int
+    acc: int
 
 
 def tile_rows(rows: int, tile: int) -> list[int]:

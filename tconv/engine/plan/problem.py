@@ -23,7 +23,8 @@ __all__ = ["Problem"]
 class Problem:
     """A geometry, channels first, batched and with weights (C, M/G, *K), and the letter wanted.
 
-    If it `is_direct`, every product of the sum is to be made. The activation is applied to sums.
+    If it is solved `without_winograd`, every product of the sum is computed. The activation is
+    applied to the sums.
 
     >>> problem = Problem(Geometry.of((1, 4, 5), (4, 6, 3), stride=2), "x")
     >>> problem.channels, problem.outputs, problem.read_size, problem.written_size
@@ -32,7 +33,7 @@ class Problem:
 
     geometry: Geometry
     want: Letter = "y"
-    is_direct: bool = False
+    without_winograd: bool = False
     activation: Activation | None = None
 
     @property
@@ -105,6 +106,6 @@ class Problem:
         found = Phases.of(self.geometry.axes, is_uncropped, self.want)
         return found.spaced() if is_spaced else found
 
-    def tiled_phases(self, is_uncropped: bool, outputs: tuple[int, int, int]) -> Phases:
+    def winograd_phases(self, is_uncropped: bool, outputs: tuple[int, int, int]) -> Phases:
         """How so many outputs at a time read, whose taps are neighbours."""
-        return Phases.of_tiles(self.geometry.axes, is_uncropped, self.want, outputs)
+        return Phases.of_winograd(self.geometry.axes, is_uncropped, self.want, outputs)

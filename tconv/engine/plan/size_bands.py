@@ -75,7 +75,7 @@ def _grown(problem: Problem, more: list[int]) -> Problem:
             for axis, n in zip(problem.geometry.axes, more, strict=True)
         ]
     )
-    return Problem(_with(problem, axes), problem.want, problem.is_direct, problem.activation)
+    return Problem(_with(problem, axes), problem.want, problem.without_winograd, problem.activation)
 
 
 def _with(problem: Problem, axes: tuple[Axis, ...], batch: int | None = None) -> Geometry:

@@ -16,12 +16,12 @@ from tconv.engine.target.target import Target
 from tconv.geometry.geometry import Letter
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Prepared"]
+__all__ = ["Reorders"]
 
 _SMALL_TRANSPOSED_BYTES = 2**18  # so much of x or y is transposed by one thread
 
 
-class Prepared:
+class Reorders:
     """What can be done for one problem: here x and y are turned from layout to layout."""
 
     _job: Job

@@ -12,7 +12,7 @@ while (item := counter++) < items:         # a segment of the cells, blocks of c
 from typing import Any
 
 from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.abi import LATTICE
+from tconv.engine.codegen.abi import RESIDUE_CLASS
 from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
 from tconv.engine.kernels.limits import CHANNELS_AHEAD
 
@@ -24,16 +24,16 @@ SUM_POINTERS = (
     *("lattices_of_y", "pack_rows", "copy_rows", "turn_in", "turn_out"),
 )
 SUM_FIELDS = (
-    *("items", "x_blocks", "y_blocks", "groups", "segments", "chunks"),
+    *("tasks", "x_blocks", "y_blocks", "groups", "segments", "chunks"),
     *("image_chunks", "plane_chunks", "row_chunks", "column_chunks"),
     *("images", "planes", "rows", "columns"),  # of a chunk
     *("all_images", "all_planes", "all_rows", "all_columns"),
     *("channels", "x_block", "outputs", "y_block", "taps"),
     *("x_batch", "x_channel", "x_plane", "x_row"),
     *("y_batch", "y_channel", "y_plane", "y_row"),
-    *("lattices", "step_z", "step_y", "step_x", "low_z", "low_y", "low_x"),
+    *("residue_classes", "step_z", "step_y", "step_x", "low_z", "low_y", "low_x"),
     *("spacing_z", "spacing_y", "spacing_x"),
-    *("panel_depth", "panel_height", "pitch", "lattice_cells", "y_pitch", "room"),
+    *("panel_depth", "panel_height", "pitch", "residue_class_cells", "y_pitch", "room"),
     *("x_pitch", "tile_size", "most_width", "ldc"),
     *("scratch_size", "y_size", "x_size", "to_segment"),
     *("x_tile_count", "last_x_tile_count", "tap_tile_count", "last_tap_tile_count"),
@@ -68,7 +68,7 @@ class _Call:
         return self.__dict__["told"][name]
 
 
-class _Item:
+class _Task:
     """What a thread has taken: blocks of channels of a group, and the chunks of a segment."""
 
     def __init__(self, c: _Call, number: Value) -> None:
@@ -117,19 +117,19 @@ class _Chunk:
 def _emit(module: ir.Module, name: str, number: Number, *, is_dot: bool) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     c = _Call(code, a["arguments"], a["thread"])
-    with code.items(c.counter, c.items) as taken:
-        item = _Item(c, taken)
-        with code.loop(item.stop, item.start) as n:
+    with code.tasks(c.counter, c.tasks) as taken:
+        task = _Task(c, taken)
+        with code.loop(task.stop, task.start) as n:
             chunk = _Chunk(c, n)
-            _pack_y(c, item, chunk)
-            (_pack_rows_of_x if is_dot else _turn_x)(c, item, chunk)
-            first = code.pick(code.is_equal(n, item.start), 1, 0)
-            _sum(c, item, chunk, first, is_dot=is_dot)
-        (_copy_sums if is_dot else _turn_sums)(c, item)
+            _pack_y(c, task, chunk)
+            (_pack_rows_of_x if is_dot else _turn_x)(c, task, chunk)
+            first = code.pick(code.is_equal(n, task.start), 1, 0)
+            _sum(c, task, chunk, first, is_dot=is_dot)
+        (_copy_sums if is_dot else _turn_sums)(c, task)
     code.end()
 
 
-def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
+def _pack_y(c: _Call, task: _Task, chunk: _Chunk) -> None:
     """Copy what a chunk meets of y, channel by channel, lattice by lattice, image by image."""
     code, pitch = c.code, c.pitch
     plane = code.mul(c.panel_height, pitch)
@@ -144,8 +144,10 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
     is_flat = code.is_equal(code.mul(c.panel_depth, c.panel_height), 1)
     many, step = code.pick(is_flat, chunk.images, 1), code.pick(is_flat, c.y_batch, y_row)
     of_row, of_planes = code.mul(pitch, many), code.mul(plane, many)
-    with code.loop(item.outputs) as output, code.loop(c.lattices) as n:
-        lattice = code.record(code.at(c.lattices_of_y, code.mul(n, len(LATTICE)), I64), LATTICE)
+    with code.loop(task.outputs) as output, code.loop(c.residue_classes) as n:
+        lattice = code.record(
+            code.at(c.lattices_of_y, code.mul(n, len(RESIDUE_CLASS)), I64), RESIDUE_CLASS
+        )
         count = code.most(code.least(code.sub(lattice["width"], start), room), 0)
         right = code.sub(room, count)
         bottom = code.least(code.sub(lattice["height"], of_y), c.panel_height)
@@ -158,14 +160,14 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
         one_count = code.pick(is_one, code.mul(count, rows), count)
         one_row = code.mul(code.pick(is_one, 1, rows), many)
         to = code.at(c.y_panel, code.mul(output, c.y_pitch))
-        to = code.at(to, code.mul(n, c.lattice_cells))
+        to = code.at(to, code.mul(n, c.residue_class_cells))
         images = code.pick(is_flat, 1, chunk.images)
         with code.loop(images) as image, code.loop(c.panel_depth) as z:
             # In the order of the panel, for rows are written a little beyond their ends.
             of_z = code.add(code.mul(chunk.plane, c.spacing_z), z, c.low_z)
             exists = code.is_within(of_z, lattice["depth"])
             of_image = code.mul(code.add(chunk.image, image), c.y_batch)
-            source = code.at(item.y, code.add(of_image, code.mul(of_z, y_plane), in_channel))
+            source = code.at(task.y, code.add(of_image, code.mul(of_z, y_plane), in_channel))
             above = code.pick(exists, code.mul(top, of_row), of_planes)
             filled = code.add(above, code.pick(exists, code.mul(rows, of_row), 0))
             some, below = code.pick(exists, one_row, 0), code.sub(of_planes, filled)
@@ -177,27 +179,27 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
         code.call(c.pack_rows, end, c.y, c.room, 0, 0, 0, 0, 0, 0, 1, 0)
 
 
-def _turn_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
+def _turn_x(c: _Call, task: _Task, chunk: _Chunk) -> None:
     """Write cells one after the other, a tile of channels of x after the other.
 
     Where an image is a single cell, its channels lie so already.
     """
     code, lanes = c.code, c.code.number.lanes
-    end = code.mul(code.div(code.add(item.channels, lanes - 1), lanes), lanes)
-    start = code.at(item.x, chunk.x_start)
+    end = code.mul(code.div(code.add(task.channels, lanes - 1), lanes), lanes)
+    start = code.at(task.x, chunk.x_start)
     with code.builder.if_else(code.is_equal(c.x_channel, 1)) as (cells, images):
-        with cells, code.loop(item.channels, step=c.tile_size) as channel:
+        with cells, code.loop(task.channels, step=c.tile_size) as channel:
             to = code.at(c.x_panel, code.mul(code.div(channel, c.tile_size), c.x_pitch))
             width = code.least(c.tile_size, code.sub(end, channel))
-            count = code.least(width, code.sub(item.channels, channel))
+            count = code.least(width, code.sub(task.channels, channel))
             numbers = (0, chunk.images, c.x_batch, 0, count, code.sub(width, count), 0, 1, 0)
             code.call(c.copy_rows, to, code.at(start, channel), *numbers)
-        with images, code.loop(item.channels, step=lanes) as channel:
+        with images, code.loop(task.channels, step=lanes) as channel:
             tile, within = code.divmod(channel, c.tile_size)
             to = code.at(c.x_panel, code.mul(tile, c.x_pitch))
             # The last tile may be narrower.
             width = code.least(c.tile_size, code.sub(end, code.mul(tile, c.tile_size)))
-            channels = code.least(code.sub(item.channels, channel), lanes)
+            channels = code.least(code.sub(task.channels, channel), lanes)
             source = code.at(start, code.mul(channel, c.x_channel))
             with code.loop(chunk.images) as image:
                 cell = code.mul(code.mul(image, chunk.of_image), width)
@@ -206,7 +208,7 @@ def _turn_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
                 code.call(c.turn_in, row, x, width, c.x_channel, channels, chunk.of_image)
 
 
-def _pack_rows_of_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
+def _pack_rows_of_x(c: _Call, task: _Task, chunk: _Chunk) -> None:
     """Copy cells of x to the places that they have in a lattice, zeros between them."""
     code, pitch = c.code, c.pitch
     plane = code.mul(c.panel_height, pitch)
@@ -214,11 +216,11 @@ def _pack_rows_of_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
     right = code.sub(pitch, chunk.columns)
     rest = code.sub(c.panel_height, chunk.rows)
     beyond = code.mul(code.sub(c.panel_depth, chunk.planes), plane)
-    with code.loop(item.channels) as channel, code.loop(chunk.images) as image:
+    with code.loop(task.channels) as channel, code.loop(chunk.images) as image:
         of_channel = code.at(c.x_panel, code.mul(channel, c.x_pitch))
         to = code.at(of_channel, code.mul(image, volume))
         x = code.add(chunk.x_start, code.mul(image, c.x_batch), code.mul(channel, c.x_channel))
-        source = code.at(item.x, x)
+        source = code.at(task.x, x)
         with code.loop(chunk.planes) as z:
             is_last = code.is_equal(code.add(z, 1), chunk.planes)
             below = code.add(code.mul(rest, pitch), code.pick(is_last, beyond, 0))
@@ -230,9 +232,9 @@ def _pack_rows_of_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
             code.call(c.copy_rows, end, c.x, lanes, 0, 0, 0, 0, 0, 0, 1, 0)
 
 
-def _tiles(c: _Call, item: _Item, which: str) -> tuple[Value, Value]:
+def _tiles(c: _Call, task: _Task, which: str) -> tuple[Value, Value]:
     """The list of a block's tiles, and its length: of channels of x, or of taps."""
-    is_last = item.is_last_x if which == "x" else item.is_last_y
+    is_last = task.is_last_x if which == "x" else task.is_last_y
     tiles = c.code.builder.select(
         is_last, getattr(c, f"last_{which}_tiles"), getattr(c, f"{which}_tiles")
     )
@@ -240,11 +242,11 @@ def _tiles(c: _Call, item: _Item, which: str) -> tuple[Value, Value]:
     return tiles, c.code.pick(is_last, *counts)
 
 
-def _sum(c: _Call, item: _Item, chunk: _Chunk, first: Value, *, is_dot: bool) -> None:
+def _sum(c: _Call, task: _Task, chunk: _Chunk, first: Value, *, is_dot: bool) -> None:
     """Add the products of a chunk to the sums of a block."""
     code, lanes = c.code, c.code.number.lanes
-    x_tiles, x_count = _tiles(c, item, "x")
-    tap_tiles, tap_count = _tiles(c, item, "tap")
+    x_tiles, x_count = _tiles(c, task, "x")
+    tap_tiles, tap_count = _tiles(c, task, "tap")
     cells = code.mul(chunk.images, chunk.of_image)
     if is_dot:
         last = code.builder.sext(code.load(c.places, code.sub(cells, 1), ir.IntType(32)), I64)
@@ -270,18 +272,18 @@ def _sum(c: _Call, item: _Item, chunk: _Chunk, first: Value, *, is_dot: bool) ->
                 code.call(kernel, c.y_panel, x, c.places, offsets, to, cells, c.ldc, first)
 
 
-def _turn_sums(c: _Call, item: _Item) -> None:
+def _turn_sums(c: _Call, task: _Task) -> None:
     """Write the block's sums, whose rows are taps, as rows that are channels of x."""
     code = c.code
-    rows, pitch = code.mul(item.outputs, c.taps), code.mul(c.outputs, c.taps)
-    code.call(c.turn_out, item.to, c.block, pitch, c.ldc, rows, item.channels)
+    rows, pitch = code.mul(task.outputs, c.taps), code.mul(c.outputs, c.taps)
+    code.call(c.turn_out, task.to, c.block, pitch, c.ldc, rows, task.channels)
 
 
-def _copy_sums(c: _Call, item: _Item) -> None:
+def _copy_sums(c: _Call, task: _Task) -> None:
     """Write the block's sums, which lie tile by tile."""
     code = c.code
-    x_tiles, x_count = _tiles(c, item, "x")
-    tap_tiles, tap_count = _tiles(c, item, "tap")
+    x_tiles, x_count = _tiles(c, task, "x")
+    tap_tiles, tap_count = _tiles(c, task, "tap")
     pitch = code.mul(c.outputs, c.taps)
     with code.loop(x_count) as n, code.loop(tap_count) as m:
         x_tile = code.record(code.at(x_tiles, code.mul(n, len(_TILE)), I64), _TILE)
@@ -290,7 +292,7 @@ def _copy_sums(c: _Call, item: _Item) -> None:
         sums = code.at(c.block, code.mul(tile, c.tile_size))
         with code.loop(x_tile["size"]) as r:
             row = code.mul(code.add(x_tile["first"], r), pitch)
-            to = code.at(item.to, code.add(row, tap_tile["first"]))
+            to = code.at(task.to, code.add(row, tap_tile["first"]))
             of_row = code.at(sums, code.mul(r, tap_tile["size"]))
             with code.loop(tap_tile["size"]) as k:
                 code.store(code.load(of_row, k), to, k)

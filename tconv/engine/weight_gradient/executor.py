@@ -14,7 +14,7 @@ from tconv.engine.kernels.transpose import turn_out
 from tconv.engine.plan.plan import CYCLES_PER_US, tile_rows
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime.job import Job
-from tconv.engine.runtime.reorder import Prepared
+from tconv.engine.runtime.reorder import Reorders
 from tconv.engine.target.target import Target
 from tconv.engine.weight_gradient.driver import SUM_FIELDS, SUM_POINTERS, run_dot, run_outer
 from tconv.engine.weight_gradient.kernels import dot, outer, turn_in
@@ -26,7 +26,7 @@ from tconv.system.fork_lock import cached_property
 __all__ = ["Correlated", "correlated"]
 
 
-class Correlated(Prepared):
+class Correlated(Reorders):
     """A plan for w with everything done that does not depend on the numbers.
 
     ``correlated(x, y, dw)`` computes. `problem` is the one that has x as its unknown: there y is
@@ -44,7 +44,7 @@ class Correlated(Prepared):
         self.panel = Panel.of(problem.geometry.axes, plan.chunk, self.lanes, plan.is_dot)
         self.channels, self.outputs = problem.outputs, problem.channels  # of a group
         fields = self._fields()
-        self.items, self.scratch_size = fields["items"], fields["scratch_size"]
+        self.tasks, self.scratch_size = fields["tasks"], fields["scratch_size"]
         self._kept = self._tables(fields)
         step = min(fields["step_x"], MOST_INTERLEAVED + 1)
         kernel = self._kernel
@@ -69,7 +69,7 @@ class Correlated(Prepared):
         scratch = Scratch.of(plan, panel, taps)
         _, depth, height, pitch = panel.size
         fields = {
-            "items": geometry.groups * x_blocks * y_blocks * plan.segments,
+            "tasks": geometry.groups * x_blocks * y_blocks * plan.segments,
             "x_blocks": x_blocks,
             "y_blocks": y_blocks,
             "groups": geometry.groups,
@@ -80,11 +80,11 @@ class Correlated(Prepared):
             "outputs": self.outputs,
             "y_block": plan.outputs,
             "taps": taps,
-            "lattices": panel.lattices,
+            "residue_classes": panel.residue_classes,
             "panel_depth": depth,
             "panel_height": height,
             "pitch": pitch,
-            "lattice_cells": panel.lattice_cells,
+            "residue_class_cells": panel.residue_class_cells,
             "y_pitch": panel.cells,
             "room": panel.room,
             "x_pitch": scratch.x_pitch,
@@ -160,7 +160,7 @@ class Correlated(Prepared):
             else f"{plan.tile} taps x {plan.width} vectors of channels of x"
         )
         return [
-            f"direct, {self.threads} threads, {self.items:,} items, {plan.segments} segments, "
+            f"direct, {self.threads} threads, {self.tasks:,} items, {plan.segments} segments, "
             f"chunks of {' x '.join(map(str, plan.chunk))} cells",
             f"tiles of {tile}, blocks of {plan.channels} channels of x and {plan.outputs} of y",
             f"{self.workspace_bytes:,} bytes of workspace",
@@ -173,7 +173,7 @@ class Correlated(Prepared):
         All are C-contiguous.
         """
         parts = dw if self.plan.segments == 1 else empty(self._parts_shape, self.dtype)
-        self._job((x, y, parts), min(self.threads, self.items), self._scratch_bytes)
+        self._job((x, y, parts), min(self.threads, self.tasks), self._scratch_bytes)
         if parts is not dw:
             np.add.reduce(parts, axis=0, out=dw.reshape(self._parts_shape[1:]))
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.direct.offsets import grid, lattices
+from tconv.engine.direct.offsets import grid, residue_classes
 from tconv.engine.plan.phases import as_three
 from tconv.geometry.axis import Axis
 from tconv.system.fork_lock import cached_property
@@ -66,7 +66,7 @@ class Reach:
     size: int  # cells of y
     step: int
     spacing: int
-    lattices: tuple[int, ...]
+    residue_classes: tuple[int, ...]
     taps: tuple[tuple[int, int], ...]  # for each the lattice and the place
     low: int  # the least and the largest place
     high: int
@@ -76,11 +76,13 @@ class Reach:
         """The reach with lattices or, where nothing speaks for them, without."""
         step = axis.stride if is_parted and axis.input > 1 else 1
         found = [divmod(tap * axis.dilation - axis.begin, step) for tap in range(axis.kernel)]
-        lattices = tuple(sorted({first for _, first in found}))
-        taps = tuple((lattices.index(first), place) for place, first in found)
+        residue_classes = tuple(sorted({first for _, first in found}))
+        taps = tuple((residue_classes.index(first), place) for place, first in found)
         places = [place for place, _ in found]
         spacing = axis.stride // step if axis.input > 1 else 1
-        return cls(axis.input, axis.output, step, spacing, lattices, taps, min(places), max(places))
+        return cls(
+            axis.input, axis.output, step, spacing, residue_classes, taps, min(places), max(places)
+        )
 
     def span(self, count: int) -> int:
         """Cells of a lattice that so many neighbours meet."""
@@ -114,7 +116,7 @@ class Panel:
         for axis in as_three(axes):
             reach = Reach.of(axis, True)
             whole = reach if is_dot else Reach.of(axis, False)
-            met = len(reach.lattices) * reach.span(axis.input)
+            met = len(reach.residue_classes) * reach.span(axis.input)
             found.append(whole if is_dot or whole.span(axis.input) <= 2 * met else reach)
         z, y, x = found
         return cls((z, y, x), chunk, lanes)
@@ -126,19 +128,19 @@ class Panel:
         return images, z.span(planes), y.span(rows), x.pitch(columns)
 
     @cached_property
-    def lattices(self) -> int:
+    def residue_classes(self) -> int:
         """Number of lattices."""
-        return prod(len(reach.lattices) for reach in self.reaches)
+        return prod(len(reach.residue_classes) for reach in self.reaches)
 
     @cached_property
-    def lattice_cells(self) -> int:
+    def residue_class_cells(self) -> int:
         """Numbers from one lattice to the next."""
         return prod(self.size)
 
     @cached_property
     def cells(self) -> int:
         """Numbers from one channel to the next."""
-        return self.lattices * self.lattice_cells
+        return self.residue_classes * self.residue_class_cells
 
     @cached_property
     def room(self) -> int:
@@ -165,8 +167,8 @@ class Panel:
     def first_cells(self) -> NDArray[np.int64]:
         """For every lattice where it begins in a channel of y, and its planes, rows and columns."""
         reaches = self.reaches
-        return lattices(
-            [reach.lattices for reach in reaches],
+        return residue_classes(
+            [reach.residue_classes for reach in reaches],
             [reach.size for reach in reaches],
             [reach.step for reach in reaches],
         )
@@ -177,5 +179,5 @@ class Panel:
         places = [
             np.array([place for _, place in reach.taps]) - reach.low for reach in self.reaches
         ]
-        lattice = grid(of_taps, [len(reach.lattices) for reach in self.reaches])
-        return lattice * self.lattice_cells + grid(places, self.size[1:])
+        lattice = grid(of_taps, [len(reach.residue_classes) for reach in self.reaches])
+        return lattice * self.residue_class_cells + grid(places, self.size[1:])

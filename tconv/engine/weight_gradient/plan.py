@@ -150,7 +150,7 @@ class Scratch(NamedTuple):
         y_size = plan.outputs * panel.cells + panel.room + lanes
         if plan.is_dot:
             x_pitch, tile_size = (
-                panel.lattice_cells + lanes,
+                panel.residue_class_cells + lanes,
                 _rounded(plan.tile * plan.width, lanes),
             )
             x_size, ldc = plan.channels * x_pitch + panel.room, 0
@@ -233,7 +233,7 @@ class _Costs:
         if step == 1 and pitch == x_reach.size:  # then rows are copied as one
             height, vectors = 1, ceil(height * pitch / self.lanes)
         row = _ROW_CYCLES + vectors * (a_vector + self._far(problem.read_count))
-        y = plan.outputs * panel.lattices * (images * depth * (_CALL_CYCLES + height * row))
+        y = plan.outputs * panel.residue_classes * (images * depth * (_CALL_CYCLES + height * row))
         far = self._far(problem.written_count)
         if plan.is_dot:
             row = _ROW_CYCLES + vectors * (_COPY_CYCLES + far)

@@ -5,12 +5,12 @@ from math import ceil, prod
 
 from tconv.engine.plan.cost_model import CALL_CYCLES, STORE_CYCLES, Considered, Costs, heights
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
+from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, TILES, KBlock, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 from tconv.engine.winograd.transform import Tiling
 
-__all__ = ["TiledCosts", "considered"]
+__all__ = ["WinogradCosts", "considered"]
 
 _FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, sums of cells and outputs take as long as products
 _LEAST_SAVED = 0.9
@@ -27,7 +27,7 @@ Item = tuple[bool, int, int]
 """Whether gathered; rows and columns."""
 
 
-class TiledCosts(Costs):
+class WinogradCosts(Costs):
     """What plans cost that tile the phases in one way."""
 
     def __init__(
@@ -41,12 +41,12 @@ class TiledCosts(Costs):
         self.places = z * y * x
 
     @classmethod
-    def of_plan(cls, plan: Plan, problem: Problem, dtype: str, target: Target) -> "TiledCosts":
+    def of_plan(cls, plan: Plan, problem: Problem, dtype: str, target: Target) -> "WinogradCosts":
         """What a plan costs that tiles the phases so."""
         phases = problem.phases(plan.is_uncropped, is_spaced=True)
         tiling = Tiling.of(phases, plan.outputs)
         assert tiling is not None, "such a plan is not considered"
-        tiled = problem.tiled_phases(plan.is_uncropped, plan.outputs)
+        tiled = problem.winograd_phases(plan.is_uncropped, plan.outputs)
         return cls(problem, dtype, target, tiled, tiling)
 
     def vectors(self, plan: Plan) -> int:
@@ -79,7 +79,7 @@ class TiledCosts(Costs):
         is_far = self.sums_bytes(vectors) > self.target.l2_bytes
         cycles = 0.0
         for (rows, terms), kinds in self.kinds_of.items():
-            parts = ceil(self.channels / plan.part.channels)
+            parts = ceil(self.channels / plan.k_block.channels)
             for height, tiles in heights(rows * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self.channels * self._term(height, wide, False, 0.0, 0.0)
@@ -103,14 +103,14 @@ def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]
     """Return tiled plans without splits, their blocks, and what `Costs.of` says."""
     found: list[Considered] = []
     for is_uncropped in (False, True):
-        if is_uncropped and len(problem.phases(True).alike) == len(problem.phases().alike):
+        if is_uncropped and len(problem.phases(True).groups) == len(problem.phases().groups):
             continue
         phases = problem.phases(is_uncropped, is_spaced=True)
         for outputs in _outputs(phases):
             tiling = Tiling.of(phases, outputs)
             if tiling is not None and tiling.sums <= _MOST_SUMS and _saves(phases, tiling, outputs):
-                tiled = problem.tiled_phases(is_uncropped, outputs)
-                costs = TiledCosts(problem, dtype, target, tiled, tiling)
+                tiled = problem.winograd_phases(is_uncropped, outputs)
+                costs = WinogradCosts(problem, dtype, target, tiled, tiling)
                 found += _candidates(costs, outputs, is_uncropped)
     return found
 
@@ -134,19 +134,19 @@ def _outputs(phases: Phases) -> set[tuple[int, int, int]]:
 
 
 def _candidates(
-    costs: TiledCosts, outputs: tuple[int, int, int], is_uncropped: bool
+    costs: WinogradCosts, outputs: tuple[int, int, int], is_uncropped: bool
 ) -> Iterator[Considered]:
     """Plans with items of several sizes, and tiles of several shapes."""
     rows_of_channel = max(rows for rows, _ in costs.kinds_of)
     if costs.channels < _FEW_CHANNELS or costs.outputs * rows_of_channel < _FEW_ROWS:
         return
     terms = max(terms for _, terms in costs.kinds_of)
-    part = Part.of_terms(costs.channels, terms)
+    k_block = KBlock.of_terms(costs.channels, terms)
     for is_gathered, rows, columns in sorted(_items(costs)):
         for tile, most in TILES[costs.target.instruction_set]:
             plan = Plan(
                 tile, most, is_uncropped, is_gathered, False, outputs, 1, rows, columns, 1, 1,
-                part, 1, 0.0,
+                k_block, 1, 0.0,
             )  # fmt: skip
             vectors = costs.vectors(plan)
             if most > vectors > 1 or costs.sums_bytes(vectors) > _MOST_SUMS_BYTES:
@@ -160,7 +160,7 @@ def _candidates(
             yield plan, ceil(costs.outputs / block), costs.of(plan)
 
 
-def _items(costs: TiledCosts) -> set[Item]:
+def _items(costs: WinogradCosts) -> set[Item]:
     """Sizes of items of about so many lanes, flat and gathered."""
     z, y, x = costs.phases.axes
     all_rows = costs.batch * z.count * y.count

@@ -13,10 +13,10 @@ from tconv.engine.direct.layout import LINE_BYTES, NO_TABLE, Layout
 from tconv.engine.winograd.transform import Matrix, Tiling
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["TiledLayout"]
+__all__ = ["WinogradLayout"]
 
 
-class TiledLayout(Layout):
+class WinogradLayout(Layout):
     """What `Layout` says, of a plan whose outputs share products.
 
     Rows are channels of y and within them the phases of a kind. Packed weights are those of a
@@ -35,7 +35,7 @@ class TiledLayout(Layout):
         return self.tiling.rows_and_terms
 
     @property
-    def gathered_lanes(self) -> int:
+    def im2col_lanes(self) -> int:
         """Lanes that lie together for every shift: all, of the one channel that is gathered."""
         return self.lanes_in_all
 
@@ -51,14 +51,14 @@ class TiledLayout(Layout):
 
     def _set_sizes(self) -> None:
         super()._set_sizes()
-        lattices = 1 if self.plan.is_gathered else self.phases.lattices
+        residue_classes = 1 if self.plan.is_gathered else self.phases.residue_classes
         room = self.lanes + max(self.phases.axes[2].high, 0)
         lanes = self.lanes_in_all
         # So that sums of a channel are not at the same place in the cache, whatever the channels.
         self.sum_pitch = self.channels * self.tile_lanes + LINE_BYTES // self.computed.itemsize
         tiles = ceil(self.vectors / self.plan.vectors)
         self.sums_size = tiles * self.tiling.sums * self.sum_pitch
-        self.panel_size = self.sums_size + self._rounded(lattices * self.cells + room)
+        self.panel_size = self.sums_size + self._rounded(residue_classes * self.cells + room)
         self.panel_size += self.runs_size
         self.product_size = self.tiling.products * self.plan.block * lanes
 
@@ -73,9 +73,9 @@ class TiledLayout(Layout):
             "sums_size": self.sums_size,
             "sum_pitch": self.sum_pitch,
             "restored_count": z * y * x,
-            "restored_z": z * all_y * all_x * self.line_pitch,
-            "restored_y": y * all_x * self.line_pitch,
-            "restored_x": x * self.line_pitch,
+            "restored_z": z * all_y * all_x * self.acc_pitch,
+            "restored_y": y * all_x * self.acc_pitch,
+            "restored_x": x * self.acc_pitch,
         }
 
     def fixed(self) -> dict[str, NDArray[Any]]:
@@ -87,7 +87,7 @@ class TiledLayout(Layout):
         return {
             "places": self.places(),
             "table": self.table() if self.plan.is_gathered else NO_TABLE,
-            "lattices_of_x": self.lattices(),
+            "residue_classes_of_x": self.residue_classes(),
         }
 
     def offsets(self) -> NDArray[np.int32]:
@@ -101,7 +101,7 @@ class TiledLayout(Layout):
         shifts = [[-place for place in axis.places] for axis in self.tiling.axes]
         return self.cells_at(shifts, channels=1).astype(np.int32)
 
-    def lines(self) -> NDArray[np.int64]:
+    def acc_starts(self) -> NDArray[np.int64]:
         """For whole blocks and for the last one: of every phase the first line, and the step."""
         count = self.phases.count
         found = np.stack([np.arange(count), np.full(count, count)], axis=-1)
@@ -120,7 +120,7 @@ class TiledLayout(Layout):
                     "before": before,
                     "phases": len(phases),
                     "place": place,
-                    "line": (of_z * all_y + of_y) * all_x + of_x,
+                    "acc": (of_z * all_y + of_y) * all_x + of_x,
                 }
                 entries.append([entry[name] for name in RESTORED])
             points = (group.points for group in groups)

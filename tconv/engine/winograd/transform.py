@@ -146,10 +146,10 @@ def _runs(axis: AxisPhases, shifts: tuple[int, ...], outputs: int) -> list[list[
     """
     if outputs == 1:
         return [[n] for n in range(len(shifts))]
-    lattices: dict[int, list[int]] = {}
+    residue_classes: dict[int, list[int]] = {}
     for position in sorted(range(len(shifts)), key=lambda n: -shifts[n]):
-        lattices.setdefault(-shifts[position] % axis.step, []).append(position)
-    runs = list(lattices.values())
+        residue_classes.setdefault(-shifts[position] % axis.step, []).append(position)
+    runs = list(residue_classes.values())
     for run in runs:
         steps = {shifts[a] - shifts[b] for a, b in pairwise(run)}
         if len(run) != len(runs[0]) or len(run) > _MOST_TAPS or not steps <= {axis.step}:

@@ -19,7 +19,7 @@ from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import assembly
 from tconv.engine.plan.phases import AxisPhases
-from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
+from tconv.engine.plan.plan import DIRECT, TILES, KBlock, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry
@@ -35,15 +35,15 @@ def turned_plans(draw, dtype):
     problem = Problem(plain, draw(WANTS))
     tile, most = draw(st.sampled_from(TILES[target().instruction_set]))
     vectors, images = draw(st.integers(1, most)), draw(st.integers(1, plain.batch))
-    part = Part.of_terms(problem.channels, draw(st.integers(1, 600)), draw(st.booleans()))
+    k_block = KBlock.of_terms(problem.channels, draw(st.integers(1, 600)), draw(st.booleans()))
     block = vectors * Number(dtype, target()).lanes
     sizes = (min(tile, MOST_ROWS), vectors, False, False, False, DIRECT, images, 1, 1, block, 1)
-    return problem, Plan(*sizes, part, draw(st.integers(1, 3)), 0.0, is_turned=True)
+    return problem, Plan(*sizes, k_block, draw(st.integers(1, 3)), 0.0, is_turned=True)
 
 
 def computed(problem, plan, dtype, read, w, bias):
     """What a plan writes; NaN where it does not."""
-    ready = executor.Ready(problem, dtype, target(), plan)
+    ready = executor.Primitive(problem, dtype, target(), plan)
     written = np.full(problem.geometry.shape_of(problem.want), np.nan, dtype)
     packed = ready.pack(np.ascontiguousarray(canonical(np, problem.geometry, "w", w)))
     ready(read, packed, ready.pack_bias(bias), written)

@@ -274,11 +274,11 @@ def test_the_code_of_float32_is_used_for_all_but_reading_and_writing(half, monke
     for kind, want in product((half, "float32"), "yx"):
         problem = Problem(geometry, want, activation=as_activation("tanh"))
         for plan in best_plans(problem, kind, target(), 1):
-            executor.Ready(problem, kind, target(), plan)
+            executor.Primitive(problem, kind, target(), plan)
     names = {name.partition("_float32")[0] for name in asked if name.endswith("_float32")}
     halves = {name.partition(f"_{half}")[0] for name in asked if name.endswith(f"_{half}")}
     rows = {"pack_rows_1", "pack_rows_2", "copy_row_1", "copy_row_2"}  # of want "y" and of "x"
-    assert halves <= {"run", "run_spread", "pack_run", "find_runs", "gather", *rows}
+    assert halves <= {"run", "run_col2im", "pack_run", "find_runs", "gather", *rows}
     assert {"run", "pack_run", *rows} <= halves & names
     assert "activate_tanh" in names
     assert any(name.startswith("micro") for name in names)

@@ -13,7 +13,7 @@ from llvmlite import binding
 from tconv.engine.choose import all_plans
 from tconv.engine.compile.object_file import check_object, symbols, undefined_symbols
 from tconv.engine.layouts import layout_of
-from tconv.engine.lowering import Kernels
+from tconv.engine.lowering import Lowering
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import architecture_of, named_target
 from tconv.geometry.geometry import Geometry
@@ -154,7 +154,7 @@ def test_every_kernel_of_a_plan_passes(cpu):
     here, geometry = named_target(cpu), Geometry.of((1, 8, 9, 9), (8, 8, 4, 4), stride=2)
     problem = Problem(geometry)
     for plan in all_plans(problem, "float32", here, 2)[:6]:
-        kernels = Kernels(layout_of(problem, plan, np.dtype("float32"), here))
+        kernels = Lowering(layout_of(problem, plan, np.dtype("float32"), here))
         text = jit.text_of(kernels.emits.values(), here)
         machine = jit._machine(here.triple, here.cpu, here.features)
         with jit._parsed(text) as module:

@@ -14,9 +14,9 @@ import pytest
 from tconv.arrays.activations import as_activation
 from tconv.engine.choose import all_plans
 from tconv.engine.codegen.abi import POINTERS
-from tconv.engine.executor import Ready
+from tconv.engine.executor import Primitive
 from tconv.engine.plan.problem import Problem
-from tconv.engine.plan_cache import known_plan
+from tconv.engine.plan_cache import cached_plan
 from tconv.engine.target.target import read_target, target
 from tconv.errors import UnsupportedError
 from tconv.geometry.geometry import Geometry
@@ -56,8 +56,8 @@ def unknown(monkeypatch, tmp_path):
 
 def ready_for(channels=3, size=4, dtype="float32"):
     geometry = Geometry.of((1, channels, size, size), (channels, 8, 4, 4), stride=2, padding=1)
-    plan = known_plan(Problem(geometry), dtype, CPU, 1)
-    return Ready(Problem(geometry), dtype, CPU, plan)
+    plan = cached_plan(Problem(geometry), dtype, CPU, 1)
+    return Primitive(Problem(geometry), dtype, CPU, plan)
 
 
 def functions(ready):
@@ -120,7 +120,7 @@ def test_every_kind_of_plan_computes_the_same_with_drafts(unknown, monkeypatch, 
     assert any(kind[0] for kind in kinds) == (dtype == "float32")
     for plan in kinds.values():
         monkeypatch.setattr(executor, "VERSION", f"{executor.VERSION} {plan}")
-        ready = Ready(problem, dtype, CPU, plan)
+        ready = Primitive(problem, dtype, CPU, plan)
         of_drafts = computed(ready)
         drafts.settle()
         assert not drafts._drafts
@@ -183,7 +183,7 @@ def test_a_draft_that_cannot_be_improved_goes_on(unknown, monkeypatch, error):
 
 def test_plans_that_are_measured_have_none(unknown):
     geometry = Geometry.of((1, 3, 6, 6), (3, 8, 4, 4), stride=2, padding=1)
-    executor.measured.__wrapped__(Problem(geometry), "float32", CPU, 1)
+    executor.create_fastest.__wrapped__(Problem(geometry), "float32", CPU, 1)
     assert not drafts._drafts
 
 

@@ -188,7 +188,7 @@ def test_every_plan_activates_every_output_once(geometry, want, dtype, argument,
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plans, "STREAMED_BYTES", 0 if streams else 2**25)
             patch.setattr(plans, "STREAMED_PIECE_BYTES", 0)
-            ready = executor.Ready(problem, dtype, target(), chosen)
+            ready = executor.Primitive(problem, dtype, target(), chosen)
         found = engine.contract(geometry, want, read, w, bias=bias, plan=ready)
         assert np.array_equal(found, expected)
 
@@ -202,8 +202,12 @@ def test_kinds_of_plans_that_were_drawn():
         geometry = Geometry.of(x, w, stride=stride)
         problem = Problem(geometry, activation=Activation("leaky_relu", 2.0))
         for chosen in all_plans(problem, "float32", target(), 1):
-            ready = executor.Ready(problem, "float32", target(), chosen)
-            kind = (chosen.is_gathered, chosen.is_spread, bool(ready.layout.fields["is_plain"]))
+            ready = executor.Primitive(problem, "float32", target(), chosen)
+            kind = (
+                chosen.is_gathered,
+                chosen.is_spread,
+                bool(ready.layout.fields["skips_scatter"]),
+            )
             if kind in seen:
                 continue
             seen.add(kind)

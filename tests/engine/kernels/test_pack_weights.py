@@ -60,7 +60,7 @@ def packed_by_definition(layout, w):
             outputs = [block * layout.plan.block + row // of_channel for row in rows]
             of_rows = taps[tile.kind][:, [row % of_channel for row in rows]]  # (taps, rows)
             numbers = w[:, :, outputs, of_rows]  # (groups, channels, taps, rows)
-            numbers = numbers.swapaxes(1, 2) if layout.plan.part.by_tap else numbers
+            numbers = numbers.swapaxes(1, 2) if layout.plan.k_block.per_tap else numbers
             numbers = numbers.reshape(len(w), -1)
             found[:, block, tile.weight : tile.weight + numbers.shape[1]] = numbers
     return found
@@ -133,10 +133,10 @@ def test_items_are_many_enough_for_the_threads(layout):
     """Unless a vector takes all channels that an item has."""
     values, kept, _ = pack_arguments(layout)
     fields = dict(zip(PACK_FIELDS, values[-len(PACK_FIELDS) :].tolist(), strict=True))
-    items, chunk = fields["items"], fields["chunk"]
+    tasks, chunk = fields["tasks"], fields["chunk"]
     most = max((int(channels) for table in kept[1:3] for channels in table[:, 3]), default=1)
     assert chunk % most == 0
-    assert items >= layout.plan.threads or chunk == most
+    assert tasks >= layout.plan.threads or chunk == most
 
 
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
@@ -144,7 +144,7 @@ def test_items_are_many_enough_for_the_threads(layout):
 def test_what_an_item_reads_of_an_output_stays_in_a_cache(outputs, dtype):
     """Of 4096 bytes that the cache tells apart, no place is read for more than eight channels."""
     geometry = Geometry.of((1, 512, 9), (512, outputs, 16), stride=8)
-    problem = Problem(geometry, is_direct=True)
+    problem = Problem(geometry, without_winograd=True)
     for plan in list(all_plans(problem, dtype, target(), 1))[::5]:
         layout = layout_of(problem, plan, np.dtype(dtype), target())
         fields = dict(zip(PACK_FIELDS, pack_arguments(layout)[0][-len(PACK_FIELDS) :], strict=True))

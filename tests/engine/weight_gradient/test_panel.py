@@ -31,7 +31,7 @@ def test_cells_and_taps_meet_where_the_law_says(geometry, is_parted):
         for i, k in product(range(axis.input), range(axis.kernel)):
             lattice, place = reach.taps[k]
             assert reach.low <= place <= reach.high
-            found = (i * reach.spacing + place) * reach.step + reach.lattices[lattice]
+            found = (i * reach.spacing + place) * reach.step + reach.residue_classes[lattice]
             assert found == i * axis.stride - axis.begin + k * axis.dilation
         assert reach.spacing == 1 or not is_parted
 
@@ -64,7 +64,7 @@ def test_a_panel_holds_what_a_chunk_meets(geometry, is_dot, cells, data):
 
 def met_by(reach, i, k):
     lattice, place = reach.taps[k]
-    return (i * reach.spacing + place) * reach.step + reach.lattices[lattice]
+    return (i * reach.spacing + place) * reach.step + reach.residue_classes[lattice]
 
 
 def name_of(image, place, panel):
@@ -79,8 +79,8 @@ def filled(panel, first):
     """A panel of a channel whose first cells are those of the chunk that begins at `first`."""
     memory = np.zeros(panel.cells + panel.room, np.int64)
     images, *sizes = panel.size
-    lattices = product(*(reach.lattices for reach in panel.reaches))
-    for n, of_lattice in enumerate(lattices):
+    residue_classes = product(*(reach.residue_classes for reach in panel.reaches))
+    for n, of_lattice in enumerate(residue_classes):
         for index in product(range(images), *map(range, sizes)):
             place = []
             for r, start, at, begin in zip(
@@ -89,11 +89,13 @@ def filled(panel, first):
                 place.append((begin * r.spacing + r.low + at) * r.step + start)
             if all(0 <= o < r.size for o, r in zip(place, panel.reaches, strict=True)):
                 flat = np.ravel_multi_index(index, panel.size)
-                memory[n * panel.lattice_cells + flat] = name_of(first[0] + index[0], place, panel)
+                memory[n * panel.residue_class_cells + flat] = name_of(
+                    first[0] + index[0], place, panel
+                )
     return memory
 
 
 @pytest.mark.parametrize("is_dot", [True, False])
 def test_lattices_that_nothing_meets_are_left_out(is_dot):
     (axis,) = [Reach.of(as_three(())[0], is_dot)]
-    assert axis.lattices == (0,)
+    assert axis.residue_classes == (0,)

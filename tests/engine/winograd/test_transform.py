@@ -18,7 +18,7 @@ from tconv.engine import executor
 from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import write
 from tconv.engine.compile.jit import load
-from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
+from tconv.engine.plan.plan import DIRECT, TILES, KBlock, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 from tconv.engine.winograd.kernels import screen
@@ -76,7 +76,7 @@ def tiled(draw):
     outputs = (1, 1, 2) if outputs == DIRECT and phases.axes[2].count > 1 else outputs
     tiling = Tiling.of(phases, outputs)
     assume(tiling is not None and outputs != DIRECT and tiling.sums <= 256)
-    z, y, x = phases.tiled(outputs).axes
+    z, y, x = phases.unrolled(outputs).axes
     is_gathered = draw(st.booleans())
     columns = x.count if is_gathered else draw(st.integers(1, x.count))
     rows = draw(st.integers(1, (geometry.batch * z.count if is_gathered else 1) * y.count))
@@ -84,7 +84,11 @@ def tiled(draw):
     plan = Plan(
         *(tile, draw(st.integers(1, most)), is_uncropped, is_gathered, False, outputs, 1),
         *(rows, columns, draw(st.integers(1, problem.outputs)), draw(st.integers(1, 2))),
-        *(Part.of_terms(problem.channels, draw(st.integers(1, 100))), draw(st.integers(1, 3)), 0.0),
+        *(
+            KBlock.of_terms(problem.channels, draw(st.integers(1, 100))),
+            draw(st.integers(1, 3)),
+            0.0,
+        ),
     )
     return problem, plan
 
@@ -99,7 +103,7 @@ def test_every_tiling_equals_the_definition(found, dtype):
     read = x if problem.want == "y" else y
     channels = problem.outputs * geometry.groups
     bias = np.arange(channels).astype(dtype)
-    ready = executor.Ready(problem, dtype, target(), plan)
+    ready = executor.Primitive(problem, dtype, target(), plan)
     written = np.full(geometry.shape_of(problem.want), np.nan, dtype)
     packed = ready.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
     ready(read, packed, ready.pack_bias(bias), written)
@@ -154,7 +158,7 @@ def test_images_with_cells_that_would_spread_have_the_bits_of_direct(found, data
     hostile = read.copy()
     for cell in cells:
         hostile.flat[cell] = data.draw(st.sampled_from(UNSAFE))
-    ready = executor.Ready(problem, "float32", target(), tiles)
+    ready = executor.Primitive(problem, "float32", target(), tiles)
     packed = ready.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
     written = np.full(geometry.shape_of(problem.want), -1, np.float32)
     ready(hostile, packed, ready.pack_bias(bias), written)
@@ -273,7 +277,7 @@ def test_layers_that_are_tiled_and_that_are_not():
     assert is_tiled(middle, "x")
     assert is_tiled(dilated)
     assert is_tiled(dilated, "x")
-    assert not is_tiled(middle, is_direct=True)
+    assert not is_tiled(middle, without_winograd=True)
     assert not is_tiled(middle, dtype="float64")
     assert not is_tiled(Geometry.of((1, 256, 56, 56), (256, 256, 1, 1)))
     assert not is_tiled(Geometry.of((1, 2, 56, 56), (2, 1, 3, 3)))
