@@ -12,7 +12,9 @@ from bench.cases import Case
 from bench.peers import Operands, Thunk, Unsupported, plan, plan_of, portable
 
 SAME = "the plan is that of the step before"
-FLAT = ("is_gathered", "is_spread", "is_turned")  # which such a plan is not
+DIRECT = ("direct",)
+PANELS, GEMMS = (*DIRECT, "im2col"), (*DIRECT, "im2col", "col2im")
+ALL = (*GEMMS, "channel_lanes")
 
 # ---- the steps in NumPy --------------------------------------------------------------------------
 
@@ -111,40 +113,40 @@ def _cropped(case: Case, full: np.ndarray, bias: np.ndarray) -> Any:
 
 def generated(case: Case, arrays: Operands, threads: int) -> Thunk:
     """A kernel with one row by one vector, over a whole image and all channels."""
-    plan = _whole(case, _best(case, arrays, threads, *FLAT))._replace(tile=1, vectors=1)
+    plan = _whole(case, _best(case, arrays, threads, DIRECT))._replace(tile=1, vectors=1)
     return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
 
 
 def tiles(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """As many rows and vectors as the best plan with a flat panel has."""
-    plan = _whole(case, _best(case, arrays, threads, *FLAT))
+    """As many rows and vectors as the best plan with a padded panel has."""
+    plan = _whole(case, _best(case, arrays, threads, DIRECT))
     return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
 
 
 def items(case: Case, arrays: Operands, threads: int) -> Thunk:
     """As many cells and channels at a time as that plan has."""
-    plan = _best(case, arrays, threads, *FLAT)
+    plan = _best(case, arrays, threads, DIRECT)
     return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
 
 
 def interleaved(case: Case, arrays: Operands, threads: int) -> Thunk:
     """That plan, as the engine runs it."""
-    return _call(_ready(case, arrays, _best(case, arrays, threads, *FLAT)), arrays)
+    return _call(_ready(case, arrays, _best(case, arrays, threads, DIRECT)), arrays)
 
 
 def gathered(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """The best plan with a panel of either kind, if it is not the flat one."""
-    return _if_new(case, arrays, threads, FLAT, ("is_spread", "is_turned"))
+    """The best plan with a panel of either kind, if it is not the padded one."""
+    return _if_new(case, arrays, threads, DIRECT, PANELS)
 
 
 def spread(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """The best of all plans that are not turned, if it is not one of those."""
-    return _if_new(case, arrays, threads, ("is_spread", "is_turned"), ("is_turned",))
+    """The best of all plans but those with channel lanes, if it is not one of those before."""
+    return _if_new(case, arrays, threads, PANELS, GEMMS)
 
 
 def turned(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """The best of all plans, if it is turned."""
-    return _if_new(case, arrays, threads, ("is_turned",), ())
+    """The best of all plans, if it has channel lanes."""
+    return _if_new(case, arrays, threads, GEMMS, ALL)
 
 
 def all_cores(case: Case, arrays: Operands, threads: int) -> Thunk:
@@ -170,19 +172,19 @@ def fewer(case: Case, arrays: Operands, threads: int) -> Thunk:
     return plan(case, arrays, threads)
 
 
-def _best(case: Case, arrays: Operands, threads: int, *without: str) -> Any:
-    """The cheapest plan that is none of these."""
+def _best(case: Case, arrays: Operands, threads: int, algorithms: tuple[str, ...] = ALL) -> Any:
+    """The cheapest plan with one of these algorithms."""
     from tconv.engine.choose import best_plans
     from tconv.engine.plan.problem import Problem
     from tconv.engine.target.target import target
 
     problem = Problem(case.geometry, without_winograd=True)
     plans = best_plans(problem, arrays[0].dtype.name, target(), threads)
-    return next(plan for plan in plans if not any(getattr(plan, name) for name in without))
+    return next(plan for plan in plans if plan.algorithm in algorithms)
 
 
 def _whole(case: Case, plan: Any) -> Any:
-    """A flat plan with items of a whole image and all channels."""
+    """A direct plan with tasks of a whole image and all channels."""
     from tconv.engine.plan.phases import Phases
 
     _, y, x = Phases.of(case.geometry.axes, plan.is_uncropped).axes
@@ -192,8 +194,8 @@ def _whole(case: Case, plan: Any) -> Any:
 def _if_new(
     case: Case, arrays: Operands, threads: int, before: tuple[str, ...], now: tuple[str, ...]
 ) -> Thunk:
-    plan = _best(case, arrays, threads, *now)
-    if plan == _best(case, arrays, threads, *before):
+    plan = _best(case, arrays, threads, now)
+    if plan == _best(case, arrays, threads, before):
         raise Unsupported(SAME)
     return _call(_ready(case, arrays, plan), arrays)
 

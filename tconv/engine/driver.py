@@ -61,7 +61,7 @@ def _emit(
         elif tiles:
             prepare(c, task)
         else:
-            with code.builder.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
+            with code.builder.if_else(code.is_equal(c.is_im2col, 0)) as (flat, gathered):
                 with flat:
                     pack(c, task, c.panel, 0, c.channels)
                 with gathered:

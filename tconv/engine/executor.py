@@ -74,14 +74,14 @@ class Primitive(Reorders):
         threads: int | None = None,
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
-        self.plan, self._target, self._is_tiled = plan, target, plan.is_tiled
+        self.plan, self._target, self._is_winograd = plan, target, plan.algorithm == "winograd"
         self.layout = layout = _layouts()(problem, plan, self.dtype, target)
         self._family = family = _family_of(layout)
         self._laid, self._packing = family.laid, family.packing
         arrays = {POINTERS.index(name): array for name, array in layout.sized().items()}
         self._sizes = Arguments(layout.arguments(), arrays)
         self._told: list[Arguments] = []  # have arrays that the job's addresses are of
-        self._job = Job(0, self._sizes.words, self._load, plan.cycles, plan.is_tiled)
+        self._job = Job(0, self._sizes.words, self._load, plan.cycles, self._is_winograd)
         self._scratch_bytes = layout.scratch_size * plan.threads * self.computed.itemsize
         family.load(layout, self._use)
 
@@ -102,12 +102,12 @@ class Primitive(Reorders):
     @property
     def keeps_weight(self) -> bool:
         """Whether what `pack` gives holds the weight that it is given, too."""
-        return self._is_tiled
+        return self._is_winograd
 
     def pack(self, weight: NDArray[Any]) -> Any:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
         packed = self._packed(weight)
-        return PackedTiles(packed, weight) if self._is_tiled else packed
+        return PackedTiles(packed, weight) if self._is_winograd else packed
 
     def _packed(self, weight: NDArray[Any]) -> NDArray[Any]:
         laid = self._laid
@@ -128,7 +128,7 @@ class Primitive(Reorders):
         laid = self._laid
         scratch = self.plan.threads * self.layout.scratch_size
         numbers = scratch + prod(laid.packed_shape) + laid.bias_sources.size
-        if self.plan.is_tiled:  # packed once more for images that are computed directly
+        if self._is_winograd:  # packed once more for images that are computed directly
             numbers += self.problem.weight_count
         return numbers * self.computed.itemsize
 
@@ -136,21 +136,14 @@ class Primitive(Reorders):
         """What was chosen, and what it should cost."""
         plan, layout, geometry = self.plan, self.layout, self.problem.geometry
         read, written = self.problem.read, self.problem.want
-        panel = "gathered panel" if plan.is_gathered else "flat panel"
-        if plan.is_spread:
-            panel = "x as it lies" if self.dtype == self.computed else "x as it lies, but widened"
-        panel = f"{panel}, uncropped" if plan.is_uncropped else panel
-        cells = f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}"
-        if plan.is_turned:
-            cells = f"{plan.planes} images, x as it lies, vectors of channels"
-        per_tap = ", tap by tap" if plan.k_block.per_tap else ""
-        then = f", then {self.activation}" if self.activation else ""
         moved = self.dtype.itemsize * sum(
             prod(shape) for shape in (geometry.x_shape, geometry.weight_shape, geometry.y_shape)
         )
-        tasks = f"{layout.fields['tasks']:,} items of {cells}"
+        per_tap = ", tap by tap" if plan.k_block.per_tap else ""
+        then = f", then {self.activation}" if self.activation else ""
         return [
-            f"{self._algorithm}, {plan.threads} threads, {tasks}",
+            f"{self._algorithm}, {plan.threads} threads, {layout.fields['tasks']:,} tasks of "
+            f"{self._task}",
             f"tiles of {plan.tile} rows x {plan.vectors} vectors of {layout.lanes}, blocks of "
             f"{plan.block} channels of {written}, sums of {plan.k_block.channels} channels of "
             f"{read}{per_tap}{then}",
@@ -161,15 +154,28 @@ class Primitive(Reorders):
 
     @property
     def _algorithm(self) -> str:
-        """How it is computed, in words."""
-        if not self._is_tiled:
-            return "direct"
-        made = " x ".join(map(str, self.plan.outputs[-self.problem.geometry.rank :]))
-        return f"Winograd, {made} outputs at a time"
+        """The algorithm in words; all but Winograd compute every product, so they are direct."""
+        plan = self.plan
+        if plan.algorithm == "winograd":
+            made = " x ".join(map(str, plan.outputs[-self.problem.geometry.rank :]))
+            return f"Winograd, {made} outputs at a time"
+        how = {"im2col": " by im2col", "col2im": " by col2im", "channel_lanes": " by channel lanes"}
+        return f"direct{how.get(plan.algorithm, '')}"
+
+    @property
+    def _task(self) -> str:
+        """A task in words: what it covers, and how it reads x."""
+        plan = self.plan
+        if plan.algorithm == "channel_lanes":
+            return f"{plan.planes} images, x read in place"
+        read = "x read in place" if self.dtype == self.computed else "x widened"
+        panel = {"padded": "padded panel", "im2col": "im2col panel"}.get(plan.panel, read)
+        uncropped = ", uncropped" if plan.is_uncropped else ""
+        return f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}{uncropped}"
 
     def __call__(self, x: NDArray[Any], packed: Any, bias: NDArray[Any], y: NDArray[Any]) -> None:
         """Write y; x and y are C-contiguous (N, groups*channels, *spatial), bias is packed too."""
-        if not self._is_tiled:
+        if not self._is_winograd:
             self._job((x, packed, bias, y), self.plan.threads, self._scratch_bytes)
         elif self._job((x, packed.numbers, bias, y), self.plan.threads, self._scratch_bytes):
             self._compute_directly(x, packed.weight, bias, y)

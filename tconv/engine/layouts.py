@@ -17,12 +17,14 @@ __all__ = ["layout_of"]
 
 def layout_of(problem: Problem, plan: Plan, dtype: np.dtype[Any], target: Target) -> Layout:
     """Return the layout of a plan."""
-    kind = WinogradLayout if plan.is_tiled else Layout
-    return (_turned_layout() if plan.is_turned else kind)(problem, plan, dtype, target)
+    if plan.algorithm == "channel_lanes":
+        return _channel_lanes()(problem, plan, dtype, target)
+    kind = WinogradLayout if plan.algorithm == "winograd" else Layout
+    return kind(problem, plan, dtype, target)
 
 
 @cache
-def _turned_layout() -> type[Layout]:
+def _channel_lanes() -> type[Layout]:
     """Import what few plans need."""
     with importing:
         from tconv.engine.channel_lanes.layout import ChannelLanesLayout

@@ -82,7 +82,7 @@ class Lowering:
 
     def _number_those_of_cells(self) -> None:
         """Number what is called where lanes are cells."""
-        layout, plan, computed = self.layout, self.layout.plan, self.layout.computed.name
+        layout, computed = self.layout, self.layout.computed.name
         moved = "int16" if layout.dtype != layout.computed else layout.dtype.name
         heights = layout.heights
         micros = self.arrays["micros"] = np.zeros((2 * max(heights) + 2, 1), np.int64)
@@ -95,12 +95,12 @@ class Lowering:
         step, stride = (
             min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
         )
-        copies = not plan.is_gathered
+        is_im2col = layout.is_im2col
         self.called = {
-            "pack_rows": self(f"pack_rows_{step}", pack_rows(step)) if copies else 0,
-            "find_runs": self("find_runs", find_runs) if plan.is_gathered else 0,
-            "gather": self("gather", gather) if plan.is_gathered else 0,
-            "add_rows": self("add_rows", add_rows, dtype=computed) if plan.is_spread else 0,
+            "pack_rows": self(f"pack_rows_{step}", pack_rows(step)) if not is_im2col else 0,
+            "find_runs": self("find_runs", find_runs) if is_im2col else 0,
+            "gather": self("gather", gather) if is_im2col else 0,
+            "add_rows": self("add_rows", add_rows, dtype=computed) if layout.is_col2im else 0,
             "stream": self("stream", stream, dtype=moved) if layout.streams else 0,
             "copy_row": self(f"copy_row_{stride}", copy_row(stride)),
         }
@@ -110,13 +110,16 @@ class Lowering:
             self.arrays |= of_winograd
 
 
+_DRIVERS = {
+    "direct": run,
+    "im2col": run,
+    "col2im": run_col2im,
+    "winograd": run_winograd,
+    "channel_lanes": run_channel_lanes,
+}
+
+
 def _drivers(layout: Layout) -> tuple[Any, Any]:
     """What computes, and what packs weights."""
-    plan = layout.plan
-    kinds = (
-        (plan.is_spread, run_col2im),
-        (plan.is_tiled, run_winograd),
-        (plan.is_turned, run_channel_lanes),
-    )
-    driver = next((driver for is_kind, driver in kinds if is_kind), run)
-    return driver, pack_run if layout.weight_matrix is None else pack_made_run
+    pack = pack_run if layout.weight_matrix is None else pack_made_run
+    return _DRIVERS[layout.plan.algorithm], pack

@@ -6,7 +6,7 @@ Choosing takes some milliseconds, which a new process would spend again for ever
 from functools import lru_cache
 from hashlib import sha256
 
-from tconv.engine.choose import candidates, fitted, lanes_of
+from tconv.engine.choose import band_candidates, fitted, lanes_of
 from tconv.engine.compile.disk_cache import warn_once
 from tconv.engine.compile.fingerprint import version
 from tconv.engine.compile.plan_log import read_plan, write_plan
@@ -31,7 +31,7 @@ def cached_plan(problem: Problem, dtype: str, target: Target, threads: int) -> P
 
 @lru_cache(maxsize=1024)
 def cached_candidates(band: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
-    """Return what `candidates` does, from disk if it is there."""
+    """Return what `band_candidates` does, from disk if it is there."""
     key = sha256(repr((version(), band, dtype, target, threads)).encode()).hexdigest()
     data, fault = read_plan(key)
     if data is not None:
@@ -40,7 +40,7 @@ def cached_candidates(band: Problem, dtype: str, target: Target, threads: int) -
         except ValueError:  # its checksum is right: another program has made it
             fault = f"plan {key}, which holds something else"
     warn_once(fault)
-    found = candidates(band, dtype, target, threads)
+    found = band_candidates(band, dtype, target, threads)
     write_plan(key, as_bytes(found))
     return found
 

@@ -39,6 +39,9 @@ def guarded(array, at_end):
     return copy
 
 
+ALGORITHMS = ("direct", "im2col", "col2im", "winograd", "channel_lanes")
+
+
 def draw(rng, has_runs=False):
     rank = int(rng.integers(1, 4))
 
@@ -75,7 +78,7 @@ def draw(rng, has_runs=False):
 def main(count):
     rng, kinds = (
         np.random.default_rng(0),
-        dict.fromkeys(("flat", "gathered", "spread", "stream", "x", "tiled", "turned"), 0),
+        dict.fromkeys((*ALGORITHMS, "stream", "x"), 0),
     )
     streamed, plans_of.STREAMED_PIECE_BYTES = plans_of.STREAMED_BYTES, 0
     for n in range(count):
@@ -85,9 +88,11 @@ def main(count):
             want, read = ("yx", "xy")[n // 20 % 2]
             problem, dtype = Problem(geometry, want), as_dtype(np, name)
             plans = all_plans(problem, name, target(), 1 + n // 5 % 3)
-        tiled = [plan for plan in plans if plan.is_tiled]  # which only some types have
-        turned = [plan for plan in plans if plan.is_turned]
-        some = tiled if tiled and n % 5 == 4 else turned if turned and n % 5 == 3 else plans
+        winograd = [
+            plan for plan in plans if plan.algorithm == "winograd"
+        ]  # which only some types have
+        lanes = [plan for plan in plans if plan.algorithm == "channel_lanes"]
+        some = winograd if winograd and n % 5 == 4 else lanes if lanes and n % 5 == 3 else plans
         plan = some[int(rng.integers(len(some)))]
         plans_of.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
         ready = Primitive(problem, name, target(), plan)
@@ -98,17 +103,14 @@ def main(count):
         bias = rng.standard_normal(channels).astype(dtype)
         out = guarded(np.full(geometry.shape_of(want), np.nan, dtype), n % 3)
         packed = ready.pack(w.reshape(shape))
-        if plan.is_tiled:
+        if plan.algorithm == "winograd":
             packed = packed._replace(numbers=guarded(packed.numbers, n % 3))
         else:
             packed = guarded(packed, n % 3)
         ready(x, packed, ready.pack_bias(bias), out)
         assert np.isfinite(out).all()
-        kind = "spread" if plan.is_spread else "gathered" if plan.is_gathered else "flat"
-        kinds[kind] += 1
+        kinds[plan.algorithm] += 1
         kinds["x"] += want == "x"
-        kinds["tiled"] += plan.is_tiled
-        kinds["turned"] += plan.is_turned
         kinds["stream"] += ready.layout.fields["streams"]
     assert min(kinds.values()) > 0 or count < 100, kinds
     print(count, "plans")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from strategies import draws, integers_like
 from tconv import engine
 from tconv.engine import choose as choice
-from tconv.engine.choose import all_plans, best_plans, candidates, choose_plan, lanes_of
+from tconv.engine.choose import all_plans, band_candidates, best_plans, choose_plan, lanes_of
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of, samples_of
 from tconv.engine.target.target import named_target, target
@@ -115,7 +115,7 @@ def test_the_order_of_sums_is_one_for_any_number_of_threads(geometry, want, thre
 
 def forget():
     for cached in (
-        *(choice.candidates, choice._cheapest, choice._order_of, choice._considered),
+        *(choice.band_candidates, choice._cheapest, choice._order_of, choice._considered),
         *(correlation.choose_correlation, correlation._cheapest),
     ):
         cached.cache_clear()
@@ -143,7 +143,7 @@ def test_candidates_are_few(layer):
     here, most = target(), 0
     for size in [*layer[2]][::7][:12]:
         band = band_of(Problem(sized(layer, size)), lanes_of("float32", here))
-        most = max(most, len(candidates(band, "float32", here, 2)))
+        most = max(most, len(band_candidates(band, "float32", here, 2)))
         assert len(samples_of(band, lanes_of("float32", here))) <= 6
     assert most <= 4
 

@@ -43,7 +43,7 @@ def asked_again(problem, threads=2):
 def test_a_plan_comes_back_as_it_was_chosen(folder, problem, threads, monkeypatch):
     chosen = choose_plan(problem, "float32", target(), threads)
     assert asked_again(problem, threads) == chosen
-    monkeypatch.setattr(known, "candidates", None)  # it is not needed any more
+    monkeypatch.setattr(known, "band_candidates", None)  # it is not needed any more
     found = asked_again(problem, threads)
     assert found == chosen
     assert hash(found) == hash(chosen)

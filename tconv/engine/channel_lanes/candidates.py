@@ -1,7 +1,6 @@
 """WHICH TURNED PLANS ARE CONSIDERED: those of small images, and what they cost."""
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import product
 from math import ceil, prod
 
@@ -10,11 +9,11 @@ import numpy as np
 from tconv.arrays.dtypes import TYPES
 from tconv.engine.plan.cost_model import CALL_CYCLES, Considered, heights
 from tconv.engine.plan.phases import AxisPhases
-from tconv.engine.plan.plan import DIRECT, TILES, KBlock, Plan
+from tconv.engine.plan.plan import ONE_OUTPUT, TILES, KBlock, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 
-__all__ = ["MOST_ROWS", "ChannelLanesCosts", "turned"]
+__all__ = ["MOST_ROWS", "ChannelLanesCosts", "candidates"]
 
 MOST_ROWS = 7  # whose cells of x have a register each
 _MOST_CELLS = 2048  # of y, of the images of an item; larger images have few zeros around them
@@ -31,11 +30,11 @@ _NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 28, 16, 4
 _BESIDE = 0.3  # what the shorter of two takes of its time, where they are done together
 
 
-def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]:
-    """Return turned plans of several tiles and numbers of images."""
+def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
+    """Return channel-lanes plans for one thread, of several tiles and numbers of images."""
     cells, batch = prod(problem.written_size), problem.geometry.batch
     if TYPES[dtype].accumulator != dtype or cells > _MOST_CELLS:
-        return
+        return []
     costs, k_block, plans = (
         ChannelLanesCosts(problem, dtype, target),
         KBlock.of(problem),
@@ -51,10 +50,26 @@ def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]
             filled = problem.outputs / (ceil(problem.outputs / block) * block)
             if vectors >= _LEAST_VECTORS and filled >= _LEAST_FILLED:
                 rows = min(tile, MOST_ROWS, images * cells)
-                sizes = (rows, vectors, False, False, False, DIRECT, images, 1, 1, block, 1)
-                plans.add(Plan(*sizes, k_block, 1, 0.0, is_turned=True))
-    for plan in sorted(plans):
-        yield plan, 1, costs.of(plan)  # blocks are items already, so none is split
+                plans.add(
+                    Plan(
+                        tile=rows,
+                        vectors=vectors,
+                        is_uncropped=False,
+                        algorithm="channel_lanes",
+                        panel="none",
+                        outputs=ONE_OUTPUT,
+                        planes=images,
+                        rows=1,
+                        columns=1,
+                        block=block,
+                        splits=1,
+                        k_block=k_block,
+                        threads=1,
+                        cycles=0.0,
+                    )
+                )
+    # Blocks are tasks of their own, so none is split.
+    return [(plan, 1, costs.of(plan)) for plan in sorted(plans)]
 
 
 class ChannelLanesCosts:

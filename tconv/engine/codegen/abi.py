@@ -48,7 +48,7 @@ FIELDS = (
     *("planes", "rows", "columns", "all_planes", "all_rows", "all_columns"),
     *("height_rows", "depth_rows"),
     *(
-        "is_gathered",
+        "is_im2col",
         "shifts",
         "table_row",
         "runs_size",

@@ -19,6 +19,7 @@ _SOURCES = (
     "engine/winograd/transform.py",
     "engine/plan/plan.py",
     "engine/plan/cost_model.py",
+    "engine/direct/candidates.py",
     "engine/winograd/candidates.py",
     "engine/channel_lanes/candidates.py",
     "engine/plan/size_bands.py",

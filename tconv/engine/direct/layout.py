@@ -57,10 +57,11 @@ class Layout:
     def __post_init__(self) -> None:
         problem, plan = self.problem, self.plan
         self.phases = problem.phases(plan.is_uncropped)
-        if plan.is_tiled:
+        if plan.algorithm == "winograd":
             self.phases = problem.winograd_phases(plan.is_uncropped, plan.outputs)
         self.computed = np.dtype(TYPES[self.dtype.name].accumulator)
         self.lanes = self.target.vector_bits // 8 // self.computed.itemsize
+        self.is_im2col, self.is_col2im = plan.panel == "im2col", plan.algorithm == "col2im"
         self.channels, self.outputs = problem.channels, problem.outputs
         self.blocks = ceil(self.outputs / plan.block)
         self.last_block = self.outputs - (self.blocks - 1) * plan.block
@@ -73,7 +74,7 @@ class Layout:
 
     def _kinds(self) -> tuple[tuple[int, int], ...]:
         """Kinds of rows: how many a channel of y has, and how many taps each sums."""
-        if self.plan.is_spread:
+        if self.is_col2im:
             return ((self.problem.taps, 1),)
         return tuple([(len(group.phases), group.taps) for group in self.phases.groups])
 
@@ -98,9 +99,9 @@ class Layout:
         plane_bytes = prod(self.problem.read_size) * self.dtype.itemsize
         is_far = x_bytes > self.target.l2_bytes and plane_bytes >= _FORESEEN_BYTES
         is_far = is_far and self.dtype == self.computed  # else it has been copied
-        if self.plan.is_gathered and not self.plan.is_tiled and self.shifts > 1:
+        if self.plan.algorithm == "im2col" and self.shifts > 1:
             return 0 if self.plan.k_block.per_tap else 2
-        return int(self.plan.is_spread and is_far and rows >= ROWS_WITH_TIME)
+        return int(self.is_col2im and is_far and rows >= ROWS_WITH_TIME)
 
     @property
     def weight_matrix(self) -> NDArray[Any] | None:
@@ -124,33 +125,33 @@ class Layout:
         plan, (z, y, x) = self.plan, self.phases.axes
         self.taps_in_all, self.shifts = self.problem.taps, self.phases.shifts
         pieces = 1
-        if plan.is_spread:
+        if self.is_col2im:
             pieces, cells = self.phases.pieces(plan.planes, plan.rows, plan.columns)
             self.pitch = plan.columns
         else:
-            self.pitch = plan.columns if plan.is_gathered else x.pitch(plan.columns)
+            self.pitch = plan.columns if self.is_im2col else x.pitch(plan.columns)
             cells = (plan.rows - 1) * self.pitch + plan.columns
         self.vectors = ceil(cells / self.lanes)
         self.tile_lanes = plan.vectors * self.lanes
         self.lanes_in_all = pieces * self.vectors * self.lanes
-        self.widths = (plan.vectors, 1 if plan.is_spread else self.vectors % plan.vectors)
+        self.widths = (plan.vectors, 1 if self.is_col2im else self.vectors % plan.vectors)
         self.panel_rows = plan.rows + y.high - y.low
-        if plan.is_spread:
+        if self.is_col2im:
             self.cells = self.lanes_in_all  # of a channel in the panel
-        elif plan.is_gathered:
+        elif self.is_im2col:
             self.cells = self.shifts * self.im2col_lanes  # and of a tile
         else:
             self.cells = (1 + z.high - z.low) * self.panel_rows * self.pitch  # and of a lattice
         # Vectors are whole, so up to one is read beyond the last cell, and the zeros after it.
         room = self.lanes + max(x.high, 0)
         copies = self.phases.residue_classes
-        if plan.is_gathered:
+        if self.is_im2col:
             copies = ceil(self.lanes_in_all / self.im2col_lanes)
         self.panel_size = self._rounded(copies * self.channels * self.cells + room) + self.runs_size
-        self.skips_scatter = plan.is_spread and self.phases.taps_are_phases and pieces == 1
-        adds = plan.is_spread and not self.skips_scatter
+        self.skips_scatter = self.is_col2im and self.phases.taps_are_phases and pieces == 1
+        adds = self.is_col2im and not self.skips_scatter
         self.product_size = self.taps_in_all * plan.block * self.lanes_in_all if adds else 0
-        q_cells = plan.planes * plan.rows * plan.columns if plan.is_spread else self.lanes_in_all
+        q_cells = plan.planes * plan.rows * plan.columns if self.is_col2im else self.lanes_in_all
         self.acc_pitch, self.acc_rows = self._rounded(q_cells), self.phases.count * plan.block
         y_bytes = self.problem.written_count * self.dtype.itemsize
         self.held_size = _HELD_BYTES // self.dtype.itemsize
@@ -167,12 +168,12 @@ class Layout:
     def runs_size(self) -> int:
         """Numbers at the panel's end: what is known of vectors of cells, 64 bits each."""
         found = len(RUN) * self.shifts * self.vectors * 8 // self.computed.itemsize
-        return self._rounded(found) if self.plan.is_gathered else 0
+        return self._rounded(found) if self.is_im2col else 0
 
     @property
     def panel_tile(self) -> int:
         """Numbers of the panel from one call of a micro-kernel to the next."""
-        return self.channels * self.cells if self.plan.is_gathered else self.tile_lanes
+        return self.channels * self.cells if self.is_im2col else self.tile_lanes
 
     @property
     def scratch_size(self) -> int:
@@ -194,9 +195,9 @@ class Layout:
         geometry = problem.geometry
         image_rows = y.count * z.count
         column_blocks = ceil(x.count / plan.columns)
-        all_rows = geometry.batch * image_rows if plan.is_gathered else y.count
+        all_rows = geometry.batch * image_rows if self.is_im2col else y.count
         row_blocks = ceil(all_rows / plan.rows)
-        all_planes, batch = (1, 1) if plan.is_gathered else (z.count, geometry.batch)
+        all_planes, batch = (1, 1) if self.is_im2col else (z.count, geometry.batch)
         planes = ceil(all_planes / plan.planes)
         x_sizes, y_sizes = problem.read_size, problem.written_size
         self.fields = {
@@ -236,7 +237,7 @@ class Layout:
             "all_columns": x.count,
             "height_rows": y.count,
             "depth_rows": z.count,
-            "is_gathered": int(plan.is_gathered),
+            "is_im2col": int(self.is_im2col),
             "shifts": self.shifts,
             "table_row": geometry.batch * image_rows * x.count,
             "runs_size": self.runs_size,
@@ -293,7 +294,7 @@ class Layout:
     def family(self) -> tuple[Any, ...]:
         """What `fixed` and all kernels follow from: many sizes of a layer have it in common."""
         plan = self.plan
-        words = (plan.tile, plan.vectors, plan.is_uncropped, plan.is_gathered, plan.is_spread)
+        words = (plan.tile, plan.vectors, plan.is_uncropped, plan.algorithm, plan.panel)
         ahead = tuple([self.reads_ahead(rows) for rows in self.heights])
         kinds = (*words, plan.outputs, plan.block, plan.k_block, plan.threads, self.widths)
         made_for = self.unsized, self.dtype.name, self.target
@@ -309,8 +310,8 @@ class Layout:
 
     def fixed(self) -> dict[str, NDArray[Any]]:
         """What the driver reads by its address, and sizes have no part in."""
-        plan, activation, none = self.plan, self.problem.activation, np.zeros(1, np.int64)
-        sums, sum_starts = self.sums() if plan.is_spread else (none, none)
+        activation, none = self.problem.activation, np.zeros(1, np.int64)
+        sums, sum_starts = self.sums() if self.is_col2im else (none, none)
         lists = [self.tiles(tiles) for tiles in (self.block_tiles, self.last_tiles)]
         rows, count = (np.concatenate(lists)[:, TILE.index(name)] for name in ("rows", "count"))
         return {
@@ -327,7 +328,7 @@ class Layout:
         """The same that follows from sizes."""
         return {
             "offsets": self.offsets(),
-            "table": self.table() if self.plan.is_gathered else NO_TABLE,
+            "table": self.table() if self.is_im2col else NO_TABLE,
             "residue_classes_of_x": self.residue_classes(),
         }
 
@@ -343,7 +344,7 @@ class Layout:
         In a panel; if the plan is spread first in x, and then in the panel that is a copy of it.
         """
         channels = np.arange(self.channels)
-        if self.plan.is_spread:
+        if self.is_col2im:
             steps = (self.fields["x_channel"], self.cells)
             return np.concatenate([channels * step for step in steps]).astype(np.int32)
         parts = []
@@ -360,7 +361,7 @@ class Layout:
 
     def cells_at(self, shifts: Sequence[Sequence[int]], channels: int) -> NDArray[np.int64]:
         """Cells that are read for the first lane, in a panel of so many channels."""
-        if self.plan.is_gathered:
+        if self.is_im2col:
             return in_im2col_panel(self.phases, shifts) * self.im2col_lanes
         depth = self.fields["panel_depth"]
         return in_padded_panel(self.phases, shifts, (depth, self.panel_rows, self.pitch), channels)
@@ -422,7 +423,7 @@ class Layout:
 
     def taps(self) -> Iterable[NDArray[np.int64]]:
         """For every kind of rows the flat taps, (taps, rows of a channel of y)."""
-        if self.plan.is_spread:
+        if self.is_col2im:
             yield np.arange(self.taps_in_all)[np.newaxis]
             return
         for group in self.phases.groups:

@@ -24,7 +24,7 @@ def copy_out(c: Call, task: Task, y: Value, is_last: Value) -> None:
     count = code.least(cells, code.sub(c.output_width, start))
     rest, first_y = code.divmod(task.row, c.height_rows)
     first_image, first_z = code.divmod(rest, c.depth_rows)
-    is_whole = code.is_equal(c.is_gathered, 1)  # rows run on through all planes and images
+    is_whole = code.is_equal(c.is_im2col, 1)  # rows run on through all planes and images
     begin_y, end_y = (
         code.pick(is_whole, 0, first_y),
         code.pick(is_whole, c.height_rows, code.add(first_y, task.rows)),

@@ -73,28 +73,28 @@ class Costs:
 
         These are items of all groups, if their channels of y are not split.
         """
-        read, work, count = (self._spread if plan.is_spread else self._summed)(plan)
+        read, work, count = (self._col2im if plan.algorithm == "col2im" else self._summed)(plan)
         return read, work + self._copied(plan), count * self.groups
 
     def _summed(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item with a panel: to read x, to compute; and their number in a group."""
-        pitch = self._pitch(plan)
+        pitch, is_im2col = self._pitch(plan), plan.panel == "im2col"
         lanes = (plan.rows - 1) * pitch + plan.columns
         pack, count = self._read(plan)
         cells = self.shifts * ceil(lanes / self.lanes)
-        if not plan.is_gathered:
+        if not is_im2col:
             cells = self._panel_rows(plan) * ceil(pitch / self.lanes)
         whole, rest = divmod(ceil(lanes / self.lanes), plan.vectors)
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
         is_near = plan.k_block.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
-        is_unaligned, compute = not plan.is_gathered, 0.0
+        is_unaligned, compute = not is_im2col, 0.0
         # Where terms are not in the order of the panel, the lines of those ahead are asked for.
-        is_asked = plan.is_gathered and self.shifts > 1 and not plan.k_block.per_tap
+        is_asked = is_im2col and self.shifts > 1 and not plan.k_block.per_tap
         asked = _ASKED_CYCLES if is_asked else 0.0
         panel = self.channels * cells * self.vector_bytes / self.target.l2_bytes
         crowded = 1.0 + max(0.0, panel - _CROWDED)
         for rows_of_channel, taps, columns_read in self.kinds:
-            if is_near or plan.is_gathered:
+            if is_near or is_im2col:
                 x_cycles = 0.0
             elif plan.k_block.per_tap:
                 x_cycles = self.near_cycles * crowded
@@ -111,7 +111,7 @@ class Costs:
 
     def _pitch(self, plan: Plan) -> int:
         """Cells from one row of an item to the next."""
-        return plan.columns if plan.is_gathered else self.phases.axes[2].pitch(plan.columns)
+        return plan.columns if plan.panel == "im2col" else self.phases.axes[2].pitch(plan.columns)
 
     def _panel_rows(self, plan: Plan) -> int:
         """Rows of a channel in a flat panel."""
@@ -121,7 +121,7 @@ class Costs:
     def _read(self, plan: Plan) -> tuple[float, int]:
         """Cycles of an item to make its panel; and the number of items in a group."""
         (z, y, x), pitch = self.phases.axes, self._pitch(plan)
-        if plan.is_gathered:
+        if plan.panel == "im2col":
             lanes = (plan.rows - 1) * pitch + plan.columns
             count = ceil(self.batch * z.count * y.count / plan.rows)
             count *= ceil(x.count / plan.columns)
@@ -143,7 +143,7 @@ class Costs:
         of_apart = _APART_CYCLES + self.lanes * _GATHER_CYCLES
         return _GATHER_CALL_CYCLES + vectors * (apart * of_apart + (1 - apart) * of_vector)
 
-    def _spread(self, plan: Plan) -> tuple[float, float, int]:
+    def _col2im(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item that is spread: to read x, to compute; and their number in a group."""
         (z, y, x), planes, rows = self.phases.axes, plan.planes, plan.rows
         pieces, cells = self.phases.pieces(planes, rows, plan.columns)
@@ -221,7 +221,7 @@ def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: i
     alone, together = items * item, ceil(items / threads) * item + _WAKE_CYCLES
     if alone <= together:
         threads, together = 1, alone
-    return Plan(*plan[:10], splits, plan.k_block, threads, together, plan.is_turned)
+    return plan._replace(splits=splits, threads=threads, cycles=together)
 
 
 def heights(rows: int, tile: int) -> list[tuple[int, int]]:

@@ -11,13 +11,13 @@ from tconv.engine.plan.problem import Problem
 
 __all__ = [
     "CYCLES_PER_US",
-    "DIRECT",
+    "ONE_OUTPUT",
     "STREAMED_BYTES",
     "STREAMED_PIECE_BYTES",
     "TABLE_ENTRIES",
     "TILES",
-    "Order",
     "KBlock",
+    "Order",
     "Plan",
     "Tile",
     "tile_rows",
@@ -37,7 +37,7 @@ TILES = {
 }
 TABLE_ENTRIES = 2**20  # of a gathered panel, at most
 CYCLES_PER_US = 2900  # of a server's core at work, as the model of costs has it
-DIRECT = (1, 1, 1)  # outputs along depth, height and width that are made at a time
+ONE_OUTPUT = (1, 1, 1)  # computed at a time along depth, height and width: all but Winograd
 _PART_TERMS = 512  # a sum longer than this is made of several, which is more exact
 # Where sums are made tap by tap, so that taps may be multiplied before they are added: there are
 # terms enough that the additions cost little, and not so many taps that neighbours share most of
@@ -52,19 +52,26 @@ Order = tuple[tuple[int, int, int], bool]
 class Plan(NamedTuple):
     """The choices for one geometry, type, processor and number of threads.
 
-    A micro-kernel makes `tile` rows by `vectors` vectors; phases are counted as `Phases` has it for
-    `is_uncropped`. An item is `planes` x `rows` x `columns` cells q of one group (gathered: rows
-    of any image), and ``1/splits`` of its channels of y, done in blocks of `block` channels.
-    `k_block` says what is summed at a time. If `outputs` are more than 1 along any axis, so many
-    are made of fewer products, as `Tiling` has it; q counts tiles then. If it `is_turned`, vectors are
-    of channels of y and rows are outputs; an item is `planes` whole images.
+    `algorithm` is one of:
+
+    - "direct": implicit GEMM; a tap is a step to another cell of a padded panel of x;
+    - "im2col": GEMM with a panel that holds the cells of every shift;
+    - "col2im": GEMM of x, as it lies, by all taps; the products are scattered and added;
+    - "winograd": tiles of `outputs` outputs share products; the panel is of either kind;
+    - "channel_lanes": vectors of output channels, rows of outputs; a task is `planes` images.
+
+    `panel` is "padded", "im2col" or, where x is read as it lies, "none". A micro-kernel computes
+    `tile` rows by `vectors` vectors. Phases are counted as `Phases` does for `is_uncropped`. A task
+    is `planes` x `rows` x `columns` places q of one group (im2col: rows of any image; Winograd: q
+    counts tiles) and ``1/splits`` of its output channels, in blocks of `block` channels. `k_block`
+    says which terms are summed before they are added to an output.
     """
 
     tile: int
     vectors: int
     is_uncropped: bool
-    is_gathered: bool
-    is_spread: bool
+    algorithm: str
+    panel: str
     outputs: tuple[int, int, int]
     planes: int
     rows: int
@@ -74,12 +81,6 @@ class Plan(NamedTuple):
     k_block: "KBlock"
     threads: int
     cycles: float
-    is_turned: bool = False
-
-    @property
-    def is_tiled(self) -> bool:
-        """Whether outputs share products."""
-        return self.outputs != DIRECT
 
     def streams(self, written_bytes: int, row_bytes: int, columns: int) -> bool:
         """Whether y goes past the caches, of so many bytes, and an item's rows of so many.
@@ -91,15 +92,15 @@ class Plan(NamedTuple):
 
     @property
     def order(self) -> Order:
-        """What the order of sums depends on, of plans for one problem and type."""
-        return self.outputs, self.is_tiled and self.is_uncropped
+        """What the order of sums depends on, among plans for one problem and type."""
+        return self.outputs, self.algorithm == "winograd" and self.is_uncropped
 
     @property
     def packing(self) -> tuple[object, ...]:
-        """What the order of packed weights depends on, of plans for one layer and type."""
-        tile = 0 if self.is_turned else self.tile
-        kind = (self.is_uncropped, self.is_spread, self.is_turned, self.outputs)
-        return (tile, self.block, *kind, self.k_block)
+        """What the order of packed weights depends on, among plans for one layer and type."""
+        tile = 0 if self.algorithm == "channel_lanes" else self.tile
+        matrix = "direct" if self.algorithm == "im2col" else self.algorithm  # the same rows
+        return (tile, self.block, self.is_uncropped, matrix, self.outputs, self.k_block)
 
 
 class KBlock(NamedTuple):

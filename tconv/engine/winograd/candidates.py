@@ -5,14 +5,15 @@ from math import ceil, prod
 
 from tconv.engine.plan.cost_model import CALL_CYCLES, STORE_CYCLES, Considered, Costs, heights
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, TILES, KBlock, Plan
+from tconv.engine.plan.plan import ONE_OUTPUT, TABLE_ENTRIES, TILES, KBlock, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 from tconv.engine.winograd.transform import Tiling
 
-__all__ = ["WinogradCosts", "considered"]
+__all__ = ["WinogradCosts", "candidates"]
 
 _FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, sums of cells and outputs take as long as products
+_TYPES = ("float32",)  # more precise ones are asked for where the last digits count
 _LEAST_SAVED = 0.9
 _MOST_SUMS = 256  # of the cells of a channel; each is some instructions
 _LANES = (16, 32, 48, 64, 96, 128)
@@ -99,9 +100,11 @@ class WinogradCosts(Costs):
         return plan.block * (calls * CALL_CYCLES + vectors * of_products) + 2 * beyond
 
 
-def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]:
-    """Return tiled plans without splits, their blocks, and what `Costs.of` says."""
+def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
+    """Return Winograd plans for one thread."""
     found: list[Considered] = []
+    if dtype not in _TYPES or problem.without_winograd:
+        return found
     for is_uncropped in (False, True):
         if is_uncropped and len(problem.phases(True).groups) == len(problem.phases().groups):
             continue
@@ -130,7 +133,7 @@ def _outputs(phases: Phases) -> set[tuple[int, int, int]]:
             most if axis.count > 1 and max(map(len, axis.taps)) > 1 else 1 for axis in phases.axes
         ]
         found.add((counts[0], counts[1], counts[2]))
-    return found - {DIRECT}
+    return found - {ONE_OUTPUT}
 
 
 def _candidates(
@@ -142,12 +145,24 @@ def _candidates(
         return
     terms = max(terms for _, terms in costs.kinds_of)
     k_block = KBlock.of_terms(costs.channels, terms)
-    for is_gathered, rows, columns in sorted(_items(costs)):
+    for is_im2col, rows, columns in sorted(_items(costs)):
         for tile, most in TILES[costs.target.instruction_set]:
             plan = Plan(
-                tile, most, is_uncropped, is_gathered, False, outputs, 1, rows, columns, 1, 1,
-                k_block, 1, 0.0,
-            )  # fmt: skip
+                tile=tile,
+                vectors=most,
+                is_uncropped=is_uncropped,
+                algorithm="winograd",
+                panel="im2col" if is_im2col else "padded",
+                outputs=outputs,
+                planes=1,
+                rows=rows,
+                columns=columns,
+                block=1,
+                splits=1,
+                k_block=k_block,
+                threads=1,
+                cycles=0.0,
+            )
             vectors = costs.vectors(plan)
             if most > vectors > 1 or costs.sums_bytes(vectors) > _MOST_SUMS_BYTES:
                 continue

@@ -29,7 +29,7 @@ def prepare(c: Call, task: Task) -> None:
     cells = code.at(c.panel, c.sums_size)
     flag = code.at(c.counter, 1, I64)
     volume = code.mul(c.residue_classes, c.panel_depth, c.panel_height, c.pitch)
-    with code.when(code.is_equal(c.is_gathered, 1)):
+    with code.when(code.is_equal(c.is_im2col, 1)):
         find_runs(c, task)
         # A gathered panel has most cells several times. It is for small images, which the caches
         # hold, so each item looks at its share of all of them, whichever it reads itself.
@@ -38,7 +38,7 @@ def prepare(c: Call, task: Task) -> None:
         cells_of_x = code.cell(c.x, first)
         code.call(c.screen, flag, cells_of_x, code.least(share, code.sub(c.x_size, first)))
     with code.loop(c.channels) as channel:
-        with code.builder.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
+        with code.builder.if_else(code.is_equal(c.is_im2col, 0)) as (flat, gathered):
             with flat:
                 pack(c, task, cells, channel, 1)
                 code.call(c.screen, flag, cells, volume)
@@ -48,7 +48,7 @@ def prepare(c: Call, task: Task) -> None:
         sizes = (c.sum_pitch, c.product_pitch, c.wide_lanes, c.panel_tile)
         code.call(c.sum_cells, to, cells, c.places, *sizes)
     is_set = code.is_equal(code.load(flag, kind=I64), 1)
-    is_one_image = code.both(code.is_equal(c.batch, 1), code.is_equal(c.is_gathered, 0))
+    is_one_image = code.both(code.is_equal(c.batch, 1), code.is_equal(c.is_im2col, 0))
     with code.when(code.both(is_set, is_one_image)):
         code.store(c.tasks, c.counter)  # it is computed otherwise as a whole: no other items matter
 

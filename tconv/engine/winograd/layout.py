@@ -51,7 +51,7 @@ class WinogradLayout(Layout):
 
     def _set_sizes(self) -> None:
         super()._set_sizes()
-        residue_classes = 1 if self.plan.is_gathered else self.phases.residue_classes
+        residue_classes = 1 if self.is_im2col else self.phases.residue_classes
         room = self.lanes + max(self.phases.axes[2].high, 0)
         lanes = self.lanes_in_all
         # So that sums of a channel are not at the same place in the cache, whatever the channels.
@@ -86,7 +86,7 @@ class WinogradLayout(Layout):
         """What the driver reads that follows from sizes."""
         return {
             "places": self.places(),
-            "table": self.table() if self.plan.is_gathered else NO_TABLE,
+            "table": self.table() if self.is_im2col else NO_TABLE,
             "residue_classes_of_x": self.residue_classes(),
         }
 

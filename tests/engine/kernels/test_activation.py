@@ -183,7 +183,7 @@ def test_every_plan_activates_every_output_once(geometry, want, dtype, argument,
     expected = defined(geometry, activation, read, w, bias, want)
     problem = Problem(geometry, want, activation=activation)
     candidates = all_plans(problem, dtype, target(), 2)
-    kinds = {(p.is_gathered, p.is_spread, p.is_uncropped, p.is_tiled): p for p in candidates}
+    kinds = {(p.algorithm, p.panel, p.is_uncropped): p for p in candidates}
     for chosen in kinds.values():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plans, "STREAMED_BYTES", 0 if streams else 2**25)
@@ -203,11 +203,7 @@ def test_kinds_of_plans_that_were_drawn():
         problem = Problem(geometry, activation=Activation("leaky_relu", 2.0))
         for chosen in all_plans(problem, "float32", target(), 1):
             ready = executor.Primitive(problem, "float32", target(), chosen)
-            kind = (
-                chosen.is_gathered,
-                chosen.is_spread,
-                bool(ready.layout.fields["skips_scatter"]),
-            )
+            kind = (chosen.algorithm, bool(ready.layout.fields["skips_scatter"]))
             if kind in seen:
                 continue
             seen.add(kind)
@@ -215,9 +211,9 @@ def test_kinds_of_plans_that_were_drawn():
             found = engine.contract(geometry, "y", array, weight, bias=bias, plan=ready)
             expected = defined(geometry, problem.activation, array, weight, bias)
             assert np.array_equal(found, expected)
-    assert {kind[0] for kind in seen} == {False, True}
-    assert (False, True, True) in seen
-    assert (False, True, False) in seen
+    algorithms = {"direct", "im2col", "channel_lanes"}
+    expected = {("col2im", True), ("col2im", False), *((name, False) for name in algorithms)}
+    assert expected <= seen
 
 
 @draws(0.3)

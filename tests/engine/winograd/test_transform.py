@@ -18,7 +18,7 @@ from tconv.engine import executor
 from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import write
 from tconv.engine.compile.jit import load
-from tconv.engine.plan.plan import DIRECT, TILES, KBlock, Plan
+from tconv.engine.plan.plan import ONE_OUTPUT, TILES, KBlock, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 from tconv.engine.winograd.kernels import screen
@@ -73,22 +73,29 @@ def tiled(draw):
     phases = problem.phases(is_uncropped, is_spaced=True)
     wanted = (1,) * (3 - rank) + most
     outputs = tuple(n if axis.count > 1 else 1 for n, axis in zip(wanted, phases.axes, strict=True))
-    outputs = (1, 1, 2) if outputs == DIRECT and phases.axes[2].count > 1 else outputs
+    outputs = (1, 1, 2) if outputs == ONE_OUTPUT and phases.axes[2].count > 1 else outputs
     tiling = Tiling.of(phases, outputs)
-    assume(tiling is not None and outputs != DIRECT and tiling.sums <= 256)
+    assume(tiling is not None and outputs != ONE_OUTPUT and tiling.sums <= 256)
     z, y, x = phases.unrolled(outputs).axes
-    is_gathered = draw(st.booleans())
-    columns = x.count if is_gathered else draw(st.integers(1, x.count))
-    rows = draw(st.integers(1, (geometry.batch * z.count if is_gathered else 1) * y.count))
+    is_im2col = draw(st.booleans())
+    columns = x.count if is_im2col else draw(st.integers(1, x.count))
+    rows = draw(st.integers(1, (geometry.batch * z.count if is_im2col else 1) * y.count))
     tile, most = draw(st.sampled_from(TILES[target().instruction_set]))
     plan = Plan(
-        *(tile, draw(st.integers(1, most)), is_uncropped, is_gathered, False, outputs, 1),
-        *(rows, columns, draw(st.integers(1, problem.outputs)), draw(st.integers(1, 2))),
-        *(
-            KBlock.of_terms(problem.channels, draw(st.integers(1, 100))),
-            draw(st.integers(1, 3)),
-            0.0,
-        ),
+        tile=tile,
+        vectors=draw(st.integers(1, most)),
+        is_uncropped=is_uncropped,
+        algorithm="winograd",
+        panel="im2col" if is_im2col else "padded",
+        outputs=outputs,
+        planes=1,
+        rows=rows,
+        columns=columns,
+        block=draw(st.integers(1, problem.outputs)),
+        splits=draw(st.integers(1, 2)),
+        k_block=KBlock.of_terms(problem.channels, draw(st.integers(1, 100))),
+        threads=draw(st.integers(1, 3)),
+        cycles=0.0,
     )
     return problem, plan
 
@@ -267,20 +274,20 @@ def test_layers_that_are_tiled_and_that_are_not():
     if not target().uses_engine:
         return
 
-    def is_tiled(geometry, want="y", dtype="float32", **options):
+    def is_winograd(geometry, want="y", dtype="float32", **options):
         plan = choose_plan(Problem(geometry, want, **options), dtype, target(), 2)
-        return plan.is_tiled
+        return plan.algorithm == "winograd"
 
     middle = Geometry.of((1, 256, 56, 56), (256, 256, 3, 3), padding=1)
     dilated = Geometry.of((1, 256, 56, 56), (256, 256, 3, 3), padding=2, dilation=2)
-    assert is_tiled(middle)
-    assert is_tiled(middle, "x")
-    assert is_tiled(dilated)
-    assert is_tiled(dilated, "x")
-    assert not is_tiled(middle, without_winograd=True)
-    assert not is_tiled(middle, dtype="float64")
-    assert not is_tiled(Geometry.of((1, 256, 56, 56), (256, 256, 1, 1)))
-    assert not is_tiled(Geometry.of((1, 2, 56, 56), (2, 1, 3, 3)))
+    assert is_winograd(middle)
+    assert is_winograd(middle, "x")
+    assert is_winograd(dilated)
+    assert is_winograd(dilated, "x")
+    assert not is_winograd(middle, without_winograd=True)
+    assert not is_winograd(middle, dtype="float64")
+    assert not is_winograd(Geometry.of((1, 256, 56, 56), (256, 256, 1, 1)))
+    assert not is_winograd(Geometry.of((1, 2, 56, 56), (2, 1, 3, 3)))
 
 
 def test_the_order_of_sums_does_not_depend_on_threads():
@@ -308,9 +315,10 @@ def test_plans_of_every_size_are_considered(want):
     if not target().uses_engine:
         return
     geometry = Geometry.of((2, 16, 9, 11), (16, 16, 4, 4), stride=2, padding=1)
-    plans = [p for p in all_plans(Problem(geometry, want), "float32", target(), 2) if p.is_tiled]
-    kinds = {(p.is_gathered, p.outputs) for p in plans}
-    assert kinds == set(product((False, True), ((1, 2, 2), (1, 3, 3))))
+    plans = all_plans(Problem(geometry, want), "float32", target(), 2)
+    plans = [plan for plan in plans if plan.algorithm == "winograd"]
+    kinds = {(p.panel, p.outputs) for p in plans}
+    assert kinds == set(product(("padded", "im2col"), ((1, 2, 2), (1, 3, 3))))
     for each in plans:
         assert each.block <= 16
         assert ceil(16 / each.block) >= each.splits
