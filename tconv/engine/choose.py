@@ -15,7 +15,7 @@ from tconv.engine.channel_lanes.candidates import ChannelLanesCosts
 from tconv.engine.channel_lanes.candidates import candidates as channel_lanes_candidates
 from tconv.engine.direct.candidates import candidates as direct_candidates
 from tconv.engine.plan.cost_model import Considered, Costs, priced
-from tconv.engine.plan.plan import TILES, Order, Plan
+from tconv.engine.plan.plan import TILES, Order, Plan, even_size
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of, octave_of, samples_of
 from tconv.engine.target.target import Target
@@ -148,7 +148,7 @@ def _fit(plan: Plan, costs: Costs, target: Target) -> Plan:
         columns = ceil(ceil(columns / ceil(columns / plan.columns)) / step) * step
         columns = min(columns, x.count)
     all_rows = costs.batch * z.count * y.count if plan.panel == "im2col" else y.count
-    rows, planes = _even(all_rows, plan.rows), _even(z.count, plan.planes)
+    rows, planes = even_size(all_rows, plan.rows), even_size(z.count, plan.planes)
     if plan.algorithm == "col2im":
         _, cells = phases.pieces(planes, rows, columns)
     elif plan.panel == "im2col":
@@ -159,11 +159,6 @@ def _fit(plan: Plan, costs: Costs, target: Target) -> Plan:
     most = dict(TILES[target.instruction_set])[plan.tile]
     vectors = ceil(vectors / ceil(vectors / most))
     return plan._replace(planes=planes, rows=rows, columns=columns, vectors=vectors)
-
-
-def _even(count: int, most: int) -> int:
-    """The size of nearly equal parts, of at most so many."""
-    return ceil(count / ceil(count / most))
 
 
 def lanes_of(dtype: str, target: Target) -> int:

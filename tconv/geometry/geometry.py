@@ -20,10 +20,12 @@ from tconv.messages import show
 from tconv.system.fork_lock import cached_property
 from tconv.system.memory import check_room
 
-__all__ = ["Geometry", "Letter"]
+__all__ = ["OPERANDS", "Geometry", "Letter"]
 
 Letter = Literal["x", "w", "y"]
 """What a contraction wants, or one of its operands."""
+OPERANDS: dict[Letter, tuple[Letter, Letter]] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}
+"""Which letters each one is computed from."""
 
 
 @dataclass(frozen=True)
@@ -291,11 +293,13 @@ class Geometry:
         return (*batch, channels, *spatial)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_exact_key(value: Any) -> bool:
     """Whether a keyword is one that a cache can tell from all others that mean something else."""
     kind = type(value)
     if kind is tuple:
-        return all(type(each) is int or (type(each) is tuple and _is_plain(each)) for each in value)
+        return all(
+            type(each) is int or (type(each) is tuple and _is_exact_key(each)) for each in value
+        )
     return kind in (int, str, bool, NoneType)
 
 
@@ -304,7 +308,7 @@ def _of(
 ) -> Geometry:
     """The geometry that `make` gives."""
     given = (a, b, size, *keywords, *keywords.values())
-    if all(map(_is_plain, given)):  # as most calls are, and most are repeated
+    if all(map(_is_exact_key, given)):  # as most calls are, and most are repeated
         types = tuple(map(type, given))  # for True equals 1
         return _repeated(make, a, b, size, tuple(keywords.items()), types)
     return make(a, b, size, keywords)

@@ -36,6 +36,7 @@ from numpy.typing import DTypeLike, NDArray
 from tconv.errors import MemoryLimitError
 from tconv.system.fork_lock import cached_property
 from tconv.system.memory import available_bytes
+from tconv.system.topology import CACHE_LINE_BYTES
 
 __all__ = ["Arena", "drop_idle", "empty", "empty_like", "lent"]
 
@@ -46,7 +47,6 @@ _LITTLE_BYTES = 2**22  # for which the system is not asked, which takes as long 
 _WASTE_SHARE = 8  # a block is used again for what it is at most an eighth too large for
 _MOST_IDLE = 256  # blocks, which are looked through for every array
 _MOST_KEPT_BYTES = 2**25  # by glibc, of an array that is freed
-_ALIGN = 64  # bytes of a cache line, and of the widest vector
 
 _arenas: dict[int, "weakref.ref[Arena]"] = {}
 """All that there are, by id; a dict, because copying its values is atomic."""
@@ -60,10 +60,12 @@ class _Block:
         # our own: its first touch takes as long, 22 ms for 128 MiB (Linux 6.18, Xeon).
         # Tried sizes that are rounded up: a call then takes more memory than it says.
         if size < _MOST_KEPT_BYTES:
-            np.empty(size + _ALIGN, np.uint8)  # freed at once, as this one would be if it went
-        self.memory = np.empty(size + _ALIGN, np.uint8)
+            np.empty(
+                size + CACHE_LINE_BYTES, np.uint8
+            )  # freed at once, as this one would be if it went
+        self.memory = np.empty(size + CACHE_LINE_BYTES, np.uint8)
         self.size = size
-        start = -self.memory.ctypes.data % _ALIGN
+        start = -self.memory.ctypes.data % CACHE_LINE_BYTES
         self.interface = self.memory[start : start + size].__array_interface__
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tconv.system.procfs import content, group_folders
 
-__all__ = ["USUAL_CACHE_BYTES", "cache_bytes", "core_count"]
+__all__ = ["CACHE_LINE_BYTES", "USUAL_CACHE_BYTES", "cache_bytes", "core_count"]
 
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
+CACHE_LINE_BYTES = 64  # as wide as the widest vector
 USUAL_CACHE_BYTES = (32 * 1024, 512 * 1024, 8 * 1024 * 1024)
 
 

@@ -7,11 +7,12 @@ from math import ceil, prod
 import numpy as np
 
 from tconv.arrays.dtypes import TYPES
-from tconv.engine.plan.cost_model import CALL_CYCLES, Considered, heights
+from tconv.engine.plan.cost_model import CALL_CYCLES, LATENCY_CYCLES, Considered
 from tconv.engine.plan.phases import AxisPhases
-from tconv.engine.plan.plan import ONE_OUTPUT, TILES, KBlock, Plan
+from tconv.engine.plan.plan import ONE_OUTPUT, TILES, KBlock, Plan, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
+from tconv.system.topology import CACHE_LINE_BYTES
 
 __all__ = ["MOST_ROWS", "ChannelLanesCosts", "candidates"]
 
@@ -19,7 +20,6 @@ MOST_ROWS = 7  # whose cells of x have a register each
 _MOST_CELLS = 2048  # of y, of the images of an item; larger images have few zeros around them
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)  # of an item, at most
 _LEAST_FILLED, _LEAST_VECTORS = 0.5, 2  # of the lanes; with fewer, few sums are made at a time
-_LINE_BYTES, _LATENCY_CYCLES = 64, 4
 # Fitted to 374 plans for 75 random shapes (Zen 3, one and two threads). Cycles of a term and of a
 # channel for what is not arithmetic, of a row of a call and of each of its vectors, of a part of a
 # phase, and of a vector of y that is turned.
@@ -116,13 +116,13 @@ class ChannelLanesCosts:
         of_weights = 0 if k_block * taps * of_term <= near else taps * of_term  # bytes of a channel
         x_is_near = k_block * plan.planes * self.plane_bytes <= near
         cycles = 0.0
-        for height, tiles in heights(outputs * plan.planes, plan.tile):
+        for height, tiles in tile_heights(outputs * plan.planes, plan.tile):
             bytes_ = float(of_weights)
             if not x_is_near:
-                lines = ceil(height / outputs) * (self.plane_bytes / _LINE_BYTES + 0.5)
-                bytes_ += min(lines, ceil(height / run) + rows_of_x - 1) * _LINE_BYTES
+                lines = ceil(height / outputs) * (self.plane_bytes / CACHE_LINE_BYTES + 0.5)
+                bytes_ += min(lines, ceil(height / run) + rows_of_x - 1) * CACHE_LINE_BYTES
             loads = (height + vectors * steps + 2) / 2
-            term = max(height * vectors * steps / 2, loads, _LATENCY_CYCLES) + _TERM_CYCLES
+            term = max(height * vectors * steps / 2, loads, LATENCY_CYCLES) + _TERM_CYCLES
             of_channel = _beside(taps * term + _CHANNEL_CYCLES, bytes_ / _NEAR_BYTES)
             of_call = CALL_CYCLES + height * (_ROW_CYCLES + vectors * _SUM_CYCLES)
             cycles += tiles * (channels * of_channel + calls * of_call)

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.codegen.abi import CHANNEL_LANES_TILE, PHASE
-from tconv.engine.direct.layout import LINE_BYTES, Layout
+from tconv.engine.direct.layout import Layout
 from tconv.engine.direct.offsets import strides
 from tconv.engine.plan.phases import AxisPhases
 from tconv.engine.plan.plan import Tile, tile_rows
 from tconv.system.fork_lock import cached_property
+from tconv.system.topology import CACHE_LINE_BYTES
 
 __all__ = ["ChannelLanesLayout"]
 
@@ -58,7 +59,7 @@ class ChannelLanesLayout(Layout):
     @property
     def scratch_size(self) -> int:
         """Numbers that a thread's buffers hold: sums, turned by whole vectors of cells."""
-        align = LINE_BYTES // self.computed.itemsize
+        align = CACHE_LINE_BYTES // self.computed.itemsize
         size = (self.plan.planes * self.cells + self.lanes) * self.acc_pitch
         return ceil(size / align) * align
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tconv.engine.plan.cost_model import Considered, Costs
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import ONE_OUTPUT, TABLE_ENTRIES, TILES, KBlock, Plan
+from tconv.engine.plan.plan import ONE_OUTPUT, TABLE_ENTRIES, TILES, KBlock, Plan, even_size
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 
@@ -69,7 +69,7 @@ def _candidates(
             block = of_tile[min(len(of_tile), max(1, most_bytes // task.acc_bytes)) - 1]
             plan = Plan(
                 tile=tile,
-                vectors=ceil(task.vectors / ceil(task.vectors / most)),
+                vectors=even_size(task.vectors, most),
                 is_uncropped=is_uncropped,
                 algorithm=task.algorithm,
                 panel=_PANELS[task.algorithm],
@@ -99,7 +99,7 @@ def _padded_tasks(costs: Costs) -> Iterator[_Task]:
         columns = min(x.count, ceil(x.count / parts / lanes_of) * lanes_of)
         pitch = x.pitch(columns)
         rows = min(y.count, max(1, lanes // pitch))
-        rows = ceil(y.count / ceil(y.count / rows))
+        rows = even_size(y.count, rows)
         if (rows, columns) in seen:
             continue
         cells = (rows + y.high - y.low) * (1 + z.high - z.low) * pitch * phases.residue_classes
@@ -124,7 +124,7 @@ def _im2col_tasks(costs: Costs) -> Iterator[_Task]:
         if len(seen) == _MOST_SIZES:
             break
         rows = min(all_rows, max(1, lanes // x.count))
-        rows = ceil(all_rows / ceil(all_rows / rows))
+        rows = even_size(all_rows, rows)
         columns = ceil(x.count / ceil(x.count / lanes) / (2 * lanes_of)) * 2 * lanes_of
         columns = min(x.count, columns)
         vectors = ceil(rows * columns / lanes_of)
@@ -163,16 +163,15 @@ def _col2im_size(phases: Phases, lanes: int) -> tuple[int, int, int]:
     """Planes, rows and columns of a task of about so many lanes."""
     z, y, x = phases.axes
     if y.count == z.count == 1 and y.input == z.input == 1:
-        return 1, 1, ceil(x.count / ceil(x.count / lanes))
+        return 1, 1, even_size(x.count, lanes)
     many, planes = max(1, lanes // x.count), 1
     if z.high > z.low:  # about as deep as high, so that few cells are read twice
         deep = max(round(many**0.5), ceil(many / y.count)) if y.high > y.low else many
-        planes = ceil(z.count / ceil(z.count / min(z.count, deep)))
+        planes = even_size(z.count, deep)
     rows = min(y.count, max(1, many // planes))
-    rows = ceil(y.count / ceil(y.count / rows))
+    rows = even_size(y.count, rows)
     if rows == y.count:
-        planes = min(z.count, max(1, many // rows))
-        planes = ceil(z.count / ceil(z.count / planes))
+        planes = even_size(z.count, many // rows)
     return planes, rows, x.count
 
 

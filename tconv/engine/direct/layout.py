@@ -27,10 +27,10 @@ from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import unsized
 from tconv.engine.target.target import Target
 from tconv.system.fork_lock import cached_property
+from tconv.system.topology import CACHE_LINE_BYTES
 
-__all__ = ["LINE_BYTES", "NO_TABLE", "ROWS_WITH_TIME", "Layout"]
+__all__ = ["NO_TABLE", "ROWS_WITH_TIME", "Layout"]
 
-LINE_BYTES = 64  # of the processor's caches
 _FORESEEN_BYTES, ROWS_WITH_TIME = 2**13, 6
 _HELD_BYTES = 2**14  # of y in the L1 cache, on the way
 NO_TABLE = np.zeros(1, np.int32)
@@ -179,7 +179,7 @@ class Layout:
     def scratch_size(self) -> int:
         """Numbers that a thread's buffers hold together."""
         itemsize, (_, y, x) = self.computed.itemsize, self.phases.axes
-        align = LINE_BYTES // itemsize
+        align = CACHE_LINE_BYTES // itemsize
         size = self.panel_size + self.product_size + self.acc_rows * self.acc_pitch
         size += self.lanes  # vectors of lines are read whole
         size += y.stride * x.stride * 8 // itemsize  # where phases begin, 64 bits each

@@ -29,6 +29,7 @@ from tconv.engine.codegen.half import (
     widened,
 )
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
+from tconv.system.topology import CACHE_LINE_BYTES
 
 __all__ = [
     "add_rows",
@@ -39,7 +40,6 @@ __all__ = [
     "term",
 ]
 
-_LINE_BYTES = 64  # of the processor's caches
 _AHEAD_BYTES = 4096  # weights are read once, in order: this far ahead they come in time
 
 Value = Any
@@ -74,7 +74,7 @@ def _terms(code: Code, carried: list[Value], shape: tuple[int, int, int], x: Val
     """The terms of a turn: sums, and where weights and offsets of the next turn are."""
     (*acc, w, offsets), (rows, unroll, reads_ahead), number = carried, shape, code.number
     vectors = len(acc) // rows
-    for line in range(0, unroll * rows * number.bytes, _LINE_BYTES):
+    for line in range(0, unroll * rows * number.bytes, CACHE_LINE_BYTES):
         code.prefetch(code.at(w, (_AHEAD_BYTES + line) // number.bytes))
     for u in range(unroll):
         cells = code.at(x, code.builder.sext(code.load(offsets, u, I32), I64))
@@ -82,7 +82,7 @@ def _terms(code: Code, carried: list[Value], shape: tuple[int, int, int], x: Val
             code.prefetch(code.at(cells, (vectors + v) * number.lanes))
         if reads_ahead == 2:
             later = code.builder.sext(code.load(offsets, u + TERMS_AHEAD, I32), I64)
-            for line in range(0, vectors * number.lanes * number.bytes, _LINE_BYTES):
+            for line in range(0, vectors * number.lanes * number.bytes, CACHE_LINE_BYTES):
                 code.prefetch(code.at(x, code.add(later, line // number.bytes)))
         acc = term(code, acc, [code.at(w, u * rows + r) for r in range(rows)], cells)
     return [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
@@ -292,7 +292,7 @@ def _copy_columns(code: Code, a: dict[str, Value], line: Value, together: int, s
         vectors = _phases(code, code.at(line, column), lines, phase, together)
         to = code.cell(y, code.add(code.mul(column, step), phase))
         if together == step:
-            per_line = _LINE_BYTES // code.number.cell_bytes
+            per_line = CACHE_LINE_BYTES // code.number.cell_bytes
             for cell in range(0, step * lanes, per_line):
                 code.prefetch(code.cell(to, code.add(a["ahead"], cell)), writes=True)
         for v, cells in enumerate(_interleaved(code, vectors)):

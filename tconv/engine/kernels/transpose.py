@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
 from tconv.system.allocator import empty
+from tconv.system.topology import CACHE_LINE_BYTES
 
 __all__ = [
     "TRANSPOSE_FIELDS",
@@ -34,7 +35,6 @@ TRANSPOSE_FIELDS = (
     *("tasks", "row_blocks", "column_blocks", "rows", "columns", "block_rows", "block_columns"),
     "streams",
 )
-_LINE_BYTES = 64  # of the processor's caches
 # So many are past the near caches before somebody reads them. Streamed, 2**24 bytes and more take
 # 0.5 to 1.1 times as long, and 0.2 where channels lie a power of two apart (Xeon, 2 cores).
 _STREAMED_BYTES = 2**24
@@ -85,10 +85,10 @@ def transpose_run(module: ir.Module, name: str, number: Number) -> None:
 
 def _may_stream(code: Code, to: Value, streams: Value) -> Value:
     """`streams` if a vector is a cache line and the first one begins where a line does."""
-    if code.number.lanes * code.number.bytes != _LINE_BYTES:
+    if code.number.lanes * code.number.bytes != CACHE_LINE_BYTES:
         return code.index(0)
     place = code.builder.ptrtoint(to, I64)
-    return code.pick(code.is_equal(code.divmod(place, _LINE_BYTES)[1], 0), streams, 0)
+    return code.pick(code.is_equal(code.divmod(place, CACHE_LINE_BYTES)[1], 0), streams, 0)
 
 
 def _run(code: Code, number: Value, size: Value, total: Value) -> tuple[Value, Value]:
@@ -100,7 +100,7 @@ def _run(code: Code, number: Value, size: Value, total: Value) -> tuple[Value, V
 @contextmanager
 def _tiles(code: Code, block: list[tuple[Value, Value]]) -> Iterator[tuple[Value, Value]]:
     """``for row, column in tiles``: squares as wide as a cache line, along the longer side."""
-    lanes, line = code.number.lanes, _LINE_BYTES // code.number.bytes
+    lanes, line = code.number.lanes, CACHE_LINE_BYTES // code.number.bytes
     (row, last_row), (column, last_column) = block
     is_tall = code.is_less(code.sub(last_column, column), code.sub(last_row, row))
     start, stop, long_start, long_stop = (
@@ -268,12 +268,14 @@ def empty_lines(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     0.6 to 0.9 times as long.
     """
     found = empty(shape, dtype)
-    if found.nbytes <= _SMALL_BYTES or found.ctypes.data % _LINE_BYTES == 0:  # as all large ones
+    if (
+        found.nbytes <= _SMALL_BYTES or found.ctypes.data % CACHE_LINE_BYTES == 0
+    ):  # as all large ones
         return found
-    size, line = found.size, _LINE_BYTES // found.itemsize
+    size, line = found.size, CACHE_LINE_BYTES // found.itemsize
     del found
     memory = np.empty(size + line, dtype)
-    start = -memory.ctypes.data % _LINE_BYTES // memory.itemsize
+    start = -memory.ctypes.data % CACHE_LINE_BYTES // memory.itemsize
     return memory[start : start + size].reshape(shape)
 
 
@@ -291,6 +293,6 @@ def transpose_arguments(images: int, rows: int, columns: int, itemsize: int) -> 
         "columns": columns,
         "block_rows": block_rows,
         "block_columns": block_columns,
-        "streams": int(is_large and rows * itemsize % _LINE_BYTES == 0),
+        "streams": int(is_large and rows * itemsize % CACHE_LINE_BYTES == 0),
     }
     return np.array([0] * len(_POINTERS) + [fields[name] for name in TRANSPOSE_FIELDS], np.int64)

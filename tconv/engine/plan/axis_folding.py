@@ -15,6 +15,7 @@ from itertools import product
 from math import ceil, prod
 from typing import NamedTuple
 
+from tconv.engine.plan.plan import even_size
 from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Geometry, Letter
 
@@ -82,9 +83,9 @@ class AxisFolding(NamedTuple):
         of_y = geometry.out_channels * prod(axis.output for axis in inner)
         cells = of_x * taps + of_y if want == "y" else of_x + of_y * taps
         row_bytes = prod(counts[1:]) * cells * itemsize
-        rows = _evened(counts[0], _BLOCK_BYTES // row_bytes)
+        rows = even_size(counts[0], _BLOCK_BYTES // row_bytes)
         images = _BLOCK_BYTES // (rows * row_bytes) if rows == counts[0] else 1
-        return cls(geometry, want, folds, counts, _evened(geometry.batch, images), rows)
+        return cls(geometry, want, folds, counts, even_size(geometry.batch, images), rows)
 
     @staticmethod
     def are_too_many(geometry: Geometry) -> bool:
@@ -136,11 +137,6 @@ class AxisFolding(NamedTuple):
         return is_small or is_point
 
 
-def _evened(count: int, most: int) -> int:
-    """The size of nearly equal parts of at most so many, but of one at least."""
-    return ceil(count / ceil(count / min(count, max(1, most))))
-
-
 def _alike(axis: Axis, want: Letter) -> _Alike:
     """Shifts to the phases of an axis that have them, each with its taps.
 
@@ -154,10 +150,10 @@ def _alike(axis: Axis, want: Letter) -> _Alike:
         every = tuple(range(axis.kernel))
         return {tuple(axis.begin - tap * axis.dilation for tap in every): [(0, every)]}
     found: _Alike = {}
-    places = [divmod(tap * axis.dilation - axis.begin, axis.stride) for tap in range(axis.kernel)]
+    places = [axis.phase_and_shift(tap) for tap in range(axis.kernel)]
     for phase in range(min(axis.stride, axis.output)):
-        taps = tuple(tap for tap, (_, of_tap) in enumerate(places) if of_tap == phase)
-        found.setdefault(tuple(places[tap][0] for tap in taps), []).append((phase, taps))
+        taps = tuple(tap for tap, (of_tap, _) in enumerate(places) if of_tap == phase)
+        found.setdefault(tuple(places[tap][1] for tap in taps), []).append((phase, taps))
     return found
 
 

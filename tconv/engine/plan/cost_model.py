@@ -12,18 +12,18 @@ import numpy as np
 from tconv.arrays.dtypes import TYPES, as_dtype
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import Plan
+from tconv.engine.plan.plan import Plan, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 
-__all__ = ["CALL_CYCLES", "STORE_CYCLES", "Considered", "Costs", "heights", "priced"]
+__all__ = ["CALL_CYCLES", "LATENCY_CYCLES", "STORE_CYCLES", "Considered", "Costs", "priced"]
 
 Considered = tuple[Plan, int, tuple[float, float, int]]
 """A plan without splits, its blocks, and what `Costs.of` says."""
 
 _WAKE_CYCLES = 15_000
 CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
-_LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
+LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
 _ASKED_CYCLES = 0.6  # per vector of a term
 _BESIDE = 0.15  # what bytes that come meanwhile take of the time that they would take alone
 _ROW_CYCLES, _PACK_ROW_CYCLES = 24, 18  # of a call of copy_row, and per row of pack_rows
@@ -101,7 +101,7 @@ class Costs:
             else:  # neighbouring taps read the same lines
                 x_cycles = self.near_cycles * crowded / max(1, columns_read)
             parts, terms = self._parts(plan, taps), taps * self.channels
-            for height, tiles in heights(rows_of_channel * plan.block, plan.tile):
+            for height, tiles in tile_heights(rows_of_channel * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self._term(height, wide, is_unaligned, x_cycles, 0.0)
                     each += terms * asked * wide
@@ -161,7 +161,7 @@ class Costs:
         has_pages = plan.k_block.channels * pages > _PAGES and not self.is_copied
         page_cycles = _PAGE_CYCLES * pages if has_pages else 0.0
         compute = 0.0
-        for height, tiles in heights(self.taps * plan.block, plan.tile):
+        for height, tiles in tile_heights(self.taps * plan.block, plan.tile):
             for wide, calls in ((plan.vectors, whole), (1, rest)):
                 each = self._term(height, wide, True, x_cycles, of_weight) + page_cycles
                 each = self.channels * each + parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
@@ -194,7 +194,7 @@ class Costs:
         split = 2 if is_unaligned and self.target.vector_bits == 512 else self.steps
         loads = (rows + vectors * split + 1) / 2
         near = (vectors + is_unaligned) * x_cycles + rows * of_weight
-        most = max(rows * vectors * self.steps / 2, loads, _LATENCY_CYCLES, near)
+        most = max(rows * vectors * self.steps / 2, loads, LATENCY_CYCLES, near)
         return most + vectors * _VECTOR_CYCLES + near * _BESIDE
 
     def _copied(self, plan: Plan) -> float:
@@ -222,10 +222,3 @@ def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: i
     if alone <= together:
         threads, together = 1, alone
     return plan._replace(splits=splits, threads=threads, cycles=together)
-
-
-def heights(rows: int, tile: int) -> list[tuple[int, int]]:
-    """Heights of tiles that `tile_rows` gives, and how many there are of each."""
-    count = ceil(rows / tile)
-    low, more = divmod(rows, count)
-    return [(low + 1, more), (low, count - more)] if more else [(low, count)]

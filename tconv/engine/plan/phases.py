@@ -68,7 +68,7 @@ class AxisPhases:
         if single:
             taps = _taps_of_single(axis)
         else:
-            taps = _taps_of_phases(axis.kernel, axis.stride, axis.dilation, axis.begin)
+            taps = _taps_of_phases(axis._replace(input=1, output=1, end=0, extra=0))
         count = -(-axis.output // stride)
         return cls(axis.input, axis.kernel, stride, 1, count, taps, *_read(taps, 1))
 
@@ -264,10 +264,10 @@ def _taps_of_x(kernel: int, dilation: int, begin: int) -> Taps:
 
 
 @lru_cache(maxsize=256)
-def _taps_of_phases(kernel: int, stride: int, dilation: int, begin: int) -> Taps:
-    found: list[list[tuple[int, int]]] = [[] for _ in range(stride)]
-    for tap in range(kernel):
-        shift, phase = divmod(tap * dilation - begin, stride)
+def _taps_of_phases(axis: Axis) -> Taps:
+    found: list[list[tuple[int, int]]] = [[] for _ in range(axis.stride)]
+    for tap in range(axis.kernel):
+        phase, shift = axis.phase_and_shift(tap)
         found[phase].append((tap, shift))
     return tuple(map(tuple, found))
 

@@ -20,6 +20,8 @@ __all__ = [
     "Order",
     "Plan",
     "Tile",
+    "even_size",
+    "tile_heights",
     "tile_rows",
 ]
 
@@ -110,7 +112,7 @@ class KBlock(NamedTuple):
 
     >>> from tconv.geometry.geometry import Geometry
     >>> KBlock.of(Problem(Geometry.of((1, 64, 9, 9), (64, 64, 4, 4), stride=2)))
-    Part(channels=64, by_tap=False)
+    KBlock(channels=64, per_tap=False)
     """
 
     channels: int
@@ -155,3 +157,25 @@ def tile_rows(rows: int, tile: int) -> list[int]:
     """
     count = ceil(rows / tile)
     return [rows // count + (n < rows % count) for n in range(count)]
+
+
+def tile_heights(rows: int, tile: int) -> list[tuple[int, int]]:
+    """Heights of the tiles that `tile_rows` gives, and how many there are of each.
+
+    >>> tile_heights(32, 14)
+    [(11, 2), (10, 1)]
+    """
+    count = ceil(rows / tile)
+    low, more = divmod(rows, count)
+    return [(low + 1, more), (low, count - more)] if more else [(low, count)]
+
+
+def even_size(count: int, most: float, step: int = 1) -> int:
+    """The size of nearly equal parts of at most `most`, in whole steps, one at least.
+
+    >>> even_size(100, 30), even_size(100, 30, 8)
+    (25, 24)
+    """
+    steps = ceil(count / step)
+    size = step * ceil(steps / ceil(steps / max(1, int(most / step))))
+    return min(count, size)

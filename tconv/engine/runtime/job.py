@@ -24,10 +24,10 @@ from tconv.engine.codegen.code import PTR, Code
 from tconv.engine.runtime.openmp import share
 from tconv.engine.runtime.thread_pool import Load
 from tconv.system.pointers import DATA_OFFSET, address, is_read
+from tconv.system.topology import CACHE_LINE_BYTES
 
 __all__ = ["Job"]
 
-_ALIGN = 64  # bytes of a cache line
 _SMALL_CYCLES = 300_000  # a tenth of a millisecond, of which entering takes some per cent
 _MOST_KEPT = 8  # scratch buffers that wait for the next call
 _NAME, _VERSION = "tconv_enter", f"1, data at {DATA_OFFSET}"
@@ -45,17 +45,17 @@ class _Scratch:
     def __init__(self, size: int) -> None:
         # Zeros, for what is never written is read into lanes that nobody uses: denormal numbers
         # there would slow their neighbours.
-        self.memory = np.zeros(size + _ALIGN, np.uint8)
+        self.memory = np.zeros(size + CACHE_LINE_BYTES, np.uint8)
         self.size = size
-        self.address = -(-address(self.memory) // _ALIGN) * _ALIGN
+        self.address = -(-address(self.memory) // CACHE_LINE_BYTES) * CACHE_LINE_BYTES
 
 
 class _Frame:
     """The arguments of one call, with the counter that its threads share, and a flag beside it."""
 
     def __init__(self, values: NDArray[np.int64]) -> None:
-        self.counter = len(values) + _ALIGN // 8  # in a cache line of its own
-        self.values = (ctypes.c_int64 * (self.counter + _ALIGN // 8))(*values.tolist())
+        self.counter = len(values) + CACHE_LINE_BYTES // 8  # in a cache line of its own
+        self.values = (ctypes.c_int64 * (self.counter + CACHE_LINE_BYTES // 8))(*values.tolist())
         self.address = ctypes.addressof(self.values)
         self.counter_address = self.address + 8 * self.counter
 

@@ -75,10 +75,11 @@ class Reach:
     def of(cls, axis: Axis, is_parted: bool) -> "Reach":
         """The reach with lattices or, where nothing speaks for them, without."""
         step = axis.stride if is_parted and axis.input > 1 else 1
-        found = [divmod(tap * axis.dilation - axis.begin, step) for tap in range(axis.kernel)]
-        residue_classes = tuple(sorted({first for _, first in found}))
-        taps = tuple((residue_classes.index(first), place) for place, first in found)
-        places = [place for place, _ in found]
+        spaced = axis._replace(stride=step)
+        found = [spaced.phase_and_shift(tap) for tap in range(axis.kernel)]
+        residue_classes = tuple(sorted({first for first, _ in found}))
+        taps = tuple((residue_classes.index(first), place) for first, place in found)
+        places = [place for _, place in found]
         spacing = axis.stride // step if axis.input > 1 else 1
         return cls(
             axis.input, axis.output, step, spacing, residue_classes, taps, min(places), max(places)

@@ -13,7 +13,7 @@ from math import ceil
 from typing import NamedTuple
 
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
-from tconv.engine.plan.plan import tile_rows
+from tconv.engine.plan.plan import even_size, tile_heights, tile_rows
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of
 from tconv.engine.target.target import Target
@@ -198,10 +198,10 @@ class _Costs:
         known = set()
         for wanted in (512, 256, 128, 64, 1):
             most = min(wanted, some / cells)
-            channels = _evened(self.channels, most, step)
+            channels = even_size(self.channels, most, step)
             for many in (256, 64, 32, 16, 8, 4, 2, 1):
                 block = _MOST_BLOCK_BYTES / self.bytes / (channels * self.problem.taps)
-                outputs = _evened(self.outputs, min(many, some / panel.cells, block), 1)
+                outputs = even_size(self.outputs, min(many, some / panel.cells, block), 1)
                 if (channels, outputs) not in known:
                     known.add((channels, outputs))
                     yield channels, outputs
@@ -253,11 +253,14 @@ class _Costs:
         """Cycles of the products of a chunk and a block."""
         if plan.is_dot:
             count = ceil(panel.lane_count / self.lanes)
-            x_sizes, tap_sizes = _sizes(plan.channels, plan.tile), _sizes(columns, plan.width)
+            x_sizes, tap_sizes = (
+                tile_heights(plan.channels, plan.tile),
+                tile_heights(columns, plan.width),
+            )
         else:
             count = panel.chunk.cells
             whole, rest = divmod(ceil(plan.channels / self.lanes), plan.width)
-            x_sizes, tap_sizes = [(plan.width, whole), (rest, 1)], _sizes(columns, plan.tile)
+            x_sizes, tap_sizes = [(plan.width, whole), (rest, 1)], tile_heights(columns, plan.tile)
         total = 0.0
         for x_size, many in x_sizes:
             for tap_size, times in tap_sizes:
@@ -268,23 +271,9 @@ class _Costs:
         return total
 
 
-def _sizes(count: int, tile: int) -> list[tuple[int, int]]:
-    """Sizes of tiles that `tile_rows` gives, and how many there are of each."""
-    tiles = ceil(count / tile)
-    low, more = divmod(count, tiles)
-    return [(low + 1, more), (low, tiles - more)]
-
-
 def x_tiles(plan: Correlation, channels: int, lanes: int) -> list[int]:
     """Sizes of the tiles that so many channels of x are parted into, in channels or vectors."""
     if plan.is_dot:
         return tile_rows(channels, plan.tile)
     whole, rest = divmod(ceil(channels / lanes), plan.width)
     return [plan.width] * whole + [rest] * (rest > 0)
-
-
-def _evened(count: int, most: float, step: int) -> int:
-    """The size of nearly equal blocks of at most so many, in whole steps."""
-    steps = ceil(count / step)
-    found = step * ceil(steps / ceil(steps / max(1, int(most / step))))
-    return min(count, found)

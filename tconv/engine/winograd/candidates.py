@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from math import ceil, prod
 
-from tconv.engine.plan.cost_model import CALL_CYCLES, STORE_CYCLES, Considered, Costs, heights
+from tconv.engine.plan.cost_model import CALL_CYCLES, STORE_CYCLES, Considered, Costs
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import ONE_OUTPUT, TABLE_ENTRIES, TILES, KBlock, Plan
+from tconv.engine.plan.plan import ONE_OUTPUT, TABLE_ENTRIES, TILES, KBlock, Plan, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 from tconv.engine.winograd.transform import Tiling
@@ -81,7 +81,7 @@ class WinogradCosts(Costs):
         cycles = 0.0
         for (rows, terms), kinds in self.kinds_of.items():
             parts = ceil(self.channels / plan.k_block.channels)
-            for height, tiles in heights(rows * plan.block, plan.tile):
+            for height, tiles in tile_heights(rows * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self.channels * self._term(height, wide, False, 0.0, 0.0)
                     each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)

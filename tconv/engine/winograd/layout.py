@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.codegen.abi import RESTORED
-from tconv.engine.direct.layout import LINE_BYTES, NO_TABLE, Layout
+from tconv.engine.direct.layout import NO_TABLE, Layout
 from tconv.engine.winograd.transform import Matrix, Tiling
 from tconv.system.fork_lock import cached_property
+from tconv.system.topology import CACHE_LINE_BYTES
 
 __all__ = ["WinogradLayout"]
 
@@ -55,7 +56,9 @@ class WinogradLayout(Layout):
         room = self.lanes + max(self.phases.axes[2].high, 0)
         lanes = self.lanes_in_all
         # So that sums of a channel are not at the same place in the cache, whatever the channels.
-        self.sum_pitch = self.channels * self.tile_lanes + LINE_BYTES // self.computed.itemsize
+        self.sum_pitch = (
+            self.channels * self.tile_lanes + CACHE_LINE_BYTES // self.computed.itemsize
+        )
         tiles = ceil(self.vectors / self.plan.vectors)
         self.sums_size = tiles * self.tiling.sums * self.sum_pitch
         self.panel_size = self.sums_size + self._rounded(residue_classes * self.cells + room)
