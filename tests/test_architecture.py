@@ -130,6 +130,12 @@ def test_no_files_import_each_other_in_a_circle():
 
 
 @each_file
+def test_outside_the_engine_only_its_door_is_imported(name):
+    if name.partition(".")[0] != "engine":
+        assert not [other for other in OURS[name] if other.startswith("engine.")]
+
+
+@each_file
 def test_nothing_leans_on_the_definition(name):
     assert "definition" not in OURS[name]
 

@@ -80,7 +80,7 @@ def answer(options: Namespace) -> Answer:
 
 def _cache(clear: bool, result: dict[str, Any]) -> Table:
     """Tell of the kernels that are kept on disk, perhaps after removing them."""
-    from tconv.engine.compile.disk_cache import cache_info, clear_cache
+    from tconv.engine import cache_info, clear_cache
 
     facts = []
     if clear:

@@ -1,7 +1,12 @@
-"""HOW IT IS FAST: NumPy arrays contracted by machine code that is generated for this processor."""
+"""The engine's door: NumPy arrays contracted by machine code generated for this processor.
+
+Outside this folder only `tconv.engine` is imported. Names that a call does not need are loaded when
+they are first asked for.
+"""
 
 from dataclasses import replace
 from functools import cache, lru_cache, partial
+from importlib import import_module
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,20 +27,64 @@ from tconv.engine.split_types import (
     split_primitive,
     split_problem,
 )
-from tconv.engine.target.target import target
+from tconv.engine.target.target import Target
+from tconv.engine.target.target import target as host_target
 from tconv.errors import DTypeError
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.system.allocator import empty
 from tconv.system.fork_lock import importing
 
+__all__ = [
+    "CYCLES_PER_US",
+    "TYPES",
+    "Target",
+    "Team",
+    "cache_info",
+    "clear_cache",
+    "contract",
+    "expected_us",
+    "hash_memory",
+    "hashes_natively",
+    "host_target",
+    "lend",
+    "prepare",
+    "serves",
+    "settle",
+    "workspace_bytes",
+]
+
 if TYPE_CHECKING:
+    from tconv.engine.compile.disk_cache import cache_info, clear_cache
+    from tconv.engine.compile.tiers import settle
+    from tconv.engine.content_hash import content_hash as hash_memory
+    from tconv.engine.content_hash import is_native as hashes_natively
     from tconv.engine.executor import Primitive
     from tconv.engine.high_rank import HighRankPrimitive, HighRankWeightGradient
+    from tconv.engine.runtime.openmp import Team, lend
     from tconv.engine.weight_gradient.executor import Correlated
 
     _Plan: TypeAlias = Primitive | HighRankPrimitive | Correlated | HighRankWeightGradient
+else:
+    # The name at the door: the module, and its name there.
+    _LATE = {
+        "Team": ("runtime.openmp", "Team"),
+        "cache_info": ("compile.disk_cache", "cache_info"),
+        "clear_cache": ("compile.disk_cache", "clear_cache"),
+        "hash_memory": ("content_hash", "content_hash"),
+        "hashes_natively": ("content_hash", "is_native"),
+        "lend": ("runtime.openmp", "lend"),
+        "settle": ("compile.tiers", "settle"),
+    }
 
-__all__ = ["TYPES", "contract", "expected_us", "prepare", "serves", "workspace_bytes"]
+    def __getattr__(name: str) -> Any:
+        if name not in _LATE:
+            raise AttributeError(f"module 'tconv.engine' has no attribute {name!r}")
+        module, its_name = _LATE[name]
+        with importing:
+            value = getattr(import_module(f"tconv.engine.{module}"), its_name)
+        globals()[name] = value
+        return value
+
 
 _HALVES = ("float16", "bfloat16")
 _TYPES = (*_HALVES, "float32", "float64")
@@ -70,7 +119,7 @@ def serves(geometry: Geometry, want: Letter, dtype: str, threads: int | None = N
         and prod(geometry.kernel_size) <= _MOST_PHASES
         and max(numbers[: 2 if want == "y" else 3]) <= _MOST_CELLS
         and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
-        and target().uses_engine
+        and host_target().uses_engine
         and not (want == "w" and dtype in _HALVES)
         and not _is_thin(geometry, want, dtype)
         and _has_plan(Problem(_usual(geometry), want), dtype, threads)
@@ -109,7 +158,7 @@ def _has_plan(problem: Problem, dtype: str, threads: int | None = None) -> bool:
     """Whether there is a plan for one thread, and so for any number of them."""
     if problem.geometry.rank > _MOST_AXES:
         return _can_fold(problem.geometry, problem.want, dtype, threads)
-    here = target()
+    here = host_target()
     if problem.want == "w":
         with importing:  # few need it
             from tconv.engine.weight_gradient.plan import choose_correlation
@@ -152,7 +201,7 @@ def prepare(
 
 
 def _made(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "_Plan":
-    here = target()
+    here = host_target()
     make = _maker(problem.want == "w", problem.geometry.rank > _MOST_AXES, is_measured)
     if problem.want == "w":  # for which y is read as for x
         problem = Problem(problem.geometry, "x")
@@ -199,7 +248,7 @@ def expected_us(
     """
     if not serves(geometry, want, dtype, threads) or geometry.rank > _MOST_AXES:
         return None
-    here, problem = target(), Problem(_usual(geometry), want)
+    here, problem = host_target(), Problem(_usual(geometry), want)
     plan = cached_plan(problem, dtype, here, threads or here.threads)
     return None if plan is None else plan.cycles / CYCLES_PER_US
 

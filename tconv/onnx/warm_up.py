@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tconv.engine.compile.tiers import settle
+from tconv.engine import settle
 from tconv.errors import TConvError
 from tconv.geometry.arguments import as_threads
 from tconv.onnx.model.model import as_source, read_model

@@ -10,7 +10,7 @@ import numpy as np
 import tconv.engine as engine
 from tconv.arrays.dtypes import USUAL, dtype_name
 from tconv.arrays.operands import check_out
-from tconv.engine.target.target import target
+from tconv.engine import host_target as target
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.ops.dispatch import Call, is_registered, native, needs_no_limit, solve_for
 

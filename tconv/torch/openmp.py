@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tconv.engine.runtime.openmp import Team, lend
+from tconv.engine import Team, lend
 
 __all__ = ["working"]
 

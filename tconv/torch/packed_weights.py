@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tconv.arrays.dtypes import dtype_name
-from tconv.engine.content_hash import content_hash, is_native
+from tconv.engine import hash_memory, hashes_natively
 from tconv.ops.call_cache import Repeated
 from tconv.ops.dispatch import native
 from tconv.ops.planned_call import PackedWeights, Packings
@@ -42,7 +42,7 @@ class _Watched:
         if is_frozen and not tensor.is_inference():  # which has no version
             self._held, self._version = (tensor, tensor.detach()), tensor._version
             self._steps = _steps.count
-        self._hash = content_hash(self._place, tensor.nbytes, threads)
+        self._hash = hash_memory(self._place, tensor.nbytes, threads)
 
     @classmethod
     def of(cls, tensor: Tensor, threads: int, is_frozen: bool) -> "_Watched | None":
@@ -58,12 +58,12 @@ class _Watched:
         if not place or place != self._place or _layout(tensor) != self._layout:
             return False  # what is packed may hold the weight itself, too: that of this place
         if held is None:
-            return content_hash(place, tensor.nbytes, threads) == self._hash
+            return hash_memory(place, tensor.nbytes, threads) == self._hash
         if tensor is not held[0] or tensor._version != self._version:
             return False
         steps = _steps.count  # as of before it is read
         if steps != self._steps:
-            if content_hash(place, tensor.nbytes, threads) != self._hash:
+            if hash_memory(place, tensor.nbytes, threads) != self._hash:
                 return False
             self._steps = steps
         return True
@@ -177,7 +177,7 @@ class Kept:
     def weight(self, module: Any) -> Tensor:
         """Return the module's weight: that of before, if it would be made of the same again."""
         parts, made = parts_of(module), self._made
-        if parts is None or not is_native():  # then to compare takes longer than to make
+        if parts is None or not hashes_natively():  # then to compare takes longer than to make
             self._made = None
             weight: Tensor = module.weight
             return weight

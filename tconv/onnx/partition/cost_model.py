@@ -10,8 +10,7 @@ from math import prod
 
 from onnx import NodeProto
 
-from tconv.engine.plan.plan import CYCLES_PER_US
-from tconv.engine.target.target import Target
+from tconv.engine import CYCLES_PER_US, Target
 from tconv.onnx.model.shape_inference import Shapes
 
 __all__ = [

@@ -7,7 +7,7 @@ from math import inf, prod
 from onnx import NodeProto, TensorProto
 
 import tconv.engine as engine
-from tconv.engine.target.target import target
+from tconv.engine import host_target as target
 from tconv.errors import TConvError
 from tconv.onnx.model.shape_inference import Shapes
 from tconv.onnx.partition.cost_model import (
