@@ -1,4 +1,4 @@
-"""HOW A PLAN IS RUN: it is laid out in memory, its kernels fetched, weights packed."""
+"""Primitives: plans with kernels loaded and buffers sized, ready to be called."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,58 +11,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.arrays.dtypes import as_dtype
-from tconv.engine.choose import best_plans
-from tconv.engine.codegen.abi import POINTERS
-from tconv.engine.codegen.values import Module
 from tconv.engine.compile.fingerprint import version
-from tconv.engine.compile.jit import held, load, load_all
-from tconv.engine.compile.tiers import load_drafted, settle
-from tconv.engine.lowered_plan import Arguments, load_or_lower
+from tconv.engine.compile.jit import find, held, load, load_all
+from tconv.engine.lowered_plan import Arguments, SizedPlan, digest, load_or_lower
 from tconv.engine.plan.plan import CYCLES_PER_US, Plan
 from tconv.engine.plan.problem import Problem
-from tconv.engine.plan_cache import cached_plan
+from tconv.engine.plan_cache import cached_plan, cached_sized_plan, keep_sized_plan
 from tconv.engine.runtime.job import Job
+from tconv.engine.runtime.reorder import Reorders
 from tconv.engine.target.target import Target
-from tconv.engine.winograd.transform import LARGE
 from tconv.system.allocator import empty
 from tconv.system.fork_lock import cached_property, importing
 
 if TYPE_CHECKING:
+    from tconv.engine.codegen.values import Module
     from tconv.engine.direct.layout import Layout
     from tconv.engine.lowering import Lowering
-
-from tconv.engine.runtime.reorder import Reorders
 
 __all__ = ["INNER", "Primitive", "create_fastest", "create_primitive"]
 
 VERSION = version()
 
-# 10 and 0.3 ms: of brief calls all but the inner loops are drafts, of tiny ones these, too. What a
-# first call loses by that is less than LLVM takes to compile them well: 12 ms for an inner loop, 24
-# for six phases that are interleaved, 63 for sums of the cells of a tile in space.
+# 10 and 0.3 ms: for brief calls all but the inner loops are compiled by the baseline tier, for tiny
+# ones these, too. A first call loses less by that than LLVM takes to optimise them: 12 ms for an
+# inner loop, 24 for the interleaving of six phases, 63 for a Winograd input transform in space.
 _BRIEF_CYCLES, _TINY_CYCLES = 30_000_000, 1_000_000
-INNER = ("micro_", "broadcast_")  # how names of these begin
-_SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in memory of NumPy's
+INNER = ("micro_", "broadcast_")  # prefixes of the names of inner loops
+_SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in NumPy's memory
 _MOST_MEASURED, _MEASURED_RUNS = 5, 4
 _MOST_FAMILIES = 256
 
 
-class PackedTiles(NamedTuple):
-    """Numbers that products are made with, and the weight that they were made of."""
+class PackedWinograd(NamedTuple):
+    """Transformed and packed weights, and the weight itself."""
 
     numbers: NDArray[Any]
     weight: NDArray[Any]
 
 
 class Primitive(Reorders):
-    """A plan with everything done that does not depend on the numbers.
+    """A plan with everything done that does not depend on the values of the operands.
 
-    `pack` brings weights into the order of the kernels, ``ready(x, packed, bias, y)`` computes:
-    x is what is read, y what is written.
+    `pack` brings weights into the order of the kernels, ``primitive(x, packed, bias, y)`` computes:
+    x is what is read, y what is written. `sized` is what `SizedPlan` keeps on disk.
 
-    Where outputs share products, a cell that is not finite, or so large that a sum of cells could
-    overflow, would spread to outputs that do not read it. Images with such cells are computed
-    directly instead: whole images, because which cells an item holds depends on the threads.
+    With Winograd, a cell that is not finite, or so large that a sum of cells could overflow, would
+    spread to outputs that do not read it. Images with such cells are computed directly instead:
+    whole images, because which cells a task covers depends on the threads.
     """
 
     def __init__(
@@ -72,32 +67,52 @@ class Primitive(Reorders):
         target: Target,
         plan: Plan,
         threads: int | None = None,
+        sized: SizedPlan | None = None,
     ) -> None:
         super().__init__(problem, dtype, target, threads or plan.threads)
         self.plan, self._target, self._is_winograd = plan, target, plan.algorithm == "winograd"
-        self.layout = layout = _layouts()(problem, plan, self.dtype, target)
-        self._family = family = _family_of(layout)
-        self._laid, self._packing = family.laid, family.packing
+        self.sized = sized = sized or self._sized()
+        lowering = cache(lambda: _lowering_of(self.layout))
+        self._family = family = _family_of(sized.family, self, lowering)
+        self._lowered, self._packing = family.lowered, family.packing
+        self._linked: list[Arguments] = []  # have arrays that the job's addresses are of
+        self._job = Job(0, sized.sizes.words, self._load, plan.cycles, self._is_winograd)
+        self._scratch_bytes = sized.scratch_size * plan.threads * self.computed.itemsize
+        family.load(plan.cycles, lowering, self._use)
+
+    @cached_property
+    def layout(self) -> "Layout":
+        """The layout in memory; computed only if it is not on disk what follows from it."""
+        return _layouts()(self.problem, self.plan, self.dtype, self._target)
+
+    def _sized(self) -> SizedPlan:
+        """What follows from the plan and the sizes."""
+        with importing:
+            from tconv.engine.codegen.abi import POINTERS
+
+        layout = self.layout
         arrays = {POINTERS.index(name): array for name, array in layout.sized().items()}
-        self._sizes = Arguments(layout.arguments(), arrays)
-        self._told: list[Arguments] = []  # have arrays that the job's addresses are of
-        self._job = Job(0, self._sizes.words, self._load, plan.cycles, self._is_winograd)
-        self._scratch_bytes = layout.scratch_size * plan.threads * self.computed.itemsize
-        family.load(layout, self._use)
+        return SizedPlan(
+            self.plan,
+            digest((VERSION, layout.family)),
+            digest(layout.packing),
+            layout.scratch_size,
+            Arguments(layout.arguments(), arrays),
+        )
 
     def _use(self, found: Mapping[str, int]) -> None:
-        """Take drivers and what else is drafted, and better code than drafts once it is there."""
-        laid, family = self._laid, self._family
+        """Take drivers and kernels, and optimised ones in their place once they are there."""
+        lowered, family = self._lowered, self._family
         family.found |= found
-        self._job.function, self._packing.function = map(family.found.__getitem__, laid.drivers)
-        told = laid.link(family.found, self._sizes)
-        self._told.append(told)  # besides those before, for calls that are under way
-        self._job.revise(told.bind())
+        self._job.function, self._packing.function = map(family.found.__getitem__, lowered.drivers)
+        linked = lowered.link(family.found, self.sized.sizes)
+        self._linked.append(linked)  # besides those before, for calls that are under way
+        self._job.revise(linked.bind())
 
     @property
-    def packing(self) -> tuple[Any, ...]:
-        """What tells plans that read the same packed weights."""
-        return self.layout.packing
+    def packing(self) -> str:
+        """A digest that primitives which read the same packed weights share."""
+        return self.sized.packing
 
     @property
     def keeps_weight(self) -> bool:
@@ -107,27 +122,27 @@ class Primitive(Reorders):
     def pack(self, weight: NDArray[Any]) -> Any:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
         packed = self._packed(weight)
-        return PackedTiles(packed, weight) if self._is_winograd else packed
+        return PackedWinograd(packed, weight) if self._is_winograd else packed
 
     def _packed(self, weight: NDArray[Any]) -> NDArray[Any]:
-        laid = self._laid
-        packed = empty(laid.packed_shape, self.computed, _SMALL_BYTES + 1)
+        lowered = self._lowered
+        packed = empty(lowered.packed_shape, self.computed, _SMALL_BYTES + 1)
         threads = self.plan.threads if packed.nbytes > _SMALL_BYTES else 1
-        self._packing((weight, packed), threads, laid.packing_bytes)
+        self._packing((weight, packed), threads, lowered.packing_bytes)
         return packed
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
-        """Repeat the bias, a number per channel that is written, for every row of every tile."""
+        """Repeat the bias, one per output channel, for every row of every tile."""
         if bias is None:
             return self._family.no_bias
-        return bias.astype(self.computed, copy=False).take(self._laid.bias_sources)
+        return bias.astype(self.computed, copy=False).take(self._lowered.bias_sources)
 
     @cached_property
     def workspace_bytes(self) -> int:
         """Bytes of scratch for all threads, and of packed weights and biases."""
-        laid = self._laid
-        scratch = self.plan.threads * self.layout.scratch_size
-        numbers = scratch + prod(laid.packed_shape) + laid.bias_sources.size
+        lowered = self._lowered
+        scratch = self.plan.threads * self.sized.scratch_size
+        numbers = scratch + prod(lowered.packed_shape) + lowered.bias_sources.size
         if self._is_winograd:  # packed once more for images that are computed directly
             numbers += self.problem.weight_count
         return numbers * self.computed.itemsize
@@ -192,7 +207,7 @@ class Primitive(Reorders):
         problem = replace(self.problem, geometry=geometry, without_winograd=True)
         direct = create_primitive(problem, self.dtype.name, self._target, self.threads)
         of_channels = np.zeros(geometry.groups * problem.outputs, self.computed)
-        of_channels[self._laid.bias_sources] = bias
+        of_channels[self._lowered.bias_sources] = bias
         packed, of_direct = direct.pack(weight), direct.pack_bias(of_channels)
         for n in found:
             direct(x[n], packed, of_direct, y[n])
@@ -200,18 +215,26 @@ class Primitive(Reorders):
 
 @lru_cache(maxsize=256)
 def create_primitive(problem: Problem, dtype: str, target: Target, threads: int) -> Primitive:
-    """Return the cheapest plan, ready to run."""
+    """Return a primitive of the cheapest plan."""
     plan = cached_plan(problem, dtype, target, threads)
     assert plan is not None, "the engine does not serve this problem"
-    return Primitive(problem, dtype, target, plan, threads)
+    sized = cached_sized_plan(problem, dtype, target, threads)
+    made = Primitive(problem, dtype, target, plan, threads, sized)
+    if sized is None:
+        keep_sized_plan(problem, dtype, target, threads, made.sized)
+    return made
 
 
 @lru_cache(maxsize=256)
 def create_fastest(problem: Problem, dtype: str, target: Target, threads: int) -> Primitive:
-    """Return the plan that is quickest on this machine, of the few that should be.
+    """Return a primitive of the plan that is quickest on this machine, among the cheapest few.
 
-    They sum in the same order, so which one wins does not show in the result.
+    All sum in the same order, so which one wins does not show in the result.
     """
+    with importing:
+        from tconv.engine.choose import best_plans
+        from tconv.engine.compile.tiers import settle
+
     rng, geometry, kind = np.random.default_rng(0), problem.geometry, as_dtype(np, dtype)
     x = rng.standard_normal(geometry.shape_of(problem.read)).astype(kind)
     share = (geometry.groups, -1, *geometry.weight_shape[1:])
@@ -233,6 +256,9 @@ def create_fastest(problem: Problem, dtype: str, target: Target, threads: int) -
 
 def _is_moderate(cells: NDArray[Any], computed: np.dtype[Any]) -> bool:
     """Whether all cells are finite, and so small that their sums are, too."""
+    with importing:  # which only Winograd with such cells needs
+        from tconv.engine.winograd.transform import LARGE
+
     most = LARGE[computed.itemsize]
     with np.errstate(invalid="ignore"):
         least, largest = cells.min(), cells.max()  # NaN if any cell is
@@ -240,49 +266,56 @@ def _is_moderate(cells: NDArray[Any], computed: np.dtype[Any]) -> bool:
 
 
 class _Family:
-    """What is done once for all sizes of a layer whose plans differ in nothing else."""
+    """What all sizes of a layer share whose plans differ in nothing else."""
 
-    def __init__(self, layout: "Layout") -> None:
-        self._target, self._version = layout.target, VERSION
-        kernels = cache(partial(_kernels_of, layout))
-        self.laid = load_or_lower((VERSION, layout.family), lambda: kernels().laid())
-        self.no_bias = np.zeros(self.laid.bias_sources.shape, layout.computed)
-        words, load_here = self.laid.packing.bind(), partial(load, target=layout.target)
-        self.packing = Job(0, words, load_here, layout.plan.cycles)
+    def __init__(self, name: str, first: Primitive, lowering: "Callable[[], Lowering]") -> None:
+        self._target, self._version = first._target, VERSION
+        self.lowered = load_or_lower(name, lambda: lowering().lower())
+        self.no_bias = np.zeros(self.lowered.bias_sources.shape, first.computed)
+        words, load_here = self.lowered.packing.bind(), partial(load, target=first._target)
+        self.packing = Job(0, words, load_here, first.plan.cycles)
         self.found: dict[str, int] = {}  # addresses of kernels and drivers, by name
-        self._is_done = False  # once none of them is a draft
+        self._is_done = False  # once all of them are optimised
 
-    def load(self, layout: "Layout", use: Callable[[Mapping[str, int]], None]) -> None:
+    def load(
+        self,
+        cycles: float,
+        lowering: "Callable[[], Lowering]",
+        use: Callable[[Mapping[str, int]], None],
+    ) -> None:
         """Make kernels and drivers callable, and let `use` take them."""
-        laid, cycles = self.laid, layout.plan.cycles
-        names = (*laid.kernels, *laid.drivers)
+        lowered = self.lowered
+        names = (*lowered.kernels, *lowered.drivers)
         if not self._is_done:
             found = held(names, self._target, version=self._version)
+            if len(found) < len(names):
+                found = find(names, self._target, version=self._version)
             if len(found) == len(names):
                 self.found = found  # before another thread is told that it is there
                 self._is_done = True
         if self._is_done:
             use({})
             return
-        kernels = cache(partial(_kernels_of, layout))
-        emits = {name: partial(_emit, kernels, name) for name in names}
+        with importing:
+            from tconv.engine.compile.tiers import load_drafted
+
+        emits = {name: partial(_emit, lowering, name) for name in names}
         well: tuple[str, ...] = () if cycles < _TINY_CYCLES else INNER
         well = well if cycles < _BRIEF_CYCLES else ("",)  # with which all names begin
-        wanted = {name: emits.pop(name) for name in laid.kernels if name.startswith(well)}
+        wanted = {name: emits.pop(name) for name in lowered.kernels if name.startswith(well)}
         self.found |= load_all(wanted, self._target, version=self._version)
         load_drafted(emits, self._target, version=self._version, use=use)
 
 
-_families: dict[tuple[Any, ...], _Family] = {}
+_families: dict[str, _Family] = {}
 
 
-def _family_of(layout: "Layout") -> _Family:
-    key = (VERSION, layout.family)
-    found = _families.get(key)
+def _family_of(name: str, first: Primitive, lowering: "Callable[[], Lowering]") -> _Family:
+    found = _families.get(name)
     if found is None:
         if len(_families) >= _MOST_FAMILIES:
-            _families.clear()  # plans that run hold theirs
-        found = _families[key] = _Family(layout)
+            _families.clear()  # primitives that run hold theirs
+        found = _families[name] = _Family(name, first, lowering)
     return found
 
 
@@ -294,13 +327,13 @@ def _layouts() -> "Callable[..., Layout]":
     return layout_of
 
 
-def _kernels_of(layout: "Layout") -> "Lowering":
-    """Lay a plan out, which few processes need and so few import."""
+def _lowering_of(layout: "Layout") -> "Lowering":
+    """Lower a plan, which few processes need and so few import."""
     with importing:
         from tconv.engine.lowering import Lowering
 
     return Lowering(layout)
 
 
-def _emit(kernels: Callable[[], "Lowering"], name: str, module: Module) -> None:
-    kernels().emits[name](module)
+def _emit(lowering: "Callable[[], Lowering]", name: str, module: "Module") -> None:
+    lowering().emits[name](module)

@@ -49,7 +49,7 @@ class Lowering:
         self.emits[full] = partial(write, emit, full, dtype, self.layout.target)
         return [*self.emits].index(full) + 1
 
-    def laid(self) -> LoweredPlan:
+    def lower(self) -> LoweredPlan:
         """Return all that follows from the layout, but sizes."""
         layout, called = self.layout, self.called.items()
         arrays = self.arrays | layout.fixed()

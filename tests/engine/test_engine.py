@@ -373,6 +373,7 @@ def test_without_code_the_portable_path_computes_and_one_warning_says_so(monkeyp
     monkeypatch.setattr(executor, "load", refuse)
     monkeypatch.setattr(executor, "load_all", refuse)
     monkeypatch.setattr(executor, "held", lambda *_, **__: {})
+    monkeypatch.setattr(executor, "find", lambda *_, **__: {})
     monkeypatch.setattr(executor, "_families", {})
     executor.create_primitive.cache_clear()
     monkeypatch.setattr(dispatch, "_has_warned", False)

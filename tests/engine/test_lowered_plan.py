@@ -38,8 +38,8 @@ def plans(geometry, dtype="float32", **more):
 
 def kept(problem, plan, dtype, make=None):
     layout = (problem, plan, np.dtype(dtype), target())
-    make = make or (lambda: Lowering(layout_of(*layout)).laid())
-    return laid.load_or_lower(("test", problem, plan, dtype), make)
+    make = make or (lambda: Lowering(layout_of(*layout)).lower())
+    return laid.load_or_lower(laid.digest(("test", problem, plan, dtype)), make)
 
 
 def same(one, other):

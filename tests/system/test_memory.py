@@ -17,7 +17,7 @@ from strategies import draws, geometries, integer_operands, keywords_of, padded_
 from tconv.engine import serves
 from tconv.engine.compile.tiers import settle
 from tconv.engine.executor import create_primitive
-from tconv.engine.plan_cache import cached_candidates, cached_plan
+from tconv.engine.plan_cache import cached_candidates, cached_plan, cached_sized_plan
 from tconv.engine.runtime import job as entering
 from tconv.engine.target.target import target
 from tconv.engine.weight_gradient.executor import correlated
@@ -186,7 +186,8 @@ def extra_bytes(function):
     """Most bytes held at a time besides the result, by a first call but for what compiles."""
     function()
     settle()
-    for cached in (cached_candidates, cached_plan, create_primitive, correlated):
+    caches = (cached_candidates, cached_plan, cached_sized_plan, create_primitive, correlated)
+    for cached in caches:
         cached.cache_clear()
     drop_idle()
     entering._scratch.clear()

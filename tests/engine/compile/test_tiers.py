@@ -95,7 +95,7 @@ def run(code, cache, **environment):
 @pytest.mark.parametrize("channels", [3, 64])
 def test_drafts_give_the_same_bits_and_give_way(unknown, size, channels, dtype):
     ready = ready_for(channels, size, dtype)
-    names = {*ready._laid.kernels, *ready._laid.drivers}
+    names = {*ready._lowered.kernels, *ready._lowered.drivers}
     is_tiny = ready.plan.cycles < executor._TINY_CYCLES
     well = {name for name in names if name.startswith(executor.INNER) and not is_tiny}
     assert {name for name, *_ in drafts._drafts} == names - well
