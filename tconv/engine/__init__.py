@@ -89,12 +89,12 @@ else:
 _HALVES = ("float16", "bfloat16")
 _TYPES = (*_HALVES, "float32", "float64")
 TYPES = SPLIT_TYPES.union(_TYPES)
-"""Names of the types of which some contractions are served."""
+"""Names of the types that the engine serves some contractions of."""
 
 _MOST_AXES = 3
-_MOST_PHASES = 2**14  # and taps: beyond, tables would be larger than what they are for
-_MOST_CELLS = 2**31 - 1  # of an operand: tables hold 32 bits
-_SOME_CHANNELS, _THIN = 16, 8  # as many times more channels of x than products for each
+_MOST_PHASES = 2**14  # and taps: with more, tables would be larger than the operands
+_MOST_ELEMENTS = 2**31 - 1  # of an operand: tables hold 32 bits
+_SOME_CHANNELS, _THIN = 16, 8  # so many times more input channels than products for each
 _MANY_CHANNELS, _THIN_OF_MANY = 128, 6
 
 
@@ -102,34 +102,34 @@ _MANY_CHANNELS, _THIN_OF_MANY = 128, 6
 def serves(geometry: Geometry, want: Letter, dtype: str, threads: int | None = None) -> bool:
     """Whether the engine computes such a contraction; else the portable path does.
 
-    `threads` are those that will: they have no say, but their plan is looked at.
+    `threads` does not change the answer, but the plan for so many threads is cached.
 
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
     """
     if dtype in SPLIT_TYPES:
-        return _serves_parts(geometry, want, dtype, threads)
+        return _serves_split(geometry, want, dtype, threads)
     axes = geometry.axes
-    numbers = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
+    elements = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
     return (
         dtype in _TYPES
         and geometry.batch > 0
         and 0 not in geometry.input_size
         and prod(min(a.stride, a.output) if a.input > 1 else a.output for a in axes) <= _MOST_PHASES
         and prod(geometry.kernel_size) <= _MOST_PHASES
-        and max(numbers[: 2 if want == "y" else 3]) <= _MOST_CELLS
-        and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
+        and max(elements[: 2 if want == "y" else 3]) <= _MOST_ELEMENTS
+        and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_ELEMENTS
         and host_target().uses_engine
         and not (want == "w" and dtype in _HALVES)
         and not _is_thin(geometry, want, dtype)
-        and _has_plan(Problem(_usual(geometry), want), dtype, threads)
+        and _has_plan(Problem(_canonical(geometry), want), dtype, threads)
     )
 
 
-def _serves_parts(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
-    """Whether the parts of such numbers are contracted natively.
+def _serves_split(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
+    """Whether the engine contracts the parts of a split type.
 
-    Splitting moves x as transposing does, so it is done where x that is channels last is taken.
+    To split x moves it as a transpose does, so the engine serves it where it serves channels last.
     """
     found = split_problem(geometry, want, dtype)
     if found is None:
@@ -139,12 +139,12 @@ def _serves_parts(geometry: Geometry, want: Letter, dtype: str, threads: int | N
 
 
 def _is_thin(geometry: Geometry, want: Letter, dtype: str) -> bool:
-    """Whether x is channels last and less is computed for its cells than channels are to move.
+    """Whether x is channels last and has many more channels than products for each of its cells.
 
-    The portable path multiplies x as it lies, channels last, in less time than it takes to
-    transpose x: 64 to 1 channel, 512 x 512, 1 x 1 takes 2.8 ms, and 9 the other way (Xeon,
-    2 cores). The size of the image has no say, for the order of sums depends on who computes them.
-    The halves it would have to widen first, which takes longer.
+    The portable path multiplies such an x in place in less time than the engine transposes it:
+    64 to 1 channel, 512 x 512, 1 x 1 takes 2.8 ms, and 9 the other way (Xeon, 2 cores). The size
+    of the image must not count, for the two paths sum in different orders. The portable path would
+    have to widen 16-bit floats first, which takes longer.
     """
     if geometry.data_format == "channels_first" or want == "w" or dtype in _HALVES:
         return False
@@ -157,26 +157,26 @@ def _is_thin(geometry: Geometry, want: Letter, dtype: str) -> bool:
 def _has_plan(problem: Problem, dtype: str, threads: int | None = None) -> bool:
     """Whether there is a plan for one thread, and so for any number of them."""
     if problem.geometry.rank > _MOST_AXES:
-        return _can_fold(problem.geometry, problem.want, dtype, threads)
+        return _serves_high_rank(problem.geometry, problem.want, dtype, threads)
     here = host_target()
     if problem.want == "w":
         with importing:  # few need it
             from tconv.engine.weight_gradient.plan import choose_correlation
 
         return choose_correlation(Problem(problem.geometry, "x"), dtype, here) is not None
-    plan = cached_plan(problem, dtype, here, threads or here.threads)  # which is wanted next
+    plan = cached_plan(problem, dtype, here, threads or here.threads)  # the next call needs it
     if plan is not None and plan.cycles * plan.threads <= problem.geometry.flops:
-        return True  # for one thread it takes no more than that, and more than that is allowed
+        return True  # one thread takes no more than that, and that is allowed
     return cached_plan(problem, dtype, here, 1) is not None
 
 
-def _can_fold(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
-    """Whether the calls of three axes that make one of more are served, and not wasteful."""
-    if want == "y" and AxisFolding.are_too_many(geometry):
+def _serves_high_rank(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
+    """Whether the calls over three axes are served, and no more work than the portable path."""
+    if want == "y" and AxisFolding.is_too_large(geometry):
         return False
-    folds = AxisFolding.of(geometry, as_dtype(np, dtype).itemsize, "y" if want == "y" else "x")
-    inner = map(folds.inner, folds.all_taps)
-    return not folds.is_wasteful and all(serves(each, want, dtype, threads) for each in inner)
+    folding = AxisFolding.of(geometry, as_dtype(np, dtype).itemsize, "y" if want == "y" else "x")
+    inner = map(folding.inner, folding.all_taps)
+    return not folding.is_wasteful and all(serves(each, want, dtype, threads) for each in inner)
 
 
 def prepare(
@@ -187,31 +187,31 @@ def prepare(
     want: Letter = "y",
     activation: Activation | None = None,
 ) -> "_Plan | SplitPrimitive":
-    """Return the plan for a geometry, with its code loaded; "measure" tries several."""
-    geometry, is_measured = _usual(geometry), method == "measure"
+    """Return the primitive for a geometry; method "measure" tries several plans."""
+    geometry, is_measured = _canonical(geometry), method == "measure"
     if dtype in SPLIT_TYPES:
         found = split_problem(geometry, want, dtype)
         assert found is not None, "the engine does not serve this geometry"
-        # Of integers only the products themselves are sure to be exact.
+        # For integers only the products themselves are sure to be exact.
         without_winograd = method == "direct" or np.dtype(dtype).kind in "iu"
-        inner = _made(Problem(found[0], want, without_winograd), found[1], threads, is_measured)
+        inner = _create(Problem(found[0], want, without_winograd), found[1], threads, is_measured)
         return split_primitive(geometry, want, dtype, inner)
     problem = Problem(geometry, want, method == "direct", activation)
-    return _made(problem, dtype, threads, is_measured)
+    return _create(problem, dtype, threads, is_measured)
 
 
-def _made(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "_Plan":
+def _create(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "_Plan":
     here = host_target()
-    make = _maker(problem.want == "w", problem.geometry.rank > _MOST_AXES, is_measured)
-    if problem.want == "w":  # for which y is read as for x
+    make = _creator(problem.want == "w", problem.geometry.rank > _MOST_AXES, is_measured)
+    if problem.want == "w":  # y is read as for x
         problem = Problem(problem.geometry, "x")
     found: _Plan = make(problem, dtype, here, here.threads if threads is None else threads)
     return found
 
 
 @cache
-def _maker(is_for_w: bool, is_folded: bool, is_measured: bool) -> Any:
-    """Import what makes such plans ready; that loads LLVM, which few need."""
+def _creator(is_for_w: bool, is_high_rank: bool, is_measured: bool) -> Any:
+    """Import what creates such primitives."""
     with importing:
         if is_for_w:
             from tconv.engine.weight_gradient.executor import correlated
@@ -221,7 +221,7 @@ def _maker(is_for_w: bool, is_folded: bool, is_measured: bool) -> Any:
             from tconv.engine.executor import create_fastest, create_primitive
 
             make = create_fastest if is_measured else create_primitive
-        if is_folded:
+        if is_high_rank:
             from tconv.engine.high_rank import create_high_rank, create_high_rank_weight_gradient
 
             return partial(
@@ -230,7 +230,7 @@ def _maker(is_for_w: bool, is_folded: bool, is_measured: bool) -> Any:
     return make
 
 
-def _usual(geometry: Geometry) -> Geometry:
+def _canonical(geometry: Geometry) -> Geometry:
     """The same sizes in the layout that plans are made for."""
     if geometry.data_format != "channels_first" or not geometry.batched:
         geometry = replace(geometry, data_format="channels_first", batched=True)
@@ -242,13 +242,13 @@ def _usual(geometry: Geometry) -> Geometry:
 def expected_us(
     geometry: Geometry, want: Letter, dtype: str, threads: int | None = None
 ) -> float | None:
-    """Return the microseconds that a call should take, by the model of costs.
+    """Return the microseconds that a call should take, by the cost model.
 
-    None where the engine does not serve it. No code is compiled for that.
+    None where the engine does not serve it. Nothing is compiled for that.
     """
     if not serves(geometry, want, dtype, threads) or geometry.rank > _MOST_AXES:
         return None
-    here, problem = host_target(), Problem(_usual(geometry), want)
+    here, problem = host_target(), Problem(_canonical(geometry), want)
     plan = cached_plan(problem, dtype, here, threads or here.threads)
     return None if plan is None else plan.cycles / CYCLES_PER_US
 
@@ -257,7 +257,7 @@ def workspace_bytes(geometry: Geometry, plan: "_Plan | SplitPrimitive") -> int:
     """Bytes that `contract` holds besides operands and result.
 
     These are scratch, packed weights, x and y channels first if the caller has them last, and the
-    parts of numbers that are made of others.
+    parts of split types.
     """
     if isinstance(plan, SplitPrimitive):
         return plan.copied_bytes + workspace_bytes(plan.inner_geometry(geometry), plan.inner)
@@ -281,10 +281,11 @@ def contract(
     threads: int | None = None,
     plan: "_Plan | SplitPrimitive | None" = None,
 ) -> NDArray[Any]:
-    """Solve F(x, w, y) for y, x or w, and apply what the plan has for after it.
+    """Solve F(x, w, y) for y, x or w, and apply the activation of the plan.
 
-    The signature is that of `portable.contract`. `plan` is what `prepare` gives, if that is known.
-    b may also hold ``values`` that its ``plan``, a `Primitive` for this problem and type, packed.
+    The signature is that of `portable.contract`. `plan` is what `prepare` returned, if the caller
+    has it. b may also hold ``values`` that its ``plan``, a `Primitive` for this problem and type,
+    packed.
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
@@ -293,18 +294,18 @@ def contract(
     array([[[3., 3.]]])
     """
     if want == "w":
-        return _correlate(geometry, a, b, out, threads, plan)
+        return _weight_gradient(geometry, a, b, out, threads, plan)
     if isinstance(b, np.ndarray):
         made: Any = plan or prepare(geometry, a.dtype.name, threads, method, want)
-        packed = made.pack(_ordered(geometry, b))
+        packed = made.pack(_canonical_weight(geometry, b))
     else:
         made, packed = b.plan, b.values
         if plan is not None and plan is not made:
             _check_packed_for(plan, made)
     if isinstance(made, SplitPrimitive):
         b = PackedSplit(made.inner, packed)
-        return made.contract(contract, geometry, _whole(a), b, bias, out)
-    read = _whole(a)
+        return made.contract(contract, geometry, _contiguous(a), b, bias, out)
+    read = _contiguous(a)
     if not _is_channels_first(geometry, made.problem.read):
         read = made.transposed(made.problem.read, read)
     if not _is_channels_first(geometry, want):
@@ -319,7 +320,7 @@ def contract(
 
 
 def _check_packed_for(plan: Any, made: Any) -> None:
-    """Refuse weights that were packed by a plan for something else."""
+    """Refuse weights that a plan for another problem packed."""
     one, other = (
         (each.geometry, each.want, each.dtype)
         if isinstance(each, SplitPrimitive)
@@ -342,7 +343,7 @@ def _contract_last(
     out: NDArray[Any] | None,
     plan: "Primitive | HighRankPrimitive",
 ) -> NDArray[Any]:
-    """Contract where the result is channels last; what is read is channels first by now."""
+    """Contract where the result is channels last; the array that is read is channels first."""
     written = empty(canonical_shape(geometry, want), read.dtype)
     plan(read, packed, plan.pack_bias(bias), written)
     if out is None:
@@ -353,7 +354,7 @@ def _contract_last(
     return out
 
 
-def _correlate(
+def _weight_gradient(
     geometry: Geometry,
     x: NDArray[Any],
     y: NDArray[Any],
@@ -361,9 +362,9 @@ def _correlate(
     threads: int | None,
     plan: Any,
 ) -> NDArray[Any]:
-    """Solve for w; `contract` says the rest."""
+    """Solve for w, as `contract` says."""
     plan = plan or prepare(geometry, x.dtype.name, threads, want="w")
-    x, y = _whole(x), _whole(y)
+    x, y = _contiguous(x), _contiguous(y)
     if isinstance(plan, SplitPrimitive):
         return plan.contract(partial(contract, plan=plan.inner), geometry, x, y, None, out)
     if not _is_channels_first(geometry, "x"):
@@ -372,8 +373,8 @@ def _correlate(
         y = plan.transposed("y", y)
     if out is None:
         out = empty(geometry.shape_of("w"), x.dtype)
-    is_usual = geometry.weight_format == "IO*" and not geometry.flip_kernel
-    if is_usual and _is_writable(out):
+    is_canonical = geometry.weight_format == "IO*" and not geometry.flip_kernel
+    if is_canonical and _is_writable(out):
         plan(x, y, out)
     else:
         written = empty(canonical_shape(geometry, "w"), x.dtype)
@@ -388,21 +389,21 @@ def _is_writable(out: NDArray[Any]) -> bool:
 
 
 def _is_channels_first(geometry: Geometry, letter: Letter) -> bool:
-    """Whether x or y lies so in memory: so it does, too, if it has one channel, or one cell."""
+    """Whether x or y is channels first in memory, as it also is with one channel or one cell."""
     if geometry.data_format == "channels_first":
         return True
     channels = geometry.in_channels if letter == "x" else geometry.out_channels
     return channels == 1 or prod(geometry.shape_of(letter)) == geometry.batch * channels
 
 
-def _whole(array: NDArray[Any]) -> NDArray[Any]:
-    """The array, or a copy, whose numbers lie one after the other."""
+def _contiguous(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a C-contiguous and aligned copy."""
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
 
 
-def _ordered(geometry: Geometry, weight: NDArray[Any]) -> NDArray[Any]:
-    """The weight as plans pack it."""
+def _canonical_weight(geometry: Geometry, weight: NDArray[Any]) -> NDArray[Any]:
+    """The weight in the order that plans pack: canonical and contiguous."""
     if geometry.weight_format != "IO*" or geometry.flip_kernel:
         weight = canonical(np, geometry, "w", weight)
-    return _whole(weight)
+    return _contiguous(weight)

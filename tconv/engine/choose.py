@@ -30,9 +30,9 @@ _MOST_CANDIDATES, _AS_GOOD = 12, 1.01  # of a band; and what is as good as the b
 
 
 def choose_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
-    """Return the plan that the model finds cheapest; None if each is wasteful.
+    """Return the plan that the cost model finds cheapest; None if each is wasteful.
 
-    So it is where a wide dilation makes the borders of every item larger than the item.
+    Each is where a wide dilation makes the borders of every task larger than the task.
     """
     found = band_candidates(band_of(problem, lanes_of(dtype, target)), dtype, target, threads)
     return fitted(found, problem, dtype, target, threads)
@@ -40,21 +40,21 @@ def choose_plan(problem: Problem, dtype: str, target: Target, threads: int) -> P
 
 @lru_cache(maxsize=1024)
 def band_candidates(problem: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
-    """Return plans of which one is the best or as good for each size of a band.
+    """Return a band's candidates: for each of its sizes one is the best plan or as good.
 
-    The largest sizes of the band are these. They are as few as there can be, mostly one, and if
-    possible they read weights in the order of the best plan for the octave that the band is in, so
-    that many sizes share packed weights. All sum in one order, that of the best for one thread: so
-    it is for any.
+    `problem` has the largest sizes of the band. The candidates are as few as possible, mostly one.
+    If possible they read weights in the order of the best plan for the band's octave, so that many
+    sizes share packed weights. All sum in one order, that of the best plan for one thread, whatever
+    the number of threads.
     """
     plans = _cheapest(problem, dtype, target, threads)
     octave = octave_of(problem)
-    usual = _cheapest(octave, dtype, target, threads) if octave != problem else plans
-    if usual:  # where blocks are as large as fits, smaller ones may do
-        block, packing = usual[0].block, usual[0].packing
+    preferred = _cheapest(octave, dtype, target, threads) if octave != problem else plans
+    if preferred:  # where blocks are as large as fits, smaller ones may do
+        block, packing = preferred[0].block, preferred[0].packing
         others = [plan._replace(block=block) for plan in plans if block < plan.block]
         plans = [*plans, *(plan for plan in others if plan.packing == packing)]
-    good: list[set[int]] = []  # of each sample the plans that are as good as the best
+    good: list[set[int]] = []  # for each sample the plans that are as good as the best
     for sample in samples_of(problem, lanes_of(dtype, target)):
         prices = [plan.cycles for plan in _fits(plans, sample, dtype, target, threads)]
         most = min(prices, default=0.0) * _AS_GOOD
@@ -62,8 +62,8 @@ def band_candidates(problem: Problem, dtype: str, target: Target, threads: int) 
     found: list[Plan] = []
     while plans and good:
         counts = [sum(n in of_sample for of_sample in good) for n in range(len(plans))]
-        usually = [bool(usual) and plan.packing == usual[0].packing for plan in plans]
-        best = max(range(len(plans)), key=lambda n: (counts[n], usually[n], -n))
+        is_preferred = [bool(preferred) and plan.packing == preferred[0].packing for plan in plans]
+        best = max(range(len(plans)), key=lambda n: (counts[n], is_preferred[n], -n))
         found.append(plans[best])
         good = [of_sample for of_sample in good if best not in of_sample]
     return tuple(found)
@@ -71,7 +71,7 @@ def band_candidates(problem: Problem, dtype: str, target: Target, threads: int) 
 
 @lru_cache(maxsize=64)
 def _cheapest(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
-    """The cheapest plans of one order of sums, the cheapest first, without splits."""
+    """The cheapest plans with one order of sums, the cheapest first, without splits."""
     order, found = _order_of(problem, dtype, target), dict[Plan, None]()
     for plan in sorted(all_plans(problem, dtype, target, threads, order), key=_cycles):
         found[plan._replace(splits=1, threads=1, cycles=0.0)] = None
@@ -82,15 +82,15 @@ def _cheapest(problem: Problem, dtype: str, target: Target, threads: int) -> lis
 
 @lru_cache(maxsize=64)
 def _order_of(problem: Problem, dtype: str, target: Target) -> Order | None:
-    """Return the order of sums that is best for one thread; the octave's if that is as good."""
+    """Return the best order of sums for one thread; the octave's if that is as good."""
     best: dict[Order, float] = {}
     for plan, _, (read, work, count) in _considered(problem, dtype, target):
         best[plan.order] = min((read + work) * count, best.get(plan.order, inf))
     octave = octave_of(problem)
     if len(best) > 1 and octave != problem:
-        usual = _order_of(octave, dtype, target)
-        if usual is not None and best.get(usual, inf) <= min(best.values()) * _AS_GOOD:
-            return usual
+        preferred = _order_of(octave, dtype, target)
+        if preferred is not None and best.get(preferred, inf) <= min(best.values()) * _AS_GOOD:
+            return preferred
     return min(best, key=best.__getitem__, default=None)
 
 
@@ -99,7 +99,7 @@ def fitted(
 ) -> Plan | None:
     """Return the best of a band's candidates for one of its sizes; None if each is wasteful.
 
-    One that comes first and is nearly as good as the best is taken, so that most sizes of a band
+    The first candidate that is nearly as good as the best is taken, so that most sizes of a band
     share code and packed weights.
     """
     plans = _fits(found, problem, dtype, target, threads)
@@ -114,7 +114,7 @@ def fitted(
 def _fits(
     plans: Sequence[Plan], problem: Problem, dtype: str, target: Target, threads: int
 ) -> list[Plan]:
-    """The plans with their items fitted to these sizes, each with its price."""
+    """The plans with their tasks fitted to these sizes, each with its price."""
     all_splits = _SPLITS if threads > 1 else (1,)
     costs, found = dict[tuple[bool, bool, tuple[int, int, int]], Any](), []
     for plan in plans:
@@ -140,7 +140,7 @@ def _costs_of(plan: Plan, problem: Problem, dtype: str, target: Target) -> Any:
 
 
 def _fit(plan: Plan, costs: Costs, target: Target) -> Plan:
-    """The plan with items of about the same size, but parts of an axis that are nearly equal."""
+    """The plan with tasks of about the same size that split an axis into nearly equal parts."""
     (z, y, x), phases = costs.phases.axes, costs.phases
     step = {"col2im": 1, "im2col": 2 * costs.lanes}.get(plan.algorithm, costs.lanes)
     columns = x.count
@@ -155,21 +155,21 @@ def _fit(plan: Plan, costs: Costs, target: Target) -> Plan:
         planes, cells = plan.planes, rows * columns
     else:
         planes, cells = plan.planes, (rows - 1) * x.pitch(columns) + columns
-    vectors = max(1, ceil(cells / costs.lanes))  # a wide crop or border leaves items without cells
+    vectors = max(1, ceil(cells / costs.lanes))  # a wide crop or border leaves tasks without cells
     most = dict(TILES[target.instruction_set])[plan.tile]
     vectors = ceil(vectors / ceil(vectors / most))
     return plan._replace(planes=planes, rows=rows, columns=columns, vectors=vectors)
 
 
 def lanes_of(dtype: str, target: Target) -> int:
-    """Numbers of a vector, as sums are made."""
+    """Elements of a vector, in the type of the sums."""
     return target.vector_bits // 8 // np.dtype(TYPES[dtype].accumulator).itemsize
 
 
 def all_plans(
     problem: Problem, dtype: str, target: Target, threads: int, order: Order | None = None
 ) -> list[Plan]:
-    """Return every plan worth considering, with its price; of one order, if that is given."""
+    """Return every candidate with its price; those with one order of sums, if it is given."""
     splits = _SPLITS if threads > 1 else (1,)
     return [
         priced(plan, cycles, threads, n)
@@ -181,9 +181,9 @@ def all_plans(
 
 
 def best_plans(problem: Problem, dtype: str, target: Target, threads: int) -> list[Plan]:
-    """Return the cheapest plan of every tile and kind of panel, the cheapest first.
+    """Return the cheapest plan of every tile, algorithm and panel, the cheapest first.
 
-    All sum in one order, that of the plan that is chosen.
+    All sum in one order, that of the chosen plan.
     """
     found: dict[tuple[int, str, str], Plan] = {}
     plans, chosen = all_plans(problem, dtype, target, threads), None

@@ -1,21 +1,22 @@
-"""HOW A CALL GOES THROUGH ITS ITEMS: the one native function that every thread runs.
+"""Drivers of the cell algorithms: the native function in which every thread takes tasks.
 
-    while (item := counter++) < items:                     # a block of rows, a run of channels
-        pack the cells of x that the item reads into a panel, zeros around them     # panels.py
-        for block in channels of y:
+    while (task := counter++) < tasks:                     # a block of rows, a run of channels
+        pack the cells of x that the task reads into a panel, zeros around them   # input_panel.py
+        for block in output channels:
             for tiles in the block's tiles:                # rows that read the same cells
-                for part in the sum's parts:               # terms whose weights the L1 holds
+                for k_block in channels of x:              # terms whose weights the L1 holds
                     for lane in the panel's lanes:
                         for tile in tiles:                 # whose weights the L1 holds, too
-                            micro(weights, panel, line)    # kernels.py
-            activate the lines                             # epilogue.py, if anything follows
-            interleave the phases of the lines into y      # output.py
+                            micro(weights, panel, accumulators)                   # gemm.py
+            activate the accumulators                      # activation.py, if there is one
+            interleave the phases of the accumulators into y                      # write_output.py
 
-A lane is a cell of the panel. In a *flat* panel every channel has its planes and rows of x as they
-are, so a tap is a step to another cell; the lanes run on across rows, and those in the borders are
-computed in vain. In a *gathered* panel every channel has one row of cells for each shift, so no
-lane is in vain, whatever rows and images they come from; that pays for small images. An item that
-is *spread* has no panel: `spread`. One that is *tiled* has sums of cells in its place: `tiles`.
+A lane is a cell of the panel. In a *padded* panel (implicit GEMM) every channel has its planes and
+rows of x as they are, so a tap is a step to another cell; lanes run on across rows, and those in
+the borders are computed in vain. In an *im2col* panel every channel has one row of cells for each
+shift, so no lane is in vain, whatever rows and images they come from; that pays for small images.
+A col2im task has no panel (`direct/col2im.py`). A Winograd task transforms the cells of the panel
+(`winograd/driver.py`).
 """
 
 from typing import Any
@@ -34,37 +35,42 @@ Value = Any
 
 
 def run(module: ir.Module, name: str, number: Number) -> None:
-    """Emit ``run(arguments, thread)``: take items until there are none."""
+    """Emit ``run(arguments, thread)``: take tasks until there are none."""
     _emit(module, name, number)
 
 
 def run_col2im(module: ir.Module, name: str, number: Number) -> None:
-    """Emit the same for items that are spread."""
-    _emit(module, name, number, spreads=True)
+    """Emit the same for col2im."""
+    _emit(module, name, number, is_col2im=True)
 
 
 def run_winograd(module: ir.Module, name: str, number: Number) -> None:
-    """Emit the same for items that are tiled."""
-    _emit(module, name, number, tiles=True)
+    """Emit the same for Winograd."""
+    _emit(module, name, number, is_winograd=True)
 
 
 def _emit(
-    module: ir.Module, name: str, number: Number, *, spreads: bool = False, tiles: bool = False
+    module: ir.Module,
+    name: str,
+    number: Number,
+    *,
+    is_col2im: bool = False,
+    is_winograd: bool = False,
 ) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     c = Call(code, a["arguments"])
     _share_scratch(c, a["thread"])
     with code.tasks(c.counter, c.tasks) as taken:
         task = Task(c, taken)
-        if spreads:
+        if is_col2im:
             cells = Cells(c, task)
-        elif tiles:
+        elif is_winograd:
             prepare(c, task)
         else:
-            with code.builder.if_else(code.is_equal(c.is_im2col, 0)) as (flat, gathered):
-                with flat:
+            with code.builder.if_else(code.is_equal(c.is_im2col, 0)) as (padded, im2col):
+                with padded:
                     pack(c, task, c.panel, 0, c.channels)
-                with gathered:
+                with im2col:
                     find_runs(c, task)
                     gather(c, task, c.panel, 0, c.channels)
         share = code.div(code.add(c.blocks, code.sub(c.splits, 1)), c.splits)
@@ -74,12 +80,12 @@ def _emit(
             of_group = code.add(code.mul(task.group, c.blocks), block)
             weight = code.at(c.weight, code.mul(of_group, c.weight_block))
             bias = code.at(c.bias, code.mul(of_group, c.bias_block))
-            if spreads:
+            if is_col2im:
                 with code.loop(c.channels, step=c.k_block) as channel:
                     multiply(c, cells, weight, bias, is_last, channel)
                     with code.when(code.is_equal(c.skips_scatter, 0)):
                         scatter_add(c, task, cells, bias, is_last, channel)
-            elif tiles:
+            elif is_winograd:
                 _sum(c, task, weight, None, is_last, c.products, c.product_pitch)
                 restore(c, bias, is_last)
             else:
@@ -93,7 +99,7 @@ def _emit(
 
 
 def _share_scratch(c: Call, thread: Value) -> None:
-    """Find the places of a thread in what all threads are given."""
+    """Find the buffers of a thread in the scratch of all threads."""
     code = c.code
     c.panel = code.at(c.scratch, code.mul(thread, c.scratch_size))
     c.products = code.at(c.panel, c.panel_size)
@@ -107,7 +113,7 @@ def _share_scratch(c: Call, thread: Value) -> None:
 
 
 def _activate(c: Call, is_last: Value) -> None:
-    """Replace all lines of a block by what follows them, the lanes in vain included."""
+    """Apply the activation to all accumulators of a block, those in vain included."""
     code = c.code
     acc_starts = code.mul(code.pick(is_last, c.last_block, c.block), c.phases)
     with code.when(code.is_given(c.activate)):
@@ -123,10 +129,10 @@ def _sum(
     acc_starts: Value,
     pitch: Value,
 ) -> None:
-    """Fill the lines of a block of channels, tile by tile; without a bias from zero."""
+    """Compute the accumulators of a block of channels, tile by tile; without a bias from zero."""
     code = c.code
     tiles = code.pick(is_last, c.last_tiles, c.tiles)
-    # An item at an edge has fewer lanes: then the last of them are computed as if there were more.
+    # A task at an edge has fewer lanes: then the last vectors are computed as if there were more.
     lanes = code.add(code.mul(code.sub(task.rows, 1), c.pitch), task.columns)
     needed = code.div(code.add(lanes, code.sub(c.wide_lanes, 1)), c.wide_lanes)
     is_short = code.is_less(needed, code.add(c.wide_calls, c.rest_calls))
@@ -141,7 +147,7 @@ def _sum(
         of_rows = c.zeros if bias is None else code.at(bias, tile["acc"])
         of_tile = code.at(weight, tile["weight"])
         per_tap = code.is_equal(c.per_tap, 1)
-        together = code.pick(per_tap, 1, tile["taps"])  # taps that are summed as one
+        together = code.pick(per_tap, 1, tile["taps"])  # taps that are summed together
         # A phase that no tap reaches has no terms, but its bias is still to be written.
         turns = code.pick(per_tap, code.most(tile["taps"], 1), 1)
         with code.loop(c.channels, step=c.k_block) as channel:

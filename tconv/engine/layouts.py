@@ -25,7 +25,7 @@ def layout_of(problem: Problem, plan: Plan, dtype: np.dtype[Any], target: Target
 
 @cache
 def _channel_lanes() -> type[Layout]:
-    """Import what few plans need."""
+    """Import the layout that few plans need."""
     with importing:
         from tconv.engine.channel_lanes.layout import ChannelLanesLayout
 

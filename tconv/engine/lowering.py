@@ -1,4 +1,4 @@
-"""HOW A PLAN IS LAID OUT: its kernels numbered, and all that its drivers read but sizes."""
+"""Lowering of a plan: which kernels its driver calls, and the tables it reads."""
 
 from functools import partial
 from typing import Any
@@ -29,13 +29,13 @@ __all__ = ["Lowering", "layout_of"]
 
 
 class Lowering:
-    """Kernels of a layout: numbers of those that its driver calls, and what emits them."""
+    """The kernels of a layout by number, and the functions that emit them."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.emits: dict[str, Emit] = {}  # in the order of their numbers; drivers come last
-        self.called: dict[str, int] = {}  # by pointer, 0 for none
-        self.arrays: dict[str, NDArray[Any]] = {}  # that have numbers of kernels, and more
+        self.emits: dict[str, Emit] = {}  # in the order of kernel numbers; drivers come last
+        self.called: dict[str, int] = {}  # kernel numbers by pointer, 0 for none
+        self.arrays: dict[str, NDArray[Any]] = {}  # that hold kernel numbers, and more
         self._number()
         self.names = tuple(self.emits)
         for emit in _drivers(layout):
@@ -43,20 +43,20 @@ class Lowering:
         self.drivers = tuple(self.emits)[len(self.names) :]
 
     def __call__(self, name: str, emit: Any, *, dtype: str = "") -> int:
-        """Return the number of one; it is for the type of x and y unless another is named."""
+        """Add a kernel for `dtype`, or else the type of x and y, and return its number."""
         dtype = dtype or self.layout.dtype.name
         full = f"{name}_{dtype}"
         self.emits[full] = partial(write, emit, full, dtype, self.layout.target)
         return [*self.emits].index(full) + 1
 
     def lower(self) -> LoweredPlan:
-        """Return all that follows from the layout, but sizes."""
+        """Return all that follows from the layout but its sizes."""
         layout, called = self.layout, self.called.items()
         arrays = self.arrays | layout.fixed()
         packing, of_packing, packing_bytes = pack_arguments(layout)
         end = packing.size - len(PACK_FIELDS)
         first = end - len(of_packing)
-        packing[first:end] = 0  # the addresses of these arrays, here and now
+        packing[first:end] = 0  # the addresses of these arrays in this process
         columns = {"micros": 0, "restored": RESTORED.index("kernel")}
         return LoweredPlan(
             self.names,
@@ -75,13 +75,13 @@ class Lowering:
         if isinstance(layout, ChannelLanesLayout):
             self.called, self.arrays = layout.kernels(self, broadcast, turn_out)
         else:
-            self._number_those_of_cells()
+            self._number_cell_kernels()
         if activation is not None:
             name, computed = f"activate_{activation.name}", layout.computed.name
             self.called["activate"] = self(name, activate(activation.name), dtype=computed)
 
-    def _number_those_of_cells(self) -> None:
-        """Number what is called where lanes are cells."""
+    def _number_cell_kernels(self) -> None:
+        """Number the kernels of the algorithms whose lanes are cells."""
         layout, computed = self.layout, self.layout.computed.name
         moved = "int16" if layout.dtype != layout.computed else layout.dtype.name
         heights = layout.heights
@@ -120,6 +120,6 @@ _DRIVERS = {
 
 
 def _drivers(layout: Layout) -> tuple[Any, Any]:
-    """What computes, and what packs weights."""
+    """The drivers that compute and that pack weights."""
     pack = pack_run if layout.weight_matrix is None else pack_made_run
     return _DRIVERS[layout.plan.algorithm], pack

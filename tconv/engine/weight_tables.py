@@ -15,23 +15,23 @@ from tconv.engine.kernels.transform_weights import MAKE_FIELDS, VECTORS, factors
 
 __all__ = ["pack_arguments"]
 
-_LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
+_LONG = 256  # elements of a channel in a tile: with more, few lanes stay empty
 
-# 20 GB/s where memcpy makes 28 (Xeon, 2 cores). With 1 KB at a time for a tile it is half of that;
-# more channels are no faster.
+# 20 GB/s where memcpy reaches 28 (Xeon, 2 cores). With 1 KB at a time for a tile it is half of
+# that; more channels are no faster.
 _RUN_BYTES, _MOST_CHANNELS = 4096, 32
 
 
-# The tiles of a block read the same lines of w again. Steps of whole pages between channels bring
-# them all to one place in a cache, which holds so many: 512 to 256 channels, kernel 16, took 5.1 ms
+# The tiles of a block read the same cache lines of w again. With whole pages between channels all
+# of them share one cache set, which has so many ways: 512 to 256 channels, kernel 16, took 5.1 ms
 # on one thread with 32 channels and 2.5 with 8 (Zen 3).
 _WAYS, _WAY_BYTES = 8, 4096
 
 
-_ITEMS_PER_THREAD = 4
+_TASKS_PER_THREAD = 4
 
 
-_MADE_BYTES = 2**20  # at most, of numbers that are made before they are packed
+_MADE_BYTES = 2**20  # at most, of weights that are transformed before they are packed
 
 
 def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]], int]:
@@ -105,13 +105,13 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
 
 
 def _made(layout: Layout, numbers: int, chunk: int) -> tuple[dict[str, int], int, int]:
-    """Sizes of what is made of some channels and a block; steps to an output and to a number."""
+    """Sizes of a task's transformed weights; steps to an output and to a point."""
     taps, block, together = layout.problem.taps, layout.plan.block, VECTORS * layout.lanes
     of_channel, of_output = layout.problem.weight_steps(taps)
     is_by_channel = of_channel > of_output
     runs, pairs = (chunk, block) if is_by_channel else (block, chunk)
     run = -(-pairs // together) * together
-    pitch = runs * run + together  # not all numbers at the same place in the cache
+    pitch = runs * run + together  # so that points do not share a cache set
     sizes = {
         "taps": taps,
         "numbers": numbers,
@@ -126,19 +126,19 @@ def _made(layout: Layout, numbers: int, chunk: int) -> tuple[dict[str, int], int
 
 
 def _channels(count: int, layout: Layout) -> int:
-    """How many channels, of `count` numbers each, fill whole vectors together."""
+    """How many channels, of `count` elements each, fill whole vectors together."""
     if not 0 < count <= _LONG:
         return 1
     return min(layout.lanes // gcd(layout.lanes, count), layout.channels)
 
 
 def _chunk(layout: Layout, channels: int) -> int:
-    """Channels of an item: a multiple of `channels`."""
+    """Channels of a task: a multiple of `channels`."""
     of_tile = layout.weight_block // layout.channels / len(layout.block_tiles)
     wanted = _RUN_BYTES / max(1.0, of_tile * layout.computed.itemsize)
-    tasks = _ITEMS_PER_THREAD * layout.plan.threads
+    tasks = _TASKS_PER_THREAD * layout.plan.threads
     most = layout.problem.geometry.groups * layout.channels / tasks
-    if layout.weight_matrix is None:  # else tiles read what was made
+    if layout.weight_matrix is None:  # else tiles read the transformed weights
         step, _ = layout.problem.weight_steps(layout.problem.taps)
         most = min(most, _WAYS * _WAY_BYTES // gcd(step * layout.dtype.itemsize, _WAY_BYTES))
     return channels * max(1, int(min(wanted, _MOST_CHANNELS, most) / channels))

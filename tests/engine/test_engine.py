@@ -110,7 +110,7 @@ def test_every_plan_gives_the_same_bits(geometry, want, dtype, data):
     """So does every number of threads: only tiles of outputs change the order of a sum."""
     if not engine.serves(geometry, want, dtype):
         return
-    geometry = engine._usual(geometry)
+    geometry = engine._canonical(geometry)
     problem, rng = Problem(geometry, want), np.random.default_rng(0)
     read = rng.standard_normal(geometry.shape_of(problem.read)).astype(dtype)
     w = rng.standard_normal((geometry.groups, *geometry.weight_shape)).astype(dtype)
@@ -278,7 +278,7 @@ def test_nothing_beside_out_is_written(geometry, want, dtype, before, streams):
     """Also where y goes past the caches, which only large ones do; wherever its cache lines end."""
     if not engine.serves(geometry, want, dtype):
         return
-    geometry = engine._usual(geometry)
+    geometry = engine._canonical(geometry)
     problem, shape = Problem(geometry, want), geometry.shape_of(want)
     read, w, bias = operands(geometry, dtype, want)
     memory = np.full(before + int(np.prod(shape)) + 32, -7, dtype)

@@ -58,7 +58,7 @@ def test_it_is_read_where_that_is_known_to_be_right(monkeypatch):
 
 
 def has_a_plan_for_one_thread(geometry, dtype, want="y"):
-    return choose_plan(Problem(engine._usual(geometry), want), dtype, target(), 1) is not None
+    return choose_plan(Problem(engine._canonical(geometry), want), dtype, target(), 1) is not None
 
 
 @given(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)))

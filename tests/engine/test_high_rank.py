@@ -20,7 +20,7 @@ from strategies import (
 from tconv import definition, engine
 from tconv.engine import executor
 from tconv.engine.high_rank import HighRankPrimitive, HighRankWeightGradient
-from tconv.engine.plan import axis_folding as folds
+from tconv.engine.plan import axis_folding as folding
 from tconv.engine.plan.axis_folding import AxisFolding
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
@@ -47,14 +47,14 @@ def every_geometry_is_folded(monkeypatch):
 
 def in_blocks_of(size, geometry, dtype, want="y", threads=None):
     """A plan whose blocks have so many bytes."""
-    problem = Problem(engine._usual(geometry), "y" if want == "y" else "x")
+    problem = Problem(engine._canonical(geometry), "y" if want == "y" else "x")
     kind, make = (
         (HighRankWeightGradient, correlator.correlated)
         if want == "w"
         else (HighRankPrimitive, executor.create_primitive)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folds, "_BLOCK_BYTES", size)
+        patch.setattr(folding, "_BLOCK_BYTES", size)
         AxisFolding.of.cache_clear()
         found = kind(problem, dtype, target(), threads or target().threads, make)
     AxisFolding.of.cache_clear()
@@ -163,7 +163,7 @@ def test_what_two_blocks_have_is_added_once(rows):
         y[n % 3, 0, n, 1, 2, 2] = np.inf
     row_bytes = 8 * (2 * 60 + 3 * 3 * 120)
     ready = in_blocks_of(rows * row_bytes, geometry, "float64", "w", 1)
-    assert ready.folds.rows == [3, 4, 4][rows - 3]
+    assert ready.folding.rows == [3, 4, 4][rows - 3]
     found = engine.contract(geometry, "w", x, y, plan=ready)
     met = portable.contract(geometry, "w", x, np.isinf(y).astype(float)) > 0
     expected = portable.contract(geometry, "w", x, np.ones_like(y))
@@ -227,12 +227,12 @@ def test_a_call_takes_no_more_than_it_says(shape, want):
 @draws(1)
 @given(geometries(ranks=(4, 5, 6), batches=(1, 2)), st.sampled_from("yx"), BLOCKS)
 def test_every_tap_belongs_to_one_phase_and_every_output_to_one(geometry, want, size):
-    found = in_blocks_of(size, geometry, "float32", want).folds
+    found = in_blocks_of(size, geometry, "float32", want).folding
     axes = geometry.axes[:-3]
-    taps = sum(prod(map(len, taps)) for fold in found.folds for _, taps in fold.phases)
+    taps = sum(prod(map(len, taps)) for group in found.groups for _, taps in group.phases)
     if want == "x" or all(a.output >= a.stride for a in axes):
         assert taps == prod(a.kernel for a in axes)
-    phases = [first for fold in found.folds for first, _ in fold.phases]
+    phases = [first for group in found.groups for first, _ in group.phases]
     many = prod(min(a.stride, a.output) for a in axes) if want == "y" else 1
     assert len(phases) == len(set(phases)) == many
     assert 1 <= found.images <= geometry.batch

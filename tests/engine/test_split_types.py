@@ -88,12 +88,12 @@ def test_parts_are_contracted_for_every_letter(geometry, dtype, want):
     inner = engine.prepare(
         Geometry.of((1, 1, 1), (1, 1, 1)), split_problem(geometry, want, dtype)[1], 1
     )
-    made = split_primitive(engine._usual(geometry), want, dtype, inner)
+    made = split_primitive(engine._canonical(geometry), want, dtype, inner)
     a, b = operands_of(want, *integer_operands(geometry, dtype))
     if want != "w":
         weight = np.ascontiguousarray(canonical(np, geometry, "w", b))
         of_parts = made.split_weight(weight).reshape(
-            made.inner_geometry(engine._usual(geometry)).weight_shape
+            made.inner_geometry(engine._canonical(geometry)).weight_shape
         )
     else:
         of_parts = b

@@ -1,7 +1,7 @@
-"""WHAT A PLAN COSTS: cycles, by a model of loads, products, caches and calls.
+"""Cost model of plans: cycles of loads, products, caches and calls.
 
-The numbers were fitted to plans measured on AVX-512 and AVX2, with one and two threads. Their
-ratios matter, not their scale.
+The constants were fitted to plans that were measured on AVX-512 and AVX2, with one and two threads.
+Their ratios matter, not their scale.
 """
 
 from functools import cache
@@ -19,65 +19,64 @@ from tconv.engine.target.target import Target
 __all__ = ["CALL_CYCLES", "LATENCY_CYCLES", "STORE_CYCLES", "Considered", "Costs", "priced"]
 
 Considered = tuple[Plan, int, tuple[float, float, int]]
-"""A plan without splits, its blocks, and what `Costs.of` says."""
+"""A plan without splits, its number of blocks, and what `Costs.of` returns."""
 
 _WAKE_CYCLES = 15_000
-CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
+CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of a micro-kernel, and per vector that it stores
 LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
-_ASKED_CYCLES = 0.6  # per vector of a term
-_BESIDE = 0.15  # what bytes that come meanwhile take of the time that they would take alone
+_PREFETCH_CYCLES = 0.6  # per vector of a term
+_OVERLAPPED = 0.15  # what prefetched bytes take of the time that they would take alone
 _ROW_CYCLES, _PACK_ROW_CYCLES = 24, 18  # of a call of copy_row, and per row of pack_rows
-# Per channel and shift that is gathered, per vector whose cells follow each other, and per vector
-# and cell of others (Zen 4, vectors of 512 and of 256 bits).
+# Of im2col: per channel and shift, per vector of contiguous cells, and per vector and cell of others
+# (Zen 4, vectors of 512 and of 256 bits).
 _GATHER_CALL_CYCLES, _GATHERED_CYCLES, _APART_CYCLES, _GATHER_CYCLES = 5, 5.0, 10.0, 1.4
-_ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows, per row and per vector
-_PIECE_CYCLES = 200  # of a piece of y that is streamed, for its ends
+_ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows in the scatter-add, per row and per vector
+_PIECE_CYCLES = 200  # of a piece of y that is stored non-temporally, for its ends
 _PACKED_CYCLES = 2.0  # per vector of a panel
-# Bytes per cycle: of what the L2 cache holds and the L1 does not, of weights that the L2 does not
-# hold, and of such an x.
+# Bytes per cycle: from the L2 cache, of weights from beyond it, and of x from beyond it.
 _NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 20, 8, 12
-# Where channels of x are in pages of their own, and these are more than the processor knows the
-# places of, each takes so many cycles more.
+# Where every channel of x has pages of its own, and these are more than the TLB holds, each takes so
+# many cycles more.
 _PAGES_BYTES, _PAGES, _PAGE_CYCLES = 2 * 4096, 48, 1.5
-_CROWDED = 0.4  # of the L2 cache: a panel that is larger is not all there any more
-_CLASH_BYTES = 4096  # planes of x so far apart are at the same place in the L1 cache
+_CROWDED = 0.4  # of the L2 cache: a larger panel does not stay there as a whole
+_CLASH_BYTES = 4096  # planes of x so far apart share the sets of the L1 cache
 
 
 class Costs:
-    """What plans for one problem cost that count phases in one way."""
+    """Costs of the plans for one problem that count phases in one way."""
 
     def __init__(self, problem: Problem, dtype: str, target: Target, phases: Phases) -> None:
         self.problem, self.target, self.phases = problem, target, phases
         self.batch, self.groups = problem.geometry.batch, problem.geometry.groups
         self.cell_bytes = as_dtype(np, dtype).itemsize  # as x and y are stored
         self.bytes = np.dtype(TYPES[dtype].accumulator).itemsize
-        self.is_copied = self.cell_bytes != self.bytes  # x, also for items that are spread
+        self.is_copied = self.cell_bytes != self.bytes  # x, for col2im, too
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
-        self.steps = target.steps  # of a vector that is multiplied, added or loaded
+        self.steps = target.steps  # in which a vector is multiplied, added or loaded
         self.channels, self.outputs = problem.channels, problem.outputs
         self.taps = problem.taps
         self.weight_bytes = self.outputs * self.taps * self.channels * self.bytes
         x_bytes = problem.read_count * self.cell_bytes
         x_is_near = x_bytes <= target.l2_bytes
         self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / _FAR_BYTES
-        # What memory holds, and is read by pieces, does not come ahead of its use.
-        self.spread_far = (1.0 if x_bytes > target.l3_bytes // 2 else 0.5) * self.far_cycles
+        # The hardware does not prefetch an x that is in memory and read by pieces.
+        self.col2im_far = (1.0 if x_bytes > target.l3_bytes // 2 else 0.5) * self.far_cycles
         self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
         self.shifts = phases.shifts
         self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.groups]
         self._term = cache(self._term_cycles)
 
     def of(self, plan: Plan) -> tuple[float, float, int]:
-        """Cycles of an item: to read x, and to compute and write all channels of y; and how many.
+        """Cycles of a task: to read x, and to compute and write all channels of y; number of tasks.
 
-        These are items of all groups, if their channels of y are not split.
+        These are the tasks of all groups, without splits.
         """
         read, work, count = (self._col2im if plan.algorithm == "col2im" else self._summed)(plan)
-        return read, work + self._copied(plan), count * self.groups
+        return read, work + self._written(plan), count * self.groups
 
     def _summed(self, plan: Plan) -> tuple[float, float, int]:
-        """Cycles of an item with a panel: to read x, to compute; and their number in a group."""
+        """Cycles of a task with a panel: to read x, to compute; and the tasks of a group."""
         pitch, is_im2col = self._pitch(plan), plan.panel == "im2col"
         lanes = (plan.rows - 1) * pitch + plan.columns
         pack, count = self._read(plan)
@@ -88,9 +87,9 @@ class Costs:
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
         is_near = plan.k_block.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
         is_unaligned, compute = not is_im2col, 0.0
-        # Where terms are not in the order of the panel, the lines of those ahead are asked for.
-        is_asked = is_im2col and self.shifts > 1 and not plan.k_block.per_tap
-        asked = _ASKED_CYCLES if is_asked else 0.0
+        # Where terms are not in the order of the panel, kernels prefetch the ones ahead.
+        prefetches = is_im2col and self.shifts > 1 and not plan.k_block.per_tap
+        prefetch = _PREFETCH_CYCLES if prefetches else 0.0
         panel = self.channels * cells * self.vector_bytes / self.target.l2_bytes
         crowded = 1.0 + max(0.0, panel - _CROWDED)
         for rows_of_channel, taps, columns_read in self.kinds:
@@ -98,41 +97,41 @@ class Costs:
                 x_cycles = 0.0
             elif plan.k_block.per_tap:
                 x_cycles = self.near_cycles * crowded
-            else:  # neighbouring taps read the same lines
+            else:  # neighbouring taps read the same cache lines
                 x_cycles = self.near_cycles * crowded / max(1, columns_read)
-            parts, terms = self._parts(plan, taps), taps * self.channels
+            parts, terms = self._sums(plan, taps), taps * self.channels
             for height, tiles in tile_heights(rows_of_channel * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self._term(height, wide, is_unaligned, x_cycles, 0.0)
-                    each += terms * asked * wide
+                    each += terms * prefetch * wide
                     each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
                     compute += tiles * calls * each
         return pack, self._of_blocks(compute, plan.block), count
 
     def _pitch(self, plan: Plan) -> int:
-        """Cells from one row of an item to the next."""
+        """Cells from one row of a task to the next."""
         return plan.columns if plan.panel == "im2col" else self.phases.axes[2].pitch(plan.columns)
 
     def _panel_rows(self, plan: Plan) -> int:
-        """Rows of a channel in a flat panel."""
+        """Rows of a channel in a padded panel."""
         z, y, _ = self.phases.axes
         return (1 + z.high - z.low) * (plan.rows + y.high - y.low) * self.phases.residue_classes
 
     def _read(self, plan: Plan) -> tuple[float, int]:
-        """Cycles of an item to make its panel; and the number of items in a group."""
+        """Cycles of a task to fill its panel; and the tasks of a group."""
         (z, y, x), pitch = self.phases.axes, self._pitch(plan)
         if plan.panel == "im2col":
             lanes = (plan.rows - 1) * pitch + plan.columns
             count = ceil(self.batch * z.count * y.count / plan.rows)
             count *= ceil(x.count / plan.columns)
             return self.channels * self.shifts * self._gathered(plan, lanes), count
-        a_vector = _PACKED_CYCLES if x.step == 1 else _lattice_cycles(x.step, self.lanes)
+        a_vector = _PACKED_CYCLES if x.step == 1 else _strided_cycles(x.step, self.lanes)
         row = _PACK_ROW_CYCLES + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
         count = self.batch * z.count * ceil(y.count / plan.rows) * ceil(x.count / plan.columns)
         return self.channels * self._panel_rows(plan) * row, count
 
     def _gathered(self, plan: Plan, lanes: int) -> float:
-        """Cycles in which lanes are gathered: vectors whose cells follow each other, or cells."""
+        """Cycles to gather lanes: vectors of contiguous cells, or cell by cell."""
         x, vectors = self.phases.axes[2], ceil(lanes / self.lanes)
         apart = 0.0
         if x.step > 1 or self.cell_bytes != self.bytes:
@@ -144,12 +143,12 @@ class Costs:
         return _GATHER_CALL_CYCLES + vectors * (apart * of_apart + (1 - apart) * of_vector)
 
     def _col2im(self, plan: Plan) -> tuple[float, float, int]:
-        """Cycles of an item that is spread: to read x, to compute; and their number in a group."""
+        """Cycles of a task of col2im: to read x, to compute; and the tasks of a group."""
         (z, y, x), planes, rows = self.phases.axes, plan.planes, plan.rows
         pieces, cells = self.phases.pieces(planes, rows, plan.columns)
         vectors = ceil(cells / self.lanes)
         whole, rest = (pieces * n for n in divmod(vectors, plan.vectors))
-        parts = self._parts(plan, 1)
+        parts = self._sums(plan, 1)
         plane = x.input * y.input * z.input * self.bytes
         clash = 2.0 if plane % _CLASH_BYTES == 0 and not self.is_copied else 1.0
         used = plan.k_block.channels * plan.vectors * self.vector_bytes
@@ -170,19 +169,19 @@ class Costs:
             a_row = _ADDED_ROW_CYCLES + ceil(plan.columns / self.lanes) * _ADDED_CYCLES
             of_tap = planes * (CALL_CYCLES + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
-        read = self.channels * pieces * vectors * (self.near_cycles + self.spread_far)
+        read = self.channels * pieces * vectors * (self.near_cycles + self.col2im_far)
         if self.is_copied:
             read += self.channels * pieces * (_PACK_ROW_CYCLES + vectors * _PACKED_CYCLES)
         count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)
         count *= ceil(x.count / plan.columns)
         return read, self._of_blocks(compute, plan.block), count
 
-    def _parts(self, plan: Plan, taps: int) -> int:
-        """How many sums are made of an output's terms."""
+    def _sums(self, plan: Plan, taps: int) -> int:
+        """Number of k-blocks that are summed for an output."""
         return ceil(self.channels / plan.k_block.channels) * (taps if plan.k_block.per_tap else 1)
 
     def _of_blocks(self, compute: float, block: int) -> float:
-        """Cycles of all blocks of an item, with their weights, which come while one computes."""
+        """Cycles of all blocks of a task; their weights are loaded while one computes."""
         compute *= ceil(self.outputs / block)
         is_far = self.weight_bytes > self.target.l2_bytes // 2
         return max(compute, self.weight_bytes / _STREAM_BYTES) if is_far else compute
@@ -190,15 +189,15 @@ class Costs:
     def _term_cycles(
         self, rows: int, vectors: int, is_unaligned: bool, x_cycles: float, of_weight: float
     ) -> float:
-        """Cycles of one channel and tap: of the multiplications, the loads, or the latency."""
+        """Cycles of one channel and tap: the most of multiplications, loads and latency."""
         split = 2 if is_unaligned and self.target.vector_bits == 512 else self.steps
         loads = (rows + vectors * split + 1) / 2
         near = (vectors + is_unaligned) * x_cycles + rows * of_weight
         most = max(rows * vectors * self.steps / 2, loads, LATENCY_CYCLES, near)
-        return most + vectors * _VECTOR_CYCLES + near * _BESIDE
+        return most + vectors * _VECTOR_CYCLES + near * _OVERLAPPED
 
-    def _copied(self, plan: Plan) -> float:
-        """Cycles in which the lines of an item are interleaved."""
+    def _written(self, plan: Plan) -> float:
+        """Cycles to interleave the accumulator rows of a task into y."""
         z, y, x = self.phases.axes
         per_cell = 0.3 * 16 / self.lanes if x.stride <= MOST_INTERLEAVED else 0.6
         planes = plan.planes * z.stride
@@ -209,16 +208,16 @@ class Costs:
         return self.outputs * planes * a_plane
 
 
-def _lattice_cycles(step: int, lanes: int) -> float:
+def _strided_cycles(step: int, lanes: int) -> float:
     """Cycles of a vector of cells that are a step apart."""
     return 2.0 * step if step <= MOST_INTERLEAVED else 2.0 * lanes
 
 
 def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: int) -> Plan:
-    """The plan with its price, for so many threads and splits; with one thread if that is best."""
+    """The plan with its price for so many threads and splits; with one thread if that is best."""
     read, work, count = cycles
-    items, item = count * splits, read + work / splits
-    alone, together = items * item, ceil(items / threads) * item + _WAKE_CYCLES
+    tasks, task = count * splits, read + work / splits
+    alone, together = tasks * task, ceil(tasks / threads) * task + _WAKE_CYCLES
     if alone <= together:
         threads, together = 1, alone
     return plan._replace(splits=splits, threads=threads, cycles=together)

@@ -1,4 +1,4 @@
-"""WHICH OUTPUTS READ ALIKE: the phases of what is written, by the cells that they read.
+"""Phases of the outputs, and phase groups: phases that share their shifts.
 
 Along one axis output ``q*stride + phase`` reads cell ``q*step - shift`` for every tap of its phase
 (cropped coordinates: q and phase count from the first output that is kept). A transposed
@@ -18,14 +18,14 @@ from tconv.system.fork_lock import cached_property
 
 __all__ = ["PhaseGroup", "AxisPhases", "Phases", "Run", "Taps", "as_three", "is_single"]
 
-_MOST_SPACING = 8  # of wider ones there are more sums than products are saved
+_MOST_SPACING = 8  # with more the input transform costs more than the products it saves
 
 Taps = tuple[tuple[tuple[int, int], ...], ...]
-"""Of every phase the (tap, shift) pairs that reach it."""
+"""For every phase its (tap, shift) pairs."""
 
 
 class Run(NamedTuple):
-    """Outputs of a phase, counted as q, and its taps that reach each of them, by their place."""
+    """Places q of a phase that the same taps reach, and these taps by their place in the phase."""
 
     places: tuple[int, ...]
     taps: tuple[int, ...]
@@ -33,10 +33,10 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class AxisPhases:
-    """The phases of one axis: for each the (tap, shift) pairs that reach it.
+    """The phases of one axis: for each its (tap, shift) pairs.
 
-    What is read falls into `step` lattices of cells that are a step apart, cell ``n*step + first``
-    being the nth of one of them.
+    The cells that are read fall into `step` residue classes: cell ``n*step + first`` is the nth of
+    the class of `first`.
 
     >>> axis = Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)
     >>> AxisPhases.of(axis).taps
@@ -49,16 +49,16 @@ class AxisPhases:
     kernel: int
     stride: int
     step: int
-    count: int  # q from 0 to count - 1
+    count: int  # places q, from 0 to count - 1
     taps: Taps
-    shifts: tuple[int, ...]  # that occur, the largest first
-    residue_classes: tuple[int, ...]  # the first cell of those that are read
+    shifts: tuple[int, ...]  # all that occur, the largest first
+    residue_classes: tuple[int, ...]  # that are read, by their first cells
     low: int  # the least and the largest shift, in steps
     high: int
 
     @classmethod
     def of(cls, axis: Axis, want: Letter = "y") -> "AxisPhases":
-        """Sort the taps of an axis of y, or of x, that is wanted."""
+        """Sort the taps of an axis by the phases of y, or of x, whichever is wanted."""
         if want == "x":  # every cell of x reads all taps
             step = axis.stride if axis.input > 1 else 1
             taps = _taps_of_x(axis.kernel, axis.dilation, axis.begin)
@@ -73,7 +73,7 @@ class AxisPhases:
         return cls(axis.input, axis.kernel, stride, 1, count, taps, *_read(taps, 1))
 
     def unrolled(self, outputs: int) -> "AxisPhases":
-        """The same with so many times more phases, and fewer q."""
+        """The same with `outputs` times more phases, and fewer places q."""
         taps = _unrolled(self.taps, self.step, outputs)
         count = -(-self.count // outputs)
         stride, step = self.stride * outputs, self.step * outputs
@@ -81,7 +81,7 @@ class AxisPhases:
 
     @property
     def spacing(self) -> int:
-        """Steps between neighbours of the cells that a phase reads in a lattice; 1 where it varies.
+        """Steps between neighbouring cells that a phase reads in a residue class; 1 if they vary.
 
         >>> AxisPhases.of(Axis(input=9, kernel=3, output=13, dilation=2)).spacing
         2
@@ -90,24 +90,23 @@ class AxisPhases:
 
     @property
     def unsized(self) -> "AxisPhases":
-        """What sizes have no part in, as if of no cells."""
+        """The same for an axis without cells: what does not depend on sizes."""
         kept = self.shifts, self.residue_classes, self.low, self.high
         return AxisPhases(0, self.kernel, self.stride, self.step, 0, self.taps, *kept)
 
     @property
     def residue_class_cells(self) -> int:
-        """Cells of the longest lattice."""
+        """Cells of the longest residue class."""
         return -(-self.input // self.step)
 
     def cells(self, count: int) -> int:
-        """Cells of x that so many q read, at most; all, if these are all q."""
+        """Cells of x that `count` neighbouring places q read, at most; all cells for all places."""
         return self.input if count == self.count else min(self.input, count + self.high - self.low)
 
     def pitch(self, columns: int) -> int:
         """Cells from one row of `columns` lanes to the next, with the zeros around them.
 
-        Rows that are whole have zeros between them once, for the end of one and the beginning of
-        the next.
+        Whole rows share the zeros between the end of one and the beginning of the next.
         """
         if columns < self.count or self.high < 0:
             return columns + self.high - self.low
@@ -115,13 +114,13 @@ class AxisPhases:
         return max(columns, columns - self.low, cells + self.high)
 
     def runs(self, phase: int, size: int) -> list[Run]:
-        """Sort the outputs of a phase, of an axis of so many, by its taps that reach a cell.
+        """Sort the outputs of a phase by the taps that reach a cell; the axis has `size` outputs.
 
         >>> AxisPhases.of(Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)).runs(0, 8)
         [Run(places=(0,), taps=(0,)), Run(places=(1, 2, 3), taps=(0, 1))]
         """
         count, step = max(0, -(-(size - phase) // self.stride)), self.step
-        reach = []  # the first q whose cell is in x, of every tap, and the first that is beyond
+        reach = []  # for every tap the first q whose cell is in x, and the first one beyond
         for _, shift in self.taps[phase]:
             begin, end = -(-shift // step), (self.input - 1 + shift) // step + 1
             reach.append((min(max(begin, 0), count), min(max(end, 0), count)))
@@ -132,20 +131,20 @@ class AxisPhases:
         return [Run(tuple(places), taps) for taps, places in found.items()]
 
     def groups(self) -> dict[tuple[int, ...], list[int]]:
-        """Shifts to the phases that have them."""
+        """The phases by their shifts."""
         return _groups(self.taps)
 
 
 @dataclass(frozen=True)
 class PhaseGroup:
-    """Phases that read the same cells: ``phases`` as (z, y, x), ``shifts`` by axis."""
+    """Phases that share their shifts: ``phases`` as (z, y, x), ``shifts`` by axis."""
 
     phases: tuple[tuple[int, int, int], ...]
     shifts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
     @property
     def taps(self) -> int:
-        """Taps that reach each of the phases."""
+        """Taps of each phase."""
         return prod(map(len, self.shifts))
 
 
@@ -174,12 +173,12 @@ class Phases:
         )
         return cls(
             (z, y, x),
-            _alike(z.taps, y.taps, x.taps),
+            _phase_groups(z.taps, y.taps, x.taps),
             (crop_offset[0], crop_offset[1], crop_offset[2]),
         )
 
     def unrolled(self, outputs: tuple[int, int, int]) -> "Phases":
-        """The same with so many times more phases along the axes, and fewer q; none are alike."""
+        """The same with so many times more phases along the axes and fewer q, without groups."""
         if outputs == (1, 1, 1):
             return self
         z, y, x = (axis.unrolled(n) for axis, n in zip(self.axes, outputs, strict=True))
@@ -194,11 +193,11 @@ class Phases:
         want: Letter,
         outputs: tuple[int, int, int],
     ) -> "Phases":
-        """Those that are spaced, tiled."""
+        """The phases of Winograd: spaced, then unrolled so that each q is a tile of `outputs`."""
         return cls.of(axes, is_uncropped, want).spaced().unrolled(outputs)
 
     def spaced(self) -> "Phases":
-        """The same with so many more phases that each reads neighbours in its lattices."""
+        """The same with so many more phases that each reads neighbours in its residue classes."""
         z, y, x = (n if (n := axis.spacing) <= _MOST_SPACING else 1 for axis in self.axes)
         return self.unrolled((z, y, x))
 
@@ -209,17 +208,17 @@ class Phases:
 
     @cached_property
     def residue_classes(self) -> int:
-        """Number of lattices that are read."""
+        """Number of residue classes that are read."""
         return prod(len(axis.residue_classes) for axis in self.axes)
 
     @cached_property
     def shifts(self) -> int:
-        """Number of cells that are read for one q."""
+        """Number of cells that one place q reads."""
         return prod(len(axis.shifts) for axis in self.axes)
 
     @cached_property
     def taps_are_phases(self) -> bool:
-        """Whether every tap is a phase of its own, of the cell at the same place."""
+        """Whether every tap is a phase of its own and reads the cell at place q."""
         return all(
             axis.count == axis.input
             and len(axis.taps) == axis.kernel
@@ -228,9 +227,9 @@ class Phases:
         )
 
     def pieces(self, planes: int, rows: int, columns: int) -> tuple[int, int]:
-        """Into how many pieces the cells of x fall that so many q read, and the length of one.
+        """The most contiguous pieces of x that so many places q read, and the length of one.
 
-        At most so many: a piece is whole planes, or whole rows of a plane, or a part of a row.
+        A piece is whole planes, or whole rows of a plane, or a part of a row.
         """
         z, y, x = self.axes
         depth, row_cells = z.cells(planes), y.cells(rows) * x.cells(columns)
@@ -238,7 +237,7 @@ class Phases:
 
 
 def as_three(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-    """Depth, height and width; what is missing has one cell.
+    """Depth, height and width; a missing axis has one cell.
 
     >>> len(as_three((Axis(4, 3, 6),)))
     3
@@ -247,15 +246,15 @@ def as_three(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
 
 
 def is_single(axis: Axis) -> bool:
-    """Whether an axis of y has a single cell of x, or a single q.
+    """Whether an axis has a single cell of x, or a single place q.
 
-    It is taken as if the stride were the whole of y: every output is a phase of its own then, and
-    no tap reads beside x.
+    Then its stride counts as all of y: every output is a phase of its own, and no tap reads
+    outside x.
     """
     return axis.input == 1 or axis.output <= axis.stride
 
 
-# ---- what sizes have no part in, so that many share it -------------------------------------------
+# ---- what does not depend on sizes, so that many share it ----------------------------------------
 
 
 @lru_cache(maxsize=256)
@@ -293,7 +292,7 @@ def _unrolled(taps: Taps, step: int, outputs: int) -> Taps:
 
 @lru_cache(maxsize=256)
 def _read(taps: Taps, step: int) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:
-    """The shifts that occur, the lattices that are read, the least and the largest shift."""
+    """The shifts that occur, the residue classes that are read, the least and the largest shift."""
     shifts = sorted({shift for of_phase in taps for _, shift in of_phase}, reverse=True) or [0]
     places = [divmod(-shift, step) for shift in shifts]
     residue_classes = tuple(sorted({first for _, first in places}))
@@ -319,7 +318,7 @@ def _groups(taps: Taps) -> dict[tuple[int, ...], list[int]]:
 
 
 @lru_cache(maxsize=256)
-def _alike(z: Taps, y: Taps, x: Taps) -> tuple[PhaseGroup, ...]:
+def _phase_groups(z: Taps, y: Taps, x: Taps) -> tuple[PhaseGroup, ...]:
     found = []
     for (shifts_z, in_z), (shifts_y, in_y), (shifts_x, in_x) in product(
         *(_groups(taps).items() for taps in (z, y, x))

@@ -1,6 +1,7 @@
-"""WHAT A PLAN SAYS: tiles, items, blocks and threads, and which terms are summed at a time.
+"""A plan: algorithm, tile, task, block, threads and k-block.
 
-Only the last changes the order of a sum, and it depends on channels, kernel and strides alone.
+Only the k-block and Winograd change the order of a sum; the k-block depends on channels, kernel and
+strides alone.
 """
 
 from functools import lru_cache
@@ -25,10 +26,10 @@ __all__ = [
     "tile_rows",
 ]
 
-# A y so large is hardly in the caches when somebody reads it (Xeon, 2 MiB of L2 per core). Parts of
-# rows that are shorter have too many cache lines that are written in part: 0.7x (Zen 3).
+# A y of this size is hardly in the caches when it is read next (Xeon, 2 MiB of L2 per core). With
+# shorter pieces of rows too many cache lines are written in part: 0.7x (Zen 3).
 STREAMED_BYTES, STREAMED_PIECE_BYTES = 2**25, 4096
-# Rows and vectors of tiles whose sums stay in the registers: tests read the assembly of each.
+# Rows and vectors of tiles whose accumulators stay in registers: tests read the assembly of each.
 # Without FMA a product takes a register, too.
 TILES = {
     "avx512": ((16, 1), (14, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
@@ -37,18 +38,17 @@ TILES = {
     "sse2": ((14, 1), (6, 2), (3, 3), (2, 4), (2, 6)),
     "generic": ((14, 1), (6, 2), (3, 3), (2, 4), (2, 6)),
 }
-TABLE_ENTRIES = 2**20  # of a gathered panel, at most
-CYCLES_PER_US = 2900  # of a server's core at work, as the model of costs has it
+TABLE_ENTRIES = 2**20  # of an im2col panel, at most
+CYCLES_PER_US = 2900  # of a busy server core, in the cost model
 ONE_OUTPUT = (1, 1, 1)  # computed at a time along depth, height and width: all but Winograd
-_PART_TERMS = 512  # a sum longer than this is made of several, which is more exact
-# Where sums are made tap by tap, so that taps may be multiplied before they are added: there are
-# terms enough that the additions cost little, and not so many taps that neighbours share most of
-# what they read.
+_BLOCK_TERMS = 512  # a longer sum is the sum of several, which is more exact
+# Where sums go tap by tap, so that col2im may multiply all taps before it adds them: with enough
+# channels the additions cost little, and with few taps neighbours share little of what they read.
 _MANY_CHANNELS, _FEW_TAPS_OF_PHASE = 512, 2
 
 
 Order = tuple[tuple[int, int, int], bool]
-"""What the order of sums depends on, of plans for one problem and type."""
+"""What the order of sums depends on, among plans for one problem and type."""
 
 
 class Plan(NamedTuple):
@@ -85,9 +85,9 @@ class Plan(NamedTuple):
     cycles: float
 
     def streams(self, written_bytes: int, row_bytes: int, columns: int) -> bool:
-        """Whether y goes past the caches, of so many bytes, and an item's rows of so many.
+        """Whether y is written by non-temporal stores: y and the pieces of its rows are large.
 
-        A row is `columns` wide: if items have whole rows, those follow each other.
+        A row is `columns` wide: if tasks have whole rows, these follow each other.
         """
         is_long = self.columns == columns or row_bytes >= STREAMED_PIECE_BYTES
         return is_long and written_bytes >= STREAMED_BYTES
@@ -106,9 +106,9 @@ class Plan(NamedTuple):
 
 
 class KBlock(NamedTuple):
-    """The terms that are summed from zero before they are added to an output.
+    """The terms that are summed from zero before the sum is added to an output.
 
-    They are those of so many channels of x, of all taps or, `per_tap`, of each tap.
+    They are the terms of `channels` channels of x, for all taps or, `per_tap`, for each tap.
 
     >>> from tconv.geometry.geometry import Geometry
     >>> KBlock.of(Problem(Geometry.of((1, 64, 9, 9), (64, 64, 4, 4), stride=2)))
@@ -121,7 +121,7 @@ class KBlock(NamedTuple):
     @classmethod
     @lru_cache(maxsize=256)
     def of(cls, problem: Problem) -> "KBlock":
-        """Depends on channels, kernel and strides, hence not on where an image is cropped."""
+        """Return it for a problem; it depends on channels, kernel and strides, not on the crop."""
         channels, taps = problem.channels, problem.taps
         if problem.want == "y":
             taps = prod(axis.taps_per_phase[1] for axis in problem.geometry.axes)
@@ -131,16 +131,14 @@ class KBlock(NamedTuple):
 
     @classmethod
     def of_terms(cls, channels: int, terms: int, per_tap: bool = False) -> "KBlock":
-        """As many channels as a sum may have, of so many terms each."""
-        most = max(1, min(channels, _PART_TERMS // terms))
-        k_block = ceil(channels / ceil(channels / most))
-        return cls(
-            min(channels, k_block + k_block % 2), per_tap
-        )  # kernels take two terms at a time
+        """Return as many channels as a sum may have, with so many terms each."""
+        most = max(1, min(channels, _BLOCK_TERMS // terms))
+        size = even_size(channels, most)
+        return cls(min(channels, size + size % 2), per_tap)  # kernels take two terms at a time
 
 
 class Tile(NamedTuple):
-    """Rows of a block that one call of a micro-kernel makes, of those of one `kind`."""
+    """Rows of a block that one call of a micro-kernel computes, all of one `kind`."""
 
     kind: int
     first: int
@@ -150,7 +148,7 @@ class Tile(NamedTuple):
 
 
 def tile_rows(rows: int, tile: int) -> list[int]:
-    """Part rows into as few tiles as there must be, of nearly equal heights.
+    """Split rows into as few tiles as possible, of nearly equal heights.
 
     >>> tile_rows(32, 14)
     [11, 11, 10]

@@ -65,7 +65,7 @@ class WinogradCosts(Costs):
         of_sums = self.places * _CELL_CYCLES + self.tiling.sums * _SUM_CYCLES
         read += self.channels * (CALL_CYCLES + vectors * of_sums * self.steps)
         compute = self._multiplied(plan, vectors) + self._restored(plan, vectors)
-        work = self._of_blocks(compute, plan.block) + self._copied(plan)
+        work = self._of_blocks(compute, plan.block) + self._written(plan)
         if self.weight_bytes > self.target.l3_bytes:
             work = max(work, self.weight_bytes / _BYTES_FROM_MEMORY)
         # Weights that are not kept should not make another order of sums the best.

@@ -178,7 +178,7 @@ def test_every_plan_activates_every_output_once(geometry, want, dtype, argument,
     """A rectifier of slope 2 shows what is done twice or not at all."""
     if not engine.serves(geometry, want, dtype):
         return
-    geometry, activation = engine._usual(geometry), as_activation(argument)
+    geometry, activation = engine._canonical(geometry), as_activation(argument)
     read, w, bias = operands(geometry, dtype, want)
     expected = defined(geometry, activation, read, w, bias, want)
     problem = Problem(geometry, want, activation=activation)

@@ -16,7 +16,7 @@ LANES = st.sampled_from([2, 4, 8, 16])
 @st.composite
 def problems(draw):
     """Of any settings, and of sizes up to some hundreds."""
-    geometry = engine._usual(draw(geometries(ranks=(1, 2, 3), batches=(1, 2))))
+    geometry = engine._canonical(draw(geometries(ranks=(1, 2, 3), batches=(1, 2))))
     axes = []
     for axis in geometry.axes:
         more = draw(st.sampled_from([0, 0, 1])) * draw(st.integers(1, 400))

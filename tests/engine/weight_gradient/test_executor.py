@@ -66,7 +66,7 @@ def operands(geometry, dtype):
 
 def plans(geometry, dtype, draw):
     """Some of all plans, also with smaller chunks and other segments than are chosen."""
-    problem = Problem(engine._usual(geometry), "x")
+    problem = Problem(engine._canonical(geometry), "x")
     found = all_correlations(problem, dtype, target())
     for plan in found[:: max(1, len(found) // PLANS)]:
         yield problem, plan
@@ -101,7 +101,7 @@ def test_equals_the_definition(geometry, dtype):
     st.data(),
 )
 def test_every_plan_equals_the_definition(geometry, dtype, data):
-    geometry = engine._usual(geometry)
+    geometry = engine._canonical(geometry)
     x, y = operands(geometry, dtype)
     expected = definition.contract(geometry, "w", x, y)
     for n, (problem, plan) in enumerate(plans(geometry, dtype, data.draw)):
@@ -159,7 +159,7 @@ def test_shapes_of_many_kinds(x_shape, weight_shape, stride, groups):
 @draws(0.5)
 @given(wide_geometries(), TYPES, st.data())
 def test_threads_and_runs_give_the_same_bits(geometry, dtype, data):
-    geometry = engine._usual(geometry)
+    geometry = engine._canonical(geometry)
     rng = np.random.default_rng(0)
     x = rng.standard_normal(geometry.x_shape).astype(dtype)
     y = rng.standard_normal(geometry.y_shape).astype(dtype)
@@ -270,7 +270,7 @@ def test_an_empty_batch_is_portable():
 @draws(0.5)
 @given(wide_geometries(), TYPES, st.integers(1, 4))
 def test_workspace_is_scratch_and_parts(geometry, dtype, threads):
-    geometry = engine._usual(geometry)
+    geometry = engine._canonical(geometry)
     problem = Problem(geometry, "x")
     plan = choose_correlation(problem, dtype, target())
     ready = Correlated(problem, dtype, target(), plan, threads)

@@ -26,7 +26,7 @@ HERE = target()
     st.sampled_from(["haswell", "skylake-avx512", "x86-64", "neoverse-v1"]),
 )
 def test_plans_are_within_bounds(geometry, dtype, cpu):
-    problem = Problem(engine._usual(geometry), "x")
+    problem = Problem(engine._canonical(geometry), "x")
     plans = all_correlations(problem, dtype, named_target(cpu))
     best = choose_correlation(problem, dtype, named_target(cpu))
     assert best in plans
