@@ -115,9 +115,9 @@ def _share_scratch(c: Call, thread: Value) -> None:
 def _activate(c: Call, is_last: Value) -> None:
     """Apply the activation to all accumulators of a block, those in vain included."""
     code = c.code
-    acc_starts = code.mul(code.pick(is_last, c.last_block, c.block), c.phases)
+    rows = code.mul(code.pick(is_last, c.last_block, c.block), c.phases)
     with code.when(code.is_given(c.activate)):
-        code.call(c.activate, c.acc, code.mul(acc_starts, c.acc_pitch), c.slope)
+        code.call(c.activate, c.acc, code.mul(rows, c.acc_pitch), c.slope)
 
 
 def _sum(
@@ -126,7 +126,7 @@ def _sum(
     weight: Value,
     bias: Value | None,
     is_last: Value,
-    acc_starts: Value,
+    accumulators: Value,
     pitch: Value,
 ) -> None:
     """Compute the accumulators of a block of channels, tile by tile; without a bias from zero."""
@@ -143,7 +143,7 @@ def _sum(
         tile = code.record(entry, TILE)
         wide = code.load(c.micros, tile["micro"], PTR)
         narrow = code.load(c.micros, code.add(tile["micro"], 1), PTR)
-        to = code.at(acc_starts, code.mul(tile["acc"], pitch))
+        to = code.at(accumulators, code.mul(tile["acc"], pitch))
         of_rows = c.zeros if bias is None else code.at(bias, tile["acc"])
         of_tile = code.at(weight, tile["weight"])
         per_tap = code.is_equal(c.per_tap, 1)

@@ -45,7 +45,7 @@ _MOST_FAMILIES = 256
 class PackedWinograd(NamedTuple):
     """Transformed and packed weights, and the weight itself."""
 
-    numbers: NDArray[Any]
+    transformed: NDArray[Any]
     weight: NDArray[Any]
 
 
@@ -116,7 +116,7 @@ class Primitive(Reorders):
 
     @property
     def keeps_weight(self) -> bool:
-        """Whether what `pack` gives holds the weight that it is given, too."""
+        """Whether packed weights hold the weight itself, too."""
         return self._is_winograd
 
     def pack(self, weight: NDArray[Any]) -> Any:
@@ -142,10 +142,10 @@ class Primitive(Reorders):
         """Bytes of scratch for all threads, and of packed weights and biases."""
         lowered = self._lowered
         scratch = self.plan.threads * self.sized.scratch_size
-        numbers = scratch + prod(lowered.packed_shape) + lowered.bias_sources.size
+        elements = scratch + prod(lowered.packed_shape) + lowered.bias_sources.size
         if self._is_winograd:  # packed once more for images that are computed directly
-            numbers += self.problem.weight_count
-        return numbers * self.computed.itemsize
+            elements += self.problem.weight_count
+        return elements * self.computed.itemsize
 
     def describe(self) -> list[str]:
         """What was chosen, and what it should cost."""
@@ -192,7 +192,7 @@ class Primitive(Reorders):
         """Write y; x and y are C-contiguous (N, groups*channels, *spatial), bias is packed too."""
         if not self._is_winograd:
             self._job((x, packed, bias, y), self.plan.threads, self._scratch_bytes)
-        elif self._job((x, packed.numbers, bias, y), self.plan.threads, self._scratch_bytes):
+        elif self._job((x, packed.transformed, bias, y), self.plan.threads, self._scratch_bytes):
             self._compute_directly(x, packed.weight, bias, y)
 
     def _compute_directly(

@@ -104,7 +104,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
     return words, kept, made["made_size"] * layout.plan.threads * layout.computed.itemsize
 
 
-def _made(layout: Layout, numbers: int, chunk: int) -> tuple[dict[str, int], int, int]:
+def _made(layout: Layout, points: int, chunk: int) -> tuple[dict[str, int], int, int]:
     """Sizes of a task's transformed weights; steps to an output and to a point."""
     taps, block, together = layout.problem.taps, layout.plan.block, VECTORS * layout.lanes
     of_channel, of_output = layout.problem.weight_steps(taps)
@@ -114,8 +114,8 @@ def _made(layout: Layout, numbers: int, chunk: int) -> tuple[dict[str, int], int
     pitch = runs * run + together  # so that points do not share a cache set
     sizes = {
         "taps": taps,
-        "numbers": numbers,
-        "made_size": numbers * pitch + max(taps, layout.lanes) * together,
+        "numbers": points,
+        "made_size": points * pitch + max(taps, layout.lanes) * together,
         "made_pitch": pitch,
         "made_run": run,
         "weight_run": max(of_channel, of_output),

@@ -104,7 +104,7 @@ def main(count):
         out = guarded(np.full(geometry.shape_of(want), np.nan, dtype), n % 3)
         packed = ready.pack(w.reshape(shape))
         if plan.algorithm == "winograd":
-            packed = packed._replace(numbers=guarded(packed.numbers, n % 3))
+            packed = packed._replace(transformed=guarded(packed.transformed, n % 3))
         else:
             packed = guarded(packed, n % 3)
         ready(x, packed, ready.pack_bias(bias), out)

@@ -1,12 +1,12 @@
-"""HOW AN ITEM IS SPREAD: all taps of every cell of x multiplied first, then added where they go.
+"""Col2im: a GEMM of x by all taps, then a scatter-add of the products.
 
-    for part in channels of x:
-        product[m, tap][cell] = sum of w[c, m, tap] * x[c][cell]          # kernels.micro
-        for phase: line[m, phase][q] += product[m, tap][q - shift] for its taps   # add_rows
+    for k_block in channels of x:
+        product[m, tap][cell] = sum of w[c, m, tap] * x[c][cell]                  # micro-kernel
+        for phase: acc[m, phase][q] += product[m, tap][q - shift] for its taps   # add_rows
 
-x is read as it lies, each cell once for all taps; nothing is copied, and no zeros around it are
-multiplied. The sums are the same as those of other items, in the same order. If no outputs
-overlap, the products are the lines.
+x is read in place, each cell once for all taps; nothing is copied, and no zeros around it are
+multiplied. The sums and their order are those of the other algorithms. If no outputs overlap, the
+products are the accumulators and the scatter-add is skipped.
 """
 
 from typing import Any
@@ -18,11 +18,11 @@ from tconv.engine.kernels.limits import CHANNELS_AHEAD
 __all__ = ["Cells", "scatter_add", "multiply"]
 
 Value = Any
-_SUM = 4  # numbers in an entry of `Layout.sums`
+_SUM = 4  # words of an entry of `Layout.sums`
 
 
 class Cells:
-    """The cells of x that an item reads: of each channel some pieces, all of one length.
+    """The cells of x that a task reads: of each channel some pieces, all of one length.
 
     A piece is whole planes, or rows of one plane that are whole, or a part of a row.
     """
@@ -39,11 +39,11 @@ class Cells:
         self.pieces, room = code.pick(has_planes, 1, depth), code.mul(self.vectors, lanes)
         self.plane = code.pick(has_planes, plane, room)  # cells from plane to plane of products
         first = code.add(code.mul(self.z, c.x_plane), code.mul(self.y, c.x_row), self.x)
-        # The last vector may reach beyond the last cell, and that beyond x: then it is copied.
+        # The last vector may reach beyond the last cell, even beyond x: then the cells are copied.
         steps = code.mul(code.sub(c.channels, 1), c.x_channel)
         steps = code.add(steps, code.mul(code.sub(self.pieces, 1), c.x_plane))
         reaches_over = code.is_less(c.x_size, code.add(task.x_cell, first, steps, room))
-        if code.number.is_half:  # copied to be widened
+        if code.number.is_half:  # copied and widened
             reaches_over = code.is_equal(0, 0)
         self.offsets = code.at(c.offsets, code.pick(reaches_over, c.channels, 0), I32)
         self.piece = code.pick(reaches_over, room, c.x_plane)  # cells from piece to piece of x
@@ -53,27 +53,27 @@ class Cells:
             x = code.cell(task.x, code.add(first, code.mul(channel, c.x_channel)))
             with code.loop(self.pieces) as piece:
                 to, of_piece = code.mul(piece, room), code.mul(piece, c.x_plane)
-                numbers = (0, 1, 0, 0, count, 0, 0, 1, code.mul(c.x_channel, CHANNELS_AHEAD))
-                code.call(c.pack_rows, code.at(row, to), code.cell(x, of_piece), *numbers)
+                sizes = (0, 1, 0, 0, count, 0, 0, 1, code.mul(c.x_channel, CHANNELS_AHEAD))
+                code.call(c.pack_rows, code.at(row, to), code.cell(x, of_piece), *sizes)
 
     def _range(
         self, c: Call, start: Value, count: Value, size: str, axis: str, everything: Value
     ) -> tuple[Value, Value]:
-        """First and number of the planes, rows or columns of x; all of them, if q are all."""
+        """First and number of the planes, rows or columns of x; all for a task with all q."""
         code, input_size = c.code, getattr(c, f"input_{size}")
         reach, low = getattr(c, f"reach_{axis}"), getattr(c, f"low_{axis}")
         first = code.most(0, code.sub(start, reach))
         end = code.least(input_size, code.sub(code.add(start, count), low))
-        is_whole = code.is_equal(count, everything)
-        first = code.pick(is_whole, 0, code.least(first, input_size))
-        end = code.pick(is_whole, input_size, code.most(first, end))
+        has_all = code.is_equal(count, everything)
+        first = code.pick(has_all, 0, code.least(first, input_size))
+        end = code.pick(has_all, input_size, code.most(first, end))
         return first, code.sub(end, first)
 
 
 def multiply(
     c: Call, cells: Cells, weight: Value, bias: Value, is_last: Value, channel: Value
 ) -> None:
-    """Multiply a part of x, from a channel on, by all taps of a block of channels of y."""
+    """Multiply a k-block of x, from a channel on, by all taps of a block of channels of y."""
     code, lanes = c.code, c.code.number.lanes
     terms = code.least(c.k_block, code.sub(c.channels, channel))
     offsets = code.at(cells.offsets, channel, I32)
@@ -104,7 +104,7 @@ def multiply(
 def scatter_add(
     c: Call, task: Task, cells: Cells, bias: Value, is_last: Value, channel: Value
 ) -> None:
-    """Add products to the lines, which begin with the bias before the first channel of x."""
+    """Add products to the accumulators, which start with the bias at the first channel of x."""
     code = c.code
     phases = code.at(c.acc_starts, code.pick(is_last, code.mul(c.phases, 2), 0), I64)
     with code.loop(code.pick(is_last, c.last_block, c.block)) as of_y:
@@ -125,7 +125,7 @@ def scatter_add(
 
 
 def _fill(c: Call, acc: Value, bias: Value) -> None:
-    """Write a bias to a line."""
+    """Write a bias to an accumulator row."""
     code = c.code
     values = code.splat(bias)
     with code.loop(c.acc_pitch, step=code.number.lanes) as lane:
@@ -135,7 +135,7 @@ def _fill(c: Call, acc: Value, bias: Value) -> None:
 def _add(
     c: Call, task: Task, cells: Cells, acc: Value, product: Value, shifts: list[Value]
 ) -> None:
-    """``line[q] += product[q - shift]`` wherever there is such a cell of x."""
+    """``acc[q] += product[q - shift]`` wherever there is such a cell of x."""
     code = c.code
     shift_z, shift_y, shift_x = shifts
     left, columns = _reached(c, task.column, task.columns, c.input_width, shift_x)
@@ -156,7 +156,7 @@ def _add(
 def _reached(
     c: Call, start: Value, count: Value, input_size: Value, shift: Value
 ) -> tuple[Value, Value]:
-    """First and number of an item's q, along one axis, that a shift takes to a cell of x."""
+    """First and number of a task's q, along one axis, that a shift takes to a cell of x."""
     code = c.code
     first = code.most(0, code.sub(shift, start))
     end = code.least(count, code.sub(code.add(input_size, shift), start))

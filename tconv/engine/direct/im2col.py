@@ -1,6 +1,6 @@
-"""HOW CELLS ARE GATHERED: into a panel that has the cells of every shift apart.
+"""Im2col: gather cells into a panel that has the cells of every shift apart.
 
-find_runs runs[vector] = where its cells begin in x, if they follow each other
+find_runs runs[vector] = where its cells begin in x, if they are contiguous
 gather    to[lane] = x[table[lane]], or zero, for every channel
 """
 
@@ -20,14 +20,14 @@ Value = Any
 
 
 def find_runs(module: ir.Module, name: str, number: Number) -> None:
-    """Write what `gather` is told of each vector of a row of a panel, as RUN has it.
+    """Write the run of each vector of a panel's row, which `gather` reads: a RUN each.
 
-    In the panel ``lanes`` cells make a tile, and there are ``tile`` numbers from tile to tile. The
-    table, read from `place` on, has cells of x or -1. If cells of a vector follow each other, but
-    for those that are -1 (of halves, which few processors mask, there may be none), it is known
-    where the first would be, else the least integer stands there. The table is read to the end of
-    the last vector. A vector of nothing but -1 begins at the first cell: processors take hundreds
-    of cycles for an address that is nowhere, even where no lane is read.
+    A tile of the panel has ``lanes`` cells, and tiles are ``tile`` elements apart. The table, read
+    from `place` on, has cells of x or -1. If the cells of a vector are contiguous but for -1, the
+    run's start is the place of the first, else the least integer; few processors mask 16-bit
+    floats, so there one -1 is enough for that. The table is read to the end of the last vector. A vector of
+    nothing but -1 starts at the first cell: processors take hundreds of cycles for an address that
+    is not mapped, even where no lane is read.
     """
     pointers, words = {"runs": PTR, "table": PTR}, ("place", "count", "to", "lanes", "tile")
     code, a = begin(module, name, pointers | dict.fromkeys(words, I64), number)
@@ -61,7 +61,7 @@ def find_runs(module: ir.Module, name: str, number: Number) -> None:
 
 
 def gather(module: ir.Module, name: str, number: Number) -> None:
-    """Write cells of some channels to a panel, run by run, zeros where the table has -1."""
+    """Write cells of some channels to a panel, run by run; zeros where the table has -1."""
     pointers, words = {"to": PTR, "x": PTR, "table": PTR, "runs": PTR}, ("count", "channels")
     sizes = dict.fromkeys((*words, "x_step", "to_step"), I64)
     code, a = begin(module, name, pointers | sizes, number)
@@ -85,7 +85,7 @@ def gather(module: ir.Module, name: str, number: Number) -> None:
 
 
 def _cells_of(code: Code, x: Value, table: Value) -> Value:
-    """A vector of cells, zeros where the table has -1; there is none of halves."""
+    """A vector of contiguous cells, zeros where the table has -1; 16-bit floats have no -1."""
     if code.number.is_half:
         return load_cells(code, x)
     kind = ir.VectorType(I32, code.number.lanes)
@@ -94,9 +94,9 @@ def _cells_of(code: Code, x: Value, table: Value) -> Value:
 
 
 def _cells_apart(code: Code, x: Value, table: Value, ahead: Value) -> Value:
-    """The same of cells that do not follow each other: each is read, or the first in its place.
+    """A vector of cells that are not contiguous: read one by one, the first cell for -1.
 
-    They are on several rows, of which two are asked for `ahead`, in another channel.
+    They are on several rows, of which two are prefetched `ahead`, in another channel.
     """
     number, builder = code.number, code.builder
     kind = ir.VectorType(I32, number.lanes)

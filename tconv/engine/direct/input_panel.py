@@ -1,4 +1,4 @@
-"""HOW X IS READ: an item's cells copied to a panel, where every tap is a step to another cell."""
+"""Input panels: the cells of x that a task reads, padded or by im2col."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ Value = Any
 
 
 def pack(c: Call, task: Task, panel: Value, first_channel: Value, channels: Value) -> None:
-    """Make a flat panel: copy what the item reads of x, lattice by lattice, row by row."""
+    """Fill a padded panel: copy the cells that the task reads, by residue class and row."""
     code, pitch = c.code, c.pitch
     x = code.cell(task.x, code.mul(first_channel, c.x_channel))
     plane = code.mul(c.panel_height, pitch)
@@ -24,36 +24,36 @@ def pack(c: Call, task: Task, panel: Value, first_channel: Value, channels: Valu
     top = code.least(code.most(code.sub(0, of_y), 0), c.panel_height)
     x_plane, x_row = code.mul(c.x_plane, c.step_z), code.mul(c.x_row, c.step_y)
     with code.loop(c.residue_classes) as n:
-        lattice = code.record(
+        residue_class = code.record(
             code.at(c.residue_classes_of_x, code.mul(n, len(RESIDUE_CLASS)), I64), RESIDUE_CLASS
         )
-        count = code.most(code.least(code.sub(lattice["width"], start), room), 0)
+        count = code.most(code.least(code.sub(residue_class["width"], start), room), 0)
         right = code.sub(room, count)
-        bottom = code.least(code.sub(lattice["height"], of_y), c.panel_height)
+        bottom = code.least(code.sub(residue_class["height"], of_y), c.panel_height)
         rows = code.most(code.sub(bottom, top), 0)
         of_rows = code.mul(code.add(of_y, top), x_row)
-        in_channel = code.add(lattice["start"], of_rows, code.mul(start, c.step_x))
+        in_channel = code.add(residue_class["start"], of_rows, code.mul(start, c.step_x))
         with code.loop(channels) as channel, code.loop(c.panel_depth) as z:
             # In the order of the panel, for rows are written a little beyond their ends.
-            of_lattice = code.add(code.mul(n, channels), channel)
-            of_plane = code.add(code.mul(of_lattice, c.panel_depth), z)
+            of_class = code.add(code.mul(n, channels), channel)
+            of_plane = code.add(code.mul(of_class, c.panel_depth), z)
             to = code.at(panel, code.mul(of_plane, plane))
             of_z = code.sub(code.add(task.plane, z), c.reach_z)
-            exists = code.is_within(of_z, lattice["depth"])
+            exists = code.is_within(of_z, residue_class["depth"])
             of_channel = code.add(code.mul(channel, c.x_channel), code.mul(of_z, x_plane))
             source = code.cell(x, code.add(of_channel, in_channel))
             some = code.pick(exists, rows, 0)
             above = code.pick(exists, code.mul(top, pitch), plane)
             below = code.sub(plane, code.add(above, code.mul(some, pitch)))
             ahead = code.mul(c.x_channel, CHANNELS_AHEAD)
-            numbers = (above, some, x_row, left, count, right, below, c.step_x, ahead)
-            code.call(c.pack_rows, to, source, *numbers)
+            sizes = (above, some, x_row, left, count, right, below, c.step_x, ahead)
+            code.call(c.pack_rows, to, source, *sizes)
     end = code.at(panel, code.mul(code.mul(channels, c.residue_classes), volume))
     code.call(c.pack_rows, end, x, code.most(c.reach_x, 0), 0, 0, 0, 0, 0, 0, 1, 0)
 
 
 def find_runs(c: Call, task: Task) -> None:
-    """Find which cells of an item follow each other, the same ones in all channels."""
+    """Find which cells of a task are contiguous, the same ones in all channels."""
     code = c.code
     first = code.add(code.mul(task.row, c.all_columns), task.column)
     count = code.mul(task.rows, task.columns)
@@ -65,7 +65,7 @@ def find_runs(c: Call, task: Task) -> None:
 
 
 def gather(c: Call, task: Task, panel: Value, first_channel: Value, channels: Value) -> None:
-    """Make a gathered panel: collect what the item reads of x, channel by channel.
+    """Fill an im2col panel: gather the cells that the task reads, channel by channel.
 
     A tile has all terms one after the other, in the order in which micro-kernels read them.
     """

@@ -1,4 +1,4 @@
-"""HOW A PLAN LIES IN MEMORY: what the driver reads, and the order of packed weights."""
+"""Memory layout of a plan: buffer sizes, tables of the driver, order of packed weights."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,24 +32,24 @@ from tconv.system.topology import CACHE_LINE_BYTES
 __all__ = ["NO_TABLE", "ROWS_WITH_TIME", "Layout"]
 
 _FORESEEN_BYTES, ROWS_WITH_TIME = 2**13, 6
-_HELD_BYTES = 2**14  # of y in the L1 cache, on the way
+_HELD_BYTES = 2**14  # of y that are held in the L1 cache before they are stored
 NO_TABLE = np.zeros(1, np.int32)
 _RUN_BYTES = 2**13  # of weights of tiles that are called in a row: the L1 cache holds them
 
 
 @dataclass(eq=False, repr=False)
 class Layout:
-    """Everything about a plan that the driver is told, but for addresses of kernels and operands.
+    """All arguments of a plan's driver but the addresses of kernels and operands.
 
-    Rows are channels of y and within them the phases of an alike, or if the plan is spread all
-    taps. Packed weights are (groups, blocks, tiles, terms, rows of the tile), terms being channels
-    of x and within them the taps that a row sums, or taps and within them channels if sums are made
-    by tap; the last block is as long as the others, its end unused.
+    Rows are channels of y and within them the phases of a phase group; for col2im all taps. Packed
+    weights are (groups, blocks, tiles, terms, rows of the tile). Terms are channels of x and within
+    them the taps that a row sums, or, with per-tap accumulation, taps and within them channels. The
+    last block is as long as the others, its end unused.
     """
 
     problem: Problem
     plan: Plan
-    dtype: np.dtype[Any]  # of x, y and the weight; the buffers hold what is `computed` with
+    dtype: np.dtype[Any]  # of x, y and the weight; buffers have the type `computed`
     target: Target
     phases: Phases = field(init=False)
     fields: dict[str, int] = field(init=False)
@@ -67,13 +67,13 @@ class Layout:
         self.last_block = self.outputs - (self.blocks - 1) * plan.block
         self.kinds = self._kinds()
         self.block_tiles, self.last_tiles = map(self._tiles, (plan.block, self.last_block))
-        numbers = sum([rows * taps for rows, taps in self.kinds])
-        self.weight_block = numbers * plan.block * self.channels
+        elements = sum([rows * taps for rows, taps in self.kinds])
+        self.weight_block = elements * plan.block * self.channels
         self._set_sizes()
         self._set_fields()
 
     def _kinds(self) -> tuple[tuple[int, int], ...]:
-        """Kinds of rows: how many a channel of y has, and how many taps each sums."""
+        """Kinds of rows: how many a channel of y has, and the number of taps that each sums."""
         if self.is_col2im:
             return ((self.problem.taps, 1),)
         return tuple([(len(group.phases), group.taps) for group in self.phases.groups])
@@ -90,10 +90,10 @@ class Layout:
         return 2
 
     def reads_ahead(self, rows: int) -> int:
-        """Whether a tile of so many rows asks for the next cells of x while it computes.
+        """Whether, and how, a tile of so many rows prefetches the next cells of x.
 
-        Where x is far, and the channels too far from each other for the processor to foresee what
-        comes; and if there are rows enough to have time for it.
+        It does where x is not in the L2 cache, channels are too far apart for the hardware's
+        prefetcher, and the tile has rows enough to hide the instructions.
         """
         x_bytes = self.problem.read_count * self.dtype.itemsize
         plane_bytes = prod(self.problem.read_size) * self.dtype.itemsize
@@ -105,7 +105,7 @@ class Layout:
 
     @property
     def weight_matrix(self) -> NDArray[Any] | None:
-        """What the taps of a pair of channels are multiplied by before they are packed, if so."""
+        """The matrix that transforms the taps of two channels before they are packed, if any."""
         return None
 
     @cached_property
@@ -117,11 +117,11 @@ class Layout:
         return _tiles_of(self.kinds, block, self.plan.tile, self.channels)
 
     def _runs(self, tiles: tuple[Tile, ...]) -> list[tuple[Tile, int]]:
-        """Tiles that are alike, and how many follow each other whose weights the L1 cache holds."""
+        """Runs of equal tiles whose weights the L1 cache holds: the first tile and their number."""
         return _runs_of(tiles, self.kinds, self.plan.k_block, self.computed.itemsize)
 
     def _set_sizes(self) -> None:
-        """Numbers that a thread's buffers hold: the panel, products, lines, and a piece of y."""
+        """Elements of a thread's buffers: the panel, products, accumulators, and a piece of y."""
         plan, (z, y, x) = self.plan, self.phases.axes
         self.taps_in_all, self.shifts = self.problem.taps, self.phases.shifts
         pieces = 1
@@ -141,7 +141,9 @@ class Layout:
         elif self.is_im2col:
             self.cells = self.shifts * self.im2col_lanes  # and of a tile
         else:
-            self.cells = (1 + z.high - z.low) * self.panel_rows * self.pitch  # and of a lattice
+            self.cells = (
+                (1 + z.high - z.low) * self.panel_rows * self.pitch
+            )  # and of a residue class
         # Vectors are whole, so up to one is read beyond the last cell, and the zeros after it.
         room = self.lanes + max(x.high, 0)
         copies = self.phases.residue_classes
@@ -161,33 +163,33 @@ class Layout:
 
     @property
     def im2col_lanes(self) -> int:
-        """Lanes of a gathered panel that lie together for every channel and shift."""
+        """Contiguous lanes of an im2col panel, for every channel and shift."""
         return self.tile_lanes
 
     @property
     def runs_size(self) -> int:
-        """Numbers at the panel's end: what is known of vectors of cells, 64 bits each."""
+        """Elements at the panel's end for the runs of cells that vectors read, 64 bits a word."""
         found = len(RUN) * self.shifts * self.vectors * 8 // self.computed.itemsize
         return self._rounded(found) if self.is_im2col else 0
 
     @property
     def panel_tile(self) -> int:
-        """Numbers of the panel from one call of a micro-kernel to the next."""
+        """Elements of the panel from one call of a micro-kernel to the next."""
         return self.channels * self.cells if self.is_im2col else self.tile_lanes
 
     @property
     def scratch_size(self) -> int:
-        """Numbers that a thread's buffers hold together."""
+        """Elements of all buffers of a thread."""
         itemsize, (_, y, x) = self.computed.itemsize, self.phases.axes
         align = CACHE_LINE_BYTES // itemsize
         size = self.panel_size + self.product_size + self.acc_rows * self.acc_pitch
-        size += self.lanes  # vectors of lines are read whole
+        size += self.lanes  # accumulator rows are read by whole vectors
         size += y.stride * x.stride * 8 // itemsize  # where phases begin, 64 bits each
         size += _HELD_BYTES // itemsize + align if self.streams else 0
         return ceil(size / align) * align
 
     def _rounded(self, count: int) -> int:
-        """Numbers that fill whole vectors."""
+        """Elements of whole vectors."""
         return ceil(count / self.lanes) * self.lanes
 
     def _set_fields(self) -> None:
@@ -281,18 +283,18 @@ class Layout:
         }
 
     def arguments(self) -> NDArray[np.int64]:
-        """A call's arguments with all addresses still 0, and what is not for this plan."""
+        """The driver's arguments with 0 for addresses, and for what this plan does not use."""
         sizes = [self.fields.get(name, 0) for name in FIELDS]
         return np.array([0] * len(POINTERS) + sizes, np.int64)
 
     @cached_property
     def unsized(self) -> Problem:
-        """What stands for all sizes of the layer."""
+        """The problem without sizes, which stands for all sizes of the layer."""
         return unsized(self.problem)
 
     @property
     def family(self) -> tuple[Any, ...]:
-        """What `fixed` and all kernels follow from: many sizes of a layer have it in common."""
+        """The key of `fixed` and all kernels, which many sizes of a layer share."""
         plan = self.plan
         words = (plan.tile, plan.vectors, plan.is_uncropped, plan.algorithm, plan.panel)
         ahead = tuple([self.reads_ahead(rows) for rows in self.heights])
@@ -302,14 +304,14 @@ class Layout:
 
     @property
     def packing(self) -> tuple[Any, ...]:
-        """What the order of packed weights follows from."""
+        """The key of the order of packed weights."""
         problem = self.unsized
         if problem.activation is not None:
             problem = replace(problem, activation=None)
         return (problem, self.dtype.name, self.target, *self.plan.packing)
 
     def fixed(self) -> dict[str, NDArray[Any]]:
-        """What the driver reads by its address, and sizes have no part in."""
+        """Arrays that the driver reads and that do not depend on sizes."""
         activation, none = self.problem.activation, np.zeros(1, np.int64)
         sums, sum_starts = self.sums() if self.is_col2im else (none, none)
         lists = [self.tiles(tiles) for tiles in (self.block_tiles, self.last_tiles)]
@@ -325,7 +327,7 @@ class Layout:
         }
 
     def sized(self) -> dict[str, NDArray[Any]]:
-        """The same that follows from sizes."""
+        """Arrays that the driver reads and that depend on sizes."""
         return {
             "offsets": self.offsets(),
             "table": self.table() if self.is_im2col else NO_TABLE,
@@ -334,14 +336,14 @@ class Layout:
 
     @property
     def starts(self) -> list[int]:
-        """Where each kind begins in `offsets`."""
+        """Where each kind of rows begins in `offsets`."""
         counts = [taps * self.channels for _, taps in self.kinds]
         return [0, *accumulate(counts[:-1])]
 
     def offsets(self) -> NDArray[np.int32]:
-        """Where each term reads, kind after kind.
+        """Where each term reads in a panel, for each kind of rows in turn.
 
-        In a panel; if the plan is spread first in x, and then in the panel that is a copy of it.
+        For col2im: in x, and then in the panel that is a copy of it.
         """
         channels = np.arange(self.channels)
         if self.is_col2im:
@@ -360,25 +362,25 @@ class Layout:
         return np.concatenate(parts).astype(np.int32)
 
     def cells_at(self, shifts: Sequence[Sequence[int]], channels: int) -> NDArray[np.int64]:
-        """Cells that are read for the first lane, in a panel of so many channels."""
+        """Cells that the first lane reads, in a panel of so many channels."""
         if self.is_im2col:
             return in_im2col_panel(self.phases, shifts) * self.im2col_lanes
         depth = self.fields["panel_depth"]
         return in_padded_panel(self.phases, shifts, (depth, self.panel_rows, self.pitch), channels)
 
     def residue_classes(self) -> NDArray[np.int64]:
-        """Where the lattices of x begin, and their sizes."""
+        """Where the residue classes of x begin, and their sizes."""
         axes = self.phases.axes
         firsts, sizes = [axis.residue_classes for axis in axes], [axis.input for axis in axes]
         return residue_classes(firsts, sizes, [axis.step for axis in axes])
 
     def table(self) -> NDArray[np.int32]:
-        """For a gathered panel: the cell of x that every shift reads for every lane, or -1."""
+        """For an im2col panel: the cell of x that every shift reads for every lane, or -1."""
         found = im2col_table(self.phases, self.problem.geometry.batch, self.fields["x_batch"])
         return np.append(found, np.full(self.lanes, -1, np.int32))  # for the last vector
 
     def tiles(self, tiles: tuple[Tile, ...]) -> NDArray[np.int64]:
-        """The driver's list of tiles, of runs of them."""
+        """The driver's list of tiles, one entry for each run."""
         rows, kinds, starts = [], self.kinds, self.starts
         for tile, count in self._runs(tiles):
             entry = {
@@ -394,10 +396,10 @@ class Layout:
         return np.array(rows, np.int64)
 
     def acc_starts(self) -> NDArray[np.int64]:
-        """For whole blocks and for the last one: of every phase the first line, and the step."""
+        """For every phase its first accumulator row and the step, in full blocks and the last."""
         z, y, x = self.phases.axes
         found = np.zeros((2, z.stride, y.stride, x.stride, 2), np.int64)
-        if self.skips_scatter:  # lines are products, of taps that are phases
+        if self.skips_scatter:  # accumulators are products, of taps that are phases
             taps = np.arange(self.taps_in_all).reshape(z.stride, y.stride, x.stride)
             found[..., 0], found[..., 1] = taps, self.taps_in_all
             return found.ravel()
@@ -410,7 +412,7 @@ class Layout:
         return found.ravel()
 
     def sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For every phase the taps that are added up, with their shifts; and where it begins."""
+        """The taps that are added for every phase, with shifts; and where each phase begins."""
         kernel = self.problem.kernel_size
         entries, starts = [], [0]
         for phase in product(*(range(axis.stride) for axis in self.phases.axes)):
@@ -422,7 +424,7 @@ class Layout:
         return np.array(entries, np.int64).reshape(-1, 4), np.array(starts, np.int64)
 
     def taps(self) -> Iterable[NDArray[np.int64]]:
-        """For every kind of rows the flat taps, (taps, rows of a channel of y)."""
+        """For every kind of rows the flat indices of taps, (taps, rows of a channel of y)."""
         if self.is_col2im:
             yield np.arange(self.taps_in_all)[np.newaxis]
             return
@@ -437,19 +439,19 @@ class Layout:
             yield np.stack(columns, axis=1)
 
     def _biased(self) -> list[int]:
-        """For every kind of lines how many a channel of y has, each with its bias."""
+        """For every kind of accumulator rows how many a channel of y has, each with its bias."""
         kinds = [len(group.phases) for group in self.phases.groups]
         return [self.taps_in_all] if self.skips_scatter else kinds
 
     def bias_sources(self) -> NDArray[np.int64]:
-        """For every line of every block of every group the channel whose bias it takes."""
+        """For every accumulator row of every block of every group the channel of its bias."""
         groups, block, last = self.problem.geometry.groups, self.plan.block, self.last_block
         found = np.zeros((groups, self.blocks, self.fields["bias_block"]), np.int64)
         of_groups = np.arange(groups)[:, np.newaxis, np.newaxis] * self.outputs
         firsts = of_groups + np.arange(self.blocks)[:, np.newaxis] * block
         for blocks, size in ((slice(-1), block), (slice(-1, None), last)):
-            acc_starts = np.concatenate([np.arange(size).repeat(count) for count in self._biased()])
-            found[:, blocks, : acc_starts.size] = firsts[:, blocks] + acc_starts
+            rows = np.concatenate([np.arange(size).repeat(count) for count in self._biased()])
+            found[:, blocks, : rows.size] = firsts[:, blocks] + rows
         return found
 
 
@@ -457,7 +459,7 @@ class Layout:
 def _tiles_of(
     kinds: tuple[tuple[int, int], ...], block: int, tile: int, channels: int
 ) -> tuple[Tile, ...]:
-    """The tiles of a block whose channels of y have such kinds of rows."""
+    """The tiles of a block, from the kinds of rows of a channel of y."""
     found, weight, acc = [], 0, 0
     for n, (count, taps) in enumerate(kinds):
         first = 0

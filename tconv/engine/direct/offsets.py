@@ -1,4 +1,4 @@
-"""WHERE CELLS ARE: what phases read, found in an array and in a panel."""
+"""Offsets of the cells that phases read, in an array and in a panel."""
 
 from collections.abc import Sequence
 from math import prod
@@ -24,9 +24,10 @@ _Shifts = Sequence[Sequence[int]]
 def in_padded_panel(
     phases: Phases, shifts: _Shifts, sizes: tuple[int, int, int], channels: int
 ) -> NDArray[np.int64]:
-    """Cells that all shifts read for the first q, in a flat panel.
+    """Cells that all shifts read for the first q, in a padded panel.
 
-    There lattices follow each other, of so many channels with planes and rows of these sizes.
+    The panel has the residue classes one after the other, each of so many channels with planes and
+    rows of these sizes.
     """
     places, within = [], []
     for axis, of_axis in zip(phases.axes, shifts, strict=True):
@@ -35,13 +36,13 @@ def in_padded_panel(
         within.append([axis.residue_classes.index(first) for _, first in found])
     cells = grid(places, sizes)
     if phases.residue_classes > 1:
-        lattice = grid(within, [len(axis.residue_classes) for axis in phases.axes])
-        cells += lattice * (channels * prod(sizes))
+        number = grid(within, [len(axis.residue_classes) for axis in phases.axes])
+        cells += number * (channels * prod(sizes))
     return cells
 
 
 def in_im2col_panel(phases: Phases, shifts: _Shifts) -> NDArray[np.int64]:
-    """Rows of all shifts in a gathered panel, of one channel."""
+    """Rows of all shifts in an im2col panel of one channel."""
     places = [
         [axis.shifts.index(n) for n in of_axis]
         for axis, of_axis in zip(phases.axes, shifts, strict=True)
@@ -52,9 +53,9 @@ def in_im2col_panel(phases: Phases, shifts: _Shifts) -> NDArray[np.int64]:
 def residue_classes(
     firsts: Sequence[Sequence[int]], sizes: Sequence[int], steps: Sequence[int]
 ) -> NDArray[np.int64]:
-    """For every lattice where it begins in a channel, and its planes, rows and columns.
+    """For every residue class where it begins in a channel, and its planes, rows and columns.
 
-    Along each axis lattices begin at `firsts`, of so many cells that are a step apart.
+    Along each axis classes begin at `firsts`, of `sizes` cells with `steps` between them.
     """
     z, y, x = (
         [(first, max(0, -(-(size - first) // step))) for first in of_axis]
@@ -71,20 +72,20 @@ def residue_classes(
 
 
 def im2col_table(phases: Phases, batch: int, image_step: int) -> NDArray[np.int32]:
-    """For a gathered panel: the cell that every shift reads for every lane, or -1."""
+    """For an im2col panel: the cell that every shift reads for every lane, or -1."""
     cells, exist = np.zeros((), np.int64), np.ones((), np.bool_)
     for axis in phases.axes:
         shifts = np.array(axis.shifts)[:, np.newaxis]
         place = np.arange(axis.count) * axis.step - shifts  # (shifts, q)
         within = (place >= 0) & (place < axis.input)
-        spread = (*place.shape,)
-        cells = cells[..., None, None] * axis.input + place.reshape(spread)
-        exist = exist[..., None, None] & within.reshape(spread)
+        shape = (*place.shape,)
+        cells = cells[..., None, None] * axis.input + place.reshape(shape)
+        exist = exist[..., None, None] & within.reshape(shape)
     order = (0, 2, 4, 1, 3, 5)  # (shifts of z, y, x; q of z, y, x)
     found = np.where(exist, cells, -1).transpose(order).reshape(phases.shifts, -1)
     images = np.arange(batch)[:, np.newaxis, np.newaxis] * image_step
-    whole = np.where(found < 0, -1, found + images).transpose(1, 0, 2)  # (shifts, N, q)
-    return np.ascontiguousarray(whole, np.int32).reshape(-1)
+    table = np.where(found < 0, -1, found + images).transpose(1, 0, 2)  # (shifts, N, q)
+    return np.ascontiguousarray(table, np.int32).reshape(-1)
 
 
 def grid(

@@ -1,7 +1,7 @@
-"""HOW Y IS WRITTEN: the phases of every row interleaved, what is cropped left out.
+"""Output: the phases of every row are interleaved into y, without the cropped cells.
 
-A large y goes past the caches. Lines of the cache that are written in part only would be slow
-then, so rows that follow each other are held back, and written together.
+A large y is written by non-temporal stores. Cache lines that are written in part would be slow
+then, so contiguous rows are held back and written together.
 """
 
 from typing import Any
@@ -15,19 +15,19 @@ Value = Any
 
 
 def copy_out(c: Call, task: Task, y: Value, is_last: Value) -> None:
-    """Interleave the phases of every row of an item, from the line buffer to y of a block."""
+    """Interleave the phases of every row of a task, from the accumulators to y of a block."""
     code = c.code
     begin = code.sub(code.mul(task.column, c.stride_x), c.crop_offset_x)
-    skipped = code.most(code.sub(0, begin), 0)  # cells of the first column that are not kept
+    skipped = code.most(code.sub(0, begin), 0)  # cells of the first column that are cropped
     start = code.add(begin, skipped)
     cells = code.sub(code.mul(task.columns, c.stride_x), skipped)
     count = code.least(cells, code.sub(c.output_width, start))
     rest, first_y = code.divmod(task.row, c.height_rows)
     first_image, first_z = code.divmod(rest, c.depth_rows)
-    is_whole = code.is_equal(c.is_im2col, 1)  # rows run on through all planes and images
+    is_im2col = code.is_equal(c.is_im2col, 1)  # rows run on through all planes and images
     begin_y, end_y = (
-        code.pick(is_whole, 0, first_y),
-        code.pick(is_whole, c.height_rows, code.add(first_y, task.rows)),
+        code.pick(is_im2col, 0, first_y),
+        code.pick(is_im2col, c.height_rows, code.add(first_y, task.rows)),
     )
     of_image = code.mul(code.add(task.image, first_image), c.y_batch)
     starts = [code.index(0), first_y, first_z, of_image]
@@ -76,7 +76,7 @@ def copy_out(c: Call, task: Task, y: Value, is_last: Value) -> None:
 
 
 def _hold(c: Call, far: Value, count: Value) -> None:
-    """Keep a row of y back, in one piece with what is held, so that few lines are half written."""
+    """Hold a row of y back, in one piece with those held, so that few cache lines are split."""
     code, bytes_ = c.code, c.code.number.cell_bytes
     held = code.load(c.held, kind=I64)
     place, begun = (code.builder.ptrtoint(p, I64) for p in (far, code.load(c.begun, kind=PTR)))
@@ -91,7 +91,7 @@ def _hold(c: Call, far: Value, count: Value) -> None:
 
 
 def _held_cells(c: Call) -> Value:
-    """Where the cells lie that are held: as far from a line's begin as they will in y."""
+    """Where the held cells are: at the same offset within a cache line as in y."""
     code, number = c.code, c.code.number
     cell = code.div(code.builder.ptrtoint(code.load(c.begun, kind=PTR), I64), number.cell_bytes)
     _, beyond = code.divmod(cell, number.streamed_lanes)
@@ -99,7 +99,7 @@ def _held_cells(c: Call) -> Value:
 
 
 def _write_held(c: Call) -> None:
-    """Write to y what is held."""
+    """Write the held cells to y."""
     code = c.code
     begun, held = code.load(c.begun, kind=PTR), code.load(c.held, kind=I64)
     code.call(c.stream, begun, _held_cells(c), held)
@@ -107,7 +107,7 @@ def _write_held(c: Call) -> None:
 
 
 def _find_lines(c: Call, is_last: Value, phase_z: Value, channel: Value) -> None:
-    """Write where in the line buffer the phases of a plane of y begin, for a channel."""
+    """Write where in the accumulators the phases of a plane of y begin, for a channel."""
     code = c.code
     in_plane = code.mul(c.stride_y, c.stride_x)
     first = code.add(code.pick(is_last, c.phases, 0), code.mul(phase_z, in_plane))

@@ -27,16 +27,16 @@ LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in
 _PREFETCH_CYCLES = 0.6  # per vector of a term
 _OVERLAPPED = 0.15  # what prefetched bytes take of the time that they would take alone
 _ROW_CYCLES, _PACK_ROW_CYCLES = 24, 18  # of a call of copy_row, and per row of pack_rows
-# Of im2col: per channel and shift, per vector of contiguous cells, and per vector and cell of others
-# (Zen 4, vectors of 512 and of 256 bits).
+# Of im2col: per channel and shift, per vector of contiguous cells, and per vector and cell of other
+# ones (Zen 4, vectors of 512 and of 256 bits).
 _GATHER_CALL_CYCLES, _GATHERED_CYCLES, _APART_CYCLES, _GATHER_CYCLES = 5, 5.0, 10.0, 1.4
 _ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows in the scatter-add, per row and per vector
 _PIECE_CYCLES = 200  # of a piece of y that is stored non-temporally, for its ends
 _PACKED_CYCLES = 2.0  # per vector of a panel
 # Bytes per cycle: from the L2 cache, of weights from beyond it, and of x from beyond it.
 _NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 20, 8, 12
-# Where every channel of x has pages of its own, and these are more than the TLB holds, each takes so
-# many cycles more.
+# Where every channel of x has pages of its own, and these are more than the TLB holds, each takes
+# so many cycles more.
 _PAGES_BYTES, _PAGES, _PAGE_CYCLES = 2 * 4096, 48, 1.5
 _CROWDED = 0.4  # of the L2 cache: a larger panel does not stay there as a whole
 _CLASH_BYTES = 4096  # planes of x so far apart share the sets of the L1 cache

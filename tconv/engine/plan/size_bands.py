@@ -21,7 +21,7 @@ _QUARTER = 2  # of a short axis bands are no wider than its size by so many halv
 
 
 def band_of(problem: Problem, lanes: int) -> Problem:
-    """Return the problem with the largest sizes of its band, for vectors of so many numbers.
+    """Return the problem with the largest sizes of its band, for vectors of so many elements.
 
     Axes of which all sizes are different problems, of one cell or one row of phases, stay.
 
