@@ -34,6 +34,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def forget():
+    known._misses = 0
     for cached in (known.cached_plan, known.cached_candidates, known.cached_sized_plan):
         cached.cache_clear()
 
@@ -175,6 +176,21 @@ def test_what_a_sized_plan_follows_from_tells_it_apart(folder, monkeypatch):
             for threads in (1, 2):
                 remade(problem, dtype, threads)
     assert len(keys) == len(set(keys)) == 8
+
+
+def test_a_process_that_meets_many_sizes_stops_looking_for_them(folder, monkeypatch):
+    if not target().uses_engine:
+        return
+    read, written = [], []
+    monkeypatch.setattr(known, "read_record", lambda kind, key: read.append(key))
+    monkeypatch.setattr(known, "write_record", lambda key, _: written.append(key))
+    monkeypatch.setattr(known, "_MOST_MISSES", 3)
+    forget()
+    for size in range(20, 26):
+        problem = Problem(Geometry.of((1, 8, size), (8, 16, 4), stride=2))
+        executor.create_primitive(problem, "float32", target(), 1)
+    assert len(read) == 3
+    assert written == read[:2]
 
 
 def test_a_process_that_finds_all_on_disk_loads_nothing_that_chooses_or_lowers(folder):

@@ -25,9 +25,9 @@ def find_runs(module: ir.Module, name: str, number: Number) -> None:
     A tile of the panel has ``lanes`` cells, and tiles are ``tile`` elements apart. The table, read
     from `place` on, has cells of x or -1. If the cells of a vector are contiguous but for -1, the
     run's start is the place of the first, else the least integer; few processors mask 16-bit
-    floats, so there one -1 is enough for that. The table is read to the end of the last vector. A vector of
-    nothing but -1 starts at the first cell: processors take hundreds of cycles for an address that
-    is not mapped, even where no lane is read.
+    floats, so there one -1 is enough for that. The table is read to the end of the last vector. A
+    vector of nothing but -1 starts at the first cell: processors take hundreds of cycles for an
+    address that is not mapped, even where no lane is read.
     """
     pointers, words = {"runs": PTR, "table": PTR}, ("place", "count", "to", "lanes", "tile")
     code, a = begin(module, name, pointers | dict.fromkeys(words, I64), number)
