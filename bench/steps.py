@@ -216,13 +216,16 @@ def _without_shuffles(ready: Any) -> Any:
     That is how the kernel for wide strides does what fills no vector.
     """
     from tconv.engine.codegen.abi import POINTERS
+    from tconv.engine.compile.jit import load_kernel
     from tconv.engine.compile.tiers import settle
     from tconv.engine.kernels.gemm import copy_row
     from tconv.engine.kernels.limits import MOST_INTERLEAVED
+    from tconv.engine.target.target import target
 
     settle()  # else better code comes in the place of this kernel, too
     stride = MOST_INTERLEAVED + 1
-    kernel = ready._kernel(f"copy_row_{stride}", copy_row(stride))
+    name, dtype = f"copy_row_{stride}", ready.dtype.name
+    kernel = load_kernel(name, copy_row(stride), dtype=dtype, target=target())
     ready._job.values[POINTERS.index("copy_row")] = kernel
     return ready
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arrays.dtypes import as_dtype
+from tconv.arrays.dtypes import TYPES, as_dtype
 from tconv.engine.compile.fingerprint import version
 from tconv.engine.compile.jit import find, held, load, load_all
 from tconv.engine.lowered_plan import Arguments, SizedPlan, digest, load_or_lower
@@ -18,8 +18,8 @@ from tconv.engine.plan.plan import CYCLES_PER_US, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan_cache import cached_plan, cached_sized_plan, keep_sized_plan
 from tconv.engine.runtime.job import Job
-from tconv.engine.runtime.reorder import Reorders
 from tconv.engine.target.target import Target
+from tconv.geometry.geometry import Letter
 from tconv.system.allocator import empty
 from tconv.system.fork_lock import cached_property, importing
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tconv.engine.codegen.values import Module
     from tconv.engine.direct.layout import Layout
     from tconv.engine.lowering import Lowering
+    from tconv.engine.runtime.reorder import Reorders
 
 __all__ = ["INNER", "Primitive", "create_fastest", "create_primitive"]
 
@@ -49,7 +50,7 @@ class PackedWinograd(NamedTuple):
     weight: NDArray[Any]
 
 
-class Primitive(Reorders):
+class Primitive:
     """A plan with everything done that does not depend on the values of the operands.
 
     `pack` brings weights into the order of the kernels, ``primitive(x, packed, bias, y)`` computes:
@@ -69,7 +70,10 @@ class Primitive(Reorders):
         threads: int | None = None,
         sized: SizedPlan | None = None,
     ) -> None:
-        super().__init__(problem, dtype, target, threads or plan.threads)
+        self.problem, self.activation = problem, problem.activation
+        self.dtype: np.dtype[Any] = as_dtype(np, dtype)  # of x, y and the weight
+        self.computed = np.dtype(TYPES[dtype].accumulator)
+        self.threads, self._load = threads or plan.threads, partial(load, target=target)
         self.plan, self._target, self._is_winograd = plan, target, plan.algorithm == "winograd"
         self.sized = sized = sized or self._sized()
         lowering = cache(lambda: _lowering_of(self.layout))
@@ -108,6 +112,24 @@ class Primitive(Reorders):
         linked = lowered.link(family.found, self.sized.sizes)
         self._linked.append(linked)  # besides those before, for calls that are under way
         self._job.revise(linked.bind())
+
+    @cached_property
+    def _reorders(self) -> "Reorders":
+        """Reorders of x and y, which only channels last and split types need."""
+        with importing:
+            from tconv.engine.runtime.reorder import Reorders
+
+        return Reorders(self.problem, self.dtype.name, self._target, self.threads)
+
+    def transposed(
+        self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Reorder x or y between channels last and channels first, as `Reorders.transposed`."""
+        return self._reorders.transposed(letter, array, to)
+
+    def transpose(self, size: tuple[int, int, int], source: NDArray[Any], to: NDArray[Any]) -> None:
+        """Transpose every image of a stack, as `Reorders.transpose`."""
+        self._reorders.transpose(size, source, to)
 
     @property
     def packing(self) -> str:
