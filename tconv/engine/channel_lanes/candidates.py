@@ -7,7 +7,7 @@ from math import ceil, prod
 import numpy as np
 
 from tconv.arrays.dtypes import TYPES
-from tconv.engine.plan.cost_model import CALL_CYCLES, LATENCY_CYCLES, Considered
+from tconv.engine.plan.cost_model import MODEL, Considered
 from tconv.engine.plan.phases import AxisPhases
 from tconv.engine.plan.plan import ONE_OUTPUT, TILES, KBlock, Plan, tile_heights
 from tconv.engine.plan.problem import Problem
@@ -122,9 +122,9 @@ class ChannelLanesCosts:
                 lines = ceil(height / outputs) * (self.plane_bytes / CACHE_LINE_BYTES + 0.5)
                 bytes_ += min(lines, ceil(height / run) + rows_of_x - 1) * CACHE_LINE_BYTES
             loads = (height + vectors * steps + 2) / 2
-            term = max(height * vectors * steps / 2, loads, LATENCY_CYCLES) + _TERM_CYCLES
+            term = max(height * vectors * steps / 2, loads, MODEL.latency_cycles) + _TERM_CYCLES
             of_channel = _beside(taps * term + _CHANNEL_CYCLES, bytes_ / _NEAR_BYTES)
-            of_call = CALL_CYCLES + height * (_ROW_CYCLES + vectors * _SUM_CYCLES)
+            of_call = MODEL.call_cycles + height * (_ROW_CYCLES + vectors * _SUM_CYCLES)
             cycles += tiles * (channels * of_channel + calls * of_call)
         return cycles
 

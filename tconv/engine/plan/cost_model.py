@@ -4,6 +4,7 @@ The constants were fitted to plans that were measured on AVX-512 and AVX2, with 
 Their ratios matter, not their scale.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from math import ceil
 
@@ -16,30 +17,48 @@ from tconv.engine.plan.plan import Plan, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 
-__all__ = ["CALL_CYCLES", "LATENCY_CYCLES", "STORE_CYCLES", "Considered", "Costs", "priced"]
+__all__ = ["MODEL", "Considered", "CostModel", "Costs", "priced"]
 
 Considered = tuple[Plan, int, tuple[float, float, int]]
 """A plan without splits, its number of blocks, and what `Costs.of` returns."""
 
-_WAKE_CYCLES = 15_000
-CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of a micro-kernel, and per vector that it stores
-LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
-_PREFETCH_CYCLES = 0.6  # per vector of a term
-_OVERLAPPED = 0.15  # what prefetched bytes take of the time that they would take alone
-_ROW_CYCLES, _PACK_ROW_CYCLES = 24, 18  # of a call of copy_row, and per row of pack_rows
-# Of im2col: per channel and shift, per vector of contiguous cells, and per vector and cell of other
-# ones (Zen 4, vectors of 512 and of 256 bits).
-_GATHER_CALL_CYCLES, _GATHERED_CYCLES, _APART_CYCLES, _GATHER_CYCLES = 5, 5.0, 10.0, 1.4
-_ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows in the scatter-add, per row and per vector
-_PIECE_CYCLES = 200  # of a piece of y that is stored non-temporally, for its ends
-_PACKED_CYCLES = 2.0  # per vector of a panel
-# Bytes per cycle: from the L2 cache, of weights from beyond it, and of x from beyond it.
-_NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 20, 8, 12
-# Where every channel of x has pages of its own, and these are more than the TLB holds, each takes
-# so many cycles more.
-_PAGES_BYTES, _PAGES, _PAGE_CYCLES = 2 * 4096, 48, 1.5
-_CROWDED = 0.4  # of the L2 cache: a larger panel does not stay there as a whole
-_CLASH_BYTES = 4096  # planes of x so far apart share the sets of the L1 cache
+
+@dataclass(frozen=True)
+class CostModel:
+    """Constants of the cost model for a family of processors: cycles, bytes per cycle, ratios."""
+
+    wake_cycles: float = 15_000  # to wake the threads of a call
+    call_cycles: float = 25  # of a call of a micro-kernel
+    store_cycles: float = 1.5  # per vector that it stores
+    latency_cycles: float = 4  # of a product
+    vector_cycles: float = 0.25  # per vector of x in a term
+    prefetch_cycles: float = 0.6  # per vector of a term
+    overlapped: float = 0.15  # what prefetched bytes take of the time that they would take alone
+    row_cycles: float = 24  # of a call of copy_row
+    pack_row_cycles: float = 18  # per row of pack_rows
+    packed_cycles: float = 2.0  # per vector of a panel
+    # Of im2col (Zen 4, vectors of 512 and of 256 bits).
+    gather_call_cycles: float = 5  # per channel and shift
+    gathered_cycles: float = 5.0  # per vector of contiguous cells
+    apart_cycles: float = 10.0  # per vector of other cells
+    gather_cycles: float = 1.4  # per cell of such a vector
+    # Of the scatter-add of col2im.
+    added_row_cycles: float = 5  # per row
+    added_cycles: float = 2.5  # per vector
+    piece_cycles: float = 200  # of a piece of y that is stored non-temporally, for its ends
+    near_bytes: float = 20  # per cycle from the L2 cache
+    stream_bytes: float = 8  # per cycle, of weights from beyond it
+    far_bytes: float = 12  # per cycle, of x from beyond it
+    # Where every channel of x has pages of its own, and these are more than the TLB holds, each
+    # takes so many cycles more.
+    pages_bytes: float = 2 * 4096
+    pages: float = 48
+    page_cycles: float = 1.5
+    crowded: float = 0.4  # of the L2 cache: a larger panel does not stay there as a whole
+    clash_bytes: int = 4096  # planes of x so far apart share the sets of the L1 cache
+
+
+MODEL = CostModel()
 
 
 class Costs:
@@ -59,10 +78,10 @@ class Costs:
         self.weight_bytes = self.outputs * self.taps * self.channels * self.bytes
         x_bytes = problem.read_count * self.cell_bytes
         x_is_near = x_bytes <= target.l2_bytes
-        self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / _FAR_BYTES
+        self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / MODEL.far_bytes
         # The hardware does not prefetch an x that is in memory and read by pieces.
         self.col2im_far = (1.0 if x_bytes > target.l3_bytes // 2 else 0.5) * self.far_cycles
-        self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
+        self.near_cycles = self.vector_bytes / MODEL.near_bytes  # per vector
         self.shifts = phases.shifts
         self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.groups]
         self._term = cache(self._term_cycles)
@@ -89,9 +108,9 @@ class Costs:
         is_unaligned, compute = not is_im2col, 0.0
         # Where terms are not in the order of the panel, kernels prefetch the ones ahead.
         prefetches = is_im2col and self.shifts > 1 and not plan.k_block.per_tap
-        prefetch = _PREFETCH_CYCLES if prefetches else 0.0
+        prefetch = MODEL.prefetch_cycles if prefetches else 0.0
         panel = self.channels * cells * self.vector_bytes / self.target.l2_bytes
-        crowded = 1.0 + max(0.0, panel - _CROWDED)
+        crowded = 1.0 + max(0.0, panel - MODEL.crowded)
         for rows_of_channel, taps, columns_read in self.kinds:
             if is_near or is_im2col:
                 x_cycles = 0.0
@@ -104,7 +123,7 @@ class Costs:
                 for wide, calls in widths:
                     each = terms * self._term(height, wide, is_unaligned, x_cycles, 0.0)
                     each += terms * prefetch * wide
-                    each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
+                    each += parts * (MODEL.call_cycles + height * wide * MODEL.store_cycles)
                     compute += tiles * calls * each
         return pack, self._of_blocks(compute, plan.block), count
 
@@ -125,8 +144,8 @@ class Costs:
             count = ceil(self.batch * z.count * y.count / plan.rows)
             count *= ceil(x.count / plan.columns)
             return self.channels * self.shifts * self._gathered(plan, lanes), count
-        a_vector = _PACKED_CYCLES if x.step == 1 else _strided_cycles(x.step, self.lanes)
-        row = _PACK_ROW_CYCLES + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
+        a_vector = MODEL.packed_cycles if x.step == 1 else _strided_cycles(x.step, self.lanes)
+        row = MODEL.pack_row_cycles + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
         count = self.batch * z.count * ceil(y.count / plan.rows) * ceil(x.count / plan.columns)
         return self.channels * self._panel_rows(plan) * row, count
 
@@ -138,9 +157,9 @@ class Costs:
             apart = 1.0
         elif plan.rows > 1 and x.count != x.input:
             apart = min(1.0, self.lanes / plan.columns)
-        of_vector = _GATHERED_CYCLES * self.steps + 0.5 * self.far_cycles
-        of_apart = _APART_CYCLES + self.lanes * _GATHER_CYCLES
-        return _GATHER_CALL_CYCLES + vectors * (apart * of_apart + (1 - apart) * of_vector)
+        of_vector = MODEL.gathered_cycles * self.steps + 0.5 * self.far_cycles
+        of_apart = MODEL.apart_cycles + self.lanes * MODEL.gather_cycles
+        return MODEL.gather_call_cycles + vectors * (apart * of_apart + (1 - apart) * of_vector)
 
     def _col2im(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of a task of col2im: to read x, to compute; and the tasks of a group."""
@@ -150,28 +169,32 @@ class Costs:
         whole, rest = (pieces * n for n in divmod(vectors, plan.vectors))
         parts = self._sums(plan, 1)
         plane = x.input * y.input * z.input * self.bytes
-        clash = 2.0 if plane % _CLASH_BYTES == 0 and not self.is_copied else 1.0
+        clash = 2.0 if plane % MODEL.clash_bytes == 0 and not self.is_copied else 1.0
         used = plan.k_block.channels * plan.vectors * self.vector_bytes
         is_near = used * clash <= self.target.l1_bytes * 0.6
         x_cycles = 0.0 if is_near else self.near_cycles * clash
         weights = plan.k_block.channels * self.taps * plan.block * self.bytes
-        of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / _NEAR_BYTES
-        pages = min(1.0, x.input * y.input * z.input * self.bytes / _PAGES_BYTES)  # per channel
-        has_pages = plan.k_block.channels * pages > _PAGES and not self.is_copied
-        page_cycles = _PAGE_CYCLES * pages if has_pages else 0.0
+        of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / MODEL.near_bytes
+        pages = min(
+            1.0, x.input * y.input * z.input * self.bytes / MODEL.pages_bytes
+        )  # per channel
+        has_pages = plan.k_block.channels * pages > MODEL.pages and not self.is_copied
+        page_cycles = MODEL.page_cycles * pages if has_pages else 0.0
         compute = 0.0
         for height, tiles in tile_heights(self.taps * plan.block, plan.tile):
             for wide, calls in ((plan.vectors, whole), (1, rest)):
                 each = self._term(height, wide, True, x_cycles, of_weight) + page_cycles
-                each = self.channels * each + parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
+                each = self.channels * each + parts * (
+                    MODEL.call_cycles + height * wide * MODEL.store_cycles
+                )
                 compute += tiles * calls * each
         if not self.phases.taps_are_phases:
-            a_row = _ADDED_ROW_CYCLES + ceil(plan.columns / self.lanes) * _ADDED_CYCLES
-            of_tap = planes * (CALL_CYCLES + rows * a_row)
+            a_row = MODEL.added_row_cycles + ceil(plan.columns / self.lanes) * MODEL.added_cycles
+            of_tap = planes * (MODEL.call_cycles + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
         read = self.channels * pieces * vectors * (self.near_cycles + self.col2im_far)
         if self.is_copied:
-            read += self.channels * pieces * (_PACK_ROW_CYCLES + vectors * _PACKED_CYCLES)
+            read += self.channels * pieces * (MODEL.pack_row_cycles + vectors * MODEL.packed_cycles)
         count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)
         count *= ceil(x.count / plan.columns)
         return read, self._of_blocks(compute, plan.block), count
@@ -184,7 +207,7 @@ class Costs:
         """Cycles of all blocks of a task; their weights are loaded while one computes."""
         compute *= ceil(self.outputs / block)
         is_far = self.weight_bytes > self.target.l2_bytes // 2
-        return max(compute, self.weight_bytes / _STREAM_BYTES) if is_far else compute
+        return max(compute, self.weight_bytes / MODEL.stream_bytes) if is_far else compute
 
     def _term_cycles(
         self, rows: int, vectors: int, is_unaligned: bool, x_cycles: float, of_weight: float
@@ -193,18 +216,18 @@ class Costs:
         split = 2 if is_unaligned and self.target.vector_bits == 512 else self.steps
         loads = (rows + vectors * split + 1) / 2
         near = (vectors + is_unaligned) * x_cycles + rows * of_weight
-        most = max(rows * vectors * self.steps / 2, loads, LATENCY_CYCLES, near)
-        return most + vectors * _VECTOR_CYCLES + near * _OVERLAPPED
+        most = max(rows * vectors * self.steps / 2, loads, MODEL.latency_cycles, near)
+        return most + vectors * MODEL.vector_cycles + near * MODEL.overlapped
 
     def _written(self, plan: Plan) -> float:
         """Cycles to interleave the accumulator rows of a task into y."""
         z, y, x = self.phases.axes
         per_cell = 0.3 * 16 / self.lanes if x.stride <= MOST_INTERLEAVED else 0.6
         planes = plan.planes * z.stride
-        a_plane = plan.rows * y.stride * (_ROW_CYCLES + plan.columns * x.stride * per_cell)
+        a_plane = plan.rows * y.stride * (MODEL.row_cycles + plan.columns * x.stride * per_cell)
         row_bytes = plan.columns * x.stride * self.cell_bytes
         if plan.streams(self.problem.written_count * self.cell_bytes, row_bytes, x.count):
-            a_plane += _PIECE_CYCLES
+            a_plane += MODEL.piece_cycles
         return self.outputs * planes * a_plane
 
 
@@ -217,7 +240,7 @@ def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: i
     """The plan with its price for so many threads and splits; with one thread if that is best."""
     read, work, count = cycles
     tasks, task = count * splits, read + work / splits
-    alone, together = tasks * task, ceil(tasks / threads) * task + _WAKE_CYCLES
+    alone, together = tasks * task, ceil(tasks / threads) * task + MODEL.wake_cycles
     if alone <= together:
         threads, together = 1, alone
     return plan._replace(splits=splits, threads=threads, cycles=together)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from math import ceil, prod
 
-from tconv.engine.plan.cost_model import CALL_CYCLES, STORE_CYCLES, Considered, Costs
+from tconv.engine.plan.cost_model import MODEL, Considered, Costs
 from tconv.engine.plan.phases import Phases
 from tconv.engine.plan.plan import ONE_OUTPUT, TABLE_ENTRIES, TILES, KBlock, Plan, tile_heights
 from tconv.engine.plan.problem import Problem
@@ -63,7 +63,7 @@ class WinogradCosts(Costs):
         vectors = self.vectors(plan)
         read, count = self._read(plan)
         of_sums = self.places * _CELL_CYCLES + self.tiling.sums * _SUM_CYCLES
-        read += self.channels * (CALL_CYCLES + vectors * of_sums * self.steps)
+        read += self.channels * (MODEL.call_cycles + vectors * of_sums * self.steps)
         compute = self._multiplied(plan, vectors) + self._restored(plan, vectors)
         work = self._of_blocks(compute, plan.block) + self._written(plan)
         if self.weight_bytes > self.target.l3_bytes:
@@ -84,7 +84,7 @@ class WinogradCosts(Costs):
             for height, tiles in tile_heights(rows * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self.channels * self._term(height, wide, False, 0.0, 0.0)
-                    each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
+                    each += parts * (MODEL.call_cycles + height * wide * MODEL.store_cycles)
                     cycles += kinds * tiles * calls * each
             if is_far:
                 cycles += kinds * terms * of_kind / _BYTES_FROM_L3
@@ -97,7 +97,7 @@ class WinogradCosts(Costs):
         beyond = max(0, bytes_ - self.target.l2_bytes // 2) / _BYTES_FROM_L3
         of_products = self.products * _CELL_CYCLES + self.phases.count * _SUM_CYCLES
         of_products *= self.steps
-        return plan.block * (calls * CALL_CYCLES + vectors * of_products) + 2 * beyond
+        return plan.block * (calls * MODEL.call_cycles + vectors * of_products) + 2 * beyond
 
 
 def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
