@@ -49,7 +49,7 @@ def draw(rng, has_runs=False):
         return tuple(int(n) for n in rng.integers(low, high, rank))
 
     groups = int(rng.integers(1, 3))
-    # With many channels sums may be made tap by tap, and items spread; with runs of taps, tiled.
+    # With many channels sums may go tap by tap, as col2im does; with runs of taps, Winograd.
     is_deep, has_runs = rng.random() < 0.3, has_runs or rng.random() < 0.3
     channels = groups * int(rng.integers(16, 24) if has_runs else rng.integers(1, 9))
     kernel, stride = sizes(1, 6), sizes(1, 5)
@@ -95,23 +95,23 @@ def main(count):
         some = winograd if winograd and n % 5 == 4 else lanes if lanes and n % 5 == 3 else plans
         plan = some[int(rng.integers(len(some)))]
         plans_of.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
-        ready = Primitive(problem, name, target(), plan)
+        primitive = Primitive(problem, name, target(), plan)
         shape = (geometry.groups, -1, *geometry.weight_shape[1:])
         x = guarded(rng.standard_normal(geometry.shape_of(read)).astype(dtype), n % 3)
         w = guarded(rng.standard_normal(geometry.weight_shape).astype(dtype), n % 3)
         channels = geometry.out_channels if want == "y" else geometry.in_channels
         bias = rng.standard_normal(channels).astype(dtype)
         out = guarded(np.full(geometry.shape_of(want), np.nan, dtype), n % 3)
-        packed = ready.pack(w.reshape(shape))
+        packed = primitive.pack(w.reshape(shape))
         if plan.algorithm == "winograd":
             packed = packed._replace(transformed=guarded(packed.transformed, n % 3))
         else:
             packed = guarded(packed, n % 3)
-        ready(x, packed, ready.pack_bias(bias), out)
+        primitive(x, packed, primitive.pack_bias(bias), out)
         assert np.isfinite(out).all()
         kinds[plan.algorithm] += 1
         kinds["x"] += want == "x"
-        kinds["stream"] += ready.layout.fields["streams"]
+        kinds["stream"] += primitive.layout.fields["streams"]
     assert min(kinds.values()) > 0 or count < 100, kinds
     print(count, "plans")
 
@@ -128,13 +128,13 @@ def gradients(count):
         if n % 2:
             cells = int(rng.integers(1, 30))
             plan = plan._replace(chunk=Chunk.of(geometry.batch, problem.written_size, cells))
-        ready = Correlated(problem, dtype, target(), plan._replace(segments=1), 1 + n % 3)
+        primitive = Correlated(problem, dtype, target(), plan._replace(segments=1), 1 + n % 3)
         x, y = (
             guarded(rng.standard_normal(shape).astype(dtype), n % 3)
             for shape in (geometry.x_shape, geometry.y_shape)
         )
         dw = guarded(np.full(geometry.weight_shape, np.nan, dtype), n % 3)
-        ready(x, y, dw)
+        primitive(x, y, dw)
         assert np.isfinite(dw).all()
         kinds[plan.is_dot] += 1
     assert min(kinds.values()) > 0, kinds

@@ -45,7 +45,7 @@ WANTS = st.sampled_from("yx")
 
 @st.composite
 def deep_geometries(draw):
-    """Of so many channels that sums may be made tap by tap, and items spread."""
+    """With so many channels that sums may go tap by tap, as col2im does."""
     geometry, channels = draw(geometries(ranks=(1, 2, 3))), draw(st.integers(512, 520))
     outputs = draw(st.integers(1, 8))
     return replace(
@@ -120,17 +120,17 @@ def test_every_plan_gives_the_same_bits(geometry, want, dtype, data):
     for threads in (1, 3):
         plans = all_plans(problem, dtype, target(), threads)
         for plan in plans[:: max(1, len(plans) // 5)]:
-            plan = in_smaller_items(plan, geometry, data) if plan.algorithm == "col2im" else plan
-            ready = executor.Primitive(problem, dtype, target(), plan)
+            plan = in_smaller_tasks(plan, geometry, data) if plan.algorithm == "col2im" else plan
+            primitive = executor.Primitive(problem, dtype, target(), plan)
             written = np.full(geometry.shape_of(want), np.nan, dtype)
-            ready(read, ready.pack(w), ready.pack_bias(bias), written)
+            primitive(read, primitive.pack(w), primitive.pack_bias(bias), written)
             bits = (written + 0.0).tobytes()  # + 0.0: the sign of zero is nobody's
             found.setdefault(plan.order, set()).add(bits)
     assert {len(bits) for bits in found.values()} == {1}
 
 
-def in_smaller_items(plan, geometry, data):
-    """A spread plan whose items are pieces of any size."""
+def in_smaller_tasks(plan, geometry, data):
+    """A col2im plan whose tasks have any size."""
     z, y, x = Phases.of(geometry.axes).axes
     counts = [data.draw(st.integers(1, axis.count)) for axis in (z, y, x)]
     if y.count > 1 or z.count > 1 or y.input > 1 or z.input > 1:
@@ -275,7 +275,7 @@ def test_nothing_outside_of_the_operands_is_touched():
     st.booleans(),
 )
 def test_nothing_beside_out_is_written(geometry, want, dtype, before, streams):
-    """Also where y goes past the caches, which only large ones do; wherever its cache lines end."""
+    """Also with non-temporal stores, which only a large y takes; wherever its cache lines end."""
     if not engine.serves(geometry, want, dtype):
         return
     geometry = engine._canonical(geometry)
@@ -287,8 +287,8 @@ def test_nothing_beside_out_is_written(geometry, want, dtype, before, streams):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "STREAMED_BYTES", 0 if streams else 2**25)
         patch.setattr(plans, "STREAMED_PIECE_BYTES", 0)
-        ready = executor.Primitive(problem, dtype, target(), plan)
-    engine.contract(geometry, want, read, w, bias=bias, out=out, plan=ready)
+        primitive = executor.Primitive(problem, dtype, target(), plan)
+    engine.contract(geometry, want, read, w, bias=bias, out=out, plan=primitive)
     assert np.array_equal(out, defined(geometry, want, read, w, bias))
     assert np.array_equal(memory[:before], np.full(before, -7))
     assert np.array_equal(memory[-32:], np.full(32, -7))

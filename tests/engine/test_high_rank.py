@@ -77,8 +77,8 @@ def test_equals_the_definition(geometry, want, dtype, has_bias, is_framed, size)
     if is_framed:
         to, memory = framed(to, -7)
         a, _ = framed(a, np.nan)
-    ready = in_blocks_of(size, geometry, dtype, want)
-    found = engine.contract(geometry, want, a, b, bias=bias, out=to, plan=ready)
+    primitive = in_blocks_of(size, geometry, dtype, want)
+    found = engine.contract(geometry, want, a, b, bias=bias, out=to, plan=primitive)
     assert found is to or found.base is not None
     wide = [None if v is None else v.astype(np.float64) for v in (a, b, bias)]
     expected = definition.contract(geometry, want, *wide[:2], bias=wide[2])
@@ -107,8 +107,8 @@ def test_all_three_are_of_one_form(geometry, size):
     x, w, v = integer_operands(geometry)
 
     def solved(want):
-        ready = in_blocks_of(size, geometry, "float64", want)
-        return engine.contract(geometry, want, *operands_of(want, x, w, v), plan=ready)
+        primitive = in_blocks_of(size, geometry, "float64", want)
+        return engine.contract(geometry, want, *operands_of(want, x, w, v), plan=primitive)
 
     assert np.vdot(solved("y"), v) == np.vdot(x, solved("x")) == np.vdot(w, solved("w"))
 
@@ -122,8 +122,8 @@ def test_blocks_and_threads_give_the_same_bits(geometry, want, dtype):
     x, w, y = (rng.standard_normal(geometry.shape_of(letter)).astype(dtype) for letter in "xwy")
     found = {}
     for size, threads in ((0, 1), (0, 3), (2**23, 2), (2**23, 1)):
-        ready = in_blocks_of(size, geometry, dtype, want, threads)
-        bits = engine.contract(geometry, want, *operands_of(want, x, w, y), plan=ready) + 0.0
+        primitive = in_blocks_of(size, geometry, dtype, want, threads)
+        bits = engine.contract(geometry, want, *operands_of(want, x, w, y), plan=primitive) + 0.0
         found.setdefault(size if want == "w" else 0, set()).add(bits.tobytes())
     assert {len(bits) for bits in found.values()} == {1}
 
@@ -162,9 +162,9 @@ def test_what_two_blocks_have_is_added_once(rows):
     for n in range(7):
         y[n % 3, 0, n, 1, 2, 2] = np.inf
     row_bytes = 8 * (2 * 60 + 3 * 3 * 120)
-    ready = in_blocks_of(rows * row_bytes, geometry, "float64", "w", 1)
-    assert ready.folding.rows == [3, 4, 4][rows - 3]
-    found = engine.contract(geometry, "w", x, y, plan=ready)
+    primitive = in_blocks_of(rows * row_bytes, geometry, "float64", "w", 1)
+    assert primitive.folding.rows == [3, 4, 4][rows - 3]
+    found = engine.contract(geometry, "w", x, y, plan=primitive)
     met = portable.contract(geometry, "w", x, np.isinf(y).astype(float)) > 0
     expected = portable.contract(geometry, "w", x, np.ones_like(y))
     assert np.array_equal(found, np.where(met, np.inf, expected))
@@ -215,13 +215,13 @@ def test_what_is_one_product_is_portable_and_so_are_gradients_of_halves():
 def test_a_call_takes_no_more_than_it_says(shape, want):
     geometry = Geometry.of(shape, (shape[1], 8, *[3] * (len(shape) - 2)), padding=1)
     a, b = operands_of(want, *(np.ones(geometry.shape_of(letter), "float32") for letter in "xwy"))
-    ready = engine.prepare(geometry, "float32", want=want)
-    engine.contract(geometry, want, a, b, plan=ready)
+    primitive = engine.prepare(geometry, "float32", want=want)
+    engine.contract(geometry, want, a, b, plan=primitive)
     tracemalloc.start()
-    found = engine.contract(geometry, want, a, b, plan=ready)
+    found = engine.contract(geometry, want, a, b, plan=primitive)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak - found.nbytes <= engine.workspace_bytes(geometry, ready) + 100_000
+    assert peak - found.nbytes <= engine.workspace_bytes(geometry, primitive) + 100_000
 
 
 @draws(1)

@@ -1,4 +1,4 @@
-"""What is kept of a laid out plan is what would be laid out, and nothing else is believed."""
+"""A lowered plan on disk is the one that lowering gives, and nothing else is believed."""
 
 from itertools import product
 
@@ -7,8 +7,7 @@ import pytest
 
 from tconv import definition
 from tconv.arrays.activations import as_activation
-from tconv.engine import executor
-from tconv.engine import lowered_plan as laid
+from tconv.engine import executor, lowered_plan
 from tconv.engine.choose import best_plans
 from tconv.engine.layouts import layout_of
 from tconv.engine.lowering import Lowering
@@ -39,7 +38,7 @@ def plans(geometry, dtype="float32", **more):
 def kept(problem, plan, dtype, make=None):
     layout = (problem, plan, np.dtype(dtype), target())
     make = make or (lambda: Lowering(layout_of(*layout)).lower())
-    return laid.load_or_lower(laid.digest(("test", problem, plan, dtype)), make)
+    return lowered_plan.load_or_lower(lowered_plan.digest(("test", problem, plan, dtype)), make)
 
 
 def same(one, other):
@@ -73,9 +72,9 @@ def test_what_is_read_again_computes_the_same(geometry, want):
     share = (geometry.groups, -1, *geometry.weight_shape[1:])
     for problem, plan in plans(geometry, want=want):
         for _ in range(2):  # made, and read
-            ready = executor.Primitive(problem, "float32", target(), plan)
+            primitive = executor.Primitive(problem, "float32", target(), plan)
             y = np.full(geometry.shape_of(want), np.nan, np.float32)
-            ready(read, ready.pack(w.reshape(share)), ready.pack_bias(None), y)
+            primitive(read, primitive.pack(w.reshape(share)), primitive.pack_bias(None), y)
             assert np.array_equal(y, exact)
 
 
@@ -94,17 +93,17 @@ def test_a_damaged_one_is_made_again(folder, monkeypatch):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda laid: 5,
-        lambda laid: laid[:-1],
-        lambda laid: laid[::-1],
-        lambda laid: (*laid[:-1], laid[-1][::-1]),
-        lambda laid: (),
+        lambda lowered_plan: 5,
+        lambda lowered_plan: lowered_plan[:-1],
+        lambda lowered_plan: lowered_plan[::-1],
+        lambda lowered_plan: (*lowered_plan[:-1], lowered_plan[-1][::-1]),
+        lambda lowered_plan: (),
     ],
 )
 def test_what_is_whole_and_none_is_made_again_with_a_warning(folder, monkeypatch, change):
     ((problem, plan), *_) = plans(GEOMETRIES[0])
     with monkeypatch.context() as patch:
-        patch.setattr(laid, "as_bytes", lambda made: as_bytes(change(tuple(made))))
+        patch.setattr(lowered_plan, "as_bytes", lambda made: as_bytes(change(tuple(made))))
         made = kept(problem, plan, "float32")
     monkeypatch.setattr("tconv.engine.compile.disk_cache._has_warned", False)
     with pytest.warns(RuntimeWarning, match="holds something else") as caught:
@@ -115,7 +114,7 @@ def test_what_is_whole_and_none_is_made_again_with_a_warning(folder, monkeypatch
 
 def test_plans_and_types_are_told_apart(monkeypatch):
     keys = set()
-    monkeypatch.setattr(laid, "write_plan", lambda key, _: keys.add(key))
+    monkeypatch.setattr(lowered_plan, "write_plan", lambda key, _: keys.add(key))
     found = [*product(plans(GEOMETRIES[0]), ("float32", "float64"))]
     for (problem, plan), dtype in found:
         kept(problem, plan, dtype)
@@ -123,7 +122,7 @@ def test_plans_and_types_are_told_apart(monkeypatch):
 
 
 def test_what_is_large_is_not_kept(monkeypatch):
-    monkeypatch.setattr(laid, "_MOST_BYTES", 100)
-    monkeypatch.setattr(laid, "write_plan", None)
+    monkeypatch.setattr(lowered_plan, "_MOST_BYTES", 100)
+    monkeypatch.setattr(lowered_plan, "write_plan", None)
     ((problem, plan), *_) = plans(GEOMETRIES[0])
     kept(problem, plan, "float32")

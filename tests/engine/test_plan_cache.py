@@ -1,4 +1,4 @@
-"""Plans that are kept on disk are those that would be chosen, and nothing else is believed."""
+"""Plans on disk are the ones that would be chosen, and nothing else is believed."""
 
 import marshal
 import subprocess
@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from tconv.arrays.activations import as_activation
-from tconv.engine import executor
-from tconv.engine import plan_cache as known
+from tconv.engine import executor, plan_cache
 from tconv.engine.choose import choose_plan
 from tconv.engine.compile import plan_log
 from tconv.engine.plan.encoding import as_bytes, of_bytes
@@ -34,15 +33,19 @@ def folder(tmp_path, monkeypatch):
 
 
 def forget():
-    known._misses = 0
-    for cached in (known.cached_plan, known.cached_candidates, known.cached_sized_plan):
+    plan_cache._misses = 0
+    for cached in (
+        plan_cache.cached_plan,
+        plan_cache.cached_candidates,
+        plan_cache.cached_sized_plan,
+    ):
         cached.cache_clear()
 
 
 def asked_again(problem, threads=2):
     """As another process would ask."""
     forget()
-    return known.cached_plan(problem, "float32", target(), threads)
+    return plan_cache.cached_plan(problem, "float32", target(), threads)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -96,7 +99,7 @@ PLAN = as_bytes(choose_plan(PROBLEMS[0], "float32", target(), 2))
 )
 def test_what_is_whole_and_no_plan_is_chosen_again_with_a_warning(folder, data, monkeypatch):
     keys = []
-    monkeypatch.setattr(known, "write_plan", lambda key, _: keys.append(key))
+    monkeypatch.setattr(plan_cache, "write_plan", lambda key, _: keys.append(key))
     chosen = asked_again(PROBLEMS[0])
     monkeypatch.undo()
     monkeypatch.setenv("TCONV_CACHE", str(folder))
@@ -117,7 +120,7 @@ def test_without_a_cache_it_is_chosen_each_time(tmp_path, monkeypatch):
 
 
 def sized(problem, dtype="float32", threads=2):
-    return known.cached_sized_plan(problem, dtype, target(), threads)
+    return plan_cache.cached_sized_plan(problem, dtype, target(), threads)
 
 
 def remade(problem, dtype="float32", threads=2):
@@ -141,7 +144,7 @@ def same(one, other):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 @pytest.mark.parametrize("want", "yx")
 def test_a_sized_plan_comes_back_as_it_was_made(folder, want, dtype, activation):
-    """Neither chosen nor laid out again, for sizes of one band too, and it computes the same."""
+    """Neither chosen nor laid out again, for sizes of one band, too; and it computes the same."""
     if not target().uses_engine:
         return
     for size in (17, 18, 40):  # two of a band, and one of another
@@ -170,7 +173,7 @@ def test_a_sized_plan_comes_back_as_it_was_made(folder, want, dtype, activation)
 
 def test_what_a_sized_plan_follows_from_tells_it_apart(folder, monkeypatch):
     keys = []
-    monkeypatch.setattr(known, "write_record", lambda key, _: keys.append(key))
+    monkeypatch.setattr(plan_cache, "write_record", lambda key, _: keys.append(key))
     for problem in (PROBLEMS[0], replace(PROBLEMS[0], activation=as_activation("relu"))):
         for dtype in ("float32", "float64"):
             for threads in (1, 2):
@@ -182,9 +185,9 @@ def test_a_process_that_meets_many_sizes_stops_looking_for_them(folder, monkeypa
     if not target().uses_engine:
         return
     read, written = [], []
-    monkeypatch.setattr(known, "read_record", lambda kind, key: read.append(key))
-    monkeypatch.setattr(known, "write_record", lambda key, _: written.append(key))
-    monkeypatch.setattr(known, "_MOST_MISSES", 3)
+    monkeypatch.setattr(plan_cache, "read_record", lambda kind, key: read.append(key))
+    monkeypatch.setattr(plan_cache, "write_record", lambda key, _: written.append(key))
+    monkeypatch.setattr(plan_cache, "_MOST_MISSES", 3)
     forget()
     for size in range(20, 26):
         problem = Problem(Geometry.of((1, 8, size), (8, 16, 4), stride=2))

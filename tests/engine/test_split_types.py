@@ -99,10 +99,10 @@ def test_parts_are_contracted_for_every_letter(geometry, dtype, want):
         of_parts = b
 
     def by(_, *arguments, **options):
-        usual = made.inner_geometry(geometry)
+        parts = made.inner_geometry(geometry)
         if dtype in INTEGERS and want != "w":
-            usual = engine.replace(usual, weight_format="IO*", flip_kernel=False)
-        return np.ascontiguousarray(portable.contract(usual, *arguments, **options))
+            parts = engine.replace(parts, weight_format="IO*", flip_kernel=False)
+        return np.ascontiguousarray(portable.contract(parts, *arguments, **options))
 
     found = made.contract(by, geometry, a, of_parts, None, None)
     assert np.array_equal(found, expected(geometry, a, b, want=want))

@@ -58,10 +58,10 @@ def channel_lanes_plans(draw, dtype):
 
 def computed(problem, plan, dtype, read, w, bias):
     """What a plan writes; NaN where it does not."""
-    ready = executor.Primitive(problem, dtype, target(), plan)
+    primitive = executor.Primitive(problem, dtype, target(), plan)
     written = np.full(problem.geometry.shape_of(problem.want), np.nan, dtype)
-    packed = ready.pack(np.ascontiguousarray(canonical(np, problem.geometry, "w", w)))
-    ready(read, packed, ready.pack_bias(bias), written)
+    packed = primitive.pack(np.ascontiguousarray(canonical(np, problem.geometry, "w", w)))
+    primitive(read, packed, primitive.pack_bias(bias), written)
     return written
 
 

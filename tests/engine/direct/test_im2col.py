@@ -1,4 +1,4 @@
-"""Cells that are gathered: what runs are found, and what is read of them."""
+"""Im2col: the runs that are found, and the cells that are gathered."""
 
 import ctypes
 

@@ -188,8 +188,8 @@ def test_every_plan_activates_every_output_once(geometry, want, dtype, argument,
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plans, "STREAMED_BYTES", 0 if streams else 2**25)
             patch.setattr(plans, "STREAMED_PIECE_BYTES", 0)
-            ready = executor.Primitive(problem, dtype, target(), chosen)
-        found = engine.contract(geometry, want, read, w, bias=bias, plan=ready)
+            primitive = executor.Primitive(problem, dtype, target(), chosen)
+        found = engine.contract(geometry, want, read, w, bias=bias, plan=primitive)
         assert np.array_equal(found, expected)
 
 
@@ -202,13 +202,13 @@ def test_kinds_of_plans_that_were_drawn():
         geometry = Geometry.of(x, w, stride=stride)
         problem = Problem(geometry, activation=Activation("leaky_relu", 2.0))
         for chosen in all_plans(problem, "float32", target(), 1):
-            ready = executor.Primitive(problem, "float32", target(), chosen)
-            kind = (chosen.algorithm, bool(ready.layout.fields["skips_scatter"]))
+            primitive = executor.Primitive(problem, "float32", target(), chosen)
+            kind = (chosen.algorithm, bool(primitive.layout.fields["skips_scatter"]))
             if kind in seen:
                 continue
             seen.add(kind)
             array, weight, bias = operands(geometry, "float32")
-            found = engine.contract(geometry, "y", array, weight, bias=bias, plan=ready)
+            found = engine.contract(geometry, "y", array, weight, bias=bias, plan=primitive)
             expected = defined(geometry, problem.activation, array, weight, bias)
             assert np.array_equal(found, expected)
     wanted = {("direct", False), ("im2col", False), ("col2im", True), ("col2im", False)}
@@ -225,8 +225,8 @@ def test_the_engine_and_numpy_agree(geometry, dtype, name):
     x, w, bias = operands(geometry, dtype)
     x /= 16
     activation = Activation(name)
-    ready = engine.prepare(geometry, dtype, activation=activation)
-    found = engine.contract(geometry, "y", x, w, bias=bias, plan=ready)
+    primitive = engine.prepare(geometry, dtype, activation=activation)
+    found = engine.contract(geometry, "y", x, w, bias=bias, plan=primitive)
     expected = defined(geometry, activation, x, w, bias)
     assert np.allclose(found, expected, rtol=8 * np.finfo(dtype).eps, atol=0)
 

@@ -110,10 +110,10 @@ def test_every_tiling_equals_the_definition(found, dtype):
     read = x if problem.want == "y" else y
     channels = problem.outputs * geometry.groups
     bias = np.arange(channels).astype(dtype)
-    ready = executor.Primitive(problem, dtype, target(), plan)
+    primitive = executor.Primitive(problem, dtype, target(), plan)
     written = np.full(geometry.shape_of(problem.want), np.nan, dtype)
-    packed = ready.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
-    ready(read, packed, ready.pack_bias(bias), written)
+    packed = primitive.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
+    primitive(read, packed, primitive.pack_bias(bias), written)
     expected = definition.contract(geometry, problem.want, read, w, bias=bias)
     assert np.array_equal(written, expected)
 
@@ -165,10 +165,10 @@ def test_images_with_cells_that_would_spread_have_the_bits_of_direct(found, data
     hostile = read.copy()
     for cell in cells:
         hostile.flat[cell] = data.draw(st.sampled_from(UNSAFE))
-    ready = executor.Primitive(problem, "float32", target(), tiles)
-    packed = ready.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
+    primitive = executor.Primitive(problem, "float32", target(), tiles)
+    packed = primitive.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
     written = np.full(geometry.shape_of(problem.want), -1, np.float32)
-    ready(hostile, packed, ready.pack_bias(bias), written)
+    primitive(hostile, packed, primitive.pack_bias(bias), written)
     images = {cell // (read.size // geometry.batch) for cell in cells}
     solve = conv_transpose if problem.want == "y" else conv
     with np.errstate(all="ignore"):
