@@ -31,7 +31,7 @@ def in_padded_panel(
     """
     places, within = [], []
     for axis, of_axis in zip(phases.axes, shifts, strict=True):
-        found = [divmod(-shift, axis.step) for shift in of_axis]
+        found = [axis.residue(shift) for shift in of_axis]
         places.append([axis.high + back for back, _ in found])
         within.append([axis.residue_classes.index(first) for _, first in found])
     cells = grid(places, sizes)

@@ -79,6 +79,10 @@ class AxisPhases:
         stride, step = self.stride * outputs, self.step * outputs
         return AxisPhases(self.input, self.kernel, stride, step, count, taps, *_read(taps, step))
 
+    def residue(self, shift: int) -> tuple[int, int]:
+        """Steps to the cell that a shift reads at q = 0, and the first cell of its class."""
+        return _residue(shift, self.step)
+
     @property
     def spacing(self) -> int:
         """Steps between neighbouring cells that a phase reads in a residue class; 1 if they vary.
@@ -290,11 +294,15 @@ def _unrolled(taps: Taps, step: int, outputs: int) -> Taps:
     )
 
 
+def _residue(shift: int, step: int) -> tuple[int, int]:
+    return divmod(-shift, step)
+
+
 @lru_cache(maxsize=256)
 def _read(taps: Taps, step: int) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:
     """The shifts that occur, the residue classes that are read, the least and the largest shift."""
     shifts = sorted({shift for of_phase in taps for _, shift in of_phase}, reverse=True) or [0]
-    places = [divmod(-shift, step) for shift in shifts]
+    places = [_residue(shift, step) for shift in shifts]
     residue_classes = tuple(sorted({first for _, first in places}))
     steps = [-back for back, _ in places]
     return tuple(shifts), residue_classes, min(steps), max(steps)
