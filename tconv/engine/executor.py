@@ -86,11 +86,11 @@ class Primitive:
 
     @cached_property
     def layout(self) -> "Layout":
-        """The layout in memory; computed only if it is not on disk what follows from it."""
+        """The memory layout, computed when something needs it that is not on disk."""
         return _layouts()(self.problem, self.plan, self.dtype, self._target)
 
     def _sized(self) -> SizedPlan:
-        """What follows from the plan and the sizes."""
+        """Everything that follows from the plan and the sizes but addresses."""
         with importing:
             from tconv.engine.codegen.abi import POINTERS
 
