@@ -30,7 +30,7 @@ from tconv.engine.split_types import (
 from tconv.engine.target.target import Target
 from tconv.engine.target.target import target as host_target
 from tconv.errors import DTypeError
-from tconv.geometry.geometry import Geometry, Letter
+from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.system.allocator import empty
 from tconv.system.fork_lock import importing
 
@@ -305,9 +305,9 @@ def contract(
     if isinstance(made, SplitPrimitive):
         b = PackedSplit(made.inner, packed)
         return made.contract(contract, geometry, _contiguous(a), b, bias, out)
-    read = _contiguous(a)
-    if not _is_channels_first(geometry, made.problem.read):
-        read = made.transposed(made.problem.read, read)
+    read, (letter, _) = _contiguous(a), OPERANDS[want]
+    if not _is_channels_first(geometry, letter):
+        read = made.transposed(letter, read)
     if not _is_channels_first(geometry, want):
         return _contract_last(geometry, want, read, packed, bias, out, made)
     if out is None:

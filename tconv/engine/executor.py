@@ -166,7 +166,7 @@ class Primitive:
         scratch = self.plan.threads * self.sized.scratch_size
         elements = scratch + prod(lowered.packed_shape) + lowered.bias_sources.size
         if self._is_winograd:  # packed once more for images that are computed directly
-            elements += self.problem.weight_count
+            elements += prod(self.problem.geometry.weight_shape)
         return elements * self.computed.itemsize
 
     def describe(self) -> list[str]:

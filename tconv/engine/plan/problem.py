@@ -90,11 +90,6 @@ class Problem:
         """Elements that are written."""
         return prod(self.geometry.shape_of(self.want))
 
-    @cached_property
-    def weight_count(self) -> int:
-        """Elements of w."""
-        return prod(self.geometry.weight_shape)
-
     def weight_steps(self, taps: int) -> tuple[int, int]:
         """Elements from one summed channel of w to the next, and from one written channel."""
         if self.want == "y":
