@@ -75,8 +75,10 @@ class Primitive:
         self.computed = np.dtype(TYPES[dtype].accumulator)
         self.threads, self._load = threads or plan.threads, partial(load, target=target)
         self.plan, self._target, self._is_winograd = plan, target, plan.algorithm == "winograd"
+        # Kernels that wait to be optimised hold these, and should not hold the primitive.
+        self._layout = layout = cache(partial(_layout_of, problem, plan, self.dtype, target))
+        lowering = cache(partial(_lowering_of, layout))
         self.sized = sized = sized or self._sized()
-        lowering = cache(lambda: _lowering_of(self.layout))
         self._family = family = _family_of(sized.family, self, lowering)
         self._lowered, self._packing = family.lowered, family.packing
         self._linked: list[Arguments] = []  # have arrays that the job's addresses are of
@@ -84,10 +86,10 @@ class Primitive:
         self._scratch_bytes = sized.scratch_size * plan.threads * self.computed.itemsize
         family.load(plan.cycles, lowering, self._use)
 
-    @cached_property
+    @property
     def layout(self) -> "Layout":
         """The memory layout, computed when something needs it that is not on disk."""
-        return _layouts()(self.problem, self.plan, self.dtype, self._target)
+        return self._layout()
 
     def _sized(self) -> SizedPlan:
         """Everything that follows from the plan and the sizes but addresses."""
@@ -341,20 +343,20 @@ def _family_of(name: str, first: Primitive, lowering: "Callable[[], Lowering]") 
     return found
 
 
-@cache
-def _layouts() -> "Callable[..., Layout]":
+def _layout_of(problem: Problem, plan: Plan, dtype: np.dtype[Any], target: Target) -> "Layout":
+    """Compute a layout, which few processes need and so few import."""
     with importing:
         from tconv.engine.layouts import layout_of
 
-    return layout_of
+    return layout_of(problem, plan, dtype, target)
 
 
-def _lowering_of(layout: "Layout") -> "Lowering":
+def _lowering_of(layout: "Callable[[], Layout]") -> "Lowering":
     """Lower a plan, which few processes need and so few import."""
     with importing:
         from tconv.engine.lowering import Lowering
 
-    return Lowering(layout)
+    return Lowering(layout())
 
 
 def _emit(lowering: "Callable[[], Lowering]", name: str, module: "Module") -> None:

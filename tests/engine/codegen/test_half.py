@@ -20,6 +20,7 @@ from tconv.engine import executor
 from tconv.engine.choose import best_plans
 from tconv.engine.codegen.code import I64, PTR, Number, begin
 from tconv.engine.codegen.half import load_cell, load_cells, narrowed, store_cell, store_cells
+from tconv.engine.compile import tiers
 from tconv.engine.compile.jit import assembly, load
 from tconv.engine.kernels.gemm import pack_rows
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
@@ -269,7 +270,8 @@ def test_the_code_of_float32_is_used_for_all_but_reading_and_writing(half, monke
         return dict.fromkeys(names, 1)
 
     monkeypatch.setattr(executor, "load_all", load_all)
-    monkeypatch.setattr(executor, "load_drafted", lambda names, *_, **__: asked.extend(names))
+    monkeypatch.setattr(executor, "find", lambda *_, **__: {})
+    monkeypatch.setattr(tiers, "load_drafted", lambda names, *_, **__: asked.extend(names))
     geometry = Geometry.of((2, 20, 9, 10), (20, 3, 3, 3), stride=2)
     for kind, want in product((half, "float32"), "yx"):
         problem = Problem(geometry, want, activation=as_activation("tanh"))
