@@ -32,7 +32,7 @@ _MOST_CANDIDATES, _AS_GOOD = 12, 1.01  # of a band; and what is as good as the b
 def choose_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
     """Return the plan that the cost model finds cheapest; None if each is wasteful.
 
-    Each is where a wide dilation makes the borders of every task larger than the task.
+    Plans are wasteful where a wide dilation makes the borders of every task larger than the task.
     """
     found = band_candidates(band_of(problem, lanes_of(dtype, target)), dtype, target, threads)
     return fitted(found, problem, dtype, target, threads)

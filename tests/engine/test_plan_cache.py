@@ -92,7 +92,7 @@ PLAN = as_bytes(choose_plan(PROBLEMS[0], "float32", target(), 2))
         as_bytes((1, 2, 3)),
         as_bytes(of_bytes(PLAN)[:-1]),
         as_bytes((*of_bytes(PLAN)[:-1], 1)),
-        as_bytes((*of_bytes(PLAN)[:11], (1, 2, 3), *of_bytes(PLAN)[12:])),
+        as_bytes((*of_bytes(PLAN)[:8], (1, 2, 3), *of_bytes(PLAN)[9:])),
         as_bytes("plan"),
     ],
     ids=range(8),

@@ -9,7 +9,7 @@ import numpy as np
 from tconv.arrays.dtypes import TYPES
 from tconv.engine.plan.cost_model import MODEL, Considered
 from tconv.engine.plan.phases import AxisPhases
-from tconv.engine.plan.plan import ONE_OUTPUT, TILES, KBlock, Plan, tile_heights
+from tconv.engine.plan.plan import TILES, KBlock, Plan, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 from tconv.system.topology import CACHE_LINE_BYTES
@@ -54,18 +54,13 @@ def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]
                     Plan(
                         tile=rows,
                         vectors=vectors,
-                        is_uncropped=False,
                         algorithm="channel_lanes",
                         panel="none",
-                        outputs=ONE_OUTPUT,
                         planes=images,
                         rows=1,
                         columns=1,
                         block=block,
-                        splits=1,
                         k_block=k_block,
-                        threads=1,
-                        cycles=0.0,
                     )
                 )
     # Blocks are tasks of their own, so none is split.

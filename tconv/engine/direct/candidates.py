@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tconv.engine.plan.cost_model import Considered, Costs
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import ONE_OUTPUT, TABLE_ENTRIES, TILES, KBlock, Plan, even_size
+from tconv.engine.plan.plan import TABLE_ENTRIES, TILES, KBlock, Plan, even_size
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 
@@ -73,15 +73,11 @@ def _candidates(
                 is_uncropped=is_uncropped,
                 algorithm=task.algorithm,
                 panel=_PANELS[task.algorithm],
-                outputs=ONE_OUTPUT,
                 planes=planes,
                 rows=rows,
                 columns=columns,
                 block=block,
-                splits=1,
                 k_block=k_block,
-                threads=1,
-                cycles=0.0,
             )
             found.append((plan, ceil(costs.outputs / block), costs.of(plan)))
     return found

@@ -69,20 +69,20 @@ class Plan(NamedTuple):
     says which terms are summed before they are added to an output.
     """
 
-    tile: int
-    vectors: int
-    is_uncropped: bool
     algorithm: str
     panel: str
-    outputs: tuple[int, int, int]
+    tile: int
+    vectors: int
     planes: int
     rows: int
     columns: int
     block: int
-    splits: int
     k_block: "KBlock"
-    threads: int
-    cycles: float
+    is_uncropped: bool = False
+    outputs: tuple[int, int, int] = ONE_OUTPUT
+    splits: int = 1
+    threads: int = 1
+    cycles: float = 0.0
 
     def streams(self, written_bytes: int, row_bytes: int, columns: int) -> bool:
         """Whether y is written by non-temporal stores: y and the pieces of its rows are large.

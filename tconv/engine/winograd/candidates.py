@@ -158,10 +158,7 @@ def _candidates(
                 rows=rows,
                 columns=columns,
                 block=1,
-                splits=1,
                 k_block=k_block,
-                threads=1,
-                cycles=0.0,
             )
             vectors = costs.vectors(plan)
             if most > vectors > 1 or costs.sums_bytes(vectors) > _MOST_SUMS_BYTES:

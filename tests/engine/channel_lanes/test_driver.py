@@ -19,7 +19,7 @@ from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import assembly
 from tconv.engine.plan.phases import AxisPhases
-from tconv.engine.plan.plan import ONE_OUTPUT, TILES, KBlock, Plan
+from tconv.engine.plan.plan import TILES, KBlock, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry
@@ -40,18 +40,14 @@ def channel_lanes_plans(draw, dtype):
     plan = Plan(
         tile=min(tile, MOST_ROWS),
         vectors=vectors,
-        is_uncropped=False,
         algorithm="channel_lanes",
         panel="none",
-        outputs=ONE_OUTPUT,
         planes=images,
         rows=1,
         columns=1,
         block=block,
-        splits=1,
         k_block=k_block,
         threads=draw(st.integers(1, 3)),
-        cycles=0.0,
     )
     return problem, plan
 

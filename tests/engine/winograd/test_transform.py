@@ -95,7 +95,6 @@ def tiled(draw):
         splits=draw(st.integers(1, 2)),
         k_block=KBlock.of_terms(problem.channels, draw(st.integers(1, 100))),
         threads=draw(st.integers(1, 3)),
-        cycles=0.0,
     )
     return problem, plan
 
