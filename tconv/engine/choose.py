@@ -14,7 +14,7 @@ from tconv.arrays.dtypes import TYPES as NUMBERS
 from tconv.engine.channel_lanes.candidates import TurnedCosts, turned
 from tconv.engine.plan.cost_model import Considered, Costs, priced
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, TILES, Order, Part, Plan
+from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, Order, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of, octave_of, samples_of
 from tconv.engine.target.target import Target
@@ -161,7 +161,7 @@ def _fit(plan: Plan, costs: Costs, target: Target) -> Plan:
     else:
         planes, cells = plan.planes, (rows - 1) * x.pitch(columns) + columns
     vectors = max(1, ceil(cells / costs.lanes))  # a wide crop or border leaves items without cells
-    most = dict(TILES[target.instruction_set])[plan.tile]
+    most = dict(target.isa.gemm_tiles)[plan.tile]
     vectors = ceil(vectors / ceil(vectors / most))
     return plan._replace(planes=planes, rows=rows, columns=columns, vectors=vectors)
 
@@ -239,7 +239,7 @@ def _candidates(
     for is_gathered, is_spread, (planes, rows, columns), vectors_in_all, line_bytes in items:
         most_bytes = max(_LINE_BYTES, target.l2_bytes // 4) if is_spread else _LINE_BYTES
         counts = [costs.taps] if is_spread else [rows for rows, *_ in costs.kinds]
-        for tile, most in TILES[target.instruction_set]:
+        for tile, most in target.isa.gemm_tiles:
             if most > 1 and most > vectors_in_all:
                 continue
             vectors = ceil(vectors_in_all / ceil(vectors_in_all / most))

@@ -30,7 +30,7 @@ from tconv.engine.kernels.gemm import add_rows, copy_row, micro, pack_rows, stre
 from tconv.engine.kernels.transpose import turn_out
 from tconv.engine.plan import plan as plans
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import TILES, tile_rows
+from tconv.engine.plan.plan import tile_rows
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry
@@ -303,9 +303,7 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
     here = named_target(cpu)
     number = Number(dtype, here)
     unrolls, ahead = (1, 2)[: 1 + here.has_fma], (False, True)
-    for (rows, vectors), unroll, reads_ahead in product(
-        TILES[here.instruction_set], unrolls, ahead
-    ):
+    for (rows, vectors), unroll, reads_ahead in product(here.isa.gemm_tiles, unrolls, ahead):
         if reads_ahead and rows < layout.ROWS_WITH_TIME:
             continue
         emit = partial(micro(rows, vectors, unroll, reads_ahead), name="kernel", number=number)

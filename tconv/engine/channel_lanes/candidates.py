@@ -10,7 +10,7 @@ import numpy as np
 from tconv.arrays.dtypes import TYPES
 from tconv.engine.plan.cost_model import CALL_CYCLES, Considered, heights
 from tconv.engine.plan.phases import AxisPhases
-from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
+from tconv.engine.plan.plan import DIRECT, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 
@@ -40,7 +40,7 @@ def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]
     for images in {ceil(batch / ceil(batch / n)) for n in _IMAGES if n * cells <= _MOST_CELLS}:
         if images * part.channels * costs.plane_bytes > target.l2_bytes // 4:
             continue  # each tile reads all of that, and not in order
-        for tile, most in TILES[target.instruction_set]:
+        for tile, most in target.isa.gemm_tiles:
             blocks = ceil(problem.outputs / (most * costs.lanes))
             vectors = ceil(ceil(problem.outputs / blocks) / costs.lanes)
             block = vectors * costs.lanes

@@ -9,6 +9,7 @@ from typing import Any
 
 from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.builder import IRBuilder
+from tconv.engine.target.isa import architecture_row
 
 __all__ = ["I16", "I32", "I64", "PTR", "Code", "Number", "begin"]
 
@@ -23,7 +24,6 @@ _KINDS = {
     "float64": (ir.DoubleType(), 8, None, "f64"),
     "int16": (I16, 2, _MOVED_BITS, "i16"),
 }
-_FENCES = {"x86_64": "llvm.x86.sse.sfence"}
 Value = Any  # a number of Python, too, wherever one is an index
 
 
@@ -42,7 +42,7 @@ class Number:
     def __init__(self, dtype: str, target: Any) -> None:
         self.stored, self.is_half, self.has_fma = dtype, dtype in _HALVES, target.has_fma
         self.converts_float16 = target.converts_float16
-        self.gathers = target.instruction_set == "avx512"  # as fast as loads one by one, or faster
+        self.gathers = target.isa.has_gather
         self.dtype = "float32" if self.is_half else dtype
         self.kind, self.bytes, bits, self.suffix = _KINDS[self.dtype]
         self.lanes = (bits or target.vector_bits) // 8 // self.bytes
@@ -220,7 +220,7 @@ class Code:
     def fence(self) -> None:
         """Let nobody see what is written later before what has been streamed."""
         module = self.builder.module
-        name = _FENCES.get(module.triple.partition("-")[0])
+        name = architecture_row(module.triple).fence
         if name:
             self.builder.call(module.declared(name, _VOID, []), [])
 

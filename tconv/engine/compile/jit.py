@@ -24,7 +24,8 @@ from tconv.engine.compile.disk_cache import (
 from tconv.engine.compile.fingerprint import version
 from tconv.engine.compile.mapping import mapped
 from tconv.engine.compile.object_file import check_object, symbols, undefined_symbols
-from tconv.engine.target.target import Target, architecture_of
+from tconv.engine.target.isa import architecture_of
+from tconv.engine.target.target import Target
 from tconv.errors import UnsupportedError
 from tconv.system.fork_lock import ForkLock, importing
 from tconv.system.memory import check_addresses
@@ -223,9 +224,7 @@ def _facts(version: str, target: Target) -> Any:
         target.triple,
         target.cpu,
         target.features,
-        target.vector_bits,
-        target.registers,
-        target.has_fma,
+        target.isa,
         version,
     )
     return sha256(repr(facts).encode())

@@ -15,7 +15,6 @@ __all__ = [
     "STREAMED_BYTES",
     "STREAMED_PIECE_BYTES",
     "TABLE_ENTRIES",
-    "TILES",
     "Order",
     "Part",
     "Plan",
@@ -26,15 +25,6 @@ __all__ = [
 # A y so large is hardly in the caches when somebody reads it (Xeon, 2 MiB of L2 per core). Parts of
 # rows that are shorter have too many cache lines that are written in part: 0.7x (Zen 3).
 STREAMED_BYTES, STREAMED_PIECE_BYTES = 2**25, 4096
-# Rows and vectors of tiles whose sums stay in the registers: tests read the assembly of each.
-# Without FMA a product takes a register, too.
-TILES = {
-    "avx512": ((16, 1), (14, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
-    "avx2": ((12, 1), (6, 2), (4, 3), (3, 4), (2, 6), (1, 8)),
-    "neon": ((16, 1), (13, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
-    "sse2": ((14, 1), (6, 2), (3, 3), (2, 4), (2, 6)),
-    "generic": ((14, 1), (6, 2), (3, 3), (2, 4), (2, 6)),
-}
 TABLE_ENTRIES = 2**20  # of a gathered panel, at most
 CYCLES_PER_US = 2900  # of a server's core at work, as the model of costs has it
 DIRECT = (1, 1, 1)  # outputs along depth, height and width that are made at a time

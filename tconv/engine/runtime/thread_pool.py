@@ -37,6 +37,7 @@ from typing import Any, Protocol
 from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.builder import IRBuilder
 from tconv.engine.codegen.code import I32, I64, PTR, Code
+from tconv.engine.target.isa import architecture_row
 from tconv.geometry.arguments import MOST_THREADS
 from tconv.system.memory import has_room
 
@@ -388,14 +389,7 @@ class _Code(Code):
     def pause(self) -> None:
         """Let the other thread of a core go first, and the loop end without a stall."""
         module = self.builder.module
-        name, *hints = _PAUSES.get(module.triple.partition("-")[0], [""])
-        if name:
-            pause = module.declared(name, ir.VoidType(), [I32] * len(hints))
-            self.builder.call(pause, [I32(hint) for hint in hints])
-
-
-_PAUSES: dict[str, list[Any]] = {
-    "x86_64": ["llvm.x86.sse2.pause"],
-    "aarch64": ["llvm.aarch64.hint", 1],  # yield
-    "arm64": ["llvm.aarch64.hint", 1],
-}
+        row = architecture_row(module.triple)
+        if row.pause:
+            pause = module.declared(row.pause, ir.VoidType(), [I32] * len(row.pause_hints))
+            self.builder.call(pause, [I32(hint) for hint in row.pause_hints])

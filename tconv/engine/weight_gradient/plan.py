@@ -21,22 +21,6 @@ from tconv.engine.weight_gradient.panel import Chunk, Panel
 
 __all__ = ["Correlation", "Scratch", "all_correlations", "choose_correlation", "x_tiles"]
 
-# Rows and vectors of tiles of `outer`: more rows would need more addresses than there are registers
-# for them. And rows and columns of tiles of `dot`.
-OUTER_TILES = {
-    "avx512": ((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
-    "avx2": ((8, 1), (6, 2), (4, 3), (3, 4), (2, 6)),
-    "neon": ((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
-    "sse2": ((8, 1), (6, 2), (3, 3), (2, 4)),
-    "generic": ((8, 1), (6, 2), (3, 3), (2, 4)),
-}
-DOT_TILES = {
-    "avx512": ((6, 4), (4, 6), (3, 8), (2, 8), (1, 8)),
-    "avx2": ((4, 3), (3, 4), (2, 6), (1, 8)),
-    "neon": ((6, 4), (4, 6), (3, 8), (2, 8), (1, 8)),
-    "sse2": ((3, 3), (2, 4), (1, 8)),
-    "generic": ((3, 3), (2, 4), (1, 8)),
-}
 # Cells of a chunk; sums of more are less exact. If lanes are cells, each has its share of these.
 # A few are taken only where they lie so far apart that more do not fit.
 _CELLS, _DOT_CELLS, _FEW_CELLS = (512, 256, 128, 32, 4), (2048, 1024, 512, 256, 32), 128
@@ -111,8 +95,8 @@ def _considered(problem: Problem, dtype: str, target: Target) -> Iterator[Correl
     """Plans whose panels and sums are not too large."""
     costs, batch = _Costs(problem, dtype, target), problem.geometry.batch
     kinds = (
-        (False, OUTER_TILES[target.instruction_set], _CELLS),
-        (True, DOT_TILES[target.instruction_set], _DOT_CELLS),
+        (False, target.isa.rank1_tiles, _CELLS),
+        (True, target.isa.dot_tiles, _DOT_CELLS),
     )
     for is_dot, tiles, sizes in kinds:
         found = False

@@ -5,7 +5,7 @@ from math import ceil, prod
 
 from tconv.engine.plan.cost_model import CALL_CYCLES, STORE_CYCLES, Considered, Costs, heights
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
+from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 from tconv.engine.winograd.transform import Tiling
@@ -143,7 +143,7 @@ def _candidates(
     terms = max(terms for _, terms in costs.kinds_of)
     part = Part.of_terms(costs.channels, terms)
     for is_gathered, rows, columns in sorted(_items(costs)):
-        for tile, most in TILES[costs.target.instruction_set]:
+        for tile, most in costs.target.isa.gemm_tiles:
             plan = Plan(
                 tile, most, is_uncropped, is_gathered, False, outputs, 1, rows, columns, 1, 1,
                 part, 1, 0.0,

@@ -19,7 +19,7 @@ from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import assembly
 from tconv.engine.plan.phases import AxisPhases
-from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
+from tconv.engine.plan.plan import DIRECT, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry
@@ -33,7 +33,7 @@ def turned_plans(draw, dtype):
     """A problem, and any plan for it whose lanes are channels."""
     plain = draw(geometries(ranks=(1, 2, 3), batches=(1, 2, 3, 5), plain=True))
     problem = Problem(plain, draw(WANTS))
-    tile, most = draw(st.sampled_from(TILES[target().instruction_set]))
+    tile, most = draw(st.sampled_from(target().isa.gemm_tiles))
     vectors, images = draw(st.integers(1, most)), draw(st.integers(1, plain.batch))
     part = Part.of_terms(problem.channels, draw(st.integers(1, 600)), draw(st.booleans()))
     block = vectors * Number(dtype, target()).lanes
@@ -139,7 +139,7 @@ def test_a_little_image_with_many_channels_is_turned():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
     here = named_target(cpu)
-    for most, vectors in TILES[here.instruction_set]:
+    for most, vectors in here.isa.gemm_tiles:
         for rows in range(1, min(most, MOST_ROWS) + 1):
             emit = partial(broadcast(rows, vectors), name="kernel", number=Number(dtype, here))
             loop = inner_loop(assembly("kernel", emit, here))

@@ -12,16 +12,15 @@ from tconv.engine.kernels.transpose import turn_out
 from tconv.engine.target.target import named_target
 from tconv.engine.weight_gradient.driver import run_dot, run_outer
 from tconv.engine.weight_gradient.kernels import dot, outer, turn_in
-from tconv.engine.weight_gradient.plan import DOT_TILES, OUTER_TILES
 
 
 @pytest.mark.parametrize("cpu", TARGETS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("kernel", "tiles"), [(outer, OUTER_TILES), (dot, DOT_TILES)])
+@pytest.mark.parametrize(("kernel", "tiles"), [(outer, "rank1_tiles"), (dot, "dot_tiles")])
 def test_the_inner_loop_keeps_its_sums_in_registers(kernel, tiles, cpu, dtype):
     here = named_target(cpu)
     number = Number(dtype, here)
-    for tile in tiles[here.instruction_set]:
+    for tile in getattr(here.isa, tiles):
         emit = partial(kernel(*tile), name="kernel", number=number)
         loop = inner_loop(assembly("kernel", emit, here))
         if here.has_fma:

@@ -18,7 +18,7 @@ from tconv.engine import executor
 from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import write
 from tconv.engine.compile.jit import load
-from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
+from tconv.engine.plan.plan import DIRECT, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 from tconv.engine.winograd.kernels import screen
@@ -80,7 +80,7 @@ def tiled(draw):
     is_gathered = draw(st.booleans())
     columns = x.count if is_gathered else draw(st.integers(1, x.count))
     rows = draw(st.integers(1, (geometry.batch * z.count if is_gathered else 1) * y.count))
-    tile, most = draw(st.sampled_from(TILES[target().instruction_set]))
+    tile, most = draw(st.sampled_from(target().isa.gemm_tiles))
     plan = Plan(
         *(tile, draw(st.integers(1, most)), is_uncropped, is_gathered, False, outputs, 1),
         *(rows, columns, draw(st.integers(1, problem.outputs)), draw(st.integers(1, 2))),
