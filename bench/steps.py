@@ -213,13 +213,13 @@ def _without_shuffles(ready: Any) -> Any:
     """
     from tconv.engine.codegen.abi import POINTERS
     from tconv.engine.compile.tiers import settle
-    from tconv.engine.kernels.gemm import copy_row
+    from tconv.engine.kernels.gemm import interleave_row
     from tconv.engine.kernels.limits import MOST_INTERLEAVED
 
     settle()  # else better code comes in the place of this kernel, too
     stride = MOST_INTERLEAVED + 1
-    kernel = ready._kernel(f"copy_row_{stride}", copy_row(stride))
-    ready._job.values[POINTERS.index("copy_row")] = kernel
+    kernel = ready._kernel(f"interleave_row_{stride}", interleave_row(stride))
+    ready._job.values[POINTERS.index("interleave_row")] = kernel
     return ready
 
 

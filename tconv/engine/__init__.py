@@ -25,9 +25,9 @@ from tconv.system.fork_lock import importing
 if TYPE_CHECKING:
     from tconv.engine.executor import Ready
     from tconv.engine.high_rank import Folded, FoldedSums
-    from tconv.engine.weight_gradient.executor import Correlated
+    from tconv.engine.weight_gradient.executor import WeightGradientExecutor
 
-    _Plan: TypeAlias = Ready | Folded | Correlated | FoldedSums
+    _Plan: TypeAlias = Ready | Folded | WeightGradientExecutor | FoldedSums
 
 __all__ = ["TYPES", "contract", "expected_us", "prepare", "serves", "workspace_bytes"]
 
@@ -106,9 +106,9 @@ def _has_plan(problem: Problem, dtype: str, threads: int | None = None) -> bool:
     here = target()
     if problem.want == "w":
         with importing:  # few need it
-            from tconv.engine.weight_gradient.plan import choose_correlation
+            from tconv.engine.weight_gradient.plan import choose_gradient_plan
 
-        return choose_correlation(Problem(problem.geometry, "x"), dtype, here) is not None
+        return choose_gradient_plan(Problem(problem.geometry, "x"), dtype, here) is not None
     plan = known_plan(problem, dtype, here, threads or here.threads)  # which is wanted next
     if plan is not None and plan.cycles * plan.threads <= problem.geometry.flops:
         return True  # for one thread it takes no more than that, and more than that is allowed
@@ -159,9 +159,9 @@ def _maker(is_for_w: bool, is_folded: bool, is_measured: bool) -> Any:
     """Import what makes such plans ready; that loads LLVM, which few need."""
     with importing:
         if is_for_w:
-            from tconv.engine.weight_gradient.executor import correlated
+            from tconv.engine.weight_gradient.executor import weight_gradient_executor
 
-            make: Any = correlated
+            make: Any = weight_gradient_executor
         else:
             from tconv.engine.executor import measured, ready
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from tconv.arrays.dtypes import TYPES as NUMBERS
-from tconv.engine.channel_lanes.candidates import TurnedCosts, turned
+from tconv.engine.channel_lanes.candidates import TurnedCosts, channel_lanes_candidates
 from tconv.engine.plan.cost_model import Considered, Costs, priced
 from tconv.engine.plan.phases import Phases
 from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, Order, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of, octave_of, samples_of
 from tconv.engine.target.target import Target
-from tconv.engine.winograd.candidates import TiledCosts, considered
+from tconv.engine.winograd.candidates import TiledCosts, winograd_candidates
 
 __all__ = ["all_plans", "best_plans", "candidates", "choose_plan", "fitted", "lanes_of"]
 
@@ -220,8 +220,8 @@ def _considered(problem: Problem, dtype: str, target: Target) -> list[Considered
     if len(uncropped.alike) < len(cropped.alike):
         found += _candidates(problem, dtype, target, uncropped, is_uncropped=True)
     if dtype in _TILED_TYPES and not problem.is_direct:
-        found += considered(problem, dtype, target)
-    found += turned(problem, dtype, target)
+        found += winograd_candidates(problem, dtype, target)
+    found += channel_lanes_candidates(problem, dtype, target)
     return found
 
 

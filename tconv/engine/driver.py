@@ -26,7 +26,7 @@ from tconv.engine.codegen.code import I32, I64, PTR, Number, begin
 from tconv.engine.direct.col2im import Cells, add_up, multiply
 from tconv.engine.direct.input_panel import find_runs, gather, pack
 from tconv.engine.direct.write_output import copy_out
-from tconv.engine.winograd.driver import prepare, restore
+from tconv.engine.winograd.driver import run_input_transform, run_output_transform
 
 __all__ = ["run", "run_spread", "run_tiled"]
 
@@ -59,7 +59,7 @@ def _emit(
         if spreads:
             cells = Cells(c, item)
         elif tiles:
-            prepare(c, item)
+            run_input_transform(c, item)
         else:
             with code.builder.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
                 with flat:
@@ -81,7 +81,7 @@ def _emit(
                         add_up(c, item, cells, bias, is_last, channel)
             elif tiles:
                 _sum(c, item, weight, None, is_last, c.products, c.product_pitch)
-                restore(c, bias, is_last)
+                run_output_transform(c, bias, is_last)
             else:
                 _sum(c, item, weight, bias, is_last, c.line, c.line_pitch)
             _activate(c, is_last)

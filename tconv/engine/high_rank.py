@@ -227,7 +227,7 @@ class Folded(_Folding):
 
 
 class FoldedSums(_Folding):
-    """What `Correlated` is, for more than three axes: w is the sum of what blocks give.
+    """What `WeightGradientExecutor` is, for more than three axes: w is the sum of what blocks give.
 
     How many there are follows from the sizes, and so does the order of this sum.
     """

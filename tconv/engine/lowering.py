@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 
 from tconv.engine.channel_lanes.driver import broadcast, run_turned
 from tconv.engine.channel_lanes.layout import TurnedLayout
-from tconv.engine.codegen.abi import POINTERS, RESTORED
+from tconv.engine.codegen.abi import OUTPUT_TRANSFORM, POINTERS
 from tconv.engine.codegen.code import write
 from tconv.engine.compile.jit import Emit
 from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.direct.layout import Layout
 from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.kernels.activation import activate
-from tconv.engine.kernels.gemm import add_rows, copy_row, micro, pack_rows, stream
+from tconv.engine.kernels.gemm import add_rows, interleave_row, micro_kernel, pack_rows, stream
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
-from tconv.engine.kernels.pack_weights import PACK_FIELDS, pack_made_run, pack_run
-from tconv.engine.kernels.transpose import turn_out
+from tconv.engine.kernels.pack_weights import PACK_FIELDS, run_packing, run_transformed_packing
+from tconv.engine.kernels.transpose import transpose_out
 from tconv.engine.layouts import layout_of
 from tconv.engine.lowered_plan import Laid, Told
 from tconv.engine.weight_tables import pack_arguments
-from tconv.engine.winograd.kernels import restore, screen, sum_cells
+from tconv.engine.winograd.kernels import flag_large, transform_input, transform_output
 from tconv.engine.winograd.layout import TiledLayout
 
 __all__ = ["Kernels", "layout_of"]
@@ -57,7 +57,7 @@ class Kernels:
         end = packing.size - len(PACK_FIELDS)
         first = end - len(of_packing)
         packing[first:end] = 0  # the addresses of these arrays, here and now
-        columns = {"micros": 0, "restored": RESTORED.index("kernel")}
+        columns = {"micros": 0, "output_transforms": OUTPUT_TRANSFORM.index("kernel")}
         return Laid(
             self.names,
             tuple((POINTERS.index(name), number) for name, number in called if number),
@@ -73,7 +73,7 @@ class Kernels:
     def _number(self) -> None:
         layout, activation = self.layout, self.layout.problem.activation
         if isinstance(layout, TurnedLayout):
-            self.called, self.arrays = layout.kernels(self, broadcast, turn_out)
+            self.called, self.arrays = layout.kernels(self, broadcast, transpose_out)
         else:
             self._number_those_of_cells()
         if activation is not None:
@@ -91,7 +91,7 @@ class Kernels:
                 if vectors:
                     shape = (rows, vectors, layout.unroll, layout.reads_ahead(rows))
                     name = "micro_" + "_".join(str(int(each)) for each in shape)
-                    micros[2 * rows + n] = self(name, micro(*shape), dtype=computed)
+                    micros[2 * rows + n] = self(name, micro_kernel(*shape), dtype=computed)
         step, stride = (
             min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
         )
@@ -102,10 +102,10 @@ class Kernels:
             "gather": self("gather", gather) if plan.is_gathered else 0,
             "add_rows": self("add_rows", add_rows, dtype=computed) if plan.is_spread else 0,
             "stream": self("stream", stream, dtype=moved) if layout.streams else 0,
-            "copy_row": self(f"copy_row_{stride}", copy_row(stride)),
+            "interleave_row": self(f"interleave_row_{stride}", interleave_row(stride)),
         }
         if isinstance(layout, TiledLayout):
-            more, of_tiles = layout.kernels(self, restore, sum_cells, screen)
+            more, of_tiles = layout.kernels(self, transform_output, transform_input, flag_large)
             self.called |= more
             self.arrays |= of_tiles
 
@@ -115,4 +115,4 @@ def _drivers(layout: Layout) -> tuple[Any, Any]:
     plan = layout.plan
     kinds = (plan.is_spread, run_spread), (plan.is_tiled, run_tiled), (plan.is_turned, run_turned)
     driver = next((driver for is_kind, driver in kinds if is_kind), run)
-    return driver, pack_run if layout.weight_matrix is None else pack_made_run
+    return driver, run_packing if layout.weight_matrix is None else run_transformed_packing

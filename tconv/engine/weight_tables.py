@@ -1,4 +1,4 @@
-"""Tables of weight packing: the arguments of `pack_run` for a layout."""
+"""Tables of weight packing: the arguments of `run_packing` for a layout."""
 
 from itertools import groupby
 from math import gcd
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tconv.engine.direct.layout import Layout
 from tconv.engine.kernels.pack_weights import PACK_FIELDS
 from tconv.engine.kernels.pack_weights import TILE as _TILE
-from tconv.engine.kernels.transform_weights import MAKE_FIELDS, VECTORS, factors
+from tconv.engine.kernels.transform_weights import TRANSFORM_FIELDS, VECTORS, factors
 
 __all__ = ["pack_arguments"]
 
@@ -35,7 +35,7 @@ _MADE_BYTES = 2**20  # at most, of numbers that are made before they are packed
 
 
 def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]], int]:
-    """Arguments of `pack_run` but for addresses, the arrays they point to, and bytes of scratch."""
+    """Arguments of `run_packing` but for addresses, the arrays they point to, and bytes of scratch."""
     taps, problem, matrix = list(layout.taps()), layout.problem, layout.weight_matrix
     by_tap = layout.plan.part.by_tap
     counts = {
@@ -48,7 +48,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
         of_channel_bytes = layout.plan.block * matrix.shape[1] * layout.computed.itemsize
         chunk = min(chunk, max(1, _MADE_BYTES // of_channel_bytes // together) * together)
     of_channel, of_output = problem.weight_steps(problem.taps)
-    made = {"table_channel": of_channel} | dict.fromkeys(MAKE_FIELDS, 0)
+    made = {"table_channel": of_channel} | dict.fromkeys(TRANSFORM_FIELDS, 0)
     table_output, of_number = of_output, 1
     if matrix is not None:
         made, table_output, of_number = _made(layout, matrix.shape[1], chunk)
@@ -101,7 +101,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
     addresses = [0, 0, 0, 0, *(array.ctypes.data for array in kept)]
     fields |= made
     words = np.array(addresses + [fields[name] for name in PACK_FIELDS], np.int64)
-    return words, kept, made["made_size"] * layout.plan.threads * layout.computed.itemsize
+    return words, kept, made["transformed_size"] * layout.plan.threads * layout.computed.itemsize
 
 
 def _made(layout: Layout, numbers: int, chunk: int) -> tuple[dict[str, int], int, int]:
@@ -115,9 +115,9 @@ def _made(layout: Layout, numbers: int, chunk: int) -> tuple[dict[str, int], int
     sizes = {
         "taps": taps,
         "numbers": numbers,
-        "made_size": numbers * pitch + max(taps, layout.lanes) * together,
-        "made_pitch": pitch,
-        "made_run": run,
+        "transformed_size": numbers * pitch + max(taps, layout.lanes) * together,
+        "transformed_pitch": pitch,
+        "transformed_run": run,
         "weight_run": max(of_channel, of_output),
         "is_by_channel": int(is_by_channel),
         "table_channel": run if is_by_channel else 1,

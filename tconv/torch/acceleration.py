@@ -113,12 +113,12 @@ def restore(model: nn.Module) -> tuple[str, ...]:
     >>> type(model[0]) is torch.nn.ConvTranspose2d
     True
     """
-    restored = []
+    output_transforms = []
     for name, module in _as_module(model).named_modules():
         theirs = release(module)
         if theirs is not None:
-            restored.append(name or theirs.__name__)
-    return tuple(restored)
+            output_transforms.append(name or theirs.__name__)
+    return tuple(output_transforms)
 
 
 def _as_module(model: Any) -> nn.Module:

@@ -15,9 +15,9 @@ from tconv.engine.executor import Ready
 from tconv.engine.plan import plan as plans_of
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
-from tconv.engine.weight_gradient.executor import Correlated
-from tconv.engine.weight_gradient.panel import Chunk
-from tconv.engine.weight_gradient.plan import all_correlations
+from tconv.engine.weight_gradient.executor import WeightGradientExecutor
+from tconv.engine.weight_gradient.panel import ReductionBlock
+from tconv.engine.weight_gradient.plan import all_gradient_plans
 from tconv.geometry.geometry import Geometry
 
 PAGE = mmap.PAGESIZE
@@ -121,12 +121,16 @@ def gradients(count):
         if n % 4 == 0:  # for each geometry four plans
             geometry, dtype = draw(rng), ("float32", "float64")[n // 4 % 2]
             problem = Problem(geometry, "x")
-            plans = all_correlations(problem, dtype, target())
+            plans = all_gradient_plans(problem, dtype, target())
         plan = plans[int(rng.integers(len(plans)))]
         if n % 2:
             cells = int(rng.integers(1, 30))
-            plan = plan._replace(chunk=Chunk.of(geometry.batch, problem.written_size, cells))
-        ready = Correlated(problem, dtype, target(), plan._replace(segments=1), 1 + n % 3)
+            plan = plan._replace(
+                k_block=ReductionBlock.of(geometry.batch, problem.written_size, cells)
+            )
+        ready = WeightGradientExecutor(
+            problem, dtype, target(), plan._replace(k_splits=1), 1 + n % 3
+        )
         x, y = (
             guarded(rng.standard_normal(shape).astype(dtype), n % 3)
             for shape in (geometry.x_shape, geometry.y_shape)

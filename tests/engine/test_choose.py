@@ -116,7 +116,7 @@ def test_the_order_of_sums_is_one_for_any_number_of_threads(geometry, want, thre
 def forget():
     for cached in (
         *(choice.candidates, choice._cheapest, choice._order_of, choice._considered),
-        *(correlation.choose_correlation, correlation._cheapest),
+        *(correlation.choose_gradient_plan, correlation._cheapest),
     ):
         cached.cache_clear()
 
@@ -132,7 +132,7 @@ def test_a_choice_does_not_depend_on_what_was_chosen_before():
             problem = problems[n]
             chosen[n] = (
                 choose_plan(problem, "float32", here, 2),
-                correlation.choose_correlation(Problem(problem.geometry, "x"), "float32", here),
+                correlation.choose_gradient_plan(Problem(problem.geometry, "x"), "float32", here),
             )
         found.append(chosen)
     assert found[0] == found[1] == found[2]

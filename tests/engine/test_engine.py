@@ -26,8 +26,8 @@ from tconv.engine.compile.jit import assembly
 from tconv.engine.direct import layout
 from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.driver import run, run_spread
-from tconv.engine.kernels.gemm import add_rows, copy_row, micro, pack_rows, stream
-from tconv.engine.kernels.transpose import turn_out
+from tconv.engine.kernels.gemm import add_rows, interleave_row, micro_kernel, pack_rows, stream
+from tconv.engine.kernels.transpose import transpose_out
 from tconv.engine.plan import plan as plans
 from tconv.engine.plan.phases import Phases
 from tconv.engine.plan.plan import tile_rows
@@ -306,7 +306,9 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
     for (rows, vectors), unroll, reads_ahead in product(here.isa.gemm_tiles, unrolls, ahead):
         if reads_ahead and rows < layout.ROWS_WITH_TIME:
             continue
-        emit = partial(micro(rows, vectors, unroll, reads_ahead), name="kernel", number=number)
+        emit = partial(
+            micro_kernel(rows, vectors, unroll, reads_ahead), name="kernel", number=number
+        )
         loop = inner_loop(assembly("kernel", emit, here))
         if here.has_fma:
             multiplications = sum("fma" in line or "fmla" in line for line in loop)
@@ -319,9 +321,9 @@ def test_every_kernel_is_code_for_every_processor(cpu):
     """And calls nothing but what the driver is told to call."""
     here = named_target(cpu)
     kernels = {"find_runs": find_runs, "gather": gather, "add_rows": add_rows, "stream": stream}
-    kernels |= {"broadcast": broadcast(3, 4), "turn_out": turn_out}
+    kernels |= {"broadcast": broadcast(3, 4), "transpose_out": transpose_out}
     kernels |= {f"pack_rows_{step}": pack_rows(step) for step in range(1, 10)}
-    kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
+    kernels |= {f"interleave_row_{stride}": interleave_row(stride) for stride in range(1, 10)}
     drivers = {"run": run, "run_spread": run_spread, "run_turned": run_turned}
     for dtype in (*ENGINE_TYPES, "int16"):
         number = Number(dtype, here)

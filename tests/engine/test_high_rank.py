@@ -48,7 +48,11 @@ def every_geometry_is_folded(monkeypatch):
 def in_blocks_of(size, geometry, dtype, want="y", threads=None):
     """A plan whose blocks have so many bytes."""
     problem = Problem(engine._usual(geometry), "y" if want == "y" else "x")
-    kind, make = (FoldedSums, correlator.correlated) if want == "w" else (Folded, executor.ready)
+    kind, make = (
+        (FoldedSums, correlator.weight_gradient_executor)
+        if want == "w"
+        else (Folded, executor.ready)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folds, "_BLOCK_BYTES", size)
         Folds.of.cache_clear()

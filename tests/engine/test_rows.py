@@ -7,7 +7,7 @@ import pytest
 
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import load_kernel
-from tconv.engine.kernels.gemm import copy_row
+from tconv.engine.kernels.gemm import interleave_row
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
 from tconv.engine.target.target import named_target, target
 
@@ -17,7 +17,9 @@ UNTOUCHED, MARGIN = -5, 64
 
 def kernel_of(stride, dtype, here):
     built_in = min(stride, MOST_INTERLEAVED + 1)
-    address = load_kernel(f"copy_row_{built_in}", copy_row(built_in), dtype=dtype, target=here)
+    address = load_kernel(
+        f"interleave_row_{built_in}", interleave_row(built_in), dtype=dtype, target=here
+    )
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 5)(address)
 
 

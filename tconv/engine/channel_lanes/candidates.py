@@ -14,7 +14,7 @@ from tconv.engine.plan.plan import DIRECT, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 
-__all__ = ["MOST_ROWS", "TurnedCosts", "turned"]
+__all__ = ["MOST_ROWS", "TurnedCosts", "channel_lanes_candidates"]
 
 MOST_ROWS = 7  # whose cells of x have a register each
 _MOST_CELLS = 2048  # of y, of the images of an item; larger images have few zeros around them
@@ -31,7 +31,7 @@ _NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 28, 16, 4
 _BESIDE = 0.3  # what the shorter of two takes of its time, where they are done together
 
 
-def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]:
+def channel_lanes_candidates(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]:
     """Return turned plans of several tiles and numbers of images."""
     cells, batch = prod(problem.written_size), problem.geometry.batch
     if TYPES[dtype].accumulator != dtype or cells > _MOST_CELLS:

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.abi import PHASE, TURNED_TILE, Call
+from tconv.engine.codegen.abi import LANES_TILE, PHASE, Call
 from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
-from tconv.engine.kernels.gemm import term
+from tconv.engine.kernels.gemm import rank1_update
 
 __all__ = ["broadcast", "run_turned"]
 
@@ -45,7 +45,7 @@ def broadcast(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], Non
                 code.prefetch(ahead)
                 cell = code.add(channel, code.load(taps, 0, I64))
                 weights = code.at(w, code.load(taps, 1, I64))
-                acc = term(code, acc, [code.at(row, cell) for row in cells], weights)
+                acc = rank1_update(code, acc, [code.at(row, cell) for row in cells], weights)
                 ahead = code.at(ahead, a["step"], ir.IntType(8))
                 following += [*acc, code.at(taps, 2, I64), ahead]
             *acc, _, ahead = following
@@ -96,7 +96,7 @@ def run_turned(module: ir.Module, name: str, number: Number) -> None:
         with code.loop(images) as n:
             to = code.at(c.y, code.add(code.mul(code.add(image, n), c.y_batch), channel))
             sums = code.at(c.line, code.mul(code.mul(n, c.cells), c.line_pitch))
-            code.call(c.turn_out, to, sums, c.y_channel, c.line_pitch, c.cells, channels)
+            code.call(c.transpose_out, to, sums, c.y_channel, c.line_pitch, c.cells, channels)
     code.end()
 
 
@@ -121,17 +121,24 @@ def _sum(c: Call, x: Value, weight: Value, bias: Value, is_last: Value, is_short
             w = code.at(of_phase, code.mul(channel, w_channel))
             code.builder.store(code.at(w, code.mul(channels, w_channel)), c.to)
             with code.loop(turns) as turn, code.loop(phase["end"], phase["tiles"]) as n:
-                entry = code.at(tiles, code.mul(n, len(TURNED_TILE)), I64)
-                tile = code.record(entry, TURNED_TILE)
+                entry = code.at(tiles, code.mul(n, len(LANES_TILE)), I64)
+                tile = code.record(entry, LANES_TILE)
                 micro = code.load(c.micros, code.add(tile["micro"], kernel), PTR)
                 taps = code.at(table, code.mul(code.add(tile["taps"], turn), 2), I64)
                 reached = code.pick(by_tap, code.least(1, tile["reached"]), tile["reached"])
                 first = code.pick(code.is_equal(code.add(channel, turn), 0), 1, 0)
                 with code.when(code.is_less(turn, code.most(tile["reached"], 1))):
-                    asked = code.load(c.to, kind=PTR)
+                    prefetch_bytes = code.load(c.to, kind=PTR)
                     places = code.at(c.places, tile["places"], I64)
-                    where = (w, of_x, taps, places, c.line, bias, asked)
-                    sizes = (channels, c.x_channel, w_channel, reached, phase["asked"], first)
+                    where = (w, of_x, taps, places, c.line, bias, prefetch_bytes)
+                    sizes = (
+                        channels,
+                        c.x_channel,
+                        w_channel,
+                        reached,
+                        phase["prefetch_bytes"],
+                        first,
+                    )
                     code.call(micro, *where, *sizes)
-                    step = code.mul(code.mul(channels, reached), phase["asked"])
-                    code.builder.store(code.at(asked, step, ir.IntType(8)), c.to)
+                    step = code.mul(code.mul(channels, reached), phase["prefetch_bytes"])
+                    code.builder.store(code.at(prefetch_bytes, step, ir.IntType(8)), c.to)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.codegen.abi import PHASE, TURNED_TILE
+from tconv.engine.codegen.abi import LANES_TILE, PHASE
 from tconv.engine.direct.layout import LINE_BYTES, Layout
 from tconv.engine.direct.offsets import strides
 from tconv.engine.plan.phases import AxisPhases
@@ -107,13 +107,13 @@ class TurnedLayout(Layout):
     def _micro_heights(self) -> list[int]:
         """Rows of the tiles that occur."""
         tiles = np.concatenate([self.lists[name] for name in ("tiles", "last_tiles")])
-        return sorted({micro // 2 for micro in tiles[:, TURNED_TILE.index("micro")].tolist()})
+        return sorted({micro // 2 for micro in tiles[:, LANES_TILE.index("micro")].tolist()})
 
     def _biased(self) -> list[int]:
         return [1]  # channels have one each
 
     def kernels(
-        self, kernel: Any, broadcast: Any, turn_out: Any
+        self, kernel: Any, broadcast: Any, transpose_out: Any
     ) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
         """Numbers of what turned plans call, those of micro-kernels in a list; and its emitters."""
         heights = self._micro_heights()
@@ -122,7 +122,7 @@ class TurnedLayout(Layout):
             for n, vectors in enumerate(self.widths):
                 name = f"broadcast_{rows}_{vectors}"
                 micros[2 * rows + n] = kernel(name, broadcast(rows, vectors))
-        return {"turn_out": kernel("turn_out", turn_out)}, {"micros": micros}
+        return {"transpose_out": kernel("transpose_out", transpose_out)}, {"micros": micros}
 
 
 class _Lists:
@@ -184,11 +184,11 @@ class _Lists:
                 entry["reached"] = reached = len(self.taps) - entry["taps"]
                 for height in tile_rows(rows, layout.plan.tile):
                     entry |= {"micro": 2 * height, "places": 2 * place}
-                    tiles.append([entry[name] for name in TURNED_TILE])
+                    tiles.append([entry[name] for name in LANES_TILE])
                     place, terms = place + height, terms + reached
-            asked = ceil(count * vector_bytes / max(1, terms))
+            prefetch_bytes = ceil(count * vector_bytes / max(1, terms))
             found = {"tiles": first, "end": len(tiles), "taps": count, "before": before}
-            found["asked"] = asked
+            found["prefetch_bytes"] = prefetch_bytes
             phases.append([found[name] for name in PHASE])
             before += count
         return np.array(tiles, np.int64), np.array(phases, np.int64)

@@ -9,11 +9,11 @@ __all__ = [
     "LATTICE",
     "PHASE",
     "POINTERS",
-    "RESTORED",
+    "OUTPUT_TRANSFORM",
     "RUN",
     "TERMS_AHEAD",
     "TILE",
-    "TURNED_TILE",
+    "LANES_TILE",
     "Call",
     "Item",
     "each_tile",
@@ -22,10 +22,10 @@ __all__ = [
 POINTERS = (
     *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
     *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
-    *("lattices_of_x", "places", "restored"),
+    *("lattices_of_x", "places", "output_transforms"),
     *("phase_list", "last_phase_list", "taps_of_tiles"),
-    *("pack_rows", "find_runs", "gather", "add_rows", "copy_row", "stream", "sum_cells"),  # kernels
-    *("screen", "turn_out"),
+    *("pack_rows", "find_runs", "gather", "add_rows", "interleave_row", "stream"),  # kernels
+    *("transform_input", "flag_large", "transpose_out"),
     *("activate", "slope"),  # a kernel, or none, and what it is told
 )
 FIELDS = (
@@ -53,7 +53,8 @@ FIELDS = (
     *("lead_z", "lead_y", "lead_x"),
     *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
     *("weight_block", "bias_block", "streams", "held_size"),
-    *("sums_size", "sum_pitch", "restored_count", "restored_z", "restored_y", "restored_x"),
+    *("transformed_size", "transformed_pitch", "output_transform_count"),
+    *("output_step_z", "output_step_y", "output_step_x"),
     *("images", "chunks", "cells", "taps_of_last"),
 )
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
@@ -63,19 +64,19 @@ _PLACES = {name: place for place, name in enumerate((*POINTERS, *FIELDS))}
 TILE = ("rows", "weight", "offsets", "taps", "line", "micro", "count")
 """What stands in a plan's list of tiles, 64 bits each: the first of `count` that are alike."""
 
-RESTORED = ("kernel", "before", "phases", "place", "line")
+OUTPUT_TRANSFORM = ("kernel", "before", "phases", "place", "line")
 """What stands in a plan's list of phases to restore, 64 bits each: of every group and phase of it.
 
 `before` counts rows of products, of a channel, of earlier groups; `line` is the phase of y.
 """
 
-PHASE = ("tiles", "end", "taps", "before", "asked")
+PHASE = ("tiles", "end", "taps", "before", "prefetch_bytes")
 """What stands in a turned plan's list of phases, 64 bits each.
 
 Its tiles, its taps and those before it, and bytes that each term asks for of the weights to come.
 """
 
-TURNED_TILE = ("micro", "taps", "reached", "places")
+LANES_TILE = ("micro", "taps", "reached", "places")
 """What stands in its list of tiles: `taps` and `places` are tables' begins."""
 
 RUN = ("start", "to", "place")

@@ -58,7 +58,7 @@ def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
                             _hold(c, far, count)
                         to = code.load(c.to, kind=PTR)
                         sizes = (lane, skipped, count, c.stride_x, ahead)
-                        code.call(c.copy_row, to, c.line, lines, *sizes)
+                        code.call(c.interleave_row, to, c.line, lines, *sizes)
                 next_y = code.add(y_row, 1)
                 wraps_y = code.is_equal(next_y, end_y)
                 next_z = code.add(z_row, code.pick(wraps_y, 1, 0))

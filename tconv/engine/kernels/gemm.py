@@ -9,7 +9,7 @@
     stream    y[:] = row, past the caches
 
 Everything about sizes comes in at run time; only rows and vectors of a tile, the step of
-`pack_rows` and the stride of `copy_row`, the type and the processor are built in. So one kernel
+`pack_rows` and the stride of `interleave_row`, the type and the processor are built in. So one kernel
 serves many shapes.
 """
 
@@ -32,11 +32,11 @@ from tconv.engine.kernels.limits import MOST_INTERLEAVED
 
 __all__ = [
     "add_rows",
-    "copy_row",
-    "micro",
+    "interleave_row",
+    "micro_kernel",
     "pack_rows",
     "stream",
-    "term",
+    "rank1_update",
 ]
 
 _LINE_BYTES = 64  # of the processor's caches
@@ -45,7 +45,7 @@ _AHEAD_BYTES = 4096  # weights are read once, in order: this far ahead they come
 Value = Any
 
 
-def micro(
+def micro_kernel(
     rows: int, vectors: int, unroll: int, reads_ahead: int = 0
 ) -> Callable[[ir.Module, str, Number], None]:
     """Add products to a tile of `rows` rows by `vectors` vectors.
@@ -84,11 +84,11 @@ def _terms(code: Code, carried: list[Value], shape: tuple[int, int, int], x: Val
             later = code.builder.sext(code.load(offsets, u + TERMS_AHEAD, I32), I64)
             for line in range(0, vectors * number.lanes * number.bytes, _LINE_BYTES):
                 code.prefetch(code.at(x, code.add(later, line // number.bytes)))
-        acc = term(code, acc, [code.at(w, u * rows + r) for r in range(rows)], cells)
+        acc = rank1_update(code, acc, [code.at(w, u * rows + r) for r in range(rows)], cells)
     return [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
 
 
-def term(code: Code, acc: list[Value], rows: list[Value], columns: Value) -> list[Value]:
+def rank1_update(code: Code, acc: list[Value], rows: list[Value], columns: Value) -> list[Value]:
     """One term of sums: ``acc[r, v] + *rows[r] * columns[v*lanes:][:lanes]``."""
     vectors, lanes = len(acc) // len(rows), code.number.lanes
     if len(rows) < vectors:  # the few rows first, then a vector at a time: no register is short
@@ -215,7 +215,7 @@ def _fill(code: Code, row: Value, count: Value) -> None:
         code.store_vector(code.number.zeros, row, n)
 
 
-def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
+def interleave_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
     """Interleave the phases of a row of y: ``count`` cells, from the lines at ``lines[phase]``.
 
     The first of them is phase `skipped` of a column. The cells of y that are `ahead` of it are

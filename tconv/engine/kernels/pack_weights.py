@@ -18,41 +18,41 @@ from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.code import I32, I64, PTR, Code, Number, begin
 from tconv.engine.codegen.half import load_cell, widened
 from tconv.engine.kernels.transform_weights import (
-    MAKE_FIELDS,
-    MAKE_POINTERS,
-    make,
+    TRANSFORM_FIELDS,
+    TRANSFORM_POINTERS,
+    transform,
 )
 
-__all__ = ["PACK_FIELDS", "TILE", "pack_made_run", "pack_run"]
+__all__ = ["PACK_FIELDS", "TILE", "run_transformed_packing", "run_packing"]
 
 _POINTERS = (
     *("weight", "packed", "counter", "scratch"),
     *("tables", "tiles", "last_tiles"),
-    *MAKE_POINTERS,
+    *TRANSFORM_POINTERS,
 )
 PACK_FIELDS = (
     *("items", "chunks", "chunk", "blocks", "channels"),
     *("weight_group", "weight_channel", "weight_block", "packed_group", "packed_block"),
     *("tile_count", "last_tile_count", "block", "last_block"),
     "table_channel",
-    *MAKE_FIELDS,
+    *TRANSFORM_FIELDS,
 )
 TILE = ("weight", "table", "count", "channels")
 _LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
 Value = Any
 
 
-def pack_run(module: ir.Module, name: str, number: Number) -> None:
+def run_packing(module: ir.Module, name: str, number: Number) -> None:
     """Emit ``pack_run(arguments, thread)``: take channels of groups until there are none."""
     _emit(module, name, number)
 
 
-def pack_made_run(module: ir.Module, name: str, number: Number) -> None:
+def run_transformed_packing(module: ir.Module, name: str, number: Number) -> None:
     """Emit the same for numbers that are made of the weights."""
-    _emit(module, name, number, makes=True)
+    _emit(module, name, number, transforms=True)
 
 
-def _emit(module: ir.Module, name: str, number: Number, *, makes: bool = False) -> None:
+def _emit(module: ir.Module, name: str, number: Number, *, transforms: bool = False) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     f = code.record(a["arguments"], PACK_FIELDS, _POINTERS)
     with code.items(f["counter"], f["items"]) as item:
@@ -66,11 +66,11 @@ def _emit(module: ir.Module, name: str, number: Number, *, makes: bool = False) 
             is_last = code.is_equal(block, code.sub(f["blocks"], 1))
             tiles = code.pick(is_last, f["last_tiles"], f["tiles"])
             of_block = code.cell(weight, code.mul(block, f["weight_block"]))
-            if makes:
+            if transforms:
                 outputs = code.pick(is_last, f["last_block"], f["block"])
-                made = code.at(f["scratch"], code.mul(a["thread"], f["made_size"]))
-                make(code, f, made, of_block, channels, outputs)
-                of_block = made
+                transformed = code.at(f["scratch"], code.mul(a["thread"], f["transformed_size"]))
+                transform(code, f, transformed, of_block, channels, outputs)
+                of_block = transformed
             to = code.at(packed, code.mul(block, f["packed_block"]))
             with code.loop(code.pick(is_last, f["last_tile_count"], f["tile_count"])) as n:
                 entry = code.at(tiles, code.mul(n, len(TILE)), I64)

@@ -12,13 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.codegen.code import I64, Code
-from tconv.engine.kernels.transpose import transposed
+from tconv.engine.kernels.transpose import transpose_vectors
 
-__all__ = ["MAKE_FIELDS", "MAKE_POINTERS", "VECTORS", "factors", "make"]
+__all__ = ["TRANSFORM_FIELDS", "TRANSFORM_POINTERS", "VECTORS", "factors", "transform"]
 
-MAKE_POINTERS = ("factor_starts", "factor_taps", "factors")
-MAKE_FIELDS = (
-    *("taps", "numbers", "made_size", "made_pitch", "made_run", "weight_run", "is_by_channel"),
+TRANSFORM_POINTERS = ("factor_starts", "factor_taps", "factors")
+TRANSFORM_FIELDS = (
+    *(
+        "taps",
+        "numbers",
+        "transformed_size",
+        "transformed_pitch",
+        "transformed_run",
+        "weight_run",
+        "is_by_channel",
+    ),
 )
 VECTORS = 2  # of pairs, for which the factors are looked up once
 Value = Any
@@ -38,23 +46,28 @@ def factors(matrix: NDArray[Any], lanes: int) -> list[NDArray[Any]]:
     return [starts.astype(np.int64), taps * (VECTORS * lanes), matrix[taps, numbers]]
 
 
-def make(
-    code: Code, f: dict[str, Value], made: Value, weight: Value, channels: Value, outputs: Value
+def transform(
+    code: Code,
+    f: dict[str, Value],
+    transformed: Value,
+    weight: Value,
+    channels: Value,
+    outputs: Value,
 ) -> None:
     """Make the numbers of some channels that are summed and of some outputs, run by run of pairs.
 
-    In a run pairs lie together: the outputs of a channel, or the channels of an output. `made` is
+    In a run pairs lie together: the outputs of a channel, or the channels of an output. `transformed` is
     (numbers, runs, pairs), each run as long as whole vectors are.
     """
     is_by_channel = code.is_equal(f["is_by_channel"], 1)
     runs = code.pick(is_by_channel, channels, outputs)
     pairs = code.pick(is_by_channel, outputs, channels)
     lanes = code.number.lanes
-    taps = code.at(made, code.mul(f["numbers"], f["made_pitch"]))
+    taps = code.at(transformed, code.mul(f["numbers"], f["transformed_pitch"]))
     with code.loop(runs) as run, code.loop(pairs, step=VECTORS * lanes) as first:
         source = code.at(weight, code.mul(run, f["weight_run"]))
         _turn(code, f["taps"], taps, source, first, pairs)
-        to = code.at(made, code.add(code.mul(run, f["made_run"]), first))
+        to = code.at(transformed, code.add(code.mul(run, f["transformed_run"]), first))
         with code.loop(f["numbers"]) as n:
             start, end = (code.load(f["factor_starts"], code.add(n, one), I64) for one in (0, 1))
             place, factor = code.at(f["factor_taps"], start, I64), code.at(f["factors"], start)
@@ -68,7 +81,7 @@ def make(
                     following.append(code.multiply_add(many, some, total))
                 following += [code.at(place, 1, I64), code.at(factor, 1)]
             for v, total in enumerate(following[:VECTORS]):
-                of_number = code.at(to, code.mul(n, f["made_pitch"]))
+                of_number = code.at(to, code.mul(n, f["transformed_pitch"]))
                 code.store_vector(total, of_number, v * lanes)
 
 
@@ -83,7 +96,7 @@ def _turn(code: Code, taps: Value, to: Value, source: Value, first: Value, pairs
             rows.append(code.at(source, code.mul(pair, taps)))
 
         def store(found: list[Value], tap: Value, v: int = v) -> None:
-            for n, vector in enumerate(transposed(code, found)):
+            for n, vector in enumerate(transpose_vectors(code, found)):
                 place = code.mul(code.add(tap, n), VECTORS * lanes)
                 code.store_vector(vector, to, code.add(place, v * lanes))
 

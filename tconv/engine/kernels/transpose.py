@@ -24,9 +24,9 @@ __all__ = [
     "TRANSPOSE_FIELDS",
     "empty_lines",
     "transpose_arguments",
-    "transpose_run",
-    "transposed",
-    "turn_out",
+    "run_transpose",
+    "transpose_vectors",
+    "transpose_out",
 ]
 
 _POINTERS = ("x", "to", "counter")
@@ -47,7 +47,7 @@ _FEW = (1, 2, 3, 4)  # rows or columns that are interleaved instead
 Value = Any
 
 
-def transpose_run(module: ir.Module, name: str, number: Number) -> None:
+def run_transpose(module: ir.Module, name: str, number: Number) -> None:
     """Emit ``transpose_run(arguments, thread)``: take blocks of images until there are none."""
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     f = code.record(a["arguments"], TRANSPOSE_FIELDS, _POINTERS)
@@ -135,7 +135,7 @@ def _transpose_all(
     x = code.at(x, code.add(code.mul(row, columns), column))
     to = code.at(to, code.add(code.mul(column, rows), row))
     found = [code.load_vector(x, code.mul(columns, n)) for n in range(lanes)]
-    for n, vector in enumerate(transposed(code, found)):
+    for n, vector in enumerate(transpose_vectors(code, found)):
         store(vector, to, code.mul(rows, n))
 
 
@@ -151,7 +151,7 @@ def _transpose_some(
         source = code.least(code.add(row, n), code.sub(rows, 1))  # beyond the end, the last again
         source = code.add(code.mul(source, columns), column)
         found.append(code.load_lanes(code.at(x, source), x_lanes))
-    for n, vector in enumerate(transposed(code, found)):
+    for n, vector in enumerate(transpose_vectors(code, found)):
         target = code.add(column, n)
         with code.when(code.is_less(target, columns)):
             target = code.at(to, code.add(code.mul(target, rows), row))
@@ -203,7 +203,7 @@ def _of_all(code: Code, vectors: list[Value], order: list[int]) -> Value:
     return found
 
 
-def transposed(code: Code, vectors: list[Value]) -> list[Value]:
+def transpose_vectors(code: Code, vectors: list[Value]) -> list[Value]:
     """The columns of as many rows as a vector has lanes.
 
     First of every quarter of 16 bytes, and then quarters change places.
@@ -237,7 +237,7 @@ def _sorted(code: Code, vectors: list[Value], width: int, span: int) -> list[Val
     return [vector for pair in zip(*halves, strict=True) for vector in pair]
 
 
-def turn_out(module: ir.Module, name: str, number: Number) -> None:
+def transpose_out(module: ir.Module, name: str, number: Number) -> None:
     """Write the transpose of `rows` rows of c, `columns` long; c can be read up to whole tiles."""
     sizes = dict.fromkeys(("pitch", "ldc", "rows", "columns"), I64)
     code, a = begin(module, name, {"to": PTR, "c": PTR} | sizes, number)
@@ -246,7 +246,7 @@ def turn_out(module: ir.Module, name: str, number: Number) -> None:
         c = code.at(a["c"], code.add(code.mul(row, a["ldc"]), column))
         to = code.at(a["to"], code.add(code.mul(column, a["pitch"]), row))
         found = [code.load_vector(c, code.mul(a["ldc"], n)) for n in range(lanes)]
-        found = transposed(code, found)
+        found = transpose_vectors(code, found)
         rows, columns = code.sub(a["rows"], row), code.sub(a["columns"], column)
         is_whole = code.is_less(lanes - 1, code.least(rows, columns))
         with code.builder.if_else(is_whole) as (whole, part):
@@ -278,7 +278,7 @@ def empty_lines(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def transpose_arguments(images: int, rows: int, columns: int, itemsize: int) -> NDArray[np.int64]:
-    """Arguments of `transpose_run` but x, to and counter."""
+    """Arguments of `run_transpose` but x, to and counter."""
     is_large = images * rows * columns * itemsize >= _STREAMED_BYTES
     long, short = (_FEW_BLOCK, _BLOCK[1]) if min(rows, columns) <= max(_FEW) else _BLOCK
     block_rows, block_columns = (long, short) if rows > columns else (short, long)

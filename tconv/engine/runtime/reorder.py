@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tconv.arrays.dtypes import TYPES, as_dtype
 from tconv.engine.compile.jit import load, load_kernel
-from tconv.engine.kernels.transpose import empty_lines, transpose_arguments, transpose_run
+from tconv.engine.kernels.transpose import empty_lines, run_transpose, transpose_arguments
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime.job import Job
 from tconv.engine.target.target import Target
@@ -59,7 +59,7 @@ class Prepared:
         job((source, to), self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1)
 
     def _transposition(self, images: int, rows: int, columns: int) -> Job:
-        kernel = self._kernel("transpose_run", transpose_run, dtype=self._moved)
+        kernel = self._kernel("run_transpose", run_transpose, dtype=self._moved)
         values = transpose_arguments(images, rows, columns, self.dtype.itemsize)
         return Job(kernel, values, self._load)
 

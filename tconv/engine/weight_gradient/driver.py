@@ -16,16 +16,16 @@ from tconv.engine.codegen.abi import LATTICE
 from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
 from tconv.engine.kernels.limits import CHANNELS_AHEAD
 
-__all__ = ["SUM_FIELDS", "SUM_POINTERS", "run_dot", "run_outer"]
+__all__ = ["GRADIENT_FIELDS", "GRADIENT_POINTERS", "run_dot", "run_rank1"]
 
-SUM_POINTERS = (
+GRADIENT_POINTERS = (
     *("x", "y", "to", "counter", "scratch"),  # of a call
     *("offsets", "places", "x_tiles", "last_x_tiles", "tap_tiles", "last_tap_tiles", "kernels"),
-    *("lattices_of_y", "pack_rows", "copy_rows", "turn_in", "turn_out"),
+    *("lattices_of_y", "pack_rows", "copy_rows", "transpose_in", "transpose_out"),
 )
-SUM_FIELDS = (
-    *("items", "x_blocks", "y_blocks", "groups", "segments", "chunks"),
-    *("image_chunks", "plane_chunks", "row_chunks", "column_chunks"),
+GRADIENT_FIELDS = (
+    *("items", "x_blocks", "y_blocks", "groups", "k_splits", "k_blocks"),
+    *("image_blocks", "plane_blocks", "row_blocks", "column_blocks"),
     *("images", "planes", "rows", "columns"),  # of a chunk
     *("all_images", "all_planes", "all_rows", "all_columns"),
     *("channels", "x_block", "outputs", "y_block", "taps"),
@@ -35,7 +35,7 @@ SUM_FIELDS = (
     *("spacing_z", "spacing_y", "spacing_x"),
     *("panel_depth", "panel_height", "pitch", "lattice_cells", "y_pitch", "room"),
     *("x_pitch", "tile_size", "most_width", "ldc"),
-    *("scratch_size", "y_size", "x_size", "to_segment"),
+    *("scratch_size", "y_size", "x_size", "to_k_split"),
     *("x_tile_count", "last_x_tile_count", "tap_tile_count", "last_tap_tile_count"),
 )
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
@@ -44,7 +44,7 @@ _TILE = ("first", "size")  # in a list of tiles
 Value = Any
 
 
-def run_outer(module: ir.Module, name: str, number: Number) -> None:
+def run_rank1(module: ir.Module, name: str, number: Number) -> None:
     """Emit ``run_outer(arguments, thread)`` for lanes that are channels of x."""
     _emit(module, name, number, is_dot=False)
 
@@ -59,7 +59,7 @@ class _Call:
 
     def __init__(self, code: Code, arguments: Value, thread: Value) -> None:
         self.code = code
-        self.told = code.record(arguments, SUM_FIELDS, SUM_POINTERS)
+        self.told = code.record(arguments, GRADIENT_FIELDS, GRADIENT_POINTERS)
         self.y_panel = code.at(self.scratch, code.mul(thread, self.scratch_size))
         self.x_panel = code.at(self.y_panel, self.y_size)
         self.block = code.at(self.x_panel, self.x_size)
@@ -75,15 +75,15 @@ class _Item:
         code = c.code
         rest, y_block = code.divmod(number, c.y_blocks)
         rest, x_block = code.divmod(rest, c.x_blocks)
-        self.segment, self.group = code.divmod(rest, c.groups)
+        self.k_split, self.group = code.divmod(rest, c.groups)
         self.is_last_x = code.is_equal(x_block, code.sub(c.x_blocks, 1))
         self.is_last_y = code.is_equal(y_block, code.sub(c.y_blocks, 1))
         self.channel, self.output = code.mul(x_block, c.x_block), code.mul(y_block, c.y_block)
         self.channels = code.least(c.x_block, code.sub(c.channels, self.channel))
         self.outputs = code.least(c.y_block, code.sub(c.outputs, self.output))
-        share, more = code.divmod(c.chunks, c.segments)
-        self.start = code.add(code.mul(self.segment, share), code.least(self.segment, more))
-        one = code.pick(code.is_less(self.segment, more), 1, 0)
+        share, more = code.divmod(c.k_blocks, c.k_splits)
+        self.start = code.add(code.mul(self.k_split, share), code.least(self.k_split, more))
+        one = code.pick(code.is_less(self.k_split, more), 1, 0)
         self.stop = code.add(self.start, share, one)
         of_x = code.add(code.mul(self.group, c.channels), self.channel)
         of_y = code.add(code.mul(self.group, c.outputs), self.output)
@@ -91,7 +91,7 @@ class _Item:
         self.y = code.at(c.y, code.mul(of_y, c.y_channel))
         row = code.mul(c.outputs, c.taps)
         to = code.add(code.mul(of_x, row), code.mul(self.output, c.taps))
-        self.to = code.at(c.to, code.add(code.mul(self.segment, c.to_segment), to))
+        self.to = code.at(c.to, code.add(code.mul(self.k_split, c.to_k_split), to))
 
 
 class _Chunk:
@@ -99,9 +99,9 @@ class _Chunk:
 
     def __init__(self, c: _Call, number: Value) -> None:
         code = c.code
-        rest, column = code.divmod(number, c.column_chunks)
-        rest, row = code.divmod(rest, c.row_chunks)
-        image, plane = code.divmod(rest, c.plane_chunks)
+        rest, column = code.divmod(number, c.column_blocks)
+        rest, row = code.divmod(rest, c.row_blocks)
+        image, plane = code.divmod(rest, c.plane_blocks)
         self.image, self.plane = code.mul(image, c.images), code.mul(plane, c.planes)
         self.row, self.column = code.mul(row, c.rows), code.mul(column, c.columns)
         self.images = code.least(c.images, code.sub(c.all_images, self.image))
@@ -120,29 +120,29 @@ def _emit(module: ir.Module, name: str, number: Number, *, is_dot: bool) -> None
     with code.items(c.counter, c.items) as taken:
         item = _Item(c, taken)
         with code.loop(item.stop, item.start) as n:
-            chunk = _Chunk(c, n)
-            _pack_y(c, item, chunk)
-            (_pack_rows_of_x if is_dot else _turn_x)(c, item, chunk)
+            k_block = _Chunk(c, n)
+            _pack_y(c, item, k_block)
+            (_pack_rows_of_x if is_dot else _turn_x)(c, item, k_block)
             first = code.pick(code.is_equal(n, item.start), 1, 0)
-            _sum(c, item, chunk, first, is_dot=is_dot)
+            _sum(c, item, k_block, first, is_dot=is_dot)
         (_copy_sums if is_dot else _turn_sums)(c, item)
     code.end()
 
 
-def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
+def _pack_y(c: _Call, item: _Item, k_block: _Chunk) -> None:
     """Copy what a chunk meets of y, channel by channel, lattice by lattice, image by image."""
     code, pitch = c.code, c.pitch
     plane = code.mul(c.panel_height, pitch)
     volume = code.mul(c.panel_depth, plane)
-    first = code.add(code.mul(chunk.column, c.spacing_x), c.low_x)
+    first = code.add(code.mul(k_block.column, c.spacing_x), c.low_x)
     left = code.least(code.most(code.sub(0, first), 0), pitch)
     start, room = code.add(first, left), code.sub(pitch, left)
-    of_y = code.add(code.mul(chunk.row, c.spacing_y), c.low_y)
+    of_y = code.add(code.mul(k_block.row, c.spacing_y), c.low_y)
     top = code.least(code.most(code.sub(0, of_y), 0), c.panel_height)
     y_plane, y_row = code.mul(c.y_plane, c.step_z), code.mul(c.y_row, c.step_y)
     # Images that have one row in the panel are the rows of one.
     is_flat = code.is_equal(code.mul(c.panel_depth, c.panel_height), 1)
-    many, step = code.pick(is_flat, chunk.images, 1), code.pick(is_flat, c.y_batch, y_row)
+    many, step = code.pick(is_flat, k_block.images, 1), code.pick(is_flat, c.y_batch, y_row)
     of_row, of_planes = code.mul(pitch, many), code.mul(plane, many)
     with code.loop(item.outputs) as output, code.loop(c.lattices) as n:
         lattice = code.record(code.at(c.lattices_of_y, code.mul(n, len(LATTICE)), I64), LATTICE)
@@ -159,12 +159,12 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
         one_row = code.mul(code.pick(is_one, 1, rows), many)
         to = code.at(c.y_panel, code.mul(output, c.y_pitch))
         to = code.at(to, code.mul(n, c.lattice_cells))
-        images = code.pick(is_flat, 1, chunk.images)
+        images = code.pick(is_flat, 1, k_block.images)
         with code.loop(images) as image, code.loop(c.panel_depth) as z:
             # In the order of the panel, for rows are written a little beyond their ends.
-            of_z = code.add(code.mul(chunk.plane, c.spacing_z), z, c.low_z)
+            of_z = code.add(code.mul(k_block.plane, c.spacing_z), z, c.low_z)
             exists = code.is_within(of_z, lattice["depth"])
-            of_image = code.mul(code.add(chunk.image, image), c.y_batch)
+            of_image = code.mul(code.add(k_block.image, image), c.y_batch)
             source = code.at(item.y, code.add(of_image, code.mul(of_z, y_plane), in_channel))
             above = code.pick(exists, code.mul(top, of_row), of_planes)
             filled = code.add(above, code.pick(exists, code.mul(rows, of_row), 0))
@@ -173,24 +173,34 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
             numbers = (above, some, step, left, one_count, right, below, c.step_x, ahead)
             of_panel = code.add(code.mul(image, volume), code.mul(z, plane))
             code.call(c.pack_rows, code.at(to, of_panel), source, *numbers)
-        end = code.at(to, code.mul(chunk.images, volume))
+        end = code.at(to, code.mul(k_block.images, volume))
         code.call(c.pack_rows, end, c.y, c.room, 0, 0, 0, 0, 0, 0, 1, 0)
 
 
-def _turn_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
+def _turn_x(c: _Call, item: _Item, k_block: _Chunk) -> None:
     """Write cells one after the other, a tile of channels of x after the other.
 
     Where an image is a single cell, its channels lie so already.
     """
     code, lanes = c.code, c.code.number.lanes
     end = code.mul(code.div(code.add(item.channels, lanes - 1), lanes), lanes)
-    start = code.at(item.x, chunk.x_start)
+    start = code.at(item.x, k_block.x_start)
     with code.builder.if_else(code.is_equal(c.x_channel, 1)) as (cells, images):
         with cells, code.loop(item.channels, step=c.tile_size) as channel:
             to = code.at(c.x_panel, code.mul(code.div(channel, c.tile_size), c.x_pitch))
             width = code.least(c.tile_size, code.sub(end, channel))
             count = code.least(width, code.sub(item.channels, channel))
-            numbers = (0, chunk.images, c.x_batch, 0, count, code.sub(width, count), 0, 1, 0)
+            numbers = (
+                0,
+                k_block.images,
+                c.x_batch,
+                0,
+                count,
+                code.sub(width, count),
+                0,
+                1,
+                0,
+            )
             code.call(c.copy_rows, to, code.at(start, channel), *numbers)
         with images, code.loop(item.channels, step=lanes) as channel:
             tile, within = code.divmod(channel, c.tile_size)
@@ -199,33 +209,43 @@ def _turn_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
             width = code.least(c.tile_size, code.sub(end, code.mul(tile, c.tile_size)))
             channels = code.least(code.sub(item.channels, channel), lanes)
             source = code.at(start, code.mul(channel, c.x_channel))
-            with code.loop(chunk.images) as image:
-                cell = code.mul(code.mul(image, chunk.of_image), width)
+            with code.loop(k_block.images) as image:
+                cell = code.mul(code.mul(image, k_block.of_image), width)
                 row = code.at(to, code.add(cell, within))
                 x = code.at(source, code.mul(image, c.x_batch))
-                code.call(c.turn_in, row, x, width, c.x_channel, channels, chunk.of_image)
+                code.call(c.transpose_in, row, x, width, c.x_channel, channels, k_block.of_image)
 
 
-def _pack_rows_of_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
+def _pack_rows_of_x(c: _Call, item: _Item, k_block: _Chunk) -> None:
     """Copy cells of x to the places that they have in a lattice, zeros between them."""
     code, pitch = c.code, c.pitch
     plane = code.mul(c.panel_height, pitch)
     volume = code.mul(c.panel_depth, plane)
-    right = code.sub(pitch, chunk.columns)
-    rest = code.sub(c.panel_height, chunk.rows)
-    beyond = code.mul(code.sub(c.panel_depth, chunk.planes), plane)
-    with code.loop(item.channels) as channel, code.loop(chunk.images) as image:
+    right = code.sub(pitch, k_block.columns)
+    rest = code.sub(c.panel_height, k_block.rows)
+    beyond = code.mul(code.sub(c.panel_depth, k_block.planes), plane)
+    with code.loop(item.channels) as channel, code.loop(k_block.images) as image:
         of_channel = code.at(c.x_panel, code.mul(channel, c.x_pitch))
         to = code.at(of_channel, code.mul(image, volume))
-        x = code.add(chunk.x_start, code.mul(image, c.x_batch), code.mul(channel, c.x_channel))
+        x = code.add(k_block.x_start, code.mul(image, c.x_batch), code.mul(channel, c.x_channel))
         source = code.at(item.x, x)
-        with code.loop(chunk.planes) as z:
-            is_last = code.is_equal(code.add(z, 1), chunk.planes)
+        with code.loop(k_block.planes) as z:
+            is_last = code.is_equal(code.add(z, 1), k_block.planes)
             below = code.add(code.mul(rest, pitch), code.pick(is_last, beyond, 0))
             of_plane = code.at(source, code.mul(z, c.x_plane))
-            numbers = (0, chunk.rows, c.x_row, 0, chunk.columns, right, below, 1, 0)
+            numbers = (
+                0,
+                k_block.rows,
+                c.x_row,
+                0,
+                k_block.columns,
+                right,
+                below,
+                1,
+                0,
+            )
             code.call(c.copy_rows, code.at(to, code.mul(z, plane)), of_plane, *numbers)
-        with code.when(code.is_equal(code.add(image, 1), chunk.images)):
+        with code.when(code.is_equal(code.add(image, 1), k_block.images)):
             end, lanes = code.at(to, volume), code.number.lanes
             code.call(c.copy_rows, end, c.x, lanes, 0, 0, 0, 0, 0, 0, 1, 0)
 
@@ -240,12 +260,12 @@ def _tiles(c: _Call, item: _Item, which: str) -> tuple[Value, Value]:
     return tiles, c.code.pick(is_last, *counts)
 
 
-def _sum(c: _Call, item: _Item, chunk: _Chunk, first: Value, *, is_dot: bool) -> None:
+def _sum(c: _Call, item: _Item, k_block: _Chunk, first: Value, *, is_dot: bool) -> None:
     """Add the products of a chunk to the sums of a block."""
     code, lanes = c.code, c.code.number.lanes
     x_tiles, x_count = _tiles(c, item, "x")
     tap_tiles, tap_count = _tiles(c, item, "tap")
-    cells = code.mul(chunk.images, chunk.of_image)
+    cells = code.mul(k_block.images, k_block.of_image)
     if is_dot:
         last = code.builder.sext(code.load(c.places, code.sub(cells, 1), ir.IntType(32)), I64)
         vectors = code.add(code.div(last, lanes), 1)
@@ -274,7 +294,7 @@ def _turn_sums(c: _Call, item: _Item) -> None:
     """Write the block's sums, whose rows are taps, as rows that are channels of x."""
     code = c.code
     rows, pitch = code.mul(item.outputs, c.taps), code.mul(c.outputs, c.taps)
-    code.call(c.turn_out, item.to, c.block, pitch, c.ldc, rows, item.channels)
+    code.call(c.transpose_out, item.to, c.block, pitch, c.ldc, rows, item.channels)
 
 
 def _copy_sums(c: _Call, item: _Item) -> None:

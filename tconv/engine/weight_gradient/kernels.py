@@ -8,7 +8,7 @@
               c[:] = (0 or c) + sums of the lanes of acc
     turn_in   to[t, n] = x[n, t]                       # cells of a vector of channels
 
-A row of `outer` and a column of `dot` is a channel of y and a tap.
+A row of `rank1_kernel` and a column of `dot_kernel` is a channel of y and a tap.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from typing import Any
 
 from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.code import I32, I64, PTR, Code, Number, begin
-from tconv.engine.kernels.transpose import transposed
+from tconv.engine.kernels.transpose import transpose_vectors
 
-__all__ = ["dot", "outer", "turn_in"]
+__all__ = ["dot_kernel", "rank1_kernel", "transpose_in"]
 
 _QUAD_BYTES = 16  # within which every processor shuffles in one step
 Value = Any
 _Load = Callable[[], Value]
 
 
-def outer(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
+def rank1_kernel(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
     """Add products to a tile of `rows` taps by `vectors` vectors of channels of x.
 
     The sum of a call starts at zero and is added to c at its end, unless it is the `first`.
@@ -74,7 +74,7 @@ def _products(code: Code, acc: list[Value], rows: list[_Load], columns: list[_Lo
     return found
 
 
-def dot(rows: int, columns: int) -> Callable[[ir.Module, str, Number], None]:
+def dot_kernel(rows: int, columns: int) -> Callable[[ir.Module, str, Number], None]:
     """Add the sums over lanes to a tile of `rows` channels of x by `columns` taps.
 
     c has ``rows * columns`` numbers, row after row, in as many vectors as these need.
@@ -151,7 +151,7 @@ def _lane_sums(code: Code, vectors: list[Value]) -> Value:
     return vectors[0]
 
 
-def turn_in(module: ir.Module, name: str, number: Number) -> None:
+def transpose_in(module: ir.Module, name: str, number: Number) -> None:
     """Write cells of a vector of channels of x, one cell after the other, `pitch` apart.
 
     Lanes beyond `channels` repeat the last one. Cells are written as many at a time as a vector has
@@ -166,12 +166,14 @@ def turn_in(module: ir.Module, name: str, number: Number) -> None:
     with code.loop(whole, step=lanes) as cell:
         for row in rows:  # the next vector of channels, which may be far
             code.prefetch(code.at(row, code.add(cell, ahead)))
-        _store_rows(code, transposed(code, [code.load_vector(row, cell) for row in rows]), a, cell)
+        _store_rows(
+            code, transpose_vectors(code, [code.load_vector(row, cell) for row in rows]), a, cell
+        )
     rest = code.sub(a["cells"], whole)
     with code.when(code.is_less(0, rest)):
         some = code.first_lanes(rest)
         found = [code.load_lanes(code.at(row, whole), some) for row in rows]
-        _store_rows(code, transposed(code, found), a, whole)
+        _store_rows(code, transpose_vectors(code, found), a, whole)
     code.end()
 
 

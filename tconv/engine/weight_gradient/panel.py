@@ -19,13 +19,13 @@ from tconv.engine.plan.phases import as_three
 from tconv.geometry.axis import Axis
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Chunk", "Panel", "Reach"]
+__all__ = ["ReductionBlock", "Panel", "Reach"]
 
 
-class Chunk(NamedTuple):
+class ReductionBlock(NamedTuple):
     """Cells of x: whole images, or some whole planes of one, or some whole rows, or part of one.
 
-    >>> Chunk.of(64, (1, 8, 6), 100)
+    >>> ReductionBlock.of(64, (1, 8, 6), 100)
     Chunk(images=2, planes=1, rows=8, columns=6)
     """
 
@@ -35,7 +35,7 @@ class Chunk(NamedTuple):
     columns: int
 
     @classmethod
-    def of(cls, batch: int, size: Sequence[int], cells: int) -> "Chunk":
+    def of(cls, batch: int, size: Sequence[int], cells: int) -> "ReductionBlock":
         """At most so many cells, in chunks that are nearly equal."""
         found, inner = [1, 1, 1, 1], 1
         for n, count in reversed(list(enumerate((batch, *size)))):
@@ -104,11 +104,13 @@ class Panel:
     """The lattices of a channel of y that the cells of a chunk meet."""
 
     reaches: tuple[Reach, Reach, Reach]
-    chunk: Chunk
+    k_block: ReductionBlock
     lanes: int  # of a vector
 
     @classmethod
-    def of(cls, axes: tuple[Axis, ...], chunk: Chunk, lanes: int, is_dot: bool) -> "Panel":
+    def of(
+        cls, axes: tuple[Axis, ...], k_block: ReductionBlock, lanes: int, is_dot: bool
+    ) -> "Panel":
         """The panel for lanes that are cells, or for others."""
         found = []
         for axis in as_three(axes):
@@ -117,12 +119,12 @@ class Panel:
             met = len(reach.lattices) * reach.span(axis.input)
             found.append(whole if is_dot or whole.span(axis.input) <= 2 * met else reach)
         z, y, x = found
-        return cls((z, y, x), chunk, lanes)
+        return cls((z, y, x), k_block, lanes)
 
     @cached_property
     def size(self) -> tuple[int, int, int, int]:
         """Images, planes, rows and columns of a lattice."""
-        (z, y, x), (images, planes, rows, columns) = self.reaches, self.chunk
+        (z, y, x), (images, planes, rows, columns) = self.reaches, self.k_block
         return images, z.span(planes), y.span(rows), x.pitch(columns)
 
     @cached_property
@@ -151,11 +153,11 @@ class Panel:
     @cached_property
     def lane_count(self) -> int:
         """Places from the first cell of a whole chunk to the last one."""
-        return int(self._places([range(n - 1, n) for n in self.chunk])[0]) + 1
+        return int(self._places([range(n - 1, n) for n in self.k_block])[0]) + 1
 
     def places(self) -> NDArray[np.int32]:
         """Where each cell of a chunk is in a lattice."""
-        return self._places([range(n) for n in self.chunk]).astype(np.int32)
+        return self._places([range(n) for n in self.k_block]).astype(np.int32)
 
     def _places(self, cells: Sequence[range]) -> NDArray[np.int64]:
         spacings = (1, *(reach.spacing for reach in self.reaches))

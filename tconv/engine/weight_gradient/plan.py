@@ -17,9 +17,9 @@ from tconv.engine.plan.plan import tile_rows
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of
 from tconv.engine.target.target import Target
-from tconv.engine.weight_gradient.panel import Chunk, Panel
+from tconv.engine.weight_gradient.panel import Panel, ReductionBlock
 
-__all__ = ["Correlation", "Scratch", "all_correlations", "choose_correlation", "x_tiles"]
+__all__ = ["WeightGradientPlan", "Scratch", "all_gradient_plans", "choose_gradient_plan", "x_tiles"]
 
 # Cells of a chunk; sums of more are less exact. If lanes are cells, each has its share of these.
 # A few are taken only where they lie so far apart that more do not fit.
@@ -33,7 +33,7 @@ _CALL_CYCLES, _ROW_CYCLES, _ITEM_CYCLES = 40, 20, 500
 _COPY_CYCLES, _TURN_CYCLES, _FAR_BYTES = 1.2, 2.5, 8  # of a vector; and bytes per cycle
 
 
-class Correlation(NamedTuple):
+class WeightGradientPlan(NamedTuple):
     """The choices for one geometry, type and processor.
 
     With `is_dot` lanes are cells, and a tile is `tile` channels of x by `width` taps. Else they are
@@ -44,15 +44,15 @@ class Correlation(NamedTuple):
     is_dot: bool
     tile: int
     width: int
-    chunk: Chunk
+    k_block: ReductionBlock
     channels: int
     outputs: int
-    segments: int
+    k_splits: int
     cycles: float
 
 
 @lru_cache(maxsize=1024)
-def choose_correlation(problem: Problem, dtype: str, target: Target) -> Correlation | None:
+def choose_gradient_plan(problem: Problem, dtype: str, target: Target) -> WeightGradientPlan | None:
     """Return the plan that the model finds cheapest; None if each is wasteful.
 
     It is chosen for the largest size of a band, and fitted to the size that is asked for.
@@ -67,31 +67,33 @@ def choose_correlation(problem: Problem, dtype: str, target: Target) -> Correlat
 
 
 @lru_cache(maxsize=1024)
-def _cheapest(problem: Problem, dtype: str, target: Target) -> Correlation | None:
-    return min(all_correlations(problem, dtype, target), key=_cycles, default=None)
+def _cheapest(problem: Problem, dtype: str, target: Target) -> WeightGradientPlan | None:
+    return min(all_gradient_plans(problem, dtype, target), key=_cycles, default=None)
 
 
-def _fitted(plan: Correlation, problem: Problem, dtype: str, target: Target) -> Correlation | None:
+def _fitted(
+    plan: WeightGradientPlan, problem: Problem, dtype: str, target: Target
+) -> WeightGradientPlan | None:
     """The plan with chunks of about as many cells, for sizes that may be smaller."""
     costs = _Costs(problem, dtype, target)
-    chunk = Chunk.of(problem.geometry.batch, costs.counts, plan.chunk.cells)
-    plan, is_dot = plan._replace(chunk=chunk), plan.is_dot
-    panel = Panel.of(problem.geometry.axes, chunk, costs.lanes, is_dot)
+    k_block = ReductionBlock.of(problem.geometry.batch, costs.counts, plan.k_block.cells)
+    plan, is_dot = plan._replace(k_block=k_block), plan.is_dot
+    panel = Panel.of(problem.geometry.axes, k_block, costs.lanes, is_dot)
     if Scratch.of(plan, panel, problem.taps).size * costs.bytes > _MOST_SCRATCH_BYTES:
         return _cheapest(problem, dtype, target)
     return costs.priced(plan, panel)
 
 
-def _cycles(plan: Correlation) -> float:
+def _cycles(plan: WeightGradientPlan) -> float:
     return plan.cycles
 
 
-def all_correlations(problem: Problem, dtype: str, target: Target) -> list[Correlation]:
+def all_gradient_plans(problem: Problem, dtype: str, target: Target) -> list[WeightGradientPlan]:
     """Return every plan worth considering, with its price."""
     return list(_considered(problem, dtype, target))
 
 
-def _considered(problem: Problem, dtype: str, target: Target) -> Iterator[Correlation]:
+def _considered(problem: Problem, dtype: str, target: Target) -> Iterator[WeightGradientPlan]:
     """Plans whose panels and sums are not too large."""
     costs, batch = _Costs(problem, dtype, target), problem.geometry.batch
     kinds = (
@@ -100,13 +102,15 @@ def _considered(problem: Problem, dtype: str, target: Target) -> Iterator[Correl
     )
     for is_dot, tiles, sizes in kinds:
         found = False
-        for chunk in dict.fromkeys(Chunk.of(batch, costs.counts, n) for n in sizes):
-            if found and chunk.cells < _FEW_CELLS:
+        for k_block in dict.fromkeys(ReductionBlock.of(batch, costs.counts, n) for n in sizes):
+            if found and k_block.cells < _FEW_CELLS:
                 break
-            panel = Panel.of(problem.geometry.axes, chunk, costs.lanes, is_dot)
+            panel = Panel.of(problem.geometry.axes, k_block, costs.lanes, is_dot)
             for tile, width in tiles:
                 for channels, outputs in costs.blocks(is_dot, tile, width, panel):
-                    plan = Correlation(is_dot, tile, width, chunk, channels, outputs, 1, 0.0)
+                    plan = WeightGradientPlan(
+                        is_dot, tile, width, k_block, channels, outputs, 1, 0.0
+                    )
                     scratch = Scratch.of(plan, panel, problem.taps)
                     if scratch.size * costs.bytes <= _MOST_SCRATCH_BYTES:
                         found = True
@@ -116,8 +120,8 @@ def _considered(problem: Problem, dtype: str, target: Target) -> Iterator[Correl
 class Scratch(NamedTuple):
     """How a thread's panels and sums lie, in numbers.
 
-    Of x there are tiles of channels, `x_pitch` apart; for `dot` single ones, as those of y are.
-    Sums are rows of taps, `ldc` apart, and for `dot` tiles.
+    Of x there are tiles of channels, `x_pitch` apart; for `dot_kernel` single ones, as those of y are.
+    Sums are rows of taps, `ldc` apart, and for `dot_kernel` tiles.
     """
 
     x_pitch: int
@@ -128,7 +132,7 @@ class Scratch(NamedTuple):
     block_size: int
 
     @classmethod
-    def of(cls, plan: Correlation, panel: Panel, taps: int) -> "Scratch":
+    def of(cls, plan: WeightGradientPlan, panel: Panel, taps: int) -> "Scratch":
         """The sizes, each in whole vectors, of which as many fill a line of the caches."""
         lanes, columns = panel.lanes, plan.outputs * taps
         y_size = plan.outputs * panel.cells + panel.room + lanes
@@ -142,8 +146,8 @@ class Scratch(NamedTuple):
             block_size = tiles * tile_size
         else:
             width, tile_size = _rounded(plan.channels, lanes), plan.width * lanes
-            x_pitch = plan.chunk.cells * tile_size
-            x_size = plan.chunk.cells * width + lanes * tile_size
+            x_pitch = plan.k_block.cells * tile_size
+            x_size = plan.k_block.cells * width + lanes * tile_size
             ldc = width + lanes  # rows a power of two apart would meet in the caches
             block_size = _rounded(columns, lanes) * ldc
         sizes = (_rounded(size, _LINE_NUMBERS) for size in (y_size, x_size, block_size))
@@ -177,7 +181,7 @@ class _Costs:
     ) -> Iterator[tuple[int, int]]:
         """Channels of x and of y whose panels and sums stay in the caches."""
         step = tile if is_dot else width * self.lanes
-        cells = panel.cells if is_dot else panel.chunk.cells
+        cells = panel.cells if is_dot else panel.k_block.cells
         some = self.target.l2_bytes * 0.4 / self.bytes
         known = set()
         for wanted in (512, 256, 128, 64, 1):
@@ -190,25 +194,25 @@ class _Costs:
                     known.add((channels, outputs))
                     yield channels, outputs
 
-    def priced(self, plan: Correlation, panel: Panel) -> Correlation:
+    def priced(self, plan: WeightGradientPlan, panel: Panel) -> WeightGradientPlan:
         """The plan with its segments and its price."""
         batch, size = self.batch, self.counts
-        chunks = 1
-        for count, some in zip((batch, *size), plan.chunk, strict=True):
-            chunks *= ceil(count / some)
+        k_blocks = 1
+        for count, some in zip((batch, *size), plan.k_block, strict=True):
+            k_blocks *= ceil(count / some)
         blocks = ceil(self.channels / plan.channels) * ceil(self.outputs / plan.outputs)
         blocks *= self.groups
         dw_bytes = self.groups * self.channels * self.outputs * self.problem.taps * self.bytes
-        segments = max(1, min(chunks, _PARTS_BYTES // dw_bytes, ceil(_WANTED_ITEMS / blocks)))
+        k_splits = max(1, min(k_blocks, _PARTS_BYTES // dw_bytes, ceil(_WANTED_ITEMS / blocks)))
         columns = plan.outputs * self.problem.taps
         each = self._packed(plan, panel) + self._summed(plan, panel, columns)
         written = columns * plan.channels * (3.0 if plan.is_dot else 8 / self.lanes)
-        total = blocks * (chunks * each + segments * (written + _ITEM_CYCLES))
-        total += (segments > 1) * segments * dw_bytes / 8
-        items = blocks * segments
-        return plan._replace(segments=segments, cycles=total * (1 + 2 / items))
+        total = blocks * (k_blocks * each + k_splits * (written + _ITEM_CYCLES))
+        total += (k_splits > 1) * k_splits * dw_bytes / 8
+        items = blocks * k_splits
+        return plan._replace(k_splits=k_splits, cycles=total * (1 + 2 / items))
 
-    def _packed(self, plan: Correlation, panel: Panel) -> float:
+    def _packed(self, plan: WeightGradientPlan, panel: Panel) -> float:
         """Cycles in which a chunk's cells are copied."""
         problem = self.problem
         (images, depth, height, pitch), x_reach = panel.size, panel.reaches[2]
@@ -221,9 +225,9 @@ class _Costs:
         far = self._far(problem.written_count)
         if plan.is_dot:
             row = _ROW_CYCLES + vectors * (_COPY_CYCLES + far)
-            x = plan.channels * images * plan.chunk.planes * (_CALL_CYCLES + height * row)
+            x = plan.channels * images * plan.k_block.planes * (_CALL_CYCLES + height * row)
         else:
-            vectors = ceil(plan.chunk.cells / images / self.lanes) * self.lanes
+            vectors = ceil(plan.k_block.cells / images / self.lanes) * self.lanes
             x = ceil(plan.channels / self.lanes) * images
             x *= _CALL_CYCLES + vectors * (_TURN_CYCLES + far)
         return y + x
@@ -233,13 +237,13 @@ class _Costs:
         is_far = numbers * self.bytes > self.target.l2_bytes
         return self.lanes * self.bytes / _FAR_BYTES if is_far else 0.0
 
-    def _summed(self, plan: Correlation, panel: Panel, columns: int) -> float:
+    def _summed(self, plan: WeightGradientPlan, panel: Panel, columns: int) -> float:
         """Cycles of the products of a chunk and a block."""
         if plan.is_dot:
             count = ceil(panel.lane_count / self.lanes)
             x_sizes, tap_sizes = _sizes(plan.channels, plan.tile), _sizes(columns, plan.width)
         else:
-            count = panel.chunk.cells
+            count = panel.k_block.cells
             whole, rest = divmod(ceil(plan.channels / self.lanes), plan.width)
             x_sizes, tap_sizes = [(plan.width, whole), (rest, 1)], _sizes(columns, plan.tile)
         total = 0.0
@@ -259,7 +263,7 @@ def _sizes(count: int, tile: int) -> list[tuple[int, int]]:
     return [(low + 1, more), (low, tiles - more)]
 
 
-def x_tiles(plan: Correlation, channels: int, lanes: int) -> list[int]:
+def x_tiles(plan: WeightGradientPlan, channels: int, lanes: int) -> list[int]:
     """Sizes of the tiles that so many channels of x are parted into, in channels or vectors."""
     if plan.is_dot:
         return tile_rows(channels, plan.tile)

@@ -8,9 +8,9 @@ from tconv.engine.plan.phases import Phases
 from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
-from tconv.engine.winograd.transform import Tiling
+from tconv.engine.winograd.transform import WinogradTransform
 
-__all__ = ["TiledCosts", "considered"]
+__all__ = ["TiledCosts", "winograd_candidates"]
 
 _FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, sums of cells and outputs take as long as products
 _LEAST_SAVED = 0.9
@@ -31,23 +31,30 @@ class TiledCosts(Costs):
     """What plans cost that tile the phases in one way."""
 
     def __init__(
-        self, problem: Problem, dtype: str, target: Target, phases: Phases, tiling: Tiling
+        self,
+        problem: Problem,
+        dtype: str,
+        target: Target,
+        phases: Phases,
+        transform: WinogradTransform,
     ) -> None:
         super().__init__(problem, dtype, target, phases)
-        self.tiling = tiling
-        self.weight_bytes = self.outputs * tiling.weight_taps * self.channels * self.bytes
-        self.kinds_of, self.products = tiling.kinds_of, tiling.products
-        z, y, x = (len(axis.places) for axis in tiling.axes)
+        self.transform = transform
+        self.weight_bytes = (
+            self.outputs * transform.transformed_weights * self.channels * self.bytes
+        )
+        self.gemm_counts, self.products = transform.gemm_counts, transform.products
+        z, y, x = (len(axis.places) for axis in transform.axes)
         self.places = z * y * x
 
     @classmethod
     def of_plan(cls, plan: Plan, problem: Problem, dtype: str, target: Target) -> "TiledCosts":
         """What a plan costs that tiles the phases so."""
         phases = problem.phases(plan.is_uncropped, is_spaced=True)
-        tiling = Tiling.of(phases, plan.outputs)
-        assert tiling is not None, "such a plan is not considered"
+        transform = WinogradTransform.of(phases, plan.outputs)
+        assert transform is not None, "such a plan is not considered"
         tiled = problem.tiled_phases(plan.is_uncropped, plan.outputs)
-        return cls(problem, dtype, target, tiled, tiling)
+        return cls(problem, dtype, target, tiled, transform)
 
     def vectors(self, plan: Plan) -> int:
         """Vectors of lanes of an item."""
@@ -55,13 +62,13 @@ class TiledCosts(Costs):
 
     def sums_bytes(self, vectors: int) -> int:
         """Bytes of the sums of cells of an item."""
-        return self.tiling.sums * self.channels * vectors * self.vector_bytes
+        return self.transform.sums * self.channels * vectors * self.vector_bytes
 
     def of(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of an item, as `Costs.of`."""
         vectors = self.vectors(plan)
         read, count = self._read(plan)
-        of_sums = self.places * _CELL_CYCLES + self.tiling.sums * _SUM_CYCLES
+        of_sums = self.places * _CELL_CYCLES + self.transform.sums * _SUM_CYCLES
         read += self.channels * (CALL_CYCLES + vectors * of_sums * self.steps)
         compute = self._multiplied(plan, vectors) + self._restored(plan, vectors)
         work = self._of_blocks(compute, plan.block) + self._copied(plan)
@@ -78,7 +85,7 @@ class TiledCosts(Costs):
         of_kind = self.channels * vectors * self.vector_bytes
         is_far = self.sums_bytes(vectors) > self.target.l2_bytes
         cycles = 0.0
-        for (rows, terms), kinds in self.kinds_of.items():
+        for (rows, terms), kinds in self.gemm_counts.items():
             parts = ceil(self.channels / plan.part.channels)
             for height, tiles in heights(rows * plan.block, plan.tile):
                 for wide, calls in widths:
@@ -99,7 +106,7 @@ class TiledCosts(Costs):
         return plan.block * (calls * CALL_CYCLES + vectors * of_products) + 2 * beyond
 
 
-def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]:
+def winograd_candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
     """Return tiled plans without splits, their blocks, and what `Costs.of` says."""
     found: list[Considered] = []
     for is_uncropped in (False, True):
@@ -107,17 +114,21 @@ def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]
             continue
         phases = problem.phases(is_uncropped, is_spaced=True)
         for outputs in _outputs(phases):
-            tiling = Tiling.of(phases, outputs)
-            if tiling is not None and tiling.sums <= _MOST_SUMS and _saves(phases, tiling, outputs):
+            transform = WinogradTransform.of(phases, outputs)
+            if (
+                transform is not None
+                and transform.sums <= _MOST_SUMS
+                and _saves(phases, transform, outputs)
+            ):
                 tiled = problem.tiled_phases(is_uncropped, outputs)
-                costs = TiledCosts(problem, dtype, target, tiled, tiling)
+                costs = TiledCosts(problem, dtype, target, tiled, transform)
                 found += _candidates(costs, outputs, is_uncropped)
     return found
 
 
-def _saves(phases: Phases, tiling: Tiling, outputs: tuple[int, int, int]) -> bool:
+def _saves(phases: Phases, transform: WinogradTransform, outputs: tuple[int, int, int]) -> bool:
     """Whether there are fewer products than of every output with all of its taps."""
-    made = tiling.weight_taps
+    made = transform.transformed_weights
     taps = prod(sum(map(len, axis.taps)) for axis in phases.axes)
     return made < _LEAST_SAVED * taps * prod(outputs)
 
@@ -137,10 +148,10 @@ def _candidates(
     costs: TiledCosts, outputs: tuple[int, int, int], is_uncropped: bool
 ) -> Iterator[Considered]:
     """Plans with items of several sizes, and tiles of several shapes."""
-    rows_of_channel = max(rows for rows, _ in costs.kinds_of)
+    rows_of_channel = max(rows for rows, _ in costs.gemm_counts)
     if costs.channels < _FEW_CHANNELS or costs.outputs * rows_of_channel < _FEW_ROWS:
         return
-    terms = max(terms for _, terms in costs.kinds_of)
+    terms = max(terms for _, terms in costs.gemm_counts)
     part = Part.of_terms(costs.channels, terms)
     for is_gathered, rows, columns in sorted(_items(costs)):
         for tile, most in costs.target.isa.gemm_tiles:

@@ -14,19 +14,19 @@ read them. The flag tells the caller, who computes such images otherwise (`execu
 
 from typing import Any
 
-from tconv.engine.codegen.abi import RESTORED, Call, Item
+from tconv.engine.codegen.abi import OUTPUT_TRANSFORM, Call, Item
 from tconv.engine.codegen.code import I64
 from tconv.engine.direct.input_panel import find_runs, gather, pack
 
-__all__ = ["prepare", "restore"]
+__all__ = ["run_input_transform", "run_output_transform"]
 
 Value = Any
 
 
-def prepare(c: Call, item: Item) -> None:
+def run_input_transform(c: Call, item: Item) -> None:
     """Make the sums of the cells that an item reads, channel by channel."""
     code = c.code
-    cells = code.at(c.panel, c.sums_size)
+    cells = code.at(c.panel, c.transformed_size)
     flag = code.at(c.counter, 1, I64)
     volume = code.mul(c.lattices, c.panel_depth, c.panel_height, c.pitch)
     with code.when(code.is_equal(c.is_gathered, 1)):
@@ -36,37 +36,37 @@ def prepare(c: Call, item: Item) -> None:
         share = code.div(code.add(c.x_size, code.sub(c.items, 1)), c.items)
         first = code.least(code.mul(item.number, share), c.x_size)
         cells_of_x = code.cell(c.x, first)
-        code.call(c.screen, flag, cells_of_x, code.least(share, code.sub(c.x_size, first)))
+        code.call(c.flag_large, flag, cells_of_x, code.least(share, code.sub(c.x_size, first)))
     with code.loop(c.channels) as channel:
         with code.builder.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
             with flat:
                 pack(c, item, cells, channel, 1)
-                code.call(c.screen, flag, cells, volume)
+                code.call(c.flag_large, flag, cells, volume)
             with gathered:
                 gather(c, item, cells, channel, 1)
         to = code.at(c.panel, code.mul(channel, c.wide_lanes))
-        sizes = (c.sum_pitch, c.product_pitch, c.wide_lanes, c.panel_tile)
-        code.call(c.sum_cells, to, cells, c.places, *sizes)
+        sizes = (c.transformed_pitch, c.product_pitch, c.wide_lanes, c.panel_tile)
+        code.call(c.transform_input, to, cells, c.places, *sizes)
     is_set = code.is_equal(code.load(flag, kind=I64), 1)
     is_one_image = code.both(code.is_equal(c.batch, 1), code.is_equal(c.is_gathered, 0))
     with code.when(code.both(is_set, is_one_image)):
         code.store(c.items, c.counter)  # it is computed otherwise as a whole: no other items matter
 
 
-def restore(c: Call, bias: Value, is_last: Value) -> None:
+def run_output_transform(c: Call, bias: Value, is_last: Value) -> None:
     """Make the lines of a block of products."""
     code = c.code
     channels = code.pick(is_last, c.last_block, c.block)
     with code.loop(channels) as channel:
         line = code.at(c.line, code.mul(code.mul(channel, c.phases), c.line_pitch))
-        with code.loop(c.restored_count) as n:
-            entry = code.at(c.restored, code.mul(n, len(RESTORED)), I64)
-            phase = code.record(entry, RESTORED[1:], RESTORED[:1])
+        with code.loop(c.output_transform_count) as n:
+            entry = code.at(c.output_transforms, code.mul(n, len(OUTPUT_TRANSFORM)), I64)
+            phase = code.record(entry, OUTPUT_TRANSFORM[1:], OUTPUT_TRANSFORM[:1])
             of_group = code.mul(phase["before"], channels)
             row = code.add(of_group, code.mul(channel, phase["phases"]), phase["place"])
             products = code.at(c.products, code.mul(row, c.product_pitch))
             pitch = code.mul(code.mul(channels, phase["phases"]), c.product_pitch)
             to = code.at(line, code.mul(phase["line"], c.line_pitch))
-            steps = (c.restored_z, c.restored_y, c.restored_x)
+            steps = (c.output_step_z, c.output_step_y, c.output_step_x)
             value = code.at(bias, channel)
             code.call(phase["kernel"], to, products, value, pitch, *steps, c.product_pitch)

@@ -19,7 +19,7 @@ from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.code import I32, I64, PTR, Code, Number, begin
 from tconv.engine.winograd.transform import LARGE, Matrix
 
-__all__ = ["restore", "screen", "sum_cells"]
+__all__ = ["transform_output", "flag_large", "transform_input"]
 
 _LARGE_BITS = {
     size: int(np.array(large, f"f{size}").view(f"i{size}")) for size, large in LARGE.items()
@@ -30,7 +30,7 @@ Matrices = tuple[Matrix, Matrix, Matrix]
 _Cells = dict[tuple[int, ...], Value]
 
 
-def sum_cells(sums: Matrices) -> Callable[[ir.Module, str, Number], None]:
+def transform_input(sums: Matrices) -> Callable[[ir.Module, str, Number], None]:
     """Write the sums of the cells of a channel, ``pitch`` numbers apart.
 
     So many lanes as are ``wide`` make a tile; there are ``tile`` numbers from tile to tile.
@@ -65,7 +65,7 @@ def sum_cells(sums: Matrices) -> Callable[[ir.Module, str, Number], None]:
     return emit
 
 
-def restore(inverses: Matrices) -> Callable[[ir.Module, str, Number], None]:
+def transform_output(inverses: Matrices) -> Callable[[ir.Module, str, Number], None]:
     """Write the outputs of a phase that are made together, each to a line of its own."""
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
@@ -90,7 +90,7 @@ def restore(inverses: Matrices) -> Callable[[ir.Module, str, Number], None]:
     return emit
 
 
-def screen(module: ir.Module, name: str, number: Number) -> None:
+def flag_large(module: ir.Module, name: str, number: Number) -> None:
     """Set a flag if some of so many cells are `LARGE` or not finite.
 
     Bits without their sign are in the order of the numbers, with infinity and NaN at the end: the

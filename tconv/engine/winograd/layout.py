@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.codegen.abi import RESTORED
+from tconv.engine.codegen.abi import OUTPUT_TRANSFORM
 from tconv.engine.direct.layout import LINE_BYTES, NO_TABLE, Layout
-from tconv.engine.winograd.transform import Matrix, Tiling
+from tconv.engine.winograd.transform import Matrix, WinogradTransform
 from tconv.system.fork_lock import cached_property
 
 __all__ = ["TiledLayout"]
@@ -20,19 +20,19 @@ class TiledLayout(Layout):
     """What `Layout` says, of a plan whose outputs share products.
 
     Rows are channels of y and within them the phases of a kind. Packed weights are those of a
-    kernel with a tap for every number of `Tiling.weights`.
+    kernel with a tap for every number of `WinogradTransform.weights`.
     """
 
     @cached_property
-    def tiling(self) -> Tiling:
+    def transform(self) -> WinogradTransform:
         """Which products are made."""
         untiled = self.problem.phases(self.plan.is_uncropped, is_spaced=True)
-        found = Tiling.of(untiled, self.plan.outputs)
+        found = WinogradTransform.of(untiled, self.plan.outputs)
         assert found is not None, "such a plan is not considered"
         return found
 
     def _kinds(self) -> tuple[tuple[int, int], ...]:
-        return self.tiling.rows_and_terms
+        return self.transform.gemm_shapes
 
     @property
     def gathered_lanes(self) -> int:
@@ -42,12 +42,12 @@ class TiledLayout(Layout):
     @property
     def panel_tile(self) -> int:
         """Numbers of sums from one call of a micro-kernel to the next."""
-        return self.tiling.sums * self.sum_pitch
+        return self.transform.sums * self.transformed_pitch
 
     @cached_property
     def weight_matrix(self) -> NDArray[Any]:
-        """The numbers that products are made with, of taps: (taps, `Tiling.weight_taps`)."""
-        return np.ascontiguousarray(self.tiling.weights.T, self.dtype)
+        """The numbers that products are made with, of taps: (taps, `WinogradTransform.transformed_weights`)."""
+        return np.ascontiguousarray(self.transform.weights.T, self.dtype)
 
     def _set_sizes(self) -> None:
         super()._set_sizes()
@@ -55,12 +55,14 @@ class TiledLayout(Layout):
         room = self.lanes + max(self.phases.axes[2].high, 0)
         lanes = self.lanes_in_all
         # So that sums of a channel are not at the same place in the cache, whatever the channels.
-        self.sum_pitch = self.channels * self.tile_lanes + LINE_BYTES // self.computed.itemsize
+        self.transformed_pitch = (
+            self.channels * self.tile_lanes + LINE_BYTES // self.computed.itemsize
+        )
         tiles = ceil(self.vectors / self.plan.vectors)
-        self.sums_size = tiles * self.tiling.sums * self.sum_pitch
-        self.panel_size = self.sums_size + self._rounded(lattices * self.cells + room)
+        self.transformed_size = tiles * self.transform.sums * self.transformed_pitch
+        self.panel_size = self.transformed_size + self._rounded(lattices * self.cells + room)
         self.panel_size += self.runs_size
-        self.product_size = self.tiling.products * self.plan.block * lanes
+        self.product_size = self.transform.products * self.plan.block * lanes
 
     def _set_fields(self) -> None:
         super()._set_fields()
@@ -70,12 +72,12 @@ class TiledLayout(Layout):
         _, all_y, all_x = (axis.stride for axis in self.phases.axes)
         self.fields |= {
             "bias_block": self.plan.block,
-            "sums_size": self.sums_size,
-            "sum_pitch": self.sum_pitch,
-            "restored_count": z * y * x,
-            "restored_z": z * all_y * all_x * self.line_pitch,
-            "restored_y": y * all_x * self.line_pitch,
-            "restored_x": x * self.line_pitch,
+            "transformed_size": self.transformed_size,
+            "transformed_pitch": self.transformed_pitch,
+            "output_transform_count": z * y * x,
+            "output_step_z": z * all_y * all_x * self.line_pitch,
+            "output_step_y": y * all_x * self.line_pitch,
+            "output_step_x": x * self.line_pitch,
         }
 
     def fixed(self) -> dict[str, NDArray[Any]]:
@@ -93,12 +95,15 @@ class TiledLayout(Layout):
     def offsets(self) -> NDArray[np.int32]:
         """Where each term reads among the sums, kind after kind."""
         channels = np.arange(self.channels)[:, np.newaxis] * self.tile_lanes
-        found = [channels + self.tiling.reads(kind) * self.sum_pitch for kind in self.tiling.kinds]
+        found = [
+            channels + self.transform.reads(kind) * self.transformed_pitch
+            for kind in self.transform.gemms
+        ]
         return np.concatenate([each.ravel() for each in found]).astype(np.int32)
 
     def places(self) -> NDArray[np.int32]:
         """Where each cell that sums are made of is, for the first lane."""
-        shifts = [[-place for place in axis.places] for axis in self.tiling.axes]
+        shifts = [[-place for place in axis.places] for axis in self.transform.axes]
         return self.cells_at(shifts, channels=1).astype(np.int32)
 
     def lines(self) -> NDArray[np.int64]:
@@ -107,13 +112,15 @@ class TiledLayout(Layout):
         found = np.stack([np.arange(count), np.full(count, count)], axis=-1)
         return np.concatenate([found, found]).ravel()
 
-    def restored(self, kernels: dict[tuple[Matrix, Matrix, Matrix], int]) -> NDArray[np.int64]:
+    def output_transforms(
+        self, kernels: dict[tuple[Matrix, Matrix, Matrix], int]
+    ) -> NDArray[np.int64]:
         """The driver's list of phases to restore; `kernels` has numbers by the matrices."""
         _, all_y, all_x = (axis.stride for axis in self.phases.axes)
         entries, before = [], 0
-        for groups in self.tiling.groups:
+        for groups in self.transform.groups:
             phases = list(product(*(group.phases for group in groups)))
-            z, y, x = (group.inverse for group in groups)
+            z, y, x = (group.output_matrix for group in groups)
             for place, (of_z, of_y, of_x) in enumerate(phases):
                 entry = {
                     "kernel": kernels[z, y, x],
@@ -122,15 +129,15 @@ class TiledLayout(Layout):
                     "place": place,
                     "line": (of_z * all_y + of_y) * all_x + of_x,
                 }
-                entries.append([entry[name] for name in RESTORED])
+                entries.append([entry[name] for name in OUTPUT_TRANSFORM])
             points = (group.points for group in groups)
             before += len(phases) * int(np.prod(list(points)))
         return np.array(entries, np.int64)
 
     def taps(self) -> list[NDArray[np.int64]]:
-        """For every kind of rows where its weights are in `Tiling.weights`: (terms, phases)."""
+        """For every kind of rows where its weights are in `WinogradTransform.weights`: (terms, phases)."""
         found, start = [], 0
-        for kind in self.tiling.kinds:
+        for kind in self.transform.gemms:
             count = kind.terms * kind.rows
             found.append(np.arange(start, start + count).reshape(kind.terms, kind.rows))
             start += count
@@ -140,20 +147,20 @@ class TiledLayout(Layout):
         return [1]  # channels have one each
 
     def kernels(
-        self, kernel: Any, restore: Any, sum_cells: Any, screen: Any
+        self, kernel: Any, transform_output: Any, transform_input: Any, flag_large: Any
     ) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
         """Numbers of what only tiled plans call, and what that reads; and what emits it."""
-        of_z, of_y, of_x = (axis.sums for axis in self.tiling.axes)
+        of_z, of_y, of_x = (axis.sums for axis in self.transform.axes)
         restoring = {}
-        for groups in self.tiling.groups:
-            z, y, x = (group.inverse for group in groups)
-            name = f"restore_{_name_of((z, y, x))}"
-            restoring[z, y, x] = kernel(name, restore((z, y, x)))
+        for groups in self.transform.groups:
+            z, y, x = (group.output_matrix for group in groups)
+            name = f"transform_output_{_name_of((z, y, x))}"
+            restoring[z, y, x] = kernel(name, transform_output((z, y, x)))
         sums = (of_z, of_y, of_x)
-        number = kernel(f"sum_cells_{_name_of(sums)}", sum_cells(sums))
-        screening = kernel("screen", screen, dtype=self.computed.name)
-        called = {"sum_cells": number, "screen": screening}
-        return called, {"restored": self.restored(restoring)}
+        number = kernel(f"transform_input_{_name_of(sums)}", transform_input(sums))
+        screening = kernel("flag_large", flag_large, dtype=self.computed.name)
+        called = {"transform_input": number, "flag_large": screening}
+        return called, {"output_transforms": self.output_transforms(restoring)}
 
 
 def _name_of(matrices: tuple[Matrix, ...]) -> str:

@@ -24,7 +24,14 @@ from numpy.typing import NDArray
 from tconv.engine.plan.phases import AxisPhases, Phases
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["LARGE", "AxisTiling", "Group", "Kind", "Tiling", "minimal"]
+__all__ = [
+    "LARGE",
+    "AxisTransform",
+    "PhaseGroup",
+    "PointGemm",
+    "WinogradTransform",
+    "transform_matrices",
+]
 
 LARGE = {4: 2.0**100, 8: 2.0**900}
 """Cells from which on sums, and products of these, may overflow, by the bytes of a number."""
@@ -35,10 +42,10 @@ Matrix = tuple[tuple[float, ...], ...]
 
 
 @lru_cache(maxsize=16)
-def minimal(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
+def transform_matrices(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
     """Return A, G and B for so many outputs of so many taps.
 
-    >>> a, g, b = minimal(2, 3)
+    >>> a, g, b = transform_matrices(2, 3)
     >>> np.array(a).shape, np.array(g).shape, np.array(b).shape
     ((2, 4), (4, 3), (4, 4))
     """
@@ -75,14 +82,14 @@ def _frozen(rows: list[list[float]]) -> Matrix:
     return tuple(map(tuple, rows))
 
 
-class Group(NamedTuple):
+class PhaseGroup(NamedTuple):
     """Phases of an axis that read alike, `points` products for `outputs` outputs of each.
 
     A term is a run of cells that is multiplied at the same points as the others, and added.
     """
 
     phases: tuple[int, ...]
-    inverse: Matrix  # outputs, points
+    output_matrix: Matrix  # outputs, points
     reads: tuple[tuple[int, ...], ...]  # points, terms: which sum of cells
     weights: NDArray[np.float64]  # phases, points, terms, taps
 
@@ -97,23 +104,23 @@ class Group(NamedTuple):
         return len(self.reads[0])
 
 
-class AxisTiling(NamedTuple):
+class AxisTransform(NamedTuple):
     """How outputs along an axis are made so many at a time."""
 
     outputs: int
     places: tuple[int, ...]  # of the cells that are read for the first output
     sums: Matrix  # of these cells, each a row
-    groups: tuple[Group, ...]
+    groups: tuple[PhaseGroup, ...]
 
     @classmethod
     @lru_cache(maxsize=256)
-    def of(cls, axis: AxisPhases, outputs: int) -> "AxisTiling | None":
+    def of(cls, axis: AxisPhases, outputs: int) -> "AxisTransform | None":
         """Tile an axis; None where the taps of a phase are no run of 2 or 3, or of 1.
 
         >>> from tconv.geometry.axis import Axis
         >>> axis = AxisPhases.of(Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1))
-        >>> tiling = AxisTiling.of(axis, 2)
-        >>> len(tiling.sums), [group.points for group in tiling.groups]
+        >>> transform = AxisTransform.of(axis, 2)
+        >>> len(transform.sums), [group.points for group in transform.groups]
         (5, [3, 3])
         """
         found, sums = [], dict[tuple[tuple[int, float], ...], int]()
@@ -121,7 +128,7 @@ class AxisTiling(NamedTuple):
             runs = _runs(axis, shifts, outputs)
             if not runs:
                 return None
-            a, g, b = minimal(outputs, len(runs[0]))
+            a, g, b = transform_matrices(outputs, len(runs[0]))
             weights = np.zeros((len(phases), len(g), len(runs), axis.kernel))
             reads = [[0] * len(runs) for _ in g]
             for term, run in enumerate(runs):
@@ -132,7 +139,7 @@ class AxisTiling(NamedTuple):
                         for k, position in enumerate(run):
                             tap, _ = axis.taps[phase][position]
                             weights[n, point, term, tap] += sign * g[point][k]
-            found.append(Group(tuple(phases), a, tuple(map(tuple, reads)), weights))
+            found.append(PhaseGroup(tuple(phases), a, tuple(map(tuple, reads)), weights))
         places = tuple(sorted({place for cells in sums for place, _ in cells}))
         matrix = tuple(tuple(dict(cells).get(n, 0.0) for n in places) for cells in sums)
         return cls(outputs, places, matrix, tuple(found))
@@ -167,10 +174,10 @@ def _sum_of(
     return sums.setdefault(key, len(sums)), sign
 
 
-class Kind(NamedTuple):
+class PointGemm(NamedTuple):
     """Products at one point of a group: `rows` for a channel that is written."""
 
-    groups: tuple[Group, Group, Group]
+    groups: tuple[PhaseGroup, PhaseGroup, PhaseGroup]
     point: tuple[int, int, int]
 
     @property
@@ -187,30 +194,30 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Tiling:
+class WinogradTransform:
     """How outputs are made so many at a time along depth, height and width."""
 
-    axes: tuple[AxisTiling, AxisTiling, AxisTiling]
+    axes: tuple[AxisTransform, AxisTransform, AxisTransform]
 
     @classmethod
-    def of(cls, phases: Phases, outputs: tuple[int, int, int]) -> "Tiling | None":
+    def of(cls, phases: Phases, outputs: tuple[int, int, int]) -> "WinogradTransform | None":
         """Tile phases that are not tiled yet; None where that cannot be."""
         z, y, x = phases.axes
         return _tiling((z.unsized, y.unsized, x.unsized), outputs)
 
     @cached_property
-    def groups(self) -> list[tuple[Group, Group, Group]]:
+    def groups(self) -> list[tuple[PhaseGroup, PhaseGroup, PhaseGroup]]:
         """Phases that read alike along all axes."""
         z, y, x = (axis.groups for axis in self.axes)
         return list(product(z, y, x))
 
     @cached_property
-    def kinds(self) -> list[Kind]:
+    def gemms(self) -> list[PointGemm]:
         """Every point of every group."""
         found = []
         for groups in self.groups:
             z, y, x = (range(group.points) for group in groups)
-            found += [Kind(groups, point) for point in product(z, y, x)]
+            found += [PointGemm(groups, point) for point in product(z, y, x)]
         return found
 
     @cached_property
@@ -220,26 +227,26 @@ class Tiling:
         return z * y * x
 
     @cached_property
-    def rows_and_terms(self) -> tuple[tuple[int, int], ...]:
+    def gemm_shapes(self) -> tuple[tuple[int, int], ...]:
         """Of every kind."""
-        return tuple((kind.rows, kind.terms) for kind in self.kinds)
+        return tuple((kind.rows, kind.terms) for kind in self.gemms)
 
     @cached_property
-    def kinds_of(self) -> Counter[tuple[int, int]]:
+    def gemm_counts(self) -> Counter[tuple[int, int]]:
         """How many kinds there are of so many rows and terms."""
-        return Counter(self.rows_and_terms)
+        return Counter(self.gemm_shapes)
 
     @cached_property
     def products(self) -> int:
         """Products for a channel that is written."""
-        return sum(kind.rows for kind in self.kinds)
+        return sum(kind.rows for kind in self.gemms)
 
     @cached_property
-    def weight_taps(self) -> int:
+    def transformed_weights(self) -> int:
         """Numbers that are made of the taps of a kernel."""
-        return sum(kind.terms * kind.rows for kind in self.kinds)
+        return sum(kind.terms * kind.rows for kind in self.gemms)
 
-    def reads(self, kind: Kind) -> NDArray[np.int64]:
+    def reads(self, kind: PointGemm) -> NDArray[np.int64]:
         """Which sum of cells every term of a kind is multiplied with."""
         z, y, x = (
             np.array(group.reads[point], np.int64)
@@ -252,7 +259,7 @@ class Tiling:
     def weights(self) -> NDArray[np.float64]:
         """What to make of the taps: for every kind, term and phase a row of taps."""
         found = []
-        for kind in self.kinds:
+        for kind in self.gemms:
             z, y, x = (
                 group.weights[:, point]  # phases, terms, taps
                 for group, point in zip(kind.groups, kind.point, strict=True)
@@ -263,7 +270,9 @@ class Tiling:
 
 
 @lru_cache(maxsize=64)
-def _tiling(axes: tuple[AxisPhases, ...], outputs: tuple[int, int, int]) -> Tiling | None:
+def _tiling(
+    axes: tuple[AxisPhases, ...], outputs: tuple[int, int, int]
+) -> WinogradTransform | None:
     """Tile axes, whose sizes have no part in it."""
-    z, y, x = (AxisTiling.of(axis, n) for axis, n in zip(axes, outputs, strict=True))
-    return None if z is None or y is None or x is None else Tiling((z, y, x))
+    z, y, x = (AxisTransform.of(axis, n) for axis, n in zip(axes, outputs, strict=True))
+    return None if z is None or y is None or x is None else WinogradTransform((z, y, x))

@@ -277,8 +277,13 @@ def test_the_code_of_float32_is_used_for_all_but_reading_and_writing(half, monke
             executor.Ready(problem, kind, target(), plan)
     names = {name.partition("_float32")[0] for name in asked if name.endswith("_float32")}
     halves = {name.partition(f"_{half}")[0] for name in asked if name.endswith(f"_{half}")}
-    rows = {"pack_rows_1", "pack_rows_2", "copy_row_1", "copy_row_2"}  # of want "y" and of "x"
-    assert halves <= {"run", "run_spread", "pack_run", "find_runs", "gather", *rows}
-    assert {"run", "pack_run", *rows} <= halves & names
+    rows = {
+        "pack_rows_1",
+        "pack_rows_2",
+        "interleave_row_1",
+        "interleave_row_2",
+    }  # of want "y" and of "x"
+    assert halves <= {"run", "run_spread", "run_packing", "find_runs", "gather", *rows}
+    assert {"run", "run_packing", *rows} <= halves & names
     assert "activate_tanh" in names
     assert any(name.startswith("micro") for name in names)

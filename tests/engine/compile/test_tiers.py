@@ -61,8 +61,8 @@ def ready_for(channels=3, size=4, dtype="float32"):
 
 
 def functions(ready):
-    copy_row = int(ready._job.values[POINTERS.index("copy_row")])
-    return ready._job.function, ready._packing.function, copy_row
+    interleave_row = int(ready._job.values[POINTERS.index("interleave_row")])
+    return ready._job.function, ready._packing.function, interleave_row
 
 
 def computed(ready):
@@ -144,7 +144,7 @@ def test_calls_under_way_keep_no_draft_for_later(unknown):
     drafts.settle()
     frames.append(frame)  # as a call does that began before
     computed(ready)
-    assert [each.values[POINTERS.index("copy_row")] for each in job._frames] == [
+    assert [each.values[POINTERS.index("interleave_row")] for each in job._frames] == [
         functions(ready)[2]
     ]
 

@@ -12,7 +12,7 @@ from strategies import ENGINE_TYPES, draws
 from tconv.engine.choose import all_plans
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import assembly, load, load_kernel
-from tconv.engine.kernels.pack_weights import PACK_FIELDS, pack_made_run, pack_run
+from tconv.engine.kernels.pack_weights import PACK_FIELDS, run_packing, run_transformed_packing
 from tconv.engine.layouts import layout_of
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime import thread_pool as pool
@@ -73,9 +73,9 @@ def as_packed(layout, w):
 
 
 def packed_natively(layout, w, threads):
-    """The same by `pack_run`, and the cells around it."""
+    """The same by `run_packing`, and the cells around it."""
     dtype, here = layout.dtype.name, layout.target
-    pack = pack_run if layout.weight_matrix is None else pack_made_run
+    pack = run_packing if layout.weight_matrix is None else run_transformed_packing
     job = load_kernel(pack.__name__, pack, dtype=dtype, target=here)
     shape, margin = (w.shape[0], layout.blocks, layout.weight_block), 100
     memory = np.full(int(np.prod(shape)) + 2 * margin, UNTOUCHED, layout.computed)
@@ -156,7 +156,7 @@ def test_what_an_item_reads_of_an_output_stays_in_a_cache(outputs, dtype):
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
 def test_the_kernel_is_complete_and_gathers_where_the_processor_can(cpu, dtype):
     here = named_target(cpu)
-    text = assembly("kernel", partial(pack_run, name="kernel", number=Number(dtype, here)), here)
+    text = assembly("kernel", partial(run_packing, name="kernel", number=Number(dtype, here)), here)
     words = [line.split()[0] for line in text.splitlines() if line.startswith("\t")]
     assert not {word for word in words if word in ("bl", "blr") or word.startswith("call")}
     can_gather = here.isa.has_gather and dtype in ("float32", "float64")

@@ -17,7 +17,7 @@ from tconv import definition, engine
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import assembly, load, load_kernel
 from tconv.engine.kernels import transpose as transposing
-from tconv.engine.kernels.transpose import empty_lines, transpose_arguments, transpose_run
+from tconv.engine.kernels.transpose import empty_lines, run_transpose, transpose_arguments
 from tconv.engine.runtime import thread_pool as pool
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry
@@ -39,7 +39,7 @@ def numbered(shape, dtype):
 
 def transposed(x, to, threads, here, streams=False):
     """Write ``x.swapaxes(1, 2)`` to `to` by the kernel of a processor."""
-    job = load_kernel("transpose_run", transpose_run, dtype=x.dtype.name, target=here)
+    job = load_kernel("run_transpose", run_transpose, dtype=x.dtype.name, target=here)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transposing, "_STREAMED_BYTES", 0 if streams else 2**40)
         values = transpose_arguments(*x.shape, x.itemsize)
@@ -107,7 +107,7 @@ def test_large_ones_go_past_the_caches(shape, dtype, start, is_round):
 @pytest.mark.parametrize("dtype", MOVED)
 def test_the_kernel_is_complete_and_keeps_a_tile_in_registers(cpu, dtype):
     here = named_target(cpu)
-    emit = partial(transpose_run, name="kernel", number=Number(dtype, here))
+    emit = partial(run_transpose, name="kernel", number=Number(dtype, here))
     words = [line.split()[0] for line in assembly("kernel", emit, here).splitlines() if line]
     assert not {word for word in words if word in ("bl", "blr") or word.startswith("call")}
 

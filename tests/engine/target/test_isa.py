@@ -11,15 +11,15 @@ from processes import run_script
 from tconv.engine.choose import choose_plan
 from tconv.engine.codegen.code import Number, write
 from tconv.engine.compile.jit import _entry_of, assembly
-from tconv.engine.kernels.transpose import transpose_run
+from tconv.engine.kernels.transpose import run_transpose
 from tconv.engine.layouts import layout_of
 from tconv.engine.lowering import Kernels
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime import reorder
 from tconv.engine.target.isa import INSTRUCTION_SETS, architecture_row
 from tconv.engine.target.target import named_target, target, target_of
-from tconv.engine.weight_gradient.executor import Correlated
-from tconv.engine.weight_gradient.plan import choose_correlation
+from tconv.engine.weight_gradient.executor import WeightGradientExecutor
+from tconv.engine.weight_gradient.plan import choose_gradient_plan
 from tconv.geometry.geometry import Geometry
 
 GEOMETRY = Geometry.of((2, 24, 6, 7), (24, 16, 4, 4), stride=2, padding=1)
@@ -44,7 +44,7 @@ def kernels_of(want, dtype, here, monkeypatch):
         return len(found)
 
     monkeypatch.setattr(reorder, "load_kernel", emitted)
-    Correlated(problem, dtype, here, choose_correlation(problem, dtype, here), 2)
+    WeightGradientExecutor(problem, dtype, here, choose_gradient_plan(problem, dtype, here), 2)
     return found
 
 
@@ -103,7 +103,7 @@ def test_kernels_on_disk_tell_rows_apart():
 )
 def test_non_temporal_stores_are_fenced_under_every_name_of_an_architecture(triple):
     here = target_of(triple, "", {"avx2": True, "fma": True})
-    emit = partial(transpose_run, name="kernel", number=Number("float32", here))
+    emit = partial(run_transpose, name="kernel", number=Number("float32", here))
     assert "sfence" in assembly("kernel", emit, here)
     assert architecture_row(triple).pause
 

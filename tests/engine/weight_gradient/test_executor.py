@@ -18,9 +18,9 @@ from tconv.engine.codegen.code import Number
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime import job as entering
 from tconv.engine.target.target import target
-from tconv.engine.weight_gradient.executor import Correlated
-from tconv.engine.weight_gradient.panel import Chunk
-from tconv.engine.weight_gradient.plan import all_correlations, choose_correlation
+from tconv.engine.weight_gradient.executor import WeightGradientExecutor
+from tconv.engine.weight_gradient.panel import ReductionBlock
+from tconv.engine.weight_gradient.plan import all_gradient_plans, choose_gradient_plan
 from tconv.geometry.geometry import Geometry
 from tconv.nn.conv import Conv1d, ConvTranspose1d
 from tconv.ops.dispatch import native
@@ -67,15 +67,15 @@ def operands(geometry, dtype):
 def plans(geometry, dtype, draw):
     """Some of all plans, also with smaller chunks and other segments than are chosen."""
     problem = Problem(engine._usual(geometry), "x")
-    found = all_correlations(problem, dtype, target())
+    found = all_gradient_plans(problem, dtype, target())
     for plan in found[:: max(1, len(found) // PLANS)]:
         yield problem, plan
         cells = draw(st.integers(1, 30))
-        chunk = Chunk.of(geometry.batch, problem.written_size, cells)
-        counts = zip((geometry.batch, *problem.written_size), chunk, strict=True)
-        chunks = int(np.prod([-(-count // size) for count, size in counts]))
-        segments = draw(st.integers(1, min(chunks, 5)))
-        yield problem, plan._replace(chunk=chunk, segments=segments)
+        k_block = ReductionBlock.of(geometry.batch, problem.written_size, cells)
+        counts = zip((geometry.batch, *problem.written_size), k_block, strict=True)
+        k_blocks = int(np.prod([-(-count // size) for count, size in counts]))
+        k_splits = draw(st.integers(1, min(k_blocks, 5)))
+        yield problem, plan._replace(k_block=k_block, k_splits=k_splits)
 
 
 # ---- what it computes ----------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_every_plan_equals_the_definition(geometry, dtype, data):
     expected = definition.contract(geometry, "w", x, y)
     for n, (problem, plan) in enumerate(plans(geometry, dtype, data.draw)):
         found = np.full(geometry.weight_shape, np.nan, dtype)
-        Correlated(problem, dtype, target(), plan, 1 + n % 3)(x, y, found)
+        WeightGradientExecutor(problem, dtype, target(), plan, 1 + n % 3)(x, y, found)
         assert np.array_equal(found, expected), plan
 
 
@@ -118,9 +118,9 @@ def test_rows_whose_ends_reach_nothing_are_apart(padding):
     problem = Problem(geometry, "x")
     x, y = operands(geometry, "float32")
     expected = definition.contract(geometry, "w", x, y)
-    for plan in all_correlations(problem, "float32", target()):
+    for plan in all_gradient_plans(problem, "float32", target()):
         found = np.empty(geometry.weight_shape, np.float32)
-        Correlated(problem, "float32", target(), plan, 1)(x, y, found)
+        WeightGradientExecutor(problem, "float32", target(), plan, 1)(x, y, found)
         assert np.array_equal(found, expected), plan
 
 
@@ -167,7 +167,7 @@ def test_threads_and_runs_give_the_same_bits(geometry, dtype, data):
         found = set()
         for threads in (1, 2, 3, 7, 2):
             dw = np.full(geometry.weight_shape, np.nan, dtype)
-            Correlated(problem, dtype, target(), plan, threads)(x, y, dw)
+            WeightGradientExecutor(problem, dtype, target(), plan, threads)(x, y, dw)
             found.add(dw.tobytes())
         assert len(found) == 1
 
@@ -207,9 +207,11 @@ def test_it_is_the_adjoint_of_the_transposed_convolution(geometry):
 
 def test_gradients_and_layers_use_it(monkeypatch):
     used = []
-    call = Correlated.__call__
+    call = WeightGradientExecutor.__call__
     monkeypatch.setattr(
-        Correlated, "__call__", lambda self, *arrays: (used.append(1), call(self, *arrays))[0]
+        WeightGradientExecutor,
+        "__call__",
+        lambda self, *arrays: (used.append(1), call(self, *arrays))[0],
     )
     x, w = np.ones((2, 3, 5), np.float32), np.ones((3, 4, 3), np.float32)
     y, pull_back = conv_transpose_vjp(x, w, stride=2)
@@ -272,11 +274,11 @@ def test_an_empty_batch_is_portable():
 def test_workspace_is_scratch_and_parts(geometry, dtype, threads):
     geometry = engine._usual(geometry)
     problem = Problem(geometry, "x")
-    plan = choose_correlation(problem, dtype, target())
-    ready = Correlated(problem, dtype, target(), plan, threads)
+    plan = choose_gradient_plan(problem, dtype, target())
+    ready = WeightGradientExecutor(problem, dtype, target(), plan, threads)
     itemsize = np.dtype(dtype).itemsize
-    parts = plan.segments * int(np.prod(geometry.weight_shape)) * itemsize
-    expected = threads * ready.scratch_size * itemsize + parts * (plan.segments > 1)
+    parts = plan.k_splits * int(np.prod(geometry.weight_shape)) * itemsize
+    expected = threads * ready.scratch_size * itemsize + parts * (plan.k_splits > 1)
     assert engine.workspace_bytes(geometry, ready) == expected
 
 

@@ -8,15 +8,17 @@ from assemblies import TARGETS, inner_loop
 
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import assembly
-from tconv.engine.kernels.transpose import turn_out
+from tconv.engine.kernels.transpose import transpose_out
 from tconv.engine.target.target import named_target
-from tconv.engine.weight_gradient.driver import run_dot, run_outer
-from tconv.engine.weight_gradient.kernels import dot, outer, turn_in
+from tconv.engine.weight_gradient.driver import run_dot, run_rank1
+from tconv.engine.weight_gradient.kernels import dot_kernel, rank1_kernel, transpose_in
 
 
 @pytest.mark.parametrize("cpu", TARGETS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("kernel", "tiles"), [(outer, "rank1_tiles"), (dot, "dot_tiles")])
+@pytest.mark.parametrize(
+    ("kernel", "tiles"), [(rank1_kernel, "rank1_tiles"), (dot_kernel, "dot_tiles")]
+)
 def test_the_inner_loop_keeps_its_sums_in_registers(kernel, tiles, cpu, dtype):
     here = named_target(cpu)
     number = Number(dtype, here)
@@ -34,8 +36,13 @@ def test_the_inner_loop_keeps_its_sums_in_registers(kernel, tiles, cpu, dtype):
 def test_every_kernel_is_code_for_every_processor(cpu, dtype):
     here = named_target(cpu)
     number = Number(dtype, here)
-    kernels = {"turn_in": turn_in, "turn_out": turn_out, "outer": outer(3, 2), "dot": dot(2, 3)}
-    kernels |= {"run_outer": run_outer, "run_dot": run_dot}
+    kernels = {
+        "transpose_in": transpose_in,
+        "transpose_out": transpose_out,
+        "rank1_kernel": rank1_kernel(3, 2),
+        "dot_kernel": dot_kernel(2, 3),
+    }
+    kernels |= {"run_rank1": run_rank1, "run_dot": run_dot}
     for name, emit in kernels.items():
         text = assembly(name, partial(emit, name=name, number=number), here)
         words = [line.split() for line in text.splitlines() if line.strip()]

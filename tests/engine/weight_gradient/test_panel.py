@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from strategies import draws, geometries
 from tconv.engine.plan.phases import as_three
-from tconv.engine.weight_gradient.panel import Chunk, Panel, Reach
+from tconv.engine.weight_gradient.panel import Panel, Reach, ReductionBlock
 
 
 @draws(1)
 @given(st.lists(st.integers(1, 9), min_size=4, max_size=4), st.integers(1, 300))
 def test_a_chunk_is_whole_in_all_axes_but_one(sizes, cells):
-    chunk = Chunk.of(sizes[0], sizes[1:], cells)
-    assert chunk.cells == prod(chunk) <= cells
-    first = next((n for n, size in enumerate(chunk) if size > 1), 3)
-    assert chunk[first + 1 :] == tuple(sizes[first + 1 :])
-    assert all(1 <= size <= whole for size, whole in zip(chunk, sizes, strict=True))
+    k_block = ReductionBlock.of(sizes[0], sizes[1:], cells)
+    assert k_block.cells == prod(k_block) <= cells
+    first = next((n for n, size in enumerate(k_block) if size > 1), 3)
+    assert k_block[first + 1 :] == tuple(sizes[first + 1 :])
+    assert all(1 <= size <= whole for size, whole in zip(k_block, sizes, strict=True))
 
 
 @draws(1)
@@ -41,18 +41,18 @@ def test_cells_and_taps_meet_where_the_law_says(geometry, is_parted):
 def test_a_panel_holds_what_a_chunk_meets(geometry, is_dot, cells, data):
     """Filled as the driver does, image by image and row by row, in the order of the panel."""
     size = [axis.input for axis in as_three(geometry.axes)]
-    chunk = Chunk.of(geometry.batch, size, cells)
-    panel = Panel.of(geometry.axes, chunk, 8, is_dot)
+    k_block = ReductionBlock.of(geometry.batch, size, cells)
+    panel = Panel.of(geometry.axes, k_block, 8, is_dot)
     steps = [
-        (count - 1) // some for count, some in zip((geometry.batch, *size), chunk, strict=True)
+        (count - 1) // some for count, some in zip((geometry.batch, *size), k_block, strict=True)
     ]
-    first = [data.draw(st.integers(0, step)) * n for step, n in zip(steps, chunk, strict=True)]
+    first = [data.draw(st.integers(0, step)) * n for step, n in zip(steps, k_block, strict=True)]
     memory = filled(panel, first)
     counts = (
         min(some, count - start)
-        for some, count, start in zip(chunk, (geometry.batch, *size), first, strict=True)
+        for some, count, start in zip(k_block, (geometry.batch, *size), first, strict=True)
     )
-    taps, lanes = panel.taps(), panel.places().reshape(chunk)
+    taps, lanes = panel.taps(), panel.places().reshape(k_block)
     for cell in product(*(range(count) for count in counts)):
         image, *place = (a + b for a, b in zip(first, cell, strict=True))
         for n, tap in enumerate(product(*(range(len(r.taps)) for r in panel.reaches))):

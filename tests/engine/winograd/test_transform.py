@@ -21,8 +21,8 @@ from tconv.engine.compile.jit import load
 from tconv.engine.plan.plan import DIRECT, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
-from tconv.engine.winograd.kernels import screen
-from tconv.engine.winograd.transform import LARGE, Tiling, minimal
+from tconv.engine.winograd.kernels import flag_large
+from tconv.engine.winograd.transform import LARGE, WinogradTransform, transform_matrices
 from tconv.geometry.geometry import Geometry
 
 WANTS = st.sampled_from("yx")
@@ -31,7 +31,10 @@ SIZES = [(outputs, taps) for outputs in (1, 2, 3) for taps in (1, 2, 3) if outpu
 
 @pytest.mark.parametrize(("outputs", "taps"), SIZES)
 def test_fewer_products_give_the_same_outputs(outputs, taps):
-    a, g, b = ([[Fraction(c) for c in row] for row in matrix] for matrix in minimal(outputs, taps))
+    a, g, b = (
+        [[Fraction(c) for c in row] for row in matrix]
+        for matrix in transform_matrices(outputs, taps)
+    )
     assert len(g) == len(b) == outputs + taps - 1 if taps > 1 else outputs
     rng = np.random.default_rng(0)
     x, w = ([int(n) for n in rng.integers(-9, 10, len(m[0]))] for m in (b, g))
@@ -44,7 +47,7 @@ def test_fewer_products_give_the_same_outputs(outputs, taps):
 
 @pytest.mark.parametrize(("outputs", "taps"), SIZES)
 def test_only_weights_are_multiplied_by_other_than_one(outputs, taps):
-    a, g, b = minimal(outputs, taps)
+    a, g, b = transform_matrices(outputs, taps)
     assert {abs(c) for matrix in (a, b) for row in matrix for c in row} <= {0.0, 1.0}
     assert {abs(c) for row in g for c in row} <= {0.0, 0.5, 1.0}
 
@@ -74,7 +77,7 @@ def tiled(draw):
     wanted = (1,) * (3 - rank) + most
     outputs = tuple(n if axis.count > 1 else 1 for n, axis in zip(wanted, phases.axes, strict=True))
     outputs = (1, 1, 2) if outputs == DIRECT and phases.axes[2].count > 1 else outputs
-    tiling = Tiling.of(phases, outputs)
+    tiling = WinogradTransform.of(phases, outputs)
     assume(tiling is not None and outputs != DIRECT and tiling.sums <= 256)
     z, y, x = phases.tiled(outputs).axes
     is_gathered = draw(st.booleans())
@@ -236,7 +239,7 @@ def test_screening_finds_every_cell_and_no_other(dtype):
         return
     name = f"screen_{dtype}"
     found = load(
-        name, partial(write, screen, name, dtype, target()), target(), version=executor.VERSION
+        name, partial(write, flag_large, name, dtype, target()), target(), version=executor.VERSION
     )
     screened = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, ctypes.c_int64)(found)
     large = LARGE[np.dtype(dtype).itemsize]
