@@ -213,7 +213,7 @@ def _without_shuffles(ready: Any) -> Any:
     """
     from tconv.engine.codegen.abi import POINTERS
     from tconv.engine.compile.tiers import settle
-    from tconv.engine.kernels.gemm import interleave_row
+    from tconv.engine.kernels.interleave import interleave_row
     from tconv.engine.kernels.limits import MOST_INTERLEAVED
 
     settle()  # else better code comes in the place of this kernel, too

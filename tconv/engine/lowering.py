@@ -15,8 +15,10 @@ from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.direct.layout import Layout
 from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.kernels.activation import activate
-from tconv.engine.kernels.gemm import add_rows, interleave_row, micro_kernel, pack_rows, stream
+from tconv.engine.kernels.gemm import micro_kernel
+from tconv.engine.kernels.interleave import add_rows, interleave_row, stream
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
+from tconv.engine.kernels.pack_input import pack_rows
 from tconv.engine.kernels.pack_weights import PACK_FIELDS, run_packing, run_transformed_packing
 from tconv.engine.kernels.transpose import transpose_out
 from tconv.engine.layouts import layout_of

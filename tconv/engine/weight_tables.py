@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tconv.engine.direct.layout import Layout
 from tconv.engine.kernels.pack_weights import PACK_FIELDS
 from tconv.engine.kernels.pack_weights import TILE as _TILE
-from tconv.engine.kernels.transform_weights import TRANSFORM_FIELDS, VECTORS, factors
+from tconv.engine.kernels.transform_weights import TRANSFORM_FIELDS, VECTORS, transform_factors
 
 __all__ = ["pack_arguments"]
 
@@ -35,7 +35,7 @@ _MADE_BYTES = 2**20  # at most, of numbers that are made before they are packed
 
 
 def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]], int]:
-    """Arguments of `run_packing` but for addresses, the arrays they point to, and bytes of scratch."""
+    """Arguments of `run_packing` but addresses, the arrays they point to, and bytes of scratch."""
     taps, problem, matrix = list(layout.taps()), layout.problem, layout.weight_matrix
     by_tap = layout.plan.part.by_tap
     counts = {
@@ -80,7 +80,9 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
                     start += table.size
         lists.append(np.array(entries, np.int64).reshape(-1, len(_TILE)))
     kept: list[NDArray[Any]] = [np.concatenate(tables).astype(np.int32), *lists]
-    kept += factors(np.zeros((1, 0), layout.computed) if matrix is None else matrix, layout.lanes)
+    kept += transform_factors(
+        np.zeros((1, 0), layout.computed) if matrix is None else matrix, layout.lanes
+    )
     chunks = -(-layout.channels // chunk)
     fields = {
         "items": problem.geometry.groups * chunks,

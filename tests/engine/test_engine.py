@@ -26,7 +26,9 @@ from tconv.engine.compile.jit import assembly
 from tconv.engine.direct import layout
 from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.driver import run, run_spread
-from tconv.engine.kernels.gemm import add_rows, interleave_row, micro_kernel, pack_rows, stream
+from tconv.engine.kernels.gemm import micro_kernel
+from tconv.engine.kernels.interleave import add_rows, interleave_row, stream
+from tconv.engine.kernels.pack_input import pack_rows
 from tconv.engine.kernels.transpose import transpose_out
 from tconv.engine.plan import plan as plans
 from tconv.engine.plan.phases import Phases

@@ -8,6 +8,7 @@ from math import ceil, prod
 import numpy as np
 
 from tconv.arrays.dtypes import TYPES
+from tconv.engine.kernels.limits import LINE_BYTES
 from tconv.engine.plan.cost_model import CALL_CYCLES, Considered, heights
 from tconv.engine.plan.phases import AxisPhases
 from tconv.engine.plan.plan import DIRECT, Part, Plan
@@ -20,7 +21,7 @@ MOST_ROWS = 7  # whose cells of x have a register each
 _MOST_CELLS = 2048  # of y, of the images of an item; larger images have few zeros around them
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)  # of an item, at most
 _LEAST_FILLED, _LEAST_VECTORS = 0.5, 2  # of the lanes; with fewer, few sums are made at a time
-_LINE_BYTES, _LATENCY_CYCLES = 64, 4
+_LATENCY_CYCLES = 4
 # Fitted to 374 plans for 75 random shapes (Zen 3, one and two threads). Cycles of a term and of a
 # channel for what is not arithmetic, of a row of a call and of each of its vectors, of a part of a
 # phase, and of a vector of y that is turned.
@@ -100,8 +101,8 @@ class TurnedCosts:
         for height, tiles in heights(outputs * plan.planes, plan.tile):
             bytes_ = float(of_weights)
             if not x_is_near:
-                lines = ceil(height / outputs) * (self.plane_bytes / _LINE_BYTES + 0.5)
-                bytes_ += min(lines, ceil(height / run) + rows_of_x - 1) * _LINE_BYTES
+                lines = ceil(height / outputs) * (self.plane_bytes / LINE_BYTES + 0.5)
+                bytes_ += min(lines, ceil(height / run) + rows_of_x - 1) * LINE_BYTES
             loads = (height + vectors * steps + 2) / 2
             term = max(height * vectors * steps / 2, loads, _LATENCY_CYCLES) + _TERM_CYCLES
             of_channel = _beside(taps * term + _CHANNEL_CYCLES, bytes_ / _NEAR_BYTES)

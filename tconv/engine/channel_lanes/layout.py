@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.codegen.abi import LANES_TILE, PHASE
-from tconv.engine.direct.layout import LINE_BYTES, Layout
+from tconv.engine.direct.layout import Layout
 from tconv.engine.direct.offsets import strides
+from tconv.engine.kernels.limits import LINE_BYTES
 from tconv.engine.plan.phases import AxisPhases
 from tconv.engine.plan.plan import Tile, tile_rows
 from tconv.system.fork_lock import cached_property

@@ -21,6 +21,7 @@ from tconv.engine.direct.offsets import (
     lattices,
     strides,
 )
+from tconv.engine.kernels.limits import LINE_BYTES
 from tconv.engine.plan.phases import Phases
 from tconv.engine.plan.plan import Part, Plan, Tile, tile_rows
 from tconv.engine.plan.problem import Problem
@@ -28,9 +29,8 @@ from tconv.engine.plan.size_bands import unsized
 from tconv.engine.target.target import Target
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["LINE_BYTES", "NO_TABLE", "ROWS_WITH_TIME", "Layout"]
+__all__ = ["NO_TABLE", "ROWS_WITH_TIME", "Layout"]
 
-LINE_BYTES = 64  # of the processor's caches
 _FORESEEN_BYTES, ROWS_WITH_TIME = 2**13, 6
 _HELD_BYTES = 2**14  # of y in the L1 cache, on the way
 NO_TABLE = np.zeros(1, np.int32)

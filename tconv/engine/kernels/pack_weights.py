@@ -1,15 +1,15 @@
-"""HOW WEIGHTS ARE PACKED: into the order in which the micro-kernels read them, natively.
+"""Weight packing: weights in the order in which the micro-kernels read them.
 
-    while (item := counter++) < items:                # a group's channels of x, some of them
+    while (item := counter++) < items:                # some channels of x of one group
         for block in channels of y:
-            make what is packed of it, if outputs share products                # making.py
-            for tile in the block's tiles, or for each tap of a tile if sums are made by tap:
+            transform the block's weights, for Winograd                # transform_weights.py
+            for tile in the block's tiles, or for each tap of a tile with per-tap accumulation:
                 for channel in channels of the item:
                     packed[tile][channel] = w[channel, block][table of the tile]       # taps, rows
 
-In this order w is read nearly as it lies, and each tile gets a run of some KB. A table says where
-the numbers of a few channels are that together fill whole vectors, and so the processor gathers
-them, or LLVM loads one after the other where that is as fast.
+In this order w is read nearly as it lies in memory, and each tile gets a run of some KB. A table
+has the offsets of the elements of a few channels, which together fill whole vectors: the CPU
+gathers them, or loads them one by one where that is as fast.
 """
 
 from typing import Any
@@ -38,17 +38,16 @@ PACK_FIELDS = (
     *TRANSFORM_FIELDS,
 )
 TILE = ("weight", "table", "count", "channels")
-_LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
 Value = Any
 
 
 def run_packing(module: ir.Module, name: str, number: Number) -> None:
-    """Emit ``pack_run(arguments, thread)``: take channels of groups until there are none."""
+    """Emit ``run_packing(arguments, thread)``: take channels of groups until there are none."""
     _emit(module, name, number)
 
 
 def run_transformed_packing(module: ir.Module, name: str, number: Number) -> None:
-    """Emit the same for numbers that are made of the weights."""
+    """Emit the same, which transforms the weights before it packs them."""
     _emit(module, name, number, transforms=True)
 
 
@@ -97,7 +96,7 @@ def _gather(code: Code, row: Value, source: Value, table: Value, count: Value) -
 
 
 def _gathered(code: Code, source: Value, table: Value) -> Value:
-    """The vector ``source[table[:lanes]]``."""
+    """Return the vector ``source[table[:lanes]]``."""
     number = code.number
     vector = ir.VectorType(number.cell, number.lanes)
     if not number.gathers:

@@ -1,9 +1,11 @@
-"""HOW NUMBERS OF TILINGS ARE MADE: of the taps of pairs of channels, before they are packed.
+"""Winograd filter transform, of a few channels before they are packed.
 
-for pairs of channels, some vectors of them at a time:
+for pairs of channels of x and y, some vectors of pairs at a time:
     taps[t] = w[pairs, t]                                           # transposed
-    for n in numbers of the tiling:
-        made[n, pairs] = sum of factor * taps[tap] over its factors
+    for n in elements of the transformed filter:
+        transformed[n, pairs] = sum of factor * taps[tap] over the factors of n
+
+The matrix of the transform is sparse: `transform_factors` lists its factors by element.
 """
 
 from typing import Any
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from tconv.engine.codegen.code import I64, Code
 from tconv.engine.kernels.transpose import transpose_vectors
 
-__all__ = ["TRANSFORM_FIELDS", "TRANSFORM_POINTERS", "VECTORS", "factors", "transform"]
+__all__ = ["TRANSFORM_FIELDS", "TRANSFORM_POINTERS", "VECTORS", "transform", "transform_factors"]
 
 TRANSFORM_POINTERS = ("factor_starts", "factor_taps", "factors")
 TRANSFORM_FIELDS = (
@@ -28,14 +30,14 @@ TRANSFORM_FIELDS = (
         "is_by_channel",
     ),
 )
-VECTORS = 2  # of pairs, for which the factors are looked up once
+VECTORS = 2  # of pairs, which share one look-up of the factors
 Value = Any
 
 
-def factors(matrix: NDArray[Any], lanes: int) -> list[NDArray[Any]]:
-    """Where the factors of each number begin, the places of their taps, and they themselves.
+def transform_factors(matrix: NDArray[Any], lanes: int) -> list[NDArray[Any]]:
+    """Return where the factors of each element begin, the offsets of their taps, and the factors.
 
-    >>> for each in factors(np.array([[1.0, 0.5], [0.0, 0.5]]), lanes=4):
+    >>> for each in transform_factors(np.array([[1.0, 0.5], [0.0, 0.5]]), lanes=4):
     ...     print(each)
     [0 1 3]
     [0 0 8]
@@ -54,10 +56,10 @@ def transform(
     channels: Value,
     outputs: Value,
 ) -> None:
-    """Make the numbers of some channels that are summed and of some outputs, run by run of pairs.
+    """Emit the transform of some channels that are summed and of some outputs, run by run of pairs.
 
-    In a run pairs lie together: the outputs of a channel, or the channels of an output. `transformed` is
-    (numbers, runs, pairs), each run as long as whole vectors are.
+    The pairs of a run are contiguous: the outputs of one channel, or the channels of one output.
+    `transformed` is (elements, runs, pairs), each run padded to whole vectors.
     """
     is_by_channel = code.is_equal(f["is_by_channel"], 1)
     runs = code.pick(is_by_channel, channels, outputs)
@@ -66,7 +68,7 @@ def transform(
     taps = code.at(transformed, code.mul(f["numbers"], f["transformed_pitch"]))
     with code.loop(runs) as run, code.loop(pairs, step=VECTORS * lanes) as first:
         source = code.at(weight, code.mul(run, f["weight_run"]))
-        _turn(code, f["taps"], taps, source, first, pairs)
+        _load_taps(code, f["taps"], taps, source, first, pairs)
         to = code.at(transformed, code.add(code.mul(run, f["transformed_run"]), first))
         with code.loop(f["numbers"]) as n:
             start, end = (code.load(f["factor_starts"], code.add(n, one), I64) for one in (0, 1))
@@ -85,8 +87,10 @@ def transform(
                 code.store_vector(total, of_number, v * lanes)
 
 
-def _turn(code: Code, taps: Value, to: Value, source: Value, first: Value, pairs: Value) -> None:
-    """``to[tap] = source[first:][:lanes of all vectors, tap]``; beyond the last, that again."""
+def _load_taps(
+    code: Code, taps: Value, to: Value, source: Value, first: Value, pairs: Value
+) -> None:
+    """Emit ``to[tap] = source[first:][:lanes of all vectors, tap]``; beyond the last pair, that."""
     lanes = code.number.lanes
     is_wide = code.is_less(lanes - 1, taps)
     for v in range(VECTORS):
@@ -101,7 +105,7 @@ def _turn(code: Code, taps: Value, to: Value, source: Value, first: Value, pairs
                 code.store_vector(vector, to, code.add(place, v * lanes))
 
         with code.when(is_wide), code.loop(taps, step=lanes) as following:
-            tap = code.least(following, code.sub(taps, lanes))  # the last overlap others
+            tap = code.least(following, code.sub(taps, lanes))  # the last ones overlap
             store([code.load_vector(row, tap) for row in rows], tap)
         with code.when(code.builder.not_(is_wide)):
             some = code.first_lanes(taps)

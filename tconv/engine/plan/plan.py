@@ -46,8 +46,8 @@ class Plan(NamedTuple):
     `is_uncropped`. An item is `planes` x `rows` x `columns` cells q of one group (gathered: rows
     of any image), and ``1/splits`` of its channels of y, done in blocks of `block` channels.
     `part` says what is summed at a time. If `outputs` are more than 1 along any axis, so many are
-    made of fewer products, as `WinogradTransform` has it; q counts tiles then. If it `is_turned`, vectors are
-    of channels of y and rows are outputs; an item is `planes` whole images.
+    made of fewer products, as `WinogradTransform` has it; q counts tiles then. If it `is_turned`,
+    vectors are of channels of y and rows are outputs; an item is `planes` whole images.
     """
 
     tile: int

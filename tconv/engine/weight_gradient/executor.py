@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.kernels.gemm import pack_rows
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
+from tconv.engine.kernels.pack_input import pack_rows
 from tconv.engine.kernels.transpose import transpose_out
 from tconv.engine.plan.plan import CYCLES_PER_US, tile_rows
 from tconv.engine.plan.problem import Problem

@@ -17,11 +17,11 @@ from typing import Any
 
 from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.code import I32, I64, PTR, Code, Number, begin
-from tconv.engine.kernels.transpose import transpose_vectors
+from tconv.engine.kernels.limits import QUAD_BYTES
+from tconv.engine.kernels.transpose import even_odd_orders, transpose_vectors
 
 __all__ = ["dot_kernel", "rank1_kernel", "transpose_in"]
 
-_QUAD_BYTES = 16  # within which every processor shuffles in one step
 Value = Any
 _Load = Callable[[], Value]
 
@@ -133,21 +133,12 @@ def _lane_sums(code: Code, vectors: list[Value]) -> Value:
 
     Pairs of vectors become one of half sums: first within 16 bytes, then of these.
     """
-    lanes, quad = code.number.lanes, _QUAD_BYTES // code.number.bytes
+    lanes, quad = code.number.lanes, QUAD_BYTES // code.number.bytes
     while len(vectors) > 1:
         width, span = (1, quad) if len(vectors) > lanes // quad else (quad, lanes)
-        halves = [
-            [
-                source + first + block * width + n
-                for first in range(0, lanes, span)
-                for source in (0, lanes)
-                for block in range(parity, span // width, 2)
-                for n in range(width)
-            ]
-            for parity in (0, 1)
-        ]
+        orders = even_odd_orders(lanes, width, span)
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        vectors = [code.plus(*(code.shuffle(a, b, order) for order in halves)) for a, b in pairs]
+        vectors = [code.plus(*(code.shuffle(a, b, order) for order in orders)) for a, b in pairs]
     return vectors[0]
 
 

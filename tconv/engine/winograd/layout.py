@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.codegen.abi import OUTPUT_TRANSFORM
-from tconv.engine.direct.layout import LINE_BYTES, NO_TABLE, Layout
+from tconv.engine.direct.layout import NO_TABLE, Layout
+from tconv.engine.kernels.limits import LINE_BYTES
 from tconv.engine.winograd.transform import Matrix, WinogradTransform
 from tconv.system.fork_lock import cached_property
 

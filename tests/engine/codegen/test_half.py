@@ -21,8 +21,8 @@ from tconv.engine.choose import best_plans
 from tconv.engine.codegen.code import I64, PTR, Number, begin
 from tconv.engine.codegen.half import load_cell, load_cells, narrowed, store_cell, store_cells
 from tconv.engine.compile.jit import assembly, load
-from tconv.engine.kernels.gemm import pack_rows
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
+from tconv.engine.kernels.pack_input import pack_rows
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry

@@ -7,7 +7,7 @@ import pytest
 
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import load_kernel
-from tconv.engine.kernels.gemm import interleave_row
+from tconv.engine.kernels.interleave import interleave_row
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
 from tconv.engine.target.target import named_target, target
 

@@ -1,0 +1,179 @@
+"""Rows of y: phases interleaved, col2im's scatter-add, and non-temporal copies.
+
+    interleave_row  y[i*stride + phase] = lines[phase][i]
+    add_rows        to[row, :] += x[row, :]
+    stream          y[:] = row, past the caches
+
+Only the stride, the type and the target are compiled in.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tconv.engine.codegen import values as ir
+from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
+from tconv.engine.codegen.half import narrowed, store_cell, store_cells
+from tconv.engine.kernels.limits import LINE_BYTES, MOST_INTERLEAVED
+
+__all__ = ["add_rows", "interleave_row", "stream"]
+
+Value = Any
+
+
+def interleave_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
+    """Return the emitter of a kernel that interleaves the phases of ``count`` cells of a row of y.
+
+    The accumulator row of a phase begins at ``lines[phase]``; the first cell of y is of the phase
+    ``skipped``. Cells of y that are ``ahead`` are prefetched: the row of the next channel. A
+    `stride` beyond MOST_INTERLEAVED stands for all such: the kernel then transposes as many phases
+    at a time as a vector has lanes.
+    """
+
+    def emit(module: ir.Module, name: str, number: Number) -> None:
+        sizes = dict.fromkeys(("lane", "skipped", "count", "stride", "ahead"), I64)
+        code, a = begin(module, name, {"y": PTR, "line": PTR, "lines": PTR} | sizes, number)
+        a["y"].add_attribute("noalias")
+        line = code.at(a["line"], a["lane"])
+        if stride > MOST_INTERLEAVED:
+            _copy_columns(code, a, line, number.lanes, a["stride"])
+        else:
+            row = code.room(number.cell, stride * number.lanes)
+            end = code.add(a["skipped"], a["count"])
+            with code.builder.if_else(code.is_less(stride * number.lanes, end)) as (long, short):
+                with long:
+                    _copy_columns(code, a, line, stride, stride)
+                with short:
+                    _copy_short(code, a, line, stride, row)
+        code.end()
+
+    return emit
+
+
+def _phases(code: Code, line: Value, lines: Value, first: Value, count: int) -> list[Value]:
+    """Load one vector of columns of `count` phases, as cells of y."""
+    starts = [code.load(lines, code.add(first, n), I64) for n in range(count)]
+    return [narrowed(code, code.load_vector(line, start)) for start in starts]
+
+
+def _copy_short(code: Code, a: dict[str, Value], line: Value, stride: int, row: Value) -> None:
+    """Emit the case of at most one vector of columns: whole vectors, and single cells around them.
+
+    The single cells go by way of `row`, one by one: a load across two stored vectors would wait
+    until both stores are done.
+    """
+    lanes, skipped, count = code.number.lanes, a["skipped"], a["count"]
+    before, end = code.div(code.add(skipped, lanes - 1), lanes), code.add(skipped, count)
+    first = code.least(code.sub(code.mul(before, lanes), skipped), count)
+    last = code.most(code.sub(code.mul(code.div(end, lanes), lanes), skipped), first)
+    later = code.cell(a["y"], a["ahead"])
+    code.prefetch(later, writes=True)
+    code.prefetch(code.cell(later, code.sub(count, 1)), writes=True)
+    vectors = _interleaved(code, _phases(code, line, a["lines"], 0, stride))
+    for n, cells in enumerate(vectors):
+        store_cells(code, cells, row, n * lanes)
+        place = code.sub(n * lanes, skipped)
+        with code.when(code.both(code.is_less(-1, place), code.is_less(place, last))):
+            store_cells(code, cells, a["y"], place)
+    for start, stop in ((0, first), (last, count)):
+        with code.loop(stop, start) as n:
+            cell = code.load(row, code.add(skipped, n), code.number.cell)
+            code.store(cell, a["y"], n)
+
+
+def _copy_columns(code: Code, a: dict[str, Value], line: Value, together: int, step: Value) -> None:
+    """Emit a loop over vectors of columns, `together` phases at a time; the last ones overlap."""
+    lanes, lines, skipped = code.number.lanes, a["lines"], a["skipped"]
+    is_cut = code.is_less(0, skipped)
+    head = code.pick(is_cut, code.least(code.sub(step, skipped), a["count"]), 0)
+    with code.loop(head) as n:
+        start = code.load(lines, code.add(skipped, n), I64)
+        store_cell(code, code.load(line, start), a["y"], n)
+    y, count = code.cell(a["y"], head), code.sub(a["count"], head)
+    line = code.at(line, code.pick(is_cut, 1, 0))
+    columns, runs = code.div(count, step), code.div(step, together)
+    fit = code.is_less(lanes - 1, columns)
+    blocks = code.pick(fit, code.div(code.add(columns, lanes - 1), lanes), 0)
+    with code.loop(blocks) as n, code.loop(runs) as run:
+        phase = code.mul(run, together)
+        column = code.least(code.mul(n, lanes), code.sub(columns, lanes))
+        vectors = _phases(code, code.at(line, column), lines, phase, together)
+        to = code.cell(y, code.add(code.mul(column, step), phase))
+        if together == step:
+            per_line = LINE_BYTES // code.number.cell_bytes
+            for cell in range(0, step * lanes, per_line):
+                code.prefetch(code.cell(to, code.add(a["ahead"], cell)), writes=True)
+        for v, cells in enumerate(_interleaved(code, vectors)):
+            store_cells(code, cells, to, v * lanes if together == step else code.mul(step, v))
+    done, whole = code.pick(fit, columns, 0), code.mul(runs, together)
+    with code.loop(step) as r:
+        phase = code.at(line, code.load(lines, r, I64))
+        rest = code.add(code.sub(count, r), code.sub(step, 1))
+        start = code.pick(code.is_less(r, whole), done, 0)
+        with code.loop(code.div(rest, step), start) as n:
+            store_cell(code, code.load(phase, n), y, code.add(code.mul(n, step), r))
+
+
+def add_rows(module: ir.Module, name: str, number: Number) -> None:
+    """Emit ``to[row, :count] += x[row, :count]``, rows being ``to_pitch`` and ``x_pitch`` apart."""
+    sizes = {"count": I64, "rows": I64, "to_pitch": I64, "x_pitch": I64}
+    code, a = begin(module, name, {"to": PTR, "x": PTR} | sizes, number)
+    a["x"].add_attribute("noalias")
+    whole = code.mul(code.div(a["count"], number.lanes), number.lanes)
+    rest = code.sub(a["count"], whole)
+    lanes = code.first_lanes(rest)
+    with code.loop(a["rows"]) as row:
+        to = code.at(a["to"], code.mul(row, a["to_pitch"]))
+        x = code.at(a["x"], code.mul(row, a["x_pitch"]))
+        with code.loop(whole, step=number.lanes) as n:
+            code.store_vector(code.plus(code.load_vector(to, n), code.load_vector(x, n)), to, n)
+        with code.when(code.is_less(0, rest)):
+            to, x = code.at(to, whole), code.at(x, whole)
+            total = code.plus(code.load_lanes(to, lanes), code.load_lanes(x, lanes))
+            code.store_lanes(total, to, lanes)
+    code.end()
+
+
+def stream(module: ir.Module, name: str, number: Number) -> None:
+    """Emit ``y[:count] = row`` with non-temporal stores, which read no line of y before."""
+    code, a = begin(module, name, {"y": PTR, "row": PTR, "count": I64}, number)
+    a["y"].add_attribute("noalias")
+    place = code.builder.udiv(code.builder.ptrtoint(a["y"], I64), code.index(number.bytes))
+    _, beyond = code.divmod(place, number.lanes)
+    to_line = code.pick(code.is_equal(beyond, 0), 0, code.sub(number.lanes, beyond))
+    head = code.least(to_line, a["count"])
+    whole = code.div(code.sub(a["count"], head), number.lanes)
+    with code.loop(head) as n:
+        code.store(code.load(a["row"], n), a["y"], n)
+    with code.loop(whole) as n:
+        cell = code.add(head, code.mul(n, number.lanes))
+        code.stream_vector(code.load_vector(a["row"], cell), a["y"], cell)
+    with code.loop(a["count"], code.add(head, code.mul(whole, number.lanes))) as n:
+        code.store(code.load(a["row"], n), a["y"], n)
+    code.end()
+
+
+def _interleaved(code: Code, vectors: list[Value]) -> list[Value]:
+    """Return ``a0 b0 c0 a1 b1 c1 ...`` from the vectors a, b, c."""
+    lanes, many = code.number.lanes, len(vectors)
+    if many == 1:
+        return vectors
+    if many % 2 == 0:  # vectors at even places and at odd ones, each interleaved, then both
+        pairs = zip(
+            _interleaved(code, vectors[::2]), _interleaved(code, vectors[1::2]), strict=True
+        )
+        halves = (range(lanes // 2), range(lanes // 2, lanes))
+        orders = [[each for n in half for each in (n, lanes + n)] for half in halves]
+        return [code.shuffle(a, b, order) for a, b in pairs for order in orders]
+    found = []
+    for v in range(many):
+        wanted = [divmod(v * lanes + lane, many) for lane in range(lanes)]
+        whole = vectors[0]
+        order = [n if phase == 0 else 0 for n, phase in wanted]
+        for phase, vector in enumerate(vectors[1:], 1):
+            order = [
+                lanes + n if p == phase else old for (n, p), old in zip(wanted, order, strict=True)
+            ]
+            whole = code.shuffle(whole, vector, order)
+            order = list(range(lanes))
+        found.append(whole)
+    return found
