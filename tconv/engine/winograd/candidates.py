@@ -1,4 +1,4 @@
-"""WHICH TILINGS ARE CONSIDERED: plans whose outputs share products, and what they cost."""
+"""Candidate Winograd plans and their cost."""
 
 from collections.abc import Iterator
 from math import ceil, prod
@@ -12,23 +12,23 @@ from tconv.engine.winograd.transform import WinogradTransform
 
 __all__ = ["TiledCosts", "winograd_candidates"]
 
-_FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, sums of cells and outputs take as long as products
-_LEAST_SAVED = 0.9
-_MOST_SUMS = 256  # of the cells of a channel; each is some instructions
-_LANES = (16, 32, 48, 64, 96, 128)
-_MOST_SUMS_BYTES = 3 * 2**19
+_FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, transforms of x and y take as long as the GEMMs
+_MOST_PRODUCTS = 0.9  # of the products of a direct plan
+_MOST_INPUT_POINTS = 256  # of a channel; the kernel has some instructions for each
+_LANES = (16, 32, 48, 64, 96, 128)  # of an item, about
+_MOST_TRANSFORMED_BYTES = 3 * 2**19  # of the transformed x of an item
 _MOST_CHANNELS = 64  # of a block
-# Cycles of a vector: per cell that sums are made of and per sum, per product and per output.
-_CELL_CYCLES, _SUM_CYCLES = 0.6, 1.6
+# Cycles of a vector: of each element that a transform reads, and of each that it writes.
+_READ_CYCLES, _WRITE_CYCLES = 0.6, 1.6
 _BYTES_FROM_L3, _BYTES_FROM_MEMORY = 8, 4  # per cycle
-_MADE_CYCLES = 0.7  # of a number that is made of weights, if they are used once
+_FILTER_CYCLES = 0.7  # of an element of a transformed filter that is used once
 
 Item = tuple[bool, int, int]
-"""Whether gathered; rows and columns."""
+"""Whether its panel is im2col; rows and columns."""
 
 
 class TiledCosts(Costs):
-    """What plans cost that tile the phases in one way."""
+    """Costs of the plans with one set of transforms."""
 
     def __init__(
         self,
@@ -49,65 +49,65 @@ class TiledCosts(Costs):
 
     @classmethod
     def of_plan(cls, plan: Plan, problem: Problem, dtype: str, target: Target) -> "TiledCosts":
-        """What a plan costs that tiles the phases so."""
+        """Return the costs of plans with the transforms of this one."""
         phases = problem.phases(plan.is_uncropped, is_spaced=True)
         transform = WinogradTransform.of(phases, plan.outputs)
-        assert transform is not None, "such a plan is not considered"
+        assert transform is not None, "no candidate is such a plan"
         tiled = problem.tiled_phases(plan.is_uncropped, plan.outputs)
         return cls(problem, dtype, target, tiled, transform)
 
     def vectors(self, plan: Plan) -> int:
-        """Vectors of lanes of an item."""
+        """Return the vectors of lanes of an item."""
         return ceil(((plan.rows - 1) * self._pitch(plan) + plan.columns) / self.lanes)
 
-    def sums_bytes(self, vectors: int) -> int:
-        """Bytes of the sums of cells of an item."""
-        return self.transform.sums * self.channels * vectors * self.vector_bytes
+    def transformed_bytes(self, vectors: int) -> int:
+        """Return the bytes of the transformed x of an item."""
+        return self.transform.input_points * self.channels * vectors * self.vector_bytes
 
     def of(self, plan: Plan) -> tuple[float, float, int]:
-        """Cycles of an item, as `Costs.of`."""
+        """Return the cycles of an item and the number of items, as `Costs.of` does."""
         vectors = self.vectors(plan)
         read, count = self._read(plan)
-        of_sums = self.places * _CELL_CYCLES + self.transform.sums * _SUM_CYCLES
-        read += self.channels * (CALL_CYCLES + vectors * of_sums * self.steps)
-        compute = self._multiplied(plan, vectors) + self._restored(plan, vectors)
+        of_input = self.places * _READ_CYCLES + self.transform.input_points * _WRITE_CYCLES
+        read += self.channels * (CALL_CYCLES + vectors * of_input * self.steps)
+        compute = self._gemm_cycles(plan, vectors) + self._output_cycles(plan, vectors)
         work = self._of_blocks(compute, plan.block) + self._copied(plan)
         if self.weight_bytes > self.target.l3_bytes:
             work = max(work, self.weight_bytes / _BYTES_FROM_MEMORY)
-        # Weights that are not kept should not make another order of sums the best.
-        made = self.weight_bytes // self.bytes * _MADE_CYCLES
-        return read, work + made / count, count * self.groups
+        # The transform of weights that are not kept must not make another order of sums the best.
+        of_filter = self.weight_bytes // self.bytes * _FILTER_CYCLES
+        return read, work + of_filter / count, count * self.groups
 
-    def _multiplied(self, plan: Plan, vectors: int) -> float:
-        """Cycles of the products of a block."""
+    def _gemm_cycles(self, plan: Plan, vectors: int) -> float:
+        """Return the cycles of a block's batched GEMMs."""
         whole, rest = divmod(vectors, plan.vectors)
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
-        of_kind = self.channels * vectors * self.vector_bytes
-        is_far = self.sums_bytes(vectors) > self.target.l2_bytes
+        of_term = self.channels * vectors * self.vector_bytes
+        is_far = self.transformed_bytes(vectors) > self.target.l2_bytes
         cycles = 0.0
-        for (rows, terms), kinds in self.gemm_counts.items():
+        for (rows, terms), count in self.gemm_counts.items():
             parts = ceil(self.channels / plan.part.channels)
             for height, tiles in heights(rows * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self.channels * self._term(height, wide, False, 0.0, 0.0)
                     each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
-                    cycles += kinds * tiles * calls * each
+                    cycles += count * tiles * calls * each
             if is_far:
-                cycles += kinds * terms * of_kind / _BYTES_FROM_L3
+                cycles += count * terms * of_term / _BYTES_FROM_L3
         return cycles
 
-    def _restored(self, plan: Plan, vectors: int) -> float:
-        """Cycles of a block's outputs, from its products."""
+    def _output_cycles(self, plan: Plan, vectors: int) -> float:
+        """Return the cycles of a block's output transforms."""
         calls = self.phases.count // prod(plan.outputs)
         bytes_ = (self.products + self.phases.count) * plan.block * vectors * self.vector_bytes
         beyond = max(0, bytes_ - self.target.l2_bytes // 2) / _BYTES_FROM_L3
-        of_products = self.products * _CELL_CYCLES + self.phases.count * _SUM_CYCLES
+        of_products = self.products * _READ_CYCLES + self.phases.count * _WRITE_CYCLES
         of_products *= self.steps
         return plan.block * (calls * CALL_CYCLES + vectors * of_products) + 2 * beyond
 
 
 def winograd_candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
-    """Return tiled plans without splits, their blocks, and what `Costs.of` says."""
+    """Return Winograd plans without splits, their numbers of blocks, and their `Costs.of`."""
     found: list[Considered] = []
     for is_uncropped in (False, True):
         if is_uncropped and len(problem.phases(True).alike) == len(problem.phases().alike):
@@ -117,7 +117,7 @@ def winograd_candidates(problem: Problem, dtype: str, target: Target) -> list[Co
             transform = WinogradTransform.of(phases, outputs)
             if (
                 transform is not None
-                and transform.sums <= _MOST_SUMS
+                and transform.input_points <= _MOST_INPUT_POINTS
                 and _saves(phases, transform, outputs)
             ):
                 tiled = problem.tiled_phases(is_uncropped, outputs)
@@ -127,14 +127,14 @@ def winograd_candidates(problem: Problem, dtype: str, target: Target) -> list[Co
 
 
 def _saves(phases: Phases, transform: WinogradTransform, outputs: tuple[int, int, int]) -> bool:
-    """Whether there are fewer products than of every output with all of its taps."""
-    made = transform.transformed_weights
+    """Whether there are clearly fewer products than in a direct plan."""
+    products = transform.transformed_weights
     taps = prod(sum(map(len, axis.taps)) for axis in phases.axes)
-    return made < _LEAST_SAVED * taps * prod(outputs)
+    return products < _MOST_PRODUCTS * taps * prod(outputs)
 
 
 def _outputs(phases: Phases) -> set[tuple[int, int, int]]:
-    """So many outputs at a time along the axes that have several, of several taps."""
+    """Return outputs at a time: 2 or 3 along the axes with several outputs of several taps."""
     found = set()
     for most in (2, 3):
         counts = [
@@ -147,7 +147,7 @@ def _outputs(phases: Phases) -> set[tuple[int, int, int]]:
 def _candidates(
     costs: TiledCosts, outputs: tuple[int, int, int], is_uncropped: bool
 ) -> Iterator[Considered]:
-    """Plans with items of several sizes, and tiles of several shapes."""
+    """Yield plans with items of several sizes and each of the target's tiles."""
     rows_of_channel = max(rows for rows, _ in costs.gemm_counts)
     if costs.channels < _FEW_CHANNELS or costs.outputs * rows_of_channel < _FEW_ROWS:
         return
@@ -160,7 +160,7 @@ def _candidates(
                 part, 1, 0.0,
             )  # fmt: skip
             vectors = costs.vectors(plan)
-            if most > vectors > 1 or costs.sums_bytes(vectors) > _MOST_SUMS_BYTES:
+            if most > vectors > 1 or costs.transformed_bytes(vectors) > _MOST_TRANSFORMED_BYTES:
                 continue
             of_channel = (costs.products + costs.phases.count) * vectors * costs.vector_bytes
             block = max(
@@ -172,7 +172,7 @@ def _candidates(
 
 
 def _items(costs: TiledCosts) -> set[Item]:
-    """Sizes of items of about so many lanes, flat and gathered."""
+    """Return items of about `_LANES` lanes, with padded and with im2col panels."""
     z, y, x = costs.phases.axes
     all_rows = costs.batch * z.count * y.count
     found = set()

@@ -1,15 +1,16 @@
-"""HOW AN ITEM IS TILED: sums of cells made of each channel, products of them, outputs of those.
+"""Winograd driver: the transforms of one item, before and after its batched GEMMs.
 
-    for channel in channels of x:
-        pack its cells; set the flag if any is very large, or not finite  # transforms.screen
-        sums[:, channel] = sums of these cells                           # transforms.sum_cells
+    for channel in channels of x:                                   # run_input_transform
+        pack its cells; set the flag if any is very large, or not finite  # kernels.flag_large
+        transformed[:, channel] = input transform of the cells            # kernels.transform_input
     for block in channels of y:
-        products[kind] = weights[kind] @ sums[of the kind]               # kernels.micro
-        for phase of a channel: lines[phase] = products restored         # transforms.restore
+        products[point] = weights[point] @ transformed[point]       # gemm.micro_kernel
+        for phase of a channel:                                     # run_output_transform
+            line[phase] = output transform of the products          # kernels.transform_output
 
-A lane is a tile of outputs; `winograd.py` says which sums there are and what they are good for.
-Sums of cells that are not finite, or of which sums overflow, would spread to outputs that do not
-read them. The flag tells the caller, who computes such images otherwise (`executor.py`).
+A lane is one set of outputs that are made together; `transform.py` has the matrices. Cells that are
+not finite, or so large that the input transform overflows, would reach outputs that do not read
+them. The flag tells the caller, who computes such images by another plan (`executor.py`).
 """
 
 from typing import Any
@@ -24,15 +25,15 @@ Value = Any
 
 
 def run_input_transform(c: Call, item: Item) -> None:
-    """Make the sums of the cells that an item reads, channel by channel."""
+    """Emit the input transform of the cells that an item reads, channel by channel."""
     code = c.code
     cells = code.at(c.panel, c.transformed_size)
     flag = code.at(c.counter, 1, I64)
     volume = code.mul(c.lattices, c.panel_depth, c.panel_height, c.pitch)
     with code.when(code.is_equal(c.is_gathered, 1)):
         find_runs(c, item)
-        # A gathered panel has most cells several times. It is for small images, which the caches
-        # hold, so each item looks at its share of all of them, whichever it reads itself.
+        # An im2col panel has most cells several times. It serves small images, which the caches
+        # hold, so each item checks its share of all cells, whether or not it reads them itself.
         share = code.div(code.add(c.x_size, code.sub(c.items, 1)), c.items)
         first = code.least(code.mul(item.number, share), c.x_size)
         cells_of_x = code.cell(c.x, first)
@@ -50,11 +51,11 @@ def run_input_transform(c: Call, item: Item) -> None:
     is_set = code.is_equal(code.load(flag, kind=I64), 1)
     is_one_image = code.both(code.is_equal(c.batch, 1), code.is_equal(c.is_gathered, 0))
     with code.when(code.both(is_set, is_one_image)):
-        code.store(c.items, c.counter)  # it is computed otherwise as a whole: no other items matter
+        code.store(c.items, c.counter)  # the caller discards y: no item is left to do
 
 
 def run_output_transform(c: Call, bias: Value, is_last: Value) -> None:
-    """Make the lines of a block of products."""
+    """Emit the output transform of a block's products."""
     code = c.code
     channels = code.pick(is_last, c.last_block, c.block)
     with code.loop(channels) as channel:

@@ -1,4 +1,4 @@
-"""HOW A TILED PLAN LIES IN MEMORY: its sums of cells, its products, and the weights for them."""
+"""Memory layout of a Winograd plan: transformed x, products and transformed weights."""
 
 from hashlib import sha256
 from itertools import product
@@ -18,18 +18,18 @@ __all__ = ["TiledLayout"]
 
 
 class TiledLayout(Layout):
-    """What `Layout` says, of a plan whose outputs share products.
+    """The `Layout` of a Winograd plan.
 
-    Rows are channels of y and within them the phases of a kind. Packed weights are those of a
-    kernel with a tap for every number of `WinogradTransform.weights`.
+    Rows of a GEMM are channels of y and, within each, the phases of its phase group. Packed weights
+    are those of a kernel with a tap for each row of `WinogradTransform.filter_matrix`.
     """
 
     @cached_property
     def transform(self) -> WinogradTransform:
-        """Which products are made."""
+        """The transforms of the plan."""
         untiled = self.problem.phases(self.plan.is_uncropped, is_spaced=True)
         found = WinogradTransform.of(untiled, self.plan.outputs)
-        assert found is not None, "such a plan is not considered"
+        assert found is not None, "no candidate is such a plan"
         return found
 
     def _kinds(self) -> tuple[tuple[int, int], ...]:
@@ -37,30 +37,30 @@ class TiledLayout(Layout):
 
     @property
     def gathered_lanes(self) -> int:
-        """Lanes that lie together for every shift: all, of the one channel that is gathered."""
+        """Lanes that are contiguous for each shift: all, as one channel is gathered at a time."""
         return self.lanes_in_all
 
     @property
     def panel_tile(self) -> int:
-        """Numbers of sums from one call of a micro-kernel to the next."""
-        return self.transform.sums * self.transformed_pitch
+        """Elements of transformed x from one call of a micro-kernel to the next."""
+        return self.transform.input_points * self.transformed_pitch
 
     @cached_property
     def weight_matrix(self) -> NDArray[Any]:
-        """The numbers that products are made with, of taps: (taps, `WinogradTransform.transformed_weights`)."""
-        return np.ascontiguousarray(self.transform.weights.T, self.dtype)
+        """The filter transform: (taps, `WinogradTransform.transformed_weights`)."""
+        return np.ascontiguousarray(self.transform.filter_matrix.T, self.dtype)
 
     def _set_sizes(self) -> None:
         super()._set_sizes()
         lattices = 1 if self.plan.is_gathered else self.phases.lattices
         room = self.lanes + max(self.phases.axes[2].high, 0)
         lanes = self.lanes_in_all
-        # So that sums of a channel are not at the same place in the cache, whatever the channels.
+        # One line more, so that the points of a channel never map to one set of the cache.
         self.transformed_pitch = (
             self.channels * self.tile_lanes + LINE_BYTES // self.computed.itemsize
         )
         tiles = ceil(self.vectors / self.plan.vectors)
-        self.transformed_size = tiles * self.transform.sums * self.transformed_pitch
+        self.transformed_size = tiles * self.transform.input_points * self.transformed_pitch
         self.panel_size = self.transformed_size + self._rounded(lattices * self.cells + room)
         self.panel_size += self.runs_size
         self.product_size = self.transform.products * self.plan.block * lanes
@@ -82,11 +82,11 @@ class TiledLayout(Layout):
         }
 
     def fixed(self) -> dict[str, NDArray[Any]]:
-        """What the driver reads that sizes have no part in, the places of sums included."""
+        """Arrays for the driver that do not depend on sizes, offsets of terms included."""
         return {**super().fixed(), "offsets": self.offsets()}
 
     def sized(self) -> dict[str, NDArray[Any]]:
-        """What the driver reads that follows from sizes."""
+        """Arrays for the driver that depend on sizes."""
         return {
             "places": self.places(),
             "table": self.table() if self.plan.is_gathered else NO_TABLE,
@@ -94,21 +94,21 @@ class TiledLayout(Layout):
         }
 
     def offsets(self) -> NDArray[np.int32]:
-        """Where each term reads among the sums, kind after kind."""
+        """Offsets of each term in transformed x, GEMM after GEMM."""
         channels = np.arange(self.channels)[:, np.newaxis] * self.tile_lanes
         found = [
-            channels + self.transform.reads(kind) * self.transformed_pitch
-            for kind in self.transform.gemms
+            channels + self.transform.reads(gemm) * self.transformed_pitch
+            for gemm in self.transform.gemms
         ]
         return np.concatenate([each.ravel() for each in found]).astype(np.int32)
 
     def places(self) -> NDArray[np.int32]:
-        """Where each cell that sums are made of is, for the first lane."""
+        """Offsets of the cells that the input transform reads, for the first lane."""
         shifts = [[-place for place in axis.places] for axis in self.transform.axes]
         return self.cells_at(shifts, channels=1).astype(np.int32)
 
     def lines(self) -> NDArray[np.int64]:
-        """For whole blocks and for the last one: of every phase the first line, and the step."""
+        """First accumulator row of every phase, and the step; for whole blocks and the last one."""
         count = self.phases.count
         found = np.stack([np.arange(count), np.full(count, count)], axis=-1)
         return np.concatenate([found, found]).ravel()
@@ -116,7 +116,7 @@ class TiledLayout(Layout):
     def output_transforms(
         self, kernels: dict[tuple[Matrix, Matrix, Matrix], int]
     ) -> NDArray[np.int64]:
-        """The driver's list of phases to restore; `kernels` has numbers by the matrices."""
+        """Records of the output transforms; `kernels` has numbers of kernels by their matrices."""
         _, all_y, all_x = (axis.stride for axis in self.phases.axes)
         entries, before = [], 0
         for groups in self.transform.groups:
@@ -136,32 +136,32 @@ class TiledLayout(Layout):
         return np.array(entries, np.int64)
 
     def taps(self) -> list[NDArray[np.int64]]:
-        """For every kind of rows where its weights are in `WinogradTransform.weights`: (terms, phases)."""
+        """For every GEMM the rows of the filter transform: (terms, phases)."""
         found, start = [], 0
-        for kind in self.transform.gemms:
-            count = kind.terms * kind.rows
-            found.append(np.arange(start, start + count).reshape(kind.terms, kind.rows))
+        for gemm in self.transform.gemms:
+            count = gemm.terms * gemm.rows
+            found.append(np.arange(start, start + count).reshape(gemm.terms, gemm.rows))
             start += count
         return found
 
     def _biased(self) -> list[int]:
-        return [1]  # channels have one each
+        return [1]  # one per channel
 
     def kernels(
         self, kernel: Any, transform_output: Any, transform_input: Any, flag_large: Any
     ) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
-        """Numbers of what only tiled plans call, and what that reads; and what emits it."""
-        of_z, of_y, of_x = (axis.sums for axis in self.transform.axes)
-        restoring = {}
+        """Number the kernels that only Winograd plans call; return the numbers and their tables."""
+        of_z, of_y, of_x = (axis.input_matrix for axis in self.transform.axes)
+        of_outputs = {}
         for groups in self.transform.groups:
             z, y, x = (group.output_matrix for group in groups)
             name = f"transform_output_{_name_of((z, y, x))}"
-            restoring[z, y, x] = kernel(name, transform_output((z, y, x)))
-        sums = (of_z, of_y, of_x)
-        number = kernel(f"transform_input_{_name_of(sums)}", transform_input(sums))
-        screening = kernel("flag_large", flag_large, dtype=self.computed.name)
-        called = {"transform_input": number, "flag_large": screening}
-        return called, {"output_transforms": self.output_transforms(restoring)}
+            of_outputs[z, y, x] = kernel(name, transform_output((z, y, x)))
+        matrices = (of_z, of_y, of_x)
+        number = kernel(f"transform_input_{_name_of(matrices)}", transform_input(matrices))
+        flagging = kernel("flag_large", flag_large, dtype=self.computed.name)
+        called = {"transform_input": number, "flag_large": flagging}
+        return called, {"output_transforms": self.output_transforms(of_outputs)}
 
 
 def _name_of(matrices: tuple[Matrix, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Outputs that share products are what they would be without, but for the last digits."""
+"""Winograd plans compute the definition's result, but for the last digits."""
 
 import ctypes
 from fractions import Fraction
@@ -62,8 +62,8 @@ def runs(draw, want):
 
 
 @st.composite
-def tiled(draw):
-    """A problem, and any plan for it that tiles its outputs."""
+def winograd_plans(draw):
+    """A problem, and any Winograd plan for it."""
     rank, groups, want = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(WANTS)
     stride, dilation, kernel, most = zip(*(draw(runs(want)) for _ in range(rank)), strict=True)
     size = [draw(st.integers(2, (40, 12, 6)[rank - 1])) for _ in range(rank)]
@@ -77,8 +77,8 @@ def tiled(draw):
     wanted = (1,) * (3 - rank) + most
     outputs = tuple(n if axis.count > 1 else 1 for n, axis in zip(wanted, phases.axes, strict=True))
     outputs = (1, 1, 2) if outputs == DIRECT and phases.axes[2].count > 1 else outputs
-    tiling = WinogradTransform.of(phases, outputs)
-    assume(tiling is not None and outputs != DIRECT and tiling.sums <= 256)
+    transform = WinogradTransform.of(phases, outputs)
+    assume(transform is not None and outputs != DIRECT and transform.input_points <= 256)
     z, y, x = phases.tiled(outputs).axes
     is_gathered = draw(st.booleans())
     columns = x.count if is_gathered else draw(st.integers(1, x.count))
@@ -93,8 +93,8 @@ def tiled(draw):
 
 
 @draws(2)
-@given(tiled(), st.sampled_from(["float32", "float64"]))
-def test_every_tiling_equals_the_definition(found, dtype):
+@given(winograd_plans(), st.sampled_from(["float32", "float64"]))
+def test_every_winograd_plan_equals_the_definition(found, dtype):
     """Halves of small integers are exact, and so are their sums."""
     problem, plan = found
     geometry = problem.geometry
@@ -145,7 +145,7 @@ UNSAFE = [np.nan, np.inf, -np.inf, 2.0**100, -(2.0**127)]
 
 
 @draws(1)
-@given(tiled(), st.data())
+@given(winograd_plans(), st.data())
 def test_images_with_cells_that_would_spread_have_the_bits_of_direct(found, data):
     """Whatever the plan, and so for any number of threads; other images have those of the tiles."""
     problem, tiles = found
@@ -233,15 +233,15 @@ def shifted(mask, axis, by):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_screening_finds_every_cell_and_no_other(dtype):
+def test_every_large_cell_is_flagged_and_no_other(dtype):
     """At every place of runs of every length, with large cells and unreadable memory around."""
     if not target().uses_engine:
         return
-    name = f"screen_{dtype}"
+    name = f"flag_large_{dtype}"
     found = load(
         name, partial(write, flag_large, name, dtype, target()), target(), version=executor.VERSION
     )
-    screened = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, ctypes.c_int64)(found)
+    flagged = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, ctypes.c_int64)(found)
     large = LARGE[np.dtype(dtype).itemsize]
     less = np.nextafter(np.array(large, dtype), np.array(0, dtype))
     flag = np.zeros(1, np.int64)
@@ -251,7 +251,7 @@ def test_screening_finds_every_cell_and_no_other(dtype):
 
         def is_found(cells=cells, count=count):
             flag[0] = 0
-            screened(flag.ctypes.data, cells[1:].ctypes.data, count)
+            flagged(flag.ctypes.data, cells[1:].ctypes.data, count)
             return bool(flag[0])
 
         assert not is_found()
@@ -266,20 +266,20 @@ def test_layers_that_are_tiled_and_that_are_not():
     if not target().uses_engine:
         return
 
-    def is_tiled(geometry, want="y", dtype="float32", **options):
+    def is_winograd(geometry, want="y", dtype="float32", **options):
         plan = choose_plan(Problem(geometry, want, **options), dtype, target(), 2)
         return plan.is_tiled
 
     middle = Geometry.of((1, 256, 56, 56), (256, 256, 3, 3), padding=1)
     dilated = Geometry.of((1, 256, 56, 56), (256, 256, 3, 3), padding=2, dilation=2)
-    assert is_tiled(middle)
-    assert is_tiled(middle, "x")
-    assert is_tiled(dilated)
-    assert is_tiled(dilated, "x")
-    assert not is_tiled(middle, is_direct=True)
-    assert not is_tiled(middle, dtype="float64")
-    assert not is_tiled(Geometry.of((1, 256, 56, 56), (256, 256, 1, 1)))
-    assert not is_tiled(Geometry.of((1, 2, 56, 56), (2, 1, 3, 3)))
+    assert is_winograd(middle)
+    assert is_winograd(middle, "x")
+    assert is_winograd(dilated)
+    assert is_winograd(dilated, "x")
+    assert not is_winograd(middle, is_direct=True)
+    assert not is_winograd(middle, dtype="float64")
+    assert not is_winograd(Geometry.of((1, 256, 56, 56), (256, 256, 1, 1)))
+    assert not is_winograd(Geometry.of((1, 2, 56, 56), (2, 1, 3, 3)))
 
 
 def test_the_order_of_sums_does_not_depend_on_threads():
