@@ -1,15 +1,15 @@
-"""HOW AN ITEM IS TURNED: lanes are channels of y, and rows are outputs that read alike.
+"""Channel-lanes driver and micro-kernel: lanes are output channels, rows are outputs of a phase.
 
     for phase of y:
-        for part in channels of x:                                # of weights that the L1 may hold
+        for k_block in channels of x:                             # whose weights the L1 may hold
             for tile in outputs of the phase:                     # the same taps reach all its rows
-                for c in part, tap in taps of the tile:
+                for c in k_block, tap in taps of the tile:        # the micro-kernel, `broadcast`
                     acc[r] += x[c, place[r] + shift[tap]] * w[c, tap][:lanes]
-                sums[r] = (bias or sums[r]) + acc[r]
+                sums[r] = (bias if first else sums[r]) + acc[r]
     y = sums, transposed
 
-No product is made with the zeros around x, which are a quarter or more of all where images are
-small. The sums are those of other items, in the same order: what is left out is zero.
+There are no products with the zeros around x, which are a quarter or more of all where images are
+small. The sums have the order of direct plans: only terms that are zero are left out.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,11 @@ Value = Any
 
 
 def broadcast(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
-    """Add the products of `rows` cells of x, each in all lanes, and `vectors` vectors of weights.
+    """Return the emitter of a micro-kernel: `rows` broadcast cells of x by `vectors` of weights.
 
-    A tap is a pair of numbers: from a row's cell of x to that which the tap reads, and where its
-    weights are. A row has its cell of x and its place among the sums.
+    A tap is a pair of offsets: from a row's cell of x to the one that the tap reads, and of its
+    weights. A row is a pair, too: the offsets of its cell of x and of its sums. Each term
+    prefetches the line at ``ahead``, which then moves on by ``step`` bytes.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
@@ -58,7 +59,7 @@ def broadcast(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], Non
 
 
 def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> None:
-    """Store ``(bias if first else sums) + acc`` to the sums."""
+    """Emit ``sums = (bias if first else sums) + acc``."""
     vectors, lanes = len(acc) // rows, code.number.lanes
     is_first = code.is_equal(a["first"], 1)
     for r in range(rows):
@@ -70,16 +71,16 @@ def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> Non
 
 
 def run_turned(module: ir.Module, name: str, number: Number) -> None:
-    """Emit ``run_turned(arguments, thread)``: take items, some images and a block of channels."""
+    """Emit the driver; an item is some images and a block of output channels."""
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     c = Call(code, a["arguments"])
     c.line = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
     c.to = code.builder.alloca(PTR)
     with code.items(c.counter, c.items) as item:
-        rest, chunk = code.divmod(item, c.chunks)
+        rest, image_block = code.divmod(item, c.image_blocks)
         group, block = code.divmod(rest, c.blocks)
         is_last = code.is_equal(block, code.sub(c.blocks, 1))
-        image = code.mul(chunk, c.images)
+        image = code.mul(image_block, c.images)
         images = code.least(c.images, code.sub(c.batch, image))
         x = code.at(c.x, code.add(code.mul(image, c.x_batch), code.mul(group, c.x_group)))
         of_group = code.add(code.mul(group, c.blocks), block)
@@ -101,7 +102,7 @@ def run_turned(module: ir.Module, name: str, number: Number) -> None:
 
 
 def _sum(c: Call, x: Value, weight: Value, bias: Value, is_last: Value, is_short: Value) -> None:
-    """Make the sums of a block of channels, phase by phase; a short item has lists of its own."""
+    """Emit the sums of a block of channels, phase by phase; a short item has lists of its own."""
     code = c.code
     phases = code.builder.select(is_short, c.last_phase_list, c.phase_list)
     tiles = code.builder.select(is_short, c.last_tiles, c.tiles)
@@ -128,17 +129,11 @@ def _sum(c: Call, x: Value, weight: Value, bias: Value, is_last: Value, is_short
                 reached = code.pick(by_tap, code.least(1, tile["reached"]), tile["reached"])
                 first = code.pick(code.is_equal(code.add(channel, turn), 0), 1, 0)
                 with code.when(code.is_less(turn, code.most(tile["reached"], 1))):
-                    prefetch_bytes = code.load(c.to, kind=PTR)
+                    ahead = code.load(c.to, kind=PTR)
                     places = code.at(c.places, tile["places"], I64)
-                    where = (w, of_x, taps, places, c.line, bias, prefetch_bytes)
-                    sizes = (
-                        channels,
-                        c.x_channel,
-                        w_channel,
-                        reached,
-                        phase["prefetch_bytes"],
-                        first,
-                    )
+                    where = (w, of_x, taps, places, c.line, bias, ahead)
+                    step = phase["prefetch_bytes"]
+                    sizes = (channels, c.x_channel, w_channel, reached, step, first)
                     code.call(micro, *where, *sizes)
-                    step = code.mul(code.mul(channels, reached), phase["prefetch_bytes"])
-                    code.builder.store(code.at(prefetch_bytes, step, ir.IntType(8)), c.to)
+                    of_tile = code.mul(code.mul(channels, reached), step)
+                    code.builder.store(code.at(ahead, of_tile, ir.IntType(8)), c.to)

@@ -1,4 +1,4 @@
-"""HOW A TURNED PLAN LIES IN MEMORY: phases, tiles of their outputs, taps that reach those."""
+"""Memory layout of a channel-lanes plan: lists of phases, tiles of outputs, and their taps."""
 
 from dataclasses import dataclass
 from itertools import accumulate, product
@@ -20,10 +20,10 @@ __all__ = ["TurnedLayout"]
 
 
 class TurnedLayout(Layout):
-    """What `Layout` says, of a plan whose lanes are channels.
+    """The `Layout` of a plan whose lanes are output channels.
 
     Packed weights are (groups, blocks, phases, channels of x, taps of the phase, channels of the
-    block), or with taps before channels of x if sums are made by tap. Sums are (images, cells,
+    block); with per-tap accumulation taps come before channels of x. Sums are (images, cells,
     channels of the block).
     """
 
@@ -32,13 +32,13 @@ class TurnedLayout(Layout):
         return tuple([(1, z * y * x) for z, y, x in product(*by_axis)])
 
     def _tiles(self, block: int) -> tuple[Tile, ...]:
-        """What is packed together: all channels of a block."""
+        """One packed tile per phase: all channels of a block."""
         sizes = [block * taps * self.channels for _, taps in self.kinds]
         starts = [0, *accumulate(sizes[:-1])]
         return tuple([Tile(n, 0, block, start, 0) for n, start in enumerate(starts)])
 
     def taps(self) -> list[NDArray[np.int64]]:
-        """For every phase the flat taps, (taps, 1)."""
+        """For every phase the flat indices of its taps, (taps, 1)."""
         return self._taps
 
     @cached_property
@@ -54,11 +54,11 @@ class TurnedLayout(Layout):
         plan = self.plan
         self.cells, self.line_pitch = prod(self.problem.written_size), plan.vectors * self.lanes
         self.widths = (plan.vectors, ceil(self.last_block / self.lanes))
-        self.chunks = ceil(self.problem.geometry.batch / plan.planes)
+        self.image_blocks = ceil(self.problem.geometry.batch / plan.planes)
 
     @property
     def scratch_size(self) -> int:
-        """Numbers that a thread's buffers hold: sums, turned by whole vectors of cells."""
+        """Elements of a thread's buffer: sums, padded to whole vectors of cells to transpose."""
         align = LINE_BYTES // self.computed.itemsize
         size = (self.plan.planes * self.cells + self.lanes) * self.line_pitch
         return ceil(size / align) * align
@@ -66,8 +66,8 @@ class TurnedLayout(Layout):
     def _set_fields(self) -> None:
         geometry, plan, problem = self.problem.geometry, self.plan, self.problem
         self.fields = {
-            "items": geometry.groups * self.blocks * self.chunks,
-            "chunks": self.chunks,
+            "items": geometry.groups * self.blocks * self.image_blocks,
+            "image_blocks": self.image_blocks,
             "images": plan.planes,
             "cells": self.cells,
             "batch": geometry.batch,
@@ -91,32 +91,32 @@ class TurnedLayout(Layout):
 
     @property
     def family(self) -> tuple[Any, ...]:
-        """What `fixed` and all kernels follow from."""
+        """The key of `fixed` and of all kernels."""
         plan, made_for = self.plan, (self.unsized, self.dtype.name, self.target)
         kinds = (plan.vectors, plan.block, plan.part, plan.threads, self.widths)
-        return (*made_for, "turned", *kinds, *self._micro_heights())
+        return (*made_for, "channel_lanes", *kinds, *self._micro_heights())
 
     def fixed(self) -> dict[str, NDArray[Any]]:
-        """What the driver reads that sizes have no part in."""
+        """Arrays for the driver that do not depend on sizes."""
         activation = self.problem.activation
         return {"slope": np.array([activation.slope if activation else 0], self.computed)}
 
     def sized(self) -> dict[str, NDArray[Any]]:
-        """What the driver reads that follows from sizes: all lists."""
+        """Arrays for the driver that depend on sizes: all lists."""
         return self.lists
 
     def _micro_heights(self) -> list[int]:
-        """Rows of the tiles that occur."""
+        """Heights of the tiles that occur."""
         tiles = np.concatenate([self.lists[name] for name in ("tiles", "last_tiles")])
         return sorted({micro // 2 for micro in tiles[:, LANES_TILE.index("micro")].tolist()})
 
     def _biased(self) -> list[int]:
-        return [1]  # channels have one each
+        return [1]  # one per channel
 
     def kernels(
         self, kernel: Any, broadcast: Any, transpose_out: Any
     ) -> tuple[dict[str, int], dict[str, NDArray[Any]]]:
-        """Numbers of what turned plans call, those of micro-kernels in a list; and its emitters."""
+        """Number the kernels of such plans; return the numbers, and the table of micro-kernels."""
         heights = self._micro_heights()
         micros = np.zeros((2 * max(heights) + 2, 1), np.int64)
         for rows in heights:
@@ -127,7 +127,7 @@ class TurnedLayout(Layout):
 
 
 class _Lists:
-    """What the driver goes through, for the images of an item and for those of the last one."""
+    """The driver's lists, for the images of a whole item and for those of the last one."""
 
     def __init__(self, layout: TurnedLayout) -> None:
         self.layout, fields, sizes = layout, layout.fields, layout.problem.written_size
@@ -142,9 +142,9 @@ class _Lists:
         ]
         self.taps = list[tuple[int, int]]()
         self.cells, self.outputs = list[NDArray[np.int64]](), list[NDArray[np.int64]]()
-        self.place = 0  # after those that are noted
+        self.place = 0  # after the last one in the lists
         tiles, phases = self._of(fields["images"])
-        last = fields["batch"] - (fields["chunks"] - 1) * fields["images"]
+        last = fields["batch"] - (fields["image_blocks"] - 1) * fields["images"]
         is_short = last < fields["images"]
         last_tiles, last_phases = self._of(last) if is_short else (tiles, phases)
         taps = np.array(self.taps, np.int64).reshape(-1, 2)
@@ -160,7 +160,7 @@ class _Lists:
         }
 
     def _of(self, images: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Tiles and phases for so many images; their taps and places are noted."""
+        """Return tiles and phases for so many images; append their taps and places to the lists."""
         tiles, phases, before, layout = list[list[int]](), list[list[int]](), 0, self.layout
         vector_bytes = layout.line_pitch * layout.computed.itemsize
         image = np.arange(images)[:, np.newaxis, np.newaxis, np.newaxis]
@@ -187,18 +187,17 @@ class _Lists:
                     entry |= {"micro": 2 * height, "places": 2 * place}
                     tiles.append([entry[name] for name in LANES_TILE])
                     place, terms = place + height, terms + reached
-            prefetch_bytes = ceil(count * vector_bytes / max(1, terms))
             found = {"tiles": first, "end": len(tiles), "taps": count, "before": before}
-            found["prefetch_bytes"] = prefetch_bytes
+            found["prefetch_bytes"] = ceil(count * vector_bytes / max(1, terms))
             phases.append([found[name] for name in PHASE])
             before += count
         return np.array(tiles, np.int64), np.array(phases, np.int64)
 
 
 class _AxisRun(NamedTuple):
-    """A run along one axis: which outputs of the phase, and the taps that reach them.
+    """Neighbouring outputs of a phase along one axis, and the taps that reach them.
 
-    Of each tap its place in the phase, and the step to the cell that it reads.
+    Each tap is its index in the phase, and the step to the cell that it reads.
     """
 
     span: slice
@@ -207,7 +206,7 @@ class _AxisRun(NamedTuple):
 
 @dataclass(frozen=True)
 class _AxisPhase:
-    """A phase along one axis: steps to its cells of x and to its outputs, run after run."""
+    """A phase along one axis: offsets of its cells of x and of its outputs, run after run."""
 
     cells: NDArray[np.int64]
     outputs: NDArray[np.int64]
@@ -216,7 +215,7 @@ class _AxisPhase:
 
     @classmethod
     def of(cls, axis: AxisPhases, phase: int, size: int, x_step: int, y_step: int) -> "_AxisPhase":
-        """The phase of an axis of so many outputs, with neighbours so far from each other."""
+        """Return a phase of an axis with `size` outputs; steps are those between neighbours."""
         taps, places, runs = axis.taps[phase], list[int](), list[_AxisRun]()
         for run in axis.runs(phase, size):
             span = slice(len(places), len(places) + len(run.places))
@@ -228,11 +227,11 @@ class _AxisPhase:
 
 
 def _outer(z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The sums of all combinations."""
+    """Return the sums of all combinations, (z, y, x)."""
     found: NDArray[np.int64] = z[:, np.newaxis, np.newaxis] + y[:, np.newaxis] + x
     return found
 
 
 def _sums(z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The sums of all combinations, flat."""
+    """Return the sums of all combinations, flat."""
     return _outer(z, y, x).ravel()

@@ -55,7 +55,7 @@ FIELDS = (
     *("weight_block", "bias_block", "streams", "held_size"),
     *("transformed_size", "transformed_pitch", "output_transform_count"),
     *("output_step_z", "output_step_y", "output_step_x"),
-    *("images", "chunks", "cells", "taps_of_last"),
+    *("images", "image_blocks", "cells", "taps_of_last"),
 )
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
 

@@ -1,4 +1,4 @@
-"""Items that are turned, with lanes along channels, are what others are, to the last bit."""
+"""Plans whose lanes are output channels give the bits of the other plans of their order."""
 
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ from strategies import draws, geometries, integer_operands
 from tconv import definition
 from tconv.arrays.canonical import canonical
 from tconv.engine import executor
-from tconv.engine.channel_lanes.candidates import MOST_ROWS, turned
+from tconv.engine.channel_lanes.candidates import MOST_ROWS, channel_lanes_candidates
 from tconv.engine.channel_lanes.driver import broadcast
 from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import Number
@@ -29,7 +29,7 @@ TYPES = st.sampled_from(["float32", "float64"])
 
 
 @st.composite
-def turned_plans(draw, dtype):
+def channel_lanes_plans(draw, dtype):
     """A problem, and any plan for it whose lanes are channels."""
     plain = draw(geometries(ranks=(1, 2, 3), batches=(1, 2, 3, 5), plain=True))
     problem = Problem(plain, draw(WANTS))
@@ -52,8 +52,8 @@ def computed(problem, plan, dtype, read, w, bias):
 
 @draws(2)
 @given(st.data(), TYPES)
-def test_every_turned_plan_equals_the_definition(data, dtype):
-    problem, plan = data.draw(turned_plans(dtype))
+def test_every_plan_equals_the_definition(data, dtype):
+    problem, plan = data.draw(channel_lanes_plans(dtype))
     x, w, y = (array.astype(dtype) for array in integer_operands(problem.geometry))
     read = x if problem.want == "y" else y
     bias = np.arange(problem.outputs * problem.geometry.groups).astype(dtype)
@@ -83,7 +83,7 @@ def test_they_have_the_bits_of_other_plans(layer, want, dtype):
     operands = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
     plans = [plan for plan in all_plans(problem, dtype, target(), 2) if not plan.is_tiled]
     others = [plan for plan in plans if not plan.is_turned][::20]
-    those = [plan for plan, *_ in turned(problem, dtype, target())]
+    those = [plan for plan, *_ in channel_lanes_candidates(problem, dtype, target())]
     assert those
     assert set(those) <= {plan._replace(threads=1, cycles=0.0) for plan in plans}
     results = [computed(problem, plan, dtype, *operands) for plan in (*others, *those)]
