@@ -1,12 +1,12 @@
-"""HOW A CALL FOR w GOES THROUGH ITS ITEMS: the native function that every thread runs.
+"""Weight-gradient driver: the native function that every thread runs.
 
-while (item := counter++) < items:         # a segment of the cells, blocks of channels
-    for chunk in the segment's chunks:
-        pack the chunk's cells of y, lattice by lattice, and those of x
+while (task := counter++) < tasks:         # one k-split, one block of channels of x and of y
+    for k_block in the split's k-blocks:
+        pack the k-block's cells of y, lattice by lattice, and those of x
         for tile in channels of x:
             for tile in channels of y and taps:
-                outer or dot               # products.py
-    write the block of the segment's part of dw
+                rank1_kernel or dot_kernel                                # kernels.py
+    write the block to the split's partial sum of dw
 """
 
 from typing import Any
@@ -24,9 +24,9 @@ GRADIENT_POINTERS = (
     *("lattices_of_y", "pack_rows", "copy_rows", "transpose_in", "transpose_out"),
 )
 GRADIENT_FIELDS = (
-    *("items", "x_blocks", "y_blocks", "groups", "k_splits", "k_blocks"),
+    *("tasks", "x_blocks", "y_blocks", "groups", "k_splits", "k_blocks"),
     *("image_blocks", "plane_blocks", "row_blocks", "column_blocks"),
-    *("images", "planes", "rows", "columns"),  # of a chunk
+    *("images", "planes", "rows", "columns"),  # of a k-block
     *("all_images", "all_planes", "all_rows", "all_columns"),
     *("channels", "x_block", "outputs", "y_block", "taps"),
     *("x_batch", "x_channel", "x_plane", "x_row"),
@@ -38,38 +38,38 @@ GRADIENT_FIELDS = (
     *("scratch_size", "y_size", "x_size", "to_k_split"),
     *("x_tile_count", "last_x_tile_count", "tap_tile_count", "last_tap_tile_count"),
 )
-"""What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
+"""Arguments of a call in this order: addresses, then sizes, 64 bits each."""
 
 _TILE = ("first", "size")  # in a list of tiles
 Value = Any
 
 
 def run_rank1(module: ir.Module, name: str, number: Number) -> None:
-    """Emit ``run_outer(arguments, thread)`` for lanes that are channels of x."""
+    """Emit ``run_rank1(arguments, thread)``, the driver of rank-1 kernels."""
     _emit(module, name, number, is_dot=False)
 
 
 def run_dot(module: ir.Module, name: str, number: Number) -> None:
-    """Emit the same for lanes that are cells."""
+    """Emit ``run_dot(arguments, thread)``, the driver of dot kernels."""
     _emit(module, name, number, is_dot=True)
 
 
 class _Call:
-    """The code being written, with the call's arguments by name, and places of this thread."""
+    """The code under construction, the call's arguments by name, and this thread's buffers."""
 
     def __init__(self, code: Code, arguments: Value, thread: Value) -> None:
         self.code = code
-        self.told = code.record(arguments, GRADIENT_FIELDS, GRADIENT_POINTERS)
+        self.arguments = code.record(arguments, GRADIENT_FIELDS, GRADIENT_POINTERS)
         self.y_panel = code.at(self.scratch, code.mul(thread, self.scratch_size))
         self.x_panel = code.at(self.y_panel, self.y_size)
         self.block = code.at(self.x_panel, self.x_size)
 
     def __getattr__(self, name: str) -> Value:
-        return self.__dict__["told"][name]
+        return self.__dict__["arguments"][name]
 
 
-class _Item:
-    """What a thread has taken: blocks of channels of a group, and the chunks of a segment."""
+class _Task:
+    """The task of a thread: blocks of channels of a group, and the k-blocks of a split."""
 
     def __init__(self, c: _Call, number: Value) -> None:
         code = c.code
@@ -94,8 +94,8 @@ class _Item:
         self.to = code.at(c.to, code.add(code.mul(self.k_split, c.to_k_split), to))
 
 
-class _Chunk:
-    """The cells of a chunk: the first image, plane, row and column, and how many of each."""
+class _KBlock:
+    """The cells of a k-block: the first image, plane, row and column, and the number of each."""
 
     def __init__(self, c: _Call, number: Value) -> None:
         code = c.code
@@ -108,7 +108,7 @@ class _Chunk:
         self.planes = code.least(c.planes, code.sub(c.all_planes, self.plane))
         self.rows = code.least(c.rows, code.sub(c.all_rows, self.row))
         self.columns = code.least(c.columns, code.sub(c.all_columns, self.column))
-        # A chunk is a part of one row, or of one plane whole rows, and so on.
+        # A k-block is part of one row, or whole rows of one plane, and so on.
         self.of_image = code.mul(self.planes, code.mul(self.rows, self.columns))
         of_planes, of_rows = code.mul(self.plane, c.x_plane), code.mul(self.row, c.x_row)
         self.x_start = code.add(code.mul(self.image, c.x_batch), of_planes, of_rows, self.column)
@@ -117,20 +117,20 @@ class _Chunk:
 def _emit(module: ir.Module, name: str, number: Number, *, is_dot: bool) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     c = _Call(code, a["arguments"], a["thread"])
-    with code.items(c.counter, c.items) as taken:
-        item = _Item(c, taken)
-        with code.loop(item.stop, item.start) as n:
-            k_block = _Chunk(c, n)
-            _pack_y(c, item, k_block)
-            (_pack_rows_of_x if is_dot else _turn_x)(c, item, k_block)
-            first = code.pick(code.is_equal(n, item.start), 1, 0)
-            _sum(c, item, k_block, first, is_dot=is_dot)
-        (_copy_sums if is_dot else _turn_sums)(c, item)
+    with code.items(c.counter, c.tasks) as index:
+        task = _Task(c, index)
+        with code.loop(task.stop, task.start) as n:
+            k_block = _KBlock(c, n)
+            _pack_y(c, task, k_block)
+            (_pack_x if is_dot else _transpose_x)(c, task, k_block)
+            first = code.pick(code.is_equal(n, task.start), 1, 0)
+            _sum(c, task, k_block, first, is_dot=is_dot)
+        (_copy_sums if is_dot else _transpose_sums)(c, task)
     code.end()
 
 
-def _pack_y(c: _Call, item: _Item, k_block: _Chunk) -> None:
-    """Copy what a chunk meets of y, channel by channel, lattice by lattice, image by image."""
+def _pack_y(c: _Call, task: _Task, k_block: _KBlock) -> None:
+    """Pack the cells of y that a k-block reads, by channel, lattice and image."""
     code, pitch = c.code, c.pitch
     plane = code.mul(c.panel_height, pitch)
     volume = code.mul(c.panel_depth, plane)
@@ -144,7 +144,7 @@ def _pack_y(c: _Call, item: _Item, k_block: _Chunk) -> None:
     is_flat = code.is_equal(code.mul(c.panel_depth, c.panel_height), 1)
     many, step = code.pick(is_flat, k_block.images, 1), code.pick(is_flat, c.y_batch, y_row)
     of_row, of_planes = code.mul(pitch, many), code.mul(plane, many)
-    with code.loop(item.outputs) as output, code.loop(c.lattices) as n:
+    with code.loop(task.outputs) as output, code.loop(c.lattices) as n:
         lattice = code.record(code.at(c.lattices_of_y, code.mul(n, len(LATTICE)), I64), LATTICE)
         count = code.most(code.least(code.sub(lattice["width"], start), room), 0)
         right = code.sub(room, count)
@@ -153,7 +153,7 @@ def _pack_y(c: _Call, item: _Item, k_block: _Chunk) -> None:
         of_rows = code.mul(code.add(of_y, top), y_row)
         in_channel = code.add(lattice["start"], of_rows, code.mul(start, c.step_x))
         in_channel = code.add(in_channel, code.mul(output, c.y_channel))
-        # Rows without zeros between them, if there are none in y either, are copied as one.
+        # Rows that are contiguous in the panel and in y are copied as one.
         is_one = code.both(code.is_equal(count, pitch), code.is_equal(pitch, y_row))
         one_count = code.pick(is_one, code.mul(count, rows), count)
         one_row = code.mul(code.pick(is_one, 1, rows), many)
@@ -161,11 +161,11 @@ def _pack_y(c: _Call, item: _Item, k_block: _Chunk) -> None:
         to = code.at(to, code.mul(n, c.lattice_cells))
         images = code.pick(is_flat, 1, k_block.images)
         with code.loop(images) as image, code.loop(c.panel_depth) as z:
-            # In the order of the panel, for rows are written a little beyond their ends.
+            # In the order of the panel: rows are written a little beyond their ends.
             of_z = code.add(code.mul(k_block.plane, c.spacing_z), z, c.low_z)
             exists = code.is_within(of_z, lattice["depth"])
             of_image = code.mul(code.add(k_block.image, image), c.y_batch)
-            source = code.at(item.y, code.add(of_image, code.mul(of_z, y_plane), in_channel))
+            source = code.at(task.y, code.add(of_image, code.mul(of_z, y_plane), in_channel))
             above = code.pick(exists, code.mul(top, of_row), of_planes)
             filled = code.add(above, code.pick(exists, code.mul(rows, of_row), 0))
             some, below = code.pick(exists, one_row, 0), code.sub(of_planes, filled)
@@ -177,37 +177,28 @@ def _pack_y(c: _Call, item: _Item, k_block: _Chunk) -> None:
         code.call(c.pack_rows, end, c.y, c.room, 0, 0, 0, 0, 0, 0, 1, 0)
 
 
-def _turn_x(c: _Call, item: _Item, k_block: _Chunk) -> None:
-    """Write cells one after the other, a tile of channels of x after the other.
+def _transpose_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
+    """Pack x for rank-1 kernels: tiles of channels, and within each its cells one by one.
 
-    Where an image is a single cell, its channels lie so already.
+    Where an image is a single cell, its channels are contiguous already.
     """
     code, lanes = c.code, c.code.number.lanes
-    end = code.mul(code.div(code.add(item.channels, lanes - 1), lanes), lanes)
-    start = code.at(item.x, k_block.x_start)
+    end = code.mul(code.div(code.add(task.channels, lanes - 1), lanes), lanes)
+    start = code.at(task.x, k_block.x_start)
     with code.builder.if_else(code.is_equal(c.x_channel, 1)) as (cells, images):
-        with cells, code.loop(item.channels, step=c.tile_size) as channel:
+        with cells, code.loop(task.channels, step=c.tile_size) as channel:
             to = code.at(c.x_panel, code.mul(code.div(channel, c.tile_size), c.x_pitch))
             width = code.least(c.tile_size, code.sub(end, channel))
-            count = code.least(width, code.sub(item.channels, channel))
-            numbers = (
-                0,
-                k_block.images,
-                c.x_batch,
-                0,
-                count,
-                code.sub(width, count),
-                0,
-                1,
-                0,
-            )
+            count = code.least(width, code.sub(task.channels, channel))
+            right = code.sub(width, count)
+            numbers = (0, k_block.images, c.x_batch, 0, count, right, 0, 1, 0)
             code.call(c.copy_rows, to, code.at(start, channel), *numbers)
-        with images, code.loop(item.channels, step=lanes) as channel:
+        with images, code.loop(task.channels, step=lanes) as channel:
             tile, within = code.divmod(channel, c.tile_size)
             to = code.at(c.x_panel, code.mul(tile, c.x_pitch))
             # The last tile may be narrower.
             width = code.least(c.tile_size, code.sub(end, code.mul(tile, c.tile_size)))
-            channels = code.least(code.sub(item.channels, channel), lanes)
+            channels = code.least(code.sub(task.channels, channel), lanes)
             source = code.at(start, code.mul(channel, c.x_channel))
             with code.loop(k_block.images) as image:
                 cell = code.mul(code.mul(image, k_block.of_image), width)
@@ -216,19 +207,19 @@ def _turn_x(c: _Call, item: _Item, k_block: _Chunk) -> None:
                 code.call(c.transpose_in, row, x, width, c.x_channel, channels, k_block.of_image)
 
 
-def _pack_rows_of_x(c: _Call, item: _Item, k_block: _Chunk) -> None:
-    """Copy cells of x to the places that they have in a lattice, zeros between them."""
+def _pack_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
+    """Pack x for dot kernels: cells at their places in a lattice, and zeros between them."""
     code, pitch = c.code, c.pitch
     plane = code.mul(c.panel_height, pitch)
     volume = code.mul(c.panel_depth, plane)
     right = code.sub(pitch, k_block.columns)
     rest = code.sub(c.panel_height, k_block.rows)
     beyond = code.mul(code.sub(c.panel_depth, k_block.planes), plane)
-    with code.loop(item.channels) as channel, code.loop(k_block.images) as image:
+    with code.loop(task.channels) as channel, code.loop(k_block.images) as image:
         of_channel = code.at(c.x_panel, code.mul(channel, c.x_pitch))
         to = code.at(of_channel, code.mul(image, volume))
         x = code.add(k_block.x_start, code.mul(image, c.x_batch), code.mul(channel, c.x_channel))
-        source = code.at(item.x, x)
+        source = code.at(task.x, x)
         with code.loop(k_block.planes) as z:
             is_last = code.is_equal(code.add(z, 1), k_block.planes)
             below = code.add(code.mul(rest, pitch), code.pick(is_last, beyond, 0))
@@ -250,9 +241,9 @@ def _pack_rows_of_x(c: _Call, item: _Item, k_block: _Chunk) -> None:
             code.call(c.copy_rows, end, c.x, lanes, 0, 0, 0, 0, 0, 0, 1, 0)
 
 
-def _tiles(c: _Call, item: _Item, which: str) -> tuple[Value, Value]:
-    """The list of a block's tiles, and its length: of channels of x, or of taps."""
-    is_last = item.is_last_x if which == "x" else item.is_last_y
+def _tiles(c: _Call, task: _Task, which: str) -> tuple[Value, Value]:
+    """Return the list of a block's tiles, and its length: of channels of x, or of taps."""
+    is_last = task.is_last_x if which == "x" else task.is_last_y
     tiles = c.code.builder.select(
         is_last, getattr(c, f"last_{which}_tiles"), getattr(c, f"{which}_tiles")
     )
@@ -260,11 +251,11 @@ def _tiles(c: _Call, item: _Item, which: str) -> tuple[Value, Value]:
     return tiles, c.code.pick(is_last, *counts)
 
 
-def _sum(c: _Call, item: _Item, k_block: _Chunk, first: Value, *, is_dot: bool) -> None:
-    """Add the products of a chunk to the sums of a block."""
+def _sum(c: _Call, task: _Task, k_block: _KBlock, first: Value, *, is_dot: bool) -> None:
+    """Add the products of a k-block to the sums of a block."""
     code, lanes = c.code, c.code.number.lanes
-    x_tiles, x_count = _tiles(c, item, "x")
-    tap_tiles, tap_count = _tiles(c, item, "tap")
+    x_tiles, x_count = _tiles(c, task, "x")
+    tap_tiles, tap_count = _tiles(c, task, "tap")
     cells = code.mul(k_block.images, k_block.of_image)
     if is_dot:
         last = code.builder.sext(code.load(c.places, code.sub(cells, 1), ir.IntType(32)), I64)
@@ -290,18 +281,18 @@ def _sum(c: _Call, item: _Item, k_block: _Chunk, first: Value, *, is_dot: bool) 
                 code.call(kernel, c.y_panel, x, c.places, offsets, to, cells, c.ldc, first)
 
 
-def _turn_sums(c: _Call, item: _Item) -> None:
-    """Write the block's sums, whose rows are taps, as rows that are channels of x."""
+def _transpose_sums(c: _Call, task: _Task) -> None:
+    """Write the block's sums, whose rows are taps, to dw, whose rows are channels of x."""
     code = c.code
-    rows, pitch = code.mul(item.outputs, c.taps), code.mul(c.outputs, c.taps)
-    code.call(c.transpose_out, item.to, c.block, pitch, c.ldc, rows, item.channels)
+    rows, pitch = code.mul(task.outputs, c.taps), code.mul(c.outputs, c.taps)
+    code.call(c.transpose_out, task.to, c.block, pitch, c.ldc, rows, task.channels)
 
 
-def _copy_sums(c: _Call, item: _Item) -> None:
-    """Write the block's sums, which lie tile by tile."""
+def _copy_sums(c: _Call, task: _Task) -> None:
+    """Write the block's sums, which are stored tile by tile, to dw."""
     code = c.code
-    x_tiles, x_count = _tiles(c, item, "x")
-    tap_tiles, tap_count = _tiles(c, item, "tap")
+    x_tiles, x_count = _tiles(c, task, "x")
+    tap_tiles, tap_count = _tiles(c, task, "tap")
     pitch = code.mul(c.outputs, c.taps)
     with code.loop(x_count) as n, code.loop(tap_count) as m:
         x_tile = code.record(code.at(x_tiles, code.mul(n, len(_TILE)), I64), _TILE)
@@ -310,7 +301,7 @@ def _copy_sums(c: _Call, item: _Item) -> None:
         sums = code.at(c.block, code.mul(tile, c.tile_size))
         with code.loop(x_tile["size"]) as r:
             row = code.mul(code.add(x_tile["first"], r), pitch)
-            to = code.at(item.to, code.add(row, tap_tile["first"]))
+            to = code.at(task.to, code.add(row, tap_tile["first"]))
             of_row = code.at(sums, code.mul(r, tap_tile["size"]))
             with code.loop(tap_tile["size"]) as k:
                 code.store(code.load(of_row, k), to, k)

@@ -1,4 +1,4 @@
-"""HOW w IS COMPUTED: a plan laid out in memory, kernels fetched, items shared by threads."""
+"""Weight-gradient executor: a plan with its tables and kernels, and its call on threads."""
 
 from functools import lru_cache
 from itertools import product
@@ -37,10 +37,10 @@ __all__ = ["WeightGradientExecutor", "weight_gradient_executor"]
 
 
 class WeightGradientExecutor(Prepared):
-    """A plan for w with everything done that does not depend on the numbers.
+    """A plan for w with everything prepared that does not depend on the values of x and y.
 
-    ``correlated(x, y, dw)`` computes. `problem` is the one that has x as its unknown: there y is
-    read as it is here.
+    ``executor(x, y, dw)`` computes. `problem` is the one whose unknown is x: it reads y as this
+    plan does.
     """
 
     _turns_back = False
@@ -54,7 +54,7 @@ class WeightGradientExecutor(Prepared):
         self.panel = Panel.of(problem.geometry.axes, plan.k_block, self.lanes, plan.is_dot)
         self.channels, self.outputs = problem.outputs, problem.channels  # of a group
         fields = self._fields()
-        self.items, self.scratch_size = fields["items"], fields["scratch_size"]
+        self.tasks, self.scratch_size = fields["tasks"], fields["scratch_size"]
         self._kept = self._tables(fields)
         step = min(fields["step_x"], MOST_INTERLEAVED + 1)
         kernel = self._kernel
@@ -70,7 +70,7 @@ class WeightGradientExecutor(Prepared):
         self._job = Job(kernel(name, emit), arguments, self._load, plan.cycles)
 
     def _fields(self) -> dict[str, int]:
-        """Sizes that the driver is told, but for those of lists."""
+        """Return the driver's sizes, but for the lengths of lists."""
         problem, plan, panel = self.problem, self.plan, self.panel
         geometry, reaches, taps = problem.geometry, panel.reaches, problem.taps
         counts = (geometry.batch, *(reach.count for reach in reaches))
@@ -79,7 +79,7 @@ class WeightGradientExecutor(Prepared):
         scratch = Scratch.of(plan, panel, taps)
         _, depth, height, pitch = panel.size
         fields = {
-            "items": geometry.groups * x_blocks * y_blocks * plan.k_splits,
+            "tasks": geometry.groups * x_blocks * y_blocks * plan.k_splits,
             "x_blocks": x_blocks,
             "y_blocks": y_blocks,
             "groups": geometry.groups,
@@ -121,7 +121,7 @@ class WeightGradientExecutor(Prepared):
         return fields | _steps("y", problem.read_size, geometry.out_channels)
 
     def _tables(self, fields: dict[str, int]) -> dict[str, NDArray[Any]]:
-        """Arrays that the driver reads by their addresses; the lengths of lists become fields."""
+        """Return the driver's tables; the lengths of lists become fields."""
         plan, panel = self.plan, self.panel
         tap_height = plan.width if plan.is_dot else plan.tile
         lists = {}
@@ -157,18 +157,18 @@ class WeightGradientExecutor(Prepared):
         return self.scratch_size * self.threads * self.dtype.itemsize
 
     @cached_property
-    def _parts_shape(self) -> tuple[int, ...]:
+    def _partial_shape(self) -> tuple[int, ...]:
         geometry = self.problem.geometry
         return self.plan.k_splits, geometry.groups, self.channels, self.outputs, self.problem.taps
 
     @cached_property
     def workspace_bytes(self) -> int:
-        """Bytes of scratch for all threads, and of the parts of dw that segments give."""
-        parts = prod(self._parts_shape) if self.plan.k_splits > 1 else 0
-        return self._scratch_bytes + parts * self.dtype.itemsize
+        """Bytes of scratch for all threads, and of the partial sums of dw with split-k."""
+        partial = prod(self._partial_shape) if self.plan.k_splits > 1 else 0
+        return self._scratch_bytes + partial * self.dtype.itemsize
 
     def describe(self) -> list[str]:
-        """What was chosen, and what it should cost."""
+        """Describe the plan and its expected time."""
         plan = self.plan
         tile = (
             f"{plan.tile} channels of x x {plan.width} taps, lanes of cells"
@@ -176,8 +176,8 @@ class WeightGradientExecutor(Prepared):
             else f"{plan.tile} taps x {plan.width} vectors of channels of x"
         )
         return [
-            f"direct, {self.threads} threads, {self.items:,} items, {plan.k_splits} segments, "
-            f"chunks of {' x '.join(map(str, plan.k_block))} cells",
+            f"direct, {self.threads} threads, {self.tasks:,} items, {plan.k_splits} split-k sums, "
+            f"reduction blocks of {' x '.join(map(str, plan.k_block))} cells",
             f"tiles of {tile}, blocks of {plan.channels} channels of x and {plan.outputs} of y",
             f"{self.workspace_bytes:,} bytes of workspace",
             f"expected {plan.cycles / self.threads / CYCLES_PER_US:,.0f} us",
@@ -188,14 +188,14 @@ class WeightGradientExecutor(Prepared):
 
         All are C-contiguous.
         """
-        parts = dw if self.plan.k_splits == 1 else empty(self._parts_shape, self.dtype)
-        self._job((x, y, parts), min(self.threads, self.items), self._scratch_bytes)
-        if parts is not dw:
-            np.add.reduce(parts, axis=0, out=dw.reshape(self._parts_shape[1:]))
+        sums = dw if self.plan.k_splits == 1 else empty(self._partial_shape, self.dtype)
+        self._job((x, y, sums), min(self.threads, self.tasks), self._scratch_bytes)
+        if sums is not dw:
+            np.add.reduce(sums, axis=0, out=dw.reshape(self._partial_shape[1:]))
 
 
 def _steps(letter: str, sizes: tuple[int, ...], channels: int) -> dict[str, int]:
-    """Numbers from image to image and so on of all channels of an operand."""
+    """Return the steps between images, channels, planes and rows of an operand, in elements."""
     _, rows, columns = sizes
     steps = (channels * prod(sizes), prod(sizes), rows * columns, columns)
     names = ("batch", "channel", "plane", "row")
@@ -203,12 +203,12 @@ def _steps(letter: str, sizes: tuple[int, ...], channels: int) -> dict[str, int]
 
 
 def _last(count: int, block: int) -> int:
-    """The size of the last of all blocks."""
+    """Return the size of the last block."""
     return count - (ceil(count / block) - 1) * block
 
 
 def _listed(sizes: list[int]) -> NDArray[np.int64]:
-    """Tiles as the driver reads them: the first row, and how many."""
+    """Return tiles as the driver reads them: the first row, and the number of rows."""
     ends = np.cumsum(sizes)
     return np.stack([ends - sizes, sizes], axis=1).astype(np.int64)
 
@@ -217,7 +217,7 @@ def _listed(sizes: list[int]) -> NDArray[np.int64]:
 def weight_gradient_executor(
     problem: Problem, dtype: str, target: Target, threads: int
 ) -> WeightGradientExecutor:
-    """Return the cheapest plan, ready to run."""
+    """Return the executor of the cheapest plan."""
     plan = choose_gradient_plan(problem, dtype, target)
     assert plan is not None, "the engine does not serve this problem"
     return WeightGradientExecutor(problem, dtype, target, plan, threads)

@@ -1,12 +1,12 @@
-"""WHAT IS MULTIPLIED FOR w: the loops over cells in which the time of a weight gradient goes.
+"""Micro-kernels of the weight gradient: rank-1 updates, dot products and the packing of x.
 
-    outer     for t in cells:                          # lanes are channels of x
-                  for r in rows: acc[r] += y[offset[r] + place[t]] * x[t, :lanes]
-              c[:] = (0 or c) + acc
-    dot       for t in range(0, cells, lanes):         # lanes are cells
-                  for r, n: acc[r, n] += x[r, t:][:lanes] * y[offset[n] + t:][:lanes]
-              c[:] = (0 or c) + sums of the lanes of acc
-    turn_in   to[t, n] = x[n, t]                       # cells of a vector of channels
+    rank1_kernel  for t in cells:                          # lanes are channels of x
+                      for r in rows: acc[r] += y[offset[r] + place[t]] * x[t, :lanes]
+                  c[:] = (0 if first else c) + acc
+    dot_kernel    for t in range(0, cells, lanes):         # lanes are cells
+                      for r, n: acc[r, n] += x[r, t:][:lanes] * y[offset[n] + t:][:lanes]
+                  c[:] = (0 if first else c) + sums of the lanes of acc
+    transpose_in  to[t, n] = x[n, t]                       # cells of a vector of channels
 
 A row of `rank1_kernel` and a column of `dot_kernel` is a channel of y and a tap.
 """
@@ -27,9 +27,9 @@ _Load = Callable[[], Value]
 
 
 def rank1_kernel(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
-    """Add products to a tile of `rows` taps by `vectors` vectors of channels of x.
+    """Return the emitter of rank-1 updates of a tile: `rows` taps by `vectors` of channels of x.
 
-    The sum of a call starts at zero and is added to c at its end, unless it is the `first`.
+    The sum of a call starts at zero and is added to c at its end; the ``first`` replaces c.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
@@ -62,7 +62,7 @@ def rank1_kernel(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], 
 
 
 def _products(code: Code, acc: list[Value], rows: list[_Load], columns: list[_Load]) -> list[Value]:
-    """``acc[r, n] + rows[r] * columns[n]``; only the fewer of these stay in registers."""
+    """Return ``acc[r, n] + rows[r] * columns[n]``; only the fewer of the two stay in registers."""
     is_tall = len(rows) > len(columns)
     few, many = (columns, rows) if is_tall else (rows, columns)
     kept, found = [load() for load in few], list(acc)
@@ -75,9 +75,9 @@ def _products(code: Code, acc: list[Value], rows: list[_Load], columns: list[_Lo
 
 
 def dot_kernel(rows: int, columns: int) -> Callable[[ir.Module, str, Number], None]:
-    """Add the sums over lanes to a tile of `rows` channels of x by `columns` taps.
+    """Return the emitter of dot products of a tile: `rows` channels of x by `columns` taps.
 
-    c has ``rows * columns`` numbers, row after row, in as many vectors as these need.
+    c has ``rows * columns`` elements, row after row, padded to whole vectors.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
@@ -109,7 +109,7 @@ def dot_kernel(rows: int, columns: int) -> Callable[[ir.Module, str, Number], No
 
 
 def _splat(code: Code, pointer: Value, index: Value) -> Value:
-    """A number from memory in every lane."""
+    """Return an element from memory in every lane."""
     return code.splat(code.load(pointer, index))
 
 
@@ -118,7 +118,7 @@ def _index(code: Code, table: Value, place: int) -> Value:
 
 
 def _add_to(code: Code, sums: list[Value], targets: list[Value], first: Value) -> None:
-    """Store ``(0 if first else target) + sum`` to every target."""
+    """Emit ``target = (0 if first else target) + sum`` for every target."""
     with code.builder.if_else(code.is_equal(first, 0)) as (following, beginning):
         with following:
             for total, target in zip(sums, targets, strict=True):
@@ -129,9 +129,9 @@ def _add_to(code: Code, sums: list[Value], targets: list[Value], first: Value) -
 
 
 def _lane_sums(code: Code, vectors: list[Value]) -> Value:
-    """A vector of the sums of as many vectors as it has lanes.
+    """Return a vector of the sums over lanes of as many vectors as it has lanes.
 
-    Pairs of vectors become one of half sums: first within 16 bytes, then of these.
+    Each step makes one vector of partial sums of two: first within 16 bytes, then across.
     """
     lanes, quad = code.number.lanes, QUAD_BYTES // code.number.bytes
     while len(vectors) > 1:
@@ -143,10 +143,10 @@ def _lane_sums(code: Code, vectors: list[Value]) -> Value:
 
 
 def transpose_in(module: ir.Module, name: str, number: Number) -> None:
-    """Write cells of a vector of channels of x, one cell after the other, `pitch` apart.
+    """Emit the packing of one vector of channels of x: cell after cell, ``pitch`` apart.
 
-    Lanes beyond `channels` repeat the last one. Cells are written as many at a time as a vector has
-    lanes, so up to one less are overwritten after the last.
+    Lanes beyond ``channels`` repeat the last one. Cells are written in groups of as many as a
+    vector has lanes, so up to one fewer are overwritten after the last.
     """
     sizes = dict.fromkeys(("pitch", "x_pitch", "channels", "cells"), I64)
     code, a = begin(module, name, {"to": PTR, "x": PTR} | sizes, number)

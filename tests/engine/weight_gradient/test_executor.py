@@ -65,7 +65,7 @@ def operands(geometry, dtype):
 
 
 def plans(geometry, dtype, draw):
-    """Some of all plans, also with smaller chunks and other segments than are chosen."""
+    """Some of all plans, also with smaller k-blocks and other splits than are chosen."""
     problem = Problem(engine._usual(geometry), "x")
     found = all_gradient_plans(problem, dtype, target())
     for plan in found[:: max(1, len(found) // PLANS)]:
@@ -112,7 +112,7 @@ def test_every_plan_equals_the_definition(geometry, dtype, data):
 
 @pytest.mark.parametrize("padding", [3, 4])
 def test_rows_whose_ends_reach_nothing_are_apart(padding):
-    """Those of x in chunks that are followed by other channels."""
+    """Those of x in k-blocks that are followed by other channels."""
     size = (10 + 2 * padding, 9 + 2 * padding)
     geometry = Geometry.of((1, 2, *size), (2, 2, 1, 1), padding=padding)
     problem = Problem(geometry, "x")
@@ -271,14 +271,14 @@ def test_an_empty_batch_is_portable():
 
 @draws(0.5)
 @given(wide_geometries(), TYPES, st.integers(1, 4))
-def test_workspace_is_scratch_and_parts(geometry, dtype, threads):
+def test_workspace_is_scratch_and_partial_sums(geometry, dtype, threads):
     geometry = engine._usual(geometry)
     problem = Problem(geometry, "x")
     plan = choose_gradient_plan(problem, dtype, target())
     ready = WeightGradientExecutor(problem, dtype, target(), plan, threads)
     itemsize = np.dtype(dtype).itemsize
-    parts = plan.k_splits * int(np.prod(geometry.weight_shape)) * itemsize
-    expected = threads * ready.scratch_size * itemsize + parts * (plan.k_splits > 1)
+    partial = plan.k_splits * int(np.prod(geometry.weight_shape)) * itemsize
+    expected = threads * ready.scratch_size * itemsize + partial * (plan.k_splits > 1)
     assert engine.workspace_bytes(geometry, ready) == expected
 
 

@@ -1,4 +1,4 @@
-"""Chunks part the cells of x, and a panel has every cell of y that a chunk meets, or a zero."""
+"""k-blocks cover the cells of x; a panel has every cell of y that one reads, or a zero."""
 
 from itertools import product
 from math import prod
@@ -15,7 +15,7 @@ from tconv.engine.weight_gradient.panel import Panel, Reach, ReductionBlock
 
 @draws(1)
 @given(st.lists(st.integers(1, 9), min_size=4, max_size=4), st.integers(1, 300))
-def test_a_chunk_is_whole_in_all_axes_but_one(sizes, cells):
+def test_a_k_block_is_whole_in_all_axes_but_one(sizes, cells):
     k_block = ReductionBlock.of(sizes[0], sizes[1:], cells)
     assert k_block.cells == prod(k_block) <= cells
     first = next((n for n, size in enumerate(k_block) if size > 1), 3)
@@ -38,7 +38,7 @@ def test_cells_and_taps_meet_where_the_law_says(geometry, is_parted):
 
 @draws(1)
 @given(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)), st.booleans(), st.integers(1, 40), st.data())
-def test_a_panel_holds_what_a_chunk_meets(geometry, is_dot, cells, data):
+def test_a_panel_holds_the_cells_that_a_k_block_reads(geometry, is_dot, cells, data):
     """Filled as the driver does, image by image and row by row, in the order of the panel."""
     size = [axis.input for axis in as_three(geometry.axes)]
     k_block = ReductionBlock.of(geometry.batch, size, cells)
@@ -76,7 +76,7 @@ def name_of(image, place, panel):
 
 
 def filled(panel, first):
-    """A panel of a channel whose first cells are those of the chunk that begins at `first`."""
+    """A panel of a channel whose first cells are those of the k-block that begins at `first`."""
     memory = np.zeros(panel.cells + panel.room, np.int64)
     images, *sizes = panel.size
     lattices = product(*(reach.lattices for reach in panel.reaches))

@@ -39,7 +39,7 @@ def test_plans_are_within_bounds(geometry, dtype, cpu):
         assert sum(tiles) == (plan.channels if plan.is_dot else -(-plan.channels // lanes))
 
 
-def test_parts_of_dw_take_no_more_than_is_said():
+def test_partial_sums_of_dw_take_no_more_than_is_said():
     for channels, size in ((8, 300), (300, 100), (600, 40)):
         geometry = Geometry.of((4, channels, size, size), (channels, 64, 3, 3))
         plan = choose_gradient_plan(Problem(geometry, "x"), "float32", HERE)
@@ -66,7 +66,7 @@ def test_a_thread_takes_no_more_than_is_said(channels, outputs, size, kernel, st
         assert Scratch.of(plan, panel, kernel**2).size * 8 <= 2**21
 
 
-def test_small_results_of_many_cells_are_parted_for_threads():
+def test_small_results_of_many_cells_have_split_k_for_threads():
     geometry = Geometry.of((1, 8, 400, 400), (8, 8, 3, 3))
     assert choose_gradient_plan(Problem(geometry, "x"), "float32", HERE).k_splits >= 8
 
@@ -79,7 +79,7 @@ def test_what_would_be_mostly_borders_has_no_plan():
 
 @draws(0.5)
 @given(st.integers(1, 100), st.integers(1, 100), st.integers(1, 300))
-def test_chunks_are_nearly_equal(batch, width, cells):
+def test_k_blocks_are_nearly_equal(batch, width, cells):
     k_block = ReductionBlock.of(batch, (1, 1, width), cells)
     for count, size in ((batch, k_block.images), (width, k_block.columns)):
         parts = -(-count // size)
