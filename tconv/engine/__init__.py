@@ -25,9 +25,9 @@ from tconv.system.fork_lock import importing
 if TYPE_CHECKING:
     from tconv.engine.executor import Ready
     from tconv.engine.high_rank import Folded, FoldedSums
-    from tconv.engine.weight_gradient.executor import WeightGradientExecutor
+    from tconv.engine.weight_gradient.executor import WeightGradientPrimitive
 
-    _Plan: TypeAlias = Ready | Folded | WeightGradientExecutor | FoldedSums
+    _Plan: TypeAlias = Ready | Folded | WeightGradientPrimitive | FoldedSums
 
 __all__ = ["TYPES", "contract", "expected_us", "prepare", "serves", "workspace_bytes"]
 
@@ -159,9 +159,9 @@ def _maker(is_for_w: bool, is_folded: bool, is_measured: bool) -> Any:
     """Import what makes such plans ready; that loads LLVM, which few need."""
     with importing:
         if is_for_w:
-            from tconv.engine.weight_gradient.executor import weight_gradient_executor
+            from tconv.engine.weight_gradient.executor import create_weight_gradient
 
-            make: Any = weight_gradient_executor
+            make: Any = create_weight_gradient
         else:
             from tconv.engine.executor import measured, ready
 

@@ -227,7 +227,7 @@ class Folded(_Folding):
 
 
 class FoldedSums(_Folding):
-    """What `WeightGradientExecutor` is, for more than three axes: w is the sum of what blocks give.
+    """`WeightGradientPrimitive` for more than three axes: w is the sum of the results of blocks.
 
     How many there are follows from the sizes, and so does the order of this sum.
     """

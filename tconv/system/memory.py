@@ -1,4 +1,4 @@
-"""HOW MUCH MEMORY there is: what this process may still take, container limits included."""
+"""Available memory of this process, container limits and ulimits included."""
 
 import os
 from contextlib import suppress
@@ -16,15 +16,15 @@ __all__ = ["available_bytes", "check_addresses", "check_room", "has_room"]
 
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
-_SMALL_BYTES = 2**24  # there is room for so much, or nothing works
+_SMALL_BYTES = 2**24  # so much is always there, or nothing works
 
 
 def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
-    """Bytes this process may still allocate, or None where the system does not tell.
+    """Return the bytes that this process may still allocate; None where the system does not tell.
 
-    The least of the kernel's MemAvailable, of what every control group above this process
-    (version 2, or version 1's memory controller) leaves free, and of what its limits of addresses
-    and data leave (``ulimit -v`` and ``-d``); elsewhere the physical memory.
+    The least of the kernel's MemAvailable, of the memory that each control group above this process
+    (version 2, or version 1's memory controller) leaves free, and of the rest of its limits of
+    addresses and data (``ulimit -v`` and ``-d``); elsewhere the physical memory.
 
     References
     ----------
@@ -48,7 +48,7 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
 
 
 def has_room(needed: int) -> bool:
-    """Whether this process may take so many bytes of addresses more, as far as it is limited.
+    """Return whether the limits of this process leave so many bytes of addresses.
 
     >>> has_room(1)
     True
@@ -57,11 +57,11 @@ def has_room(needed: int) -> bool:
 
 
 def check_addresses(needed: int) -> None:
-    """Refuse to go on where too few addresses are left for what ends the process then.
+    """Raise where too few addresses are left: LLVM ends the process when it gets none.
 
     Raises
     ------
-    UnsupportedError : a limit leaves less than is needed.
+    UnsupportedError : a limit leaves fewer than are needed.
     """
     if not has_room(needed):
         left = max(min(_limited_bytes(_PROC)), 0)
@@ -72,7 +72,7 @@ def check_addresses(needed: int) -> None:
 
 
 def _limited_bytes(proc: Path) -> list[int]:
-    """What each limit of this process leaves; Linux tells how much is taken."""
+    """Return what each limit of this process leaves; only Linux tells how much is used."""
     if resource is None:
         return []
     limits = {0: resource.getrlimit(resource.RLIMIT_AS)[0]}
@@ -87,7 +87,7 @@ def _limited_bytes(proc: Path) -> list[int]:
 
 
 def _cgroup_bytes(membership: str, root: str) -> list[int]:
-    """What each control group in the lines of /proc/self/cgroup leaves free."""
+    """Return what each control group in the lines of /proc/self/cgroup leaves free."""
     found = []
     for line in membership.splitlines():
         folders, is_unified = group_folders(line, root, "memory")
@@ -103,7 +103,7 @@ def _cgroup_bytes(membership: str, root: str) -> list[int]:
 
 
 def _reclaimable(stat: str, name: str) -> int:
-    """Page cache that the kernel drops before it refuses memory."""
+    """Return the page cache that the kernel drops before it refuses memory."""
     with suppress(OSError, ValueError, IndexError):
         for line in content(stat).splitlines():
             if line.split()[0] == name:
@@ -112,7 +112,7 @@ def _reclaimable(stat: str, name: str) -> int:
 
 
 def check_room(what: str, needed: int) -> None:
-    """Refuse what would take more than four fifths of the memory that is free.
+    """Raise MemoryLimitError for more than four fifths of the available memory.
 
     >>> check_room("the picture", 2**60)
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""Processor topology: cores this process may use, and sizes of caches."""
+"""CPU topology: cores that this process may use, and sizes of caches."""
 
 import os
 import sys
@@ -16,9 +16,9 @@ USUAL_CACHE_BYTES = (32 * 1024, 512 * 1024, 8 * 1024 * 1024)
 
 
 def core_count(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
-    """Cores this process may keep busy: its affinity, and the quota of every control group above.
+    """Return the cores that affinity and the quotas of all control groups leave this process.
 
-    A quota of one and a half cores counts as two: threads that wait cost less than an idle half.
+    A quota of one and a half cores counts as two: waiting threads cost less than an idle half.
 
     References
     ----------
@@ -38,26 +38,24 @@ def core_count(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
 
 
 def _quotas(line: str, root: str) -> list[float]:
-    """Cores that the groups in one line of /proc/self/cgroup allow."""
+    """Return the cores that the groups in one line of /proc/self/cgroup allow."""
     folders, is_unified = group_folders(line, root, "cpu")
     files = ("cpu.max",) if is_unified else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     found = []
     for folder in folders:
-        with suppress(OSError, ValueError, ZeroDivisionError):  # "max" is no number: no limit
+        with suppress(OSError, ValueError, ZeroDivisionError):  # "max" is not a number: no limit
             quota, period = " ".join(content(f"{folder}/{file}") for file in files).split()
             if int(quota) > 0:  # -1 is version 1's "no limit"
                 found.append(int(quota) / int(period))
     return found
 
 
-_MOST_CACHES = 8  # of a core, that Linux lists
-
-
+_MOST_CACHES = 8  # that Linux lists of a core
 _SYSCONF = ("SC_LEVEL1_DCACHE_SIZE", "SC_LEVEL2_CACHE_SIZE", "SC_LEVEL3_CACHE_SIZE")
 
 
 def cache_bytes(cpu0: Path = _CPU0) -> tuple[int, int, int]:
-    """Bytes of the first and second level cache of one core, and of the third level.
+    """Return the bytes of the first and second level cache per core, and of the third in all.
 
     >>> all(size > 0 for size in cache_bytes())
     True
@@ -86,7 +84,7 @@ def _size(text: str) -> int:
 
 
 def _sharers(cpu0: Path, folder: str) -> int:
-    """Cores that share a cache; the two threads of one core are one."""
+    """Return the number of cores that share a cache; the threads of one core count as one."""
     with suppress(OSError, ValueError):
         threads = _count(content(f"{folder}/shared_cpu_list"))
         return max(1, threads // _count(content(f"{cpu0}/topology/thread_siblings_list")))

@@ -15,7 +15,7 @@ from tconv.engine.executor import Ready
 from tconv.engine.plan import plan as plans_of
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
-from tconv.engine.weight_gradient.executor import WeightGradientExecutor
+from tconv.engine.weight_gradient.executor import WeightGradientPrimitive
 from tconv.engine.weight_gradient.panel import ReductionBlock
 from tconv.engine.weight_gradient.plan import all_gradient_plans
 from tconv.geometry.geometry import Geometry
@@ -128,7 +128,7 @@ def gradients(count):
             plan = plan._replace(
                 k_block=ReductionBlock.of(geometry.batch, problem.written_size, cells)
             )
-        ready = WeightGradientExecutor(
+        ready = WeightGradientPrimitive(
             problem, dtype, target(), plan._replace(k_splits=1), 1 + n % 3
         )
         x, y = (

@@ -49,9 +49,7 @@ def in_blocks_of(size, geometry, dtype, want="y", threads=None):
     """A plan whose blocks have so many bytes."""
     problem = Problem(engine._usual(geometry), "y" if want == "y" else "x")
     kind, make = (
-        (FoldedSums, correlator.weight_gradient_executor)
-        if want == "w"
-        else (Folded, executor.ready)
+        (FoldedSums, correlator.create_weight_gradient) if want == "w" else (Folded, executor.ready)
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folds, "_BLOCK_BYTES", size)

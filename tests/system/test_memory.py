@@ -20,7 +20,7 @@ from tconv.engine.executor import ready
 from tconv.engine.plan_cache import known_candidates, known_plan
 from tconv.engine.runtime import job as entering
 from tconv.engine.target.target import target
-from tconv.engine.weight_gradient.executor import weight_gradient_executor
+from tconv.engine.weight_gradient.executor import create_weight_gradient
 from tconv.errors import MemoryLimitError, UnsupportedError
 from tconv.geometry.geometry import Geometry
 from tconv.ops import dispatch
@@ -186,7 +186,7 @@ def extra_bytes(function):
     """Most bytes held at a time besides the result, by a first call but for what compiles."""
     function()
     settle()
-    for cached in (known_candidates, known_plan, ready, weight_gradient_executor):
+    for cached in (known_candidates, known_plan, ready, create_weight_gradient):
         cached.cache_clear()
     drop_idle()
     entering._scratch.clear()

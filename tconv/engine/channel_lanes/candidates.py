@@ -18,8 +18,8 @@ from tconv.engine.target.target import Target
 __all__ = ["MOST_ROWS", "TurnedCosts", "channel_lanes_candidates"]
 
 MOST_ROWS = 7  # of a tile: the address of each row's cell of x needs a general register
-_MOST_CELLS = 2048  # of y, of the images of an item; larger images have few zeros around them
-_IMAGES = (1, 2, 4, 8, 16, 32, 64)  # of an item, at most
+_MOST_CELLS = 2048  # of y, of the images of a task; larger images have few zeros around them
+_IMAGES = (1, 2, 4, 8, 16, 32, 64)  # of a task, at most
 _LEAST_FILLED, _LEAST_VECTORS = 0.5, 2  # of the lanes; with fewer, a tile has too few sums
 _LATENCY_CYCLES = 4
 # Fitted to 374 plans for 75 random shapes (Zen 3, one and two threads). Cycles beside arithmetic of
@@ -51,7 +51,7 @@ def channel_lanes_candidates(problem: Problem, dtype: str, target: Target) -> It
                 sizes = (rows, vectors, False, False, False, DIRECT, images, 1, 1, block, 1)
                 plans.add(Plan(*sizes, part, 1, 0.0, is_turned=True))
     for plan in sorted(plans):
-        yield plan, 1, costs.of(plan)  # blocks are items already, so none is split
+        yield plan, 1, costs.of(plan)  # blocks are tasks already, so none is split
 
 
 class TurnedCosts:
@@ -74,7 +74,7 @@ class TurnedCosts:
         self.plane_bytes = prod(problem.read_size) * self.bytes
 
     def of(self, plan: Plan) -> tuple[float, float, int]:
-        """Return the cycles of an item and the number of items, as `Costs.of` does."""
+        """Return the cycles of a task and the number of tasks, as `Costs.of` does."""
         problem, channels = self.problem, self.problem.channels
         compute = sum(count * self._of_region(plan, *each) for each, count in self.regions.items())
         compute += ceil(channels / plan.part.channels) * self.phases * _K_BLOCK_CYCLES
@@ -90,7 +90,7 @@ class TurnedCosts:
         return 0.0, compute + cells * plan.vectors * _TRANSPOSE_CYCLES, count
 
     def _of_region(self, plan: Plan, run: int, outputs: int, rows_of_x: int, taps: int) -> float:
-        """Return the cycles of a region, in all images of an item."""
+        """Return the cycles of a region, in all images of a task."""
         part, vectors, channels = plan.part.channels, plan.vectors, self.problem.channels
         steps = self.target.steps
         calls = ceil(channels / part) * (max(1, taps) if plan.part.by_tap else 1)

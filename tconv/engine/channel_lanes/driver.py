@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.abi import LANES_TILE, PHASE, Call
+from tconv.engine.codegen.abi import CHANNEL_LANES_TILE, PHASE, Call
 from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
 from tconv.engine.kernels.gemm import rank1_update
 
@@ -71,7 +71,7 @@ def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> Non
 
 
 def run_turned(module: ir.Module, name: str, number: Number) -> None:
-    """Emit the driver; an item is some images and a block of output channels."""
+    """Emit the driver; a task is some images and a block of output channels."""
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
     c = Call(code, a["arguments"])
     c.line = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
@@ -102,7 +102,7 @@ def run_turned(module: ir.Module, name: str, number: Number) -> None:
 
 
 def _sum(c: Call, x: Value, weight: Value, bias: Value, is_last: Value, is_short: Value) -> None:
-    """Emit the sums of a block of channels, phase by phase; a short item has lists of its own."""
+    """Emit the sums of a block of channels, phase by phase; a short task has lists of its own."""
     code = c.code
     phases = code.builder.select(is_short, c.last_phase_list, c.phase_list)
     tiles = code.builder.select(is_short, c.last_tiles, c.tiles)
@@ -122,8 +122,8 @@ def _sum(c: Call, x: Value, weight: Value, bias: Value, is_last: Value, is_short
             w = code.at(of_phase, code.mul(channel, w_channel))
             code.builder.store(code.at(w, code.mul(channels, w_channel)), c.to)
             with code.loop(turns) as turn, code.loop(phase["end"], phase["tiles"]) as n:
-                entry = code.at(tiles, code.mul(n, len(LANES_TILE)), I64)
-                tile = code.record(entry, LANES_TILE)
+                entry = code.at(tiles, code.mul(n, len(CHANNEL_LANES_TILE)), I64)
+                tile = code.record(entry, CHANNEL_LANES_TILE)
                 micro = code.load(c.micros, code.add(tile["micro"], kernel), PTR)
                 taps = code.at(table, code.mul(code.add(tile["taps"], turn), 2), I64)
                 reached = code.pick(by_tap, code.least(1, tile["reached"]), tile["reached"])

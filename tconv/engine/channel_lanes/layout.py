@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.codegen.abi import LANES_TILE, PHASE
+from tconv.engine.codegen.abi import CHANNEL_LANES_TILE, PHASE
 from tconv.engine.direct.layout import Layout
 from tconv.engine.direct.offsets import strides
 from tconv.engine.kernels.limits import LINE_BYTES
@@ -108,7 +108,9 @@ class TurnedLayout(Layout):
     def _micro_heights(self) -> list[int]:
         """Heights of the tiles that occur."""
         tiles = np.concatenate([self.lists[name] for name in ("tiles", "last_tiles")])
-        return sorted({micro // 2 for micro in tiles[:, LANES_TILE.index("micro")].tolist()})
+        return sorted(
+            {micro // 2 for micro in tiles[:, CHANNEL_LANES_TILE.index("micro")].tolist()}
+        )
 
     def _biased(self) -> list[int]:
         return [1]  # one per channel
@@ -127,7 +129,7 @@ class TurnedLayout(Layout):
 
 
 class _Lists:
-    """The driver's lists, for the images of a whole item and for those of the last one."""
+    """The driver's lists, for the images of a whole task and for those of the last one."""
 
     def __init__(self, layout: TurnedLayout) -> None:
         self.layout, fields, sizes = layout, layout.fields, layout.problem.written_size
@@ -185,7 +187,7 @@ class _Lists:
                 entry["reached"] = reached = len(self.taps) - entry["taps"]
                 for height in tile_rows(rows, layout.plan.tile):
                     entry |= {"micro": 2 * height, "places": 2 * place}
-                    tiles.append([entry[name] for name in LANES_TILE])
+                    tiles.append([entry[name] for name in CHANNEL_LANES_TILE])
                     place, terms = place + height, terms + reached
             found = {"tiles": first, "end": len(tiles), "taps": count, "before": before}
             found["prefetch_bytes"] = ceil(count * vector_bytes / max(1, terms))

@@ -13,7 +13,7 @@ __all__ = [
     "RUN",
     "TERMS_AHEAD",
     "TILE",
-    "LANES_TILE",
+    "CHANNEL_LANES_TILE",
     "Call",
     "Item",
     "each_tile",
@@ -76,7 +76,7 @@ PHASE = ("tiles", "end", "taps", "before", "prefetch_bytes")
 Its tiles, its taps and those before it, and bytes that each term asks for of the weights to come.
 """
 
-LANES_TILE = ("micro", "taps", "reached", "places")
+CHANNEL_LANES_TILE = ("micro", "taps", "reached", "places")
 """What stands in its list of tiles: `taps` and `places` are tables' begins."""
 
 RUN = ("start", "to", "place")

@@ -1,6 +1,6 @@
 """Rows of y: phases interleaved, col2im's scatter-add, and non-temporal copies.
 
-    interleave_row  y[i*stride + phase] = lines[phase][i]
+    interleave_row  y[i*stride + phase] = acc[acc_starts[phase]:][i]
     add_rows        to[row, :] += x[row, :]
     stream          y[:] = row, past the caches
 
@@ -23,39 +23,39 @@ Value = Any
 def interleave_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
     """Return the emitter of a kernel that interleaves the phases of ``count`` cells of a row of y.
 
-    The accumulator row of a phase begins at ``lines[phase]``; the first cell of y is of the phase
-    ``skipped``. Cells of y that are ``ahead`` are prefetched: the row of the next channel. A
+    The accumulator row of a phase begins at ``acc_starts[phase]``; the first cell of y is of the
+    phase ``skipped``. Cells of y that are ``ahead`` are prefetched: the row of the next channel. A
     `stride` beyond MOST_INTERLEAVED stands for all such: the kernel then transposes as many phases
     at a time as a vector has lanes.
     """
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
         sizes = dict.fromkeys(("lane", "skipped", "count", "stride", "ahead"), I64)
-        code, a = begin(module, name, {"y": PTR, "line": PTR, "lines": PTR} | sizes, number)
+        code, a = begin(module, name, {"y": PTR, "acc": PTR, "acc_starts": PTR} | sizes, number)
         a["y"].add_attribute("noalias")
-        line = code.at(a["line"], a["lane"])
+        acc = code.at(a["acc"], a["lane"])
         if stride > MOST_INTERLEAVED:
-            _copy_columns(code, a, line, number.lanes, a["stride"])
+            _copy_columns(code, a, acc, number.lanes, a["stride"])
         else:
             row = code.room(number.cell, stride * number.lanes)
             end = code.add(a["skipped"], a["count"])
             with code.builder.if_else(code.is_less(stride * number.lanes, end)) as (long, short):
                 with long:
-                    _copy_columns(code, a, line, stride, stride)
+                    _copy_columns(code, a, acc, stride, stride)
                 with short:
-                    _copy_short(code, a, line, stride, row)
+                    _copy_short(code, a, acc, stride, row)
         code.end()
 
     return emit
 
 
-def _phases(code: Code, line: Value, lines: Value, first: Value, count: int) -> list[Value]:
+def _phases(code: Code, acc: Value, acc_starts: Value, first: Value, count: int) -> list[Value]:
     """Load one vector of columns of `count` phases, as cells of y."""
-    starts = [code.load(lines, code.add(first, n), I64) for n in range(count)]
-    return [narrowed(code, code.load_vector(line, start)) for start in starts]
+    starts = [code.load(acc_starts, code.add(first, n), I64) for n in range(count)]
+    return [narrowed(code, code.load_vector(acc, start)) for start in starts]
 
 
-def _copy_short(code: Code, a: dict[str, Value], line: Value, stride: int, row: Value) -> None:
+def _copy_short(code: Code, a: dict[str, Value], acc: Value, stride: int, row: Value) -> None:
     """Emit the case of at most one vector of columns: whole vectors, and single cells around them.
 
     The single cells go by way of `row`, one by one: a load across two stored vectors would wait
@@ -68,7 +68,7 @@ def _copy_short(code: Code, a: dict[str, Value], line: Value, stride: int, row: 
     later = code.cell(a["y"], a["ahead"])
     code.prefetch(later, writes=True)
     code.prefetch(code.cell(later, code.sub(count, 1)), writes=True)
-    vectors = _interleaved(code, _phases(code, line, a["lines"], 0, stride))
+    vectors = _interleaved(code, _phases(code, acc, a["acc_starts"], 0, stride))
     for n, cells in enumerate(vectors):
         store_cells(code, cells, row, n * lanes)
         place = code.sub(n * lanes, skipped)
@@ -80,23 +80,23 @@ def _copy_short(code: Code, a: dict[str, Value], line: Value, stride: int, row: 
             code.store(cell, a["y"], n)
 
 
-def _copy_columns(code: Code, a: dict[str, Value], line: Value, together: int, step: Value) -> None:
+def _copy_columns(code: Code, a: dict[str, Value], acc: Value, together: int, step: Value) -> None:
     """Emit a loop over vectors of columns, `together` phases at a time; the last ones overlap."""
-    lanes, lines, skipped = code.number.lanes, a["lines"], a["skipped"]
+    lanes, acc_starts, skipped = code.number.lanes, a["acc_starts"], a["skipped"]
     is_cut = code.is_less(0, skipped)
     head = code.pick(is_cut, code.least(code.sub(step, skipped), a["count"]), 0)
     with code.loop(head) as n:
-        start = code.load(lines, code.add(skipped, n), I64)
-        store_cell(code, code.load(line, start), a["y"], n)
+        start = code.load(acc_starts, code.add(skipped, n), I64)
+        store_cell(code, code.load(acc, start), a["y"], n)
     y, count = code.cell(a["y"], head), code.sub(a["count"], head)
-    line = code.at(line, code.pick(is_cut, 1, 0))
+    acc = code.at(acc, code.pick(is_cut, 1, 0))
     columns, runs = code.div(count, step), code.div(step, together)
     fit = code.is_less(lanes - 1, columns)
     blocks = code.pick(fit, code.div(code.add(columns, lanes - 1), lanes), 0)
     with code.loop(blocks) as n, code.loop(runs) as run:
         phase = code.mul(run, together)
         column = code.least(code.mul(n, lanes), code.sub(columns, lanes))
-        vectors = _phases(code, code.at(line, column), lines, phase, together)
+        vectors = _phases(code, code.at(acc, column), acc_starts, phase, together)
         to = code.cell(y, code.add(code.mul(column, step), phase))
         if together == step:
             per_line = LINE_BYTES // code.number.cell_bytes
@@ -106,7 +106,7 @@ def _copy_columns(code: Code, a: dict[str, Value], line: Value, together: int, s
             store_cells(code, cells, to, v * lanes if together == step else code.mul(step, v))
     done, whole = code.pick(fit, columns, 0), code.mul(runs, together)
     with code.loop(step) as r:
-        phase = code.at(line, code.load(lines, r, I64))
+        phase = code.at(acc, code.load(acc_starts, r, I64))
         rest = code.add(code.sub(count, r), code.sub(step, 1))
         start = code.pick(code.is_less(r, whole), done, 0)
         with code.loop(code.div(rest, step), start) as n:

@@ -1,10 +1,10 @@
 """Weight packing: weights in the order in which the micro-kernels read them.
 
-    while (item := counter++) < items:                # some channels of x of one group
+    while (task := counter++) < tasks:                # some channels of x of one group
         for block in channels of y:
             transform the block's weights, for Winograd                # transform_weights.py
             for tile in the block's tiles, or for each tap of a tile with per-tap accumulation:
-                for channel in channels of the item:
+                for channel in channels of the task:
                     packed[tile][channel] = w[channel, block][table of the tile]       # taps, rows
 
 In this order w is read nearly as it lies in memory, and each tile gets a run of some KB. A table

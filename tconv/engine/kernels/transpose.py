@@ -1,6 +1,6 @@
 """Transposition: batches of matrices, and squares of vectors in registers.
 
-    while (item := counter++) < items:                # a block of one image
+    while (task := counter++) < tasks:                # a block of one image
         for row, column in squares of the block:
             to[image, column:, row:][:lanes, :lanes] = x[image, row:, column:][:lanes, :lanes].T
 

@@ -2,7 +2,7 @@
 
 while (task := counter++) < tasks:         # one k-split, one block of channels of x and of y
     for k_block in the split's k-blocks:
-        pack the k-block's cells of y, lattice by lattice, and those of x
+        pack the k-block's cells of y, class by class, and those of x
         for tile in channels of x:
             for tile in channels of y and taps:
                 rank1_kernel or dot_kernel                                # kernels.py
@@ -130,7 +130,7 @@ def _emit(module: ir.Module, name: str, number: Number, *, is_dot: bool) -> None
 
 
 def _pack_y(c: _Call, task: _Task, k_block: _KBlock) -> None:
-    """Pack the cells of y that a k-block reads, by channel, lattice and image."""
+    """Pack the cells of y that a k-block reads, by channel, residue class and image."""
     code, pitch = c.code, c.pitch
     plane = code.mul(c.panel_height, pitch)
     volume = code.mul(c.panel_depth, plane)
@@ -145,13 +145,15 @@ def _pack_y(c: _Call, task: _Task, k_block: _KBlock) -> None:
     many, step = code.pick(is_flat, k_block.images, 1), code.pick(is_flat, c.y_batch, y_row)
     of_row, of_planes = code.mul(pitch, many), code.mul(plane, many)
     with code.loop(task.outputs) as output, code.loop(c.lattices) as n:
-        lattice = code.record(code.at(c.lattices_of_y, code.mul(n, len(LATTICE)), I64), LATTICE)
-        count = code.most(code.least(code.sub(lattice["width"], start), room), 0)
+        residue_class = code.record(
+            code.at(c.lattices_of_y, code.mul(n, len(LATTICE)), I64), LATTICE
+        )
+        count = code.most(code.least(code.sub(residue_class["width"], start), room), 0)
         right = code.sub(room, count)
-        bottom = code.least(code.sub(lattice["height"], of_y), c.panel_height)
+        bottom = code.least(code.sub(residue_class["height"], of_y), c.panel_height)
         rows = code.most(code.sub(bottom, top), 0)
         of_rows = code.mul(code.add(of_y, top), y_row)
-        in_channel = code.add(lattice["start"], of_rows, code.mul(start, c.step_x))
+        in_channel = code.add(residue_class["start"], of_rows, code.mul(start, c.step_x))
         in_channel = code.add(in_channel, code.mul(output, c.y_channel))
         # Rows that are contiguous in the panel and in y are copied as one.
         is_one = code.both(code.is_equal(count, pitch), code.is_equal(pitch, y_row))
@@ -163,7 +165,7 @@ def _pack_y(c: _Call, task: _Task, k_block: _KBlock) -> None:
         with code.loop(images) as image, code.loop(c.panel_depth) as z:
             # In the order of the panel: rows are written a little beyond their ends.
             of_z = code.add(code.mul(k_block.plane, c.spacing_z), z, c.low_z)
-            exists = code.is_within(of_z, lattice["depth"])
+            exists = code.is_within(of_z, residue_class["depth"])
             of_image = code.mul(code.add(k_block.image, image), c.y_batch)
             source = code.at(task.y, code.add(of_image, code.mul(of_z, y_plane), in_channel))
             above = code.pick(exists, code.mul(top, of_row), of_planes)
@@ -208,7 +210,7 @@ def _transpose_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
 
 
 def _pack_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
-    """Pack x for dot kernels: cells at their places in a lattice, and zeros between them."""
+    """Pack x for dot kernels: cells at their places in a residue class, and zeros between them."""
     code, pitch = c.code, c.pitch
     plane = code.mul(c.panel_height, pitch)
     volume = code.mul(c.panel_depth, plane)

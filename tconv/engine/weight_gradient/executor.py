@@ -33,10 +33,10 @@ from tconv.engine.weight_gradient.plan import (
 from tconv.system.allocator import empty
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["WeightGradientExecutor", "weight_gradient_executor"]
+__all__ = ["WeightGradientPrimitive", "create_weight_gradient"]
 
 
-class WeightGradientExecutor(Prepared):
+class WeightGradientPrimitive(Prepared):
     """A plan for w with everything prepared that does not depend on the values of x and y.
 
     ``executor(x, y, dw)`` computes. `problem` is the one whose unknown is x: it reads y as this
@@ -214,10 +214,10 @@ def _listed(sizes: list[int]) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=256)
-def weight_gradient_executor(
+def create_weight_gradient(
     problem: Problem, dtype: str, target: Target, threads: int
-) -> WeightGradientExecutor:
+) -> WeightGradientPrimitive:
     """Return the executor of the cheapest plan."""
     plan = choose_gradient_plan(problem, dtype, target)
     assert plan is not None, "the engine does not serve this problem"
-    return WeightGradientExecutor(problem, dtype, target, plan, threads)
+    return WeightGradientPrimitive(problem, dtype, target, plan, threads)

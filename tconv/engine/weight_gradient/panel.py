@@ -2,9 +2,9 @@
 
 Along one axis, cell i of x and tap k read y at ``i*stride - padding_begin + k*dilation``. In a
 panel each tap is a fixed offset. For dot kernels, whose lanes are cells, neighbours of x must be
-neighbours in the panel: it holds the residue classes of y modulo the stride ("lattices"), one after
-the other. For rank-1 kernels it holds the cells in the order of y, which is faster to copy, or
-residue classes where some of these are not read at all.
+neighbours in the panel: it holds the residue classes of y modulo the stride, one after the other.
+For rank-1 kernels it holds the cells in the order of y, which is faster to copy, or residue classes
+where some of these are not read at all.
 """
 
 from collections.abc import Sequence
@@ -55,9 +55,9 @@ class ReductionBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class Reach:
-    """The cells of y that x reads along one axis, by residue classes ("lattices").
+    """The cells of y that x reads along one axis, by residue classes.
 
-    A lattice has the cells ``n*step + first`` of y. Cell i of x and a tap read its cell
+    A class has the cells ``n*step + first`` of y. Cell i of x and a tap read its cell
     ``i*spacing + place``.
 
     >>> Reach.of(Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1), True).taps
@@ -69,13 +69,13 @@ class Reach:
     step: int
     spacing: int
     lattices: tuple[int, ...]
-    taps: tuple[tuple[int, int], ...]  # the lattice and the place of each
+    taps: tuple[tuple[int, int], ...]  # the class and the place of each
     low: int  # the least and the greatest place
     high: int
 
     @classmethod
     def of(cls, axis: Axis, is_parted: bool) -> "Reach":
-        """Return the reach, with a lattice per residue class if `is_parted` and with one if not."""
+        """Return the reach, with all cells in one class unless `is_parted`."""
         step = axis.stride if is_parted and axis.input > 1 else 1
         found = [divmod(tap * axis.dilation - axis.begin, step) for tap in range(axis.kernel)]
         lattices = tuple(sorted({first for _, first in found}))
@@ -85,7 +85,7 @@ class Reach:
         return cls(axis.input, axis.output, step, spacing, lattices, taps, min(places), max(places))
 
     def span(self, count: int) -> int:
-        """Return the cells of a lattice that so many neighbours of x read."""
+        """Return the cells of a class that so many neighbours of x read."""
         return (count - 1) * self.spacing + 1 + self.high - self.low
 
     def pitch(self, columns: int) -> int:
@@ -103,7 +103,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Panel:
-    """The lattices of one channel of y that a k-block reads."""
+    """The residue classes of one channel of y that a k-block reads."""
 
     reaches: tuple[Reach, Reach, Reach]
     k_block: ReductionBlock
@@ -125,18 +125,18 @@ class Panel:
 
     @cached_property
     def size(self) -> tuple[int, int, int, int]:
-        """Images, planes, rows and columns of a lattice."""
+        """Images, planes, rows and columns of a class."""
         (z, y, x), (images, planes, rows, columns) = self.reaches, self.k_block
         return images, z.span(planes), y.span(rows), x.pitch(columns)
 
     @cached_property
     def lattices(self) -> int:
-        """Number of lattices."""
+        """Number of residue classes."""
         return prod(len(reach.lattices) for reach in self.reaches)
 
     @cached_property
     def lattice_cells(self) -> int:
-        """Elements from one lattice to the next."""
+        """Elements from one class to the next."""
         return prod(self.size)
 
     @cached_property
@@ -146,7 +146,7 @@ class Panel:
 
     @cached_property
     def room(self) -> int:
-        """Elements after the last lattice that are read or written.
+        """Elements after the last class that are read or written.
 
         The zeros at a row's end may be those before the next row, and kernels access whole vectors.
         """
@@ -158,7 +158,7 @@ class Panel:
         return int(self._places([range(n - 1, n) for n in self.k_block])[0]) + 1
 
     def places(self) -> NDArray[np.int32]:
-        """Return the place of each cell of a k-block in a lattice."""
+        """Return the place of each cell of a k-block in a class."""
         return self._places([range(n) for n in self.k_block]).astype(np.int32)
 
     def _places(self, cells: Sequence[range]) -> NDArray[np.int64]:
@@ -167,7 +167,7 @@ class Panel:
         return grid(places, self.size)
 
     def first_cells(self) -> NDArray[np.int64]:
-        """Return where each lattice begins in a channel of y, and its planes, rows and columns."""
+        """Return where each class begins in a channel of y, and its planes, rows and columns."""
         reaches = self.reaches
         return lattices(
             [reach.lattices for reach in reaches],
@@ -177,9 +177,11 @@ class Panel:
 
     def taps(self) -> NDArray[np.int64]:
         """Return the offset of each tap in the panel of a channel, for a cell at place 0."""
-        of_taps = [np.array([lattice for lattice, _ in reach.taps]) for reach in self.reaches]
+        of_taps = [
+            np.array([residue_class for residue_class, _ in reach.taps]) for reach in self.reaches
+        ]
         places = [
             np.array([place for _, place in reach.taps]) - reach.low for reach in self.reaches
         ]
-        lattice = grid(of_taps, [len(reach.lattices) for reach in self.reaches])
-        return lattice * self.lattice_cells + grid(places, self.size[1:])
+        residue_class = grid(of_taps, [len(reach.lattices) for reach in self.reaches])
+        return residue_class * self.lattice_cells + grid(places, self.size[1:])

@@ -15,8 +15,8 @@ __all__ = ["TiledCosts", "winograd_candidates"]
 _FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, transforms of x and y take as long as the GEMMs
 _MOST_PRODUCTS = 0.9  # of the products of a direct plan
 _MOST_INPUT_POINTS = 256  # of a channel; the kernel has some instructions for each
-_LANES = (16, 32, 48, 64, 96, 128)  # of an item, about
-_MOST_TRANSFORMED_BYTES = 3 * 2**19  # of the transformed x of an item
+_LANES = (16, 32, 48, 64, 96, 128)  # of a task, about
+_MOST_TRANSFORMED_BYTES = 3 * 2**19  # of the transformed x of a task
 _MOST_CHANNELS = 64  # of a block
 # Cycles of a vector: of each element that a transform reads, and of each that it writes.
 _READ_CYCLES, _WRITE_CYCLES = 0.6, 1.6
@@ -57,15 +57,15 @@ class TiledCosts(Costs):
         return cls(problem, dtype, target, tiled, transform)
 
     def vectors(self, plan: Plan) -> int:
-        """Return the vectors of lanes of an item."""
+        """Return the vectors of lanes of a task."""
         return ceil(((plan.rows - 1) * self._pitch(plan) + plan.columns) / self.lanes)
 
     def transformed_bytes(self, vectors: int) -> int:
-        """Return the bytes of the transformed x of an item."""
+        """Return the bytes of the transformed x of a task."""
         return self.transform.input_points * self.channels * vectors * self.vector_bytes
 
     def of(self, plan: Plan) -> tuple[float, float, int]:
-        """Return the cycles of an item and the number of items, as `Costs.of` does."""
+        """Return the cycles of a task and the number of tasks, as `Costs.of` does."""
         vectors = self.vectors(plan)
         read, count = self._read(plan)
         of_input = self.places * _READ_CYCLES + self.transform.input_points * _WRITE_CYCLES
@@ -147,7 +147,7 @@ def _outputs(phases: Phases) -> set[tuple[int, int, int]]:
 def _candidates(
     costs: TiledCosts, outputs: tuple[int, int, int], is_uncropped: bool
 ) -> Iterator[Considered]:
-    """Yield plans with items of several sizes and each of the target's tiles."""
+    """Yield plans with tasks of several sizes and each of the target's tiles."""
     rows_of_channel = max(rows for rows, _ in costs.gemm_counts)
     if costs.channels < _FEW_CHANNELS or costs.outputs * rows_of_channel < _FEW_ROWS:
         return
@@ -172,7 +172,7 @@ def _candidates(
 
 
 def _items(costs: TiledCosts) -> set[Item]:
-    """Return items of about `_LANES` lanes, with padded and with im2col panels."""
+    """Return tasks of about `_LANES` lanes, with padded and with im2col panels."""
     z, y, x = costs.phases.axes
     all_rows = costs.batch * z.count * y.count
     found = set()

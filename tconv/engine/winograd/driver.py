@@ -1,4 +1,4 @@
-"""Winograd driver: the transforms of one item, before and after its batched GEMMs.
+"""Winograd driver: the transforms of one task, before and after its batched GEMMs.
 
     for channel in channels of x:                                   # run_input_transform
         pack its cells; set the flag if any is very large, or not finite  # kernels.flag_large
@@ -6,7 +6,7 @@
     for block in channels of y:
         products[point] = weights[point] @ transformed[point]       # gemm.micro_kernel
         for phase of a channel:                                     # run_output_transform
-            line[phase] = output transform of the products          # kernels.transform_output
+            acc[phase] = output transform of the products           # kernels.transform_output
 
 A lane is one set of outputs that are made together; `transform.py` has the matrices. Cells that are
 not finite, or so large that the input transform overflows, would reach outputs that do not read
@@ -25,7 +25,7 @@ Value = Any
 
 
 def run_input_transform(c: Call, item: Item) -> None:
-    """Emit the input transform of the cells that an item reads, channel by channel."""
+    """Emit the input transform of the cells that a task reads, channel by channel."""
     code = c.code
     cells = code.at(c.panel, c.transformed_size)
     flag = code.at(c.counter, 1, I64)
@@ -33,7 +33,7 @@ def run_input_transform(c: Call, item: Item) -> None:
     with code.when(code.is_equal(c.is_gathered, 1)):
         find_runs(c, item)
         # An im2col panel has most cells several times. It serves small images, which the caches
-        # hold, so each item checks its share of all cells, whether or not it reads them itself.
+        # hold, so each task checks its share of all cells, whether or not it reads them itself.
         share = code.div(code.add(c.x_size, code.sub(c.items, 1)), c.items)
         first = code.least(code.mul(item.number, share), c.x_size)
         cells_of_x = code.cell(c.x, first)
@@ -51,7 +51,7 @@ def run_input_transform(c: Call, item: Item) -> None:
     is_set = code.is_equal(code.load(flag, kind=I64), 1)
     is_one_image = code.both(code.is_equal(c.batch, 1), code.is_equal(c.is_gathered, 0))
     with code.when(code.both(is_set, is_one_image)):
-        code.store(c.items, c.counter)  # the caller discards y: no item is left to do
+        code.store(c.items, c.counter)  # the caller discards y: no task is left to do
 
 
 def run_output_transform(c: Call, bias: Value, is_last: Value) -> None:

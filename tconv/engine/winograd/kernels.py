@@ -1,7 +1,7 @@
 """Winograd kernels: input transform, output transform, and the check for cells that overflow.
 
     transform_input   to[v] = sum over p of input_matrix[v, p] * cells[offset[p]:][:lanes]
-    transform_output  line[j] = bias + sum over i of output_matrix[j, i] * products[i][:lanes]
+    transform_output  acc[j] = bias + sum over i of output_matrix[j, i] * products[i][:lanes]
     flag_large        flag = 1 if a cell is not finite, or so large that a transform may overflow
 
 The transforms go axis by axis. Their matrices are compiled in: the elements are 0, 1 and -1.
@@ -67,14 +67,14 @@ def transform_input(matrices: Matrices) -> Callable[[ir.Module, str, Number], No
 
 
 def transform_output(matrices: Matrices) -> Callable[[ir.Module, str, Number], None]:
-    """Return the emitter of the output transform of one phase; each output has a row of its own."""
+    """Return the emitter of the output transform of a phase; each output has a row of acc."""
 
     def emit(module: ir.Module, name: str, number: Number) -> None:
-        pointers = {"line": PTR, "products": PTR, "bias": PTR}
+        pointers = {"acc": PTR, "products": PTR, "bias": PTR}
         steps = ("step_z", "step_y", "step_x")
         sizes = dict.fromkeys(("pitch", *steps, "lanes"), I64)
         code, a = begin(module, name, pointers | sizes, number)
-        a["line"].add_attribute("noalias")
+        a["acc"].add_attribute("noalias")
         bias = code.splat(code.load(a["bias"]))
         points = [range(len(matrix[0])) for matrix in matrices]
         with code.loop(a["lanes"], step=number.lanes) as lane:
@@ -84,7 +84,7 @@ def transform_output(matrices: Matrices) -> Callable[[ir.Module, str, Number], N
                 products[point] = code.load_vector(source)
             for place, value in _by_axis(code, matrices, products).items():
                 offsets = [code.mul(a[step], n) for step, n in zip(steps, place, strict=True)]
-                to = code.at(a["line"], code.add(lane, *offsets))
+                to = code.at(a["acc"], code.add(lane, *offsets))
                 code.store_vector(code.plus(value, bias), to)
         code.end()
 

@@ -29,7 +29,7 @@ from tconv.system.fork_lock import cached_property
 __all__ = [
     "LARGE",
     "AxisTransform",
-    "PhaseGroup",
+    "GroupTransform",
     "PointGemm",
     "WinogradTransform",
     "transform_matrices",
@@ -84,7 +84,7 @@ def _frozen(rows: list[list[float]]) -> Matrix:
     return tuple(map(tuple, rows))
 
 
-class PhaseGroup(NamedTuple):
+class GroupTransform(NamedTuple):
     """Phases of an axis that read the same cells, so that they share an input transform.
 
     Each run of taps, one per residue class of cells, is a term: its products are added at each
@@ -113,7 +113,7 @@ class AxisTransform(NamedTuple):
     outputs: int
     places: tuple[int, ...]  # of the cells that the input transform reads for the first output
     input_matrix: Matrix  # B, of all phase groups: one row per transformed cell
-    groups: tuple[PhaseGroup, ...]
+    groups: tuple[GroupTransform, ...]
 
     @classmethod
     @lru_cache(maxsize=256)
@@ -142,7 +142,7 @@ class AxisTransform(NamedTuple):
                         for k, position in enumerate(run):
                             tap, _ = axis.taps[phase][position]
                             matrix[n, point, term, tap] += sign * g[point][k]
-            found.append(PhaseGroup(tuple(phases), a, tuple(map(tuple, reads)), matrix))
+            found.append(GroupTransform(tuple(phases), a, tuple(map(tuple, reads)), matrix))
         places = tuple(sorted({place for cells in rows for place, _ in cells}))
         inputs = tuple(tuple(dict(cells).get(n, 0.0) for n in places) for cells in rows)
         return cls(outputs, places, inputs, tuple(found))
@@ -180,7 +180,7 @@ def _row_of(
 class PointGemm(NamedTuple):
     """The GEMM at one point of a phase group: a row per phase and channel that is written."""
 
-    groups: tuple[PhaseGroup, PhaseGroup, PhaseGroup]
+    groups: tuple[GroupTransform, GroupTransform, GroupTransform]
     point: tuple[int, int, int]
 
     @property
@@ -209,7 +209,7 @@ class WinogradTransform:
         return _transform((z.unsized, y.unsized, x.unsized), outputs)
 
     @cached_property
-    def groups(self) -> list[tuple[PhaseGroup, PhaseGroup, PhaseGroup]]:
+    def groups(self) -> list[tuple[GroupTransform, GroupTransform, GroupTransform]]:
         """Phase groups, along all axes."""
         z, y, x = (axis.groups for axis in self.axes)
         return list(product(z, y, x))

@@ -18,7 +18,7 @@ from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime import reorder
 from tconv.engine.target.isa import INSTRUCTION_SETS, architecture_row
 from tconv.engine.target.target import named_target, target, target_of
-from tconv.engine.weight_gradient.executor import WeightGradientExecutor
+from tconv.engine.weight_gradient.executor import WeightGradientPrimitive
 from tconv.engine.weight_gradient.plan import choose_gradient_plan
 from tconv.geometry.geometry import Geometry
 
@@ -44,7 +44,7 @@ def kernels_of(want, dtype, here, monkeypatch):
         return len(found)
 
     monkeypatch.setattr(reorder, "load_kernel", emitted)
-    WeightGradientExecutor(problem, dtype, here, choose_gradient_plan(problem, dtype, here), 2)
+    WeightGradientPrimitive(problem, dtype, here, choose_gradient_plan(problem, dtype, here), 2)
     return found
 
 

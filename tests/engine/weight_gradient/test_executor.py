@@ -18,7 +18,7 @@ from tconv.engine.codegen.code import Number
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime import job as entering
 from tconv.engine.target.target import target
-from tconv.engine.weight_gradient.executor import WeightGradientExecutor
+from tconv.engine.weight_gradient.executor import WeightGradientPrimitive
 from tconv.engine.weight_gradient.panel import ReductionBlock
 from tconv.engine.weight_gradient.plan import all_gradient_plans, choose_gradient_plan
 from tconv.geometry.geometry import Geometry
@@ -106,7 +106,7 @@ def test_every_plan_equals_the_definition(geometry, dtype, data):
     expected = definition.contract(geometry, "w", x, y)
     for n, (problem, plan) in enumerate(plans(geometry, dtype, data.draw)):
         found = np.full(geometry.weight_shape, np.nan, dtype)
-        WeightGradientExecutor(problem, dtype, target(), plan, 1 + n % 3)(x, y, found)
+        WeightGradientPrimitive(problem, dtype, target(), plan, 1 + n % 3)(x, y, found)
         assert np.array_equal(found, expected), plan
 
 
@@ -120,7 +120,7 @@ def test_rows_whose_ends_reach_nothing_are_apart(padding):
     expected = definition.contract(geometry, "w", x, y)
     for plan in all_gradient_plans(problem, "float32", target()):
         found = np.empty(geometry.weight_shape, np.float32)
-        WeightGradientExecutor(problem, "float32", target(), plan, 1)(x, y, found)
+        WeightGradientPrimitive(problem, "float32", target(), plan, 1)(x, y, found)
         assert np.array_equal(found, expected), plan
 
 
@@ -167,7 +167,7 @@ def test_threads_and_runs_give_the_same_bits(geometry, dtype, data):
         found = set()
         for threads in (1, 2, 3, 7, 2):
             dw = np.full(geometry.weight_shape, np.nan, dtype)
-            WeightGradientExecutor(problem, dtype, target(), plan, threads)(x, y, dw)
+            WeightGradientPrimitive(problem, dtype, target(), plan, threads)(x, y, dw)
             found.add(dw.tobytes())
         assert len(found) == 1
 
@@ -207,9 +207,9 @@ def test_it_is_the_adjoint_of_the_transposed_convolution(geometry):
 
 def test_gradients_and_layers_use_it(monkeypatch):
     used = []
-    call = WeightGradientExecutor.__call__
+    call = WeightGradientPrimitive.__call__
     monkeypatch.setattr(
-        WeightGradientExecutor,
+        WeightGradientPrimitive,
         "__call__",
         lambda self, *arrays: (used.append(1), call(self, *arrays))[0],
     )
@@ -275,7 +275,7 @@ def test_workspace_is_scratch_and_partial_sums(geometry, dtype, threads):
     geometry = engine._usual(geometry)
     problem = Problem(geometry, "x")
     plan = choose_gradient_plan(problem, dtype, target())
-    ready = WeightGradientExecutor(problem, dtype, target(), plan, threads)
+    ready = WeightGradientPrimitive(problem, dtype, target(), plan, threads)
     itemsize = np.dtype(dtype).itemsize
     partial = plan.k_splits * int(np.prod(geometry.weight_shape)) * itemsize
     expected = threads * ready.scratch_size * itemsize + partial * (plan.k_splits > 1)

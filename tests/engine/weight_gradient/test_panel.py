@@ -29,9 +29,9 @@ def test_cells_and_taps_meet_where_the_law_says(geometry, is_parted):
     for axis in geometry.axes:
         reach = Reach.of(axis, is_parted)
         for i, k in product(range(axis.input), range(axis.kernel)):
-            lattice, place = reach.taps[k]
+            residue_class, place = reach.taps[k]
             assert reach.low <= place <= reach.high
-            found = (i * reach.spacing + place) * reach.step + reach.lattices[lattice]
+            found = (i * reach.spacing + place) * reach.step + reach.lattices[residue_class]
             assert found == i * axis.stride - axis.begin + k * axis.dilation
         assert reach.spacing == 1 or not is_parted
 
@@ -63,8 +63,8 @@ def test_a_panel_holds_the_cells_that_a_k_block_reads(geometry, is_dot, cells, d
 
 
 def met_by(reach, i, k):
-    lattice, place = reach.taps[k]
-    return (i * reach.spacing + place) * reach.step + reach.lattices[lattice]
+    residue_class, place = reach.taps[k]
+    return (i * reach.spacing + place) * reach.step + reach.lattices[residue_class]
 
 
 def name_of(image, place, panel):
