@@ -106,7 +106,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
     return words, kept, made["transformed_size"] * layout.plan.threads * layout.computed.itemsize
 
 
-def _made(layout: Layout, numbers: int, chunk: int) -> tuple[dict[str, int], int, int]:
+def _made(layout: Layout, elements: int, chunk: int) -> tuple[dict[str, int], int, int]:
     """Sizes of what is made of some channels and a block; steps to an output and to a number."""
     taps, block, together = layout.problem.taps, layout.plan.block, VECTORS * layout.lanes
     of_channel, of_output = layout.problem.weight_steps(taps)
@@ -116,8 +116,8 @@ def _made(layout: Layout, numbers: int, chunk: int) -> tuple[dict[str, int], int
     pitch = runs * run + together  # not all numbers at the same place in the cache
     sizes = {
         "taps": taps,
-        "numbers": numbers,
-        "transformed_size": numbers * pitch + max(taps, layout.lanes) * together,
+        "elements": elements,
+        "transformed_size": elements * pitch + max(taps, layout.lanes) * together,
         "transformed_pitch": pitch,
         "transformed_run": run,
         "weight_run": max(of_channel, of_output),

@@ -5,8 +5,8 @@
             acc[r] += w[k, r] * x[offset[k]:][:lanes]
     c[:] = (bias if first else c) + acc
 
-Offsets are what makes the GEMM implicit: rows of B are wherever cells of x lie. Sizes come in at
-run time; only the tile, the unrolling, the type and the target are compiled in, so one kernel
+The offsets make the GEMM implicit: a row of its second matrix is any run of cells of x. Sizes are
+arguments; only the tile, the unrolling, the type and the target are compiled in, so one kernel
 serves many shapes.
 """
 

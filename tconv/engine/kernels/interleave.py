@@ -14,6 +14,7 @@ from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
 from tconv.engine.codegen.half import narrowed, store_cell, store_cells
 from tconv.engine.kernels.limits import LINE_BYTES, MOST_INTERLEAVED
+from tconv.engine.kernels.transpose import pick_lanes
 
 __all__ = ["add_rows", "interleave_row", "stream"]
 
@@ -166,14 +167,6 @@ def _interleaved(code: Code, vectors: list[Value]) -> list[Value]:
         return [code.shuffle(a, b, order) for a, b in pairs for order in orders]
     found = []
     for v in range(many):
-        wanted = [divmod(v * lanes + lane, many) for lane in range(lanes)]
-        whole = vectors[0]
-        order = [n if phase == 0 else 0 for n, phase in wanted]
-        for phase, vector in enumerate(vectors[1:], 1):
-            order = [
-                lanes + n if p == phase else old for (n, p), old in zip(wanted, order, strict=True)
-            ]
-            whole = code.shuffle(whole, vector, order)
-            order = list(range(lanes))
-        found.append(whole)
+        places = (divmod(v * lanes + lane, many) for lane in range(lanes))
+        found.append(pick_lanes(code, vectors, [phase * lanes + n for n, phase in places]))
     return found

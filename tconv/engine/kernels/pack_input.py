@@ -1,7 +1,9 @@
 """Packing of x into padded panels: rows of cells with zeros around them.
 
-for row in rows:
-to[row] = zeros(left), x[row, ::step][:count], zeros(right)
+    for row in rows:
+        to[row] = zeros(left), x[row, ::step][:count], zeros(right)
+
+Only the step, the type and the target are compiled in.
 """
 
 from collections.abc import Callable

@@ -20,15 +20,8 @@ __all__ = ["TRANSFORM_FIELDS", "TRANSFORM_POINTERS", "VECTORS", "transform", "tr
 
 TRANSFORM_POINTERS = ("factor_starts", "factor_taps", "factors")
 TRANSFORM_FIELDS = (
-    *(
-        "taps",
-        "numbers",
-        "transformed_size",
-        "transformed_pitch",
-        "transformed_run",
-        "weight_run",
-        "is_by_channel",
-    ),
+    *("taps", "elements", "transformed_size", "transformed_pitch", "transformed_run"),
+    *("weight_run", "is_by_channel"),
 )
 VECTORS = 2  # of pairs, which share one look-up of the factors
 Value = Any
@@ -43,9 +36,9 @@ def transform_factors(matrix: NDArray[Any], lanes: int) -> list[NDArray[Any]]:
     [0 0 8]
     [1.  0.5 0.5]
     """
-    numbers, taps = np.nonzero(matrix.T)
-    starts = np.searchsorted(numbers, np.arange(matrix.shape[1] + 1))
-    return [starts.astype(np.int64), taps * (VECTORS * lanes), matrix[taps, numbers]]
+    elements, taps = np.nonzero(matrix.T)
+    starts = np.searchsorted(elements, np.arange(matrix.shape[1] + 1))
+    return [starts.astype(np.int64), taps * (VECTORS * lanes), matrix[taps, elements]]
 
 
 def transform(
@@ -65,12 +58,12 @@ def transform(
     runs = code.pick(is_by_channel, channels, outputs)
     pairs = code.pick(is_by_channel, outputs, channels)
     lanes = code.number.lanes
-    taps = code.at(transformed, code.mul(f["numbers"], f["transformed_pitch"]))
+    taps = code.at(transformed, code.mul(f["elements"], f["transformed_pitch"]))
     with code.loop(runs) as run, code.loop(pairs, step=VECTORS * lanes) as first:
         source = code.at(weight, code.mul(run, f["weight_run"]))
         _load_taps(code, f["taps"], taps, source, first, pairs)
         to = code.at(transformed, code.add(code.mul(run, f["transformed_run"]), first))
-        with code.loop(f["numbers"]) as n:
+        with code.loop(f["elements"]) as n:
             start, end = (code.load(f["factor_starts"], code.add(n, one), I64) for one in (0, 1))
             place, factor = code.at(f["factor_taps"], start, I64), code.at(f["factors"], start)
             carry = [*[code.number.zeros] * VECTORS, place, factor]
@@ -83,8 +76,8 @@ def transform(
                     following.append(code.multiply_add(many, some, total))
                 following += [code.at(place, 1, I64), code.at(factor, 1)]
             for v, total in enumerate(following[:VECTORS]):
-                of_number = code.at(to, code.mul(n, f["transformed_pitch"]))
-                code.store_vector(total, of_number, v * lanes)
+                of_element = code.at(to, code.mul(n, f["transformed_pitch"]))
+                code.store_vector(total, of_element, v * lanes)
 
 
 def _load_taps(

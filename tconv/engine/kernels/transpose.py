@@ -25,6 +25,7 @@ __all__ = [
     "TRANSPOSE_FIELDS",
     "empty_lines",
     "even_odd_orders",
+    "pick_lanes",
     "transpose_arguments",
     "run_transpose",
     "transpose_vectors",
@@ -183,14 +184,14 @@ def _transpose_few(
         for v, target in enumerate(targets):
             wanted = range(v, count * lanes, count) if side else range(v * lanes, (v + 1) * lanes)
             order = [n if side else n % count * lanes + n // count for n in wanted]
-            code.store_vector(_of_all(code, vectors, order), to, target)
+            code.store_vector(pick_lanes(code, vectors, order), to, target)
     with code.loop(stop, whole) as cell:
         for n, source in enumerate(places(cell)[0]):
             pair = source, code.add(code.mul(cell, count), n)
             code.store(code.load(x, pair[side]), to, pair[1 - side])
 
 
-def _of_all(code: Code, vectors: list[Value], order: list[int]) -> Value:
+def pick_lanes(code: Code, vectors: list[Value], order: list[int]) -> Value:
     """Return the vector of the lanes `order`, counted through all of the vectors."""
     lanes, found = code.number.lanes, vectors[0]
     taken = [n if n < lanes else 0 for n in order]
