@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tconv.errors import MemoryLimitError, UnsupportedError
-from tconv.system.procfs import content, group_folders
+from tconv.system.procfs import cgroup_folders, read_text
 
 try:
     import resource
@@ -35,11 +35,11 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
     """
     found = []
     with suppress(OSError, ValueError, IndexError):
-        for line in content(f"{proc}/meminfo").splitlines():
+        for line in read_text(f"{proc}/meminfo").splitlines():
             if line.startswith("MemAvailable:"):
                 found.append(int(line.split()[1]) * 1024)
     with suppress(OSError, ValueError):
-        found += _cgroup_bytes(content(f"{proc}/self/cgroup"), str(cgroup))
+        found += _cgroup_bytes(read_text(f"{proc}/self/cgroup"), str(cgroup))
     if not found:
         with suppress(ValueError, OSError, AttributeError):
             found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -80,7 +80,7 @@ def _limited_bytes(proc: Path) -> list[int]:
     limits = {field: most for field, most in limits.items() if most != resource.RLIM_INFINITY}
     with suppress(OSError, ValueError, IndexError):
         if limits:
-            pages = content(f"{proc}/self/statm").split()
+            pages = read_text(f"{proc}/self/statm").split()
             page = resource.getpagesize()
             return [most - int(pages[field]) * page for field, most in limits.items()]
     return []
@@ -90,14 +90,14 @@ def _cgroup_bytes(membership: str, root: str) -> list[int]:
     """Return what each control group in the lines of /proc/self/cgroup leaves free."""
     found = []
     for line in membership.splitlines():
-        folders, is_unified = group_folders(line, root, "memory")
+        folders, is_unified = cgroup_folders(line, root, "memory")
         names = ("memory.max", "memory.current", "inactive_file")
         if not is_unified:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         limit, used, cache = names
         for folder in folders:
             with suppress(OSError, ValueError):  # "max" is no number: no limit here
-                free = int(content(f"{folder}/{limit}")) - int(content(f"{folder}/{used}"))
+                free = int(read_text(f"{folder}/{limit}")) - int(read_text(f"{folder}/{used}"))
                 found.append(free + _reclaimable(f"{folder}/memory.stat", cache))
     return found
 
@@ -105,7 +105,7 @@ def _cgroup_bytes(membership: str, root: str) -> list[int]:
 def _reclaimable(stat: str, name: str) -> int:
     """Return the page cache that the kernel drops before it refuses memory."""
     with suppress(OSError, ValueError, IndexError):
-        for line in content(stat).splitlines():
+        for line in read_text(stat).splitlines():
             if line.split()[0] == name:
                 return int(line.split()[1])
     return 0

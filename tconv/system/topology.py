@@ -6,13 +6,13 @@ from contextlib import suppress
 from math import ceil
 from pathlib import Path
 
-from tconv.system.procfs import content, group_folders
+from tconv.system.procfs import cgroup_folders, read_text
 
-__all__ = ["USUAL_CACHE_BYTES", "cache_bytes", "core_count"]
+__all__ = ["DEFAULT_CACHE_BYTES", "cache_bytes", "core_count"]
 
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
-USUAL_CACHE_BYTES = (32 * 1024, 512 * 1024, 8 * 1024 * 1024)
+DEFAULT_CACHE_BYTES = (32 * 1024, 512 * 1024, 8 * 1024 * 1024)
 
 
 def core_count(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
@@ -32,19 +32,19 @@ def core_count(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
     else:
         found = [float(os.cpu_count() or 1)]
     with suppress(OSError):
-        for line in content(f"{proc}/self/cgroup").splitlines():
+        for line in read_text(f"{proc}/self/cgroup").splitlines():
             found += _quotas(line, str(cgroup))
     return max(1, ceil(min(found)))
 
 
 def _quotas(line: str, root: str) -> list[float]:
     """Return the cores that the groups in one line of /proc/self/cgroup allow."""
-    folders, is_unified = group_folders(line, root, "cpu")
+    folders, is_unified = cgroup_folders(line, root, "cpu")
     files = ("cpu.max",) if is_unified else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     found = []
     for folder in folders:
         with suppress(OSError, ValueError, ZeroDivisionError):  # "max" is not a number: no limit
-            quota, period = " ".join(content(f"{folder}/{file}") for file in files).split()
+            quota, period = " ".join(read_text(f"{folder}/{file}") for file in files).split()
             if int(quota) > 0:  # -1 is version 1's "no limit"
                 found.append(int(quota) / int(period))
     return found
@@ -65,14 +65,14 @@ def cache_bytes(cpu0: Path = _CPU0) -> tuple[int, int, int]:
         if not os.path.exists(folder):
             break
         with suppress(OSError, ValueError, IndexError):
-            if content(f"{folder}/type").strip() != "Instruction":
-                level, size = int(content(f"{folder}/level")), _size(content(f"{folder}/size"))
+            if read_text(f"{folder}/type").strip() != "Instruction":
+                level, size = int(read_text(f"{folder}/level")), _size(read_text(f"{folder}/size"))
                 found[level] = size // (_sharers(cpu0, folder) if level == 2 else 1)
     for level, name in enumerate(_SYSCONF, 1):
         if cpu0 == _CPU0 and found.get(level, 0) <= 0:
             with suppress(OSError, ValueError, AttributeError):
                 found[level] = os.sysconf(name)
-    l1, l2, l3 = (found.get(i, 0) or usual for i, usual in enumerate(USUAL_CACHE_BYTES, 1))
+    l1, l2, l3 = (found.get(i, 0) or default for i, default in enumerate(DEFAULT_CACHE_BYTES, 1))
     return l1, l2, l3
 
 
@@ -86,8 +86,8 @@ def _size(text: str) -> int:
 def _sharers(cpu0: Path, folder: str) -> int:
     """Return the number of cores that share a cache; the threads of one core count as one."""
     with suppress(OSError, ValueError):
-        threads = _count(content(f"{folder}/shared_cpu_list"))
-        return max(1, threads // _count(content(f"{cpu0}/topology/thread_siblings_list")))
+        threads = _count(read_text(f"{folder}/shared_cpu_list"))
+        return max(1, threads // _count(read_text(f"{cpu0}/topology/thread_siblings_list")))
     return 1
 
 

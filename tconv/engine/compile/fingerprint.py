@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import cache
 from hashlib import sha256
 
-from tconv.system.procfs import content
+from tconv.system.procfs import read_text
 
 __all__ = ["version"]
 
@@ -63,4 +63,4 @@ def version() -> str:
 def version_of(sources: Iterable[str]) -> str:
     """Return a checksum of files of the engine, from which what is kept follows."""
     folder = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    return sha256("".join(content(f"{folder}/{name}") for name in sources).encode()).hexdigest()
+    return sha256("".join(read_text(f"{folder}/{name}") for name in sources).encode()).hexdigest()

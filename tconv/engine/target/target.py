@@ -18,7 +18,7 @@ from tconv.errors import ParameterError
 from tconv.geometry.arguments import MOST_THREADS
 from tconv.system.fork_lock import ForkLock, importing
 from tconv.system.memory import check_addresses
-from tconv.system.topology import USUAL_CACHE_BYTES, cache_bytes, core_count
+from tconv.system.topology import DEFAULT_CACHE_BYTES, cache_bytes, core_count
 
 __all__ = [
     "Target",
@@ -259,7 +259,7 @@ def _from_row(
         cpu,
         features,
         row,
-        *(cache_bytes() if runs_here else USUAL_CACHE_BYTES),
+        *(cache_bytes() if runs_here else DEFAULT_CACHE_BYTES),
         cores,
         threads or cores,
         runs_here,

@@ -270,6 +270,8 @@ def test_the_code_of_float32_is_used_for_all_but_reading_and_writing(half, monke
 
     monkeypatch.setattr(executor, "load_all", load_all)
     monkeypatch.setattr(executor, "load_drafted", lambda names, *_, **__: asked.extend(names))
+    monkeypatch.setattr(executor, "held", lambda *_, **__: {})  # whatever other tests have loaded
+    monkeypatch.setattr(executor, "_families", {})
     geometry = Geometry.of((2, 20, 9, 10), (20, 3, 3, 3), stride=2)
     for kind, want in product((half, "float32"), "yx"):
         problem = Problem(geometry, want, activation=as_activation("tanh"))
@@ -277,12 +279,8 @@ def test_the_code_of_float32_is_used_for_all_but_reading_and_writing(half, monke
             executor.Ready(problem, kind, target(), plan)
     names = {name.partition("_float32")[0] for name in asked if name.endswith("_float32")}
     halves = {name.partition(f"_{half}")[0] for name in asked if name.endswith(f"_{half}")}
-    rows = {
-        "pack_rows_1",
-        "pack_rows_2",
-        "interleave_row_1",
-        "interleave_row_2",
-    }  # of want "y" and of "x"
+    # Steps of want "y" and of "x".
+    rows = {"pack_rows_1", "pack_rows_2", "interleave_row_1", "interleave_row_2"}
     assert halves <= {"run", "run_spread", "run_packing", "find_runs", "gather", *rows}
     assert {"run", "run_packing", *rows} <= halves & names
     assert "activate_tanh" in names
