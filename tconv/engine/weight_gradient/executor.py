@@ -1,4 +1,4 @@
-"""Weight-gradient executor: a plan with its tables and kernels, and its call on threads."""
+"""Weight-gradient primitive: a plan with its tables and kernels, and its call on threads."""
 
 from functools import lru_cache
 from itertools import product
@@ -39,7 +39,7 @@ __all__ = ["WeightGradientPrimitive", "create_weight_gradient"]
 class WeightGradientPrimitive(Prepared):
     """A plan for w with everything prepared that does not depend on the values of x and y.
 
-    ``executor(x, y, dw)`` computes. `problem` is the one whose unknown is x: it reads y as this
+    ``primitive(x, y, dw)`` computes. `problem` is the one whose unknown is x: it reads y as this
     plan does.
     """
 
@@ -217,7 +217,7 @@ def _listed(sizes: list[int]) -> NDArray[np.int64]:
 def create_weight_gradient(
     problem: Problem, dtype: str, target: Target, threads: int
 ) -> WeightGradientPrimitive:
-    """Return the executor of the cheapest plan."""
+    """Return the primitive of the cheapest plan."""
     plan = choose_gradient_plan(problem, dtype, target)
     assert plan is not None, "the engine does not serve this problem"
     return WeightGradientPrimitive(problem, dtype, target, plan, threads)

@@ -14,6 +14,7 @@ from math import ceil
 from typing import NamedTuple
 
 from tconv.engine.kernels.limits import LINE_BYTES, MOST_INTERLEAVED
+from tconv.engine.plan.cost_model import heights
 from tconv.engine.plan.plan import tile_rows
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of
@@ -242,11 +243,11 @@ class _Costs:
         """Return the cycles of the kernels of one k-block and block."""
         if plan.is_dot:
             count = ceil(panel.lane_count / self.lanes)
-            x_sizes, tap_sizes = _sizes(plan.channels, plan.tile), _sizes(columns, plan.width)
+            x_sizes, tap_sizes = heights(plan.channels, plan.tile), heights(columns, plan.width)
         else:
             count = panel.k_block.cells
             whole, rest = divmod(ceil(plan.channels / self.lanes), plan.width)
-            x_sizes, tap_sizes = [(plan.width, whole), (rest, 1)], _sizes(columns, plan.tile)
+            x_sizes, tap_sizes = [(plan.width, whole), (rest, 1)], heights(columns, plan.tile)
         total = 0.0
         for x_size, many in x_sizes:
             for tap_size, times in tap_sizes:
@@ -255,13 +256,6 @@ class _Costs:
                 ends = _CALL_CYCLES + sums * (4 if plan.is_dot else 1.5)
                 total += many * times * (count * max(sums / 2, loads + 0.5, 4) + ends) * (sums > 0)
         return total
-
-
-def _sizes(count: int, tile: int) -> list[tuple[int, int]]:
-    """Return the sizes of tiles that `tile_rows` gives, and how many there are of each."""
-    tiles = ceil(count / tile)
-    low, more = divmod(count, tiles)
-    return [(low + 1, more), (low, tiles - more)]
 
 
 def x_tiles(plan: WeightGradientPlan, channels: int, lanes: int) -> list[int]:

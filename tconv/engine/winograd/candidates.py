@@ -23,7 +23,7 @@ _READ_CYCLES, _WRITE_CYCLES = 0.6, 1.6
 _BYTES_FROM_L3, _BYTES_FROM_MEMORY = 8, 4  # per cycle
 _FILTER_CYCLES = 0.7  # of an element of a transformed filter that is used once
 
-Item = tuple[bool, int, int]
+_TaskSize = tuple[bool, int, int]
 """Whether its panel is im2col; rows and columns."""
 
 
@@ -153,7 +153,7 @@ def _candidates(
         return
     terms = max(terms for _, terms in costs.gemm_counts)
     part = Part.of_terms(costs.channels, terms)
-    for is_gathered, rows, columns in sorted(_items(costs)):
+    for is_gathered, rows, columns in sorted(_task_sizes(costs)):
         for tile, most in costs.target.isa.gemm_tiles:
             plan = Plan(
                 tile, most, is_uncropped, is_gathered, False, outputs, 1, rows, columns, 1, 1,
@@ -171,7 +171,7 @@ def _candidates(
             yield plan, ceil(costs.outputs / block), costs.of(plan)
 
 
-def _items(costs: TiledCosts) -> set[Item]:
+def _task_sizes(costs: TiledCosts) -> set[_TaskSize]:
     """Return tasks of about `_LANES` lanes, with padded and with im2col panels."""
     z, y, x = costs.phases.axes
     all_rows = costs.batch * z.count * y.count

@@ -27,8 +27,8 @@ class TiledLayout(Layout):
     @cached_property
     def transform(self) -> WinogradTransform:
         """The transforms of the plan."""
-        untiled = self.problem.phases(self.plan.is_uncropped, is_spaced=True)
-        found = WinogradTransform.of(untiled, self.plan.outputs)
+        phases = self.problem.phases(self.plan.is_uncropped, is_spaced=True)
+        found = WinogradTransform.of(phases, self.plan.outputs)
         assert found is not None, "no candidate is such a plan"
         return found
 
