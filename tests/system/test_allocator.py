@@ -1,4 +1,4 @@
-"""Memory that is used again: never by two arrays at once, never too much, never in the way."""
+"""Reused memory: never by two arrays at once, never too much, never in the way."""
 
 import copy
 import ctypes

@@ -1,4 +1,4 @@
-"""How much memory there is, and that no call takes more than it may."""
+"""Available memory, and calls that stay within it."""
 
 import os
 import subprocess
