@@ -22,7 +22,6 @@ from tconv.engine.compile.disk_cache import (
     write_entry,
 )
 from tconv.engine.compile.fingerprint import version
-from tconv.engine.compile.mapping import mapped
 from tconv.engine.compile.object_file import check_object, symbols, undefined_symbols
 from tconv.engine.target.target import Target, architecture_of
 from tconv.errors import UnsupportedError
@@ -237,9 +236,6 @@ def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]
     It must have those that are named. LLVM ends the process over a symbol that nobody defines, and
     picks the first of two that are defined twice. Neither may come so far.
     """
-    found = mapped(data)
-    if found is not None and found.keys() >= set(names):
-        return found
     _check_code()
     try:
         is_apple = "apple" in target.triple or "darwin" in target.triple
