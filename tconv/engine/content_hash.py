@@ -54,7 +54,7 @@ _AHEAD_BYTES = 2**13
 _ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio
 _SHARED_CHUNKS = 16  # fewer are hashed in the time in which another thread begins
 
-_NAME, _VERSION = "tconv_content_hash", "2"
+_NAME = "tconv_content_hash"
 _WORDS = ("data", "hashes", "keys", "size", "chunks")
 _COUNTER = 16  # the word that threads count chunks with, in a cache line of its own
 _HALVES = ir.VectorType(I32, 2 * _LANES)
@@ -151,7 +151,7 @@ def _native() -> tuple[Callable[[int, int, int], int], int, int] | None:
     if not here.uses_engine:
         return None
     try:
-        found = load(_NAME, emit, here, version=_VERSION)
+        found = load(_NAME, emit, here)
     except Exception:  # of LLVM, or a warning that is an error
         return None
     entry = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(found)

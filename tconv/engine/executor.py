@@ -14,7 +14,6 @@ from tconv.arrays.dtypes import as_dtype
 from tconv.engine.choose import best_plans
 from tconv.engine.codegen.abi import POINTERS
 from tconv.engine.codegen.values import Module
-from tconv.engine.compile.fingerprint import version
 from tconv.engine.compile.jit import held, load, load_all
 from tconv.engine.compile.tiers import load_drafted, settle
 from tconv.engine.lowered_plan import Told, laid_out
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 from tconv.engine.runtime.reorder import Prepared
 
 __all__ = ["INNER", "Ready", "measured", "ready"]
-
-VERSION = version()
 
 # 10 and 0.3 ms: of brief calls all but the inner loops are drafts, of tiny ones these, too. What a
 # first call loses by that is less than LLVM takes to compile them well: 12 ms for an inner loop, 24
@@ -237,9 +234,9 @@ class _Family:
     """What is done once for all sizes of a layer whose plans differ in nothing else."""
 
     def __init__(self, layout: "Layout") -> None:
-        self._target, self._version = layout.target, VERSION
+        self._target = layout.target
         kernels = cache(partial(_kernels_of, layout))
-        self.laid = laid_out((VERSION, layout.family), lambda: kernels().laid())
+        self.laid = laid_out(layout.family, lambda: kernels().laid())
         self.no_bias = np.zeros(self.laid.bias_sources.shape, layout.computed)
         words, load_here = self.laid.packing.addressed(), partial(load, target=layout.target)
         self.packing = Job(0, words, load_here, layout.plan.cycles)
@@ -251,7 +248,7 @@ class _Family:
         laid, cycles = self.laid, layout.plan.cycles
         names = (*laid.kernels, *laid.drivers)
         if not self._is_done:
-            found = held(names, self._target, version=self._version)
+            found = held(names, self._target)
             if len(found) == len(names):
                 self.found = found  # before another thread is told that it is there
                 self._is_done = True
@@ -263,20 +260,19 @@ class _Family:
         well: tuple[str, ...] = () if cycles < _TINY_CYCLES else INNER
         well = well if cycles < _BRIEF_CYCLES else ("",)  # with which all names begin
         wanted = {name: emits.pop(name) for name in laid.kernels if name.startswith(well)}
-        self.found |= load_all(wanted, self._target, version=self._version)
-        load_drafted(emits, self._target, version=self._version, use=use)
+        self.found |= load_all(wanted, self._target)
+        load_drafted(emits, self._target, use=use)
 
 
 _families: dict[tuple[Any, ...], _Family] = {}
 
 
 def _family_of(layout: "Layout") -> _Family:
-    key = (VERSION, layout.family)
-    found = _families.get(key)
+    found = _families.get(layout.family)
     if found is None:
         if len(_families) >= _MOST_FAMILIES:
             _families.clear()  # plans that run hold theirs
-        found = _families[key] = _Family(layout)
+        found = _families[layout.family] = _Family(layout)
     return found
 
 

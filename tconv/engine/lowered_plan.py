@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.compile.disk_cache import warn_once
+from tconv.engine.compile.fingerprint import fingerprint
 from tconv.engine.compile.plan_log import read_plan, write_plan
 from tconv.engine.plan.encoding import as_bytes, of_bytes, record_of
 from tconv.system.pointers import address
@@ -61,8 +62,8 @@ class Laid(NamedTuple):
 
 
 def laid_out(key: tuple[Any, ...], make: Callable[[], Laid]) -> Laid:
-    """Return what `make` gives, from disk if it is there; `key` tells all that it follows from."""
-    name = sha256(repr(key).encode()).hexdigest()
+    """Return what `make` gives, from disk if it is there; `key` tells all that it follows from but sources."""
+    name = sha256(repr((fingerprint(), key)).encode()).hexdigest()
     data, fault = read_plan(name)
     if data is not None:
         try:

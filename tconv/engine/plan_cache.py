@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from tconv.engine.choose import candidates, fitted, lanes_of
 from tconv.engine.compile.disk_cache import warn_once
-from tconv.engine.compile.fingerprint import version
+from tconv.engine.compile.fingerprint import fingerprint
 from tconv.engine.compile.plan_log import read_plan, write_plan
 from tconv.engine.plan.encoding import as_bytes, of_bytes, record_of
 from tconv.engine.plan.plan import Plan
@@ -32,7 +32,7 @@ def known_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Pl
 @lru_cache(maxsize=1024)
 def known_candidates(band: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
     """Return what `candidates` does, from disk if it is there."""
-    key = sha256(repr((version(), band, dtype, target, threads)).encode()).hexdigest()
+    key = sha256(repr((fingerprint(), band, dtype, target, threads)).encode()).hexdigest()
     data, fault = read_plan(key)
     if data is not None:
         try:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from hashlib import sha256
-from importlib import import_module
 from typing import Any
 
 from tconv.engine.codegen.code import write
@@ -21,7 +20,7 @@ from tconv.engine.compile.disk_cache import (
     warn_once,
     write_entry,
 )
-from tconv.engine.compile.fingerprint import version
+from tconv.engine.compile.fingerprint import fingerprint
 from tconv.engine.compile.object_file import check_object, symbols, undefined_symbols
 from tconv.engine.target.target import Target, architecture_of
 from tconv.errors import UnsupportedError
@@ -45,30 +44,36 @@ __all__ = [
 
 Emit = Callable[[Module], None]
 
+OPTIONS: dict[str, Any] = {"reloc": "default", "codemodel": "jitdefault", "jit": True}
+"""What LLVM is told of every module, besides its processor and level of optimisation."""
+
+# No passes over the IR: 2 to 3 times faster to compile than with them, and the code is as fast, for
+# the emitters write it as it should be. BASELINE code takes 2 to 3 times as long to run.
+OPTIMISED, BASELINE = 1, 0
+
 _MOST_KERNELS = 4096  # some 80 MB; each takes two of the 65,530 mappings that Linux allows
 # LLVM ends the process where it gets no memory. 30 MiB for the largest plans (x86-64), and as much
 # as the C library takes at a time for a thread that is new to it.
 _COMPILER_BYTES = 2**26
 
-_Key = tuple[str, str, Target]
+_Key = tuple[str, Target]
 _loaded: dict[_Key, int] = {}
 _refused: dict[_Key, str] = {}  # asking again would compile again
 _engines: list[tuple[Any, set[str]]] = []  # and the names that each holds
 _lock = ForkLock()
 
 
-def load(name: str, emit: Emit, target: Target, *, version: str) -> int:
+def load(name: str, emit: Emit, target: Target) -> int:
     """Return the address of a function.
 
-    Calls that agree in `name`, `target` and `version` must mean the same code: `emit` is called
-    only where it is neither in memory nor on disk.
+    Calls that agree in `name` and `target` must mean the same code: `emit` is called only where it
+    is neither in memory nor on disk.
 
     Parameters
     ----------
-    name : of the function; tells everything its code depends on besides `target` and `version`.
+    name : of the function; tells everything its code depends on besides `target` and the sources.
     emit : writes the function into a module, whose triple and data layout are set.
     target : a CPU whose code runs here.
-    version : of the generator that `emit` belongs to.
 
     Returns
     -------
@@ -79,23 +84,23 @@ def load(name: str, emit: Emit, target: Target, *, version: str) -> int:
     UnsupportedError : the code is for another CPU or calls what is not in it, the system forbids
         code made at run time, or the process holds too many kernels.
     """
-    address = _loaded.get((name, version, target))
-    return load_all({name: emit}, target, version=version)[name] if address is None else address
+    address = _loaded.get((name, target))
+    return load_all({name: emit}, target)[name] if address is None else address
 
 
-def load_all(emits: Mapping[str, Emit], target: Target, *, version: str) -> dict[str, int]:
+def load_all(emits: Mapping[str, Emit], target: Target) -> dict[str, int]:
     """Return the addresses of functions by name; those that must be compiled are so together.
 
     LLVM takes a millisecond for a module, besides what is in it, and as long to load one.
     """
     fault = ""
-    if not all((name, version, target) in _loaded for name in emits):
+    if not all((name, target) in _loaded for name in emits):
         with _lock:
-            new = {n: emit for n, emit in emits.items() if (n, version, target) not in _loaded}
+            new = {n: emit for n, emit in emits.items() if (n, target) not in _loaded}
             if new:
-                fault = _load(new, target, version)
+                fault = _load(new, target)
         warn_once(fault)  # this may run the user's code, so not under the lock
-    return {name: _loaded[name, version, target] for name in emits}
+    return {name: _loaded[name, target] for name in emits}
 
 
 def assembly(name: str, emit: Emit, target: Target) -> str:
@@ -108,35 +113,35 @@ def assembly(name: str, emit: Emit, target: Target) -> str:
 # ---- from the disk, else compiled ----------------------------------------------------------------
 
 
-def _load(emits: Mapping[str, Emit], target: Target, version: str) -> str:
+def _load(emits: Mapping[str, Emit], target: Target) -> str:
     """Make functions callable that are not yet; return what is wrong with an entry on disk."""
-    found, fault = _found(emits, target, version)
+    found, fault = _found(emits, target)
     missing = {name: emit for name, emit in emits.items() if name not in found}
     if missing:
-        _compiled(missing, target, version)
+        _compiled(missing, target)
     return fault
 
 
-def find(names: Collection[str], target: Target, *, version: str) -> dict[str, int]:
+def find(names: Collection[str], target: Target) -> dict[str, int]:
     """Return the addresses of those functions that need not be compiled."""
     with _lock:
-        new = [name for name in names if (name, version, target) not in _loaded]
-        fault = _found(new, target, version)[1] if new else ""
+        new = [name for name in names if (name, target) not in _loaded]
+        fault = _found(new, target)[1] if new else ""
     warn_once(fault)
-    return held(names, target, version=version)
+    return held(names, target)
 
 
-def held(names: Iterable[str], target: Target, *, version: str) -> dict[str, int]:
+def held(names: Iterable[str], target: Target) -> dict[str, int]:
     """Return the addresses of those functions that are in memory."""
-    keys = {name: (name, version, target) for name in names}
+    keys = {name: (name, target) for name in names}
     return {name: _loaded[key] for name, key in keys.items() if key in _loaded}
 
 
-def _found(names: Collection[str], target: Target, version: str) -> tuple[dict[str, int], str]:
+def _found(names: Collection[str], target: Target) -> tuple[dict[str, int], str]:
     """Take functions from the disk; return their addresses, and what is wrong with an entry."""
     for name in names:
-        if (name, version, target) in _refused:
-            raise UnsupportedError(_refused[name, version, target])
+        if (name, target) in _refused:
+            raise UnsupportedError(_refused[name, target])
     if len(_loaded) + len(names) > _MOST_KERNELS:
         raise UnsupportedError(
             f"this process holds {len(_loaded):,} kernels and code is never unloaded; "
@@ -149,7 +154,7 @@ def _found(names: Collection[str], target: Target, version: str) -> tuple[dict[s
     first_fault = ""
     for name in names:
         if name not in found:  # an entry has all that was compiled together
-            entry = _entry_of(name, version, target)
+            entry = _entry_of(name, target)
             data, fault = read_entry(entry)
             if data is not None:
                 try:
@@ -159,30 +164,30 @@ def _found(names: Collection[str], target: Target, version: str) -> tuple[dict[s
                     check_addresses(_COMPILER_BYTES)
                     fault = f"{entry}.kernel, which holds something else"
             first_fault = first_fault or fault
-    _hold(found, target, version)
+    _hold(found, target)
     return found, first_fault
 
 
-def _hold(found: Mapping[str, int], target: Target, version: str) -> None:
+def _hold(found: Mapping[str, int], target: Target) -> None:
     for name, address in found.items():
-        _loaded.setdefault((name, version, target), address)
+        _loaded.setdefault((name, target), address)
 
 
-def _compiled(emits: Mapping[str, Emit], target: Target, version: str) -> None:
+def _compiled(emits: Mapping[str, Emit], target: Target) -> None:
     """Compile functions together and keep the object for each of them, on disk."""
     _check_code()
     try:
-        keep(list(emits), text_of(emits.values(), target), target, version=version)
+        keep(list(emits), text_of(emits.values(), target), target)
     except UnsupportedError as error:
         if len(emits) > 1:  # which of them is it?
             for name, emit in emits.items():
-                _compiled({name: emit}, target, version)
-        _refused[next(iter(emits)), version, target] = str(error)
+                _compiled({name: emit}, target)
+        _refused[next(iter(emits)), target] = str(error)
         raise
 
 
 def keep(
-    names: Sequence[str], text: str, target: Target, *, version: str, opt: int = 1
+    names: Sequence[str], text: str, target: Target, *, opt: int = OPTIMISED
 ) -> dict[str, int]:
     """Compile a module, keep it on disk for each of these functions, and return their addresses.
 
@@ -195,38 +200,32 @@ def keep(
             data = machine.emit_object(module)
         found = _linked(names, data, target)
         for name in names:
-            write_entry(_entry_of(name, version, target), data)
-        _hold(found, target, version)
+            write_entry(_entry_of(name, target), data)
+        _hold(found, target)
         return found
 
 
-def _entry_of(name: str, version: str, target: Target) -> str:
+def _entry_of(name: str, target: Target) -> str:
     """Return the key on disk of a function: all that its code follows from."""
-    found = _facts(version, target).copy()
+    found = _facts(target).copy()
     found.update(name.encode())
     key: str = found.hexdigest()
     return key
 
 
 @lru_cache(maxsize=64)
-def _facts(version: str, target: Target) -> Any:
-    """What the code of all functions follows from, as the beginning of a checksum."""
+def _facts(target: Target) -> Any:
+    """Return what the code of all functions follows from, as the beginning of a checksum."""
     with importing:
         import llvmlite
         from llvmlite import binding
 
-    facts = (
-        import_module("tconv").__version__,
-        llvmlite.__version__,
-        binding.llvm_version_info,
-        target.triple,
-        target.cpu,
-        target.features,
-        target.vector_bits,
-        target.registers,
-        target.has_fma,
-        version,
+    versions = llvmlite.__version__, binding.llvm_version_info
+    of_target = (
+        *(target.triple, target.cpu, target.features, target.instruction_set),
+        *(target.vector_bits, target.registers, target.has_fma),
     )
+    facts = fingerprint(), versions, of_target, OPTIONS, OPTIMISED, BASELINE
     return sha256(repr(facts).encode())
 
 
@@ -291,7 +290,7 @@ def _check_code() -> None:
         raise UnsupportedError(f"{reason}; set TCONV_CPU=portable.")
 
 
-def _new_machine(triple: str, cpu: str, features: str, opt: int = 1) -> Any:
+def _new_machine(triple: str, cpu: str, features: str, opt: int = OPTIMISED) -> Any:
     """Return LLVM's generator of code for a CPU."""
     binding = _llvm()
     try:
@@ -300,11 +299,7 @@ def _new_machine(triple: str, cpu: str, features: str, opt: int = 1) -> Any:
         binding.initialize_all_targets()
         binding.initialize_all_asmprinters()
         target = binding.Target.from_triple(triple)
-    # opt=1 and no passes over the IR: 2 to 3 times faster to compile than with passes, and the code
-    # is as fast, for the emitters write it as it should be. opt=0 is 2 to 3 times slower to run.
-    return target.create_target_machine(
-        cpu=cpu, features=features, opt=opt, codemodel="jitdefault", jit=True
-    )
+    return target.create_target_machine(cpu=cpu, features=features, opt=opt, **OPTIONS)
 
 
 _machine = lru_cache(maxsize=8)(_new_machine)
@@ -352,4 +347,4 @@ def _engine_without(names: frozenset[str], target: Target) -> tuple[Any, set[str
 def load_kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
     """Return the address of a kernel for one type, which `emit` writes, as `load` does."""
     full = f"{name}_{dtype}"
-    return load(full, partial(write, emit, full, dtype, target), target, version=version())
+    return load(full, partial(write, emit, full, dtype, target), target)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from tconv.engine.compile.jit import Emit, find, held, keep, text_of
+from tconv.engine.compile.jit import BASELINE, Emit, find, held, keep, text_of
 from tconv.engine.target.target import Target
 from tconv.errors import UnsupportedError
 from tconv.system.fork_lock import ForkLock
@@ -27,21 +27,21 @@ __all__ = ["load_drafted", "settle"]
 _THREAD_BYTES = 2**28  # of addresses: twice what LLVM needs, for calls go on meanwhile
 _DELAY_S = 0.2  # the calls after the first, and other shapes' first calls, want LLVM and the cores
 _Use = Callable[[Mapping[str, int]], None]
-_Key = tuple[str, str, Target]
+_Key = tuple[str, Target]
 
 
 class _Draft:
     """A function that is callable and yet to be compiled well, and who wants to know when it is."""
 
-    def __init__(self, name: str, emit: Emit, target: Target, version: str, address: int) -> None:
-        self.name, self.emit, self.target, self.version = name, emit, target, version
+    def __init__(self, name: str, emit: Emit, target: Target, address: int) -> None:
+        self.name, self.emit, self.target = name, emit, target
         self.address = address
         self.uses: list[_Use] | None = []  # None if it stays as it is
 
     def compiled(self) -> dict[str, int]:
         """Compile it well, unless another process has; return its address by name."""
-        return find([self.name], self.target, version=self.version) or keep(
-            [self.name], text_of([self.emit], self.target), self.target, version=self.version
+        return find([self.name], self.target) or keep(
+            [self.name], text_of([self.emit], self.target), self.target
         )
 
 
@@ -54,19 +54,19 @@ _at_work = ForkLock()  # held while LLVM compiles well
 # The latter is taken first, then the former, then that of `jit`; a fork begins with the newest.
 
 
-def load_drafted(emits: Mapping[str, Emit], target: Target, *, version: str, use: _Use) -> None:
+def load_drafted(emits: Mapping[str, Emit], target: Target, *, use: _Use) -> None:
     """Tell `use` addresses by name as `load_all` gives them, of drafts for what is not there yet.
 
     It is told the better ones when they are known, by another thread.
     """
     global _newest_s
-    found = find(emits, target, version=version)  # may run the user's code, so not under the lock
+    found = find(emits, target)  # may run the user's code, so not under the lock
     with _lock:
-        found |= held(emits, target, version=version)
-        keys = {name: (name, version, target) for name in emits if name not in found}
+        found |= held(emits, target)
+        keys = {name: (name, target) for name in emits if name not in found}
         new = {name: emits[name] for name, key in keys.items() if key not in _drafts}
-        for name, address in _drafted(new, target, version).items():
-            _drafts[keys[name]] = _Draft(name, emits[name], target, version, address)
+        for name, address in _drafted(new, target).items():
+            _drafts[keys[name]] = _Draft(name, emits[name], target, address)
             _waiting.append(keys[name])
             _newest_s = time.monotonic()
         for name, key in keys.items():
@@ -79,17 +79,17 @@ def load_drafted(emits: Mapping[str, Emit], target: Target, *, version: str, use
             _start()
 
 
-def _drafted(emits: Mapping[str, Emit], target: Target, version: str) -> dict[str, int]:
+def _drafted(emits: Mapping[str, Emit], target: Target) -> dict[str, int]:
     """Return the addresses of drafts by name; those that are not on disk are compiled together."""
     quick = {name: f"draft_{name}" for name in emits}
-    found = find(quick.values(), target, version=version) if quick else {}
+    found = find(quick.values(), target) if quick else {}
     missing = [name for name in emits if quick[name] not in found]
     if missing:
         text = text_of([emits[name] for name in missing], target)
         for name in missing:
             text = text.replace(f'@"{name}"', f'@"{quick[name]}"')
         names = [quick[name] for name in missing]
-        found |= keep(names, text, target, version=version, opt=0)
+        found |= keep(names, text, target, opt=BASELINE)
     return {name: found[quick[name]] for name in emits}
 
 

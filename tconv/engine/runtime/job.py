@@ -30,7 +30,7 @@ __all__ = ["Job"]
 _ALIGN = 64  # bytes of a cache line
 _SMALL_CYCLES = 300_000  # a tenth of a millisecond, of which entering takes some per cent
 _MOST_KEPT = 8  # scratch buffers that wait for the next call
-_NAME, _VERSION = "tconv_enter", f"1, data at {DATA_OFFSET}"
+_NAME = f"tconv_enter_{DATA_OFFSET}"
 _ADDRESS, _OBJECT = ctypes.c_void_p, ctypes.py_object
 
 _write = {n: Struct(f"={n}q").pack_into for n in range(1, 8)}
@@ -149,7 +149,7 @@ def _borrowed(size: int) -> _Scratch:
 
 def _entry(count: int, load: Load) -> Callable[..., None]:
     """What enters jobs of so many operands."""
-    found = load(f"{_NAME}_{count}", partial(_emit, count=count), version=_VERSION)
+    found = load(f"{_NAME}_{count}", partial(_emit, count=count))
     types: list[Any] = [*[_ADDRESS] * 4, *[_OBJECT] * count]
     entry: Callable[..., None] = ctypes.CFUNCTYPE(None, *types)(found)
     return entry

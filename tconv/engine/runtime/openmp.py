@@ -15,7 +15,7 @@ from tconv.engine.runtime import thread_pool as pool
 
 __all__ = ["Team", "lend", "share"]
 
-_NAME, _VERSION = "tconv_team", "1"
+_NAME = "tconv_team"
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_uint
 
 
@@ -42,7 +42,7 @@ class Team:
     def run(self, job: int, args: int, threads: int, load: pool.Load) -> None:
         """Do what `pool.run` does."""
         words = (ctypes.c_int64 * 4)(job, args, self._number, threads)
-        member = load(_NAME, emit, version=_VERSION)
+        member = load(_NAME, emit)
         self._parallel(member, ctypes.addressof(words), max(threads, self._threads), 0)
 
 

@@ -56,7 +56,7 @@ _SPINS, _ACQUIRE, _RELEASE, _CALLER_LOCK = range(_WORDS, _WORDS + 4)
 _JOB, _ARGS, _LOCK = 1, 2, 3  # words of a box, after its state
 _AWAKE, _OFFERED, _WORKING, _AWAITED, _ASLEEP, _LEAVING = range(6)
 
-_NAME, _VERSION = "tconv_pool", "1"
+_NAME = "tconv_pool"
 _ADDRESS, _WORD = ctypes.c_void_p, ctypes.c_ssize_t
 Value = Any  # a number of Python, too, wherever one is an index
 
@@ -64,7 +64,7 @@ Value = Any  # a number of Python, too, wherever one is an index
 class Load(Protocol):
     """What compiles: `tconv.engine.compile.jit.load`, ``partial`` with a target."""
 
-    def __call__(self, name: str, emit: Callable[[ir.Module], None], /, *, version: str) -> int:
+    def __call__(self, name: str, emit: Callable[[ir.Module], None], /) -> int:
         """Return the address of the function `name`, valid until the process ends."""
 
 
@@ -112,7 +112,7 @@ class _Pool:
     """The generated code, the control block that it works on, and the workers that are in it."""
 
     def __init__(self, load: Load) -> None:
-        entry = _native(load(_NAME, emit, version=_VERSION), _WORD, _WORD)
+        entry = _native(load(_NAME, emit), _WORD, _WORD)
         self.run = _native(entry(0), None, _ADDRESS, _ADDRESS, _ADDRESS, _WORD)
         self._work = _native(entry(1), None, _ADDRESS, _WORD)
         self._dismiss = _native(entry(2), _WORD, _ADDRESS, _WORD)

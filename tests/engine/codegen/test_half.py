@@ -77,7 +77,7 @@ def converted(emit, x, dtype, half, here, may_convert):
     """What a kernel makes of an array, in vectors and, in runs shorter than these, one by one."""
     number, found = number_of(half, here, may_convert), []
     name = f"{emit.__name__}_{half}_{may_convert}"
-    address = load(name, partial(emit, name=name, number=number), here, version="test")
+    address = load(name, partial(emit, name=name, number=number), here)
     kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(address)
     for run in (x.size, number.lanes - 1):
         to = np.zeros(x.shape, dtype)
@@ -198,7 +198,7 @@ def test_rows_are_widened_as_they_are_packed(half, here, may_convert, step):
     name = f"pack_rows_{built_in}_{half}_{may_convert}"
     emit = partial(pack_rows(built_in), name=name, number=number)
     kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 8)(
-        load(name, emit, here, version="test")
+        load(name, emit, here)
     )
     for count in (1, number.lanes - 1, number.lanes, number.lanes + 1, 5 * number.lanes - 1):
         x = guarded(reals((step * (count - 1) + 1,), HALVES[half], count), at_end=True)

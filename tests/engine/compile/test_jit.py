@@ -103,7 +103,7 @@ def emit_vectors(module, lanes, name="vectors"):
 
 
 def add(x, y, address=None):
-    address = address or load("add", emit_add, CPU, version="1")
+    address = address or load("add", emit_add, CPU)
     n, array = len(x), ctypes.c_double * len(x)
     out = array()
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64)
@@ -115,9 +115,9 @@ def number(address):
     return ctypes.CFUNCTYPE(ctypes.c_int32)(address)()
 
 
-def load_number(name, value, *, helper="", version="1"):
+def load_number(name, value, *, helper=""):
     emit = partial(emit_number, name=name, value=value, helper=helper)
-    return load(name, emit, CPU, version=version)
+    return load(name, emit, CPU)
 
 
 def entries():
@@ -135,7 +135,7 @@ def test_a_kernel_computes_what_it_says():
 @pytest.mark.parametrize("lanes", [4, 8, 16])
 def test_vectors_of_this_cpu_and_wider_ones_work(lanes):
     address = load(
-        f"v{lanes}", partial(emit_vectors, lanes=lanes, name=f"v{lanes}"), CPU, version="1"
+        f"v{lanes}", partial(emit_vectors, lanes=lanes, name=f"v{lanes}"), CPU
     )
     array = ctypes.c_float * lanes
     x, y = array(*range(lanes)), array(*range(1, lanes + 1))
@@ -144,15 +144,15 @@ def test_vectors_of_this_cpu_and_wider_ones_work(lanes):
 
 
 def test_memory_comes_before_disk_and_disk_before_the_compiler(monkeypatch):
-    first = load("add", emit_add, CPU, version="1")
+    first = load("add", emit_add, CPU)
     clear_cache()
-    assert load("add", emit_add, CPU, version="1") == first
+    assert load("add", emit_add, CPU) == first
     assert emitted["add"] == 1
     forget(monkeypatch)
-    second = load("add", emit_add, CPU, version="1")
+    second = load("add", emit_add, CPU)
     assert emitted["add"] == 1
     forget(monkeypatch)
-    third = load("add", emit_add, CPU, version="1")
+    third = load("add", emit_add, CPU)
     assert emitted["add"] == 0
     assert len({first, second, third}) == 3
     assert all(add([1], [2], address) == [3] for address in (first, second, third))
@@ -166,13 +166,13 @@ def test_without_a_cache_it_compiles(monkeypatch):
     assert emitted["add"] == 1
 
 
-def test_name_version_and_target_tell_kernels_apart(monkeypatch):
+def test_name_and_target_tell_kernels_apart(monkeypatch):
     other = replace(CPU, threads=CPU.threads + 1)
     for _ in range(2):
-        addresses = [load_number("a", 1), load_number("a", 2, version="2"), load_number("b", 3)]
-        assert [number(address) for address in addresses] == [1, 2, 3]
-        load("a", partial(emit_number, name="a", value=1), other, version="1")
-        assert len(entries()) == 3  # how many threads there are is nothing to the code
+        addresses = [load_number("a", 1), load_number("b", 3)]
+        assert [number(address) for address in addresses] == [1, 3]
+        load("a", partial(emit_number, name="a", value=1), other)
+        assert len(entries()) == 2  # how many threads there are is nothing to the code
         forget(monkeypatch)
 
 
@@ -190,7 +190,7 @@ def test_a_module_gets_the_triple_and_the_layout_of_its_target():
         found.append((module.triple, module.data_layout))
         emit_number(module, "a", 1)
 
-    load("a", emit, CPU, version="1")
+    load("a", emit, CPU)
     ((triple, layout),) = found
     assert triple.startswith(CPU.triple)
     assert layout
@@ -212,7 +212,7 @@ def test_assembly_is_for_any_cpu_and_leaves_no_trace():
 def test_a_call_of_what_is_elsewhere_is_refused_and_not_tried_again():
     for _ in range(2):
         with pytest.raises(UnsupportedError) as error:
-            load("lost", emit_call_elsewhere, CPU, version="1")
+            load("lost", emit_call_elsewhere, CPU)
         assert str(error.value) == (
             "kernel lost calls nowhere; a kernel must be complete in itself."
         )
@@ -223,7 +223,7 @@ def test_a_call_of_what_is_elsewhere_is_refused_and_not_tried_again():
 
 def test_a_module_without_the_function_is_refused():
     with pytest.raises(UnsupportedError, match=r"^kernel other is not in its module; "):
-        load("other", emit_add, CPU, version="1")
+        load("other", emit_add, CPU)
     assert entries() == []
 
 
@@ -242,7 +242,7 @@ def test_a_module_that_llvm_does_not_accept_raises_and_leaves_nothing():
 
     for emit in (emit_nonsense, emit_unverified):
         with pytest.raises(RuntimeError, match=r"parsing error|for each predecessor"):
-            load("add", emit, CPU, version="1")
+            load("add", emit, CPU)
     assert add([1], [2]) == [3]
 
 
@@ -251,7 +251,7 @@ def test_an_emitter_that_raises_leaves_nothing():
         raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        load("add", emit, CPU, version="1")
+        load("add", emit, CPU)
     assert add([1], [2]) == [3]
 
 
@@ -261,7 +261,7 @@ def test_code_for_another_cpu_is_not_run(where):
     foreign = named_target("neoverse-v1" if "x86_64" in machine else "haswell")
     wanted = foreign if where == "elsewhere" else read_target({"TCONV_CPU": "portable"})
     with pytest.raises(UnsupportedError) as error:
-        load("add", emit_add, wanted, version="1")
+        load("add", emit_add, wanted)
     assert str(error.value) == (
         f"this machine cannot run code for {wanted.cpu}; set TCONV_CPU=portable."
     )
@@ -271,7 +271,7 @@ def test_code_for_another_cpu_is_not_run(where):
 def test_a_system_that_forbids_new_code_is_told(monkeypatch):
     monkeypatch.setattr(jit, "_why_no_code", lambda: "this system forbids it")
     with pytest.raises(UnsupportedError, match=r"^this system forbids it; set TCONV_CPU=portable"):
-        load("add", emit_add, CPU, version="1")
+        load("add", emit_add, CPU)
 
 
 # As systems do that forbid it: PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN (Linux 6.3).
@@ -580,7 +580,7 @@ def slow(module):
     time.sleep(0.3)
     here.emit_number(module, "slow", 5)
 def ask():
-    return here.number(here.load("slow", slow, here.CPU, version="1"))
+    return here.number(here.load("slow", slow, here.CPU))
 thread = threading.Thread(target=ask)
 thread.start()
 started.wait()
@@ -624,7 +624,7 @@ def emit(module):
     child = os.fork()
     if child != 0:
         print(os.waitpid(child, 0)[1])
-address = here.load("a", emit, here.CPU, version="1")
+address = here.load("a", emit, here.CPU)
 good = here.number(address) == 1 and here.number(here.load_number("b", 2)) == 2
 if child == 0:
     os._exit(0 if good else 1)

@@ -23,6 +23,7 @@ from tconv.geometry.geometry import Geometry
 
 drafts = import_module("tconv.engine.compile.tiers")
 executor = import_module("tconv.engine.executor")
+jit = import_module("tconv.engine.compile.jit")
 CPU = target() if target().uses_engine else read_target({})
 
 # What a process does first: a call. `waiting()` says how many drafts it has.
@@ -47,11 +48,16 @@ first = call()
 @pytest.fixture
 def unknown(monkeypatch, tmp_path):
     """Drivers that neither this process nor the disk has; nothing happens by itself."""
-    monkeypatch.setenv("TCONV_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(executor, "VERSION", f"test {tmp_path}")
-    monkeypatch.setattr(drafts, "_drafts", {})
+    forget(monkeypatch, tmp_path / "cache")
     monkeypatch.setattr(drafts, "_waiting", [])
     monkeypatch.setattr(drafts, "_start", lambda: None)
+
+
+def forget(monkeypatch, cache):
+    monkeypatch.setenv("TCONV_CACHE", str(cache))
+    monkeypatch.setattr(jit, "_loaded", {})
+    monkeypatch.setattr(executor, "_families", {})
+    monkeypatch.setattr(drafts, "_drafts", {})
 
 
 def ready_for(channels=3, size=4, dtype="float32"):
@@ -109,7 +115,9 @@ def test_drafts_give_the_same_bits_and_give_way(unknown, size, channels, dtype):
 
 @pytest.mark.parametrize("is_tiny", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_kind_of_plan_computes_the_same_with_drafts(unknown, monkeypatch, dtype, is_tiny):
+def test_every_kind_of_plan_computes_the_same_with_drafts(
+    unknown, monkeypatch, tmp_path, dtype, is_tiny
+):
     if is_tiny:
         monkeypatch.setattr(executor, "_TINY_CYCLES", 2**60)
     geometry = Geometry.of((2, 144, 13, 17), (144, 64, 4, 4), stride=2, padding=1)
@@ -119,7 +127,7 @@ def test_every_kind_of_plan_computes_the_same_with_drafts(unknown, monkeypatch, 
     assert {kind[1] for kind in kinds} == {False, True}
     assert any(kind[0] for kind in kinds) == (dtype == "float32")
     for plan in kinds.values():
-        monkeypatch.setattr(executor, "VERSION", f"{executor.VERSION} {plan}")
+        forget(monkeypatch, tmp_path / str(hash(plan)))
         ready = Ready(problem, dtype, CPU, plan)
         of_drafts = computed(ready)
         drafts.settle()

@@ -82,8 +82,8 @@ def emit_meet(module):
     b.ret_void()
 
 
-SHARE = LOAD("test_share", emit_share, version="1")
-MEET = LOAD("test_meet", emit_meet, version="1")
+SHARE = LOAD("test_share", emit_share)
+MEET = LOAD("test_meet", emit_meet)
 
 
 def share(items, threads):
