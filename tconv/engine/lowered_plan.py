@@ -62,7 +62,10 @@ class Laid(NamedTuple):
 
 
 def laid_out(key: tuple[Any, ...], make: Callable[[], Laid]) -> Laid:
-    """Return what `make` gives, from disk if it is there; `key` tells all that it follows from but sources."""
+    """Return what `make` gives, from disk if it is there.
+
+    `key` tells all that it follows from besides the sources.
+    """
     name = sha256(repr((fingerprint(), key)).encode()).hexdigest()
     data, fault = read_plan(name)
     if data is not None:

@@ -24,6 +24,7 @@ __all__ = ["FILES", "FOLDERS", "fingerprint", "of_archive", "of_code", "of_folde
 
 FOLDERS = ("engine", "geometry", "arrays", "system")
 FILES = ("errors", "messages")
+_STARTS = "tconv.engine", "tconv.engine.content_hash"  # which the engine itself does not import
 _SUFFIXES = (".py", ".pyc")
 _READ_BYTES = 2**16  # at a time: more than a file has, and less than the C library maps anew
 
@@ -38,7 +39,7 @@ def fingerprint() -> str:
     archive = getattr(package.__spec__.loader, "archive", None)
     if archive is not None:
         return of_archive(archive, os.path.relpath(folder, archive).replace(os.sep, "/"))
-    return of_code("tconv.engine") or _of_program(package.__version__)
+    return of_code(*_STARTS) or _of_program(package.__version__)
 
 
 def of_folder(folder: str) -> str:
@@ -47,7 +48,7 @@ def of_folder(folder: str) -> str:
     for name in sorted(_files(folder)):
         file = os.open(f"{folder}/{name}", os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            parts = []
+            parts: list[bytes] = []
             while not parts or len(parts[-1]) == _READ_BYTES:
                 parts.append(os.read(file, _READ_BYTES))
         finally:
@@ -91,14 +92,14 @@ def of_archive(archive: str, folder: str) -> str:
     return found.hexdigest()
 
 
-def of_code(start: str) -> str:
-    """Return the fingerprint of a module's code and of all that it imports of its package.
+def of_code(*starts: str) -> str:
+    """Return the fingerprint of modules' code, and of all that they import of their package.
 
     Modules are found by their names in the code, those that a function imports among them: a
     frozen program has no list of its modules. Returns "" if the code of one is not to be had.
     """
-    root = start.partition(".")[0]
-    found, seen, waiting = sha256(), {root}, [start]
+    root = starts[0].partition(".")[0]
+    found, seen, waiting = sha256(), {root}, [*starts]
     while waiting:
         module = waiting.pop()
         spec = None if module in seen else _spec_of(module)

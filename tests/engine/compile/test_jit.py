@@ -134,9 +134,7 @@ def test_a_kernel_computes_what_it_says():
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])
 def test_vectors_of_this_cpu_and_wider_ones_work(lanes):
-    address = load(
-        f"v{lanes}", partial(emit_vectors, lanes=lanes, name=f"v{lanes}"), CPU
-    )
+    address = load(f"v{lanes}", partial(emit_vectors, lanes=lanes, name=f"v{lanes}"), CPU)
     array = ctypes.c_float * lanes
     x, y = array(*range(lanes)), array(*range(1, lanes + 1))
     ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)(x, y)

@@ -235,9 +235,7 @@ def test_screening_finds_every_cell_and_no_other(dtype):
     if not target().uses_engine:
         return
     name = f"screen_{dtype}"
-    found = load(
-        name, partial(write, screen, name, dtype, target()), target()
-    )
+    found = load(name, partial(write, screen, name, dtype, target()), target())
     screened = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, ctypes.c_int64)(found)
     large = LARGE[np.dtype(dtype).itemsize]
     less = np.nextafter(np.array(large, dtype), np.array(0, dtype))
