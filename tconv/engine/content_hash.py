@@ -31,14 +31,26 @@ keys are no secret: this is for changes that nobody devises to be missed.
 import ctypes
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.codegen.code import I32, I64, PTR, Code
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import (
+    I8,
+    I32,
+    I64,
+    PTR,
+    VOID,
+    Builder,
+    Constant,
+    Function,
+    FunctionType,
+    Index,
+    Module,
+    Value,
+    VectorType,
+)
 from tconv.engine.compile.jit import load
 from tconv.engine.runtime.openmp import share
 from tconv.engine.target.target import target
@@ -57,10 +69,9 @@ _SHARED_CHUNKS = 16  # fewer are hashed in the time in which another thread begi
 _NAME = "tconv_content_hash"
 _WORDS = ("data", "hashes", "keys", "size", "chunks")
 _COUNTER = 16  # the word that threads count chunks with, in a cache line of its own
-_HALVES = ir.VectorType(I32, 2 * _LANES)
-_HALF, _LONG = ir.VectorType(I32, _LANES), ir.VectorType(I64, _LANES)
-_BYTE = ir.IntType(8)
-Value = Any  # a number of Python, too, wherever one is an index
+_HALVES = VectorType(I32, 2 * _LANES)
+_HALF, _LONG = VectorType(I32, _LANES), VectorType(I64, _LANES)
+_BYTE = I8
 
 
 def content_hash(place: int, size: int, threads: int = 1) -> int:
@@ -163,24 +174,24 @@ def _native() -> tuple[Callable[[int, int, int], int], int, int] | None:
 # ---- generated code ------------------------------------------------------------------------------
 
 
-def emit(module: ir.Module) -> None:
+def emit(module: Module) -> None:
     """Emit ``tconv_content_hash(n)``, the address of the hash of one chunk, and of many."""
     of_chunk = _chunk(module)
     of_chunks = _chunks(module, of_chunk)
-    function = ir.Function(module, ir.FunctionType(I64, [I64]), _NAME)
-    code = Code(IRBuilder(function.append_basic_block("entry")))
+    function = Function(module, FunctionType(I64, [I64]), _NAME)
+    code = Code(Builder(function.append_basic_block("entry")))
     places = [code.builder.ptrtoint(each, I64) for each in (of_chunk, of_chunks)]
     code.builder.ret(code.pick(code.is_equal(function.args[0], 0), *places))
 
 
-def _chunk(module: ir.Module) -> ir.Function:
+def _chunk(module: Module) -> Function:
     """The hash of so many bytes, at most a chunk: ``chunk(data, size, keys)``."""
-    function = ir.Function(module, ir.FunctionType(I64, [PTR, I64, PTR]), "chunk")
+    function = Function(module, FunctionType(I64, [PTR, I64, PTR]), "chunk")
     function.linkage = "internal"
     data, size, keys = function.args
-    code = Code(IRBuilder(function.append_basic_block("entry")))
+    code = Code(Builder(function.append_basic_block("entry")))
     last = code.room(_BYTE, _STRIPE_BYTES)
-    zeros = ir.Constant(_LONG, None)
+    zeros = Constant(_LONG, None)
     code.builder.store(zeros, last, align=1)
     blocks, rest = code.divmod(size, _BLOCK_BYTES)
     with code.loop_carrying(blocks, [data, zeros, zeros]) as ((place, *state), following):
@@ -195,8 +206,8 @@ def _chunk(module: ir.Module) -> ir.Function:
         code.store(code.load(place, n, _BYTE), last, n)
     state = _stripes(code, last, key, code.least(rest, 1), state)
     words = code.room(I64, 2 * _LANES)
-    for n, each in enumerate(state):
-        code.builder.store(_turn(code, each), code.at(words, n * _LANES, I64), align=8)
+    for v, each in enumerate(state):
+        code.builder.store(_turn(code, each), code.at(words, v * _LANES, I64), align=8)
     with code.loop_carrying(2 * _LANES, [words, size]) as ((word, found), following):
         found = _turn(code, code.builder.xor(found, code.load(word, kind=I64)))
         following += [code.at(word, 1, I64), found]
@@ -205,16 +216,16 @@ def _chunk(module: ir.Module) -> ir.Function:
     return function
 
 
-def _stripes(code: Code, data: Value, keys: Value, count: Value, state: list[Value]) -> list[Value]:
+def _stripes(code: Code, data: Value, keys: Value, count: Index, state: list[Value]) -> list[Value]:
     """Add so many stripes to sums and totals; return these."""
     unrolled = _UNROLLED if isinstance(count, int) else 1
     turns = count // unrolled if isinstance(count, int) else count
     with code.loop_carrying(turns, [data, keys, *state]) as (carried, following):
         place, key, sums, totals = carried
-        for n in range(unrolled):
+        for first in range(0, unrolled * _STRIPE_BYTES, _STRIPE_BYTES):
             if unrolled > 1:
-                code.prefetch(code.at(place, _AHEAD_BYTES + n * _STRIPE_BYTES, _BYTE))
-            sums, totals = _stripe(code, place, key, n * _STRIPE_BYTES, sums, totals)
+                code.prefetch(code.at(place, _AHEAD_BYTES + first, _BYTE))
+            sums, totals = _stripe(code, place, key, first, sums, totals)
         step = unrolled * _STRIPE_BYTES
         following += [code.at(each, step, _BYTE) for each in (place, key)] + [sums, totals]
     return following[2:]
@@ -227,7 +238,7 @@ def _stripe(
     b = code.builder
     halves = [b.load(code.at(each, first, _BYTE), align=1, typ=_HALVES) for each in (data, keys)]
     words = b.bitcast(b.add(*halves), _LONG)
-    shift = ir.Constant(_LONG, [32] * _LANES)
+    shift = Constant(_LONG, [32] * _LANES)
     low, high = (b.zext(b.trunc(each, _HALF), _LONG) for each in (words, b.lshr(words, shift)))
     return b.add(sums, b.mul(low, high)), b.add(totals, words)
 
@@ -236,15 +247,15 @@ def _turn(code: Code, words: Value) -> Value:
     """``(x ^ x >> 32) * odd`` of a word or of a vector of them."""
     b, kind = code.builder, words.type
     many = [_LANES] if kind == _LONG else []
-    shift, odd = (ir.Constant(kind, [n] * many[0] if many else n) for n in (32, _ODD))
+    shift, odd = (Constant(kind, [n] * many[0] if many else n) for n in (32, _ODD))
     return b.mul(b.xor(words, b.lshr(words, shift)), odd)
 
 
-def _chunks(module: ir.Module, of_chunk: ir.Function) -> ir.Function:
+def _chunks(module: Module, of_chunk: Function) -> Function:
     """The hashes of chunks, whose threads take them one by one: ``chunks(words, thread)``."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, I64]), "chunks")
+    function = Function(module, FunctionType(VOID, [PTR, I64]), "chunks")
     function.linkage = "internal"
-    code = Code(IRBuilder(function.append_basic_block("entry")))
+    code = Code(Builder(function.append_basic_block("entry")))
     words = function.args[0]
     f = code.record(words, _WORDS[3:], _WORDS[:3])
     with code.items(code.at(words, _COUNTER, I64), f["chunks"]) as n:

@@ -18,11 +18,9 @@ lane is in vain, whatever rows and images they come from; that pays for small im
 is *spread* has no panel: `spread`. One that is *tiled* has sums of cells in its place: `tiles`.
 """
 
-from typing import Any
-
-from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.abi import TILE, Call, Item, each_tile
-from tconv.engine.codegen.code import I32, I64, PTR, Number, begin
+from tconv.engine.codegen.code import ElementType, begin
+from tconv.engine.codegen.llvm import I32, I64, PTR, Module, Value
 from tconv.engine.direct.col2im import Cells, add_up, multiply
 from tconv.engine.direct.input_panel import find_runs, gather, pack
 from tconv.engine.direct.write_output import copy_out
@@ -30,28 +28,26 @@ from tconv.engine.winograd.driver import prepare, restore
 
 __all__ = ["run", "run_spread", "run_tiled"]
 
-Value = Any
 
-
-def run(module: ir.Module, name: str, number: Number) -> None:
+def run(module: Module, name: str, element: ElementType) -> None:
     """Emit ``run(arguments, thread)``: take items until there are none."""
-    _emit(module, name, number)
+    _emit(module, name, element)
 
 
-def run_spread(module: ir.Module, name: str, number: Number) -> None:
+def run_spread(module: Module, name: str, element: ElementType) -> None:
     """Emit the same for items that are spread."""
-    _emit(module, name, number, spreads=True)
+    _emit(module, name, element, spreads=True)
 
 
-def run_tiled(module: ir.Module, name: str, number: Number) -> None:
+def run_tiled(module: Module, name: str, element: ElementType) -> None:
     """Emit the same for items that are tiled."""
-    _emit(module, name, number, tiles=True)
+    _emit(module, name, element, tiles=True)
 
 
 def _emit(
-    module: ir.Module, name: str, number: Number, *, spreads: bool = False, tiles: bool = False
+    module: Module, name: str, element: ElementType, *, spreads: bool = False, tiles: bool = False
 ) -> None:
-    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
+    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     c = Call(code, a["arguments"])
     _share_scratch(c, a["thread"])
     with code.items(c.counter, c.items) as taken:
@@ -61,7 +57,7 @@ def _emit(
         elif tiles:
             prepare(c, item)
         else:
-            with code.builder.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
+            with code.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
                 with flat:
                     pack(c, item, c.panel, 0, c.channels)
                 with gathered:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tconv.arrays.dtypes import as_dtype
 from tconv.engine.choose import best_plans
 from tconv.engine.codegen.abi import POINTERS
-from tconv.engine.codegen.values import Module
+from tconv.engine.codegen.llvm import Module
 from tconv.engine.compile.jit import held, load, load_all
 from tconv.engine.compile.tiers import load_drafted, settle
 from tconv.engine.lowered_plan import Told, laid_out

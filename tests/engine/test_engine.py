@@ -21,7 +21,7 @@ from tconv import definition, engine
 from tconv.engine import executor
 from tconv.engine.channel_lanes.driver import broadcast, run_turned
 from tconv.engine.choose import all_plans, choose_plan
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly
 from tconv.engine.direct import layout
 from tconv.engine.direct.im2col import find_runs, gather
@@ -94,7 +94,7 @@ def around(*sizes):
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
 @pytest.mark.parametrize("stride", [1, 2, 3, 8, 9])
 def test_sizes_about_vectors_and_tiles(dtype, stride):
-    lanes = Number(dtype, target()).lanes
+    lanes = ElementType(dtype, target()).lanes
     for width, channels in product(around(lanes, 2 * lanes), around(1, 6, 14)):
         if channels:
             geometry = Geometry.of((1, 3, width), (3, channels, 4), stride=stride, padding=1)
@@ -301,7 +301,7 @@ def test_nothing_beside_out_is_written(geometry, want, dtype, before, streams):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
     here = named_target(cpu)
-    number = Number(dtype, here)
+    number = ElementType(dtype, here)
     unrolls, ahead = (1, 2)[: 1 + here.has_fma], (False, True)
     for (rows, vectors), unroll, reads_ahead in product(
         TILES[here.instruction_set], unrolls, ahead
@@ -326,7 +326,7 @@ def test_every_kernel_is_code_for_every_processor(cpu):
     kernels |= {f"copy_row_{stride}": copy_row(stride) for stride in range(1, 10)}
     drivers = {"run": run, "run_spread": run_spread, "run_turned": run_turned}
     for dtype in (*ENGINE_TYPES, "int16"):
-        number = Number(dtype, here)
+        number = ElementType(dtype, here)
         emitted = {"stream": stream} if dtype == "int16" else kernels | drivers
         for name, emit in emitted.items():
             text = assembly(name, partial(emit, name=name, number=number), here)

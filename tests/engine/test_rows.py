@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import load_kernel
 from tconv.engine.kernels.gemm import copy_row
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
@@ -25,7 +25,7 @@ def kernel_of(stride, dtype, here):
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("stride", [1, 2, 3, 6, 8, 9, 11, 17])
 def test_a_row_is_what_its_phases_are_whatever_its_length(stride, dtype, here):
-    kernel, lanes = kernel_of(stride, dtype, here), Number(dtype, here).lanes
+    kernel, lanes = kernel_of(stride, dtype, here), ElementType(dtype, here).lanes
     vector, longest, lane = stride * lanes, 3 * stride * lanes, 3
     columns = longest // stride + 2 * lanes  # vectors of a line are read whole
     order = np.random.default_rng(stride).permutation(stride)

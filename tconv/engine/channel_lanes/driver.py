@@ -13,31 +13,28 @@ small. The sums are those of other items, in the same order: what is left out is
 """
 
 from collections.abc import Callable
-from typing import Any
 
-from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.abi import PHASE, TURNED_TILE, Call
-from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
+from tconv.engine.codegen.code import Code, ElementType, begin
+from tconv.engine.codegen.llvm import I8, I64, PTR, Argument, Module, Value
 from tconv.engine.kernels.gemm import term
 
 __all__ = ["broadcast", "run_turned"]
 
-Value = Any
 
-
-def broadcast(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
+def broadcast(rows: int, vectors: int) -> Callable[[Module, str, ElementType], None]:
     """Add the products of `rows` cells of x, each in all lanes, and `vectors` vectors of weights.
 
     A tap is a pair of numbers: from a row's cell of x to that which the tap reads, and where its
     weights are. A row has its cell of x and its place among the sums.
     """
 
-    def emit(module: ir.Module, name: str, number: Number) -> None:
+    def emit(module: Module, name: str, element: ElementType) -> None:
         pointers = dict.fromkeys(("w", "x", "taps", "places", "sums", "bias", "ahead"), PTR)
         sizes = ("channels", "x_channel", "w_channel", "reached", "step", "first")
-        code, a = begin(module, name, pointers | dict.fromkeys(sizes, I64), number)
+        code, a = begin(module, name, pointers | dict.fromkeys(sizes, I64), element)
         cells = [code.at(a["x"], code.load(a["places"], 2 * r, I64)) for r in range(rows)]
-        start = [*[number.zeros] * (rows * vectors), a["w"], code.index(0), a["ahead"]]
+        start = [*[element.zeros] * (rows * vectors), a["w"], code.index(0), a["ahead"]]
         with code.loop_carrying(a["channels"], start) as (of_channel, next_channel):
             *acc, w, channel, ahead = of_channel
             with code.loop_carrying(a["reached"], [*acc, a["taps"], ahead]) as (carried, following):
@@ -46,7 +43,7 @@ def broadcast(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], Non
                 cell = code.add(channel, code.load(taps, 0, I64))
                 weights = code.at(w, code.load(taps, 1, I64))
                 acc = term(code, acc, [code.at(row, cell) for row in cells], weights)
-                ahead = code.at(ahead, a["step"], ir.IntType(8))
+                ahead = code.at(ahead, a["step"], I8)
                 following += [*acc, code.at(taps, 2, I64), ahead]
             *acc, _, ahead = following
             next_channel += [*acc, code.at(w, a["w_channel"]), code.add(channel, a["x_channel"])]
@@ -57,9 +54,9 @@ def broadcast(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], Non
     return emit
 
 
-def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> None:
+def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Argument]) -> None:
     """Store ``(bias if first else sums) + acc`` to the sums."""
-    vectors, lanes = len(acc) // rows, code.number.lanes
+    vectors, lanes = len(acc) // rows, code.element.lanes
     is_first = code.is_equal(a["first"], 1)
     for r in range(rows):
         to = code.at(a["sums"], code.load(a["places"], 2 * r + 1, I64))
@@ -69,9 +66,9 @@ def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> Non
             code.store_vector(total, to, v * lanes)
 
 
-def run_turned(module: ir.Module, name: str, number: Number) -> None:
+def run_turned(module: Module, name: str, element: ElementType) -> None:
     """Emit ``run_turned(arguments, thread)``: take items, some images and a block of channels."""
-    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
+    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     c = Call(code, a["arguments"])
     c.line = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
     c.to = code.builder.alloca(PTR)
@@ -134,4 +131,4 @@ def _sum(c: Call, x: Value, weight: Value, bias: Value, is_last: Value, is_short
                     sizes = (channels, c.x_channel, w_channel, reached, phase["asked"], first)
                     code.call(micro, *where, *sizes)
                     step = code.mul(code.mul(channels, reached), phase["asked"])
-                    code.builder.store(code.at(asked, step, ir.IntType(8)), c.to)
+                    code.builder.store(code.at(asked, step, I8), c.to)

@@ -1,8 +1,7 @@
 """WHAT A CALL IS TOLD: the addresses and sizes that generated code reads, by name."""
 
-from typing import Any
-
-from tconv.engine.codegen.code import I64, PTR, Code
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import I64, PTR, Value
 
 __all__ = [
     "FIELDS",
@@ -86,8 +85,6 @@ TERMS_AHEAD = 24
 
 LATTICE = ("start", "depth", "height", "width")
 """What stands in a plan's list of the lattices of x, 64 bits each."""
-
-Value = Any
 
 
 class Call:

@@ -11,9 +11,18 @@ so small that float16 has fewer bits for them are rounded by an addition.
 
 from typing import Any
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.codegen.code import I16, I32, Code
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import (
+    FLOAT,
+    HALF,
+    I16,
+    I32,
+    Builder,
+    Constant,
+    Index,
+    Value,
+    VectorType,
+)
 
 __all__ = [
     "load_cell",
@@ -25,7 +34,7 @@ __all__ = [
     "widened",
 ]
 
-_HALF, _FLOAT = ir.HalfType(), ir.FloatType()
+_HALF, _FLOAT = HALF, FLOAT
 # Of float16 and float32: bits of the fraction, and what the bias of the exponent differs by.
 _FRACTION, _WIDE_FRACTION, _BIAS = 10, 23, 127 - 15
 _DROPPED = _WIDE_FRACTION - _FRACTION
@@ -33,62 +42,61 @@ _INFINITY, _WIDE_INFINITY, _QUIET = 0x1F << _FRACTION, 0xFF << _WIDE_FRACTION, 1
 _LEAST_EXPONENT, _LEAST_NORMAL = _BIAS + 1, 2.0**-14
 _BEYOND_EXPONENT = _BIAS + 31  # of 2**16, which float16 has not
 _ROUNDER, _ROUNDER_BITS = 0.5, 126 << _WIDE_FRACTION  # whose last bit is float16's least number
-Value = Any
 
 
-def load_cell(code: Code, pointer: Value, index: Value = 0) -> Value:
-    """``pointer[index]`` of x or the weight, as a number to compute with."""
-    return widened(code, code.load(pointer, index, code.number.cell))
+def load_cell(code: Code, pointer: Value, index: Index = 0) -> Value:
+    """``pointer[index]`` of x or the weight, as an element to compute with."""
+    return widened(code, code.load(pointer, index, code.element.cell))
 
 
-def load_cells(code: Code, pointer: Value, index: Value = 0) -> Value:
+def load_cells(code: Code, pointer: Value, index: Index = 0) -> Value:
     """A vector of them from ``pointer[index]`` on, wherever that lies."""
     return widened(code, stored_cells(code, pointer, index))
 
 
-def stored_cells(code: Code, pointer: Value, index: Value = 0) -> Value:
+def stored_cells(code: Code, pointer: Value, index: Index = 0) -> Value:
     """The same vector as it is stored, to be brought into another order before it is `widened`."""
-    number, place = code.number, code.cell(pointer, index)
-    kind = ir.VectorType(number.cell, number.lanes)
-    return code.builder.load(place, align=number.cell_bytes, typ=kind)
+    element, place = code.element, code.cell(pointer, index)
+    kind = VectorType(element.cell, element.lanes)
+    return code.builder.load(place, align=element.cell_bytes, typ=kind)
 
 
-def store_cell(code: Code, value: Value, pointer: Value, index: Value = 0) -> None:
+def store_cell(code: Code, value: Value, pointer: Value, index: Index = 0) -> None:
     """``pointer[index] = value`` in y."""
     code.store(narrowed(code, value), pointer, index)
 
 
-def store_cells(code: Code, cells: Value, pointer: Value, index: Value = 0) -> None:
+def store_cells(code: Code, cells: Value, pointer: Value, index: Index = 0) -> None:
     """Write a vector that is `narrowed` from ``pointer[index]`` of y on."""
-    code.builder.store(cells, code.cell(pointer, index), align=code.number.cell_bytes)
+    code.builder.store(cells, code.cell(pointer, index), align=code.element.cell_bytes)
 
 
 def widened(code: Code, cells: Value) -> Value:
     """A cell, or a vector of cells, as numbers to compute with."""
-    number, builder = code.number, code.builder
-    if not number.is_half:
+    element, builder = code.element, code.builder
+    if not element.is_half:
         return cells
-    if number.stored == "float16" and number.converts_float16:
+    if element.stored == "float16" and element.converts_float16:
         return builder.fpext(builder.bitcast(cells, _like(cells, _HALF)), _like(cells, _FLOAT))
     bits = builder.zext(cells, _like(cells, I32))
-    if number.stored == "float16":
+    if element.stored == "float16":
         return _from_float16(builder, bits)
     return builder.bitcast(builder.shl(bits, _all(bits, 16)), _like(cells, _FLOAT))
 
 
 def narrowed(code: Code, value: Value) -> Value:
     """A number, or a vector of numbers, as cells of y."""
-    number, builder = code.number, code.builder
-    if not number.is_half:
+    element, builder = code.element, code.builder
+    if not element.is_half:
         return value
-    if number.stored == "float16" and number.converts_float16:
+    if element.stored == "float16" and element.converts_float16:
         return builder.bitcast(builder.fptrunc(value, _like(value, _HALF)), _like(value, I16))
     bits = builder.bitcast(value, _like(value, I32))
-    of_kind = _to_float16 if number.stored == "float16" else _to_bfloat16
+    of_kind = _to_float16 if element.stored == "float16" else _to_bfloat16
     return builder.trunc(of_kind(builder, bits), _like(value, I16))
 
 
-def _from_float16(builder: IRBuilder, bits: Value) -> Value:
+def _from_float16(builder: Builder, bits: Value) -> Value:
     """float32 of the 16 bits that `bits` has in 32."""
     real = _like(bits, _FLOAT)
     size = builder.and_(bits, _all(bits, 0x7FFF))
@@ -104,7 +112,7 @@ def _from_float16(builder: IRBuilder, bits: Value) -> Value:
     return builder.bitcast(builder.or_(found, sign), real)
 
 
-def _to_float16(builder: IRBuilder, bits: Value) -> Value:
+def _to_float16(builder: Builder, bits: Value) -> Value:
     """The 16 bits of float16, in 32, of the bits of float32."""
     real = _like(bits, _FLOAT)
     size = builder.and_(bits, _all(bits, 0x7FFF_FFFF))
@@ -122,7 +130,7 @@ def _to_float16(builder: IRBuilder, bits: Value) -> Value:
     return builder.or_(found, sign)
 
 
-def _to_bfloat16(builder: IRBuilder, bits: Value) -> Value:
+def _to_bfloat16(builder: Builder, bits: Value) -> Value:
     """The 16 bits of bfloat16, in 32, of the bits of float32."""
     size = builder.and_(bits, _all(bits, 0x7FFF_FFFF))
     upper = builder.lshr(bits, _all(bits, 16))
@@ -130,7 +138,7 @@ def _to_bfloat16(builder: IRBuilder, bits: Value) -> Value:
     return _pick_below(builder, size, _WIDE_INFINITY + 1, _nearest(builder, bits, 16), nan)
 
 
-def _nearest(builder: IRBuilder, bits: Value, count: int) -> Value:
+def _nearest(builder: Builder, bits: Value, count: int) -> Value:
     """Drop the last bits, so many, after what brings the rest to the nearest, and to the even."""
     shift = _all(bits, count)
     last = builder.and_(builder.lshr(bits, shift), _all(bits, 1))
@@ -138,19 +146,19 @@ def _nearest(builder: IRBuilder, bits: Value, count: int) -> Value:
     return builder.lshr(builder.add(bits, half), shift)
 
 
-def _pick_below(builder: IRBuilder, size: Value, bound: int, below: Value, else_: Value) -> Value:
+def _pick_below(builder: Builder, size: Value, bound: int, below: Value, else_: Value) -> Value:
     """``below if size < bound else else_``."""
     return builder.select(builder.icmp_signed("<", size, _all(size, bound)), below, else_)
 
 
 def _like(value: Value, kind: Any) -> Any:
     """The type, or as wide a vector of it as a value is."""
-    wide = isinstance(value.type, ir.VectorType)
-    return ir.VectorType(kind, value.type.count) if wide else kind
+    wide = isinstance(value.type, VectorType)
+    return VectorType(kind, value.type.count) if wide else kind
 
 
 def _all(value: Value, constant: float) -> Any:
     """A constant, in every lane if a value is a vector."""
     kind = value.type
-    lanes = [constant] * kind.count if isinstance(kind, ir.VectorType) else constant
-    return ir.Constant(kind, lanes)
+    lanes = [constant] * kind.count if isinstance(kind, VectorType) else constant
+    return Constant(kind, lanes)

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from tconv.engine.codegen.code import write
-from tconv.engine.codegen.values import Module
+from tconv.engine.codegen.llvm import Module
 from tconv.engine.compile.disk_cache import (
     cache_info,
     clear_cache,

@@ -9,15 +9,12 @@ multiplied. The sums are the same as those of other items, in the same order. If
 overlap, the products are the lines.
 """
 
-from typing import Any
-
 from tconv.engine.codegen.abi import TILE, Call, Item, each_tile
-from tconv.engine.codegen.code import I32, I64, PTR
+from tconv.engine.codegen.llvm import I32, I64, PTR, Value
 from tconv.engine.kernels.limits import CHANNELS_AHEAD
 
 __all__ = ["Cells", "add_up", "multiply"]
 
-Value = Any
 _SUM = 4  # numbers in an entry of `Layout.sums`
 
 
@@ -28,7 +25,7 @@ class Cells:
     """
 
     def __init__(self, c: Call, item: Item) -> None:
-        code, lanes = c.code, c.code.number.lanes
+        code, lanes = c.code, c.code.element.lanes
         self.z, depth = self._range(c, item.plane, item.planes, "depth", "z", c.all_planes)
         self.y, height = self._range(c, item.row, item.rows, "height", "y", c.all_rows)
         self.x, self.width = self._range(c, item.column, item.columns, "width", "x", c.all_columns)
@@ -43,7 +40,7 @@ class Cells:
         steps = code.mul(code.sub(c.channels, 1), c.x_channel)
         steps = code.add(steps, code.mul(code.sub(self.pieces, 1), c.x_plane))
         reaches_over = code.is_less(c.x_size, code.add(item.x_cell, first, steps, room))
-        if code.number.is_half:  # copied to be widened
+        if code.element.is_half:  # copied to be widened
             reaches_over = code.is_equal(0, 0)
         self.offsets = code.at(c.offsets, code.pick(reaches_over, c.channels, 0), I32)
         self.piece = code.pick(reaches_over, room, c.x_plane)  # cells from piece to piece of x
@@ -74,7 +71,7 @@ def multiply(
     c: Call, cells: Cells, weight: Value, bias: Value, is_last: Value, channel: Value
 ) -> None:
     """Multiply a part of x, from a channel on, by all taps of a block of channels of y."""
-    code, lanes = c.code, c.code.number.lanes
+    code, lanes = c.code, c.code.element.lanes
     terms = code.least(c.part, code.sub(c.channels, channel))
     offsets = code.at(cells.offsets, channel, I32)
     is_plain = code.is_equal(c.is_plain, 1)
@@ -126,7 +123,7 @@ def _fill(c: Call, line: Value, bias: Value) -> None:
     """Write a bias to a line."""
     code = c.code
     values = code.splat(bias)
-    with code.loop(c.line_pitch, step=code.number.lanes) as lane:
+    with code.loop(c.line_pitch, step=code.element.lanes) as lane:
         code.store_vector(values, line, lane)
 
 

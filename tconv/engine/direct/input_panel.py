@@ -1,17 +1,13 @@
 """HOW X IS READ: an item's cells copied to a panel, where every tap is a step to another cell."""
 
-from typing import Any
-
 from tconv.engine.codegen.abi import LATTICE, RUN, Call, Item
-from tconv.engine.codegen.code import I64
+from tconv.engine.codegen.llvm import I64, Index, Value
 from tconv.engine.kernels.limits import CHANNELS_AHEAD
 
 __all__ = ["find_runs", "gather", "pack"]
 
-Value = Any
 
-
-def pack(c: Call, item: Item, panel: Value, first_channel: Value, channels: Value) -> None:
+def pack(c: Call, item: Item, panel: Value, first_channel: Index, channels: Index) -> None:
     """Make a flat panel: copy what the item reads of x, lattice by lattice, row by row."""
     code, pitch = c.code, c.pitch
     x = code.cell(item.x, code.mul(first_channel, c.x_channel))
@@ -62,7 +58,7 @@ def find_runs(c: Call, item: Item) -> None:
         code.call(c.find_runs, runs, c.table, place, count, to, c.gathered_lanes, c.panel_tile)
 
 
-def gather(c: Call, item: Item, panel: Value, first_channel: Value, channels: Value) -> None:
+def gather(c: Call, item: Item, panel: Value, first_channel: Index, channels: Index) -> None:
     """Make a gathered panel: collect what the item reads of x, channel by channel.
 
     A tile has all terms one after the other, in the order in which micro-kernels read them.
@@ -76,5 +72,5 @@ def gather(c: Call, item: Item, panel: Value, first_channel: Value, channels: Va
 
 def _vectors(c: Call, count: Value) -> Value:
     """Vectors that so many cells fill."""
-    lanes = c.code.number.lanes
+    lanes = c.code.element.lanes
     return c.code.div(c.code.add(count, lanes - 1), lanes)

@@ -4,14 +4,10 @@ A large y goes past the caches. Lines of the cache that are written in part only
 then, so rows that follow each other are held back, and written together.
 """
 
-from typing import Any
-
 from tconv.engine.codegen.abi import Call, Item
-from tconv.engine.codegen.code import I64, PTR
+from tconv.engine.codegen.llvm import I64, PTR, Value
 
 __all__ = ["copy_out"]
-
-Value = Any
 
 
 def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
@@ -75,7 +71,7 @@ def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
 
 def _hold(c: Call, far: Value, count: Value) -> None:
     """Keep a row of y back, in one piece with what is held, so that few lines are half written."""
-    code, bytes_ = c.code, c.code.number.cell_bytes
+    code, bytes_ = c.code, c.code.element.cell_bytes
     held = code.load(c.held, kind=I64)
     place, begun = (code.builder.ptrtoint(p, I64) for p in (far, code.load(c.begun, kind=PTR)))
     follows = code.is_equal(place, code.add(begun, code.mul(held, bytes_)))
@@ -90,7 +86,7 @@ def _hold(c: Call, far: Value, count: Value) -> None:
 
 def _held_cells(c: Call) -> Value:
     """Where the cells lie that are held: as far from a line's begin as they will in y."""
-    code, number = c.code, c.code.number
+    code, number = c.code, c.code.element
     cell = code.div(code.builder.ptrtoint(code.load(c.begun, kind=PTR), I64), number.cell_bytes)
     _, beyond = code.divmod(cell, number.streamed_lanes)
     return code.cell(c.row_of_y, beyond)

@@ -18,14 +18,13 @@ is true of it, so limits let it pass.
 from collections.abc import Callable
 from decimal import Decimal
 from math import factorial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
+from tconv.engine.codegen.code import Code, ElementType, begin
+from tconv.engine.codegen.llvm import I64, PTR, Constant, IntType, Module, Value, VectorType
 
 __all__ = ["activate"]
 
-Value = Any
 
 _LOG_2 = Decimal("0.6931471805599453094172321214581765680755001343602552")
 
@@ -51,24 +50,24 @@ _FORMATS = {
 }
 
 
-def activate(function: str) -> Callable[[ir.Module, str, Number], None]:
+def activate(function: str) -> Callable[[Module, str, ElementType], None]:
     """Replace the numbers of a row, in whole vectors, by a function of them.
 
     ``slope`` points to the slope of "leaky_relu" below 0; the others do not read it.
     """
 
-    def emit(module: ir.Module, name: str, number: Number) -> None:
-        code, a = begin(module, name, {"row": PTR, "count": I64, "slope": PTR}, number)
+    def emit(module: Module, name: str, element: ElementType) -> None:
+        code, a = begin(module, name, {"row": PTR, "count": I64, "slope": PTR}, element)
         a["row"].add_attribute("noalias")
         v = _Vectors(code)
-        slope = code.splat(code.load(a["slope"])) if function == "leaky_relu" else None
+        slope = code.splat(code.load(a["slope"])) if function == "leaky_relu" else element.zeros
         of: dict[str, Callable[[Value], Value]] = {
             "relu": v.relu,
             "leaky_relu": lambda x: v.leaky_relu(x, slope),
             "tanh": v.tanh,
             "sigmoid": v.sigmoid,
         }
-        with code.loop(a["count"], step=number.lanes) as n:
+        with code.loop(a["count"], step=element.lanes) as n:
             code.store_vector(of[function](code.load_vector(a["row"], n)), a["row"], n)
         code.end()
 
@@ -79,11 +78,11 @@ class _Vectors:
     """Arithmetic of vectors, and the functions made of it."""
 
     def __init__(self, code: Code) -> None:
-        self.code, self.builder, number = code, code.builder, code.number
-        self.vector, self.lanes = number.vector, number.lanes
-        self.format = form = _FORMATS[number.dtype]
-        self.integers = ir.VectorType(ir.IntType(form.bits), number.lanes)
-        self.zero, self.times = number.zeros, code.builder.fmul
+        self.code, self.builder, element = code, code.builder, code.element
+        self.vector, self.lanes = element.vector, element.lanes
+        self.format = form = _FORMATS[element.dtype]
+        self.integers = VectorType(IntType(form.bits), element.lanes)
+        self.zero, self.times = element.zeros, code.builder.fmul
 
     def relu(self, x: Value) -> Value:
         """``0 if x < 0 else x``.
@@ -172,11 +171,11 @@ class _Vectors:
 
     def number(self, value: float) -> Value:
         """The same number in every lane."""
-        return ir.Constant(self.vector, [float(value)] * self.lanes)
+        return Constant(self.vector, [float(value)] * self.lanes)
 
     def whole(self, value: int) -> Value:
         """The same integer in every lane."""
-        return ir.Constant(self.integers, [value] * self.lanes)
+        return Constant(self.integers, [value] * self.lanes)
 
     def _bits(self, x: Value) -> Value:
         return self.builder.bitcast(x, self.integers)

@@ -14,11 +14,9 @@ serves many shapes.
 """
 
 from collections.abc import Callable
-from typing import Any
 
-from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.abi import TERMS_AHEAD
-from tconv.engine.codegen.code import I32, I64, PTR, Code, Number, begin
+from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.half import (
     load_cell,
     load_cells,
@@ -28,6 +26,7 @@ from tconv.engine.codegen.half import (
     stored_cells,
     widened,
 )
+from tconv.engine.codegen.llvm import I32, I64, PTR, Argument, Index, Module, Value
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
 
 __all__ = [
@@ -42,12 +41,10 @@ __all__ = [
 _LINE_BYTES = 64  # of the processor's caches
 _AHEAD_BYTES = 4096  # weights are read once, in order: this far ahead they come in time
 
-Value = Any
-
 
 def micro(
     rows: int, vectors: int, unroll: int, reads_ahead: int = 0
-) -> Callable[[ir.Module, str, Number], None]:
+) -> Callable[[Module, str, ElementType], None]:
     """Add products to a tile of `rows` rows by `vectors` vectors.
 
     ``terms`` must be a multiple of `unroll`. The sum of a call starts at zero and is added to c at
@@ -55,13 +52,13 @@ def micro(
     `reads_ahead`, the cells of x that follow are asked for meanwhile.
     """
 
-    def emit(module: ir.Module, name: str, number: Number) -> None:
+    def emit(module: Module, name: str, element: ElementType) -> None:
         pointers = {"w": PTR, "x": PTR, "offsets": PTR, "c": PTR, "bias": PTR}
         sizes = {"terms": I64, "ldc": I64, "first": I64}
-        code, a = begin(module, name, pointers | sizes, number)
+        code, a = begin(module, name, pointers | sizes, element)
         for label in ("w", "x", "offsets", "bias"):
             a[label].add_attribute("noalias")
-        start = [*[number.zeros] * (rows * vectors), a["w"], a["offsets"]]
+        start = [*[element.zeros] * (rows * vectors), a["w"], a["offsets"]]
         with code.loop_carrying(code.div(a["terms"], unroll), start) as (carried, following):
             following += _terms(code, carried, (rows, unroll, reads_ahead), a["x"])
         _add_to(code, following[:-2], rows, a)
@@ -72,25 +69,25 @@ def micro(
 
 def _terms(code: Code, carried: list[Value], shape: tuple[int, int, int], x: Value) -> list[Value]:
     """The terms of a turn: sums, and where weights and offsets of the next turn are."""
-    (*acc, w, offsets), (rows, unroll, reads_ahead), number = carried, shape, code.number
+    (*acc, w, offsets), (rows, unroll, reads_ahead), element = carried, shape, code.element
     vectors = len(acc) // rows
-    for line in range(0, unroll * rows * number.bytes, _LINE_BYTES):
-        code.prefetch(code.at(w, (_AHEAD_BYTES + line) // number.bytes))
+    for line in range(0, unroll * rows * element.bytes, _LINE_BYTES):
+        code.prefetch(code.at(w, (_AHEAD_BYTES + line) // element.bytes))
     for u in range(unroll):
         cells = code.at(x, code.builder.sext(code.load(offsets, u, I32), I64))
         for v in range(vectors if reads_ahead == 1 else 0):
-            code.prefetch(code.at(cells, (vectors + v) * number.lanes))
+            code.prefetch(code.at(cells, (vectors + v) * element.lanes))
         if reads_ahead == 2:
             later = code.builder.sext(code.load(offsets, u + TERMS_AHEAD, I32), I64)
-            for line in range(0, vectors * number.lanes * number.bytes, _LINE_BYTES):
-                code.prefetch(code.at(x, code.add(later, line // number.bytes)))
+            for line in range(0, vectors * element.lanes * element.bytes, _LINE_BYTES):
+                code.prefetch(code.at(x, code.add(later, line // element.bytes)))
         acc = term(code, acc, [code.at(w, u * rows + r) for r in range(rows)], cells)
     return [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
 
 
 def term(code: Code, acc: list[Value], rows: list[Value], columns: Value) -> list[Value]:
     """One term of sums: ``acc[r, v] + *rows[r] * columns[v*lanes:][:lanes]``."""
-    vectors, lanes = len(acc) // len(rows), code.number.lanes
+    vectors, lanes = len(acc) // len(rows), code.element.lanes
     if len(rows) < vectors:  # the few rows first, then a vector at a time: no register is short
         numbers = [code.splat(code.load(row)) for row in rows]
         found = []
@@ -110,10 +107,10 @@ def term(code: Code, acc: list[Value], rows: list[Value], columns: Value) -> lis
     return following
 
 
-def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> None:
+def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Argument]) -> None:
     """Store ``(bias if first else c) + acc`` to c."""
-    vectors, lanes = len(acc) // rows, code.number.lanes
-    with code.builder.if_else(code.is_equal(a["first"], 0)) as (following, first):
+    vectors, lanes = len(acc) // rows, code.element.lanes
+    with code.if_else(code.is_equal(a["first"], 0)) as (following, first):
         for block, is_first in ((following, False), (first, True)):
             with block:
                 for r in range(rows):
@@ -125,7 +122,7 @@ def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> Non
                         code.store_vector(total, row, v * lanes)
 
 
-def pack_rows(step: int) -> Callable[[ir.Module, str, Number], None]:
+def pack_rows(step: int) -> Callable[[Module, str, ElementType], None]:
     """Write rows of a panel: of each ``left`` zeros, ``count`` cells of x, ``right`` zeros.
 
     The cells of x are a step apart; one beyond MOST_INTERLEAVED stands for all such. Before the
@@ -133,10 +130,10 @@ def pack_rows(step: int) -> Callable[[ir.Module, str, Number], None]:
     is overwritten, and must be written later. Cells ``ahead`` of these are asked for meanwhile.
     """
 
-    def emit(module: ir.Module, name: str, number: Number) -> None:
+    def emit(module: Module, name: str, element: ElementType) -> None:
         sizes = ("above", "rows", "x_pitch", "left", "count", "right", "below", "step", "ahead")
         kinds = {"to": PTR, "x": PTR} | dict.fromkeys(sizes, I64)
-        code, a = begin(module, name, kinds, number)
+        code, a = begin(module, name, kinds, element)
         _fill(code, a["to"], a["above"])
         first, pitch = code.at(a["to"], a["above"]), code.add(a["left"], a["count"], a["right"])
         with code.loop(a["rows"]) as n:
@@ -157,14 +154,14 @@ def pack_rows(step: int) -> Callable[[ir.Module, str, Number], None]:
 
 def _copy_cells(code: Code, to: Value, x: Value, count: Value, ahead: Value) -> None:
     """``to[:count] = x[:count]``, and some more of `to`."""
-    lanes = code.number.lanes
+    lanes = code.element.lanes
     whole = code.mul(code.div(count, lanes), lanes)
     rest = code.sub(count, whole)
     with code.loop(whole, step=lanes) as cell:
         code.prefetch(code.cell(x, code.add(cell, ahead)))
         code.store_vector(load_cells(code, x, cell), to, cell)
     with code.when(code.is_less(0, rest)):
-        if code.number.is_half:
+        if code.element.is_half:
             _copy_rest(code, to, x, whole, count)
         else:
             some = code.load_lanes(code.at(x, whole), code.first_lanes(rest))
@@ -173,10 +170,10 @@ def _copy_cells(code: Code, to: Value, x: Value, count: Value, ahead: Value) -> 
 
 def _copy_rest(code: Code, to: Value, x: Value, whole: Value, count: Value) -> None:
     """Write the cells of a row from `whole` on, and zeros; few processors mask 16 bits."""
-    lanes = code.number.lanes
-    code.store_vector(code.number.zeros, to, whole)
+    lanes = code.element.lanes
+    code.store_vector(code.element.zeros, to, whole)
     is_long = code.is_less(lanes - 1, count)
-    with code.builder.if_else(is_long) as (long, short):
+    with code.if_else(is_long) as (long, short):
         with long:  # the last vector again
             last = code.sub(count, lanes)
             code.store_vector(load_cells(code, x, last), to, last)
@@ -184,9 +181,9 @@ def _copy_rest(code: Code, to: Value, x: Value, whole: Value, count: Value) -> N
             code.store(load_cell(code, x, cell), to, cell)
 
 
-def _copy_apart(code: Code, to: Value, x: Value, count: Value, step: Value, ahead: Value) -> None:
+def _copy_apart(code: Code, to: Value, x: Value, count: Value, step: Index, ahead: Value) -> None:
     """``to[:count] = x[::step]``; nothing beyond the last of these cells is read."""
-    lanes = code.number.lanes
+    lanes = code.element.lanes
     done: Value = code.index(0)
     if isinstance(step, int):
         done = code.mul(code.div(count, lanes), lanes)
@@ -211,11 +208,11 @@ def _copy_apart(code: Code, to: Value, x: Value, count: Value, step: Value, ahea
 
 def _fill(code: Code, row: Value, count: Value) -> None:
     """Write zeros, in whole vectors."""
-    with code.loop(count, step=code.number.lanes) as n:
-        code.store_vector(code.number.zeros, row, n)
+    with code.loop(count, step=code.element.lanes) as n:
+        code.store_vector(code.element.zeros, row, n)
 
 
-def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
+def copy_row(stride: int) -> Callable[[Module, str, ElementType], None]:
     """Interleave the phases of a row of y: ``count`` cells, from the lines at ``lines[phase]``.
 
     The first of them is phase `skipped` of a column. The cells of y that are `ahead` of it are
@@ -223,17 +220,17 @@ def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
     all such: as many phases as a vector has lanes are transposed at a time.
     """
 
-    def emit(module: ir.Module, name: str, number: Number) -> None:
+    def emit(module: Module, name: str, element: ElementType) -> None:
         sizes = dict.fromkeys(("lane", "skipped", "count", "stride", "ahead"), I64)
-        code, a = begin(module, name, {"y": PTR, "line": PTR, "lines": PTR} | sizes, number)
+        code, a = begin(module, name, {"y": PTR, "line": PTR, "lines": PTR} | sizes, element)
         a["y"].add_attribute("noalias")
         line = code.at(a["line"], a["lane"])
         if stride > MOST_INTERLEAVED:
-            _copy_columns(code, a, line, number.lanes, a["stride"])
+            _copy_columns(code, a, line, element.lanes, a["stride"])
         else:
-            row = code.room(number.cell, stride * number.lanes)
+            row = code.room(element.cell, stride * element.lanes)
             end = code.add(a["skipped"], a["count"])
-            with code.builder.if_else(code.is_less(stride * number.lanes, end)) as (long, short):
+            with code.if_else(code.is_less(stride * element.lanes, end)) as (long, short):
                 with long:
                     _copy_columns(code, a, line, stride, stride)
                 with short:
@@ -243,18 +240,18 @@ def copy_row(stride: int) -> Callable[[ir.Module, str, Number], None]:
     return emit
 
 
-def _phases(code: Code, line: Value, lines: Value, first: Value, count: int) -> list[Value]:
+def _phases(code: Code, line: Value, lines: Value, first: Index, count: int) -> list[Value]:
     """So many phases of the columns of a vector, as cells of y."""
     starts = [code.load(lines, code.add(first, n), I64) for n in range(count)]
     return [narrowed(code, code.load_vector(line, start)) for start in starts]
 
 
-def _copy_short(code: Code, a: dict[str, Value], line: Value, stride: int, row: Value) -> None:
+def _copy_short(code: Code, a: dict[str, Argument], line: Value, stride: int, row: Value) -> None:
     """Copy no more than a vector of columns: whole vectors, and by way of `row` the cells around.
 
     Cell by cell, for what lies across two vectors cannot be read before both are in the caches.
     """
-    lanes, skipped, count = code.number.lanes, a["skipped"], a["count"]
+    lanes, skipped, count = code.element.lanes, a["skipped"], a["count"]
     before, end = code.div(code.add(skipped, lanes - 1), lanes), code.add(skipped, count)
     first = code.least(code.sub(code.mul(before, lanes), skipped), count)
     last = code.most(code.sub(code.mul(code.div(end, lanes), lanes), skipped), first)
@@ -262,20 +259,22 @@ def _copy_short(code: Code, a: dict[str, Value], line: Value, stride: int, row: 
     code.prefetch(later, writes=True)
     code.prefetch(code.cell(later, code.sub(count, 1)), writes=True)
     vectors = _interleaved(code, _phases(code, line, a["lines"], 0, stride))
-    for n, cells in enumerate(vectors):
-        store_cells(code, cells, row, n * lanes)
-        place = code.sub(n * lanes, skipped)
+    for v, cells in enumerate(vectors):
+        store_cells(code, cells, row, v * lanes)
+        place = code.sub(v * lanes, skipped)
         with code.when(code.both(code.is_less(-1, place), code.is_less(place, last))):
             store_cells(code, cells, a["y"], place)
-    for start, stop in ((0, first), (last, count)):
+    for start, stop in ((code.index(0), first), (last, count)):
         with code.loop(stop, start) as n:
-            cell = code.load(row, code.add(skipped, n), code.number.cell)
+            cell = code.load(row, code.add(skipped, n), code.element.cell)
             code.store(cell, a["y"], n)
 
 
-def _copy_columns(code: Code, a: dict[str, Value], line: Value, together: int, step: Value) -> None:
+def _copy_columns(
+    code: Code, a: dict[str, Argument], line: Value, together: int, step: Index
+) -> None:
     """Copy a vector of columns at a time, `together` of their phases; the last ones overlap."""
-    lanes, lines, skipped = code.number.lanes, a["lines"], a["skipped"]
+    lanes, lines, skipped = code.element.lanes, a["lines"], a["skipped"]
     is_cut = code.is_less(0, skipped)
     head = code.pick(is_cut, code.least(code.sub(step, skipped), a["count"]), 0)
     with code.loop(head) as n:
@@ -291,12 +290,12 @@ def _copy_columns(code: Code, a: dict[str, Value], line: Value, together: int, s
         column = code.least(code.mul(n, lanes), code.sub(columns, lanes))
         vectors = _phases(code, code.at(line, column), lines, phase, together)
         to = code.cell(y, code.add(code.mul(column, step), phase))
-        if together == step:
-            per_line = _LINE_BYTES // code.number.cell_bytes
+        if isinstance(step, int):  # as many as are together
+            per_line = _LINE_BYTES // code.element.cell_bytes
             for cell in range(0, step * lanes, per_line):
                 code.prefetch(code.cell(to, code.add(a["ahead"], cell)), writes=True)
         for v, cells in enumerate(_interleaved(code, vectors)):
-            store_cells(code, cells, to, v * lanes if together == step else code.mul(step, v))
+            store_cells(code, cells, to, v * lanes if isinstance(step, int) else code.mul(step, v))
     done, whole = code.pick(fit, columns, 0), code.mul(runs, together)
     with code.loop(step) as r:
         phase = code.at(line, code.load(lines, r, I64))
@@ -306,18 +305,18 @@ def _copy_columns(code: Code, a: dict[str, Value], line: Value, together: int, s
             store_cell(code, code.load(phase, n), y, code.add(code.mul(n, step), r))
 
 
-def add_rows(module: ir.Module, name: str, number: Number) -> None:
+def add_rows(module: Module, name: str, element: ElementType) -> None:
     """``to[row, :count] += x[row, :count]``, rows being ``to_pitch`` and ``x_pitch`` apart."""
     sizes = {"count": I64, "rows": I64, "to_pitch": I64, "x_pitch": I64}
-    code, a = begin(module, name, {"to": PTR, "x": PTR} | sizes, number)
+    code, a = begin(module, name, {"to": PTR, "x": PTR} | sizes, element)
     a["x"].add_attribute("noalias")
-    whole = code.mul(code.div(a["count"], number.lanes), number.lanes)
+    whole = code.mul(code.div(a["count"], element.lanes), element.lanes)
     rest = code.sub(a["count"], whole)
     lanes = code.first_lanes(rest)
     with code.loop(a["rows"]) as row:
         to = code.at(a["to"], code.mul(row, a["to_pitch"]))
         x = code.at(a["x"], code.mul(row, a["x_pitch"]))
-        with code.loop(whole, step=number.lanes) as n:
+        with code.loop(whole, step=element.lanes) as n:
             code.store_vector(code.plus(code.load_vector(to, n), code.load_vector(x, n)), to, n)
         with code.when(code.is_less(0, rest)):
             to, x = code.at(to, whole), code.at(x, whole)
@@ -326,28 +325,28 @@ def add_rows(module: ir.Module, name: str, number: Number) -> None:
     code.end()
 
 
-def stream(module: ir.Module, name: str, number: Number) -> None:
+def stream(module: Module, name: str, element: ElementType) -> None:
     """Copy a row to y without bringing y into the caches: none of its lines is read before."""
-    code, a = begin(module, name, {"y": PTR, "row": PTR, "count": I64}, number)
+    code, a = begin(module, name, {"y": PTR, "row": PTR, "count": I64}, element)
     a["y"].add_attribute("noalias")
-    place = code.builder.udiv(code.builder.ptrtoint(a["y"], I64), code.index(number.bytes))
-    _, beyond = code.divmod(place, number.lanes)
-    to_line = code.pick(code.is_equal(beyond, 0), 0, code.sub(number.lanes, beyond))
+    place = code.builder.udiv(code.builder.ptrtoint(a["y"], I64), code.index(element.bytes))
+    _, beyond = code.divmod(place, element.lanes)
+    to_line = code.pick(code.is_equal(beyond, 0), 0, code.sub(element.lanes, beyond))
     head = code.least(to_line, a["count"])
-    whole = code.div(code.sub(a["count"], head), number.lanes)
+    whole = code.div(code.sub(a["count"], head), element.lanes)
     with code.loop(head) as n:
         code.store(code.load(a["row"], n), a["y"], n)
     with code.loop(whole) as n:
-        cell = code.add(head, code.mul(n, number.lanes))
+        cell = code.add(head, code.mul(n, element.lanes))
         code.stream_vector(code.load_vector(a["row"], cell), a["y"], cell)
-    with code.loop(a["count"], code.add(head, code.mul(whole, number.lanes))) as n:
+    with code.loop(a["count"], code.add(head, code.mul(whole, element.lanes))) as n:
         code.store(code.load(a["row"], n), a["y"], n)
     code.end()
 
 
 def _interleaved(code: Code, vectors: list[Value]) -> list[Value]:
     """``a0 b0 c0 a1 b1 c1 ...`` from the vectors a, b, c."""
-    lanes, many = code.number.lanes, len(vectors)
+    lanes, many = code.element.lanes, len(vectors)
     if many == 1:
         return vectors
     if many % 2 == 0:  # of pairs: those at even places and those at odd ones, then lane by lane

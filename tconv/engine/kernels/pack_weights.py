@@ -12,11 +12,19 @@ the numbers of a few channels are that together fill whole vectors, and so the p
 them, or LLVM loads one after the other where that is as fast.
 """
 
-from typing import Any
-
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.code import I32, I64, PTR, Code, Number, begin
+from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.half import load_cell, widened
+from tconv.engine.codegen.llvm import (
+    I32,
+    I64,
+    PTR,
+    Constant,
+    IntType,
+    Module,
+    Undefined,
+    Value,
+    VectorType,
+)
 from tconv.engine.kernels.transform_weights import (
     MAKE_FIELDS,
     MAKE_POINTERS,
@@ -39,21 +47,20 @@ PACK_FIELDS = (
 )
 TILE = ("weight", "table", "count", "channels")
 _LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
-Value = Any
 
 
-def pack_run(module: ir.Module, name: str, number: Number) -> None:
+def pack_run(module: Module, name: str, element: ElementType) -> None:
     """Emit ``pack_run(arguments, thread)``: take channels of groups until there are none."""
-    _emit(module, name, number)
+    _emit(module, name, element)
 
 
-def pack_made_run(module: ir.Module, name: str, number: Number) -> None:
+def pack_made_run(module: Module, name: str, element: ElementType) -> None:
     """Emit the same for numbers that are made of the weights."""
-    _emit(module, name, number, makes=True)
+    _emit(module, name, element, makes=True)
 
 
-def _emit(module: ir.Module, name: str, number: Number, *, makes: bool = False) -> None:
-    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
+def _emit(module: Module, name: str, element: ElementType, *, makes: bool = False) -> None:
+    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     f = code.record(a["arguments"], PACK_FIELDS, _POINTERS)
     with code.items(f["counter"], f["items"]) as item:
         group, chunk = code.divmod(item, f["chunks"])
@@ -87,7 +94,7 @@ def _emit(module: ir.Module, name: str, number: Number, *, makes: bool = False) 
 
 def _gather(code: Code, row: Value, source: Value, table: Value, count: Value) -> None:
     """``row[:count] = source[table[:count]]``."""
-    lanes = code.number.lanes
+    lanes = code.element.lanes
     whole = code.mul(code.div(count, lanes), lanes)
     with code.loop(whole, step=lanes) as n:
         code.store_vector(_gathered(code, source, code.at(table, n, I32)), row, n)
@@ -98,21 +105,21 @@ def _gather(code: Code, row: Value, source: Value, table: Value, count: Value) -
 
 def _gathered(code: Code, source: Value, table: Value) -> Value:
     """The vector ``source[table[:lanes]]``."""
-    number = code.number
-    vector = ir.VectorType(number.cell, number.lanes)
-    if not number.gathers:
-        found: Value = ir.Constant(vector, ir.Undefined)
-        for lane in range(number.lanes):
+    element = code.element
+    vector = VectorType(element.cell, element.lanes)
+    if not element.gathers:
+        found: Value = Constant(vector, Undefined)
+        for lane in range(element.lanes):
             cell = code.cell(source, code.builder.sext(code.load(table, lane, I32), I64))
-            value = code.builder.load(cell, typ=number.cell)
-            found = code.builder.insert_element(found, value, ir.Constant(I32, lane))
+            value = code.builder.load(cell, typ=element.cell)
+            found = code.builder.insert_element(found, value, Constant(I32, lane))
         return widened(code, found)
-    cells = code.builder.load(table, align=4, typ=ir.VectorType(I32, number.lanes))
-    places = code.builder.gep(source, [cells], source_etype=number.cell)
-    mask = ir.VectorType(ir.IntType(1), number.lanes)
-    suffix = "i16" if number.is_half else number.suffix
-    name = f"llvm.masked.gather.v{number.lanes}{suffix}.v{number.lanes}p0"
+    cells = code.builder.load(table, align=4, typ=VectorType(I32, element.lanes))
+    places = code.builder.gep(source, [cells], source_etype=element.cell)
+    mask = VectorType(IntType(1), element.lanes)
+    suffix = "i16" if element.is_half else element.suffix
+    name = f"llvm.masked.gather.v{element.lanes}{suffix}.v{element.lanes}p0"
     gather = code.builder.module.declared(name, vector, [places.type, I32, mask, vector])
-    everything = ir.Constant(mask, [1] * number.lanes)
-    nothing, align = ir.Constant(vector, None), I32(number.cell_bytes)
+    everything = Constant(mask, [1] * element.lanes)
+    nothing, align = Constant(vector, None), I32(element.cell_bytes)
     return widened(code, code.builder.call(gather, [places, align, everything, nothing]))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.codegen.code import I64, Code
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import I64, Value
 from tconv.engine.kernels.transpose import transposed
 
 __all__ = ["MAKE_FIELDS", "MAKE_POINTERS", "VECTORS", "factors", "make"]
@@ -21,7 +22,6 @@ MAKE_FIELDS = (
     *("taps", "numbers", "made_size", "made_pitch", "made_run", "weight_run", "is_by_channel"),
 )
 VECTORS = 2  # of pairs, for which the factors are looked up once
-Value = Any
 
 
 def factors(matrix: NDArray[Any], lanes: int) -> list[NDArray[Any]]:
@@ -49,7 +49,7 @@ def make(
     is_by_channel = code.is_equal(f["is_by_channel"], 1)
     runs = code.pick(is_by_channel, channels, outputs)
     pairs = code.pick(is_by_channel, outputs, channels)
-    lanes = code.number.lanes
+    lanes = code.element.lanes
     taps = code.at(made, code.mul(f["numbers"], f["made_pitch"]))
     with code.loop(runs) as run, code.loop(pairs, step=VECTORS * lanes) as first:
         source = code.at(weight, code.mul(run, f["weight_run"]))
@@ -58,7 +58,7 @@ def make(
         with code.loop(f["numbers"]) as n:
             start, end = (code.load(f["factor_starts"], code.add(n, one), I64) for one in (0, 1))
             place, factor = code.at(f["factor_taps"], start, I64), code.at(f["factors"], start)
-            carry = [*[code.number.zeros] * VECTORS, place, factor]
+            carry = [*[code.element.zeros] * VECTORS, place, factor]
             with code.loop_carrying(code.sub(end, start), carry) as (carried, following):
                 *totals, place, factor = carried
                 tap = code.at(taps, code.load(place, kind=I64))
@@ -74,7 +74,7 @@ def make(
 
 def _turn(code: Code, taps: Value, to: Value, source: Value, first: Value, pairs: Value) -> None:
     """``to[tap] = source[first:][:lanes of all vectors, tap]``; beyond the last, that again."""
-    lanes = code.number.lanes
+    lanes = code.element.lanes
     is_wide = code.is_less(lanes - 1, taps)
     for v in range(VECTORS):
         rows = []

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
+from tconv.engine.codegen.code import Code, ElementType, begin
+from tconv.engine.codegen.llvm import I64, PTR, Module, Value
 from tconv.system.allocator import empty
 
 __all__ = [
@@ -44,18 +44,17 @@ _QUAD_BYTES = 16  # within which every processor shuffles in one step
 # those that are much longer one way, or 16 rows or columns, take up to 1.5 times as long.
 _BLOCK, _FEW_BLOCK = (256, 64), 4096  # the longer side first
 _FEW = (1, 2, 3, 4)  # rows or columns that are interleaved instead
-Value = Any
 
 
-def transpose_run(module: ir.Module, name: str, number: Number) -> None:
+def transpose_run(module: Module, name: str, element: ElementType) -> None:
     """Emit ``transpose_run(arguments, thread)``: take blocks of images until there are none."""
-    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
+    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     f = code.record(a["arguments"], TRANSPOSE_FIELDS, _POINTERS)
     rows, columns = f["rows"], f["columns"]
     shortest = code.least(rows, columns)
     streams = _may_stream(code, f["to"], f["streams"])
-    is_wide = code.is_less(number.lanes - 1, shortest)
-    is_narrow = code.both(code.is_less(shortest, number.lanes), code.is_less(max(_FEW), shortest))
+    is_wide = code.is_less(element.lanes - 1, shortest)
+    is_narrow = code.both(code.is_less(shortest, element.lanes), code.is_less(max(_FEW), shortest))
     with code.items(f["counter"], f["items"]) as item:
         rest, column_block = code.divmod(item, f["column_blocks"])
         image, row_block = code.divmod(rest, f["row_blocks"])
@@ -85,7 +84,7 @@ def transpose_run(module: ir.Module, name: str, number: Number) -> None:
 
 def _may_stream(code: Code, to: Value, streams: Value) -> Value:
     """`streams` if a vector is a cache line and the first one begins where a line does."""
-    if code.number.lanes * code.number.bytes != _LINE_BYTES:
+    if code.element.lanes * code.element.bytes != _LINE_BYTES:
         return code.index(0)
     place = code.builder.ptrtoint(to, I64)
     return code.pick(code.is_equal(code.divmod(place, _LINE_BYTES)[1], 0), streams, 0)
@@ -100,7 +99,7 @@ def _run(code: Code, number: Value, size: Value, total: Value) -> tuple[Value, V
 @contextmanager
 def _tiles(code: Code, block: list[tuple[Value, Value]]) -> Iterator[tuple[Value, Value]]:
     """``for row, column in tiles``: squares as wide as a cache line, along the longer side."""
-    lanes, line = code.number.lanes, _LINE_BYTES // code.number.bytes
+    lanes, line = code.element.lanes, _LINE_BYTES // code.element.bytes
     (row, last_row), (column, last_column) = block
     is_tall = code.is_less(code.sub(last_column, column), code.sub(last_row, row))
     start, stop, long_start, long_stop = (
@@ -128,7 +127,7 @@ def _transpose_all(
 
     What such a tile shares with its neighbour is written twice, with the same numbers.
     """
-    lanes, (rows, columns) = code.number.lanes, size
+    lanes, (rows, columns) = code.element.lanes, size
     row, column = (
         code.least(first, code.sub(total, lanes)) for first, total in zip(place, size, strict=True)
     )
@@ -147,7 +146,7 @@ def _transpose_some(
     x_lanes = code.first_lanes(code.sub(columns, column))
     to_lanes = code.first_lanes(code.sub(rows, row))
     found = []
-    for n in range(code.number.lanes):
+    for n in range(code.element.lanes):
         source = code.least(code.add(row, n), code.sub(rows, 1))  # beyond the end, the last again
         source = code.add(code.mul(source, columns), column)
         found.append(code.load_lanes(code.at(x, source), x_lanes))
@@ -168,7 +167,7 @@ def _transpose_few(
     side: int,
 ) -> None:
     """Interleave `count` rows of such a length (side 0), or part so many columns (side 1)."""
-    lanes, (start, stop) = code.number.lanes, run
+    lanes, (start, stop) = code.element.lanes, run
     whole = code.add(start, code.mul(code.div(code.sub(stop, start), lanes), lanes))
 
     def places(cell: Value) -> tuple[list[Value], list[Value]]:
@@ -191,7 +190,7 @@ def _transpose_few(
 
 def _of_all(code: Code, vectors: list[Value], order: list[int]) -> Value:
     """A vector of the lanes `order`, which are counted through all the vectors."""
-    lanes, found = code.number.lanes, vectors[0]
+    lanes, found = code.element.lanes, vectors[0]
     taken = [n if n < lanes else 0 for n in order]
     for v, vector in enumerate(vectors[1:], 1):
         here = [n // lanes == v for n in order]
@@ -208,8 +207,8 @@ def transposed(code: Code, vectors: list[Value]) -> list[Value]:
 
     First of every quarter of 16 bytes, and then quarters change places.
     """
-    lanes = code.number.lanes
-    quad = _QUAD_BYTES // code.number.bytes
+    lanes = code.element.lanes
+    quad = _QUAD_BYTES // code.element.bytes
     quads = [_sorted(code, vectors[n : n + quad], 1, quad) for n in range(0, lanes, quad)]
     by_lane = [_sorted(code, list(column), quad, lanes) for column in zip(*quads, strict=True)]
     return [column for columns in zip(*by_lane, strict=True) for column in columns]
@@ -223,7 +222,7 @@ def _sorted(code: Code, vectors: list[Value], width: int, span: int) -> list[Val
     """
     if len(vectors) == 1:
         return vectors
-    lanes, halves = code.number.lanes, []
+    lanes, halves = code.element.lanes, []
     for parity in (0, 1):
         order = [
             source + first + block * width + n
@@ -237,11 +236,11 @@ def _sorted(code: Code, vectors: list[Value], width: int, span: int) -> list[Val
     return [vector for pair in zip(*halves, strict=True) for vector in pair]
 
 
-def turn_out(module: ir.Module, name: str, number: Number) -> None:
+def turn_out(module: Module, name: str, element: ElementType) -> None:
     """Write the transpose of `rows` rows of c, `columns` long; c can be read up to whole tiles."""
     sizes = dict.fromkeys(("pitch", "ldc", "rows", "columns"), I64)
-    code, a = begin(module, name, {"to": PTR, "c": PTR} | sizes, number)
-    lanes = number.lanes
+    code, a = begin(module, name, {"to": PTR, "c": PTR} | sizes, element)
+    lanes = element.lanes
     with code.loop(a["columns"], step=lanes) as column, code.loop(a["rows"], step=lanes) as row:
         c = code.at(a["c"], code.add(code.mul(row, a["ldc"]), column))
         to = code.at(a["to"], code.add(code.mul(column, a["pitch"]), row))
@@ -249,7 +248,7 @@ def turn_out(module: ir.Module, name: str, number: Number) -> None:
         found = transposed(code, found)
         rows, columns = code.sub(a["rows"], row), code.sub(a["columns"], column)
         is_whole = code.is_less(lanes - 1, code.least(rows, columns))
-        with code.builder.if_else(is_whole) as (whole, part):
+        with code.if_else(is_whole) as (whole, part):
             with whole:
                 for n, vector in enumerate(found):
                     code.store_vector(vector, to, code.mul(a["pitch"], n))

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.codegen.code import PTR, Code
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import I8, PTR, VOID, Builder, Function, FunctionType, Module
 from tconv.engine.runtime.openmp import share
 from tconv.engine.runtime.thread_pool import Load
 from tconv.system.pointers import DATA_OFFSET, address, is_read
@@ -155,18 +154,18 @@ def _entry(count: int, load: Load) -> Callable[..., None]:
     return entry
 
 
-def _emit(module: ir.Module, count: int) -> None:
+def _emit(module: Module, count: int) -> None:
     """Emit ``tconv_enter_N(job, arguments, counter, scratch, array...)`` for N arrays.
 
     arguments[:N + 2] = addresses of arrays..., counter, scratch
     *counter = 0
     job(arguments, 0)
     """
-    kind = ir.FunctionType(ir.VoidType(), [PTR] * (4 + count))
-    function = ir.Function(module, kind, f"{_NAME}_{count}")
-    code = Code(IRBuilder(function.append_basic_block("entry")))
+    kind = FunctionType(VOID, [PTR] * (4 + count))
+    function = Function(module, kind, f"{_NAME}_{count}")
+    code = Code(Builder(function.append_basic_block("entry")))
     job, arguments, counter, scratch, *arrays = function.args
-    byte = ir.IntType(8)
+    byte = I8
     places = [code.load(code.at(array, DATA_OFFSET, byte), kind=PTR) for array in arrays]
     for n, place in enumerate((*places, counter, scratch)):
         code.store(place, arguments, n)

@@ -8,9 +8,8 @@ begins at once.
 import ctypes
 import threading
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.codegen.code import I32, I64, PTR, Code
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import I32, I64, PTR, VOID, Builder, Function, FunctionType, Module
 from tconv.engine.runtime import thread_pool as pool
 
 __all__ = ["Team", "lend", "share"]
@@ -67,10 +66,10 @@ def share(job: int, args: int, threads: int, load: pool.Load) -> None:
         team.run(job, args, threads, load)
 
 
-def emit(module: ir.Module) -> None:
+def emit(module: Module) -> None:
     """Emit what a member does with its words: ``if (n = number()) < threads: job(args, n)``."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR]), _NAME)
-    code = Code(IRBuilder(function.append_basic_block("entry")))
+    function = Function(module, FunctionType(VOID, [PTR]), _NAME)
+    code = Code(Builder(function.append_basic_block("entry")))
     words = code.record(function.args[0], ["threads"], ["job", "args", "number"])
     n = code.builder.zext(code.call(words["number"], result=I32), I64)
     with code.when(code.is_less(n, words["threads"])):

@@ -34,9 +34,19 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Protocol
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.codegen.code import I32, I64, PTR, Code
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import (
+    I32,
+    I64,
+    PTR,
+    VOID,
+    Builder,
+    Function,
+    FunctionType,
+    Index,
+    Module,
+    Value,
+)
 from tconv.geometry.arguments import MOST_THREADS
 from tconv.system.memory import has_room
 
@@ -58,13 +68,12 @@ _AWAKE, _OFFERED, _WORKING, _AWAITED, _ASLEEP, _LEAVING = range(6)
 
 _NAME = "tconv_pool"
 _ADDRESS, _WORD = ctypes.c_void_p, ctypes.c_ssize_t
-Value = Any  # a number of Python, too, wherever one is an index
 
 
 class Load(Protocol):
     """What compiles: `tconv.engine.compile.jit.load`, ``partial`` with a target."""
 
-    def __call__(self, name: str, emit: Callable[[ir.Module], None], /) -> int:
+    def __call__(self, name: str, emit: Callable[[Module], None], /) -> int:
         """Return the address of the function `name`, valid until the process ends."""
 
 
@@ -229,7 +238,7 @@ if hasattr(os, "register_at_fork"):
 # ---- generated code ------------------------------------------------------------------------------
 
 
-def emit(module: ir.Module) -> None:
+def emit(module: Module) -> None:
     """Emit ``tconv_pool(n)``, the address of the n-th of run, work, dismiss and watch."""
     watch = _watch(module)
     functions = _run(module, watch), _work(module, watch), _dismiss(module), watch
@@ -240,7 +249,7 @@ def emit(module: ir.Module) -> None:
     code.leave(0)
 
 
-def _run(module: ir.Module, watch: ir.Function) -> ir.Function:
+def _run(module: Module, watch: Function) -> Function:
     """What a caller does.
 
     if exchange(busy, 1): job(args, 0); return        # others compute with the workers
@@ -277,7 +286,7 @@ def _run(module: ir.Module, watch: ir.Function) -> ir.Function:
     return code.leave()
 
 
-def _work(module: ir.Module, watch: ir.Function) -> ir.Function:
+def _work(module: Module, watch: Function) -> Function:
     """What a worker does.
 
     while True:
@@ -294,7 +303,7 @@ def _work(module: ir.Module, watch: ir.Function) -> ir.Function:
     with code.forever() as done:
         code.builder.call(watch, [box, code.index(_AWAKE), turns])
         claimed = code.exchange_if(box, _OFFERED, _WORKING)
-        with code.builder.if_else(claimed) as (then, otherwise):
+        with code.if_else(claimed) as (then, otherwise):
             with then:
                 code.call(code.word(box, _JOB), code.word(box, _ARGS), index)
                 with code.when(code.is_equal(code.exchange(box, _AWAKE), _AWAITED)):
@@ -306,7 +315,7 @@ def _work(module: ir.Module, watch: ir.Function) -> ir.Function:
     return code.leave()
 
 
-def _dismiss(module: ir.Module) -> ir.Function:
+def _dismiss(module: Module) -> Function:
     """What an exit does: whether the workers are idle, and then let them leave; busy for ever.
 
     if exchange(busy, 1): return 0
@@ -325,7 +334,7 @@ def _dismiss(module: ir.Module) -> ir.Function:
     return code.leave(1)
 
 
-def _watch(module: ir.Module) -> ir.Function:
+def _watch(module: Module) -> Function:
     """Look at a line while its word 0 is `state`, but not for ever; return the turns left."""
     code = _Code(module, "watch", PTR, I64, I64)
     line, state, turns = code.function.args
@@ -339,17 +348,17 @@ def _watch(module: ir.Module) -> ir.Function:
 class _Code(Code):
     """A function, and how it uses words that several threads write: word 0 of each line."""
 
-    def __init__(self, module: ir.Module, name: str, *kinds: Any) -> None:
-        self.function = ir.Function(module, ir.FunctionType(I64, kinds), name)
+    def __init__(self, module: Module, name: str, *kinds: Any) -> None:
+        self.function = Function(module, FunctionType(I64, kinds), name)
         self.function.linkage = "" if name == _NAME else "internal"
-        self.builder = IRBuilder(self.function.append_basic_block("entry"))
+        self.builder = Builder(self.function.append_basic_block("entry"))
 
-    def leave(self, value: Value = 0) -> ir.Function:
+    def leave(self, value: Index = 0) -> Function:
         """``return value``."""
         self.builder.ret(self.index(value))
         return self.function
 
-    def box(self, control: Value, worker: Value) -> Value:
+    def box(self, control: Value, worker: Index) -> Value:
         """The line of a worker."""
         return self.at(control, self.mul(self.add(worker, 1), _WORDS), I64)
 
@@ -390,7 +399,7 @@ class _Code(Code):
         module = self.builder.module
         name, *hints = _PAUSES.get(module.triple.partition("-")[0], [""])
         if name:
-            pause = module.declared(name, ir.VoidType(), [I32] * len(hints))
+            pause = module.declared(name, VOID, [I32] * len(hints))
             self.builder.call(pause, [I32(hint) for hint in hints])
 
 

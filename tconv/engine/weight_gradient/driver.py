@@ -9,11 +9,9 @@ while (item := counter++) < items:         # a segment of the cells, blocks of c
     write the block of the segment's part of dw
 """
 
-from typing import Any
-
-from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.abi import LATTICE
-from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
+from tconv.engine.codegen.code import Code, ElementType, begin
+from tconv.engine.codegen.llvm import I32, I64, PTR, Module, Value
 from tconv.engine.kernels.limits import CHANNELS_AHEAD
 
 __all__ = ["SUM_FIELDS", "SUM_POINTERS", "run_dot", "run_outer"]
@@ -41,17 +39,16 @@ SUM_FIELDS = (
 """What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
 
 _TILE = ("first", "size")  # in a list of tiles
-Value = Any
 
 
-def run_outer(module: ir.Module, name: str, number: Number) -> None:
+def run_outer(module: Module, name: str, element: ElementType) -> None:
     """Emit ``run_outer(arguments, thread)`` for lanes that are channels of x."""
-    _emit(module, name, number, is_dot=False)
+    _emit(module, name, element, is_dot=False)
 
 
-def run_dot(module: ir.Module, name: str, number: Number) -> None:
+def run_dot(module: Module, name: str, element: ElementType) -> None:
     """Emit the same for lanes that are cells."""
-    _emit(module, name, number, is_dot=True)
+    _emit(module, name, element, is_dot=True)
 
 
 class _Call:
@@ -59,13 +56,14 @@ class _Call:
 
     def __init__(self, code: Code, arguments: Value, thread: Value) -> None:
         self.code = code
-        self.told = code.record(arguments, SUM_FIELDS, SUM_POINTERS)
+        self._arguments = code.record(arguments, SUM_FIELDS, SUM_POINTERS)
         self.y_panel = code.at(self.scratch, code.mul(thread, self.scratch_size))
         self.x_panel = code.at(self.y_panel, self.y_size)
         self.block = code.at(self.x_panel, self.x_size)
 
     def __getattr__(self, name: str) -> Value:
-        return self.__dict__["told"][name]
+        found: Value = self.__dict__["_arguments"][name]
+        return found
 
 
 class _Item:
@@ -114,8 +112,8 @@ class _Chunk:
         self.x_start = code.add(code.mul(self.image, c.x_batch), of_planes, of_rows, self.column)
 
 
-def _emit(module: ir.Module, name: str, number: Number, *, is_dot: bool) -> None:
-    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
+def _emit(module: Module, name: str, element: ElementType, *, is_dot: bool) -> None:
+    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     c = _Call(code, a["arguments"], a["thread"])
     with code.items(c.counter, c.items) as taken:
         item = _Item(c, taken)
@@ -182,10 +180,10 @@ def _turn_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
 
     Where an image is a single cell, its channels lie so already.
     """
-    code, lanes = c.code, c.code.number.lanes
+    code, lanes = c.code, c.code.element.lanes
     end = code.mul(code.div(code.add(item.channels, lanes - 1), lanes), lanes)
     start = code.at(item.x, chunk.x_start)
-    with code.builder.if_else(code.is_equal(c.x_channel, 1)) as (cells, images):
+    with code.if_else(code.is_equal(c.x_channel, 1)) as (cells, images):
         with cells, code.loop(item.channels, step=c.tile_size) as channel:
             to = code.at(c.x_panel, code.mul(code.div(channel, c.tile_size), c.x_pitch))
             width = code.least(c.tile_size, code.sub(end, channel))
@@ -226,7 +224,7 @@ def _pack_rows_of_x(c: _Call, item: _Item, chunk: _Chunk) -> None:
             numbers = (0, chunk.rows, c.x_row, 0, chunk.columns, right, below, 1, 0)
             code.call(c.copy_rows, code.at(to, code.mul(z, plane)), of_plane, *numbers)
         with code.when(code.is_equal(code.add(image, 1), chunk.images)):
-            end, lanes = code.at(to, volume), code.number.lanes
+            end, lanes = code.at(to, volume), code.element.lanes
             code.call(c.copy_rows, end, c.x, lanes, 0, 0, 0, 0, 0, 0, 1, 0)
 
 
@@ -242,12 +240,12 @@ def _tiles(c: _Call, item: _Item, which: str) -> tuple[Value, Value]:
 
 def _sum(c: _Call, item: _Item, chunk: _Chunk, first: Value, *, is_dot: bool) -> None:
     """Add the products of a chunk to the sums of a block."""
-    code, lanes = c.code, c.code.number.lanes
+    code, lanes = c.code, c.code.element.lanes
     x_tiles, x_count = _tiles(c, item, "x")
     tap_tiles, tap_count = _tiles(c, item, "tap")
     cells = code.mul(chunk.images, chunk.of_image)
     if is_dot:
-        last = code.builder.sext(code.load(c.places, code.sub(cells, 1), ir.IntType(32)), I64)
+        last = code.builder.sext(code.load(c.places, code.sub(cells, 1), I32), I64)
         vectors = code.add(code.div(last, lanes), 1)
     with code.loop(x_count) as n:
         x_tile = code.record(code.at(x_tiles, code.mul(n, len(_TILE)), I64), _TILE)
@@ -257,7 +255,7 @@ def _sum(c: _Call, item: _Item, chunk: _Chunk, first: Value, *, is_dot: bool) ->
             x = code.at(c.x_panel, code.mul(n, c.x_pitch))
         with code.loop(tap_count) as m:
             tap_tile = code.record(code.at(tap_tiles, code.mul(m, len(_TILE)), I64), _TILE)
-            offsets = code.at(c.offsets, tap_tile["first"], ir.IntType(32))
+            offsets = code.at(c.offsets, tap_tile["first"], I32)
             entry = code.add(code.mul(tap_tile["size"], c.most_width), x_tile["size"])
             kernel = code.load(c.kernels, entry, PTR)
             if is_dot:

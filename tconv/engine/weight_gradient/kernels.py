@@ -13,33 +13,31 @@ A row of `outer` and a column of `dot` is a channel of y and a tap.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.code import I32, I64, PTR, Code, Number, begin
+from tconv.engine.codegen.code import Code, ElementType, begin
+from tconv.engine.codegen.llvm import I32, I64, PTR, Argument, Module, Value
 from tconv.engine.kernels.transpose import transposed
 
 __all__ = ["dot", "outer", "turn_in"]
 
 _QUAD_BYTES = 16  # within which every processor shuffles in one step
-Value = Any
 _Load = Callable[[], Value]
 
 
-def outer(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
+def outer(rows: int, vectors: int) -> Callable[[Module, str, ElementType], None]:
     """Add products to a tile of `rows` taps by `vectors` vectors of channels of x.
 
     The sum of a call starts at zero and is added to c at its end, unless it is the `first`.
     """
 
-    def emit(module: ir.Module, name: str, number: Number) -> None:
+    def emit(module: Module, name: str, element: ElementType) -> None:
         pointers = dict.fromkeys(("y", "x", "places", "offsets", "c"), PTR)
         code, a = begin(
-            module, name, pointers | dict.fromkeys(("cells", "ldc", "first"), I64), number
+            module, name, pointers | dict.fromkeys(("cells", "ldc", "first"), I64), element
         )
-        lanes = number.lanes
+        lanes = element.lanes
         taps = [code.at(a["y"], _index(code, a["offsets"], r)) for r in range(rows)]
-        start = [*[number.zeros] * (rows * vectors), a["x"], a["places"]]
+        start = [*[element.zeros] * (rows * vectors), a["x"], a["places"]]
         with code.loop_carrying(a["cells"], start) as (carried, following):
             acc, x, places = carried[:-2], carried[-2], carried[-1]
             place = _index(code, places, 0)
@@ -74,19 +72,19 @@ def _products(code: Code, acc: list[Value], rows: list[_Load], columns: list[_Lo
     return found
 
 
-def dot(rows: int, columns: int) -> Callable[[ir.Module, str, Number], None]:
+def dot(rows: int, columns: int) -> Callable[[Module, str, ElementType], None]:
     """Add the sums over lanes to a tile of `rows` channels of x by `columns` taps.
 
     c has ``rows * columns`` numbers, row after row, in as many vectors as these need.
     """
 
-    def emit(module: ir.Module, name: str, number: Number) -> None:
+    def emit(module: Module, name: str, element: ElementType) -> None:
         pointers = dict.fromkeys(("x", "y", "offsets", "c"), PTR)
         sizes = dict.fromkeys(("x_pitch", "vectors", "first"), I64)
-        code, a = begin(module, name, pointers | sizes, number)
+        code, a = begin(module, name, pointers | sizes, element)
         channels = [code.at(a["x"], code.mul(a["x_pitch"], r)) for r in range(rows)]
         taps = [code.at(a["y"], _index(code, a["offsets"], n)) for n in range(columns)]
-        start = [*[number.zeros] * (rows * columns), code.index(0)]
+        start = [*[element.zeros] * (rows * columns), code.index(0)]
         with code.loop_carrying(a["vectors"], start) as (carried, following):
             acc, cell = carried[:-1], carried[-1]
             following += _products(
@@ -95,13 +93,13 @@ def dot(rows: int, columns: int) -> Callable[[ir.Module, str, Number], None]:
                 [partial(code.load_vector, row, cell) for row in channels],
                 [partial(code.load_vector, tap, cell) for tap in taps],
             )
-            following.append(code.add(cell, number.lanes))
+            following.append(code.add(cell, element.lanes))
         acc = following[:-1]
-        acc += [number.zeros] * (-len(acc) % number.lanes)
+        acc += [element.zeros] * (-len(acc) % element.lanes)
         sums = [
-            _lane_sums(code, acc[n : n + number.lanes]) for n in range(0, len(acc), number.lanes)
+            _lane_sums(code, acc[n : n + element.lanes]) for n in range(0, len(acc), element.lanes)
         ]
-        targets = [code.at(a["c"], n * number.lanes) for n in range(len(sums))]
+        targets = [code.at(a["c"], n * element.lanes) for n in range(len(sums))]
         _add_to(code, sums, targets, a["first"])
         code.end()
 
@@ -119,7 +117,7 @@ def _index(code: Code, table: Value, place: int) -> Value:
 
 def _add_to(code: Code, sums: list[Value], targets: list[Value], first: Value) -> None:
     """Store ``(0 if first else target) + sum`` to every target."""
-    with code.builder.if_else(code.is_equal(first, 0)) as (following, beginning):
+    with code.if_else(code.is_equal(first, 0)) as (following, beginning):
         with following:
             for total, target in zip(sums, targets, strict=True):
                 code.store_vector(code.plus(code.load_vector(target), total), target)
@@ -133,7 +131,7 @@ def _lane_sums(code: Code, vectors: list[Value]) -> Value:
 
     Pairs of vectors become one of half sums: first within 16 bytes, then of these.
     """
-    lanes, quad = code.number.lanes, _QUAD_BYTES // code.number.bytes
+    lanes, quad = code.element.lanes, _QUAD_BYTES // code.element.bytes
     while len(vectors) > 1:
         width, span = (1, quad) if len(vectors) > lanes // quad else (quad, lanes)
         halves = [
@@ -151,15 +149,15 @@ def _lane_sums(code: Code, vectors: list[Value]) -> Value:
     return vectors[0]
 
 
-def turn_in(module: ir.Module, name: str, number: Number) -> None:
+def turn_in(module: Module, name: str, element: ElementType) -> None:
     """Write cells of a vector of channels of x, one cell after the other, `pitch` apart.
 
     Lanes beyond `channels` repeat the last one. Cells are written as many at a time as a vector has
     lanes, so up to one less are overwritten after the last.
     """
     sizes = dict.fromkeys(("pitch", "x_pitch", "channels", "cells"), I64)
-    code, a = begin(module, name, {"to": PTR, "x": PTR} | sizes, number)
-    lanes, last = number.lanes, code.sub(a["channels"], 1)
+    code, a = begin(module, name, {"to": PTR, "x": PTR} | sizes, element)
+    lanes, last = element.lanes, code.sub(a["channels"], 1)
     rows = [code.at(a["x"], code.mul(code.least(n, last), a["x_pitch"])) for n in range(lanes)]
     whole = code.mul(code.div(a["cells"], lanes), lanes)
     ahead = code.mul(a["x_pitch"], lanes)
@@ -175,7 +173,7 @@ def turn_in(module: ir.Module, name: str, number: Number) -> None:
     code.end()
 
 
-def _store_rows(code: Code, vectors: list[Value], a: dict[str, Value], cell: Value) -> None:
+def _store_rows(code: Code, vectors: list[Value], a: dict[str, Argument], cell: Value) -> None:
     to = code.at(a["to"], code.mul(cell, a["pitch"]))
     for n, vector in enumerate(vectors):
         code.store_vector(vector, to, code.mul(a["pitch"], n))

@@ -12,15 +12,11 @@ Sums of cells that are not finite, or of which sums overflow, would spread to ou
 read them. The flag tells the caller, who computes such images otherwise (`executor.py`).
 """
 
-from typing import Any
-
 from tconv.engine.codegen.abi import RESTORED, Call, Item
-from tconv.engine.codegen.code import I64
+from tconv.engine.codegen.llvm import I64, Value
 from tconv.engine.direct.input_panel import find_runs, gather, pack
 
 __all__ = ["prepare", "restore"]
-
-Value = Any
 
 
 def prepare(c: Call, item: Item) -> None:
@@ -38,7 +34,7 @@ def prepare(c: Call, item: Item) -> None:
         cells_of_x = code.cell(c.x, first)
         code.call(c.screen, flag, cells_of_x, code.least(share, code.sub(c.x_size, first)))
     with code.loop(c.channels) as channel:
-        with code.builder.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
+        with code.if_else(code.is_equal(c.is_gathered, 0)) as (flat, gathered):
             with flat:
                 pack(c, item, cells, channel, 1)
                 code.call(c.screen, flag, cells, volume)

@@ -16,7 +16,7 @@ from tconv.engine import executor
 from tconv.engine.channel_lanes.candidates import MOST_ROWS, turned
 from tconv.engine.channel_lanes.driver import broadcast
 from tconv.engine.choose import all_plans, choose_plan
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly
 from tconv.engine.plan.phases import AxisPhases
 from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
@@ -36,7 +36,7 @@ def turned_plans(draw, dtype):
     tile, most = draw(st.sampled_from(TILES[target().instruction_set]))
     vectors, images = draw(st.integers(1, most)), draw(st.integers(1, plain.batch))
     part = Part.of_terms(problem.channels, draw(st.integers(1, 600)), draw(st.booleans()))
-    block = vectors * Number(dtype, target()).lanes
+    block = vectors * ElementType(dtype, target()).lanes
     sizes = (min(tile, MOST_ROWS), vectors, False, False, False, DIRECT, images, 1, 1, block, 1)
     return problem, Plan(*sizes, part, draw(st.integers(1, 3)), 0.0, is_turned=True)
 
@@ -141,7 +141,9 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
     here = named_target(cpu)
     for most, vectors in TILES[here.instruction_set]:
         for rows in range(1, min(most, MOST_ROWS) + 1):
-            emit = partial(broadcast(rows, vectors), name="kernel", number=Number(dtype, here))
+            emit = partial(
+                broadcast(rows, vectors), name="kernel", element=ElementType(dtype, here)
+            )
             loop = inner_loop(assembly("kernel", emit, here))
             if here.has_fma:
                 multiplications = sum("fma" in line or "fmla" in line for line in loop)

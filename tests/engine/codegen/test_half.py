@@ -18,8 +18,9 @@ from tconv.arrays.activations import as_activation
 from tconv.arrays.dtypes import as_dtype
 from tconv.engine import executor
 from tconv.engine.choose import best_plans
-from tconv.engine.codegen.code import I64, PTR, Number, begin
+from tconv.engine.codegen.code import ElementType, begin
 from tconv.engine.codegen.half import load_cell, load_cells, narrowed, store_cell, store_cells
+from tconv.engine.codegen.llvm import I64, PTR
 from tconv.engine.compile.jit import assembly, load
 from tconv.engine.kernels.gemm import pack_rows
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
@@ -46,7 +47,7 @@ each_code = pytest.mark.parametrize(
 
 
 def number_of(half, here, may_convert=True):
-    number = Number(half, here)
+    number = ElementType(half, here)
     number.converts_float16 = number.converts_float16 and may_convert
     return number
 

@@ -13,8 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
+from tconv.engine.codegen.llvm import (
+    DOUBLE,
+    FLOAT,
+    I32,
+    I64,
+    PTR,
+    VOID,
+    Builder,
+    Function,
+    FunctionType,
+    VectorType,
+)
 from tconv.engine.compile import tiers as drafts
 from tconv.engine.compile.jit import assembly, cache_info, clear_cache, load, undefined_symbols
 from tconv.engine.target.target import named_target, read_target, target
@@ -23,7 +33,6 @@ from tconv.errors import UnsupportedError
 jit = import_module("tconv.engine.compile.jit")
 store = import_module("tconv.engine.compile.disk_cache")
 
-I32, I64, DOUBLE, PTR = ir.IntType(32), ir.IntType(64), ir.DoubleType(), ir.PointerType()
 posix = pytest.mark.skipif(os.name != "posix", reason="owners, modes and fork are POSIX's")
 emitted = Counter()
 # Where TCONV_CPU=portable turns the engine off, it is tested all the same.
@@ -51,11 +60,11 @@ def forget(monkeypatch):
 def emit_add(module, name="add"):
     """for i in range(n): out[i] = x[i] + y[i]"""
     emitted[name] += 1
-    kind = ir.FunctionType(ir.VoidType(), [PTR, PTR, PTR, I64])
-    function = ir.Function(module, kind, name)
+    kind = FunctionType(VOID, [PTR, PTR, PTR, I64])
+    function = Function(module, kind, name)
     before, loop, after = (function.append_basic_block(label) for label in ("", "loop", "after"))
     x, y, out, n = function.args
-    b = IRBuilder(before)
+    b = Builder(before)
     b.branch(loop)
     b.position_at_end(loop)
     i = b.phi(I64)
@@ -72,11 +81,11 @@ def emit_add(module, name="add"):
 def emit_number(module, name, value, helper=""):
     """return value, of a helper that other modules name alike"""
     emitted[name] += 1
-    function = ir.Function(module, ir.FunctionType(I32, []), name)
-    b = IRBuilder(function.append_basic_block())
+    function = Function(module, FunctionType(I32, []), name)
+    b = Builder(function.append_basic_block())
     if helper:
-        inner = ir.Function(module, ir.FunctionType(I32, []), helper)
-        IRBuilder(inner.append_basic_block()).ret(I32(value))
+        inner = Function(module, FunctionType(I32, []), helper)
+        Builder(inner.append_basic_block()).ret(I32(value))
         b.ret(b.call(inner, []))
     else:
         b.ret(I32(value))
@@ -85,18 +94,18 @@ def emit_number(module, name, value, helper=""):
 def emit_call_elsewhere(module, name="lost"):
     """return nowhere()"""
     emitted[name] += 1
-    function = ir.Function(module, ir.FunctionType(I32, []), name)
-    nowhere = ir.Function(module, ir.FunctionType(I32, []), "nowhere")
-    b = IRBuilder(function.append_basic_block())
+    function = Function(module, FunctionType(I32, []), name)
+    nowhere = Function(module, FunctionType(I32, []), "nowhere")
+    b = Builder(function.append_basic_block())
     b.ret(b.call(nowhere, []))
 
 
 def emit_vectors(module, lanes, name="vectors"):
     """x = x * y + x, for vectors"""
     emitted[name] += 1
-    vector = ir.VectorType(ir.FloatType(), lanes)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, PTR]), name)
-    b = IRBuilder(function.append_basic_block())
+    vector = VectorType(FLOAT, lanes)
+    function = Function(module, FunctionType(VOID, [PTR, PTR]), name)
+    b = Builder(function.append_basic_block())
     x, y = (b.load(p, typ=vector, align=4) for p in function.args)
     b.store(b.fadd(b.fmul(x, y), x), function.args[0], align=4)
     b.ret_void()
@@ -227,13 +236,13 @@ def test_a_module_without_the_function_is_refused():
 
 def test_a_module_that_llvm_does_not_accept_raises_and_leaves_nothing():
     def emit_nonsense(module):
-        function = ir.Function(module, ir.FunctionType(I32, []), "add")
+        function = Function(module, FunctionType(I32, []), "add")
         function.append_basic_block()
 
     def emit_unverified(module):
-        kind = ir.FunctionType(I32, [I32, I32])
-        function = ir.Function(module, kind, "add")
-        b = IRBuilder(function.append_basic_block())
+        kind = FunctionType(I32, [I32, I32])
+        function = Function(module, kind, "add")
+        b = Builder(function.append_basic_block())
         phi = b.phi(I32)  # of no predecessor, and yet with a value
         phi.add_incoming(function.args[0], b.block)
         b.ret(phi)

@@ -18,7 +18,7 @@ from tconv import definition, engine
 from tconv.arrays.activations import ACTIVATIONS, Activation, as_activation
 from tconv.engine import executor
 from tconv.engine.choose import all_plans
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly, load
 from tconv.engine.kernels.activation import activate
 from tconv.engine.plan import plan as plans
@@ -39,7 +39,7 @@ def by_kernel(activation, x):
     """A row through the kernel, in whole vectors."""
     dtype, many = x.dtype.name, 64
     name = f"activate_{activation.name}_{dtype}"
-    emit = partial(activate(activation.name), name=name, number=Number(dtype, CPU))
+    emit = partial(activate(activation.name), name=name, number=ElementType(dtype, CPU))
     address = load(name, emit, CPU)
     row = np.zeros(-(-x.size // many) * many, dtype)
     row[: x.size] = x
@@ -126,7 +126,7 @@ def test_no_kernel_calls_anything(cpu):
     here = named_target(cpu)
     for dtype, name in product(TYPES, ACTIVATIONS):
         text = assembly(
-            "kernel", partial(activate(name), name="kernel", number=Number(dtype, here)), here
+            "kernel", partial(activate(name), name="kernel", element=ElementType(dtype, here)), here
         )
         words = [line.split()[0] for line in text.splitlines() if line.split()]
         assert not {"call", "callq", "bl", "b.l", "blr"} & set(words)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from strategies import ENGINE_TYPES, draws
 from tconv.engine.choose import all_plans
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly, load, load_kernel
 from tconv.engine.kernels.pack_weights import PACK_FIELDS, pack_made_run, pack_run
 from tconv.engine.layouts import layout_of
@@ -156,7 +156,9 @@ def test_what_an_item_reads_of_an_output_stays_in_a_cache(outputs, dtype):
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
 def test_the_kernel_is_complete_and_gathers_where_the_processor_can(cpu, dtype):
     here = named_target(cpu)
-    text = assembly("kernel", partial(pack_run, name="kernel", number=Number(dtype, here)), here)
+    text = assembly(
+        "kernel", partial(pack_run, name="kernel", element=ElementType(dtype, here)), here
+    )
     words = [line.split()[0] for line in text.splitlines() if line.startswith("\t")]
     assert not {word for word in words if word in ("bl", "blr") or word.startswith("call")}
     can_gather = here.instruction_set == "avx512" and dtype in ("float32", "float64")

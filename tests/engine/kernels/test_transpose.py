@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from strategies import ENGINE_TYPES, draws, framed, geometries, integer_operands, integers_like
 from tconv import definition, engine
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly, load, load_kernel
 from tconv.engine.kernels import transpose as transposing
 from tconv.engine.kernels.transpose import empty_lines, transpose_arguments, transpose_run
@@ -72,7 +72,7 @@ def test_nothing_is_touched_but_the_matrices(shape, dtype, here, threads, at_end
 @pytest.mark.parametrize("dtype", MOVED)
 @pytest.mark.parametrize("here", HERE, ids=lambda here: here.cpu)
 def test_sizes_about_vectors_and_blocks(here, dtype):
-    lanes = Number(dtype, here).lanes
+    lanes = ElementType(dtype, here).lanes
     sides = [1, 2, 3, 4, 5, lanes - 1, lanes, lanes + 1, 2 * lanes + 1, 64, 65, 257]
     for rows in sides:
         for columns in [*sides, 4096, 4099]:
@@ -107,7 +107,7 @@ def test_large_ones_go_past_the_caches(shape, dtype, start, is_round):
 @pytest.mark.parametrize("dtype", MOVED)
 def test_the_kernel_is_complete_and_keeps_a_tile_in_registers(cpu, dtype):
     here = named_target(cpu)
-    emit = partial(transpose_run, name="kernel", number=Number(dtype, here))
+    emit = partial(transpose_run, name="kernel", element=ElementType(dtype, here))
     words = [line.split()[0] for line in assembly("kernel", emit, here).splitlines() if line]
     assert not {word for word in words if word in ("bl", "blr") or word.startswith("call")}
 

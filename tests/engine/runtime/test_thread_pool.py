@@ -15,9 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.codegen.code import I64, PTR
+from tconv.engine.codegen.llvm import I64, PTR, VOID, Builder, Function, FunctionType
 from tconv.engine.compile.jit import assembly, load
 from tconv.engine.runtime import thread_pool as pool
 from tconv.engine.runtime.thread_pool import MOST_THREADS, emit, run
@@ -29,8 +27,8 @@ ARRIVED, EXPECTED, GATE, ENDED = 0, 8, 16, 24  # and of a meeting's
 
 
 def begin(module, name):
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, I64]), name)
-    return IRBuilder(function.append_basic_block()), *function.args
+    function = Function(module, FunctionType(VOID, [PTR, I64]), name)
+    return Builder(function.append_basic_block()), *function.args
 
 
 def word(b, line, number):

@@ -16,6 +16,17 @@ from hypothesis import strategies as st
 from llvmlite import binding
 
 import tconv
+from tconv.engine.codegen.llvm import (
+    FLOAT,
+    HALF,
+    I16,
+    PTR,
+    VOID,
+    Builder,
+    Function,
+    FunctionType,
+    VectorType,
+)
 from tconv.engine.compile.jit import assembly
 from tconv.engine.target.target import (
     CPUS,
@@ -101,14 +112,12 @@ TRACES = {
 
 def mixed(made):
     """A multiply-add of floats, a product and a sum of int16, floats of halves: 512 bits each."""
-    from tconv.engine.codegen import values as ir
-    from tconv.engine.codegen.builder import IRBuilder
 
-    pointer, floats = ir.PointerType(), ir.VectorType(ir.FloatType(), 16)
-    integers, halves = (ir.VectorType(ir.IntType(16), 32), ir.VectorType(ir.HalfType(), 16))
-    function = ir.Function(made, ir.FunctionType(ir.VoidType(), [pointer] * 3), "mixed")
-    fma = ir.Function(made, ir.FunctionType(floats, [floats] * 3), "llvm.fma.v16f32")
-    builder, (x, y, z) = IRBuilder(function.append_basic_block()), function.args
+    pointer, floats = PTR, VectorType(FLOAT, 16)
+    integers, halves = (VectorType(I16, 32), VectorType(HALF, 16))
+    function = Function(made, FunctionType(VOID, [pointer] * 3), "mixed")
+    fma = Function(made, FunctionType(floats, [floats] * 3), "llvm.fma.v16f32")
+    builder, (x, y, z) = Builder(function.append_basic_block()), function.args
     a, b = (builder.load(at, typ=floats, align=4) for at in (x, y))
     widened = builder.fpext(builder.load(z, typ=halves, align=2), floats)
     builder.store(builder.call(fma, [a, b, widened]), x, align=4)
@@ -214,13 +223,11 @@ def probe(bits):
     """A multiply-add of vectors of some bits."""
 
     def emit(made):
-        from tconv.engine.codegen import values as ir
-        from tconv.engine.codegen.builder import IRBuilder
 
-        vector, pointer = ir.VectorType(ir.FloatType(), bits // 32), ir.PointerType()
-        function = ir.Function(made, ir.FunctionType(ir.VoidType(), [pointer] * 3), "probe")
-        fma = ir.Function(made, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{bits // 32}f32")
-        builder = IRBuilder(function.append_basic_block())
+        vector, pointer = VectorType(FLOAT, bits // 32), PTR
+        function = Function(made, FunctionType(VOID, [pointer] * 3), "probe")
+        fma = Function(made, FunctionType(vector, [vector] * 3), f"llvm.fma.v{bits // 32}f32")
+        builder = Builder(function.append_basic_block())
         loaded = [builder.load(pointer, typ=vector) for pointer in function.args]
         builder.store(builder.call(fma, loaded), function.args[0])
         builder.ret_void()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from strategies import draws, geometries, integer_operands
 from tconv import definition, engine
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime import job as entering
 from tconv.engine.target.target import target
@@ -127,7 +127,7 @@ def test_rows_whose_ends_reach_nothing_are_apart(padding):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("stride", [1, 2, 3, 8, 9])
 def test_sizes_about_vectors(dtype, stride):
-    lanes = Number(dtype, target()).lanes
+    lanes = ElementType(dtype, target()).lanes
     around = sorted({size + n for size in (lanes, 2 * lanes) for n in (-1, 0, 1)})
     for width, channels in product(around, [1, *around]):
         geometry = Geometry.of((2, channels, width), (channels, 2, 4), stride=stride, padding=1)

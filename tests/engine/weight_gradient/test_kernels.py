@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from assemblies import TARGETS, inner_loop
 
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly
 from tconv.engine.kernels.transpose import turn_out
 from tconv.engine.target.target import named_target
@@ -20,7 +20,7 @@ from tconv.engine.weight_gradient.plan import DOT_TILES, OUTER_TILES
 @pytest.mark.parametrize(("kernel", "tiles"), [(outer, OUTER_TILES), (dot, DOT_TILES)])
 def test_the_inner_loop_keeps_its_sums_in_registers(kernel, tiles, cpu, dtype):
     here = named_target(cpu)
-    number = Number(dtype, here)
+    number = ElementType(dtype, here)
     for tile in tiles[here.instruction_set]:
         emit = partial(kernel(*tile), name="kernel", number=number)
         loop = inner_loop(assembly("kernel", emit, here))
@@ -34,7 +34,7 @@ def test_the_inner_loop_keeps_its_sums_in_registers(kernel, tiles, cpu, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_kernel_is_code_for_every_processor(cpu, dtype):
     here = named_target(cpu)
-    number = Number(dtype, here)
+    number = ElementType(dtype, here)
     kernels = {"turn_in": turn_in, "turn_out": turn_out, "outer": outer(3, 2), "dot": dot(2, 3)}
     kernels |= {"run_outer": run_outer, "run_dot": run_dot}
     for name, emit in kernels.items():
