@@ -211,7 +211,7 @@ def _without_shuffles(ready: Any) -> Any:
 
     That is how the kernel for wide strides does what fills no vector.
     """
-    from tconv.engine.codegen.abi import POINTERS
+    from tconv.engine.codegen.abi import ARGUMENTS
     from tconv.engine.compile.tiers import settle
     from tconv.engine.kernels.gemm import copy_row
     from tconv.engine.kernels.limits import MOST_INTERLEAVED
@@ -219,7 +219,7 @@ def _without_shuffles(ready: Any) -> Any:
     settle()  # else better code comes in the place of this kernel, too
     stride = MOST_INTERLEAVED + 1
     kernel = ready._kernel(f"copy_row_{stride}", copy_row(stride))
-    ready._job.values[POINTERS.index("copy_row")] = kernel
+    ready._job.values[ARGUMENTS.place("copy_row")] = kernel
     return ready
 
 

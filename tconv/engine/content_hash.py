@@ -35,6 +35,7 @@ from functools import cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.engine.codegen.abi import Record
 from tconv.engine.codegen.code import Code
 from tconv.engine.codegen.llvm import (
     I8,
@@ -67,7 +68,7 @@ _ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio
 _SHARED_CHUNKS = 16  # fewer are hashed in the time in which another thread begins
 
 _NAME = "tconv_content_hash"
-_WORDS = ("data", "hashes", "keys", "size", "chunks")
+_CHUNKS = Record(pointers=("data", "hashes", "keys"), words=("size", "chunks"))
 _COUNTER = 16  # the word that threads count chunks with, in a cache line of its own
 _HALVES = VectorType(I32, 2 * _LANES)
 _HALF, _LONG = VectorType(I32, _LANES), VectorType(I64, _LANES)
@@ -92,7 +93,9 @@ def content_hash(place: int, size: int, threads: int = 1) -> int:
     chunks = -(-size // CHUNK_BYTES)
     hashes = (ctypes.c_int64 * chunks)()
     found = ctypes.addressof(hashes)
-    words = (ctypes.c_int64 * (_COUNTER + 16))(place, found, keys, size, chunks)
+    words = (ctypes.c_int64 * (_COUNTER + 16))(
+        *_CHUNKS.row(data=place, hashes=found, keys=keys, size=size, chunks=chunks)
+    )
     workers = threads if chunks >= _SHARED_CHUNKS else 1
     share(of_chunks, ctypes.addressof(words), workers, partial(load, target=target()))
     return content_hash(found, 8 * chunks, threads)
@@ -257,7 +260,7 @@ def _chunks(module: Module, of_chunk: Function) -> Function:
     function.linkage = "internal"
     code = Code(Builder(function.append_basic_block("entry")))
     words = function.args[0]
-    f = code.record(words, _WORDS[3:], _WORDS[:3])
+    f = _CHUNKS.load(code, words)
     with code.items(code.at(words, _COUNTER, I64), f["chunks"]) as n:
         first = code.mul(n, CHUNK_BYTES)
         size = code.least(CHUNK_BYTES, code.sub(f["size"], first))

@@ -129,8 +129,7 @@ def _sum(
     wide_calls = code.pick(is_short, needed, c.wide_calls)
     rest_calls = code.pick(is_short, 0, c.rest_calls)
     with code.loop(code.pick(is_last, c.last_tile_count, c.tile_count)) as number:
-        entry = code.at(tiles, code.mul(number, len(TILE)), I64)
-        tile = code.record(entry, TILE)
+        tile = TILE.load(code, tiles, number)
         wide = code.load(c.micros, tile["micro"], PTR)
         narrow = code.load(c.micros, code.add(tile["micro"], 1), PTR)
         to = code.at(lines, code.mul(tile["line"], pitch))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tconv.arrays.dtypes import as_dtype
 from tconv.engine.choose import best_plans
-from tconv.engine.codegen.abi import POINTERS
+from tconv.engine.codegen.abi import ARGUMENTS
 from tconv.engine.codegen.llvm import Module
 from tconv.engine.compile.jit import held, load, load_all
 from tconv.engine.compile.tiers import load_drafted, settle
@@ -75,7 +75,7 @@ class Ready(Prepared):
         self.layout = layout = _layouts()(problem, plan, self.dtype, target)
         self._family = family = _family_of(layout)
         self._laid, self._packing = family.laid, family.packing
-        arrays = {POINTERS.index(name): array for name, array in layout.sized().items()}
+        arrays = {ARGUMENTS.place(name): array for name, array in layout.sized().items()}
         self._sizes = Told(layout.arguments(), arrays)
         self._told: list[Told] = []  # have arrays that the job's addresses are of
         self._job = Job(0, self._sizes.words, self._load, plan.cycles, plan.is_tiled)

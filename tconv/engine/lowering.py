@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tconv.engine.channel_lanes.driver import broadcast, run_turned
 from tconv.engine.channel_lanes.layout import TurnedLayout
-from tconv.engine.codegen.abi import POINTERS, RESTORED
+from tconv.engine.codegen.abi import ARGUMENTS, RESTORED
 from tconv.engine.codegen.code import write
 from tconv.engine.compile.jit import Emit
 from tconv.engine.direct.im2col import find_runs, gather
@@ -17,7 +17,7 @@ from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.kernels.activation import activate
 from tconv.engine.kernels.gemm import add_rows, copy_row, micro, pack_rows, stream
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
-from tconv.engine.kernels.pack_weights import PACK_FIELDS, pack_made_run, pack_run
+from tconv.engine.kernels.pack_weights import PACK, pack_made_run, pack_run
 from tconv.engine.kernels.transpose import turn_out
 from tconv.engine.layouts import layout_of
 from tconv.engine.lowered_plan import Laid, Told
@@ -54,20 +54,19 @@ class Kernels:
         layout, called = self.layout, self.called.items()
         arrays = self.arrays | layout.fixed()
         packing, of_packing, packing_bytes = pack_arguments(layout)
-        end = packing.size - len(PACK_FIELDS)
-        first = end - len(of_packing)
-        packing[first:end] = 0  # the addresses of these arrays, here and now
-        columns = {"micros": 0, "restored": RESTORED.index("kernel")}
+        columns = {"micros": 0, "restored": RESTORED.place("kernel")}
         return Laid(
             self.names,
-            tuple((POINTERS.index(name), number) for name, number in called if number),
-            tuple((POINTERS.index(name), columns[name]) for name in columns.keys() & arrays.keys()),
+            tuple((ARGUMENTS.place(name), number) for name, number in called if number),
+            tuple(
+                (ARGUMENTS.place(name), columns[name]) for name in columns.keys() & arrays.keys()
+            ),
             self.drivers,
             (layout.problem.geometry.groups, layout.blocks, layout.weight_block),
             packing_bytes,
             layout.bias_sources(),
-            {POINTERS.index(name): array for name, array in arrays.items()},
-            Told(packing, dict(enumerate(of_packing, first))),
+            {ARGUMENTS.place(name): array for name, array in arrays.items()},
+            Told(packing, {PACK.place(name): array for name, array in of_packing.items()}),
         )
 
     def _number(self) -> None:

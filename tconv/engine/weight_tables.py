@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.direct.layout import Layout
-from tconv.engine.kernels.pack_weights import PACK_FIELDS
-from tconv.engine.kernels.pack_weights import TILE as _TILE
-from tconv.engine.kernels.transform_weights import MAKE_FIELDS, VECTORS, factors
+from tconv.engine.kernels.pack_weights import PACK, PACKED_TILE
+from tconv.engine.kernels.transform_weights import MADE, VECTORS, factors
 
 __all__ = ["pack_arguments"]
 
@@ -34,8 +33,8 @@ _ITEMS_PER_THREAD = 4
 _MADE_BYTES = 2**20  # at most, of numbers that are made before they are packed
 
 
-def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]], int]:
-    """Arguments of `pack_run` but for addresses, the arrays they point to, and bytes of scratch."""
+def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], int]:
+    """Return arguments of `pack_run` but addresses, arrays by their names, and bytes of scratch."""
     taps, problem, matrix = list(layout.taps()), layout.problem, layout.weight_matrix
     by_tap = layout.plan.part.by_tap
     counts = {
@@ -48,7 +47,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
         of_channel_bytes = layout.plan.block * matrix.shape[1] * layout.computed.itemsize
         chunk = min(chunk, max(1, _MADE_BYTES // of_channel_bytes // together) * together)
     of_channel, of_output = problem.weight_steps(problem.taps)
-    made = {"table_channel": of_channel} | dict.fromkeys(MAKE_FIELDS, 0)
+    made = {"table_channel": of_channel} | dict.fromkeys(MADE.words, 0)
     table_output, of_number = of_output, 1
     if matrix is not None:
         made, table_output, of_number = _made(layout, matrix.shape[1], chunk)
@@ -72,15 +71,24 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
                 for n, table in enumerate(of_rows if by_tap else [of_rows.ravel()]):
                     channels = _channels(table.size, layout)
                     weight = tile.weight + n * layout.channels * tile.rows
-                    entries.append((weight, start, table.size, channels))
+                    entries.append(
+                        PACKED_TILE.row(
+                            weight=weight, table=start, count=table.size, channels=channels
+                        )
+                    )
                     if channels > 1:
                         of_channels = np.arange(channels)[:, np.newaxis] * table_channel
                         table = (of_channels + table).ravel()
                     tables.append(table)
                     start += table.size
-        lists.append(np.array(entries, np.int64).reshape(-1, len(_TILE)))
-    kept: list[NDArray[Any]] = [np.concatenate(tables).astype(np.int32), *lists]
-    kept += factors(np.zeros((1, 0), layout.computed) if matrix is None else matrix, layout.lanes)
+        lists.append(np.array(entries, np.int64).reshape(-1, len(PACKED_TILE)))
+    made_by = factors(np.zeros((1, 0), layout.computed) if matrix is None else matrix, layout.lanes)
+    kept: dict[str, NDArray[Any]] = {
+        "tables": np.concatenate(tables).astype(np.int32),
+        "tiles": lists[0],
+        "last_tiles": lists[1],
+        **dict(zip(MADE.pointers, made_by, strict=True)),
+    }
     chunks = -(-layout.channels // chunk)
     fields = {
         "items": problem.geometry.groups * chunks,
@@ -98,9 +106,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
         "block": layout.plan.block,
         "last_block": layout.last_block,
     }
-    addresses = [0, 0, 0, 0, *(array.ctypes.data for array in kept)]
-    fields |= made
-    words = np.array(addresses + [fields[name] for name in PACK_FIELDS], np.int64)
+    words = PACK.pack(PACK.addresses() | fields | made)
     return words, kept, made["made_size"] * layout.plan.threads * layout.computed.itemsize
 
 

@@ -308,7 +308,7 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
     ):
         if reads_ahead and rows < layout.ROWS_WITH_TIME:
             continue
-        emit = partial(micro(rows, vectors, unroll, reads_ahead), name="kernel", number=number)
+        emit = partial(micro(rows, vectors, unroll, reads_ahead), name="kernel", element=number)
         loop = inner_loop(assembly("kernel", emit, here))
         if here.has_fma:
             multiplications = sum("fma" in line or "fmla" in line for line in loop)
@@ -329,7 +329,7 @@ def test_every_kernel_is_code_for_every_processor(cpu):
         number = ElementType(dtype, here)
         emitted = {"stream": stream} if dtype == "int16" else kernels | drivers
         for name, emit in emitted.items():
-            text = assembly(name, partial(emit, name=name, number=number), here)
+            text = assembly(name, partial(emit, name=name, element=number), here)
             lines = [line.split() for line in text.splitlines() if line.startswith("\t")]
             assert lines
             if name in kernels:

@@ -106,7 +106,7 @@ def _sum(c: Call, x: Value, weight: Value, bias: Value, is_last: Value, is_short
     rows = code.pick(is_last, c.last_block, c.block)
     kernel = code.pick(is_last, 1, 0)
     with code.loop(c.phases) as number:
-        phase = code.record(code.at(phases, code.mul(number, len(PHASE)), I64), PHASE)
+        phase = PHASE.load(code, phases, number)
         of_phase = code.at(weight, code.mul(code.mul(phase["before"], c.channels), rows))
         by_tap = code.is_equal(c.by_tap, 1)
         together = code.pick(by_tap, 1, phase["taps"])
@@ -118,8 +118,7 @@ def _sum(c: Call, x: Value, weight: Value, bias: Value, is_last: Value, is_short
             w = code.at(of_phase, code.mul(channel, w_channel))
             code.builder.store(code.at(w, code.mul(channels, w_channel)), c.to)
             with code.loop(turns) as turn, code.loop(phase["end"], phase["tiles"]) as n:
-                entry = code.at(tiles, code.mul(n, len(TURNED_TILE)), I64)
-                tile = code.record(entry, TURNED_TILE)
+                tile = TURNED_TILE.load(code, tiles, n)
                 micro = code.load(c.micros, code.add(tile["micro"], kernel), PTR)
                 taps = code.at(table, code.mul(code.add(tile["taps"], turn), 2), I64)
                 reached = code.pick(by_tap, code.least(1, tile["reached"]), tile["reached"])

@@ -107,7 +107,7 @@ class TurnedLayout(Layout):
     def _micro_heights(self) -> list[int]:
         """Rows of the tiles that occur."""
         tiles = np.concatenate([self.lists[name] for name in ("tiles", "last_tiles")])
-        return sorted({micro // 2 for micro in tiles[:, TURNED_TILE.index("micro")].tolist()})
+        return sorted({micro // 2 for micro in tiles[:, TURNED_TILE.place("micro")].tolist()})
 
     def _biased(self) -> list[int]:
         return [1]  # channels have one each
@@ -184,12 +184,12 @@ class _Lists:
                 entry["reached"] = reached = len(self.taps) - entry["taps"]
                 for height in tile_rows(rows, layout.plan.tile):
                     entry |= {"micro": 2 * height, "places": 2 * place}
-                    tiles.append([entry[name] for name in TURNED_TILE])
+                    tiles.append(TURNED_TILE.row(entry))
                     place, terms = place + height, terms + reached
             asked = ceil(count * vector_bytes / max(1, terms))
             found = {"tiles": first, "end": len(tiles), "taps": count, "before": before}
             found["asked"] = asked
-            phases.append([found[name] for name in PHASE])
+            phases.append(PHASE.row(found))
             before += count
         return np.array(tiles, np.int64), np.array(phases, np.int64)
 

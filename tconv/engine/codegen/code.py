@@ -182,14 +182,6 @@ class Code:
         kind = self.element.kind if kind is None else kind
         return self.builder.load(self.at(pointer, index, kind), typ=kind)
 
-    def record(
-        self, pointer: Value, words: Sequence[str], pointers: Sequence[str] = ()
-    ) -> dict[str, Value]:
-        """What stands at a pointer, by name: addresses, then words of 64 bits."""
-        kinds = [PTR] * len(pointers) + [I64] * len(words)
-        names = (*pointers, *words)
-        return {name: self.load(pointer, n, kinds[n]) for n, name in enumerate(names)}
-
     def store(self, value: Value, pointer: Value, index: Index = 0) -> None:
         """``pointer[index] = value``."""
         self.builder.store(value, self.at(pointer, index, value.type))

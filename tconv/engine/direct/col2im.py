@@ -87,8 +87,7 @@ def multiply(
             x = code.at(cells.source, code.add(code.mul(piece, cells.piece), lane))
             lane = code.add(lane, code.mul(piece, code.mul(cells.vectors, lanes)))
             with code.loop(count) as n:
-                entry = code.at(tiles, code.mul(n, len(TILE)), I64)
-                tile = code.record(entry, TILE)
+                tile = TILE.load(code, tiles, n)
                 micro = code.load(c.micros, code.add(tile["micro"], kernel), PTR)
                 of_tile = code.add(tile["weight"], code.mul(channel, tile["rows"]))
                 row = code.mul(tile["line"], c.product_pitch)

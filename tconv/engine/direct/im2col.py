@@ -57,14 +57,10 @@ def find_runs(module: Module, name: str, element: ElementType) -> None:
             builder.icmp_signed("==", last, I32(_NOWHERE)), 0, builder.sext(last, I64)
         )
         tile, within = code.divmod(lane, a["lanes"])
-        run = {
-            "start": code.pick(follow, start, _APART),
-            "to": code.add(a["to"], code.mul(tile, a["tile"]), within),
-            "place": place,
-        }
-        entry = code.at(a["runs"], code.mul(code.div(lane, lanes), len(RUN)), I64)
-        for n, word in enumerate(RUN):
-            code.store(run[word], entry, n)
+        start = code.pick(follow, start, _APART)
+        to = code.add(a["to"], code.mul(tile, a["tile"]), within)
+        entry = RUN.entry(code, a["runs"], code.div(lane, lanes))
+        RUN.store(code, entry, start=start, to=to, place=place)
     code.end()
 
 
@@ -79,7 +75,7 @@ def gather(module: Module, name: str, element: ElementType) -> None:
         of_channel = code.at(a["to"], code.mul(channel, a["to_step"]))
         x = code.cell(a["x"], code.mul(channel, a["x_step"]))
         with code.loop(a["count"]) as n:
-            run = code.record(code.at(a["runs"], code.mul(n, len(RUN)), I64), RUN)
+            run = RUN.load(code, a["runs"], n)
             table, to = code.at(a["table"], run["place"], I32), code.at(of_channel, run["to"])
             is_apart = code.is_equal(run["start"], _APART)
             with code.if_else(is_apart) as (apart, together):

@@ -20,7 +20,7 @@ def pack(c: Call, item: Item, panel: Value, first_channel: Index, channels: Inde
     top = code.least(code.most(code.sub(0, of_y), 0), c.panel_height)
     x_plane, x_row = code.mul(c.x_plane, c.step_z), code.mul(c.x_row, c.step_y)
     with code.loop(c.lattices) as n:
-        lattice = code.record(code.at(c.lattices_of_x, code.mul(n, len(LATTICE)), I64), LATTICE)
+        lattice = LATTICE.load(code, c.lattices_of_x, n)
         count = code.most(code.least(code.sub(lattice["width"], start), room), 0)
         right = code.sub(room, count)
         bottom = code.least(code.sub(lattice["height"], of_y), c.panel_height)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.arrays.dtypes import TYPES
-from tconv.engine.codegen.abi import FIELDS, POINTERS, RUN, TERMS_AHEAD, TILE
+from tconv.engine.codegen.abi import ARGUMENTS, RUN, TERMS_AHEAD, TILE
 from tconv.engine.direct.offsets import (
     gathered_cells,
     grid,
@@ -275,8 +275,7 @@ class Layout:
 
     def arguments(self) -> NDArray[np.int64]:
         """A call's arguments with all addresses still 0, and what is not for this plan."""
-        sizes = [self.fields.get(name, 0) for name in FIELDS]
-        return np.array([0] * len(POINTERS) + sizes, np.int64)
+        return ARGUMENTS.pack(dict.fromkeys(ARGUMENTS, 0) | self.fields)
 
     @cached_property
     def unsized(self) -> Problem:
@@ -306,7 +305,7 @@ class Layout:
         plan, activation, none = self.plan, self.problem.activation, np.zeros(1, np.int64)
         sums, sum_starts = self.sums() if plan.is_spread else (none, none)
         lists = [self.tiles(tiles) for tiles in (self.block_tiles, self.last_tiles)]
-        rows, count = (np.concatenate(lists)[:, TILE.index(name)] for name in ("rows", "count"))
+        rows, count = (np.concatenate(lists)[:, TILE.place(name)] for name in ("rows", "count"))
         return {
             "sums": sums,
             "sum_starts": sum_starts,
@@ -383,7 +382,7 @@ class Layout:
                 "micro": 2 * tile.rows,
                 "count": count,
             }
-            rows.append([entry[name] for name in TILE])
+            rows.append(TILE.row(entry))
         return np.array(rows, np.int64)
 
     def lines(self) -> NDArray[np.int64]:

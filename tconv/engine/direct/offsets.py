@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.engine.codegen.abi import LATTICE
 from tconv.engine.plan.phases import Phases
 
 __all__ = ["gathered_cells", "grid", "in_flat", "in_gathered", "lattices", "strides"]
@@ -55,7 +56,9 @@ def lattices(
     )
     _, rows, columns = sizes
     entries = [
-        ((plane * rows + row) * columns + column, depth, height, width)
+        LATTICE.row(
+            start=(plane * rows + row) * columns + column, depth=depth, height=height, width=width
+        )
         for plane, depth in z
         for row, height in y
         for column, width in x

@@ -12,6 +12,7 @@ the numbers of a few channels are that together fill whole vectors, and so the p
 them, or LLVM loads one after the other where that is as fast.
 """
 
+from tconv.engine.codegen.abi import Record
 from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.half import load_cell, widened
 from tconv.engine.codegen.llvm import (
@@ -25,27 +26,27 @@ from tconv.engine.codegen.llvm import (
     Value,
     VectorType,
 )
-from tconv.engine.kernels.transform_weights import (
-    MAKE_FIELDS,
-    MAKE_POINTERS,
-    make,
-)
+from tconv.engine.kernels.transform_weights import MADE, make
 
-__all__ = ["PACK_FIELDS", "TILE", "pack_made_run", "pack_run"]
+__all__ = ["PACK", "PACKED_TILE", "pack_made_run", "pack_run"]
 
-_POINTERS = (
-    *("weight", "packed", "counter", "scratch"),
-    *("tables", "tiles", "last_tiles"),
-    *MAKE_POINTERS,
+PACK = Record(
+    pointers=(
+        *("weight", "packed", "counter", "scratch"),  # written for each call, by `Job`
+        *("tables", "tiles", "last_tiles"),
+        *MADE.pointers,
+    ),
+    words=(
+        *("items", "chunks", "chunk", "blocks", "channels"),
+        *("weight_group", "weight_channel", "weight_block", "packed_group", "packed_block"),
+        *("tile_count", "last_tile_count", "block", "last_block"),
+        "table_channel",
+        *MADE.words,
+    ),
 )
-PACK_FIELDS = (
-    *("items", "chunks", "chunk", "blocks", "channels"),
-    *("weight_group", "weight_channel", "weight_block", "packed_group", "packed_block"),
-    *("tile_count", "last_tile_count", "block", "last_block"),
-    "table_channel",
-    *MAKE_FIELDS,
-)
-TILE = ("weight", "table", "count", "channels")
+"""Arguments of the drivers that pack weights; `weight_tables.pack_arguments` writes them."""
+
+PACKED_TILE = Record(words=("weight", "table", "count", "channels"))
 _LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
 
 
@@ -61,7 +62,7 @@ def pack_made_run(module: Module, name: str, element: ElementType) -> None:
 
 def _emit(module: Module, name: str, element: ElementType, *, makes: bool = False) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
-    f = code.record(a["arguments"], PACK_FIELDS, _POINTERS)
+    f = PACK.load(code, a["arguments"])
     with code.items(f["counter"], f["items"]) as item:
         group, chunk = code.divmod(item, f["chunks"])
         first = code.mul(chunk, f["chunk"])
@@ -80,8 +81,7 @@ def _emit(module: Module, name: str, element: ElementType, *, makes: bool = Fals
                 of_block = made
             to = code.at(packed, code.mul(block, f["packed_block"]))
             with code.loop(code.pick(is_last, f["last_tile_count"], f["tile_count"])) as n:
-                entry = code.at(tiles, code.mul(n, len(TILE)), I64)
-                tile = code.record(entry, TILE)
+                tile = PACKED_TILE.load(code, tiles, n)
                 table = code.at(f["tables"], tile["table"], I32)
                 of_tile = code.at(to, code.add(tile["weight"], code.mul(first, tile["count"])))
                 with code.loop(channels, step=tile["channels"]) as channel:

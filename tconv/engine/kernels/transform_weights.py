@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.engine.codegen.abi import Record
 from tconv.engine.codegen.code import Code
 from tconv.engine.codegen.llvm import I64, Value
 from tconv.engine.kernels.transpose import transposed
 
-__all__ = ["MAKE_FIELDS", "MAKE_POINTERS", "VECTORS", "factors", "make"]
+__all__ = ["MADE", "VECTORS", "factors", "make"]
 
-MAKE_POINTERS = ("factor_starts", "factor_taps", "factors")
-MAKE_FIELDS = (
-    *("taps", "numbers", "made_size", "made_pitch", "made_run", "weight_run", "is_by_channel"),
+MADE = Record(
+    pointers=("factor_starts", "factor_taps", "factors"),
+    words=("taps", "numbers", "made_size", "made_pitch", "made_run", "weight_run", "is_by_channel"),
 )
+"""The part of a packing driver's arguments that `make` reads."""
 VECTORS = 2  # of pairs, for which the factors are looked up once
 
 

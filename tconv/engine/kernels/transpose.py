@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tconv.engine.codegen.abi import Record
 from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I64, PTR, Module, Value
 from tconv.system.allocator import empty
 
 __all__ = [
-    "TRANSPOSE_FIELDS",
     "empty_lines",
     "transpose_arguments",
     "transpose_run",
@@ -29,10 +29,12 @@ __all__ = [
     "turn_out",
 ]
 
-_POINTERS = ("x", "to", "counter")
-TRANSPOSE_FIELDS = (
-    *("items", "row_blocks", "column_blocks", "rows", "columns", "block_rows", "block_columns"),
-    "streams",
+_TRANSPOSE = Record(
+    pointers=("x", "to", "counter"),
+    words=(
+        *("items", "row_blocks", "column_blocks", "rows", "columns", "block_rows", "block_columns"),
+        "streams",
+    ),
 )
 _LINE_BYTES = 64  # of the processor's caches
 # So many are past the near caches before somebody reads them. Streamed, 2**24 bytes and more take
@@ -49,7 +51,7 @@ _FEW = (1, 2, 3, 4)  # rows or columns that are interleaved instead
 def transpose_run(module: Module, name: str, element: ElementType) -> None:
     """Emit ``transpose_run(arguments, thread)``: take blocks of images until there are none."""
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
-    f = code.record(a["arguments"], TRANSPOSE_FIELDS, _POINTERS)
+    f = _TRANSPOSE.load(code, a["arguments"])
     rows, columns = f["rows"], f["columns"]
     shortest = code.least(rows, columns)
     streams = _may_stream(code, f["to"], f["streams"])
@@ -292,4 +294,4 @@ def transpose_arguments(images: int, rows: int, columns: int, itemsize: int) -> 
         "block_columns": block_columns,
         "streams": int(is_large and rows * itemsize % _LINE_BYTES == 0),
     }
-    return np.array([0] * len(_POINTERS) + [fields[name] for name in TRANSPOSE_FIELDS], np.int64)
+    return _TRANSPOSE.pack(_TRANSPOSE.addresses() | fields)

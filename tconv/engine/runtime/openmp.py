@@ -8,6 +8,7 @@ begins at once.
 import ctypes
 import threading
 
+from tconv.engine.codegen.abi import Record
 from tconv.engine.codegen.code import Code
 from tconv.engine.codegen.llvm import I32, I64, PTR, VOID, Builder, Function, FunctionType, Module
 from tconv.engine.runtime import thread_pool as pool
@@ -15,6 +16,7 @@ from tconv.engine.runtime import thread_pool as pool
 __all__ = ["Team", "lend", "share"]
 
 _NAME = "tconv_team"
+_MEMBER = Record(pointers=("job", "args", "number"), words=("threads",))
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_uint
 
 
@@ -40,7 +42,9 @@ class Team:
 
     def run(self, job: int, args: int, threads: int, load: pool.Load) -> None:
         """Do what `pool.run` does."""
-        words = (ctypes.c_int64 * 4)(job, args, self._number, threads)
+        words = (ctypes.c_int64 * len(_MEMBER))(
+            *_MEMBER.row(job=job, args=args, number=self._number, threads=threads)
+        )
         member = load(_NAME, emit)
         self._parallel(member, ctypes.addressof(words), max(threads, self._threads), 0)
 
@@ -70,7 +74,7 @@ def emit(module: Module) -> None:
     """Emit what a member does with its words: ``if (n = number()) < threads: job(args, n)``."""
     function = Function(module, FunctionType(VOID, [PTR]), _NAME)
     code = Code(Builder(function.append_basic_block("entry")))
-    words = code.record(function.args[0], ["threads"], ["job", "args", "number"])
+    words = _MEMBER.load(code, function.args[0])
     n = code.builder.zext(code.call(words["number"], result=I32), I64)
     with code.when(code.is_less(n, words["threads"])):
         code.call(words["job"], words["args"], n)

@@ -9,36 +9,38 @@ while (item := counter++) < items:         # a segment of the cells, blocks of c
     write the block of the segment's part of dw
 """
 
-from tconv.engine.codegen.abi import LATTICE
+from tconv.engine.codegen.abi import LATTICE, Record
 from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I32, I64, PTR, Module, Value
 from tconv.engine.kernels.limits import CHANNELS_AHEAD
 
-__all__ = ["SUM_FIELDS", "SUM_POINTERS", "run_dot", "run_outer"]
+__all__ = ["SUMS", "run_dot", "run_outer"]
 
-SUM_POINTERS = (
-    *("x", "y", "to", "counter", "scratch"),  # of a call
-    *("offsets", "places", "x_tiles", "last_x_tiles", "tap_tiles", "last_tap_tiles", "kernels"),
-    *("lattices_of_y", "pack_rows", "copy_rows", "turn_in", "turn_out"),
+SUMS = Record(
+    pointers=(
+        *("x", "y", "to", "counter", "scratch"),  # of a call
+        *("offsets", "places", "x_tiles", "last_x_tiles", "tap_tiles", "last_tap_tiles", "kernels"),
+        *("lattices_of_y", "pack_rows", "copy_rows", "turn_in", "turn_out"),
+    ),
+    words=(
+        *("items", "x_blocks", "y_blocks", "groups", "segments", "chunks"),
+        *("image_chunks", "plane_chunks", "row_chunks", "column_chunks"),
+        *("images", "planes", "rows", "columns"),  # of a chunk
+        *("all_images", "all_planes", "all_rows", "all_columns"),
+        *("channels", "x_block", "outputs", "y_block", "taps"),
+        *("x_batch", "x_channel", "x_plane", "x_row"),
+        *("y_batch", "y_channel", "y_plane", "y_row"),
+        *("lattices", "step_z", "step_y", "step_x", "low_z", "low_y", "low_x"),
+        *("spacing_z", "spacing_y", "spacing_x"),
+        *("panel_depth", "panel_height", "pitch", "lattice_cells", "y_pitch", "room"),
+        *("x_pitch", "tile_size", "most_width", "ldc"),
+        *("scratch_size", "y_size", "x_size", "to_segment"),
+        *("x_tile_count", "last_x_tile_count", "tap_tile_count", "last_tap_tile_count"),
+    ),
 )
-SUM_FIELDS = (
-    *("items", "x_blocks", "y_blocks", "groups", "segments", "chunks"),
-    *("image_chunks", "plane_chunks", "row_chunks", "column_chunks"),
-    *("images", "planes", "rows", "columns"),  # of a chunk
-    *("all_images", "all_planes", "all_rows", "all_columns"),
-    *("channels", "x_block", "outputs", "y_block", "taps"),
-    *("x_batch", "x_channel", "x_plane", "x_row"),
-    *("y_batch", "y_channel", "y_plane", "y_row"),
-    *("lattices", "step_z", "step_y", "step_x", "low_z", "low_y", "low_x"),
-    *("spacing_z", "spacing_y", "spacing_x"),
-    *("panel_depth", "panel_height", "pitch", "lattice_cells", "y_pitch", "room"),
-    *("x_pitch", "tile_size", "most_width", "ldc"),
-    *("scratch_size", "y_size", "x_size", "to_segment"),
-    *("x_tile_count", "last_x_tile_count", "tap_tile_count", "last_tap_tile_count"),
-)
-"""What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
+"""Arguments of the drivers of the weight gradient; `Correlated` writes them."""
 
-_TILE = ("first", "size")  # in a list of tiles
+_TILE = Record(words=("first", "size"))  # in a list of tiles
 
 
 def run_outer(module: Module, name: str, element: ElementType) -> None:
@@ -56,7 +58,7 @@ class _Call:
 
     def __init__(self, code: Code, arguments: Value, thread: Value) -> None:
         self.code = code
-        self._arguments = code.record(arguments, SUM_FIELDS, SUM_POINTERS)
+        self._arguments = SUMS.load(code, arguments)
         self.y_panel = code.at(self.scratch, code.mul(thread, self.scratch_size))
         self.x_panel = code.at(self.y_panel, self.y_size)
         self.block = code.at(self.x_panel, self.x_size)
@@ -143,7 +145,7 @@ def _pack_y(c: _Call, item: _Item, chunk: _Chunk) -> None:
     many, step = code.pick(is_flat, chunk.images, 1), code.pick(is_flat, c.y_batch, y_row)
     of_row, of_planes = code.mul(pitch, many), code.mul(plane, many)
     with code.loop(item.outputs) as output, code.loop(c.lattices) as n:
-        lattice = code.record(code.at(c.lattices_of_y, code.mul(n, len(LATTICE)), I64), LATTICE)
+        lattice = LATTICE.load(code, c.lattices_of_y, n)
         count = code.most(code.least(code.sub(lattice["width"], start), room), 0)
         right = code.sub(room, count)
         bottom = code.least(code.sub(lattice["height"], of_y), c.panel_height)
@@ -248,13 +250,13 @@ def _sum(c: _Call, item: _Item, chunk: _Chunk, first: Value, *, is_dot: bool) ->
         last = code.builder.sext(code.load(c.places, code.sub(cells, 1), I32), I64)
         vectors = code.add(code.div(last, lanes), 1)
     with code.loop(x_count) as n:
-        x_tile = code.record(code.at(x_tiles, code.mul(n, len(_TILE)), I64), _TILE)
+        x_tile = _TILE.load(code, x_tiles, n)
         if is_dot:
             x = code.at(c.x_panel, code.mul(x_tile["first"], c.x_pitch))
         else:
             x = code.at(c.x_panel, code.mul(n, c.x_pitch))
         with code.loop(tap_count) as m:
-            tap_tile = code.record(code.at(tap_tiles, code.mul(m, len(_TILE)), I64), _TILE)
+            tap_tile = _TILE.load(code, tap_tiles, m)
             offsets = code.at(c.offsets, tap_tile["first"], I32)
             entry = code.add(code.mul(tap_tile["size"], c.most_width), x_tile["size"])
             kernel = code.load(c.kernels, entry, PTR)
@@ -282,8 +284,8 @@ def _copy_sums(c: _Call, item: _Item) -> None:
     tap_tiles, tap_count = _tiles(c, item, "tap")
     pitch = code.mul(c.outputs, c.taps)
     with code.loop(x_count) as n, code.loop(tap_count) as m:
-        x_tile = code.record(code.at(x_tiles, code.mul(n, len(_TILE)), I64), _TILE)
-        tap_tile = code.record(code.at(tap_tiles, code.mul(m, len(_TILE)), I64), _TILE)
+        x_tile = _TILE.load(code, x_tiles, n)
+        tap_tile = _TILE.load(code, tap_tiles, m)
         tile = code.add(code.mul(n, tap_count), m)
         sums = code.at(c.block, code.mul(tile, c.tile_size))
         with code.loop(x_tile["size"]) as r:

@@ -56,8 +56,7 @@ def restore(c: Call, bias: Value, is_last: Value) -> None:
     with code.loop(channels) as channel:
         line = code.at(c.line, code.mul(code.mul(channel, c.phases), c.line_pitch))
         with code.loop(c.restored_count) as n:
-            entry = code.at(c.restored, code.mul(n, len(RESTORED)), I64)
-            phase = code.record(entry, RESTORED[1:], RESTORED[:1])
+            phase = RESTORED.load(code, c.restored, n)
             of_group = code.mul(phase["before"], channels)
             row = code.add(of_group, code.mul(channel, phase["phases"]), phase["place"])
             products = code.at(c.products, code.mul(row, c.product_pitch))

@@ -122,7 +122,7 @@ class TiledLayout(Layout):
                     "place": place,
                     "line": (of_z * all_y + of_y) * all_x + of_x,
                 }
-                entries.append([entry[name] for name in RESTORED])
+                entries.append(RESTORED.row(entry))
             points = (group.points for group in groups)
             before += len(phases) * int(np.prod(list(points)))
         return np.array(entries, np.int64)

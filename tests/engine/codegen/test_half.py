@@ -78,7 +78,7 @@ def converted(emit, x, dtype, half, here, may_convert):
     """What a kernel makes of an array, in vectors and, in runs shorter than these, one by one."""
     number, found = number_of(half, here, may_convert), []
     name = f"{emit.__name__}_{half}_{may_convert}"
-    address = load(name, partial(emit, name=name, number=number), here)
+    address = load(name, partial(emit, name=name, element=number), here)
     kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(address)
     for run in (x.size, number.lanes - 1):
         to = np.zeros(x.shape, dtype)
@@ -172,7 +172,7 @@ def test_the_code_is_complete_and_uses_the_instruction_for_it(cpu, half):
     ):
         for may_convert in (True, False):
             number = number_of(half, here, may_convert)
-            text = assembly("kernel", partial(emit, name="kernel", number=number), here)
+            text = assembly("kernel", partial(emit, name="kernel", element=number), here)
             words = {line.split()[0] for line in text.splitlines() if line.startswith("\t")}
             assert not {word for word in words if word in ("bl", "blr") or word.startswith("call")}
             converts = half == "float16" and may_convert and cpu != "x86-64"
@@ -197,7 +197,7 @@ def test_rows_are_widened_as_they_are_packed(half, here, may_convert, step):
     """Cells a step apart, of memory in which no cell follows the last one that is read."""
     number, built_in = number_of(half, here, may_convert), min(step, MOST_INTERLEAVED + 1)
     name = f"pack_rows_{built_in}_{half}_{may_convert}"
-    emit = partial(pack_rows(built_in), name=name, number=number)
+    emit = partial(pack_rows(built_in), name=name, element=number)
     kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 8)(
         load(name, emit, here)
     )

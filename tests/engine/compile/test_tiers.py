@@ -13,7 +13,7 @@ import pytest
 
 from tconv.arrays.activations import as_activation
 from tconv.engine.choose import all_plans
-from tconv.engine.codegen.abi import POINTERS
+from tconv.engine.codegen.abi import ARGUMENTS
 from tconv.engine.executor import Ready
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan_cache import known_plan
@@ -67,7 +67,7 @@ def ready_for(channels=3, size=4, dtype="float32"):
 
 
 def functions(ready):
-    copy_row = int(ready._job.values[POINTERS.index("copy_row")])
+    copy_row = int(ready._job.values[ARGUMENTS.place("copy_row")])
     return ready._job.function, ready._packing.function, copy_row
 
 
@@ -152,7 +152,7 @@ def test_calls_under_way_keep_no_draft_for_later(unknown):
     drafts.settle()
     frames.append(frame)  # as a call does that began before
     computed(ready)
-    assert [each.values[POINTERS.index("copy_row")] for each in job._frames] == [
+    assert [each.values[ARGUMENTS.place("copy_row")] for each in job._frames] == [
         functions(ready)[2]
     ]
 

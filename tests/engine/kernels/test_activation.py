@@ -39,7 +39,7 @@ def by_kernel(activation, x):
     """A row through the kernel, in whole vectors."""
     dtype, many = x.dtype.name, 64
     name = f"activate_{activation.name}_{dtype}"
-    emit = partial(activate(activation.name), name=name, number=ElementType(dtype, CPU))
+    emit = partial(activate(activation.name), name=name, element=ElementType(dtype, CPU))
     address = load(name, emit, CPU)
     row = np.zeros(-(-x.size // many) * many, dtype)
     row[: x.size] = x

@@ -22,7 +22,7 @@ def test_the_inner_loop_keeps_its_sums_in_registers(kernel, tiles, cpu, dtype):
     here = named_target(cpu)
     number = ElementType(dtype, here)
     for tile in tiles[here.instruction_set]:
-        emit = partial(kernel(*tile), name="kernel", number=number)
+        emit = partial(kernel(*tile), name="kernel", element=number)
         loop = inner_loop(assembly("kernel", emit, here))
         if here.has_fma:
             multiplications = sum("fma" in line or "fmla" in line for line in loop)
@@ -38,7 +38,7 @@ def test_every_kernel_is_code_for_every_processor(cpu, dtype):
     kernels = {"turn_in": turn_in, "turn_out": turn_out, "outer": outer(3, 2), "dot": dot(2, 3)}
     kernels |= {"run_outer": run_outer, "run_dot": run_dot}
     for name, emit in kernels.items():
-        text = assembly(name, partial(emit, name=name, number=number), here)
+        text = assembly(name, partial(emit, name=name, element=number), here)
         words = [line.split() for line in text.splitlines() if line.strip()]
         called = [each[1] for each in words if each[0] in ("call", "callq", "bl")]
         assert [name for name in called if not name.startswith("*")] == []
