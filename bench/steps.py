@@ -212,11 +212,11 @@ def _without_shuffles(ready: Any) -> Any:
     That is how the kernel for wide strides does what fills no vector.
     """
     from tconv.engine.codegen.abi import ARGUMENTS
-    from tconv.engine.compile.tiers import settle
+    from tconv.engine.compile.tiers import wait_for_optimised
     from tconv.engine.kernels.gemm import copy_row
     from tconv.engine.kernels.limits import MOST_INTERLEAVED
 
-    settle()  # else better code comes in the place of this kernel, too
+    wait_for_optimised()  # else better code comes in the place of this kernel, too
     stride = MOST_INTERLEAVED + 1
     kernel = ready._kernel(f"copy_row_{stride}", copy_row(stride))
     ready._job.values[ARGUMENTS.place("copy_row")] = kernel

@@ -53,7 +53,7 @@ from tconv.engine.codegen.llvm import (
     VectorType,
 )
 from tconv.engine.compile.jit import load
-from tconv.engine.runtime.openmp import share
+from tconv.engine.runtime.openmp import run_job
 from tconv.engine.target.target import target
 
 __all__ = ["CHUNK_BYTES", "content_hash", "emit", "is_native", "portable_hash"]
@@ -97,7 +97,7 @@ def content_hash(place: int, size: int, threads: int = 1) -> int:
         *_CHUNKS.row(data=place, hashes=found, keys=keys, size=size, chunks=chunks)
     )
     workers = threads if chunks >= _SHARED_CHUNKS else 1
-    share(of_chunks, ctypes.addressof(words), workers, partial(load, target=target()))
+    run_job(of_chunks, ctypes.addressof(words), workers, partial(load, target=target()))
     return content_hash(found, 8 * chunks, threads)
 
 

@@ -15,7 +15,7 @@ from tconv.engine.choose import best_plans
 from tconv.engine.codegen.abi import ARGUMENTS
 from tconv.engine.codegen.llvm import Module
 from tconv.engine.compile.jit import held, load, load_all
-from tconv.engine.compile.tiers import load_drafted, settle
+from tconv.engine.compile.tiers import load_tiered, wait_for_optimised
 from tconv.engine.lowered_plan import Told, laid_out
 from tconv.engine.plan.plan import CYCLES_PER_US, Plan
 from tconv.engine.plan.problem import Problem
@@ -211,7 +211,7 @@ def measured(problem: Problem, dtype: str, target: Target, threads: int) -> Read
     found = []
     for n, plan in enumerate(best_plans(problem, dtype, target, threads)[:_MOST_MEASURED]):
         candidate = Ready(problem, dtype, target, plan, threads)
-        settle()
+        wait_for_optimised()
         packed, bias = candidate.pack(weight), candidate.pack_bias(None)
         times = []
         for _ in range(_MEASURED_RUNS):
@@ -261,7 +261,7 @@ class _Family:
         well = well if cycles < _BRIEF_CYCLES else ("",)  # with which all names begin
         wanted = {name: emits.pop(name) for name in laid.kernels if name.startswith(well)}
         self.found |= load_all(wanted, self._target)
-        load_drafted(emits, self._target, use=use)
+        load_tiered(emits, self._target, use=use)
 
 
 _families: dict[tuple[Any, ...], _Family] = {}

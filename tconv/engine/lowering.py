@@ -17,7 +17,7 @@ from tconv.engine.driver import run, run_spread, run_tiled
 from tconv.engine.kernels.activation import activate
 from tconv.engine.kernels.gemm import add_rows, copy_row, micro, pack_rows, stream
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
-from tconv.engine.kernels.pack_weights import PACK, pack_made_run, pack_run
+from tconv.engine.kernels.pack_weights import PACK_ARGUMENTS, pack_made_run, pack_run
 from tconv.engine.kernels.transpose import turn_out
 from tconv.engine.layouts import layout_of
 from tconv.engine.lowered_plan import Laid, Told
@@ -66,7 +66,9 @@ class Kernels:
             packing_bytes,
             layout.bias_sources(),
             {ARGUMENTS.place(name): array for name, array in arrays.items()},
-            Told(packing, {PACK.place(name): array for name, array in of_packing.items()}),
+            Told(
+                packing, {PACK_ARGUMENTS.place(name): array for name, array in of_packing.items()}
+            ),
         )
 
     def _number(self) -> None:

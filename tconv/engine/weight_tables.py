@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.direct.layout import Layout
-from tconv.engine.kernels.pack_weights import PACK, PACKED_TILE
-from tconv.engine.kernels.transform_weights import MADE, VECTORS, factors
+from tconv.engine.kernels.pack_weights import PACK_ARGUMENTS, PACKED_TILE
+from tconv.engine.kernels.transform_weights import TRANSFORM_ARGUMENTS, VECTORS, factors
 
 __all__ = ["pack_arguments"]
 
@@ -47,7 +47,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], dict[str, NDArray
         of_channel_bytes = layout.plan.block * matrix.shape[1] * layout.computed.itemsize
         chunk = min(chunk, max(1, _MADE_BYTES // of_channel_bytes // together) * together)
     of_channel, of_output = problem.weight_steps(problem.taps)
-    made = {"table_channel": of_channel} | dict.fromkeys(MADE.words, 0)
+    made = {"table_channel": of_channel} | dict.fromkeys(TRANSFORM_ARGUMENTS.words, 0)
     table_output, of_number = of_output, 1
     if matrix is not None:
         made, table_output, of_number = _made(layout, matrix.shape[1], chunk)
@@ -87,7 +87,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], dict[str, NDArray
         "tables": np.concatenate(tables).astype(np.int32),
         "tiles": lists[0],
         "last_tiles": lists[1],
-        **dict(zip(MADE.pointers, made_by, strict=True)),
+        **dict(zip(TRANSFORM_ARGUMENTS.pointers, made_by, strict=True)),
     }
     chunks = -(-layout.channels // chunk)
     fields = {
@@ -106,7 +106,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], dict[str, NDArray
         "block": layout.plan.block,
         "last_block": layout.last_block,
     }
-    words = PACK.pack(PACK.addresses() | fields | made)
+    words = PACK_ARGUMENTS.pack(PACK_ARGUMENTS.addresses() | fields | made)
     return words, kept, made["made_size"] * layout.plan.threads * layout.computed.itemsize
 
 

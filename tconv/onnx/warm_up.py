@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tconv.engine.compile.tiers import settle
+from tconv.engine.compile.tiers import wait_for_optimised
 from tconv.errors import TConvError
 from tconv.geometry.arguments import as_threads
 from tconv.onnx.model.model import as_source, read_model
@@ -58,5 +58,5 @@ def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
             found.append((layer.name, str(error)))
             continue
         found.append((layer.name, "; ".join(plan.describe()[:2]) if plan else "portable path"))
-    settle()
+    wait_for_optimised()
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tconv.engine.runtime.openmp import Team, lend
+from tconv.engine.runtime.openmp import OpenMPBackend, use_backend
 
 __all__ = ["working"]
 
@@ -29,21 +29,23 @@ def working(threads: int) -> AbstractContextManager[None]:
 
 @contextmanager
 def _lent(threads: int) -> Iterator[None]:
-    lend(_team(threads))
+    use_backend(_team(threads))
     try:
         yield
     finally:
-        lend(None)
+        use_backend(None)
 
 
 @cache
-def _team(threads: int) -> Team | None:
+def _team(threads: int) -> OpenMPBackend | None:
     """PyTorch's threads, so many of them; None if it has others."""
     if "parallel backend: OpenMP" not in torch.__config__.parallel_info():
         return None
     library = Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"
     try:
-        return Team(ctypes.CDLL(str(library)), threads)  # which is loaded, with its runtime
+        return OpenMPBackend(
+            ctypes.CDLL(str(library)), threads
+        )  # which is loaded, with its runtime
     except (OSError, AttributeError):
         return None
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from strategies import draws, geometries, integer_operands, keywords_of, padded_calls
 from tconv.engine import serves
-from tconv.engine.compile.tiers import settle
+from tconv.engine.compile.tiers import wait_for_optimised
 from tconv.engine.executor import ready
 from tconv.engine.plan_cache import known_candidates, known_plan
 from tconv.engine.runtime import job as entering
@@ -185,7 +185,7 @@ def test_files_that_say_nothing_fall_back_to_the_machine(tmp_path):
 def extra_bytes(function):
     """Most bytes held at a time besides the result, by a first call but for what compiles."""
     function()
-    settle()
+    wait_for_optimised()
     for cached in (known_candidates, known_plan, ready, correlated):
         cached.cache_clear()
     drop_idle()

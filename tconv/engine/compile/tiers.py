@@ -22,7 +22,7 @@ from tconv.errors import UnsupportedError
 from tconv.system.fork_lock import ForkLock
 from tconv.system.memory import check_addresses
 
-__all__ = ["load_drafted", "settle"]
+__all__ = ["load_tiered", "wait_for_optimised"]
 
 _THREAD_BYTES = 2**28  # of addresses: twice what LLVM needs, for calls go on meanwhile
 _DELAY_S = 0.2  # the calls after the first, and other shapes' first calls, want LLVM and the cores
@@ -54,7 +54,7 @@ _at_work = ForkLock()  # held while LLVM compiles well
 # The latter is taken first, then the former, then that of `jit`; a fork begins with the newest.
 
 
-def load_drafted(emits: Mapping[str, Emit], target: Target, *, use: _Use) -> None:
+def load_tiered(emits: Mapping[str, Emit], target: Target, *, use: _Use) -> None:
     """Tell `use` addresses by name as `load_all` gives them, of drafts for what is not there yet.
 
     It is told the better ones when they are known, by another thread.
@@ -118,7 +118,7 @@ def _finish() -> None:
             _improve()
 
 
-def settle() -> None:
+def wait_for_optimised() -> None:
     """Compile what waits now: who measures calls wants none with drafts."""
     while _waiting and not _is_leaving:
         _improve()

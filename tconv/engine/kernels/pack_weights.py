@@ -26,22 +26,22 @@ from tconv.engine.codegen.llvm import (
     Value,
     VectorType,
 )
-from tconv.engine.kernels.transform_weights import MADE, make
+from tconv.engine.kernels.transform_weights import TRANSFORM_ARGUMENTS, make
 
-__all__ = ["PACK", "PACKED_TILE", "pack_made_run", "pack_run"]
+__all__ = ["PACK_ARGUMENTS", "PACKED_TILE", "pack_made_run", "pack_run"]
 
-PACK = Record(
+PACK_ARGUMENTS = Record(
     pointers=(
         *("weight", "packed", "counter", "scratch"),  # written for each call, by `Job`
         *("tables", "tiles", "last_tiles"),
-        *MADE.pointers,
+        *TRANSFORM_ARGUMENTS.pointers,
     ),
     words=(
         *("items", "chunks", "chunk", "blocks", "channels"),
         *("weight_group", "weight_channel", "weight_block", "packed_group", "packed_block"),
         *("tile_count", "last_tile_count", "block", "last_block"),
         "table_channel",
-        *MADE.words,
+        *TRANSFORM_ARGUMENTS.words,
     ),
 )
 """Arguments of the drivers that pack weights; `weight_tables.pack_arguments` writes them."""
@@ -62,7 +62,7 @@ def pack_made_run(module: Module, name: str, element: ElementType) -> None:
 
 def _emit(module: Module, name: str, element: ElementType, *, makes: bool = False) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
-    f = PACK.load(code, a["arguments"])
+    f = PACK_ARGUMENTS.load(code, a["arguments"])
     with code.items(f["counter"], f["items"]) as item:
         group, chunk = code.divmod(item, f["chunks"])
         first = code.mul(chunk, f["chunk"])

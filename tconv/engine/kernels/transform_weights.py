@@ -16,9 +16,9 @@ from tconv.engine.codegen.code import Code
 from tconv.engine.codegen.llvm import I64, Value
 from tconv.engine.kernels.transpose import transposed
 
-__all__ = ["MADE", "VECTORS", "factors", "make"]
+__all__ = ["TRANSFORM_ARGUMENTS", "VECTORS", "factors", "make"]
 
-MADE = Record(
+TRANSFORM_ARGUMENTS = Record(
     pointers=("factor_starts", "factor_taps", "factors"),
     words=("taps", "numbers", "made_size", "made_pitch", "made_run", "weight_run", "is_by_channel"),
 )

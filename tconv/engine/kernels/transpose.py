@@ -29,7 +29,7 @@ __all__ = [
     "turn_out",
 ]
 
-_TRANSPOSE = Record(
+_ARGUMENTS = Record(
     pointers=("x", "to", "counter"),
     words=(
         *("items", "row_blocks", "column_blocks", "rows", "columns", "block_rows", "block_columns"),
@@ -51,7 +51,7 @@ _FEW = (1, 2, 3, 4)  # rows or columns that are interleaved instead
 def transpose_run(module: Module, name: str, element: ElementType) -> None:
     """Emit ``transpose_run(arguments, thread)``: take blocks of images until there are none."""
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
-    f = _TRANSPOSE.load(code, a["arguments"])
+    f = _ARGUMENTS.load(code, a["arguments"])
     rows, columns = f["rows"], f["columns"]
     shortest = code.least(rows, columns)
     streams = _may_stream(code, f["to"], f["streams"])
@@ -294,4 +294,4 @@ def transpose_arguments(images: int, rows: int, columns: int, itemsize: int) -> 
         "block_columns": block_columns,
         "streams": int(is_large and rows * itemsize % _LINE_BYTES == 0),
     }
-    return _TRANSPOSE.pack(_TRANSPOSE.addresses() | fields)
+    return _ARGUMENTS.pack(_ARGUMENTS.addresses() | fields)

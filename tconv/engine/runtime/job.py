@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tconv.engine.codegen.code import Code
 from tconv.engine.codegen.llvm import I8, PTR, VOID, Builder, Function, FunctionType, Module
-from tconv.engine.runtime.openmp import share
+from tconv.engine.runtime.openmp import run_job
 from tconv.engine.runtime.thread_pool import Load
 from tconv.system.pointers import DATA_OFFSET, address, is_read
 
@@ -116,7 +116,7 @@ class Job:
                 places.append(scratch.address)
             _write[len(places)](frame.values, 0, *places)
             frame.values[frame.counter] = 0
-            share(self.function, frame.address, threads, self._load)
+            run_job(self.function, frame.address, threads, self._load)
         is_set = False
         if self._has_flag and frame.values[frame.counter + 1]:
             is_set, frame.values[frame.counter + 1] = True, 0

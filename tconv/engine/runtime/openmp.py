@@ -13,14 +13,14 @@ from tconv.engine.codegen.code import Code
 from tconv.engine.codegen.llvm import I32, I64, PTR, VOID, Builder, Function, FunctionType, Module
 from tconv.engine.runtime import thread_pool as pool
 
-__all__ = ["Team", "lend", "share"]
+__all__ = ["OpenMPBackend", "use_backend", "run_job"]
 
 _NAME = "tconv_team"
 _MEMBER = Record(pointers=("job", "args", "number"), words=("threads",))
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_uint
 
 
-class Team:
+class OpenMPBackend:
     """The threads of a runtime with the interface of GNU's libgomp.
 
     Parameters
@@ -50,18 +50,18 @@ class Team:
 
 
 class _Lent(threading.local):
-    team: Team | None = None
+    team: OpenMPBackend | None = None
 
 
 _lent = _Lent()
 
 
-def lend(team: Team | None) -> None:
+def use_backend(team: OpenMPBackend | None) -> None:
     """Let a team work for what this thread calls from now on; None is the pool."""
     _lent.team = team
 
 
-def share(job: int, args: int, threads: int, load: pool.Load) -> None:
+def run_job(job: int, args: int, threads: int, load: pool.Load) -> None:
     """Let up to so many threads take part in a job, as `pool.run` says."""
     team = _lent.team
     if team is None or threads <= 1:

@@ -14,9 +14,9 @@ from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I32, I64, PTR, Module, Value
 from tconv.engine.kernels.limits import CHANNELS_AHEAD
 
-__all__ = ["SUMS", "run_dot", "run_outer"]
+__all__ = ["GRADIENT_ARGUMENTS", "run_dot", "run_outer"]
 
-SUMS = Record(
+GRADIENT_ARGUMENTS = Record(
     pointers=(
         *("x", "y", "to", "counter", "scratch"),  # of a call
         *("offsets", "places", "x_tiles", "last_x_tiles", "tap_tiles", "last_tap_tiles", "kernels"),
@@ -58,7 +58,7 @@ class _Call:
 
     def __init__(self, code: Code, arguments: Value, thread: Value) -> None:
         self.code = code
-        self._arguments = SUMS.load(code, arguments)
+        self._arguments = GRADIENT_ARGUMENTS.load(code, arguments)
         self.y_panel = code.at(self.scratch, code.mul(thread, self.scratch_size))
         self.x_panel = code.at(self.y_panel, self.y_size)
         self.block = code.at(self.x_panel, self.x_size)

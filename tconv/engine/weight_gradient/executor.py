@@ -16,7 +16,7 @@ from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime.job import Job
 from tconv.engine.runtime.reorder import Prepared
 from tconv.engine.target.target import Target
-from tconv.engine.weight_gradient.driver import SUMS, run_dot, run_outer
+from tconv.engine.weight_gradient.driver import GRADIENT_ARGUMENTS, run_dot, run_outer
 from tconv.engine.weight_gradient.kernels import dot, outer, turn_in
 from tconv.engine.weight_gradient.panel import Panel
 from tconv.engine.weight_gradient.plan import Correlation, Scratch, choose_correlation, x_tiles
@@ -54,7 +54,7 @@ class Correlated(Prepared):
             "turn_in": kernel("turn_in", turn_in),
             "turn_out": kernel("turn_out", turn_out),
         }
-        arguments = SUMS.pack(SUMS.addresses() | addresses | fields)
+        arguments = GRADIENT_ARGUMENTS.pack(GRADIENT_ARGUMENTS.addresses() | addresses | fields)
         name, emit = ("run_dot", run_dot) if plan.is_dot else ("run_outer", run_outer)
         self._job = Job(kernel(name, emit), arguments, self._load, plan.cycles)
 

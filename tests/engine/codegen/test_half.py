@@ -270,7 +270,7 @@ def test_the_code_of_float32_is_used_for_all_but_reading_and_writing(half, monke
         return dict.fromkeys(names, 1)
 
     monkeypatch.setattr(executor, "load_all", load_all)
-    monkeypatch.setattr(executor, "load_drafted", lambda names, *_, **__: asked.extend(names))
+    monkeypatch.setattr(executor, "load_tiered", lambda names, *_, **__: asked.extend(names))
     geometry = Geometry.of((2, 20, 9, 10), (20, 3, 3, 3), stride=2)
     for kind, want in product((half, "float32"), "yx"):
         problem = Problem(geometry, want, activation=as_activation("tanh"))

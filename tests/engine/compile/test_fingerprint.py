@@ -246,7 +246,7 @@ y = tconv.conv_transpose(x, w, stride=2, padding=1)
 served = import_module("tconv.engine").serves(
     Geometry.of(x.shape, w.shape, stride=2, padding=1), "y", "float32"
 )
-import_module("tconv.engine.compile.tiers").settle()
+import_module("tconv.engine.compile.tiers").wait_for_optimised()
 fingerprint = import_module("tconv.engine.compile.fingerprint").fingerprint()
 print(served, y.max() == 32, len(set(compiled)), fingerprint, tconv.__file__)
 """

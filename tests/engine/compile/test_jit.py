@@ -42,7 +42,7 @@ CPU = target() if target().uses_engine else read_target({})
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch, tmp_path):
     """As in a new process: nothing in memory, an empty cache, nothing that waits to be written."""
-    drafts.settle()
+    drafts.wait_for_optimised()
     monkeypatch.setenv("TCONV_CACHE", str(tmp_path / "cache"))
     forget(monkeypatch)
 

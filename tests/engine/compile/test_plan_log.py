@@ -90,7 +90,7 @@ if sys.argv[1] == "known":
     jit.text_of = drafts.text_of = None  # so that nothing can be compiled
 y = tconv.conv_transpose(np.ones((1, 8, 50), np.float32), np.ones((8, 4, 8), np.float32), stride=4)
 print(y.shape)
-drafts.settle()
+drafts.wait_for_optimised()
 """
 
 

@@ -106,7 +106,7 @@ def test_drafts_give_the_same_bits_and_give_way(unknown, size, channels, dtype):
     well = {name for name in names if name.startswith(executor.INNER) and not is_tiny}
     assert {name for name, *_ in drafts._drafts} == names - well
     before, of_drafts = functions(ready), computed(ready)
-    drafts.settle()
+    drafts.wait_for_optimised()
     assert not drafts._drafts
     changed = [a != b for a, b in zip(before, functions(ready), strict=True)]
     assert changed == [True, True, not ready.plan.is_turned]  # which has no rows to copy
@@ -130,7 +130,7 @@ def test_every_kind_of_plan_computes_the_same_with_drafts(
         forget(monkeypatch, tmp_path / str(hash(plan)))
         ready = Ready(problem, dtype, CPU, plan)
         of_drafts = computed(ready)
-        drafts.settle()
+        drafts.wait_for_optimised()
         assert not drafts._drafts
         assert np.array_equal(computed(ready), of_drafts)
 
@@ -140,7 +140,7 @@ def test_longer_calls_have_drafts_of_drivers_only(unknown, monkeypatch):
     ready = ready_for(64, 40)
     assert len(drafts._drafts) == 2
     before = functions(ready)
-    drafts.settle()
+    drafts.wait_for_optimised()
     assert [a == b for a, b in zip(before, functions(ready), strict=True)] == [False, False, True]
 
 
@@ -149,7 +149,7 @@ def test_calls_under_way_keep_no_draft_for_later(unknown):
     job = ready._job
     computed(ready)
     (frame,) = frames = job._frames
-    drafts.settle()
+    drafts.wait_for_optimised()
     frames.append(frame)  # as a call does that began before
     computed(ready)
     assert [each.values[ARGUMENTS.place("copy_row")] for each in job._frames] == [
@@ -159,7 +159,7 @@ def test_calls_under_way_keep_no_draft_for_later(unknown):
 
 def test_what_is_known_needs_no_draft(unknown):
     ready_for()
-    drafts.settle()
+    drafts.wait_for_optimised()
     ready_for()
     assert not drafts._drafts
 
@@ -167,7 +167,7 @@ def test_what_is_known_needs_no_draft(unknown):
 def test_plans_share_a_draft_and_all_of_them_get_what_follows(unknown):
     one, other = ready_for(), ready_for(size=5)
     assert functions(one) == functions(other)
-    drafts.settle()
+    drafts.wait_for_optimised()
     assert functions(one) == functions(other) == functions(ready_for())
 
 
@@ -179,7 +179,7 @@ def test_a_draft_that_cannot_be_improved_goes_on(unknown, monkeypatch, error):
     ready = ready_for()
     before, of_draft = functions(ready), computed(ready)
     monkeypatch.setattr(drafts._Draft, "compiled", fail)
-    drafts.settle()
+    drafts.wait_for_optimised()
     assert not drafts._waiting
     assert functions(ready) == functions(ready_for()) == before
     assert np.array_equal(computed(ready), of_draft)
@@ -207,7 +207,7 @@ def test_calls_go_on_while_drafts_give_way(unknown):
     threads = [threading.Thread(target=call) for _ in range(3)]
     for thread in threads:
         thread.start()
-    drafts.settle()
+    drafts.wait_for_optimised()
     done.set()
     for thread in threads:
         thread.join()

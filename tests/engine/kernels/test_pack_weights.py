@@ -12,7 +12,7 @@ from strategies import ENGINE_TYPES, draws
 from tconv.engine.choose import all_plans
 from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly, load, load_kernel
-from tconv.engine.kernels.pack_weights import PACK, pack_made_run, pack_run
+from tconv.engine.kernels.pack_weights import PACK_ARGUMENTS, pack_made_run, pack_run
 from tconv.engine.layouts import layout_of
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime import thread_pool as pool
@@ -82,7 +82,7 @@ def packed_natively(layout, w, threads):
     packed = memory[margin:-margin].reshape(shape)
     values, kept, scratch_bytes = pack_arguments(layout)
     for name, array in kept.items():
-        values[PACK.place(name)] = array.ctypes.data
+        values[PACK_ARGUMENTS.place(name)] = array.ctypes.data
     counter, scratch = (
         ctypes.c_int64(0),
         np.zeros(scratch_bytes // layout.plan.threads * threads, np.uint8),
@@ -133,7 +133,7 @@ def test_layers_of_every_kind(shape, stride, dtype):
 def test_items_are_many_enough_for_the_threads(layout):
     """Unless a vector takes all channels that an item has."""
     values, kept, _ = pack_arguments(layout)
-    fields = dict(zip(PACK, values.tolist(), strict=True))
+    fields = dict(zip(PACK_ARGUMENTS, values.tolist(), strict=True))
     items, chunk = fields["items"], fields["chunk"]
     most = max(
         (
@@ -155,7 +155,7 @@ def test_what_an_item_reads_of_an_output_stays_in_a_cache(outputs, dtype):
     problem = Problem(geometry, is_direct=True)
     for plan in list(all_plans(problem, dtype, target(), 1))[::5]:
         layout = layout_of(problem, plan, np.dtype(dtype), target())
-        fields = dict(zip(PACK, pack_arguments(layout)[0].tolist(), strict=True))
+        fields = dict(zip(PACK_ARGUMENTS, pack_arguments(layout)[0].tolist(), strict=True))
         steps = np.arange(fields["chunk"]) * outputs * 16 * np.dtype(dtype).itemsize
         assert np.unique(steps % 4096, return_counts=True)[1].max() <= 8
 
