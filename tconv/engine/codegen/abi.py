@@ -180,13 +180,13 @@ class Call:
     """The driver that is being written: its arguments by name, and this thread's buffers."""
 
     panel: Value  # cells of x
-    runs: Value  # where cells of x that are gathered follow each other
+    runs: Value  # of an im2col panel: which cells of x are contiguous
     products: Value  # of a GEMM, before they are added to their outputs
-    line: Value  # sums, before they are interleaved
-    row_lines: Value  # where in the line buffer the phases of a row of y begin
-    row_of_y: Value  # cells of y that are not there yet, if it streams: `held` of them, ...
+    line: Value  # accumulator rows, before they are interleaved
+    row_lines: Value  # where the accumulator rows of the phases of a row of y begin
+    row_of_y: Value  # of non-temporal stores: `held` cells that are not yet written, ...
     held: Value
-    begun: Value  # ... the first of them for this place
+    begun: Value  # ... and the place in y of the first
     to: Value
 
     def __init__(self, code: Code, arguments: Value) -> None:
@@ -194,15 +194,16 @@ class Call:
         self.arguments = arguments
 
     def __getattr__(self, name: str) -> Value:
-        """Read an argument where it is used: so many do not stay in registers anyway."""
+        """Read an argument where it is used: there are more than registers hold."""
         return ARGUMENTS.read(self.code, self.arguments, name)
 
 
 class Item:
-    """What a thread has taken: a part of a group's channels of y, at some cells q.
+    """A task: some channels of a group of y, at some cells.
 
-    These are `rows` rows from `row` on in each of `planes` planes from `plane` on, and `columns`
-    columns from `column` on. Gathered rows are counted through all planes and images.
+    The cells are `rows` rows from `row` on in each of `planes` planes from `plane` on, and
+    `columns` columns from `column` on. Rows of an im2col panel are numbered through all planes and
+    images.
     """
 
     def __init__(self, c: Call, number: Value) -> None:
@@ -228,11 +229,11 @@ def each_tile(
     place: tuple[Value, ...],
     sizes: tuple[Value, Value, Value],
 ) -> None:
-    """Call a micro-kernel for all tiles that follow each other, the first one at a place.
+    """Call a micro-kernel for all tiles of an entry of the list of tiles.
 
-    A place is where its weights, cells, offsets, lines and biases are; the other tiles have
-    weights, lines and biases of their own. `sizes` are terms, the pitch of lines, and whether sums
-    begin.
+    `place` has the addresses of the first tile's weights, cells, offsets, accumulator rows and
+    biases; weights, rows and biases of the other tiles follow. `sizes` are the number of terms, the
+    pitch of rows, and whether the sums begin here.
     """
     code, (w, x, offsets, to, bias) = c.code, place
     w_step = code.mul(tile["rows"], tile["taps"], c.channels)

@@ -336,7 +336,7 @@ def test_at_exit_workers_leave():
     [("x86-64", "pause"), ("neoverse-v1", "yield"), ("cortex-a72", "yield"), ("apple-m1", "yield")],
 )
 def test_the_code_pauses_and_calls_nothing_by_name(cpu, pause):
-    text = assembly("tconv_pool", emit, named_target(cpu))
+    text = assembly("tconv_thread_pool", emit, named_target(cpu))
     assert f"\t{pause}\n" in text
     calls = [line.split() for line in text.splitlines() if "\tcall" in line or "\tbl" in line]
     names = {words[1] for words in calls}
