@@ -55,13 +55,11 @@ __all__ = ["Load", "run"]
 # A spinning worker begins 0.3 us after the call, a sleeping one 40 us after it, or even 1.8 ms if
 # the system schedules it behind the caller (Linux 6.18, Xeon, 2 cores).
 _SPIN_S = 100e-6
-_THREAD_BYTES = (
-    2**26
-)  # of addresses: a stack, mostly of 8 MiB, and the C library's own for the thread
+_THREAD_BYTES = 2**26  # of addresses: a stack, mostly of 8 MiB, and memory of the C library
 _LEAVE_S = 0.5  # to wait at exit for a job that still runs
 
-# The control block has a line for the flag that a caller uses the workers, one of constants, and one
-# for each worker: its box.
+# The control block has a line for the flag that a caller uses the workers, one of constants, and
+# one for each worker: its box.
 _LINE = 128  # bytes: x86 fetches pairs of 64, and those of Apple's processors are as long
 _WORDS = _LINE // 8
 _SPINS, _ACQUIRE, _RELEASE, _CALLER_LOCK = range(_WORDS, _WORDS + 4)
