@@ -1,8 +1,9 @@
-"""HOW CODE BECOMES CALLABLE: it is found in memory, else on disk, else compiled by LLVM.
+"""JIT compilation: functions from memory, else from the disk cache, else compiled by LLVM.
 
-An address is a number: nobody can tell who still holds it, or is inside the code. So code is never
-unloaded. What bounds the memory is the number of kernels: most sizes are arguments of a kernel, so
-programs need dozens of them, of some 20 KB; one that asks for thousands is refused more.
+Code is never unloaded, because nobody can tell who still holds an address or runs the code behind
+it. A bound on the number of kernels bounds the memory instead: most sizes are arguments of a
+kernel, so programs need dozens of kernels, of some 20 KB each; a program that asks for thousands is
+refused.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,14 +15,12 @@ from typing import Any
 from tconv.engine.codegen.code import write
 from tconv.engine.codegen.llvm import Module
 from tconv.engine.compile.disk_cache import (
-    cache_info,
-    clear_cache,
     read_entry,
     warn_once,
     write_entry,
 )
 from tconv.engine.compile.fingerprint import fingerprint
-from tconv.engine.compile.object_file import check_object, symbols, undefined_symbols
+from tconv.engine.compile.object_file import check_object, symbols
 from tconv.engine.target.target import Target, architecture_of
 from tconv.errors import UnsupportedError
 from tconv.system.fork_lock import ForkLock, importing
@@ -30,8 +29,6 @@ from tconv.system.memory import check_addresses
 __all__ = [
     "Emit",
     "assembly",
-    "cache_info",
-    "clear_cache",
     "find",
     "held",
     "keep",
@@ -39,27 +36,27 @@ __all__ = [
     "load_all",
     "load_kernel",
     "text_of",
-    "undefined_symbols",
 ]
 
 Emit = Callable[[Module], None]
 
 OPTIONS: dict[str, Any] = {"reloc": "default", "codemodel": "jitdefault", "jit": True}
-"""What LLVM is told of every module, besides its processor and level of optimisation."""
+"""LLVM's options for all code, besides the processor and the level of optimisation."""
 
-# No passes over the IR: 2 to 3 times faster to compile than with them, and the code is as fast, for
-# the emitters write it as it should be. BASELINE code takes 2 to 3 times as long to run.
+# Levels of optimisation, without passes over the IR: with them compilation takes 2 to 3 times as
+# long and the code is as fast, for the emitters write it as it should be. Code of level 0 takes a
+# fifth of the time to compile, and 2 to 3 times as long to run.
 OPTIMISED, BASELINE = 1, 0
 
 _MOST_KERNELS = 4096  # some 80 MB; each takes two of the 65,530 mappings that Linux allows
-# LLVM ends the process where it gets no memory. 30 MiB for the largest plans (x86-64), and as much
-# as the C library takes at a time for a thread that is new to it.
+# LLVM ends the process where it gets no memory. It takes 30 MiB for the largest plans (x86-64), and
+# the C library as much at a time for each new thread.
 _COMPILER_BYTES = 2**26
 
 _Key = tuple[str, Target]
 _loaded: dict[_Key, int] = {}
-_refused: dict[_Key, str] = {}  # asking again would compile again
-_engines: list[tuple[Any, set[str]]] = []  # and the names that each holds
+_refused: dict[_Key, str] = {}  # why, so that asking again does not compile again
+_engines: list[tuple[Any, set[str]]] = []  # of LLVM, and the names that each holds
 _lock = ForkLock()
 
 
@@ -71,9 +68,9 @@ def load(name: str, emit: Emit, target: Target) -> int:
 
     Parameters
     ----------
-    name : of the function; tells everything its code depends on besides `target` and the sources.
+    name : of the function; says all that its code depends on besides `target` and the sources.
     emit : writes the function into a module, whose triple and data layout are set.
-    target : a CPU whose code runs here.
+    target : a processor whose code runs here.
 
     Returns
     -------
@@ -81,17 +78,17 @@ def load(name: str, emit: Emit, target: Target) -> int:
 
     Raises
     ------
-    UnsupportedError : the code is for another CPU or calls what is not in it, the system forbids
-        code made at run time, or the process holds too many kernels.
+    UnsupportedError : the code is for another processor or calls a function outside its module,
+        the system forbids code made at run time, or the process holds too many kernels.
     """
     address = _loaded.get((name, target))
     return load_all({name: emit}, target)[name] if address is None else address
 
 
 def load_all(emits: Mapping[str, Emit], target: Target) -> dict[str, int]:
-    """Return the addresses of functions by name; those that must be compiled are so together.
+    """Return the addresses of functions by name; new ones are compiled as one module.
 
-    LLVM takes a millisecond for a module, besides what is in it, and as long to load one.
+    A module takes LLVM a millisecond besides its content, and as long to load.
     """
     fault = ""
     if not all((name, target) in _loaded for name in emits):
@@ -99,22 +96,28 @@ def load_all(emits: Mapping[str, Emit], target: Target) -> dict[str, int]:
             new = {n: emit for n, emit in emits.items() if (n, target) not in _loaded}
             if new:
                 fault = _load(new, target)
-        warn_once(fault)  # this may run the user's code, so not under the lock
+        warn_once(fault)  # outside the lock, because a warning may run the user's code
     return {name: _loaded[name, target] for name in emits}
 
 
+def load_kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
+    """Return the address of a kernel for one element type, as `load` does."""
+    full = f"{name}_{dtype}"
+    return load(full, partial(write, emit, full, dtype, target), target)
+
+
 def assembly(name: str, emit: Emit, target: Target) -> str:
-    """Return the assembly of what `emit` writes, for any CPU: to be read, not to be run."""
+    """Return the assembly of a function for any processor, for reading only."""
     with _lock, _parsed(text_of([emit], target)) as module:
         text: str = _machine(target.triple, target.cpu, target.features).emit_assembly(module)
         return text
 
 
-# ---- from the disk, else compiled ----------------------------------------------------------------
+# ---- disk cache, else compiler -------------------------------------------------------------------
 
 
 def _load(emits: Mapping[str, Emit], target: Target) -> str:
-    """Make functions callable that are not yet; return what is wrong with an entry on disk."""
+    """Make new functions callable; return what is wrong with an entry of the disk cache."""
     found, fault = _found(emits, target)
     missing = {name: emit for name, emit in emits.items() if name not in found}
     if missing:
@@ -123,7 +126,7 @@ def _load(emits: Mapping[str, Emit], target: Target) -> str:
 
 
 def find(names: Collection[str], target: Target) -> dict[str, int]:
-    """Return the addresses of those functions that need not be compiled."""
+    """Return the addresses of functions in memory or in the disk cache."""
     with _lock:
         new = [name for name in names if (name, target) not in _loaded]
         fault = _found(new, target)[1] if new else ""
@@ -132,13 +135,13 @@ def find(names: Collection[str], target: Target) -> dict[str, int]:
 
 
 def held(names: Iterable[str], target: Target) -> dict[str, int]:
-    """Return the addresses of those functions that are in memory."""
+    """Return the addresses of functions in memory."""
     keys = {name: (name, target) for name in names}
     return {name: _loaded[key] for name, key in keys.items() if key in _loaded}
 
 
 def _found(names: Collection[str], target: Target) -> tuple[dict[str, int], str]:
-    """Take functions from the disk; return their addresses, and what is wrong with an entry."""
+    """Load functions from the disk cache; return addresses, and what is wrong with an entry."""
     for name in names:
         if (name, target) in _refused:
             raise UnsupportedError(_refused[name, target])
@@ -153,14 +156,14 @@ def _found(names: Collection[str], target: Target) -> tuple[dict[str, int], str]
     found: dict[str, int] = {}
     first_fault = ""
     for name in names:
-        if name not in found:  # an entry has all that was compiled together
+        if name not in found:  # an entry has all functions of a module
             entry = _entry_of(name, target)
             data, fault = read_entry(entry)
             if data is not None:
                 try:
                     found |= _linked([name], data, target)
-                except (UnsupportedError, RuntimeError):  # its checksum is right: another program
-                    _check_code()  # has made it, unless no code can be loaded at all
+                except (UnsupportedError, RuntimeError):  # its checksum is right, so another
+                    _check_code()  # program made it, unless no code can be loaded at all
                     check_addresses(_COMPILER_BYTES)
                     fault = f"{entry}.kernel, which holds something else"
             first_fault = first_fault or fault
@@ -174,12 +177,12 @@ def _hold(found: Mapping[str, int], target: Target) -> None:
 
 
 def _compiled(emits: Mapping[str, Emit], target: Target) -> None:
-    """Compile functions together and keep the object for each of them, on disk."""
+    """Compile functions as one module and keep it in the disk cache."""
     _check_code()
     try:
         keep(list(emits), text_of(emits.values(), target), target)
     except UnsupportedError as error:
-        if len(emits) > 1:  # which of them is it?
+        if len(emits) > 1:  # find the one that fails
             for name, emit in emits.items():
                 _compiled({name: emit}, target)
         _refused[next(iter(emits)), target] = str(error)
@@ -189,10 +192,7 @@ def _compiled(emits: Mapping[str, Emit], target: Target) -> None:
 def keep(
     names: Sequence[str], text: str, target: Target, *, opt: int = OPTIMISED
 ) -> dict[str, int]:
-    """Compile a module, keep it on disk for each of these functions, and return their addresses.
-
-    With ``opt=0`` that takes a fifth of the time, and the code two to three times as long.
-    """
+    """Compile a module, write it to the disk cache for each function, and return addresses."""
     with _lock:
         check_addresses(_COMPILER_BYTES)
         with _parsed(text) as module:
@@ -206,7 +206,7 @@ def keep(
 
 
 def _entry_of(name: str, target: Target) -> str:
-    """Return the key on disk of a function: all that its code follows from."""
+    """Return a function's key in the disk cache: a hash of all that its code follows from."""
     found = _facts(target).copy()
     found.update(name.encode())
     key: str = found.hexdigest()
@@ -215,7 +215,7 @@ def _entry_of(name: str, target: Target) -> str:
 
 @lru_cache(maxsize=64)
 def _facts(target: Target) -> Any:
-    """Return what the code of all functions follows from, as the beginning of a checksum."""
+    """Return a hash of all that the code of every function follows from, to be continued."""
     with importing:
         import llvmlite
         from llvmlite import binding
@@ -232,8 +232,8 @@ def _facts(target: Target) -> Any:
 def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]:
     """Make the code of an object callable; return the addresses of all its functions.
 
-    It must have those that are named. LLVM ends the process over a symbol that nobody defines, and
-    picks the first of two that are defined twice. Neither may come so far.
+    It must define the named ones. LLVM ends the process over an undefined symbol, and takes the
+    first of two that have the same name, so both are refused before.
     """
     _check_code()
     try:
@@ -264,7 +264,7 @@ def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]
 
 @cache
 def _llvm() -> Any:
-    """Return llvmlite's binding to LLVM, which loads in tens of milliseconds."""
+    """Return llvmlite's binding to LLVM, initialised."""
     with importing:
         from llvmlite import binding
 
@@ -275,7 +275,7 @@ def _llvm() -> Any:
 
 @cache
 def _why_no_code() -> str:
-    """Return why this system does not run code that a program makes, or ""."""
+    """Return why this system runs no code made at run time, or ""."""
     try:
         _llvm().check_jit_execution()
     except OSError as error:
@@ -284,14 +284,14 @@ def _why_no_code() -> str:
 
 
 def _check_code() -> None:
-    """Refuse to go on where LLVM would end the process."""
+    """Raise where LLVM would end the process."""
     reason = _why_no_code()
     if reason:
         raise UnsupportedError(f"{reason}; set TCONV_CPU=portable.")
 
 
 def _new_machine(triple: str, cpu: str, features: str, opt: int = OPTIMISED) -> Any:
-    """Return LLVM's generator of code for a CPU."""
+    """Return LLVM's code generator for a processor."""
     binding = _llvm()
     try:
         target = binding.Target.from_triple(triple)
@@ -306,7 +306,7 @@ _machine = lru_cache(maxsize=8)(_new_machine)
 
 
 def text_of(emits: Iterable[Emit], target: Target) -> str:
-    """Return the module that functions are written to."""
+    """Return the text of a module of functions."""
     with _lock:
         machine = _machine(target.triple, target.cpu, target.features)
         module = Module(machine.triple, str(machine.target_data))
@@ -317,7 +317,7 @@ def text_of(emits: Iterable[Emit], target: Target) -> str:
 
 @contextmanager
 def _parsed(text: str) -> Iterator[Any]:
-    """Give a module as LLVM has it, and release all that it holds for it."""
+    """Give LLVM's own module, and free its memory afterwards."""
     binding = _llvm()
     with (
         binding.create_context() as context,
@@ -328,9 +328,9 @@ def _parsed(text: str) -> Iterator[Any]:
 
 
 def _engine_without(names: frozenset[str], target: Target) -> tuple[Any, set[str]]:
-    """Return an engine that has none of these names, mostly the only one.
+    """Return an engine without these names, and its names; mostly there is only one.
 
-    One engine for all kernels loads one in 0.03 ms, an engine each in 0.8 ms (Xeon, 2 cores).
+    One engine for all kernels loads each in 0.03 ms, one for each kernel in 0.8 ms (Xeon, 2 cores).
     """
     for engine, held in _engines:
         if not held & names:
@@ -338,13 +338,7 @@ def _engine_without(names: frozenset[str], target: Target) -> tuple[Any, set[str
     binding = _llvm()
     machine = _new_machine(target.triple, "", "")  # loads only, for which no features are needed
     module = binding.parse_assembly("")
-    engine = binding.create_mcjit_compiler(module, machine)  # which owns the machine from now on
-    engine.remove_module(module)  # else it compiles this nothing, in 1 ms, before the first object
+    engine = binding.create_mcjit_compiler(module, machine)  # owns the machine
+    engine.remove_module(module)  # else it compiles the empty module, in 1 ms
     _engines.append((engine, set()))
     return _engines[-1]
-
-
-def load_kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
-    """Return the address of a kernel for one type, which `emit` writes, as `load` does."""
-    full = f"{name}_{dtype}"
-    return load(full, partial(write, emit, full, dtype, target), target)

@@ -25,8 +25,10 @@ from tconv.engine.codegen.llvm import (
     FunctionType,
     VectorType,
 )
-from tconv.engine.compile import tiers as drafts
-from tconv.engine.compile.jit import assembly, cache_info, clear_cache, load, undefined_symbols
+from tconv.engine.compile import tiers
+from tconv.engine.compile.disk_cache import cache_info, clear_cache
+from tconv.engine.compile.jit import assembly, load
+from tconv.engine.compile.object_file import symbols
 from tconv.engine.target.target import named_target, read_target, target
 from tconv.errors import UnsupportedError
 
@@ -42,7 +44,7 @@ CPU = target() if target().uses_engine else read_target({})
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch, tmp_path):
     """As in a new process: nothing in memory, an empty cache, nothing that waits to be written."""
-    drafts.wait_for_optimised()
+    tiers.wait_for_optimised()
     monkeypatch.setenv("TCONV_CACHE", str(tmp_path / "cache"))
     forget(monkeypatch)
 
@@ -334,7 +336,7 @@ def test_kernels_are_bounded_and_none_is_unloaded(monkeypatch):
 def test_the_reader_of_symbols_agrees_with_what_was_kept():
     add([1], [2])
     (entry,) = entries()
-    assert undefined_symbols(entry.read_bytes()[store._HEADER_BYTES :]) == frozenset()
+    assert symbols(entry.read_bytes()[store._HEADER_BYTES :]) == ({"add"}, frozenset())
 
 
 # ---- a damaged cache -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llvmlite import binding
 
 from tconv.engine.choose import all_plans
-from tconv.engine.compile.object_file import check_object, symbols, undefined_symbols
+from tconv.engine.compile.object_file import check_object, symbols
 from tconv.engine.layouts import layout_of
 from tconv.engine.lowering import Kernels
 from tconv.engine.plan.problem import Problem
@@ -91,7 +91,7 @@ def test_a_library_function_that_llvm_falls_back_to_is_seen():
     for cpu in ("x86-64", "haswell"):
         machine = target.create_target_machine(cpu=cpu, opt=1)
         with binding.create_context() as context, binding.parse_assembly(text, context) as parsed:
-            found[cpu] = undefined_symbols(machine.emit_object(parsed))
+            found[cpu] = symbols(machine.emit_object(parsed)).undefined
     assert found == {"x86-64": {"fmaf"}, "haswell": frozenset()}
 
 

@@ -85,12 +85,12 @@ def test_thousands_of_plans_leave_code_where_it_is_and_remove_no_file(folder, mo
 CALL = """
 import sys
 import numpy as np, tconv
-from tconv.engine.compile import jit, tiers as drafts
+from tconv.engine.compile import jit, tiers
 if sys.argv[1] == "known":
-    jit.text_of = drafts.text_of = None  # so that nothing can be compiled
+    jit.text_of = tiers.text_of = None  # so that nothing can be compiled
 y = tconv.conv_transpose(np.ones((1, 8, 50), np.float32), np.ones((8, 4, 8), np.float32), stride=4)
 print(y.shape)
-drafts.wait_for_optimised()
+tiers.wait_for_optimised()
 """
 
 
