@@ -200,7 +200,7 @@ def test_the_first_line_of_a_file_names_the_thing(name):
 
 ACRONYMS = {
     *("NumPy", "ONNX", "LLVM", "NCHW", "GEMM", "SVG", "PNG", "GIF", "HTML", "JSON", "CSS", "ABI"),
-    *("CPU", "GPU", "OS", "TCONV", "API", "RNG", "SGD", "PEP"),
+    *("CPU", "GPU", "OS", "TCONV", "API", "RNG", "SGD", "PEP", "JIT", "MP"),
 }  # fmt: skip
 
 

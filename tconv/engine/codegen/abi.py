@@ -5,13 +5,13 @@ A record is written in one place in Python and read by name in generated code.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.codegen.code import Code
 from tconv.engine.codegen.llvm import I64, PTR, Index, Type, Value
+from tconv.system.fork_lock import cached_property
 
 __all__ = [
     "ARGUMENTS",
