@@ -4,14 +4,12 @@ A record is written in one place in Python and read by name in generated code.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.codegen.code import Code
 from tconv.engine.codegen.llvm import I64, PTR, Index, Type, Value
-from tconv.system.fork_lock import cached_property
 
 __all__ = [
     "ARGUMENTS",
@@ -29,7 +27,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
 class Record:
     """Names of 64-bit words that follow each other in memory: addresses, then integers.
 
@@ -44,10 +41,11 @@ class Record:
     ValueError: a record of 3 words lacks line
     """
 
-    pointers: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
+    __slots__ = ("places", "pointers", "words")
 
-    def __post_init__(self) -> None:
+    def __init__(self, *, pointers: tuple[str, ...] = (), words: tuple[str, ...] = ()) -> None:
+        self.pointers, self.words = pointers, words
+        self.places = {name: place for place, name in enumerate((*pointers, *words))}
         assert len(self.places) == len(self), "a name stands twice"
 
     def __len__(self) -> int:
@@ -55,11 +53,6 @@ class Record:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
-
-    @cached_property
-    def places(self) -> dict[str, int]:
-        """Where each word stands, by name."""
-        return {name: place for place, name in enumerate((*self.pointers, *self.words))}
 
     def place(self, name: str) -> int:
         """Return where a word stands."""
