@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tconv.torch
-from tconv.engine.runtime import openmp as teams
+from tconv.engine.runtime import openmp
 from tconv.engine.runtime import thread_pool as pool
 from tconv.torch import openmp as threads
 
@@ -21,7 +21,7 @@ def as_before():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-    assert teams._lent.team is None
+    assert openmp._chosen.backend is None
 
 
 def is_right():
@@ -63,7 +63,7 @@ def test_the_pool_works_where_pytorch_has_other_threads(monkeypatch):
 def test_an_error_lends_nothing():
     with pytest.raises(tconv.ShapeError), threads.working(2):
         tconv.conv_transpose(X.numpy(), W.numpy()[:5])
-    assert teams._lent.team is None
+    assert openmp._chosen.backend is None
 
 
 def test_many_python_threads_call_at_once():
