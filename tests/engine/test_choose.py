@@ -207,7 +207,7 @@ def test_many_lengths_of_a_layer_write_few_files(tmp_path, monkeypatch):
     for length in range(100, 400):
         conv_transpose(wave(24)[..., :length], w, stride=2, padding=1, threads=2)
     files = len([*tmp_path.rglob("*.kernel")])
-    assert files <= 60  # kernels, their drafts, and one for each of 14 bands
+    assert files <= 60  # kernels, their baseline code, and one for each of 14 bands
 
 
 def test_lengths_of_a_layer_share_packed_weights():

@@ -45,6 +45,7 @@ from tconv.engine.codegen.llvm import (
     FunctionType,
     Index,
     Module,
+    Type,
     Value,
 )
 from tconv.geometry.arguments import MOST_THREADS
@@ -348,7 +349,7 @@ def _watch(module: Module) -> Function:
 class _Code(Code):
     """A function, with atomic operations on word 0 of a line, which several threads write."""
 
-    def __init__(self, module: Module, name: str, *kinds: Any) -> None:
+    def __init__(self, module: Module, name: str, *kinds: Type) -> None:
         self.function = Function(module, FunctionType(I64, kinds), name)
         self.function.linkage = "" if name == _NAME else "internal"
         self.builder = Builder(self.function.append_basic_block("entry"))
@@ -368,7 +369,7 @@ class _Code(Code):
         with self.loop(self.add(workers, 1), start=1) as worker:
             yield self.box(control, worker)
 
-    def word(self, line: Value, number: int, kind: Any = PTR) -> Value:
+    def word(self, line: Value, number: int, kind: Type = PTR) -> Value:
         """Read a word that nobody changes meanwhile."""
         return self.load(self.at(line, number, I64), kind=kind)
 
