@@ -291,11 +291,13 @@ class Geometry:
         return (*batch, channels, *spatial)
 
 
-def _is_plain(value: Any) -> bool:
+def is_cache_key(value: Any) -> bool:
     """Whether a keyword is one that a cache can tell from all others that mean something else."""
     kind = type(value)
     if kind is tuple:
-        return all(type(each) is int or (type(each) is tuple and _is_plain(each)) for each in value)
+        return all(
+            type(each) is int or (type(each) is tuple and is_cache_key(each)) for each in value
+        )
     return kind in (int, str, bool, NoneType)
 
 
@@ -304,14 +306,14 @@ def _of(
 ) -> Geometry:
     """The geometry that `make` gives."""
     given = (a, b, size, *keywords, *keywords.values())
-    if all(map(_is_plain, given)):  # as most calls are, and most are repeated
+    if all(map(is_cache_key, given)):  # as most calls are, and most are repeated
         types = tuple(map(type, given))  # for True equals 1
-        return _repeated(make, a, b, size, tuple(keywords.items()), types)
+        return _cached(make, a, b, size, tuple(keywords.items()), types)
     return make(a, b, size, keywords)
 
 
 @lru_cache(maxsize=4096)
-def _repeated(
+def _cached(
     make: Callable[..., Geometry],
     a: tuple[int, ...],
     b: tuple[int, ...],

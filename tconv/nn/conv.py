@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from tconv.arrays.activations import as_activation
 from tconv.geometry.geometry import Letter
-from tconv.nn.conv_base import Convolution, Kept
+from tconv.nn.conv_base import Convolution, Residuals
 from tconv.nn.init import Initialiser
 from tconv.nn.onnx_export import model_of, read_node
 
@@ -111,7 +111,7 @@ class ConvTranspose(Convolution):
             activation=activation,
         )
 
-    def compute(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Kept]:
+    def compute(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Residuals]:
         """Return y, and what `pull_back` needs."""
         return self.solve(x, output_size)
 
@@ -269,7 +269,7 @@ class Conv(Convolution):
             activation=activation,
         )
 
-    def compute(self, x: Any) -> tuple[NDArray[Any], Kept]:
+    def compute(self, x: Any) -> tuple[NDArray[Any], Residuals]:
         """Return y, and what `pull_back` needs."""
         return self.solve(x)
 

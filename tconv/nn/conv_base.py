@@ -30,15 +30,15 @@ from tconv.messages import show
 from tconv.nn.init import Initialiser, as_initialiser, initial_bias
 from tconv.nn.layer import Layer
 from tconv.nn.parameter import Parameter
-from tconv.ops.call_cache import Repeated, is_plain
+from tconv.ops.call_cache import BoundCall, is_cache_key
 from tconv.ops.dispatch import Call, check_padding_mode
 from tconv.ops.gradients import bias_gradient
 from tconv.ops.planned_call import PackedWeights
 from tconv.system.memory import available_bytes
 
-__all__ = ["Convolution", "Kept"]
+__all__ = ["Convolution", "Residuals"]
 
-Kept = tuple[Repeated, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
+Residuals = tuple[BoundCall, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
 """What goes back, the x of a forward, and its activation with the y that this made, if any."""
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
@@ -73,7 +73,7 @@ class Convolution(Layer):
     _rank: ClassVar[int | None] = None
     _wanted: ClassVar[Letter]
     _given: ClassVar[Letter]
-    _remembered: dict[Any, tuple[Repeated, Repeated]]
+    _bound: dict[Any, tuple[BoundCall, BoundCall]]
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class Convolution(Layer):
         """Type of x, y and all parameters."""
         return self.weight.dtype
 
-    def solve(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Kept]:
+    def solve(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Residuals]:
         """Return y, and what `pull_back` needs; draw the parameters if that is still to be done."""
         x = as_real(x, "x")
         if x.dtype != self.dtype:
@@ -151,7 +151,7 @@ class Convolution(Layer):
                 f"x has dtype {x.dtype} but the layer has {self.dtype}; pass "
                 f'x.astype("{self.dtype}") or make the layer with dtype="{x.dtype}".'
             )
-        forth, back = self._both_ways(x, output_size)
+        forth, back = self._bound_calls(x, output_size)
         bias = None if self.bias is None else self.bias.peek()[0]
         weight, version = self.weight.peek()
         want, follows, geometry = self._wanted, forth.call.activation, forth.geometry
@@ -163,7 +163,7 @@ class Convolution(Layer):
         y = forth.solve(want, x, weight, bias)
         return y, (back, x, None if follows is None else (follows, y))
 
-    def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
+    def pull_back(self, kept: Residuals, dy: Any) -> NDArray[Any]:
         """Return dx by the transpose of forward, and add the gradients of weight and bias."""
         back, x, followed = kept
         dy = as_gradient(dy, back.geometry.shape_of(self._wanted), x.dtype)
@@ -184,16 +184,16 @@ class Convolution(Layer):
             value = _RULES[name](value)
         super().__setattr__(name, value)
         if not name.startswith("_"):
-            super().__setattr__("_remembered", {})
+            super().__setattr__("_bound", {})
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what can be made again."""
-        return {**super().__getstate__(), "_packed": PackedWeights(), "_remembered": {}}
+        return {**super().__getstate__(), "_packed": PackedWeights(), "_bound": {}}
 
-    def _both_ways(self, x: NDArray[Any], output_size: Any) -> tuple[Repeated, Repeated]:
+    def _bound_calls(self, x: NDArray[Any], output_size: Any) -> tuple[BoundCall, BoundCall]:
         """The contractions of forward and of backward, which are remembered from step to step."""
-        remembered, key = self._remembered, (x.shape, type(output_size), output_size)
-        is_told = output_size is None or is_plain(output_size)
+        remembered, key = self._bound, (x.shape, type(output_size), output_size)
+        is_told = output_size is None or is_cache_key(output_size)
         found = remembered.get(key) if is_told else None
         if found is not None:
             return found
@@ -207,8 +207,8 @@ class Convolution(Layer):
         if not self.weight.is_filled:
             self._initialise(channels)
         calls = self._call(self._activation), self._call()
-        forth, back = (Repeated(geometry, self.dtype, call) for call in calls)
-        if is_told and all(map(is_plain, self._settings().values())):
+        forth, back = (BoundCall(geometry, self.dtype, call) for call in calls)
+        if is_told and all(map(is_cache_key, self._settings().values())):
             if len(remembered) >= _MOST_SIZES:
                 remembered.clear()
             remembered[key] = forth, back

@@ -29,7 +29,7 @@ __all__ = [
     "MaxUnpool3d",
 ]
 
-Kept = tuple[Switches, tuple[int, ...], Any]
+Residuals = tuple[Switches, tuple[int, ...], Any]
 """The switches, the size that dx or dy must have, and the type of x."""
 
 
@@ -85,7 +85,7 @@ class MaxPool(Layer):
         switches: Switches = self._kept[0][0]
         return switches
 
-    def compute(self, x: Any) -> tuple[NDArray[Any], Kept]:
+    def compute(self, x: Any) -> tuple[NDArray[Any], Residuals]:
         """Return y, and what `pull_back` needs."""
         x = as_real(x, "x", floating=False)
         y, switches = max_pool(
@@ -100,7 +100,7 @@ class MaxPool(Layer):
         size = spatial_size(x, "x", len(self.kernel_size), self.data_format)
         return y, (switches, size, x.dtype)
 
-    def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
+    def pull_back(self, kept: Residuals, dy: Any) -> NDArray[Any]:
         """Return dx: each dy added to the cell that was taken."""
         switches, size, dtype = kept
         dy = as_gradient(dy, switches.shape, dtype)
@@ -176,7 +176,9 @@ class MaxUnpool(Layer):
         self.padding = tuple(window.padding for window in windows)
         self.data_format = as_choice(data_format, "data_format", DATA_FORMATS)
 
-    def compute(self, x: Any, switches: Any, output_size: Any = None) -> tuple[NDArray[Any], Kept]:
+    def compute(
+        self, x: Any, switches: Any, output_size: Any = None
+    ) -> tuple[NDArray[Any], Residuals]:
         """Return y, and what `pull_back` needs."""
         x = as_real(x, "x")
         size = self._output_size(x, output_size)
@@ -184,7 +186,7 @@ class MaxUnpool(Layer):
         y = max_unpool(x, switches, size, data_format=self.data_format)
         return y, (switches, y.shape, y.dtype)
 
-    def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
+    def pull_back(self, kept: Residuals, dy: Any) -> NDArray[Any]:
         """Return dx: what dy holds where the switches point."""
         switches, shape, dtype = kept
         dy = as_gradient(dy, shape, dtype)

@@ -21,7 +21,7 @@ from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import clean_message, load
 from tconv.onnx.partition.fusion import folded
 from tconv.onnx.partition.partition import TAKEN_TYPES, Cut, Layer, Piece
-from tconv.ops.call_cache import Repeated
+from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import Call
 from tconv.ops.planned_call import Packed, PackedWeights, PlannedCall
 
@@ -100,11 +100,11 @@ class LayerRun:
                 packed = self._packed.of_call(call, weight)
                 self._planned[x.shape, x.dtype] = call, packed, bias
                 return call(x, packed, bias), geometry
-        repeated = _repeated(geometry, x.dtype, self.threads, follows)
+        bound = _bound_call(geometry, x.dtype, self.threads, follows)
         if self._weight in constants:
-            plan = repeated.plan(want)
+            plan = bound.plan(want)
             weight = self._packed.of(geometry, weight, 0, self.threads, follows, want, plan)
-        return repeated.solve(want, x, weight, bias), geometry
+        return bound.solve(want, x, weight, bias), geometry
 
 
 def _check_types(x: Any, weight: Any, bias: Any) -> None:
@@ -123,11 +123,11 @@ def _geometry(
 
 
 @lru_cache(maxsize=1024)
-def _repeated(
+def _bound_call(
     geometry: Geometry, dtype: Any, threads: int | None, follows: Activation | None
-) -> Repeated:
+) -> BoundCall:
     """Calls of a layer with sizes that come again."""
-    return Repeated(geometry, dtype, Call("ConvTranspose", threads=threads, activation=follows))
+    return BoundCall(geometry, dtype, Call("ConvTranspose", threads=threads, activation=follows))
 
 
 def build(

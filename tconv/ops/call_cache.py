@@ -14,23 +14,23 @@ from tconv.engine.target.target import target
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.ops.dispatch import Call, is_registered, native, needs_no_limit, solve_for
 
-__all__ = ["Known", "Repeated", "is_plain", "recalled", "solve_and_keep"]
+__all__ = ["CacheEntry", "BoundCall", "is_cache_key", "cache_entry", "solve_and_cache"]
 
 A = TypeVar("A")
 
 _PLAIN = frozenset({int, str, bool, NoneType})  # whose values never change
 
 
-class Repeated:
+class BoundCall:
     """Contractions of one geometry, type and call, made again and again.
 
     What has gone well once takes the short way from then on, for NumPy arrays of such shapes and
     type. Whatever is out of the ordinary takes the long way, where all complaints are made.
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
-    >>> repeated = Repeated(geometry, np.dtype("float64"), Call("conv_transpose"))
+    >>> bound = BoundCall(geometry, np.dtype("float64"), Call("conv_transpose"))
     >>> for _ in range(2):
-    ...     repeated.solve("y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
+    ...     bound.solve("y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
     array([[[1., 1., 2., 1., 1.]]])
     array([[[1., 1., 2., 1., 1.]]])
     """
@@ -48,7 +48,7 @@ class Repeated:
         here, plan_of = found
         return None if here is not target() or is_registered("numpy") else plan_of()
 
-    def again(self, want: Letter, a: A, b: Any, bias: Any = None, out: Any = None) -> A | None:
+    def run(self, want: Letter, a: A, b: Any, bias: Any = None, out: Any = None) -> A | None:
         """Return the result for operands of the right shapes and type, or None for the long way.
 
         Bias and `out` may be anything; b also a weight that was packed for the plan.
@@ -72,13 +72,13 @@ class Repeated:
 
     def solve(self, want: Letter, a: Any, b: Any, bias: Any = None, out: Any = None) -> Any:
         """Return what `solve_for` does, from the second time on in less time."""
-        result = self.again(want, a, b, bias, out)
+        result = self.run(want, a, b, bias, out)
         if result is None:
             result = solve_for(want, self.geometry, a, b, bias, self.call, out)
-            self.keep(want)
+            self.bind(want)
         return result
 
-    def keep(self, want: Letter) -> None:
+    def bind(self, want: Letter) -> None:
         """Remember one that went well, if its next need not be held against the memory."""
         call, geometry, name = self.call, self.geometry, self._dtype
         if self._found.get(want) == ():
@@ -94,20 +94,20 @@ class Repeated:
             self._found[want] = target(), weakref.ref(chosen)
 
 
-class Known:
+class CacheEntry:
     """What is remembered of a call of one of the public functions: nothing at first."""
 
     def __init__(self) -> None:
-        self.repeated: Repeated | None = None
+        self.bound: BoundCall | None = None
 
-    def again(self, want: Letter, a: A, b: Any, bias: Any = None, out: Any = None) -> A | None:
+    def run(self, want: Letter, a: A, b: Any, bias: Any = None, out: Any = None) -> A | None:
         """Return the result for arrays of such shapes and type; None if that takes the long way."""
-        repeated = self.repeated
-        return None if repeated is None else repeated.again(want, a, b, bias, out)
+        bound = self.bound
+        return None if bound is None else bound.run(want, a, b, bias, out)
 
 
-def solve_and_keep(
-    known: Known | None,
+def solve_and_cache(
+    entry: CacheEntry | None,
     want: Letter,
     geometry: Geometry,
     a: A,
@@ -116,16 +116,16 @@ def solve_and_keep(
     call: Call,
     out: A | None,
 ) -> A:
-    """Return what `solve_for` does, and tell that to what `recalled` gave."""
+    """Return what `solve_for` does, and tell that to what `cache_entry` gave."""
     result: A = solve_for(want, geometry, a, b, bias, call, out)
-    if known is not None:
-        repeated = Repeated(geometry, a.dtype, call)  # type: ignore[attr-defined]
-        repeated.keep(want)
-        known.repeated = repeated
+    if entry is not None:
+        bound = BoundCall(geometry, a.dtype, call)  # type: ignore[attr-defined]
+        bound.bind(want)
+        entry.bound = bound
     return result
 
 
-def recalled(a: Any, b: Any, keywords: tuple[Any, ...]) -> Known | None:
+def cache_entry(a: Any, b: Any, keywords: tuple[Any, ...]) -> CacheEntry | None:
     """Return what is known of such a call, to be asked or to be told; None where it is unusual.
 
     Values that are equal may mean different things, as 1, 1.0 and True, and others may change.
@@ -135,12 +135,12 @@ def recalled(a: Any, b: Any, keywords: tuple[Any, ...]) -> Known | None:
     dtype = a.dtype
     if dtype != b.dtype or dtype not in USUAL:
         return None
-    if not (_PLAIN.issuperset(map(type, keywords)) or all(map(is_plain, keywords))):
+    if not (_PLAIN.issuperset(map(type, keywords)) or all(map(is_cache_key, keywords))):
         return None
-    return _known(a.shape, b.shape, dtype, *keywords)
+    return _entry(a.shape, b.shape, dtype, *keywords)
 
 
-def is_plain(value: Any) -> bool:
+def is_cache_key(value: Any) -> bool:
     """Whether a keyword can be told by its value and type from all that mean something else."""
     kind = type(value)
     return kind in _PLAIN or (kind is tuple and all(map(_is_plain_entry, value)))
@@ -152,5 +152,5 @@ def _is_plain_entry(value: Any) -> bool:
 
 
 @lru_cache(maxsize=256, typed=True)
-def _known(*_: Any) -> Known:
-    return Known()
+def _entry(*_: Any) -> CacheEntry:
+    return CacheEntry()

@@ -15,7 +15,7 @@ from tconv.errors import DTypeError, ShapeError
 from tconv.geometry.arguments import as_flag, as_generator, as_integer
 from tconv.geometry.geometry import Geometry
 from tconv.geometry.shape_rules import as_shape
-from tconv.ops.call_cache import Repeated, recalled
+from tconv.ops.call_cache import BoundCall, cache_entry
 from tconv.ops.dispatch import Call, check_memory, check_padding_mode, solve_for
 from tconv.ops.functional import conv_transpose
 from tconv.system.memory import check_room
@@ -64,14 +64,14 @@ def conv_transpose_vjp(
     """
     xp, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias}, dtype)
     _refuse_integers(x)
-    known = recalled(x, weight, ("vjp", *keywords, *keywords.values()))
-    repeated = None if known is None else known.repeated
-    if repeated is None:
+    entry = cache_entry(x, weight, ("vjp", *keywords, *keywords.values()))
+    bound = None if entry is None else entry.bound
+    if bound is None:
         geometry, call = _prepare(x, weight, keywords)
-        repeated = Repeated(geometry, x.dtype, call)
-    y = repeated.solve("y", x, weight, bias, out)
-    if known is not None:
-        known.repeated = repeated
+        bound = BoundCall(geometry, x.dtype, call)
+    y = bound.solve("y", x, weight, bias, out)
+    if entry is not None:
+        entry.bound = bound
 
     def pullback(dy: Any) -> tuple[Any, Any, Any]:
         _, (dy,) = as_operands({"dy": dy})
@@ -82,10 +82,10 @@ def conv_transpose_vjp(
         found, wanted = dtype_name(dy.dtype), dtype_name(x.dtype)
         if found != wanted:
             raise DTypeError(f"dy has dtype {found}, must be that of y, {wanted}; convert dy.")
-        _check_shape(dy, "dy", repeated.geometry.y_shape, "y")
-        dx = repeated.solve("x", dy, weight)
-        dweight = repeated.solve("w", x, dy)
-        return dx, dweight, None if bias is None else bias_gradient(xp, repeated.geometry, dy)
+        _check_shape(dy, "dy", bound.geometry.y_shape, "y")
+        dx = bound.solve("x", dy, weight)
+        dweight = bound.solve("w", x, dy)
+        return dx, dweight, None if bias is None else bias_gradient(xp, bound.geometry, dy)
 
     return y, pullback
 

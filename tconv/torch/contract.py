@@ -11,7 +11,7 @@ from tconv.arrays.dtypes import as_dtype, dtype_name
 from tconv.errors import TConvError
 from tconv.geometry.arguments import MOST_THREADS
 from tconv.geometry.geometry import Geometry, Letter
-from tconv.ops.call_cache import Repeated
+from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import Call
 from tconv.torch.interop import as_array, as_tensor, as_torch_error, is_channels_last, lay_last
 from tconv.torch.openmp import working
@@ -56,15 +56,15 @@ def compute(
         return compute(geometry, want, a.float(), b.float(), None, threads).to(a.dtype)
     last = is_channels_last(a) and (want != "w" or is_channels_last(b))
     threads = threads or torch.get_num_threads()
-    repeated = _repeated(geometry, a.dtype, threads, last)
+    bound = _bound_call(geometry, a.dtype, threads, last)
     if last:
         a = a.movedim(1, -1)
         b = b.movedim(1, -1) if want == "w" else b
     try:
         with working(threads):
-            other = as_array(b) if kept is None else kept.of(repeated, b)
+            other = as_array(b) if kept is None else kept.of(bound, b)
             of_bias = None if bias is None else as_array(bias)
-            result = repeated.solve(want, as_array(a), other, of_bias)
+            result = bound.solve(want, as_array(a), other, of_bias)
     except TConvError as error:
         raise as_torch_error(error) from None
     found = as_tensor(result).contiguous()
@@ -78,9 +78,9 @@ def compute(
 
 
 @lru_cache(maxsize=1024)
-def _repeated(geometry: Geometry, dtype: torch.dtype, threads: int, last: bool) -> Repeated:
+def _bound_call(geometry: Geometry, dtype: torch.dtype, threads: int, last: bool) -> BoundCall:
     """Contractions of one kind, by what their operands and results look like."""
     if last:
         geometry = replace(geometry, data_format="channels_last")
     call = Call("conv_transpose", threads=min(threads, MOST_THREADS))
-    return Repeated(geometry, as_dtype(np, dtype_name(dtype)), call)
+    return BoundCall(geometry, as_dtype(np, dtype_name(dtype)), call)

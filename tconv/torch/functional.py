@@ -15,7 +15,7 @@ from torch.overrides import handle_torch_function
 from tconv.errors import ParameterError, ShapeError, TConvError
 from tconv.geometry.geometry import Geometry
 from tconv.messages import show
-from tconv.ops.call_cache import is_plain
+from tconv.ops.call_cache import is_cache_key
 from tconv.torch.autograd import contract, is_forward_twice
 from tconv.torch.custom_op import operator
 from tconv.torch.interop import as_torch_error, is_served
@@ -134,7 +134,7 @@ def transpose(
         return _THEIRS[rank](input, weight, bias, *settings)
     if input.ndim == rank + 2 and not input.shape[0]:  # nothing to compute, sizes of 0 included
         return _THEIRS[rank](input, weight, bias, *settings)
-    if not all(map(is_plain, settings)):
+    if not all(map(is_cache_key, settings)):
         if proxies := _proxies(*settings):
             return _traced(rank, proxies, input, weight, bias, *settings)
         settings = _plain(rank, settings)

@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tconv.arrays.dtypes import dtype_name
 from tconv.engine.content_hash import content_hash, is_native
-from tconv.ops.call_cache import Repeated
+from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import native
 from tconv.ops.planned_call import PackedWeights, Packings
 from tconv.system.pointers import address
@@ -148,13 +148,13 @@ class Kept:
     >>> from tconv.ops.dispatch import Call
     >>> weight = Parameter(torch.ones(16, 16, 4, 4))
     >>> geometry = tconv.Geometry.of((1, 16, 3, 3), weight.shape)
-    >>> repeated = Repeated(geometry, np.dtype("float32"), Call("conv_transpose"))
+    >>> bound = BoundCall(geometry, np.dtype("float32"), Call("conv_transpose"))
     >>> kept = Kept()
-    >>> first = kept.of(repeated, weight)
-    >>> kept.of(repeated, weight) is first
+    >>> first = kept.of(bound, weight)
+    >>> kept.of(bound, weight) is first
     True
     >>> weight.data[3, 5, 0, 2] = 2
-    >>> kept.of(repeated, weight) is first
+    >>> kept.of(bound, weight) is first
     False
     """
 
@@ -195,9 +195,9 @@ class Kept:
             self._made = _Made(weight, seen[0], seen[1], shapes, axis)
         return weight
 
-    def of(self, repeated: Repeated, weight: Tensor) -> Any:
-        """Return the weight as `Repeated.solve` takes it: packed for y, or an array."""
-        plan, geometry, threads = repeated.plan("y"), repeated.geometry, repeated.call.threads or 1
+    def of(self, bound: BoundCall, weight: Tensor) -> Any:
+        """Return the weight as `BoundCall.solve` takes it: packed for y, or an array."""
+        plan, geometry, threads = bound.plan("y"), bound.geometry, bound.call.threads or 1
         if plan is None:
             array = as_array(weight)
             plan = native(geometry, "y", dtype_name(array.dtype), threads)

@@ -16,9 +16,9 @@ from tconv.engine.target.target import target
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.geometry import Geometry
 from tconv.nn.conv import Conv2d, ConvTranspose2d
-from tconv.ops import call_cache as repeated
+from tconv.ops import call_cache
 from tconv.ops import dispatch
-from tconv.ops.call_cache import Repeated
+from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import Call
 
 STRIDED = {"stride": 2, "padding": 1}
@@ -52,19 +52,19 @@ def call(want, a, b, **options):
 @pytest.fixture
 def long_ways(monkeypatch):
     """The letters that were solved for the long way."""
-    taken, solve_for = [], repeated.solve_for
+    taken, solve_for = [], call_cache.solve_for
 
     def note(want, *others):
         taken.append(want)
         return solve_for(want, *others)
 
-    monkeypatch.setattr(repeated, "solve_for", note)
+    monkeypatch.setattr(call_cache, "solve_for", note)
     return taken
 
 
 @given(geometries(), st.sampled_from("yxw"), st.sampled_from(["float32", "float64"]))
 def test_every_time_it_is_the_definition(geometry, want, dtype):
-    known = Repeated(geometry, np.dtype(dtype), Call("conv_transpose"))
+    known = BoundCall(geometry, np.dtype(dtype), Call("conv_transpose"))
     for seed in range(3):
         x, w, y = drawn(geometry, seed)
         a, b = {"y": (x, w), "x": (y, w), "w": (x, y)}[want]
@@ -75,7 +75,7 @@ def test_every_time_it_is_the_definition(geometry, want, dtype):
 @pytest.mark.parametrize("want", "xw")
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
 def test_functions_take_the_short_way_from_the_second_time_on(want, dtype, long_ways):
-    repeated._known.cache_clear()
+    call_cache._entry.cache_clear()
     as_dtype(np, dtype)  # bfloat16 joins the usual types when it is first asked for
     for seed, has_out in product(range(2), [False, True]):
         geometry, a, b = operands(want, dtype, seed)
@@ -139,7 +139,7 @@ def test_pullbacks_are_the_same_every_time(geometry, has_bias):
 
 
 def test_a_step_of_training_takes_the_short_way(long_ways):
-    repeated._known.cache_clear()
+    call_cache._entry.cache_clear()
     geometry, x, w = operands("y")
     dy = integers(geometry.y_shape)
     for _ in range(3):
@@ -231,7 +231,7 @@ def test_many_sizes_are_not_remembered_for_ever():
     layer = Conv2d(1, 1, 1)
     for size in range(1, 60):
         layer(np.ones((1, 1, size, 1), np.float32))
-    assert len(layer._remembered) < 20
+    assert len(layer._bound) < 20
 
 
 def test_large_calls_are_held_against_the_memory_every_time(monkeypatch):

@@ -25,7 +25,7 @@ from tconv.engine import executor
 from tconv.engine.target.target import target
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.geometry import Geometry
-from tconv.ops import call_cache as repeated
+from tconv.ops import call_cache
 from tconv.ops import dispatch
 from tconv.ops import planned_call as planned
 
@@ -50,7 +50,7 @@ def call():
 
 
 def is_known(x, w, *keywords):
-    return repeated.recalled(x, w, keywords) is not None
+    return call_cache.cache_entry(x, w, keywords) is not None
 
 
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
@@ -74,7 +74,7 @@ def test_every_type_of_the_kernels_goes_the_short_way(dtype, monkeypatch):
     x, w, b = integers((2, 3, 4, 5), dtype), integers((3, 2, 3, 2), dtype), integers(2, dtype)
     first, _ = (conv_transpose(x, w, b, stride=2) for _ in range(2))
     asked = []
-    monkeypatch.setattr(repeated, "solve_for", lambda *operands: asked.append(operands) or first)
+    monkeypatch.setattr(call_cache, "solve_for", lambda *operands: asked.append(operands) or first)
     again = conv_transpose(x, w, b, stride=2)
     assert np.array_equal(again, first)
     assert bool(asked) != target().uses_engine
@@ -242,7 +242,7 @@ def test_a_registered_contraction_comes_first(call, monkeypatch):
 
 def test_what_must_be_held_against_the_memory_is_not_known(call, monkeypatch):
     x, w, b = call
-    repeated._known.cache_clear()
+    call_cache._entry.cache_clear()
     monkeypatch.setattr(dispatch, "_SMALL_BYTES", 1)
     monkeypatch.setattr(dispatch, "available_bytes", lambda: 10**12)
     conv_transpose(x, w, b, stride=2)
