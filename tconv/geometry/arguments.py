@@ -5,6 +5,7 @@ import operator
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
@@ -37,6 +38,7 @@ __all__ = [
     "as_word",
     "entries_of",
     "integer_of",
+    "is_cache_key",
     "number_of",
     "show",
 ]
@@ -439,3 +441,20 @@ def _per_axis(rank: int) -> str:
 
 def _example(rank: int, value: int) -> str:
     return f"{value} or ({', '.join([str(value)] * rank)}{',' if rank == 1 else ''})"
+
+
+def is_cache_key(value: Any) -> bool:
+    """Whether value and type of a keyword tell it from all that mean something else.
+
+    Then it may be part of a key of a cache. 1, 1.0 and True are equal, and so are tuples of them,
+    so a tuple may hold integers and tuples of integers only; what is mutable may change later.
+
+    >>> is_cache_key(((1, 2), 3)), is_cache_key((True,)), is_cache_key([1])
+    (True, False, False)
+    """
+    kind = type(value)
+    if kind is tuple:
+        return all(
+            type(each) is int or (type(each) is tuple and is_cache_key(each)) for each in value
+        )
+    return kind in (int, str, bool, NoneType)

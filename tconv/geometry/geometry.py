@@ -5,14 +5,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
 from math import prod
-from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tconv.errors import ShapeError
-from tconv.geometry.arguments import DATA_FORMATS, as_choice, as_integer, as_per_axis, entries_of
+from tconv.geometry.arguments import (
+    DATA_FORMATS,
+    as_choice,
+    as_integer,
+    as_per_axis,
+    entries_of,
+    is_cache_key,
+)
 from tconv.geometry.axis import Axis
 from tconv.geometry.shape_rules import MOST_AXES, Settings, as_shape
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
@@ -289,16 +295,6 @@ class Geometry:
         if self.data_format == "channels_last":
             return (*batch, *spatial, channels)
         return (*batch, channels, *spatial)
-
-
-def is_cache_key(value: Any) -> bool:
-    """Whether a keyword is one that a cache can tell from all others that mean something else."""
-    kind = type(value)
-    if kind is tuple:
-        return all(
-            type(each) is int or (type(each) is tuple and is_cache_key(each)) for each in value
-        )
-    return kind in (int, str, bool, NoneType)
 
 
 def _of(

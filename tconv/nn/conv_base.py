@@ -24,13 +24,14 @@ from tconv.geometry.arguments import (
     as_generator,
     as_integer,
     as_per_axis,
+    is_cache_key,
 )
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.messages import show
 from tconv.nn.init import Initialiser, as_initialiser, initial_bias
 from tconv.nn.layer import Layer
 from tconv.nn.parameter import Parameter
-from tconv.ops.call_cache import BoundCall, is_cache_key
+from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import Call, check_padding_mode
 from tconv.ops.gradients import bias_gradient
 from tconv.ops.planned_call import PackedWeights

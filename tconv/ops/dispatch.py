@@ -325,10 +325,10 @@ def _check_overflow(
         )
 
 
-def needs_no_limit(geometry: Geometry, want: Letter, dtype: str, workspace: int) -> bool:
-    """Whether result and workspace are so small that `check_memory` lets them pass unasked."""
+def needs_no_limit(geometry: Geometry, want: Letter, dtype: str, plan: Any) -> bool:
+    """Whether a result of this type and the plan's workspace are too small for `check_memory`."""
     output: int = prod(geometry.shape_of(want)) * as_dtype(np, dtype).itemsize
-    return output + workspace <= _SMALL_BYTES
+    return output + engine.workspace_bytes(geometry, plan) <= _SMALL_BYTES
 
 
 def check_memory(

@@ -104,7 +104,7 @@ def conv_transpose(
     sizes = stride, padding, output_padding, dilation, groups, output_size
     others = padding_mode, data_format, weight_format, flip_kernel, method, threads
     entry = cache_entry(x, weight, ("y", *sizes, *others, max_bytes)) if dtype is None else None
-    if entry is not None and (found := entry.run("y", x, weight, bias, out)) is not None:
+    if entry and (found := entry[0].run("y", x, weight, bias, out)) is not None:
         return found
     call = Call("conv_transpose", padding_mode, method, threads, max_bytes)
     _, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias}, dtype)
@@ -196,7 +196,7 @@ threads, max_bytes : as for `conv_transpose`
     others = padding_mode, data_format, weight_format, flip_kernel, method, threads
     is_adjoint = conjugate is not False and as_flag(conjugate, "conjugate")
     entry = cache_entry(y, weight, ("x", *sizes, *others, max_bytes)) if dtype is None else None
-    if entry is not None and (found := entry.run("x", y, weight, bias, out)) is not None:
+    if entry and (found := entry[0].run("x", y, weight, bias, out)) is not None:
         return found
     call = Call("conv", padding_mode, method, threads, max_bytes)
     xp, (y, weight, bias) = as_operands({"y": y, "weight": weight, "bias": bias}, dtype)
@@ -269,7 +269,7 @@ flip_kernel, dtype, out, method, threads, max_bytes : as for `conv_transpose`
     sizes = kernel_size, stride, padding, output_padding, dilation, groups
     others = padding_mode, data_format, weight_format, flip_kernel, method, threads
     entry = cache_entry(x, y, ("w", *sizes, *others, max_bytes)) if dtype is None else None
-    if entry is not None and (found := entry.run("w", x, y, None, out)) is not None:
+    if entry and (found := entry[0].run("w", x, y, None, out)) is not None:
         return found
     call = Call("conv_weight_gradient", padding_mode, method, threads, max_bytes)
     _, (x, y) = as_operands({"x": x, "y": y}, dtype)

@@ -65,13 +65,14 @@ def conv_transpose_vjp(
     xp, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias}, dtype)
     _refuse_integers(x)
     entry = cache_entry(x, weight, ("vjp", *keywords, *keywords.values()))
-    bound = None if entry is None else entry.bound
-    if bound is None:
+    if entry:
+        bound = entry[0]
+    else:
         geometry, call = _prepare(x, weight, keywords)
         bound = BoundCall(geometry, x.dtype, call)
+        if entry is not None:
+            entry.append(bound)
     y = bound.solve("y", x, weight, bias, out)
-    if entry is not None:
-        entry.bound = bound
 
     def pullback(dy: Any) -> tuple[Any, Any, Any]:
         _, (dy,) = as_operands({"dy": dy})

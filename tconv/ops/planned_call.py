@@ -164,22 +164,22 @@ class PlannedCall:
         self._made_for = geometry, want, dtype, activation
         self._plan = chosen = native(geometry, want, dtype, threads, method, activation)
         is_first = geometry.data_format == "channels_first"
-        self._is_plain = is_first and chosen is not None and self.dtype in USUAL
-        # Others need not be held against the memory each time if they are small. Integers are held
-        # against overflow.
-        self._is_direct = chosen is not None and not self._is_plain
-        if self._is_direct:
-            work = engine.workspace_bytes(geometry, chosen)
-            is_small = needs_no_limit(geometry, want, self._result, work)
-            self._is_direct = is_small and not TYPES[dtype].is_integer
+        self._calls_executor = is_first and chosen is not None and self.dtype in USUAL
+        # Other types and layouts call the engine, unless each call has to be held against the
+        # memory, or integers against overflow.
+        self._calls_engine = (
+            chosen is not None
+            and not self._calls_executor
+            and not TYPES[dtype].is_integer
+            and needs_no_limit(geometry, want, self._result, chosen)
+        )
 
     @property
     def is_short(self) -> bool:
-        """Whether nothing but the arrays themselves is to be checked before a call is computed."""
-        if not self._is_plain:
-            return False
-        work = engine.workspace_bytes(self.geometry, self._plan)
-        return needs_no_limit(self.geometry, self.want, self._result, work)
+        """Whether a call checks its arrays and then runs the plan; it needs little memory."""
+        return self._calls_executor and needs_no_limit(
+            self.geometry, self.want, self._result, self._plan
+        )
 
     def pack(self, weight: NDArray[Any]) -> Packed:
         """Return the weight as `__call__` wants it; changing `weight` afterwards has no effect.
@@ -228,12 +228,12 @@ class PlannedCall:
         if out is not None:
             to = check_out(out, np, self._shape, self._result, [x, bias])
         flags = x.flags
-        if self._is_direct:
+        if self._calls_engine:
             result = engine.contract(
                 self.geometry, self.want, x, packed, bias=bias, out=to, plan=chosen
             )
         elif (
-            self._is_plain
+            self._calls_executor
             and flags.c_contiguous
             and flags.aligned
             and (to is None or (to.flags.carray and to.dtype.isnative))
@@ -241,13 +241,13 @@ class PlannedCall:
             result = empty(self._shape, self.dtype) if to is None else to
             chosen(x, packed.values, chosen.pack_bias(bias), result)
         else:
-            result = self._at_length(x, packed, bias, to)
+            result = self._with_every_check(x, packed, bias, to)
         return result if out is None else out
 
-    def _at_length(
+    def _with_every_check(
         self, x: NDArray[Any], packed: Packed, bias: Any, out: NDArray[Any] | None
     ) -> NDArray[Any]:
-        """A call with anything out of the ordinary."""
+        """Compute by `solve_for`: strided or foreign arrays, and what needs the portable path."""
         geometry = self.geometry
         weight = packed if packed.plan is not None else packed.values
         result: NDArray[Any] = solve_for(self.want, geometry, x, weight, bias, self._call, out)

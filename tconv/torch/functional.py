@@ -13,9 +13,9 @@ from torch.nn import functional
 from torch.overrides import handle_torch_function
 
 from tconv.errors import ParameterError, ShapeError, TConvError
+from tconv.geometry.arguments import is_cache_key
 from tconv.geometry.geometry import Geometry
 from tconv.messages import show
-from tconv.ops.call_cache import is_cache_key
 from tconv.torch.autograd import contract, is_forward_twice
 from tconv.torch.custom_op import operator
 from tconv.torch.interop import as_torch_error, is_served

@@ -16,8 +16,7 @@ from tconv.engine.target.target import target
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.geometry import Geometry
 from tconv.nn.conv import Conv2d, ConvTranspose2d
-from tconv.ops import call_cache
-from tconv.ops import dispatch
+from tconv.ops import call_cache, dispatch
 from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import Call
 

@@ -25,8 +25,7 @@ from tconv.engine import executor
 from tconv.engine.target.target import target
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.geometry import Geometry
-from tconv.ops import call_cache
-from tconv.ops import dispatch
+from tconv.ops import call_cache, dispatch
 from tconv.ops import planned_call as planned
 
 RNG = np.random.default_rng(0)
