@@ -1,7 +1,7 @@
 """WHAT FITS: Geometry, every size and layout of one call in one record."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import repeat
 from math import prod
@@ -25,6 +25,7 @@ from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
 from tconv.system.fork_lock import cached_property
 from tconv.system.memory import check_room
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["Geometry", "Letter"]
 
@@ -56,6 +57,16 @@ class Geometry:
     weight_format: str = "IO*"
     flip_kernel: bool = False
     batched: bool = True
+
+    __reduce_ex__ = reduce_by_public_name
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields as plain values: a pickle names no class but this one."""
+        state = {each.name: getattr(self, each.name) for each in fields(self)}
+        return state | {"axes": tuple(map(tuple, self.axes))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, axes=tuple(map(Axis._make, state["axes"])))
 
     def __hash__(self) -> int:
         return self._hash

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from heapq import merge
 from itertools import groupby, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_integer, as_pair
 from tconv.geometry.axis import Axis
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["Solution", "solve", "solve_beyond"]
 
@@ -38,6 +39,9 @@ class Solution(NamedTuple):
     dilation: int
     taps_per_phase: tuple[int, int]
     even: bool
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return reduce_by_public_name(self, protocol)
 
 
 def solve(

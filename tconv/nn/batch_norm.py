@@ -20,6 +20,7 @@ from tconv.nn.conv import ConvTranspose
 from tconv.nn.conv_base import Convolution
 from tconv.nn.parameter import Parameter
 from tconv.system.memory import check_room
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["BatchNorm", "fold_batch_norm", "scaled"]
 
@@ -47,6 +48,8 @@ class BatchNorm:
     running_mean: Any
     running_var: Any
     eps: float = 1e-5
+
+    __reduce_ex__ = reduce_by_public_name
 
     def scale_and_shift(self, channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What y is multiplied by, and what is added, for each of so many channels.

@@ -28,7 +28,7 @@ from tconv.geometry.arguments import (
 )
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.messages import show
-from tconv.nn.init import Initialiser, as_initialiser, initial_bias
+from tconv.nn.init import Initialiser, as_initialiser, initial_bias, initialiser_name
 from tconv.nn.layer import Layer
 from tconv.nn.parameter import Parameter
 from tconv.ops.call_cache import BoundCall
@@ -188,8 +188,17 @@ class Convolution(Layer):
             super().__setattr__("_bound", {})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what can be made again."""
-        return {**super().__getstate__(), "_packed": PackedWeights(), "_bound": {}}
+        """Everything but what can be made again, in plain values."""
+        state = super().__getstate__()
+        del state["_packed"], state["_bound"]
+        state["_activation"] = self.activation
+        state["_initialiser"] = initialiser_name(self._initialiser)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _packed=PackedWeights(), _bound={})
+        self._activation = as_activation(state["_activation"])
+        self._initialiser = as_initialiser(state["_initialiser"])
 
     def _bound_calls(self, x: NDArray[Any], output_size: Any) -> tuple[BoundCall, BoundCall]:
         """The contractions of forward and of backward, which are remembered from step to step."""

@@ -29,6 +29,7 @@ __all__ = [
     "INITIALISERS",
     "Initialiser",
     "as_initialiser",
+    "initialiser_name",
     "fans",
     "init_bilinear",
     "init_icnr",
@@ -342,6 +343,15 @@ def as_initialiser(initialiser: str | Initialiser) -> Initialiser:
     if callable(initialiser):
         return initialiser
     return INITIALISERS[as_choice(initialiser, "initialiser", INITIALISERS)]
+
+
+def initialiser_name(initialiser: Initialiser) -> str | Initialiser:
+    """Return what `as_initialiser` takes for it: its name, or itself if it has none.
+
+    >>> initialiser_name(init_bilinear)
+    'bilinear'
+    """
+    return next((name for name, each in INITIALISERS.items() if each is initialiser), initialiser)
 
 
 def initial_bias(

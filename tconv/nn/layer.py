@@ -21,6 +21,7 @@ from tconv.nn.parameter import Parameter
 from tconv.nn.state_files import read_state, write_state
 from tconv.system.allocator import Arena, empty_like, lent
 from tconv.system.memory import check_room
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["Layer", "LeakyReLU", "Parameter", "ReLU", "Sequential"]
 
@@ -169,6 +170,8 @@ class Layer:
         OSError, ImportError : as `states.read_state`
         """
         self.load_state_dict(read_state(path))
+
+    __reduce_ex__ = reduce_by_public_name
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what the last forward keeps: copies and pickles start afresh."""

@@ -11,6 +11,7 @@ from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_flag, as_integer, as_mapping, as_number, entries_of
 from tconv.messages import show
 from tconv.nn.parameter import Parameter
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["SGD", "Adam", "Optimiser"]
 
@@ -49,6 +50,8 @@ class Optimiser:
         self.lr, self.weight_decay = lr, weight_decay
         self.steps = 0
         self._memory: list[dict[str, NDArray[Any]]] = [{} for _ in self.parameters]
+
+    __reduce_ex__ = reduce_by_public_name
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Check a setting by its own rule."""

@@ -15,6 +15,7 @@ from tconv.geometry.arguments import as_array, as_integer, as_word, entries_of
 from tconv.geometry.shape_rules import MOST_AXES, as_shape
 from tconv.messages import show
 from tconv.system.memory import check_room
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["Parameter"]
 
@@ -156,6 +157,8 @@ class Parameter:
         return len(shape) == len(self.shape) and all(
             known in (None, size) for known, size in zip(self.shape, shape, strict=True)
         )
+
+    __reduce_ex__ = reduce_by_public_name
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Become a copy, or what was pickled: whose numbers may differ from now on."""

@@ -17,6 +17,7 @@ from tconv.geometry.arguments import as_choice
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.ops.dispatch import Call, native, needs_no_limit, solve_for
 from tconv.system.allocator import empty
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["Packed", "PackedWeights", "Packings", "PlannedCall", "plan"]
 
@@ -275,9 +276,16 @@ class PlannedCall:
             )
         return array
 
-    def __reduce__(self) -> Any:
-        how = self._dtype_name, self.threads, self.method, self._activation, self.want
-        return PlannedCall, (self.geometry, *how)
+    __reduce_ex__ = reduce_by_public_name
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """What it was made of; the plan is chosen again where it is unpickled."""
+        how = self._dtype_name, self.threads, self.method, self.activation, self.want
+        return self.geometry, *how
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        geometry, dtype, threads, method, activation, want = state
+        self.__init__(geometry, dtype, threads, method, as_activation(activation), want)  # type: ignore[misc]
 
     def __str__(self) -> str:
         geometry = self.geometry
