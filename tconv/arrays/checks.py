@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arrays.dtypes import TYPES, USUAL, type_name
+from tconv.arrays.dtypes import NATIVE_DTYPES, TYPES, type_name
 from tconv.arrays.operands import as_operands, library_of
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry.arguments import as_per_axis, entries_of
@@ -24,7 +24,7 @@ def as_real(value: Any, name: str, *, floating: bool = True) -> NDArray[Any]:
     tconv.errors.DTypeError: x has dtype complex128, layers need a floating type; pass \
 x.astype("float32") for example.
     """
-    if type(value) is np.ndarray and value.dtype in USUAL:
+    if type(value) is np.ndarray and value.dtype in NATIVE_DTYPES:
         return value
     if not hasattr(value, "dtype"):
         _, (value,) = as_operands({name: value})

@@ -12,7 +12,7 @@ from tconv.system.fork_lock import importing
 
 __all__ = [
     "TYPES",
-    "USUAL",
+    "NATIVE_DTYPES",
     "NumberType",
     "as_dtype",
     "as_type_name",
@@ -53,7 +53,7 @@ TYPES = {
 }
 """Every supported type, by the name that all array libraries share."""
 
-USUAL = {np.dtype(name): name for name in ("float16", "float32", "float64")}
+NATIVE_DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")}
 """NumPy's types that need no conversion, in native byte order, and their names.
 
 bfloat16 joins them when it is first asked for, which is when the library that has it is loaded.
@@ -114,7 +114,7 @@ def as_dtype(xp: Any, name: str) -> Any:
             import ml_dtypes
 
         found = np.dtype(ml_dtypes.bfloat16)
-        USUAL[found] = name
+        NATIVE_DTYPES[found] = name
         return found
     found = getattr(xp, name, None)
     if found is None:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tconv.arrays.dtypes import TYPES, USUAL, as_dtype, as_type_name, type_name
+from tconv.arrays.dtypes import NATIVE_DTYPES, TYPES, as_dtype, as_type_name, type_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.geometry.arguments import as_array
 from tconv.messages import show
@@ -119,7 +119,7 @@ def _are_usual(arrays: Mapping[str, Any]) -> bool:
     for name, array in arrays.items():
         if array is None and name in _OPTIONAL:
             continue
-        if type(array) is not np.ndarray or array.dtype not in USUAL:
+        if type(array) is not np.ndarray or array.dtype not in NATIVE_DTYPES:
             return False
         if found is not None and array.dtype != found:
             return False
@@ -146,7 +146,7 @@ def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: lis
 
 def _is_usual_out(out: Any, shape: tuple[int, ...], dtype: str) -> bool:
     """Whether nothing is wrong with `out` itself; of what is unusual this says nothing."""
-    if type(out) is not np.ndarray or out.shape != shape or USUAL.get(out.dtype) != dtype:
+    if type(out) is not np.ndarray or out.shape != shape or NATIVE_DTYPES.get(out.dtype) != dtype:
         return False
     flags = out.flags
     return flags.c_contiguous and flags.writeable

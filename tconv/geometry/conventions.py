@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from tconv.geometry.axis import Axis
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import NodeAttributes
 
 __all__ = ["Convention", "conventions"]
 
@@ -97,7 +97,7 @@ def _onnx(axes: Axes) -> str:
 
 
 def _onnx_size(axes: Axes, auto_pad: str) -> Size:
-    settings = NodeSettings(
+    settings = NodeAttributes(
         auto_pad=auto_pad,
         strides=tuple(axis.stride for axis in axes),
         dilations=tuple(axis.dilation for axis in axes),

@@ -20,7 +20,7 @@ from tconv.geometry.arguments import (
     is_cache_key,
 )
 from tconv.geometry.axis import Axis
-from tconv.geometry.shape_rules import MOST_AXES, Settings, as_shape
+from tconv.geometry.shape_rules import MOST_AXES, ShapeRules, as_shape
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
 from tconv.system.fork_lock import cached_property
@@ -96,14 +96,12 @@ class Geometry:
         output_size: Any,
         keywords: Mapping[str, Any],
     ) -> "Geometry":
-        settings = Settings(
+        rules = ShapeRules(
             keywords, as_shape(weight_shape, "weight_shape"), "x", as_shape(x_shape, "x_shape")
         )
-        wanted = settings.wanted_size(output_size, "output_size") or (None,) * settings.rank
+        wanted = rules.wanted_size(output_size, "output_size") or (None,) * rules.rank
         names = repeat("output_size")
-        return cls._from(
-            settings, map(settings.axis_from_input, range(settings.rank), wanted, names)
-        )
+        return cls._from(rules, map(rules.axis_from_input, range(rules.rank), wanted, names))
 
     @classmethod
     def of_conv(
@@ -129,11 +127,11 @@ class Geometry:
         input_size: Any,
         keywords: Mapping[str, Any],
     ) -> "Geometry":
-        settings = Settings(
+        rules = ShapeRules(
             keywords, as_shape(weight_shape, "weight_shape"), "y", as_shape(y_shape, "y_shape")
         )
-        wanted = settings.wanted_size(input_size, "input_size") or (None,) * settings.rank
-        return cls._from(settings, map(settings.axis_from_output, range(settings.rank), wanted))
+        wanted = rules.wanted_size(input_size, "input_size") or (None,) * rules.rank
+        return cls._from(rules, map(rules.axis_from_output, range(rules.rank), wanted))
 
     @classmethod
     def of_weight_gradient(
@@ -186,12 +184,10 @@ class Geometry:
                 f"{channels[1]} of y; pass a number that divides both."
             )
         weight = WeightLayout.of(weight_format, rank).shape(*channels, groups, kernel)
-        settings = Settings(keywords, weight, "x", x)
+        rules = ShapeRules(keywords, weight, "x", x)
         size = y[batch:-1] if last else y[batch + 1 :]
-        wanted = (None,) * rank if any(settings.extra) else size
-        geometry = cls._from(
-            settings, map(settings.axis_from_input, range(rank), wanted, repeat("y"))
-        )
+        wanted = (None,) * rank if any(rules.extra) else size
+        geometry = cls._from(rules, map(rules.axis_from_input, range(rank), wanted, repeat("y")))
         if geometry.y_shape != y:
             raise ShapeError(
                 f"y has shape {y} but x of shape {x} gives {geometry.y_shape}; pass x and y of one "
@@ -200,17 +196,17 @@ class Geometry:
         return geometry
 
     @classmethod
-    def _from(cls, settings: Settings, axes: Iterable[Axis]) -> "Geometry":
+    def _from(cls, rules: ShapeRules, axes: Iterable[Axis]) -> "Geometry":
         return cls(
-            settings.batch,
-            settings.in_channels,
-            settings.out_channels,
-            settings.groups,
+            rules.batch,
+            rules.in_channels,
+            rules.out_channels,
+            rules.groups,
             tuple(axes),
-            settings.data_format,
-            settings.weight_format,
-            settings.flip_kernel,
-            settings.batched,
+            rules.data_format,
+            rules.weight_format,
+            rules.flip_kernel,
+            rules.batched,
         )
 
     @property

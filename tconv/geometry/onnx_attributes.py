@@ -13,7 +13,7 @@ from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.messages import show
 
-__all__ = ["ConvSettings", "NodeSettings"]
+__all__ = ["ConvAttributes", "NodeAttributes"]
 
 _AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 _PER_AXIS = {"strides": 1, "dilations": 1, "output_padding": 0, "kernel_shape": 1}
@@ -23,7 +23,7 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class NodeSettings:
+class NodeAttributes:
     """The attributes of one ConvTranspose; None where the node leaves one to its default.
 
     References
@@ -33,7 +33,7 @@ class NodeSettings:
     the end, SAME never pads to more than the full output, and -1 in output_shape leaves that axis
     to the other attributes.
 
-    >>> NodeSettings.of({"strides": [3], "auto_pad": "SAME_UPPER"}).geometry((1, 1, 3), (1, 1, 2))
+    >>> NodeAttributes.of({"strides": [3], "auto_pad": "SAME_UPPER"}).geometry((1, 1, 3), (1, 1, 2))
     Geometry(batch=1, in_channels=1, out_channels=1, groups=1, axes=(Axis(input=3, kernel=2, \
 output=8, stride=3, dilation=1, begin=0, end=0, extra=0),), data_format='channels_first', \
 weight_format='IO*', flip_kernel=False, batched=True)
@@ -54,10 +54,10 @@ weight_format='IO*', flip_kernel=False, batched=True)
     strides: tuple[int, ...] | None = None
 
     @classmethod
-    def of(cls, attributes: Mapping[str, Any]) -> "NodeSettings":
+    def of(cls, attributes: Mapping[str, Any]) -> "NodeAttributes":
         """Check each attribute by its own rule.
 
-        >>> NodeSettings.of({"auto_pad": "SAME"})
+        >>> NodeAttributes.of({"auto_pad": "SAME"})
         Traceback (most recent call last):
         ...
         tconv.errors.ParameterError: auto_pad='SAME' must be one of 'NOTSET', 'SAME_UPPER', \
@@ -89,7 +89,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         return cls(**given)
 
     @classmethod
-    def of_node(cls, node: Any) -> "NodeSettings":
+    def of_node(cls, node: Any) -> "NodeAttributes":
         """Read the attributes of an onnx NodeProto."""
         values: dict[str, Any] = {}
         for attribute in node.attribute:
@@ -176,7 +176,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
     def arguments(self, kernel_size: tuple[int, ...]) -> dict[str, Any]:
         """Return stride, padding, output_padding, dilation and groups that hold for any size.
 
-        >>> NodeSettings.of({"strides": [2], "auto_pad": "SAME_LOWER"}).arguments((3,))["padding"]
+        >>> NodeAttributes.of({"strides": [2], "auto_pad": "SAME_LOWER"}).arguments((3,))["padding"]
         ((1, 0),)
 
         Raises
@@ -276,7 +276,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         return ", ".join(parts)
 
 
-class ConvSettings(NodeSettings):
+class ConvAttributes(NodeAttributes):
     """The attributes of one Conv: the transpose of a ConvTranspose with the same weight.
 
     Its X is what that one makes, so it is y in the `Geometry`, and its result is x.
@@ -286,7 +286,7 @@ class ConvSettings(NodeSettings):
     ONNX operator Conv, versions 1, 11 and 22. An odd total padding of SAME takes its extra cell at
     the end under SAME_UPPER, at the beginning under SAME_LOWER.
 
-    >>> ConvSettings.of({"strides": [2], "auto_pad": "SAME_UPPER"}).geometry((1, 1, 5), (1, 1, 3))
+    >>> ConvAttributes.of({"strides": [2], "auto_pad": "SAME_UPPER"}).geometry((1, 1, 5), (1, 1, 3))
     Geometry(batch=1, in_channels=1, out_channels=1, groups=1, axes=(Axis(input=3, kernel=3, \
 output=5, stride=2, dilation=1, begin=1, end=1, extra=0),), data_format='channels_first', \
 weight_format='IO*', flip_kernel=False, batched=True)

@@ -21,7 +21,7 @@ from tconv.geometry.axis import Axis
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
 
-__all__ = ["MOST_AXES", "Settings", "as_shape"]
+__all__ = ["MOST_AXES", "ShapeRules", "as_shape"]
 
 MOST_AXES = 62  # spatial; NumPy has 64 in all
 
@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-class Settings:
+class ShapeRules:
     """The keywords of one call with weight and x (or weight and y), each checked by its own rule.
 
     `axis_from_input` and `axis_from_output` then complete one `Axis` each, or say why they cannot.

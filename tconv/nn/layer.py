@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arrays.activations import choose, keep
+from tconv.arrays.activations import apply_mask, select
 from tconv.arrays.checks import as_gradient, as_real
 from tconv.errors import ParameterError, TConvError, UnsupportedError
 from tconv.geometry.arguments import as_array, as_integer, as_mapping, as_number
@@ -312,7 +312,7 @@ class ReLU(Layer):
     def pull_back(self, y: NDArray[Any], dy: Any) -> NDArray[Any]:
         """Return dy where y is not 0."""
         dy = as_gradient(dy, y.shape, y.dtype)
-        return keep(dy, ~(y <= 0), empty_like(dy))
+        return apply_mask(dy, ~(y <= 0), empty_like(dy))
 
 
 class LeakyReLU(Layer):
@@ -344,7 +344,7 @@ class LeakyReLU(Layer):
     def pull_back(self, signed: NDArray[Any], dy: Any) -> NDArray[Any]:
         """Return dy where x > 0, else ``negative_slope*dy``."""
         dy = as_gradient(dy, signed.shape, signed.dtype)
-        return choose(signed > 0, dy, self._scaled(dy))
+        return select(signed > 0, dy, self._scaled(dy))
 
     def _scaled(self, array: NDArray[Any]) -> NDArray[Any]:
         """Multiply by the slope, rounding once: a half precision slope would round it before."""

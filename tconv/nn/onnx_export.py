@@ -11,7 +11,7 @@ from tconv.arrays.dtypes import dtype_name
 from tconv.arrays.onnx_constants import constant_of
 from tconv.errors import ParameterError, ShapeError, UnsupportedError
 from tconv.geometry.axis import Axis
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import NodeAttributes
 from tconv.messages import show
 from tconv.system.fork_lock import importing
 
@@ -29,7 +29,7 @@ def read_node(node: Any, weights: Any) -> tuple[dict[str, Any], NDArray[Any], ND
     if not is_node or kind != "ConvTranspose":
         found = kind if isinstance(kind, str) else show(kind)
         raise ParameterError(f"node must be a ConvTranspose, not {found}; pass such a node.")
-    settings = NodeSettings.of_node(node)
+    settings = NodeAttributes.of_node(node)
     inputs = [*node.input, "", ""]
     weight = constant_of(weights, inputs[1])
     bias = constant_of(weights, inputs[2]) if inputs[2] else None

@@ -13,7 +13,7 @@ from onnx.helper import make_tensor_type_proto
 from tconv.arrays.onnx_constants import stored_array
 from tconv.errors import ModelError, TConvError
 from tconv.geometry.geometry import Geometry
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import NodeAttributes
 from tconv.onnx.model.model import (
     ModelMetadata,
     NodeArg,
@@ -265,7 +265,7 @@ def _node_reports(opened: Opened, taken: Sequence[int], reason: str) -> Iterator
     for node, place in nodes_within(opened.outline):
         settings = ""
         with suppress(TConvError):
-            settings = str(NodeSettings.of_node(node))
+            settings = str(NodeAttributes.of_node(node))
         name = node.name or next(iter(node.output), "")
         yield NodeReport(name, "", settings, "onnxruntime", place)
 

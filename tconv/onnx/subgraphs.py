@@ -14,7 +14,7 @@ from tconv.arrays.dtypes import dtype_name
 from tconv.arrays.onnx_constants import stored_array
 from tconv.errors import DTypeError, ModelError, TConvError
 from tconv.geometry.geometry import Geometry
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import NodeAttributes
 from tconv.onnx.model.model import parse_type
 from tconv.onnx.model.nodes import NotCut, names_needed, type_name
 from tconv.onnx.ort.options import Settings
@@ -117,7 +117,7 @@ def _check_types(x: Any, weight: Any, bias: Any) -> None:
 
 @lru_cache(maxsize=1024)
 def _geometry(
-    settings: NodeSettings, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]
+    settings: NodeAttributes, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]
 ) -> Geometry:
     return settings.geometry(x_shape, weight_shape)
 

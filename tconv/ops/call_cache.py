@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 import tconv.engine as engine
-from tconv.arrays.dtypes import USUAL, dtype_name
+from tconv.arrays.dtypes import NATIVE_DTYPES, dtype_name
 from tconv.arrays.operands import check_out
 from tconv.engine.target.target import target
 from tconv.geometry.arguments import is_cache_key
@@ -68,7 +68,7 @@ class BoundCall:
             channels = geometry.out_channels if want == "y" else geometry.in_channels
             if (
                 type(bias) is not np.ndarray
-                or USUAL.get(bias.dtype) != self._dtype
+                or NATIVE_DTYPES.get(bias.dtype) != self._dtype
                 or bias.shape != (channels,)
             ):
                 return None
@@ -92,7 +92,11 @@ class BoundCall:
         if self._plans.get(want) == ():
             return
         self._plans[want] = ()
-        if call.padding_mode != "zeros" or call.max_bytes is not None or name not in USUAL.values():
+        if (
+            call.padding_mode != "zeros"
+            or call.max_bytes is not None
+            or name not in NATIVE_DTYPES.values()
+        ):
             return
         chosen = native(geometry, want, name, call.threads, call.method, call.activation)
         if chosen is None or chosen.activation != call.activation:
@@ -114,7 +118,7 @@ def cache_entry(a: Any, b: Any, keywords: tuple[Any, ...]) -> CacheEntry | None:
     if type(a) is not np.ndarray or type(b) is not np.ndarray:
         return None
     dtype = a.dtype
-    if dtype != b.dtype or dtype not in USUAL:
+    if dtype != b.dtype or dtype not in NATIVE_DTYPES:
         return None
     if not (_SCALARS.issuperset(map(type, keywords)) or all(map(is_cache_key, keywords))):
         return None

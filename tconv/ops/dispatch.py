@@ -14,7 +14,7 @@ import tconv.engine as engine
 from tconv.arrays.activations import Activation
 from tconv.arrays.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest, largest_sum
 from tconv.arrays.operands import check_out, library_of, namespace
-from tconv.arrays.padding_modes import fold, fold_factor, pad
+from tconv.arrays.padding_modes import pad, transposed_pad, transposed_pad_factor
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry.arguments import (
     METHODS,
@@ -43,7 +43,7 @@ __all__ = [
 
 _MEMORY_SHARE = 0.8
 _SMALL_BYTES = 2**26  # below this the system is not asked how much memory there is
-_FOLDING = 4  # copies of the padded y that are held while it is padded or folded, at most
+_PAD_COPIES = 4  # copies of the padded y that are held while it is padded or folded, at most
 _MOST_AXES = 30  # spatial; two per axis and three more are held at a time, and NumPy allows 64
 
 _BLAS_BYTES = 2**26  # OpenBLAS takes 32 MiB and ends the process if it does not get them
@@ -172,7 +172,7 @@ def _solve_for(
     if contract is None and xp is np:
         plan = native_plan("direct" if call.method == "direct" else "auto")
     work = None if plan is None else engine.workspace_bytes(inner, plan)
-    check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
+    check_memory(want, geometry, call, types, unblocked=xp is not np, inner=inner, workspace=work)
     if plan is None and xp is np and not types.is_integer and not has_room(_BLAS_BYTES):
         raise MemoryLimitError(
             f"{call.name} needs {_BLAS_BYTES:,} bytes for NumPy's products, which may end the "
@@ -183,8 +183,12 @@ def _solve_for(
     if out is not None:
         to = check_out(out, xp, geometry.shape_of(want), types.result, [a, b, bias])
     if types.is_integer:
-        folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
-        _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
+        factor = (
+            transposed_pad_factor([(axis.begin, axis.end) for axis in geometry.axes])
+            if padded
+            else 1
+        )
+        _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, factor)
     if plan is not None:
         if call.method == "measure":  # which allocates, so not before the memory is checked
             plan = native_plan(call.method) or plan
@@ -284,7 +288,7 @@ def _contract_padded(
         accumulator = as_dtype(xp, types.accumulator)
         a, b = (xp.astype(v, accumulator) for v in (a, b))
         bias = None if bias is None else xp.astype(bias, accumulator)
-    y = fold(xp, contract(inner, want, a, b, **options), mode, pairs, first)
+    y = transposed_pad(xp, contract(inner, want, a, b, **options), mode, pairs, first)
     if bias is not None:
         last = geometry.data_format == "channels_last"
         y = y + (bias if last else xp.reshape(bias, (bias.shape[0], *[1] * geometry.rank)))
@@ -308,10 +312,10 @@ def _check_overflow(
     b: Any,
     bias: Any,
     accumulator: str,
-    folded: int,
+    factor: int,
 ) -> None:
-    """Refuse integers of which a sum could overflow; `folded` cells of y are added into one."""
-    terms = geometry.terms(want) * (folded if want == "y" else 1)
+    """Refuse integers of which a sum could overflow; `factor` cells of y are added into one."""
+    terms = geometry.terms(want) * (factor if want == "y" else 1)
     start = 0 if bias is None else largest(xp, bias)
     most = np.iinfo(accumulator).max
     if largest_sum(dtype_name(a.dtype), terms) + start <= most:  # whatever the numbers are
@@ -337,7 +341,7 @@ def check_memory(
     call: Call,
     types: NumberType,
     *,
-    whole: bool,
+    unblocked: bool,
     inner: Geometry | None = None,
     workspace: int | None = None,
 ) -> None:
@@ -350,10 +354,10 @@ def check_memory(
     output = prod(geometry.shape_of(want)) * as_dtype(np, types.result).itemsize
     work = workspace
     if work is None:
-        work = portable.workspace_bytes(inner, want, types.accumulator, whole)
+        work = portable.workspace_bytes(inner, want, types.accumulator, unblocked)
     if inner is not geometry:  # y as `pad` makes it, and copies while it is made or folded
         itemsize = np.dtype(types.accumulator).itemsize
-        work += _FOLDING * prod(inner.y_shape) * itemsize
+        work += _PAD_COPIES * prod(inner.y_shape) * itemsize
         if want == "y" and types.accumulator != types.result:  # the halves' operands, converted
             work += (prod(inner.x_shape) + prod(inner.weight_shape)) * itemsize
     needed = output + work

@@ -201,8 +201,8 @@ def check_adjoint(
     rng, types = as_generator(rng, 0), TYPES[dtype_name(weight.dtype)]
     geometry, call = _prepare_shapes(as_shape(x_shape, "x_shape"), tuple(weight.shape), keywords)
     # x and y are drawn and computed; refuse before drawing.
-    check_memory("y", geometry, call, types, whole=xp is not np)
-    check_memory("x", geometry, call, types, whole=xp is not np)
+    check_memory("y", geometry, call, types, unblocked=xp is not np)
+    check_memory("x", geometry, call, types, unblocked=xp is not np)
 
     kind = dtype_name(weight.dtype)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 import tconv.engine as engine
 from tconv.arrays.activations import Activation, as_activation
 from tconv.arrays.canonical import canonical
-from tconv.arrays.dtypes import TYPES, USUAL, as_dtype, as_type_name, dtype_name, largest
+from tconv.arrays.dtypes import NATIVE_DTYPES, TYPES, as_dtype, as_type_name, dtype_name, largest
 from tconv.arrays.operands import as_operand, check_out
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry.arguments import as_choice
@@ -165,7 +165,7 @@ class PlannedCall:
         self._made_for = geometry, want, dtype, activation
         self._plan = chosen = native(geometry, want, dtype, threads, method, activation)
         is_first = geometry.data_format == "channels_first"
-        self._calls_executor = is_first and chosen is not None and self.dtype in USUAL
+        self._calls_executor = is_first and chosen is not None and self.dtype in NATIVE_DTYPES
         # Other types and layouts call the engine, unless each call has to be held against the
         # memory, or integers against overflow.
         self._calls_engine = (

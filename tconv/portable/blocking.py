@@ -10,7 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 from tconv.geometry.geometry import Geometry, Letter
-from tconv.portable.phase_grid import Combination, Grid
+from tconv.portable.phase_grid import Grid, PhaseGroup
 
 __all__ = ["SCRATCH_BYTES", "Blocks", "runs", "windows_come_first"]
 
@@ -22,17 +22,17 @@ _PACK_BYTES = 16 * 2**20  # sorted weights, besides which a second copy may be h
 _WIDE = 16  # rows; between shifts further apart products would mostly be computed for nothing
 
 
-def windows_come_first(geometry: Geometry, combination: Combination, want: Letter) -> bool:
+def windows_come_first(geometry: Geometry, phase_group: PhaseGroup, want: Letter) -> bool:
     """Whether the windowed side is a known one. For want "w" both are: whether it is x.
 
     Channels, kernel, stride and dilation decide, not the batch and not the image, but for an axis
     of a single input cell, which is laid out without overlap (see grid.py).
     """
     c = geometry.in_channels // geometry.groups
-    m = geometry.out_channels // geometry.groups * combination.sizes[1]
+    m = geometry.out_channels // geometry.groups * phase_group.sizes[1]
     if want == "w":
         return c <= m
-    return max(combination.spans) > _WIDE or (c <= m if want == "y" else m <= c)
+    return max(phase_group.spans) > _WIDE or (c <= m if want == "y" else m <= c)
 
 
 class Blocks(NamedTuple):
@@ -45,9 +45,11 @@ class Blocks(NamedTuple):
     workspace_bytes: int
 
     @classmethod
-    def of(cls, geometry: Geometry, want: Letter, itemsize: int, whole: bool = False) -> "Blocks":
-        """Choose run lengths; `whole` means one block, for arrays that are not written in parts."""
-        budgets = None if whole else (_PACK_BYTES, _BLOCK_BYTES)
+    def of(
+        cls, geometry: Geometry, want: Letter, itemsize: int, unblocked: bool = False
+    ) -> "Blocks":
+        """Choose run lengths; `unblocked`: one block, for arrays that cannot be written in parts."""
+        budgets = None if unblocked else (_PACK_BYTES, _BLOCK_BYTES)
         return cls._choose(geometry, want, itemsize, budgets)
 
     @classmethod
@@ -66,7 +68,7 @@ class Blocks(NamedTuple):
             return run[0] * run[1] * (m if want == "x" else c) * taps * itemsize
 
         def block_bytes() -> int:
-            return run[0] * run[2] * _numbers(geometry, grid, want, run[1], run[3:]) * itemsize
+            return run[0] * run[2] * _elements(geometry, grid, want, run[1], run[3:]) * itemsize
 
         taps = prod(geometry.kernel_size)
         if budgets is not None:
@@ -76,25 +78,25 @@ class Blocks(NamedTuple):
         return cls(run[0], run[1], run[2], tuple(run[3:]), needed)
 
 
-def _numbers(
+def _elements(
     geometry: Geometry, grid: Grid, want: Letter, channels: int, rows: Sequence[int]
 ) -> int:
     """Numbers held at a time for one image and group, with so many of the result's channels."""
     c = channels if want == "x" else geometry.in_channels // geometry.groups
     m = channels if want != "x" else geometry.out_channels // geometry.groups
     most = 0
-    for combination in grid.combinations():
-        shifts, phases = combination.sizes
+    for phase_group in grid.phase_groups():
+        shifts, phases = phase_group.sizes
         if not shifts:
             continue
-        first = windows_come_first(geometry, combination, want)
+        first = windows_come_first(geometry, phase_group, want)
         # Windows are held one by one and stacked, or as products, longer by the span, and summed.
         on_x = first == (want != "x")
         held = 2 * c * shifts + m * phases if on_x else c + 2 * m * phases * shifts
-        spans = [0] * len(rows) if first or want == "w" else combination.spans
-        if want != "y" and combination.widths != grid.strides:
+        spans = [0] * len(rows) if first or want == "w" else phase_group.spans
+        if want != "y" and phase_group.widths != grid.strides:
             # Phases are cut out of y axis by axis, so all of the later axes' are still held.
-            widths, strides = combination.widths, grid.strides
+            widths, strides = phase_group.widths, grid.strides
             held += m * max(prod(widths[:n]) * prod(strides[n:]) for n in range(1, len(rows) + 1))
         cells = prod(n + span for n, span in zip(rows, spans, strict=True))
         most = max(most, held * cells)

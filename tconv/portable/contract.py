@@ -30,7 +30,7 @@ from tconv.arrays.dtypes import TYPES, as_dtype, dtype_name, float_that_is_exact
 from tconv.arrays.operands import namespace
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.portable.blocking import Blocks, runs, windows_come_first
-from tconv.portable.phase_grid import Combination, Grid
+from tconv.portable.phase_grid import Grid, PhaseGroup
 from tconv.system.fork_lock import importing
 
 __all__ = ["contract", "workspace_bytes"]
@@ -93,9 +93,9 @@ def contract(
     return out
 
 
-def workspace_bytes(geometry: Geometry, want: Letter, dtype: str, whole: bool) -> int:
-    """Bytes that `contract` holds besides operands and result; `whole` for other than NumPy."""
-    return Blocks.of(geometry, want, _itemsize(TYPES[dtype].accumulator), whole).workspace_bytes
+def workspace_bytes(geometry: Geometry, want: Letter, dtype: str, unblocked: bool) -> int:
+    """Bytes that `contract` holds besides operands and result; `unblocked` for other than NumPy."""
+    return Blocks.of(geometry, want, _itemsize(TYPES[dtype].accumulator), unblocked).workspace_bytes
 
 
 class _Work:
@@ -110,13 +110,13 @@ class _Work:
         self.xp, self.geometry, self.want = xp, geometry, want
         self.carrier, self.rank = as_dtype(xp, carrier), geometry.rank
         self.grid = Grid.of(geometry.axes)
-        self.combinations = self.grid.combinations()
-        self.blocks = Blocks.of(geometry, want, _itemsize(carrier), whole=xp is not np)
+        self.phase_groups = self.grid.phase_groups()
+        self.blocks = Blocks.of(geometry, want, _itemsize(carrier), unblocked=xp is not np)
 
     def outputs(self, x: Any, w: Any) -> Iterator[Block]:
         """Want "y": x (N, G, C/G, *I), w (G, C/G, M/G, *K) -> blocks of (N, G, M/G, *O)."""
         for g, m in self._channel_runs(w.shape[2]):
-            packs = [(each, self._pack(w[g, :, m, ...], each)) for each in self.combinations]
+            packs = [(each, self._pack(w[g, :, m, ...], each)) for each in self.phase_groups]
             for n, rows in self._row_runs(self.grid.rows):
                 pieces = [self._outputs_of(x[n, g, ...], pack, each, rows) for each, pack in packs]
                 block = self._join(pieces, self.grid.bands, axis=1)
@@ -128,7 +128,7 @@ class _Work:
                 cells, kept = self.grid.cells(rows, self.geometry.output_size)
                 yield (n, g, m, *cells), block[(..., *kept)]
 
-    def _outputs_of(self, x: Any, pack: Any, each: Combination, rows: Rows) -> Any:
+    def _outputs_of(self, x: Any, pack: Any, each: PhaseGroup, rows: Rows) -> Any:
         """One combination's cells of y, (g, *R, m, n, *Q)."""
         xp, (g, c, j, _) = self.xp, pack.shape
         count = [q.stop - q.start for q in rows]
@@ -158,13 +158,13 @@ class _Work:
         """Want "x": y (N, G, M/G, *O), w (G, C/G, M/G, *K) -> blocks of (N, G, C/G, *I)."""
         for g, c in self._channel_runs(w.shape[1]):
             packs = [
-                (each, self._pack(w[g, c, ...], each)) for each in self.combinations if each.reached
+                (each, self._pack(w[g, c, ...], each)) for each in self.phase_groups if each.reached
             ]
             for n, rows in self._row_runs(self.geometry.input_size):
                 parts = [self._inputs_of(y[n, g, ...], pack, each, rows) for each, pack in packs]
                 yield (n, g, c, *rows), self._sort(_sum(parts), "gcnQ", "ngcQ")
 
-    def _inputs_of(self, y: Any, pack: Any, each: Combination, rows: Rows) -> Any:
+    def _inputs_of(self, y: Any, pack: Any, each: PhaseGroup, rows: Rows) -> Any:
         """What one combination adds to x, (g, c, n, *Q)."""
         xp, n, (g, c, j, _) = self.xp, y.shape[0], pack.shape
         first, count = [q.start for q in rows], [q.stop - q.start for q in rows]
@@ -191,7 +191,7 @@ class _Work:
         taps = [[k for band in axis for row in band.taps for k in row] for axis in bands]
         for g, m in self._channel_runs(y.shape[2]):
             pieces = []
-            for each in (each for each in self.combinations if each.reached):
+            for each in (each for each in self.phase_groups if each.reached):
                 on_x = windows_come_first(self.geometry, each, "w")
                 runs_of_rows = self.grid.rows if on_x else self.geometry.input_size
                 parts = (
@@ -205,7 +205,7 @@ class _Work:
                 block = self._take(block, sorted(range(len(order)), key=order.__getitem__), 3 + n)
             yield (g, slice(None), m), block
 
-    def _weights_of(self, x: Any, y: Any, each: Combination, rows: Rows, on_x: bool) -> Any:
+    def _weights_of(self, x: Any, y: Any, each: PhaseGroup, rows: Rows, on_x: bool) -> Any:
         """What some rows add to one combination's taps: rows of y if x is windowed, else of x."""
         x = self._sort(x, "ngcQ", "gcnQ")
         start, count = [q.start for q in rows], [q.stop - q.start for q in rows]
@@ -268,7 +268,7 @@ class _Work:
             parts.append(self._zeros(array, _with(array.shape, n, after)))
         return self.xp.concat(parts, axis=n) if len(parts) > 1 else array
 
-    def _phases(self, y: Any, each: Combination, start: Sequence[int], count: Sequence[int]) -> Any:
+    def _phases(self, y: Any, each: PhaseGroup, start: Sequence[int], count: Sequence[int]) -> Any:
         """Rows start:start + count of y (n, g, m, *O) at its phases, (g, *R, m, n, *Q)."""
         strides = self.grid.strides
         cells = [
@@ -307,7 +307,7 @@ class _Work:
         stacked = xp.reshape(stacked, (shape[0], channels, cells))
         return xp.astype(stacked, self.carrier, copy=False)
 
-    def _pack(self, w: Any, each: Combination) -> Any:
+    def _pack(self, w: Any, each: PhaseGroup) -> Any:
         """Sort one combination's taps of (g, c, m, *K) to (g, c, J, R*m), in the carrier type."""
         for n, taps in enumerate(each.taps):
             w = self._take(w, taps, 3 + n)
@@ -316,7 +316,7 @@ class _Work:
         w = self._sort(self.xp.reshape(w, (g, c, m, *split)), "gcm(JR)", "gcJRm")
         return self.xp.astype(self.xp.reshape(w, (g, c, j, r * m)), self.carrier, copy=False)
 
-    def _unpack(self, taps: Any, each: Combination, sizes: tuple[int, int, int]) -> Any:
+    def _unpack(self, taps: Any, each: PhaseGroup, sizes: tuple[int, int, int]) -> Any:
         """Undo `_pack`: one combination's taps as (g, c, m, *taps)."""
         g, c, m = sizes
         taps = self.xp.reshape(taps, (g, c, *each.counts, *each.widths, m))

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from tconv.geometry.axis import Axis, Band, bands
 
-__all__ = ["Combination", "Grid"]
+__all__ = ["PhaseGroup", "Grid"]
 
 
-class Combination(NamedTuple):
+class PhaseGroup(NamedTuple):
     """One band of phases per axis."""
 
     bands: tuple[Band, ...]
@@ -71,7 +71,7 @@ class Grid(NamedTuple):
     """Rows and phases of every axis.
 
     >>> grid = Grid.of((Axis(input=4, kernel=3, output=7, stride=2, begin=1, end=1),))
-    >>> grid.rows, grid.first, grid.lead  # f = 1..7 lies in rows 0..3, one cell into row 0
+    >>> grid.rows, grid.first, grid.crop_offset  # f = 1..7 lies in rows 0..3, one cell into row 0
     ((4,), (0,), (1,))
     """
 
@@ -101,7 +101,7 @@ class Grid(NamedTuple):
         return tuple(begin // s for begin, s in zip(self.begins, self.strides, strict=True))
 
     @property
-    def lead(self) -> tuple[int, ...]:
+    def crop_offset(self) -> tuple[int, ...]:
         """Cells of the first row before output cell 0, per axis."""
         return tuple(begin % s for begin, s in zip(self.begins, self.strides, strict=True))
 
@@ -110,16 +110,18 @@ class Grid(NamedTuple):
     ) -> tuple[list[slice], list[slice]]:
         """Output cells of a run of rows per axis, and where they stand among the rows' cells."""
         cells, kept = [], []
-        for run, s, lead, size in zip(rows, self.strides, self.lead, output_size, strict=True):
-            start = run.start * s - lead
-            low, high = max(start, 0), min(run.stop * s - lead, size)
+        for run, s, crop_offset, size in zip(
+            rows, self.strides, self.crop_offset, output_size, strict=True
+        ):
+            start = run.start * s - crop_offset
+            low, high = max(start, 0), min(run.stop * s - crop_offset, size)
             cells.append(slice(low, high))
             kept.append(slice(low - start, high - start))
         return cells, kept
 
-    def combinations(self) -> list[Combination]:
+    def phase_groups(self) -> list[PhaseGroup]:
         """Every combination, the last axis running fastest."""
-        return [Combination(chosen) for chosen in product(*self.bands)]
+        return [PhaseGroup(chosen) for chosen in product(*self.bands)]
 
 
 def _stride(axis: Axis) -> int:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import by_onnx_runtime, in_float32, model_of, transposed
 from strategies import draws, integers_like, same_numbers
 from tconv.errors import ModelError, ParameterError, ShapeError
-from tconv.geometry.onnx_attributes import ConvSettings
+from tconv.geometry.onnx_attributes import ConvAttributes
 from tconv.onnx import Session, compare, warm
 
 WIDE = np.float64
@@ -363,7 +363,7 @@ def test_attributes_are_those_of_a_convolution():
     with pytest.raises(
         ParameterError, match=r"^output_padding=\[1\] must be an attribute of Conv, which are "
     ):
-        ConvSettings.of({"output_padding": [1]})
+        ConvAttributes.of({"output_padding": [1]})
 
 
 @pytest.mark.parametrize(
@@ -392,4 +392,4 @@ def test_attributes_are_those_of_a_convolution():
 )
 def test_sizes_that_do_not_fit_are_refused(attributes, shapes, message):
     with pytest.raises(ShapeError, match="^" + re.escape(message)):
-        ConvSettings.of(attributes).geometry(*shapes)
+        ConvAttributes.of(attributes).geometry(*shapes)

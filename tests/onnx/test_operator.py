@@ -17,7 +17,7 @@ from strategies import draws, geometries, integer_operands, integers_like, same_
 from tconv.definition import contract
 from tconv.errors import OutputSizeError, ParameterError, ShapeError, TConvError
 from tconv.geometry.geometry import Geometry
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import NodeAttributes
 from tconv.onnx import ConvTranspose, Session
 
 
@@ -140,7 +140,9 @@ def test_sizes_and_crops(run, trap):
     assert expected.shape == (1, 1, output)
     (found,) = run(model, feeds)
     assert same_numbers(found, expected)
-    assert NodeSettings.of(attributes).geometry((1, 2, size), (2, 1, kernel)).y_shape == found.shape
+    assert (
+        NodeAttributes.of(attributes).geometry((1, 2, size), (2, 1, kernel)).y_shape == found.shape
+    )
     if attributes.get("output_padding", [0])[0] < stride:
         assert same_numbers(found, by_onnx_runtime(model, feeds)[0])
 
@@ -167,7 +169,7 @@ def test_all_refuse(attributes, error):
     with pytest.raises(error):
         by_evaluator(model, feeds)
     with pytest.raises(error):
-        NodeSettings.of(attributes).geometry(feeds["x"].shape, (2, 1, 4))
+        NodeAttributes.of(attributes).geometry(feeds["x"].shape, (2, 1, 4))
 
 
 # ---- against the definition, and ONNX Runtime ----------------------------------------------------
@@ -251,7 +253,7 @@ def test_the_geometry_of_a_node_has_onnx_runtimes_size(drawn):
     except Exception:  # there is no class for all that ONNX Runtime raises
         expected = None
     try:
-        geometry = NodeSettings.of(attributes).geometry(x_shape, weight_shape)
+        geometry = NodeAttributes.of(attributes).geometry(x_shape, weight_shape)
     except TConvError:
         assert expected is None
         return

@@ -86,11 +86,11 @@ def test_that_holds_for_bfloat16_in_a_new_process():
     code = (
         "import numpy as np\n"
         "from tconv import conv_transpose\nfrom tconv.arrays import dtypes\n"
-        "assert 'bfloat16' not in dtypes.USUAL.values()\n"
+        "assert 'bfloat16' not in dtypes.NATIVE_DTYPES.values()\n"
         "import ml_dtypes\n"
         "x = np.ones((1, 1, 3), ml_dtypes.bfloat16)\n"
         "conv_transpose(x, x)\n"
-        "assert dtypes.USUAL[x.dtype] == 'bfloat16'\n"
+        "assert dtypes.NATIVE_DTYPES[x.dtype] == 'bfloat16'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

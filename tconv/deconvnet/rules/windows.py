@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import NodeAttributes
 
 __all__ = ["Interval", "Sliding", "sliding_of", "spread_of"]
 
@@ -90,5 +90,5 @@ def spread_of(
         name: value.decode() if isinstance(value, bytes) else value
         for name, value in attributes.items()
     }
-    geometry = NodeSettings.of(given).geometry(tuple(x_shape), tuple(weight_shape))
+    geometry = NodeAttributes.of(given).geometry(tuple(x_shape), tuple(weight_shape))
     return tuple(Sliding(a.kernel, a.stride, a.dilation, a.begin) for a in geometry.axes)

@@ -18,7 +18,7 @@ from onnx import (
 )
 
 from tconv.errors import TConvError
-from tconv.geometry.onnx_attributes import ConvSettings, NodeSettings
+from tconv.geometry.onnx_attributes import ConvAttributes, NodeAttributes
 from tconv.onnx.model.nodes import (
     NotCut,
     is_transposed,
@@ -59,7 +59,7 @@ class Layer:
 
     name: str
     index: int
-    settings: NodeSettings
+    settings: NodeAttributes
     inputs: tuple[str, str, str]
     output: str
     reason: str = ""
@@ -116,7 +116,7 @@ def layers_of(model: ModelProto, values: Mapping[str, ValueInfoProto] | None = N
     layers, known = [], values or {}
     for index, node in enumerate(model.graph.node):
         if is_computed(node, known):
-            kind = NodeSettings if is_transposed(node) else ConvSettings
+            kind = NodeAttributes if is_transposed(node) else ConvAttributes
             settings, reason = kind(), ""
             try:
                 settings = kind.of_node(node)
