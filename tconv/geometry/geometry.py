@@ -27,10 +27,13 @@ from tconv.system.fork_lock import cached_property
 from tconv.system.memory import check_room
 from tconv.system.public_pickles import reduce_by_public_name
 
-__all__ = ["Geometry", "Letter"]
+__all__ = ["OPERANDS", "Geometry", "Letter"]
 
 Letter = Literal["x", "w", "y"]
 """What a contraction wants, or one of its operands."""
+
+OPERANDS: dict[Letter, tuple[Letter, Letter]] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}
+"""The operands (a, b) of a contraction, by the letter that it wants."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Blocks(NamedTuple):
     def of(
         cls, geometry: Geometry, want: Letter, itemsize: int, unblocked: bool = False
     ) -> "Blocks":
-        """Choose run lengths; `unblocked`: one block, for arrays that cannot be written in parts."""
+        """Choose run lengths; `unblocked`: one block, for arrays that are not writable."""
         budgets = None if unblocked else (_PACK_BYTES, _BLOCK_BYTES)
         return cls._choose(geometry, want, itemsize, budgets)
 

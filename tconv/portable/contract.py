@@ -28,15 +28,12 @@ import numpy as np
 from tconv.arrays.canonical import canonical, from_canonical, permutation
 from tconv.arrays.dtypes import TYPES, as_dtype, dtype_name, float_that_is_exact, largest
 from tconv.arrays.operands import namespace
-from tconv.geometry.geometry import Geometry, Letter
+from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.portable.blocking import Blocks, runs, windows_come_first
 from tconv.portable.phase_grid import Grid, PhaseGroup
 from tconv.system.fork_lock import importing
 
 __all__ = ["contract", "workspace_bytes"]
-
-OPERANDS: dict[Letter, tuple[Letter, Letter]] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}
-"""Which letters (a, b) are for each one wanted."""
 
 Rows = Sequence[slice]
 Block = tuple[tuple[slice, ...], Any]

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack, is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
-from tconv.geometry.geometry import Geometry, Letter
+from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.portable import contract as portable
-from tconv.torch.contract import OPERANDS, compute
+from tconv.torch.contract import compute
 from tconv.torch.custom_op import operator, settings_of
 from tconv.torch.interop import is_served
 from tconv.torch.packed_weights import Kept

@@ -17,10 +17,7 @@ from tconv.torch.interop import as_array, as_tensor, as_torch_error, is_channels
 from tconv.torch.openmp import working
 from tconv.torch.packed_weights import Kept
 
-__all__ = ["OPERANDS", "compute"]
-
-OPERANDS: dict[Letter, tuple[Letter, Letter]] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}
-"""What each letter is computed from."""
+__all__ = ["compute"]
 
 _HALVES = (torch.float16, torch.bfloat16)
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from tconv.errors import ShapeError, TConvError
-from tconv.geometry.geometry import Geometry, Letter
-from tconv.torch.contract import OPERANDS, compute
+from tconv.geometry.geometry import OPERANDS, Geometry, Letter
+from tconv.torch.contract import compute
 from tconv.torch.interop import as_torch_error, is_channels_last, lay_last
 
 __all__ = ["operator", "settings_of"]

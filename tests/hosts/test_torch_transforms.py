@@ -16,10 +16,10 @@ from torch.nn import functional
 import tconv
 import tconv.torch
 from strategies import geometries
-from tconv.geometry.geometry import Geometry
+from tconv.geometry.geometry import OPERANDS, Geometry
 from tconv.torch import autograd as contraction
 from tconv.torch.autograd import contract
-from tconv.torch.contract import OPERANDS, compute
+from tconv.torch.contract import compute
 
 # PyTorch's own ways through its own function still use what it calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
