@@ -230,14 +230,16 @@ def _unpickled(name: str, *arguments: Any) -> Any:
 
 
 class _MissingModules:
-    """The last of Python's finders: tells why a module of this package is not found.
+    """The last finder on `sys.meta_path`: its error says what to do about a missing module.
 
     Pickles of older versions name files that have moved.
     """
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> None:
-        if name.startswith("tconv."):
+        # The import statement passes the very list; tools that search elsewhere pass others.
+        package = sys.modules.get(name.rpartition(".")[0])
+        if name.startswith("tconv.") and path is getattr(package, "__path__", ()):
             raise ModuleNotFoundError(
                 f"No module named {name!r}; import public names from tconv itself. A pickle that "
                 "names this module is of another version of tconv: unpickle it there and call "

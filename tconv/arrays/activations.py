@@ -1,7 +1,7 @@
-"""WHAT FOLLOWS A SUM: the activation of a result, as a function of it, with its derivative.
+"""Activations of a result, and their derivatives as functions of y.
 
-Every activation here grows, and tells its derivative from its value: backward needs y alone, and
-the sum that y was made of may be overwritten.
+Every activation here is monotonic, so its derivative is a function of its value: backward needs y
+alone, and y may overwrite the sums.
 """
 
 import math
@@ -20,12 +20,12 @@ __all__ = ["ACTIVATIONS", "Activation", "as_activation", "select", "apply_mask"]
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
-_PIECE = 2**15  # numbers at a time, which stay in the caches with what is made of them
+_PIECE = 2**15  # elements at a time, which stay in the caches with the intermediate results
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of one number: its name, and the slope of "leaky_relu" below 0.
+    """A function of one number: its name, and for "leaky_relu" its slope below 0.
 
     >>> print(Activation("relu"), Activation("leaky_relu", 0.2))
     relu leaky_relu 0.2
@@ -36,11 +36,11 @@ class Activation:
 
     @property
     def argument(self) -> Any:
-        """What `as_activation` makes this of."""
+        """The argument from which `as_activation` makes this."""
         return (self.name, self.slope) if self.name == "leaky_relu" else self.name
 
     def check_type(self, dtype: str) -> None:
-        """Refuse numbers that are not real or have no fractions."""
+        """Refuse complex and integer types."""
         if dtype not in _TYPES:
             raise DTypeError(
                 f'activation="{self.name}" takes one of {", ".join(_TYPES)}, not {dtype}; convert '
@@ -48,7 +48,7 @@ class Activation:
             )
 
     def apply(self, y: NDArray[Any]) -> None:
-        """Replace sums by the function of them. NaN stays NaN.
+        """Apply the function in place. NaN stays NaN.
 
         >>> y = np.array([-2.0, 0.0, 3.0])
         >>> Activation("leaky_relu", 0.25).apply(y)
@@ -65,7 +65,7 @@ class Activation:
                 piece[...] = self._of(piece)
 
     def pull_back(self, y: NDArray[Any], dy: NDArray[Any]) -> NDArray[Any]:
-        """Multiply a gradient by the derivative, which is told from y; at 0 it is that below 0.
+        """Multiply a gradient by the derivative, computed from y; at 0 it takes the one below 0.
 
         >>> Activation("tanh").pull_back(np.array([0.5]), np.array([4.0]))
         array([3.])
@@ -91,7 +91,7 @@ class Activation:
             found = np.maximum(x, 0) + np.minimum(x, 0) * self.slope
         elif self.name == "tanh":
             found = np.tanh(x)
-        else:  # exp of what is not positive does not overflow, and small results stay exact
+        else:  # exp of a negative number does not overflow, and small results stay exact
             small = np.exp(-np.abs(x))
             found = np.where(x < 0, small, x.dtype.type(1)) / (1 + small)
         return found
@@ -105,8 +105,8 @@ def apply_mask(
 ) -> NDArray[Any]:
     """Return an array of a floating type where mask is True, else 0, as ``np.where`` does.
 
-    That branches for each number, and takes 26 ms for 4 million of either sign where the product of
-    bits and mask takes 4 (Zen 3). A product of numbers would not be 0 for infinity and NaN.
+    ``np.where`` branches for each element: 26 ms for 4 million of either sign, where the product of
+    bits and mask takes 4 (Zen 3). A product of values would not be 0 for infinity and NaN.
 
     >>> apply_mask(np.array([np.inf, 2.0]), np.array([False, True]))
     array([0., 2.])
@@ -133,8 +133,8 @@ def select(mask: NDArray[np.bool_], a: NDArray[Any], b: NDArray[Any]) -> NDArray
 def as_activation(value: Any, name: str = "activation") -> Activation | None:
     """Return the activation that an argument names; None for none.
 
-    The slope of a leaky_relu is finite and not negative: with another one y would not tell where
-    its derivative is 1. One of slope 0 is a relu.
+    The slope of a leaky_relu is finite and not negative, or y would not show where the derivative
+    is 1. A leaky_relu of slope 0 is a relu.
 
     >>> as_activation(("leaky_relu", 0.1))
     Activation(name='leaky_relu', slope=0.1)
@@ -146,7 +146,7 @@ def as_activation(value: Any, name: str = "activation") -> Activation | None:
     """
     if value is None or isinstance(value, Activation):
         return value
-    text = str.__str__(value) if issubclass(type(value), str) else None  # not a subclass's words
+    text = str.__str__(value) if issubclass(type(value), str) else None  # without a subclass's own
     if text in ACTIVATIONS and text != "leaky_relu":
         return Activation(text)
     is_pair = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)

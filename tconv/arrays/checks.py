@@ -16,7 +16,7 @@ __all__ = ["as_gradient", "as_kernel_size", "as_real"]
 
 
 def as_real(value: Any, name: str, *, floating: bool = True) -> NDArray[Any]:
-    """Return a NumPy array of real numbers, without `floating` also of integers.
+    """Return a NumPy array of a floating type; ``floating=False`` allows integers too.
 
     >>> as_real(np.array([1 + 2j]), "x")
     Traceback (most recent call last):
@@ -57,7 +57,7 @@ def as_gradient(dy: Any, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 
 def as_kernel_size(value: Any, rank: int | None, name: str = "kernel_size") -> tuple[int, ...]:
-    """Return one size per spatial axis; where `rank` is None the number of sizes sets the rank.
+    """Return one size per spatial axis; if `rank` is None, the number of sizes is the rank.
 
     >>> as_kernel_size(3, 2), as_kernel_size((1, 3, 3), None)
     ((3, 3), (1, 3, 3))

@@ -1,4 +1,4 @@
-"""WHICH NUMBERS: the types tconv computes with, what they are summed in and what they become."""
+"""Number types: supported names, accumulators and result types."""
 
 from collections.abc import Collection
 from functools import lru_cache
@@ -25,14 +25,14 @@ __all__ = [
 
 
 class NumberType(NamedTuple):
-    """Names of the type sums are made in and of the type they end up as."""
+    """Names of the accumulator's and the result's type."""
 
     accumulator: str
     result: str
 
     @property
     def is_integer(self) -> bool:
-        """Whether sums of this type are exact or refused."""
+        """Whether sums are exact, or refused where they could overflow."""
         return self.accumulator.startswith("int")
 
 
@@ -56,7 +56,7 @@ TYPES = {
 NATIVE_DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")}
 """NumPy's types that need no conversion, in native byte order, and their names.
 
-bfloat16 joins them when it is first asked for, which is when the library that has it is loaded.
+bfloat16 joins them in `as_dtype`, which loads the library that has it.
 """
 
 
@@ -81,14 +81,14 @@ def _name_of(dtype: Any) -> str:
 
 
 def type_name(dtype: Any) -> str:
-    """`dtype_name` of what may be no type at all; then what `show` makes of it.
+    """`dtype_name`, or what `show` returns for a value that is no type.
 
     >>> type_name(np.float32), type_name([])
     ('float32', '[]')
     """
     try:
         return str(dtype_name(dtype))
-    except Exception:  # it has no hash, or one of its methods raises
+    except Exception:  # no hash, or a method that raises
         return show(dtype)
 
 
@@ -100,7 +100,7 @@ def as_type_name(dtype: Any, choices: Collection[str] = TYPES) -> str:
     """
     is_python = isinstance(dtype, type) and dtype in (int, float, complex)
     name = type_name(np.dtype(dtype) if is_python else dtype)
-    if name not in choices or dtype is None:  # which NumPy takes for float64
+    if name not in choices or dtype is None:  # NumPy takes None for float64
         raise DTypeError(
             f"dtype={show(dtype)} must name one of {', '.join(choices)}; pass one of these."
         )
@@ -147,7 +147,7 @@ def largest(xp: Any, array: Any) -> int:
 
 
 def largest_sum(name: str, terms: int) -> int:
-    """Largest absolute value of a sum of so many products of integers of the type called `name`.
+    """Largest absolute value of a sum of `terms` products of integers of the type called `name`.
 
     >>> largest_sum("int8", 3)
     49152

@@ -1,8 +1,8 @@
-"""HOW BORDERS FOLD: the padding modes of a convolution's input, and their transposes.
+"""Padding modes of a convolution's input, and their transposes.
 
 ``conv`` with a padding mode first pads y: circular continues it periodically, reflect mirrors it at
-the outermost samples, replicate repeats them. ``conv_transpose`` ends with the exact transpose:
-each padded cell is added to the cell it was copied from.
+the outermost samples, replicate repeats them. ``conv_transpose`` ends with the transposed pad: it
+adds each padded cell to the cell from which `pad` copies.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ def pad(xp: Any, y: Any, mode: str, pairs: Pairs, first_axis: int) -> Any:
 
 
 def transposed_pad(xp: Any, full: Any, mode: str, pairs: Pairs, first_axis: int) -> Any:
-    """Add what `pad` would have copied back to where it came from: the transpose of `pad`.
+    """Add each padded cell to the cell from which `pad` copies: the transpose of `pad`.
 
     >>> transposed_pad(np, np.array([1, 1, 1, 1, 1, 1]), "reflect", [(2, 1)], 0)
     array([1, 3, 2])
@@ -36,7 +36,7 @@ def transposed_pad(xp: Any, full: Any, mode: str, pairs: Pairs, first_axis: int)
 
 
 def transposed_pad_factor(pairs: Pairs) -> int:
-    """At most how many cells `transposed_pad` adds into one."""
+    """Upper bound of the cells that `transposed_pad` adds into one."""
     factor = 1
     for begin, end in pairs:
         factor *= 1 + begin + end

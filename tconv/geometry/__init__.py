@@ -1,4 +1,4 @@
-"""Sizes, settings and conventions of one call."""
+"""Sizes of one call: arguments, axes, the geometry of all axes, and the same for ONNX nodes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""WHAT FITS: Geometry, every size and layout of one call in one record."""
+"""`Geometry`: every size and layout of one call, in one frozen record."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -41,8 +41,8 @@ class Geometry:
     """Every size and layout of ``F(x, w, y)``, the same record whichever letter is unknown.
 
     ``axes`` hold input, kernel and output size, stride, dilation and crop of each spatial axis.
-    Made by `of` from x and weight, by `of_conv` from y and weight, by `of_weight_gradient` from x
-    and y. They raise every error about sizes there is, so whoever holds a Geometry need not check.
+    `of` makes it from x and weight, `of_conv` from y and weight, `of_weight_gradient` from x and y.
+    They raise every error about sizes, so code that gets a Geometry checks nothing again.
 
     >>> g = Geometry.of((1, 8, 5), (8, 4, 3), stride=2, padding=1, output_padding=1)
     >>> g.y_shape, g.weight_shape
@@ -76,7 +76,7 @@ class Geometry:
 
     @cached_property
     def _hash(self) -> int:
-        """A Geometry is the key of several caches, which all ask for it."""
+        """Computed once: a Geometry is a key of several caches."""
         return hash((self.batch, self.in_channels, self.out_channels, self.groups, self.axes))
 
     @classmethod
@@ -257,7 +257,7 @@ class Geometry:
             return shapes[as_choice(letter, "letter", shapes)]
 
     def terms(self, want: Letter) -> int:
-        """Most products that one number of the wanted letter is the sum of."""
+        """Most products that are summed to one element of the wanted letter."""
         want = as_choice(want, "want", ("x", "w", "y"))
         if want == "w":
             return self.batch * prod(self.input_size)
@@ -275,7 +275,7 @@ class Geometry:
     def unrolled_indices(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Flat spatial indices (i, k, o) of every non-zero of W*: entry (row i, column o) is tap k.
 
-        In the order of the rows, and within a row of the columns. Every channel pair repeats it.
+        Sorted by row, then by column; the pattern is the same for every pair of channels.
 
         >>> i, k, o = Geometry.of((1, 1, 2, 2), (1, 1, 2, 2)).unrolled_indices()
         >>> i
@@ -310,10 +310,10 @@ class Geometry:
 def _of(
     make: Callable[..., Geometry], a: Any, b: Any, size: Any, keywords: dict[str, Any]
 ) -> Geometry:
-    """The geometry that `make` gives."""
+    """Return what `make` returns, from a cache where the arguments can be its key."""
     given = (a, b, size, *keywords, *keywords.values())
-    if all(map(is_cache_key, given)):  # as most calls are, and most are repeated
-        types = tuple(map(type, given))  # for True equals 1
+    if all(map(is_cache_key, given)):
+        types = tuple(map(type, given))  # because True equals 1
         return _cached(make, a, b, size, tuple(keywords.items()), types)
     return make(a, b, size, keywords)
 

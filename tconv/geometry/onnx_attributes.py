@@ -1,6 +1,6 @@
-"""WHAT A NODE SAYS: the attributes of ONNX's ConvTranspose and Conv, as sizes and as arguments.
+"""Attributes of ONNX's ConvTranspose and Conv, as sizes and as arguments.
 
-Nothing here needs the onnx package: a node is read by the fields that every NodeProto has.
+This file needs no onnx package: it reads a node by the fields that every NodeProto has.
 """
 
 from collections.abc import Mapping
@@ -17,21 +17,21 @@ __all__ = ["ConvAttributes", "NodeAttributes"]
 
 _AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 _PER_AXIS = {"strides": 1, "dilations": 1, "output_padding": 0, "kernel_shape": 1}
-"""Attributes with one integer per axis, and the least each may be."""
+"""Attributes with one integer per axis, and their lower bounds."""
 
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class NodeAttributes:
-    """The attributes of one ConvTranspose; None where the node leaves one to its default.
+    """The attributes of one ConvTranspose; None for an attribute that the node does not set.
 
     References
     ----------
     ONNX operator ConvTranspose, versions 1, 11 and 22. Where the specification leaves a choice,
-    ONNX Runtime's: an odd total padding takes its extra cell at the beginning, under SAME_UPPER at
-    the end, SAME never pads to more than the full output, and -1 in output_shape leaves that axis
-    to the other attributes.
+    this follows ONNX Runtime: an odd total padding puts its extra cell at the beginning, under
+    SAME_UPPER at the end; SAME never pads to more than the full output; -1 in output_shape leaves
+    that axis to the other attributes.
 
     >>> NodeAttributes.of({"strides": [3], "auto_pad": "SAME_UPPER"}).geometry((1, 1, 3), (1, 1, 2))
     Geometry(batch=1, in_channels=1, out_channels=1, groups=1, axes=(Axis(input=3, kernel=2, \
@@ -130,7 +130,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
                     f"{fix if axis.input else 'pass an X that is not empty'}."
                 )
         sizes: dict[str, Any] = {"output_padding": extra}
-        if 0 in x_shape[2:]:  # tconv leaves the size of nothing to the caller, ONNX to the law
+        if 0 in x_shape[2:]:  # tconv asks the caller for the size, ONNX has the law
             sizes = {"output_size": law}
         return Geometry.of(
             x_shape,
@@ -143,7 +143,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         )
 
     def _rank(self, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> int:
-        """How many spatial axes there are."""
+        """Number of spatial axes."""
         rank = len(weight_shape) - 2
         if len(x_shape) != len(weight_shape) or rank < 1:
             raise ShapeError(
@@ -192,7 +192,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         stride, dilation, extra = self._checked(rank, kernel_size)
         crops = []
         for n, kernel in enumerate(kernel_size):
-            axis = Axis(1, kernel, 1, stride[n], dilation[n])  # SAME crops alike at every size
+            axis = Axis(1, kernel, 1, stride[n], dilation[n])  # SAME crops the same at every size
             crops.append(self._crop(n, axis, extra[n], None)[:2])
         return {
             "stride": stride,
@@ -205,7 +205,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
     def _checked(
         self, rank: int, kernel: tuple[int, ...]
     ) -> tuple[tuple[int, ...], tuple[int, ...], list[int]]:
-        """Strides, dilations and output_padding, once all lengths are known to be right."""
+        """Strides, dilations and output_padding, after checks of their lengths."""
         lengths = {"pads": (2 * rank,), "output_shape": (rank, rank + 2)}
         for name in ("pads", "output_shape", *_PER_AXIS):
             values, allowed = getattr(self, name), lengths.get(name, (rank,))
@@ -259,7 +259,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         return (less, more) if self.auto_pad == "SAME_UPPER" else (more, less)
 
     def __str__(self) -> str:
-        """Attributes that are given, as a report shows them."""
+        """The attributes that the node sets, as a report shows them."""
         defaults = type(self)()
         parts = []
         for name in type(self).__dataclass_fields__:
@@ -279,11 +279,11 @@ weight_format='IO*', flip_kernel=False, batched=True)
 class ConvAttributes(NodeAttributes):
     """The attributes of one Conv: the transpose of a ConvTranspose with the same weight.
 
-    Its X is what that one makes, so it is y in the `Geometry`, and its result is x.
+    Its X is y in the `Geometry`, its result is x.
 
     References
     ----------
-    ONNX operator Conv, versions 1, 11 and 22. An odd total padding of SAME takes its extra cell at
+    ONNX operator Conv, versions 1, 11 and 22. An odd total padding of SAME puts its extra cell at
     the end under SAME_UPPER, at the beginning under SAME_LOWER.
 
     >>> ConvAttributes.of({"strides": [2], "auto_pad": "SAME_UPPER"}).geometry((1, 1, 5), (1, 1, 3))
@@ -334,7 +334,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         )
 
     def _around(self, n: int, rank: int, total: int) -> Pair:
-        """Return what is put before and after one axis; SAME asks for `total`."""
+        """Return the padding before and after one axis; SAME splits `total`."""
         if self.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
             return self._split(max(0, total))
         return (0, 0) if self.pads is None else (self.pads[n], self.pads[n + rank])

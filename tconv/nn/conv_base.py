@@ -1,8 +1,8 @@
-"""WHAT A CONVOLUTION LEARNS: weight and bias of one contraction, whose gradients are the other two.
+"""Base of the convolution layers: one contraction, whose two gradients are the other two.
 
 A transposed convolution solves F(x, w, y) for y and pulls gradients back by solving for x; an
-ordinary one does the opposite. So there is one class, and a letter that says which way is forward.
-Both have weights (C, M // groups, *K), PyTorch's layouts for either.
+ordinary one does the opposite. So one class serves both, with a letter for the forward direction.
+Both have weights (C, M // groups, *K), PyTorch's layout for each.
 """
 
 from collections.abc import Callable
@@ -40,14 +40,14 @@ from tconv.system.memory import available_bytes
 __all__ = ["Convolution", "Residuals"]
 
 Residuals = tuple[BoundCall, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
-"""What goes back, the x of a forward, and its activation with the y that this made, if any."""
+"""The bound call of backward, x, and the activation with its y, if there is one."""
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
-_MOST_SIZES = 16  # of x, of which a layer remembers what follows from them
-_ENDLESS = 2**100  # cells: a size at which only the settings themselves can be wrong
+_MOST_SIZES = 16  # shapes of x for which a layer keeps bound calls
+_ENDLESS = 2**100  # cells: x is so large that only the arguments themselves can be wrong
 
 
-# Of attributes that are read before `Geometry` checks what was made of them.
+# Checks of attributes that are read before `Geometry` checks them.
 _RULES: dict[str, Callable[[Any], Any]] = {
     "groups": lambda value: as_integer(value, "groups", 1),
     "data_format": lambda value: as_choice(value, "data_format", DATA_FORMATS),
@@ -68,7 +68,7 @@ def _as_parameter(value: Any, name: str) -> Parameter:
 class Convolution(Layer):
     """A layer whose forward solves F(x, w, y) for the letter `_wanted`, given the letter `_given`.
 
-    `ConvTranspose` and `Conv` in layers.py describe the arguments.
+    `ConvTranspose` and `Conv` in conv.py describe the arguments.
     """
 
     _rank: ClassVar[int | None] = None
@@ -132,7 +132,7 @@ class Convolution(Layer):
 
     @property
     def activation(self) -> Any:
-        """What follows the sums: None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid"."""
+        """None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid", applied to the sums."""
         return self._activation and self._activation.argument
 
     @activation.setter
@@ -145,7 +145,7 @@ class Convolution(Layer):
         return self.weight.dtype
 
     def solve(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Residuals]:
-        """Return y, and what `pull_back` needs; draw the parameters if that is still to be done."""
+        """Return y and the residuals for `pull_back`; draw the parameters first if needed."""
         x = as_real(x, "x")
         if x.dtype != self.dtype:
             raise DTypeError(
@@ -180,7 +180,7 @@ class Convolution(Layer):
         return dx
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Forget what follows from the settings, one of which may change."""
+        """Check the value and drop the bound calls, which depend on the public attributes."""
         if name in _RULES:
             value = _RULES[name](value)
         super().__setattr__(name, value)
@@ -188,7 +188,7 @@ class Convolution(Layer):
             super().__setattr__("_bound", {})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what can be made again, in plain values."""
+        """Everything but caches, in plain values."""
         state = super().__getstate__()
         del state["_packed"], state["_bound"]
         state["_activation"] = self.activation
@@ -201,7 +201,7 @@ class Convolution(Layer):
         self._initialiser = as_initialiser(state["_initialiser"])
 
     def _bound_calls(self, x: NDArray[Any], output_size: Any) -> tuple[BoundCall, BoundCall]:
-        """The contractions of forward and of backward, which are remembered from step to step."""
+        """The bound calls of forward and backward for a shape of x, cached from step to step."""
         remembered, key = self._bound, (x.shape, type(output_size), output_size)
         is_told = output_size is None or is_cache_key(output_size)
         found = remembered.get(key) if is_told else None
@@ -237,7 +237,7 @@ class Convolution(Layer):
     def _geometry(
         self, x_shape: tuple[int, ...], in_channels: int, output_size: Any = None
     ) -> Geometry:
-        """Sizes of one forward; says whatever is wrong with them."""
+        """Sizes of one forward; raises every error about them."""
         shape: Any = self._weight_shape(in_channels)
         if self._wanted == "y":
             return Geometry.of(x_shape, shape, output_size=output_size, **self._settings())
@@ -254,7 +254,7 @@ class Convolution(Layer):
         }
 
     def _normalise(self, in_channels: int) -> None:
-        """Check the settings by the geometry of an endless x, and spell them out per axis."""
+        """Check the arguments by the geometry of an endless x, and expand them to one per axis."""
         rank, probe = len(self.kernel_size), self._endless(in_channels)
         check_padding_mode(self.padding_mode, probe, self.padding, self.output_padding)
         self.stride = tuple(axis.stride for axis in probe.axes)
@@ -269,7 +269,7 @@ class Convolution(Layer):
             self.padding = tuple(b if b == e else (b, e) for b, e in pairs)
 
     def _endless(self, in_channels: int) -> Geometry:
-        """Sizes of a forward of an x without end, which no setting is too large for."""
+        """Sizes of a forward of an x so large that no argument exceeds it."""
         spatial = (_ENDLESS,) * len(self.kernel_size)
         last = self.data_format == "channels_last"
         shape = (1, *spatial, in_channels) if last else (1, in_channels, *spatial)
@@ -298,7 +298,7 @@ class Convolution(Layer):
             )
 
     def describe(self) -> str:
-        """The arguments, those of little interest only where they are not the default."""
+        """The arguments; the less important ones only if they differ from the default."""
         rank = len(self.kernel_size)
         shown = {"kernel_size": self.kernel_size, "stride": self.stride}
         defaults = {

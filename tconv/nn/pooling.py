@@ -1,4 +1,4 @@
-"""POOLING AS LAYERS: max pooling of any rank, and unpooling by its switches."""
+"""Max pooling and unpooling layers of any rank."""
 
 from typing import Any, ClassVar
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Residuals = tuple[Switches, tuple[int, ...], Any]
-"""The switches, the size that dx or dy must have, and the type of x."""
+"""Switches, size of dx or dy, and the type of x."""
 
 
 class MaxPool(Layer):
@@ -79,14 +79,14 @@ class MaxPool(Layer):
 
     @property
     def switches(self) -> Switches:
-        """Which cells the last forward took, as `max_pool` and `MaxUnpool` have it."""
+        """Indices of the largest cells in the last forward, as `max_pool` returns them."""
         if self._kept is None:
             raise TConvError(f"{type(self).__name__}.switches are kept by forward; call it first.")
         switches: Switches = self._kept[0][0]
         return switches
 
     def compute(self, x: Any) -> tuple[NDArray[Any], Residuals]:
-        """Return y, and what `pull_back` needs."""
+        """Return y and the residuals for `pull_back`."""
         x = as_real(x, "x", floating=False)
         y, switches = max_pool(
             x,
@@ -101,7 +101,7 @@ class MaxPool(Layer):
         return y, (switches, size, x.dtype)
 
     def pull_back(self, kept: Residuals, dy: Any) -> NDArray[Any]:
-        """Return dx: each dy added to the cell that was taken."""
+        """Return dx: each dy added to the largest cell of its window."""
         switches, size, dtype = kept
         dy = as_gradient(dy, switches.shape, dtype)
         return max_unpool(dy, switches, size, data_format=self.data_format)
@@ -147,7 +147,7 @@ class MaxUnpool(Layer):
 
     Parameters
     ----------
-    kernel_size, stride, padding : those of the `MaxPool` it undoes
+    kernel_size, stride, padding : those of its `MaxPool`
     data_format : "channels_first" or "channels_last"
 
     ``forward(x, switches, output_size=None)``; without output_size
@@ -179,7 +179,7 @@ class MaxUnpool(Layer):
     def compute(
         self, x: Any, switches: Any, output_size: Any = None
     ) -> tuple[NDArray[Any], Residuals]:
-        """Return y, and what `pull_back` needs."""
+        """Return y and the residuals for `pull_back`."""
         x = as_real(x, "x")
         size = self._output_size(x, output_size)
         switches = as_switches(switches, x.shape, size)
@@ -187,13 +187,13 @@ class MaxUnpool(Layer):
         return y, (switches, y.shape, y.dtype)
 
     def pull_back(self, kept: Residuals, dy: Any) -> NDArray[Any]:
-        """Return dx: what dy holds where the switches point."""
+        """Return dx: the cells of dy that the switches name."""
         switches, shape, dtype = kept
         dy = as_gradient(dy, shape, dtype)
         return take_switched(dy, switches, len(self.kernel_size), self.data_format)
 
     def _output_size(self, x: NDArray[Any], wanted: Any) -> tuple[int, ...]:
-        """Size of y: the smallest that gives as many windows, or the wanted one if it may be so."""
+        """Size of y: the smallest with that many windows, or the wanted one if it is possible."""
         rank = len(self.kernel_size)
         counts = spatial_size(x, "x", rank, self.data_format)
         axes = zip(counts, self.kernel_size, self.stride, self.padding, strict=True)

@@ -1,4 +1,4 @@
-"""THE FRONT DOOR: transposed convolution, its transpose and its weight gradient, for any arrays."""
+"""Public functions: transposed convolution, its transpose and its weight gradient."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -215,7 +215,7 @@ threads, max_bytes : as for `conv_transpose`
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
     if is_adjoint and (kind := dtype_name(y.dtype)).startswith("complex"):
-        if out is not None:  # what is contracted is a copy, which overlaps nothing
+        if out is not None:  # before the copy below, which overlaps nothing
             check_out(out, xp, geometry.x_shape, kind, [weight])
         weight = xp.conj(weight)
     result: A = solve_and_cache(entry, "x", geometry, y, weight, bias, call, out)

@@ -1,4 +1,4 @@
-"""HOW A CALL IS REPEATED: sizes checked, a plan chosen and code made once, then only computed."""
+"""Planned calls: sizes checked and code compiled once, then run with packed weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,8 +21,8 @@ from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["Packed", "PackedWeights", "Packings", "PlannedCall", "plan"]
 
-_MOST_PACKED = 8  # of one weight, in different orders
-_MOST_PLANS = 32  # that read them, of images of different sizes
+_MOST_PACKED = 8  # orders of one weight
+_MOST_PLANS = 32  # that read one weight, for images of different sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +35,8 @@ class Packed:
 
     weight_shape: tuple[int, ...]
     values: Any = field(repr=False)
-    plan: Any = field(repr=False)  # None where the values are the weight itself
-    made_for: Any = field(default=None, repr=False)  # what else a `PlannedCall` tells plans by
+    plan: Any = field(repr=False)  # None if the values are the weight itself
+    made_for: Any = field(default=None, repr=False)  # geometry, letter, type, activation
     largest: int | None = field(default=None, repr=False)  # of integers
 
 
@@ -51,15 +51,15 @@ def _packed(geometry: Geometry, weight: NDArray[Any], chosen: Any, made_for: Any
 
 @dataclass
 class Packings:
-    """How often weights were packed."""
+    """Counter of packed weights."""
 
     count: int = 0
 
 
 class PackedWeights:
-    """A weight packed for the plans that it was used with, for as long as it does not change.
+    """A weight packed for every plan that reads it, until its values change.
 
-    Plans for images of different sizes share what is packed if they read it in the same order.
+    Plans for images of different sizes share a packed weight if they read it in the same order.
     """
 
     def __init__(self, packings: Packings | None = None) -> None:
@@ -69,7 +69,7 @@ class PackedWeights:
         self._packed: dict[Any, Packed] = {}  # by order
 
     def known(self, plan: Any) -> Packed | None:
-        """Return the weight packed for a plan, if it is, as of the last call of `of`."""
+        """Return the weight packed for a plan, as of the last call of `of`; None if it is not."""
         return self._found.get(plan)
 
     def of(
@@ -82,10 +82,10 @@ class PackedWeights:
         want: Letter = "y",
         plan: Any = None,
     ) -> Any:
-        """Return what `solve_for` takes for the weight: packed, or itself where nobody packs.
+        """Return the weight packed for the engine's plan, or the weight itself if there is no plan.
 
-        A `version` that is None, or another than before, says that the numbers may have changed.
-        `plan` is the engine's for these, if that is known.
+        `version` changes with the values; None if they may have changed. `plan` is the engine's
+        plan, if the caller has it.
         """
         chosen = plan
         if chosen is None:
@@ -101,7 +101,7 @@ class PackedWeights:
         return self._found_for(chosen, geometry, weight) if found is None else found
 
     def of_call(self, call: "PlannedCall", weight: NDArray[Any]) -> Packed:
-        """Return a weight that does not change packed for a planned call that the engine serves."""
+        """Return a constant weight packed for a planned call that the engine serves."""
         packed: Packed = self.of(
             call.geometry, weight, 0, call.threads, call._activation, call.want, call._plan
         )
@@ -132,10 +132,10 @@ class PlannedCall:
     ----------
     geometry : Geometry
     dtype : numpy.dtype
-    activation : what `plan` was told, or None
+    activation : the argument of `plan`, or None
 
-    ``print(call)`` tells what was chosen and why it should take how long. A call may be used by
-    several threads at once; it pickles.
+    ``print(call)`` shows the plan and its predicted time. Several threads may run a call at once.
+    It can be pickled.
 
     >>> call = plan((1, 2, 3, 3), (2, 4, 2, 2), stride=2)
     >>> packed = call.pack(np.ones((2, 4, 2, 2), np.float32))
@@ -166,8 +166,8 @@ class PlannedCall:
         self._plan = chosen = native(geometry, want, dtype, threads, method, activation)
         is_first = geometry.data_format == "channels_first"
         self._calls_executor = is_first and chosen is not None and self.dtype in NATIVE_DTYPES
-        # Other types and layouts call the engine, unless each call has to be held against the
-        # memory, or integers against overflow.
+        # Other types and layouts call the engine, unless each call needs a check of memory, or of
+        # integers against overflow.
         self._calls_engine = (
             chosen is not None
             and not self._calls_executor
@@ -183,7 +183,7 @@ class PlannedCall:
         )
 
     def pack(self, weight: NDArray[Any]) -> Packed:
-        """Return the weight as `__call__` wants it; changing `weight` afterwards has no effect.
+        """Return the weight as `__call__` takes it; later changes of `weight` have no effect.
 
         Raises
         ------
@@ -204,9 +204,9 @@ class PlannedCall:
         bias: NDArray[Any] | None = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
-        """Return y, or what else is wanted, written to `out` if that is given.
+        """Return the wanted letter, y or x, written to `out` if that is given.
 
-        If x is wanted, what is passed for it is y.
+        A call that wants x takes y as its first argument.
 
         Raises
         ------
@@ -216,7 +216,7 @@ class PlannedCall:
         if (
             type(packed) is not Packed
             or packed.plan is not chosen
-            # Plans for layouts, and all that the portable path serves, may be one and the same.
+            # Calls of several layouts may share a plan, and all of the portable path have none.
             or (packed.made_for is not self._made_for and packed.made_for != self._made_for)
         ):
             raise DTypeError(
@@ -257,7 +257,7 @@ class PlannedCall:
     def _check(
         self, array: Any, shape: tuple[int, ...], name: str, others: tuple[str, ...] = ()
     ) -> Any:
-        """Return an array of NumPy's own kind, if it is one that the plan was made for."""
+        """Return a plain ndarray of the shape and type of the plan, or raise."""
         if type(array) is not np.ndarray and isinstance(array, np.ndarray):
             array = as_operand(array, name)
         is_right = isinstance(array, np.ndarray) and (
@@ -279,7 +279,7 @@ class PlannedCall:
     __reduce_ex__ = reduce_by_public_name
 
     def __getstate__(self) -> tuple[Any, ...]:
-        """What it was made of; the plan is chosen again where it is unpickled."""
+        """The arguments; unpickling chooses the plan anew, for the machine it runs on."""
         how = self._dtype_name, self.threads, self.method, self.activation, self.want
         return self.geometry, *how
 
@@ -312,7 +312,7 @@ def plan(
     activation: Any = None,
     **keywords: Any,
 ) -> PlannedCall:
-    """Check sizes and choose how to compute a `conv_transpose`, or `conv`, once for many calls.
+    """Check sizes and choose a plan for a `conv_transpose`, or a `conv`, once for many calls.
 
     Parameters
     ----------
@@ -321,11 +321,11 @@ def plan(
         x. For the adjoint of complex numbers pack ``weight.conj()``.
     dtype : type of x, weight and bias
     threads : int up to 1024; None takes as many as the machine has cores, or TCONV_THREADS
-    method : "auto" and "direct" choose by a model, "measure" times the few best ones; how exact and
-        how local each is, `conv_transpose` says
-    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid": what y is a function of
-        the sums by, the bias included. It is computed before they are written, so it costs no
-        further pass over y. The slope is a finite number of at least 0. Only for floating types.
+    method : "auto" and "direct" choose by a cost model, "measure" times the few best plans;
+        `conv_transpose` says how exact and how local each is
+    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid", applied to sums and bias
+        before they are written, without a further pass over y. The slope is a finite number of at
+        least 0. Only for floating types.
     keywords : those of `conv_transpose` about sizes and layouts: stride, padding, output_padding,
         dilation, groups, output_size, data_format, weight_format, flip_kernel
 

@@ -1,7 +1,7 @@
-"""HOW MUCH AT A TIME: a contraction cut into blocks of bounded scratch.
+"""Blocks of a contraction, within a bounded scratch.
 
-A block is a run of the groups, of the batch and of the rows of every axis; the result's channels
-are cut too where the sorted weights alone would be too large.
+A block is a run of groups, of the batch and of rows per axis. The channels of the result
+are split too if the sorted weights alone would be too large.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +18,15 @@ SCRATCH_BYTES = 64 * 2**20
 """Most scratch, in bytes, that a contraction of NumPy arrays holds at a time."""
 
 _BLOCK_BYTES = 24 * 2**20
-_PACK_BYTES = 16 * 2**20  # sorted weights, besides which a second copy may be held
-_WIDE = 16  # rows; between shifts further apart products would mostly be computed for nothing
+_PACK_BYTES = 16 * 2**20  # sorted weights; a second copy may be held as well
+_WIDE = 16  # rows; for shifts further apart most products would be unused
 
 
 def windows_come_first(geometry: Geometry, phase_group: PhaseGroup, want: Letter) -> bool:
-    """Whether the windowed side is a known one. For want "w" both are: whether it is x.
+    """Whether the windowed side is an operand. For want "w" both are operands: whether it is x.
 
-    Channels, kernel, stride and dilation decide, not the batch and not the image, but for an axis
-    of a single input cell, which is laid out without overlap (see grid.py).
+    Channels, kernel, stride and dilation decide, not the batch or the image size, except on an axis
+    of one input cell, which is laid out without overlap (see phase_grid.py).
     """
     c = geometry.in_channels // geometry.groups
     m = geometry.out_channels // geometry.groups * phase_group.sizes[1]
@@ -81,7 +81,7 @@ class Blocks(NamedTuple):
 def _elements(
     geometry: Geometry, grid: Grid, want: Letter, channels: int, rows: Sequence[int]
 ) -> int:
-    """Numbers held at a time for one image and group, with so many of the result's channels."""
+    """Elements held at a time for one image and group, for `channels` channels of the result."""
     c = channels if want == "x" else geometry.in_channels // geometry.groups
     m = channels if want != "x" else geometry.out_channels // geometry.groups
     most = 0
@@ -90,12 +90,12 @@ def _elements(
         if not shifts:
             continue
         first = windows_come_first(geometry, phase_group, want)
-        # Windows are held one by one and stacked, or as products, longer by the span, and summed.
+        # Windows are held singly and stacked, or they are products, longer by the span, and summed.
         on_x = first == (want != "x")
         held = 2 * c * shifts + m * phases if on_x else c + 2 * m * phases * shifts
         spans = [0] * len(rows) if first or want == "w" else phase_group.spans
         if want != "y" and phase_group.widths != grid.strides:
-            # Phases are cut out of y axis by axis, so all of the later axes' are still held.
+            # Phases are sliced out of y axis by axis: all phases of the later axes are still held.
             widths, strides = phase_group.widths, grid.strides
             held += m * max(prod(widths[:n]) * prod(strides[n:]) for n in range(1, len(rows) + 1))
         cells = prod(n + span for n, span in zip(rows, spans, strict=True))
@@ -106,7 +106,7 @@ def _elements(
 
 
 def runs(total: int, length: int) -> Iterator[slice]:
-    """Cut 0..total into slices of at most `length`; an empty range is one empty slice.
+    """Split 0..total into slices of at most `length`; an empty range is one empty slice.
 
     >>> list(runs(5, 2)), list(runs(0, 2))
     ([slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)], [slice(0, 0, None)])

@@ -1,8 +1,8 @@
-"""WHERE TAPS LAND: output cells laid out as rows and phases, and which taps share a window.
+"""Phase grid: output cells as rows and phases, and the groups of phases that share a window.
 
 With ``f = o + begin = q*stride + r`` every output cell has a row q and a phase r (see axis.py). A
-*combination* takes one band of phases per axis: its cells are reached by the same shifts, so one
-matrix product computes them all.
+*phase group* is one band of phases per axis: the same shifts reach all its cells, so one matrix
+product computes them.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ __all__ = ["PhaseGroup", "Grid"]
 
 
 class PhaseGroup(NamedTuple):
-    """One band of phases per axis."""
+    """One band of phases per axis; the same shifts reach all of them."""
 
     bands: tuple[Band, ...]
 
@@ -108,7 +108,7 @@ class Grid(NamedTuple):
     def cells(
         self, rows: Sequence[slice], output_size: Sequence[int]
     ) -> tuple[list[slice], list[slice]]:
-        """Output cells of a run of rows per axis, and where they stand among the rows' cells."""
+        """Output cells of a run of rows per axis, and their places among the cells of the rows."""
         cells, kept = [], []
         for run, s, crop_offset, size in zip(
             rows, self.strides, self.crop_offset, output_size, strict=True
@@ -120,10 +120,10 @@ class Grid(NamedTuple):
         return cells, kept
 
     def phase_groups(self) -> list[PhaseGroup]:
-        """Every combination, the last axis running fastest."""
+        """Every phase group, the last axis running fastest."""
         return [PhaseGroup(chosen) for chosen in product(*self.bands)]
 
 
 def _stride(axis: Axis) -> int:
-    """Stride to lay an axis out with: with one input any will do, and its reach has no overlap."""
+    """Stride of the grid along an axis; for one input cell its reach, which has no overlap."""
     return axis.reach if axis.input == 1 else axis.stride

@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import pickle
 import pickletools
+import sys
 from base64 import b85decode
 
 import numpy as np
@@ -126,6 +127,8 @@ def test_only_what_is_missing_is_refused():
         importlib.import_module("tconv.layers")
     assert told.value.name == "tconv.layers"
     assert importlib.util.find_spec("tconv_layers") is None
+    for finder in sys.meta_path:  # as pytest asks
+        assert finder.find_spec("tconv.layers", ["."]) is None
     assert importlib.util.find_spec("tconv.tinynet").name == "tconv.tinynet"
     assert not hasattr(tconv, "layers")
     assert not hasattr(tconv.geometry, "geometries")
