@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.arrays.dtypes import FLOATING_TYPES
 from tconv.errors import DTypeError, ParameterError
 from tconv.geometry.arguments import number_of
 from tconv.messages import show
@@ -19,7 +20,6 @@ __all__ = ["ACTIVATIONS", "Activation", "as_activation", "select", "apply_mask"]
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
 
-_TYPES = ("float16", "bfloat16", "float32", "float64")
 _PIECE = 2**15  # elements at a time, which stay in the caches with the intermediate results
 
 
@@ -41,10 +41,10 @@ class Activation:
 
     def check_type(self, dtype: str) -> None:
         """Refuse complex and integer types."""
-        if dtype not in _TYPES:
+        if dtype not in FLOATING_TYPES:
             raise DTypeError(
-                f'activation="{self.name}" takes one of {", ".join(_TYPES)}, not {dtype}; convert '
-                "x and weight to one of these, or pass activation=None."
+                f'activation="{self.name}" takes one of {", ".join(FLOATING_TYPES)}, not {dtype}; '
+                "convert x and weight to one of these, or pass activation=None."
             )
 
     def apply(self, y: NDArray[Any]) -> None:

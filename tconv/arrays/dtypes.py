@@ -11,6 +11,7 @@ from tconv.messages import show
 from tconv.system.fork_lock import importing
 
 __all__ = [
+    "FLOATING_TYPES",
     "TYPES",
     "NATIVE_DTYPES",
     "NumberType",
@@ -52,6 +53,8 @@ TYPES = {
     "int64": NumberType("int64", "int64"),
 }
 """Every supported type, by the name that all array libraries share."""
+
+FLOATING_TYPES = ("float16", "bfloat16", "float32", "float64")
 
 NATIVE_DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")}
 """NumPy's types that need no conversion, in native byte order, and their names.

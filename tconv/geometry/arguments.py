@@ -40,7 +40,6 @@ __all__ = [
     "integer_of",
     "is_cache_key",
     "number_of",
-    "show",
 ]
 
 PerAxis = int | Sequence[int]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tconv.arrays.activations import Activation, as_activation
 from tconv.arrays.checks import as_gradient, as_kernel_size, as_real
-from tconv.arrays.dtypes import as_dtype, as_type_name
+from tconv.arrays.dtypes import FLOATING_TYPES, as_dtype, as_type_name
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.arguments import (
     DATA_FORMATS,
@@ -28,7 +28,7 @@ from tconv.geometry.arguments import (
 )
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.messages import show
-from tconv.nn.init import Initialiser, as_initialiser, initial_bias, initialiser_name
+from tconv.nn.init import ENDLESS, Initialiser, as_initialiser, initial_bias, initialiser_name
 from tconv.nn.layer import Layer
 from tconv.nn.parameter import Parameter
 from tconv.ops.call_cache import BoundCall
@@ -42,9 +42,7 @@ __all__ = ["Convolution", "Residuals"]
 Residuals = tuple[BoundCall, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
 """The bound call of backward, x, and the activation with its y, if there is one."""
 
-_TYPES = ("float16", "bfloat16", "float32", "float64")
 _MOST_SIZES = 16  # shapes of x for which a layer keeps bound calls
-_ENDLESS = 2**100  # cells: x is so large that only the arguments themselves can be wrong
 
 
 # Checks of attributes that are read before `Geometry` checks them.
@@ -111,7 +109,7 @@ class Convolution(Layer):
         self.padding_mode, self.data_format = padding_mode, data_format
         self._normalise(in_channels or self.groups)
         self._initialiser, self._rng = as_initialiser(initialiser), as_generator(rng)
-        dtype = as_dtype(np, as_type_name(dtype, _TYPES))
+        dtype = as_dtype(np, as_type_name(dtype, FLOATING_TYPES))
         self.activation = activation
         self._packed = PackedWeights()
         shape = self._weight_shape(in_channels)
@@ -270,7 +268,7 @@ class Convolution(Layer):
 
     def _endless(self, in_channels: int) -> Geometry:
         """Sizes of a forward of an x so large that no argument exceeds it."""
-        spatial = (_ENDLESS,) * len(self.kernel_size)
+        spatial = (ENDLESS,) * len(self.kernel_size)
         last = self.data_format == "channels_last"
         shape = (1, *spatial, in_channels) if last else (1, in_channels, *spatial)
         return self._geometry(shape, in_channels)

@@ -27,6 +27,7 @@ from tconv.system.memory import check_room
 __all__ = [
     "INITIALISERS",
     "Initialiser",
+    "ENDLESS",
     "as_initialiser",
     "initialiser_name",
     "fans",
@@ -44,7 +45,7 @@ __all__ = [
 Initialiser = Callable[..., NDArray[np.float64]]
 """``f(shape, *, stride, dilation, groups, transposed, rng) -> array``."""
 
-_ENDLESS = 2**100  # cells: larger than any keyword
+ENDLESS = 2**100  # cells: with an x so large only the arguments themselves can be wrong
 
 
 def fans(
@@ -365,7 +366,7 @@ def initial_bias(
 def _geometry(shape: Any, stride: Any, dilation: Any, groups: int) -> Geometry:
     """Sizes of a weight, every keyword checked as `conv_transpose` does."""
     shape = as_shape(shape, "shape")
-    x_shape = (1, shape[0], *[_ENDLESS] * (len(shape) - 2)) if shape else ()
+    x_shape = (1, shape[0], *[ENDLESS] * (len(shape) - 2)) if shape else ()
     return Geometry.of(x_shape, shape, stride=stride, dilation=dilation, groups=groups)
 
 

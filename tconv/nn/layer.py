@@ -24,7 +24,7 @@ from tconv.system.allocator import Arena, empty_like, lent
 from tconv.system.memory import check_room
 from tconv.system.public_pickles import reduce_by_public_name
 
-__all__ = ["Layer", "LeakyReLU", "Parameter", "ReLU", "Sequential"]
+__all__ = ["Layer", "LeakyReLU", "ReLU", "Sequential"]
 
 # Smallest array that comes from the arena of a sequence. glibc keeps smaller freed blocks in any
 # case, and a lease costs 3 us.

@@ -24,7 +24,8 @@ from tconv.errors import (
     UnsupportedError,
 )
 from tconv.nn.conv import Conv1d, Conv2d, ConvTranspose2d
-from tconv.nn.layer import Layer, LeakyReLU, Parameter, ReLU, Sequential
+from tconv.nn.layer import Layer, LeakyReLU, ReLU, Sequential
+from tconv.nn.parameter import Parameter
 from tconv.system.allocator import drop_idle, empty
 
 TYPES = ["float16", "bfloat16", "float32", "float64"]

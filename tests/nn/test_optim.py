@@ -7,8 +7,9 @@ import pytest
 
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.nn.conv import Conv1d, ConvTranspose1d
-from tconv.nn.layer import LeakyReLU, Parameter, Sequential
+from tconv.nn.layer import LeakyReLU, Sequential
 from tconv.nn.optim import SGD, Adam
+from tconv.nn.parameter import Parameter
 
 KINDS = [
     (SGD, {"lr": 0.5}),
