@@ -64,7 +64,7 @@ class Geometry:
     __reduce_ex__ = reduce_by_public_name
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields as plain values: a pickle names no class but this one."""
+        # The fields as plain values: a pickle names no class but this one.
         state = {each.name: getattr(self, each.name) for each in fields(self)}
         return state | {"axes": tuple(map(tuple, self.axes))}
 

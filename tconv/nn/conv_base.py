@@ -186,7 +186,7 @@ class Convolution(Layer):
             super().__setattr__("_bound", {})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but caches, in plain values."""
+        # Everything but caches, in plain values.
         state = super().__getstate__()
         del state["_packed"], state["_bound"]
         state["_activation"] = self.activation

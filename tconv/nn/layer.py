@@ -176,7 +176,7 @@ class Layer:
     __reduce_ex__ = reduce_by_public_name
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the residuals: copies and pickles start without any."""
+        # Everything but the residuals: copies and pickles start without any.
         return {name: value for name, value in vars(self).items() if name != "_kept"}
 
     def describe(self) -> str:
@@ -256,11 +256,11 @@ class Sequential(Layer):
         return x
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the arena, which is never shared."""
+        # Everything but the arena, which is never shared.
         return {**super().__getstate__(), "_arena": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Set the state, with an arena of its own."""
+        # Set the state, with an arena of its own.
         vars(self).update(state, _arena=_arena())
 
     def members(self) -> Iterator[tuple[str, "Parameter | Layer"]]:

@@ -161,7 +161,7 @@ class Parameter:
     __reduce_ex__ = reduce_by_public_name
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Set the state of a copy or a pickle, with a version of its own."""
+        # Set the state of a copy or a pickle, with a version of its own.
         vars(self).update(state)
         self._version = next(_versions)
 

@@ -279,7 +279,7 @@ class PlannedCall:
     __reduce_ex__ = reduce_by_public_name
 
     def __getstate__(self) -> tuple[Any, ...]:
-        """The arguments; unpickling chooses the plan anew, for the machine it runs on."""
+        # The arguments; unpickling chooses the plan anew, for the machine it runs on.
         how = self._dtype_name, self.threads, self.method, self.activation, self.want
         return self.geometry, *how
 
