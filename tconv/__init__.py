@@ -243,8 +243,8 @@ class _MissingModules:
             raise ModuleNotFoundError(
                 f"No module named {name!r}; import public names from tconv itself. A pickle that "
                 "names this module is of another version of tconv: unpickle it there and call "
-                "layer.save(path), then make the layer anew here and call layer.load(path). "
-                "Objects without save are made anew.",
+                "layer.save(path), then make the layer anew here and call layer.load(path); make "
+                "objects without save anew.",
                 name=name,
             )
 

@@ -150,31 +150,32 @@ class Convolution(Layer):
                 f"x has dtype {x.dtype} but the layer has {self.dtype}; pass "
                 f'x.astype("{self.dtype}") or make the layer with dtype="{x.dtype}".'
             )
-        forth, back = self._bound_calls(x, output_size)
+        forward, backward = self._bound_calls(x, output_size)
         bias = None if self.bias is None else self.bias.peek()[0]
         weight, version = self.weight.peek()
-        want, follows, geometry = self._wanted, forth.call.activation, forth.geometry
-        if forth.call.padding_mode == "zeros":
-            plan = forth.plan(want)
+        want, activation = self._wanted, forward.call.activation
+        if forward.call.padding_mode == "zeros":
+            plan = forward.plan(want)
             weight = self._packed.of(
-                geometry, weight, version, activation=follows, want=want, plan=plan
+                forward.geometry, weight, version, activation=activation, want=want, plan=plan
             )
-        y = forth.solve(want, x, weight, bias)
-        return y, (back, x, None if follows is None else (follows, y))
+        y = forward.solve(want, x, weight, bias)
+        return y, (backward, x, None if activation is None else (activation, y))
 
     def pull_back(self, kept: Residuals, dy: Any) -> NDArray[Any]:
         """Return dx by the transpose of forward, and add the gradients of weight and bias."""
-        back, x, followed = kept
-        dy = as_gradient(dy, back.geometry.shape_of(self._wanted), x.dtype)
-        if followed is not None:
-            activation, y = followed
+        backward, x, activated = kept
+        geometry = backward.geometry
+        dy = as_gradient(dy, geometry.shape_of(self._wanted), x.dtype)
+        if activated is not None:
+            activation, y = activated
             dy = activation.pull_back(y, dy)
         weight, _ = self.weight.peek()
-        dx: NDArray[Any] = back.solve(self._given, dy, weight)
+        dx: NDArray[Any] = backward.solve(self._given, dy, weight)
         a, b = (x, dy) if self._wanted == "y" else (dy, x)
-        self.weight.gradient += back.solve("w", a, b)
+        self.weight.gradient += backward.solve("w", a, b)
         if self.bias is not None:
-            self.bias.gradient += bias_gradient(np, back.geometry, dy)
+            self.bias.gradient += bias_gradient(np, geometry, dy)
         return dx
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -200,9 +201,9 @@ class Convolution(Layer):
 
     def _bound_calls(self, x: NDArray[Any], output_size: Any) -> tuple[BoundCall, BoundCall]:
         """The bound calls of forward and backward for a shape of x, cached from step to step."""
-        remembered, key = self._bound, (x.shape, type(output_size), output_size)
-        is_told = output_size is None or is_cache_key(output_size)
-        found = remembered.get(key) if is_told else None
+        cache, key = self._bound, (x.shape, type(output_size), output_size)
+        is_cached = output_size is None or is_cache_key(output_size)
+        found = cache.get(key) if is_cached else None
         if found is not None:
             return found
         channels = self.in_channels
@@ -215,12 +216,12 @@ class Convolution(Layer):
         if not self.weight.is_filled:
             self._initialise(channels)
         calls = self._call(self._activation), self._call()
-        forth, back = (BoundCall(geometry, self.dtype, call) for call in calls)
-        if is_told and all(map(is_cache_key, self._settings().values())):
-            if len(remembered) >= _MOST_SIZES:
-                remembered.clear()
-            remembered[key] = forth, back
-        return forth, back
+        forward, backward = (BoundCall(geometry, self.dtype, call) for call in calls)
+        if is_cached and all(map(is_cache_key, self._settings().values())):
+            if len(cache) >= _MOST_SIZES:
+                cache.clear()
+            cache[key] = forward, backward
+        return forward, backward
 
     def _call(self, activation: Activation | None = None) -> Call:
         name = "conv_transpose" if self._wanted == "y" else "conv"

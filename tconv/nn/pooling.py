@@ -197,15 +197,15 @@ class MaxUnpool(Layer):
         rank = len(self.kernel_size)
         counts = spatial_size(x, "x", rank, self.data_format)
         axes = zip(counts, self.kernel_size, self.stride, self.padding, strict=True)
-        usual = tuple((count - 1) * s - 2 * p + k for count, k, s, p in axes)
+        regular = tuple((count - 1) * s - 2 * p + k for count, k, s, p in axes)
         last = self.data_format == "channels_last"
         if wanted is None:
-            size = usual
+            size = regular
         else:
             leading = x.shape[:-rank] if not last else (*x.shape[: -rank - 1], x.shape[-1])
             size = as_size(wanted, "output_size", rank, leading, last)
         for n, s in enumerate(self.stride):
-            low, high = max(usual[n] - s + 1, 1), usual[n] + s - 1
+            low, high = max(regular[n] - s + 1, 1), regular[n] + s - 1
             if not low <= size[n] <= high:
                 raise OutputSizeError(
                     f"output_size[{n}]={size[n]} cannot be what {counts[n]} windows of kernel "

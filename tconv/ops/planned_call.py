@@ -40,7 +40,7 @@ class Packed:
     largest: int | None = field(default=None, repr=False)  # of integers
 
 
-def _packed(geometry: Geometry, weight: NDArray[Any], chosen: Any, made_for: Any = None) -> Packed:
+def _pack(geometry: Geometry, weight: NDArray[Any], chosen: Any, made_for: Any = None) -> Packed:
     ordered = weight
     if geometry.weight_format != "IO*" or geometry.flip_kernel:
         ordered = canonical(np, geometry, "w", weight)
@@ -65,12 +65,12 @@ class PackedWeights:
     def __init__(self, packings: Packings | None = None) -> None:
         self._packings = packings or Packings()
         self._version: int | None = None
-        self._found: dict[Any, Packed] = {}  # by plan
-        self._packed: dict[Any, Packed] = {}  # by order
+        self._by_plan: dict[Any, Packed] = {}
+        self._by_order: dict[Any, Packed] = {}  # of the elements, which several plans share
 
-    def known(self, plan: Any) -> Packed | None:
+    def packed_for(self, plan: Any) -> Packed | None:
         """Return the weight packed for a plan, as of the last call of `of`; None if it is not."""
-        return self._found.get(plan)
+        return self._by_plan.get(plan)
 
     def of(
         self,
@@ -94,11 +94,11 @@ class PackedWeights:
         if chosen is None:
             return weight
         if version is None or version != self._version:
-            self._found.clear()
-            self._packed.clear()
+            self._by_plan.clear()
+            self._by_order.clear()
             self._version = version
-        found = self._found.get(chosen)
-        return self._found_for(chosen, geometry, weight) if found is None else found
+        found = self._by_plan.get(chosen)
+        return self._pack_for(chosen, geometry, weight) if found is None else found
 
     def of_call(self, call: "PlannedCall", weight: NDArray[Any]) -> Packed:
         """Return a constant weight packed for a planned call that the engine serves."""
@@ -107,21 +107,21 @@ class PackedWeights:
         )
         return replace(packed, made_for=call._made_for)
 
-    def _found_for(self, chosen: Any, geometry: Geometry, weight: NDArray[Any]) -> Packed:
+    def _pack_for(self, chosen: Any, geometry: Geometry, weight: NDArray[Any]) -> Packed:
         order = getattr(chosen, "packing", chosen)
-        found = self._packed.get(order)
+        found = self._by_order.get(order)
         if found is None:
-            found = _packed(geometry, weight, chosen)
+            found = _pack(geometry, weight, chosen)
             self._packings.count += 1
-            if len(self._packed) >= _MOST_PACKED:
-                self._packed.pop(next(iter(self._packed)))
-                self._found.clear()
-            self._packed[order] = found
+            if len(self._by_order) >= _MOST_PACKED:
+                self._by_order.pop(next(iter(self._by_order)))
+                self._by_plan.clear()
+            self._by_order[order] = found
         elif found.plan is not chosen:
             found = replace(found, plan=chosen)
-        if len(self._found) >= _MOST_PLANS:
-            self._found.clear()
-        self._found[chosen] = found
+        if len(self._by_plan) >= _MOST_PLANS:
+            self._by_plan.clear()
+        self._by_plan[chosen] = found
         return found
 
 
@@ -195,7 +195,7 @@ class PlannedCall:
             return Packed(weight.shape, weight.copy(), None, self._made_for)
         if self._plan.keeps_weight:
             weight = weight.copy()
-        return _packed(self.geometry, weight, self._plan, self._made_for)
+        return _pack(self.geometry, weight, self._plan, self._made_for)
 
     def __call__(
         self,

@@ -221,7 +221,7 @@ class Kept:
             if seen is None:
                 return self._unkept(weight)
             self._state = state = _State(shape, seen, PackedWeights(self.packings))
-        found = state.packed.known(plan)
+        found = state.packed.packed_for(plan)
         if found is None:
             found = state.packed.of(geometry, as_array(weight), 0, threads, plan=plan)
         return found

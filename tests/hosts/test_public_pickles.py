@@ -22,7 +22,7 @@ OLD = {
 @pytest.mark.parametrize("kind", OLD)
 def test_a_pickle_of_an_older_version_says_what_to_do(kind):
     told = (
-        r"^No module named 'tconv\.\w+\.\w+'; .* of another version of tconv: .* are made anew\.$"
+        r"^No module named 'tconv\.\w+\.\w+'; .* another version of tconv: .* without save anew\.$"
     )
     with pytest.raises(ModuleNotFoundError, match=told):
         pickle.loads(b85decode(OLD[kind]))

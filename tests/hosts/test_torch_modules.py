@@ -158,8 +158,8 @@ def test_weights_are_followed(change, mode):
 def test_what_does_not_change_is_packed_once(monkeypatch):
     from tconv.ops import planned_call as planned
 
-    packed, made = [], planned._packed
-    monkeypatch.setattr(planned, "_packed", lambda *args: packed.append(1) or made(*args))
+    packed, made = [], planned._pack
+    monkeypatch.setattr(planned, "_pack", lambda *args: packed.append(1) or made(*args))
     ours, _ = pair()
     with torch.no_grad():
         for _ in range(3):

@@ -33,7 +33,7 @@ def makings(monkeypatch):
     """How often PyTorch's norm was called, and a weight packed."""
     from tconv.ops import planned_call as planned
 
-    counts, norm, packed = {"made": 0, "packed": 0}, parametrizations._WeightNorm, planned._packed
+    counts, norm, packed = {"made": 0, "packed": 0}, parametrizations._WeightNorm, planned._pack
 
     def counted(name, function):
         def call(*args):
@@ -43,7 +43,7 @@ def makings(monkeypatch):
         return call
 
     monkeypatch.setattr(norm, "forward", counted("made", norm.forward))
-    monkeypatch.setattr(planned, "_packed", counted("packed", packed))
+    monkeypatch.setattr(planned, "_pack", counted("packed", packed))
     return counts
 
 

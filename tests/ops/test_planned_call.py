@@ -399,7 +399,7 @@ def test_neither_does_a_contraction_take_weights_of_another(geometry, dtype):
     if None in plans:
         return
     x, w, _ = (integers_like(other.shape_of(letter), dtype) for letter in "xwy")
-    packed = planned._packed(geometry, w, plans[0])
+    packed = planned._pack(geometry, w, plans[0])
     with pytest.raises(DTypeError, match="weight must be packed for these sizes"):
         engine.contract(other, "y", x, packed, plan=plans[1])
 
