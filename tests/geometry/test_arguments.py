@@ -40,6 +40,7 @@ from tconv.geometry.arguments import (
     as_per_axis,
     as_size,
     as_threads,
+    is_cache_key,
 )
 from tconv.messages import show
 from tconv.ops.dispatch import Call
@@ -470,3 +471,16 @@ def test_generators_are_used_themselves():
     assert as_generator(bits).bit_generator is bits
     for each in (np.random.SeedSequence(3), np.random.RandomState(3)):
         assert 0 <= as_generator(each).random() < 1
+
+
+SCALARS = st.sampled_from([0, 1, 2, -1, True, False, 1.0, 0.0, np.int64(1), "1", None])
+SETTINGS = st.recursive(SCALARS, lambda each: st.tuples(each, each) | st.lists(each, max_size=2))
+
+
+@given(SETTINGS, SETTINGS)
+def test_keys_of_a_cache_that_are_equal_mean_the_same(one, other):
+    keys = [each for each in (one, other) if is_cache_key(each)]
+    if len(keys) == 2 and type(one) is type(other) and one == other:
+        assert repr(one) == repr(other)
+    for key in keys:
+        hash(key)  # which a key has

@@ -1,4 +1,4 @@
-"""What is remembered of calls: the same results from the second time on, and every complaint."""
+"""Bound calls and their cache: the same results from the second call on, and every error."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Calls that are repeated: what is remembered of them changes no result and hides no complaint."""
+"""Planned and repeated calls: no cache changes a result or hides an error."""
 
 import pickle
 import subprocess
