@@ -23,9 +23,8 @@ from tconv.geometry.axis import Axis
 from tconv.geometry.shape_rules import MOST_AXES, ShapeRules, as_shape
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
-from tconv.system.fork_lock import cached_property
+from tconv.system.fork_lock import cached_property, importing
 from tconv.system.memory import check_room
-from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["OPERANDS", "Geometry", "Letter"]
 
@@ -61,7 +60,11 @@ class Geometry:
     flip_kernel: bool = False
     batched: bool = True
 
-    __reduce_ex__ = reduce_by_public_name
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        with importing:  # no call needs it
+            from tconv.system.public_pickles import reduce_by_public_name
+
+        return reduce_by_public_name(self, protocol)
 
     def __getstate__(self) -> dict[str, Any]:
         # The fields as plain values: a pickle names no class but this one.
