@@ -15,7 +15,9 @@ from tconv.explainer.html_page import frame_of, page_of
 from tconv.explainer.raster import write_gif, write_png
 from tconv.explainer.scene import Scene
 from tconv.explainer.svg import svg_of
+from tconv.geometry.axis import Axis
 from tconv.system.files import suffix_of, whole_file
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["SUFFIXES", "Explainer", "explain"]
 
@@ -90,6 +92,15 @@ class Explainer:
     """
 
     scene: Scene
+
+    __reduce_ex__ = reduce_by_public_name
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.scene.x, self.scene.w, tuple(map(tuple, self.scene.axes))
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        x, w, (first, second) = state
+        vars(self)["scene"] = Scene(x, w, (Axis._make(first), Axis._make(second)))
 
     def facts(self) -> dict[str, Any]:
         """Return every number that is shown, as plain lists, strings and numbers.
