@@ -1,4 +1,4 @@
-"""What follows a sum: functions against their formulas, derivatives against differences."""
+"""Activations against their formulas, derivatives against differences."""
 
 import re
 

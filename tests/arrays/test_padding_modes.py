@@ -1,4 +1,4 @@
-"""Padding modes pad as NumPy does, and folding is the transpose of padding."""
+"""Padding modes pad as NumPy does, and the transposed pad is the transpose of the pad."""
 
 from math import prod
 

@@ -1,4 +1,4 @@
-"""What the keywords of a call may be; what they may not be is in test_bad_input.py."""
+"""Keywords of a call: the values that each rule accepts; test_bad_input.py has the others."""
 
 import ast
 import dataclasses

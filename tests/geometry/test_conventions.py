@@ -1,4 +1,4 @@
-"""What other libraries are told gives the sizes that tconv gives, cell for cell."""
+"""Arguments for other libraries give the sizes that tconv gives, cell for cell."""
 
 import pytest
 from hypothesis import assume, given

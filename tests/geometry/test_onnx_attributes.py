@@ -1,4 +1,4 @@
-"""What the attributes of a ConvTranspose mean; onnx/test_operator.py asks ONNX Runtime."""
+"""Attributes of ConvTranspose as sizes; onnx/test_operator.py compares with ONNX Runtime."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Layers take their channels from x, say no as the operation does, and can be copied."""
+"""Convolution layers take their channels from x, refuse what the operation refuses, and copy."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""What initial weights promise: variance kept, phases alike, ramps reproduced."""
+"""Initial weights: constant variance, equal phases, exact ramps."""
 
 import re
 from math import prod

@@ -1,4 +1,4 @@
-"""What every layer does: gradients add up, predict keeps nothing, state comes back as it was."""
+"""Layers: gradients add up, predict keeps nothing, states round-trip."""
 
 import copy
 import gc

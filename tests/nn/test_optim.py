@@ -1,4 +1,4 @@
-"""Update rules step by step, and state that goes on where it stopped."""
+"""Update rules step by step, and states from which an optimiser continues."""
 
 import re
 

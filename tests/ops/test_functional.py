@@ -1,4 +1,4 @@
-"""Laws of the front door: what the keywords mean, and that every layout means the same."""
+"""Laws of the public functions: the meaning of the keywords, and equality of all layouts."""
 
 from functools import partial
 

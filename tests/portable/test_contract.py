@@ -1,4 +1,4 @@
-"""The portable contractions are the definition's: in every type, block and array library."""
+"""The portable contractions equal the definition, in every type, block and array library."""
 
 import array_api_strict
 import ml_dtypes
