@@ -1,4 +1,4 @@
-"""WHAT onnx's EVALUATOR IS LENT: ConvTranspose for its ReferenceEvaluator, computed by tconv."""
+"""Operator ConvTranspose for onnx's ReferenceEvaluator."""
 
 from typing import Any
 

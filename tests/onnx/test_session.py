@@ -33,7 +33,7 @@ from tconv.engine.target.target import target
 from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError, TConvError
 from tconv.geometry.geometry import Geometry
 from tconv.onnx import Session
-from tconv.onnx.subgraphs import LayerRun, PieceRun
+from tconv.onnx.subgraphs import LayerKernel, SubgraphSession
 
 # ---- the law -------------------------------------------------------------------------------------
 
@@ -660,7 +660,7 @@ def test_a_clash_inside_names_the_node():
 
 def watch_layers(patch, before=lambda: None, after=lambda x, y: None):
     """Call `before` ahead of each layer of tconv, and `after` with what goes in and comes out."""
-    compute = LayerRun.__call__
+    compute = LayerKernel.__call__
 
     def watched(self, values):
         before()
@@ -668,13 +668,13 @@ def watch_layers(patch, before=lambda: None, after=lambda x, y: None):
         after(values.get(self.layer.inputs[0]), values[self.layer.result])
         return found
 
-    patch.setattr(LayerRun, "__call__", watched)
+    patch.setattr(LayerKernel, "__call__", watched)
 
 
 @pytest.fixture
 def handed_over(monkeypatch):
     """What goes into and comes out of tconv and ONNX Runtime, in order."""
-    calls, piece = [], PieceRun.__call__
+    calls, piece = [], SubgraphSession.__call__
 
     def watch_piece(self, values, options=None):
         fed = [values[name] for name in self.inputs]
@@ -682,7 +682,7 @@ def handed_over(monkeypatch):
         calls.append(("piece", fed, [values[name] for name in self.outputs]))
 
     watch_layers(monkeypatch, after=lambda x, y: calls.append(("tconv", [x], [y])))
-    monkeypatch.setattr(PieceRun, "__call__", watch_piece)
+    monkeypatch.setattr(SubgraphSession, "__call__", watch_piece)
     return calls
 
 

@@ -50,12 +50,12 @@ class Opened:
         if isinstance(model, Opened):
             return model
         from tconv.onnx.model.model import as_source, read_model
-        from tconv.onnx.model.nodes import NotCut
+        from tconv.onnx.model.nodes import NotPartitionable
 
         source = as_source(model)
         try:
             proto = read_model(source)
-        except NotCut as why:
+        except NotPartitionable as why:
             raise UnsupportedError(
                 f"the model cannot be looked into: {why}; export it as an ordinary ONNX file."
             ) from None

@@ -80,7 +80,7 @@ class Network:
         """
         from onnx import ModelProto
 
-        from tconv.onnx.model.shape_inference import fixed_shape, inferred
+        from tconv.onnx.model.shape_inference import fixed_shape, infer_value_infos
 
         proto = ModelProto()
         proto.CopyFrom(model.proto)
@@ -91,7 +91,9 @@ class Network:
         nodes = _in_order(proto)
         stored = stored_arrays(proto.graph)
         constants = {**stored, **_folded(proto, nodes, stored)}
-        shapes = {name: fixed_shape(value) for name, value in inferred(_light(proto)).items()}
+        shapes = {
+            name: fixed_shape(value) for name, value in infer_value_infos(_light(proto)).items()
+        }
         return cls(
             model.name,
             model.sha256,

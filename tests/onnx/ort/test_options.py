@@ -206,7 +206,7 @@ def test_pieces_get_the_options(made, capfd, name, stops):
         capfd.readouterr()
     before = {each: getattr(options, each) for each in KEPT}
     session = assert_as_onnx_runtime(options, "")
-    pieces = [o for source, o in made if b"piece of " in source]
+    pieces = [o for source, o in made if b"subgraph of " in source]
     session.io_binding()
     wholes = [o for source, o in made if source == BYTES]
     assert pieces

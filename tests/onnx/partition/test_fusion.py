@@ -166,7 +166,7 @@ def test_constants_may_come_from_nodes(name, how):
 
 
 def operators_folded(model):
-    return Graph(model).layers[0].followers.operators
+    return Graph(model).layers[0].fused.operators
 
 
 @pytest.mark.parametrize(
