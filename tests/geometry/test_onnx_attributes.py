@@ -1,4 +1,4 @@
-"""What the attributes of a ConvTranspose mean; onnx/test_operator.py asks ONNX Runtime."""
+"""Attributes of ConvTranspose and Conv; onnx/test_reference.py asks ONNX Runtime."""
 
 import re
 
@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 from strategies import draws, geometries, integers_like
 from tconv.errors import OutputSizeError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry.geometry import Geometry
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import ConvSettings, NodeSettings
 
 
 def node_of(**attributes):
@@ -175,3 +175,39 @@ def test_an_output_shape_fits_no_layer():
 )
 def test_a_report_shows_what_is_not_the_default(attributes, text):
     assert str(NodeSettings.of(attributes)) == text
+
+
+def test_attributes_are_those_of_a_convolution():
+    with pytest.raises(
+        ParameterError, match=r"^output_padding=\[1\] must be an attribute of Conv, which are "
+    ):
+        ConvSettings.of({"output_padding": [1]})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shapes", "message"),
+    [
+        ({}, ((1, 2, 5), (3, 2)), "X has shape (1, 2, 5) and W (3, 2), both must have "),
+        ({"group": 2}, ((1, 4, 5), (3, 2, 1)), "group=2 must divide the 3 output channels of W "),
+        ({"group": 2}, ((1, 2, 5), (4, 2, 1)), "X has 2 channels but W of shape (4, 2, 1) takes 4"),
+        ({}, ((1, 2, 5), (4, 0, 1)), "W has shape (4, 0, 1), every size must be at least 1; "),
+        ({}, ((1, 2, 0), (4, 2, 1)), "X has size 0 on spatial axis 0, must be at least 1; "),
+        (
+            {"pads": [1, 0]},
+            ((1, 2, 2), (4, 2, 4)),
+            "X has size 2 on spatial axis 0 and pads of 1 and 0, together they must be at least "
+            "the 4 that W covers; raise pads[0] and pads[1] to a sum of at least 2.",
+        ),
+        (
+            {"auto_pad": "VALID"},
+            ((1, 2, 2), (4, 2, 4)),
+            "X has size 2 on spatial axis 0 and pads of 0 and 0, together they must be at least "
+            "the 4 that W covers; leave auto_pad out and set pads[0] and pads[1] to a sum of at "
+            "least 2.",
+        ),
+    ],
+    ids=str,
+)
+def test_sizes_that_do_not_fit_are_refused(attributes, shapes, message):
+    with pytest.raises(ShapeError, match="^" + re.escape(message)):
+        ConvSettings.of(attributes).geometry(*shapes)

@@ -1,4 +1,4 @@
-"""Predicted times: more work takes more, and what is predicted for a cut is what is taken."""
+"""Predicted times: more work takes more, and a partition is predicted for the layers it has."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -37,9 +37,9 @@ def test_a_prediction_is_finite_and_its_layers_are_the_models(drawn, threads):
     if found is None:
         return
     assert 0 < found.tconv_us <= found.onnxruntime_us < 1e9
-    assert (found.gain > 0) == bool(found.taken)
+    assert (found.gain > 0) == bool(found.assigned)
     assert {node.op_type for node in drawn.model.graph.node if node.op_type} >= {
-        "ConvTranspose" for _ in found.taken
+        "ConvTranspose" for _ in found.assigned
     }
 
 
@@ -66,7 +66,7 @@ def test_the_share_of_the_layer_decides():
 
 
 def test_a_layer_too_small_for_a_piece_is_not_taken():
-    assert predicted(*decoder(20, 4)).taken == ()
+    assert predicted(*decoder(20, 4)).assigned == ()
 
 
 def test_layers_of_unknown_sizes_are_not_predicted():

@@ -1,6 +1,5 @@
-"""Networks of float64 run: tconv computes their Conv too, since ONNX Runtime has none."""
+"""Networks of float64: tconv computes their Conv too, since ONNX Runtime has no kernel for it."""
 
-import re
 from itertools import product
 
 import numpy as np
@@ -8,21 +7,14 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-from onnx_graphs import by_onnx_runtime, in_float32, model_of, transposed
+from onnx_graphs import by_onnx_runtime, conv, in_float32, model_of, transposed
 from strategies import draws, integers_like, same_numbers
-from tconv.errors import ModelError, ParameterError, ShapeError
-from tconv.geometry.onnx_attributes import ConvSettings
+from tconv.errors import ModelError
 from tconv.onnx import Session, compare, warm
 
 WIDE = np.float64
-
-
-def conv(x, weight, y, bias=None, **attributes):
-    """A Conv named after its output."""
-    names = [x, weight] if bias is None else [x, weight, bias]
-    return helper.make_node("Conv", names, [y], name=f"conv {y}", **attributes)
 
 
 def by_definition(x, weight, bias, strides, dilations, group, pads):
@@ -253,143 +245,3 @@ def test_it_cannot_be_compared_with_what_there_is_not():
     model = model_of([conv("x", "w", "y")], {"x": X}, ["y"], {"w": W})
     with pytest.raises(ModelError, match=r"^ONNX Runtime alone cannot run the model: .*Conv.*; "):
         compare(model, {"x": X}, seconds=0.01)
-
-
-# ---- what is missing -----------------------------------------------------------------------------
-
-LACKING = {  # what ONNX Runtime 1.32 has no float64 of, in any version of the operator
-    "AveragePool": {"kernel_shape": [2, 2]},
-    "Erf": {},
-    "GlobalAveragePool": {},
-    "GlobalMaxPool": {},
-    "InstanceNormalization": {},
-    "LRN": {"size": 3},
-    "LpPool": {"kernel_shape": [2, 2]},
-    "Resize": {},
-    "Elu": {},
-    "LeakyRelu": {},
-    "PRelu": {},
-    "Softplus": {},
-}
-MORE = {
-    "InstanceNormalization": ["ones", "ones"],
-    "PRelu": ["slope"],
-    "Resize": ["", "sizes"],
-}
-STORED = {
-    "w": W,
-    "ones": np.ones(3),
-    "slope": np.full((3, 1, 1), 0.25),
-    "sizes": np.array([1, 1, 2, 2], np.float32),
-}
-REMEDY = "export the model in float32 (PyTorch: model.float())"
-
-
-@pytest.mark.parametrize("name", ["", "the last"])
-@pytest.mark.parametrize("operator", sorted(LACKING))
-def test_an_operator_that_is_missing_is_named_with_its_node(operator, name):
-    last = helper.make_node(
-        operator, ["n", *MORE.get(operator, [])], ["y"], name=name, **LACKING[operator]
-    )
-    nodes = [conv("x", "w", "c"), helper.make_node("Neg", ["c"], ["n"]), last]
-    model = model_of(nodes, {"x": X}, ["y"], STORED, opset=13)
-    message = f"ONNX Runtime has no float64 {operator}, which node {name or 'y'!r} needs; {REMEDY}."
-    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
-        Session(model)
-    narrow, feeds = in_float32(model, {"x": X})
-    Session(narrow).run(None, feeds)  # the remedy works
-
-
-@pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3)])
-def test_what_is_missed_as_late_as_in_a_run_is_named(operator, gates):
-    feeds = {
-        "x": np.ones((3, 1, 2)),
-        "w": np.ones((1, 2 * gates, 2)),
-        "r": np.ones((1, 2 * gates, 2)),
-    }
-    node = helper.make_node(operator, ["x", "w", "r"], ["y"], name="memory", hidden_size=2)
-    session = Session(model_of([node], feeds, ["y"]))
-    message = f"node 'memory' ({operator}): ONNX Runtime has no float64 {operator}: {REMEDY}; "
-    with pytest.raises(ModelError, match=f"^{re.escape(message)}"):
-        session.run(None, feeds)
-
-
-def test_what_onnx_runtime_expands_is_named_as_what_it_becomes():
-    model = model_of([helper.make_node("Gelu", ["x"], ["y"])], {"x": X}, ["y"], opset=20)
-    message = f"ONNX Runtime has no float64 Erf, which the model needs; {REMEDY}."
-    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
-        Session(model)
-
-
-@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
-def test_layers_of_subgraphs_are_not_taken(operator):
-    weight = W if operator == "Conv" else W.swapaxes(0, 1).copy()
-    branches = []
-    for name in ("then", "else"):
-        node = helper.make_node(operator, ["x", "w"], [name], name=f"{name} layer")
-        result = helper.make_tensor_value_info(name, TensorProto.DOUBLE, None)
-        branches.append(helper.make_graph([node], name, [], [result]))
-    either = helper.make_node(
-        "If", ["so"], ["y"], name="either", then_branch=branches[0], else_branch=branches[1]
-    )
-    model = model_of([either], {"x": X, "so": np.array(True)}, ["y"], {"w": weight})
-    del model.graph.output[0].type.tensor_type.shape.dim[:]
-    message = rf"^ONNX Runtime has no float64 {operator}, which node '(then|else) layer' inside If "
-    message += r"either needs, and tconv computes it on the top level only; export the model in "
-    with pytest.raises(ModelError, match=message):
-        Session(model)
-
-
-@pytest.mark.parametrize(
-    ("attributes", "message"),
-    [
-        ({"group": 0}, "node 'conv y': attributes refused: group=0 must be at least 1; "),
-        (
-            {"auto_pad": "SAME"},
-            "node 'conv y': attributes refused: auto_pad='SAME' must be one of ",
-        ),
-        ({"strides": [0, 1]}, "ONNX Runtime refuses the model: Node (conv y) Op (Conv) "),
-        ({"output_padding": [1, 1]}, "ONNX Runtime refuses the model: "),
-    ],
-    ids=str,
-)
-def test_a_node_that_breaks_its_rules_is_refused(attributes, message):
-    model = model_of([conv("x", "w", "y", **attributes)], {"x": X}, ["y"], {"w": W})
-    with pytest.raises(ModelError, match="^" + re.escape(message)):
-        Session(model)
-
-
-def test_attributes_are_those_of_a_convolution():
-    with pytest.raises(
-        ParameterError, match=r"^output_padding=\[1\] must be an attribute of Conv, which are "
-    ):
-        ConvSettings.of({"output_padding": [1]})
-
-
-@pytest.mark.parametrize(
-    ("attributes", "shapes", "message"),
-    [
-        ({}, ((1, 2, 5), (3, 2)), "X has shape (1, 2, 5) and W (3, 2), both must have "),
-        ({"group": 2}, ((1, 4, 5), (3, 2, 1)), "group=2 must divide the 3 output channels of W "),
-        ({"group": 2}, ((1, 2, 5), (4, 2, 1)), "X has 2 channels but W of shape (4, 2, 1) takes 4"),
-        ({}, ((1, 2, 5), (4, 0, 1)), "W has shape (4, 0, 1), every size must be at least 1; "),
-        ({}, ((1, 2, 0), (4, 2, 1)), "X has size 0 on spatial axis 0, must be at least 1; "),
-        (
-            {"pads": [1, 0]},
-            ((1, 2, 2), (4, 2, 4)),
-            "X has size 2 on spatial axis 0 and pads of 1 and 0, together they must be at least "
-            "the 4 that W covers; raise pads[0] and pads[1] to a sum of at least 2.",
-        ),
-        (
-            {"auto_pad": "VALID"},
-            ((1, 2, 2), (4, 2, 4)),
-            "X has size 2 on spatial axis 0 and pads of 0 and 0, together they must be at least "
-            "the 4 that W covers; leave auto_pad out and set pads[0] and pads[1] to a sum of at "
-            "least 2.",
-        ),
-    ],
-    ids=str,
-)
-def test_sizes_that_do_not_fit_are_refused(attributes, shapes, message):
-    with pytest.raises(ShapeError, match="^" + re.escape(message)):
-        ConvSettings.of(attributes).geometry(*shapes)
