@@ -18,7 +18,7 @@ PPOCR := .data/ppocr
 PUPILS := .data/pupils
 SPINDLES := .data/spindles
 GTCRN := .data/gtcrn
-# What bench/networks.py and tests/hosts/test_onnx_networks.py run.
+# What bench/networks.py and tests/hosts/onnx/test_networks.py run.
 NETWORKS := $(addsuffix /stamp,$(PIPER) $(PPOCR) $(RAPIDOCR) $(PUPILS) $(SPINDLES) $(GTCRN) $(DEEPFILTERNET))
 
 .DEFAULT_GOAL := help

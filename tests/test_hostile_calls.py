@@ -27,7 +27,7 @@ MOST_SECONDS = 600  # of a process, on whatever machine: more is a hang that it 
 def complaints(start, stop, folder, *registries):
     """Everything that is wrong with the calls from START to STOP."""
     progress, report = folder / "progress", folder / "report"
-    folders = PROGRAM.parents[1], PROGRAM.parent, PROGRAM.parent / "hosts"
+    folders = PROGRAM.parents[1], PROGRAM.parent, PROGRAM.parent / "hosts" / "torch"
     paths = [*map(str, folders), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     report.touch()

@@ -17,7 +17,7 @@ from torch.testing._internal.common_modules import module_db
 from torch.testing._internal.common_nn import get_new_module_tests
 
 import tconv.torch
-from tconv.torch.packed_weights import Kept
+from tconv.torch.packed_weights import WeightCache
 
 # PyTorch's own ways through its own function still use what it calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -174,7 +174,7 @@ def test_what_does_not_change_is_packed_once(monkeypatch):
 def test_what_is_kept_goes_with_the_module():
     ours, theirs = pair()
     ours(X)
-    assert isinstance(ours.__dict__["_tconv_kept"], Kept)
+    assert isinstance(ours.__dict__["_tconv_weight_cache"], WeightCache)
     assert ours.state_dict().keys() == theirs.state_dict().keys()
     assert len(pickle.dumps(ours)) < 2 * ours.weight.nbytes
     for made in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
@@ -182,7 +182,7 @@ def test_what_is_kept_goes_with_the_module():
         assert torch.equal(ours(X), theirs(X))
         assert not torch.equal(made(X), theirs(X))
     ours.double()
-    assert ours._tconv_kept._state is None
+    assert ours._tconv_weight_cache._entry is None
 
 
 def test_weights_made_for_inference_are_followed():
@@ -277,8 +277,8 @@ def test_two_processes_find_the_gradients_of_one():
 
 def holds(module):
     """Whether a module keeps its weight packed after a call."""
-    kept = vars(module).get("_tconv_kept")
-    return kept is not None and kept._state is not None
+    kept = vars(module).get("_tconv_weight_cache")
+    return kept is not None and kept._entry is not None
 
 
 def _shard(model, how):

@@ -61,7 +61,7 @@ def test_the_pool_works_where_pytorch_has_other_threads(monkeypatch):
 
 
 def test_an_error_lends_nothing():
-    with pytest.raises(tconv.ShapeError), threads.working(2):
+    with pytest.raises(tconv.ShapeError), threads.torch_threads(2):
         tconv.conv_transpose(X.numpy(), W.numpy()[:5])
     assert teams._lent.team is None
 

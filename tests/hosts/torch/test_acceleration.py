@@ -221,7 +221,7 @@ def test_models_are_quantised_as_without_tconv(rank, is_in_training, when):
         prepare = quantization.prepare_qat if is_in_training else quantization.prepare
         prepared = prepare(model)
         if moment == "at first":
-            assert type(model[2]) in tconv.torch.modules.THEIRS  # the copy is another
+            assert type(model[2]) in tconv.torch.modules.TORCH_CLASS_OF  # the copy is another
         if moment == "prepared":
             assert "qconfig" in accelerate(prepared).left["2"]
         prepared(x)
@@ -256,7 +256,7 @@ def test_scripting_takes_pytorchs_classes():
     assert torch.equal(scripted(X), expected)
     assert [model[0], model[2][0]] == layers
     assert {type(each) for each in layers} == {nn.ConvTranspose1d}
-    assert not any("_tconv_kept" in vars(each) for each in layers)
+    assert not any("_tconv_weight_cache" in vars(each) for each in layers)
     assert accelerate(model).swapped == ("0", "2.0")
     torch.testing.assert_close(model(X), expected)
 

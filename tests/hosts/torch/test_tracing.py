@@ -87,7 +87,7 @@ def test_with_tconvs_tracer_a_layer_is_one_node(size):
     assert traced.up is model.up
     for _ in range(2):
         torch.testing.assert_close(traced(X, LIKE), twin(X, LIKE))
-    assert model.up.__dict__["_tconv_kept"]._state is not None  # the packed weight
+    assert model.up.__dict__["_tconv_weight_cache"]._entry is not None  # the packed weight
     assert type(traced.up).__module__ == "tconv.torch.modules"  # nothing is said to be PyTorch's
 
 

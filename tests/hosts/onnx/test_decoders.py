@@ -8,7 +8,7 @@ import pytest
 
 from tconv.onnx import Session, compare
 
-DATA = Path(__file__).parents[2] / ".data"  # fetched by `make test-hosts`
+DATA = Path(__file__).parents[3] / ".data"  # fetched by `make test-hosts`
 DETECTOR = DATA / "rapidocr/rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"
 DECODER = DATA / "deepfilternet/erb_dec.onnx"
 

@@ -220,7 +220,9 @@ def test_tensors_that_are_not_tconvs_go_to_pytorch(monkeypatch):
     from tconv.torch import functional as own
 
     asked = []
-    monkeypatch.setitem(own._THEIRS, 1, lambda *args: asked.append(args) or THEIRS[0](*args))
+    monkeypatch.setitem(
+        own._TORCH_FUNCTIONS, 1, lambda *args: asked.append(args) or THEIRS[0](*args)
+    )
     x, weight = torch.ones(1, 2, 3), torch.ones(2, 2, 2)
 
     class Odd(torch.Tensor):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import tconv.torch
-from tconv.torch.weight_norm import parts_of
+from tconv.torch.weight_norm import weight_norm_originals
 
 X = torch.linspace(-1, 1, 16 * 9).reshape(1, 16, 9)
 MODES = [torch.no_grad, torch.inference_mode]
@@ -76,7 +76,7 @@ def test_what_learns_is_made_for_each_call(mode, makings):
         results.append([each.grad for each in module.parameters()])
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected)
-    assert ours._tconv_kept._made is None
+    assert ours._tconv_weight_cache._normalised is None
 
 
 # ---- what changes --------------------------------------------------------------------------------
@@ -246,16 +246,22 @@ def test_values_may_be_given_for_one_call(kind):
 
 def test_other_ways_to_make_a_weight_are_not_looked_into():
     with torch.no_grad():
-        assert parts_of(nn.ConvTranspose1d(2, 3, 4)) is None
-        assert parts_of(parametrizations.spectral_norm(nn.ConvTranspose1d(2, 3, 4))) is None
+        assert weight_norm_originals(nn.ConvTranspose1d(2, 3, 4)) is None
+        assert (
+            weight_norm_originals(parametrizations.spectral_norm(nn.ConvTranspose1d(2, 3, 4)))
+            is None
+        )
         ours, theirs = pair()
-        assert parts_of(ours) is not None
-        for made in (parts_of(theirs), parts_of(pair(tconv.torch.ConvTranspose1d)[0])):
+        assert weight_norm_originals(ours) is not None
+        for made in (
+            weight_norm_originals(theirs),
+            weight_norm_originals(pair(tconv.torch.ConvTranspose1d)[0]),
+        ):
             assert made is not None
         with torch.autocast("cpu"):
-            assert parts_of(ours) is None
+            assert weight_norm_originals(ours) is None
         with torch.device("cpu"):  # a mode that functions ask
-            assert parts_of(ours) is None
+            assert weight_norm_originals(ours) is None
 
 
 def test_a_graph_reads_the_weights_when_it_runs():
@@ -272,7 +278,11 @@ def test_copies_make_their_own():
     ours, theirs = pair()
     with torch.no_grad():
         ours(X)
-        for made in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours._tconv_kept))):
-            kept = made if isinstance(made, type(ours._tconv_kept)) else made._tconv_kept
-            assert kept._made is None
+        for made in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours._tconv_weight_cache))):
+            kept = (
+                made
+                if isinstance(made, type(ours._tconv_weight_cache))
+                else made._tconv_weight_cache
+            )
+            assert kept._normalised is None
         torch.testing.assert_close(ours(X), theirs(X))

@@ -13,7 +13,7 @@ import tconv
 from networks import proto_of
 from strategies import integers_like
 
-OUT = Path(__file__).parents[2] / "out"
+OUT = Path(__file__).parents[3] / "out"
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 600, "height": 900}
 NODES = [("Conv", "image a", "c", {"pads": [1] * 4}), ("Relu", "c", "<b>&r", {})]
 STORED = {"a": integers_like((6, 3, 5, 5), "float32", 1, largest=3)}

@@ -254,7 +254,7 @@ def test_steps_of_other_parameters_do_not_pack_again():
     ours, theirs = pair(2, frozen=True)
     report = tconv.torch.accelerate(other := nn.Sequential(nn.ConvTranspose2d(*SIZES[2])))
     optimiser = torch.optim.Adam(other.parameters(), fused=True)
-    packings = ours._tconv_kept.packings
+    packings = ours._tconv_weight_cache.packings
     for n in range(3):
         agree(ours, theirs, x_of(2))
         other(x_of(2)).sum().backward()
@@ -481,7 +481,7 @@ def test_weights_of_a_frozen_weight_norm_are_refreshed():
 
 
 def is_frozen(module):
-    return module._tconv_kept.is_frozen
+    return module._tconv_weight_cache.is_frozen
 
 
 def test_copies_stay_frozen_and_restored_modules_do_not():
@@ -493,7 +493,7 @@ def test_copies_stay_frozen_and_restored_modules_do_not():
     assert is_frozen(ours)
     made = copy.deepcopy(ours)
     assert tconv.torch.restore(made) == ("ConvTranspose2d",)
-    assert "_tconv_kept" not in vars(made)
+    assert "_tconv_weight_cache" not in vars(made)
     tconv.torch.accelerate(made)
     assert not is_frozen(made)
     assert is_frozen(ours)

@@ -20,7 +20,7 @@ from PIL import Image
 import tconv
 from tconv.errors import ParameterError, ShapeError
 
-OUT = Path(__file__).parents[2] / "out"
+OUT = Path(__file__).parents[3] / "out"
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 600, "height": 900}
 FORM = "#x=1,2,3;4,5,6;7,8,9&w=1,2,1;2,4,2;1,2,1&s=2&p=1&op=1"  # crop, extra cells and gaps
 OPEN = "document.querySelectorAll('details').forEach(d => { d.open = true; })"

@@ -191,7 +191,7 @@ def test_the_face_of_the_demo(monkeypatch, tmp_path, capsys):
 
     Of deeper layers that is not so: their units see most of the face whatever the weights.
     """
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "examples")
     example("see_face").main(["--output", str(tmp_path)])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     ratios = {words[0]: float(words[3]) for words in lines if words[1:2] and "%" in words[1]}

@@ -11,7 +11,7 @@ from torch import fx, nn
 import tconv.torch
 from tconv.errors import UnsupportedError
 from tconv.torch import accelerate, restore
-from tconv.torch.modules import OURS
+from tconv.torch.modules import TCONV_CLASS_OF
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*torch.jit.* is (deprecated|not supported).*:DeprecationWarning",
@@ -121,8 +121,8 @@ def test_what_cannot_be_scripted_of_a_trace_names_restore_which_works():
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_derived_class_is_told_to_derive_from_pytorchs(rank):
-    theirs = list(OURS)[rank - 1]
-    ours = OURS[theirs]
+    theirs = list(TCONV_CLASS_OF)[rank - 1]
+    ours = TCONV_CLASS_OF[theirs]
     layer = type("Own", (ours,), {})(4, 2, 3)
     message = r"^torch\.jit\.script cannot read Own, whose class is derived from tconv\.torch\."
     message += rf"{ours.__name__}; derive it from torch\.nn\.{theirs.__name__}\.$"
