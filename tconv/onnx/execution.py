@@ -102,7 +102,7 @@ class Executions:
         if decision is None or self._method == "measure":
             is_certain = False
             decision = decision or Decision("tconv", "sizes of layers follow from the first run")
-        execution = self._execution(decision, assigned)
+        execution = self._load_execution(decision, assigned)
         if is_certain:
             self.only = execution
         return execution
@@ -172,7 +172,7 @@ class Executions:
 
     def _decided(self, key: Key, feed: Values) -> Execution:
         if len(self._decisions) >= _MOST_DECISIONS:
-            return self._execution(self._nearest(key), ())
+            return self._load_execution(self._nearest(key), ())
         if self._method == "measure":
             decision, assigned = self._measured(feed), self._all
         else:
@@ -180,7 +180,7 @@ class Executions:
             found = None if self._needs_run else self._predicted(shapes, {})
             found = found or self._decided_by_run(feed, shapes)
             decision, assigned = found
-        execution = self._execution(decision, assigned)
+        execution = self._load_execution(decision, assigned)
         if not self._decisions:  # release what was loaded for assumed sizes and is not used
             if execution.loaded is not self._partitioned:
                 self._partitioned = None
@@ -252,7 +252,7 @@ class Executions:
         why = "measured to gain" if is_gain else "measured gain below 3 %"
         return Decision("tconv" if is_gain else "onnxruntime", why, theirs, ours, is_measured=True)
 
-    def _execution(self, decision: Decision, assigned: Sequence[int]) -> Execution:
+    def _load_execution(self, decision: Decision, assigned: Sequence[int]) -> Execution:
         if decision.by == "tconv":
             return self._as_partitioned(decision, assigned or self._all)
         return self._as_whole(decision)
@@ -261,7 +261,7 @@ class Executions:
         """The execution by ONNX Runtime alone; partitioned if ONNX Runtime refuses the model."""
         if self._whole is None:
             if self._partitioned is not None and self.whole.has_changed:
-                return self._by(self._partitioned, Decision("tconv", _CHANGED))
+                return self._execution_of(self._partitioned, Decision("tconv", _CHANGED))
             self._model = None  # ONNX Runtime reads it once more
             try:
                 self._whole = load_whole(self.whole)
@@ -270,7 +270,7 @@ class Executions:
                     raise
                 self.only = self._refused(error)
                 return self.only
-        return self._by(self._whole, decision)
+        return self._execution_of(self._whole, decision)
 
     def _as_partitioned(self, decision: Decision, assigned: Sequence[int]) -> Execution:
         """The partitioned execution; ONNX Runtime alone if the model cannot be partitioned."""
@@ -280,7 +280,7 @@ class Executions:
             except NotPartitionable as why:
                 self.only = self._as_whole(Decision("onnxruntime", str(why)))
                 return self.only
-        return self._by(self._partitioned, decision)
+        return self._execution_of(self._partitioned, decision)
 
     def run_refused(
         self, error: ModelError, feed: Values, names: Sequence[str], options: Any
@@ -312,7 +312,9 @@ class Executions:
             loaded = self._load_partitioned(self._all)
         except (NotPartitionable, TConvError):
             raise error from None
-        return self._by(loaded, Decision("tconv", f"ONNX Runtime alone refuses it: {error}"))
+        return self._execution_of(
+            loaded, Decision("tconv", f"ONNX Runtime alone refuses it: {error}")
+        )
 
     def _load_partitioned(self, assigned: Sequence[int]) -> LoadedModel:
         model, self._model = self._model, None
@@ -325,7 +327,7 @@ class Executions:
             self.whole = loaded.whole
         return loaded
 
-    def _by(self, loaded: LoadedModel, decision: Decision) -> Execution:
+    def _execution_of(self, loaded: LoadedModel, decision: Decision) -> Execution:
         reason = _SMALL if loaded.assigned else decision.reason
         nodes = self._analysis.reports(loaded.assigned, reason)
         names = [each.name for each in loaded.outputs]

@@ -22,7 +22,7 @@ from tconv.onnx.model.model import (
     node_arg,
     read_model,
 )
-from tconv.onnx.model.nodes import NotPartitionable, nodes_within
+from tconv.onnx.model.nodes import NotPartitionable, name_of, nodes_within
 from tconv.onnx.model.shape_inference import strip_weights
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import WholeModel, check_files, copied_options
@@ -224,9 +224,9 @@ def load_whole(whole: WholeModel) -> LoadedModel:
     ModelError : ONNX Runtime refuses the model
     """
     session = whole.session()
-    inputs = tuple(map(_node_arg, session.get_inputs()))
-    overridable = tuple(map(_node_arg, session.get_overridable_initializers()))
-    outputs = tuple(map(_node_arg, session.get_outputs()))
+    inputs = tuple(map(_from_ort, session.get_inputs()))
+    overridable = tuple(map(_from_ort, session.get_overridable_initializers()))
+    outputs = tuple(map(_from_ort, session.get_outputs()))
     found = session.get_modelmeta()
     metadata = ModelMetadata(*(getattr(found, field.name) for field in fields(ModelMetadata)))
     names = tuple(each.name for each in (*inputs, *overridable))
@@ -256,7 +256,7 @@ def _check_declared(model: ModelProto, types: dict[str, TypeProto]) -> None:
             raise NotPartitionable(f"output {value.name!r} declared as another type than it has")
 
 
-def _node_arg(value: Any) -> NodeArg:
+def _from_ort(value: Any) -> NodeArg:
     """Convert ONNX Runtime's NodeArg, which shows a shape of unknown rank as []."""
     return NodeArg(value.name, value.type, list(value.shape), bool(value.shape))
 
@@ -277,8 +277,7 @@ def _node_reports(
         settings = ""
         with suppress(TConvError):
             settings = str(NodeSettings.of_node(node))
-        name = node.name or next(iter(node.output), "")
-        yield NodeReport(name, "", settings, "onnxruntime", place)
+        yield NodeReport(name_of(node), "", settings, "onnxruntime", place)
 
 
 def _last_use(

@@ -1,4 +1,4 @@
-"""Broken models: each is computed, or refused by one message with a code that is documented."""
+"""Broken models in every verb: an answer, or one error message with a documented code."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The command line: streams, colours, JSON, exit codes, and every error in three lines."""
+"""Command line: streams, colours, JSON, exit codes, and errors in three lines."""
 
 import io
 import json

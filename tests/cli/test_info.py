@@ -1,4 +1,4 @@
-"""`tconv info`: what a report of a problem should say about the machine."""
+"""Verb `info`: facts about the machine for a bug report."""
 
 import json
 import platform

@@ -1,4 +1,4 @@
-"""The networks of the examples are those that PyTorch computes, and learn as they learn there."""
+"""Networks of the examples against PyTorch: the same outputs and the same learning."""
 
 import numpy as np
 import pytest

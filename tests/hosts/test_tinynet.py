@@ -1,4 +1,4 @@
-"""The tutorial's layers follow the input into another array library: PyTorch, in CuPy's stead."""
+"""The tutorial's layers on arrays of another library: PyTorch, in CuPy's stead."""
 
 import copy
 

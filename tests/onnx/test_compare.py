@@ -1,4 +1,4 @@
-"""A comparison runs a model both ways, in two processes, and says how far apart the answers are."""
+"""Comparison of a session with ONNX Runtime in another process: differences and times."""
 
 import json
 import sys

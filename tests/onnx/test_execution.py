@@ -1,4 +1,4 @@
-"""Whatever is decided, answers are ONNX Runtime's; sizes are decided once, and only so many."""
+"""Choice between executions: ONNX Runtime's outputs in any case, few decisions, each made once."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""A session is an InferenceSession: each of its members is there and does the same."""
+"""Members of InferenceSession: all present, with the same results."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""Of two contenders timed in rounds, one is faster only if every round says so."""
+"""Interleaved timings: one contender is faster only if every round says so."""
 
 from statistics import median
 

@@ -1,4 +1,4 @@
-"""The operator ConvTranspose: onnx's own test cases, and where libraries disagree."""
+"""Operator ConvTranspose in sessions and onnx's evaluator: onnx's test cases, and disputed ones."""
 
 from dataclasses import replace
 from pathlib import Path

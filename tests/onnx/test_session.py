@@ -1,4 +1,4 @@
-"""A session is ONNX Runtime's session: same answers, same interface, same refusals."""
+"""Session against ONNX Runtime's: the same outputs, interface and refusals."""
 
 import copy
 import os

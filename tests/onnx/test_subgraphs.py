@@ -1,4 +1,4 @@
-"""Networks of float64: tconv computes their Conv too, since ONNX Runtime has no kernel for it."""
+"""Networks of float64: tconv computes their Conv, for which ONNX Runtime has no kernel."""
 
 from itertools import product
 

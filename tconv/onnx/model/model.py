@@ -14,7 +14,13 @@ from onnx.external_data_helper import uses_external_data as is_external
 
 from tconv.arrays.onnx_constants import stored_array
 from tconv.errors import ModelError, ParameterError
-from tconv.onnx.model.nodes import NotPartitionable, is_transposed, nodes_within, type_name
+from tconv.onnx.model.nodes import (
+    NotPartitionable,
+    is_transposed,
+    name_of,
+    nodes_within,
+    type_name,
+)
 from tconv.system.files import as_path, regular_file
 
 __all__ = [
@@ -173,9 +179,8 @@ def _refuse_group_0(model: ModelProto) -> None:
     """Refuse ``group=0``: ONNX Runtime 1.32 divides by it at load time, which ends the process."""
     for node in (*filter(is_transposed, model.graph.node), *(n for n, _ in nodes_within(model))):
         if any(each.name == "group" and not each.i for each in node.attribute):
-            name = node.name or next(iter(node.output), "")
             raise ModelError(
-                f"node {name!r}: group=0 must be at least 1; export or download the model again."
+                f"node {name_of(node)!r}: group=0 must be at least 1; export or download the model again."
             )
 
 

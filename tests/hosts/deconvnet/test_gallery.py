@@ -1,4 +1,4 @@
-"""The page of `see` in a real browser: offline, by keyboard, for everybody, and sorted.
+"""The page of `see` in a browser: offline, by keyboard, accessible, and sorted.
 
 Needs Debian's Chromium and Playwright (`make test-hosts` brings both), and fails without them.
 """

@@ -1,4 +1,4 @@
-"""`see` on three pretrained networks: the same numbers as PyTorch's autograd, under every rule.
+"""`see` on three pretrained networks: the numbers of PyTorch's autograd, under every rule.
 
 The networks are run by a reading of their ONNX graphs in PyTorch, which is written here and shares
 nothing with tconv. "deconvnet" and "guided" change the derivative of its ReLU and nothing else.

@@ -1,4 +1,4 @@
-"""`see` on modules of PyTorch: exported in memory, and the same gradients as autograd's."""
+"""`see` on PyTorch's modules: exported in memory, with the gradients of autograd."""
 
 import numpy as np
 import pytest

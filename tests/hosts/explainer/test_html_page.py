@@ -1,4 +1,4 @@
-"""The explainer's page in a real browser: what it shows is what Python says.
+"""The explainer's page in a browser: it shows what Python computes.
 
 Needs Debian's Chromium and Playwright (`make test-hosts` brings both), and fails without them.
 """

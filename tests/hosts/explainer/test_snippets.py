@@ -1,4 +1,4 @@
-"""The code that the explainer offers computes what the explainer shows."""
+"""Snippets of the explainer: they compute the explainer's numbers."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""A folded layer, and one with an activation, compute what PyTorch's modules do in turn."""
+"""Folded layers, and layers with an activation, against PyTorch's modules in sequence."""
 
 import numpy as np
 import pytest

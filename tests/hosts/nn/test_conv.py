@@ -1,4 +1,4 @@
-"""Layers compute what PyTorch's compute, and are made of them."""
+"""Layers against PyTorch's modules, and layers made from modules."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from networks import torch_network
 from tconv.errors import UnsupportedError
 from tconv.nn import conv as layers
 from tconv.nn.from_torch import from_torch
@@ -160,19 +161,9 @@ def test_rectifiers_are_equal(slope, dtype):
         assert np.array_equal(layer.backward(dy), x_torch.grad.numpy())
 
 
-def network():
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(1, 4, 3, padding=1),
-        torch.nn.MaxPool2d(2),
-        torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Conv2d(4, 6, 3, stride=2, groups=2)),
-        torch.nn.LeakyReLU(0.25),
-        torch.nn.ConvTranspose2d(6, 1, 4, stride=2, padding=1, bias=False),
-    )
-
-
 def test_a_nested_network_is_equal_in_names_values_and_gradients():
     rng = np.random.default_rng(1)
-    module = with_integers(network(), rng)
+    module = with_integers(torch_network(), rng)
     net = from_torch(module)
     names = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     assert {name: value.shape for name, value in net.state_dict().items()} == names

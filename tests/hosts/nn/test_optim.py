@@ -1,4 +1,4 @@
-"""Optimisers step as PyTorch's do."""
+"""Optimisers against PyTorch's: equal steps."""
 
 import copy
 
@@ -6,18 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from networks import torch_network
 from tconv.nn import optim as optimisers
 from tconv.nn.from_torch import from_torch
-
-
-def network():
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(1, 4, 3, padding=1),
-        torch.nn.MaxPool2d(2),
-        torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Conv2d(4, 6, 3, stride=2, groups=2)),
-        torch.nn.LeakyReLU(0.25),
-        torch.nn.ConvTranspose2d(6, 1, 4, stride=2, padding=1, bias=False),
-    )
 
 
 @pytest.mark.parametrize(
@@ -34,7 +25,7 @@ def network():
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
 def test_optimisers_take_equal_steps(name, settings, dtype, tolerance):
     rng = np.random.default_rng(3)
-    module = network().to(getattr(torch, dtype))
+    module = torch_network().to(getattr(torch, dtype))
     net = from_torch(module)
     theirs = getattr(torch.optim, name)(module.parameters(), **settings)
     ours = getattr(optimisers, name)(net.parameters(), **settings)
@@ -56,7 +47,7 @@ def test_optimisers_take_equal_steps(name, settings, dtype, tolerance):
 @pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
 def test_training_has_torchs_loss_curve(optimiser):
     rng = np.random.default_rng(4)
-    module = network().double()
+    module = torch_network().double()
     net = from_torch(copy.deepcopy(module))
     settings = {"lr": 0.01, "momentum": 0.9} if optimiser == "SGD" else {"lr": 0.01}
     theirs = getattr(torch.optim, optimiser)(module.parameters(), **settings)

@@ -1,4 +1,4 @@
-"""Pooling, its switches and unpooling are PyTorch's, but where windows overlap."""
+"""Pooling, its indices and unpooling against PyTorch's, except where windows overlap."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pretrained decoders: a session gives what ONNX Runtime alone gives."""
+"""Pretrained decoders: a session's outputs against ONNX Runtime's."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Published networks: a session gives what ONNX Runtime alone gives, whoever computes."""
+"""Published networks: a session's outputs against ONNX Runtime's, whoever computes."""
 
 from functools import cache
 

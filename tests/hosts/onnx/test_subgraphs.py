@@ -1,4 +1,4 @@
-"""A float64 network that PyTorch exports runs, and gives what PyTorch gives."""
+"""A float64 network that PyTorch exports: PyTorch's outputs."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""JAX arrays take the portable path: under jit, grad and vmap too, with and without 64 bits."""
+"""JAX arrays on the portable path: jit, grad and vmap, with and without 64 bits."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The operations say what PyTorch's say, on NumPy arrays and on tensors, derivatives included."""
+"""Operations against PyTorch's, on NumPy arrays and on tensors, derivatives included."""
 
 import ml_dtypes
 import numpy as np

@@ -1,4 +1,4 @@
-"""Accelerated models compute and learn what they did, and become what they were when restored."""
+"""Accelerated models: the same results and learning, and the original modules after restore."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""Every derivative, map and compiler of PyTorch finds in tconv.torch what it finds in PyTorch."""
+"""Derivatives, transforms and compilers of PyTorch: the same results with tconv.torch."""
 
 import copy
 import pickle

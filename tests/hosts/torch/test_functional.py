@@ -1,4 +1,4 @@
-"""The functions of tconv.torch compute what PyTorch's do, and raise where those do not survive."""
+"""Functions of tconv.torch: PyTorch's results, and errors where PyTorch crashes."""
 
 import inspect
 import subprocess

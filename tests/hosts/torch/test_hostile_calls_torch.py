@@ -1,4 +1,4 @@
-"""That every error is ours or PyTorch's: hostile values in the places of calls with tensors.
+"""Hostile values in calls with tensors: every error is tconv's or PyTorch's.
 
 What tconv leaves to PyTorch may be refused by PyTorch, in its own words: the same call of its own
 function must then fail, too.

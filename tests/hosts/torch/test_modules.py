@@ -1,4 +1,4 @@
-"""The modules of tconv.torch are PyTorch's, and their weights follow every change."""
+"""Modules of tconv.torch against PyTorch's: the same results after every change of a weight."""
 
 import copy
 import multiprocessing

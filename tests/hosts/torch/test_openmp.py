@@ -1,4 +1,4 @@
-"""Whose threads work for tensors: PyTorch's, with the same numbers, and nobody waits for ever."""
+"""PyTorch's threads in the engine: the same results, and no deadlock."""
 
 import multiprocessing
 import threading

@@ -1,4 +1,4 @@
-"""Results are PyTorch's after any write to a weight, and nothing is packed twice without one."""
+"""Cached weights: PyTorch's results after any write to a weight, and no packing without one."""
 
 import copy
 import gc
@@ -267,17 +267,11 @@ def test_a_model_made_for_inference_is_read_whole():
     with torch.inference_mode():
         ours, theirs = pair(2)
         x = x_of(2)
-        for write in (None, "all but one column", "one element", "swapped channels"):
-            if write:
-                for module in (ours, theirs):
-                    WRITES[write](module)
-            agree(ours, theirs, x, torch.inference_mode)
+        writes = (None, "all but one column", "one element", "swapped channels")
+        agree_after(writes, ours, theirs, x, torch.inference_mode)
         tconv.torch.freeze(ours)  # and so is it then: such weights have no version
-        for write in (None, "a sign", "one channel of x"):
-            if write:
-                for module in (ours, theirs):
-                    WRITES[write](module)
-            agree(ours, theirs, x, torch.inference_mode)
+        writes = (None, "a sign", "one channel of x")
+        agree_after(writes, ours, theirs, x, torch.inference_mode)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -303,11 +297,7 @@ def test_weights_are_read_whole_without_machine_code(monkeypatch):
     monkeypatch.setattr(hashing, "_native", lambda: None)
     ours, theirs = pair()
     x = x_of(2)
-    for write in (None, "all but one column", "one element", "swapped channels"):
-        if write:
-            for module in (ours, theirs):
-                WRITES[write](module)
-        agree(ours, theirs, x)
+    agree_after((None, "all but one column", "one element", "swapped channels"), ours, theirs, x)
 
 
 def test_weights_of_a_weight_norm_are_made_for_each_call_without_machine_code(monkeypatch):

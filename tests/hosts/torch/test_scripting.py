@@ -1,4 +1,4 @@
-"""What torch.jit.script reads of tconv, and what PyTorch's tools do to an accelerated model."""
+"""torch.jit.script and PyTorch's other tools on accelerated models."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""Accelerated models are traced by torch.fx, and what comes of it computes the same."""
+"""Accelerated models traced by torch.fx: the same outputs."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Weights of a weight norm are made once for as long as nobody could tell the difference."""
+"""Weight norm: a weight is computed once for as long as nothing could notice."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Shapes that follow from those of the inputs are those that ONNX Runtime finds."""
+"""Shape inference from the shapes of the inputs: the same shapes as in ONNX Runtime."""
 
 import numpy as np
 import onnx

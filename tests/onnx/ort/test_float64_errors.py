@@ -1,4 +1,4 @@
-"""Missing float64 kernels of ONNX Runtime: the error names the operator, the node and a remedy."""
+"""Missing float64 kernels of ONNX Runtime: the error names operator, node and a remedy."""
 
 import re
 

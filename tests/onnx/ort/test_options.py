@@ -1,4 +1,4 @@
-"""What a caller asks of ONNX Runtime is kept: by the pieces, or by the model left to it whole."""
+"""Options of ONNX Runtime: honoured in subgraphs, or the model runs as a whole."""
 
 import copy
 import json

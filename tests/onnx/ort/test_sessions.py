@@ -1,4 +1,4 @@
-"""How ONNX Runtime loads a model: as it was asked for, quietly, and once."""
+"""Sessions of ONNX Runtime: loaded with the given options, quietly, and once."""
 
 import gc
 import os

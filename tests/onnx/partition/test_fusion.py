@@ -1,4 +1,4 @@
-"""What follows a ConvTranspose becomes part of it, where nobody else needs what lies between."""
+"""Fusion of nodes into a ConvTranspose, if nothing else reads the values between."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""Predicted times: more work takes more, and a partition is predicted for the layers it has."""
+"""Predicted times: more for more work, and those of a partition for the layers it assigns."""
 
 from dataclasses import replace
 from itertools import pairwise
