@@ -180,7 +180,8 @@ def _refuse_group_0(model: ModelProto) -> None:
     for node in (*filter(is_transposed, model.graph.node), *(n for n, _ in nodes_within(model))):
         if any(each.name == "group" and not each.i for each in node.attribute):
             raise ModelError(
-                f"node {name_of(node)!r}: group=0 must be at least 1; export or download the model again."
+                f"node {name_of(node)!r}: group=0 must be at least 1; export or download the model "
+                "again."
             )
 
 

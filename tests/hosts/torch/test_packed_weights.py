@@ -121,6 +121,14 @@ WRITES = {
 }  # fmt: skip
 
 
+def agree_after(writes, ours, theirs, x, mode=torch.no_grad):
+    """Compare after each write of `WRITES` to both modules; None stands for no write."""
+    for write in writes:
+        for module in (ours, theirs) if write else ():
+            WRITES[write](module)
+        agree(ours, theirs, x, mode)
+
+
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize(
     ("rank", "mode"), [(1, MODES[0]), *((2, mode) for mode in MODES), (3, MODES[1])]
@@ -145,15 +153,13 @@ def test_weights_that_are_channels_last_are_read_whole(rank):
     ours, theirs = pair(rank, last=True)
     x = x_of(rank)
     agree(ours, theirs, x)
-    for write in (
+    writes = (
         "all but one column",
         "one channel of y",
         "swapped channels",
         "a view of NumPy's",
-    ):
-        for module in (ours, theirs):
-            WRITES[write](module)
-        agree(ours, theirs, x)
+    )
+    agree_after(writes, ours, theirs, x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
