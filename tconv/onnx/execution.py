@@ -209,7 +209,7 @@ class Executions:
             loaded = self._partitioned or self._load_partitioned(self._all)
             loaded.run(feed, (), shapes=seen)
         except (NotPartitionable, TConvError) as error:
-            return Decision("onnxruntime", f"cut, it does not run: {error}"), ()
+            return Decision("onnxruntime", f"partitioned, it does not run: {error}"), ()
         self._partitioned = loaded
         assert self._analysis.graph is not None
         producer = self._analysis.graph.producer

@@ -243,7 +243,7 @@ def _load_steps(
     except ModelError as error:
         if settings.sess_options is None and not settings.others:
             raise
-        raise NotPartitionable(f"a piece with these options: {error}") from error
+        raise NotPartitionable(f"a subgraph with these options: {error}") from error
 
 
 def _check_declared(model: ModelProto, types: dict[str, TypeProto]) -> None:

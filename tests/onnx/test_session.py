@@ -674,22 +674,22 @@ def watch_layers(patch, before=lambda: None, after=lambda x, y: None):
 @pytest.fixture
 def handed_over(monkeypatch):
     """What goes into and comes out of tconv and ONNX Runtime, in order."""
-    calls, piece = [], SubgraphSession.__call__
+    calls, subgraph = [], SubgraphSession.__call__
 
-    def watch_piece(self, values, options=None):
+    def watch_subgraph(self, values, options=None):
         fed = [values[name] for name in self.inputs]
-        piece(self, values, options)
-        calls.append(("piece", fed, [values[name] for name in self.outputs]))
+        subgraph(self, values, options)
+        calls.append(("subgraph", fed, [values[name] for name in self.outputs]))
 
     watch_layers(monkeypatch, after=lambda x, y: calls.append(("tconv", [x], [y])))
-    monkeypatch.setattr(SubgraphSession, "__call__", watch_piece)
+    monkeypatch.setattr(SubgraphSession, "__call__", watch_subgraph)
     return calls
 
 
 def test_arrays_are_handed_over_as_they_are(handed_over):
     (y,) = Session(two_layers(), force=True).run(["y"], FEEDS)
     who, fed, made = zip(*(call for call in handed_over if call[1]), strict=True)
-    assert who == ("tconv", "piece", "tconv", "piece")
+    assert who == ("tconv", "subgraph", "tconv", "subgraph")
     for (before,), (after,) in zip(made[:-1], fed[1:], strict=True):
         assert before is after
         assert after.flags.c_contiguous  # ONNX Runtime would copy others
