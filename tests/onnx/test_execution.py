@@ -248,7 +248,7 @@ def test_measure_keeps_the_quicker(monkeypatch, quicker):
 
     def timed(self, *args, **options):
         results, ran = run(self, *args, **options)
-        by = "tconv" if self.taken else "onnxruntime"
+        by = "tconv" if self.assigned else "onnxruntime"
         return results, execution.RunProfile(ran.layers, 1.0 if by == quicker else 2.0, 0.0)
 
     monkeypatch.setattr(execution.LoadedModel, "run", timed)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, inliner
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, inliner
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.external_data_helper import uses_external_data as is_external
 
@@ -16,6 +16,7 @@ from tconv.arrays.onnx_constants import stored_array
 from tconv.errors import ModelError, ParameterError
 from tconv.onnx.model.nodes import (
     NotPartitionable,
+    is_operator,
     is_transposed,
     name_of,
     nodes_within,
@@ -135,14 +136,11 @@ def read_model(
         if check_files:
             check_files(list(dict.fromkeys(_location(tensor) for tensor in external)))
         _load_external(model, external, source)
-    if any(_is_convolution(node) for function in model.functions for node in function.node):
+    nodes = (node for function in model.functions for node in function.node)
+    if any(is_operator(node, "Conv", "ConvTranspose") for node in nodes):
         model = inliner.inline_local_functions(model)
     _refuse_group_0(model)
     return model
-
-
-def _is_convolution(node: NodeProto) -> bool:
-    return is_transposed(node) or (node.op_type == "Conv" and node.domain in ("", "ai.onnx"))
 
 
 def _content(path: str) -> bytes:

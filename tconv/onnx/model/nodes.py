@@ -6,6 +6,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 __all__ = [
     "NotPartitionable",
+    "is_operator",
     "is_transposed",
     "name_of",
     "names_needed",
@@ -20,9 +21,14 @@ class NotPartitionable(Exception):
     """The reason why ONNX Runtime runs a model as a whole."""
 
 
+def is_operator(node: NodeProto, *names: str) -> bool:
+    """Whether a node is one of these operators of the default domain."""
+    return node.op_type in names and node.domain in ("", "ai.onnx")
+
+
 def is_transposed(node: NodeProto) -> bool:
     """Whether a node is a ConvTranspose of the default domain."""
-    return node.op_type == "ConvTranspose" and node.domain in ("", "ai.onnx")
+    return is_operator(node, "ConvTranspose")
 
 
 def type_name(kind: int) -> str:

@@ -17,6 +17,7 @@ from onnx import AttributeProto, NodeProto
 from tconv.arrays.activations import Activation, as_activation
 from tconv.errors import ParameterError
 from tconv.nn.batch_norm import BatchNorm, scaled
+from tconv.onnx.model.nodes import is_operator
 
 __all__ = ["NO_FUSED_OPS", "Affine", "FusedOps", "find_fused_ops", "fold_affine"]
 
@@ -207,8 +208,7 @@ def _as_activation(node: NodeProto, value: str) -> Activation | None:
 def _is(node: NodeProto, operator: str, inputs: int) -> bool:
     """Whether a node is this operator of the default domain, with that many inputs, one output."""
     return (
-        node.op_type == operator
-        and node.domain in ("", "ai.onnx")
+        is_operator(node, operator)
         and len(node.input) == inputs
         and all(node.input)
         and bool(node.output)

@@ -16,6 +16,7 @@ from tconv.errors import TConvError
 from tconv.geometry.onnx_attributes import ConvSettings, NodeSettings
 from tconv.onnx.model.nodes import (
     NotPartitionable,
+    is_operator,
     is_transposed,
     name_of,
     names_needed,
@@ -100,7 +101,7 @@ def is_supported(node: NodeProto, values: Mapping[str, ValueInfoProto]) -> bool:
 
     ONNX Runtime has no kernel for the latter. `values` holds the types that are known.
     """
-    if node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
+    if not is_operator(node, "Conv"):
         return is_transposed(node)
     known = (values.get(name, ValueInfoProto()) for name in node.input[:2])
     return any(each.type.tensor_type.elem_type == TensorProto.DOUBLE for each in known)
