@@ -112,11 +112,11 @@ def _explain_model(options: Namespace) -> Explainer:
     with open(options.model, "rb"):  # to report a wrong path before onnx is imported
         pass
     from tconv.onnx.model.model import as_source, read_model
-    from tconv.onnx.model.nodes import is_transposed
+    from tconv.onnx.model.nodes import is_conv_transpose
 
     with at(f"model {options.model!r}"):
         found = read_model(as_source(options.model))
-        node = _layer(options, [node for node in found.graph.node if is_transposed(node)])
+        node = _layer(options, [node for node in found.graph.node if is_conv_transpose(node)])
         arguments, weight, _ = read_node(node, found)
     c, m = _pair(options, weight.shape)
     rank = weight.ndim - 2

@@ -20,7 +20,7 @@ from tconv.errors import ModelError, UnsupportedError
 from tconv.geometry.arguments import as_number, as_threads
 from tconv.onnx.interleaved_timing import Rounds
 from tconv.onnx.model.model import NodeArg, Source, as_source, read_model
-from tconv.onnx.model.nodes import NotPartitionable, is_transposed
+from tconv.onnx.model.nodes import NotPartitionable, is_conv_transpose
 from tconv.onnx.ort.sessions import clean_message
 from tconv.onnx.report import NUDGE, Comparison, NodeComparison, ResultComparison
 from tconv.onnx.session import Session, checked_feed
@@ -216,7 +216,7 @@ def _files(source: Source, folder: Path) -> tuple[str, str]:
     except NotPartitionable:  # only ONNX Runtime can read it
         return str(path), str(path)
     own = {output.name for output in model.graph.output}
-    layers = [node for node in model.graph.node if is_transposed(node)]
+    layers = [node for node in model.graph.node if is_conv_transpose(node)]
     for n, node in enumerate(layers):
         node.name = f"{_PREFIX}{n}"
         if node.output[0] not in own:

@@ -22,7 +22,7 @@ from tconv.onnx.model.model import (
     node_arg,
     read_model,
 )
-from tconv.onnx.model.nodes import NotPartitionable, name_of, nodes_within
+from tconv.onnx.model.nodes import NotPartitionable, name_of, nested_conv_transposes
 from tconv.onnx.model.shape_inference import strip_weights
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import WholeModel, check_files, copied_options
@@ -273,7 +273,7 @@ def _node_reports(
         yield NodeReport(layer.name, layer.output, settings, by, why, folded, operator=operator)
     if analysis.stripped is None:
         return
-    for node, place in nodes_within(analysis.stripped):
+    for node, place in nested_conv_transposes(analysis.stripped):
         settings = ""
         with suppress(TConvError):
             settings = str(NodeSettings.of_node(node))

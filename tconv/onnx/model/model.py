@@ -16,10 +16,10 @@ from tconv.arrays.onnx_constants import stored_array
 from tconv.errors import ModelError, ParameterError
 from tconv.onnx.model.nodes import (
     NotPartitionable,
+    is_conv_transpose,
     is_operator,
-    is_transposed,
     name_of,
-    nodes_within,
+    nested_conv_transposes,
     type_name,
 )
 from tconv.system.files import as_path, regular_file
@@ -175,7 +175,10 @@ def _refuse_bytes(strings: Iterable[Any], what: str) -> None:
 
 def _refuse_group_0(model: ModelProto) -> None:
     """Refuse ``group=0``: ONNX Runtime 1.32 divides by it at load time, which ends the process."""
-    for node in (*filter(is_transposed, model.graph.node), *(n for n, _ in nodes_within(model))):
+    for node in (
+        *filter(is_conv_transpose, model.graph.node),
+        *(n for n, _ in nested_conv_transposes(model)),
+    ):
         if any(each.name == "group" and not each.i for each in node.attribute):
             raise ModelError(
                 f"node {name_of(node)!r}: group=0 must be at least 1; export or download the model "

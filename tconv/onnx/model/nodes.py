@@ -7,11 +7,11 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 __all__ = [
     "NotPartitionable",
     "is_operator",
-    "is_transposed",
+    "is_conv_transpose",
     "name_of",
     "names_needed",
-    "nodes_of",
-    "nodes_within",
+    "all_nodes",
+    "nested_conv_transposes",
     "subgraphs_of",
     "type_name",
 ]
@@ -26,7 +26,7 @@ def is_operator(node: NodeProto, *names: str) -> bool:
     return node.op_type in names and node.domain in ("", "ai.onnx")
 
 
-def is_transposed(node: NodeProto) -> bool:
+def is_conv_transpose(node: NodeProto) -> bool:
     """Whether a node is a ConvTranspose of the default domain."""
     return is_operator(node, "ConvTranspose")
 
@@ -37,12 +37,12 @@ def type_name(kind: int) -> str:
     return str(TensorProto.DataType.Name(kind)).lower() if known else str(kind)
 
 
-def nodes_within(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
+def nested_conv_transposes(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
     """Yield every ConvTranspose inside another node or a function, and its place."""
-    return ((node, place) for node, place in nodes_of(model) if place and is_transposed(node))
+    return ((node, place) for node, place in all_nodes(model) if place and is_conv_transpose(node))
 
 
-def nodes_of(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
+def all_nodes(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
     """Yield every node and its place, "" for the main graph."""
 
     def walk(nodes: Iterable[NodeProto], place: str) -> Iterator[tuple[NodeProto, str]]:

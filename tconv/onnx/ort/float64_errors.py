@@ -5,7 +5,7 @@ import re
 from onnx import ModelProto, TensorProto
 
 from tconv.errors import ModelError
-from tconv.onnx.model.nodes import nodes_of
+from tconv.onnx.model.nodes import all_nodes
 from tconv.onnx.model.shape_inference import infer_value_infos
 from tconv.onnx.partition.partition import find_layers
 
@@ -38,7 +38,7 @@ def explain_refusal(error: ModelError, model: ModelProto) -> ModelError:
     # that it names may not be in the model.
     shown, only = f"node {name!r}" if name else "the model", ""
     broken = {layer.output: layer.reason for layer in find_layers(model, values)}
-    for node, place in nodes_of(model):
+    for node, place in all_nodes(model):
         is_it = node.op_type == operator and node.name == name
         # Types of values inside another node are unknown.
         if is_it and all(types.get(each, 0) in (0, TensorProto.DOUBLE) for each in node.input[:1]):

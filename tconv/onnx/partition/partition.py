@@ -16,8 +16,8 @@ from tconv.errors import TConvError
 from tconv.geometry.onnx_attributes import ConvSettings, NodeSettings
 from tconv.onnx.model.nodes import (
     NotPartitionable,
+    is_conv_transpose,
     is_operator,
-    is_transposed,
     name_of,
     names_needed,
     subgraphs_of,
@@ -102,7 +102,7 @@ def is_supported(node: NodeProto, values: Mapping[str, ValueInfoProto]) -> bool:
     ONNX Runtime has no kernel for the latter. `values` holds the types that are known.
     """
     if not is_operator(node, "Conv"):
-        return is_transposed(node)
+        return is_conv_transpose(node)
     known = (values.get(name, ValueInfoProto()) for name in node.input[:2])
     return any(each.type.tensor_type.elem_type == TensorProto.DOUBLE for each in known)
 
@@ -114,7 +114,7 @@ def find_layers(
     layers, known = [], values or {}
     for index, node in enumerate(model.graph.node):
         if is_supported(node, known):
-            kind = NodeSettings if is_transposed(node) else ConvSettings
+            kind = NodeSettings if is_conv_transpose(node) else ConvSettings
             settings, reason = kind(), ""
             try:
                 settings = kind.of_node(node)
