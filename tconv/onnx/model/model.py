@@ -16,10 +16,10 @@ from tconv.arrays.onnx_constants import stored_array
 from tconv.errors import ModelError, ParameterError
 from tconv.onnx.model.nodes import (
     NotPartitionable,
+    all_nodes,
     is_conv_transpose,
     is_operator,
     name_of,
-    nested_conv_transposes,
     type_name,
 )
 from tconv.system.files import as_path, regular_file
@@ -175,10 +175,7 @@ def _refuse_bytes(strings: Iterable[Any], what: str) -> None:
 
 def _refuse_group_0(model: ModelProto) -> None:
     """Refuse ``group=0``: ONNX Runtime 1.32 divides by it at load time, which ends the process."""
-    for node in (
-        *filter(is_conv_transpose, model.graph.node),
-        *(n for n, _ in nested_conv_transposes(model)),
-    ):
+    for node in (node for node, _ in all_nodes(model) if is_conv_transpose(node)):
         if any(each.name == "group" and not each.i for each in node.attribute):
             raise ModelError(
                 f"node {name_of(node)!r}: group=0 must be at least 1; export or download the model "
