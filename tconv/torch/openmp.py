@@ -1,4 +1,4 @@
-"""PyTorch's OpenMP threads, lent to the engine for calls with tensors."""
+"""PyTorch's threads, lent to the engine for calls with tensors."""
 
 import ctypes
 import os
