@@ -136,7 +136,7 @@ class Session(InferenceSessionBase):
                 try:
                     execution = executions.choose(feed)
                 except ModelError as error:
-                    raise _told(error, feed) from error
+                    raise _with_feed(error, feed) from error
         run = execution.run_whole
         if run is None:
             return self._run_partitioned(execution, output_names, input_feed, run_options)
@@ -161,7 +161,7 @@ class Session(InferenceSessionBase):
         try:
             results, ran = execution.loaded.run(feed, names, options)
         except ModelError as error:
-            raise _told(error, feed) from error
+            raise _with_feed(error, feed) from error
         self._last = execution, ran, ran.elapsed_ms
         return results
 
@@ -180,7 +180,7 @@ class Session(InferenceSessionBase):
         try:
             results = loaded.whole.session().run(names, feed, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
-            refusal = _told(ModelError(clean_message(error)), feed)
+            refusal = _with_feed(ModelError(clean_message(error)), feed)
             results, ran = executions.run_refused(refusal, feed, names, options)
             assert executions.only is not None
             self._last = executions.only, ran, ran.elapsed_ms
@@ -235,7 +235,7 @@ def _with_run(node: NodeReport, ran: RunProfile) -> NodeReport:
     return replace(node, x_shape=x_shape, weight_shape=w_shape, y_shape=y_shape, ms=ms)
 
 
-def _told(error: ModelError, feed: Mapping[str, Any]) -> ModelError:
+def _with_feed(error: ModelError, feed: Mapping[str, Any]) -> ModelError:
     return ModelError(f"{error}; check the model, and the inputs: {_shown(feed)}.")
 
 
