@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import helper, numpy_helper
 
-from tconv.deconvnet.network.model import Opened
+from tconv.deconvnet.network.model import ImageModel
 from tconv.deconvnet.network.network import Network
 
 __all__ = ["network_of", "proto_of"]
@@ -30,4 +30,4 @@ def proto_of(nodes, stored=None, shape=(1, 3, 8, 7), *, outputs=None, opset=17, 
 
 def network_of(proto):
     """The same, ready to be looked at."""
-    return Network.of(Opened.of(proto))
+    return Network.of(ImageModel.of(proto))

@@ -9,9 +9,9 @@ from tconv.cli.console import Answer, at, at_what_it_names
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import check_output
 from tconv.cli.progress import progress_bar
-from tconv.deconvnet.layers import chosen_layer
+from tconv.deconvnet.layers import find_layer
 from tconv.deconvnet.network.images import picture_files
-from tconv.deconvnet.network.model import Opened, judged
+from tconv.deconvnet.network.model import ImageModel, blaming_the_model
 from tconv.deconvnet.network.network import Network
 from tconv.deconvnet.see import SUFFIXES, see, see_layers
 from tconv.geometry.arguments import as_per_axis
@@ -59,7 +59,7 @@ def answer(options: Namespace) -> Answer:
     if options.output is not None:
         _check_output(options.output, options, pictures)
     with at(f"model {options.model!r}"), at_what_it_names(_PLACES):
-        opened = Opened.of(options.model)
+        opened = ImageModel.of(options.model)
         output = options.output or _name(opened.name, _layer(opened, pictures, options))
     if options.output is None:
         _check_output(output, options, pictures)
@@ -109,14 +109,14 @@ def _settings(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _layer(opened: Opened, pictures: list[Path], options: Namespace) -> str:
+def _layer(opened: ImageModel, pictures: list[Path], options: Namespace) -> str:
     """Which layer will be looked at."""
     size = options.size
     if size is None:
         size = picture_size(pictures[0]) if None in opened.spatial else opened.spatial
     sizes = as_per_axis(size, "size", len(opened.spatial), 1)
-    with judged(opened):
-        return chosen_layer(Network.of(opened, sizes), options.layer, options.rule)
+    with blaming_the_model(opened):
+        return find_layer(Network.of(opened, sizes), options.layer, options.rule)
 
 
 def _name(model: str, layer: str) -> str:

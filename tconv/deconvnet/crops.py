@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.deconvnet.rules.receptive_field import Box
-from tconv.deconvnet.rules.sparse_map import Signal, box_of, clipped
+from tconv.deconvnet.rules.sparse_map import SparseMap, box_index, clip_box
 from tconv.errors import ParameterError
 from tconv.images import renormalise
 
-__all__ = ["GREY", "Norm", "Range", "Tile", "cut", "in_grey_levels", "range_of"]
+__all__ = ["GREY", "Norm", "Range", "UnitProjection", "crop_to_box", "grey_levels_of", "range_of"]
 
 GREY = 128
 
@@ -27,7 +27,7 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
-class Tile:
+class UnitProjection:
     """The projection of one unit.
 
     ``projection`` (C, *size) is what the network's input would have to change by, in the signal's
@@ -51,24 +51,24 @@ class Tile:
         return not self.projection.any()
 
 
-def cut(
-    signal: Signal, pixels: NDArray[np.uint8], box: Box
+def crop_to_box(
+    signal: SparseMap, pixels: NDArray[np.uint8], box: Box
 ) -> tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.bool_]]:
     """Cut a signal of the image and its pixels to a box, which may reach beyond it."""
     size = tuple(last - first + 1 for first, last in box)
-    here = clipped(box, signal.shape[2:])
+    here = clip_box(box, signal.shape[2:])
     projection = np.zeros((signal.shape[1], *size), signal.array.dtype)
     photo = np.zeros((len(pixels), *size), np.uint8)
     inside = np.zeros(size, np.bool_)
     there = tuple((a - first, b - first) for (a, b), (first, _) in zip(here, box, strict=True))
     if all(b >= a for a, b in here):
-        projection[box_of(there)] = signal.dense()[0][box_of(here)]
-        photo[box_of(there)] = pixels[box_of(here)]
-        inside[box_of(there)] = True
+        projection[box_index(there)] = signal.dense()[0][box_index(here)]
+        photo[box_index(there)] = pixels[box_index(here)]
+        inside[box_index(there)] = True
     return projection, photo, inside
 
 
-def range_of(tiles: Sequence[Tile], norm: Norm) -> Range:
+def range_of(tiles: Sequence[UnitProjection], norm: Norm) -> Range:
     """The range of values that some tiles share.
 
     Raises
@@ -94,7 +94,7 @@ def range_of(tiles: Sequence[Tile], norm: Norm) -> Range:
     return low, high
 
 
-def in_grey_levels(tile: Tile, norm: Norm, within: Range) -> NDArray[np.uint8]:
+def grey_levels_of(tile: UnitProjection, norm: Norm, within: Range) -> NDArray[np.uint8]:
     """The projection as whole numbers in [0, 255], (C, *size)."""
     unit = ",".join(map(str, tile.unit))
     if tile.is_zero:

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.deconvnet.crops import Tile
+from tconv.deconvnet.crops import UnitProjection
 from tconv.deconvnet.montage import enlarged, photo_of
-from tconv.deconvnet.results import Block, Seen, columns_of, field_text, rank_text
+from tconv.deconvnet.results import FeatureGroup, Projections, columns_of, field_text, rank_text
 from tconv.explainer.html_page import filled, source
 
 __all__ = ["gallery_of"]
 
 
-def gallery_of(seen: Seen) -> str:
+def gallery_of(seen: Projections) -> str:
     """Return the page of what was seen.
 
     Raises
@@ -46,7 +46,7 @@ def gallery_of(seen: Seen) -> str:
 # ---- tiles ---------------------------------------------------------------------------------------
 
 
-def _blocks(seen: Seen) -> str:
+def _blocks(seen: Projections) -> str:
     """Every feature: photos and projections, and below them those of shuffled weights."""
     levels, others = seen.levels(), seen.levels(shuffled=True)
     parts = []
@@ -61,9 +61,9 @@ def _blocks(seen: Seen) -> str:
 
 
 def _row(
-    seen: Seen,
-    block: Block,
-    tiles: tuple[Tile, ...],
+    seen: Projections,
+    block: FeatureGroup,
+    tiles: tuple[UnitProjection, ...],
     levels: list[NDArray[np.uint8]],
     start: int,
     word: str,
@@ -105,7 +105,7 @@ def _uri(pixels: NDArray[np.uint8]) -> str:
 # ---- facts ---------------------------------------------------------------------------------------
 
 
-def _facts(seen: Seen) -> list[dict[str, Any]]:
+def _facts(seen: Projections) -> list[dict[str, Any]]:
     """What the script needs of every tile, those of shuffled weights last."""
     numbers = {image: n for n, image in enumerate(seen.photos)}
     found = []
@@ -119,7 +119,7 @@ def _facts(seen: Seen) -> list[dict[str, Any]]:
     return found
 
 
-def _images(seen: Seen) -> list[dict[str, Any]]:
+def _images(seen: Projections) -> list[dict[str, Any]]:
     found = []
     for photo in seen.photos.values():
         pixels = np.moveaxis(photo.pixels, 0, -1)
@@ -130,8 +130,8 @@ def _images(seen: Seen) -> list[dict[str, Any]]:
     return found
 
 
-def _table(seen: Seen) -> str:
-    """The table of `Seen.table`, each cell with the number to sort by."""
+def _table(seen: Projections) -> str:
+    """The table of `Projections.table`, each cell with the number to sort by."""
     table, columns = seen.table(), []
     texts = {"image", "sees", "unit"}
     for column in table.columns:

@@ -6,14 +6,14 @@ from difflib import get_close_matches
 from typing import Any
 
 from tconv.deconvnet.network.network import Network
-from tconv.deconvnet.rules.backward import Path
-from tconv.deconvnet.rules.receptive_field import field_of
+from tconv.deconvnet.rules.backward import BackwardPass
+from tconv.deconvnet.rules.receptive_field import receptive_field
 from tconv.errors import ParameterError, RuleError
 from tconv.geometry.arguments import integer_of
 from tconv.messages import show
 from tconv.tables import Column, Table
 
-__all__ = ["LayerRow", "Layers", "chosen_layer", "layers_of"]
+__all__ = ["LayerRow", "Layers", "find_layer", "list_layers"]
 
 _LONGEST_NAME = 1000  # characters that are compared with the names of layers
 _FAR = 64  # units, over which a jump is measured: after ConvTranspose it is a fraction
@@ -87,12 +87,12 @@ class Layers:
         return {"model": self.model, "rule": self.rule, "layers": rows}
 
 
-def layers_of(network: Network, rule: str) -> Layers:
+def list_layers(network: Network, rule: str) -> Layers:
     """List every value that the image goes into."""
-    names = [n for node in network.nodes for n in node.outputs if n in network.signals]
+    names = [n for node in network.nodes for n in node.outputs if n in network.activations]
     rows = []
     for index, name in enumerate(names):
-        shape, node = network.shapes.get(name), network.makers[name]
+        shape, node = network.shapes.get(name), network.producers[name]
         field = jump = None
         if shape is not None and len(shape) > 2:
             field, jump = _field(network, name, len(shape) - 2, network.shapes)
@@ -106,8 +106,8 @@ def _field(
     network: Network, name: str, rank: int, shapes: Mapping[str, Any]
 ) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
     try:
-        here = field_of(network, name, ((0, 0),) * rank, shapes)
-        there = field_of(network, name, ((_FAR, _FAR),) * rank, shapes)
+        here = receptive_field(network, name, ((0, 0),) * rank, shapes)
+        there = receptive_field(network, name, ((_FAR, _FAR),) * rank, shapes)
     except KeyError:  # a size that only a run tells
         return None, None
     if here is None or there is None:
@@ -121,13 +121,13 @@ def _reason(network: Network, name: str, rule: str) -> str:
     if shape is not None and (len(shape) < 2 or shape[0] != 1):
         return "no channels"
     try:
-        Path(network, name, rule)
+        BackwardPass(network, name, rule)
     except RuleError as error:
         return str(error).partition("; ")[0]
     return ""
 
 
-def chosen_layer(network: Network, layer: Any, rule: str) -> str:
+def find_layer(network: Network, layer: Any, rule: str) -> str:
     """Find a layer by its index, its name, or a part of that; None is the default.
 
     The default is the last rectified value with spatial axes before the first node that ends them;
@@ -137,7 +137,7 @@ def chosen_layer(network: Network, layer: Any, rule: str) -> str:
     ------
     ParameterError : there is no such layer, or there are several
     """
-    names = [n for node in network.nodes for n in node.outputs if n in network.signals]
+    names = [n for node in network.nodes for n in node.outputs if n in network.activations]
     if layer is None:
         return _default(network, names, rule)
     index = integer_of(layer)
@@ -176,7 +176,7 @@ def _default(network: Network, names: list[str], rule: str) -> str:
     wanted = (*_RECTIFIERS, *DERIVATIVES) if rule == "gradient" else _RECTIFIERS
     found = None
     for name in names:
-        node = network.makers[name]
+        node = network.producers[name]
         shape = network.shapes.get(name)
         if node.op in _END_OF_FEATURES and found is not None:
             break

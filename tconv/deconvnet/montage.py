@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.deconvnet.crops import GREY, Tile
-from tconv.deconvnet.results import Block, Seen, columns_of, field_text, rank_text
+from tconv.deconvnet.crops import GREY, UnitProjection
+from tconv.deconvnet.results import FeatureGroup, Projections, columns_of, field_text, rank_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,7 +61,7 @@ def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(large, (*large.shape[:2], 3)))
 
 
-def photo_of(tile: Tile) -> NDArray[np.uint8]:
+def photo_of(tile: UnitProjection) -> NDArray[np.uint8]:
     """The photo of a tile as a picture (H, W, 3), hatched where it lies beyond the image."""
     found = enlarged(tile.photo)
     outside = enlarged(np.where(tile.inside, 0, 255).astype(np.uint8)[np.newaxis])[..., 0] > 0
@@ -71,7 +71,7 @@ def photo_of(tile: Tile) -> NDArray[np.uint8]:
     return found
 
 
-def figure_of(seen: Seen) -> "Image.Image":
+def figure_of(seen: Projections) -> "Image.Image":
     """Paint the figure.
 
     Raises
@@ -100,7 +100,7 @@ def figure_of(seen: Seen) -> "Image.Image":
     return pen.page(title, blocks, across, seen.captions)
 
 
-def write_figure(path: Path, seen: Seen) -> None:
+def write_figure(path: Path, seen: Projections) -> None:
     """Write the figure as a PNG file that tells what it shows in its text chunks."""
     from PIL.PngImagePlugin import PngInfo
 
@@ -124,12 +124,12 @@ def write_figure(path: Path, seen: Seen) -> None:
     figure_of(seen).save(path, "PNG", pnginfo=info, optimize=True)
 
 
-def _where(tile: Tile) -> str:
+def _where(tile: UnitProjection) -> str:
     return f"RF {field_text(tile)}"
 
 
 def _rows(
-    block: Block,
+    block: FeatureGroup,
     photos: Sequence[NDArray[np.uint8]],
     levels: Sequence[NDArray[np.uint8]],
     texts: Sequence[str],

@@ -6,31 +6,31 @@ from typing import Any
 
 import numpy as np
 
-from tconv.deconvnet.crops import Tile, cut
-from tconv.deconvnet.network.images import Photos
+from tconv.deconvnet.crops import UnitProjection, crop_to_box
+from tconv.deconvnet.network.images import Images
 from tconv.deconvnet.network.runtime import Values
-from tconv.deconvnet.rules.backward import Path
-from tconv.deconvnet.rules.receptive_field import Box, box_at, field_of
-from tconv.deconvnet.rules.sparse_map import Signal
-from tconv.deconvnet.units import Peak, Unit, strongest
+from tconv.deconvnet.rules.backward import BackwardPass
+from tconv.deconvnet.rules.receptive_field import Box, receptive_field, unit_box
+from tconv.deconvnet.rules.sparse_map import SparseMap
+from tconv.deconvnet.units import TopActivation, Unit, top_activations
 from tconv.errors import ShapeError
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Look", "Progress"]
+__all__ = ["Projector", "Progress"]
 
 Progress = Callable[[int, int], None]
 """Called with how many images are done, and of how many."""
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Projector:
     """One layer of a network, under one rule, ready to be looked at.
 
     ``whole_map`` seeds all of a feature's map in place of its strongest unit.
     """
 
-    path: Path
-    photos: Photos
+    path: BackwardPass
+    photos: Images
     crop: bool
     whole_map: bool
     threads: int | None
@@ -55,7 +55,9 @@ class Look:
             )
         return shape
 
-    def tiles_like(self, others: Sequence[Tile], unit: Unit | None) -> list[Tile]:
+    def tiles_like(
+        self, others: Sequence[UnitProjection], unit: Unit | None
+    ) -> list[UnitProjection]:
         """Project the same features in the same images, each where it is strongest now."""
         found = []
         for image in dict.fromkeys(tile.image for tile in others):
@@ -66,7 +68,9 @@ class Look:
         by_key = {(tile.feature, tile.image): tile for tile in found}
         return [by_key[tile.feature, tile.image] for tile in others]
 
-    def tiles(self, *, features: Sequence[int] | None, unit: Unit | None, top: int) -> list[Tile]:
+    def tiles(
+        self, *, features: Sequence[int] | None, unit: Unit | None, top: int
+    ) -> list[UnitProjection]:
         """Project the peaks of some features, those of one feature after the other.
 
         Every image is run once to find the peaks, and those that hold one, if there are several,
@@ -86,8 +90,8 @@ class Look:
                     self.progress(n + 1, count)
                 yield values[layer]
 
-        chosen = strongest(maps(), features=features, unit=unit, top=top)
-        found: dict[tuple[int, int], Tile] = {}
+        chosen = top_activations(maps(), features=features, unit=unit, top=top)
+        found: dict[tuple[int, int], UnitProjection] = {}
         by_image = sorted(
             (
                 (peak.image, place, rank, peak)
@@ -105,25 +109,25 @@ class Look:
     def _image(self, n: int) -> Any:
         return self.photos[n].values.astype(self.path.network.dtype)
 
-    def _tile(self, peak: Peak, values: Values) -> Tile:
+    def _tile(self, peak: TopActivation, values: Values) -> UnitProjection:
         network, layer = self.path.network, self.path.layer
         unit, value = peak.unit, values[layer]
         seed = np.zeros((*value.shape[:2], *[1] * len(unit.position)), value.dtype)
         seed[0, unit.channel] = peak.activation
-        r = Signal(seed, unit.position, value.shape)
+        r = SparseMap(seed, unit.position, value.shape)
         if self.whole_map:
             seed = np.zeros_like(value)
             seed[0, unit.channel] = value[0, unit.channel]
-            r = Signal.whole(seed)
+            r = SparseMap.whole(seed)
         back = self.path.back(r, values)
         shapes = {**network.shapes, **{name: each.shape for name, each in values.items()}}
         whole: Box = tuple((0, size - 1) for size in network.input_shape[2:])
-        position = None if self.whole_map else box_at(unit.position)
-        seen = field_of(network, layer, position, shapes) if position else None
+        position = None if self.whole_map else unit_box(unit.position)
+        seen = receptive_field(network, layer, position, shapes) if position else None
         box = seen if self.crop and seen is not None and _is_smaller(seen, whole) else whole
         photo = self.photos[peak.image]
-        projection, pixels, inside = cut(back, photo.pixels, box)
-        return Tile(
+        projection, pixels, inside = crop_to_box(back, photo.pixels, box)
+        return UnitProjection(
             unit.channel,
             peak.image,
             (unit.channel, *unit.position),

@@ -7,13 +7,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.deconvnet.crops import Norm, Range, Tile, in_grey_levels, range_of
-from tconv.deconvnet.network.images import Photo
-from tconv.deconvnet.rules.backward import Ledger
+from tconv.deconvnet.crops import Norm, Range, UnitProjection, grey_levels_of, range_of
+from tconv.deconvnet.network.images import InputImage
+from tconv.deconvnet.rules.backward import ReversalSummary
 from tconv.system.fork_lock import cached_property
 from tconv.tables import Column, Table
 
-__all__ = ["NORMS", "SCALES", "Block", "Seen", "columns_of", "field_text", "rank_text"]
+__all__ = [
+    "NORMS",
+    "SCALES",
+    "FeatureGroup",
+    "Projections",
+    "columns_of",
+    "field_text",
+    "rank_text",
+]
 
 NORMS = ("zero", "minmax", "positive")
 SCALES = ("tile", "row", "figure")
@@ -25,15 +33,15 @@ WARNING = (
 NEGATIVE = "no ReLU after the last (image) filter, so negative pixels are right"
 
 
-class Block(NamedTuple):
-    """The tiles of one feature, and the places where those of `Seen.tiles` stand."""
+class FeatureGroup(NamedTuple):
+    """The tiles of one feature, and the places where those of `Projections.tiles` stand."""
 
     feature: int
     places: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Projections:
     """Features of one layer, projected back to the image.
 
     Parameters
@@ -55,20 +63,20 @@ class Seen:
     norm: Norm
     scale: str
     whole_map: bool
-    tiles: tuple[Tile, ...]
-    photos: Mapping[int, Photo]
+    tiles: tuple[UnitProjection, ...]
+    photos: Mapping[int, InputImage]
     images: int
-    ledger: Ledger
-    shuffled: tuple[Tile, ...] = ()
+    ledger: ReversalSummary
+    shuffled: tuple[UnitProjection, ...] = ()
     correlations: tuple[float, ...] = ()
 
     @cached_property
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[FeatureGroup, ...]:
         """The tiles by their features."""
         found: dict[int, list[int]] = {}
         for place, tile in enumerate(self.tiles):
             found.setdefault(tile.feature, []).append(place)
-        return tuple(Block(feature, tuple(places)) for feature, places in found.items())
+        return tuple(FeatureGroup(feature, tuple(places)) for feature, places in found.items())
 
     @property
     def is_cropped(self) -> bool:
@@ -83,7 +91,7 @@ class Seen:
         """The range of every tile that becomes [0, 255]: its own, its row's, or that of all."""
         tiles = self.shuffled if shuffled else self.tiles
         rows = self._rows()[: len(tiles)]
-        sharing: dict[Any, list[Tile]] = {}
+        sharing: dict[Any, list[UnitProjection]] = {}
         for tile, row in zip(tiles, rows, strict=True):
             sharing.setdefault(row, []).append(tile)
         found = {row: range_of(together, self.norm) for row, together in sharing.items()}
@@ -107,7 +115,7 @@ class Seen:
         """The projections as whole numbers in [0, 255]."""
         tiles = self.shuffled if shuffled else self.tiles
         pairs = zip(tiles, self.ranges(shuffled), strict=True)
-        return [in_grey_levels(tile, self.norm, within) for tile, within in pairs]
+        return [grey_levels_of(tile, self.norm, within) for tile, within in pairs]
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -233,7 +241,7 @@ def columns_of(count: int) -> int:
     return int(np.ceil(np.sqrt(count)))
 
 
-def field_text(tile: Tile) -> str:
+def field_text(tile: UnitProjection) -> str:
     """The size of what a unit sees, and the row and column of its middle.
 
     In the text of a tile, where it is called RF, its receptive field.

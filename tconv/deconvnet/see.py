@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tconv.deconvnet.crops import Norm, Tile
+from tconv.deconvnet.crops import Norm, UnitProjection
 from tconv.deconvnet.gallery import gallery_of
-from tconv.deconvnet.layers import Layers, chosen_layer, layers_of
+from tconv.deconvnet.layers import Layers, find_layer, list_layers
 from tconv.deconvnet.montage import figure_of, write_figure
-from tconv.deconvnet.network.images import Photos, Preparation
-from tconv.deconvnet.network.model import Opened, judged
+from tconv.deconvnet.network.images import Images, Preparation
+from tconv.deconvnet.network.model import ImageModel, blaming_the_model
 from tconv.deconvnet.network.network import Network
-from tconv.deconvnet.render import Look, Progress
-from tconv.deconvnet.results import NORMS, SCALES, Seen
-from tconv.deconvnet.rules.backward import Path
+from tconv.deconvnet.render import Progress, Projector
+from tconv.deconvnet.results import NORMS, SCALES, Projections
+from tconv.deconvnet.rules.backward import BackwardPass
 from tconv.deconvnet.rules.registry import RULES
 from tconv.deconvnet.units import as_features, as_unit
-from tconv.deconvnet.weight_randomisation import rank_correlation, shuffled
+from tconv.deconvnet.weight_randomisation import rank_correlation, shuffle_weights
 from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_choice, as_flag, as_integer, as_per_axis, as_threads
 from tconv.messages import show
@@ -143,18 +143,18 @@ def see(
             "leave one of the two out."
         )
     opened, photos = _opened(model, images, size, mean, std, value_range)
-    with judged(opened):
+    with blaming_the_model(opened):
         network = Network.of(opened, photos[0].pixels.shape[1:])
-        name = chosen_layer(network, layer, rule)
-        path = Path(network, name, rule)
-        look = Look(path, photos, crop, whole_map, threads, progress)
+        name = find_layer(network, layer, rule)
+        path = BackwardPass(network, name, rule)
+        look = Projector(path, photos, crop, whole_map, threads, progress)
         shape = look.layer_shape
         one = as_unit(unit, shape)
         tiles = look.tiles(features=as_features(feature, shape[1]), unit=one, top=top)
-        others: list[Tile] = []
+        others: list[UnitProjection] = []
         if sanity:
-            mixed = Path(shuffled(network, name), name, rule)
-            again = Look(mixed, photos, crop, whole_map, threads)
+            mixed = BackwardPass(shuffle_weights(network, name), name, rule)
+            again = Projector(mixed, photos, crop, whole_map, threads)
             others = again.tiles_like(tiles, unit=one)
         return See(
             model=network.name,
@@ -176,7 +176,7 @@ def see(
         )
 
 
-class See(Seen):
+class See(Projections):
     """What `see` saw: tiles with all that is known of them, that show themselves.
 
     ``tiles[n].projection`` is the array (C, *size) that came back to the image; ``print`` it for a
@@ -255,28 +255,28 @@ def see_layers(
     1 layer, 1 that rule deconvnet can look at
     """
     rule = as_choice(rule, "rule", RULES)
-    opened = Opened.of(model)
+    opened = ImageModel.of(model)
     sizes = _sizes(size, len(opened.spatial))
-    with judged(opened):
-        return layers_of(Network.of(opened, sizes), rule)
+    with blaming_the_model(opened):
+        return list_layers(Network.of(opened, sizes), rule)
 
 
 def _opened(
     model: Any, images: Any, size: Any, mean: Any, std: Any, value_range: Any
-) -> tuple[Opened, Photos]:
+) -> tuple[ImageModel, Images]:
     """A model and the photos for it: a module's export needs the size of the first one."""
     torch = sys.modules.get("torch")  # whoever has a module has it already
     if torch is not None and isinstance(model, torch.nn.Module):
-        from tconv.deconvnet.network.torch_export import channels_of, exported
+        from tconv.deconvnet.network.torch_export import channels_of, export_module
 
         channels, rank = channels_of(model)
         prepare = Preparation.of(value_range, mean, std, channels)
-        photos = Photos(images, channels, rank, _sizes(size, rank), prepare)
-        return Opened.of(exported(model, photos[0].values.shape)), photos
-    opened = Opened.of(model)
+        photos = Images(images, channels, rank, _sizes(size, rank), prepare)
+        return ImageModel.of(export_module(model, photos[0].values.shape)), photos
+    opened = ImageModel.of(model)
     prepare = Preparation.of(value_range, mean, std, opened.channels)
     rank = len(opened.spatial)
-    return opened, Photos(images, opened.channels, rank, _sizes(size, rank), prepare)
+    return opened, Images(images, opened.channels, rank, _sizes(size, rank), prepare)
 
 
 def _sizes(size: Any, rank: int) -> tuple[int, ...] | None:

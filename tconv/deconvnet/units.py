@@ -12,7 +12,7 @@ from tconv.errors import ParameterError, ShapeError
 from tconv.geometry.arguments import entries_of, integer_of
 from tconv.messages import show
 
-__all__ = ["Peak", "Unit", "as_features", "as_unit", "strongest"]
+__all__ = ["TopActivation", "Unit", "as_features", "as_unit", "top_activations"]
 
 FEATURES_OF_MANY = 4  # features of several images that are shown where none are named
 
@@ -29,7 +29,7 @@ class Unit:
 
 
 @dataclass(frozen=True, order=True)
-class Peak:
+class TopActivation:
     """Where a feature is strongest in an image, and how strong."""
 
     activation: float
@@ -37,13 +37,13 @@ class Peak:
     unit: Unit
 
 
-def strongest(
+def top_activations(
     maps: Iterable[NDArray[Any]],
     *,
     features: Sequence[int] | None,
     unit: Unit | None,
     top: int,
-) -> list[tuple[int, list[Peak]]]:
+) -> list[tuple[int, list[TopActivation]]]:
     """Choose features, and of each its peaks, the strongest first.
 
     Of equals the lowest channel, the first image and the first place in row-major order count. One
@@ -58,7 +58,7 @@ def strongest(
     top : int
 
     >>> layer = np.array([[[0.0, 5.0], [7.0, 7.0], [1.0, 2.0]]])
-    >>> for channel, peaks in strongest([layer], features=None, unit=None, top=2):
+    >>> for channel, peaks in top_activations([layer], features=None, unit=None, top=2):
     ...     print(channel, peaks[0].activation, peaks[0].unit)
     1 7.0 1,0
     0 5.0 0,1
@@ -84,7 +84,9 @@ def strongest(
             elif _Entry(entry) > heap[0]:
                 heapreplace(heap, _Entry(entry))
     peaks = {
-        channel: [Peak(value, -image, unit) for value, image, unit in sorted(heap, reverse=True)]
+        channel: [
+            TopActivation(value, -image, unit) for value, image, unit in sorted(heap, reverse=True)
+        ]
         for channel, heap in found.items()
     }
     order = list(features) if features else sorted(peaks)

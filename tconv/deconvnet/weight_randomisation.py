@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from tconv.deconvnet.network.network import Network
 
-__all__ = ["rank_correlation", "shuffled"]
+__all__ = ["rank_correlation", "shuffle_weights"]
 
 _SEED = 0
 _WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (1,)}
 
 
-def shuffled(network: Network, layer: str, seed: int = _SEED) -> Network:
+def shuffle_weights(network: Network, layer: str, seed: int = _SEED) -> Network:
     """Permute the numbers of every filter's weight between the image and a layer.
 
     Biases and normalisations stay, and so do mean and spread of every weight.

@@ -55,7 +55,9 @@ def test_gradient_is_autograd(name):
             each.running_mean.normal_()
             each.running_var.uniform_(0.5, 2)
     image = torch.randn(1, 3, 14, 13, requires_grad=True)
-    names = [row.name for row in tconv.see_layers(exported(module, image), rule="gradient").rows]
+    names = [
+        row.name for row in tconv.see_layers(export_module(module, image), rule="gradient").rows
+    ]
     seen = tconv.see(
         module, image.detach().numpy()[0], names[-1], rule="gradient", feature=[0, 1, 2, 3],
         crop=False,
@@ -71,8 +73,8 @@ def test_gradient_is_autograd(name):
         assert gap <= 1e-5 * np.abs(expected).max()
 
 
-def exported(module, image):
-    from tconv.deconvnet.network.torch_export import exported as export
+def export_module(module, image):
+    from tconv.deconvnet.network.torch_export import export_module as export
 
     return export(module, tuple(image.shape))
 

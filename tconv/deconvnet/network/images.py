@@ -17,13 +17,13 @@ from tconv.messages import show
 from tconv.system.files import as_path
 from tconv.system.memory import check_room
 
-__all__ = ["Photo", "Preparation", "Photos", "picture_files"]
+__all__ = ["InputImage", "Preparation", "Images", "picture_files"]
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
-class Photo:
+class InputImage:
     """An image: its name, its pixels uint8 (C, *size), and what the network gets (1, C, *size)."""
 
     name: str
@@ -100,7 +100,7 @@ def picture_files(path: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
-class Photos(Sequence[Photo]):
+class Images(Sequence[InputImage]):
     """Images as `see` takes them, each read when it is asked for.
 
     ``size`` is what pictures are resized to, None for as they are.
@@ -116,7 +116,7 @@ class Photos(Sequence[Photo]):
     ) -> None:
         self._images = _listed(images)
         self._channels, self._rank, self._size, self._prepare = channels, rank, size, prepare
-        self._last: tuple[int, Photo] | None = None
+        self._last: tuple[int, InputImage] | None = None
 
     def __len__(self) -> int:
         return len(self._images)
@@ -134,9 +134,9 @@ class Photos(Sequence[Photo]):
             self._last = n, photo
         return self._last[1]
 
-    def only(self, n: int) -> "Photos":
+    def only(self, n: int) -> "Images":
         """One of these."""
-        return Photos([self._images[n]], self._channels, self._rank, self._size, self._prepare)
+        return Images([self._images[n]], self._channels, self._rank, self._size, self._prepare)
 
 
 def _listed(images: Any) -> list[Any]:
@@ -165,7 +165,7 @@ def _photo(
     rank: int,
     size: tuple[int, ...] | None,
     prepare: Preparation,
-) -> Photo:
+) -> InputImage:
     if isinstance(image, str | os.PathLike):
         if rank != 2:
             raise ShapeError(
@@ -192,7 +192,7 @@ def _photo(
     array = np.ascontiguousarray(array)
     if array.dtype == np.uint8:
         array = array if size is None else _resized(array, size)
-        return Photo(name, array, prepare(array))
+        return InputImage(name, array, prepare(array))
     if array.dtype.kind != "f":
         raise DTypeError(
             f"{name} has dtype {array.dtype}, must be uint8 (pixels) or floating (what the network "
@@ -205,7 +205,7 @@ def _photo(
         )
     if not np.isfinite(array).all():
         raise ParameterError(f"{name} holds NaN or infinity, must be finite; replace them first.")
-    return Photo(name, prepare.undo(array), array[np.newaxis])
+    return InputImage(name, prepare.undo(array), array[np.newaxis])
 
 
 def _resized(pixels: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -14,11 +14,11 @@ from tconv.system.files import regular_file
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Opened", "judged"]
+__all__ = ["ImageModel", "blaming_the_model"]
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class ImageModel:
     """A model as it stands in a file, whose first input is an image.
 
     ``spatial`` are the sizes that it declares, None where it takes any.
@@ -32,7 +32,7 @@ class Opened:
     spatial: tuple[int | None, ...]
 
     @classmethod
-    def of(cls, model: Any) -> "Opened":
+    def of(cls, model: Any) -> "ImageModel":
         """Read a model.
 
         Parameters
@@ -47,7 +47,7 @@ class Opened:
         OSError : the file cannot be read
         ImportError : the ONNX tools are not installed
         """
-        if isinstance(model, Opened):
+        if isinstance(model, ImageModel):
             return model
         from tconv.onnx.model.model import as_source, read_model
         from tconv.onnx.model.nodes import NotCut
@@ -96,7 +96,7 @@ class Opened:
 
 
 @contextmanager
-def judged(model: Opened) -> Iterator[None]:
+def blaming_the_model(model: ImageModel) -> Iterator[None]:
     """Where something unforeseen arises from a model, let ONNX Runtime say whether it is sound.
 
     Raises

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.arrays.onnx_constants import stored_arrays
-from tconv.deconvnet.network.model import Opened
+from tconv.deconvnet.network.model import ImageModel
 from tconv.deconvnet.network.runtime import Values, run, run_nodes, session_of
 from tconv.errors import ModelError
 from tconv.system.fork_lock import cached_property
@@ -70,7 +70,7 @@ class Network:
     shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, model: Opened, size: Sequence[int] | None = None) -> "Network":
+    def of(cls, model: ImageModel, size: Sequence[int] | None = None) -> "Network":
         """Fix the size of the image, by default as the model declares it, and fold constants.
 
         Raises
@@ -105,7 +105,7 @@ class Network:
         )
 
     @cached_property
-    def signals(self) -> frozenset[str]:
+    def activations(self) -> frozenset[str]:
         """Names of the values that the image's numbers go into."""
         found = {self.input}
         for node in self.nodes:
@@ -120,7 +120,7 @@ class Network:
         return int(versions.get("ai.onnx", 1))
 
     @cached_property
-    def makers(self) -> Mapping[str, Node]:
+    def producers(self) -> Mapping[str, Node]:
         """Which node makes a value."""
         return {name: node for node in self.nodes for name in node.outputs if name}
 
@@ -129,9 +129,9 @@ class Network:
         wanted, found = {layer}, []
         for node in reversed(self.nodes):
             carries = not wanted.isdisjoint(node.outputs) and node.op not in _SIZES_ONLY
-            if carries and not self.signals.isdisjoint(node.outputs):
+            if carries and not self.activations.isdisjoint(node.outputs):
                 found.append(node)
-                wanted.update(name for name in node.inputs if name in self.signals)
+                wanted.update(name for name in node.inputs if name in self.activations)
         return tuple(reversed(found))
 
     def recorder(self, names: Iterable[str], threads: int | None = None) -> "Recorder":
@@ -168,14 +168,14 @@ class Recorder:
 
     def __init__(self, network: Network, names: tuple[str, ...], threads: int | None) -> None:
         self.network, self.names = network, names
-        self._made = [name for name in names if name in network.makers]
+        self._made = [name for name in names if name in network.producers]
         self._session = session_of(_until(network, self._made), threads) if self._made else None
 
     def __call__(self, image: NDArray[Any], names: Iterable[str] | None = None) -> Values:
         """Compute the values, or those of `names`, for one image (1, C, *size)."""
         network = self.network
         wanted = self.names if names is None else tuple(names)
-        made = [name for name in wanted if name in network.makers]
+        made = [name for name in wanted if name in network.producers]
         found: dict[str, NDArray[Any]] = {}
         if made and self._session is not None:
             feed = {network.input: image}
@@ -275,13 +275,13 @@ def _until(network: Network, names: Sequence[str]) -> "ModelProto":
 
     from tconv.onnx.model.nodes import names_needed
 
-    proto, makers = network.proto, network.makers
+    proto, producers = network.proto, network.producers
     leaning, kept = list(names), set[int]()
     while leaning:
         name = leaning.pop()
-        if name in makers and makers[name].index not in kept:
-            kept.add(makers[name].index)
-            leaning += names_needed(_source(network, makers[name]))
+        if name in producers and producers[name].index not in kept:
+            kept.add(producers[name].index)
+            leaning += names_needed(_source(network, producers[name]))
     model = ModelProto()
     model.CopyFrom(proto)
     del model.graph.node[:], model.graph.output[:], model.graph.value_info[:]

@@ -6,7 +6,7 @@ from typing import Any
 
 from tconv.errors import ParameterError, UnsupportedError
 
-__all__ = ["channels_of", "exported"]
+__all__ = ["channels_of", "export_module"]
 
 
 def channels_of(module: Any) -> tuple[int, int]:
@@ -27,7 +27,7 @@ def channels_of(module: Any) -> tuple[int, int]:
     )
 
 
-def exported(module: Any, shape: tuple[int, ...]) -> bytes:
+def export_module(module: Any, shape: tuple[int, ...]) -> bytes:
     """Export a module for images of one shape; its mode and its device are as before after it.
 
     Raises

@@ -9,20 +9,20 @@ import numpy as np
 
 from tconv.deconvnet.network.network import Network, Node
 from tconv.deconvnet.network.runtime import Values
-from tconv.deconvnet.rules.registry import Reversal, Step
+from tconv.deconvnet.rules.registry import NodeContext, Reversal
 from tconv.deconvnet.rules.rules import reversal_of
-from tconv.deconvnet.rules.sparse_map import Signal, added
+from tconv.deconvnet.rules.sparse_map import SparseMap, add_maps
 from tconv.errors import RuleError
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Ledger", "Path"]
+__all__ = ["ReversalSummary", "BackwardPass"]
 
 
 @dataclass(frozen=True)
-class Ledger:
+class ReversalSummary:
     """What was reversed, and how: (operation, word, how many) in the order of the network.
 
-    >>> print(Ledger((("Conv", "filter", 2), ("Relu", "rectify", 2)), ()))
+    >>> print(ReversalSummary((("Conv", "filter", 2), ("Relu", "rectify", 2)), ()))
     reversed 4 nodes: Conv×2 filter, Relu×2 rectify
     """
 
@@ -39,7 +39,7 @@ class Ledger:
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class BackwardPass:
     """The way from a layer back to the image under one rule.
 
     Raises
@@ -66,13 +66,13 @@ class Path:
         for node in self.nodes:
             needed = self.rule in self._rows[node.index].records
             for name in filter(None, node.inputs):
-                is_signal, has_shape = name in network.signals, name in network.shapes
+                is_signal, has_shape = name in network.activations, name in network.shapes
                 if name not in network.constants and (needed or not is_signal or not has_shape):
                     names.append(name)
         return tuple(dict.fromkeys([*names, self.layer]))
 
     @cached_property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> ReversalSummary:
         """What is reversed, and how."""
         counts: Counter[tuple[str, str]] = Counter()
         notes: Counter[tuple[str, str]] = Counter()
@@ -81,12 +81,12 @@ class Path:
             counts[node.op, self._word(node, row)] += 1
             if row.note and self.rule != "gradient":
                 notes[node.op, row.note] += 1
-        return Ledger(
+        return ReversalSummary(
             tuple((op, word, count) for (op, word), count in counts.items()),
             tuple(f"{op}×{count} {note}" for (op, note), count in notes.items()),
         )
 
-    def back(self, seed: Signal, values: Values) -> Signal:
+    def back(self, seed: SparseMap, values: Values) -> SparseMap:
         """Carry a signal of the layer back to the image.
 
         ``values`` are those that `recorded` names.
@@ -94,22 +94,24 @@ class Path:
         network = self.network
         shapes = {**network.shapes, **{name: each.shape for name, each in values.items()}}
         known = {**network.constants, **values}
-        arrived: dict[str, Signal] = {self.layer: seed}
+        arrived: dict[str, SparseMap] = {self.layer: seed}
         for node in reversed(self.nodes):
             row = self._rows[node.index]
             for output in node.outputs:
                 if output not in arrived:
                     continue
                 r = arrived.pop(output)
-                step = Step(node, self.rule, known, shapes, network.signals, network.opset, output)
+                step = NodeContext(
+                    node, self.rule, known, shapes, network.activations, network.opset, output
+                )
                 with self._place(node):
                     leaving = row.back(step, r)
                 for n, signal in leaving.items():
                     name = node.inputs[n]
                     before = arrived.get(name)
-                    arrived[name] = signal if before is None else added(before, signal)
+                    arrived[name] = signal if before is None else add_maps(before, signal)
         shape = network.input_shape
-        nothing = Signal.whole(np.zeros(shape, seed.array.dtype))
+        nothing = SparseMap.whole(np.zeros(shape, seed.array.dtype))
         return arrived.get(network.input, nothing)
 
     @cached_property
@@ -118,7 +120,9 @@ class Path:
         found, network = {}, self.network
         for node in self.nodes:
             with self._place(node):
-                found[node.index] = reversal_of(node, self.rule, network.signals, network.constants)
+                found[node.index] = reversal_of(
+                    node, self.rule, network.activations, network.constants
+                )
         return found
 
     def _word(self, node: Node, row: Reversal) -> str:
@@ -129,7 +133,7 @@ class Path:
         size = "×".join(map(str, kernel))
         by = "×".join(map(str, strides)) if len(set(strides)) > 1 else str(strides[0])
         overlaps = any(s < k for s, k in zip(strides, kernel, strict=True))
-        return f"{row.word} ({size}/{by}{' overlapping, added' if overlaps else ''})"
+        return f"{row.word} ({size}/{by}{' overlapping, add_maps' if overlaps else ''})"
 
     @contextmanager
     def _place(self, node: Node) -> Iterator[None]:

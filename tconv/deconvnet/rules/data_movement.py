@@ -11,23 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.deconvnet.network.runtime import run_node
-from tconv.deconvnet.rules.sparse_map import Signal
+from tconv.deconvnet.rules.sparse_map import SparseMap
 from tconv.errors import RuleError
 
-__all__ = ["copied_back", "interpolated_back"]
+__all__ = ["transpose_of_copy", "transpose_of_interpolation"]
 
 Attributes = Mapping[str, Any]
 
 
-def copied_back(
+def transpose_of_copy(
     op: str,
     attributes: Attributes,
     operands: Sequence[NDArray[Any] | None],
     shapes: Mapping[int, tuple[int, ...]],
     output: tuple[int, int],
-    r: Signal,
+    r: SparseMap,
     opset: int,
-) -> dict[int, Signal]:
+) -> dict[int, SparseMap]:
     """Add what arrives at every copy of a cell to that cell.
 
     Parameters
@@ -38,15 +38,15 @@ def copied_back(
     output : which output the signal arrives at, and how many there are
     r : Signal
 
-    >>> r = Signal.whole(np.array([[[1.0, 2.0, 4.0]]]))
-    >>> gather = copied_back(
+    >>> r = SparseMap.whole(np.array([[[1.0, 2.0, 4.0]]]))
+    >>> gather = transpose_of_copy(
     ...     "Gather", {"axis": 2}, [None, np.array([0, 1, 1])], {0: (1, 1, 2)}, (0, 1), r, 17
     ... )
     >>> gather[0].array
     array([[[1., 6.]]])
     """
     if op == "Concat" and attributes["axis"] in (1, 1 - len(r.shape)) and len(r.shape) > 2:
-        return _parted(operands, shapes, r)
+        return _split_channels(operands, shapes, r)
     feeds, ends = list(operands), [1]  # 0 is the number of what comes from elsewhere
     for n, shape in shapes.items():
         cells = np.arange(ends[-1], ends[-1] + np.prod(shape, dtype=int), dtype=np.float64)
@@ -59,33 +59,33 @@ def copied_back(
     numbers = run_node(op, kept, feeds, output[1], opset)[output[0]].astype(np.int64).reshape(-1)
     sums = np.bincount(numbers, r.dense().reshape(-1), ends[-1])
     return {
-        n: Signal.whole(sums[start:end].reshape(shape).astype(r.array.dtype))
+        n: SparseMap.whole(sums[start:end].reshape(shape).astype(r.array.dtype))
         for (n, shape), start, end in zip(shapes.items(), ends[:-1], ends[1:], strict=True)
     }
 
 
-def _parted(
-    operands: Sequence[NDArray[Any] | None], shapes: Mapping[int, tuple[int, ...]], r: Signal
-) -> dict[int, Signal]:
+def _split_channels(
+    operands: Sequence[NDArray[Any] | None], shapes: Mapping[int, tuple[int, ...]], r: SparseMap
+) -> dict[int, SparseMap]:
     """Part a signal by its channels, where it lies."""
     back, first = {}, 0
     for n, known in enumerate(operands):
         shape = shapes[n] if known is None else known.shape
         if known is None:
             part = r.array[:, first : first + shape[1]]
-            back[n] = Signal(part, r.start, shape)
+            back[n] = SparseMap(part, r.start, shape)
         first += shape[1]
     return back
 
 
-def interpolated_back(
+def transpose_of_interpolation(
     op: str,
     attributes: Attributes,
     scales: Sequence[float] | None,
     shape: tuple[int, ...],
-    r: Signal,
+    r: SparseMap,
     opset: int,
-) -> Signal:
+) -> SparseMap:
     """Weigh what arrives as the interpolation weighed it: its transpose, axis by axis.
 
     Parameters
@@ -93,8 +93,9 @@ def interpolated_back(
     scales : of every axis; None where the node was told the sizes
     shape : of what was interpolated
 
-    >>> r = Signal.whole(np.ones((1, 1, 6, 1), np.float32))
-    >>> interpolated_back("Resize", {}, [1, 1, 2, 1], (1, 1, 3, 1), r, 17).array.reshape(-1)
+    >>> r = SparseMap.whole(np.ones((1, 1, 6, 1), np.float32))
+    >>> back = transpose_of_interpolation("Resize", {}, [1, 1, 2, 1], (1, 1, 3, 1), r, 17)
+    >>> back.array.reshape(-1)
     array([2., 2., 2.], dtype=float32)
     """
     mode = attributes.get("coordinate_transformation_mode")
@@ -119,4 +120,4 @@ def interpolated_back(
         weights = run_node(op, kept, operands, 1, opset)[0][0, 0]  # (size, wanted)
         moved = np.moveaxis(back, n, -1) @ weights.T.astype(back.dtype)
         back = np.moveaxis(moved, -1, n)
-    return Signal.whole(np.ascontiguousarray(back))
+    return SparseMap.whole(np.ascontiguousarray(back))

@@ -8,9 +8,9 @@ from typing import Any
 
 from tconv.deconvnet.network.network import Network, Node
 from tconv.deconvnet.rules.derivatives import DERIVATIVES
-from tconv.deconvnet.rules.windows import Interval, Sliding, sliding_of, spread_of
+from tconv.deconvnet.rules.windows import Interval, WindowAxis, transposed_windows_of, windows_of
 
-__all__ = ["Box", "box_at", "field_of"]
+__all__ = ["Box", "unit_box", "receptive_field"]
 
 Box = tuple[Interval, ...]
 """First and last cell along each spatial axis."""
@@ -20,16 +20,18 @@ _IN_PLACE = {"Relu", "Clip", "BatchNormalization", "LRN", "Add", "Sub", "Sum", "
 _IN_PLACE |= {"Mul", "Div", "Identity", "Dropout", "Cast", *DERIVATIVES}
 
 
-def box_at(position: Sequence[int]) -> Box:
+def unit_box(position: Sequence[int]) -> Box:
     """The box of one cell.
 
-    >>> box_at((3, 4))
+    >>> unit_box((3, 4))
     ((3, 3), (4, 4))
     """
     return tuple((int(at), int(at)) for at in position)
 
 
-def field_of(network: Network, layer: str, box: Box, shapes: Mapping[str, Any]) -> Box | None:
+def receptive_field(
+    network: Network, layer: str, box: Box, shapes: Mapping[str, Any]
+) -> Box | None:
     """Return the box of the image that a box of a layer depends on; None for all of the image.
 
     References
@@ -43,7 +45,7 @@ def field_of(network: Network, layer: str, box: Box, shapes: Mapping[str, Any]) 
                 continue
             reached = boxes[output]
             for n, name in enumerate(node.inputs):
-                if name in network.signals:
+                if name in network.activations:
                     found = None if reached is None else _reach(network, node, n, reached, shapes)
                     boxes[name] = _hull(boxes[name], found) if name in boxes else found
     return boxes.get(network.input)
@@ -75,20 +77,20 @@ def _reach(network: Network, node: Node, n: int, box: Box, shapes: Mapping[str, 
     if axes is None:
         return None
     if node.op == "ConvTranspose":
-        return tuple(axis.reached_from(each) for axis, each in zip(axes, box, strict=True))
-    return tuple(axis.covers(each) for axis, each in zip(axes, box, strict=True))
+        return tuple(axis.windows_over(each) for axis, each in zip(axes, box, strict=True))
+    return tuple(axis.cells_under(each) for axis, each in zip(axes, box, strict=True))
 
 
-def _windows(network: Network, node: Node, shape: tuple[int, ...]) -> tuple[Sliding, ...] | None:
+def _windows(network: Network, node: Node, shape: tuple[int, ...]) -> tuple[WindowAxis, ...] | None:
     if node.op in ("Conv", "ConvTranspose"):
         weight = network.constants.get(node.inputs[1])
         if weight is None:
             return None
         if node.op == "ConvTranspose":
-            return spread_of(node.attributes, shape, weight.shape)
-        return sliding_of(node.attributes, weight.shape[2:], shape[2:])
+            return transposed_windows_of(node.attributes, shape, weight.shape)
+        return windows_of(node.attributes, weight.shape[2:], shape[2:])
     if node.op in ("MaxPool", "AveragePool"):
-        return sliding_of(node.attributes, node.attributes["kernel_shape"], shape[2:])
+        return windows_of(node.attributes, node.attributes["kernel_shape"], shape[2:])
     return None
 
 

@@ -12,31 +12,31 @@ from numpy.typing import NDArray
 
 from tconv.deconvnet.network.network import Node
 from tconv.deconvnet.network.runtime import Values
-from tconv.deconvnet.rules.sparse_map import Signal
+from tconv.deconvnet.rules.sparse_map import SparseMap
 from tconv.deconvnet.rules.windows import Interval
 
 __all__ = [
     "REVERSALS",
     "RULES",
-    "Back",
+    "InputMaps",
     "Reversal",
-    "Step",
-    "cropping",
-    "fit",
-    "like",
-    "placed",
+    "NodeContext",
+    "overhang",
+    "sum_to_shape",
+    "cast_like",
+    "map_at",
     "row",
     "unbroadcast",
 ]
 
 RULES = ("deconvnet", "gradient", "guided")
 
-Back = Mapping[int, Signal]
+InputMaps = Mapping[int, SparseMap]
 """Which signal leaves at which input."""
 
 
 @dataclass(frozen=True)
-class Step:
+class NodeContext:
     """One node to be reversed.
 
     ``values`` holds what it read that is known: constants, and the signals that `records` asks for.
@@ -47,7 +47,7 @@ class Step:
     rule: str
     values: Values
     shapes: Mapping[str, tuple[int, ...]]
-    signals: frozenset[str]
+    activations: frozenset[str]
     opset: int
     output: str
 
@@ -63,13 +63,13 @@ class Step:
         """Shape of input n."""
         return self.shapes[self.node.inputs[n]]
 
-    def carries(self, n: int) -> bool:
+    def is_activation(self, n: int) -> bool:
         """Whether input n is a signal."""
-        return self.has(n) and self.node.inputs[n] in self.signals
+        return self.has(n) and self.node.inputs[n] in self.activations
 
-    def carrying(self) -> list[int]:
+    def activation_inputs(self) -> list[int]:
         """The inputs that are signals."""
-        return [n for n in range(len(self.node.inputs)) if self.carries(n)]
+        return [n for n in range(len(self.node.inputs)) if self.is_activation(n)]
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute."""
@@ -83,7 +83,7 @@ class Reversal(NamedTuple):
     those under which there is no answer.
     """
 
-    back: Callable[[Step, Signal], Back]
+    back: Callable[[NodeContext, SparseMap], InputMaps]
     word: str
     records: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
@@ -100,36 +100,40 @@ def row(
     records: tuple[str, ...] = (),
     refused: tuple[str, ...] = (),
     note: str = "",
-) -> Callable[[Callable[[Step, Signal], Back]], Callable[[Step, Signal], Back]]:
+) -> Callable[
+    [Callable[[NodeContext, SparseMap], InputMaps]], Callable[[NodeContext, SparseMap], InputMaps]
+]:
     """Enter a function into the table, for one operation or several."""
 
-    def enter(back: Callable[[Step, Signal], Back]) -> Callable[[Step, Signal], Back]:
+    def enter(
+        back: Callable[[NodeContext, SparseMap], InputMaps],
+    ) -> Callable[[NodeContext, SparseMap], InputMaps]:
         REVERSALS.update((op, Reversal(back, word, records, refused, note)) for op in ops.split())
         return back
 
     return enter
 
 
-def like(array: NDArray[Any], r: Signal) -> NDArray[Any]:
+def cast_like(array: NDArray[Any], r: SparseMap) -> NDArray[Any]:
     """Give an array in the signal's type."""
     return array.astype(r.array.dtype, copy=False)
 
 
-def placed(array: NDArray[Any], box: tuple[Interval, ...], shape: tuple[int, ...]) -> Signal:
+def map_at(array: NDArray[Any], box: tuple[Interval, ...], shape: tuple[int, ...]) -> SparseMap:
     """Set an array at the beginning of a box."""
-    return Signal(array, tuple(first for first, _ in box), shape)
+    return SparseMap(array, tuple(first for first, _ in box), shape)
 
 
-def cropping(reach: list[Interval], inside: tuple[Interval, ...]) -> tuple[tuple[int, int], ...]:
+def overhang(reach: list[Interval], inside: tuple[Interval, ...]) -> tuple[tuple[int, int], ...]:
     """How many cells of a box lie outside of another, before and after."""
     return tuple((into[0] - of[0], of[1] - into[1]) for of, into in zip(reach, inside, strict=True))
 
 
-def fit(r: Signal, shape: tuple[int, ...]) -> Signal:
+def sum_to_shape(r: SparseMap, shape: tuple[int, ...]) -> SparseMap:
     """Sum a signal over what was broadcast from an operand of this shape."""
     if r.shape == shape:
         return r
-    return Signal.whole(unbroadcast(r.dense(), shape))
+    return SparseMap.whole(unbroadcast(r.dense(), shape))
 
 
 def unbroadcast(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -17,10 +17,19 @@ from numpy.typing import NDArray
 import tconv.deconvnet.rules.convolution_rules  # noqa: F401  (enters the rows of filters and poolings)
 from tconv.deconvnet.network.network import Node
 from tconv.deconvnet.network.runtime import Values
-from tconv.deconvnet.rules.data_movement import copied_back, interpolated_back
+from tconv.deconvnet.rules.data_movement import transpose_of_copy, transpose_of_interpolation
 from tconv.deconvnet.rules.derivatives import DERIVATIVES, Attributes, clip_limits
-from tconv.deconvnet.rules.registry import REVERSALS, RULES, Back, Reversal, Step, fit, like, row
-from tconv.deconvnet.rules.sparse_map import Signal
+from tconv.deconvnet.rules.registry import (
+    REVERSALS,
+    RULES,
+    InputMaps,
+    NodeContext,
+    Reversal,
+    cast_like,
+    row,
+    sum_to_shape,
+)
+from tconv.deconvnet.rules.sparse_map import SparseMap
 from tconv.errors import RuleError
 
 __all__ = ["reversal_of"]
@@ -29,7 +38,7 @@ __all__ = ["reversal_of"]
 
 
 @row("Relu", "rectify", records=("gradient", "guided"))
-def _relu(step: Step, r: Signal) -> Back:
+def _relu(step: NodeContext, r: SparseMap) -> InputMaps:
     """``R [x > 0]``; deconvnet ``max(R, 0)``; guided both."""
     back = r.array
     if step.rule != "gradient":
@@ -40,7 +49,7 @@ def _relu(step: Step, r: Signal) -> Back:
 
 
 @row("Clip", "rectify", records=("gradient", "guided"))
-def _clip(step: Step, r: Signal) -> Back:
+def _clip(step: NodeContext, r: SparseMap) -> InputMaps:
     """As Relu, with ``[low < x < high]``; the rules other than gradient want low = 0."""
     low, high = clip_limits(*_limits(step.node, step.values))
     back = r.array
@@ -52,12 +61,12 @@ def _clip(step: Step, r: Signal) -> Back:
     return {0: r.with_array(back)}
 
 
-def _activation(step: Step, r: Signal) -> Back:
+def _activation(step: NodeContext, r: SparseMap) -> InputMaps:
     """``R f'(x)``."""
     x = r.part_of(step.value(0))
     operands = [r.part_of(step.value(n)) for n in range(1, len(step.node.inputs))]
     slope = DERIVATIVES[step.node.op](x, step.node.attributes, *operands)
-    return {0: r.with_array(r.array * like(slope, r))}
+    return {0: r.with_array(r.array * cast_like(slope, r))}
 
 
 for _op in DERIVATIVES:
@@ -68,15 +77,15 @@ for _op in DERIVATIVES:
 
 
 @row("BatchNormalization", "linear", note="linear")
-def _batch_normalization(step: Step, r: Signal) -> Back:
+def _batch_normalization(step: NodeContext, r: SparseMap) -> InputMaps:
     """``R gamma / sqrt(variance + epsilon)``, all of them known."""
-    gamma, variance = like(step.value(1), r), like(step.value(4), r)
+    gamma, variance = cast_like(step.value(1), r), cast_like(step.value(4), r)
     factor = gamma / np.sqrt(variance + variance.dtype.type(step.get("epsilon", 1e-5)))
     return {0: r.with_array(r.array * factor.reshape(-1, *[1] * (r.array.ndim - 2)))}
 
 
 @row("LRN", "contrast", records=("gradient", "guided"))
-def _lrn(step: Step, r: Signal) -> Back:
+def _lrn(step: NodeContext, r: SparseMap) -> InputMaps:
     """The Jacobian; deconvnet R as it is, as contrast is not normalised on the way down."""
     if step.rule == "deconvnet":
         return {0: r}
@@ -87,7 +96,7 @@ def _lrn(step: Step, r: Signal) -> Back:
     base = step.get("bias", 1.0) + alpha * _channel_sums(x * x, before, after)
     inner = _channel_sums(r.array * x * base ** (-beta - 1), after, before)
     found = r.array * base**-beta - 2 * alpha * beta * x * inner
-    return {0: r.with_array(like(found, r))}
+    return {0: r.with_array(cast_like(found, r))}
 
 
 def _channel_sums(x: NDArray[Any], before: int, after: int) -> NDArray[Any]:
@@ -102,48 +111,50 @@ def _channel_sums(x: NDArray[Any], before: int, after: int) -> NDArray[Any]:
 
 
 @row("Add Sub Sum Mean", "sum")
-def _add(step: Step, r: Signal) -> Back:
+def _add(step: NodeContext, r: SparseMap) -> InputMaps:
     """R to every term."""
     share = r
     if step.node.op == "Mean":
         share = r.with_array(r.array / r.array.dtype.type(len(step.node.inputs)))
     minus = r.with_array(-r.array) if step.node.op == "Sub" else r
     return {
-        n: fit(minus if step.node.op == "Sub" and n == 1 else share, step.shape(n))
-        for n in step.carrying()
+        n: sum_to_shape(minus if step.node.op == "Sub" and n == 1 else share, step.shape(n))
+        for n in step.activation_inputs()
     }
 
 
 @row("Neg", "sum")
-def _neg(step: Step, r: Signal) -> Back:
+def _neg(step: NodeContext, r: SparseMap) -> InputMaps:
     """``-R``."""
     return {0: r.with_array(-r.array)}
 
 
 @row("Mul", "product", records=RULES)
-def _mul(step: Step, r: Signal) -> Back:
+def _mul(step: NodeContext, r: SparseMap) -> InputMaps:
     """R times the other factor; of two signals under the rule gradient only."""
     return {
-        n: fit(r.with_array(r.array * like(r.part_of(step.value(1 - n)), r)), step.shape(n))
-        for n in step.carrying()
+        n: sum_to_shape(
+            r.with_array(r.array * cast_like(r.part_of(step.value(1 - n)), r)), step.shape(n)
+        )
+        for n in step.activation_inputs()
     }
 
 
 @row("Div", "product", records=RULES)
-def _div(step: Step, r: Signal) -> Back:
+def _div(step: NodeContext, r: SparseMap) -> InputMaps:
     """R through the divisor; if that is a signal, under the rule gradient only."""
-    b = like(r.part_of(step.value(1)), r)
+    b = cast_like(r.part_of(step.value(1)), r)
     back = {}
-    if step.carries(0):
-        back[0] = fit(r.with_array(r.array / b), step.shape(0))
-    if step.carries(1):
-        a = like(r.part_of(step.value(0)), r)
-        back[1] = fit(r.with_array(-r.array * a / (b * b)), step.shape(1))
+    if step.is_activation(0):
+        back[0] = sum_to_shape(r.with_array(r.array / b), step.shape(0))
+    if step.is_activation(1):
+        a = cast_like(r.part_of(step.value(0)), r)
+        back[1] = sum_to_shape(r.with_array(-r.array * a / (b * b)), step.shape(1))
     return back
 
 
 @row("Softmax LogSoftmax", "derivative", refused=RULES)
-def _softmax(step: Step, r: Signal) -> Back:
+def _softmax(step: NodeContext, r: SparseMap) -> InputMaps:
     raise AssertionError
 
 
@@ -151,7 +162,7 @@ def _softmax(step: Step, r: Signal) -> Back:
 
 
 @row("Identity Dropout Cast", "copy")
-def _same(step: Step, r: Signal) -> Back:
+def _same(step: NodeContext, r: SparseMap) -> InputMaps:
     """R as it is."""
     return {0: r}
 
@@ -161,20 +172,20 @@ def _same(step: Step, r: Signal) -> Back:
     "Transpose Unsqueeze",
     "copy",
 )
-def _copy(step: Step, r: Signal) -> Back:
+def _copy(step: NodeContext, r: SparseMap) -> InputMaps:
     """What a cell was copied to comes back to it, and adds."""
     known = [
-        step.value(n) if step.has(n) and not step.carries(n) else None
+        step.value(n) if step.has(n) and not step.is_activation(n) else None
         for n in range(len(step.node.inputs))
     ]
-    shapes = {n: step.shape(n) for n in step.carrying()}
+    shapes = {n: step.shape(n) for n in step.activation_inputs()}
     output = step.node.outputs.index(step.output), len(step.node.outputs)
     node = step.node
-    return copied_back(node.op, node.attributes, known, shapes, output, r, step.opset)
+    return transpose_of_copy(node.op, node.attributes, known, shapes, output, r, step.opset)
 
 
 @row("Resize Upsample", "interpolation")
-def _resize(step: Step, r: Signal) -> Back:
+def _resize(step: NodeContext, r: SparseMap) -> InputMaps:
     """The transpose of the interpolation."""
     node, shape = step.node, step.shape(0)
     n = 1 if node.op == "Upsample" or step.opset < 11 else 2
@@ -182,21 +193,26 @@ def _resize(step: Step, r: Signal) -> Back:
     if axes := step.get("axes"):
         given = dict(zip((axis % len(shape) for axis in axes), scales or (), strict=False))
         scales = [given.get(axis, 1.0) for axis in range(len(shape))] if scales else None
-    back = interpolated_back(node.op, node.attributes, scales or None, shape, r, step.opset)
+    back = transpose_of_interpolation(
+        node.op, node.attributes, scales or None, shape, r, step.opset
+    )
     return {0: back}
 
 
 # ---- which row -----------------------------------------------------------------------------------
 
 
-def reversal_of(node: Node, rule: str, signals: Set[str], constants: Values) -> Reversal:
+def reversal_of(node: Node, rule: str, activations: Set[str], constants: Values) -> Reversal:
     """The row of a node.
 
     Raises
     ------
     RuleError : there is none, or it does not hold under this rule
     """
-    found_row, carrying = REVERSALS.get(node.op), [n for n in node.inputs if n in signals]
+    found_row, activation_inputs = (
+        REVERSALS.get(node.op),
+        [n for n in node.inputs if n in activations],
+    )
     if found_row is None:
         raise RuleError(
             f"no rule says how {node.op} is reversed; choose a layer below it (--list shows which)."
@@ -215,7 +231,7 @@ def reversal_of(node: Node, rule: str, signals: Set[str], constants: Values) -> 
             f"rule {rule!r} is defined for ReLU only, found {found}; use rule='gradient' "
             "(--rule gradient), or a layer below it (--list shows which)."
         )
-    if len(carrying) > 1 and found_row.word in ("filter", "product", "derivative"):
+    if len(activation_inputs) > 1 and found_row.word in ("filter", "product", "derivative"):
         if rule == "gradient" and found_row.word == "product":
             return found_row
         what = (
@@ -228,14 +244,14 @@ def reversal_of(node: Node, rule: str, signals: Set[str], constants: Values) -> 
             f"rule {rule!r} is not defined for {what}, found {node.op}; {fix}choose a layer below "
             "it (--list shows which)."
         )
-    if node.op == "Div" and rule != "gradient" and node.inputs[1] in signals:
+    if node.op == "Div" and rule != "gradient" and node.inputs[1] in activations:
         raise RuleError(
             f"rule {rule!r} is not defined for division by a signal; use rule='gradient' "
             "(--rule gradient), or a layer below it (--list shows which)."
         )
     if (
         found_row.word in ("filter", "linear", "derivative")
-        and node.inputs[0] not in signals
+        and node.inputs[0] not in activations
         and (node.op not in ("Gemm", "MatMul"))
     ):
         raise RuleError(

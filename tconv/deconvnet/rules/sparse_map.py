@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from tconv.deconvnet.rules.windows import Interval
 
-__all__ = ["Signal", "added", "box_of", "clipped"]
+__all__ = ["SparseMap", "add_maps", "box_index", "clip_box"]
 
 
 @dataclass(frozen=True)
-class Signal:
+class SparseMap:
     """``array`` (1, C, *sizes) lies at ``start`` of the spatial axes of a value of ``shape``."""
 
     array: NDArray[Any]
@@ -24,7 +24,7 @@ class Signal:
     shape: tuple[int, ...]
 
     @classmethod
-    def whole(cls, array: NDArray[Any]) -> "Signal":
+    def whole(cls, array: NDArray[Any]) -> "SparseMap":
         """A signal that fills all of its value."""
         return cls(array, (0,) * max(0, array.ndim - 2), array.shape)
 
@@ -36,14 +36,14 @@ class Signal:
             for first, size in zip(self.start, self.array.shape[2:], strict=True)
         )
 
-    def with_array(self, array: NDArray[Any]) -> "Signal":
+    def with_array(self, array: NDArray[Any]) -> "SparseMap":
         """Other numbers at the same place."""
-        return Signal(array, self.start, self.shape)
+        return SparseMap(array, self.start, self.shape)
 
     def part_of(self, value: NDArray[Any]) -> NDArray[Any]:
         """Those cells of a value, or of what broadcasts to it, that the signal fills.
 
-        >>> Signal(np.zeros((1, 1, 2)), (3,), (1, 1, 9)).part_of(np.arange(9).reshape(1, 1, 9))
+        >>> SparseMap(np.zeros((1, 1, 2)), (3,), (1, 1, 9)).part_of(np.arange(9).reshape(1, 1, 9))
         array([[[3, 4]]])
         """
         lacking = len(self.shape) - value.ndim
@@ -59,19 +59,19 @@ class Signal:
         if self.array.shape == self.shape:
             return self.array
         full = np.zeros(self.shape, self.array.dtype)
-        full[box_of(self.box)] = self.array
+        full[box_index(self.box)] = self.array
         return full
 
 
-def box_of(box: Sequence[Interval]) -> tuple[Any, ...]:
+def box_index(box: Sequence[Interval]) -> tuple[Any, ...]:
     """A box as an index of the spatial axes."""
     return (..., *(slice(first, last + 1) for first, last in box))
 
 
-def clipped(box: Sequence[Interval], size: Sequence[int]) -> tuple[Interval, ...]:
+def clip_box(box: Sequence[Interval], size: Sequence[int]) -> tuple[Interval, ...]:
     """The part of a box that lies on an array of a spatial size.
 
-    >>> clipped([(-2, 3), (5, 9)], (8, 8))
+    >>> clip_box([(-2, 3), (5, 9)], (8, 8))
     ((0, 3), (5, 7))
     """
     return tuple(
@@ -79,11 +79,11 @@ def clipped(box: Sequence[Interval], size: Sequence[int]) -> tuple[Interval, ...
     )
 
 
-def added(a: Signal, b: Signal) -> Signal:
+def add_maps(a: SparseMap, b: SparseMap) -> SparseMap:
     """The sum of two signals of one value, in the smallest box that holds both.
 
-    >>> one = Signal(np.ones((1, 1, 2)), (0,), (1, 1, 5))
-    >>> added(one, Signal(np.ones((1, 1, 2)), (1,), (1, 1, 5))).array
+    >>> one = SparseMap(np.ones((1, 1, 2)), (0,), (1, 1, 5))
+    >>> add_maps(one, SparseMap(np.ones((1, 1, 2)), (1,), (1, 1, 5))).array
     array([[[1., 2., 1.]]])
     """
     if a.start == b.start and a.array.shape == b.array.shape:
@@ -93,5 +93,5 @@ def added(a: Signal, b: Signal) -> Signal:
     total = np.zeros((*a.shape[:2], *(last - first + 1 for first, last in hull)), a.array.dtype)
     for each in (a, b):
         moved = [(f - s, last - s) for (f, last), s in zip(each.box, start, strict=True)]
-        total[box_of(moved)] += each.array
-    return Signal(total, start, a.shape)
+        total[box_index(moved)] += each.array
+    return SparseMap(total, start, a.shape)

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 from tconv.geometry.onnx_attributes import NodeSettings
 
-__all__ = ["Interval", "Sliding", "sliding_of", "spread_of"]
+__all__ = ["Interval", "WindowAxis", "windows_of", "transposed_windows_of"]
 
 Interval = tuple[int, int]
 """First and last cell along an axis; they may lie outside of the array."""
 
 
-class Sliding(NamedTuple):
+class WindowAxis(NamedTuple):
     """One axis of windows over x: window o holds ``x[o*stride - begin + k*dilation]``."""
 
     kernel: int
@@ -24,19 +24,19 @@ class Sliding(NamedTuple):
         """Cells from the first to the last tap, both counted."""
         return self.dilation * (self.kernel - 1) + 1
 
-    def covers(self, windows: Interval) -> Interval:
+    def cells_under(self, windows: Interval) -> Interval:
         """The cells of x from the first tap of the first window to the last tap of the last.
 
-        >>> Sliding(3, 2, 1, 1).covers((0, 1))
+        >>> WindowAxis(3, 2, 1, 1).cells_under((0, 1))
         (-1, 3)
         """
         first, last = windows
         return first * self.stride - self.begin, last * self.stride - self.begin + self.span - 1
 
-    def reached_from(self, cells: Interval) -> Interval:
+    def windows_over(self, cells: Interval) -> Interval:
         """The windows that hold one of these cells of x: what a transposed convolution gathers.
 
-        >>> Sliding(3, 2, 1, 1).reached_from((0, 3))
+        >>> WindowAxis(3, 2, 1, 1).windows_over((0, 3))
         (0, 2)
         """
         first, last = cells
@@ -48,7 +48,7 @@ class Sliding(NamedTuple):
     def taps_on(self, window: int, low: int, high: int) -> int:
         """How many taps of a window lie on cells low to high, which is excluded.
 
-        >>> Sliding(3, 2, 1, 1).taps_on(0, 0, 4)
+        >>> WindowAxis(3, 2, 1, 1).taps_on(0, 0, 4)
         2
         """
         start = window * self.stride - self.begin
@@ -56,12 +56,12 @@ class Sliding(NamedTuple):
         return max(0, min(self.kernel, inside) - max(0, below))
 
 
-def sliding_of(
+def windows_of(
     attributes: Mapping[str, Any], kernel: Sequence[int], x_size: Sequence[int]
-) -> tuple[Sliding, ...]:
+) -> tuple[WindowAxis, ...]:
     """Read the windows of Conv, MaxPool or AveragePool over an x of this spatial size.
 
-    >>> sliding_of({"strides": [2], "auto_pad": b"SAME_UPPER"}, (3,), (4,))
+    >>> windows_of({"strides": [2], "auto_pad": b"SAME_UPPER"}, (3,), (4,))
     (Sliding(kernel=3, stride=2, dilation=1, begin=0),)
     """
     rank = len(kernel)
@@ -78,17 +78,17 @@ def sliding_of(
             begin = total // 2 if auto == "SAME_UPPER" else total - total // 2
         elif auto == "VALID":
             begin = 0
-        found.append(Sliding(int(k), int(s), int(d), int(begin)))
+        found.append(WindowAxis(int(k), int(s), int(d), int(begin)))
     return tuple(found)
 
 
-def spread_of(
+def transposed_windows_of(
     attributes: Mapping[str, Any], x_shape: Sequence[int], weight_shape: Sequence[int]
-) -> tuple[Sliding, ...]:
+) -> tuple[WindowAxis, ...]:
     """Read the windows of a ConvTranspose, which slide over its *output*."""
     given = {
         name: value.decode() if isinstance(value, bytes) else value
         for name, value in attributes.items()
     }
     geometry = NodeSettings.of(given).geometry(tuple(x_shape), tuple(weight_shape))
-    return tuple(Sliding(a.kernel, a.stride, a.dilation, a.begin) for a in geometry.axes)
+    return tuple(WindowAxis(a.kernel, a.stride, a.dilation, a.begin) for a in geometry.axes)
