@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.deconvnet.rules.receptive_field import Box
 from tconv.deconvnet.rules.sparse_map import SparseMap, box_index, clip_box
+from tconv.deconvnet.rules.windows import Box
 from tconv.errors import ParameterError
 from tconv.images import renormalise
 

@@ -8,6 +8,7 @@ from typing import Any
 from tconv.deconvnet.network.network import Network
 from tconv.deconvnet.rules.backward import BackwardPass
 from tconv.deconvnet.rules.receptive_field import receptive_field
+from tconv.deconvnet.rules.registry import REVERSALS
 from tconv.errors import ParameterError, RuleError
 from tconv.geometry.arguments import integer_of
 from tconv.messages import show
@@ -17,7 +18,6 @@ __all__ = ["LayerRow", "Layers", "find_layer", "list_layers"]
 
 _LONGEST_NAME = 1000  # characters that are compared with the names of layers
 _FAR = 64  # units, over which a jump is measured: after ConvTranspose it is a fraction
-_RECTIFIERS = ("Relu", "Clip")
 _END_OF_FEATURES = ("GlobalAveragePool", "GlobalMaxPool", "Flatten", "Reshape", "ReduceMean")
 
 
@@ -171,9 +171,8 @@ def find_layer(network: Network, layer: Any, rule: str) -> str:
 
 
 def _default(network: Network, names: list[str], rule: str) -> str:
-    from tconv.deconvnet.rules.derivatives import DERIVATIVES
-
-    wanted = (*_RECTIFIERS, *DERIVATIVES) if rule == "gradient" else _RECTIFIERS
+    words = ("rectify", "derivative") if rule == "gradient" else ("rectify",)
+    wanted = {op for op, row in REVERSALS.items() if row.word in words and rule not in row.refused}
     found = None
     for name in names:
         node = network.producers[name]

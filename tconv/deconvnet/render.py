@@ -10,8 +10,9 @@ from tconv.deconvnet.crops import UnitProjection, crop_to_box
 from tconv.deconvnet.network.images import Images
 from tconv.deconvnet.network.runtime import Values
 from tconv.deconvnet.rules.backward import BackwardPass
-from tconv.deconvnet.rules.receptive_field import Box, receptive_field, unit_box
+from tconv.deconvnet.rules.receptive_field import receptive_field, unit_box
 from tconv.deconvnet.rules.sparse_map import SparseMap
+from tconv.deconvnet.rules.windows import Box
 from tconv.deconvnet.units import TopActivation, Unit, top_activations
 from tconv.errors import ShapeError
 from tconv.system.fork_lock import cached_property
@@ -119,7 +120,7 @@ class Projector:
             seed = np.zeros_like(value)
             seed[0, unit.channel] = value[0, unit.channel]
             r = SparseMap.whole(seed)
-        back = self.path.back(r, values)
+        back = self.path.project(r, values)
         shapes = {**network.shapes, **{name: each.shape for name, each in values.items()}}
         whole: Box = tuple((0, size - 1) for size in network.input_shape[2:])
         position = None if self.whole_map else unit_box(unit.position)

@@ -1,7 +1,7 @@
-"""WHERE A COPY CAME FROM: the transposes of nodes that only move cells, and of interpolation.
+"""Transposes of data movement and of interpolation, found by running the node itself.
 
-ONNX Runtime is asked itself. A node that is sent the numbers of cells in place of their values
-tells where each went; one that is sent a 1 at every place in turn tells how it interpolates.
+ONNX Runtime runs the node on the indices of cells in place of their values, and the output tells
+where each cell was copied to. For interpolation it runs on unit impulses, which gives the weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def transpose_of_copy(
     r: SparseMap,
     opset: int,
 ) -> dict[int, SparseMap]:
-    """Add what arrives at every copy of a cell to that cell.
+    """Sum R over all copies of each cell.
 
     Parameters
     ----------
@@ -47,17 +47,17 @@ def transpose_of_copy(
     """
     if op == "Concat" and attributes["axis"] in (1, 1 - len(r.shape)) and len(r.shape) > 2:
         return _split_channels(operands, shapes, r)
-    feeds, ends = list(operands), [1]  # 0 is the number of what comes from elsewhere
+    feeds, ends = list(operands), [1]  # index 0 stands for constants
     for n, shape in shapes.items():
-        cells = np.arange(ends[-1], ends[-1] + np.prod(shape, dtype=int), dtype=np.float64)
-        feeds[n] = cells.reshape(shape)
-        ends.append(ends[-1] + cells.size)
+        indices = np.arange(ends[-1], ends[-1] + np.prod(shape, dtype=int), dtype=np.float64)
+        feeds[n] = indices.reshape(shape)
+        ends.append(ends[-1] + indices.size)
     for n, value in enumerate(operands):
         if value is not None and (op == "Concat" or (op == "Pad" and n == 2)):
             feeds[n] = np.zeros(value.shape)
     kept = {name: each for name, each in attributes.items() if (op, name) != ("Pad", "value")}
-    numbers = run_node(op, kept, feeds, output[1], opset)[output[0]].astype(np.int64).reshape(-1)
-    sums = np.bincount(numbers, r.dense().reshape(-1), ends[-1])
+    copied = run_node(op, kept, feeds, output[1], opset)[output[0]].astype(np.int64).reshape(-1)
+    sums = np.bincount(copied, r.dense().reshape(-1), ends[-1])
     return {
         n: SparseMap.whole(sums[start:end].reshape(shape).astype(r.array.dtype))
         for (n, shape), start, end in zip(shapes.items(), ends[:-1], ends[1:], strict=True)
@@ -67,7 +67,7 @@ def transpose_of_copy(
 def _split_channels(
     operands: Sequence[NDArray[Any] | None], shapes: Mapping[int, tuple[int, ...]], r: SparseMap
 ) -> dict[int, SparseMap]:
-    """Part a signal by its channels, where it lies."""
+    """Split R by its channels; its box stays."""
     back, first = {}, 0
     for n, known in enumerate(operands):
         shape = shapes[n] if known is None else known.shape
@@ -86,12 +86,12 @@ def transpose_of_interpolation(
     r: SparseMap,
     opset: int,
 ) -> SparseMap:
-    """Weigh what arrives as the interpolation weighed it: its transpose, axis by axis.
+    """Apply the transpose of an interpolation to R, axis by axis.
 
     Parameters
     ----------
-    scales : of every axis; None where the node was told the sizes
-    shape : of what was interpolated
+    scales : one per axis; None if the node is given sizes
+    shape : shape of the interpolated value
 
     >>> r = SparseMap.whole(np.ones((1, 1, 6, 1), np.float32))
     >>> back = transpose_of_interpolation("Resize", {}, [1, 1, 2, 1], (1, 1, 3, 1), r, 17)
@@ -105,13 +105,13 @@ def transpose_of_interpolation(
         raise RuleError(
             f"{op} that crops, or keeps the aspect ratio, has no reversal; choose a layer below it."
         )
-    # Every axis by itself: what the node says of all of them is left out.
+    # Each run is of one axis, so attributes that list all axes are left out.
     kept = {n: v for n, v in attributes.items() if n not in ("axes", "scales")}
     back = r.dense()
     for n, (size, wanted) in enumerate(zip(shape, r.shape, strict=True)):
-        if size == wanted:
+        if size == wanted and (scales is None or scales[n] == 1):
             continue
-        ones = np.eye(size, dtype=np.float32)[np.newaxis, np.newaxis]  # a 1 in every place
+        ones = np.eye(size, dtype=np.float32)[np.newaxis, np.newaxis]  # one impulse a row
         scale = None if scales is None else np.array([1, 1, 1, scales[n]], np.float32)
         operands: list[NDArray[Any] | None] = [ones, scale]
         if op != "Upsample" and opset >= 11:

@@ -1,7 +1,8 @@
-"""WHAT A ROW OF THE TABLE IS: a function from what arrives at a node to what leaves it.
+"""Registry of reversals: for each operator of ONNX, its backward function and its box law.
 
-A row gets a step, which knows what its node read and was told, and the signal R that arrives at the
-node's output. It gives the signals that leave at the node's inputs.
+A backward function maps the attribution that arrives at a node's output to attributions of its
+inputs, under each rule. A box law maps a box of the output to the box of an input that it depends
+on; `receptive_field` chains box laws. One row holds both, so that neither can be forgotten.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,38 +14,34 @@ from numpy.typing import NDArray
 from tconv.deconvnet.network.network import Node
 from tconv.deconvnet.network.runtime import Values
 from tconv.deconvnet.rules.sparse_map import SparseMap
-from tconv.deconvnet.rules.windows import Interval
+from tconv.deconvnet.rules.windows import Box
 
 __all__ = [
     "REVERSALS",
     "RULES",
+    "BackwardContext",
+    "BoxLaw",
     "InputMaps",
-    "Reversal",
     "NodeContext",
-    "overhang",
-    "sum_to_shape",
-    "cast_like",
-    "map_at",
-    "row",
-    "unbroadcast",
+    "Reversal",
+    "register",
 ]
 
 RULES = ("deconvnet", "gradient", "guided")
 
 InputMaps = Mapping[int, SparseMap]
-"""Which signal leaves at which input."""
+"""Attribution of each input, by its place."""
 
 
 @dataclass(frozen=True)
 class NodeContext:
-    """One node to be reversed.
+    """A node, and what is known of the values that it reads.
 
-    ``values`` holds what it read that is known: constants, and the signals that `records` asks for.
-    R arrives at ``output``.
+    ``values`` holds constants, and for a backward pass the recorded values; ``activations`` are the
+    names of all values that depend on the image. ``output`` is the output in question.
     """
 
     node: Node
-    rule: str
     values: Values
     shapes: Mapping[str, tuple[int, ...]]
     activations: frozenset[str]
@@ -52,38 +49,66 @@ class NodeContext:
     output: str
 
     def has(self, n: int) -> bool:
-        """Whether input n is there."""
+        """Whether the node has an input n."""
         return n < len(self.node.inputs) and bool(self.node.inputs[n])
 
     def value(self, n: int) -> NDArray[Any]:
-        """What input n held."""
+        """Return the value of input n."""
         return self.values[self.node.inputs[n]]
 
+    def known(self, n: int) -> NDArray[Any] | None:
+        """Return the value of input n; None if there is no such input, or only a run tells it."""
+        return self.values.get(self.node.inputs[n]) if self.has(n) else None
+
     def shape(self, n: int) -> tuple[int, ...]:
-        """Shape of input n."""
+        """Return the shape of input n."""
         return self.shapes[self.node.inputs[n]]
 
     def is_activation(self, n: int) -> bool:
-        """Whether input n is a signal."""
+        """Whether input n depends on the image."""
         return self.has(n) and self.node.inputs[n] in self.activations
 
     def activation_inputs(self) -> list[int]:
-        """The inputs that are signals."""
+        """Return the places of the inputs that depend on the image."""
         return [n for n in range(len(self.node.inputs)) if self.is_activation(n)]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An attribute."""
+        """Return an attribute."""
         return self.node.attributes.get(name, default)
 
 
-class Reversal(NamedTuple):
-    """A row of the table.
+@dataclass(frozen=True)
+class BackwardContext(NodeContext):
+    """A node in a backward pass under a rule."""
 
-    ``records`` names the rules under which the signals that the node read are needed; ``refused``
-    those under which there is no answer.
+    rule: str
+
+
+Backward = Callable[[BackwardContext, SparseMap], InputMaps]
+"""Attributions of a node's inputs from the attribution R of its output."""
+
+BoxLaw = Callable[[NodeContext, int, Box], Box | None]
+"""The box of input n that a box of the output depends on; None for all of the input.
+
+`receptive_field` calls it only where the input has the spatial axes of the box.
+"""
+
+
+class Reversal(NamedTuple):
+    """How an operator is reversed.
+
+    Parameters
+    ----------
+    backward : Backward
+    box : BoxLaw
+    word : str, kind of the operator, as the summary of a backward pass names it
+    records : rules whose backward function reads the node's activations
+    refused : rules that are not defined for the operator
+    note : str, where the operator is outside the deconvnet paper: what it is there
     """
 
-    back: Callable[[NodeContext, SparseMap], InputMaps]
+    backward: Backward
+    box: BoxLaw
     word: str
     records: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
@@ -91,58 +116,25 @@ class Reversal(NamedTuple):
 
 
 REVERSALS: dict[str, Reversal] = {}
+"""By operator; one of another domain than ONNX's own is called "domain.operator"."""
 
 
-def row(
-    ops: str,
+def register(
+    operators: str,
     word: str,
     *,
+    box: BoxLaw,
+    domain: str = "",
     records: tuple[str, ...] = (),
     refused: tuple[str, ...] = (),
     note: str = "",
-) -> Callable[
-    [Callable[[NodeContext, SparseMap], InputMaps]], Callable[[NodeContext, SparseMap], InputMaps]
-]:
-    """Enter a function into the table, for one operation or several."""
+) -> Callable[[Backward], Backward]:
+    """Enter the decorated backward function for one operator or several."""
 
-    def enter(
-        back: Callable[[NodeContext, SparseMap], InputMaps],
-    ) -> Callable[[NodeContext, SparseMap], InputMaps]:
-        REVERSALS.update((op, Reversal(back, word, records, refused, note)) for op in ops.split())
-        return back
+    def enter(backward: Backward) -> Backward:
+        reversal = Reversal(backward, box, word, records, refused, note)
+        for operator in operators.split():
+            REVERSALS[f"{domain}.{operator}" if domain else operator] = reversal
+        return backward
 
     return enter
-
-
-def cast_like(array: NDArray[Any], r: SparseMap) -> NDArray[Any]:
-    """Give an array in the signal's type."""
-    return array.astype(r.array.dtype, copy=False)
-
-
-def map_at(array: NDArray[Any], box: tuple[Interval, ...], shape: tuple[int, ...]) -> SparseMap:
-    """Set an array at the beginning of a box."""
-    return SparseMap(array, tuple(first for first, _ in box), shape)
-
-
-def overhang(reach: list[Interval], inside: tuple[Interval, ...]) -> tuple[tuple[int, int], ...]:
-    """How many cells of a box lie outside of another, before and after."""
-    return tuple((into[0] - of[0], of[1] - into[1]) for of, into in zip(reach, inside, strict=True))
-
-
-def sum_to_shape(r: SparseMap, shape: tuple[int, ...]) -> SparseMap:
-    """Sum a signal over what was broadcast from an operand of this shape."""
-    if r.shape == shape:
-        return r
-    return SparseMap.whole(unbroadcast(r.dense(), shape))
-
-
-def unbroadcast(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Sum over what was broadcast from an operand of this shape.
-
-    >>> unbroadcast(np.ones((2, 3)), (3,))
-    array([2., 2., 2.])
-    """
-    extra = array.ndim - len(shape)
-    array = array.sum(axis=tuple(range(extra))) if extra > 0 else array
-    axes = tuple(n for n, size in enumerate(shape) if size == 1 and array.shape[n] != 1)
-    return array.sum(axis=axes, keepdims=True) if axes else array

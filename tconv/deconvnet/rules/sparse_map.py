@@ -1,6 +1,6 @@
-"""WHAT GOES BACK: a signal, which is an array and the box of its value's cells that it fills.
+"""Sparse attribution map: an array, and the box of a value's cells that it fills.
 
-One unit of a layer reaches few cells of the values before it. All others are 0 and not kept.
+The attribution of one unit is zero outside the unit's receptive field; those zeros are not stored.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.deconvnet.rules.windows import Interval
+from tconv.deconvnet.rules.windows import Box, Interval
 
-__all__ = ["SparseMap", "add_maps", "box_index", "clip_box"]
+__all__ = [
+    "SparseMap",
+    "add_maps",
+    "box_index",
+    "cast_like",
+    "clip_box",
+    "sum_to_shape",
+    "unbroadcast",
+]
 
 
 @dataclass(frozen=True)
@@ -25,11 +33,16 @@ class SparseMap:
 
     @classmethod
     def whole(cls, array: NDArray[Any]) -> "SparseMap":
-        """A signal that fills all of its value."""
+        """Return a map that fills all of its value."""
         return cls(array, (0,) * max(0, array.ndim - 2), array.shape)
 
+    @classmethod
+    def at(cls, array: NDArray[Any], box: Box, shape: tuple[int, ...]) -> "SparseMap":
+        """Return a map whose array begins where a box begins."""
+        return cls(array, tuple(first for first, _ in box), shape)
+
     @property
-    def box(self) -> tuple[Interval, ...]:
+    def box(self) -> Box:
         """First and last cell along each spatial axis."""
         return tuple(
             (first, first + size - 1)
@@ -37,11 +50,11 @@ class SparseMap:
         )
 
     def with_array(self, array: NDArray[Any]) -> "SparseMap":
-        """Other numbers at the same place."""
+        """Return other numbers at the same place."""
         return SparseMap(array, self.start, self.shape)
 
     def part_of(self, value: NDArray[Any]) -> NDArray[Any]:
-        """Those cells of a value, or of what broadcasts to it, that the signal fills.
+        """Return the cells that the map fills, of a value or of an array that broadcasts to it.
 
         >>> SparseMap(np.zeros((1, 1, 2)), (3,), (1, 1, 9)).part_of(np.arange(9).reshape(1, 1, 9))
         array([[[3, 4]]])
@@ -55,7 +68,7 @@ class SparseMap:
         return value[(..., *cuts)]
 
     def dense(self) -> NDArray[Any]:
-        """The whole value, with zeros around the signal."""
+        """Return the whole value, with the zeros outside of the box."""
         if self.array.shape == self.shape:
             return self.array
         full = np.zeros(self.shape, self.array.dtype)
@@ -64,12 +77,12 @@ class SparseMap:
 
 
 def box_index(box: Sequence[Interval]) -> tuple[Any, ...]:
-    """A box as an index of the spatial axes."""
+    """Return a box as an index of the spatial axes."""
     return (..., *(slice(first, last + 1) for first, last in box))
 
 
-def clip_box(box: Sequence[Interval], size: Sequence[int]) -> tuple[Interval, ...]:
-    """The part of a box that lies on an array of a spatial size.
+def clip_box(box: Sequence[Interval], size: Sequence[int]) -> Box:
+    """Return the part of a box that lies on an array of a spatial size.
 
     >>> clip_box([(-2, 3), (5, 9)], (8, 8))
     ((0, 3), (5, 7))
@@ -80,7 +93,7 @@ def clip_box(box: Sequence[Interval], size: Sequence[int]) -> tuple[Interval, ..
 
 
 def add_maps(a: SparseMap, b: SparseMap) -> SparseMap:
-    """The sum of two signals of one value, in the smallest box that holds both.
+    """Add two maps of one value, in the smallest box that holds both.
 
     >>> one = SparseMap(np.ones((1, 1, 2)), (0,), (1, 1, 5))
     >>> add_maps(one, SparseMap(np.ones((1, 1, 2)), (1,), (1, 1, 5))).array
@@ -95,3 +108,27 @@ def add_maps(a: SparseMap, b: SparseMap) -> SparseMap:
         moved = [(f - s, last - s) for (f, last), s in zip(each.box, start, strict=True)]
         total[box_index(moved)] += each.array
     return SparseMap(total, start, a.shape)
+
+
+def cast_like(array: NDArray[Any], r: SparseMap) -> NDArray[Any]:
+    """Return an array in the map's type."""
+    return array.astype(r.array.dtype, copy=False)
+
+
+def sum_to_shape(r: SparseMap, shape: tuple[int, ...]) -> SparseMap:
+    """Return the attribution of an operand of this shape, which was broadcast."""
+    if r.shape == shape:
+        return r
+    return SparseMap.whole(unbroadcast(r.dense(), shape))
+
+
+def unbroadcast(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Sum over the axes along which an operand of this shape was broadcast.
+
+    >>> unbroadcast(np.ones((2, 3)), (3,))
+    array([2., 2., 2.])
+    """
+    extra = array.ndim - len(shape)
+    array = array.sum(axis=tuple(range(extra))) if extra > 0 else array
+    axes = tuple(n for n, size in enumerate(shape) if size == 1 and array.shape[n] != 1)
+    return array.sum(axis=axes, keepdims=True) if axes else array

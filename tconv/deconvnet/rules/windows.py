@@ -1,18 +1,21 @@
-"""WHAT A WINDOW COVERS: the windows of ONNX's convolutions and poolings, along each axis."""
+"""Windows of ONNX's convolutions and poolings along each axis, as interval arithmetic."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tconv.geometry.onnx_attributes import NodeSettings
 
-__all__ = ["Interval", "WindowAxis", "windows_of", "transposed_windows_of"]
+__all__ = ["Box", "Interval", "WindowAxis", "overhang", "transposed_windows_of", "windows_of"]
 
 Interval = tuple[int, int]
 """First and last cell along an axis; they may lie outside of the array."""
 
+Box = tuple[Interval, ...]
+"""First and last cell along each spatial axis."""
+
 
 class WindowAxis(NamedTuple):
-    """One axis of windows over x: window o holds ``x[o*stride - begin + k*dilation]``."""
+    """One axis of windows over x: window o covers ``x[o*stride - begin + k*dilation]``."""
 
     kernel: int
     stride: int
@@ -21,11 +24,11 @@ class WindowAxis(NamedTuple):
 
     @property
     def span(self) -> int:
-        """Cells from the first to the last tap, both counted."""
+        """Number of cells from the first tap to the last, both included."""
         return self.dilation * (self.kernel - 1) + 1
 
     def cells_under(self, windows: Interval) -> Interval:
-        """The cells of x from the first tap of the first window to the last tap of the last.
+        """Return the cells of x from the first window's first tap to the last window's last tap.
 
         >>> WindowAxis(3, 2, 1, 1).cells_under((0, 1))
         (-1, 3)
@@ -34,7 +37,7 @@ class WindowAxis(NamedTuple):
         return first * self.stride - self.begin, last * self.stride - self.begin + self.span - 1
 
     def windows_over(self, cells: Interval) -> Interval:
-        """The windows that hold one of these cells of x: what a transposed convolution gathers.
+        """Return the windows that cover one of these cells of x, as a transposed convolution reads.
 
         >>> WindowAxis(3, 2, 1, 1).windows_over((0, 3))
         (0, 2)
@@ -46,7 +49,7 @@ class WindowAxis(NamedTuple):
         )
 
     def taps_on(self, window: int, low: int, high: int) -> int:
-        """How many taps of a window lie on cells low to high, which is excluded.
+        """Count the taps of a window that lie on cells from `low` to below `high`.
 
         >>> WindowAxis(3, 2, 1, 1).taps_on(0, 0, 4)
         2
@@ -56,13 +59,22 @@ class WindowAxis(NamedTuple):
         return max(0, min(self.kernel, inside) - max(0, below))
 
 
+def overhang(box: Sequence[Interval], inner: Sequence[Interval]) -> tuple[tuple[int, int], ...]:
+    """Return how many cells of a box lie before and after an inner box, along each axis.
+
+    >>> overhang([(-2, 9)], [(0, 8)])
+    ((2, 1),)
+    """
+    return tuple((b[0] - a[0], a[1] - b[1]) for a, b in zip(box, inner, strict=True))
+
+
 def windows_of(
     attributes: Mapping[str, Any], kernel: Sequence[int], x_size: Sequence[int]
 ) -> tuple[WindowAxis, ...]:
     """Read the windows of Conv, MaxPool or AveragePool over an x of this spatial size.
 
     >>> windows_of({"strides": [2], "auto_pad": b"SAME_UPPER"}, (3,), (4,))
-    (Sliding(kernel=3, stride=2, dilation=1, begin=0),)
+    (WindowAxis(kernel=3, stride=2, dilation=1, begin=0),)
     """
     rank = len(kernel)
     strides = attributes.get("strides") or [1] * rank
@@ -74,7 +86,9 @@ def windows_of(
     for n, (k, s, d) in enumerate(zip(kernel, strides, dilations, strict=True)):
         begin = begins[n]
         if auto in ("SAME_UPPER", "SAME_LOWER"):
-            total = max(0, (-(-x_size[n] // s) - 1) * s + d * (k - 1) + 1 - x_size[n])
+            # By the kernel without its dilation, as ONNX Runtime pads poolings; it refuses a Conv
+            # that has both.
+            total = max(0, (-(-x_size[n] // s) - 1) * s + k - x_size[n])
             begin = total // 2 if auto == "SAME_UPPER" else total - total // 2
         elif auto == "VALID":
             begin = 0

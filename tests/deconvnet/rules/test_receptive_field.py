@@ -54,7 +54,7 @@ def test_nothing_beyond_the_box_changes_a_unit(name):
         changed = recorder(np.where(inside, image, 99).astype(np.float32))["y"]
         assert np.array_equal(changed[(..., *position)], values["y"][(..., *position)])
         seed = np.ones((*shape[:2], 1, 1), np.float32)
-        back = path.back(SparseMap(seed, position, shape), values).dense()
+        back = path.project(SparseMap(seed, position, shape), values).dense()
         assert not back[~inside].any()
 
 

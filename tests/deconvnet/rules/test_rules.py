@@ -124,7 +124,7 @@ def test_what_is_linear_goes_back_by_its_transpose(name):
     y = network.recorder([layer])(v)[layer]
     path = BackwardPass(network, layer, "gradient")
     u = integers_like(y.shape, "float32", 6, largest=4)
-    back = path.back(SparseMap.whole(u), network.recorder(path.recorded)(v)).dense()
+    back = path.project(SparseMap.whole(u), network.recorder(path.recorded)(v)).dense()
     assert back.shape == v.shape
     forth, again = (float(np.sum(a * b, dtype=np.float64)) for a, b in ((y, u), (v, back)))
     exact = not name.startswith(("AveragePool", "Resize to", "Mean"))
@@ -142,7 +142,7 @@ def test_what_is_linear_is_the_same_under_every_rule(name, rule):
         path = BackwardPass(network, layer, each)
         values = network.recorder(path.recorded)(v)
         u = integers_like(values[layer].shape, "float32", 6, largest=4)
-        backs.append(path.back(SparseMap.whole(u), values).dense())
+        backs.append(path.project(SparseMap.whole(u), values).dense())
     np.testing.assert_array_equal(*backs)
 
 
@@ -157,8 +157,8 @@ def test_a_box_gives_what_the_whole_gives(name):
         u = np.zeros(shape, np.float32)
         u[(slice(None), slice(None), *position)] = 2
         seed = np.full((*shape[:2], *[1] * len(position)), 2, np.float32)
-        whole = path.back(SparseMap.whole(u), values).dense()
-        assert np.array_equal(path.back(SparseMap(seed, position, shape), values).dense(), whole)
+        whole = path.project(SparseMap.whole(u), values).dense()
+        assert np.array_equal(path.project(SparseMap(seed, position, shape), values).dense(), whole)
 
 
 def test_every_row_is_tried():
@@ -179,7 +179,7 @@ def back_of(network, image, rule="gradient", seed=None):
     path = BackwardPass(network, layer, rule)
     values = network.recorder(path.recorded)(image)
     seed = np.asarray(values[layer] if seed is None else seed, image.dtype)
-    return path.back(SparseMap.whole(seed), values).dense()
+    return path.project(SparseMap.whole(seed), values).dense()
 
 
 def central_differences(network, image, seed, step=1e-2):
