@@ -105,19 +105,25 @@ def transpose_of_interpolation(
         raise RuleError(
             f"{op} that crops, or keeps the aspect ratio, has no reversal; choose a layer below it."
         )
+    if shape == r.shape:  # a copy to ONNX Runtime, whatever the scales
+        return r
     # Each run is of one axis, so attributes that list all axes are left out.
     kept = {n: v for n, v in attributes.items() if n not in ("axes", "scales")}
     back = r.dense()
     for n, (size, wanted) in enumerate(zip(shape, r.shape, strict=True)):
-        if size == wanted and (scales is None or scales[n] == 1):
+        scale = None if scales is None else scales[n]
+        if size == wanted and scale in (None, 1):
             continue
-        ones = np.eye(size, dtype=np.float32)[np.newaxis, np.newaxis]  # one impulse a row
-        scale = None if scales is None else np.array([1, 1, 1, scales[n]], np.float32)
-        operands: list[NDArray[Any] | None] = [ones, scale]
+        impulses = np.eye(size, dtype=np.float32)[np.newaxis, :, np.newaxis]
+        if size == wanted:  # the rows grow, or ONNX Runtime would copy
+            impulses = impulses.repeat(2, axis=2)
+        rows = impulses.shape[2]
+        given = None if scale is None else np.array([1, 1, rows, scale], np.float32)
+        operands: list[NDArray[Any] | None] = [impulses, given]
         if op != "Upsample" and opset >= 11:
-            sizes = np.array([1, 1, size, wanted], np.int64)
-            operands = [ones, None, scale] if scale is not None else [ones, None, None, sizes]
-        weights = run_node(op, kept, operands, 1, opset)[0][0, 0]  # (size, wanted)
+            sizes = np.array([1, size, rows, wanted], np.int64)
+            operands = [impulses, None, given] if scale else [impulses, None, None, sizes]
+        weights = run_node(op, kept, operands, 1, opset)[0][0, :, 0]  # (size, wanted)
         moved = np.moveaxis(back, n, -1) @ weights.T.astype(back.dtype)
         back = np.moveaxis(moved, -1, n)
     return SparseMap.whole(np.ascontiguousarray(back))

@@ -36,12 +36,13 @@ def weight(*shape):
 def windows(draw, transposed=False):
     """Attributes of windows along two axes, of which each meets the image."""
     found = {
-        "strides": [draw(st.integers(1, 3)) for _ in range(2)],
-        "dilations": [draw(st.integers(1, 2)) for _ in range(2)],
+        "strides": [draw(st.sampled_from([1, 1, 2, 3])) for _ in range(2)],
+        "dilations": [draw(st.sampled_from([1, 1, 2])) for _ in range(2)],
     }
     if not transposed and draw(st.booleans()):
         return found | {"auto_pad": draw(st.sampled_from(["SAME_UPPER", "SAME_LOWER", "VALID"]))}
-    return found | {"pads": [draw(st.integers(0, 1)) for _ in range(4)]}
+    same = draw(st.booleans())  # or sizes that differ would hide a law that is for equal ones
+    return found | {"pads": [1] * 4 if same else [draw(st.integers(0, 1)) for _ in range(4)]}
 
 
 def convolution(draw):
@@ -203,7 +204,7 @@ def image_for(op):
 
 @pytest.mark.parametrize("op", REVERSALS)
 @given(data=st.data())
-@draws(0.2)
+@draws(0.5)
 def test_no_cell_outside_of_the_box_changes_a_unit(op, data):
     network = data.draw(networks(op))
     shape, changed = dependents(network, image_for(op))
@@ -214,7 +215,7 @@ def test_no_cell_outside_of_the_box_changes_a_unit(op, data):
 
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "MaxPool", "AveragePool"])
 @given(data=st.data())
-@draws(0.2)
+@draws(0.5)
 def test_boxes_of_windows_hold_no_more_than_they_must(op, data):
     network = data.draw(networks(op))
     attributes = network.nodes[-1].attributes
