@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from tconv.deconvnet.crops import UnitProjection
 from tconv.deconvnet.montage import enlarged, photo_of
 from tconv.deconvnet.results import FeatureGroup, Projections, columns_of, field_text, rank_text
-from tconv.explainer.html_page import filled, source
+from tconv.page_templates import fill_template, page_source
 
 __all__ = ["gallery_of"]
+
+_FOLDER = "tconv.deconvnet"
 
 
 def gallery_of(seen: Projections) -> str:
@@ -27,17 +29,18 @@ def gallery_of(seen: Projections) -> str:
     size = "×".join(str(last - first + 1) for first, last in seen.tiles[0].field)
     summary = f"{seen.captions[0]}. Each unit sees {size} pixels of {_count(seen.images, 'image')}."
     facts = json.dumps({"tiles": _facts(seen), "images": _images(seen)}).replace("<", "\\u003c")
-    return filled(
+    return fill_template(
+        _FOLDER,
         "gallery.html",
         {
             "{title}": escape(f"{seen.model}: what features of {seen.layer} see"),
             "{heading}": escape(f"What features of {seen.layer} in {seen.model} see"),
             "{summary}": escape(summary),
-            "/*{style}*/": source("gallery.css"),
+            "/*{style}*/": page_source(_FOLDER, "gallery.css"),
             "<!--{blocks}-->": _blocks(seen),
             "<!--{table}-->": _table(seen),
             "<!--{captions}-->": "".join(f"<p>{escape(line)}.</p>" for line in seen.captions[1:]),
-            "/*{script}*/": source("gallery.js"),
+            "/*{script}*/": page_source(_FOLDER, "gallery.js"),
             "{facts}": facts,
         },
     )
