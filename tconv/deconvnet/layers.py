@@ -1,4 +1,4 @@
-"""WHICH LAYERS THERE ARE: every value, what one unit of it sees, or why it cannot be looked at."""
+"""List of a network's layers: receptive field of each, or the reason why it has no projection."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,17 +16,18 @@ from tconv.tables import Column, Table
 
 __all__ = ["LayerRow", "Layers", "find_layer", "list_layers"]
 
-_LONGEST_NAME = 1000  # characters that are compared with the names of layers
-_FAR = 64  # units, over which a jump is measured: after ConvTranspose it is a fraction
+_LONGEST_NAME = 1000  # characters; longer names are not compared with those of layers
+_FAR = 64  # units over which a jump is measured; after ConvTranspose it is a fraction
 _END_OF_FEATURES = ("GlobalAveragePool", "GlobalMaxPool", "Flatten", "Reshape", "ReduceMean")
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One value of the network.
+    """A layer: one value of the network.
 
-    ``field`` is the size of the box of the image that one unit sees, ``jump`` how far the boxes of
-    neighbours are apart, in pixels per axis; both are None where a unit sees all of the image.
+    ``field`` is the size of a unit's receptive field, ``jump`` the distance between the fields of
+    neighbours, in pixels per axis; both are None if the field is the whole image. ``reason`` says
+    why the rule has no projection, if it has none.
     """
 
     index: int
@@ -88,7 +89,7 @@ class Layers:
 
 
 def list_layers(network: Network, rule: str) -> Layers:
-    """List every value that the image goes into."""
+    """List every value that depends on the image."""
     names = [n for node in network.nodes for n in node.outputs if n in network.activations]
     rows = []
     for index, name in enumerate(names):
@@ -108,7 +109,7 @@ def _field(
     try:
         here = receptive_field(network, name, ((0, 0),) * rank, shapes)
         there = receptive_field(network, name, ((_FAR, _FAR),) * rank, shapes)
-    except KeyError:  # a size that only a run tells
+    except KeyError:  # a size that only a run gives
         return None, None
     if here is None or there is None:
         return None, None
@@ -128,10 +129,10 @@ def _reason(network: Network, name: str, rule: str) -> str:
 
 
 def find_layer(network: Network, layer: Any, rule: str) -> str:
-    """Find a layer by its index, its name, or a part of that; None is the default.
+    """Find a layer by its index, its name or a part of its name; None is the default layer.
 
-    The default is the last rectified value with spatial axes before the first node that ends them;
-    under the rule gradient other activations count, too.
+    The default is the last rectified layer with spatial axes before the first node that pools or
+    flattens all of them; under the rule gradient, other activation functions count, too.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""HOW TILES BECOME A FIGURE: photo patches and projections side by side, with what they are.
+"""Montage of projections: a figure of image patches beside projections, with captions.
 
 The layout is that of figure 2 of Zeiler & Fergus 2014: a block for each feature, its patches on the
 left and their projections, in the same order, on the right.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["enlarged", "figure_of", "photo_of", "write_figure"]
 
-TILE = 96  # pixels that a tile is enlarged to, by whole numbers
+TILE = 96  # pixels of an enlarged tile, at most; the factor is a whole number
 _GAP, _BETWEEN, _EDGE = 2, 16, 16
 _STRIPE = 24  # rows of a signal's tile, which has one axis
 _HEAD, _CAPTION, _FOOT = 13, 11, 12  # sizes of letters
@@ -33,14 +33,14 @@ def _plain(text: str) -> str:
 
 
 class Cell(NamedTuple):
-    """A picture (H, W, 3) and what stands under it."""
+    """A picture (H, W, 3) and its caption."""
 
     pixels: NDArray[np.uint8]
     text: str = ""
 
 
 def magnification(pixels: NDArray[np.uint8]) -> int:
-    """How many times every pixel of a tile (C, *size) is repeated along each axis.
+    """Return how often each pixel of a tile (C, *size) is repeated along each axis.
 
     >>> magnification(np.zeros((3, 30, 40), np.uint8))
     2
@@ -49,7 +49,7 @@ def magnification(pixels: NDArray[np.uint8]) -> int:
 
 
 def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give a tile (C, *size) as a picture (H, W, 3), every pixel repeated a whole number of times.
+    """Return a tile (C, *size) as a picture (H, W, 3), each pixel repeated a whole number of times.
 
     >>> enlarged(np.zeros((1, 30, 40), np.uint8)).shape
     (60, 80, 3)
@@ -62,7 +62,7 @@ def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def photo_of(tile: UnitProjection) -> NDArray[np.uint8]:
-    """The photo of a tile as a picture (H, W, 3), hatched where it lies beyond the image."""
+    """Return a tile's image patch as a picture (H, W, 3), hatched outside of the image."""
     found = enlarged(tile.photo)
     outside = enlarged(np.where(tile.inside, 0, 255).astype(np.uint8)[np.newaxis])[..., 0] > 0
     rows, columns = np.indices(outside.shape)
@@ -208,7 +208,11 @@ class _Pen:
         return sheet
 
     def page(
-        self, title: str, blocks: Sequence["Image.Image"], across: int, captions: Sequence[str]
+        self,
+        title: str,
+        blocks: Sequence["Image.Image"],
+        across: int,
+        captions: Sequence[str],
     ) -> "Image.Image":
         """Set blocks side by side, between a title and captions."""
         across = min(across, len(blocks))

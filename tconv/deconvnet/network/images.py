@@ -1,4 +1,4 @@
-"""HOW A PHOTO BECOMES NUMBERS for a network, and what is shown of it."""
+"""Input images: pictures and arrays prepared for a network, with their pixels."""
 
 import os
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", "
 
 @dataclass(frozen=True)
 class InputImage:
-    """An image: its name, its pixels uint8 (C, *size), and what the network gets (1, C, *size)."""
+    """An image: its name, its pixels uint8 (C, *size), and the network's input (1, C, *size)."""
 
     name: str
     pixels: NDArray[np.uint8]
@@ -33,7 +33,7 @@ class InputImage:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How pixels from 0 to 255 become numbers: mapped to [low, high], less the mean, by the std.
+    """Preparation of pixels: 0 to 255 become low to high, less the mean, divided by the std.
 
     >>> prepare = Preparation((0.0, 1.0), (0.5,), (0.5,))
     >>> prepare(np.array([[[0, 255]]], np.uint8))
@@ -48,7 +48,7 @@ class Preparation:
 
     @classmethod
     def of(cls, limits: Any, mean: Any, std: Any, channels: int) -> "Preparation":
-        """Read the arguments of `see`, each by its own rule."""
+        """Check the arguments of `see`."""
         low, high = _numbers(limits, "value_range", (2,))
         if low == high:
             raise ParameterError(
@@ -82,7 +82,7 @@ class Preparation:
 
 
 def picture_files(path: str | os.PathLike[str]) -> list[Path]:
-    """The picture files of a folder in the order of their names; of a file itself.
+    """Return the picture files of a folder, sorted by name; of a file, the file itself.
 
     Raises
     ------
@@ -101,9 +101,9 @@ def picture_files(path: str | os.PathLike[str]) -> list[Path]:
 
 
 class Images(Sequence[InputImage]):
-    """Images as `see` takes them, each read when it is asked for.
+    """The images of `see`, each of them read on demand.
 
-    ``size`` is what pictures are resized to, None for as they are.
+    Pictures are resized to ``size``; None leaves their size.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Images(Sequence[InputImage]):
         return self._last[1]
 
     def only(self, n: int) -> "Images":
-        """One of these."""
+        """Return one of these images."""
         return Images([self._images[n]], self._channels, self._rank, self._size, self._prepare)
 
 

@@ -1,4 +1,4 @@
-"""HOW A MODEL IS OPENED: from a file to a graph whose first input is an image."""
+"""Models whose first input is an image, read from files."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +19,9 @@ __all__ = ["ImageModel", "blaming_the_model"]
 
 @dataclass(frozen=True, eq=False)
 class ImageModel:
-    """A model as it stands in a file, whose first input is an image.
+    """A model as it is stored, whose first input is an image.
 
-    ``spatial`` are the sizes that it declares, None where it takes any.
+    ``spatial`` are the declared sizes of the image, None where any size fits.
     """
 
     name: str
@@ -37,13 +37,13 @@ class ImageModel:
 
         Parameters
         ----------
-        model : path, bytes or onnx.ModelProto; what was opened already stays as it is
+        model : path, bytes, onnx.ModelProto or ImageModel
 
         Raises
         ------
         ModelError : the model is damaged
         ShapeError : its first input is no image
-        UnsupportedError : its weights lie where only ONNX Runtime finds them
+        UnsupportedError : its weights are in files that only ONNX Runtime finds
         OSError : the file cannot be read
         ImportError : the ONNX tools are not installed
         """
@@ -67,7 +67,7 @@ class ImageModel:
         return cls(name, sha256(data).hexdigest(), proto, *_image_of(proto))
 
     def sized(self, size: Sequence[int] | None) -> tuple[int, ...]:
-        """The full shape of an image of a spatial size, by default that which is declared.
+        """Return the full shape of an image of a spatial size, by default of the declared one.
 
         Raises
         ------
@@ -97,11 +97,11 @@ class ImageModel:
 
 @contextmanager
 def blaming_the_model(model: ImageModel) -> Iterator[None]:
-    """Where something unforeseen arises from a model, let ONNX Runtime say whether it is sound.
+    """Turn an unforeseen error into a ModelError, if ONNX Runtime refuses the model.
 
     Raises
     ------
-    ModelError : it is not; else what arose
+    ModelError : ONNX Runtime refuses the model; else the error itself
     """
     try:
         yield
@@ -113,7 +113,7 @@ def blaming_the_model(model: ImageModel) -> Iterator[None]:
 
 
 def _image_of(proto: "ModelProto") -> tuple[str, int, tuple[int | None, ...]]:
-    """Name, channels and declared size of the first input, if that can be an image."""
+    """Return name, channels and declared size of the first input, which must be an image."""
     from tconv.onnx.model.model import node_arg
 
     stored = {tensor.name for tensor in proto.graph.initializer}
