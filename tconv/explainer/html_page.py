@@ -17,11 +17,11 @@ SCRIPTS = tuple(
         *("sums", "settings", "details", "export", "explainer"),
     )
 )
-"""In reading order: all share one scope, and a file uses at once only what stands above it."""
+"""In reading order: all share one scope; top-level code of a file uses only files above it."""
 
 
 def page_of(scene: Scene, svg: str) -> str:
-    """Return the page of a scene; the picture is shown where scripts are not run.
+    """Return the page of a scene; browsers without scripts show the picture.
 
     >>> page_of(Scene.of(), "<svg/>").splitlines()[0]
     '<!doctype html>'
@@ -40,9 +40,9 @@ def page_of(scene: Scene, svg: str) -> str:
 
 
 def frame_of(page: str, svg: str) -> str:
-    """Return the page in a frame of its own for a notebook, and the picture for where it is cut.
+    """Return the page in a frame for a notebook, and below it the picture.
 
-    A notebook that is not trusted, and sites that show notebooks, drop the frame.
+    Untrusted notebooks, and sites that show notebooks, remove the frame.
     """
     return (
         f'<iframe title="Transposed convolution, cell by cell" srcdoc="{escape(page)}" '
