@@ -29,5 +29,5 @@ def proto_of(nodes, stored=None, shape=(1, 3, 8, 7), *, outputs=None, opset=17, 
 
 
 def network_of(proto):
-    """The same, ready to be looked at."""
+    """The network of a model, ready to be visualised."""
     return Network.of(ImageModel.of(proto))

@@ -31,7 +31,9 @@
     tile.addEventListener("focus", () => highlight(at));
     tile.addEventListener("click", () => highlight(at));
   }
-  for (const row of rows) row.addEventListener("pointerenter", () => highlight(Number(row.dataset.at)));
+  for (const row of rows) {
+    row.addEventListener("pointerenter", () => highlight(Number(row.dataset.at)));
+  }
 
   // Sort by a column: first in descending order, then the order changes with each click.
   const headers = [...document.querySelectorAll("#table th")];

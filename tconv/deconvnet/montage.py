@@ -22,7 +22,7 @@ __all__ = ["enlarged", "figure_of", "photo_of", "write_figure"]
 
 TILE = 96  # pixels of an enlarged tile, at most; the factor is a whole number
 _GAP, _BETWEEN, _EDGE = 2, 16, 16
-_STRIPE = 24  # rows of a signal's tile, which has one axis
+_STRIPE = 24  # rows of a tile with one spatial axis
 _HEAD, _CAPTION, _FOOT = 13, 11, 12  # sizes of letters
 _INK = (0, 0, 0)
 
@@ -101,7 +101,7 @@ def figure_of(seen: Projections) -> "Image.Image":
 
 
 def write_figure(path: Path, seen: Projections) -> None:
-    """Write the figure as a PNG file that tells what it shows in its text chunks."""
+    """Write the figure as a PNG file with its settings in text chunks."""
     from PIL.PngImagePlugin import PngInfo
 
     texts = {

@@ -39,7 +39,7 @@ class Projector:
 
     @cached_property
     def layer_shape(self) -> tuple[int, ...]:
-        """Shape (1, C, *size) of the layer, by a run if shape inference does not tell it.
+        """Shape (1, C, *size) of the layer, by a run if shape inference does not find it.
 
         Raises
         ------
@@ -96,8 +96,8 @@ class Projector:
         by_image = sorted(
             (
                 (each.image, place, rank, each)
-                for place, (_, found_here) in enumerate(chosen)
-                for rank, each in enumerate(found_here)
+                for place, (_, tops) in enumerate(chosen)
+                for rank, each in enumerate(tops)
             ),
             key=lambda each: each[:3],
         )

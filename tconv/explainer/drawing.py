@@ -30,7 +30,7 @@ __all__ = [
 # ---- palette: the light one of page/explainer.css, and a test compares both ----------------------
 
 PAPER, GROUND = "#ffffff", "#f4f5f7"  # of a cell; of a cell that is zero or cropped
-INK, SOFT, LINE = "#16191d", "#4d555f", "#878f99"  # of numbers; of what matters less; of outlines
+INK, SOFT, LINE = "#16191d", "#4d555f", "#878f99"  # of numbers; of secondary text; of outlines
 # Okabe & Ito 2008: hues that colour-blind readers tell apart.
 TAPS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 SHARE, LIT_SHARE = 0.24, 0.5  # of a tap's hue on paper, in a cell and in a highlighted one

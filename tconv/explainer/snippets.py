@@ -1,4 +1,4 @@
-"""Code snippets: a transposed convolution in tconv, PyTorch, ONNX, Keras and JAX."""
+"""Code snippets of a transposed convolution in five libraries."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What `see` shows: worked by hand, which units, which grey levels, which files, which errors."""
+"""Results of `see`: examples worked by hand, units, grey levels, files and errors."""
 
 import re
 from contextlib import nullcontext

@@ -32,11 +32,11 @@ def transpose_of_copy(
 
     Parameters
     ----------
-    op, attributes, opset : what the node does
-    operands : what it read where that is known; elsewhere None
-    shapes : shapes of the signals among its inputs, by their place
-    output : which output the signal arrives at, and how many there are
-    r : Signal
+    op, attributes, opset : operator, attributes and version of the node
+    operands : values of the inputs that do not depend on the image; None for the others
+    shapes : shapes of the inputs that depend on the image, by their places
+    output : place of the output that R belongs to, and the number of outputs
+    r : SparseMap, attribution of that output
 
     >>> r = SparseMap.whole(np.array([[[1.0, 2.0, 4.0]]]))
     >>> gather = transpose_of_copy(

@@ -35,7 +35,7 @@ InputMaps = Mapping[int, SparseMap]
 
 @dataclass(frozen=True)
 class NodeContext:
-    """A node, and what is known of the values that it reads.
+    """A node, and the known values that it reads.
 
     ``values`` holds constants, and for a backward pass the recorded values; ``activations`` are the
     names of all values that depend on the image. ``output`` is the output in question.
@@ -104,7 +104,7 @@ class Reversal(NamedTuple):
     word : str, kind of the operator, as the summary of a backward pass names it
     records : rules whose backward function reads the node's activations
     refused : rules that are not defined for the operator
-    note : str, where the operator is outside the deconvnet paper: what it is there
+    note : str, for an operator that the deconvnet paper does not have
     """
 
     backward: Backward

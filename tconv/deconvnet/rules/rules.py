@@ -233,7 +233,9 @@ def reversal_of(node: Node, rule: str, activations: Set[str], constants: Values)
         if rule == "gradient" and found.word == "product":
             return found
         what = (
-            "filters that depend on the image" if found.word == "filter" else "products of signals"
+            "filters that depend on the image"
+            if found.word == "filter"
+            else "products of activations"
         )
         fix = "use rule='gradient' (--rule gradient), or " if found.word == "product" else ""
         raise RuleError(
@@ -242,7 +244,7 @@ def reversal_of(node: Node, rule: str, activations: Set[str], constants: Values)
         )
     if node.op == "Div" and rule != "gradient" and node.inputs[1] in activations:
         raise RuleError(
-            f"rule {rule!r} is not defined for division by a signal; use rule='gradient' "
+            f"rule {rule!r} is not defined for division by an activation; use rule='gradient' "
             "(--rule gradient), or a layer below it (--list shows which)."
         )
     needs_first = found.word in ("filter", "linear", "derivative")

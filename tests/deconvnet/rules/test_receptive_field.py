@@ -1,4 +1,4 @@
-"""What a unit sees: no pixel beyond its box changes it, and nothing comes back from beyond it."""
+"""Receptive fields in networks: no pixel outside changes a unit, or gets any of its projection."""
 
 import numpy as np
 import pytest

@@ -281,8 +281,16 @@ def test_a_rule_for_relu_refuses_other_activations(op, rule):
     [
         ([("Softmax", "image", "y", {})], "gradient deconvnet guided", "pick the logits"),
         ([("LogSoftmax", "image", "y", {})], "gradient deconvnet guided", "pick the logits"),
-        ([("Mul", "image image", "y", {})], "deconvnet guided", "not defined for products of sig"),
-        ([("Div", "one image", "y", {})], "deconvnet guided", "not defined for division by a sig"),
+        (
+            [("Mul", "image image", "y", {})],
+            "deconvnet guided",
+            "not defined for products of activations",
+        ),
+        (
+            [("Div", "one image", "y", {})],
+            "deconvnet guided",
+            "not defined for division by an activation",
+        ),
         ([("Conv", "image image", "y", {})], "gradient guided", "filters that depend on the image"),
         ([("Conv", "one image", "y", {})], "gradient", "parameters of Conv depend on the image"),
         ([("MatMul", "image image", "y", {})], "gradient", "filters that depend on the image"),
