@@ -9,7 +9,7 @@ __all__ = ["fill_template", "page_source"]
 
 
 def fill_template(package: str, name: str, parts: Mapping[str, str]) -> str:
-    """Return a template of a package's folder with each of its gaps filled, once.
+    """Return a template, a file below a package, with each of its gaps filled once.
 
     Raises
     ------
@@ -24,13 +24,13 @@ def fill_template(package: str, name: str, parts: Mapping[str, str]) -> str:
 
 @cache
 def page_source(package: str, name: str) -> str:
-    """Read a file of a page without indentation, blank lines and comments on lines of their own."""
+    """Read a file below a package without indentation, blank lines and whole-line comments."""
     text = files(package).joinpath(name).read_text("utf-8")
     return without_comments(text, name.rpartition(".")[2])
 
 
 def without_comments(text: str, kind: str) -> str:
-    r"""Remove indentation, blank lines and comments on lines of their own.
+    r"""Remove indentation, blank lines and whole-line comments.
 
     In a script "js", the lines of a template literal stay as they are: one begins and ends where
     a line has an odd number of backticks. No other line can begin within a string or a pattern.

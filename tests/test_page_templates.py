@@ -1,14 +1,22 @@
 """Pages from templates: every gap is filled once, and only comments and indentation are removed."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
+import tconv
 from tconv.explainer.html_page import SCRIPTS
 from tconv.page_templates import fill_template, page_source, without_comments
 
 FILES = [
-    *(("tconv.explainer.page", name) for name in (*SCRIPTS, "explainer.css", "explainer.html")),
+    *(
+        ("tconv.explainer", f"page/{name}")
+        for name in (*SCRIPTS, "explainer.css", "explainer.html")
+    ),
     *(("tconv.deconvnet", f"gallery.{kind}") for kind in ("js", "css", "html")),
 ]
 
@@ -53,3 +61,20 @@ def test_every_gap_of_a_template_is_filled_once():
         fill_template("tconv.deconvnet", "gallery.html", {"{title}": "a", "{nothing}": "b"})
     with pytest.raises(ValueError, match="once"):
         fill_template("tconv.deconvnet", "gallery.html", {"<section": "b"})
+
+
+def test_pages_are_made_from_an_archive(tmp_path):
+    package = Path(tconv.__file__).parent
+    with ZipFile(tmp_path / "package.zip", "w") as archive:
+        for file in package.rglob("*.*"):
+            if "__pycache__" not in file.parts:
+                archive.write(file, file.relative_to(package.parent))
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'package.zip')!r})\n"
+        "import tconv\n"
+        "from tconv.page_templates import page_source\n"
+        "assert 'package.zip' in tconv.__file__ and page_source('tconv.deconvnet', 'gallery.js')\n"
+        "print(tconv.explain().html())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == tconv.explain().html() + "\n"

@@ -16,7 +16,7 @@ from tconv.page_templates import fill_template, page_source
 
 __all__ = ["gallery_of"]
 
-_FOLDER = "tconv.deconvnet"
+_PACKAGE = "tconv.deconvnet"
 
 
 def gallery_of(seen: Projections) -> str:
@@ -30,17 +30,17 @@ def gallery_of(seen: Projections) -> str:
     summary = f"{seen.captions[0]}. Each unit sees {size} pixels of {_count(seen.images, 'image')}."
     facts = json.dumps({"tiles": _facts(seen), "images": _images(seen)}).replace("<", "\\u003c")
     return fill_template(
-        _FOLDER,
+        _PACKAGE,
         "gallery.html",
         {
             "{title}": escape(f"{seen.model}: what features of {seen.layer} see"),
             "{heading}": escape(f"What features of {seen.layer} in {seen.model} see"),
             "{summary}": escape(summary),
-            "/*{style}*/": page_source(_FOLDER, "gallery.css"),
+            "/*{style}*/": page_source(_PACKAGE, "gallery.css"),
             "<!--{blocks}-->": _blocks(seen),
             "<!--{table}-->": _table(seen),
             "<!--{captions}-->": "".join(f"<p>{escape(line)}.</p>" for line in seen.captions[1:]),
-            "/*{script}*/": page_source(_FOLDER, "gallery.js"),
+            "/*{script}*/": page_source(_PACKAGE, "gallery.js"),
             "{facts}": facts,
         },
     )

@@ -8,7 +8,7 @@ from tconv.page_templates import fill_template, page_source
 
 __all__ = ["SCRIPTS", "frame_of", "page_of"]
 
-_FOLDER = "tconv.explainer.page"
+_PACKAGE = "tconv.explainer"
 
 SCRIPTS = tuple(
     f"{name}.js"
@@ -28,11 +28,11 @@ def page_of(scene: Scene, svg: str) -> str:
     """
     start = json.dumps(scene.state, separators=(",", ":"))
     return fill_template(
-        _FOLDER,
-        "explainer.html",
+        _PACKAGE,
+        "page/explainer.html",
         {
-            "/*{style}*/": page_source(_FOLDER, "explainer.css"),
-            "/*{script}*/": "\n".join(page_source(_FOLDER, name) for name in SCRIPTS),
+            "/*{style}*/": page_source(_PACKAGE, "page/explainer.css"),
+            "/*{script}*/": "\n".join(page_source(_PACKAGE, f"page/{name}") for name in SCRIPTS),
             "<!--{svg}-->": svg,
             "{start}": start,
         },
