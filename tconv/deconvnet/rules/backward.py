@@ -9,7 +9,7 @@ import numpy as np
 
 from tconv.deconvnet.network.network import Network, Node
 from tconv.deconvnet.network.runtime import Values
-from tconv.deconvnet.rules.registry import BackwardContext, Reversal
+from tconv.deconvnet.rules.registry import NodeContext, Reversal
 from tconv.deconvnet.rules.rules import reversal_of
 from tconv.deconvnet.rules.sparse_map import SparseMap, add_maps
 from tconv.errors import RuleError
@@ -101,7 +101,7 @@ class BackwardPass:
                 if output not in maps:
                     continue
                 r = maps.pop(output)
-                context = BackwardContext(
+                context = NodeContext(
                     node, known, shapes, network.activations, network.opset, output, self.rule
                 )
                 with self._naming(node):

@@ -17,7 +17,7 @@ from tconv.deconvnet.rules.box_laws import (
     transposed_windows,
     weight_windows,
 )
-from tconv.deconvnet.rules.registry import RULES, BackwardContext, InputMaps, register
+from tconv.deconvnet.rules.registry import RULES, InputMaps, NodeContext, register
 from tconv.deconvnet.rules.sparse_map import (
     SparseMap,
     box_index,
@@ -41,7 +41,7 @@ __all__: list[str] = []
 
 
 @register("Conv", "filter", box=weight_windows)
-def _conv(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _conv(context: NodeContext, r: SparseMap) -> InputMaps:
     """``conv_transpose(R, W)``, cropped to x."""
     weight, shape = cast_like(context.value(1), r), context.shape(0)
     axes = windows_of(context.node.attributes, weight.shape[2:], shape[2:])
@@ -76,7 +76,7 @@ def _is_empty(box: Box) -> bool:
 
 
 @register("ConvTranspose", "filter", box=transposed_windows)
-def _conv_transpose(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _conv_transpose(context: NodeContext, r: SparseMap) -> InputMaps:
     """``conv(R, W)`` at the cells of x whose windows meet the box of R."""
     weight, shape = cast_like(context.value(1), r), context.shape(0)
     axes = transposed_windows_of(context.node.attributes, shape, weight.shape)
@@ -102,7 +102,7 @@ def _conv_transpose(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("Gemm", "filter", box=entire_input)
-def _gemm(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _gemm(context: NodeContext, r: SparseMap) -> InputMaps:
     """``R Wᵀ``, for ``Y = alpha A' B' + beta C`` where a prime means transposed, if so asked."""
     n = 0 if context.is_activation(0) else 1
     back: dict[int, SparseMap] = {}
@@ -121,7 +121,7 @@ def _gemm(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("MatMul", "filter", box=entire_input)
-def _mat_mul(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _mat_mul(context: NodeContext, r: SparseMap) -> InputMaps:
     """``R Wᵀ`` where the second operand is known, ``Wᵀ R`` where the first is."""
     n = 0 if context.is_activation(0) else 1
     full, other = r.dense(), cast_like(context.value(1 - n), r)
@@ -134,7 +134,7 @@ def _mat_mul(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("MaxPool", "switches", box=pool_windows, records=RULES)
-def _max_pool(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _max_pool(context: NodeContext, r: SparseMap) -> InputMaps:
     """R goes to the largest cell of each window; overlapping windows add."""
     kernel, shape = tuple(context.get("kernel_shape")), context.shape(0)
     axes = windows_of(context.node.attributes, kernel, shape[2:])
@@ -153,7 +153,7 @@ def _max_pool(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("GlobalMaxPool", "switches", box=entire_input, records=RULES)
-def _global_max_pool(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _global_max_pool(context: NodeContext, r: SparseMap) -> InputMaps:
     """R goes to the largest cell."""
     x = context.value(0)
     _, switches = max_pool(x, x.shape[2:])
@@ -161,7 +161,7 @@ def _global_max_pool(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("AveragePool", "spread", box=pool_windows)
-def _average_pool(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _average_pool(context: NodeContext, r: SparseMap) -> InputMaps:
     """R is divided evenly among the cells of its window."""
     kernel, shape = tuple(context.get("kernel_shape")), context.shape(0)
     axes = windows_of(context.node.attributes, kernel, shape[2:])
@@ -185,7 +185,7 @@ def _average_pool(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("GlobalAveragePool", "spread", box=entire_input)
-def _global_average_pool(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _global_average_pool(context: NodeContext, r: SparseMap) -> InputMaps:
     """R is divided evenly among the cells of x."""
     shape = context.shape(0)
     share = r.dense() / r.array.dtype.type(np.prod(shape[2:]))
@@ -193,7 +193,7 @@ def _global_average_pool(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("ReduceMean ReduceSum", "spread", box=entire_input)
-def _reduce(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _reduce(context: NodeContext, r: SparseMap) -> InputMaps:
     """R goes to every cell that was summed; ReduceMean divides it evenly."""
     shape = context.shape(0)
     axes = context.value(1).tolist() if context.has(1) else context.get("axes")

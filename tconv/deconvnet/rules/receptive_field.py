@@ -33,25 +33,22 @@ def receptive_field(
     Araujo, Norris & Sim 2019, Computing Receptive Fields of Convolutional Neural Networks, Distill.
     """
     boxes: dict[str, Box | None] = {layer: box if box else None}
+    constants, activations, opset = network.constants, network.activations, network.opset
     for node in reversed(network.between(layer)):
+        row = REVERSALS.get(node.op)
         for output in node.outputs:
             if output not in boxes:
                 continue
-            context = NodeContext(
-                node, network.constants, shapes, network.activations, network.opset, output
-            )
-            for n in context.activation_inputs():
-                name, found = node.inputs[n], _input_box(context, n, boxes[output])
+            reached = boxes[output]
+            context = NodeContext(node, constants, shapes, activations, opset, output)
+            for n, name in enumerate(node.inputs):
+                if name not in activations:
+                    continue
+                found: Box | None = None  # all of the input
+                if row and reached is not None and len(shapes[name]) - 2 == len(reached):
+                    found = row.box(context, n, reached)
                 boxes[name] = _hull(boxes[name], found) if name in boxes else found
     return boxes.get(network.input)
-
-
-def _input_box(context: NodeContext, n: int, box: Box | None) -> Box | None:
-    """The box of input n that a box of the output depends on; None for all of it."""
-    row = REVERSALS.get(context.node.op)
-    if row is None or box is None or len(context.shape(n)) - 2 != len(box):
-        return None
-    return row.box(context, n, box)
 
 
 def _hull(a: Box | None, b: Box | None) -> Box | None:

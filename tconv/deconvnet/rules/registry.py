@@ -6,7 +6,6 @@ on; `receptive_field` chains box laws. One row holds both, so that neither can b
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -19,7 +18,6 @@ from tconv.deconvnet.rules.windows import Box
 __all__ = [
     "REVERSALS",
     "RULES",
-    "BackwardContext",
     "BoxLaw",
     "InputMaps",
     "NodeContext",
@@ -33,12 +31,12 @@ InputMaps = Mapping[int, SparseMap]
 """Attribution of each input, by its place."""
 
 
-@dataclass(frozen=True)
-class NodeContext:
+class NodeContext(NamedTuple):
     """A node, and the known values that it reads.
 
     ``values`` holds constants, and for a backward pass the recorded values; ``activations`` are the
-    names of all values that depend on the image. ``output`` is the output in question.
+    names of all values that depend on the image. ``output`` is the output in question, ``rule``
+    that of a backward pass.
     """
 
     node: Node
@@ -47,6 +45,7 @@ class NodeContext:
     activations: frozenset[str]
     opset: int
     output: str
+    rule: str = ""
 
     def has(self, n: int) -> bool:
         """Whether the node has an input n."""
@@ -77,14 +76,7 @@ class NodeContext:
         return self.node.attributes.get(name, default)
 
 
-@dataclass(frozen=True)
-class BackwardContext(NodeContext):
-    """A node in a backward pass under a rule."""
-
-    rule: str
-
-
-Backward = Callable[[BackwardContext, SparseMap], InputMaps]
+Backward = Callable[[NodeContext, SparseMap], InputMaps]
 """Attributions of a node's inputs from the attribution R of its output."""
 
 BoxLaw = Callable[[NodeContext, int, Box], Box | None]

@@ -30,8 +30,8 @@ from tconv.deconvnet.rules.derivatives import DERIVATIVES, Attributes, clip_limi
 from tconv.deconvnet.rules.registry import (
     REVERSALS,
     RULES,
-    BackwardContext,
     InputMaps,
+    NodeContext,
     Reversal,
     register,
 )
@@ -44,7 +44,7 @@ __all__ = ["reversal_of"]
 
 
 @register("Relu", "rectify", box=same_cells, records=("gradient", "guided"))
-def _relu(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _relu(context: NodeContext, r: SparseMap) -> InputMaps:
     """``R [x > 0]``; deconvnet ``max(R, 0)``; guided both."""
     back = r.array
     if context.rule != "gradient":
@@ -55,7 +55,7 @@ def _relu(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("Clip", "rectify", box=same_cells, records=("gradient", "guided"))
-def _clip(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _clip(context: NodeContext, r: SparseMap) -> InputMaps:
     """As Relu, with ``[low < x < high]``; rules other than gradient need low = 0."""
     low, high = clip_limits(*_limits(context.node, context.values))
     back = r.array
@@ -67,7 +67,7 @@ def _clip(context: BackwardContext, r: SparseMap) -> InputMaps:
     return {0: r.with_array(back)}
 
 
-def _activation(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _activation(context: NodeContext, r: SparseMap) -> InputMaps:
     """``R f'(x)``."""
     x = r.part_of(context.value(0))
     operands = [r.part_of(context.value(n)) for n in range(1, len(context.node.inputs))]
@@ -85,7 +85,7 @@ for _op in DERIVATIVES:
 
 
 @register("BatchNormalization", "linear", box=same_cells, note="linear")
-def _batch_normalization(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _batch_normalization(context: NodeContext, r: SparseMap) -> InputMaps:
     """``R gamma / sqrt(variance + epsilon)``, by the constants of inference."""
     gamma, variance = cast_like(context.value(1), r), cast_like(context.value(4), r)
     factor = gamma / np.sqrt(variance + variance.dtype.type(context.get("epsilon", 1e-5)))
@@ -93,7 +93,7 @@ def _batch_normalization(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("LRN", "contrast", box=same_cells, records=("gradient", "guided"))
-def _lrn(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _lrn(context: NodeContext, r: SparseMap) -> InputMaps:
     """R times the Jacobian; deconvnet R itself, as it does not normalise contrast on the way."""
     if context.rule == "deconvnet":
         return {0: r}
@@ -119,7 +119,7 @@ def _channel_sums(x: NDArray[Any], before: int, after: int) -> NDArray[Any]:
 
 
 @register("Add Sub Sum Mean", "sum", box=same_cells)
-def _add(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _add(context: NodeContext, r: SparseMap) -> InputMaps:
     """R to every term; Mean divides it, Sub negates it for its second term."""
     op, back = context.node.op, {}
     if op == "Mean":
@@ -131,13 +131,13 @@ def _add(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("Neg", "sum", box=same_cells)
-def _neg(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _neg(context: NodeContext, r: SparseMap) -> InputMaps:
     """``-R``."""
     return {0: r.with_array(-r.array)}
 
 
 @register("Mul", "product", box=same_cells, records=RULES)
-def _mul(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _mul(context: NodeContext, r: SparseMap) -> InputMaps:
     """R times the other factor; of two activations under the rule gradient only."""
     back = {}
     for n in context.activation_inputs():
@@ -147,7 +147,7 @@ def _mul(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("Div", "product", box=same_cells, records=RULES)
-def _div(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _div(context: NodeContext, r: SparseMap) -> InputMaps:
     """R through the divisor; an activation as the divisor under the rule gradient only."""
     b = cast_like(r.part_of(context.value(1)), r)
     back = {}
@@ -160,7 +160,7 @@ def _div(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("Softmax LogSoftmax", "derivative", box=entire_input, refused=RULES)
-def _softmax(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _softmax(context: NodeContext, r: SparseMap) -> InputMaps:
     raise AssertionError("every rule refuses it")
 
 
@@ -168,7 +168,7 @@ def _softmax(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("Identity Dropout Cast", "copy", box=same_cells)
-def _same(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _same(context: NodeContext, r: SparseMap) -> InputMaps:
     """R as it is."""
     return {0: r}
 
@@ -181,7 +181,7 @@ def _same(context: BackwardContext, r: SparseMap) -> InputMaps:
     "copy",
     box=entire_input,
 )
-def _copy(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _copy(context: NodeContext, r: SparseMap) -> InputMaps:
     """The sum of R over all copies of a cell."""
     node, count = context.node, len(context.node.inputs)
     known = [None if context.is_activation(n) else context.known(n) for n in range(count)]
@@ -191,7 +191,7 @@ def _copy(context: BackwardContext, r: SparseMap) -> InputMaps:
 
 
 @register("Resize Upsample", "interpolation", box=resized)
-def _resize(context: BackwardContext, r: SparseMap) -> InputMaps:
+def _resize(context: NodeContext, r: SparseMap) -> InputMaps:
     """The transpose of the interpolation."""
     node, shape = context.node, context.shape(0)
     scales = resize_scales(context, len(shape))
