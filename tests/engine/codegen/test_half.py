@@ -268,6 +268,9 @@ def test_the_code_of_float32_is_used_for_all_but_reading_and_writing(half, monke
         asked.extend(names)
         return dict.fromkeys(names, 1)
 
+    # No kernel is there yet, whatever ran before in this process, and these stay here.
+    monkeypatch.setattr(executor, "_families", {})
+    monkeypatch.setattr(executor, "held", lambda *_, **__: {})
     monkeypatch.setattr(executor, "load_all", load_all)
     monkeypatch.setattr(executor, "load_drafted", lambda names, *_, **__: asked.extend(names))
     geometry = Geometry.of((2, 20, 9, 10), (20, 3, 3, 3), stride=2)
