@@ -5,7 +5,6 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from assemblies import TARGETS, inner_loop
+from engine.plans import deep_geometries, in_smaller_items
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +29,6 @@ from tconv.engine.driver import run, run_spread
 from tconv.engine.kernels.gemm import add_rows, copy_row, micro, pack_rows, stream
 from tconv.engine.kernels.transpose import turn_out
 from tconv.engine.plan import plan as plans
-from tconv.engine.plan.phases import Phases
 from tconv.engine.plan.plan import TILES, tile_rows
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import named_target, target
@@ -41,18 +40,6 @@ from tconv.ops.planned_call import PackedWeights
 ROOT = Path(__file__).parents[2]
 TYPES = st.sampled_from(ENGINE_TYPES)
 WANTS = st.sampled_from("yx")
-
-
-@st.composite
-def deep_geometries(draw):
-    """Of so many channels that sums may be made tap by tap, and items spread."""
-    geometry, channels = draw(geometries(ranks=(1, 2, 3))), draw(st.integers(512, 520))
-    outputs = draw(st.integers(1, 8))
-    return replace(
-        geometry,
-        in_channels=geometry.groups * channels,
-        out_channels=geometry.groups * outputs,
-    )
 
 
 def operands(geometry, dtype, want="y"):
@@ -73,18 +60,6 @@ def defined(geometry, want, read, w, bias=None):
 
 
 # ---- what it computes ----------------------------------------------------------------------------
-
-
-@draws(2)
-@given(geometries() | deep_geometries(), WANTS, TYPES, st.booleans())
-def test_equals_the_definition(geometry, want, dtype, has_bias):
-    read, w, bias = operands(geometry, dtype, want)
-    bias = bias if has_bias else None
-    if not engine.serves(geometry, want, dtype):
-        return
-    found = engine.contract(geometry, want, read, w, bias=bias)
-    assert found.dtype == dtype
-    assert np.array_equal(found, defined(geometry, want, read, w, bias))
 
 
 def around(*sizes):
@@ -120,22 +95,13 @@ def test_every_plan_gives_the_same_bits(geometry, want, dtype, data):
     for threads in (1, 3):
         plans = all_plans(problem, dtype, target(), threads)
         for plan in plans[:: max(1, len(plans) // 5)]:
-            plan = in_smaller_items(plan, geometry, data) if plan.is_spread else plan
+            plan = in_smaller_items(plan, geometry, data.draw) if plan.is_spread else plan
             ready = executor.Ready(problem, dtype, target(), plan)
             written = np.full(geometry.shape_of(want), np.nan, dtype)
             ready(read, ready.pack(w), ready.pack_bias(bias), written)
             bits = (written + 0.0).tobytes()  # + 0.0: the sign of zero is nobody's
             found.setdefault(plan.order, set()).add(bits)
     assert {len(bits) for bits in found.values()} == {1}
-
-
-def in_smaller_items(plan, geometry, data):
-    """A spread plan whose items are pieces of any size."""
-    z, y, x = Phases.of(geometry.axes).axes
-    counts = [data.draw(st.integers(1, axis.count)) for axis in (z, y, x)]
-    if y.count > 1 or z.count > 1 or y.input > 1 or z.input > 1:
-        counts[2] = x.count
-    return plan._replace(planes=counts[0], rows=counts[1], columns=counts[2])
 
 
 @pytest.mark.parametrize("channels", [(37, 5), (37, 9), (520, 3)])

@@ -5,26 +5,19 @@ from math import prod
 
 import numpy as np
 import pytest
+from engine.plans import in_blocks_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from strategies import (
     ENGINE_TYPES,
     draws,
-    framed,
     geometries,
-    integer_operands,
     integers_like,
     operands_of,
 )
-from tconv import definition, engine
-from tconv.engine import executor
-from tconv.engine.high_rank import Folded, FoldedSums
-from tconv.engine.plan import axis_folding as folds
+from tconv import engine
 from tconv.engine.plan.axis_folding import Folds
-from tconv.engine.plan.problem import Problem
-from tconv.engine.target.target import target
-from tconv.engine.weight_gradient import executor as correlator
 from tconv.geometry.geometry import Geometry
 from tconv.ops.functional import conv, conv_transpose
 from tconv.ops.planned_call import plan
@@ -45,68 +38,7 @@ def every_geometry_is_folded(monkeypatch):
     engine.serves.cache_clear()
 
 
-def in_blocks_of(size, geometry, dtype, want="y", threads=None):
-    """A plan whose blocks have so many bytes."""
-    problem = Problem(engine._usual(geometry), "y" if want == "y" else "x")
-    kind, make = (FoldedSums, correlator.correlated) if want == "w" else (Folded, executor.ready)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folds, "_BLOCK_BYTES", size)
-        Folds.of.cache_clear()
-        found = kind(problem, dtype, target(), threads or target().threads, make)
-    Folds.of.cache_clear()
-    return found
-
-
 # ---- what it computes ----------------------------------------------------------------------------
-
-
-@draws(2)
-@given(
-    geometries(ranks=(4, 5), batches=(1, 2, 3)), WANTS, TYPES, st.booleans(), st.booleans(), BLOCKS
-)
-def test_equals_the_definition(geometry, want, dtype, has_bias, is_framed, size):
-    assume(engine.serves(geometry, want, dtype))
-    a, b = operands_of(want, *(array.astype(dtype) for array in integer_operands(geometry)))
-    channels = geometry.out_channels if want == "y" else geometry.in_channels
-    bias = integers_like((channels,), dtype) if has_bias and want != "w" else None
-    to, memory = np.full(geometry.shape_of(want), np.nan, dtype), np.zeros(0)
-    if is_framed:
-        to, memory = framed(to, -7)
-        a, _ = framed(a, np.nan)
-    ready = in_blocks_of(size, geometry, dtype, want)
-    found = engine.contract(geometry, want, a, b, bias=bias, out=to, plan=ready)
-    assert found is to or found.base is not None
-    wide = [None if v is None else v.astype(np.float64) for v in (a, b, bias)]
-    expected = definition.contract(geometry, want, *wide[:2], bias=wide[2])
-    assert np.array_equal(to, expected.astype(dtype))
-    assert (memory == -7).sum() >= memory.size - to.size
-
-
-@draws(0.5)
-@given(
-    geometries(ranks=(4, 5), batches=(1, 2)),
-    st.sampled_from("xw"),
-    st.sampled_from(["complex64", "complex128", "int8", "uint16"]),
-)
-def test_numbers_made_of_others_equal_the_definition(geometry, want, dtype):
-    assume(engine.serves(geometry, want, dtype))
-    a, b = operands_of(want, *integer_operands(geometry, dtype))
-    wide = "complex128" if dtype.startswith("complex") else "int64"
-    expected = definition.contract(geometry, want, a.astype(wide), b.astype(wide))
-    assert np.array_equal(engine.contract(geometry, want, a, b), expected)
-
-
-@draws(0.5)
-@given(geometries(ranks=(4, 5), batches=(1, 2, 3), plain=True), BLOCKS)
-def test_all_three_are_of_one_form(geometry, size):
-    assert all(engine.serves(geometry, want, "float64") for want in "yxw")
-    x, w, v = integer_operands(geometry)
-
-    def solved(want):
-        ready = in_blocks_of(size, geometry, "float64", want)
-        return engine.contract(geometry, want, *operands_of(want, x, w, v), plan=ready)
-
-    assert np.vdot(solved("y"), v) == np.vdot(x, solved("x")) == np.vdot(w, solved("w"))
 
 
 @draws(1)

@@ -5,9 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from tconv import definition
 from tconv.arrays.activations import as_activation
-from tconv.engine import executor
 from tconv.engine import lowered_plan as laid
 from tconv.engine.choose import best_plans
 from tconv.engine.layouts import layout_of
@@ -59,24 +57,6 @@ def test_it_comes_back_as_it_was_made(geometry, dtype):
     for problem, plan in plans(geometry, dtype, activation=activation):
         made = kept(problem, plan, dtype)
         assert same(kept(problem, plan, dtype, make=lambda: pytest.fail("made again")), made)
-
-
-@pytest.mark.parametrize("want", "yx")
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_what_is_read_again_computes_the_same(geometry, want):
-    rng = np.random.default_rng(0)  # integers, so that sums are exact
-    read, w = (
-        rng.integers(-4, 5, shape).astype(np.float32)
-        for shape in (geometry.shape_of("x" if want == "y" else "y"), geometry.weight_shape)
-    )
-    exact = definition.contract(geometry, want, read, w)
-    share = (geometry.groups, -1, *geometry.weight_shape[1:])
-    for problem, plan in plans(geometry, want=want):
-        for _ in range(2):  # made, and read
-            ready = executor.Ready(problem, "float32", target(), plan)
-            y = np.full(geometry.shape_of(want), np.nan, np.float32)
-            ready(read, ready.pack(w.reshape(share)), ready.pack_bias(None), y)
-            assert np.array_equal(y, exact)
 
 
 def test_a_damaged_one_is_made_again(folder, monkeypatch):

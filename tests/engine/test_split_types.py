@@ -55,31 +55,6 @@ def normal(shape, dtype, seed=0):
 # ---- what it computes ----------------------------------------------------------------------------
 
 
-@draws(2)
-@given(
-    geometries(),
-    st.sampled_from("yx"),
-    SERVED,
-    st.booleans(),
-    st.sampled_from([None, "whole", "framed"]),
-)
-def test_equals_the_definition(geometry, want, dtype, has_bias, out):
-    assume(engine.serves(geometry, want, dtype))
-    x, w, bias = operands(geometry, dtype, want)
-    bias = bias if has_bias else None
-    found = engine.contract(geometry, want, x, w, bias=bias)
-    assert found.dtype == (dtype if dtype in COMPLEX else "int32" if "8" in dtype else "int64")
-    assert np.array_equal(found, expected(geometry, x, w, bias, want))
-    if out is not None:
-        to, memory = np.full(geometry.shape_of(want), 7, found.dtype), np.zeros(0)
-        if out == "framed":
-            to, memory = framed(to, 7)
-            x, w = framed(x, 9)[0], framed(w, 9)[0]
-        assert engine.contract(geometry, want, x, w, bias=bias, out=to) is to
-        assert np.array_equal(to, found)
-        assert (memory == 7).sum() >= memory.size - to.size
-
-
 @draws(1)
 @given(geometries(batches=(1, 2)), SERVED, st.sampled_from("yxw"))
 def test_parts_are_contracted_for_every_letter(geometry, dtype, want):

@@ -314,21 +314,6 @@ def test_packed_weights_belong_to_one_activation():
 # ---- convolutions --------------------------------------------------------------------------------
 
 
-@draws(1)
-@given(geometries(), st.sampled_from([*ENGINE_TYPES, "complex64", "int8"]), st.booleans())
-def test_a_planned_convolution_is_conv(geometry, dtype, has_out):
-    _, w, y = (array.astype(dtype) for array in integer_operands(geometry))
-    call = planned.PlannedCall(geometry, dtype, None, want="x")
-    bias = np.arange(geometry.in_channels).astype(call(y, call.pack(w)).dtype)
-    exact = definition.contract(geometry, "x", wide(y), wide(w), bias=wide(bias))
-    out = np.zeros(geometry.x_shape, bias.dtype) if has_out else None
-    found = call(y, call.pack(w), bias, out)
-    assert found is out or out is None
-    assert np.array_equal(found, exact.astype(found.dtype))
-    again = pickle.loads(pickle.dumps(call))
-    assert (again.want, again.geometry) == ("x", geometry)
-
-
 def wide(array):
     return array.astype("complex128" if array.dtype.kind == "c" else "float64")
 

@@ -1,6 +1,5 @@
 """The portable contractions are the definition's: in every type, block and array library."""
 
-import array_api_strict
 import ml_dtypes
 import numpy as np
 import pytest
@@ -9,15 +8,12 @@ from hypothesis import strategies as st
 
 from strategies import (
     draws,
-    framed,
     geometries,
-    integer_operands,
     integers_like,
     operands_of,
     same_numbers,
 )
 from tconv import definition
-from tconv.arrays.dtypes import TYPES
 from tconv.geometry.geometry import Geometry
 from tconv.portable import blocking as blocks
 from tconv.portable import contract as portable
@@ -25,25 +21,6 @@ from tconv.portable import contract as portable
 EXACT = ["float32", "float64", "complex64", "complex128"]
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"]
 budgets = st.sampled_from([1, 100, 1000, 10_000])
-
-
-@pytest.mark.parametrize("want", ["y", "x", "w"])
-@draws()
-@given(geometry=geometries())
-def test_equals_the_definition(want, geometry):
-    operands = operands_of(want, *integer_operands(geometry))
-    expected = definition.contract(geometry, want, *operands)
-    assert same_numbers(portable.contract(geometry, want, *operands), expected)
-
-
-@draws()
-@given(geometries(), st.sampled_from("yxw"), st.sampled_from(EXACT + INTEGERS))
-def test_equals_the_definition_in_every_type(geometry, want, dtype):
-    operands = operands_of(want, *integer_operands(geometry, dtype))
-    result = portable.contract(geometry, want, *operands)
-    assert result.dtype == TYPES[dtype].result
-    wide = [v.astype(np.result_type(v, np.int64)) for v in operands]
-    assert same_numbers(result, definition.contract(geometry, want, *wide))
 
 
 def halves(shape, name, seed):
@@ -71,69 +48,6 @@ def test_the_halves_are_summed_in_float32_and_rounded_once(geometry, want, name,
         result = portable.contract(geometry, want, *operands, bias=bias)
     assert result.dtype == operands[0].dtype
     assert same_numbers(result, expected.astype(np.float32).astype(result.dtype))
-
-
-@draws()
-@given(geometries(), st.sampled_from("yxw"), budgets, budgets)
-def test_blocks_of_any_size_give_the_same(geometry, want, block_bytes, pack_bytes):
-    operands = operands_of(want, *integer_operands(geometry))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "_BLOCK_BYTES", block_bytes)
-        patch.setattr(blocks, "_PACK_BYTES", pack_bytes)
-        result = portable.contract(geometry, want, *operands)
-    assert same_numbers(result, definition.contract(geometry, want, *operands))
-
-
-@draws(0.4)
-@given(geometries(), st.sampled_from("yxw"))
-def test_nothing_but_the_array_api_is_used(geometry, want):
-    operands = operands_of(want, *integer_operands(geometry))
-    result = portable.contract(geometry, want, *map(array_api_strict.asarray, operands))
-    assert isinstance(result, type(array_api_strict.asarray(0)))
-    assert same_numbers(np.asarray(result), definition.contract(geometry, want, *operands))
-
-
-@draws(0.4)
-@given(geometries(), st.sampled_from("yx"), budgets)
-def test_bias_is_added_once_to_every_cell(geometry, want, block_bytes):
-    operands = operands_of(want, *integer_operands(geometry))
-    channels = geometry.out_channels if want == "y" else geometry.in_channels
-    bias = integers_like((channels,), seed=7)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "_BLOCK_BYTES", block_bytes)
-        result = portable.contract(geometry, want, *operands, bias=bias)
-    assert same_numbers(result, definition.contract(geometry, want, *operands, bias=bias))
-
-
-@draws(0.4)
-@given(geometries(), st.sampled_from("yxw"), budgets)
-def test_reads_and_writes_nothing_outside(geometry, want, block_bytes):
-    operands = operands_of(want, *integer_operands(geometry))
-    expected = definition.contract(geometry, want, *operands)
-    views, memories = zip(*(framed(v, np.nan) for v in operands), strict=True)
-    before = [memory.copy() for memory in memories]
-    out, memory = framed(np.zeros(geometry.shape_of(want)), np.nan)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "_BLOCK_BYTES", block_bytes)
-        result = portable.contract(geometry, want, *views, out=out)
-    assert result is out
-    assert same_numbers(out, expected)
-    out[...] = np.nan
-    assert np.isnan(memory).all()
-    for each, copy in zip(memories, before, strict=True):
-        assert np.array_equal(each, copy, equal_nan=True)
-
-
-@draws(0.4)
-@given(geometries(), st.sampled_from("yxw"))
-def test_products_either_way_round_give_the_same(geometry, want):
-    operands = operands_of(want, *integer_operands(geometry))
-    expected = definition.contract(geometry, want, *operands)
-    for first in (True, False):
-        with pytest.MonkeyPatch.context() as patch:
-            for module in (blocks, portable):
-                patch.setattr(module, "windows_come_first", lambda *_, first=first: first)
-            assert same_numbers(portable.contract(geometry, want, *operands), expected)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])

@@ -9,8 +9,7 @@ from assemblies import TARGETS, inner_loop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import draws, geometries, integer_operands
-from tconv import definition
+from strategies import draws, geometries
 from tconv.arrays.canonical import canonical
 from tconv.engine import executor
 from tconv.engine.channel_lanes.candidates import MOST_ROWS, turned
@@ -19,26 +18,13 @@ from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import assembly
 from tconv.engine.plan.phases import AxisPhases
-from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
+from tconv.engine.plan.plan import TILES
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry
 
 WANTS = st.sampled_from("yx")
 TYPES = st.sampled_from(["float32", "float64"])
-
-
-@st.composite
-def turned_plans(draw, dtype):
-    """A problem, and any plan for it whose lanes are channels."""
-    plain = draw(geometries(ranks=(1, 2, 3), batches=(1, 2, 3, 5), plain=True))
-    problem = Problem(plain, draw(WANTS))
-    tile, most = draw(st.sampled_from(TILES[target().instruction_set]))
-    vectors, images = draw(st.integers(1, most)), draw(st.integers(1, plain.batch))
-    part = Part.of_terms(problem.channels, draw(st.integers(1, 600)), draw(st.booleans()))
-    block = vectors * Number(dtype, target()).lanes
-    sizes = (min(tile, MOST_ROWS), vectors, False, False, False, DIRECT, images, 1, 1, block, 1)
-    return problem, Plan(*sizes, part, draw(st.integers(1, 3)), 0.0, is_turned=True)
 
 
 def computed(problem, plan, dtype, read, w, bias):
@@ -48,18 +34,6 @@ def computed(problem, plan, dtype, read, w, bias):
     packed = ready.pack(np.ascontiguousarray(canonical(np, problem.geometry, "w", w)))
     ready(read, packed, ready.pack_bias(bias), written)
     return written
-
-
-@draws(2)
-@given(st.data(), TYPES)
-def test_every_turned_plan_equals_the_definition(data, dtype):
-    problem, plan = data.draw(turned_plans(dtype))
-    x, w, y = (array.astype(dtype) for array in integer_operands(problem.geometry))
-    read = x if problem.want == "y" else y
-    bias = np.arange(problem.outputs * problem.geometry.groups).astype(dtype)
-    written = computed(problem, plan, dtype, read, w, bias)
-    expected = definition.contract(problem.geometry, problem.want, read, w, bias=bias)
-    assert np.array_equal(written, expected)
 
 
 # images of one cell, of few, with borders of zeros; sums tap by tap; strides along one axis only

@@ -12,8 +12,8 @@ from engine.guarded import guarded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import ENGINE_TYPES, draws, framed, geometries, integer_operands, integers_like
-from tconv import definition, engine
+from strategies import ENGINE_TYPES, draws, geometries, integers_like
+from tconv import engine
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import assembly, load, load_kernel
 from tconv.engine.kernels import transpose as transposing
@@ -117,28 +117,6 @@ def test_the_kernel_is_complete_and_keeps_a_tile_in_registers(cpu, dtype):
 
 def last(draw_from):
     return draw_from.map(lambda geometry: replace(geometry, data_format="channels_last"))
-
-
-@draws(2)
-@given(last(geometries()), TYPES, st.booleans(), st.sampled_from(["new", "whole", "strided"]))
-def test_equals_the_definition(geometry, dtype, has_bias, out):
-    x, w, _ = (array.astype(dtype) for array in integer_operands(geometry))
-    bias = integers_like((geometry.out_channels,), dtype) if has_bias else None
-    if not engine.serves(geometry, "y", dtype):
-        return
-    to, memory = None, np.zeros(0)
-    if out == "whole":
-        to = np.full(geometry.y_shape, np.nan, dtype)
-    elif out == "strided":
-        to, memory = framed(np.full(geometry.y_shape, 5, dtype), -7)
-        x, _ = framed(x, np.nan)
-    found = engine.contract(geometry, "y", x, w, bias=bias, out=to)
-    assert to is None or found is to
-    assert found.shape == geometry.y_shape
-    wide = [None if v is None else v.astype(np.float64) for v in (x, w, bias)]
-    expected = definition.contract(geometry, "y", *wide[:2], bias=wide[2])
-    assert np.array_equal(found, expected.astype(dtype))
-    assert (memory == -7).sum() >= memory.size - found.size
 
 
 @draws(1)

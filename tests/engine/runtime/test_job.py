@@ -4,11 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import draws, geometries, integer_operands, operands_of
-from tconv import definition, engine
+from tconv import definition
 from tconv.engine.runtime import job as entering
 from tconv.errors import UnsupportedError
 from tconv.ops.planned_call import plan
@@ -73,20 +71,6 @@ def test_larger_jobs_and_those_of_more_threads_are_not(threads, entries, monkeyp
         monkeypatch.setattr(call._plan._job, "_is_small", True)
     call(x, call.pack(weight))
     assert 4 not in entries
-
-
-@draws(0.5)
-@given(geometries(ranks=(1, 2, 3), batches=(1, 2)), WANTS)
-def test_both_ways_give_the_same(geometry, want):
-    operands = operands_of(want, *integer_operands(geometry))
-    made = engine.prepare(geometry, "float64", 1, want=want)
-    expected = definition.contract(geometry, want, *operands)
-    for is_small in (True, False):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(made._job, "_is_small", is_small)
-            found = [engine.contract(geometry, want, *operands, plan=made) for _ in range(2)]
-        assert np.array_equal(found[0], expected)
-        assert np.array_equal(found[1], expected)
 
 
 def test_threads_that_call_one_plan_have_arguments_of_their_own():

@@ -3,23 +3,22 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from engine.plans import in_other_chunks, wide_geometries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import draws, geometries, integer_operands
+from strategies import draws, integer_operands
 from tconv import definition, engine
 from tconv.engine.codegen.code import Number
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime import job as entering
 from tconv.engine.target.target import target
 from tconv.engine.weight_gradient.executor import Correlated
-from tconv.engine.weight_gradient.panel import Chunk
 from tconv.engine.weight_gradient.plan import all_correlations, choose_correlation
 from tconv.geometry.geometry import Geometry
 from tconv.nn.conv import Conv1d, ConvTranspose1d
@@ -30,33 +29,6 @@ from tconv.ops.gradients import conv_transpose_vjp
 ROOT = Path(__file__).parents[3]
 TYPES = st.sampled_from(["float32", "float64"])
 PLANS = 5  # of each geometry
-
-
-@st.composite
-def wide_geometries(draw):
-    """Of channels that fill vectors and tiles, or a part of them."""
-    geometry = draw(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)))
-    channels, outputs = draw(st.integers(1, 40)), draw(st.integers(1, 9))
-    return replace(
-        geometry,
-        in_channels=geometry.groups * channels,
-        out_channels=geometry.groups * outputs,
-    )
-
-
-@st.composite
-def cropped_geometries(draw):
-    """With more padding: cells of x that no tap joins to y."""
-    geometry, crop = draw(wide_geometries()), draw(st.integers(1, 6))
-    axes = tuple(
-        axis._replace(
-            input=axis.input + 2 * crop,
-            begin=axis.begin + crop * axis.stride,
-            end=axis.end + crop * axis.stride,
-        )
-        for axis in geometry.axes
-    )
-    return replace(geometry, axes=axes)
 
 
 def operands(geometry, dtype):
@@ -70,44 +42,10 @@ def plans(geometry, dtype, draw):
     found = all_correlations(problem, dtype, target())
     for plan in found[:: max(1, len(found) // PLANS)]:
         yield problem, plan
-        cells = draw(st.integers(1, 30))
-        chunk = Chunk.of(geometry.batch, problem.written_size, cells)
-        counts = zip((geometry.batch, *problem.written_size), chunk, strict=True)
-        chunks = int(np.prod([-(-count // size) for count, size in counts]))
-        segments = draw(st.integers(1, min(chunks, 5)))
-        yield problem, plan._replace(chunk=chunk, segments=segments)
+        yield problem, in_other_chunks(plan, problem.geometry, draw)
 
 
 # ---- what it computes ----------------------------------------------------------------------------
-
-
-@draws(2)
-@given(geometries() | wide_geometries(), TYPES)
-def test_equals_the_definition(geometry, dtype):
-    """In all layouts."""
-    if not engine.serves(geometry, "w", dtype):
-        assert geometry.batch == 0 or geometry.rank > 3
-        return
-    x, y = operands(geometry, dtype)
-    found = engine.contract(geometry, "w", x, y)
-    assert found.dtype == dtype
-    assert np.array_equal(found, definition.contract(geometry, "w", x, y))
-
-
-@draws(1)
-@given(
-    geometries(ranks=(1, 2, 3), batches=(1, 2, 3)) | wide_geometries() | cropped_geometries(),
-    TYPES,
-    st.data(),
-)
-def test_every_plan_equals_the_definition(geometry, dtype, data):
-    geometry = engine._usual(geometry)
-    x, y = operands(geometry, dtype)
-    expected = definition.contract(geometry, "w", x, y)
-    for n, (problem, plan) in enumerate(plans(geometry, dtype, data.draw)):
-        found = np.full(geometry.weight_shape, np.nan, dtype)
-        Correlated(problem, dtype, target(), plan, 1 + n % 3)(x, y, found)
-        assert np.array_equal(found, expected), plan
 
 
 @pytest.mark.parametrize("padding", [3, 4])
@@ -182,29 +120,6 @@ def test_long_sums_are_exact_enough(channels):
     assert np.abs(found - exact).max() <= 2e-6 * np.abs(exact).max()
 
 
-@draws(1)
-@given(
-    geometries(ranks=(1, 2, 3), batches=(1, 2, 3)),
-    st.sampled_from(["complex64", "complex128", "int8", "uint16"]),
-)
-def test_numbers_made_of_others_equal_the_definition(geometry, dtype):
-    assert engine.serves(geometry, "w", dtype)
-    x, _, y = integer_operands(geometry, dtype)
-    wide = "complex128" if dtype.startswith("complex") else "int64"
-    expected = definition.contract(geometry, "w", x.astype(wide), y.astype(wide))
-    for threads in (1, 2):
-        assert np.array_equal(engine.contract(geometry, "w", x, y, threads=threads), expected)
-
-
-@draws(1)
-@given(wide_geometries())
-def test_it_is_the_adjoint_of_the_transposed_convolution(geometry):
-    assert engine.serves(geometry, "w", "float64")
-    x, w, v = integer_operands(geometry)
-    energy = np.vdot(engine.contract(geometry, "y", x, w), v)
-    assert np.vdot(w, engine.contract(geometry, "w", x, v)) == energy
-
-
 def test_gradients_and_layers_use_it(monkeypatch):
     used = []
     call = Correlated.__call__
@@ -235,29 +150,6 @@ def test_nothing_outside_of_the_operands_is_touched():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(count), "plans"]
-
-
-@draws(1)
-@given(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)), TYPES, st.integers(20, 40))
-def test_nothing_beside_out_is_written(geometry, dtype, before):
-    x, y = operands(geometry, dtype)
-    shape = geometry.weight_shape
-    memory = np.full(before + int(np.prod(shape)) + 32, -7, dtype)
-    out = memory[before:-32].reshape(shape)
-    assert engine.contract(geometry, "w", x, y, out=out) is out
-    assert np.array_equal(out, definition.contract(geometry, "w", x, y))
-    assert np.array_equal(memory[:before], np.full(before, -7))
-    assert np.array_equal(memory[-32:], np.full(32, -7))
-
-
-@draws(0.5)
-@given(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)), TYPES)
-def test_operands_and_out_may_lie_anyhow(geometry, dtype):
-    x, y = operands(geometry, dtype)
-    out = np.zeros(geometry.weight_shape[::-1], dtype).T
-    found = engine.contract(geometry, "w", np.asfortranarray(x), y[..., ::-1][..., ::-1], out=out)
-    assert found is out
-    assert np.array_equal(out, definition.contract(geometry, "w", x, y))
 
 
 def test_an_empty_batch_is_portable():

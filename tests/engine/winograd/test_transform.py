@@ -8,21 +8,21 @@ from math import ceil, lcm
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from engine.plans import winograd_plans
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws, integer_operands, keywords_of
-from tconv import conv, conv_transpose, definition, plan
+from tconv import conv, conv_transpose, plan
 from tconv.arrays.canonical import canonical
 from tconv.engine import executor
 from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import write
 from tconv.engine.compile.jit import load
-from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 from tconv.engine.winograd.kernels import screen
-from tconv.engine.winograd.transform import LARGE, Tiling, minimal
+from tconv.engine.winograd.transform import LARGE, minimal
 from tconv.geometry.geometry import Geometry
 
 WANTS = st.sampled_from("yx")
@@ -47,64 +47,6 @@ def test_only_weights_are_multiplied_by_other_than_one(outputs, taps):
     a, g, b = minimal(outputs, taps)
     assert {abs(c) for matrix in (a, b) for row in matrix for c in row} <= {0.0, 1.0}
     assert {abs(c) for row in g for c in row} <= {0.0, 0.5, 1.0}
-
-
-@st.composite
-def runs(draw, want):
-    """Stride, dilation, kernel, and how many outputs can be made at a time, of one axis."""
-    stride, taps = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    is_odd = want == "y" and stride == taps == 2 and draw(st.booleans())
-    dilation = 1 if is_odd else draw(st.sampled_from((1, 1, 1, 2, 3)))
-    return stride, dilation, stride * taps - is_odd, draw(st.integers(1, min(3, 5 - taps)))
-
-
-@st.composite
-def tiled(draw):
-    """A problem, and any plan for it that tiles its outputs."""
-    rank, groups, want = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(WANTS)
-    stride, dilation, kernel, most = zip(*(draw(runs(want)) for _ in range(rank)), strict=True)
-    size = [draw(st.integers(2, (40, 12, 6)[rank - 1])) for _ in range(rank)]
-    x_shape = (draw(st.integers(1, 3)), groups * draw(st.integers(1, 6)), *size)
-    weight_shape = (x_shape[1], draw(st.integers(1, 7)), *kernel)
-    padding = [draw(st.integers(0, n // 2)) for n in kernel]
-    options = {"stride": stride, "dilation": dilation, "padding": padding, "groups": groups}
-    geometry = Geometry.of(x_shape, weight_shape, **options)
-    problem, is_uncropped = Problem(geometry, want), draw(st.booleans())
-    phases = problem.phases(is_uncropped, is_spaced=True)
-    wanted = (1,) * (3 - rank) + most
-    outputs = tuple(n if axis.count > 1 else 1 for n, axis in zip(wanted, phases.axes, strict=True))
-    outputs = (1, 1, 2) if outputs == DIRECT and phases.axes[2].count > 1 else outputs
-    tiling = Tiling.of(phases, outputs)
-    assume(tiling is not None and outputs != DIRECT and tiling.sums <= 256)
-    z, y, x = phases.tiled(outputs).axes
-    is_gathered = draw(st.booleans())
-    columns = x.count if is_gathered else draw(st.integers(1, x.count))
-    rows = draw(st.integers(1, (geometry.batch * z.count if is_gathered else 1) * y.count))
-    tile, most = draw(st.sampled_from(TILES[target().instruction_set]))
-    plan = Plan(
-        *(tile, draw(st.integers(1, most)), is_uncropped, is_gathered, False, outputs, 1),
-        *(rows, columns, draw(st.integers(1, problem.outputs)), draw(st.integers(1, 2))),
-        *(Part.of_terms(problem.channels, draw(st.integers(1, 100))), draw(st.integers(1, 3)), 0.0),
-    )
-    return problem, plan
-
-
-@draws(2)
-@given(tiled(), st.sampled_from(["float32", "float64"]))
-def test_every_tiling_equals_the_definition(found, dtype):
-    """Halves of small integers are exact, and so are their sums."""
-    problem, plan = found
-    geometry = problem.geometry
-    x, w, y = (array.astype(dtype) for array in integer_operands(geometry))
-    read = x if problem.want == "y" else y
-    channels = problem.outputs * geometry.groups
-    bias = np.arange(channels).astype(dtype)
-    ready = executor.Ready(problem, dtype, target(), plan)
-    written = np.full(geometry.shape_of(problem.want), np.nan, dtype)
-    packed = ready.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
-    ready(read, packed, ready.pack_bias(bias), written)
-    expected = definition.contract(geometry, problem.want, read, w, bias=bias)
-    assert np.array_equal(written, expected)
 
 
 # 2-D layers of three taps, of two taps in four phases, of odd sizes and strides, 1-D and 3-D ones,
@@ -142,7 +84,7 @@ UNSAFE = [np.nan, np.inf, -np.inf, 2.0**100, -(2.0**127)]
 
 
 @draws(1)
-@given(tiled(), st.data())
+@given(winograd_plans(), st.data())
 def test_images_with_cells_that_would_spread_have_the_bits_of_direct(found, data):
     """Whatever the plan, and so for any number of threads; other images have those of the tiles."""
     problem, tiles = found
