@@ -1,5 +1,6 @@
 """Names that every doctest may use without importing them, and where tests keep kernels."""
 
+import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,12 @@ import pytest
 os.environ.setdefault("TCONV_CACHE", str(Path(__file__).parent / ".cache"))
 
 collect_ignore = [] if find_spec("torch") else ["tconv/torch"]  # `make test` goes without
+
+
+def pytest_collection_finish() -> None:
+    """Keep what thousands of tests are made of out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
