@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
 from implementations import IMPLEMENTATIONS
 from scratch import full_of_nan
-
 from strategies import (
     draws,
     framed,

@@ -22,6 +22,8 @@ each_step = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_each_step_gives_the_answer(step):
     computed = 0
     for case in (MIDDLE,) if step.name == "fewer" else (LAYER, DILATED, SMALL, DEEP):
+        if step.name == "number_by_number" and case.geometry.flops > 10**6:
+            continue  # which takes Python seconds
         x, weight, bias = arrays = operands(case, "float32", 0)
         try:
             call = getattr(steps, step.name)(case, arrays, 1 + step.takes_all_cores)

@@ -1,6 +1,7 @@
 """Scratch full of NaN, for every test of the engine."""
 
 import pytest
+
 from scratch import full_of_nan
 
 

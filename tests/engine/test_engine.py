@@ -16,6 +16,7 @@ from engine.plans import deep_geometries, in_smaller_items
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slow import mostly_slow
 from strategies import ENGINE_TYPES, draws, geometries, integer_operands
 from tconv import definition, engine
 from tconv.engine import executor
@@ -282,7 +283,7 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
         assert not [line for line in loop if "sp)" in line or "[sp" in line], (rows, vectors)
 
 
-@pytest.mark.parametrize("cpu", TARGETS)
+@pytest.mark.parametrize("cpu", mostly_slow(TARGETS, "skylake-avx512", "apple-m1"))
 def test_every_kernel_is_code_for_every_processor(cpu):
     """And calls nothing but what the driver is told to call."""
     here = named_target(cpu)
@@ -356,6 +357,7 @@ def test_without_code_the_portable_path_computes_and_one_warning_says_so(monkeyp
     executor.ready.cache_clear()
 
 
+@pytest.mark.slow(quick="test_implementations.py::test_equals_the_definition")
 @pytest.mark.parametrize("cpu", ["x86-64", "haswell", "portable"])
 def test_other_processors_compute_the_same(cpu):
     code = (

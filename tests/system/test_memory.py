@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slow import mostly_slow
 from strategies import draws, geometries, integer_operands, keywords_of, padded_calls
 from tconv.engine import serves
 from tconv.engine.compile.tiers import settle
@@ -131,8 +132,10 @@ except tconv.MemoryLimitError:
 
 
 @linux
-@pytest.mark.parametrize("when", ["imported", "loaded", "called"])
-@pytest.mark.parametrize("mebibytes", [1, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500])
+@pytest.mark.parametrize("when", mostly_slow(["imported", "loaded", "called"], "called"))
+@pytest.mark.parametrize(
+    "mebibytes", mostly_slow([1, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500], 10, 35, 100, 500)
+)
 def test_a_process_that_is_short_of_addresses_computes_or_refuses(when, mebibytes):
     environment = {**os.environ, "TCONV_CACHE": "off", "TCONV_CPU": "", "TCONV_THREADS": "2"}
     done = subprocess.run(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llvmlite import binding
 
 import tconv
+from slow import mostly_slow
 from tconv.engine.compile.jit import assembly
 from tconv.engine.target.target import (
     CPUS,
@@ -157,14 +158,17 @@ print(target().instruction_set)
 @pytest.mark.skipif(not EMULATOR, reason="qemu-x86_64-static (Debian: qemu-user-static) is missing")
 @pytest.mark.parametrize(
     ("hidden", "name"),
-    [
-        ("", "avx2"),
+    mostly_slow(
+        [
+            ("", "avx2"),
+            ("avx2", "sse2"),
+            ("avx", "sse2"),
+            ("fma", "sse2"),
+            ("f16c", "avx2"),
+            ("avx2,-vaes", "sse2"),
+        ],
         ("avx2", "sse2"),
-        ("avx", "sse2"),
-        ("fma", "sse2"),
-        ("f16c", "avx2"),
-        ("avx2,-vaes", "sse2"),
-    ],
+    ),
 )
 def test_an_emulated_processor_runs_what_is_written_for_it(hidden, name, tmp_path):
     rng, cases = np.random.default_rng(0), {}

@@ -12,6 +12,7 @@ from engine.plans import in_other_chunks, wide_geometries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slow import mostly_slow
 from strategies import draws, integer_operands
 from tconv import definition, engine
 from tconv.engine.codegen.code import Number
@@ -175,7 +176,7 @@ def test_workspace_is_scratch_and_parts(geometry, dtype, threads):
 # ---- other processors ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cpu", ["x86-64", "haswell", "portable"])
+@pytest.mark.parametrize("cpu", mostly_slow(["x86-64", "haswell", "portable"], "x86-64"))
 def test_other_processors_compute_the_same(cpu):
     code = (
         "import numpy as np\n"
