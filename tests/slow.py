@@ -6,9 +6,14 @@ __all__ = ["mostly_slow", "unknown_quick"]
 
 
 def mostly_slow(values, *quick):
-    """Parameters of a test of which all but the quick ones are slow."""
+    """Parameters of a test, or tuples of them, of which all but the quick ones are slow."""
     assert set(quick) < set(values)
-    return [v if v in quick else pytest.param(v, marks=pytest.mark.slow) for v in values]
+    return [
+        v
+        if v in quick
+        else pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=pytest.mark.slow)
+        for v in values
+    ]
 
 
 def unknown_quick(items):
