@@ -10,7 +10,7 @@ from slow import unknown_quick
 # The profile is named by the environment variable HYPOTHESIS_PROFILE. There is no deadline and no
 # complaint about slow data: how long an example takes depends on what else the machine is doing.
 _slow = [HealthCheck.too_slow]
-settings.register_profile("quick", max_examples=50, deadline=None, suppress_health_check=_slow)
+settings.register_profile("quick", max_examples=30, deadline=None, suppress_health_check=_slow)
 settings.register_profile(
     "ci",
     max_examples=250,

@@ -335,41 +335,41 @@ LAYER_GEOMETRIES = geometries(batches=(1, 2, 3)).map(
 ALL_NATIVE = (*ENGINE_TYPES, *sorted(COMPOUND))
 
 IMPLEMENTATIONS = {
-    "portable": Implementation(portable, dtypes=NAMES, share=2),
+    "portable": Implementation(portable, dtypes=NAMES, share=4),
     "portable, array API alone": Implementation(
-        portable_elsewhere, dtypes=("float64",), takes_out=False, share=0.4
+        portable_elsewhere, dtypes=("float64",), takes_out=False, share=0.6
     ),
-    "functions": Implementation(functions, dtypes=NAMES),
-    "bound calls": Implementation(bound_calls, share=0.5),
-    "planned calls": Implementation(planned_calls, wants="yx", dtypes=NAMES),
-    "pullbacks": Implementation(pullbacks, dtypes=REAL, biased="y", takes_out=False, share=0.5),
+    "functions": Implementation(functions, dtypes=NAMES, share=2),
+    "bound calls": Implementation(bound_calls, share=0.8),
+    "planned calls": Implementation(planned_calls, wants="yx", dtypes=NAMES, share=2),
+    "pullbacks": Implementation(pullbacks, dtypes=REAL, biased="y", takes_out=False, share=0.8),
     "transposed layers": Implementation(
         layer(ConvTranspose, "y"),
         dtypes=ENGINE_TYPES,
         geometries=LAYER_GEOMETRIES,
         biased="y",
         takes_out=False,
-        share=0.5,
+        share=0.8,
     ),
     "layers": Implementation(
         layer(Conv, "x"),
         geometries=LAYER_GEOMETRIES,
         biased="x",
         takes_out=False,
-        share=0.5,
+        share=0.8,
     ),
 }
 NATIVE = {
     "engine": Implementation(
-        native, dtypes=ALL_NATIVE, geometries=geometries() | wide_geometries(), share=3
+        native, dtypes=ALL_NATIVE, geometries=geometries() | wide_geometries(), share=5
     ),
-    "engine, direct": Implementation(direct, wants="yx", geometries=wide_geometries(), share=0.5),
-    "engine, measured": Implementation(measured, wants="yx", dtypes=REAL, share=0.1),
+    "engine, direct": Implementation(direct, wants="yx", geometries=wide_geometries(), share=0.8),
+    "engine, measured": Implementation(measured, wants="yx", dtypes=REAL, share=0.2),
     "any plan": Implementation(
-        any_native, wants="yx", geometries=geometries(ranks=(1, 2, 3)) | deep_geometries(), share=2
+        any_native, wants="yx", geometries=geometries(ranks=(1, 2, 3)) | deep_geometries(), share=4
     ),
     "channel lanes": Implementation(
-        channel_lanes, wants="yx", dtypes=REAL, geometries=PLAIN | wide_geometries(), share=2
+        channel_lanes, wants="yx", dtypes=REAL, geometries=PLAIN | wide_geometries(), share=4
     ),
     "Winograd": Implementation(
         winograd,
@@ -377,31 +377,31 @@ NATIVE = {
         dtypes=REAL,
         geometries=winograd_geometries(),
         takes_large=False,
-        share=2,
+        share=4,
     ),
     "any weight gradient": Implementation(
         any_weight_gradient,
         wants="w",
         dtypes=REAL,
         geometries=PLAIN | wide_geometries() | cropped_geometries(),
-        share=4,
+        share=5,
     ),
     "high rank": Implementation(
         high_rank,
         dtypes=ALL_NATIVE,
         geometries=geometries(ranks=(4, 5), batches=(1, 2, 3)),
         takes_large=False,
-        share=2,
+        share=4,
     ),
     "native stub": Implementation(
-        native_stub, dtypes=REAL, geometries=geometries(ranks=(1, 2, 3), batches=(1, 2)), share=0.5
+        native_stub, dtypes=REAL, geometries=geometries(ranks=(1, 2, 3), batches=(1, 2)), share=0.8
     ),
     "lowered plans from disk": Implementation(
-        from_disk, wants="yx", geometries=geometries(ranks=(1, 2, 3), batches=(1, 2)), share=0.2
+        from_disk, wants="yx", geometries=geometries(ranks=(1, 2, 3), batches=(1, 2)), share=0.3
     ),
     **{
         f"any plan, {cpu}": Implementation(
-            any_native_of(cpu), wants="yx", geometries=geometries(ranks=(1, 2, 3)), share=0.3
+            any_native_of(cpu), wants="yx", geometries=geometries(ranks=(1, 2, 3)), share=0.5
         )
         for cpu in OTHER_CPUS
     },

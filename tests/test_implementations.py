@@ -141,7 +141,7 @@ def test_its_forms_have_one_value(implementation):
     """Of larger sizes: <y, v> = <x, x'> = <w, w'> for the three letters that are solved for."""
     implementation = IMPLEMENTATIONS[implementation]
 
-    @draws(0.2 * implementation.share)
+    @draws(0.15 * implementation.share)
     @given(large_geometries(), st.data())
     def law(geometry, data):
         x, w, v = integer_operands(geometry)

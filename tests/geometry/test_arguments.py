@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 
 import tconv
+from slow import mostly_slow
 from strategies import draws
 from tconv import engine
 from tconv.arrays.activations import as_activation
@@ -256,7 +257,7 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("codes", ["bBh", "HiI", "lLqQ"])
+@pytest.mark.parametrize("codes", mostly_slow(["bBh", "HiI", "lLqQ"], "lLqQ"))
 def test_integers_of_numpy_are_numbers_of_threads_as_pythons_are(codes):
     """In a process of its own: scratch that is too short is memory of somebody else."""
     code = SPOILING.replace("NUMBERS", "(2, 5, 64)").replace("CODES", repr(codes))

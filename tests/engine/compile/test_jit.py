@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from slow import mostly_slow
 from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.builder import IRBuilder
 from tconv.engine.compile import tiers as drafts
@@ -636,7 +637,7 @@ print(good)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("cache", ["on", "off"])
+@pytest.mark.parametrize("cache", mostly_slow(["on", "off"], "on"))
 @pytest.mark.parametrize(
     ("code", "expected"),
     [(FORK_WHILE_COMPILING, "0 5 7 1"), (FORK_OFTEN, "0"), (FORK_WITHIN, "0 True")],

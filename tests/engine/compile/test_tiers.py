@@ -11,6 +11,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+from slow import mostly_slow
 from tconv.arrays.activations import as_activation
 from tconv.engine.choose import all_plans
 from tconv.engine.codegen.abi import POINTERS
@@ -226,18 +227,19 @@ print(not compiled, waiting() > 0, drafts._has_thread)
     assert len(list((tmp_path / "kernels").iterdir())) == kept
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.21, 0.23, 0.26, 0.3])
+@pytest.mark.parametrize("delay_s", mostly_slow([0.0, 0.21, 0.23, 0.26, 0.3], 0.0, 0.23))
 def test_a_process_may_end_whenever_it_likes(tmp_path, delay_s):
     assert run(f"time.sleep({delay_s}); print(1)", tmp_path) == ["1"]
 
 
-@pytest.mark.parametrize("cache", ["off", os.devnull, "/proc/tconv"])  # none, and two read-only
+# none, and two read-only
+@pytest.mark.parametrize("cache", mostly_slow(["off", os.devnull, "/proc/tconv"], "/proc/tconv"))
 def test_without_a_cache_they_are_improved_all_the_same(cache):
     assert run("print(settled(), np.array_equal(call(), first))", cache) == ["True", "True"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-@pytest.mark.parametrize("delay_s", [0.0, 0.21, 0.25])
+@pytest.mark.parametrize("delay_s", mostly_slow([0.0, 0.21, 0.25], 0.21))
 def test_the_child_of_a_fork_improves_its_own(tmp_path, delay_s):
     code = f"""
 time.sleep({delay_s})

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slow import mostly_slow
 from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.builder import IRBuilder
 from tconv.engine.codegen.code import I64, PTR
@@ -205,7 +206,7 @@ def test_nobody_waits_for_a_worker_that_does_not_come(monkeypatch):
     assert not pool._pool._workers
 
 
-@pytest.mark.parametrize("turns", [0, 1, 20])
+@pytest.mark.parametrize("turns", mostly_slow([0, 1, 20], 1))
 def test_no_wake_up_is_lost(monkeypatch, turns):
     """Workers that look for work so shortly lie down just while the next is offered."""
     monkeypatch.setattr(pool, "_pool", None)
@@ -289,7 +290,7 @@ warnings.simplefilter("ignore")  # Python 3.12 and later warn of a fork with thr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("threads", mostly_slow([1, 2, 5], 5))
 def test_a_fork_in_the_middle_of_work_begins_anew(threads):
     code = f"""
 with held({threads}):
