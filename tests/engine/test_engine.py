@@ -224,7 +224,7 @@ def test_long_sums_are_exact_enough():
 
 def test_nothing_outside_of_the_operands_is_touched():
     """In a process of its own, with operands that end where memory does."""
-    script, count = Path(__file__).with_name("guarded.py"), 2 * settings().max_examples
+    script, count = Path(__file__).with_name("guarded.py"), 4 * settings().max_examples
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, str(script), str(count)], env=environment, capture_output=True, text=True
