@@ -8,7 +8,7 @@ from bench.cases import Case
 from bench.ladder import LAYERS, POSSIBLE, STEPS, cut_down, page
 from bench.peers import Unsupported, operands
 from bench.steps import SAME
-from tconv.portable import contract as portable
+from tconv.portable import contract
 
 LAYER = Case("layer", 2, 5, 3, (6, 7), 3, 2, 1, 0, 1, 1, "nobody's")
 DILATED = Case("dilated", 1, 2, 19, (9,), 3, 1, 2, 0, 2, 1, "nobody's")
@@ -29,7 +29,7 @@ def test_each_step_gives_the_answer(step):
             call = getattr(steps, step.name)(case, arrays, 1 + step.takes_all_cores)
         except Unsupported:  # the plan is that of the step before
             continue
-        expected = portable.contract(case.geometry, "y", x, weight, bias=bias)
+        expected = contract.contract(case.geometry, "y", x, weight, bias=bias)
         for _ in range(2):
             assert np.allclose(call(), expected, atol=1e-5)
         computed += 1

@@ -13,7 +13,7 @@ from tconv.engine.executor import ready
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 from tconv.geometry.geometry import Geometry
-from tconv.system import pointers as addresses
+from tconv.system import pointers
 from tconv.system.allocator import Arena, lent
 
 
@@ -47,14 +47,14 @@ def read_only(array):
     ids=lambda array: f"{type(array).__name__} {array.shape} {array.strides}",
 )
 def test_an_address_is_where_numpy_says(array):
-    assert addresses.address(array) == array.ctypes.data
-    assert addresses._ask_address(array) == array.ctypes.data
+    assert pointers.address(array) == array.ctypes.data
+    assert pointers._ask_address(array) == array.ctypes.data
 
 
 def test_it_is_read_where_that_is_known_to_be_right(monkeypatch):
-    assert addresses._is_read_right()
-    monkeypatch.setattr(addresses, "DATA_OFFSET", addresses.DATA_OFFSET + 8)
-    assert not addresses._is_read_right()
+    assert pointers._is_read_right()
+    monkeypatch.setattr(pointers, "DATA_OFFSET", pointers.DATA_OFFSET + 8)
+    assert not pointers._is_read_right()
 
 
 def has_a_plan_for_one_thread(geometry, dtype, want="y"):

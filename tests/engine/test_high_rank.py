@@ -21,7 +21,7 @@ from tconv.engine.plan.axis_folding import Folds
 from tconv.geometry.geometry import Geometry
 from tconv.ops.functional import conv, conv_transpose
 from tconv.ops.planned_call import plan
-from tconv.portable import contract as portable
+from tconv.portable import contract
 
 TYPES = st.sampled_from(ENGINE_TYPES)
 WANTS = st.sampled_from("yxw")
@@ -93,8 +93,8 @@ def test_what_two_blocks_have_is_added_once(rows):
     ready = in_blocks_of(rows * row_bytes, geometry, "float64", "w", 1)
     assert ready.folds.rows == [3, 4, 4][rows - 3]
     found = engine.contract(geometry, "w", x, y, plan=ready)
-    met = portable.contract(geometry, "w", x, np.isinf(y).astype(float)) > 0
-    expected = portable.contract(geometry, "w", x, np.ones_like(y))
+    met = contract.contract(geometry, "w", x, np.isinf(y).astype(float)) > 0
+    expected = contract.contract(geometry, "w", x, np.ones_like(y))
     assert np.array_equal(found, np.where(met, np.inf, expected))
 
 
@@ -109,7 +109,7 @@ def test_plans_and_calls_agree(data_format, groups):
     bias = integers_like((3 * groups,), "float32", 2)
     keywords = {"stride": (2, 1, 3, 2), "groups": groups, "data_format": data_format}
     geometry = Geometry.of(x_shape, weight_shape, **keywords)
-    expected = portable.contract(geometry, "y", x, w, bias=bias)
+    expected = contract.contract(geometry, "y", x, w, bias=bias)
     for method in ("auto", "measure"):
         call = plan(x_shape, weight_shape, method=method, **keywords)
         assert "folded" in str(call)
@@ -117,7 +117,7 @@ def test_plans_and_calls_agree(data_format, groups):
         assert np.array_equal(conv_transpose(x, w, bias, method=method, **keywords), expected)
     back = plan(x_shape, weight_shape, want="x", activation="relu", **keywords)
     assert "folded" in str(back)
-    found = portable.contract(geometry, "x", expected, w)
+    found = contract.contract(geometry, "x", expected, w)
     assert np.array_equal(conv(expected, w, **keywords), found)
     assert np.array_equal(back(expected, back.pack(w)), np.maximum(found, 0))
 

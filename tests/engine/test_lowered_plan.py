@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tconv.arrays.activations import as_activation
-from tconv.engine import lowered_plan as laid
+from tconv.engine import lowered_plan
 from tconv.engine.choose import best_plans
 from tconv.engine.layouts import layout_of
 from tconv.engine.lowering import Kernels
@@ -37,7 +37,7 @@ def plans(geometry, dtype="float32", **more):
 def kept(problem, plan, dtype, make=None):
     layout = (problem, plan, np.dtype(dtype), target())
     make = make or (lambda: Kernels(layout_of(*layout)).laid())
-    return laid.laid_out(("test", problem, plan, dtype), make)
+    return lowered_plan.laid_out(("test", problem, plan, dtype), make)
 
 
 def same(one, other):
@@ -74,17 +74,17 @@ def test_a_damaged_one_is_made_again(folder, monkeypatch):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda laid: 5,
-        lambda laid: laid[:-1],
-        lambda laid: laid[::-1],
-        lambda laid: (*laid[:-1], laid[-1][::-1]),
-        lambda laid: (),
+        lambda lowered_plan: 5,
+        lambda lowered_plan: lowered_plan[:-1],
+        lambda lowered_plan: lowered_plan[::-1],
+        lambda lowered_plan: (*lowered_plan[:-1], lowered_plan[-1][::-1]),
+        lambda lowered_plan: (),
     ],
 )
 def test_what_is_whole_and_none_is_made_again_with_a_warning(folder, monkeypatch, change):
     ((problem, plan), *_) = plans(GEOMETRIES[0])
     with monkeypatch.context() as patch:
-        patch.setattr(laid, "as_bytes", lambda made: as_bytes(change(tuple(made))))
+        patch.setattr(lowered_plan, "as_bytes", lambda made: as_bytes(change(tuple(made))))
         made = kept(problem, plan, "float32")
     monkeypatch.setattr("tconv.engine.compile.disk_cache._has_warned", False)
     with pytest.warns(RuntimeWarning, match="holds something else") as caught:
@@ -95,7 +95,7 @@ def test_what_is_whole_and_none_is_made_again_with_a_warning(folder, monkeypatch
 
 def test_plans_and_types_are_told_apart(monkeypatch):
     keys = set()
-    monkeypatch.setattr(laid, "write_plan", lambda key, _: keys.add(key))
+    monkeypatch.setattr(lowered_plan, "write_plan", lambda key, _: keys.add(key))
     found = [*product(plans(GEOMETRIES[0]), ("float32", "float64"))]
     for (problem, plan), dtype in found:
         kept(problem, plan, dtype)
@@ -103,7 +103,7 @@ def test_plans_and_types_are_told_apart(monkeypatch):
 
 
 def test_what_is_large_is_not_kept(monkeypatch):
-    monkeypatch.setattr(laid, "_MOST_BYTES", 100)
-    monkeypatch.setattr(laid, "write_plan", None)
+    monkeypatch.setattr(lowered_plan, "_MOST_BYTES", 100)
+    monkeypatch.setattr(lowered_plan, "write_plan", None)
     ((problem, plan), *_) = plans(GEOMETRIES[0])
     kept(problem, plan, "float32")

@@ -4,7 +4,7 @@ import marshal
 
 import pytest
 
-from tconv.engine import plan_cache as known
+from tconv.engine import plan_cache
 from tconv.engine.choose import choose_plan
 from tconv.engine.compile import plan_log
 from tconv.engine.plan.encoding import as_bytes, of_bytes
@@ -28,14 +28,14 @@ def folder(tmp_path, monkeypatch):
 
 
 def forget():
-    for cached in (known.known_plan, known.known_candidates):
+    for cached in (plan_cache.known_plan, plan_cache.known_candidates):
         cached.cache_clear()
 
 
 def asked_again(problem, threads=2):
     """As another process would ask."""
     forget()
-    return known.known_plan(problem, "float32", target(), threads)
+    return plan_cache.known_plan(problem, "float32", target(), threads)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -43,7 +43,7 @@ def asked_again(problem, threads=2):
 def test_a_plan_comes_back_as_it_was_chosen(folder, problem, threads, monkeypatch):
     chosen = choose_plan(problem, "float32", target(), threads)
     assert asked_again(problem, threads) == chosen
-    monkeypatch.setattr(known, "candidates", None)  # it is not needed any more
+    monkeypatch.setattr(plan_cache, "candidates", None)  # it is not needed any more
     found = asked_again(problem, threads)
     assert found == chosen
     assert hash(found) == hash(chosen)
@@ -89,7 +89,7 @@ PLAN = as_bytes(choose_plan(PROBLEMS[0], "float32", target(), 2))
 )
 def test_what_is_whole_and_no_plan_is_chosen_again_with_a_warning(folder, data, monkeypatch):
     keys = []
-    monkeypatch.setattr(known, "write_plan", lambda key, _: keys.append(key))
+    monkeypatch.setattr(plan_cache, "write_plan", lambda key, _: keys.append(key))
     chosen = asked_again(PROBLEMS[0])
     monkeypatch.undo()
     monkeypatch.setenv("TCONV_CACHE", str(folder))

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tconv.errors import UnsupportedError
-from tconv.nn import conv as layers
+from tconv.nn import conv
 from tconv.nn.from_torch import from_torch
 from tconv.nn.init import init_torch
 from tconv.nn.layer import LeakyReLU, ReLU
@@ -241,7 +241,7 @@ def test_normalised_weights_are_refused():
 @pytest.mark.parametrize("kind", ["ConvTranspose2d", "Conv2d"])
 def test_the_initialiser_torch_has_torchs_scale(kind):
     module = getattr(torch.nn, kind)(8, 12, 5, stride=2, groups=4)
-    layer = getattr(layers, kind)(8, 12, 5, stride=2, groups=4, initialiser="torch", rng=0)
+    layer = getattr(conv, kind)(8, 12, 5, stride=2, groups=4, initialiser="torch", rng=0)
     bound = 1 / np.sqrt(module.weight.shape[1] * 25)
     for name in ("weight", "bias"):
         ours = getattr(layer, name).value

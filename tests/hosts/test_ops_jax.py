@@ -24,7 +24,7 @@ from strategies import (
 from tconv import definition
 from tconv.arrays.dtypes import TYPES
 from tconv.errors import DTypeError, ParameterError
-from tconv.portable import contract as portable
+from tconv.portable import contract
 
 MODES = ["zeros", "circular", "reflect", "replicate"]
 
@@ -51,7 +51,7 @@ def random(*shapes, dtype="float64"):
 @given(geometries(ranks=(1, 2, 3)), st.sampled_from("yxw"))
 def test_equals_the_definition(geometry, want):
     operands = operands_of(want, *integer_operands(geometry))
-    result = portable.contract(geometry, want, *map(jnp.asarray, operands))
+    result = contract.contract(geometry, want, *map(jnp.asarray, operands))
     assert isinstance(result, jax.Array)
     assert same_numbers(result, definition.contract(geometry, want, *operands))
 

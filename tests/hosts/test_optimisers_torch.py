@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tconv.nn import optim as optimisers
+from tconv.nn import optim
 from tconv.nn.from_torch import from_torch
 
 
@@ -37,7 +37,7 @@ def test_optimisers_take_equal_steps(name, settings, dtype, tolerance):
     module = network().to(getattr(torch, dtype))
     net = from_torch(module)
     theirs = getattr(torch.optim, name)(module.parameters(), **settings)
-    ours = getattr(optimisers, name)(net.parameters(), **settings)
+    ours = getattr(optim, name)(net.parameters(), **settings)
     for _ in range(12):
         theirs.zero_grad()
         ours.zero_gradients()
@@ -60,7 +60,7 @@ def test_training_has_torchs_loss_curve(optimiser):
     net = from_torch(copy.deepcopy(module))
     settings = {"lr": 0.01, "momentum": 0.9} if optimiser == "SGD" else {"lr": 0.01}
     theirs = getattr(torch.optim, optimiser)(module.parameters(), **settings)
-    ours = getattr(optimisers, optimiser)(net.parameters(), **settings)
+    ours = getattr(optim, optimiser)(net.parameters(), **settings)
     for _ in range(20):
         x = rng.normal(size=(3, 1, 12, 12))
         expected = module(torch.from_numpy(x))

@@ -198,21 +198,21 @@ def test_nothing_is_copied_on_the_way_in_and_out(dtype):
 
 
 def test_as_many_threads_work_as_pytorch_has(monkeypatch):
-    from tconv.torch import contract as computing
+    from tconv.torch import contract
 
-    asked, made = [], computing.Repeated
+    asked, made = [], contract.Repeated
     monkeypatch.setattr(
-        computing, "Repeated", lambda g, d, call: asked.append(call.threads) or made(g, d, call)
+        contract, "Repeated", lambda g, d, call: asked.append(call.threads) or made(g, d, call)
     )
     x, weight, before = torch.ones(1, 3, 7), torch.ones(3, 5, 2), torch.get_num_threads()
-    computing._repeated.cache_clear()
+    contract._repeated.cache_clear()
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
             OURS[0](x, weight)
     finally:
         torch.set_num_threads(before)
-        computing._repeated.cache_clear()
+        contract._repeated.cache_clear()
     assert asked == [1, 3]
 
 

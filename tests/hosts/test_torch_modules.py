@@ -156,10 +156,10 @@ def test_weights_are_followed(change, mode):
 
 
 def test_what_does_not_change_is_packed_once(monkeypatch):
-    from tconv.ops import planned_call as planned
+    from tconv.ops import planned_call
 
-    packed, made = [], planned._packed
-    monkeypatch.setattr(planned, "_packed", lambda *args: packed.append(1) or made(*args))
+    packed, made = [], planned_call._packed
+    monkeypatch.setattr(planned_call, "_packed", lambda *args: packed.append(1) or made(*args))
     ours, _ = pair()
     with torch.no_grad():
         for _ in range(3):

@@ -31,9 +31,13 @@ def made_by(module):
 @pytest.fixture
 def makings(monkeypatch):
     """How often PyTorch's norm was called, and a weight packed."""
-    from tconv.ops import planned_call as planned
+    from tconv.ops import planned_call
 
-    counts, norm, packed = {"made": 0, "packed": 0}, parametrizations._WeightNorm, planned._packed
+    counts, norm, packed = (
+        {"made": 0, "packed": 0},
+        parametrizations._WeightNorm,
+        planned_call._packed,
+    )
 
     def counted(name, function):
         def call(*args):
@@ -43,7 +47,7 @@ def makings(monkeypatch):
         return call
 
     monkeypatch.setattr(norm, "forward", counted("made", norm.forward))
-    monkeypatch.setattr(planned, "_packed", counted("packed", packed))
+    monkeypatch.setattr(planned_call, "_packed", counted("packed", packed))
     return counts
 
 

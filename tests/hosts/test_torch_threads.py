@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import tconv.torch
-from tconv.engine.runtime import openmp as teams
-from tconv.engine.runtime import thread_pool as pool
-from tconv.torch import openmp as threads
+from tconv.engine.runtime import openmp, thread_pool
+from tconv.torch import openmp as torch_openmp
 
 X = torch.arange(2 * 32 * 24 * 24).reshape(2, 32, 24, 24).float() % 7 - 3
 W = torch.arange(32 * 16 * 4 * 4).reshape(32, 16, 4, 4).float() % 5 - 2
@@ -21,7 +20,7 @@ def as_before():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-    assert teams._lent.team is None
+    assert openmp._lent.team is None
 
 
 def is_right():
@@ -37,33 +36,33 @@ def test_any_number_of_threads_finds_the_same(count):
 
 
 def test_they_are_pytorchs(monkeypatch):
-    monkeypatch.setattr(pool, "_pool", None)
+    monkeypatch.setattr(thread_pool, "_pool", None)
     torch.set_num_threads(2)
-    assert threads._team(2) is not None
+    assert torch_openmp._team(2) is not None
     assert is_right()
-    assert pool._pool is None
+    assert thread_pool._pool is None
 
 
 def test_arrays_are_left_to_the_pool(monkeypatch):
-    monkeypatch.setattr(pool, "_pool", None)
+    monkeypatch.setattr(thread_pool, "_pool", None)
     assert is_right()
     tconv.conv_transpose(X.numpy(), W.numpy(), stride=2, threads=2)
-    assert pool._pool is not None
+    assert thread_pool._pool is not None
 
 
 def test_the_pool_works_where_pytorch_has_other_threads(monkeypatch):
-    monkeypatch.setattr(pool, "_pool", None)
-    monkeypatch.setattr(threads, "_team", threads._team.__wrapped__)
+    monkeypatch.setattr(thread_pool, "_pool", None)
+    monkeypatch.setattr(torch_openmp, "_team", torch_openmp._team.__wrapped__)
     monkeypatch.setattr(torch.__config__, "parallel_info", lambda: "native thread pool")
     torch.set_num_threads(2)
     assert is_right()
-    assert pool._pool is not None
+    assert thread_pool._pool is not None
 
 
 def test_an_error_lends_nothing():
-    with pytest.raises(tconv.ShapeError), threads.working(2):
+    with pytest.raises(tconv.ShapeError), torch_openmp.working(2):
         tconv.conv_transpose(X.numpy(), W.numpy()[:5])
-    assert teams._lent.team is None
+    assert openmp._lent.team is None
 
 
 def test_many_python_threads_call_at_once():

@@ -17,7 +17,7 @@ import tconv
 import tconv.torch
 from strategies import geometries
 from tconv.geometry.geometry import Geometry
-from tconv.torch import autograd as contraction
+from tconv.torch import autograd
 from tconv.torch.autograd import contract
 from tconv.torch.contract import OPERANDS, compute
 
@@ -402,4 +402,4 @@ def test_modules_are_copied_with_their_weights_and_without_what_is_kept():
 
 
 def test_eager_code_that_is_differentiated_twice_uses_the_function():
-    assert contraction._apply.__self__ is contraction._Contraction
+    assert autograd._apply.__self__ is autograd._Contraction

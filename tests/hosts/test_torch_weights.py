@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, prune
 
 import tconv
 import tconv.torch
-from tconv.engine import content_hash as hashing
+from tconv.engine import content_hash
 
 MODES = [torch.no_grad, torch.inference_mode, torch.enable_grad]
 KINDS = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -300,7 +300,7 @@ def test_large_weights_are_read_by_all_threads(threads):
 
 
 def test_weights_are_read_whole_without_machine_code(monkeypatch):
-    monkeypatch.setattr(hashing, "_native", lambda: None)
+    monkeypatch.setattr(content_hash, "_native", lambda: None)
     ours, theirs = pair()
     x = x_of(2)
     for write in (None, "all but one column", "one element", "swapped channels"):
@@ -311,7 +311,7 @@ def test_weights_are_read_whole_without_machine_code(monkeypatch):
 
 
 def test_weights_of_a_weight_norm_are_made_for_each_call_without_machine_code(monkeypatch):
-    monkeypatch.setattr(hashing, "_native", lambda: None)
+    monkeypatch.setattr(content_hash, "_native", lambda: None)
     theirs = parametrizations.weight_norm(nn.ConvTranspose1d(64, 64, 16, 8, 4))
     ours = copy.deepcopy(theirs)
     report = tconv.torch.accelerate(ours)

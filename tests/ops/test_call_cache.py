@@ -14,8 +14,7 @@ from tconv.engine.target.target import target
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.geometry import Geometry
 from tconv.nn.conv import Conv2d, ConvTranspose2d
-from tconv.ops import call_cache as repeated
-from tconv.ops import dispatch
+from tconv.ops import call_cache, dispatch
 
 STRIDED = {"stride": 2, "padding": 1}
 
@@ -48,20 +47,20 @@ def call(want, a, b, **options):
 @pytest.fixture
 def long_ways(monkeypatch):
     """The letters that were solved for the long way."""
-    taken, solve_for = [], repeated.solve_for
+    taken, solve_for = [], call_cache.solve_for
 
     def note(want, *others):
         taken.append(want)
         return solve_for(want, *others)
 
-    monkeypatch.setattr(repeated, "solve_for", note)
+    monkeypatch.setattr(call_cache, "solve_for", note)
     return taken
 
 
 @pytest.mark.parametrize("want", "xw")
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
 def test_functions_take_the_short_way_from_the_second_time_on(want, dtype, long_ways):
-    repeated._known.cache_clear()
+    call_cache._known.cache_clear()
     as_dtype(np, dtype)  # bfloat16 joins the usual types when it is first asked for
     for seed, has_out in product(range(2), [False, True]):
         geometry, a, b = operands(want, dtype, seed)
@@ -111,7 +110,7 @@ def test_a_type_to_convert_to_is_never_left_out():
 
 
 def test_a_step_of_training_takes_the_short_way(long_ways):
-    repeated._known.cache_clear()
+    call_cache._known.cache_clear()
     geometry, x, w = operands("y")
     dy = integers(geometry.y_shape)
     for _ in range(3):

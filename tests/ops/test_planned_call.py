@@ -25,9 +25,7 @@ from tconv.engine import executor
 from tconv.engine.target.target import target
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.geometry import Geometry
-from tconv.ops import call_cache as repeated
-from tconv.ops import dispatch
-from tconv.ops import planned_call as planned
+from tconv.ops import call_cache, dispatch, planned_call
 
 RNG = np.random.default_rng(0)
 
@@ -50,7 +48,7 @@ def call():
 
 
 def is_known(x, w, *keywords):
-    return repeated.recalled(x, w, keywords) is not None
+    return call_cache.recalled(x, w, keywords) is not None
 
 
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
@@ -74,7 +72,7 @@ def test_every_type_of_the_kernels_goes_the_short_way(dtype, monkeypatch):
     x, w, b = integers((2, 3, 4, 5), dtype), integers((3, 2, 3, 2), dtype), integers(2, dtype)
     first, _ = (conv_transpose(x, w, b, stride=2) for _ in range(2))
     asked = []
-    monkeypatch.setattr(repeated, "solve_for", lambda *operands: asked.append(operands) or first)
+    monkeypatch.setattr(call_cache, "solve_for", lambda *operands: asked.append(operands) or first)
     again = conv_transpose(x, w, b, stride=2)
     assert np.array_equal(again, first)
     assert bool(asked) != target().uses_engine
@@ -242,7 +240,7 @@ def test_a_registered_contraction_comes_first(call, monkeypatch):
 
 def test_what_must_be_held_against_the_memory_is_not_known(call, monkeypatch):
     x, w, b = call
-    repeated._known.cache_clear()
+    call_cache._known.cache_clear()
     monkeypatch.setattr(dispatch, "_SMALL_BYTES", 1)
     monkeypatch.setattr(dispatch, "available_bytes", lambda: 10**12)
     conv_transpose(x, w, b, stride=2)
@@ -271,7 +269,7 @@ def test_a_plan_with_an_activation_is_the_call_and_then_the_activation(
     keywords = keywords_of(geometry)
     expected = conv_transpose(x, w, bias, **keywords)
     as_activation(activation).apply(expected)
-    call = planned.plan(x.shape, w.shape, dtype=dtype, activation=activation, **keywords)
+    call = planned_call.plan(x.shape, w.shape, dtype=dtype, activation=activation, **keywords)
     assert call.activation == activation
     packed = call.pack(w)
     memory = np.zeros((*geometry.y_shape, 2), dtype)
@@ -289,7 +287,7 @@ def test_a_plan_with_an_activation_is_the_call_and_then_the_activation(
 def test_it_pickles_with_its_activation(geometry, method):
     x, w, _ = integer_operands(geometry)
     keywords = keywords_of(geometry) | {"dtype": "float64", "method": method}
-    call = planned.plan(x.shape, w.shape, activation=("leaky_relu", 0.5), **keywords)
+    call = planned_call.plan(x.shape, w.shape, activation=("leaky_relu", 0.5), **keywords)
     again = pickle.loads(pickle.dumps(call))
     assert again.activation == ("leaky_relu", 0.5)
     assert np.array_equal(again(x, again.pack(w)), call(x, call.pack(w)))
@@ -298,14 +296,14 @@ def test_it_pickles_with_its_activation(geometry, method):
 
 def test_a_plan_refuses_an_activation_as_layers_do():
     with pytest.raises(ParameterError, match=r"^activation='gelu' must be None, 'relu'"):
-        planned.plan((1, 2, 3), (2, 1, 3), activation="gelu")
+        planned_call.plan((1, 2, 3), (2, 1, 3), activation="gelu")
     with pytest.raises(DTypeError, match=r'^activation="relu" takes one of float16.* not int8;'):
-        planned.plan((1, 2, 3), (2, 1, 3), dtype="int8", activation="relu")
+        planned_call.plan((1, 2, 3), (2, 1, 3), dtype="int8", activation="relu")
 
 
 def test_packed_weights_belong_to_one_activation():
     x, w = integers((1, 2, 17)), integers((2, 3, 4))
-    relu, none = (planned.plan(x.shape, w.shape, activation=each) for each in ("relu", None))
+    relu, none = (planned_call.plan(x.shape, w.shape, activation=each) for each in ("relu", None))
     with pytest.raises(DTypeError, match="what pack of this plan returned"):
         relu(x, none.pack(w))
     assert np.array_equal(relu(x, relu.pack(w)), np.maximum(none(x, none.pack(w)), 0))
@@ -356,7 +354,7 @@ def test_packed_weights_serve_equal_plans_and_no_others(geometry, dtype, want, d
         other_want = "x" if want == "y" else "y"
     x, w, y = (integers_like(geometry.shape_of(letter), dtype, 1) for letter in "xwy")
     mine, same, theirs = (
-        planned.PlannedCall(*each)
+        planned_call.PlannedCall(*each)
         for each in (
             (geometry, dtype, 1, "auto", None, want),
             (replace(geometry), dtype, 1, "auto", None, want),
@@ -385,7 +383,7 @@ def test_neither_does_a_contraction_take_weights_of_another(geometry, dtype):
     if None in plans:
         return
     x, w, _ = (integers_like(other.shape_of(letter), dtype) for letter in "xwy")
-    packed = planned._packed(geometry, w, plans[0])
+    packed = planned_call._packed(geometry, w, plans[0])
     with pytest.raises(DTypeError, match="weight must be packed for these sizes"):
         engine.contract(other, "y", x, packed, plan=plans[1])
 

@@ -19,7 +19,7 @@ from tconv.engine import serves
 from tconv.engine.compile.tiers import settle
 from tconv.engine.executor import ready
 from tconv.engine.plan_cache import known_candidates, known_plan
-from tconv.engine.runtime import job as entering
+from tconv.engine.runtime import job
 from tconv.engine.target.target import target
 from tconv.engine.weight_gradient.executor import correlated
 from tconv.errors import MemoryLimitError, UnsupportedError
@@ -192,7 +192,7 @@ def extra_bytes(function):
     for cached in (known_candidates, known_plan, ready, correlated):
         cached.cache_clear()
     drop_idle()
-    entering._scratch.clear()
+    job._scratch.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TCONV_CACHE", "off")  # so that plans are chosen and laid out
         tracemalloc.start()

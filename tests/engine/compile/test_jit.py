@@ -16,13 +16,13 @@ import pytest
 from slow import mostly_slow
 from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.compile import tiers as drafts
+from tconv.engine.compile import tiers
 from tconv.engine.compile.jit import assembly, cache_info, clear_cache, load, undefined_symbols
 from tconv.engine.target.target import named_target, read_target, target
 from tconv.errors import UnsupportedError
 
 jit = import_module("tconv.engine.compile.jit")
-store = import_module("tconv.engine.compile.disk_cache")
+disk_cache = import_module("tconv.engine.compile.disk_cache")
 
 I32, I64, DOUBLE, PTR = ir.IntType(32), ir.IntType(64), ir.DoubleType(), ir.PointerType()
 posix = pytest.mark.skipif(os.name != "posix", reason="owners, modes and fork are POSIX's")
@@ -34,7 +34,7 @@ CPU = target() if target().uses_engine else read_target({})
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch, tmp_path):
     """As in a new process: nothing in memory, an empty cache, nothing that waits to be written."""
-    drafts.settle()
+    tiers.settle()
     monkeypatch.setenv("TCONV_CACHE", str(tmp_path / "cache"))
     forget(monkeypatch)
 
@@ -43,7 +43,7 @@ def forget(monkeypatch):
     emitted.clear()
     for name in ("_loaded", "_refused"):
         monkeypatch.setattr(jit, name, {})
-    monkeypatch.setattr(store, "_has_warned", False)
+    monkeypatch.setattr(disk_cache, "_has_warned", False)
 
 
 # ---- kernels of these tests ----------------------------------------------------------------------
@@ -328,20 +328,20 @@ def test_kernels_are_bounded_and_none_is_unloaded(monkeypatch):
 def test_the_reader_of_symbols_agrees_with_what_was_kept():
     add([1], [2])
     (entry,) = entries()
-    assert undefined_symbols(entry.read_bytes()[store._HEADER_BYTES :]) == frozenset()
+    assert undefined_symbols(entry.read_bytes()[disk_cache._HEADER_BYTES :]) == frozenset()
 
 
 # ---- a damaged cache -----------------------------------------------------------------------------
 
 
 def checked(entry, data):
-    return store._header(entry.stem, data) + data
+    return disk_cache._header(entry.stem, data) + data
 
 
 def another_kernel(entry):
     load_number("another", 7)
     (other,) = (each for each in entries() if each != entry)
-    return other.read_bytes()[store._HEADER_BYTES :]
+    return other.read_bytes()[disk_cache._HEADER_BYTES :]
 
 
 def flip(entry, at):
@@ -420,10 +420,11 @@ def test_many_damaged_entries_warn_once_and_an_error_from_the_warning_costs_noth
 FORGED = """
 import random, struct
 from llvmlite import binding
-jit, store, objects = here.jit, here.store, here.import_module("tconv.engine.compile.object_file")
+jit, disk_cache = here.jit, here.disk_cache
+objects = here.import_module("tconv.engine.compile.object_file")
 here.add([1], [2])
 (entry,) = here.entries()
-whole = entry.read_bytes()[store._HEADER_BYTES:]
+whole = entry.read_bytes()[disk_cache._HEADER_BYTES:]
 binding.initialize_all_targets()
 binding.initialize_all_asmprinters()
 
@@ -452,10 +453,10 @@ mapped = jit.mapped
 for data in forged:
     for by_llvm in (False, True):
         jit.mapped = (lambda _: None) if by_llvm else mapped
-        entry.write_bytes(store._header(entry.stem, data) + data)
+        entry.write_bytes(disk_cache._header(entry.stem, data) + data)
         jit._loaded.clear()
         here.emitted.clear()
-        store._has_warned = False
+        disk_cache._has_warned = False
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             assert here.add([1], [2]) == [3]

@@ -22,7 +22,7 @@ from tconv.engine.target.target import read_target, target
 from tconv.errors import UnsupportedError
 from tconv.geometry.geometry import Geometry
 
-drafts = import_module("tconv.engine.compile.tiers")
+tiers = import_module("tconv.engine.compile.tiers")
 executor = import_module("tconv.engine.executor")
 CPU = target() if target().uses_engine else read_target({})
 
@@ -30,8 +30,8 @@ CPU = target() if target().uses_engine else read_target({})
 ONE_CALL = """
 import os, sys, time, numpy as np, tconv
 from importlib import import_module
-drafts = import_module("tconv.engine.compile.tiers")
-waiting = lambda: len(drafts._drafts)
+tiers = import_module("tconv.engine.compile.tiers")
+waiting = lambda: len(tiers._drafts)
 def call():
     x = np.arange(288, dtype=np.float32).reshape(1, 8, 6, 6)
     w = np.ones((8, 4, 4, 4), np.float32)
@@ -50,9 +50,9 @@ def unknown(monkeypatch, tmp_path):
     """Drivers that neither this process nor the disk has; nothing happens by itself."""
     monkeypatch.setenv("TCONV_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(executor, "VERSION", f"test {tmp_path}")
-    monkeypatch.setattr(drafts, "_drafts", {})
-    monkeypatch.setattr(drafts, "_waiting", [])
-    monkeypatch.setattr(drafts, "_start", lambda: None)
+    monkeypatch.setattr(tiers, "_drafts", {})
+    monkeypatch.setattr(tiers, "_waiting", [])
+    monkeypatch.setattr(tiers, "_start", lambda: None)
 
 
 def ready_for(channels=3, size=4, dtype="float32"):
@@ -99,10 +99,10 @@ def test_drafts_give_the_same_bits_and_give_way(unknown, size, channels, dtype):
     names = {*ready._laid.kernels, *ready._laid.drivers}
     is_tiny = ready.plan.cycles < executor._TINY_CYCLES
     well = {name for name in names if name.startswith(executor.INNER) and not is_tiny}
-    assert {name for name, *_ in drafts._drafts} == names - well
+    assert {name for name, *_ in tiers._drafts} == names - well
     before, of_drafts = functions(ready), computed(ready)
-    drafts.settle()
-    assert not drafts._drafts
+    tiers.settle()
+    assert not tiers._drafts
     changed = [a != b for a, b in zip(before, functions(ready), strict=True)]
     assert changed == [True, True, not ready.plan.is_turned]  # which has no rows to copy
     assert np.array_equal(computed(ready), of_drafts)
@@ -123,17 +123,17 @@ def test_every_kind_of_plan_computes_the_same_with_drafts(unknown, monkeypatch, 
         monkeypatch.setattr(executor, "VERSION", f"{executor.VERSION} {plan}")
         ready = Ready(problem, dtype, CPU, plan)
         of_drafts = computed(ready)
-        drafts.settle()
-        assert not drafts._drafts
+        tiers.settle()
+        assert not tiers._drafts
         assert np.array_equal(computed(ready), of_drafts)
 
 
 def test_longer_calls_have_drafts_of_drivers_only(unknown, monkeypatch):
     monkeypatch.setattr(executor, "_BRIEF_CYCLES", 0)
     ready = ready_for(64, 40)
-    assert len(drafts._drafts) == 2
+    assert len(tiers._drafts) == 2
     before = functions(ready)
-    drafts.settle()
+    tiers.settle()
     assert [a == b for a, b in zip(before, functions(ready), strict=True)] == [False, False, True]
 
 
@@ -142,7 +142,7 @@ def test_calls_under_way_keep_no_draft_for_later(unknown):
     job = ready._job
     computed(ready)
     (frame,) = frames = job._frames
-    drafts.settle()
+    tiers.settle()
     frames.append(frame)  # as a call does that began before
     computed(ready)
     assert [each.values[POINTERS.index("copy_row")] for each in job._frames] == [
@@ -152,15 +152,15 @@ def test_calls_under_way_keep_no_draft_for_later(unknown):
 
 def test_what_is_known_needs_no_draft(unknown):
     ready_for()
-    drafts.settle()
+    tiers.settle()
     ready_for()
-    assert not drafts._drafts
+    assert not tiers._drafts
 
 
 def test_plans_share_a_draft_and_all_of_them_get_what_follows(unknown):
     one, other = ready_for(), ready_for(size=5)
     assert functions(one) == functions(other)
-    drafts.settle()
+    tiers.settle()
     assert functions(one) == functions(other) == functions(ready_for())
 
 
@@ -171,9 +171,9 @@ def test_a_draft_that_cannot_be_improved_goes_on(unknown, monkeypatch, error):
 
     ready = ready_for()
     before, of_draft = functions(ready), computed(ready)
-    monkeypatch.setattr(drafts._Draft, "compiled", fail)
-    drafts.settle()
-    assert not drafts._waiting
+    monkeypatch.setattr(tiers._Draft, "compiled", fail)
+    tiers.settle()
+    assert not tiers._waiting
     assert functions(ready) == functions(ready_for()) == before
     assert np.array_equal(computed(ready), of_draft)
     gone = weakref.ref(ready)
@@ -185,7 +185,7 @@ def test_a_draft_that_cannot_be_improved_goes_on(unknown, monkeypatch, error):
 def test_plans_that_are_measured_have_none(unknown):
     geometry = Geometry.of((1, 3, 6, 6), (3, 8, 4, 4), stride=2, padding=1)
     executor.measured.__wrapped__(Problem(geometry), "float32", CPU, 1)
-    assert not drafts._drafts
+    assert not tiers._drafts
 
 
 def test_calls_go_on_while_drafts_give_way(unknown):
@@ -200,7 +200,7 @@ def test_calls_go_on_while_drafts_give_way(unknown):
     threads = [threading.Thread(target=call) for _ in range(3)]
     for thread in threads:
         thread.start()
-    drafts.settle()
+    tiers.settle()
     done.set()
     for thread in threads:
         thread.join()
@@ -216,14 +216,14 @@ def test_a_thread_improves_them_and_keeps_them(tmp_path):
 def test_a_process_that_ends_at_once_leaves_its_drafts_and_does_not_wait(tmp_path):
     code = """
 compiled = []
-drafts._Draft.compiled = lambda draft: compiled.append(draft.name)
-drafts._leave()
+tiers._Draft.compiled = lambda draft: compiled.append(draft.name)
+tiers._leave()
 time.sleep(0.5)
-print(not compiled, waiting() > 0, drafts._has_thread)
+print(not compiled, waiting() > 0, tiers._has_thread)
 """
     assert run(code, tmp_path) == ["True", "True", "False"]
     kept = len(list((tmp_path / "kernels").iterdir()))
-    assert run("print(waiting() > 0); drafts._leave()", tmp_path) == ["True"]
+    assert run("print(waiting() > 0); tiers._leave()", tmp_path) == ["True"]
     assert len(list((tmp_path / "kernels").iterdir())) == kept
 
 

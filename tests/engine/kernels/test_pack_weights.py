@@ -15,7 +15,7 @@ from tconv.engine.compile.jit import assembly, load, load_kernel
 from tconv.engine.kernels.pack_weights import PACK_FIELDS, pack_made_run, pack_run
 from tconv.engine.layouts import layout_of
 from tconv.engine.plan.problem import Problem
-from tconv.engine.runtime import thread_pool as pool
+from tconv.engine.runtime import thread_pool
 from tconv.engine.target.target import named_target, target
 from tconv.engine.weight_tables import pack_arguments
 from tconv.geometry.geometry import Geometry
@@ -87,7 +87,7 @@ def packed_natively(layout, w, threads):
     )
     addresses = w.ctypes.data, packed.ctypes.data, ctypes.addressof(counter), scratch.ctypes.data
     values[:4] = addresses
-    pool.run(job, values.ctypes.data, threads, partial(load, target=here))
+    thread_pool.run(job, values.ctypes.data, threads, partial(load, target=here))
     assert kept
     return packed, np.concatenate([memory[:margin], memory[-margin:]])
 

@@ -16,14 +16,14 @@ from strategies import ENGINE_TYPES, draws, geometries, integers_like
 from tconv import engine
 from tconv.engine.codegen.code import Number
 from tconv.engine.compile.jit import assembly, load, load_kernel
-from tconv.engine.kernels import transpose as transposing
+from tconv.engine.kernels import transpose
 from tconv.engine.kernels.transpose import empty_lines, transpose_arguments, transpose_run
-from tconv.engine.runtime import thread_pool as pool
+from tconv.engine.runtime import thread_pool
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry
 from tconv.ops.functional import conv_transpose
 from tconv.ops.planned_call import PackedWeights, plan
-from tconv.portable import contract as portable
+from tconv.portable import contract
 
 TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
 HERE = [target(), *(here for here in map(named_target, TARGETS) if here.runs_here)]
@@ -41,11 +41,11 @@ def transposed(x, to, threads, here, streams=False):
     """Write ``x.swapaxes(1, 2)`` to `to` by the kernel of a processor."""
     job = load_kernel("transpose_run", transpose_run, dtype=x.dtype.name, target=here)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transposing, "_STREAMED_BYTES", 0 if streams else 2**40)
+        patch.setattr(transpose, "_STREAMED_BYTES", 0 if streams else 2**40)
         values = transpose_arguments(*x.shape, x.itemsize)
     counter = ctypes.c_int64(0)
     values[:3] = x.ctypes.data, to.ctypes.data, ctypes.addressof(counter)
-    pool.run(job, values.ctypes.data, threads, partial(load, target=here))
+    thread_pool.run(job, values.ctypes.data, threads, partial(load, target=here))
 
 
 # ---- the kernel ----------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_plans_layers_and_calls_agree(x_shape, weight_shape, stride, dtype):
     keywords = {"stride": stride, "data_format": "channels_last"}
     geometry = Geometry.of(x_shape, weight_shape, **keywords)
     assert engine.serves(geometry, "y", dtype)
-    expected = portable.contract(geometry, "y", x, w, bias=bias)
+    expected = contract.contract(geometry, "y", x, w, bias=bias)
     for threads in (None, 1, 3):
         assert np.array_equal(conv_transpose(x, w, bias, threads=threads, **keywords), expected)
         call = plan(x_shape, weight_shape, dtype=dtype, threads=threads, **keywords)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tconv import definition
-from tconv.engine.runtime import job as entering
+from tconv.engine.runtime import job as jobs
 from tconv.errors import UnsupportedError
 from tconv.ops.planned_call import plan
 
@@ -17,7 +17,7 @@ WANTS = st.sampled_from("yxw")
 @pytest.fixture
 def entries(monkeypatch):
     """How many operands each call had that was entered by native code."""
-    seen, make = [], entering._entry
+    seen, make = [], jobs._entry
 
     def counting(count, load):
         enter = make(count, load)
@@ -28,7 +28,7 @@ def entries(monkeypatch):
 
         return entered
 
-    monkeypatch.setattr(entering, "_entry", counting)
+    monkeypatch.setattr(jobs, "_entry", counting)
     return seen
 
 
@@ -52,7 +52,7 @@ def test_without_native_code_to_enter_them_they_are_entered_as_larger_ones_are(m
     call = plan(x.shape, weight.shape, stride=3, dilation=3)
     job = call._plan._job
     assert job._is_small
-    monkeypatch.setattr(entering, "_entry", refuse)
+    monkeypatch.setattr(jobs, "_entry", refuse)
     monkeypatch.setattr(job, "_enter", None)
     monkeypatch.setattr(job, "_is_small", True)
     for _ in range(3):

@@ -20,7 +20,7 @@ from tconv.engine.codegen import values as ir
 from tconv.engine.codegen.builder import IRBuilder
 from tconv.engine.codegen.code import I64, PTR
 from tconv.engine.compile.jit import assembly, load
-from tconv.engine.runtime import thread_pool as pool
+from tconv.engine.runtime import thread_pool
 from tconv.engine.runtime.thread_pool import MOST_THREADS, emit, run
 from tconv.engine.target.target import named_target, target
 
@@ -133,10 +133,10 @@ def test_it_is_right_when_workers_sleep_between_calls():
 
 
 def test_more_threads_than_there_can_be(monkeypatch):
-    monkeypatch.setattr(pool, "_pool", None)
-    monkeypatch.setattr(pool, "MOST_THREADS", 3)
+    monkeypatch.setattr(thread_pool, "_pool", None)
+    monkeypatch.setattr(thread_pool, "MOST_THREADS", 3)
     assert (share(100, MOST_THREADS + 1) == 1).all()
-    assert pool._pool.threads == 3
+    assert thread_pool._pool.threads == 3
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
@@ -198,20 +198,20 @@ def test_nobody_waits_for_a_worker_that_does_not_come(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(pool, "_pool", None)
+    monkeypatch.setattr(thread_pool, "_pool", None)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     for threads in (2, 2, 7):
         assert (share(100, threads) == 1).all()
-    assert pool._pool.threads == 7
-    assert not pool._pool._workers
+    assert thread_pool._pool.threads == 7
+    assert not thread_pool._pool._workers
 
 
 @pytest.mark.parametrize("turns", mostly_slow([0, 1, 20], 1))
 def test_no_wake_up_is_lost(monkeypatch, turns):
     """Workers that look for work so shortly lie down just while the next is offered."""
-    monkeypatch.setattr(pool, "_pool", None)
+    monkeypatch.setattr(thread_pool, "_pool", None)
     share(10, 4)
-    pool._pool._words[pool._SPINS] = turns
+    thread_pool._pool._words[thread_pool._SPINS] = turns
     for n in range(3000):  # would hang
         words = meeting(2 + n % 3, gate=1)
         meet(words)
@@ -264,9 +264,9 @@ def test_workers_are_daemons_with_names():
 
 
 def test_a_call_of_one_thread_needs_no_pool(monkeypatch):
-    monkeypatch.setattr(pool, "_pool", None)
+    monkeypatch.setattr(thread_pool, "_pool", None)
     assert (share(100, 1) == 1).all()
-    assert pool._pool is None
+    assert thread_pool._pool is None
 
 
 # ---- fork and exit -------------------------------------------------------------------------------

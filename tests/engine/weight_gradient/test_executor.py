@@ -17,7 +17,7 @@ from strategies import draws, integer_operands
 from tconv import definition, engine
 from tconv.engine.codegen.code import Number
 from tconv.engine.plan.problem import Problem
-from tconv.engine.runtime import job as entering
+from tconv.engine.runtime import job
 from tconv.engine.target.target import target
 from tconv.engine.weight_gradient.executor import Correlated
 from tconv.engine.weight_gradient.plan import all_correlations, choose_correlation
@@ -209,9 +209,9 @@ def test_what_was_in_the_scratch_does_not_matter(dtype, padding, monkeypatch):
     y = rng.integers(-3, 4, (2, 14, *size)).astype(dtype)
     found = []
     for left in (0, 255):
-        scratch = entering._Scratch(2**22)
+        scratch = job._Scratch(2**22)
         scratch.memory[:] = left
-        monkeypatch.setattr(entering, "_borrowed", lambda _, scratch=scratch: scratch)
+        monkeypatch.setattr(job, "_borrowed", lambda _, scratch=scratch: scratch)
         found.append(conv_weight_gradient(x, y, (1, 1), padding=padding, groups=2))
     assert np.isfinite(found[0]).all()
     assert np.array_equal(*found)
