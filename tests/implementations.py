@@ -66,6 +66,11 @@ class Implementation(NamedTuple):
     takes_large: bool = True  # geometries of three axes whose sizes are ten times as large
     share: float = 1.0  # of the examples that a profile draws
 
+    @property
+    def has_forms(self):
+        """Whether it solves for letters of one large form, in float64."""
+        return len(self.wants) > 1 and "float64" in self.dtypes and self.takes_large
+
 
 # ---- portable ------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 import tconv
@@ -17,14 +16,11 @@ from strategies import (
     integer_operands,
     integers_like,
     keywords_of,
-    operands_of,
     padded_calls,
     same_numbers,
 )
-from tconv import definition
 from tconv.arrays.dtypes import TYPES
 from tconv.errors import DTypeError, ParameterError
-from tconv.portable import contract
 
 MODES = ["zeros", "circular", "reflect", "replicate"]
 
@@ -47,15 +43,6 @@ def random(*shapes, dtype="float64"):
 
 
 # Every new shape is compiled anew for every function, which takes JAX most of the time.
-@draws(0.05)
-@given(geometries(ranks=(1, 2, 3)), st.sampled_from("yxw"))
-def test_equals_the_definition(geometry, want):
-    operands = operands_of(want, *integer_operands(geometry))
-    result = contract.contract(geometry, want, *map(jnp.asarray, operands))
-    assert isinstance(result, jax.Array)
-    assert same_numbers(result, definition.contract(geometry, want, *operands))
-
-
 @draws(0.05)
 @given(geometries(ranks=(1, 2)))
 def test_jit_and_grad_are_numpys_call_and_pullback(geometry):
