@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ os.environ.setdefault("TCONV_CACHE", str(Path(__file__).parent / ".cache"))
 collect_ignore = [] if find_spec("torch") else ["tconv/torch"]  # `make test` goes without
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
     """Keep what thousands of tests are made of out of every later search for garbage."""
-    gc.collect()
+    gc.disable()
+    found = yield
     gc.freeze()
+    gc.enable()
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -227,7 +227,7 @@ def test_lengths_of_a_layer_share_packed_weights():
     assert len(orders) <= len(plans) // 6
 
 
-@draws(2)
+@draws(1)
 @given(larger_geometries(), WANTS, st.sampled_from(["float32", "float64", "float16"]), st.data())
 def test_what_one_plan_packed_is_right_for_others_of_its_order(geometry, want, dtype, data):
     more = [data.draw(st.integers(0, 40)) for _ in geometry.axes]

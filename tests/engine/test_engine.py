@@ -68,7 +68,7 @@ def around(*sizes):
 
 
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
-@pytest.mark.parametrize("stride", [1, 2, 3, 8, 9])
+@pytest.mark.parametrize("stride", mostly_slow([1, 2, 3, 8, 9], 1, 3, 9))
 def test_sizes_about_vectors_and_tiles(dtype, stride):
     lanes = Number(dtype, target()).lanes
     for width, channels in product(around(lanes, 2 * lanes), around(1, 6, 14)):

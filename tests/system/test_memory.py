@@ -284,7 +284,7 @@ def test_blocks_of_a_wide_kernel_are_not_single_rows(want):
 
 
 @pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float64", "complex128"])
-@pytest.mark.parametrize("name", ["2-D", "wide 1-D", "large weight"])
+@pytest.mark.parametrize("name", mostly_slow(["2-D", "wide 1-D", "large weight"], "2-D"))
 def test_at_most_64_mib_of_scratch_are_held_in_other_types(name, dtype):
     function, one, other, keywords = LARGE[name]
     operands = ones(one, other, dtype=dtype)

@@ -9,6 +9,7 @@ from assemblies import TARGETS, inner_loop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slow import mostly_slow
 from strategies import draws, geometries
 from tconv.arrays.canonical import canonical
 from tconv.engine import executor
@@ -109,7 +110,7 @@ def test_a_little_image_with_many_channels_is_turned():
     assert not is_turned(Geometry.of((1, 64, 100, 100), (64, 64, 4, 4), stride=2, padding=1))
 
 
-@pytest.mark.parametrize("cpu", TARGETS)
+@pytest.mark.parametrize("cpu", mostly_slow(TARGETS, "skylake-avx512", "apple-m1"))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
     here = named_target(cpu)
