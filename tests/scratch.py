@@ -1,4 +1,4 @@
-"""Scratch that calls borrow from each other, full of NaN: whoever reads what was left is found."""
+"""Scratch memory of calls, full of NaN: a call that reads what another left behind shows it."""
 
 from contextlib import contextmanager
 

@@ -1,4 +1,4 @@
-"""That every error is ours: hostile values in every place of every public call, in other processes.
+"""Hostile values in every place of every public call, in other processes: every error is ours.
 
 `hostile_calls.py` has the calls and `hostile_values.py` the values. A failure names the call, the
 places with their values, and the number that `hostile_calls.py` can repeat it by.

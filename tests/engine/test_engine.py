@@ -1,4 +1,4 @@
-"""The engine equals the definition, on every processor's kernels, and keeps to its memory."""
+"""Plans of the engine: the same bits from each, any number of threads, no stray access."""
 
 import os
 import subprocess

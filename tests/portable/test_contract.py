@@ -1,4 +1,4 @@
-"""The portable contractions are the definition's: in every type, block and array library."""
+"""Portable contractions: halves, large integers, strides beyond the array, NaN."""
 
 import ml_dtypes
 import numpy as np
