@@ -495,7 +495,7 @@ def test_an_unsafe_folder_is_left_alone_with_a_warning(monkeypatch, kind, tmp_pa
 
 START = f"""
 import os, signal, sys, warnings
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]}
 import test_jit as here
 if hasattr(os, "fork"):  # a process that waits for ever ends, and so do its children
     signal.alarm(100)

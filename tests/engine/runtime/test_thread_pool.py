@@ -274,7 +274,8 @@ def test_a_call_of_one_thread_needs_no_pool(monkeypatch):
 
 def outcome(code, before=""):
     """What a program of its own prints, that begins with what this file defines."""
-    path = f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
+    here = Path(__file__)
+    path = f"import sys; sys.path[:0] = {[str(here.parent), str(here.parents[2])]}\n"
     code = f"{path}{before}{PREAMBLE}{code}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
@@ -307,7 +308,7 @@ with held({threads}):
 print("parent")
 """
     # What follows the fork runs in the child too; it leaves through `held`, whose thread is gone.
-    code = code.replace("raise SystemExit", "pool._leave(); os._exit(0)")
+    code = code.replace("raise SystemExit", "thread_pool._leave(); os._exit(0)")
     assert outcome(code) == (0, "right\nparent\n", "")
 
 
