@@ -340,7 +340,7 @@ LAYER_GEOMETRIES = geometries(batches=(1, 2, 3)).map(
 ALL_NATIVE = (*ENGINE_TYPES, *sorted(COMPOUND))
 
 IMPLEMENTATIONS = {
-    "portable": Implementation(portable, dtypes=NAMES, share=4),
+    "portable": Implementation(portable, dtypes=NAMES, share=3),
     "portable, array API alone": Implementation(
         portable_elsewhere, dtypes=("float64",), takes_out=False, share=0.6
     ),
@@ -366,15 +366,15 @@ IMPLEMENTATIONS = {
 }
 NATIVE = {
     "engine": Implementation(
-        native, dtypes=ALL_NATIVE, geometries=geometries() | wide_geometries(), share=5
+        native, dtypes=ALL_NATIVE, geometries=geometries() | wide_geometries(), share=4
     ),
     "engine, direct": Implementation(direct, wants="yx", geometries=wide_geometries(), share=0.8),
     "engine, measured": Implementation(measured, wants="yx", dtypes=REAL, share=0.2),
     "any plan": Implementation(
-        any_native, wants="yx", geometries=geometries(ranks=(1, 2, 3)) | deep_geometries(), share=4
+        any_native, wants="yx", geometries=geometries(ranks=(1, 2, 3)) | deep_geometries(), share=3
     ),
     "channel lanes": Implementation(
-        channel_lanes, wants="yx", dtypes=REAL, geometries=PLAIN | wide_geometries(), share=4
+        channel_lanes, wants="yx", dtypes=REAL, geometries=PLAIN | wide_geometries(), share=3
     ),
     "Winograd": Implementation(
         winograd,
@@ -382,21 +382,21 @@ NATIVE = {
         dtypes=REAL,
         geometries=winograd_geometries(),
         takes_large=False,
-        share=4,
+        share=3,
     ),
     "any weight gradient": Implementation(
         any_weight_gradient,
         wants="w",
         dtypes=REAL,
         geometries=PLAIN | wide_geometries() | cropped_geometries(),
-        share=5,
+        share=4,
     ),
     "high rank": Implementation(
         high_rank,
         dtypes=ALL_NATIVE,
         geometries=geometries(ranks=(4, 5), batches=(1, 2, 3)),
         takes_large=False,
-        share=4,
+        share=3,
     ),
     "native stub": Implementation(
         native_stub, dtypes=REAL, geometries=geometries(ranks=(1, 2, 3), batches=(1, 2)), share=0.8
