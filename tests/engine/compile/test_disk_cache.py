@@ -18,6 +18,7 @@ from tconv.engine.compile.disk_cache import (
     warn_once,
     write_entry,
 )
+from tconv.engine.compile.tiers import settle
 
 disk_cache = import_module("tconv.engine.compile.disk_cache")
 
@@ -31,6 +32,7 @@ as_root = pytest.mark.skipif(
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    settle()  # or a thread that compiles for a test before writes here
     monkeypatch.setenv("TCONV_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "kernels"
 
