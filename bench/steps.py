@@ -13,11 +13,9 @@ from bench.cases import Case
 from bench.peers import Operands, Thunk, Unsupported, plan, plan_of, portable
 
 SAME = "the plan is that of the step before"
-PADDED = (
-    "is_gathered",
-    "is_spread",
-    "is_turned",
-)  # flags of other plans than those with a padded panel
+DIRECT = ("direct",)
+PANELS, GEMMS = (*DIRECT, "im2col"), (*DIRECT, "im2col", "col2im")
+ALL = (*GEMMS, "channel_lanes")
 
 # ---- the steps in NumPy --------------------------------------------------------------------------
 
@@ -115,41 +113,41 @@ def _cropped(case: Case, full: np.ndarray, bias: np.ndarray) -> Any:
 
 
 def generated(case: Case, arrays: Operands, threads: int) -> Thunk:
-    """A kernel of one row by one vector; a task is a whole image with all channels."""
-    plan = _whole(case, _best(case, arrays, threads, *PADDED))._replace(tile=1, vectors=1)
+    """A kernel with one row by one vector, over a whole image and all channels."""
+    plan = _whole(case, _best(case, arrays, threads, DIRECT))._replace(tile=1, vectors=1)
     return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
 
 
 def tiles(case: Case, arrays: Operands, threads: int) -> Thunk:
     """Register tiles as large as in the best plan with a padded panel."""
-    plan = _whole(case, _best(case, arrays, threads, *PADDED))
+    plan = _whole(case, _best(case, arrays, threads, DIRECT))
     return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
 
 
 def tasks(case: Case, arrays: Operands, threads: int) -> Thunk:
     """Tasks and blocks as large as in that plan."""
-    plan = _best(case, arrays, threads, *PADDED)
+    plan = _best(case, arrays, threads, DIRECT)
     return _call(_without_shuffles(_ready(case, arrays, plan)), arrays)
 
 
 def interleaved(case: Case, arrays: Operands, threads: int) -> Thunk:
     """That plan, with the engine's own kernels for interleaving."""
-    return _call(_ready(case, arrays, _best(case, arrays, threads, *PADDED)), arrays)
+    return _call(_ready(case, arrays, _best(case, arrays, threads, DIRECT)), arrays)
 
 
 def im2col(case: Case, arrays: Operands, threads: int) -> Thunk:
     """The best plan with a padded or an im2col panel, if it is an im2col panel."""
-    return _if_new(case, arrays, threads, PADDED, ("is_spread", "is_turned"))
+    return _if_new(case, arrays, threads, DIRECT, PANELS)
 
 
 def col2im(case: Case, arrays: Operands, threads: int) -> Thunk:
     """The best plan with lanes of cells, if it is GEMM and col2im."""
-    return _if_new(case, arrays, threads, ("is_spread", "is_turned"), ("is_turned",))
+    return _if_new(case, arrays, threads, PANELS, GEMMS)
 
 
 def channel_lanes(case: Case, arrays: Operands, threads: int) -> Thunk:
     """The best of all plans, if it is channel-vectorised."""
-    return _if_new(case, arrays, threads, ("is_turned",), ())
+    return _if_new(case, arrays, threads, GEMMS, ALL)
 
 
 def all_cores(case: Case, arrays: Operands, threads: int) -> Thunk:
@@ -175,19 +173,19 @@ def winograd(case: Case, arrays: Operands, threads: int) -> Thunk:
     return plan(case, arrays, threads)
 
 
-def _best(case: Case, arrays: Operands, threads: int, *without: str) -> Any:
-    """The cheapest plan that has none of these flags."""
+def _best(case: Case, arrays: Operands, threads: int, algorithms: tuple[str, ...] = ALL) -> Any:
+    """The cheapest plan with one of these algorithms."""
     from tconv.engine.choose import best_plans
     from tconv.engine.plan.problem import Problem
     from tconv.engine.target.target import target
 
-    problem = Problem(case.geometry, is_direct=True)
+    problem = Problem(case.geometry, without_winograd=True)
     plans = best_plans(problem, arrays[0].dtype.name, target(), threads)
-    return next(plan for plan in plans if not any(getattr(plan, name) for name in without))
+    return next(plan for plan in plans if plan.algorithm in algorithms)
 
 
 def _whole(case: Case, plan: Any) -> Any:
-    """A plan with a padded panel, a task being a whole image with all channels."""
+    """A direct plan with tasks of a whole image and all channels."""
     from tconv.engine.plan.phases import Phases
 
     _, y, x = Phases.of(case.geometry.axes, plan.is_uncropped).axes
@@ -197,31 +195,36 @@ def _whole(case: Case, plan: Any) -> Any:
 def _if_new(
     case: Case, arrays: Operands, threads: int, before: tuple[str, ...], now: tuple[str, ...]
 ) -> Thunk:
-    plan = _best(case, arrays, threads, *now)
-    if plan == _best(case, arrays, threads, *before):
+    plan = _best(case, arrays, threads, now)
+    if plan == _best(case, arrays, threads, before):
         raise Unsupported(SAME)
     return _call(_ready(case, arrays, plan), arrays)
 
 
 def _ready(case: Case, arrays: Operands, plan: Any) -> Any:
-    from tconv.engine.executor import Ready
+    from tconv.engine.executor import Primitive
     from tconv.engine.plan.problem import Problem
     from tconv.engine.target.target import target
 
-    return Ready(Problem(case.geometry, is_direct=True), arrays[0].dtype.name, target(), plan)
+    return Primitive(
+        Problem(case.geometry, without_winograd=True), arrays[0].dtype.name, target(), plan
+    )
 
 
 def _without_shuffles(ready: Any) -> Any:
     """Copy each phase to y cell by cell, as the kernel for wide strides does with part vectors."""
-    from tconv.engine.codegen.abi import POINTERS
-    from tconv.engine.compile.tiers import settle
-    from tconv.engine.kernels.gemm import copy_row
+    from tconv.engine.codegen.abi import ARGUMENTS
+    from tconv.engine.compile.jit import load_kernel
+    from tconv.engine.compile.tiers import wait_for_optimised
+    from tconv.engine.kernels.interleave import interleave_row
     from tconv.engine.kernels.limits import MOST_INTERLEAVED
+    from tconv.engine.target.target import target
 
-    settle()  # else better code comes in the place of this kernel, too
+    wait_for_optimised()  # else better code comes in the place of this kernel, too
     stride = MOST_INTERLEAVED + 1
-    kernel = ready._kernel(f"copy_row_{stride}", copy_row(stride))
-    ready._job.values[POINTERS.index("copy_row")] = kernel
+    name, dtype = f"interleave_row_{stride}", ready.dtype.name
+    kernel = load_kernel(name, interleave_row(stride), dtype=dtype, target=target())
+    ready._job.values[ARGUMENTS.place("interleave_row")] = kernel
     return ready
 
 

@@ -6,8 +6,8 @@
 array([[[1., 1., 2., 1., 1.]]])
 """
 
+import sys
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tconv.system.fork_lock import importing
@@ -15,6 +15,7 @@ from tconv.system.fork_lock import importing
 __version__ = "0.1.0"
 
 __all__ = [
+    "SGD",
     "Adam",
     "BatchNorm",
     "Conv",
@@ -47,7 +48,6 @@ __all__ = [
     "PlannedCall",
     "ReLU",
     "RuleError",
-    "SGD",
     "See",
     "Sequential",
     "ShapeError",
@@ -100,7 +100,8 @@ _NAMES = {
     "nn.conv": (
         "Conv Conv1d Conv2d Conv3d ConvTranspose ConvTranspose1d ConvTranspose2d ConvTranspose3d"
     ),
-    "nn.layer": "Layer LeakyReLU Parameter ReLU Sequential",
+    "nn.layer": "Layer LeakyReLU ReLU Sequential",
+    "nn.parameter": "Parameter",
     "nn.batch_norm": "BatchNorm fold_batch_norm",
     "ops.functional": (
         "conv conv_transpose conv_transpose1d conv_transpose2d conv_transpose3d "
@@ -155,8 +156,9 @@ if TYPE_CHECKING:
         init_xavier_normal,
         init_xavier_uniform,
     )
-    from tconv.nn.layer import Layer, LeakyReLU, Parameter, ReLU, Sequential
+    from tconv.nn.layer import Layer, LeakyReLU, ReLU, Sequential
     from tconv.nn.optim import SGD, Adam
+    from tconv.nn.parameter import Parameter
     from tconv.nn.pooling import (
         MaxPool,
         MaxPool1d,
@@ -190,10 +192,15 @@ else:
         with importing:
             if name in _FILE_OF:
                 value = getattr(import_module(f"tconv.{_FILE_OF[name]}"), name)
-            elif name.isidentifier() and not name.startswith("_") and find_spec(f"tconv.{name}"):
-                return import_module(f"tconv.{name}")  # which makes it an attribute
+            elif name.isidentifier() and not name.startswith("_"):
+                try:
+                    return import_module(f"tconv.{name}")  # which makes it an attribute
+                except ModuleNotFoundError as error:
+                    if error.name != f"tconv.{name}":
+                        raise
+                    raise _unknown(name) from None
             else:
-                raise AttributeError(f"module 'tconv' has no attribute {name!r}{_hint(name)}")
+                raise _unknown(name)
         globals()[name] = value
         return value
 
@@ -202,9 +209,44 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def _hint(name: str) -> str:
+def _unknown(name: str) -> AttributeError:
     with importing:
         from difflib import get_close_matches
 
     close = get_close_matches(name, __all__, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return AttributeError(f"module 'tconv' has no attribute {name!r}{hint}")
+
+
+def _is_public(cls: type) -> bool:
+    """Whether a class is the one that its name stands for in this package."""
+    return cls.__module__ == f"tconv.{_FILE_OF.get(cls.__name__)}"
+
+
+def _unpickled(name: str, *arguments: Any) -> Any:
+    """An object of a public class before it gets its state: pickles name this function."""
+    cls = getattr(sys.modules["tconv"], name)
+    return cls.__new__(cls, *arguments)
+
+
+class _MissingModules:
+    """The last finder on `sys.meta_path`: its error says what to do about a missing module.
+
+    Pickles of older versions name files that have moved.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        # The import statement passes the very list; tools that search elsewhere pass others.
+        package = sys.modules.get(name.rpartition(".")[0])
+        if name.startswith("tconv.") and path is getattr(package, "__path__", ()):
+            raise ModuleNotFoundError(
+                f"No module named {name!r}; import public names from tconv itself. A pickle that "
+                "names this module is of another version of tconv: unpickle it there and call "
+                "layer.save(path), then make the layer anew here and call layer.load(path); make "
+                "objects without save anew.",
+                name=name,
+            )
+
+
+sys.meta_path.append(_MissingModules)

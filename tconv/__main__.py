@@ -1,4 +1,4 @@
-"""HOW IT IS STARTED without the console script: ``python -m tconv``."""
+"""Start without the console script: ``python -m tconv``."""
 
 import sys
 

@@ -1,9 +1,9 @@
-"""HOW EVENLY TAPS LAND: overlap counts, phase sums, and the ripple of a constant input.
+"""Checkerboard artefacts: overlap counts, phase sums, and the ripple of a constant input.
 
-Along one axis a full coordinate ``u = i*stride + k*dilation`` has the phase ``u mod stride``,
-and so has every tap k: that of ``k*dilation``. Far from the border an output of phase r therefore
-sums the taps of phase r, and over a constant input it *is* their sum. Where phases have sums that
-differ, a pattern repeats with the stride: the checkerboard.
+Along one axis a full coordinate ``u = i*stride + k*dilation`` has the phase ``u mod stride``, and
+tap k has the phase of ``k*dilation``. Far from the border an output of phase r sums the taps of
+phase r, and for a constant input it *is* their sum. If the sums of the phases differ, a pattern
+repeats with the stride: the checkerboard.
 """
 
 import sys
@@ -26,7 +26,7 @@ from tconv.system.memory import available_bytes, check_room
 __all__ = ["decibels", "overlap_counts", "phase_sums", "ripple"]
 
 _MOST_COUNTED = 2**63 - 1
-_SMALL_BYTES = 2**26  # below this the system is not asked how much memory there is
+_SMALL_BYTES = 2**26  # below this the operating system is not asked for free memory
 
 
 def overlap_counts(
@@ -85,8 +85,8 @@ def overlap_counts(
 
 
 def _counts(axis: Axis) -> NDArray[np.int64]:
-    """Taps of every phase along one axis, which they come round to one after the other."""
-    step = axis.dilation % axis.stride  # so that no product is beyond 64 bits
+    """Taps of every phase along one axis; successive taps cycle through the phases."""
+    step = axis.dilation % axis.stride  # keeps products within 64 bits
     period = axis.stride // gcd(axis.stride, step)
     rounds, rest = divmod(axis.kernel, period)
     counts = np.zeros(axis.stride, np.int64)
@@ -96,7 +96,7 @@ def _counts(axis: Axis) -> NDArray[np.int64]:
 
 
 def _check_phases(strides: tuple[int, ...], cell_bytes: int) -> None:
-    """Refuse more phases, of so many bytes each, than there is memory for."""
+    """Refuse more phases of `cell_bytes` each than fit into memory."""
     needed = prod(strides) * cell_bytes
     if needed <= _SMALL_BYTES:
         return
@@ -110,7 +110,7 @@ def _check_phases(strides: tuple[int, ...], cell_bytes: int) -> None:
 
 
 def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> NDArray[Any]:
-    """Sum the taps of each phase: what a constant input of 1 becomes, away from the border.
+    """Sum the taps of each phase: the output for a constant input of 1, away from the border.
 
     ``D[c, m, r] = sum of weight[c, m, k] over k with k*dilation mod stride == r``, per axis.
 
@@ -164,7 +164,7 @@ def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1)
 
 
 def _check_sums(w: NDArray[Any], axes: list[Axis]) -> None:
-    """Refuse integers of which a sum could overflow."""
+    """Refuse integers whose sums could overflow."""
     bound = largest(np, w) * prod(axis.taps_per_phase[1] for axis in axes)
     if bound > np.iinfo(w.dtype).max:
         raise DTypeError(
@@ -174,7 +174,7 @@ def _check_sums(w: NDArray[Any], axes: list[Axis]) -> None:
 
 
 def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> float:
-    """Return how strong the checkerboard of constant inputs is, beside their mean.
+    """Return the strength of the checkerboard for constant inputs, relative to their mean.
 
     ``R = sqrt(mean over phases of |D_r - D|^2) / |D|``, where D_r are the `phase_sums`, D their
     mean over the phases, and ``|.|`` is taken over all channels.
@@ -185,8 +185,8 @@ def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> 
 
     Returns
     -------
-    float: 0 for an even pattern, 1 where the ripple is as large as the mean, infinity where only
-        the mean is 0
+    float: 0 for an even pattern, 1 if the ripple is as large as the mean, infinity if only the
+        mean is 0
 
     >>> ripple(np.ones((1, 1, 4, 4)), stride=2)
     0.0
@@ -196,7 +196,7 @@ def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> 
     w: Any = as_array(weight, "weight")
     check_room("ripple", 16 * 2 * w.size)
     if w.dtype.kind in "iufc" or w.dtype.name == "bfloat16":
-        # In float64, and at a scale at which neither sums nor squares leave what it holds.
+        # In float64, scaled so that neither sums nor squares overflow or underflow.
         w = w.astype(np.result_type(w.dtype, np.float64))
         with np.errstate(over="ignore"):
             w = w / 2.0 ** min(frexp(float(np.abs(w).max(initial=0)))[1] - 1, 1000)

@@ -1,6 +1,6 @@
-"""WHAT IT IS: the unrolled filter matrix W* and the three contractions by it. The oracle.
+"""The definition: the unrolled filter matrix W* and the three contractions by it. The oracle.
 
-Readable, slow and right: tests and docs use it, and nothing else does.
+Readable, slow and right: only tests and docs use it.
 
 The worked example: a filter W slides over a 3x3 image X in 2x2 positions. Unrolled, each position
 is a row of W*, and convolution is a product with it:

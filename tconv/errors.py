@@ -1,4 +1,4 @@
-"""WHAT GOES WRONG: the exceptions tconv raises, each also the built-in one a caller would expect.
+"""Exceptions of tconv, each also the built-in exception that a caller would expect.
 
 A message reads ``argument[axis]=value must <rule with the other values>; <what to do>``.
 """
@@ -17,7 +17,7 @@ __all__ = [
 
 
 class TConvError(Exception):
-    """Base class of every error that tconv raises on purpose.
+    """Base class of all errors of tconv.
 
     >>> issubclass(ShapeError, TConvError) and issubclass(ShapeError, ValueError)
     True
@@ -96,7 +96,7 @@ class ModelError(TConvError, RuntimeError):
 
 
 class RuleError(UnsupportedError):
-    """A rule of `see` does not say how a node on the way back to the image is reversed.
+    """A rule of `see` has no reversal for a node between the layer and the image.
 
     >>> issubclass(RuleError, UnsupportedError)
     True

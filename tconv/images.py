@@ -1,4 +1,4 @@
-"""HOW IT IS SHOWN: any array as a picture in [0, 255], and pictures from and to files."""
+"""Images: any array as a picture in [0, 255], and pictures from and to files."""
 
 import math
 import os
@@ -149,9 +149,9 @@ def read_picture(
 ) -> NDArray[np.uint8]:
     """Read a picture file as an array of whole numbers in [0, 255].
 
-    Whatever the file holds becomes 8-bit RGB or grey: palettes are looked up, 16-bit grey is
-    rounded to 8 bits, transparent parts are laid on white, and a photo that its camera marked as
-    turned (EXIF) is turned upright. Of a file with several pictures the first is read.
+    The result is 8-bit RGB or grey: palettes are looked up, 16-bit grey is rounded to 8 bits,
+    transparent parts are laid on white, and a photo with an EXIF orientation is turned upright. A
+    file with several pictures gives the first.
 
     Parameters
     ----------
@@ -194,9 +194,9 @@ def read_picture(
 
 
 def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Height and width that the head of a picture file tells; no pixel is read.
+    """Height and width from the header of a picture file; no pixel is read.
 
-    A camera's mark (EXIF), which may turn the picture, is left out of account.
+    The EXIF orientation, which may turn the picture, is ignored.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a picture, and say of whatever Pillow stumbles over meanwhile what it means."""
+    """Open a picture, and translate errors of Pillow meanwhile."""
     Image, _ = _pillow()
     name = as_path(path)
     try:
@@ -235,7 +235,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
         if error.filename is not None or str(error).startswith("path="):
             raise
         raise _damaged(name, error) from error
-    except Exception as error:  # Pillow's parsers raise whatever they stumble over
+    except Exception as error:  # Pillow's parsers raise exceptions of any kind
         raise _damaged(name, error) from error
 
 
@@ -247,10 +247,10 @@ def _damaged(name: str, error: Exception) -> OSError:
 
 
 def _check_room(file: Any, channels: int) -> None:
-    """Hold what the pixels will take against the memory that there is, before any is read."""
+    """Compare the bytes of the pixels with the free memory, before any is read."""
     depth = 4 if file.mode in ("I", "F") else 2 if file.mode.startswith("I;16") else 1
-    needed = 2 * depth * len(file.getbands())  # as they are, and upright
-    needed += 12 if file.has_transparency_data else 0  # with a white picture, and laid upon it
+    needed = 2 * depth * len(file.getbands())  # as stored, and upright
+    needed += 12 if file.has_transparency_data else 0  # with a white background, and blended
     needed += 3 * channels
     check_room(f"a picture of {file.height}x{file.width}", needed * file.height * file.width)
 
@@ -321,7 +321,7 @@ an axis of 0, for data_format="channels_first"; pass data_format="channels_last"
 
 
 def _pixels(array: ArrayLike, data_format: DataFormat) -> NDArray[np.uint8]:
-    """Give the picture as Pillow wants it: (H, W) or (H, W, 3)."""
+    """Return the picture as Pillow takes it: (H, W) or (H, W, 3)."""
     pixels = as_array(array, "array")
     if pixels.dtype != np.uint8:
         raise DTypeError(

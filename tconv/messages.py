@@ -12,7 +12,7 @@ _MOST_NESTED = 6  # levels of lists that are shown
 def show(value: Any) -> str:
     """Return `value` as an error message shows it: its repr, at most 80 characters of it.
 
-    Neither takes what is large much time or memory, nor what contains itself.
+    Large values, and values that contain themselves, take little time and memory.
 
     >>> show([1, "two"]), show(10**5000)
     ("[1, 'two']", '<integer of 16,610 bits>')
@@ -22,8 +22,8 @@ def show(value: Any) -> str:
 
 
 def _text(value: Any, level: int) -> str:
-    """The repr of a value, or as much of it as is going to be shown."""
-    if type(value) is int and value.bit_length() > 512:  # Python refuses to write very long ones
+    """The repr of a value, or enough of it for the message."""
+    if type(value) is int and value.bit_length() > 512:  # Python refuses to print very long ones
         return f"<integer of {value.bit_length():,} bits>"
     if isinstance(value, str):
         return repr(str(value)[: _MOST_SHOWN + 1])
@@ -42,12 +42,12 @@ def _text(value: Any, level: int) -> str:
         return f"<array of shape {value.shape}, {value.dtype}>"
     try:
         return repr(value)
-    except Exception:  # of a method of the value, or recursion
+    except Exception:  # from a method of the value, or from recursion
         return f"<{type(value).__name__}>"
 
 
 def _texts(values: Any, level: int, colon: str = "") -> str:
-    """The texts of entries, or of keys and values, until there are enough."""
+    """The texts of entries, or of keys and values, until they fill the message."""
     if level == _MOST_NESTED:
         return "..."
     texts, size = [], 0

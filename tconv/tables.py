@@ -1,4 +1,4 @@
-"""HOW TABLES LOOK: columns padded by spaces, or on a terminal a table of rich."""
+"""Tables: columns padded by spaces, or on a terminal a table of rich."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Column", "Table"]
 
-_NARROWEST = 8  # a column folded further than this is unreadable; lines are then longer than asked
+_NARROWEST = 8  # a column folded further is unreadable; lines then exceed the width
 _GAP = "  "
 
 
 class Column(NamedTuple):
-    """The head of a column: numbers stand to the right, long names may be folded."""
+    """Head of a column: right-aligned for numbers, folded for long names."""
 
     title: str
     right: bool = False
@@ -27,8 +27,8 @@ class Table:
     """Rows of text under titles; ``print`` it for plain text, or give it to rich.
 
     ``footer`` is the text below. ``accent`` is the one column that may be coloured: green in the
-    rows where ``good`` is True, red where it is False. What the colour says, the words there say
-    too. Control characters, which a name read from a file may hold, are shown as their escapes.
+    rows where ``good`` is True, red where it is False; the words there say the same. Control
+    characters, which a name from a file may hold, are shown as escapes.
 
     >>> columns = (Column("library"), Column("size", right=True))
     >>> print(Table(columns, (("tconv", "9"), ("ONNX", ""))))
@@ -47,10 +47,9 @@ class Table:
         return self.plain(None)
 
     def plain(self, width: int | None) -> str:
-        """Return the table as text without a box, in lines of at most `width` if that can be.
+        """Return the table as text without a box, in lines of at most `width` if possible.
 
-        Only the columns that fold are narrowed, and nothing is ever cut off. None is the natural
-        width.
+        Only columns that fold become narrower; nothing is cut off. None is the natural width.
 
         >>> columns = (Column("node", folds=True), Column("ms", right=True))
         >>> print(Table(columns, (("/up/conv", "7"),)).plain(12))
@@ -72,7 +71,7 @@ class Table:
     def folded(self, width: int | None, gaps: int) -> tuple[list[int], list[list[list[str]]]]:
         """Return the width of each column and, of titles and rows, the lines of each cell.
 
-        `gaps` is what stands between and around the columns, counted into `width`.
+        `gaps` counts the blanks between and around the columns; they are part of `width`.
 
         >>> Table((Column("node", folds=True),), (("/decoder/up",),)).folded(9, 0)
         ([9], [[['node']], [['/decoder/', 'up']]])
@@ -82,7 +81,7 @@ class Table:
         widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
         folding = [n for n, column in enumerate(self.columns) if column.folds]
         excess = 0 if width is None else sum(widths) + gaps - width
-        while excess > 0 and folding:  # the widest gives way first
+        while excess > 0 and folding:  # the widest column first
             widest = max(folding, key=lambda n: widths[n])
             if widths[widest] <= _NARROWEST:
                 break
@@ -104,7 +103,7 @@ class Table:
 
 @dataclass(frozen=True)
 class _OnTerminal:
-    """A table for rich, which tells only when it prints how wide the terminal is."""
+    """A table for rich, which gives the width of the terminal only while printing."""
 
     table: Table
 
@@ -118,7 +117,7 @@ class _OnTerminal:
         columns = self.table.columns
         gaps = 2 * len(columns)  # one blank at either end, two between columns
         widths, (titles, *rows) = self.table.folded(options.max_width, gaps)
-        # Its own width keeps rich from cutting cells where the terminal is too narrow for them.
+        # A fixed width keeps rich from truncating cells on a narrow terminal.
         shown = RichTable(
             box=SIMPLE_HEAD,
             show_edge=False,
@@ -138,7 +137,7 @@ class _OnTerminal:
 
 
 def _printable(text: str) -> str:
-    """Show what could move the cursor or change the colours of a terminal as its escape."""
+    """Replace characters that control a terminal by their escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -1,11 +1,11 @@
-"""HOW A TUTORIAL WRITES IT: layers with a declared input size that keep their own gradients.
+"""Layers of a tutorial on convolutional networks, with declared input sizes and own gradients.
 
-A layer is made for inputs of one size, (C, H, W), and knows its parameters and the size of what it
-returns. `forward` computes, `backward` takes the gradient of what `forward` returned, leaves the
-gradient of every parameter in its `.gradient`, and returns that of the input.
+A layer is made for inputs of one size, (C, H, W), and knows its parameters and the size of its
+output. `forward` computes the output; `backward` takes the gradient of the output, sets the
+`.gradient` of every parameter, and returns the gradient of the input.
 
 Both layers are the same form F(x, w, y) with one letter unknown: `Deconv2D` takes x and gives y,
-`Conv2D` takes y and gives x, and their gradients are the letters that are left.
+`Conv2D` takes y and gives x, and their gradients are the other two contractions.
 
 Arrays may be NumPy's, CuPy's or those of another array library: the parameters follow the input to
 its library and device, and the first input sets their type too.
@@ -32,7 +32,7 @@ __all__ = ["Conv2D", "Deconv2D", "Layer", "Parameter"]
 
 
 class Parameter:
-    """An array that is learnt: `.tensor`, and `.gradient`, which is None before `backward`.
+    """A learnt array, `.tensor`, and its `.gradient`, which is None before `backward`.
 
     >>> parameter = Parameter(np.zeros((4, 2)))
     >>> parameter
@@ -45,7 +45,7 @@ class Parameter:
 
     @property
     def tensor(self) -> Any:
-        """The numbers; what is assigned must be an array, or lists of numbers."""
+        """The array; assign an array or nested lists of numbers."""
         return self._tensor
 
     @tensor.setter
@@ -57,7 +57,7 @@ class Parameter:
 
 
 class Layer:
-    """What every layer has: a name, its parameters, and a forward and a backward pass.
+    """A layer with a name, parameters, a forward and a backward pass.
 
     A layer of your own overrides `forward` and `backward`, and makes its parameters by
     `build_param`:
@@ -110,12 +110,12 @@ class Layer:
         return f"{self.name:<17} {self.type:<9} {sizes:<33} {count:>5,} parameter{plural}"
 
     def __call__(self, input: Any) -> Any:
-        """Do as `forward`."""
+        """Return ``forward(input)``."""
         return self.forward(input)
 
 
 class _Filters(Layer):
-    """All that the two layers share: they differ in which letter comes in and which goes out."""
+    """Base of the two layers, which differ in the letters of input and output."""
 
     takes: ClassVar[Letter]
     gives: ClassVar[Letter]
@@ -172,7 +172,7 @@ class _Filters(Layer):
 
         Raises
         ------
-        ShapeError : the input is not of the declared size, or a tensor was set that does not fit
+        ShapeError : the input is not of the declared size, or a tensor that was set does not fit
         DTypeError : the input is not of the parameters' type
         """
         _, (input,) = as_operands({"input": input})
@@ -187,12 +187,12 @@ class _Filters(Layer):
 
         Parameters
         ----------
-        in_gradient : array of the shape and type of what the last `forward` returned: its gradient
+        in_gradient : gradient of the output of the last `forward`, array of its shape and type
 
         Returns
         -------
-        array of the shape and type of the input of that `forward`. As in `conv_transpose_vjp`
-        nothing is conjugated.
+        array of the shape and type of the input of that `forward`; nothing is conjugated, as in
+        `conv_transpose_vjp`.
 
         Raises
         ------
@@ -234,7 +234,7 @@ class _Filters(Layer):
             )
 
     def _follow(self, input: Any) -> tuple[Any, Any]:
-        """Bring the parameters to the input's library and device; the first input sets the type."""
+        """Move the parameters to library and device of the input; the first input sets the type."""
         wanted = dtype_name(input.dtype)
         shapes = {"weight": self._geometry.weight_shape, "bias": self.out_dim[:1]}
         for name, shape in shapes.items():
@@ -260,11 +260,11 @@ class _Filters(Layer):
         return self.weight.tensor, self.bias.tensor
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_input": None}  # a copy needs no batch to go back through
+        return self.__dict__ | {"_input": None}  # a copy needs no input for `backward`
 
 
 class Conv2D(_Filters):
-    """Convolution: every filter slides over the input and leaves one channel of sums.
+    """Convolution: every filter slides over the input and gives one channel of sums.
 
     ``output[n, m, i] = bias[m] + sum over c, k of weight[m, c, k] * input[n, c, i*stride - padding
     + k*dilation]``, per spatial axis; the transpose of the `Deconv2D` with the same weight.
@@ -320,7 +320,7 @@ class Deconv2D(_Filters):
     h_filter, w_filter : int, the height and width of a filter
     stride, dilation : int, or one int per axis
     padding : int, one int or (begin, end) pair per axis, or a name as in `tconv.conv_transpose`:
-        what is cropped from the output
+        the crop of the output
     rng : numpy.random.Generator or a seed, for the weight; it starts as He's normal distribution,
         the bias as zero
 
@@ -333,7 +333,7 @@ class Deconv2D(_Filters):
 
     Raises
     ------
-    ParameterError, ShapeError : a size breaks its rule, or nothing is left of the output
+    ParameterError, ShapeError : a size breaks its rule, or the output would be empty
 
     >>> layer = Deconv2D("deconv1", (1, 2, 2), 1, 2, 2, stride=1)
     >>> layer.weight.tensor = np.array([[[[1.0, 2.0], [3.0, 4.0]]]])
@@ -361,7 +361,7 @@ class Deconv2D(_Filters):
 def _moved(tensor: Any, target: Any) -> Any:
     """Return tensor as an array of target's library, on its device."""
     if library_of(tensor) != library_of(target):
-        for name in ("detach", "cpu", "get"):  # what PyTorch and CuPy need on the way to NumPy
+        for name in ("detach", "cpu", "get"):  # steps of PyTorch and CuPy on the way to NumPy
             if hasattr(tensor, name):
                 tensor = getattr(tensor, name)()
         tensor = np.asarray(tensor)
@@ -377,6 +377,6 @@ def _moved(tensor: Any, target: Any) -> Any:
 
 
 def _can_become(found: str, wanted: str) -> bool:
-    """Whether a change of type does no more than round."""
+    """Whether a conversion of type only rounds."""
     kept = wanted.startswith("complex") or not found.startswith("complex")
     return kept and not TYPES[wanted].is_integer

@@ -1,4 +1,4 @@
-"""Small arrays of all kinds of numbers, and what is explained of them, the same in every run."""
+"""Small calls with all kinds of numbers, to be explained; the same in every run."""
 
 import ml_dtypes
 import numpy as np

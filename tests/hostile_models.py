@@ -203,12 +203,12 @@ for name in (
     *("disable_fallback", "enable_fallback"),
 ):
 
-    @call(f"onnx.Interface.{name}", HEAVY)
+    @call(f"onnx.InferenceSessionBase.{name}", HEAVY)
     def _(folder, name=name):
         return partial(getattr(session(), name))
 
 
-@call("onnx.Interface.set_providers", HEAVY)
+@call("onnx.InferenceSessionBase.set_providers", HEAVY)
 def _(folder):
     return partial(copy.copy(session()).set_providers, ["CPUExecutionProvider"], [{}])
 
@@ -287,7 +287,7 @@ def _(folder):
 
 for name in ("ranges", "levels", "table", "arrays", "as_dict"):
 
-    @call(f"Seen.{name}", HEAVY)
+    @call(f"Projections.{name}", HEAVY)
     def _(folder, name=name):
         return partial(getattr(seen(), name))
 

@@ -1,4 +1,4 @@
-"""Models that are broken at random: one field of the record, or some bytes of the file.
+"""Randomly broken models: one field of the record, or some bytes of the file.
 
 The same seed breaks a model in the same way.
 """

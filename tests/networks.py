@@ -1,12 +1,12 @@
-"""Small networks on an image "image", made of one node or a few."""
+"""Small networks: ONNX models with an input "image", and one of PyTorch's modules."""
 
 import numpy as np
 from onnx import helper, numpy_helper
 
-from tconv.deconvnet.network.model import Opened
+from tconv.deconvnet.network.model import ImageModel
 from tconv.deconvnet.network.network import Network
 
-__all__ = ["network_of", "proto_of"]
+__all__ = ["network_of", "proto_of", "torch_network"]
 
 
 def proto_of(nodes, stored=None, shape=(1, 3, 8, 7), *, outputs=None, opset=17, kind=1):
@@ -29,5 +29,18 @@ def proto_of(nodes, stored=None, shape=(1, 3, 8, 7), *, outputs=None, opset=17, 
 
 
 def network_of(proto):
-    """The same, ready to be looked at."""
-    return Network.of(Opened.of(proto))
+    """The network of a model, ready to be visualised."""
+    return Network.of(ImageModel.of(proto))
+
+
+def torch_network():
+    """PyTorch modules of every kind that tconv has a layer for, one level nested."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.MaxPool2d(2),
+        nn.Sequential(nn.ReLU(), nn.Conv2d(4, 6, 3, stride=2, groups=2)),
+        nn.LeakyReLU(0.25),
+        nn.ConvTranspose2d(6, 1, 4, stride=2, padding=1, bias=False),
+    )

@@ -83,6 +83,12 @@ FEATURES = {
 """What `models` draws now and then."""
 
 
+def conv(x, weight, y, bias=None, **attributes):
+    """A Conv named after its output."""
+    names = [x, weight] if bias is None else [x, weight, bias]
+    return helper.make_node("Conv", names, [y], name=f"conv {y}", **attributes)
+
+
 def transposed(x, weight, y, bias=None, **attributes):
     """A ConvTranspose named after its output."""
     names = [x, weight] if bias is None else [x, weight, bias]

@@ -40,7 +40,7 @@ ENGINE_TYPES = ("float16", "bfloat16", "float32", "float64")
 def draws(share=1.0):
     """Settings that draw a share of the profile's examples.
 
-    A profile draws 50 ("quick"), 250 ("ci") or 5000 ("thorough") times. The laws of the core alone
+    A profile draws 30 ("quick"), 250 ("ci") or 5000 ("thorough") times. The laws of the core alone
     see more than 20 times as many geometries: over 5,000 under "ci", 100,000 under "thorough".
     """
     return settings(max_examples=max(5, round(settings().max_examples * share)))

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "tconv"
 # From the ground up. A room is a folder, or a file at the top; it imports from the lines above its
 # own only, never from a room beside it. Some rooms are reserved: nothing stands in them yet.
 LAYERS = """
-errors tables messages
+errors tables messages page_templates
 system
 geometry
 arrays
@@ -130,6 +130,12 @@ def test_no_files_import_each_other_in_a_circle():
 
 
 @each_file
+def test_outside_the_engine_only_its_door_is_imported(name):
+    if name.partition(".")[0] != "engine":
+        assert not [other for other in OURS[name] if other.startswith("engine.")]
+
+
+@each_file
 def test_nothing_leans_on_the_definition(name):
     assert "definition" not in OURS[name]
 
@@ -200,7 +206,7 @@ def test_the_first_line_of_a_file_names_the_thing(name):
 
 ACRONYMS = {
     *("NumPy", "ONNX", "LLVM", "NCHW", "GEMM", "SVG", "PNG", "GIF", "HTML", "JSON", "CSS", "ABI"),
-    *("CPU", "GPU", "OS", "TCONV", "API", "RNG", "SGD", "PEP"),
+    *("CPU", "GPU", "OS", "TCONV", "API", "RNG", "SGD", "PEP", "JIT", "MP"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a wrong call is told: the class and the whole message, and that the remedy in it works.
+"""Messages of wrong calls: the class and the whole text, and that the remedy in it works.
 
 Every message names the argument, the values that clash, the rule and what to do. Where it proposes
 a call that works, the table has that call as well. No wrong call may take long, allocate much, or

@@ -26,6 +26,7 @@ from bench.rounds import Limits
 from bench.run import Part, everything, installed, main, measure_part, quick
 from bench.server import TOLERANCES, Contender, Failed
 from bench.wants import WANTS
+from slow import mostly_slow
 
 ALL = [case for group in GROUPS.values() for case in group]
 TINY = Case("tiny", 2, 3, 4, (5, 3), 4, 2, 1, 0, 1, 1, "made up")
@@ -162,7 +163,7 @@ def test_a_case_that_is_not_set_up_is_not_timed(made_up):
     contender.close()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", mostly_slow(["float32", "float64"], "float32"))
 def test_a_small_run_from_end_to_end(tmp_path, dtype):
     names = installed(["plan", "functional", "portable", "onnx_run", "onnx_bound"])
     cases = [TINY, TINY_3D]

@@ -17,6 +17,7 @@ from bench.rounds import Limits
 from bench.run import Part, installed, main, measure_examples, measure_part
 from bench.server import TOLERANCES, Server, function_of, tolerance
 from bench.wants import WANTS
+from slow import mostly_slow
 from tconv.arrays.dtypes import as_dtype
 from tconv.nn.conv import Conv2d, ConvTranspose2d
 from tconv.nn.layer import LeakyReLU, ReLU, Sequential
@@ -144,7 +145,7 @@ def test_no_wrong_gradient_is_timed(tmp_path, monkeypatch, want, dtype, name, re
 # ---- a run ---------------------------------------------------------------------------------------
 
 
-@each_want
+@pytest.mark.parametrize("want", mostly_slow(WANTS, "step"))
 def test_a_table_of_every_want_from_end_to_end(tmp_path, want):
     names = installed(["plan", "functional", "portable", "onnx_conv"], want)
     limits = Limits(rounds=2, slice_s=0.01)

@@ -1,4 +1,4 @@
-"""Overlap counts and phase sums are what ones and constants become, away from the border."""
+"""Overlap counts and phase sums equal the outputs for ones and constants, off the border."""
 
 import numpy as np
 import pytest

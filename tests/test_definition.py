@@ -1,4 +1,4 @@
-"""The definition is the sum that the design states, and W* is what its name says."""
+"""The definition equals the sum in its docstring, and W* is the matrix of it."""
 
 from itertools import product
 

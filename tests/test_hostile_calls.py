@@ -1,4 +1,4 @@
-"""That every error is ours: hostile values in every place of every public call, in other processes.
+"""Hostile values in every place of every public call, in other processes: every error is ours.
 
 `hostile_calls.py` has the calls and `hostile_values.py` the values. A failure names the call, the
 places with their values, and the number that `hostile_calls.py` can repeat it by.
@@ -27,7 +27,7 @@ MOST_SECONDS = 600  # of a process, on whatever machine: more is a hang that it 
 def complaints(start, stop, folder, *registries):
     """Everything that is wrong with the calls from START to STOP."""
     progress, report = folder / "progress", folder / "report"
-    folders = PROGRAM.parents[1], PROGRAM.parent, PROGRAM.parent / "hosts"
+    folders = PROGRAM.parents[1], PROGRAM.parent, PROGRAM.parent / "hosts" / "torch"
     paths = [*map(str, folders), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     report.touch()

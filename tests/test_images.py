@@ -1,4 +1,4 @@
-"""Laws of renormalisation, and what reading and writing pictures keep."""
+"""Laws of renormalisation, and values that reading and writing pictures preserve."""
 
 import builtins
 import re

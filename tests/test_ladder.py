@@ -8,7 +8,7 @@ from bench.cases import Case
 from bench.ladder import LAYERS, POSSIBLE, STEPS, cut_down, lines, page
 from bench.peers import Unsupported, operands
 from bench.steps import SAME
-from tconv.portable import contract as portable
+from tconv.portable import contract
 
 LAYER = Case("layer", 2, 5, 3, (6, 7), 3, 2, 1, 0, 1, 1, "nobody's")
 DILATED = Case("dilated", 1, 2, 19, (9,), 3, 1, 2, 0, 2, 1, "nobody's")
@@ -22,12 +22,14 @@ each_step = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_each_step_gives_the_answer(step):
     computed = 0
     for case in (MIDDLE,) if step.name == "winograd" else (LAYER, DILATED, SMALL, DEEP):
+        if step.name == "number_by_number" and case.geometry.flops > 10**6:
+            continue  # which takes Python seconds
         x, weight, bias = arrays = operands(case, "float32", 0)
         try:
             call = getattr(steps, step.name)(case, arrays, 1 + step.takes_all_cores)
         except Unsupported:  # the plan is that of the step before
             continue
-        expected = portable.contract(case.geometry, "y", x, weight, bias=bias)
+        expected = contract.contract(case.geometry, "y", x, weight, bias=bias)
         for _ in range(2):
             assert np.allclose(call(), expected, atol=1e-5)
         computed += 1

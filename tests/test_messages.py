@@ -1,4 +1,4 @@
-"""Values as messages show them: their repr where that is short, and never long in coming."""
+"""Values in messages: their repr if it is short, and never slow."""
 
 import numpy as np
 import pytest

@@ -18,7 +18,7 @@ import tconv
 from strategies import draws
 from tconv.arrays.dtypes import TYPES
 from tconv.errors import TConvError
-from tconv.geometry.onnx_attributes import ConvSettings, NodeSettings
+from tconv.geometry.onnx_attributes import ConvAttributes, NodeAttributes
 from tconv.nn.init import init_bilinear, init_icnr
 
 _MOST_STEPS = 30  # one complaint may follow another, some for every axis
@@ -201,7 +201,7 @@ _FOREIGN = re.compile(
 
 @draws(4)
 @given(
-    st.sampled_from([NodeSettings, ConvSettings]),
+    st.sampled_from([NodeAttributes, ConvAttributes]),
     asked(least=0),
     st.sampled_from(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]),
 )

@@ -1,4 +1,4 @@
-"""A table says the same as text and on a terminal, and nothing in it is ever cut off."""
+"""A table has the same content as text and on a terminal, and nothing is cut off."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""The tutorial's layers compute the definition, with a bias, any padding and real gradients."""
+"""The layers of the tutorial compute the definition, with bias, padding and real gradients."""
 
 import copy
 import pickle

@@ -72,8 +72,8 @@ def run(*words):
 
 
 def test_no_call_reads_or_writes_beside_its_operands():
-    """In a process of its own: four calls of a geometry, 100, 500 or 10,000 by the profile."""
-    count = settings().max_examples // 2
+    """In a process of its own: four calls of a geometry, 120, 1,000 or 20,000 by the profile."""
+    count = settings().max_examples
     done = run("0", str(count))
     assert done.returncode == 0, (done.stdout.splitlines()[-1:], done.stderr)
     assert done.stdout.splitlines()[-1] == f"{2 * count} calls"

@@ -1,1 +1,1 @@
-"""Array types, layouts, checks and padding of any array library."""
+"""Arrays of any library: types, layouts, checks, padding modes and activations."""

@@ -1,7 +1,7 @@
-"""WHAT FOLLOWS A SUM: the activation of a result, as a function of it, with its derivative.
+"""Activations of a result, and their derivatives as functions of y.
 
-Every activation here grows, and tells its derivative from its value: backward needs y alone, and
-the sum that y was made of may be overwritten.
+Every activation here is monotonic, so its derivative is a function of its value: backward needs y
+alone, and y may overwrite the sums.
 """
 
 import math
@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.arrays.dtypes import FLOATING_TYPES
 from tconv.errors import DTypeError, ParameterError
 from tconv.geometry.arguments import number_of
 from tconv.messages import show
 
-__all__ = ["ACTIVATIONS", "Activation", "as_activation", "choose", "keep"]
+__all__ = ["ACTIVATIONS", "Activation", "apply_mask", "as_activation", "select"]
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
 
-_TYPES = ("float16", "bfloat16", "float32", "float64")
-_PIECE = 2**15  # numbers at a time, which stay in the caches with what is made of them
+_PIECE = 2**15  # elements at a time, which stay in the caches with the intermediate results
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of one number: its name, and the slope of "leaky_relu" below 0.
+    """A function of one number: its name, and for "leaky_relu" its slope below 0.
 
     >>> print(Activation("relu"), Activation("leaky_relu", 0.2))
     relu leaky_relu 0.2
@@ -36,19 +36,19 @@ class Activation:
 
     @property
     def argument(self) -> Any:
-        """What `as_activation` makes this of."""
+        """The argument from which `as_activation` makes this."""
         return (self.name, self.slope) if self.name == "leaky_relu" else self.name
 
     def check_type(self, dtype: str) -> None:
-        """Refuse numbers that are not real or have no fractions."""
-        if dtype not in _TYPES:
+        """Refuse complex and integer types."""
+        if dtype not in FLOATING_TYPES:
             raise DTypeError(
-                f'activation="{self.name}" takes one of {", ".join(_TYPES)}, not {dtype}; convert '
-                "x and weight to one of these, or pass activation=None."
+                f'activation="{self.name}" takes one of {", ".join(FLOATING_TYPES)}, not {dtype}; '
+                "convert x and weight to one of these, or pass activation=None."
             )
 
     def apply(self, y: NDArray[Any]) -> None:
-        """Replace sums by the function of them. NaN stays NaN.
+        """Apply the function in place. NaN stays NaN.
 
         >>> y = np.array([-2.0, 0.0, 3.0])
         >>> Activation("leaky_relu", 0.25).apply(y)
@@ -65,7 +65,7 @@ class Activation:
                 piece[...] = self._of(piece)
 
     def pull_back(self, y: NDArray[Any], dy: NDArray[Any]) -> NDArray[Any]:
-        """Multiply a gradient by the derivative, which is told from y; at 0 it is that below 0.
+        """Multiply a gradient by the derivative, computed from y; at 0 it takes the one below 0.
 
         >>> Activation("tanh").pull_back(np.array([0.5]), np.array([4.0]))
         array([3.])
@@ -74,9 +74,9 @@ class Activation:
         if dtype.itemsize == 2:
             y, dy = y.astype(np.float32), dy.astype(np.float32)
         if self.name == "relu":
-            found = keep(dy, ~(y <= 0))
+            found = apply_mask(dy, ~(y <= 0))
         elif self.name == "leaky_relu":
-            found = choose(y > 0, dy, dy * self.slope)
+            found = select(y > 0, dy, dy * self.slope)
         elif self.name == "tanh":
             found = dy * ((1 - y) * (1 + y))
         else:
@@ -91,7 +91,7 @@ class Activation:
             found = np.maximum(x, 0) + np.minimum(x, 0) * self.slope
         elif self.name == "tanh":
             found = np.tanh(x)
-        else:  # exp of what is not positive does not overflow, and small results stay exact
+        else:  # exp of a negative number does not overflow, and small results stay exact
             small = np.exp(-np.abs(x))
             found = np.where(x < 0, small, x.dtype.type(1)) / (1 + small)
         return found
@@ -100,15 +100,15 @@ class Activation:
         return f"{self.name} {self.slope:g}" if self.name == "leaky_relu" else self.name
 
 
-def keep(
+def apply_mask(
     array: NDArray[Any], mask: NDArray[np.bool_], out: NDArray[Any] | None = None
 ) -> NDArray[Any]:
     """Return an array of a floating type where mask is True, else 0, as ``np.where`` does.
 
-    That branches for each number, and takes 26 ms for 4 million of either sign where the product of
-    bits and mask takes 4 (Zen 3). A product of numbers would not be 0 for infinity and NaN.
+    ``np.where`` branches for each element: 26 ms for 4 million of either sign, where the product of
+    bits and mask takes 4 (Zen 3). A product of values would not be 0 for infinity and NaN.
 
-    >>> keep(np.array([np.inf, 2.0]), np.array([False, True]))
+    >>> apply_mask(np.array([np.inf, 2.0]), np.array([False, True]))
     array([0., 2.])
     """
     bits = f"i{array.dtype.itemsize}"
@@ -117,10 +117,10 @@ def keep(
     return out
 
 
-def choose(mask: NDArray[np.bool_], a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+def select(mask: NDArray[np.bool_], a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Return ``np.where(mask, a, b)`` for a and b of one floating type; b is overwritten.
 
-    >>> choose(np.array([False, True]), np.array([1.0, 2.0]), np.array([3.0, 4.0]))
+    >>> select(np.array([False, True]), np.array([1.0, 2.0]), np.array([3.0, 4.0]))
     array([3., 2.])
     """
     b, bits = np.asarray(b), f"i{a.dtype.itemsize}"
@@ -133,8 +133,8 @@ def choose(mask: NDArray[np.bool_], a: NDArray[Any], b: NDArray[Any]) -> NDArray
 def as_activation(value: Any, name: str = "activation") -> Activation | None:
     """Return the activation that an argument names; None for none.
 
-    The slope of a leaky_relu is finite and not negative: with another one y would not tell where
-    its derivative is 1. One of slope 0 is a relu.
+    The slope of a leaky_relu is finite and not negative, or y would not show where the derivative
+    is 1. A leaky_relu of slope 0 is a relu.
 
     >>> as_activation(("leaky_relu", 0.1))
     Activation(name='leaky_relu', slope=0.1)
@@ -146,7 +146,7 @@ def as_activation(value: Any, name: str = "activation") -> Activation | None:
     """
     if value is None or isinstance(value, Activation):
         return value
-    text = str.__str__(value) if issubclass(type(value), str) else None  # not a subclass's words
+    text = str.__str__(value) if issubclass(type(value), str) else None  # without a subclass's own
     if text in ACTIVATIONS and text != "leaky_relu":
         return Activation(text)
     is_pair = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)

@@ -1,7 +1,8 @@
-"""HOW ARRAYS LIE: every layout seen as one, so that kernels know a single order of axes.
+"""The canonical layout of x, w and y, and views of all other layouts in it.
 
-Canonical are x (N, G, C/G, *I), w (G, C/G, M/G, *K) and y (N, G, M/G, *O), in channels and taps as
-the transposed convolution uses them. On NumPy all of these are views, so writing works as well.
+The canonical layout is x (N, G, C/G, *I), w (G, C/G, M/G, *K) and y (N, G, M/G, *O), with channels
+and taps as the transposed convolution uses them. On NumPy the results are views, which can be
+written.
 """
 
 import re
@@ -30,7 +31,7 @@ def canonical_shape(geometry: Geometry, letter: Letter) -> tuple[int, ...]:
 
 
 def canonical(xp: Any, geometry: Geometry, letter: Letter, array: Any) -> Any:
-    """See x, w or y, as the caller has it, in canonical order."""
+    """Return x, w or y, in the caller's layout, as a view in canonical order."""
     shape = canonical_shape(geometry, letter)
     if letter == "w":
         return _weight_to_canonical(xp, geometry, array)
@@ -42,7 +43,7 @@ def canonical(xp: Any, geometry: Geometry, letter: Letter, array: Any) -> Any:
 
 
 def from_canonical(xp: Any, geometry: Geometry, letter: Letter, array: Any) -> Any:
-    """See an array in canonical order as the caller wants x, w or y."""
+    """Return an array in canonical order as x, w or y in the caller's layout."""
     if letter == "w":
         return _weight_from_canonical(xp, geometry, array)
     _, g, c, *spatial = array.shape
@@ -90,7 +91,7 @@ def _flip(xp: Any, weight: Any, geometry: Geometry) -> Any:
 
 @lru_cache(maxsize=256)
 def permutation(before: str, after: str, rank: int) -> tuple[int, ...]:
-    """From one string of axes to another: capitals are `rank` axes each, (QR) interleaves them.
+    """Permutation from one string of axes to another: a capital is `rank` axes, (QR) interleaves.
 
     >>> permutation("ngm(QR)", "gmRnQ", 2)
     (1, 2, 4, 6, 0, 3, 5)

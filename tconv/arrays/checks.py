@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arrays.dtypes import TYPES, USUAL, type_name
+from tconv.arrays.dtypes import NATIVE_DTYPES, TYPES, type_name
 from tconv.arrays.operands import as_operands, library_of
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry.arguments import as_per_axis, entries_of
@@ -16,7 +16,7 @@ __all__ = ["as_gradient", "as_kernel_size", "as_real"]
 
 
 def as_real(value: Any, name: str, *, floating: bool = True) -> NDArray[Any]:
-    """Return a NumPy array of real numbers, without `floating` also of integers.
+    """Return a NumPy array of a floating type; ``floating=False`` allows integers too.
 
     >>> as_real(np.array([1 + 2j]), "x")
     Traceback (most recent call last):
@@ -24,7 +24,7 @@ def as_real(value: Any, name: str, *, floating: bool = True) -> NDArray[Any]:
     tconv.errors.DTypeError: x has dtype complex128, layers need a floating type; pass \
 x.astype("float32") for example.
     """
-    if type(value) is np.ndarray and value.dtype in USUAL:
+    if type(value) is np.ndarray and value.dtype in NATIVE_DTYPES:
         return value
     if not hasattr(value, "dtype"):
         _, (value,) = as_operands({name: value})
@@ -57,7 +57,7 @@ def as_gradient(dy: Any, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 
 def as_kernel_size(value: Any, rank: int | None, name: str = "kernel_size") -> tuple[int, ...]:
-    """Return one size per spatial axis; where `rank` is None the number of sizes sets the rank.
+    """Return one size per spatial axis; if `rank` is None, the number of sizes is the rank.
 
     >>> as_kernel_size(3, 2), as_kernel_size((1, 3, 3), None)
     ((3, 3), (1, 3, 3))

@@ -1,4 +1,4 @@
-"""WHICH NUMBERS: the types tconv computes with, what they are summed in and what they become."""
+"""Number types: supported names, accumulators and result types."""
 
 from collections.abc import Collection
 from functools import lru_cache
@@ -11,8 +11,9 @@ from tconv.messages import show
 from tconv.system.fork_lock import importing
 
 __all__ = [
+    "FLOATING_TYPES",
+    "NATIVE_DTYPES",
     "TYPES",
-    "USUAL",
     "NumberType",
     "as_dtype",
     "as_type_name",
@@ -25,14 +26,14 @@ __all__ = [
 
 
 class NumberType(NamedTuple):
-    """Names of the type sums are made in and of the type they end up as."""
+    """Names of the accumulator's and the result's type."""
 
     accumulator: str
     result: str
 
     @property
     def is_integer(self) -> bool:
-        """Whether sums of this type are exact or refused."""
+        """Whether sums are exact, or refused where they could overflow."""
         return self.accumulator.startswith("int")
 
 
@@ -53,10 +54,12 @@ TYPES = {
 }
 """Every supported type, by the name that all array libraries share."""
 
-USUAL = {np.dtype(name): name for name in ("float16", "float32", "float64")}
+FLOATING_TYPES = ("float16", "bfloat16", "float32", "float64")
+
+NATIVE_DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")}
 """NumPy's types that need no conversion, in native byte order, and their names.
 
-bfloat16 joins them when it is first asked for, which is when the library that has it is loaded.
+bfloat16 joins them in `as_dtype`, which loads the library that has it.
 """
 
 
@@ -81,14 +84,14 @@ def _name_of(dtype: Any) -> str:
 
 
 def type_name(dtype: Any) -> str:
-    """`dtype_name` of what may be no type at all; then what `show` makes of it.
+    """`dtype_name`, or what `show` returns for a value that is no type.
 
     >>> type_name(np.float32), type_name([])
     ('float32', '[]')
     """
     try:
         return str(dtype_name(dtype))
-    except Exception:  # it has no hash, or one of its methods raises
+    except Exception:  # no hash, or a method that raises
         return show(dtype)
 
 
@@ -100,7 +103,7 @@ def as_type_name(dtype: Any, choices: Collection[str] = TYPES) -> str:
     """
     is_python = isinstance(dtype, type) and dtype in (int, float, complex)
     name = type_name(np.dtype(dtype) if is_python else dtype)
-    if name not in choices or dtype is None:  # which NumPy takes for float64
+    if name not in choices or dtype is None:  # NumPy takes None for float64
         raise DTypeError(
             f"dtype={show(dtype)} must name one of {', '.join(choices)}; pass one of these."
         )
@@ -114,7 +117,7 @@ def as_dtype(xp: Any, name: str) -> Any:
             import ml_dtypes
 
         found = np.dtype(ml_dtypes.bfloat16)
-        USUAL[found] = name
+        NATIVE_DTYPES[found] = name
         return found
     found = getattr(xp, name, None)
     if found is None:
@@ -147,7 +150,7 @@ def largest(xp: Any, array: Any) -> int:
 
 
 def largest_sum(name: str, terms: int) -> int:
-    """Largest absolute value of a sum of so many products of integers of the type called `name`.
+    """Largest absolute value of a sum of `terms` products of integers of the type called `name`.
 
     >>> largest_sum("int8", 3)
     49152

@@ -15,17 +15,17 @@ from tconv.system.memory import check_room
 __all__ = ["Header", "HoldsObjectsError", "read_npy", "read_npz"]
 
 _MAGIC = b"\x93NUMPY"
-_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4}  # of what says how long the header is, by version
-_LONGEST_HEADER = 10_000  # bytes; NumPy's own limit, which it looks at once it has read them
+_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4}  # size of the header's length field, by version
+_LONGEST_HEADER = 10_000  # bytes; NumPy's own limit, which it checks after reading
 
 
 class HoldsObjectsError(ValueError):
-    """A file of pickled Python objects, whose loading could run any code."""
+    """A file of pickled Python objects; loading it could run any code."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of an array: its shape and type; `start` is where its numbers begin."""
+    """Shape and type of an array in a file; its elements begin at `start`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -33,7 +33,7 @@ class Header:
 
     @property
     def size(self) -> int:
-        """Bytes of header and numbers together."""
+        """Bytes of header and elements together."""
         return self.start + prod(self.shape) * self.dtype.itemsize
 
 
@@ -67,7 +67,7 @@ def read_npy(file: BinaryIO, accept: Accept | None = None) -> NDArray[Any]:
 
 
 def read_npz(file: BinaryIO, accept: Accept | None = None) -> dict[str, NDArray[Any]]:
-    """Read all arrays by name, once all their headers are sound; check sums are verified.
+    """Read all arrays by name, after checks of all headers; verify the check sums.
 
     Raises
     ------
@@ -102,12 +102,12 @@ def read_npz(file: BinaryIO, accept: Accept | None = None) -> dict[str, NDArray[
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
     with archive.open(entry) as member:
         array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
-        member.read()  # there is nothing left, but at its end the check sum is verified
+        member.read()  # returns nothing, but verifies the check sum at the end
     return array
 
 
 def _header(file: Any) -> Header:
-    """Read no more than a header can have: its length may be anything, and what follows a bomb."""
+    """Read at most the longest header: a damaged length could be huge, the data a zip bomb."""
     start = file.read(8)
     width = _LENGTH_BYTES.get(tuple(start[6:]))
     if start[:6] != _MAGIC or width is None:
@@ -120,7 +120,7 @@ def _header(file: Any) -> Header:
     read = np.lib.format.read_array_header_1_0 if width == 2 else None
     try:
         shape, _, dtype = (read or np.lib.format.read_array_header_2_0)(text)
-    except Exception as error:  # it is parsed as Python's own literals
+    except Exception as error:  # NumPy parses it as literals of Python
         raise ValueError("its header cannot be read") from error
     if min(shape, default=0) < 0:
         raise ValueError(f"its header speaks of the shape {shape}")

@@ -1,6 +1,6 @@
-"""Constants of an ONNX graph: initialisers, and what nodes make of nothing else.
+"""Constants of an ONNX graph: initialisers, and nodes that compute from constants only.
 
-Nothing here imports the onnx package before it meets one of its tensors.
+The onnx package is imported only when a tensor of it comes in.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,10 +21,10 @@ _TAKEN = frozenset(
     {"Add", "Cast", "Constant", "DequantizeLinear", "Div", "Identity", "Mul", "Reshape", "Squeeze"}
     | {"Sub", "Transpose", "Unsqueeze"}
 )
-"""Nodes that exporters put between a stored number and the layer that reads it."""
-_MOST_NODES = 100  # between what is stored and what is read
+"""Nodes that exporters put between a stored tensor and the layer that reads it."""
+_MOST_NODES = 100  # between a stored tensor and the value read
 _MOST_BYTES = 2**31  # of a sparse value once its zeros are filled in
-_EXTERNAL = 1  # TensorProto.EXTERNAL: the numbers lie in another file
+_EXTERNAL = 1  # TensorProto.EXTERNAL: the data lie in another file
 
 
 def constant_of(weights: Any, name: str) -> NDArray[Any]:
@@ -32,8 +32,8 @@ def constant_of(weights: Any, name: str) -> NDArray[Any]:
 
     Parameters
     ----------
-    weights : onnx.ModelProto or GraphProto, of which the value may be an initialiser, sparse or
-        not, a Constant, or made of these by Identity, Cast, DequantizeLinear and their like;
+    weights : onnx.ModelProto or GraphProto, whose value may be an initialiser, dense or sparse, a
+        Constant, or computed from these by Identity, Cast, DequantizeLinear and similar nodes;
         the tensors of a graph's initializer; or a mapping of names to tensors or arrays
     name : str
 
@@ -65,15 +65,15 @@ def constant_of(weights: Any, name: str) -> NDArray[Any]:
 
 
 def stored_arrays(graph: Any) -> dict[str, NDArray[Any]]:
-    """Return the numbers of all initialisers of a GraphProto by name, of sparse ones filled."""
+    """Return all initialisers of a GraphProto as arrays by name; sparse ones become dense."""
     stored = _named((*graph.initializer, *graph.sparse_initializer))
     return {name: _array(tensor, name) for name, tensor in stored}
 
 
 def stored_array(tensor: Any) -> NDArray[Any]:
-    """Return the numbers of a TensorProto; refuse one that is damaged, or was not loaded."""
+    """Return a TensorProto as an array; refuse one that is damaged or was not loaded."""
     with importing:
-        from onnx import numpy_helper  # whoever has a TensorProto has onnx
+        from onnx import numpy_helper  # a caller with a TensorProto has onnx
 
     why: Any = "a size is negative" if min(tensor.dims, default=0) < 0 else None
     if tensor.data_location == _EXTERNAL:
@@ -101,12 +101,12 @@ def _array(value: Any, name: str) -> NDArray[Any]:
 
 
 def _is_message(value: Any) -> bool:
-    """Whether it is one of protobuf's, not something that claims to have every attribute."""
+    """Whether it is a protobuf message, not an object that claims to have every attribute."""
     return hasattr(type(value), "DESCRIPTOR")
 
 
 def _dense(tensor: Any, name: str) -> NDArray[Any]:
-    """All numbers of a SparseTensorProto, whose places are flat or one index per axis."""
+    """Return a SparseTensorProto as a dense array; its indices are flat or one per axis."""
     values, at, shape = (
         stored_array(tensor.values),
         stored_array(tensor.indices),
@@ -128,7 +128,7 @@ def _dense(tensor: Any, name: str) -> NDArray[Any]:
 
 
 class _Graph:
-    """What a graph stores and which nodes make the rest, with what was computed of it."""
+    """Stored tensors of a graph, the nodes that compute the rest, and values computed so far."""
 
     def __init__(self, graph: Any, opsets: Mapping[str, int]) -> None:
         self.opsets = opsets
@@ -138,7 +138,7 @@ class _Graph:
         self.known: dict[str, NDArray[Any] | None] = {}
 
     def constant(self, name: str) -> NDArray[Any]:
-        """Return a value, and remember it; None stands for one that waits for others."""
+        """Return a value and cache it; None if other values must be computed first."""
         if name not in self.known and len(self.known) <= _MOST_NODES:
             self.known[name] = None
             self.known[name] = self._found(name)
@@ -170,14 +170,14 @@ def _refused(name: str, why: str) -> ParameterError:
 
 
 def computed(node: Any, opsets: Mapping[str, int], feeds: Mapping[str, Any]) -> NDArray[Any]:
-    """Return what a node makes of constants.
+    """Return the output of a node whose inputs are constants.
 
     Raises
     ------
     ModelError : it cannot be computed
     """
     axes = next((tuple(each.ints) for each in node.attribute if each.name == "axes"), ())
-    if node.op_type == "Unsqueeze" and axes:  # before opset 13, of which onnx 1.23 knows no more
+    if node.op_type == "Unsqueeze" and axes:  # before opset 13; onnx 1.23 has dropped it
         return _unsqueezed(node, feeds[node.input[0]], axes)
     with importing:
         from onnx.reference import ReferenceEvaluator
@@ -219,7 +219,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "value_int": lambda each: np.int64(each.i),
     "value_ints": lambda each: np.array(each.ints, np.int64),
 }
-"""Attributes of Constant that hold numbers, one of which a node has."""
+"""Attributes of Constant that hold elements; a node has one of them."""
 
 
 def _of_constant(node: Any) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""WHICH ARRAYS: operands brought to one library and one type, or refused with a reason."""
+"""Operands of one library and one type, converted or refused with a reason."""
 
 from collections.abc import Mapping
 from functools import reduce
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tconv.arrays.dtypes import TYPES, USUAL, as_dtype, as_type_name, type_name
+from tconv.arrays.dtypes import NATIVE_DTYPES, TYPES, as_dtype, as_type_name, type_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.geometry.arguments import as_array
 from tconv.messages import show
@@ -39,7 +39,7 @@ class Array(Protocol):
 
     @property
     def dtype(self) -> Any:
-        """Type of the numbers."""
+        """Type of the elements."""
 
 
 def library_of(array: Any) -> str:
@@ -66,9 +66,9 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
     """Return the namespace and the arrays, in one supported type; None stays None where it may be.
 
     Lists, tuples and scalars become NumPy arrays. Without `dtype` the types must be equal; with it
-    all are converted, which may round but not lose an imaginary part, a fraction or a whole number.
+    all are converted, which may round, but not lose an imaginary part, a fraction or an integer.
     """
-    if dtype is None and _are_usual(arrays):
+    if dtype is None and _are_native(arrays):
         return np, list(arrays.values())
     given = {
         name: as_operand(value, name)
@@ -113,13 +113,13 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
     return xp, [None if value is None else given[name] for name, value in arrays.items()]
 
 
-def _are_usual(arrays: Mapping[str, Any]) -> bool:
-    """Whether nothing is to be done: NumPy arrays of one of the usual types, or None."""
+def _are_native(arrays: Mapping[str, Any]) -> bool:
+    """Whether all are NumPy arrays of one native type, or None: nothing is to be done."""
     found = None
     for name, array in arrays.items():
         if array is None and name in _OPTIONAL:
             continue
-        if type(array) is not np.ndarray or array.dtype not in USUAL:
+        if type(array) is not np.ndarray or array.dtype not in NATIVE_DTYPES:
             return False
         if found is not None and array.dtype != found:
             return False
@@ -130,9 +130,9 @@ def _are_usual(arrays: Mapping[str, Any]) -> bool:
 def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: list[Any]) -> Any:
     """Refuse an `out` that the result cannot be written to; return the array to write to.
 
-    That is `out` itself or, of a subclass of NumPy's arrays, a view of its memory as it really is.
+    That is `out` itself or, for a subclass of ndarray, a plain view of its memory.
     """
-    if not (xp is np and _is_usual_out(out, shape, dtype)):
+    if not (xp is np and _is_native_out(out, shape, dtype)):
         out = _check_out_itself(out, xp, shape, dtype)
     if xp is np:
         for other in others:
@@ -144,16 +144,16 @@ def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: lis
     return out
 
 
-def _is_usual_out(out: Any, shape: tuple[int, ...], dtype: str) -> bool:
-    """Whether nothing is wrong with `out` itself; of what is unusual this says nothing."""
-    if type(out) is not np.ndarray or out.shape != shape or USUAL.get(out.dtype) != dtype:
+def _is_native_out(out: Any, shape: tuple[int, ...], dtype: str) -> bool:
+    """Whether `out` is a writable array of this shape and native type; False decides nothing."""
+    if type(out) is not np.ndarray or out.shape != shape or NATIVE_DTYPES.get(out.dtype) != dtype:
         return False
     flags = out.flags
     return flags.c_contiguous and flags.writeable
 
 
 def _check_out_itself(out: Any, xp: Any, shape: tuple[int, ...], dtype: str) -> Any:
-    """Refuse an `out` of another kind, shape or type, or one that cannot be written."""
+    """Refuse an `out` of another kind, shape or type, or one that is read-only."""
     if namespace_or_none(out) is not xp:
         raise DTypeError(
             f"out must be an array of the operands' library, not {type(out).__name__}; pass such "
@@ -184,7 +184,7 @@ def _check_out_itself(out: Any, xp: Any, shape: tuple[int, ...], dtype: str) -> 
 
 
 def namespace_or_none(array: Any) -> Any:
-    """The namespace, or None for what is no array."""
+    """The namespace, or None if it is no array."""
     try:
         return namespace(array)
     except TypeError:
@@ -192,15 +192,15 @@ def namespace_or_none(array: Any) -> Any:
 
 
 def as_operand(value: Any, name: str) -> Any:
-    """Return an array of a library; of NumPy's exactly its own kind, in native byte order.
+    """Return an array of a library; for NumPy a plain ndarray in native byte order.
 
-    A subclass becomes a view of its memory as that is, whatever the subclass says of it.
+    A subclass becomes a plain view of its memory.
 
     >>> type(as_operand(np.ones(2).view(np.recarray), "x")) is np.ndarray
     True
     """
     if isinstance(value, np.ma.MaskedArray):
-        return as_array(value, name)  # which refuses it
+        return as_array(value, name)  # it raises the error
     if isinstance(value, (list, tuple, int, float, complex, np.generic)):
         value = as_array(value, name)
     elif namespace_or_none(value) is None or not hasattr(value, "dtype"):
@@ -216,7 +216,7 @@ def as_operand(value: Any, name: str) -> Any:
 
 
 def _without_subclass(array: Any) -> Any:
-    """The same memory as an array of NumPy's own kind, by the shape and strides it really has."""
+    """The same memory as a plain ndarray, by its real shape and strides."""
     return array if type(array) is np.ndarray else np.asarray(array)
 
 
@@ -239,13 +239,13 @@ def _convert(xp: Any, array: Any, name: str, found: str, wanted: str) -> Any:
                 "wider dtype."
             )
     dtype = as_dtype(xp, wanted)
-    if xp is np and found != wanted:  # a view may stand for more than there is memory for
+    if xp is np and found != wanted:  # a broadcast view may be larger than memory
         check_room(f"{name} as {wanted}", array.size * dtype.itemsize)
     return xp.astype(array, dtype)
 
 
 def _kind(name: str) -> int | None:
-    """0 bool, 1 integer, 2 real, 3 complex; None for what is not a number."""
+    """0 bool, 1 integer, 2 real, 3 complex; None for all else."""
     for kind, starts in enumerate((("bool",), ("int", "uint"), ("float", "bfloat"), ("complex",))):
         if name.startswith(starts):
             return kind
@@ -264,7 +264,7 @@ def _common(a: str, b: str) -> str:
 
 
 def _repeats(array: Any) -> bool:
-    """Whether two elements share memory: an axis steps within what the finer ones span.
+    """Whether two elements share memory: the stride of an axis is within the span of finer ones.
 
     Slices, transposes and diagonals never do.
     """
@@ -280,7 +280,7 @@ def _repeats(array: Any) -> bool:
 
 
 def _overlap(a: Any, b: Any) -> bool:
-    if not np.may_share_memory(a, b):  # which compares where they begin and end
+    if not np.may_share_memory(a, b):  # it compares bounds only
         return False
     try:
         return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]

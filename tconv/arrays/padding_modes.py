@@ -1,14 +1,14 @@
-"""HOW BORDERS FOLD: the padding modes of a convolution's input, and their transposes.
+"""Padding modes of a convolution's input, and their transposes.
 
 ``conv`` with a padding mode first pads y: circular continues it periodically, reflect mirrors it at
-the outermost samples, replicate repeats them. ``conv_transpose`` ends with the exact transpose:
-each padded cell is added to the cell it was copied from.
+the outermost samples, replicate repeats them. ``conv_transpose`` ends with the transposed pad: it
+adds each padded cell to the cell from which `pad` copies.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["fold", "fold_factor", "pad"]
+__all__ = ["pad", "transposed_pad", "transposed_pad_factor"]
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -24,19 +24,19 @@ def pad(xp: Any, y: Any, mode: str, pairs: Pairs, first_axis: int) -> Any:
     return y
 
 
-def fold(xp: Any, full: Any, mode: str, pairs: Pairs, first_axis: int) -> Any:
-    """Add what `pad` would have copied back to where it came from: the transpose of `pad`.
+def transposed_pad(xp: Any, full: Any, mode: str, pairs: Pairs, first_axis: int) -> Any:
+    """Add each padded cell to the cell from which `pad` copies: the transpose of `pad`.
 
-    >>> fold(np, np.array([1, 1, 1, 1, 1, 1]), "reflect", [(2, 1)], 0)
+    >>> transposed_pad(np, np.array([1, 1, 1, 1, 1, 1]), "reflect", [(2, 1)], 0)
     array([1, 3, 2])
     """
     for axis, (begin, end) in enumerate(pairs, first_axis):
-        full = _FOLD[mode](xp, full, axis, begin, end)
+        full = _TRANSPOSED[mode](xp, full, axis, begin, end)
     return full
 
 
-def fold_factor(pairs: Pairs) -> int:
-    """At most how many cells `fold` adds into one."""
+def transposed_pad_factor(pairs: Pairs) -> int:
+    """Upper bound of the cells that `transposed_pad` adds into one."""
     factor = 1
     for begin, end in pairs:
         factor *= 1 + begin + end
@@ -54,7 +54,7 @@ def _pad_circular(xp: Any, y: Any, axis: int, begin: int, end: int) -> Any:
     return xp.concat([head, *[y] * (begin // size + 1 + end // size), tail], axis=axis)
 
 
-def _fold_circular(xp: Any, full: Any, axis: int, begin: int, end: int) -> Any:
+def _transposed_circular(xp: Any, full: Any, axis: int, begin: int, end: int) -> Any:
     size = full.shape[axis] - begin - end
     stop = full.shape[axis] - end % size
     head, tail = _cut(full, axis, 0, begin % size), _cut(full, axis, stop, full.shape[axis])
@@ -72,7 +72,7 @@ def _pad_reflect(xp: Any, y: Any, axis: int, begin: int, end: int) -> Any:
     return xp.concat([head, y, tail], axis=axis)
 
 
-def _fold_reflect(xp: Any, full: Any, axis: int, begin: int, end: int) -> Any:
+def _transposed_reflect(xp: Any, full: Any, axis: int, begin: int, end: int) -> Any:
     size = full.shape[axis] - begin - end
     head = xp.flip(_cut(full, axis, 0, begin), axis=axis)
     tail = xp.flip(_cut(full, axis, begin + size, begin + size + end), axis=axis)
@@ -91,7 +91,7 @@ def _pad_replicate(xp: Any, y: Any, axis: int, begin: int, end: int) -> Any:
     return xp.concat([head, y, tail], axis=axis)
 
 
-def _fold_replicate(xp: Any, full: Any, axis: int, begin: int, end: int) -> Any:
+def _transposed_replicate(xp: Any, full: Any, axis: int, begin: int, end: int) -> Any:
     size = full.shape[axis] - begin - end
     head = xp.sum(_cut(full, axis, 0, begin), axis=axis, keepdims=True, dtype=full.dtype)
     tail = _cut(full, axis, begin + size, begin + size + end)
@@ -114,8 +114,8 @@ _PAD: dict[str, Step] = {
     "reflect": _pad_reflect,
     "replicate": _pad_replicate,
 }
-_FOLD: dict[str, Step] = {
-    "circular": _fold_circular,
-    "reflect": _fold_reflect,
-    "replicate": _fold_replicate,
+_TRANSPOSED: dict[str, Step] = {
+    "circular": _transposed_circular,
+    "reflect": _transposed_reflect,
+    "replicate": _transposed_replicate,
 }

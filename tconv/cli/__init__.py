@@ -1,7 +1,7 @@
-"""WHAT IS TYPED: the command line, from the verb to the exit code, and every error as a message.
+"""Command line: `main` runs a verb, prints its answer or an error, and returns the exit code.
 
-Exit codes: 0 done; 1 done, and what was looked for was found or missed; 2 an error of usage, files
-or models; 101 a bug in tconv; 130 interrupted.
+Exit codes: 0 success; 1 success with a negative result: no settings fit, or a difference is above
+its limit; 2 an error of usage, files or models; 101 a bug in tconv; 130 interrupted.
 """
 
 import errno
@@ -17,7 +17,7 @@ from platform import python_version
 from typing import TextIO
 
 from tconv import __version__
-from tconv.cli.console import place_of, print_answer, print_lines, tolerate
+from tconv.cli.console import place_of, print_answer, print_lines, replace_unencodable
 from tconv.cli.options import VERBS, UsageError, closest, parser_of
 from tconv.errors import (
     DTypeError,
@@ -34,7 +34,7 @@ from tconv.system.files import check_regular
 
 __all__ = ["main"]
 
-_CODES: tuple[tuple[type[Exception], str], ...] = (  # the first that fits
+_CODES: tuple[tuple[type[Exception], str], ...] = (  # the first match counts
     (UsageError, "usage"),
     (OutputSizeError, "output-size"),
     (ShapeError, "shape"),
@@ -54,11 +54,11 @@ _INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the arguments ask for and return the exit code.
+    """Run the verb that the arguments name and return the exit code.
 
     Parameters
     ----------
-    arguments : list of str, what follows ``tconv``; None takes them from `sys.argv`
+    arguments : list of str, the words after ``tconv``; None takes them from `sys.argv`
 
     >>> main(["shape", "64", "--to", "128", "--limit", "2"])
     k  s  p  op  taps/phase  overlap  note
@@ -67,8 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     0
     """
     words = sys.argv[1:] if arguments is None else arguments
-    tolerate(sys.stdout)
-    tolerate(sys.stderr)
+    replace_unencodable(sys.stdout)
+    replace_unencodable(sys.stderr)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -112,7 +112,7 @@ def _answer(words: list[str]) -> int:
         raise UsageError(f"there is no verb {verb!r}", shlex.join(["tconv", *words]), fix)
     options = parser_of(verb).parse_args(words[1:])
     model = getattr(options, "model", None)
-    if model and os.path.exists(model):  # what is missing is told by the verb itself
+    if model and os.path.exists(model):  # the verb itself reports a missing file
         check_regular(model)
     answer = import_module(f"tconv.cli.{verb}").answer(options)
     print_answer(answer, verb, as_json=options.json, color=options.color)
@@ -121,7 +121,7 @@ def _answer(words: list[str]) -> int:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {verb:<8}{summary}" for verb, (summary, *_) in VERBS.items())
+    verbs = "\n".join(f"  {name:<8}{verb.summary}" for name, verb in VERBS.items())
     return (
         "usage: tconv VERB ...\n\n"
         "Transposed convolution: what fits, and what a model does with it.\n\n"
@@ -136,7 +136,7 @@ def _help() -> str:
 
 
 def _message(error: Exception, typed: str) -> tuple[int, tuple[str, str, str]]:
-    """Return the exit code and the three lines that say what, where, and what to do."""
+    """Return the exit code and three lines: what is wrong, where, and what to do."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), "")
     if isinstance(error, UsageError):
         what, place, fix = error.message, error.at, error.fix
@@ -153,7 +153,7 @@ def _message(error: Exception, typed: str) -> tuple[int, tuple[str, str, str]]:
 
 
 def _split(error: Exception) -> tuple[str, str]:
-    """Part a message into what is wrong and what to do."""
+    """Split a message into what is wrong and what to do."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror, _file_fix(error)
@@ -200,7 +200,7 @@ def _file_fix(error: OSError) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Join lines, and show control characters, which a file's names may hold, as escapes."""
+    """Join lines, and escape control characters, which names in files may contain."""
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
@@ -217,6 +217,6 @@ def _show_warning(
 
 
 def _drop_standard_output() -> None:
-    """Let Python end without a complaint that nobody reads what is left to print."""
+    """Redirect standard output, so that Python's final flush to a closed pipe does not fail."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

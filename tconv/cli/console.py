@@ -1,4 +1,4 @@
-"""WHERE THINGS ARE PRINTED: results on standard output, everything else on standard error."""
+"""Console output: answers on standard output, messages on standard error, places of errors."""
 
 import codecs
 import json
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "at",
-    "at_what_it_names",
+    "at_named_argument",
     "place_of",
     "print_answer",
     "print_lines",
-    "tolerate",
+    "replace_unencodable",
 ]
 
 _SCHEMA = 1
 _PLACE = "at: "
-# For terminals and files whose encoding lacks these signs.
+# Replacements for terminals and files whose encoding lacks these signs.
 _PLAINER = {"×": "x", "–": "-", "→": "->", "≡": "=", "·": "-", "…": "..."}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a verb has to say: parts to read, the same as JSON, and the exit code.
+    """Answer of a verb: parts for people, the result for JSON, and the exit code.
 
-    ``result`` may hold tuples, NumPy numbers and non-finite floats; ``print_answer`` sees to that.
+    ``result`` may hold tuples, NumPy numbers and non-finite floats; `print_answer` converts them.
     """
 
     parts: tuple[str | Table, ...]
@@ -49,8 +49,8 @@ class Answer:
 def print_answer(answer: Answer, verb: str, *, as_json: bool, color: str = "auto") -> None:
     """Print an answer on standard output.
 
-    On a terminal, and with ``color="always"``, by rich if that is installed; else as plain text,
-    as wide as it is unless the environment variable COLUMNS sets a width.
+    On a terminal, and with ``color="always"``, rich prints it if that is installed. Otherwise it is
+    plain text of its natural width, or of that in the environment variable COLUMNS.
     """
     with at("standard output"):
         if as_json:
@@ -80,7 +80,7 @@ def print_lines(*lines: str) -> None:
 
 @contextmanager
 def at(place: str) -> Iterator[None]:
-    """Let an error that arises within say where that was; the innermost place counts.
+    """Add a place to an error raised within; the innermost place counts.
 
     >>> try:
     ...     with at("file 'x.npy'"), at("array 'x'"):
@@ -98,11 +98,11 @@ def at(place: str) -> Iterator[None]:
 
 
 @contextmanager
-def at_what_it_names(places: Mapping[str, str]) -> Iterator[None]:
-    """Let an error of tconv that begins with the name of an argument say where that was typed.
+def at_named_argument(places: Mapping[str, str]) -> Iterator[None]:
+    """Add the place of the argument whose name begins the message of a tconv error.
 
     >>> try:
-    ...     with at_what_it_names({"size": "option --size"}):
+    ...     with at_named_argument({"size": "option --size"}):
     ...         raise TConvError("size=0 must be positive")
     ... except TConvError as error:
     ...     print(place_of(error))
@@ -119,13 +119,13 @@ def at_what_it_names(places: Mapping[str, str]) -> Iterator[None]:
 
 
 def place_of(error: BaseException) -> str | None:
-    """Return where an error arose, if `at` noted it."""
+    """Return the place that `at` has added to an error, or None."""
     notes = getattr(error, "__notes__", [])
     return next((note[len(_PLACE) :] for note in notes if note.startswith(_PLACE)), None)
 
 
-def tolerate(stream: TextIO | None) -> None:
-    """Let a stream replace signs that its encoding lacks, rather than fail."""
+def replace_unencodable(stream: TextIO | None) -> None:
+    """Let a stream replace signs that its encoding lacks, and not fail."""
     codecs.register_error("tconv", _replace)
     if reconfigure := getattr(stream, "reconfigure", None):
         reconfigure(errors="tconv")
@@ -139,12 +139,12 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 def _terminal(stream: TextIO, color: str) -> "rich.console.Console | None":
-    """Return a console of rich, or None where plain text is wanted or rich is missing."""
+    """Return a console of rich, or None if rich is missing or the output is plain text."""
     try:
         from rich.console import Console
     except ImportError:
         return None
-    # Without an answer here rich looks at the stream, NO_COLOR and FORCE_COLOR.
+    # None lets rich decide by the stream, NO_COLOR and FORCE_COLOR.
     forced = {"always": True, "never": getattr(stream, "isatty", bool)()}.get(color)
     no_color = {"always": False, "never": True}.get(color)
     console = Console(file=stream, force_terminal=forced, no_color=no_color, highlight=False)
@@ -152,7 +152,7 @@ def _terminal(stream: TextIO, color: str) -> "rich.console.Console | None":
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold: NaN becomes null, infinities become words."""
+    """Convert to JSON's types: NaN becomes null, infinities become strings."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if hasattr(value, "tolist"):

@@ -1,4 +1,4 @@
-"""WHAT HAPPENS CELL BY CELL, as `tconv explain`: a page or a picture of small numbers."""
+"""Verb `explain`: a page or a picture of a small transposed convolution, cell by cell."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.cli.console import Answer, at, at_what_it_names
+from tconv.cli.console import Answer, at, at_named_argument
 from tconv.cli.options import UsageError, closest
 from tconv.explainer.explainer import SUFFIXES, Explainer, explain
 from tconv.geometry.arguments import as_per_axis
@@ -23,14 +23,14 @@ _PLACES = {
     "input": "option -i/--input",
     "kernel": "option -k/--kernel",
 }
-"""What tconv's messages begin with, and where that was typed."""
+"""Names of arguments with which tconv's messages begin, and the places of their options."""
 
 _OF_A_MODEL = ("layer", "pair")
 _NOT_WITH_A_MODEL = ("kernel", "stride", "padding", "dilation", "op", "rank")
 
 
 def answer(options: Namespace) -> Answer:
-    """Write what -o asks for, and say the sum of the cell in the middle.
+    """Write the output, and print the sum of the cell in the middle.
 
     >>> import tempfile
     >>> from tconv.cli.options import parser_of
@@ -43,10 +43,10 @@ def answer(options: Namespace) -> Answer:
     """
     _check(options)
     if options.model:
-        explainer = _of_model(options)
+        explainer = _explain_model(options)
     else:
-        with at_what_it_names(_PLACES):
-            explainer = _of_sizes(options)
+        with at_named_argument(_PLACES):
+            explainer = _explain_sizes(options)
     with at(f"option -o/--output, file {options.output!r}"):
         explainer.save(options.output)
     return Answer(
@@ -56,7 +56,7 @@ def answer(options: Namespace) -> Answer:
 
 
 def _check(options: Namespace) -> None:
-    """Find what would keep the file from being written, and options that do not go together."""
+    """Check that the output can be written, and refuse options that do not go together."""
     if options.output is None:
         raise UsageError(
             "-o/--output is missing", "tconv explain", "say what to write, as in -o page.html"
@@ -82,7 +82,7 @@ def _check(options: Namespace) -> None:
             )
 
 
-def _of_sizes(options: Namespace) -> Explainer:
+def _explain_sizes(options: Namespace) -> Explainer:
     typed = (options.input, options.kernel)
     rank = int(options.rank or max(2, *(len(sizes or ()) for sizes in typed)))
     x, w = (
@@ -101,22 +101,22 @@ def _of_sizes(options: Namespace) -> Explainer:
 
 
 def _ramp(size: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return 1, 2, 3 ... of a size; of one too large to be drawn, which is told later, zeros."""
+    """Return 1, 2, 3 … of a size; zeros if it is too large to draw, which `explain` refuses."""
     if max(size) > 99:
         return np.zeros(tuple(min(n, 99) for n in size))
     return np.arange(1.0, np.prod(size) + 1).reshape(size)
 
 
-def _of_model(options: Namespace) -> Explainer:
-    """Take one channel pair's kernel, and the settings, from a ConvTranspose of a model."""
-    with open(options.model, "rb"):  # so that a wrong path is told before anything is loaded
+def _explain_model(options: Namespace) -> Explainer:
+    """Explain the kernel of one channel pair of a model's ConvTranspose, with its settings."""
+    with open(options.model, "rb"):  # to report a wrong path before onnx is imported
         pass
     from tconv.onnx.model.model import as_source, read_model
-    from tconv.onnx.model.nodes import is_transposed
+    from tconv.onnx.model.nodes import is_conv_transpose
 
     with at(f"model {options.model!r}"):
         found = read_model(as_source(options.model))
-        node = _layer(options, [node for node in found.graph.node if is_transposed(node)])
+        node = _layer(options, [node for node in found.graph.node if is_conv_transpose(node)])
         arguments, weight, _ = read_node(node, found)
     c, m = _pair(options, weight.shape)
     rank = weight.ndim - 2

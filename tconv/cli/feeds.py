@@ -1,4 +1,4 @@
-"""HOW INPUTS ARE READ: arrays and pictures from files, as the named inputs of a model."""
+"""Inputs of a model from files: arrays and pictures."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ _FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(floa
 
 @dataclass(frozen=True)
 class Source:
-    """A file, and the input that it was named for or None."""
+    """A file, and the name of the input it is for, or None."""
 
     path: str
     name: str | None = None
@@ -42,7 +42,7 @@ class Source:
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """How a picture becomes numbers: ``(pixel*scale - mean)/std``, after resizing to `size`."""
+    """Preprocessing of a picture: resize to `size`, then ``(pixel*scale - mean)/std``."""
 
     size: tuple[int, int] | None = None
     scale: float = 1 / 255
@@ -72,14 +72,14 @@ def describe(declared: Sequence["NodeArg"]) -> str:
 
 
 def sources(words: Sequence[str], names: Sequence[str]) -> list[Source]:
-    """Part NAME=PATH where NAME is an input; anything else is a path.
+    """Split NAME=PATH if NAME is an input; anything else is a path.
 
     >>> sources(["x=a.npy", "b.npy"], ["x"])
     [Source(path='a.npy', name='x'), Source(path='b.npy', name=None)]
     """
     found = []
     for word in words:
-        # The name of an input may hold a "=", and so may a path.
+        # Names of inputs and paths may contain "=".
         cuts = [n for n, sign in enumerate(word) if sign == "="]
         cut = next((n for n in cuts if word[:n] in names), None)
         if cut is None and cuts and not os.path.exists(word):
@@ -95,11 +95,11 @@ def read_feeds(
     *,
     cast: bool = False,
 ) -> dict[str, NDArray[Any]]:
-    """Read every file, and give its array or arrays to the inputs of a model.
+    """Read every file, and assign its array or arrays to the inputs of a model.
 
-    An .npz names its arrays. A file without a name takes the first input that is not yet given.
-    What does not fit its input by the head of its file is not read. With `cast` arrays become what
-    their input is, where that is the same kind of numbers.
+    An .npz names its arrays. A file without a name goes to the first input that is not yet given.
+    A file whose header does not fit its input is not read. With `cast` arrays are converted to the
+    type of their input, if that is of the same kind.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def _read(
     try:
         with regular_file(path) as file:
             found = read_npy(file, accept) if suffix == ".npy" else read_npz(file, accept)
-    except Exception as error:  # where a parser may stumble over damage is not foreseeable
+    except Exception as error:  # a parser of damaged files may raise anything
         raise _damaged(path, suffix, error) from error
     return _cast(next(iter(found.values())) if isinstance(found, dict) else found, declared)
 
@@ -189,7 +189,7 @@ def _read_by_name(
 
 
 def _check_array(header: Header, declared: "NodeArg", cast: bool) -> None:
-    """Hold shape and type of an array against what its input takes, as far as that is known."""
+    """Check shape and type of an array against its input, as far as these are known."""
     shape, sizes = header.shape, declared.shape
     fits = not declared.has_rank or (
         len(sizes) == len(shape)
@@ -211,7 +211,7 @@ def _check_array(header: Header, declared: "NodeArg", cast: bool) -> None:
 
 
 def _dtype_of(declared: "NodeArg") -> np.dtype[Any] | None:
-    """Return NumPy's type for an input, None where there is none or any will do."""
+    """Return NumPy's type for an input, None if NumPy has none or the type is unknown."""
     kind = declared.type.removeprefix("tensor(").removesuffix(")")
     try:
         found = np.dtype({"float": "float32", "double": "float64"}.get(kind, kind))
@@ -221,7 +221,7 @@ def _dtype_of(declared: "NodeArg") -> np.dtype[Any] | None:
 
 
 def _cast(array: NDArray[Any], declared: "NodeArg") -> NDArray[Any]:
-    """Convert what `_check_array` accepted; a number that the type cannot hold is refused."""
+    """Convert an array that `_check_array` accepted; refuse numbers that the type cannot hold."""
     wanted = _dtype_of(declared)
     if wanted is None or wanted == array.dtype:
         return array
@@ -237,7 +237,7 @@ def _cast(array: NDArray[Any], declared: "NodeArg") -> NDArray[Any]:
 
 
 def _damaged(path: str, suffix: str, error: Exception) -> Exception:
-    """Say of whatever a parser stumbled over that the file is damaged; other errors stay."""
+    """Return an error that calls the file damaged; tconv's and the system's errors stay."""
     if isinstance(error, TConvError | OSError | MemoryError):
         return error
     if isinstance(error, HoldsObjectsError):
@@ -258,7 +258,7 @@ def _reason(error: Exception) -> str:
 
 
 def is_picture(source: Source) -> bool:
-    """Whether a file would be read as a picture.
+    """Whether a file is read as a picture.
 
     >>> is_picture(Source("photo.JPG")), is_picture(Source("x.npy"))
     (True, False)
@@ -267,7 +267,7 @@ def is_picture(source: Source) -> bool:
 
 
 def _read_picture(path: str, declared: "NodeArg", picture: PictureSettings) -> NDArray[Any]:
-    """Read a picture as (1, channels, H, W), of the type the input wants."""
+    """Read a picture as (1, channels, H, W), of the input's type."""
     shape = declared.shape
     if declared.type not in _FLOATS:
         raise DTypeError(
@@ -299,7 +299,7 @@ def _read_picture(path: str, declared: "NodeArg", picture: PictureSettings) -> N
 def _check_size(
     path: str, declared: "NodeArg", size: tuple[int, int] | None, channels: int
 ) -> None:
-    """Hold the size of a picture against its input and the memory there is, before it is read."""
+    """Check the size of a picture against its input and the free memory, before it is read."""
     try:
         found = picture_size(path)
     except ParameterError as error:
@@ -310,7 +310,7 @@ def _check_size(
         ) from error
     height, width = size or found
     is_turned = size is None and _needed((width, height), declared) == (width, height)
-    if not is_turned:  # as a camera may have marked it
+    if not is_turned:  # a camera's mark may swap height and width
         _check_fits((height, width), declared)
     check_room(f"a picture of {height}x{width} as numbers", 32 * channels * height * width)
 
@@ -326,7 +326,7 @@ def _check_fits(size: tuple[int, ...], declared: "NodeArg") -> None:
 
 
 def _needed(size: tuple[int, ...], declared: "NodeArg") -> tuple[int, ...]:
-    """Height and width that an input takes, those given where it takes any."""
+    """Height and width that an input takes; where it takes any, the given ones."""
     return tuple(
         wanted if isinstance(wanted, int) else found
         for wanted, found in zip(declared.shape[2:] or (None, None), size, strict=True)

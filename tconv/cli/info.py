@@ -1,4 +1,4 @@
-"""WHAT IS HERE, as `tconv info`: versions, the processor, memory, and the extras installed."""
+"""Verb `info`: versions, processor, memory, installed extras, and the kernel cache."""
 
 import os
 import platform
@@ -25,13 +25,13 @@ EXTRAS = {
     "jax": ("jax",),
     "safetensors": ("safetensors",),
 }
-"""The libraries of each extra, as package indexes call them."""
+"""The libraries of each extra, under their names on package indexes."""
 
 _MODULES = {"pillow": "PIL"}
 
 
 def answer(options: Namespace) -> Answer:
-    """List what a report of a problem should say about the machine; no library is imported.
+    """List what a bug report should say about the machine, without importing any library.
 
     >>> options = Namespace(cache=False, clear_cache=False, warm=None)
     >>> answer(options).result["tconv"] == tconv.__version__
@@ -79,8 +79,8 @@ def answer(options: Namespace) -> Answer:
 
 
 def _cache(clear: bool, result: dict[str, Any]) -> Table:
-    """Tell of the kernels that are kept on disk, perhaps after removing them."""
-    from tconv.engine.compile.disk_cache import cache_info, clear_cache
+    """Describe the kernels on disk, after removing them if `clear`."""
+    from tconv.engine import cache_info, clear_cache
 
     facts = []
     if clear:
@@ -98,7 +98,7 @@ def _cache(clear: bool, result: dict[str, Any]) -> Table:
 
 
 def _warm(model: str, result: dict[str, Any]) -> Table:
-    """Compile what a model needs ahead of its first run."""
+    """Compile a model's kernels ahead of its first run."""
     from tconv.onnx import warm
 
     with at(f"model {model!r}"):

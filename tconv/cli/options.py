@@ -1,13 +1,13 @@
-"""WHAT CAN BE ASKED: the verbs of the command line and their options."""
+"""Verbs of the command line, and their options."""
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-__all__ = ["VERBS", "Sizes", "UsageError", "closest", "parser_of"]
+__all__ = ["VERBS", "Sizes", "UsageError", "Verb", "closest", "parser_of"]
 
 Sizes = tuple[int, ...]
 """One number for all axes, or one per axis."""
@@ -16,7 +16,7 @@ Paddings = str | tuple[int | tuple[int, int], ...]
 
 
 class UsageError(Exception):
-    """What was typed cannot be understood: what is wrong, where, and what to do."""
+    """Words that cannot be understood: what is wrong, where, and what to do."""
 
     def __init__(self, message: str, at: str, fix: str) -> None:
         super().__init__(message, at, fix)
@@ -24,12 +24,12 @@ class UsageError(Exception):
 
 
 class _Parser(ArgumentParser):
-    """A parser whose complaints read like all others of tconv."""
+    """An argument parser with error messages in tconv's form."""
 
     example = ""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse has to say in the words of tconv."""
+        """Raise argparse's error as a UsageError."""
         more = f"{self.prog} --help lists the options"
         if named := re.fullmatch(r"argument ([^:]+): (.*)", message, re.DOTALL):
             option, what = named.groups()
@@ -55,7 +55,7 @@ class _Parser(ArgumentParser):
 
 
 def closest(name: str, names: list[str], likeness: float = 0.6) -> str | None:
-    """Return the one of `names` that `name` may be a slip of the finger for.
+    """Return the one of `names` that `name` is probably a misspelling of, or None.
 
     >>> closest("--kernal", ["--kernel", "--stride"])
     '--kernel'
@@ -63,7 +63,7 @@ def closest(name: str, names: list[str], likeness: float = 0.6) -> str | None:
     return next(iter(get_close_matches(name, names, 1, likeness)), None)
 
 
-# ---- the values of options -----------------------------------------------------------------------
+# ---- values of options ---------------------------------------------------------------------------
 
 
 def sizes(text: str) -> Sizes:
@@ -157,7 +157,7 @@ def one_of(*names: str) -> Callable[[str], str]:
     return word
 
 
-# ---- the verbs -----------------------------------------------------------------------------------
+# ---- options of each verb ------------------------------------------------------------------------
 
 
 def _shape(parser: ArgumentParser) -> None:
@@ -221,7 +221,7 @@ def _run(parser: ArgumentParser) -> None:
     pictures = parser.add_argument_group(
         "pictures as inputs", "become (pixel*scale - mean)/std, float32, channels first"
     )
-    _prepare(pictures, ("--scale", "S", number, "1/255 if not given"))
+    _add_picture_options(pictures, ("--scale", "S", number, "1/255 if not given"))
 
 
 def _explain(parser: ArgumentParser) -> None:
@@ -279,11 +279,11 @@ def _see(parser: ArgumentParser) -> None:
     pictures = parser.add_argument_group(
         "pictures", "0 to 255 become --range, less --mean, divided by --std"
     )
-    _prepare(pictures, ("--range", "LOW,HIGH", numbers, "0,1 if not given"))
+    _add_picture_options(pictures, ("--range", "LOW,HIGH", numbers, "0,1 if not given"))
 
 
-def _prepare(group: Any, first: tuple[str, str, Any, str]) -> None:
-    """How pictures become numbers; `first` is the option for what is done to a pixel first."""
+def _add_picture_options(group: Any, first: tuple[str, str, Any, str]) -> None:
+    """Add the options of picture preprocessing; `first` is the option applied first."""
     add, (name, metavar, kind, text) = group.add_argument, first
     add("--size", metavar="HxW", type=sizes, help="resize to height x width, bicubic")
     add(name, metavar=metavar, type=kind, help=text)
@@ -299,50 +299,63 @@ def _info(parser: ArgumentParser) -> None:
     add("--warm", metavar="MODEL", help="compile the kernels that an ONNX model needs, ahead of it")
 
 
-VERBS: dict[str, tuple[str, Callable[[ArgumentParser], None], str]] = {
-    "run": (
+class Verb(NamedTuple):
+    """One verb: its summary, the function that adds its options, and examples, one a line.
+
+    The module ``tconv.cli.<verb>`` has the function ``answer(options)`` that runs it.
+    """
+
+    summary: str
+    add_options: Callable[[ArgumentParser], None]
+    examples: str
+
+
+VERBS = {
+    "run": Verb(
         "run an ONNX model with its transposed convolutions computed by tconv",
         _run,
         "tconv run generator.onnx latent.npy -o face.png\n"
         "tconv run upscale.onnx photo.jpg --size 256x256 --compare",
     ),
-    "shape": (
+    "shape": Verb(
         "output size, overlap, and the same in other libraries; or settings for a wanted size",
         _shape,
         "tconv shape 64 -k 4 -s 2 -p 1\ntconv shape 64x48 --to 128x96 -s 2",
     ),
-    "explain": (
+    "explain": Verb(
         "a transposed convolution cell by cell: a page to play with, or a picture",
         _explain,
         "tconv explain -o page.html\n"
         "tconv explain -i 3 -k 3 -s 2 -p 1 --op 1 -o stamps.gif\n"
         "tconv explain generator.onnx --layer up1 --pair 5,0 -o page.html",
     ),
-    "see": (
+    "see": Verb(
         "what a feature of a network sees: its strongest units, projected back to the pixels",
         _see,
         "tconv see vgg16.onnx cat.jpg -o cat.png\n"
         "tconv see vgg16.onnx photos/ --layer relu4_3 --feature 12,40 -o photos.html\n"
         "tconv see vgg16.onnx --list",
     ),
-    "info": ("versions, processor, memory, and which extras are installed", _info, "tconv info"),
+    "info": Verb(
+        "versions, processor, memory, and which extras are installed", _info, "tconv info"
+    ),
 }
-"""What each verb does, its options, and examples."""
+"""All verbs by name, in the order in which help lists them."""
 
 
-def parser_of(verb: str) -> ArgumentParser:
-    """Make the parser of what follows a verb."""
-    summary, add_options, examples = VERBS[verb]
-    listed = "".join(f"  {line}\n" for line in examples.splitlines())
+def parser_of(name: str) -> ArgumentParser:
+    """Make the parser of a verb's options."""
+    verb = VERBS[name]
+    listed = "".join(f"  {line}\n" for line in verb.examples.splitlines())
     parser = _Parser(
-        prog=f"tconv {verb}",
-        description=f"{summary[0].upper()}{summary[1:]}.",
+        prog=f"tconv {name}",
+        description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
         epilog=f"examples:\n{listed}",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.example = examples.partition("\n")[0]
-    add_options(parser)
+    parser.example = verb.examples.partition("\n")[0]
+    verb.add_options(parser)
     general = parser.add_argument_group("on every verb").add_argument
     general("--json", action="store_true", help="print one JSON object instead of tables")
     general(

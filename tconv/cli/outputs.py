@@ -1,4 +1,4 @@
-"""HOW OUTPUTS ARE WRITTEN: which file may be written, and a model's results into it."""
+"""Output files of the verbs: checks before the computation, and a model's results."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,19 +25,19 @@ __all__ = ["Output", "check_output"]
 
 @dataclass(frozen=True)
 class Output:
-    """Where results go: all of them to an .npz, one to an .npy or a picture.
+    """Output file of a model: all results in an .npz, or one as .npy or a picture.
 
     Raises
     ------
-    OSError : the file may not be written, because it is an input, exists, or has no folder
-    UsageError : an option does not go with it
+    OSError : the file may not be written: it is an input, exists, or its folder does not
+    UsageError : an option does not go with this kind of file
     """
 
     path: str
     force: bool = False
     name: str | None = None
     mode: Literal["zero", "minmax", "positive"] | None = None
-    never: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
     """Files that must stay as they are: the model and the inputs."""
 
     def __post_init__(self) -> None:
@@ -63,8 +63,8 @@ class Output:
         return self._suffix not in (".npy", ".npz")
 
     def _check_path(self) -> None:
-        """Find before the model runs what would keep the file from being written after it."""
-        check_output(self.path, self.force, self.never, "the model or an input")
+        """Check before the model runs that the file can be written."""
+        check_output(self.path, self.force, self.protected, "the model or an input")
         if self._is_picture and not _writes_pictures(self._suffix):
             raise OSError(
                 f"{self._suffix or 'a name without a suffix'} is no format that tconv writes; "
@@ -72,11 +72,11 @@ class Output:
             )
 
     def choose(self, declared: Sequence["NodeArg"]) -> str | None:
-        """Return which output of a model is to be written, None for all of them.
+        """Return the name of the output to write, None for all of them.
 
         Raises
         ------
-        UsageError : there are several, or none of that name
+        UsageError : the model has several outputs, or none of that name
         """
         if self._suffix == ".npz":
             return None
@@ -117,20 +117,20 @@ class Output:
                     np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def check_output(path: str, force: bool, never: Iterable[str | Path], what: str) -> None:
-    """Find before anything is computed what would keep a file from being written after it.
+def check_output(path: str, force: bool, protected: Iterable[str | Path], what: str) -> None:
+    """Check before the computation that a file can be written.
 
     Parameters
     ----------
-    path, force : what was typed
-    never, what : files that must stay as they are, and what they are
+    path, force : the path, and whether it may be overwritten
+    protected, what : files that must stay as they are, and a word for them
 
     Raises
     ------
     OSError, ParameterError : the file may not or cannot be written
     """
     place = Path(os.path.realpath(path))
-    for other in never:
+    for other in protected:
         if os.path.exists(other) and (
             place == Path(os.path.realpath(other)) or (place.exists() and place.samefile(other))
         ):
@@ -141,13 +141,13 @@ def check_output(path: str, force: bool, never: Iterable[str | Path], what: str)
         raise OSError(f"there is no folder {str(place.parent)!r}; create it first.")
     if not os.access(place.parent, os.W_OK):
         raise OSError(f"files cannot be written in {str(place.parent)!r}; choose another folder.")
-    check_writable(path)  # which no -f helps against
+    check_writable(path)  # -f does not change permissions
     if place.exists() and not force:
         raise OSError("the file exists already; pass -f to overwrite it, or choose another.")
 
 
 def _check_picture(name: str, shape: Sequence[int | str | None]) -> None:
-    """Accept one picture, as far as sizes are known."""
+    """Refuse a shape that is not one picture, as far as sizes are known."""
     *leading, channels = (1, 1, *shape)[-4:-2]
     fits = 2 <= len(shape) <= 4 and not any(isinstance(n, int) and n != 1 for n in leading)
     if not fits or (isinstance(channels, int) and channels not in (1, 3)):
@@ -159,7 +159,7 @@ def _check_picture(name: str, shape: Sequence[int | str | None]) -> None:
 
 
 def _storable(name: str, value: Any) -> NDArray[Any]:
-    """Return what the format of NumPy holds: it knows no bfloat16, and no strings as objects."""
+    """Convert to a type that NumPy's format holds: no bfloat16, and no strings as objects."""
     if not isinstance(value, np.ndarray):
         raise UnsupportedError(
             f"output {name!r} is no array but a {type(value).__name__}; choose another by "

@@ -1,4 +1,4 @@
-"""HOW FAR IT IS: a bar on standard error, where that is a terminal, for what takes its time."""
+"""Progress bar on standard error, if that is a terminal."""
 
 import sys
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from tconv.deconvnet.render import Progress
 
 __all__ = ["progress_bar"]
 
-_PATIENCE_S = 1.0  # what is done sooner needs no bar
+_PATIENCE_S = 1.0  # before the bar appears
 
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Progress | None]:
-    """Give a function that is told how many are done, and of how many; None where nobody looks.
+    """Yield a function that takes the number done and the total; None without a terminal.
 
     >>> with progress_bar("images") as progress:
     ...     progress is None

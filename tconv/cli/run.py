@@ -1,4 +1,4 @@
-"""WHAT A MODEL GIVES, as `tconv run`: from files through the model to a file and a table."""
+"""Verb `run`: an ONNX model with inputs from files; outputs to a file, and a report."""
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,20 @@ _FOR_PICTURES = ("size", "scale", "mean", "std")
 
 
 def answer(options: Namespace) -> Answer:
-    """Run the model, write what is asked for, and report on every ConvTranspose.
+    """Run the model, write its outputs, and report on every ConvTranspose.
 
-    What can be known to fail, fails before the model runs.
+    Everything that can be checked before the model runs is checked before.
     """
     _check(options)
-    with regular_file(options.model):  # so that a wrong path is told before anything is loaded
+    with regular_file(options.model):  # to report a wrong path before onnx is imported
         pass
     words = sources(options.inputs, ())
     output = _output(options, words)
-    from tconv.onnx import Session, check_weights  # with libraries that may be missing
+    from tconv.onnx import Session, check_weights  # which needs optional libraries
 
     with at(f"model {options.model!r}"):
         check_weights(options.model)
-        session = Session(options.model, **_how(options))
+        session = Session(options.model, **_session_arguments(options))
     declared = session.get_inputs()
     given = sources(options.inputs, [each.name for each in declared])
     settings = _picture_settings(options, given)
@@ -56,10 +56,10 @@ def _compared(
     output: Output | None,
     chosen: str | None,
 ) -> Answer:
-    """Run the model both ways, and hold their difference against the largest that is accepted."""
+    """Compare with ONNX Runtime alone, and check the difference against --max-difference."""
     from tconv.onnx import compare
 
-    comparison = compare(options.model, feeds, **_how(options))
+    comparison = compare(options.model, feeds, **_session_arguments(options))
     written = _written(output, comparison.outputs, chosen)
     largest, limit = comparison.largest_difference, options.max_difference
     too_far = limit is not None and not largest <= limit  # NaN is too far
@@ -75,14 +75,14 @@ def _compared(
     return Answer((comparison.table(), *written, *verdict), result, int(too_far))
 
 
-def _how(options: Namespace) -> dict[str, Any]:
-    """Who is to compute, as `Session` and `compare` take it."""
+def _session_arguments(options: Namespace) -> dict[str, Any]:
+    """Arguments of `Session` and `compare`."""
     method = options.method or "auto"
     return {"threads": options.threads, "method": method, "force": options.every_node}
 
 
 def _check(options: Namespace) -> None:
-    """Refuse options that would have no effect."""
+    """Refuse options that exclude each other or would have no effect."""
     if options.every_node and options.method not in (None, "auto"):
         raise UsageError(
             f"--every-node excludes --method {options.method}",
@@ -122,14 +122,14 @@ def _picture_settings(options: Namespace, given: Sequence[Source]) -> PictureSet
 def _output(options: Namespace, given: Sequence[Source]) -> Output | None:
     if options.output is None:
         return None
-    never = (options.model, *(source.path for source in given), *options.inputs)
-    return Output(options.output, options.force, options.output_name, options.mode, never)
+    protected = (options.model, *(source.path for source in given), *options.inputs)
+    return Output(options.output, options.force, options.output_name, options.mode, protected)
 
 
 def _written(
     output: Output | None, arrays: Mapping[str, NDArray[Any]], chosen: str | None
 ) -> tuple[str, ...]:
-    """Write the outputs that are asked for, and say what was written."""
+    """Write the chosen outputs, and return a line that names them."""
     if output is None:
         return ()
     output.write(arrays, chosen)
@@ -138,7 +138,7 @@ def _written(
 
 
 def _outputs(arrays: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Name, shape and type of every output; what is no array has neither."""
+    """Name, shape and type of every output; one that is no array has no shape."""
     return [
         {
             "name": name,

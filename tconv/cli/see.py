@@ -1,17 +1,17 @@
-"""WHAT A FEATURE SEES, as `tconv see`: a network and pictures become a figure, or a page."""
+"""Verb `see`: units of a network projected to the pixels, as a figure, a page or arrays."""
 
 import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from tconv.cli.console import Answer, at, at_what_it_names
+from tconv.cli.console import Answer, at, at_named_argument
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import check_output
 from tconv.cli.progress import progress_bar
-from tconv.deconvnet.layers import chosen_layer
+from tconv.deconvnet.layers import find_layer
 from tconv.deconvnet.network.images import picture_files
-from tconv.deconvnet.network.model import Opened, judged
+from tconv.deconvnet.network.model import ImageModel, blaming_the_model
 from tconv.deconvnet.network.network import Network
 from tconv.deconvnet.see import SUFFIXES, see, see_layers
 from tconv.geometry.arguments import as_per_axis
@@ -29,7 +29,7 @@ _PLACES = {
     "std": "option --std",
     "value_range": "option --range",
 }
-"""What tconv's messages begin with, and where that was typed."""
+"""Names of arguments with which tconv's messages begin, and the places of their options."""
 
 _LONGEST_NAME = 200  # bytes
 
@@ -37,11 +37,11 @@ _NOT_WITH_LIST = ("layer", "feature", "unit", "output", "images")
 
 
 def answer(options: Namespace) -> Answer:
-    """Look at a layer and write what -o asks for; or list the layers.
+    """Project units of a layer and write the output; or list the layers.
 
-    What can be known to fail, fails before the network runs.
+    Everything that can be checked before the network runs is checked before.
     """
-    with regular_file(options.model):  # so that a wrong path is told before anything is loaded
+    with regular_file(options.model):  # to report a wrong path before onnx is imported
         pass
     if options.list:
         return _listed(options)
@@ -58,15 +58,15 @@ def answer(options: Namespace) -> Answer:
             pass
     if options.output is not None:
         _check_output(options.output, options, pictures)
-    with at(f"model {options.model!r}"), at_what_it_names(_PLACES):
-        opened = Opened.of(options.model)
-        output = options.output or _name(opened.name, _layer(opened, pictures, options))
+    with at(f"model {options.model!r}"), at_named_argument(_PLACES):
+        opened = ImageModel.of(options.model)
+        output = options.output or _default_output(opened.name, _layer(opened, pictures, options))
     if options.output is None:
         _check_output(output, options, pictures)
     with (
         at(f"model {options.model!r}"),
         progress_bar("images") as progress,
-        at_what_it_names(_PLACES),
+        at_named_argument(_PLACES),
     ):
         seen = see(opened, pictures, **_settings(options), progress=progress)
     with at(f"option -o/--output, file {output!r}"):
@@ -83,7 +83,7 @@ def _listed(options: Namespace) -> Answer:
                 "option --list",
                 "leave one of the two out",
             )
-    with at(f"model {options.model!r}"), at_what_it_names(_PLACES):
+    with at(f"model {options.model!r}"), at_named_argument(_PLACES):
         layers = see_layers(options.model, rule=options.rule, size=options.size)
     return Answer((layers.table(),), layers.as_dict())
 
@@ -109,25 +109,25 @@ def _settings(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _layer(opened: Opened, pictures: list[Path], options: Namespace) -> str:
-    """Which layer will be looked at."""
+def _layer(opened: ImageModel, pictures: list[Path], options: Namespace) -> str:
+    """Name of the layer that `see` will show."""
     size = options.size
     if size is None:
         size = picture_size(pictures[0]) if None in opened.spatial else opened.spatial
     sizes = as_per_axis(size, "size", len(opened.spatial), 1)
-    with judged(opened):
-        return chosen_layer(Network.of(opened, sizes), options.layer, options.rule)
+    with blaming_the_model(opened):
+        return find_layer(Network.of(opened, sizes), options.layer, options.rule)
 
 
-def _name(model: str, layer: str) -> str:
-    """What the figure is called where nothing was said: ``see_<model>_<layer>.png``."""
+def _default_output(model: str, layer: str) -> str:
+    """Return the default path of the figure: ``see_<model>_<layer>.png``."""
     name = re.sub(r"[^\w.-]+", "_", f"{model}_{layer}".strip("_")).encode()
-    # File systems take 255 bytes; the end of a layer's name says more than its beginning.
+    # File systems allow 255 bytes; the end of a layer's name tells more than its beginning.
     return f"see_{name[-_LONGEST_NAME:].decode('utf-8', 'ignore')}.png"
 
 
 def _check_output(output: str, options: Namespace, pictures: list[Path]) -> None:
-    """Find before the network runs what would keep the file from being written after it."""
+    """Check before the network runs that the output can be written."""
     suffix = Path(output).suffix
     if suffix.lower() not in SUFFIXES:
         raise UsageError(
@@ -136,5 +136,5 @@ def _check_output(output: str, options: Namespace, pictures: list[Path]) -> None
             "write -o seen.png, say",
         )
     with at(f"option -o/--output, file {output!r}"):
-        never = (options.model, *pictures)
-        check_output(output, options.force, never, "the model or an image")
+        protected = (options.model, *pictures)
+        check_output(output, options.force, protected, "the model or an image")

@@ -1,11 +1,11 @@
-"""WHAT FITS, as `tconv shape`: the size that settings lead to, or settings for a wanted size."""
+"""Verb `shape`: the output size of settings, or settings for an output size."""
 
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any
 
-from tconv.cli.console import Answer, at_what_it_names
+from tconv.cli.console import Answer, at_named_argument
 from tconv.cli.options import UsageError
 from tconv.geometry.arguments import as_per_axis
 from tconv.geometry.axis import Axis
@@ -16,7 +16,7 @@ from tconv.tables import Column, Table
 
 __all__ = ["answer"]
 
-_MOST = 100_000  # rows of `solve`
+_MOST = 100_000  # solutions of one axis
 _LAW = "out = (in - 1)*s + d*(k - 1) + 1 - p_begin - p_end + op"
 _PLACES = {
     "input_size": "IN, the input size",
@@ -27,14 +27,14 @@ _PLACES = {
     "dilation": "option -d/--dilation",
     "output_padding": "option --op/--output-padding",
 }
-"""What tconv's messages begin with, and where that was typed."""
+"""Names of arguments with which tconv's messages begin, and the places of their options."""
 
 Size = tuple[int, ...]
 Solutions = tuple[Solution, ...]  # one per axis
 
 
 def answer(options: Namespace) -> Answer:
-    """Answer for one size, or with ``--to`` for the settings that lead to another.
+    """Show the output size, or with ``--to`` the settings that give an output size.
 
     >>> from tconv.cli.options import parser_of
     >>> line = parser_of("shape").parse_args("4 -k 3 -s 2 --rank 1".split())
@@ -43,14 +43,14 @@ def answer(options: Namespace) -> Answer:
     out = (in - 1)*s + d*(k - 1) + 1 - p_begin - p_end + op
     """
     rank = _rank(options)
-    with at_what_it_names(_PLACES):
+    with at_named_argument(_PLACES):
         if options.to is None:
             return _forward(options, rank)
         return _candidates(options, rank)
 
 
 def _rank(options: Namespace) -> int:
-    """Return the number of axes: what --rank says, else the most that any option lists, else 2."""
+    """Return the number of axes: --rank, else the most that any option lists, else 2."""
     given = {
         "IN": options.input_size,
         "-k": options.kernel,
@@ -75,7 +75,7 @@ def _rank(options: Namespace) -> int:
     return lengths.get(decides, 2)
 
 
-# ---- one size ------------------------------------------------------------------------------------
+# ---- output size of settings ---------------------------------------------------------------------
 
 
 def _forward(options: Namespace, rank: int) -> Answer:
@@ -123,7 +123,7 @@ def _forward(options: Namespace, rank: int) -> Answer:
 
 
 def _axes_table(axes: Sequence[Axis]) -> Table:
-    """One row for each axis, or a single one where all are alike."""
+    """One row for each axis, or a single row if all axes are equal."""
     alike = len(set(axes)) == 1 and len(axes) > 1
     names = ("all",) if alike else tuple(str(n) for n in range(len(axes)))
     rows = tuple(
@@ -164,7 +164,7 @@ def _conventions_table(rows: Iterable[Convention]) -> Table:
 
 
 def _formula(axis: Axis) -> str:
-    """Put the numbers into the size law."""
+    """The size law with the axis's numbers."""
     return (
         f"({axis.input} - 1)*{axis.stride} + {axis.dilation}*({axis.kernel} - 1) + 1"
         f"{_minus(axis.begin)}{_minus(axis.end)} + {axis.extra}"
@@ -175,7 +175,7 @@ def _minus(number: int) -> str:
     return f" - {number}" if number >= 0 else f" + {-number}"
 
 
-# ---- settings for a size -------------------------------------------------------------------------
+# ---- settings for an output size -----------------------------------------------------------------
 
 
 def _candidates(options: Namespace, rank: int) -> Answer:
@@ -216,11 +216,13 @@ def _candidates(options: Namespace, rank: int) -> Answer:
     if joint:
         return Answer((_candidates_table(joint),), result)
     if all(found):
-        return Answer((_only_apart(inputs, outputs, found, free),), result, 1)
+        return Answer((_per_axis_only(inputs, outputs, found, free),), result, 1)
     nearest = [_nearest(*of_axis) for of_axis in zip(inputs, outputs, given, strict=True)]
     several = len(set(zip(inputs, outputs, strict=True))) > 1
     lines = [
-        _none(f" on axis {n}" if several else "", inputs[n], outputs[n], nearest[n], given[n])
+        _nothing_fits(
+            f" on axis {n}" if several else "", inputs[n], outputs[n], nearest[n], given[n]
+        )
         for n in range(rank)
         if not found[n]
     ]
@@ -228,11 +230,11 @@ def _candidates(options: Namespace, rank: int) -> Answer:
 
 
 def _joint(found: list[list[Solution]], same: list[str]) -> list[Solutions]:
-    """Rows for all axes at once, of which some settings are the same on every axis."""
+    """Combine solutions of all axes that have the settings `same` in common."""
     by_key: list[dict[tuple[Any, ...], Solution]] = []
     for rows in found:
         by_key.append({})
-        for row in rows:  # the first is the best
+        for row in rows:  # the best one comes first
             by_key[-1].setdefault(tuple(getattr(row, name) for name in same), row)
     keys = [key for key in by_key[0] if all(key in rows for rows in by_key)]
     joint = [tuple(rows[key] for rows in by_key) for key in keys]
@@ -240,7 +242,7 @@ def _joint(found: list[list[Solution]], same: list[str]) -> list[Solutions]:
 
 
 def _given(options: Namespace, n: int) -> dict[str, Any]:
-    """Return the settings of axis n that were typed."""
+    """Return the given settings of axis n."""
     typed = {
         "kernel_size": options.kernel,
         "stride": options.stride,
@@ -255,9 +257,9 @@ def _given(options: Namespace, n: int) -> dict[str, Any]:
 
 
 def _nearest(size: int, wanted: int, given: dict[str, Any]) -> list[int]:
-    """Return the output sizes next to the wanted one that can be reached, of each side one."""
+    """Return the closest possible output sizes below and above the wanted one."""
     reached = {row.output_size for row in solve(input_size=size, limit=_MOST, **given)}
-    if "stride" not in given:  # strides around the one that would do, which may exceed the search
+    if "stride" not in given:  # strides near the ratio of the sizes, which may exceed the search
         likely = wanted // size
         for stride in range(max(likely - 1, 1), likely + 3):
             rows = solve(input_size=size, limit=_MOST, stride=stride, **given)
@@ -267,8 +269,10 @@ def _nearest(size: int, wanted: int, given: dict[str, Any]) -> list[int]:
     return ([max(below)] if below else []) + ([min(above)] if above else [])
 
 
-def _none(axis: str, size: int, wanted: int, nearest: list[int], given: dict[str, Any]) -> str:
-    """Say that nothing fits, what comes nearest, and what padding would do."""
+def _nothing_fits(
+    axis: str, size: int, wanted: int, nearest: list[int], given: dict[str, Any]
+) -> str:
+    """Say that no settings fit, which sizes are closest, and which padding would give the size."""
     line = f"This does not take {size} to {wanted}{axis}"
     if nearest:
         many = len(nearest) > 1
@@ -277,7 +281,7 @@ def _none(axis: str, size: int, wanted: int, nearest: list[int], given: dict[str
     if "padding" in given:
         return f"{line}."
     k, s, d = given["kernel_size"], given["stride"], given["dilation"]
-    most = max(s, d) - 1  # of output_padding; the rest must come from padding
+    most = max(s, d) - 1  # output_padding; padding must give the rest
     rest = wanted - Axis(size, k, wanted, s, d).full - most
     extra = most - rest % 2 if most else 0
     rest += most - extra
@@ -286,8 +290,10 @@ def _none(axis: str, size: int, wanted: int, nearest: list[int], given: dict[str
     return f"{line}. Negative padding adds cells that hold the bias alone: -p={pad}{op}."
 
 
-def _only_apart(inputs: Size, outputs: Size, found: list[list[Solution]], free: list[str]) -> str:
-    """Say that every axis needs settings of its own, and which."""
+def _per_axis_only(
+    inputs: Size, outputs: Size, found: list[list[Solution]], free: list[str]
+) -> str:
+    """Say that every axis needs settings of its own, with an example."""
     rows = [rows[0] for rows in found]
     texts = {
         "-k": [str(row.kernel_size) for row in rows if "kernel_size" in free],
@@ -352,7 +358,7 @@ def _note(rows: Solutions) -> str:
 
 
 def _is_far(row: Solution) -> bool:
-    """Whether padding is beyond what `solve` searches."""
+    """Whether padding is beyond the range that `solve` searches."""
     pads = (row.padding,) if isinstance(row.padding, int) else row.padding
     return max(pads) > row.kernel_size
 
@@ -364,7 +370,7 @@ def _as_dict(rows: Solutions) -> dict[str, Any]:
     return {**entry, "even": all(entry["even"]), "note": _note(rows)}
 
 
-# ---- words ---------------------------------------------------------------------------------------
+# ---- texts ---------------------------------------------------------------------------------------
 
 
 def _taps(taps: tuple[int, int]) -> str:
@@ -373,7 +379,7 @@ def _taps(taps: tuple[int, int]) -> str:
 
 
 def _overlap(taps: Iterable[tuple[int, int]]) -> str:
-    """Return "even", or how many times as many taps reach some cells as reach others."""
+    """Return "even", or the ratio of the most to the fewest taps that reach a cell."""
     counts = list(taps)
     if all(fewest == most for fewest, most in counts):
         return "even"
@@ -391,7 +397,7 @@ def _padding(padding: int | tuple[int, int]) -> str:
 
 
 def _each(texts: Iterable[str]) -> str:
-    """Join what differs from axis to axis."""
+    """Return one text if all axes agree, else all of them joined by "x"."""
     parts = list(texts)
     return parts[0] if len(set(parts)) == 1 else "x".join(parts)
 

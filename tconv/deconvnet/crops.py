@@ -1,7 +1,7 @@
-"""WHAT A TILE HOLDS: the projection of one unit, cut to what it sees, and as whole numbers.
+"""Projections of single units, cropped to their receptive fields, and their grey levels.
 
-The rules from numbers to [0, 255] are those of `tconv.images.renormalise`; here several tiles may
-share one range, and what lies beyond the image is mid-grey.
+Grey levels follow `tconv.images.renormalise`. Several projections may share one range, and cells
+outside of the image are mid-grey.
 """
 
 import warnings
@@ -12,27 +12,27 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.deconvnet.rules.receptive_field import Box
-from tconv.deconvnet.rules.sparse_map import Signal, box_of, clipped
+from tconv.deconvnet.rules.sparse_map import SparseMap, box_index, clip_box
+from tconv.deconvnet.rules.windows import Box
 from tconv.errors import ParameterError
 from tconv.images import renormalise
 
-__all__ = ["GREY", "Norm", "Range", "Tile", "cut", "in_grey_levels", "range_of"]
+__all__ = ["GREY", "Norm", "Range", "UnitProjection", "crop_to_box", "grey_levels_of", "range_of"]
 
 GREY = 128
 
 Norm = Literal["zero", "minmax", "positive"]
 Range = tuple[float, float]
-"""What becomes black and white: (-m, m), (min, max) or (0, max)."""
+"""Values of black and white: (-m, m), (min, max) or (0, max)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Tile:
-    """The projection of one unit.
+class UnitProjection:
+    """The projection of one unit, with the pixels beside it.
 
-    ``projection`` (C, *size) is what the network's input would have to change by, in the signal's
-    own numbers; ``photo`` are the pixels there. Both lie at ``box`` of the image, and where that
-    reaches beyond it ``inside`` is False and the numbers are 0. ``field`` is what the unit sees.
+    ``projection`` (C, *size) is the attribution of the network's input, ``photo`` are its pixels.
+    Both are cropped to ``box``; where that reaches beyond the image, ``inside`` is False and the
+    numbers are 0. ``field`` is the unit's receptive field.
     """
 
     feature: int
@@ -47,29 +47,29 @@ class Tile:
 
     @property
     def is_zero(self) -> bool:
-        """Whether nothing came back."""
+        """Whether the projection is zero everywhere."""
         return not self.projection.any()
 
 
-def cut(
-    signal: Signal, pixels: NDArray[np.uint8], box: Box
+def crop_to_box(
+    attribution: SparseMap, pixels: NDArray[np.uint8], box: Box
 ) -> tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.bool_]]:
-    """Cut a signal of the image and its pixels to a box, which may reach beyond it."""
+    """Crop an attribution and the pixels of the image to a box, which may reach beyond it."""
     size = tuple(last - first + 1 for first, last in box)
-    here = clipped(box, signal.shape[2:])
-    projection = np.zeros((signal.shape[1], *size), signal.array.dtype)
+    here = clip_box(box, attribution.shape[2:])
+    projection = np.zeros((attribution.shape[1], *size), attribution.array.dtype)
     photo = np.zeros((len(pixels), *size), np.uint8)
     inside = np.zeros(size, np.bool_)
     there = tuple((a - first, b - first) for (a, b), (first, _) in zip(here, box, strict=True))
     if all(b >= a for a, b in here):
-        projection[box_of(there)] = signal.dense()[0][box_of(here)]
-        photo[box_of(there)] = pixels[box_of(here)]
-        inside[box_of(there)] = True
+        projection[box_index(there)] = attribution.dense()[0][box_index(here)]
+        photo[box_index(there)] = pixels[box_index(here)]
+        inside[box_index(there)] = True
     return projection, photo, inside
 
 
-def range_of(tiles: Sequence[Tile], norm: Norm) -> Range:
-    """The range of values that some tiles share.
+def range_of(tiles: Sequence[UnitProjection], norm: Norm) -> Range:
+    """Return the range of values of some projections, by a norm.
 
     Raises
     ------
@@ -94,14 +94,14 @@ def range_of(tiles: Sequence[Tile], norm: Norm) -> Range:
     return low, high
 
 
-def in_grey_levels(tile: Tile, norm: Norm, within: Range) -> NDArray[np.uint8]:
-    """The projection as whole numbers in [0, 255], (C, *size)."""
+def grey_levels_of(tile: UnitProjection, norm: Norm, within: Range) -> NDArray[np.uint8]:
+    """Return the grey levels (C, *size) of a projection, in [0, 255]."""
     unit = ",".join(map(str, tile.unit))
     if tile.is_zero:
         warnings.warn(f"the projection of unit {unit} is zero (dead unit?)", stacklevel=2)
     elif norm == "minmax" and within[0] == within[1]:
         warnings.warn(f"the projection of unit {unit} is constant", stacklevel=2)
-    flat = tile.projection.reshape(len(tile.projection), 1, -1)  # of one axis or of two
+    flat = tile.projection.reshape(len(tile.projection), 1, -1)  # one spatial axis or two
     found = renormalise(flat, norm, within=within).reshape(tile.projection.shape)
     found[:, ~tile.inside] = GREY
     return found

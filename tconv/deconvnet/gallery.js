@@ -1,4 +1,4 @@
-// What the page of tiles answers: where a tile lies in its image, and the order of the table.
+// Interaction of the gallery: the place of a tile in its image, and sorting of the table.
 "use strict";
 {
   const facts = JSON.parse(document.getElementById("facts").textContent);
@@ -6,8 +6,8 @@
   const tiles = [...document.querySelectorAll("button.tile")];
   const rows = [...document.querySelectorAll("#table tbody tr")];
 
-  // Show where in its image a tile lies; a box may reach beyond the image.
-  function light(at) {
+  // Show the receptive field of a tile in its image; the box may reach beyond the image.
+  function highlight(at) {
     const tile = facts.tiles[at];
     const image = facts.images[tile.image];
     by("whole").src = image.src;
@@ -27,18 +27,20 @@
 
   for (const tile of tiles) {
     const at = Number(tile.dataset.at);
-    tile.addEventListener("pointerenter", () => light(at));
-    tile.addEventListener("focus", () => light(at));
-    tile.addEventListener("click", () => light(at));
+    tile.addEventListener("pointerenter", () => highlight(at));
+    tile.addEventListener("focus", () => highlight(at));
+    tile.addEventListener("click", () => highlight(at));
   }
-  for (const row of rows) row.addEventListener("pointerenter", () => light(Number(row.dataset.at)));
+  for (const row of rows) {
+    row.addEventListener("pointerenter", () => highlight(Number(row.dataset.at)));
+  }
 
-  // Sort by a column: the first time the largest first, then turned round.
-  const heads = [...document.querySelectorAll("#table th")];
-  heads.forEach((head, column) => {
+  // Sort by a column: first in descending order, then the order changes with each click.
+  const headers = [...document.querySelectorAll("#table th")];
+  headers.forEach((head, column) => {
     head.querySelector("button").addEventListener("click", () => {
       const up = head.getAttribute("aria-sort") === "descending";
-      for (const each of heads) each.setAttribute("aria-sort", "none");
+      for (const each of headers) each.setAttribute("aria-sort", "none");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const value = (row) => row.cells[column].dataset.value;
       const compare = head.classList.contains("text")

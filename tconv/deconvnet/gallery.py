@@ -1,4 +1,4 @@
-"""HOW TILES BECOME A PAGE: one file with pictures, style and script inside, that loads nothing."""
+"""Gallery of projections: one HTML file that holds its pictures, style and script."""
 
 import io
 import json
@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.deconvnet.crops import Tile
+from tconv.deconvnet.crops import UnitProjection
 from tconv.deconvnet.montage import enlarged, photo_of
-from tconv.deconvnet.results import Block, Seen, columns_of, field_text, rank_text
-from tconv.explainer.html_page import filled, source
+from tconv.deconvnet.results import FeatureGroup, Projections, columns_of, field_text, rank_text
+from tconv.page_templates import fill_template, page_source
 
 __all__ = ["gallery_of"]
 
+_PACKAGE = "tconv.deconvnet"
 
-def gallery_of(seen: Seen) -> str:
-    """Return the page of what was seen.
+
+def gallery_of(seen: Projections) -> str:
+    """Return the page of some projections.
 
     Raises
     ------
@@ -27,17 +29,18 @@ def gallery_of(seen: Seen) -> str:
     size = "×".join(str(last - first + 1) for first, last in seen.tiles[0].field)
     summary = f"{seen.captions[0]}. Each unit sees {size} pixels of {_count(seen.images, 'image')}."
     facts = json.dumps({"tiles": _facts(seen), "images": _images(seen)}).replace("<", "\\u003c")
-    return filled(
+    return fill_template(
+        _PACKAGE,
         "gallery.html",
         {
             "{title}": escape(f"{seen.model}: what features of {seen.layer} see"),
             "{heading}": escape(f"What features of {seen.layer} in {seen.model} see"),
             "{summary}": escape(summary),
-            "/*{style}*/": source("gallery.css"),
+            "/*{style}*/": page_source(_PACKAGE, "gallery.css"),
             "<!--{blocks}-->": _blocks(seen),
             "<!--{table}-->": _table(seen),
             "<!--{captions}-->": "".join(f"<p>{escape(line)}.</p>" for line in seen.captions[1:]),
-            "/*{script}*/": source("gallery.js"),
+            "/*{script}*/": page_source(_PACKAGE, "gallery.js"),
             "{facts}": facts,
         },
     )
@@ -46,42 +49,44 @@ def gallery_of(seen: Seen) -> str:
 # ---- tiles ---------------------------------------------------------------------------------------
 
 
-def _blocks(seen: Seen) -> str:
-    """Every feature: photos and projections, and below them those of shuffled weights."""
+def _blocks(seen: Projections) -> str:
+    """Write each feature: image patches, projections, and below them those of shuffled weights."""
     levels, others = seen.levels(), seen.levels(shuffled=True)
     parts = []
-    for block in seen.blocks:
-        strongest = max(seen.tiles[n].activation for n in block.places)
-        rows = [_row(seen, block, seen.tiles, levels, 0, "")]
+    for feature_group in seen.blocks:
+        strongest = max(seen.tiles[n].activation for n in feature_group.places)
+        rows = [_row(seen, feature_group, seen.tiles, levels, 0, "")]
         if others:
-            rows.append(_row(seen, block, seen.shuffled, others, len(seen.tiles), "shuffled: "))
-        title = escape(f"feature {block.feature} · max {strongest:.3g}")
+            rows.append(
+                _row(seen, feature_group, seen.shuffled, others, len(seen.tiles), "shuffled: ")
+            )
+        title = escape(f"feature {feature_group.feature} · max {strongest:.3g}")
         parts.append(f'<div class="block"><h2>{title}</h2>{"".join(rows)}</div>')
     return "\n".join(parts)
 
 
 def _row(
-    seen: Seen,
-    block: Block,
-    tiles: tuple[Tile, ...],
+    seen: Projections,
+    feature_group: FeatureGroup,
+    tiles: tuple[UnitProjection, ...],
     levels: list[NDArray[np.uint8]],
     start: int,
     word: str,
 ) -> str:
-    across = columns_of(len(block.places))
+    across = columns_of(len(feature_group.places))
     groups = []
     for what in ("photo", "projection"):
         cells = []
-        for n in block.places:
+        for n in feature_group.places:
             tile = tiles[n]
             pixels = photo_of(tile) if what == "photo" else enlarged(levels[n])
             name = f"{word}{what} of unit {','.join(map(str, tile.unit))}"
             cells.append(_tile(pixels, name, start + n))
         groups.append(f'<div class="group" style="--across:{across}">{"".join(cells)}</div>')
-    texts = [field_text(tiles[n]) for n in block.places]
+    texts = [field_text(tiles[n]) for n in feature_group.places]
     label = f"{word}RF {texts[0]}" if len(texts) == 1 else f"{word}{len(texts)} images"
     if start and len(texts) == 1:
-        label += f", {rank_text(seen.correlations[block.places[0]])}"
+        label += f", {rank_text(seen.correlations[feature_group.places[0]])}"
     return f'<div class="row">{"".join(groups)}</div><p class="label">{escape(label)}</p>'
 
 
@@ -92,7 +97,7 @@ def _tile(pixels: NDArray[np.uint8], name: str, at: int) -> str:
 
 
 def _uri(pixels: NDArray[np.uint8]) -> str:
-    """A picture (H, W, 3) as a PNG inside an address."""
+    """Encode a picture (H, W, 3) as a data URI of a PNG file."""
     try:
         from PIL import Image
     except ImportError:
@@ -105,8 +110,8 @@ def _uri(pixels: NDArray[np.uint8]) -> str:
 # ---- facts ---------------------------------------------------------------------------------------
 
 
-def _facts(seen: Seen) -> list[dict[str, Any]]:
-    """What the script needs of every tile, those of shuffled weights last."""
+def _facts(seen: Projections) -> list[dict[str, Any]]:
+    """Return the data of each tile for the script, those of shuffled weights last."""
     numbers = {image: n for n, image in enumerate(seen.photos)}
     found = []
     for n, tile in enumerate((*seen.tiles, *seen.shuffled)):
@@ -119,7 +124,7 @@ def _facts(seen: Seen) -> list[dict[str, Any]]:
     return found
 
 
-def _images(seen: Seen) -> list[dict[str, Any]]:
+def _images(seen: Projections) -> list[dict[str, Any]]:
     found = []
     for photo in seen.photos.values():
         pixels = np.moveaxis(photo.pixels, 0, -1)
@@ -130,8 +135,8 @@ def _images(seen: Seen) -> list[dict[str, Any]]:
     return found
 
 
-def _table(seen: Seen) -> str:
-    """The table of `Seen.table`, each cell with the number to sort by."""
+def _table(seen: Projections) -> str:
+    """Write the table of `Projections.table`; each cell has the number to sort by."""
     table, columns = seen.table(), []
     texts = {"image", "sees", "unit"}
     for column in table.columns:

@@ -1,4 +1,4 @@
-"""WHICH LAYERS THERE ARE: every value, what one unit of it sees, or why it cannot be looked at."""
+"""List of a network's layers: receptive field of each, or the reason why it has no projection."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,27 +6,28 @@ from difflib import get_close_matches
 from typing import Any
 
 from tconv.deconvnet.network.network import Network
-from tconv.deconvnet.rules.backward import Path
-from tconv.deconvnet.rules.receptive_field import field_of
+from tconv.deconvnet.rules.backward import BackwardPass
+from tconv.deconvnet.rules.receptive_field import receptive_field
+from tconv.deconvnet.rules.registry import REVERSALS
 from tconv.errors import ParameterError, RuleError
 from tconv.geometry.arguments import integer_of
 from tconv.messages import show
 from tconv.tables import Column, Table
 
-__all__ = ["LayerRow", "Layers", "chosen_layer", "layers_of"]
+__all__ = ["LayerRow", "Layers", "find_layer", "list_layers"]
 
-_LONGEST_NAME = 1000  # characters that are compared with the names of layers
-_FAR = 64  # units, over which a jump is measured: after ConvTranspose it is a fraction
-_RECTIFIERS = ("Relu", "Clip")
+_LONGEST_NAME = 1000  # characters; longer names are not compared with those of layers
+_FAR = 64  # units over which a jump is measured; after ConvTranspose it is a fraction
 _END_OF_FEATURES = ("GlobalAveragePool", "GlobalMaxPool", "Flatten", "Reshape", "ReduceMean")
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One value of the network.
+    """A layer: one value of the network.
 
-    ``field`` is the size of the box of the image that one unit sees, ``jump`` how far the boxes of
-    neighbours are apart, in pixels per axis; both are None where a unit sees all of the image.
+    ``field`` is the size of a unit's receptive field, ``jump`` the distance between the fields of
+    neighbours, in pixels per axis; both are None if the field is the whole image. ``reason`` says
+    why the rule has no projection, if it has none.
     """
 
     index: int
@@ -87,12 +88,12 @@ class Layers:
         return {"model": self.model, "rule": self.rule, "layers": rows}
 
 
-def layers_of(network: Network, rule: str) -> Layers:
-    """List every value that the image goes into."""
-    names = [n for node in network.nodes for n in node.outputs if n in network.signals]
+def list_layers(network: Network, rule: str) -> Layers:
+    """List every value that depends on the image."""
+    names = [n for node in network.nodes for n in node.outputs if n in network.activations]
     rows = []
     for index, name in enumerate(names):
-        shape, node = network.shapes.get(name), network.makers[name]
+        shape, node = network.shapes.get(name), network.producers[name]
         field = jump = None
         if shape is not None and len(shape) > 2:
             field, jump = _field(network, name, len(shape) - 2, network.shapes)
@@ -106,9 +107,9 @@ def _field(
     network: Network, name: str, rank: int, shapes: Mapping[str, Any]
 ) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
     try:
-        here = field_of(network, name, ((0, 0),) * rank, shapes)
-        there = field_of(network, name, ((_FAR, _FAR),) * rank, shapes)
-    except KeyError:  # a size that only a run tells
+        here = receptive_field(network, name, ((0, 0),) * rank, shapes)
+        there = receptive_field(network, name, ((_FAR, _FAR),) * rank, shapes)
+    except KeyError:  # a size that only a run gives
         return None, None
     if here is None or there is None:
         return None, None
@@ -121,23 +122,23 @@ def _reason(network: Network, name: str, rule: str) -> str:
     if shape is not None and (len(shape) < 2 or shape[0] != 1):
         return "no channels"
     try:
-        Path(network, name, rule)
+        BackwardPass(network, name, rule)
     except RuleError as error:
         return str(error).partition("; ")[0]
     return ""
 
 
-def chosen_layer(network: Network, layer: Any, rule: str) -> str:
-    """Find a layer by its index, its name, or a part of that; None is the default.
+def find_layer(network: Network, layer: Any, rule: str) -> str:
+    """Find a layer by its index, its name or a part of its name; None is the default layer.
 
-    The default is the last rectified value with spatial axes before the first node that ends them;
-    under the rule gradient other activations count, too.
+    The default is the last rectified layer with spatial axes before the first node that pools or
+    flattens all of them; under the rule gradient, other activation functions count, too.
 
     Raises
     ------
     ParameterError : there is no such layer, or there are several
     """
-    names = [n for node in network.nodes for n in node.outputs if n in network.signals]
+    names = [n for node in network.nodes for n in node.outputs if n in network.activations]
     if layer is None:
         return _default(network, names, rule)
     index = integer_of(layer)
@@ -171,12 +172,11 @@ def chosen_layer(network: Network, layer: Any, rule: str) -> str:
 
 
 def _default(network: Network, names: list[str], rule: str) -> str:
-    from tconv.deconvnet.rules.derivatives import DERIVATIVES
-
-    wanted = (*_RECTIFIERS, *DERIVATIVES) if rule == "gradient" else _RECTIFIERS
+    words = ("rectify", "derivative") if rule == "gradient" else ("rectify",)
+    wanted = {op for op, row in REVERSALS.items() if row.word in words and rule not in row.refused}
     found = None
     for name in names:
-        node = network.makers[name]
+        node = network.producers[name]
         shape = network.shapes.get(name)
         if node.op in _END_OF_FEATURES and found is not None:
             break

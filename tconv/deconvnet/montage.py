@@ -1,4 +1,4 @@
-"""HOW TILES BECOME A FIGURE: photo patches and projections side by side, with what they are.
+"""Montage of projections: a figure of image patches beside projections, with captions.
 
 The layout is that of figure 2 of Zeiler & Fergus 2014: a block for each feature, its patches on the
 left and their projections, in the same order, on the right.
@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.deconvnet.crops import GREY, Tile
-from tconv.deconvnet.results import Block, Seen, columns_of, field_text, rank_text
+from tconv.deconvnet.crops import GREY, UnitProjection
+from tconv.deconvnet.results import FeatureGroup, Projections, columns_of, field_text, rank_text
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["enlarged", "figure_of", "photo_of", "write_figure"]
 
-TILE = 96  # pixels that a tile is enlarged to, by whole numbers
+TILE = 96  # pixels of an enlarged tile, at most; the factor is a whole number
 _GAP, _BETWEEN, _EDGE = 2, 16, 16
-_STRIPE = 24  # rows of a signal's tile, which has one axis
+_STRIPE = 24  # rows of a tile with one spatial axis
 _HEAD, _CAPTION, _FOOT = 13, 11, 12  # sizes of letters
 _INK = (0, 0, 0)
 
@@ -33,14 +33,14 @@ def _plain(text: str) -> str:
 
 
 class Cell(NamedTuple):
-    """A picture (H, W, 3) and what stands under it."""
+    """A picture (H, W, 3) and its caption."""
 
     pixels: NDArray[np.uint8]
     text: str = ""
 
 
 def magnification(pixels: NDArray[np.uint8]) -> int:
-    """How many times every pixel of a tile (C, *size) is repeated along each axis.
+    """Return how often each pixel of a tile (C, *size) is repeated along each axis.
 
     >>> magnification(np.zeros((3, 30, 40), np.uint8))
     2
@@ -49,7 +49,7 @@ def magnification(pixels: NDArray[np.uint8]) -> int:
 
 
 def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give a tile (C, *size) as a picture (H, W, 3), every pixel repeated a whole number of times.
+    """Return a tile (C, *size) as a picture (H, W, 3), each pixel repeated a whole number of times.
 
     >>> enlarged(np.zeros((1, 30, 40), np.uint8)).shape
     (60, 80, 3)
@@ -61,8 +61,8 @@ def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(large, (*large.shape[:2], 3)))
 
 
-def photo_of(tile: Tile) -> NDArray[np.uint8]:
-    """The photo of a tile as a picture (H, W, 3), hatched where it lies beyond the image."""
+def photo_of(tile: UnitProjection) -> NDArray[np.uint8]:
+    """Return a tile's image patch as a picture (H, W, 3), hatched outside of the image."""
     found = enlarged(tile.photo)
     outside = enlarged(np.where(tile.inside, 0, 255).astype(np.uint8)[np.newaxis])[..., 0] > 0
     rows, columns = np.indices(outside.shape)
@@ -71,7 +71,7 @@ def photo_of(tile: Tile) -> NDArray[np.uint8]:
     return found
 
 
-def figure_of(seen: Seen) -> "Image.Image":
+def figure_of(seen: Projections) -> "Image.Image":
     """Paint the figure.
 
     Raises
@@ -100,8 +100,8 @@ def figure_of(seen: Seen) -> "Image.Image":
     return pen.page(title, blocks, across, seen.captions)
 
 
-def write_figure(path: Path, seen: Seen) -> None:
-    """Write the figure as a PNG file that tells what it shows in its text chunks."""
+def write_figure(path: Path, seen: Projections) -> None:
+    """Write the figure as a PNG file with its settings in text chunks."""
     from PIL.PngImagePlugin import PngInfo
 
     texts = {
@@ -124,12 +124,12 @@ def write_figure(path: Path, seen: Seen) -> None:
     figure_of(seen).save(path, "PNG", pnginfo=info, optimize=True)
 
 
-def _where(tile: Tile) -> str:
+def _where(tile: UnitProjection) -> str:
     return f"RF {field_text(tile)}"
 
 
 def _rows(
-    block: Block,
+    block: FeatureGroup,
     photos: Sequence[NDArray[np.uint8]],
     levels: Sequence[NDArray[np.uint8]],
     texts: Sequence[str],
@@ -208,7 +208,11 @@ class _Pen:
         return sheet
 
     def page(
-        self, title: str, blocks: Sequence["Image.Image"], across: int, captions: Sequence[str]
+        self,
+        title: str,
+        blocks: Sequence["Image.Image"],
+        across: int,
+        captions: Sequence[str],
     ) -> "Image.Image":
         """Set blocks side by side, between a title and captions."""
         across = min(across, len(blocks))

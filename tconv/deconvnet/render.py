@@ -1,4 +1,4 @@
-"""HOW IT IS LOOKED: a network and photos become tiles, one for each unit that is shown."""
+"""Render projections: for each selected unit, project it to the image and crop."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -6,31 +6,32 @@ from typing import Any
 
 import numpy as np
 
-from tconv.deconvnet.crops import Tile, cut
-from tconv.deconvnet.network.images import Photos
+from tconv.deconvnet.crops import UnitProjection, crop_to_box
+from tconv.deconvnet.network.images import Images
 from tconv.deconvnet.network.runtime import Values
-from tconv.deconvnet.rules.backward import Path
-from tconv.deconvnet.rules.receptive_field import Box, box_at, field_of
-from tconv.deconvnet.rules.sparse_map import Signal
-from tconv.deconvnet.units import Peak, Unit, strongest
+from tconv.deconvnet.rules.backward import BackwardPass
+from tconv.deconvnet.rules.receptive_field import receptive_field, unit_box
+from tconv.deconvnet.rules.sparse_map import SparseMap
+from tconv.deconvnet.rules.windows import Box
+from tconv.deconvnet.units import TopActivation, Unit, top_activations
 from tconv.errors import ShapeError
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Look", "Progress"]
+__all__ = ["Progress", "Projector"]
 
 Progress = Callable[[int, int], None]
-"""Called with how many images are done, and of how many."""
+"""Called with the number of images that are done, and the number of all."""
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """One layer of a network, under one rule, ready to be looked at.
+class Projector:
+    """Projector of one layer's units under one rule.
 
-    ``whole_map`` seeds all of a feature's map in place of its strongest unit.
+    ``whole_map`` seeds the backward pass with the feature's whole map in place of one unit.
     """
 
-    path: Path
-    photos: Photos
+    backward: BackwardPass
+    photos: Images
     crop: bool
     whole_map: bool
     threads: int | None
@@ -38,13 +39,13 @@ class Look:
 
     @cached_property
     def layer_shape(self) -> tuple[int, ...]:
-        """Shape (1, C, *size) of the layer, by a run if nothing else tells.
+        """Shape (1, C, *size) of the layer, by a run if shape inference does not find it.
 
         Raises
         ------
         ShapeError : the layer has no channels
         """
-        network, layer = self.path.network, self.path.layer
+        network, layer = self.backward.network, self.backward.layer
         shape = network.shapes.get(layer)
         if shape is None:
             shape = network.recorder([layer], self.threads)(self._image(0))[layer].shape
@@ -55,25 +56,29 @@ class Look:
             )
         return shape
 
-    def tiles_like(self, others: Sequence[Tile], unit: Unit | None) -> list[Tile]:
-        """Project the same features in the same images, each where it is strongest now."""
+    def project_same(
+        self, others: Sequence[UnitProjection], unit: Unit | None
+    ) -> list[UnitProjection]:
+        """Project the same features in the same images, each at its maximum in this network."""
         found = []
         for image in dict.fromkeys(tile.image for tile in others):
             one = replace(self, photos=self.photos.only(image), progress=None)
             features = None if unit else [t.feature for t in others if t.image == image]
-            tiles = one.tiles(features=features, unit=unit, top=1)
+            tiles = one.project(features=features, unit=unit, top=1)
             found += [replace(tile, image=image) for tile in tiles]
         by_key = {(tile.feature, tile.image): tile for tile in found}
         return [by_key[tile.feature, tile.image] for tile in others]
 
-    def tiles(self, *, features: Sequence[int] | None, unit: Unit | None, top: int) -> list[Tile]:
-        """Project the peaks of some features, those of one feature after the other.
+    def project(
+        self, *, features: Sequence[int] | None, unit: Unit | None, top: int
+    ) -> list[UnitProjection]:
+        """Project the top activations of some features, feature by feature.
 
-        Every image is run once to find the peaks, and those that hold one, if there are several,
-        once more.
+        The network runs on every image once to find them. Of several images, it runs once more on
+        those that hold one, to record the values that the backward pass reads.
         """
-        network, layer, count = self.path.network, self.path.layer, len(self.photos)
-        recorder = network.recorder(self.path.recorded, self.threads)
+        network, layer, count = self.backward.network, self.backward.layer, len(self.photos)
+        recorder = network.recorder(self.backward.recorded, self.threads)
         recorded: dict[int, Values] = {}
 
         def maps() -> Any:
@@ -86,48 +91,48 @@ class Look:
                     self.progress(n + 1, count)
                 yield values[layer]
 
-        chosen = strongest(maps(), features=features, unit=unit, top=top)
-        found: dict[tuple[int, int], Tile] = {}
+        chosen = top_activations(maps(), features=features, unit=unit, top=top)
+        found: dict[tuple[int, int], UnitProjection] = {}
         by_image = sorted(
             (
-                (peak.image, place, rank, peak)
-                for place, (_, peaks) in enumerate(chosen)
-                for rank, peak in enumerate(peaks)
+                (each.image, place, rank, each)
+                for place, (_, tops) in enumerate(chosen)
+                for rank, each in enumerate(tops)
             ),
             key=lambda each: each[:3],
         )
-        for image, place, rank, peak in by_image:
+        for image, place, rank, activation in by_image:
             if image not in recorded:
                 recorded = {image: recorder(self._image(image))}
-            found[place, rank] = self._tile(peak, recorded[image])
+            found[place, rank] = self._project_one(activation, recorded[image])
         return [found[key] for key in sorted(found)]
 
     def _image(self, n: int) -> Any:
-        return self.photos[n].values.astype(self.path.network.dtype)
+        return self.photos[n].values.astype(self.backward.network.dtype)
 
-    def _tile(self, peak: Peak, values: Values) -> Tile:
-        network, layer = self.path.network, self.path.layer
-        unit, value = peak.unit, values[layer]
+    def _project_one(self, top: TopActivation, values: Values) -> UnitProjection:
+        network, layer = self.backward.network, self.backward.layer
+        unit, value = top.unit, values[layer]
         seed = np.zeros((*value.shape[:2], *[1] * len(unit.position)), value.dtype)
-        seed[0, unit.channel] = peak.activation
-        r = Signal(seed, unit.position, value.shape)
+        seed[0, unit.channel] = top.activation
+        r = SparseMap(seed, unit.position, value.shape)
         if self.whole_map:
             seed = np.zeros_like(value)
             seed[0, unit.channel] = value[0, unit.channel]
-            r = Signal.whole(seed)
-        back = self.path.back(r, values)
+            r = SparseMap.whole(seed)
+        back = self.backward.project(r, values)
         shapes = {**network.shapes, **{name: each.shape for name, each in values.items()}}
         whole: Box = tuple((0, size - 1) for size in network.input_shape[2:])
-        position = None if self.whole_map else box_at(unit.position)
-        seen = field_of(network, layer, position, shapes) if position else None
+        position = None if self.whole_map else unit_box(unit.position)
+        seen = receptive_field(network, layer, position, shapes) if position else None
         box = seen if self.crop and seen is not None and _is_smaller(seen, whole) else whole
-        photo = self.photos[peak.image]
-        projection, pixels, inside = cut(back, photo.pixels, box)
-        return Tile(
+        photo = self.photos[top.image]
+        projection, pixels, inside = crop_to_box(back, photo.pixels, box)
+        return UnitProjection(
             unit.channel,
-            peak.image,
+            top.image,
             (unit.channel, *unit.position),
-            peak.activation,
+            top.activation,
             box,
             seen or whole,
             projection,

@@ -1,4 +1,4 @@
-"""WHAT WAS SEEN: the tiles of `see`, with all that is known of them, as a table and as numbers."""
+"""Results of `see`: projections as a table, as plain values and as arrays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.deconvnet.crops import Norm, Range, Tile, in_grey_levels, range_of
-from tconv.deconvnet.network.images import Photo
-from tconv.deconvnet.rules.backward import Ledger
+from tconv.deconvnet.crops import Norm, Range, UnitProjection, grey_levels_of, range_of
+from tconv.deconvnet.network.images import InputImage
+from tconv.deconvnet.rules.backward import ReversalSummary
 from tconv.system.fork_lock import cached_property
 from tconv.tables import Column, Table
 
-__all__ = ["NORMS", "SCALES", "Block", "Seen", "columns_of", "field_text", "rank_text"]
+__all__ = [
+    "NORMS",
+    "SCALES",
+    "FeatureGroup",
+    "Projections",
+    "columns_of",
+    "field_text",
+    "rank_text",
+]
 
 NORMS = ("zero", "minmax", "positive")
 SCALES = ("tile", "row", "figure")
@@ -25,27 +33,27 @@ WARNING = (
 NEGATIVE = "no ReLU after the last (image) filter, so negative pixels are right"
 
 
-class Block(NamedTuple):
-    """The tiles of one feature, and the places where those of `Seen.tiles` stand."""
+class FeatureGroup(NamedTuple):
+    """A feature, and the places of its projections in `Projections.tiles`."""
 
     feature: int
     places: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Projections:
     """Features of one layer, projected back to the image.
 
     Parameters
     ----------
-    model, sha256, layer, rule, norm, scale : str, what was looked at, and how
-    whole_map : bool, whether all of a feature's map was projected
-    tiles : the tiles, those of one feature after the other, the strongest first
-    photos : the images that the tiles are of, by their numbers
-    images : int, how many were looked at
-    ledger : what was reversed
-    shuffled : the same tiles of the network with shuffled weights, or none
-    correlations : of every tile with its shuffled one, the rank correlation of |projection|
+    model, sha256, layer, rule, norm, scale : str, the arguments of `see`
+    whole_map : bool, whether the feature's whole map was projected
+    tiles : projections, feature by feature, the strongest first
+    photos : images of the tiles, by their numbers
+    images : int, number of all images
+    ledger : summary of the reversed nodes
+    shuffled : projections by the network with shuffled weights, in the same order; or none
+    correlations : rank correlation of each |projection| with that by shuffled weights
     """
 
     model: str
@@ -55,24 +63,24 @@ class Seen:
     norm: Norm
     scale: str
     whole_map: bool
-    tiles: tuple[Tile, ...]
-    photos: Mapping[int, Photo]
+    tiles: tuple[UnitProjection, ...]
+    photos: Mapping[int, InputImage]
     images: int
-    ledger: Ledger
-    shuffled: tuple[Tile, ...] = ()
+    ledger: ReversalSummary
+    shuffled: tuple[UnitProjection, ...] = ()
     correlations: tuple[float, ...] = ()
 
     @cached_property
-    def blocks(self) -> tuple[Block, ...]:
-        """The tiles by their features."""
+    def blocks(self) -> tuple[FeatureGroup, ...]:
+        """The places of the tiles, in a group for each feature."""
         found: dict[int, list[int]] = {}
         for place, tile in enumerate(self.tiles):
             found.setdefault(tile.feature, []).append(place)
-        return tuple(Block(feature, tuple(places)) for feature, places in found.items())
+        return tuple(FeatureGroup(feature, tuple(places)) for feature, places in found.items())
 
     @property
     def is_cropped(self) -> bool:
-        """Whether tiles are smaller than the image."""
+        """Whether a tile is smaller than its image."""
         return any(
             (tile.box[n][0], tile.box[n][1] + 1) != (0, size)
             for tile in self.tiles
@@ -80,17 +88,17 @@ class Seen:
         )
 
     def ranges(self, shuffled: bool = False) -> tuple[Range, ...]:
-        """The range of every tile that becomes [0, 255]: its own, its row's, or that of all."""
+        """Return each tile's range that becomes [0, 255]: its own, its row's or the figure's."""
         tiles = self.shuffled if shuffled else self.tiles
         rows = self._rows()[: len(tiles)]
-        sharing: dict[Any, list[Tile]] = {}
+        sharing: dict[Any, list[UnitProjection]] = {}
         for tile, row in zip(tiles, rows, strict=True):
             sharing.setdefault(row, []).append(tile)
         found = {row: range_of(together, self.norm) for row, together in sharing.items()}
         return tuple(found[row] for row in rows)
 
     def _rows(self) -> list[Any]:
-        """Which tiles share a range, as the figure lays them out."""
+        """Return a key for each tile; tiles of one key, such as a row's, share a range."""
         if self.scale == "figure":
             return [0] * len(self.tiles)
         if self.scale == "tile":
@@ -98,20 +106,20 @@ class Seen:
         if self.images == 1:
             return [place // 3 for place in range(len(self.tiles))]
         return [
-            (block.feature, n // columns_of(len(block.places)))
-            for block in self.blocks
-            for n in range(len(block.places))
+            (group.feature, n // columns_of(len(group.places)))
+            for group in self.blocks
+            for n in range(len(group.places))
         ]
 
     def levels(self, shuffled: bool = False) -> list[NDArray[np.uint8]]:
-        """The projections as whole numbers in [0, 255]."""
+        """Return the grey levels of the projections, in [0, 255]."""
         tiles = self.shuffled if shuffled else self.tiles
         pairs = zip(tiles, self.ranges(shuffled), strict=True)
-        return [in_grey_levels(tile, self.norm, within) for tile, within in pairs]
+        return [grey_levels_of(tile, self.norm, within) for tile, within in pairs]
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """What stands under the figure: rule, norm and scale, what was reversed, and warnings."""
+        """Lines below the figure: rule, norm and scale, reversed nodes, and warnings."""
         shown = {
             "zero": "zero: 0 is mid-grey",
             "minmax": "minmax: grey has no meaning",
@@ -131,7 +139,7 @@ class Seen:
         return tuple(lines)
 
     def table(self) -> Table:
-        """Return a table of the tiles."""
+        """Return a table of the projections."""
         columns = [
             Column("feature", right=True),
             Column("image", folds=True),
@@ -169,7 +177,7 @@ class Seen:
         return Table(tuple(columns), tuple(rows), footer)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as plain values, unrounded."""
+        """Return the same as plain values, not rounded."""
         tiles = []
         ranges = self.ranges()
         for n, tile in enumerate(self.tiles):
@@ -205,7 +213,7 @@ class Seen:
         }
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all numbers under the names that a saved .npz has."""
+        """Return all numbers, under the names of a saved .npz."""
         tiles = self.tiles
         found = {
             "projection": np.stack([tile.projection for tile in tiles]),
@@ -229,22 +237,19 @@ class Seen:
 
 
 def columns_of(count: int) -> int:
-    """Tiles side by side in a square of so many."""
+    """Return the number of columns of a square of so many tiles."""
     return int(np.ceil(np.sqrt(count)))
 
 
-def field_text(tile: Tile) -> str:
-    """The size of what a unit sees, and the row and column of its middle.
-
-    In the text of a tile, where it is called RF, its receptive field.
-    """
+def field_text(tile: UnitProjection) -> str:
+    """Write the size of a unit's receptive field, and the row and column of its middle."""
     size = "×".join(str(last - first + 1) for first, last in tile.field)
     middle = ",".join(str((first + last + 1) // 2) for first, last in tile.field)
     return f"{size} at ({middle})"
 
 
 def rank_text(correlation: float) -> str:
-    """How a rank correlation is told; there is none if nothing came back.
+    """Write a rank correlation; there is none if a projection is zero.
 
     >>> rank_text(0.25), rank_text(float("nan"))
     ('rank r 0.25', 'dead')

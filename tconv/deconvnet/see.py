@@ -1,4 +1,4 @@
-"""WHAT A FEATURE SEES: `see`, which maps features of a network back to the pixels of an image."""
+"""Feature visualisation: `see` projects features of a network back to the pixels of an image."""
 
 import os
 import sys
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tconv.deconvnet.crops import Norm, Tile
+from tconv.deconvnet.crops import Norm, UnitProjection
 from tconv.deconvnet.gallery import gallery_of
-from tconv.deconvnet.layers import Layers, chosen_layer, layers_of
+from tconv.deconvnet.layers import Layers, find_layer, list_layers
 from tconv.deconvnet.montage import figure_of, write_figure
-from tconv.deconvnet.network.images import Photos, Preparation
-from tconv.deconvnet.network.model import Opened, judged
+from tconv.deconvnet.network.images import Images, Preparation
+from tconv.deconvnet.network.model import ImageModel, blaming_the_model
 from tconv.deconvnet.network.network import Network
-from tconv.deconvnet.render import Look, Progress
-from tconv.deconvnet.results import NORMS, SCALES, Seen
-from tconv.deconvnet.rules.backward import Path
+from tconv.deconvnet.render import Progress, Projector
+from tconv.deconvnet.results import NORMS, SCALES, Projections
+from tconv.deconvnet.rules.backward import BackwardPass
 from tconv.deconvnet.rules.registry import RULES
 from tconv.deconvnet.units import as_features, as_unit
-from tconv.deconvnet.weight_randomisation import rank_correlation, shuffled
+from tconv.deconvnet.weight_randomisation import rank_correlation, shuffle_weights
 from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_choice, as_flag, as_integer, as_per_axis, as_threads
 from tconv.messages import show
@@ -58,23 +58,24 @@ def see(
 ) -> "See":
     """Project features of a network back to the pixels that excite them.
 
-    The network runs on an image; of a layer's feature the strongest unit is kept, all others are
-    set to zero, and that number goes back to the image through every node reversed: filters by
+    The network runs on an image. Of a layer's feature, the strongest unit keeps its activation and
+    all others are set to zero. The backward pass reverses each node down to the image: filters by
     their transposes, poolings by the switches that they set, rectifiers by the rule.
 
-    - ``"deconvnet"``: a rectifier lets through what is positive of the signal that comes back
-    - ``"gradient"``: where its input was positive; this is the exact derivative of the unit
+    - ``"deconvnet"``: a rectifier passes the positive part of what comes back
+    - ``"gradient"``: it passes what comes back where its input was positive; the projection is the
+      exact derivative of the unit, times its activation
     - ``"guided"``: both
 
-    The first and the last are defined for ReLU only. Biases are dropped. There is no rectifier
-    after the last filter, the image's, so negative numbers are right.
+    The first and the last are defined for ReLU only. Biases are dropped. No rectifier follows the
+    image's own filter on the way back, so projections have negative numbers.
 
     Parameters
     ----------
     model : path, bytes or onnx.ModelProto of a network whose first input is an image (N, C, H, W)
         or a signal (N, C, L) with 1 or 3 channels; or a torch.nn.Module, which is exported
     images : path of a picture or of a folder of pictures, array (C, H, W) or (H, W, C), or several
-        of these. uint8 are pixels, and are prepared as below; floats are what the network gets.
+        of these. Pixels (uint8) are prepared as below; the network reads floats as they are.
     layer : index, name or unique part of a name; by default the last rectified layer before the
         features are pooled or flattened
     feature : channel or channels; by default the `top` strongest, of several images the 4 strongest
@@ -83,18 +84,18 @@ def see(
     rule : "deconvnet", "gradient" or "guided"
     norm : "zero" (0 is mid-grey), "minmax" or "positive", as `tconv.images.renormalise`
     scale : "tile", "row" or "figure": which tiles share one range of grey levels
-    crop : bool, show only what a unit sees
-    sanity : bool, show beside it the same of the network with shuffled weights
-    seed : "unit"; or "all" for all of the feature's map at once, which is not in the paper
+    crop : bool, crop each tile to the unit's receptive field
+    sanity : bool, run the weight randomisation test: show the same tiles with shuffled weights
+    seed : "unit"; or "all" to project the feature's whole map at once, which is not in the paper
     size : int per axis, to which pixels are resized; by default the network's
     mean, std : numbers, one or one per channel
-    value_range : what 0 and 255 become before the mean is taken off and std divides
-    threads : int, threads of ONNX Runtime; None leaves it to it
-    progress : called with how many images are done, and of how many
+    value_range : values of 0 and 255 before the mean is subtracted and std divides
+    threads : int, threads of ONNX Runtime; by default ONNX Runtime chooses
+    progress : called with the number of images that are done, and the number of all
 
     Returns
     -------
-    See : its tiles, a figure, a table and the ledger of what was reversed
+    See : its tiles, a figure, a table and the ledger of reversed nodes
 
     Raises
     ------
@@ -143,19 +144,19 @@ def see(
             "leave one of the two out."
         )
     opened, photos = _opened(model, images, size, mean, std, value_range)
-    with judged(opened):
+    with blaming_the_model(opened):
         network = Network.of(opened, photos[0].pixels.shape[1:])
-        name = chosen_layer(network, layer, rule)
-        path = Path(network, name, rule)
-        look = Look(path, photos, crop, whole_map, threads, progress)
-        shape = look.layer_shape
+        name = find_layer(network, layer, rule)
+        backward = BackwardPass(network, name, rule)
+        projector = Projector(backward, photos, crop, whole_map, threads, progress)
+        shape = projector.layer_shape
         one = as_unit(unit, shape)
-        tiles = look.tiles(features=as_features(feature, shape[1]), unit=one, top=top)
-        others: list[Tile] = []
+        tiles = projector.project(features=as_features(feature, shape[1]), unit=one, top=top)
+        others: list[UnitProjection] = []
         if sanity:
-            mixed = Path(shuffled(network, name), name, rule)
-            again = Look(mixed, photos, crop, whole_map, threads)
-            others = again.tiles_like(tiles, unit=one)
+            shuffled = BackwardPass(shuffle_weights(network, name), name, rule)
+            projector = Projector(shuffled, photos, crop, whole_map, threads)
+            others = projector.project_same(tiles, unit=one)
         return See(
             model=network.name,
             sha256=network.sha256,
@@ -167,7 +168,7 @@ def see(
             tiles=tuple(tiles),
             photos={n: photos[n] for n in sorted({tile.image for tile in tiles})},
             images=len(photos),
-            ledger=path.ledger,
+            ledger=backward.ledger,
             shuffled=tuple(others),
             correlations=tuple(
                 rank_correlation(abs(a.projection), abs(b.projection))
@@ -176,11 +177,10 @@ def see(
         )
 
 
-class See(Seen):
-    """What `see` saw: tiles with all that is known of them, that show themselves.
+class See(Projections):
+    """Projections that `see` made; it prints itself as a table, and shows and saves itself.
 
-    ``tiles[n].projection`` is the array (C, *size) that came back to the image; ``print`` it for a
-    table.
+    ``tiles[n].projection`` is the projection (C, *size) of one unit.
 
     >>> network = tconv.ConvTranspose2d(1, 4, 2, stride=2, rng=0).to_onnx()
     >>> seen = tconv.see(network, np.eye(3, dtype=np.float32), "y", top=2)
@@ -200,7 +200,7 @@ class See(Seen):
         return figure_of(self)
 
     def html(self) -> str:
-        """Return the same as a page that loads nothing else; a tile shows where in the image it is.
+        """Return the page: one file that loads nothing else; a tile shows its place in the image.
 
         Raises
         ------
@@ -233,7 +233,7 @@ def see_layers(
     rule: Literal["deconvnet", "gradient", "guided"] = "deconvnet",
     size: int | Sequence[int] | None = None,
 ) -> Layers:
-    """List the layers of a network, what a unit of each sees, and which a rule can look at.
+    """List the layers of a network, their receptive fields, and which of them a rule can project.
 
     Parameters
     ----------
@@ -255,32 +255,32 @@ def see_layers(
     1 layer, 1 that rule deconvnet can look at
     """
     rule = as_choice(rule, "rule", RULES)
-    opened = Opened.of(model)
+    opened = ImageModel.of(model)
     sizes = _sizes(size, len(opened.spatial))
-    with judged(opened):
-        return layers_of(Network.of(opened, sizes), rule)
+    with blaming_the_model(opened):
+        return list_layers(Network.of(opened, sizes), rule)
 
 
 def _opened(
     model: Any, images: Any, size: Any, mean: Any, std: Any, value_range: Any
-) -> tuple[Opened, Photos]:
-    """A model and the photos for it: a module's export needs the size of the first one."""
-    torch = sys.modules.get("torch")  # whoever has a module has it already
+) -> tuple[ImageModel, Images]:
+    """Open a model and its images; a module is exported for the size of the first image."""
+    torch = sys.modules.get("torch")  # a caller with a module has imported it
     if torch is not None and isinstance(model, torch.nn.Module):
-        from tconv.deconvnet.network.torch_export import channels_of, exported
+        from tconv.deconvnet.network.torch_export import channels_of, export_module
 
         channels, rank = channels_of(model)
         prepare = Preparation.of(value_range, mean, std, channels)
-        photos = Photos(images, channels, rank, _sizes(size, rank), prepare)
-        return Opened.of(exported(model, photos[0].values.shape)), photos
-    opened = Opened.of(model)
+        photos = Images(images, channels, rank, _sizes(size, rank), prepare)
+        return ImageModel.of(export_module(model, photos[0].values.shape)), photos
+    opened = ImageModel.of(model)
     prepare = Preparation.of(value_range, mean, std, opened.channels)
     rank = len(opened.spatial)
-    return opened, Photos(images, opened.channels, rank, _sizes(size, rank), prepare)
+    return opened, Images(images, opened.channels, rank, _sizes(size, rank), prepare)
 
 
 def _sizes(size: Any, rank: int) -> tuple[int, ...] | None:
-    """Read the size of the image, by its own rule."""
+    """Check the size of the image."""
     if size is None:
         return None
     sizes = as_per_axis(size, "size", rank, 1)

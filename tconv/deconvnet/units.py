@@ -1,4 +1,4 @@
-"""WHICH UNITS ARE SHOWN: the strongest of a layer's features, and where each is strongest."""
+"""Top activations: the strongest features of a layer, and the units where each is strongest."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from tconv.errors import ParameterError, ShapeError
 from tconv.geometry.arguments import entries_of, integer_of
 from tconv.messages import show
 
-__all__ = ["Peak", "Unit", "as_features", "as_unit", "strongest"]
+__all__ = ["TopActivation", "Unit", "as_features", "as_unit", "top_activations"]
 
-FEATURES_OF_MANY = 4  # features of several images that are shown where none are named
+FEATURES_OF_MANY = 4  # features that several images show by default
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One number of a layer: its channel, and its place on the spatial axes."""
+    """A unit of a layer: its channel, and its position on the spatial axes."""
 
     channel: int
     position: tuple[int, ...]
@@ -29,37 +29,37 @@ class Unit:
 
 
 @dataclass(frozen=True, order=True)
-class Peak:
-    """Where a feature is strongest in an image, and how strong."""
+class TopActivation:
+    """Greatest activation of a feature in an image, and its unit."""
 
     activation: float
     image: int
     unit: Unit
 
 
-def strongest(
+def top_activations(
     maps: Iterable[NDArray[Any]],
     *,
     features: Sequence[int] | None,
     unit: Unit | None,
     top: int,
-) -> list[tuple[int, list[Peak]]]:
-    """Choose features, and of each its peaks, the strongest first.
+) -> list[tuple[int, list[TopActivation]]]:
+    """Choose features and find the top activations of each, the strongest first.
 
-    Of equals the lowest channel, the first image and the first place in row-major order count. One
-    image shows the `top` strongest features once each, several the four strongest, each in the
-    `top` images where it is strongest.
+    Of one image these are the `top` strongest features with one unit each, of several images the
+    four strongest features, each in the `top` images where it is strongest. Of equals, the lowest
+    channel, the first image and the first position in row-major order come first.
 
     Parameters
     ----------
-    maps : the layer's values (1, C, *size) for one image after the other
+    maps : activations (1, C, *size) of the layer, image by image
     features : channels to show, or None to choose
     unit : the one unit to show in every image, or None
     top : int
 
     >>> layer = np.array([[[0.0, 5.0], [7.0, 7.0], [1.0, 2.0]]])
-    >>> for channel, peaks in strongest([layer], features=None, unit=None, top=2):
-    ...     print(channel, peaks[0].activation, peaks[0].unit)
+    >>> for channel, found in top_activations([layer], features=None, unit=None, top=2):
+    ...     print(channel, found[0].activation, found[0].unit)
     1 7.0 1,0
     0 5.0 0,1
     """
@@ -76,26 +76,28 @@ def strongest(
             places = {c: int(best[c]) for c in features or range(len(flat))}
         for channel, at in places.items():
             position = tuple(map(int, np.unravel_index(at, layer.shape[2:])))
-            # The earlier image is the larger entry, so that it stays among equals.
+            # The earlier image is the greater entry, so that it stays among equals.
             entry = (float(flat[channel, at]), -image, Unit(channel, position))
             heap = found.setdefault(channel, [])
             if len(heap) < top:
                 heappush(heap, _Entry(entry))
             elif _Entry(entry) > heap[0]:
                 heapreplace(heap, _Entry(entry))
-    peaks = {
-        channel: [Peak(value, -image, unit) for value, image, unit in sorted(heap, reverse=True)]
+    tops = {
+        channel: [
+            TopActivation(value, -image, unit) for value, image, unit in sorted(heap, reverse=True)
+        ]
         for channel, heap in found.items()
     }
-    order = list(features) if features else sorted(peaks)
+    order = list(features) if features else sorted(tops)
     if features is None and unit is None:
-        order.sort(key=lambda channel: -peaks[channel][0].activation)  # stable: lowest first
+        order.sort(key=lambda channel: -tops[channel][0].activation)  # stable: lowest first
         order = order[: top if count == 1 else FEATURES_OF_MANY]
-    return [(channel, peaks[channel]) for channel in order]
+    return [(channel, tops[channel]) for channel in order]
 
 
 class _Entry(tuple):  # type: ignore[type-arg]
-    """A peak in a heap: compared by its activation and its image, never by its unit."""
+    """A top activation in a heap, compared by its activation and its image, never by its unit."""
 
     __slots__ = ()
 
@@ -107,7 +109,7 @@ class _Entry(tuple):  # type: ignore[type-arg]
 
 
 def as_features(feature: Any, channels: int) -> list[int] | None:
-    """Read the channels to show: one, or several."""
+    """Check the channels to show: one, or several."""
     if feature is None:
         return None
     many = entries_of(feature)
@@ -121,7 +123,7 @@ def as_features(feature: Any, channels: int) -> list[int] | None:
 
 
 def as_unit(unit: Any, shape: tuple[int, ...]) -> Unit | None:
-    """Read a unit (channel, *position) of a layer of a shape (1, C, *size)."""
+    """Check a unit (channel, *position) of a layer of shape (1, C, *size)."""
     if unit is None:
         return None
     entries = entries_of(unit)

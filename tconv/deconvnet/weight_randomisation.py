@@ -1,4 +1,6 @@
-"""WHETHER THE WEIGHTS MATTER: the same network with its weights shuffled, and how alike both are.
+"""Weight randomisation test: a network with shuffled weights, and the rank correlation of maps.
+
+A method whose maps stay alike when the weights are shuffled shows the image, not the network.
 
 References
 ----------
@@ -11,22 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.deconvnet.network.network import Network
+from tconv.deconvnet.rules.registry import REVERSALS
 
-__all__ = ["rank_correlation", "shuffled"]
+__all__ = ["rank_correlation", "shuffle_weights"]
 
 _SEED = 0
-_WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (1,)}
 
 
-def shuffled(network: Network, layer: str, seed: int = _SEED) -> Network:
-    """Permute the numbers of every filter's weight between the image and a layer.
+def shuffle_weights(network: Network, layer: str, seed: int = _SEED) -> Network:
+    """Permute the entries of every filter's weight between the image and a layer.
 
-    Biases and normalisations stay, and so do mean and spread of every weight.
+    Biases and normalisations stay, and so do the mean and the variance of every weight.
     """
     rng, found = np.random.default_rng(seed), {}
     for node in network.between(layer):
-        for n in _WEIGHTS.get(node.op, ()):
-            name = node.inputs[n]
+        row = REVERSALS.get(node.op)
+        for name in node.inputs[:2] if row and row.word == "filter" else ():
             if name in network.constants and name not in found:
                 weight = network.constants[name]
                 found[name] = rng.permutation(weight.reshape(-1)).reshape(weight.shape)
@@ -46,7 +48,7 @@ def rank_correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Ranks from 0, equal ones shared."""
+    """Return ranks from 0; equal entries share the mean of theirs."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     middle: NDArray[np.float64] = ends - (counts + 1) / 2

@@ -1,7 +1,12 @@
-"""HOW IT IS FAST: NumPy arrays contracted by machine code that is generated for this processor."""
+"""The engine's door: NumPy arrays contracted by machine code generated for this processor.
+
+Outside this folder only `tconv.engine` is imported. Names that a call does not need are loaded when
+they are first asked for.
+"""
 
 from dataclasses import replace
 from functools import cache, lru_cache, partial
+from importlib import import_module
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,35 +16,87 @@ from numpy.typing import NDArray
 from tconv.arrays.activations import Activation
 from tconv.arrays.canonical import canonical, canonical_shape
 from tconv.arrays.dtypes import as_dtype
-from tconv.engine.plan.axis_folding import Folds
+from tconv.engine.plan.axis_folding import AxisFolding
 from tconv.engine.plan.plan import CYCLES_PER_US
 from tconv.engine.plan.problem import Problem
-from tconv.engine.plan_cache import known_plan
-from tconv.engine.split_types import COMPOUND, Compound, PackedParts, compound, parts
-from tconv.engine.target.target import target
+from tconv.engine.plan_cache import cached_plan
+from tconv.engine.split_types import (
+    SPLIT_TYPES,
+    PackedSplit,
+    SplitPrimitive,
+    split_primitive,
+    split_problem,
+)
+from tconv.engine.target.target import Target
+from tconv.engine.target.target import target as host_target
 from tconv.errors import DTypeError
-from tconv.geometry.geometry import Geometry, Letter
+from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.system.allocator import empty
 from tconv.system.fork_lock import importing
 
+__all__ = [
+    "CYCLES_PER_US",
+    "TYPES",
+    "OpenMPBackend",
+    "Target",
+    "cache_info",
+    "clear_cache",
+    "contract",
+    "expected_us",
+    "hash_memory",
+    "hashes_natively",
+    "host_target",
+    "prepare",
+    "serves",
+    "use_backend",
+    "wait_for_optimised",
+    "workspace_bytes",
+]
+
 if TYPE_CHECKING:
-    from tconv.engine.executor import Ready
-    from tconv.engine.high_rank import Folded, FoldedSums
-    from tconv.engine.weight_gradient.executor import Correlated
+    from tconv.engine.compile.disk_cache import cache_info, clear_cache
+    from tconv.engine.compile.tiers import wait_for_optimised
+    from tconv.engine.content_hash import content_hash as hash_memory
+    from tconv.engine.content_hash import is_native as hashes_natively
+    from tconv.engine.executor import Primitive
+    from tconv.engine.high_rank import HighRankPrimitive, HighRankWeightGradient
+    from tconv.engine.runtime.openmp import OpenMPBackend, use_backend
+    from tconv.engine.weight_gradient.executor import WeightGradientPrimitive
 
-    _Plan: TypeAlias = Ready | Folded | Correlated | FoldedSums
+    _Plan: TypeAlias = (
+        Primitive | HighRankPrimitive | WeightGradientPrimitive | HighRankWeightGradient
+    )
+else:
+    # The name at the door: the module, and its name there.
+    _LATE = {
+        "OpenMPBackend": ("runtime.openmp", "OpenMPBackend"),
+        "cache_info": ("compile.disk_cache", "cache_info"),
+        "clear_cache": ("compile.disk_cache", "clear_cache"),
+        "hash_memory": ("content_hash", "content_hash"),
+        "hashes_natively": ("content_hash", "is_native"),
+        "use_backend": ("runtime.openmp", "use_backend"),
+        "wait_for_optimised": ("compile.tiers", "wait_for_optimised"),
+    }
 
-__all__ = ["TYPES", "contract", "expected_us", "prepare", "serves", "workspace_bytes"]
+    def __getattr__(name: str) -> Any:
+        if name not in _LATE:
+            raise AttributeError(f"module 'tconv.engine' has no attribute {name!r}")
+        module, its_name = _LATE[name]
+        with importing:
+            value = getattr(import_module(f"tconv.engine.{module}"), its_name)
+        globals()[name] = value
+        return value
+
 
 _HALVES = ("float16", "bfloat16")
 _TYPES = (*_HALVES, "float32", "float64")
-TYPES = COMPOUND.union(_TYPES)
-"""Names of the types of which some contractions are served."""
+TYPES = SPLIT_TYPES.union(_TYPES)
+"""Names of the types that the engine serves some contractions of."""
 
 _MOST_AXES = 3
-_MOST_PHASES = 2**14  # and taps: beyond, tables would be larger than what they are for
-_MOST_CELLS = 2**31 - 1  # of an operand: tables hold 32 bits
-_SOME_CHANNELS, _THIN = 16, 8  # as many times more channels of x than products for each
+_MOST_PHASES = 2**14  # and taps: with more, tables would be larger than the operands
+_MOST_ELEMENTS = 2**31 - 1  # of an operand: tables hold 32 bits
+_SOME_CHANNELS, _THIN = 16, 8  # so many times more input channels than products for each
 _MANY_CHANNELS, _THIN_OF_MANY = 128, 6
 
 
@@ -47,36 +104,36 @@ _MANY_CHANNELS, _THIN_OF_MANY = 128, 6
 def serves(geometry: Geometry, want: Letter, dtype: str, threads: int | None = None) -> bool:
     """Whether the engine computes such a contraction; else the portable path does.
 
-    `threads` are those that will: they have no say, but their plan is looked at.
+    `threads` does not change the answer, but the plan for so many threads is cached.
 
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
     """
-    if dtype in COMPOUND:
-        return _serves_parts(geometry, want, dtype, threads)
+    if dtype in SPLIT_TYPES:
+        return _serves_split(geometry, want, dtype, threads)
     axes = geometry.axes
-    numbers = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
+    elements = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
     return (
         dtype in _TYPES
         and geometry.batch > 0
         and 0 not in geometry.input_size
         and prod(min(a.stride, a.output) if a.input > 1 else a.output for a in axes) <= _MOST_PHASES
         and prod(geometry.kernel_size) <= _MOST_PHASES
-        and max(numbers[: 2 if want == "y" else 3]) <= _MOST_CELLS
-        and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_CELLS
-        and target().uses_engine
+        and max(elements[: 2 if want == "y" else 3]) <= _MOST_ELEMENTS
+        and max(max(a.full, a.output, a.reach, abs(a.begin)) for a in axes) <= _MOST_ELEMENTS
+        and host_target().uses_engine
         and not (want == "w" and dtype in _HALVES)
         and not _is_thin(geometry, want, dtype)
-        and _has_plan(Problem(_usual(geometry), want), dtype, threads)
+        and _has_plan(Problem(_canonical(geometry), want), dtype, threads)
     )
 
 
-def _serves_parts(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
-    """Whether the parts of such numbers are contracted natively.
+def _serves_split(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
+    """Whether the engine contracts the parts of a split type.
 
-    Splitting moves x as transposing does, so it is done where x that is channels last is taken.
+    To split x moves it as a transpose does, so the engine serves it where it serves channels last.
     """
-    found = parts(geometry, want, dtype)
+    found = split_problem(geometry, want, dtype)
     if found is None:
         return False
     inner, real = found
@@ -84,12 +141,12 @@ def _serves_parts(geometry: Geometry, want: Letter, dtype: str, threads: int | N
 
 
 def _is_thin(geometry: Geometry, want: Letter, dtype: str) -> bool:
-    """Whether x is channels last and less is computed for its cells than channels are to move.
+    """Whether x is channels last and has many more channels than products for each of its cells.
 
-    The portable path multiplies x as it lies, channels last, in less time than it takes to
-    transpose x: 64 to 1 channel, 512 x 512, 1 x 1 takes 2.8 ms, and 9 the other way (Xeon,
-    2 cores). The size of the image has no say, for the order of sums depends on who computes them.
-    The halves it would have to widen first, which takes longer.
+    The portable path multiplies such an x in place in less time than the engine transposes it:
+    64 to 1 channel, 512 x 512, 1 x 1 takes 2.8 ms, and 9 the other way (Xeon, 2 cores). The size
+    of the image must not count, for the two paths sum in different orders. The portable path would
+    have to widen 16-bit floats first, which takes longer.
     """
     if geometry.data_format == "channels_first" or want == "w" or dtype in _HALVES:
         return False
@@ -102,26 +159,26 @@ def _is_thin(geometry: Geometry, want: Letter, dtype: str) -> bool:
 def _has_plan(problem: Problem, dtype: str, threads: int | None = None) -> bool:
     """Whether there is a plan for one thread, and so for any number of them."""
     if problem.geometry.rank > _MOST_AXES:
-        return _can_fold(problem.geometry, problem.want, dtype, threads)
-    here = target()
+        return _serves_high_rank(problem.geometry, problem.want, dtype, threads)
+    here = host_target()
     if problem.want == "w":
         with importing:  # few need it
-            from tconv.engine.weight_gradient.plan import choose_correlation
+            from tconv.engine.weight_gradient.plan import choose_gradient_plan
 
-        return choose_correlation(Problem(problem.geometry, "x"), dtype, here) is not None
-    plan = known_plan(problem, dtype, here, threads or here.threads)  # which is wanted next
+        return choose_gradient_plan(Problem(problem.geometry, "x"), dtype, here) is not None
+    plan = cached_plan(problem, dtype, here, threads or here.threads)  # the next call needs it
     if plan is not None and plan.cycles * plan.threads <= problem.geometry.flops:
-        return True  # for one thread it takes no more than that, and more than that is allowed
-    return known_plan(problem, dtype, here, 1) is not None
+        return True  # one thread takes no more than that, and that is allowed
+    return cached_plan(problem, dtype, here, 1) is not None
 
 
-def _can_fold(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
-    """Whether the calls of three axes that make one of more are served, and not wasteful."""
-    if want == "y" and Folds.are_too_many(geometry):
+def _serves_high_rank(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
+    """Whether the calls over three axes are served, and no more work than the portable path."""
+    if want == "y" and AxisFolding.is_too_large(geometry):
         return False
-    folds = Folds.of(geometry, as_dtype(np, dtype).itemsize, "y" if want == "y" else "x")
-    inner = map(folds.inner, folds.all_taps)
-    return not folds.is_wasteful and all(serves(each, want, dtype, threads) for each in inner)
+    folding = AxisFolding.of(geometry, as_dtype(np, dtype).itemsize, "y" if want == "y" else "x")
+    inner = map(folding.inner, folding.all_taps)
+    return not folding.is_wasteful and all(serves(each, want, dtype, threads) for each in inner)
 
 
 def prepare(
@@ -131,49 +188,51 @@ def prepare(
     method: str = "auto",
     want: Letter = "y",
     activation: Activation | None = None,
-) -> "_Plan | Compound":
-    """Return the plan for a geometry, with its code loaded; "measure" tries several."""
-    geometry, is_measured = _usual(geometry), method == "measure"
-    if dtype in COMPOUND:
-        found = parts(geometry, want, dtype)
+) -> "_Plan | SplitPrimitive":
+    """Return the primitive for a geometry; method "measure" tries several plans."""
+    geometry, is_measured = _canonical(geometry), method == "measure"
+    if dtype in SPLIT_TYPES:
+        found = split_problem(geometry, want, dtype)
         assert found is not None, "the engine does not serve this geometry"
-        # Of integers only the products themselves are sure to be exact.
-        is_direct = method == "direct" or np.dtype(dtype).kind in "iu"
-        inner = _made(Problem(found[0], want, is_direct), found[1], threads, is_measured)
-        return compound(geometry, want, dtype, inner)
+        # For integers only the products themselves are sure to be exact.
+        without_winograd = method == "direct" or np.dtype(dtype).kind in "iu"
+        inner = _create(Problem(found[0], want, without_winograd), found[1], threads, is_measured)
+        return split_primitive(geometry, want, dtype, inner)
     problem = Problem(geometry, want, method == "direct", activation)
-    return _made(problem, dtype, threads, is_measured)
+    return _create(problem, dtype, threads, is_measured)
 
 
-def _made(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "_Plan":
-    here = target()
-    make = _maker(problem.want == "w", problem.geometry.rank > _MOST_AXES, is_measured)
-    if problem.want == "w":  # for which y is read as for x
+def _create(problem: Problem, dtype: str, threads: int | None, is_measured: bool) -> "_Plan":
+    here = host_target()
+    make = _creator(problem.want == "w", problem.geometry.rank > _MOST_AXES, is_measured)
+    if problem.want == "w":  # y is read as for x
         problem = Problem(problem.geometry, "x")
     found: _Plan = make(problem, dtype, here, here.threads if threads is None else threads)
     return found
 
 
 @cache
-def _maker(is_for_w: bool, is_folded: bool, is_measured: bool) -> Any:
-    """Import what makes such plans ready; that loads LLVM, which few need."""
+def _creator(is_for_w: bool, is_high_rank: bool, is_measured: bool) -> Any:
+    """Import what creates such primitives."""
     with importing:
         if is_for_w:
-            from tconv.engine.weight_gradient.executor import correlated
+            from tconv.engine.weight_gradient.executor import create_weight_gradient
 
-            make: Any = correlated
+            make: Any = create_weight_gradient
         else:
-            from tconv.engine.executor import measured, ready
+            from tconv.engine.executor import create_fastest, create_primitive
 
-            make = measured if is_measured else ready
-        if is_folded:
-            from tconv.engine.high_rank import folded, folded_sums
+            make = create_fastest if is_measured else create_primitive
+        if is_high_rank:
+            from tconv.engine.high_rank import create_high_rank, create_high_rank_weight_gradient
 
-            return partial(folded_sums if is_for_w else folded, make=make)
+            return partial(
+                create_high_rank_weight_gradient if is_for_w else create_high_rank, make=make
+            )
     return make
 
 
-def _usual(geometry: Geometry) -> Geometry:
+def _canonical(geometry: Geometry) -> Geometry:
     """The same sizes in the layout that plans are made for."""
     if geometry.data_format != "channels_first" or not geometry.batched:
         geometry = replace(geometry, data_format="channels_first", batched=True)
@@ -185,25 +244,25 @@ def _usual(geometry: Geometry) -> Geometry:
 def expected_us(
     geometry: Geometry, want: Letter, dtype: str, threads: int | None = None
 ) -> float | None:
-    """Return the microseconds that a call should take, by the model of costs.
+    """Return the microseconds that a call should take, by the cost model.
 
-    None where the engine does not serve it. No code is compiled for that.
+    None where the engine does not serve it. Nothing is compiled for that.
     """
     if not serves(geometry, want, dtype, threads) or geometry.rank > _MOST_AXES:
         return None
-    here, problem = target(), Problem(_usual(geometry), want)
-    plan = known_plan(problem, dtype, here, threads or here.threads)
+    here, problem = host_target(), Problem(_canonical(geometry), want)
+    plan = cached_plan(problem, dtype, here, threads or here.threads)
     return None if plan is None else plan.cycles / CYCLES_PER_US
 
 
-def workspace_bytes(geometry: Geometry, plan: "_Plan | Compound") -> int:
+def workspace_bytes(geometry: Geometry, plan: "_Plan | SplitPrimitive") -> int:
     """Bytes that `contract` holds besides operands and result.
 
     These are scratch, packed weights, x and y channels first if the caller has them last, and the
-    parts of numbers that are made of others.
+    parts of split types.
     """
-    if isinstance(plan, Compound):
-        return plan.copied_bytes + workspace_bytes(plan.parts(geometry), plan.inner)
+    if isinstance(plan, SplitPrimitive):
+        return plan.copied_bytes + workspace_bytes(plan.inner_geometry(geometry), plan.inner)
     copies = sum(
         prod(geometry.shape_of(letter))
         for letter in ("x", "y")
@@ -222,12 +281,13 @@ def contract(
     out: NDArray[Any] | None = None,
     method: str = "auto",
     threads: int | None = None,
-    plan: "_Plan | Compound | None" = None,
+    plan: "_Plan | SplitPrimitive | None" = None,
 ) -> NDArray[Any]:
-    """Solve F(x, w, y) for y, x or w, and apply what the plan has for after it.
+    """Solve F(x, w, y) for y, x or w, and apply the activation of the plan.
 
-    The signature is that of `portable.contract`. `plan` is what `prepare` gives, if that is known.
-    b may also hold ``values`` that its ``plan``, a `Ready` for this problem and type, packed.
+    The signature is that of `portable.contract`. `plan` is what `prepare` returned, if the caller
+    has it. b may also hold ``values`` that its ``plan``, a `Primitive` for this problem and type,
+    packed.
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
@@ -236,20 +296,20 @@ def contract(
     array([[[3., 3.]]])
     """
     if want == "w":
-        return _correlate(geometry, a, b, out, threads, plan)
+        return _weight_gradient(geometry, a, b, out, threads, plan)
     if isinstance(b, np.ndarray):
         made: Any = plan or prepare(geometry, a.dtype.name, threads, method, want)
-        packed = made.pack(_ordered(geometry, b))
+        packed = made.pack(_canonical_weight(geometry, b))
     else:
         made, packed = b.plan, b.values
         if plan is not None and plan is not made:
             _check_packed_for(plan, made)
-    if isinstance(made, Compound):
-        b = PackedParts(made.inner, packed)
-        return made.contract(contract, geometry, _whole(a), b, bias, out)
-    read = _whole(a)
-    if not _is_channels_first(geometry, made.problem.read):
-        read = made.transposed(made.problem.read, read)
+    if isinstance(made, SplitPrimitive):
+        b = PackedSplit(made.inner, packed)
+        return made.contract(contract, geometry, _contiguous(a), b, bias, out)
+    read, (letter, _) = _contiguous(a), OPERANDS[want]
+    if not _is_channels_first(geometry, letter):
+        read = made.transposed(letter, read)
     if not _is_channels_first(geometry, want):
         return _contract_last(geometry, want, read, packed, bias, out, made)
     if out is None:
@@ -262,10 +322,10 @@ def contract(
 
 
 def _check_packed_for(plan: Any, made: Any) -> None:
-    """Refuse weights that were packed by a plan for something else."""
+    """Refuse weights that a plan for another problem packed."""
     one, other = (
         (each.geometry, each.want, each.dtype)
-        if isinstance(each, Compound)
+        if isinstance(each, SplitPrimitive)
         else (each.problem, each.dtype)
         for each in (plan, made)
     )
@@ -283,9 +343,9 @@ def _contract_last(
     packed: Any,
     bias: NDArray[Any] | None,
     out: NDArray[Any] | None,
-    plan: "Ready | Folded",
+    plan: "Primitive | HighRankPrimitive",
 ) -> NDArray[Any]:
-    """Contract where the result is channels last; what is read is channels first by now."""
+    """Contract where the result is channels last; the array that is read is channels first."""
     written = empty(canonical_shape(geometry, want), read.dtype)
     plan(read, packed, plan.pack_bias(bias), written)
     if out is None:
@@ -296,7 +356,7 @@ def _contract_last(
     return out
 
 
-def _correlate(
+def _weight_gradient(
     geometry: Geometry,
     x: NDArray[Any],
     y: NDArray[Any],
@@ -304,10 +364,10 @@ def _correlate(
     threads: int | None,
     plan: Any,
 ) -> NDArray[Any]:
-    """Solve for w; `contract` says the rest."""
+    """Solve for w, as `contract` says."""
     plan = plan or prepare(geometry, x.dtype.name, threads, want="w")
-    x, y = _whole(x), _whole(y)
-    if isinstance(plan, Compound):
+    x, y = _contiguous(x), _contiguous(y)
+    if isinstance(plan, SplitPrimitive):
         return plan.contract(partial(contract, plan=plan.inner), geometry, x, y, None, out)
     if not _is_channels_first(geometry, "x"):
         x = plan.transposed("x", x)
@@ -315,8 +375,8 @@ def _correlate(
         y = plan.transposed("y", y)
     if out is None:
         out = empty(geometry.shape_of("w"), x.dtype)
-    is_usual = geometry.weight_format == "IO*" and not geometry.flip_kernel
-    if is_usual and _is_writable(out):
+    is_canonical = geometry.weight_format == "IO*" and not geometry.flip_kernel
+    if is_canonical and _is_writable(out):
         plan(x, y, out)
     else:
         written = empty(canonical_shape(geometry, "w"), x.dtype)
@@ -331,21 +391,21 @@ def _is_writable(out: NDArray[Any]) -> bool:
 
 
 def _is_channels_first(geometry: Geometry, letter: Letter) -> bool:
-    """Whether x or y lies so in memory: so it does, too, if it has one channel, or one cell."""
+    """Whether x or y is channels first in memory, as it also is with one channel or one cell."""
     if geometry.data_format == "channels_first":
         return True
     channels = geometry.in_channels if letter == "x" else geometry.out_channels
     return channels == 1 or prod(geometry.shape_of(letter)) == geometry.batch * channels
 
 
-def _whole(array: NDArray[Any]) -> NDArray[Any]:
-    """The array, or a copy, whose numbers lie one after the other."""
+def _contiguous(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a C-contiguous and aligned copy."""
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
 
 
-def _ordered(geometry: Geometry, weight: NDArray[Any]) -> NDArray[Any]:
-    """The weight as plans pack it."""
+def _canonical_weight(geometry: Geometry, weight: NDArray[Any]) -> NDArray[Any]:
+    """The weight in the order that plans pack: canonical and contiguous."""
     if geometry.weight_format != "IO*" or geometry.flip_kernel:
         weight = canonical(np, geometry, "w", weight)
-    return _whole(weight)
+    return _contiguous(weight)

@@ -1,46 +1,59 @@
 """Content hash of memory: 64 bits that tell whether any byte of a weight has changed.
 
-for chunk in chunks of 64 KB:                                   # shared out to threads
+for chunk in chunks of 64 KB:                                   # shared by the threads
     sums = totals = zeros                                       # 8 lanes of 64 bits
     for block in blocks of 4 KB:
-        for stripe in stripes of 64 bytes:                      # the last is filled up with zeros
-            halves = stripe + keys[stripe's place]              # 16 numbers of 32 bits
+        for stripe in stripes of 64 bytes:                      # the last is padded with zeros
+            halves = stripe + keys[stripe's place]              # 16 integers of 32 bits
             sums += halves[0::2] * halves[1::2]                 # 32 x 32 -> 64 bits
-            totals += halves                                    # taken as 8 numbers of 64 bits
-        sums, totals = turned(sums), turned(totals)             # (x ^ x >> 32) * odd
+            totals += halves                                    # as 8 integers of 64 bits
+        sums, totals = mixed(sums), mixed(totals)               # (x ^ x >> 32) * odd
     hash = bytes of the chunk
-    for word in sums and totals: hash = turned(hash ^ word)
-The hashes of several chunks are hashed likewise, as content.
+    for word in sums and totals: hash = mixed(hash ^ word)
+The hashes of several chunks are hashed in the same way, as content.
 
-The products are those of NH (Black, Halevi, Krawczyk, Krovetz, Rogaway: UMAC, CRYPTO 1999): for two
-contents that differ, whatever the difference is, the sums of a block agree for one choice of keys
-in 2**32. What that rests on:
+The products are those of NH (Black, Halevi, Krawczyk, Krovetz, Rogaway: UMAC, CRYPTO 1999): for any
+two contents that differ, the sums of a block agree for one choice of keys in 2**32. The reasons:
 
-- Every place of a block has a key of its own, so contents that change places differ.
-- Keys are added before numbers are multiplied: of small integers as floats the last 23 bits are
-  zeros, and products of such numbers would say little.
-- A half that is zero with its key hides the other half in the product. The totals still have it,
-  as XXH3 adds the numbers themselves for that reason (github.com/Cyan4973/xxHash). So a change
-  within 8 bytes is never lost before the words of a chunk become one.
-- A turn loses nothing, and does not commute with sums: blocks that change places differ.
+- Every place of a block has a key of its own, so two values that are exchanged change the hash.
+- Keys are added before the multiplication: small integers stored as floats end in 23 zero bits, and
+  products of such values would carry little information.
+- A half whose sum with its key is zero hides the other half in the product. The totals still have
+  it; XXH3 adds its input for the same reason (github.com/Cyan4973/xxHash). So a change within 8
+  bytes is never lost before the words of a chunk become one.
+- Mixing is invertible and does not commute with sums, so two blocks that are exchanged change the
+  hash.
 
 Chunks and the order in them are fixed, so the hash does not depend on threads or processor. The
-keys are no secret: this is for changes that nobody devises to be missed.
+keys are no secret: the hash detects accidental changes, not an adversary's.
 """
 
 import ctypes
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.codegen.code import I32, I64, PTR, Code
+from tconv.engine.codegen.abi import Record
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import (
+    I8,
+    I32,
+    I64,
+    PTR,
+    VOID,
+    Builder,
+    Constant,
+    Function,
+    FunctionType,
+    Index,
+    Module,
+    Value,
+    VectorType,
+)
 from tconv.engine.compile.jit import load
-from tconv.engine.runtime.openmp import share
+from tconv.engine.runtime.openmp import run_job
 from tconv.engine.target.target import target
 
 __all__ = ["CHUNK_BYTES", "content_hash", "emit", "is_native", "portable_hash"]
@@ -48,19 +61,18 @@ __all__ = ["CHUNK_BYTES", "content_hash", "emit", "is_native", "portable_hash"]
 CHUNK_BYTES = 2**16
 _BLOCK_BYTES, _STRIPE_BYTES, _LANES = 2**12, 64, 8
 _STRIPES = _BLOCK_BYTES // _STRIPE_BYTES
-_UNROLLED = 8  # stripes; with 4 it takes a tenth longer in the caches, with 16 as long (Zen 5)
-# Processors themselves do not look beyond a page: so 32 MB took 1.3 times as long (Zen 5).
+_UNROLLED = 8  # stripes; 4 take a tenth longer in the caches, 16 as long (Zen 5)
+# Hardware prefetchers stop at a page: without this 32 MB took 1.3 times as long (Zen 5).
 _AHEAD_BYTES = 2**13
 _ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio
 _SHARED_CHUNKS = 16  # fewer are hashed in the time in which another thread begins
 
-_NAME, _VERSION = "tconv_content_hash", "2"
-_WORDS = ("data", "hashes", "keys", "size", "chunks")
-_COUNTER = 16  # the word that threads count chunks with, in a cache line of its own
-_HALVES = ir.VectorType(I32, 2 * _LANES)
-_HALF, _LONG = ir.VectorType(I32, _LANES), ir.VectorType(I64, _LANES)
-_BYTE = ir.IntType(8)
-Value = Any  # a number of Python, too, wherever one is an index
+_NAME = "tconv_content_hash"
+_CHUNKS = Record(pointers=("data", "hashes", "keys"), words=("size", "chunks"))
+_COUNTER = 16  # the chunks' counter is this word, in a cache line of its own
+_HALVES = VectorType(I32, 2 * _LANES)
+_HALF, _LONG = VectorType(I32, _LANES), VectorType(I64, _LANES)
+_BYTE = I8
 
 
 def content_hash(place: int, size: int, threads: int = 1) -> int:
@@ -81,19 +93,21 @@ def content_hash(place: int, size: int, threads: int = 1) -> int:
     chunks = -(-size // CHUNK_BYTES)
     hashes = (ctypes.c_int64 * chunks)()
     found = ctypes.addressof(hashes)
-    words = (ctypes.c_int64 * (_COUNTER + 16))(place, found, keys, size, chunks)
+    words = (ctypes.c_int64 * (_COUNTER + 16))(
+        *_CHUNKS.row(data=place, hashes=found, keys=keys, size=size, chunks=chunks)
+    )
     workers = threads if chunks >= _SHARED_CHUNKS else 1
-    share(of_chunks, ctypes.addressof(words), workers, partial(load, target=target()))
+    run_job(of_chunks, ctypes.addressof(words), workers, partial(load, target=target()))
     return content_hash(found, 8 * chunks, threads)
 
 
 def is_native() -> bool:
-    """Whether machine code makes the hash."""
+    """Return whether machine code computes the hash."""
     return _native() is not None
 
 
 def portable_hash(place: int, size: int) -> int:
-    """Return the same hash, by NumPy: it takes hundreds of times as long.
+    """Return the same hash, computed by NumPy in hundreds of times the time.
 
     >>> array = np.arange(1e5)
     >>> place = array.ctypes.data, array.nbytes
@@ -107,8 +121,8 @@ def portable_hash(place: int, size: int) -> int:
 
 
 def _portable_chunk(data: NDArray[np.uint8]) -> int:
-    """The hash of a chunk."""
-    blocks = data.size // _BLOCK_BYTES + 1  # the last has fewer stripes, or none, and is turned too
+    """Return the hash of a chunk."""
+    blocks = data.size // _BLOCK_BYTES + 1  # the last has fewer stripes, or none, and is mixed too
     padded = np.zeros(blocks * _BLOCK_BYTES, np.uint8)
     padded[: data.size] = data
     halves = padded.view("<u4").reshape(blocks, _STRIPES, 2 * _LANES) + _keys()
@@ -117,20 +131,20 @@ def _portable_chunk(data: NDArray[np.uint8]) -> int:
     added = np.stack([low * high, low + (high << np.uint64(32))], 1).sum(2, np.uint64)
     state = np.zeros((2, _LANES), np.uint64)
     for block in added:
-        state = _turned(state + block)
+        state = _mixed(state + block)
     found = np.array([data.size], np.uint64)
     for word in (*state.ravel(), 0):
-        found = _turned(found ^ np.uint64(word))
+        found = _mixed(found ^ np.uint64(word))
     return int(found[0])
 
 
-def _turned(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return (words ^ (words >> np.uint64(32))) * np.uint64(_ODD)
 
 
 @cache
 def _keys() -> NDArray[np.uint32]:
-    """A key for each half of a block: numbers without a pattern, by SplitMix64."""
+    """Return a key for each half of a block: pseudorandom integers, by SplitMix64."""
     words = np.arange(1, _BLOCK_BYTES // 8 + 1, dtype=np.uint64) * np.uint64(_ODD)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
@@ -143,19 +157,19 @@ def _keys() -> NDArray[np.uint32]:
 
 @cache
 def _native() -> tuple[Callable[[int, int, int], int], int, int] | None:
-    """What hashes a chunk, and where the job that hashes many and the keys are; None without code.
+    """Return the hash of a chunk, and the addresses of the job for many and of the keys.
 
-    The values are the same, so whoever finds no code now may find some later.
+    None where no code can be had; both ways give the same hash, so that may change later.
     """
     here = target()
     if not here.uses_engine:
         return None
     try:
-        found = load(_NAME, emit, here, version=_VERSION)
+        found = load(_NAME, emit, here)
     except Exception:  # of LLVM, or a warning that is an error
         return None
     entry = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(found)
-    # It keeps the interpreter's lock: to let go of it takes a tenth of the time of a small weight.
+    # PYFUNCTYPE keeps the interpreter's lock: to release it takes a tenth of a small weight's time.
     kind = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
     return kind(entry(0)), entry(1), _keys().ctypes.data
 
@@ -163,29 +177,29 @@ def _native() -> tuple[Callable[[int, int, int], int], int, int] | None:
 # ---- generated code ------------------------------------------------------------------------------
 
 
-def emit(module: ir.Module) -> None:
-    """Emit ``tconv_content_hash(n)``, the address of the hash of one chunk, and of many."""
+def emit(module: Module) -> None:
+    """Emit ``tconv_content_hash(n)``: the address of the hash of one chunk, or of many."""
     of_chunk = _chunk(module)
     of_chunks = _chunks(module, of_chunk)
-    function = ir.Function(module, ir.FunctionType(I64, [I64]), _NAME)
-    code = Code(IRBuilder(function.append_basic_block("entry")))
+    function = Function(module, FunctionType(I64, [I64]), _NAME)
+    code = Code(Builder(function.append_basic_block("entry")))
     places = [code.builder.ptrtoint(each, I64) for each in (of_chunk, of_chunks)]
     code.builder.ret(code.pick(code.is_equal(function.args[0], 0), *places))
 
 
-def _chunk(module: ir.Module) -> ir.Function:
-    """The hash of so many bytes, at most a chunk: ``chunk(data, size, keys)``."""
-    function = ir.Function(module, ir.FunctionType(I64, [PTR, I64, PTR]), "chunk")
+def _chunk(module: Module) -> Function:
+    """Emit ``chunk(data, size, keys)``: the hash of so many bytes, at most a chunk."""
+    function = Function(module, FunctionType(I64, [PTR, I64, PTR]), "chunk")
     function.linkage = "internal"
     data, size, keys = function.args
-    code = Code(IRBuilder(function.append_basic_block("entry")))
+    code = Code(Builder(function.append_basic_block("entry")))
     last = code.room(_BYTE, _STRIPE_BYTES)
-    zeros = ir.Constant(_LONG, None)
+    zeros = Constant(_LONG, None)
     code.builder.store(zeros, last, align=1)
     blocks, rest = code.divmod(size, _BLOCK_BYTES)
     with code.loop_carrying(blocks, [data, zeros, zeros]) as ((place, *state), following):
         state = _stripes(code, place, keys, _STRIPES, state)
-        following += [code.at(place, _BLOCK_BYTES, _BYTE), *(_turn(code, each) for each in state)]
+        following += [code.at(place, _BLOCK_BYTES, _BYTE), *(_mix(code, each) for each in state)]
     place, *state = following
     stripes, rest = code.divmod(rest, _STRIPE_BYTES)
     state = _stripes(code, place, keys, stripes, state)
@@ -195,26 +209,26 @@ def _chunk(module: ir.Module) -> ir.Function:
         code.store(code.load(place, n, _BYTE), last, n)
     state = _stripes(code, last, key, code.least(rest, 1), state)
     words = code.room(I64, 2 * _LANES)
-    for n, each in enumerate(state):
-        code.builder.store(_turn(code, each), code.at(words, n * _LANES, I64), align=8)
+    for v, each in enumerate(state):
+        code.builder.store(_mix(code, each), code.at(words, v * _LANES, I64), align=8)
     with code.loop_carrying(2 * _LANES, [words, size]) as ((word, found), following):
-        found = _turn(code, code.builder.xor(found, code.load(word, kind=I64)))
+        found = _mix(code, code.builder.xor(found, code.load(word, kind=I64)))
         following += [code.at(word, 1, I64), found]
     _, found = following
-    code.builder.ret(_turn(code, found))
+    code.builder.ret(_mix(code, found))
     return function
 
 
-def _stripes(code: Code, data: Value, keys: Value, count: Value, state: list[Value]) -> list[Value]:
-    """Add so many stripes to sums and totals; return these."""
+def _stripes(code: Code, data: Value, keys: Value, count: Index, state: list[Value]) -> list[Value]:
+    """Add stripes to sums and totals; return these."""
     unrolled = _UNROLLED if isinstance(count, int) else 1
     turns = count // unrolled if isinstance(count, int) else count
     with code.loop_carrying(turns, [data, keys, *state]) as (carried, following):
         place, key, sums, totals = carried
-        for n in range(unrolled):
+        for first in range(0, unrolled * _STRIPE_BYTES, _STRIPE_BYTES):
             if unrolled > 1:
-                code.prefetch(code.at(place, _AHEAD_BYTES + n * _STRIPE_BYTES, _BYTE))
-            sums, totals = _stripe(code, place, key, n * _STRIPE_BYTES, sums, totals)
+                code.prefetch(code.at(place, _AHEAD_BYTES + first, _BYTE))
+            sums, totals = _stripe(code, place, key, first, sums, totals)
         step = unrolled * _STRIPE_BYTES
         following += [code.at(each, step, _BYTE) for each in (place, key)] + [sums, totals]
     return following[2:]
@@ -227,27 +241,27 @@ def _stripe(
     b = code.builder
     halves = [b.load(code.at(each, first, _BYTE), align=1, typ=_HALVES) for each in (data, keys)]
     words = b.bitcast(b.add(*halves), _LONG)
-    shift = ir.Constant(_LONG, [32] * _LANES)
+    shift = Constant(_LONG, [32] * _LANES)
     low, high = (b.zext(b.trunc(each, _HALF), _LONG) for each in (words, b.lshr(words, shift)))
     return b.add(sums, b.mul(low, high)), b.add(totals, words)
 
 
-def _turn(code: Code, words: Value) -> Value:
+def _mix(code: Code, words: Value) -> Value:
     """``(x ^ x >> 32) * odd`` of a word or of a vector of them."""
     b, kind = code.builder, words.type
     many = [_LANES] if kind == _LONG else []
-    shift, odd = (ir.Constant(kind, [n] * many[0] if many else n) for n in (32, _ODD))
+    shift, odd = (Constant(kind, [n] * many[0] if many else n) for n in (32, _ODD))
     return b.mul(b.xor(words, b.lshr(words, shift)), odd)
 
 
-def _chunks(module: ir.Module, of_chunk: ir.Function) -> ir.Function:
-    """The hashes of chunks, whose threads take them one by one: ``chunks(words, thread)``."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, I64]), "chunks")
+def _chunks(module: Module, of_chunk: Function) -> Function:
+    """Emit ``chunks(words, thread)``: the hashes of chunks, which threads take one by one."""
+    function = Function(module, FunctionType(VOID, [PTR, I64]), "chunks")
     function.linkage = "internal"
-    code = Code(IRBuilder(function.append_basic_block("entry")))
+    code = Code(Builder(function.append_basic_block("entry")))
     words = function.args[0]
-    f = code.record(words, _WORDS[3:], _WORDS[:3])
-    with code.items(code.at(words, _COUNTER, I64), f["chunks"]) as n:
+    f = _CHUNKS.load(code, words)
+    with code.tasks(code.at(words, _COUNTER, I64), f["chunks"]) as n:
         first = code.mul(n, CHUNK_BYTES)
         size = code.least(CHUNK_BYTES, code.sub(f["size"], first))
         values = [code.at(f["data"], first, _BYTE), size, f["keys"]]

@@ -1,12 +1,13 @@
-"""WHAT RUNNING A PLAN TAKES: names of kernels, and numbers that drivers read; kept on disk.
+"""A lowered plan: names of kernels, tables and buffer sizes, kept on disk; addresses bound later.
 
-To find them takes 2 to 25 ms, and 8 more to import what does it; to read what came of it 0.2
-(Zen 3). All sizes of a layer with such a plan have them in common.
+To lower a plan takes 2 to 25 ms, and 8 more to import what does it; to read what came of it 0.2
+(Zen 3). What does not depend on sizes is a `LoweredPlan`, which all sizes of a layer with such a
+plan share; what does is a `SizedPlan`, one for each size.
 """
 
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,28 +15,38 @@ from numpy.typing import NDArray
 from tconv.engine.compile.disk_cache import warn_once
 from tconv.engine.compile.plan_log import read_plan, write_plan
 from tconv.engine.plan.encoding import as_bytes, of_bytes, record_of
+from tconv.engine.plan.plan import Plan
 from tconv.system.pointers import address
 
-__all__ = ["Laid", "Told", "laid_out"]
+__all__ = [
+    "Arguments",
+    "LoweredPlan",
+    "SizedPlan",
+    "digest",
+    "load_or_lower",
+    "read_record",
+    "write_record",
+]
 
-_MOST_BYTES = 2**20  # that are kept: to read more would take as long as to make it
+_Record = TypeVar("_Record", bound=tuple[Any, ...])
+_MOST_BYTES = 2**20  # that are kept: to read more would take as long as to lower the plan again
 
 
-class Told(NamedTuple):
-    """Arguments of a driver, and by place in them the arrays whose addresses they need."""
+class Arguments(NamedTuple):
+    """Arguments of a driver; by place in them the arrays whose addresses they need."""
 
     words: NDArray[np.int64]
     arrays: dict[int, NDArray[Any]]
 
-    def addressed(self) -> NDArray[np.int64]:
-        """The arguments with these addresses, right for as long as the arrays live."""
+    def bind(self) -> NDArray[np.int64]:
+        """Return the arguments with these addresses, right for as long as the arrays live."""
         words = self.words.copy()
         for place, array in self.arrays.items():
             words[place] = address(array)
         return words
 
 
-class Laid(NamedTuple):
+class LoweredPlan(NamedTuple):
     """All that follows from a plan but addresses and sizes. Arrays may be read-only."""
 
     kernels: tuple[str, ...]
@@ -46,10 +57,10 @@ class Laid(NamedTuple):
     packing_bytes: int  # of scratch
     bias_sources: NDArray[np.int64]
     arrays: dict[int, NDArray[Any]]  # by place in the driver's arguments
-    packing: Told
+    packing: Arguments
 
-    def located(self, found: Mapping[str, int], sizes: Told) -> Told:
-        """What the driver is told, with addresses of kernels; 0 for those that are not found."""
+    def link(self, found: Mapping[str, int], sizes: Arguments) -> Arguments:
+        """Return the driver's arguments with addresses of kernels; 0 where one is not found."""
         places = [0, *[found.get(name, 0) for name in self.kernels]]
         words, arrays = sizes.words.copy(), self.arrays | sizes.arrays
         for place, number in self.called:
@@ -57,21 +68,50 @@ class Laid(NamedTuple):
         for place, column in self.listed:
             array = arrays[place] = arrays[place].copy()
             array[:, column] = np.array(places, np.int64)[array[:, column]]
-        return Told(words, arrays)
+        return Arguments(words, arrays)
 
 
-def laid_out(key: tuple[Any, ...], make: Callable[[], Laid]) -> Laid:
-    """Return what `make` gives, from disk if it is there; `key` tells all that it follows from."""
-    name = sha256(repr(key).encode()).hexdigest()
+class SizedPlan(NamedTuple):
+    """A plan for one size, and all that follows from both but addresses.
+
+    With it a new process makes a primitive without choosing a plan or computing a layout.
+    """
+
+    plan: Plan
+    family: str  # the digest that its `LoweredPlan` is kept under
+    packing: str  # a digest that plans which read the same packed weights share
+    scratch_size: int  # elements of a thread
+    sizes: Arguments
+
+
+def digest(key: tuple[Any, ...]) -> str:
+    """Return the name on disk for a key, whose `repr` tells all that the entry follows from."""
+    return sha256(repr(key).encode()).hexdigest()
+
+
+def load_or_lower(name: str, lower: Callable[[], LoweredPlan]) -> LoweredPlan:
+    """Return the lowered plan that is kept under a name; if there is none, lower it and keep it."""
+    found = read_record(LoweredPlan, name)
+    if found is None:
+        found = lower()
+        write_record(name, found)
+    return found
+
+
+def read_record(kind: type[_Record], name: str) -> _Record | None:
+    """Return the record that is kept under a name; None if there is none."""
     data, fault = read_plan(name)
     if data is not None:
         try:
-            return record_of(Laid, of_bytes(data))
+            return record_of(kind, of_bytes(data))
         except ValueError:  # its checksum is right: another program has made it
             fault = f"plan {name}, which holds something else"
     warn_once(fault)
-    found = make()
-    data = as_bytes(found)
+    return None
+
+
+def write_record(name: str, record: tuple[Any, ...]) -> None:
+    """Keep a record under a name, if it is not too large."""
+    data = as_bytes(record)
     if len(data) <= _MOST_BYTES:
         write_plan(name, data)
-    return found

@@ -1,4 +1,4 @@
-"""HOW A PLAN IS LAID OUT: its kernels numbered, and all that its drivers read but sizes."""
+"""Lowering of a plan: which kernels its driver calls, and the tables it reads."""
 
 from functools import partial
 from typing import Any
@@ -6,36 +6,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.channel_lanes.driver import broadcast, run_turned
-from tconv.engine.channel_lanes.layout import TurnedLayout
-from tconv.engine.codegen.abi import POINTERS, RESTORED
+from tconv.engine.channel_lanes.driver import broadcast, run_channel_lanes
+from tconv.engine.channel_lanes.layout import ChannelLanesLayout
+from tconv.engine.codegen.abi import ARGUMENTS, OUTPUT_TRANSFORM
 from tconv.engine.codegen.code import write
 from tconv.engine.compile.jit import Emit
 from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.direct.layout import Layout
-from tconv.engine.driver import run, run_spread, run_tiled
+from tconv.engine.driver import run, run_col2im, run_winograd
 from tconv.engine.kernels.activation import activate
-from tconv.engine.kernels.gemm import add_rows, copy_row, micro, pack_rows, stream
+from tconv.engine.kernels.gemm import micro_kernel
+from tconv.engine.kernels.interleave import add_rows, interleave_row, stream
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
-from tconv.engine.kernels.pack_weights import PACK_FIELDS, pack_made_run, pack_run
-from tconv.engine.kernels.transpose import turn_out
+from tconv.engine.kernels.pack_input import pack_rows
+from tconv.engine.kernels.pack_weights import PACK_ARGUMENTS, run_packing, run_transformed_packing
+from tconv.engine.kernels.transpose import transpose_out
 from tconv.engine.layouts import layout_of
-from tconv.engine.lowered_plan import Laid, Told
+from tconv.engine.lowered_plan import Arguments, LoweredPlan
 from tconv.engine.weight_tables import pack_arguments
-from tconv.engine.winograd.kernels import restore, screen, sum_cells
-from tconv.engine.winograd.layout import TiledLayout
+from tconv.engine.winograd.kernels import flag_large, transform_input, transform_output
+from tconv.engine.winograd.layout import WinogradLayout
 
-__all__ = ["Kernels", "layout_of"]
+__all__ = ["Lowering", "layout_of"]
 
 
-class Kernels:
-    """Kernels of a layout: numbers of those that its driver calls, and what emits them."""
+class Lowering:
+    """The kernels of a layout by number, and the functions that emit them."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.emits: dict[str, Emit] = {}  # in the order of their numbers; drivers come last
-        self.called: dict[str, int] = {}  # by pointer, 0 for none
-        self.arrays: dict[str, NDArray[Any]] = {}  # that have numbers of kernels, and more
+        self.emits: dict[str, Emit] = {}  # in the order of kernel numbers; drivers come last
+        self.called: dict[str, int] = {}  # kernel numbers by pointer, 0 for none
+        self.arrays: dict[str, NDArray[Any]] = {}  # that hold kernel numbers, and more
         self._number()
         self.names = tuple(self.emits)
         for emit in _drivers(layout):
@@ -43,46 +45,47 @@ class Kernels:
         self.drivers = tuple(self.emits)[len(self.names) :]
 
     def __call__(self, name: str, emit: Any, *, dtype: str = "") -> int:
-        """Return the number of one; it is for the type of x and y unless another is named."""
+        """Add a kernel for `dtype`, or else the type of x and y, and return its number."""
         dtype = dtype or self.layout.dtype.name
         full = f"{name}_{dtype}"
         self.emits[full] = partial(write, emit, full, dtype, self.layout.target)
         return [*self.emits].index(full) + 1
 
-    def laid(self) -> Laid:
-        """Return all that follows from the layout, but sizes."""
+    def lower(self) -> LoweredPlan:
+        """Return all that follows from the layout but its sizes."""
         layout, called = self.layout, self.called.items()
         arrays = self.arrays | layout.fixed()
         packing, of_packing, packing_bytes = pack_arguments(layout)
-        end = packing.size - len(PACK_FIELDS)
-        first = end - len(of_packing)
-        packing[first:end] = 0  # the addresses of these arrays, here and now
-        columns = {"micros": 0, "restored": RESTORED.index("kernel")}
-        return Laid(
+        columns = {"micros": 0, "output_transforms": OUTPUT_TRANSFORM.place("kernel")}
+        return LoweredPlan(
             self.names,
-            tuple((POINTERS.index(name), number) for name, number in called if number),
-            tuple((POINTERS.index(name), columns[name]) for name in columns.keys() & arrays.keys()),
+            tuple((ARGUMENTS.place(name), number) for name, number in called if number),
+            tuple(
+                (ARGUMENTS.place(name), columns[name]) for name in columns.keys() & arrays.keys()
+            ),
             self.drivers,
             (layout.problem.geometry.groups, layout.blocks, layout.weight_block),
             packing_bytes,
             layout.bias_sources(),
-            {POINTERS.index(name): array for name, array in arrays.items()},
-            Told(packing, dict(enumerate(of_packing, first))),
+            {ARGUMENTS.place(name): array for name, array in arrays.items()},
+            Arguments(
+                packing, {PACK_ARGUMENTS.place(name): array for name, array in of_packing.items()}
+            ),
         )
 
     def _number(self) -> None:
         layout, activation = self.layout, self.layout.problem.activation
-        if isinstance(layout, TurnedLayout):
-            self.called, self.arrays = layout.kernels(self, broadcast, turn_out)
+        if isinstance(layout, ChannelLanesLayout):
+            self.called, self.arrays = layout.kernels(self, broadcast, transpose_out)
         else:
-            self._number_those_of_cells()
+            self._number_cell_kernels()
         if activation is not None:
             name, computed = f"activate_{activation.name}", layout.computed.name
             self.called["activate"] = self(name, activate(activation.name), dtype=computed)
 
-    def _number_those_of_cells(self) -> None:
-        """Number what is called where lanes are cells."""
-        layout, plan, computed = self.layout, self.layout.plan, self.layout.computed.name
+    def _number_cell_kernels(self) -> None:
+        """Number the kernels of the algorithms whose lanes are cells."""
+        layout, computed = self.layout, self.layout.computed.name
         moved = "int16" if layout.dtype != layout.computed else layout.dtype.name
         heights = layout.heights
         micros = self.arrays["micros"] = np.zeros((2 * max(heights) + 2, 1), np.int64)
@@ -91,28 +94,35 @@ class Kernels:
                 if vectors:
                     shape = (rows, vectors, layout.unroll, layout.reads_ahead(rows))
                     name = "micro_" + "_".join(str(int(each)) for each in shape)
-                    micros[2 * rows + n] = self(name, micro(*shape), dtype=computed)
+                    micros[2 * rows + n] = self(name, micro_kernel(*shape), dtype=computed)
         step, stride = (
             min(layout.fields[name], MOST_INTERLEAVED + 1) for name in ("step_x", "stride_x")
         )
-        copies = not plan.is_gathered
+        is_im2col = layout.is_im2col
         self.called = {
-            "pack_rows": self(f"pack_rows_{step}", pack_rows(step)) if copies else 0,
-            "find_runs": self("find_runs", find_runs) if plan.is_gathered else 0,
-            "gather": self("gather", gather) if plan.is_gathered else 0,
-            "add_rows": self("add_rows", add_rows, dtype=computed) if plan.is_spread else 0,
+            "pack_rows": self(f"pack_rows_{step}", pack_rows(step)) if not is_im2col else 0,
+            "find_runs": self("find_runs", find_runs) if is_im2col else 0,
+            "gather": self("gather", gather) if is_im2col else 0,
+            "add_rows": self("add_rows", add_rows, dtype=computed) if layout.is_col2im else 0,
             "stream": self("stream", stream, dtype=moved) if layout.streams else 0,
-            "copy_row": self(f"copy_row_{stride}", copy_row(stride)),
+            "interleave_row": self(f"interleave_row_{stride}", interleave_row(stride)),
         }
-        if isinstance(layout, TiledLayout):
-            more, of_tiles = layout.kernels(self, restore, sum_cells, screen)
+        if isinstance(layout, WinogradLayout):
+            more, of_winograd = layout.kernels(self, transform_output, transform_input, flag_large)
             self.called |= more
-            self.arrays |= of_tiles
+            self.arrays |= of_winograd
+
+
+_DRIVERS = {
+    "direct": run,
+    "im2col": run,
+    "col2im": run_col2im,
+    "winograd": run_winograd,
+    "channel_lanes": run_channel_lanes,
+}
 
 
 def _drivers(layout: Layout) -> tuple[Any, Any]:
-    """What computes, and what packs weights."""
-    plan = layout.plan
-    kinds = (plan.is_spread, run_spread), (plan.is_tiled, run_tiled), (plan.is_turned, run_turned)
-    driver = next((driver for is_kind, driver in kinds if is_kind), run)
-    return driver, pack_run if layout.weight_matrix is None else pack_made_run
+    """The drivers that compute and that pack weights."""
+    pack = run_packing if layout.weight_matrix is None else run_transformed_packing
+    return _DRIVERS[layout.plan.algorithm], pack

@@ -1,38 +1,43 @@
-"""WHICH PLANS ARE KNOWN: what was chosen before, by this process or by another.
+"""Plan cache: plans that this process or another one chose before, kept on disk.
 
-Choosing takes some milliseconds, which a new process would spend again for every shape.
+To choose takes some milliseconds, which a new process would spend again for every shape. For each
+size that was computed the disk has a `SizedPlan`; for other sizes of the same band it has the
+candidates that the band's plans are chosen from.
 """
 
 from functools import lru_cache
-from hashlib import sha256
 
-from tconv.engine.choose import candidates, fitted, lanes_of
 from tconv.engine.compile.disk_cache import warn_once
-from tconv.engine.compile.fingerprint import version
+from tconv.engine.compile.fingerprint import fingerprint
 from tconv.engine.compile.plan_log import read_plan, write_plan
+from tconv.engine.lowered_plan import SizedPlan, digest, read_record, write_record
 from tconv.engine.plan.encoding import as_bytes, of_bytes, record_of
 from tconv.engine.plan.plan import Plan
 from tconv.engine.plan.problem import Problem
-from tconv.engine.plan.size_bands import band_of
 from tconv.engine.target.target import Target
+from tconv.system.fork_lock import importing
 
-__all__ = ["known_candidates", "known_plan"]
+__all__ = ["cached_candidates", "cached_plan", "cached_sized_plan", "keep_sized_plan"]
 
 
 @lru_cache(maxsize=1024)
-def known_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
-    """Return what `choose_plan` does, and keep what it chooses from on disk beside the kernels.
+def cached_plan(problem: Problem, dtype: str, target: Target, threads: int) -> Plan | None:
+    """Return what `choose_plan` does, from disk if it is there."""
+    sized = cached_sized_plan(problem, dtype, target, threads)
+    if sized is not None:
+        return sized.plan
+    with importing:  # what chooses is large, and not needed where plans are on disk
+        from tconv.engine.choose import fitted, lanes_of
+        from tconv.engine.plan.size_bands import band_of
 
-    That is one entry for all sizes of a band.
-    """
     band = band_of(problem, lanes_of(dtype, target))
-    return fitted(known_candidates(band, dtype, target, threads), problem, dtype, target, threads)
+    return fitted(cached_candidates(band, dtype, target, threads), problem, dtype, target, threads)
 
 
 @lru_cache(maxsize=1024)
-def known_candidates(band: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
-    """Return what `candidates` does, from disk if it is there."""
-    key = sha256(repr((version(), band, dtype, target, threads)).encode()).hexdigest()
+def cached_candidates(band: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
+    """Return what `band_candidates` does, from disk if it is there: one entry for a band."""
+    key = digest((fingerprint(), band, dtype, target, threads))
     data, fault = read_plan(key)
     if data is not None:
         try:
@@ -40,14 +45,50 @@ def known_candidates(band: Problem, dtype: str, target: Target, threads: int) ->
         except ValueError:  # its checksum is right: another program has made it
             fault = f"plan {key}, which holds something else"
     warn_once(fault)
-    found = candidates(band, dtype, target, threads)
+    with importing:
+        from tconv.engine.choose import band_candidates
+
+    found = band_candidates(band, dtype, target, threads)
     write_plan(key, as_bytes(found))
     return found
 
 
 def _plans_of(data: bytes) -> tuple[Plan, ...]:
-    """The plans that stand in an entry; ValueError if there stands something else."""
+    """The plans of an entry; ValueError if it holds something else."""
     words = of_bytes(data)
     if type(words) is not tuple:
         raise ValueError("no plans")
     return tuple(record_of(Plan, each) for each in words)
+
+
+# ---- sized plans ---------------------------------------------------------------------------------
+
+# To look for a sized plan in vain and to keep one takes 0.3 ms (Zen 5), and to fit a plan to a size
+# of a known band 0.4. So a process that meets many new sizes soon looks for them no more.
+_MOST_MISSES = 32
+_misses = 0
+
+
+@lru_cache(maxsize=16)  # from the choice of a plan to its primitive, which keeps it
+def cached_sized_plan(
+    problem: Problem, dtype: str, target: Target, threads: int
+) -> SizedPlan | None:
+    """Return the sized plan that is on disk, if one is."""
+    global _misses
+    if _misses >= _MOST_MISSES:
+        return None
+    found = read_record(SizedPlan, _sized_key(problem, dtype, target, threads))
+    _misses += found is None
+    return found
+
+
+def keep_sized_plan(
+    problem: Problem, dtype: str, target: Target, threads: int, sized: SizedPlan
+) -> None:
+    """Keep a sized plan on disk for other processes."""
+    if _misses < _MOST_MISSES:
+        write_record(_sized_key(problem, dtype, target, threads), sized)
+
+
+def _sized_key(problem: Problem, dtype: str, target: Target, threads: int) -> str:
+    return digest((fingerprint(), "sized", problem, dtype, target, threads))

@@ -1,15 +1,15 @@
-"""WHICH NUMBERS ARE MADE OF OTHERS: complex ones of two channels, small integers of floats.
+"""Split types: complex numbers as two real channels, small integers as floats.
 
-    x'[n, g, (part, c)] = parts of x[n, g, c]                # real parts, then imaginary ones
+    x'[n, g, (part, c)] = real and imaginary parts of x[n, g, c]      # all real parts come first
     w'[g, (part, c), (part', m)] =  wr  wi                   # of w[g, c, m]; rows are parts
                                    -wi  wr                   # for want "x" the other wi is negative
-    y[n, g, m] = numbers of which y'[n, g, (part', m)] are the parts
+    y[n, g, m] = the complex numbers with parts y'[n, g, (part', m)]
 
-One contraction of such parts takes as many products as that of complex numbers has. A product with
-an infinity or NaN may make NaN of both parts, as complex products do on the portable path, too.
+The contraction of the parts takes as many real products as the complex one. A product with an
+infinity or NaN may make both parts NaN, as complex products do on the portable path.
 
-Integers are summed as floats where no sum that their type allows is beyond those that floats hold
-exactly. So every order of sums gives the same result, and it does not matter which type they take.
+Integers are summed as floats where a float holds every sum exactly that their type allows. So every
+order of sums gives the same result, whichever float type they take.
 """
 
 from collections.abc import Callable
@@ -27,27 +27,36 @@ from tconv.geometry.geometry import Geometry, Letter
 from tconv.system.allocator import empty
 
 if TYPE_CHECKING:
-    from tconv.engine.executor import Ready
-    from tconv.engine.high_rank import Folded
+    from tconv.engine.executor import Primitive
+    from tconv.engine.high_rank import HighRankPrimitive
 
-__all__ = ["COMPOUND", "Complex", "Compound", "Integers", "PackedParts", "compound", "parts"]
+__all__ = [
+    "SPLIT_TYPES",
+    "Complex",
+    "Integers",
+    "PackedSplit",
+    "SplitPrimitive",
+    "split_primitive",
+    "split_problem",
+]
 
 _Contract = Callable[..., NDArray[Any]]
 
 _REAL = {"complex64": "float32", "complex128": "float64"}
 _SMALL_INTEGERS = ("int8", "uint8", "int16", "uint16")
-COMPOUND = frozenset({*_REAL, *_SMALL_INTEGERS})
-"""Names of the types that are contracted as others."""
+SPLIT_TYPES = frozenset({*_REAL, *_SMALL_INTEGERS})
+"""Names of the types that are contracted as other ones."""
 
 
 @lru_cache(maxsize=1024)
-def parts(geometry: Geometry, want: Letter, dtype: str) -> tuple[Geometry, str] | None:
-    """The contraction that one of such a type is made by: its sizes and type, None if none is.
+def split_problem(geometry: Geometry, want: Letter, dtype: str) -> tuple[Geometry, str] | None:
+    """Return the geometry and type that a split type is contracted by; None if there is none.
 
-    >>> geometry, dtype = parts(Geometry.of((1, 4, 5), (4, 6, 3), groups=2), "y", "complex64")
+    >>> geometry = Geometry.of((1, 4, 5), (4, 6, 3), groups=2)
+    >>> geometry, dtype = split_problem(geometry, "y", "complex64")
     >>> geometry.x_shape, geometry.weight_shape, dtype
     ((1, 8, 5), (8, 12, 3), 'float32')
-    >>> parts(Geometry.of((1, 4, 5), (4, 6, 3)), "y", "int16")[1]
+    >>> split_problem(Geometry.of((1, 4, 5), (4, 6, 3)), "y", "int16")[1]
     'float64'
     """
     if dtype in _REAL:
@@ -61,26 +70,26 @@ def parts(geometry: Geometry, want: Letter, dtype: str) -> tuple[Geometry, str] 
     return None if carrier is None else (geometry, carrier)
 
 
-class PackedParts(NamedTuple):
-    """Weights of parts, as the engine takes weights that are packed."""
+class PackedSplit(NamedTuple):
+    """Packed weights of the parts, as the engine takes packed weights."""
 
     plan: Any
     values: Any
 
 
-class Compound:
-    """What `Ready` is, for numbers that are made of others; `inner` is the plan for those."""
+class SplitPrimitive:
+    """A primitive for a split type; `inner` is the primitive for the parts."""
 
     activation = None
 
     def __init__(
-        self, geometry: Geometry, want: Letter, dtype: str, inner: "Ready | Folded"
+        self, geometry: Geometry, want: Letter, dtype: str, inner: "Primitive | HighRankPrimitive"
     ) -> None:
         self.geometry, self.want, self.dtype, self.inner = geometry, want, np.dtype(dtype), inner
 
-    def parts(self, geometry: Geometry) -> Geometry:
-        """The contraction that `inner` does, x and y in the layout of `geometry`."""
-        found = parts(geometry, self.want, self.dtype.name)
+    def inner_geometry(self, geometry: Geometry) -> Geometry:
+        """The geometry that `inner` contracts, x and y in the layout of `geometry`."""
+        found = split_problem(geometry, self.want, self.dtype.name)
         assert found is not None, "the engine does not serve this geometry"
         return found[0]
 
@@ -95,18 +104,18 @@ class Compound:
     ) -> NDArray[Any]:
         """Contract `by` a function with the signature of `portable.contract`.
 
-        a and b are C-contiguous, and so is what it returns. For want "y" and "x" b is what it
-        takes for the parts of w.
+        a and b are C-contiguous, and so is the result. For want "y" and "x" b is what `by` takes
+        for the parts of w.
         """
         of_a: Letter = "y" if self.want == "x" else "x"
         of_b = self.split(geometry, "y", b) if self.want == "w" else b
         start, rest = self.split_bias(bias)
         of_a_parts = self.split(geometry, of_a, a)
-        found = by(self.parts(geometry), self.want, of_a_parts, of_b, bias=start)
+        found = by(self.inner_geometry(geometry), self.want, of_a_parts, of_b, bias=start)
         del of_a_parts, of_b
         return self.merged(geometry, found, rest, out)
 
-    keeps_weight = False  # only its parts
+    keeps_weight = False  # packed weights hold its parts only
 
     def pack(self, weight: NDArray[Any]) -> Any:
         """Bring weights (groups, C, M, *kernel), C-contiguous, into the order of the kernels."""
@@ -121,19 +130,19 @@ class Compound:
         raise NotImplementedError
 
     def split_bias(self, bias: NDArray[Any] | None) -> tuple[Any, Any]:
-        """Return the parts of the bias that start the sums, and what is added to the result."""
+        """Return the parts of the bias that sums start with, and a rest to add to the result."""
         raise NotImplementedError
 
     def merged(
         self, geometry: Geometry, found: NDArray[Any], rest: Any, out: NDArray[Any] | None
     ) -> NDArray[Any]:
-        """Return what is wanted, of its parts `found`; `out` is written if it is given."""
+        """Return the result from its parts `found`; write `out` if it is given."""
         raise NotImplementedError
 
     @property
     def copied_bytes(self) -> int:
-        """Bytes of parts that are held at a time: of w, which are packed first, or of x and y."""
-        inner = self.parts(self.geometry)
+        """Bytes of parts that are held at a time: of w, which is packed first, or of x and y."""
+        inner = self.inner_geometry(self.geometry)
         w, x, y = (prod(inner.shape_of(letter)) for letter in ("w", "x", "y"))
         if self.dtype.kind == "c" and self.geometry.groups > 1:
             w += w // 2  # see split_weight
@@ -141,19 +150,19 @@ class Compound:
 
     def describe(self) -> list[str]:
         """What was chosen, and what it should cost."""
-        parts = f"computed as {self.inner.dtype}, {self.copied_bytes:,} bytes of copies"
-        return [parts, *self.inner.describe()]
+        converted = f"computed as {self.inner.dtype}, {self.copied_bytes:,} bytes of copies"
+        return [converted, *self.inner.describe()]
 
 
-class Complex(Compound):
-    """Complex numbers: the real parts of a group's channels, then the imaginary ones.
+class Complex(SplitPrimitive):
+    """Complex numbers: the real parts of a group's channels, then the imaginary parts.
 
-    In pairs and in two runs they are the same matrix, once transposed.
+    To split and to merge are transposes of a matrix with pairs as its rows.
     """
 
     def split(self, geometry: Geometry, letter: Letter, array: NDArray[Any]) -> NDArray[Any]:
         """Return the parts of x or y, which is C-contiguous, in its layout."""
-        shape = self.parts(geometry).shape_of(letter)
+        shape = self.inner_geometry(geometry).shape_of(letter)
         images, run = _runs(geometry, letter)
         if run == 1:
             return array.reshape(-1).view(self.inner.dtype).reshape(shape)
@@ -182,7 +191,7 @@ class Complex(Compound):
         return to.reshape(groups, 2 * channels, 2 * outputs, *kernel)
 
     def split_bias(self, bias: NDArray[Any] | None) -> tuple[Any, Any]:
-        """Return the bias of all parts, and nothing that is added."""
+        """Return the bias of all parts; there is no rest."""
         if bias is None:
             return None, None
         of_groups = bias.reshape(self.geometry.groups, -1)
@@ -191,7 +200,7 @@ class Complex(Compound):
     def merged(
         self, geometry: Geometry, found: NDArray[Any], rest: Any, out: NDArray[Any] | None
     ) -> NDArray[Any]:
-        """Return numbers, of their parts; of w there are two pairs, which are added."""
+        """Return complex numbers from their parts; w has two pairs of parts, which are added."""
         if self.want == "w":
             return self._merged_weight(geometry, found, out)
         shape = geometry.shape_of(self.want)
@@ -209,7 +218,7 @@ class Complex(Compound):
     def _merged_weight(
         self, geometry: Geometry, found: NDArray[Any], out: NDArray[Any] | None
     ) -> NDArray[Any]:
-        """The gradient of complex weights, of that of their parts as if each were on its own."""
+        """The gradient of complex weights, from the gradients of independent parts."""
         groups, channels, outputs, *kernel = canonical_shape(geometry, "w")
         found = found.reshape(groups, 2, channels, 2, outputs, *kernel)
         if out is None:
@@ -220,8 +229,8 @@ class Complex(Compound):
         return out
 
 
-class Integers(Compound):
-    """Small integers, as floats that hold every sum there can be of such a type."""
+class Integers(SplitPrimitive):
+    """Small integers, as floats that hold every sum of such a type exactly."""
 
     def split(self, geometry: Geometry, letter: Letter, array: NDArray[Any]) -> NDArray[Any]:
         """Return x or y as floats."""
@@ -232,7 +241,7 @@ class Integers(Compound):
         return self._converted(weight, self.inner.dtype)
 
     def split_bias(self, bias: NDArray[Any] | None) -> tuple[Any, Any]:
-        """Return the bias as floats if they hold all sums with it, too, or else as it is."""
+        """Return the bias as floats if these hold all sums with it; else as a rest to add."""
         if bias is None:
             return None, None
         name = self.dtype.name
@@ -261,7 +270,7 @@ class Integers(Compound):
 
 
 def _runs(geometry: Geometry, letter: Letter) -> tuple[int, int]:
-    """How often, in x or y, numbers of a group follow each other, and how many do."""
+    """How many contiguous runs of one group x or y has, and the length of a run."""
     groups, shape = geometry.groups, geometry.shape_of(letter)
     channels = geometry.in_channels if letter == "x" else geometry.out_channels
     cells = prod(shape) // (geometry.batch * channels)
@@ -271,7 +280,9 @@ def _runs(geometry: Geometry, letter: Letter) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def compound(geometry: Geometry, want: Letter, dtype: str, inner: "Ready | Folded") -> Compound:
-    """Return the plan for numbers of such a type, of that for their parts."""
+def split_primitive(
+    geometry: Geometry, want: Letter, dtype: str, inner: "Primitive | HighRankPrimitive"
+) -> SplitPrimitive:
+    """Return the primitive for a split type, from the primitive for its parts."""
     kind = Complex if dtype in _REAL else Integers
     return kind(geometry, want, dtype, inner)

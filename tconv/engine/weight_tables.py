@@ -1,4 +1,4 @@
-"""Tables of weight packing: the arguments of `pack_run` for a layout."""
+"""Tables of weight packing: the arguments of `run_packing` for a layout."""
 
 from itertools import groupby
 from math import gcd
@@ -9,37 +9,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.engine.direct.layout import Layout
-from tconv.engine.kernels.pack_weights import PACK_FIELDS
-from tconv.engine.kernels.pack_weights import TILE as _TILE
-from tconv.engine.kernels.transform_weights import MAKE_FIELDS, VECTORS, factors
+from tconv.engine.kernels.pack_weights import PACK_ARGUMENTS, PACKED_TILE
+from tconv.engine.kernels.transform_weights import TRANSFORM_ARGUMENTS, VECTORS, transform_factors
 
 __all__ = ["pack_arguments"]
 
-_LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
+_LONG = 256  # elements of a channel in a tile: with more, few lanes stay empty
 
-# 20 GB/s where memcpy makes 28 (Xeon, 2 cores). With 1 KB at a time for a tile it is half of that;
-# more channels are no faster.
+# 20 GB/s where memcpy reaches 28 (Xeon, 2 cores). With 1 KB at a time for a tile it is half of
+# that; more channels are no faster.
 _RUN_BYTES, _MOST_CHANNELS = 4096, 32
 
 
-# The tiles of a block read the same lines of w again. Steps of whole pages between channels bring
-# them all to one place in a cache, which holds so many: 512 to 256 channels, kernel 16, took 5.1 ms
+# The tiles of a block read the same cache lines of w again. With whole pages between channels all
+# of them share one cache set, which has so many ways: 512 to 256 channels, kernel 16, took 5.1 ms
 # on one thread with 32 channels and 2.5 with 8 (Zen 3).
 _WAYS, _WAY_BYTES = 8, 4096
 
 
-_ITEMS_PER_THREAD = 4
+_TASKS_PER_THREAD = 4
 
 
-_MADE_BYTES = 2**20  # at most, of numbers that are made before they are packed
+_MADE_BYTES = 2**20  # at most, of weights that are transformed before they are packed
 
 
-def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]], int]:
-    """Arguments of `pack_run` but for addresses, the arrays they point to, and bytes of scratch."""
+def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], int]:
+    """Arguments of `run_packing` but addresses, arrays by name, and bytes of scratch."""
     taps, problem, matrix = list(layout.taps()), layout.problem, layout.weight_matrix
-    by_tap = layout.plan.part.by_tap
+    per_tap = layout.plan.k_block.per_tap
     counts = {
-        tile.rows * (1 if by_tap else len(taps[tile.kind]))
+        tile.rows * (1 if per_tap else len(taps[tile.kind]))
         for tile in (*layout.block_tiles, *layout.last_tiles)
     }
     together = max(_channels(count, layout) for count in counts)
@@ -48,7 +47,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
         of_channel_bytes = layout.plan.block * matrix.shape[1] * layout.computed.itemsize
         chunk = min(chunk, max(1, _MADE_BYTES // of_channel_bytes // together) * together)
     of_channel, of_output = problem.weight_steps(problem.taps)
-    made = {"table_channel": of_channel} | dict.fromkeys(MAKE_FIELDS, 0)
+    made = {"table_channel": of_channel} | dict.fromkeys(TRANSFORM_ARGUMENTS.words, 0)
     table_output, of_number = of_output, 1
     if matrix is not None:
         made, table_output, of_number = _made(layout, matrix.shape[1], chunk)
@@ -69,21 +68,32 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
             whole = whole.reshape(len(of_kind), block * of_kind.shape[1])  # (taps, rows)
             for tile in group:
                 of_rows = whole[:, tile.first : tile.first + tile.rows]
-                for n, table in enumerate(of_rows if by_tap else [of_rows.ravel()]):
+                for n, table in enumerate(of_rows if per_tap else [of_rows.ravel()]):
                     channels = _channels(table.size, layout)
                     weight = tile.weight + n * layout.channels * tile.rows
-                    entries.append((weight, start, table.size, channels))
+                    entries.append(
+                        PACKED_TILE.row(
+                            weight=weight, table=start, count=table.size, channels=channels
+                        )
+                    )
                     if channels > 1:
                         of_channels = np.arange(channels)[:, np.newaxis] * table_channel
                         table = (of_channels + table).ravel()
                     tables.append(table)
                     start += table.size
-        lists.append(np.array(entries, np.int64).reshape(-1, len(_TILE)))
-    kept: list[NDArray[Any]] = [np.concatenate(tables).astype(np.int32), *lists]
-    kept += factors(np.zeros((1, 0), layout.computed) if matrix is None else matrix, layout.lanes)
+        lists.append(np.array(entries, np.int64).reshape(-1, len(PACKED_TILE)))
+    made_by = transform_factors(
+        np.zeros((1, 0), layout.computed) if matrix is None else matrix, layout.lanes
+    )
+    kept: dict[str, NDArray[Any]] = {
+        "tables": np.concatenate(tables).astype(np.int32),
+        "tiles": lists[0],
+        "last_tiles": lists[1],
+        **dict(zip(TRANSFORM_ARGUMENTS.pointers, made_by, strict=True)),
+    }
     chunks = -(-layout.channels // chunk)
     fields = {
-        "items": problem.geometry.groups * chunks,
+        "tasks": problem.geometry.groups * chunks,
         "chunks": chunks,
         "chunk": chunk,
         "blocks": layout.blocks,
@@ -98,26 +108,24 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], list[NDArray[Any]
         "block": layout.plan.block,
         "last_block": layout.last_block,
     }
-    addresses = [0, 0, 0, 0, *(array.ctypes.data for array in kept)]
-    fields |= made
-    words = np.array(addresses + [fields[name] for name in PACK_FIELDS], np.int64)
-    return words, kept, made["made_size"] * layout.plan.threads * layout.computed.itemsize
+    words = PACK_ARGUMENTS.pack(PACK_ARGUMENTS.addresses() | fields | made)
+    return words, kept, made["transformed_size"] * layout.plan.threads * layout.computed.itemsize
 
 
-def _made(layout: Layout, numbers: int, chunk: int) -> tuple[dict[str, int], int, int]:
-    """Sizes of what is made of some channels and a block; steps to an output and to a number."""
+def _made(layout: Layout, points: int, chunk: int) -> tuple[dict[str, int], int, int]:
+    """Sizes of a task's transformed weights; steps to an output and to a point."""
     taps, block, together = layout.problem.taps, layout.plan.block, VECTORS * layout.lanes
     of_channel, of_output = layout.problem.weight_steps(taps)
     is_by_channel = of_channel > of_output
     runs, pairs = (chunk, block) if is_by_channel else (block, chunk)
     run = -(-pairs // together) * together
-    pitch = runs * run + together  # not all numbers at the same place in the cache
+    pitch = runs * run + together  # so that points do not share a cache set
     sizes = {
         "taps": taps,
-        "numbers": numbers,
-        "made_size": numbers * pitch + max(taps, layout.lanes) * together,
-        "made_pitch": pitch,
-        "made_run": run,
+        "elements": points,
+        "transformed_size": points * pitch + max(taps, layout.lanes) * together,
+        "transformed_pitch": pitch,
+        "transformed_run": run,
         "weight_run": max(of_channel, of_output),
         "is_by_channel": int(is_by_channel),
         "table_channel": run if is_by_channel else 1,
@@ -126,19 +134,19 @@ def _made(layout: Layout, numbers: int, chunk: int) -> tuple[dict[str, int], int
 
 
 def _channels(count: int, layout: Layout) -> int:
-    """How many channels, of `count` numbers each, fill whole vectors together."""
+    """How many channels, of `count` elements each, fill whole vectors together."""
     if not 0 < count <= _LONG:
         return 1
     return min(layout.lanes // gcd(layout.lanes, count), layout.channels)
 
 
 def _chunk(layout: Layout, channels: int) -> int:
-    """Channels of an item: a multiple of `channels`."""
+    """Channels of a task: a multiple of `channels`."""
     of_tile = layout.weight_block // layout.channels / len(layout.block_tiles)
     wanted = _RUN_BYTES / max(1.0, of_tile * layout.computed.itemsize)
-    items = _ITEMS_PER_THREAD * layout.plan.threads
-    most = layout.problem.geometry.groups * layout.channels / items
-    if layout.weight_matrix is None:  # else tiles read what was made
+    tasks = _TASKS_PER_THREAD * layout.plan.threads
+    most = layout.problem.geometry.groups * layout.channels / tasks
+    if layout.weight_matrix is None:  # else tiles read the transformed weights
         step, _ = layout.problem.weight_steps(layout.problem.taps)
         most = min(most, _WAYS * _WAY_BYTES // gcd(step * layout.dtype.itemsize, _WAY_BYTES))
     return channels * max(1, int(min(wanted, _MOST_CHANNELS, most) / channels))

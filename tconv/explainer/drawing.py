@@ -1,8 +1,8 @@
-"""WHAT A PICTURE SHOWS: a scene as boxes and labels, for whatever draws them.
+"""Layout of a picture: a scene as boxes and labels, which `svg` and `raster` draw.
 
-The picture is that of the page: input, kernel, output and, while its numbers can be read, the
-matrix; a tap has a colour *and* a letter. Either one output cell is told with all that it sums, or
-the first few input cells have been stamped through the kernel and their sums have grown so far.
+The picture shows the panels of the page: input, kernel, output and, while its numbers are legible,
+the matrix. A tap has a colour *and* a letter. The picture highlights either one output cell with
+all terms of its sum, or one input cell whose stamp, its multiple of the kernel, was added last.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,19 +12,38 @@ from typing import Any
 from tconv.explainer.facts import equation_of, facts_of, stamped, tap_letter
 from tconv.explainer.scene import Scene, number_text, short_text
 
-__all__ = ["INK", "LINE", "PAPER", "Box", "Figure", "Label", "draw"]
+__all__ = [
+    "GROUND",
+    "INK",
+    "LINE",
+    "LIT_SHARE",
+    "PAPER",
+    "SHARE",
+    "SOFT",
+    "TAPS",
+    "Box",
+    "Figure",
+    "Label",
+    "draw",
+]
 
-INK, LINE, PAPER = "#16191d", "#878f99", "#ffffff"
-_SOFT, _GROUND = "#4d555f", "#f4f5f7"
-# Okabe & Ito 2008: hues that stay apart for colour-blind eyes.
-_HUES = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+# ---- palette: the light one of page/explainer.css, and a test compares both ----------------------
+
+PAPER, GROUND = "#ffffff", "#f4f5f7"  # of a cell; of a cell that is zero or cropped
+INK, SOFT, LINE = "#16191d", "#4d555f", "#878f99"  # of numbers; of secondary text; of outlines
+# Okabe & Ito 2008: hues that colour-blind readers tell apart.
+TAPS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+SHARE, LIT_SHARE = 0.24, 0.5  # of a tap's hue on paper, in a cell and in a highlighted one
+
+# ---- sizes ---------------------------------------------------------------------------------------
+
 _MARGIN, _GAP, _HEAD = 16, 36, 26  # pixels around, between panels, and for a panel's heading
 _LARGEST_CELL = 48
 _MATRIX_CELL = 28
-_MOST_NUMBERS = 16  # rows and columns of a matrix whose numbers are drawn
-_LEAST_FONT, _EASY_FONT = 6, 8  # pixels: all digits of a number are worth the least
-_FONT_SHARE = 1.45  # of a cell's side for each sign, which is about two thirds as wide as high
-_LONGEST_SUM = 240  # signs of a sum that is told in all its digits
+_MOST_NUMBERS = 16  # rows and columns of the largest matrix that is drawn
+_LEAST_FONT, _EASY_FONT = 6, 8  # pixels: with all digits; with rounded ones
+_FONT_SHARE = 1.45  # of a cell's side, divided by the number of characters (2/3 as wide as high)
+_LONGEST_SUM = 240  # characters of a sum with all its digits
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Label:
-    """A line of text: x is its start or its middle, y its middle; size in pixels."""
+    """A line of text: x is its start or, if `middle`, its middle; y its middle; size in pixels."""
 
     x: int
     y: int
@@ -56,7 +75,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: its size in pixels, what it says in words, and what lies on it, lowest first."""
+    """A picture: its size in pixels, its description in words, and its shapes, lowest first."""
 
     width: int
     height: int
@@ -65,32 +84,33 @@ class Figure:
 
 
 def draw(scene: Scene, stamps: int | None = None, *, with_matrix: bool = True) -> Figure:
-    """Draw a scene, finished, or after the first `stamps` input cells.
+    """Lay out a scene: the finished output, or the sums after the first `stamps` input cells.
 
     >>> draw(Scene.of()).description
     'y[1,1] = 4·37 + 3·47 + 2·67 + 1·77 = 500'
     """
     facts = facts_of(scene)
-    told = _told(facts, scene.middle) if stamps is None else _stamped(scene, facts, stamps)
+    shown = scene.middle if stamps is None else stamps
+    highlight = (_output_highlight if stamps is None else _stamp_highlight)(scene, facts, shown)
     shapes: list[Box | Label] = []
     x, bottom = _MARGIN, 0
-    for panel in _panels(facts, told, with_matrix):
+    for panel in _panels(facts, highlight, with_matrix):
         width, height = panel.add_to(shapes, x, _MARGIN)
         x, bottom = x + width + _GAP, max(bottom, _MARGIN + height)
     width, y = max(x - _GAP + _MARGIN, 560), bottom + 26
-    for line in _wrapped(told.sentence, (width - 2 * _MARGIN) // 11):
+    for line in _wrapped(highlight.sentence, (width - 2 * _MARGIN) // 11):
         shapes.append(Label(_MARGIN, y, line, 19))
         y += 26
     for n, formula in enumerate(dict.fromkeys(facts["size_formulas"])):
         axis = "W" if facts["rank"] == 1 else "HW"[n]
-        shapes.append(Label(_MARGIN, y, f"size: {axis} = {formula}", 14, _SOFT))
+        shapes.append(Label(_MARGIN, y, f"size: {axis} = {formula}", 14, SOFT))
         y += 20
-    return Figure(width, y, told.sentence, tuple(shapes))
+    return Figure(width, y, highlight.sentence, tuple(shapes))
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What is lit: cells by flat index, with the tap that they meet, or None."""
+class _Highlight:
+    """Highlighted cells: flat indices, each with its tap or None; and the sentence about them."""
 
     inputs: Mapping[int, int | None]
     taps: frozenset[int]
@@ -100,12 +120,12 @@ class _Told:
     sentence: str
 
 
-def _told(facts: dict[str, Any], o: int) -> _Told:
-    """Tell one output cell."""
+def _output_highlight(scene: Scene, facts: dict[str, Any], o: int) -> _Highlight:
+    """Highlight an output cell and the terms of its sum."""
     pairs, sentence = facts["contributions"][o], facts["equations"][o]
     if len(sentence) > _LONGEST_SUM:
         sentence = equation_of(facts, o, short_text)
-    return _Told(
+    return _Highlight(
         dict(pairs),
         frozenset(k for _, k in pairs),
         {o: None},
@@ -115,11 +135,11 @@ def _told(facts: dict[str, Any], o: int) -> _Told:
     )
 
 
-def _stamped(scene: Scene, facts: dict[str, Any], stamps: int) -> _Told:
-    """Tell the last of the input cells that were stamped so far."""
+def _stamp_highlight(scene: Scene, facts: dict[str, Any], stamps: int) -> _Highlight:
+    """Highlight the input cell whose stamp was added last, and the cells of the stamp."""
     x, i = _flat(facts["x"]), stamps - 1
     places = {o: k for o, of_i, k in facts["matrix"]["nonzeros"] if of_i == i}
-    return _Told(
+    return _Highlight(
         {i: None},
         frozenset(places.values()),
         places,
@@ -139,7 +159,7 @@ class _Cell:
     letter: bool = False
     lit: bool = False
     kind: str = ""
-    """"", "zero", "head", "crop" or "extra"."""
+    """A plain cell "", or "zero", "head", "crop" or "extra"."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +177,8 @@ class _Panel:
         for r, row in enumerate(self.rows):
             for c, cell in enumerate(row):
                 x, y = left + c * self.side, top + _HEAD + r * self.side
-                (lit if cell.lit else shapes).extend(self._drawn(cell, x, y, size))
-        shapes += lit  # above their neighbours, whose lines would cut theirs
+                (lit if cell.lit else shapes).extend(self._cell_shapes(cell, x, y, size))
+        shapes += lit  # above their neighbours, whose outlines would overlap theirs
         if self.frame:
             r, c, height, width = (n * self.side for n in self.frame)
             shapes.append(Box(left + c, top + _HEAD + r, width, height, None, INK, 3))
@@ -171,51 +191,52 @@ class _Panel:
             _LEAST_FONT, int(min(self.side * 0.4, self.side * _FONT_SHARE / max(longest, 1)))
         )
 
-    def _drawn(self, cell: _Cell, x: int, y: int, size: int) -> Iterator[Box | Label]:
+    def _cell_shapes(self, cell: _Cell, x: int, y: int, size: int) -> Iterator[Box | Label]:
         side = self.side
         if cell.kind != "head":
-            hue = None if cell.tap is None else _HUES[cell.tap % len(_HUES)]
-            ground = _GROUND if cell.kind in ("zero", "crop") else PAPER
-            fill = _mixed(hue, 0.5 if cell.lit else 0.24) if hue else ground
+            hue = None if cell.tap is None else TAPS[cell.tap % len(TAPS)]
+            ground = GROUND if cell.kind in ("zero", "crop") else PAPER
+            fill = _tint(hue, LIT_SHARE if cell.lit else SHARE) if hue else ground
             thick = 3 if cell.lit else 2 if cell.kind == "extra" else 1
             stroke = INK if cell.lit or cell.kind == "extra" else LINE
             dash = {"crop": (4, 3), "extra": (2, 2)}.get(cell.kind)
             yield Box(x, y, side, side, fill, stroke, thick, None if cell.lit else dash)
         soft = cell.kind in ("zero", "crop", "head") and not cell.lit
         middle = x + side // 2, y + side // 2
-        yield Label(*middle, cell.text, size, _SOFT if soft else INK, True, cell.lit)
+        yield Label(*middle, cell.text, size, SOFT if soft else INK, True, cell.lit)
         if cell.letter and cell.tap is not None:
             yield Label(x + 4, y + 7, tap_letter(cell.tap), 10)
         if cell.kind == "extra":
             yield Label(x + side - 8, y + side - 6, "op", 9, middle=True)
 
 
-def _panels(facts: dict[str, Any], told: _Told, with_matrix: bool) -> Iterator[_Panel]:
+def _panels(facts: dict[str, Any], highlight: _Highlight, with_matrix: bool) -> Iterator[_Panel]:
     rows, columns = facts["input_size"]
     side = _side(rows, columns)
     cells = [
-        _Cell(_short(v, side), told.inputs.get(i), True, i in told.inputs)
+        _Cell(_short(v, side), highlight.inputs.get(i), True, i in highlight.inputs)
         for i, v in enumerate(_flat(facts["x"]))
     ]
     yield _Panel(f"Input x ({rows}×{columns})", _in_rows(cells, columns), side)
     rows, columns = facts["kernel_size"]
     side = _side(rows, columns)
     cells = [
-        _Cell(_short(v, side), k, True, k in told.taps) for k, v in enumerate(_flat(facts["w"]))
+        _Cell(_short(v, side), k, True, k in highlight.taps)
+        for k, v in enumerate(_flat(facts["w"]))
     ]
     yield _Panel(f"Kernel w ({rows}×{columns})", _in_rows(cells, columns), side)
-    yield _output(facts, told)
+    yield _output(facts, highlight)
     outputs, inputs = facts["matrix"]["shape"]
     if with_matrix and max(outputs, inputs) <= _MOST_NUMBERS:
-        yield _matrix(facts, told)
+        yield _matrix(facts, highlight)
 
 
-def _output(facts: dict[str, Any], told: _Told) -> _Panel:
+def _output(facts: dict[str, Any], highlight: _Highlight) -> _Panel:
     (top, _), (left, _) = facts["padding"]
     height, width = facts["output_size"]
-    extra, side = facts["output_padding"], _side(len(told.canvas), len(told.canvas[0]))
+    extra, side = facts["output_padding"], _side(len(highlight.canvas), len(highlight.canvas[0]))
     rows = []
-    for u, values in enumerate(told.canvas):
+    for u, values in enumerate(highlight.canvas):
         row = []
         for v, value in enumerate(values):
             r, c = u - top, v - left
@@ -224,15 +245,15 @@ def _output(facts: dict[str, Any], told: _Told) -> _Panel:
                 continue
             kind = "extra" if r >= height - extra[0] or c >= width - extra[1] else ""
             o = r * width + c
-            lit = o in told.outputs
-            row.append(_Cell(_short(value, side), told.outputs.get(o), True, lit, kind))
+            lit = o in highlight.outputs
+            row.append(_Cell(_short(value, side), highlight.outputs.get(o), True, lit, kind))
         rows.append(tuple(row))
     whole = (len(rows), len(rows[0])) == (height, width)
     frame = None if whole else (top, left, height, width)
     return _Panel(f"Output y ({height}×{width})", tuple(rows), side, frame)
 
 
-def _matrix(facts: dict[str, Any], told: _Told) -> _Panel:
+def _matrix(facts: dict[str, Any], highlight: _Highlight) -> _Panel:
     outputs, inputs = facts["matrix"]["shape"]
     taps = {(o, i): k for o, i, k in facts["matrix"]["nonzeros"]}
     w, x, y = (_flat(facts[name]) for name in "wxy")
@@ -240,11 +261,11 @@ def _matrix(facts: dict[str, Any], told: _Told) -> _Panel:
     head = (_Cell("", kind="head"), *(_Cell(_short(v, side), kind="head") for v in x))
     rows = [head]
     for o in range(outputs):
-        row = [_Cell(_short(y[o], side), kind="head", lit=o in told.outputs)]
+        row = [_Cell(_short(y[o], side), kind="head", lit=o in highlight.outputs)]
         for i in range(inputs):
             k = taps.get((o, i))
             text, kind = ("0", "zero") if k is None else (_short(w[k], side), "")
-            row.append(_Cell(text, k, True, (o, i) in told.entries, kind))
+            row.append(_Cell(text, k, True, (o, i) in highlight.entries, kind))
         rows.append(tuple(row))
     return _Panel(f"W* transposed ({outputs}×{inputs})", tuple(rows), side)
 
@@ -262,19 +283,19 @@ def _side(rows: int, columns: int) -> int:
 
 
 def _short(value: float, side: int) -> str:
-    """Return a number in as many digits as a cell of so many pixels holds."""
+    """Write a number with as many digits as fit a cell of so many pixels."""
     whole, rounded = (min(8, int(side * _FONT_SHARE / font)) for font in (_LEAST_FONT, _EASY_FONT))
     return short_text(float(value), whole, rounded)
 
 
-def _mixed(hue: str, share: float) -> str:
-    """Return a share of a colour on white paper."""
+def _tint(hue: str, share: float) -> str:
+    """Return a mixture of a share of a hue with white."""
     parts = (int(hue[n : n + 2], 16) for n in (1, 3, 5))
     return "#" + "".join(f"{round(255 + (part - 255) * share):02x}" for part in parts)
 
 
 def _wrapped(sentence: str, most: int) -> Iterator[str]:
-    """Break a sum before its signs, so that no line has many more characters than `most`."""
+    """Break a sum before plus signs into lines of about `most` characters."""
     line = ""
     for n, term in enumerate(sentence.split(" + ")):
         joined = f"{line} + {term}" if n else term

@@ -1,4 +1,4 @@
-"""HOW IT IS EXPLAINED: Explainer, a transposed convolution as facts, a page and pictures."""
+"""Explainer of a transposed convolution: facts, an interactive page and pictures."""
 
 import os
 import tempfile
@@ -15,7 +15,9 @@ from tconv.explainer.html_page import frame_of, page_of
 from tconv.explainer.raster import write_gif, write_png
 from tconv.explainer.scene import Scene
 from tconv.explainer.svg import svg_of
+from tconv.geometry.axis import Axis
 from tconv.system.files import suffix_of, whole_file
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["SUFFIXES", "Explainer", "explain"]
 
@@ -31,15 +33,15 @@ def explain(
     dilation: Any = 1,
     output_padding: Any = 0,
 ) -> "Explainer":
-    """Explain a small transposed convolution cell by cell, on a page that can be played with.
+    """Explain a small transposed convolution cell by cell, on an interactive page.
 
-    Without arguments it is the worked example, ``x = [[37, 47], [67, 77]]`` and
+    The default is the worked example, ``x = [[37, 47], [67, 77]]`` and
     ``w = [[1, 2], [3, 4]]``.
 
     Parameters
     ----------
-    x : array (H, W) or (W,) of real numbers, the input: at most 8 cells along an axis. It is shown
-        as it is, exactly; sums are of float64.
+    x : array (H, W) or (W,) of real numbers, the input: at most 8 cells along an axis. Its numbers
+        are shown exactly; sums are of float64.
     w : array of as many axes, the kernel: at most 7 taps along an axis. Of a layer's weight pass
         one channel pair, ``weight[c, m]``.
     stride : int or one int per axis, at most 5
@@ -53,14 +55,14 @@ def explain(
 
     Raises
     ------
-    ParameterError : a setting breaks its rule, something is too large to be drawn, or a number is
-        not finite or none that float64 holds, such as 2**53 + 1.
-    ShapeError : sizes do not fit each other, or an array has not one or two axes.
-    DTypeError : an array is not of real numbers, or is masked.
+    ParameterError : a setting breaks its rule, a size is too large for a picture, or float64 does
+        not hold a number exactly, such as 2**53 + 1.
+    ShapeError : sizes do not fit each other, or an array does not have one or two axes.
+    DTypeError : an array does not hold real numbers, or is masked.
 
     References
     ----------
-    Dumoulin & Visin 2016, arXiv:1603.07285, whose drawings show where cells go, though not numbers.
+    Dumoulin & Visin 2016, arXiv:1603.07285; its drawings show cells without numbers.
 
     >>> print(tconv.explain())
     y[1,1] = 4·37 + 3·47 + 2·67 + 1·77 = 500
@@ -91,8 +93,17 @@ class Explainer:
 
     scene: Scene
 
+    __reduce_ex__ = reduce_by_public_name
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.scene.x, self.scene.w, tuple(map(tuple, self.scene.axes))
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        x, w, (first, second) = state
+        vars(self)["scene"] = Scene(x, w, (Axis._make(first), Axis._make(second)))
+
     def facts(self) -> dict[str, Any]:
-        """Return every number that is shown, as plain lists, strings and numbers.
+        """Return every number of the page, as plain lists, strings and numbers.
 
         >>> facts = tconv.explain().facts()
         >>> facts["matrix"]["shape"], facts["counts"]
@@ -103,9 +114,9 @@ class Explainer:
         return deepcopy(facts_of(self.scene))
 
     def url_state(self) -> str:
-        """Return what to append to the address of the example's page to see this scene there.
+        """Return the fragment that makes the address of the example's page show this scene.
 
-        That is the page of ``explain()``, and of the documentation.
+        The example's page is that of ``explain()``, and of the documentation.
         """
         return self.scene.url_state
 
@@ -114,14 +125,14 @@ class Explainer:
         return page_of(self.scene, svg_of(draw(self.scene, with_matrix=False)))
 
     def svg(self) -> str:
-        """Return a picture of the output cell in the middle, and of all that it sums."""
+        """Return a picture of the middle output cell and the terms of its sum."""
         return svg_of(draw(self.scene))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page (.html), a picture (.svg, .png), or all stamps one by one (.gif).
 
-        The frames of a .gif show the kernel stamped for one input cell after the other, and at last
-        the finished picture, which is that of the .png. PNG and GIF need Pillow.
+        Each frame of a .gif adds the stamp of one more input cell; the last one is the finished
+        picture, the same as the .png. PNG and GIF need Pillow.
 
         Raises
         ------
@@ -150,7 +161,7 @@ class Explainer:
                     write_png(unfinished, last, size)
 
     def show(self) -> Path:
-        """Write the page to a temporary file, open it in a browser, and return where it is."""
+        """Write the page to a temporary file, open it in a browser, and return its path."""
         handle, name = tempfile.mkstemp(prefix="tconv-explain-", suffix=".html")
         os.close(handle)
         self.save(name)
@@ -167,7 +178,7 @@ class Explainer:
         return "{}\n{} by a kernel of {} gives {}".format(equation, *sizes)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """Return what a notebook shows: the page in a frame, else the picture, else the text."""
+        """Return a notebook's representations: the page in a frame, the picture and the text."""
         svg = self.svg()
         return {
             "text/html": frame_of(self.html(), svg),

@@ -1,8 +1,8 @@
-"""WHAT IS TRUE OF A SCENE: every number that the page, the pictures and the text show.
+"""Facts of a scene: every number that the page, the pictures and the text show.
 
-Sizes and indices come from the geometry. Sums are of float64 and have one order: that in which the
-kernel is stamped for one input after the other. The page's script computes the same again while a
-reader changes numbers, and is tested against this, bit by bit.
+Sizes and indices come from the geometry. Sums are of float64 in one order: the scatter-add of
+stamps, the multiples of the kernel, input by input. The page's script computes the same while a
+reader edits numbers; a test compares the bits of both.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,8 +28,8 @@ Grid = NDArray[np.float64]
 def facts_of(scene: Scene) -> dict[str, Any]:
     """Return all facts of a scene, as plain lists and numbers that JSON holds.
 
-    Flat indices count cells row by row. ``contributions[o]`` lists the pairs [i, k] that meet in
-    output o; ``matrix`` is (W*)^T, of whose non-zeros it lists [o, i, k].
+    Flat indices count cells row by row. ``contributions[o]`` lists the pairs [i, k] of input and
+    tap that output o sums; ``matrix`` lists the non-zeros of (W*)^T as [o, i, k].
 
     >>> facts = facts_of(Scene.of())
     >>> facts["y"], facts["contributions"][4]
@@ -37,7 +37,7 @@ def facts_of(scene: Scene) -> dict[str, Any]:
     >>> facts["equations"][4]
     'y[1,1] = 4·37 + 3·47 + 2·67 + 1·77 = 500'
     """
-    return _facts_of(scene, scene.url_state)  # which tells 0 and -0 apart
+    return _facts_of(scene, scene.url_state)  # 0 and -0 differ in it, and are equal as numbers
 
 
 @lru_cache(maxsize=64)
@@ -85,7 +85,7 @@ def _facts_of(scene: Scene, _: str) -> dict[str, Any]:
 
 
 def tap_letter(tap: int) -> str:
-    """Return the letter of a tap: a to z, then A to W, as a kernel has at most 49.
+    """Return the letter of a tap: a to z, then A to W; a kernel has at most 49 taps.
 
     >>> tap_letter(0), tap_letter(26)
     ('a', 'A')
@@ -94,9 +94,9 @@ def tap_letter(tap: int) -> str:
 
 
 def stamped(scene: Scene, stamps: int | None = None) -> Grid:
-    """Return the sums of the first few stamps, or of all of them, before the crop.
+    """Scatter-add the first few stamps, or all of them, before the padding crops the sums.
 
-    They reach as far as the extra cells: y lies in them where the padding ends.
+    The array includes the cells of output padding; y begins in it where the padding ends.
 
     >>> stamped(Scene.of(), 1)
     array([[ 37.,  74.,   0.],
@@ -109,11 +109,11 @@ def stamped(scene: Scene, stamps: int | None = None) -> Grid:
         for axis, size in zip(scene.axes, sizes, strict=True)
     )
     i, k, o = Geometry(1, 1, 1, 1, axes).unrolled_indices()
-    told = slice(None) if stamps is None else i < stamps
+    chosen = slice(None) if stamps is None else i < stamps
     canvas = np.zeros(sizes)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        products = np.ravel(scene.x)[i[told]] * np.ravel(scene.w)[k[told]]
-        np.add.at(canvas.reshape(-1), o[told], products)
+        products = np.ravel(scene.x)[i[chosen]] * np.ravel(scene.w)[k[chosen]]
+        np.add.at(canvas.reshape(-1), o[chosen], products)
     return canvas
 
 
@@ -125,7 +125,7 @@ def _size_formula(axis: Axis) -> str:
 
 
 def equation_of(facts: Mapping[str, Any], o: int, write: Callable[[float], str]) -> str:
-    """Write the sum of an output cell with numbers as they are written by a function.
+    """Write the sum of an output cell; a function writes its numbers.
 
     >>> equation_of(facts_of(Scene.of([0.125], [3])), 0, "{:.1f}".format)
     'y[0,0] ≈ 3.0·0.1 ≈ 0.4'
@@ -174,7 +174,7 @@ def _phases(scene: Scene, w: Grid) -> dict[str, Any]:
 
 
 def _as_convolution(axes: tuple[Axis, Axis]) -> dict[str, Any]:
-    """Return the stretched input: its size, and the border around it; a negative one is a crop."""
+    """Return the size of the dilated input, and its border; a negative border is a crop."""
     return {
         "stretched_size": [(axis.input - 1) * axis.stride + 1 for axis in axes],
         "border": [
@@ -184,7 +184,7 @@ def _as_convolution(axes: tuple[Axis, Axis]) -> dict[str, Any]:
 
 
 def _not_the_inverse(x: Grid, w: Grid, y: Grid, pairs: list[list[list[int]]]) -> dict[str, Any]:
-    """Return a ramp r of y's shape, W* r and (W*)^T W* r, and both sides of <W*r, x> = <r, y>."""
+    """Return a ramp r of y's shape, W* r, (W*)^T W* r, and both sides of <W* r, x> = <r, y>."""
     o = np.repeat(np.arange(y.size), list(map(len, pairs)))
     i, k = np.array([pair for of_o in pairs for pair in of_o], np.int64).reshape(-1, 2).T
     ramp, taps = np.arange(1.0, y.size + 1), w.ravel()[k]

@@ -1,10 +1,10 @@
-"""HOW A PICTURE BECOMES PIXELS: PNG and GIF by Pillow, without a browser."""
+"""PNG and GIF files of pictures, by Pillow."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tconv.explainer.drawing import Box, Figure, Label
+from tconv.explainer.drawing import PAPER, Box, Figure, Label
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 __all__ = ["pixels_of", "write_gif", "write_png"]
 
 _SCALE = 2  # pixels of the file for each of the figure
-_COLOURS = 256  # what a GIF can hold
-_PLAINER = str.maketrans({"×": "x", "−": "-"})  # signs that Pillow's own font lacks
+_COLOURS = 256  # of a GIF
+_PLAINER = str.maketrans({"×": "x", "−": "-"})  # characters that Pillow's own font lacks
 _FRAME_MS, _LAST_MS = 900, 4000
 
 
@@ -33,7 +33,7 @@ def pixels_of(figure: Figure, size: tuple[int, int] | None = None) -> "Image.Ima
         raise ImportError("PNG and GIF need Pillow: pip install pillow.") from None
 
     width, height = size or (figure.width, figure.height)
-    image = Image.new("RGB", (width * _SCALE, height * _SCALE), "white")
+    image = Image.new("RGB", (width * _SCALE, height * _SCALE), PAPER)
     pen = ImageDraw.Draw(image)
     for shape in figure.shapes:
         if isinstance(shape, Box):
@@ -49,7 +49,7 @@ def write_png(path: Path, figure: Figure, size: tuple[int, int] | None = None) -
 
 
 def write_gif(path: Path, figures: Sequence[Figure]) -> None:
-    """Write one frame for each figure, the last of them held, over and over."""
+    """Write an endless animation of one frame per figure; the last one stays longer."""
     size = max(f.width for f in figures), max(f.height for f in figures)
     first, *others = (pixels_of(figure, size) for figure in figures)
     times = [_FRAME_MS] * (len(figures) - 1) + [_LAST_MS]

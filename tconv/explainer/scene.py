@@ -1,6 +1,6 @@
-"""WHAT IS EXPLAINED: Scene, one small transposed convolution with all its numbers.
+"""Scene: one small transposed convolution with all its numbers.
 
-A scene is two-dimensional. What has one axis is drawn as a single row: its first axis is trivial.
+A scene has two axes. Operands of one axis become a single row, with a trivial first axis.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from tconv.system.fork_lock import cached_property
 __all__ = ["LIMITS", "MOST_OUTPUTS", "Scene"]
 
 LIMITS = {"input": 8, "kernel": 7, "stride": 5, "dilation": 4, "padding": 6}
-"""The most that can be drawn along an axis so that every cell keeps its number."""
+"""Greatest values along an axis; every cell of a picture has room for its number then."""
 
 MOST_OUTPUTS = 32
 _MOST_COPIED = 2**20  # numbers
@@ -37,7 +37,7 @@ Rows = tuple[tuple[float, ...], ...]
 class Scene:
     """One image, one input channel, one output channel: rows of x and of w, and both axes.
 
-    Numbers are those that were given, held exactly as float64, which JavaScript has as well.
+    Numbers are exact: float64 holds each of them, in Python and in JavaScript.
 
     >>> Scene.of().axes[1]
     Axis(input=2, kernel=2, output=3, stride=1, dilation=1, begin=0, end=0, extra=0)
@@ -67,23 +67,23 @@ class Scene:
 
     @property
     def rank(self) -> int:
-        """1 where everything along the first axis is trivial, else 2."""
+        """Number of axes: 1 if the first axis is trivial, else 2."""
         return 1 if self.axes[0] == _TRIVIAL else 2
 
     @cached_property
     def geometry(self) -> Geometry:
-        """The sizes, as those of a call with two axes."""
+        """Geometry of a call with two axes."""
         return Geometry(1, 1, 1, 1, self.axes)
 
     @property
     def middle(self) -> int:
-        """Flat index of the output cell in the middle, which is told first."""
+        """Flat index of the middle output cell, which is highlighted first."""
         rows, columns = (axis.output for axis in self.axes)
         return (rows - 1) // 2 * columns + (columns - 1) // 2
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the page starts with, under the names of its address; JSON holds it exactly."""
+        """Initial state of the page, by the keys of its address; JSON holds it exactly."""
         x, w = ([list(map(plain_number, row)) for row in rows] for rows in (self.x, self.w))
         return {
             "x": x,
@@ -96,10 +96,10 @@ class Scene:
 
     @property
     def url_state(self) -> str:
-        """What the address of the example's page needs behind it to show this scene.
+        """Fragment that makes the address of the example's page show this scene.
 
-        What is as in the example is left out. One number stands for both axes, or for the only one
-        where x and w have a single row.
+        It leaves out what equals the example. One number stands for both axes, or for the columns
+        alone if x and w have a single row.
         """
         parts = {}
         if self.x != _X:
@@ -128,7 +128,7 @@ def _setting(axis: Axis, field: str) -> str:
 
 
 def number_text(value: float) -> str:
-    """Return all digits of a number, and no more than tell it from others unless it is whole.
+    """Write a number: all digits of a whole one, else as few as tell it from other numbers.
 
     The page writes numbers in the same way.
 
@@ -145,7 +145,7 @@ def number_text(value: float) -> str:
 
 
 def short_text(value: float, whole: int = 8, rounded: int = 8) -> str:
-    """Return all digits in so many characters, or the first few, rounded, if one of them fits.
+    """Write all digits if they fit `whole` characters, else rounded to fit `rounded` ones.
 
     >>> short_text(12345678.0), short_text(123456789.0), short_text(-1 / 3, 5, 5)
     ('12345678', '1.2346e8', '-0.33')
@@ -171,7 +171,7 @@ def _rounded(value: float, digits: int) -> str:
 
 
 def plain_number(value: float) -> int | float:
-    """Return a whole number as an int, which JSON writes without a point, unless it is long."""
+    """Return a whole number as an int, which JSON writes without a point, if it is short."""
     is_short = value.is_integer() and abs(value) < 1e16 and str(value) != "-0.0"
     return int(value) if is_short else value
 
@@ -194,7 +194,7 @@ def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
     if array.ndim not in (1, 2) or not array.size:
         fix = "pass x[n, c] of a batch, and weight[c, m] of a layer"
         raise ShapeError(f"{name}.shape={array.shape} must have one or two axes with cells; {fix}.")
-    if array.size > _MOST_COPIED:  # is refused in any case
+    if array.size > _MOST_COPIED:  # refuse before copying
         limit = LIMITS["input" if name == "x" else "kernel"]
         raise ParameterError(
             f"{name}.shape={array.shape} must have at most {limit} along an axis to be drawn; "
@@ -204,13 +204,13 @@ def _numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
         raise ParameterError(f"{name} must be finite, but holds NaN or infinity; replace them.")
     with np.errstate(over="ignore", under="ignore"):  # a long double may become an infinity
         numbers = array.astype(np.float64)
-    if numbers.size <= LIMITS["input"] ** 2:  # larger ones cannot be drawn, as is told later
+    if numbers.size <= LIMITS["input"] ** 2:  # `_check_limits` refuses larger ones
         _check_held(numbers, np.asarray(value, object), name)
     return numbers
 
 
 def _check_held(numbers: NDArray[np.float64], given: NDArray[Any], name: str) -> None:
-    """Compare numbers with what they were before NumPy chose one type for them."""
+    """Check that float64 holds the given numbers, as they were before NumPy chose one type."""
     for number, each in zip(map(float, numbers.flat), given.flat, strict=True):
         if number != (int(each) if isinstance(each, Integral) else each):
             raise ParameterError(

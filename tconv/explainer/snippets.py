@@ -1,4 +1,4 @@
-"""WHAT TO TYPE: the same transposed convolution in tconv, PyTorch, ONNX, Keras and JAX."""
+"""Code snippets of a transposed convolution in five libraries."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ __all__ = ["snippets"]
 
 
 def snippets(axes: tuple[Axis, ...]) -> dict[str, str]:
-    """Write the call in each library, or why it has none; x is (1, 1, *I) and w (1, 1, *K).
+    """Write the call in each library, or why there is none; x is (1, 1, *I) and w (1, 1, *K).
 
     >>> for text in snippets((Axis(2, 3, 3, stride=2, begin=1, end=1),)).values():
     ...     print(text.partition("#")[0].strip())
@@ -26,17 +26,17 @@ def snippets(axes: tuple[Axis, ...]) -> dict[str, str]:
         dimension_numbers=("NCW", "OIW", "NCW"), transpose_kernel=True,
     )
     """
-    told = {row.library: row.arguments for row in conventions(axes)}
+    arguments_of = {row.library: row.arguments for row in conventions(axes)}
     strides, dilations = [a.stride for a in axes], [a.dilation for a in axes]
     rank = len(axes)
     stride = f", stride={_per_axis(strides)}" if max(strides) > 1 else ""
     dilation = f", dilation={_per_axis(dilations)}" if max(dilations) > 1 else ""
     return {
-        "tconv": f"y = tconv.conv_transpose(x, w{stride}{_more(told['tconv'])}{dilation})",
-        "PyTorch": _pytorch(rank, stride, told["PyTorch"], dilation),
-        "ONNX": _onnx(strides, told["ONNX"], dilations),
-        "Keras": _keras(axes, told["Keras, TensorFlow"]),
-        "JAX": _jax(strides, told["JAX, Flax"], dilations),
+        "tconv": f"y = tconv.conv_transpose(x, w{stride}{_more(arguments_of['tconv'])}{dilation})",
+        "PyTorch": _pytorch(rank, stride, arguments_of["PyTorch"], dilation),
+        "ONNX": _onnx(strides, arguments_of["ONNX"], dilations),
+        "Keras": _keras(axes, arguments_of["Keras, TensorFlow"]),
+        "JAX": _jax(strides, arguments_of["JAX, Flax"], dilations),
     }
 
 

@@ -1,10 +1,11 @@
-"""WHAT WAS ASKED: the keywords of a call, each checked by its own rule."""
+"""Rules for the keywords of a call: each one checked, or refused with a remedy."""
 
 import math
 import operator
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
@@ -29,16 +30,16 @@ __all__ = [
     "as_integer",
     "as_mapping",
     "as_number",
-    "as_pair",
     "as_padding",
+    "as_pair",
     "as_per_axis",
     "as_size",
     "as_threads",
     "as_word",
     "entries_of",
     "integer_of",
+    "is_cache_key",
     "number_of",
-    "show",
 ]
 
 PerAxis = int | Sequence[int]
@@ -51,14 +52,14 @@ DATA_FORMATS = ("channels_first", "channels_last")
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 METHODS = ("auto", "direct", "measure")
 MOST_THREADS = 1024
-"""Of a call: its scratch is that of one thread as many times."""
+"""Most threads of a call; each needs scratch of its own."""
 
 _NAMED_PADDING = ("valid", "same", "same_upper", "same_lower")
 
-_MOST = 2**128  # the size of a seed; products of as many as there can be axes still print
-_MOST_ENTRIES = 1024  # of an array that is read as a setting, or of a seed
-_MOST_OF_OTHERS = 2**20  # numbers in sequences that are no lists, such as range
-_MOST_LISTED = 2**28  # numbers in nested lists: as Python's they take 8 GiB
+_MOST = 2**128  # the size of a seed; a product over all axes still prints
+_MOST_ENTRIES = 1024  # of an array that is an argument, or of a seed
+_MOST_OF_OTHERS = 2**20  # elements of sequences other than lists, such as range
+_MOST_LISTED = 2**28  # elements of nested lists: 8 GiB as objects of Python
 
 
 def as_integer(value: Any, name: str, least: int | None = None) -> int:
@@ -152,7 +153,7 @@ def as_size(
 ) -> tuple[int, ...]:
     """Return the spatial size from an int, a spatial tuple or a full shape.
 
-    `leading` is what a full shape must hold besides: (N, channels), or (channels,) unbatched.
+    `leading` holds the other sizes of a full shape: (N, channels), or (channels,) unbatched.
 
     >>> as_size((2, 4, 9), "output_size", 1, (2, 4), channels_last=False)
     (9,)
@@ -194,7 +195,7 @@ def as_choice(value: Any, name: str, choices: Collection[str]) -> Any:  # a Lite
     """
     if type(value) is str and value in choices:  # as most are
         return value
-    text = str.__str__(value) if issubclass(type(value), str) else None  # not a subclass's words
+    text = str.__str__(value) if issubclass(type(value), str) else None  # without a subclass's own
     if text not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ParameterError(f"{name}={show(value)} must be one of {listed}; pass one of these.")
@@ -202,7 +203,7 @@ def as_choice(value: Any, name: str, choices: Collection[str]) -> Any:  # a Lite
 
 
 def as_threads(value: Any) -> int | None:
-    """Return a number of threads as a Python int; None leaves it to whoever computes.
+    """Return a number of threads as a Python int; None leaves it to the library that computes.
 
     >>> as_threads(5000)
     Traceback (most recent call last):
@@ -267,7 +268,7 @@ def as_number(value: Any, name: str, low: float = -math.inf, below: float = math
 
 
 def number_of(value: Any) -> float:
-    """Return a real number of any type as Python's; NaN for what is none, such as bools and words.
+    """Return a real number of any type as a Python float; NaN for anything else, bools included.
 
     >>> number_of(2), number_of("2"), number_of(True)
     (2.0, nan, nan)
@@ -286,7 +287,7 @@ def number_of(value: Any) -> float:
 
 
 def as_array(value: Any, name: str) -> "NDArray[Any]":
-    """Return a NumPy array of what is one, of nested lists or of a number.
+    """Return a NumPy array from an array, nested lists or a number.
 
     >>> as_array([[1, 2], [3]], "x")
     Traceback (most recent call last):
@@ -307,7 +308,7 @@ def as_array(value: Any, name: str) -> "NDArray[Any]":
     kind, is_listed = type(value), isinstance(value, (list, tuple))
     if not is_listed and not hasattr(kind, "__array__") and hasattr(kind, "__getitem__"):
         if isinstance(value, Sequence) and not isinstance(value, str | bytes | memoryview):
-            value = list(islice(value, _MOST_OF_OTHERS + 1))  # which may have no end
+            value = list(islice(value, _MOST_OF_OTHERS + 1))  # it may be infinite
             if len(value) > _MOST_OF_OTHERS:
                 raise MemoryLimitError(
                     f"{name} is a {kind.__name__} of more than {_MOST_OF_OTHERS:,} numbers; pass "
@@ -326,7 +327,7 @@ def as_array(value: Any, name: str) -> "NDArray[Any]":
         raise MemoryLimitError(
             f"{name}={show(value)} is larger than the memory that is available; pass a smaller one."
         ) from None
-    except Exception as error:  # of an object's own method, or of what that gave
+    except Exception as error:  # raised by a method of the object
         if is_listed and isinstance(error, ValueError):
             raise DTypeError(
                 f"{name}={show(value)} is not rectangular; pass nested lists of equal lengths."
@@ -337,7 +338,7 @@ def as_array(value: Any, name: str) -> "NDArray[Any]":
 
 
 def _is_buffer(value: Any) -> bool:
-    """Whether NumPy reads the memory of an object, and so asks it for nothing without end."""
+    """Whether NumPy reads the memory of an object instead of iterating over it without end."""
     try:
         memoryview(value)
     except TypeError:
@@ -346,7 +347,7 @@ def _is_buffer(value: Any) -> bool:
 
 
 def _listed(value: Any) -> int:
-    """How many numbers stand in nested lists, if they are rectangular."""
+    """Number of elements of nested lists, if they are rectangular."""
     count = 1
     for _ in range(64):
         if not isinstance(value, (list, tuple)) or not value:
@@ -361,13 +362,13 @@ def as_generator(rng: Any, default: int | None = None) -> "np.random.Generator":
 
     Without a default, None gives a different generator every time.
     """
-    with importing:  # the random part takes a while to load, so only where it is used
+    with importing:  # numpy.random loads slowly, so only where it is used
         import numpy.random as random
 
     of_numpy = random.Generator, random.BitGenerator, random.SeedSequence
     if rng is None:
         return random.default_rng(default)
-    # Only these: of an object that has some of their attributes NumPy reads addresses.
+    # Only these: NumPy reads addresses from any object that has some of their attributes.
     if isinstance(rng, (*of_numpy, random.RandomState)):
         return random.default_rng(rng)
     entries = entries_of(rng)
@@ -393,12 +394,14 @@ def as_flag(value: Any, name: str) -> bool:
 
 
 def integer_of(value: Any) -> int | None:
-    """Return an integer of any type as Python's; None for what is none, such as a bool or 2.0."""
+    """Return an integer of any type as a Python int; None for all else, such as True or 2.0."""
     if type(value) is int:
         return value
     if isinstance(value, bool) or type(value).__name__ == "bool_" or getattr(value, "ndim", None):
         return None
-    if getattr(getattr(value, "dtype", None), "kind", "i") == "m":  # a time, an integer to Python
+    if (
+        getattr(getattr(value, "dtype", None), "kind", "i") == "m"
+    ):  # timedelta64: an integer to Python
         return None
     if "bool" in str(getattr(value, "dtype", "")):
         return None
@@ -406,13 +409,13 @@ def integer_of(value: Any) -> int | None:
         number = operator.index(value)
     except TypeError:
         return None
-    return number if type(number) is int else int.__int__(number)  # not as a subclass has it
+    return number if type(number) is int else int.__int__(number)  # without a subclass's own
 
 
 def entries_of(value: Any) -> Sequence[Any] | None:
     """The entries of a tuple, list, torch.Size, range or array with axes; None for anything else.
 
-    Of what has more entries than any setting only so many are told that it is refused.
+    From a longer sequence than any argument may be it takes just enough for it to be refused.
 
     >>> entries_of((1, 2)), entries_of(3)
     ((1, 2), None)
@@ -427,7 +430,7 @@ def entries_of(value: Any) -> Sequence[Any] | None:
             return range(max(*shape, _MOST_ENTRIES + 1))
         try:
             listed: list[Any] = value.tolist()
-        except Exception:  # of a tensor that has sizes only
+        except Exception:  # a tensor that has a shape but no elements
             return None
         return listed
     return None
@@ -439,3 +442,20 @@ def _per_axis(rank: int) -> str:
 
 def _example(rank: int, value: int) -> str:
     return f"{value} or ({', '.join([str(value)] * rank)}{',' if rank == 1 else ''})"
+
+
+def is_cache_key(value: Any) -> bool:
+    """Whether value and type of a keyword tell it from all that mean something else.
+
+    Then it may be part of a key of a cache. 1, 1.0 and True are equal, and so are tuples of them,
+    so a tuple may hold integers and tuples of integers only; what is mutable may change later.
+
+    >>> is_cache_key(((1, 2), 3)), is_cache_key((True,)), is_cache_key([1])
+    (True, False, False)
+    """
+    kind = type(value)
+    if kind is tuple:
+        return all(
+            type(each) is int or (type(each) is tuple and is_cache_key(each)) for each in value
+        )
+    return kind in (int, str, bool, NoneType)

@@ -1,4 +1,4 @@
-"""WHAT FITS ALONG ONE AXIS: the size law, which tap joins which cells, phases, bands and windows.
+"""One spatial axis: the size law, the phase and shift of a tap, bands of phases, windows.
 
 Along one axis, input cell i, tap k and output cell o meet when
 
@@ -58,7 +58,7 @@ taps=((1,),)))
     """
     taps_of_phase: dict[int, list[tuple[int, int]]] = {}
     for k in range(kernel):
-        shift, phase = divmod(k * dilation, stride)
+        phase, shift = Axis(1, kernel, 1, stride, dilation).phase_and_shift(k)
         taps_of_phase.setdefault(phase, []).append((shift, k))
 
     found: list[tuple[int, tuple[int, ...], list[list[int]]]] = []  # start, shifts and taps
@@ -130,6 +130,18 @@ class Axis(NamedTuple):
         (True, False)
         """
         return gcd(self.dilation, self.stride) == 1 and self.kernel % self.stride == 0
+
+    def phase_and_shift(self, tap: int) -> tuple[int, int]:
+        """The phase r of a tap and its shift t: output q*stride + r reads input q - t.
+
+        Outputs count from the first one that is kept, so ``tap*dilation - begin = t*stride + r``.
+
+        >>> axis = Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)
+        >>> [axis.phase_and_shift(tap) for tap in range(4)]
+        [(1, -1), (0, 0), (1, 0), (0, 1)]
+        """
+        shift, phase = divmod(tap * self.dilation - self.begin, self.stride)
+        return phase, shift
 
     @property
     def taps_per_phase(self) -> tuple[int, int]:

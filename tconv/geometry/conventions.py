@@ -1,9 +1,9 @@
-"""WHAT OTHERS CALL IT: the sizes other libraries give, and their arguments for the same sizes."""
+"""Padding conventions of other libraries: the sizes they give, and their arguments for the same."""
 
 from typing import NamedTuple
 
 from tconv.geometry.axis import Axis
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import NodeAttributes
 
 __all__ = ["Convention", "conventions"]
 
@@ -12,10 +12,10 @@ Axes = tuple[Axis, ...]
 
 
 class Convention(NamedTuple):
-    """What a library makes of "valid" and of "same", and how it is told the padding in question.
+    """Output sizes of a library under "valid", "same" and a given padding, and its arguments.
 
-    A size is None where the library has no such word or cannot be told; ``arguments`` then says
-    what comes nearest, or is empty.
+    A size is None where the library has no such word or cannot express the padding; ``arguments``
+    then names the nearest that it can, or is empty.
     """
 
     library: str
@@ -26,7 +26,7 @@ class Convention(NamedTuple):
 
 
 def conventions(axes: Axes) -> tuple[Convention, ...]:
-    """Compare how libraries take kernel, stride and dilation of `axes`, and this padding of them.
+    """Compare the libraries for the kernel, stride, dilation and padding of `axes`.
 
     References
     ----------
@@ -75,7 +75,7 @@ def _tconv(axes: Axes) -> str:
 
 
 def _pytorch(axes: Axes) -> str:
-    """Crop both sides alike, and go on at the end by output_padding where that side crops less."""
+    """Crop both sides equally, then lengthen the end by output_padding if it crops less."""
     begins = [axis.begin for axis in axes]
     extras = [axis.begin - axis.end + axis.extra for axis in axes]
     possible = len(axes) <= 3 and all(
@@ -97,7 +97,7 @@ def _onnx(axes: Axes) -> str:
 
 
 def _onnx_size(axes: Axes, auto_pad: str) -> Size:
-    settings = NodeSettings(
+    settings = NodeAttributes(
         auto_pad=auto_pad,
         strides=tuple(axis.stride for axis in axes),
         dilations=tuple(axis.dilation for axis in axes),
@@ -107,13 +107,13 @@ def _onnx_size(axes: Axes, auto_pad: str) -> Size:
 
 
 def _keras_takes(axes: Axes) -> bool:
-    """Whether there is such a layer: Keras refuses strides together with dilation."""
+    """Whether Keras has such a layer; it refuses stride and dilation above 1 together."""
     strided, dilated = max(a.stride for a in axes) > 1, max(a.dilation for a in axes) > 1
     return len(axes) <= 3 and not (strided and dilated)
 
 
 def _keras(axes: Axes) -> str:
-    """Find the one of Keras's two words, with or without output_padding, that crops like this."""
+    """Find the padding word of Keras, with or without output_padding, that crops the same."""
     if all(a.begin == 0 and a.output == a.full + max(a.stride - a.reach, 0) for a in axes):
         return 'padding="valid"'
     if all(a.begin == max(a.reach - a.stride, 0) // 2 for a in axes) and all(
@@ -133,7 +133,7 @@ def _keras(axes: Axes) -> str:
 
 
 def _jax(axes: Axes) -> str:
-    """Pad the stretched input by what the kernel reaches beyond it, less what is cropped."""
+    """Pad the dilated input by the reach of the kernel beyond it, minus the crop."""
     pairs = [(a.reach - 1 - a.begin, a.reach - 1 - a.end + a.extra) for a in axes]
     return f"padding=({', '.join(map(str, pairs))}{',' if len(pairs) == 1 else ''})"
 
@@ -143,5 +143,5 @@ def _joined(padding: str, extras: list[int]) -> str:
 
 
 def _per_axis(numbers: list[int]) -> str:
-    """Write one number where all are the same."""
+    """Write one number if all are equal, else a tuple."""
     return str(numbers[0]) if len(set(numbers)) == 1 else f"({', '.join(map(str, numbers))})"

@@ -1,29 +1,37 @@
-"""WHAT FITS: Geometry, every size and layout of one call in one record."""
+"""`Geometry`: every size and layout of one call, in one frozen record."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import repeat
 from math import prod
-from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tconv.errors import ShapeError
-from tconv.geometry.arguments import DATA_FORMATS, as_choice, as_integer, as_per_axis, entries_of
+from tconv.geometry.arguments import (
+    DATA_FORMATS,
+    as_choice,
+    as_integer,
+    as_per_axis,
+    entries_of,
+    is_cache_key,
+)
 from tconv.geometry.axis import Axis
-from tconv.geometry.shape_rules import MOST_AXES, Settings, as_shape
+from tconv.geometry.shape_rules import MOST_AXES, ShapeRules, as_shape
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
-from tconv.system.fork_lock import cached_property
+from tconv.system.fork_lock import cached_property, importing
 from tconv.system.memory import check_room
 
-__all__ = ["Geometry", "Letter"]
+__all__ = ["OPERANDS", "Geometry", "Letter"]
 
 Letter = Literal["x", "w", "y"]
 """What a contraction wants, or one of its operands."""
+OPERANDS: dict[Letter, tuple[Letter, Letter]] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}
+"""The operands (a, b) of a contraction, by the letter that it wants."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +39,8 @@ class Geometry:
     """Every size and layout of ``F(x, w, y)``, the same record whichever letter is unknown.
 
     ``axes`` hold input, kernel and output size, stride, dilation and crop of each spatial axis.
-    Made by `of` from x and weight, by `of_conv` from y and weight, by `of_weight_gradient` from x
-    and y. They raise every error about sizes there is, so whoever holds a Geometry need not check.
+    `of` makes it from x and weight, `of_conv` from y and weight, `of_weight_gradient` from x and y.
+    They raise every error about sizes, so code that gets a Geometry checks nothing again.
 
     >>> g = Geometry.of((1, 8, 5), (8, 4, 3), stride=2, padding=1, output_padding=1)
     >>> g.y_shape, g.weight_shape
@@ -51,12 +59,26 @@ class Geometry:
     flip_kernel: bool = False
     batched: bool = True
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        with importing:  # no call needs it
+            from tconv.system.public_pickles import reduce_by_public_name
+
+        return reduce_by_public_name(self, protocol)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The fields as plain values: a pickle names no class but this one.
+        state = {each.name: getattr(self, each.name) for each in fields(self)}
+        return state | {"axes": tuple(map(tuple, self.axes))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, axes=tuple(map(Axis._make, state["axes"])))
+
     def __hash__(self) -> int:
         return self._hash
 
     @cached_property
     def _hash(self) -> int:
-        """A Geometry is the key of several caches, which all ask for it."""
+        """Computed once: a Geometry is a key of several caches."""
         return hash((self.batch, self.in_channels, self.out_channels, self.groups, self.axes))
 
     @classmethod
@@ -79,14 +101,12 @@ class Geometry:
         output_size: Any,
         keywords: Mapping[str, Any],
     ) -> "Geometry":
-        settings = Settings(
+        rules = ShapeRules(
             keywords, as_shape(weight_shape, "weight_shape"), "x", as_shape(x_shape, "x_shape")
         )
-        wanted = settings.wanted_size(output_size, "output_size") or (None,) * settings.rank
+        wanted = rules.wanted_size(output_size, "output_size") or (None,) * rules.rank
         names = repeat("output_size")
-        return cls._from(
-            settings, map(settings.axis_from_input, range(settings.rank), wanted, names)
-        )
+        return cls._from(rules, map(rules.axis_from_input, range(rules.rank), wanted, names))
 
     @classmethod
     def of_conv(
@@ -112,11 +132,11 @@ class Geometry:
         input_size: Any,
         keywords: Mapping[str, Any],
     ) -> "Geometry":
-        settings = Settings(
+        rules = ShapeRules(
             keywords, as_shape(weight_shape, "weight_shape"), "y", as_shape(y_shape, "y_shape")
         )
-        wanted = settings.wanted_size(input_size, "input_size") or (None,) * settings.rank
-        return cls._from(settings, map(settings.axis_from_output, range(settings.rank), wanted))
+        wanted = rules.wanted_size(input_size, "input_size") or (None,) * rules.rank
+        return cls._from(rules, map(rules.axis_from_output, range(rules.rank), wanted))
 
     @classmethod
     def of_weight_gradient(
@@ -169,12 +189,10 @@ class Geometry:
                 f"{channels[1]} of y; pass a number that divides both."
             )
         weight = WeightLayout.of(weight_format, rank).shape(*channels, groups, kernel)
-        settings = Settings(keywords, weight, "x", x)
+        rules = ShapeRules(keywords, weight, "x", x)
         size = y[batch:-1] if last else y[batch + 1 :]
-        wanted = (None,) * rank if any(settings.extra) else size
-        geometry = cls._from(
-            settings, map(settings.axis_from_input, range(rank), wanted, repeat("y"))
-        )
+        wanted = (None,) * rank if any(rules.extra) else size
+        geometry = cls._from(rules, map(rules.axis_from_input, range(rank), wanted, repeat("y")))
         if geometry.y_shape != y:
             raise ShapeError(
                 f"y has shape {y} but x of shape {x} gives {geometry.y_shape}; pass x and y of one "
@@ -183,17 +201,17 @@ class Geometry:
         return geometry
 
     @classmethod
-    def _from(cls, settings: Settings, axes: Iterable[Axis]) -> "Geometry":
+    def _from(cls, rules: ShapeRules, axes: Iterable[Axis]) -> "Geometry":
         return cls(
-            settings.batch,
-            settings.in_channels,
-            settings.out_channels,
-            settings.groups,
+            rules.batch,
+            rules.in_channels,
+            rules.out_channels,
+            rules.groups,
             tuple(axes),
-            settings.data_format,
-            settings.weight_format,
-            settings.flip_kernel,
-            settings.batched,
+            rules.data_format,
+            rules.weight_format,
+            rules.flip_kernel,
+            rules.batched,
         )
 
     @property
@@ -241,7 +259,7 @@ class Geometry:
             return shapes[as_choice(letter, "letter", shapes)]
 
     def terms(self, want: Letter) -> int:
-        """Most products that one number of the wanted letter is the sum of."""
+        """Most products that are summed to one element of the wanted letter."""
         want = as_choice(want, "want", ("x", "w", "y"))
         if want == "w":
             return self.batch * prod(self.input_size)
@@ -259,7 +277,7 @@ class Geometry:
     def unrolled_indices(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Flat spatial indices (i, k, o) of every non-zero of W*: entry (row i, column o) is tap k.
 
-        In the order of the rows, and within a row of the columns. Every channel pair repeats it.
+        Sorted by row, then by column; the pattern is the same for every pair of channels.
 
         >>> i, k, o = Geometry.of((1, 1, 2, 2), (1, 1, 2, 2)).unrolled_indices()
         >>> i
@@ -291,27 +309,19 @@ class Geometry:
         return (*batch, channels, *spatial)
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a keyword is one that a cache can tell from all others that mean something else."""
-    kind = type(value)
-    if kind is tuple:
-        return all(type(each) is int or (type(each) is tuple and _is_plain(each)) for each in value)
-    return kind in (int, str, bool, NoneType)
-
-
 def _of(
     make: Callable[..., Geometry], a: Any, b: Any, size: Any, keywords: dict[str, Any]
 ) -> Geometry:
-    """The geometry that `make` gives."""
+    """Return what `make` returns, from a cache where the arguments can be its key."""
     given = (a, b, size, *keywords, *keywords.values())
-    if all(map(_is_plain, given)):  # as most calls are, and most are repeated
-        types = tuple(map(type, given))  # for True equals 1
-        return _repeated(make, a, b, size, tuple(keywords.items()), types)
+    if all(map(is_cache_key, given)):
+        types = tuple(map(type, given))  # because True equals 1
+        return _cached(make, a, b, size, tuple(keywords.items()), types)
     return make(a, b, size, keywords)
 
 
 @lru_cache(maxsize=4096)
-def _repeated(
+def _cached(
     make: Callable[..., Geometry],
     a: tuple[int, ...],
     b: tuple[int, ...],

@@ -1,6 +1,6 @@
-"""WHAT A NODE SAYS: the attributes of ONNX's ConvTranspose and Conv, as sizes and as arguments.
+"""Attributes of ONNX's ConvTranspose and Conv, as sizes and as arguments.
 
-Nothing here needs the onnx package: a node is read by the fields that every NodeProto has.
+This file needs no onnx package: it reads a node by the fields that every NodeProto has.
 """
 
 from collections.abc import Mapping
@@ -13,27 +13,27 @@ from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.messages import show
 
-__all__ = ["ConvSettings", "NodeSettings"]
+__all__ = ["ConvAttributes", "NodeAttributes"]
 
 _AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 _PER_AXIS = {"strides": 1, "dilations": 1, "output_padding": 0, "kernel_shape": 1}
-"""Attributes with one integer per axis, and the least each may be."""
+"""Attributes with one integer per axis, and their lower bounds."""
 
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class NodeSettings:
-    """The attributes of one ConvTranspose; None where the node leaves one to its default.
+class NodeAttributes:
+    """The attributes of one ConvTranspose; None for an attribute that the node does not set.
 
     References
     ----------
     ONNX operator ConvTranspose, versions 1, 11 and 22. Where the specification leaves a choice,
-    ONNX Runtime's: an odd total padding takes its extra cell at the beginning, under SAME_UPPER at
-    the end, SAME never pads to more than the full output, and -1 in output_shape leaves that axis
-    to the other attributes.
+    this follows ONNX Runtime: an odd total padding puts its extra cell at the beginning, under
+    SAME_UPPER at the end; SAME never pads to more than the full output; -1 in output_shape leaves
+    that axis to the other attributes.
 
-    >>> NodeSettings.of({"strides": [3], "auto_pad": "SAME_UPPER"}).geometry((1, 1, 3), (1, 1, 2))
+    >>> NodeAttributes.of({"strides": [3], "auto_pad": "SAME_UPPER"}).geometry((1, 1, 3), (1, 1, 2))
     Geometry(batch=1, in_channels=1, out_channels=1, groups=1, axes=(Axis(input=3, kernel=2, \
 output=8, stride=3, dilation=1, begin=0, end=0, extra=0),), data_format='channels_first', \
 weight_format='IO*', flip_kernel=False, batched=True)
@@ -54,10 +54,10 @@ weight_format='IO*', flip_kernel=False, batched=True)
     strides: tuple[int, ...] | None = None
 
     @classmethod
-    def of(cls, attributes: Mapping[str, Any]) -> "NodeSettings":
+    def of(cls, attributes: Mapping[str, Any]) -> "NodeAttributes":
         """Check each attribute by its own rule.
 
-        >>> NodeSettings.of({"auto_pad": "SAME"})
+        >>> NodeAttributes.of({"auto_pad": "SAME"})
         Traceback (most recent call last):
         ...
         tconv.errors.ParameterError: auto_pad='SAME' must be one of 'NOTSET', 'SAME_UPPER', \
@@ -89,7 +89,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         return cls(**given)
 
     @classmethod
-    def of_node(cls, node: Any) -> "NodeSettings":
+    def of_node(cls, node: Any) -> "NodeAttributes":
         """Read the attributes of an onnx NodeProto."""
         values: dict[str, Any] = {}
         for attribute in node.attribute:
@@ -130,7 +130,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
                     f"{fix if axis.input else 'pass an X that is not empty'}."
                 )
         sizes: dict[str, Any] = {"output_padding": extra}
-        if 0 in x_shape[2:]:  # tconv leaves the size of nothing to the caller, ONNX to the law
+        if 0 in x_shape[2:]:  # tconv asks the caller for the size, ONNX has the law
             sizes = {"output_size": law}
         return Geometry.of(
             x_shape,
@@ -143,7 +143,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         )
 
     def _rank(self, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> int:
-        """How many spatial axes there are."""
+        """Number of spatial axes."""
         rank = len(weight_shape) - 2
         if len(x_shape) != len(weight_shape) or rank < 1:
             raise ShapeError(
@@ -176,7 +176,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
     def arguments(self, kernel_size: tuple[int, ...]) -> dict[str, Any]:
         """Return stride, padding, output_padding, dilation and groups that hold for any size.
 
-        >>> NodeSettings.of({"strides": [2], "auto_pad": "SAME_LOWER"}).arguments((3,))["padding"]
+        >>> NodeAttributes.of({"strides": [2], "auto_pad": "SAME_LOWER"}).arguments((3,))["padding"]
         ((1, 0),)
 
         Raises
@@ -192,7 +192,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         stride, dilation, extra = self._checked(rank, kernel_size)
         crops = []
         for n, kernel in enumerate(kernel_size):
-            axis = Axis(1, kernel, 1, stride[n], dilation[n])  # SAME crops alike at every size
+            axis = Axis(1, kernel, 1, stride[n], dilation[n])  # SAME crops the same at every size
             crops.append(self._crop(n, axis, extra[n], None)[:2])
         return {
             "stride": stride,
@@ -205,7 +205,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
     def _checked(
         self, rank: int, kernel: tuple[int, ...]
     ) -> tuple[tuple[int, ...], tuple[int, ...], list[int]]:
-        """Strides, dilations and output_padding, once all lengths are known to be right."""
+        """Strides, dilations and output_padding, after checks of their lengths."""
         lengths = {"pads": (2 * rank,), "output_shape": (rank, rank + 2)}
         for name in ("pads", "output_shape", *_PER_AXIS):
             values, allowed = getattr(self, name), lengths.get(name, (rank,))
@@ -259,7 +259,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         return (less, more) if self.auto_pad == "SAME_UPPER" else (more, less)
 
     def __str__(self) -> str:
-        """Attributes that are given, as a report shows them."""
+        """The attributes that the node sets, as a report shows them."""
         defaults = type(self)()
         parts = []
         for name in type(self).__dataclass_fields__:
@@ -276,17 +276,17 @@ weight_format='IO*', flip_kernel=False, batched=True)
         return ", ".join(parts)
 
 
-class ConvSettings(NodeSettings):
+class ConvAttributes(NodeAttributes):
     """The attributes of one Conv: the transpose of a ConvTranspose with the same weight.
 
-    Its X is what that one makes, so it is y in the `Geometry`, and its result is x.
+    Its X is y in the `Geometry`, its result is x.
 
     References
     ----------
-    ONNX operator Conv, versions 1, 11 and 22. An odd total padding of SAME takes its extra cell at
+    ONNX operator Conv, versions 1, 11 and 22. An odd total padding of SAME puts its extra cell at
     the end under SAME_UPPER, at the beginning under SAME_LOWER.
 
-    >>> ConvSettings.of({"strides": [2], "auto_pad": "SAME_UPPER"}).geometry((1, 1, 5), (1, 1, 3))
+    >>> ConvAttributes.of({"strides": [2], "auto_pad": "SAME_UPPER"}).geometry((1, 1, 5), (1, 1, 3))
     Geometry(batch=1, in_channels=1, out_channels=1, groups=1, axes=(Axis(input=3, kernel=3, \
 output=5, stride=2, dilation=1, begin=1, end=1, extra=0),), data_format='channels_first', \
 weight_format='IO*', flip_kernel=False, batched=True)
@@ -334,7 +334,7 @@ weight_format='IO*', flip_kernel=False, batched=True)
         )
 
     def _around(self, n: int, rank: int, total: int) -> Pair:
-        """Return what is put before and after one axis; SAME asks for `total`."""
+        """Return the padding before and after one axis; SAME splits `total`."""
         if self.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
             return self._split(max(0, total))
         return (0, 0) if self.pads is None else (self.pads[n], self.pads[n + rank])

@@ -1,6 +1,6 @@
-"""WHAT THE SIZES MUST BE: the keywords of one call held against its shapes, axis by axis.
+"""Shape rules: the keywords of a call checked against its shapes, axis by axis.
 
-Everything that can be wrong with shapes is said here, with what would be right.
+Every error about shapes is raised here, with a remedy.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from tconv.geometry.axis import Axis
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
 
-__all__ = ["MOST_AXES", "Settings", "as_shape"]
+__all__ = ["MOST_AXES", "ShapeRules", "as_shape"]
 
 MOST_AXES = 62  # spatial; NumPy has 64 in all
 
@@ -37,10 +37,10 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-class Settings:
-    """The keywords of one call with weight and x (or weight and y), each checked by its own rule.
+class ShapeRules:
+    """The keywords of one call and the shapes of weight and x (or y), each checked by its rule.
 
-    `axis_from_input` and `axis_from_output` then complete one `Axis` each, or say why they cannot.
+    `axis_from_input` and `axis_from_output` then complete one `Axis` each, or raise an error.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Settings:
         )
 
     def wanted_size(self, value: Any, name: str) -> tuple[int, ...] | None:
-        """Read output_size (for x) or input_size (for y); None leaves the size to the law."""
+        """Check output_size (for x) or input_size (for y); None leaves the size to the size law."""
         if value is None:
             return None
         if any(self.extra):
@@ -152,14 +152,14 @@ class Settings:
         return as_size(value, name, self.rank, leading, self.data_format == "channels_last")
 
     def axis_from_input(self, n: int, wanted: int | None, name: str) -> Axis:
-        """Complete axis n of a transposed convolution: x's size is known, y's perhaps wanted."""
+        """Complete axis n of a transposed convolution from the size of x; `wanted` is that of y."""
         size, s, d = self.spatial[n], self.stride[n], self.dilation[n]
         if size == 0 and wanted is None:
             raise ShapeError(
                 f"x has size 0 on spatial axis {n}, so nothing sets the output size; pass "
                 "output_size for an output that holds only the bias."
             )
-        if wanted == 0:  # only from a y that is given
+        if wanted == 0:  # only of an array y, never of output_size
             raise ShapeError(
                 f"y has size 0 on spatial axis {n}, must be at least 1; pass a y that is not empty."
             )
@@ -183,7 +183,7 @@ class Settings:
                     f"lower padding[{n}] to a sum of at most {axis.full + axis.extra - 1}."
                 )
             return axis._replace(output=axis.law)
-        if size == 0:  # nothing is spread, so every size is reachable; the law is kept by `end`
+        if size == 0:  # an empty x reaches every size; `end` takes the value that fits the law
             return axis._replace(output=wanted, end=axis.end + axis.law - wanted)
         extra = wanted - axis.law
         if not 0 <= extra < max(s, d):
@@ -191,7 +191,7 @@ class Settings:
         return axis._replace(output=wanted, extra=extra)
 
     def axis_from_output(self, n: int, wanted: int | None) -> Axis:
-        """Complete axis n of a convolution: y's size is known, x's perhaps wanted."""
+        """Complete axis n of a convolution from the size of y; `wanted` is that of x."""
         size, s, d, extra = self.spatial[n], self.stride[n], self.dilation[n], self.extra[n]
         if size == 0:
             raise ShapeError(
@@ -236,10 +236,10 @@ class Settings:
         return axis._replace(input=wanted, extra=left_over)
 
     def _same(self, n: int, size: int, output: int) -> Axis:
-        """Crop such that input `size` gives `output`, as TensorFlow's SAME: begin gets less.
+        """Crop so that input `size` gives `output`, like TensorFlow's SAME: less at the beginning.
 
-        A negative crop (a kernel that does not fill its stride) extends the far side only; so
-        "same_lower" always is the mirror image of "same_upper".
+        A negative crop (of a kernel smaller than its stride) extends the far side only, so
+        "same_lower" is always the mirror image of "same_upper".
         """
         axis = Axis(size, self.kernel[n], output, self.stride[n], self.dilation[n])
         crop = axis.full - output

@@ -1,19 +1,20 @@
-"""WHICH SETTINGS FIT: the size law solved for whatever is not given."""
+"""Solver of the size law for the settings that are not given."""
 
 from collections.abc import Iterator
 from heapq import merge
 from itertools import groupby, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_integer, as_pair
 from tconv.geometry.axis import Axis
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["Solution", "solve", "solve_beyond"]
 
 _LARGEST_KERNEL = 16
 _LARGEST_STRIDE = 16
-_MOST_PADDINGS = 1000  # per kernel and stride, beginning with the smallest that fits
+_MOST_PADDINGS = 1000  # tried per kernel and stride, from the smallest that fits
 _MOST_ROWS = 100_000
 
 Pair = tuple[int, int]
@@ -23,7 +24,7 @@ class Solution(NamedTuple):
     """One row of `solve`: settings along one axis that fit together.
 
     ``taps_per_phase`` counts the (fewest, most) taps that reach an output cell far from the border;
-    ``even`` says that they are equal, so that the architecture alone makes no checkerboard.
+    ``even`` says that they are equal, so the architecture alone makes no checkerboard.
 
     >>> solve(input_size=8, kernel_size=3, stride=2, padding=1)[0].taps_per_phase
     (1, 2)
@@ -39,6 +40,9 @@ class Solution(NamedTuple):
     taps_per_phase: tuple[int, int]
     even: bool
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return reduce_by_public_name(self, protocol)
+
 
 def solve(
     *,
@@ -50,12 +54,12 @@ def solve(
     dilation: int = 1,
     limit: int = 20,
 ) -> list[Solution]:
-    """List the settings of one axis that join the given sizes: what is None is searched for.
+    """List the settings of one axis that fit the given sizes; it searches for all that are None.
 
     Kernel and stride are searched up to 16, padding (the same on both sides) from 0 to the kernel;
-    output_padding always follows. Where nothing within these bounds fits, something beyond may.
-    Either size may be left out, not both: with all settings given, ``solve`` tells which outputs an
-    input can have and which inputs an output can come from.
+    output_padding always follows. If nothing within these bounds fits, something beyond them may.
+    Pass at least one of the sizes: with all other settings given, ``solve`` lists the outputs of an
+    input, or the inputs of an output.
 
     Parameters
     ----------
@@ -126,8 +130,8 @@ def solve_beyond(
 ) -> list[Solution]:
     """List settings beyond the bounds of `solve`, at most one for every kernel and stride.
 
-    Padding is what is left over, however much, and (begin, end) where it is odd. Kernel and stride
-    are searched up to 16 and, for outputs too large for these, the least that suffice.
+    Padding takes all that is left over, as (begin, end) where that is odd. Kernel and stride are
+    searched up to 16 and, for outputs too large for these, the least that suffice.
 
     >>> [(row.padding, row.output_padding) for row in solve_beyond(
     ...     input_size=64, output_size=100, kernel_size=3, stride=2)]
@@ -143,7 +147,7 @@ def solve_beyond(
         k = kernels[0]
         large = max(-(-(needed - dilation * (k - 1)) // input_size), 1)
         sizes += [(k if kernel_size else large, large)]
-        if kernel_size is None:  # and kernels that fill what such strides leave
+        if kernel_size is None:  # and kernels that fill the gaps of such strides
             for s in (max(large - 1, 1), large):
                 sizes.append((max(needed - 1 - (input_size - 1) * s, 0) // dilation + 1, s))
     elif kernel_size is None:
@@ -153,7 +157,7 @@ def solve_beyond(
         axis = Axis(input_size, k, output_size, s, dilation)
         crop = max(axis.full - output_size, 0)
         if crop % 2 and max(s, dilation) > 1:
-            crop += 1  # which output_padding makes up for
+            crop += 1  # output_padding makes up for it
         begin, end = given or (crop // 2, crop - crop // 2)
         fits = _fits(axis._replace(begin=begin, end=end), input_size, output_size)
         rows += map(_row, fits)
@@ -161,7 +165,7 @@ def solve_beyond(
 
 
 def _crops(axis: Axis, wanted_input: int | None, wanted_output: int | None) -> Iterator[Pair]:
-    """Equal crops up to the kernel under which anything can fit, the smallest first."""
+    """Equal crops of both sides, up to the kernel, that something can fit; the smallest first."""
     extras, low, high = max(axis.stride, axis.dilation), 0, axis.kernel
     if wanted_output is not None:
         low = max(low, -((axis.output - axis.law) // 2))
@@ -172,10 +176,10 @@ def _crops(axis: Axis, wanted_input: int | None, wanted_output: int | None) -> I
 
 
 def _fits(axis: Axis, wanted_input: int | None, wanted_output: int | None) -> Iterator[Axis]:
-    """Everything that completes `axis`, output_padding running upwards."""
+    """All completions of `axis`, by rising output_padding."""
     extras = max(axis.stride, axis.dilation)
-    slack = axis.output - axis.law  # with both sizes given, what output_padding must be
-    if wanted_input is None:  # the axis has input 1, so `slack` is left for further inputs
+    slack = axis.output - axis.law  # output_padding, if both sizes are given
+    if wanted_input is None:  # the axis has input 1; `slack` is for further inputs
         for extra in range(slack % axis.stride, min(extras, slack + 1), axis.stride):
             yield axis._replace(input=(slack - extra) // axis.stride + 1, extra=extra)
     elif wanted_output is None:

@@ -1,4 +1,4 @@
-"""HOW WEIGHTS LIE: the five weight formats and where each puts channels and taps."""
+"""The five weight formats: the axes of a weight that hold channels and taps."""
 
 from typing import NamedTuple
 

@@ -1,1 +1,1 @@
-"""Layers, parameters, optimisers and files of their values."""
+"""Layers, parameters, optimisers, and files of their values."""

@@ -1,8 +1,8 @@
-"""WHAT A NORMALISATION BECOMES: part of the weights before it, once its statistics stand.
+"""Batch normalisation folded into the weights of the layer before it.
 
     gamma*(y - mean)/sqrt(variance + eps) + beta = scale*y + shift
 
-is linear in y, and y in the weight and the bias: a channel's scale goes into its kernels.
+is linear in y, and y is linear in weight and bias, so the scale of a channel goes into its kernels.
 """
 
 import copy
@@ -20,6 +20,7 @@ from tconv.nn.conv import ConvTranspose
 from tconv.nn.conv_base import Convolution
 from tconv.nn.parameter import Parameter
 from tconv.system.memory import check_room
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["BatchNorm", "fold_batch_norm", "scaled"]
 
@@ -29,7 +30,7 @@ _OTHER_NAMES = {"weight": "gamma", "bias": "beta"}
 
 @dataclass(frozen=True, eq=False)
 class BatchNorm:
-    """A batch normalisation whose statistics stand, under PyTorch's names.
+    """A batch normalisation with fixed statistics, under PyTorch's names.
 
     Parameters
     ----------
@@ -48,8 +49,10 @@ class BatchNorm:
     running_var: Any
     eps: float = 1e-5
 
+    __reduce_ex__ = reduce_by_public_name
+
     def scale_and_shift(self, channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What y is multiplied by, and what is added, for each of so many channels.
+        """Factor and summand of each channel of y.
 
         Raises
         ------
@@ -63,19 +66,19 @@ def fold_batch_norm(layer: _Layer, bn: Any) -> _Layer:
 
     ``weight' = weight * gamma/sqrt(var + eps)`` for each channel of y, and
     ``bias' = (bias - mean) * gamma/sqrt(var + eps) + beta``, in float64, rounded to the layer's
-    type once. The layer has a bias then, if it had none.
+    type once. The result has a bias even if `layer` has none.
 
     Parameters
     ----------
     layer : ConvTranspose or Conv, of any groups; it does not change
-    bn : `BatchNorm`, or what has its attributes: torch.nn.BatchNorm1d, 2d or 3d after ``eval()``.
-        weight may also be called gamma, and bias beta.
+    bn : `BatchNorm`, or an object with its attributes: torch.nn.BatchNorm1d, 2d or 3d after
+        ``eval()``. weight may also be called gamma, and bias beta.
 
     Raises
     ------
-    ParameterError : layer is none, is not drawn yet or has an activation, which comes before bn; bn
-        is in training, has no running statistics, or values that are not finite, or variances below
-        0
+    ParameterError : layer is no convolution layer, is not drawn yet or has an activation (which
+        comes before bn); bn is in training, has no running statistics, values that are not finite,
+        or negative variances
     ShapeError : bn is of another number of channels
 
     References
@@ -120,8 +123,8 @@ def scaled(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return weight and bias of ``scale*y + shift``, in the weight's type.
 
-    The weight is a transposed convolution's of so many groups, (C, M // groups, *K), or for None a
-    convolution's, (M, C // groups, *K).
+    The weight is that of a transposed convolution of `groups` groups, (C, M // groups, *K), or, for
+    None, that of a convolution, (M, C // groups, *K).
 
     >>> w = np.ones((2, 1, 1))
     >>> scaled(w, None, np.array([2.0, 3.0]), np.zeros(2), 2)[0].ravel()
@@ -161,7 +164,7 @@ def _scale_and_shift(bn: Any, channels: int) -> tuple[NDArray[np.float64], NDArr
 def _values(
     bn: Any, name: str, shape: tuple[int, ...], default: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """An attribute in float64, held against the number of channels."""
+    """An attribute in float64, checked against the number of channels."""
     names = (name, _OTHER_NAMES[name]) if name in _OTHER_NAMES else (name,)
     found = next((each for each in names if hasattr(bn, each)), None)
     if found is None:
@@ -176,7 +179,7 @@ def _values(
             f"bn.{found}=None must be an array of statistics; pass a normalisation that keeps them "
             "(PyTorch: track_running_stats=True)."
         )
-    torch = sys.modules.get("torch")  # whoever has a tensor has it already
+    torch = sys.modules.get("torch")  # loaded already, if there is a tensor
     if torch is not None and isinstance(value, torch.Tensor):
         value = value.detach().cpu().double().numpy()
     given = as_array(value, f"bn.{found}")

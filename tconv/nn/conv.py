@@ -1,4 +1,4 @@
-"""CONVOLUTIONS THAT LEARN: transposed and ordinary ones of any rank, each by its name."""
+"""Convolution layers by name: transposed and ordinary ones of any rank."""
 
 from typing import Any, ClassVar, Self
 
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from tconv.arrays.activations import as_activation
 from tconv.geometry.geometry import Letter
-from tconv.nn.conv_base import Convolution, Kept
+from tconv.nn.conv_base import Convolution, Residuals
 from tconv.nn.init import Initialiser
 from tconv.nn.onnx_export import model_of, read_node
 
@@ -37,19 +37,20 @@ class ConvTranspose(Convolution):
         `conv_transpose`
     bias : bool
     dtype : "float32", "float64", "float16" or "bfloat16", of x, y and the parameters
-    initialiser : name in `initialisers.INITIALISERS`, or a function as those. "kaiming_uniform"
+    initialiser : "kaiming_uniform", "kaiming_normal", "xavier_uniform", "xavier_normal",
+        "bilinear", "icnr", "torch" or "zeros", or a function like `init_torch`. "kaiming_uniform"
         keeps the variance between rectifiers, "bilinear" interpolates, "icnr" starts without a
         checkerboard, "torch" starts at PyTorch's scale. The bias starts as 0, but for "torch".
     rng : numpy.random.Generator or a seed, for the initialiser
-    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid": what y is a function of
-        the sums by, bias included; it takes no further pass over y. The slope is not negative, for
-        backward tells the derivative from y.
+    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid", applied to sums and bias
+        without a further pass over y. The slope is not negative: backward computes the derivative
+        from y.
 
     Attributes
     ----------
     weight : Parameter (in_channels, out_channels // groups, *kernel_size)
     bias : Parameter (out_channels,), or None
-    activation : as it was given; it may be changed
+    activation : as given; it may be changed
 
     ``forward(x, output_size=None)`` takes x (N, C, *I) or (C, *I) and returns y (N, M, *O);
     `output_size` is that of `conv_transpose`, in place of output_padding.
@@ -111,24 +112,24 @@ class ConvTranspose(Convolution):
             activation=activation,
         )
 
-    def compute(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Kept]:
-        """Return y, and what `pull_back` needs."""
+    def compute(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Residuals]:
+        """Return y and the residuals for `pull_back`."""
         return self.solve(x, output_size)
 
     @classmethod
     def from_onnx(cls, node: Any, weights: Any) -> Self:
-        """Make a layer of an ONNX ConvTranspose, with copies of its values.
+        """Make a layer from an ONNX ConvTranspose, with copies of its values.
 
         Parameters
         ----------
         node : onnx.NodeProto
-        weights : the onnx.ModelProto or GraphProto that the node is of, whose Constants are read
-            like its initialisers; the initializer of a graph; or a mapping of names to arrays
+        weights : the onnx.ModelProto or GraphProto of the node, with initialisers and Constants;
+            the initializer of a graph; or a mapping of names to arrays
 
         Raises
         ------
-        ParameterError, ShapeError : the node is no ConvTranspose, breaks its own rules, or reads
-            what weights does not have or what is no constant
+        ParameterError, ShapeError : the node is no ConvTranspose, breaks its own rules, or reads a
+            value that weights lacks or that is no constant
         ModelError : a weight is damaged, or lies in a file that was not loaded
         UnsupportedError : the node has output_shape, which fits one size of x only
 
@@ -221,8 +222,8 @@ class Conv(Convolution):
 
     Raises
     ------
-    ParameterError, ShapeError, DTypeError, MemoryLimitError : as for `ConvTranspose`; about sizes
-        with `conv`'s messages, which call the layer's x "y": it is the transposed convolution's
+    ParameterError, ShapeError, DTypeError, MemoryLimitError : as for `ConvTranspose`; messages
+        about sizes are those of `conv`, which call the x of the layer "y"
 
     >>> down = Conv2d(3, 8, 3, stride=2, padding="same", rng=0)
     >>> x = np.ones((1, 3, 9, 9), np.float32)
@@ -269,8 +270,8 @@ class Conv(Convolution):
             activation=activation,
         )
 
-    def compute(self, x: Any) -> tuple[NDArray[Any], Kept]:
-        """Return y, and what `pull_back` needs."""
+    def compute(self, x: Any) -> tuple[NDArray[Any], Residuals]:
+        """Return y and the residuals for `pull_back`."""
         return self.solve(x)
 
 

@@ -1,8 +1,8 @@
-"""WHAT A CONVOLUTION LEARNS: weight and bias of one contraction, whose gradients are the other two.
+"""Base of the convolution layers: one contraction, whose two gradients are the other two.
 
 A transposed convolution solves F(x, w, y) for y and pulls gradients back by solving for x; an
-ordinary one does the opposite. So there is one class, and a letter that says which way is forward.
-Both have weights (C, M // groups, *K), PyTorch's layouts for either.
+ordinary one does the opposite. So one class serves both, with a letter for the forward direction.
+Both have weights (C, M // groups, *K), PyTorch's layout for each.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tconv.arrays.activations import Activation, as_activation
 from tconv.arrays.checks import as_gradient, as_kernel_size, as_real
-from tconv.arrays.dtypes import as_dtype, as_type_name
+from tconv.arrays.dtypes import FLOATING_TYPES, as_dtype, as_type_name
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.arguments import (
     DATA_FORMATS,
@@ -24,29 +24,28 @@ from tconv.geometry.arguments import (
     as_generator,
     as_integer,
     as_per_axis,
+    is_cache_key,
 )
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.messages import show
-from tconv.nn.init import Initialiser, as_initialiser, initial_bias
+from tconv.nn.init import ENDLESS, Initialiser, as_initialiser, initial_bias, initialiser_name
 from tconv.nn.layer import Layer
 from tconv.nn.parameter import Parameter
-from tconv.ops.call_cache import Repeated, is_plain
+from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import Call, check_padding_mode
 from tconv.ops.gradients import bias_gradient
 from tconv.ops.planned_call import PackedWeights
 from tconv.system.memory import available_bytes
 
-__all__ = ["Convolution", "Kept"]
+__all__ = ["Convolution", "Residuals"]
 
-Kept = tuple[Repeated, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
-"""What goes back, the x of a forward, and its activation with the y that this made, if any."""
+Residuals = tuple[BoundCall, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
+"""The bound call of backward, x, and the activation with its y, if there is one."""
 
-_TYPES = ("float16", "bfloat16", "float32", "float64")
-_MOST_SIZES = 16  # of x, of which a layer remembers what follows from them
-_ENDLESS = 2**100  # cells: a size at which only the settings themselves can be wrong
+_MOST_SIZES = 16  # shapes of x for which a layer keeps bound calls
 
 
-# Of attributes that are read before `Geometry` checks what was made of them.
+# Checks of attributes that are read before `Geometry` checks them.
 _RULES: dict[str, Callable[[Any], Any]] = {
     "groups": lambda value: as_integer(value, "groups", 1),
     "data_format": lambda value: as_choice(value, "data_format", DATA_FORMATS),
@@ -67,13 +66,13 @@ def _as_parameter(value: Any, name: str) -> Parameter:
 class Convolution(Layer):
     """A layer whose forward solves F(x, w, y) for the letter `_wanted`, given the letter `_given`.
 
-    `ConvTranspose` and `Conv` in layers.py describe the arguments.
+    `ConvTranspose` and `Conv` in conv.py describe the arguments.
     """
 
     _rank: ClassVar[int | None] = None
     _wanted: ClassVar[Letter]
     _given: ClassVar[Letter]
-    _remembered: dict[Any, tuple[Repeated, Repeated]]
+    _bound: dict[Any, tuple[BoundCall, BoundCall]]
 
     def __init__(
         self,
@@ -110,7 +109,7 @@ class Convolution(Layer):
         self.padding_mode, self.data_format = padding_mode, data_format
         self._normalise(in_channels or self.groups)
         self._initialiser, self._rng = as_initialiser(initialiser), as_generator(rng)
-        dtype = as_dtype(np, as_type_name(dtype, _TYPES))
+        dtype = as_dtype(np, as_type_name(dtype, FLOATING_TYPES))
         self.activation = activation
         self._packed = PackedWeights()
         shape = self._weight_shape(in_channels)
@@ -131,7 +130,7 @@ class Convolution(Layer):
 
     @property
     def activation(self) -> Any:
-        """What follows the sums: None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid"."""
+        """None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid", applied to the sums."""
         return self._activation and self._activation.argument
 
     @activation.setter
@@ -143,58 +142,68 @@ class Convolution(Layer):
         """Type of x, y and all parameters."""
         return self.weight.dtype
 
-    def solve(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Kept]:
-        """Return y, and what `pull_back` needs; draw the parameters if that is still to be done."""
+    def solve(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Residuals]:
+        """Return y and the residuals for `pull_back`; draw the parameters first if needed."""
         x = as_real(x, "x")
         if x.dtype != self.dtype:
             raise DTypeError(
                 f"x has dtype {x.dtype} but the layer has {self.dtype}; pass "
                 f'x.astype("{self.dtype}") or make the layer with dtype="{x.dtype}".'
             )
-        forth, back = self._both_ways(x, output_size)
+        forward, backward = self._bound_calls(x, output_size)
         bias = None if self.bias is None else self.bias.peek()[0]
         weight, version = self.weight.peek()
-        want, follows, geometry = self._wanted, forth.call.activation, forth.geometry
-        if forth.call.padding_mode == "zeros":
-            plan = forth.plan(want)
+        want, activation = self._wanted, forward.call.activation
+        if forward.call.padding_mode == "zeros":
+            plan = forward.plan(want)
             weight = self._packed.of(
-                geometry, weight, version, activation=follows, want=want, plan=plan
+                forward.geometry, weight, version, activation=activation, want=want, plan=plan
             )
-        y = forth.solve(want, x, weight, bias)
-        return y, (back, x, None if follows is None else (follows, y))
+        y = forward.solve(want, x, weight, bias)
+        return y, (backward, x, None if activation is None else (activation, y))
 
-    def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
+    def pull_back(self, kept: Residuals, dy: Any) -> NDArray[Any]:
         """Return dx by the transpose of forward, and add the gradients of weight and bias."""
-        back, x, followed = kept
-        dy = as_gradient(dy, back.geometry.shape_of(self._wanted), x.dtype)
-        if followed is not None:
-            activation, y = followed
+        backward, x, activated = kept
+        geometry = backward.geometry
+        dy = as_gradient(dy, geometry.shape_of(self._wanted), x.dtype)
+        if activated is not None:
+            activation, y = activated
             dy = activation.pull_back(y, dy)
         weight, _ = self.weight.peek()
-        dx: NDArray[Any] = back.solve(self._given, dy, weight)
+        dx: NDArray[Any] = backward.solve(self._given, dy, weight)
         a, b = (x, dy) if self._wanted == "y" else (dy, x)
-        self.weight.gradient += back.solve("w", a, b)
+        self.weight.gradient += backward.solve("w", a, b)
         if self.bias is not None:
-            self.bias.gradient += bias_gradient(np, back.geometry, dy)
+            self.bias.gradient += bias_gradient(np, geometry, dy)
         return dx
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Forget what follows from the settings, one of which may change."""
+        """Check the value and drop the bound calls, which depend on the public attributes."""
         if name in _RULES:
             value = _RULES[name](value)
         super().__setattr__(name, value)
         if not name.startswith("_"):
-            super().__setattr__("_remembered", {})
+            super().__setattr__("_bound", {})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what can be made again."""
-        return {**super().__getstate__(), "_packed": PackedWeights(), "_remembered": {}}
+        # Everything but caches, in plain values.
+        state = super().__getstate__()
+        del state["_packed"], state["_bound"]
+        state["_activation"] = self.activation
+        state["_initialiser"] = initialiser_name(self._initialiser)
+        return state
 
-    def _both_ways(self, x: NDArray[Any], output_size: Any) -> tuple[Repeated, Repeated]:
-        """The contractions of forward and of backward, which are remembered from step to step."""
-        remembered, key = self._remembered, (x.shape, type(output_size), output_size)
-        is_told = output_size is None or is_plain(output_size)
-        found = remembered.get(key) if is_told else None
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _packed=PackedWeights(), _bound={})
+        self._activation = as_activation(state["_activation"])
+        self._initialiser = as_initialiser(state["_initialiser"])
+
+    def _bound_calls(self, x: NDArray[Any], output_size: Any) -> tuple[BoundCall, BoundCall]:
+        """The bound calls of forward and backward for a shape of x, cached from step to step."""
+        cache, key = self._bound, (x.shape, type(output_size), output_size)
+        is_cached = output_size is None or is_cache_key(output_size)
+        found = cache.get(key) if is_cached else None
         if found is not None:
             return found
         channels = self.in_channels
@@ -207,12 +216,12 @@ class Convolution(Layer):
         if not self.weight.is_filled:
             self._initialise(channels)
         calls = self._call(self._activation), self._call()
-        forth, back = (Repeated(geometry, self.dtype, call) for call in calls)
-        if is_told and all(map(is_plain, self._settings().values())):
-            if len(remembered) >= _MOST_SIZES:
-                remembered.clear()
-            remembered[key] = forth, back
-        return forth, back
+        forward, backward = (BoundCall(geometry, self.dtype, call) for call in calls)
+        if is_cached and all(map(is_cache_key, self._settings().values())):
+            if len(cache) >= _MOST_SIZES:
+                cache.clear()
+            cache[key] = forward, backward
+        return forward, backward
 
     def _call(self, activation: Activation | None = None) -> Call:
         name = "conv_transpose" if self._wanted == "y" else "conv"
@@ -227,7 +236,7 @@ class Convolution(Layer):
     def _geometry(
         self, x_shape: tuple[int, ...], in_channels: int, output_size: Any = None
     ) -> Geometry:
-        """Sizes of one forward; says whatever is wrong with them."""
+        """Sizes of one forward; raises every error about them."""
         shape: Any = self._weight_shape(in_channels)
         if self._wanted == "y":
             return Geometry.of(x_shape, shape, output_size=output_size, **self._settings())
@@ -244,7 +253,7 @@ class Convolution(Layer):
         }
 
     def _normalise(self, in_channels: int) -> None:
-        """Check the settings by the geometry of an endless x, and spell them out per axis."""
+        """Check the arguments by the geometry of an endless x, and expand them to one per axis."""
         rank, probe = len(self.kernel_size), self._endless(in_channels)
         check_padding_mode(self.padding_mode, probe, self.padding, self.output_padding)
         self.stride = tuple(axis.stride for axis in probe.axes)
@@ -259,8 +268,8 @@ class Convolution(Layer):
             self.padding = tuple(b if b == e else (b, e) for b, e in pairs)
 
     def _endless(self, in_channels: int) -> Geometry:
-        """Sizes of a forward of an x without end, which no setting is too large for."""
-        spatial = (_ENDLESS,) * len(self.kernel_size)
+        """Sizes of a forward of an x so large that no argument exceeds it."""
+        spatial = (ENDLESS,) * len(self.kernel_size)
         last = self.data_format == "channels_last"
         shape = (1, *spatial, in_channels) if last else (1, in_channels, *spatial)
         return self._geometry(shape, in_channels)
@@ -288,7 +297,7 @@ class Convolution(Layer):
             )
 
     def describe(self) -> str:
-        """The arguments, those of little interest only where they are not the default."""
+        """The arguments; the less important ones only if they differ from the default."""
         rank = len(self.kernel_size)
         shown = {"kernel_size": self.kernel_size, "stride": self.stride}
         defaults = {

@@ -1,4 +1,4 @@
-"""HOW A PYTORCH MODULE BECOMES A LAYER, with copies of its values."""
+"""Conversion of PyTorch modules to layers, with copies of their values."""
 
 from typing import Any
 
@@ -21,25 +21,25 @@ __all__ = ["from_torch"]
 
 
 def from_torch(module: Any) -> Layer:
-    """Make a layer of a PyTorch module, with copies of its values.
+    """Make a layer from a PyTorch module, with copies of its values.
 
     Parameters
     ----------
     module : torch.nn.ConvTranspose1d, 2d or 3d, Conv, MaxPool and MaxUnpool likewise, ReLU,
-        LeakyReLU, or a Sequential of these, nested to any depth. Only these classes themselves: one
-        derived from them may compute something else.
+        LeakyReLU, or a Sequential of these, nested to any depth. Subclasses are refused: they may
+        compute something else.
 
     Returns
     -------
-    Layer, whose `state_dict` has the names that the module's has. A module that stands in it twice
-    becomes one layer that stands in it twice. Of a MaxPool with return_indices the indices are the
-    layer's `switches`.
+    Layer, with the names of the module in its `state_dict`. A module that occurs twice becomes one
+    layer that occurs twice. The indices of a MaxPool with return_indices are the `switches` of its
+    layer.
 
     Raises
     ------
     UnsupportedError : another module, or one with hooks (weight or spectral normalisation)
 
-    torch is not imported: whoever has a module has it already.
+    torch is not imported: a caller with a module has loaded it already.
 
     >>> from_torch("a module")
     Traceback (most recent call last):
@@ -51,7 +51,7 @@ torch.nn.ConvTranspose, Conv, MaxPool, MaxUnpool, ReLU, LeakyReLU or Sequential.
 
 
 def _adopt(module: Any, path: str, known: dict[int, Layer]) -> Layer:
-    """Convert a module and all within; `known` are layers made already, by their modules' ids."""
+    """Convert a module and all within; `known` holds the layers made so far by module id."""
     if id(module) in known:
         return known[id(module)]
     kind = type(module)
@@ -92,7 +92,7 @@ def _adopt_convolution(module: Any, make: Any) -> Convolution:
     layer: Convolution = make(**keywords, bias=bias, dtype=dtype, initialiser="zeros")
     for parameter in layer.parameters():
         tensor = getattr(module, parameter.name).detach().cpu()
-        # NumPy knows no bfloat16; float32 holds every one of them.
+        # NumPy has no bfloat16; float32 holds all its values.
         parameter.value = (tensor.float() if dtype == "bfloat16" else tensor).numpy()
     return layer
 

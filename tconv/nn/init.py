@@ -1,13 +1,12 @@
-"""WHERE LEARNING STARTS: weights drawn for a stride, so that sizes and phases begin alike.
+"""Initialisers: weights drawn for a stride, so that all sizes and phases start with one variance.
 
 A transposed convolution of stride s reaches each output cell with K/s of its K taps on average, so
 
-    fan_in  = C/groups * prod(K) / prod(s)       numbers that one output cell is the sum of
+    fan_in  = C/groups * prod(K) / prod(s)       products summed to one output cell
     fan_out = M/groups * prod(K)                 output cells that one input cell takes part in
 
-and for the ordinary convolution, its transpose, the two change places. PyTorch takes
-M/groups*prod(K) for the fan_in of both, so its transposed convolutions start off-scale by the ratio
-of the two.
+and for the ordinary convolution, its transpose, the two swap. PyTorch takes M/groups*prod(K) as
+fan_in of both, so its transposed convolutions start off scale by the ratio of the two.
 
 All functions take a weight's shape (C, M // groups, *K) and return a float64 array of that shape.
 """
@@ -26,6 +25,7 @@ from tconv.geometry.shape_rules import as_shape
 from tconv.system.memory import check_room
 
 __all__ = [
+    "ENDLESS",
     "INITIALISERS",
     "Initialiser",
     "as_initialiser",
@@ -39,12 +39,13 @@ __all__ = [
     "init_xavier_uniform",
     "init_zeros",
     "initial_bias",
+    "initialiser_name",
 ]
 
 Initialiser = Callable[..., NDArray[np.float64]]
-"""``f(shape, *, stride, dilation, groups, transposed, rng) -> array``, as all functions here."""
+"""``f(shape, *, stride, dilation, groups, transposed, rng) -> array``."""
 
-_ENDLESS = 2**100  # cells: no keyword is too large for it
+ENDLESS = 2**100  # cells: with an x so large only the arguments themselves can be wrong
 
 
 def fans(
@@ -59,7 +60,7 @@ def fans(
 
     Parameters
     ----------
-    shape : shape of the weight, (C, M // groups, *K); for `conv` C counts what comes out
+    shape : shape of the weight, (C, M // groups, *K); for `conv` C counts the output channels
     stride : int or one int per spatial axis
     dilation : int or one int per spatial axis; changes nothing here
     groups : int
@@ -96,12 +97,12 @@ def init_kaiming_uniform(
 ) -> NDArray[np.float64]:
     """Draw uniformly with variance ``2 / (1 + negative_slope**2) / fan_in``.
 
-    Between rectifiers the variance then stays what it is. ``negative_slope=1`` suits linear layers.
+    This keeps the variance constant between rectifiers. ``negative_slope=1`` suits linear layers.
 
     Parameters
     ----------
     shape, stride, dilation, groups, transposed : as for `fans`
-    negative_slope : float, of the `LeakyReLU` that comes before; 0 for `ReLU`
+    negative_slope : float, of the preceding `LeakyReLU`; 0 for `ReLU`
     rng : numpy.random.Generator or a seed
 
     References
@@ -185,8 +186,8 @@ def init_torch(
 ) -> NDArray[np.float64]:
     """Draw as PyTorch does: uniformly within ``1 / sqrt(shape[1]*prod(K))``, whatever the stride.
 
-    The scale is equal, the numbers are not: generators differ. Layers draw the bias within the same
-    bound.
+    Scale and distribution are equal, the values are not: the generators differ. Layers draw the
+    bias within the same bound.
 
     >>> weight = init_torch((8, 4, 5, 5), stride=2, rng=0)
     >>> bool(abs(weight).max() <= 0.1)
@@ -225,7 +226,7 @@ def init_bilinear(
     ----------
     shape, stride, groups : as for `fans`
     dilation : int or one int per spatial axis; interpolates between every dilation-th input cell
-    transposed, rng : accepted because all initialisers are called alike; nothing is drawn
+    transposed, rng : part of the common signature; nothing is drawn
 
     Raises
     ------
@@ -243,7 +244,7 @@ def init_bilinear(
     array([[[ 0.,  1.,  3.,  5.,  7.,  9., 11.,  9.]]])
     """
     geometry = _phases("bilinear", shape, stride, dilation, groups, transposed)
-    rng = as_generator(rng)  # as others take it, though nothing is drawn
+    rng = as_generator(rng)  # checked, though nothing is drawn
     channels = geometry.in_channels // geometry.groups
     if geometry.in_channels != geometry.out_channels:
         raise ParameterError(
@@ -268,7 +269,7 @@ def init_bilinear(
 
 
 def _or_icnr(geometry: Geometry) -> str:
-    """Advise the other initialiser of phases where it takes these sizes."""
+    """Advice to use icnr, where it accepts these sizes."""
     return " or use icnr" if all(axis.kernel >= axis.stride for axis in geometry.axes) else ""
 
 
@@ -334,36 +335,45 @@ INITIALISERS: dict[str, Initialiser] = {
     "torch": init_torch,
     "zeros": init_zeros,
 }
-"""What ``initialiser="…"`` of a layer means."""
+"""Functions by the name that ``initialiser=`` of a layer takes."""
 
 
 def as_initialiser(initialiser: str | Initialiser) -> Initialiser:
-    """Return the function that a name stands for; a function stands for itself."""
+    """Return the function of a name, or the function that is passed."""
     if callable(initialiser):
         return initialiser
     return INITIALISERS[as_choice(initialiser, "initialiser", INITIALISERS)]
 
 
+def initialiser_name(initialiser: Initialiser) -> str | Initialiser:
+    """Return the name of an initialiser, or itself if it has none.
+
+    >>> initialiser_name(init_bilinear)
+    'bilinear'
+    """
+    return next((name for name, each in INITIALISERS.items() if each is initialiser), initialiser)
+
+
 def initial_bias(
     initialiser: Initialiser, shape: Any, groups: int, channels: int, rng: Any
 ) -> NDArray[np.float64]:
-    """Return the bias that goes with a weight: zeros, but for PyTorch's scale."""
+    """Return the bias for a weight: zeros, except for `init_torch`."""
     if initialiser is not init_torch:
         return np.zeros(channels)
     return _uniform((channels,), 1 / 3 / _torch_fan_in(shape, groups), rng)
 
 
 def _geometry(shape: Any, stride: Any, dilation: Any, groups: int) -> Geometry:
-    """Sizes of a weight, every keyword checked as the operation does."""
+    """Sizes of a weight, every keyword checked as `conv_transpose` does."""
     shape = as_shape(shape, "shape")
-    x_shape = (1, shape[0], *[_ENDLESS] * (len(shape) - 2)) if shape else ()
+    x_shape = (1, shape[0], *[ENDLESS] * (len(shape) - 2)) if shape else ()
     return Geometry.of(x_shape, shape, stride=stride, dilation=dilation, groups=groups)
 
 
 def _phases(
     name: str, shape: Any, stride: Any, dilation: Any, groups: int, transposed: bool
 ) -> Geometry:
-    """Sizes of a weight that reaches every phase."""
+    """Sizes of a weight whose taps reach every phase."""
     if not as_flag(transposed, "transposed"):
         raise ParameterError(
             f"initialiser {name} is for the phases of a transposed convolution, an ordinary one "
@@ -410,7 +420,7 @@ def _normal(shape: Any, variance: float, rng: Any) -> NDArray[np.float64]:
 
 
 def _drawn_shape(shape: Any) -> tuple[int, ...]:
-    """The shape of a weight that there is room for."""
+    """The shape of a weight, checked against the memory."""
     sizes = as_shape(shape, "shape")
     check_room(f"weight of shape {sizes}", 8 * prod(sizes))
     return sizes

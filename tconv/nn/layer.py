@@ -1,8 +1,9 @@
-"""WHAT A LAYER IS: a function of x and of parameters, and its transpose; sequences, rectifiers.
+"""Layers: functions of x and of parameters, with their transposes; sequences and rectifiers.
 
-``forward(x)`` keeps what ``backward(dy)`` needs, ``predict(x)`` keeps nothing: the first is for
-training, the second for inference of any size and from any number of threads. There is no mode to
-switch. What is kept refers to x and y, it does not copy them: change neither before `backward`.
+``forward(x)`` keeps the residuals that ``backward(dy)`` needs, ``predict(x)`` keeps nothing: the
+first is for training, the second for inference at any size and from any number of threads. There is
+no training mode to switch. Residuals refer to x and y without a copy: change neither before
+`backward`.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arrays.activations import choose, keep
+from tconv.arrays.activations import apply_mask, select
 from tconv.arrays.checks import as_gradient, as_real
 from tconv.errors import ParameterError, TConvError, UnsupportedError
 from tconv.geometry.arguments import as_array, as_integer, as_mapping, as_number
@@ -21,22 +22,23 @@ from tconv.nn.parameter import Parameter
 from tconv.nn.state_files import read_state, write_state
 from tconv.system.allocator import Arena, empty_like, lent
 from tconv.system.memory import check_room
+from tconv.system.public_pickles import reduce_by_public_name
 
-__all__ = ["Layer", "LeakyReLU", "Parameter", "ReLU", "Sequential"]
+__all__ = ["Layer", "LeakyReLU", "ReLU", "Sequential"]
 
-# Of an array that a sequence has memory of its own for. Up to this much glibc keeps what is freed
-# in any case, and a lease costs 3 us.
+# Smallest array that comes from the arena of a sequence. glibc keeps smaller freed blocks in any
+# case, and a lease costs 3 us.
 _LEAST_BYTES = 2**17
-_MOST_IDLE_BYTES = 2**30  # or an eighth of the memory that is available at first
+_MOST_IDLE_BYTES = 2**30  # or an eighth of the memory that is available at the start
 
 
 class Layer:
-    """A function of x and of its parameters that knows how to pull gradients back.
+    """A function of x and of its parameters, with the transpose of its derivative.
 
     A layer of your own implements two methods and stores `Parameter` and `Layer` objects as
     attributes; their names become the names in `state_dict`:
 
-    - ``compute(x) -> (y, kept)``: the function, and whatever `pull_back` will need
+    - ``compute(x) -> (y, kept)``: the function, and the residuals that `pull_back` needs
     - ``pull_back(kept, dy) -> dx``: the gradient with respect to x; it adds those with respect to
       the parameters to their `Parameter.gradient`
 
@@ -60,7 +62,7 @@ class Layer:
     _kept: tuple[Any] | None = None
 
     def compute(self, x: Any, *args: Any, **options: Any) -> tuple[Any, Any]:
-        """Return y and what `pull_back` needs; the layer itself does not change."""
+        """Return y and the residuals for `pull_back`; the layer itself does not change."""
         raise UnsupportedError(f"{type(self).__name__} must implement compute.")
 
     def pull_back(self, kept: Any, dy: Any) -> Any:
@@ -68,8 +70,8 @@ class Layer:
         raise UnsupportedError(f"{type(self).__name__} must implement pull_back.")
 
     def forward(self, x: Any, *args: Any, **options: Any) -> Any:
-        """Return y, and keep what `backward` needs until the next forward."""
-        self._kept = None  # what was kept is freed before more is made
+        """Return y, and keep the residuals for `backward` until the next forward."""
+        self._kept = None  # freed before new ones are made
         y, kept = self.compute(x, *args, **options)
         self._kept = (kept,)
         return y
@@ -79,14 +81,14 @@ class Layer:
         return self.forward(x, *args, **options)
 
     def predict(self, x: Any, *args: Any, **options: Any) -> Any:
-        """Return y and keep nothing; what an earlier `forward` has kept stays."""
+        """Return y and keep nothing; the residuals of an earlier `forward` stay."""
         return self.compute(x, *args, **options)[0]
 
     def backward(self, dy: Any) -> Any:
         """Return the gradient with respect to the x of the last `forward`, from that of its y.
 
         Gradients with respect to the parameters are added to `Parameter.gradient`. Several calls
-        after one forward are allowed: for several gradients dy, each pulled back on its own.
+        after one forward are allowed, one for each gradient dy.
         """
         if self._kept is None:
             raise TConvError(
@@ -115,16 +117,16 @@ class Layer:
         return list({id(each): each for _, each in self.named_parameters()}.values())
 
     def zero_gradients(self) -> None:
-        """Start the sums of gradients of all parameters anew."""
+        """Set the gradients of all parameters to zero."""
         for parameter in self.parameters():
             parameter.zero_gradient()
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Copies of all values by name, the names that PyTorch would give them."""
+        """Copies of all values by name, with PyTorch's names."""
         return {name: parameter.value.copy() for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over all values, converted to the types of this layer's parameters, or none of them.
+        """Set all values, converted to the types of the parameters, or none of them.
 
         Raises
         ------
@@ -161,17 +163,20 @@ class Layer:
         write_state(path, self.state_dict())
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Take over all values from a file that `save` or another program wrote.
+        """Set all values from a file that `save` or another program wrote.
 
         Raises
         ------
         ParameterError : the file is damaged or of another format, or as `load_state_dict`
-        OSError, ImportError : as `states.read_state`
+        OSError : the file cannot be read
+        ImportError : .safetensors without the package safetensors
         """
         self.load_state_dict(read_state(path))
 
+    __reduce_ex__ = reduce_by_public_name
+
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what the last forward keeps: copies and pickles start afresh."""
+        # Everything but the residuals: copies and pickles start without any.
         return {name: value for name, value in vars(self).items() if name != "_kept"}
 
     def describe(self) -> str:
@@ -183,7 +188,7 @@ class Layer:
 
 
 class LayerIndexError(ParameterError, IndexError):
-    """A sequence has no layer at an index; Python's loops by index end at this."""
+    """A sequence has no layer at an index; this error ends Python's loops by index."""
 
 
 class Sequential(Layer):
@@ -193,11 +198,11 @@ class Sequential(Layer):
     ----------
     layers : Layer, any number; or one dict of names and layers, in place of the names "0", "1", …
 
-    A layer that stands in it twice shares its parameters, and both its gradients are right. After
-    ``net.forward(x)`` it is the net that can go backward, not the single layers within.
+    A layer may occur twice: it shares its parameters, and its gradients are summed. After
+    ``net.forward(x)`` call ``backward`` of the sequence, not of single layers.
 
-    What the layers compute lies in memory that the sequence keeps and uses again, from step to
-    step, as soon as no array lies in it any more. Results are yours for as long as you hold them.
+    The sequence keeps the memory of its results and reuses a block in later steps when no array
+    refers to it any more. An array that you hold is never overwritten.
 
     >>> net = Sequential(ReLU(), LeakyReLU(0.5))
     >>> net
@@ -228,7 +233,7 @@ class Sequential(Layer):
         self._arena = _arena()
 
     def compute(self, x: Any) -> tuple[Any, list[Any]]:
-        """Return y and what each layer needs."""
+        """Return y and the residuals of each layer."""
         kept = []
         with lent(self._arena):
             for layer in self:
@@ -244,18 +249,18 @@ class Sequential(Layer):
         return dy
 
     def predict(self, x: Any) -> Any:
-        """Return y; at no time is more kept than one layer's x and y."""
+        """Return y; only x and y of one layer exist at a time."""
         with lent(self._arena):
             for layer in self:
                 x = layer.predict(x)
         return x
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the memory, which nobody else may take from."""
+        # Everything but the arena, which is never shared.
         return {**super().__getstate__(), "_arena": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what was pickled or copied, with memory of its own."""
+        # Set the state, with an arena of its own.
         vars(self).update(state, _arena=_arena())
 
     def members(self) -> Iterator[tuple[str, "Parameter | Layer"]]:
@@ -278,7 +283,7 @@ class Sequential(Layer):
                     f"index={show(index)} must be made of integers; pass [1:3] for example."
                 ) from None
         number, count = as_integer(index, "index"), len(self)
-        if not -count <= number < count:  # an IndexError, which ends a loop by indices
+        if not -count <= number < count:  # an IndexError ends a loop by index
             raise LayerIndexError(
                 f"index={number} must be from {-count} to {count - 1}; pass one of these."
             )
@@ -300,7 +305,7 @@ class ReLU(Layer):
     """
 
     def compute(self, x: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return y twice: its sign is all `pull_back` needs, and the next layer keeps it anyway."""
+        """Return y twice: `pull_back` needs its sign only, and the next layer keeps y anyway."""
         x = as_real(x, "x", floating=False)
         check_room("y", x.nbytes)
         y = np.asarray(np.maximum(x, 0, out=empty_like(x)))
@@ -309,7 +314,7 @@ class ReLU(Layer):
     def pull_back(self, y: NDArray[Any], dy: Any) -> NDArray[Any]:
         """Return dy where y is not 0."""
         dy = as_gradient(dy, y.shape, y.dtype)
-        return keep(dy, ~(y <= 0), empty_like(dy))
+        return apply_mask(dy, ~(y <= 0), empty_like(dy))
 
 
 class LeakyReLU(Layer):
@@ -334,22 +339,22 @@ class LeakyReLU(Layer):
         x, slope = as_real(x, "x"), self.negative_slope
         check_room("y", 2 * x.nbytes)
         y = self._scaled(x)
-        # x and slope*x are ordered alike on either side of 0, so no mask is needed.
+        # One comparison of x and slope*x is right on both sides of 0, so no mask is needed.
         (np.maximum if slope <= 1 else np.minimum)(x, y, out=y)
         return y, y if slope >= 0 else x
 
     def pull_back(self, signed: NDArray[Any], dy: Any) -> NDArray[Any]:
         """Return dy where x > 0, else ``negative_slope*dy``."""
         dy = as_gradient(dy, signed.shape, signed.dtype)
-        return choose(signed > 0, dy, self._scaled(dy))
+        return select(signed > 0, dy, self._scaled(dy))
 
     def _scaled(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Multiply by the slope, rounding once: a half precision slope would round it before."""
+        """Multiply by the slope and round once; a half precision slope would be rounded first."""
         if self.negative_slope == 0:
             return np.zeros_like(array)  # also where x is infinite
         if array.dtype.itemsize == 2:
             return np.asarray(array.astype(np.float32) * self.negative_slope).astype(array.dtype)
-        # Of an array without axes NumPy makes a number.
+        # NumPy returns a scalar for an array without axes.
         return np.asarray(np.multiply(array, self.negative_slope, out=empty_like(array)))
 
     def describe(self) -> str:
@@ -358,7 +363,7 @@ class LeakyReLU(Layer):
 
 
 def _arena() -> Arena:
-    """Memory of a sequence's own."""
+    """A new arena for a sequence."""
     return Arena(_LEAST_BYTES, cap_bytes=_MOST_IDLE_BYTES)
 
 

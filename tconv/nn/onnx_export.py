@@ -1,4 +1,4 @@
-"""HOW A LAYER BECOMES A NODE of an ONNX model, and a node a layer."""
+"""Layers as nodes of an ONNX model, and nodes as layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,25 +11,25 @@ from tconv.arrays.dtypes import dtype_name
 from tconv.arrays.onnx_constants import constant_of
 from tconv.errors import ParameterError, ShapeError, UnsupportedError
 from tconv.geometry.axis import Axis
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import NodeAttributes
 from tconv.messages import show
 from tconv.system.fork_lock import importing
 
 __all__ = ["model_of", "read_node"]
 
-_OPSET, _IR_VERSION = 11, 6  # ConvTranspose as it was until bfloat16 came
+_OPSET, _IR_VERSION = 11, 6  # the version of ConvTranspose before bfloat16
 _BFLOAT16_OPSET, _BFLOAT16_IR_VERSION = 22, 10
 _NODES = {"relu": "Relu", "leaky_relu": "LeakyRelu", "tanh": "Tanh", "sigmoid": "Sigmoid"}
 
 
 def read_node(node: Any, weights: Any) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any] | None]:
-    """Return a layer's arguments, its weight and its bias, from a NodeProto and its model."""
+    """Return arguments, weight and bias of a layer from a NodeProto and its model."""
     kind = getattr(node, "op_type", type(node).__name__)
     is_node = isinstance(kind, str) and all(hasattr(node, each) for each in ("input", "attribute"))
     if not is_node or kind != "ConvTranspose":
         found = kind if isinstance(kind, str) else show(kind)
         raise ParameterError(f"node must be a ConvTranspose, not {found}; pass such a node.")
-    settings = NodeSettings.of_node(node)
+    settings = NodeAttributes.of_node(node)
     inputs = [*node.input, "", ""]
     weight = constant_of(weights, inputs[1])
     bias = constant_of(weights, inputs[2]) if inputs[2] else None
@@ -58,7 +58,7 @@ def model_of(
     bias: NDArray[Any] | None,
     activation: Activation | None = None,
 ) -> Any:
-    """Return an onnx.ModelProto of one ConvTranspose and what follows; "x" of any size to "y".
+    """Return an onnx.ModelProto of a ConvTranspose and its activation; "x" of any size to "y".
 
     Raises
     ------
@@ -112,7 +112,7 @@ def model_of(
 
 
 def _nodes_of(activation: Activation | None) -> list[Any]:
-    """The node that makes "y" of "sums", if any does."""
+    """The node of an activation from "sums" to "y"; none without an activation."""
     with importing:
         from onnx import helper
 
@@ -126,7 +126,7 @@ def _nodes_of(activation: Activation | None) -> list[Any]:
 
 
 def _crop(n: int, axis: Axis) -> tuple[int, int, int]:
-    """Begin, end and output_padding as ONNX wants them: none negative."""
+    """Begin, end and output_padding for ONNX: none negative."""
     begin, end, extra = axis.begin, max(axis.end, 0), axis.extra - min(axis.end, 0)
     if begin < 0 or extra >= max(axis.stride, axis.dilation):
         raise UnsupportedError(

@@ -1,4 +1,4 @@
-"""HOW VALUES FOLLOW GRADIENTS: stochastic gradient descent and Adam, by PyTorch's update rules."""
+"""Optimisers: stochastic gradient descent and Adam, by PyTorch's update rules."""
 
 from collections.abc import Callable, Iterable, Mapping
 from math import sqrt
@@ -11,16 +11,16 @@ from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_flag, as_integer, as_mapping, as_number, entries_of
 from tconv.messages import show
 from tconv.nn.parameter import Parameter
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["SGD", "Adam", "Optimiser"]
 
 
 class Optimiser:
-    """Parameters, and what is remembered about each of them from step to step.
+    """Parameters, and the optimiser state of each.
 
-    Every parameter takes part in every step, also one that no gradient has reached: its gradient
-    is then 0, but momentum and weight decay still move it. (PyTorch leaves out parameters whose
-    grad is None.)
+    Every step changes every parameter, also one without a gradient: its gradient is 0, but momentum
+    and weight decay still move it. (PyTorch skips parameters whose grad is None.)
     """
 
     _settings: ClassVar[tuple[str, ...]] = ()
@@ -50,12 +50,14 @@ class Optimiser:
         self.steps = 0
         self._memory: list[dict[str, NDArray[Any]]] = [{} for _ in self.parameters]
 
+    __reduce_ex__ = reduce_by_public_name
+
     def __setattr__(self, name: str, value: Any) -> None:
-        """Check a setting by its own rule."""
+        """Check an argument by its own rule."""
         super().__setattr__(name, _RULES[name](value) if name in _RULES else value)
 
     def step(self) -> None:
-        """Change every value once, in place, by its gradient."""
+        """Update every value in place by its gradient."""
         self.steps += 1
         for parameter, memory in zip(self.parameters, self._memory, strict=True):
             gradient = parameter.gradient
@@ -64,14 +66,14 @@ class Optimiser:
             parameter.value -= self._change(gradient, memory)
 
     def zero_gradients(self) -> None:
-        """Start the sums of gradients anew."""
+        """Set all gradients to zero."""
         for parameter in self.parameters:
             parameter.zero_gradient()
 
     def state_dict(self) -> dict[str, Any]:
-        """Settings and memories by name: "steps", the arguments, and copies of what is remembered.
+        """Copies of the state by name: "steps", the arguments, and the arrays of each parameter.
 
-        ``"n.name"`` is what is remembered of the n-th parameter.
+        ``"n.name"`` is an array of the n-th parameter.
         """
         state: dict[str, Any] = {"steps": self.steps}
         state |= {name: getattr(self, name) for name in self._settings}
@@ -80,12 +82,12 @@ class Optimiser:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another optimiser of the same kind, for parameters alike, has stopped.
+        """Continue from the state of an optimiser of this class, for parameters of these shapes.
 
         Raises
         ------
-        ParameterError : names are missing or unexpected, or a value breaks the rule of its setting
-        ShapeError, DTypeError : what is remembered is not of its parameter's shape or type
+        ParameterError : names are missing or unexpected, or a value breaks its rule
+        ShapeError, DTypeError : an array is not of the shape or type of its parameter
         """
         state = as_mapping(state, "state")
         needed = {"steps", *self._settings}
@@ -120,7 +122,7 @@ class Optimiser:
         self.steps, self._memory = steps, memory
 
     def _change(self, gradient: NDArray[Any], memory: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """What to subtract from a value; brings its memory up to date."""
+        """Return the update to subtract from a value; update its state."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -144,8 +146,8 @@ class SGD(Optimiser):
 
     Attributes
     ----------
-    lr : may be changed between steps, as may the others
-    steps : int, how many were made
+    lr : may be changed between steps, like the other arguments
+    steps : int, number of steps so far
 
     References
     ----------
@@ -191,7 +193,7 @@ class SGD(Optimiser):
 
 
 class Adam(Optimiser):
-    """Adam: every number moves by about `lr`, along its mean gradient over its typical size.
+    """Adam: steps of about `lr` along the mean gradient over its root mean square.
 
     ``value -= lr * mean/(1 - b1**t) / (sqrt(square/(1 - b2**t)) + eps)`` with the running means
     ``mean`` of the gradient and ``square`` of its square, t counting steps. The gradient includes
@@ -201,7 +203,7 @@ class Adam(Optimiser):
     ----------
     parameters : Parameter objects, such as ``layer.parameters()``
     lr : float, the learning rate
-    betas : (b1, b2), how much of the running means is kept in a step
+    betas : (b1, b2), decay rates of the running means
     eps, weight_decay : float
 
     References
@@ -265,6 +267,6 @@ def _times(factor: float, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _scaled(array: NDArray[Any], factor: float) -> NDArray[Any]:
-    """The same in place."""
+    """Multiply in place without changing the type."""
     np.multiply(array, factor, out=array, casting="unsafe")
     return array

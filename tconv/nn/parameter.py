@@ -1,4 +1,4 @@
-"""WHAT IS LEARNT: one array and its gradient; what layers accept as arrays and as arguments."""
+"""Parameters: one array and its gradient each."""
 
 import sys
 from collections.abc import Mapping
@@ -15,21 +15,22 @@ from tconv.geometry.arguments import as_array, as_integer, as_word, entries_of
 from tconv.geometry.shape_rules import MOST_AXES, as_shape
 from tconv.messages import show
 from tconv.system.memory import check_room
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["Parameter"]
 
-_versions = count()  # of all parameters: no two have the same, so one is not taken for the other
+_versions = count()  # of all parameters, so no two values ever share a version
 _REAL = [name for name, types in TYPES.items() if not types.accumulator.startswith("complex")]
-_OWN_REFERENCES = 2  # to the value: the attribute, and the argument of the function that counts
+_OWN_REFERENCES = 2  # to the value: the attribute and the argument of getrefcount
 
 
 class Parameter:
-    """An array that is learnt, and the gradient that `Layer.backward` adds up for it.
+    """A learnt array, and its gradient, to which `Layer.backward` adds.
 
     Parameters
     ----------
     value : array of a floating type, copied; or None if it is not known yet
-    name : str, what error messages call it
+    name : str, for error messages
     shape : tuple, the shape that a value must have, None for every size not known yet
     dtype : type of the value; without a value both must be given
 
@@ -57,7 +58,7 @@ class Parameter:
     ) -> None:
         self.name = name = as_word(name, "name")
         self._value: NDArray[Any] | None = None
-        self._version = next(_versions)  # another whenever the value is handed out or set
+        self._version = next(_versions)  # a new one whenever the value is read or set
         self._gradient: NDArray[Any] | None = None
         if value is not None:
             value = as_real(value, name)
@@ -72,12 +73,12 @@ class Parameter:
 
     @property
     def is_filled(self) -> bool:
-        """Whether there is a value."""
+        """Whether it has a value."""
         return self._value is not None
 
     @property
     def value(self) -> NDArray[Any]:
-        """The numbers."""
+        """The array itself, not a copy."""
         if self._value is None:
             raise ParameterError(
                 f"{self.name} has no value yet, in_channels=None is filled at the first forward; "
@@ -89,18 +90,18 @@ class Parameter:
     @value.setter
     def value(self, value: Any) -> None:
         self._version = next(_versions)
-        if value is not self._value:  # parameter.value -= step has written already
+        if value is not self._value:  # parameter.value -= step has updated it in place
             self._value = self.converted(value, self.name)
             self.shape = self._value.shape
 
     def peek(self) -> tuple[NDArray[Any], int | None]:
-        """Return the value, only to be read, and its version: while that stays, so do the numbers.
+        """Return the value, for reading only, and its version: equal versions mean equal elements.
 
-        The version is None while somebody else holds the array, or a view, and may write to it. Who
-        holds nothing but its address has to ask for the value again after writing.
+        The version is None while other references to the array or to a view exist, through which it
+        may be written. Code that keeps only its address must read `value` again after writing.
         """
         if self._value is None:
-            return self.value, None  # which says what is wrong
+            return self.value, None  # it raises the error
         references = getattr(sys, "getrefcount", lambda _: 0)(self._value)
         return self._value, self._version if references == _OWN_REFERENCES else None
 
@@ -120,14 +121,14 @@ class Parameter:
             self._gradient = self.converted(gradient, f"gradient of {self.name}")
 
     def zero_gradient(self) -> None:
-        """Start the sum of gradients anew."""
+        """Set the gradient to zero."""
         if self._gradient is not None:
             self._gradient.fill(0)
 
     def converted(self, value: Any, name: str) -> NDArray[Any]:
         """Return `value` as a new array of this parameter's type, if its shape fits.
 
-        Rounding is what conversion may do; a finite number never becomes an infinite one.
+        The conversion may round; a finite number never becomes an infinite one.
         """
         value = as_array(value, as_word(name, "name"))
         if not self.fits(value.shape):
@@ -157,8 +158,10 @@ class Parameter:
             known in (None, size) for known, size in zip(self.shape, shape, strict=True)
         )
 
+    __reduce_ex__ = reduce_by_public_name
+
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Become a copy, or what was pickled: whose numbers may differ from now on."""
+        # Set the state of a copy or a pickle, with a version of its own.
         vars(self).update(state)
         self._version = next(_versions)
 

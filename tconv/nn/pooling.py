@@ -1,4 +1,4 @@
-"""POOLING AS LAYERS: max pooling of any rank, and unpooling by its switches."""
+"""Max pooling and unpooling layers of any rank."""
 
 from typing import Any, ClassVar
 
@@ -29,8 +29,8 @@ __all__ = [
     "MaxUnpool3d",
 ]
 
-Kept = tuple[Switches, tuple[int, ...], Any]
-"""The switches, the size that dx or dy must have, and the type of x."""
+Residuals = tuple[Switches, tuple[int, ...], Any]
+"""Switches, size of dx or dy, and the type of x."""
 
 
 class MaxPool(Layer):
@@ -79,14 +79,14 @@ class MaxPool(Layer):
 
     @property
     def switches(self) -> Switches:
-        """Which cells the last forward took, as `max_pool` and `MaxUnpool` have it."""
+        """Indices of the largest cells in the last forward, as `max_pool` returns them."""
         if self._kept is None:
             raise TConvError(f"{type(self).__name__}.switches are kept by forward; call it first.")
         switches: Switches = self._kept[0][0]
         return switches
 
-    def compute(self, x: Any) -> tuple[NDArray[Any], Kept]:
-        """Return y, and what `pull_back` needs."""
+    def compute(self, x: Any) -> tuple[NDArray[Any], Residuals]:
+        """Return y and the residuals for `pull_back`."""
         x = as_real(x, "x", floating=False)
         y, switches = max_pool(
             x,
@@ -100,8 +100,8 @@ class MaxPool(Layer):
         size = spatial_size(x, "x", len(self.kernel_size), self.data_format)
         return y, (switches, size, x.dtype)
 
-    def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
-        """Return dx: each dy added to the cell that was taken."""
+    def pull_back(self, kept: Residuals, dy: Any) -> NDArray[Any]:
+        """Return dx: each dy added to the largest cell of its window."""
         switches, size, dtype = kept
         dy = as_gradient(dy, switches.shape, dtype)
         return max_unpool(dy, switches, size, data_format=self.data_format)
@@ -147,7 +147,7 @@ class MaxUnpool(Layer):
 
     Parameters
     ----------
-    kernel_size, stride, padding : those of the `MaxPool` it undoes
+    kernel_size, stride, padding : those of its `MaxPool`
     data_format : "channels_first" or "channels_last"
 
     ``forward(x, switches, output_size=None)``; without output_size
@@ -176,34 +176,36 @@ class MaxUnpool(Layer):
         self.padding = tuple(window.padding for window in windows)
         self.data_format = as_choice(data_format, "data_format", DATA_FORMATS)
 
-    def compute(self, x: Any, switches: Any, output_size: Any = None) -> tuple[NDArray[Any], Kept]:
-        """Return y, and what `pull_back` needs."""
+    def compute(
+        self, x: Any, switches: Any, output_size: Any = None
+    ) -> tuple[NDArray[Any], Residuals]:
+        """Return y and the residuals for `pull_back`."""
         x = as_real(x, "x")
         size = self._output_size(x, output_size)
         switches = as_switches(switches, x.shape, size)
         y = max_unpool(x, switches, size, data_format=self.data_format)
         return y, (switches, y.shape, y.dtype)
 
-    def pull_back(self, kept: Kept, dy: Any) -> NDArray[Any]:
-        """Return dx: what dy holds where the switches point."""
+    def pull_back(self, kept: Residuals, dy: Any) -> NDArray[Any]:
+        """Return dx: the cells of dy that the switches name."""
         switches, shape, dtype = kept
         dy = as_gradient(dy, shape, dtype)
         return take_switched(dy, switches, len(self.kernel_size), self.data_format)
 
     def _output_size(self, x: NDArray[Any], wanted: Any) -> tuple[int, ...]:
-        """Size of y: the smallest that gives as many windows, or the wanted one if it may be so."""
+        """Size of y: the smallest with that many windows, or the wanted one if it is possible."""
         rank = len(self.kernel_size)
         counts = spatial_size(x, "x", rank, self.data_format)
         axes = zip(counts, self.kernel_size, self.stride, self.padding, strict=True)
-        usual = tuple((count - 1) * s - 2 * p + k for count, k, s, p in axes)
+        regular = tuple((count - 1) * s - 2 * p + k for count, k, s, p in axes)
         last = self.data_format == "channels_last"
         if wanted is None:
-            size = usual
+            size = regular
         else:
             leading = x.shape[:-rank] if not last else (*x.shape[: -rank - 1], x.shape[-1])
             size = as_size(wanted, "output_size", rank, leading, last)
         for n, s in enumerate(self.stride):
-            low, high = max(usual[n] - s + 1, 1), usual[n] + s - 1
+            low, high = max(regular[n] - s + 1, 1), regular[n] + s - 1
             if not low <= size[n] <= high:
                 raise OutputSizeError(
                     f"output_size[{n}]={size[n]} cannot be what {counts[n]} windows of kernel "

@@ -1,4 +1,4 @@
-"""HOW VALUES ARE KEPT: named arrays written to a file, .npz or .safetensors, and read again."""
+"""State files: named arrays in .npz and .safetensors."""
 
 import os
 import zipfile
@@ -35,7 +35,7 @@ def write_state(path: str | os.PathLike[str], state: Mapping[str, NDArray[Any]])
 
     Raises
     ------
-    ParameterError : another suffix, or path is not that of a file in an existing folder
+    ParameterError : another suffix, or path is not a file in an existing folder
     ImportError : .safetensors without the package safetensors
     OSError : the file cannot be written
 
@@ -55,7 +55,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
 
     Parameters
     ----------
-    path : path of an .npz or .safetensors file, of tconv or of any other program
+    path : path of an .npz or .safetensors file, written by tconv or any other program
 
     Returns
     -------
@@ -74,11 +74,11 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         try:
             if library is None:
                 return read_npz(file)
-            check_room("the file", 3 * os.fstat(file.fileno()).st_size)  # with copies of each part
+            check_room("the file", 3 * os.fstat(file.fileno()).st_size)  # with copies
             return {name: _array(entry) for name, entry in library.deserialize(file.read())}
         except MemoryLimitError:
             raise
-        except Exception as error:  # where two parsers may stumble over damage is not foreseeable
+        except Exception as error:  # the parsers raise any exception for a damaged file
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ParameterError(
                 f"path={os.fspath(path)!r} must be an undamaged {suffix} file of arrays "
@@ -87,7 +87,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
 
 
 def _write_npz(path: Path, state: dict[str, NDArray[Any]]) -> None:
-    # Not numpy.savez: its own argument names could not be names of arrays, and it writes the time.
+    # Not numpy.savez: its argument names could not name arrays, and it writes the time.
     with zipfile.ZipFile(path, "x", allowZip64=True) as archive:
         for name, value in state.items():
             if value.dtype.name == "bfloat16":
@@ -104,7 +104,7 @@ def _write_safetensors(path: Path, state: dict[str, NDArray[Any]]) -> None:
 
 
 def _array(entry: Mapping[str, Any]) -> NDArray[Any]:
-    """Make an array of what safetensors found; its own loader knows no bfloat16 on NumPy."""
+    """Make an array from an entry of safetensors, whose loader has no bfloat16 for NumPy."""
     kinds = {"F": "float", "I": "int", "U": "uint", "C": "complex"}
     name = entry["dtype"]
     if name == "BF16":

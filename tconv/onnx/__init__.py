@@ -1,4 +1,4 @@
-"""ONNX models run with tconv, compared with ONNX Runtime, and an operator for the onnx package."""
+"""ONNX models run with tconv: sessions, comparisons, and an operator for onnx's evaluator."""
 
 try:
     import onnx as _onnx  # noqa: F401

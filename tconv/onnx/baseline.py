@@ -1,8 +1,8 @@
-"""WHAT ONNX RUNTIME ALONE DOES with a model: the other side of a comparison, in its own process.
+"""Baseline of a comparison: a process that runs a model by ONNX Runtime alone.
 
-Run as a script, it needs nothing of tconv. It reads one order a line from standard input, a JSON
-object whose "do" names a function below and whose other entries are its arguments, and answers with
-one line: ``{"answer": ...}`` or ``{"error": ...}``. It ends with its input.
+A script that imports nothing of tconv. It reads one request per line from standard input, a JSON
+object whose "do" names a function below and whose other entries are its arguments, and answers each
+with one line: ``{"answer": ...}`` or ``{"error": ...}``. It ends with its input.
 """
 
 import json
@@ -28,13 +28,13 @@ def load(model: str, feeds: str, names: list[str], threads: int) -> None:
     _run()
 
 
-def answers(model: str, to: str, threads: int, nudge: float, runs: int) -> list[str]:
+def save_outputs(model: str, to: str, threads: int, nudge: float, runs: int) -> list[str]:
     """Run a model with the same inputs, write its outputs to an npz file, return their names.
 
-    They are the arrays "0", "1", … of the file; an output that is no array is not written. With a
-    `nudge` every floating number of the inputs is that part of it larger or smaller, or as much as
-    its type can tell apart. The outputs are those of the last of the `runs`: random numbers are the
-    same in the first run of every session.
+    They are the arrays "0", "1", … of the file; an output that is no array is not written. A
+    `nudge` changes every floating element of the inputs by that relative amount, up or down, or by
+    the smallest one that its type resolves. The outputs are those of the last of the `runs`: in the
+    first run of every session random numbers are the same.
     """
     session, feeds = _session(model, threads), _state["feeds"]
     if nudge:
@@ -48,7 +48,7 @@ def answers(model: str, to: str, threads: int, nudge: float, runs: int) -> list[
 
 
 def time(seconds: float) -> list[float]:
-    """Run for so many seconds; the milliseconds of each run."""
+    """Run for that many seconds; return the milliseconds of each run."""
     until = perf_counter() + seconds
     taken: list[float] = []
     while not taken or perf_counter() < until:
@@ -58,31 +58,31 @@ def time(seconds: float) -> list[float]:
     return taken
 
 
-def watch(model: str, threads: int, folder: str) -> None:
-    """Load a model whose nodes are timed from now on, and run it once to make it ready."""
-    _state["watched"] = _session(model, threads, os.path.join(folder, "profile"))
-    _state["watched"].run(None, _state["feeds"])
+def load_profiled(model: str, threads: int, folder: str) -> None:
+    """Load a model with ONNX Runtime's profiler on, and run it once as a warm-up."""
+    _state["profiled"] = _session(model, threads, os.path.join(folder, "profile"))
+    _state["profiled"].run(None, _state["feeds"])
 
 
 def time_nodes(runs: int, seconds: float) -> int:
-    """Run the watched model so many times, or fewer in so many seconds; how many it were."""
+    """Run the profiled model that many times, or for that many seconds; return the runs."""
     until, count = perf_counter() + seconds, 0
     while not count or (count < runs and perf_counter() < until):
-        _state["watched"].run(None, _state["feeds"])
+        _state["profiled"].run(None, _state["feeds"])
         count += 1
     return count
 
 
 def node_times() -> dict[str, list[float]]:
-    """Milliseconds of every ConvTranspose in each run of the watched model, by the node's name."""
-    with open(_state.pop("watched").end_profiling(), encoding="utf-8") as file:
+    """Milliseconds of every ConvTranspose in each run of the profiled model, by node name."""
+    with open(_state.pop("profiled").end_profiling(), encoding="utf-8") as file:
         events = json.load(file)
     found: dict[str, list[float]] = {}
     for event in events:
         if event.get("args", {}).get("op_name") == "ConvTranspose" and "dur" in event:
             name = event["name"].removesuffix("_kernel_time")
             found.setdefault(name, []).append(event["dur"] / 1e3)  # microseconds
-    return {name: each[1:] for name, each in found.items()}  # the first run made ready
+    return {name: each[1:] for name, each in found.items()}  # without the warm-up
 
 
 def _session(model: str, threads: int, profile_to: str = "") -> Any:
@@ -116,19 +116,20 @@ def _saved(value: Any) -> Any:
     return value.astype(str) if value.dtype == object else value
 
 
-_ORDERS: dict[str, Callable[..., Any]] = {
-    order.__name__: order for order in (load, answers, time, watch, time_nodes, node_times)
+_REQUESTS: dict[str, Callable[..., Any]] = {
+    each.__name__: each
+    for each in (load, save_outputs, time, load_profiled, time_nodes, node_times)
 }
 
 
 def _serve() -> None:
-    """Answer on what was standard output, and let nobody else write there."""
+    """Answer requests on the original standard output, and send all other output to stderr."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:
-        order = json.loads(line)
+        request = json.loads(line)
         try:
-            reply = {"answer": _ORDERS[order.pop("do")](**order)}
+            reply = {"answer": _REQUESTS[request.pop("do")](**request)}
         except Exception as error:
             reply = {"error": str(error)}
         print(json.dumps(reply), file=out, flush=True)

@@ -1,4 +1,4 @@
-"""WHETHER THE ANSWER IS THE SAME, and who is faster: a model by tconv and by ONNX Runtime alone."""
+"""Comparison of a session with ONNX Runtime alone: outputs and times."""
 
 import json
 import subprocess
@@ -18,20 +18,20 @@ from onnx import ValueInfoProto
 
 from tconv.errors import ModelError, UnsupportedError
 from tconv.geometry.arguments import as_number, as_threads
-from tconv.onnx.interleaved_timing import Turns
+from tconv.onnx.interleaved_timing import Rounds
 from tconv.onnx.model.model import NodeArg, Source, as_source, read_model
-from tconv.onnx.model.nodes import NotCut, is_transposed
+from tconv.onnx.model.nodes import NotPartitionable, is_conv_transpose
 from tconv.onnx.ort.sessions import clean_message
 from tconv.onnx.report import NUDGE, Comparison, NodeComparison, ResultComparison
 from tconv.onnx.session import Session, checked_feed
 
 __all__ = ["compare"]
 
-_ROUNDS = 5  # turns that each of the two takes
-_PAUSE_S = 0.05  # before each turn, so that the other's threads have gone to sleep
-_TIMED_NODES = 10  # runs in each turn of which the nodes are timed
-_ROUNDING = 1e-5  # of the largest value: what other orders of summation may make of float32
-_PREFIX = "tconv.compare."  # names that the nodes have in the copy for ONNX Runtime
+_ROUNDS = 5  # of both contenders
+_PAUSE_S = 0.05  # before each contender's turn, in which the other's threads go to sleep
+_TIMED_NODES = 10  # runs of each round in which nodes are timed
+_ROUNDING = 1e-5  # of the largest value: the effect of another order of summation in float32
+_PREFIX = "tconv.compare."  # of the nodes' names in the profiled copy
 
 
 def compare(
@@ -43,23 +43,24 @@ def compare(
     force: bool = False,
     seconds: float = 1.0,
 ) -> Comparison:
-    """Run a model by `Session` and by ONNX Runtime alone: how far apart, and how long each takes.
+    """Run a model by `Session` and by ONNX Runtime alone; compare outputs and times.
 
-    ONNX Runtime runs in a process of its own with its default options. The two take turns, never at
-    the same time. Its time for a single node comes from its profiler, in runs that are not counted.
-    Where other programs keep the cores busy, both are slowed: of a node the fastest run is shown,
-    in which no thread waited, and a ratio only where every turn says who is faster.
+    ONNX Runtime runs in a process of its own with its default options. The two run in interleaved
+    rounds, never at the same time. ONNX Runtime's time of a single node comes from its profiler, in
+    runs that are not counted. Other programs that keep the cores busy slow both: so the time of a
+    node is that of its fastest run, in which no thread waited, and a ratio is shown only if every
+    round agrees on who is faster.
 
-    Where the answers differ by more than rounding explains, ONNX Runtime alone runs once more with
-    every floating input changed by 1e-7 of it, and the comparison says how far its own answer moves
-    by that, and by nothing. A recurrent network may amplify any rounding as much, and one that
-    draws random numbers never gives the same.
+    If the outputs differ by more than rounding explains, ONNX Runtime alone runs again with every
+    floating input changed by 1e-7 of it, and with the same inputs. The comparison says how far its
+    own output moves in both cases: a recurrent network may amplify rounding as much, and a model
+    that draws random numbers never repeats an output.
 
     Parameters
     ----------
     model, threads, method, force : as for `Session`
     input_feed : as for `Session.run`
-    seconds : float, how long each of the two is timed for
+    seconds : float, how long each of the two is timed
 
     Returns
     -------
@@ -86,34 +87,35 @@ def compare(
         session.get_inputs(), session.get_overridable_initializers(), input_feed
     )
     outputs = _named(session.get_outputs(), session.run(None, input_feed))
-    with TemporaryDirectory() as folder, _peer() as ask:
-        plain, watched = _files(source, Path(folder))
+    with TemporaryDirectory() as folder, _baseline() as ask:
+        original, profiled = _files(source, Path(folder))
         feeds, fed, limit = str(Path(folder, "feeds.npz")), list(input_feed), threads or 0
         stored: Any = {str(n): _stored(name, input_feed[name]) for n, name in enumerate(fed)}
         np.savez(feeds, **stored)
-        ask(do="load", model=plain, feeds=feeds, names=fed, threads=limit)
-        ask(do="watch", model=watched, threads=limit, folder=folder)
-        times = _take_turns(session, input_feed, ask, seconds)
-        observer = Session(watched, threads=threads, method=method, force=force)
+        ask(do="load", model=original, feeds=feeds, names=fed, threads=limit)
+        ask(do="load_profiled", model=profiled, threads=limit, folder=folder)
+        times = _time_rounds(session, input_feed, ask, seconds)
+        observer = Session(profiled, threads=threads, method=method, force=force)
         own = _named(observer.get_outputs(), observer.run(None, input_feed)) | outputs
 
-        def answers(model: str, nudge: float = 0.0, runs: int = 1) -> dict[str, NDArray[Any]]:
-            file = str(Path(folder, "answers.npz"))
+        def baseline(model: str, nudge: float = 0.0, runs: int = 1) -> dict[str, NDArray[Any]]:
+            file = str(Path(folder, "outputs.npz"))
             how = {"to": file, "threads": limit, "nudge": nudge, "runs": runs}
-            seen = ask(do="answers", model=model, **how)
+            names = ask(do="save_outputs", model=model, **how)
             with np.load(file) as arrays:
-                return {name: arrays[str(n)] for n, name in enumerate(seen) if str(n) in arrays}
+                return {name: arrays[str(n)] for n, name in enumerate(names) if str(n) in arrays}
 
-        theirs = answers(watched)
+        theirs = baseline(profiled)
         apart = {name: _difference(own.get(name), theirs[name]) for name in theirs}
         alone: dict[str, tuple[float, float]] = {}
         beyond = any(_is_beyond_rounding(theirs[n], *apart[n]) for n in theirs.keys() & outputs)
         if beyond and any(value.dtype.kind == "f" for value in stored.values()):
             with suppress(ModelError):  # it may refuse other inputs
-                before, again, after = answers(plain), answers(plain, runs=2), answers(plain, NUDGE)
+                before, again = baseline(original), baseline(original, runs=2)
+                nudged = baseline(original, NUDGE)
                 alone = {
                     n: (
-                        _difference(after.get(n), before[n])[0],
+                        _difference(nudged.get(n), before[n])[0],
                         _difference(again.get(n), before[n])[0],
                     )
                     for n in before
@@ -121,8 +123,8 @@ def compare(
     nodes = []
     for n, node in enumerate(session.report().nodes):
         difference, largest = apart.get(node.output, (None, None))
-        ours = times.layers.get(node.output, Turns([]))
-        other = times.others.get(f"{_PREFIX}{n}", Turns([]))
+        ours = times.layers.get(node.output, Rounds([]))
+        other = times.others.get(f"{_PREFIX}{n}", Rounds([]))
         nodes.append(
             NodeComparison(
                 node.name,
@@ -144,29 +146,29 @@ def compare(
         if name in apart
     )
     runs = min(len(times.own), len(times.other))
-    ms = times.own.middle or 0.0, times.other.middle or 0.0
+    ms = times.own.median or 0.0, times.other.median or 0.0
     faster = _faster(times.own.faster_than(times.other, median))
     decision = session.report().decision
     return Comparison(tuple(nodes), results, *ms, runs, outputs, faster, decision)
 
 
 class _Times(NamedTuple):
-    """Times of the whole model by either, of tconv's layers by output, and of the other's nodes."""
+    """Times of the whole model by both, of tconv's layers by output, and of the other's nodes."""
 
-    own: Turns
-    other: Turns
-    layers: dict[str, Turns]
-    others: dict[str, Turns]
+    own: Rounds
+    other: Rounds
+    layers: dict[str, Rounds]
+    others: dict[str, Rounds]
 
 
-def _take_turns(
+def _time_rounds(
     session: Session, feed: Mapping[str, Any], ask: Callable[..., Any], seconds: float
 ) -> _Times:
     own: list[list[float]] = []
     other: list[list[float]] = []
     layers: dict[str, list[list[float]]] = {}
     counts: list[int] = []
-    for turn in range(_ROUNDS):
+    for n in range(_ROUNDS):
         sleep(_PAUSE_S)
         own.append([])
         until = perf_counter() + seconds / _ROUNDS
@@ -176,57 +178,56 @@ def _take_turns(
             own[-1].append(report.elapsed_ms or 0.0)
             for node in report.nodes if len(own[-1]) <= _TIMED_NODES else ():
                 if node.ms is not None:
-                    layers.setdefault(node.output, [[] for _ in range(_ROUNDS)])[turn].append(
-                        node.ms
-                    )
+                    runs = layers.setdefault(node.output, [[] for _ in range(_ROUNDS)])
+                    runs[n].append(node.ms)
         sleep(_PAUSE_S)
         other.append(ask(do="time", seconds=seconds / _ROUNDS))
         sleep(_PAUSE_S)
         counts.append(ask(do="time_nodes", runs=_TIMED_NODES, seconds=seconds / _ROUNDS))
     others = {
-        name: Turns([each[sum(counts[:n]) : sum(counts[: n + 1])] for n in range(_ROUNDS)])
+        name: Rounds([each[sum(counts[:n]) : sum(counts[: n + 1])] for n in range(_ROUNDS)])
         for name, each in ask(do="node_times").items()
     }
-    ours = {name: Turns(each) for name, each in layers.items()}
-    return _Times(Turns(own), Turns(other), ours, others)
+    ours = {name: Rounds(each) for name, each in layers.items()}
+    return _Times(Rounds(own), Rounds(other), ours, others)
 
 
 def _faster(is_own: bool | None) -> str | None:
-    """Who is faster, as a record says it."""
+    """Name of the faster contender; None if the rounds disagree."""
     return None if is_own is None else "tconv" if is_own else "onnxruntime"
 
 
 def _is_beyond_rounding(theirs: NDArray[Any], difference: float, largest: float) -> bool:
-    """Whether another order of summation cannot have made a difference of values so large."""
+    """Whether the difference is too large for another order of summation."""
     is_half = theirs.dtype == np.float16
-    if difference == inf:  # another shape, or NaN in one of the two
+    if difference == inf:  # different shapes, or NaN in one of the two
         return theirs.dtype.kind in "biufc"
     return difference > largest * (4 * float(np.finfo(np.float16).eps) if is_half else _ROUNDING)
 
 
 def _files(source: Source, folder: Path) -> tuple[str, str]:
-    """Paths of the model, and of a copy that gives away what every ConvTranspose makes."""
+    """Paths of the model, and of a copy whose outputs include those of every ConvTranspose."""
     path = source
     if isinstance(source, bytes):
         Path(folder, "model.onnx").write_bytes(source)
         path = str(Path(folder, "model.onnx"))
     try:
         model = read_model(source)
-    except NotCut:  # only ONNX Runtime can read it, so nobody can look inside
+    except NotPartitionable:  # only ONNX Runtime can read it
         return str(path), str(path)
     own = {output.name for output in model.graph.output}
-    layers = [node for node in model.graph.node if is_transposed(node)]
+    layers = [node for node in model.graph.node if is_conv_transpose(node)]
     for n, node in enumerate(layers):
         node.name = f"{_PREFIX}{n}"
         if node.output[0] not in own:
             model.graph.output.append(ValueInfoProto(name=node.output[0]))
-    watched = folder / "watched.onnx"
-    watched.write_bytes(model.SerializeToString())
-    return str(path), str(watched)
+    profiled = folder / "profiled.onnx"
+    profiled.write_bytes(model.SerializeToString())
+    return str(path), str(profiled)
 
 
 def _stored(name: str, value: Any) -> NDArray[Any]:
-    """An input as an array that a file can hold without pickling."""
+    """Convert an input to an array that a file can hold without pickling."""
     array = np.asarray(value)
     if array.dtype == object:
         array = array.astype(str)
@@ -243,7 +244,7 @@ def _named(outputs: list[NodeArg], values: list[Any]) -> dict[str, Any]:
 
 
 def _difference(a: Any, b: Any) -> tuple[float, float]:
-    """Largest absolute difference and value; NaN equals NaN, and unequal words are far apart."""
+    """Largest absolute difference and value; NaN equals NaN, and unequal strings differ by inf."""
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape:
         return inf, inf
@@ -262,11 +263,11 @@ def _difference(a: Any, b: Any) -> tuple[float, float]:
 
 
 @contextmanager
-def _peer() -> Iterator[Callable[..., Any]]:
-    """Start ONNX Runtime's process and give a function that asks it something."""
+def _baseline() -> Iterator[Callable[..., Any]]:
+    """Start the baseline's process and yield a function that sends it requests."""
     script = str(Path(__file__).with_name("baseline.py"))
     with TemporaryFile() as complaints:
-        # -P: the script's folder, whose files are named like other packages, is not searched.
+        # -P keeps the script's folder off the path: its files are named like other packages.
         process = subprocess.Popen(
             [sys.executable, "-P", script],
             stdin=subprocess.PIPE,
@@ -276,9 +277,9 @@ def _peer() -> Iterator[Callable[..., Any]]:
             encoding="utf-8",
         )
 
-        def ask(**order: Any) -> Any:
+        def ask(**request: Any) -> Any:
             try:
-                print(json.dumps(order), file=process.stdin, flush=True)
+                print(json.dumps(request), file=process.stdin, flush=True)
                 line = process.stdout.readline() if process.stdout else ""
             except OSError:
                 line = ""

@@ -1,4 +1,4 @@
-"""WHAT onnx's EVALUATOR IS LENT: ConvTranspose for its ReferenceEvaluator, computed by tconv."""
+"""Operator ConvTranspose for onnx's ReferenceEvaluator."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
 from tconv.arrays.operands import as_operands
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import NodeAttributes
 from tconv.ops.dispatch import Call, solve_for
 
 __all__ = ["ConvTranspose"]
 
-_ATTRIBUTES = tuple(NodeSettings.__dataclass_fields__)
+_ATTRIBUTES = tuple(NodeAttributes.__dataclass_fields__)
 
 
 class ConvTranspose(OpRun):
@@ -40,7 +40,7 @@ class ConvTranspose(OpRun):
 
     def _run(self, x: Any, weight: Any, bias: Any = None, **attributes: Any) -> tuple[NDArray[Any]]:
         given = {name: attributes.get(name) for name in _ATTRIBUTES}
-        settings = NodeSettings.of({n: v for n, v in given.items() if v is not None})
+        settings = NodeAttributes.of({n: v for n, v in given.items() if v is not None})
         _, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias})
         geometry = settings.geometry(x.shape, weight.shape)
         y = solve_for("y", geometry, x, weight, bias, Call("ConvTranspose"))

@@ -1,4 +1,4 @@
-"""WHO COMPUTED WHAT: records of a run and of a comparison, which print themselves as tables."""
+"""Reports of a run and of a comparison, which print themselves as tables."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,16 +14,16 @@ __all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultCompar
 
 Shape = tuple[int, ...]
 NUDGE = 1e-7
-"""By what part of it each floating input is changed to see how far an answer moves by that."""
+"""Relative change of every floating input that shows how much a model amplifies rounding."""
 
 
 @dataclass(frozen=True)
 class NodeReport:
     """One ConvTranspose or Conv: who computed it in the last run, at what sizes, in how many ms.
 
-    `output` is the name of its result, "" where it lies inside another node. `reason` says why ONNX
-    Runtime was left to compute it; its time is then part of a piece's. `folded` are the operators
-    after it that tconv made part of it, and whose time is part of its own.
+    `output` is the name of its result, "" inside another node. `reason` says why ONNX Runtime
+    computed it; its time is then part of a subgraph's. `folded` are the following operators that
+    tconv fused into it; their time is part of its own.
     """
 
     name: str
@@ -41,10 +41,11 @@ class NodeReport:
 
 @dataclass(frozen=True)
 class Report:
-    """A model's ConvTranspose, and the Conv that tconv takes; times of the last run in ms.
+    """A model's ConvTranspose, and the Conv that tconv may compute; times of the last run in ms.
 
-    `elapsed_ms` is the whole run, `elsewhere_ms` what ONNX Runtime took of it for `pieces` pieces;
-    both are None before the first run. `decision` says why the model was cut, or was not.
+    `elapsed_ms` is the time of the whole run, `elsewhere_ms` that of ONNX Runtime in it, for
+    `pieces` subgraphs; both are None before the first run. `decision` says why the model was
+    partitioned, or was not.
     """
 
     nodes: tuple[NodeReport, ...]
@@ -86,7 +87,7 @@ class Report:
         return " · ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """The report as plain values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -98,12 +99,11 @@ class Report:
 
 @dataclass(frozen=True)
 class NodeComparison:
-    """One ConvTranspose by tconv and by ONNX Runtime: fastest ms, and how far they are apart.
+    """One ConvTranspose by tconv and by ONNX Runtime: fastest times in ms, and the difference.
 
-    `difference` is the largest absolute one between the two, `largest` the largest absolute value;
-    None where ONNX Runtime computed both or tells nothing. tconv's time is that of the `folded`
-    operators as well, ONNX Runtime's is not. `faster` is "tconv" or "onnxruntime", None where the
-    turns of the two do not agree.
+    `difference` is the largest absolute difference, `largest` the largest absolute value; both are
+    None for a node inside another one. tconv's time includes the `folded` operators, ONNX Runtime's
+    does not. `faster` is "tconv" or "onnxruntime", None if the rounds disagree.
     """
 
     name: str
@@ -121,11 +121,11 @@ class NodeComparison:
 
 @dataclass(frozen=True)
 class ResultComparison:
-    """One output of the model: how far the two answers are apart, and the largest value.
+    """One output of the model: the largest difference, and the largest value.
 
-    `moved` is how far ONNX Runtime's own answer moves if every floating input is changed by 1e-7 of
-    it; None where no output differs by more than rounding explains, or no input is floating.
-    `varied` is how far it moves from one run to another with the same inputs.
+    `moved` is how far ONNX Runtime's own output moves if every floating input changes by 1e-7 of
+    it; None if no output differs by more than rounding explains, or no input is floating. `varied`
+    is how far it moves from one run to the next with the same inputs.
     """
 
     name: str
@@ -138,10 +138,10 @@ class ResultComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model run by `Session` and by ONNX Runtime alone: answers, and medians of `runs` in ms.
+    """A model run by `Session` and by ONNX Runtime alone: outputs, and medians of `runs` in ms.
 
-    `faster` is "tconv" or "onnxruntime", None where the turns of the two do not agree. `decision`
-    says why the model was cut, or was not.
+    `faster` is "tconv" or "onnxruntime", None if the rounds disagree. `decision` says why the model
+    was partitioned, or was not.
     """
 
     nodes: tuple[NodeComparison, ...]
@@ -198,7 +198,7 @@ class Comparison:
         return Table(columns, tuple(rows), "\n".join(filter(None, lines)))
 
     def explanation(self) -> str:
-        """What an answer is worth that differs more than by rounding; "" where none does."""
+        """Why an output differs by more than rounding, in words; "" if none does."""
         moved = [result for result in self.results if result.moved is not None]
         if not moved:
             return ""
@@ -218,7 +218,7 @@ class Comparison:
         return found + "less than the difference, which rounding does not explain"
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, without the outputs."""
+        """The comparison as plain values, without the outputs."""
         shown = asdict(self)
         del shown["outputs"]
         of_all = {"largest_difference": self.largest_difference, "explanation": self.explanation()}
@@ -232,7 +232,7 @@ class Comparison:
 
 
 def _decided(nodes: Sequence[NodeReport | NodeComparison], decision: Decision | None) -> list[str]:
-    """How many nodes tconv computes, and why no more."""
+    """How many nodes tconv computes, and the decision."""
     parts = [f"{summary(nodes)} computed by tconv"]
     if decision is not None and decision.reason:
         parts.append(decision.sentence)
@@ -266,7 +266,7 @@ def _apart(difference: float | None, largest: float | None) -> str:
 
 
 def _part(result: ResultComparison) -> float:
-    """A difference as part of the largest value."""
+    """Difference relative to the largest value."""
     if not result.difference:
         return 0.0
     return result.difference / result.largest if 0 < result.largest < inf else inf

@@ -1,4 +1,4 @@
-"""ONNX Runtime's interface, with ConvTranspose nodes computed by tconv where that gains."""
+"""Session: ONNX Runtime's interface, with ConvTranspose computed by tconv where that is faster."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +15,8 @@ from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError
 from tconv.geometry.arguments import as_array, as_choice, as_flag, as_mapping
 from tconv.messages import show
 from tconv.onnx.execution import Execution, Executions
-from tconv.onnx.inference_session import Interface
-from tconv.onnx.loading import Loaded, Ran
+from tconv.onnx.inference_session import InferenceSessionBase
+from tconv.onnx.loading import LoadedModel, RunProfile
 from tconv.onnx.model.model import NodeArg, as_source, parse_type
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import clean_message
@@ -28,20 +28,21 @@ __all__ = ["Session", "checked_feed"]
 METHODS = ("auto", "onnxruntime", "measure")
 
 
-class Session(Interface):
-    """Run an ONNX model as ONNX Runtime does, with ConvTranspose by tconv where that gains.
+class Session(InferenceSessionBase):
+    """Run an ONNX model as ONNX Runtime does, with ConvTranspose by tconv where that is faster.
 
-    Takes the place of ``onnxruntime.InferenceSession`` on CPUs: it is one, with all its members.
-    When the sizes are known, at the latest at the first run, the session predicts the time of a run
-    by ONNX Runtime alone and with tconv's layers. Where the gain is below 3 %, one session of ONNX
-    Runtime runs the whole model. Else the model is cut at tconv's layers; arrays pass between the
-    pieces without a copy. Further shapes of the inputs are decided anew, up to eight.
+    A drop-in for ``onnxruntime.InferenceSession`` on CPUs: it is a subclass with all its members.
+    As soon as the sizes are known, at the latest at the first run, the session predicts the time of
+    a run by ONNX Runtime alone and with tconv's layers. If the gain is below 3 %, one session of
+    ONNX Runtime runs the whole model. Otherwise the session partitions the model at tconv's layers
+    into subgraphs for ONNX Runtime; arrays pass between them without a copy. For further shapes of
+    the inputs, up to eight, it decides anew.
 
     ONNX Runtime keeps nodes inside If, Loop or Scan, types other than float16, float32 and float64,
-    and models for other providers; `report` says what and why. Arithmetic with constants for each
-    channel and a BatchNormalization, and then a Relu, LeakyRelu, Tanh or Sigmoid, become part of
-    the layer before them where nobody else needs what lies between. A model that ONNX Runtime alone
-    refuses is cut in any case, as one of float64, whose Conv tconv computes as well.
+    and models for other providers; `report` says which and why. Arithmetic with constants for each
+    channel, a BatchNormalization, and then a Relu, LeakyRelu, Tanh or Sigmoid are fused into the
+    layer before them if nothing else reads the values between. A model that ONNX Runtime alone
+    refuses is always partitioned, such as one of float64, whose Conv tconv computes as well.
 
     Parameters
     ----------
@@ -51,20 +52,20 @@ class Session(Interface):
     threads : int, threads of ONNX Runtime and of tconv; None leaves it to both
     method : "auto" decides by predicted times, "measure" by timing both at the first run;
         "onnxruntime" leaves every node to ONNX Runtime
-    force : bool, tconv computes every node that it can, whether that gains or not
+    force : bool, tconv computes every node that it can, even if that is slower
     kwargs : enable_fallback, read_config_from_model and disabled_optimizers of ONNX Runtime
 
-    A session may be called from several threads at once. It pickles as the path or the bytes it was
-    made of, unless it has sess_options, and after a fork the child loads the model anew. Members
-    other than `run` and those that describe the model use one session of ONNX Runtime for the whole
-    model, which is loaded when the first of them is called.
+    Several threads may call a session at once. It pickles as the path or the bytes it was made of,
+    unless it has sess_options; after a fork the child loads the model again. Members other than
+    `run` and those that describe the model use one session of ONNX Runtime for the whole model,
+    which is loaded when the first of them is called.
 
     Raises
     ------
     ModelError : the model is damaged, or ONNX Runtime refuses it
     OSError : the file cannot be read
-    ParameterError : an argument is none of the above, threads is less than 1 or another number than
-        that of sess_options, or force comes with a method
+    ParameterError : an argument is none of the above, threads is less than 1 or differs from that
+        of sess_options, or force is given with a method
 
     References
     ----------
@@ -99,7 +100,7 @@ class Session(Interface):
                 f"force=True excludes method={self._method!r}; pass one of the two."
             )
         self._source = as_source(path_or_bytes)
-        self._last: tuple[Execution, Ran | None, float] | None
+        self._last: tuple[Execution, RunProfile | None, float] | None
         self._executions = self._load()
 
     def run(
@@ -121,11 +122,11 @@ class Session(Interface):
         ParameterError : a name is missing or unknown
         ShapeError, DTypeError : an array is not what the model declares, or a ConvTranspose cannot
             take it
-        ModelError : another node cannot
+        ModelError : another node fails
         """
         executions = self._executions
         if executions.process != os.getpid():
-            executions = self._here()
+            executions = self._in_this_process()
         execution = executions.only
         if execution is None:
             try:
@@ -135,10 +136,10 @@ class Session(Interface):
                 try:
                     execution = executions.choose(feed)
                 except ModelError as error:
-                    raise _told(error, feed) from error
+                    raise _with_feed(error, feed) from error
         run = execution.run_whole
         if run is None:
-            return self._run_cut(executions, execution, output_names, input_feed, run_options)
+            return self._run_partitioned(execution, output_names, input_feed, run_options)
         began = perf_counter()
         try:
             for value in input_feed.values():
@@ -148,24 +149,19 @@ class Session(Interface):
                 found: list[Any] = run(output_names or execution.names, input_feed, run_options)
                 self._last = execution, None, (perf_counter() - began) * 1e3
                 return found
-        except Exception:  # which of its many exceptions, a look at the inputs tells
+        except Exception:  # run again below, with all inputs checked for an error that says why
             pass
         return self._run_whole(executions, execution, output_names, input_feed, run_options)
 
-    def _run_cut(
-        self,
-        executions: Executions,
-        execution: Execution,
-        output_names: Any,
-        input_feed: Any,
-        options: Any,
+    def _run_partitioned(
+        self, execution: Execution, output_names: Any, input_feed: Any, options: Any
     ) -> list[Any]:
         names = _checked_names(execution.loaded, output_names)
         feed = _checked(execution.loaded, input_feed)
         try:
             results, ran = execution.loaded.run(feed, names, options)
         except ModelError as error:
-            raise _told(error, feed) from error
+            raise _with_feed(error, feed) from error
         self._last = execution, ran, ran.elapsed_ms
         return results
 
@@ -177,14 +173,14 @@ class Session(Interface):
         input_feed: Any,
         options: Any,
     ) -> list[Any]:
-        """Run by ONNX Runtime what it may have refused, with all that is passed checked."""
+        """Run the whole model after checking the arguments, which ONNX Runtime may have refused."""
         loaded = execution.loaded
         names, feed = _checked_names(loaded, output_names), _checked(loaded, input_feed)
         began = perf_counter()
         try:
             results = loaded.whole.session().run(names, feed, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
-            refusal = _told(ModelError(clean_message(error)), feed)
+            refusal = _with_feed(ModelError(clean_message(error)), feed)
             results, ran = executions.run_refused(refusal, feed, names, options)
             assert executions.only is not None
             self._last = executions.only, ran, ran.elapsed_ms
@@ -193,20 +189,22 @@ class Session(Interface):
         return list(results)
 
     def report(self) -> Report:
-        """Tell who computed every ConvTranspose in the last run, at what sizes, how long, and why.
+        """Report who computed every ConvTranspose in the last run, with sizes, times and reasons.
 
-        Before the first run it tells who is expected to.
+        Before the first run it reports who is expected to.
         """
         executions, last = self._executions, self._last
         if last is None:
             decision = None if executions.only is None else executions.only.decision
-            return Report(executions.first.nodes, executions.first.loaded.pieces, decision=decision)
+            first = executions.first
+            return Report(first.nodes, first.loaded.subgraph_count, decision=decision)
         execution, ran, elapsed_ms = last
         nodes = execution.nodes
         if ran is not None:
             nodes = tuple(_with_run(node, ran) for node in nodes)
         elsewhere_ms = elapsed_ms if ran is None else ran.elsewhere_ms
-        return Report(nodes, execution.loaded.pieces, elapsed_ms, elsewhere_ms, execution.decision)
+        count = execution.loaded.subgraph_count
+        return Report(nodes, count, elapsed_ms, elsewhere_ms, execution.decision)
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("_source", "_settings", "_method", "_force")
@@ -226,26 +224,26 @@ class Session(Interface):
         return executions
 
 
-def _with_run(node: NodeReport, ran: Ran) -> NodeReport:
+def _with_run(node: NodeReport, ran: RunProfile) -> NodeReport:
     if node.output not in ran.layers:
         return node
     geometry, ms = ran.layers[node.output]
     x_shape, y_shape = geometry.x_shape, geometry.y_shape
-    if node.operator == "Conv":  # the transpose, which reads y and makes x
+    if node.operator == "Conv":  # the geometry is that of its transpose, which maps x to y
         x_shape, y_shape = y_shape, x_shape
     w_shape = geometry.weight_shape
     return replace(node, x_shape=x_shape, weight_shape=w_shape, y_shape=y_shape, ms=ms)
 
 
-def _told(error: ModelError, feed: Mapping[str, Any]) -> ModelError:
+def _with_feed(error: ModelError, feed: Mapping[str, Any]) -> ModelError:
     return ModelError(f"{error}; check the model, and the inputs: {_shown(feed)}.")
 
 
-def _checked(loaded: Loaded, feed: Any) -> Values:
+def _checked(loaded: LoadedModel, feed: Any) -> Values:
     return checked_feed(loaded.inputs, loaded.overridable, feed)
 
 
-def _checked_names(loaded: Loaded, names: Sequence[str] | None) -> list[str]:
+def _checked_names(loaded: LoadedModel, names: Sequence[str] | None) -> list[str]:
     known = [output.name for output in loaded.outputs]
     if names is None:
         return known
@@ -266,7 +264,7 @@ def _checked_names(loaded: Loaded, names: Sequence[str] | None) -> list[str]:
 def checked_feed(
     inputs: Sequence[NodeArg], overridable: Sequence[NodeArg], feed: Mapping[str, Any]
 ) -> Values:
-    """Arrays as ONNX Runtime takes them, each held against what the model declares."""
+    """Return the inputs as ONNX Runtime takes them, each checked against its declaration."""
     known = {each.name: each for each in (*inputs, *overridable)}
     feed = as_mapping(feed, "input_feed")
     for name in feed:
@@ -285,7 +283,10 @@ def checked_feed(
 
 
 def _checked_array(declared: NodeArg, value: Any) -> Any:
-    """An array in native byte order, of the declared type and shape; no tensor is passed on."""
+    """Return an array in native byte order, of the declared type and shape.
+
+    Tensors of other libraries are converted to arrays.
+    """
     expected = _expected(declared.type)
     if expected is None:
         return value
@@ -321,14 +322,14 @@ def _checked_array(declared: NodeArg, value: Any) -> Any:
 
 @cache
 def _expected(kind: str) -> Any:
-    """The type of an input that is an array, None for others."""
+    """NumPy's type of an input that is an array, None for other inputs."""
     if not kind.startswith("tensor("):
         return None
     return tensor_dtype_to_np_dtype(parse_type(kind).tensor_type.elem_type)
 
 
 def _fits(declared: NodeArg, array: Any) -> bool:
-    """Whether the sizes that the model declares are those of an array."""
+    """Whether an array has the sizes that the model declares."""
     if declared.has_rank and len(declared.shape) != array.ndim:
         return False
     for size, found in zip(declared.shape, array.shape, strict=False):
@@ -338,7 +339,7 @@ def _fits(declared: NodeArg, array: Any) -> bool:
 
 
 def _shown(feed: Mapping[str, Any]) -> str:
-    """Names and shapes of what was given."""
+    """Names and shapes of the inputs in a feed."""
     shapes = [f"{name} {tuple(np.shape(value))}" for name, value in list(feed.items())[:5]]
     return ", ".join(shapes) + (" …" if len(feed) > 5 else "") or "none"
 

@@ -1,23 +1,23 @@
-"""WHAT IS COMPILED AHEAD: the kernels of a model whose sizes are fixed, before its first run."""
+"""Ahead-of-time compilation of the kernels of a model with fixed sizes."""
 
 from typing import Any
 
-from tconv.engine.compile.tiers import settle
+from tconv.engine import wait_for_optimised
 from tconv.errors import TConvError
 from tconv.geometry.arguments import as_threads
 from tconv.onnx.model.model import as_source, read_model
-from tconv.onnx.model.nodes import NotCut
-from tconv.onnx.partition.partition import fixed_sizes
+from tconv.onnx.model.nodes import NotPartitionable
+from tconv.onnx.partition.partition import find_layer_shapes
 from tconv.ops.dispatch import native
 
 __all__ = ["warm"]
 
 
 def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
-    """Compile the kernels that a model's ConvTranspose need, and its Conv of float64; keep them.
+    """Compile the kernels of a model's ConvTranspose, and of its Conv of float64, and keep them.
 
-    For images whose file system cannot be written later: what lies on disk then is found by every
-    process that has the same CPU and the same version of tconv.
+    For container images with a read-only file system: every process with the same CPU and the same
+    version of tconv finds the kernels on disk.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
     """
     threads = as_threads(threads)
     try:
-        layers = fixed_sizes(read_model(as_source(model)))
-    except NotCut as reason:
+        layers = find_layer_shapes(read_model(as_source(model)))
+    except NotPartitionable as reason:
         return [("model", f"left to ONNX Runtime: {reason}")]
     found = []
     for layer, dtype, x_shape, weight_shape in layers:
@@ -48,15 +48,11 @@ def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
             found.append((layer.name, "its sizes are not fixed: run the model once instead"))
             continue
         try:
-            geometry, follows = (
-                layer.settings.geometry(x_shape, weight_shape),
-                layer.followers.activation,
-            )
-            want = layer.settings.want
-            plan = native(geometry, want, dtype, threads, activation=follows)
+            geometry, want = layer.settings.geometry(x_shape, weight_shape), layer.settings.want
+            plan = native(geometry, want, dtype, threads, activation=layer.fused.activation)
         except TConvError as error:
             found.append((layer.name, str(error)))
             continue
         found.append((layer.name, "; ".join(plan.describe()[:2]) if plan else "portable path"))
-    settle()
+    wait_for_optimised()
     return found

@@ -1,1 +1,1 @@
-"""Public functions, dispatch, repeated calls and gradients."""
+"""Public functions on arrays: dispatch, call cache, planned calls, gradients and max pooling."""

@@ -1,4 +1,8 @@
-"""WHAT IS REMEMBERED of calls: plans, by shapes, type and keywords."""
+"""Call cache: bound calls, found by the shapes, the type and the keywords of a call.
+
+A bound call has passed every check once. The next call of the same shapes, type and keywords runs
+its plan at once.
+"""
 
 import weakref
 from functools import lru_cache
@@ -8,29 +12,31 @@ from typing import Any, TypeVar
 import numpy as np
 
 import tconv.engine as engine
-from tconv.arrays.dtypes import USUAL, dtype_name
+from tconv.arrays.dtypes import NATIVE_DTYPES, dtype_name
 from tconv.arrays.operands import check_out
-from tconv.engine.target.target import target
+from tconv.engine import host_target as target
+from tconv.geometry.arguments import is_cache_key
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.ops.dispatch import Call, is_registered, native, needs_no_limit, solve_for
 
-__all__ = ["Known", "Repeated", "is_plain", "recalled", "solve_and_keep"]
+__all__ = ["BoundCall", "CacheEntry", "cache_entry", "solve_and_cache"]
 
 A = TypeVar("A")
 
-_PLAIN = frozenset({int, str, bool, NoneType})  # whose values never change
+_SCALARS = frozenset({int, str, bool, NoneType})  # `is_cache_key` for most keywords at once
 
 
-class Repeated:
-    """Contractions of one geometry, type and call, made again and again.
+class BoundCall:
+    """Contractions of one geometry, type and `Call`, each bound to the engine's plan.
 
-    What has gone well once takes the short way from then on, for NumPy arrays of such shapes and
-    type. Whatever is out of the ordinary takes the long way, where all complaints are made.
+    The first solution for a letter takes every check of `solve_for`, then binds the plan. From then
+    on NumPy arrays of these shapes and this type go straight to the engine. All other operands,
+    and calls that must be held against the memory, take every check each time.
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
-    >>> repeated = Repeated(geometry, np.dtype("float64"), Call("conv_transpose"))
+    >>> bound = BoundCall(geometry, np.dtype("float64"), Call("conv_transpose"))
     >>> for _ in range(2):
-    ...     repeated.solve("y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
+    ...     bound.solve("y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
     array([[[1., 1., 2., 1., 1.]]])
     array([[[1., 1., 2., 1., 1.]]])
     """
@@ -38,20 +44,22 @@ class Repeated:
     def __init__(self, geometry: Geometry, dtype: Any, call: Call) -> None:
         self.geometry, self.call = geometry, call
         self._dtype = dtype_name(dtype)
-        self._found: dict[Letter, tuple[Any, ...]] = {}  # nothing for what takes the long way
+        # Target and plan by letter; () where every call takes every check.
+        self._plans: dict[Letter, tuple[Any, ...]] = {}
 
     def plan(self, want: Letter) -> Any:
-        """The engine's plan if that is known; None if the long way is to be taken."""
-        found = self._found.get(want)
+        """The plan that is bound for a letter; None where a call has to take every check."""
+        found = self._plans.get(want)
         if not found:
             return None
         here, plan_of = found
         return None if here is not target() or is_registered("numpy") else plan_of()
 
-    def again(self, want: Letter, a: A, b: Any, bias: Any = None, out: Any = None) -> A | None:
-        """Return the result for operands of the right shapes and type, or None for the long way.
+    def run(self, want: Letter, a: A, b: Any, bias: Any = None, out: Any = None) -> A | None:
+        """Run the bound plan; return None where there is none, or where bias needs every check.
 
-        Bias and `out` may be anything; b also a weight that was packed for the plan.
+        a and b must have the right shapes and type; b may be a weight packed for the plan. Bias and
+        `out` may be anything.
         """
         chosen, geometry = self.plan(want), self.geometry
         if chosen is None:
@@ -60,7 +68,7 @@ class Repeated:
             channels = geometry.out_channels if want == "y" else geometry.in_channels
             if (
                 type(bias) is not np.ndarray
-                or USUAL.get(bias.dtype) != self._dtype
+                or NATIVE_DTYPES.get(bias.dtype) != self._dtype
                 or bias.shape != (channels,)
             ):
                 return None
@@ -71,43 +79,59 @@ class Repeated:
         return result if out is None else out  # type: ignore[no-any-return]
 
     def solve(self, want: Letter, a: Any, b: Any, bias: Any = None, out: Any = None) -> Any:
-        """Return what `solve_for` does, from the second time on in less time."""
-        result = self.again(want, a, b, bias, out)
+        """Return what `solve_for` returns; bind the plan if that went well."""
+        result = self.run(want, a, b, bias, out)
         if result is None:
             result = solve_for(want, self.geometry, a, b, bias, self.call, out)
-            self.keep(want)
+            self._bind(want)
         return result
 
-    def keep(self, want: Letter) -> None:
-        """Remember one that went well, if its next need not be held against the memory."""
+    def _bind(self, want: Letter) -> None:
+        """Bind the engine's plan, unless each call has to be held against the memory."""
         call, geometry, name = self.call, self.geometry, self._dtype
-        if self._found.get(want) == ():
+        if self._plans.get(want) == ():
             return
-        self._found[want] = ()
-        if call.padding_mode != "zeros" or call.max_bytes is not None or name not in USUAL.values():
+        self._plans[want] = ()
+        if (
+            call.padding_mode != "zeros"
+            or call.max_bytes is not None
+            or name not in NATIVE_DTYPES.values()
+        ):
             return
         chosen = native(geometry, want, name, call.threads, call.method, call.activation)
         if chosen is None or chosen.activation != call.activation:
             return
-        if needs_no_limit(geometry, want, name, engine.workspace_bytes(geometry, chosen)):
-            # Weakly: how many plans are kept is for the engine to say.
-            self._found[want] = target(), weakref.ref(chosen)
+        if needs_no_limit(geometry, want, name, chosen):
+            # By a weak reference: the engine's plan cache decides how many plans live.
+            self._plans[want] = target(), weakref.ref(chosen)
 
 
-class Known:
-    """What is remembered of a call of one of the public functions: nothing at first."""
-
-    def __init__(self) -> None:
-        self.repeated: Repeated | None = None
-
-    def again(self, want: Letter, a: A, b: Any, bias: Any = None, out: Any = None) -> A | None:
-        """Return the result for arrays of such shapes and type; None if that takes the long way."""
-        repeated = self.repeated
-        return None if repeated is None else repeated.again(want, a, b, bias, out)
+CacheEntry = list[BoundCall]
+"""The bound call of some shapes, type and keywords; empty before the first such call."""
 
 
-def solve_and_keep(
-    known: Known | None,
+def cache_entry(a: Any, b: Any, keywords: tuple[Any, ...]) -> CacheEntry | None:
+    """Return the entry for such a call, to be read or filled; None if the call is not cached.
+
+    Cached are NumPy arrays of one floating type, with keywords that `is_cache_key` accepts.
+    """
+    if type(a) is not np.ndarray or type(b) is not np.ndarray:
+        return None
+    dtype = a.dtype
+    if dtype != b.dtype or dtype not in NATIVE_DTYPES:
+        return None
+    if not (_SCALARS.issuperset(map(type, keywords)) or all(map(is_cache_key, keywords))):
+        return None
+    return _entry(a.shape, b.shape, dtype, *keywords)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _entry(*_: Any) -> CacheEntry:
+    return []
+
+
+def solve_and_cache(
+    entry: CacheEntry | None,
     want: Letter,
     geometry: Geometry,
     a: A,
@@ -116,41 +140,9 @@ def solve_and_keep(
     call: Call,
     out: A | None,
 ) -> A:
-    """Return what `solve_for` does, and tell that to what `recalled` gave."""
-    result: A = solve_for(want, geometry, a, b, bias, call, out)
-    if known is not None:
-        repeated = Repeated(geometry, a.dtype, call)  # type: ignore[attr-defined]
-        repeated.keep(want)
-        known.repeated = repeated
-    return result
-
-
-def recalled(a: Any, b: Any, keywords: tuple[Any, ...]) -> Known | None:
-    """Return what is known of such a call, to be asked or to be told; None where it is unusual.
-
-    Values that are equal may mean different things, as 1, 1.0 and True, and others may change.
-    """
-    if type(a) is not np.ndarray or type(b) is not np.ndarray:
-        return None
-    dtype = a.dtype
-    if dtype != b.dtype or dtype not in USUAL:
-        return None
-    if not (_PLAIN.issuperset(map(type, keywords)) or all(map(is_plain, keywords))):
-        return None
-    return _known(a.shape, b.shape, dtype, *keywords)
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a keyword can be told by its value and type from all that mean something else."""
-    kind = type(value)
-    return kind in _PLAIN or (kind is tuple and all(map(_is_plain_entry, value)))
-
-
-def _is_plain_entry(value: Any) -> bool:
-    """Of a tuple, whose entries are compared without their types: no True, which equals 1."""
-    return type(value) is int or (type(value) is tuple and all(map(_is_plain_entry, value)))
-
-
-@lru_cache(maxsize=256, typed=True)
-def _known(*_: Any) -> Known:
-    return Known()
+    """Return what `solve_for` returns, and put the bound call into its entry, if it has one."""
+    if entry is None:
+        return solve_for(want, geometry, a, b, bias, call, out)  # type: ignore[no-any-return]
+    if not entry:
+        entry.append(BoundCall(geometry, a.dtype, call))  # type: ignore[attr-defined]
+    return entry[0].solve(want, a, b, bias, out)  # type: ignore[no-any-return]

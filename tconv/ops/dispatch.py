@@ -1,4 +1,4 @@
-"""WHO COMPUTES: one contraction from checked operands to the result, by the array's library."""
+"""Dispatch of one contraction: checks of memory, `out` and overflow, then an implementation."""
 
 import sys
 import warnings
@@ -14,7 +14,7 @@ import tconv.engine as engine
 from tconv.arrays.activations import Activation
 from tconv.arrays.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest, largest_sum
 from tconv.arrays.operands import check_out, library_of, namespace
-from tconv.arrays.padding_modes import fold, fold_factor, pad
+from tconv.arrays.padding_modes import pad, transposed_pad, transposed_pad_factor
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry.arguments import (
     METHODS,
@@ -42,15 +42,15 @@ __all__ = [
 ]
 
 _MEMORY_SHARE = 0.8
-_SMALL_BYTES = 2**26  # below this the system is not asked how much memory there is
-_FOLDING = 4  # copies of the padded y that are held while it is padded or folded, at most
-_MOST_AXES = 30  # spatial; two per axis and three more are held at a time, and NumPy allows 64
+_SMALL_BYTES = 2**26  # below this the operating system is not asked for free memory
+_PAD_COPIES = 4  # most copies of the padded y that exist during a pad or a transposed pad
+_MOST_AXES = 30  # spatial; intermediate arrays have two per axis and three more, of NumPy's 64
 
-_BLAS_BYTES = 2**26  # OpenBLAS takes 32 MiB and ends the process if it does not get them
+_BLAS_BYTES = 2**26  # OpenBLAS allocates 32 MiB and ends the process if it cannot
 _has_warned = False
 
 _contracts: dict[str, Callable[..., Any]] = {}
-"""Array library to what contracts its arrays; the portable path serves all others."""
+"""Implementation by array library; the portable path serves all others."""
 
 
 def register(library: str, contract: Callable[..., Any]) -> None:
@@ -68,10 +68,10 @@ def is_registered(library: str) -> bool:
 
 @dataclass(frozen=True)
 class Call:
-    """What a call says besides sizes: how borders continue, who computes, what follows a sum.
+    """Options of a call besides sizes: padding mode, method, threads, memory limit, activation.
 
-    Each value is checked and held as Python's own: caches tell calls apart by them, and an integer
-    of NumPy would count bytes of scratch in its own few bits.
+    Each value is checked and stored as a value of Python: caches use them as keys, and byte counts
+    would overflow a small integer type of NumPy.
 
     >>> Call("conv", threads=np.uint16(5)).threads
     5
@@ -85,7 +85,7 @@ class Call:
     activation: Activation | None = None
 
     def __post_init__(self) -> None:
-        values = self.__dict__  # of a record that is frozen from here on
+        values = self.__dict__  # the dataclass is frozen
         values["padding_mode"] = as_choice(self.padding_mode, "padding_mode", PADDING_MODES)
         values["method"] = as_choice(self.method, "method", METHODS)
         values["threads"] = as_threads(self.threads)
@@ -94,7 +94,7 @@ class Call:
 
 
 def check_padding_mode(mode: str, geometry: Geometry, padding: Any, output_padding: Any) -> None:
-    """Refuse what a padding mode other than zeros cannot be combined with."""
+    """Refuse arguments that do not combine with a padding mode other than zeros."""
     mode = as_choice(mode, "padding_mode", PADDING_MODES)
     if mode == "zeros":
         return
@@ -108,7 +108,7 @@ def check_padding_mode(mode: str, geometry: Geometry, padding: Any, output_paddi
             f'padding_mode="{mode}" excludes output_padding={output_padding}; pass '
             'output_padding=0 or padding_mode="zeros".'
         )
-    if 0 in geometry.input_size:  # nothing is spread, so nothing is folded either
+    if 0 in geometry.input_size:  # y is 0 everywhere, and so is its transposed pad
         return
     for n, axis in enumerate(geometry.axes):
         crop = (axis.begin, axis.end)
@@ -135,22 +135,22 @@ def solve_for(
 ) -> Any:
     """Check types, memory and `out`, then contract: (a, b) as in `portable.contract`.
 
-    An activation is for NumPy arrays. Under a padding mode it follows the sums over what is folded.
+    An activation needs NumPy arrays. Under a padding mode it is applied after the transposed pad.
     """
     try:
         return _solve_for(want, geometry, a, b, bias, call, out)
     except MemoryLimitError:
         raise
-    except MemoryError as error:  # a limit of the system that nobody could foresee
+    except MemoryError as error:  # a limit of the operating system
         text = f"{call.name} got too little memory ({error or 'for an object of Python'})"
         raise MemoryLimitError(f"{text}; lower the sizes or split the batch.") from error
 
 
 def _by_numpy(*operands: Any, **options: Any) -> Any:
-    """Contract NumPy arrays by the portable path, which warns of no more than machine code does.
+    """Contract NumPy arrays by the portable path, without warnings that machine code does not give.
 
-    BLAS multiplies the infinities of a small matrix by zeros that are no part of any result, and
-    NumPy would call that invalid (OpenBLAS 0.3 on AVX-512).
+    BLAS multiplies infinities of a small matrix by padding zeros that are part of no result, and
+    NumPy warns of an invalid value (OpenBLAS 0.3 on AVX-512).
     """
     with np.errstate(invalid="ignore"):
         return portable.contract(*operands, **options)
@@ -166,13 +166,13 @@ def _solve_for(
     inner = _uncropped(geometry) if padded else geometry
     contract: Any = _contracts.get(library)
     plan, fused, kind = None, None if padded else call.activation, dtype_name(a.dtype)
-    if padded and want == "y" and not types.is_integer:  # y is folded before it is rounded
+    if padded and want == "y" and not types.is_integer:  # y is rounded after the transposed pad
         kind = types.accumulator
     native_plan = partial(native, inner, want, kind, call.threads, activation=fused)
     if contract is None and xp is np:
         plan = native_plan("direct" if call.method == "direct" else "auto")
     work = None if plan is None else engine.workspace_bytes(inner, plan)
-    check_memory(want, geometry, call, types, whole=xp is not np, inner=inner, workspace=work)
+    check_memory(want, geometry, call, types, unblocked=xp is not np, inner=inner, workspace=work)
     if plan is None and xp is np and not types.is_integer and not has_room(_BLAS_BYTES):
         raise MemoryLimitError(
             f"{call.name} needs {_BLAS_BYTES:,} bytes for NumPy's products, which may end the "
@@ -183,10 +183,14 @@ def _solve_for(
     if out is not None:
         to = check_out(out, xp, geometry.shape_of(want), types.result, [a, b, bias])
     if types.is_integer:
-        folded = fold_factor([(axis.begin, axis.end) for axis in geometry.axes]) if padded else 1
-        _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, folded)
+        factor = (
+            transposed_pad_factor([(axis.begin, axis.end) for axis in geometry.axes])
+            if padded
+            else 1
+        )
+        _check_overflow(xp, want, geometry, a, b, bias, types.accumulator, factor)
     if plan is not None:
-        if call.method == "measure":  # which allocates, so not before the memory is checked
+        if call.method == "measure":  # it allocates, so after the check of memory
             plan = native_plan(call.method) or plan
         contract = partial(engine.contract, plan=plan)
     contract = contract or (_by_numpy if xp is np else portable.contract)
@@ -207,7 +211,7 @@ def _solve_for(
 
 
 def _refuse(want: Letter, geometry: Geometry, bias: Any, library: str) -> None:
-    """Refuse a bias of another shape, and what nobody computes."""
+    """Refuse a bias of another shape, and calls that nothing here computes."""
     if bias is not None:
         channels = geometry.out_channels if want == "y" else geometry.in_channels
         if tuple(bias.shape) != (channels,):
@@ -232,16 +236,16 @@ def native(
     method: str = "auto",
     activation: Activation | None = None,
 ) -> Any:
-    """The engine's plan for a contraction of NumPy arrays; None where the portable path serves it.
+    """The engine's plan for a contraction of NumPy arrays; None if the portable path serves it.
 
-    Where code cannot be made the portable path serves as well, and a warning says so once.
+    If code cannot be compiled, the portable path serves all calls, and one warning says so.
     """
     if dtype not in engine.TYPES:
         return None
     try:
         if engine.serves(geometry, want, dtype, threads):
             return engine.prepare(geometry, dtype, threads, method, want, activation)
-    except ParameterError:  # of an environment variable
+    except ParameterError:  # from an environment variable
         raise
     except Exception as error:
         _warn_once(f"{type(error).__name__}: {error}")
@@ -271,7 +275,7 @@ def _contract_padded(
     call: Call,
     options: dict[str, Any],
 ) -> Any:
-    """Contract without cropping, y being padded before or folded after."""
+    """Contract without cropping; pad y before, or apply the transposed pad after."""
     xp, mode = namespace(a), call.padding_mode
     pairs = [(axis.begin, axis.end) for axis in geometry.axes]
     first = geometry.batched + (geometry.data_format == "channels_first")
@@ -280,11 +284,11 @@ def _contract_padded(
     if want == "w":
         return contract(inner, want, a, pad(xp, b, mode, pairs, first), **options)
     types = TYPES[dtype_name(a.dtype)]
-    if types.accumulator != types.result:  # the halves: fold in float32 too, round once
+    if types.accumulator != types.result:  # float16, bfloat16: add in float32, round once
         accumulator = as_dtype(xp, types.accumulator)
         a, b = (xp.astype(v, accumulator) for v in (a, b))
         bias = None if bias is None else xp.astype(bias, accumulator)
-    y = fold(xp, contract(inner, want, a, b, **options), mode, pairs, first)
+    y = transposed_pad(xp, contract(inner, want, a, b, **options), mode, pairs, first)
     if bias is not None:
         last = geometry.data_format == "channels_last"
         y = y + (bias if last else xp.reshape(bias, (bias.shape[0], *[1] * geometry.rank)))
@@ -292,7 +296,7 @@ def _contract_padded(
 
 
 def _uncropped(geometry: Geometry) -> Geometry:
-    """The same call with y as long as `pad` makes it."""
+    """The same call with y in its padded size."""
     axes = tuple(
         axis._replace(begin=0, end=0, output=axis.output + axis.begin + axis.end)
         for axis in geometry.axes
@@ -308,15 +312,15 @@ def _check_overflow(
     b: Any,
     bias: Any,
     accumulator: str,
-    folded: int,
+    factor: int,
 ) -> None:
-    """Refuse integers of which a sum could overflow; `folded` cells of y are added into one."""
-    terms = geometry.terms(want) * (folded if want == "y" else 1)
+    """Refuse integers whose sums could overflow; a transposed pad adds `factor` cells into one."""
+    terms = geometry.terms(want) * (factor if want == "y" else 1)
     start = 0 if bias is None else largest(xp, bias)
     most = np.iinfo(accumulator).max
-    if largest_sum(dtype_name(a.dtype), terms) + start <= most:  # whatever the numbers are
+    if largest_sum(dtype_name(a.dtype), terms) + start <= most:  # for any values
         return
-    of_b = getattr(b, "largest", None)  # which packed weights know
+    of_b = getattr(b, "largest", None)  # stored with packed weights
     bound = largest(xp, a) * (largest(xp, b) if of_b is None else of_b) * terms + start
     if bound > most:
         raise DTypeError(
@@ -325,10 +329,10 @@ def _check_overflow(
         )
 
 
-def needs_no_limit(geometry: Geometry, want: Letter, dtype: str, workspace: int) -> bool:
-    """Whether result and workspace are so small that `check_memory` lets them pass unasked."""
+def needs_no_limit(geometry: Geometry, want: Letter, dtype: str, plan: Any) -> bool:
+    """Whether a result of this type and the plan's workspace are too small for `check_memory`."""
     output: int = prod(geometry.shape_of(want)) * as_dtype(np, dtype).itemsize
-    return output + workspace <= _SMALL_BYTES
+    return output + engine.workspace_bytes(geometry, plan) <= _SMALL_BYTES
 
 
 def check_memory(
@@ -337,24 +341,26 @@ def check_memory(
     call: Call,
     types: NumberType,
     *,
-    whole: bool,
+    unblocked: bool,
     inner: Geometry | None = None,
     workspace: int | None = None,
 ) -> None:
-    """Hold output, workspace and packed weights against the limit, before anything is allocated.
+    """Compare output, workspace and packed weights with the limit, before any allocation.
 
-    `inner` is the geometry that is contracted, not `geometry` itself under a padding mode;
-    `workspace` is what it takes, if that is not what the portable path does.
+    `inner` is the geometry that is contracted, another than `geometry` under a padding mode;
+    `workspace` is its workspace in bytes, by default that of the portable path.
     """
     inner = inner or geometry
     output = prod(geometry.shape_of(want)) * as_dtype(np, types.result).itemsize
     work = workspace
     if work is None:
-        work = portable.workspace_bytes(inner, want, types.accumulator, whole)
-    if inner is not geometry:  # y as `pad` makes it, and copies while it is made or folded
+        work = portable.workspace_bytes(inner, want, types.accumulator, unblocked)
+    if inner is not geometry:  # the padded y and its copies
         itemsize = np.dtype(types.accumulator).itemsize
-        work += _FOLDING * prod(inner.y_shape) * itemsize
-        if want == "y" and types.accumulator != types.result:  # the halves' operands, converted
+        work += _PAD_COPIES * prod(inner.y_shape) * itemsize
+        if (
+            want == "y" and types.accumulator != types.result
+        ):  # operands converted from float16 or bfloat16
             work += (prod(inner.x_shape) + prod(inner.weight_shape)) * itemsize
     needed = output + work
     limit, name = call.max_bytes, f"max_bytes={call.max_bytes:,}" if call.max_bytes else ""
@@ -365,7 +371,9 @@ def check_memory(
         if needed > limit and drop_idle():
             limit, name = _usable_bytes()
     if needed > limit:
-        more = "raise max_bytes" if call.max_bytes else "free memory"  # not all have the argument
+        more = (
+            "raise max_bytes" if call.max_bytes else "free memory"
+        )  # not every function has the argument
         raise MemoryLimitError(
             f"{call.name} needs {needed:,} bytes (output {output:,}, workspace and packed weights "
             f"{work:,}) but {name}; lower the sizes, split the batch or {more}."
@@ -373,7 +381,7 @@ def check_memory(
 
 
 def _usable_bytes() -> tuple[int, str]:
-    """How much a call may take that does not say it, and in words."""
+    """Default limit of a call in bytes, and in words."""
     available = available_bytes()
     if available is None:
         return sys.maxsize, f"{sys.maxsize:,} can be addressed"

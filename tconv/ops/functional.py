@@ -1,4 +1,4 @@
-"""THE FRONT DOOR: transposed convolution, its transpose and its weight gradient, for any arrays."""
+"""Public functions: transposed convolution, its transpose and its weight gradient."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -8,7 +8,7 @@ from tconv.arrays.operands import Array, as_operands, check_out
 from tconv.errors import ShapeError
 from tconv.geometry.arguments import PerAxis, as_flag
 from tconv.geometry.geometry import Geometry
-from tconv.ops.call_cache import recalled, solve_and_keep
+from tconv.ops.call_cache import cache_entry, solve_and_cache
 from tconv.ops.dispatch import Call, check_padding_mode
 
 __all__ = [
@@ -103,8 +103,8 @@ def conv_transpose(
     """
     sizes = stride, padding, output_padding, dilation, groups, output_size
     others = padding_mode, data_format, weight_format, flip_kernel, method, threads
-    known = recalled(x, weight, ("y", *sizes, *others, max_bytes)) if dtype is None else None
-    if known is not None and (found := known.again("y", x, weight, bias, out)) is not None:
+    entry = cache_entry(x, weight, ("y", *sizes, *others, max_bytes)) if dtype is None else None
+    if entry and (found := entry[0].run("y", x, weight, bias, out)) is not None:
         return found
     call = Call("conv_transpose", padding_mode, method, threads, max_bytes)
     _, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias}, dtype)
@@ -122,7 +122,7 @@ def conv_transpose(
         flip_kernel=flip_kernel,
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
-    result: A = solve_and_keep(known, "y", geometry, x, weight, bias, call, out)
+    result: A = solve_and_cache(entry, "y", geometry, x, weight, bias, call, out)
     return result
 
 
@@ -195,8 +195,8 @@ threads, max_bytes : as for `conv_transpose`
     sizes = stride, padding, output_padding, dilation, groups, input_size
     others = padding_mode, data_format, weight_format, flip_kernel, method, threads
     is_adjoint = conjugate is not False and as_flag(conjugate, "conjugate")
-    known = recalled(y, weight, ("x", *sizes, *others, max_bytes)) if dtype is None else None
-    if known is not None and (found := known.again("x", y, weight, bias, out)) is not None:
+    entry = cache_entry(y, weight, ("x", *sizes, *others, max_bytes)) if dtype is None else None
+    if entry and (found := entry[0].run("x", y, weight, bias, out)) is not None:
         return found
     call = Call("conv", padding_mode, method, threads, max_bytes)
     xp, (y, weight, bias) = as_operands({"y": y, "weight": weight, "bias": bias}, dtype)
@@ -215,10 +215,10 @@ threads, max_bytes : as for `conv_transpose`
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
     if is_adjoint and (kind := dtype_name(y.dtype)).startswith("complex"):
-        if out is not None:  # what is contracted is a copy, which overlaps nothing
+        if out is not None:  # before the copy below, which overlaps nothing
             check_out(out, xp, geometry.x_shape, kind, [weight])
         weight = xp.conj(weight)
-    result: A = solve_and_keep(known, "x", geometry, y, weight, bias, call, out)
+    result: A = solve_and_cache(entry, "x", geometry, y, weight, bias, call, out)
     return result
 
 
@@ -268,8 +268,8 @@ flip_kernel, dtype, out, method, threads, max_bytes : as for `conv_transpose`
     """
     sizes = kernel_size, stride, padding, output_padding, dilation, groups
     others = padding_mode, data_format, weight_format, flip_kernel, method, threads
-    known = recalled(x, y, ("w", *sizes, *others, max_bytes)) if dtype is None else None
-    if known is not None and (found := known.again("w", x, y, None, out)) is not None:
+    entry = cache_entry(x, y, ("w", *sizes, *others, max_bytes)) if dtype is None else None
+    if entry and (found := entry[0].run("w", x, y, None, out)) is not None:
         return found
     call = Call("conv_weight_gradient", padding_mode, method, threads, max_bytes)
     _, (x, y) = as_operands({"x": x, "y": y}, dtype)
@@ -287,7 +287,7 @@ flip_kernel, dtype, out, method, threads, max_bytes : as for `conv_transpose`
         flip_kernel=flip_kernel,
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
-    result: A = solve_and_keep(known, "w", geometry, x, y, None, call, out)
+    result: A = solve_and_cache(entry, "w", geometry, x, y, None, call, out)
     return result
 
 

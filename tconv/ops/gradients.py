@@ -1,4 +1,4 @@
-"""HOW IT CHANGES: derivatives of the transposed convolution, and checks of them.
+"""Derivatives of the transposed convolution, and checks of them.
 
 F(x, w, y) is linear in each letter, so every derivative is one of the three contractions again: the
 gradient with respect to x is `conv`, with respect to w `conv_weight_gradient`.
@@ -15,7 +15,7 @@ from tconv.errors import DTypeError, ShapeError
 from tconv.geometry.arguments import as_flag, as_generator, as_integer
 from tconv.geometry.geometry import Geometry
 from tconv.geometry.shape_rules import as_shape
-from tconv.ops.call_cache import Repeated, recalled
+from tconv.ops.call_cache import BoundCall, cache_entry
 from tconv.ops.dispatch import Call, check_memory, check_padding_mode, solve_for
 from tconv.ops.functional import conv_transpose
 from tconv.system.memory import check_room
@@ -64,14 +64,15 @@ def conv_transpose_vjp(
     """
     xp, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias}, dtype)
     _refuse_integers(x)
-    known = recalled(x, weight, ("vjp", *keywords, *keywords.values()))
-    repeated = None if known is None else known.repeated
-    if repeated is None:
+    entry = cache_entry(x, weight, ("vjp", *keywords, *keywords.values()))
+    if entry:
+        bound = entry[0]
+    else:
         geometry, call = _prepare(x, weight, keywords)
-        repeated = Repeated(geometry, x.dtype, call)
-    y = repeated.solve("y", x, weight, bias, out)
-    if known is not None:
-        known.repeated = repeated
+        bound = BoundCall(geometry, x.dtype, call)
+        if entry is not None:
+            entry.append(bound)
+    y = bound.solve("y", x, weight, bias, out)
 
     def pullback(dy: Any) -> tuple[Any, Any, Any]:
         _, (dy,) = as_operands({"dy": dy})
@@ -82,10 +83,10 @@ def conv_transpose_vjp(
         found, wanted = dtype_name(dy.dtype), dtype_name(x.dtype)
         if found != wanted:
             raise DTypeError(f"dy has dtype {found}, must be that of y, {wanted}; convert dy.")
-        _check_shape(dy, "dy", repeated.geometry.y_shape, "y")
-        dx = repeated.solve("x", dy, weight)
-        dweight = repeated.solve("w", x, dy)
-        return dx, dweight, None if bias is None else bias_gradient(xp, repeated.geometry, dy)
+        _check_shape(dy, "dy", bound.geometry.y_shape, "y")
+        dx = bound.solve("x", dy, weight)
+        dweight = bound.solve("w", x, dy)
+        return dx, dweight, None if bias is None else bias_gradient(xp, bound.geometry, dy)
 
     return y, pullback
 
@@ -137,7 +138,7 @@ def conv_transpose_jvp(
     geometry, call = _prepare(x, weight, keywords)
     y = solve_for("y", geometry, x, weight, bias, call)
     types = TYPES[dtype_name(x.dtype)]
-    wide = as_dtype(xp, types.accumulator)  # the halves: add in float32, round once
+    wide = as_dtype(xp, types.accumulator)  # float16, bfloat16: add in float32, round once
     x, weight, dx, dweight, dbias = (
         None if v is None else xp.astype(v, wide, copy=False)
         for v in (x, weight, dx, dweight, dbias)
@@ -157,8 +158,8 @@ def bias_gradient(xp: Any, geometry: Geometry, dy: Any) -> Any:
     channel = dy.ndim - 1 if geometry.data_format == "channels_last" else int(geometry.batched)
     wide = as_dtype(xp, types.accumulator)
     if channel == 1 and dy.ndim > 2:
-        # The batch first, cell by cell: of 64 images of 16 channels of 16 cells NumPy has the sums
-        # after 6 us and not after 28, and of large ones no later (Zen 3).
+        # The batch first, cell by cell: for 64 images of 16 channels of 16 cells NumPy takes 6 us
+        # instead of 28, and no longer for large ones (Zen 3).
         dy, channel = xp.sum(dy, axis=0, dtype=wide), 0
     axes = tuple(n for n in range(dy.ndim) if n != channel)
     total = xp.sum(dy, axis=axes, dtype=wide)
@@ -171,16 +172,15 @@ def check_adjoint(
     """Relative gap between the two sides of ``<conv_transpose(x, w), y> == <x, conv(y, w)>``.
 
     ``<a, b>`` is ``sum(a * b)``, so that `conv` is the transpose; with `conjugate` it is the inner
-    product ``sum(a * conj(b))`` and `conv` the adjoint, ``conv(y, w, conjugate=True)``. Of complex
-    numbers the latter is what an adjoint is expected to be, such as rmatvec of SciPy's
-    LinearOperator.
+    product ``sum(a * conj(b))`` and `conv` the adjoint, ``conv(y, w, conjugate=True)``. For complex
+    numbers the latter is the usual adjoint, such as rmatvec of SciPy's LinearOperator.
 
     Parameters
     ----------
     weight : array
     x_shape : shape of x
-    rng : numpy.random.Generator, or a seed, for the x and y that are drawn; by default seed 0
-    conjugate : bool, check the adjoint and not the transpose; for real numbers they are the same
+    rng : numpy.random.Generator, or a seed, to draw x and y; by default seed 0
+    conjugate : bool, check the adjoint instead of the transpose; for real numbers they are equal
     keywords : as for `conv_transpose`
 
     Returns
@@ -199,9 +199,9 @@ def check_adjoint(
     is_adjoint = as_flag(conjugate, "conjugate")
     rng, types = as_generator(rng, 0), TYPES[dtype_name(weight.dtype)]
     geometry, call = _prepare_shapes(as_shape(x_shape, "x_shape"), tuple(weight.shape), keywords)
-    # x and y are drawn and computed; refuse before drawing.
-    check_memory("y", geometry, call, types, whole=xp is not np)
-    check_memory("x", geometry, call, types, whole=xp is not np)
+    # Before drawing: x and y are both drawn and computed.
+    check_memory("y", geometry, call, types, unblocked=xp is not np)
+    check_memory("x", geometry, call, types, unblocked=xp is not np)
 
     kind = dtype_name(weight.dtype)
 
@@ -239,7 +239,7 @@ def gradcheck(
     ----------
     x, weight, bias : real arrays, converted to NumPy float64
     rng : numpy.random.Generator or a seed; by default seed 0
-    limit : int, the most elements per operand that are tried, drawn at random beyond that
+    limit : int, most elements per operand to try; a larger operand is sampled at random
     keywords : as for `conv_transpose`
 
     Returns
@@ -328,7 +328,7 @@ def _check_shape(array: Any, name: str, shape: tuple[int, ...], like: str) -> No
 
 
 def _as_float64(array: Any) -> Any:
-    """A NumPy array in double precision, from any library's."""
+    """An array of any library as a NumPy array of float64."""
     if not isinstance(array, np.ndarray):
         if hasattr(array, "detach"):
             array = array.detach().cpu()

@@ -1,4 +1,4 @@
-"""WHERE THE LARGEST IS: max pooling that remembers it, and unpooling, its transpose, which adds."""
+"""Max pooling with switches, and unpooling: its transpose, which adds."""
 
 from itertools import product
 from math import prod
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 Switches = NDArray[np.int64]
-"""For every window the flat spatial index of the cell that it took."""
+"""Flat spatial index of the largest cell of every window: what PyTorch calls indices."""
 
 
 def max_pool(
@@ -37,10 +37,10 @@ def max_pool(
     *,
     data_format: str = "channels_first",
 ) -> tuple[NDArray[Any], Switches]:
-    """Take the largest cell of every window, and say which one it was.
+    """Take the largest cell of every window, and return its index.
 
     ``y[o] = max over k of x[o*stride - padding + k*dilation]``. Cells of the padding never count. A
-    window that holds NaN gives NaN. Among equals the first in the order of the flat index counts.
+    window that holds NaN gives NaN. Of equal cells the one with the smallest flat index counts.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def max_pool(
     x, data_format = as_real(x, "x", floating=False), _as_format(data_format)
     size = spatial_size(x, "x", len(windows), data_format)
     counts = [max(window.count(i), 0) for window, i in zip(windows, size, strict=True)]
-    # What is listed of every axis, and the indices of a plane, though there be no channel.
+    # Lists per axis and the indices of a plane exist even without channels.
     check_room("max_pool", 64 * sum(counts) + 24 * prod(counts))
     axes = [window.meetings(n, i) for n, (window, i) in enumerate(zip(windows, size, strict=True))]
     last = data_format == "channels_last"
@@ -97,7 +97,7 @@ def max_pool(
 def max_unpool(
     x: Any, switches: Any, output_size: Any, *, data_format: str = "channels_first"
 ) -> NDArray[Any]:
-    """Add every cell of x to the cell that its switch names: the transpose of taking the largest.
+    """Add every cell of x to the cell that its switch names: the transpose of max pooling.
 
     Windows that overlap may have taken the same cell; it then gets their sum, as the gradient of
     `max_pool` and the deconvnet of Zeiler & Fergus need it. PyTorch's max_unpool keeps one of them.
@@ -106,13 +106,13 @@ def max_unpool(
     ----------
     x : array (N, C, *O) or (C, *O) of a floating type
     switches : array of integers of x's shape, from `max_pool` or PyTorch
-    output_size : tuple of int, one per spatial axis: the size of what was pooled
+    output_size : tuple of int, one per spatial axis: the size before pooling
     data_format : "channels_first" or "channels_last"
 
     Returns
     -------
-    y : array (N, C, *output_size) of x's type, 0 where no switch points; the halves are summed in
-        float32
+    y : array (N, C, *output_size) of x's type, 0 where no switch points; float16 and bfloat16
+        are summed in float32
 
     Raises
     ------
@@ -207,7 +207,7 @@ class Window(NamedTuple):
         return count - ((count - 1) * self.stride >= size + self.padding)
 
     def meets(self, tap: int, size: int, count: int) -> tuple[range, range]:
-        """Windows whose `tap` lies on x, and the cells it lies on.
+        """Windows whose `tap` lies on x, and the cells under it.
 
         >>> Window(3, 2, padding=1).meets(0, 4, 2)  # the first window's tap 0 lies on the padding
         (range(1, 2), range(1, 3, 2))
@@ -227,8 +227,8 @@ class Window(NamedTuple):
                 f"x has size {size} on spatial axis {n}, too small for a window of kernel "
                 f"{self.kernel}, dilation {self.dilation}, padding {self.padding}; pass a larger x."
             )
-        # Before these even the last window's tap lies left of x, after them even the first one's
-        # lies right of it.
+        # Below this range the tap of even the last window lies left of x, above it the tap of even
+        # the first window lies right of x.
         first = max(0, -((count - 1) * self.stride - self.padding) // self.dilation)
         stop = min(self.kernel, (size - 1 + self.padding) // self.dilation + 1)
         found = [self.meets(tap, size, count) for tap in range(first, stop)]
@@ -283,7 +283,7 @@ def _as_slice(cells: range) -> slice:
 
 
 def _cells(cells: range) -> NDArray[np.int64]:
-    """The numbers of a range, whose step may be larger than an int64 holds where there is one."""
+    """A range as an array; the step of a range of one entry may exceed int64."""
     return cells.start + np.arange(len(cells)) * (cells.step if len(cells) > 1 else 1)
 
 

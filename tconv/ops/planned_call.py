@@ -1,4 +1,4 @@
-"""HOW A CALL IS REPEATED: sizes checked, a plan chosen and code made once, then only computed."""
+"""Planned calls: sizes checked and code compiled once, then run with packed weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 import tconv.engine as engine
 from tconv.arrays.activations import Activation, as_activation
 from tconv.arrays.canonical import canonical
-from tconv.arrays.dtypes import TYPES, USUAL, as_dtype, as_type_name, dtype_name, largest
+from tconv.arrays.dtypes import NATIVE_DTYPES, TYPES, as_dtype, as_type_name, dtype_name, largest
 from tconv.arrays.operands import as_operand, check_out
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry.arguments import as_choice
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.ops.dispatch import Call, native, needs_no_limit, solve_for
 from tconv.system.allocator import empty
+from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["Packed", "PackedWeights", "Packings", "PlannedCall", "plan"]
 
-_MOST_PACKED = 8  # of one weight, in different orders
-_MOST_PLANS = 32  # that read them, of images of different sizes
+_MOST_PACKED = 8  # orders of one weight
+_MOST_PLANS = 32  # that read one weight, for images of different sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +35,12 @@ class Packed:
 
     weight_shape: tuple[int, ...]
     values: Any = field(repr=False)
-    plan: Any = field(repr=False)  # None where the values are the weight itself
-    made_for: Any = field(default=None, repr=False)  # what else a `PlannedCall` tells plans by
+    plan: Any = field(repr=False)  # None if the values are the weight itself
+    made_for: Any = field(default=None, repr=False)  # geometry, letter, type, activation
     largest: int | None = field(default=None, repr=False)  # of integers
 
 
-def _packed(geometry: Geometry, weight: NDArray[Any], chosen: Any, made_for: Any = None) -> Packed:
+def _pack(geometry: Geometry, weight: NDArray[Any], chosen: Any, made_for: Any = None) -> Packed:
     ordered = weight
     if geometry.weight_format != "IO*" or geometry.flip_kernel:
         ordered = canonical(np, geometry, "w", weight)
@@ -50,26 +51,26 @@ def _packed(geometry: Geometry, weight: NDArray[Any], chosen: Any, made_for: Any
 
 @dataclass
 class Packings:
-    """How often weights were packed."""
+    """Counter of packed weights."""
 
     count: int = 0
 
 
 class PackedWeights:
-    """A weight packed for the plans that it was used with, for as long as it does not change.
+    """A weight packed for every plan that reads it, until its values change.
 
-    Plans for images of different sizes share what is packed if they read it in the same order.
+    Plans for images of different sizes share a packed weight if they read it in the same order.
     """
 
     def __init__(self, packings: Packings | None = None) -> None:
         self._packings = packings or Packings()
         self._version: int | None = None
-        self._found: dict[Any, Packed] = {}  # by plan
-        self._packed: dict[Any, Packed] = {}  # by order
+        self._by_plan: dict[Any, Packed] = {}
+        self._by_order: dict[Any, Packed] = {}  # of the elements, which several plans share
 
-    def known(self, plan: Any) -> Packed | None:
-        """Return the weight packed for a plan, if it is, as of the last call of `of`."""
-        return self._found.get(plan)
+    def packed_for(self, plan: Any) -> Packed | None:
+        """Return the weight packed for a plan, as of the last call of `of`; None if it is not."""
+        return self._by_plan.get(plan)
 
     def of(
         self,
@@ -81,10 +82,10 @@ class PackedWeights:
         want: Letter = "y",
         plan: Any = None,
     ) -> Any:
-        """Return what `solve_for` takes for the weight: packed, or itself where nobody packs.
+        """Return the weight packed for the engine's plan, or the weight itself if there is no plan.
 
-        A `version` that is None, or another than before, says that the numbers may have changed.
-        `plan` is the engine's for these, if that is known.
+        `version` changes with the values; None if they may have changed. `plan` is the engine's
+        plan, if the caller has it.
         """
         chosen = plan
         if chosen is None:
@@ -93,34 +94,34 @@ class PackedWeights:
         if chosen is None:
             return weight
         if version is None or version != self._version:
-            self._found.clear()
-            self._packed.clear()
+            self._by_plan.clear()
+            self._by_order.clear()
             self._version = version
-        found = self._found.get(chosen)
-        return self._found_for(chosen, geometry, weight) if found is None else found
+        found = self._by_plan.get(chosen)
+        return self._pack_for(chosen, geometry, weight) if found is None else found
 
     def of_call(self, call: "PlannedCall", weight: NDArray[Any]) -> Packed:
-        """Return a weight that does not change packed for a planned call that the engine serves."""
+        """Return a constant weight packed for a planned call that the engine serves."""
         packed: Packed = self.of(
             call.geometry, weight, 0, call.threads, call._activation, call.want, call._plan
         )
         return replace(packed, made_for=call._made_for)
 
-    def _found_for(self, chosen: Any, geometry: Geometry, weight: NDArray[Any]) -> Packed:
+    def _pack_for(self, chosen: Any, geometry: Geometry, weight: NDArray[Any]) -> Packed:
         order = getattr(chosen, "packing", chosen)
-        found = self._packed.get(order)
+        found = self._by_order.get(order)
         if found is None:
-            found = _packed(geometry, weight, chosen)
+            found = _pack(geometry, weight, chosen)
             self._packings.count += 1
-            if len(self._packed) >= _MOST_PACKED:
-                self._packed.pop(next(iter(self._packed)))
-                self._found.clear()
-            self._packed[order] = found
+            if len(self._by_order) >= _MOST_PACKED:
+                self._by_order.pop(next(iter(self._by_order)))
+                self._by_plan.clear()
+            self._by_order[order] = found
         elif found.plan is not chosen:
             found = replace(found, plan=chosen)
-        if len(self._found) >= _MOST_PLANS:
-            self._found.clear()
-        self._found[chosen] = found
+        if len(self._by_plan) >= _MOST_PLANS:
+            self._by_plan.clear()
+        self._by_plan[chosen] = found
         return found
 
 
@@ -131,10 +132,10 @@ class PlannedCall:
     ----------
     geometry : Geometry
     dtype : numpy.dtype
-    activation : what `plan` was told, or None
+    activation : the argument of `plan`, or None
 
-    ``print(call)`` tells what was chosen and why it should take how long. A call may be used by
-    several threads at once; it pickles.
+    ``print(call)`` shows the plan and its predicted time. Several threads may run a call at once.
+    It can be pickled.
 
     >>> call = plan((1, 2, 3, 3), (2, 4, 2, 2), stride=2)
     >>> packed = call.pack(np.ones((2, 4, 2, 2), np.float32))
@@ -164,25 +165,25 @@ class PlannedCall:
         self._made_for = geometry, want, dtype, activation
         self._plan = chosen = native(geometry, want, dtype, threads, method, activation)
         is_first = geometry.data_format == "channels_first"
-        self._is_plain = is_first and chosen is not None and self.dtype in USUAL
-        # Others need not be held against the memory each time if they are small. Integers are held
-        # against overflow.
-        self._is_direct = chosen is not None and not self._is_plain
-        if self._is_direct:
-            work = engine.workspace_bytes(geometry, chosen)
-            is_small = needs_no_limit(geometry, want, self._result, work)
-            self._is_direct = is_small and not TYPES[dtype].is_integer
+        self._calls_executor = is_first and chosen is not None and self.dtype in NATIVE_DTYPES
+        # Other types and layouts call the engine, unless each call needs a check of memory, or of
+        # integers against overflow.
+        self._calls_engine = (
+            chosen is not None
+            and not self._calls_executor
+            and not TYPES[dtype].is_integer
+            and needs_no_limit(geometry, want, self._result, chosen)
+        )
 
     @property
     def is_short(self) -> bool:
-        """Whether nothing but the arrays themselves is to be checked before a call is computed."""
-        if not self._is_plain:
-            return False
-        work = engine.workspace_bytes(self.geometry, self._plan)
-        return needs_no_limit(self.geometry, self.want, self._result, work)
+        """Whether a call checks its arrays and then runs the plan; it needs little memory."""
+        return self._calls_executor and needs_no_limit(
+            self.geometry, self.want, self._result, self._plan
+        )
 
     def pack(self, weight: NDArray[Any]) -> Packed:
-        """Return the weight as `__call__` wants it; changing `weight` afterwards has no effect.
+        """Return the weight as `__call__` takes it; later changes of `weight` have no effect.
 
         Raises
         ------
@@ -194,7 +195,7 @@ class PlannedCall:
             return Packed(weight.shape, weight.copy(), None, self._made_for)
         if self._plan.keeps_weight:
             weight = weight.copy()
-        return _packed(self.geometry, weight, self._plan, self._made_for)
+        return _pack(self.geometry, weight, self._plan, self._made_for)
 
     def __call__(
         self,
@@ -203,9 +204,9 @@ class PlannedCall:
         bias: NDArray[Any] | None = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
-        """Return y, or what else is wanted, written to `out` if that is given.
+        """Return the wanted letter, y or x, written to `out` if that is given.
 
-        If x is wanted, what is passed for it is y.
+        A call that wants x takes y as its first argument.
 
         Raises
         ------
@@ -215,7 +216,7 @@ class PlannedCall:
         if (
             type(packed) is not Packed
             or packed.plan is not chosen
-            # Plans for layouts, and all that the portable path serves, may be one and the same.
+            # Calls of several layouts may share a plan, and all of the portable path have none.
             or (packed.made_for is not self._made_for and packed.made_for != self._made_for)
         ):
             raise DTypeError(
@@ -228,12 +229,12 @@ class PlannedCall:
         if out is not None:
             to = check_out(out, np, self._shape, self._result, [x, bias])
         flags = x.flags
-        if self._is_direct:
+        if self._calls_engine:
             result = engine.contract(
                 self.geometry, self.want, x, packed, bias=bias, out=to, plan=chosen
             )
         elif (
-            self._is_plain
+            self._calls_executor
             and flags.c_contiguous
             and flags.aligned
             and (to is None or (to.flags.carray and to.dtype.isnative))
@@ -241,13 +242,13 @@ class PlannedCall:
             result = empty(self._shape, self.dtype) if to is None else to
             chosen(x, packed.values, chosen.pack_bias(bias), result)
         else:
-            result = self._at_length(x, packed, bias, to)
+            result = self._with_every_check(x, packed, bias, to)
         return result if out is None else out
 
-    def _at_length(
+    def _with_every_check(
         self, x: NDArray[Any], packed: Packed, bias: Any, out: NDArray[Any] | None
     ) -> NDArray[Any]:
-        """A call with anything out of the ordinary."""
+        """Compute by `solve_for`: strided or foreign arrays, and what needs the portable path."""
         geometry = self.geometry
         weight = packed if packed.plan is not None else packed.values
         result: NDArray[Any] = solve_for(self.want, geometry, x, weight, bias, self._call, out)
@@ -256,7 +257,7 @@ class PlannedCall:
     def _check(
         self, array: Any, shape: tuple[int, ...], name: str, others: tuple[str, ...] = ()
     ) -> Any:
-        """Return an array of NumPy's own kind, if it is one that the plan was made for."""
+        """Return a plain ndarray of the shape and type of the plan, or raise."""
         if type(array) is not np.ndarray and isinstance(array, np.ndarray):
             array = as_operand(array, name)
         is_right = isinstance(array, np.ndarray) and (
@@ -275,9 +276,16 @@ class PlannedCall:
             )
         return array
 
-    def __reduce__(self) -> Any:
-        how = self._dtype_name, self.threads, self.method, self._activation, self.want
-        return PlannedCall, (self.geometry, *how)
+    __reduce_ex__ = reduce_by_public_name
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        # The arguments; unpickling chooses the plan anew, for the machine it runs on.
+        how = self._dtype_name, self.threads, self.method, self.activation, self.want
+        return self.geometry, *how
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        geometry, dtype, threads, method, activation, want = state
+        self.__init__(geometry, dtype, threads, method, as_activation(activation), want)  # type: ignore[misc]
 
     def __str__(self) -> str:
         geometry = self.geometry
@@ -304,7 +312,7 @@ def plan(
     activation: Any = None,
     **keywords: Any,
 ) -> PlannedCall:
-    """Check sizes and choose how to compute a `conv_transpose`, or `conv`, once for many calls.
+    """Check sizes and choose a plan for a `conv_transpose`, or a `conv`, once for many calls.
 
     Parameters
     ----------
@@ -313,11 +321,11 @@ def plan(
         x. For the adjoint of complex numbers pack ``weight.conj()``.
     dtype : type of x, weight and bias
     threads : int up to 1024; None takes as many as the machine has cores, or TCONV_THREADS
-    method : "auto" and "direct" choose by a model, "measure" times the few best ones; how exact and
-        how local each is, `conv_transpose` says
-    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid": what y is a function of
-        the sums by, the bias included. It is computed before they are written, so it costs no
-        further pass over y. The slope is a finite number of at least 0. Only for floating types.
+    method : "auto" and "direct" choose by a cost model, "measure" times the few best plans;
+        `conv_transpose` says how exact and how local each is
+    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid", applied to sums and bias
+        before they are written, without a further pass over y. The slope is a finite number of at
+        least 0. Only for floating types.
     keywords : those of `conv_transpose` about sizes and layouts: stride, padding, output_padding,
         dilation, groups, output_size, data_format, weight_format, flip_kernel
 

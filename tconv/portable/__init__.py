@@ -1,1 +1,1 @@
-"""Contractions on any array library, as matrix products."""
+"""The portable path: contractions on any array library, as matrix products."""

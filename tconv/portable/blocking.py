@@ -1,7 +1,7 @@
-"""HOW MUCH AT A TIME: a contraction cut into blocks of bounded scratch.
+"""Blocks of a contraction, within a bounded scratch.
 
-A block is a run of the groups, of the batch and of the rows of every axis; the result's channels
-are cut too where the sorted weights alone would be too large.
+A block is a run of groups, of the batch and of rows per axis. The channels of the result
+are split too if the sorted weights alone would be too large.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 from tconv.geometry.geometry import Geometry, Letter
-from tconv.portable.phase_grid import Combination, Grid
+from tconv.portable.phase_grid import Grid, PhaseGroup
 
 __all__ = ["SCRATCH_BYTES", "Blocks", "runs", "windows_come_first"]
 
@@ -18,21 +18,21 @@ SCRATCH_BYTES = 64 * 2**20
 """Most scratch, in bytes, that a contraction of NumPy arrays holds at a time."""
 
 _BLOCK_BYTES = 24 * 2**20
-_PACK_BYTES = 16 * 2**20  # sorted weights, besides which a second copy may be held
-_WIDE = 16  # rows; between shifts further apart products would mostly be computed for nothing
+_PACK_BYTES = 16 * 2**20  # sorted weights; a second copy may be held as well
+_WIDE = 16  # rows; for shifts further apart most products would be unused
 
 
-def windows_come_first(geometry: Geometry, combination: Combination, want: Letter) -> bool:
-    """Whether the windowed side is a known one. For want "w" both are: whether it is x.
+def windows_come_first(geometry: Geometry, phase_group: PhaseGroup, want: Letter) -> bool:
+    """Whether the windowed side is an operand. For want "w" both are operands: whether it is x.
 
-    Channels, kernel, stride and dilation decide, not the batch and not the image, but for an axis
-    of a single input cell, which is laid out without overlap (see grid.py).
+    Channels, kernel, stride and dilation decide, not the batch or the image size, except on an axis
+    of one input cell, which is laid out without overlap (see phase_grid.py).
     """
     c = geometry.in_channels // geometry.groups
-    m = geometry.out_channels // geometry.groups * combination.sizes[1]
+    m = geometry.out_channels // geometry.groups * phase_group.sizes[1]
     if want == "w":
         return c <= m
-    return max(combination.spans) > _WIDE or (c <= m if want == "y" else m <= c)
+    return max(phase_group.spans) > _WIDE or (c <= m if want == "y" else m <= c)
 
 
 class Blocks(NamedTuple):
@@ -45,9 +45,11 @@ class Blocks(NamedTuple):
     workspace_bytes: int
 
     @classmethod
-    def of(cls, geometry: Geometry, want: Letter, itemsize: int, whole: bool = False) -> "Blocks":
-        """Choose run lengths; `whole` means one block, for arrays that are not written in parts."""
-        budgets = None if whole else (_PACK_BYTES, _BLOCK_BYTES)
+    def of(
+        cls, geometry: Geometry, want: Letter, itemsize: int, unblocked: bool = False
+    ) -> "Blocks":
+        """Choose run lengths; `unblocked`: one block, for arrays that are not writable."""
+        budgets = None if unblocked else (_PACK_BYTES, _BLOCK_BYTES)
         return cls._choose(geometry, want, itemsize, budgets)
 
     @classmethod
@@ -66,7 +68,7 @@ class Blocks(NamedTuple):
             return run[0] * run[1] * (m if want == "x" else c) * taps * itemsize
 
         def block_bytes() -> int:
-            return run[0] * run[2] * _numbers(geometry, grid, want, run[1], run[3:]) * itemsize
+            return run[0] * run[2] * _elements(geometry, grid, want, run[1], run[3:]) * itemsize
 
         taps = prod(geometry.kernel_size)
         if budgets is not None:
@@ -76,25 +78,25 @@ class Blocks(NamedTuple):
         return cls(run[0], run[1], run[2], tuple(run[3:]), needed)
 
 
-def _numbers(
+def _elements(
     geometry: Geometry, grid: Grid, want: Letter, channels: int, rows: Sequence[int]
 ) -> int:
-    """Numbers held at a time for one image and group, with so many of the result's channels."""
+    """Elements held at a time for one image and group, for `channels` channels of the result."""
     c = channels if want == "x" else geometry.in_channels // geometry.groups
     m = channels if want != "x" else geometry.out_channels // geometry.groups
     most = 0
-    for combination in grid.combinations():
-        shifts, phases = combination.sizes
+    for phase_group in grid.phase_groups():
+        shifts, phases = phase_group.sizes
         if not shifts:
             continue
-        first = windows_come_first(geometry, combination, want)
-        # Windows are held one by one and stacked, or as products, longer by the span, and summed.
+        first = windows_come_first(geometry, phase_group, want)
+        # Windows are held singly and stacked, or they are products, longer by the span, and summed.
         on_x = first == (want != "x")
         held = 2 * c * shifts + m * phases if on_x else c + 2 * m * phases * shifts
-        spans = [0] * len(rows) if first or want == "w" else combination.spans
-        if want != "y" and combination.widths != grid.strides:
-            # Phases are cut out of y axis by axis, so all of the later axes' are still held.
-            widths, strides = combination.widths, grid.strides
+        spans = [0] * len(rows) if first or want == "w" else phase_group.spans
+        if want != "y" and phase_group.widths != grid.strides:
+            # Phases are sliced out of y axis by axis: all phases of the later axes are still held.
+            widths, strides = phase_group.widths, grid.strides
             held += m * max(prod(widths[:n]) * prod(strides[n:]) for n in range(1, len(rows) + 1))
         cells = prod(n + span for n, span in zip(rows, spans, strict=True))
         most = max(most, held * cells)
@@ -104,7 +106,7 @@ def _numbers(
 
 
 def runs(total: int, length: int) -> Iterator[slice]:
-    """Cut 0..total into slices of at most `length`; an empty range is one empty slice.
+    """Split 0..total into slices of at most `length`; an empty range is one empty slice.
 
     >>> list(runs(5, 2)), list(runs(0, 2))
     ([slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)], [slice(0, 0, None)])

@@ -1,21 +1,21 @@
-"""THE SAME three contractions on any array library: matrix products over taps and phases.
+"""The three contractions on any array library, as matrix products over taps and phases.
 
-The cells of one combination of phases (see grid.py) are rows q of a stride-1 correlation, so each
-combination is one matrix product, over channels c or m, shifts j and phases r:
+The cells of one phase group (see phase_grid.py) are rows q of a stride-1 correlation, so each group
+is one matrix product, over channels c or m, shifts j and phases r:
 
     y[m, r, q] = sum over c, j     w[c, m, k(j, r)] * x[c, q - shift(j)]        want "y"
     x[c, i]    = sum over m, r, j  w[c, m, k(j, r)] * y[m, r, i + shift(j)]     want "x"
     w[c, m, k(j, r)] = sum over n, q  x[c, q - shift(j)] * y[m, r, q]           want "w"
 
-Either x or y takes part once per shift. The side with fewer numbers is *windowed*: copied once per
-shift. Where that is the unknown side, the product comes first and its windows are summed.
+Either x or y takes part once per shift. The side with fewer elements is *windowed*: copied once per
+shift. If that is the result, the product comes first and its windows are summed.
 
-Nothing is scattered, and nothing written but whole blocks of a NumPy result, so it runs on NumPy,
-CuPy, torch, JAX and whatever else speaks the array API. On NumPy the work is cut into blocks that
-hold at most `SCRATCH_BYTES`; other libraries get it in one piece.
+Nothing is scattered, and only whole blocks of a NumPy result are written, so this runs on NumPy,
+CuPy, PyTorch, JAX and any other library of the array API. On NumPy the work is split into blocks
+with at most `SCRATCH_BYTES` of scratch; other libraries get one block.
 
-A product with a padding zero is computed like any other: a weight that is infinite or NaN also
-makes NaN of border cells that it does not reach.
+Products with padding zeros are computed too: a weight that is infinite or NaN also makes NaN of
+border cells that it does not reach.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,19 +28,16 @@ import numpy as np
 from tconv.arrays.canonical import canonical, from_canonical, permutation
 from tconv.arrays.dtypes import TYPES, as_dtype, dtype_name, float_that_is_exact, largest
 from tconv.arrays.operands import namespace
-from tconv.geometry.geometry import Geometry, Letter
+from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.portable.blocking import Blocks, runs, windows_come_first
-from tconv.portable.phase_grid import Combination, Grid
+from tconv.portable.phase_grid import Grid, PhaseGroup
 from tconv.system.fork_lock import importing
 
 __all__ = ["contract", "workspace_bytes"]
 
-OPERANDS: dict[Letter, tuple[Letter, Letter]] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}
-"""Which letters (a, b) are for each one wanted."""
-
 Rows = Sequence[slice]
 Block = tuple[tuple[slice, ...], Any]
-"""Where in the canonical result, and the values there."""
+"""Index into the canonical result, and the values there."""
 
 
 def contract(
@@ -58,11 +55,11 @@ def contract(
 
     Parameters
     ----------
-    geometry : Geometry, already held against the shapes
+    geometry : Geometry, already checked against the shapes
     a, b : arrays of one library and type, in the geometry's layouts
     bias : array (channels of the result,), added before the one rounding; not for want "w"
     out : NumPy array to write to, else a new array is returned
-    method, threads : part of the one signature; here the array library decides
+    method, threads : ignored, part of the common signature; the array library decides
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3)))
@@ -93,30 +90,30 @@ def contract(
     return out
 
 
-def workspace_bytes(geometry: Geometry, want: Letter, dtype: str, whole: bool) -> int:
-    """Bytes that `contract` holds besides operands and result; `whole` for other than NumPy."""
-    return Blocks.of(geometry, want, _itemsize(TYPES[dtype].accumulator), whole).workspace_bytes
+def workspace_bytes(geometry: Geometry, want: Letter, dtype: str, unblocked: bool) -> int:
+    """Bytes that `contract` holds besides operands and result; `unblocked` for other than NumPy."""
+    return Blocks.of(geometry, want, _itemsize(TYPES[dtype].accumulator), unblocked).workspace_bytes
 
 
 class _Work:
     """One contraction of canonical arrays, block by block, in the carrier type.
 
     Letters of axes: n batch, g group, c and m channels, J shifts, R phases, Q rows. Taps are sorted
-    to (g, c, J, *R, m) throughout: whichever product is wanted, one of its two sides then is a
-    reshaped view, and keeping c outermost makes the sorting itself quick.
+    to (g, c, J, *R, m) throughout: for each of the three products one side then is a reshaped view,
+    and with c outermost the sorting is fast.
     """
 
     def __init__(self, xp: Any, geometry: Geometry, want: Letter, carrier: str) -> None:
         self.xp, self.geometry, self.want = xp, geometry, want
         self.carrier, self.rank = as_dtype(xp, carrier), geometry.rank
         self.grid = Grid.of(geometry.axes)
-        self.combinations = self.grid.combinations()
-        self.blocks = Blocks.of(geometry, want, _itemsize(carrier), whole=xp is not np)
+        self.phase_groups = self.grid.phase_groups()
+        self.blocks = Blocks.of(geometry, want, _itemsize(carrier), unblocked=xp is not np)
 
     def outputs(self, x: Any, w: Any) -> Iterator[Block]:
         """Want "y": x (N, G, C/G, *I), w (G, C/G, M/G, *K) -> blocks of (N, G, M/G, *O)."""
         for g, m in self._channel_runs(w.shape[2]):
-            packs = [(each, self._pack(w[g, :, m, ...], each)) for each in self.combinations]
+            packs = [(each, self._pack(w[g, :, m, ...], each)) for each in self.phase_groups]
             for n, rows in self._row_runs(self.grid.rows):
                 pieces = [self._outputs_of(x[n, g, ...], pack, each, rows) for each, pack in packs]
                 block = self._join(pieces, self.grid.bands, axis=1)
@@ -128,8 +125,8 @@ class _Work:
                 cells, kept = self.grid.cells(rows, self.geometry.output_size)
                 yield (n, g, m, *cells), block[(..., *kept)]
 
-    def _outputs_of(self, x: Any, pack: Any, each: Combination, rows: Rows) -> Any:
-        """One combination's cells of y, (g, *R, m, n, *Q)."""
+    def _outputs_of(self, x: Any, pack: Any, each: PhaseGroup, rows: Rows) -> Any:
+        """The cells of y of one phase group, (g, *R, m, n, *Q)."""
         xp, (g, c, j, _) = self.xp, pack.shape
         count = [q.stop - q.start for q in rows]
         first = [q.start + zero for q, zero in zip(rows, self.grid.first, strict=True)]
@@ -158,14 +155,14 @@ class _Work:
         """Want "x": y (N, G, M/G, *O), w (G, C/G, M/G, *K) -> blocks of (N, G, C/G, *I)."""
         for g, c in self._channel_runs(w.shape[1]):
             packs = [
-                (each, self._pack(w[g, c, ...], each)) for each in self.combinations if each.reached
+                (each, self._pack(w[g, c, ...], each)) for each in self.phase_groups if each.reached
             ]
             for n, rows in self._row_runs(self.geometry.input_size):
                 parts = [self._inputs_of(y[n, g, ...], pack, each, rows) for each, pack in packs]
                 yield (n, g, c, *rows), self._sort(_sum(parts), "gcnQ", "ngcQ")
 
-    def _inputs_of(self, y: Any, pack: Any, each: Combination, rows: Rows) -> Any:
-        """What one combination adds to x, (g, c, n, *Q)."""
+    def _inputs_of(self, y: Any, pack: Any, each: PhaseGroup, rows: Rows) -> Any:
+        """The term of one phase group in x, (g, c, n, *Q)."""
         xp, n, (g, c, j, _) = self.xp, y.shape[0], pack.shape
         first, count = [q.start for q in rows], [q.stop - q.start for q in rows]
         if windows_come_first(self.geometry, each, "x"):
@@ -191,7 +188,7 @@ class _Work:
         taps = [[k for band in axis for row in band.taps for k in row] for axis in bands]
         for g, m in self._channel_runs(y.shape[2]):
             pieces = []
-            for each in (each for each in self.combinations if each.reached):
+            for each in (each for each in self.phase_groups if each.reached):
                 on_x = windows_come_first(self.geometry, each, "w")
                 runs_of_rows = self.grid.rows if on_x else self.geometry.input_size
                 parts = (
@@ -205,8 +202,8 @@ class _Work:
                 block = self._take(block, sorted(range(len(order)), key=order.__getitem__), 3 + n)
             yield (g, slice(None), m), block
 
-    def _weights_of(self, x: Any, y: Any, each: Combination, rows: Rows, on_x: bool) -> Any:
-        """What some rows add to one combination's taps: rows of y if x is windowed, else of x."""
+    def _weights_of(self, x: Any, y: Any, each: PhaseGroup, rows: Rows, on_x: bool) -> Any:
+        """The term of some rows in the taps of a group: rows of y if x is windowed, else of x."""
         x = self._sort(x, "ngcQ", "gcnQ")
         start, count = [q.start for q in rows], [q.stop - q.start for q in rows]
         if on_x:
@@ -216,7 +213,7 @@ class _Work:
         else:
             left = [self._window(x, start, count)]
             right = [self._phases(y, each, _plus(start, shift), count) for shift in each.shifts]
-        # (g, c*J, R*m) or (g, c, J*R*m), which is the same order of numbers
+        # (g, c*J, R*m) or (g, c, J*R*m), which is the same order of elements
         return self.xp.matmul(self._flat(left, 2), _transpose(self.xp, self._flat(right, 1)))
 
     def with_bias(self, blocks: Iterator[Block], bias: Any) -> Iterator[Block]:
@@ -247,7 +244,7 @@ class _Work:
     def _inside(
         self, array: Any, start: Sequence[int], count: Sequence[int]
     ) -> tuple[Any, list[int]]:
-        """As much of ``array[..., start:start + count]`` as there is, and where it starts."""
+        """The part of ``array[..., start:start + count]`` inside of the array, and its start."""
         sizes = array.shape[-self.rank :]
         low = [min(max(q, 0), size) for q, size in zip(start, sizes, strict=True)]
         stop = [max(q, end) for q, end in zip(low, _plus(start, count), strict=True)]
@@ -268,7 +265,7 @@ class _Work:
             parts.append(self._zeros(array, _with(array.shape, n, after)))
         return self.xp.concat(parts, axis=n) if len(parts) > 1 else array
 
-    def _phases(self, y: Any, each: Combination, start: Sequence[int], count: Sequence[int]) -> Any:
+    def _phases(self, y: Any, each: PhaseGroup, start: Sequence[int], count: Sequence[int]) -> Any:
         """Rows start:start + count of y (n, g, m, *O) at its phases, (g, *R, m, n, *Q)."""
         strides = self.grid.strides
         cells = [
@@ -282,11 +279,11 @@ class _Work:
 
     def _rows(self, y: Any, n: int, first: int, count: int, width: int, stride: int) -> Any:
         """Axis n as two, (count, width): cells first + q*stride + r, zero outside of the array."""
-        # Whole rows that lie inside; cells beyond `width`, which nobody needs, are never copied.
+        # Complete rows inside of the array; cells beyond `width` are never copied.
         low = 0 if width == stride else min(max(-(first // stride), 0), count)
         high = count if width == stride else min((y.shape[n] - first) // stride, count)
         high = max(high, low)
-        rows = width if high == low else stride  # a stride may be longer than memory
+        rows = width if high == low else stride  # a stride may exceed the memory
         inside = self._cut(y, n, first + low * stride, (high - low) * stride)
         inside = self.xp.reshape(inside, (*y.shape[:n], high - low, rows, *y.shape[n + 1 :]))
         parts = [inside[(*[slice(None)] * (n + 1), slice(width), ...)]]
@@ -307,8 +304,8 @@ class _Work:
         stacked = xp.reshape(stacked, (shape[0], channels, cells))
         return xp.astype(stacked, self.carrier, copy=False)
 
-    def _pack(self, w: Any, each: Combination) -> Any:
-        """Sort one combination's taps of (g, c, m, *K) to (g, c, J, R*m), in the carrier type."""
+    def _pack(self, w: Any, each: PhaseGroup) -> Any:
+        """Sort the taps of a phase group, (g, c, m, *K) to (g, c, J, R*m), in the carrier type."""
         for n, taps in enumerate(each.taps):
             w = self._take(w, taps, 3 + n)
         (g, c, m), (j, r) = w.shape[:3], each.sizes
@@ -316,15 +313,15 @@ class _Work:
         w = self._sort(self.xp.reshape(w, (g, c, m, *split)), "gcm(JR)", "gcJRm")
         return self.xp.astype(self.xp.reshape(w, (g, c, j, r * m)), self.carrier, copy=False)
 
-    def _unpack(self, taps: Any, each: Combination, sizes: tuple[int, int, int]) -> Any:
-        """Undo `_pack`: one combination's taps as (g, c, m, *taps)."""
+    def _unpack(self, taps: Any, each: PhaseGroup, sizes: tuple[int, int, int]) -> Any:
+        """Undo `_pack`: the taps of one phase group as (g, c, m, *taps)."""
         g, c, m = sizes
         taps = self.xp.reshape(taps, (g, c, *each.counts, *each.widths, m))
         taps = self._sort(taps, "gcJRm", "gcm(JR)")
         return self.xp.reshape(taps, (g, c, m, *map(len, each.taps)))
 
     def _join(self, pieces: list[Any], bands: Sequence[Sequence[Any]], axis: int) -> Any:
-        """Concatenate the pieces of all combinations along `axis` and the following ones."""
+        """Concatenate the pieces of all phase groups along `axis` and the following ones."""
         for n in reversed(range(self.rank)):
             width = len(bands[n])
             if width > 1:
@@ -333,7 +330,7 @@ class _Work:
         return pieces[0]
 
     def _take(self, array: Any, order: Sequence[int], axis: int) -> Any:
-        """``array[order]`` along `axis`, by a slice where that does."""
+        """``array[order]`` along `axis`, by a slice if the order is regular."""
         steps = {b - a for a, b in pairwise(order)} or {1}
         if len(steps) == 1 and (step := steps.pop()) > 0:
             index = slice(order[0], order[-1] + 1, step) if order else slice(0)
@@ -361,7 +358,7 @@ def _sum(parts: Iterable[Any]) -> Any:
             total = part
         elif fresh:
             total += part
-        else:  # the first may be a view of something still needed
+        else:  # the first may be a view of an array in use
             total, fresh = total + part, True
     return total
 

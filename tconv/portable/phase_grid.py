@@ -1,8 +1,8 @@
-"""WHERE TAPS LAND: output cells laid out as rows and phases, and which taps share a window.
+"""Phase grid: output cells as rows and phases, and the groups of phases that share a window.
 
 With ``f = o + begin = q*stride + r`` every output cell has a row q and a phase r (see axis.py). A
-*combination* takes one band of phases per axis: its cells are reached by the same shifts, so one
-matrix product computes them all.
+*phase group* is one band of phases per axis: the same shifts reach all its cells, so one matrix
+product computes them.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from tconv.geometry.axis import Axis, Band, bands
 
-__all__ = ["Combination", "Grid"]
+__all__ = ["Grid", "PhaseGroup"]
 
 
-class Combination(NamedTuple):
-    """One band of phases per axis."""
+class PhaseGroup(NamedTuple):
+    """One band of phases per axis; the same shifts reach all of them."""
 
     bands: tuple[Band, ...]
 
@@ -71,7 +71,7 @@ class Grid(NamedTuple):
     """Rows and phases of every axis.
 
     >>> grid = Grid.of((Axis(input=4, kernel=3, output=7, stride=2, begin=1, end=1),))
-    >>> grid.rows, grid.first, grid.lead  # f = 1..7 lies in rows 0..3, one cell into row 0
+    >>> grid.rows, grid.first, grid.crop_offset  # f = 1..7 lies in rows 0..3, one cell into row 0
     ((4,), (0,), (1,))
     """
 
@@ -101,27 +101,29 @@ class Grid(NamedTuple):
         return tuple(begin // s for begin, s in zip(self.begins, self.strides, strict=True))
 
     @property
-    def lead(self) -> tuple[int, ...]:
+    def crop_offset(self) -> tuple[int, ...]:
         """Cells of the first row before output cell 0, per axis."""
         return tuple(begin % s for begin, s in zip(self.begins, self.strides, strict=True))
 
     def cells(
         self, rows: Sequence[slice], output_size: Sequence[int]
     ) -> tuple[list[slice], list[slice]]:
-        """Output cells of a run of rows per axis, and where they stand among the rows' cells."""
+        """Output cells of a run of rows per axis, and their places among the cells of the rows."""
         cells, kept = [], []
-        for run, s, lead, size in zip(rows, self.strides, self.lead, output_size, strict=True):
-            start = run.start * s - lead
-            low, high = max(start, 0), min(run.stop * s - lead, size)
+        for run, s, crop_offset, size in zip(
+            rows, self.strides, self.crop_offset, output_size, strict=True
+        ):
+            start = run.start * s - crop_offset
+            low, high = max(start, 0), min(run.stop * s - crop_offset, size)
             cells.append(slice(low, high))
             kept.append(slice(low - start, high - start))
         return cells, kept
 
-    def combinations(self) -> list[Combination]:
-        """Every combination, the last axis running fastest."""
-        return [Combination(chosen) for chosen in product(*self.bands)]
+    def phase_groups(self) -> list[PhaseGroup]:
+        """Every phase group, the last axis running fastest."""
+        return [PhaseGroup(chosen) for chosen in product(*self.bands)]
 
 
 def _stride(axis: Axis) -> int:
-    """Stride to lay an axis out with: with one input any will do, and its reach has no overlap."""
+    """Stride of the grid along an axis; for one input cell its reach, which has no overlap."""
     return axis.reach if axis.input == 1 else axis.stride

@@ -1,24 +1,24 @@
-"""WHERE LARGE ARRAYS LIE: in memory that is used again as soon as the last array in it is gone.
+"""Allocator of large arrays: a free list of blocks, each reused once the last array in it is gone.
 
-Memory that the system hands out costs faults and zeros: a result of 113 MB that takes 18 ms to
-compute took 33 ms in new memory, and takes 18 ms in memory that was there before (Xeon, 2 cores).
-The C library keeps what is freed of smaller arrays, but glibc of none beyond 32 MiB, and of those
-from 16 MiB on only if few of them live at once.
+New memory costs page faults and zeroing: a result of 113 MB that takes 18 ms to compute took 33 ms
+in new memory, and takes 18 ms in reused memory (Xeon, 2 cores). The C library keeps freed memory of
+smaller arrays; but glibc keeps none of an array beyond 32 MiB, and from 16 MiB on only if few such
+arrays live at once.
 
-Packed weights lie here from 64 KiB on. Those of a call whose weights are made for it, too, are
-freed with these at the heap's end, which glibc returns to the system once it is twice as long as
-the largest array that was freed: a generator (HiFi-GAN, PyTorch, 2 threads) lost 12 of 270 ms to
-new memory, 2,700 faults in each run (Zen 3). For the same reason what stays here is missed
-elsewhere: where no large array is freed any more, glibc returns what others free, which was 1,500
-faults there. So with each new block one of its size is freed.
+Packed weights are allocated here from 64 KiB on. If the weights are computed anew for each call,
+they and their packed form are freed together at the end of the heap, which glibc returns to the
+system once it is twice as long as the largest freed array: a generator (HiFi-GAN, PyTorch, 2
+threads) lost 12 of 270 ms to new memory, 2,700 faults in each run (Zen 3). For the same reason
+memory that stays here is missed elsewhere: where no large array is freed any more, glibc returns
+what other code frees, which was 1,500 faults there. So each new block first frees one of its size.
 
-A block goes back when its `_Lease` does, which all arrays in it hold: what `empty` returned, its
-views, and whatever else keeps one of these. Finalisers run in any thread at any moment, also in
-the middle of a call of this file by the same thread. So nobody waits for the lock here: who does
-not get it takes new memory, or lets go of what could have been kept.
+A block comes back with its `_Lease`, which all arrays in it hold: the result of `empty`, its views,
+and whatever else keeps one of these. Finalisers run in any thread at any moment, also in the middle
+of a call of this file by the same thread. So nobody waits for the lock here: a thread that does not
+get it allocates new memory, or frees a block that could have been kept.
 
-Who computes the same again and again, as a network in training does, may lend an arena of its own
-for as long as it computes: then what is smaller comes back to it, too, and nobody else takes it.
+Code that computes the same again and again, as a network in training does, may lend an arena of its
+own meanwhile: smaller arrays then come back to that arena, too, and no other code takes them.
 """
 
 import os
@@ -36,39 +36,39 @@ from numpy.typing import DTypeLike, NDArray
 from tconv.errors import MemoryLimitError
 from tconv.system.fork_lock import cached_property
 from tconv.system.memory import available_bytes
+from tconv.system.topology import CACHE_LINE_BYTES
 
 __all__ = ["Arena", "drop_idle", "empty", "empty_like", "lent"]
 
 _LEAST_BYTES = 2**24
 _MOST_IDLE_BYTES = 2**28  # two results of a large network
-_IDLE_SHARE = 8  # and no more than an eighth of the memory that is available at first
-_LITTLE_BYTES = 2**22  # for which the system is not asked, which takes as long as a small call
-_WASTE_SHARE = 8  # a block is used again for what it is at most an eighth too large for
-_MOST_IDLE = 256  # blocks, which are looked through for every array
+_IDLE_SHARE = 8  # at most an eighth of the memory that was available at first
+_LITTLE_BYTES = 2**22  # kept without asking the system, which takes as long as a small call
+_WASTE_SHARE = 8  # a block is reused for arrays that it is at most an eighth too large for
+_MOST_IDLE = 256  # blocks, which every allocation searches
 _MOST_KEPT_BYTES = 2**25  # by glibc, of an array that is freed
-_ALIGN = 64  # bytes of a cache line, and of the widest vector
 
 _arenas: dict[int, "weakref.ref[Arena]"] = {}
-"""All that there are, by id; a dict, because copying its values is atomic."""
+"""All arenas by id; a dict, because copying its values is atomic."""
 
 
 class _Block:
-    """Memory that is handed from array to array."""
+    """Memory that one array after another uses."""
 
     def __init__(self, size: int) -> None:
         # NumPy asks the system for huge pages from 4 MiB on. Tried a mapping with MADV_HUGEPAGE of
         # our own: its first touch takes as long, 22 ms for 128 MiB (Linux 6.18, Xeon).
-        # Tried sizes that are rounded up: a call then takes more memory than it says.
+        # Tried rounding sizes up: a call then takes more memory than it reports.
         if size < _MOST_KEPT_BYTES:
-            np.empty(size + _ALIGN, np.uint8)  # freed at once, as this one would be if it went
-        self.memory = np.empty(size + _ALIGN, np.uint8)
+            np.empty(size + CACHE_LINE_BYTES, np.uint8)  # freed at once: see the top of this file
+        self.memory = np.empty(size + CACHE_LINE_BYTES, np.uint8)
         self.size = size
-        start = -self.memory.ctypes.data % _ALIGN
+        start = -self.memory.ctypes.data % CACHE_LINE_BYTES
         self.interface = self.memory[start : start + size].__array_interface__
 
 
 class _Lease:
-    """What the arrays in one block hold together; it goes with the last of them."""
+    """The object that all arrays in a block hold; it goes with the last of them."""
 
     def __init__(self, arena: "Arena", block: _Block) -> None:
         self._arena, self._block = arena, block
@@ -78,7 +78,7 @@ class _Lease:
         raise TypeError("a lease cannot be copied: its block would come back twice")
 
     def __del__(self) -> None:
-        """Give the block back, once: a finaliser of others might bring the lease back to life."""
+        """Give the block back, once: another finaliser might bring the lease back to life."""
         held = self.__dict__
         held.pop("__array_interface__", None)
         block = held.pop("_block", None)
@@ -87,7 +87,7 @@ class _Lease:
 
 
 class Arena:
-    """Blocks that no array lies in, the oldest first.
+    """A free list of blocks that no array uses, the oldest first.
 
     >>> arena = Arena(least_bytes=2**10, most_idle_bytes=2**16)
     >>> y = arena.empty((2**12,), np.float32)
@@ -114,24 +114,24 @@ class Arena:
 
     @cached_property
     def most_idle_bytes(self) -> int:
-        """Bound on what is kept for arrays to come."""
+        """Bound on the bytes of idle blocks."""
         available, most = available_bytes(), self._cap_bytes
         return most if available is None else min(most, available // _IDLE_SHARE)
 
     def _may_keep(self, size: int) -> bool:
-        """Whether so many bytes are within the bound, which is not asked for where they are few."""
+        """Return whether so many bytes are within the bound; a few are, without computing it."""
         if size <= _LITTLE_BYTES and "most_idle_bytes" not in self.__dict__:
             return True
         return size <= self.most_idle_bytes
 
     def _may_be_kept(self, size: int) -> bool:
-        """Whether they might be, as far as is known before something is given back."""
+        """Return whether a block of this size may be within the bound when it comes back."""
         most: int = self.__dict__.get("most_idle_bytes", self._cap_bytes)
         return size <= most
 
     @property
     def idle_bytes(self) -> int:
-        """Bytes that are kept for arrays to come."""
+        """Bytes of idle blocks."""
         return sum(block.size for block in [*self._idle])
 
     def empty(
@@ -158,17 +158,17 @@ class Arena:
             ) from None
 
     def drop_idle(self) -> int:
-        """Let go of all that is kept; return how many bytes that were."""
-        dropped, self._idle = self._idle, []  # who works with the old list may go on with it
+        """Free all idle blocks; return how many bytes they had."""
+        dropped, self._idle = self._idle, []  # a thread that uses the old list may go on with it
         return sum(block.size for block in [*dropped])
 
     def renew(self) -> None:
-        """Begin anew in the child of a fork, where nobody would release the lock."""
+        """Make a new lock in the child of a fork, where nobody would release the old one."""
         self._lock = Lock()
 
     def give_back(self, block: _Block) -> None:
-        """Keep a block that no array lies in any more, and drop the oldest beyond the bound."""
-        dropped, lock = [], self._lock  # dropped after the release, for that may take a while
+        """Keep a block that no array uses any more, and free the oldest ones beyond the bound."""
+        dropped, lock = [], self._lock  # freed after the release, as that may take a while
         if self._may_keep(block.size) and lock.acquire(blocking=False):
             try:
                 idle, size = self._idle, block.size
@@ -187,8 +187,8 @@ class Arena:
         return np.ndarray(shape, dtype, buffer=np.asarray(lease))
 
     def _taken(self, size: int) -> _Block | None:
-        """The newest idle block in which so much fits, without much waste."""
-        lock = self._lock  # this very one is released, whatever a fork meanwhile puts in its place
+        """Take the newest idle block in which so much fits without much waste."""
+        lock = self._lock  # a fork may replace it meanwhile; this very one must be released
         if lock.acquire(blocking=False):
             try:
                 idle = self._idle
@@ -205,12 +205,12 @@ _lent: ContextVar[Arena] = ContextVar("_lent", default=_shared)
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike, least_bytes: float = inf) -> NDArray[Any]:
-    """Return an array of the arena that is lent, or of that which all share."""
+    """Return an uninitialised array from the lent arena, or from the shared one."""
     return _lent.get().empty(shape, dtype, least_bytes)
 
 
 def empty_like(array: NDArray[Any]) -> NDArray[Any] | None:
-    """Return one of the same shape and type; None for what NumPy would lay out otherwise.
+    """Return an array of the same shape and type; None if NumPy would give it another layout.
 
     >>> y = np.maximum(np.ones(3), 0, out=empty_like(np.ones(3)))
     """
@@ -221,7 +221,7 @@ def empty_like(array: NDArray[Any]) -> NDArray[Any] | None:
 
 @contextmanager
 def lent(arena: Arena) -> Iterator[None]:
-    """Let `empty` take from an arena in this thread, unless another one is lent already.
+    """Make `empty` allocate from an arena in this thread, unless another one is lent already.
 
     >>> with lent(Arena(least_bytes=1, most_idle_bytes=2**16)):
     ...     y = empty((3,), np.float32)
@@ -237,7 +237,7 @@ def lent(arena: Arena) -> Iterator[None]:
 
 
 def drop_idle() -> int:
-    """Let go of all that any arena keeps; return how many bytes that were."""
+    """Free the idle blocks of all arenas; return how many bytes they had."""
     return sum(arena.drop_idle() for arena in _living())
 
 

@@ -1,4 +1,4 @@
-"""HOW FILES ARE WRITTEN, complete or not at all; and how small ones are read."""
+"""Checks of paths, and files that are written whole or not at all."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ _ACCESS_LIST = "system.posix_acl_access"
 
 
 def as_path(value: Any, name: str = "path") -> str:
-    """Return the path of a file as a string that the system can be asked for.
+    """Return the path of a file as a string that the system accepts.
 
     >>> as_path(3)
     Traceback (most recent call last):
@@ -50,13 +50,13 @@ def as_path(value: Any, name: str = "path") -> str:
 
 
 def regular_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file to read bytes from: one that ends, so no folder, pipe, socket or device.
+    """Open a regular file to read bytes from; no folder, pipe, socket or device.
 
-    A pipe would be waited for, and a device such as /dev/zero read until memory is full.
+    A pipe would block, and a device such as /dev/zero would fill the memory.
 
     Raises
     ------
-    ParameterError : path cannot be that of a file
+    ParameterError : path cannot name a file
     OSError : the file cannot be opened, or is of another kind
 
     >>> regular_file(os.devnull)
@@ -65,7 +65,7 @@ def regular_file(path: str | os.PathLike[str]) -> BinaryIO:
     OSError: path='/dev/null' is a device, must be a regular file; copy what it gives to one.
     """
     check_regular(path)
-    # Another file may have taken its place since: without waiting, and then it is looked at again.
+    # Another file may have taken its place since: open without blocking, and check it again.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = os.fdopen(os.open(path, flags), "rb")
     try:
@@ -77,7 +77,7 @@ def regular_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse what `regular_file` would, without opening it, which has effects on some devices."""
+    """Raise as `regular_file` does, without opening the file: that has effects on some devices."""
     _refuse_others(os.stat(as_path(path)).st_mode, path)
 
 
@@ -93,7 +93,7 @@ def _refuse_others(mode: int, path: str | os.PathLike[str]) -> None:
 
 
 def suffix_of(path: str | os.PathLike[str], suffixes: Sequence[str], example: str) -> str:
-    """Return the end of a name, in small letters, which must be one of those given.
+    """Return the suffix of a name in lower case, which must be one of those given.
 
     >>> suffix_of("Page.HTML", (".html", ".png"), "page.html")
     '.html'
@@ -109,12 +109,12 @@ def suffix_of(path: str | os.PathLike[str], suffixes: Sequence[str], example: st
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that `whole_file` could not write to, so before what is written is computed.
+    """Raise if `whole_file` could not write to a path; to be called before the work is done.
 
     Raises
     ------
-    ParameterError : it is not that of a regular file, which need not exist, in a folder that does
-    OSError : the folder takes no such file
+    ParameterError : it is not a regular file or a new one in a folder that exists
+    OSError : the folder accepts no such file
 
     >>> check_writable("not/there/page.html")
     Traceback (most recent call last):
@@ -129,7 +129,7 @@ exists; create '...not/there' first.
         target.lstat()
     except FileNotFoundError:
         pass
-    except OSError as error:  # by the name that was asked for
+    except OSError as error:  # with the path that the caller gave
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     finally:
         trial.unlink(missing_ok=True)
@@ -137,12 +137,13 @@ exists; create '...not/there' first.
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str], *, inherits: bool = True) -> Iterator[Path]:
-    """Give a name to write to; after the block the file there takes the place of `path`.
+    """Give a temporary path to write to; after the block its file replaces the one at `path`.
 
-    If the block raises, nothing is left of it and what stood at `path` before stays. A file that is
-    replaced hands down its permissions and, where the system allows it, its owner and group, unless
-    `inherits` is False; a new one gets what the umask leaves. Where `path` is a symbolic link, the
-    link stays and the file it leads to is replaced; another hard link keeps the older file.
+    If the block raises, the temporary file is removed and `path` stays as it was. The new file
+    inherits the permissions of the one that it replaces and, where the system allows it, its owner
+    and group, unless `inherits` is False; without an older file the umask decides. If `path` is a
+    symbolic link, the link stays and its target is replaced; another hard link keeps the older
+    file.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -160,7 +161,7 @@ def whole_file(path: str | os.PathLike[str], *, inherits: bool = True) -> Iterat
         finally:
             beside.unlink(missing_ok=True)
         return
-    # In a folder of its own nobody reads it before it has the permissions of the older one.
+    # In a folder of its own no other user reads it before it has the permissions of the older one.
     try:
         beside.mkdir(0o700)
     except OSError as error:
@@ -177,9 +178,9 @@ def whole_file(path: str | os.PathLike[str], *, inherits: bool = True) -> Iterat
 
 
 def _beside(target: Path) -> Path:
-    """Make up a name in the same folder, so that the renaming stays within one file system.
+    """Return a new name in the same folder, so that the renaming stays within one file system.
 
-    It tells what it is for, unless that name is long: file systems take some 255 bytes.
+    It contains the target's name, unless that is long: file systems allow some 255 bytes.
     """
     name, some = f".{target.name}", os.urandom(4).hex()
     name = name if len(os.fsencode(name)) <= _LONG_NAME else ".tconv"
@@ -189,7 +190,7 @@ def _beside(target: Path) -> Path:
 def _place_of(
     path: str | os.PathLike[str], inherits: bool = True
 ) -> tuple[Path, os.stat_result | None]:
-    """Return where a file is to stand, links followed, and what is known of the older one there."""
+    """Return the path that a file is written to, links followed, and the status of an older one."""
     target, older = Path(os.path.realpath(as_path(path))), None
     with suppress(FileNotFoundError, NotADirectoryError):
         older = target.stat()
@@ -207,21 +208,21 @@ def _place_of(
 
 
 def _is_kept_by_others(older: os.stat_result, folder: os.stat_result) -> bool:
-    """Whether the file is another user's in a folder such as /tmp, where only he replaces it."""
+    """Return whether a sticky folder such as /tmp lets only another user replace the file."""
     if not folder.st_mode & stat.S_ISVTX or not hasattr(os, "geteuid"):
         return False
     return os.geteuid() not in (0, older.st_uid, folder.st_uid)
 
 
 def _hand_down(older: os.stat_result, target: Path, unfinished: Path) -> None:
-    """Give a file the owner and the permissions of the one that it is to replace."""
+    """Give a file the owner and the permissions of the one that it will replace."""
     mode, new = stat.S_IMODE(older.st_mode) & 0o777, unfinished.stat()
     if hasattr(os, "chown") and (new.st_uid, new.st_gid) != (older.st_uid, older.st_gid):
         with suppress(OSError):
             os.chown(unfinished, -1, older.st_gid)
         with suppress(OSError):
             os.chown(unfinished, older.st_uid, -1)
-        if unfinished.stat().st_gid != older.st_gid:  # another group gets what everybody gets
+        if unfinished.stat().st_gid != older.st_gid:  # another group gets the rights of everybody
             mode = mode & ~0o070 | (mode & 0o007) << 3
     unfinished.chmod(mode)
     with suppress(OSError, AttributeError):

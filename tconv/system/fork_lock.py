@@ -1,4 +1,4 @@
-"""Fork safety: locks that no thread holds while the process forks, and properties without one."""
+"""Locks that no other thread holds while the process forks, and cached properties without one."""
 
 import os
 import sys
@@ -14,11 +14,11 @@ _Value = TypeVar("_Value")
 
 
 class ForkLock:
-    """A lock for ``with``, which its thread may take again, and which a fork takes first.
+    """A reentrant lock for ``with``, which a fork acquires before the process is copied.
 
-    The child of a fork has one thread. What the others were doing stays half done there, and what
-    they had locked stays locked: a module that was being imported, LLVM. So a fork waits until
-    whoever holds this lock is done.
+    The child of a fork has one thread. The work of the other threads stays half done there, and
+    their locks stay locked: a module that was being imported, LLVM. So a fork waits until the
+    holder of this lock is done.
 
     >>> lock = ForkLock()
     >>> with lock, lock:
@@ -30,31 +30,31 @@ class ForkLock:
         _locks.append(self)
 
     def __enter__(self) -> None:
-        """Wait for the lock and hold it."""
+        """Acquire the lock."""
         self._lock.acquire()
         self._depth += 1
 
     def __exit__(self, *_: object) -> None:
-        """Let go of it."""
+        """Release it."""
         self._depth -= 1
         self._lock.release()
 
     def renew(self) -> None:
-        """Leave behind the threads of the parent; in the child nobody holds or awaits it."""
+        """Make a new lock in the child of a fork, where no thread holds or awaits it."""
         self._lock, self._depth = threading.RLock(), 0
 
 
 _locks: list[ForkLock] = []
-_taken: list[ForkLock] = []  # by the fork that is under way
+_taken: list[ForkLock] = []  # by the fork in progress
 _MOST_TRIES = 20
 _AWAITED = frozenset(("tconv", "numpy", "llvmlite", "array_api_compat", "ml_dtypes"))
 
 
 def _take_all() -> None:
-    """Take all locks, the newest first, as who holds one may ask for an older one."""
-    for tries in range(1, _MOST_TRIES + 1):  # files that this thread imports are there for ever
+    """Acquire all locks, the newest first: a thread that holds one may ask for an older one."""
+    for tries in range(1, _MOST_TRIES + 1):  # files that this very thread imports never end
         for name in _half_imported():
-            with suppress(Exception):  # it fails there, and nobody here has asked for it
+            with suppress(Exception):  # its error is for the thread that asked for it
                 import_module(name)
         locks = [*_locks]
         for lock in reversed(locks):
@@ -63,17 +63,17 @@ def _take_all() -> None:
         if is_quiet or tries == _MOST_TRIES:
             _taken[:] = locks
             return
-        for lock in locks:  # to wait for a file that began meanwhile, or has brought its own
+        for lock in locks:  # to wait for an import that began meanwhile, or for its new locks
             lock.__exit__()
 
 
 def _let_go() -> None:
-    for lock in [*_taken]:  # which is another thread's once they are free
+    for lock in [*_taken]:  # another thread may fork once they are free
         lock.__exit__()
 
 
 def _renew_all() -> None:
-    """Begin anew in the child, where the thread that forked holds what it held before."""
+    """Make new locks in the child; its thread holds those that it held before."""
     depths = [lock._depth - 1 for lock in _taken]
     for lock in _locks:
         lock.renew()
@@ -83,10 +83,10 @@ def _renew_all() -> None:
 
 
 def _half_imported() -> list[str]:
-    """Files that are being executed, for import statements of any thread.
+    """Return the modules that any thread is importing.
 
-    A name of NumPy can be such a statement, too: ``numpy.random``, ``numpy.ma``. A file that is
-    only being looked for is not seen here: that takes some 0.1 ms.
+    An attribute of NumPy can import one, too: ``numpy.random``, ``numpy.ma``. A module whose file
+    Python still searches for is not found here: that takes some 0.1 ms.
     """
     return [
         name
@@ -100,18 +100,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_take_all, after_in_parent=_let_go, after_in_child=_renew_all)
 
 importing = ForkLock()
-"""Held while files are imported late: a child must not find them half imported.
+"""Held while functions import modules: the child of a fork must not find them half imported.
 
-It is the oldest lock, so that it may be asked for by a thread that holds any others. While it is
-held nothing is done but importing.
+It is the oldest lock, so a thread that holds any others may ask for it. Code that holds it does
+nothing but import.
 """
 
 
 class cached_property(Generic[_Value]):
-    """An attribute that is computed when it is first asked for, and without a lock.
+    """An attribute that is computed on first access, without a lock.
 
-    That of `functools` holds one lock for all objects of a class up to Python 3.11. Threads that
-    ask at once may all compute the value here, but all are given the same.
+    Up to Python 3.11 that of `functools` holds one lock for all objects of a class. Here threads
+    that access it at once may all compute the value, but all get the same one.
 
     >>> class Circle:
     ...     radius = 2
@@ -128,7 +128,7 @@ class cached_property(Generic[_Value]):
         self.func, self.__doc__ = func, func.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Learn under which name the value is kept."""
+        """Store the name of the attribute."""
         self._name = name
 
     @overload
@@ -136,7 +136,7 @@ class cached_property(Generic[_Value]):
     @overload
     def __get__(self, instance: object, owner: type | None = None) -> _Value: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """Compute the value; Python looks for it in the object first, so not again."""
+        """Compute and store the value; from then on Python finds it in the object."""
         if instance is None:
             return self
         return vars(instance).setdefault(self._name, self.func(instance))

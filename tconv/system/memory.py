@@ -1,11 +1,11 @@
-"""HOW MUCH MEMORY there is: what this process may still take, container limits included."""
+"""Available memory of this process, container limits and ulimits included."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from tconv.errors import MemoryLimitError, UnsupportedError
-from tconv.system.procfs import content, group_folders
+from tconv.system.procfs import cgroup_folders, read_text
 
 try:
     import resource
@@ -16,15 +16,15 @@ __all__ = ["available_bytes", "check_addresses", "check_room", "has_room"]
 
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
-_SMALL_BYTES = 2**24  # there is room for so much, or nothing works
+_SMALL_BYTES = 2**24  # so much is always there, or nothing works
 
 
 def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
-    """Bytes this process may still allocate, or None where the system does not tell.
+    """Return the bytes that this process may still allocate; None where the system does not tell.
 
-    The least of the kernel's MemAvailable, of what every control group above this process
-    (version 2, or version 1's memory controller) leaves free, and of what its limits of addresses
-    and data leave (``ulimit -v`` and ``-d``); elsewhere the physical memory.
+    The least of the kernel's MemAvailable, of the memory that each control group above this process
+    (version 2, or version 1's memory controller) leaves free, and of the rest of its limits of
+    addresses and data (``ulimit -v`` and ``-d``); elsewhere the physical memory.
 
     References
     ----------
@@ -35,11 +35,11 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
     """
     found = []
     with suppress(OSError, ValueError, IndexError):
-        for line in content(f"{proc}/meminfo").splitlines():
+        for line in read_text(f"{proc}/meminfo").splitlines():
             if line.startswith("MemAvailable:"):
                 found.append(int(line.split()[1]) * 1024)
     with suppress(OSError, ValueError):
-        found += _cgroup_bytes(content(f"{proc}/self/cgroup"), str(cgroup))
+        found += _cgroup_bytes(read_text(f"{proc}/self/cgroup"), str(cgroup))
     if not found:
         with suppress(ValueError, OSError, AttributeError):
             found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -48,7 +48,7 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
 
 
 def has_room(needed: int) -> bool:
-    """Whether this process may take so many bytes of addresses more, as far as it is limited.
+    """Return whether the limits of this process leave so many bytes of addresses.
 
     >>> has_room(1)
     True
@@ -57,11 +57,11 @@ def has_room(needed: int) -> bool:
 
 
 def check_addresses(needed: int) -> None:
-    """Refuse to go on where too few addresses are left for what ends the process then.
+    """Raise where too few addresses are left: LLVM ends the process when it gets none.
 
     Raises
     ------
-    UnsupportedError : a limit leaves less than is needed.
+    UnsupportedError : a limit leaves fewer than are needed.
     """
     if not has_room(needed):
         left = max(min(_limited_bytes(_PROC)), 0)
@@ -72,7 +72,7 @@ def check_addresses(needed: int) -> None:
 
 
 def _limited_bytes(proc: Path) -> list[int]:
-    """What each limit of this process leaves; Linux tells how much is taken."""
+    """Return what each limit of this process leaves; only Linux tells how much is used."""
     if resource is None:
         return []
     limits = {0: resource.getrlimit(resource.RLIMIT_AS)[0]}
@@ -80,39 +80,39 @@ def _limited_bytes(proc: Path) -> list[int]:
     limits = {field: most for field, most in limits.items() if most != resource.RLIM_INFINITY}
     with suppress(OSError, ValueError, IndexError):
         if limits:
-            pages = content(f"{proc}/self/statm").split()
+            pages = read_text(f"{proc}/self/statm").split()
             page = resource.getpagesize()
             return [most - int(pages[field]) * page for field, most in limits.items()]
     return []
 
 
 def _cgroup_bytes(membership: str, root: str) -> list[int]:
-    """What each control group in the lines of /proc/self/cgroup leaves free."""
+    """Return what each control group in the lines of /proc/self/cgroup leaves free."""
     found = []
     for line in membership.splitlines():
-        folders, is_unified = group_folders(line, root, "memory")
+        folders, is_unified = cgroup_folders(line, root, "memory")
         names = ("memory.max", "memory.current", "inactive_file")
         if not is_unified:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         limit, used, cache = names
         for folder in folders:
             with suppress(OSError, ValueError):  # "max" is no number: no limit here
-                free = int(content(f"{folder}/{limit}")) - int(content(f"{folder}/{used}"))
+                free = int(read_text(f"{folder}/{limit}")) - int(read_text(f"{folder}/{used}"))
                 found.append(free + _reclaimable(f"{folder}/memory.stat", cache))
     return found
 
 
 def _reclaimable(stat: str, name: str) -> int:
-    """Page cache that the kernel drops before it refuses memory."""
+    """Return the page cache that the kernel drops before it refuses memory."""
     with suppress(OSError, ValueError, IndexError):
-        for line in content(stat).splitlines():
+        for line in read_text(stat).splitlines():
             if line.split()[0] == name:
                 return int(line.split()[1])
     return 0
 
 
 def check_room(what: str, needed: int) -> None:
-    """Refuse what would take more than four fifths of the memory that is free.
+    """Raise MemoryLimitError for more than four fifths of the available memory.
 
     >>> check_room("the picture", 2**60)
     Traceback (most recent call last):

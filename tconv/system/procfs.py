@@ -1,38 +1,38 @@
-"""Small files that Linux makes as they are read: /proc, /sys and control groups."""
+"""Files of /proc, /sys and control groups, whose text Linux generates on each read."""
 
 import os
 
-__all__ = ["content", "group_folders"]
+__all__ = ["cgroup_folders", "read_text"]
 
-_PART_BYTES = 2**15  # larger buffers come from the system, which takes as long as reading
+_PIECE_BYTES = 2**15  # larger buffers come from the system, which takes as long as the read
 
 
-def content(path: str) -> str:
-    """Return what stands in a small text file, such as the system makes as they are read.
+def read_text(path: str) -> str:
+    """Return the text of a small file.
 
-    A first call reads dozens of them, so that what `open` and `pathlib` add counted: 0.5 ms.
+    A first call reads dozens of them; with `open` and `pathlib` that takes 0.5 ms more.
     """
     file, found = os.open(path, os.O_RDONLY), b""
     try:
-        while part := os.read(file, _PART_BYTES):
-            found += part
+        while piece := os.read(file, _PIECE_BYTES):
+            found += piece
     finally:
         os.close(file)
     return found.decode()
 
 
-def group_folders(line: str, root: str, controller: str) -> tuple[list[str], bool]:
-    """Folders of a control group and of those above it, and whether they are of version 2.
+def cgroup_folders(line: str, root: str, controller: str) -> tuple[list[str], bool]:
+    """Return the folders of a control group and of those above, and whether they are of version 2.
 
     Parameters
     ----------
-    line : of /proc/self/cgroup; one that says nothing of the controller gives no folders
+    line : of /proc/self/cgroup; one without the controller gives no folders
     root : where control groups are mounted
-    controller : what is asked about, "memory" or "cpu"
+    controller : "memory" or "cpu"
 
-    >>> group_folders("0::/a/b", "/groups", "cpu")
+    >>> cgroup_folders("0::/a/b", "/groups", "cpu")
     (['/groups/a/b', '/groups/a', '/groups'], True)
-    >>> group_folders("4:cpu,cpuacct:/a", "/groups", "cpu")
+    >>> cgroup_folders("4:cpu,cpuacct:/a", "/groups", "cpu")
     (['/groups/cpu/a', '/groups/cpu'], False)
     """
     _, controllers, path = [*line.split(":", 2), "", ""][:3]

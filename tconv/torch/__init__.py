@@ -1,4 +1,4 @@
-"""PYTORCH: its transposed convolutions, computed by tconv, in any model with one line.
+"""PyTorch's transposed convolutions, computed by tconv in any model with one line.
 
 >>> import torch
 >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3))
@@ -12,7 +12,7 @@ except ImportError:
 
 from tconv.ops.dispatch import register
 from tconv.torch.acceleration import Acceleration, accelerate, freeze, refresh, restore
-from tconv.torch.autograd import contract_of_library
+from tconv.torch.autograd import contract_tensors
 from tconv.torch.functional import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from tconv.torch.modules import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from tconv.torch.tracing import Tracer
@@ -32,4 +32,4 @@ __all__ = [
     "restore",
 ]
 
-register("torch", contract_of_library)
+register("torch", contract_tensors)

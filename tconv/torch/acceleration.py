@@ -1,4 +1,4 @@
-"""HOW A MODEL BECOMES FASTER: its transposed convolutions change their class, nothing else."""
+"""Acceleration of a model: its transposed convolutions change their class, nothing else."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,15 +9,22 @@ from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_flag
 from tconv.messages import show
 from tconv.ops.planned_call import Packings
-from tconv.torch.interop import is_served
-from tconv.torch.modules import OURS, THEIRS, changed, forget, kept_of, release
+from tconv.torch.interop import is_supported
+from tconv.torch.modules import (
+    TCONV_CLASS_OF,
+    TORCH_CLASS_OF,
+    clear_weight_cache,
+    restore_class,
+    swapped_class,
+    weight_cache_of,
+)
 
 __all__ = ["Acceleration", "accelerate", "freeze", "refresh", "restore"]
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What `accelerate` did: names of modules that were swapped, and why others were left.
+    """Result of `accelerate`: names of the modules that were swapped, and why others were left.
 
     >>> print(Acceleration(("up",), {"odd": "why"}))
     1 of 2 transposed convolutions are computed by tconv
@@ -31,9 +38,9 @@ class Acceleration:
     packings: dict[str, Packings] = field(default_factory=dict, repr=False, compare=False)
 
     def packed(self) -> dict[str, int]:
-        """How often each weight has been packed by now: once, unless it changed or sizes did.
+        """How often each weight has been packed so far: once, unless it or the sizes changed.
 
-        Where an image of another size takes another plan, the weight is packed for that, too.
+        If an image of another size needs another plan, the weight is packed for that, too.
 
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(64, 64, 4, 2, 1)).eval()
@@ -62,10 +69,10 @@ class Acceleration:
 def accelerate(model: nn.Module, *, frozen: bool = False) -> Acceleration:
     """Let tconv compute every ConvTranspose of a model, in place.
 
-    The modules stay the objects that they are, with parameters, buffers, hooks, normalised and
-    parametrised weights; only their class becomes that of `tconv.torch` with the same name. They
-    compute what they did, but for a weight that is infinite or NaN: that makes NaN of more cells of
-    its output channel, at the border, or anywhere where Winograd's algorithm is chosen.
+    The modules stay the same objects, with parameters, buffers, hooks, normalised and parametrised
+    weights; only their class becomes that of `tconv.torch` with the same name. They compute what
+    they did, except for a weight that is infinite or NaN: that makes NaN of more cells of its
+    output channel, at the border, or anywhere if Winograd's algorithm is chosen.
 
     Parameters
     ----------
@@ -74,8 +81,8 @@ def accelerate(model: nn.Module, *, frozen: bool = False) -> Acceleration:
 
     Returns
     -------
-    Acceleration : which were swapped, which were left, and why; and how often weights were packed,
-        which it counts from then on without holding the model
+    Acceleration : which modules were swapped, which were left, and why; from then on it counts how
+        often weights are packed, without holding the model
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3), torch.nn.ReLU())
@@ -87,16 +94,16 @@ def accelerate(model: nn.Module, *, frozen: bool = False) -> Acceleration:
     swapped, left, packings = list[str](), dict[str, str](), dict[str, Packings]()
     for name, module in _as_module(model).named_modules():
         kind = getattr(module, "original_name", type(module).__name__)  # of a scripted module
-        if not isinstance(module, tuple(OURS)) and "ConvTranspose" not in str(kind):
+        if not isinstance(module, tuple(TCONV_CLASS_OF)) and "ConvTranspose" not in str(kind):
             continue
         shown = name or str(kind)
-        why = _why_not(module)
+        why = _reason_to_leave(module)
         if why:
             left[shown] = why
         else:
-            module.__class__ = changed(type(module), OURS)
+            module.__class__ = swapped_class(type(module), TCONV_CLASS_OF)
             swapped.append(shown)
-            packings[shown] = kept_of(module).packings
+            packings[shown] = weight_cache_of(module).packings
     if frozen:
         freeze(model)
     return Acceleration(tuple(swapped), left, packings)
@@ -113,12 +120,12 @@ def restore(model: nn.Module) -> tuple[str, ...]:
     >>> type(model[0]) is torch.nn.ConvTranspose2d
     True
     """
-    restored = []
+    output_transforms = []
     for name, module in _as_module(model).named_modules():
-        theirs = release(module)
+        theirs = restore_class(module)
         if theirs is not None:
-            restored.append(name or theirs.__name__)
-    return tuple(restored)
+            output_transforms.append(name or theirs.__name__)
+    return tuple(output_transforms)
 
 
 def _as_module(model: Any) -> nn.Module:
@@ -128,17 +135,17 @@ def _as_module(model: Any) -> nn.Module:
 
 
 def freeze(model: nn.Module, frozen: bool = True) -> tuple[str, ...]:
-    """Let tconv no longer read whole weights to see whether they have changed; return the names.
+    """Stop reading whole weights to detect changes; return the names of the modules.
 
-    Without this every call reads the weight once. Frozen, a module still sees another parameter,
-    other memory, and what PyTorch does to it in place: optimisers, `load_state_dict`, initialisers.
-    What it does not see are writes through ``weight.data``, a NumPy array, or other libraries that
-    share the memory: call `refresh` after those. Copies and pickled modules stay frozen.
+    By default every call reads the weight once. A frozen module still detects another parameter,
+    other memory, and PyTorch's writes in place: optimisers, `load_state_dict`, initialisers. It
+    does not detect writes through ``weight.data``, a NumPy array, or other libraries that share the
+    memory: call `refresh` after those. Copies and pickled modules stay frozen.
 
     Parameters
     ----------
     model : torch.nn.Module, accelerated, or with modules of tconv's
-    frozen : False undoes it, and so does `restore`
+    frozen : False undoes it, as does `restore`
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3))
@@ -148,15 +155,15 @@ def freeze(model: nn.Module, frozen: bool = True) -> tuple[str, ...]:
     """
     frozen, found = as_flag(frozen, "frozen"), _served(model)
     for module in found.values():
-        kept_of(module).freeze(frozen)
+        weight_cache_of(module).freeze(frozen)
     return tuple(found)
 
 
 def refresh(model: nn.Module) -> tuple[str, ...]:
     """Let the next call of a model pack every weight again; return the names of the modules.
 
-    A frozen model needs that after writes that it does not see. Until then no packed weights are
-    held.
+    A frozen model needs this after writes that it does not detect. Until the next call no packed
+    weights are held.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(16, 16, 4, bias=False)).eval()
@@ -171,31 +178,31 @@ def refresh(model: nn.Module) -> tuple[str, ...]:
     """
     found = _served(model)
     for module in found.values():
-        forget(module)
+        clear_weight_cache(module)
     return tuple(found)
 
 
 def _served(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules of tconv's classes, and of classes derived from these, by name."""
+    """Modules of tconv's classes and of classes derived from them, by name."""
     found = _as_module(model).named_modules()
-    return {n or type(m).__name__: m for n, m in found if isinstance(m, tuple(THEIRS))}
+    return {n or type(m).__name__: m for n, m in found if isinstance(m, tuple(TORCH_CLASS_OF))}
 
 
-def _why_not(module: Any) -> str | None:
-    """Why a module is left as it is; None if it is not."""
+def _reason_to_leave(module: Any) -> str | None:
+    """Why a module is left as it is; None if it can be swapped."""
     kind = type(module)
-    if kind in THEIRS or changed(kind, THEIRS) is not None:
+    if kind in TORCH_CLASS_OF or swapped_class(kind, TORCH_CLASS_OF) is not None:
         return "tconv computes it already"
     if any(map(nn.parameter.is_lazy, module.parameters())):
         return "its sizes are not known before its first call; accelerate after that"
-    if changed(kind, OURS) is None:
+    if swapped_class(kind, TCONV_CLASS_OF) is None:
         return f"its class, {kind.__module__}.{kind.__qualname__}, may compute something else"
     if "forward" in vars(module):
         return "its forward was replaced"
     if vars(module).get("qconfig") is not None:
         return "its qconfig says that PyTorch is to quantise it"
     weights = [] if "_is_fsdp_managed_module" in vars(module) else [*module.parameters()]
-    if weights and not is_served(*weights):  # those of FSDP are usual ones as long as they compute
+    if weights and not is_supported(*weights):  # FSDP's are plain tensors during a call
         found = weights[0]
         return (
             f"its weight is a {type(found).__name__}, {found.dtype} on {found.device}; tconv "

@@ -1,7 +1,7 @@
-"""HOW TENSORS ARE CONTRACTED, and how that changes: derivatives of every order, and batches.
+"""Autograd function of the contraction: derivatives of every order, and vmap.
 
-F(x, w, y) is linear in each letter, so the gradient of a contraction towards one operand is the
-contraction that wants it, and its own derivatives are contractions again.
+F(x, w, y) is linear in each letter. So the gradient of a contraction with respect to an operand is
+the contraction that solves for it, and its own derivatives are contractions again.
 """
 
 from dataclasses import replace
@@ -12,14 +12,14 @@ from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack, is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
-from tconv.geometry.geometry import Geometry, Letter
+from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.portable import contract as portable
-from tconv.torch.contract import OPERANDS, compute
-from tconv.torch.custom_op import operator, settings_of
-from tconv.torch.interop import is_served
-from tconv.torch.packed_weights import Kept
+from tconv.torch.contract import compute
+from tconv.torch.custom_op import contract_op, op_arguments
+from tconv.torch.interop import is_supported
+from tconv.torch.packed_weights import WeightCache
 
-__all__ = ["contract", "contract_of_library", "is_forward_twice"]
+__all__ = ["contract", "contract_tensors", "is_nested_jvp"]
 
 
 def contract(
@@ -29,9 +29,9 @@ def contract(
     b: Tensor,
     bias: Tensor | None = None,
     threads: int | None = None,
-    kept: Kept | None = None,
+    cache: WeightCache | None = None,
 ) -> Tensor:
-    """Solve F(x, w, y) for a letter, so that it can be differentiated and mapped over.
+    """Solve F(x, w, y) for a letter, with autograd, forward mode and vmap.
 
     The arguments are those of `compute`.
 
@@ -41,47 +41,48 @@ def contract(
     """
     if torch._C._are_functorch_transforms_active():
         result: Tensor
-        if is_forward_twice():
+        if is_nested_jvp():
             result = portable.contract(geometry, want, a, b, bias=bias)
         else:
             result = _Contraction.apply(geometry, want, threads, None, a, b, bias)
         return result
     learns = a.requires_grad or b.requires_grad or (bias is not None and bias.requires_grad)
     if (learns and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
-        result = _apply(geometry, want, threads, kept, a, b, bias)
+        result = _apply(geometry, want, threads, cache, a, b, bias)
         return result
-    return _Contraction.forward(geometry, want, threads, kept, a, b, bias)
+    return _Contraction.forward(geometry, want, threads, cache, a, b, bias)
 
 
-def is_forward_twice() -> bool:
-    """Whether one direction is followed within another, where a Function gives wrong numbers.
+def is_nested_jvp() -> bool:
+    """Whether one ``jvp`` is nested in another, where a Function gives wrong numbers.
 
-    PyTorch (2.13) then loses what the tangents of its `jvp` owe to the outer direction: that of
-    x*y along both is not 1. So its own operations, or the portable path's, serve there.
+    PyTorch (2.13) then drops how the tangents of a Function's `jvp` depend on the outer direction:
+    its second derivative of x*y along both is not 1. So PyTorch's own operations, or those of the
+    portable path, compute there.
     """
     stack = get_interpreter_stack() or ()
     return sum(each.key() == TransformType.Jvp for each in stack) > 1
 
 
 class _Contraction(torch.autograd.Function):
-    """A contraction and its derivatives, in reverse and forward, and mapped over batches."""
+    """A contraction with `backward`, `jvp` and `vmap`."""
 
     @staticmethod
     def forward(
         geometry: Geometry,
         want: Letter,
         threads: int | None,
-        kept: Kept | None,
+        cache: WeightCache | None,
         a: Tensor,
         b: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
         if is_legacy_batchedtensor(a) or is_legacy_batchedtensor(b):
-            # From ``autograd.grad`` with is_grads_batched and from vectorised jacobians: PyTorch
-            # loops over operators that get such operands, of its older kind of batch.
-            result: Tensor = operator(*settings_of(geometry, want, a, b, bias))
+            # ``autograd.grad`` with is_grads_batched and vectorised jacobians pass tensors of the
+            # older vmap: PyTorch loops over a custom operator for these.
+            result: Tensor = contract_op(*op_arguments(geometry, want, a, b, bias))
             return result
-        return compute(geometry, want, a, b, bias, threads, kept)
+        return compute(geometry, want, a, b, bias, threads, cache)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -125,32 +126,32 @@ class _Contraction(torch.autograd.Function):
         geometry: Geometry,
         want: Letter,
         threads: int | None,
-        _: Kept | None,
+        _: WeightCache | None,
         a: Tensor,
         b: Tensor,
         bias: Tensor | None,
     ) -> tuple[Tensor, int]:
         size, (of_a, of_b, of_bias) = info.batch_size, in_dims[4:]
         if bias is None or of_bias is None:
-            return _mapped(geometry, want, threads, a, b, bias, (of_a, of_b), size)
+            return _batched(geometry, want, threads, a, b, bias, (of_a, of_b), size)
         at = 0
         if of_a is of_b is None:
             y = contract(geometry, want, a, b, None, threads).unsqueeze(0)
         else:
-            y, at = _mapped(geometry, want, threads, a, b, None, (of_a, of_b), size)
+            y, at = _batched(geometry, want, threads, a, b, None, (of_a, of_b), size)
         biases = bias.movedim(of_bias, 0).unsqueeze(1 - at)
         return y + biases.reshape(*biases.shape, *[1] * geometry.rank), at
 
 
 _apply = super(torch.autograd.Function, _Contraction).apply
-"""``_Contraction.apply`` where no transform is active, which looks at its signature each time."""
+"""``_Contraction.apply`` without its check for transforms, which inspects the signature."""
 
 
 def _sum(gradient: Tensor, axes: tuple[int, ...], is_needed: bool) -> Tensor | None:
     return gradient.sum(axes) if is_needed else None
 
 
-def _mapped(
+def _batched(
     geometry: Geometry,
     want: Letter,
     threads: int | None,
@@ -160,9 +161,9 @@ def _mapped(
     dims: tuple[int | None, int | None],
     size: int,
 ) -> tuple[Tensor, int]:
-    """Contract once for a whole batch: as more samples, or as more groups of channels.
+    """Contract once for a whole vmap batch: as more samples, or as more groups of channels.
 
-    Weights of their own make samples not see each other's channels, which is what groups are.
+    Samples with weights of their own become groups, since groups do not share channels.
     """
     of_a, of_b = dims
     if want != "w" and of_b is None:
@@ -187,7 +188,7 @@ def _mapped(
 
 
 def _in_groups(letter: Letter, tensor: Tensor, at: int | None, size: int) -> Tensor:
-    """Each sample's channels after those of the one before: (C, ...) of weights, (N, C, ...)."""
+    """Concatenate the samples' channels: axis 0 of weights (C, ...), axis 1 of (N, C, ...)."""
     axis = 0 if letter == "w" else 1
     if at is None:
         tensor = tensor.unsqueeze(axis)
@@ -197,7 +198,7 @@ def _in_groups(letter: Letter, tensor: Tensor, at: int | None, size: int) -> Ten
     return tensor.flatten(axis, axis + 1)
 
 
-def contract_of_library(
+def contract_tensors(
     geometry: Geometry,
     want: Letter,
     a: Tensor,
@@ -208,7 +209,7 @@ def contract_of_library(
     method: str = "auto",
     threads: int | None = None,
 ) -> Tensor:
-    """Contract tensors for the functions of tconv itself, such as `tconv.conv_transpose`.
+    """Contract tensors for tconv's own functions, such as `tconv.conv_transpose`.
 
     >>> tconv.conv_transpose(torch.ones(1, 1, 2), torch.ones(1, 1, 3), stride=2)
     tensor([[[1., 1., 2., 1., 1.]]])
@@ -221,7 +222,7 @@ def contract_of_library(
         and not geometry.flip_kernel
         and (bias is None or want == "y")
         and not torch.compiler.is_compiling()
-        and is_served(a, b, bias)
+        and is_supported(a, b, bias)
     )
     if is_usual:
         return contract(geometry, want, a, b, bias, threads)

@@ -1,4 +1,4 @@
-"""HOW TENSORS ARE CONTRACTED by the engine, whatever becomes of the result."""
+"""Contraction of tensors by the engine, without autograd."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -11,16 +11,19 @@ from tconv.arrays.dtypes import as_dtype, dtype_name
 from tconv.errors import TConvError
 from tconv.geometry.arguments import MOST_THREADS
 from tconv.geometry.geometry import Geometry, Letter
-from tconv.ops.call_cache import Repeated
+from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import Call
-from tconv.torch.interop import as_array, as_tensor, as_torch_error, is_channels_last, lay_last
-from tconv.torch.openmp import working
-from tconv.torch.packed_weights import Kept
+from tconv.torch.interop import (
+    as_array,
+    as_tensor,
+    as_torch_error,
+    is_channels_last,
+    to_channels_last,
+)
+from tconv.torch.openmp import torch_threads
+from tconv.torch.packed_weights import WeightCache
 
-__all__ = ["OPERANDS", "compute"]
-
-OPERANDS: dict[Letter, tuple[Letter, Letter]] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}
-"""What each letter is computed from."""
+__all__ = ["compute"]
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -32,21 +35,21 @@ def compute(
     b: Tensor,
     bias: Tensor | None = None,
     threads: int | None = None,
-    kept: Kept | None = None,
+    cache: WeightCache | None = None,
 ) -> Tensor:
-    """Solve F(x, w, y) for a letter, without a trace of how it came about.
+    """Solve F(x, w, y) for a letter; the result has no autograd history.
 
     Parameters
     ----------
-    geometry : batched, channels first, weight "IO*"; how tensors lie in memory is theirs to say
+    geometry : batched, channels first, weight "IO*"; tensors may have any memory format
     want, a, b : as in `portable.contract`
     bias : tensor (M,), if y is wanted
-    threads : None takes as many as PyTorch does
-    kept : where the weight is kept packed, if y is wanted
+    threads : int; None means PyTorch's number of threads
+    cache : holds the packed weight, if y is wanted
 
     Returns
     -------
-    tensor, its channels last in memory if those of a, or of the weight, are
+    tensor, in channels_last memory format if a or the weight is
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> compute(geometry, "x", torch.ones(1, 1, 5), torch.ones(1, 1, 3))
@@ -56,31 +59,31 @@ def compute(
         return compute(geometry, want, a.float(), b.float(), None, threads).to(a.dtype)
     last = is_channels_last(a) and (want != "w" or is_channels_last(b))
     threads = threads or torch.get_num_threads()
-    repeated = _repeated(geometry, a.dtype, threads, last)
+    bound = _bound_call(geometry, a.dtype, threads, last)
     if last:
         a = a.movedim(1, -1)
         b = b.movedim(1, -1) if want == "w" else b
     try:
-        with working(threads):
-            other = as_array(b) if kept is None else kept.of(repeated, b)
+        with torch_threads(threads):
+            other = as_array(b) if cache is None else cache.packed(bound, b)
             of_bias = None if bias is None else as_array(bias)
-            result = repeated.solve(want, as_array(a), other, of_bias)
+            result = bound.solve(want, as_array(a), other, of_bias)
     except TConvError as error:
         raise as_torch_error(error) from None
     found = as_tensor(result).contiguous()
-    if not result.size:  # whose strides say nothing, but are compared
+    if not result.size:  # give it contiguous strides, which callers may compare
         found = torch.empty_like(found, memory_format=torch.contiguous_format)
     if want == "w":
         return found
     if last:
         return found.movedim(-1, 1)
-    return lay_last(found) if is_channels_last(b) else found
+    return to_channels_last(found) if is_channels_last(b) else found
 
 
 @lru_cache(maxsize=1024)
-def _repeated(geometry: Geometry, dtype: torch.dtype, threads: int, last: bool) -> Repeated:
-    """Contractions of one kind, by what their operands and results look like."""
+def _bound_call(geometry: Geometry, dtype: torch.dtype, threads: int, last: bool) -> BoundCall:
+    """Cache of repeatable contractions, by geometry, type and memory format."""
     if last:
         geometry = replace(geometry, data_format="channels_last")
     call = Call("conv_transpose", threads=min(threads, MOST_THREADS))
-    return Repeated(geometry, as_dtype(np, dtype_name(dtype)), call)
+    return BoundCall(geometry, as_dtype(np, dtype_name(dtype)), call)

@@ -1,4 +1,4 @@
-"""WHAT COMPILERS SEE: one operator, whose shapes and gradients they know."""
+"""Custom operator ``tconv::contract`` for torch.compile, with fake tensors and autograd."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from tconv.errors import ShapeError, TConvError
-from tconv.geometry.geometry import Geometry, Letter
-from tconv.torch.contract import OPERANDS, compute
-from tconv.torch.interop import as_torch_error, is_channels_last, lay_last
+from tconv.geometry.geometry import OPERANDS, Geometry, Letter
+from tconv.torch.contract import compute
+from tconv.torch.interop import as_torch_error, is_channels_last, to_channels_last
 
-__all__ = ["operator", "settings_of"]
+__all__ = ["contract_op", "op_arguments"]
 
 
 @torch.library.custom_op("tconv::contract", mutates_args=())
-def operator(
+def contract_op(
     want: str,
     a: Tensor,
     b: Tensor,
@@ -29,14 +29,14 @@ def operator(
 ) -> Tensor:
     """Solve F(x, w, y) for a letter.
 
-    `sizes` are the spatial ones of x or w if that is wanted; `padding` has the beginning of each
-    axis, then the end of each.
+    `sizes` are the spatial sizes of the result if that is x or w; `padding` has the begin of every
+    axis, then the end of every axis.
     """
     known = _shapes(want, a, b, sizes, groups)  # type: ignore[arg-type]
     pairs = _pairs(padding)
     if not a.shape[0]:
         known["y"] = _result_shape(known, stride, pairs, output_padding, dilation, groups)
-        return _of_nothing(a, known, want)
+        return _empty_batch(a, known, want)
     try:
         geometry = Geometry.of(
             known["x"],
@@ -52,10 +52,10 @@ def operator(
     return compute(geometry, want, a, b, bias)  # type: ignore[arg-type]
 
 
-def settings_of(
+def op_arguments(
     geometry: Geometry, want: Letter, a: Tensor, b: Tensor, bias: Tensor | None
 ) -> tuple[Any, ...]:
-    """Return the arguments of `operator` for what a geometry says."""
+    """Return the arguments of `contract_op` for a geometry."""
     axes = geometry.axes
     sizes = {"y": (), "x": geometry.input_size, "w": geometry.kernel_size}[want]
     return (
@@ -69,7 +69,7 @@ def settings_of(
 
 
 def _pairs(padding: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """What is cropped at both ends of each axis."""
+    """Padding at both ends of each axis."""
     rank = len(padding) // 2
     return tuple(zip(padding[:rank], padding[rank:], strict=True))
 
@@ -77,7 +77,7 @@ def _pairs(padding: Sequence[int]) -> tuple[tuple[int, int], ...]:
 def _shapes(
     want: Letter, a: Any, b: Any, sizes: Sequence[Any], groups: int
 ) -> dict[str, tuple[Any, ...]]:
-    """Shapes of x and w, of which one may be wanted."""
+    """Shapes of x and w, one of which may be the result."""
     if want == "x":
         return {"x": (a.shape[0], b.shape[0], *sizes), "w": tuple(b.shape)}
     if want == "w":
@@ -93,15 +93,15 @@ def _result_shape(
     dilation: Sequence[Any],
     groups: Any,
 ) -> tuple[Any, ...]:
-    """Shape of y, of sizes that may be a compiler's symbols."""
+    """Shape of y; sizes may be a compiler's symbols."""
     x, w = known["x"], known["w"]
     rules = zip(x[2:], w[2:], stride, padding, output_padding, dilation, strict=True)
     size = [(i - 1) * s + d * (k - 1) + 1 - sum(p) + e for i, k, s, p, e, d in rules]
     return (x[0], w[1] * groups, *size)
 
 
-def _of_nothing(a: Tensor, known: dict[str, tuple[int, ...]], want: str) -> Tensor:
-    """What an empty batch gives, of any sizes at which PyTorch's own compiled operation runs."""
+def _empty_batch(a: Tensor, known: dict[str, tuple[int, ...]], want: str) -> Tensor:
+    """Result of an empty batch, for all sizes that PyTorch's own compiled operation accepts."""
     if 0 in known["w"] or min(known["y"][1:]) < 1:
         raise as_torch_error(
             ShapeError(
@@ -112,7 +112,7 @@ def _of_nothing(a: Tensor, known: dict[str, tuple[int, ...]], want: str) -> Tens
     return a.new_zeros(known[want])
 
 
-@operator.register_fake
+@contract_op.register_fake
 def _(
     want: Any,
     a: Any,
@@ -125,15 +125,15 @@ def _(
     dilation: Any,
     groups: Any,
 ) -> Any:
-    """What comes out, without numbers."""
+    """Make the result without computing it: shape, type and memory format."""
     known = _shapes(want, a, b, sizes, groups)
     known["y"] = _result_shape(known, stride, _pairs(padding), output_padding, dilation, groups)
     found = a.new_empty(known[want])
     is_last = want != "w" and (is_channels_last(a) or is_channels_last(b))
-    return lay_last(found) if is_last else found
+    return to_channels_last(found) if is_last else found
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.want, a, b, _, _, *ctx.rest = inputs
     ctx.save_for_backward(a, b)
 
@@ -145,10 +145,10 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     for letter, is_needed in zip((p, q), ctx.needs_input_grad[1:3], strict=True):
         given = [known[each] for each in OPERANDS[letter]]
         sizes = () if letter == "y" else known[letter].shape[2:]
-        found.append(operator(letter, *given, None, sizes, *ctx.rest) if is_needed else None)
+        found.append(contract_op(letter, *given, None, sizes, *ctx.rest) if is_needed else None)
     others = (0, *range(2, gradient.ndim))
     bias = gradient.sum(others) if ctx.needs_input_grad[3] else None
     return None, *found, bias, *[None] * 6
 
 
-operator.register_autograd(_backward, setup_context=_setup)
+contract_op.register_autograd(_backward, setup_context=_setup_context)

@@ -1,4 +1,4 @@
-"""WHAT IS CALLED: PyTorch's functions, with their arguments, by tconv wherever it computes."""
+"""Functions ``conv_transpose1d``, 2d and 3d of PyTorch, computed by tconv where it can."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,26 +13,26 @@ from torch.nn import functional
 from torch.overrides import handle_torch_function
 
 from tconv.errors import ParameterError, ShapeError, TConvError
+from tconv.geometry.arguments import is_cache_key
 from tconv.geometry.geometry import Geometry
 from tconv.messages import show
-from tconv.ops.call_cache import is_plain
-from tconv.torch.autograd import contract, is_forward_twice
-from tconv.torch.custom_op import operator
-from tconv.torch.interop import as_torch_error, is_served
-from tconv.torch.packed_weights import Kept
-from tconv.torch.scripting import FORMS, read_as
+from tconv.torch.autograd import contract, is_nested_jvp
+from tconv.torch.custom_op import contract_op
+from tconv.torch.interop import as_torch_error, is_supported
+from tconv.torch.packed_weights import WeightCache
+from tconv.torch.scripting import SCRIPTED, script_as
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "transpose"]
 
 _PerAxis = int | Sequence[int]
-_THEIRS = {
+_TORCH_FUNCTIONS = {
     1: functional.conv_transpose1d,
     2: functional.conv_transpose2d,
     3: functional.conv_transpose3d,
 }
 
 
-@read_as(lambda: FORMS[1])
+@script_as(lambda: SCRIPTED[1])
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -68,7 +68,7 @@ def conv_transpose1d(
     return transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
-@read_as(lambda: FORMS[2])
+@script_as(lambda: SCRIPTED[2])
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -90,7 +90,7 @@ def conv_transpose2d(
     return transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
-@read_as(lambda: FORMS[3])
+@script_as(lambda: SCRIPTED[3])
 def conv_transpose3d(
     input: Tensor,
     weight: Tensor,
@@ -119,25 +119,25 @@ def transpose(
     output_padding: _PerAxis,
     groups: int,
     dilation: _PerAxis,
-    kept: Kept | None = None,
+    cache: WeightCache | None = None,
 ) -> Tensor:
-    """Do what PyTorch's function of this rank does; `kept` is where the weight is kept packed."""
+    """Compute PyTorch's function of this rank; `cache` holds the packed weight."""
     settings = stride, padding, output_padding, groups, dilation
     if torch.compiler.is_compiling():
         return _compiled(rank, input, weight, bias, settings)
     if torch.is_autocast_enabled("cpu"):
         input, weight, bias = map(_autocast, (input, weight, bias))
-    if not is_served(input, weight, bias):
+    if not is_supported(input, weight, bias):
         if proxies := _proxies(input, weight, bias, *settings):
-            return _traced(rank, proxies, input, weight, bias, *settings)
-        _check_for_them(rank, input, weight, settings)
-        return _THEIRS[rank](input, weight, bias, *settings)
-    if input.ndim == rank + 2 and not input.shape[0]:  # nothing to compute, sizes of 0 included
-        return _THEIRS[rank](input, weight, bias, *settings)
-    if not all(map(is_plain, settings)):
+            return _fx_node(rank, proxies, input, weight, bias, *settings)
+        _check_for_torch(rank, input, weight, settings)
+        return _TORCH_FUNCTIONS[rank](input, weight, bias, *settings)
+    if input.ndim == rank + 2 and not input.shape[0]:  # an empty batch, whatever the other sizes
+        return _TORCH_FUNCTIONS[rank](input, weight, bias, *settings)
+    if not all(map(is_cache_key, settings)):
         if proxies := _proxies(*settings):
-            return _traced(rank, proxies, input, weight, bias, *settings)
-        settings = _plain(rank, settings)
+            return _fx_node(rank, proxies, input, weight, bias, *settings)
+        settings = _as_tuples(rank, settings)
     is_one = input.ndim == rank + 1
     x = input.unsqueeze(0) if is_one else input
     geometry = _geometry(rank, x.shape, weight.shape, *settings)
@@ -148,9 +148,9 @@ def transpose(
                 "number per channel of the result; pass such a bias."
             )
         )
-    if torch._C._are_functorch_transforms_active() and is_forward_twice():
-        return _THEIRS[rank](input, weight, bias, *settings)
-    y = contract(geometry, "y", x, weight, bias, None, kept)
+    if torch._C._are_functorch_transforms_active() and is_nested_jvp():
+        return _TORCH_FUNCTIONS[rank](input, weight, bias, *settings)
+    y = contract(geometry, "y", x, weight, bias, None, cache)
     return y.squeeze(0) if is_one else y
 
 
@@ -165,7 +165,7 @@ def _geometry(
     groups: int,
     dilation: Any,
 ) -> Geometry:
-    """Every size of a call, or an error that PyTorch's callers know; `rank` is its function's."""
+    """Geometry of a call of the function of this rank; errors are RuntimeErrors as well."""
     try:
         for name, shape in (("input", x_shape), ("weight", weight_shape)):
             if len(shape) != rank + 2:
@@ -192,33 +192,33 @@ def _geometry(
         raise as_torch_error(error) from None
 
 
-def _plain(rank: int, settings: tuple[Any, ...]) -> Any:
-    """Settings that are lists or integers of other kinds as tuples and integers of Python."""
+def _as_tuples(rank: int, settings: tuple[Any, ...]) -> Any:
+    """Convert lists and other integer types in the settings to tuples of Python integers."""
     stride, padding, output_padding, groups, dilation = settings
     spatial = [_per_axis(each, rank) for each in (stride, padding, output_padding, dilation)]
     return *spatial[:3], int(index(groups)), spatial[3]
 
 
 def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
-    """One integer for each axis, as PyTorch reads them."""
+    """One integer for each axis, by PyTorch's rules."""
     if not isinstance(value, (tuple, list)):
         return (int(index(value)),) * rank
     return tuple(int(index(each)) for each in value) * (rank if len(value) == 1 else 1)
 
 
 def _proxies(*arguments: Any) -> list[Proxy]:
-    """What stands for arguments while torch.fx records what would be done to them."""
+    """Arguments that torch.fx has replaced by proxies, while it traces."""
     return [each for each in arguments if isinstance(each, Proxy)]
 
 
-def _traced(rank: int, proxies: list[Proxy], *arguments: Any) -> Any:
-    """One node of a symbolic trace, which calls the function of this rank."""
+def _fx_node(rank: int, proxies: list[Proxy], *arguments: Any) -> Any:
+    """Add one node to a symbolic trace, which calls the function of this rank."""
     ours = (conv_transpose1d, conv_transpose2d, conv_transpose3d)[rank - 1]
     return handle_torch_function(ours, proxies, *arguments)
 
 
 def _autocast(tensor: Any) -> Any:
-    """A tensor in the type that autocast gives to convolutions."""
+    """Convert a tensor to the type that autocast uses for convolutions."""
     if (
         not isinstance(tensor, Tensor)
         or not tensor.is_floating_point()
@@ -228,17 +228,17 @@ def _autocast(tensor: Any) -> Any:
     return tensor.to(torch.get_autocast_dtype("cpu")) if tensor.is_cpu else tensor
 
 
-def _check_for_them(rank: int, input: Any, weight: Any, settings: tuple[Any, ...]) -> None:
-    """Refuse sizes of dense tensors on the CPU that PyTorch might not survive."""
+def _check_for_torch(rank: int, input: Any, weight: Any, settings: tuple[Any, ...]) -> None:
+    """Refuse sizes of dense tensors on the CPU that may crash PyTorch."""
     pair = (input, weight)
     if all(type(each) is Tensor and each.is_cpu for each in pair) and input.ndim == weight.ndim:
-        _geometry(rank, input.shape, weight.shape, *_plain(rank, settings))
+        _geometry(rank, input.shape, weight.shape, *_as_tuples(rank, settings))
 
 
 def _compiled(
     rank: int, input: Tensor, weight: Tensor, bias: Tensor | None, settings: tuple[Any, ...]
 ) -> Tensor:
-    """The same for a compiler, which is to see operators only."""
+    """Compute under torch.compile, which must see operators only."""
     if torch.is_autocast_enabled("cpu"):
         input, weight, bias = _autocast(input), _autocast(weight), _autocast(bias)
     types = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -252,18 +252,18 @@ def _compiled(
         and forward_ad._current_level < 0
     )
     if not is_usual:
-        return _THEIRS[rank](input, weight, bias, *settings)
+        return _TORCH_FUNCTIONS[rank](input, weight, bias, *settings)
     stride, padding, extra, groups, dilation = settings
     each = [_listed(value, rank) for value in (stride, padding, extra, dilation)]
     is_one = input.ndim == rank + 1
     x = input.unsqueeze(0) if is_one else input
     each[1] *= 2  # the same at both ends
-    y: Tensor = operator("y", x, weight, bias, [], *each, groups)
+    y: Tensor = contract_op("y", x, weight, bias, [], *each, groups)
     return y.squeeze(0) if is_one else y
 
 
 def _listed(value: Any, rank: int) -> list[Any]:
-    """One size for each axis, which may be a compiler's symbol."""
+    """One size for each axis; a size may be a compiler's symbol."""
     if isinstance(value, (tuple, list)):
         return list(value) * (rank if len(value) == 1 else 1)
     return [value] * rank

@@ -1,4 +1,4 @@
-"""WHICH TENSORS tconv computes with: as arrays and back without copying, and how they lie."""
+"""Conversion between tensors and NumPy arrays without copies, and memory formats of tensors."""
 
 from typing import Any
 
@@ -12,28 +12,35 @@ from torch.utils.dlpack import to_dlpack
 
 from tconv.errors import TConvError
 
-__all__ = ["as_array", "as_tensor", "as_torch_error", "is_channels_last", "is_served", "lay_last"]
+__all__ = [
+    "as_array",
+    "as_tensor",
+    "as_torch_error",
+    "is_channels_last",
+    "is_supported",
+    "to_channels_last",
+]
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _TYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
-_KINDS = (Tensor, Parameter)  # others may mean something else by what is done to them
+_CLASSES = (Tensor, Parameter)  # other subclasses may redefine operations
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def is_served(first: Any, *others: Any) -> bool:
-    """Whether tensors are what tconv computes with: real floating ones of one type on the CPU.
+def is_supported(first: Any, *others: Any) -> bool:
+    """Whether tconv computes with these tensors: dense, real, floating, of one type, on the CPU.
 
-    None among the others is no tensor. Not while somebody records or replaces what is done to
-    tensors: their own operations are what such a mode knows.
+    None among the others stands for a missing tensor. False under a dispatch mode or a trace, which
+    record or replace PyTorch's own operations.
 
-    >>> is_served(torch.ones(1), torch.ones(1), None), is_served(torch.ones(1, device="meta"))
+    >>> is_supported(torch.ones(1), torch.ones(1), None), is_supported(torch.ones(1, device="meta"))
     (True, False)
     """
-    if type(first) not in _KINDS or (dtype := first.dtype) not in _TYPES:
+    if type(first) not in _CLASSES or (dtype := first.dtype) not in _TYPES:
         return False
     for tensor in (first, *others):
         if tensor is not None and (
-            type(tensor) not in _KINDS
+            type(tensor) not in _CLASSES
             or tensor.dtype is not dtype
             or not tensor.is_cpu
             or tensor.layout is not torch.strided
@@ -43,10 +50,9 @@ def is_served(first: Any, *others: Any) -> bool:
 
 
 def as_array(tensor: Tensor) -> NDArray[Any]:
-    """The array in a tensor's memory, to be read; a copy only of what lies nowhere as it reads.
+    """Return an array to read a tensor's memory; a copy only if its elements are not in memory.
 
-    It does not come from ``tensor.numpy()``, which forbids that memory to be resized from then on:
-    PyTorch's FSDP resizes that of weights.
+    ``tensor.numpy()`` would mark the storage as not resizable, and FSDP resizes that of weights.
 
     >>> tensor = torch.zeros(3, dtype=torch.bfloat16)
     >>> array = as_array(tensor)
@@ -57,18 +63,18 @@ def as_array(tensor: Tensor) -> NDArray[Any]:
     True
     """
     if tensor.requires_grad or type(tensor) is Parameter:
-        tensor = tensor.detach()  # else nobody may swap the parameter while the array is there
-    if tensor.is_neg() or tensor._is_zerotensor():  # views of complex numbers, and of nothing
+        tensor = tensor.detach()  # or swap_tensors would refuse the parameter
+    if tensor.is_neg() or tensor._is_zerotensor():  # elements that are not in memory
         tensor = tensor.clone()
-    is_brief = tensor.dtype is torch.bfloat16  # which no exchange of arrays knows
-    made = _Exchanged()
-    made.capsule = to_dlpack(tensor.view(torch.int16) if is_brief else tensor)
-    found: NDArray[Any] = np.from_dlpack(made)  # type: ignore[arg-type]
-    return found.view(_BFLOAT16) if is_brief else found
+    is_bfloat16 = tensor.dtype is torch.bfloat16  # which NumPy's DLPack does not support
+    exporter = _DLPackExporter()
+    exporter.capsule = to_dlpack(tensor.view(torch.int16) if is_bfloat16 else tensor)
+    found: NDArray[Any] = np.from_dlpack(exporter)  # type: ignore[arg-type]
+    return found.view(_BFLOAT16) if is_bfloat16 else found
 
 
-class _Exchanged:
-    """What NumPy takes a tensor's memory from, sooner than from the tensor's own ``__dlpack__``."""
+class _DLPackExporter:
+    """A DLPack capsule as NumPy takes it, faster than by the tensor's own ``__dlpack__``."""
 
     __slots__ = ("capsule",)
     capsule: Any
@@ -81,7 +87,7 @@ class _Exchanged:
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
-    """The tensor in an array's memory.
+    """Return a tensor that shares an array's memory.
 
     >>> as_tensor(np.ones(2, np.float32))
     tensor([1., 1.])
@@ -92,7 +98,7 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
 
 
 def is_channels_last(tensor: Tensor) -> bool:
-    """Whether the channels of (N, C, *I) are the last axis in memory, and the tensor is whole.
+    """Whether a tensor (N, C, *I) is dense in channels_last memory format.
 
     >>> is_channels_last(torch.ones(1, 2, 3, 4).to(memory_format=torch.channels_last))
     True
@@ -102,13 +108,13 @@ def is_channels_last(tensor: Tensor) -> bool:
     return bool(tensor.is_contiguous(memory_format=last))
 
 
-def lay_last(tensor: Tensor) -> Tensor:
-    """Move channels to the last axis in memory, of a tensor of four or five axes."""
+def to_channels_last(tensor: Tensor) -> Tensor:
+    """Convert a tensor of four or five axes to channels_last memory format."""
     return tensor.contiguous(memory_format=_LAST[tensor.ndim])
 
 
 def as_torch_error(error: TConvError) -> TConvError:
-    """The same error, which is PyTorch's RuntimeError besides: what its callers look out for.
+    """Return the error as a RuntimeError as well, which callers of PyTorch catch.
 
     >>> isinstance(as_torch_error(TConvError("why")), RuntimeError)
     True

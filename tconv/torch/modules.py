@@ -1,4 +1,4 @@
-"""WHAT A MODEL HOLDS: PyTorch's modules, computed by tconv."""
+"""Modules ``nn.ConvTranspose1d``, 2d and 3d, computed by tconv."""
 
 from typing import Any
 
@@ -7,45 +7,45 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from tconv.torch.functional import transpose
-from tconv.torch.packed_weights import Kept
-from tconv.torch.scripting import read_as, refuse
+from tconv.torch.packed_weights import WeightCache
+from tconv.torch.scripting import refuse_scripting, script_as
 
 __all__ = [
-    "OURS", "THEIRS", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "changed", "forget",
-    "kept_of", "release",
+    "TCONV_CLASS_OF", "TORCH_CLASS_OF", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
+    "clear_weight_cache", "restore_class", "swapped_class", "weight_cache_of",
 ]  # fmt: skip
 
 
 def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
-    """What the module's own `forward` does, through `transpose`."""
+    """Compute the module's `forward` with `transpose`."""
     if module.padding_mode != "zeros":
         raise ValueError(f"Only `zeros` padding mode is supported for ConvTranspose{rank}d")
     extra = module.output_padding
     if output_size is not None:
         sizes = module.stride, module.padding, module.kernel_size, rank, module.dilation
         extra = output_padding(input, output_size, *sizes)
-    kept = None if torch.compiler.is_compiling() else kept_of(module)
-    weight = module.weight if kept is None else kept.weight(module)
+    cache = None if torch.compiler.is_compiling() else weight_cache_of(module)
+    weight = module.weight if cache is None else cache.weight(module)
     settings = module.stride, module.padding, extra, module.groups, module.dilation
-    y = transpose(rank, input, weight, module.bias, *settings, kept)
-    if kept is not None:
+    y = transpose(rank, input, weight, module.bias, *settings, cache)
+    if cache is not None:
         own = module.__dict__
         if "forward" in own or "_is_fsdp_managed_module" in own:
-            forget(module)  # of a weight that comes for a call and goes after it, to save memory
+            clear_weight_cache(module)  # FSDP gathers the weight for this call only, to save memory
     return y
 
 
-def _no_script() -> Any:
-    return refuse(
+def _refuse_output_size() -> Any:
+    return refuse_scripting(
         "sizes that a traced model looks at in its call",
         "call tconv.torch.restore(model), trace and script it, and accelerate it again",
     )
 
 
-@read_as(_no_script)
-@torch.fx.wrap  # looks at sizes, which a symbolic trace does not know
+@script_as(_refuse_output_size)
+@torch.fx.wrap  # it reads sizes, which a symbolic trace does not know
 def output_padding(input: Tensor, output_size: Any, *sizes: Any) -> tuple[int, ...]:
-    """What has to be added at the end for a size; `sizes` are those that PyTorch's own takes.
+    """Return the output padding for an output size; `sizes` as PyTorch's own method takes them.
 
     >>> output_padding(torch.ones(1, 2, 3), [8], (2,), (0,), (3,), 1, (1,))
     (1,)
@@ -53,33 +53,32 @@ def output_padding(input: Tensor, output_size: Any, *sizes: Any) -> tuple[int, .
     return tuple(_ConvTransposeNd._output_padding(None, input, output_size, *sizes))  # type: ignore[arg-type]
 
 
-def kept_of(module: Any) -> Kept:
-    """Where the module's weight is kept packed; one that was accelerated has none at first."""
-    found: Kept | None = module.__dict__.get("_tconv_kept")
+def weight_cache_of(module: Any) -> WeightCache:
+    """Return the cache of the module's packed weight, made at its first call."""
+    found: WeightCache | None = module.__dict__.get("_tconv_weight_cache")
     if found is None:
-        found = module.__dict__["_tconv_kept"] = Kept()
+        found = module.__dict__["_tconv_weight_cache"] = WeightCache()
     return found
 
 
-def forget(module: Any) -> None:
-    """Let go of the packed weight."""
-    kept_of(module).forget()
+def clear_weight_cache(module: Any) -> None:
+    """Release the packed weight."""
+    weight_cache_of(module).clear()
 
 
-def release(module: Any) -> Any:
-    """Make a module PyTorch's own again; return its class, or None where it was that already."""
-    theirs = changed(type(module), THEIRS)
+def restore_class(module: Any) -> Any:
+    """Give a module PyTorch's class again; return it, or None if the module already had it."""
+    theirs = swapped_class(type(module), TORCH_CLASS_OF)
     if theirs is not None:
-        module.__dict__.pop("_tconv_kept", None)
+        module.__dict__.pop("_tconv_weight_cache", None)
         module.__class__ = theirs
     return theirs
 
 
-def changed(kind: type, table: dict[type, type]) -> Any:
-    """The class to take instead; None if that would change what is computed.
+def swapped_class(kind: type, table: dict[type, type]) -> Any:
+    """Return the class to swap in; None if a swap would change what the module computes.
 
-    PyTorch derives classes while it runs: for a parametrised module, with properties, and for one
-    that FSDP shards.
+    PyTorch derives classes at run time: for a parametrised module, and for one that FSDP shards.
     """
     if kind in table:
         return table[kind]
@@ -89,35 +88,35 @@ def changed(kind: type, table: dict[type, type]) -> Any:
     prefix = {(): "Parametrized", ("FSDPModule",): "FSDP"}.get(tuple(o.__name__ for o in others))
     if prefix is None or kind.__name__ != prefix + base.__name__:
         return None
-    found = changed(base, table)
+    found = swapped_class(base, table)
     own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
     return found and type(kind.__name__, (*others, found), own)
 
 
-class _Computed(nn.Module):
-    """What the modules of each rank have beyond PyTorch's: an eye on what is done to them."""
+class _TConvModule(nn.Module):
+    """Reactions of tconv's modules to moves, quantisation and scripting."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        forget(self)  # of weights that move
+        clear_weight_cache(self)  # the weight moves or changes its type
         return super()._apply(fn, recurse)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "qconfig" and value is not None:
-            release(self)  # it is to be quantised, which happens to PyTorch's own classes only
+            restore_class(self)  # it will be quantised, and PyTorch quantises its own classes only
 
     def __prepare_scriptable__(self) -> Any:
         is_ours = type(self).forward in _FORWARDS
-        if release(self) is None and is_ours:  # of a derived class, which has no class of PyTorch's
-            base = next(kind for kind in type(self).__mro__ if kind in THEIRS).__name__
-            refuse(
+        if restore_class(self) is None and is_ours:  # a class that a user derived from tconv's
+            base = next(kind for kind in type(self).__mro__ if kind in TORCH_CLASS_OF).__name__
+            refuse_scripting(
                 f"{type(self).__qualname__}, whose class is derived from tconv.torch.{base}",
                 f"derive it from torch.nn.{base}",
             )
         return self  # whose `forward` TorchScript can read
 
 
-class ConvTranspose1d(_Computed, nn.ConvTranspose1d):
+class ConvTranspose1d(_TConvModule, nn.ConvTranspose1d):
     """``torch.nn.ConvTranspose1d`` with its arguments, parameters and hooks, computed by tconv.
 
     >>> layer = ConvTranspose1d(1, 1, 3, stride=2)
@@ -130,7 +129,7 @@ class ConvTranspose1d(_Computed, nn.ConvTranspose1d):
         return _forward(self, 1, input, output_size)
 
 
-class ConvTranspose2d(_Computed, nn.ConvTranspose2d):
+class ConvTranspose2d(_TConvModule, nn.ConvTranspose2d):
     """``torch.nn.ConvTranspose2d``; as `ConvTranspose1d`, of two spatial axes.
 
     >>> ConvTranspose2d(4, 2, 3, stride=2)
@@ -142,7 +141,7 @@ class ConvTranspose2d(_Computed, nn.ConvTranspose2d):
         return _forward(self, 2, input, output_size)
 
 
-class ConvTranspose3d(_Computed, nn.ConvTranspose3d):
+class ConvTranspose3d(_TConvModule, nn.ConvTranspose3d):
     """``torch.nn.ConvTranspose3d``; as `ConvTranspose1d`, of three spatial axes.
 
     >>> ConvTranspose3d(2, 1, 2)(torch.ones(2, 3, 3, 3)).shape
@@ -154,10 +153,10 @@ class ConvTranspose3d(_Computed, nn.ConvTranspose3d):
         return _forward(self, 3, input, output_size)
 
 
-OURS: dict[type, type] = {
+TCONV_CLASS_OF: dict[type, type] = {
     nn.ConvTranspose1d: ConvTranspose1d,
     nn.ConvTranspose2d: ConvTranspose2d,
     nn.ConvTranspose3d: ConvTranspose3d,
 }
-THEIRS: dict[type, type] = {ours: theirs for theirs, ours in OURS.items()}
-_FORWARDS = [ours.forward for ours in THEIRS]  # type: ignore[attr-defined]
+TORCH_CLASS_OF: dict[type, type] = {ours: theirs for theirs, ours in TCONV_CLASS_OF.items()}
+_FORWARDS = [ours.forward for ours in TORCH_CLASS_OF]  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""WHOSE THREADS WORK for tensors: PyTorch's own, where they are those of an OpenMP runtime."""
+"""PyTorch's threads, lent to the engine for calls with tensors."""
 
 import ctypes
 import os
@@ -9,47 +9,47 @@ from pathlib import Path
 
 import torch
 
-from tconv.engine.runtime.openmp import Team, lend
+from tconv.engine import OpenMPBackend, use_backend
 
-__all__ = ["working"]
+__all__ = ["torch_threads"]
 
-_is_child = False
-_NOBODY = nullcontext()  # is lent: who calls works, and the pool's threads
+_is_child = False  # of a fork
+_OWN_POOL = nullcontext()  # the calling thread and those of the engine's pool work
 
 
-def working(threads: int) -> AbstractContextManager[None]:
-    """Let PyTorch's threads work for what is called meanwhile, as for its own operations.
+def torch_threads(threads: int) -> AbstractContextManager[None]:
+    """Let PyTorch's threads run the engine's calls in this context, as its own operations.
 
-    >>> with working(2):
+    >>> with torch_threads(2):
     ...     tconv.conv_transpose(np.ones((1, 1, 2)), np.ones((1, 1, 3)), stride=2)
     array([[[1., 1., 2., 1., 1.]]])
     """
-    return _NOBODY if _is_child or threads == 1 else _lent(threads)
+    return _OWN_POOL if _is_child or threads == 1 else _lend_threads(threads)
 
 
 @contextmanager
-def _lent(threads: int) -> Iterator[None]:
-    lend(_team(threads))
+def _lend_threads(threads: int) -> Iterator[None]:
+    use_backend(_team(threads))
     try:
         yield
     finally:
-        lend(None)
+        use_backend(None)
 
 
 @cache
-def _team(threads: int) -> Team | None:
-    """PyTorch's threads, so many of them; None if it has others."""
+def _team(threads: int) -> OpenMPBackend | None:
+    """That many of PyTorch's threads; None if they are not an OpenMP runtime's."""
     if "parallel backend: OpenMP" not in torch.__config__.parallel_info():
         return None
     library = Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"
     try:
-        return Team(ctypes.CDLL(str(library)), threads)  # which is loaded, with its runtime
+        return OpenMPBackend(ctypes.CDLL(str(library)), threads)  # already loaded, with its runtime
     except (OSError, AttributeError):
         return None
 
 
 def _leave() -> None:
-    """Do without them in the child of a fork: they stay behind, and the runtime waits for them."""
+    """Use them no longer in a forked child: they are lost, and the runtime would wait for them."""
     global _is_child
     _is_child = True
 

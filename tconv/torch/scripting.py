@@ -1,7 +1,7 @@
-"""TorchScript forms of the functions: what ``torch.jit.script`` reads in their place.
+"""TorchScript forms of the functions, which ``torch.jit.script`` compiles in their place.
 
-TorchScript compiles the source of every Python function that a model calls, and knows PyTorch's own
-operators only. It asks a function for ``__prepare_scriptable__`` first.
+TorchScript compiles the source of every Python function that a model calls, and supports PyTorch's
+own operators only. It calls a function's ``__prepare_scriptable__`` first.
 """
 
 # ruff: noqa: UP045  (BroadcastingList2[int] is None to Python, which has no None | None)
@@ -16,11 +16,11 @@ from torch._jit_internal import BroadcastingList1, BroadcastingList2, Broadcasti
 from tconv.errors import UnsupportedError
 from tconv.torch.interop import as_torch_error
 
-__all__ = ["FORMS", "read_as", "refuse"]
+__all__ = ["SCRIPTED", "refuse_scripting", "script_as"]
 
 
-def read_as(form: Callable[[], Any]) -> Callable[[Any], Any]:
-    """Decorate a function with what TorchScript is to compile in its place: what `form` returns."""
+def script_as(form: Callable[[], Any]) -> Callable[[Any], Any]:
+    """Decorate a function: TorchScript compiles what `form` returns in its place."""
 
     def decorate(function: Any) -> Any:
         function.__prepare_scriptable__ = form
@@ -29,8 +29,8 @@ def read_as(form: Callable[[], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
-def refuse(what: str, remedy: str) -> Any:
-    """Raise what tells the caller of ``torch.jit.script`` to take PyTorch's own modules.
+def refuse_scripting(what: str, remedy: str) -> Any:
+    """Raise an error that tells the caller of ``torch.jit.script`` what to do.
 
     Raises
     ------
@@ -108,5 +108,5 @@ def _conv_transpose3d(
     )
 
 
-FORMS = {1: _conv_transpose1d, 2: _conv_transpose2d, 3: _conv_transpose3d}
-"""What TorchScript reads in place of the function of each rank."""
+SCRIPTED = {1: _conv_transpose1d, 2: _conv_transpose2d, 3: _conv_transpose3d}
+"""The form of the function of each rank."""

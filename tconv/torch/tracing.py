@@ -1,18 +1,18 @@
-"""Symbolic tracing of a model by torch.fx, with the modules of tconv as leaves."""
+"""Symbolic tracing by torch.fx, with tconv's modules as leaves."""
 
 from torch import fx, nn
 
-from tconv.torch.modules import THEIRS
+from tconv.torch.modules import TORCH_CLASS_OF
 
 __all__ = ["Tracer"]
 
 
 class Tracer(fx.Tracer):
-    """``torch.fx.Tracer`` to which the modules of `tconv.torch` are leaves, as PyTorch's own are.
+    """``torch.fx.Tracer`` that treats the modules of `tconv.torch` as leaves, as PyTorch's own.
 
-    Each is one node, which calls the module with its hooks and its packed weight. Without this,
-    ``torch.fx.symbolic_trace`` looks into them, and their nodes call `conv_transpose2d` and the
-    like with weights that are packed for each call.
+    Each becomes one node, which calls the module with its hooks and its packed weight. By contrast,
+    ``torch.fx.symbolic_trace`` traces into them, and the nodes call `conv_transpose2d` and the like
+    with weights that are packed for each call.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3), torch.nn.ReLU())
@@ -23,5 +23,7 @@ class Tracer(fx.Tracer):
     """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a module is one node: PyTorch's own and tconv's."""
-        return isinstance(m, tuple(THEIRS)) or super().is_leaf_module(m, module_qualified_name)
+        """Whether a module becomes one node: PyTorch's own and tconv's."""
+        return isinstance(m, tuple(TORCH_CLASS_OF)) or super().is_leaf_module(
+            m, module_qualified_name
+        )

@@ -1,4 +1,4 @@
-"""WHAT A WEIGHT IS MADE OF by PyTorch's weight norm, where nobody else has a say in it."""
+"""Recognition of PyTorch's weight-norm parametrization, whose weight can be cached."""
 
 from typing import Any
 
@@ -10,38 +10,38 @@ from torch.nn.modules import module as of_modules
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _WeightNorm
 
-from tconv.torch.interop import is_served
+from tconv.torch.interop import is_supported
 
-__all__ = ["made_anew", "parts_of"]
+__all__ = ["compute_weight", "weight_norm_originals"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def parts_of(module: Any) -> tuple[Parameter, Parameter, int] | None:
-    """The norms and directions that a module's weight is made of, and the axis of the norms.
+def weight_norm_originals(module: Any) -> tuple[Parameter, Parameter, int] | None:
+    """Return the norms and directions of a weight-normalised weight, and the axis of the norms.
 
-    None if it is made otherwise, if gradients are to pass through it, or if somebody could notice
-    that it is not made: hooks, modes and transforms.
+    None for other weights, if gradients flow through the weight, or if skipping its computation
+    could be noticed: by hooks, modes or transforms.
 
     >>> from torch.nn.utils.parametrizations import weight_norm
     >>> layer = weight_norm(torch.nn.ConvTranspose1d(2, 3, 4))
-    >>> parts_of(layer)
+    >>> weight_norm_originals(layer)
     >>> with torch.no_grad():
-    ...     [part.shape for part in parts_of(layer)[:2]]
+    ...     [part.shape for part in weight_norm_originals(layer)[:2]]
     [torch.Size([2, 1, 1]), torch.Size([2, 3, 4])]
     """
-    made = _of_weight(module)
-    if made is None or _is_watched():
+    made = _weight_parametrization(module)
+    if made is None or _is_intercepted():
         return None
-    if made.is_tensor or made.ntensors != 2 or len(made) != 1 or _does_more(made):
+    if made.is_tensor or made.ntensors != 2 or len(made) != 1 or _has_hooks(made):
         return None
     norm = made[0]
-    if type(norm) is not _WeightNorm or _does_more(norm):
+    if type(norm) is not _WeightNorm or _has_hooks(norm):
         return None
     parts = made.original0, made.original1
     if (
         not all(type(each) is Parameter for each in parts)
-        or not is_served(*parts)
+        or not is_supported(*parts)
         or any(each.is_inference() or each.is_shared() for each in parts)
         or (torch.is_grad_enabled() and any(each.requires_grad for each in parts))
     ):
@@ -49,15 +49,15 @@ def parts_of(module: Any) -> tuple[Parameter, Parameter, int] | None:
     return *parts, norm.dim
 
 
-def made_anew(module: Any) -> Tensor:
-    """The module's weight, which knows nothing of gradients but may take part in them."""
+def compute_weight(module: Any) -> Tensor:
+    """Compute the module's weight, without autograd history but usable in autograd."""
     with torch.inference_mode(False), torch.no_grad():
         weight: Tensor = module.weight
     return weight
 
 
-def _of_weight(module: Any) -> Any:
-    """How a parametrised weight is made, by a class that PyTorch made for it; None for others."""
+def _weight_parametrization(module: Any) -> Any:
+    """Parametrizations of a module's weight, if its class is PyTorch's; None for others."""
     kind = type(module)
     base = kind.__bases__[0]
     if (
@@ -69,8 +69,8 @@ def _of_weight(module: Any) -> Any:
     return found if type(found) is parametrize.ParametrizationList else None
 
 
-def _is_watched() -> bool:
-    """Whether somebody follows what is done to tensors, or decides how it is done."""
+def _is_intercepted() -> bool:
+    """Whether a mode, a transform, autocast or forward-mode autograd is active."""
     return bool(
         torch._C._len_torch_function_stack()
         or torch._C._are_functorch_transforms_active()
@@ -80,8 +80,8 @@ def _is_watched() -> bool:
     )
 
 
-def _does_more(module: Any) -> bool:
-    """Whether a call of a module does more than its class says."""
+def _has_hooks(module: Any) -> bool:
+    """Whether a call of a module runs hooks or a replaced `forward`."""
     own = vars(module)
     return (
         "forward" in own

@@ -1,4 +1,4 @@
-"""What follows a sum: functions against their formulas, derivatives against differences."""
+"""Activations against their formulas, derivatives against differences."""
 
 import re
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws, integers_like
-from tconv.arrays.activations import ACTIVATIONS, Activation, as_activation, choose, keep
+from tconv.arrays.activations import ACTIVATIONS, Activation, apply_mask, as_activation, select
 from tconv.arrays.dtypes import as_dtype
 from tconv.errors import DTypeError, ParameterError
 
@@ -140,13 +140,13 @@ def test_they_are_where(dtype, step):
     a, b = a[:, ::step], b[:, ::step]
     mask = np.random.default_rng(0).random(a.shape) < 0.5
     bits = f"i{a.itemsize}"
-    zeroed, expected = keep(a, mask), np.where(mask, a, a.dtype.type(0))
+    zeroed, expected = apply_mask(a, mask), np.where(mask, a, a.dtype.type(0))
     assert np.array_equal(zeroed.view(bits), expected.view(bits))
     expected = np.where(mask, a, b)
-    assert np.array_equal(choose(mask, a, b.copy()).view(bits), expected.view(bits))
+    assert np.array_equal(select(mask, a, b.copy()).view(bits), expected.view(bits))
 
 
 def test_also_of_one_number():
     for mask in (True, False):
-        assert choose(np.bool_(mask), np.array(1.0), np.float64(2.0)) == (1 if mask else 2)
-        assert keep(np.array(1.0), np.bool_(mask)) == mask
+        assert select(np.bool_(mask), np.array(1.0), np.float64(2.0)) == (1 if mask else 2)
+        assert apply_mask(np.array(1.0), np.bool_(mask)) == mask

@@ -1,4 +1,4 @@
-"""Every layout is a view of the canonical one, and the way back is the way."""
+"""Every layout is a view of the canonical one, and the inverse restores it."""
 
 import numpy as np
 import pytest

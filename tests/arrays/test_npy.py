@@ -1,4 +1,4 @@
-"""Arrays of .npy and .npz files, whose headers are judged before anything else is read."""
+"""Arrays of .npy and .npz files, whose headers are checked before anything else is read."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Weights are found wherever a model keeps them, and what is none is refused in words."""
+"""Constants are found wherever a model stores them; other values are refused."""
 
 import re
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Any array may come in any memory; what goes to `out` goes nowhere else."""
+"""Operands may come in any memory; only `out` is written."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Padding modes pad as NumPy does, and folding is the transpose of padding."""
+"""Padding modes pad as NumPy does, and the transposed pad is the transpose of the pad."""
 
 from math import prod
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws, integer_operands, integers_like, padded_calls, same_numbers
-from tconv.arrays.padding_modes import fold, fold_factor, pad
+from tconv.arrays.padding_modes import pad, transposed_pad, transposed_pad_factor
 from tconv.definition import contract, unrolled_filter
 from tconv.geometry.geometry import Geometry
 from tconv.ops.functional import conv, conv_transpose, conv_weight_gradient
@@ -46,8 +46,8 @@ def test_fold_is_the_transpose_of_pad(case):
     matrix = pad(np, units, mode, pairs, 1)  # row i: where cell i is copied to
     full = np.random.default_rng(0).integers(-4, 5, matrix.shape[1:]).astype(float)
     expected = matrix.reshape(cells, -1) @ full.ravel()
-    assert same_numbers(fold(np, full, mode, pairs, 0).ravel(), expected)
-    assert matrix.reshape(cells, -1).sum(axis=1).max() <= fold_factor(pairs)
+    assert same_numbers(transposed_pad(np, full, mode, pairs, 0).ravel(), expected)
+    assert matrix.reshape(cells, -1).sum(axis=1).max() <= transposed_pad_factor(pairs)
 
 
 def padded_matrix(geometry, mode, w):

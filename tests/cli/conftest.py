@@ -1,4 +1,4 @@
-"""The command line as others call it: a process of its own, in a folder of its own."""
+"""Fixture `command`: the command line in a process and a folder of its own."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The command line: streams, colours, JSON, exit codes, and every error in three lines."""
+"""Command line: streams, colours, JSON, exit codes, and errors in three lines."""
 
 import io
 import json
@@ -85,7 +85,7 @@ def test_the_help_of_a_verb_fits_a_terminal_and_shows_examples(verb, monkeypatch
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_examples_of_a_verb_can_be_parsed(verb):
-    for example in VERBS[verb][2].splitlines():
+    for example in VERBS[verb].examples.splitlines():
         parser_of(verb).parse_args(example.split()[2:])
 
 

@@ -1,4 +1,4 @@
-"""`tconv explain`: sizes or a layer of a model become a page or a picture."""
+"""Verb `explain`: a page or a picture of sizes, or of a layer of a model."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Files of the verbs: judged before they are read, checked before anything is computed for them.
+"""Files of the verbs: checks before reading and before the computation.
 
 Advice is the line "help:", which is read here and followed.
 """

@@ -1,4 +1,4 @@
-"""`tconv run`: files into a model, results into a file, and a table of every ConvTranspose."""
+"""Verb `run`: inputs from files, outputs to a file, and a table of every ConvTranspose."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`tconv see`: a network and pictures become a figure, a page, numbers, or a list of layers."""
+"""Verb `see`: a figure, a page, arrays, or a list of layers."""
 
 import json
 import re

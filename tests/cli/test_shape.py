@@ -1,4 +1,4 @@
-"""`tconv shape`: sizes, what others make of them, and settings for a size that is wanted."""
+"""Verb `shape`: output sizes, other libraries' arguments, and settings for a size."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What `see` shows: worked by hand, which units, which grey levels, which files, which errors."""
+"""Results of `see`: examples worked by hand, units, grey levels, files and errors."""
 
 import re
 from contextlib import nullcontext
@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 import tconv
-from networks import proto_of
+from networks import network_of, proto_of
 from strategies import integers_like
 from tconv.deconvnet.montage import enlarged, photo_of
 from tconv.deconvnet.weight_randomisation import rank_correlation
@@ -448,3 +448,38 @@ def test_what_is_no_image_is_refused(images):
     network = tconv.ConvTranspose2d(1, 2, 2, rng=0).to_onnx()
     with pytest.raises(tconv.TConvError, match="image"):
         tconv.see(network, images, "y")
+
+
+@pytest.mark.parametrize(
+    ("node", "stored", "unit", "opset"),
+    [
+        (("Conv", "image w", "y", {"pads": [1] * 4}), {"w": w(2, 3, 1, 1)}, (0, 0, 0), 17),
+        (("Resize", "image  s", "y", {"mode": "linear"}),
+         {"s": np.float32([1, 1, 1.05, 2])}, (0, 6, 6), 17),
+        (("MaxPool", "image", "y",
+          {"kernel_shape": [2, 2], "dilations": [2, 2], "auto_pad": "SAME_UPPER"}),
+         {}, (0, 3, 3), 17),
+    ],
+    ids=["windows over padding", "a scale that keeps the size", "dilated, as ONNX Runtime pads"],
+)  # fmt: skip
+def test_rare_settings_have_the_derivative_of_what_onnx_runtime_computes(node, stored, unit, opset):
+    proto = proto_of([node], stored, opset=opset)
+    image = integers_like((3, 8, 7), "float32", 3, largest=9)
+    (tile,) = tconv.see(proto, image, "y", unit=unit, rule="gradient", crop=False).tiles
+    recorder, found = network_of(proto).recorder(["y"]), np.zeros(image.shape)
+    for at in np.ndindex(image.shape):
+        ends = []
+        for step in (0.25, -0.25):
+            moved = image.copy()
+            moved[at] += step
+            ends.append(float(recorder(moved[np.newaxis])["y"][(0, *unit)]))
+        found[at] = (ends[0] - ends[1]) / 0.5
+    np.testing.assert_allclose(tile.projection, found * tile.activation, rtol=1e-5, atol=1e-5)
+
+
+def test_a_weight_on_the_left_is_shuffled_too():
+    proto = proto_of([("MatMul", "w image", "y", {})], {"w": w(3, 8)})
+    image = integers_like((3, 8, 7), "float32", 3, largest=9)
+    seen = tconv.see(proto, image, "y", unit=(0, 0, 0), rule="gradient", sanity=True)
+    assert seen.correlations != (1,)
+    assert not np.array_equal(seen.tiles[0].projection, seen.shuffled[0].projection)

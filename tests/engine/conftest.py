@@ -1,19 +1,11 @@
-"""Calls borrow scratch from each other: here everything that was left in it is NaN."""
+"""Scratch full of NaN, for every test of the engine."""
 
 import pytest
 
-from tconv.engine.runtime import job as entering
+from scratch import full_of_nan
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _scratch_is_full_of_nan():
-    borrowed = entering._borrowed
-
-    def spoiled(size):
-        found = borrowed(size)
-        found.memory[:] = 255  # all bits set: NaN in every type of floats
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(entering, "_borrowed", spoiled)
+    with full_of_nan():
         yield

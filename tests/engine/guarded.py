@@ -11,13 +11,13 @@ import numpy as np
 
 from tconv.arrays.dtypes import as_dtype
 from tconv.engine.choose import all_plans
-from tconv.engine.executor import Ready
+from tconv.engine.executor import Primitive
 from tconv.engine.plan import plan as plans_of
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
-from tconv.engine.weight_gradient.executor import Correlated
-from tconv.engine.weight_gradient.panel import Chunk
-from tconv.engine.weight_gradient.plan import all_correlations
+from tconv.engine.weight_gradient.executor import WeightGradientPrimitive
+from tconv.engine.weight_gradient.panel import ReductionBlock
+from tconv.engine.weight_gradient.plan import all_gradient_plans
 from tconv.geometry.geometry import Geometry
 
 PAGE = mmap.PAGESIZE
@@ -39,6 +39,9 @@ def guarded(array, at_end):
     return copy
 
 
+ALGORITHMS = ("direct", "im2col", "col2im", "winograd", "channel_lanes")
+
+
 def draw(rng, has_runs=False):
     rank = int(rng.integers(1, 4))
 
@@ -46,7 +49,7 @@ def draw(rng, has_runs=False):
         return tuple(int(n) for n in rng.integers(low, high, rank))
 
     groups = int(rng.integers(1, 3))
-    # With many channels sums may be made tap by tap, and items spread; with runs of taps, tiled.
+    # With many channels sums may go tap by tap, as col2im does; with runs of taps, Winograd.
     is_deep, has_runs = rng.random() < 0.3, has_runs or rng.random() < 0.3
     channels = groups * int(rng.integers(16, 24) if has_runs else rng.integers(1, 9))
     kernel, stride = sizes(1, 6), sizes(1, 5)
@@ -75,7 +78,7 @@ def draw(rng, has_runs=False):
 def main(count):
     rng, kinds = (
         np.random.default_rng(0),
-        dict.fromkeys(("flat", "gathered", "spread", "stream", "x", "tiled", "turned"), 0),
+        dict.fromkeys((*ALGORITHMS, "stream", "x"), 0),
     )
     streamed, plans_of.STREAMED_PIECE_BYTES = plans_of.STREAMED_BYTES, 0
     for n in range(count):
@@ -85,31 +88,30 @@ def main(count):
             want, read = ("yx", "xy")[n // 20 % 2]
             problem, dtype = Problem(geometry, want), as_dtype(np, name)
             plans = all_plans(problem, name, target(), 1 + n // 5 % 3)
-        tiled = [plan for plan in plans if plan.is_tiled]  # which only some types have
-        turned = [plan for plan in plans if plan.is_turned]
-        some = tiled if tiled and n % 5 == 4 else turned if turned and n % 5 == 3 else plans
+        winograd = [
+            plan for plan in plans if plan.algorithm == "winograd"
+        ]  # which only some types have
+        lanes = [plan for plan in plans if plan.algorithm == "channel_lanes"]
+        some = winograd if winograd and n % 5 == 4 else lanes if lanes and n % 5 == 3 else plans
         plan = some[int(rng.integers(len(some)))]
         plans_of.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
-        ready = Ready(problem, name, target(), plan)
+        primitive = Primitive(problem, name, target(), plan)
         shape = (geometry.groups, -1, *geometry.weight_shape[1:])
         x = guarded(rng.standard_normal(geometry.shape_of(read)).astype(dtype), n % 3)
         w = guarded(rng.standard_normal(geometry.weight_shape).astype(dtype), n % 3)
         channels = geometry.out_channels if want == "y" else geometry.in_channels
         bias = rng.standard_normal(channels).astype(dtype)
         out = guarded(np.full(geometry.shape_of(want), np.nan, dtype), n % 3)
-        packed = ready.pack(w.reshape(shape))
-        if plan.is_tiled:
-            packed = packed._replace(numbers=guarded(packed.numbers, n % 3))
+        packed = primitive.pack(w.reshape(shape))
+        if plan.algorithm == "winograd":
+            packed = packed._replace(transformed=guarded(packed.transformed, n % 3))
         else:
             packed = guarded(packed, n % 3)
-        ready(x, packed, ready.pack_bias(bias), out)
+        primitive(x, packed, primitive.pack_bias(bias), out)
         assert np.isfinite(out).all()
-        kind = "spread" if plan.is_spread else "gathered" if plan.is_gathered else "flat"
-        kinds[kind] += 1
+        kinds[plan.algorithm] += 1
         kinds["x"] += want == "x"
-        kinds["tiled"] += plan.is_tiled
-        kinds["turned"] += plan.is_turned
-        kinds["stream"] += ready.layout.fields["streams"]
+        kinds["stream"] += primitive.layout.fields["streams"]
     assert min(kinds.values()) > 0 or count < 100, kinds
     print(count, "plans")
 
@@ -121,18 +123,22 @@ def gradients(count):
         if n % 4 == 0:  # for each geometry four plans
             geometry, dtype = draw(rng), ("float32", "float64")[n // 4 % 2]
             problem = Problem(geometry, "x")
-            plans = all_correlations(problem, dtype, target())
+            plans = all_gradient_plans(problem, dtype, target())
         plan = plans[int(rng.integers(len(plans)))]
         if n % 2:
             cells = int(rng.integers(1, 30))
-            plan = plan._replace(chunk=Chunk.of(geometry.batch, problem.written_size, cells))
-        ready = Correlated(problem, dtype, target(), plan._replace(segments=1), 1 + n % 3)
+            plan = plan._replace(
+                k_block=ReductionBlock.of(geometry.batch, problem.written_size, cells)
+            )
+        primitive = WeightGradientPrimitive(
+            problem, dtype, target(), plan._replace(k_splits=1), 1 + n % 3
+        )
         x, y = (
             guarded(rng.standard_normal(shape).astype(dtype), n % 3)
             for shape in (geometry.x_shape, geometry.y_shape)
         )
         dw = guarded(np.full(geometry.weight_shape, np.nan, dtype), n % 3)
-        ready(x, y, dw)
+        primitive(x, y, dw)
         assert np.isfinite(dw).all()
         kinds[plan.is_dot] += 1
     assert min(kinds.values()) > 0, kinds

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from strategies import draws, integers_like
 from tconv import engine
-from tconv.engine import choose as choice
-from tconv.engine.choose import all_plans, best_plans, candidates, choose_plan, lanes_of
+from tconv.engine import choose
+from tconv.engine.choose import all_plans, band_candidates, best_plans, choose_plan, lanes_of
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of, samples_of
 from tconv.engine.target.target import named_target, target
-from tconv.engine.weight_gradient import plan as correlation
+from tconv.engine.weight_gradient import plan as weight_gradient
 from tconv.geometry.geometry import Geometry
 from tconv.ops.functional import conv_transpose
 from tconv.ops.planned_call import Packed, PackedWeights
-from tconv.portable import contract as portable
+from tconv.portable import contract
 
 WANTS = st.sampled_from("yx")
 CPUS = ["haswell", "skylake-avx512", "neoverse-v1"]
@@ -58,7 +58,7 @@ def test_fitted_plans_equal_the_portable_path(geometry, want, dtype):
     )
     a, b = {"y": (x, w), "x": (y, w), "w": (x, y)}[want]
     found = engine.contract(geometry, want, a, b, threads=2)
-    assert np.array_equal(found, portable.contract(geometry, want, a, b))
+    assert np.array_equal(found, contract.contract(geometry, want, a, b))
 
 
 LAYERS = [
@@ -115,8 +115,8 @@ def test_the_order_of_sums_is_one_for_any_number_of_threads(geometry, want, thre
 
 def forget():
     for cached in (
-        *(choice.candidates, choice._cheapest, choice._order_of, choice._considered),
-        *(correlation.choose_correlation, correlation._cheapest),
+        *(choose.band_candidates, choose._cheapest, choose._order_of, choose._considered),
+        *(weight_gradient.choose_gradient_plan, weight_gradient._cheapest),
     ):
         cached.cache_clear()
 
@@ -132,7 +132,9 @@ def test_a_choice_does_not_depend_on_what_was_chosen_before():
             problem = problems[n]
             chosen[n] = (
                 choose_plan(problem, "float32", here, 2),
-                correlation.choose_correlation(Problem(problem.geometry, "x"), "float32", here),
+                weight_gradient.choose_gradient_plan(
+                    Problem(problem.geometry, "x"), "float32", here
+                ),
             )
         found.append(chosen)
     assert found[0] == found[1] == found[2]
@@ -143,7 +145,7 @@ def test_candidates_are_few(layer):
     here, most = target(), 0
     for size in [*layer[2]][::7][:12]:
         band = band_of(Problem(sized(layer, size)), lanes_of("float32", here))
-        most = max(most, len(candidates(band, "float32", here, 2)))
+        most = max(most, len(band_candidates(band, "float32", here, 2)))
         assert len(samples_of(band, lanes_of("float32", here))) <= 6
     assert most <= 4
 
@@ -207,7 +209,7 @@ def test_many_lengths_of_a_layer_write_few_files(tmp_path, monkeypatch):
     for length in range(100, 400):
         conv_transpose(wave(24)[..., :length], w, stride=2, padding=1, threads=2)
     files = len([*tmp_path.rglob("*.kernel")])
-    assert files <= 60  # kernels, their drafts, and one for each of 14 bands
+    assert files <= 60  # kernels, their baseline code, and one for each of 14 bands
 
 
 def test_lengths_of_a_layer_share_packed_weights():
@@ -220,14 +222,14 @@ def test_lengths_of_a_layer_share_packed_weights():
         x = np.ascontiguousarray(wave(64)[..., :length])
         of_plan = packed.of(geometry, w, 1, 1)
         found = engine.contract(geometry, "y", x, of_plan)
-        assert np.array_equal(found, portable.contract(geometry, "y", x, w))
+        assert np.array_equal(found, contract.contract(geometry, "y", x, w))
         orders[id(of_plan.values)] = of_plan.values
         plans.add(of_plan.plan)
     assert len(plans) == len(range(100, 260, 3))
     assert len(orders) <= len(plans) // 6
 
 
-@draws(2)
+@draws(1)
 @given(larger_geometries(), WANTS, st.sampled_from(["float32", "float64", "float16"]), st.data())
 def test_what_one_plan_packed_is_right_for_others_of_its_order(geometry, want, dtype, data):
     more = [data.draw(st.integers(0, 40)) for _ in geometry.axes]
@@ -248,7 +250,7 @@ def test_what_one_plan_packed_is_right_for_others_of_its_order(geometry, want, d
     read = x if want == "y" else y
     found = engine.contract(other, want, read, packed)
     wide = (each.astype("float64") for each in (read, w))
-    assert np.array_equal(found, portable.contract(other, want, *wide).astype(dtype))
+    assert np.array_equal(found, contract.contract(other, want, *wide).astype(dtype))
 
 
 @st.composite
@@ -277,7 +279,7 @@ def test_borders_wider_than_the_image_have_plans(geometry, want, dtype):
         integers_like(geometry.shape_of(letter), dtype, 3) for letter in ("xw", "yw")[want == "x"]
     )
     found = engine.contract(geometry, want, a, w, threads=1)
-    assert np.array_equal(found, portable.contract(geometry, want, a, w))
+    assert np.array_equal(found, contract.contract(geometry, want, a, w))
 
 
 def test_an_item_without_cells_has_a_plan():

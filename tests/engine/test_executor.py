@@ -9,11 +9,11 @@ from hypothesis import given
 from strategies import ENGINE_TYPES, geometries
 from tconv import engine
 from tconv.engine.choose import choose_plan
-from tconv.engine.executor import ready
+from tconv.engine.executor import create_primitive
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 from tconv.geometry.geometry import Geometry
-from tconv.system import pointers as addresses
+from tconv.system import pointers
 from tconv.system.allocator import Arena, lent
 
 
@@ -47,18 +47,18 @@ def read_only(array):
     ids=lambda array: f"{type(array).__name__} {array.shape} {array.strides}",
 )
 def test_an_address_is_where_numpy_says(array):
-    assert addresses.address(array) == array.ctypes.data
-    assert addresses._ask_address(array) == array.ctypes.data
+    assert pointers.address(array) == array.ctypes.data
+    assert pointers._ask_address(array) == array.ctypes.data
 
 
 def test_it_is_read_where_that_is_known_to_be_right(monkeypatch):
-    assert addresses._is_read_right()
-    monkeypatch.setattr(addresses, "DATA_OFFSET", addresses.DATA_OFFSET + 8)
-    assert not addresses._is_read_right()
+    assert pointers._is_read_right()
+    monkeypatch.setattr(pointers, "DATA_OFFSET", pointers.DATA_OFFSET + 8)
+    assert not pointers._is_read_right()
 
 
 def has_a_plan_for_one_thread(geometry, dtype, want="y"):
-    return choose_plan(Problem(engine._usual(geometry), want), dtype, target(), 1) is not None
+    return choose_plan(Problem(engine._canonical(geometry), want), dtype, target(), 1) is not None
 
 
 @given(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)))
@@ -95,7 +95,9 @@ def test_weights_are_packed_where_those_before_them_were():
     """But never where others still are."""
     shape = (64, 32, 4, 4)
     w = np.arange(64 * 32 * 16).reshape(1, *shape).astype("f4")
-    made = ready(Problem(Geometry.of((1, 64, 8, 8), shape, stride=2)), "float32", target(), 1)
+    made = create_primitive(
+        Problem(Geometry.of((1, 64, 8, 8), shape, stride=2)), "float32", target(), 1
+    )
     with lent(Arena(most_idle_bytes=2**24)):
         first, second = made.pack(w), made.pack(w + 1)
         assert not np.shares_memory(first, second)
@@ -109,7 +111,9 @@ def test_weights_are_packed_where_those_before_them_were():
 
 def test_few_weights_are_packed_in_memory_of_numpys():
     shape = (4, 4, 2, 2)
-    made = ready(Problem(Geometry.of((1, 4, 8, 8), shape, stride=2)), "float32", target(), 1)
+    made = create_primitive(
+        Problem(Geometry.of((1, 4, 8, 8), shape, stride=2)), "float32", target(), 1
+    )
     arena = Arena(most_idle_bytes=2**24)
     with lent(arena):
         assert made.pack(np.ones((1, *shape), "f4")).flags.owndata

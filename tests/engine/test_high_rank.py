@@ -5,108 +5,40 @@ from math import prod
 
 import numpy as np
 import pytest
+from engine.plans import in_blocks_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from strategies import (
     ENGINE_TYPES,
     draws,
-    framed,
     geometries,
-    integer_operands,
     integers_like,
     operands_of,
 )
-from tconv import definition, engine
-from tconv.engine import executor
-from tconv.engine.high_rank import Folded, FoldedSums
-from tconv.engine.plan import axis_folding as folds
-from tconv.engine.plan.axis_folding import Folds
-from tconv.engine.plan.problem import Problem
-from tconv.engine.target.target import target
-from tconv.engine.weight_gradient import executor as correlator
+from tconv import engine
+from tconv.engine.plan.axis_folding import AxisFolding
 from tconv.geometry.geometry import Geometry
 from tconv.ops.functional import conv, conv_transpose
 from tconv.ops.planned_call import plan
-from tconv.portable import contract as portable
+from tconv.portable import contract
 
 TYPES = st.sampled_from(ENGINE_TYPES)
 WANTS = st.sampled_from("yxw")
 BLOCKS = st.sampled_from([0, 2**10, 2**14, 2**23])
-IS_WASTEFUL = Folds.is_wasteful
+IS_WASTEFUL = AxisFolding.is_wasteful
 
 
 @pytest.fixture(autouse=True)
 def every_geometry_is_folded(monkeypatch):
     """However small it is."""
-    monkeypatch.setattr(Folds, "is_wasteful", False)
+    monkeypatch.setattr(AxisFolding, "is_wasteful", False)
     engine.serves.cache_clear()
     yield
     engine.serves.cache_clear()
 
 
-def in_blocks_of(size, geometry, dtype, want="y", threads=None):
-    """A plan whose blocks have so many bytes."""
-    problem = Problem(engine._usual(geometry), "y" if want == "y" else "x")
-    kind, make = (FoldedSums, correlator.correlated) if want == "w" else (Folded, executor.ready)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folds, "_BLOCK_BYTES", size)
-        Folds.of.cache_clear()
-        found = kind(problem, dtype, target(), threads or target().threads, make)
-    Folds.of.cache_clear()
-    return found
-
-
 # ---- what it computes ----------------------------------------------------------------------------
-
-
-@draws(2)
-@given(
-    geometries(ranks=(4, 5), batches=(1, 2, 3)), WANTS, TYPES, st.booleans(), st.booleans(), BLOCKS
-)
-def test_equals_the_definition(geometry, want, dtype, has_bias, is_framed, size):
-    assume(engine.serves(geometry, want, dtype))
-    a, b = operands_of(want, *(array.astype(dtype) for array in integer_operands(geometry)))
-    channels = geometry.out_channels if want == "y" else geometry.in_channels
-    bias = integers_like((channels,), dtype) if has_bias and want != "w" else None
-    to, memory = np.full(geometry.shape_of(want), np.nan, dtype), np.zeros(0)
-    if is_framed:
-        to, memory = framed(to, -7)
-        a, _ = framed(a, np.nan)
-    ready = in_blocks_of(size, geometry, dtype, want)
-    found = engine.contract(geometry, want, a, b, bias=bias, out=to, plan=ready)
-    assert found is to or found.base is not None
-    wide = [None if v is None else v.astype(np.float64) for v in (a, b, bias)]
-    expected = definition.contract(geometry, want, *wide[:2], bias=wide[2])
-    assert np.array_equal(to, expected.astype(dtype))
-    assert (memory == -7).sum() >= memory.size - to.size
-
-
-@draws(0.5)
-@given(
-    geometries(ranks=(4, 5), batches=(1, 2)),
-    st.sampled_from("xw"),
-    st.sampled_from(["complex64", "complex128", "int8", "uint16"]),
-)
-def test_numbers_made_of_others_equal_the_definition(geometry, want, dtype):
-    assume(engine.serves(geometry, want, dtype))
-    a, b = operands_of(want, *integer_operands(geometry, dtype))
-    wide = "complex128" if dtype.startswith("complex") else "int64"
-    expected = definition.contract(geometry, want, a.astype(wide), b.astype(wide))
-    assert np.array_equal(engine.contract(geometry, want, a, b), expected)
-
-
-@draws(0.5)
-@given(geometries(ranks=(4, 5), batches=(1, 2, 3), plain=True), BLOCKS)
-def test_all_three_are_of_one_form(geometry, size):
-    assert all(engine.serves(geometry, want, "float64") for want in "yxw")
-    x, w, v = integer_operands(geometry)
-
-    def solved(want):
-        ready = in_blocks_of(size, geometry, "float64", want)
-        return engine.contract(geometry, want, *operands_of(want, x, w, v), plan=ready)
-
-    assert np.vdot(solved("y"), v) == np.vdot(x, solved("x")) == np.vdot(w, solved("w"))
 
 
 @draws(1)
@@ -118,8 +50,8 @@ def test_blocks_and_threads_give_the_same_bits(geometry, want, dtype):
     x, w, y = (rng.standard_normal(geometry.shape_of(letter)).astype(dtype) for letter in "xwy")
     found = {}
     for size, threads in ((0, 1), (0, 3), (2**23, 2), (2**23, 1)):
-        ready = in_blocks_of(size, geometry, dtype, want, threads)
-        bits = engine.contract(geometry, want, *operands_of(want, x, w, y), plan=ready) + 0.0
+        primitive = in_blocks_of(size, geometry, dtype, want, threads)
+        bits = engine.contract(geometry, want, *operands_of(want, x, w, y), plan=primitive) + 0.0
         found.setdefault(size if want == "w" else 0, set()).add(bits.tobytes())
     assert {len(bits) for bits in found.values()} == {1}
 
@@ -158,11 +90,11 @@ def test_what_two_blocks_have_is_added_once(rows):
     for n in range(7):
         y[n % 3, 0, n, 1, 2, 2] = np.inf
     row_bytes = 8 * (2 * 60 + 3 * 3 * 120)
-    ready = in_blocks_of(rows * row_bytes, geometry, "float64", "w", 1)
-    assert ready.folds.rows == [3, 4, 4][rows - 3]
-    found = engine.contract(geometry, "w", x, y, plan=ready)
-    met = portable.contract(geometry, "w", x, np.isinf(y).astype(float)) > 0
-    expected = portable.contract(geometry, "w", x, np.ones_like(y))
+    primitive = in_blocks_of(rows * row_bytes, geometry, "float64", "w", 1)
+    assert primitive.folding.rows == [3, 4, 4][rows - 3]
+    found = engine.contract(geometry, "w", x, y, plan=primitive)
+    met = contract.contract(geometry, "w", x, np.isinf(y).astype(float)) > 0
+    expected = contract.contract(geometry, "w", x, np.ones_like(y))
     assert np.array_equal(found, np.where(met, np.inf, expected))
 
 
@@ -177,7 +109,7 @@ def test_plans_and_calls_agree(data_format, groups):
     bias = integers_like((3 * groups,), "float32", 2)
     keywords = {"stride": (2, 1, 3, 2), "groups": groups, "data_format": data_format}
     geometry = Geometry.of(x_shape, weight_shape, **keywords)
-    expected = portable.contract(geometry, "y", x, w, bias=bias)
+    expected = contract.contract(geometry, "y", x, w, bias=bias)
     for method in ("auto", "measure"):
         call = plan(x_shape, weight_shape, method=method, **keywords)
         assert "folded" in str(call)
@@ -185,7 +117,7 @@ def test_plans_and_calls_agree(data_format, groups):
         assert np.array_equal(conv_transpose(x, w, bias, method=method, **keywords), expected)
     back = plan(x_shape, weight_shape, want="x", activation="relu", **keywords)
     assert "folded" in str(back)
-    found = portable.contract(geometry, "x", expected, w)
+    found = contract.contract(geometry, "x", expected, w)
     assert np.array_equal(conv(expected, w, **keywords), found)
     assert np.array_equal(back(expected, back.pack(w)), np.maximum(found, 0))
 
@@ -197,7 +129,7 @@ def test_what_is_one_product_is_portable_and_so_are_gradients_of_halves():
     geometry = Geometry.of((1, 4, 6, 6, 6, 6), (4, 4, 3, 1, 1, 1))
     plain = Geometry.of((1, 4, 6, 6, 6, 6), (4, 4, 1, 1, 1, 1))
     for want in "yx":
-        found = [Folds.of(each, 4, want) for each in (geometry, plain)]
+        found = [AxisFolding.of(each, 4, want) for each in (geometry, plain)]
         assert [IS_WASTEFUL.fget(each) for each in found] == [False, True]
         assert engine.serves(geometry, want, "float16")
     assert not engine.serves(geometry, "w", "float16")
@@ -211,24 +143,24 @@ def test_what_is_one_product_is_portable_and_so_are_gradients_of_halves():
 def test_a_call_takes_no_more_than_it_says(shape, want):
     geometry = Geometry.of(shape, (shape[1], 8, *[3] * (len(shape) - 2)), padding=1)
     a, b = operands_of(want, *(np.ones(geometry.shape_of(letter), "float32") for letter in "xwy"))
-    ready = engine.prepare(geometry, "float32", want=want)
-    engine.contract(geometry, want, a, b, plan=ready)
+    primitive = engine.prepare(geometry, "float32", want=want)
+    engine.contract(geometry, want, a, b, plan=primitive)
     tracemalloc.start()
-    found = engine.contract(geometry, want, a, b, plan=ready)
+    found = engine.contract(geometry, want, a, b, plan=primitive)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak - found.nbytes <= engine.workspace_bytes(geometry, ready) + 100_000
+    assert peak - found.nbytes <= engine.workspace_bytes(geometry, primitive) + 100_000
 
 
 @draws(1)
 @given(geometries(ranks=(4, 5, 6), batches=(1, 2)), st.sampled_from("yx"), BLOCKS)
 def test_every_tap_belongs_to_one_phase_and_every_output_to_one(geometry, want, size):
-    found = in_blocks_of(size, geometry, "float32", want).folds
+    found = in_blocks_of(size, geometry, "float32", want).folding
     axes = geometry.axes[:-3]
-    taps = sum(prod(map(len, taps)) for fold in found.folds for _, taps in fold.phases)
+    taps = sum(prod(map(len, taps)) for group in found.groups for _, taps in group.phases)
     if want == "x" or all(a.output >= a.stride for a in axes):
         assert taps == prod(a.kernel for a in axes)
-    phases = [first for fold in found.folds for first, _ in fold.phases]
+    phases = [first for group in found.groups for first, _ in group.phases]
     many = prod(min(a.stride, a.output) for a in axes) if want == "y" else 1
     assert len(phases) == len(set(phases)) == many
     assert 1 <= found.images <= geometry.batch

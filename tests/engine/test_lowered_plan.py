@@ -1,17 +1,15 @@
-"""What is kept of a laid out plan is what would be laid out, and nothing else is believed."""
+"""A lowered plan on disk is the one that lowering gives, and nothing else is believed."""
 
 from itertools import product
 
 import numpy as np
 import pytest
 
-from tconv import definition
 from tconv.arrays.activations import as_activation
-from tconv.engine import executor
-from tconv.engine import lowered_plan as laid
+from tconv.engine import lowered_plan
 from tconv.engine.choose import best_plans
 from tconv.engine.layouts import layout_of
-from tconv.engine.lowering import Kernels
+from tconv.engine.lowering import Lowering
 from tconv.engine.plan.encoding import as_bytes
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
@@ -38,8 +36,8 @@ def plans(geometry, dtype="float32", **more):
 
 def kept(problem, plan, dtype, make=None):
     layout = (problem, plan, np.dtype(dtype), target())
-    make = make or (lambda: Kernels(layout_of(*layout)).laid())
-    return laid.laid_out(("test", problem, plan, dtype), make)
+    make = make or (lambda: Lowering(layout_of(*layout)).lower())
+    return lowered_plan.load_or_lower(lowered_plan.digest(("test", problem, plan, dtype)), make)
 
 
 def same(one, other):
@@ -61,24 +59,6 @@ def test_it_comes_back_as_it_was_made(geometry, dtype):
         assert same(kept(problem, plan, dtype, make=lambda: pytest.fail("made again")), made)
 
 
-@pytest.mark.parametrize("want", "yx")
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_what_is_read_again_computes_the_same(geometry, want):
-    rng = np.random.default_rng(0)  # integers, so that sums are exact
-    read, w = (
-        rng.integers(-4, 5, shape).astype(np.float32)
-        for shape in (geometry.shape_of("x" if want == "y" else "y"), geometry.weight_shape)
-    )
-    exact = definition.contract(geometry, want, read, w)
-    share = (geometry.groups, -1, *geometry.weight_shape[1:])
-    for problem, plan in plans(geometry, want=want):
-        for _ in range(2):  # made, and read
-            ready = executor.Ready(problem, "float32", target(), plan)
-            y = np.full(geometry.shape_of(want), np.nan, np.float32)
-            ready(read, ready.pack(w.reshape(share)), ready.pack_bias(None), y)
-            assert np.array_equal(y, exact)
-
-
 def test_a_damaged_one_is_made_again(folder, monkeypatch):
     ((problem, plan), *_) = plans(GEOMETRIES[0])
     made = kept(problem, plan, "float32")
@@ -94,17 +74,17 @@ def test_a_damaged_one_is_made_again(folder, monkeypatch):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda laid: 5,
-        lambda laid: laid[:-1],
-        lambda laid: laid[::-1],
-        lambda laid: (*laid[:-1], laid[-1][::-1]),
-        lambda laid: (),
+        lambda lowered_plan: 5,
+        lambda lowered_plan: lowered_plan[:-1],
+        lambda lowered_plan: lowered_plan[::-1],
+        lambda lowered_plan: (*lowered_plan[:-1], lowered_plan[-1][::-1]),
+        lambda lowered_plan: (),
     ],
 )
 def test_what_is_whole_and_none_is_made_again_with_a_warning(folder, monkeypatch, change):
     ((problem, plan), *_) = plans(GEOMETRIES[0])
     with monkeypatch.context() as patch:
-        patch.setattr(laid, "as_bytes", lambda made: as_bytes(change(tuple(made))))
+        patch.setattr(lowered_plan, "as_bytes", lambda made: as_bytes(change(tuple(made))))
         made = kept(problem, plan, "float32")
     monkeypatch.setattr("tconv.engine.compile.disk_cache._has_warned", False)
     with pytest.warns(RuntimeWarning, match="holds something else") as caught:
@@ -115,7 +95,7 @@ def test_what_is_whole_and_none_is_made_again_with_a_warning(folder, monkeypatch
 
 def test_plans_and_types_are_told_apart(monkeypatch):
     keys = set()
-    monkeypatch.setattr(laid, "write_plan", lambda key, _: keys.add(key))
+    monkeypatch.setattr(lowered_plan, "write_plan", lambda key, _: keys.add(key))
     found = [*product(plans(GEOMETRIES[0]), ("float32", "float64"))]
     for (problem, plan), dtype in found:
         kept(problem, plan, dtype)
@@ -123,7 +103,7 @@ def test_plans_and_types_are_told_apart(monkeypatch):
 
 
 def test_what_is_large_is_not_kept(monkeypatch):
-    monkeypatch.setattr(laid, "_MOST_BYTES", 100)
-    monkeypatch.setattr(laid, "write_plan", None)
+    monkeypatch.setattr(lowered_plan, "_MOST_BYTES", 100)
+    monkeypatch.setattr(lowered_plan, "write_plan", None)
     ((problem, plan), *_) = plans(GEOMETRIES[0])
     kept(problem, plan, "float32")

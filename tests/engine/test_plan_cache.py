@@ -1,10 +1,15 @@
-"""Plans that are kept on disk are those that would be chosen, and nothing else is believed."""
+"""Plans on disk are the ones that would be chosen, and nothing else is believed."""
 
 import marshal
+import subprocess
+import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from tconv.engine import plan_cache as known
+from tconv.arrays.activations import as_activation
+from tconv.engine import executor, plan_cache
 from tconv.engine.choose import choose_plan
 from tconv.engine.compile import plan_log
 from tconv.engine.plan.encoding import as_bytes, of_bytes
@@ -28,14 +33,19 @@ def folder(tmp_path, monkeypatch):
 
 
 def forget():
-    for cached in (known.known_plan, known.known_candidates):
+    plan_cache._misses = 0
+    for cached in (
+        plan_cache.cached_plan,
+        plan_cache.cached_candidates,
+        plan_cache.cached_sized_plan,
+    ):
         cached.cache_clear()
 
 
 def asked_again(problem, threads=2):
     """As another process would ask."""
     forget()
-    return known.known_plan(problem, "float32", target(), threads)
+    return plan_cache.cached_plan(problem, "float32", target(), threads)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -43,7 +53,7 @@ def asked_again(problem, threads=2):
 def test_a_plan_comes_back_as_it_was_chosen(folder, problem, threads, monkeypatch):
     chosen = choose_plan(problem, "float32", target(), threads)
     assert asked_again(problem, threads) == chosen
-    monkeypatch.setattr(known, "candidates", None)  # it is not needed any more
+    monkeypatch.setattr("tconv.engine.choose.band_candidates", None)  # it is not needed any more
     found = asked_again(problem, threads)
     assert found == chosen
     assert hash(found) == hash(chosen)
@@ -82,14 +92,14 @@ PLAN = as_bytes(choose_plan(PROBLEMS[0], "float32", target(), 2))
         as_bytes((1, 2, 3)),
         as_bytes(of_bytes(PLAN)[:-1]),
         as_bytes((*of_bytes(PLAN)[:-1], 1)),
-        as_bytes((*of_bytes(PLAN)[:11], (1, 2, 3), *of_bytes(PLAN)[12:])),
+        as_bytes((*of_bytes(PLAN)[:8], (1, 2, 3), *of_bytes(PLAN)[9:])),
         as_bytes("plan"),
     ],
     ids=range(8),
 )
 def test_what_is_whole_and_no_plan_is_chosen_again_with_a_warning(folder, data, monkeypatch):
     keys = []
-    monkeypatch.setattr(known, "write_plan", lambda key, _: keys.append(key))
+    monkeypatch.setattr(plan_cache, "write_plan", lambda key, _: keys.append(key))
     chosen = asked_again(PROBLEMS[0])
     monkeypatch.undo()
     monkeypatch.setenv("TCONV_CACHE", str(folder))
@@ -104,3 +114,109 @@ def test_what_is_whole_and_no_plan_is_chosen_again_with_a_warning(folder, data, 
 def test_without_a_cache_it_is_chosen_each_time(tmp_path, monkeypatch):
     monkeypatch.setenv("TCONV_CACHE", "off")
     assert asked_again(PROBLEMS[0]) == choose_plan(PROBLEMS[0], "float32", target(), 2)
+
+
+# ---- sized plans ---------------------------------------------------------------------------------
+
+
+def sized(problem, dtype="float32", threads=2):
+    return plan_cache.cached_sized_plan(problem, dtype, target(), threads)
+
+
+def remade(problem, dtype="float32", threads=2):
+    """A primitive, as another process would make it."""
+    forget()
+    executor.create_primitive.cache_clear()
+    return executor.create_primitive(problem, dtype, target(), threads)
+
+
+def same(one, other):
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, tuple):
+        return type(one) is type(other) and all(map(same, one, other))
+    return one == other
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("want", "yx")
+def test_a_sized_plan_comes_back_as_it_was_made(folder, want, dtype, activation):
+    """Neither chosen nor laid out again, for sizes of one band, too; and it computes the same."""
+    if not target().uses_engine:
+        return
+    for size in (17, 18, 40):  # two of a band, and one of another
+        geometry = Geometry.of((2, 32, size, 9), (32, 24, 3, 3), stride=(2, 1), padding=1)
+        problem = Problem(geometry, want, activation=as_activation(activation))
+        made = remade(problem, dtype)
+        assert sized(problem, dtype) is None  # what this process has found out
+        forget()
+        assert same(sized(problem, dtype), made.sized)
+        again = remade(problem, dtype)
+        assert again._layout.cache_info().currsize == 0
+        assert again.plan == made.plan
+        assert again.describe() == made.describe()
+        rng = np.random.default_rng(0)
+        read, w = (
+            rng.integers(-4, 5, shape).astype(dtype)
+            for shape in (geometry.shape_of(problem.read), geometry.weight_shape)
+        )
+        results = []
+        for primitive in (made, again):
+            y = np.full(geometry.shape_of(want), np.nan, dtype)
+            primitive(read, primitive.pack(w[np.newaxis]), primitive.pack_bias(None), y)
+            results.append(y)
+        assert np.array_equal(*results)
+
+
+def test_what_a_sized_plan_follows_from_tells_it_apart(folder, monkeypatch):
+    keys = []
+    monkeypatch.setattr(plan_cache, "write_record", lambda key, _: keys.append(key))
+    for problem in (PROBLEMS[0], replace(PROBLEMS[0], activation=as_activation("relu"))):
+        for dtype in ("float32", "float64"):
+            for threads in (1, 2):
+                remade(problem, dtype, threads)
+    assert len(keys) == len(set(keys)) == 8
+
+
+def test_a_process_that_meets_many_sizes_stops_looking_for_them(folder, monkeypatch):
+    if not target().uses_engine:
+        return
+    read, written = [], []
+    monkeypatch.setattr(plan_cache, "read_record", lambda kind, key: read.append(key))
+    monkeypatch.setattr(plan_cache, "write_record", lambda key, _: written.append(key))
+    monkeypatch.setattr(plan_cache, "_MOST_MISSES", 3)
+    forget()
+    for size in range(20, 26):
+        problem = Problem(Geometry.of((1, 8, size), (8, 16, 4), stride=2))
+        executor.create_primitive(problem, "float32", target(), 1)
+    assert len(read) == 3
+    assert written == read[:2]
+
+
+def test_a_process_that_finds_all_on_disk_loads_nothing_that_chooses_or_lowers(folder):
+    if not target().uses_engine:
+        return
+    code = (
+        "import sys, numpy as np, tconv\n"
+        "x, w = np.ones((1, 64, 32, 32), 'f4'), np.ones((64, 32, 4, 4), 'f4')\n"
+        "tconv.conv_transpose(x, w, stride=2, padding=1)\n"
+        "loaded = {name for name in sys.modules if name.startswith(('tconv.', 'llvmlite'))}\n"
+        "from tconv.engine import wait_for_optimised\n"
+        "wait_for_optimised()\n"
+        "print(*loaded)\n"
+    )
+    loaded = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    large = {
+        *("tconv.engine.choose", "tconv.engine.lowering", "tconv.engine.compile.tiers"),
+        *("tconv.engine.direct.layout", "tconv.engine.winograd.transform"),
+    }
+    assert large <= set(loaded[0])
+    assert not large & set(loaded[1])

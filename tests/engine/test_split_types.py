@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from strategies import draws, framed, geometries, integer_operands, integers_like, operands_of
 from tconv import definition, engine
 from tconv.arrays.canonical import canonical
-from tconv.engine.split_types import COMPOUND, compound, parts
+from tconv.engine.split_types import SPLIT_TYPES, split_primitive, split_problem
 from tconv.errors import DTypeError
 from tconv.geometry.geometry import Geometry
 from tconv.ops.functional import conv_transpose
 from tconv.ops.planned_call import PackedWeights, plan
-from tconv.portable import contract as portable
+from tconv.portable import contract
 
 COMPLEX = ["complex64", "complex128"]
 INTEGERS = ["int8", "uint8", "int16", "uint16"]
@@ -55,52 +55,29 @@ def normal(shape, dtype, seed=0):
 # ---- what it computes ----------------------------------------------------------------------------
 
 
-@draws(2)
-@given(
-    geometries(),
-    st.sampled_from("yx"),
-    SERVED,
-    st.booleans(),
-    st.sampled_from([None, "whole", "framed"]),
-)
-def test_equals_the_definition(geometry, want, dtype, has_bias, out):
-    assume(engine.serves(geometry, want, dtype))
-    x, w, bias = operands(geometry, dtype, want)
-    bias = bias if has_bias else None
-    found = engine.contract(geometry, want, x, w, bias=bias)
-    assert found.dtype == (dtype if dtype in COMPLEX else "int32" if "8" in dtype else "int64")
-    assert np.array_equal(found, expected(geometry, x, w, bias, want))
-    if out is not None:
-        to, memory = np.full(geometry.shape_of(want), 7, found.dtype), np.zeros(0)
-        if out == "framed":
-            to, memory = framed(to, 7)
-            x, w = framed(x, 9)[0], framed(w, 9)[0]
-        assert engine.contract(geometry, want, x, w, bias=bias, out=to) is to
-        assert np.array_equal(to, found)
-        assert (memory == 7).sum() >= memory.size - to.size
-
-
 @draws(1)
 @given(geometries(batches=(1, 2)), SERVED, st.sampled_from("yxw"))
 def test_parts_are_contracted_for_every_letter(geometry, dtype, want):
     """By the portable path here, whatever the kernels know."""
-    assume(parts(geometry, want, dtype) is not None)
-    inner = engine.prepare(Geometry.of((1, 1, 1), (1, 1, 1)), parts(geometry, want, dtype)[1], 1)
-    made = compound(engine._usual(geometry), want, dtype, inner)
+    assume(split_problem(geometry, want, dtype) is not None)
+    inner = engine.prepare(
+        Geometry.of((1, 1, 1), (1, 1, 1)), split_problem(geometry, want, dtype)[1], 1
+    )
+    made = split_primitive(engine._canonical(geometry), want, dtype, inner)
     a, b = operands_of(want, *integer_operands(geometry, dtype))
     if want != "w":
         weight = np.ascontiguousarray(canonical(np, geometry, "w", b))
         of_parts = made.split_weight(weight).reshape(
-            made.parts(engine._usual(geometry)).weight_shape
+            made.inner_geometry(engine._canonical(geometry)).weight_shape
         )
     else:
         of_parts = b
 
     def by(_, *arguments, **options):
-        usual = made.parts(geometry)
+        parts = made.inner_geometry(geometry)
         if dtype in INTEGERS and want != "w":
-            usual = engine.replace(usual, weight_format="IO*", flip_kernel=False)
-        return np.ascontiguousarray(portable.contract(usual, *arguments, **options))
+            parts = engine.replace(parts, weight_format="IO*", flip_kernel=False)
+        return np.ascontiguousarray(contract.contract(parts, *arguments, **options))
 
     found = made.contract(by, geometry, a, of_parts, None, None)
     assert np.array_equal(found, expected(geometry, a, b, want=want))
@@ -141,7 +118,7 @@ def test_a_crop_of_the_input_gives_a_crop_of_the_output(stride, channels):
 def test_random_numbers_are_near_those_of_the_portable_path(dtype):
     geometry = Geometry.of((2, 24, 9, 10), (24, 6, 4, 3), stride=2, groups=2)
     x, w = normal(geometry.x_shape, dtype), normal(geometry.weight_shape, dtype, 1)
-    found, other = (by.contract(geometry, "y", x, w) for by in (engine, portable))
+    found, other = (by.contract(geometry, "y", x, w) for by in (engine, contract))
     assert np.abs(found - other).max() <= 20 * np.finfo(dtype).eps * np.abs(other).max()
 
 
@@ -171,7 +148,7 @@ def test_what_is_not_finite_stays_so():
 )
 def test_floats_hold_the_largest_sum_there_can_be(dtype, channels, carrier):
     geometry = Geometry.of((1, channels, 1), (channels, 1, 1))
-    found = parts(geometry, "y", dtype)
+    found = split_problem(geometry, "y", dtype)
     assert (found and found[1]) == carrier
     if channels < 2**20:
         most = np.iinfo(dtype).min or np.iinfo(dtype).max
@@ -214,12 +191,12 @@ def test_plans_refuse_what_calls_refuse():
 
 def test_wide_integers_and_thin_calls_are_portable():
     geometry = Geometry.of((1, 4, 9), (4, 4, 3))
-    assert [name for name in sorted(COMPOUND) if engine.serves(geometry, "y", name)] == sorted(
+    assert [name for name in sorted(SPLIT_TYPES) if engine.serves(geometry, "y", name)] == sorted(
         [*COMPLEX, *INTEGERS]
     )
     assert not any(engine.serves(geometry, "y", name) for name in ("int32", "uint32", "int64"))
     thin = Geometry.of((1, 512, 9), (512, 1, 3))
-    assert not any(engine.serves(thin, "y", name) for name in COMPOUND)
+    assert not any(engine.serves(thin, "y", name) for name in SPLIT_TYPES)
 
 
 # ---- plans ---------------------------------------------------------------------------------------

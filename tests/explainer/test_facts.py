@@ -1,4 +1,4 @@
-"""What the explainer says of a scene: sums, counts and sizes that agree with everything else."""
+"""Facts of a scene: sums, counts and sizes agree with the rest of the package."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""What other libraries are told gives the sizes that tconv gives, cell for cell."""
+"""Arguments for other libraries give the sizes that tconv gives, cell for cell."""
 
 import pytest
 from hypothesis import assume, given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tconv.geometry.axis import Axis
 from tconv.geometry.conventions import conventions
 from tconv.geometry.geometry import Geometry
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import NodeAttributes
 
 
 def axis(i, k, s=1, d=1, begin=0, end=0, extra=0):
@@ -73,7 +73,7 @@ def test_onnx_is_told_by_pads_of_0_or_more(axes):
     if arguments is None:
         return
     assert min(arguments["pads"]) >= 0
-    settings = NodeSettings.of(
+    settings = NodeAttributes.of(
         {
             "strides": [each.stride for each in axes],
             "dilations": [each.dilation for each in axes],

@@ -1,4 +1,4 @@
-"""Laws of a whole call's sizes, from whichever two letters they are known."""
+"""Laws of the sizes of a call, computed from any two of the three letters."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""What the attributes of a ConvTranspose mean; onnx/test_operator.py asks ONNX Runtime."""
+"""Attributes of ConvTranspose and Conv; onnx/test_reference.py asks ONNX Runtime."""
 
 import re
 
@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 from strategies import draws, geometries, integers_like
 from tconv.errors import OutputSizeError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry.geometry import Geometry
-from tconv.geometry.onnx_attributes import NodeSettings
+from tconv.geometry.onnx_attributes import ConvAttributes, NodeAttributes
 
 
 def node_of(**attributes):
@@ -35,15 +35,15 @@ batched = geometries(plain=True).filter(lambda geometry: geometry.batched)
 @draws()
 @given(batched)
 def test_a_geometry_can_be_said_by_attributes(geometry):
-    settings = NodeSettings.of_node(node_of(**attributes_of(geometry)))
-    assert settings == NodeSettings.of(attributes_of(geometry))
+    settings = NodeAttributes.of_node(node_of(**attributes_of(geometry)))
+    assert settings == NodeAttributes.of(attributes_of(geometry))
     assert settings.geometry(geometry.x_shape, geometry.weight_shape) == geometry
 
 
 @draws()
 @given(batched)
 def test_arguments_hold_for_any_size(geometry):
-    arguments = NodeSettings.of(attributes_of(geometry)).arguments(geometry.kernel_size)
+    arguments = NodeAttributes.of(attributes_of(geometry)).arguments(geometry.kernel_size)
     assert Geometry.of(geometry.x_shape, geometry.weight_shape, **arguments) == geometry
 
 
@@ -52,7 +52,7 @@ def test_arguments_hold_for_any_size(geometry):
 def test_arguments_of_auto_pad_hold_for_any_size(geometry, auto_pad):
     attributes = attributes_of(geometry) | {"auto_pad": auto_pad}
     del attributes["pads"]
-    settings = NodeSettings.of(attributes)
+    settings = NodeAttributes.of(attributes)
     found = settings.geometry(geometry.x_shape, geometry.weight_shape)
     arguments = settings.arguments(geometry.kernel_size)
     assert Geometry.of(geometry.x_shape, geometry.weight_shape, **arguments) == found
@@ -62,16 +62,16 @@ def test_arguments_of_auto_pad_hold_for_any_size(geometry, auto_pad):
 
 
 def test_attributes_left_out_have_onnx_defaults():
-    assert NodeSettings.of_node(node_of()) == NodeSettings.of({}) == NodeSettings()
-    assert NodeSettings().geometry((1, 2, 4, 5), (2, 3, 2, 2)) == Geometry.of(
+    assert NodeAttributes.of_node(node_of()) == NodeAttributes.of({}) == NodeAttributes()
+    assert NodeAttributes().geometry((1, 2, 4, 5), (2, 3, 2, 2)) == Geometry.of(
         (1, 2, 4, 5), (2, 3, 2, 2)
     )
     empty = {"pads": [], "strides": [], "output_shape": [], "auto_pad": ""}
-    assert NodeSettings.of(empty) == NodeSettings()
+    assert NodeAttributes.of(empty) == NodeAttributes()
 
 
 def test_no_samples_have_the_size_of_the_law():
-    assert NodeSettings.of({"strides": [2]}).geometry((1, 1, 0), (1, 1, 4)).y_shape == (1, 1, 2)
+    assert NodeAttributes.of({"strides": [2]}).geometry((1, 1, 0), (1, 1, 4)).y_shape == (1, 1, 2)
 
 
 # ---- what is refused -----------------------------------------------------------------------------
@@ -100,15 +100,15 @@ WRONG = [
 @pytest.mark.parametrize(("attributes", "message"), WRONG, ids=str)
 def test_an_attribute_is_held_against_its_own_rule(attributes, message):
     with pytest.raises(ParameterError, match="^" + re.escape(message)):
-        NodeSettings.of(attributes)
+        NodeAttributes.of(attributes)
     with pytest.raises(ParameterError, match="^" + re.escape(message)):
-        NodeSettings.of_node(node_of(**attributes))
+        NodeAttributes.of_node(node_of(**attributes))
 
 
 def test_a_tensor_is_no_attribute_of_the_operator():
     value = numpy_helper.from_array(integers_like((2,)))
     with pytest.raises(ParameterError, match=r"must be a list of integers"):
-        NodeSettings.of_node(node_of(strides=value))
+        NodeAttributes.of_node(node_of(strides=value))
 
 
 CLASHING = [
@@ -141,7 +141,7 @@ CLASHING = [
 
 @pytest.mark.parametrize(("attributes", "error", "message"), CLASHING, ids=str)
 def test_attributes_are_held_against_the_shapes(attributes, error, message):
-    settings = NodeSettings.of(attributes)
+    settings = NodeAttributes.of(attributes)
     with pytest.raises(error, match="^" + re.escape(message)):
         settings.geometry((1, 4, 4, 5), (4, 1, 3, 2))
 
@@ -151,12 +151,12 @@ def test_attributes_are_held_against_the_shapes(attributes, error, message):
 )
 def test_x_and_weight_have_the_same_axes(shapes):
     with pytest.raises(ShapeError, match=r"^X has shape .* and W .*, both must have a batch or "):
-        NodeSettings().geometry(*shapes)
+        NodeAttributes().geometry(*shapes)
 
 
 def test_an_output_shape_fits_no_layer():
     with pytest.raises(UnsupportedError, match=r"^output_shape=\[9\] fits one size of X only"):
-        NodeSettings.of({"output_shape": [9]}).arguments((3,))
+        NodeAttributes.of({"output_shape": [9]}).arguments((3,))
 
 
 @pytest.mark.parametrize(
@@ -174,4 +174,40 @@ def test_an_output_shape_fits_no_layer():
     ids=str,
 )
 def test_a_report_shows_what_is_not_the_default(attributes, text):
-    assert str(NodeSettings.of(attributes)) == text
+    assert str(NodeAttributes.of(attributes)) == text
+
+
+def test_attributes_are_those_of_a_convolution():
+    with pytest.raises(
+        ParameterError, match=r"^output_padding=\[1\] must be an attribute of Conv, which are "
+    ):
+        ConvAttributes.of({"output_padding": [1]})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shapes", "message"),
+    [
+        ({}, ((1, 2, 5), (3, 2)), "X has shape (1, 2, 5) and W (3, 2), both must have "),
+        ({"group": 2}, ((1, 4, 5), (3, 2, 1)), "group=2 must divide the 3 output channels of W "),
+        ({"group": 2}, ((1, 2, 5), (4, 2, 1)), "X has 2 channels but W of shape (4, 2, 1) takes 4"),
+        ({}, ((1, 2, 5), (4, 0, 1)), "W has shape (4, 0, 1), every size must be at least 1; "),
+        ({}, ((1, 2, 0), (4, 2, 1)), "X has size 0 on spatial axis 0, must be at least 1; "),
+        (
+            {"pads": [1, 0]},
+            ((1, 2, 2), (4, 2, 4)),
+            "X has size 2 on spatial axis 0 and pads of 1 and 0, together they must be at least "
+            "the 4 that W covers; raise pads[0] and pads[1] to a sum of at least 2.",
+        ),
+        (
+            {"auto_pad": "VALID"},
+            ((1, 2, 2), (4, 2, 4)),
+            "X has size 2 on spatial axis 0 and pads of 0 and 0, together they must be at least "
+            "the 4 that W covers; leave auto_pad out and set pads[0] and pads[1] to a sum of at "
+            "least 2.",
+        ),
+    ],
+    ids=str,
+)
+def test_sizes_that_do_not_fit_are_refused(attributes, shapes, message):
+    with pytest.raises(ShapeError, match="^" + re.escape(message)):
+        ConvAttributes.of(attributes).geometry(*shapes)

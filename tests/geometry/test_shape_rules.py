@@ -1,4 +1,4 @@
-"""Laws of the keywords: what every size becomes, and that every proposed remedy is one."""
+"""Laws of the size keywords, and of the remedies that their errors propose."""
 
 import ast
 import re

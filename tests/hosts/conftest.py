@@ -1,4 +1,4 @@
-"""What tests against other libraries share: a browser."""
+"""Fixture `browser`: Chromium without a window."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""The benchmark of models compares the same computation, and its table hides nothing."""
+"""Benchmark of models: the same computation on both sides, and a complete table."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A network is measured from end to end, with its own weights."""
+"""Benchmark of networks: end to end, with their own weights."""
 
 import json
 

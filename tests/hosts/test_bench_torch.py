@@ -1,4 +1,4 @@
-"""What the benchmark compares with is the same sum: PyTorch gives the answer, in every type."""
+"""Operands and contenders of the benchmark: PyTorch's result in every type."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Layers take their channels from x, say no as the operation does, and can be copied."""
+"""Convolution layers take their channels from x, refuse what the operation refuses, and copy."""
 
 import copy
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from strategies import integers_like, same_numbers
 from tconv.errors import DTypeError, ParameterError, ShapeError
-from tconv.nn import conv as layers
+from tconv.nn import conv as conv_layers
 from tconv.nn.conv import Conv, Conv1d, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d
 from tconv.nn.layer import Sequential
 from tconv.nn.optim import SGD
@@ -235,10 +235,12 @@ def test_a_gradient_of_another_shape_or_type_is_refused():
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("name", ["Conv", "ConvTranspose"])
 def test_the_rank_of_a_class_is_that_of_its_name(name, rank):
-    layer = getattr(layers, f"{name}{rank}d")(1, 1, 3)
+    layer = getattr(conv_layers, f"{name}{rank}d")(1, 1, 3)
     assert layer.kernel_size == (3,) * rank
-    assert isinstance(layer, getattr(layers, name))
-    y = getattr(layers, name)(1, 1, (2,) * (rank + 2))(np.ones((1, *[3] * (rank + 2)), np.float32))
+    assert isinstance(layer, getattr(conv_layers, name))
+    y = getattr(conv_layers, name)(1, 1, (2,) * (rank + 2))(
+        np.ones((1, *[3] * (rank + 2)), np.float32)
+    )
     assert y.ndim == rank + 3
 
 

@@ -1,4 +1,4 @@
-"""Convolution layers are their operation, and backward its two adjoints."""
+"""Convolution layers compute their operation, and backward its two adjoints."""
 
 import copy
 import ctypes

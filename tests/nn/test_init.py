@@ -1,4 +1,4 @@
-"""What initial weights promise: variance kept, phases alike, ramps reproduced."""
+"""Initial weights: constant variance, equal phases, exact ramps."""
 
 import re
 from math import prod
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from strategies import draws
 from tconv.errors import MemoryLimitError, ParameterError, ShapeError
-from tconv.nn import init as initialisers
+from tconv.nn import init
 from tconv.nn.conv import Conv2d, ConvTranspose1d, ConvTranspose2d
 from tconv.nn.init import INITIALISERS, fans, init_bilinear, init_icnr, init_torch
 from tconv.ops.functional import conv, conv_transpose
@@ -78,7 +78,7 @@ def test_a_deep_decoder_keeps_its_variance_between_rectifiers(stride):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(4, 256, 64))
     for _ in range(6):
-        weight = initialisers.init_kaiming_normal((256, 256, 4), stride=stride, rng=rng)
+        weight = init.init_kaiming_normal((256, 256, 4), stride=stride, rng=rng)
         y = conv_transpose(np.maximum(x, 0), weight, stride=stride, padding="same")
         x = y[..., y.shape[-1] // 2 - 32 : y.shape[-1] // 2 + 32]
     assert 0.5 < x.var() < 2
@@ -287,13 +287,13 @@ def test_random_weights_do_ripple():
             "reshape weight.",
         ),
         (
-            lambda: initialisers.init_kaiming_normal((4, 1, 4), groups=3),
+            lambda: init.init_kaiming_normal((4, 1, 4), groups=3),
             ShapeError,
             "groups=3 must divide the 4 input channels of weight of shape (4, 1, 4) "
             '(weight_format="IO*"); pass a divisor such as 1, 2, 4.',
         ),
         (
-            lambda: initialisers.init_kaiming_uniform((4, 1, 4), negative_slope=None),
+            lambda: init.init_kaiming_uniform((4, 1, 4), negative_slope=None),
             ParameterError,
             "negative_slope=None must be a finite number; pass one.",
         ),

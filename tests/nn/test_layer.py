@@ -1,4 +1,4 @@
-"""What every layer does: gradients add up, predict keeps nothing, state comes back as it was."""
+"""Layers: gradients add up, predict keeps nothing, states round-trip."""
 
 import copy
 import gc
@@ -24,7 +24,8 @@ from tconv.errors import (
     UnsupportedError,
 )
 from tconv.nn.conv import Conv1d, Conv2d, ConvTranspose2d
-from tconv.nn.layer import Layer, LeakyReLU, Parameter, ReLU, Sequential
+from tconv.nn.layer import Layer, LeakyReLU, ReLU, Sequential
+from tconv.nn.parameter import Parameter
 from tconv.system.allocator import drop_idle, empty
 
 TYPES = ["float16", "bfloat16", "float32", "float64"]

@@ -1,4 +1,4 @@
-"""A layer becomes a node and a node a layer, and both compute the same."""
+"""A layer and its ONNX node compute the same, in both directions."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Update rules step by step, and state that goes on where it stopped."""
+"""Update rules step by step, and states from which an optimiser continues."""
 
 import re
 
@@ -7,8 +7,9 @@ import pytest
 
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.nn.conv import Conv1d, ConvTranspose1d
-from tconv.nn.layer import LeakyReLU, Parameter, Sequential
+from tconv.nn.layer import LeakyReLU, Sequential
 from tconv.nn.optim import SGD, Adam
+from tconv.nn.parameter import Parameter
 
 KINDS = [
     (SGD, {"lr": 0.5}),

@@ -1,4 +1,4 @@
-"""A parameter owns its value, keeps its type and adds up its gradient."""
+"""A parameter owns its value, keeps its type and sums its gradient."""
 
 import re
 

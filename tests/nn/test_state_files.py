@@ -1,4 +1,4 @@
-"""State comes back from a file as it was, and a file is complete or not there."""
+"""State files round-trip, and a file is complete or absent."""
 
 import builtins
 import io

@@ -1,4 +1,4 @@
-"""A comparison runs a model both ways, in two processes, and says how far apart the answers are."""
+"""Comparison of a session with ONNX Runtime in another process: differences and times."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ from tconv.errors import ModelError, ParameterError, ShapeError, UnsupportedErro
 from tconv.onnx import Comparison, NodeComparison, NodeReport, Report, Session, compare
 
 MODULE = sys.modules["tconv.onnx.compare"]  # tconv.onnx.compare is the function
-PLAIN = import_module("tconv.onnx.baseline")
+BASELINE = import_module("tconv.onnx.baseline")
 W1, W2 = integers_like((2, 3, 3, 3), "float32", 1), integers_like((3, 1, 2, 2), "float32", 2)
 X = integers_like((1, 2, 4, 5), "float32", 4)
 
@@ -108,7 +108,7 @@ def test_a_comparison_prints_a_row_for_each(both):
 
 
 class Waiting:
-    """A session whose node waits for its team in all runs but one of each turn."""
+    """A session whose node waits for its team in all runs but one of each round."""
 
     def __init__(self):
         self.runs = 0
@@ -130,19 +130,19 @@ def test_a_node_that_waits_for_its_team_is_not_slow(monkeypatch):
             return {"tconv.compare.0": [9.0, 0.25] * MODULE._ROUNDS}
         return 2 if do == "time_nodes" else [30.0, 31.0]
 
-    times = MODULE._take_turns(Waiting(), {}, ask, 10 * MODULE._ROUNDS)
+    times = MODULE._time_rounds(Waiting(), {}, ask, 10 * MODULE._ROUNDS)
     own, other = times.layers["y"], times.others["tconv.compare.0"]
-    assert own.middle == 12
+    assert own.median == 12
     assert (own.fastest, other.fastest) == (0.125, 0.25)
     assert own.faster_than(other, min) is True
     assert times.own.faster_than(times.other, median) is True
-    assert len(times.own.turns) == len(times.other.turns) == len(own.turns) == len(other.turns)
+    assert len(times.own.rounds) == len(times.other.rounds) == len(own.rounds) == len(other.rounds)
 
 
 @pytest.mark.parametrize(
     ("faster", "shown"), [("tconv", "0.50×"), ("onnxruntime", "0.50×"), (None, "≈")]
 )
-def test_a_ratio_is_shown_where_the_turns_agree(faster, shown):
+def test_a_ratio_is_shown_where_the_rounds_agree(faster, shown):
     node = NodeComparison("up", "tconv", "", None, None, 0.0, 1.0, 2.0, 1.0, (), faster)
     both = Comparison((node,), (), 2.0, 1.0, 5, {}, faster)
     _, row, whole, _, last = str(both).splitlines()
@@ -321,10 +321,10 @@ def test_a_fault_is_not_explained_by_rounding(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("sized", [False, True], ids=["numbers", "sizes"])
-def test_a_model_that_draws_numbers_is_said_to(sized):
+@pytest.mark.parametrize("draws_size", [False, True], ids=["numbers", "sizes"])
+def test_a_model_that_draws_numbers_is_said_to(draws_size):
     nodes = [transposed("x", "w1", "up"), helper.make_node("RandomNormalLike", ["up"], ["noise"])]
-    if sized:  # as many as were above zero
+    if draws_size:  # as many as were above zero
         nodes += [
             helper.make_node("Greater", ["noise", "none"], ["which"]),
             helper.make_node("Compress", ["up", "flat"], ["y"]),
@@ -333,11 +333,11 @@ def test_a_model_that_draws_numbers_is_said_to(sized):
     else:
         nodes.append(helper.make_node("Add", ["up", "noise"], ["y"]))
     stored = {"w1": W1, "none": np.zeros(1, np.float32), "row": np.array([-1])}
-    model = model_of(nodes, {"x": X}, ["y"], stored)
-    both = compare(model, {"x": X}, force=True, seconds=0.01)
+    x = integers_like((1, 2, 200, 200), "float32")  # so many that two counts are hardly ever equal
+    both = compare(model_of(nodes, {"x": x}, ["y"], stored), {"x": x}, force=True, seconds=0.01)
     (result,) = both.results
     assert result.varied > 0
-    how = "to another shape" if sized else f"by {result.varied:.2g} of {result.largest:.3g}"
+    how = "to another shape" if draws_size else f"by {result.varied:.2g} of {result.largest:.3g}"
     assert both.explanation() == (
         f"with the same inputs ONNX Runtime's own answer y moves {how} from run to run: the model "
         "draws random numbers, and two answers are never the same"
@@ -366,7 +366,7 @@ def test_inputs_without_fractions_cannot_be_changed_a_little(monkeypatch):
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
 def test_every_floating_number_is_changed_a_little(kind):
     x = np.concatenate([np.linspace(-3, 3, 1001), [1, 2, 1024]]).astype(kind)
-    changed = PLAIN._nudged(x, 1e-7, np.random.default_rng(0))
+    changed = BASELINE._nudged(x, 1e-7, np.random.default_rng(0))
     assert changed.dtype == x.dtype
     assert np.array_equal(changed == x, x == 0)
     by = max(1e-7, float(np.finfo(kind).eps))
@@ -387,7 +387,7 @@ def test_the_other_process_ends_with_an_interruption(processes, monkeypatch, err
     def interrupt(*arguments):
         raise error
 
-    monkeypatch.setattr(MODULE, "_take_turns", interrupt)
+    monkeypatch.setattr(MODULE, "_time_rounds", interrupt)
     with pytest.raises(error):
         compare(two_layers(), {"x": X}, force=True)
     (process,) = processes
@@ -408,7 +408,7 @@ def test_a_model_that_onnx_runtime_cannot_run_is_not_compared(processes):
 
 
 def test_a_process_that_dies_is_noticed(processes, monkeypatch):
-    monkeypatch.setattr(MODULE, "_take_turns", lambda *_: processes[0].kill())
+    monkeypatch.setattr(MODULE, "_time_rounds", lambda *_: processes[0].kill())
     with pytest.raises(ModelError, match=r"^the process of ONNX Runtime alone ended with code -9"):
         compare(two_layers(), {"x": X}, force=True)
 

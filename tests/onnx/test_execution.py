@@ -1,4 +1,4 @@
-"""Whatever is decided, answers are ONNX Runtime's; sizes are decided once, and only so many."""
+"""Choice between executions: ONNX Runtime's outputs in any case, few decisions, each made once."""
 
 import os
 import pickle
@@ -244,14 +244,14 @@ def test_force_hands_nothing_over(monkeypatch):
 @pytest.mark.parametrize("quicker", ["onnxruntime", "tconv"])
 def test_measure_keeps_the_quicker(monkeypatch, quicker):
     monkeypatch.setattr(execution, "_MEASURED_S", 0.0)
-    run = execution.Loaded.run
+    run = execution.LoadedModel.run
 
     def timed(self, *args, **options):
         results, ran = run(self, *args, **options)
-        by = "tconv" if self.taken else "onnxruntime"
-        return results, execution.Ran(ran.layers, 1.0 if by == quicker else 2.0, 0.0)
+        by = "tconv" if self.assigned else "onnxruntime"
+        return results, execution.RunProfile(ran.layers, 1.0 if by == quicker else 2.0, 0.0)
 
-    monkeypatch.setattr(execution.Loaded, "run", timed)
+    monkeypatch.setattr(execution.LoadedModel, "run", timed)
     session = Session(two_layers(), method="measure")
     for _ in range(2):
         assert same_numbers(

@@ -1,4 +1,4 @@
-"""A session is an InferenceSession: each of its members is there and does the same."""
+"""Members of InferenceSession: all present, with the same results."""
 
 import copy
 import inspect
@@ -345,7 +345,7 @@ def test_session_options_are_those_that_were_given(force):
         found = session.get_session_options()
         assert attributes(found) == attributes(plain(options).get_session_options())
         assert found.get_session_config_entry("session.intra_op.allow_spinning") == "0"
-        with pytest.raises(RuntimeError):  # those of pieces are others
+        with pytest.raises(RuntimeError):  # those of subgraphs are others
             found.get_session_config_entry("session.force_spinning_stop")
         session.io_binding()
     assert Session(BYTES, threads=3, force=force).get_session_options().intra_op_num_threads == 3

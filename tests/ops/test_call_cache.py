@@ -1,4 +1,4 @@
-"""What is remembered of calls: the same results from the second time on, and every complaint."""
+"""Bound calls and their cache: the same results from the second call on, and every error."""
 
 import copy
 import pickle
@@ -6,20 +6,15 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from strategies import ENGINE_TYPES, geometries, integers_like, keywords_of
+from strategies import ENGINE_TYPES, integers_like
 from tconv import conv, conv_transpose_vjp, conv_weight_gradient, definition
 from tconv.arrays.dtypes import as_dtype
 from tconv.engine.target.target import target
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.geometry import Geometry
 from tconv.nn.conv import Conv2d, ConvTranspose2d
-from tconv.ops import call_cache as repeated
-from tconv.ops import dispatch
-from tconv.ops.call_cache import Repeated
-from tconv.ops.dispatch import Call
+from tconv.ops import call_cache, dispatch
 
 STRIDED = {"stride": 2, "padding": 1}
 
@@ -52,30 +47,20 @@ def call(want, a, b, **options):
 @pytest.fixture
 def long_ways(monkeypatch):
     """The letters that were solved for the long way."""
-    taken, solve_for = [], repeated.solve_for
+    taken, solve_for = [], call_cache.solve_for
 
     def note(want, *others):
         taken.append(want)
         return solve_for(want, *others)
 
-    monkeypatch.setattr(repeated, "solve_for", note)
+    monkeypatch.setattr(call_cache, "solve_for", note)
     return taken
-
-
-@given(geometries(), st.sampled_from("yxw"), st.sampled_from(["float32", "float64"]))
-def test_every_time_it_is_the_definition(geometry, want, dtype):
-    known = Repeated(geometry, np.dtype(dtype), Call("conv_transpose"))
-    for seed in range(3):
-        x, w, y = drawn(geometry, seed)
-        a, b = {"y": (x, w), "x": (y, w), "w": (x, y)}[want]
-        exact = definition.contract(geometry, want, a, b)
-        assert np.array_equal(known.solve(want, a.astype(dtype), b.astype(dtype)), exact)
 
 
 @pytest.mark.parametrize("want", "xw")
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
 def test_functions_take_the_short_way_from_the_second_time_on(want, dtype, long_ways):
-    repeated._known.cache_clear()
+    call_cache._entry.cache_clear()
     as_dtype(np, dtype)  # bfloat16 joins the usual types when it is first asked for
     for seed, has_out in product(range(2), [False, True]):
         geometry, a, b = operands(want, dtype, seed)
@@ -124,22 +109,8 @@ def test_a_type_to_convert_to_is_never_left_out():
         assert call("x", y, w, dtype="float64").dtype == np.float64
 
 
-@given(geometries(), st.booleans())
-def test_pullbacks_are_the_same_every_time(geometry, has_bias):
-    keywords = keywords_of(geometry)
-    for seed in range(3):
-        x, w, dy = drawn(geometry, seed)
-        bias = integers((geometry.out_channels,), x.dtype, seed) if has_bias else None
-        y, pull_back = conv_transpose_vjp(x, w, bias, **keywords)
-        dx, dw, db = pull_back(dy)
-        assert np.array_equal(y, definition.contract(geometry, "y", x, w, bias=bias))
-        assert np.array_equal(dx, definition.contract(geometry, "x", dy, w))
-        assert np.array_equal(dw, definition.contract(geometry, "w", x, dy))
-        assert (db is None) == (bias is None)
-
-
 def test_a_step_of_training_takes_the_short_way(long_ways):
-    repeated._known.cache_clear()
+    call_cache._entry.cache_clear()
     geometry, x, w = operands("y")
     dy = integers(geometry.y_shape)
     for _ in range(3):
@@ -231,7 +202,7 @@ def test_many_sizes_are_not_remembered_for_ever():
     layer = Conv2d(1, 1, 1)
     for size in range(1, 60):
         layer(np.ones((1, 1, size, 1), np.float32))
-    assert len(layer._remembered) < 20
+    assert len(layer._bound) < 20
 
 
 def test_large_calls_are_held_against_the_memory_every_time(monkeypatch):

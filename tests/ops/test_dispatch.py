@@ -1,4 +1,4 @@
-"""Who computes, and what is checked before."""
+"""Dispatch: which implementation serves a call, and the checks before it."""
 
 from contextlib import suppress
 

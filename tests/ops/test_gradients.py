@@ -1,4 +1,4 @@
-"""The derivatives are the other two letters of the form, and the checks of them can fail."""
+"""Derivatives are the other two letters of the form, and their checks can fail."""
 
 import array_api_strict
 import ml_dtypes

@@ -1,4 +1,4 @@
-"""Calls that are repeated: what is remembered of them changes no result and hides no complaint."""
+"""Planned and repeated calls: no cache changes a result or hides an error."""
 
 import pickle
 import subprocess
@@ -25,9 +25,7 @@ from tconv.engine import executor
 from tconv.engine.target.target import target
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.geometry import Geometry
-from tconv.ops import call_cache as repeated
-from tconv.ops import dispatch
-from tconv.ops import planned_call as planned
+from tconv.ops import call_cache, dispatch, planned_call
 
 RNG = np.random.default_rng(0)
 
@@ -50,7 +48,7 @@ def call():
 
 
 def is_known(x, w, *keywords):
-    return repeated.recalled(x, w, keywords) is not None
+    return call_cache.cache_entry(x, w, keywords) is not None
 
 
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
@@ -74,7 +72,7 @@ def test_every_type_of_the_kernels_goes_the_short_way(dtype, monkeypatch):
     x, w, b = integers((2, 3, 4, 5), dtype), integers((3, 2, 3, 2), dtype), integers(2, dtype)
     first, _ = (conv_transpose(x, w, b, stride=2) for _ in range(2))
     asked = []
-    monkeypatch.setattr(repeated, "solve_for", lambda *operands: asked.append(operands) or first)
+    monkeypatch.setattr(call_cache, "solve_for", lambda *operands: asked.append(operands) or first)
     again = conv_transpose(x, w, b, stride=2)
     assert np.array_equal(again, first)
     assert bool(asked) != target().uses_engine
@@ -87,11 +85,11 @@ def test_that_holds_for_bfloat16_in_a_new_process():
     code = (
         "import numpy as np\n"
         "from tconv import conv_transpose\nfrom tconv.arrays import dtypes\n"
-        "assert 'bfloat16' not in dtypes.USUAL.values()\n"
+        "assert 'bfloat16' not in dtypes.NATIVE_DTYPES.values()\n"
         "import ml_dtypes\n"
         "x = np.ones((1, 1, 3), ml_dtypes.bfloat16)\n"
         "conv_transpose(x, x)\n"
-        "assert dtypes.USUAL[x.dtype] == 'bfloat16'\n"
+        "assert dtypes.NATIVE_DTYPES[x.dtype] == 'bfloat16'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -215,7 +213,7 @@ def test_an_out_between_the_samples_of_an_operand_is_taken(call):
 def test_a_plan_that_is_gone_is_made_again(call):
     x, w, b = call
     y = conv_transpose(x, w, b, stride=2)
-    executor.ready.cache_clear()
+    executor.create_primitive.cache_clear()
     assert np.array_equal(conv_transpose(x, w, b, stride=2), y)
 
 
@@ -242,7 +240,7 @@ def test_a_registered_contraction_comes_first(call, monkeypatch):
 
 def test_what_must_be_held_against_the_memory_is_not_known(call, monkeypatch):
     x, w, b = call
-    repeated._known.cache_clear()
+    call_cache._entry.cache_clear()
     monkeypatch.setattr(dispatch, "_SMALL_BYTES", 1)
     monkeypatch.setattr(dispatch, "available_bytes", lambda: 10**12)
     conv_transpose(x, w, b, stride=2)
@@ -271,7 +269,7 @@ def test_a_plan_with_an_activation_is_the_call_and_then_the_activation(
     keywords = keywords_of(geometry)
     expected = conv_transpose(x, w, bias, **keywords)
     as_activation(activation).apply(expected)
-    call = planned.plan(x.shape, w.shape, dtype=dtype, activation=activation, **keywords)
+    call = planned_call.plan(x.shape, w.shape, dtype=dtype, activation=activation, **keywords)
     assert call.activation == activation
     packed = call.pack(w)
     memory = np.zeros((*geometry.y_shape, 2), dtype)
@@ -289,7 +287,7 @@ def test_a_plan_with_an_activation_is_the_call_and_then_the_activation(
 def test_it_pickles_with_its_activation(geometry, method):
     x, w, _ = integer_operands(geometry)
     keywords = keywords_of(geometry) | {"dtype": "float64", "method": method}
-    call = planned.plan(x.shape, w.shape, activation=("leaky_relu", 0.5), **keywords)
+    call = planned_call.plan(x.shape, w.shape, activation=("leaky_relu", 0.5), **keywords)
     again = pickle.loads(pickle.dumps(call))
     assert again.activation == ("leaky_relu", 0.5)
     assert np.array_equal(again(x, again.pack(w)), call(x, call.pack(w)))
@@ -298,35 +296,20 @@ def test_it_pickles_with_its_activation(geometry, method):
 
 def test_a_plan_refuses_an_activation_as_layers_do():
     with pytest.raises(ParameterError, match=r"^activation='gelu' must be None, 'relu'"):
-        planned.plan((1, 2, 3), (2, 1, 3), activation="gelu")
+        planned_call.plan((1, 2, 3), (2, 1, 3), activation="gelu")
     with pytest.raises(DTypeError, match=r'^activation="relu" takes one of float16.* not int8;'):
-        planned.plan((1, 2, 3), (2, 1, 3), dtype="int8", activation="relu")
+        planned_call.plan((1, 2, 3), (2, 1, 3), dtype="int8", activation="relu")
 
 
 def test_packed_weights_belong_to_one_activation():
     x, w = integers((1, 2, 17)), integers((2, 3, 4))
-    relu, none = (planned.plan(x.shape, w.shape, activation=each) for each in ("relu", None))
+    relu, none = (planned_call.plan(x.shape, w.shape, activation=each) for each in ("relu", None))
     with pytest.raises(DTypeError, match="what pack of this plan returned"):
         relu(x, none.pack(w))
     assert np.array_equal(relu(x, relu.pack(w)), np.maximum(none(x, none.pack(w)), 0))
 
 
 # ---- convolutions --------------------------------------------------------------------------------
-
-
-@draws(1)
-@given(geometries(), st.sampled_from([*ENGINE_TYPES, "complex64", "int8"]), st.booleans())
-def test_a_planned_convolution_is_conv(geometry, dtype, has_out):
-    _, w, y = (array.astype(dtype) for array in integer_operands(geometry))
-    call = planned.PlannedCall(geometry, dtype, None, want="x")
-    bias = np.arange(geometry.in_channels).astype(call(y, call.pack(w)).dtype)
-    exact = definition.contract(geometry, "x", wide(y), wide(w), bias=wide(bias))
-    out = np.zeros(geometry.x_shape, bias.dtype) if has_out else None
-    found = call(y, call.pack(w), bias, out)
-    assert found is out or out is None
-    assert np.array_equal(found, exact.astype(found.dtype))
-    again = pickle.loads(pickle.dumps(call))
-    assert (again.want, again.geometry) == ("x", geometry)
 
 
 def wide(array):
@@ -371,7 +354,7 @@ def test_packed_weights_serve_equal_plans_and_no_others(geometry, dtype, want, d
         other_want = "x" if want == "y" else "y"
     x, w, y = (integers_like(geometry.shape_of(letter), dtype, 1) for letter in "xwy")
     mine, same, theirs = (
-        planned.PlannedCall(*each)
+        planned_call.PlannedCall(*each)
         for each in (
             (geometry, dtype, 1, "auto", None, want),
             (replace(geometry), dtype, 1, "auto", None, want),
@@ -400,7 +383,7 @@ def test_neither_does_a_contraction_take_weights_of_another(geometry, dtype):
     if None in plans:
         return
     x, w, _ = (integers_like(other.shape_of(letter), dtype) for letter in "xwy")
-    packed = planned._packed(geometry, w, plans[0])
+    packed = planned_call._pack(geometry, w, plans[0])
     with pytest.raises(DTypeError, match="weight must be packed for these sizes"):
         engine.contract(other, "y", x, packed, plan=plans[1])
 

@@ -1,4 +1,4 @@
-"""Memory that is used again: never by two arrays at once, never too much, never in the way."""
+"""Reused memory: never by two arrays at once, never too much, never in the way."""
 
 import copy
 import ctypes
@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import as_strided
 
 import tconv
 from tconv.ops import dispatch
-from tconv.system import allocator as arena_file
+from tconv.system import allocator
 from tconv.system.allocator import Arena
 
 LEAST = 2**12
@@ -213,7 +213,7 @@ def test_a_block_is_little_larger_than_what_lies_in_it(arena, size):
 
 def test_a_share_of_the_memory_is_kept_at_most(monkeypatch):
     for available, most in ((None, 2**28), (2**40, 2**28), (2**20, 2**17)):
-        monkeypatch.setattr(arena_file, "available_bytes", lambda found=available: found)
+        monkeypatch.setattr(allocator, "available_bytes", lambda found=available: found)
         assert Arena().most_idle_bytes == most
 
 
@@ -230,7 +230,7 @@ def test_when_memory_runs_out_what_is_idle_is_given_up(arena, monkeypatch):
                 raise MemoryError
             return np.empty(shape, dtype)
 
-    monkeypatch.setattr(arena_file, "np", Numpy)
+    monkeypatch.setattr(allocator, "np", Numpy)
     assert arena.empty((100_000,), "f4").shape == (100_000,)
     assert arena.idle_bytes == 0
 
@@ -289,9 +289,9 @@ def test_nobody_waits_for_the_lock(arena):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_has_an_arena_of_its_own():
-    shared = arena_file._shared
+    shared = allocator._shared
     size = shared.least_bytes
-    y, idle = arena_file.empty((size,), "u1"), arena_file.empty((size,), "u1")
+    y, idle = allocator.empty((size,), "u1"), allocator.empty((size,), "u1")
     del idle
     y[:] = 1
     with shared._lock:  # as if another thread held it
@@ -301,13 +301,13 @@ def test_a_child_has_an_arena_of_its_own():
             y[:] = 2
             del y
             fine = shared.idle_bytes == before + size
-            z = arena_file.empty((size,), "u1")
+            z = allocator.empty((size,), "u1")
             z[:] = 3
             os._exit(0 if fine and shared.idle_bytes == before else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert np.all(y == 1)
     del y
-    assert arena_file.drop_idle() >= 2 * size
+    assert allocator.drop_idle() >= 2 * size
 
 
 @pytest.mark.parametrize("holder", ["y", "sys.y = y", "y.base.base", "memoryview(y)", "Cycle(y)"])
@@ -371,4 +371,4 @@ def test_large_results_lie_in_it_and_never_in_one_another():
             live.append((n, y))
     assert all(np.all(y == 4 * n) for n, y in live)
     del live, y
-    assert arena_file.drop_idle() >= 4 * 4 * 1024 * 1040
+    assert allocator.drop_idle() >= 4 * 4 * 1024 * 1040

@@ -1,4 +1,4 @@
-"""HOW A PHOTO BECOMES NUMBERS for a network, and what is shown of it."""
+"""Input images: pictures and arrays prepared for a network, with their pixels."""
 
 import os
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from tconv.messages import show
 from tconv.system.files import as_path
 from tconv.system.memory import check_room
 
-__all__ = ["Photo", "Preparation", "Photos", "picture_files"]
+__all__ = ["Images", "InputImage", "Preparation", "picture_files"]
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
-class Photo:
-    """An image: its name, its pixels uint8 (C, *size), and what the network gets (1, C, *size)."""
+class InputImage:
+    """An image: its name, its pixels uint8 (C, *size), and the network's input (1, C, *size)."""
 
     name: str
     pixels: NDArray[np.uint8]
@@ -33,7 +33,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How pixels from 0 to 255 become numbers: mapped to [low, high], less the mean, by the std.
+    """Preparation of pixels: 0 to 255 become low to high, less the mean, divided by the std.
 
     >>> prepare = Preparation((0.0, 1.0), (0.5,), (0.5,))
     >>> prepare(np.array([[[0, 255]]], np.uint8))
@@ -48,7 +48,7 @@ class Preparation:
 
     @classmethod
     def of(cls, limits: Any, mean: Any, std: Any, channels: int) -> "Preparation":
-        """Read the arguments of `see`, each by its own rule."""
+        """Check the arguments of `see`."""
         low, high = _numbers(limits, "value_range", (2,))
         if low == high:
             raise ParameterError(
@@ -82,7 +82,7 @@ class Preparation:
 
 
 def picture_files(path: str | os.PathLike[str]) -> list[Path]:
-    """The picture files of a folder in the order of their names; of a file itself.
+    """Return the picture files of a folder, sorted by name; of a file, the file itself.
 
     Raises
     ------
@@ -100,10 +100,10 @@ def picture_files(path: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
-class Photos(Sequence[Photo]):
-    """Images as `see` takes them, each read when it is asked for.
+class Images(Sequence[InputImage]):
+    """The images of `see`, each of them read on demand.
 
-    ``size`` is what pictures are resized to, None for as they are.
+    Pictures are resized to ``size``; None leaves their size.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Photos(Sequence[Photo]):
     ) -> None:
         self._images = _listed(images)
         self._channels, self._rank, self._size, self._prepare = channels, rank, size, prepare
-        self._last: tuple[int, Photo] | None = None
+        self._last: tuple[int, InputImage] | None = None
 
     def __len__(self) -> int:
         return len(self._images)
@@ -134,9 +134,9 @@ class Photos(Sequence[Photo]):
             self._last = n, photo
         return self._last[1]
 
-    def only(self, n: int) -> "Photos":
-        """One of these."""
-        return Photos([self._images[n]], self._channels, self._rank, self._size, self._prepare)
+    def only(self, n: int) -> "Images":
+        """Return one of these images."""
+        return Images([self._images[n]], self._channels, self._rank, self._size, self._prepare)
 
 
 def _listed(images: Any) -> list[Any]:
@@ -165,7 +165,7 @@ def _photo(
     rank: int,
     size: tuple[int, ...] | None,
     prepare: Preparation,
-) -> Photo:
+) -> InputImage:
     if isinstance(image, str | os.PathLike):
         if rank != 2:
             raise ShapeError(
@@ -192,7 +192,7 @@ def _photo(
     array = np.ascontiguousarray(array)
     if array.dtype == np.uint8:
         array = array if size is None else _resized(array, size)
-        return Photo(name, array, prepare(array))
+        return InputImage(name, array, prepare(array))
     if array.dtype.kind != "f":
         raise DTypeError(
             f"{name} has dtype {array.dtype}, must be uint8 (pixels) or floating (what the network "
@@ -205,7 +205,7 @@ def _photo(
         )
     if not np.isfinite(array).all():
         raise ParameterError(f"{name} holds NaN or infinity, must be finite; replace them first.")
-    return Photo(name, prepare.undo(array), array[np.newaxis])
+    return InputImage(name, prepare.undo(array), array[np.newaxis])
 
 
 def _resized(pixels: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:

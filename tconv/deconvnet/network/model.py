@@ -1,4 +1,4 @@
-"""HOW A MODEL IS OPENED: from a file to a graph whose first input is an image."""
+"""Models whose first input is an image, read from files."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ from tconv.system.files import regular_file
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Opened", "judged"]
+__all__ = ["ImageModel", "blaming_the_model"]
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
-    """A model as it stands in a file, whose first input is an image.
+class ImageModel:
+    """A model as it is stored, whose first input is an image.
 
-    ``spatial`` are the sizes that it declares, None where it takes any.
+    ``spatial`` are the declared sizes of the image, None where any size fits.
     """
 
     name: str
@@ -32,30 +32,30 @@ class Opened:
     spatial: tuple[int | None, ...]
 
     @classmethod
-    def of(cls, model: Any) -> "Opened":
+    def of(cls, model: Any) -> "ImageModel":
         """Read a model.
 
         Parameters
         ----------
-        model : path, bytes or onnx.ModelProto; what was opened already stays as it is
+        model : path, bytes, onnx.ModelProto or ImageModel
 
         Raises
         ------
         ModelError : the model is damaged
         ShapeError : its first input is no image
-        UnsupportedError : its weights lie where only ONNX Runtime finds them
+        UnsupportedError : its weights are in files that only ONNX Runtime finds
         OSError : the file cannot be read
         ImportError : the ONNX tools are not installed
         """
-        if isinstance(model, Opened):
+        if isinstance(model, ImageModel):
             return model
         from tconv.onnx.model.model import as_source, read_model
-        from tconv.onnx.model.nodes import NotCut
+        from tconv.onnx.model.nodes import NotPartitionable
 
         source = as_source(model)
         try:
             proto = read_model(source)
-        except NotCut as why:
+        except NotPartitionable as why:
             raise UnsupportedError(
                 f"the model cannot be looked into: {why}; export it as an ordinary ONNX file."
             ) from None
@@ -67,7 +67,7 @@ class Opened:
         return cls(name, sha256(data).hexdigest(), proto, *_image_of(proto))
 
     def sized(self, size: Sequence[int] | None) -> tuple[int, ...]:
-        """The full shape of an image of a spatial size, by default that which is declared.
+        """Return the full shape of an image of a spatial size, by default of the declared one.
 
         Raises
         ------
@@ -96,12 +96,12 @@ class Opened:
 
 
 @contextmanager
-def judged(model: Opened) -> Iterator[None]:
-    """Where something unforeseen arises from a model, let ONNX Runtime say whether it is sound.
+def blaming_the_model(model: ImageModel) -> Iterator[None]:
+    """Turn an unforeseen error into a ModelError, if ONNX Runtime refuses the model.
 
     Raises
     ------
-    ModelError : it is not; else what arose
+    ModelError : ONNX Runtime refuses the model; else the error itself
     """
     try:
         yield
@@ -113,7 +113,7 @@ def judged(model: Opened) -> Iterator[None]:
 
 
 def _image_of(proto: "ModelProto") -> tuple[str, int, tuple[int | None, ...]]:
-    """Name, channels and declared size of the first input, if that can be an image."""
+    """Return name, channels and declared size of the first input, which must be an image."""
     from tconv.onnx.model.model import node_arg
 
     stored = {tensor.name for tensor in proto.graph.initializer}

@@ -1,8 +1,7 @@
-"""WHAT A NETWORK COMPUTES: the nodes from the image to a layer, their constants, and their values.
+"""Graph of a network: nodes from the image to a layer, constants, and recorded values.
 
-A value is a *signal* if the image's numbers go into it, not only its sizes. Everything else that a
-node reads is *known*: it stands in the file, is folded from what stands there, or is recorded as
-the network runs.
+A value is an *activation* if it depends on the numbers of the image, and not only on its sizes. All
+other values are *known*: stored in the model, folded from stored ones, or recorded in a run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.arrays.onnx_constants import stored_arrays
-from tconv.deconvnet.network.model import Opened
+from tconv.deconvnet.network.model import ImageModel
 from tconv.deconvnet.network.runtime import Values, run, run_nodes, session_of
 from tconv.errors import ModelError
 from tconv.system.fork_lock import cached_property
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Network", "Node", "Recorder"]
 
-_MANY = 1000  # numbers; shapes, which inference looks into, have fewer
-_DOUBLE = 11  # ONNX's number of float64
+_MANY = 1000  # elements; shapes, whose values inference reads, have fewer
+_DOUBLE = 11  # float64 in TensorProto.DataType
 
-# Nodes that read the sizes of a value only.
+# Operators that read only the sizes of a value.
 _SIZES_ONLY = frozenset({"Shape", "Size"})
 _CHANGING = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
@@ -38,7 +37,7 @@ _CHANGING = frozenset(
 
 @dataclass(frozen=True)
 class Node:
-    """One node: its place in the file, its names, and its attributes as plain values."""
+    """A node: its place in the model, its names, and its attributes as plain values."""
 
     index: int
     name: str
@@ -53,10 +52,9 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A model whose constants are folded, with one image of a fixed size as its input.
+    """A model with folded constants, whose input is one image of a fixed size.
 
-    `shapes` has what is known of the values' sizes before a run; `nodes` are in an order in which
-    they can be computed.
+    `shapes` are the shapes that inference finds; `nodes` are sorted topologically.
     """
 
     name: str
@@ -70,17 +68,17 @@ class Network:
     shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, model: Opened, size: Sequence[int] | None = None) -> "Network":
-        """Fix the size of the image, by default as the model declares it, and fold constants.
+    def of(cls, model: ImageModel, size: Sequence[int] | None = None) -> "Network":
+        """Fix the size of the image, by default the declared one, and fold constants.
 
         Raises
         ------
-        ModelError : the nodes form a circle, or constants cannot be computed
+        ModelError : the graph has a cycle, or constants cannot be computed
         ShapeError : the model takes images of another size
         """
         from onnx import ModelProto
 
-        from tconv.onnx.model.shape_inference import fixed_shape, inferred
+        from tconv.onnx.model.shape_inference import fixed_shape, infer_value_infos
 
         proto = ModelProto()
         proto.CopyFrom(model.proto)
@@ -91,7 +89,9 @@ class Network:
         nodes = _in_order(proto)
         stored = stored_arrays(proto.graph)
         constants = {**stored, **_folded(proto, nodes, stored)}
-        shapes = {name: fixed_shape(value) for name, value in inferred(_light(proto)).items()}
+        shapes = {
+            name: fixed_shape(value) for name, value in infer_value_infos(_light(proto)).items()
+        }
         return cls(
             model.name,
             model.sha256,
@@ -105,8 +105,8 @@ class Network:
         )
 
     @cached_property
-    def signals(self) -> frozenset[str]:
-        """Names of the values that the image's numbers go into."""
+    def activations(self) -> frozenset[str]:
+        """Names of the values that depend on the image."""
         found = {self.input}
         for node in self.nodes:
             if node.op not in _SIZES_ONLY and not found.isdisjoint(node.inputs):
@@ -120,33 +120,33 @@ class Network:
         return int(versions.get("ai.onnx", 1))
 
     @cached_property
-    def makers(self) -> Mapping[str, Node]:
-        """Which node makes a value."""
+    def producers(self) -> Mapping[str, Node]:
+        """The node that computes each value, by the value's name."""
         return {name: node for node in self.nodes for name in node.outputs if name}
 
     def between(self, layer: str) -> tuple[Node, ...]:
-        """The nodes that carry the image to a layer, in order."""
+        """Return the nodes between the image and a layer, in order."""
         wanted, found = {layer}, []
         for node in reversed(self.nodes):
-            carries = not wanted.isdisjoint(node.outputs) and node.op not in _SIZES_ONLY
-            if carries and not self.signals.isdisjoint(node.outputs):
+            is_needed = not wanted.isdisjoint(node.outputs) and node.op not in _SIZES_ONLY
+            if is_needed and not self.activations.isdisjoint(node.outputs):
                 found.append(node)
-                wanted.update(name for name in node.inputs if name in self.signals)
+                wanted.update(name for name in node.inputs if name in self.activations)
         return tuple(reversed(found))
 
     def recorder(self, names: Iterable[str], threads: int | None = None) -> "Recorder":
-        """Make ready to compute values, some of which may be constants or the image itself."""
+        """Return a recorder of values, some of which may be constants or the image itself."""
         return Recorder(self, tuple(dict.fromkeys(names)), threads)
 
     def with_constants(self, constants: Values) -> "Network":
-        """The same network with other values for some of its constants."""
+        """Return the same network with other values for some of its constants."""
         from onnx import ModelProto, numpy_helper
 
         proto = ModelProto()
         proto.CopyFrom(self.proto)
         for node in list(proto.graph.node):
             if not set(node.output).isdisjoint(constants):
-                proto.graph.node.remove(node)  # what a constant was folded from
+                proto.graph.node.remove(node)  # which the constant was folded from
         kept = [each for each in proto.graph.initializer if each.name not in constants]
         others = [t for t in proto.graph.sparse_initializer if t.values.name not in constants]
         del proto.graph.initializer[:], proto.graph.sparse_initializer[:]
@@ -161,30 +161,32 @@ class Network:
 
 
 class Recorder:
-    """A network made ready to tell some of its values for an image; by ONNX Runtime.
+    """Forward pass that records some values of a network, run by ONNX Runtime.
 
-    Only the nodes that these values need are computed.
+    It computes only the nodes that these values need.
     """
 
     def __init__(self, network: Network, names: tuple[str, ...], threads: int | None) -> None:
         self.network, self.names = network, names
-        self._made = [name for name in names if name in network.makers]
-        self._session = session_of(_until(network, self._made), threads) if self._made else None
+        self._computed = [name for name in names if name in network.producers]
+        self._session = (
+            session_of(_until(network, self._computed), threads) if self._computed else None
+        )
 
     def __call__(self, image: NDArray[Any], names: Iterable[str] | None = None) -> Values:
         """Compute the values, or those of `names`, for one image (1, C, *size)."""
         network = self.network
         wanted = self.names if names is None else tuple(names)
-        made = [name for name in wanted if name in network.makers]
+        computed = [name for name in wanted if name in network.producers]
         found: dict[str, NDArray[Any]] = {}
-        if made and self._session is not None:
+        if computed and self._session is not None:
             feed = {network.input: image}
-            found = dict(zip(made, run(self._session, made, feed), strict=True))
+            found = dict(zip(computed, run(self._session, computed, feed), strict=True))
         known = {**network.constants, network.input: image}
         return {name: found[name] if name in found else known[name] for name in wanted}
 
 
-# ---- what a file holds ---------------------------------------------------------------------------
+# ---- the stored model ----------------------------------------------------------------------------
 
 
 def _declare(value: Any, shape: tuple[int, ...]) -> None:
@@ -194,7 +196,7 @@ def _declare(value: Any, shape: tuple[int, ...]) -> None:
 
 
 def _light(proto: "ModelProto") -> "ModelProto":
-    """The model without the numbers of its weights, which inference would copy to and fro."""
+    """Return the model without the data of its weights, which shape inference would copy."""
     from onnx import ModelProto, helper
 
     light = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
@@ -218,7 +220,7 @@ def _type_of(proto: "ModelProto", name: str) -> int:
 
 
 def _in_order(proto: "ModelProto") -> tuple[Node, ...]:
-    """All nodes on the top level, each after those whose values it reads."""
+    """Return the nodes of the top level in topological order."""
     from tconv.onnx.model.nodes import names_needed
 
     nodes = []
@@ -242,14 +244,14 @@ def _value(attribute: Any, index: int) -> Any:
 
     try:
         return helper.get_attribute_value(attribute)
-    except ValueError:  # of no type, or of one that stands in a function only
+    except ValueError:  # without a type, or with a reference that only functions may have
         raise ModelError(
             f"attribute {attribute.name!r} of node {index} has no value; export the model again."
         ) from None
 
 
 def _folded(proto: "ModelProto", nodes: Sequence[Node], stored: Values) -> Values:
-    """Values of all nodes that read nothing but constants."""
+    """Return the values of all nodes that read only constants."""
     from onnx import AttributeProto
 
     known, static = set(stored), []
@@ -270,18 +272,18 @@ def _folded(proto: "ModelProto", nodes: Sequence[Node], stored: Values) -> Value
 
 
 def _until(network: Network, names: Sequence[str]) -> "ModelProto":
-    """The model up to some values, which become its outputs."""
+    """Return the model up to some values, which become its outputs."""
     from onnx import ModelProto, helper
 
     from tconv.onnx.model.nodes import names_needed
 
-    proto, makers = network.proto, network.makers
-    leaning, kept = list(names), set[int]()
-    while leaning:
-        name = leaning.pop()
-        if name in makers and makers[name].index not in kept:
-            kept.add(makers[name].index)
-            leaning += names_needed(_source(network, makers[name]))
+    proto, producers = network.proto, network.producers
+    needed, kept = list(names), set[int]()
+    while needed:
+        name = needed.pop()
+        if name in producers and producers[name].index not in kept:
+            kept.add(producers[name].index)
+            needed += names_needed(_source(network, producers[name]))
     model = ModelProto()
     model.CopyFrom(proto)
     del model.graph.node[:], model.graph.output[:], model.graph.value_info[:]
@@ -296,7 +298,7 @@ def _until(network: Network, names: Sequence[str]) -> "ModelProto":
 
 
 def _source(network: Network, node: Node) -> "NodeProto":
-    """A node as it stands in the file, which may have lost some before it."""
+    """Return the stored form of a node; `with_constants` may have removed nodes before it."""
     first = next(filter(None, node.outputs))
     found: NodeProto = next(each for each in network.proto.graph.node if first in each.output)
     return found

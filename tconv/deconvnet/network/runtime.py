@@ -1,4 +1,4 @@
-"""WHO RUNS IT: ONNX Runtime, on whole networks and on single nodes."""
+"""ONNX Runtime sessions of networks and of single nodes."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ def run_node(
     outputs: int,
     opset: int,
 ) -> list[NDArray[Any]]:
-    """Compute one node by itself; None stands for an operand that is left out.
+    """Compute a single node; None stands for an operand that is left out.
 
     >>> run_node("Neg", {}, [np.ones(2)], 1, 17)
     [array([-1., -1.])]
@@ -39,7 +39,7 @@ def run_node(
 def run_nodes(
     nodes: Sequence["NodeProto"], feeds: Values, names: Sequence[str], opsets: Mapping[str, int]
 ) -> list[NDArray[Any]]:
-    """Compute some nodes by themselves, from arrays for all that they read."""
+    """Compute some nodes from arrays for all that they read."""
     from onnx import helper
 
     inputs = [
@@ -56,24 +56,24 @@ def run_nodes(
 
 
 def session_of(model: "ModelProto", threads: int | None) -> Any:
-    """Make ONNX Runtime ready for a model."""
+    """Return a session of ONNX Runtime for a model."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or 0
-    # Fused nodes round otherwise: a value must not depend on which others are recorded beside it.
+    # Fused nodes round differently: a value must not depend on the other values of a recording.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # ONNX Runtime has many classes of errors, and no base of them all
+    except Exception as error:  # ONNX Runtime's errors have no common base
         raise ModelError(f"ONNX Runtime refuses the model: {_line(error)}; check it.") from error
 
 
 def run(session: Any, names: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    """Compute some outputs."""
+    """Run a session for some outputs."""
     try:
         found: list[NDArray[Any]] = session.run(list(names), feed)
     except Exception as error:

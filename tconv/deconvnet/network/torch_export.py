@@ -1,4 +1,4 @@
-"""HOW A MODULE BECOMES A MODEL: PyTorch's own export, in memory, with nothing folded."""
+"""Export of PyTorch modules to ONNX in memory, without constant folding."""
 
 import io
 import warnings
@@ -6,11 +6,11 @@ from typing import Any
 
 from tconv.errors import ParameterError, UnsupportedError
 
-__all__ = ["channels_of", "exported"]
+__all__ = ["channels_of", "export_module"]
 
 
 def channels_of(module: Any) -> tuple[int, int]:
-    """Channels and spatial axes of the images that a module takes: those of its first convolution.
+    """Return channels and number of spatial axes of a module's images, by its first convolution.
 
     Raises
     ------
@@ -27,8 +27,8 @@ def channels_of(module: Any) -> tuple[int, int]:
     )
 
 
-def exported(module: Any, shape: tuple[int, ...]) -> bytes:
-    """Export a module for images of one shape; its mode and its device are as before after it.
+def export_module(module: Any, shape: tuple[int, ...]) -> bytes:
+    """Export a module for images of one shape; its mode and its device stay.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def exported(module: Any, shape: tuple[int, ...]) -> bytes:
     buffer: Any = io.BytesIO()
     try:
         with warnings.catch_warnings():
-            # The tracing exporter leaves BatchNormalization as it is, and needs no more packages.
+            # The tracing exporter keeps BatchNormalization, and needs no other packages.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 module.eval(),
@@ -52,7 +52,7 @@ def exported(module: Any, shape: tuple[int, ...]) -> bytes:
                 do_constant_folding=False,
                 input_names=["image"],
             )
-    except Exception as error:  # whatever the module's own code raises when it is traced
+    except Exception as error:  # any error of the module's own code
         raise UnsupportedError(
             f"PyTorch cannot export {type(module).__name__}: {' '.join(str(error).split())}; "
             "export it to ONNX yourself and pass that."

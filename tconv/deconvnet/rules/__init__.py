@@ -1,1 +1,1 @@
-"""Reversals of nodes, and the pass that goes back to the image."""
+"""Reversals of nodes, receptive fields, and the backward pass to the image."""

@@ -1,4 +1,4 @@
-"""WHAT GOES BACK TO THE IMAGE: the nodes between a layer and the image, reversed one by one."""
+"""Backward pass from a layer to the image: the nodes between them, reversed one by one."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ import numpy as np
 
 from tconv.deconvnet.network.network import Network, Node
 from tconv.deconvnet.network.runtime import Values
-from tconv.deconvnet.rules.registry import Reversal, Step
+from tconv.deconvnet.rules.registry import NodeContext, Reversal
 from tconv.deconvnet.rules.rules import reversal_of
-from tconv.deconvnet.rules.sparse_map import Signal, added
+from tconv.deconvnet.rules.sparse_map import SparseMap, add_maps
 from tconv.errors import RuleError
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Ledger", "Path"]
+__all__ = ["BackwardPass", "ReversalSummary"]
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """What was reversed, and how: (operation, word, how many) in the order of the network.
+class ReversalSummary:
+    """Reversed operators with their kinds and counts, in the order of the network.
 
-    >>> print(Ledger((("Conv", "filter", 2), ("Relu", "rectify", 2)), ()))
+    >>> print(ReversalSummary((("Conv", "filter", 2), ("Relu", "rectify", 2)), ()))
     reversed 4 nodes: Conv×2 filter, Relu×2 rectify
     """
 
@@ -39,12 +39,12 @@ class Ledger:
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
-    """The way from a layer back to the image under one rule.
+class BackwardPass:
+    """Backward pass from a layer of a network to its image under one rule.
 
     Raises
     ------
-    RuleError : a node on it has no reversal under this rule
+    RuleError : a node between them has no reversal under this rule
     """
 
     network: Network
@@ -56,84 +56,76 @@ class Path:
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """What lies between, in the order of the network."""
+        """The nodes between the image and the layer, in the order of the network."""
         return self.network.between(self.layer)
 
     @cached_property
     def recorded(self) -> tuple[str, ...]:
-        """The values that must be known of a run."""
+        """Names of the values that a forward pass must record for `project`."""
         network, names = self.network, []
         for node in self.nodes:
             needed = self.rule in self._rows[node.index].records
             for name in filter(None, node.inputs):
-                is_signal, has_shape = name in network.signals, name in network.shapes
-                if name not in network.constants and (needed or not is_signal or not has_shape):
+                is_activation, has_shape = name in network.activations, name in network.shapes
+                if name not in network.constants and (needed or not is_activation or not has_shape):
                     names.append(name)
         return tuple(dict.fromkeys([*names, self.layer]))
 
     @cached_property
-    def ledger(self) -> Ledger:
-        """What is reversed, and how."""
+    def ledger(self) -> ReversalSummary:
+        """Summary of the reversed nodes."""
         counts: Counter[tuple[str, str]] = Counter()
         notes: Counter[tuple[str, str]] = Counter()
         for node in self.nodes:
             row = self._rows[node.index]
-            counts[node.op, self._word(node, row)] += 1
+            counts[node.op, _word(node, row)] += 1
             if row.note and self.rule != "gradient":
                 notes[node.op, row.note] += 1
-        return Ledger(
+        return ReversalSummary(
             tuple((op, word, count) for (op, word), count in counts.items()),
             tuple(f"{op}×{count} {note}" for (op, note), count in notes.items()),
         )
 
-    def back(self, seed: Signal, values: Values) -> Signal:
-        """Carry a signal of the layer back to the image.
+    def project(self, seed: SparseMap, values: Values) -> SparseMap:
+        """Project a map of the layer back to the image.
 
-        ``values`` are those that `recorded` names.
+        ``values`` are the recorded values of the image's forward pass.
         """
         network = self.network
         shapes = {**network.shapes, **{name: each.shape for name, each in values.items()}}
         known = {**network.constants, **values}
-        arrived: dict[str, Signal] = {self.layer: seed}
+        maps: dict[str, SparseMap] = {self.layer: seed}
         for node in reversed(self.nodes):
-            row = self._rows[node.index]
+            backward = self._rows[node.index].backward
             for output in node.outputs:
-                if output not in arrived:
+                if output not in maps:
                     continue
-                r = arrived.pop(output)
-                step = Step(node, self.rule, known, shapes, network.signals, network.opset, output)
-                with self._place(node):
-                    leaving = row.back(step, r)
-                for n, signal in leaving.items():
+                r = maps.pop(output)
+                context = NodeContext(
+                    node, known, shapes, network.activations, network.opset, output, self.rule
+                )
+                with self._naming(node):
+                    found = backward(context, r)
+                for n, each in found.items():
                     name = node.inputs[n]
-                    before = arrived.get(name)
-                    arrived[name] = signal if before is None else added(before, signal)
-        shape = network.input_shape
-        nothing = Signal.whole(np.zeros(shape, seed.array.dtype))
-        return arrived.get(network.input, nothing)
+                    maps[name] = add_maps(maps[name], each) if name in maps else each
+        zeros = SparseMap.whole(np.zeros(network.input_shape, seed.array.dtype))
+        return maps.get(network.input, zeros)
 
     @cached_property
     def _rows(self) -> dict[int, Reversal]:
-        """How each of the nodes is reversed."""
+        """The row of each node, by the node's index."""
         found, network = {}, self.network
         for node in self.nodes:
-            with self._place(node):
-                found[node.index] = reversal_of(node, self.rule, network.signals, network.constants)
+            with self._naming(node):
+                found[node.index] = reversal_of(
+                    node, self.rule, network.activations, network.constants
+                )
         return found
 
-    def _word(self, node: Node, row: Reversal) -> str:
-        if node.op != "MaxPool":
-            return row.word
-        kernel = node.attributes["kernel_shape"]
-        strides = node.attributes.get("strides") or [1] * len(kernel)
-        size = "×".join(map(str, kernel))
-        by = "×".join(map(str, strides)) if len(set(strides)) > 1 else str(strides[0])
-        overlaps = any(s < k for s, k in zip(strides, kernel, strict=True))
-        return f"{row.word} ({size}/{by}{' overlapping, added' if overlaps else ''})"
-
     @contextmanager
-    def _place(self, node: Node) -> Iterator[None]:
-        """Let an error say which node it is about."""
+    def _naming(self, node: Node) -> Iterator[None]:
+        """Add to an error which node it is about."""
         try:
             yield
         except RuleError as error:
@@ -141,3 +133,15 @@ class Path:
                 f'at: {self.network.name}, {node}, between layer "{self.layer}" and the image'
             )
             raise
+
+
+def _word(node: Node, row: Reversal) -> str:
+    """The kind of an operator; of max pooling with its window."""
+    if node.op != "MaxPool":
+        return row.word
+    kernel = node.attributes["kernel_shape"]
+    strides = node.attributes.get("strides") or [1] * len(kernel)
+    size = "×".join(map(str, kernel))
+    by = "×".join(map(str, strides)) if len(set(strides)) > 1 else str(strides[0])
+    overlaps = any(s < k for s, k in zip(strides, kernel, strict=True))
+    return f"{row.word} ({size}/{by}{' overlapping, added' if overlaps else ''})"

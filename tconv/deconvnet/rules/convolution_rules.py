@@ -1,63 +1,92 @@
-"""HOW WINDOWS ARE REVERSED: the rows of filters and of poolings, the same under every rule.
+"""Backward functions of convolutions, matrix products and poolings; every rule has the same.
 
 References
 ----------
 Zeiler & Fergus 2014, arXiv:1311.2901, section 2.1: filters by their transposes, max pooling by the
-switches that it set.
+switches that it sets.
 """
 
-import numpy as np
+from typing import Any
 
-from tconv.deconvnet.rules.registry import (
-    RULES,
-    Back,
-    Step,
-    cropping,
-    like,
-    placed,
-    row,
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.deconvnet.rules.box_laws import (
+    entire_input,
+    pool_windows,
+    transposed_windows,
+    weight_windows,
+)
+from tconv.deconvnet.rules.registry import RULES, InputMaps, NodeContext, register
+from tconv.deconvnet.rules.sparse_map import (
+    SparseMap,
+    box_index,
+    cast_like,
+    clip_box,
     unbroadcast,
 )
-from tconv.deconvnet.rules.sparse_map import Signal, box_of, clipped
-from tconv.deconvnet.rules.windows import sliding_of, spread_of
+from tconv.deconvnet.rules.windows import (
+    Box,
+    WindowAxis,
+    overhang,
+    transposed_windows_of,
+    windows_of,
+)
 from tconv.ops.functional import conv, conv_transpose
 from tconv.ops.max_pool import max_pool, max_unpool
 
 __all__: list[str] = []
 
-# ---- filters, whose biases are dropped -----------------------------------------------------------
+# ---- filters, without their biases ---------------------------------------------------------------
 
 
-@row("Conv", "filter")
-def _conv(step: Step, r: Signal) -> Back:
-    """``conv_transpose(R, W)``, cut to what lies on x."""
-    weight, shape = like(step.value(1), r), step.shape(0)
-    axes = sliding_of(step.node.attributes, weight.shape[2:], shape[2:])
-    reach = [axis.covers(box) for axis, box in zip(axes, r.box, strict=True)]
-    inside = clipped(reach, shape[2:])
+@register("Conv", "filter", box=weight_windows)
+def _conv(context: NodeContext, r: SparseMap) -> InputMaps:
+    """``conv_transpose(R, W)``, cropped to x."""
+    weight, shape = cast_like(context.value(1), r), context.shape(0)
+    axes = windows_of(context.node.attributes, weight.shape[2:], shape[2:])
+    return {0: _transposed(r, weight, axes, shape, context.get("group", 1))}
+
+
+def _transposed(
+    r: SparseMap,
+    weight: NDArray[Any],
+    axes: tuple[WindowAxis, ...],
+    shape: tuple[int, ...],
+    groups: int,
+) -> SparseMap:
+    """Return ``conv_transpose(R, W)``, cropped to an x of this shape."""
+    reach = [axis.cells_under(box) for axis, box in zip(axes, r.box, strict=True)]
+    inside = clip_box(reach, shape[2:])
+    if _is_empty(inside):  # windows over nothing but padding
+        return SparseMap.whole(np.zeros(shape, r.array.dtype))
     x = conv_transpose(
         r.array,
         weight,
         stride=tuple(axis.stride for axis in axes),
         dilation=tuple(axis.dilation for axis in axes),
-        padding=cropping(reach, inside),
-        groups=step.get("group", 1),
+        padding=overhang(reach, inside),
+        groups=groups,
     )
-    return {0: placed(x, inside, shape)}
+    return SparseMap.at(x, inside, shape)
 
 
-@row("ConvTranspose", "filter")
-def _conv_transpose(step: Step, r: Signal) -> Back:
-    """``conv(R, W)``, where its windows touch the signal."""
-    weight, shape = like(step.value(1), r), step.shape(0)
-    axes = spread_of(step.node.attributes, shape, weight.shape)
-    inside = clipped(
-        [axis.reached_from(box) for axis, box in zip(axes, r.box, strict=True)], shape[2:]
+def _is_empty(box: Box) -> bool:
+    return any(last < first for first, last in box)
+
+
+@register("ConvTranspose", "filter", box=transposed_windows)
+def _conv_transpose(context: NodeContext, r: SparseMap) -> InputMaps:
+    """``conv(R, W)`` at the cells of x whose windows meet the box of R."""
+    weight, shape = cast_like(context.value(1), r), context.shape(0)
+    axes = transposed_windows_of(context.node.attributes, shape, weight.shape)
+    inside = clip_box(
+        [axis.windows_over(box) for axis, box in zip(axes, r.box, strict=True)], shape[2:]
     )
-    if any(last < first for first, last in inside):  # the crop takes all
-        return {0: Signal.whole(np.zeros(shape, r.array.dtype))}
-    needed = [axis.covers(windows) for axis, windows in zip(axes, inside, strict=True)]
-    around = tuple(
+    if _is_empty(inside):  # the crop removes all
+        return {0: SparseMap.whole(np.zeros(shape, r.array.dtype))}
+    needed = [axis.cells_under(windows) for axis, windows in zip(axes, inside, strict=True)]
+    padding = tuple(
         (have[0] - want[0], want[1] - have[1]) for have, want in zip(r.box, needed, strict=True)
     )
     x = conv(
@@ -65,118 +94,114 @@ def _conv_transpose(step: Step, r: Signal) -> Back:
         weight,
         stride=tuple(axis.stride for axis in axes),
         dilation=tuple(axis.dilation for axis in axes),
-        padding=around,
-        groups=step.get("group", 1),
+        padding=padding,
+        groups=context.get("group", 1),
         input_size=tuple(last - first + 1 for first, last in inside),
     )
-    return {0: placed(x, inside, shape)}
+    return {0: SparseMap.at(x, inside, shape)}
 
 
-@row("Gemm", "filter")
-def _gemm(step: Step, r: Signal) -> Back:
-    """``R Wᵀ``, for ``Y = alpha A' B' + beta C`` with primes where an operand is transposed."""
-    n = 0 if step.carries(0) else 1
-    back: dict[int, Signal] = {}
-    if step.carries(n):
-        other = like(step.value(1 - n), r)
-        other = other if step.get("transB" if n == 0 else "transA", 0) else other.T
+@register("Gemm", "filter", box=entire_input)
+def _gemm(context: NodeContext, r: SparseMap) -> InputMaps:
+    """``R Wᵀ``, for ``Y = alpha A' B' + beta C`` where a prime means transposed, if so asked."""
+    n = 0 if context.is_activation(0) else 1
+    back: dict[int, SparseMap] = {}
+    if context.is_activation(n):
+        other = cast_like(context.value(1 - n), r)
+        other = other if context.get("transB" if n == 0 else "transA", 0) else other.T
         found = r.array @ other if n == 0 else other @ r.array
-        found = found * r.array.dtype.type(step.get("alpha", 1.0))
-        back[n] = Signal.whole(found.T if step.get("transA" if n == 0 else "transB", 0) else found)
-    if step.carries(2):
-        scaled = r.array * r.array.dtype.type(step.get("beta", 1.0))
-        back[2] = Signal.whole(unbroadcast(scaled, step.shape(2)))
+        found = found * r.array.dtype.type(context.get("alpha", 1.0))
+        back[n] = SparseMap.whole(
+            found.T if context.get("transA" if n == 0 else "transB", 0) else found
+        )
+    if context.is_activation(2):
+        scaled = r.array * r.array.dtype.type(context.get("beta", 1.0))
+        back[2] = SparseMap.whole(unbroadcast(scaled, context.shape(2)))
     return back
 
 
-@row("MatMul", "filter")
-def _mat_mul(step: Step, r: Signal) -> Back:
+@register("MatMul", "filter", box=entire_input)
+def _mat_mul(context: NodeContext, r: SparseMap) -> InputMaps:
     """``R Wᵀ`` where the second operand is known, ``Wᵀ R`` where the first is."""
-    n = 0 if step.carries(0) else 1
-    full, other = r.dense(), like(step.value(1 - n), r)
+    n = 0 if context.is_activation(0) else 1
+    full, other = r.dense(), cast_like(context.value(1 - n), r)
     other = np.swapaxes(other, -1, -2) if other.ndim > 1 else other
     found = full @ other if n == 0 else other @ full
-    return {n: Signal.whole(unbroadcast(found, step.shape(n)))}
+    return {n: SparseMap.whole(unbroadcast(found, context.shape(n)))}
 
 
 # ---- poolings ------------------------------------------------------------------------------------
 
 
-@row("MaxPool", "switches", records=RULES)
-def _max_pool(step: Step, r: Signal) -> Back:
-    """R goes where the largest was; windows that overlap add."""
-    kernel, shape = tuple(step.get("kernel_shape")), step.shape(0)
-    axes = sliding_of(step.node.attributes, kernel, shape[2:])
-    reach = [axis.covers(box) for axis, box in zip(axes, r.box, strict=True)]
-    inside = clipped(reach, shape[2:])
-    around = cropping(reach, inside)
-    x = step.value(0)[box_of(inside)]
+@register("MaxPool", "switches", box=pool_windows, records=RULES)
+def _max_pool(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R goes to the largest cell of each window; overlapping windows add."""
+    kernel, shape = tuple(context.get("kernel_shape")), context.shape(0)
+    axes = windows_of(context.node.attributes, kernel, shape[2:])
+    reach = [axis.cells_under(box) for axis, box in zip(axes, r.box, strict=True)]
+    inside = clip_box(reach, shape[2:])
+    around = overhang(reach, inside)
+    x = context.value(0)[box_index(inside)]
     x = np.pad(x, ((0, 0), (0, 0), *around), constant_values=-np.inf)
     stride = tuple(axis.stride for axis in axes)
     dilation = tuple(axis.dilation for axis in axes)
     _, switches = max_pool(x, kernel, stride, 0, dilation)
     back = max_unpool(r.array, switches, x.shape[2:])
     sizes = zip(around, back.shape[2:], strict=True)
-    kept = box_of([(before, size - after - 1) for (before, after), size in sizes])
-    return {0: placed(np.ascontiguousarray(back[kept]), inside, shape)}
+    kept = box_index([(before, size - after - 1) for (before, after), size in sizes])
+    return {0: SparseMap.at(np.ascontiguousarray(back[kept]), inside, shape)}
 
 
-@row("GlobalMaxPool", "switches", records=RULES)
-def _global_max_pool(step: Step, r: Signal) -> Back:
-    """R goes where the largest was."""
-    x = step.value(0)
+@register("GlobalMaxPool", "switches", box=entire_input, records=RULES)
+def _global_max_pool(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R goes to the largest cell."""
+    x = context.value(0)
     _, switches = max_pool(x, x.shape[2:])
-    return {0: Signal.whole(max_unpool(r.dense(), switches, x.shape[2:]))}
+    return {0: SparseMap.whole(max_unpool(r.dense(), switches, x.shape[2:]))}
 
 
-@row("AveragePool", "spread")
-def _average_pool(step: Step, r: Signal) -> Back:
-    """R is spread evenly over its window."""
-    kernel, shape = tuple(step.get("kernel_shape")), step.shape(0)
-    axes = sliding_of(step.node.attributes, kernel, shape[2:])
-    reach = [axis.covers(box) for axis, box in zip(axes, r.box, strict=True)]
-    inside = clipped(reach, shape[2:])
+@register("AveragePool", "spread", box=pool_windows)
+def _average_pool(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R is divided evenly among the cells of its window."""
+    kernel, shape = tuple(context.get("kernel_shape")), context.shape(0)
+    axes = windows_of(context.node.attributes, kernel, shape[2:])
     each = r.array
     for n, (axis, (first, last)) in enumerate(zip(axes, r.box, strict=True)):
-        # Which taps count: those on x, or on the padding as well; never those beyond the padding.
+        # The mean counts taps on x, or on the padding too; never taps beyond the padding.
         low, high = 0, shape[n + 2]
-        if step.get("count_include_pad", 0):
-            ends = step.get("pads")
+        if context.get("count_include_pad", 0):
+            ends = context.get("pads")
             end = (
-                ends[len(axes) + n] if ends else axis.covers((0, r.shape[n + 2] - 1))[1] + 1 - high
+                ends[len(axes) + n]
+                if ends
+                else axis.cells_under((0, r.shape[n + 2] - 1))[1] + 1 - high
             )
             low, high = -axis.begin, high + max(0, end)
         counts = [axis.taps_on(window, low, high) for window in range(first, last + 1)]
         each = each / np.array(counts, each.dtype).reshape(-1, *[1] * (len(axes) - 1 - n))
-    x = conv_transpose(
-        np.ascontiguousarray(each),
-        np.ones((shape[1], 1, *kernel), each.dtype),
-        stride=tuple(axis.stride for axis in axes),
-        dilation=tuple(axis.dilation for axis in axes),
-        padding=cropping(reach, inside),
-        groups=shape[1],
-    )
-    return {0: placed(x, inside, shape)}
+    ones = np.ones((shape[1], 1, *kernel), each.dtype)
+    divided = r.with_array(np.ascontiguousarray(each))
+    return {0: _transposed(divided, ones, axes, shape, groups=shape[1])}
 
 
-@row("GlobalAveragePool", "spread")
-def _global_average_pool(step: Step, r: Signal) -> Back:
-    """R is spread evenly over x."""
-    shape = step.shape(0)
+@register("GlobalAveragePool", "spread", box=entire_input)
+def _global_average_pool(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R is divided evenly among the cells of x."""
+    shape = context.shape(0)
     share = r.dense() / r.array.dtype.type(np.prod(shape[2:]))
-    return {0: Signal.whole(np.broadcast_to(share, shape))}
+    return {0: SparseMap.whole(np.broadcast_to(share, shape))}
 
 
-@row("ReduceMean ReduceSum", "spread")
-def _reduce(step: Step, r: Signal) -> Back:
-    """R is spread over what was summed."""
-    shape = step.shape(0)
-    axes = step.value(1).tolist() if step.has(1) else step.get("axes")
+@register("ReduceMean ReduceSum", "spread", box=entire_input)
+def _reduce(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R goes to every cell that was summed; ReduceMean divides it evenly."""
+    shape = context.shape(0)
+    axes = context.value(1).tolist() if context.has(1) else context.get("axes")
     axes = [n % len(shape) for n in axes or range(len(shape))]
-    if step.has(1) and not len(step.value(1)) and step.get("noop_with_empty_axes", 0):
+    if context.has(1) and not len(context.value(1)) and context.get("noop_with_empty_axes", 0):
         return {0: r}
     kept = tuple(1 if n in axes else size for n, size in enumerate(shape))
     share = r.dense().reshape(kept)
-    if step.node.op == "ReduceMean":
+    if context.node.op == "ReduceMean":
         share = share / share.dtype.type(np.prod([shape[n] for n in axes]))
-    return {0: Signal.whole(np.broadcast_to(share, shape))}
+    return {0: SparseMap.whole(np.broadcast_to(share, shape))}

@@ -1,4 +1,4 @@
-"""HOW STEEP IT IS: the derivatives of ONNX's activations, each at the x that the node read."""
+"""Derivatives of ONNX's activation functions with respect to x."""
 
 from collections.abc import Callable, Mapping
 from math import pi, sqrt
@@ -9,11 +9,11 @@ import numpy as np
 __all__ = ["DERIVATIVES", "Attributes", "clip_limits"]
 
 Attributes = Mapping[str, Any]
-Numbers = Any  # arrays, which mypy would lose in arithmetic
+Numbers = Any  # arrays; mypy infers nothing of their arithmetic
 
 
 def clip_limits(operands: Mapping[int, Numbers], attributes: Attributes) -> tuple[float, float]:
-    """Least and greatest value that Clip lets through; before opset 11 they are attributes.
+    """Return the least and the greatest value of Clip; before opset 11 they are attributes.
 
     >>> clip_limits({1: np.array(0.0), 2: np.array(6.0)}, {})
     (0.0, 6.0)
@@ -26,7 +26,7 @@ def clip_limits(operands: Mapping[int, Numbers], attributes: Attributes) -> tupl
 
 
 def _sigmoid(x: Numbers) -> Numbers:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))  # overflows nowhere
+    return 0.5 * (1.0 + np.tanh(0.5 * x))  # cannot overflow
 
 
 def _erf(x: Numbers) -> Numbers:
@@ -92,4 +92,4 @@ DERIVATIVES: dict[str, Callable[..., Numbers]] = {
     "Abs": lambda x, a: np.sign(x),
     "Pow": lambda x, a, power: power * x ** (power - 1),
 }
-"""``f'(x)`` from x, the node's attributes and its other operands."""
+"""By operator: ``f'(x)`` from x, the node's attributes and its other operands."""

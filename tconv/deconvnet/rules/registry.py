@@ -1,89 +1,106 @@
-"""WHAT A ROW OF THE TABLE IS: a function from what arrives at a node to what leaves it.
+"""Registry of reversals: for each operator of ONNX, its backward function and its box law.
 
-A row gets a step, which knows what its node read and was told, and the signal R that arrives at the
-node's output. It gives the signals that leave at the node's inputs.
+A backward function maps the attribution that arrives at a node's output to attributions of its
+inputs, under each rule. A box law maps a box of the output to the box of an input that it depends
+on; `receptive_field` chains box laws. One row holds both, so that neither can be forgotten.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from tconv.deconvnet.network.network import Node
 from tconv.deconvnet.network.runtime import Values
-from tconv.deconvnet.rules.sparse_map import Signal
-from tconv.deconvnet.rules.windows import Interval
+from tconv.deconvnet.rules.sparse_map import SparseMap
+from tconv.deconvnet.rules.windows import Box
 
 __all__ = [
     "REVERSALS",
     "RULES",
-    "Back",
+    "BoxLaw",
+    "InputMaps",
+    "NodeContext",
     "Reversal",
-    "Step",
-    "cropping",
-    "fit",
-    "like",
-    "placed",
-    "row",
-    "unbroadcast",
+    "register",
 ]
 
 RULES = ("deconvnet", "gradient", "guided")
 
-Back = Mapping[int, Signal]
-"""Which signal leaves at which input."""
+InputMaps = Mapping[int, SparseMap]
+"""Attribution of each input, by its place."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One node to be reversed.
+class NodeContext(NamedTuple):
+    """A node, and the known values that it reads.
 
-    ``values`` holds what it read that is known: constants, and the signals that `records` asks for.
-    R arrives at ``output``.
+    ``values`` holds constants, and for a backward pass the recorded values; ``activations`` are the
+    names of all values that depend on the image. ``output`` is the output in question, ``rule``
+    that of a backward pass.
     """
 
     node: Node
-    rule: str
     values: Values
     shapes: Mapping[str, tuple[int, ...]]
-    signals: frozenset[str]
+    activations: frozenset[str]
     opset: int
     output: str
+    rule: str = ""
 
     def has(self, n: int) -> bool:
-        """Whether input n is there."""
+        """Whether the node has an input n."""
         return n < len(self.node.inputs) and bool(self.node.inputs[n])
 
     def value(self, n: int) -> NDArray[Any]:
-        """What input n held."""
+        """Return the value of input n."""
         return self.values[self.node.inputs[n]]
 
+    def known(self, n: int) -> NDArray[Any] | None:
+        """Return the value of input n; None if there is no such input, or only a run tells it."""
+        return self.values.get(self.node.inputs[n]) if self.has(n) else None
+
     def shape(self, n: int) -> tuple[int, ...]:
-        """Shape of input n."""
+        """Return the shape of input n."""
         return self.shapes[self.node.inputs[n]]
 
-    def carries(self, n: int) -> bool:
-        """Whether input n is a signal."""
-        return self.has(n) and self.node.inputs[n] in self.signals
+    def is_activation(self, n: int) -> bool:
+        """Whether input n depends on the image."""
+        return self.has(n) and self.node.inputs[n] in self.activations
 
-    def carrying(self) -> list[int]:
-        """The inputs that are signals."""
-        return [n for n in range(len(self.node.inputs)) if self.carries(n)]
+    def activation_inputs(self) -> list[int]:
+        """Return the places of the inputs that depend on the image."""
+        return [n for n in range(len(self.node.inputs)) if self.is_activation(n)]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An attribute."""
+        """Return an attribute."""
         return self.node.attributes.get(name, default)
 
 
-class Reversal(NamedTuple):
-    """A row of the table.
+Backward = Callable[[NodeContext, SparseMap], InputMaps]
+"""Attributions of a node's inputs from the attribution R of its output."""
 
-    ``records`` names the rules under which the signals that the node read are needed; ``refused``
-    those under which there is no answer.
+BoxLaw = Callable[[NodeContext, int, Box], Box | None]
+"""The box of input n that a box of the output depends on; None for all of the input.
+
+`receptive_field` calls it only where the input has the spatial axes of the box.
+"""
+
+
+class Reversal(NamedTuple):
+    """How an operator is reversed.
+
+    Parameters
+    ----------
+    backward : Backward
+    box : BoxLaw
+    word : str, kind of the operator, as the summary of a backward pass names it
+    records : rules whose backward function reads the node's activations
+    refused : rules that are not defined for the operator
+    note : str, for an operator that the deconvnet paper does not have
     """
 
-    back: Callable[[Step, Signal], Back]
+    backward: Backward
+    box: BoxLaw
     word: str
     records: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
@@ -91,54 +108,25 @@ class Reversal(NamedTuple):
 
 
 REVERSALS: dict[str, Reversal] = {}
+"""By operator; one of another domain than ONNX's own is called "domain.operator"."""
 
 
-def row(
-    ops: str,
+def register(
+    operators: str,
     word: str,
     *,
+    box: BoxLaw,
+    domain: str = "",
     records: tuple[str, ...] = (),
     refused: tuple[str, ...] = (),
     note: str = "",
-) -> Callable[[Callable[[Step, Signal], Back]], Callable[[Step, Signal], Back]]:
-    """Enter a function into the table, for one operation or several."""
+) -> Callable[[Backward], Backward]:
+    """Enter the decorated backward function for one operator or several."""
 
-    def enter(back: Callable[[Step, Signal], Back]) -> Callable[[Step, Signal], Back]:
-        REVERSALS.update((op, Reversal(back, word, records, refused, note)) for op in ops.split())
-        return back
+    def enter(backward: Backward) -> Backward:
+        reversal = Reversal(backward, box, word, records, refused, note)
+        for operator in operators.split():
+            REVERSALS[f"{domain}.{operator}" if domain else operator] = reversal
+        return backward
 
     return enter
-
-
-def like(array: NDArray[Any], r: Signal) -> NDArray[Any]:
-    """Give an array in the signal's type."""
-    return array.astype(r.array.dtype, copy=False)
-
-
-def placed(array: NDArray[Any], box: tuple[Interval, ...], shape: tuple[int, ...]) -> Signal:
-    """Set an array at the beginning of a box."""
-    return Signal(array, tuple(first for first, _ in box), shape)
-
-
-def cropping(reach: list[Interval], inside: tuple[Interval, ...]) -> tuple[tuple[int, int], ...]:
-    """How many cells of a box lie outside of another, before and after."""
-    return tuple((into[0] - of[0], of[1] - into[1]) for of, into in zip(reach, inside, strict=True))
-
-
-def fit(r: Signal, shape: tuple[int, ...]) -> Signal:
-    """Sum a signal over what was broadcast from an operand of this shape."""
-    if r.shape == shape:
-        return r
-    return Signal.whole(unbroadcast(r.dense(), shape))
-
-
-def unbroadcast(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Sum over what was broadcast from an operand of this shape.
-
-    >>> unbroadcast(np.ones((2, 3)), (3,))
-    array([2., 2., 2.])
-    """
-    extra = array.ndim - len(shape)
-    array = array.sum(axis=tuple(range(extra))) if extra > 0 else array
-    axes = tuple(n for n, size in enumerate(shape) if size == 1 and array.shape[n] != 1)
-    return array.sum(axis=axes, keepdims=True) if axes else array

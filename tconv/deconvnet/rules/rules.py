@@ -1,6 +1,6 @@
-"""HOW A NODE IS REVERSED: one row for each operation of ONNX, under each of the three rules.
+"""Backward functions of all other operators, and the choice of a node's row.
 
-"gradient" is the exact derivative; where the others differ from it, the row says so.
+"gradient" is the exact derivative; a docstring says where the other rules differ from it.
 
 References
 ----------
@@ -14,13 +14,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import tconv.deconvnet.rules.convolution_rules  # noqa: F401  (enters the rows of filters and poolings)
+import tconv.deconvnet.rules.convolution_rules  # noqa: F401  (enters its rows)
 from tconv.deconvnet.network.network import Node
 from tconv.deconvnet.network.runtime import Values
-from tconv.deconvnet.rules.data_movement import copied_back, interpolated_back
+from tconv.deconvnet.rules.box_laws import (
+    entire_input,
+    padded,
+    resize_scales,
+    resized,
+    same_cells,
+    same_cells_along_channels,
+)
+from tconv.deconvnet.rules.data_movement import transpose_of_copy, transpose_of_interpolation
 from tconv.deconvnet.rules.derivatives import DERIVATIVES, Attributes, clip_limits
-from tconv.deconvnet.rules.registry import REVERSALS, RULES, Back, Reversal, Step, fit, like, row
-from tconv.deconvnet.rules.sparse_map import Signal
+from tconv.deconvnet.rules.registry import (
+    REVERSALS,
+    RULES,
+    InputMaps,
+    NodeContext,
+    Reversal,
+    register,
+)
+from tconv.deconvnet.rules.sparse_map import SparseMap, cast_like, sum_to_shape
 from tconv.errors import RuleError
 
 __all__ = ["reversal_of"]
@@ -28,70 +43,72 @@ __all__ = ["reversal_of"]
 # ---- rectifiers: where the rules differ ----------------------------------------------------------
 
 
-@row("Relu", "rectify", records=("gradient", "guided"))
-def _relu(step: Step, r: Signal) -> Back:
+@register("Relu", "rectify", box=same_cells, records=("gradient", "guided"))
+def _relu(context: NodeContext, r: SparseMap) -> InputMaps:
     """``R [x > 0]``; deconvnet ``max(R, 0)``; guided both."""
     back = r.array
-    if step.rule != "gradient":
+    if context.rule != "gradient":
         back = np.maximum(back, 0)
-    if step.rule != "deconvnet":
-        back = back * (r.part_of(step.value(0)) > 0)
+    if context.rule != "deconvnet":
+        back = back * (r.part_of(context.value(0)) > 0)
     return {0: r.with_array(back)}
 
 
-@row("Clip", "rectify", records=("gradient", "guided"))
-def _clip(step: Step, r: Signal) -> Back:
-    """As Relu, with ``[low < x < high]``; the rules other than gradient want low = 0."""
-    low, high = clip_limits(*_limits(step.node, step.values))
+@register("Clip", "rectify", box=same_cells, records=("gradient", "guided"))
+def _clip(context: NodeContext, r: SparseMap) -> InputMaps:
+    """As Relu, with ``[low < x < high]``; rules other than gradient need low = 0."""
+    low, high = clip_limits(*_limits(context.node, context.values))
     back = r.array
-    if step.rule != "gradient":
+    if context.rule != "gradient":
         back = np.maximum(back, 0)
-    if step.rule != "deconvnet":
-        x = r.part_of(step.value(0))
+    if context.rule != "deconvnet":
+        x = r.part_of(context.value(0))
         back = back * ((low < x) & (x < high))
     return {0: r.with_array(back)}
 
 
-def _activation(step: Step, r: Signal) -> Back:
+def _activation(context: NodeContext, r: SparseMap) -> InputMaps:
     """``R f'(x)``."""
-    x = r.part_of(step.value(0))
-    operands = [r.part_of(step.value(n)) for n in range(1, len(step.node.inputs))]
-    slope = DERIVATIVES[step.node.op](x, step.node.attributes, *operands)
-    return {0: r.with_array(r.array * like(slope, r))}
+    x = r.part_of(context.value(0))
+    operands = [r.part_of(context.value(n)) for n in range(1, len(context.node.inputs))]
+    slope = DERIVATIVES[context.node.op](x, context.node.attributes, *operands)
+    return {0: r.with_array(r.array * cast_like(slope, r))}
 
 
 for _op in DERIVATIVES:
-    row(_op, "derivative", records=("gradient",), refused=("deconvnet", "guided"))(_activation)
+    register(
+        _op, "derivative", box=same_cells, records=("gradient",), refused=("deconvnet", "guided")
+    )(_activation)
 
 
 # ---- normalisations ------------------------------------------------------------------------------
 
 
-@row("BatchNormalization", "linear", note="linear")
-def _batch_normalization(step: Step, r: Signal) -> Back:
-    """``R gamma / sqrt(variance + epsilon)``, all of them known."""
-    gamma, variance = like(step.value(1), r), like(step.value(4), r)
-    factor = gamma / np.sqrt(variance + variance.dtype.type(step.get("epsilon", 1e-5)))
+@register("BatchNormalization", "linear", box=same_cells, note="linear")
+def _batch_normalization(context: NodeContext, r: SparseMap) -> InputMaps:
+    """``R gamma / sqrt(variance + epsilon)``, by the constants of inference."""
+    gamma, variance = cast_like(context.value(1), r), cast_like(context.value(4), r)
+    factor = gamma / np.sqrt(variance + variance.dtype.type(context.get("epsilon", 1e-5)))
     return {0: r.with_array(r.array * factor.reshape(-1, *[1] * (r.array.ndim - 2)))}
 
 
-@row("LRN", "contrast", records=("gradient", "guided"))
-def _lrn(step: Step, r: Signal) -> Back:
-    """The Jacobian; deconvnet R as it is, as contrast is not normalised on the way down."""
-    if step.rule == "deconvnet":
+@register("LRN", "contrast", box=same_cells, records=("gradient", "guided"))
+def _lrn(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R times the Jacobian; deconvnet R itself, as it does not normalise contrast on the way."""
+    if context.rule == "deconvnet":
         return {0: r}
-    x = r.part_of(step.value(0)).astype(np.float64)
-    size, beta = step.get("size"), step.get("beta", 0.75)
-    alpha = step.get("alpha", 1e-4) / size
+    x = r.part_of(context.value(0)).astype(np.float64)
+    size, beta = context.get("size"), context.get("beta", 0.75)
+    alpha = context.get("alpha", 1e-4) / size
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
-    base = step.get("bias", 1.0) + alpha * _channel_sums(x * x, before, after)
+    base = context.get("bias", 1.0) + alpha * _channel_sums(x * x, before, after)
     inner = _channel_sums(r.array * x * base ** (-beta - 1), after, before)
     found = r.array * base**-beta - 2 * alpha * beta * x * inner
-    return {0: r.with_array(like(found, r))}
+    return {0: r.with_array(cast_like(found, r))}
 
 
 def _channel_sums(x: NDArray[Any], before: int, after: int) -> NDArray[Any]:
-    """Sum of the channels from so many before to so many after each."""
+    """Sum each channel with so many before it and so many after it."""
     padded = np.pad(x, ((0, 0), (before + 1, after), *[(0, 0)] * (x.ndim - 2)))
     total = padded.cumsum(axis=1)
     found: NDArray[Any] = total[:, before + after + 1 :] - total[:, : x.shape[1]]
@@ -101,151 +118,145 @@ def _channel_sums(x: NDArray[Any], before: int, after: int) -> NDArray[Any]:
 # ---- sums and products ---------------------------------------------------------------------------
 
 
-@row("Add Sub Sum Mean", "sum")
-def _add(step: Step, r: Signal) -> Back:
-    """R to every term."""
-    share = r
-    if step.node.op == "Mean":
-        share = r.with_array(r.array / r.array.dtype.type(len(step.node.inputs)))
-    minus = r.with_array(-r.array) if step.node.op == "Sub" else r
-    return {
-        n: fit(minus if step.node.op == "Sub" and n == 1 else share, step.shape(n))
-        for n in step.carrying()
-    }
+@register("Add Sub Sum Mean", "sum", box=same_cells)
+def _add(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R to every term; Mean divides it, Sub negates it for its second term."""
+    op, back = context.node.op, {}
+    if op == "Mean":
+        r = r.with_array(r.array / r.array.dtype.type(len(context.node.inputs)))
+    for n in context.activation_inputs():
+        term = r.with_array(-r.array) if op == "Sub" and n == 1 else r
+        back[n] = sum_to_shape(term, context.shape(n))
+    return back
 
 
-@row("Neg", "sum")
-def _neg(step: Step, r: Signal) -> Back:
+@register("Neg", "sum", box=same_cells)
+def _neg(context: NodeContext, r: SparseMap) -> InputMaps:
     """``-R``."""
     return {0: r.with_array(-r.array)}
 
 
-@row("Mul", "product", records=RULES)
-def _mul(step: Step, r: Signal) -> Back:
-    """R times the other factor; of two signals under the rule gradient only."""
-    return {
-        n: fit(r.with_array(r.array * like(r.part_of(step.value(1 - n)), r)), step.shape(n))
-        for n in step.carrying()
-    }
-
-
-@row("Div", "product", records=RULES)
-def _div(step: Step, r: Signal) -> Back:
-    """R through the divisor; if that is a signal, under the rule gradient only."""
-    b = like(r.part_of(step.value(1)), r)
+@register("Mul", "product", box=same_cells, records=RULES)
+def _mul(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R times the other factor; of two activations under the rule gradient only."""
     back = {}
-    if step.carries(0):
-        back[0] = fit(r.with_array(r.array / b), step.shape(0))
-    if step.carries(1):
-        a = like(r.part_of(step.value(0)), r)
-        back[1] = fit(r.with_array(-r.array * a / (b * b)), step.shape(1))
+    for n in context.activation_inputs():
+        factor = cast_like(r.part_of(context.value(1 - n)), r)
+        back[n] = sum_to_shape(r.with_array(r.array * factor), context.shape(n))
     return back
 
 
-@row("Softmax LogSoftmax", "derivative", refused=RULES)
-def _softmax(step: Step, r: Signal) -> Back:
-    raise AssertionError
+@register("Div", "product", box=same_cells, records=RULES)
+def _div(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R through the divisor; an activation as the divisor under the rule gradient only."""
+    b = cast_like(r.part_of(context.value(1)), r)
+    back = {}
+    if context.is_activation(0):
+        back[0] = sum_to_shape(r.with_array(r.array / b), context.shape(0))
+    if context.is_activation(1):
+        a = cast_like(r.part_of(context.value(0)), r)
+        back[1] = sum_to_shape(r.with_array(-r.array * a / (b * b)), context.shape(1))
+    return back
+
+
+@register("Softmax LogSoftmax", "derivative", box=entire_input, refused=RULES)
+def _softmax(context: NodeContext, r: SparseMap) -> InputMaps:
+    raise AssertionError("every rule refuses it")
 
 
 # ---- copies --------------------------------------------------------------------------------------
 
 
-@row("Identity Dropout Cast", "copy")
-def _same(step: Step, r: Signal) -> Back:
+@register("Identity Dropout Cast", "copy", box=same_cells)
+def _same(context: NodeContext, r: SparseMap) -> InputMaps:
     """R as it is."""
     return {0: r}
 
 
-@row(
-    "Concat DepthToSpace Expand Flatten Gather Pad Reshape Slice SpaceToDepth Split Squeeze Tile "
-    "Transpose Unsqueeze",
+@register("Concat Split", "copy", box=same_cells_along_channels)
+@register("Pad", "copy", box=padded)
+@register(
+    "DepthToSpace Expand Flatten Gather Reshape Slice SpaceToDepth Squeeze Tile Transpose "
+    "Unsqueeze",
     "copy",
+    box=entire_input,
 )
-def _copy(step: Step, r: Signal) -> Back:
-    """What a cell was copied to comes back to it, and adds."""
-    known = [
-        step.value(n) if step.has(n) and not step.carries(n) else None
-        for n in range(len(step.node.inputs))
-    ]
-    shapes = {n: step.shape(n) for n in step.carrying()}
-    output = step.node.outputs.index(step.output), len(step.node.outputs)
-    node = step.node
-    return copied_back(node.op, node.attributes, known, shapes, output, r, step.opset)
+def _copy(context: NodeContext, r: SparseMap) -> InputMaps:
+    """The sum of R over all copies of a cell."""
+    node, count = context.node, len(context.node.inputs)
+    known = [None if context.is_activation(n) else context.known(n) for n in range(count)]
+    shapes = {n: context.shape(n) for n in context.activation_inputs()}
+    output = node.outputs.index(context.output), len(node.outputs)
+    return transpose_of_copy(node.op, node.attributes, known, shapes, output, r, context.opset)
 
 
-@row("Resize Upsample", "interpolation")
-def _resize(step: Step, r: Signal) -> Back:
+@register("Resize Upsample", "interpolation", box=resized)
+def _resize(context: NodeContext, r: SparseMap) -> InputMaps:
     """The transpose of the interpolation."""
-    node, shape = step.node, step.shape(0)
-    n = 1 if node.op == "Upsample" or step.opset < 11 else 2
-    scales = step.value(n).tolist() if step.has(n) else step.get("scales")
-    if axes := step.get("axes"):
-        given = dict(zip((axis % len(shape) for axis in axes), scales or (), strict=False))
-        scales = [given.get(axis, 1.0) for axis in range(len(shape))] if scales else None
-    back = interpolated_back(node.op, node.attributes, scales or None, shape, r, step.opset)
+    node, shape = context.node, context.shape(0)
+    scales = resize_scales(context, len(shape))
+    back = transpose_of_interpolation(node.op, node.attributes, scales, shape, r, context.opset)
     return {0: back}
 
 
-# ---- which row -----------------------------------------------------------------------------------
+# ---- a node's row --------------------------------------------------------------------------------
 
 
-def reversal_of(node: Node, rule: str, signals: Set[str], constants: Values) -> Reversal:
-    """The row of a node.
+def reversal_of(node: Node, rule: str, activations: Set[str], constants: Values) -> Reversal:
+    """Return the row of a node.
 
     Raises
     ------
-    RuleError : there is none, or it does not hold under this rule
+    RuleError : there is none, or the rule is not defined for the node
     """
-    found_row, carrying = REVERSALS.get(node.op), [n for n in node.inputs if n in signals]
-    if found_row is None:
+    found = REVERSALS.get(node.op)
+    if found is None:
         raise RuleError(
             f"no rule says how {node.op} is reversed; choose a layer below it (--list shows which)."
         )
-    if set(RULES) == set(found_row.refused):
+    if set(RULES) == set(found.refused):
         raise RuleError(
             f"{node.op} lies on the path, where every output depends on all; pick the logits, "
             "which go into it."
         )
-    found = node.op
+    operator = node.op
     if node.op == "Clip":
         low, high = clip_limits(*_limits(node, constants))
-        found = node.op if low == 0 else f"Clip from {low:g} to {high:g}"
-    if rule in found_row.refused or (rule != "gradient" and found != node.op):
+        operator = node.op if low == 0 else f"Clip from {low:g} to {high:g}"
+    if rule in found.refused or (rule != "gradient" and operator != node.op):
         raise RuleError(
-            f"rule {rule!r} is defined for ReLU only, found {found}; use rule='gradient' "
+            f"rule {rule!r} is defined for ReLU only, found {operator}; use rule='gradient' "
             "(--rule gradient), or a layer below it (--list shows which)."
         )
-    if len(carrying) > 1 and found_row.word in ("filter", "product", "derivative"):
-        if rule == "gradient" and found_row.word == "product":
-            return found_row
+    several = sum(name in activations for name in node.inputs) > 1
+    if several and found.word in ("filter", "product", "derivative"):
+        if rule == "gradient" and found.word == "product":
+            return found
         what = (
             "filters that depend on the image"
-            if found_row.word == "filter"
-            else "products of signals"
+            if found.word == "filter"
+            else "products of activations"
         )
-        fix = "use rule='gradient' (--rule gradient), or " if found_row.word == "product" else ""
+        fix = "use rule='gradient' (--rule gradient), or " if found.word == "product" else ""
         raise RuleError(
             f"rule {rule!r} is not defined for {what}, found {node.op}; {fix}choose a layer below "
             "it (--list shows which)."
         )
-    if node.op == "Div" and rule != "gradient" and node.inputs[1] in signals:
+    if node.op == "Div" and rule != "gradient" and node.inputs[1] in activations:
         raise RuleError(
-            f"rule {rule!r} is not defined for division by a signal; use rule='gradient' "
+            f"rule {rule!r} is not defined for division by an activation; use rule='gradient' "
             "(--rule gradient), or a layer below it (--list shows which)."
         )
-    if (
-        found_row.word in ("filter", "linear", "derivative")
-        and node.inputs[0] not in signals
-        and (node.op not in ("Gemm", "MatMul"))
-    ):
+    needs_first = found.word in ("filter", "linear", "derivative")
+    if needs_first and node.op not in ("Gemm", "MatMul") and node.inputs[0] not in activations:
         raise RuleError(
             f"the parameters of {node.op} depend on the image, must be known; choose a layer below "
             "it (--list shows which)."
         )
-    return found_row
+    return found
 
 
 def _limits(node: Node, values: Values) -> tuple[dict[int, NDArray[Any]], Attributes]:
-    """The operands of Clip by their places, and its attributes."""
+    """Return the operands of Clip by their places, and its attributes."""
     given = {n: name for n, name in enumerate(node.inputs) if n and name}
     return {n: values[name] for n, name in given.items() if name in values}, node.attributes

@@ -1,60 +1,74 @@
-"""WHICH TURNED PLANS ARE CONSIDERED: those of small images, and what they cost."""
+"""Candidate channel-lanes plans, for small images, and their cost."""
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import product
 from math import ceil, prod
 
 import numpy as np
 
 from tconv.arrays.dtypes import TYPES
-from tconv.engine.plan.cost_model import CALL_CYCLES, Considered, heights
+from tconv.engine.plan.cost_model import MODEL, Considered
 from tconv.engine.plan.phases import AxisPhases
-from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
+from tconv.engine.plan.plan import KBlock, Plan, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
+from tconv.system.topology import CACHE_LINE_BYTES
 
-__all__ = ["MOST_ROWS", "TurnedCosts", "turned"]
+__all__ = ["MOST_ROWS", "ChannelLanesCosts", "candidates"]
 
-MOST_ROWS = 7  # whose cells of x have a register each
-_MOST_CELLS = 2048  # of y, of the images of an item; larger images have few zeros around them
-_IMAGES = (1, 2, 4, 8, 16, 32, 64)  # of an item, at most
-_LEAST_FILLED, _LEAST_VECTORS = 0.5, 2  # of the lanes; with fewer, few sums are made at a time
-_LINE_BYTES, _LATENCY_CYCLES = 64, 4
-# Fitted to 374 plans for 75 random shapes (Zen 3, one and two threads). Cycles of a term and of a
-# channel for what is not arithmetic, of a row of a call and of each of its vectors, of a part of a
-# phase, and of a vector of y that is turned.
+MOST_ROWS = 7  # of a tile: the address of each row's cell of x needs a general register
+_MOST_CELLS = 2048  # of y, of the images of a task; larger images have few zeros around them
+_IMAGES = (1, 2, 4, 8, 16, 32, 64)  # of a task, at most
+_LEAST_FILLED, _LEAST_VECTORS = 0.5, 2  # of the lanes; with fewer, a tile has too few sums
+# Fitted to 374 plans for 75 random shapes (Zen 3, one and two threads). Cycles beside arithmetic of
+# a term and of a channel; of a row of a call and of each of its vectors; of a k-block of a phase;
+# and of the transposition of a vector of y.
 _TERM_CYCLES, _CHANNEL_CYCLES, _ROW_CYCLES, _SUM_CYCLES = 1.0, 0.5, 3, 3
-_PART_CYCLES, _TURN_CYCLES = 60, 4
-# Bytes per cycle of what the L2 cache holds, of weights that it does not and that no cache does.
+_K_BLOCK_CYCLES, _TRANSPOSE_CYCLES = 60, 4
+# Bytes per cycle from the L2 cache, of weights from the L3 cache, and of weights from memory.
 _NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 28, 16, 4
-_BESIDE = 0.3  # what the shorter of two takes of its time, where they are done together
+_OVERLAP = 0.3  # the share of the shorter of two times that is not hidden by the longer
 
 
-def turned(problem: Problem, dtype: str, target: Target) -> Iterator[Considered]:
-    """Return turned plans of several tiles and numbers of images."""
+def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
+    """Return channel-lanes plans for one thread, of several tiles and numbers of images."""
     cells, batch = prod(problem.written_size), problem.geometry.batch
     if TYPES[dtype].accumulator != dtype or cells > _MOST_CELLS:
-        return
-    costs, part, plans = TurnedCosts(problem, dtype, target), Part.of(problem), set[Plan]()
+        return []
+    costs, k_block, plans = (
+        ChannelLanesCosts(problem, dtype, target),
+        KBlock.of(problem),
+        set[Plan](),
+    )
     for images in {ceil(batch / ceil(batch / n)) for n in _IMAGES if n * cells <= _MOST_CELLS}:
-        if images * part.channels * costs.plane_bytes > target.l2_bytes // 4:
-            continue  # each tile reads all of that, and not in order
-        for tile, most in TILES[target.instruction_set]:
+        if images * k_block.channels * costs.plane_bytes > target.l2_bytes // 4:
+            continue  # each tile reads all of x, and not in order
+        for tile, most in target.isa.gemm_tiles:
             blocks = ceil(problem.outputs / (most * costs.lanes))
             vectors = ceil(ceil(problem.outputs / blocks) / costs.lanes)
             block = vectors * costs.lanes
             filled = problem.outputs / (ceil(problem.outputs / block) * block)
             if vectors >= _LEAST_VECTORS and filled >= _LEAST_FILLED:
                 rows = min(tile, MOST_ROWS, images * cells)
-                sizes = (rows, vectors, False, False, False, DIRECT, images, 1, 1, block, 1)
-                plans.add(Plan(*sizes, part, 1, 0.0, is_turned=True))
-    for plan in sorted(plans):
-        yield plan, 1, costs.of(plan)  # blocks are items already, so none is split
+                plans.add(
+                    Plan(
+                        tile=rows,
+                        vectors=vectors,
+                        algorithm="channel_lanes",
+                        panel="none",
+                        planes=images,
+                        rows=1,
+                        columns=1,
+                        block=block,
+                        k_block=k_block,
+                    )
+                )
+    # Blocks are tasks of their own, so none is split.
+    return [(plan, 1, costs.of(plan)) for plan in sorted(plans)]
 
 
-class TurnedCosts:
-    """What turned plans for one problem cost."""
+class ChannelLanesCosts:
+    """Costs of the channel-lanes plans for one problem."""
 
     def __init__(self, problem: Problem, dtype: str, target: Target) -> None:
         self.problem, self.target = problem, target
@@ -63,61 +77,61 @@ class TurnedCosts:
         self.lanes = self.vector_bytes // self.bytes
         axes, sizes = problem.phases().axes, problem.written_size
         by_axis = [_runs(axis, size).items() for axis, size in zip(axes, sizes, strict=True)]
-        # Outputs of a phase that the same taps reach: those of a row and all, rows of x that a row
-        # reads, and taps; and how many times there are such.
-        self.kinds = Counter[tuple[int, int, int, int]]()
+        # Regions of a phase's outputs that the same taps reach, counted by: outputs of a row, all
+        # outputs, rows of x that a row of outputs reads, and taps.
+        self.regions = Counter[tuple[int, int, int, int]]()
         for (z, of_z), (y, of_y), (x, of_x) in product(*by_axis):
-            kind = (x[0], z[0] * y[0] * x[0], z[1] * y[1], z[1] * y[1] * x[1])
-            self.kinds[kind] += of_z * of_y * of_x
+            region = (x[0], z[0] * y[0] * x[0], z[1] * y[1], z[1] * y[1] * x[1])
+            self.regions[region] += of_z * of_y * of_x
         self.phases = prod(axis.stride for axis in axes)
         self.plane_bytes = prod(problem.read_size) * self.bytes
 
     def of(self, plan: Plan) -> tuple[float, float, int]:
-        """Cycles of an item, as `Costs.of` has it, and the number of items."""
+        """Return the cycles of a task and the number of tasks, as `Costs.of` does."""
         problem, channels = self.problem, self.problem.channels
-        compute = sum(count * self._summed(plan, *kind) for kind, count in self.kinds.items())
-        compute += ceil(channels / plan.part.channels) * self.phases * _PART_CYCLES
+        compute = sum(count * self._of_region(plan, *each) for each, count in self.regions.items())
+        compute += ceil(channels / plan.k_block.channels) * self.phases * _K_BLOCK_CYCLES
         weights = problem.taps * channels * self.bytes  # of a channel of y
         all_weights, of_block = problem.outputs * weights, plan.block * weights
         if all_weights > self.target.l3_bytes:
-            compute = _beside(compute, of_block / _FAR_BYTES)
+            compute = _overlapped(compute, of_block / _FAR_BYTES)
         elif all_weights > self.target.l2_bytes // 2:
-            compute = _beside(compute, of_block / _STREAM_BYTES)
+            compute = _overlapped(compute, of_block / _STREAM_BYTES)
         cells = plan.planes * prod(problem.written_size)
         blocks = ceil(problem.outputs / plan.block)
         count = blocks * ceil(problem.geometry.batch / plan.planes) * problem.geometry.groups
-        return 0.0, compute + cells * plan.vectors * _TURN_CYCLES, count
+        return 0.0, compute + cells * plan.vectors * _TRANSPOSE_CYCLES, count
 
-    def _summed(self, plan: Plan, run: int, outputs: int, rows_of_x: int, taps: int) -> float:
-        """Cycles of all outputs that the same taps reach, in a phase of all images of an item."""
-        part, vectors, channels = plan.part.channels, plan.vectors, self.problem.channels
+    def _of_region(self, plan: Plan, run: int, outputs: int, rows_of_x: int, taps: int) -> float:
+        """Return the cycles of a region, in all images of a task."""
+        k_block, vectors, channels = plan.k_block.channels, plan.vectors, self.problem.channels
         steps = self.target.steps
-        calls = ceil(channels / part) * (max(1, taps) if plan.part.by_tap else 1)
+        calls = ceil(channels / k_block) * (max(1, taps) if plan.k_block.per_tap else 1)
         of_term, near = vectors * self.vector_bytes, self.target.l1_bytes // 2
-        of_weights = 0 if part * taps * of_term <= near else taps * of_term  # bytes of a channel
-        x_is_near = part * plan.planes * self.plane_bytes <= near
+        of_weights = 0 if k_block * taps * of_term <= near else taps * of_term  # bytes of a channel
+        x_is_near = k_block * plan.planes * self.plane_bytes <= near
         cycles = 0.0
-        for height, tiles in heights(outputs * plan.planes, plan.tile):
+        for height, tiles in tile_heights(outputs * plan.planes, plan.tile):
             bytes_ = float(of_weights)
             if not x_is_near:
-                lines = ceil(height / outputs) * (self.plane_bytes / _LINE_BYTES + 0.5)
-                bytes_ += min(lines, ceil(height / run) + rows_of_x - 1) * _LINE_BYTES
+                lines = ceil(height / outputs) * (self.plane_bytes / CACHE_LINE_BYTES + 0.5)
+                bytes_ += min(lines, ceil(height / run) + rows_of_x - 1) * CACHE_LINE_BYTES
             loads = (height + vectors * steps + 2) / 2
-            term = max(height * vectors * steps / 2, loads, _LATENCY_CYCLES) + _TERM_CYCLES
-            of_channel = _beside(taps * term + _CHANNEL_CYCLES, bytes_ / _NEAR_BYTES)
-            of_call = CALL_CYCLES + height * (_ROW_CYCLES + vectors * _SUM_CYCLES)
+            term = max(height * vectors * steps / 2, loads, MODEL.latency_cycles) + _TERM_CYCLES
+            of_channel = _overlapped(taps * term + _CHANNEL_CYCLES, bytes_ / _NEAR_BYTES)
+            of_call = MODEL.call_cycles + height * (_ROW_CYCLES + vectors * _SUM_CYCLES)
             cycles += tiles * (channels * of_channel + calls * of_call)
         return cycles
 
 
 def _runs(axis: AxisPhases, size: int) -> Counter[tuple[int, int]]:
-    """How many runs of so many outputs there are, along an axis, that so many taps reach."""
+    """Count the runs along an axis by their outputs and the taps that reach these."""
     found = Counter[tuple[int, int]]()
     for phase in range(axis.stride):
         found.update((len(run.places), len(run.taps)) for run in axis.runs(phase, size))
     return found
 
 
-def _beside(a: float, b: float) -> float:
-    """Cycles of two things at the same time, which get in each other's way a little."""
-    return max(a, b) + _BESIDE * min(a, b)
+def _overlapped(a: float, b: float) -> float:
+    """Return the cycles of two overlapping activities, which slow each other down a little."""
+    return max(a, b) + _OVERLAP * min(a, b)

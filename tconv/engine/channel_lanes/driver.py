@@ -1,43 +1,41 @@
-"""HOW AN ITEM IS TURNED: lanes are channels of y, and rows are outputs that read alike.
+"""Channel-lanes driver and micro-kernel: lanes are output channels, rows are outputs of a phase.
 
     for phase of y:
-        for part in channels of x:                                # of weights that the L1 may hold
+        for k_block in channels of x:                             # whose weights the L1 may hold
             for tile in outputs of the phase:                     # the same taps reach all its rows
-                for c in part, tap in taps of the tile:
+                for c in k_block, tap in taps of the tile:        # the micro-kernel, `broadcast`
                     acc[r] += x[c, place[r] + shift[tap]] * w[c, tap][:lanes]
-                sums[r] = (bias or sums[r]) + acc[r]
+                sums[r] = (bias if first else sums[r]) + acc[r]
     y = sums, transposed
 
-No product is made with the zeros around x, which are a quarter or more of all where images are
-small. The sums are those of other items, in the same order: what is left out is zero.
+There are no products with the zeros around x, which are a quarter or more of all where images are
+small. The sums have the order of direct plans: only terms that are zero are left out.
 """
 
 from collections.abc import Callable
-from typing import Any
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.abi import PHASE, TURNED_TILE, Call
-from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
-from tconv.engine.kernels.gemm import term
+from tconv.engine.codegen.abi import CHANNEL_LANES_TILE, PHASE, Call
+from tconv.engine.codegen.code import Code, ElementType, begin
+from tconv.engine.codegen.llvm import I8, I64, PTR, Argument, Module, Value
+from tconv.engine.kernels.gemm import rank1_update
 
-__all__ = ["broadcast", "run_turned"]
-
-Value = Any
+__all__ = ["broadcast", "run_channel_lanes"]
 
 
-def broadcast(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], None]:
-    """Add the products of `rows` cells of x, each in all lanes, and `vectors` vectors of weights.
+def broadcast(rows: int, vectors: int) -> Callable[[Module, str, ElementType], None]:
+    """Return the emitter of a micro-kernel: `rows` broadcast cells of x by `vectors` of weights.
 
-    A tap is a pair of numbers: from a row's cell of x to that which the tap reads, and where its
-    weights are. A row has its cell of x and its place among the sums.
+    A tap is a pair of offsets: from a row's cell of x to the one that the tap reads, and of its
+    weights. A row is a pair, too: the offsets of its cell of x and of its sums. Each term
+    prefetches the line at ``ahead``, which then moves on by ``step`` bytes.
     """
 
-    def emit(module: ir.Module, name: str, number: Number) -> None:
+    def emit(module: Module, name: str, element: ElementType) -> None:
         pointers = dict.fromkeys(("w", "x", "taps", "places", "sums", "bias", "ahead"), PTR)
         sizes = ("channels", "x_channel", "w_channel", "reached", "step", "first")
-        code, a = begin(module, name, pointers | dict.fromkeys(sizes, I64), number)
+        code, a = begin(module, name, pointers | dict.fromkeys(sizes, I64), element)
         cells = [code.at(a["x"], code.load(a["places"], 2 * r, I64)) for r in range(rows)]
-        start = [*[number.zeros] * (rows * vectors), a["w"], code.index(0), a["ahead"]]
+        start = [*[element.zeros] * (rows * vectors), a["w"], code.index(0), a["ahead"]]
         with code.loop_carrying(a["channels"], start) as (of_channel, next_channel):
             *acc, w, channel, ahead = of_channel
             with code.loop_carrying(a["reached"], [*acc, a["taps"], ahead]) as (carried, following):
@@ -45,8 +43,8 @@ def broadcast(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], Non
                 code.prefetch(ahead)
                 cell = code.add(channel, code.load(taps, 0, I64))
                 weights = code.at(w, code.load(taps, 1, I64))
-                acc = term(code, acc, [code.at(row, cell) for row in cells], weights)
-                ahead = code.at(ahead, a["step"], ir.IntType(8))
+                acc = rank1_update(code, acc, [code.at(row, cell) for row in cells], weights)
+                ahead = code.at(ahead, a["step"], I8)
                 following += [*acc, code.at(taps, 2, I64), ahead]
             *acc, _, ahead = following
             next_channel += [*acc, code.at(w, a["w_channel"]), code.add(channel, a["x_channel"])]
@@ -57,9 +55,9 @@ def broadcast(rows: int, vectors: int) -> Callable[[ir.Module, str, Number], Non
     return emit
 
 
-def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> None:
-    """Store ``(bias if first else sums) + acc`` to the sums."""
-    vectors, lanes = len(acc) // rows, code.number.lanes
+def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Argument]) -> None:
+    """Emit ``sums = (bias if first else sums) + acc``."""
+    vectors, lanes = len(acc) // rows, code.element.lanes
     is_first = code.is_equal(a["first"], 1)
     for r in range(rows):
         to = code.at(a["sums"], code.load(a["places"], 2 * r + 1, I64))
@@ -69,17 +67,17 @@ def _add_to(code: Code, acc: list[Value], rows: int, a: dict[str, Value]) -> Non
             code.store_vector(total, to, v * lanes)
 
 
-def run_turned(module: ir.Module, name: str, number: Number) -> None:
-    """Emit ``run_turned(arguments, thread)``: take items, some images and a block of channels."""
-    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
+def run_channel_lanes(module: Module, name: str, element: ElementType) -> None:
+    """Emit the driver; a task is some images and a block of output channels."""
+    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     c = Call(code, a["arguments"])
-    c.line = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
+    c.acc = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
     c.to = code.builder.alloca(PTR)
-    with code.items(c.counter, c.items) as item:
-        rest, chunk = code.divmod(item, c.chunks)
+    with code.tasks(c.counter, c.tasks) as task:
+        rest, image_block = code.divmod(task, c.image_blocks)
         group, block = code.divmod(rest, c.blocks)
         is_last = code.is_equal(block, code.sub(c.blocks, 1))
-        image = code.mul(chunk, c.images)
+        image = code.mul(image_block, c.images)
         images = code.least(c.images, code.sub(c.batch, image))
         x = code.at(c.x, code.add(code.mul(image, c.x_batch), code.mul(group, c.x_group)))
         of_group = code.add(code.mul(group, c.blocks), block)
@@ -89,19 +87,19 @@ def run_turned(module: ir.Module, name: str, number: Number) -> None:
         channels = code.pick(is_last, c.last_block, c.block)
         with code.when(code.is_given(c.activate)):
             cells = code.mul(images, c.cells)
-            code.call(c.activate, c.line, code.mul(cells, c.line_pitch), c.slope)
+            code.call(c.activate, c.acc, code.mul(cells, c.acc_pitch), c.slope)
         channel = code.add(
             code.mul(group, c.y_group), code.mul(code.mul(block, c.block), c.y_channel)
         )
         with code.loop(images) as n:
             to = code.at(c.y, code.add(code.mul(code.add(image, n), c.y_batch), channel))
-            sums = code.at(c.line, code.mul(code.mul(n, c.cells), c.line_pitch))
-            code.call(c.turn_out, to, sums, c.y_channel, c.line_pitch, c.cells, channels)
+            sums = code.at(c.acc, code.mul(code.mul(n, c.cells), c.acc_pitch))
+            code.call(c.transpose_out, to, sums, c.y_channel, c.acc_pitch, c.cells, channels)
     code.end()
 
 
 def _sum(c: Call, x: Value, weight: Value, bias: Value, is_last: Value, is_short: Value) -> None:
-    """Make the sums of a block of channels, phase by phase; a short item has lists of its own."""
+    """Emit the sums of a block of channels, phase by phase; a short task has lists of its own."""
     code = c.code
     phases = code.builder.select(is_short, c.last_phase_list, c.phase_list)
     tiles = code.builder.select(is_short, c.last_tiles, c.tiles)
@@ -109,29 +107,29 @@ def _sum(c: Call, x: Value, weight: Value, bias: Value, is_last: Value, is_short
     rows = code.pick(is_last, c.last_block, c.block)
     kernel = code.pick(is_last, 1, 0)
     with code.loop(c.phases) as number:
-        phase = code.record(code.at(phases, code.mul(number, len(PHASE)), I64), PHASE)
+        phase = PHASE.load(code, phases, number)
         of_phase = code.at(weight, code.mul(code.mul(phase["before"], c.channels), rows))
-        by_tap = code.is_equal(c.by_tap, 1)
-        together = code.pick(by_tap, 1, phase["taps"])
-        turns = code.pick(by_tap, code.most(phase["taps"], 1), 1)
+        per_tap = code.is_equal(c.per_tap, 1)
+        together = code.pick(per_tap, 1, phase["taps"])
+        turns = code.pick(per_tap, code.most(phase["taps"], 1), 1)
         w_channel = code.mul(together, rows)
-        with code.loop(c.channels, step=c.part) as channel:
-            channels = code.least(c.part, code.sub(c.channels, channel))
+        with code.loop(c.channels, step=c.k_block) as channel:
+            channels = code.least(c.k_block, code.sub(c.channels, channel))
             of_x = code.at(x, code.mul(channel, c.x_channel))
             w = code.at(of_phase, code.mul(channel, w_channel))
             code.builder.store(code.at(w, code.mul(channels, w_channel)), c.to)
             with code.loop(turns) as turn, code.loop(phase["end"], phase["tiles"]) as n:
-                entry = code.at(tiles, code.mul(n, len(TURNED_TILE)), I64)
-                tile = code.record(entry, TURNED_TILE)
+                tile = CHANNEL_LANES_TILE.load(code, tiles, n)
                 micro = code.load(c.micros, code.add(tile["micro"], kernel), PTR)
                 taps = code.at(table, code.mul(code.add(tile["taps"], turn), 2), I64)
-                reached = code.pick(by_tap, code.least(1, tile["reached"]), tile["reached"])
+                reached = code.pick(per_tap, code.least(1, tile["reached"]), tile["reached"])
                 first = code.pick(code.is_equal(code.add(channel, turn), 0), 1, 0)
                 with code.when(code.is_less(turn, code.most(tile["reached"], 1))):
-                    asked = code.load(c.to, kind=PTR)
+                    ahead = code.load(c.to, kind=PTR)
                     places = code.at(c.places, tile["places"], I64)
-                    where = (w, of_x, taps, places, c.line, bias, asked)
-                    sizes = (channels, c.x_channel, w_channel, reached, phase["asked"], first)
+                    where = (w, of_x, taps, places, c.acc, bias, ahead)
+                    step = phase["prefetch_bytes"]
+                    sizes = (channels, c.x_channel, w_channel, reached, step, first)
                     code.call(micro, *where, *sizes)
-                    step = code.mul(code.mul(channels, reached), phase["asked"])
-                    code.builder.store(code.at(asked, step, ir.IntType(8)), c.to)
+                    of_tile = code.mul(code.mul(channels, reached), step)
+                    code.builder.store(code.at(ahead, of_tile, I8), c.to)

@@ -1,106 +1,200 @@
-"""WHAT A CALL IS TOLD: the addresses and sizes that generated code reads, by name."""
+"""Arguments of native functions, as records of 64-bit words: their names, in order.
 
-from typing import Any
+A record is written in one place in Python and read by name in generated code.
+"""
 
-from tconv.engine.codegen.code import I64, PTR, Code
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import I64, PTR, Index, Type, Value
 
 __all__ = [
-    "FIELDS",
-    "LATTICE",
+    "ARGUMENTS",
+    "CHANNEL_LANES_TILE",
+    "OUTPUT_TRANSFORM",
     "PHASE",
-    "POINTERS",
-    "RESTORED",
+    "RESIDUE_CLASS",
     "RUN",
     "TERMS_AHEAD",
     "TILE",
-    "TURNED_TILE",
     "Call",
-    "Item",
+    "Record",
+    "Task",
     "each_tile",
 ]
 
-POINTERS = (
-    *("x", "weight", "bias", "y", "counter", "scratch"),  # of a call
-    *("offsets", "tiles", "last_tiles", "lines", "micros", "table", "sums", "sum_starts", "zeros"),
-    *("lattices_of_x", "places", "restored"),
-    *("phase_list", "last_phase_list", "taps_of_tiles"),
-    *("pack_rows", "find_runs", "gather", "add_rows", "copy_row", "stream", "sum_cells"),  # kernels
-    *("screen", "turn_out"),
-    *("activate", "slope"),  # a kernel, or none, and what it is told
-)
-FIELDS = (
-    *("items", "splits", "segments", "row_blocks", "plane_blocks", "batch", "scratch_size"),
-    *("channels", "part", "x_size", "x_batch", "x_group", "x_channel", "x_plane", "x_row"),
-    *("input_depth", "input_height", "input_width"),
-    *("lattices", "step_z", "step_y", "step_x"),
-    *("panel_depth", "panel_height", "pitch", "panel_size"),
-    *("reach_z", "reach_y", "reach_x", "low_z", "low_y", "low_x"),
-    *("planes", "rows", "columns", "all_planes", "all_rows", "all_columns"),
-    *("height_rows", "depth_rows"),
-    *(
-        "is_gathered",
-        "shifts",
-        "table_row",
-        "runs_size",
-        "gathered_lanes",
-        "line_pitch",
-        "line_size",
+
+class Record:
+    """Names of 64-bit words that follow each other in memory: addresses, then integers.
+
+    >>> entry = Record(pointers=("kernel",), words=("rows", "acc"))
+    >>> entry.place("rows"), len(entry)
+    (1, 3)
+    >>> entry.pack(kernel=0, acc=7, rows=2)
+    array([0, 2, 7])
+    >>> entry.pack(kernel=0, rows=2)
+    Traceback (most recent call last):
+    ...
+    ValueError: a record of 3 words lacks acc
+    """
+
+    __slots__ = ("places", "pointers", "words")
+
+    def __init__(self, *, pointers: tuple[str, ...] = (), words: tuple[str, ...] = ()) -> None:
+        self.pointers, self.words = pointers, words
+        self.places = {name: place for place, name in enumerate((*pointers, *words))}
+        assert len(self.places) == len(self), "a name stands twice"
+
+    def __len__(self) -> int:
+        return len(self.pointers) + len(self.words)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def place(self, name: str) -> int:
+        """Return where a word stands."""
+        return self.places[name]
+
+    # ---- in Python -------------------------------------------------------------------------------
+
+    def row(self, values: Mapping[str, int] | None = None, /, **more: int) -> list[int]:
+        """Return the words in order; each must be given, and nothing else."""
+        given = {**(values or {}), **more}
+        if given.keys() != self.places.keys():
+            lacks = ", ".join(name for name in self if name not in given)
+            other = ", ".join(name for name in given if name not in self.places)
+            fault = " and ".join(
+                [f"lacks {lacks}"] * bool(lacks) + [f"has no {other}"] * bool(other)
+            )
+            raise ValueError(f"a record of {len(self)} words {fault}")
+        return [given[name] for name in self]
+
+    def pack(self, values: Mapping[str, int] | None = None, /, **more: int) -> NDArray[np.int64]:
+        """Return the words as `row` does, as an array."""
+        return np.array(self.row(values, **more), np.int64)
+
+    def addresses(self) -> dict[str, int]:
+        """Return 0 for every address: those that are known later."""
+        return dict.fromkeys(self.pointers, 0)
+
+    # ---- in generated code -----------------------------------------------------------------------
+
+    def entry(self, code: Code, table: Value, n: Index) -> Value:
+        """``&table[n]``, of a table of such records."""
+        return code.at(table, code.mul(n, len(self)), I64)
+
+    def read(self, code: Code, pointer: Value, name: str) -> Value:
+        """Read one word of the record at a pointer."""
+        place = self.places[name]
+        return code.load(pointer, place, self._kind(place))
+
+    def load(self, code: Code, pointer: Value, n: Index = 0) -> dict[str, Value]:
+        """Read the record at a pointer, or the n-th of those there: its words by name."""
+        pointer = self.entry(code, pointer, n)
+        return {name: self.read(code, pointer, name) for name in self}
+
+    def store(self, code: Code, pointer: Value, **values: Value) -> None:
+        """Write a record to a pointer; each word must be given."""
+        assert values.keys() == self.places.keys()
+        for place, name in enumerate(self):
+            code.store(values[name], pointer, place)
+
+    def _kind(self, place: int) -> Type:
+        return PTR if place < len(self.pointers) else I64
+
+
+ARGUMENTS = Record(
+    pointers=(
+        *("x", "weight", "bias", "y", "counter", "scratch"),  # written for each call, by `Job`
+        *("offsets", "tiles", "last_tiles", "acc_starts", "micros", "table", "sums", "sum_starts"),
+        *("zeros", "residue_classes_of_x", "places", "output_transforms"),
+        *("phase_list", "last_phase_list", "taps_of_tiles"),
+        *("pack_rows", "find_runs", "gather", "add_rows", "interleave_row", "stream"),  # kernels
+        *("transform_input", "flag_large", "transpose_out"),
+        *("activate", "slope"),  # a kernel, or none, and its argument
     ),
-    *("wide_lanes", "wide_calls", "rest_calls", "panel_tile", "by_tap"),
-    *("is_plain", "taps", "panel_pitch", "product_pitch", "product_size"),
-    *("y_batch", "y_group", "y_channel", "y_plane", "y_row"),
-    *("output_depth", "output_height", "output_width", "stride_z", "stride_y", "stride_x"),
-    *("lead_z", "lead_y", "lead_x"),
-    *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
-    *("weight_block", "bias_block", "streams", "held_size"),
-    *("sums_size", "sum_pitch", "restored_count", "restored_z", "restored_y", "restored_x"),
-    *("images", "chunks", "cells", "taps_of_last"),
+    words=(
+        *(
+            "tasks",
+            "splits",
+            "column_blocks",
+            "row_blocks",
+            "plane_blocks",
+            "batch",
+            "scratch_size",
+        ),
+        *("channels", "k_block", "x_size", "x_batch", "x_group", "x_channel", "x_plane", "x_row"),
+        *("input_depth", "input_height", "input_width"),
+        *("residue_classes", "step_z", "step_y", "step_x"),
+        *("panel_depth", "panel_height", "pitch", "panel_size"),
+        *("reach_z", "reach_y", "reach_x", "low_z", "low_y", "low_x"),
+        *("planes", "rows", "columns", "all_planes", "all_rows", "all_columns"),
+        *("height_rows", "depth_rows"),
+        *("is_im2col", "shifts", "table_row", "runs_size", "im2col_lanes"),
+        *("acc_pitch", "acc_size"),
+        *("wide_lanes", "wide_calls", "rest_calls", "panel_tile", "per_tap"),
+        *("skips_scatter", "taps", "panel_pitch", "product_pitch", "product_size"),
+        *("y_batch", "y_group", "y_channel", "y_plane", "y_row"),
+        *("output_depth", "output_height", "output_width", "stride_z", "stride_y", "stride_x"),
+        *("crop_offset_z", "crop_offset_y", "crop_offset_x"),
+        *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
+        *("weight_block", "bias_block", "streams", "held_size"),
+        *(
+            "transformed_size",
+            "transformed_pitch",
+            "output_transform_count",
+            "output_step_z",
+            "output_step_y",
+            "output_step_x",
+        ),
+        *("images", "image_blocks", "cells", "taps_of_last"),
+    ),
 )
-"""What stands in a call's arguments, in this order: addresses, then sizes, 64 bits each."""
+"""Arguments of the drivers of y and x: `Layout.arguments` writes the integers, and
+`lowered_plan.LoweredPlan` the addresses of kernels and tables."""
 
-_PLACES = {name: place for place, name in enumerate((*POINTERS, *FIELDS))}
+TILE = Record(words=("rows", "weight", "offsets", "taps", "acc", "micro", "count"))
+"""An entry of a plan's list of tiles: the first of `count` tiles that differ in nothing else."""
 
-TILE = ("rows", "weight", "offsets", "taps", "line", "micro", "count")
-"""What stands in a plan's list of tiles, 64 bits each: the first of `count` that are alike."""
+OUTPUT_TRANSFORM = Record(pointers=("kernel",), words=("before", "phases", "place", "acc"))
+"""An entry of a plan's list of output transforms, for every group and phase of it.
 
-RESTORED = ("kernel", "before", "phases", "place", "line")
-"""What stands in a plan's list of phases to restore, 64 bits each: of every group and phase of it.
-
-`before` counts rows of products, of a channel, of earlier groups; `line` is the phase of y.
+`before` counts rows of products, of a channel, of earlier groups; `acc` is the phase of y.
 """
 
-PHASE = ("tiles", "end", "taps", "before", "asked")
-"""What stands in a turned plan's list of phases, 64 bits each.
+PHASE = Record(words=("tiles", "end", "taps", "before", "prefetch_bytes"))
+"""An entry of the list of phases of a plan whose lanes are output channels.
 
-Its tiles, its taps and those before it, and bytes that each term asks for of the weights to come.
+Its tiles, its taps and those before it, and bytes that each term prefetches of later weights.
 """
 
-TURNED_TILE = ("micro", "taps", "reached", "places")
-"""What stands in its list of tiles: `taps` and `places` are tables' begins."""
+CHANNEL_LANES_TILE = Record(words=("micro", "taps", "reached", "places"))
+"""An entry of its list of tiles: `taps` and `places` are where its part of a table begins."""
 
-RUN = ("start", "to", "place")
-"""Of a vector of a gathered panel: the first cell, where it goes, and its place in the table."""
+RUN = Record(words=("start", "to", "place"))
+"""A vector of an im2col panel: the first cell, where it goes, and its place in the table."""
 
 TERMS_AHEAD = 24
-"""So many terms on, cells of x are asked for; lists of terms are so much longer."""
+"""So many terms on, cells of x are prefetched; lists of terms are so much longer."""
 
-LATTICE = ("start", "depth", "height", "width")
-"""What stands in a plan's list of the lattices of x, 64 bits each."""
-
-Value = Any
+RESIDUE_CLASS = Record(words=("start", "depth", "height", "width"))
+"""An entry of a plan's list of residue classes of x."""
 
 
 class Call:
-    """The code being written, with the call's arguments by name, and places of this thread."""
+    """The driver that is being written: its arguments by name, and this thread's buffers."""
 
     panel: Value  # cells of x
-    runs: Value  # where cells of x that are gathered follow each other
-    products: Value  # of a spread item
-    line: Value  # sums, before they are interleaved
-    row_lines: Value  # where in the line buffer the phases of a row of y begin
-    row_of_y: Value  # cells of y that are not there yet, if it streams: `held` of them, ...
+    runs: Value  # of an im2col panel: which cells of x are contiguous
+    products: Value  # of a GEMM, before they are added to their outputs
+    acc: Value  # accumulator rows, before they are interleaved
+    row_accumulators: Value  # where the accumulator rows of the phases of a row of y begin
+    row_of_y: Value  # of non-temporal stores: `held` cells that are not yet written, ...
     held: Value
-    begun: Value  # ... the first of them for this place
+    begun: Value  # ... and the place in y of the first
     to: Value
 
     def __init__(self, code: Code, arguments: Value) -> None:
@@ -108,27 +202,27 @@ class Call:
         self.arguments = arguments
 
     def __getattr__(self, name: str) -> Value:
-        """Read an argument where it is used: so many do not stay in registers anyway."""
-        place = _PLACES[name]
-        return self.code.load(self.arguments, place, PTR if place < len(POINTERS) else I64)
+        """Read an argument where it is used: there are more than registers hold."""
+        return ARGUMENTS.read(self.code, self.arguments, name)
 
 
-class Item:
-    """What a thread has taken: a part of a group's channels of y, at some cells q.
+class Task:
+    """A task: some channels of a group of y, at some cells.
 
-    These are `rows` rows from `row` on in each of `planes` planes from `plane` on, and `columns`
-    columns from `column` on. Gathered rows are counted through all planes and images.
+    The cells are `rows` rows from `row` on in each of `planes` planes from `plane` on, and
+    `columns` columns from `column` on. Rows of an im2col panel are numbered through all planes and
+    images.
     """
 
     def __init__(self, c: Call, number: Value) -> None:
         code, self.number = c.code, number
         rest, self.split = code.divmod(number, c.splits)
-        rest, segment = code.divmod(rest, c.segments)
+        rest, column_block = code.divmod(rest, c.column_blocks)
         rest, row_block = code.divmod(rest, c.row_blocks)
         rest, plane_block = code.divmod(rest, c.plane_blocks)
         self.group, self.image = code.divmod(rest, c.batch)
         self.plane, self.row = code.mul(plane_block, c.planes), code.mul(row_block, c.rows)
-        self.column = code.mul(segment, c.columns)
+        self.column = code.mul(column_block, c.columns)
         self.planes = code.least(c.planes, code.sub(c.all_planes, self.plane))
         self.rows = code.least(c.rows, code.sub(c.all_rows, self.row))
         self.columns = code.least(c.columns, code.sub(c.all_columns, self.column))
@@ -143,11 +237,11 @@ def each_tile(
     place: tuple[Value, ...],
     sizes: tuple[Value, Value, Value],
 ) -> None:
-    """Call a micro-kernel for all tiles that follow each other, the first one at a place.
+    """Call a micro-kernel for all tiles of an entry of the list of tiles.
 
-    A place is where its weights, cells, offsets, lines and biases are; the other tiles have
-    weights, lines and biases of their own. `sizes` are terms, the pitch of lines, and whether sums
-    begin.
+    `place` has the addresses of the first tile's weights, cells, offsets, accumulator rows and
+    biases; weights, rows and biases of the other tiles follow. `sizes` are the number of terms, the
+    pitch of rows, and whether the sums begin here.
     """
     code, (w, x, offsets, to, bias) = c.code, place
     w_step = code.mul(tile["rows"], tile["taps"], c.channels)

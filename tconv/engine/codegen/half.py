@@ -1,19 +1,27 @@
-"""HOW X AND Y ARE STORED: float16 and bfloat16 widened where they are read, rounded as they go out.
+"""Conversion of float16 and bfloat16: loads widen cells to float32, stores round them back.
 
-    number = cell                        # exact
-    cell = number                        # rounded once: to the nearest, of two as near to the even
+    element = cell                       # exact
+    cell = element                       # rounded once, to the nearest, ties to even
 
 All other types are stored as they are computed with. bfloat16 is the upper half of a float32.
-float16 is what an instruction converts, or where there is none the bits are moved, the exponent
-gets another bias, and before bits are dropped half of the last one kept is added. Numbers that are
-so small that float16 has fewer bits for them are rounded by an addition.
+An instruction converts float16. Processors without one shift the bits, change the exponent's bias,
+and round by adding half of the last bit that is kept before the others are dropped; subnormal
+float16 results are rounded by a floating-point addition.
 """
 
-from typing import Any
-
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.codegen.code import I16, I32, Code
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import (
+    FLOAT,
+    HALF,
+    I16,
+    I32,
+    Builder,
+    Constant,
+    Index,
+    Type,
+    Value,
+    VectorType,
+)
 
 __all__ = [
     "load_cell",
@@ -25,87 +33,86 @@ __all__ = [
     "widened",
 ]
 
-_HALF, _FLOAT = ir.HalfType(), ir.FloatType()
-# Of float16 and float32: bits of the fraction, and what the bias of the exponent differs by.
+_HALF, _FLOAT = HALF, FLOAT
+# Bits of the fraction of float16 and of float32, and the difference of their exponents' biases.
 _FRACTION, _WIDE_FRACTION, _BIAS = 10, 23, 127 - 15
 _DROPPED = _WIDE_FRACTION - _FRACTION
 _INFINITY, _WIDE_INFINITY, _QUIET = 0x1F << _FRACTION, 0xFF << _WIDE_FRACTION, 1 << _FRACTION - 1
 _LEAST_EXPONENT, _LEAST_NORMAL = _BIAS + 1, 2.0**-14
-_BEYOND_EXPONENT = _BIAS + 31  # of 2**16, which float16 has not
-_ROUNDER, _ROUNDER_BITS = 0.5, 126 << _WIDE_FRACTION  # whose last bit is float16's least number
-Value = Any
+_BEYOND_EXPONENT = _BIAS + 31  # of 2**16, beyond float16
+_ROUNDER, _ROUNDER_BITS = 0.5, 126 << _WIDE_FRACTION  # whose last bit is float16's least subnormal
 
 
-def load_cell(code: Code, pointer: Value, index: Value = 0) -> Value:
-    """``pointer[index]`` of x or the weight, as a number to compute with."""
-    return widened(code, code.load(pointer, index, code.number.cell))
+def load_cell(code: Code, pointer: Value, index: Index = 0) -> Value:
+    """``pointer[index]`` of x or the weight, widened."""
+    return widened(code, code.load(pointer, index, code.element.cell))
 
 
-def load_cells(code: Code, pointer: Value, index: Value = 0) -> Value:
-    """A vector of them from ``pointer[index]`` on, wherever that lies."""
+def load_cells(code: Code, pointer: Value, index: Index = 0) -> Value:
+    """``pointer[index:][:lanes]`` of x or the weight, widened."""
     return widened(code, stored_cells(code, pointer, index))
 
 
-def stored_cells(code: Code, pointer: Value, index: Value = 0) -> Value:
-    """The same vector as it is stored, to be brought into another order before it is `widened`."""
-    number, place = code.number, code.cell(pointer, index)
-    kind = ir.VectorType(number.cell, number.lanes)
-    return code.builder.load(place, align=number.cell_bytes, typ=kind)
+def stored_cells(code: Code, pointer: Value, index: Index = 0) -> Value:
+    """``pointer[index:][:lanes]`` as it is stored, to be shuffled before it is `widened`."""
+    element, place = code.element, code.cell(pointer, index)
+    kind = VectorType(element.cell, element.lanes)
+    return code.builder.load(place, align=element.cell_bytes, typ=kind)
 
 
-def store_cell(code: Code, value: Value, pointer: Value, index: Value = 0) -> None:
+def store_cell(code: Code, value: Value, pointer: Value, index: Index = 0) -> None:
     """``pointer[index] = value`` in y."""
     code.store(narrowed(code, value), pointer, index)
 
 
-def store_cells(code: Code, cells: Value, pointer: Value, index: Value = 0) -> None:
-    """Write a vector that is `narrowed` from ``pointer[index]`` of y on."""
-    code.builder.store(cells, code.cell(pointer, index), align=code.number.cell_bytes)
+def store_cells(code: Code, cells: Value, pointer: Value, index: Index = 0) -> None:
+    """``pointer[index:][:lanes] = cells`` in y, of cells that `narrowed` made."""
+    code.builder.store(cells, code.cell(pointer, index), align=code.element.cell_bytes)
 
 
 def widened(code: Code, cells: Value) -> Value:
-    """A cell, or a vector of cells, as numbers to compute with."""
-    number, builder = code.number, code.builder
-    if not number.is_half:
+    """Return a cell, or a vector of cells, as elements to compute with."""
+    element, builder = code.element, code.builder
+    if not element.is_half:
         return cells
-    if number.stored == "float16" and number.converts_float16:
+    if element.stored == "float16" and element.converts_float16:
         return builder.fpext(builder.bitcast(cells, _like(cells, _HALF)), _like(cells, _FLOAT))
     bits = builder.zext(cells, _like(cells, I32))
-    if number.stored == "float16":
+    if element.stored == "float16":
         return _from_float16(builder, bits)
     return builder.bitcast(builder.shl(bits, _all(bits, 16)), _like(cells, _FLOAT))
 
 
 def narrowed(code: Code, value: Value) -> Value:
-    """A number, or a vector of numbers, as cells of y."""
-    number, builder = code.number, code.builder
-    if not number.is_half:
+    """Return an element, or a vector of elements, as cells of y."""
+    element, builder = code.element, code.builder
+    if not element.is_half:
         return value
-    if number.stored == "float16" and number.converts_float16:
+    if element.stored == "float16" and element.converts_float16:
         return builder.bitcast(builder.fptrunc(value, _like(value, _HALF)), _like(value, I16))
     bits = builder.bitcast(value, _like(value, I32))
-    of_kind = _to_float16 if number.stored == "float16" else _to_bfloat16
+    of_kind = _to_float16 if element.stored == "float16" else _to_bfloat16
     return builder.trunc(of_kind(builder, bits), _like(value, I16))
 
 
-def _from_float16(builder: IRBuilder, bits: Value) -> Value:
-    """float32 of the 16 bits that `bits` has in 32."""
+def _from_float16(builder: Builder, bits: Value) -> Value:
+    """Return float32 of float16, whose bits `bits` has in 32."""
     real = _like(bits, _FLOAT)
     size = builder.and_(bits, _all(bits, 0x7FFF))
     sign = builder.shl(builder.xor(bits, size), _all(bits, 16))
     moved = builder.shl(size, _all(bits, _DROPPED))
     normal = builder.add(moved, _all(bits, _BIAS << _WIDE_FRACTION))
-    endless = builder.add(normal, _all(bits, _BIAS << _WIDE_FRACTION))
-    # Read as if it began with a one, like normal numbers, from which that one is taken away.
+    infinite = builder.add(normal, _all(bits, _BIAS << _WIDE_FRACTION))
+    # A subnormal: read with the leading one of normal numbers, which is subtracted again.
     begun = builder.bitcast(builder.add(normal, _all(bits, 1 << _WIDE_FRACTION)), real)
     small = builder.bitcast(builder.fsub(begun, _all(begun, _LEAST_NORMAL)), bits.type)
     found = _pick_below(builder, size, 1 << _FRACTION, small, normal)
-    found = _pick_below(builder, size, _INFINITY, found, endless)
+    found = _pick_below(builder, size, _INFINITY, found, infinite)
     return builder.bitcast(builder.or_(found, sign), real)
 
 
-def _to_float16(builder: IRBuilder, bits: Value) -> Value:
-    """The 16 bits of float16, in 32, of the bits of float32."""
+def _to_float16(builder: Builder, bits: Value) -> Value:
+    """Return the bits of float16, in 32, from those of float32."""
     real = _like(bits, _FLOAT)
     size = builder.and_(bits, _all(bits, 0x7FFF_FFFF))
     sign = builder.lshr(builder.xor(bits, size), _all(bits, 16))
@@ -114,43 +121,41 @@ def _to_float16(builder: IRBuilder, bits: Value) -> Value:
     number = builder.bitcast(size, real)
     rounded = builder.bitcast(builder.fadd(number, _all(number, _ROUNDER)), bits.type)
     small = builder.sub(rounded, _all(bits, _ROUNDER_BITS))
-    endless = _pick_below(
+    infinite = _pick_below(
         builder, size, _WIDE_INFINITY + 1, _all(bits, _INFINITY), _all(bits, _INFINITY | _QUIET)
     )
     found = _pick_below(builder, size, _LEAST_EXPONENT << _WIDE_FRACTION, small, normal)
-    found = _pick_below(builder, size, _BEYOND_EXPONENT << _WIDE_FRACTION, found, endless)
+    found = _pick_below(builder, size, _BEYOND_EXPONENT << _WIDE_FRACTION, found, infinite)
     return builder.or_(found, sign)
 
 
-def _to_bfloat16(builder: IRBuilder, bits: Value) -> Value:
-    """The 16 bits of bfloat16, in 32, of the bits of float32."""
+def _to_bfloat16(builder: Builder, bits: Value) -> Value:
+    """Return the bits of bfloat16, in 32, from those of float32."""
     size = builder.and_(bits, _all(bits, 0x7FFF_FFFF))
     upper = builder.lshr(bits, _all(bits, 16))
-    nan = builder.or_(upper, _all(bits, 0x40))  # else what makes it one may be dropped
+    nan = builder.or_(upper, _all(bits, 0x40))  # else its only bits may be dropped
     return _pick_below(builder, size, _WIDE_INFINITY + 1, _nearest(builder, bits, 16), nan)
 
 
-def _nearest(builder: IRBuilder, bits: Value, count: int) -> Value:
-    """Drop the last bits, so many, after what brings the rest to the nearest, and to the even."""
+def _nearest(builder: Builder, bits: Value, count: int) -> Value:
+    """Drop the last `count` bits, rounding to the nearest, ties to even."""
     shift = _all(bits, count)
     last = builder.and_(builder.lshr(bits, shift), _all(bits, 1))
     half = builder.add(last, _all(bits, (1 << count - 1) - 1))
     return builder.lshr(builder.add(bits, half), shift)
 
 
-def _pick_below(builder: IRBuilder, size: Value, bound: int, below: Value, else_: Value) -> Value:
+def _pick_below(builder: Builder, size: Value, bound: int, below: Value, else_: Value) -> Value:
     """``below if size < bound else else_``."""
     return builder.select(builder.icmp_signed("<", size, _all(size, bound)), below, else_)
 
 
-def _like(value: Value, kind: Any) -> Any:
-    """The type, or as wide a vector of it as a value is."""
-    wide = isinstance(value.type, ir.VectorType)
-    return ir.VectorType(kind, value.type.count) if wide else kind
+def _like(value: Value, kind: Type) -> Type:
+    """Return a type, or a vector of it with as many lanes as a value has."""
+    return VectorType(kind, value.type.count) if value.type.count else kind
 
 
-def _all(value: Value, constant: float) -> Any:
-    """A constant, in every lane if a value is a vector."""
+def _all(value: Value, constant: float) -> Constant:
+    """Return a constant of a value's type, in every lane if it is a vector."""
     kind = value.type
-    lanes = [constant] * kind.count if isinstance(kind, ir.VectorType) else constant
-    return ir.Constant(kind, lanes)
+    return kind([constant] * kind.count if kind.count else constant)

@@ -1,13 +1,13 @@
-"""WHERE MACHINE CODE IS KEPT: a file for each kernel, used only if nobody else can have written it.
+"""Disk cache of kernels: a file for each, read only if no other user can have written it.
 
-A file is a magic word, a checksum of its own name and the object, and the object, which may have
-other kernels besides: those compiled at the same time. Whatever is wrong with a file or its folder,
-the kernel is compiled again: a broken cache costs time and nothing else. Files that have not been
-read for longest are removed when there are too many; plans, of which there can be many more, have
-files and bounds of their own (`engine/plan_log.py`).
+A file is a magic word, a checksum of its own name and the object, and the object, which may define
+other kernels of the same module. Whatever is wrong with a file or its folder, the kernel is
+compiled again: a broken cache costs time and nothing else. When there are too many files, the least
+recently read ones are removed. Plans, of which there can be many more, have files and bounds of
+their own (`plan_log.py`).
 
-Files are opened relative to the folder, which is opened before it is looked at: so it stays the
-folder that was looked at, whatever its name points to by then.
+Files are opened relative to the folder's handle, and the folder is checked by that handle: so the
+files are in the folder that was checked, whatever its name points to by then.
 """
 
 import os
@@ -26,10 +26,10 @@ from tconv.engine.target.target import cache_folder
 __all__ = [
     "CacheInfo",
     "Place",
+    "Unsafe",
     "cache_info",
     "clear_cache",
     "damaged",
-    "Unsafe",
     "existing_place",
     "fault_of_place",
     "made_place",
@@ -43,15 +43,15 @@ _MAGIC = b"tconv kernel 1\r\n"
 _HEADER_BYTES = len(_MAGIC) + 32
 _MOST_ENTRY_BYTES = 16 * 2**20  # a kernel has some 10 KB
 _MOST_BYTES = 256 * 2**20
-_MOST_FILES = 4096  # as many kernels as a process may hold
-_PRUNING = 32  # one key in so many looks for files to remove
+_MOST_FILES = 4096  # as many as a process may hold kernels
+_PRUNING = 32  # one write in so many looks for files to remove
 _MOST_REMOVED = 64  # at a time, which takes a millisecond
-_FRESH_S = 24 * 3600  # a file that was read is marked so at most once a day
-_UNFINISHED_S = 3600  # by then nobody is still writing it
+_FRESH_S = 24 * 3600  # reading updates a file's time at most once a day
+_UNFINISHED_S = 3600  # an older temporary file is left over
 _OURS = re.compile(r"([0-9a-f]{64}\.kernel|\.[0-9a-f]{64}\.kernel\.[0-9a-f]{8})")
 _PLAN_LOGS = re.compile(r"([0-9a-f]{2}\.plans|\.[0-9a-f]{2}\.plans\.[0-9a-f]{8})")
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-# A link can point anywhere, so it is not followed; a pipe must not make us wait.
+# Links are not followed, for they can point anywhere, and a pipe must not block.
 _CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _BINARY
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
 _HAS_HANDLES = {os.open, os.rename, os.unlink} <= os.supports_dir_fd  # not on Windows
@@ -60,7 +60,7 @@ _has_warned = False
 
 
 class CacheInfo(TypedDict):
-    """What `cache_info` tells."""
+    """The result of `cache_info`."""
 
     folder: str | None
     files: int
@@ -70,11 +70,11 @@ class CacheInfo(TypedDict):
 
 
 class Unsafe(OSError):
-    """A file or folder that is not to be trusted; its text says why."""
+    """A file or folder that cannot be trusted; the text says why."""
 
 
 class Place:
-    """The folder of kernels, opened, and what is done in it."""
+    """The open folder of kernels, and operations on its files."""
 
     def __init__(self, folder: str) -> None:
         self.folder, self.handle = folder, None
@@ -90,17 +90,17 @@ class Place:
             os.close(self.handle)
 
     def check(self) -> None:
-        """Refuse a folder that somebody else could write to."""
+        """Raise if another user could write to the folder."""
         status = os.lstat(self.folder) if self.handle is None else os.fstat(self.handle)
         _check(status, stat.S_ISDIR)
 
     def open(self, name: str, flags: int) -> tuple[int, os.stat_result]:
-        """Open a regular file that nobody else can have written; return its handle and status.
+        """Open a regular file that no other user can have written; return its handle and status.
 
         Raises
         ------
-        Unsafe : somebody could have written it.
-        OSError : it is not there, or cannot be opened.
+        Unsafe : another user could have written it.
+        OSError : it does not exist, or cannot be opened.
         """
         if not hasattr(os, "O_NOFOLLOW"):
             _check(os.lstat(self._before + name), stat.S_ISREG)
@@ -122,24 +122,24 @@ class Place:
         return file, status
 
     def read(self, name: str, most_bytes: int) -> bytes:
-        """Return what is in a file, which is marked as read lately.
+        """Return a file's content, and note that it was read.
 
         Raises
         ------
-        Unsafe, OSError : as `open` says; it is too large, too.
+        Unsafe, OSError : as `open` says, or the file is too large.
         """
         file, status = self.open(name, os.O_RDONLY)
         with os.fdopen(file, "rb", buffering=0) as opened:
             if status.st_size > most_bytes:
                 raise Unsafe("is too large")
-            # Not left to the system, which may be told not to keep when files are read.
+            # The system's own time of access may be turned off.
             if time.time() - status.st_mtime > _FRESH_S and os.utime in os.supports_fd:
-                with suppress(OSError):  # that belongs to the administrator
+                with suppress(OSError):  # of a file of the administrator's
                     os.utime(file)
             return opened.read()
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write a file, complete or not at all, in the place of what is there."""
+        """Replace a file, completely or not at all."""
         unfinished = f".{name}.{os.urandom(4).hex()}"
         file = os.open(self._before + unfinished, _NEW, 0o600, dir_fd=self.handle)
         try:
@@ -152,7 +152,7 @@ class Place:
             raise
 
     def remove(self, name: str) -> bool:
-        """Remove a file; return whether it was there."""
+        """Remove a file; return whether it existed."""
         try:
             os.unlink(self._before + name, dir_fd=self.handle)
         except OSError:
@@ -160,9 +160,9 @@ class Place:
         return True
 
     def own_files(self, *kinds: re.Pattern[str]) -> list[tuple[float, int, str]]:
-        """When each file of this user was read or written, its bytes and name, the oldest first.
+        """Return time, bytes and name of each file of this user, the oldest first.
 
-        Unfinished ones are among them.
+        The time is that of the last write or noted read. Temporary files are among them.
         """
         found = []
         with (
@@ -180,22 +180,22 @@ class Place:
 
 
 def existing_place() -> Place | None:
-    """Open the folder, to read from it; None if there is none yet, or none is wanted.
+    """Open the folder to read from it; None if it does not exist or the cache is off.
 
     Raises
     ------
-    Unsafe : somebody else could write to it.
+    Unsafe : another user could write to it.
     """
     folder = _folder()
     return None if isinstance(folder, str) else _checked(str(folder))
 
 
 def made_place() -> Place | None:
-    """Open the folder, which is made if it is not there yet, to write to it.
+    """Open the folder to write to it, and create it first if necessary; None if the cache is off.
 
     Raises
     ------
-    OSError : it cannot be made; `Unsafe` is one.
+    OSError : it cannot be created, or is `Unsafe`.
     """
     folder = _folder()
     if isinstance(folder, str):
@@ -226,11 +226,11 @@ def _checked(folder: str) -> Place | None:
 
 
 def fault_of_place(name: str, error: OSError) -> str:
-    """Return what is wrong with the folder, if a file there was to be read; else ""."""
+    """Return what is wrong with the folder of a file to read; "" if there is no such file."""
     folder = str(_folder())
     try:
         os.lstat(f"{folder}/{name}")
-    except FileNotFoundError:  # as most that are looked for first: drafts give way later
+    except FileNotFoundError:  # as mostly on first calls
         return ""
     except OSError:
         pass
@@ -238,7 +238,7 @@ def fault_of_place(name: str, error: OSError) -> str:
 
 
 def read_file(name: str, most_bytes: int) -> tuple[bytes | None, str]:
-    """Return what is in a file of the folder, or None and what is wrong ("" if it is not there)."""
+    """Return a file's content, or None and what is wrong ("" if it does not exist)."""
     try:
         place = existing_place()
     except OSError as error:
@@ -255,7 +255,7 @@ def read_file(name: str, most_bytes: int) -> tuple[bytes | None, str]:
 
 
 def read_entry(key: str) -> tuple[bytes | None, str]:
-    """Return the object kept under a key, or None and what is wrong with it ("" if not there)."""
+    """Return a key's object, or None and what is wrong with it ("" if it does not exist)."""
     name = f"{key}.kernel"
     data, fault = read_file(name, _HEADER_BYTES + _MOST_ENTRY_BYTES)
     if data is None:
@@ -266,12 +266,12 @@ def read_entry(key: str) -> tuple[bytes | None, str]:
 
 
 def damaged(name: str) -> str:
-    """Return what is wrong with a file of the folder whose checksum is."""
+    """Return what is wrong with a file whose checksum is wrong."""
     return f"{_folder()}/{name}, which is damaged"
 
 
 def write_entry(key: str, data: bytes) -> None:
-    """Keep an object under a key, in the place of what is there; if that fails, do nothing."""
+    """Store an object under a key, in place of an older one; if that fails, do nothing."""
     if len(data) > _MOST_ENTRY_BYTES:
         return
     with suppress(OSError):
@@ -284,7 +284,7 @@ def write_entry(key: str, data: bytes) -> None:
 
 
 def warn_once(fault: str) -> None:
-    """Say that an entry is not used; further ones are not spoken of."""
+    """Warn that an entry is not used, once for all entries."""
     global _has_warned
     if fault and not _has_warned:
         _has_warned = True
@@ -297,7 +297,7 @@ def warn_once(fault: str) -> None:
 
 
 def cache_info() -> CacheInfo:
-    """Return where kernels are kept, how many, and whether that works.
+    """Return the folder of kernels, its size, and whether it is usable.
 
     >>> sorted(cache_info())
     ['bytes', 'files', 'folder', 'reason', 'usable']
@@ -313,7 +313,7 @@ def cache_info() -> CacheInfo:
 
 
 def clear_cache() -> int:
-    """Remove the kernels of this user from the disk, and nothing else; return how many files."""
+    """Remove this user's kernels and plans from the disk; return the number of files."""
     folder = _folder()
     if isinstance(folder, str):
         return 0
@@ -323,21 +323,21 @@ def clear_cache() -> int:
 
 
 def _folder() -> Path | str:
-    """Return the folder of kernels: our own, below one that may be shared with other programs."""
+    """Return the folder of kernels, below one that programs may share, or why there is none."""
     folder = cache_folder()
     return folder if isinstance(folder, str) else folder / "kernels"
 
 
 def _header(key: str, data: bytes) -> bytes:
-    """Return what stands before an object; the key ties it to the name of its file."""
+    """Return a file's header; its checksum covers the key, and so the file's name."""
     return _MAGIC + sha256(key.encode() + data).digest()
 
 
 def _check(status: os.stat_result, is_kind: Callable[[int], bool]) -> None:
-    """Refuse a file or folder that somebody else could have written.
+    """Raise if another user could have written a file or folder.
 
-    What belongs to the administrator is trusted, who could change this program as well: so a
-    container's image can bring its kernels along.
+    Files of the administrator are trusted, who could change this program as well: so a container's
+    image can bring its kernels along.
     """
     if not is_kind(status.st_mode):
         raise Unsafe(f"is not a {'folder' if is_kind is stat.S_ISDIR else 'regular file'}")
@@ -355,23 +355,23 @@ def _own_files(folder: str) -> list[tuple[float, int, str]]:
 
 
 def _prune(place: Place) -> None:
-    """Remove kernels beyond the bounds that have not been read for longest, but not many at once.
+    """Remove the least recently read kernels beyond the bounds, but not many at once.
 
-    What unfinished writing left goes as well.
+    Temporary files that are left over go as well.
     """
     files, removed = place.own_files(_OURS), 0
     total, count = sum(size for _, size, _ in files), len(files)
     for written, size, name in files:
         is_left_over = name[0] == "." and time.time() - written > _UNFINISHED_S
         if total > _MOST_BYTES or count > _MOST_FILES or is_left_over:
-            place.remove(name)  # unless another process has
+            place.remove(name)  # another process may have
             total, count, removed = total - size, count - 1, removed + 1
             if removed == _MOST_REMOVED:
                 return
 
 
 def _why_unusable(folder: Path) -> str:
-    """Return why kernels cannot be kept in a folder, or ""."""
+    """Return why a folder cannot hold kernels, or ""."""
     with suppress(FileNotFoundError, NotADirectoryError):
         try:
             _check(os.lstat(folder), stat.S_ISDIR)

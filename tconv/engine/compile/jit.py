@@ -1,30 +1,28 @@
-"""HOW CODE BECOMES CALLABLE: it is found in memory, else on disk, else compiled by LLVM.
+"""JIT compilation: functions from memory, else from the disk cache, else compiled by LLVM.
 
-An address is a number: nobody can tell who still holds it, or is inside the code. So code is never
-unloaded. What bounds the memory is the number of kernels: most sizes are arguments of a kernel, so
-programs need dozens of them, of some 20 KB; one that asks for thousands is refused more.
+Code is never unloaded, because nobody can tell who still holds an address or runs the code behind
+it. A bound on the number of kernels bounds the memory instead: most sizes are arguments of a
+kernel, so programs need dozens of kernels, of some 20 KB each; a program that asks for thousands is
+refused.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from hashlib import sha256
-from importlib import import_module
 from typing import Any
 
 from tconv.engine.codegen.code import write
-from tconv.engine.codegen.values import Module
+from tconv.engine.codegen.llvm import Module
 from tconv.engine.compile.disk_cache import (
-    cache_info,
-    clear_cache,
     read_entry,
     warn_once,
     write_entry,
 )
-from tconv.engine.compile.fingerprint import version
-from tconv.engine.compile.mapping import mapped
-from tconv.engine.compile.object_file import check_object, symbols, undefined_symbols
-from tconv.engine.target.target import Target, architecture_of
+from tconv.engine.compile.fingerprint import fingerprint
+from tconv.engine.compile.object_file import check_object, symbols
+from tconv.engine.target.isa import architecture_of
+from tconv.engine.target.target import Target
 from tconv.errors import UnsupportedError
 from tconv.system.fork_lock import ForkLock, importing
 from tconv.system.memory import check_addresses
@@ -32,8 +30,6 @@ from tconv.system.memory import check_addresses
 __all__ = [
     "Emit",
     "assembly",
-    "cache_info",
-    "clear_cache",
     "find",
     "held",
     "keep",
@@ -41,35 +37,41 @@ __all__ = [
     "load_all",
     "load_kernel",
     "text_of",
-    "undefined_symbols",
 ]
 
 Emit = Callable[[Module], None]
 
+OPTIONS: dict[str, Any] = {"reloc": "default", "codemodel": "jitdefault", "jit": True}
+"""LLVM's options for all code, besides the processor and the level of optimisation."""
+
+# Levels of optimisation, without passes over the IR: with them compilation takes 2 to 3 times as
+# long and the code is as fast, for the emitters write it as it should be. Code of level 0 takes a
+# fifth of the time to compile, and 2 to 3 times as long to run.
+OPTIMISED, BASELINE = 1, 0
+
 _MOST_KERNELS = 4096  # some 80 MB; each takes two of the 65,530 mappings that Linux allows
-# LLVM ends the process where it gets no memory. 30 MiB for the largest plans (x86-64), and as much
-# as the C library takes at a time for a thread that is new to it.
+# LLVM ends the process where it gets no memory. It takes 30 MiB for the largest plans (x86-64), and
+# the C library as much at a time for each new thread.
 _COMPILER_BYTES = 2**26
 
-_Key = tuple[str, str, Target]
+_Key = tuple[str, Target]
 _loaded: dict[_Key, int] = {}
-_refused: dict[_Key, str] = {}  # asking again would compile again
-_engines: list[tuple[Any, set[str]]] = []  # and the names that each holds
+_refused: dict[_Key, str] = {}  # why, so that asking again does not compile again
+_engines: list[tuple[Any, set[str]]] = []  # of LLVM, and the names that each holds
 _lock = ForkLock()
 
 
-def load(name: str, emit: Emit, target: Target, *, version: str) -> int:
+def load(name: str, emit: Emit, target: Target) -> int:
     """Return the address of a function.
 
-    Calls that agree in `name`, `target` and `version` must mean the same code: `emit` is called
-    only where it is neither in memory nor on disk.
+    Calls that agree in `name` and `target` must mean the same code: `emit` is called only where it
+    is neither in memory nor on disk.
 
     Parameters
     ----------
-    name : of the function; tells everything its code depends on besides `target` and `version`.
+    name : of the function; says all that its code depends on besides `target` and the sources.
     emit : writes the function into a module, whose triple and data layout are set.
-    target : a CPU whose code runs here.
-    version : of the generator that `emit` belongs to.
+    target : a processor whose code runs here.
 
     Returns
     -------
@@ -77,67 +79,73 @@ def load(name: str, emit: Emit, target: Target, *, version: str) -> int:
 
     Raises
     ------
-    UnsupportedError : the code is for another CPU or calls what is not in it, the system forbids
-        code made at run time, or the process holds too many kernels.
+    UnsupportedError : the code is for another processor or calls a function outside its module,
+        the system forbids code made at run time, or the process holds too many kernels.
     """
-    address = _loaded.get((name, version, target))
-    return load_all({name: emit}, target, version=version)[name] if address is None else address
+    address = _loaded.get((name, target))
+    return load_all({name: emit}, target)[name] if address is None else address
 
 
-def load_all(emits: Mapping[str, Emit], target: Target, *, version: str) -> dict[str, int]:
-    """Return the addresses of functions by name; those that must be compiled are so together.
+def load_all(emits: Mapping[str, Emit], target: Target) -> dict[str, int]:
+    """Return the addresses of functions by name; new ones are compiled as one module.
 
-    LLVM takes a millisecond for a module, besides what is in it, and as long to load one.
+    A module takes LLVM a millisecond besides its content, and as long to load.
     """
     fault = ""
-    if not all((name, version, target) in _loaded for name in emits):
+    if not all((name, target) in _loaded for name in emits):
         with _lock:
-            new = {n: emit for n, emit in emits.items() if (n, version, target) not in _loaded}
+            new = {n: emit for n, emit in emits.items() if (n, target) not in _loaded}
             if new:
-                fault = _load(new, target, version)
-        warn_once(fault)  # this may run the user's code, so not under the lock
-    return {name: _loaded[name, version, target] for name in emits}
+                fault = _load(new, target)
+        warn_once(fault)  # outside the lock, because a warning may run the user's code
+    return {name: _loaded[name, target] for name in emits}
+
+
+def load_kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
+    """Return the address of a kernel for one element type, as `load` does."""
+    full = f"{name}_{dtype}"
+    return load(full, partial(write, emit, full, dtype, target), target)
 
 
 def assembly(name: str, emit: Emit, target: Target) -> str:
-    """Return the assembly of what `emit` writes, for any CPU: to be read, not to be run."""
+    """Return the assembly of a function for any processor, for reading only."""
     with _lock, _parsed(text_of([emit], target)) as module:
         text: str = _machine(target.triple, target.cpu, target.features).emit_assembly(module)
         return text
 
 
-# ---- from the disk, else compiled ----------------------------------------------------------------
+# ---- disk cache, else compiler -------------------------------------------------------------------
 
 
-def _load(emits: Mapping[str, Emit], target: Target, version: str) -> str:
-    """Make functions callable that are not yet; return what is wrong with an entry on disk."""
-    found, fault = _found(emits, target, version)
+def _load(emits: Mapping[str, Emit], target: Target) -> str:
+    """Make new functions callable; return what is wrong with an entry of the disk cache."""
+    found, fault = _found(emits, target)
     missing = {name: emit for name, emit in emits.items() if name not in found}
     if missing:
-        _compiled(missing, target, version)
+        _compiled(missing, target)
     return fault
 
 
-def find(names: Collection[str], target: Target, *, version: str) -> dict[str, int]:
-    """Return the addresses of those functions that need not be compiled."""
+def find(names: Collection[str], target: Target) -> dict[str, int]:
+    """Return the addresses of functions in memory or in the disk cache."""
     with _lock:
-        new = [name for name in names if (name, version, target) not in _loaded]
-        fault = _found(new, target, version)[1] if new else ""
+        new = [name for name in names if (name, target) not in _loaded]
+        fault = _found(new, target)[1] if new else ""
     warn_once(fault)
-    return held(names, target, version=version)
+    return held(names, target)
 
 
-def held(names: Iterable[str], target: Target, *, version: str) -> dict[str, int]:
-    """Return the addresses of those functions that are in memory."""
-    keys = {name: (name, version, target) for name in names}
+def held(names: Iterable[str], target: Target) -> dict[str, int]:
+    """Return the addresses of functions in memory."""
+    keys = {name: (name, target) for name in names}
     return {name: _loaded[key] for name, key in keys.items() if key in _loaded}
 
 
-def _found(names: Collection[str], target: Target, version: str) -> tuple[dict[str, int], str]:
-    """Take functions from the disk; return their addresses, and what is wrong with an entry."""
+def _found(names: Collection[str], target: Target) -> tuple[dict[str, int], str]:
+    """Load functions from the disk cache; return addresses, and what is wrong with an entry."""
     for name in names:
-        if (name, version, target) in _refused:
-            raise UnsupportedError(_refused[name, version, target])
+        if (name, target) in _refused:
+            raise UnsupportedError(_refused[name, target])
     if len(_loaded) + len(names) > _MOST_KERNELS:
         raise UnsupportedError(
             f"this process holds {len(_loaded):,} kernels and code is never unloaded; "
@@ -149,46 +157,43 @@ def _found(names: Collection[str], target: Target, version: str) -> tuple[dict[s
     found: dict[str, int] = {}
     first_fault = ""
     for name in names:
-        if name not in found:  # an entry has all that was compiled together
-            entry = _entry_of(name, version, target)
+        if name not in found:  # an entry has all functions of a module
+            entry = _entry_of(name, target)
             data, fault = read_entry(entry)
             if data is not None:
                 try:
                     found |= _linked([name], data, target)
-                except (UnsupportedError, RuntimeError):  # its checksum is right: another program
-                    _check_code()  # has made it, unless no code can be loaded at all
+                except (UnsupportedError, RuntimeError):  # its checksum is right, so another
+                    _check_code()  # program made it, unless no code can be loaded at all
                     check_addresses(_COMPILER_BYTES)
                     fault = f"{entry}.kernel, which holds something else"
             first_fault = first_fault or fault
-    _hold(found, target, version)
+    _hold(found, target)
     return found, first_fault
 
 
-def _hold(found: Mapping[str, int], target: Target, version: str) -> None:
+def _hold(found: Mapping[str, int], target: Target) -> None:
     for name, address in found.items():
-        _loaded.setdefault((name, version, target), address)
+        _loaded.setdefault((name, target), address)
 
 
-def _compiled(emits: Mapping[str, Emit], target: Target, version: str) -> None:
-    """Compile functions together and keep the object for each of them, on disk."""
+def _compiled(emits: Mapping[str, Emit], target: Target) -> None:
+    """Compile functions as one module and keep it in the disk cache."""
     _check_code()
     try:
-        keep(list(emits), text_of(emits.values(), target), target, version=version)
+        keep(list(emits), text_of(emits.values(), target), target)
     except UnsupportedError as error:
-        if len(emits) > 1:  # which of them is it?
+        if len(emits) > 1:  # find the one that fails
             for name, emit in emits.items():
-                _compiled({name: emit}, target, version)
-        _refused[next(iter(emits)), version, target] = str(error)
+                _compiled({name: emit}, target)
+        _refused[next(iter(emits)), target] = str(error)
         raise
 
 
 def keep(
-    names: Sequence[str], text: str, target: Target, *, version: str, opt: int = 1
+    names: Sequence[str], text: str, target: Target, *, opt: int = OPTIMISED
 ) -> dict[str, int]:
-    """Compile a module, keep it on disk for each of these functions, and return their addresses.
-
-    With ``opt=0`` that takes a fifth of the time, and the code two to three times as long.
-    """
+    """Compile a module, write it to the disk cache for each function, and return addresses."""
     with _lock:
         check_addresses(_COMPILER_BYTES)
         with _parsed(text) as module:
@@ -196,50 +201,38 @@ def keep(
             data = machine.emit_object(module)
         found = _linked(names, data, target)
         for name in names:
-            write_entry(_entry_of(name, version, target), data)
-        _hold(found, target, version)
+            write_entry(_entry_of(name, target), data)
+        _hold(found, target)
         return found
 
 
-def _entry_of(name: str, version: str, target: Target) -> str:
-    """Return the key on disk of a function: all that its code follows from."""
-    found = _facts(version, target).copy()
+def _entry_of(name: str, target: Target) -> str:
+    """Return a function's key in the disk cache: a hash of all that its code follows from."""
+    found = _facts(target).copy()
     found.update(name.encode())
     key: str = found.hexdigest()
     return key
 
 
 @lru_cache(maxsize=64)
-def _facts(version: str, target: Target) -> Any:
-    """What the code of all functions follows from, as the beginning of a checksum."""
+def _facts(target: Target) -> Any:
+    """Return a hash of all that the code of every function follows from, to be continued."""
     with importing:
         import llvmlite
         from llvmlite import binding
 
-    facts = (
-        import_module("tconv").__version__,
-        llvmlite.__version__,
-        binding.llvm_version_info,
-        target.triple,
-        target.cpu,
-        target.features,
-        target.vector_bits,
-        target.registers,
-        target.has_fma,
-        version,
-    )
+    versions = llvmlite.__version__, binding.llvm_version_info
+    of_target = (target.triple, target.cpu, target.features, target.isa)
+    facts = fingerprint(), versions, of_target, OPTIONS, OPTIMISED, BASELINE
     return sha256(repr(facts).encode())
 
 
 def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]:
     """Make the code of an object callable; return the addresses of all its functions.
 
-    It must have those that are named. LLVM ends the process over a symbol that nobody defines, and
-    picks the first of two that are defined twice. Neither may come so far.
+    It must define the named ones. LLVM ends the process over an undefined symbol, and takes the
+    first of two that have the same name, so both are refused before.
     """
-    found = mapped(data)
-    if found is not None and found.keys() >= set(names):
-        return found
     _check_code()
     try:
         is_apple = "apple" in target.triple or "darwin" in target.triple
@@ -269,7 +262,7 @@ def _linked(names: Sequence[str], data: bytes, target: Target) -> dict[str, int]
 
 @cache
 def _llvm() -> Any:
-    """Return llvmlite's binding to LLVM, which loads in tens of milliseconds."""
+    """Return llvmlite's binding to LLVM, initialised."""
     with importing:
         from llvmlite import binding
 
@@ -280,7 +273,7 @@ def _llvm() -> Any:
 
 @cache
 def _why_no_code() -> str:
-    """Return why this system does not run code that a program makes, or ""."""
+    """Return why this system runs no code made at run time, or ""."""
     try:
         _llvm().check_jit_execution()
     except OSError as error:
@@ -289,14 +282,14 @@ def _why_no_code() -> str:
 
 
 def _check_code() -> None:
-    """Refuse to go on where LLVM would end the process."""
+    """Raise where LLVM would end the process."""
     reason = _why_no_code()
     if reason:
         raise UnsupportedError(f"{reason}; set TCONV_CPU=portable.")
 
 
-def _new_machine(triple: str, cpu: str, features: str, opt: int = 1) -> Any:
-    """Return LLVM's generator of code for a CPU."""
+def _new_machine(triple: str, cpu: str, features: str, opt: int = OPTIMISED) -> Any:
+    """Return LLVM's code generator for a processor."""
     binding = _llvm()
     try:
         target = binding.Target.from_triple(triple)
@@ -304,18 +297,14 @@ def _new_machine(triple: str, cpu: str, features: str, opt: int = 1) -> Any:
         binding.initialize_all_targets()
         binding.initialize_all_asmprinters()
         target = binding.Target.from_triple(triple)
-    # opt=1 and no passes over the IR: 2 to 3 times faster to compile than with passes, and the code
-    # is as fast, for the emitters write it as it should be. opt=0 is 2 to 3 times slower to run.
-    return target.create_target_machine(
-        cpu=cpu, features=features, opt=opt, codemodel="jitdefault", jit=True
-    )
+    return target.create_target_machine(cpu=cpu, features=features, opt=opt, **OPTIONS)
 
 
 _machine = lru_cache(maxsize=8)(_new_machine)
 
 
 def text_of(emits: Iterable[Emit], target: Target) -> str:
-    """Return the module that functions are written to."""
+    """Return the text of a module of functions."""
     with _lock:
         machine = _machine(target.triple, target.cpu, target.features)
         module = Module(machine.triple, str(machine.target_data))
@@ -326,7 +315,7 @@ def text_of(emits: Iterable[Emit], target: Target) -> str:
 
 @contextmanager
 def _parsed(text: str) -> Iterator[Any]:
-    """Give a module as LLVM has it, and release all that it holds for it."""
+    """Give LLVM's own module, and free its memory afterwards."""
     binding = _llvm()
     with (
         binding.create_context() as context,
@@ -337,9 +326,9 @@ def _parsed(text: str) -> Iterator[Any]:
 
 
 def _engine_without(names: frozenset[str], target: Target) -> tuple[Any, set[str]]:
-    """Return an engine that has none of these names, mostly the only one.
+    """Return an engine without these names, and its names; mostly there is only one.
 
-    One engine for all kernels loads one in 0.03 ms, an engine each in 0.8 ms (Xeon, 2 cores).
+    One engine for all kernels loads each in 0.03 ms, one for each kernel in 0.8 ms (Xeon, 2 cores).
     """
     for engine, held in _engines:
         if not held & names:
@@ -347,13 +336,7 @@ def _engine_without(names: frozenset[str], target: Target) -> tuple[Any, set[str
     binding = _llvm()
     machine = _new_machine(target.triple, "", "")  # loads only, for which no features are needed
     module = binding.parse_assembly("")
-    engine = binding.create_mcjit_compiler(module, machine)  # which owns the machine from now on
-    engine.remove_module(module)  # else it compiles this nothing, in 1 ms, before the first object
+    engine = binding.create_mcjit_compiler(module, machine)  # owns the machine
+    engine.remove_module(module)  # else it compiles the empty module, in 1 ms
     _engines.append((engine, set()))
     return _engines[-1]
-
-
-def load_kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
-    """Return the address of a kernel for one type, which `emit` writes, as `load` does."""
-    full = f"{name}_{dtype}"
-    return load(full, partial(write, emit, full, dtype, target), target, version=version())

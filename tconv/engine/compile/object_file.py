@@ -1,29 +1,29 @@
-"""WHAT AN OBJECT FILE NAMES: the functions it defines, and those it expects from elsewhere.
+"""Object files: their symbols, and the checks that LLVM's loader leaves out.
 
-llvmlite does not list the symbols of an object, and LLVM ends the process when it is asked to load
-one that needs a symbol nobody has, one for another machine, or one whose parts are not there. So
-all that is read here, before.
+llvmlite does not list the symbols of an object, and LLVM ends the process when it loads an object
+with an undefined symbol, for another machine, or with parts missing. This module finds all of that
+before.
 """
 
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Symbols", "check_object", "symbols", "undefined_symbols"]
+__all__ = ["Symbols", "check_object", "symbols"]
 
-# Tables of addresses, which the loader itself makes where it is told to use them.
+# Tables of addresses, which the loader makes itself.
 _HARMLESS = frozenset(("_GLOBAL_OFFSET_TABLE_", ".TOC."))
 
 
 class Symbols(NamedTuple):
-    """The names that an object shows to other objects."""
+    """The external symbols of an object."""
 
     defined: frozenset[str]
     undefined: frozenset[str]
 
 
 class _Elf(NamedTuple):
-    """Where the fields stand in one of the two widths of an ELF file."""
+    """The formats of one of the two widths of an ELF file."""
 
     header: str  # -> offset of the section headers, their size, their number
     section: str  # -> type, offset, size, index of its strings
@@ -38,8 +38,8 @@ _ELF = {
 _SYMBOL_TABLE = 2  # SHT_SYMTAB, and LC_SYMTAB of Mach-O
 _MACH_O_64 = b"\xcf\xfa\xed\xfe"
 
-# Numbers of architectures, and of the kinds of addresses that LLVM writes into the code of kernels
-# and knows how to load (the supplements of the System V ABI; LLVM, RuntimeDyldELF.cpp).
+# Numbers of architectures, and types of relocations that LLVM writes for kernels and can load (the
+# supplements of the System V ABI; LLVM, RuntimeDyldELF.cpp).
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183, "riscv64": 243, "powerpc64le": 21, "s390x": 22}
 _WRITTEN = {
     "x86_64": frozenset((1, 2, 4, 10, 11, 24)),
@@ -52,16 +52,6 @@ _ALLOCATED, _CONTENT, _RELOCATIONS = 2, 1, 4  # SHF_ALLOC, SHT_PROGBITS, SHT_REL
 _KINDS = frozenset((0, _CONTENT, _SYMBOL_TABLE, 3, _RELOCATIONS, 7, 0x70000001, 0x6FFF4C03))
 _SEGMENT, _ZEROS = 0x19, (1, 12, 18)  # LC_SEGMENT_64, and sections that have no bytes in the file
 _MOST_ALIGNMENT = 2**12
-
-
-def undefined_symbols(data: bytes) -> frozenset[str]:
-    """Return what an object expects from elsewhere: calls that nothing could answer.
-
-    Raises
-    ------
-    ValueError : this is no complete ELF or 64-bit Mach-O object.
-    """
-    return symbols(data).undefined
 
 
 def symbols(data: bytes) -> Symbols:
@@ -91,18 +81,18 @@ def symbols(data: bytes) -> Symbols:
 
 
 def check_object(data: bytes, architecture: str, *, is_apple: bool = False) -> None:
-    """Refuse an object that LLVM would end the process over.
+    """Raise for an object over which LLVM would end the process.
 
     Parameters
     ----------
     data : an object.
-    architecture : that it must be for, as the first part of LLVM's triple. What it refers to is
-        looked at for x86-64 and AArch64.
+    architecture : the first part of the machine's LLVM triple. Relocations are checked for x86-64
+        and AArch64.
     is_apple : whether the system is one of Apple's, whose objects are Mach-O.
 
     Raises
     ------
-    ValueError : it is for another machine, or refers to what is not in it.
+    ValueError : it is for another machine, or refers to something that is not in it.
     """
     magic, check = (_MACH_O_64, _check_mach_o) if is_apple else (b"\x7fELF", _check_elf)
     if data[:4] != magic:
@@ -204,14 +194,14 @@ def _mach_o(data: bytes) -> Iterator[tuple[str, bool]]:
 
 
 def _part(data: bytes, offset: int, size: int) -> bytes:
-    """Return a part of the file, all of which must be there."""
+    """Return a part of the file; all of it must exist."""
     if offset + size > len(data):
         raise IndexError("a table ends after the file")
     return data[offset : offset + size]
 
 
 def _text(strings: bytes, at: int) -> str:
-    """Return one string of a table of strings that end with a zero."""
+    """Return a string of a table of zero-terminated strings."""
     end = strings.find(b"\0", at)
     if end < 0:
         raise IndexError("a name ends after its table")

@@ -1,11 +1,11 @@
-"""Append-only logs of plans on disk: few files, of which the older half is dropped when full.
+"""Append-only logs of plans on disk: 256 files, each of which drops its older half when it is full.
 
-Every size of a layer has plans of its own, so that a program may ask for many thousands. As files
-they would take a block of the disk each, and somebody would have to remove them one by one. Here
-nothing is removed: a file that is full is written again with its newest half.
+Every size of a layer has plans of its own, so a program may ask for many thousands. A file for each
+would take a block of the disk, and would have to be removed one by one; a full log is rewritten
+with its newest half instead.
 
-A plan is a magic word, its key, its length, a checksum of all that, and the plan. The last one with
-a key is the one that counts. What is not whole, as two processes may leave it, is made again.
+A record is a magic word, its key, its length, a checksum of all that, and the plan. The last record
+with a key counts. A broken record, as two processes may leave it, is made again.
 """
 
 import os
@@ -28,12 +28,12 @@ _MAGIC = b"tconv plan 1\r\n"
 _LENGTH = struct.Struct("<I")
 _KEY_AT, _LENGTH_AT, _SUM_AT = len(_MAGIC), len(_MAGIC) + 32, len(_MAGIC) + 36
 _DATA_AT = _SUM_AT + 16
-_MOST_BYTES = 2**18  # of a file; there are 256. To read one takes 30 us (Zen 5)
-_MOST_PLAN_BYTES = 2**15  # a plan has 4 KB; what is larger has a file of its own
+_MOST_BYTES = 2**18  # of a file, which takes 30 us to read (Zen 5)
+_MOST_PLAN_BYTES = 2**15  # a plan has 4 KB; a larger one has a file of its own
 
 
 def read_plan(key: str) -> tuple[bytes | None, str]:
-    """Return what is kept under a key, or None and what is wrong with it ("" if not there)."""
+    """Return a key's plan, or None and what is wrong with it ("" if there is none)."""
     data, fault = read_file(f"{key[:2]}.plans", 2 * _MOST_BYTES)
     if fault:
         return None, fault
@@ -45,7 +45,7 @@ def read_plan(key: str) -> tuple[bytes | None, str]:
         return None, ""
     (length,) = _LENGTH.unpack_from(found, start + _LENGTH_AT)
     record = found[start : start + _DATA_AT + length]
-    if len(record) < _DATA_AT + length:  # another process is writing it, or did when it ended
+    if len(record) < _DATA_AT + length:  # another process is writing it, or ended while it was
         return None, ""
     if record != _record(key, record[_DATA_AT:]):
         return None, damaged(f"{key[:2]}.plans")
@@ -53,7 +53,7 @@ def read_plan(key: str) -> tuple[bytes | None, str]:
 
 
 def write_plan(key: str, data: bytes) -> None:
-    """Keep something under a key; if that fails, do nothing."""
+    """Store a plan under a key; if that fails, do nothing."""
     if len(data) > _MOST_PLAN_BYTES:
         write_entry(key, data)
         return
@@ -72,7 +72,7 @@ def _record(key: str, data: bytes) -> bytes:
 
 
 def _append(place: Place, name: str, record: bytes) -> None:
-    """Add to the end of a file, in one piece, or write it again if it is full or not ours."""
+    """Append to a file, in one piece; rewrite it if it is full or unsafe."""
     try:
         file, status = place.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     except Unsafe:
@@ -88,5 +88,5 @@ def _append(place: Place, name: str, record: bytes) -> None:
         older = place.read(name, 2 * _MOST_BYTES)[-_MOST_BYTES // 2 :]
     except OSError:  # far too large, or gone
         older = b""
-    start = older.find(_MAGIC)  # the first that is whole
+    start = older.find(_MAGIC)  # the first complete one
     place.replace(name, (older[start:] if start >= 0 else b"") + record)

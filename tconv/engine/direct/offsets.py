@@ -1,4 +1,4 @@
-"""WHERE CELLS ARE: what phases read, found in an array and in a panel."""
+"""Offsets of the cells that phases read, in an array and in a panel."""
 
 from collections.abc import Sequence
 from math import prod
@@ -6,35 +6,44 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.engine.codegen.abi import RESIDUE_CLASS
 from tconv.engine.plan.phases import Phases
 
-__all__ = ["gathered_cells", "grid", "in_flat", "in_gathered", "lattices", "strides"]
+__all__ = [
+    "grid",
+    "im2col_table",
+    "in_im2col_panel",
+    "in_padded_panel",
+    "residue_classes",
+    "strides",
+]
 
 _Shifts = Sequence[Sequence[int]]
 """Along depth, height and width."""
 
 
-def in_flat(
+def in_padded_panel(
     phases: Phases, shifts: _Shifts, sizes: tuple[int, int, int], channels: int
 ) -> NDArray[np.int64]:
-    """Cells that all shifts read for the first q, in a flat panel.
+    """Cells that all shifts read for the first q, in a padded panel.
 
-    There lattices follow each other, of so many channels with planes and rows of these sizes.
+    The panel has the residue classes one after the other, each of so many channels with planes and
+    rows of these sizes.
     """
     places, within = [], []
     for axis, of_axis in zip(phases.axes, shifts, strict=True):
-        found = [divmod(-shift, axis.step) for shift in of_axis]
+        found = [axis.residue(shift) for shift in of_axis]
         places.append([axis.high + back for back, _ in found])
-        within.append([axis.lattices.index(first) for _, first in found])
+        within.append([axis.residue_classes.index(first) for _, first in found])
     cells = grid(places, sizes)
-    if phases.lattices > 1:
-        lattice = grid(within, [len(axis.lattices) for axis in phases.axes])
-        cells += lattice * (channels * prod(sizes))
+    if phases.residue_classes > 1:
+        number = grid(within, [len(axis.residue_classes) for axis in phases.axes])
+        cells += number * (channels * prod(sizes))
     return cells
 
 
-def in_gathered(phases: Phases, shifts: _Shifts) -> NDArray[np.int64]:
-    """Rows of all shifts in a gathered panel, of one channel."""
+def in_im2col_panel(phases: Phases, shifts: _Shifts) -> NDArray[np.int64]:
+    """Rows of all shifts in an im2col panel of one channel."""
     places = [
         [axis.shifts.index(n) for n in of_axis]
         for axis, of_axis in zip(phases.axes, shifts, strict=True)
@@ -42,12 +51,12 @@ def in_gathered(phases: Phases, shifts: _Shifts) -> NDArray[np.int64]:
     return grid(places, [len(axis.shifts) for axis in phases.axes])
 
 
-def lattices(
+def residue_classes(
     firsts: Sequence[Sequence[int]], sizes: Sequence[int], steps: Sequence[int]
 ) -> NDArray[np.int64]:
-    """For every lattice where it begins in a channel, and its planes, rows and columns.
+    """For every residue class where it begins in a channel, and its planes, rows and columns.
 
-    Along each axis lattices begin at `firsts`, of so many cells that are a step apart.
+    Along each axis classes begin at `firsts`, of `sizes` cells with `steps` between them.
     """
     z, y, x = (
         [(first, max(0, -(-(size - first) // step))) for first in of_axis]
@@ -55,7 +64,9 @@ def lattices(
     )
     _, rows, columns = sizes
     entries = [
-        ((plane * rows + row) * columns + column, depth, height, width)
+        RESIDUE_CLASS.row(
+            start=(plane * rows + row) * columns + column, depth=depth, height=height, width=width
+        )
         for plane, depth in z
         for row, height in y
         for column, width in x
@@ -63,21 +74,21 @@ def lattices(
     return np.array(entries, np.int64)
 
 
-def gathered_cells(phases: Phases, batch: int, image_step: int) -> NDArray[np.int32]:
-    """For a gathered panel: the cell that every shift reads for every lane, or -1."""
+def im2col_table(phases: Phases, batch: int, image_step: int) -> NDArray[np.int32]:
+    """For an im2col panel: the cell that every shift reads for every lane, or -1."""
     cells, exist = np.zeros((), np.int64), np.ones((), np.bool_)
     for axis in phases.axes:
         shifts = np.array(axis.shifts)[:, np.newaxis]
         place = np.arange(axis.count) * axis.step - shifts  # (shifts, q)
         within = (place >= 0) & (place < axis.input)
-        spread = (*place.shape,)
-        cells = cells[..., None, None] * axis.input + place.reshape(spread)
-        exist = exist[..., None, None] & within.reshape(spread)
+        shape = (*place.shape,)
+        cells = cells[..., None, None] * axis.input + place.reshape(shape)
+        exist = exist[..., None, None] & within.reshape(shape)
     order = (0, 2, 4, 1, 3, 5)  # (shifts of z, y, x; q of z, y, x)
     found = np.where(exist, cells, -1).transpose(order).reshape(phases.shifts, -1)
     images = np.arange(batch)[:, np.newaxis, np.newaxis] * image_step
-    whole = np.where(found < 0, -1, found + images).transpose(1, 0, 2)  # (shifts, N, q)
-    return np.ascontiguousarray(whole, np.int32).reshape(-1)
+    table = np.where(found < 0, -1, found + images).transpose(1, 0, 2)  # (shifts, N, q)
+    return np.ascontiguousarray(table, np.int32).reshape(-1)
 
 
 def grid(

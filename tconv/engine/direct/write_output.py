@@ -1,37 +1,33 @@
-"""HOW Y IS WRITTEN: the phases of every row interleaved, what is cropped left out.
+"""Output: the phases of every row are interleaved into y, without the cropped cells.
 
-A large y goes past the caches. Lines of the cache that are written in part only would be slow
-then, so rows that follow each other are held back, and written together.
+A large y is written by non-temporal stores. Cache lines that are written in part would be slow
+then, so contiguous rows are held back and written together.
 """
 
-from typing import Any
-
-from tconv.engine.codegen.abi import Call, Item
-from tconv.engine.codegen.code import I64, PTR
+from tconv.engine.codegen.abi import Call, Task
+from tconv.engine.codegen.llvm import I64, PTR, Value
 
 __all__ = ["copy_out"]
 
-Value = Any
 
-
-def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
-    """Interleave the phases of every row of an item, from the line buffer to y of a block."""
+def copy_out(c: Call, task: Task, y: Value, is_last: Value) -> None:
+    """Interleave the phases of every row of a task, from the accumulators to y of a block."""
     code = c.code
-    begin = code.sub(code.mul(item.column, c.stride_x), c.lead_x)
-    skipped = code.most(code.sub(0, begin), 0)  # cells of the first column that are not kept
+    begin = code.sub(code.mul(task.column, c.stride_x), c.crop_offset_x)
+    skipped = code.most(code.sub(0, begin), 0)  # cells of the first column that are cropped
     start = code.add(begin, skipped)
-    cells = code.sub(code.mul(item.columns, c.stride_x), skipped)
+    cells = code.sub(code.mul(task.columns, c.stride_x), skipped)
     count = code.least(cells, code.sub(c.output_width, start))
-    rest, first_y = code.divmod(item.row, c.height_rows)
+    rest, first_y = code.divmod(task.row, c.height_rows)
     first_image, first_z = code.divmod(rest, c.depth_rows)
-    is_whole = code.is_equal(c.is_gathered, 1)  # rows run on through all planes and images
+    is_im2col = code.is_equal(c.is_im2col, 1)  # rows run on through all planes and images
     begin_y, end_y = (
-        code.pick(is_whole, 0, first_y),
-        code.pick(is_whole, c.height_rows, code.add(first_y, item.rows)),
+        code.pick(is_im2col, 0, first_y),
+        code.pick(is_im2col, c.height_rows, code.add(first_y, task.rows)),
     )
-    of_image = code.mul(code.add(item.image, first_image), c.y_batch)
+    of_image = code.mul(code.add(task.image, first_image), c.y_batch)
     starts = [code.index(0), first_y, first_z, of_image]
-    rows = code.mul(item.planes, item.rows)
+    rows = code.mul(task.planes, task.rows)
     channels, is_kept = code.pick(is_last, c.last_block, c.block), code.is_equal(c.streams, 0)
     with code.loop(channels) as channel:
         of_channel = code.add(code.mul(channel, c.y_channel), start)
@@ -40,25 +36,27 @@ def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
         with code.loop(c.stride_z) as phase_z:
             _find_lines(c, is_last, phase_z, channel)
             with code.loop_carrying(rows, starts) as ((n, y_row, z_row, image_at), following):
-                of_plane = code.mul(code.add(item.plane, z_row), c.stride_z)
-                of_y_z = code.sub(code.add(of_plane, phase_z), c.lead_z)
+                of_plane = code.mul(code.add(task.plane, z_row), c.stride_z)
+                of_y_z = code.sub(code.add(of_plane, phase_z), c.crop_offset_z)
                 at_row = code.add(image_at, of_channel, code.mul(of_y_z, c.y_plane))
                 lane = code.mul(n, c.pitch)
                 with code.loop(c.stride_y) as phase_y:
-                    of_y_y = code.sub(code.add(code.mul(y_row, c.stride_y), phase_y), c.lead_y)
+                    of_y_y = code.sub(
+                        code.add(code.mul(y_row, c.stride_y), phase_y), c.crop_offset_y
+                    )
                     exists = code.both(
                         code.is_within(of_y_z, c.output_depth),
                         code.is_within(of_y_y, c.output_height),
                     )
                     with code.when(exists):
-                        lines = code.at(c.row_lines, code.mul(phase_y, c.stride_x), I64)
+                        acc_starts = code.at(c.row_accumulators, code.mul(phase_y, c.stride_x), I64)
                         far = code.cell(y, code.add(at_row, code.mul(of_y_y, c.y_row)))
                         code.builder.store(far, c.to)
                         with code.when(code.is_equal(c.streams, 1)):
                             _hold(c, far, count)
                         to = code.load(c.to, kind=PTR)
                         sizes = (lane, skipped, count, c.stride_x, ahead)
-                        code.call(c.copy_row, to, c.line, lines, *sizes)
+                        code.call(c.interleave_row, to, c.acc, acc_starts, *sizes)
                 next_y = code.add(y_row, 1)
                 wraps_y = code.is_equal(next_y, end_y)
                 next_z = code.add(z_row, code.pick(wraps_y, 1, 0))
@@ -74,8 +72,8 @@ def copy_out(c: Call, item: Item, y: Value, is_last: Value) -> None:
 
 
 def _hold(c: Call, far: Value, count: Value) -> None:
-    """Keep a row of y back, in one piece with what is held, so that few lines are half written."""
-    code, bytes_ = c.code, c.code.number.cell_bytes
+    """Hold a row of y back, in one piece with those held, so that few cache lines are split."""
+    code, bytes_ = c.code, c.code.element.cell_bytes
     held = code.load(c.held, kind=I64)
     place, begun = (code.builder.ptrtoint(p, I64) for p in (far, code.load(c.begun, kind=PTR)))
     follows = code.is_equal(place, code.add(begun, code.mul(held, bytes_)))
@@ -89,15 +87,15 @@ def _hold(c: Call, far: Value, count: Value) -> None:
 
 
 def _held_cells(c: Call) -> Value:
-    """Where the cells lie that are held: as far from a line's begin as they will in y."""
-    code, number = c.code, c.code.number
+    """Where the held cells are: at the same offset within a cache line as in y."""
+    code, number = c.code, c.code.element
     cell = code.div(code.builder.ptrtoint(code.load(c.begun, kind=PTR), I64), number.cell_bytes)
     _, beyond = code.divmod(cell, number.streamed_lanes)
     return code.cell(c.row_of_y, beyond)
 
 
 def _write_held(c: Call) -> None:
-    """Write to y what is held."""
+    """Write the held cells to y."""
     code = c.code
     begun, held = code.load(c.begun, kind=PTR), code.load(c.held, kind=I64)
     code.call(c.stream, begun, _held_cells(c), held)
@@ -105,13 +103,13 @@ def _write_held(c: Call) -> None:
 
 
 def _find_lines(c: Call, is_last: Value, phase_z: Value, channel: Value) -> None:
-    """Write where in the line buffer the phases of a plane of y begin, for a channel."""
+    """Write where in the accumulators the phases of a plane of y begin, for a channel."""
     code = c.code
     in_plane = code.mul(c.stride_y, c.stride_x)
     first = code.add(code.pick(is_last, c.phases, 0), code.mul(phase_z, in_plane))
-    entries = code.at(c.lines, code.mul(first, 2), I64)
+    entries = code.at(c.acc_starts, code.mul(first, 2), I64)
     with code.loop(in_plane) as phase:
         entry = code.mul(phase, 2)
         step = code.load(entries, code.add(entry, 1), I64)
         number = code.add(code.load(entries, entry, I64), code.mul(channel, step))
-        code.store(code.mul(number, c.line_pitch), c.row_lines, phase)
+        code.store(code.mul(number, c.acc_pitch), c.row_accumulators, phase)

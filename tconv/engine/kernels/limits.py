@@ -1,6 +1,7 @@
-"""Limits and prefetch distances of kernels."""
+"""Limits and distances that kernels, layouts and the cost model share."""
 
-__all__ = ["CHANNELS_AHEAD", "MOST_INTERLEAVED"]
+__all__ = ["CHANNELS_AHEAD", "MOST_INTERLEAVED", "QUAD_BYTES"]
 
-MOST_INTERLEAVED = 8  # phases that are interleaved in registers; more are transposed
-CHANNELS_AHEAD = 4  # of x, whose planes are too far from each other to be foreseen
+QUAD_BYTES = 16  # within which every CPU shuffles in one step
+MOST_INTERLEAVED = 8  # phases that a kernel interleaves in registers; it transposes more
+CHANNELS_AHEAD = 4  # of x, to prefetch: planes lie too far apart for the CPU to foresee the next

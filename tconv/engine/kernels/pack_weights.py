@@ -1,62 +1,70 @@
-"""HOW WEIGHTS ARE PACKED: into the order in which the micro-kernels read them, natively.
+"""Weight packing: weights in the order in which the micro-kernels read them.
 
-    while (item := counter++) < items:                # a group's channels of x, some of them
+    while (task := counter++) < tasks:                # some channels of x of one group
         for block in channels of y:
-            make what is packed of it, if outputs share products                # making.py
-            for tile in the block's tiles, or for each tap of a tile if sums are made by tap:
-                for channel in channels of the item:
+            transform the block's weights, for Winograd                # transform_weights.py
+            for tile in the block's tiles, or for each tap of a tile with per-tap accumulation:
+                for channel in channels of the task:
                     packed[tile][channel] = w[channel, block][table of the tile]       # taps, rows
 
-In this order w is read nearly as it lies, and each tile gets a run of some KB. A table says where
-the numbers of a few channels are that together fill whole vectors, and so the processor gathers
-them, or LLVM loads one after the other where that is as fast.
+In this order w is read nearly as it lies in memory, and each tile gets a run of some KB. A table
+has the offsets of the elements of a few channels, which together fill whole vectors: the CPU
+gathers them, or loads them one by one where that is as fast.
 """
 
-from typing import Any
-
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.code import I32, I64, PTR, Code, Number, begin
+from tconv.engine.codegen.abi import Record
+from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.half import load_cell, widened
-from tconv.engine.kernels.transform_weights import (
-    MAKE_FIELDS,
-    MAKE_POINTERS,
-    make,
+from tconv.engine.codegen.llvm import (
+    I32,
+    I64,
+    PTR,
+    Constant,
+    IntType,
+    Module,
+    Undefined,
+    Value,
+    VectorType,
 )
+from tconv.engine.kernels.transform_weights import TRANSFORM_ARGUMENTS, transform
 
-__all__ = ["PACK_FIELDS", "TILE", "pack_made_run", "pack_run"]
+__all__ = ["PACKED_TILE", "PACK_ARGUMENTS", "run_packing", "run_transformed_packing"]
 
-_POINTERS = (
-    *("weight", "packed", "counter", "scratch"),
-    *("tables", "tiles", "last_tiles"),
-    *MAKE_POINTERS,
+PACK_ARGUMENTS = Record(
+    pointers=(
+        *("weight", "packed", "counter", "scratch"),  # written for each call, by `Job`
+        *("tables", "tiles", "last_tiles"),
+        *TRANSFORM_ARGUMENTS.pointers,
+    ),
+    words=(
+        *("tasks", "chunks", "chunk", "blocks", "channels"),
+        *("weight_group", "weight_channel", "weight_block", "packed_group", "packed_block"),
+        *("tile_count", "last_tile_count", "block", "last_block"),
+        "table_channel",
+        *TRANSFORM_ARGUMENTS.words,
+    ),
 )
-PACK_FIELDS = (
-    *("items", "chunks", "chunk", "blocks", "channels"),
-    *("weight_group", "weight_channel", "weight_block", "packed_group", "packed_block"),
-    *("tile_count", "last_tile_count", "block", "last_block"),
-    "table_channel",
-    *MAKE_FIELDS,
-)
-TILE = ("weight", "table", "count", "channels")
+"""Arguments of the drivers that pack weights; `weight_tables.pack_arguments` writes them."""
+
+PACKED_TILE = Record(words=("weight", "table", "count", "channels"))
 _LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
-Value = Any
 
 
-def pack_run(module: ir.Module, name: str, number: Number) -> None:
-    """Emit ``pack_run(arguments, thread)``: take channels of groups until there are none."""
-    _emit(module, name, number)
+def run_packing(module: Module, name: str, element: ElementType) -> None:
+    """Emit ``run_packing(arguments, thread)``: take channels of groups until there are none."""
+    _emit(module, name, element)
 
 
-def pack_made_run(module: ir.Module, name: str, number: Number) -> None:
-    """Emit the same for numbers that are made of the weights."""
-    _emit(module, name, number, makes=True)
+def run_transformed_packing(module: Module, name: str, element: ElementType) -> None:
+    """Emit the same, which transforms the weights before it packs them."""
+    _emit(module, name, element, transforms=True)
 
 
-def _emit(module: ir.Module, name: str, number: Number, *, makes: bool = False) -> None:
-    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
-    f = code.record(a["arguments"], PACK_FIELDS, _POINTERS)
-    with code.items(f["counter"], f["items"]) as item:
-        group, chunk = code.divmod(item, f["chunks"])
+def _emit(module: Module, name: str, element: ElementType, *, transforms: bool = False) -> None:
+    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
+    f = PACK_ARGUMENTS.load(code, a["arguments"])
+    with code.tasks(f["counter"], f["tasks"]) as task:
+        group, chunk = code.divmod(task, f["chunks"])
         first = code.mul(chunk, f["chunk"])
         channels = code.least(f["chunk"], code.sub(f["channels"], first))
         start = code.add(code.mul(group, f["weight_group"]), code.mul(first, f["weight_channel"]))
@@ -66,15 +74,14 @@ def _emit(module: ir.Module, name: str, number: Number, *, makes: bool = False) 
             is_last = code.is_equal(block, code.sub(f["blocks"], 1))
             tiles = code.pick(is_last, f["last_tiles"], f["tiles"])
             of_block = code.cell(weight, code.mul(block, f["weight_block"]))
-            if makes:
+            if transforms:
                 outputs = code.pick(is_last, f["last_block"], f["block"])
-                made = code.at(f["scratch"], code.mul(a["thread"], f["made_size"]))
-                make(code, f, made, of_block, channels, outputs)
-                of_block = made
+                transformed = code.at(f["scratch"], code.mul(a["thread"], f["transformed_size"]))
+                transform(code, f, transformed, of_block, channels, outputs)
+                of_block = transformed
             to = code.at(packed, code.mul(block, f["packed_block"]))
             with code.loop(code.pick(is_last, f["last_tile_count"], f["tile_count"])) as n:
-                entry = code.at(tiles, code.mul(n, len(TILE)), I64)
-                tile = code.record(entry, TILE)
+                tile = PACKED_TILE.load(code, tiles, n)
                 table = code.at(f["tables"], tile["table"], I32)
                 of_tile = code.at(to, code.add(tile["weight"], code.mul(first, tile["count"])))
                 with code.loop(channels, step=tile["channels"]) as channel:
@@ -87,7 +94,7 @@ def _emit(module: ir.Module, name: str, number: Number, *, makes: bool = False) 
 
 def _gather(code: Code, row: Value, source: Value, table: Value, count: Value) -> None:
     """``row[:count] = source[table[:count]]``."""
-    lanes = code.number.lanes
+    lanes = code.element.lanes
     whole = code.mul(code.div(count, lanes), lanes)
     with code.loop(whole, step=lanes) as n:
         code.store_vector(_gathered(code, source, code.at(table, n, I32)), row, n)
@@ -97,22 +104,22 @@ def _gather(code: Code, row: Value, source: Value, table: Value, count: Value) -
 
 
 def _gathered(code: Code, source: Value, table: Value) -> Value:
-    """The vector ``source[table[:lanes]]``."""
-    number = code.number
-    vector = ir.VectorType(number.cell, number.lanes)
-    if not number.gathers:
-        found: Value = ir.Constant(vector, ir.Undefined)
-        for lane in range(number.lanes):
+    """Return the vector ``source[table[:lanes]]``."""
+    element = code.element
+    vector = VectorType(element.cell, element.lanes)
+    if not element.gathers:
+        found: Value = Constant(vector, Undefined)
+        for lane in range(element.lanes):
             cell = code.cell(source, code.builder.sext(code.load(table, lane, I32), I64))
-            value = code.builder.load(cell, typ=number.cell)
-            found = code.builder.insert_element(found, value, ir.Constant(I32, lane))
+            value = code.builder.load(cell, typ=element.cell)
+            found = code.builder.insert_element(found, value, Constant(I32, lane))
         return widened(code, found)
-    cells = code.builder.load(table, align=4, typ=ir.VectorType(I32, number.lanes))
-    places = code.builder.gep(source, [cells], source_etype=number.cell)
-    mask = ir.VectorType(ir.IntType(1), number.lanes)
-    suffix = "i16" if number.is_half else number.suffix
-    name = f"llvm.masked.gather.v{number.lanes}{suffix}.v{number.lanes}p0"
+    cells = code.builder.load(table, align=4, typ=VectorType(I32, element.lanes))
+    places = code.builder.gep(source, [cells], source_etype=element.cell)
+    mask = VectorType(IntType(1), element.lanes)
+    suffix = "i16" if element.is_half else element.suffix
+    name = f"llvm.masked.gather.v{element.lanes}{suffix}.v{element.lanes}p0"
     gather = code.builder.module.declared(name, vector, [places.type, I32, mask, vector])
-    everything = ir.Constant(mask, [1] * number.lanes)
-    nothing, align = ir.Constant(vector, None), I32(number.cell_bytes)
+    everything = Constant(mask, [1] * element.lanes)
+    nothing, align = Constant(vector, None), I32(element.cell_bytes)
     return widened(code, code.builder.call(gather, [places, align, everything, nothing]))

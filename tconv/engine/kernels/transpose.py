@@ -1,11 +1,11 @@
-"""HOW CHANNELS CHANGE PLACES WITH CELLS: the matrix of every image is transposed, natively.
+"""Transposition: batches of matrices, and squares of vectors in registers.
 
-    while (item := counter++) < items:                # a block of an image
-        for row, column in tiles of the block:
+    while (task := counter++) < tasks:                # a block of one image
+        for row, column in squares of the block:
             to[image, column:, row:][:lanes, :lanes] = x[image, row:, column:][:lanes, :lanes].T
 
-Channels last, an image is cells by channels; channels first, it is channels by cells. So one kernel
-serves both ways.
+Channels last, an image is a matrix of cells by channels; channels first, of channels by cells. So
+one kernel reorders both ways.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,48 +16,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.code import I64, PTR, Code, Number, begin
+from tconv.engine.codegen.abi import Record
+from tconv.engine.codegen.code import Code, ElementType, begin
+from tconv.engine.codegen.llvm import I64, PTR, Module, Value
+from tconv.engine.kernels.limits import QUAD_BYTES
 from tconv.system.allocator import empty
+from tconv.system.topology import CACHE_LINE_BYTES
 
 __all__ = [
-    "TRANSPOSE_FIELDS",
     "empty_lines",
+    "even_odd_orders",
+    "pick_lanes",
+    "run_transpose",
     "transpose_arguments",
-    "transpose_run",
-    "transposed",
-    "turn_out",
+    "transpose_out",
+    "transpose_vectors",
 ]
 
-_POINTERS = ("x", "to", "counter")
-TRANSPOSE_FIELDS = (
-    *("items", "row_blocks", "column_blocks", "rows", "columns", "block_rows", "block_columns"),
-    "streams",
+_ARGUMENTS = Record(
+    pointers=("x", "to", "counter"),
+    words=(
+        *("tasks", "row_blocks", "column_blocks", "rows", "columns", "block_rows", "block_columns"),
+        "streams",
+    ),
 )
-_LINE_BYTES = 64  # of the processor's caches
-# So many are past the near caches before somebody reads them. Streamed, 2**24 bytes and more take
-# 0.5 to 1.1 times as long, and 0.2 where channels lie a power of two apart (Xeon, 2 cores).
+# So much has left the near caches before anybody reads it. With non-temporal stores 2**24 bytes and
+# more take 0.5 to 1.1 times as long, and 0.2 where channels lie a power of two apart (Xeon, 2
+# cores).
 _STREAMED_BYTES = 2**24
-_SMALL_BYTES = 2**16  # that are soon written, however they lie
-_QUAD_BYTES = 16  # within which every processor shuffles in one step
-# 15 to 25 GB/s are read and as many written (Xeon, 2 cores). All within 10 % of these are as fast;
-# those that are much longer one way, or 16 rows or columns, take up to 1.5 times as long.
+_SMALL_BYTES = 2**16  # written soon, aligned or not
+# 15 to 25 GB/s are read and as many written (Xeon, 2 cores). Blocks within 10 % of these are as
+# fast; much longer ones, or ones of 16 rows or columns, take up to 1.5 times as long.
 _BLOCK, _FEW_BLOCK = (256, 64), 4096  # the longer side first
-_FEW = (1, 2, 3, 4)  # rows or columns that are interleaved instead
-Value = Any
+_FEW = (1, 2, 3, 4)  # rows or columns of a matrix that is interleaved or separated instead
 
 
-def transpose_run(module: ir.Module, name: str, number: Number) -> None:
-    """Emit ``transpose_run(arguments, thread)``: take blocks of images until there are none."""
-    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, number)
-    f = code.record(a["arguments"], TRANSPOSE_FIELDS, _POINTERS)
+def run_transpose(module: Module, name: str, element: ElementType) -> None:
+    """Emit ``run_transpose(arguments, thread)``: take blocks of images until there are none."""
+    code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
+    f = _ARGUMENTS.load(code, a["arguments"])
     rows, columns = f["rows"], f["columns"]
     shortest = code.least(rows, columns)
     streams = _may_stream(code, f["to"], f["streams"])
-    is_wide = code.is_less(number.lanes - 1, shortest)
-    is_narrow = code.both(code.is_less(shortest, number.lanes), code.is_less(max(_FEW), shortest))
-    with code.items(f["counter"], f["items"]) as item:
-        rest, column_block = code.divmod(item, f["column_blocks"])
+    is_wide = code.is_less(element.lanes - 1, shortest)
+    is_narrow = code.both(code.is_less(shortest, element.lanes), code.is_less(max(_FEW), shortest))
+    with code.tasks(f["counter"], f["tasks"]) as task:
+        rest, column_block = code.divmod(task, f["column_blocks"])
         image, row_block = code.divmod(rest, f["row_blocks"])
         start = code.mul(image, code.mul(rows, columns))
         x, to = code.at(f["x"], start), code.at(f["to"], start)
@@ -71,36 +75,36 @@ def transpose_run(module: ir.Module, name: str, number: Number) -> None:
                     _transpose_few(
                         code, x, to, block[1 - side], count, (rows, columns)[1 - side], side
                     )
-        with code.when(is_narrow), _tiles(code, block) as (row, column):
+        with code.when(is_narrow), _squares(code, block) as (row, column):
             _transpose_some(code, x, to, (row, column), (rows, columns))
         for is_chosen, store in (
             (code.is_equal(streams, 0), code.store_vector),
             (code.is_equal(streams, 1), code.stream_vector),
         ):
-            with code.when(code.both(is_wide, is_chosen)), _tiles(code, block) as (row, column):
+            with code.when(code.both(is_wide, is_chosen)), _squares(code, block) as (row, column):
                 _transpose_all(code, x, to, (row, column), (rows, columns), store)
     code.fence()
     code.end()
 
 
 def _may_stream(code: Code, to: Value, streams: Value) -> Value:
-    """`streams` if a vector is a cache line and the first one begins where a line does."""
-    if code.number.lanes * code.number.bytes != _LINE_BYTES:
+    """Return `streams` if a vector is a cache line and `to` is aligned to one, else 0."""
+    if code.element.lanes * code.element.bytes != CACHE_LINE_BYTES:
         return code.index(0)
     place = code.builder.ptrtoint(to, I64)
-    return code.pick(code.is_equal(code.divmod(place, _LINE_BYTES)[1], 0), streams, 0)
+    return code.pick(code.is_equal(code.divmod(place, CACHE_LINE_BYTES)[1], 0), streams, 0)
 
 
 def _run(code: Code, number: Value, size: Value, total: Value) -> tuple[Value, Value]:
-    """Where the block of this number begins and ends."""
+    """Return where the block of this number begins and ends."""
     start = code.mul(number, size)
     return start, code.least(code.add(start, size), total)
 
 
 @contextmanager
-def _tiles(code: Code, block: list[tuple[Value, Value]]) -> Iterator[tuple[Value, Value]]:
-    """``for row, column in tiles``: squares as wide as a cache line, along the longer side."""
-    lanes, line = code.number.lanes, _LINE_BYTES // code.number.bytes
+def _squares(code: Code, block: list[tuple[Value, Value]]) -> Iterator[tuple[Value, Value]]:
+    """``for row, column in squares``, line by line of squares as wide as a cache line."""
+    lanes, line = code.element.lanes, CACHE_LINE_BYTES // code.element.bytes
     (row, last_row), (column, last_column) = block
     is_tall = code.is_less(code.sub(last_column, column), code.sub(last_row, row))
     start, stop, long_start, long_stop = (
@@ -124,34 +128,34 @@ def _transpose_all(
     size: tuple[Value, Value],
     store: Callable[[Value, Value, Value], None],
 ) -> None:
-    """Transpose a tile, the last ones being those that end where the matrix does.
+    """Transpose one square of vectors; the last ones end where the matrix ends.
 
-    What such a tile shares with its neighbour is written twice, with the same numbers.
+    The part that such a square shares with its neighbour is written twice, with the same numbers.
     """
-    lanes, (rows, columns) = code.number.lanes, size
+    lanes, (rows, columns) = code.element.lanes, size
     row, column = (
         code.least(first, code.sub(total, lanes)) for first, total in zip(place, size, strict=True)
     )
     x = code.at(x, code.add(code.mul(row, columns), column))
     to = code.at(to, code.add(code.mul(column, rows), row))
     found = [code.load_vector(x, code.mul(columns, n)) for n in range(lanes)]
-    for n, vector in enumerate(transposed(code, found)):
+    for n, vector in enumerate(transpose_vectors(code, found)):
         store(vector, to, code.mul(rows, n))
 
 
 def _transpose_some(
     code: Code, x: Value, to: Value, place: tuple[Value, Value], size: tuple[Value, Value]
 ) -> None:
-    """Transpose a tile, or what there is of it in a matrix that is narrower than a vector."""
+    """Transpose one square under masks, in a matrix that is narrower than a vector."""
     (row, column), (rows, columns) = place, size
     x_lanes = code.first_lanes(code.sub(columns, column))
     to_lanes = code.first_lanes(code.sub(rows, row))
     found = []
-    for n in range(code.number.lanes):
+    for n in range(code.element.lanes):
         source = code.least(code.add(row, n), code.sub(rows, 1))  # beyond the end, the last again
         source = code.add(code.mul(source, columns), column)
         found.append(code.load_lanes(code.at(x, source), x_lanes))
-    for n, vector in enumerate(transposed(code, found)):
+    for n, vector in enumerate(transpose_vectors(code, found)):
         target = code.add(column, n)
         with code.when(code.is_less(target, columns)):
             target = code.at(to, code.add(code.mul(target, rows), row))
@@ -167,12 +171,12 @@ def _transpose_few(
     length: Value,
     side: int,
 ) -> None:
-    """Interleave `count` rows of such a length (side 0), or part so many columns (side 1)."""
-    lanes, (start, stop) = code.number.lanes, run
+    """Interleave `count` rows of this length (side 0), or separate as many columns (side 1)."""
+    lanes, (start, stop) = code.element.lanes, run
     whole = code.add(start, code.mul(code.div(code.sub(stop, start), lanes), lanes))
 
     def places(cell: Value) -> tuple[list[Value], list[Value]]:
-        """Where the vectors of rows are, and those of columns."""
+        """Return the offsets of the vectors of rows, and those of columns."""
         long = [code.add(code.mul(length, n), cell) for n in range(count)]
         return long, [code.add(code.mul(cell, count), n * lanes) for n in range(count)]
 
@@ -182,16 +186,16 @@ def _transpose_few(
         for v, target in enumerate(targets):
             wanted = range(v, count * lanes, count) if side else range(v * lanes, (v + 1) * lanes)
             order = [n if side else n % count * lanes + n // count for n in wanted]
-            code.store_vector(_of_all(code, vectors, order), to, target)
+            code.store_vector(pick_lanes(code, vectors, order), to, target)
     with code.loop(stop, whole) as cell:
         for n, source in enumerate(places(cell)[0]):
             pair = source, code.add(code.mul(cell, count), n)
             code.store(code.load(x, pair[side]), to, pair[1 - side])
 
 
-def _of_all(code: Code, vectors: list[Value], order: list[int]) -> Value:
-    """A vector of the lanes `order`, which are counted through all the vectors."""
-    lanes, found = code.number.lanes, vectors[0]
+def pick_lanes(code: Code, vectors: list[Value], order: list[int]) -> Value:
+    """Return the vector of the lanes `order`, counted through all of the vectors."""
+    lanes, found = code.element.lanes, vectors[0]
     taken = [n if n < lanes else 0 for n in order]
     for v, vector in enumerate(vectors[1:], 1):
         here = [n // lanes == v for n in order]
@@ -203,53 +207,70 @@ def _of_all(code: Code, vectors: list[Value], order: list[int]) -> Value:
     return found
 
 
-def transposed(code: Code, vectors: list[Value]) -> list[Value]:
-    """The columns of as many rows as a vector has lanes.
+def transpose_vectors(code: Code, vectors: list[Value]) -> list[Value]:
+    """Return the columns of as many rows as a vector has lanes.
 
-    First of every quarter of 16 bytes, and then quarters change places.
+    First it transposes within 16 bytes, then it exchanges 16 bytes.
     """
-    lanes = code.number.lanes
-    quad = _QUAD_BYTES // code.number.bytes
-    quads = [_sorted(code, vectors[n : n + quad], 1, quad) for n in range(0, lanes, quad)]
-    by_lane = [_sorted(code, list(column), quad, lanes) for column in zip(*quads, strict=True)]
+    lanes = code.element.lanes
+    quad = QUAD_BYTES // code.element.bytes
+    quads = [_transpose_groups(code, vectors[n : n + quad], 1, quad) for n in range(0, lanes, quad)]
+    by_lane = [
+        _transpose_groups(code, list(column), quad, lanes) for column in zip(*quads, strict=True)
+    ]
     return [column for columns in zip(*by_lane, strict=True) for column in columns]
 
 
-def _sorted(code: Code, vectors: list[Value], width: int, span: int) -> list[Value]:
-    """Transpose, within every `span` of lanes, what are `width` lanes of each vector.
+def _transpose_groups(code: Code, vectors: list[Value], width: int, span: int) -> list[Value]:
+    """Transpose groups of `width` lanes within every `span` of lanes.
 
-    ``a0 a1, b0 b1`` become ``a0 b0, a1 b1``; of more vectors those at even places and those at odd
-    ones are brought together from pairs, and then each half likewise.
+    ``a0 a1, b0 b1`` become ``a0 b0, a1 b1``. More vectors are paired: the even groups of each pair
+    are transposed, then the odd ones.
     """
     if len(vectors) == 1:
         return vectors
-    lanes, halves = code.number.lanes, []
-    for parity in (0, 1):
-        order = [
-            source + first + block * width + n
+    pairs = [*zip(vectors[::2], vectors[1::2], strict=True)]
+    even, odd = (
+        _transpose_groups(code, [code.shuffle(a, b, order) for a, b in pairs], width, span)
+        for order in even_odd_orders(code.element.lanes, width, span)
+    )
+    return [vector for pair in zip(even, odd, strict=True) for vector in pair]
+
+
+def even_odd_orders(lanes: int, width: int, span: int) -> tuple[list[int], list[int]]:
+    """Return shuffles of two vectors to their even groups of `width` lanes, and to their odd ones.
+
+    Within every `span` of lanes those of the first vector come first.
+
+    >>> even_odd_orders(4, 1, 4)
+    ([0, 2, 4, 6], [1, 3, 5, 7])
+    """
+    even, odd = (
+        [
+            source + first + group * width + n
             for first in range(0, lanes, span)
             for source in (0, lanes)
-            for block in range(parity, span // width, 2)
+            for group in range(parity, span // width, 2)
             for n in range(width)
         ]
-        pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        halves.append(_sorted(code, [code.shuffle(a, b, order) for a, b in pairs], width, span))
-    return [vector for pair in zip(*halves, strict=True) for vector in pair]
+        for parity in (0, 1)
+    )
+    return even, odd
 
 
-def turn_out(module: ir.Module, name: str, number: Number) -> None:
-    """Write the transpose of `rows` rows of c, `columns` long; c can be read up to whole tiles."""
+def transpose_out(module: Module, name: str, element: ElementType) -> None:
+    """Emit ``to[:columns, :rows] = c[:rows, :columns].T``; c is read in whole vectors."""
     sizes = dict.fromkeys(("pitch", "ldc", "rows", "columns"), I64)
-    code, a = begin(module, name, {"to": PTR, "c": PTR} | sizes, number)
-    lanes = number.lanes
+    code, a = begin(module, name, {"to": PTR, "c": PTR} | sizes, element)
+    lanes = element.lanes
     with code.loop(a["columns"], step=lanes) as column, code.loop(a["rows"], step=lanes) as row:
         c = code.at(a["c"], code.add(code.mul(row, a["ldc"]), column))
         to = code.at(a["to"], code.add(code.mul(column, a["pitch"]), row))
         found = [code.load_vector(c, code.mul(a["ldc"], n)) for n in range(lanes)]
-        found = transposed(code, found)
+        found = transpose_vectors(code, found)
         rows, columns = code.sub(a["rows"], row), code.sub(a["columns"], column)
         is_whole = code.is_less(lanes - 1, code.least(rows, columns))
-        with code.builder.if_else(is_whole) as (whole, part):
+        with code.if_else(is_whole) as (whole, part):
             with whole:
                 for n, vector in enumerate(found):
                     code.store_vector(vector, to, code.mul(a["pitch"], n))
@@ -262,35 +283,37 @@ def turn_out(module: ir.Module, name: str, number: Number) -> None:
 
 
 def empty_lines(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an array as `empty` does that begins where a cache line does.
+    """Return an array as `empty` does, aligned to a cache line.
 
-    Of matrices whose sides are multiples of a line, each is then written once and whole: that takes
-    0.6 to 0.9 times as long.
+    Matrices whose sides are multiples of a line are then written line by line, each once: that
+    takes 0.6 to 0.9 times as long.
     """
     found = empty(shape, dtype)
-    if found.nbytes <= _SMALL_BYTES or found.ctypes.data % _LINE_BYTES == 0:  # as all large ones
+    if (
+        found.nbytes <= _SMALL_BYTES or found.ctypes.data % CACHE_LINE_BYTES == 0
+    ):  # all large ones are
         return found
-    size, line = found.size, _LINE_BYTES // found.itemsize
+    size, line = found.size, CACHE_LINE_BYTES // found.itemsize
     del found
     memory = np.empty(size + line, dtype)
-    start = -memory.ctypes.data % _LINE_BYTES // memory.itemsize
+    start = -memory.ctypes.data % CACHE_LINE_BYTES // memory.itemsize
     return memory[start : start + size].reshape(shape)
 
 
 def transpose_arguments(images: int, rows: int, columns: int, itemsize: int) -> NDArray[np.int64]:
-    """Arguments of `transpose_run` but x, to and counter."""
+    """Return the arguments of `run_transpose` but for x, to and counter, which are 0."""
     is_large = images * rows * columns * itemsize >= _STREAMED_BYTES
     long, short = (_FEW_BLOCK, _BLOCK[1]) if min(rows, columns) <= max(_FEW) else _BLOCK
     block_rows, block_columns = (long, short) if rows > columns else (short, long)
     row_blocks, column_blocks = ceil(rows / block_rows), ceil(columns / block_columns)
     fields = {
-        "items": images * row_blocks * column_blocks,
+        "tasks": images * row_blocks * column_blocks,
         "row_blocks": row_blocks,
         "column_blocks": column_blocks,
         "rows": rows,
         "columns": columns,
         "block_rows": block_rows,
         "block_columns": block_columns,
-        "streams": int(is_large and rows * itemsize % _LINE_BYTES == 0),
+        "streams": int(is_large and rows * itemsize % CACHE_LINE_BYTES == 0),
     }
-    return np.array([0] * len(_POINTERS) + [fields[name] for name in TRANSPOSE_FIELDS], np.int64)
+    return _ARGUMENTS.pack(_ARGUMENTS.addresses() | fields)

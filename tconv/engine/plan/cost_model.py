@@ -1,9 +1,10 @@
-"""WHAT A PLAN COSTS: cycles, by a model of loads, products, caches and calls.
+"""Cost model of plans: cycles of loads, products, caches and calls.
 
-The numbers were fitted to plans measured on AVX-512 and AVX2, with one and two threads. Their
-ratios matter, not their scale.
+The constants were fitted to plans that were measured on AVX-512 and AVX2, with one and two threads.
+Their ratios matter, not their scale.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from math import ceil
 
@@ -12,220 +13,234 @@ import numpy as np
 from tconv.arrays.dtypes import TYPES, as_dtype
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import Plan
+from tconv.engine.plan.plan import Plan, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 
-__all__ = ["CALL_CYCLES", "STORE_CYCLES", "Considered", "Costs", "heights", "priced"]
+__all__ = ["MODEL", "Considered", "CostModel", "Costs", "priced"]
 
 Considered = tuple[Plan, int, tuple[float, float, int]]
-"""A plan without splits, its blocks, and what `Costs.of` says."""
+"""A plan without splits, its number of blocks, and what `Costs.of` returns."""
 
-_WAKE_CYCLES = 15_000
-CALL_CYCLES, STORE_CYCLES = 25, 1.5  # of a call of micro, and per vector that it stores
-_LATENCY_CYCLES, _VECTOR_CYCLES = 4, 0.25  # of a product; and per vector of x in a term
-_ASKED_CYCLES = 0.6  # per vector of a term
-_BESIDE = 0.15  # what bytes that come meanwhile take of the time that they would take alone
-_ROW_CYCLES, _PACK_ROW_CYCLES = 24, 18  # of a call of copy_row, and per row of pack_rows
-# Per channel and shift that is gathered, per vector whose cells follow each other, and per vector
-# and cell of others (Zen 4, vectors of 512 and of 256 bits).
-_GATHER_CALL_CYCLES, _GATHERED_CYCLES, _APART_CYCLES, _GATHER_CYCLES = 5, 5.0, 10.0, 1.4
-_ADDED_ROW_CYCLES, _ADDED_CYCLES = 5, 2.5  # of add_rows, per row and per vector
-_PIECE_CYCLES = 200  # of a piece of y that is streamed, for its ends
-_PACKED_CYCLES = 2.0  # per vector of a panel
-# Bytes per cycle: of what the L2 cache holds and the L1 does not, of weights that the L2 does not
-# hold, and of such an x.
-_NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 20, 8, 12
-# Where channels of x are in pages of their own, and these are more than the processor knows the
-# places of, each takes so many cycles more.
-_PAGES_BYTES, _PAGES, _PAGE_CYCLES = 2 * 4096, 48, 1.5
-_CROWDED = 0.4  # of the L2 cache: a panel that is larger is not all there any more
-_CLASH_BYTES = 4096  # planes of x so far apart are at the same place in the L1 cache
+
+@dataclass(frozen=True)
+class CostModel:
+    """Constants of the cost model for a family of processors: cycles, bytes per cycle, ratios."""
+
+    wake_cycles: float = 15_000  # to wake the threads of a call
+    call_cycles: float = 25  # of a call of a micro-kernel
+    store_cycles: float = 1.5  # per vector that it stores
+    latency_cycles: float = 4  # of a product
+    vector_cycles: float = 0.25  # per vector of x in a term
+    prefetch_cycles: float = 0.6  # per vector of a term
+    overlapped: float = 0.15  # what prefetched bytes take of the time that they would take alone
+    row_cycles: float = 24  # of a call of copy_row
+    pack_row_cycles: float = 18  # per row of pack_rows
+    packed_cycles: float = 2.0  # per vector of a panel
+    # Of im2col (Zen 4, vectors of 512 and of 256 bits).
+    gather_call_cycles: float = 5  # per channel and shift
+    gathered_cycles: float = 5.0  # per vector of contiguous cells
+    apart_cycles: float = 10.0  # per vector of other cells
+    gather_cycles: float = 1.4  # per cell of such a vector
+    # Of the scatter-add of col2im.
+    added_row_cycles: float = 5  # per row
+    added_cycles: float = 2.5  # per vector
+    piece_cycles: float = 200  # of a piece of y that is stored non-temporally, for its ends
+    near_bytes: float = 20  # per cycle from the L2 cache
+    stream_bytes: float = 8  # per cycle, of weights from beyond it
+    far_bytes: float = 12  # per cycle, of x from beyond it
+    # Where every channel of x has pages of its own, and these are more than the TLB holds, each
+    # takes so many cycles more.
+    pages_bytes: float = 2 * 4096
+    pages: float = 48
+    page_cycles: float = 1.5
+    crowded: float = 0.4  # of the L2 cache: a larger panel does not stay there as a whole
+    clash_bytes: int = 4096  # planes of x so far apart share the sets of the L1 cache
+
+
+MODEL = CostModel()
 
 
 class Costs:
-    """What plans for one problem cost that count phases in one way."""
+    """Costs of the plans for one problem that count phases in one way."""
 
     def __init__(self, problem: Problem, dtype: str, target: Target, phases: Phases) -> None:
         self.problem, self.target, self.phases = problem, target, phases
         self.batch, self.groups = problem.geometry.batch, problem.geometry.groups
         self.cell_bytes = as_dtype(np, dtype).itemsize  # as x and y are stored
         self.bytes = np.dtype(TYPES[dtype].accumulator).itemsize
-        self.is_copied = self.cell_bytes != self.bytes  # x, also for items that are spread
+        self.is_copied = self.cell_bytes != self.bytes  # x, for col2im, too
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
-        self.steps = target.steps  # of a vector that is multiplied, added or loaded
+        self.steps = target.steps  # in which a vector is multiplied, added or loaded
         self.channels, self.outputs = problem.channels, problem.outputs
         self.taps = problem.taps
         self.weight_bytes = self.outputs * self.taps * self.channels * self.bytes
         x_bytes = problem.read_count * self.cell_bytes
         x_is_near = x_bytes <= target.l2_bytes
-        self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / _FAR_BYTES
-        # What memory holds, and is read by pieces, does not come ahead of its use.
-        self.spread_far = (1.0 if x_bytes > target.l3_bytes // 2 else 0.5) * self.far_cycles
-        self.near_cycles = self.vector_bytes / _NEAR_BYTES  # per vector
+        self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / MODEL.far_bytes
+        # The hardware does not prefetch an x that is in memory and read by pieces.
+        self.col2im_far = (1.0 if x_bytes > target.l3_bytes // 2 else 0.5) * self.far_cycles
+        self.near_cycles = self.vector_bytes / MODEL.near_bytes  # per vector
         self.shifts = phases.shifts
-        self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.alike]
+        self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.groups]
         self._term = cache(self._term_cycles)
 
     def of(self, plan: Plan) -> tuple[float, float, int]:
-        """Cycles of an item: to read x, and to compute and write all channels of y; and how many.
+        """Cycles of a task: to read x, and to compute and write all channels of y; number of tasks.
 
-        These are items of all groups, if their channels of y are not split.
+        These are the tasks of all groups, without splits.
         """
-        read, work, count = (self._spread if plan.is_spread else self._summed)(plan)
-        return read, work + self._copied(plan), count * self.groups
+        read, work, count = (self._col2im if plan.algorithm == "col2im" else self._summed)(plan)
+        return read, work + self._written(plan), count * self.groups
 
     def _summed(self, plan: Plan) -> tuple[float, float, int]:
-        """Cycles of an item with a panel: to read x, to compute; and their number in a group."""
-        pitch = self._pitch(plan)
+        """Cycles of a task with a panel: to read x, to compute; and the tasks of a group."""
+        pitch, is_im2col = self._pitch(plan), plan.panel == "im2col"
         lanes = (plan.rows - 1) * pitch + plan.columns
         pack, count = self._read(plan)
         cells = self.shifts * ceil(lanes / self.lanes)
-        if not plan.is_gathered:
+        if not is_im2col:
             cells = self._panel_rows(plan) * ceil(pitch / self.lanes)
         whole, rest = divmod(ceil(lanes / self.lanes), plan.vectors)
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
-        is_near = plan.part.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
-        is_unaligned, compute = not plan.is_gathered, 0.0
-        # Where terms are not in the order of the panel, the lines of those ahead are asked for.
-        is_asked = plan.is_gathered and self.shifts > 1 and not plan.part.by_tap
-        asked = _ASKED_CYCLES if is_asked else 0.0
+        is_near = plan.k_block.channels * cells * self.vector_bytes <= self.target.l1_bytes * 0.6
+        is_unaligned, compute = not is_im2col, 0.0
+        # Where terms are not in the order of the panel, kernels prefetch the ones ahead.
+        prefetches = is_im2col and self.shifts > 1 and not plan.k_block.per_tap
+        prefetch = MODEL.prefetch_cycles if prefetches else 0.0
         panel = self.channels * cells * self.vector_bytes / self.target.l2_bytes
-        crowded = 1.0 + max(0.0, panel - _CROWDED)
+        crowded = 1.0 + max(0.0, panel - MODEL.crowded)
         for rows_of_channel, taps, columns_read in self.kinds:
-            if is_near or plan.is_gathered:
+            if is_near or is_im2col:
                 x_cycles = 0.0
-            elif plan.part.by_tap:
+            elif plan.k_block.per_tap:
                 x_cycles = self.near_cycles * crowded
-            else:  # neighbouring taps read the same lines
+            else:  # neighbouring taps read the same cache lines
                 x_cycles = self.near_cycles * crowded / max(1, columns_read)
-            parts, terms = self._parts(plan, taps), taps * self.channels
-            for height, tiles in heights(rows_of_channel * plan.block, plan.tile):
+            parts, terms = self._sums(plan, taps), taps * self.channels
+            for height, tiles in tile_heights(rows_of_channel * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self._term(height, wide, is_unaligned, x_cycles, 0.0)
-                    each += terms * asked * wide
-                    each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
+                    each += terms * prefetch * wide
+                    each += parts * (MODEL.call_cycles + height * wide * MODEL.store_cycles)
                     compute += tiles * calls * each
         return pack, self._of_blocks(compute, plan.block), count
 
     def _pitch(self, plan: Plan) -> int:
-        """Cells from one row of an item to the next."""
-        return plan.columns if plan.is_gathered else self.phases.axes[2].pitch(plan.columns)
+        """Cells from one row of a task to the next."""
+        return plan.columns if plan.panel == "im2col" else self.phases.axes[2].pitch(plan.columns)
 
     def _panel_rows(self, plan: Plan) -> int:
-        """Rows of a channel in a flat panel."""
+        """Rows of a channel in a padded panel."""
         z, y, _ = self.phases.axes
-        return (1 + z.high - z.low) * (plan.rows + y.high - y.low) * self.phases.lattices
+        return (1 + z.high - z.low) * (plan.rows + y.high - y.low) * self.phases.residue_classes
 
     def _read(self, plan: Plan) -> tuple[float, int]:
-        """Cycles of an item to make its panel; and the number of items in a group."""
+        """Cycles of a task to fill its panel; and the tasks of a group."""
         (z, y, x), pitch = self.phases.axes, self._pitch(plan)
-        if plan.is_gathered:
+        if plan.panel == "im2col":
             lanes = (plan.rows - 1) * pitch + plan.columns
             count = ceil(self.batch * z.count * y.count / plan.rows)
             count *= ceil(x.count / plan.columns)
             return self.channels * self.shifts * self._gathered(plan, lanes), count
-        a_vector = _PACKED_CYCLES if x.step == 1 else _lattice_cycles(x.step, self.lanes)
-        row = _PACK_ROW_CYCLES + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
+        a_vector = MODEL.packed_cycles if x.step == 1 else _strided_cycles(x.step, self.lanes)
+        row = MODEL.pack_row_cycles + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
         count = self.batch * z.count * ceil(y.count / plan.rows) * ceil(x.count / plan.columns)
         return self.channels * self._panel_rows(plan) * row, count
 
     def _gathered(self, plan: Plan, lanes: int) -> float:
-        """Cycles in which lanes are gathered: vectors whose cells follow each other, or cells."""
+        """Cycles to gather lanes: vectors of contiguous cells, or cell by cell."""
         x, vectors = self.phases.axes[2], ceil(lanes / self.lanes)
         apart = 0.0
         if x.step > 1 or self.cell_bytes != self.bytes:
             apart = 1.0
         elif plan.rows > 1 and x.count != x.input:
             apart = min(1.0, self.lanes / plan.columns)
-        of_vector = _GATHERED_CYCLES * self.steps + 0.5 * self.far_cycles
-        of_apart = _APART_CYCLES + self.lanes * _GATHER_CYCLES
-        return _GATHER_CALL_CYCLES + vectors * (apart * of_apart + (1 - apart) * of_vector)
+        of_vector = MODEL.gathered_cycles * self.steps + 0.5 * self.far_cycles
+        of_apart = MODEL.apart_cycles + self.lanes * MODEL.gather_cycles
+        return MODEL.gather_call_cycles + vectors * (apart * of_apart + (1 - apart) * of_vector)
 
-    def _spread(self, plan: Plan) -> tuple[float, float, int]:
-        """Cycles of an item that is spread: to read x, to compute; and their number in a group."""
+    def _col2im(self, plan: Plan) -> tuple[float, float, int]:
+        """Cycles of a task of col2im: to read x, to compute; and the tasks of a group."""
         (z, y, x), planes, rows = self.phases.axes, plan.planes, plan.rows
         pieces, cells = self.phases.pieces(planes, rows, plan.columns)
         vectors = ceil(cells / self.lanes)
         whole, rest = (pieces * n for n in divmod(vectors, plan.vectors))
-        parts = self._parts(plan, 1)
+        parts = self._sums(plan, 1)
         plane = x.input * y.input * z.input * self.bytes
-        clash = 2.0 if plane % _CLASH_BYTES == 0 and not self.is_copied else 1.0
-        used = plan.part.channels * plan.vectors * self.vector_bytes
+        clash = 2.0 if plane % MODEL.clash_bytes == 0 and not self.is_copied else 1.0
+        used = plan.k_block.channels * plan.vectors * self.vector_bytes
         is_near = used * clash <= self.target.l1_bytes * 0.6
         x_cycles = 0.0 if is_near else self.near_cycles * clash
-        weights = plan.part.channels * self.taps * plan.block * self.bytes
-        of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / _NEAR_BYTES
-        pages = min(1.0, x.input * y.input * z.input * self.bytes / _PAGES_BYTES)  # per channel
-        has_pages = plan.part.channels * pages > _PAGES and not self.is_copied
-        page_cycles = _PAGE_CYCLES * pages if has_pages else 0.0
+        weights = plan.k_block.channels * self.taps * plan.block * self.bytes
+        of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / MODEL.near_bytes
+        pages = min(
+            1.0, x.input * y.input * z.input * self.bytes / MODEL.pages_bytes
+        )  # per channel
+        has_pages = plan.k_block.channels * pages > MODEL.pages and not self.is_copied
+        page_cycles = MODEL.page_cycles * pages if has_pages else 0.0
         compute = 0.0
-        for height, tiles in heights(self.taps * plan.block, plan.tile):
+        for height, tiles in tile_heights(self.taps * plan.block, plan.tile):
             for wide, calls in ((plan.vectors, whole), (1, rest)):
                 each = self._term(height, wide, True, x_cycles, of_weight) + page_cycles
-                each = self.channels * each + parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
+                each = self.channels * each + parts * (
+                    MODEL.call_cycles + height * wide * MODEL.store_cycles
+                )
                 compute += tiles * calls * each
-        if not self.phases.is_plain:
-            a_row = _ADDED_ROW_CYCLES + ceil(plan.columns / self.lanes) * _ADDED_CYCLES
-            of_tap = planes * (CALL_CYCLES + rows * a_row)
+        if not self.phases.taps_are_phases:
+            a_row = MODEL.added_row_cycles + ceil(plan.columns / self.lanes) * MODEL.added_cycles
+            of_tap = planes * (MODEL.call_cycles + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
-        read = self.channels * pieces * vectors * (self.near_cycles + self.spread_far)
+        read = self.channels * pieces * vectors * (self.near_cycles + self.col2im_far)
         if self.is_copied:
-            read += self.channels * pieces * (_PACK_ROW_CYCLES + vectors * _PACKED_CYCLES)
+            read += self.channels * pieces * (MODEL.pack_row_cycles + vectors * MODEL.packed_cycles)
         count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)
         count *= ceil(x.count / plan.columns)
         return read, self._of_blocks(compute, plan.block), count
 
-    def _parts(self, plan: Plan, taps: int) -> int:
-        """How many sums are made of an output's terms."""
-        return ceil(self.channels / plan.part.channels) * (taps if plan.part.by_tap else 1)
+    def _sums(self, plan: Plan, taps: int) -> int:
+        """Number of k-blocks that are summed for an output."""
+        return ceil(self.channels / plan.k_block.channels) * (taps if plan.k_block.per_tap else 1)
 
     def _of_blocks(self, compute: float, block: int) -> float:
-        """Cycles of all blocks of an item, with their weights, which come while one computes."""
+        """Cycles of all blocks of a task; their weights are loaded while one computes."""
         compute *= ceil(self.outputs / block)
         is_far = self.weight_bytes > self.target.l2_bytes // 2
-        return max(compute, self.weight_bytes / _STREAM_BYTES) if is_far else compute
+        return max(compute, self.weight_bytes / MODEL.stream_bytes) if is_far else compute
 
     def _term_cycles(
         self, rows: int, vectors: int, is_unaligned: bool, x_cycles: float, of_weight: float
     ) -> float:
-        """Cycles of one channel and tap: of the multiplications, the loads, or the latency."""
+        """Cycles of one channel and tap: the most of multiplications, loads and latency."""
         split = 2 if is_unaligned and self.target.vector_bits == 512 else self.steps
         loads = (rows + vectors * split + 1) / 2
         near = (vectors + is_unaligned) * x_cycles + rows * of_weight
-        most = max(rows * vectors * self.steps / 2, loads, _LATENCY_CYCLES, near)
-        return most + vectors * _VECTOR_CYCLES + near * _BESIDE
+        most = max(rows * vectors * self.steps / 2, loads, MODEL.latency_cycles, near)
+        return most + vectors * MODEL.vector_cycles + near * MODEL.overlapped
 
-    def _copied(self, plan: Plan) -> float:
-        """Cycles in which the lines of an item are interleaved."""
+    def _written(self, plan: Plan) -> float:
+        """Cycles to interleave the accumulator rows of a task into y."""
         z, y, x = self.phases.axes
         per_cell = 0.3 * 16 / self.lanes if x.stride <= MOST_INTERLEAVED else 0.6
         planes = plan.planes * z.stride
-        a_plane = plan.rows * y.stride * (_ROW_CYCLES + plan.columns * x.stride * per_cell)
+        a_plane = plan.rows * y.stride * (MODEL.row_cycles + plan.columns * x.stride * per_cell)
         row_bytes = plan.columns * x.stride * self.cell_bytes
         if plan.streams(self.problem.written_count * self.cell_bytes, row_bytes, x.count):
-            a_plane += _PIECE_CYCLES
+            a_plane += MODEL.piece_cycles
         return self.outputs * planes * a_plane
 
 
-def _lattice_cycles(step: int, lanes: int) -> float:
+def _strided_cycles(step: int, lanes: int) -> float:
     """Cycles of a vector of cells that are a step apart."""
     return 2.0 * step if step <= MOST_INTERLEAVED else 2.0 * lanes
 
 
 def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: int) -> Plan:
-    """The plan with its price, for so many threads and splits; with one thread if that is best."""
+    """The plan with its price for so many threads and splits; with one thread if that is best."""
     read, work, count = cycles
-    items, item = count * splits, read + work / splits
-    alone, together = items * item, ceil(items / threads) * item + _WAKE_CYCLES
+    tasks, task = count * splits, read + work / splits
+    alone, together = tasks * task, ceil(tasks / threads) * task + MODEL.wake_cycles
     if alone <= together:
         threads, together = 1, alone
-    return Plan(*plan[:10], splits, plan.part, threads, together, plan.is_turned)
-
-
-def heights(rows: int, tile: int) -> list[tuple[int, int]]:
-    """Heights of tiles that `tile_rows` gives, and how many there are of each."""
-    count = ceil(rows / tile)
-    low, more = divmod(rows, count)
-    return [(low + 1, more), (low, count - more)] if more else [(low, count)]
+    return plan._replace(splits=splits, threads=threads, cycles=together)

@@ -160,4 +160,8 @@ def _array(data: bytes, at: int) -> tuple[NDArray[Any], int]:
     end = at + size * dtype.itemsize
     if end > len(data):
         raise ValueError("an array ends after the bytes")
-    return np.frombuffer(data, dtype, size, at).reshape(shape), end
+    found = np.frombuffer(data, dtype, size, at).reshape(shape)
+    if not found.flags.aligned:  # as machine code reads it
+        found = found.copy()
+        found.flags.writeable = False
+    return found, end

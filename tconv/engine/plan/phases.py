@@ -1,4 +1,4 @@
-"""WHICH OUTPUTS READ ALIKE: the phases of what is written, by the cells that they read.
+"""Phases of the outputs, and phase groups: phases that share their shifts.
 
 Along one axis output ``q*stride + phase`` reads cell ``q*step - shift`` for every tap of its phase
 (cropped coordinates: q and phase count from the first output that is kept). A transposed
@@ -16,16 +16,16 @@ from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Letter
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Alike", "AxisPhases", "Phases", "Run", "Taps", "as_three", "is_single"]
+__all__ = ["AxisPhases", "PhaseGroup", "Phases", "Run", "Taps", "as_three", "is_single"]
 
-_MOST_SPACING = 8  # of wider ones there are more sums than products are saved
+_MOST_SPACING = 8  # with more the input transform costs more than the products it saves
 
 Taps = tuple[tuple[tuple[int, int], ...], ...]
-"""Of every phase the (tap, shift) pairs that reach it."""
+"""For every phase its (tap, shift) pairs."""
 
 
 class Run(NamedTuple):
-    """Outputs of a phase, counted as q, and its taps that reach each of them, by their place."""
+    """Places q of a phase that the same taps reach, and these taps by their place in the phase."""
 
     places: tuple[int, ...]
     taps: tuple[int, ...]
@@ -33,10 +33,10 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class AxisPhases:
-    """The phases of one axis: for each the (tap, shift) pairs that reach it.
+    """The phases of one axis: for each its (tap, shift) pairs.
 
-    What is read falls into `step` lattices of cells that are a step apart, cell ``n*step + first``
-    being the nth of one of them.
+    The cells that are read fall into `step` residue classes: cell ``n*step + first`` is the nth of
+    the class of `first`.
 
     >>> axis = Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)
     >>> AxisPhases.of(axis).taps
@@ -49,16 +49,16 @@ class AxisPhases:
     kernel: int
     stride: int
     step: int
-    count: int  # q from 0 to count - 1
+    count: int  # places q, from 0 to count - 1
     taps: Taps
-    shifts: tuple[int, ...]  # that occur, the largest first
-    lattices: tuple[int, ...]  # the first cell of those that are read
+    shifts: tuple[int, ...]  # all that occur, the largest first
+    residue_classes: tuple[int, ...]  # that are read, by their first cells
     low: int  # the least and the largest shift, in steps
     high: int
 
     @classmethod
     def of(cls, axis: Axis, want: Letter = "y") -> "AxisPhases":
-        """Sort the taps of an axis of y, or of x, that is wanted."""
+        """Sort the taps of an axis by the phases of y, or of x, whichever is wanted."""
         if want == "x":  # every cell of x reads all taps
             step = axis.stride if axis.input > 1 else 1
             taps = _taps_of_x(axis.kernel, axis.dilation, axis.begin)
@@ -68,20 +68,24 @@ class AxisPhases:
         if single:
             taps = _taps_of_single(axis)
         else:
-            taps = _taps_of_phases(axis.kernel, axis.stride, axis.dilation, axis.begin)
+            taps = _taps_of_phases(axis._replace(input=1, output=1, end=0, extra=0))
         count = -(-axis.output // stride)
         return cls(axis.input, axis.kernel, stride, 1, count, taps, *_read(taps, 1))
 
-    def tiled(self, outputs: int) -> "AxisPhases":
-        """The same with so many times more phases, and fewer q."""
-        taps = _tiled(self.taps, self.step, outputs)
+    def unrolled(self, outputs: int) -> "AxisPhases":
+        """The same with `outputs` times more phases, and fewer places q."""
+        taps = _unrolled(self.taps, self.step, outputs)
         count = -(-self.count // outputs)
         stride, step = self.stride * outputs, self.step * outputs
         return AxisPhases(self.input, self.kernel, stride, step, count, taps, *_read(taps, step))
 
+    def residue(self, shift: int) -> tuple[int, int]:
+        """Steps to the cell that a shift reads at q = 0, and the first cell of its class."""
+        return _residue(shift, self.step)
+
     @property
     def spacing(self) -> int:
-        """Steps between neighbours of the cells that a phase reads in a lattice; 1 where it varies.
+        """Steps between neighbouring cells that a phase reads in a residue class; 1 if they vary.
 
         >>> AxisPhases.of(Axis(input=9, kernel=3, output=13, dilation=2)).spacing
         2
@@ -90,38 +94,37 @@ class AxisPhases:
 
     @property
     def unsized(self) -> "AxisPhases":
-        """What sizes have no part in, as if of no cells."""
-        kept = self.shifts, self.lattices, self.low, self.high
+        """The same for an axis without cells: what does not depend on sizes."""
+        kept = self.shifts, self.residue_classes, self.low, self.high
         return AxisPhases(0, self.kernel, self.stride, self.step, 0, self.taps, *kept)
 
     @property
-    def lattice_cells(self) -> int:
-        """Cells of the longest lattice."""
+    def residue_class_cells(self) -> int:
+        """Cells of the longest residue class."""
         return -(-self.input // self.step)
 
     def cells(self, count: int) -> int:
-        """Cells of x that so many q read, at most; all, if these are all q."""
+        """Cells of x that `count` neighbouring places q read, at most; all cells for all places."""
         return self.input if count == self.count else min(self.input, count + self.high - self.low)
 
     def pitch(self, columns: int) -> int:
         """Cells from one row of `columns` lanes to the next, with the zeros around them.
 
-        Rows that are whole have zeros between them once, for the end of one and the beginning of
-        the next.
+        Whole rows share the zeros between the end of one and the beginning of the next.
         """
         if columns < self.count or self.high < 0:
             return columns + self.high - self.low
-        cells = min(self.lattice_cells, columns - self.low)
+        cells = min(self.residue_class_cells, columns - self.low)
         return max(columns, columns - self.low, cells + self.high)
 
     def runs(self, phase: int, size: int) -> list[Run]:
-        """Sort the outputs of a phase, of an axis of so many, by its taps that reach a cell.
+        """Sort the outputs of a phase by the taps that reach a cell; the axis has `size` outputs.
 
         >>> AxisPhases.of(Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1)).runs(0, 8)
         [Run(places=(0,), taps=(0,)), Run(places=(1, 2, 3), taps=(0, 1))]
         """
         count, step = max(0, -(-(size - phase) // self.stride)), self.step
-        reach = []  # the first q whose cell is in x, of every tap, and the first that is beyond
+        reach = []  # for every tap the first q whose cell is in x, and the first one beyond
         for _, shift in self.taps[phase]:
             begin, end = -(-shift // step), (self.input - 1 + shift) // step + 1
             reach.append((min(max(begin, 0), count), min(max(end, 0), count)))
@@ -132,20 +135,20 @@ class AxisPhases:
         return [Run(tuple(places), taps) for taps, places in found.items()]
 
     def groups(self) -> dict[tuple[int, ...], list[int]]:
-        """Shifts to the phases that have them."""
+        """The phases by their shifts."""
         return _groups(self.taps)
 
 
 @dataclass(frozen=True)
-class Alike:
-    """Phases that read the same cells: ``phases`` as (z, y, x), ``shifts`` by axis."""
+class PhaseGroup:
+    """Phases that share their shifts: ``phases`` as (z, y, x), ``shifts`` by axis."""
 
     phases: tuple[tuple[int, int, int], ...]
     shifts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
     @property
     def taps(self) -> int:
-        """Taps that reach each of the phases."""
+        """Taps of each phase."""
         return prod(map(len, self.shifts))
 
 
@@ -154,8 +157,8 @@ class Phases:
     """The phases of a problem of up to three axes, seen as three: depth, height, width."""
 
     axes: tuple[AxisPhases, AxisPhases, AxisPhases]
-    alike: tuple[Alike, ...]
-    lead: tuple[int, int, int] = (0, 0, 0)  # outputs before the first one that is kept
+    groups: tuple[PhaseGroup, ...]
+    crop_offset: tuple[int, int, int] = (0, 0, 0)  # outputs before the first one that is kept
 
     @classmethod
     @lru_cache(maxsize=256)
@@ -163,39 +166,44 @@ class Phases:
         """Group the phases of up to three axes.
 
         Uncropped, q and phase count from the last multiple of the stride that is not kept: more
-        phases read alike then, and up to ``stride - 1`` outputs in the `lead` are thrown away.
+        phases share their shifts then, and up to ``stride - 1`` outputs before the `crop_offset`
+        are dropped.
         """
         is_uncropped = is_uncropped and want == "y"
-        lead = [axis.begin % axis.stride if is_uncropped else 0 for axis in as_three(axes)]
+        crop_offset = [axis.begin % axis.stride if is_uncropped else 0 for axis in as_three(axes)]
         z, y, x = (
             AxisPhases.of(axis._replace(begin=axis.begin - more, output=axis.output + more), want)
-            for axis, more in zip(as_three(axes), lead, strict=True)
+            for axis, more in zip(as_three(axes), crop_offset, strict=True)
         )
-        return cls((z, y, x), _alike(z.taps, y.taps, x.taps), (lead[0], lead[1], lead[2]))
+        return cls(
+            (z, y, x),
+            _phase_groups(z.taps, y.taps, x.taps),
+            (crop_offset[0], crop_offset[1], crop_offset[2]),
+        )
 
-    def tiled(self, outputs: tuple[int, int, int]) -> "Phases":
-        """The same with so many times more phases along the axes, and fewer q; none are alike."""
+    def unrolled(self, outputs: tuple[int, int, int]) -> "Phases":
+        """The same with so many times more phases along the axes and fewer q, without groups."""
         if outputs == (1, 1, 1):
             return self
-        z, y, x = (axis.tiled(n) for axis, n in zip(self.axes, outputs, strict=True))
-        return Phases((z, y, x), (), self.lead)
+        z, y, x = (axis.unrolled(n) for axis, n in zip(self.axes, outputs, strict=True))
+        return Phases((z, y, x), (), self.crop_offset)
 
     @classmethod
     @lru_cache(maxsize=256)
-    def of_tiles(
+    def of_winograd(
         cls,
         axes: tuple[Axis, ...],
         is_uncropped: bool,
         want: Letter,
         outputs: tuple[int, int, int],
     ) -> "Phases":
-        """Those that are spaced, tiled."""
-        return cls.of(axes, is_uncropped, want).spaced().tiled(outputs)
+        """The phases of Winograd: spaced, then unrolled so that each q is a tile of `outputs`."""
+        return cls.of(axes, is_uncropped, want).spaced().unrolled(outputs)
 
     def spaced(self) -> "Phases":
-        """The same with so many more phases that each reads neighbours in its lattices."""
+        """The same with so many more phases that each reads neighbours in its residue classes."""
         z, y, x = (n if (n := axis.spacing) <= _MOST_SPACING else 1 for axis in self.axes)
-        return self.tiled((z, y, x))
+        return self.unrolled((z, y, x))
 
     @cached_property
     def count(self) -> int:
@@ -203,18 +211,18 @@ class Phases:
         return prod(axis.stride for axis in self.axes)
 
     @cached_property
-    def lattices(self) -> int:
-        """Number of lattices that are read."""
-        return prod(len(axis.lattices) for axis in self.axes)
+    def residue_classes(self) -> int:
+        """Number of residue classes that are read."""
+        return prod(len(axis.residue_classes) for axis in self.axes)
 
     @cached_property
     def shifts(self) -> int:
-        """Number of cells that are read for one q."""
+        """Number of cells that one place q reads."""
         return prod(len(axis.shifts) for axis in self.axes)
 
     @cached_property
-    def is_plain(self) -> bool:
-        """Whether every tap is a phase of its own, of the cell at the same place."""
+    def taps_are_phases(self) -> bool:
+        """Whether every tap is a phase of its own and reads the cell at place q."""
         return all(
             axis.count == axis.input
             and len(axis.taps) == axis.kernel
@@ -223,9 +231,9 @@ class Phases:
         )
 
     def pieces(self, planes: int, rows: int, columns: int) -> tuple[int, int]:
-        """Into how many pieces the cells of x fall that so many q read, and the length of one.
+        """The most contiguous pieces of x that so many places q read, and the length of one.
 
-        At most so many: a piece is whole planes, or whole rows of a plane, or a part of a row.
+        A piece is whole planes, or whole rows of a plane, or a part of a row.
         """
         z, y, x = self.axes
         depth, row_cells = z.cells(planes), y.cells(rows) * x.cells(columns)
@@ -233,7 +241,7 @@ class Phases:
 
 
 def as_three(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-    """Depth, height and width; what is missing has one cell.
+    """Depth, height and width; a missing axis has one cell.
 
     >>> len(as_three((Axis(4, 3, 6),)))
     3
@@ -242,15 +250,15 @@ def as_three(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
 
 
 def is_single(axis: Axis) -> bool:
-    """Whether an axis of y has a single cell of x, or a single q.
+    """Whether an axis has a single cell of x, or a single place q.
 
-    It is taken as if the stride were the whole of y: every output is a phase of its own then, and
-    no tap reads beside x.
+    Then its stride counts as all of y: every output is a phase of its own, and no tap reads
+    outside x.
     """
     return axis.input == 1 or axis.output <= axis.stride
 
 
-# ---- what sizes have no part in, so that many share it -------------------------------------------
+# ---- what does not depend on sizes, so that many share it ----------------------------------------
 
 
 @lru_cache(maxsize=256)
@@ -259,10 +267,10 @@ def _taps_of_x(kernel: int, dilation: int, begin: int) -> Taps:
 
 
 @lru_cache(maxsize=256)
-def _taps_of_phases(kernel: int, stride: int, dilation: int, begin: int) -> Taps:
-    found: list[list[tuple[int, int]]] = [[] for _ in range(stride)]
-    for tap in range(kernel):
-        shift, phase = divmod(tap * dilation - begin, stride)
+def _taps_of_phases(axis: Axis) -> Taps:
+    found: list[list[tuple[int, int]]] = [[] for _ in range(axis.stride)]
+    for tap in range(axis.kernel):
+        phase, shift = axis.phase_and_shift(tap)
         found[phase].append((tap, shift))
     return tuple(map(tuple, found))
 
@@ -278,7 +286,7 @@ def _taps_of_single(axis: Axis) -> Taps:
 
 
 @lru_cache(maxsize=256)
-def _tiled(taps: Taps, step: int, outputs: int) -> Taps:
+def _unrolled(taps: Taps, step: int, outputs: int) -> Taps:
     return tuple(
         tuple((tap, shift - n * step) for tap, shift in of_phase)
         for n in range(outputs)
@@ -286,14 +294,18 @@ def _tiled(taps: Taps, step: int, outputs: int) -> Taps:
     )
 
 
+def _residue(shift: int, step: int) -> tuple[int, int]:
+    return divmod(-shift, step)
+
+
 @lru_cache(maxsize=256)
 def _read(taps: Taps, step: int) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:
-    """The shifts that occur, the lattices that are read, the least and the largest shift."""
+    """The shifts that occur, the residue classes that are read, the least and the largest shift."""
     shifts = sorted({shift for of_phase in taps for _, shift in of_phase}, reverse=True) or [0]
-    places = [divmod(-shift, step) for shift in shifts]
-    lattices = tuple(sorted({first for _, first in places}))
+    places = [_residue(shift, step) for shift in shifts]
+    residue_classes = tuple(sorted({first for _, first in places}))
     steps = [-back for back, _ in places]
-    return tuple(shifts), lattices, min(steps), max(steps)
+    return tuple(shifts), residue_classes, min(steps), max(steps)
 
 
 @lru_cache(maxsize=256)
@@ -314,11 +326,11 @@ def _groups(taps: Taps) -> dict[tuple[int, ...], list[int]]:
 
 
 @lru_cache(maxsize=256)
-def _alike(z: Taps, y: Taps, x: Taps) -> tuple[Alike, ...]:
+def _phase_groups(z: Taps, y: Taps, x: Taps) -> tuple[PhaseGroup, ...]:
     found = []
     for (shifts_z, in_z), (shifts_y, in_y), (shifts_x, in_x) in product(
         *(_groups(taps).items() for taps in (z, y, x))
     ):
         phases = tuple(product(in_z, in_y, in_x))
-        found.append(Alike(phases, (shifts_z, shifts_y, shifts_x)))
+        found.append(PhaseGroup(phases, (shifts_z, shifts_y, shifts_x)))
     return tuple(found)

@@ -1,10 +1,10 @@
-"""WHAT IS SUMMED: one contraction as the kernels see it, whichever letter is wanted.
+"""A contraction as the kernels see it, whichever letter is wanted.
 
     written[n, g, m, q*stride + phase] = sum over c, tap of
         weight[g, c, m, tap] * read[n, g, c, q*step - shift]
 
-The kernels call what is read x and what is written y. So they are if y is wanted; if x is, y is
-read and x written, and the channels of w change places.
+The kernels call the array that they read x and the one that they write y. If x is wanted, they read
+y and write x, and the channels of w change places.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ __all__ = ["Problem"]
 class Problem:
     """A geometry, channels first, batched and with weights (C, M/G, *K), and the letter wanted.
 
-    If it `is_direct`, every product of the sum is to be made. The activation is applied to sums.
+    If it is solved `without_winograd`, every product of the sum is computed. The activation is
+    applied to the sums.
 
     >>> problem = Problem(Geometry.of((1, 4, 5), (4, 6, 3), stride=2), "x")
     >>> problem.channels, problem.outputs, problem.read_size, problem.written_size
@@ -32,7 +33,7 @@ class Problem:
 
     geometry: Geometry
     want: Letter = "y"
-    is_direct: bool = False
+    without_winograd: bool = False
     activation: Activation | None = None
 
     @property
@@ -42,12 +43,12 @@ class Problem:
 
     @cached_property
     def channels(self) -> int:
-        """Channels that are summed, of a group."""
+        """Channels of a group that are summed."""
         return self._channels_of(self.read)
 
     @cached_property
     def outputs(self) -> int:
-        """Channels that are written, of a group."""
+        """Channels of a group that are written."""
         return self._channels_of(self.want)
 
     def _channels_of(self, letter: Letter) -> int:
@@ -81,30 +82,25 @@ class Problem:
 
     @cached_property
     def read_count(self) -> int:
-        """Numbers that are read."""
+        """Elements that are read."""
         return prod(self.geometry.shape_of(self.read))
 
     @cached_property
     def written_count(self) -> int:
-        """Numbers that are written."""
+        """Elements that are written."""
         return prod(self.geometry.shape_of(self.want))
 
-    @cached_property
-    def weight_count(self) -> int:
-        """Numbers of w."""
-        return prod(self.geometry.weight_shape)
-
     def weight_steps(self, taps: int) -> tuple[int, int]:
-        """Numbers from one summed channel to the next in w, and from one written to the next."""
+        """Elements from one summed channel of w to the next, and from one written channel."""
         if self.want == "y":
             return self.outputs * taps, taps
         return taps, self.channels * taps
 
     def phases(self, is_uncropped: bool = False, is_spaced: bool = False) -> Phases:
-        """How outputs read."""
+        """The phases of the outputs."""
         found = Phases.of(self.geometry.axes, is_uncropped, self.want)
         return found.spaced() if is_spaced else found
 
-    def tiled_phases(self, is_uncropped: bool, outputs: tuple[int, int, int]) -> Phases:
-        """How so many outputs at a time read, whose taps are neighbours."""
-        return Phases.of_tiles(self.geometry.axes, is_uncropped, self.want, outputs)
+    def winograd_phases(self, is_uncropped: bool, outputs: tuple[int, int, int]) -> Phases:
+        """The phases of Winograd: tiles of so many outputs whose taps are neighbours."""
+        return Phases.of_winograd(self.geometry.axes, is_uncropped, self.want, outputs)

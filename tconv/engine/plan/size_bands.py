@@ -21,7 +21,7 @@ _QUARTER = 2  # of a short axis bands are no wider than its size by so many halv
 
 
 def band_of(problem: Problem, lanes: int) -> Problem:
-    """Return the problem with the largest sizes of its band, for vectors of so many numbers.
+    """Return the problem with the largest sizes of its band, for vectors of so many elements.
 
     Axes of which all sizes are different problems, of one cell or one row of phases, stay.
 
@@ -75,7 +75,7 @@ def _grown(problem: Problem, more: list[int]) -> Problem:
             for axis, n in zip(problem.geometry.axes, more, strict=True)
         ]
     )
-    return Problem(_with(problem, axes), problem.want, problem.is_direct, problem.activation)
+    return Problem(_with(problem, axes), problem.want, problem.without_winograd, problem.activation)
 
 
 def _with(problem: Problem, axes: tuple[Axis, ...], batch: int | None = None) -> Geometry:

@@ -1,35 +1,36 @@
-"""WHOSE THREADS WORK: the pool's, or those of an OpenMP runtime that computes here besides.
+"""OpenMP backend: the threads of an OpenMP runtime run native jobs in place of the thread pool.
 
-A runtime's threads look for work for some milliseconds after each of its regions. On a core where
-one of them does, a worker of the pool comes late and gets half of the time; the thread that looks
-begins at once.
+A host that computes with OpenMP keeps its threads spinning for some milliseconds after each
+parallel region. On a core where one of them spins, a worker of the thread pool starts late and gets
+half of the time; the spinning thread starts at once.
 """
 
 import ctypes
 import threading
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.codegen.code import I32, I64, PTR, Code
-from tconv.engine.runtime import thread_pool as pool
+from tconv.engine.codegen.abi import Record
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import I32, I64, PTR, VOID, Builder, Function, FunctionType, Module
+from tconv.engine.runtime import thread_pool
 
-__all__ = ["Team", "lend", "share"]
+__all__ = ["OpenMPBackend", "run_job", "use_backend"]
 
-_NAME, _VERSION = "tconv_team", "1"
+_NAME = "tconv_openmp_region"
+_REGION = Record(pointers=("job", "args", "number"), words=("threads",))
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_uint
 
 
-class Team:
-    """The threads of a runtime with the interface of GNU's libgomp.
+class OpenMPBackend:
+    """The threads of an OpenMP runtime with the interface of GNU's libgomp.
 
     Parameters
     ----------
-    library : loaded, and through which the runtime's functions are found.
-    threads : how many the runtime is used to: it ends those that one region does not need.
+    library : a loaded library that finds the runtime's functions.
+    threads : threads that the host's own regions have; a smaller region would end some of them.
 
     Raises
     ------
-    AttributeError : the functions are not found.
+    AttributeError : the library does not find the functions.
     """
 
     def __init__(self, library: ctypes.CDLL, threads: int) -> None:
@@ -39,39 +40,41 @@ class Team:
         self._number = ctypes.cast(library["omp_get_thread_num"], _ADDRESS).value or 0
         self._threads = threads
 
-    def run(self, job: int, args: int, threads: int, load: pool.Load) -> None:
-        """Do what `pool.run` does."""
-        words = (ctypes.c_int64 * 4)(job, args, self._number, threads)
-        member = load(_NAME, emit, version=_VERSION)
-        self._parallel(member, ctypes.addressof(words), max(threads, self._threads), 0)
+    def run(self, job: int, args: int, threads: int, load: thread_pool.Load) -> None:
+        """Run a job as `thread_pool.run` does."""
+        words = (ctypes.c_int64 * len(_REGION))(
+            *_REGION.row(job=job, args=args, number=self._number, threads=threads)
+        )
+        region = load(_NAME, emit)
+        self._parallel(region, ctypes.addressof(words), max(threads, self._threads), 0)
 
 
-class _Lent(threading.local):
-    team: Team | None = None
+class _Chosen(threading.local):
+    backend: OpenMPBackend | None = None
 
 
-_lent = _Lent()
+_chosen = _Chosen()
 
 
-def lend(team: Team | None) -> None:
-    """Let a team work for what this thread calls from now on; None is the pool."""
-    _lent.team = team
+def use_backend(backend: OpenMPBackend | None) -> None:
+    """Choose the threads for this thread's later calls; None is the thread pool."""
+    _chosen.backend = backend
 
 
-def share(job: int, args: int, threads: int, load: pool.Load) -> None:
-    """Let up to so many threads take part in a job, as `pool.run` says."""
-    team = _lent.team
-    if team is None or threads <= 1:
-        pool.run(job, args, threads, load)
+def run_job(job: int, args: int, threads: int, load: thread_pool.Load) -> None:
+    """Run a job on up to so many threads of the chosen backend, as `thread_pool.run` does."""
+    backend = _chosen.backend
+    if backend is None or threads <= 1:
+        thread_pool.run(job, args, threads, load)
     else:
-        team.run(job, args, threads, load)
+        backend.run(job, args, threads, load)
 
 
-def emit(module: ir.Module) -> None:
-    """Emit what a member does with its words: ``if (n = number()) < threads: job(args, n)``."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR]), _NAME)
-    code = Code(IRBuilder(function.append_basic_block("entry")))
-    words = code.record(function.args[0], ["threads"], ["job", "args", "number"])
+def emit(module: Module) -> None:
+    """Emit the body of a parallel region: ``if (n = number()) < threads: job(args, n)``."""
+    function = Function(module, FunctionType(VOID, [PTR]), _NAME)
+    code = Code(Builder(function.append_basic_block("entry")))
+    words = _REGION.load(code, function.args[0])
     n = code.builder.zext(code.call(words["number"], result=I32), I64)
     with code.when(code.is_less(n, words["threads"])):
         code.call(words["job"], words["args"], n)

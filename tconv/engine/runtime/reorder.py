@@ -9,23 +9,23 @@ from numpy.typing import NDArray
 
 from tconv.arrays.dtypes import TYPES, as_dtype
 from tconv.engine.compile.jit import load, load_kernel
-from tconv.engine.kernels.transpose import empty_lines, transpose_arguments, transpose_run
+from tconv.engine.kernels.transpose import empty_lines, run_transpose, transpose_arguments
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime.job import Job
 from tconv.engine.target.target import Target
 from tconv.geometry.geometry import Letter
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Prepared"]
+__all__ = ["Reorders"]
 
-_SMALL_TRANSPOSED_BYTES = 2**18  # so much of x or y is transposed by one thread
+_SMALL_TRANSPOSED_BYTES = 2**18  # of x or y, which one thread transposes
 
 
-class Prepared:
-    """What can be done for one problem: here x and y are turned from layout to layout."""
+class Reorders:
+    """A prepared problem: its kernels and threads, and the reorders of x and y."""
 
     _job: Job
-    _turns_back = True  # what is wanted; for w, both x and y are read
+    _turns_back = True  # the result; for w, both x and y are read
 
     def __init__(self, problem: Problem, dtype: str, target: Target, threads: int) -> None:
         self.problem, self.threads, self.activation = problem, threads, problem.activation
@@ -33,43 +33,43 @@ class Prepared:
         self.computed = np.dtype(TYPES[dtype].accumulator)
         self._kernel = partial(load_kernel, dtype=dtype, target=target)
         self._load = partial(load, target=target)
-        self._transposed_sizes: dict[Any, Job] = {}
+        self._transposes_by_size: dict[Any, Job] = {}
 
     def transposed(
         self, letter: Letter, array: NDArray[Any], to: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Return what is read, which is channels last, channels first; what is written, back.
+        """Reorder an operand from channels last to channels first, and a result back.
 
-        Both are C-contiguous; `to` is written and returned if it is given.
+        Both arrays are C-contiguous; `to` is written and returned if it is given.
         """
-        job = self._transpositions[letter]
+        job = self._transposes[letter]
         if to is None:
             to = empty_lines(array.shape, self.dtype)
         job((array, to), self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1)
         return to
 
     def transpose(self, size: tuple[int, int, int], source: NDArray[Any], to: NDArray[Any]) -> None:
-        """Write images x rows x columns numbers to `to`, every image transposed."""
+        """Write the transpose of each image, a matrix of rows x columns, to `to`."""
         if 1 in size[1:]:
             to.reshape(-1).view(self.dtype)[...] = source.reshape(-1).view(self.dtype)
             return
-        job = self._transposed_sizes.get(size)
+        job = self._transposes_by_size.get(size)
         if job is None:
-            job = self._transposed_sizes[size] = self._transposition(*size)
+            job = self._transposes_by_size[size] = self._transpose_job(*size)
         job((source, to), self.threads if to.nbytes > _SMALL_TRANSPOSED_BYTES else 1)
 
-    def _transposition(self, images: int, rows: int, columns: int) -> Job:
-        kernel = self._kernel("transpose_run", transpose_run, dtype=self._moved)
+    def _transpose_job(self, images: int, rows: int, columns: int) -> Job:
+        kernel = self._kernel("run_transpose", run_transpose, dtype=self._copied_type)
         values = transpose_arguments(images, rows, columns, self.dtype.itemsize)
         return Job(kernel, values, self._load)
 
     @property
-    def _moved(self) -> str:
-        """The type for kernels that do not look at the numbers."""
+    def _copied_type(self) -> str:
+        """The type for kernels that only copy elements."""
         return "int16" if self.dtype != self.computed else self.dtype.name
 
     @cached_property
-    def _transpositions(self) -> dict[Letter, Job]:
+    def _transposes(self) -> dict[Letter, Job]:
         problem, geometry = self.problem, self.problem.geometry
         found: dict[Letter, Job] = {}
         for letter in (problem.read, problem.want):
@@ -77,5 +77,5 @@ class Prepared:
             rows, columns = prod(size), channels
             if self._turns_back and letter == problem.want:
                 rows, columns = columns, rows
-            found[letter] = self._transposition(batch, rows, columns)
+            found[letter] = self._transpose_job(batch, rows, columns)
         return found

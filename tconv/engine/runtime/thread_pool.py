@@ -1,27 +1,27 @@
-"""WHO WORKS: threads that take part in a native job, and how they sleep when there is none.
+"""Thread pool: workers that take part in native jobs, and sleep in between.
 
     run(job, args, threads, load)      # job(args, 0) here, job(args, 1) ... on the workers
 
-A job shares its work among those who call it by a counter in its arguments, so it is right for
-any number of threads, and one that comes too late finds nothing to do. That is why nobody ever
-queues here: a worker that has not begun when the caller is through is not waited for, and a
-caller that finds the workers busy computes alone.
+The threads of a job share its tasks by a counter in its arguments, so a job is right for any number
+of threads, and a thread that comes late finds no task left. Hence nothing queues here: a caller
+does not wait for workers that have not begun when it is done, and a caller that finds the workers
+busy computes alone.
 
-Caller and worker meet in the worker's box, at one word that only atomic exchanges change:
+Caller and worker synchronise on one word of the worker's box, by atomic exchanges only:
 
     AWAKE ---- caller offers ----> OFFERED -- worker claims --> WORKING ---- worker ends --> AWAKE
     OFFERED -- caller retracts --> AWAKE                        WORKING -- caller waits --> AWAITED
     AWAKE ---- worker lies down -> ASLEEP --- caller offers, and wakes ------------------> OFFERED
 
-No wake-up is lost, because these exchanges have one order. A worker sleeps only if it turned
-AWAKE into ASLEEP. An offer before that makes its exchange fail, and it looks again; an offer
-after that reads ASLEEP, and whoever reads ASLEEP releases the worker's lock, once. The lock is
-held from the start, so its release is remembered until the worker acquires it. The same holds
-for WORKING and AWAITED the other way round. As all is said in one word, acquire and release
+No wake-up is lost, because these exchanges have one order. A worker sleeps only after it turned
+AWAKE into ASLEEP. An offer before that makes its exchange fail, and the worker looks again; an
+offer after that reads ASLEEP, and whoever reads ASLEEP releases the worker's lock, once. The lock
+is held from the start, so a release stays in force until the worker acquires it. The same holds for
+WORKING and AWAITED the other way round. The state is one word, so acquire and release semantics
 suffice: nothing depends on the order of two words.
 
-All of it is generated code that a caller enters by one call: the interpreter's lock is neither
-held nor wanted, and no signal can make the call return while workers still write.
+All of this is generated code that a caller runs by one call: it neither holds nor needs the
+interpreter's lock, and no signal can make it return while workers still write.
 """
 
 import atexit
@@ -34,41 +34,52 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Protocol
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.codegen.code import I32, I64, PTR, Code
+from tconv.engine.codegen.code import Code
+from tconv.engine.codegen.llvm import (
+    I32,
+    I64,
+    PTR,
+    VOID,
+    Builder,
+    Function,
+    FunctionType,
+    Index,
+    Module,
+    Type,
+    Value,
+)
+from tconv.engine.target.isa import architecture_row
 from tconv.geometry.arguments import MOST_THREADS
 from tconv.system.memory import has_room
 
 __all__ = ["Load", "run"]
 
-# A worker that looks for work begins 0.3 us after the call, one that sleeps 40 us, or even 1.8 ms
-# if the system puts it behind the caller (Linux 6.18, Xeon, 2 cores).
+# A spinning worker begins 0.3 us after the call, a sleeping one 40 us after it, or even 1.8 ms if
+# the system schedules it behind the caller (Linux 6.18, Xeon, 2 cores).
 _SPIN_S = 100e-6
-_THREAD_BYTES = 2**26  # of addresses: a stack, mostly of 8 MiB, and what the C library keeps for it
-_LEAVE_S = 0.5  # for a job that is still going on at exit
+_THREAD_BYTES = 2**26  # of addresses: a stack, mostly of 8 MiB, and memory of the C library
+_LEAVE_S = 0.5  # to wait at exit for a job that still runs
 
-# The control block has a line that says whether somebody computes with the workers, one that
-# nobody writes any more, and one for each worker: the box in which it meets the caller.
+# The control block has a line for the flag that a caller uses the workers, one of constants, and
+# one for each worker: its box.
 _LINE = 128  # bytes: x86 fetches pairs of 64, and those of Apple's processors are as long
 _WORDS = _LINE // 8
 _SPINS, _ACQUIRE, _RELEASE, _CALLER_LOCK = range(_WORDS, _WORDS + 4)
 _JOB, _ARGS, _LOCK = 1, 2, 3  # words of a box, after its state
 _AWAKE, _OFFERED, _WORKING, _AWAITED, _ASLEEP, _LEAVING = range(6)
 
-_NAME, _VERSION = "tconv_pool", "1"
+_NAME = "tconv_thread_pool"
 _ADDRESS, _WORD = ctypes.c_void_p, ctypes.c_ssize_t
-Value = Any  # a number of Python, too, wherever one is an index
 
 
 class Load(Protocol):
-    """What compiles: `tconv.engine.compile.jit.load`, ``partial`` with a target."""
+    """A compiler: `tconv.engine.compile.jit.load`, ``partial`` with a target."""
 
-    def __call__(self, name: str, emit: Callable[[ir.Module], None], /, *, version: str) -> int:
+    def __call__(self, name: str, emit: Callable[[Module], None], /) -> int:
         """Return the address of the function `name`, valid until the process ends."""
 
 
-# ---- the callers' side ---------------------------------------------------------------------------
+# ---- the caller's side ---------------------------------------------------------------------------
 
 
 def run(job: int, args: int, threads: int, load: Load) -> None:
@@ -77,16 +88,16 @@ def run(job: int, args: int, threads: int, load: Load) -> None:
     Parameters
     ----------
     job, args : int
-        Addresses of a native ``void job(void *args, int64_t thread)`` and of its arguments. It is
-        called at most once for each thread, and always for thread 0.
+        Addresses of a native ``void job(void *args, int64_t thread)`` and of its arguments. Each
+        thread calls it at most once, and thread 0 always does.
     threads : int
-        At most MOST_THREADS; more bring no more.
+        At most MOST_THREADS; more are as good as that.
     load : Load
-        Compiles the pool's own code, if it is not there yet.
+        Compiles the thread pool's own code on first use.
 
     Raises
     ------
-    UnsupportedError : that of `load`; nothing has been computed.
+    UnsupportedError : by `load`; nothing has been computed.
     """
     pool = _pool
     if threads > 1 and (pool is None or threads > pool.threads):
@@ -99,26 +110,26 @@ def run(job: int, args: int, threads: int, load: Load) -> None:
 
 @lru_cache(maxsize=256)
 def _alone(job: int) -> Callable[[int, int], None]:
-    """A job without the pool. Made anew, this would take longer than the call."""
+    """Return a job as a Python callable, kept because making it takes longer than the call."""
     return _native(job, None, _ADDRESS, _WORD)
 
 
 def _native(address: int, *types: Any) -> Callable[..., Any]:
-    """A native function; the type of its result comes first."""
+    """Return a native function, with the type of its result before those of its arguments."""
     return ctypes.CFUNCTYPE(*types)(address)
 
 
 class _Pool:
-    """The generated code, the control block that it works on, and the workers that are in it."""
+    """The generated code, its control block, and the workers."""
 
     def __init__(self, load: Load) -> None:
-        entry = _native(load(_NAME, emit, version=_VERSION), _WORD, _WORD)
+        entry = _native(load(_NAME, emit), _WORD, _WORD)
         self.run = _native(entry(0), None, _ADDRESS, _ADDRESS, _ADDRESS, _WORD)
         self._work = _native(entry(1), None, _ADDRESS, _WORD)
         self._dismiss = _native(entry(2), _WORD, _ADDRESS, _WORD)
         watch = _native(entry(3), _WORD, _ADDRESS, _WORD, _WORD)
         self.control = -(-_allocated("PyMem_RawCalloc", MOST_THREADS + 2, _LINE) // _LINE) * _LINE
-        self.threads = 1  # that this pool can run, the caller among them
+        self.threads = 1  # that it can run, the caller among them
         self._workers: list[threading.Thread] = []
         self._words = (ctypes.c_int64 * ((MOST_THREADS + 1) * _WORDS)).from_address(self.control)
         self._words[_SPINS] = _count_turns(watch, self.control)
@@ -140,13 +151,13 @@ class _Pool:
                 if not has_room(_THREAD_BYTES):  # Python would wait for it for ever
                     raise RuntimeError
                 worker.start()
-            except RuntimeError:  # the system has no more; what is offered there is retracted
+            except RuntimeError:  # the system has no more; callers retract what they offer there
                 self.threads = threads
             else:
                 self._workers.append(worker)
 
     def leave(self) -> None:
-        """Send the workers home and wait for them, but not for long."""
+        """End the workers and wait for them, but not for long."""
         workers, self.threads = self.threads - 1, MOST_THREADS  # so that it does not grow again
         end = time.monotonic() + _LEAVE_S
         while not self._dismiss(self.control, workers):
@@ -158,10 +169,10 @@ class _Pool:
 
 
 def _held_lock() -> int:
-    """A new lock that is held, so that who acquires it waits for a release.
+    """Return a new lock that is held, so that acquiring it waits for a release.
 
-    These are the locks below those of `threading`. They want no interpreter lock, hence a worker
-    is up at once even while Python code runs, and no signal ends a wait for them.
+    `threading` builds on these locks. They need no interpreter lock, so a worker wakes at once even
+    while Python code runs, and no signal ends a wait for them.
     """
     lock = _allocated("PyThread_allocate_lock")
     _of_python("PyThread_acquire_lock", _ADDRESS, ctypes.c_int)(lock, 1)
@@ -169,7 +180,7 @@ def _held_lock() -> int:
 
 
 def _allocated(name: str, *sizes: int) -> int:
-    """What a function allocates. It is never freed: a worker may outlive the interpreter."""
+    """Allocate by a C function, for ever: a worker may outlive the interpreter."""
     address = _of_python(name, *[ctypes.c_size_t] * len(sizes))(*sizes)
     if address is None:
         raise MemoryError
@@ -177,14 +188,14 @@ def _allocated(name: str, *sizes: int) -> int:
 
 
 def _of_python(name: str, *types: Any) -> Any:
-    """A function of CPython's C interface."""
+    """Return a function of CPython's C interface."""
     function = ctypes.pythonapi[name]  # unlike an attribute of pythonapi, not shared with others
     function.restype, function.argtypes = _ADDRESS, types
     return function
 
 
 def _count_turns(watch: Callable[[int, int, int], int], zero: int) -> int:
-    """How many turns of `watch` take _SPIN_S: a pause takes 1 to 140 cycles."""
+    """Return how many turns of `watch` take _SPIN_S: a pause takes 1 to 140 cycles."""
     turns, took_s = 200, []
     for _ in range(5):
         start = time.perf_counter()
@@ -198,7 +209,7 @@ _growing = threading.Lock()
 
 
 def _pool_for(threads: int, load: Load) -> _Pool | None:
-    """The pool, with so many threads unless somebody else makes it grow just now."""
+    """Return the thread pool, grown to so many threads unless another thread is growing it."""
     global _pool
     if _growing.acquire(blocking=False):
         try:
@@ -216,7 +227,7 @@ def _leave() -> None:
 
 
 def _forget() -> None:
-    """Begin anew, without a pool: threads and what they hold do not come along into a fork."""
+    """Start without a thread pool in the child of a fork, which has none of its threads."""
     global _pool, _growing
     _pool, _growing = None, threading.Lock()
 
@@ -229,8 +240,8 @@ if hasattr(os, "register_at_fork"):
 # ---- generated code ------------------------------------------------------------------------------
 
 
-def emit(module: ir.Module) -> None:
-    """Emit ``tconv_pool(n)``, the address of the n-th of run, work, dismiss and watch."""
+def emit(module: Module) -> None:
+    """Emit ``tconv_thread_pool(n)``: the address of the n-th of run, work, dismiss and watch."""
     watch = _watch(module)
     functions = _run(module, watch), _work(module, watch), _dismiss(module), watch
     code = _Code(module, _NAME, I64)
@@ -240,8 +251,8 @@ def emit(module: ir.Module) -> None:
     code.leave(0)
 
 
-def _run(module: ir.Module, watch: ir.Function) -> ir.Function:
-    """What a caller does.
+def _run(module: Module, watch: Function) -> Function:
+    """Emit the caller's side of a job.
 
     if exchange(busy, 1): job(args, 0); return        # others compute with the workers
     for box in boxes:
@@ -277,8 +288,8 @@ def _run(module: ir.Module, watch: ir.Function) -> ir.Function:
     return code.leave()
 
 
-def _work(module: ir.Module, watch: ir.Function) -> ir.Function:
-    """What a worker does.
+def _work(module: Module, watch: Function) -> Function:
+    """Emit a worker's life.
 
     while True:
         watch(box, AWAKE)
@@ -294,7 +305,7 @@ def _work(module: ir.Module, watch: ir.Function) -> ir.Function:
     with code.forever() as done:
         code.builder.call(watch, [box, code.index(_AWAKE), turns])
         claimed = code.exchange_if(box, _OFFERED, _WORKING)
-        with code.builder.if_else(claimed) as (then, otherwise):
+        with code.if_else(claimed) as (then, otherwise):
             with then:
                 code.call(code.word(box, _JOB), code.word(box, _ARGS), index)
                 with code.when(code.is_equal(code.exchange(box, _AWAKE), _AWAITED)):
@@ -306,8 +317,8 @@ def _work(module: ir.Module, watch: ir.Function) -> ir.Function:
     return code.leave()
 
 
-def _dismiss(module: ir.Module) -> ir.Function:
-    """What an exit does: whether the workers are idle, and then let them leave; busy for ever.
+def _dismiss(module: Module) -> Function:
+    """Emit the exit: end idle workers and stay busy for ever; return whether they were idle.
 
     if exchange(busy, 1): return 0
     for box in boxes:
@@ -325,8 +336,8 @@ def _dismiss(module: ir.Module) -> ir.Function:
     return code.leave(1)
 
 
-def _watch(module: ir.Module) -> ir.Function:
-    """Look at a line while its word 0 is `state`, but not for ever; return the turns left."""
+def _watch(module: Module) -> Function:
+    """Emit a bounded spin while a line's word 0 is `state`; it returns the turns left."""
     code = _Code(module, "watch", PTR, I64, I64)
     line, state, turns = code.function.args
     with code.loop(turns) as turn:
@@ -337,20 +348,20 @@ def _watch(module: ir.Module) -> ir.Function:
 
 
 class _Code(Code):
-    """A function, and how it uses words that several threads write: word 0 of each line."""
+    """A function, with atomic operations on word 0 of a line, which several threads write."""
 
-    def __init__(self, module: ir.Module, name: str, *kinds: Any) -> None:
-        self.function = ir.Function(module, ir.FunctionType(I64, kinds), name)
+    def __init__(self, module: Module, name: str, *kinds: Type) -> None:
+        self.function = Function(module, FunctionType(I64, kinds), name)
         self.function.linkage = "" if name == _NAME else "internal"
-        self.builder = IRBuilder(self.function.append_basic_block("entry"))
+        self.builder = Builder(self.function.append_basic_block("entry"))
 
-    def leave(self, value: Value = 0) -> ir.Function:
+    def leave(self, value: Index = 0) -> Function:
         """``return value``."""
         self.builder.ret(self.index(value))
         return self.function
 
-    def box(self, control: Value, worker: Value) -> Value:
-        """The line of a worker."""
+    def box(self, control: Value, worker: Index) -> Value:
+        """Return a worker's line."""
         return self.at(control, self.mul(self.add(worker, 1), _WORDS), I64)
 
     @contextmanager
@@ -359,12 +370,12 @@ class _Code(Code):
         with self.loop(self.add(workers, 1), start=1) as worker:
             yield self.box(control, worker)
 
-    def word(self, line: Value, number: int, kind: Any = PTR) -> Value:
-        """A word that stays as it is while it is read here."""
+    def word(self, line: Value, number: int, kind: Type = PTR) -> Value:
+        """Read a word that nobody changes meanwhile."""
         return self.load(self.at(line, number, I64), kind=kind)
 
     def state(self, line: Value) -> Value:
-        """Word 0; what was written before it can be read after it."""
+        """Read word 0, with acquire semantics."""
         return self.builder.load_atomic(line, "acquire", 8, typ=I64)
 
     def exchange(self, line: Value, new: int) -> Value:
@@ -378,24 +389,17 @@ class _Code(Code):
         return self.builder.extract_value(pair, 1)
 
     def acquire(self, control: Value, lock: Value) -> None:
-        """Sleep until a lock is released, or go on at once if it has been."""
+        """Sleep until a lock is released; one that has been released does not wait."""
         self.call(self.word(control, _ACQUIRE), lock, I32(1))
 
     def release(self, control: Value, lock: Value) -> None:
-        """Wake who sleeps at a lock, or is about to."""
+        """Wake the thread that sleeps at a lock, or is about to."""
         self.call(self.word(control, _RELEASE), lock)
 
     def pause(self) -> None:
-        """Let the other thread of a core go first, and the loop end without a stall."""
+        """Give way to the core's other hardware thread, and leave the loop without a stall."""
         module = self.builder.module
-        name, *hints = _PAUSES.get(module.triple.partition("-")[0], [""])
-        if name:
-            pause = module.declared(name, ir.VoidType(), [I32] * len(hints))
-            self.builder.call(pause, [I32(hint) for hint in hints])
-
-
-_PAUSES: dict[str, list[Any]] = {
-    "x86_64": ["llvm.x86.sse2.pause"],
-    "aarch64": ["llvm.aarch64.hint", 1],  # yield
-    "arm64": ["llvm.aarch64.hint", 1],
-}
+        row = architecture_row(module.triple)
+        if row.pause:
+            pause = module.declared(row.pause, VOID, [I32] * len(row.pause_hints))
+            self.builder.call(pause, [I32(hint) for hint in row.pause_hints])

@@ -1,49 +1,40 @@
-"""WHAT THIS CPU IS: its vectors, caches and cores, and what the environment says about them.
+"""The target CPU: instruction set, caches and cores, as the host and the environment give them.
 
-The variables TCONV_CPU, TCONV_THREADS and TCONV_CACHE are read here and nowhere else.
+Only this file reads the environment variables TCONV_CPU, TCONV_THREADS and TCONV_CACHE.
 """
 
 import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from tconv.engine.target import isa
+from tconv.engine.target.isa import InstructionSet, architecture_of
 from tconv.errors import ParameterError
 from tconv.geometry.arguments import MOST_THREADS
 from tconv.system.fork_lock import ForkLock, importing
 from tconv.system.memory import check_addresses
-from tconv.system.topology import USUAL_CACHE_BYTES, cache_bytes, core_count
+from tconv.system.topology import DEFAULT_CACHE_BYTES, cache_bytes, core_count
 
 __all__ = [
     "Target",
-    "architecture_of",
     "cache_folder",
     "named_target",
     "read_target",
     "target",
 ]
 
-_LLVM_BYTES = 2**28  # of addresses: its library takes 160 MiB, and what it compiles 64
+_LLVM_BYTES = 2**28  # of addresses: LLVM's library takes 160 MiB, and what it compiles 64
 _loading = ForkLock()
 
 
-class InstructionSet(NamedTuple):
-    """One row: what a set of vector instructions needs and gives."""
-
-    name: str
-    architecture: str  # the first part of LLVM's triple; "" is any
-    needs: frozenset[str]  # LLVM's names of the features
-    vector_bits: int
-    registers: int
-    has_fma: bool
-
-
-# What LLVM switches on with a feature of x86, and that feature off with. Only what kernels lean on
-# is listed, the implied before what implies it (LLVM, lib/Target/X86/X86.td).
+# x86 features and those that each implies: LLVM switches the implied ones on with it, and it off
+# with them. Only features that kernels use are listed, the implied ones first (LLVM,
+# lib/Target/X86/X86.td).
 _IMPLIED = {
     "ssse3": ("sse3",),
     "sse4.1": ("ssse3",),
@@ -58,22 +49,12 @@ _IMPLIED = {
     "avx512bw": ("avx512f",),
 }
 
-# Best first. What every CPU of an architecture has is not listed as a need.
-_AVX512 = frozenset(("avx512f", "avx512vl", "avx512dq", "avx512bw"))
-INSTRUCTION_SETS = (
-    InstructionSet("avx512", "x86_64", _AVX512, 512, 32, True),
-    InstructionSet("avx2", "x86_64", frozenset(("avx2", "fma")), 256, 16, True),
-    InstructionSet("sse2", "x86_64", frozenset(), 128, 16, False),
-    InstructionSet("neon", "aarch64", frozenset(), 128, 32, True),
-    InstructionSet("generic", "", frozenset(), 128, 16, False),
-)
-
 # CPUs that multiply and load 512 bits in two steps, their units being half as wide (AMD, Software
 # Optimization Guide for the Zen 4 Microarchitecture, 57647).
 _HALF_WIDE = frozenset(("znver4",))
 
-# Only these may be named: LLVM ends the process when it is given an x86 name it does not know.
-# Beside each, what tells it from the other CPUs of its instruction set.
+# CPUs that may be named: LLVM ends the process over an x86 name that it does not know. Each has the
+# name of its instruction set, and the features that other CPUs of this set lack.
 CPUS = {
     "x86-64": ("sse2", ""),
     "x86-64-v2": ("sse2", "sse4.2 popcnt"),
@@ -95,44 +76,53 @@ CPUS = {
 
 @dataclass(frozen=True)
 class Target:
-    """A CPU that kernels are made for; part of the name of everything that is made for it."""
+    """The CPU that kernels are compiled for: part of the key of every plan and kernel."""
 
     triple: str
     cpu: str
-    features: str  # as LLVM reads them: "+avx2,-avx512f", what is lacking last
-    instruction_set: str
-    vector_bits: int
-    registers: int  # vector registers
-    has_fma: bool
-    l1_bytes: int  # data, per core
+    features: str  # as LLVM reads them: "+avx2,-avx512f", those that are switched off last
+    isa: InstructionSet = field(hash=False)  # which mostly follows from the features
+    l1_bytes: int  # of data, per core
     l2_bytes: int  # per core
-    l3_bytes: int  # as a whole
+    l3_bytes: int  # in all
     cores: int  # that this process may keep busy
     threads: int  # of a call that does not say how many
     runs_here: bool = True
     uses_engine: bool = True  # False: TCONV_CPU=portable
 
     @property
+    def vector_bits(self) -> int:
+        """Bits of a vector register."""
+        return self.isa.vector_bits
+
+    @property
+    def has_fma(self) -> bool:
+        """Whether an instruction multiplies and adds, rounding once."""
+        return self.isa.has_fma
+
+    @property
     def converts_float16(self) -> bool:
-        """Whether an instruction makes float32 of float16, and rounds it back."""
-        features = self.features.split(",")
-        implied = "f16c" in CPUS.get(self.cpu, ("", ""))[1].split() and "-f16c" not in features
-        return self.instruction_set == "neon" or "+f16c" in features or implied
+        """Whether instructions convert float16 to float32 and back."""
+        needed, features = self.isa.float16_feature, self.features.split(",")
+        if needed is None or f"+{needed}" in features:
+            return True
+        is_implied = needed in CPUS.get(self.cpu, ("", ""))[1].split()
+        return is_implied and f"-{needed}" not in features
 
     @property
     def steps(self) -> int:
-        """In how many steps a vector is multiplied, added or loaded."""
-        return 2 if self.vector_bits == 512 and self.cpu in _HALF_WIDE else 1
+        """Steps in which the CPU multiplies, adds or loads a vector."""
+        return 2 if self.isa.vector_bits == 512 and self.cpu in _HALF_WIDE else 1
 
     def __str__(self) -> str:
-        """Describe the CPU on one line, without the hundred features."""
+        """Describe the CPU on one line, without its hundred features."""
         fma = "FMA" if self.has_fma else "no FMA"
         caches = " + ".join(
             f"{size // 1024:,} KiB" for size in (self.l1_bytes, self.l2_bytes, self.l3_bytes)
         )
         return (
-            f"{self.cpu}: {self.instruction_set}, {self.registers} registers of "
-            f"{self.vector_bits} bits, {fma}, caches {caches}, "
+            f"{self.cpu}: {self.isa.name}, {self.isa.registers} registers of "
+            f"{self.isa.vector_bits} bits, {fma}, caches {caches}, "
             f"{self.cores} cores, {self.threads} threads"
         )
 
@@ -142,11 +132,11 @@ class Target:
 
 @cache
 def target() -> Target:
-    """Return the CPU of this machine, as far as the environment wants it used.
+    """Return the CPU of this machine, or the one that the environment names in its place.
 
     Raises
     ------
-    ParameterError : TCONV_CPU or TCONV_THREADS says what cannot be.
+    ParameterError : TCONV_CPU or TCONV_THREADS has an impossible value.
 
     >>> target().vector_bits in (128, 256, 512)
     True
@@ -155,7 +145,7 @@ def target() -> Target:
 
 
 def read_target(environment: Mapping[str, str]) -> Target:
-    """Return what `target` returns under some environment.
+    """Return the target under a given environment.
 
     >>> read_target({"TCONV_CPU": "portable", "TCONV_THREADS": "3"}).threads
     3
@@ -163,7 +153,7 @@ def read_target(environment: Mapping[str, str]) -> Target:
     name = environment.get("TCONV_CPU", "").strip()
     threads = _threads(environment.get("TCONV_THREADS", "").strip())
     if name == "portable":
-        return _made(INSTRUCTION_SETS[-1], "", name, "", threads, uses_engine=False)
+        return _from_row(isa.INSTRUCTION_SETS[-1], "", name, "", threads, uses_engine=False)
     host = _host()
     if name in ("", host.cpu):
         return target_of(host.triple, host.cpu, host.features, threads)
@@ -181,10 +171,10 @@ def read_target(environment: Mapping[str, str]) -> Target:
 def target_of(
     triple: str, cpu: str, features: Mapping[str, bool], threads: int | None = None
 ) -> Target:
-    """Return the machine that LLVM describes so, with the caches and cores of this one.
+    """Return the target that LLVM describes so, with the caches and cores of this machine.
 
     The name of the CPU is only LLVM's guess for a model it does not know. That does no harm: every
-    feature is switched on or off by what the CPU and the operating system say.
+    feature is switched on or off by what the CPU and the operating system report.
 
     >>> target_of("x86_64-pc-linux", "generic", {"avx2": True, "fma": True}).vector_bits
     256
@@ -192,14 +182,14 @@ def target_of(
     architecture, features = architecture_of(triple), _usable(features)
     row = next(
         row
-        for row in INSTRUCTION_SETS
-        if row.architecture in ("", architecture) and all(map(features.get, row.needs))
+        for row in isa.INSTRUCTION_SETS
+        if row.architecture.name in ("", architecture) and all(map(features.get, row.features))
     )
-    return _made(row, triple, cpu, _flags(features, "+-"), threads)
+    return _from_row(row, triple, cpu, _flags(features, "+-"), threads)
 
 
 def _usable(features: Mapping[str, bool]) -> dict[str, bool]:
-    """Switch off what could not be used: a hypervisor may hide any feature and show all others.
+    """Switch off features that cannot be used: a hypervisor may hide any one and show all others.
 
     >>> _usable({"avx2": False, "avx512f": True, "amx-tile": True, "sse3": True})
     {'avx2': False, 'avx512f': False, 'amx-tile': False, 'sse3': True}
@@ -213,11 +203,11 @@ def _usable(features: Mapping[str, bool]) -> dict[str, bool]:
 
 
 def _flags(features: Mapping[str, bool], signs: str) -> str:
-    """Write features as LLVM reads them: those with the first of the signs first.
+    """Write features as LLVM reads them, those with the first of the signs first.
 
-    LLVM goes from left to right. A feature that is switched on switches on what it implies ("+vaes"
-    does that with avx2), and one that is switched off also what implies it. So what this machine
-    lacks comes last.
+    LLVM reads from left to right. A feature switches on those that it implies ("+vaes" switches on
+    avx2), and one that is switched off also switches off those that imply it. So the features that
+    this machine lacks come last.
 
     >>> _flags({"vaes": True, "avx2": False, "aes": True}, "+-")
     '+aes,+vaes,-avx2'
@@ -231,9 +221,9 @@ def _flags(features: Mapping[str, bool], signs: str) -> str:
 
 
 def named_target(cpu: str, threads: int | None = None) -> Target:
-    """Return a CPU by LLVM's name of it, also one that this machine cannot run code for.
+    """Return a CPU by LLVM's name of it, also one whose code cannot run on this machine.
 
-    >>> named_target("apple-m1").registers, named_target("skylake-avx512").vector_bits
+    >>> named_target("apple-m1").isa.registers, named_target("skylake-avx512").vector_bits
     (32, 512)
     """
     if cpu not in CPUS:
@@ -242,16 +232,17 @@ def named_target(cpu: str, threads: int | None = None) -> Target:
         )
     host = _host()
     instruction_set, needs = CPUS[cpu]
-    row = next(row for row in INSTRUCTION_SETS if row.name == instruction_set)
-    is_native, features = architecture_of(host.triple) == row.architecture, _usable(host.features)
-    if is_native and all(map(features.get, {*row.needs, *needs.split()})):
-        # The name implies more than the needs above: what this machine lacks is switched off.
-        return _made(row, host.triple, cpu, _flags(features, "-"), threads)
+    row = next(row for row in isa.INSTRUCTION_SETS if row.name == instruction_set)
+    architecture, features = row.architecture.name, _usable(host.features)
+    is_native = architecture_of(host.triple) == architecture
+    if is_native and all(map(features.get, {*row.features, *needs.split()})):
+        # The name implies more features than these; those that this machine lacks are switched off.
+        return _from_row(row, host.triple, cpu, _flags(features, "-"), threads)
     system = "apple-macosx" if cpu.startswith("apple") else "unknown-linux-gnu"
-    return _made(row, f"{row.architecture}-{system}", cpu, "", threads, runs_here=False)
+    return _from_row(row, f"{architecture}-{system}", cpu, "", threads, runs_here=False)
 
 
-def _made(
+def _from_row(
     row: InstructionSet,
     triple: str,
     cpu: str,
@@ -261,17 +252,14 @@ def _made(
     runs_here: bool = True,
     uses_engine: bool = True,
 ) -> Target:
-    """Return a Target of one row of the table."""
+    """Return the target with one instruction set, and with this machine's cores."""
     cores = core_count()
     return Target(
         triple,
         cpu,
         features,
-        row.name,
-        row.vector_bits,
-        row.registers,
-        row.has_fma,
-        *(cache_bytes() if runs_here else USUAL_CACHE_BYTES),
+        row,
+        *(cache_bytes() if runs_here else DEFAULT_CACHE_BYTES),
         cores,
         threads or cores,
         runs_here,
@@ -280,7 +268,7 @@ def _made(
 
 
 class _Host(NamedTuple):
-    """What LLVM says about this machine."""
+    """The host, as LLVM describes it."""
 
     triple: str
     cpu: str
@@ -289,7 +277,7 @@ class _Host(NamedTuple):
 
 @cache
 def _host() -> _Host:
-    """Ask LLVM what this machine is."""
+    """Ask LLVM about the host."""
     with _loading:
         if "llvmlite.binding" not in sys.modules:
             check_addresses(_LLVM_BYTES)
@@ -303,16 +291,7 @@ def _host() -> _Host:
         )
 
 
-def architecture_of(triple: str) -> str:
-    """Return the first part of a triple, under one name for each architecture."""
-    first = triple.partition("-")[0].lower()
-    return {"amd64": "x86_64", "x86_64h": "x86_64", "arm64": "aarch64"}.get(first, first)
-
-
-# ---- how many cores, how large caches ------------------------------------------------------------
-
-
-# ---- the other settings --------------------------------------------------------------------------
+# ---- other settings ------------------------------------------------------------------------------
 
 
 def _threads(text: str) -> int | None:
@@ -330,7 +309,7 @@ def _threads(text: str) -> int | None:
 def cache_folder(
     environment: Mapping[str, str] | None = None, platform: str = sys.platform
 ) -> Path | str:
-    """Return the folder for files that can be made again, or why there is none.
+    """Return the folder of the kernel cache, or the reason why there is none.
 
     >>> cache_folder({"TCONV_CACHE": "off"})
     'TCONV_CACHE=off'
@@ -345,7 +324,7 @@ def cache_folder(
         if platform == "win32":
             return _absolute(environment.get("LOCALAPPDATA", "")) / "tconv"
         if platform != "darwin":
-            with suppress(RuntimeError):  # a relative one must be ignored, says its specification
+            with suppress(RuntimeError):  # its specification: ignore a relative one
                 return _absolute(environment.get("XDG_CACHE_HOME", "")) / "tconv"
         home = _absolute(environment.get("HOME", "") or str(Path.home()))
         return home / ("Library/Caches" if platform == "darwin" else ".cache") / "tconv"
@@ -354,7 +333,7 @@ def cache_folder(
 
 
 def _absolute(path: str) -> Path:
-    """Return a path, which must be absolute."""
+    """Return a path; RuntimeError if it is not absolute."""
     if not Path(path).is_absolute():
         raise RuntimeError
     return Path(path)

@@ -1,4 +1,4 @@
-"""HOW w IS COMPUTED: a plan laid out in memory, kernels fetched, items shared by threads."""
+"""Weight-gradient primitive: a plan with its tables and kernels, and its call on threads."""
 
 from functools import lru_cache
 from itertools import product
@@ -8,83 +8,87 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.kernels.gemm import pack_rows
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
-from tconv.engine.kernels.transpose import turn_out
+from tconv.engine.kernels.pack_input import pack_rows
+from tconv.engine.kernels.transpose import transpose_out
 from tconv.engine.plan.plan import CYCLES_PER_US, tile_rows
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime.job import Job
-from tconv.engine.runtime.reorder import Prepared
+from tconv.engine.runtime.reorder import Reorders
 from tconv.engine.target.target import Target
-from tconv.engine.weight_gradient.driver import SUM_FIELDS, SUM_POINTERS, run_dot, run_outer
-from tconv.engine.weight_gradient.kernels import dot, outer, turn_in
+from tconv.engine.weight_gradient.driver import GRADIENT_ARGUMENTS, run_dot, run_rank1
+from tconv.engine.weight_gradient.kernels import dot_kernel, rank1_kernel, transpose_in
 from tconv.engine.weight_gradient.panel import Panel
-from tconv.engine.weight_gradient.plan import Correlation, Scratch, choose_correlation, x_tiles
+from tconv.engine.weight_gradient.plan import (
+    Scratch,
+    WeightGradientPlan,
+    choose_gradient_plan,
+    x_tiles,
+)
 from tconv.system.allocator import empty
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Correlated", "correlated"]
+__all__ = ["WeightGradientPrimitive", "create_weight_gradient"]
 
 
-class Correlated(Prepared):
-    """A plan for w with everything done that does not depend on the numbers.
+class WeightGradientPrimitive(Reorders):
+    """A plan for w with everything prepared that does not depend on the values of x and y.
 
-    ``correlated(x, y, dw)`` computes. `problem` is the one that has x as its unknown: there y is
-    read as it is here.
+    ``primitive(x, y, dw)`` computes. `problem` is the one whose unknown is x: it reads y as this
+    plan does.
     """
 
     _turns_back = False
 
     def __init__(
-        self, problem: Problem, dtype: str, target: Target, plan: Correlation, threads: int
+        self, problem: Problem, dtype: str, target: Target, plan: WeightGradientPlan, threads: int
     ) -> None:
         super().__init__(problem, dtype, target, threads)
         self.plan = plan
         self.lanes = target.vector_bits // 8 // self.dtype.itemsize
-        self.panel = Panel.of(problem.geometry.axes, plan.chunk, self.lanes, plan.is_dot)
+        self.panel = Panel.of(problem.geometry.axes, plan.k_block, self.lanes, plan.is_dot)
         self.channels, self.outputs = problem.outputs, problem.channels  # of a group
         fields = self._fields()
-        self.items, self.scratch_size = fields["items"], fields["scratch_size"]
+        self.tasks, self.scratch_size = fields["tasks"], fields["scratch_size"]
         self._kept = self._tables(fields)
         step = min(fields["step_x"], MOST_INTERLEAVED + 1)
         kernel = self._kernel
         addresses = {name: array.ctypes.data for name, array in self._kept.items()} | {
             "pack_rows": kernel(f"pack_rows_{step}", pack_rows(step)),
             "copy_rows": kernel("pack_rows_1", pack_rows(1)),
-            "turn_in": kernel("turn_in", turn_in),
-            "turn_out": kernel("turn_out", turn_out),
+            "transpose_in": kernel("transpose_in", transpose_in),
+            "transpose_out": kernel("transpose_out", transpose_out),
         }
-        values = [addresses.get(name, 0) for name in SUM_POINTERS]
-        arguments = np.array(values + [fields[name] for name in SUM_FIELDS], np.int64)
-        name, emit = ("run_dot", run_dot) if plan.is_dot else ("run_outer", run_outer)
+        arguments = GRADIENT_ARGUMENTS.pack(GRADIENT_ARGUMENTS.addresses() | addresses | fields)
+        name, emit = ("run_dot", run_dot) if plan.is_dot else ("run_rank1", run_rank1)
         self._job = Job(kernel(name, emit), arguments, self._load, plan.cycles)
 
     def _fields(self) -> dict[str, int]:
-        """Sizes that the driver is told, but for those of lists."""
+        """Return the driver's sizes, but for the lengths of lists."""
         problem, plan, panel = self.problem, self.plan, self.panel
         geometry, reaches, taps = problem.geometry, panel.reaches, problem.taps
         counts = (geometry.batch, *(reach.count for reach in reaches))
-        chunks = [ceil(count / size) for count, size in zip(counts, plan.chunk, strict=True)]
+        k_blocks = [ceil(count / size) for count, size in zip(counts, plan.k_block, strict=True)]
         x_blocks, y_blocks = ceil(self.channels / plan.channels), ceil(self.outputs / plan.outputs)
         scratch = Scratch.of(plan, panel, taps)
         _, depth, height, pitch = panel.size
         fields = {
-            "items": geometry.groups * x_blocks * y_blocks * plan.segments,
+            "tasks": geometry.groups * x_blocks * y_blocks * plan.k_splits,
             "x_blocks": x_blocks,
             "y_blocks": y_blocks,
             "groups": geometry.groups,
-            "segments": plan.segments,
-            "chunks": prod(chunks),
+            "k_splits": plan.k_splits,
+            "k_blocks": prod(k_blocks),
             "channels": self.channels,
             "x_block": plan.channels,
             "outputs": self.outputs,
             "y_block": plan.outputs,
             "taps": taps,
-            "lattices": panel.lattices,
+            "residue_classes": panel.residue_classes,
             "panel_depth": depth,
             "panel_height": height,
             "pitch": pitch,
-            "lattice_cells": panel.lattice_cells,
+            "residue_class_cells": panel.residue_class_cells,
             "y_pitch": panel.cells,
             "room": panel.room,
             "x_pitch": scratch.x_pitch,
@@ -94,12 +98,16 @@ class Correlated(Prepared):
             "scratch_size": scratch.size,
             "y_size": scratch.y_size,
             "x_size": scratch.x_size,
-            "to_segment": geometry.groups * self.channels * self.outputs * taps,
+            "to_k_split": geometry.groups * self.channels * self.outputs * taps,
         }
-        for name, chunk, size, count in zip(
-            ("image", "plane", "row", "column"), chunks, plan.chunk, counts, strict=True
+        for name, count_of, size, count in zip(
+            ("image", "plane", "row", "column"),
+            k_blocks,
+            plan.k_block,
+            counts,
+            strict=True,
         ):
-            fields |= {f"{name}_chunks": chunk, f"{name}s": size, f"all_{name}s": count}
+            fields |= {f"{name}_blocks": count_of, f"{name}s": size, f"all_{name}s": count}
         for name, reach in zip("zyx", reaches, strict=True):
             fields |= {f"step_{name}": reach.step, f"spacing_{name}": reach.spacing}
             fields[f"low_{name}"] = reach.low
@@ -107,7 +115,7 @@ class Correlated(Prepared):
         return fields | _steps("y", problem.read_size, geometry.out_channels)
 
     def _tables(self, fields: dict[str, int]) -> dict[str, NDArray[Any]]:
-        """Arrays that the driver reads by their addresses; the lengths of lists become fields."""
+        """Return the driver's tables; the lengths of lists become fields."""
         plan, panel = self.plan, self.panel
         tap_height = plan.width if plan.is_dot else plan.tile
         lists = {}
@@ -124,16 +132,18 @@ class Correlated(Prepared):
             for taps, width in pairs:
                 place = taps * fields["most_width"] + width
                 if plan.is_dot:
-                    kernels[place] = self._kernel(f"dot_{width}_{taps}", dot(width, taps))
+                    kernels[place] = self._kernel(f"dot_{width}_{taps}", dot_kernel(width, taps))
                 else:
-                    kernels[place] = self._kernel(f"outer_{taps}_{width}", outer(taps, width))
+                    kernels[place] = self._kernel(
+                        f"rank1_{taps}_{width}", rank1_kernel(taps, width)
+                    )
         fields |= {f"{name[:-1]}_count": len(sizes) for name, sizes in lists.items()}
         outputs = np.arange(plan.outputs)[:, np.newaxis] * panel.cells
         return {name: _listed(sizes) for name, sizes in lists.items()} | {
             "kernels": kernels,
             "offsets": (outputs + panel.taps()).astype(np.int32),
             "places": panel.places(),
-            "lattices_of_y": panel.first_cells(),
+            "residue_classes_of_y": panel.first_cells(),
         }
 
     @cached_property
@@ -141,18 +151,18 @@ class Correlated(Prepared):
         return self.scratch_size * self.threads * self.dtype.itemsize
 
     @cached_property
-    def _parts_shape(self) -> tuple[int, ...]:
+    def _partial_shape(self) -> tuple[int, ...]:
         geometry = self.problem.geometry
-        return self.plan.segments, geometry.groups, self.channels, self.outputs, self.problem.taps
+        return self.plan.k_splits, geometry.groups, self.channels, self.outputs, self.problem.taps
 
     @cached_property
     def workspace_bytes(self) -> int:
-        """Bytes of scratch for all threads, and of the parts of dw that segments give."""
-        parts = prod(self._parts_shape) if self.plan.segments > 1 else 0
-        return self._scratch_bytes + parts * self.dtype.itemsize
+        """Bytes of scratch for all threads, and of the partial sums of dw with split-k."""
+        partial = prod(self._partial_shape) if self.plan.k_splits > 1 else 0
+        return self._scratch_bytes + partial * self.dtype.itemsize
 
     def describe(self) -> list[str]:
-        """What was chosen, and what it should cost."""
+        """Describe the plan and its expected time."""
         plan = self.plan
         tile = (
             f"{plan.tile} channels of x x {plan.width} taps, lanes of cells"
@@ -160,8 +170,8 @@ class Correlated(Prepared):
             else f"{plan.tile} taps x {plan.width} vectors of channels of x"
         )
         return [
-            f"direct, {self.threads} threads, {self.items:,} items, {plan.segments} segments, "
-            f"chunks of {' x '.join(map(str, plan.chunk))} cells",
+            f"direct, {self.threads} threads, {self.tasks:,} tasks, {plan.k_splits} split-k sums, "
+            f"reduction blocks of {' x '.join(map(str, plan.k_block))} cells",
             f"tiles of {tile}, blocks of {plan.channels} channels of x and {plan.outputs} of y",
             f"{self.workspace_bytes:,} bytes of workspace",
             f"expected {plan.cycles / self.threads / CYCLES_PER_US:,.0f} us",
@@ -172,14 +182,14 @@ class Correlated(Prepared):
 
         All are C-contiguous.
         """
-        parts = dw if self.plan.segments == 1 else empty(self._parts_shape, self.dtype)
-        self._job((x, y, parts), min(self.threads, self.items), self._scratch_bytes)
-        if parts is not dw:
-            np.add.reduce(parts, axis=0, out=dw.reshape(self._parts_shape[1:]))
+        sums = dw if self.plan.k_splits == 1 else empty(self._partial_shape, self.dtype)
+        self._job((x, y, sums), min(self.threads, self.tasks), self._scratch_bytes)
+        if sums is not dw:
+            np.add.reduce(sums, axis=0, out=dw.reshape(self._partial_shape[1:]))
 
 
 def _steps(letter: str, sizes: tuple[int, ...], channels: int) -> dict[str, int]:
-    """Numbers from image to image and so on of all channels of an operand."""
+    """Return the steps between images, channels, planes and rows of an operand, in elements."""
     _, rows, columns = sizes
     steps = (channels * prod(sizes), prod(sizes), rows * columns, columns)
     names = ("batch", "channel", "plane", "row")
@@ -187,19 +197,21 @@ def _steps(letter: str, sizes: tuple[int, ...], channels: int) -> dict[str, int]
 
 
 def _last(count: int, block: int) -> int:
-    """The size of the last of all blocks."""
+    """Return the size of the last block."""
     return count - (ceil(count / block) - 1) * block
 
 
 def _listed(sizes: list[int]) -> NDArray[np.int64]:
-    """Tiles as the driver reads them: the first row, and how many."""
+    """Return tiles as the driver reads them: the first row, and the number of rows."""
     ends = np.cumsum(sizes)
     return np.stack([ends - sizes, sizes], axis=1).astype(np.int64)
 
 
 @lru_cache(maxsize=256)
-def correlated(problem: Problem, dtype: str, target: Target, threads: int) -> Correlated:
-    """Return the cheapest plan, ready to run."""
-    plan = choose_correlation(problem, dtype, target)
+def create_weight_gradient(
+    problem: Problem, dtype: str, target: Target, threads: int
+) -> WeightGradientPrimitive:
+    """Return the primitive of the cheapest plan."""
+    plan = choose_gradient_plan(problem, dtype, target)
     assert plan is not None, "the engine does not serve this problem"
-    return Correlated(problem, dtype, target, plan, threads)
+    return WeightGradientPrimitive(problem, dtype, target, plan, threads)

@@ -1,155 +1,178 @@
-"""WHICH TILINGS ARE CONSIDERED: plans whose outputs share products, and what they cost."""
+"""Candidate Winograd plans and their cost."""
 
 from collections.abc import Iterator
 from math import ceil, prod
 
-from tconv.engine.plan.cost_model import CALL_CYCLES, STORE_CYCLES, Considered, Costs, heights
+from tconv.engine.plan.cost_model import MODEL, Considered, Costs
 from tconv.engine.plan.phases import Phases
-from tconv.engine.plan.plan import DIRECT, TABLE_ENTRIES, TILES, Part, Plan
+from tconv.engine.plan.plan import ONE_OUTPUT, TABLE_ENTRIES, KBlock, Plan, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
-from tconv.engine.winograd.transform import Tiling
+from tconv.engine.winograd.transform import WinogradTransform
 
-__all__ = ["TiledCosts", "considered"]
+__all__ = ["WinogradCosts", "candidates"]
 
-_FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, sums of cells and outputs take as long as products
-_LEAST_SAVED = 0.9
-_MOST_SUMS = 256  # of the cells of a channel; each is some instructions
-_LANES = (16, 32, 48, 64, 96, 128)
-_MOST_SUMS_BYTES = 3 * 2**19
+_TYPES = ("float32",)  # more precise ones are asked for where the last digits count
+_FEW_CHANNELS, _FEW_ROWS = 8, 8  # with fewer, transforms of x and y take as long as the GEMMs
+_MOST_PRODUCTS = 0.9  # of the products of a direct plan
+_MOST_INPUT_POINTS = 256  # of a channel; the kernel has some instructions for each
+_LANES = (16, 32, 48, 64, 96, 128)  # of a task, about
+_MOST_TRANSFORMED_BYTES = 3 * 2**19  # of the transformed x of a task
 _MOST_CHANNELS = 64  # of a block
-# Cycles of a vector: per cell that sums are made of and per sum, per product and per output.
-_CELL_CYCLES, _SUM_CYCLES = 0.6, 1.6
+# Cycles of a vector: of each element that a transform reads, and of each that it writes.
+_READ_CYCLES, _WRITE_CYCLES = 0.6, 1.6
 _BYTES_FROM_L3, _BYTES_FROM_MEMORY = 8, 4  # per cycle
-_MADE_CYCLES = 0.7  # of a number that is made of weights, if they are used once
+_FILTER_CYCLES = 0.7  # of an element of a transformed filter that is used once
 
-Item = tuple[bool, int, int]
-"""Whether gathered; rows and columns."""
+_TaskSize = tuple[bool, int, int]
+"""Whether its panel is im2col; rows and columns."""
 
 
-class TiledCosts(Costs):
-    """What plans cost that tile the phases in one way."""
+class WinogradCosts(Costs):
+    """Costs of the plans with one set of transforms."""
 
     def __init__(
-        self, problem: Problem, dtype: str, target: Target, phases: Phases, tiling: Tiling
+        self,
+        problem: Problem,
+        dtype: str,
+        target: Target,
+        phases: Phases,
+        transform: WinogradTransform,
     ) -> None:
         super().__init__(problem, dtype, target, phases)
-        self.tiling = tiling
-        self.weight_bytes = self.outputs * tiling.weight_taps * self.channels * self.bytes
-        self.kinds_of, self.products = tiling.kinds_of, tiling.products
-        z, y, x = (len(axis.places) for axis in tiling.axes)
+        self.transform = transform
+        self.weight_bytes = (
+            self.outputs * transform.transformed_weights * self.channels * self.bytes
+        )
+        self.gemm_counts, self.products = transform.gemm_counts, transform.products
+        z, y, x = (len(axis.places) for axis in transform.axes)
         self.places = z * y * x
 
     @classmethod
-    def of_plan(cls, plan: Plan, problem: Problem, dtype: str, target: Target) -> "TiledCosts":
-        """What a plan costs that tiles the phases so."""
+    def of_plan(cls, plan: Plan, problem: Problem, dtype: str, target: Target) -> "WinogradCosts":
+        """Return the costs of plans with the transforms of this one."""
         phases = problem.phases(plan.is_uncropped, is_spaced=True)
-        tiling = Tiling.of(phases, plan.outputs)
-        assert tiling is not None, "such a plan is not considered"
-        tiled = problem.tiled_phases(plan.is_uncropped, plan.outputs)
-        return cls(problem, dtype, target, tiled, tiling)
+        transform = WinogradTransform.of(phases, plan.outputs)
+        assert transform is not None, "no candidate is such a plan"
+        tiled = problem.winograd_phases(plan.is_uncropped, plan.outputs)
+        return cls(problem, dtype, target, tiled, transform)
 
     def vectors(self, plan: Plan) -> int:
-        """Vectors of lanes of an item."""
+        """Return the vectors of lanes of a task."""
         return ceil(((plan.rows - 1) * self._pitch(plan) + plan.columns) / self.lanes)
 
-    def sums_bytes(self, vectors: int) -> int:
-        """Bytes of the sums of cells of an item."""
-        return self.tiling.sums * self.channels * vectors * self.vector_bytes
+    def transformed_bytes(self, vectors: int) -> int:
+        """Return the bytes of the transformed x of a task."""
+        return self.transform.input_points * self.channels * vectors * self.vector_bytes
 
     def of(self, plan: Plan) -> tuple[float, float, int]:
-        """Cycles of an item, as `Costs.of`."""
+        """Return the cycles of a task and the number of tasks, as `Costs.of` does."""
         vectors = self.vectors(plan)
         read, count = self._read(plan)
-        of_sums = self.places * _CELL_CYCLES + self.tiling.sums * _SUM_CYCLES
-        read += self.channels * (CALL_CYCLES + vectors * of_sums * self.steps)
-        compute = self._multiplied(plan, vectors) + self._restored(plan, vectors)
-        work = self._of_blocks(compute, plan.block) + self._copied(plan)
+        of_input = self.places * _READ_CYCLES + self.transform.input_points * _WRITE_CYCLES
+        read += self.channels * (MODEL.call_cycles + vectors * of_input * self.steps)
+        compute = self._gemm_cycles(plan, vectors) + self._output_cycles(plan, vectors)
+        work = self._of_blocks(compute, plan.block) + self._written(plan)
         if self.weight_bytes > self.target.l3_bytes:
             work = max(work, self.weight_bytes / _BYTES_FROM_MEMORY)
-        # Weights that are not kept should not make another order of sums the best.
-        made = self.weight_bytes // self.bytes * _MADE_CYCLES
-        return read, work + made / count, count * self.groups
+        # The transform of weights that are not kept must not make another order of sums the best.
+        of_filter = self.weight_bytes // self.bytes * _FILTER_CYCLES
+        return read, work + of_filter / count, count * self.groups
 
-    def _multiplied(self, plan: Plan, vectors: int) -> float:
-        """Cycles of the products of a block."""
+    def _gemm_cycles(self, plan: Plan, vectors: int) -> float:
+        """Return the cycles of a block's batched GEMMs."""
         whole, rest = divmod(vectors, plan.vectors)
         widths = ((plan.vectors, whole), (rest, 1)) if rest else ((plan.vectors, whole),)
-        of_kind = self.channels * vectors * self.vector_bytes
-        is_far = self.sums_bytes(vectors) > self.target.l2_bytes
+        of_term = self.channels * vectors * self.vector_bytes
+        is_far = self.transformed_bytes(vectors) > self.target.l2_bytes
         cycles = 0.0
-        for (rows, terms), kinds in self.kinds_of.items():
-            parts = ceil(self.channels / plan.part.channels)
-            for height, tiles in heights(rows * plan.block, plan.tile):
+        for (rows, terms), count in self.gemm_counts.items():
+            parts = ceil(self.channels / plan.k_block.channels)
+            for height, tiles in tile_heights(rows * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self.channels * self._term(height, wide, False, 0.0, 0.0)
-                    each += parts * (CALL_CYCLES + height * wide * STORE_CYCLES)
-                    cycles += kinds * tiles * calls * each
+                    each += parts * (MODEL.call_cycles + height * wide * MODEL.store_cycles)
+                    cycles += count * tiles * calls * each
             if is_far:
-                cycles += kinds * terms * of_kind / _BYTES_FROM_L3
+                cycles += count * terms * of_term / _BYTES_FROM_L3
         return cycles
 
-    def _restored(self, plan: Plan, vectors: int) -> float:
-        """Cycles of a block's outputs, from its products."""
+    def _output_cycles(self, plan: Plan, vectors: int) -> float:
+        """Return the cycles of a block's output transforms."""
         calls = self.phases.count // prod(plan.outputs)
         bytes_ = (self.products + self.phases.count) * plan.block * vectors * self.vector_bytes
         beyond = max(0, bytes_ - self.target.l2_bytes // 2) / _BYTES_FROM_L3
-        of_products = self.products * _CELL_CYCLES + self.phases.count * _SUM_CYCLES
+        of_products = self.products * _READ_CYCLES + self.phases.count * _WRITE_CYCLES
         of_products *= self.steps
-        return plan.block * (calls * CALL_CYCLES + vectors * of_products) + 2 * beyond
+        return plan.block * (calls * MODEL.call_cycles + vectors * of_products) + 2 * beyond
 
 
-def considered(problem: Problem, dtype: str, target: Target) -> list[Considered]:
-    """Return tiled plans without splits, their blocks, and what `Costs.of` says."""
+def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
+    """Return Winograd plans without splits, their numbers of blocks, and their `Costs.of`."""
     found: list[Considered] = []
+    if dtype not in _TYPES or problem.without_winograd:
+        return found
     for is_uncropped in (False, True):
-        if is_uncropped and len(problem.phases(True).alike) == len(problem.phases().alike):
+        if is_uncropped and len(problem.phases(True).groups) == len(problem.phases().groups):
             continue
         phases = problem.phases(is_uncropped, is_spaced=True)
         for outputs in _outputs(phases):
-            tiling = Tiling.of(phases, outputs)
-            if tiling is not None and tiling.sums <= _MOST_SUMS and _saves(phases, tiling, outputs):
-                tiled = problem.tiled_phases(is_uncropped, outputs)
-                costs = TiledCosts(problem, dtype, target, tiled, tiling)
+            transform = WinogradTransform.of(phases, outputs)
+            if (
+                transform is not None
+                and transform.input_points <= _MOST_INPUT_POINTS
+                and _saves(phases, transform, outputs)
+            ):
+                tiled = problem.winograd_phases(is_uncropped, outputs)
+                costs = WinogradCosts(problem, dtype, target, tiled, transform)
                 found += _candidates(costs, outputs, is_uncropped)
     return found
 
 
-def _saves(phases: Phases, tiling: Tiling, outputs: tuple[int, int, int]) -> bool:
-    """Whether there are fewer products than of every output with all of its taps."""
-    made = tiling.weight_taps
+def _saves(phases: Phases, transform: WinogradTransform, outputs: tuple[int, int, int]) -> bool:
+    """Whether there are clearly fewer products than in a direct plan."""
+    products = transform.transformed_weights
     taps = prod(sum(map(len, axis.taps)) for axis in phases.axes)
-    return made < _LEAST_SAVED * taps * prod(outputs)
+    return products < _MOST_PRODUCTS * taps * prod(outputs)
 
 
 def _outputs(phases: Phases) -> set[tuple[int, int, int]]:
-    """So many outputs at a time along the axes that have several, of several taps."""
+    """Return outputs at a time: 2 or 3 along the axes with several outputs of several taps."""
     found = set()
     for most in (2, 3):
         counts = [
             most if axis.count > 1 and max(map(len, axis.taps)) > 1 else 1 for axis in phases.axes
         ]
         found.add((counts[0], counts[1], counts[2]))
-    return found - {DIRECT}
+    return found - {ONE_OUTPUT}
 
 
 def _candidates(
-    costs: TiledCosts, outputs: tuple[int, int, int], is_uncropped: bool
+    costs: WinogradCosts, outputs: tuple[int, int, int], is_uncropped: bool
 ) -> Iterator[Considered]:
-    """Plans with items of several sizes, and tiles of several shapes."""
-    rows_of_channel = max(rows for rows, _ in costs.kinds_of)
+    """Yield plans with tasks of several sizes and each of the target's tiles."""
+    rows_of_channel = max(rows for rows, _ in costs.gemm_counts)
     if costs.channels < _FEW_CHANNELS or costs.outputs * rows_of_channel < _FEW_ROWS:
         return
-    terms = max(terms for _, terms in costs.kinds_of)
-    part = Part.of_terms(costs.channels, terms)
-    for is_gathered, rows, columns in sorted(_items(costs)):
-        for tile, most in TILES[costs.target.instruction_set]:
+    terms = max(terms for _, terms in costs.gemm_counts)
+    k_block = KBlock.of_terms(costs.channels, terms)
+    for is_im2col, rows, columns in sorted(_task_sizes(costs)):
+        for tile, most in costs.target.isa.gemm_tiles:
             plan = Plan(
-                tile, most, is_uncropped, is_gathered, False, outputs, 1, rows, columns, 1, 1,
-                part, 1, 0.0,
-            )  # fmt: skip
+                tile=tile,
+                vectors=most,
+                is_uncropped=is_uncropped,
+                algorithm="winograd",
+                panel="im2col" if is_im2col else "padded",
+                outputs=outputs,
+                planes=1,
+                rows=rows,
+                columns=columns,
+                block=1,
+                k_block=k_block,
+            )
             vectors = costs.vectors(plan)
-            if most > vectors > 1 or costs.sums_bytes(vectors) > _MOST_SUMS_BYTES:
+            if most > vectors > 1 or costs.transformed_bytes(vectors) > _MOST_TRANSFORMED_BYTES:
                 continue
             of_channel = (costs.products + costs.phases.count) * vectors * costs.vector_bytes
             block = max(
@@ -160,8 +183,8 @@ def _candidates(
             yield plan, ceil(costs.outputs / block), costs.of(plan)
 
 
-def _items(costs: TiledCosts) -> set[Item]:
-    """Sizes of items of about so many lanes, flat and gathered."""
+def _task_sizes(costs: WinogradCosts) -> set[_TaskSize]:
+    """Return tasks of about `_LANES` lanes, with padded and with im2col panels."""
     z, y, x = costs.phases.axes
     all_rows = costs.batch * z.count * y.count
     found = set()

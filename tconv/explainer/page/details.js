@@ -1,4 +1,4 @@
-// What can be opened below: overlap and phase sums, code, and why it is not the inverse.
+// Details: overlap and phase sums, code snippets, and why it is not the inverse.
 function tableOf(rows, caption, classes = () => "") {
   const cells = (row, r) =>
     row.map((v, c) => el("td", {class: classes(r, c), title: text(v)}, short(v)));
@@ -41,7 +41,7 @@ const DETAILS = {
   ],
   inverse() {
     const its = F.not_the_inverse, [small, large] = [its.inner_small, its.inner_large].map(text);
-    const held = isFinite(its.inner_small + its.inner_large), equal = held && small === large;
+    const finite = isFinite(its.inner_small + its.inner_large), equal = finite && small === large;
     const arrow = by => el("div", {class: "arrow"}, "→", el("br"), by);
     const restored = same(its.start, its.back) ? "=" : "≠";
     return [
@@ -50,8 +50,8 @@ const DETAILS = {
       tableOf(its.start, "r"), arrow("W*"), tableOf(its.convolved, "W* r"), arrow("(W*)ᵀ"),
       tableOf(its.back, `(W*)ᵀ W* r ${restored} r`),
       el("p", {}, "What does hold, for all r and x: ⟨W* r, x⟩ = ⟨r, (W*)ᵀ x⟩. Here ",
-        el("strong", {id: "inner"}, `${small} ${equal ? "=" : held ? "≈" : "and"} ${large}`),
-        equal ? "." : held ? "; the difference is rounding." : BEYOND),
+        el("strong", {id: "inner"}, `${small} ${equal ? "=" : finite ? "≈" : "and"} ${large}`),
+        equal ? "." : finite ? "; the difference is rounding." : BEYOND),
     ];
   },
 };

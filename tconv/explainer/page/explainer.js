@@ -1,4 +1,4 @@
-// What happens: changes of the state, and the events that cause them.
+// Changes of the state, and the events that cause them.
 let playing = 0;
 
 function drawSteps() {
@@ -6,47 +6,46 @@ function drawSteps() {
   slider.max = all;
   slider.value = state.step;
   slider.ariaValueText = `${state.step} of ${all}`;
-  say("count", `${state.step}/${all}`);
+  setText("count", `${state.step}/${all}`);
   for (const [id, end] of [["back", 1], ["next", all]]) {
     byId(id).disabled = state.step === end && document.activeElement.id !== id;
   }
-  say("play", playing ? "❚❚ Pause" : "▶ Play");
+  setText("play", playing ? "❚❚ Pause" : "▶ Play");
   byId("lenses").querySelector(`[value=${state.lens}]`).checked = true;
 }
-// Draw what depends on the step and the selection.
+// Draw all that depends on the step and the selection.
 function draw() {
-  const sel = active(), found = litBy(sel);
+  const sel = active(), found = highlightsOf(sel);
   drawSteps();
   drawFigure(sel, found);
   drawMatrix(sel, found);
   drawSum(sel);
-  keepFocus();
-  keepLabels();
+  restoreFocus();
+  scheduleLabels();
 }
-// Draw each lens once while nothing happens: where cells are many, to make them takes longer than
-// a change may.
+// Draw each lens once while the page is idle: making many cells takes longer than a change may.
 function prepare([lens, ...others]) {
   const kept = state;
   if (lens !== kept.lens && !playing && !hover && !document.activeElement.matches(".cell")) {
-    for (state of [fit({...kept, lens, step: 0}), kept]) {
-      drawFigure(active(), litBy(active()));
-      byId("figure").offsetHeight; // laid out as well
+    for (state of [nearestState({...kept, lens, step: 0}), kept]) {
+      drawFigure(active(), highlightsOf(active()));
+      byId("figure").offsetHeight; // forces the layout
     }
-    keepLabels();
+    scheduleLabels();
   }
   if (others.length) window.requestIdleCallback?.(() => prepare(others));
 }
 
 function warn(words) {
   byId("note").hidden = !words;
-  say("note", words || "");
+  setText("note", words || "");
 }
 
 // ---- changes ---------------------------------------------------------------------------------
 function update(next, notes = []) {
-  state = fit(next);
+  state = nearestState(next);
   axes = axesOf(state);
-  labels.clear(); // those of other facts
+  labels.clear(); // of the facts before
   ({facts: F, pairsOf, outputOf, equationOf} = compute(state));
   hover = "";
   warn(notes.length && `This link was not quite right: ${[...new Set(notes)].join("; ")}.`);
@@ -54,26 +53,26 @@ function update(next, notes = []) {
   drawLaw();
   drawSettings();
   drawDetails();
-  keep();
+  saveAddress();
 }
 function load(hash) {
   const {state: next, notes} = parse(hash);
-  apart = needsApart(next);
+  separateAxes = needsApart(next);
   update(next, notes);
 }
 // Write the address, at most every 200 ms.
-let keeping = 0;
-function keep() {
-  keeping ||= setTimeout(() => {
-    keeping = 0;
+let saving = 0;
+function saveAddress() {
+  saving ||= setTimeout(() => {
+    saving = 0;
     try {
       history.replaceState(null, "", hashOf(state) || location.pathname + location.search);
     } catch {
-      // In a frame of a notebook there is no address.
+      // A frame in a notebook has no address.
     }
   }, 200);
 }
-function look(sel) {
+function setHover(sel) {
   if (sel === hover) return;
   hover = sel;
   draw();
@@ -81,7 +80,7 @@ function look(sel) {
 function select(sel) {
   state.sel = sel;
   draw();
-  keep();
+  saveAddress();
 }
 function step(to) {
   state.step = min(max(to, 1), stepsOf(state));
@@ -105,7 +104,7 @@ function play() {
 function setLens(lens) {
   stop();
   const kept = lens === "stamp" ? 1 : state.lens === "stamp" ? 0 : state.step;
-  state = fit({...state, lens, step: kept});
+  state = nearestState({...state, lens, step: kept});
   hover = "";
   byId("note").hidden = true;
   select(state.sel);
@@ -115,7 +114,7 @@ function pin(sel) {
   stop();
   select(state.sel === sel ? "" : sel);
 }
-// Put a field over a cell of the input or the kernel.
+// Put an input field over a cell of the input or the kernel.
 function edit(cell) {
   const letter = {i: "x", k: "w"}[cell.dataset.sel[0]], [r, c] = pointOf(cell.dataset.sel);
   if (!letter || cell.querySelector("input")) return;
@@ -133,7 +132,7 @@ function edit(cell) {
     }
     next[letter][r][c] = Number(typed);
     update(next);
-    if (refocus) look(cell.dataset.sel);
+    if (refocus) setHover(cell.dataset.sel);
   };
   field.onblur = () => finish(true, false);
   field.onkeydown = event => {
@@ -156,9 +155,9 @@ const selectable = event => event.target.closest("[data-sel]");
 function onGridKey(event) {
   const cell = selectable(event);
   if (!cell?.matches(".cell")) return;
-  const next = reached(cell, event);
+  const next = targetOf(cell, event);
   if (next) {
-    moveStop(next);
+    setTabStop(next);
     next.focus();
   } else if (event.key === "Enter") pin(cell.dataset.sel);
   else if (event.key === "F2") edit(cell);
@@ -166,22 +165,22 @@ function onGridKey(event) {
   event.preventDefault();
 }
 for (const place of ["grid-x", "grid-w", "grid-y", "grid-m", "law"]) {
-  const lookAt = event => {
+  const onHover = event => {
     const cell = selectable(event);
-    if (!playing && !held) look(cell?.dataset.sel || "");
+    if (!playing && !focusLost) setHover(cell?.dataset.sel || "");
     if (event.type === "focusin") writeLabels();
     if (cell?.matches(".cell")) cell.title = cell.label();
   };
-  on(place, "mouseover", lookAt);
-  on(place, "focusin", lookAt);
-  on(place, "mouseleave", () => look(""));
-  on(place, "focusout", () => playing || look(""));
+  on(place, "mouseover", onHover);
+  on(place, "focusin", onHover);
+  on(place, "mouseleave", () => setHover(""));
+  on(place, "focusout", () => playing || setHover(""));
   on(place, "keydown", onGridKey);
   on(place, "dblclick", event => edit(selectable(event)));
   on(place, "click", event => {
     const cell = selectable(event);
     if (!cell?.matches(".cell") || event.target.matches("input")) return;
-    moveStop(cell);
+    setTabStop(cell);
     pin(cell.dataset.sel);
   });
 }
@@ -196,7 +195,7 @@ on("copy", "click", copyLink);
 on("svg", "click", saveSvg);
 on("png", "click", savePng);
 on("turn", "click", () => { turned = !turned; draw(); });
-on("reset", "click", () => { apart = false; update(EXAMPLE); });
+on("reset", "click", () => { separateAxes = false; update(EXAMPLE); });
 on("panel-m", "toggle", () => draw());
 for (const id in DETAILS) on(id, "toggle", drawDetails);
 on(document, "keydown", event => {
@@ -212,8 +211,8 @@ on(document, "keydown", event => {
 });
 on(window, "hashchange", () => load(location.hash));
 const narrow = matchMedia("(max-width: 699px)");
-const fold = () => { byId("panel-m").open = !narrow.matches; };
-on(narrow, "change", fold);
+const foldMatrix = () => { byId("panel-m").open = !narrow.matches; };
+on(narrow, "change", foldMatrix);
 let closed = [];
 on(window, "beforeprint", () => {
   closed = [...document.querySelectorAll("details:not([open])")];
@@ -225,7 +224,7 @@ on(window, "afterprint", () => closed.forEach(details => { details.open = false;
 
 document.documentElement.className = "live";
 byId("still").remove();
-fold();
+foldMatrix();
 makeSettings();
 load(location.hash);
 writeLabels();

@@ -1,6 +1,6 @@
-// What can be taken away: the figure as SVG and PNG, and the link.
+// Export of the figure as SVG and PNG, and of the link.
 const MARGIN = 12;
-// A colour as programs that draw SVG know it.
+// A computed colour in a notation that all SVG programs read.
 function plainColor(value) {
   const parts = /^color\(srgb ([\d.e-]+) ([\d.e-]+) ([\d.e-]+)/.exec(value)?.slice(1);
   if (parts) return `rgb(${parts.map(part => round(part * 255))})`;
@@ -11,23 +11,23 @@ function placeOf(node) {
   const corner = [at.left - base.left + MARGIN, at.top - base.top + MARGIN];
   return [...corner, at.width, at.height].map(round);
 }
-// Whether a node is on the page, and in the part of the matrix that is scrolled to.
+// Whether a node is visible, and within the visible part of the matrix.
 function isShown(node) {
   const scrolled = byId("scroll-m"), [, y, , height] = placeOf(node);
   const [, top, , tall] = placeOf(scrolled);
   const within = !scrolled.contains(node) || (y >= top && y + height <= top + tall);
   return node.checkVisibility() && within;
 }
-const label = (words, x, y, style, anchor = "start") => drawn("text", {
+const label = (words, x, y, style, anchor = "start") => svgEl("text", {
   x, y, "font-size": style.fontSize, "font-weight": style.fontWeight, "text-anchor": anchor,
   fill: plainColor(style.color), "dominant-baseline": "central",
 }, words);
-function* drawnCell(node) {
+function* svgCell(node) {
   const style = getComputedStyle(node), [x, y, width, height] = placeOf(node);
-  const {text: words, "data-tap": letter} = node.told || {};
+  const {text: words, "data-tap": letter} = node.content || {};
   const [lit, extra] = [".lit", ".extra"].map(kind => node.matches(kind));
   const color = lit ? style.outlineColor : extra ? style.color : style.borderLeftColor;
-  yield drawn("rect", {
+  yield svgEl("rect", {
     x, y, width, height, fill: plainColor(style.backgroundColor),
     stroke: plainColor(color),
     "stroke-width": lit ? 3 : extra ? 2 : parseFloat(style.borderLeftWidth),
@@ -36,7 +36,7 @@ function* drawnCell(node) {
   const start = getComputedStyle(node, "::before");
   if (node.matches(".block")) {
     const stroke = style.borderTopColor;
-    yield drawn("path", {d: `M${x} ${y}h${width}`, stroke, "stroke-width": 2});
+    yield svgEl("path", {d: `M${x} ${y}h${width}`, stroke, "stroke-width": 2});
   }
   if (words) yield label(words, x + width / 2, y + height / 2 + 1, style, "middle");
   if (letter && words) yield label(letter, x + 4, y + 9, start);
@@ -46,8 +46,8 @@ function* drawnCell(node) {
   const tag = {fontSize: max(9, width / 5), fontWeight: 400, color};
   if (extra) yield label("op", x + width - 4, y + height - 7, tag, "end");
 }
-// The words of a node in lines, broken where the page breaks them.
-function drawnLines(node) {
+// The text of a node in lines, broken as on the page.
+function svgLines(node) {
   const style = getComputedStyle(node), [x, y, width, height] = placeOf(node);
   const pen = el("canvas").getContext("2d"), lines = [""];
   pen.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
@@ -64,15 +64,15 @@ function svgOf() {
   const width = Math.ceil(figure.offsetWidth) + 2 * MARGIN, height = y + tall + MARGIN;
   const all = kinds => [...figure.querySelectorAll(kinds)].filter(isShown);
   const cells = [...all(".cell:not(.lit)"), ...all(".lit"), ...all(".frame, .window")];
-  const svg = drawn("svg", {
+  const svg = svgEl("svg", {
     width, height, viewBox: `0 0 ${width} ${height}`,
     "font-family": "system-ui, 'DejaVu Sans', sans-serif",
   },
-    drawn("title", {}, "Transposed convolution"),
-    drawn("desc", {}, `${sum.textContent}; ${hashOf(state, EXAMPLE)}`),
-    drawn("rect", {width, height, fill: getComputedStyle(document.body).backgroundColor}),
-    ...cells.flatMap(node => [...drawnCell(node)]),
-    ...[...all("h2, .hint"), sum].flatMap(drawnLines));
+    svgEl("title", {}, "Transposed convolution"),
+    svgEl("desc", {}, `${sum.textContent}; ${hashOf(state, EXAMPLE)}`),
+    svgEl("rect", {width, height, fill: getComputedStyle(document.body).backgroundColor}),
+    ...cells.flatMap(node => [...svgCell(node)]),
+    ...[...all("h2, .hint"), sum].flatMap(svgLines));
   return new XMLSerializer().serializeToString(svg);
 }
 
@@ -93,8 +93,7 @@ function savePng() {
   image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(svgOf());
 }
 
-// In a frame of a notebook there is no address: what goes behind that of the example's page is
-// offered there.
+// A frame in a notebook has no address: the link is the fragment for the example's page then.
 async function copyLink() {
   const framed = location.protocol === "about:", field = byId("link").querySelector("input");
   const [page] = location.href.split("#");
@@ -107,6 +106,6 @@ async function copyLink() {
   }
   byId("link").hidden = copied;
   if (!copied) field.select();
-  say("copy", copied ? "Copied" : "Copy link");
-  setTimeout(() => say("copy", "Copy link"), 1500);
+  setText("copy", copied ? "Copied" : "Copy link");
+  setTimeout(() => setText("copy", "Copy link"), 1500);
 }

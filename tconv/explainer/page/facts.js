@@ -1,10 +1,10 @@
-// What is true of a state: the arithmetic of facts.py once more, which it is tested against.
+// Facts of a state, the same arithmetic as that of facts.py; a test compares the bits.
 const gcd = (a, b) => b ? gcd(b, a % b) : a;
 const sum = (all, of = v => v) => all.reduce((total, v, n) => total + of(v, n), 0);
 const rowsOf = (flat, cols) => table(flat.length / cols, cols, (r, c) => flat[r * cols + c]);
 const coords = (n, cols) => `${floor(n / cols)},${n % cols}`;
 
-// Stamp the kernel of a state for its first few inputs: y[i*s + k*d] += x[i]*w[k], before the crop.
+// Scatter-add the stamps of the first few inputs, before the crop: y[i*s + k*d] += x[i]*w[k].
 function stamped(st, axes, most) {
   const [v, h] = axes, canvas = table(...axes.map(a => max(a.full, a.begin + a.o)), () => 0);
   for (let i = 0; i < most; i++) {
@@ -16,18 +16,18 @@ function stamped(st, axes, most) {
   }
   return canvas;
 }
-// Of each output along an axis the pairs of input and tap that meet there.
-function metAlong({i, k, s, d, o, begin}) {
+// For each output along an axis, the pairs of input and tap that it sums.
+function pairsAlong({i, k, s, d, o, begin}) {
   const met = range(o).map(() => []);
   for (let a = 0; a < i; a++) for (let b = 0; b < k; b++) met[a * s + b * d - begin]?.push([a, b]);
   return met;
 }
 
-// The facts of a state, and what is asked of one output: what is long is made when it is read, as
-// thousands of small arrays that stay are what a collector of garbage is slow at.
+// The facts of a state, and functions of one output. Long lists are made when they are read: the
+// garbage collector is slow with thousands of small arrays that stay alive.
 function compute(st) {
   const axes = axesOf(st), [v, h] = axes, x = st.x.flat(), w = st.w.flat();
-  const canvas = stamped(st, axes, x.length), [down, over] = axes.map(metAlong);
+  const canvas = stamped(st, axes, x.length), [down, over] = axes.map(pairsAlong);
   const y = canvas.slice(v.begin, v.begin + v.o).map(row => row.slice(h.begin, h.begin + h.o));
   const each = make => range(v.o * h.o).map(make);
   const pairsOf = o => down[floor(o / h.o)].flatMap(
@@ -44,7 +44,7 @@ function compute(st) {
     if (!terms.length) return `${name} = 0, as no tap reaches this cell`;
     return name + equals + terms.join(" + ") + equals + write(y[floor(o / h.o)][o % h.o]);
   };
-  const trivial = same(v, sized({i: 1, k: 1, s: 1, d: 1, begin: 0, end: 0, extra: 0}));
+  const trivial = same(v, withSizes({i: 1, k: 1, s: 1, d: 1, begin: 0, end: 0, extra: 0}));
   const own = trivial ? [h] : axes;
   const facts = {
     rank: own.length, x: st.x, w: st.w, y, canvas, input_size: [v.i, h.i],
@@ -61,35 +61,35 @@ function compute(st) {
       stretched_size: axes.map(a => (a.i - 1) * a.s + 1),
       border: axes.map(a => [a.reach - 1 - a.begin, a.reach - 1 - a.end + a.extra]),
     },
-    get not_the_inverse() { return thereAndBack(x, w, y.flat(), nonzeros(), v, h); },
+    get not_the_inverse() { return notTheInverse(x, w, y.flat(), nonzeros(), v, h); },
     get code() { return codeOf(own); },
   };
   return {facts, pairsOf, outputOf, equationOf};
 }
 
 function phasesOf(kernel, v, h) {
-  const addUp = of => {
+  const sumByPhase = of => {
     const sums = table(v.s, h.s, () => 0);
     kernel.forEach((taps, k) => taps.forEach((tap, l) => {
       sums[k * v.d % v.s][l * h.d % h.s] += of(tap);
     }));
     return sums;
   };
-  // The ripple is that of a kernel at any scale: at this one, no square leaves what is held.
+  // Ripple does not depend on the scale of the kernel; at this one, no square overflows.
   const biggest = max(...kernel.flat().map(abs));
   const scale = 2 ** min(floor(Math.log2(biggest || 1)), 1e3);
-  const all = addUp(tap => tap / scale).flat(), mean = sum(all) / all.length;
+  const all = sumByPhase(tap => tap / scale).flat(), mean = sum(all) / all.length;
   const spread = sum(all, each => (each - mean) ** 2) / all.length;
   const ripple = spread === 0 ? 0 : mean === 0 ? null : Math.sqrt(spread) / abs(mean);
   return {
-    phase_counts: addUp(() => 1), phase_sums: addUp(tap => tap), ripple,
+    phase_counts: sumByPhase(() => 1), phase_sums: sumByPhase(tap => tap), ripple,
     ripple_db: ripple ? 20 * Math.log10(ripple) : null,
     even: [v, h].map(a => gcd(a.d, a.s) === 1 && a.k % a.s === 0),
   };
 }
 
-// A ramp r of y's shape, W* r and (W*)ᵀ W* r, and both sides of <W* r, x> = <r, y>.
-function thereAndBack(x, w, y, nonzeros, v, h) {
+// A ramp r of y's shape, W* r, (W*)ᵀ W* r, and both sides of <W* r, x> = <r, y>.
+function notTheInverse(x, w, y, nonzeros, v, h) {
   const ramp = y.map((_, o) => o + 1), down = x.map(() => 0), back = y.map(() => 0);
   for (const [o, i, k] of nonzeros) down[i] += w[k] * ramp[o];
   for (const [o, i, k] of nonzeros) back[o] += w[k] * down[i];

@@ -1,22 +1,22 @@
-// How cells are drawn: grids of nodes that stay, of which only what changed is written again.
+// Grids of cells: nodes that are kept, and updated only where they change.
 const byId = id => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-function made(node, attributes = {}, ...children) {
+function build(node, attributes = {}, ...children) {
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
   node.append(...children);
   return node;
 }
-const el = (name, ...parts) => made(document.createElement(name), ...parts);
-const drawn = (name, ...parts) => made(document.createElementNS(SVG, name), ...parts);
-function say(id, words) {
+const el = (name, ...parts) => build(document.createElement(name), ...parts);
+const svgEl = (name, ...parts) => build(document.createElementNS(SVG, name), ...parts);
+function setText(id, words) {
   if (byId(id).textContent !== words) byId(id).textContent = words;
 }
-// Fill a place with nodes, unless it holds what was made of the same facts.
+// Fill a place with nodes, unless it has those of the same facts.
 function fill(place, facts, make) {
   if (place.facts !== facts) place.replaceChildren(...make());
   place.facts = facts;
 }
-// The first so many children; those that are too many wait for when they are wanted again.
+// The first `count` children; further ones are removed and kept for later.
 function children(parent, count, make) {
   const all = parent.all ||= [], now = parent.childElementCount;
   while (all.length < count) all.push(make(all.length));
@@ -25,8 +25,8 @@ function children(parent, count, make) {
   return all.slice(0, count);
 }
 
-let held = ""; // what the cell selects that lost focus as its grid was sent to wait
-// The grid of a place that has this name. The one shown before waits, still laid out.
+let focusLost = ""; // selection of the cell that lost focus when its grid was hidden
+// Show the grid of this name in a place. The one before stays in the layout, but hidden.
 function shownGrid(place, name) {
   const grids = place.grids ||= {}, before = place.grid;
   const make = () => place.appendChild(el("div", {role: "grid", "aria-label": name}));
@@ -35,50 +35,51 @@ function shownGrid(place, name) {
   if (before && before !== place.grid) {
     const cell = document.activeElement;
     if (before.contains(cell)) {
-      held = cell.dataset.sel;
+      focusLost = cell.dataset.sel;
       cell.blur();
     }
     before.classList.add("away");
   }
   return place.grid;
 }
-// Draw a grid: what `tell` says of each cell is its text and attributes.
-function paint(id, name, rows, cols, side, tell, longest = 1) {
+// Draw a grid; `contentAt` gives text and attributes of each cell.
+function paint(id, name, rows, cols, side, contentAt, longest = 1) {
   const grid = shownGrid(byId(id), name);
   const cellAt = (r, c) => Object.assign(el("div", {tabindex: -1}, ""),
-    {told: {}, label: () => grid.tell(r, c).label()});
-  grid.tell = tell;
+    {content: {}, label: () => grid.contentAt(r, c).label()});
+  grid.contentAt = contentAt;
   children(grid, rows, () => el("div", {role: "row"})).forEach((row, r) => {
     children(row, cols, c => cellAt(r, c)).forEach((cell, c) => {
-      const told = tell(r, c);
-      longest = max(longest, told.text.length);
-      write(cell, told);
+      const content = contentAt(r, c);
+      longest = max(longest, content.text.length);
+      write(cell, content);
     });
   });
-  // Whole pixels: a number more seldom makes all others change their size, which takes longest.
+  // Whole pixels: a longer number changes the size of all others less often, which is slow.
   const most = floor(min(side * ([, .54, .44][longest] || .38), side * 1.38 / longest, 30));
-  // A size that is known spares the browser to ask every cell.
+  // With a fixed size, the browser need not measure each cell.
   grid.style.cssText = `--side:${side}px;font-size:${max(6, most)}px;` +
     `width:${cols * side}px;height:${rows * side}px`;
-  if (!grid.stop?.isConnected || !grid.stop.dataset.sel) moveStop(grid.querySelector("[data-sel]"));
+  const {stop} = grid;
+  if (!stop?.isConnected || !stop.dataset.sel) setTabStop(grid.querySelector("[data-sel]"));
 }
 const ATTRIBUTES = ["class", "role", "data-sel", "data-tap"];
-// A label is another one where the facts, the number or the place that it names are others.
-function write(cell, told) {
-  const had = cell.told;
-  if (had.facts !== F || had.text !== told.text || had["data-sel"] !== told["data-sel"]) {
+// A cell needs another label if its facts, its number or its selection change.
+function write(cell, content) {
+  const had = cell.content;
+  if (had.facts !== F || had.text !== content.text || had["data-sel"] !== content["data-sel"]) {
     had.facts = F;
     labels.add(cell);
   }
-  if (had.text !== told.text) cell.firstChild.data = had.text = told.text;
+  if (had.text !== content.text) cell.firstChild.data = had.text = content.text;
   for (const name of ATTRIBUTES) {
-    if (had[name] === told[name]) continue;
-    if ((had[name] = told[name]) === undefined) cell.removeAttribute(name);
-    else cell.setAttribute(name, told[name]);
+    if (had[name] === content[name]) continue;
+    if ((had[name] = content[name]) === undefined) cell.removeAttribute(name);
+    else cell.setAttribute(name, content[name]);
   }
 }
-// What is seen goes first: labels are made and written after it, but at once where focus is in a
-// grid. Thousands that are made and wait are what a collector of garbage is slow at.
+// Labels are made and written after the drawing, but at once if a grid has focus. They are not made
+// before: the garbage collector is slow with thousands of waiting strings.
 const labels = new Set();
 let labelling = 0;
 function writeLabels() {
@@ -87,12 +88,12 @@ function writeLabels() {
   for (const cell of labels) cell.ariaLabel = cell.label();
   labels.clear();
 }
-function keepLabels() {
+function scheduleLabels() {
   if (document.activeElement.matches(".cell")) writeLabels();
   else labelling ||= setTimeout(writeLabels);
 }
-// What is told of a cell: its number, what it selects, its label, its classes, the tap it shows.
-function told(value, sel, label, classes, tap) {
+// Content of a cell: number, selection, label, classes and tap.
+function content(value, sel, label, classes, tap) {
   return {
     text: value, class: (tap === undefined ? "cell" : `cell tap t${tap % 7}`) + classes,
     role: "gridcell", label, "data-sel": sel, "data-tap": LETTERS[tap],
@@ -112,24 +113,24 @@ function frame(id, name, side, place) {
 }
 
 // ---- one tab stop for each grid, walked by arrows -----------------------------------------------
-function moveStop(cell) {
+function setTabStop(cell) {
   const grid = cell.closest("[role=grid]");
   if (grid.stop) grid.stop.tabIndex = -1;
   cell.tabIndex = 0;
   grid.stop = cell;
 }
-// Give focus to the like of the cell that had it and waits now; that does not look at it.
-function keepFocus() {
-  const like = held && document.querySelector(`:not(.away) > * > [data-sel="${held}"]`);
-  if (like) {
-    moveStop(like);
-    like.focus();
+// Move the focus from a hidden cell to the shown one of the same selection, without a hover.
+function restoreFocus() {
+  const shown = focusLost && document.querySelector(`:not(.away) > * > [data-sel="${focusLost}"]`);
+  if (shown) {
+    setTabStop(shown);
+    shown.focus();
   }
-  held = "";
+  focusLost = "";
 }
 const WAYS = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]};
-// The cell that a key leads to, past those that hold nothing to select.
-function reached(cell, {key, ctrlKey}) {
+// The cell that a key leads to; cells without a selection are skipped.
+function targetOf(cell, {key, ctrlKey}) {
   const row = cell.parentNode, grid = row.parentNode;
   if (key === "Home" || key === "End") {
     return [...(ctrlKey ? grid : row).querySelectorAll("[data-sel]")].at(key === "Home" ? 0 : -1);

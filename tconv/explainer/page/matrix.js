@@ -1,21 +1,22 @@
-// What the matrix shows: W* or its transpose, one row or column for each cell, tap by tap.
-const MOST_ENTRIES = 4096, AROUND = 8; // beyond so many, rows around the selected one alone
+// Matrix view: W* or its transpose, with one row or column per cell.
+const MOST_ENTRIES = 4096, ROWS_AROUND = 8; // a larger matrix shows rows around the selection
 let firstRow = 0;
 
-// The outputs whose rows are drawn: they follow the selection, but not one in the matrix itself.
+// Outputs whose rows are drawn: they follow a selection outside of the matrix.
 function shownOutputs(sel) {
   const [outputs, inputs] = F.matrix.shape;
   if (outputs * inputs <= MOST_ENTRIES) return range(outputs);
-  const row = sel[0] === "o" ? flat(sel) : sel[0] === "m" ? pointOf(sel)[0] : firstRow + AROUND;
-  const hidden = row < firstRow || row > firstRow + 2 * AROUND;
-  if (sel[0] === "o" || hidden) firstRow = row - AROUND;
-  firstRow = max(0, min(firstRow, outputs - 2 * AROUND - 1));
-  return range(2 * AROUND + 1).map(n => n + firstRow);
+  const row = sel[0] === "o" ? flat(sel)
+    : sel[0] === "m" ? pointOf(sel)[0] : firstRow + ROWS_AROUND;
+  const hidden = row < firstRow || row > firstRow + 2 * ROWS_AROUND;
+  if (sel[0] === "o" || hidden) firstRow = row - ROWS_AROUND;
+  firstRow = max(0, min(firstRow, outputs - 2 * ROWS_AROUND - 1));
+  return range(2 * ROWS_AROUND + 1).map(n => n + firstRow);
 }
 
 function drawMatrix(sel, found) {
   const [outputs, inputs] = F.matrix.shape;
-  say("title-m", turned ? `W* (${inputs}×${outputs})` : `(W*)ᵀ (${outputs}×${inputs})`);
+  setText("title-m", turned ? `W* (${inputs}×${outputs})` : `(W*)ᵀ (${outputs}×${inputs})`);
   if (!byId("panel-m").open) return;
   const os = shownOutputs(sel), is = range(inputs);
   const taps = new Map(os.flatMap(o => pairsOf(o).map(([i, k]) => [o * inputs + i, k])));
@@ -32,7 +33,7 @@ function drawMatrix(sel, found) {
     const name = {x: "input", y: "output"}[letter], lit = letter === "x" ? found.x : litOutputs;
     const value = values[letter][at], line = lit.has(at) ? " line" : "";
     const label = () => `${name} ${at}, value ${text(value)}`;
-    return {...told(brief(value), undefined, label, " plain" + line), role};
+    return {...content(brief(value), undefined, label, " plain" + line), role};
   };
   const entry = (o, i) => {
     const at = o * inputs + i, tap = taps.get(at), name = `m${o},${i}`;
@@ -40,11 +41,11 @@ function drawMatrix(sel, found) {
       (down === os && o > os[0] && o % axes[1].o === 0 ? " block" : "");
     if (tap === undefined) {
       const label = () => `entry ${o},${i}: 0, not connected`;
-      return told(numbers ? "0" : "", name, label, " zero" + classes);
+      return content(numbers ? "0" : "", name, label, " zero" + classes);
     }
     const label = () => `entry ${o},${i}: tap ${LETTERS[tap]}, value ${text(values.w[tap])}`;
-    const cell = told(numbers ? brief(values.w[tap]) : "", name, label, classes, tap);
-    // A mark that is too small for its letter has none.
+    const cell = content(numbers ? brief(values.w[tap]) : "", name, label, classes, tap);
+    // A small cell has no letter.
     if (!letters) delete cell["data-tap"];
     return cell;
   };
@@ -52,18 +53,18 @@ function drawMatrix(sel, found) {
   paint("grid-m", turned ? "matrix W*" : "matrix W* transposed",
     down.length + heads, over.length + heads, side, (r, c) => {
       const row = down[r - heads], column = over[c - heads];
-      if ((row ?? column) === undefined) return told("", undefined, () => "", " plain");
+      if ((row ?? column) === undefined) return content("", undefined, () => "", " plain");
       if (row === undefined) return header(across, column, "columnheader");
       if (column === undefined) return header(along, row, "rowheader");
       return down === is ? entry(column, row) : entry(row, column);
     });
   const rows = os.length < outputs ? `; rows ${os[0]} to ${os.at(-1)} of ${outputs}` : "";
-  say("hint-m", (turned ? "W* vec(y) is the convolution"
+  setText("hint-m", (turned ? "W* vec(y) is the convolution"
     : "vec(y) = (W*)ᵀ vec(x): each row makes one output cell") + rows);
-  say("turn", turned ? "show (W*)ᵀ" : "show W*");
+  setText("turn", turned ? "show (W*)ᵀ" : "show W*");
   scrollToLit(os.length);
 }
-// Bring what is lit into view, unless the matrix itself is pointed at.
+// Scroll to the highlighted cells, unless the matrix itself has pointer or focus.
 function scrollToLit(rows) {
   const place = byId("scroll-m");
   if (rows <= 24 || byId("grid-m").matches(":hover, :focus-within")) return;

@@ -1,5 +1,5 @@
-// What is drawn: the state of the page, how its address spells it, and which states fit.
-// A page starts with what Python put into it, and its address says what differs from that.
+// State of the page: its limits, its spelling in the address, and the nearest state that is valid.
+// Python puts the first state into the page; the address says what differs from it.
 const LIMIT = {i: 8, k: 7, s: 5, d: 4, p: 6, o: 32};
 const LENSES = ["stamp", "collect", "conv"];
 const EXAMPLE = {
@@ -7,9 +7,9 @@ const EXAMPLE = {
   op: [0, 0], lens: "collect", step: 0, sel: "",
 };
 const START = {...EXAMPLE, ...JSON.parse(document.getElementById("start").textContent)};
-const LONGEST = 4096; // characters: of 64 inputs and 49 taps with at most 25 each, and the rest
+const LONGEST = 4096; // characters of an address: 64 inputs and 49 taps of at most 25, and settings
 const NUMBER = /^-?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
-// Whole numbers are held as they are or not at all; of fractions, the nearest that can be held.
+// A whole number must be exact in float64; a fraction becomes the nearest float64.
 const isNumber = word => NUMBER.test(word) && isFinite(word) &&
   (!/^-?\d+$/.test(word) || BigInt(word) === BigInt(Number(word)));
 
@@ -21,13 +21,13 @@ const some = v => v.some(Boolean);
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 // ---- numbers as text ----------------------------------------------------------------------------
-// All digits: read again, this text is the same number.
+// All digits: Number() of this text is the same number.
 const exact = v => Object.is(v, -0) ? "-0"
   : abs(v) > 2 ** 53 && abs(v) < 1e21 ? String(BigInt(v)) : String(v);
-// The same for people; what sums may become is inf, -inf or nan.
+// The same without a sign of zero; sums may be inf, -inf or nan.
 const text = v => v === 0 ? "0" : isFinite(v) ? exact(v) : v > 0 ? "inf" : v < 0 ? "-inf" : "nan";
-// What fits a cell of so many pixels: all digits, though they are small, or else the first few,
-// which are rounded and larger. One of them is always there.
+// A number for a cell of so many pixels: all digits, in a small font, or else rounded to as many
+// digits as fit in a larger font, at least one.
 function short(v, side = 99) {
   let words = text(v);
   if (words.length <= min(8, floor(side * CHARACTER / 6))) return words;
@@ -35,7 +35,7 @@ function short(v, side = 99) {
   for (let digits = 5; words.length > most && digits; digits--) words = rounded(v, digits);
   return words;
 }
-const CHARACTER = 1.45; // of them so many are as wide as the font is high
+const CHARACTER = 1.45; // characters that are as wide together as the font is high
 function rounded(v, digits) {
   const words = v.toExponential(digits - 1), power = Number(words.split("e")[1]);
   return power < -3 || power >= digits ? words.replace(/\.?0*e\+?/, "e") : text(Number(words));
@@ -45,22 +45,22 @@ const tuple = v => `(${v.join(", ")}${v.length === 1 ? "," : ""})`;
 const perAxis = v => v.every(n => n === v[0]) ? text(v[0]) : tuple(v);
 
 // ---- sizes --------------------------------------------------------------------------------------
-function sized(axis) {
+function withSizes(axis) {
   const reach = axis.d * (axis.k - 1) + 1, full = (axis.i - 1) * axis.s + reach;
   return {...axis, reach, full, o: full - axis.begin - axis.end + axis.extra};
 }
 function axisOf(st, n) {
   const [i, k] = [st.x, st.w].map(rows => n ? rows[0].length : rows.length), [begin, end] = st.p[n];
-  return sized({i, k, s: st.s[n], d: st.d[n], begin, end, extra: st.op[n]});
+  return withSizes({i, k, s: st.s[n], d: st.d[n], begin, end, extra: st.op[n]});
 }
 const axesOf = st => [axisOf(st, 0), axisOf(st, 1)];
-const fits = axis => axis.o >= 1 && axis.o <= LIMIT.o && axis.extra < max(axis.s, axis.d);
+const isDrawable = axis => axis.o >= 1 && axis.o <= LIMIT.o && axis.extra < max(axis.s, axis.d);
 const isRow = st => st.x.length === 1 && st.w.length === 1;
 function stepsOf(st) {
   const [v, h] = axesOf(st);
   return st.lens === "stamp" ? v.i * h.i : v.o * h.o;
 }
-// The step that is shown first: all stamps, or the output cell in the middle.
+// The first step of a lens: all stamps, or the middle output cell.
 function firstStep(st) {
   const [v, h] = axesOf(st);
   return st.lens === "stamp" ? stepsOf(st) : ((v.o - 1) >> 1) * h.o + ((h.o - 1) >> 1) + 1;
@@ -72,8 +72,8 @@ function exists(st, sel) {
 }
 const pointOf = sel => sel.slice(1).split(",").map(Number);
 
-// The nearest state that can be drawn; of one that can be, the same.
-function fit(given) {
+// The nearest state that can be drawn; a state that can be drawn stays.
+function nearestState(given) {
   const st = copyOf(given), clip = (v, low, high) => min(max(v, low), high);
   const cut = (rows, most) => rows.slice(0, most).map(row => row.slice(0, most));
   st.x = cut(st.x, LIMIT.i);
@@ -98,7 +98,7 @@ function fit(given) {
 }
 
 // ---- the address --------------------------------------------------------------------------------
-// Of each setting how one axis is spelled, read and shown, and what is not worth saying.
+// Each setting: the spelling of one axis, its reader and writer, and the default.
 const ends = ([begin, end]) => begin === end ? text(begin) : `${begin}-${end}`;
 function readEnds(part) {
   const [begin, end = begin] = part.split("-").map(Number);
@@ -124,7 +124,7 @@ function readPair(value, {spelled, read, plain}, row) {
   return parts.length === 2 ? [first, second] : [row ? plain : first, first];
 }
 
-// Read an address: the state, and what was wrong with it.
+// Read an address: its state, and notes about what is wrong in it.
 function parse(hash) {
   const notes = [], found = new Map();
   let raw = String(hash).replace(/^#/, "");
@@ -155,7 +155,7 @@ function parse(hash) {
   take("lens", value => LENSES.includes(value) ? value : null);
   take("step", value => /^\d{1,4}$/.test(value) ? Number(value) : null);
   take("sel", value => /^[oikm]\d{1,4},\d{1,4}$/.test(value) ? value : null);
-  const state = fit(st);
+  const state = nearestState(st);
   if (["x", "w", ...Object.keys(SETTINGS)].some(key => !same(state[key], st[key]))) {
     notes.push("the settings do not fit each other; these are the nearest that do");
   } else if ((found.has("step") && state.step !== st.step) || state.sel !== st.sel) {
@@ -165,7 +165,7 @@ function parse(hash) {
 }
 
 const spelled = rows => rows.map(row => row.map(exact).join(",")).join(";");
-// Spell a state; what a page starts with is left out.
+// Write the address of a state, without what equals the first state of the page.
 function hashOf(st, page = START) {
   const parts = [];
   for (const key of ["x", "w"]) {

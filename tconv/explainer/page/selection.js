@@ -1,7 +1,7 @@
-// What is selected: the cells that it lights, and the sentence that says it.
+// Selection: the cells that it highlights, and the sentence about it.
 // A selection is a letter and two numbers: o, i and k are a cell of the output, the input and the
-// kernel, m an entry of the matrix, c a cell before the crop; fs, fp, fd and fo are the symbols s,
-// p, d and op of the formula.
+// kernel, m is an entry of the matrix, c a cell before the crop; fs, fp, fd and fo are the symbols
+// s, p, d and op of the formula.
 const LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 let state, axes, F, pairsOf, outputOf, equationOf, hover = "", turned = false;
 
@@ -14,12 +14,12 @@ const flat = sel => {
   const [a, b] = pointOf(sel);
   return a * axes[1][sel[0]] + b;
 };
-const outputSpot = o => {
+const canvasIndex = o => {
   const [v, h] = axes;
   return (floor(o / h.o) + v.begin) * F.canvas[0].length + o % h.o + h.begin;
 };
-// What meets where something is selected, as [output, input, tap].
-function meetingsOf(sel) {
+// The products that a selected cell takes part in, as [output, input, tap].
+function contributionsOf(sel) {
   const kind = sel[0], at = flat(sel), [a, b] = pointOf(sel);
   const meet = (i, k) => [outputOf(i, k), i, k];
   const met = kind === "o" ? pairsOf(at).map(pair => [at, ...pair])
@@ -29,20 +29,20 @@ function meetingsOf(sel) {
   return met.filter(([o]) => o >= 0);
 }
 
-// The cells that light up, each with the tap that it is lit by, if by one: inputs, taps, cells of
-// the canvas and entries of the matrix, by flat index.
-function litBy(sel) {
+// Highlighted inputs, taps, cells of the canvas and entries of the matrix: maps from flat indices
+// to taps, or to undefined.
+function highlightsOf(sel) {
   const x = new Map(), w = new Map(), y = new Map(), m = new Map();
   const kind = sel[0], at = flat(sel), [a, b] = pointOf(sel), cols = F.canvas[0].length;
   const light = (o, i, k) => {
     x.set(i, k);
-    y.set(outputSpot(o), k);
+    y.set(canvasIndex(o), k);
     m.set(o * F.matrix.shape[1] + i, k);
     if (k !== undefined) w.set(k, k);
   };
   if (kind === "m") light(a, b);
-  for (const meeting of meetingsOf(sel)) light(...meeting);
-  if (kind === "o") y.set(outputSpot(at));
+  for (const contribution of contributionsOf(sel)) light(...contribution);
+  if (kind === "o") y.set(canvasIndex(at));
   if (kind === "i") x.set(at);
   if (kind === "k") w.set(at, at);
   if (kind === "c") y.set(a * cols + b);
@@ -67,24 +67,24 @@ const SENTENCES = {
     const [name, equals, ...rest] = equationOf(a * axes[1].o + b, write).split(/( [=≈] )/);
     const [terms, , value] = rest;
     if (!value) return [[name + equals + terms]];
-    const told = terms.split(" + ").map((term, n) => [term, of[n][2]]);
-    return [[name + equals], ...joined(told, " + "), [equals + value]];
+    const pieces = terms.split(" + ").map((term, n) => [term, of[n][2]]);
+    return [[name + equals], ...joined(pieces, " + "), [equals + value]];
   },
   i([a, b], of, write) {
     const x = signed(F.x[a][b], write), w = F.w.flat();
     const places = of.map(([o, , k]) => [`${signed(w[k], write)}·${x} onto ${nameY(o)}`, k]);
-    const told = of.length ? joined(places, ", ", MOST_TOLD) : [["all of it is cropped away"]];
-    return [[`x[${a},${b}] = ${text(F.x[a][b])} is stamped through the kernel: `], ...told];
+    const pieces = of.length ? joined(places, ", ", MOST_TOLD) : [["all of it is cropped away"]];
+    return [[`x[${a},${b}] = ${text(F.x[a][b])} is stamped through the kernel: `], ...pieces];
   },
   k([a, b], of) {
     const k = a * axes[1].k + b, uses = of.map(([o, i]) => [`${nameX(i)} → ${nameY(o)}`, k]);
     const name = `w[${a},${b}] = ${text(F.w[a][b])} is tap `, often = plural(of.length, "time");
     return [[name], [LETTERS[k], k], [`, used ${often}: `], ...joined(uses, ", ", MOST_TOLD)];
   },
-  m([a, b], [meeting]) {
+  m([a, b], [contribution]) {
     const name = turned ? `W*[${b},${a}]` : `(W*)ᵀ[${a},${b}]`;
-    if (!meeting) return [[`${name} = 0: ${nameX(b)} and ${nameY(a)} are not connected`]];
-    const k = meeting[2], joins = ` joins ${nameX(b)} to ${nameY(a)}`;
+    if (!contribution) return [[`${name} = 0: ${nameX(b)} and ${nameY(a)} are not connected`]];
+    const k = contribution[2], joins = ` joins ${nameX(b)} to ${nameY(a)}`;
     return [[`${name} = ${text(F.w.flat()[k])}: tap `], [LETTERS[k], k], [joins]];
   },
   c([a, b]) {
@@ -100,12 +100,12 @@ const SYMBOLS = {
 };
 const plural = (n, word) => `${n} ${word}${n == 1 ? "" : "s"}`;
 const cellsApart = v => `${plural(perAxis(v), "cell")} apart`;
-const LONGEST_SUM = 240; // signs of a sum that is told in all its digits
+const LONGEST_SUM = 240; // characters of a sum with all its digits
 const wordsOf = pieces => pieces.map(([piece]) => piece).join("");
-// The sentence in all digits, and as it is shown, where long ones are rounded.
+// The sentence with all digits, and the shown one, whose numbers are rounded if it is long.
 function sentencesOf(sel) {
   if (SYMBOLS[sel]) return Array(2).fill([[SYMBOLS[sel]()]]);
-  const tell = write => SENTENCES[sel[0]](pointOf(sel), meetingsOf(sel), write);
+  const tell = write => SENTENCES[sel[0]](pointOf(sel), contributionsOf(sel), write);
   const whole = tell(text), isLong = wordsOf(whole).length > LONGEST_SUM;
   return [whole, isLong ? tell(v => short(v)) : whole];
 }

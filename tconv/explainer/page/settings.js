@@ -1,6 +1,6 @@
-// How the settings are chosen: selects that offer what fits, and ready-made numbers.
+// Settings: selects that offer the valid values, and presets of numbers.
 const upTo = (low, high) => range(high - low + 1).map(n => n + low);
-// Of each setting its label, the fields of an axis, and what can be chosen.
+// Each setting: label, fields of an axis, and values.
 const CHOICES = [
   ["size", ["i"], upTo(1, LIMIT.i)], ["kernel", ["k"], upTo(1, LIMIT.k)],
   ["stride", ["s"], upTo(1, LIMIT.s)], ["padding", ["begin", "end"], upTo(0, LIMIT.p)],
@@ -11,16 +11,16 @@ const PRESETS = [
   ["Kernel", "w", ["example", "ones", "bilinear", "nearest", "random"]],
 ];
 const selects = [];
-let apart = false; // rows and columns are set by selects of their own
+let separateAxes = false; // whether rows and columns have selects of their own
 const needsApart = st => isRow(st) ? st.p[1][0] !== st.p[1][1]
   : !same(...axesOf(st)) || st.p.some(([begin, end]) => begin !== end);
 
-// The axes that a select changes, and the fields of them.
-const changed = (key, n) => apart ? [n] : F.rank === 1 ? [1] : [0, 1];
-const fields = key => key === "begin" && !apart ? ["begin", "end"] : [key];
+// The axes that a select changes, and their fields.
+const changed = (key, n) => separateAxes ? [n] : F.rank === 1 ? [1] : [0, 1];
+const fields = key => key === "begin" && !separateAxes ? ["begin", "end"] : [key];
 function isPossible(key, n, value) {
   const set = Object.fromEntries(fields(key).map(field => [field, value]));
-  return changed(key, n).every(axis => fits(sized({...axes[axis], ...set})));
+  return changed(key, n).every(axis => isDrawable(withSizes({...axes[axis], ...set})));
 }
 function choose(key, n, value) {
   const next = copyOf(state);
@@ -74,7 +74,7 @@ function makeSettings() {
       ...["–", ...names].map(name => el("option", {}, name))),
     node => node.value === "–" || update(filled(key, node.value))));
   const tick = listening(el("input", {type: "checkbox", "data-control": "apart"}), () => {
-    apart = tick.checked;
+    separateAxes = tick.checked;
     drawSettings();
   });
   byId("controls").prepend(
@@ -83,11 +83,11 @@ function makeSettings() {
     el("label", {}, tick, " rows ≠ columns"), ...PRESETS.map(preset));
 }
 function drawSettings() {
-  byId("controls").querySelector("[data-control=apart]").checked = apart;
+  byId("controls").querySelector("[data-control=apart]").checked = separateAxes;
   for (const {node, key, n, label, values} of selects) {
-    node.hidden = !apart && (n === 0 || key === "end");
+    node.hidden = !separateAxes && (n === 0 || key === "end");
     const place = [label, n ? "columns" : "rows", ...(label === "padding" ? [key] : [])].join(", ");
-    node.ariaLabel = apart ? place : label;
+    node.ariaLabel = separateAxes ? place : label;
     const now = axes[n][key], offered = values.filter(v => v === now || isPossible(key, n, v));
     fill(node, String(offered), () => offered.map(v => el("option", {}, text(v))));
     node.value = now;

@@ -1,4 +1,4 @@
-// What to type elsewhere: the texts of snippets.py once more, which they are tested against.
+// Code snippets, the same texts as those of snippets.py; a test compares them.
 const list = v => `[${v.join(", ")}]`;
 
 const NONE = "not expressible: ";
@@ -45,7 +45,7 @@ function codeOf(axes) {
   };
 }
 
-// The one of Keras's two words, with or without output_padding, that crops like this.
+// The argument of Keras, "valid" or "same" with or without output_padding, that gives this crop.
 function kerasCrop(axes) {
   const odd = a => a.reach % 2, half = size => max(floor(size / 2), 0);
   const every = (begin, extra) => axes.every(a => {
@@ -54,11 +54,12 @@ function kerasCrop(axes) {
   });
   const none = () => 0, beyond = a => a.o - a.full;
   const kept = a => a.o - (a.i - 1) * a.s - odd(a);
-  const told = extra => `, output_padding=${perAxis(axes.map(extra))}`;
+  const withExtras = extra => `, output_padding=${perAxis(axes.map(extra))}`;
   if (axes.every(a => !a.begin && beyond(a) === max(a.s - a.reach, 0))) return 'padding="valid"';
   const filled = a => a.begin === half(a.reach - a.s) && a.o === a.i * a.s;
   if (axes.every(filled)) return 'padding="same"';
-  if (every(none, beyond)) return 'padding="valid"' + told(beyond);
-  if (every((a, more) => half(a.reach - odd(a) - more), kept)) return 'padding="same"' + told(kept);
+  if (every(none, beyond)) return 'padding="valid"' + withExtras(beyond);
+  const same = (a, more) => half(a.reach - odd(a) - more);
+  if (every(same, kept)) return 'padding="same"' + withExtras(kept);
   return "";
 }

@@ -1,11 +1,11 @@
-// What is said below the figure: the sum that is selected, and the law of sizes with its numbers.
+// Text below the figure: the selected sum, and the size formula with its numbers.
 const BEYOND = " beyond what float64 holds, 1.8e308";
 let speaking = 0;
 function drawSum(sel) {
   const [whole, pieces] = sentencesOf(sel), equation = byId("equation");
   const sums = sel[0] === "o", count = sums && plural(pairsOf(flat(sel)).length, "contribution");
   const beyond = sums && !isFinite(F.y.flat()[flat(sel)]) && "a sum" + BEYOND;
-  // A shorter sentence must not pull the formula away from under the pointer.
+  // A shorter sentence must not move the formula away from the pointer.
   if (sel[0] !== "f") equation.style.minHeight = "";
   else equation.style.minHeight ||= equation.offsetHeight + "px";
   equation.classList.toggle("long", wordsOf(pieces).length > 99);
@@ -14,11 +14,11 @@ function drawSum(sel) {
     : el("span", {class: `tap t${tap % 7}`}, piece)));
   const few = whole !== pieces && "rounded; point at it for all digits";
   const said = [count, beyond, few, state.sel && "pinned, Esc unpins"];
-  say("contributions", said.filter(Boolean).join(" · "));
-  // Read out at most every 300 ms.
+  setText("contributions", said.filter(Boolean).join(" · "));
+  // Screen readers announce it at most every 300 ms.
   speaking ||= setTimeout(() => {
     speaking = 0;
-    say("live", equation.textContent);
+    setText("live", equation.textContent);
   }, 300);
 }
 
@@ -30,6 +30,7 @@ function drawLaw() {
   fill(byId("law"), String(F.size_formulas), () => names.map((name, n) => el("div", {},
     name, el("sub", {}, "out"), ` = (${name}`, el("sub", {}, "in"), " − 1)·",
     symbol("s", "fs", "stride"), " − (", symbol("p₀", "fp", "padding at the beginning"), " + ",
-    symbol("p₁", "fp", "padding at the end"), ") + ", symbol("d", "fd", "dilation"), "·(K − 1) + ",
+    symbol("p₁", "fp", "padding at the end"), ") + ",
+    symbol("d", "fd", "dilation"), "·(K − 1) + ",
     symbol("op", "fo", "output padding"), ` + 1 = ${F.size_formulas[n]}`)));
 }

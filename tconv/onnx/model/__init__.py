@@ -1,1 +1,1 @@
-"""ONNX models as they are read: weights, inputs, outputs, shapes."""
+"""ONNX models: files, nodes, inputs and outputs, shape inference."""

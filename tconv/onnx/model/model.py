@@ -1,4 +1,4 @@
-"""WHAT A MODEL SAYS: reading it with its weights, and its inputs, outputs and metadata."""
+"""Model files: reading and checking them with their weights; inputs, outputs and metadata."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -8,13 +8,20 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, inliner
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, inliner
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.external_data_helper import uses_external_data as is_external
 
 from tconv.arrays.onnx_constants import stored_array
 from tconv.errors import ModelError, ParameterError
-from tconv.onnx.model.nodes import NotCut, is_transposed, nodes_within, type_name
+from tconv.onnx.model.nodes import (
+    NotPartitionable,
+    all_nodes,
+    is_conv_transpose,
+    is_operator,
+    name_of,
+    type_name,
+)
 from tconv.system.files import as_path, regular_file
 
 __all__ = [
@@ -33,16 +40,16 @@ Source = str | bytes
 """A model: the absolute path of its file, or its bytes."""
 
 _LARGEST_BYTES = 2**31 - 2**20  # protobuf cannot hold more than 2 GiB
-_NO_VERSION = 2**63 - 1  # what ONNX Runtime shows for none
-_WORD, _MESSAGE = 9, 11  # protobuf's numbers for kinds of fields
-_NUMBERS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_NO_VERSION = 2**63 - 1  # ONNX Runtime's version of a model that has none
+_STRING, _MESSAGE = 9, 11  # protobuf's numbers of field types
+_FLOATING = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
 class NodeArg:
     """Name, type and shape of an input or output; a size that may vary is a name or None.
 
-    Without `has_rank` not even the number of axes is known, and the shape is [].
+    If `has_rank` is False, even the number of axes is unknown, and the shape is [].
 
     >>> NodeArg("x", "tensor(float)", ["N", 3, None, None]).shape
     ['N', 3, None, None]
@@ -56,7 +63,7 @@ class NodeArg:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What a file tells about its model, under the names that ONNX Runtime uses.
+    """Metadata of a model, under the names that ONNX Runtime uses.
 
     >>> ModelMetadata({}, "", "", "", "main", "pytorch", 0).producer_name
     'pytorch'
@@ -72,7 +79,7 @@ class ModelMetadata:
 
 
 def as_source(model: Any) -> Source:
-    """Return the absolute path or the bytes of what a caller passed as a model."""
+    """Return the absolute path or the bytes of a model that a caller passed."""
     if isinstance(model, ModelProto):
         try:
             return bytes(model.SerializeToString())
@@ -99,18 +106,18 @@ def read_model(
 ) -> ModelProto:
     """Parse a model and load its weights; functions with a ConvTranspose or Conv are inlined.
 
-    `check_files` is given the names of other files that hold weights, before they are looked for.
-    Without `weights` they are left where they are.
+    `check_files` receives the names of external data files before they are opened. With
+    ``weights=False`` external data is not loaded.
 
     Raises
     ------
-    ModelError : it is damaged, no ONNX, or its weights are missing
+    ModelError : the model is damaged, no ONNX model, or its weights are missing
     OSError : the file cannot be read
-    NotCut : only ONNX Runtime can read it
+    NotPartitionable : only ONNX Runtime can read the model
     """
     data = source if isinstance(source, bytes) else _content(source)
     if data[4:8] == b"ORTM":
-        raise NotCut("ORT format")
+        raise NotPartitionable("ORT format")
     what = f"{source!r}" if isinstance(source, str) else "model"
     if not data:
         raise ModelError(f"{what} is empty; pass an ONNX model.")
@@ -121,7 +128,7 @@ def read_model(
         raise ModelError(
             f"{what} is damaged or no ONNX model: it cannot be parsed; export or download it again."
         ) from error
-    _check_words(model, what)
+    _check_strings(model, what)
     if not model.ir_version or not model.HasField("graph"):
         raise ModelError(f"{what} holds no graph; pass an ONNX model.")
     external = [tensor for tensor in _tensors(model) if weights and is_external(tensor)]
@@ -129,59 +136,56 @@ def read_model(
         if check_files:
             check_files(list(dict.fromkeys(_location(tensor) for tensor in external)))
         _load_external(model, external, source)
-    if any(_is_convolution(node) for function in model.functions for node in function.node):
+    nodes = (node for function in model.functions for node in function.node)
+    if any(is_operator(node, "Conv", "ConvTranspose") for node in nodes):
         model = inliner.inline_local_functions(model)
     _refuse_group_0(model)
     return model
 
 
-def _is_convolution(node: NodeProto) -> bool:
-    return is_transposed(node) or (node.op_type == "Conv" and node.domain in ("", "ai.onnx"))
-
-
 def _content(path: str) -> bytes:
     with regular_file(path) as file:
         if os.fstat(file.fileno()).st_size > _LARGEST_BYTES:
-            raise NotCut("file over 2 GB")
+            raise NotPartitionable("file over 2 GB")
         return file.read()
 
 
-def _check_words(message: Any, what: str) -> None:
-    """Refuse words that are not UTF-8: protobuf gives them as bytes, which fit nowhere."""
-    if isinstance(message, TensorProto):  # whose numbers the general way would copy
-        words = [message.name, message.doc_string]
-        words += [word for each in message.external_data for word in (each.key, each.value)]
-        _refuse_bytes(words, what)
+def _check_strings(message: Any, what: str) -> None:
+    """Refuse strings that are not UTF-8, which protobuf returns as bytes."""
+    if isinstance(message, TensorProto):  # the general way would copy its elements
+        strings = [message.name, message.doc_string]
+        strings += [text for each in message.external_data for text in (each.key, each.value)]
+        _refuse_bytes(strings, what)
         return
     for field_, value in message.ListFields():
         kind = field_.type
-        if kind == _WORD:
+        if kind == _STRING:
             _refuse_bytes(value if field_.is_repeated else (value,), what)
-        elif kind == _MESSAGE and field_.name != "value_info":  # which nobody reads
+        elif kind == _MESSAGE and field_.name != "value_info":  # which tconv does not read
             for each in value if field_.is_repeated else (value,):
-                _check_words(each, what)
+                _check_strings(each, what)
 
 
-def _refuse_bytes(words: Iterable[Any], what: str) -> None:
-    if any(isinstance(word, bytes) for word in words):
+def _refuse_bytes(strings: Iterable[Any], what: str) -> None:
+    if any(isinstance(text, bytes) for text in strings):
         raise ModelError(
             f"{what} is damaged: a word in it is not UTF-8; export or download it again."
         )
 
 
 def _refuse_group_0(model: ModelProto) -> None:
-    """ONNX Runtime 1.32 divides by it as it loads a model, which ends the process."""
-    for node in (*filter(is_transposed, model.graph.node), *(n for n, _ in nodes_within(model))):
+    """Refuse ``group=0``: ONNX Runtime 1.32 divides by it at load time, which ends the process."""
+    for node in (node for node, _ in all_nodes(model) if is_conv_transpose(node)):
         if any(each.name == "group" and not each.i for each in node.attribute):
-            name = node.name or next(iter(node.output), "")
             raise ModelError(
-                f"node {name!r}: group=0 must be at least 1; export or download the model again."
+                f"node {name_of(node)!r}: group=0 must be at least 1; export or download the model "
+                "again."
             )
 
 
 def _load_external(model: ModelProto, tensors: list[TensorProto], source: Source) -> None:
     if isinstance(source, bytes):
-        raise NotCut("weights outside of the bytes given")
+        raise NotPartitionable("weights outside of the bytes given")
     folder, total = os.path.dirname(source), 0
     for tensor in tensors:
         try:
@@ -199,7 +203,7 @@ def _load_external(model: ModelProto, tensors: list[TensorProto], source: Source
             )
         total += info.length or os.path.getsize(file)
     if total > _LARGEST_BYTES:
-        raise NotCut("external data over 2 GB")
+        raise NotPartitionable("external data over 2 GB")
     try:
         load_external_data_for_model(model, folder)
     except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
@@ -214,7 +218,7 @@ def _location(tensor: TensorProto) -> str:
 
 
 def _tensors(model: ModelProto, *, sparse: bool = False) -> Iterator[TensorProto]:
-    """Yield all tensors in a model; of sparse ones, where they are asked for, the numbers kept."""
+    """Yield all tensors of a model; with `sparse`, the stored values of sparse ones as well."""
 
     def walk(graph: onnx.GraphProto) -> Iterator[TensorProto]:
         yield from graph.initializer
@@ -257,10 +261,10 @@ that it touches; export or train the model again.
     """
     try:
         tensors = list(_tensors(read_model(as_source(model)), sparse=True))
-    except NotCut:
+    except NotPartitionable:
         return
     for tensor in tensors:
-        if tensor.data_type in _NUMBERS:
+        if tensor.data_type in _FLOATING:
             values = stored_array(tensor)
             bad = np.isnan(values)
             if bad.any():
@@ -272,7 +276,7 @@ that it touches; export or train the model again.
 
 
 def metadata_of(model: ModelProto) -> ModelMetadata:
-    """Describe a model as ONNX Runtime would."""
+    """Return a model's metadata as ONNX Runtime would."""
     return ModelMetadata(
         {entry.key: entry.value for entry in model.metadata_props},
         model.doc_string,
@@ -306,7 +310,7 @@ def _type_text(kind: TypeProto) -> str:
 
 
 def parse_type(text: str) -> TypeProto:
-    """Turn what ONNX Runtime calls a type into onnx's record, without a shape.
+    """Convert a type in ONNX Runtime's notation to a TypeProto without a shape.
 
     >>> parse_type("seq(tensor(float))").sequence_type.elem_type.tensor_type.elem_type
     1
@@ -317,5 +321,5 @@ def parse_type(text: str) -> TypeProto:
     if word == "optional":
         return onnx.helper.make_optional_type_proto(parse_type(inner))
     if word != "tensor":
-        raise NotCut(f"a value of type {text}")
+        raise NotPartitionable(f"a value of type {text}")
     return onnx.helper.make_tensor_type_proto(TensorProto.DataType.Value(inner.upper()), None)

@@ -1,43 +1,49 @@
-"""Nodes of ONNX models, those of subgraphs and functions included."""
+"""Nodes of a model, those inside other nodes and functions included."""
 
 from collections.abc import Iterable, Iterator
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 __all__ = [
-    "NotCut",
-    "is_transposed",
+    "NotPartitionable",
+    "all_nodes",
+    "is_conv_transpose",
+    "is_operator",
     "name_of",
     "names_needed",
-    "nodes_of",
-    "nodes_within",
+    "nested_conv_transposes",
     "subgraphs_of",
     "type_name",
 ]
 
 
-class NotCut(Exception):
-    """Why ONNX Runtime is given the model as a whole."""
+class NotPartitionable(Exception):
+    """The reason why ONNX Runtime runs a model as a whole."""
 
 
-def is_transposed(node: NodeProto) -> bool:
-    """Whether a node is a ConvTranspose of ONNX itself."""
-    return node.op_type == "ConvTranspose" and node.domain in ("", "ai.onnx")
+def is_operator(node: NodeProto, *names: str) -> bool:
+    """Whether a node is one of these operators of the default domain."""
+    return node.op_type in names and node.domain in ("", "ai.onnx")
+
+
+def is_conv_transpose(node: NodeProto) -> bool:
+    """Whether a node is a ConvTranspose of the default domain."""
+    return is_operator(node, "ConvTranspose")
 
 
 def type_name(kind: int) -> str:
-    """Return the name of an element type; a damaged model may have numbers that mean none."""
+    """Return the name of an element type; of an unknown one, as in a damaged model, its number."""
     known = kind in TensorProto.DataType.values()
     return str(TensorProto.DataType.Name(kind)).lower() if known else str(kind)
 
 
-def nodes_within(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
-    """Every ConvTranspose inside another node or a function, and where that is."""
-    return ((node, place) for node, place in nodes_of(model) if place and is_transposed(node))
+def nested_conv_transposes(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
+    """Yield every ConvTranspose inside another node or a function, and its place."""
+    return ((node, place) for node, place in all_nodes(model) if place and is_conv_transpose(node))
 
 
-def nodes_of(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
-    """Every node, and where it is, "" on the top level."""
+def all_nodes(model: ModelProto) -> Iterator[tuple[NodeProto, str]]:
+    """Yield every node and its place, "" for the main graph."""
 
     def walk(nodes: Iterable[NodeProto], place: str) -> Iterator[tuple[NodeProto, str]]:
         for node in nodes:
@@ -65,7 +71,7 @@ def subgraphs_of(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def names_needed(node: NodeProto) -> Iterator[str]:
-    """Yield the names of the values a node reads, those included that only its subgraphs read."""
+    """Yield the names of the values that a node reads, outer values of its subgraphs included."""
     yield from filter(None, node.input)
     for graph in subgraphs_of(node):
         own = {value.name for value in graph.input}

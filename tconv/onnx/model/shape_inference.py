@@ -1,4 +1,4 @@
-"""Types and shapes of values, as far as inference can tell."""
+"""Shape inference: types and shapes of all values of a model, as far as they are known."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,30 +13,30 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, numpy_helper
 from tconv.arrays.onnx_constants import computed, stored_array
 from tconv.errors import ModelError
 
-__all__ = ["Shapes", "fixed_shape", "inferred", "outline", "sized"]
+__all__ = ["Shapes", "fixed_shape", "infer_shapes", "infer_value_infos", "strip_weights"]
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Shapes of values by name, as far as they are known."""
+"""Known shapes of values by name."""
 
-_OF_SIZES = frozenset(  # operators that exporters compute sizes by
+_SIZE_OPERATORS = frozenset(  # with which exporters compute sizes
     {"Add", "Cast", "Ceil", "Concat", "Div", "Floor", "Gather", "Identity", "Mul", "Reshape"}
     | {"Slice", "Squeeze", "Sub", "Unsqueeze"}
 )
 _FEW_SIZES, _MOST_ROUNDS = 16, 8
-_FEW_BYTES = 4096  # of a tensor that may say sizes, not weights
+_FEW_BYTES = 4096  # a larger tensor holds weights, not sizes
 _DATA = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
-_INFERENCE_ERRORS = (  # what onnx raises for a bad graph
+_INFERENCE_ERRORS = (  # raised by onnx for an unsound graph
     *(ValueError, RuntimeError, TypeError, ProtobufError),
     onnx.shape_inference.InferenceError,
 )
 
 
-def inferred(model: ModelProto, *, trusted: bool = False) -> dict[str, ValueInfoProto]:
-    """Types and shapes of all values that inference can tell.
+def infer_value_infos(model: ModelProto, *, trusted: bool = False) -> dict[str, ValueInfoProto]:
+    """Infer types and shapes of values, by name.
 
-    What the file says about values in between is not trusted unless `trusted` says so: nobody has
-    checked it.
+    The file's own entries for intermediate values are ignored unless they are `trusted`: nobody has
+    checked them.
     """
     bare = ModelProto()
     bare.CopyFrom(model)
@@ -50,7 +50,7 @@ def inferred(model: ModelProto, *, trusted: bool = False) -> dict[str, ValueInfo
         graph = bare.graph
     for value in (*graph.value_info, *graph.output):
         for size in value.type.tensor_type.shape.dim if value.HasField("type") else ():
-            if size.dim_param.startswith("unk__"):  # what inference calls a size it cannot tell
+            if size.dim_param.startswith("unk__"):  # onnx's name for an unknown size
                 size.Clear()
     stored = (
         onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
@@ -63,8 +63,11 @@ def inferred(model: ModelProto, *, trusted: bool = False) -> dict[str, ValueInfo
     }
 
 
-def outline(model: ModelProto) -> ModelProto:
-    """Return a model without the numbers of its large tensors, of which inference reads nothing."""
+def strip_weights(model: ModelProto) -> ModelProto:
+    """Return a model without the elements of its large tensors, which shape inference never reads.
+
+    All that is left are structure, types and shapes, and small tensors that may hold sizes.
+    """
     bare = ModelProto(ir_version=model.ir_version)
     bare.opset_import.extend(model.opset_import)
     bare.functions.extend(model.functions)
@@ -86,10 +89,10 @@ def outline(model: ModelProto) -> ModelProto:
     return bare
 
 
-def sized(model: ModelProto, shapes: Shapes, types: Mapping[str, int]) -> Shapes:
-    """Return the shapes of all values that follow from those of inputs and of values in between.
+def infer_shapes(model: ModelProto, shapes: Shapes, types: Mapping[str, int]) -> Shapes:
+    """Infer the shapes of all values from those of the inputs and of some intermediate values.
 
-    `types` has the element types of the values in between.
+    `types` has the element types of these intermediate values.
     """
     given = ModelProto()
     given.CopyFrom(model)
@@ -105,36 +108,36 @@ def sized(model: ModelProto, shapes: Shapes, types: Mapping[str, int]) -> Shapes
     known: dict[str, tuple[int, ...]] = {}
     for _ in range(_MOST_ROUNDS):
         before = len(known)
-        found = inferred(given, trusted=True)
+        found = infer_value_infos(given, trusted=True)
         known = {n: s for n, v in found.items() if (s := fixed_shape(v)) is not None}
         is_all = all(name in known for node in given.graph.node for name in node.output if name)
-        if is_all or len(known) == before or not _fill_in(given, known, opsets):
+        if is_all or len(known) == before or not _fold_sizes(given, known, opsets):
             break
     return known | dict(shapes)
 
 
-def _fill_in(model: ModelProto, known: Shapes, opsets: Mapping[str, int]) -> bool:
-    """Make constants of nodes that compute sizes, which inference does not of every version.
+def _fold_sizes(model: ModelProto, known: Shapes, opsets: Mapping[str, int]) -> bool:
+    """Replace nodes that compute sizes by constants, which onnx does not do for every version.
 
-    Return whether there was any.
+    Return whether there was such a node.
     """
     values: dict[str, Any] = {}
     for tensor in model.graph.initializer:
-        _remember(values, tensor.name, tensor)
+        _add_small(values, tensor.name, tensor)
     is_new = False
     for node in model.graph.node:
         name, kind = next(iter(node.output), ""), node.op_type
         if kind == "Constant":
             tensor = next((each.t for each in node.attribute if each.name == "value"), None)
             if tensor is not None:
-                _remember(values, name, tensor)
+                _add_small(values, name, tensor)
             continue
         if kind == "Shape" and not node.attribute and node.input and node.input[0] in known:
             value = np.array(known[node.input[0]], np.int64)
-        elif kind in _OF_SIZES and all(each in values for each in node.input):
+        elif kind in _SIZE_OPERATORS and all(each in values for each in node.input):
             try:
                 value = computed(node, opsets, {each: values[each] for each in node.input})
-            except ModelError:  # of a node that ONNX Runtime will refuse, or that is not known
+            except ModelError:  # an unknown node, or one that ONNX Runtime will refuse
                 continue
         else:
             continue
@@ -146,15 +149,15 @@ def _fill_in(model: ModelProto, known: Shapes, opsets: Mapping[str, int]) -> boo
     return is_new
 
 
-def _remember(values: dict[str, Any], name: str, tensor: TensorProto) -> None:
-    """Add the numbers of a small tensor that is sound."""
+def _add_small(values: dict[str, Any], name: str, tensor: TensorProto) -> None:
+    """Add the array of a small tensor, unless it is damaged."""
     if prod(tensor.dims) <= _FEW_SIZES:
         with suppress(ModelError):
             values[name] = stored_array(tensor)
 
 
 def fixed_shape(value: ValueInfoProto | None) -> tuple[int, ...] | None:
-    """All sizes, or None if any may vary."""
+    """Return a value's shape, None if a size is unknown or may vary."""
     if value is None or not value.type.tensor_type.HasField("shape"):
         return None
     sizes = tuple(size.dim_value for size in value.type.tensor_type.shape.dim)

@@ -1,1 +1,1 @@
-"""ONNX Runtime: sessions, options and error messages."""
+"""Interface to ONNX Runtime: sessions, options and error messages."""

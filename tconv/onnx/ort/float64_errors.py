@@ -5,18 +5,18 @@ import re
 from onnx import ModelProto, TensorProto
 
 from tconv.errors import ModelError
-from tconv.onnx.model.nodes import nodes_of
-from tconv.onnx.model.shape_inference import inferred
-from tconv.onnx.partition.partition import layers_of
+from tconv.onnx.model.nodes import all_nodes
+from tconv.onnx.model.shape_inference import infer_value_infos
+from tconv.onnx.partition.partition import find_layers
 
-__all__ = ["explained"]
+__all__ = ["explain_refusal"]
 
 _LACKING = re.compile(r"Could not find an implementation for (\w+)\(\d+\) node with name '(.*?)'")
 _COMPUTED = ("Conv", "ConvTranspose")
 
 
-def explained(error: ModelError, model: ModelProto) -> ModelError:
-    """Return what to raise in place of ONNX Runtime's refusal: the same, unless it is of float64.
+def explain_refusal(error: ModelError, model: ModelProto) -> ModelError:
+    """Return the error to raise for ONNX Runtime's: the same, unless a float64 kernel is missing.
 
     >>> import onnx
     >>> node = onnx.helper.make_node("Elu", ["x"], ["y"], "soft")
@@ -24,23 +24,23 @@ def explained(error: ModelError, model: ModelProto) -> ModelError:
     >>> y = onnx.ValueInfoProto(name="y")
     >>> model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y]))
     >>> why = "Could not find an implementation for Elu(6) node with name 'soft'"
-    >>> print(explained(ModelError(why), model))
+    >>> print(explain_refusal(ModelError(why), model))
     ONNX Runtime has no float64 Elu, which node 'soft' needs; export the model in float32 \
 (PyTorch: model.float()).
     """
     found = _LACKING.search(str(error))
-    values = inferred(model) if found else {}
+    values = infer_value_infos(model) if found else {}
     types = {name: value.type.tensor_type.elem_type for name, value in values.items()}
     if found is None or TensorProto.DOUBLE not in types.values():
         return error
     operator, name = found.groups()
-    # ONNX Runtime expands some operators into others before it looks for those, so that what it
-    # names may be no node of the model.
+    # ONNX Runtime expands some operators into others before it looks up kernels, so that the node
+    # that it names may not be in the model.
     shown, only = f"node {name!r}" if name else "the model", ""
-    broken = {layer.output: layer.reason for layer in layers_of(model, values)}
-    for node, place in nodes_of(model):
+    broken = {layer.output: layer.reason for layer in find_layers(model, values)}
+    for node, place in all_nodes(model):
         is_it = node.op_type == operator and node.name == name
-        # Types within a subgraph are not known.
+        # Types of values inside another node are unknown.
         if is_it and all(types.get(each, 0) in (0, TensorProto.DOUBLE) for each in node.input[:1]):
             output = next(filter(None, node.output), "")
             shown = f"node {name or output!r} {place}".rstrip()

@@ -1,4 +1,4 @@
-"""Arguments of InferenceSession, checked, and those that leave a model to ONNX Runtime."""
+"""Arguments of InferenceSession: checks, and the options that a partitioned model cannot honour."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ from tconv.messages import show
 __all__ = ["Settings"]
 
 _CPU = "CPUExecutionProvider"
-_ON_CPUS = (_CPU, "AzureExecutionProvider")  # the latter runs operators of its own, elsewhere
+_ON_CPUS = (_CPU, "AzureExecutionProvider")  # the latter runs only operators of its own, remotely
 _OTHERS = ("enable_fallback", "read_config_from_model", "disabled_optimizers")
 _OWN = ("sess_options", "providers", "provider_options", "threads", "force")
 _STOP_SPINNING = "session.force_spinning_stop"
-# What a model in pieces, or tconv, would not do: attributes and config entries of SessionOptions
-# with the values that ask for it; None means any but "".
-_LEFT: Mapping[str, tuple[Any, ...] | None] = {
+# Options that subgraphs or tconv would not honour: attributes and config entries of SessionOptions
+# with the values that request them; None means any value but "".
+_NEED_WHOLE_MODEL: Mapping[str, tuple[Any, ...] | None] = {
     "enable_profiling": (True,),
     "optimized_model_filepath": None,
     "execution_mode": (onnxruntime.ExecutionMode.ORT_PARALLEL,),
@@ -37,15 +37,15 @@ _LEFT: Mapping[str, tuple[Any, ...] | None] = {
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """What was asked of a session; `of` checks it.
+    """Arguments of a session, which `of` checks.
 
-    `for_pieces` are `sess_options` with threads that do not spin. `providers` are pairs of a name
-    and its options, `others` further keywords of ONNX Runtime's constructor.
+    `for_subgraphs` are the `sess_options` with threads that do not spin after a run. `providers`
+    are pairs of a name and its options, `others` further keywords of ONNX Runtime's constructor.
     """
 
     threads: int | None = None
     sess_options: Any = None
-    for_pieces: Any = None
+    for_subgraphs: Any = None
     providers: tuple[tuple[str, Mapping[Any, Any]], ...] = ()
     others: Mapping[str, Any] = field(default_factory=dict)
 
@@ -58,11 +58,11 @@ class Settings:
         provider_options: Any = None,
         others: Mapping[str, Any] | None = None,
     ) -> "Settings":
-        """Check what a caller passed to the constructor.
+        """Check the arguments that a caller passed to the constructor.
 
         Raises
         ------
-        ParameterError : one of them is not what ONNX Runtime takes, or two contradict each other
+        ParameterError : ONNX Runtime does not accept an argument, or two contradict each other
         """
         others, threads = _as_others(others or {}), as_threads(threads)
         if sess_options is not None:
@@ -76,12 +76,12 @@ class Settings:
         return cls(threads, sess_options, providers=pairs, others=others)
 
     @property
-    def left(self) -> str:
-        """Why every model is left to ONNX Runtime as a whole, "" if it may be cut."""
+    def why_whole(self) -> str:
+        """Why ONNX Runtime runs every model as a whole, "" if it may be partitioned."""
         for name, _ in self.providers:
             if name not in _ON_CPUS:
                 return name
-        for name, values in _LEFT.items() if self.sess_options is not None else ():
+        for name, values in _NEED_WHOLE_MODEL.items() if self.sess_options is not None else ():
             found = _said(self.sess_options, name)
             if (found and values is None) or (values and found in values):
                 return f"sess_options: {name}={getattr(found, 'name', found)}"
@@ -89,48 +89,48 @@ class Settings:
 
     @property
     def names(self) -> list[str]:
-        """The providers that a session of a model that is cut has."""
+        """Providers of a partitioned model's session."""
         return [*dict.fromkeys((*(name for name, _ in self.providers), _CPU))]
 
     def with_providers(self, providers: Any, provider_options: Any) -> "Settings":
-        """Return the same with other providers.
+        """Return the same settings with other providers.
 
         Raises
         ------
-        ParameterError : they are not what ONNX Runtime takes
+        ParameterError : ONNX Runtime does not accept them
         """
         return replace(self, providers=_as_providers(providers, provider_options))
 
-    def with_options(self, options: Any, for_pieces: Any) -> "Settings":
-        """Return the same with two copies of the options, which nobody else changes."""
-        if _said(for_pieces, _STOP_SPINNING) != "1":
-            for_pieces.add_session_config_entry(_STOP_SPINNING, "1")
-        return replace(self, sess_options=options, for_pieces=for_pieces)
+    def with_options(self, options: Any, for_subgraphs: Any) -> "Settings":
+        """Return the same settings with two private copies of the options."""
+        if _said(for_subgraphs, _STOP_SPINNING) != "1":
+            for_subgraphs.add_session_config_entry(_STOP_SPINNING, "1")
+        return replace(self, sess_options=options, for_subgraphs=for_subgraphs)
 
     def falling_back(self, falls_back: bool) -> "Settings":
-        """Return the same for a session that tries the CPU where a provider fails, or does not."""
+        """Return the same settings with `enable_fallback` set or not."""
         return replace(self, others={**self.others, "enable_fallback": int(falls_back)})
 
     def options(self, *, spin: bool) -> Any:
-        """SessionOptions to load with.
+        """Return the SessionOptions to load with.
 
-        Threads spin while they wait for work, which is quick, and for a while after a run, which
-        slows whoever computes next. Without `spin` they stop as the run ends.
+        Threads spin while they wait for work, which is fast, and for a while after a run, which
+        slows the computation after it. With ``spin=False`` they stop when the run ends.
         """
         if self.sess_options is not None:
-            return self.sess_options if spin else self.for_pieces
+            return self.sess_options if spin else self.for_subgraphs
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads or 0
-        options.log_severity_level = 4  # what goes wrong is raised, so it need not be printed too
+        options.log_severity_level = 4  # errors are raised, so they need not be printed too
         if not spin:  # Tried no spinning at all: a quarter slower (DBNet, 2 cores of a Xeon).
             options.add_session_config_entry(_STOP_SPINNING, "1")
         return options
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """Arguments of ONNX Runtime's constructor beside model and options."""
+        """Arguments of ONNX Runtime's constructor other than model and options."""
         pairs = [(name, dict(options)) for name, options in self.providers] or [(_CPU, {})]
-        # To fall back prints on standard output, and on CPUs tries the same once more.
+        # The fallback prints to standard output, and on CPUs it repeats the same attempt.
         falls_back = any(name not in _ON_CPUS for name, _ in pairs)
         return {
             "providers": None if self._has_own_providers else pairs,
@@ -140,16 +140,16 @@ class Settings:
 
     @property
     def _has_own_providers(self) -> bool:
-        """Whether `sess_options` say who computes, and nobody else does."""
+        """Whether only `sess_options` choose the providers."""
         has_providers = getattr(self.sess_options, "has_providers", bool)  # not in 1.20
         return not self.providers and has_providers()
 
     def __deepcopy__(self, memo: Any) -> "Settings":
-        """Nobody changes it, and ONNX Runtime's options cannot be copied."""
+        """Return itself: it is immutable, and ONNX Runtime's options cannot be copied."""
         return self
 
     def __reduce__(self) -> Any:
-        """Pickle it without options, which cannot be."""
+        """Pickle without sess_options, which cannot be pickled."""
         if self.sess_options is not None:
             raise UnsupportedError(
                 "a session made with sess_options cannot be pickled, as "
@@ -160,9 +160,9 @@ class Settings:
 
 
 def _as_others(others: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords that ONNX Runtime knows, with values that it takes."""
+    """Check that ONNX Runtime knows the keywords and accepts their values."""
     for name, value in others.items():
-        if name not in _OTHERS:  # which ONNX Runtime would ignore
+        if name not in _OTHERS:  # ONNX Runtime would ignore it
             near = get_close_matches(name, (*_OWN, *_OTHERS), 1)
             what = f"did you mean {near[0]!r}?" if near else f"known are {_listed(_OWN)}."
             raise ParameterError(f"{name}={show(value)} must be an argument of Session; {what}")
@@ -179,7 +179,7 @@ def _as_others(others: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _agreed_threads(threads: int | None, of_options: int) -> int | None:
-    """The number that the options say, 0 for as many as there are cores."""
+    """Return the number of threads in the options, None if that is 0, one for each core."""
     if threads not in (None, of_options):
         raise ParameterError(
             f"threads={threads} must be sess_options.intra_op_num_threads={of_options}; pass "
@@ -189,7 +189,7 @@ def _agreed_threads(threads: int | None, of_options: int) -> int | None:
 
 
 def _as_providers(providers: Any, options: Any) -> tuple[tuple[str, Mapping[Any, Any]], ...]:
-    """Names with options, without those that ONNX Runtime knows but has not got here."""
+    """Return names with options, without providers that this build of ONNX Runtime lacks."""
     if providers is None or (isinstance(providers, list | tuple) and not providers):
         return ()
     if not isinstance(providers, Sequence) or isinstance(providers, str | bytes):
@@ -240,7 +240,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _said(options: Any, name: str) -> Any:
-    """Return an attribute, or an entry of the configuration, "" if nobody has made it."""
+    """Return an attribute or a config entry of SessionOptions, "" if the entry is not set."""
     if "." not in name:
         return getattr(options, name, None)  # some are newer than ONNX Runtime 1.20
     try:

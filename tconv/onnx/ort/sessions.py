@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions of a model and of its pieces, and their error messages."""
+"""Sessions of ONNX Runtime for a whole model and for subgraphs, and their error messages."""
 
 import os
 import re
@@ -16,13 +16,13 @@ from onnx.helper import make_tensor_value_info
 
 from tconv.errors import ModelError
 from tconv.onnx.model.model import Source, node_arg
-from tconv.onnx.model.nodes import NotCut
+from tconv.onnx.model.nodes import NotPartitionable
 from tconv.onnx.ort.options import Settings
-from tconv.onnx.partition.partition import Cut
+from tconv.onnx.partition.partition import Partition
 from tconv.system.fork_lock import ForkLock
 
 __all__ = [
-    "Whole",
+    "WholeModel",
     "check_files",
     "clean_message",
     "copied_options",
@@ -30,13 +30,13 @@ __all__ = [
     "session_attributes",
 ]
 
-_CONFIG_OF_MODEL = "ort_config"  # metadata that hold options, for read_config_from_model
-_MARKER, _MARKED = "tconv.marker", (1,) * 9  # a name and a shape that nobody uses
+_CONFIG_OF_MODEL = "ort_config"  # metadata with options, which read_config_from_model reads
+_MARKER, _MARKED = "tconv.marker", (1,) * 9  # a name and a shape that no model uses
 _loading = ForkLock()  # held while a whole model is loaded
 
 
 def load(source: Source, settings: Settings, *, spin: bool) -> Any:
-    """Load a model with ONNX Runtime; without `spin` its threads stop as a run ends.
+    """Load a model with ONNX Runtime; with ``spin=False`` its threads stop when a run ends.
 
     Raises
     ------
@@ -50,60 +50,61 @@ def load(source: Source, settings: Settings, *, spin: bool) -> Any:
         raise ModelError(
             f"ONNX Runtime refuses {what}: {clean_message(error)}; check the model."
         ) from error
-    if not int(keywords["enable_fallback"]):  # of which the constructor of 1.20 does not know
+    if not int(keywords["enable_fallback"]):  # which the constructor of 1.20 ignores
         session.disable_fallback()
     return session
 
 
 @cache
 def session_attributes() -> frozenset[str]:
-    """Names of the attributes of ONNX Runtime's sessions, in the version that is installed."""
+    """Names of the attributes of a session of the installed ONNX Runtime."""
     return frozenset(vars(load(_without_nodes([], [_MARKER]), Settings(threads=1), spin=True)))
 
 
-def copied_options(model: ModelProto, division: Cut, settings: Settings) -> Settings:
-    """Return settings for a model that is cut, with copies of the options that nobody changes.
+def copied_options(model: ModelProto, partition: Partition, settings: Settings) -> Settings:
+    """Return settings for a partitioned model, with private copies of the caller's options.
 
-    Which initialisers and sizes `sess_options` replace cannot be read of them. So two models
-    without nodes are loaded with them: one has the same inputs, the other has initialisers under
-    the names of what tconv reads. All other initialisers are replaced in the pieces.
+    `sess_options` may replace initialisers and sizes of inputs, but do not tell which. So two
+    models without nodes are loaded with these options: one has the model's inputs, the other has
+    initialisers with the names of those that tconv reads. ONNX Runtime replaces all other
+    initialisers in the subgraphs.
 
     Raises
     ------
-    NotCut : the model is not what its file says, or ONNX Runtime refuses the options
+    NotPartitionable : the options change what tconv has read, or ONNX Runtime refuses them
     """
     if any(each.key == _CONFIG_OF_MODEL for each in model.metadata_props):
-        raise NotCut(f"{_CONFIG_OF_MODEL} of the model")
+        raise NotPartitionable(f"{_CONFIG_OF_MODEL} of the model")
     if settings.sess_options is None:
         return settings
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
-    read = {name for step in division.layers for layer in step for name in layer.needs}
+    read = {name for step in partition.layers for layer in step for name in layer.needs}
     given = stored.intersection(value.name for value in (*model.graph.input, *model.graph.output))
     names = sorted(read | given)
     try:
         of_inputs = load(_without_nodes(inputs, [_MARKER]), settings, spin=True)
         of_names = load(_without_nodes([], names), settings, spin=True)
         values = of_names.run(names, {})
-    except Exception as error:  # what ONNX Runtime raises has no common class
-        cause = error.__cause__  # of a ModelError
+    except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+        cause = error.__cause__  # ONNX Runtime's, if `load` has raised
         why = clean_message(cause if isinstance(cause, Exception) else error)
-        raise NotCut(f"sess_options: {why}") from error
+        raise NotPartitionable(f"sess_options: {why}") from error
     for name, value in zip(names, values, strict=True):
         if np.shape(value) != _MARKED:
-            raise NotCut(f"sess_options: initialiser {name!r} replaced")
+            raise NotPartitionable(f"sess_options: initialiser {name!r} replaced")
     declared = [node_arg(value).shape for value in inputs]
     if [value.shape for value in of_inputs.get_inputs()] != declared:
-        raise NotCut("sess_options: sizes of inputs replaced")
+        raise NotPartitionable("sess_options: sizes of inputs replaced")
     return settings.with_options(of_inputs.get_session_options(), of_names.get_session_options())
 
 
 def check_files(locations: Iterable[str], settings: Settings) -> None:
-    """Leave a model to ONNX Runtime where a caller has put memory in the place of its files.
+    """Leave a model to ONNX Runtime if the caller's options replace its external data by memory.
 
     Raises
     ------
-    NotCut : ONNX Runtime finds a file where there is none, or there is no place to try it
+    NotPartitionable : ONNX Runtime finds a file where there is none, or no folder can be made
     """
     if not hasattr(settings.sess_options, "add_external_initializers_from_files_in_memory"):
         return
@@ -114,13 +115,13 @@ def check_files(locations: Iterable[str], settings: Settings) -> None:
                 path.write_bytes(_model_with_file(location))
                 with suppress(ModelError):
                     load(str(path), settings, spin=True)
-                    raise NotCut(f"sess_options: file {location!r} replaced")
+                    raise NotPartitionable(f"sess_options: file {location!r} replaced")
     except OSError as error:
-        raise NotCut(f"sess_options: {error}") from error
+        raise NotPartitionable(f"sess_options: {error}") from error
 
 
 def _model_with_file(location: str) -> bytes:
-    """A model without nodes, whose output is the first byte of a file."""
+    """Return a model without nodes whose output is the first byte of an external file."""
     tensor = TensorProto(name=_MARKER, data_type=TensorProto.UINT8, dims=[1])
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", "0"), ("length", "1")):
@@ -129,7 +130,7 @@ def _model_with_file(location: str) -> bytes:
 
 
 def _without_nodes(inputs: Sequence[ValueInfoProto], names: Sequence[str]) -> bytes:
-    """A model with these inputs, whose outputs are initialisers that nobody would make."""
+    """Return a model with these inputs, whose outputs are initialisers of the marker's shape."""
     marker = TensorProto(data_type=TensorProto.FLOAT, dims=_MARKED, float_data=[0.0])
     stored = []
     for name in names:
@@ -149,44 +150,44 @@ def _model(
     return bytes(ModelProto(ir_version=8, opset_import=opset, graph=graph).SerializeToString())
 
 
-class Whole:
-    """A model as one session of ONNX Runtime, loaded when it is first asked for."""
+class WholeModel:
+    """A model as one session of ONNX Runtime, loaded at the first request."""
 
     def __init__(self, source: Source, settings: Settings, stamp: Any = None) -> None:
         self._source, self._settings = source, settings
         self.stamp = stamp or _stamp(source)
         self._session: Any = None
-        self.is_lent = False  # to a caller, who may have bound values to it
+        self.is_exposed = False  # to the caller, who may have bound values to it
 
     @property
     def has_changed(self) -> bool:
-        """Whether the file is another one than it was."""
+        """Whether the file has changed since the session was made."""
         return _stamp(self._source) != self.stamp
 
     @property
     def is_loaded(self) -> bool:
-        """Whether there is a session."""
+        """Whether the session is loaded."""
         return self._session is not None
 
     @property
     def options(self) -> Any:
-        """A copy of the options that it is loaded with."""
+        """A copy of the options that the session is loaded with."""
         session = self._session or load(_without_nodes([], [_MARKER]), self._settings, spin=True)
         return session.get_session_options()
 
     def fall_back(self, falls_back: bool) -> None:
-        """Let a run try the CPU where another provider fails, or not."""
+        """Let a run try the CPU if another provider fails, or not."""
         self._settings = self._settings.falling_back(falls_back)
         if self._session is not None:
             session = self._session
             (session.enable_fallback if falls_back else session.disable_fallback)()
 
     def session(self) -> Any:
-        """Return the session; threads that ask at once are given the same one.
+        """Return the session; threads that ask at the same time get the same one.
 
         Raises
         ------
-        ModelError : ONNX Runtime refuses the model, or its file is no longer what it was
+        ModelError : ONNX Runtime refuses the model, or its file has changed
         """
         if self._session is None:
             with _loading:
@@ -201,7 +202,7 @@ class Whole:
 
 
 def _stamp(source: Source) -> tuple[int, ...]:
-    """What tells a file from another one in its place."""
+    """Identity of a file: device, inode, size and time of change."""
     if isinstance(source, bytes):
         return ()
     try:
@@ -212,7 +213,7 @@ def _stamp(source: Source) -> tuple[int, ...]:
 
 
 def clean_message(error: Exception) -> str:
-    """Say what ONNX Runtime says without its codes, source files and C++ signatures.
+    """Return ONNX Runtime's message without error codes, source files and C++ signatures.
 
     >>> clean_message(ValueError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Bad size. "))
     'Bad size'

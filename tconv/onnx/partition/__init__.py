@@ -1,1 +1,1 @@
-"""Partition of a model into subgraphs, and the time it is predicted to save."""
+"""Partition of a model into layers and subgraphs, and the time that it is predicted to save."""

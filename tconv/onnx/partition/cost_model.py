@@ -1,6 +1,6 @@
-"""Cost model of ONNX Runtime: predicted times of nodes, and what cutting a model costs.
+"""Cost model of ONNX Runtime: predicted times of nodes, and the overhead of a partition.
 
-The numbers were fitted to ONNX Runtime 1.32 on AVX-512, with one and two threads, in the cycles
+The constants were fitted to ONNX Runtime 1.32 on AVX-512, with one and two threads, in the cycles
 that the engine's plans count. Their ratios matter, not their scale.
 """
 
@@ -10,49 +10,48 @@ from math import prod
 
 from onnx import NodeProto
 
-from tconv.engine.plan.plan import CYCLES_PER_US
-from tconv.engine.target.target import Target
+from tconv.engine import CYCLES_PER_US, Target
 from tconv.onnx.model.shape_inference import Shapes
 
 __all__ = [
     "ANY_MACHINE",
     "CALL_US",
     "COLD_US",
-    "PIECE_US",
     "RUN_US",
+    "SUBGRAPH_US",
     "WAKE_US",
     "Machine",
+    "conv_transpose_us",
     "node_us",
-    "passes_us",
-    "transposed_us",
+    "reorder_us",
 ]
 
-_NODE_US, _VIEW_US = 1.6, 0.8  # of any node; and of one that moves no numbers
+_NODE_US, _VIEW_US = 1.6, 0.8  # overhead of any node; and of one that moves no elements
 _VIEWS = frozenset(
     {"Constant", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"}
 )
-# A matrix product's and a convolution's share of the peak.
+# Share of the peak that matrix products, convolutions and recurrent nodes reach.
 _GEMM, _CONV, _RECURRENT = 0.85, 0.85, 0.3
-_FEW = 16  # channels, with which a convolution's sums are too short
+_FEW = 16  # products of a sum, or output channels: a convolution of that few is slower
 _DEPTHWISE = 0.1  # cycles per output and tap of a depthwise convolution
-_BYTES_PER_CYCLE = 14.0  # of what a node reads and writes that goes through its values once
-_TIMES = {"Gelu": 2.5, "Erf": 3.0, "Tanh": 2.5, "Sigmoid": 1.5}
+_BYTES_PER_CYCLE = 14.0  # read and written by an elementwise node
+_PASSES = {"Gelu": 2.5, "Erf": 3.0, "Tanh": 2.5, "Sigmoid": 1.5}  # time in passes over the values
 _ONE_THREAD = frozenset(
     {"Concat", "Slice", "Split", "Pad", "Expand", "Tile", "ScatterND", "Transpose", "Resize"}
 )
-_SHARED_US = 10.0  # what is worth a thread
-# A ConvTranspose multiplies to columns, and adds these to the image on one thread: cycles for each
-# number of a group's columns where the caches hold them, and where not; of images, and of others.
+_SHARED_US = 10.0  # work that is worth a thread
+# A ConvTranspose is a GEMM, and col2im on one thread: cycles for each element of a group's columns
+# in the cache and beyond it, for four axes (True) and for others.
 _COLUMN_CYCLES = {True: (1.2, 3.2), False: (2.4, 4.0)}
 _GROUP_US = 0.15
-# Of a run of ONNX Runtime, of one for a piece, of waking its threads and ours, and of a call of a
-# layer. Whoever comes after the other finds caches that hold nothing of its own.
-RUN_US, PIECE_US, WAKE_US, CALL_US, COLD_US = 10.0, 25.0, 30.0, 10.0, 60.0
+# Overhead of a run of ONNX Runtime, of a run of a subgraph, of waking its threads and tconv's, of a
+# call of a layer, and of cold caches: each side finds them full of the other's data.
+RUN_US, SUBGRAPH_US, WAKE_US, CALL_US, COLD_US = 10.0, 25.0, 30.0, 10.0, 60.0
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What times depend on: multiplications and additions that a core can do, caches, threads."""
+    """Processor of the cost model: peak of a core, cache and threads."""
 
     flops_per_us: float  # of float32, at most
     cache_bytes: int
@@ -60,24 +59,24 @@ class Machine:
 
     @classmethod
     def of(cls, here: Target, threads: int | None) -> "Machine":
-        """A processor, and as many threads as `Session` was told."""
+        """Describe a target with the number of threads that `Session` was given."""
         lanes = here.vector_bits // 32 / here.steps
         flops = lanes * (4 if here.has_fma else 2) * CYCLES_PER_US
         return cls(flops, here.l3_bytes // 2, min(threads or here.threads, here.cores))
 
     def shared(self, us: float) -> float:
-        """A time of which each thread takes its part, if it is worth one."""
+        """Time of work that as many threads share as it is worth."""
         return us / min(self.threads, max(1.0, us / _SHARED_US))
 
 
 ANY_MACHINE = Machine(32.0 * CYCLES_PER_US, 2**23, 1)
-"""A machine that is guessed, since to ask this one loads LLVM: 256 bits, FMA."""
+"""An assumed machine, since asking this one loads LLVM: vectors of 256 bits, FMA."""
 
 
 def node_us(node: NodeProto, shapes: Shapes, machine: Machine, cells: int) -> float:
-    """Microseconds of a node within a model that ONNX Runtime runs.
+    """Microseconds of a node in a model that ONNX Runtime runs.
 
-    `cells` is how many a value has along its spatial axes whose shape is not known.
+    `cells` is the assumed spatial size, in cells, of a value of unknown shape.
     """
     kind = node.op_type
     if kind in _VIEWS:
@@ -90,7 +89,7 @@ def node_us(node: NodeProto, shapes: Shapes, machine: Machine, cells: int) -> fl
         if kind == "ConvTranspose":
             groups = next((a.i for a in node.attribute if a.name == "group"), 1)
             x = x or (1, weight[0], cells)
-            return _NODE_US + transposed_us(x, weight, groups, machine)
+            return _NODE_US + conv_transpose_us(x, weight, groups, machine)
         return _NODE_US + _convolution_us(y or (1, weight[0], cells), weight, machine)
     if kind in ("MatMul", "Gemm", "FusedMatMul", "Einsum") and weight is not None and y:
         depth = next((size for size in shapes.get(node.input[0], (1,))[::-1]), 1)
@@ -101,12 +100,12 @@ def node_us(node: NodeProto, shapes: Shapes, machine: Machine, cells: int) -> fl
         weights = sum(prod(shapes.get(name, ())) for name in node.input[1:3])
         steps = prod(x[:2])
         return _NODE_US + 2 * weights * steps / (_RECURRENT * machine.flops_per_us)
-    us = _TIMES.get(kind, 1.0) * sum(_pass_us(shape) for shape in values if shape is not None)
+    us = _PASSES.get(kind, 1.0) * sum(_pass_us(shape) for shape in values if shape is not None)
     return _NODE_US + (us if kind in _ONE_THREAD else machine.shared(us))
 
 
-def passes_us(shape: Sequence[int], machine: Machine) -> float:
-    """Microseconds of two passes over a value, each of which reads and writes it."""
+def reorder_us(shape: Sequence[int], machine: Machine) -> float:
+    """Microseconds of reordering a value to NCHWc and back: two passes that read and write it."""
     return machine.shared(4 * _pass_us(shape))
 
 
@@ -127,8 +126,10 @@ def _convolution_us(y: Sequence[int], weight: Sequence[int], machine: Machine) -
     return machine.shared(flops / (share * machine.flops_per_us))
 
 
-def transposed_us(x: Sequence[int], weight: Sequence[int], groups: int, machine: Machine) -> float:
-    """Microseconds of a ConvTranspose in ONNX Runtime: products, then sums of their columns."""
+def conv_transpose_us(
+    x: Sequence[int], weight: Sequence[int], groups: int, machine: Machine
+) -> float:
+    """Microseconds of a ConvTranspose in ONNX Runtime: a GEMM, then col2im."""
     columns = prod(weight[1:]) * prod(x[2:])  # of a group
     products = machine.shared(2 * columns * (x[1] // groups) / (_GEMM * machine.flops_per_us))
     is_far = 4 * columns > machine.cache_bytes

@@ -1,9 +1,9 @@
-"""Nodes after a layer that become part of it: affine per channel, then an activation.
+"""Fusion of the nodes after a layer: affine per channel, folded into its weight, and an activation.
 
     layer -> any of Add, Sub, Mul, Div, BatchNormalization -> Relu, LeakyRelu, Tanh, Sigmoid
 
-An Identity may stand anywhere. Operands are constants, one for each channel. What lies between two
-nodes must be read by the next one alone, and be no output of the model: then nobody misses it.
+An Identity may stand anywhere. Operands are constants, one for each channel. A value between two
+fused nodes must have the second one as its only consumer, and be no output of the model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,41 +17,40 @@ from onnx import AttributeProto, NodeProto
 from tconv.arrays.activations import Activation, as_activation
 from tconv.errors import ParameterError
 from tconv.nn.batch_norm import BatchNorm, scaled
+from tconv.onnx.model.nodes import is_operator
 
-__all__ = ["NO_FOLLOWERS", "Affine", "Followers", "find_followers", "folded"]
+__all__ = ["NO_FUSED_OPS", "Affine", "FusedOps", "find_fused_ops", "fold_affine"]
 
 _ACTIVATIONS = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
 _ARITHMETIC, _COMMUTE = ("Add", "Sub", "Mul", "Div"), ("Add", "Mul")
-_ALPHA = 0.01  # of a LeakyRelu that does not say it
-_EPSILON = 1e-5
+_ALPHA, _EPSILON = 0.01, 1e-5  # defaults of LeakyRelu and BatchNormalization
 
-Reader = Callable[[str], tuple[int, NodeProto] | None]
-"""The node that alone reads a value, with its index; None where there is no such node."""
-
+FindConsumer = Callable[[str], tuple[int, NodeProto] | None]
+"""Returns the only consumer of a value, with its index; None if there is no such node."""
 
 Values = Mapping[str, NDArray[Any]]
 Vectors = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 class Affine(Protocol):
-    """A node that makes ``scale*y + shift`` of y, with one of either for each channel."""
+    """A node that computes ``scale*y + shift``, with one scale and one shift for each channel."""
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """The names of the constants that it needs."""
+        """Names of its constant operands."""
 
     def scale_and_shift(self, values: Values, channels: int) -> Vectors:
-        """Return both, (M,).
+        """Return scale and shift, each (M,).
 
         Raises
         ------
-        ParameterError, ShapeError : the constants are none of so many channels, or not finite
+        ParameterError, ShapeError : the constants do not fit the channels, or are not finite
         """
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """A BatchNormalization of constants: the names of scale, bias, mean and variance."""
+    """A BatchNormalization with constant operands: names of scale, bias, mean and variance."""
 
     operands: tuple[str, ...]
     epsilon: float
@@ -63,7 +62,7 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """An Add, Sub, Mul or Div by a constant: its name, alone in a tuple."""
+    """An Add, Sub, Mul or Div with one constant operand, whose name `operands` holds."""
 
     operator: str
     operands: tuple[str, ...]
@@ -84,16 +83,16 @@ class Arithmetic:
         return scale, shift
 
 
-def folded(
+def fold_affine(
     affine: Sequence[Affine],
     values: Values,
     weight: NDArray[Any],
     bias: NDArray[Any] | None,
     groups: int | None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return weight and bias of a layer that such nodes are part of; `groups` as for `scaled`.
+    """Fold affine nodes into the weight and bias of the layer before them; `groups` as in `scaled`.
 
-    They are computed in float64 and rounded once.
+    Both are computed in float64 and rounded once.
 
     Raises
     ------
@@ -108,10 +107,10 @@ def folded(
 
 
 @dataclass(frozen=True)
-class Followers:
-    """Nodes that a layer computes as well: their indices and operators, and what they are.
+class FusedOps:
+    """Nodes fused into a layer: indices, operators, affine nodes and activation.
 
-    `result` is what the last of them makes, "" if there is none.
+    `result` is the output of the last one, "" if there is none.
     """
 
     nodes: tuple[int, ...] = ()
@@ -121,27 +120,27 @@ class Followers:
     result: str = ""
 
 
-NO_FOLLOWERS = Followers()
+NO_FUSED_OPS = FusedOps()
 
 
-def find_followers(
+def find_fused_ops(
     output: str,
-    reader: Reader,
+    find_consumer: FindConsumer,
     is_vector: Callable[[str], bool] | None,
     is_per_channel: Callable[[str], bool],
-) -> Followers:
-    """Tell what may become part of a layer.
+) -> FusedOps:
+    """Find the nodes after a layer that can be fused into it.
 
-    `is_vector` says whether a name is that of one constant for each channel, `is_per_channel` the
-    same of an array that is broadcast to the layer's result. Without the former nothing affine can
-    be folded.
+    `is_vector` tells whether a name is that of a constant (M,), `is_per_channel` that of a constant
+    with one value per channel once it is broadcast to the layer's result. If `is_vector` is None,
+    no affine node is fused.
     """
     nodes: list[int] = []
     operators: list[str] = []
     affine: list[Affine] = []
     activation = None
 
-    while found := reader(output):
+    while found := find_consumer(output):
         index, node = found
         step: Affine | None = None
         if is_vector and activation is None:
@@ -158,13 +157,13 @@ def find_followers(
             operators.append(node.op_type)
         output = str(node.output[0])
     result = output if nodes else ""
-    return Followers(tuple(nodes), tuple(operators), tuple(affine), activation, result)
+    return FusedOps(tuple(nodes), tuple(operators), tuple(affine), activation, result)
 
 
 def _as_normalisation(
     node: NodeProto, value: str, is_constant: Callable[[str], bool]
 ) -> Normalisation | None:
-    """A BatchNormalization, as it has been since version 9, that is not in training."""
+    """Match a BatchNormalization of version 9 or later that is not in training mode."""
     given = _attributes(node)
     if (
         not _is(node, "BatchNormalization", 5)
@@ -181,7 +180,7 @@ def _as_normalisation(
 def _as_arithmetic(
     node: NodeProto, value: str, is_per_channel: Callable[[str], bool]
 ) -> Arithmetic | None:
-    """A binary operator whose other operand is a constant, on the right unless they commute."""
+    """Match a binary operator with a constant operand, the second one unless it commutes."""
     operator = node.op_type
     if operator not in _ARITHMETIC or not _is(node, operator, 2) or _attributes(node):
         return None
@@ -192,7 +191,7 @@ def _as_arithmetic(
 
 
 def _as_activation(node: NodeProto, value: str) -> Activation | None:
-    """An activation whose derivative can be told from its value; it has no other attributes."""
+    """Match an activation that tconv's epilogue computes, without unknown attributes."""
     given = _attributes(node)
     if node.input[0] != value:
         return None
@@ -201,16 +200,15 @@ def _as_activation(node: NodeProto, value: str) -> Activation | None:
     if _is(node, "LeakyRelu", 1) and given.keys() <= {"alpha"}:
         try:
             return as_activation(("leaky_relu", given.get("alpha", _ALPHA)))
-        except ParameterError:  # of a negative slope
+        except ParameterError:  # negative slope
             return None
     return None
 
 
 def _is(node: NodeProto, operator: str, inputs: int) -> bool:
-    """Whether a node is this operator of ONNX itself, with so many inputs and one output."""
+    """Whether a node is this operator of the default domain, with that many inputs, one output."""
     return (
-        node.op_type == operator
-        and node.domain in ("", "ai.onnx")
+        is_operator(node, operator)
         and len(node.input) == inputs
         and all(node.input)
         and bool(node.output)
@@ -220,7 +218,7 @@ def _is(node: NodeProto, operator: str, inputs: int) -> bool:
 
 
 def _attributes(node: NodeProto) -> dict[str, Any]:
-    """Numbers by name; of what is no number, None."""
+    """Attributes by name: numbers, and None for those of other types."""
     fields = {AttributeProto.FLOAT: "f", AttributeProto.INT: "i"}
     return {
         each.name: getattr(each, fields[each.type]) if each.type in fields else None

@@ -1,4 +1,4 @@
-"""Profitability of cutting a model of known sizes: predicted times of both executions."""
+"""Profitability of partitioning a model of known sizes: predicted times of both executions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,28 +7,28 @@ from math import inf, prod
 from onnx import NodeProto, TensorProto
 
 import tconv.engine as engine
-from tconv.engine.target.target import target
+from tconv.engine import host_target as target
 from tconv.errors import TConvError
 from tconv.onnx.model.shape_inference import Shapes
 from tconv.onnx.partition.cost_model import (
     ANY_MACHINE,
     CALL_US,
     COLD_US,
-    PIECE_US,
     RUN_US,
+    SUBGRAPH_US,
     WAKE_US,
     Machine,
     node_us,
-    passes_us,
+    reorder_us,
 )
-from tconv.onnx.partition.partition import Cut, Graph, Layer
+from tconv.onnx.partition.partition import Graph, Layer, Partition
 
 __all__ = ["LEAST_GAIN", "Decision", "Prediction", "predict"]
 
 LEAST_GAIN = 0.03
-"""Of a whole run, below which a model is left to ONNX Runtime."""
+"""Share of a run's time that a partition must save; below it ONNX Runtime runs the whole model."""
 
-_IN_BLOCKS = frozenset(  # operators whose values ONNX Runtime keeps in blocks of channels
+_NCHWC_OPERATORS = frozenset(  # which ONNX Runtime computes in its blocked layout NCHWc
     {"AveragePool", "BatchNormalization", "Clip", "Conv", "GlobalAveragePool", "MaxPool", "Relu"}
 )
 _TYPES = {int(TensorProto.FLOAT16): "float16", int(TensorProto.DOUBLE): "float64"}
@@ -38,9 +38,9 @@ _TYPES = {int(TensorProto.FLOAT16): "float16", int(TensorProto.DOUBLE): "float64
 class Decision:
     """Who runs a model whose inputs have certain shapes, and why.
 
-    `by` is "tconv" where it computes nodes, else "onnxruntime". `onnxruntime_ms` and `tconv_ms` are
-    the times of a whole run in milliseconds by ONNX Runtime alone and with tconv's layers,
-    predicted or measured; None where neither was asked for.
+    `by` is "tconv" if tconv computes layers, else "onnxruntime". `onnxruntime_ms` and `tconv_ms`
+    are the times of a run in milliseconds by ONNX Runtime alone and with tconv's layers, predicted
+    or measured; None if neither was needed for the decision.
     """
 
     by: str
@@ -51,7 +51,7 @@ class Decision:
 
     @property
     def sentence(self) -> str:
-        """The decision in words, with both times where there are."""
+        """The decision in words, with both times if they are known."""
         who = "cut for tconv" if self.by == "tconv" else "left to ONNX Runtime"
         if self.onnxruntime_ms is None or self.tconv_ms is None:
             return f"{who}: {self.reason}" if self.reason else who
@@ -64,25 +64,25 @@ class Decision:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The layers worth taking, and microseconds of a run by ONNX Runtime alone and with these."""
+    """Layers worth assigning to tconv; microseconds of a run without and with them."""
 
-    taken: tuple[Layer, ...]
+    assigned: tuple[Layer, ...]
     onnxruntime_us: float
     tconv_us: float
 
     @property
     def gain(self) -> float:
-        """The share of a run's time that is saved."""
-        return 1 - self.tconv_us / self.onnxruntime_us if self.taken else 0.0
+        """The share of a run's time that the layers save."""
+        return 1 - self.tconv_us / self.onnxruntime_us if self.assigned else 0.0
 
 
 def predict(graph: Graph, shapes: Shapes, threads: int | None) -> Prediction | None:
-    """Predict both times of a model; None if sizes of a layer are not known."""
+    """Predict both times of a model; None if the sizes of a layer are unknown."""
     layers = [layer for layer in graph.layers if not layer.reason]
     if not layers or any(layer.inputs[0] not in shapes for layer in layers):
         return None
-    # Where layers would not gain even if they took no time and ONNX Runtime twice as long, nobody
-    # needs to plan them, for which LLVM is loaded.
+    # Layers that would not gain even if they took no time and ONNX Runtime twice as long need no
+    # plans, and to plan loads LLVM.
     at_most = _best(graph, layers, shapes, ANY_MACHINE, dict.fromkeys(layers, 0.0), 2.0)
     if at_most.gain < LEAST_GAIN:
         return _best(graph, layers, shapes, ANY_MACHINE, dict.fromkeys(layers), 1.0)
@@ -98,54 +98,55 @@ def _best(
     here_us: Mapping[Layer, float | None],
     times: float,
 ) -> Prediction:
-    """The best choice of layers, which take ONNX Runtime so many times as long as it should."""
-    cells = prod(shapes[layers[0].inputs[0]][2:])  # as of all values whose shape is not known
+    """Choose the layers to assign; ONNX Runtime takes `times` its predicted time for a layer."""
+    cells = prod(shapes[layers[0].inputs[0]][2:])  # assumed of all values of unknown shape
 
     def there_us(nodes: Iterable[int]) -> float:
         return sum(node_us(graph.nodes[n], shapes, machine, cells) for n in nodes)
 
-    within = {layer: (layer.index, *layer.followers.nodes) for layer in layers}
-    moving = set(range(len(graph.nodes))) - graph.static
-    others = moving - {n for nodes in within.values() for n in nodes}
+    within = {layer: (layer.index, *layer.fused.nodes) for layer in layers}
+    others = set(range(len(graph.nodes))) - graph.constant_nodes
+    others -= {n for nodes in within.values() for n in nodes}
     layers_us = {layer: times * there_us(nodes) for layer, nodes in within.items()}
     others_us = there_us(_unfused(graph, others))
     whole_us = RUN_US + others_us + sum(layers_us.values())
     best = Prediction((), whole_us, whole_us)
-    piece_us = PIECE_US + 2 * COLD_US + (WAKE_US if machine.threads > 1 else 0.0)
-    # All of them, all that are faster, and those worth a piece of their own.
-    for least in (-inf, 0.0, CALL_US + piece_us):
-        taken: dict[Layer, float] = {}
+    subgraph_us = SUBGRAPH_US + 2 * COLD_US + (WAKE_US if machine.threads > 1 else 0.0)
+    # All layers, the faster ones, and those that are worth a subgraph of their own.
+    for least in (-inf, 0.0, CALL_US + subgraph_us):
+        assigned: dict[Layer, float] = {}
         for layer, us in layers_us.items():
             ours = here_us[layer]
             if ours is not None and us - ours > least:
-                taken[layer] = ours
-        if not taken:
+                assigned[layer] = ours
+        if not assigned:
             break
-        division = graph.divide(taken)
-        cut_us = others_us + piece_us * sum(bool(piece.outputs) for piece in division.pieces)
-        cut_us += sum(
-            taken[each] + CALL_US if each in taken else layers_us[each] for each in layers
+        partition = graph.partition(assigned)
+        count = sum(bool(subgraph.outputs) for subgraph in partition.subgraphs)
+        partitioned_us = others_us + subgraph_us * count
+        partitioned_us += sum(
+            assigned[each] + CALL_US if each in assigned else layers_us[each] for each in layers
         )
-        cut_us += _reordered_us(graph, division, shapes, machine)
-        if cut_us < best.tconv_us:
-            best = Prediction(tuple(taken), whole_us, cut_us)
+        partitioned_us += _reorder_us(graph, partition, shapes, machine)
+        if partitioned_us < best.tconv_us:
+            best = Prediction(tuple(assigned), whole_us, partitioned_us)
     return best
 
 
 def _unfused(graph: Graph, nodes: Iterable[int]) -> list[int]:
-    """Nodes without the activations that ONNX Runtime makes part of a convolution before them."""
+    """Nodes without those that ONNX Runtime fuses into the Conv before them."""
     found = []
     for index in nodes:
         node = graph.nodes[index]
-        maker = graph.maker.get(node.input[0]) if node.input else None
-        before = None if maker is None else graph.nodes[maker].op_type
+        producer = graph.producer.get(node.input[0]) if node.input else None
+        before = None if producer is None else graph.nodes[producer].op_type
         if not (node.op_type in ("Relu", "BatchNormalization") and before == "Conv"):
             found.append(index)
     return found
 
 
 def _layer_us(layer: Layer, graph: Graph, shapes: Shapes, threads: int | None) -> float | None:
-    """Microseconds of a layer in tconv; None where the engine does not serve it."""
+    """Microseconds of a layer in tconv; None if the engine does not support it."""
     x, weight, _ = layer.inputs
     value = graph.values.get(x)
     kind = value.type.tensor_type.elem_type if value else 0
@@ -159,20 +160,21 @@ def _layer_us(layer: Layer, graph: Graph, shapes: Shapes, threads: int | None) -
         return None
 
 
-def _reordered_us(graph: Graph, division: Cut, shapes: Shapes, machine: Machine) -> float:
-    """Microseconds of values that pass between pieces and would have stayed in blocks."""
-    within = {n: d for d, piece in enumerate(division.pieces) for n in piece.nodes}
+def _reorder_us(graph: Graph, partition: Partition, shapes: Shapes, machine: Machine) -> float:
+    """Microseconds of reordering values between subgraphs that could have stayed NCHWc."""
+    within = {n: d for d, subgraph in enumerate(partition.subgraphs) for n in subgraph.nodes}
     us = 0.0
-    for d, piece in enumerate(division.pieces):
-        for name in piece.inputs:
-            maker = graph.maker.get(name)
-            if maker is None or within.get(maker, d) == d or len(shapes.get(name, ())) != 4:
+    for d, subgraph in enumerate(partition.subgraphs):
+        for name in subgraph.inputs:
+            producer = graph.producer.get(name)
+            if producer is None or within.get(producer, d) == d or len(shapes.get(name, ())) != 4:
                 continue
-            readers = [graph.nodes[n] for n in graph.readers.get(name, ()) if n in piece.nodes]
-            if _in_blocks(graph.nodes[maker]) and any(map(_in_blocks, readers)):
-                us += passes_us(shapes[name], machine)
+            inside = set(graph.consumers.get(name, ())).intersection(subgraph.nodes)
+            consumers = (graph.nodes[n] for n in inside)
+            if _is_nchwc(graph.nodes[producer]) and any(map(_is_nchwc, consumers)):
+                us += reorder_us(shapes[name], machine)
     return us
 
 
-def _in_blocks(node: NodeProto) -> bool:
-    return node.op_type in _IN_BLOCKS
+def _is_nchwc(node: NodeProto) -> bool:
+    return node.op_type in _NCHWC_OPERATORS

@@ -1,13 +1,13 @@
-"""What a unit sees: no pixel beyond its box changes it, and nothing comes back from beyond it."""
+"""Receptive fields in networks: no pixel outside changes a unit, or gets any of its projection."""
 
 import numpy as np
 import pytest
 
 from networks import network_of, proto_of
 from strategies import integers_like
-from tconv.deconvnet.rules.backward import Path
-from tconv.deconvnet.rules.receptive_field import box_at, field_of
-from tconv.deconvnet.rules.sparse_map import Signal
+from tconv.deconvnet.rules.backward import BackwardPass
+from tconv.deconvnet.rules.receptive_field import receptive_field, unit_box
+from tconv.deconvnet.rules.sparse_map import SparseMap
 
 
 def w(*shape):
@@ -42,19 +42,19 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_nothing_beyond_the_box_changes_a_unit(name):
     network = network_of(proto_of(*NETWORKS[name], (1, 3, 12, 11)))
-    path, recorder = Path(network, "y", "gradient"), network.recorder(["y"])
+    path, recorder = BackwardPass(network, "y", "gradient"), network.recorder(["y"])
     image = integers_like(network.input_shape, "float32", 3, largest=9)
     values = network.recorder(path.recorded)(image)
     shape = values["y"].shape
     for position in [(0, 0), (shape[2] // 2, shape[3] // 2), (shape[2] - 1, shape[3] - 1)]:
-        box = field_of(network, "y", box_at(position), network.shapes)
+        box = receptive_field(network, "y", unit_box(position), network.shapes)
         rows, columns = (slice(max(0, first), last + 1) for first, last in box)
         inside = np.zeros(shape[:0] + network.input_shape, bool)
         inside[:, :, rows, columns] = True
         changed = recorder(np.where(inside, image, 99).astype(np.float32))["y"]
         assert np.array_equal(changed[(..., *position)], values["y"][(..., *position)])
         seed = np.ones((*shape[:2], 1, 1), np.float32)
-        back = path.back(Signal(seed, position, shape), values).dense()
+        back = path.project(SparseMap(seed, position, shape), values).dense()
         assert not back[~inside].any()
 
 
@@ -69,13 +69,13 @@ def test_sizes_that_are_known():
     network = network_of(proto_of(nodes, stored, (1, 3, 224, 224)))
     sizes = []
     for layer in ("conv1", "pool1", "conv2"):
-        (first, last), _ = field_of(network, layer, box_at((0, 0)), network.shapes)
+        (first, last), _ = receptive_field(network, layer, unit_box((0, 0)), network.shapes)
         sizes.append(last - first + 1)
     assert sizes == [11, 19, 51]
-    assert field_of(network, "conv1", box_at((1, 0)), network.shapes) == ((2, 12), (-2, 8))
+    assert receptive_field(network, "conv1", unit_box((1, 0)), network.shapes) == ((2, 12), (-2, 8))
 
 
 def test_what_is_flattened_sees_all():
     nodes = [("Flatten", "image", "f", {}), ("Gemm", "f a", "y", {})]
     network = network_of(proto_of(nodes, {"a": w(18, 2)}, (1, 2 + 1, 3, 2)))
-    assert field_of(network, "y", (), network.shapes) is None
+    assert receptive_field(network, "y", (), network.shapes) is None

@@ -6,10 +6,10 @@ import pytest
 import tconv
 from networks import network_of, proto_of
 from strategies import integers_like
-from tconv.deconvnet.rules.backward import Path
+from tconv.deconvnet.rules.backward import BackwardPass
 from tconv.deconvnet.rules.derivatives import DERIVATIVES
 from tconv.deconvnet.rules.registry import REVERSALS
-from tconv.deconvnet.rules.sparse_map import Signal
+from tconv.deconvnet.rules.sparse_map import SparseMap
 from tconv.errors import RuleError
 
 
@@ -122,9 +122,9 @@ def test_what_is_linear_goes_back_by_its_transpose(name):
     layer = network.nodes[-1].outputs[0]
     v = integers_like(network.input_shape, "float32", 5, largest=4)
     y = network.recorder([layer])(v)[layer]
-    path = Path(network, layer, "gradient")
+    path = BackwardPass(network, layer, "gradient")
     u = integers_like(y.shape, "float32", 6, largest=4)
-    back = path.back(Signal.whole(u), network.recorder(path.recorded)(v)).dense()
+    back = path.project(SparseMap.whole(u), network.recorder(path.recorded)(v)).dense()
     assert back.shape == v.shape
     forth, again = (float(np.sum(a * b, dtype=np.float64)) for a, b in ((y, u), (v, back)))
     exact = not name.startswith(("AveragePool", "Resize to", "Mean"))
@@ -139,10 +139,10 @@ def test_what_is_linear_is_the_same_under_every_rule(name, rule):
     v = integers_like(network.input_shape, "float32", 5, largest=4)
     backs = []
     for each in ("gradient", rule):
-        path = Path(network, layer, each)
+        path = BackwardPass(network, layer, each)
         values = network.recorder(path.recorded)(v)
         u = integers_like(values[layer].shape, "float32", 6, largest=4)
-        backs.append(path.back(Signal.whole(u), values).dense())
+        backs.append(path.project(SparseMap.whole(u), values).dense())
     np.testing.assert_array_equal(*backs)
 
 
@@ -150,15 +150,15 @@ def test_what_is_linear_is_the_same_under_every_rule(name, rule):
 def test_a_box_gives_what_the_whole_gives(name):
     network = network_of(built(name))
     layer = network.nodes[-1].outputs[0]
-    path = Path(network, layer, "gradient")
+    path = BackwardPass(network, layer, "gradient")
     values = network.recorder(path.recorded)(small(*network.input_shape))
     shape = values[layer].shape
     for position in np.ndindex(shape[2:]):
         u = np.zeros(shape, np.float32)
         u[(slice(None), slice(None), *position)] = 2
         seed = np.full((*shape[:2], *[1] * len(position)), 2, np.float32)
-        whole = path.back(Signal.whole(u), values).dense()
-        assert np.array_equal(path.back(Signal(seed, position, shape), values).dense(), whole)
+        whole = path.project(SparseMap.whole(u), values).dense()
+        assert np.array_equal(path.project(SparseMap(seed, position, shape), values).dense(), whole)
 
 
 def test_every_row_is_tried():
@@ -176,10 +176,10 @@ OPERANDS = {"PRelu": " slope", "Pow": " power"}
 def back_of(network, image, rule="gradient", seed=None):
     """What comes back of the last layer, seeded by its own values or by others."""
     layer = network.nodes[-1].outputs[0]
-    path = Path(network, layer, rule)
+    path = BackwardPass(network, layer, rule)
     values = network.recorder(path.recorded)(image)
     seed = np.asarray(values[layer] if seed is None else seed, image.dtype)
-    return path.back(Signal.whole(seed), values).dense()
+    return path.project(SparseMap.whole(seed), values).dense()
 
 
 def central_differences(network, image, seed, step=1e-2):
@@ -268,9 +268,12 @@ def test_a_rule_for_relu_refuses_other_activations(op, rule):
         r"\(--rule gradient\), or a layer below it \(--list shows which\)\."
     )
     with pytest.raises(RuleError, match=match) as error:
-        Path(network, "y", rule)
+        BackwardPass(network, "y", rule)
     assert error.value.__notes__ == ['at: net, node 0 "node y", between layer "y" and the image']
-    assert Path(network, "y", "gradient").ledger.entries == ((op, "rectify", 1),) or op != "Clip"
+    assert (
+        BackwardPass(network, "y", "gradient").ledger.entries == ((op, "rectify", 1),)
+        or op != "Clip"
+    )
 
 
 @pytest.mark.parametrize(
@@ -278,8 +281,16 @@ def test_a_rule_for_relu_refuses_other_activations(op, rule):
     [
         ([("Softmax", "image", "y", {})], "gradient deconvnet guided", "pick the logits"),
         ([("LogSoftmax", "image", "y", {})], "gradient deconvnet guided", "pick the logits"),
-        ([("Mul", "image image", "y", {})], "deconvnet guided", "not defined for products of sig"),
-        ([("Div", "one image", "y", {})], "deconvnet guided", "not defined for division by a sig"),
+        (
+            [("Mul", "image image", "y", {})],
+            "deconvnet guided",
+            "not defined for products of activations",
+        ),
+        (
+            [("Div", "one image", "y", {})],
+            "deconvnet guided",
+            "not defined for division by an activation",
+        ),
         ([("Conv", "image image", "y", {})], "gradient guided", "filters that depend on the image"),
         ([("Conv", "one image", "y", {})], "gradient", "parameters of Conv depend on the image"),
         ([("MatMul", "image image", "y", {})], "gradient", "filters that depend on the image"),
@@ -290,7 +301,7 @@ def test_what_has_no_reversal_is_refused(nodes, rules, match):
     network = network_of(proto_of(nodes, {"one": np.ones((3, 3, 2, 2), np.float32)}))
     for rule in rules.split():
         with pytest.raises(RuleError, match=match):
-            Path(network, "y", rule)
+            BackwardPass(network, "y", rule)
 
 
 def test_refusals_are_told_before_the_network_runs_and_name_a_layer_that_works():

@@ -1,4 +1,4 @@
-"""Items that are turned, with lanes along channels, are what others are, to the last bit."""
+"""Plans whose lanes are output channels give the bits of the other plans of their order."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,17 +9,16 @@ from assemblies import TARGETS, inner_loop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import draws, geometries, integer_operands
-from tconv import definition
+from slow import mostly_slow
+from strategies import draws, geometries
 from tconv.arrays.canonical import canonical
 from tconv.engine import executor
-from tconv.engine.channel_lanes.candidates import MOST_ROWS, turned
+from tconv.engine.channel_lanes.candidates import MOST_ROWS, candidates
 from tconv.engine.channel_lanes.driver import broadcast
 from tconv.engine.choose import all_plans, choose_plan
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly
 from tconv.engine.plan.phases import AxisPhases
-from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry
@@ -28,38 +27,13 @@ WANTS = st.sampled_from("yx")
 TYPES = st.sampled_from(["float32", "float64"])
 
 
-@st.composite
-def turned_plans(draw, dtype):
-    """A problem, and any plan for it whose lanes are channels."""
-    plain = draw(geometries(ranks=(1, 2, 3), batches=(1, 2, 3, 5), plain=True))
-    problem = Problem(plain, draw(WANTS))
-    tile, most = draw(st.sampled_from(TILES[target().instruction_set]))
-    vectors, images = draw(st.integers(1, most)), draw(st.integers(1, plain.batch))
-    part = Part.of_terms(problem.channels, draw(st.integers(1, 600)), draw(st.booleans()))
-    block = vectors * Number(dtype, target()).lanes
-    sizes = (min(tile, MOST_ROWS), vectors, False, False, False, DIRECT, images, 1, 1, block, 1)
-    return problem, Plan(*sizes, part, draw(st.integers(1, 3)), 0.0, is_turned=True)
-
-
 def computed(problem, plan, dtype, read, w, bias):
     """What a plan writes; NaN where it does not."""
-    ready = executor.Ready(problem, dtype, target(), plan)
+    primitive = executor.Primitive(problem, dtype, target(), plan)
     written = np.full(problem.geometry.shape_of(problem.want), np.nan, dtype)
-    packed = ready.pack(np.ascontiguousarray(canonical(np, problem.geometry, "w", w)))
-    ready(read, packed, ready.pack_bias(bias), written)
+    packed = primitive.pack(np.ascontiguousarray(canonical(np, problem.geometry, "w", w)))
+    primitive(read, packed, primitive.pack_bias(bias), written)
     return written
-
-
-@draws(2)
-@given(st.data(), TYPES)
-def test_every_turned_plan_equals_the_definition(data, dtype):
-    problem, plan = data.draw(turned_plans(dtype))
-    x, w, y = (array.astype(dtype) for array in integer_operands(problem.geometry))
-    read = x if problem.want == "y" else y
-    bias = np.arange(problem.outputs * problem.geometry.groups).astype(dtype)
-    written = computed(problem, plan, dtype, read, w, bias)
-    expected = definition.contract(problem.geometry, problem.want, read, w, bias=bias)
-    assert np.array_equal(written, expected)
 
 
 # images of one cell, of few, with borders of zeros; sums tap by tap; strides along one axis only
@@ -81,9 +55,11 @@ def test_they_have_the_bits_of_other_plans(layer, want, dtype):
     geometry, rng = problem.geometry, np.random.default_rng(0)
     shapes = (geometry.shape_of(problem.read), weight_shape, geometry.shape_of(want)[1])
     operands = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
-    plans = [plan for plan in all_plans(problem, dtype, target(), 2) if not plan.is_tiled]
-    others = [plan for plan in plans if not plan.is_turned][::20]
-    those = [plan for plan, *_ in turned(problem, dtype, target())]
+    plans = [
+        plan for plan in all_plans(problem, dtype, target(), 2) if plan.algorithm != "winograd"
+    ]
+    others = [plan for plan in plans if plan.algorithm != "channel_lanes"][::20]
+    those = [plan for plan, *_ in candidates(problem, dtype, target())]
     assert those
     assert set(those) <= {plan._replace(threads=1, cycles=0.0) for plan in plans}
     results = [computed(problem, plan, dtype, *operands) for plan in (*others, *those)]
@@ -115,7 +91,7 @@ def test_runs_are_all_outputs_with_the_taps_that_reach_them(geometry, want):
         assert found[place] == {(k, cell) for k, cell in ends if 0 <= cell < phases.input}
 
 
-def test_a_little_image_with_many_channels_is_turned():
+def test_a_little_image_with_many_channels_gets_channel_lanes():
     """And what has no zeros to leave out, too few channels, or numbers to widen, is not.
 
     For Zen 3, wherever this runs: on others, other plans may be the cheapest.
@@ -123,25 +99,29 @@ def test_a_little_image_with_many_channels_is_turned():
     caches = {"l1_bytes": 2**15, "l2_bytes": 2**19, "l3_bytes": 2**25}
     zen3 = replace(named_target("znver3", 2), **caches)
 
-    def is_turned(geometry, want="y", dtype="float32"):
-        return choose_plan(Problem(geometry, want), dtype, zen3, 2).is_turned
+    def has_channel_lanes(geometry, want="y", dtype="float32"):
+        return choose_plan(Problem(geometry, want), dtype, zen3, 2).algorithm == "channel_lanes"
 
     small = Geometry.of((1, 512, 4, 4), (512, 256, 4, 4), stride=2, padding=1)
-    assert is_turned(small)
-    assert is_turned(small, dtype="float64")
-    assert not is_turned(small, dtype="float16")
-    assert is_turned(Geometry.of((1, 128, 1, 1), (128, 512, 4, 4)))
-    assert not is_turned(Geometry.of((1, 512, 4, 4), (512, 1, 4, 4), stride=2, padding=1))
-    assert not is_turned(Geometry.of((1, 64, 100, 100), (64, 64, 4, 4), stride=2, padding=1))
+    assert has_channel_lanes(small)
+    assert has_channel_lanes(small, dtype="float64")
+    assert not has_channel_lanes(small, dtype="float16")
+    assert has_channel_lanes(Geometry.of((1, 128, 1, 1), (128, 512, 4, 4)))
+    assert not has_channel_lanes(Geometry.of((1, 512, 4, 4), (512, 1, 4, 4), stride=2, padding=1))
+    assert not has_channel_lanes(
+        Geometry.of((1, 64, 100, 100), (64, 64, 4, 4), stride=2, padding=1)
+    )
 
 
-@pytest.mark.parametrize("cpu", TARGETS)
+@pytest.mark.parametrize("cpu", mostly_slow(TARGETS, "skylake-avx512", "apple-m1"))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
     here = named_target(cpu)
-    for most, vectors in TILES[here.instruction_set]:
+    for most, vectors in here.isa.gemm_tiles:
         for rows in range(1, min(most, MOST_ROWS) + 1):
-            emit = partial(broadcast(rows, vectors), name="kernel", number=Number(dtype, here))
+            emit = partial(
+                broadcast(rows, vectors), name="kernel", element=ElementType(dtype, here)
+            )
             loop = inner_loop(assembly("kernel", emit, here))
             if here.has_fma:
                 multiplications = sum("fma" in line or "fmla" in line for line in loop)

@@ -18,11 +18,13 @@ from tconv.arrays.activations import as_activation
 from tconv.arrays.dtypes import as_dtype
 from tconv.engine import executor
 from tconv.engine.choose import best_plans
-from tconv.engine.codegen.code import I64, PTR, Number, begin
+from tconv.engine.codegen.code import ElementType, begin
 from tconv.engine.codegen.half import load_cell, load_cells, narrowed, store_cell, store_cells
+from tconv.engine.codegen.llvm import I64, PTR
+from tconv.engine.compile import tiers
 from tconv.engine.compile.jit import assembly, load
-from tconv.engine.kernels.gemm import pack_rows
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
+from tconv.engine.kernels.pack_input import pack_rows
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry
@@ -36,8 +38,12 @@ MANY = 2**21
 each_half = pytest.mark.parametrize("half", HALVES)
 # Whether an instruction converts float16, where there is one, or bit operations.
 each_code = pytest.mark.parametrize(
-    ("here", "may_convert"),
-    [(here, may) for here in HERE for may in (True, False)],
+    ("half", "here", "may_convert"),
+    [
+        (half, here, may_convert)
+        for here, half, may_convert in product(HERE, HALVES, (True, False))
+        if not may_convert or (half == "float16" and here.converts_float16)
+    ],
     ids=lambda value: getattr(value, "cpu", f"{value}"),
 )
 
@@ -46,27 +52,27 @@ each_code = pytest.mark.parametrize(
 
 
 def number_of(half, here, may_convert=True):
-    number = Number(half, here)
+    number = ElementType(half, here)
     number.converts_float16 = number.converts_float16 and may_convert
     return number
 
 
-def emit_widen(module, name, number):
+def emit_widen(module, name, element):
     """to[:count] = x[:count], in vectors and then one by one"""
-    code, a = begin(module, name, {"x": PTR, "to": PTR, "count": I64}, number)
-    whole = code.mul(code.div(a["count"], number.lanes), number.lanes)
-    with code.loop(whole, step=number.lanes) as n:
+    code, a = begin(module, name, {"x": PTR, "to": PTR, "count": I64}, element)
+    whole = code.mul(code.div(a["count"], element.lanes), element.lanes)
+    with code.loop(whole, step=element.lanes) as n:
         code.store_vector(load_cells(code, a["x"], n), a["to"], n)
     with code.loop(a["count"], whole) as n:
         code.store(load_cell(code, a["x"], n), a["to"], n)
     code.end()
 
 
-def emit_narrow(module, name, number):
+def emit_narrow(module, name, element):
     """to[:count] = x[:count], rounded"""
-    code, a = begin(module, name, {"x": PTR, "to": PTR, "count": I64}, number)
-    whole = code.mul(code.div(a["count"], number.lanes), number.lanes)
-    with code.loop(whole, step=number.lanes) as n:
+    code, a = begin(module, name, {"x": PTR, "to": PTR, "count": I64}, element)
+    whole = code.mul(code.div(a["count"], element.lanes), element.lanes)
+    with code.loop(whole, step=element.lanes) as n:
         store_cells(code, narrowed(code, code.load_vector(a["x"], n)), a["to"], n)
     with code.loop(a["count"], whole) as n:
         store_cell(code, code.load(a["x"], n), a["to"], n)
@@ -77,7 +83,7 @@ def converted(emit, x, dtype, half, here, may_convert):
     """What a kernel makes of an array, in vectors and, in runs shorter than these, one by one."""
     number, found = number_of(half, here, may_convert), []
     name = f"{emit.__name__}_{half}_{may_convert}"
-    address = load(name, partial(emit, name=name, number=number), here, version="test")
+    address = load(name, partial(emit, name=name, element=number), here)
     kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(address)
     for run in (x.size, number.lanes - 1):
         to = np.zeros(x.shape, dtype)
@@ -113,7 +119,6 @@ def check_narrowing(x, half, here, may_convert):
 # ---- one number ----------------------------------------------------------------------------------
 
 
-@each_half
 @each_code
 def test_each_of_them_is_widened_exactly(half, here, may_convert):
     x = np.arange(2**16, dtype=np.uint16).view(HALVES[half])
@@ -123,7 +128,6 @@ def test_each_of_them_is_widened_exactly(half, here, may_convert):
         assert is_same(found, expected)
 
 
-@each_half
 @each_code
 def test_they_and_what_lies_between_them_are_rounded_to_the_nearest(half, here, may_convert):
     """All of them, what is half way to the next, and the float32 numbers about both."""
@@ -144,14 +148,12 @@ def test_they_and_what_lies_between_them_are_rounded_to_the_nearest(half, here, 
                 check_narrowing(x, half, here, may_convert)
 
 
-@each_half
 @each_code
 def test_any_float32_is_rounded_to_the_nearest(half, here, may_convert):
     bits = np.random.default_rng(0).integers(0, 2**32, MANY, np.uint32)
     check_narrowing(bits.view(np.float32), half, here, may_convert)
 
 
-@each_half
 @each_code
 def test_no_nan_becomes_an_infinity(half, here, may_convert):
     payloads = np.array([1, 2**12, 2**13 - 1, 2**15, 2**16 - 1, 2**22, 2**23 - 1], np.uint32)
@@ -171,7 +173,7 @@ def test_the_code_is_complete_and_uses_the_instruction_for_it(cpu, half):
     ):
         for may_convert in (True, False):
             number = number_of(half, here, may_convert)
-            text = assembly("kernel", partial(emit, name="kernel", number=number), here)
+            text = assembly("kernel", partial(emit, name="kernel", element=number), here)
             words = {line.split()[0] for line in text.splitlines() if line.startswith("\t")}
             assert not {word for word in words if word in ("bl", "blr") or word.startswith("call")}
             converts = half == "float16" and may_convert and cpu != "x86-64"
@@ -190,15 +192,14 @@ def test_the_instruction_is_used_only_where_it_is_known_to_be_there():
 
 
 @pytest.mark.parametrize("step", range(1, 11))
-@each_half
 @each_code
 def test_rows_are_widened_as_they_are_packed(half, here, may_convert, step):
     """Cells a step apart, of memory in which no cell follows the last one that is read."""
     number, built_in = number_of(half, here, may_convert), min(step, MOST_INTERLEAVED + 1)
     name = f"pack_rows_{built_in}_{half}_{may_convert}"
-    emit = partial(pack_rows(built_in), name=name, number=number)
+    emit = partial(pack_rows(built_in), name=name, element=number)
     kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 8)(
-        load(name, emit, here, version="test")
+        load(name, emit, here)
     )
     for count in (1, number.lanes - 1, number.lanes, number.lanes + 1, 5 * number.lanes - 1):
         x = guarded(reals((step * (count - 1) + 1,), HALVES[half], count), at_end=True)
@@ -268,17 +269,24 @@ def test_the_code_of_float32_is_used_for_all_but_reading_and_writing(half, monke
         asked.extend(names)
         return dict.fromkeys(names, 1)
 
+    # No kernel is there yet, whatever ran before in this process, and these stay here.
+    monkeypatch.setattr(executor, "_families", {})
+    monkeypatch.setattr(executor, "held", lambda *_, **__: {})
     monkeypatch.setattr(executor, "load_all", load_all)
-    monkeypatch.setattr(executor, "load_drafted", lambda names, *_, **__: asked.extend(names))
+    monkeypatch.setattr(executor, "_families", {})  # none is there yet, whatever ran before
+    for name in ("held", "find"):
+        monkeypatch.setattr(executor, name, lambda *_, **__: {})
+    monkeypatch.setattr(tiers, "load_tiered", lambda names, *_, **__: asked.extend(names))
     geometry = Geometry.of((2, 20, 9, 10), (20, 3, 3, 3), stride=2)
     for kind, want in product((half, "float32"), "yx"):
         problem = Problem(geometry, want, activation=as_activation("tanh"))
         for plan in best_plans(problem, kind, target(), 1):
-            executor.Ready(problem, kind, target(), plan)
+            executor.Primitive(problem, kind, target(), plan)
     names = {name.partition("_float32")[0] for name in asked if name.endswith("_float32")}
     halves = {name.partition(f"_{half}")[0] for name in asked if name.endswith(f"_{half}")}
-    rows = {"pack_rows_1", "pack_rows_2", "copy_row_1", "copy_row_2"}  # of want "y" and of "x"
-    assert halves <= {"run", "run_spread", "pack_run", "find_runs", "gather", *rows}
-    assert {"run", "pack_run", *rows} <= halves & names
+    # Steps of want "y" and of "x".
+    rows = {"pack_rows_1", "pack_rows_2", "interleave_row_1", "interleave_row_2"}
+    assert halves <= {"run", "run_col2im", "run_packing", "find_runs", "gather", *rows}
+    assert {"run", "run_packing", *rows} <= halves & names
     assert "activate_tanh" in names
     assert any(name.startswith("micro") for name in names)

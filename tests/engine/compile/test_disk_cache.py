@@ -18,8 +18,9 @@ from tconv.engine.compile.disk_cache import (
     warn_once,
     write_entry,
 )
+from tconv.engine.compile.tiers import wait_for_optimised
 
-store = import_module("tconv.engine.compile.disk_cache")
+disk_cache = import_module("tconv.engine.compile.disk_cache")
 
 KEY, OTHER = "1" * 64, "f" * 64
 OBJECT = bytes(range(256)) * 4
@@ -31,6 +32,7 @@ as_root = pytest.mark.skipif(
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    wait_for_optimised()  # or a thread that compiles for a test before writes here
     monkeypatch.setenv("TCONV_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "kernels"
 
@@ -82,11 +84,11 @@ def test_a_folder_that_the_user_made_keeps_its_mode(folder):
 
 @given(st.integers(0, 10**6), st.integers(0, 255), st.binary(max_size=8), st.booleans())
 def test_no_damage_goes_unseen(at, byte, more, ends):
-    whole = store._header(KEY, OBJECT) + OBJECT
+    whole = disk_cache._header(KEY, OBJECT) + OBJECT
     at %= len(whole)
     damaged = whole[:at] + (b"" if ends else bytes([byte]) + more + whole[at + 1 :])
-    header, rest = damaged[: store._HEADER_BYTES], damaged[store._HEADER_BYTES :]
-    assert damaged == whole or header != store._header(KEY, rest)
+    header, rest = damaged[: disk_cache._HEADER_BYTES], damaged[disk_cache._HEADER_BYTES :]
+    assert damaged == whole or header != disk_cache._header(KEY, rest)
 
 
 def fault_of(entry):
@@ -109,7 +111,7 @@ def test_an_entry_that_is_too_large_is_not_read(entry):
 
 
 def test_an_object_that_is_too_large_is_not_kept(folder, monkeypatch):
-    monkeypatch.setattr(store, "_MOST_ENTRY_BYTES", 10)
+    monkeypatch.setattr(disk_cache, "_MOST_ENTRY_BYTES", 10)
     write_entry(KEY, bytes(10))
     write_entry(OTHER, bytes(11))
     assert read_entry(KEY) == (bytes(10), "")
@@ -223,7 +225,7 @@ def test_an_entry_that_is_removed_meanwhile_is_just_not_there(entry, monkeypatch
 
 
 def test_one_warning_is_enough(monkeypatch):
-    monkeypatch.setattr(store, "_has_warned", False)
+    monkeypatch.setattr(disk_cache, "_has_warned", False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for fault in ("", "a, which is damaged", "b, which is damaged"):
@@ -308,7 +310,7 @@ def test_what_is_kept_is_told(folder):
     assert cache_info() == {
         "folder": str(folder),
         "files": 2,
-        "bytes": 2 * (store._HEADER_BYTES + len(OBJECT)),
+        "bytes": 2 * (disk_cache._HEADER_BYTES + len(OBJECT)),
         "usable": True,
         "reason": "",
     }
@@ -353,8 +355,8 @@ def aged(key, hours):
 
 def test_beyond_the_bound_the_oldest_go(folder, monkeypatch):
     files = [aged(f"{i + 1:x}" * 64, hours) for i, hours in enumerate((5, 1, 3, 2, 4))]
-    size = store._HEADER_BYTES + len(OBJECT)
-    monkeypatch.setattr(store, "_MOST_BYTES", 4 * size)
+    size = disk_cache._HEADER_BYTES + len(OBJECT)
+    monkeypatch.setattr(disk_cache, "_MOST_BYTES", 4 * size)
     write_entry("9" * 64, OBJECT)  # not one of the keys that look
     assert cache_info()["files"] == 6
     write_entry("00" + "9" * 62, OBJECT)
@@ -365,7 +367,7 @@ def test_beyond_the_bound_the_oldest_go(folder, monkeypatch):
 
 def test_so_they_do_beyond_a_number_of_files(folder, monkeypatch):
     files = [aged(f"{i + 1:x}" * 64, hours) for i, hours in enumerate((5, 1, 3, 2, 4))]
-    monkeypatch.setattr(store, "_MOST_FILES", 3)
+    monkeypatch.setattr(disk_cache, "_MOST_FILES", 3)
     write_entry("00" + "9" * 62, OBJECT)
     assert [file.exists() for file in files] == [False, True, False, True, False]
     assert cache_info()["files"] == 3
@@ -374,13 +376,13 @@ def test_so_they_do_beyond_a_number_of_files(folder, monkeypatch):
 def test_a_write_removes_a_few_files_at_most(folder, monkeypatch):
     for i in range(300):
         write_entry(f"{'f' * 60}{i:04x}", b"")
-    monkeypatch.setattr(store, "_MOST_FILES", 10)
+    monkeypatch.setattr(disk_cache, "_MOST_FILES", 10)
     write_entry("01" + "9" * 62, b"")  # not one of the keys that look
     assert cache_info()["files"] == 301
     for left in (238, 174, 110, 46, 10, 10):
         write_entry("00" + "9" * 62, b"")
         assert cache_info()["files"] == left
-    assert store._MOST_REMOVED > store._PRUNING  # more than are written meanwhile
+    assert disk_cache._MOST_REMOVED > disk_cache._PRUNING  # more than are written meanwhile
 
 
 def test_what_is_read_stays(folder, monkeypatch):
@@ -389,7 +391,7 @@ def test_what_is_read_stays(folder, monkeypatch):
     before = recent.stat().st_mtime
     assert read_entry("3" * 64) == read_entry("4" * 64) == (OBJECT, "")
     assert recent.stat().st_mtime == before  # it is marked at most once a day
-    monkeypatch.setattr(store, "_MOST_FILES", 3)
+    monkeypatch.setattr(disk_cache, "_MOST_FILES", 3)
     write_entry("00" + "9" * 62, OBJECT)
     assert [file.exists() for file in (old, older, oldest, recent)] == [False, False, True, True]
 
@@ -407,21 +409,21 @@ def test_what_cannot_be_marked_is_read_all_the_same(folder, monkeypatch):
 
 @posix
 def test_a_folder_that_is_swapped_after_it_was_looked_at_is_not_read(entry, folder, monkeypatch):
-    check = store.Place.check
+    check = disk_cache.Place.check
 
     def look_and_swap(place):
         check(place)
         folder.rename(folder.with_name("moved"))
         folder.mkdir(mode=0o777)
-        entry.write_bytes(store._header(KEY, b"evil") + b"evil")
+        entry.write_bytes(disk_cache._header(KEY, b"evil") + b"evil")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.Place, "check", look_and_swap)
+        patch.setattr(disk_cache.Place, "check", look_and_swap)
         assert read_entry(KEY) == (OBJECT, "")
     folder.rename(folder.with_name("evil"))
     folder.with_name("moved").rename(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(store.Place, "check", look_and_swap)
+        patch.setattr(disk_cache.Place, "check", look_and_swap)
         folder.with_name("evil").rename(folder.with_name("elsewhere"))
         write_entry(OTHER, OBJECT)
     assert not (folder / f"{OTHER}.kernel").exists()

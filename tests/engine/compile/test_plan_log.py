@@ -11,7 +11,7 @@ from tconv.engine.compile import plan_log
 from tconv.engine.compile.disk_cache import cache_info, clear_cache, read_entry, write_entry
 from tconv.engine.compile.plan_log import read_plan, write_plan
 
-store = import_module("tconv.engine.compile.disk_cache")
+disk_cache = import_module("tconv.engine.compile.disk_cache")
 KEY, OTHER = "1" * 64, "11" + "f" * 62
 PLAN = bytes(range(256)) * 3
 posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
@@ -85,12 +85,12 @@ def test_thousands_of_plans_leave_code_where_it_is_and_remove_no_file(folder, mo
 CALL = """
 import sys
 import numpy as np, tconv
-from tconv.engine.compile import jit, tiers as drafts
+from tconv.engine.compile import jit, tiers
 if sys.argv[1] == "known":
-    jit.text_of = drafts.text_of = None  # so that nothing can be compiled
+    jit.text_of = tiers.text_of = None  # so that nothing can be compiled
 y = tconv.conv_transpose(np.ones((1, 8, 50), np.float32), np.ones((8, 4, 8), np.float32), stride=4)
 print(y.shape)
-drafts.settle()
+tiers.wait_for_optimised()
 """
 
 
@@ -105,7 +105,7 @@ def test_a_new_process_still_finds_the_code_after_thousands_of_plans(folder, mon
 
     first = call("new")
     assert (first.stdout.split(), first.stderr) == (["(1,", "4,", "204)"], "")
-    monkeypatch.setattr(store, "_MOST_FILES", 100)
+    monkeypatch.setattr(disk_cache, "_MOST_FILES", 100)
     for n in range(10_000):
         write_plan(key_of(n, f"{n % 256:02x}"), PLAN)
     again = call("known")
@@ -206,8 +206,8 @@ def test_where_nothing_can_be_kept_nothing_is(place, monkeypatch):
 
 AT_ONCE = """
 import os, sys
-from tconv.engine.compile import disk_cache as store, plan_log
-plan_log._MOST_BYTES, store._MOST_FILES, store._PRUNING = 20_000, 20, 2
+from tconv.engine.compile import disk_cache, plan_log
+plan_log._MOST_BYTES, disk_cache._MOST_FILES, disk_cache._PRUNING = 20_000, 20, 2
 own = int(sys.argv[1])
 found = 0
 for n in range(400):
@@ -218,8 +218,8 @@ for n in range(400):
     assert data is None or data[:1].isdigit(), data  # it may have been dropped by now
     found += data is not None
     key = f"{n % 256:02x}{own:062x}"
-    store.write_entry(key, b"code")
-    data, fault = store.read_entry(key)
+    disk_cache.write_entry(key, b"code")
+    data, fault = disk_cache.read_entry(key)
     assert (data, fault) in ((b"code", ""), (None, "")), fault
 print(found > 200)
 """

@@ -1,4 +1,4 @@
-"""What is compiled twice: the same bits from a draft, and better code afterwards."""
+"""Tiered compilation: baseline code gives the same bits, and optimised code takes its place."""
 
 import gc
 import os
@@ -11,26 +11,28 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+from slow import mostly_slow
 from tconv.arrays.activations import as_activation
 from tconv.engine.choose import all_plans
-from tconv.engine.codegen.abi import POINTERS
-from tconv.engine.executor import Ready
+from tconv.engine.codegen.abi import ARGUMENTS
+from tconv.engine.executor import Primitive
 from tconv.engine.plan.problem import Problem
-from tconv.engine.plan_cache import known_plan
+from tconv.engine.plan_cache import cached_plan
 from tconv.engine.target.target import read_target, target
 from tconv.errors import UnsupportedError
 from tconv.geometry.geometry import Geometry
 
-drafts = import_module("tconv.engine.compile.tiers")
+tiers = import_module("tconv.engine.compile.tiers")
 executor = import_module("tconv.engine.executor")
+jit = import_module("tconv.engine.compile.jit")
 CPU = target() if target().uses_engine else read_target({})
 
-# What a process does first: a call. `waiting()` says how many drafts it has.
+# What a process does first: a call. `waiting()` says how many functions have baseline code only.
 ONE_CALL = """
 import os, sys, time, numpy as np, tconv
 from importlib import import_module
-drafts = import_module("tconv.engine.compile.tiers")
-waiting = lambda: len(drafts._drafts)
+tiers = import_module("tconv.engine.compile.tiers")
+waiting = lambda: len(tiers._baselines)
 def call():
     x = np.arange(288, dtype=np.float32).reshape(1, 8, 6, 6)
     w = np.ones((8, 4, 4, 4), np.float32)
@@ -47,22 +49,27 @@ first = call()
 @pytest.fixture
 def unknown(monkeypatch, tmp_path):
     """Drivers that neither this process nor the disk has; nothing happens by itself."""
-    monkeypatch.setenv("TCONV_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(executor, "VERSION", f"test {tmp_path}")
-    monkeypatch.setattr(drafts, "_drafts", {})
-    monkeypatch.setattr(drafts, "_waiting", [])
-    monkeypatch.setattr(drafts, "_start", lambda: None)
+    forget(monkeypatch, tmp_path / "cache")
+    monkeypatch.setattr(tiers, "_waiting", [])
+    monkeypatch.setattr(tiers, "_start", lambda: None)
+
+
+def forget(monkeypatch, cache):
+    monkeypatch.setenv("TCONV_CACHE", str(cache))
+    monkeypatch.setattr(jit, "_loaded", {})
+    monkeypatch.setattr(executor, "_families", {})
+    monkeypatch.setattr(tiers, "_baselines", {})
 
 
 def ready_for(channels=3, size=4, dtype="float32"):
     geometry = Geometry.of((1, channels, size, size), (channels, 8, 4, 4), stride=2, padding=1)
-    plan = known_plan(Problem(geometry), dtype, CPU, 1)
-    return Ready(Problem(geometry), dtype, CPU, plan)
+    plan = cached_plan(Problem(geometry), dtype, CPU, 1)
+    return Primitive(Problem(geometry), dtype, CPU, plan)
 
 
 def functions(ready):
-    copy_row = int(ready._job.values[POINTERS.index("copy_row")])
-    return ready._job.function, ready._packing.function, copy_row
+    interleave_row = int(ready._job.values[ARGUMENTS.place("interleave_row")])
+    return ready._job.function, ready._packing.function, interleave_row
 
 
 def computed(ready):
@@ -93,88 +100,91 @@ def run(code, cache, **environment):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("size", [4, 40])
 @pytest.mark.parametrize("channels", [3, 64])
-def test_drafts_give_the_same_bits_and_give_way(unknown, size, channels, dtype):
+def test_baseline_code_gives_the_same_bits_and_gives_way(unknown, size, channels, dtype):
     ready = ready_for(channels, size, dtype)
-    names = {*ready._laid.kernels, *ready._laid.drivers}
+    names = {*ready._lowered.kernels, *ready._lowered.drivers}
     is_tiny = ready.plan.cycles < executor._TINY_CYCLES
     well = {name for name in names if name.startswith(executor.INNER) and not is_tiny}
-    assert {name for name, *_ in drafts._drafts} == names - well
-    before, of_drafts = functions(ready), computed(ready)
-    drafts.settle()
-    assert not drafts._drafts
+    assert {name for name, *_ in tiers._baselines} == names - well
+    before, of_baseline = functions(ready), computed(ready)
+    tiers.wait_for_optimised()
+    assert not tiers._baselines
     changed = [a != b for a, b in zip(before, functions(ready), strict=True)]
-    assert changed == [True, True, not ready.plan.is_turned]  # which has no rows to copy
-    assert np.array_equal(computed(ready), of_drafts)
+    copies_rows = ready.plan.algorithm != "channel_lanes"
+    assert changed == [True, True, copies_rows]
+    assert np.array_equal(computed(ready), of_baseline)
 
 
 @pytest.mark.parametrize("is_tiny", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_kind_of_plan_computes_the_same_with_drafts(unknown, monkeypatch, dtype, is_tiny):
+def test_every_kind_of_plan_computes_the_same_with_baseline_code(
+    unknown, monkeypatch, tmp_path, dtype, is_tiny
+):
     if is_tiny:
         monkeypatch.setattr(executor, "_TINY_CYCLES", 2**60)
     geometry = Geometry.of((2, 144, 13, 17), (144, 64, 4, 4), stride=2, padding=1)
     problem = Problem(geometry, activation=as_activation("tanh"))
     plans = all_plans(problem, dtype, CPU, 1)
-    kinds = {(p.is_tiled, p.is_gathered, p.is_spread, p.is_turned): p for p in plans}
-    assert {kind[1] for kind in kinds} == {False, True}
-    assert any(kind[0] for kind in kinds) == (dtype == "float32")
+    kinds = {(p.algorithm, p.panel): p for p in plans}
+    assert {"padded", "im2col"} <= {panel for _, panel in kinds}
+    assert any(algorithm == "winograd" for algorithm, _ in kinds) == (dtype == "float32")
     for plan in kinds.values():
-        monkeypatch.setattr(executor, "VERSION", f"{executor.VERSION} {plan}")
-        ready = Ready(problem, dtype, CPU, plan)
-        of_drafts = computed(ready)
-        drafts.settle()
-        assert not drafts._drafts
-        assert np.array_equal(computed(ready), of_drafts)
+        forget(monkeypatch, tmp_path / str(hash(plan)))
+        ready = Primitive(problem, dtype, CPU, plan)
+        of_baseline = computed(ready)
+        tiers.wait_for_optimised()
+        assert not tiers._baselines
+        assert np.array_equal(computed(ready), of_baseline)
 
 
-def test_longer_calls_have_drafts_of_drivers_only(unknown, monkeypatch):
+def test_longer_calls_have_baseline_drivers_only(unknown, monkeypatch):
     monkeypatch.setattr(executor, "_BRIEF_CYCLES", 0)
     ready = ready_for(64, 40)
-    assert len(drafts._drafts) == 2
+    assert len(tiers._baselines) == 2
     before = functions(ready)
-    drafts.settle()
+    tiers.wait_for_optimised()
     assert [a == b for a, b in zip(before, functions(ready), strict=True)] == [False, False, True]
 
 
-def test_calls_under_way_keep_no_draft_for_later(unknown):
+def test_calls_under_way_keep_no_baseline_code_for_later(unknown):
     ready = ready_for(64, 40)
     job = ready._job
     computed(ready)
     (frame,) = frames = job._frames
-    drafts.settle()
+    tiers.wait_for_optimised()
     frames.append(frame)  # as a call does that began before
     computed(ready)
-    assert [each.values[POINTERS.index("copy_row")] for each in job._frames] == [
+    assert [each.values[ARGUMENTS.place("interleave_row")] for each in job._frames] == [
         functions(ready)[2]
     ]
 
 
-def test_what_is_known_needs_no_draft(unknown):
+def test_what_is_loaded_needs_no_baseline_code(unknown):
     ready_for()
-    drafts.settle()
+    tiers.wait_for_optimised()
     ready_for()
-    assert not drafts._drafts
+    assert not tiers._baselines
 
 
-def test_plans_share_a_draft_and_all_of_them_get_what_follows(unknown):
+def test_plans_share_baseline_code_and_all_get_the_optimised(unknown):
     one, other = ready_for(), ready_for(size=5)
     assert functions(one) == functions(other)
-    drafts.settle()
+    tiers.wait_for_optimised()
     assert functions(one) == functions(other) == functions(ready_for())
 
 
 @pytest.mark.parametrize("error", [UnsupportedError, RuntimeError, RuntimeWarning])
-def test_a_draft_that_cannot_be_improved_goes_on(unknown, monkeypatch, error):
+def test_baseline_code_that_cannot_be_optimised_goes_on(unknown, monkeypatch, error):
     def fail(*_, **__):
         raise error("no")
 
     ready = ready_for()
-    before, of_draft = functions(ready), computed(ready)
-    monkeypatch.setattr(drafts._Draft, "compiled", fail)
-    drafts.settle()
-    assert not drafts._waiting
+    before, of_baseline = functions(ready), computed(ready)
+    monkeypatch.setattr(tiers._Baseline, "optimised", fail)
+    tiers.wait_for_optimised()
+    assert not tiers._waiting
     assert functions(ready) == functions(ready_for()) == before
-    assert np.array_equal(computed(ready), of_draft)
+    assert np.array_equal(computed(ready), of_baseline)
     gone = weakref.ref(ready)
     del ready
     gc.collect()
@@ -183,11 +193,11 @@ def test_a_draft_that_cannot_be_improved_goes_on(unknown, monkeypatch, error):
 
 def test_plans_that_are_measured_have_none(unknown):
     geometry = Geometry.of((1, 3, 6, 6), (3, 8, 4, 4), stride=2, padding=1)
-    executor.measured.__wrapped__(Problem(geometry), "float32", CPU, 1)
-    assert not drafts._drafts
+    executor.create_fastest.__wrapped__(Problem(geometry), "float32", CPU, 1)
+    assert not tiers._baselines
 
 
-def test_calls_go_on_while_drafts_give_way(unknown):
+def test_calls_go_on_while_code_is_replaced(unknown):
     ready = ready_for(64, 40)
     right, wrong, done = computed(ready), [], threading.Event()
 
@@ -199,46 +209,47 @@ def test_calls_go_on_while_drafts_give_way(unknown):
     threads = [threading.Thread(target=call) for _ in range(3)]
     for thread in threads:
         thread.start()
-    drafts.settle()
+    tiers.wait_for_optimised()
     done.set()
     for thread in threads:
         thread.join()
     assert not wrong
 
 
-def test_a_thread_improves_them_and_keeps_them(tmp_path):
+def test_a_thread_optimises_and_keeps(tmp_path):
     code = "print(waiting() > 0, settled(), np.array_equal(call(), first))"
     assert run(code, tmp_path) == ["True"] * 3
     assert run("print(waiting())", tmp_path) == ["0"]
 
 
-def test_a_process_that_ends_at_once_leaves_its_drafts_and_does_not_wait(tmp_path):
+def test_a_process_that_ends_at_once_leaves_its_baseline_code_and_does_not_wait(tmp_path):
     code = """
 compiled = []
-drafts._Draft.compiled = lambda draft: compiled.append(draft.name)
-drafts._leave()
+tiers._Baseline.optimised = lambda baseline: compiled.append(baseline.name)
+tiers._leave()
 time.sleep(0.5)
-print(not compiled, waiting() > 0, drafts._has_thread)
+print(not compiled, waiting() > 0, tiers._has_thread)
 """
     assert run(code, tmp_path) == ["True", "True", "False"]
     kept = len(list((tmp_path / "kernels").iterdir()))
-    assert run("print(waiting() > 0); drafts._leave()", tmp_path) == ["True"]
+    assert run("print(waiting() > 0); tiers._leave()", tmp_path) == ["True"]
     assert len(list((tmp_path / "kernels").iterdir())) == kept
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.21, 0.23, 0.26, 0.3])
+@pytest.mark.parametrize("delay_s", mostly_slow([0.0, 0.21, 0.23, 0.26, 0.3], 0.0, 0.23))
 def test_a_process_may_end_whenever_it_likes(tmp_path, delay_s):
     assert run(f"time.sleep({delay_s}); print(1)", tmp_path) == ["1"]
 
 
-@pytest.mark.parametrize("cache", ["off", os.devnull, "/proc/tconv"])  # none, and two read-only
-def test_without_a_cache_they_are_improved_all_the_same(cache):
+# none, and two read-only
+@pytest.mark.parametrize("cache", mostly_slow(["off", os.devnull, "/proc/tconv"], "/proc/tconv"))
+def test_without_a_cache_code_is_optimised_all_the_same(cache):
     assert run("print(settled(), np.array_equal(call(), first))", cache) == ["True", "True"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-@pytest.mark.parametrize("delay_s", [0.0, 0.21, 0.25])
-def test_the_child_of_a_fork_improves_its_own(tmp_path, delay_s):
+@pytest.mark.parametrize("delay_s", mostly_slow([0.0, 0.21, 0.25], 0.21))
+def test_the_child_of_a_fork_optimises_its_own(tmp_path, delay_s):
     code = f"""
 time.sleep({delay_s})
 child = os.fork()

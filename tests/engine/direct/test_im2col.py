@@ -1,11 +1,11 @@
-"""Cells that are gathered: what runs are found, and what is read of them."""
+"""Im2col: the runs that are found, and the cells that are gathered."""
 
 import ctypes
 
 import numpy as np
 import pytest
 
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import load_kernel
 from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.target.target import named_target, target
@@ -36,7 +36,7 @@ def vectors_of(lanes):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_runs_begin_near_x_and_their_cells_are_those_of_the_table(dtype, here):
     """Where a vector has no cell at all, too: an address that is nowhere takes very long."""
-    lanes = Number(dtype, here).lanes
+    lanes = ElementType(dtype, here).lanes
     table = vectors_of(lanes)
     runs = np.empty((VECTORS, 3), np.int64)
     find = kernel_of("find_runs", find_runs, dtype, here, 2, 5)

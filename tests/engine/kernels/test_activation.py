@@ -18,7 +18,7 @@ from tconv import definition, engine
 from tconv.arrays.activations import ACTIVATIONS, Activation, as_activation
 from tconv.engine import executor
 from tconv.engine.choose import all_plans
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly, load
 from tconv.engine.kernels.activation import activate
 from tconv.engine.plan import plan as plans
@@ -39,8 +39,8 @@ def by_kernel(activation, x):
     """A row through the kernel, in whole vectors."""
     dtype, many = x.dtype.name, 64
     name = f"activate_{activation.name}_{dtype}"
-    emit = partial(activate(activation.name), name=name, number=Number(dtype, CPU))
-    address = load(name, emit, CPU, version=executor.VERSION)
+    emit = partial(activate(activation.name), name=name, element=ElementType(dtype, CPU))
+    address = load(name, emit, CPU)
     row = np.zeros(-(-x.size // many) * many, dtype)
     row[: x.size] = x
     slope = np.array([activation.slope], dtype)
@@ -126,7 +126,7 @@ def test_no_kernel_calls_anything(cpu):
     here = named_target(cpu)
     for dtype, name in product(TYPES, ACTIVATIONS):
         text = assembly(
-            "kernel", partial(activate(name), name="kernel", number=Number(dtype, here)), here
+            "kernel", partial(activate(name), name="kernel", element=ElementType(dtype, here)), here
         )
         words = [line.split()[0] for line in text.splitlines() if line.split()]
         assert not {"call", "callq", "bl", "b.l", "blr"} & set(words)
@@ -178,18 +178,18 @@ def test_every_plan_activates_every_output_once(geometry, want, dtype, argument,
     """A rectifier of slope 2 shows what is done twice or not at all."""
     if not engine.serves(geometry, want, dtype):
         return
-    geometry, activation = engine._usual(geometry), as_activation(argument)
+    geometry, activation = engine._canonical(geometry), as_activation(argument)
     read, w, bias = operands(geometry, dtype, want)
     expected = defined(geometry, activation, read, w, bias, want)
     problem = Problem(geometry, want, activation=activation)
     candidates = all_plans(problem, dtype, target(), 2)
-    kinds = {(p.is_gathered, p.is_spread, p.is_uncropped, p.is_tiled): p for p in candidates}
+    kinds = {(p.algorithm, p.panel, p.is_uncropped): p for p in candidates}
     for chosen in kinds.values():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plans, "STREAMED_BYTES", 0 if streams else 2**25)
             patch.setattr(plans, "STREAMED_PIECE_BYTES", 0)
-            ready = executor.Ready(problem, dtype, target(), chosen)
-        found = engine.contract(geometry, want, read, w, bias=bias, plan=ready)
+            primitive = executor.Primitive(problem, dtype, target(), chosen)
+        found = engine.contract(geometry, want, read, w, bias=bias, plan=primitive)
         assert np.array_equal(found, expected)
 
 
@@ -202,18 +202,17 @@ def test_kinds_of_plans_that_were_drawn():
         geometry = Geometry.of(x, w, stride=stride)
         problem = Problem(geometry, activation=Activation("leaky_relu", 2.0))
         for chosen in all_plans(problem, "float32", target(), 1):
-            ready = executor.Ready(problem, "float32", target(), chosen)
-            kind = (chosen.is_gathered, chosen.is_spread, bool(ready.layout.fields["is_plain"]))
+            primitive = executor.Primitive(problem, "float32", target(), chosen)
+            kind = (chosen.algorithm, bool(primitive.layout.fields["skips_scatter"]))
             if kind in seen:
                 continue
             seen.add(kind)
             array, weight, bias = operands(geometry, "float32")
-            found = engine.contract(geometry, "y", array, weight, bias=bias, plan=ready)
+            found = engine.contract(geometry, "y", array, weight, bias=bias, plan=primitive)
             expected = defined(geometry, problem.activation, array, weight, bias)
             assert np.array_equal(found, expected)
-    assert {kind[0] for kind in seen} == {False, True}
-    assert (False, True, True) in seen
-    assert (False, True, False) in seen
+    wanted = {("direct", False), ("im2col", False), ("col2im", True), ("col2im", False)}
+    assert wanted <= seen
 
 
 @draws(0.3)
@@ -226,8 +225,8 @@ def test_the_engine_and_numpy_agree(geometry, dtype, name):
     x, w, bias = operands(geometry, dtype)
     x /= 16
     activation = Activation(name)
-    ready = engine.prepare(geometry, dtype, activation=activation)
-    found = engine.contract(geometry, "y", x, w, bias=bias, plan=ready)
+    primitive = engine.prepare(geometry, dtype, activation=activation)
+    found = engine.contract(geometry, "y", x, w, bias=bias, plan=primitive)
     expected = defined(geometry, activation, x, w, bias)
     assert np.allclose(found, expected, rtol=8 * np.finfo(dtype).eps, atol=0)
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from strategies import ENGINE_TYPES, draws
 from tconv.engine.choose import all_plans
-from tconv.engine.codegen.code import Number
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly, load, load_kernel
-from tconv.engine.kernels.pack_weights import PACK_FIELDS, pack_made_run, pack_run
+from tconv.engine.kernels.pack_weights import PACK_ARGUMENTS, run_packing, run_transformed_packing
 from tconv.engine.layouts import layout_of
 from tconv.engine.plan.problem import Problem
-from tconv.engine.runtime import thread_pool as pool
+from tconv.engine.runtime import thread_pool
 from tconv.engine.target.target import named_target, target
 from tconv.engine.weight_tables import pack_arguments
 from tconv.geometry.geometry import Geometry
@@ -60,7 +60,7 @@ def packed_by_definition(layout, w):
             outputs = [block * layout.plan.block + row // of_channel for row in rows]
             of_rows = taps[tile.kind][:, [row % of_channel for row in rows]]  # (taps, rows)
             numbers = w[:, :, outputs, of_rows]  # (groups, channels, taps, rows)
-            numbers = numbers.swapaxes(1, 2) if layout.plan.part.by_tap else numbers
+            numbers = numbers.swapaxes(1, 2) if layout.plan.k_block.per_tap else numbers
             numbers = numbers.reshape(len(w), -1)
             found[:, block, tile.weight : tile.weight + numbers.shape[1]] = numbers
     return found
@@ -73,21 +73,23 @@ def as_packed(layout, w):
 
 
 def packed_natively(layout, w, threads):
-    """The same by `pack_run`, and the cells around it."""
+    """The same by `run_packing`, and the cells around it."""
     dtype, here = layout.dtype.name, layout.target
-    pack = pack_run if layout.weight_matrix is None else pack_made_run
+    pack = run_packing if layout.weight_matrix is None else run_transformed_packing
     job = load_kernel(pack.__name__, pack, dtype=dtype, target=here)
     shape, margin = (w.shape[0], layout.blocks, layout.weight_block), 100
     memory = np.full(int(np.prod(shape)) + 2 * margin, UNTOUCHED, layout.computed)
     packed = memory[margin:-margin].reshape(shape)
     values, kept, scratch_bytes = pack_arguments(layout)
+    for name, array in kept.items():
+        values[PACK_ARGUMENTS.place(name)] = array.ctypes.data
     counter, scratch = (
         ctypes.c_int64(0),
         np.zeros(scratch_bytes // layout.plan.threads * threads, np.uint8),
     )
     addresses = w.ctypes.data, packed.ctypes.data, ctypes.addressof(counter), scratch.ctypes.data
     values[:4] = addresses
-    pool.run(job, values.ctypes.data, threads, partial(load, target=here))
+    thread_pool.run(job, values.ctypes.data, threads, partial(load, target=here))
     assert kept
     return packed, np.concatenate([memory[:margin], memory[-margin:]])
 
@@ -132,11 +134,18 @@ def test_layers_of_every_kind(shape, stride, dtype):
 def test_items_are_many_enough_for_the_threads(layout):
     """Unless a vector takes all channels that an item has."""
     values, kept, _ = pack_arguments(layout)
-    fields = dict(zip(PACK_FIELDS, values[-len(PACK_FIELDS) :].tolist(), strict=True))
-    items, chunk = fields["items"], fields["chunk"]
-    most = max((int(channels) for table in kept[1:3] for channels in table[:, 3]), default=1)
+    fields = dict(zip(PACK_ARGUMENTS, values.tolist(), strict=True))
+    tasks, chunk = fields["tasks"], fields["chunk"]
+    most = max(
+        (
+            int(channels)
+            for table in (kept["tiles"], kept["last_tiles"])
+            for channels in table[:, 3]
+        ),
+        default=1,
+    )
     assert chunk % most == 0
-    assert items >= layout.plan.threads or chunk == most
+    assert tasks >= layout.plan.threads or chunk == most
 
 
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
@@ -144,10 +153,10 @@ def test_items_are_many_enough_for_the_threads(layout):
 def test_what_an_item_reads_of_an_output_stays_in_a_cache(outputs, dtype):
     """Of 4096 bytes that the cache tells apart, no place is read for more than eight channels."""
     geometry = Geometry.of((1, 512, 9), (512, outputs, 16), stride=8)
-    problem = Problem(geometry, is_direct=True)
+    problem = Problem(geometry, without_winograd=True)
     for plan in list(all_plans(problem, dtype, target(), 1))[::5]:
         layout = layout_of(problem, plan, np.dtype(dtype), target())
-        fields = dict(zip(PACK_FIELDS, pack_arguments(layout)[0][-len(PACK_FIELDS) :], strict=True))
+        fields = dict(zip(PACK_ARGUMENTS, pack_arguments(layout)[0].tolist(), strict=True))
         steps = np.arange(fields["chunk"]) * outputs * 16 * np.dtype(dtype).itemsize
         assert np.unique(steps % 4096, return_counts=True)[1].max() <= 8
 
@@ -156,8 +165,10 @@ def test_what_an_item_reads_of_an_output_stays_in_a_cache(outputs, dtype):
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
 def test_the_kernel_is_complete_and_gathers_where_the_processor_can(cpu, dtype):
     here = named_target(cpu)
-    text = assembly("kernel", partial(pack_run, name="kernel", number=Number(dtype, here)), here)
+    text = assembly(
+        "kernel", partial(run_packing, name="kernel", element=ElementType(dtype, here)), here
+    )
     words = [line.split()[0] for line in text.splitlines() if line.startswith("\t")]
     assert not {word for word in words if word in ("bl", "blr") or word.startswith("call")}
-    can_gather = here.instruction_set == "avx512" and dtype in ("float32", "float64")
+    can_gather = here.isa.has_gather and dtype in ("float32", "float64")
     assert any("gather" in word for word in words) == can_gather

@@ -12,18 +12,18 @@ from engine.guarded import guarded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import ENGINE_TYPES, draws, framed, geometries, integer_operands, integers_like
-from tconv import definition, engine
-from tconv.engine.codegen.code import Number
+from strategies import ENGINE_TYPES, draws, geometries, integers_like
+from tconv import engine
+from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly, load, load_kernel
-from tconv.engine.kernels import transpose as transposing
-from tconv.engine.kernels.transpose import empty_lines, transpose_arguments, transpose_run
-from tconv.engine.runtime import thread_pool as pool
+from tconv.engine.kernels import transpose
+from tconv.engine.kernels.transpose import empty_lines, run_transpose, transpose_arguments
+from tconv.engine.runtime import thread_pool
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry
 from tconv.ops.functional import conv_transpose
 from tconv.ops.planned_call import PackedWeights, plan
-from tconv.portable import contract as portable
+from tconv.portable import contract
 
 TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
 HERE = [target(), *(here for here in map(named_target, TARGETS) if here.runs_here)]
@@ -39,13 +39,13 @@ def numbered(shape, dtype):
 
 def transposed(x, to, threads, here, streams=False):
     """Write ``x.swapaxes(1, 2)`` to `to` by the kernel of a processor."""
-    job = load_kernel("transpose_run", transpose_run, dtype=x.dtype.name, target=here)
+    job = load_kernel("run_transpose", run_transpose, dtype=x.dtype.name, target=here)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transposing, "_STREAMED_BYTES", 0 if streams else 2**40)
+        patch.setattr(transpose, "_STREAMED_BYTES", 0 if streams else 2**40)
         values = transpose_arguments(*x.shape, x.itemsize)
     counter = ctypes.c_int64(0)
     values[:3] = x.ctypes.data, to.ctypes.data, ctypes.addressof(counter)
-    pool.run(job, values.ctypes.data, threads, partial(load, target=here))
+    thread_pool.run(job, values.ctypes.data, threads, partial(load, target=here))
 
 
 # ---- the kernel ----------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def test_nothing_is_touched_but_the_matrices(shape, dtype, here, threads, at_end
 @pytest.mark.parametrize("dtype", MOVED)
 @pytest.mark.parametrize("here", HERE, ids=lambda here: here.cpu)
 def test_sizes_about_vectors_and_blocks(here, dtype):
-    lanes = Number(dtype, here).lanes
+    lanes = ElementType(dtype, here).lanes
     sides = [1, 2, 3, 4, 5, lanes - 1, lanes, lanes + 1, 2 * lanes + 1, 64, 65, 257]
     for rows in sides:
         for columns in [*sides, 4096, 4099]:
@@ -107,7 +107,7 @@ def test_large_ones_go_past_the_caches(shape, dtype, start, is_round):
 @pytest.mark.parametrize("dtype", MOVED)
 def test_the_kernel_is_complete_and_keeps_a_tile_in_registers(cpu, dtype):
     here = named_target(cpu)
-    emit = partial(transpose_run, name="kernel", number=Number(dtype, here))
+    emit = partial(run_transpose, name="kernel", element=ElementType(dtype, here))
     words = [line.split()[0] for line in assembly("kernel", emit, here).splitlines() if line]
     assert not {word for word in words if word in ("bl", "blr") or word.startswith("call")}
 
@@ -117,28 +117,6 @@ def test_the_kernel_is_complete_and_keeps_a_tile_in_registers(cpu, dtype):
 
 def last(draw_from):
     return draw_from.map(lambda geometry: replace(geometry, data_format="channels_last"))
-
-
-@draws(2)
-@given(last(geometries()), TYPES, st.booleans(), st.sampled_from(["new", "whole", "strided"]))
-def test_equals_the_definition(geometry, dtype, has_bias, out):
-    x, w, _ = (array.astype(dtype) for array in integer_operands(geometry))
-    bias = integers_like((geometry.out_channels,), dtype) if has_bias else None
-    if not engine.serves(geometry, "y", dtype):
-        return
-    to, memory = None, np.zeros(0)
-    if out == "whole":
-        to = np.full(geometry.y_shape, np.nan, dtype)
-    elif out == "strided":
-        to, memory = framed(np.full(geometry.y_shape, 5, dtype), -7)
-        x, _ = framed(x, np.nan)
-    found = engine.contract(geometry, "y", x, w, bias=bias, out=to)
-    assert to is None or found is to
-    assert found.shape == geometry.y_shape
-    wide = [None if v is None else v.astype(np.float64) for v in (x, w, bias)]
-    expected = definition.contract(geometry, "y", *wide[:2], bias=wide[2])
-    assert np.array_equal(found, expected.astype(dtype))
-    assert (memory == -7).sum() >= memory.size - found.size
 
 
 @draws(1)
@@ -173,7 +151,7 @@ def test_plans_layers_and_calls_agree(x_shape, weight_shape, stride, dtype):
     keywords = {"stride": stride, "data_format": "channels_last"}
     geometry = Geometry.of(x_shape, weight_shape, **keywords)
     assert engine.serves(geometry, "y", dtype)
-    expected = portable.contract(geometry, "y", x, w, bias=bias)
+    expected = contract.contract(geometry, "y", x, w, bias=bias)
     for threads in (None, 1, 3):
         assert np.array_equal(conv_transpose(x, w, bias, threads=threads, **keywords), expected)
         call = plan(x_shape, weight_shape, dtype=dtype, threads=threads, **keywords)

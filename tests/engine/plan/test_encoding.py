@@ -47,6 +47,14 @@ def test_what_is_written_comes_back(value):
     assert same(value, found)
 
 
+@given(ARRAYS, st.text(max_size=9))
+def test_arrays_are_aligned_and_read_only(array, before):
+    """Machine code reads them by their addresses."""
+    _, found = of_bytes(as_bytes((before, array)))
+    assert found.flags.aligned
+    assert not found.flags.writeable
+
+
 @given(VALUES, st.data())
 def test_bytes_that_are_not_whole_are_refused(value, data):
     whole = as_bytes(value)

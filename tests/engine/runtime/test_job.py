@@ -4,12 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import draws, geometries, integer_operands, operands_of
-from tconv import definition, engine
-from tconv.engine.runtime import job as entering
+from tconv import definition
+from tconv.engine.runtime import job as jobs
 from tconv.errors import UnsupportedError
 from tconv.ops.planned_call import plan
 
@@ -19,7 +17,7 @@ WANTS = st.sampled_from("yxw")
 @pytest.fixture
 def entries(monkeypatch):
     """How many operands each call had that was entered by native code."""
-    seen, make = [], entering._entry
+    seen, make = [], jobs._stub
 
     def counting(count, load):
         enter = make(count, load)
@@ -30,7 +28,7 @@ def entries(monkeypatch):
 
         return entered
 
-    monkeypatch.setattr(entering, "_entry", counting)
+    monkeypatch.setattr(jobs, "_stub", counting)
     return seen
 
 
@@ -38,7 +36,7 @@ def test_small_jobs_on_one_thread_are_entered_by_native_code(entries, monkeypatc
     x, weight = np.ones((1, 3, 5), np.float32), np.ones((3, 2, 4), np.float32)
     call = plan(x.shape, weight.shape, stride=3, dilation=2)
     for job in (call._plan._packing, call._plan._job):
-        monkeypatch.setattr(job, "_enter", None)
+        monkeypatch.setattr(job, "_stub", None)
         monkeypatch.setattr(job, "_frames", [])
     for seen in ([], [2, 4]):  # from the second call on
         y = call(x, call.pack(weight))
@@ -54,8 +52,8 @@ def test_without_native_code_to_enter_them_they_are_entered_as_larger_ones_are(m
     call = plan(x.shape, weight.shape, stride=3, dilation=3)
     job = call._plan._job
     assert job._is_small
-    monkeypatch.setattr(entering, "_entry", refuse)
-    monkeypatch.setattr(job, "_enter", None)
+    monkeypatch.setattr(jobs, "_stub", refuse)
+    monkeypatch.setattr(job, "_stub", None)
     monkeypatch.setattr(job, "_is_small", True)
     for _ in range(3):
         y = call(x, call.pack(weight))
@@ -68,25 +66,11 @@ def test_larger_jobs_and_those_of_more_threads_are_not(threads, entries, monkeyp
     x, weight = np.ones((1, 64, 300), np.float32), np.ones((64, 64, 8), np.float32)
     call = plan(x.shape, weight.shape, stride=4, threads=threads)
     assert call._plan.plan.threads == threads
-    monkeypatch.setattr(call._plan._job, "_enter", None)
+    monkeypatch.setattr(call._plan._job, "_stub", None)
     if threads == 2:
         monkeypatch.setattr(call._plan._job, "_is_small", True)
     call(x, call.pack(weight))
     assert 4 not in entries
-
-
-@draws(0.5)
-@given(geometries(ranks=(1, 2, 3), batches=(1, 2)), WANTS)
-def test_both_ways_give_the_same(geometry, want):
-    operands = operands_of(want, *integer_operands(geometry))
-    made = engine.prepare(geometry, "float64", 1, want=want)
-    expected = definition.contract(geometry, want, *operands)
-    for is_small in (True, False):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(made._job, "_is_small", is_small)
-            found = [engine.contract(geometry, want, *operands, plan=made) for _ in range(2)]
-        assert np.array_equal(found[0], expected)
-        assert np.array_equal(found[1], expected)
 
 
 def test_threads_that_call_one_plan_have_arguments_of_their_own():

@@ -15,11 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tconv.engine.codegen import values as ir
-from tconv.engine.codegen.builder import IRBuilder
-from tconv.engine.codegen.code import I64, PTR
+from slow import mostly_slow
+from tconv.engine.codegen.llvm import I64, PTR, VOID, Builder, Function, FunctionType
 from tconv.engine.compile.jit import assembly, load
-from tconv.engine.runtime import thread_pool as pool
+from tconv.engine.runtime import thread_pool
 from tconv.engine.runtime.thread_pool import MOST_THREADS, emit, run
 from tconv.engine.target.target import named_target, target
 
@@ -29,8 +28,8 @@ ARRIVED, EXPECTED, GATE, ENDED = 0, 8, 16, 24  # and of a meeting's
 
 
 def begin(module, name):
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, I64]), name)
-    return IRBuilder(function.append_basic_block()), *function.args
+    function = Function(module, FunctionType(VOID, [PTR, I64]), name)
+    return Builder(function.append_basic_block()), *function.args
 
 
 def word(b, line, number):
@@ -82,8 +81,8 @@ def emit_meet(module):
     b.ret_void()
 
 
-SHARE = LOAD("test_share", emit_share, version="1")
-MEET = LOAD("test_meet", emit_meet, version="1")
+SHARE = LOAD("test_share", emit_share)
+MEET = LOAD("test_meet", emit_meet)
 
 
 def share(items, threads):
@@ -132,10 +131,10 @@ def test_it_is_right_when_workers_sleep_between_calls():
 
 
 def test_more_threads_than_there_can_be(monkeypatch):
-    monkeypatch.setattr(pool, "_pool", None)
-    monkeypatch.setattr(pool, "MOST_THREADS", 3)
+    monkeypatch.setattr(thread_pool, "_pool", None)
+    monkeypatch.setattr(thread_pool, "MOST_THREADS", 3)
     assert (share(100, MOST_THREADS + 1) == 1).all()
-    assert pool._pool.threads == 3
+    assert thread_pool._pool.threads == 3
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
@@ -197,20 +196,20 @@ def test_nobody_waits_for_a_worker_that_does_not_come(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(pool, "_pool", None)
+    monkeypatch.setattr(thread_pool, "_pool", None)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     for threads in (2, 2, 7):
         assert (share(100, threads) == 1).all()
-    assert pool._pool.threads == 7
-    assert not pool._pool._workers
+    assert thread_pool._pool.threads == 7
+    assert not thread_pool._pool._workers
 
 
-@pytest.mark.parametrize("turns", [0, 1, 20])
+@pytest.mark.parametrize("turns", mostly_slow([0, 1, 20], 1))
 def test_no_wake_up_is_lost(monkeypatch, turns):
     """Workers that look for work so shortly lie down just while the next is offered."""
-    monkeypatch.setattr(pool, "_pool", None)
+    monkeypatch.setattr(thread_pool, "_pool", None)
     share(10, 4)
-    pool._pool._words[pool._SPINS] = turns
+    thread_pool._pool._words[thread_pool._SPINS] = turns
     for n in range(3000):  # would hang
         words = meeting(2 + n % 3, gate=1)
         meet(words)
@@ -263,9 +262,9 @@ def test_workers_are_daemons_with_names():
 
 
 def test_a_call_of_one_thread_needs_no_pool(monkeypatch):
-    monkeypatch.setattr(pool, "_pool", None)
+    monkeypatch.setattr(thread_pool, "_pool", None)
     assert (share(100, 1) == 1).all()
-    assert pool._pool is None
+    assert thread_pool._pool is None
 
 
 # ---- fork and exit -------------------------------------------------------------------------------
@@ -273,7 +272,8 @@ def test_a_call_of_one_thread_needs_no_pool(monkeypatch):
 
 def outcome(code, before=""):
     """What a program of its own prints, that begins with what this file defines."""
-    path = f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
+    here = Path(__file__)
+    path = f"import sys; sys.path[:0] = {[str(here.parent), str(here.parents[2])]}\n"
     code = f"{path}{before}{PREAMBLE}{code}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
@@ -289,7 +289,7 @@ warnings.simplefilter("ignore")  # Python 3.12 and later warn of a fork with thr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("threads", mostly_slow([1, 2, 5], 5))
 def test_a_fork_in_the_middle_of_work_begins_anew(threads):
     code = f"""
 with held({threads}):
@@ -306,7 +306,7 @@ with held({threads}):
 print("parent")
 """
     # What follows the fork runs in the child too; it leaves through `held`, whose thread is gone.
-    code = code.replace("raise SystemExit", "pool._leave(); os._exit(0)")
+    code = code.replace("raise SystemExit", "thread_pool._leave(); os._exit(0)")
     assert outcome(code) == (0, "right\nparent\n", "")
 
 
@@ -338,7 +338,7 @@ def test_at_exit_workers_leave():
     [("x86-64", "pause"), ("neoverse-v1", "yield"), ("cortex-a72", "yield"), ("apple-m1", "yield")],
 )
 def test_the_code_pauses_and_calls_nothing_by_name(cpu, pause):
-    text = assembly("tconv_pool", emit, named_target(cpu))
+    text = assembly("tconv_thread_pool", emit, named_target(cpu))
     assert f"\t{pause}\n" in text
     calls = [line.split() for line in text.splitlines() if "\tcall" in line or "\tbl" in line]
     names = {words[1] for words in calls}

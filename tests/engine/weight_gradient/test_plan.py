@@ -7,11 +7,11 @@ from strategies import draws, geometries
 from tconv import engine
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import named_target, target
-from tconv.engine.weight_gradient.panel import Chunk, Panel
+from tconv.engine.weight_gradient.panel import Panel, ReductionBlock
 from tconv.engine.weight_gradient.plan import (
     Scratch,
-    all_correlations,
-    choose_correlation,
+    all_gradient_plans,
+    choose_gradient_plan,
     x_tiles,
 )
 from tconv.geometry.geometry import Geometry
@@ -26,9 +26,9 @@ HERE = target()
     st.sampled_from(["haswell", "skylake-avx512", "x86-64", "neoverse-v1"]),
 )
 def test_plans_are_within_bounds(geometry, dtype, cpu):
-    problem = Problem(engine._usual(geometry), "x")
-    plans = all_correlations(problem, dtype, named_target(cpu))
-    best = choose_correlation(problem, dtype, named_target(cpu))
+    problem = Problem(engine._canonical(geometry), "x")
+    plans = all_gradient_plans(problem, dtype, named_target(cpu))
+    best = choose_gradient_plan(problem, dtype, named_target(cpu))
     assert best in plans
     for plan in plans:
         assert best.cycles <= plan.cycles
@@ -39,11 +39,11 @@ def test_plans_are_within_bounds(geometry, dtype, cpu):
         assert sum(tiles) == (plan.channels if plan.is_dot else -(-plan.channels // lanes))
 
 
-def test_parts_of_dw_take_no_more_than_is_said():
+def test_partial_sums_of_dw_take_no_more_than_is_said():
     for channels, size in ((8, 300), (300, 100), (600, 40)):
         geometry = Geometry.of((4, channels, size, size), (channels, 64, 3, 3))
-        plan = choose_correlation(Problem(geometry, "x"), "float32", HERE)
-        assert plan.segments == 1 or plan.segments * channels * 64 * 9 * 4 <= 2**21
+        plan = choose_gradient_plan(Problem(geometry, "x"), "float32", HERE)
+        assert plan.k_splits == 1 or plan.k_splits * channels * 64 * 9 * 4 <= 2**21
 
 
 @draws(0.5)
@@ -60,27 +60,27 @@ def test_a_thread_takes_no_more_than_is_said(channels, outputs, size, kernel, st
         (1, channels, size, size), (channels, outputs, kernel, kernel), stride=stride,
         dilation=dilation,
     )  # fmt: skip
-    plan = choose_correlation(Problem(geometry, "x"), "float64", HERE)
+    plan = choose_gradient_plan(Problem(geometry, "x"), "float64", HERE)
     if plan is not None:
-        panel = Panel.of(geometry.axes, plan.chunk, HERE.vector_bits // 64, plan.is_dot)
+        panel = Panel.of(geometry.axes, plan.k_block, HERE.vector_bits // 64, plan.is_dot)
         assert Scratch.of(plan, panel, kernel**2).size * 8 <= 2**21
 
 
-def test_small_results_of_many_cells_are_parted_for_threads():
+def test_small_results_of_many_cells_have_split_k_for_threads():
     geometry = Geometry.of((1, 8, 400, 400), (8, 8, 3, 3))
-    assert choose_correlation(Problem(geometry, "x"), "float32", HERE).segments >= 8
+    assert choose_gradient_plan(Problem(geometry, "x"), "float32", HERE).k_splits >= 8
 
 
 def test_what_would_be_mostly_borders_has_no_plan():
     geometry = Geometry.of((1, 1, 2, 2), (1, 1, 2, 2), dilation=3000, padding=1500)
-    assert choose_correlation(Problem(geometry, "x"), "float32", HERE) is None
+    assert choose_gradient_plan(Problem(geometry, "x"), "float32", HERE) is None
     assert not engine.serves(geometry, "w", "float32")
 
 
 @draws(0.5)
 @given(st.integers(1, 100), st.integers(1, 100), st.integers(1, 300))
-def test_chunks_are_nearly_equal(batch, width, cells):
-    chunk = Chunk.of(batch, (1, 1, width), cells)
-    for count, size in ((batch, chunk.images), (width, chunk.columns)):
+def test_k_blocks_are_nearly_equal(batch, width, cells):
+    k_block = ReductionBlock.of(batch, (1, 1, width), cells)
+    for count, size in ((batch, k_block.images), (width, k_block.columns)):
         parts = -(-count // size)
         assert parts * size - count < parts

@@ -1,4 +1,4 @@
-"""Outputs that share products are what they would be without, but for the last digits."""
+"""Winograd plans compute the definition's result, but for the last digits."""
 
 import ctypes
 from fractions import Fraction
@@ -8,21 +8,21 @@ from math import ceil, lcm
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from engine.plans import winograd_plans
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws, integer_operands, keywords_of
-from tconv import conv, conv_transpose, definition, plan
+from tconv import conv, conv_transpose, plan
 from tconv.arrays.canonical import canonical
 from tconv.engine import executor
 from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import write
 from tconv.engine.compile.jit import load
-from tconv.engine.plan.plan import DIRECT, TILES, Part, Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
-from tconv.engine.winograd.kernels import screen
-from tconv.engine.winograd.transform import LARGE, Tiling, minimal
+from tconv.engine.winograd.kernels import flag_large
+from tconv.engine.winograd.transform import LARGE, transform_matrices
 from tconv.geometry.geometry import Geometry
 
 WANTS = st.sampled_from("yx")
@@ -31,7 +31,10 @@ SIZES = [(outputs, taps) for outputs in (1, 2, 3) for taps in (1, 2, 3) if outpu
 
 @pytest.mark.parametrize(("outputs", "taps"), SIZES)
 def test_fewer_products_give_the_same_outputs(outputs, taps):
-    a, g, b = ([[Fraction(c) for c in row] for row in matrix] for matrix in minimal(outputs, taps))
+    a, g, b = (
+        [[Fraction(c) for c in row] for row in matrix]
+        for matrix in transform_matrices(outputs, taps)
+    )
     assert len(g) == len(b) == outputs + taps - 1 if taps > 1 else outputs
     rng = np.random.default_rng(0)
     x, w = ([int(n) for n in rng.integers(-9, 10, len(m[0]))] for m in (b, g))
@@ -44,67 +47,9 @@ def test_fewer_products_give_the_same_outputs(outputs, taps):
 
 @pytest.mark.parametrize(("outputs", "taps"), SIZES)
 def test_only_weights_are_multiplied_by_other_than_one(outputs, taps):
-    a, g, b = minimal(outputs, taps)
+    a, g, b = transform_matrices(outputs, taps)
     assert {abs(c) for matrix in (a, b) for row in matrix for c in row} <= {0.0, 1.0}
     assert {abs(c) for row in g for c in row} <= {0.0, 0.5, 1.0}
-
-
-@st.composite
-def runs(draw, want):
-    """Stride, dilation, kernel, and how many outputs can be made at a time, of one axis."""
-    stride, taps = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    is_odd = want == "y" and stride == taps == 2 and draw(st.booleans())
-    dilation = 1 if is_odd else draw(st.sampled_from((1, 1, 1, 2, 3)))
-    return stride, dilation, stride * taps - is_odd, draw(st.integers(1, min(3, 5 - taps)))
-
-
-@st.composite
-def tiled(draw):
-    """A problem, and any plan for it that tiles its outputs."""
-    rank, groups, want = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(WANTS)
-    stride, dilation, kernel, most = zip(*(draw(runs(want)) for _ in range(rank)), strict=True)
-    size = [draw(st.integers(2, (40, 12, 6)[rank - 1])) for _ in range(rank)]
-    x_shape = (draw(st.integers(1, 3)), groups * draw(st.integers(1, 6)), *size)
-    weight_shape = (x_shape[1], draw(st.integers(1, 7)), *kernel)
-    padding = [draw(st.integers(0, n // 2)) for n in kernel]
-    options = {"stride": stride, "dilation": dilation, "padding": padding, "groups": groups}
-    geometry = Geometry.of(x_shape, weight_shape, **options)
-    problem, is_uncropped = Problem(geometry, want), draw(st.booleans())
-    phases = problem.phases(is_uncropped, is_spaced=True)
-    wanted = (1,) * (3 - rank) + most
-    outputs = tuple(n if axis.count > 1 else 1 for n, axis in zip(wanted, phases.axes, strict=True))
-    outputs = (1, 1, 2) if outputs == DIRECT and phases.axes[2].count > 1 else outputs
-    tiling = Tiling.of(phases, outputs)
-    assume(tiling is not None and outputs != DIRECT and tiling.sums <= 256)
-    z, y, x = phases.tiled(outputs).axes
-    is_gathered = draw(st.booleans())
-    columns = x.count if is_gathered else draw(st.integers(1, x.count))
-    rows = draw(st.integers(1, (geometry.batch * z.count if is_gathered else 1) * y.count))
-    tile, most = draw(st.sampled_from(TILES[target().instruction_set]))
-    plan = Plan(
-        *(tile, draw(st.integers(1, most)), is_uncropped, is_gathered, False, outputs, 1),
-        *(rows, columns, draw(st.integers(1, problem.outputs)), draw(st.integers(1, 2))),
-        *(Part.of_terms(problem.channels, draw(st.integers(1, 100))), draw(st.integers(1, 3)), 0.0),
-    )
-    return problem, plan
-
-
-@draws(2)
-@given(tiled(), st.sampled_from(["float32", "float64"]))
-def test_every_tiling_equals_the_definition(found, dtype):
-    """Halves of small integers are exact, and so are their sums."""
-    problem, plan = found
-    geometry = problem.geometry
-    x, w, y = (array.astype(dtype) for array in integer_operands(geometry))
-    read = x if problem.want == "y" else y
-    channels = problem.outputs * geometry.groups
-    bias = np.arange(channels).astype(dtype)
-    ready = executor.Ready(problem, dtype, target(), plan)
-    written = np.full(geometry.shape_of(problem.want), np.nan, dtype)
-    packed = ready.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
-    ready(read, packed, ready.pack_bias(bias), written)
-    expected = definition.contract(geometry, problem.want, read, w, bias=bias)
-    assert np.array_equal(written, expected)
 
 
 # 2-D layers of three taps, of two taps in four phases, of odd sizes and strides, 1-D and 3-D ones,
@@ -142,7 +87,7 @@ UNSAFE = [np.nan, np.inf, -np.inf, 2.0**100, -(2.0**127)]
 
 
 @draws(1)
-@given(tiled(), st.data())
+@given(winograd_plans(), st.data())
 def test_images_with_cells_that_would_spread_have_the_bits_of_direct(found, data):
     """Whatever the plan, and so for any number of threads; other images have those of the tiles."""
     problem, tiles = found
@@ -154,10 +99,10 @@ def test_images_with_cells_that_would_spread_have_the_bits_of_direct(found, data
     hostile = read.copy()
     for cell in cells:
         hostile.flat[cell] = data.draw(st.sampled_from(UNSAFE))
-    ready = executor.Ready(problem, "float32", target(), tiles)
-    packed = ready.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
+    primitive = executor.Primitive(problem, "float32", target(), tiles)
+    packed = primitive.pack(np.ascontiguousarray(canonical(np, geometry, "w", w)))
     written = np.full(geometry.shape_of(problem.want), -1, np.float32)
-    ready(hostile, packed, ready.pack_bias(bias), written)
+    primitive(hostile, packed, primitive.pack_bias(bias), written)
     images = {cell // (read.size // geometry.batch) for cell in cells}
     solve = conv_transpose if problem.want == "y" else conv
     with np.errstate(all="ignore"):
@@ -230,15 +175,13 @@ def shifted(mask, axis, by):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_screening_finds_every_cell_and_no_other(dtype):
+def test_every_large_cell_is_flagged_and_no_other(dtype):
     """At every place of runs of every length, with large cells and unreadable memory around."""
     if not target().uses_engine:
         return
-    name = f"screen_{dtype}"
-    found = load(
-        name, partial(write, screen, name, dtype, target()), target(), version=executor.VERSION
-    )
-    screened = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, ctypes.c_int64)(found)
+    name = f"flag_large_{dtype}"
+    found = load(name, partial(write, flag_large, name, dtype, target()), target())
+    flagged = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, ctypes.c_int64)(found)
     large = LARGE[np.dtype(dtype).itemsize]
     less = np.nextafter(np.array(large, dtype), np.array(0, dtype))
     flag = np.zeros(1, np.int64)
@@ -248,7 +191,7 @@ def test_screening_finds_every_cell_and_no_other(dtype):
 
         def is_found(cells=cells, count=count):
             flag[0] = 0
-            screened(flag.ctypes.data, cells[1:].ctypes.data, count)
+            flagged(flag.ctypes.data, cells[1:].ctypes.data, count)
             return bool(flag[0])
 
         assert not is_found()
@@ -263,20 +206,20 @@ def test_layers_that_are_tiled_and_that_are_not():
     if not target().uses_engine:
         return
 
-    def is_tiled(geometry, want="y", dtype="float32", **options):
+    def is_winograd(geometry, want="y", dtype="float32", **options):
         plan = choose_plan(Problem(geometry, want, **options), dtype, target(), 2)
-        return plan.is_tiled
+        return plan.algorithm == "winograd"
 
     middle = Geometry.of((1, 256, 56, 56), (256, 256, 3, 3), padding=1)
     dilated = Geometry.of((1, 256, 56, 56), (256, 256, 3, 3), padding=2, dilation=2)
-    assert is_tiled(middle)
-    assert is_tiled(middle, "x")
-    assert is_tiled(dilated)
-    assert is_tiled(dilated, "x")
-    assert not is_tiled(middle, is_direct=True)
-    assert not is_tiled(middle, dtype="float64")
-    assert not is_tiled(Geometry.of((1, 256, 56, 56), (256, 256, 1, 1)))
-    assert not is_tiled(Geometry.of((1, 2, 56, 56), (2, 1, 3, 3)))
+    assert is_winograd(middle)
+    assert is_winograd(middle, "x")
+    assert is_winograd(dilated)
+    assert is_winograd(dilated, "x")
+    assert not is_winograd(middle, without_winograd=True)
+    assert not is_winograd(middle, dtype="float64")
+    assert not is_winograd(Geometry.of((1, 256, 56, 56), (256, 256, 1, 1)))
+    assert not is_winograd(Geometry.of((1, 2, 56, 56), (2, 1, 3, 3)))
 
 
 def test_the_order_of_sums_does_not_depend_on_threads():
@@ -304,9 +247,10 @@ def test_plans_of_every_size_are_considered(want):
     if not target().uses_engine:
         return
     geometry = Geometry.of((2, 16, 9, 11), (16, 16, 4, 4), stride=2, padding=1)
-    plans = [p for p in all_plans(Problem(geometry, want), "float32", target(), 2) if p.is_tiled]
-    kinds = {(p.is_gathered, p.outputs) for p in plans}
-    assert kinds == set(product((False, True), ((1, 2, 2), (1, 3, 3))))
+    plans = all_plans(Problem(geometry, want), "float32", target(), 2)
+    plans = [plan for plan in plans if plan.algorithm == "winograd"]
+    kinds = {(p.panel, p.outputs) for p in plans}
+    assert kinds == set(product(("padded", "im2col"), ((1, 2, 2), (1, 3, 3))))
     for each in plans:
         assert each.block <= 16
         assert ceil(16 / each.block) >= each.splits

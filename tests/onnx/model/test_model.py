@@ -1,4 +1,4 @@
-"""Broken models are refused in words: what is wrong, and a way out."""
+"""Broken model files: every refusal says what is wrong, and a way out."""
 
 import os
 import re

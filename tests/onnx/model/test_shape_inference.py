@@ -1,4 +1,4 @@
-"""Shapes that follow from those of the inputs are those that ONNX Runtime finds."""
+"""Shape inference from the shapes of the inputs: the same shapes as in ONNX Runtime."""
 
 import numpy as np
 import onnx
@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from onnx_graphs import by_onnx_runtime, model_of, models, transposed
 from strategies import draws
-from tconv.onnx.model.shape_inference import outline, sized
+from tconv.onnx.model.shape_inference import infer_shapes, strip_weights
 
 
 def shapes_of(feeds):
@@ -38,7 +38,7 @@ def test_shapes_are_those_of_a_run(drawn):
         values = found_by_onnx_runtime(drawn.model, drawn.feeds)
     except Exception:
         return
-    known = sized(outline(drawn.model), shapes_of(drawn.feeds), {})
+    known = infer_shapes(strip_weights(drawn.model), shapes_of(drawn.feeds), {})
     for name, value in values.items():
         if name in known:
             assert known[name] == np.shape(value)
@@ -77,7 +77,7 @@ def computed_size(opset):
 @pytest.mark.parametrize("opset", [11, 12, 13, 17, 22])
 def test_sizes_that_nodes_compute_are_followed(opset):
     model, feeds = computed_size(opset)
-    known = sized(outline(model), shapes_of(feeds), {})
+    known = infer_shapes(strip_weights(model), shapes_of(feeds), {})
     assert known["image"] == (1, 2, 5, 2)
     assert known["y"] == by_onnx_runtime(model, feeds)[0].shape
 
@@ -88,10 +88,10 @@ def test_values_in_between_may_be_told():
         transposed("k", "w", "y", strides=[2]),
     ]
     feeds = {"x": np.ones((1, 2, 9), np.float32), "keep": np.ones(9, bool)}
-    model = outline(model_of(nodes, feeds, ["y"], {"w": np.ones((2, 1, 3), np.float32)}))
-    assert "y" not in sized(model, shapes_of(feeds), {})
+    model = strip_weights(model_of(nodes, feeds, ["y"], {"w": np.ones((2, 1, 3), np.float32)}))
+    assert "y" not in infer_shapes(model, shapes_of(feeds), {})
     shapes = shapes_of(feeds) | {"k": (1, 2, 4)}
-    assert sized(model, shapes, {"k": onnx.TensorProto.FLOAT})["y"] == (1, 1, 9)
+    assert infer_shapes(model, shapes, {"k": onnx.TensorProto.FLOAT})["y"] == (1, 1, 9)
 
 
 def test_an_outline_has_no_weights_and_all_else():
@@ -99,10 +99,10 @@ def test_an_outline_has_no_weights_and_all_else():
     constant = helper.make_node("Constant", [], ["v"], value=numpy_helper.from_array(w))
     nodes = [constant, transposed("x", "w", "a"), transposed("a", "v", "y")]
     model = model_of(nodes, {"x": np.ones((1, 64, 3, 3), np.float32)}, ["y"], {"w": w})
-    bare = outline(model)
+    bare = strip_weights(model)
     assert bare.ByteSize() < 2000 < w.nbytes
     assert [node.op_type for node in bare.graph.node] == [node.op_type for node in nodes]
-    assert sized(bare, {}, {}) == {
+    assert infer_shapes(bare, {}, {}) == {
         "w": w.shape, "v": w.shape, "x": (1, 64, 3, 3), "a": (1, 64, 7, 7), "y": (1, 64, 11, 11),
     }  # fmt: skip
     assert model.graph.initializer[0].raw_data  # the model itself is as it was

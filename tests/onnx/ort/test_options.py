@@ -1,4 +1,4 @@
-"""What a caller asks of ONNX Runtime is kept: by the pieces, or by the model left to it whole."""
+"""Options of ONNX Runtime: honoured in subgraphs, or the model runs as a whole."""
 
 import copy
 import json
@@ -206,14 +206,14 @@ def test_pieces_get_the_options(made, capfd, name, stops):
         capfd.readouterr()
     before = {each: getattr(options, each) for each in KEPT}
     session = assert_as_onnx_runtime(options, "")
-    pieces = [o for source, o in made if b"piece of " in source]
+    subgraphs = [o for source, o in made if b"subgraph of " in source]
     session.io_binding()
     wholes = [o for source, o in made if source == BYTES]
-    assert pieces
-    for each in (*pieces, *wholes):
+    assert subgraphs
+    for each in (*subgraphs, *wholes):
         assert getattr(each, name) == KEPT[name]
         assert entry(each, SPIN) == "0"
-        assert entry(each, STOP) == ("1" if each in pieces else stops)
+        assert entry(each, STOP) == ("1" if each in subgraphs else stops)
     assert {each: getattr(options, each) for each in KEPT} == before
     assert entry(options, STOP) == stops
     out = capfd.readouterr()
@@ -328,7 +328,7 @@ def test_options_in_the_model_leave_it_whole(monkeypatch):
 @pytest.mark.parametrize("name", [*STORED, "w", "a", "unknown"])
 @pytest.mark.parametrize("optimise", [False, True])
 def test_a_replaced_initialiser_is_seen(name, optimise):
-    """One that tconv reads leaves the model whole; others are replaced in the pieces."""
+    """One that tconv reads leaves the model whole; others are replaced in the subgraphs."""
     level = onnxruntime.GraphOptimizationLevel
     options = options_with(
         graph_optimization_level=level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL

@@ -1,4 +1,4 @@
-"""How ONNX Runtime loads a model: as it was asked for, quietly, and once."""
+"""Sessions of ONNX Runtime: loaded with the given options, quietly, and once."""
 
 import gc
 import os
@@ -15,7 +15,7 @@ from onnx_graphs import by_onnx_runtime, model_of, transposed
 from strategies import integers_like, same_numbers
 from tconv.errors import ModelError
 from tconv.onnx.ort.options import Settings
-from tconv.onnx.ort.sessions import Whole, clean_message, load
+from tconv.onnx.ort.sessions import WholeModel, clean_message, load
 
 X = integers_like((1, 2, 4), "float32", 1)
 MODEL = model_of(
@@ -43,7 +43,7 @@ def test_a_whole_model_is_loaded_when_it_is_asked_for_and_once(monkeypatch):
         begin(self, *arguments, **keywords)
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "__init__", record)
-    whole = Whole(BYTES, Settings(threads=1))
+    whole = WholeModel(BYTES, Settings(threads=1))
     assert (whole.is_loaded, began) == (False, [])
     with ThreadPoolExecutor(8) as pool:
         sessions = set(pool.map(lambda _: whole.session(), range(32)))
@@ -53,7 +53,7 @@ def test_a_whole_model_is_loaded_when_it_is_asked_for_and_once(monkeypatch):
 
 
 def test_a_whole_model_goes_with_whoever_asked_for_it():
-    whole = Whole(BYTES, Settings(threads=1))
+    whole = WholeModel(BYTES, Settings(threads=1))
     seen = weakref.ref(whole.session())
     del whole
     gc.collect()
@@ -64,7 +64,7 @@ def test_a_whole_model_goes_with_whoever_asked_for_it():
 def test_a_file_that_changed_is_not_loaded(tmp_path, change):
     path = tmp_path / "model.onnx"
     onnx.save(MODEL, path)
-    first, second = (Whole(str(path), Settings(threads=1)) for _ in range(2))
+    first, second = (WholeModel(str(path), Settings(threads=1)) for _ in range(2))
     kept = first.session()
     if change == "removed":
         path.unlink()
@@ -77,7 +77,7 @@ def test_a_file_that_changed_is_not_loaded(tmp_path, change):
 
 
 def test_a_fallback_is_switched_before_and_after_loading():
-    whole = Whole(BYTES, Settings(threads=1))
+    whole = WholeModel(BYTES, Settings(threads=1))
     assert not whole.options.intra_op_num_threads - 1
     whole.fall_back(True)
     assert not whole.is_loaded

@@ -1,4 +1,4 @@
-"""What follows a ConvTranspose becomes part of it, where nobody else needs what lies between."""
+"""Fusion of nodes into a ConvTranspose, if nothing else reads the values between."""
 
 import numpy as np
 import onnx
@@ -9,8 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_graphs import by_onnx_runtime, model_of, transposed
 from strategies import draws, integers_like
-from tconv.onnx import Session, compare, warm
-from tconv.onnx import subgraphs as pieces
+from tconv.onnx import Session, compare, subgraphs, warm
 from tconv.onnx.partition.partition import Graph
 
 ACTIVATIONS = {"Relu": {}, "LeakyRelu": {"alpha": 0.2}, "Tanh": {}, "Sigmoid": {}}
@@ -43,14 +42,14 @@ def parts(rank=2, groups=2, has_bias=True, activation="Relu", norm=True):
 
 def loaded(model):
     """A session, and the operators that ONNX Runtime was given for it."""
-    seen, load = [], pieces.load
+    seen, load = [], subgraphs.load
 
     def record(source, *args, **options):
         seen.extend(node.op_type for node in onnx.load_from_string(source).graph.node)
         return load(source, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "load", record)
+        patch.setattr(subgraphs, "load", record)
         return Session(model, force=True), seen
 
 
@@ -166,7 +165,7 @@ def test_constants_may_come_from_nodes(name, how):
 
 
 def operators_folded(model):
-    return Graph(model).layers[0].followers.operators
+    return Graph(model).layers[0].fused.operators
 
 
 @pytest.mark.parametrize(

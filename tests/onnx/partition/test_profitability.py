@@ -1,4 +1,4 @@
-"""Predicted times: more work takes more, and what is predicted for a cut is what is taken."""
+"""Predicted times: more for more work, and those of a partition for the layers it assigns."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -13,17 +13,17 @@ from onnx_graphs import model_of, models, transposed
 from strategies import draws
 from tconv.engine.target.target import named_target, target
 from tconv.onnx import Decision
-from tconv.onnx.model.nodes import NotCut
-from tconv.onnx.model.shape_inference import outline, sized
+from tconv.onnx.model.nodes import NotPartitionable
+from tconv.onnx.model.shape_inference import infer_shapes, strip_weights
 from tconv.onnx.partition import cost_model
-from tconv.onnx.partition.cost_model import Machine, node_us, transposed_us
+from tconv.onnx.partition.cost_model import Machine, conv_transpose_us, node_us
 from tconv.onnx.partition.partition import Graph
 from tconv.onnx.partition.profitability import LEAST_GAIN, predict
 
 
 def predicted(model, feeds, threads=1):
-    bare = outline(model)
-    shapes = sized(bare, {name: value.shape for name, value in feeds.items()}, {})
+    bare = strip_weights(model)
+    shapes = infer_shapes(bare, {name: value.shape for name, value in feeds.items()}, {})
     return predict(Graph(bare), shapes, threads)
 
 
@@ -32,14 +32,14 @@ def predicted(model, feeds, threads=1):
 def test_a_prediction_is_finite_and_its_layers_are_the_models(drawn, threads):
     try:
         found = predicted(drawn.model, drawn.feeds, threads)
-    except NotCut:
+    except NotPartitionable:
         return
     if found is None:
         return
     assert 0 < found.tconv_us <= found.onnxruntime_us < 1e9
-    assert (found.gain > 0) == bool(found.taken)
+    assert (found.gain > 0) == bool(found.assigned)
     assert {node.op_type for node in drawn.model.graph.node if node.op_type} >= {
-        "ConvTranspose" for _ in found.taken
+        "ConvTranspose" for _ in found.assigned
     }
 
 
@@ -66,7 +66,7 @@ def test_the_share_of_the_layer_decides():
 
 
 def test_a_layer_too_small_for_a_piece_is_not_taken():
-    assert predicted(*decoder(20, 4)).taken == ()
+    assert predicted(*decoder(20, 4)).assigned == ()
 
 
 def test_layers_of_unknown_sizes_are_not_predicted():
@@ -88,20 +88,20 @@ def test_more_work_takes_longer(cpu, threads):
 
     def us(*cells, channels=32, kernel=4, batch=1):
         weight = (channels, 16, *[kernel] * len(cells))
-        return transposed_us((batch, channels, *cells), weight, 1, machine)
+        return conv_transpose_us((batch, channels, *cells), weight, 1, machine)
 
     for grown in (us(64, 64), us(32, 32, channels=64), us(32, 32, kernel=5), us(32, 32, batch=2)):
         assert grown > us(32, 32)
     assert us(2000) > us(1000)
     if threads == 2:
         alone = replace(machine, threads=1)
-        assert us(64, 64) <= transposed_us((1, 32, 64, 64), (32, 16, 4, 4), 1, alone)
+        assert us(64, 64) <= conv_transpose_us((1, 32, 64, 64), (32, 16, 4, 4), 1, alone)
 
 
 def test_a_wider_processor_is_quicker():
     x, weight = (1, 64, 64, 64), (64, 64, 4, 4)
     times = [
-        transposed_us(x, weight, 1, Machine.of(named_target(cpu), 1))
+        conv_transpose_us(x, weight, 1, Machine.of(named_target(cpu), 1))
         for cpu in ("x86-64", "haswell", "skylake-avx512")
     ]
     assert times == sorted(times, reverse=True)
@@ -136,4 +136,6 @@ def test_a_decision_says_what_and_why(decision, sentence):
 
 
 def test_costs_are_told_in_one_scale():
-    assert 0 < cost_model.RUN_US < cost_model.PIECE_US < cost_model.PIECE_US + cost_model.WAKE_US
+    assert (
+        0 < cost_model.RUN_US < cost_model.SUBGRAPH_US < cost_model.SUBGRAPH_US + cost_model.WAKE_US
+    )
