@@ -6,11 +6,21 @@ adds each padded cell to the cell from which `pad` copies.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["pad", "transposed_pad", "transposed_pad_factor"]
+__all__ = ["PADDING_MODES", "PaddingMode", "pad", "transposed_pad", "transposed_pad_factor"]
 
 Pairs = Sequence[tuple[int, int]]
+Step = Callable[[Any, Any, int, int, int], Any]
+"""A function of the array library, an array, an axis, and the cells at its begin and end."""
+
+
+class PaddingMode(NamedTuple):
+    """A padding mode along one axis."""
+
+    pad: Step
+    transposed_pad: Step
+    reaches_any_size: bool = False  # may pad by as many cells as the axis has, and more
 
 
 def pad(xp: Any, y: Any, mode: str, pairs: Pairs, first_axis: int) -> Any:
@@ -19,8 +29,10 @@ def pad(xp: Any, y: Any, mode: str, pairs: Pairs, first_axis: int) -> Any:
     >>> pad(np, np.array([1, 2, 3]), "reflect", [(2, 1)], 0)
     array([3, 2, 1, 2, 3, 2])
     """
+    row = PADDING_MODES[mode]
+    assert row is not None, "zeros are no business of this function"
     for axis, (begin, end) in enumerate(pairs, first_axis):
-        y = _PAD[mode](xp, y, axis, begin, end)
+        y = row.pad(xp, y, axis, begin, end)
     return y
 
 
@@ -30,8 +42,10 @@ def transposed_pad(xp: Any, full: Any, mode: str, pairs: Pairs, first_axis: int)
     >>> transposed_pad(np, np.array([1, 1, 1, 1, 1, 1]), "reflect", [(2, 1)], 0)
     array([1, 3, 2])
     """
+    row = PADDING_MODES[mode]
+    assert row is not None, "zeros are no business of this function"
     for axis, (begin, end) in enumerate(pairs, first_axis):
-        full = _TRANSPOSED[mode](xp, full, axis, begin, end)
+        full = row.transposed_pad(xp, full, axis, begin, end)
     return full
 
 
@@ -108,14 +122,10 @@ def _add_at(xp: Any, y: Any, part: Any, axis: int, start: int) -> Any:
     return xp.concat(pieces, axis=axis)
 
 
-Step = Callable[[Any, Any, int, int, int], Any]
-_PAD: dict[str, Step] = {
-    "circular": _pad_circular,
-    "reflect": _pad_reflect,
-    "replicate": _pad_replicate,
+PADDING_MODES: dict[str, PaddingMode | None] = {
+    "zeros": None,  # which the engine and the portable path compute themselves
+    "circular": PaddingMode(_pad_circular, _transposed_circular, reaches_any_size=True),
+    "reflect": PaddingMode(_pad_reflect, _transposed_reflect),
+    "replicate": PaddingMode(_pad_replicate, _transposed_replicate),
 }
-_TRANSPOSED: dict[str, Step] = {
-    "circular": _transposed_circular,
-    "reflect": _transposed_reflect,
-    "replicate": _transposed_replicate,
-}
+"""All that a padding mode is: one row here, and its line in the docstrings that list them."""

@@ -20,7 +20,6 @@ __all__ = [
     "DATA_FORMATS",
     "METHODS",
     "MOST_THREADS",
-    "PADDING_MODES",
     "Pairs",
     "PerAxis",
     "as_array",
@@ -49,7 +48,6 @@ Pairs = tuple[tuple[int, int], ...]
 """(begin, end) of every spatial axis."""
 
 DATA_FORMATS = ("channels_first", "channels_last")
-PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 METHODS = ("auto", "direct", "measure")
 MOST_THREADS = 1024
 """Most threads of a call; each needs scratch of its own."""

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from tconv.arrays.activations import Activation, as_activation
 from tconv.arrays.checks import as_gradient, as_kernel_size, as_real
 from tconv.arrays.dtypes import FLOATING_TYPES, as_dtype, as_type_name
+from tconv.arrays.padding_modes import PADDING_MODES
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.arguments import (
     DATA_FORMATS,
-    PADDING_MODES,
     as_choice,
     as_flag,
     as_generator,

@@ -14,11 +14,10 @@ import tconv.engine as engine
 from tconv.arrays.activations import Activation
 from tconv.arrays.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest, largest_sum
 from tconv.arrays.operands import check_out, library_of, namespace
-from tconv.arrays.padding_modes import pad, transposed_pad, transposed_pad_factor
+from tconv.arrays.padding_modes import PADDING_MODES, pad, transposed_pad, transposed_pad_factor
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry.arguments import (
     METHODS,
-    PADDING_MODES,
     as_choice,
     as_integer,
     as_padding,
@@ -96,7 +95,8 @@ class Call:
 def check_padding_mode(mode: str, geometry: Geometry, padding: Any, output_padding: Any) -> None:
     """Refuse arguments that do not combine with a padding mode other than zeros."""
     mode = as_choice(mode, "padding_mode", PADDING_MODES)
-    if mode == "zeros":
+    row = PADDING_MODES[mode]
+    if row is None:
         return
     if isinstance(as_padding(padding, geometry.rank), str):
         raise ParameterError(
@@ -117,7 +117,7 @@ def check_padding_mode(mode: str, geometry: Geometry, padding: Any, output_paddi
                 f'padding[{n}]={crop} must not be negative with padding_mode="{mode}"; '
                 'pass padding of 0 or more, or padding_mode="zeros".'
             )
-        if mode != "circular" and max(crop) >= axis.output:
+        if not row.reaches_any_size and max(crop) >= axis.output:
             raise ShapeError(
                 f"padding[{n}]={crop} must be smaller than the output size {axis.output} with "
                 f'padding_mode="{mode}"; lower padding or use padding_mode="circular".'

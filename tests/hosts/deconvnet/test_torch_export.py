@@ -72,7 +72,7 @@ def test_gradient_is_autograd(name):
 
 
 def exported(module, image):
-    from tconv.deconvnet.network.torch_export import exported as export
+    from tconv.deconvnet.network.torch_export import export_module as export
 
     return export(module, tuple(image.shape))
 
