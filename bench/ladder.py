@@ -1,4 +1,4 @@
-"""Step-by-step gains, from single products to the engine. ``python -m bench.ladder [--publish]``.
+"""Step-by-step gains, from single products to the engine. ``python -m bench.ladder``.
 
 Every answer is compared with float64 before it is timed, and steps take turns in rounds, each in
 its own process. There is one thread, BLAS included, until the step that takes all cores.

@@ -1,4 +1,4 @@
-"""Whole models of PyTorch, accelerated and not. ``python -m bench.models [--publish]``.
+"""Whole models of PyTorch, accelerated and not. ``python -m bench.models``.
 
 The same model with the same weights runs by PyTorch and accelerated, each in a process of its own:
 a forward pass without gradients; the same frozen, where weights are not checked for changes; and a

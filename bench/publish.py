@@ -1,6 +1,6 @@
 """Published tables and bars of README.md and docs/, from the newest results.
 
-``python -m bench.publish`` writes them; so does the option --publish of each suite.
+``python -m bench.publish`` writes them.
 
 Nothing is chosen by its result:
 

@@ -1,4 +1,4 @@
-"""Layers by tconv and by its peers, answers compared first. ``python -m bench.run [--publish]``.
+"""Layers by tconv and by its peers, answers compared first. ``python -m bench.run``.
 
 Without options: the published and the drawn cases in float32, the published ones with one thread,
 in float64 and in the halves, their gradients, networks of the examples, and small measurements.

@@ -56,19 +56,16 @@ def parsed(
     parser.add_argument(
         "--output", type=Path, help="result file; a whole suite's is kept in bench/results"
     )
-    parser.add_argument("--publish", action="store_true", help="write README.md and docs/ too")
     found, usual = parser.parse_args(words), parser.parse_args([])
-    others = vars(found).keys() - {"output", "publish", *drawn}
+    others = vars(found).keys() - {"output", *drawn}
     is_whole = all(getattr(found, name) == getattr(usual, name) for name in others)
-    if found.publish and (found.output or not is_whole):
-        parser.error("--publish is for the whole suite: leave out all other options")
     return found, is_whole
 
 
 def finish(
     results: Row, suite: str, lines: Iterable[Line], options: Namespace, is_whole: bool
 ) -> None:
-    """Write results where they belong, and publish them if that was asked for."""
+    """Write results where they belong; ``python -m bench.publish`` puts them on the pages."""
     stamp = results["date"][:16].replace(":", "").replace("T", "-")
     output = options.output or ROOT / "out" / "bench" / f"{stamp}-{suite}.json"
     if is_whole and not options.output:
@@ -76,10 +73,6 @@ def finish(
     else:
         write_whole(output, compact(results))
     print(f"written to {output}", file=sys.stderr)
-    if options.publish:
-        from bench.publish import publish  # which imports all suites, and they this file
-
-        print("published:", *publish(), file=sys.stderr)
 
 
 def keep(results: Row, suite: str, lines: Iterable[Line], folder: Path) -> Path:

@@ -179,7 +179,6 @@ def test_the_options_make_a_table_for_each_want(tmp_path, capsys):
     [
         ("--want w --contenders onnx_conv", "none of them computes the published, gradient of the"),
         ("--networks --bars a.svg", "no table to draw"),
-        ("--networks --publish", "--publish is for the whole suite"),
     ],
 )
 def test_options_that_measure_nothing_are_refused(words, message, capsys):

@@ -127,15 +127,6 @@ def test_a_suite_is_whole_unless_something_else_is_asked_for(words, is_whole):
     assert store.parsed(parser, words.split(), drawn=["bars"])[1] is is_whole
 
 
-@pytest.mark.parametrize("words", ["--publish --a 2", "--publish --output a.json"])
-def test_a_part_of_a_suite_is_not_published(words, capsys):
-    parser = ArgumentParser()
-    parser.add_argument("--a", type=int, default=1)
-    with pytest.raises(SystemExit):
-        store.parsed(parser, words.split())
-    assert "--publish is for the whole suite" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("is_whole", [True, False])
 def test_what_is_no_whole_suite_is_not_kept(tmp_path, monkeypatch, is_whole):
     monkeypatch.setattr(store, "ROOT", tmp_path)
