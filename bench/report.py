@@ -309,6 +309,7 @@ def small_sections(extras: Row) -> list[str]:
         "A tiny call: 4 channels of 4 x 4 to 4 channels of 8 x 8. Error: the largest difference "
         "from float64, of the largest value, where each sum has 2304 terms.",
         "", *first_calls(extras["fresh"]), "",
+        *without_baseline_tier(extras.get("baseline_tier", [])),
         *(f"`import {name}` takes {time:.0f} ms." for name, time in imports.items()),
     ]  # fmt: skip
 
@@ -352,6 +353,20 @@ def first_calls(attempts: list[Row]) -> list[str]:
         spent = median(each[f"import_{module}"] for each in found) * 1e3
         lines += [f"Importing {name} before that takes {spent:.1f} ms and is not counted."]
     return lines
+
+
+def without_baseline_tier(rows: list[Row]) -> list[str]:
+    """First calls with an empty cache, with the baseline tier and without it."""
+    cells = []
+    for row in rows:
+        with_it, without = row.get("with"), row.get("without")
+        if with_it and without:
+            times = [show(each * 1e3, 1) for each in (with_it, without, without - with_it)]
+            cells.append([row["case"], *times])
+    if not cells:
+        return []
+    titles = ["first call, empty cache: least ms", "with the baseline tier", "without it", "saved"]
+    return [*table(titles, cells), ""]
 
 
 def page(results: Row) -> str:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from bench import report
 from bench.cases import (
     FAMILIES,
     GROUPS,
@@ -318,3 +319,10 @@ def test_bars_show_losses_and_are_cut_where_they_are_long():
     assert "0.50x  ████" in lines["lost"]
     assert lines["far"].endswith("█ ›")
     assert "slower in 2" in lines["Geometric"]
+
+
+def test_first_calls_without_the_baseline_tier_stand_beside_those_with_it():
+    rows = [{"case": "a", "with": 0.1, "without": 0.15}, {"case": "failed", "with": 0.1}]
+    lines = report.without_baseline_tier(rows)
+    assert lines[-2] == "| a | 100.0 | 150.0 | 50.0 |"
+    assert report.without_baseline_tier([]) == []
