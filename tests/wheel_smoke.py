@@ -44,7 +44,7 @@ def check_the_machine_code():
     assert engine.serves(geometry, "y", "float32")
     x, w = np.ones(geometry.x_shape, np.float32), np.ones(geometry.weight_shape, np.float32)
     y = engine.contract(geometry, "y", x, w)
-    assert np.array_equal(y, tconv.portable.contract(geometry, "y", x, w)), y
+    assert np.array_equal(y, tconv.portable.contract.contract(geometry, "y", x, w)), y
 
 
 def check_the_command():
