@@ -46,7 +46,7 @@ NAMES = tuple(TYPES)
 OTHER_CPUS = [
     cpu
     for cpu in ("x86-64", "haswell", "skylake-avx512")
-    if (there := named_target(cpu)).runs_here and there.instruction_set != target().instruction_set
+    if (there := named_target(cpu)).runs_here and there.isa != target().isa
 ]
 
 
@@ -150,7 +150,7 @@ def any_native(draw, geometry, want, dtype, here=None):
     if not served(geometry, want, dtype):
         return None
     here, threads = here or target(), draw(st.integers(1, 3))
-    problem = Problem(engine._usual(geometry), want)
+    problem = Problem(engine._canonical(geometry), want)
     plan = any_plan(draw, problem, dtype, here, threads)
     return by(executor.Primitive(problem, dtype, here, plan), geometry, want)
 
@@ -166,14 +166,14 @@ def any_native_of(cpu):
 
 def channel_lanes(draw, geometry, want, dtype):
     """Any plan whose vectors are of channels."""
-    problem = Problem(engine._usual(geometry), want)
+    problem = Problem(engine._canonical(geometry), want)
     plan = channel_lanes_plan(draw, problem, dtype)
     return by(executor.Primitive(problem, dtype, target(), plan), geometry, want)
 
 
 def winograd(draw, geometry, want, dtype):
     """Any plan whose outputs share products. Halves of small integers are exact."""
-    problem = Problem(engine._usual(geometry), want)
+    problem = Problem(engine._canonical(geometry), want)
     try:
         plan = winograd_plan(draw, problem)
     except UnsatisfiedAssumption:
@@ -183,11 +183,11 @@ def winograd(draw, geometry, want, dtype):
 
 def any_weight_gradient(draw, geometry, want, dtype):
     """Any plan for w, on any number of threads."""
-    usual, threads = engine._usual(geometry), draw(st.integers(1, 3))
-    plan = weight_gradient_plan(draw, usual, dtype)
-    return by(
-        WeightGradientPrimitive(Problem(usual, "x"), dtype, target(), plan, threads), geometry, want
-    )
+    canonical, threads = engine._canonical(geometry), draw(st.integers(1, 3))
+    plan = weight_gradient_plan(draw, canonical, dtype)
+    problem = Problem(canonical, "x")
+    primitive = WeightGradientPrimitive(problem, dtype, target(), plan, threads)
+    return by(primitive, geometry, want)
 
 
 def high_rank(draw, geometry, want, dtype):
@@ -225,7 +225,7 @@ def from_disk(draw, geometry, want, dtype):
     """A lowered plan that is read again."""
     if not served(geometry, want, dtype):
         return None
-    problem = Problem(engine._usual(geometry), want)
+    problem = Problem(engine._canonical(geometry), want)
     plan = any_plan(draw, problem, dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(executor, "_families", {})
@@ -250,14 +250,14 @@ def function_of(geometry, want):
 
 
 def functions(draw, geometry, want, dtype):
-    """The public functions, also when their call is remembered."""
+    """The public functions, also when their call is cached."""
     return repeated(draw, function_of(geometry, want))
 
 
 def bound_calls(draw, geometry, want, dtype):
-    """What the functions remember of a call."""
-    known = BoundCall(geometry, np.dtype(dtype), Call("conv_transpose"))
-    return repeated(draw, lambda a, b, bias, out: known.solve(want, a, b, bias, out))
+    """The calls that the functions cache."""
+    bound = BoundCall(geometry, np.dtype(dtype), Call("conv_transpose"))
+    return repeated(draw, lambda a, b, bias, out: bound.solve(want, a, b, bias, out))
 
 
 def repeated(draw, solve):

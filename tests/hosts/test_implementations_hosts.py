@@ -13,7 +13,7 @@ from laws import equals_the_definition, forms_have_one_value
 from strategies import geometries
 from tconv.portable import contract
 from tconv.torch.contract import compute
-from tconv.torch.custom_op import op_arguments, operator
+from tconv.torch.custom_op import contract_op, op_arguments
 
 EXACT = ("float32", "float64")
 NATIVE_DTYPES = geometries(ranks=(1, 2, 3), batches=(1, 2, 3)).map(
@@ -60,7 +60,7 @@ def by_operator(draw, geometry, want, dtype):
 
     def solve(a, b, bias, out):
         a, b, bias = map(as_tensor, (a, b, bias))
-        return operator(*op_arguments(geometry, want, a, b, bias)).numpy()
+        return contract_op(*op_arguments(geometry, want, a, b, bias)).numpy()
 
     return solve
 
