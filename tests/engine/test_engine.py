@@ -289,7 +289,7 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
 
 @pytest.mark.parametrize("cpu", mostly_slow(TARGETS, "skylake-avx512", "apple-m1"))
 def test_every_kernel_is_code_for_every_processor(cpu):
-    """And calls nothing but what the driver is told to call."""
+    """And calls nothing but the kernels whose addresses its arguments have."""
     here = named_target(cpu)
     kernels = {"find_runs": find_runs, "gather": gather, "add_rows": add_rows, "stream": stream}
     kernels |= {"broadcast": broadcast(3, 4), "transpose_out": transpose_out}

@@ -201,7 +201,7 @@ def extra_bytes(function):
     drop_idle()
     job._scratch.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TCONV_CACHE", "off")  # so that plans are chosen and laid out
+        patch.setenv("TCONV_CACHE", "off")  # so that plans are chosen and lowered
         tracemalloc.start()
         try:
             result = function()
@@ -310,7 +310,7 @@ def test_at_most_64_mib_of_scratch_are_held_for_integers(dtype):
 
 # ---- max_bytes -----------------------------------------------------------------------------------
 
-SLACK = 300_000  # Python's own objects: tuples, slices, caches, what threads are told
+SLACK = 300_000  # Python's own objects: tuples, slices, caches, arguments of threads
 
 
 def needed(function, *operands, **keywords):
