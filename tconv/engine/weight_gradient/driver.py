@@ -170,9 +170,9 @@ def _pack_y(c: _Call, task: _Task, k_block: _KBlock) -> None:
             filled = code.add(above, code.pick(exists, code.mul(rows, of_row), 0))
             some, below = code.pick(exists, one_row, 0), code.sub(of_planes, filled)
             ahead = code.mul(c.y_channel, CHANNELS_AHEAD)
-            numbers = (above, some, step, left, one_count, right, below, c.step_x, ahead)
+            sizes = (above, some, step, left, one_count, right, below, c.step_x, ahead)
             of_panel = code.add(code.mul(image, volume), code.mul(z, plane))
-            code.call(c.pack_rows, code.at(to, of_panel), source, *numbers)
+            code.call(c.pack_rows, code.at(to, of_panel), source, *sizes)
         end = code.at(to, code.mul(k_block.images, volume))
         code.call(c.pack_rows, end, c.y, c.room, 0, 0, 0, 0, 0, 0, 1, 0)
 
@@ -191,8 +191,8 @@ def _transpose_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
             width = code.least(c.tile_size, code.sub(end, channel))
             count = code.least(width, code.sub(task.channels, channel))
             right = code.sub(width, count)
-            numbers = (0, k_block.images, c.x_batch, 0, count, right, 0, 1, 0)
-            code.call(c.copy_rows, to, code.at(start, channel), *numbers)
+            sizes = (0, k_block.images, c.x_batch, 0, count, right, 0, 1, 0)
+            code.call(c.copy_rows, to, code.at(start, channel), *sizes)
         with images, code.loop(task.channels, step=lanes) as channel:
             tile, within = code.divmod(channel, c.tile_size)
             to = code.at(c.x_panel, code.mul(tile, c.x_pitch))
@@ -224,7 +224,7 @@ def _pack_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
             is_last = code.is_equal(code.add(z, 1), k_block.planes)
             below = code.add(code.mul(rest, pitch), code.pick(is_last, beyond, 0))
             of_plane = code.at(source, code.mul(z, c.x_plane))
-            numbers = (
+            sizes = (
                 0,
                 k_block.rows,
                 c.x_row,
@@ -235,7 +235,7 @@ def _pack_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
                 1,
                 0,
             )
-            code.call(c.copy_rows, code.at(to, code.mul(z, plane)), of_plane, *numbers)
+            code.call(c.copy_rows, code.at(to, code.mul(z, plane)), of_plane, *sizes)
         with code.when(code.is_equal(code.add(image, 1), k_block.images)):
             end, lanes = code.at(to, volume), code.element.lanes
             code.call(c.copy_rows, end, c.x, lanes, 0, 0, 0, 0, 0, 0, 1, 0)
