@@ -141,8 +141,8 @@ def _pack_y(c: _Call, task: _Task, k_block: _KBlock) -> None:
     top = code.least(code.most(code.sub(0, of_y), 0), c.panel_height)
     y_plane, y_row = code.mul(c.y_plane, c.step_z), code.mul(c.y_row, c.step_y)
     # Images that have one row in the panel are the rows of one.
-    is_flat = code.is_equal(code.mul(c.panel_depth, c.panel_height), 1)
-    many, step = code.pick(is_flat, k_block.images, 1), code.pick(is_flat, c.y_batch, y_row)
+    is_one_row = code.is_equal(code.mul(c.panel_depth, c.panel_height), 1)
+    many, step = code.pick(is_one_row, k_block.images, 1), code.pick(is_one_row, c.y_batch, y_row)
     of_row, of_planes = code.mul(pitch, many), code.mul(plane, many)
     with code.loop(task.outputs) as output, code.loop(c.residue_classes) as n:
         residue_class = RESIDUE_CLASS.load(code, c.residue_classes_of_y, n)
@@ -159,7 +159,7 @@ def _pack_y(c: _Call, task: _Task, k_block: _KBlock) -> None:
         one_row = code.mul(code.pick(is_one, 1, rows), many)
         to = code.at(c.y_panel, code.mul(output, c.y_pitch))
         to = code.at(to, code.mul(n, c.residue_class_cells))
-        images = code.pick(is_flat, 1, k_block.images)
+        images = code.pick(is_one_row, 1, k_block.images)
         with code.loop(images) as image, code.loop(c.panel_depth) as z:
             # In the order of the panel: rows are written a little beyond their ends.
             of_z = code.add(code.mul(k_block.plane, c.spacing_z), z, c.low_z)
