@@ -165,14 +165,14 @@ def any_native_of(cpu):
 
 
 def channel_lanes(draw, geometry, want, dtype):
-    """Any plan whose vectors are of channels."""
+    """Any plan whose lanes are output channels."""
     problem = Problem(engine._canonical(geometry), want)
     plan = channel_lanes_plan(draw, problem, dtype)
     return by(executor.Primitive(problem, dtype, target(), plan), geometry, want)
 
 
 def winograd(draw, geometry, want, dtype):
-    """Any plan whose outputs share products. Halves of small integers are exact."""
+    """Any Winograd plan. Halves of small integers are exact."""
     problem = Problem(engine._canonical(geometry), want)
     try:
         plan = winograd_plan(draw, problem)

@@ -85,7 +85,7 @@ def test_sizes_about_vectors_and_tiles(dtype, stride):
 @draws(1)
 @given(geometries(ranks=(1, 2, 3)) | deep_geometries(), WANTS, TYPES, st.data())
 def test_every_plan_gives_the_same_bits(geometry, want, dtype, data):
-    """So does every number of threads: only tiles of outputs change the order of a sum."""
+    """So does every number of threads: only Winograd changes the order of a sum."""
     if not engine.serves(geometry, want, dtype):
         return
     geometry = engine._canonical(geometry)

@@ -254,9 +254,9 @@ LARGE = {
 def bound(function, operands, keywords):
     """The portable path holds 64 MiB; the engine 2 MiB a thread, packed weights, other layouts.
 
-    Where outputs share products there are up to four times as many weights, twice while packed.
-    Of complex numbers, which kernels do not know, it holds copies of their parts: of w there are
-    twice as many, once as they are packed from.
+    A Winograd plan has up to four times as many weights, twice while packed.
+    Of complex numbers, which kernels do not know, the engine holds copies of their parts: of w
+    there are twice as many, once as they are packed from.
     """
     if function is conv_transpose and keywords.get("padding_mode") is None:
         x, weight = operands
