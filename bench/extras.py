@@ -172,10 +172,11 @@ def _call_for_the_first_time(case: Case, tier: str) -> dict[str, float]:
     llvmlite = perf_counter() - begin
     begin = perf_counter()
     import_module("tconv.engine.lowering")  # for shapes whose layout is not on disk
-    executor = import_module("tconv.engine.executor")
+    import_module("tconv.engine.executor")
     engine = perf_counter() - begin
     if tier == "without":
-        executor.load_tiered = lambda emits, here, *, use: use(executor.load_all(emits, here))
+        tiers, jit = map(import_module, ("tconv.engine.compile.tiers", "tconv.engine.compile.jit"))
+        tiers.load_tiered = lambda emits, here, *, use: use(jit.load_all(emits, here))
     arrays = operands(case, "float32", SEED)
     tconv.conv_transpose  # noqa: B018  names are imported when they are first asked for
     call, taken, kept = functional(case, arrays, 1), [], []

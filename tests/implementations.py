@@ -165,7 +165,7 @@ def any_native_of(cpu):
 
 
 def channel_lanes(draw, geometry, want, dtype):
-    """Any plan whose lanes are channels."""
+    """Any plan whose lanes are output channels."""
     problem = Problem(engine._canonical(geometry), want)
     plan = channel_lanes_plan(draw, problem, dtype)
     return by(executor.Primitive(problem, dtype, target(), plan), geometry, want)
@@ -185,7 +185,8 @@ def any_weight_gradient(draw, geometry, want, dtype):
     """Any plan for w, on any number of threads."""
     canonical, threads = engine._canonical(geometry), draw(st.integers(1, 3))
     plan = weight_gradient_plan(draw, canonical, dtype)
-    primitive = WeightGradientPrimitive(Problem(canonical, "x"), dtype, target(), plan, threads)
+    problem = Problem(canonical, "x")
+    primitive = WeightGradientPrimitive(problem, dtype, target(), plan, threads)
     return by(primitive, geometry, want)
 
 
@@ -249,14 +250,14 @@ def function_of(geometry, want):
 
 
 def functions(draw, geometry, want, dtype):
-    """The public functions, also when their call is remembered."""
+    """The public functions, also when their call is cached."""
     return repeated(draw, function_of(geometry, want))
 
 
 def bound_calls(draw, geometry, want, dtype):
-    """What the functions remember of a call."""
-    known = BoundCall(geometry, np.dtype(dtype), Call("conv_transpose"))
-    return repeated(draw, lambda a, b, bias, out: known.solve(want, a, b, bias, out))
+    """The calls that the functions cache."""
+    bound = BoundCall(geometry, np.dtype(dtype), Call("conv_transpose"))
+    return repeated(draw, lambda a, b, bias, out: bound.solve(want, a, b, bias, out))
 
 
 def repeated(draw, solve):

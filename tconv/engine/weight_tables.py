@@ -42,15 +42,17 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], dict[str, NDArray
         for tile in (*layout.block_tiles, *layout.last_tiles)
     }
     together = max(_channels(count, layout) for count in counts)
-    chunk = _chunk(layout, together)
+    channel_block = _channel_block(layout, together)
     if matrix is not None:
         of_channel_bytes = layout.plan.block * matrix.shape[1] * layout.computed.itemsize
-        chunk = min(chunk, max(1, _MADE_BYTES // of_channel_bytes // together) * together)
+        channel_block = min(
+            channel_block, max(1, _MADE_BYTES // of_channel_bytes // together) * together
+        )
     of_channel, of_output = problem.weight_steps(problem.taps)
     made = {"table_channel": of_channel} | dict.fromkeys(TRANSFORM_ARGUMENTS.words, 0)
-    table_output, of_number = of_output, 1
+    table_output, of_element = of_output, 1
     if matrix is not None:
-        made, table_output, of_number = _made(layout, matrix.shape[1], chunk)
+        made, table_output, of_element = _made(layout, matrix.shape[1], channel_block)
     table_channel = made["table_channel"]
     tables, start, lists = [np.zeros(0, np.int64)], 0, list[NDArray[np.int64]]()
     for tiles, block in (
@@ -63,7 +65,7 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], dict[str, NDArray
         entries = []
         for kind, group in groupby(tiles, attrgetter("kind")):
             of_kind = taps[kind]  # (taps, phases)
-            whole = of_kind[:, np.newaxis] * of_number
+            whole = of_kind[:, np.newaxis] * of_element
             whole = whole + np.arange(block)[:, np.newaxis] * table_output
             whole = whole.reshape(len(of_kind), block * of_kind.shape[1])  # (taps, rows)
             for tile in group:
@@ -91,11 +93,11 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], dict[str, NDArray
         "last_tiles": lists[1],
         **dict(zip(TRANSFORM_ARGUMENTS.pointers, made_by, strict=True)),
     }
-    chunks = -(-layout.channels // chunk)
+    channel_blocks = -(-layout.channels // channel_block)
     fields = {
-        "tasks": problem.geometry.groups * chunks,
-        "chunks": chunks,
-        "chunk": chunk,
+        "tasks": problem.geometry.groups * channel_blocks,
+        "channel_blocks": channel_blocks,
+        "channel_block": channel_block,
         "blocks": layout.blocks,
         "channels": layout.channels,
         "weight_group": layout.channels * layout.outputs * problem.taps,
@@ -112,12 +114,12 @@ def pack_arguments(layout: Layout) -> tuple[NDArray[np.int64], dict[str, NDArray
     return words, kept, made["transformed_size"] * layout.plan.threads * layout.computed.itemsize
 
 
-def _made(layout: Layout, points: int, chunk: int) -> tuple[dict[str, int], int, int]:
+def _made(layout: Layout, points: int, channel_block: int) -> tuple[dict[str, int], int, int]:
     """Sizes of a task's transformed weights; steps to an output and to a point."""
     taps, block, together = layout.problem.taps, layout.plan.block, VECTORS * layout.lanes
     of_channel, of_output = layout.problem.weight_steps(taps)
     is_by_channel = of_channel > of_output
-    runs, pairs = (chunk, block) if is_by_channel else (block, chunk)
+    runs, pairs = (channel_block, block) if is_by_channel else (block, channel_block)
     run = -(-pairs // together) * together
     pitch = runs * run + together  # so that points do not share a cache set
     sizes = {
@@ -140,7 +142,7 @@ def _channels(count: int, layout: Layout) -> int:
     return min(layout.lanes // gcd(layout.lanes, count), layout.channels)
 
 
-def _chunk(layout: Layout, channels: int) -> int:
+def _channel_block(layout: Layout, channels: int) -> int:
     """Channels of a task: a multiple of `channels`."""
     of_tile = layout.weight_block // layout.channels / len(layout.block_tiles)
     wanted = _RUN_BYTES / max(1.0, of_tile * layout.computed.itemsize)

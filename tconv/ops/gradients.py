@@ -216,8 +216,8 @@ def check_adjoint(
     x, y = draw(geometry.x_shape), draw(geometry.y_shape)
     there = solve_for("y", geometry, x, weight, None, call)
     is_conjugated = is_adjoint and kind.startswith("complex")
-    turned = xp.conj(weight) if is_conjugated else weight
-    back = solve_for("x", geometry, y, turned, None, call)
+    conjugated = xp.conj(weight) if is_conjugated else weight
+    back = solve_for("x", geometry, y, conjugated, None, call)
     left = [_as_float64(v) for v in (there, y)]
     right = [_as_float64(v) for v in (x, back)]
     if is_conjugated:

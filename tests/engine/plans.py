@@ -125,7 +125,7 @@ def channel_lanes_plan(draw, problem, dtype):
 
 
 def winograd_plan(draw, problem):
-    """Any plan whose outputs share products, of up to three along each axis."""
+    """Any Winograd plan, of up to three outputs along each axis."""
     geometry = problem.geometry
     taps = [-(-axis.kernel // axis.stride) for axis in geometry.axes]
     most = tuple(draw(st.integers(1, max(1, min(3, 5 - n)))) for n in taps)
@@ -160,7 +160,7 @@ def winograd_plan(draw, problem):
 
 @st.composite
 def winograd_plans(draw):
-    """A problem, and any plan for it whose outputs share products."""
+    """A problem, and any Winograd plan for it."""
     problem = Problem(draw(winograd_geometries()), draw(st.sampled_from("yx")))
     return problem, winograd_plan(draw, problem)
 

@@ -282,7 +282,7 @@ def test_borders_wider_than_the_image_have_plans(geometry, want, dtype):
     assert np.array_equal(found, contract.contract(geometry, want, a, w))
 
 
-def test_an_item_without_cells_has_a_plan():
+def test_a_task_without_cells_has_a_plan():
     geometry = Geometry.of((1, 1, 3), (1, 3, 1), stride=1, padding=((-5, -12),))
     for dtype in ("float32", "float64"):
         assert choose_plan(Problem(geometry, "y"), dtype, target(), 1) is not None

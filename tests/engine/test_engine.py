@@ -85,7 +85,7 @@ def test_sizes_about_vectors_and_tiles(dtype, stride):
 @draws(1)
 @given(geometries(ranks=(1, 2, 3)) | deep_geometries(), WANTS, TYPES, st.data())
 def test_every_plan_gives_the_same_bits(geometry, want, dtype, data):
-    """So does every number of threads: only tiles of outputs change the order of a sum."""
+    """So does every number of threads: only Winograd changes the order of a sum."""
     if not engine.serves(geometry, want, dtype):
         return
     geometry = engine._canonical(geometry)
@@ -289,7 +289,7 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
 
 @pytest.mark.parametrize("cpu", mostly_slow(TARGETS, "skylake-avx512", "apple-m1"))
 def test_every_kernel_is_code_for_every_processor(cpu):
-    """And calls nothing but what the driver is told to call."""
+    """And calls nothing but the kernels whose addresses its arguments have."""
     here = named_target(cpu)
     kernels = {"find_runs": find_runs, "gather": gather, "add_rows": add_rows, "stream": stream}
     kernels |= {"broadcast": broadcast(3, 4), "transpose_out": transpose_out}

@@ -144,7 +144,7 @@ def same(one, other):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 @pytest.mark.parametrize("want", "yx")
 def test_a_sized_plan_comes_back_as_it_was_made(folder, want, dtype, activation):
-    """Neither chosen nor laid out again, for sizes of one band, too; and it computes the same."""
+    """Neither chosen nor lowered again, for sizes of one band, too; and it computes the same."""
     if not target().uses_engine:
         return
     for size in (17, 18, 40):  # two of a band, and one of another

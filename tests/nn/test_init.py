@@ -21,7 +21,7 @@ strides = st.integers(1, 4)
 
 
 def phase_sums(weight, stride, dilation):
-    """D of UX.md, section D.2: per phase the sum of the taps with k*dilation = phase mod stride."""
+    """Return per phase the sum of the taps with k*dilation = phase mod stride."""
     found = np.zeros((*weight.shape[:2], *stride))
     for tap in np.ndindex(*weight.shape[2:]):
         phase = tuple(k * d % s for k, d, s in zip(tap, dilation, stride, strict=True))
@@ -227,7 +227,7 @@ def test_icnr_keeps_the_variance():
 
 
 def test_random_weights_do_ripple():
-    """What icnr is for: the ripple index of UX.md, section D.4, is 1 for random weights."""
+    """What icnr is for: the ripple index of random weights is 1."""
     for name, index in (("kaiming_normal", 1), ("icnr", 0), ("bilinear", 0)):
         sums = phase_sums(INITIALISERS[name]((48, 48, 4, 4), stride=2, rng=0), (2, 2), (1, 1))
         mean = sums.mean(axis=(2, 3), keepdims=True)

@@ -201,7 +201,7 @@ def extra_bytes(function):
     drop_idle()
     job._scratch.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TCONV_CACHE", "off")  # so that plans are chosen and laid out
+        patch.setenv("TCONV_CACHE", "off")  # so that plans are chosen and lowered
         tracemalloc.start()
         try:
             result = function()
@@ -254,9 +254,9 @@ LARGE = {
 def bound(function, operands, keywords):
     """The portable path holds 64 MiB; the engine 2 MiB a thread, packed weights, other layouts.
 
-    Where outputs share products there are up to four times as many weights, twice while packed.
-    Of complex numbers, which kernels do not know, it holds copies of their parts: of w there are
-    twice as many, once as they are packed from.
+    A Winograd plan has up to four times as many weights, twice while packed.
+    Of complex numbers, which kernels do not know, the engine holds copies of their parts: of w
+    there are twice as many, once as they are packed from.
     """
     if function is conv_transpose and keywords.get("padding_mode") is None:
         x, weight = operands
@@ -310,7 +310,7 @@ def test_at_most_64_mib_of_scratch_are_held_for_integers(dtype):
 
 # ---- max_bytes -----------------------------------------------------------------------------------
 
-SLACK = 300_000  # Python's own objects: tuples, slices, caches, what threads are told
+SLACK = 300_000  # Python's own objects: tuples, slices, caches, arguments of threads
 
 
 def needed(function, *operands, **keywords):

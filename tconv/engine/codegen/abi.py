@@ -117,16 +117,9 @@ ARGUMENTS = Record(
         *("activate", "slope"),  # a kernel, or none, and its argument
     ),
     words=(
-        *(
-            "tasks",
-            "splits",
-            "column_blocks",
-            "row_blocks",
-            "plane_blocks",
-            "batch",
-            "scratch_size",
-        ),
-        *("channels", "k_block", "x_size", "x_batch", "x_group", "x_channel", "x_plane", "x_row"),
+        *("tasks", "splits", "column_blocks", "row_blocks", "plane_blocks", "batch"),
+        *("scratch_size", "channels", "k_block"),
+        *("x_size", "x_batch", "x_group", "x_channel", "x_plane", "x_row"),
         *("input_depth", "input_height", "input_width"),
         *("residue_classes", "step_z", "step_y", "step_x"),
         *("panel_depth", "panel_height", "pitch", "panel_size"),
@@ -142,14 +135,8 @@ ARGUMENTS = Record(
         *("crop_offset_z", "crop_offset_y", "crop_offset_x"),
         *("blocks", "block", "last_block", "tile_count", "last_tile_count", "phases"),
         *("weight_block", "bias_block", "streams", "held_size"),
-        *(
-            "transformed_size",
-            "transformed_pitch",
-            "output_transform_count",
-            "output_step_z",
-            "output_step_y",
-            "output_step_x",
-        ),
+        *("transformed_size", "transformed_pitch", "output_transform_count"),
+        *("output_step_z", "output_step_y", "output_step_x"),
         *("images", "image_blocks", "cells", "taps_of_last"),
     ),
 )

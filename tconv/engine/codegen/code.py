@@ -360,7 +360,7 @@ class Code:
 
     @contextmanager
     def tasks(self, counter: Value, count: Index) -> Iterator[Value]:
-        """``while (item := counter++) < count``, where threads share the counter."""
+        """``while (task := counter++) < count``, where threads share the counter."""
         with self.forever() as done:
             task = self.builder.atomic_rmw("add", counter, self.index(1), "monotonic")
             self.leave_when(self.is_less(self.sub(count, 1), task), done)

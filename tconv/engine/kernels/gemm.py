@@ -70,21 +70,21 @@ def rank1_update(code: Code, acc: list[Value], rows: list[Value], columns: Value
     """Return ``acc[r, v] + *rows[r] * columns[v*lanes:][:lanes]``: one term of every sum."""
     vectors, lanes = len(acc) // len(rows), code.element.lanes
     if len(rows) < vectors:  # rows first, then one vector at a time, to need fewest registers
-        numbers = [code.splat(code.load(row)) for row in rows]
+        values = [code.splat(code.load(row)) for row in rows]
         found = []
         for v in range(vectors):
             vector = code.load_vector(columns, v * lanes)
             found.append(
-                [code.multiply_add(n, vector, acc[r * vectors + v]) for r, n in enumerate(numbers)]
+                [code.multiply_add(n, vector, acc[r * vectors + v]) for r, n in enumerate(values)]
             )
         return [found[v][r] for r in range(len(rows)) for v in range(vectors)]
     all_vectors = [code.load_vector(columns, v * lanes) for v in range(vectors)]
     following = []
     for r, row in enumerate(rows):
-        number = code.splat(code.load(row))
+        value = code.splat(code.load(row))
         before = acc[r * vectors : (r + 1) * vectors]
         pairs = zip(all_vectors, before, strict=True)
-        following += [code.multiply_add(number, vector, total) for vector, total in pairs]
+        following += [code.multiply_add(value, vector, total) for vector, total in pairs]
     return following
 
 

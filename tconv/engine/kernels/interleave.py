@@ -2,7 +2,7 @@
 
     interleave_row  y[i*stride + phase] = acc[acc_starts[phase]:][i]
     add_rows        to[row, :] += x[row, :]
-    stream          y[:] = row, past the caches
+    stream          y[:] = row, by non-temporal stores
 
 Only the stride, the type and the target are compiled in.
 """

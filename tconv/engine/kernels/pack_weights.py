@@ -37,7 +37,7 @@ PACK_ARGUMENTS = Record(
         *TRANSFORM_ARGUMENTS.pointers,
     ),
     words=(
-        *("tasks", "chunks", "chunk", "blocks", "channels"),
+        *("tasks", "channel_blocks", "channel_block", "blocks", "channels"),
         *("weight_group", "weight_channel", "weight_block", "packed_group", "packed_block"),
         *("tile_count", "last_tile_count", "block", "last_block"),
         "table_channel",
@@ -47,7 +47,7 @@ PACK_ARGUMENTS = Record(
 """Arguments of the drivers that pack weights; `weight_tables.pack_arguments` writes them."""
 
 PACKED_TILE = Record(words=("weight", "table", "count", "channels"))
-_LONG = 256  # numbers of a channel in a tile: what fills no vector then is little
+_LONG = 256  # elements of a channel in a tile: what fills no vector then is little
 
 
 def run_packing(module: Module, name: str, element: ElementType) -> None:
@@ -64,9 +64,9 @@ def _emit(module: Module, name: str, element: ElementType, *, transforms: bool =
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     f = PACK_ARGUMENTS.load(code, a["arguments"])
     with code.tasks(f["counter"], f["tasks"]) as task:
-        group, chunk = code.divmod(task, f["chunks"])
-        first = code.mul(chunk, f["chunk"])
-        channels = code.least(f["chunk"], code.sub(f["channels"], first))
+        group, n = code.divmod(task, f["channel_blocks"])
+        first = code.mul(n, f["channel_block"])
+        channels = code.least(f["channel_block"], code.sub(f["channels"], first))
         start = code.add(code.mul(group, f["weight_group"]), code.mul(first, f["weight_channel"]))
         weight = code.cell(f["weight"], start)
         packed = code.at(f["packed"], code.mul(group, f["packed_group"]))

@@ -130,7 +130,7 @@ def _transpose_all(
 ) -> None:
     """Transpose one square of vectors; the last ones end where the matrix ends.
 
-    The part that such a square shares with its neighbour is written twice, with the same numbers.
+    The part that such a square shares with its neighbour is written twice, with the same elements.
     """
     lanes, (rows, columns) = code.element.lanes, size
     row, column = (

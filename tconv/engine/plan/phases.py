@@ -197,7 +197,7 @@ class Phases:
         want: Letter,
         outputs: tuple[int, int, int],
     ) -> "Phases":
-        """The phases of Winograd: spaced, then unrolled so that each q is a tile of `outputs`."""
+        """The phases of Winograd: spaced, then unrolled so that each q is a set of `outputs`."""
         return cls.of(axes, is_uncropped, want).spaced().unrolled(outputs)
 
     def spaced(self) -> "Phases":

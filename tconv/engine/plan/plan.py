@@ -49,13 +49,13 @@ class Plan(NamedTuple):
     - "direct": implicit GEMM; a tap is a step to another cell of a padded panel of x;
     - "im2col": GEMM with a panel that holds the cells of every shift;
     - "col2im": GEMM of x, as it lies, by all taps; the products are scattered and added;
-    - "winograd": tiles of `outputs` outputs share products; the panel is of either kind;
+    - "winograd": sets of `outputs` outputs share products; the panel is of either kind;
     - "channel_lanes": vectors of output channels, rows of outputs; a task is `planes` images.
 
     `panel` is "padded", "im2col" or, where x is read as it lies, "none". A micro-kernel computes
     `tile` rows by `vectors` vectors. Phases are counted as `Phases` does for `is_uncropped`. A task
     is `planes` x `rows` x `columns` places q of one group (im2col: rows of any image; Winograd: q
-    counts tiles) and ``1/splits`` of its output channels, in blocks of `block` channels. `k_block`
+    counts sets) and ``1/splits`` of its output channels, in blocks of `block` channels. `k_block`
     says which terms are summed before they are added to an output.
     """
 

@@ -102,5 +102,5 @@ class Problem:
         return found.spaced() if is_spaced else found
 
     def winograd_phases(self, is_uncropped: bool, outputs: tuple[int, int, int]) -> Phases:
-        """The phases of Winograd: tiles of so many outputs whose taps are neighbours."""
+        """The phases of Winograd: sets of so many outputs whose taps are neighbours."""
         return Phases.of_winograd(self.geometry.axes, is_uncropped, self.want, outputs)

@@ -108,7 +108,7 @@ def _counts(problem: Problem) -> list[int]:
 def _step(count: int, lanes: int) -> int:
     """How wide the band is that a number of rows of phases is in; it ends at a multiple of that.
 
-    Along a single axis, of which `lanes` are told, bands end where vectors do.
+    Along a single axis, for which `lanes` is not 0, bands end where vectors do.
 
     >>> [_step(count, 0) for count in (1, 16, 17, 32, 33, 65, 129)]
     [1, 1, 2, 2, 4, 8, 16]

@@ -141,8 +141,8 @@ def _pack_y(c: _Call, task: _Task, k_block: _KBlock) -> None:
     top = code.least(code.most(code.sub(0, of_y), 0), c.panel_height)
     y_plane, y_row = code.mul(c.y_plane, c.step_z), code.mul(c.y_row, c.step_y)
     # Images that have one row in the panel are the rows of one.
-    is_flat = code.is_equal(code.mul(c.panel_depth, c.panel_height), 1)
-    many, step = code.pick(is_flat, k_block.images, 1), code.pick(is_flat, c.y_batch, y_row)
+    is_one_row = code.is_equal(code.mul(c.panel_depth, c.panel_height), 1)
+    many, step = code.pick(is_one_row, k_block.images, 1), code.pick(is_one_row, c.y_batch, y_row)
     of_row, of_planes = code.mul(pitch, many), code.mul(plane, many)
     with code.loop(task.outputs) as output, code.loop(c.residue_classes) as n:
         residue_class = RESIDUE_CLASS.load(code, c.residue_classes_of_y, n)
@@ -159,7 +159,7 @@ def _pack_y(c: _Call, task: _Task, k_block: _KBlock) -> None:
         one_row = code.mul(code.pick(is_one, 1, rows), many)
         to = code.at(c.y_panel, code.mul(output, c.y_pitch))
         to = code.at(to, code.mul(n, c.residue_class_cells))
-        images = code.pick(is_flat, 1, k_block.images)
+        images = code.pick(is_one_row, 1, k_block.images)
         with code.loop(images) as image, code.loop(c.panel_depth) as z:
             # In the order of the panel: rows are written a little beyond their ends.
             of_z = code.add(code.mul(k_block.plane, c.spacing_z), z, c.low_z)
@@ -170,9 +170,9 @@ def _pack_y(c: _Call, task: _Task, k_block: _KBlock) -> None:
             filled = code.add(above, code.pick(exists, code.mul(rows, of_row), 0))
             some, below = code.pick(exists, one_row, 0), code.sub(of_planes, filled)
             ahead = code.mul(c.y_channel, CHANNELS_AHEAD)
-            numbers = (above, some, step, left, one_count, right, below, c.step_x, ahead)
+            sizes = (above, some, step, left, one_count, right, below, c.step_x, ahead)
             of_panel = code.add(code.mul(image, volume), code.mul(z, plane))
-            code.call(c.pack_rows, code.at(to, of_panel), source, *numbers)
+            code.call(c.pack_rows, code.at(to, of_panel), source, *sizes)
         end = code.at(to, code.mul(k_block.images, volume))
         code.call(c.pack_rows, end, c.y, c.room, 0, 0, 0, 0, 0, 0, 1, 0)
 
@@ -191,8 +191,8 @@ def _transpose_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
             width = code.least(c.tile_size, code.sub(end, channel))
             count = code.least(width, code.sub(task.channels, channel))
             right = code.sub(width, count)
-            numbers = (0, k_block.images, c.x_batch, 0, count, right, 0, 1, 0)
-            code.call(c.copy_rows, to, code.at(start, channel), *numbers)
+            sizes = (0, k_block.images, c.x_batch, 0, count, right, 0, 1, 0)
+            code.call(c.copy_rows, to, code.at(start, channel), *sizes)
         with images, code.loop(task.channels, step=lanes) as channel:
             tile, within = code.divmod(channel, c.tile_size)
             to = code.at(c.x_panel, code.mul(tile, c.x_pitch))
@@ -224,7 +224,7 @@ def _pack_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
             is_last = code.is_equal(code.add(z, 1), k_block.planes)
             below = code.add(code.mul(rest, pitch), code.pick(is_last, beyond, 0))
             of_plane = code.at(source, code.mul(z, c.x_plane))
-            numbers = (
+            sizes = (
                 0,
                 k_block.rows,
                 c.x_row,
@@ -235,7 +235,7 @@ def _pack_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
                 1,
                 0,
             )
-            code.call(c.copy_rows, code.at(to, code.mul(z, plane)), of_plane, *numbers)
+            code.call(c.copy_rows, code.at(to, code.mul(z, plane)), of_plane, *sizes)
         with code.when(code.is_equal(code.add(image, 1), k_block.images)):
             end, lanes = code.at(to, volume), code.element.lanes
             code.call(c.copy_rows, end, c.x, lanes, 0, 0, 0, 0, 0, 0, 1, 0)

@@ -54,8 +54,8 @@ class WinogradCosts(Costs):
         phases = problem.phases(plan.is_uncropped, is_spaced=True)
         transform = WinogradTransform.of(phases, plan.outputs)
         assert transform is not None, "no candidate is such a plan"
-        tiled = problem.winograd_phases(plan.is_uncropped, plan.outputs)
-        return cls(problem, dtype, target, tiled, transform)
+        winograd_phases = problem.winograd_phases(plan.is_uncropped, plan.outputs)
+        return cls(problem, dtype, target, winograd_phases, transform)
 
     def vectors(self, plan: Plan) -> int:
         """Return the vectors of lanes of a task."""
@@ -123,8 +123,8 @@ def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]
                 and transform.input_points <= _MOST_INPUT_POINTS
                 and _saves(phases, transform, outputs)
             ):
-                tiled = problem.winograd_phases(is_uncropped, outputs)
-                costs = WinogradCosts(problem, dtype, target, tiled, transform)
+                winograd_phases = problem.winograd_phases(is_uncropped, outputs)
+                costs = WinogradCosts(problem, dtype, target, winograd_phases, transform)
                 found += _candidates(costs, outputs, is_uncropped)
     return found
 

@@ -1,14 +1,14 @@
 """Winograd driver: the transforms of one task, before and after its batched GEMMs.
 
     for channel in channels of x:                                   # run_input_transform
-        pack its cells; set the flag if any is very large, or not finite  # kernels.flag_large
-        transformed[:, channel] = input transform of the cells            # kernels.transform_input
+        pack its cells; set the flag if any is very large, or not finite  # flag_large
+        transformed[:, channel] = input transform of the cells            # transform_input
     for block in channels of y:
         products[point] = weights[point] @ transformed[point]       # gemm.micro_kernel
         for phase of a channel:                                     # run_output_transform
-            acc[phase] = output transform of the products           # kernels.transform_output
+            acc[phase] = output transform of the products           # transform_output
 
-A lane is one set of outputs that are made together; `transform.py` has the matrices. Cells that are
+A lane is one set of outputs that share products; `transform.py` has the matrices. Cells that are
 not finite, or so large that the input transform overflows, would reach outputs that do not read
 them. The flag tells the caller, who computes such images by another plan (`executor.py`).
 """
@@ -35,11 +35,11 @@ def run_input_transform(c: Call, task: Task) -> None:
         cells_of_x = code.cell(c.x, first)
         code.call(c.flag_large, flag, cells_of_x, code.least(share, code.sub(c.x_size, first)))
     with code.loop(c.channels) as channel:
-        with code.if_else(code.is_equal(c.is_im2col, 0)) as (flat, gathered):
-            with flat:
+        with code.if_else(code.is_equal(c.is_im2col, 0)) as (padded, im2col):
+            with padded:
                 pack(c, task, cells, channel, 1)
                 code.call(c.flag_large, flag, cells, volume)
-            with gathered:
+            with im2col:
                 gather(c, task, cells, channel, 1)
         to = code.at(c.panel, code.mul(channel, c.wide_lanes))
         sizes = (c.transformed_pitch, c.product_pitch, c.wide_lanes, c.panel_tile)

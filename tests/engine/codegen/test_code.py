@@ -100,12 +100,12 @@ def test_branches_are_taken_as_their_conditions_say(a, b):
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_items_are_taken_once_each(count):
+def test_tasks_are_taken_once_each(count):
     def emit(code, a, out):
         with code.tasks(out, a["count"]) as n:
             code.store(code.add(n, 1), out, code.add(n, 1))
 
-    found = compiled("items", emit, "count")(count, length=9)
+    found = compiled("tasks", emit, "count")(count, length=9)
     assert found[1:] == [*range(1, count + 1)] + [0] * (8 - count)
 
 

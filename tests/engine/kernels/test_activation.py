@@ -194,7 +194,7 @@ def test_every_plan_activates_every_output_once(geometry, want, dtype, argument,
 
 
 def test_kinds_of_plans_that_were_drawn():
-    """Those of the law above have items of every kind, plain ones among them."""
+    """The law holds of direct and im2col plans, and of col2im with and without its scatter-add."""
     if not target().uses_engine:
         return
     seen = set()

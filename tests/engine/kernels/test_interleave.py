@@ -29,11 +29,11 @@ def kernel_of(stride, dtype, here):
 def test_a_row_is_what_its_phases_are_whatever_its_length(stride, dtype, here):
     kernel, lanes = kernel_of(stride, dtype, here), ElementType(dtype, here).lanes
     vector, longest, lane = stride * lanes, 3 * stride * lanes, 3
-    columns = longest // stride + 2 * lanes  # vectors of a line are read whole
+    columns = longest // stride + 2 * lanes  # accumulator rows are read by whole vectors
     order = np.random.default_rng(stride).permutation(stride)
-    line = np.arange(stride * columns).reshape(stride, columns) % 251.0
-    phases = line[order, lane:].T.ravel()  # of all columns, as y has them
-    line = line.astype("f8" if dtype == "float64" else "f4")
+    acc = np.arange(stride * columns).reshape(stride, columns) % 251.0
+    phases = acc[order, lane:].T.ravel()  # of all columns, as y has them
+    acc = acc.astype("f8" if dtype == "float64" else "f4")
     starts = order.astype(np.int64) * columns
     lengths = {0, 1, longest - 1}
     lengths |= {
@@ -43,7 +43,7 @@ def test_a_row_is_what_its_phases_are_whatever_its_length(stride, dtype, here):
         for count in sorted(n for n in lengths if 0 <= n <= longest):
             y = np.full(count + 2 * MARGIN, UNTOUCHED, dtype)
             place, sizes = y[MARGIN:].ctypes.data, (lane, skipped, count, stride, 0)
-            kernel(place, line.ctypes.data, starts.ctypes.data, *sizes)
+            kernel(place, acc.ctypes.data, starts.ctypes.data, *sizes)
             row = y[MARGIN : MARGIN + count]
             assert np.array_equal(row, phases[skipped : skipped + count]), (skipped, count)
             assert (y[:MARGIN] == UNTOUCHED).all()

@@ -59,15 +59,15 @@ def packed_by_definition(layout, w):
             of_channel = taps[tile.kind].shape[1]
             outputs = [block * layout.plan.block + row // of_channel for row in rows]
             of_rows = taps[tile.kind][:, [row % of_channel for row in rows]]  # (taps, rows)
-            numbers = w[:, :, outputs, of_rows]  # (groups, channels, taps, rows)
-            numbers = numbers.swapaxes(1, 2) if layout.plan.k_block.per_tap else numbers
-            numbers = numbers.reshape(len(w), -1)
-            found[:, block, tile.weight : tile.weight + numbers.shape[1]] = numbers
+            elements = w[:, :, outputs, of_rows]  # (groups, channels, taps, rows)
+            elements = elements.swapaxes(1, 2) if layout.plan.k_block.per_tap else elements
+            elements = elements.reshape(len(w), -1)
+            found[:, block, tile.weight : tile.weight + elements.shape[1]] = elements
     return found
 
 
 def as_packed(layout, w):
-    """The numbers that are packed: if outputs share products, what is made of the weights."""
+    """The elements that are packed: for Winograd, the filter transform of the weights."""
     rows = w.reshape(*w.shape[:3], -1)
     return rows if layout.weight_matrix is None else rows @ layout.weight_matrix
 
@@ -100,7 +100,7 @@ def test_equals_the_definition_and_nothing_else_is_written(layout, threads):
     geometry = layout.problem.geometry
     shape = (geometry.groups, -1, *geometry.weight_shape[1:])
     w = np.arange(np.prod(geometry.weight_shape))
-    if layout.dtype.itemsize == 2:  # which hold no more whole numbers
+    if layout.dtype.itemsize == 2:  # which hold no larger integers exactly
         w = np.random.default_rng(0).permutation(w % 257)
     w = w.astype(layout.dtype).reshape(shape)
     packed, around = packed_natively(layout, w, threads)
@@ -112,7 +112,7 @@ def test_equals_the_definition_and_nothing_else_is_written(layout, threads):
 @pytest.mark.parametrize(
     ("shape", "stride"),
     [
-        ((33, 5, 2, 2), 2),  # few numbers of a channel in a tile, so several channels together
+        ((33, 5, 2, 2), 2),  # few elements of a channel in a tile, so several channels together
         ((80, 2, 300), 100),  # long runs
         ((1026, 1, 64), 16),  # one block
         ((3, 7, 11, 13), 1),  # more taps than a table has for several channels
@@ -131,11 +131,11 @@ def test_layers_of_every_kind(shape, stride, dtype):
 
 @draws(1)
 @given(layouts(most_channels=2000))
-def test_items_are_many_enough_for_the_threads(layout):
-    """Unless a vector takes all channels that an item has."""
+def test_tasks_are_many_enough_for_the_threads(layout):
+    """Unless a vector takes all channels of a task."""
     values, kept, _ = pack_arguments(layout)
     fields = dict(zip(PACK_ARGUMENTS, values.tolist(), strict=True))
-    tasks, chunk = fields["tasks"], fields["chunk"]
+    tasks, channel_block = fields["tasks"], fields["channel_block"]
     most = max(
         (
             int(channels)
@@ -144,20 +144,20 @@ def test_items_are_many_enough_for_the_threads(layout):
         ),
         default=1,
     )
-    assert chunk % most == 0
-    assert tasks >= layout.plan.threads or chunk == most
+    assert channel_block % most == 0
+    assert tasks >= layout.plan.threads or channel_block == most
 
 
 @pytest.mark.parametrize("dtype", ENGINE_TYPES)
 @pytest.mark.parametrize("outputs", [64, 60, 62, 63])
-def test_what_an_item_reads_of_an_output_stays_in_a_cache(outputs, dtype):
+def test_what_a_task_reads_of_an_output_stays_in_a_cache(outputs, dtype):
     """Of 4096 bytes that the cache tells apart, no place is read for more than eight channels."""
     geometry = Geometry.of((1, 512, 9), (512, outputs, 16), stride=8)
     problem = Problem(geometry, without_winograd=True)
     for plan in list(all_plans(problem, dtype, target(), 1))[::5]:
         layout = layout_of(problem, plan, np.dtype(dtype), target())
         fields = dict(zip(PACK_ARGUMENTS, pack_arguments(layout)[0].tolist(), strict=True))
-        steps = np.arange(fields["chunk"]) * outputs * 16 * np.dtype(dtype).itemsize
+        steps = np.arange(fields["channel_block"]) * outputs * 16 * np.dtype(dtype).itemsize
         assert np.unique(steps % 4096, return_counts=True)[1].max() <= 8
 
 

@@ -1,4 +1,4 @@
-"""Channels last: transposed natively, nothing else is touched, and the numbers are the same."""
+"""Channels last: transposed natively, nothing else is touched, and the elements are the same."""
 
 import ctypes
 import tracemalloc
@@ -89,8 +89,8 @@ def test_sizes_about_vectors_and_blocks(here, dtype):
     st.integers(0, 15),
     st.booleans(),
 )
-def test_large_ones_go_past_the_caches(shape, dtype, start, is_round):
-    """Wherever they begin, and whether or not their rows are whole lines."""
+def test_large_arrays_are_written_by_non_temporal_stores(shape, dtype, start, is_round):
+    """Wherever they begin, and whether or not their rows end at cache lines."""
     images, rows, columns = shape
     rows = -(-rows // 16) * 16 if is_round else rows
     x = numbered((images, rows, columns), dtype)
@@ -125,11 +125,11 @@ def test_channels_first_gives_the_same_bits(geometry, dtype):
     rng = np.random.default_rng(0)
     x = rng.standard_normal(geometry.x_shape).astype(dtype)
     w = rng.standard_normal(geometry.weight_shape).astype(dtype)
-    usual = replace(geometry, data_format="channels_first")
+    canonical = replace(geometry, data_format="channels_first")
     if not engine.serves(geometry, "y", dtype):
         return
     channel = int(geometry.batched)
-    first = engine.contract(usual, "y", np.ascontiguousarray(np.moveaxis(x, -1, channel)), w)
+    first = engine.contract(canonical, "y", np.ascontiguousarray(np.moveaxis(x, -1, channel)), w)
     found = engine.contract(geometry, "y", x, w)
     assert np.array_equal(np.moveaxis(first, channel, -1), found)
 
@@ -182,8 +182,8 @@ def test_the_copies_are_counted(channels):
     x, w = np.ones(geometry.x_shape, "float32"), np.ones(geometry.weight_shape, "float32")
     conv_transpose(x, w, **keywords)
     work = engine.workspace_bytes(geometry, engine.prepare(geometry, "float32"))
-    usual = replace(geometry, data_format="channels_first")
-    copies = work - engine.workspace_bytes(usual, engine.prepare(usual, "float32"))
+    canonical = replace(geometry, data_format="channels_first")
+    copies = work - engine.workspace_bytes(canonical, engine.prepare(canonical, "float32"))
     assert copies == 4 * prod(geometry.y_shape) + (x.nbytes if channels > 1 else 0)
     tracemalloc.start()
     y = conv_transpose(x, w, max_bytes=work + 4 * prod(geometry.y_shape), **keywords)

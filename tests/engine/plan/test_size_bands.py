@@ -52,7 +52,7 @@ def test_sizes_follow_from_one_law_within_a_band(problem, lanes):
 
 @draws(2)
 @given(problems(), LANES)
-def test_phases_are_alike_within_a_band(problem, lanes):
+def test_phase_groups_are_the_same_within_a_band(problem, lanes):
     band = band_of(problem, lanes)
     assert unsized(band) == unsized(problem)
     for is_uncropped in (False, True):

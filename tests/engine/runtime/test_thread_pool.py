@@ -1,4 +1,4 @@
-"""Who works: every item is done once, whoever comes, and nobody is waited for in vain."""
+"""Thread pool: each task runs once, on whatever thread, and no call waits for threads in vain."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from tconv.engine.runtime.thread_pool import MOST_THREADS, emit, run
 from tconv.engine.target.target import named_target, target
 
 LOAD = partial(load, target=target())
-NEXT, ITEMS, CELLS = 0, 1, 2  # the words of a share's arguments
+NEXT, TASKS, CELLS = 0, 1, 2  # the words of a share's arguments
 ARRIVED, EXPECTED, GATE, ENDED = 0, 8, 16, 24  # and of a meeting's
 
 
@@ -54,11 +54,11 @@ def leave_when(b, condition, done):
 
 
 def emit_share(module):
-    """``while (n := next++) < items: cells[n] += 1``."""
+    """``while (n := next++) < tasks: cells[n] += 1``."""
     b, args, _ = begin(module, "test_share")
     with repeating(b) as done:
         n = b.atomic_rmw("add", word(b, args, NEXT), I64(1), "monotonic")
-        leave_when(b, b.icmp_signed(">=", n, b.load(word(b, args, ITEMS), typ=I64)), done)
+        leave_when(b, b.icmp_signed(">=", n, b.load(word(b, args, TASKS), typ=I64)), done)
         cell = word(b, word(b, args, CELLS), n)
         b.store(b.add(b.load(cell, typ=I64), I64(1)), cell)
     b.ret_void()
@@ -85,10 +85,10 @@ SHARE = LOAD("test_share", emit_share)
 MEET = LOAD("test_meet", emit_meet)
 
 
-def share(items, threads):
-    """How often each item was done."""
-    words = np.zeros(CELLS + items, np.int64)
-    words[ITEMS] = items
+def share(tasks, threads):
+    """How often each task ran."""
+    words = np.zeros(CELLS + tasks, np.int64)
+    words[TASKS] = tasks
     run(SHARE, words.ctypes.data, threads, LOAD)
     return words[CELLS:]
 
@@ -112,16 +112,16 @@ def workers():
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
-@pytest.mark.parametrize("items", [0, 1, 100])
-def test_every_item_is_done_once(items, threads):
+@pytest.mark.parametrize("tasks", [0, 1, 100])
+def test_every_task_runs_once(tasks, threads):
     for _ in range(2000):
-        assert (share(items, threads) == 1).all()
+        assert (share(tasks, threads) == 1).all()
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(-1, 9)), max_size=20))
 def test_the_number_of_threads_may_change_from_call_to_call(calls):
-    for items, threads in calls:
-        assert (share(items, threads) == 1).all()
+    for tasks, threads in calls:
+        assert (share(tasks, threads) == 1).all()
 
 
 def test_it_is_right_when_workers_sleep_between_calls():
@@ -149,9 +149,9 @@ def test_32_python_threads_call_at_once():
     def call(seed):
         draw = np.random.default_rng(seed)
         for _ in range(200):
-            items, threads = draw.integers(0, 300), draw.integers(1, 5)
-            if not (share(items, threads) == 1).all():
-                wrong.append((items, threads))
+            tasks, threads = draw.integers(0, 300), draw.integers(1, 5)
+            if not (share(tasks, threads) == 1).all():
+                wrong.append((tasks, threads))
 
     wrong = []
     callers = [threading.Thread(target=call, args=(seed,)) for seed in range(32)]

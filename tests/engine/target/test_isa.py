@@ -74,7 +74,7 @@ def test_sums_and_operands_of_a_tile_fit_the_registers(row):
         assert len({*tiles}) == len(tiles) > 0
         for rows, columns in tiles:
             assert rows * columns + min(rows, columns) < row.registers
-    assert {vectors for _, vectors in row.gemm_tiles} >= {1, 2}  # for narrow items, too
+    assert {vectors for _, vectors in row.gemm_tiles} >= {1, 2}  # for narrow tasks, too
 
 
 def test_tests_read_the_assembly_of_the_tiles_of_every_row():

@@ -81,7 +81,7 @@ def test_it_is_as_exact_as_was_promised(layer, solve):
     assert np.abs(direct - exact).max() / np.abs(exact).max() <= 2e-6
 
 
-# ---- cells that would spread ---------------------------------------------------------------------
+# ---- cells that are not finite -------------------------------------------------------------------
 
 UNSAFE = [np.nan, np.inf, -np.inf, 2.0**100, -(2.0**127)]
 
@@ -89,7 +89,7 @@ UNSAFE = [np.nan, np.inf, -np.inf, 2.0**100, -(2.0**127)]
 @draws(1)
 @given(winograd_plans(), st.data())
 def test_images_with_cells_that_would_spread_have_the_bits_of_direct(found, data):
-    """Whatever the plan, and so for any number of threads; other images have those of the tiles."""
+    """Whatever the plan, and so for any number of threads; other images have those of Winograd."""
     problem, tiles = found
     geometry = problem.geometry
     x, w, y = (array.astype(np.float32) for array in integer_operands(geometry))
@@ -201,8 +201,8 @@ def test_every_large_cell_is_flagged_and_no_other(dtype):
             cells[place] = kept
 
 
-def test_layers_that_are_tiled_and_that_are_not():
-    """Where it saves much it is chosen, for one type; where it cannot be, or is unwanted, not."""
+def test_layers_that_winograd_plans_are_chosen_for():
+    """Winograd is chosen where it saves much, for float32 alone, and never where it is excluded."""
     if not target().uses_engine:
         return
 

@@ -72,9 +72,9 @@ def test_gradient_is_autograd(name):
 
 
 def exported(module, image):
-    from tconv.deconvnet.network.torch_export import export_module as export
+    from tconv.deconvnet.network.torch_export import export_module
 
-    return export(module, tuple(image.shape))
+    return export_module(module, tuple(image.shape))
 
 
 def test_a_module_stays_as_it_was():

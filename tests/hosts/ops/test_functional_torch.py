@@ -102,7 +102,7 @@ def test_every_opinfo_sample_is_equal(rank, dtype):
 
 # ---- where PyTorch raises ------------------------------------------------------------------------
 
-# What DESIGN.md, section 3, defines although PyTorch refuses it.
+# What tconv defines although PyTorch refuses it.
 DEFINED_BY_US = {
     "padding=-1": "a negative number extends",
     "padding=(-1, 0)": "a negative number extends",
@@ -227,7 +227,7 @@ def test_output_size_is_that_of_the_layer(geometry, more):
     keywords = {**sizes, "output_padding": 0, "output_size": wanted}
     try:
         expected = layer(x, output_size=list(wanted))
-    except ValueError:  # DESIGN.md: up to max(stride, dilation) - 1, PyTorch: up to stride - 1
+    except ValueError:  # tconv: up to max(stride, dilation) - 1, PyTorch: up to stride - 1
         dilated = all(more < max(axis.stride, axis.dilation) for axis in geometry.axes)
         if more < 0 or not dilated:
             with pytest.raises(ShapeError, match="cannot be reached"):

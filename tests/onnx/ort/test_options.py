@@ -198,7 +198,7 @@ STOP, SPIN = "session.force_spinning_stop", "session.intra_op.allow_spinning"
 
 @pytest.mark.parametrize("stops", [None, "0", "1"])
 @pytest.mark.parametrize("name", KEPT)
-def test_pieces_get_the_options(made, capfd, name, stops):
+def test_subgraphs_get_the_options(made, capfd, name, stops):
     options = options_with(**{name: KEPT[name]})
     options.add_session_config_entry(SPIN, "0")
     if stops is not None:

@@ -263,7 +263,7 @@ def test_chains_of_layers_are_folded_one_by_one():
     assert operators == []
 
 
-def test_what_onnx_runtime_computes_keeps_its_followers():
+def test_what_onnx_runtime_computes_is_not_fused():
     nodes, feeds, stored = parts()
     small = Session(model_of(nodes, {"x": feeds["x"][:1, :, :2, :2]}, ["y"], stored))
     (node,) = small.report().nodes

@@ -65,7 +65,7 @@ def test_the_share_of_the_layer_decides():
     assert gains[-1] < LEAST_GAIN
 
 
-def test_a_layer_too_small_for_a_piece_is_not_taken():
+def test_a_layer_too_small_for_a_partition_is_not_taken():
     assert predicted(*decoder(20, 4)).assigned == ()
 
 
