@@ -33,6 +33,16 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tconv.engine.runtime.control_block import (
+    ACQUIRE,
+    CALLER_LOCK,
+    LINE_BYTES,
+    LINE_WORDS,
+    LOCK,
+    NAME,
+    RELEASE,
+    SPINS,
+)
 from tconv.geometry.arguments import MOST_THREADS
 from tconv.system.fork_lock import importing
 from tconv.system.memory import has_room
@@ -41,13 +51,6 @@ if TYPE_CHECKING:
     from tconv.engine.codegen.llvm import Module
 
 __all__ = [
-    "ACQUIRE",
-    "CALLER_LOCK",
-    "LINE_WORDS",
-    "LOCK",
-    "NAME",
-    "RELEASE",
-    "SPINS",
     "Load",
     "run",
 ]
@@ -58,14 +61,6 @@ _SPIN_S = 100e-6
 _THREAD_BYTES = 2**26  # of addresses: a stack, mostly of 8 MiB, and memory of the C library
 _LEAVE_S = 0.5  # to wait at exit for a job that still runs
 
-# The control block has a line for the flag that a caller uses the workers, one of constants, and
-# one for each worker: its box.
-LINE_BYTES = 128  # x86 fetches pairs of 64, and those of Apple's processors are as long
-LINE_WORDS = LINE_BYTES // 8
-SPINS, ACQUIRE, RELEASE, CALLER_LOCK = range(LINE_WORDS, LINE_WORDS + 4)
-LOCK = 3  # word of a box, after its state, a job and the job's arguments
-
-NAME = "tconv_thread_pool"
 _ADDRESS, _WORD = ctypes.c_void_p, ctypes.c_ssize_t
 
 

@@ -20,9 +20,11 @@ from tconv.engine.codegen.llvm import (
     Type,
     Value,
 )
-from tconv.engine.runtime.thread_pool import (
+from tconv.engine.runtime.control_block import (
     ACQUIRE,
+    ARGS,
     CALLER_LOCK,
+    JOB,
     LINE_WORDS,
     LOCK,
     NAME,
@@ -33,7 +35,6 @@ from tconv.engine.target.target import architecture_row
 
 __all__ = ["emit"]
 
-_JOB, _ARGS = 1, 2  # words of a box, after its state and before its lock
 _AWAKE, _OFFERED, _WORKING, _AWAITED, _ASLEEP, _LEAVING = range(6)
 
 
@@ -68,8 +69,8 @@ def _run(module: Module, watch: Function) -> Function:
         code.call(job, args, 0)
         code.leave()
     with code.boxes(control, workers) as box:
-        code.store(job, code.at(box, _JOB, I64))
-        code.store(args, code.at(box, _ARGS, I64))
+        code.store(job, code.at(box, JOB, I64))
+        code.store(args, code.at(box, ARGS, I64))
         with code.when(code.is_equal(code.exchange(box, _OFFERED), _ASLEEP)):
             code.release(control, code.word(box, LOCK))
     code.call(job, args, 0)
@@ -104,7 +105,7 @@ def _work(module: Module, watch: Function) -> Function:
         claimed = code.exchange_if(box, _OFFERED, _WORKING)
         with code.if_else(claimed) as (then, otherwise):
             with then:
-                code.call(code.word(box, _JOB), code.word(box, _ARGS), index)
+                code.call(code.word(box, JOB), code.word(box, ARGS), index)
                 with code.when(code.is_equal(code.exchange(box, _AWAKE), _AWAITED)):
                     code.release(control, code.word(control, CALLER_LOCK))
             with otherwise:
