@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from tconv.engine.content_hash import is_native as hashes_natively
     from tconv.engine.executor import Primitive
     from tconv.engine.high_rank import HighRankPrimitive, HighRankWeightGradient
-    from tconv.engine.runtime.openmp import OpenMPBackend, use_backend
+    from tconv.engine.runtime.job import use_backend
+    from tconv.engine.runtime.openmp import OpenMPBackend
     from tconv.engine.weight_gradient.executor import WeightGradientPrimitive
 
     _Plan: TypeAlias = (
@@ -74,7 +75,7 @@ else:
         "clear_cache": ("compile.disk_cache", "clear_cache"),
         "hash_memory": ("content_hash", "content_hash"),
         "hashes_natively": ("content_hash", "is_native"),
-        "use_backend": ("runtime.openmp", "use_backend"),
+        "use_backend": ("runtime.job", "use_backend"),
         "wait_for_optimised": ("compile.tiers", "wait_for_optimised"),
     }
 

@@ -53,7 +53,7 @@ from tconv.engine.codegen.llvm import (
     VectorType,
 )
 from tconv.engine.compile.jit import load
-from tconv.engine.runtime.openmp import run_job
+from tconv.engine.runtime.job import run_job
 from tconv.engine.target.target import target
 
 __all__ = ["CHUNK_BYTES", "content_hash", "emit", "is_native", "portable_hash"]

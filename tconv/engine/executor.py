@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.arrays.dtypes import TYPES, as_dtype
-from tconv.engine.codegen.llvm import Module
 from tconv.engine.compile.fingerprint import fingerprint
 from tconv.engine.compile.jit import find, held, load, load_all
 from tconv.engine.lowered_plan import Arguments, SizedPlan, digest, load_or_lower
@@ -25,6 +24,7 @@ from tconv.system.allocator import empty
 from tconv.system.fork_lock import cached_property, importing
 
 if TYPE_CHECKING:
+    from tconv.engine.codegen.llvm import Module
     from tconv.engine.direct.layout import Layout
     from tconv.engine.lowering import Lowering
     from tconv.engine.runtime.reorder import Reorders

@@ -1,6 +1,7 @@
 """Plans on disk are the ones that would be chosen, and nothing else is believed."""
 
 import marshal
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -196,27 +197,74 @@ def test_a_process_that_meets_many_sizes_stops_looking_for_them(folder, monkeypa
     assert written == read[:2]
 
 
-def test_a_process_that_finds_all_on_disk_loads_nothing_that_chooses_or_lowers(folder):
-    if not target().uses_engine:
-        return
-    code = (
-        "import sys, numpy as np, tconv\n"
-        "x, w = np.ones((1, 64, 32, 32), 'f4'), np.ones((64, 32, 4, 4), 'f4')\n"
-        "tconv.conv_transpose(x, w, stride=2, padding=1)\n"
-        "loaded = {name for name in sys.modules if name.startswith(('tconv.', 'llvmlite'))}\n"
-        "from tconv.engine import wait_for_optimised\n"
-        "wait_for_optimised()\n"
-        "print(*loaded)\n"
-    )
-    loaded = [
+# ---- processes that find all on disk -------------------------------------------------------------
+
+LARGE = "x, w = np.ones((1, 64, 32, 32), 'f4'), np.ones((64, 32, 4, 4), 'f4')"
+SMALL = "x, w = np.ones((1, 8, 6, 6), 'f4'), np.ones((8, 8, 2, 2), 'f4')"
+ONCE = "tconv.conv_transpose(x, w, stride=2)"
+# The second call of a small job goes through a stub; two threads make the pool.
+TWICE = f"{ONCE}; {ONCE}"
+BY_THREADS = "tconv.conv_transpose(x, w, stride=2, threads=2)"
+PLANNED = "p = tconv.plan(x.shape, w.shape, stride=2); p(x, p.pack(w)); p(x, p.pack(w))"
+EMITTING = (
+    *("codegen", "kernels", "direct", "winograd", "channel_lanes", "weight_gradient"),
+    *("choose", "layouts", "lowering", "driver", "weight_tables", "compile.tiers"),
+    *("plan.cost_model", "plan.size_bands", "runtime.thread_pool_code"),
+)
+MOST_ENTERED = 30
+
+
+def outputs_of_processes(code, count=2):
+    """The words that each of so many processes prints, one after the other on one disk cache."""
+    code += "\nfrom tconv.engine import wait_for_optimised\nwait_for_optimised()\n"
+    return [
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
         ).stdout.split()
-        for _ in range(2)
+        for _ in range(count)
     ]
-    large = {
-        *("tconv.engine.choose", "tconv.engine.lowering", "tconv.engine.compile.tiers"),
-        *("tconv.engine.direct.layout", "tconv.engine.winograd.transform"),
-    }
-    assert large <= set(loaded[0])
-    assert not large & set(loaded[1])
+
+
+@pytest.mark.parametrize(
+    ("operands", "call"),
+    [(LARGE, ONCE), (LARGE, BY_THREADS), (SMALL, TWICE), (SMALL, PLANNED)],
+)
+def test_a_process_that_finds_all_on_disk_loads_nothing_that_chooses_or_emits(
+    operands, call, folder
+):
+    if not target().uses_engine:
+        return
+    code = f"import sys, numpy as np, tconv\n{operands}\n{call}\nprint(*sys.modules)"
+    emitting = tuple(f"tconv.engine.{name}" for name in EMITTING)
+    first, second = (
+        {name for name in loaded if f"{name}.".startswith(tuple(f"{each}." for each in emitting))}
+        for loaded in outputs_of_processes(code)
+    )
+    assert {f"tconv.engine.{name}" for name in ("codegen", "kernels", "choose", "lowering")} < first
+    assert not second
+
+
+def test_a_process_that_finds_all_on_disk_enters_few_files(folder):
+    """Of tconv, by functions that run in its first call; imports alone enter none."""
+    if not target().uses_engine:
+        return
+    code = f"""
+import inspect, os, sys
+import numpy as np
+import tconv
+entered, root = set(), os.path.dirname(tconv.__file__) + os.sep
+def note(frame, event, _):
+    code = frame.f_code
+    is_function = code.co_flags & inspect.CO_NEWLOCALS and code.co_flags & inspect.CO_OPTIMIZED
+    if event == "call" and is_function and code.co_filename.startswith(root):
+        entered.add(code.co_filename.removeprefix(root))
+{LARGE}
+sys.setprofile(note)
+{ONCE}
+sys.setprofile(None)
+print(*entered)
+"""
+    first, second = outputs_of_processes(code)
+    assert os.path.join("engine", "executor.py") in second
+    assert len(first) > len(second)
+    assert len(second) <= MOST_ENTERED, sorted(second)

@@ -29,7 +29,7 @@ from tconv.engine.codegen.llvm import (
     Value,
     VectorType,
 )
-from tconv.engine.target.isa import architecture_row
+from tconv.engine.target.target import architecture_row
 
 __all__ = ["Code", "ElementType", "begin", "write"]
 

@@ -10,10 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tconv.engine.codegen.code import write
-from tconv.engine.codegen.llvm import Module
 from tconv.engine.compile.disk_cache import (
     read_entry,
     warn_once,
@@ -21,11 +19,13 @@ from tconv.engine.compile.disk_cache import (
 )
 from tconv.engine.compile.fingerprint import fingerprint
 from tconv.engine.compile.object_file import check_object, symbols
-from tconv.engine.target.isa import architecture_of
-from tconv.engine.target.target import Target
+from tconv.engine.target.target import Target, architecture_of
 from tconv.errors import UnsupportedError
 from tconv.system.fork_lock import ForkLock, importing
 from tconv.system.memory import check_addresses
+
+if TYPE_CHECKING:
+    from tconv.engine.codegen.llvm import Module
 
 __all__ = [
     "Emit",
@@ -39,7 +39,7 @@ __all__ = [
     "text_of",
 ]
 
-Emit = Callable[[Module], None]
+Emit: TypeAlias = "Callable[[Module], None]"
 
 OPTIONS: dict[str, Any] = {"reloc": "default", "codemodel": "jitdefault", "jit": True}
 """LLVM's options for all code, besides the processor and the level of optimisation."""
@@ -104,7 +104,14 @@ def load_all(emits: Mapping[str, Emit], target: Target) -> dict[str, int]:
 def load_kernel(name: str, emit: Any, *, dtype: str, target: Target) -> int:
     """Return the address of a kernel for one element type, as `load` does."""
     full = f"{name}_{dtype}"
-    return load(full, partial(write, emit, full, dtype, target), target)
+    return load(full, partial(_write, emit, full, dtype, target), target)
+
+
+def _write(emit: Any, name: str, dtype: str, target: Target, module: "Module") -> None:
+    with importing:
+        from tconv.engine.codegen.code import write
+
+    write(emit, name, dtype, target, module)
 
 
 def assembly(name: str, emit: Emit, target: Target) -> str:
@@ -305,6 +312,9 @@ _machine = lru_cache(maxsize=8)(_new_machine)
 
 def text_of(emits: Iterable[Emit], target: Target) -> str:
     """Return the text of a module of functions."""
+    with importing:  # a process whose kernels are on disk emits none
+        from tconv.engine.codegen.llvm import Module
+
     with _lock:
         machine = _machine(target.triple, target.cpu, target.features)
         module = Module(machine.triple, str(machine.target_data))

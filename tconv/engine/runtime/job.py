@@ -9,23 +9,27 @@ second call on, so that no first call waits for its compilation.
 """
 
 import ctypes
+import threading
 from collections.abc import Callable
 from functools import partial
 from math import inf
 from struct import Struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.engine.codegen.code import Code
-from tconv.engine.codegen.llvm import I8, PTR, VOID, Builder, Function, FunctionType, Module
-from tconv.engine.runtime.openmp import run_job
+from tconv.engine.runtime import thread_pool
 from tconv.engine.runtime.thread_pool import Load
+from tconv.system.fork_lock import importing
 from tconv.system.pointers import DATA_OFFSET, address, is_read
 from tconv.system.topology import CACHE_LINE_BYTES
 
-__all__ = ["Job"]
+if TYPE_CHECKING:
+    from tconv.engine.codegen.llvm import Module
+    from tconv.engine.runtime.openmp import OpenMPBackend
+
+__all__ = ["Job", "run_job", "use_backend"]
 
 _SMALL_CYCLES = 300_000  # a tenth of a millisecond, of which a call from Python takes some per cent
 _MOST_KEPT = 8  # free scratch buffers
@@ -36,6 +40,27 @@ _write = {n: Struct(f"={n}q").pack_into for n in range(1, 8)}
 
 _scratch: list["_Scratch"] = []
 """Free buffers, in a list, because popping from its end is atomic."""
+
+
+class _Chosen(threading.local):
+    backend: "OpenMPBackend | None" = None
+
+
+_chosen = _Chosen()
+
+
+def use_backend(backend: "OpenMPBackend | None") -> None:
+    """Choose the threads for this thread's later calls; None is the thread pool."""
+    _chosen.backend = backend
+
+
+def run_job(job: int, args: int, threads: int, load: Load) -> None:
+    """Run a job on up to so many threads of the chosen backend, as `thread_pool.run` does."""
+    backend = _chosen.backend
+    if backend is None or threads <= 1:
+        thread_pool.run(job, args, threads, load)
+    else:
+        backend.run(job, args, threads, load)
 
 
 class _Scratch:
@@ -154,13 +179,17 @@ def _stub(count: int, load: Load) -> Callable[..., None]:
     return stub
 
 
-def _emit(module: Module, count: int) -> None:
+def _emit(module: "Module", count: int) -> None:
     """Emit ``call_stub(job, arguments, counter, scratch, array...)`` for `count` arrays.
 
     arguments[:count + 2] = addresses of arrays..., counter, scratch
     *counter = 0
     job(arguments, 0)
     """
+    with importing:  # a process whose kernels are on disk emits none
+        from tconv.engine.codegen.code import Code
+        from tconv.engine.codegen.llvm import I8, PTR, VOID, Builder, Function, FunctionType
+
     kind = FunctionType(VOID, [PTR] * (4 + count))
     function = Function(module, kind, f"{_NAME}_{count}")
     code = Code(Builder(function.append_basic_block("entry")))

@@ -6,14 +6,13 @@ half of the time; the spinning thread starts at once.
 """
 
 import ctypes
-import threading
 
 from tconv.engine.codegen.abi import Record
 from tconv.engine.codegen.code import Code
 from tconv.engine.codegen.llvm import I32, I64, PTR, VOID, Builder, Function, FunctionType, Module
-from tconv.engine.runtime import thread_pool
+from tconv.engine.runtime.thread_pool import Load
 
-__all__ = ["OpenMPBackend", "run_job", "use_backend"]
+__all__ = ["OpenMPBackend"]
 
 _NAME = "tconv_openmp_region"
 _REGION = Record(pointers=("job", "args", "number"), words=("threads",))
@@ -40,34 +39,13 @@ class OpenMPBackend:
         self._number = ctypes.cast(library["omp_get_thread_num"], _ADDRESS).value or 0
         self._threads = threads
 
-    def run(self, job: int, args: int, threads: int, load: thread_pool.Load) -> None:
+    def run(self, job: int, args: int, threads: int, load: Load) -> None:
         """Run a job as `thread_pool.run` does."""
         words = (ctypes.c_int64 * len(_REGION))(
             *_REGION.row(job=job, args=args, number=self._number, threads=threads)
         )
         region = load(_NAME, emit)
         self._parallel(region, ctypes.addressof(words), max(threads, self._threads), 0)
-
-
-class _Chosen(threading.local):
-    backend: OpenMPBackend | None = None
-
-
-_chosen = _Chosen()
-
-
-def use_backend(backend: OpenMPBackend | None) -> None:
-    """Choose the threads for this thread's later calls; None is the thread pool."""
-    _chosen.backend = backend
-
-
-def run_job(job: int, args: int, threads: int, load: thread_pool.Load) -> None:
-    """Run a job on up to so many threads of the chosen backend, as `thread_pool.run` does."""
-    backend = _chosen.backend
-    if backend is None or threads <= 1:
-        thread_pool.run(job, args, threads, load)
-    else:
-        backend.run(job, args, threads, load)
 
 
 def emit(module: Module) -> None:

@@ -20,8 +20,8 @@ is held from the start, so a release stays in force until the worker acquires it
 WORKING and AWAITED the other way round. The state is one word, so acquire and release semantics
 suffice: nothing depends on the order of two words.
 
-All of this is generated code that a caller runs by one call: it neither holds nor needs the
-interpreter's lock, and no signal can make it return while workers still write.
+All of this is generated code (`thread_pool_code.py`) that a caller runs by one call: it neither
+holds nor needs the interpreter's lock, and no signal can make it return while workers still write.
 """
 
 import atexit
@@ -29,30 +29,31 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tconv.engine.codegen.code import Code
-from tconv.engine.codegen.llvm import (
-    I32,
-    I64,
-    PTR,
-    VOID,
-    Builder,
-    Function,
-    FunctionType,
-    Index,
-    Module,
-    Type,
-    Value,
+from tconv.engine.runtime.control_block import (
+    ACQUIRE,
+    CALLER_LOCK,
+    LINE_BYTES,
+    LINE_WORDS,
+    LOCK,
+    NAME,
+    RELEASE,
+    SPINS,
 )
-from tconv.engine.target.isa import architecture_row
 from tconv.geometry.arguments import MOST_THREADS
+from tconv.system.fork_lock import importing
 from tconv.system.memory import has_room
 
-__all__ = ["Load", "run"]
+if TYPE_CHECKING:
+    from tconv.engine.codegen.llvm import Module
+
+__all__ = [
+    "Load",
+    "run",
+]
 
 # A spinning worker begins 0.3 us after the call, a sleeping one 40 us after it, or even 1.8 ms if
 # the system schedules it behind the caller (Linux 6.18, Xeon, 2 cores).
@@ -60,22 +61,13 @@ _SPIN_S = 100e-6
 _THREAD_BYTES = 2**26  # of addresses: a stack, mostly of 8 MiB, and memory of the C library
 _LEAVE_S = 0.5  # to wait at exit for a job that still runs
 
-# The control block has a line for the flag that a caller uses the workers, one of constants, and
-# one for each worker: its box.
-_LINE = 128  # bytes: x86 fetches pairs of 64, and those of Apple's processors are as long
-_WORDS = _LINE // 8
-_SPINS, _ACQUIRE, _RELEASE, _CALLER_LOCK = range(_WORDS, _WORDS + 4)
-_JOB, _ARGS, _LOCK = 1, 2, 3  # words of a box, after its state
-_AWAKE, _OFFERED, _WORKING, _AWAITED, _ASLEEP, _LEAVING = range(6)
-
-_NAME = "tconv_thread_pool"
 _ADDRESS, _WORD = ctypes.c_void_p, ctypes.c_ssize_t
 
 
 class Load(Protocol):
     """A compiler: `tconv.engine.compile.jit.load`, ``partial`` with a target."""
 
-    def __call__(self, name: str, emit: Callable[[Module], None], /) -> int:
+    def __call__(self, name: str, emit: "Callable[[Module], None]", /) -> int:
         """Return the address of the function `name`, valid until the process ends."""
 
 
@@ -123,27 +115,32 @@ class _Pool:
     """The generated code, its control block, and the workers."""
 
     def __init__(self, load: Load) -> None:
-        entry = _native(load(_NAME, emit), _WORD, _WORD)
+        entry = _native(load(NAME, _emit), _WORD, _WORD)
         self.run = _native(entry(0), None, _ADDRESS, _ADDRESS, _ADDRESS, _WORD)
         self._work = _native(entry(1), None, _ADDRESS, _WORD)
         self._dismiss = _native(entry(2), _WORD, _ADDRESS, _WORD)
         watch = _native(entry(3), _WORD, _ADDRESS, _WORD, _WORD)
-        self.control = -(-_allocated("PyMem_RawCalloc", MOST_THREADS + 2, _LINE) // _LINE) * _LINE
+        self.control = (
+            -(-_allocated("PyMem_RawCalloc", MOST_THREADS + 2, LINE_BYTES) // LINE_BYTES)
+            * LINE_BYTES
+        )
         self.threads = 1  # that it can run, the caller among them
         self._workers: list[threading.Thread] = []
-        self._words = (ctypes.c_int64 * ((MOST_THREADS + 1) * _WORDS)).from_address(self.control)
-        self._words[_SPINS] = _count_turns(watch, self.control)
-        for word, name in ((_ACQUIRE, "acquire"), (_RELEASE, "release")):
+        self._words = (ctypes.c_int64 * ((MOST_THREADS + 1) * LINE_WORDS)).from_address(
+            self.control
+        )
+        self._words[SPINS] = _count_turns(watch, self.control)
+        for word, name in ((ACQUIRE, "acquire"), (RELEASE, "release")):
             function = ctypes.cast(_of_python(f"PyThread_{name}_lock"), _ADDRESS)
             self._words[word] = function.value or 0
-        self._words[_CALLER_LOCK] = _held_lock()
+        self._words[CALLER_LOCK] = _held_lock()
 
     def grow(self, threads: int) -> None:
         """Start workers for so many threads, the caller among them."""
         while self.threads < threads:
             index = self.threads
             self.threads += 1  # first, so that after an interrupt no two workers share a box
-            self._words[(index + 1) * _WORDS + _LOCK] = _held_lock()
+            self._words[(index + 1) * LINE_WORDS + LOCK] = _held_lock()
             worker = threading.Thread(
                 target=self._work, args=(self.control, index), name=f"tconv-{index}", daemon=True
             )
@@ -221,6 +218,13 @@ def _pool_for(threads: int, load: Load) -> _Pool | None:
     return _pool
 
 
+def _emit(module: "Module") -> None:
+    with importing:  # a process whose kernels are on disk emits none
+        from tconv.engine.runtime.thread_pool_code import emit
+
+    emit(module)
+
+
 def _leave() -> None:
     if _pool is not None:
         _pool.leave()
@@ -235,171 +239,3 @@ def _forget() -> None:
 atexit.register(_leave)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
-
-
-# ---- generated code ------------------------------------------------------------------------------
-
-
-def emit(module: Module) -> None:
-    """Emit ``tconv_thread_pool(n)``: the address of the n-th of run, work, dismiss and watch."""
-    watch = _watch(module)
-    functions = _run(module, watch), _work(module, watch), _dismiss(module), watch
-    code = _Code(module, _NAME, I64)
-    for number, function in enumerate(functions):
-        with code.when(code.is_equal(code.function.args[0], number)):
-            code.leave(code.builder.ptrtoint(function, I64))
-    code.leave(0)
-
-
-def _run(module: Module, watch: Function) -> Function:
-    """Emit the caller's side of a job.
-
-    if exchange(busy, 1): job(args, 0); return        # others compute with the workers
-    for box in boxes:
-        box.job, box.args = job, args
-        if exchange(box, OFFERED) == ASLEEP: release(box.lock)
-    job(args, 0)
-    for box in boxes: exchange_if(box, OFFERED, AWAKE)      # all of them before the first wait
-    for box in boxes:
-        watch(box, WORKING)
-        if exchange_if(box, WORKING, AWAITED): acquire(caller's lock)
-    busy = 0
-    """
-    code = _Code(module, "run", PTR, PTR, PTR, I64)
-    control, job, args, workers = code.function.args
-    with code.when(code.is_equal(code.exchange(control, 1), 1)):
-        code.call(job, args, 0)
-        code.leave()
-    with code.boxes(control, workers) as box:
-        code.store(job, code.at(box, _JOB, I64))
-        code.store(args, code.at(box, _ARGS, I64))
-        with code.when(code.is_equal(code.exchange(box, _OFFERED), _ASLEEP)):
-            code.release(control, code.word(box, _LOCK))
-    code.call(job, args, 0)
-    with code.boxes(control, workers) as box:
-        code.exchange_if(box, _OFFERED, _AWAKE)
-    start = [code.box(control, 1), code.word(control, _SPINS, I64)]
-    with code.loop_carrying(workers, start) as ((box, turns), following):
-        turns = code.builder.call(watch, [box, code.index(_WORKING), turns])
-        with code.when(code.exchange_if(box, _WORKING, _AWAITED)):
-            code.acquire(control, code.word(control, _CALLER_LOCK))
-        following += [code.at(box, _WORDS, I64), turns]
-    code.exchange(control, 0)
-    return code.leave()
-
-
-def _work(module: Module, watch: Function) -> Function:
-    """Emit a worker's life.
-
-    while True:
-        watch(box, AWAKE)
-        if exchange_if(box, OFFERED, WORKING):
-            box.job(box.args, index)
-            if exchange(box, AWAKE) == AWAITED: release(caller's lock)
-        elif box == LEAVING: return
-        elif exchange_if(box, AWAKE, ASLEEP): acquire(box.lock)
-    """
-    code = _Code(module, "work", PTR, I64)
-    control, index = code.function.args
-    box, turns = code.box(control, index), code.word(control, _SPINS, I64)
-    with code.forever() as done:
-        code.builder.call(watch, [box, code.index(_AWAKE), turns])
-        claimed = code.exchange_if(box, _OFFERED, _WORKING)
-        with code.if_else(claimed) as (then, otherwise):
-            with then:
-                code.call(code.word(box, _JOB), code.word(box, _ARGS), index)
-                with code.when(code.is_equal(code.exchange(box, _AWAKE), _AWAITED)):
-                    code.release(control, code.word(control, _CALLER_LOCK))
-            with otherwise:
-                code.leave_when(code.is_equal(code.state(box), _LEAVING), done)
-                with code.when(code.exchange_if(box, _AWAKE, _ASLEEP)):
-                    code.acquire(control, code.word(box, _LOCK))
-    return code.leave()
-
-
-def _dismiss(module: Module) -> Function:
-    """Emit the exit: end idle workers and stay busy for ever; return whether they were idle.
-
-    if exchange(busy, 1): return 0
-    for box in boxes:
-        if exchange(box, LEAVING) == ASLEEP: release(box.lock)
-    return 1
-    """
-    code = _Code(module, "dismiss", PTR, I64)
-    control, workers = code.function.args
-    with code.when(code.is_equal(code.exchange(control, 1), 1)):
-        code.leave(0)
-    with code.boxes(control, workers) as box:
-        was_asleep = code.is_equal(code.exchange(box, _LEAVING), _ASLEEP)
-        with code.when(was_asleep):
-            code.release(control, code.word(box, _LOCK))
-    return code.leave(1)
-
-
-def _watch(module: Module) -> Function:
-    """Emit a bounded spin while a line's word 0 is `state`; it returns the turns left."""
-    code = _Code(module, "watch", PTR, I64, I64)
-    line, state, turns = code.function.args
-    with code.loop(turns) as turn:
-        with code.when(code.builder.icmp_signed("!=", code.state(line), state)):
-            code.leave(code.sub(turns, turn))
-        code.pause()
-    return code.leave(0)
-
-
-class _Code(Code):
-    """A function, with atomic operations on word 0 of a line, which several threads write."""
-
-    def __init__(self, module: Module, name: str, *kinds: Type) -> None:
-        self.function = Function(module, FunctionType(I64, kinds), name)
-        self.function.linkage = "" if name == _NAME else "internal"
-        self.builder = Builder(self.function.append_basic_block("entry"))
-
-    def leave(self, value: Index = 0) -> Function:
-        """``return value``."""
-        self.builder.ret(self.index(value))
-        return self.function
-
-    def box(self, control: Value, worker: Index) -> Value:
-        """Return a worker's line."""
-        return self.at(control, self.mul(self.add(worker, 1), _WORDS), I64)
-
-    @contextmanager
-    def boxes(self, control: Value, workers: Value) -> Iterator[Value]:
-        """``for box in boxes``."""
-        with self.loop(self.add(workers, 1), start=1) as worker:
-            yield self.box(control, worker)
-
-    def word(self, line: Value, number: int, kind: Type = PTR) -> Value:
-        """Read a word that nobody changes meanwhile."""
-        return self.load(self.at(line, number, I64), kind=kind)
-
-    def state(self, line: Value) -> Value:
-        """Read word 0, with acquire semantics."""
-        return self.builder.load_atomic(line, "acquire", 8, typ=I64)
-
-    def exchange(self, line: Value, new: int) -> Value:
-        """Write word 0; return what it was."""
-        return self.builder.atomic_rmw("xchg", line, self.index(new), "acq_rel")
-
-    def exchange_if(self, line: Value, old: int, new: int) -> Value:
-        """Write word 0 if it is `old`; return whether it was."""
-        words = self.index(old), self.index(new)
-        pair = self.builder.cmpxchg(line, *words, "acq_rel", "acquire")
-        return self.builder.extract_value(pair, 1)
-
-    def acquire(self, control: Value, lock: Value) -> None:
-        """Sleep until a lock is released; one that has been released does not wait."""
-        self.call(self.word(control, _ACQUIRE), lock, I32(1))
-
-    def release(self, control: Value, lock: Value) -> None:
-        """Wake the thread that sleeps at a lock, or is about to."""
-        self.call(self.word(control, _RELEASE), lock)
-
-    def pause(self) -> None:
-        """Give way to the core's other hardware thread, and leave the loop without a stall."""
-        module = self.builder.module
-        row = architecture_row(module.triple)
-        if row.pause:
-            pause = module.declared(row.pause, VOID, [I32] * len(row.pause_hints))
-            self.builder.call(pause, [I32(hint) for hint in row.pause_hints])

@@ -7,12 +7,11 @@ tests go through all rows.
 from typing import NamedTuple
 
 __all__ = [
+    "ARCHITECTURES",
     "INSTRUCTION_SETS",
     "Architecture",
     "InstructionSet",
     "Tiles",
-    "architecture_of",
-    "architecture_row",
 ]
 
 Tiles = tuple[tuple[int, int], ...]
@@ -21,7 +20,7 @@ Tiles = tuple[tuple[int, int], ...]
 class Architecture(NamedTuple):
     """Instructions that every CPU of an architecture has, by LLVM's names."""
 
-    name: str  # as `architecture_of` has it; "" is any
+    name: str  # as `target.architecture_of` has it; "" is any
     fence: str  # waits for non-temporal stores; "": they need none
     pause: str  # in a loop that waits for another thread; "": there is none
     pause_hints: tuple[int, ...] = ()  # its arguments
@@ -51,7 +50,7 @@ class InstructionSet(NamedTuple):
 _X86_64 = Architecture("x86_64", "llvm.x86.sse.sfence", "llvm.x86.sse2.pause")
 _AARCH64 = Architecture("aarch64", "", "llvm.aarch64.hint", (1,))  # yield
 _ANY = Architecture("", "", "")
-_ARCHITECTURES = (_X86_64, _AARCH64, _ANY)
+ARCHITECTURES = (_X86_64, _AARCH64, _ANY)
 
 INSTRUCTION_SETS = (
     InstructionSet(
@@ -121,19 +120,3 @@ INSTRUCTION_SETS = (
     ),
 )
 """Best first: a CPU has the first row of its architecture all of whose features it has."""
-
-
-def architecture_of(triple: str) -> str:
-    """Return the first part of LLVM's triple, under one name for each architecture.
-
-    >>> architecture_of("arm64-apple-darwin23"), architecture_of("riscv64-unknown-linux-gnu")
-    ('aarch64', 'riscv64')
-    """
-    first = triple.partition("-")[0].lower()
-    return {"amd64": "x86_64", "x86_64h": "x86_64", "arm64": "aarch64"}.get(first, first)
-
-
-def architecture_row(triple: str) -> Architecture:
-    """Return what every CPU of a triple's architecture has."""
-    name = architecture_of(triple)
-    return next(row for row in _ARCHITECTURES if row.name in ("", name))

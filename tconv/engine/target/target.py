@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tconv.engine.target import isa
-from tconv.engine.target.isa import InstructionSet, architecture_of
+from tconv.engine.target.isa import Architecture, InstructionSet
 from tconv.errors import ParameterError
 from tconv.geometry.arguments import MOST_THREADS
 from tconv.system.fork_lock import ForkLock, importing
@@ -22,6 +22,8 @@ from tconv.system.topology import DEFAULT_CACHE_BYTES, cache_bytes, core_count
 
 __all__ = [
     "Target",
+    "architecture_of",
+    "architecture_row",
     "cache_folder",
     "named_target",
     "read_target",
@@ -186,6 +188,22 @@ def target_of(
         if row.architecture.name in ("", architecture) and all(map(features.get, row.features))
     )
     return _from_row(row, triple, cpu, _flags(features, "+-"), threads)
+
+
+def architecture_of(triple: str) -> str:
+    """Return the first part of LLVM's triple, under one name for each architecture.
+
+    >>> architecture_of("arm64-apple-darwin23"), architecture_of("riscv64-unknown-linux-gnu")
+    ('aarch64', 'riscv64')
+    """
+    first = triple.partition("-")[0].lower()
+    return {"amd64": "x86_64", "x86_64h": "x86_64", "arm64": "aarch64"}.get(first, first)
+
+
+def architecture_row(triple: str) -> Architecture:
+    """Return what every CPU of a triple's architecture has."""
+    name = architecture_of(triple)
+    return next(row for row in isa.ARCHITECTURES if row.name in ("", name))
 
 
 def _usable(features: Mapping[str, bool]) -> dict[str, bool]:

@@ -16,8 +16,7 @@ from tconv.engine.compile.object_file import check_object, symbols
 from tconv.engine.layouts import layout_of
 from tconv.engine.lowering import Lowering
 from tconv.engine.plan.problem import Problem
-from tconv.engine.target.isa import architecture_of
-from tconv.engine.target.target import named_target
+from tconv.engine.target.target import architecture_of, named_target
 from tconv.geometry.geometry import Geometry
 
 jit = import_module("tconv.engine.compile.jit")

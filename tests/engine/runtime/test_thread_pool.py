@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from slow import mostly_slow
 from tconv.engine.codegen.llvm import I64, PTR, VOID, Builder, Function, FunctionType
 from tconv.engine.compile.jit import assembly, load
-from tconv.engine.runtime import thread_pool
-from tconv.engine.runtime.thread_pool import MOST_THREADS, emit, run
+from tconv.engine.runtime import control_block, thread_pool
+from tconv.engine.runtime.thread_pool import MOST_THREADS, run
+from tconv.engine.runtime.thread_pool_code import emit
 from tconv.engine.target.target import named_target, target
 
 LOAD = partial(load, target=target())
@@ -209,7 +210,7 @@ def test_no_wake_up_is_lost(monkeypatch, turns):
     """Workers that look for work so shortly lie down just while the next is offered."""
     monkeypatch.setattr(thread_pool, "_pool", None)
     share(10, 4)
-    thread_pool._pool._words[thread_pool._SPINS] = turns
+    thread_pool._pool._words[control_block.SPINS] = turns
     for n in range(3000):  # would hang
         words = meeting(2 + n % 3, gate=1)
         meet(words)

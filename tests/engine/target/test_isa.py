@@ -16,8 +16,8 @@ from tconv.engine.layouts import layout_of
 from tconv.engine.lowering import Lowering
 from tconv.engine.plan.problem import Problem
 from tconv.engine.runtime import reorder
-from tconv.engine.target.isa import INSTRUCTION_SETS, architecture_row
-from tconv.engine.target.target import named_target, target, target_of
+from tconv.engine.target.isa import INSTRUCTION_SETS
+from tconv.engine.target.target import architecture_row, named_target, target, target_of
 from tconv.engine.weight_gradient.executor import WeightGradientPrimitive
 from tconv.engine.weight_gradient.plan import choose_gradient_plan
 from tconv.geometry.geometry import Geometry

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tconv.torch
-from tconv.engine.runtime import openmp, thread_pool
+from tconv.engine.runtime import job, thread_pool
 from tconv.torch import openmp as torch_openmp
 
 X = torch.arange(2 * 32 * 24 * 24).reshape(2, 32, 24, 24).float() % 7 - 3
@@ -20,7 +20,7 @@ def as_before():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-    assert openmp._chosen.backend is None
+    assert job._chosen.backend is None
 
 
 def is_right():
@@ -62,7 +62,7 @@ def test_the_pool_works_where_pytorch_has_other_threads(monkeypatch):
 def test_an_error_lends_nothing():
     with pytest.raises(tconv.ShapeError), torch_openmp.torch_threads(2):
         tconv.conv_transpose(X.numpy(), W.numpy()[:5])
-    assert openmp._chosen.backend is None
+    assert job._chosen.backend is None
 
 
 def test_many_python_threads_call_at_once():
