@@ -7,7 +7,7 @@
                 for k_block in channels of x:              # terms whose weights the L1 holds
                     for lane in the panel's lanes:
                         for tile in tiles:                 # whose weights the L1 holds, too
-                            micro(weights, panel, accumulators)                   # gemm.py
+                            micro_kernel(weights, panel, accumulators)            # gemm.py
             activate the accumulators                      # activation.py, if there is one
             interleave the phases of the accumulators into y                      # write_output.py
 

@@ -24,11 +24,13 @@ __all__ = [
     "SizedPlan",
     "digest",
     "load_or_lower",
+    "read_as",
     "read_record",
     "write_record",
 ]
 
 _Record = TypeVar("_Record", bound=tuple[Any, ...])
+_Kept = TypeVar("_Kept")
 _MOST_BYTES = 2**20  # that are kept: to read more would take as long as to lower the plan again
 
 
@@ -100,10 +102,18 @@ def load_or_lower(name: str, lower: Callable[[], LoweredPlan]) -> LoweredPlan:
 
 def read_record(kind: type[_Record], name: str) -> _Record | None:
     """Return the record that is kept under a name; None if there is none."""
+    return read_as(lambda value: record_of(kind, value), name)
+
+
+def read_as(decode: Callable[[Any], _Kept], name: str) -> _Kept | None:
+    """Return what `decode`, which may raise ValueError, makes of the entry; None if there is none.
+
+    An entry that cannot be read or decoded is warned of once, and counts as none.
+    """
     data, fault = read_plan(name)
     if data is not None:
         try:
-            return record_of(kind, of_bytes(data))
+            return decode(of_bytes(data))
         except ValueError:  # its checksum is right: another program has made it
             fault = f"plan {name}, which holds something else"
     warn_once(fault)

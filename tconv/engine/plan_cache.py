@@ -6,12 +6,12 @@ candidates that the band's plans are chosen from.
 """
 
 from functools import lru_cache
+from typing import Any
 
-from tconv.engine.compile.disk_cache import warn_once
 from tconv.engine.compile.fingerprint import fingerprint
-from tconv.engine.compile.plan_log import read_plan, write_plan
-from tconv.engine.lowered_plan import SizedPlan, digest, read_record, write_record
-from tconv.engine.plan.encoding import as_bytes, of_bytes, record_of
+from tconv.engine.compile.plan_log import write_plan
+from tconv.engine.lowered_plan import SizedPlan, digest, read_as, read_record, write_record
+from tconv.engine.plan.encoding import as_bytes, record_of
 from tconv.engine.plan.plan import Plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
@@ -38,27 +38,21 @@ def cached_plan(problem: Problem, dtype: str, target: Target, threads: int) -> P
 def cached_candidates(band: Problem, dtype: str, target: Target, threads: int) -> tuple[Plan, ...]:
     """Return what `band_candidates` does, from disk if it is there: one entry for a band."""
     key = digest((fingerprint(), band, dtype, target, threads))
-    data, fault = read_plan(key)
-    if data is not None:
-        try:
-            return _plans_of(data)
-        except ValueError:  # its checksum is right: another program has made it
-            fault = f"plan {key}, which holds something else"
-    warn_once(fault)
-    with importing:
-        from tconv.engine.choose import band_candidates
+    found = read_as(_plans_of, key)
+    if found is None:
+        with importing:
+            from tconv.engine.choose import band_candidates
 
-    found = band_candidates(band, dtype, target, threads)
-    write_plan(key, as_bytes(found))
+        found = band_candidates(band, dtype, target, threads)
+        write_plan(key, as_bytes(found))
     return found
 
 
-def _plans_of(data: bytes) -> tuple[Plan, ...]:
+def _plans_of(entry: Any) -> tuple[Plan, ...]:
     """The plans of an entry; ValueError if it holds something else."""
-    words = of_bytes(data)
-    if type(words) is not tuple:
+    if type(entry) is not tuple:
         raise ValueError("no plans")
-    return tuple(record_of(Plan, each) for each in words)
+    return tuple(record_of(Plan, each) for each in entry)
 
 
 # ---- sized plans ---------------------------------------------------------------------------------

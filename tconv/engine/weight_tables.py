@@ -14,22 +14,19 @@ from tconv.engine.kernels.transform_weights import TRANSFORM_ARGUMENTS, VECTORS,
 
 __all__ = ["pack_arguments"]
 
-_LONG = 256  # elements of a channel in a tile: with more, few lanes stay empty
+# In a tile of more elements a channel, vectors of one channel leave few lanes empty.
+_LONG = 256
 
 # 20 GB/s where memcpy reaches 28 (Xeon, 2 cores). With 1 KB at a time for a tile it is half of
 # that; more channels are no faster.
 _RUN_BYTES, _MOST_CHANNELS = 4096, 32
-
 
 # The tiles of a block read the same cache lines of w again. With whole pages between channels all
 # of them share one cache set, which has so many ways: 512 to 256 channels, kernel 16, took 5.1 ms
 # on one thread with 32 channels and 2.5 with 8 (Zen 3).
 _WAYS, _WAY_BYTES = 8, 4096
 
-
 _TASKS_PER_THREAD = 4
-
-
 _MADE_BYTES = 2**20  # at most, of weights that are transformed before they are packed
 
 

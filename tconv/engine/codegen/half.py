@@ -33,7 +33,6 @@ __all__ = [
     "widened",
 ]
 
-_HALF, _FLOAT = HALF, FLOAT
 # Bits of the fraction of float16 and of float32, and the difference of their exponents' biases.
 _FRACTION, _WIDE_FRACTION, _BIAS = 10, 23, 127 - 15
 _DROPPED = _WIDE_FRACTION - _FRACTION
@@ -76,11 +75,11 @@ def widened(code: Code, cells: Value) -> Value:
     if not element.is_half:
         return cells
     if element.stored == "float16" and element.converts_float16:
-        return builder.fpext(builder.bitcast(cells, _like(cells, _HALF)), _like(cells, _FLOAT))
+        return builder.fpext(builder.bitcast(cells, _like(cells, HALF)), _like(cells, FLOAT))
     bits = builder.zext(cells, _like(cells, I32))
     if element.stored == "float16":
         return _from_float16(builder, bits)
-    return builder.bitcast(builder.shl(bits, _all(bits, 16)), _like(cells, _FLOAT))
+    return builder.bitcast(builder.shl(bits, _all(bits, 16)), _like(cells, FLOAT))
 
 
 def narrowed(code: Code, value: Value) -> Value:
@@ -89,7 +88,7 @@ def narrowed(code: Code, value: Value) -> Value:
     if not element.is_half:
         return value
     if element.stored == "float16" and element.converts_float16:
-        return builder.bitcast(builder.fptrunc(value, _like(value, _HALF)), _like(value, I16))
+        return builder.bitcast(builder.fptrunc(value, _like(value, HALF)), _like(value, I16))
     bits = builder.bitcast(value, _like(value, I32))
     of_kind = _to_float16 if element.stored == "float16" else _to_bfloat16
     return builder.trunc(of_kind(builder, bits), _like(value, I16))
@@ -97,7 +96,7 @@ def narrowed(code: Code, value: Value) -> Value:
 
 def _from_float16(builder: Builder, bits: Value) -> Value:
     """Return float32 of float16, whose bits `bits` has in 32."""
-    real = _like(bits, _FLOAT)
+    real = _like(bits, FLOAT)
     size = builder.and_(bits, _all(bits, 0x7FFF))
     sign = builder.shl(builder.xor(bits, size), _all(bits, 16))
     moved = builder.shl(size, _all(bits, _DROPPED))
@@ -113,7 +112,7 @@ def _from_float16(builder: Builder, bits: Value) -> Value:
 
 def _to_float16(builder: Builder, bits: Value) -> Value:
     """Return the bits of float16, in 32, from those of float32."""
-    real = _like(bits, _FLOAT)
+    real = _like(bits, FLOAT)
     size = builder.and_(bits, _all(bits, 0x7FFF_FFFF))
     sign = builder.lshr(builder.xor(bits, size), _all(bits, 16))
     based = builder.sub(size, _all(bits, _BIAS << _WIDE_FRACTION))

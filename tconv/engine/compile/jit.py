@@ -12,11 +12,7 @@ from functools import cache, lru_cache, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tconv.engine.compile.disk_cache import (
-    read_entry,
-    warn_once,
-    write_entry,
-)
+from tconv.engine.compile.disk_cache import read_entry, warn_once, write_entry
 from tconv.engine.compile.fingerprint import fingerprint
 from tconv.engine.compile.object_file import check_object, symbols
 from tconv.engine.target.target import Target, architecture_of

@@ -81,9 +81,8 @@ def im2col_table(phases: Phases, batch: int, image_step: int) -> NDArray[np.int3
         shifts = np.array(axis.shifts)[:, np.newaxis]
         place = np.arange(axis.count) * axis.step - shifts  # (shifts, q)
         within = (place >= 0) & (place < axis.input)
-        shape = (*place.shape,)
-        cells = cells[..., None, None] * axis.input + place.reshape(shape)
-        exist = exist[..., None, None] & within.reshape(shape)
+        cells = cells[..., None, None] * axis.input + place
+        exist = exist[..., None, None] & within
     order = (0, 2, 4, 1, 3, 5)  # (shifts of z, y, x; q of z, y, x)
     found = np.where(exist, cells, -1).transpose(order).reshape(phases.shifts, -1)
     images = np.arange(batch)[:, np.newaxis, np.newaxis] * image_step

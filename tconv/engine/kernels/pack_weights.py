@@ -47,7 +47,6 @@ PACK_ARGUMENTS = Record(
 """Arguments of the drivers that pack weights; `weight_tables.pack_arguments` writes them."""
 
 PACKED_TILE = Record(words=("weight", "table", "count", "channels"))
-_LONG = 256  # elements of a channel in a tile: what fills no vector then is little
 
 
 def run_packing(module: Module, name: str, element: ElementType) -> None:

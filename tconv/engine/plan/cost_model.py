@@ -34,7 +34,7 @@ class CostModel:
     vector_cycles: float = 0.25  # per vector of x in a term
     prefetch_cycles: float = 0.6  # per vector of a term
     overlapped: float = 0.15  # what prefetched bytes take of the time that they would take alone
-    row_cycles: float = 24  # of a call of copy_row
+    row_cycles: float = 24  # of a call of interleave_row
     pack_row_cycles: float = 18  # per row of pack_rows
     packed_cycles: float = 2.0  # per vector of a panel
     # Of im2col (Zen 4, vectors of 512 and of 256 bits).

@@ -1,16 +1,16 @@
 """Control block of the thread pool: the places of the words that callers and workers share.
 
-It has a line for the flag that a caller uses the workers, one of constants, and one for each
-worker: its box.
+It is a row of boxes: one for the flag that a caller uses the workers, one of constants, and one for
+each worker. No processor fetches two of them at once.
 """
 
 __all__ = [
     "ACQUIRE",
     "ARGS",
+    "BOX_BYTES",
+    "BOX_WORDS",
     "CALLER_LOCK",
     "JOB",
-    "LINE_BYTES",
-    "LINE_WORDS",
     "LOCK",
     "NAME",
     "RELEASE",
@@ -20,7 +20,7 @@ __all__ = [
 NAME = "tconv_thread_pool"
 """The function that gives the addresses of the pool's code."""
 
-LINE_BYTES = 128  # x86 fetches pairs of 64, and those of Apple's processors are as long
-LINE_WORDS = LINE_BYTES // 8
-SPINS, ACQUIRE, RELEASE, CALLER_LOCK = range(LINE_WORDS, LINE_WORDS + 4)
-JOB, ARGS, LOCK = 1, 2, 3  # words of a box, after its state
+BOX_BYTES = 128  # x86 fetches pairs of 64, and those of Apple's processors are as long
+BOX_WORDS = BOX_BYTES // 8
+SPINS, ACQUIRE, RELEASE, CALLER_LOCK = range(BOX_WORDS, BOX_WORDS + 4)
+JOB, ARGS, LOCK = 1, 2, 3  # words of a worker's box, after its state

@@ -194,8 +194,7 @@ def _emit(module: "Module", count: int) -> None:
     function = Function(module, kind, f"{_NAME}_{count}")
     code = Code(Builder(function.append_basic_block("entry")))
     job, arguments, counter, scratch, *arrays = function.args
-    byte = I8
-    places = [code.load(code.at(array, DATA_OFFSET, byte), kind=PTR) for array in arrays]
+    places = [code.load(code.at(array, DATA_OFFSET, I8), kind=PTR) for array in arrays]
     for n, place in enumerate((*places, counter, scratch)):
         code.store(place, arguments, n)
     code.store(code.index(0), counter)

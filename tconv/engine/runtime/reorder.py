@@ -22,7 +22,10 @@ _SMALL_TRANSPOSED_BYTES = 2**18  # of x or y, which one thread transposes
 
 
 class Reorders:
-    """A prepared problem: its kernels and threads, and the reorders of x and y."""
+    """What transposes x and y of a problem on its threads, and makes each kernel it needs once.
+
+    Primitives that always need it are subclasses; `executor.Primitive` makes one when it does.
+    """
 
     _job: Job
     _turns_back = True  # the result; for w, both x and y are read

@@ -35,9 +35,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tconv.engine.runtime.control_block import (
     ACQUIRE,
+    BOX_BYTES,
+    BOX_WORDS,
     CALLER_LOCK,
-    LINE_BYTES,
-    LINE_WORDS,
     LOCK,
     NAME,
     RELEASE,
@@ -50,10 +50,7 @@ from tconv.system.memory import has_room
 if TYPE_CHECKING:
     from tconv.engine.codegen.llvm import Module
 
-__all__ = [
-    "Load",
-    "run",
-]
+__all__ = ["Load", "run"]
 
 # A spinning worker begins 0.3 us after the call, a sleeping one 40 us after it, or even 1.8 ms if
 # the system schedules it behind the caller (Linux 6.18, Xeon, 2 cores).
@@ -65,7 +62,7 @@ _ADDRESS, _WORD = ctypes.c_void_p, ctypes.c_ssize_t
 
 
 class Load(Protocol):
-    """A compiler: `tconv.engine.compile.jit.load`, ``partial`` with a target."""
+    """A compiler: `tconv.engine.compile.jit.load` as a ``partial`` with a target."""
 
     def __call__(self, name: str, emit: "Callable[[Module], None]", /) -> int:
         """Return the address of the function `name`, valid until the process ends."""
@@ -120,15 +117,11 @@ class _Pool:
         self._work = _native(entry(1), None, _ADDRESS, _WORD)
         self._dismiss = _native(entry(2), _WORD, _ADDRESS, _WORD)
         watch = _native(entry(3), _WORD, _ADDRESS, _WORD, _WORD)
-        self.control = (
-            -(-_allocated("PyMem_RawCalloc", MOST_THREADS + 2, LINE_BYTES) // LINE_BYTES)
-            * LINE_BYTES
-        )
+        memory = _allocated("PyMem_RawCalloc", MOST_THREADS + 2, BOX_BYTES)
+        self.control = -(-memory // BOX_BYTES) * BOX_BYTES
         self.threads = 1  # that it can run, the caller among them
         self._workers: list[threading.Thread] = []
-        self._words = (ctypes.c_int64 * ((MOST_THREADS + 1) * LINE_WORDS)).from_address(
-            self.control
-        )
+        self._words = (ctypes.c_int64 * ((MOST_THREADS + 1) * BOX_WORDS)).from_address(self.control)
         self._words[SPINS] = _count_turns(watch, self.control)
         for word, name in ((ACQUIRE, "acquire"), (RELEASE, "release")):
             function = ctypes.cast(_of_python(f"PyThread_{name}_lock"), _ADDRESS)
@@ -140,7 +133,7 @@ class _Pool:
         while self.threads < threads:
             index = self.threads
             self.threads += 1  # first, so that after an interrupt no two workers share a box
-            self._words[(index + 1) * LINE_WORDS + LOCK] = _held_lock()
+            self._words[(index + 1) * BOX_WORDS + LOCK] = _held_lock()
             worker = threading.Thread(
                 target=self._work, args=(self.control, index), name=f"tconv-{index}", daemon=True
             )

@@ -23,9 +23,9 @@ from tconv.engine.codegen.llvm import (
 from tconv.engine.runtime.control_block import (
     ACQUIRE,
     ARGS,
+    BOX_WORDS,
     CALLER_LOCK,
     JOB,
-    LINE_WORDS,
     LOCK,
     NAME,
     RELEASE,
@@ -81,7 +81,7 @@ def _run(module: Module, watch: Function) -> Function:
         turns = code.builder.call(watch, [box, code.index(_WORKING), turns])
         with code.when(code.exchange_if(box, _WORKING, _AWAITED)):
             code.acquire(control, code.word(control, CALLER_LOCK))
-        following += [code.at(box, LINE_WORDS, I64), turns]
+        following += [code.at(box, BOX_WORDS, I64), turns]
     code.exchange(control, 0)
     return code.leave()
 
@@ -160,7 +160,7 @@ class _Code(Code):
 
     def box(self, control: Value, worker: Index) -> Value:
         """Return a worker's line."""
-        return self.at(control, self.mul(self.add(worker, 1), LINE_WORDS), I64)
+        return self.at(control, self.mul(self.add(worker, 1), BOX_WORDS), I64)
 
     @contextmanager
     def boxes(self, control: Value, workers: Value) -> Iterator[Value]:

@@ -224,17 +224,8 @@ def _pack_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
             is_last = code.is_equal(code.add(z, 1), k_block.planes)
             below = code.add(code.mul(rest, pitch), code.pick(is_last, beyond, 0))
             of_plane = code.at(source, code.mul(z, c.x_plane))
-            sizes = (
-                0,
-                k_block.rows,
-                c.x_row,
-                0,
-                k_block.columns,
-                right,
-                below,
-                1,
-                0,
-            )
+            rows, columns = k_block.rows, k_block.columns
+            sizes = (0, rows, c.x_row, 0, columns, right, below, 1, 0)
             code.call(c.copy_rows, code.at(to, code.mul(z, plane)), of_plane, *sizes)
         with code.when(code.is_equal(code.add(image, 1), k_block.images)):
             end, lanes = code.at(to, volume), code.element.lanes
@@ -244,11 +235,9 @@ def _pack_x(c: _Call, task: _Task, k_block: _KBlock) -> None:
 def _tiles(c: _Call, task: _Task, which: str) -> tuple[Value, Value]:
     """Return the list of a block's tiles, and its length: of channels of x, or of taps."""
     is_last = task.is_last_x if which == "x" else task.is_last_y
-    tiles = c.code.builder.select(
-        is_last, getattr(c, f"last_{which}_tiles"), getattr(c, f"{which}_tiles")
-    )
+    tiles = (getattr(c, f"{last}{which}_tiles") for last in ("last_", ""))
     counts = (getattr(c, f"{last}{which}_tile_count") for last in ("last_", ""))
-    return tiles, c.code.pick(is_last, *counts)
+    return c.code.pick(is_last, *tiles), c.code.pick(is_last, *counts)
 
 
 def _sum(c: _Call, task: _Task, k_block: _KBlock, first: Value, *, is_dot: bool) -> None:
