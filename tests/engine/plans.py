@@ -33,24 +33,20 @@ from tconv.geometry.geometry import Geometry
 def deep_geometries(draw):
     """With so many channels that sums may go tap by tap, as col2im does."""
     geometry, channels = draw(geometries(ranks=(1, 2, 3))), draw(st.integers(512, 520))
-    outputs = draw(st.integers(1, 8))
-    return replace(
-        geometry,
-        in_channels=geometry.groups * channels,
-        out_channels=geometry.groups * outputs,
-    )
+    return _of_channels(geometry, channels, draw(st.integers(1, 8)))
 
 
 @st.composite
 def wide_geometries(draw):
     """Of channels that fill vectors and tiles, or a part of them."""
     geometry = draw(geometries(ranks=(1, 2, 3), batches=(1, 2, 3)))
-    channels, outputs = draw(st.integers(1, 40)), draw(st.integers(1, 9))
-    return replace(
-        geometry,
-        in_channels=geometry.groups * channels,
-        out_channels=geometry.groups * outputs,
-    )
+    return _of_channels(geometry, draw(st.integers(1, 40)), draw(st.integers(1, 9)))
+
+
+def _of_channels(geometry, channels, outputs):
+    """The geometry with so many channels of x and y in a group."""
+    groups = geometry.groups
+    return replace(geometry, in_channels=groups * channels, out_channels=groups * outputs)
 
 
 @st.composite

@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from engine.values import same
 
 from tconv.arrays.activations import as_activation
 from tconv.engine import lowered_plan
@@ -38,16 +39,6 @@ def kept(problem, plan, dtype, make=None):
     layout = (problem, plan, np.dtype(dtype), target())
     make = make or (lambda: Lowering(layout_of(*layout)).lower())
     return lowered_plan.load_or_lower(lowered_plan.digest(("test", problem, plan, dtype)), make)
-
-
-def same(one, other):
-    if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and np.array_equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, tuple):
-        return type(one) is type(other) and all(map(same, one, other))
-    return one == other
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)

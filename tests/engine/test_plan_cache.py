@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from engine.values import same
 
 from tconv.arrays.activations import as_activation
 from tconv.engine import executor, plan_cache
@@ -129,16 +130,6 @@ def remade(problem, dtype="float32", threads=2):
     forget()
     executor.create_primitive.cache_clear()
     return executor.create_primitive(problem, dtype, target(), threads)
-
-
-def same(one, other):
-    if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and np.array_equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, tuple):
-        return type(one) is type(other) and all(map(same, one, other))
-    return one == other
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
