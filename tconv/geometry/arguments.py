@@ -397,11 +397,9 @@ def integer_of(value: Any) -> int | None:
         return value
     if isinstance(value, bool) or type(value).__name__ == "bool_" or getattr(value, "ndim", None):
         return None
-    if (
-        getattr(getattr(value, "dtype", None), "kind", "i") == "m"
-    ):  # timedelta64: an integer to Python
-        return None
-    if "bool" in str(getattr(value, "dtype", "")):
+    dtype = getattr(value, "dtype", None)
+    is_timedelta = getattr(dtype, "kind", "") == "m"  # an integer to Python
+    if is_timedelta or "bool" in str(dtype):
         return None
     try:
         number = operator.index(value)

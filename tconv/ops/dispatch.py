@@ -358,9 +358,8 @@ def check_memory(
     if inner is not geometry:  # the padded y and its copies
         itemsize = np.dtype(types.accumulator).itemsize
         work += _PAD_COPIES * prod(inner.y_shape) * itemsize
-        if (
-            want == "y" and types.accumulator != types.result
-        ):  # operands converted from float16 or bfloat16
+        converts = want == "y" and types.accumulator != types.result  # float16, bfloat16
+        if converts:
             work += (prod(inner.x_shape) + prod(inner.weight_shape)) * itemsize
     needed = output + work
     limit, name = call.max_bytes, f"max_bytes={call.max_bytes:,}" if call.max_bytes else ""
@@ -371,9 +370,8 @@ def check_memory(
         if needed > limit and drop_idle():
             limit, name = _usable_bytes()
     if needed > limit:
-        more = (
-            "raise max_bytes" if call.max_bytes else "free memory"
-        )  # not every function has the argument
+        # Not every function has the argument.
+        more = "raise max_bytes" if call.max_bytes else "free memory"
         raise MemoryLimitError(
             f"{call.name} needs {needed:,} bytes (output {output:,}, workspace and packed weights "
             f"{work:,}) but {name}; lower the sizes, split the batch or {more}."

@@ -1,4 +1,4 @@
-"""Backward functions of all other operators, and the choice of a node's row.
+"""Backward functions of operators other than filters and pooling; `reversal_of` a node.
 
 "gradient" is the exact derivative; a docstring says where the other rules differ from it.
 

@@ -141,9 +141,8 @@ class Layout:
         elif self.is_im2col:
             self.cells = self.shifts * self.im2col_lanes  # and of a tile
         else:
-            self.cells = (
-                (1 + z.high - z.low) * self.panel_rows * self.pitch
-            )  # and of a residue class
+            planes = 1 + z.high - z.low
+            self.cells = planes * self.panel_rows * self.pitch  # and of a residue class
         # Vectors are whole, so up to one is read beyond the last cell, and the zeros after it.
         room = self.lanes + max(x.high, 0)
         copies = self.phases.residue_classes

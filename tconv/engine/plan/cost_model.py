@@ -175,9 +175,7 @@ class Costs:
         x_cycles = 0.0 if is_near else self.near_cycles * clash
         weights = plan.k_block.channels * self.taps * plan.block * self.bytes
         of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / MODEL.near_bytes
-        pages = min(
-            1.0, x.input * y.input * z.input * self.bytes / MODEL.pages_bytes
-        )  # per channel
+        pages = min(1.0, plane / MODEL.pages_bytes)  # per channel
         has_pages = plan.k_block.channels * pages > MODEL.pages and not self.is_copied
         page_cycles = MODEL.page_cycles * pages if has_pages else 0.0
         compute = 0.0
