@@ -1,7 +1,8 @@
 """Operands of one library and one type, converted or refused with a reason."""
 
+import sys
 from collections.abc import Mapping
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,6 +76,7 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
         for name, value in arrays.items()
         if value is not None or name not in _OPTIONAL
     }
+    given = _beside_dask_arrays(given)
     first = next(iter(given))
     xp, library = namespace(given[first]), library_of(given[first])
     for name, array in given.items():
@@ -111,6 +113,25 @@ def as_operands(arrays: Mapping[str, Any], dtype: Any = None) -> tuple[Any, list
                 f'the operands, for example dtype="{_common(types[first], found)}".'
             )
     return xp, [None if value is None else given[name] for name, value in arrays.items()]
+
+
+def _beside_dask_arrays(given: dict[str, Any]) -> dict[str, Any]:
+    """Make NumPy arrays beside Dask arrays, such as a weight, constants of the graph."""
+    libraries = {name: library_of(array) for name, array in given.items()}
+    if "dask" not in libraries.values():
+        return given
+    found = dict(given)
+    for name, array in given.items():
+        if libraries[name] == "numpy":
+            found[name] = sys.modules["dask.array"].from_array(array, chunks=-1)
+        elif libraries[name] == "dask" and not array.dtype.isnative:
+            found[name] = array.astype(array.dtype.newbyteorder("="))
+        if any(size != size for size in found[name].shape):  # NaN
+            raise ShapeError(
+                f"{name} has shape {found[name].shape}, sizes that are unknown; call its "
+                "compute_chunk_sizes() first."
+            )
+    return found
 
 
 def _are_native(arrays: Mapping[str, Any]) -> bool:
@@ -230,6 +251,9 @@ def _convert(xp: Any, array: Any, name: str, found: str, wanted: str) -> Any:
             f"{name} has dtype {found}, which dtype={wanted} cannot hold; convert {name} yourself "
             "in the way you mean."
         )
+    if ranks == [1, 1] and library_of(array) == "dask":  # its values are checked later
+        dtype = as_dtype(np, wanted)
+        return array.map_blocks(partial(_convert_block, name, found, wanted), dtype=dtype)
     if ranks == [1, 1] and 0 not in array.shape:
         low, high = int(xp.min(array)), int(xp.max(array))
         info = np.iinfo(wanted)
@@ -242,6 +266,10 @@ def _convert(xp: Any, array: Any, name: str, found: str, wanted: str) -> Any:
     if xp is np and found != wanted:  # a broadcast view may be larger than memory
         check_room(f"{name} as {wanted}", array.size * dtype.itemsize)
     return xp.astype(array, dtype)
+
+
+def _convert_block(name: str, found: str, wanted: str, block: Any) -> Any:
+    return _convert(namespace(block), block, name, found, wanted)
 
 
 def _kind(name: str) -> int | None:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -27,9 +28,11 @@ from tconv.geometry.arguments import (
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.portable import contract as portable
 from tconv.system.allocator import drop_idle
+from tconv.system.fork_lock import importing
 from tconv.system.memory import available_bytes, has_room
 
 __all__ = [
+    "SMALL_BYTES",
     "Call",
     "check_memory",
     "check_padding_mode",
@@ -38,10 +41,12 @@ __all__ = [
     "needs_no_limit",
     "register",
     "solve_for",
+    "usable_bytes",
 ]
 
 _MEMORY_SHARE = 0.8
-_SMALL_BYTES = 2**26  # below this the operating system is not asked for free memory
+SMALL_BYTES = 2**26
+"""Below this the operating system is not asked for free memory."""
 _PAD_COPIES = 4  # most copies of the padded y that exist during a pad or a transposed pad
 _MOST_AXES = 30  # spatial; intermediate arrays have two per axis and three more, of NumPy's 64
 
@@ -51,13 +56,21 @@ _has_warned = False
 _contracts: dict[str, Callable[..., Any]] = {}
 """Implementation by array library; the portable path serves all others."""
 
+_lazy_libraries: set[str] = set()
+_HOSTS_ON_DEMAND = {"dask": "tconv.dask"}
+"""Host modules imported with the first array of their library: nothing else serves such arrays."""
 
-def register(library: str, contract: Callable[..., Any]) -> None:
+
+def register(library: str, contract: Callable[..., Any], *, lazy: bool = False) -> None:
     """Let `contract`, with the signature of `portable.contract`, serve the arrays of a library.
 
-    Called by the host modules, such as `tconv.torch`, when they are imported.
+    Called by the host modules, such as `tconv.torch`, when they are imported. A lazy library's
+    arrays are computed later: its contract also takes `name` and `max_bytes` of the call, and each
+    of its tasks is checked against memory and overflow as a call of its own.
     """
     _contracts[library] = contract
+    if lazy:
+        _lazy_libraries.add(library)
 
 
 def is_registered(library: str) -> bool:
@@ -160,11 +173,13 @@ def _solve_for(
     want: Letter, geometry: Geometry, a: Any, b: Any, bias: Any, call: Call, out: Any
 ) -> Any:
     xp, library, types = namespace(a), library_of(a), TYPES[dtype_name(a.dtype)]
-    _refuse(want, geometry, bias, library)
+    _refuse(want, geometry, bias)
     padded = call.padding_mode != "zeros" and 0 not in geometry.input_size
     padded = padded and any(axis.begin or axis.end for axis in geometry.axes)
     inner = _uncropped(geometry) if padded else geometry
-    contract: Any = _contracts.get(library)
+    contract: Any = _contract_for(library)
+    if library in _lazy_libraries:
+        return _contract_lazily(contract, want, geometry, inner, a, b, bias, call, out)
     plan, fused, kind = None, None if padded else call.activation, dtype_name(a.dtype)
     if padded and want == "y" and not types.is_integer:  # y is rounded after the transposed pad
         kind = types.accumulator
@@ -210,7 +225,7 @@ def _solve_for(
     return out
 
 
-def _refuse(want: Letter, geometry: Geometry, bias: Any, library: str) -> None:
+def _refuse(want: Letter, geometry: Geometry, bias: Any) -> None:
     """Refuse a bias of another shape, and calls that nothing here computes."""
     if bias is not None:
         channels = geometry.out_channels if want == "y" else geometry.in_channels
@@ -219,13 +234,42 @@ def _refuse(want: Letter, geometry: Geometry, bias: Any, library: str) -> None:
                 f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per "
                 "channel of the result; pass such a bias."
             )
-    if library == "dask" and library not in _contracts:
-        raise UnsupportedError("Dask arrays are not supported yet; call .compute() on them first.")
     if geometry.rank > _MOST_AXES:
         raise UnsupportedError(
             f"weight has {geometry.rank} spatial axes, at most {_MOST_AXES} are supported; reshape "
             "x and weight to fewer."
         )
+
+
+def _contract_for(library: str) -> Callable[..., Any] | None:
+    """The contract of an array library; imports its host module if that serves on demand."""
+    if library in _HOSTS_ON_DEMAND and library not in _contracts:
+        with importing:
+            import_module(_HOSTS_ON_DEMAND[library])
+    return _contracts.get(library)
+
+
+def _contract_lazily(
+    contract: Callable[..., Any],
+    want: Letter,
+    geometry: Geometry,
+    inner: Geometry,
+    a: Any,
+    b: Any,
+    bias: Any,
+    call: Call,
+    out: Any,
+) -> Any:
+    """Contract arrays that are computed later; `inner` is the geometry without a padding mode."""
+    if out is not None:
+        raise ParameterError(
+            "out must be left out for arrays that are computed later; use what is returned."
+        )
+    options: dict[str, Any] = {"method": call.method, "threads": call.threads}
+    options |= {"name": call.name, "max_bytes": call.max_bytes}
+    if inner is not geometry:
+        return _contract_padded(contract, want, geometry, inner, a, b, bias, call, options)
+    return contract(geometry, want, a, b, bias=bias, **options)
 
 
 def native(
@@ -332,7 +376,7 @@ def _check_overflow(
 def needs_no_limit(geometry: Geometry, want: Letter, dtype: str, plan: Any) -> bool:
     """Whether a result of this type and the plan's workspace are too small for `check_memory`."""
     output: int = prod(geometry.shape_of(want)) * as_dtype(np, dtype).itemsize
-    return output + engine.workspace_bytes(geometry, plan) <= _SMALL_BYTES
+    return output + engine.workspace_bytes(geometry, plan) <= SMALL_BYTES
 
 
 def check_memory(
@@ -364,11 +408,11 @@ def check_memory(
     needed = output + work
     limit, name = call.max_bytes, f"max_bytes={call.max_bytes:,}" if call.max_bytes else ""
     if limit is None:
-        if needed <= _SMALL_BYTES:
+        if needed <= SMALL_BYTES:
             return
-        limit, name = _usable_bytes()
+        limit, name = usable_bytes()
         if needed > limit and drop_idle():
-            limit, name = _usable_bytes()
+            limit, name = usable_bytes()
     if needed > limit:
         # Not every function has the argument.
         more = "raise max_bytes" if call.max_bytes else "free memory"
@@ -378,7 +422,7 @@ def check_memory(
         )
 
 
-def _usable_bytes() -> tuple[int, str]:
+def usable_bytes() -> tuple[int, str]:
     """Default limit of a call in bytes, and in words."""
     available = available_bytes()
     if available is None:

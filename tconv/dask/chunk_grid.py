@@ -1,0 +1,155 @@
+"""Chunk grids: the chunks of a result, and the part that computes each.
+
+Chunks of y begin at the boundaries of x's chunks times the stride, so regular chunks stay regular,
+as Zarr needs them; those of x, for a convolution, at y's boundaries divided by it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise, product
+from math import prod
+from typing import NamedTuple
+
+from tconv.geometry.axis import Axis
+from tconv.geometry.geometry import Geometry, Letter
+from tconv.geometry.parts import Interval, Part, part_of
+
+__all__ = ["ChunkGrid", "Piece", "intervals", "pieces", "result_intervals"]
+
+
+class Piece(NamedTuple):
+    """What a window takes of one chunk of its operand."""
+
+    chunk: int
+    cells: Interval
+    is_whole: bool
+
+
+@dataclass(frozen=True)
+class ChunkGrid:
+    """Chunks of a result, as intervals along each of its axes.
+
+    For want "w" the boxes of y whose weight gradients are summed, `channels` being all.
+
+    >>> geometry = Geometry.of((2, 4, 8), (4, 6, 3), stride=2)
+    >>> grid = ChunkGrid(geometry, "y", ((0, 1), (1, 2)), ((0, 6),), (((0, 8), (8, 17)),))
+    >>> grid.chunks, len(grid)
+    (((1, 1), (6,), (8, 9)), 4)
+    >>> grid.part((1, 0, 1)).read, grid.reads
+    (((1, 2), (0, 4), (3, 8)), [[(0, 1), (1, 2)], [(0, 4)], [(0, 4), (3, 8)]])
+    """
+
+    geometry: Geometry
+    want: Letter
+    images: tuple[Interval, ...]
+    channels: tuple[Interval, ...]
+    axes: tuple[tuple[Interval, ...], ...]
+
+    @property
+    def intervals(self) -> tuple[tuple[Interval, ...], ...]:
+        """Intervals of every axis of the result, in its layout."""
+        is_last = self.geometry.data_format == "channels_last"
+        found = (*self.axes, self.channels) if is_last else (self.channels, *self.axes)
+        return (self.images, *found) if self.geometry.batched else found
+
+    @property
+    def chunks(self) -> tuple[tuple[int, ...], ...]:
+        """Sizes of the chunks of every axis of the result, in its layout."""
+        return tuple(tuple(stop - start for start, stop in each) for each in self.intervals)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of chunks along every axis of the result."""
+        return tuple(map(len, self.intervals))
+
+    def __len__(self) -> int:
+        return prod(self.shape)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        """Every chunk's index, the last axis fastest."""
+        return product(*map(range, self.shape))
+
+    @property
+    def reads(self) -> list[list[Interval]]:
+        """What each chunk along every axis reads of the first operand, in its layout."""
+        first = (0,) * len(self.shape)
+        return [
+            [self.part((*first[:axis], n, *first[axis + 1 :])).read[axis] for n in range(count)]
+            for axis, count in enumerate(self.shape)
+        ]
+
+    def part(self, index: Sequence[int]) -> Part:
+        """The part that computes a chunk."""
+        found = [each[n] for each, n in zip(self.intervals, index, strict=True)]
+        images = found.pop(0) if self.geometry.batched else None
+        channels = found.pop(-1 if self.geometry.data_format == "channels_last" else 0)
+        of_result = None if self.want == "w" else channels
+        return _part(self.geometry, self.want, tuple(found), images, of_result)
+
+    def largest(self) -> Part:
+        """The part of a chunk that is the longest along every axis."""
+        return self.part([max(range(len(each)), key=each.__getitem__) for each in self.chunks])
+
+
+@lru_cache(maxsize=4096)
+def _part(
+    geometry: Geometry,
+    want: Letter,
+    box: tuple[Interval, ...],
+    images: Interval | None,
+    channels: Interval | None,
+) -> Part:
+    return part_of(geometry, want, box, batch=images, channels=channels)
+
+
+def intervals(chunks: Iterable[int]) -> tuple[Interval, ...]:
+    """Intervals of chunks of these sizes.
+
+    >>> intervals([2, 3])
+    ((0, 2), (2, 5))
+    """
+    return tuple(pairwise(accumulate(chunks, initial=0)))
+
+
+def result_intervals(axis: Axis, want: Letter, chunks: Sequence[int]) -> tuple[Interval, ...]:
+    """Intervals of a result's axis that belong to an operand's chunks.
+
+    What the result has beyond them is cut into pieces as long as the longest.
+
+    >>> axis = Axis(input=5, kernel=8, output=16, stride=2)
+    >>> result_intervals(axis, "y", [2, 2, 1])
+    ((0, 4), (4, 8), (8, 12), (12, 16))
+    >>> result_intervals(Axis(input=5, kernel=2, output=10, stride=2), "x", [4, 4, 2])
+    ((0, 2), (2, 4), (4, 5))
+    """
+    ends = list(accumulate(chunks))
+    longest = max(chunks, default=1)
+    if want == "y":
+        size, step = axis.output, longest * axis.stride
+        found = [end * axis.stride for end in ends]
+    else:
+        size, step = axis.input, max(-(-longest // axis.stride), 1)
+        found = [-(-end // axis.stride) for end in ends]
+    kept = sorted({end for end in found[:-1] if 0 < end < size})
+    while size - (last := kept[-1] if kept else 0) > step:
+        kept.append(last + step)
+    return tuple(pairwise([0, *kept, size]))
+
+
+def pieces(chunks: Sequence[int], start: int, stop: int) -> list[Piece]:
+    """The chunks of an operand that a window reads, and which of their cells.
+
+    >>> pieces([4, 4, 2], 3, 9)
+    [Piece(chunk=0, cells=(3, 4), is_whole=False), Piece(chunk=1, cells=(0, 4), is_whole=True), \
+Piece(chunk=2, cells=(0, 1), is_whole=False)]
+    """
+    starts, found = list(accumulate(chunks, initial=0)), []
+    n = max(bisect_right(starts, start) - 1, 0)
+    while n < len(chunks) and starts[n] < stop:
+        first, last = max(start - starts[n], 0), min(stop - starts[n], chunks[n])
+        if last > first:
+            found.append(Piece(n, (first, last), last - first == chunks[n]))
+        n += 1
+    return found
