@@ -8,7 +8,7 @@ from typing import Any
 from tconv.cli.console import Answer, at, at_named_argument
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import check_output
-from tconv.cli.progress import progress_bar
+from tconv.progress import progress_bar
 from tconv.deconvnet.layers import find_layer
 from tconv.deconvnet.network.images import picture_files
 from tconv.deconvnet.network.model import ImageModel, blaming_the_model

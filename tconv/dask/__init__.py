@@ -16,8 +16,9 @@ except ImportError:
     raise ImportError("tconv.dask needs Dask: pip install 'dask[array]'.") from None
 
 from tconv.dask.contract import contract
+from tconv.dask.from_zarr import from_zarr
 from tconv.ops.dispatch import register
 
-__all__ = ["contract"]
+__all__ = ["contract", "from_zarr"]
 
 register("dask", contract, lazy=True)

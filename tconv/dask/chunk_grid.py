@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Geometry, Letter
-from tconv.geometry.parts import Interval, Part, part_of
+from tconv.geometry.parts import Box, Interval, Part, channel_cuts, part_of
 
-__all__ = ["ChunkGrid", "Piece", "intervals", "pieces", "result_intervals"]
+__all__ = ["ChunkGrid", "Piece", "grid_of", "intervals", "pieces", "regular"]
 
 
 class Piece(NamedTuple):
@@ -71,6 +71,18 @@ class ChunkGrid:
         """Every chunk's index, the last axis fastest."""
         return product(*map(range, self.shape))
 
+    def index_of(self, number: int) -> tuple[int, ...]:
+        """Index of the chunk of a number, counted in C order."""
+        found = []
+        for size in reversed(self.shape):
+            number, n = divmod(number, size)
+            found.append(n)
+        return tuple(reversed(found))
+
+    def box(self, index: Sequence[int]) -> Box:
+        """Cells of the result that are in a chunk."""
+        return tuple(each[n] for each, n in zip(self.intervals, index, strict=True))
+
     @property
     def reads(self) -> list[list[Interval]]:
         """What each chunk along every axis reads of the first operand, in its layout."""
@@ -82,7 +94,7 @@ class ChunkGrid:
 
     def part(self, index: Sequence[int]) -> Part:
         """The part that computes a chunk."""
-        found = [each[n] for each, n in zip(self.intervals, index, strict=True)]
+        found = list(self.box(index))
         images = found.pop(0) if self.geometry.batched else None
         channels = found.pop(-1 if self.geometry.data_format == "channels_last" else 0)
         of_result = None if self.want == "w" else channels
@@ -104,6 +116,32 @@ def _part(
     return part_of(geometry, want, box, batch=images, channels=channels)
 
 
+def grid_of(
+    geometry: Geometry,
+    want: Letter,
+    chunks: Sequence[Sequence[int]],
+    channels: Sequence[int] | None = None,
+) -> ChunkGrid:
+    """Chunks of a result that belong to those of an operand; for want "w" the chunks of y as boxes.
+
+    Parameters
+    ----------
+    chunks : sizes of the operand's chunks along each of its axes
+    channels : sizes of the chunks of the result's channels; by default one
+
+    >>> grid_of(Geometry.of((1, 4, 8), (4, 6, 3), stride=2), "y", [[1], [4], [4, 4]]).chunks
+    ((1,), (6,), (8, 8, 1))
+    """
+    images = intervals(chunks[0]) if geometry.batched else ((0, 1),)
+    spatial = chunks[geometry.batched :]
+    spatial = spatial[:-1] if geometry.data_format == "channels_last" else spatial[1:]
+    whole = geometry.in_channels if want == "x" else geometry.out_channels
+    cuts = channel_cuts(geometry, want, channels or (whole,))
+    along = zip(geometry.axes, spatial, strict=True)
+    axes = [intervals(each) if want == "w" else _of_result(axis, want, each) for axis, each in along]
+    return ChunkGrid(geometry, want, images, tuple(cuts), tuple(axes))
+
+
 def intervals(chunks: Iterable[int]) -> tuple[Interval, ...]:
     """Intervals of chunks of these sizes.
 
@@ -113,15 +151,24 @@ def intervals(chunks: Iterable[int]) -> tuple[Interval, ...]:
     return tuple(pairwise(accumulate(chunks, initial=0)))
 
 
-def result_intervals(axis: Axis, want: Letter, chunks: Sequence[int]) -> tuple[Interval, ...]:
+def regular(size: int, step: int) -> tuple[Interval, ...]:
+    """Intervals of one step each, but for the last.
+
+    >>> regular(7, 3)
+    ((0, 3), (3, 6), (6, 7))
+    """
+    return tuple((start, min(start + step, size)) for start in range(0, size, step))
+
+
+def _of_result(axis: Axis, want: Letter, chunks: Sequence[int]) -> tuple[Interval, ...]:
     """Intervals of a result's axis that belong to an operand's chunks.
 
     What the result has beyond them is cut into pieces as long as the longest.
 
     >>> axis = Axis(input=5, kernel=8, output=16, stride=2)
-    >>> result_intervals(axis, "y", [2, 2, 1])
+    >>> _of_result(axis, "y", [2, 2, 1])
     ((0, 4), (4, 8), (8, 12), (12, 16))
-    >>> result_intervals(Axis(input=5, kernel=2, output=10, stride=2), "x", [4, 4, 2])
+    >>> _of_result(Axis(input=5, kernel=2, output=10, stride=2), "x", [4, 4, 2])
     ((0, 2), (2, 4), (4, 5))
     """
     ends = list(accumulate(chunks))

@@ -12,12 +12,13 @@ import dask.array as da
 from dask.base import tokenize
 
 from tconv.arrays.dtypes import dtype_name
-from tconv.dask.chunk_grid import ChunkGrid, intervals, result_intervals
+from tconv.dask.chunk_grid import ChunkGrid, grid_of
 from tconv.dask.graph import as_array, call_of
+from tconv.dask.volume import keeps_order
 from tconv.dask.weight_gradient import weight_gradient
 from tconv.dask.windows import Graph, Windows, joined
 from tconv.geometry.geometry import Geometry, Letter
-from tconv.geometry.parts import channel_cuts, sizes, slices
+from tconv.geometry.parts import sizes, slices
 from tconv.geometry.weight_formats import WeightLayout
 from tconv.ops.dispatch import Call, solve_for
 from tconv.ops.part_memory import check_part
@@ -64,11 +65,10 @@ def contract(
     axis = _axis_of_chunks(geometry, want, dtype)  # of the weight
     b = b.rechunk({n: -1 for n in range(b.ndim) if n != axis})
     bias = None if bias is None else bias.rechunk(-1)
-    whole = geometry.in_channels if want == "x" else geometry.out_channels
-    chunks = (whole,) if axis is None else b.chunks[axis]
-    grid = _grid(geometry, want, a.chunks, chunks)
+    chunks = None if axis is None else b.chunks[axis]
+    grid = grid_of(geometry, want, a.chunks, chunks)
     check_part(want, grid.largest().geometry, dtype, call)
-    task = _Task(grid, call, axis is None or len(chunks) == 1)
+    task = _Task(grid, call, cuts_weight=axis is None)
     label = f"{name}-{tokenize(repr(task), a.name, b.name, bias and bias.name)}"
     graph: Graph = {f"task-{label}": task}
     windows = Windows(a, grid, f"window-{label}", graph)
@@ -108,20 +108,9 @@ def _run(task: _Task, *arguments: Any) -> Any:
 def _axis_of_chunks(geometry: Geometry, want: Letter, dtype: str) -> int | None:
     """The axis of the weight whose chunks are those of the result's channels; None for one chunk.
 
-    With groups a chunk may cut one. Channels that come last, and complex numbers, which are
-    computed so, may be summed in another order where they are few.
+    With groups a chunk may cut one.
     """
-    if geometry.groups > 1 or geometry.data_format == "channels_last" or "complex" in dtype:
+    if geometry.groups > 1 or not keeps_order(geometry, dtype):
         return None
     layout = WeightLayout.of(geometry.weight_format, geometry.rank)
     return layout.inputs if want == "x" else layout.outputs
-
-
-def _grid(geometry: Geometry, want: Letter, chunks: Any, channels: tuple[int, ...]) -> ChunkGrid:
-    """Chunks of the result that belong to those of the operand."""
-    images = intervals(chunks[0]) if geometry.batched else ((0, 1),)
-    spatial = chunks[geometry.batched :]
-    spatial = spatial[:-1] if geometry.data_format == "channels_last" else spatial[1:]
-    axes = [result_intervals(axis, want, each) for axis, each in zip(geometry.axes, spatial)]
-    cuts = tuple(channel_cuts(geometry, want, channels))
-    return ChunkGrid(geometry, want, images, cuts, tuple(axes))

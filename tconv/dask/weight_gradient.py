@@ -12,7 +12,7 @@ from dask.base import tokenize
 
 from tconv.arrays.dtypes import TYPES, as_dtype, dtype_name
 from tconv.arrays.operands import namespace
-from tconv.dask.chunk_grid import ChunkGrid, intervals
+from tconv.dask.chunk_grid import ChunkGrid, grid_of
 from tconv.dask.graph import as_array
 from tconv.dask.windows import Graph, Windows, joined
 from tconv.errors import DTypeError
@@ -28,7 +28,7 @@ def weight_gradient(geometry: Geometry, x: Any, y: Any, call: Call) -> Any:
     """Return the lazy weight gradient of Dask arrays, each with all its channels in one chunk."""
     dtype = dtype_name(x.dtype)
     summed = _summed_type(dtype)
-    grid = _grid(geometry, y.chunks)
+    grid = grid_of(geometry, "w", y.chunks)
     check_part("w", grid.largest().geometry, dtype, call)
     task = _Task(grid, call, summed)
     label = f"{call.name}-{tokenize(repr(task), x.name, y.name)}"
@@ -107,12 +107,3 @@ def _rounded(total: Any, dtype: Any) -> Any:
                 'pass dtype="int32", whose sums have 64 bits, or dtype="float64".'
             )
     return xp.astype(total, as_dtype(xp, dtype_name(dtype)), copy=False)
-
-
-def _grid(geometry: Geometry, chunks: Any) -> ChunkGrid:
-    """The chunks of y as boxes."""
-    images = intervals(chunks[0]) if geometry.batched else ((0, 1),)
-    spatial = chunks[geometry.batched :]
-    spatial = spatial[:-1] if geometry.data_format == "channels_last" else spatial[1:]
-    channels = ((0, geometry.out_channels),)
-    return ChunkGrid(geometry, "w", images, channels, tuple(map(intervals, spatial)))

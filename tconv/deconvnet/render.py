@@ -1,6 +1,6 @@
 """Render projections: for each selected unit, project it to the image and crop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +15,10 @@ from tconv.deconvnet.rules.sparse_map import SparseMap
 from tconv.deconvnet.rules.windows import Box
 from tconv.deconvnet.units import TopActivation, Unit, top_activations
 from tconv.errors import ShapeError
+from tconv.progress import Progress
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Progress", "Projector"]
-
-Progress = Callable[[int, int], None]
-"""Called with the number of images that are done, and the number of all."""
+__all__ = ["Projector"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from tconv.deconvnet.montage import figure_of, write_figure
 from tconv.deconvnet.network.images import Images, Preparation
 from tconv.deconvnet.network.model import ImageModel, blaming_the_model
 from tconv.deconvnet.network.network import Network
-from tconv.deconvnet.render import Progress, Projector
+from tconv.deconvnet.render import Projector
 from tconv.deconvnet.results import NORMS, SCALES, Projections
 from tconv.deconvnet.rules.backward import BackwardPass
 from tconv.deconvnet.rules.registry import RULES
@@ -23,6 +23,7 @@ from tconv.deconvnet.weight_randomisation import rank_correlation, shuffle_weigh
 from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_choice, as_flag, as_integer, as_per_axis, as_threads
 from tconv.messages import show
+from tconv.progress import Progress
 from tconv.system.files import suffix_of, whole_file
 
 if TYPE_CHECKING:

@@ -34,8 +34,10 @@ from tconv.system.memory import available_bytes, has_room
 __all__ = [
     "SMALL_BYTES",
     "Call",
+    "check_bias",
     "check_memory",
     "check_padding_mode",
+    "check_rank",
     "is_registered",
     "native",
     "needs_no_limit",
@@ -173,7 +175,8 @@ def _solve_for(
     want: Letter, geometry: Geometry, a: Any, b: Any, bias: Any, call: Call, out: Any
 ) -> Any:
     xp, library, types = namespace(a), library_of(a), TYPES[dtype_name(a.dtype)]
-    _refuse(want, geometry, bias)
+    check_bias(want, geometry, bias)
+    check_rank(geometry)
     padded = call.padding_mode != "zeros" and 0 not in geometry.input_size
     padded = padded and any(axis.begin or axis.end for axis in geometry.axes)
     inner = _uncropped(geometry) if padded else geometry
@@ -225,15 +228,20 @@ def _solve_for(
     return out
 
 
-def _refuse(want: Letter, geometry: Geometry, bias: Any) -> None:
-    """Refuse a bias of another shape, and calls that nothing here computes."""
-    if bias is not None:
-        channels = geometry.out_channels if want == "y" else geometry.in_channels
-        if tuple(bias.shape) != (channels,):
-            raise ShapeError(
-                f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per "
-                "channel of the result; pass such a bias."
-            )
+def check_bias(want: Letter, geometry: Geometry, bias: Any) -> None:
+    """Refuse a bias of another shape than one number per channel of the result."""
+    if bias is None:
+        return
+    channels = geometry.out_channels if want == "y" else geometry.in_channels
+    if tuple(bias.shape) != (channels,):
+        raise ShapeError(
+            f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per "
+            "channel of the result; pass such a bias."
+        )
+
+
+def check_rank(geometry: Geometry) -> None:
+    """Refuse more spatial axes than anything here computes."""
     if geometry.rank > _MOST_AXES:
         raise UnsupportedError(
             f"weight has {geometry.rank} spatial axes, at most {_MOST_AXES} are supported; reshape "

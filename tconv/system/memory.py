@@ -1,6 +1,7 @@
 """Available memory of this process, container limits and ulimits included."""
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,10 +13,11 @@ try:
 except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
-__all__ = ["available_bytes", "check_addresses", "check_room", "has_room"]
+__all__ = ["available_bytes", "check_addresses", "check_room", "has_room", "resident_bytes"]
 
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
+_USUAL_BYTES = 2**27  # of a process of NumPy
 _SMALL_BYTES = 2**24  # so much is always there, or nothing works
 
 
@@ -45,6 +47,20 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
             found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     found += _limited_bytes(proc)
     return max(min(found), 0) if found else None
+
+
+def resident_bytes(proc: Path = _PROC) -> int:
+    """Return the bytes of memory that this process has now; where only the most is told, that.
+
+    >>> resident_bytes() > 2**20
+    True
+    """
+    with suppress(OSError, ValueError, IndexError, AttributeError):
+        return int(read_text(f"{proc}/self/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if resource is None:
+        return _USUAL_BYTES
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def has_room(needed: int) -> bool:

@@ -1,0 +1,245 @@
+"""Chunks of a target, and the memory that a run takes: planned before anything runs.
+
+A task computes one chunk, or one shard, of the target. Unless they are given, chunks are the
+source's times the stride; as long as a task takes more than its share of the memory they are
+halved: images first, then the longest spatial axis, then the channels, where that keeps the order
+of sums.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+
+from tconv.dask.chunk_grid import ChunkGrid, grid_of, regular
+from tconv.dask.volume import Contraction, Volume, keeps_order
+from tconv.errors import MemoryLimitError, ParameterError, ShapeError
+from tconv.geometry.arguments import as_integer, entries_of
+from tconv.messages import show
+from tconv.ops.part_memory import PartMemory
+from tconv.volumes.byte_sizes import in_words
+
+__all__ = ["CONCURRENCY", "Layout", "plan_layout"]
+
+CONCURRENCY = 2
+"""Chunks that Zarr reads, or writes, at once for one task."""
+
+_CODEC_COPIES = 2  # of a chunk: decoded, and as it is stored, at most as large
+_LEAST_CHUNK_BYTES = 2**16  # of a chunk that is not given; a smaller one saves no memory
+_FILE_CHUNK_BYTES = 2**25  # of a target whose source is a file without chunks
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Chunks and shards of a target, and what a run needs.
+
+    Attributes
+    ----------
+    chunks, shards : of the target, in its layout; shards None for none
+    volume : the tasks
+    task_bytes, needed_bytes : the most that one task takes, and all workers with what each process
+        holds before
+    """
+
+    chunks: Sizes
+    shards: Sizes | None
+    volume: Volume
+    task_bytes: int
+    needed_bytes: int
+
+
+def plan_layout(
+    made: Contraction,
+    chunks: Any,
+    shards: Any,
+    memory: int,
+    workers: int,
+    base_bytes: int,
+    weight_bytes: int,
+) -> Layout:
+    """Return the layout of a target whose run stays within a bound.
+
+    Parameters
+    ----------
+    chunks, shards : as the caller gave them, or None
+    memory : bytes that all workers may take together
+    base_bytes : that their processes take without a task; weight_bytes, of weight and bias, come
+        once to each of them
+
+    Raises
+    ------
+    MemoryLimitError : no chunks are small enough; says the least that is enough
+    ParameterError, ShapeError : chunks or shards that cannot be
+    """
+    shape = made.geometry.shape_of(made.want)
+    given = _as_sizes(chunks, "chunks", made)
+    of_shards = _as_sizes(shards, "shards", made)
+    if of_shards is not None and given is None:
+        raise ParameterError("shards need chunks, which they are made of; pass chunks, too.")
+    base = base_bytes + weight_bytes
+
+    def needed(task: Sizes) -> int:
+        return base + workers * _task_bytes(made, task)
+
+    if given is not None:
+        for name, sizes in (("chunks", given), ("shards", of_shards)):
+            _check_sizes(made, sizes, name)
+        task = of_shards or given
+        if any(shard % chunk for shard, chunk in zip(task, given, strict=True)):
+            raise ShapeError(
+                f"shards={made.without_channels(task)} must be multiples of "
+                f"chunks={made.without_channels(given)}; pass such shards."
+            )
+        fix = "pass smaller chunks"
+    else:
+        task, fix = _first_chunks(made, shape), "no chunks are smaller"
+        while needed(task) > memory and (smaller := _halved(made, shape, task)) is not None:
+            task = smaller
+        given = task
+    if needed(task) > memory:
+        more = f", {in_words(base)} for {workers} workers without one" if workers > 1 else ""
+        raise MemoryLimitError(
+            f"memory={memory:,} must be at least {needed(task):,} bytes: a task takes "
+            f"{in_words(_task_bytes(made, task))}{more}, and {fix}; pass memory="
+            f'"{_rounded_up(needed(task))}" or fewer workers.'
+        )
+    without = made.without_channels
+    volume = Volume(made, _grid(made, task))
+    return Layout(
+        without(given),
+        None if of_shards is None else without(of_shards),
+        volume,
+        _task_bytes(made, task),
+        needed(task),
+    )
+
+
+def _task_bytes(made: Contraction, task: Sizes) -> int:
+    """The most that one task holds at once: it reads, computes, then writes."""
+    part = _grid(made, task).largest().geometry
+    memory = PartMemory.of(part, made.want, made.dtype)
+    raw = memory["window"] // np.dtype(made.dtype).itemsize * np.dtype(made.source.dtype).itemsize
+    reading = raw + CONCURRENCY * _CODEC_COPIES * made.source.chunk_bytes
+    converting = 0 if made.dtype == np.dtype(made.source.dtype).name else raw
+    computing = memory.total + converting
+    # A chunk at the border of the target is filled up before it is stored.
+    writing = memory["result"] + _CODEC_COPIES * prod(task) * made.result_dtype.itemsize
+    return max(reading, computing, writing)
+
+
+def _first_chunks(made: Contraction, shape: Sizes) -> Sizes:
+    """Chunks of the source times the stride; those of a file so that they are no larger than some.
+
+    For the adjoint, whose chunks need windows of the stride's size, the chunks of the source.
+    """
+    geometry, of_source = made.geometry, made.source_chunks
+    if of_source is None:
+        task, itemsize = shape, made.result_dtype.itemsize
+        while prod(task) * itemsize > _FILE_CHUNK_BYTES:
+            smaller = _halved(made, shape, task)
+            if smaller is None:
+                break
+            task = smaller
+        return task
+    spatial = list(_spatial(made, of_source))
+    if made.want == "y":
+        spatial = [n * axis.stride for n, axis in zip(spatial, geometry.axes, strict=True)]
+    images = of_source[: geometry.batched]
+    channels = shape[made.channel_axis]
+    ordered = [*images, *_with_channels(made, channels, spatial)]
+    return tuple(max(min(n, size), 1) for n, size in zip(ordered, shape, strict=True))
+
+
+def _halved(made: Contraction, shape: Sizes, task: Sizes) -> Sizes | None:
+    """The next smaller chunks; None if there are none."""
+    found, geometry = list(task), made.geometry
+    if prod(task) * made.result_dtype.itemsize <= _LEAST_CHUNK_BYTES:
+        return None
+    if geometry.batched and task[0] > 1:
+        found[0] = ceil(task[0] / 2)
+        return tuple(found)
+    spatial = [n for n in range(geometry.batched, len(task)) if n != made.channel_axis]
+    longest = max(spatial, key=lambda n: task[n])
+    if task[longest] > 1:
+        found[longest] = ceil(task[longest] / 2)
+        return tuple(found)
+    fewer = [n for n in _channel_chunks(made) if n < task[made.channel_axis]]
+    if not fewer:
+        return None
+    found[made.channel_axis] = max(fewer)
+    return tuple(found)
+
+
+def _channel_chunks(made: Contraction) -> list[int]:
+    """Sizes of chunks of channels that keep the order of sums, and cut no group twice."""
+    geometry = made.geometry
+    whole = geometry.in_channels if made.want == "x" else geometry.out_channels
+    if not keeps_order(geometry, made.dtype):
+        return [whole]
+    per = whole // geometry.groups
+    return [n for n in range(1, whole + 1) if n % per == 0 or per % n == 0]
+
+
+def _grid(made: Contraction, task: Sizes) -> ChunkGrid:
+    """The grid of tasks of these sizes."""
+    geometry, want = made.geometry, made.want
+    shape = geometry.shape_of(want)
+    along = [regular(size, step) for size, step in zip(shape, task, strict=True)]
+    images = along[0] if geometry.batched else ((0, 1),)
+    channels = along[made.channel_axis]
+    return ChunkGrid(geometry, want, images, channels, tuple(_spatial(made, along)))
+
+
+def _spatial(made: Contraction, entries: Sequence[Any]) -> list[Any]:
+    return [
+        each
+        for n, each in enumerate(entries)
+        if n >= made.geometry.batched and n != made.channel_axis
+    ]
+
+
+def _with_channels(made: Contraction, channels: Any, spatial: Sequence[Any]) -> list[Any]:
+    is_last = made.geometry.data_format == "channels_last"
+    return [*spatial, channels] if is_last else [channels, *spatial]
+
+
+def _as_sizes(value: Any, name: str, made: Contraction) -> Sizes | None:
+    """Sizes along every axis of the result, from those of the target; -1 is the whole axis."""
+    if value is None:
+        return None
+    shape = made.geometry.shape_of(made.want)
+    entries, of_target = entries_of(value), made.without_channels(shape)
+    if entries is None or len(entries) != len(of_target):
+        raise ParameterError(
+            f"{name}={show(value)} must be {len(of_target)} sizes, one per axis of the target of "
+            f"shape {of_target}; pass such a tuple."
+        )
+    sizes = [as_integer(each, f"{name}[{n}]", -1) for n, each in enumerate(entries)]
+    if 0 in sizes:
+        raise ParameterError(f"{name}={show(value)} must have sizes of 1 or more, or -1; pass them.")
+    sizes = [size if n == -1 else n for n, size in zip(sizes, of_target, strict=True)]
+    if made.drops_channels:
+        sizes.insert(made.channel_axis, 1)
+    return tuple(sizes)
+
+
+def _check_sizes(made: Contraction, sizes: Sizes | None, name: str) -> None:
+    """Refuse chunks of channels that would be computed in another order of sums."""
+    if sizes is None:
+        return
+    n = made.channel_axis
+    whole = made.geometry.shape_of(made.want)[n]
+    allowed = _channel_chunks(made)
+    if sizes[n] < whole and sizes[n] not in allowed:
+        listed = ", ".join(map(str, allowed[:8]))
+        raise ParameterError(
+            f"{name}[{n}]={sizes[n]} must be one of {listed} channels, which are summed as all "
+            f"{whole} are; pass one of these."
+        )
+
+
+def _rounded_up(size: int) -> str:
+    return f"{ceil(size / 10**6)}MB"

@@ -1,0 +1,130 @@
+"""Metadata of OME-Zarr: axes, scales and translations of a source, and those of its result.
+
+A cell o of y stands where ``(o + padding - (R - 1)/2) / stride`` stands in x, with R the kernel's
+reach: the middle of a kernel lies on the cell that it spreads. So scales are divided by the stride.
+
+References
+----------
+OME-NGFF 0.4 and 0.5, multiscales metadata (ngff.openmicroscopy.org).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tconv.dask.source import zarr
+from tconv.dask.volume import Contraction
+
+__all__ = ["dimension_names", "multiscales"]
+
+_MOST_LEVELS = 4  # of groups above an array that are asked
+_AXES = {"name": "c", "type": "channel"}
+
+
+def multiscales(made: Contraction) -> dict[str, Any] | None:
+    """Return the attributes of a group whose array "0" is the result; None without such metadata.
+
+    Raises
+    ------
+    Nothing: metadata that do not follow the specification are left out.
+    """
+    found = _described(made.source.location)
+    if found is None:
+        return None
+    image, dataset = found
+    axes, steps = image.get("axes"), dataset.get("coordinateTransformations")
+    rank = len(made.source.shape)
+    if not isinstance(axes, Sequence) or len(axes) != rank:
+        return None
+    scale, translation = _numbers(steps, "scale", rank, 1.0), _numbers(steps, "translation", rank, 0)
+    scale, translation = _of_result(made, scale, translation)
+    moves = [
+        {"type": "scale", "scale": scale},
+        {"type": "translation", "translation": translation},
+    ]
+    told = {
+        "axes": _with_channels(made, [dict(axis) for axis in axes], dict(_AXES)),
+        "datasets": [{"path": "0", "coordinateTransformations": moves}],
+    }
+    if isinstance(image.get("name"), str):
+        told["name"] = image["name"]
+    if outer := _numbers(image.get("coordinateTransformations"), "scale", rank, None):
+        outer = _with_channels(made, outer, 1.0)
+        told["coordinateTransformations"] = [{"type": "scale", "scale": outer}]
+    return {"ome": {"version": "0.5", "multiscales": [told]}}
+
+
+def dimension_names(made: Contraction) -> tuple[str | None, ...] | None:
+    """Names of the axes of the result; None if the source has none."""
+    names = made.source.dimension_names
+    if not any(names):
+        return None
+    return tuple(_with_channels(made, list(names), "c" if "c" not in names else None))
+
+
+def _with_channels(made: Contraction, entries: list[Any], of_channels: Any) -> list[Any]:
+    """Insert the entry of the axis of channels, if the result has one and the source has not."""
+    if made.lacks_channels and not made.drops_channels:
+        entries.insert(made.channel_axis, of_channels)
+    return entries
+
+
+def _of_result(
+    made: Contraction, scale: list[float], translation: list[float]
+) -> tuple[list[float], list[float]]:
+    """Scale and translation of every axis of the result."""
+    scale = _with_channels(made, list(scale), 1.0)
+    translation = _with_channels(made, list(translation), 0.0)
+    kept = range(len(made.geometry.shape_of(made.want)))
+    places = [n for n in kept if n >= made.geometry.batched and n != made.channel_axis]
+    if made.drops_channels:
+        places = [n - (n > made.channel_axis) for n in places]
+    for n, axis in zip(places, made.geometry.axes, strict=True):
+        shift = (axis.reach - 1) / 2 - axis.begin  # of the middle of the kernel, in cells of y
+        if made.want == "y":
+            scale[n] /= axis.stride
+            translation[n] -= shift * scale[n]
+        else:
+            translation[n] += shift * scale[n]
+            scale[n] *= axis.stride
+    return scale, translation
+
+
+def _described(location: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """The image and the dataset that describe an array, from a group above it."""
+    for root, name in _groups_above(location):
+        try:
+            attributes = zarr().open_group(root, mode="r").attrs.asdict()
+        except Exception:  # no group there
+            continue
+        images = attributes.get("ome", attributes).get("multiscales", ())
+        for image in images if isinstance(images, Sequence) else ():
+            for dataset in image.get("datasets", ()):
+                if dataset.get("path") == name:
+                    return image, dataset
+    return None
+
+
+def _groups_above(location: Any) -> list[tuple[Any, str]]:
+    """Groups that may describe an array, the nearest first, and the path of the array in each."""
+    if isinstance(location, str):
+        path, store = location.rstrip("/"), None
+    else:
+        path, store = location.path, location.store
+    found = []
+    parts = path.split("/")
+    for n in range(1, min(_MOST_LEVELS, len(parts)) + 1):
+        root, name = "/".join(parts[:-n]), "/".join(parts[-n:])
+        if store is not None:
+            found.append((zarr().storage.StorePath(store, root), name))
+        elif root:
+            found.append((root, name))
+    return found
+
+
+def _numbers(steps: Any, kind: str, rank: int, default: Any) -> Any:
+    """The last transformation of a kind; the default for every axis if there is none."""
+    for step in reversed(steps if isinstance(steps, Sequence) else ()):
+        numbers = step.get(kind) if isinstance(step, Mapping) and step.get("type") == kind else None
+        if isinstance(numbers, Sequence) and len(numbers) == rank:
+            return [float(each) for each in numbers]
+    return None if default is None else [float(default)] * rank

@@ -1,0 +1,131 @@
+"""Schedulers of a run: Dask's threads on this machine, or a cluster of dask.distributed.
+
+Both get tasks in the order of their numbers and tell of each that ends; only some are in flight, so
+that neither memory nor time grows faster than the number of chunks.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+from tconv.errors import ParameterError
+from tconv.messages import show
+from tconv.system.memory import resident_bytes
+from tconv.volumes.chunking import CONCURRENCY
+from tconv.volumes.work import Work
+
+__all__ = ["Cluster", "Threads"]
+
+Done = Callable[[int, bool], None]
+"""Is told the number of a task that has ended, and whether it wrote its chunk."""
+
+_AT_ONCE = 2048  # tasks in a graph of Dask's threads
+_IN_FLIGHT = 4  # tasks for each thread of a cluster
+_KEY = "tconv"
+_RETRIES = 2  # of a task whose worker died
+_TIMEOUT_S = 10
+_WORKER_BYTES = 2**27 + 2**26  # of a process before its first task
+
+
+class Threads:
+    """Dask's own threads."""
+
+    processes = 1
+
+    def __init__(self, workers: int) -> None:
+        self.workers, self.held_bytes = workers, resident_bytes()
+
+    def run(self, work: Work, tasks: Sequence[tuple[int, bool]], done: Done) -> None:
+        """Run tasks; one that fails ends the run, after those that have begun."""
+        import zarr
+        from dask.callbacks import Callback
+        from dask.threaded import get
+
+        def ended(key: Any, result: Any, *_: Any) -> None:
+            done(key[1], result)
+
+        rest = iter(tasks)
+        settings = {"async.concurrency": CONCURRENCY, "threading.max_workers": self.workers}
+        with zarr.config.set(settings), Callback(posttask=ended):
+            while group := list(islice(rest, _AT_ONCE)):
+                graph = {(_KEY, number): (work.run, number, is_there) for number, is_there in group}
+                get(graph, list(graph), num_workers=self.workers)
+
+
+class Cluster:
+    """A cluster of dask.distributed, by the address of its scheduler or by a client."""
+
+    def __init__(self, scheduler: Any) -> None:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise ImportError(
+                "A cluster needs dask.distributed: pip install distributed."
+            ) from None
+        self._owns = not isinstance(scheduler, Client)
+        if self._owns and not isinstance(scheduler, str):
+            raise ParameterError(
+                f"scheduler={show(scheduler)} must be an address such as tcp://host:8786, or a "
+                "distributed.Client; pass one."
+            )
+        try:
+            self._client = (
+                Client(scheduler, timeout=_TIMEOUT_S, set_as_default=False)
+                if self._owns
+                else scheduler
+            )
+        except (OSError, ValueError, TimeoutError) as error:
+            raise ParameterError(
+                f"scheduler={scheduler!r} does not answer within {_TIMEOUT_S} s ({error}); start "
+                "one by `dask scheduler` and `dask worker`, or pass its address."
+            ) from error
+        told = self._client.scheduler_info(n_workers=-1)["workers"]
+        self.processes = len(told)
+        self.workers = sum(each["nthreads"] for each in told.values())
+        self.held_bytes = self.processes * _WORKER_BYTES
+        if not told:
+            self.close()
+            raise ParameterError(
+                f"scheduler={scheduler!r} has no workers; start some by `dask worker`."
+            )
+
+    def run(self, work: Work, tasks: Sequence[tuple[int, bool]], done: Done) -> None:
+        """Run tasks; the first that fails, after some tries, ends the run."""
+        from distributed import as_completed
+
+        client, rest = self._client, iter(tasks)
+        shared = client.submit(_itself, work, key=f"{_KEY}-work-{work.target.run}")
+        futures = as_completed()
+        numbers: dict[Any, int] = {}
+
+        def start(count: int) -> None:
+            for number, is_there in islice(rest, count):
+                key = f"{_KEY}-{work.target.run}-{number}"
+                future = client.submit(
+                    _run, shared, number, is_there, key=key, retries=_RETRIES, pure=False
+                )
+                numbers[future.key] = number
+                futures.add(future)
+
+        try:
+            start(_IN_FLIGHT * self.workers)
+            for future in futures:
+                done(numbers.pop(future.key), future.result())
+                start(1)
+        finally:
+            pending = list(futures.futures)
+            if pending:
+                client.cancel(pending)
+
+    def close(self) -> None:
+        """Leave the cluster, if it was joined here."""
+        if self._owns:
+            self._client.close()
+
+
+def _itself(work: Work) -> Work:
+    return work
+
+
+def _run(work: Work, number: int, is_there: bool) -> bool:
+    return work.run(number, is_there)
