@@ -25,25 +25,49 @@ class Windows:
 
     def __init__(self, array: Any, grid: ChunkGrid, label: str, graph: Graph) -> None:
         self._name, self._label, self._graph = array.name, label, graph
-        self._pieces = [
-            [pieces(chunks, *read) for read in reads]
+        axes = [
+            _numbered(len(chunks), [pieces(chunks, *read) for read in reads])
             for chunks, reads in zip(array.chunks, grid.reads, strict=True)
         ]
+        self._windows, self._chunks, self._cells = zip(*axes, strict=True)
 
     def keys_of(self, index: Sequence[int]) -> tuple[tuple[int, ...], list[Any]]:
         """Number of pieces of a chunk's window along each axis, and their keys, in C order."""
-        along = [of_axis[n] for of_axis, n in zip(self._pieces, index, strict=True)]
-        return tuple(map(len, along)), [self._key(found) for found in product(*along)]
+        along = list(map(getitem, self._windows, index))
+        keys: list[Any] = []
+        for numbers in product(*along):
+            if min(numbers) >= 0:
+                keys.append((self._name, *numbers))
+                continue
+            key = (self._label, *numbers)
+            if key not in self._graph:
+                chunk = (self._name, *map(getitem, self._chunks, numbers))
+                self._graph[key] = (getitem, chunk, tuple(map(getitem, self._cells, numbers)))
+            keys.append(key)
+        return tuple(map(len, along)), keys
 
-    def _key(self, found: Sequence[Piece]) -> Any:
-        chunk = (self._name, *(piece.chunk for piece in found))
-        if all(piece.is_whole for piece in found):
-            return chunk
-        key = (self._label, *chunk[1:], *(end for piece in found for end in piece.cells))
-        if key not in self._graph:
-            cells = tuple(slice(*piece.cells) for piece in found)
-            self._graph[key] = (getitem, chunk, cells)
-        return key
+
+def _numbered(
+    count: int, windows: Sequence[Sequence[Piece]]
+) -> tuple[list[list[int]], list[int], list[slice]]:
+    """Number the pieces of windows along an axis: a whole chunk by its number, others from -1 down.
+
+    Returns
+    -------
+    the numbers of each window's pieces, and by them the chunk and the cells of each
+
+    >>> _numbered(2, [[Piece(0, (0, 4), True), Piece(1, (0, 1), False)]])
+    ([[0, -1]], [0, 1, 1], [slice(None, None, None), slice(None, None, None), slice(0, 1, None)])
+    """
+    cut: dict[Piece, int] = {}
+    numbers = [
+        [p.chunk if p.is_whole else cut.setdefault(p, -1 - len(cut)) for p in window]
+        for window in windows
+    ]
+    parts = list(reversed(cut))  # so that a negative number is an index
+    chunks = [*range(count), *(part.chunk for part in parts)]
+    cells = [slice(None)] * count + [slice(*part.cells) for part in parts]
+    return numbers, chunks, cells
 
 
 def joined(counts: Sequence[int], found: Sequence[Any], shape: tuple[int, ...], like: Any) -> Any:
