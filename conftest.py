@@ -13,7 +13,9 @@ import pytest
 # Beside the project: the plans of some ten thousand shapes would drive out what its user has kept.
 os.environ.setdefault("TCONV_CACHE", str(Path(__file__).parent / ".cache"))
 
-collect_ignore = [] if find_spec("torch") else ["tconv/torch"]  # `make test` goes without
+# `make test` goes without these libraries.
+_HOSTS = {"tconv/torch": "torch", "tconv/dask": "dask", "tconv/volumes": "dask"}
+collect_ignore = [folder for folder, library in _HOSTS.items() if not find_spec(library)]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
+
 __all__ = ["Progress", "progress_bar"]
 
 Progress = Callable[[int, int], None]

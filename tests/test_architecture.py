@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "tconv"
 # From the ground up. A room is a folder, or a file at the top; it imports from the lines above its
 # own only, never from a room beside it. Some rooms are reserved: nothing stands in them yet.
 LAYERS = """
-errors tables messages page_templates
+errors tables messages page_templates progress
 system
 geometry
 arrays
@@ -50,12 +50,20 @@ __main__
 LEVEL = {room: n for n, line in enumerate(LAYERS.split("\n")) for room in line.split()}
 # Optional libraries: imported inside the function that needs them, or in the room named for them.
 HOSTS = {
-    "torch", "jax", "cupy", "dask", "onnx", "onnxruntime", "llvmlite", "scipy", "PIL", "rich",
-    "safetensors",
-}  # fmt: skip
-ITS_HOSTS = {"engine": {"llvmlite"}, "onnx": {"onnx", "onnxruntime", "google"}, "torch": {"torch"}}
+    *("torch", "jax", "cupy", "dask", "distributed", "zarr", "onnx", "onnxruntime", "llvmlite"),
+    *("scipy", "PIL", "rich", "safetensors"),
+}
+ITS_HOSTS = {
+    "engine": {"llvmlite"},
+    "onnx": {"onnx", "onnxruntime", "google"},
+    "torch": {"torch"},
+    "dask": {"dask"},
+    "volumes": {"dask", "distributed", "zarr"},
+}
 # Those with libraries of their own, which other threads of a program may import as well.
-MAY_IMPORT_LATE = {"tables", "explainer", "deconvnet", "onnx", "torch", "cli"}
+MAY_IMPORT_LATE = {
+    *("tables", "progress", "explainer", "deconvnet", "onnx", "torch", "dask", "volumes", "cli")
+}
 MAY_READ_THE_ENVIRONMENT = "engine.target."
 MOST_LINES, MOST_MODULES = 500, 14
 WH_WORDS = {"what", "how", "who", "whose", "which", "where", "when", "why", "whether"}
@@ -206,7 +214,7 @@ def test_the_first_line_of_a_file_names_the_thing(name):
 
 ACRONYMS = {
     *("NumPy", "ONNX", "LLVM", "NCHW", "GEMM", "SVG", "PNG", "GIF", "HTML", "JSON", "CSS", "ABI"),
-    *("CPU", "GPU", "OS", "TCONV", "API", "RNG", "SGD", "PEP", "JIT", "MP"),
+    *("CPU", "GPU", "OS", "TCONV", "API", "RNG", "SGD", "PEP", "JIT", "MP", "OME"),
 }  # fmt: skip
 
 

@@ -124,7 +124,14 @@ def _beside_dask_arrays(given: dict[str, Any]) -> dict[str, Any]:
     for name, array in given.items():
         if libraries[name] == "numpy":
             found[name] = sys.modules["dask.array"].from_array(array, chunks=-1)
-        elif libraries[name] == "dask" and not array.dtype.isnative:
+        elif libraries[name] != "dask":
+            continue  # it is refused for its library
+        elif isinstance(array._meta, np.ma.MaskedArray):
+            raise DTypeError(
+                f"{name} has masked arrays for chunks, whose masks would be ignored; pass "
+                f"dask.array.ma.filled({name}, 0) to let masked samples contribute nothing."
+            )
+        elif not array.dtype.isnative:
             found[name] = array.astype(array.dtype.newbyteorder("="))
         if any(size != size for size in found[name].shape):  # NaN
             raise ShapeError(

@@ -79,8 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_standard_output()
         return 0
-    except KeyboardInterrupt:
-        print_lines("interrupted")
+    except KeyboardInterrupt as error:
+        print_lines(str(error) or "interrupted")
         return _INTERRUPTED
     except SystemExit as end:  # from argparse, after --help
         return end.code if isinstance(end.code, int) else 0

@@ -25,6 +25,7 @@ __all__ = [
     "Source",
     "describe",
     "is_picture",
+    "read_array",
     "read_feeds",
     "sources",
 ]
@@ -170,6 +171,21 @@ def _read(
     except Exception as error:  # a parser of damaged files may raise anything
         raise _damaged(path, suffix, error) from error
     return _cast(next(iter(found.values())) if isinstance(found, dict) else found, declared)
+
+
+def read_array(path: str) -> NDArray[Any]:
+    """Read an .npy file.
+
+    Raises
+    ------
+    OSError : it is missing or damaged
+    MemoryLimitError : it holds more than there is memory for
+    """
+    try:
+        with regular_file(path) as file:
+            return read_npy(file)
+    except Exception as error:  # a parser of damaged files may raise anything
+        raise _damaged(path, ".npy", error) from error
 
 
 def _read_by_name(

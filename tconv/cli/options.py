@@ -181,7 +181,7 @@ def _shape(parser: ArgumentParser) -> None:
 
 def _run(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", metavar="MODEL", help="an ONNX file")
+    add("model", metavar="MODEL", nargs="?", help="an ONNX file")
     add(
         "inputs",
         metavar="INPUT",
@@ -189,7 +189,12 @@ def _run(parser: ArgumentParser) -> None:
         default=[],
         help="PATH or NAME=PATH of an .npy, an .npz with arrays by name, or a picture",
     )
-    add("-o", "--output", metavar="PATH", help="where the results go: .npz, .npy or a picture")
+    add(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="where the results go: .npz, .npy or a picture; of a volume: Zarr",
+    )
     add("-f", "--force", action="store_true", help="overwrite an existing output")
     add("--output-name", metavar="NAME", help="which output goes to an .npy or a picture")
     add(
@@ -222,6 +227,32 @@ def _run(parser: ArgumentParser) -> None:
         "pictures as inputs", "become (pixel*scale - mean)/std, float32, channels first"
     )
     _add_picture_options(pictures, ("--scale", "S", number, "1/255 if not given"))
+    _add_volume_options(parser)
+
+
+def _add_volume_options(parser: ArgumentParser) -> None:
+    """Add the options of one transposed convolution of an array on disk."""
+    add = parser.add_argument_group(
+        "a volume in place of a model",
+        "one transposed convolution of an array that may be larger than memory;\n"
+        "run again after a stop, it goes on where it was",
+    ).add_argument
+    add("--volume", metavar="IN", help="path or URL of a Zarr array, or an .npy file")
+    add("-w", "--weight", metavar="PATH", help=".npy, of shape (C, M // groups, *kernel)")
+    add("-b", "--bias", metavar="PATH", help=".npy, one number per output channel")
+    add("-s", "--stride", metavar="N", type=sizes, help="1 if not given; per axis 2x1x1")
+    add("-p", "--padding", metavar="N", type=paddings, help="0 if not given; 1, 1:2, 1x0:1, same")
+    add("-d", "--dilation", metavar="N", type=sizes, help="1 if not given")
+    add("--op", "--output-padding", metavar="N", type=sizes, help="0 if not given")
+    add("--groups", metavar="N", type=count, help="1 if not given")
+    add("--dtype", metavar="TYPE", help="convert source and weight to it, such as float32")
+    add("--adjoint", action="store_true", help="the adjoint, a convolution with that stride")
+    add("--chunks", metavar="N", type=sizes, help="of the output, one per axis: 1x64x64x64")
+    add("--shards", metavar="N", type=sizes, help="of the output, multiples of --chunks")
+    add("--memory", metavar="SIZE", help="that all workers may take: 512MiB, 2GB (the default)")
+    add("--workers", metavar="N", type=count, help="tasks at once; one per core if not given")
+    add("--scheduler", metavar="ADDRESS", help="of dask.distributed: tcp://host:8786")
+    add("--verify", action="store_true", help="read what is there; mend what is damaged")
 
 
 def _explain(parser: ArgumentParser) -> None:
@@ -312,10 +343,11 @@ class Verb(NamedTuple):
 
 VERBS = {
     "run": Verb(
-        "run an ONNX model with its transposed convolutions computed by tconv",
+        "run an ONNX model, or one layer on a volume, with transposed convolutions by tconv",
         _run,
         "tconv run generator.onnx latent.npy -o face.png\n"
-        "tconv run upscale.onnx photo.jpg --size 256x256 --compare",
+        "tconv run upscale.onnx photo.jpg --size 256x256 --compare\n"
+        "tconv run --volume scan.zarr/0 -w w.npy -s 2 -p 1 -o double.zarr --memory 1GB",
     ),
     "shape": Verb(
         "output size, overlap, and the same in other libraries; or settings for a wanted size",

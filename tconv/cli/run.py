@@ -1,4 +1,4 @@
-"""Verb `run`: an ONNX model with inputs from files; outputs to a file, and a report."""
+"""Verb `run`: an ONNX model with inputs from files, or a volume; outputs to files, and a report."""
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from tconv.cli.console import Answer, at
 from tconv.cli.feeds import PictureSettings, Source, is_picture, read_feeds, sources
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import Output
+from tconv.cli.volume import check_for_model, convert_volume
 from tconv.system.files import regular_file
 
 __all__ = ["answer"]
@@ -22,6 +23,9 @@ def answer(options: Namespace) -> Answer:
 
     Everything that can be checked before the model runs is checked before.
     """
+    if options.volume is not None:
+        return convert_volume(options)
+    check_for_model(options)
     _check(options)
     with regular_file(options.model):  # to report a wrong path before onnx is imported
         pass

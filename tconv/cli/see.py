@@ -8,7 +8,6 @@ from typing import Any
 from tconv.cli.console import Answer, at, at_named_argument
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import check_output
-from tconv.progress import progress_bar
 from tconv.deconvnet.layers import find_layer
 from tconv.deconvnet.network.images import picture_files
 from tconv.deconvnet.network.model import ImageModel, blaming_the_model
@@ -16,6 +15,7 @@ from tconv.deconvnet.network.network import Network
 from tconv.deconvnet.see import SUFFIXES, see, see_layers
 from tconv.geometry.arguments import as_per_axis
 from tconv.images import picture_size
+from tconv.progress import progress_bar
 from tconv.system.files import regular_file
 
 __all__ = ["answer"]

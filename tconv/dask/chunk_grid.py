@@ -138,7 +138,9 @@ def grid_of(
     whole = geometry.in_channels if want == "x" else geometry.out_channels
     cuts = channel_cuts(geometry, want, channels or (whole,))
     along = zip(geometry.axes, spatial, strict=True)
-    axes = [intervals(each) if want == "w" else _of_result(axis, want, each) for axis, each in along]
+    axes = [
+        intervals(each) if want == "w" else _of_result(axis, want, each) for axis, each in along
+    ]
     return ChunkGrid(geometry, want, images, tuple(cuts), tuple(axes))
 
 

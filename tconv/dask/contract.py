@@ -8,7 +8,6 @@ change the bits.
 from dataclasses import dataclass
 from typing import Any
 
-import dask.array as da
 from dask.base import tokenize
 
 from tconv.arrays.dtypes import dtype_name
@@ -69,7 +68,8 @@ def contract(
     grid = grid_of(geometry, want, a.chunks, chunks)
     check_part(want, grid.largest().geometry, dtype, call)
     task = _Task(grid, call, cuts_weight=axis is None)
-    label = f"{name}-{tokenize(repr(task), a.name, b.name, bias and bias.name)}"
+    used = [a, b] if bias is None else [a, b, bias]
+    label = f"{name}-{tokenize(repr(task), *(each.name for each in used))}"
     graph: Graph = {f"task-{label}": task}
     windows = Windows(a, grid, f"window-{label}", graph)
     of_bias = () if bias is None else ((bias.name, 0),)
@@ -78,7 +78,6 @@ def contract(
         counts, keys = windows.keys_of(index)
         others = ((b.name, *corner), *of_bias)
         graph[label, *index] = (_run, f"task-{label}", index, counts, keys, *others)
-    used = [a, b] if bias is None else [a, b, bias]
     return as_array(graph, label, used, grid.chunks, dtype)
 
 

@@ -139,7 +139,9 @@ def _opened(location: str) -> Any:
         except Exception:
             if _is_missing(location):
                 raise FileNotFoundError(2, "there is no Zarr array", location) from None
-            raise OSError(f"source {location!r} is no Zarr array: {error}") from error
+            raise OSError(
+                f"source {location!r} is no Zarr array ({error}); name one, or an .npy file."
+            ) from error
     found = [name for name, _ in _arrays_in(group, "")]
     listed = ", ".join(repr(each) for each in found[:8]) or "none"
     raise ParameterError(

@@ -89,7 +89,8 @@ class Contraction:
     @property
     def result_dtype(self) -> np.dtype[Any]:
         """Type of the result."""
-        return np.dtype(as_dtype(np, TYPES[self.dtype].result))
+        found: np.dtype[Any] = as_dtype(np, TYPES[self.dtype].result)
+        return found
 
     @property
     def channel_axis(self) -> int:

@@ -4,6 +4,7 @@ The boxes are numbered; neighbours are added first. So the bits follow from the 
 from the scheduler, the number of workers or the order in which tasks end.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ def weight_gradient(geometry: Geometry, x: Any, y: Any, call: Call) -> Any:
     label = f"{call.name}-{tokenize(repr(task), x.name, y.name)}"
     graph: Graph = {f"task-{label}": task}
     windows = Windows(x, grid, f"window-{label}", graph)
-    level = []
+    level: list[tuple[Hashable, ...]] = []
     for number, index in enumerate(grid):
         part = grid.part(index)
         if part.reads_nothing or 0 in part.geometry.y_shape:
@@ -46,11 +47,10 @@ def weight_gradient(geometry: Geometry, x: Any, y: Any, call: Call) -> Any:
     depth = 0
     while len(level) > 1:
         depth += 1
-        above = []
+        above: list[tuple[Hashable, ...]] = []
         for n in range(0, len(level) - 1, 2):
-            key = (f"sum-{label}", depth, n // 2)
-            graph[key] = (_add, level[n], level[n + 1])
-            above.append(key)
+            above.append((f"sum-{label}", depth, n // 2))
+            graph[above[-1]] = (_add, level[n], level[n + 1])
         level = above + level[2 * len(above) :]
     shape = geometry.weight_shape
     found = as_dtype(np, TYPES[dtype].result)

@@ -1,6 +1,6 @@
-"""Windows of a Dask array as tasks: the pieces of its chunks that a part reads, and their joining."""
+"""Windows of a Dask array as tasks: the pieces of its chunks that a part reads, joined."""
 
-from collections.abc import Hashable, MutableMapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from math import prod
 from operator import getitem
@@ -13,7 +13,7 @@ from tconv.geometry.parts import slices
 
 __all__ = ["Graph", "Windows", "joined"]
 
-Graph = MutableMapping[Hashable, Any]
+Graph = dict[Any, Any]
 """Tasks by key, in the notation of tuples: a function and its arguments, keys among them."""
 
 

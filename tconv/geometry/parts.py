@@ -234,5 +234,7 @@ def _box(
     geometry: Geometry, images: Interval, channels: Interval, spatial: Sequence[Interval]
 ) -> Box:
     """A box of x or y in the layout of the caller."""
-    found = [*spatial, channels] if geometry.data_format == "channels_last" else [channels, *spatial]
+    found = (
+        [*spatial, channels] if geometry.data_format == "channels_last" else [channels, *spatial]
+    )
     return (images, *found) if geometry.batched else tuple(found)

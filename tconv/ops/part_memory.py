@@ -5,7 +5,7 @@ from math import prod
 import numpy as np
 
 import tconv.engine as engine
-from tconv.arrays.dtypes import TYPES, as_dtype
+from tconv.arrays.dtypes import FLOATING_TYPES, TYPES, as_dtype
 from tconv.errors import MemoryLimitError
 from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.ops.dispatch import SMALL_BYTES, Call, usable_bytes
@@ -34,7 +34,7 @@ class PartMemory(dict[str, int]):
         other = prod(geometry.shape_of(second)) * item
         if engine.serves(geometry, want, dtype, 1):
             work = _ENGINE_BYTES
-            if geometry.data_format == "channels_last" or dtype in engine.SPLIT_TYPES:
+            if geometry.data_format == "channels_last" or dtype not in FLOATING_TYPES:
                 work += window + result  # channels first, or real and imaginary parts
         else:
             work = portable.workspace_bytes(geometry, want, types.accumulator, False)

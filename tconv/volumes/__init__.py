@@ -4,6 +4,14 @@ Dask schedules, with its threads on this machine or with dask.distributed on a c
 and writes.
 """
 
+try:
+    import dask.array as _dask  # noqa: F401
+    import zarr as _zarr  # noqa: F401
+except ImportError:
+    raise ImportError(
+        "tconv.volumes needs Dask and Zarr: pip install 'dask[array]' zarr."
+    ) from None
+
 from tconv.volumes.conversion import Conversion
 from tconv.volumes.convert import convert
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tconv.dask.chunk_grid import ChunkGrid, grid_of, regular
+from tconv.dask.chunk_grid import ChunkGrid, regular
 from tconv.dask.volume import Contraction, Volume, keeps_order
 from tconv.errors import MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.arguments import as_integer, entries_of
@@ -93,18 +93,17 @@ def plan_layout(
                 f"shards={made.without_channels(task)} must be multiples of "
                 f"chunks={made.without_channels(given)}; pass such shards."
             )
-        fix = "pass smaller chunks"
+        fix = "smaller chunks, "
     else:
-        task, fix = _first_chunks(made, shape), "no chunks are smaller"
+        task, fix = _first_chunks(made, shape), ""
         while needed(task) > memory and (smaller := _halved(made, shape, task)) is not None:
             task = smaller
         given = task
     if needed(task) > memory:
-        more = f", {in_words(base)} for {workers} workers without one" if workers > 1 else ""
         raise MemoryLimitError(
-            f"memory={memory:,} must be at least {needed(task):,} bytes: a task takes "
-            f"{in_words(_task_bytes(made, task))}{more}, and {fix}; pass memory="
-            f'"{_rounded_up(needed(task))}" or fewer workers.'
+            f"memory={memory:,} must be at least {needed(task):,} bytes: {in_words(base)} for "
+            f"Python and its libraries, {in_words(_task_bytes(made, task))} for each of {workers} "
+            f'tasks; pass {fix}memory="{ceil(needed(task) / 10**6)}MB" or fewer workers.'
         )
     without = made.without_channels
     volume = Volume(made, _grid(made, task))
@@ -219,7 +218,9 @@ def _as_sizes(value: Any, name: str, made: Contraction) -> Sizes | None:
         )
     sizes = [as_integer(each, f"{name}[{n}]", -1) for n, each in enumerate(entries)]
     if 0 in sizes:
-        raise ParameterError(f"{name}={show(value)} must have sizes of 1 or more, or -1; pass them.")
+        raise ParameterError(
+            f"{name}={show(value)} must have sizes of 1 or more, or -1; pass them."
+        )
     sizes = [size if n == -1 else n for n, size in zip(sizes, of_target, strict=True)]
     if made.drops_channels:
         sizes.insert(made.channel_axis, 1)
@@ -239,7 +240,3 @@ def _check_sizes(made: Contraction, sizes: Sizes | None, name: str) -> None:
             f"{name}[{n}]={sizes[n]} must be one of {listed} channels, which are summed as all "
             f"{whole} are; pass one of these."
         )
-
-
-def _rounded_up(size: int) -> str:
-    return f"{ceil(size / 10**6)}MB"

@@ -67,9 +67,9 @@ def convert(
         shape (N, C, *I), (C, *I), or (*I) for one channel
     weight : array (C, M // groups, *K) of the source's type, or see `dtype` of `conv_transpose`
     bias : array (M,)
-    target : path, URL or store of Zarr; the result (N, M, *O), (M, *O), or (*O) where neither has an
-        axis of channels. If the source is part of an OME-Zarr, so is the target, and its array is
-        called "0": axes go along, scales are divided by the stride.
+    target : path, URL or store of Zarr; the result (N, M, *O), (M, *O), or (*O) where neither has
+        an axis of channels. If the source is part of an OME-Zarr, so is the target, and its array
+        is called "0": axes go along, scales are divided by the stride.
     adjoint : compute ``conv(source, weight, conjugate=True)``
     chunks : of the target; by default those of the source times the stride, halved until they fit
         into `memory`
@@ -121,13 +121,13 @@ def convert(
     )
     check_type(made)
     check_apart(target, made.source.location)
-    token = Token.of(made, weight, bias, settings)
+    token = Token.of(made, weight, bias)
     found = None if overwrite else existing_target(target, made, token)
     if found is not None:
         if not resume:
             raise ParameterError(
                 f"target={str(found)!r} has been begun; pass resume=True to go on, or "
-                "overwrite=True."
+                "overwrite=True to begin anew."
             )
         chunks = _same(chunks, found.chunks, "chunks", str(found))
         shards = _same(shards, found.shards, "shards", str(found))
@@ -233,7 +233,7 @@ def _same(given: Any, there: tuple[int, ...] | None, name: str, target: str) -> 
     if given is not None and (there is None or tuple(given) != there):
         raise ParameterError(
             f"{name}={show(given)} are not those of target={target!r}, {there}; leave them out to "
-            "go on, or pass overwrite=True."
+            "go on, or pass overwrite=True (-f)."
         )
     return there
 
@@ -243,7 +243,7 @@ def _finish(made: Contraction, target: Target, count: int) -> None:
     if made.source.has_changed():
         raise OSError(
             f"source {str(made.source)!r} has changed since the run began, so the chunks of target "
-            f"{str(target)!r} may be of two states; run again with overwrite=True."
+            f"{str(target)!r} may be of two states; run again with overwrite=True (-f)."
         )
     missing = count - len(target.finished())
     if missing:

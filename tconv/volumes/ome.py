@@ -35,7 +35,10 @@ def multiscales(made: Contraction) -> dict[str, Any] | None:
     rank = len(made.source.shape)
     if not isinstance(axes, Sequence) or len(axes) != rank:
         return None
-    scale, translation = _numbers(steps, "scale", rank, 1.0), _numbers(steps, "translation", rank, 0)
+    scale, translation = (
+        _numbers(steps, "scale", rank, 1.0),
+        _numbers(steps, "translation", rank, 0),
+    )
     scale, translation = _of_result(made, scale, translation)
     moves = [
         {"type": "scale", "scale": scale},

@@ -4,6 +4,7 @@ Both get tasks in the order of their numbers and tell of each that ends; only so
 that neither memory nor time grows faster than the number of chunks.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
@@ -21,6 +22,7 @@ Done = Callable[[int, bool], None]
 
 _AT_ONCE = 2048  # tasks in a graph of Dask's threads
 _IN_FLIGHT = 4  # tasks for each thread of a cluster
+_ADDRESS = re.compile(r":\d+$|^inproc://")
 _KEY = "tconv"
 _RETRIES = 2  # of a task whose worker died
 _TIMEOUT_S = 10
@@ -63,7 +65,7 @@ class Cluster:
                 "A cluster needs dask.distributed: pip install distributed."
             ) from None
         self._owns = not isinstance(scheduler, Client)
-        if self._owns and not isinstance(scheduler, str):
+        if self._owns and not (isinstance(scheduler, str) and _ADDRESS.search(scheduler)):
             raise ParameterError(
                 f"scheduler={show(scheduler)} must be an address such as tcp://host:8786, or a "
                 "distributed.Client; pass one."

@@ -144,13 +144,13 @@ def existing_target(target: Any, made: Contraction, token: Token) -> Target | No
     told = _attributes(location)
     if "token" not in told:
         raise ParameterError(
-            f"target={name!r} is there, and tconv did not make it; pass overwrite=True to replace "
-            f"it, {fix}."
+            f"target={name!r} is there, and tconv did not make it; pass overwrite=True (-f) to "
+            f"replace it, {fix}."
         )
     if told["token"] != token.hash:
         raise ParameterError(
             f"target={name!r} is of another computation ({token.difference(told)}); pass "
-            f"overwrite=True to replace it, {fix}."
+            f"overwrite=True (-f) to replace it, {fix}."
         )
     found = Target(location, path)
     try:
@@ -160,7 +160,7 @@ def existing_target(target: Any, made: Contraction, token: Token) -> Target | No
     if tuple(array.shape) != made.result_shape or array.dtype != made.result_dtype:
         raise ParameterError(
             f"target={name!r} has shape {array.shape} and type {array.dtype}, must have "
-            f"{made.result_shape} and {made.result_dtype}; pass overwrite=True to replace it, "
+            f"{made.result_shape} and {made.result_dtype}; pass overwrite=True (-f) to replace it, "
             f"{fix}."
         )
     return found

@@ -1,5 +1,6 @@
 """Tokens: what the numbers of a target follow from, told in words and as one hash."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,12 +13,15 @@ from tconv.dask.volume import Contraction
 
 __all__ = ["Token"]
 
+_SETTING = re.compile(r"\w+=.*?(?=, \w+=|$)")
+
 
 @dataclass(frozen=True)
 class Token:
     """Operation, settings, weight, bias, source and version of a target.
 
-    >>> Token({"settings": "stride=2"}).difference({"settings": "stride=3"})
+    >>> token = Token({"settings": "stride=2, groups=1", "bias": "none"})
+    >>> token.difference({"settings": "stride=3, groups=1", "bias": "none"})
     'settings: stride=3 there, stride=2 here'
     """
 
@@ -29,15 +33,13 @@ class Token:
         made: Contraction,
         weight: NDArray[Any],
         bias: NDArray[Any] | None,
-        settings: Mapping[str, Any],
     ) -> "Token":
         """Token of a contraction with its weight and bias; threads change no number."""
-        told = [f"{key}={value!r}" for key, value in sorted(settings.items()) if key != "threads"]
         source = made.source
         return cls(
             {
                 "operation": made.call.name,
-                "settings": ", ".join(told) or "none",
+                "settings": _settings(made),
                 "weight": _told(weight),
                 "bias": "none" if bias is None else _told(bias),
                 "source": f"{source.dtype} {source.shape} in state {source.state[:16]}",
@@ -52,11 +54,40 @@ class Token:
 
     def difference(self, other: Mapping[str, Any]) -> str:
         """The parts in which another token differs, with both values."""
-        return "; ".join(
-            f"{name}: {other.get(name)} there, {mine} here"
-            for name, mine in self.parts.items()
-            if other.get(name) != mine
-        )
+        found = []
+        for name, mine in self.parts.items():
+            there = str(other.get(name))
+            if there != mine and name == "settings":
+                there, mine = _differing(there, mine), _differing(mine, there)
+            if there != mine:
+                found.append(f"{name}: {there} there, {mine} here")
+        return "; ".join(found)
+
+
+def _settings(made: Contraction) -> str:
+    """The settings, the same in whatever way they were written.
+
+    Padding and output_padding are told as the crop at both ends and the size of the result.
+    """
+    axes, geometry = made.geometry.axes, made.geometry
+    told = {
+        "stride": tuple(axis.stride for axis in axes),
+        "padding": tuple((axis.begin, axis.end) for axis in axes),
+        "dilation": tuple(axis.dilation for axis in axes),
+        "size": geometry.input_size if made.want == "x" else geometry.output_size,
+        "groups": geometry.groups,
+        "formats": f"{geometry.data_format} {geometry.weight_format}",
+        "flip_kernel": geometry.flip_kernel,
+        "dtype": made.dtype,
+        "method": made.call.method,
+    }
+    return ", ".join(f"{name}={value}" for name, value in told.items())
+
+
+def _differing(some: str, others: str) -> str:
+    """The settings of one list that are not in another."""
+    listed = _SETTING.findall(others)
+    return ", ".join(each for each in _SETTING.findall(some) if each not in listed)
 
 
 def _told(array: NDArray[Any]) -> str:

@@ -42,6 +42,8 @@ class Work:
                 self.target.forget(made.without_channels(index))
             self.target.write(box, self.volume.compute(index, self.weight, self.bias))
         except Exception as error:
-            error.add_note(f"at: chunk {made.without_channels(index)} of target {str(self.target)!r}")
+            error.add_note(
+                f"at: chunk {made.without_channels(index)} of target {str(self.target)!r}"
+            )
             raise
         return True

@@ -123,8 +123,31 @@ USAGE = [
         "run",
         "MODEL is missing",
         "tconv run",
-        "write it as in tconv run generator.onnx latent.npy -o face.png; "
-        "tconv run --help lists the options",
+        "name an ONNX file, or a volume by --volume IN.zarr",
+    ),
+    (
+        "run -w w.npy m.onnx",
+        "--weight is for volumes",
+        "option --weight",
+        "add --volume IN.zarr, or leave it out",
+    ),
+    (
+        "run --volume x.zarr m.onnx",
+        "MODEL 'm.onnx' and --volume exclude each other",
+        "option --volume",
+        "leave one of the two out",
+    ),
+    (
+        "run --volume x.zarr --compare",
+        "--compare is for models",
+        "option --compare",
+        "leave it out",
+    ),
+    (
+        "run --volume x.zarr -w w.npy",
+        "--volume needs -o/--output",
+        "option --volume",
+        "add -o PATH",
     ),
     (
         "shape 64 -k",

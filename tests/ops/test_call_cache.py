@@ -207,7 +207,7 @@ def test_many_sizes_are_not_remembered_for_ever():
 
 def test_large_calls_are_held_against_the_memory_every_time(monkeypatch):
     x, layer = integers((1, 2, 5, 5)), Conv2d(2, 2, 3)
-    monkeypatch.setattr(dispatch, "_SMALL_BYTES", 1)
+    monkeypatch.setattr(dispatch, "SMALL_BYTES", 1)
     monkeypatch.setattr(dispatch, "available_bytes", lambda: 10**12)
     for _ in range(2):
         layer(x)

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws, geometries, integer_operands, operands_of, same_numbers
-from tconv.errors import DTypeError, MemoryLimitError, UnsupportedError
+from tconv.errors import (
+    DTypeError,
+    MemoryLimitError,
+    ParameterError,
+    ShapeError,
+    UnsupportedError,
+)
+from tconv.geometry.geometry import Geometry
 from tconv.ops import dispatch
 from tconv.ops.dispatch import Call, register, solve_for
 from tconv.ops.functional import conv, conv_transpose, conv_weight_gradient
@@ -49,11 +56,40 @@ def test_a_registered_contraction_serves_its_library_with_the_one_signature(monk
     assert calls[3] == ("y", {"method": "measure", "threads": None})  # bias comes after folding
 
 
-def test_dask_waits_for_its_module(monkeypatch):
-    monkeypatch.setattr(dispatch, "library_of", lambda array: "dask")
+def test_a_host_on_demand_is_imported_with_the_first_array_of_its_library(monkeypatch):
+    monkeypatch.setattr(dispatch, "_contracts", {})
+    monkeypatch.setattr(dispatch, "_HOSTS_ON_DEMAND", {"numpy": "tconv.host"})
+    imported = []
+
+    def import_module(name):
+        imported.append(name)
+        register("numpy", portable.contract)
+
+    monkeypatch.setattr(dispatch, "import_module", import_module)
     x = np.ones((1, 1, 2))
-    with pytest.raises(UnsupportedError, match=r"call \.compute\(\) on them first"):
-        conv_transpose(x, x)
+    for _ in range(2):
+        solve_for("y", Geometry.of(x.shape, x.shape), x, x, None, CALL)
+    assert imported == ["tconv.host"]
+
+
+def test_a_lazy_contraction_is_told_the_limits_that_hold_for_its_tasks(monkeypatch):
+    monkeypatch.setattr(dispatch, "_contracts", {})
+    monkeypatch.setattr(dispatch, "_lazy_libraries", set())
+    calls = []
+
+    def contract(geometry, want, a, b, **options):
+        calls.append(options)
+        return np.zeros(geometry.shape_of(want))
+
+    register("numpy", contract, lazy=True)
+    x = np.ones((1, 1, 2))
+    conv_transpose(x, x, method="direct", max_bytes=1)  # not held against it here
+    told = {"bias": None, "method": "direct", "threads": None}
+    assert calls == [{**told, "name": "conv_transpose", "max_bytes": 1}]
+    with pytest.raises(ParameterError, match="out must be left out for arrays that are computed"):
+        conv_transpose(x, x, out=np.empty((1, 1, 3)))
+    with pytest.raises(ShapeError, match="bias has shape"):
+        conv_transpose(x, x, np.ones(2))
 
 
 # ---- integers ------------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ def test_a_registered_contraction_comes_first(call, monkeypatch):
 def test_what_must_be_held_against_the_memory_is_not_known(call, monkeypatch):
     x, w, b = call
     call_cache._entry.cache_clear()
-    monkeypatch.setattr(dispatch, "_SMALL_BYTES", 1)
+    monkeypatch.setattr(dispatch, "SMALL_BYTES", 1)
     monkeypatch.setattr(dispatch, "available_bytes", lambda: 10**12)
     conv_transpose(x, w, b, stride=2)
     monkeypatch.setattr(dispatch, "available_bytes", lambda: 1)

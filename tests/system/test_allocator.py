@@ -238,7 +238,7 @@ def test_when_memory_runs_out_what_is_idle_is_given_up(arena, monkeypatch):
 def test_a_call_may_take_what_is_idle(monkeypatch):
     shared = Arena(least_bytes=LEAST, most_idle_bytes=2**30)
     monkeypatch.setattr(dispatch, "drop_idle", shared.drop_idle)
-    monkeypatch.setattr(dispatch, "_SMALL_BYTES", 1)
+    monkeypatch.setattr(dispatch, "SMALL_BYTES", 1)
     monkeypatch.setattr(dispatch, "available_bytes", lambda: 2**20 - shared.idle_bytes)
     x, w = np.ones((1, 1, 10_000), "f4"), np.ones((1, 1, 3), "f4")
     shared.empty((2**20,), "u1")
