@@ -2,9 +2,9 @@
 
 No scan of a body lies in scikit-image's wheel, so the volume is made from what was measured of a
 motorcycle: a photo, and the distance of nearly every pixel (Scharstein et al. 2014, GCPR). A cell
-is black before the surface that the camera sees, and from there on as bright as this surface: the
-camera sees nothing of what lies behind it. Needs the packages of `pip install '.[examples]'`, Dask
-and Zarr.
+is black in front of the surface that the camera sees. A cell behind it, of which the camera knows
+nothing, is as bright as the surface. Needs the packages of `pip install '.[examples]'`, Dask and
+Zarr.
 """
 
 import argparse
@@ -31,7 +31,7 @@ OUTPUT = Path(__file__).resolve().parents[1] / "out/upscale_volume.png"
 
 Volume = NDArray[np.float32]  # (z, y, x), brightness in [0, 1]; z leads away from the camera
 
-# Of the camera, from scikit-image's description of the photo: pixels, and the baseline in mm.
+# The camera, as scikit-image describes it: in pixels, but the baseline in mm.
 FOCAL, CENTRE, OFFSET, BASELINE = 994.978, (254.877, 311.193), 31.086, 193.001
 
 SHAPE = 64, 104, 152  # cells
@@ -122,10 +122,8 @@ def check(source: zarr.Array, doubled: zarr.Array) -> str:
     for _ in range(WINDOWS):
         start = [int(rng.integers(n // 2 - SIDE + 1)) for n in doubled.shape]
         window = tuple(slice(2 * n, 2 * (n + SIDE)) for n in start)
-        if whole is None:
-            expected = double_in_memory(source[tuple(slice(n, n + SIDE + 2) for n in start)])
-        else:
-            expected = whole[window]
+        part = tuple(slice(n, n + SIDE + 2) for n in start)  # with what the padding crops
+        expected = double_in_memory(source[part]) if whole is None else whole[window]
         if not np.array_equal(doubled[window], expected):
             sys.exit(f"The window from {start} differs from tconv.conv_transpose in memory.")
     of = "their part of the source" if whole is None else "the whole"
@@ -134,19 +132,18 @@ def check(source: zarr.Array, doubled: zarr.Array) -> str:
 
 def sheet(source: zarr.Array, doubled: zarr.Array) -> NDArray[np.uint8]:
     """Lay a slice across the view and one along it below each other, before beside after."""
-    z, y = SHOWN
+    (z, y), depth = SHOWN, SHAPE[0]  # of the first copy
     z_m, y_m = ((at + CELL * n) / 1000 for at, n in zip(FIRST[:2], SHOWN, strict=True))
-    depth = SHAPE[0]  # of the first copy
+    across = source[z + 1, 1:-1, 1:-1], doubled[2 * z]
+    along = source[1 : depth + 1, y + 1, 1:-1], doubled[: 2 * depth, 2 * y]
     rows = {
-        f"{z_m:.2f} m from the camera": (source[z + 1, 1:-1, 1:-1], doubled[2 * z]),
-        f"from above, {y_m:.2f} m below the camera": (
-            source[1 : depth + 1, y + 1, 1:-1],
-            doubled[: 2 * depth, 2 * y],
-        ),
+        f"{z_m:.2f} m from the camera": across,
+        f"from above, {y_m:.2f} m below the camera": along,
     }
     font, gap, line = ImageFont.load_default(18), 12, 34  # pixels; a line of text above a slice
     column, bottom = gap + ZOOM * SHAPE[2], 2 * line + ZOOM * (SHAPE[1] + depth)
-    page, top = Image.new("L", (gap + 2 * column, bottom + gap), "white"), 0
+    page = Image.new("L", (gap + 2 * column, bottom + gap), "white")
+    top = 0
     for label, slices in rows.items():
         for n, (when, cells) in enumerate(zip(("before", "after"), slices, strict=True)):
             left, zoom = gap + n * column, ZOOM // (n + 1)
@@ -163,7 +160,7 @@ def sheet(source: zarr.Array, doubled: zarr.Array) -> NDArray[np.uint8]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--size", type=int, default=0, help="MB that the result has at least")
+    parser.add_argument("--size", type=int, default=0, help="MB of the result, at least")
     parser.add_argument("--memory", default="2GB", help="that the conversion may take")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="PNG to write")
     options = parser.parse_args(arguments)

@@ -7,7 +7,6 @@ as Zarr needs them; those of x, for a convolution, at y's boundaries divided by 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate, pairwise, product
 from math import prod
 from typing import NamedTuple
@@ -98,22 +97,11 @@ class ChunkGrid:
         images = found.pop(0) if self.geometry.batched else None
         channels = found.pop(-1 if self.geometry.data_format == "channels_last" else 0)
         of_result = None if self.want == "w" else channels
-        return _part(self.geometry, self.want, tuple(found), images, of_result)
+        return part_of(self.geometry, self.want, found, batch=images, channels=of_result)
 
     def largest(self) -> Part:
         """The part of a chunk that is the longest along every axis."""
         return self.part([max(range(len(each)), key=each.__getitem__) for each in self.chunks])
-
-
-@lru_cache(maxsize=4096)
-def _part(
-    geometry: Geometry,
-    want: Letter,
-    box: tuple[Interval, ...],
-    images: Interval | None,
-    channels: Interval | None,
-) -> Part:
-    return part_of(geometry, want, box, batch=images, channels=channels)
 
 
 def grid_of(

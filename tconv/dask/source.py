@@ -1,9 +1,11 @@
 """Sources of volumes: Zarr arrays and .npy files, read by boxes and described by their metadata."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from tconv.messages import show
 from tconv.system.files import as_path, regular_file
 
 __all__ = ["Source", "local_path", "open_source", "zarr"]
+
+
+_MAPPED_BYTES = 2**17  # two times 64 KiB, of which Linux maps what is in its cache
 
 
 def zarr() -> Any:
@@ -50,12 +55,19 @@ class Source:
     def __str__(self) -> str:
         return _name_of(self.location)
 
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes of one chunk when it is decoded; 0 of a file, whose cells are read one by one."""
-        if self.chunks is None:
-            return 0
-        return int(np.prod(self.chunks, dtype=object)) * np.dtype(self.dtype).itemsize
+    def read_bytes(self, sizes: Sequence[int], at_once: int) -> int:
+        """Most bytes that `read` holds for a box of these sizes, besides the box itself.
+
+        These are decoded and stored chunks, of which Zarr reads some at once, or the pages of a
+        file: of each plane of the box those of its rows, with what the system maps around them.
+        """
+        itemsize = np.dtype(self.dtype).itemsize
+        if self.chunks is not None:
+            return 2 * at_once * prod(self.chunks) * itemsize
+        *leading, rows, row = (1, 1, *sizes)
+        pitch = self.shape[-1] * itemsize
+        of_rows = rows * (row * itemsize + _MAPPED_BYTES)
+        return prod(leading) * min(of_rows, rows * pitch + _MAPPED_BYTES)
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return the cells of a box, in new memory.
@@ -73,8 +85,8 @@ class Source:
             raise
         except Exception as error:
             raise OSError(
-                f"source {str(self)!r} cannot be read at {list(box)}: {error}; mend or restore it, "
-                "then run again."
+                f"source {str(self)!r} cannot be read at {list(box)}: {error}; restore it, then "
+                "run again (with overwrite=True, -f, if it is in another state by then)."
             ) from error
 
     def has_changed(self) -> bool:

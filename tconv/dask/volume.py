@@ -115,15 +115,16 @@ class Contraction:
 
     def without_channels(self, entries: tuple[Any, ...]) -> tuple[Any, ...]:
         """Leave out the entry for the axis of channels, if the result has none."""
-        if not self.drops_channels:
-            return entries
-        return _without(entries, self.channel_axis)
+        return _without(entries, self.channel_axis) if self.drops_channels else entries
+
+    def of_source(self, entries: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Leave out the entry for the axis of channels, if the source has none."""
+        return _without(entries, self.channel_axis) if self.lacks_channels else entries
 
     def window(self, box: Box) -> NDArray[Any]:
         """Read a box of the operand, and convert it to the type that is computed in."""
-        kept = _without(box, self.channel_axis) if self.lacks_channels else box
         name = OPERANDS[self.want][0]
-        _, (found,) = as_operands({name: self.source.read(kept)}, self.dtype)
+        _, (found,) = as_operands({name: self.source.read(self.of_source(box))}, self.dtype)
         return found.reshape(sizes(box))  # type: ignore[no-any-return]
 
 

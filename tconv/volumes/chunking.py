@@ -17,6 +17,7 @@ from tconv.dask.chunk_grid import ChunkGrid, regular
 from tconv.dask.volume import Contraction, Volume, keeps_order
 from tconv.errors import MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.arguments import as_integer, entries_of
+from tconv.geometry.geometry import OPERANDS
 from tconv.messages import show
 from tconv.ops.part_memory import PartMemory
 from tconv.volumes.byte_sizes import in_words
@@ -120,9 +121,10 @@ def _task_bytes(made: Contraction, task: Sizes) -> int:
     """The most that one task holds at once: it reads, computes, then writes."""
     part = _grid(made, task).largest().geometry
     memory = PartMemory.of(part, made.want, made.dtype)
-    raw = memory["window"] // np.dtype(made.dtype).itemsize * np.dtype(made.source.dtype).itemsize
-    reading = raw + CONCURRENCY * _CODEC_COPIES * made.source.chunk_bytes
-    converting = 0 if made.dtype == np.dtype(made.source.dtype).name else raw
+    source, window = made.source, made.of_source(part.shape_of(OPERANDS[made.want][0]))
+    raw = prod(window) * np.dtype(source.dtype).itemsize
+    reading = raw + source.read_bytes(window, CONCURRENCY)
+    converting = 0 if made.dtype == np.dtype(source.dtype).name else raw
     computing = memory.total + converting
     # A chunk at the border of the target is filled up before it is stored.
     writing = memory["result"] + _CODEC_COPIES * prod(task) * made.result_dtype.itemsize

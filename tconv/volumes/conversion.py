@@ -63,7 +63,8 @@ class Conversion:
         rate = self.written_bytes / max(self.elapsed_s, 1e-9)
         parts.append(f"{in_words(self.written_bytes)} in {self.elapsed_s:.3g} s")
         parts.append(f"{in_words(rate)}/s")
-        parts.append(f"{self.workers} workers, at most {in_words(self.needed_bytes)}")
+        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        parts.append(f"{workers}, at most {in_words(self.needed_bytes)}")
         return " · ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from tconv.volumes.work import Work
 
 __all__ = ["convert"]
 
-_CODE_BYTES = 2**26 + 2**25  # of LLVM, kernels and loops of Zarr, in each process
+_CODE_BYTES = 2**27  # of LLVM, kernels, and the loop and threads of Zarr, in each process
 
 
 def convert(

@@ -6,6 +6,7 @@ that neither memory nor time grows faster than the number of chunks.
 
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -48,10 +49,14 @@ class Threads:
 
         rest = iter(tasks)
         settings = {"async.concurrency": CONCURRENCY, "threading.max_workers": self.workers}
-        with zarr.config.set(settings), Callback(posttask=ended):
+        with (
+            zarr.config.set(settings),
+            Callback(posttask=ended),
+            ThreadPoolExecutor(self.workers) as pool,  # waits for tasks that have begun
+        ):
             while group := list(islice(rest, _AT_ONCE)):
                 graph = {(_KEY, number): (work.run, number, is_there) for number, is_there in group}
-                get(graph, list(graph), num_workers=self.workers)
+                get(graph, list(graph), pool=pool)
 
 
 class Cluster:
@@ -97,7 +102,7 @@ class Cluster:
 
         client, rest = self._client, iter(tasks)
         shared = client.submit(_itself, work, key=f"{_KEY}-work-{work.target.run}")
-        futures = as_completed()
+        futures = as_completed(loop=client.loop)
         numbers: dict[Any, int] = {}
 
         def start(count: int) -> None:

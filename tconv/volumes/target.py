@@ -175,9 +175,9 @@ def create_target(
 ) -> Target:
     """Write the metadata of a target: of a group, if the source is in an OME-Zarr, and an array."""
     location, ome = _location(target), multiscales(made)
-    told = {_ATTRIBUTE: {"token": token.hash, **token.parts, "complete": False}}
+    told = {"token": token.hash, **token.parts}
     if ome is not None and _contents(location) == "nothing":
-        zarr().create_group(location, attributes={**ome, **told})
+        zarr().create_group(location, attributes={**ome, _ATTRIBUTE: told})
     zarr().create_array(
         location,
         name=None if ome is None else "0",
@@ -187,7 +187,7 @@ def create_target(
         dtype=made.result_dtype,
         fill_value=0,
         dimension_names=dimension_names(made),
-        attributes=told,
+        attributes={_ATTRIBUTE: {**told, "complete": False}},
     )
     return Target(location, "" if ome is None else "0")
 

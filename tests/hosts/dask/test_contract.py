@@ -231,7 +231,7 @@ def test_what_is_wrong_is_said_at_once():
         tconv.conv_transpose(x, w, out=np.empty((1, 3, 33)))
     with pytest.raises(UnsupportedError, match='pass "direct"'):
         tconv.conv_transpose(x, w, method="measure")
-    with pytest.raises(MemoryLimitError, match="for one chunk .*; pass smaller chunks"):
+    with pytest.raises(MemoryLimitError, match=r"for one chunk .*; pass smaller chunks"):
         tconv.conv_transpose(x, w, max_bytes=1000)
     with pytest.raises(ShapeError, match="sizes that are unknown; call its compute_chunk_sizes"):
         tconv.conv_transpose(x[:, :, x[0, 0] > 0], w)

@@ -10,10 +10,6 @@ from tconv.images import read_picture
 upscale_volume = example("upscale_volume")
 
 
-def repeated(volume):
-    return np.pad(volume, 1, mode="edge")
-
-
 def doubled(folder, volume):
     """Double a volume by way of the disk."""
     upscale_volume.write_source(folder / "source.zarr", volume)
@@ -30,15 +26,17 @@ def test_the_volume_on_disk_is_the_one_in_memory(tmp_path, capsys):
     volume = upscale_volume.read_volume()
     found = zarr.open_array(output.parent / "volume_doubled.zarr" / "0", mode="r")[:]
     assert found.shape == tuple(2 * n for n in volume.shape)
-    assert np.array_equal(found, upscale_volume.double_in_memory(repeated(volume)))
+    assert np.array_equal(found, upscale_volume.double_in_memory(np.pad(volume, 1, mode="edge")))
     picture = read_picture(output)
     assert picture.shape == (3, 34 + 416 + 34 + 256 + 12, 12 + 2 * (608 + 12))
     assert picture[:, 34:450, 12:620].std() > 20  # not black
 
 
 def test_a_constant_stays_constant_and_a_ramp_a_ramp(tmp_path):
+    constant = doubled(tmp_path / "constant", np.full((5, 6, 7), 0.75, np.float32))
+    assert np.array_equal(constant["0"][:], np.full((10, 12, 14), 0.75))  # up to the borders
     ramp = np.broadcast_to(np.arange(40, dtype=np.float32)[:, np.newaxis, np.newaxis], (40, 2, 3))
-    group = doubled(tmp_path, ramp)  # which is constant across, up to the borders
+    group = doubled(tmp_path / "ramp", ramp)
     places = (np.arange(80) - 0.5) / 2  # of the smaller cells, in larger ones
     assert np.array_equal(group["0"][:], np.broadcast_to(places.clip(0, 39), (6, 4, 80)).T)
     dataset = group.attrs["ome"]["multiscales"][0]["datasets"][0]
@@ -53,7 +51,7 @@ def test_copies_and_a_window_that_differs(tmp_path, monkeypatch, whole_bytes):
     rng = np.random.default_rng(0)
     volume = rng.random((9, 16, 18)).astype(np.float32)
     source = upscale_volume.write_source(tmp_path / "source.zarr", volume, copies=2)
-    assert np.array_equal(source[:], repeated(np.concatenate([volume, volume])))
+    assert np.array_equal(source[:], np.pad(np.concatenate([volume, volume]), 1, mode="edge"))
     expected = upscale_volume.double_in_memory(source[:])
     found = zarr.create_array(tmp_path / "found.zarr", data=expected)
     assert "bit for bit" in upscale_volume.check(source, found)
