@@ -7,6 +7,7 @@ from typing import Any
 from tconv.cli.console import Answer, at, at_named_argument
 from tconv.cli.feeds import read_array
 from tconv.cli.options import UsageError
+from tconv.system.topology import core_count
 
 __all__ = ["check_for_model", "convert_volume"]
 
@@ -39,6 +40,8 @@ def convert_volume(options: Namespace) -> Answer:
     """Convert the volume, and report what was computed and what was there before."""
     _check(options)
     from tconv.volumes import convert  # which needs optional libraries
+
+    _limit_zarr(options.workers)
 
     arrays = {}
     for name in ("weight", "bias"):
@@ -75,6 +78,18 @@ def convert_volume(options: Namespace) -> Answer:
             "interrupted; run the same command again, and it goes on where it was"
         ) from None
     return Answer((report.table(),), report.as_dict())
+
+
+def _limit_zarr(workers: int | None) -> None:
+    """Let Zarr use no more threads than there are cores, and little memory for each task.
+
+    For this process alone, and before Zarr starts its threads: the function `convert` leaves the
+    settings of a program as they are.
+    """
+    import zarr
+
+    threads = min(workers or core_count(), core_count())
+    zarr.config.set({"async.concurrency": 2, "threading.max_workers": threads})
 
 
 def _check(options: Namespace) -> None:

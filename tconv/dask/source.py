@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,17 @@ class Source:
     def __str__(self) -> str:
         return _name_of(self.location)
 
-    def read_bytes(self, sizes: Sequence[int], at_once: int) -> int:
+    def read_bytes(self, sizes: Sequence[int]) -> int:
         """Most bytes that `read` holds for a box of these sizes, besides the box itself.
 
-        These are decoded and stored chunks, of which Zarr reads some at once, or the pages of a
-        file: of each plane of the box those of its rows, with what the system maps around them.
+        These are decoded and stored chunks, as many as Zarr's setting "async.concurrency" lets it
+        read at once, or the pages of a file: of each plane of the box those of its rows, with what
+        the system maps around them.
         """
         itemsize = np.dtype(self.dtype).itemsize
         if self.chunks is not None:
+            met = prod(ceil((n - 1) / c) + 1 for n, c in zip(sizes, self.chunks, strict=True))
+            at_once = min(met, zarr().config.get("async.concurrency") or met)
             return 2 * at_once * prod(self.chunks) * itemsize
         *leading, rows, row = (1, 1, *sizes)
         pitch = self.shape[-1] * itemsize

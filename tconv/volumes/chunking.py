@@ -22,10 +22,7 @@ from tconv.messages import show
 from tconv.ops.part_memory import PartMemory
 from tconv.volumes.byte_sizes import in_words
 
-__all__ = ["CONCURRENCY", "Layout", "plan_layout"]
-
-CONCURRENCY = 2
-"""Chunks that Zarr reads, or writes, at once for one task."""
+__all__ = ["Layout", "plan_layout"]
 
 _CODEC_COPIES = 2  # of a chunk: decoded, and as it is stored, at most as large
 _LEAST_CHUNK_BYTES = 2**16  # of a chunk that is not given; a smaller one saves no memory
@@ -123,7 +120,7 @@ def _task_bytes(made: Contraction, task: Sizes) -> int:
     memory = PartMemory.of(part, made.want, made.dtype)
     source, window = made.source, made.of_source(part.shape_of(OPERANDS[made.want][0]))
     raw = prod(window) * np.dtype(source.dtype).itemsize
-    reading = raw + source.read_bytes(window, CONCURRENCY)
+    reading = raw + source.read_bytes(window)
     converting = 0 if made.dtype == np.dtype(source.dtype).name else raw
     computing = memory.total + converting
     # A chunk at the border of the target is filled up before it is stored.

@@ -98,6 +98,9 @@ def convert(
 
     Notes
     -----
+    Each task reads and writes as many chunks at once as Zarr's setting "async.concurrency" says,
+    10 by default; with 2 it needs less memory.
+
     A finished chunk is one whose key is in the store. Zarr renames files when they are whole, and
     object stores take objects whole, so a killed run leaves nothing that is half finished. A loss
     of power may, and so may a codec pipeline that writes in place: then pass ``verify=True``.

@@ -13,7 +13,6 @@ from typing import Any
 from tconv.errors import ParameterError
 from tconv.messages import show
 from tconv.system.memory import resident_bytes
-from tconv.volumes.chunking import CONCURRENCY
 from tconv.volumes.work import Work
 
 __all__ = ["Cluster", "Threads"]
@@ -40,7 +39,6 @@ class Threads:
 
     def run(self, work: Work, tasks: Sequence[tuple[int, bool]], done: Done) -> None:
         """Run tasks; one that fails ends the run, after those that have begun."""
-        import zarr
         from dask.callbacks import Callback
         from dask.threaded import get
 
@@ -48,9 +46,7 @@ class Threads:
             done(key[1], result)
 
         rest = iter(tasks)
-        settings = {"async.concurrency": CONCURRENCY, "threading.max_workers": self.workers}
         with (
-            zarr.config.set(settings),
             Callback(posttask=ended),
             ThreadPoolExecutor(self.workers) as pool,  # waits for tasks that have begun
         ):

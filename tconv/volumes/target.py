@@ -288,8 +288,11 @@ def _kept_open(location: str, path: str, run: str) -> Any:
 
 
 def _open(location: Any, path: str) -> Any:
-    with zarr().config.set({"array.write_empty_chunks": True}):
-        return zarr().open_array(location, path=path, mode="r+")
+    # Not by Zarr's settings, which all threads share.
+    library, settings = zarr(), {"write_empty_chunks": True}
+    found = library.open_array(location, path=path, mode="r+")
+    made = library.AsyncArray(metadata=found.metadata, store_path=found.store_path, config=settings)
+    return library.Array(made)
 
 
 def _leftovers(root: Path) -> Iterator[Path]:

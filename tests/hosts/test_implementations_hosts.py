@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 
+import dask.array as da
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 
 from implementations import Implementation
 from laws import equals_the_definition, forms_have_one_value
 from strategies import geometries
+from tconv.dask import contract as dask_contract
 from tconv.portable import contract
 from tconv.torch.contract import compute
 from tconv.torch.custom_op import contract_op, op_arguments
@@ -65,7 +68,28 @@ def by_operator(draw, geometry, want, dtype):
     return solve
 
 
+def on_chunks(draw, geometry, want, dtype):
+    """Dask arrays in chunks of any size, computed by one thread."""
+    step = draw(st.integers(1, 5))
+
+    def solve(a, b, bias, out):
+        a, b = (da.from_array(v, chunks=step) for v in (a, b))
+        bias = None if bias is None else da.from_array(bias)
+        lazy = dask_contract(geometry, want, a, b, bias=bias)
+        return lazy.compute(scheduler="synchronous")
+
+    return solve
+
+
 HOSTED = {
+    "tconv.dask": Implementation(
+        on_chunks,
+        dtypes=(*EXACT, "float16", "int8"),
+        geometries=geometries(ranks=(1, 2, 3)),
+        takes_out=False,
+        takes_large=False,
+        share=0.5,
+    ),
     "portable on PyTorch": Implementation(
         portable_on(as_tensor, torch.Tensor), dtypes=EXACT, takes_out=False
     ),

@@ -110,10 +110,10 @@ def test_lazy_arrays_have_their_bits_from_a_cluster(cluster, source):
     w = weights((2, 2, 3, 3, 3))
     whole = tconv.conv_transpose(source, w, stride=2, method="direct")
     with distributed.Client(cluster, set_as_default=False) as client:
-        lazy = tconv.conv_transpose(da.from_zarr("x.zarr"), w, stride=2)
+        lazy = tconv.conv_transpose(da.from_zarr(os.path.abspath("x.zarr")), w, stride=2)
         np.testing.assert_array_equal(client.compute(lazy, sync=True), whole)
         lazy = tconv.dask.from_zarr("x.zarr", w, stride=2)
         np.testing.assert_array_equal(client.compute(lazy, sync=True), whole)
-        x, y = da.from_zarr("x.zarr"), da.from_array(whole, chunks=16)
+        x, y = da.from_zarr(os.path.abspath("x.zarr")), da.from_array(whole, chunks=16)
         gradient = tconv.conv_weight_gradient(x, y, (3, 3, 3), stride=2)
         np.testing.assert_array_equal(client.compute(gradient, sync=True), gradient.compute())

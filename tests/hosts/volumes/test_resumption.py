@@ -117,7 +117,9 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on():
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == "interrupted; run the same command again, and it goes on where it was\n"
+    # Older versions of Zarr warn of what they depend on.
+    assert err.endswith("interrupted; run the same command again, and it goes on where it was\n")
+    assert "Traceback" not in err
     there = count("y.zarr")
     assert not leftovers("y.zarr")
     report = convert("x.zarr", np.load("w.npy"), target="y.zarr", stride=2, padding=1)
@@ -167,13 +169,15 @@ def test_a_damaged_shard_is_computed_again():
     assert contents("y.zarr") == good
 
 
-def test_chunks_of_zeros_are_finished_too():
+@pytest.mark.parametrize("target", ["y.zarr", zarr.storage.MemoryStore()])
+def test_chunks_of_zeros_are_finished_too(target):
+    """Threads open the target at once; the setting that writes zeros must hold for all of them."""
     zeros = zarr.create_array("zeros.zarr", shape=(2, 24, 24, 24), chunks=(2, 8, 8, 8), dtype="f4")
     assert zeros.nchunks_initialized == 0
     for computed in (216, 0):
-        report = convert("zeros.zarr", np.load("w.npy"), target="y.zarr", **SETTINGS)
+        report = convert("zeros.zarr", np.load("w.npy"), target=target, **SETTINGS)
         assert report.computed == computed
-    assert count("y.zarr") == 216
+    assert zarr.open_array(target).nchunks_initialized == 216
 
 
 def test_the_target_of_other_numbers_is_refused_with_both_named():
