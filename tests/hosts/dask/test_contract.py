@@ -4,6 +4,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import xarray
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -249,7 +250,6 @@ def test_a_volume_larger_than_memory_is_planned_at_once():
 
 
 def test_xarray_keeps_its_names():
-    xarray = pytest.importorskip("xarray")
     x = xarray.DataArray(np.arange(24.0).reshape(2, 3, 4), dims=("c", "y", "x")).chunk({"y": 2})
     w = np.ones((2, 1, 2, 2))
     found = xarray.apply_ufunc(
