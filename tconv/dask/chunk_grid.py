@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Geometry, Letter
-from tconv.geometry.parts import Box, Interval, Part, channel_cuts, part_of
+from tconv.geometry.parts import Box, Interval, Part, axis_part, channel_cuts, part_of
 
 __all__ = ["ChunkGrid", "Piece", "grid_of", "intervals", "pieces", "regular"]
 
@@ -85,11 +85,17 @@ class ChunkGrid:
     @property
     def reads(self) -> list[list[Interval]]:
         """What each chunk along every axis reads of the first operand, in its layout."""
-        first = (0,) * len(self.shape)
-        return [
-            [self.part((*first[:axis], n, *first[axis + 1 :])).read[axis] for n in range(count)]
-            for axis, count in enumerate(self.shape)
+        geometry, want = self.geometry, self.want
+        found = [
+            [axis_part(axis, want, *cut).read for cut in cuts]
+            for axis, cuts in zip(geometry.axes, self.axes, strict=True)
         ]
+        place = geometry.rank if geometry.data_format == "channels_last" else 0
+        n, first = place + geometry.batched, [0] * len(self.shape)
+        found.insert(place, [])
+        for first[n] in range(len(self.channels)):
+            found[place].append(self.part(first).read[n])
+        return [list(self.images), *found] if geometry.batched else found
 
     def part(self, index: Sequence[int]) -> Part:
         """The part that computes a chunk."""
@@ -161,13 +167,14 @@ def _of_result(axis: Axis, want: Letter, chunks: Sequence[int]) -> tuple[Interva
     >>> _of_result(Axis(input=5, kernel=2, output=10, stride=2), "x", [4, 4, 2])
     ((0, 2), (2, 4), (4, 5))
     """
-    ends = list(accumulate(chunks))
-    longest = max(chunks, default=1)
+    ends, longest = list(accumulate(chunks)), max(chunks, default=0)
+    if not longest:  # an operand without cells
+        return ((0, axis.output if want == "y" else axis.input),)
     if want == "y":
         size, step = axis.output, longest * axis.stride
         found = [end * axis.stride for end in ends]
     else:
-        size, step = axis.input, max(-(-longest // axis.stride), 1)
+        size, step = axis.input, -(-longest // axis.stride)
         found = [-(-end // axis.stride) for end in ends]
     kept = sorted({end for end in found[:-1] if 0 < end < size})
     while size - (last := kept[-1] if kept else 0) > step:
@@ -175,18 +182,22 @@ def _of_result(axis: Axis, want: Letter, chunks: Sequence[int]) -> tuple[Interva
     return tuple(pairwise([0, *kept, size]))
 
 
-def pieces(chunks: Sequence[int], start: int, stop: int) -> list[Piece]:
+def pieces(starts: Sequence[int], start: int, stop: int) -> list[Piece]:
     """The chunks of an operand that a window reads, and which of their cells.
 
-    >>> pieces([4, 4, 2], 3, 9)
+    Parameters
+    ----------
+    starts : first cell of each chunk, and at last the number of cells
+
+    >>> pieces([0, 4, 8, 10], 3, 9)
     [Piece(chunk=0, cells=(3, 4), is_whole=False), Piece(chunk=1, cells=(0, 4), is_whole=True), \
 Piece(chunk=2, cells=(0, 1), is_whole=False)]
     """
-    starts, found = list(accumulate(chunks, initial=0)), []
-    n = max(bisect_right(starts, start) - 1, 0)
-    while n < len(chunks) and starts[n] < stop:
-        first, last = max(start - starts[n], 0), min(stop - starts[n], chunks[n])
+    found, n = [], max(bisect_right(starts, start) - 1, 0)
+    while n < len(starts) - 1 and starts[n] < stop:
+        size = starts[n + 1] - starts[n]
+        first, last = max(start - starts[n], 0), min(stop - starts[n], size)
         if last > first:
-            found.append(Piece(n, (first, last), last - first == chunks[n]))
+            found.append(Piece(n, (first, last), last - first == size))
         n += 1
     return found

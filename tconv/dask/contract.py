@@ -79,7 +79,7 @@ def contract(
         counts, keys = windows.keys_of(index)
         others = ((b.name, *corner), *of_bias)
         graph[label, *index] = (_run, f"task-{label}", index, counts, keys, *others)
-    return as_array(graph, label, used, grid.chunks, dtype)
+    return as_array(graph, label, used, grid.chunks, dtype, a._meta)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ def as_array(
     used: Sequence[Any],
     chunks: tuple[tuple[int, ...], ...],
     dtype: str,
+    like: Any = np.empty(0),  # noqa: B008 (a constant)
 ) -> Any:
     """Return the Dask array whose chunks are the tasks ``(label, *index)`` of a graph.
 
@@ -29,10 +30,11 @@ def as_array(
     used : the Dask arrays that the graph names
     chunks : of the result
     dtype : of the operands, which says that of the result
+    like : an array of the library whose arrays the chunks are
     """
     kind = as_dtype(np, TYPES[dtype].result)
     layers = HighLevelGraph.from_collections(label, graph, dependencies=used)
-    return da.Array(layers, label, chunks, meta=np.empty((0,) * len(chunks), kind))
+    return da.Array(layers, label, chunks, meta=np.empty_like(like, kind, shape=(0,) * len(chunks)))
 
 
 def call_of(name: str, method: str, threads: int | None, max_bytes: int | None) -> Call:

@@ -37,10 +37,9 @@ def weight_gradient(geometry: Geometry, x: Any, y: Any, call: Call) -> Any:
     windows = Windows(x, grid, f"window-{label}", graph)
     level: list[tuple[Hashable, ...]] = []
     for number, index in enumerate(grid):
-        part = grid.part(index)
-        if part.reads_nothing or 0 in part.geometry.y_shape:
-            continue
         counts, keys = windows.keys_of(index)
+        if not keys or 0 in sizes(grid.box(index)):  # no tap reaches the box, or it is empty
+            continue
         key = (f"box-{label}", number)
         graph[key] = (_run, f"task-{label}", index, counts, keys, (y.name, *index))
         level.append(key)
@@ -56,7 +55,7 @@ def weight_gradient(geometry: Geometry, x: Any, y: Any, call: Call) -> Any:
     found = as_dtype(np, TYPES[dtype].result)
     last = (label, *(0,) * len(shape))
     graph[last] = (_rounded, level[0], found) if level else (np.zeros, shape, found)
-    return as_array(graph, label, [x, y], tuple((size,) for size in shape), dtype)
+    return as_array(graph, label, [x, y], tuple((size,) for size in shape), dtype, x._meta)
 
 
 @dataclass(frozen=True)

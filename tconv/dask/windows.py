@@ -1,7 +1,7 @@
 """Windows of a Dask array as tasks: the pieces of its chunks that a part reads, joined."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import accumulate, product
 from math import prod
 from operator import getitem
 from typing import Any
@@ -26,8 +26,12 @@ class Windows:
     def __init__(self, array: Any, grid: ChunkGrid, label: str, graph: Graph) -> None:
         self._name, self._label, self._graph = array.name, label, graph
         axes = [
-            _numbered(len(chunks), [pieces(chunks, *read) for read in reads])
-            for chunks, reads in zip(array.chunks, grid.reads, strict=True)
+            _numbered(len(starts) - 1, [pieces(starts, *read) for read in reads])
+            for starts, reads in zip(
+                (list(accumulate(chunks, initial=0)) for chunks in array.chunks),
+                grid.reads,
+                strict=True,
+            )
         ]
         self._windows, self._chunks, self._cells = zip(*axes, strict=True)
 

@@ -142,6 +142,30 @@ def test_chunks_are_those_of_x_times_the_stride_and_the_rest_is_cut_as_finely():
     assert tconv.conv(x, np.ones((1, 1, 2)), stride=2).chunks[2] == (2, 2, 1)
 
 
+def test_an_operand_without_cells_gives_the_bias():
+    x = da.zeros((1, 2, 0), chunks=(1, 2, 1))
+    y = tconv.conv_transpose(x, np.ones((2, 3, 4)), np.arange(3.0), stride=2, output_size=7)
+    np.testing.assert_array_equal(y.compute(), np.broadcast_to([[[0.0], [1], [2]]], (1, 3, 7)))
+    empty = tconv.conv_transpose(da.zeros((0, 2, 5), chunks=2), np.ones((2, 3, 4)))
+    assert empty.compute().shape == (0, 3, 8)
+    gradient = tconv.conv_weight_gradient(
+        da.zeros((0, 2, 5), chunks=2), da.zeros((0, 3, 8), chunks=3), (4,)
+    )
+    np.testing.assert_array_equal(gradient.compute(), np.zeros((2, 3, 4)))
+
+
+def test_chunks_without_cells_are_passed_over():
+    x = da.concatenate([da.ones((1, 1, n)) for n in (0, 3, 0, 4, 0)], axis=2)
+    w = np.arange(1.0, 4).reshape(1, 1, 3)
+    whole = tconv.conv_transpose(np.ones((1, 1, 7)), w, stride=2)
+    y = tconv.conv_transpose(x, w, stride=2)
+    np.testing.assert_array_equal(y.compute(), whole)
+    gradient = tconv.conv_weight_gradient(x, y, (3,), stride=2).compute()
+    np.testing.assert_array_equal(
+        gradient, tconv.conv_weight_gradient(np.ones((1, 1, 7)), whole, (3,), stride=2)
+    )
+
+
 def test_output_channels_are_chunked_as_the_weight_and_images_as_x():
     x, w = da.ones((4, 2, 6), chunks=(3, 1, 6)), da.ones((2, 5, 3), chunks=(2, (1, 4), 3))
     assert tconv.conv_transpose(x, w).chunks[:2] == ((3, 1), (1, 4))
