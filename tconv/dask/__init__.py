@@ -16,7 +16,7 @@ except ImportError:
     raise ImportError("tconv.dask needs Dask: pip install 'dask[array]'.") from None
 
 from tconv.dask.contract import contract
-from tconv.dask.from_zarr import from_zarr
+from tconv.dask.zarr_arrays import from_zarr
 from tconv.ops.dispatch import register
 
 __all__ = ["contract", "from_zarr"]

@@ -12,7 +12,7 @@ except ImportError:
         "tconv.volumes needs Dask and Zarr: pip install 'dask[array]' zarr."
     ) from None
 
-from tconv.volumes.conversion import Conversion
-from tconv.volumes.convert import convert
+from tconv.volumes.conversion import convert
+from tconv.volumes.report import Conversion
 
 __all__ = ["Conversion", "convert"]

@@ -1,78 +1,258 @@
-"""Report of a conversion: what was computed, what was there, how long it took."""
+"""Conversion of one array on disk to another: checks, plan, the tasks left to do, and their run."""
 
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from time import monotonic
 from typing import Any
 
-from tconv.tables import Column, Table
-from tconv.volumes.byte_sizes import in_words
+from tconv.dask.chunk_grid import ChunkGrid
+from tconv.dask.source import open_source
+from tconv.dask.volume import Contraction
+from tconv.errors import ParameterError
+from tconv.geometry.arguments import as_flag, as_integer
+from tconv.geometry.parts import sizes
+from tconv.messages import show
+from tconv.progress import Progress, progress_bar
+from tconv.system.topology import core_count
+from tconv.volumes.byte_sizes import as_bytes, in_words
+from tconv.volumes.chunking import plan_layout
+from tconv.volumes.report import Conversion
+from tconv.volumes.schedulers import Cluster, Threads
+from tconv.volumes.target import (
+    Target,
+    check_apart,
+    check_type,
+    create_target,
+    existing_target,
+    remove_target,
+)
+from tconv.volumes.token import Token
+from tconv.volumes.work import Work
 
-__all__ = ["Conversion"]
+__all__ = ["convert"]
+
+_CODE_BYTES = 2**27  # of LLVM, kernels, and the loop and threads of Zarr, in each process
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """One run of `convert`.
+def convert(
+    source: "str | os.PathLike[str] | Any",
+    weight: Any,
+    bias: Any = None,
+    target: "str | os.PathLike[str] | Any" = None,
+    *,
+    adjoint: bool = False,
+    chunks: tuple[int, ...] | None = None,
+    shards: tuple[int, ...] | None = None,
+    memory: int | str = "2GB",
+    workers: int | None = None,
+    scheduler: Any = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    verify: bool = False,
+    progress: bool | Callable[[int, int], None] = True,
+    **settings: Any,
+) -> Conversion:
+    """Compute the transposed convolution of an array on disk, chunk by chunk, to a Zarr array.
 
-    Attributes
+    Each task reads the window of one chunk (or shard) of the target, computes and writes it. The
+    target has the bits of ``conv_transpose(..., method="direct")`` of the whole. A run that was
+    stopped, by Ctrl-C, a kill or an error, goes on where it was when it is started again with the
+    same arguments.
+
+    Parameters
     ----------
-    source, target : names of the two
-    source_shape, shape, dtype : of the source, and of the target with its type
-    chunks, shards : of the target; shards None for none
-    computed, found : tasks that this run computed, and that were finished before
-    damaged : of those computed, that were there and could not be read
-    workers, task_bytes, needed_bytes : tasks at once, the most bytes of one, and of the run
-    elapsed_s, written_bytes : time of the run, and bytes of the chunks it computed, not compressed
+    source : path or URL of a Zarr array (format 2 or 3) or of an .npy file, or a `zarr.Array`; of
+        shape (N, C, *I), (C, *I), or (*I) for one channel
+    weight : array (C, M // groups, *K) of the source's type, or see `dtype` of `conv_transpose`
+    bias : array (M,)
+    target : path, URL or store of Zarr; the result (N, M, *O), (M, *O), or (*O) where neither has
+        an axis of channels. If the source is part of an OME-Zarr, so is the target, and its array
+        is called "0": axes go along, scales are divided by the stride.
+    adjoint : compute ``conv(source, weight, conjugate=True)``
+    chunks : of the target; by default those of the source times the stride, halved until they fit
+        into `memory`
+    shards : of the target, multiples of chunks: each is one task, and one key of the store
+    memory : bytes that this process and all its tasks may take, or "2GB", "512MiB"; on a cluster
+        all its workers
+    workers : tasks at once on this machine, at most one a core, which is the default
+    scheduler : address of a dask.distributed scheduler, or its `Client`; by default Dask's threads
+    resume : go on with a target of the same token: a hash of source, weight, bias, settings and
+        version
+    overwrite : remove what Zarr holds at the target first
+    verify : read the chunks that are there, and compute again those that cannot be decoded
+    progress : show a bar on a terminal, or a function that is told the tasks done and all tasks
+    settings : keywords of `conv_transpose`, or of `conv`, but for padding_mode, out and max_bytes;
+        `method` is "direct" by default, and `threads`, of each task, 1
+
+    Returns
+    -------
+    Conversion
+
+    Raises
+    ------
+    ParameterError, ShapeError, DTypeError : an argument, or a target of other numbers
+    MemoryLimitError : no chunks fit into `memory`; says the least that is enough
+    OSError : the source cannot be read, or the target written; finished chunks stay
+
+    Notes
+    -----
+    Each task reads and writes as many chunks at once as Zarr's setting "async.concurrency" says,
+    10 by default; with 2 it needs less memory.
+
+    A finished chunk is one whose key is in the store. Zarr renames files when they are whole, and
+    object stores take objects whole, so a killed run leaves nothing that is half finished. A loss
+    of power may, and so may a codec pipeline that writes in place: then pass ``verify=True``.
+
+    Only one run at a time may write to a target: the first to end removes what is half written.
+
+    >>> import numpy as np, tempfile, zarr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/x.npy", np.ones((1, 6, 6), np.float32))
+    ...     w = np.ones((1, 2, 3, 3), np.float32)
+    ...     report = convert(f"{folder}/x.npy", w, target=f"{folder}/y.zarr", stride=2)
+    ...     report.shape, float(zarr.open_array(f"{folder}/y.zarr")[1, 2, 2])
+    ((2, 13, 13), 4.0)
     """
-
-    source: str
-    target: str
-    source_shape: tuple[int, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    chunks: tuple[int, ...]
-    shards: tuple[int, ...] | None
-    computed: int
-    found: int
-    damaged: int
-    workers: int
-    task_bytes: int
-    needed_bytes: int
-    elapsed_s: float
-    written_bytes: int
-
-    def table(self) -> Table:
-        """Source and target, a row each."""
-        columns = (Column(""), Column("array", folds=True), Column("shape"), Column("in chunks of"))
-        tiles = "×".join(map(str, self.chunks))
-        tiles += f", shards of {'×'.join(map(str, self.shards))}" if self.shards else ""
-        rows = (
-            ("from", self.source, "×".join(map(str, self.source_shape)), ""),
-            ("to", self.target, f"{'×'.join(map(str, self.shape))} {self.dtype}", tiles),
+    began = monotonic()
+    if target is None:
+        raise ParameterError("target must be a path or URL; pass target=, where the result goes.")
+    limit, flags = as_bytes(memory, "memory"), (resume, overwrite, verify)
+    for name, flag in zip(("resume", "overwrite", "verify"), flags, strict=True):
+        as_flag(flag, name)
+    made, weight, bias = Contraction.of(
+        open_source(source), weight, bias, as_flag(adjoint, "adjoint"), settings
+    )
+    check_type(made)
+    check_apart(target, made.source.location)
+    token = Token.of(made, weight, bias)
+    found = None if overwrite else existing_target(target, made, token)
+    if found is not None:
+        if not resume:
+            raise ParameterError(
+                f"target={str(found)!r} has been begun; pass resume=True to go on, or "
+                "overwrite=True to begin anew."
+            )
+        chunks = _same(chunks, found.chunks, "chunks", str(found))
+        shards = _same(shards, found.shards, "shards", str(found))
+    with _scheduler(scheduler, workers) as executor:
+        held = executor.held_bytes + executor.processes * _CODE_BYTES
+        layout = plan_layout(
+            made, chunks, shards, limit, executor.workers, held, executor.processes * weight.nbytes
         )
-        return Table(columns, rows, self._footer())
+        if overwrite:
+            remove_target(target)
+        if found is None:
+            found = create_target(target, made, token, layout.chunks, layout.shards)
+        grid, work = layout.volume.grid, Work(layout.volume, found, weight, bias)
+        done = {_number(made, grid, index) for index in found.finished()}
+        tasks = [(n, n in done) for n in range(len(grid)) if verify or n not in done]
+        counter = _Counter(work, len(grid) - len(tasks), frozenset(done))
+        if tasks:
+            if len(done) < len(grid):
+                found.mark(complete=False)
+            with _progress(progress, counter):
+                executor.run(work, tasks, counter)
+            _finish(made, found, len(grid))
+    found.mark(complete=True)
+    found.remove_leftovers()
+    return Conversion(
+        source=str(made.source),
+        target=str(found),
+        source_shape=made.source.shape,
+        shape=made.result_shape,
+        dtype=made.result_dtype.name,
+        chunks=layout.chunks,
+        shards=layout.shards,
+        computed=counter.computed,
+        found=counter.kept,
+        damaged=counter.damaged,
+        workers=executor.workers,
+        task_bytes=layout.task_bytes,
+        needed_bytes=layout.needed_bytes,
+        elapsed_s=monotonic() - began,
+        written_bytes=counter.written_bytes,
+    )
 
-    def _footer(self) -> str:
-        tasks = "shards" if self.shards else "chunks"
-        if not self.computed:
-            return f"all {self.found:,} {tasks} are there already; nothing was computed"
-        parts = [f"{self.computed:,} {tasks} computed"]
-        if self.found:
-            parts.append(f"{self.found:,} were there")
-        if self.damaged:
-            parts.append(f"{self.damaged:,} of them damaged and computed again")
-        rate = self.written_bytes / max(self.elapsed_s, 1e-9)
-        parts.append(f"{in_words(self.written_bytes)} in {self.elapsed_s:.3g} s")
-        parts.append(f"{in_words(rate)}/s")
-        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
-        parts.append(f"{workers}, at most {in_words(self.needed_bytes)}")
-        return " · ".join(parts)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain values."""
-        return asdict(self)
+class _Counter:
+    """Counts tasks as they end, and tells of them."""
 
-    def __str__(self) -> str:
-        return str(self.table())
+    def __init__(self, work: Work, kept: int, there: frozenset[int]) -> None:
+        self._work, self._there = work, there
+        self.kept, self.computed, self.damaged, self.written_bytes = kept, 0, 0, 0
+        self.tell: Progress | None = None
 
-    def __rich__(self) -> Any:
-        return self.table().__rich__()
+    def __call__(self, number: int, wrote: bool) -> None:
+        grid, made = self._work.volume.grid, self._work.volume.contraction
+        if wrote:
+            self.computed += 1
+            self.damaged += number in self._there
+            cells = prod(sizes(grid.box(grid.index_of(number))))
+            self.written_bytes += cells * made.result_dtype.itemsize
+        else:
+            self.kept += 1
+        if self.tell is not None:
+            self.tell(self.kept + self.computed, len(grid))
+
+
+@contextmanager
+def _progress(progress: Any, counter: _Counter) -> Iterator[None]:
+    """Let the counter tell a function, or a bar on a terminal."""
+    if callable(progress):
+        counter.tell = progress
+        yield
+    elif as_flag(progress, "progress"):
+        with progress_bar("chunks", lambda: in_words(counter.written_bytes)) as counter.tell:
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _scheduler(scheduler: Any, workers: int | None) -> Iterator[Threads | Cluster]:
+    if scheduler is None:
+        cores = core_count()
+        yield Threads(cores if workers is None else min(as_integer(workers, "workers", 1), cores))
+        return
+    if workers is not None:
+        raise ParameterError("workers are those of the scheduler; pass only one of the two.")
+    cluster = Cluster(scheduler)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def _number(made: Contraction, grid: ChunkGrid, index: tuple[int, ...]) -> int:
+    """Number of the task with an index in the target."""
+    found = 0
+    for n, size in zip(index, made.without_channels(grid.shape), strict=True):
+        found = found * size + n
+    return found
+
+
+def _same(given: Any, there: tuple[int, ...] | None, name: str, target: str) -> Any:
+    """Return the chunks that a target has; refuse others."""
+    if given is not None and (there is None or tuple(given) != there):
+        raise ParameterError(
+            f"{name}={show(given)} are not those of target={target!r}, {there}; leave them out to "
+            "go on, or pass overwrite=True (-f)."
+        )
+    return there
+
+
+def _finish(made: Contraction, target: Target, count: int) -> None:
+    """Check that every chunk is there, and that all come from one state of the source."""
+    if made.source.has_changed():
+        raise OSError(
+            f"source {str(made.source)!r} has changed since the run began, so the chunks of target "
+            f"{str(target)!r} may be of two states; run again with overwrite=True (-f)."
+        )
+    missing = count - len(target.finished())
+    if missing:
+        raise OSError(
+            f"{missing:,} chunks that workers wrote are not in target {str(target)!r}; give a "
+            "target that all of them reach, such as a shared folder, then run again."
+        )
