@@ -55,8 +55,7 @@ def plan_layout(
     shards: Any,
     memory: int,
     workers: int,
-    base_bytes: int,
-    weight_bytes: int,
+    base: int,
 ) -> Layout:
     """Return the layout of a target whose run stays within a bound.
 
@@ -64,8 +63,7 @@ def plan_layout(
     ----------
     chunks, shards : as the caller gave them, or None
     memory : bytes that all workers may take together
-    base_bytes : that their processes take without a task; weight_bytes, of weight and bias, come
-        once to each of them
+    base : bytes that their processes take without a task, weights included
 
     Raises
     ------
@@ -77,7 +75,6 @@ def plan_layout(
     of_shards = _as_sizes(shards, "shards", made)
     if of_shards is not None and given is None:
         raise ParameterError("shards need chunks, which they are made of; pass chunks, too.")
-    base = base_bytes + weight_bytes
 
     def needed(task: Sizes) -> int:
         return base + workers * _task_bytes(made, task)

@@ -23,6 +23,7 @@ from tconv.volumes.schedulers import Cluster, Threads
 from tconv.volumes.target import (
     Target,
     check_apart,
+    check_removable,
     check_type,
     create_target,
     existing_target,
@@ -126,37 +127,28 @@ def convert(
     )
     check_type(made)
     check_apart(target, made.source.location)
+    if overwrite:
+        check_removable(target)
     token = Token.of(made, weight, bias)
     found = None if overwrite else existing_target(target, made, token)
     if found is not None:
-        if not resume:
-            raise ParameterError(
-                f"target={str(found)!r} has been begun; pass resume=True to go on, or "
-                "overwrite=True to begin anew."
-            )
-        chunks = _same(chunks, found.chunks, "chunks", str(found))
-        shards = _same(shards, found.shards, "shards", str(found))
+        _check_begun(found, resume, chunks, shards)
+        chunks, shards = found.chunks, found.shards
     with _scheduler(scheduler, workers) as executor:
         held = executor.held_bytes + executor.processes * _CODE_BYTES
         layout = plan_layout(
-            made, chunks, shards, limit, executor.workers, held, executor.processes * weight.nbytes
+            made,
+            chunks,
+            shards,
+            min(limit, executor.most_bytes),
+            executor.workers,
+            held + executor.processes * weight.nbytes,
         )
         if overwrite:
             remove_target(target)
         if found is None:
             found = create_target(target, made, token, layout.chunks, layout.shards)
-        grid, work = layout.volume.grid, Work(layout.volume, found, weight, bias)
-        done = {_number(made, grid, index) for index in found.finished()}
-        tasks = [(n, n in done) for n in range(len(grid)) if verify or n not in done]
-        counter = _Counter(work, len(grid) - len(tasks), frozenset(done))
-        if tasks:
-            if len(done) < len(grid):
-                found.mark(complete=False)
-            with _progress(progress, counter):
-                executor.run(work, tasks, counter)
-            _finish(made, found, len(grid))
-    found.mark(complete=True)
-    found.remove_leftovers()
+        counter = _run(Work(layout.volume, found, weight, bias), executor, verify, progress)
     return Conversion(
         source=str(made.source),
         target=str(found),
@@ -176,10 +168,46 @@ def convert(
     )
 
 
+def _check_begun(target: Target, resume: bool, chunks: Any, shards: Any) -> None:
+    """Refuse to go on with a target where that is not wanted, or in other chunks."""
+    name = str(target)
+    if not resume:
+        raise ParameterError(
+            f"target={name!r} has been begun; pass resume=True to go on, or overwrite=True to "
+            "begin anew."
+        )
+    for word, given, there in (
+        ("chunks", chunks, target.chunks),
+        ("shards", shards, target.shards),
+    ):
+        if given is not None and tuple(given) != there:
+            raise ParameterError(
+                f"{word}={show(given)} are not those of target={name!r}, {there}; leave them out "
+                "to go on, or pass overwrite=True (-f)."
+            )
+
+
+def _run(work: Work, executor: Threads | Cluster, verify: bool, progress: Any) -> "_Counter":
+    """Compute the chunks that are missing, and with `verify` those that cannot be read."""
+    target, grid = work.target, work.volume.grid
+    made = work.volume.contraction
+    there = {_number(made, grid, index) for index in target.finished()}
+    tasks = [(n, n in there) for n in range(len(grid)) if verify or n not in there]
+    counter = _Counter(work, len(grid) - len(tasks), there)
+    if tasks:
+        target.mark(complete=False)
+        with _progress(progress, counter):
+            executor.run(work, tasks, counter)
+        _check_end(made, target, len(grid))
+    target.mark(complete=True)
+    target.remove_leftovers()
+    return counter
+
+
 class _Counter:
     """Counts tasks as they end, and tells of them."""
 
-    def __init__(self, work: Work, kept: int, there: frozenset[int]) -> None:
+    def __init__(self, work: Work, kept: int, there: set[int]) -> None:
         self._work, self._there = work, there
         self.kept, self.computed, self.damaged, self.written_bytes = kept, 0, 0, 0
         self.tell: Progress | None = None
@@ -233,17 +261,7 @@ def _number(made: Contraction, grid: ChunkGrid, index: tuple[int, ...]) -> int:
     return found
 
 
-def _same(given: Any, there: tuple[int, ...] | None, name: str, target: str) -> Any:
-    """Return the chunks that a target has; refuse others."""
-    if given is not None and (there is None or tuple(given) != there):
-        raise ParameterError(
-            f"{name}={show(given)} are not those of target={target!r}, {there}; leave them out to "
-            "go on, or pass overwrite=True (-f)."
-        )
-    return there
-
-
-def _finish(made: Contraction, target: Target, count: int) -> None:
+def _check_end(made: Contraction, target: Target, count: int) -> None:
     """Check that every chunk is there, and that all come from one state of the source."""
     if made.source.has_changed():
         raise OSError(

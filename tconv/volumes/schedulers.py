@@ -5,17 +5,17 @@ that neither memory nor time grows faster than the number of chunks.
 """
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-from dask.callbacks import Callback
 from dask.threaded import get
 
 from tconv.errors import ParameterError
 from tconv.messages import show
-from tconv.system.memory import resident_bytes
+from tconv.system.memory import available_bytes, resident_bytes
 from tconv.volumes.work import Work
 
 __all__ = ["Cluster", "Threads"]
@@ -27,6 +27,7 @@ _AT_ONCE = 2048  # tasks in a graph of Dask's threads
 _IN_FLIGHT = 4  # tasks for each thread of a cluster
 _ADDRESS = re.compile(r":\d+$|^inproc://")
 _KEY = "tconv"
+_MEMORY_SHARE = 0.8  # of what is available; a larger `memory` is not taken
 _RETRIES = 2  # of a task whose worker died
 _TIMEOUT_S = 10
 _WORKER_BYTES = 2**27 + 2**26  # of a process before its first task
@@ -39,6 +40,9 @@ class Threads:
 
     def __init__(self, workers: int) -> None:
         self.workers, self.held_bytes = workers, resident_bytes()
+        available = available_bytes()
+        share = sys.maxsize if available is None else int(available * _MEMORY_SHARE)
+        self.most_bytes = self.held_bytes + share
 
     def run(self, work: Work, tasks: Sequence[tuple[int, bool]], done: Done) -> None:
         """Run tasks; one that fails ends the run, after those that have begun."""
@@ -47,13 +51,11 @@ class Threads:
             done(key[1], result)
 
         rest = iter(tasks)
-        with (
-            Callback(posttask=ended),
-            ThreadPoolExecutor(self.workers) as pool,  # waits for tasks that have begun
-        ):
+        callbacks = [(None, None, None, ended, None)]  # of this run, and of no other of Dask's
+        with ThreadPoolExecutor(self.workers) as pool:  # which waits for tasks that have begun
             while group := list(islice(rest, _AT_ONCE)):
                 graph = {(_KEY, number): (work.run, number, is_there) for number, is_there in group}
-                get(graph, list(graph), pool=pool)
+                get(graph, list(graph), pool=pool, callbacks=callbacks)
 
 
 class Cluster:
@@ -86,7 +88,7 @@ class Cluster:
         told = self._client.scheduler_info(n_workers=-1)["workers"]
         self.processes = len(told)
         self.workers = sum(each["nthreads"] for each in told.values())
-        self.held_bytes = self.processes * _WORKER_BYTES
+        self.held_bytes, self.most_bytes = self.processes * _WORKER_BYTES, sys.maxsize
         if not told:
             self.close()
             raise ParameterError(

@@ -30,6 +30,7 @@ from tconv.volumes.token import Token
 __all__ = [
     "Target",
     "check_apart",
+    "check_removable",
     "check_type",
     "create_target",
     "existing_target",
@@ -190,25 +191,36 @@ def create_target(
 
 
 def remove_target(target: Any) -> None:
-    """Remove the Zarr array or group that is where a target is to be.
-
-    Raises
-    ------
-    ParameterError : there are other files
-    """
-    location, name = _location(target), _shown(target)
+    """Remove the array, or the group of an earlier target, that is where a target is to be."""
+    location = _location(target)
     if _contents(location) == "nothing":
         return
-    if _contents(location) == "others":
-        raise ParameterError(
-            f"target={name!r} holds files that are no Zarr array, which are not removed; choose "
-            "another target."
-        )
     root = local_path(location)
     if root is None:
         zarr().create_group(location, overwrite=True)
     else:
         rmtree(root)
+
+
+def check_removable(target: Any) -> None:
+    """Refuse to remove anything but one array, or the group that an earlier run made for it.
+
+    Raises
+    ------
+    ParameterError : there are other files, or other arrays
+    """
+    location, name = _location(target), _shown(target)
+    held = _contents(location)
+    if held == "zarr":
+        node = zarr().open(location, mode="r")
+        others = sorted(set(node.keys()) - {"0"}) if isinstance(node, zarr().Group) else []
+        if isinstance(node, zarr().Group) and (others or _ATTRIBUTE not in node.attrs):
+            held = "others"
+    if held == "others":
+        raise ParameterError(
+            f"target={name!r} holds more than one array that tconv made, and that is not removed; "
+            "choose another target, or remove it yourself."
+        )
 
 
 def check_apart(target: Any, source: Any) -> None:

@@ -19,7 +19,7 @@ def contraction(shape, chunks, weight, adjoint=False, **settings):
 
 
 def layout(made, memory, chunks=None, shards=None, workers=2):
-    return plan_layout(made, chunks, shards, memory, workers, 1000, 24)
+    return plan_layout(made, chunks, shards, memory, workers, 1024)
 
 
 VOLUME = (2, 64, 64, 64), (2, 32, 32, 32), (2, 4, 3, 3, 3)

@@ -1,5 +1,7 @@
 """Zarr to Zarr: the bits of the whole, whatever the chunks, settings and kinds of source."""
 
+import shutil
+
 import numpy as np
 import pytest
 import zarr
@@ -160,7 +162,7 @@ def test_an_ome_zarr_keeps_its_axes_and_scales():
     with pytest.raises(ParameterError, match="is a group, with the arrays 's0'; name one"):
         convert("x.zarr", w, target="y.zarr", stride=2)
     report = convert("x.zarr/s0", w, target="y.zarr", stride=2)
-    made = zarr.open_group("y.zarr", mode="r")
+    made = zarr.open_group("y.zarr")
     (told,) = made.attrs["ome"]["multiscales"]
     assert told["axes"] == axes
     assert told["name"] == "cells"
@@ -172,6 +174,13 @@ def test_an_ome_zarr_keeps_its_axes_and_scales():
     whole = tconv.conv_transpose(x, w, stride=2, method="direct")
     np.testing.assert_array_equal(made["0"][...], whole)
     assert convert("x.zarr/s0", w, target="y.zarr", stride=2).computed == 0
+    # A kill between the group and its array leaves the group.
+    shutil.rmtree("y.zarr/0")
+    assert convert("x.zarr/s0", w, target="y.zarr", stride=2).found == 0
+    # What else is in the group is not removed.
+    made.create_array("1", shape=(2,), dtype="f4")
+    with pytest.raises(ParameterError, match="that is not removed"):
+        convert("x.zarr/s0", w, target="y.zarr", stride=2, overwrite=True)
     # The transpose takes it back: the same scale and place.
     back = convert("y.zarr/0", w, target="z.zarr", stride=2, adjoint=True)
     assert back.shape == report.source_shape

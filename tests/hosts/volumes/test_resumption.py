@@ -218,12 +218,15 @@ def test_what_is_no_target_is_not_touched():
     Path("notes/letter.txt").write_text("dear")
     make_source("foreign.zarr", (2, 3), (2, 3))
     Path("file.zarr").write_text("?")
+    zarr.create_group("group.zarr").create_array("dear", shape=(2,), dtype="f4")
     before = contents(".")
     for target, overwrite, text in [
-        ("notes", True, "holds files that are no Zarr array"),
+        ("notes", True, "and that is not removed; choose another target"),
         ("notes", False, "holds files that are no Zarr array"),
-        ("file.zarr", True, "holds files that are no Zarr array"),
+        ("file.zarr", True, "and that is not removed"),
         ("foreign.zarr", False, "tconv did not make it; pass overwrite=True"),
+        ("group.zarr", True, "and that is not removed"),
+        ("group.zarr", False, "tconv did not make it"),
     ]:
         with pytest.raises(ParameterError, match=text):
             convert("x.zarr", w, target=target, overwrite=overwrite)
