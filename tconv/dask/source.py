@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.errors import ParameterError
+from tconv.errors import DTypeError, ParameterError
 from tconv.geometry.parts import Box, slices
 from tconv.messages import show
 from tconv.system.files import as_path, regular_file
 
 __all__ = ["Source", "local_path", "open_source", "zarr"]
-
 
 _MAPPED_BYTES = 2**17  # two times 64 KiB, of which Linux maps what is in its cache
 
@@ -39,7 +38,9 @@ class Source:
     Attributes
     ----------
     location : path or URL, or a `zarr.Array`
-    chunks : sizes of its chunks, or of its shards, which are read whole or in part; None of a file
+    chunks : sizes of its chunks, which are decoded as a whole; None of a file
+    has_shards : whether chunks are stored together in shards, of which those that are needed are
+        read
     dimension_names : of its axes, None where there are none
     state : hash of what tells one state of the source from another without reading its cells:
         names, sizes and times of modification of local files, elsewhere the metadata
@@ -49,6 +50,7 @@ class Source:
     shape: tuple[int, ...]
     dtype: str
     chunks: tuple[int, ...] | None = None
+    has_shards: bool = False
     dimension_names: tuple[str | None, ...] = ()
     state: str = ""
 
@@ -66,7 +68,8 @@ class Source:
         if self.chunks is not None:
             met = prod(ceil((n - 1) / c) + 1 for n, c in zip(sizes, self.chunks, strict=True))
             at_once = min(met, zarr().config.get("async.concurrency") or met)
-            return 2 * at_once * prod(self.chunks) * itemsize
+            stored = prod(sizes) * itemsize if self.has_shards else 0
+            return 2 * at_once * prod(self.chunks) * itemsize + stored
         *leading, rows, row = (1, 1, *sizes)
         pitch = self.shape[-1] * itemsize
         of_rows = rows * (row * itemsize + _MAPPED_BYTES)
@@ -83,7 +86,8 @@ class Source:
             found = self._array()
             if found.shape != self.shape:
                 raise ValueError(f"its shape is {found.shape} by now")
-            return np.ascontiguousarray(np.array(found[slices(box)]))
+            cells = found[slices(box)]
+            return np.ascontiguousarray(np.array(cells) if self.chunks is None else cells)
         except MemoryError:
             raise
         except Exception as error:
@@ -110,6 +114,7 @@ def open_source(source: Any) -> Source:
     Raises
     ------
     ParameterError : there is a group of arrays, and none of them is named, or it is no array
+    DTypeError : it holds no numbers
     OSError : there is nothing
     """
     if isinstance(source, str | os.PathLike) and Path(as_path(source, "source")).suffix == ".npy":
@@ -131,11 +136,22 @@ def open_source(source: Any) -> Source:
         )
     if array.ndim == 0:
         raise ParameterError(f"source {_name_of(location)!r} has no axes; pass an array that has.")
+    if array.dtype.kind not in "biufc":
+        raise DTypeError(
+            f"source {_name_of(location)!r} has dtype {array.dtype}, which is no type of numbers; "
+            "pass an array of integers, real or complex numbers."
+        )
     names = getattr(array.metadata, "dimension_names", None)
     names = names or array.attrs.get("_ARRAY_DIMENSIONS") or (None,) * array.ndim
-    dtype = np.dtype(array.dtype).str if array.dtype.kind in "biufc" else array.dtype.name
-    chunks = tuple(array.shards or array.chunks)
-    return Source(location, array.shape, dtype, chunks, tuple(names), _state_of(location))
+    return Source(
+        location,
+        tuple(array.shape),
+        np.dtype(array.dtype).str,
+        tuple(array.chunks),
+        array.shards is not None,
+        tuple(names),
+        _state_of(location),
+    )
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import tconv
 from strategies import draws, geometries, keywords_of
 from tconv.dask import from_zarr
-from tconv.errors import MemoryLimitError, ParameterError, ShapeError
+from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from volume_files import make_source, weights
 
 
@@ -88,6 +88,9 @@ def test_what_is_wrong_is_said_at_once():
     zarr.create_array("s.zarr", shape=(), dtype="f4")
     with pytest.raises(ParameterError, match="has no axes"):
         from_zarr("s.zarr", w)
+    zarr.create_array("words.zarr", shape=(2, 3), dtype="M8[s]", zarr_format=2)
+    with pytest.raises(DTypeError, match="which is no type of numbers"):
+        from_zarr("words.zarr", w)
     zarr.create_array("huge.zarr", shape=(2, 10**7, 10**7), dtype="f4", chunks=(2, 10**7, 10**7))
     with pytest.raises(MemoryLimitError, match="for one chunk"):
         from_zarr("huge.zarr", w)
