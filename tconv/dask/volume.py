@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.arrays.dtypes import TYPES, as_dtype, dtype_name
-from tconv.arrays.operands import as_operands
+from tconv.arrays.operands import as_operands, library_of
 from tconv.dask.chunk_grid import ChunkGrid
 from tconv.dask.source import Source
 from tconv.errors import UnsupportedError
@@ -67,6 +67,7 @@ class Contraction:
             method=keywords.pop("method", "direct"),
             threads=keywords.pop("threads", None) or 1,
         )
+        weight, bias = (v.compute() if library_of(v) == "dask" else v for v in (weight, bias))
         like = np.empty(0, np.dtype(source.dtype))
         _, (like, weight, bias) = as_operands(
             {letter: like, "weight": weight, "bias": bias}, keywords.pop("dtype", None)
