@@ -57,6 +57,11 @@ class Source:
     def __str__(self) -> str:
         return _name_of(self.location)
 
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a decoded chunk; 0 of a file."""
+        return prod(self.chunks or (0,)) * np.dtype(self.dtype).itemsize
+
     def read_bytes(self, sizes: Sequence[int]) -> int:
         """Most bytes that `read` holds for a box of these sizes, besides the box itself.
 
@@ -69,7 +74,7 @@ class Source:
             met = prod(ceil((n - 1) / c) + 1 for n, c in zip(sizes, self.chunks, strict=True))
             at_once = min(met, zarr().config.get("async.concurrency") or met)
             stored = prod(sizes) * itemsize if self.has_shards else 0
-            return 2 * at_once * prod(self.chunks) * itemsize + stored
+            return 2 * at_once * self.chunk_bytes + stored
         *leading, rows, row = (1, 1, *sizes)
         pitch = self.shape[-1] * itemsize
         of_rows = rows * (row * itemsize + _MAPPED_BYTES)

@@ -1,6 +1,6 @@
 """Volumes: one contraction of an array on disk, of which each chunk is computed on its own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from tconv.geometry.parts import Box, sizes, slices
 from tconv.ops.dispatch import Call, check_bias, check_rank, solve_for
 
 __all__ = ["Contraction", "Volume", "keeps_order"]
+
+Read = Callable[[Box], NDArray[Any]]
+"""Returns the cells of a box."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,10 @@ class Contraction:
         """Leave out the entry for the axis of channels, if the source has none."""
         return _without(entries, self.channel_axis) if self.lacks_channels else entries
 
-    def window(self, box: Box) -> NDArray[Any]:
+    def window(self, box: Box, read: Read) -> NDArray[Any]:
         """Read a box of the operand, and convert it to the type that is computed in."""
         name = OPERANDS[self.want][0]
-        _, (found,) = as_operands({name: self.source.read(self.of_source(box))}, self.dtype)
+        _, (found,) = as_operands({name: read(self.of_source(box))}, self.dtype)
         return found.reshape(sizes(box))  # type: ignore[no-any-return]
 
 
@@ -150,9 +153,15 @@ class Volume:
     grid: ChunkGrid
 
     def compute(
-        self, index: tuple[int, ...], weight: NDArray[Any], bias: NDArray[Any] | None = None
+        self,
+        index: tuple[int, ...],
+        weight: NDArray[Any],
+        bias: NDArray[Any] | None = None,
+        read: Read | None = None,
     ) -> NDArray[Any]:
         """Read the window of a chunk and compute it; without an axis of channels if there is none.
+
+        `read` returns the cells of a box of the source, which by default it reads itself.
 
         Raises
         ------
@@ -164,7 +173,7 @@ class Volume:
         result: NDArray[Any] = solve_for(
             made.want,
             part.geometry,
-            made.window(part.read),
+            made.window(part.read, read or made.source.read),
             weight[slices(part.weight)],
             of_part,
             made.call,

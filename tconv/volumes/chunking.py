@@ -21,6 +21,7 @@ from tconv.geometry.geometry import OPERANDS
 from tconv.messages import show
 from tconv.ops.part_memory import PartMemory
 from tconv.volumes.byte_sizes import in_words
+from tconv.volumes.chunk_cache import chunks_to_keep
 
 __all__ = ["Layout", "plan_layout"]
 
@@ -38,13 +39,14 @@ class Layout:
     ----------
     chunks, shards : of the target, in its layout; shards None for none
     volume : the tasks
-    task_bytes, needed_bytes : the most that one task takes, and all workers with what each process
-        holds before
+    kept_chunks : decoded chunks of the source that each process keeps for the next tasks
+    task_bytes, needed_bytes : the most that one task takes, and the whole run
     """
 
     chunks: Sizes
     shards: Sizes | None
     volume: Volume
+    kept_chunks: int
     task_bytes: int
     needed_bytes: int
 
@@ -56,6 +58,7 @@ def plan_layout(
     memory: int,
     workers: int,
     base: int,
+    processes: int = 1,
 ) -> Layout:
     """Return the layout of a target whose run stays within a bound.
 
@@ -64,6 +67,7 @@ def plan_layout(
     chunks, shards : as the caller gave them, or None
     memory : bytes that all workers may take together
     base : bytes that their processes take without a task, weights included
+    processes : that the workers are threads of
 
     Raises
     ------
@@ -100,26 +104,33 @@ def plan_layout(
             f"Python and its libraries, {in_words(_task_bytes(made, task))} for each of {workers} "
             f'tasks; pass {fix}memory="{ceil(needed(task) / 10**6)}MB" or fewer workers.'
         )
-    without = made.without_channels
-    volume = Volume(made, _grid(made, task))
+    without, volume = made.without_channels, Volume(made, _grid(made, task))
+    of_task, source = _task_bytes(made, task, caches=True), made.source
+    room = (memory - base - workers * of_task) // processes
+    reads = made.of_source(tuple(volume.grid.reads))
+    kept = chunks_to_keep(source, reads, workers // processes, room)
+    if not kept:
+        of_task = _task_bytes(made, task)
     return Layout(
         without(given),
         None if of_shards is None else without(of_shards),
         volume,
-        _task_bytes(made, task),
-        needed(task),
+        kept,
+        of_task,
+        base + workers * of_task + processes * kept * source.chunk_bytes,
     )
 
 
-def _task_bytes(made: Contraction, task: Sizes) -> int:
+def _task_bytes(made: Contraction, task: Sizes, caches: bool = False) -> int:
     """What one task takes in all: it reads, computes, then writes.
 
-    Not the most at once: the C library keeps freed memory, for the thread that had it.
+    Not the most at once: the C library keeps freed memory, for the thread that had it. A task that
+    `caches` decodes one chunk at a time, which counts with those that are kept.
     """
     part = _grid(made, task).largest().geometry
     memory = PartMemory.of(part, made.want, made.dtype)
     source, window = made.source, made.of_source(part.shape_of(OPERANDS[made.want][0]))
-    reading = source.read_bytes(window)
+    reading = 2 * source.chunk_bytes if caches else source.read_bytes(window)
     if made.dtype != np.dtype(source.dtype).name:  # it is read in its own type, then converted
         reading += prod(window) * np.dtype(source.dtype).itemsize
     # A chunk at the border of the target is filled up before it is stored.

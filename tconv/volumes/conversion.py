@@ -143,12 +143,14 @@ def convert(
             min(limit, executor.most_bytes),
             executor.workers,
             held + executor.processes * weight.nbytes,
+            executor.processes,
         )
         if overwrite:
             remove_target(target)
         if found is None:
             found = create_target(target, made, token, layout.chunks, layout.shards)
-        counter = _run(Work(layout.volume, found, weight, bias), executor, verify, progress)
+        work = Work(layout.volume, found, weight, bias, layout.kept_chunks)
+        counter = _run(work, executor, verify, progress)
     return Conversion(
         source=str(made.source),
         target=str(found),

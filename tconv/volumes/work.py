@@ -1,11 +1,13 @@
 """Work of a run: what every task has in common, and what one task does."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from numpy.typing import NDArray
 
 from tconv.dask.volume import Volume
+from tconv.system.fork_lock import cached_property
+from tconv.volumes.chunk_cache import ChunkCache
 from tconv.volumes.target import Target
 
 __all__ = ["Work"]
@@ -19,6 +21,14 @@ class Work:
     target: Target
     weight: NDArray[Any]
     bias: NDArray[Any] | None = None
+    kept_chunks: int = 0  # decoded ones of the source, in each process
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}  # without the cache
+
+    @cached_property
+    def _cache(self) -> ChunkCache:
+        return ChunkCache(self.volume.contraction.source, self.kept_chunks)
 
     def run(self, number: int, is_there: bool = False) -> bool:
         """Compute one chunk and write it; return False if it is there and can be read.
@@ -40,7 +50,8 @@ class Work:
                 if self.target.is_readable(box):
                     return False
                 self.target.forget(made.without_channels(index))
-            self.target.write(box, self.volume.compute(index, self.weight, self.bias))
+            read = self._cache.read if self.kept_chunks else made.source.read
+            self.target.write(box, self.volume.compute(index, self.weight, self.bias, read))
         except Exception as error:
             error.add_note(
                 f"at: chunk {made.without_channels(index)} of target {str(self.target)!r}"
