@@ -29,7 +29,7 @@ NETWORKS := $(addsuffix /stamp,$(PIPER) $(PPOCR) $(RAPIDOCR) $(PUPILS) $(SPINDLE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test test-hosts test-lowest check docs bench bench-models bench-networks bench-quick all clean
+.PHONY: help install demo test test-hosts test-lowest check docs bench bench-models bench-networks bench-volumes bench-quick all clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-models: $(HOSTS)/hosts.stamp ## whole models inside PyTorch
 
 bench-networks: $(HOSTS)/hosts.stamp $(NETWORKS) ## whole networks by tconv.onnx.Session, beside ONNX Runtime alone
 	$(HOSTS)/bin/python -m bench.networks
+
+bench-volumes: $(HOSTS)/hosts.stamp ## volumes from disk to disk, beside the same in memory
+	$(HOSTS)/bin/python -m bench.volumes
 
 bench-quick: $(HOSTS)/hosts.stamp ## a few benchmarks, some minutes
 	$(HOSTS)/bin/python -m bench.run --quick

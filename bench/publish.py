@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from bench import ladder, models, networks, report
+from bench import ladder, models, networks, report, volumes
 from bench.picture import as_svg
 from bench.report import CAPS, mean, ratios, show, table, threads_of
 from bench.server import ROOT
@@ -122,6 +122,7 @@ def _where(*runs: Row) -> str:
 def pages(root: Path = ROOT) -> dict[str, str]:
     """Every file that shows results, as it is to be."""
     layers, steps, by_torch, by_onnx = map(newest, ("layers", "ladder", "models", "networks"))
+    on_disk = newest("volumes")
     found = {name: (root / name).read_text("utf-8") for name in ("README.md", "docs/algorithms.md")}
     for name, marker, lines in (
         ("README.md", "layers", table_of_layers(layers)),
@@ -136,6 +137,7 @@ def pages(root: Path = ROOT) -> dict[str, str]:
         ),
         "docs/benchmarks/models.md": _page("PyTorch models", models.page(by_torch)),
         "docs/benchmarks/networks.md": _page("ONNX networks", networks.page(by_onnx)),
+        "docs/benchmarks/volumes.md": _page("Volumes", volumes.page(on_disk)),
     }
 
 

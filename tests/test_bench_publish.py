@@ -35,7 +35,7 @@ def test_what_is_published_changes_and_nothing_else(tmp_path, monkeypatch):
     assert publish.publish(tmp_path) == []
 
 
-SUITE_PAGES = ("layers", "models", "networks")
+SUITE_PAGES = ("layers", "models", "networks", "volumes")
 
 
 def test_a_page_without_its_markers_is_refused():
