@@ -148,7 +148,7 @@ def convert(
         if overwrite:
             remove_target(target)
         if found is None:
-            found = create_target(target, made, token, layout.chunks, layout.shards)
+            found = create_target(target, made, token, layout.chunks, layout.shards, overwrite)
         work = Work(layout.volume, found, weight, bias, layout.kept_chunks)
         counter = _run(work, executor, verify, progress)
     return Conversion(

@@ -23,9 +23,7 @@ _AXES = {"name": "c", "type": "channel"}
 def multiscales(made: Contraction) -> dict[str, Any] | None:
     """Return the attributes of a group whose array "0" is the result; None without such metadata.
 
-    Raises
-    ------
-    Nothing: metadata that do not follow the specification are left out.
+    Metadata that do not follow the specification count as none.
     """
     found = _described(made.source.location)
     if found is None:
@@ -35,6 +33,7 @@ def multiscales(made: Contraction) -> dict[str, Any] | None:
     rank = len(made.source.shape)
     if not isinstance(axes, Sequence) or len(axes) != rank:
         return None
+    axes = [axis if isinstance(axis, Mapping) else {"name": str(axis)} for axis in axes]
     scale, translation = (
         _numbers(steps, "scale", rank, 1.0),
         _numbers(steps, "translation", rank, 0),
@@ -99,12 +98,19 @@ def _described(location: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]] | N
             attributes = zarr().open_group(root, mode="r").attrs.asdict()
         except Exception:  # no group there
             continue
-        images = attributes.get("ome", attributes).get("multiscales", ())
-        for image in images if isinstance(images, Sequence) else ():
-            for dataset in image.get("datasets", ()):
+        told = attributes.get("ome", attributes)
+        for image in _mappings(told, "multiscales"):
+            for dataset in _mappings(image, "datasets"):
                 if dataset.get("path") == name:
                     return image, dataset
     return None
+
+
+def _mappings(told: Any, name: str) -> list[Mapping[str, Any]]:
+    """The mappings in a list of some metadata, whatever else these hold."""
+    found = told.get(name) if isinstance(told, Mapping) else None
+    listed = found if isinstance(found, Sequence) else ()
+    return [each for each in listed if isinstance(each, Mapping)]
 
 
 def _groups_above(location: Any) -> list[tuple[Any, str]]:

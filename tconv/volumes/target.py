@@ -170,12 +170,14 @@ def create_target(
     token: Token,
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None,
+    overwrite: bool,
 ) -> Target:
     """Write the metadata of a target: of a group, if the source is in an OME-Zarr, and an array."""
     location, ome = _location(target), multiscales(made)
     told = {"token": token.hash, **token.parts}
-    if ome is not None and _contents(location) == "nothing":
-        zarr().create_group(location, attributes={**ome, _ATTRIBUTE: told})
+    if ome is not None and (overwrite or _contents(location) == "nothing"):
+        attributes = {**ome, _ATTRIBUTE: told}
+        zarr().create_group(location, attributes=attributes, overwrite=overwrite)
     zarr().create_array(
         location,
         name=None if ome is None else "0",
@@ -186,20 +188,22 @@ def create_target(
         fill_value=0,
         dimension_names=dimension_names(made),
         attributes={_ATTRIBUTE: {**told, "complete": False}},
+        overwrite=overwrite,
     )
     return Target(location, "" if ome is None else "0")
 
 
 def remove_target(target: Any) -> None:
-    """Remove the array, or the group of an earlier target, that is where a target is to be."""
-    location = _location(target)
-    if _contents(location) == "nothing":
-        return
-    root = local_path(location)
-    if root is None:
-        zarr().create_group(location, overwrite=True)
-    else:
-        rmtree(root)
+    """Remove the array, or the group of an earlier target, that is where a target is to be.
+
+    A local one gets another name first, so that a kill leaves no half of it in its place. In other
+    stores `create_target` replaces it.
+    """
+    root = local_path(_location(target))
+    if root is not None and root.exists():
+        aside = root.with_name(f".{root.name}.{uuid4().hex}.partial")
+        root.rename(aside)
+        rmtree(aside)
 
 
 def check_removable(target: Any) -> None:
@@ -212,7 +216,7 @@ def check_removable(target: Any) -> None:
     location, name = _location(target), _shown(target)
     held = _contents(location)
     if held == "zarr":
-        node = zarr().open(location, mode="r")
+        node = _node(location)
         others = sorted(set(node.keys()) - {"0"}) if isinstance(node, zarr().Group) else []
         if isinstance(node, zarr().Group) and (others or _ATTRIBUTE not in node.attrs):
             held = "others"
@@ -287,8 +291,19 @@ def _contents(location: Any) -> str:
 
 def _attributes(location: Any) -> Mapping[str, Any]:
     """What tconv told of an array or group."""
-    told = zarr().open(location, mode="r").attrs.get(_ATTRIBUTE)
+    told = _node(location).attrs.get(_ATTRIBUTE)
     return told if isinstance(told, Mapping) else {}
+
+
+def _node(location: Any) -> Any:
+    """The array or group at a location."""
+    try:
+        return zarr().open(location, mode="r")
+    except Exception as error:  # by whatever reads damaged metadata
+        raise OSError(
+            f"target {_shown(location)!r} has metadata that cannot be read ({error}); remove it, "
+            "or choose another target."
+        ) from error
 
 
 @lru_cache(maxsize=8)

@@ -190,6 +190,21 @@ def test_an_ome_zarr_keeps_its_axes_and_scales():
     assert translation["translation"] == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"ome": 5},
+        {"ome": {"multiscales": [7, {"datasets": [3, {"path": "s0"}]}]}},
+        {"multiscales": [{"axes": ["c", "y", "x"], "datasets": [{"path": "s0"}]}]},
+        {"multiscales": [{"axes": "cyx", "datasets": "s0"}]},
+    ],
+)
+def test_metadata_that_follow_no_specification_are_no_error(told):
+    zarr.create_group("x.zarr", attributes=told)
+    make_source("x.zarr/s0", (1, 12, 12), (1, 5, 5))
+    assert convert("x.zarr/s0", weights((1, 1, 2, 2)), target="y.zarr", stride=2).computed == 9
+
+
 def test_what_is_wrong_is_said_before_anything_is_written():
     make_source("x.zarr", (2, 20, 20), (2, 8, 8))
     w = weights((2, 4, 3, 3))

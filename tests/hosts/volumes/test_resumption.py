@@ -234,6 +234,22 @@ def test_what_is_no_target_is_not_touched():
     assert convert("x.zarr", w, target="foreign.zarr", overwrite=True).found == 0
 
 
+def test_a_target_in_another_store_is_replaced_where_that_is_asked_for():
+    w, store = np.load("w.npy"), zarr.storage.MemoryStore()
+    convert("x.zarr", w, target=store, **SETTINGS)
+    with pytest.raises(ParameterError, match="is of another computation"):
+        convert("x.zarr", w, target=store, stride=1)
+    assert convert("x.zarr", w, target=store, stride=1, overwrite=True).found == 0
+    assert convert("x.zarr", w, target=store, stride=1).computed == 0
+
+
+def test_a_target_whose_metadata_are_damaged_is_told():
+    finished()
+    Path("y.zarr/zarr.json").write_text("{")
+    with pytest.raises(OSError, match="has metadata that cannot be read"):
+        finished()
+
+
 def test_a_source_that_changes_during_the_run_is_noticed():
     def change(done, total):
         if done == 100:
