@@ -19,7 +19,7 @@ from bench.server import ROOT
 
 RESULTS = ROOT / "bench" / "results"
 HISTORY = "history.csv"
-SUITES = ("layers", "ladder", "models", "networks")
+SUITES = ("layers", "ladder", "models", "networks", "volumes")
 COLUMNS = (
     "date", "commit", "tconv", "machine", "suite", "what", "who", "against", "cases",
     "by_minima", "by_medians", "least",

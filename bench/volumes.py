@@ -164,7 +164,7 @@ def plan(case: Case, source: str, target: str) -> Row:
     found: Row = {}
 
     def run(self: Any, work: Any, tasks: Sequence[Any], done: Any) -> None:
-        found.update(_since(*start), tasks=len(tasks))
+        found.update(_since(*start), tasks=len(work.volume.grid))
         write_keys(Path(target), work.volume.grid.shape)
 
     _load_libraries()

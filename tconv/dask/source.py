@@ -219,8 +219,8 @@ def _is_missing(location: str) -> bool:
     return path is not None and not path.exists()
 
 
-def _files(folder: Path) -> list[tuple[str, os.stat_result]]:
-    """Every file below a folder, by its path."""
+def _files(folder: Path) -> list[bytes]:
+    """Every file below a folder: its path, size and time of modification."""
     start = os.fspath(folder)
     found, folders = [], [start]
     while folders:
@@ -229,7 +229,7 @@ def _files(folder: Path) -> list[tuple[str, os.stat_result]]:
                 if entry.is_dir():
                     folders.append(entry.path)
                 else:
-                    found.append((entry.path[len(start) :], entry.stat()))
+                    found.append(os.fsencode(entry.path[len(start) :]) + _times(entry.stat()))
     return found
 
 
@@ -241,8 +241,8 @@ def _state_of(location: Any) -> str:
     elif root.is_file():
         told.update(_times(root.stat()))
     else:
-        for name, status in sorted(_files(root)):
-            told.update(os.fsencode(name) + _times(status))
+        for each in sorted(_files(root)):
+            told.update(each)
     return told.hexdigest()
 
 

@@ -81,7 +81,9 @@ def plan_layout(
         raise ParameterError("shards need chunks, which they are made of; pass chunks, too.")
 
     def needed(task: Sizes) -> int:
-        return base + workers * _task_bytes(made, task)
+        """The least: chunks of the source are decoded one after the other, and one is kept."""
+        least = workers * _task_bytes(made, task, caches=True)
+        return base + least + processes * made.source.chunk_bytes
 
     if given is not None:
         for name, sizes in (("chunks", given), ("shards", of_shards)):
@@ -98,27 +100,43 @@ def plan_layout(
         while needed(task) > memory and (smaller := _halved(made, shape, task)) is not None:
             task = smaller
         given = task
-    if needed(task) > memory:
+    least = needed(task)
+    if least > memory:
         raise MemoryLimitError(
-            f"memory={memory:,} must be at least {needed(task):,} bytes: {in_words(base)} for "
-            f"Python and its libraries, {in_words(_task_bytes(made, task))} for each of {workers} "
-            f'tasks; pass {fix}memory="{ceil(needed(task) / 10**6)}MB" or fewer workers.'
+            f"memory={memory:,} must be at least {least:,} bytes: {in_words(base)} for Python and "
+            f"its libraries, {in_words((least - base) / workers)} for each of {workers} tasks; "
+            f'pass {fix}memory="{ceil(least / 10**6)}MB" or fewer workers.'
         )
     without, volume = made.without_channels, Volume(made, _grid(made, task))
-    of_task, source = _task_bytes(made, task, caches=True), made.source
-    room = (memory - base - workers * of_task) // processes
-    reads = made.of_source(tuple(volume.grid.reads))
-    kept = chunks_to_keep(source, reads, workers // processes, room)
-    if not kept:
-        of_task = _task_bytes(made, task)
+    kept, of_task = _kept_chunks(volume, task, memory - base, workers, processes)
     return Layout(
         without(given),
         None if of_shards is None else without(of_shards),
         volume,
         kept,
         of_task,
-        base + workers * of_task + processes * kept * source.chunk_bytes,
+        base + workers * of_task + processes * kept * made.source.chunk_bytes,
     )
+
+
+def _kept_chunks(
+    volume: Volume, task: Sizes, memory: int, workers: int, processes: int
+) -> tuple[int, int]:
+    """How many decoded chunks each process keeps, and what a task then takes.
+
+    Where none is worth keeping, Zarr decodes several at once; if memory is too short for that, one
+    after the other, and the last one is kept.
+    """
+    made = volume.contraction
+    of_task = _task_bytes(made, task, caches=True)
+    room = (memory - workers * of_task) // processes
+    reads = made.of_source(tuple(volume.grid.reads))
+    kept = chunks_to_keep(made.source, reads, workers // processes, room)
+    if kept:
+        return kept, of_task
+    at_once = _task_bytes(made, task)
+    is_file = made.source.chunks is None
+    return (0, at_once) if is_file or workers * at_once <= memory else (1, of_task)
 
 
 def _task_bytes(made: Contraction, task: Sizes, caches: bool = False) -> int:
@@ -130,7 +148,8 @@ def _task_bytes(made: Contraction, task: Sizes, caches: bool = False) -> int:
     part = _grid(made, task).largest().geometry
     memory = PartMemory.of(part, made.want, made.dtype)
     source, window = made.source, made.of_source(part.shape_of(OPERANDS[made.want][0]))
-    reading = 2 * source.chunk_bytes if caches else source.read_bytes(window)
+    one_by_one = caches and source.chunks is not None
+    reading = 2 * source.chunk_bytes if one_by_one else source.read_bytes(window)
     if made.dtype != np.dtype(source.dtype).name:  # it is read in its own type, then converted
         reading += prod(window) * np.dtype(source.dtype).itemsize
     # A chunk at the border of the target is filled up before it is stored.

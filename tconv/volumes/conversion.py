@@ -194,10 +194,10 @@ def _run(work: Work, executor: Threads | Cluster, verify: bool, progress: Any) -
     target, grid = work.target, work.volume.grid
     made = work.volume.contraction
     there = {_number(made, grid, index) for index in target.finished()}
-    tasks = [(n, n in there) for n in range(len(grid)) if verify or n not in there]
-    counter = _Counter(work, len(grid) - len(tasks), there)
-    if tasks:
+    counter = _Counter(work, 0 if verify else len(there), there)
+    if verify or len(there) < len(grid):
         target.mark(complete=False)
+        tasks = ((n, n in there) for n in range(len(grid)) if verify or n not in there)
         with _progress(progress, counter):
             executor.run(work, tasks, counter)
         _check_end(made, target, len(grid))

@@ -6,7 +6,7 @@ that neither memory nor time grows faster than the number of chunks.
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -44,16 +44,15 @@ class Threads:
         share = sys.maxsize if available is None else int(available * _MEMORY_SHARE)
         self.most_bytes = self.held_bytes + share
 
-    def run(self, work: Work, tasks: Sequence[tuple[int, bool]], done: Done) -> None:
+    def run(self, work: Work, tasks: Iterator[tuple[int, bool]], done: Done) -> None:
         """Run tasks; one that fails ends the run, after those that have begun."""
 
         def ended(key: Any, result: Any, *_: Any) -> None:
             done(key[1], result)
 
-        rest = iter(tasks)
         callbacks = [(None, None, None, ended, None)]  # of this run, and of no other of Dask's
         with ThreadPoolExecutor(self.workers) as pool:  # which waits for tasks that have begun
-            while group := list(islice(rest, _AT_ONCE)):
+            while group := list(islice(tasks, _AT_ONCE)):
                 graph = {(_KEY, number): (work.run, number, is_there) for number, is_there in group}
                 get(graph, list(graph), pool=pool, callbacks=callbacks)
 
@@ -95,17 +94,17 @@ class Cluster:
                 f"scheduler={scheduler!r} has no workers; start some by `dask worker`."
             )
 
-    def run(self, work: Work, tasks: Sequence[tuple[int, bool]], done: Done) -> None:
+    def run(self, work: Work, tasks: Iterator[tuple[int, bool]], done: Done) -> None:
         """Run tasks; the first that fails, after some tries, ends the run."""
         from distributed import as_completed
 
-        client, rest = self._client, iter(tasks)
+        client = self._client
         shared = client.submit(_itself, work, key=f"{_KEY}-work-{work.target.run}")
         futures = as_completed(loop=client.loop)
         numbers: dict[Any, int] = {}
 
         def start(count: int) -> None:
-            for number, is_there in islice(rest, count):
+            for number, is_there in islice(tasks, count):
                 key = f"{_KEY}-{work.target.run}-{number}"
                 future = client.submit(
                     _run, shared, number, is_there, key=key, retries=_RETRIES, pure=False
