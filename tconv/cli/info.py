@@ -23,6 +23,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime"),
     "torch": ("torch",),
     "jax": ("jax",),
+    "volumes": ("dask", "distributed", "zarr"),
     "safetensors": ("safetensors",),
 }
 """The libraries of each extra, under their names on package indexes."""
