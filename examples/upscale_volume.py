@@ -4,7 +4,7 @@ No scan of a body lies in scikit-image's wheel, so the volume is made from what 
 motorcycle: a photo, and the distance of nearly every pixel (Scharstein et al. 2014, GCPR). A cell
 is black in front of the surface that the camera sees. A cell behind it, of which the camera knows
 nothing, is as bright as the surface. `make demo` runs this file, which needs the packages of
-`pip install '.[examples]'`.
+`pip install '.[examples,volumes]'`.
 """
 
 import argparse
