@@ -119,9 +119,8 @@ def convert(
     began = monotonic()
     if target is None:
         raise ParameterError("target must be a path or URL; pass target=, where the result goes.")
-    limit, flags = as_bytes(memory, "memory"), (resume, overwrite, verify)
-    for name, flag in zip(("resume", "overwrite", "verify"), flags, strict=True):
-        as_flag(flag, name)
+    limit, verify = as_bytes(memory, "memory"), as_flag(verify, "verify")
+    resume, overwrite = as_flag(resume, "resume"), as_flag(overwrite, "overwrite")
     made, weight, bias = Contraction.of(
         open_source(source), weight, bias, as_flag(adjoint, "adjoint"), settings
     )
