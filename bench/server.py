@@ -166,6 +166,27 @@ class Server:
         arrays = operands(made, dtype, seed, want)
         return self._hold(self._function(made, arrays, threads), dtype, reference)
 
+    def refer_convolution(self, layer: list[Any], path: str, count: int = 1) -> None:
+        """Write what a convolution gives in float64, or what several in a row give."""
+        from bench.convolutions import as_layer, operands_of
+
+        made = as_layer(layer)
+        x, *others = operands_of(made)
+        for _ in range(count):
+            x = self._function(made, (x, *others), 0)()
+        _save(x, path)
+
+    def prepare_convolution(
+        self, layer: list[Any], threads: int, reference: str, count: int = 1
+    ) -> dict[str, float]:
+        """Set a convolution up, run it, and compare, as `prepare` does."""
+        from bench.convolutions import as_layer, operands_of
+
+        self._call, made = None, as_layer(layer)
+        self._tolerance = tolerance("float32", count * made.flops // made.y_cells)
+        call = self._function(made, operands_of(made), threads)
+        return self._hold(call, "float32", reference)
+
     def refer_network(self, path: str, threads: int) -> None:
         """Write what a network gives in float64."""
         _save(self._function("float64", threads)(), path)
