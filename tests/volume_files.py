@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import zarr
 
 __all__ = ["contents", "leftovers", "make_source", "weights"]
 
 
 def make_source(path, shape, chunks, dtype="float32", seed=0, **keywords):
     """Write a Zarr array of small random numbers; return them."""
+    import zarr  # which `make test`, that looks for doctests here, goes without
+
     values = np.random.default_rng(seed).integers(-9, 9, shape)
     made = zarr.create_array(path, shape=shape, chunks=chunks, dtype=dtype, **keywords)
     made[...] = values.astype(dtype)
