@@ -75,8 +75,8 @@ def convert(
     chunks : of the target; by default those of the source times the stride, halved until they fit
         into `memory`
     shards : of the target, multiples of chunks: each is one task, and one key of the store
-    memory : bytes that this process and all its tasks may take, or "2GB", "512MiB"; on a cluster
-        all its workers
+    memory : bytes that Python with its libraries and all tasks may take, or "2GB", "512MiB", on a
+        cluster in all workers; what the program itself holds does not count
     workers : tasks at once on this machine, at most one a core, which is the default
     scheduler : address of a dask.distributed scheduler, or its `Client`; by default Dask's threads
     resume : go on with a target of the same token: a hash of source, weight, bias, settings and

@@ -39,7 +39,8 @@ class Threads:
     processes = 1
 
     def __init__(self, workers: int) -> None:
-        self.workers, self.held_bytes = workers, resident_bytes()
+        # What the program itself holds besides, such as arrays of a notebook, is not the run's.
+        self.workers, self.held_bytes = workers, min(resident_bytes(), _WORKER_BYTES)
         available = available_bytes()
         share = sys.maxsize if available is None else int(available * _MEMORY_SHARE)
         self.most_bytes = self.held_bytes + share
