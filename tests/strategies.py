@@ -85,13 +85,15 @@ def geometries(draw, ranks=(1, 2, 3, 4), batches=(0, 1, 2, 3), plain=False):
     return replace(geometry, data_format=data_format, weight_format=weight_format, flip_kernel=flip)
 
 
-def keywords_of(geometry):
-    """The keywords that say this geometry: ``Geometry.of(x_shape, weight_shape, **keywords)``."""
-    return {
+def keywords_of(geometry, want="y"):
+    """The keywords of `conv_transpose`, or of `conv` for want "x", that give this geometry."""
+    leftover = {"output_padding": tuple(axis.extra for axis in geometry.axes)}
+    if want == "x":
+        leftover = {"input_size": geometry.input_size}
+    return leftover | {
         "stride": tuple(axis.stride for axis in geometry.axes),
         "dilation": tuple(axis.dilation for axis in geometry.axes),
         "padding": tuple((axis.begin, axis.end) for axis in geometry.axes),
-        "output_padding": tuple(axis.extra for axis in geometry.axes),
         "groups": geometry.groups,
         "data_format": geometry.data_format,
         "weight_format": geometry.weight_format,

@@ -39,7 +39,6 @@ __all__ = [
 Interval = tuple[int, int]
 """First cell, and the one after the last."""
 
-
 Box = tuple[Interval, ...]
 """An interval of every axis of an array."""
 

@@ -45,13 +45,6 @@ def random(shape, dtype, rng):
     return (found + 1j * rng.standard_normal(shape) if dtype[0] == "c" else found).astype(dtype)
 
 
-def arguments_of(geometry, want):
-    """Keywords that give a geometry back; the size of the result where they leave it open."""
-    keywords = keywords_of(geometry)
-    keywords.pop("output_size", None)
-    return keywords
-
-
 @draws(2)  # 500 under "ci"
 @given(
     st.data(),
@@ -69,10 +62,7 @@ def test_chunks_have_the_bits_of_the_whole(data, geometry, want, dtype):
     channels = geometry.in_channels if want == "x" else geometry.out_channels
     bias = rng.integers(-9, 9, channels).astype("int64" if dtype == "int16" else dtype)
     bias = data.draw(st.sampled_from([None, bias]))
-    keywords = arguments_of(geometry, want)
-    if want == "x":
-        keywords.pop("output_padding")
-        keywords["input_size"] = geometry.input_size
+    keywords = keywords_of(geometry, want)
     whole = FUNCTIONS[want](a, b, bias, method="direct", **keywords)
     weight = data.draw(st.sampled_from([b, data.draw(chunked(b))]))
     lazy = FUNCTIONS[want](data.draw(chunked(a)), weight, bias, **keywords)
@@ -89,7 +79,7 @@ def test_chunks_have_the_bits_of_the_whole(data, geometry, want, dtype):
 )
 def test_a_weight_gradient_is_that_of_the_whole(data, geometry, dtype):
     x, _, y = (each.astype(dtype) for each in integer_operands(geometry))
-    keywords = {**arguments_of(geometry, "w"), "kernel_size": geometry.kernel_size}
+    keywords = {**keywords_of(geometry), "kernel_size": geometry.kernel_size}
     whole = tconv.conv_weight_gradient(x, y, **keywords)
     lazy = tconv.conv_weight_gradient(data.draw(chunked(x)), data.draw(chunked(y)), **keywords)
     found = lazy.compute()

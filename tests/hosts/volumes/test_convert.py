@@ -46,11 +46,7 @@ def test_a_target_has_the_bits_of_the_whole(data, geometry, adjoint, dtype):
         found = rng.standard_normal(shape)
         return (found + 1j * found if dtype[0] == "c" else found).astype(dtype)
 
-    keywords = keywords_of(geometry)
-    keywords.pop("output_size", None)
-    if adjoint:
-        keywords.pop("output_padding")
-        keywords["input_size"] = geometry.input_size
+    keywords = keywords_of(geometry, "x" if adjoint else "y")
     shape = geometry.y_shape if adjoint else geometry.x_shape
     x, w = random(shape), random(geometry.weight_shape)
     channels = geometry.in_channels if adjoint else geometry.out_channels
