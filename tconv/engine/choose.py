@@ -13,6 +13,8 @@ import numpy as np
 from tconv.arrays.dtypes import TYPES
 from tconv.engine.channel_lanes.candidates import ChannelLanesCosts
 from tconv.engine.channel_lanes.candidates import candidates as channel_lanes_candidates
+from tconv.engine.depthwise.candidates import DepthwiseCosts
+from tconv.engine.depthwise.candidates import candidates as depthwise_candidates
 from tconv.engine.direct.candidates import candidates as direct_candidates
 from tconv.engine.plan.cost_model import Considered, Costs, priced
 from tconv.engine.plan.plan import Order, Plan, even_size
@@ -24,6 +26,13 @@ from tconv.engine.winograd.candidates import candidates as winograd_candidates
 
 __all__ = ["all_plans", "band_candidates", "best_plans", "choose_plan", "fitted", "lanes_of"]
 
+_CANDIDATES = (
+    direct_candidates,
+    winograd_candidates,
+    channel_lanes_candidates,
+    depthwise_candidates,
+)
+_OWN_TASKS = ("channel_lanes", "depthwise")  # algorithms whose tasks are not split
 _SPLITS = (1, 2, 4, 8)  # of the output channels of a task
 _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
 _MOST_CANDIDATES, _AS_GOOD = 12, 1.01  # of a band; and what is as good as the best
@@ -116,13 +125,16 @@ def _fits(
 ) -> list[Plan]:
     """The plans with their tasks fitted to these sizes, each with its price."""
     all_splits = _SPLITS if threads > 1 else (1,)
-    costs, found = dict[tuple[bool, bool, tuple[int, int, int]], Any](), []
+    costs, found = dict[tuple[str, bool, tuple[int, int, int]], Any](), []
     for plan in plans:
-        kind = (plan.algorithm == "channel_lanes", plan.is_uncropped, plan.outputs)
+        own = plan.algorithm if plan.algorithm in _OWN_TASKS else ""
+        kind = (own, plan.is_uncropped, plan.outputs)
         if kind not in costs:
             costs[kind] = _costs_of(plan, problem, dtype, target)
         blocks = 1
-        if plan.algorithm != "channel_lanes":
+        if own == "depthwise":
+            plan = costs[kind].fitted(plan)
+        elif not own:
             plan = _fit(plan, costs[kind], target)
             blocks = ceil(problem.outputs / plan.block)
         cycles = costs[kind].of(plan)
@@ -134,6 +146,8 @@ def _fits(
 def _costs_of(plan: Plan, problem: Problem, dtype: str, target: Target) -> Any:
     if plan.algorithm == "channel_lanes":
         return ChannelLanesCosts(problem, dtype, target)
+    if plan.algorithm == "depthwise":
+        return DepthwiseCosts(problem, dtype, target)
     if plan.algorithm == "winograd":
         return WinogradCosts.of_plan(plan, problem, dtype, target)
     return Costs(problem, dtype, target, problem.phases(plan.is_uncropped))
@@ -206,6 +220,6 @@ def _cycles(plan: Plan) -> float:
 def _considered(problem: Problem, dtype: str, target: Target) -> list[Considered]:
     """Return the candidates of all algorithms, for any number of threads."""
     found: list[Considered] = []
-    for candidates in (direct_candidates, winograd_candidates, channel_lanes_candidates):
+    for candidates in _CANDIDATES:
         found += candidates(problem, dtype, target)
     return found

@@ -35,7 +35,7 @@ __all__ = ["INNER", "Primitive", "create_fastest", "create_primitive"]
 # ones these, too. A first call loses less by that than LLVM takes to optimise them: 12 ms for an
 # inner loop, 24 for the interleaving of six phases, 63 for a Winograd input transform in space.
 _BRIEF_CYCLES, _TINY_CYCLES = 30_000_000, 1_000_000
-INNER = ("micro_", "broadcast_")  # prefixes of the names of inner loops
+INNER = ("micro_", "broadcast_", "slide_")  # prefixes of the names of inner loops
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in NumPy's memory
 _MOST_MEASURED, _MEASURED_RUNS = 5, 4
 _MOST_FAMILIES = 256
@@ -196,7 +196,12 @@ class Primitive:
         if plan.algorithm == "winograd":
             made = " x ".join(map(str, plan.outputs[-self.problem.geometry.rank :]))
             return f"Winograd, {made} outputs at a time"
-        how = {"im2col": " by im2col", "col2im": " by col2im", "channel_lanes": " by channel lanes"}
+        how = {
+            "im2col": " by im2col",
+            "col2im": " by col2im",
+            "channel_lanes": " by channel lanes",
+            "depthwise": " by sliding rows",
+        }
         return f"direct{how.get(plan.algorithm, '')}"
 
     @property
@@ -205,6 +210,8 @@ class Primitive:
         plan = self.plan
         if plan.algorithm == "channel_lanes":
             return f"{plan.planes} images, x read in place"
+        if plan.algorithm == "depthwise":
+            return f"{plan.rows} rows of {plan.planes} planes, x read in place"
         read = "x read in place" if self.dtype == self.computed else "x widened"
         panel = {"padded": "padded panel", "im2col": "im2col panel"}.get(plan.panel, read)
         uncropped = ", uncropped" if plan.is_uncropped else ""

@@ -1,6 +1,7 @@
 """Memory layout of a plan, by its algorithm."""
 
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,21 @@ __all__ = ["layout_of"]
 
 def layout_of(problem: Problem, plan: Plan, dtype: np.dtype[Any], target: Target) -> Layout:
     """Return the layout of a plan."""
-    if plan.algorithm == "channel_lanes":
-        return _channel_lanes()(problem, plan, dtype, target)
+    if plan.algorithm in _LATE:
+        return _late(*_LATE[plan.algorithm])(problem, plan, dtype, target)
     kind = WinogradLayout if plan.algorithm == "winograd" else Layout
     return kind(problem, plan, dtype, target)
 
 
-@cache
-def _channel_lanes() -> type[Layout]:
-    """Import the layout that few plans need."""
-    with importing:
-        from tconv.engine.channel_lanes.layout import ChannelLanesLayout
+_LATE = {
+    "channel_lanes": ("channel_lanes", "ChannelLanesLayout"),
+    "depthwise": ("depthwise", "DepthwiseLayout"),
+}
 
-    return ChannelLanesLayout
+
+@cache
+def _late(room: str, name: str) -> type[Layout]:
+    """Import a layout that few plans need."""
+    with importing:
+        kind: type[Layout] = getattr(import_module(f"tconv.engine.{room}.layout"), name)
+    return kind

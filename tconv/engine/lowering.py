@@ -11,6 +11,9 @@ from tconv.engine.channel_lanes.layout import ChannelLanesLayout
 from tconv.engine.codegen.abi import ARGUMENTS, OUTPUT_TRANSFORM
 from tconv.engine.codegen.code import write
 from tconv.engine.compile.jit import Emit
+from tconv.engine.depthwise.driver import run_depthwise
+from tconv.engine.depthwise.kernel import slide
+from tconv.engine.depthwise.layout import DepthwiseLayout
 from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.direct.layout import Layout
 from tconv.engine.driver import run, run_col2im, run_winograd
@@ -77,9 +80,11 @@ class Lowering:
         layout, activation = self.layout, self.layout.problem.activation
         if isinstance(layout, ChannelLanesLayout):
             self.called, self.arrays = layout.kernels(self, broadcast, transpose_out)
+        elif isinstance(layout, DepthwiseLayout):
+            self.called = layout.kernels(self, slide)
         else:
             self._number_cell_kernels()
-        if activation is not None:
+        if activation is not None and not isinstance(layout, DepthwiseLayout):
             name, computed = f"activate_{activation.name}", layout.computed.name
             self.called["activate"] = self(name, activate(activation.name), dtype=computed)
 
@@ -119,6 +124,7 @@ _DRIVERS = {
     "col2im": run_col2im,
     "winograd": run_winograd,
     "channel_lanes": run_channel_lanes,
+    "depthwise": run_depthwise,
 }
 
 

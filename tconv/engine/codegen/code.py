@@ -197,12 +197,21 @@ class Code:
 
     def first_lanes(self, count: Index) -> Value:
         """Return a mask that is true for lanes below `count`."""
+        numbers, counts = self._lane_numbers(count)
+        return self.builder.icmp_signed("<", numbers, counts)
+
+    def lanes_from(self, first: Index) -> Value:
+        """Return a mask that is true for lanes from `first` on."""
+        numbers, firsts = self._lane_numbers(first)
+        return self.builder.icmp_signed(">=", numbers, firsts)
+
+    def _lane_numbers(self, number: Index) -> tuple[Value, Value]:
+        """The numbers of the lanes, and a number in every lane."""
         lanes = self.element.lanes
         kind = VectorType(I32, lanes)
-        number = self.builder.trunc(self.index(count), I32)
-        one = self.builder.insert_element(Constant(kind, Undefined), number, I32(0))
-        counts = self.shuffle(one, one, [0] * lanes)
-        return self.builder.icmp_signed("<", Constant(kind, list(range(lanes))), counts)
+        short = self.builder.trunc(self.index(number), I32)
+        one = self.builder.insert_element(Constant(kind, Undefined), short, I32(0))
+        return Constant(kind, list(range(lanes))), self.shuffle(one, one, [0] * lanes)
 
     def load_lanes(self, pointer: Value, lanes: Value) -> Value:
         """Read the lanes of a mask from a pointer on; the others are zeros."""

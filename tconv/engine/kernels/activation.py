@@ -23,7 +23,7 @@ from typing import NamedTuple
 from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I64, PTR, Constant, IntType, Module, Value, VectorType
 
-__all__ = ["activate"]
+__all__ = ["activate", "applied"]
 
 
 _LOG_2 = Decimal("0.6931471805599453094172321214581765680755001343602552")
@@ -59,19 +59,42 @@ def activate(function: str) -> Callable[[Module, str, ElementType], None]:
     def emit(module: Module, name: str, element: ElementType) -> None:
         code, a = begin(module, name, {"row": PTR, "count": I64, "slope": PTR}, element)
         a["row"].add_attribute("noalias")
-        v = _Vectors(code)
-        slope = code.splat(code.load(a["slope"])) if function == "leaky_relu" else element.zeros
-        of: dict[str, Callable[[Value], Value]] = {
-            "relu": v.relu,
-            "leaky_relu": lambda x: v.leaky_relu(x, slope),
-            "tanh": v.tanh,
-            "sigmoid": v.sigmoid,
-        }
+        of = _function(code, function, a["slope"])
         with code.loop(a["count"], step=element.lanes) as n:
-            code.store_vector(of[function](code.load_vector(a["row"], n)), a["row"], n)
+            code.store_vector(of(code.load_vector(a["row"], n)), a["row"], n)
         code.end()
 
     return emit
+
+
+def applied(code: Code, function: str, slope: Value, vectors: list[Value]) -> list[Value]:
+    """Return an activation of vectors; a long one is written once, and computed in a loop."""
+    of = _function(code, function, slope)
+    if function in _SHORT:
+        return [of(each) for each in vectors]
+    lanes = code.element.lanes
+    row = code.room(code.element.vector, len(vectors))
+    for n, each in enumerate(vectors):
+        code.store_vector(each, row, n * lanes)
+    with code.loop(len(vectors) * lanes, step=lanes) as at:
+        code.store_vector(of(code.load_vector(row, at)), row, at)
+    return [code.load_vector(row, n * lanes) for n in range(len(vectors))]
+
+
+_SHORT = ("relu", "leaky_relu")
+
+
+def _function(code: Code, function: str, slope: Value) -> Callable[[Value], Value]:
+    """Return the emitter of an activation of one vector."""
+    v = _Vectors(code)
+    slopes = code.splat(code.load(slope)) if function == "leaky_relu" else code.element.zeros
+    of: dict[str, Callable[[Value], Value]] = {
+        "relu": v.relu,
+        "leaky_relu": lambda x: v.leaky_relu(x, slopes),
+        "tanh": v.tanh,
+        "sigmoid": v.sigmoid,
+    }
+    return of[function]
 
 
 class _Vectors:

@@ -16,7 +16,7 @@ from tconv.engine.kernels.limits import MOST_INTERLEAVED
 from tconv.engine.kernels.transpose import pick_lanes
 from tconv.system.topology import CACHE_LINE_BYTES
 
-__all__ = ["add_rows", "interleave_row", "stream"]
+__all__ = ["add_rows", "interleave_row", "interleaved", "stream"]
 
 
 def interleave_row(stride: int) -> Callable[[Module, str, ElementType], None]:
@@ -67,7 +67,7 @@ def _copy_short(code: Code, a: dict[str, Argument], acc: Value, stride: int, row
     later = code.cell(a["y"], a["ahead"])
     code.prefetch(later, writes=True)
     code.prefetch(code.cell(later, code.sub(count, 1)), writes=True)
-    vectors = _interleaved(code, _phases(code, acc, a["acc_starts"], 0, stride))
+    vectors = interleaved(code, _phases(code, acc, a["acc_starts"], 0, stride))
     for n, cells in enumerate(vectors):
         store_cells(code, cells, row, n * lanes)
         place = code.sub(n * lanes, skipped)
@@ -103,7 +103,7 @@ def _copy_columns(
             per_line = CACHE_LINE_BYTES // code.element.cell_bytes
             for cell in range(0, step * lanes, per_line):
                 code.prefetch(code.cell(to, code.add(a["ahead"], cell)), writes=True)
-        for v, cells in enumerate(_interleaved(code, vectors)):
+        for v, cells in enumerate(interleaved(code, vectors)):
             store_cells(code, cells, to, v * lanes if isinstance(step, int) else code.mul(step, v))
     done, whole = code.pick(fit, columns, 0), code.mul(runs, together)
     with code.loop(step) as r:
@@ -153,15 +153,13 @@ def stream(module: Module, name: str, element: ElementType) -> None:
     code.end()
 
 
-def _interleaved(code: Code, vectors: list[Value]) -> list[Value]:
+def interleaved(code: Code, vectors: list[Value]) -> list[Value]:
     """Return ``a0 b0 c0 a1 b1 c1 ...`` from the vectors a, b, c."""
     lanes, many = code.element.lanes, len(vectors)
     if many == 1:
         return vectors
     if many % 2 == 0:  # vectors at even places and at odd ones, each interleaved, then both
-        pairs = zip(
-            _interleaved(code, vectors[::2]), _interleaved(code, vectors[1::2]), strict=True
-        )
+        pairs = zip(interleaved(code, vectors[::2]), interleaved(code, vectors[1::2]), strict=True)
         halves = (range(lanes // 2), range(lanes // 2, lanes))
         orders = [[each for n in half for each in (n, lanes + n)] for half in halves]
         return [code.shuffle(a, b, order) for a, b in pairs for order in orders]

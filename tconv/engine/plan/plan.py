@@ -50,7 +50,9 @@ class Plan(NamedTuple):
     - "im2col": GEMM with a panel that holds the cells of every shift;
     - "col2im": GEMM of x, as it lies, by all taps; the products are scattered and added;
     - "winograd": sets of `outputs` outputs share products; the panel is of either kind;
-    - "channel_lanes": vectors of output channels, rows of outputs; a task is `planes` images.
+    - "channel_lanes": vectors of output channels, rows of outputs; a task is `planes` images;
+    - "depthwise": rows of outputs whose vectors slide over x; a task is `rows` rows of each of
+      `planes` images of a channel of y.
 
     `panel` is "padded", "im2col" or, where x is read as it lies, "none". A micro-kernel computes
     `tile` rows by `vectors` vectors. Phases are counted as `Phases` does for `is_uncropped`. A task
@@ -90,7 +92,7 @@ class Plan(NamedTuple):
     @property
     def packing(self) -> tuple[object, ...]:
         """What the order of packed weights depends on, among plans for one layer and type."""
-        tile = 0 if self.algorithm == "channel_lanes" else self.tile
+        tile = 0 if self.algorithm in ("channel_lanes", "depthwise") else self.tile
         matrix = "direct" if self.algorithm == "im2col" else self.algorithm  # the same rows
         return (tile, self.block, self.is_uncropped, matrix, self.outputs, self.k_block)
 

@@ -39,6 +39,7 @@ class InstructionSet(NamedTuple):
     registers: int  # vector registers
     has_fma: bool
     has_gather: bool  # an instruction for it that is at least as fast as loads one by one
+    has_masks: bool  # instructions that load and store some lanes of a vector
     float16_feature: str | None  # which converts float16; None: every CPU does
     gemm_tiles: Tiles  # rows x vectors of micro-kernels for y and x
     # Rows x vectors of rank-1 updates for w: more rows would need more addresses than there are
@@ -61,6 +62,7 @@ INSTRUCTION_SETS = (
         registers=32,
         has_fma=True,
         has_gather=True,
+        has_masks=True,
         float16_feature="f16c",
         gemm_tiles=((16, 1), (14, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
         rank1_tiles=((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
@@ -74,6 +76,7 @@ INSTRUCTION_SETS = (
         registers=16,
         has_fma=True,
         has_gather=False,
+        has_masks=True,
         float16_feature="f16c",
         gemm_tiles=((12, 1), (6, 2), (4, 3), (3, 4), (2, 6), (1, 8)),
         rank1_tiles=((8, 1), (6, 2), (4, 3), (3, 4), (2, 6)),
@@ -87,6 +90,7 @@ INSTRUCTION_SETS = (
         registers=16,
         has_fma=False,
         has_gather=False,
+        has_masks=False,
         float16_feature="f16c",  # of a CPU with AVX alone
         gemm_tiles=((14, 1), (6, 2), (3, 3), (2, 4), (2, 6)),
         rank1_tiles=((8, 1), (6, 2), (3, 3), (2, 4)),
@@ -100,6 +104,7 @@ INSTRUCTION_SETS = (
         registers=32,
         has_fma=True,
         has_gather=False,
+        has_masks=False,
         float16_feature=None,
         gemm_tiles=((16, 1), (13, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
         rank1_tiles=((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
@@ -113,6 +118,7 @@ INSTRUCTION_SETS = (
         registers=16,
         has_fma=False,
         has_gather=False,
+        has_masks=False,
         float16_feature="f16c",  # of 32-bit x86
         gemm_tiles=((14, 1), (6, 2), (3, 3), (2, 4), (2, 6)),
         rank1_tiles=((8, 1), (6, 2), (3, 3), (2, 4)),

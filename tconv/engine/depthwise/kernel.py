@@ -1,0 +1,273 @@
+"""The depthwise micro-kernel: rows of outputs whose vectors slide over rows of x.
+
+    for columns in vectors of a row of outputs:
+        for block of rows:
+            for c in channels of the group:
+                for row of x that the block reads, cells of it that its taps read:
+                    acc[r, phase] += w[c, tap] * x[c, row][cells]        # for all that read them
+            y[block, columns] = activation(bias + acc), the phases interleaved
+
+A row of x is loaded once for all rows of outputs that read it, straight from x: where the image
+ends masks let the lanes beyond read zeros, and rows beyond it are rows of zeros.
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+from itertools import pairwise
+from typing import NamedTuple
+
+from tconv.engine.codegen.abi import Call
+from tconv.engine.codegen.code import Code, ElementType, begin
+from tconv.engine.codegen.llvm import I64, PTR, Argument, Module, Value
+from tconv.engine.kernels.activation import applied
+from tconv.engine.kernels.interleave import interleaved
+from tconv.engine.kernels.transpose import pick_lanes
+from tconv.engine.plan.phases import AxisPhases, Taps
+from tconv.engine.plan.problem import Problem
+
+__all__ = ["AxisWindow", "Window", "slide"]
+
+
+class AxisWindow(NamedTuple):
+    """What outputs read along one axis: for every phase its (tap, shift) pairs, and the step."""
+
+    taps: Taps
+    step: int
+
+    @classmethod
+    def of(cls, axis: AxisPhases) -> "AxisWindow":
+        """Return the window of an axis."""
+        return cls(axis.taps, axis.step)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Cells that a place q reads, from ``q*step`` on, in ascending order."""
+        return tuple(sorted({-shift for of_phase in self.taps for _, shift in of_phase}))
+
+
+class Window(NamedTuple):
+    """All that is compiled in: the window, and how many rows and vectors of outputs share it."""
+
+    y: AxisWindow
+    x: AxisWindow
+    rows: int
+    vectors: int
+    kernel: tuple[int, int]
+    channels: int
+    activation: str
+
+    @classmethod
+    def of(cls, problem: Problem, rows: int, vectors: int) -> "Window":
+        """Return the window of a problem."""
+        _, y, x = problem.phases().axes
+        _, height, width = problem.kernel_size
+        name = problem.activation.name if problem.activation else ""
+        axes = AxisWindow.of(y), AxisWindow.of(x)
+        return cls(*axes, rows, vectors, (height, width), problem.channels, name)
+
+    @property
+    def name(self) -> str:
+        """A name for the kernel, which no other window shares."""
+        return f"slide_{sha256(repr(self).encode()).hexdigest()[:24]}"
+
+    def reads(self) -> list[tuple[int, list[tuple[int, int, int]]]]:
+        """Rows of x that a block reads, from its first q on, and for each who reads it.
+
+        That are (row, phase, tap) of the block. Taps of each row are in ascending order.
+        """
+        found: dict[int, list[tuple[int, int, int]]] = {}
+        for row in range(self.rows):
+            for phase, of_phase in enumerate(self.y.taps):
+                for tap, shift in of_phase:
+                    found.setdefault(row * self.y.step - shift, []).append((row, phase, tap))
+        is_ascending = all(
+            shift > later
+            for of_phase in self.y.taps
+            for (_, shift), (_, later) in pairwise(of_phase)
+        )
+        return sorted(found.items(), reverse=not is_ascending)
+
+    def loads(self, lanes: int) -> list[int]:
+        """First cells of the vectors of x that are read for each row, from ``q*step`` on."""
+        found = set[int]()
+        for offset in self.x.offsets:
+            first = _first_of(offset, self.x)
+            found.update(
+                first + (v * self.x.step + n) * lanes
+                for v in range(self.vectors)
+                for n in range(self.x.step)
+            )
+        return sorted(found)
+
+
+def _first_of(offset: int, axis: AxisWindow) -> int:
+    """The first of the cells that are loaded together to pick those at an offset."""
+    first = axis.offsets[0]
+    for each in axis.offsets:
+        if each >= first + axis.step:
+            first = each
+        if each == offset:
+            break
+    return first
+
+
+def slide(window: Window) -> Callable[[Module, str, ElementType], None]:
+    """Return the emitter of the micro-kernel.
+
+    It writes the rows q from ``first`` up to ``end`` of a plane of y, and reads the planes of a
+    group's channels from ``x`` on.
+    """
+
+    def emit(module: Module, name: str, element: ElementType) -> None:
+        pointers = dict.fromkeys(("arguments", "x", "w", "bias", "y"), PTR)
+        code, a = begin(module, name, pointers | {"first": I64, "end": I64}, element)
+        a["y"].add_attribute("noalias")
+        c, lanes = Call(code, a["arguments"]), element.lanes
+        width, loads = window.vectors * lanes, window.loads(lanes)
+        nowhere = code.room(element.vector, window.vectors * len(window.x.taps))
+        with code.loop(c.all_columns, step=width) as column:
+            start = code.mul(column, window.x.step)
+            room = code.sub(c.input_width, start)
+            rest = code.sub(c.output_width, code.mul(column, len(window.x.taps)))
+            is_inner = code.both(
+                code.is_less(-1, code.add(start, loads[0])),
+                code.is_less(loads[-1] + lanes - 1, room),
+            )
+            is_inner = code.both(is_inner, code.is_less(width * len(window.x.taps) - 1, rest))
+            with code.if_else(is_inner) as (inner, outer):
+                with inner:
+                    _Columns(code, c, a, window, column, nowhere).write()
+                with outer:
+                    edge = _Columns(code, c, a, window, column, nowhere)
+                    edge.masks = {n: _within(code, n, start, room) for n in loads}
+                    edge.kept = [
+                        code.first_lanes(code.sub(rest, n * lanes))
+                        for n in range(window.vectors * len(window.x.taps))
+                    ]
+                    edge.write()
+        code.end()
+
+    return emit
+
+
+def _within(code: Code, first: int, start: Value, room: Value) -> Value:
+    """The lanes from cell ``start + first`` on that exist: ``room`` cells are left from `start`."""
+    exist = code.first_lanes(code.sub(room, first))
+    if first >= 0:
+        return exist
+    return code.both(exist, code.lanes_from(code.sub(-first, start)))
+
+
+class _Columns:
+    """Some columns of a plane of y, all rows of which are written block by block."""
+
+    masks: dict[int, Value]
+    kept: list[Value]
+
+    def __init__(
+        self,
+        code: Code,
+        c: Call,
+        a: dict[str, Argument],
+        window: Window,
+        column: Value,
+        nowhere: Value,
+    ) -> None:
+        self.code, self.c, self.a, self.window, self.column = code, c, a, window, column
+        self.masks, self.kept, self.nowhere = {}, [], nowhere
+
+    def write(self) -> None:
+        """Emit the loop over blocks of rows."""
+        code, a, window = self.code, self.a, self.window
+        height, phases = len(window.y.taps), len(window.x.taps)
+        bias = code.splat(code.load(a["bias"]))
+        with code.loop(a["end"], a["first"], window.rows) as row:
+            count = window.rows * height * phases * window.vectors
+            start: list[Value] = [code.element.zeros] * count
+            if window.channels == 1:
+                sums = self._channel(start, row, a["x"], a["w"])
+            else:
+                with code.loop_carrying(window.channels, [*start, a["x"], a["w"]]) as (
+                    (*acc, x, w),
+                    sums,
+                ):
+                    sums += self._channel(acc, row, x, w)
+                    sums.append(code.at(x, self.c.x_channel))
+                    sums.append(code.at(w, window.kernel[0] * window.kernel[1]))
+                del sums[-2:]
+            sums = [code.plus(bias, each) for each in sums]
+            if window.activation:
+                sums = applied(code, window.activation, self.c.slope, sums)
+            self._store(sums, row)
+
+    def _channel(self, acc: list[Value], row: Value, x: Value, w: Value) -> list[Value]:
+        """Emit the terms of one channel; return the sums."""
+        code, window, acc = self.code, self.window, list(acc)
+        phases, vectors = len(window.x.taps), window.vectors
+        first = code.mul(row, window.y.step)
+        left = code.mul(self.column, window.x.step)
+        for offset, readers in window.reads():
+            place = code.add(first, offset)
+            source = code.at(x, code.add(code.mul(place, self.c.x_row), left))
+            exists = code.is_within(place, self.c.input_height)
+            source = code.builder.select(exists, source, self._zeros())
+            cells = self._cells(source)
+            for of_row, phase_y, tap_y in readers:
+                for phase_x, taps in enumerate(window.x.taps):
+                    at = ((of_row * len(window.y.taps) + phase_y) * phases + phase_x) * vectors
+                    for tap_x, shift in taps:
+                        weight = code.splat(code.load(w, tap_y * window.kernel[1] + tap_x))
+                        for v, vector in enumerate(cells[-shift]):
+                            acc[at + v] = code.multiply_add(weight, vector, acc[at + v])
+        return acc
+
+    def _zeros(self) -> Value:
+        """A row of zeros, as it would be read from ``q*step`` on."""
+        return self.code.at(self.c.zeros, -self.window.loads(self.code.element.lanes)[0])
+
+    def _cells(self, source: Value) -> dict[int, list[Value]]:
+        """The vectors of cells at each offset, for all columns."""
+        code, axis, lanes = self.code, self.window.x, self.code.element.lanes
+        loaded: dict[int, Value] = {}
+        found: dict[int, list[Value]] = {}
+        for offset in axis.offsets:
+            first = _first_of(offset, axis)
+            found[offset] = []
+            for v in range(self.window.vectors):
+                places = [first + (v * axis.step + n) * lanes for n in range(axis.step)]
+                for place in places:
+                    if place not in loaded:
+                        loaded[place] = self._load(source, place)
+                order = [offset - first + lane * axis.step for lane in range(lanes)]
+                vectors = [loaded[place] for place in places]
+                found[offset].append(
+                    vectors[0] if axis.step == 1 else pick_lanes(code, vectors, order)
+                )
+        return found
+
+    def _load(self, source: Value, place: int) -> Value:
+        if place in self.masks:
+            return self.code.load_lanes(self.code.at(source, place), self.masks[place])
+        return self.code.load_vector(source, place)
+
+    def _store(self, sums: list[Value], row: Value) -> None:
+        """Write a block of rows to y, the phases of a row interleaved."""
+        code, c, window, lanes = self.code, self.c, self.window, self.code.element.lanes
+        height, phases, vectors = len(window.y.taps), len(window.x.taps), window.vectors
+        left = code.mul(self.column, phases)
+        for n in range(window.rows * height):
+            of_row, phase_y = divmod(n, height)
+            q = code.add(row, of_row)
+            place = code.add(code.mul(q, height), phase_y)
+            exists = code.both(code.is_less(q, self.a["end"]), code.is_less(place, c.output_height))
+            # Without a branch: LLVM would move the products of each row beneath its own.
+            to = code.at(self.a["y"], code.add(code.mul(place, c.y_row), left))
+            to = code.builder.select(exists, to, self.nowhere)
+            some = sums[n * phases * vectors : (n + 1) * phases * vectors]
+            for v in range(vectors):
+                for m, vector in enumerate(interleaved(code, some[v::vectors])):
+                    at = v * phases + m
+                    if self.kept:
+                        code.store_lanes(vector, code.at(to, at * lanes), self.kept[at])
+                    else:
+                        code.store_vector(vector, to, at * lanes)
