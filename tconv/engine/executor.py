@@ -201,6 +201,7 @@ class Primitive:
             "col2im": " by col2im",
             "channel_lanes": " by channel lanes",
             "depthwise": " by sliding rows",
+            "pointwise": " on x as it lies",
         }
         return f"direct{how.get(plan.algorithm, '')}"
 
@@ -212,6 +213,8 @@ class Primitive:
             return f"{plan.planes} images, x read in place"
         if plan.algorithm == "depthwise":
             return f"{plan.rows} rows of {plan.planes} planes, x read in place"
+        if plan.algorithm == "pointwise":
+            return f"{plan.columns} cells of an image, x read in place"
         read = "x read in place" if self.dtype == self.computed else "x widened"
         panel = {"padded": "padded panel", "im2col": "im2col panel"}.get(plan.panel, read)
         uncropped = ", uncropped" if plan.is_uncropped else ""

@@ -26,6 +26,7 @@ def layout_of(problem: Problem, plan: Plan, dtype: np.dtype[Any], target: Target
 
 _LATE = {
     "channel_lanes": ("channel_lanes", "ChannelLanesLayout"),
+    "pointwise": ("pointwise", "PointwiseLayout"),
     "depthwise": ("depthwise", "DepthwiseLayout"),
 }
 

@@ -26,6 +26,8 @@ from tconv.engine.kernels.pack_weights import PACK_ARGUMENTS, run_packing, run_t
 from tconv.engine.kernels.transpose import transpose_out
 from tconv.engine.layouts import layout_of
 from tconv.engine.lowered_plan import Arguments, LoweredPlan
+from tconv.engine.pointwise.driver import run_pointwise
+from tconv.engine.pointwise.layout import PointwiseLayout
 from tconv.engine.weight_tables import pack_arguments
 from tconv.engine.winograd.kernels import flag_large, transform_input, transform_output
 from tconv.engine.winograd.layout import WinogradLayout
@@ -59,7 +61,11 @@ class Lowering:
         layout, called = self.layout, self.called.items()
         arrays = self.arrays | layout.fixed()
         packing, of_packing, packing_bytes = pack_arguments(layout)
-        columns = {"micros": 0, "output_transforms": OUTPUT_TRANSFORM.place("kernel")}
+        columns = {
+            "micros": 0,
+            "copying_micros": 0,
+            "output_transforms": OUTPUT_TRANSFORM.place("kernel"),
+        }
         return LoweredPlan(
             self.names,
             tuple((ARGUMENTS.place(name), number) for name, number in called if number),
@@ -82,6 +88,8 @@ class Lowering:
             self.called, self.arrays = layout.kernels(self, broadcast, transpose_out)
         elif isinstance(layout, DepthwiseLayout):
             self.called = layout.kernels(self, slide)
+        elif isinstance(layout, PointwiseLayout):
+            self.arrays = layout.kernels(self, micro_kernel)
         else:
             self._number_cell_kernels()
         if activation is not None and not isinstance(layout, DepthwiseLayout):
@@ -125,6 +133,7 @@ _DRIVERS = {
     "winograd": run_winograd,
     "channel_lanes": run_channel_lanes,
     "depthwise": run_depthwise,
+    "pointwise": run_pointwise,
 }
 
 

@@ -52,7 +52,9 @@ class Plan(NamedTuple):
     - "winograd": sets of `outputs` outputs share products; the panel is of either kind;
     - "channel_lanes": vectors of output channels, rows of outputs; a task is `planes` images;
     - "depthwise": rows of outputs whose vectors slide over x; a task is `rows` rows of each of
-      `planes` images of a channel of y.
+      `planes` images of a channel of y;
+    - "pointwise": GEMM of x, as it lies, with y as its result; a task is `columns` cells of an
+      image, and a block.
 
     `panel` is "padded", "im2col" or, where x is read as it lies, "none". A micro-kernel computes
     `tile` rows by `vectors` vectors. Phases are counted as `Phases` does for `is_uncropped`. A task
