@@ -29,7 +29,7 @@ engine.codegen
 engine.kernels engine.compile
 engine.plan
 engine.direct engine.runtime
-engine.winograd engine.channel_lanes engine.depthwise engine.pointwise engine.weight_gradient
+engine.winograd engine.channel_lanes engine.depthwise engine.row_gemm engine.weight_gradient
 engine
 ops
 graph

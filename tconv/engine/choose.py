@@ -20,8 +20,8 @@ from tconv.engine.plan.cost_model import Considered, Costs, priced
 from tconv.engine.plan.plan import Order, Plan, even_size
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of, octave_of, samples_of
-from tconv.engine.pointwise.candidates import PointwiseCosts
-from tconv.engine.pointwise.candidates import candidates as pointwise_candidates
+from tconv.engine.row_gemm.candidates import RowGemmCosts
+from tconv.engine.row_gemm.candidates import candidates as row_gemm_candidates
 from tconv.engine.target.target import Target
 from tconv.engine.winograd.candidates import WinogradCosts
 from tconv.engine.winograd.candidates import candidates as winograd_candidates
@@ -33,9 +33,9 @@ _CANDIDATES = (
     winograd_candidates,
     channel_lanes_candidates,
     depthwise_candidates,
-    pointwise_candidates,
+    row_gemm_candidates,
 )
-_OWN_TASKS = ("channel_lanes", "depthwise", "pointwise")  # algorithms whose tasks are not split
+_OWN_TASKS = ("channel_lanes", "depthwise", "row_gemm")  # algorithms whose tasks are not split
 _SPLITS = (1, 2, 4, 8)  # of the output channels of a task
 _LEAST_FLOPS_PER_CYCLE, _SMALL_CYCLES = 0.2, 2_000_000
 _MOST_CANDIDATES, _AS_GOOD = 12, 1.01  # of a band; and what is as good as the best
@@ -135,7 +135,7 @@ def _fits(
         if kind not in costs:
             costs[kind] = _costs_of(plan, problem, dtype, target)
         blocks = 1
-        if own in ("depthwise", "pointwise"):
+        if own in ("depthwise", "row_gemm"):
             plan = costs[kind].fitted(plan)
         elif not own:
             plan = _fit(plan, costs[kind], target)
@@ -151,8 +151,8 @@ def _costs_of(plan: Plan, problem: Problem, dtype: str, target: Target) -> Any:
         return ChannelLanesCosts(problem, dtype, target)
     if plan.algorithm == "depthwise":
         return DepthwiseCosts(problem, dtype, target)
-    if plan.algorithm == "pointwise":
-        return PointwiseCosts(problem, dtype, target)
+    if plan.algorithm == "row_gemm":
+        return RowGemmCosts(problem, dtype, target)
     if plan.algorithm == "winograd":
         return WinogradCosts.of_plan(plan, problem, dtype, target)
     return Costs(problem, dtype, target, problem.phases(plan.is_uncropped))

@@ -35,7 +35,7 @@ __all__ = ["INNER", "Primitive", "create_fastest", "create_primitive"]
 # ones these, too. A first call loses less by that than LLVM takes to optimise them: 12 ms for an
 # inner loop, 24 for the interleaving of six phases, 63 for a Winograd input transform in space.
 _BRIEF_CYCLES, _TINY_CYCLES = 30_000_000, 1_000_000
-INNER = ("micro_", "broadcast_", "slide_")  # prefixes of the names of inner loops
+INNER = ("micro_", "broadcast_", "slide_", "row_")  # prefixes of the names of inner loops
 _SMALL_BYTES = 2**16  # weights up to this are packed by one thread, in NumPy's memory
 _MOST_MEASURED, _MEASURED_RUNS = 5, 4
 _MOST_FAMILIES = 256
@@ -201,7 +201,7 @@ class Primitive:
             "col2im": " by col2im",
             "channel_lanes": " by channel lanes",
             "depthwise": " by sliding rows",
-            "pointwise": " on x as it lies",
+            "row_gemm": " row by row",
         }
         return f"direct{how.get(plan.algorithm, '')}"
 
@@ -213,8 +213,9 @@ class Primitive:
             return f"{plan.planes} images, x read in place"
         if plan.algorithm == "depthwise":
             return f"{plan.rows} rows of {plan.planes} planes, x read in place"
-        if plan.algorithm == "pointwise":
-            return f"{plan.columns} cells of an image, x read in place"
+        if plan.algorithm == "row_gemm":
+            panel = "x read in place" if plan.panel == "none" else "im2col panel"
+            return f"{plan.rows} x {plan.columns} cells, {panel}"
         read = "x read in place" if self.dtype == self.computed else "x widened"
         panel = {"padded": "padded panel", "im2col": "im2col panel"}.get(plan.panel, read)
         uncropped = ", uncropped" if plan.is_uncropped else ""

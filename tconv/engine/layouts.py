@@ -26,7 +26,7 @@ def layout_of(problem: Problem, plan: Plan, dtype: np.dtype[Any], target: Target
 
 _LATE = {
     "channel_lanes": ("channel_lanes", "ChannelLanesLayout"),
-    "pointwise": ("pointwise", "PointwiseLayout"),
+    "row_gemm": ("row_gemm", "RowGemmLayout"),
     "depthwise": ("depthwise", "DepthwiseLayout"),
 }
 

@@ -26,8 +26,10 @@ from tconv.engine.kernels.pack_weights import PACK_ARGUMENTS, run_packing, run_t
 from tconv.engine.kernels.transpose import transpose_out
 from tconv.engine.layouts import layout_of
 from tconv.engine.lowered_plan import Arguments, LoweredPlan
-from tconv.engine.pointwise.driver import run_pointwise
-from tconv.engine.pointwise.layout import PointwiseLayout
+from tconv.engine.row_gemm.driver import run_row_gemm
+from tconv.engine.row_gemm.kernel import row_kernel
+from tconv.engine.row_gemm.layout import RowGemmLayout
+from tconv.engine.row_gemm.panel import fill_row_panel
 from tconv.engine.weight_tables import pack_arguments
 from tconv.engine.winograd.kernels import flag_large, transform_input, transform_output
 from tconv.engine.winograd.layout import WinogradLayout
@@ -88,11 +90,11 @@ class Lowering:
             self.called, self.arrays = layout.kernels(self, broadcast, transpose_out)
         elif isinstance(layout, DepthwiseLayout):
             self.called = layout.kernels(self, slide)
-        elif isinstance(layout, PointwiseLayout):
-            self.arrays = layout.kernels(self, micro_kernel)
+        elif isinstance(layout, RowGemmLayout):
+            self.called, self.arrays = layout.kernels(self, row_kernel, fill_row_panel)
         else:
             self._number_cell_kernels()
-        if activation is not None and not isinstance(layout, DepthwiseLayout):
+        if activation is not None and not isinstance(layout, _ACTIVATE_THEMSELVES):
             name, computed = f"activate_{activation.name}", layout.computed.name
             self.called["activate"] = self(name, activate(activation.name), dtype=computed)
 
@@ -126,6 +128,7 @@ class Lowering:
             self.arrays |= of_winograd
 
 
+_ACTIVATE_THEMSELVES = (DepthwiseLayout, RowGemmLayout)  # their micro-kernels do
 _DRIVERS = {
     "direct": run,
     "im2col": run,
@@ -133,7 +136,7 @@ _DRIVERS = {
     "winograd": run_winograd,
     "channel_lanes": run_channel_lanes,
     "depthwise": run_depthwise,
-    "pointwise": run_pointwise,
+    "row_gemm": run_row_gemm,
 }
 
 

@@ -140,7 +140,7 @@ class DepthwiseCosts:
         _, y, x = self.axes
         window = Window.of(self.problem, plan.tile, plan.vectors)
         rows_of_x = len(window.reads())
-        loads = rows_of_x * len(window.loads(self.lanes))
+        loads = rows_of_x * len(window.cells.loads(self.lanes))
         shuffles = rows_of_x * plan.vectors * len(x.shifts) * (x.step - 1)
         products = plan.tile * plan.vectors * prod(self.problem.kernel_size)
         sums = plan.tile * plan.vectors * y.stride * x.stride

@@ -21,7 +21,7 @@ from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I64, PTR, Argument, Module, Value
 from tconv.engine.kernels.activation import applied
 from tconv.engine.kernels.interleave import interleaved
-from tconv.engine.kernels.transpose import pick_lanes
+from tconv.engine.kernels.row_cells import RowCells
 from tconv.engine.plan.phases import AxisPhases, Taps
 from tconv.engine.plan.problem import Problem
 
@@ -87,28 +87,10 @@ class Window(NamedTuple):
         )
         return sorted(found.items(), reverse=not is_ascending)
 
-    def loads(self, lanes: int) -> list[int]:
-        """First cells of the vectors of x that are read for each row, from ``q*step`` on."""
-        found = set[int]()
-        for offset in self.x.offsets:
-            first = _first_of(offset, self.x)
-            found.update(
-                first + (v * self.x.step + n) * lanes
-                for v in range(self.vectors)
-                for n in range(self.x.step)
-            )
-        return sorted(found)
-
-
-def _first_of(offset: int, axis: AxisWindow) -> int:
-    """The first of the cells that are loaded together to pick those at an offset."""
-    first = axis.offsets[0]
-    for each in axis.offsets:
-        if each >= first + axis.step:
-            first = each
-        if each == offset:
-            break
-    return first
+    @property
+    def cells(self) -> RowCells:
+        """What is read of each row of x."""
+        return RowCells(self.x.offsets, self.x.step, self.vectors)
 
 
 def slide(window: Window) -> Callable[[Module, str, ElementType], None]:
@@ -123,23 +105,20 @@ def slide(window: Window) -> Callable[[Module, str, ElementType], None]:
         code, a = begin(module, name, pointers | {"first": I64, "end": I64}, element)
         a["y"].add_attribute("noalias")
         c, lanes = Call(code, a["arguments"]), element.lanes
-        width, loads = window.vectors * lanes, window.loads(lanes)
+        width, cells = window.vectors * lanes, window.cells
         nowhere = code.room(element.vector, window.vectors * len(window.x.taps))
         with code.loop(c.all_columns, step=width) as column:
             start = code.mul(column, window.x.step)
             room = code.sub(c.input_width, start)
             rest = code.sub(c.output_width, code.mul(column, len(window.x.taps)))
-            is_inner = code.both(
-                code.is_less(-1, code.add(start, loads[0])),
-                code.is_less(loads[-1] + lanes - 1, room),
-            )
-            is_inner = code.both(is_inner, code.is_less(width * len(window.x.taps) - 1, rest))
+            has_all = code.is_less(width * len(window.x.taps) - 1, rest)
+            is_inner = code.both(cells.is_inner(code, start, room), has_all)
             with code.if_else(is_inner) as (inner, outer):
                 with inner:
                     _Columns(code, c, a, window, column, nowhere).write()
                 with outer:
                     edge = _Columns(code, c, a, window, column, nowhere)
-                    edge.masks = {n: _within(code, n, start, room) for n in loads}
+                    edge.masks = cells.masks(code, start, room)
                     edge.kept = [
                         code.first_lanes(code.sub(rest, n * lanes))
                         for n in range(window.vectors * len(window.x.taps))
@@ -148,14 +127,6 @@ def slide(window: Window) -> Callable[[Module, str, ElementType], None]:
         code.end()
 
     return emit
-
-
-def _within(code: Code, first: int, start: Value, room: Value) -> Value:
-    """The lanes from cell ``start + first`` on that exist: ``room`` cells are left from `start`."""
-    exist = code.first_lanes(code.sub(room, first))
-    if first >= 0:
-        return exist
-    return code.both(exist, code.lanes_from(code.sub(-first, start)))
 
 
 class _Columns:
@@ -211,7 +182,7 @@ class _Columns:
             source = code.at(x, code.add(code.mul(place, self.c.x_row), left))
             exists = code.is_within(place, self.c.input_height)
             source = code.builder.select(exists, source, self._zeros())
-            cells = self._cells(source)
+            cells = window.cells.vectors_at(code, source, self.masks)
             for of_row, phase_y, tap_y in readers:
                 for phase_x, taps in enumerate(window.x.taps):
                     at = ((of_row * len(window.y.taps) + phase_y) * phases + phase_x) * vectors
@@ -223,32 +194,7 @@ class _Columns:
 
     def _zeros(self) -> Value:
         """A row of zeros, as it would be read from ``q*step`` on."""
-        return self.code.at(self.c.zeros, -self.window.loads(self.code.element.lanes)[0])
-
-    def _cells(self, source: Value) -> dict[int, list[Value]]:
-        """The vectors of cells at each offset, for all columns."""
-        code, axis, lanes = self.code, self.window.x, self.code.element.lanes
-        loaded: dict[int, Value] = {}
-        found: dict[int, list[Value]] = {}
-        for offset in axis.offsets:
-            first = _first_of(offset, axis)
-            found[offset] = []
-            for v in range(self.window.vectors):
-                places = [first + (v * axis.step + n) * lanes for n in range(axis.step)]
-                for place in places:
-                    if place not in loaded:
-                        loaded[place] = self._load(source, place)
-                order = [offset - first + lane * axis.step for lane in range(lanes)]
-                vectors = [loaded[place] for place in places]
-                found[offset].append(
-                    vectors[0] if axis.step == 1 else pick_lanes(code, vectors, order)
-                )
-        return found
-
-    def _load(self, source: Value, place: int) -> Value:
-        if place in self.masks:
-            return self.code.load_lanes(self.code.at(source, place), self.masks[place])
-        return self.code.load_vector(source, place)
+        return self.code.at(self.c.zeros, -self.window.cells.loads(self.code.element.lanes)[0])
 
     def _store(self, sums: list[Value], row: Value) -> None:
         """Write a block of rows to y, the phases of a row interleaved."""

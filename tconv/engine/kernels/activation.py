@@ -23,7 +23,7 @@ from typing import NamedTuple
 from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I64, PTR, Constant, IntType, Module, Value, VectorType
 
-__all__ = ["activate", "applied"]
+__all__ = ["activate", "applied", "is_short"]
 
 
 _LOG_2 = Decimal("0.6931471805599453094172321214581765680755001343602552")
@@ -70,7 +70,7 @@ def activate(function: str) -> Callable[[Module, str, ElementType], None]:
 def applied(code: Code, function: str, slope: Value, vectors: list[Value]) -> list[Value]:
     """Return an activation of vectors; a long one is written once, and computed in a loop."""
     of = _function(code, function, slope)
-    if function in _SHORT:
+    if is_short(function):
         return [of(each) for each in vectors]
     lanes = code.element.lanes
     row = code.room(code.element.vector, len(vectors))
@@ -81,7 +81,9 @@ def applied(code: Code, function: str, slope: Value, vectors: list[Value]) -> li
     return [code.load_vector(row, n * lanes) for n in range(len(vectors))]
 
 
-_SHORT = ("relu", "leaky_relu")
+def is_short(function: str) -> bool:
+    """Whether an activation takes so few instructions that it is written out for each vector."""
+    return function in ("relu", "leaky_relu")
 
 
 def _function(code: Code, function: str, slope: Value) -> Callable[[Value], Value]:

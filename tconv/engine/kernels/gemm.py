@@ -17,48 +17,43 @@ from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I32, I64, PTR, Argument, Module, Value
 from tconv.system.topology import CACHE_LINE_BYTES
 
-__all__ = ["micro_kernel", "rank1_update"]
+__all__ = ["WEIGHTS_AHEAD_BYTES", "micro_kernel", "rank1_update"]
 
-_WEIGHTS_AHEAD_BYTES = 4096  # packed weights are read once, in order: so far ahead they are in time
+WEIGHTS_AHEAD_BYTES = 4096  # packed weights are read once, in order: so far ahead they are in time
 
 
 def micro_kernel(
-    rows: int, vectors: int, unroll: int, reads_ahead: int = 0, copies: bool = False
+    rows: int, vectors: int, unroll: int, reads_ahead: int = 0
 ) -> Callable[[Module, str, ElementType], None]:
     """Return the emitter of a micro-kernel: a GEMM of one register tile, rows x vectors.
 
     ``terms`` must be a multiple of `unroll`. The sum of a call starts at zero; at its end it is
     added to c, or to the bias if ``first``: short sums are more exact than one long one. With
     `reads_ahead` 1 each term prefetches the vectors of x after its own, with 2 those of the term
-    TERMS_AHEAD later. If it `copies`, the cells that it reads are also written to ``panel``, those
-    of each term after those of the one before.
+    TERMS_AHEAD later.
     """
 
     def emit(module: Module, name: str, element: ElementType) -> None:
         pointers = {"w": PTR, "x": PTR, "offsets": PTR, "c": PTR, "bias": PTR}
         sizes = {"terms": I64, "ldc": I64, "first": I64}
-        more = {"panel": PTR} if copies else {}
-        code, a = begin(module, name, pointers | sizes | more, element)
-        for label in ("w", "x", "offsets", "bias", *more):
+        code, a = begin(module, name, pointers | sizes, element)
+        for label in ("w", "x", "offsets", "bias"):
             a[label].add_attribute("noalias")
         start = [*[element.zeros] * (rows * vectors), a["w"], a["offsets"]]
-        start += [a[label] for label in more]
         with code.loop_carrying(code.div(a["terms"], unroll), start) as (carried, following):
-            following += _terms(code, carried, (rows, vectors, unroll, reads_ahead), a["x"])
-        _add_to(code, following[: rows * vectors], rows, a)
+            following += _terms(code, carried, (rows, unroll, reads_ahead), a["x"])
+        _add_to(code, following[:-2], rows, a)
         code.end()
 
     return emit
 
 
-def _terms(
-    code: Code, carried: list[Value], shape: tuple[int, int, int, int], x: Value
-) -> list[Value]:
-    """Emit `unroll` terms; return the sums, and the next addresses of weights, offsets, copies."""
-    (rows, vectors, unroll, reads_ahead), element = shape, code.element
-    acc, (w, offsets, *panel) = carried[: rows * vectors], carried[rows * vectors :]
+def _terms(code: Code, carried: list[Value], shape: tuple[int, int, int], x: Value) -> list[Value]:
+    """Emit `unroll` terms; return the sums, and the next addresses of weights and offsets."""
+    (*acc, w, offsets), (rows, unroll, reads_ahead), element = carried, shape, code.element
+    vectors = len(acc) // rows
     for line in range(0, unroll * rows * element.bytes, CACHE_LINE_BYTES):
-        code.prefetch(code.at(w, (_WEIGHTS_AHEAD_BYTES + line) // element.bytes))
+        code.prefetch(code.at(w, (WEIGHTS_AHEAD_BYTES + line) // element.bytes))
     for u in range(unroll):
         cells = code.at(x, code.builder.sext(code.load(offsets, u, I32), I64))
         for v in range(vectors if reads_ahead == 1 else 0):
@@ -67,27 +62,21 @@ def _terms(
             later = code.builder.sext(code.load(offsets, u + TERMS_AHEAD, I32), I64)
             for line in range(0, vectors * element.lanes * element.bytes, CACHE_LINE_BYTES):
                 code.prefetch(code.at(x, code.add(later, line // element.bytes)))
-        of_rows = [code.at(w, u * rows + r) for r in range(rows)]
-        to = code.at(panel[0], u * vectors * element.lanes) if panel else None
-        acc = rank1_update(code, acc, of_rows, cells, to)
-    after = [code.at(each, unroll * vectors * element.lanes) for each in panel]
-    return [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32), *after]
+        acc = rank1_update(code, acc, [code.at(w, u * rows + r) for r in range(rows)], cells)
+    return [*acc, code.at(w, unroll * rows), code.at(offsets, unroll, I32)]
 
 
 def rank1_update(
-    code: Code, acc: list[Value], rows: list[Value], columns: Value, copy: Value | None = None
+    code: Code, acc: list[Value], rows: list[Value], columns: Value | Callable[[int], Value]
 ) -> list[Value]:
     """Return ``acc[r, v] + *rows[r] * columns[v*lanes:][:lanes]``: one term of every sum.
 
-    The columns are also written to `copy`, if it is given.
+    `columns` is a pointer, or returns the v-th vector.
     """
     vectors, lanes = len(acc) // len(rows), code.element.lanes
 
     def column(v: int) -> Value:
-        vector = code.load_vector(columns, v * lanes)
-        if copy is not None:
-            code.store_vector(vector, copy, v * lanes)
-        return vector
+        return columns(v) if callable(columns) else code.load_vector(columns, v * lanes)
 
     if len(rows) < vectors:  # rows first, then one vector at a time, to need fewest registers
         values = [code.splat(code.load(row)) for row in rows]

@@ -53,8 +53,8 @@ class Plan(NamedTuple):
     - "channel_lanes": vectors of output channels, rows of outputs; a task is `planes` images;
     - "depthwise": rows of outputs whose vectors slide over x; a task is `rows` rows of each of
       `planes` images of a channel of y;
-    - "pointwise": GEMM of x, as it lies, with y as its result; a task is `columns` cells of an
-      image, and a block.
+    - "row_gemm": GEMM whose columns are cells of a row of y, to which the sums are written; a task
+      is `columns` cells of `rows` rows of an image, and a block.
 
     `panel` is "padded", "im2col" or, where x is read as it lies, "none". A micro-kernel computes
     `tile` rows by `vectors` vectors. Phases are counted as `Phases` does for `is_uncropped`. A task
@@ -95,7 +95,8 @@ class Plan(NamedTuple):
     def packing(self) -> tuple[object, ...]:
         """What the order of packed weights depends on, among plans for one layer and type."""
         tile = 0 if self.algorithm in ("channel_lanes", "depthwise") else self.tile
-        matrix = "direct" if self.algorithm == "im2col" else self.algorithm  # the same rows
+        alike = self.algorithm in ("im2col", "row_gemm")  # the same rows
+        matrix = "direct" if alike else self.algorithm
         return (tile, self.block, self.is_uncropped, matrix, self.outputs, self.k_block)
 
 

@@ -1,0 +1,148 @@
+"""Candidate row GEMMs, for results of one phase, and their cost."""
+
+from math import ceil, prod
+
+import numpy as np
+
+from tconv.arrays.dtypes import TYPES
+from tconv.engine.plan.cost_model import MODEL, Considered
+from tconv.engine.plan.plan import KBlock, Plan, even_size, tile_heights
+from tconv.engine.plan.problem import Problem
+from tconv.engine.row_gemm.panel import RowPanel
+from tconv.engine.target.target import Target
+
+__all__ = ["RowGemmCosts", "candidates"]
+
+_BLOCKS = (1, 2, 4)  # of the channels of y, and as many as it takes for their weights to fit
+_MOST_LOADS = 96  # of vectors for a row of x: the kernel has instructions for each
+_TASK_CYCLES = 20_000  # of a task, about
+# Cycles of a task; of a row; of a call of a micro-kernel, and of each vector that it writes; of a
+# vector of x that is read in place; of a row of x of which a panel is filled, and of each load,
+# shuffle and store for that.
+_CALL_CYCLES, _ROW_CYCLES, _TILE_CYCLES, _STORE_CYCLES, _READ_CYCLES = 300, 20, 15, 1.5, 1.0
+_FILL_ROW_CYCLES, _LOAD_CYCLES, _SHUFFLE_CYCLES, _PUT_CYCLES = 3.0, 1.0, 1.0, 1.0
+_FILL_CYCLES = 30  # of filling a panel
+_NEAR_BYTES, _FAR_BYTES = 30, 16  # per cycle, of x and y from the L2 cache and from beyond it
+_WEIGHT_BYTES, _FAR_WEIGHT_BYTES = 40, 12  # of weights
+_OVERLAP = 0.2  # the share of the shorter of two times that is not hidden by the longer
+
+
+def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
+    """Return row GEMMs for one thread, of several tiles and blocks."""
+    if not _is_served(problem, dtype, target):
+        return []
+    costs, found = RowGemmCosts(problem, dtype, target), dict[Plan, None]()
+    k_block = KBlock.of(problem)
+    of_channel = problem.channels * problem.taps * costs.bytes  # weights of a channel of y
+    least = max(1, ceil(problem.outputs * of_channel / (target.l2_bytes // 2)))
+    for tile, most in target.isa.gemm_tiles:
+        vectors = min(most, max(1, ceil(costs.columns / costs.lanes)))
+        if not costs.copies and costs.loads(vectors) > _MOST_LOADS:
+            continue
+        for blocks in _BLOCKS:
+            block = even_size(problem.outputs, problem.outputs / (least * blocks), tile)
+            plan = Plan(
+                tile=min(tile, problem.outputs),
+                vectors=vectors,
+                algorithm="row_gemm",
+                panel="none" if costs.copies else "rows",
+                planes=1,
+                rows=costs.rows,
+                columns=costs.columns,
+                block=block,
+                k_block=k_block,
+            )
+            found[costs.fitted(plan)] = None
+    return [(plan, 1, costs.of(plan)) for plan in found]
+
+
+def _is_served(problem: Problem, dtype: str, target: Target) -> bool:
+    """Whether y has one phase, and taps evenly apart."""
+    return (
+        target.isa.has_masks
+        and TYPES[dtype].accumulator == dtype
+        and not KBlock.of(problem).per_tap
+        and problem.phases().count == 1
+        and RowPanel.of(problem.phases(), 1) is not None
+    )
+
+
+class RowGemmCosts:
+    """Costs of the row GEMMs for one problem."""
+
+    def __init__(self, problem: Problem, dtype: str, target: Target) -> None:
+        self.problem, self.target, phases = problem, target, problem.phases()
+        self.bytes = np.dtype(dtype).itemsize
+        self.vector_bytes = target.vector_bits // 8
+        self.lanes = self.vector_bytes // self.bytes
+        z, y, x = phases.axes
+        is_in_place = all(axis.step == 1 for axis in phases.axes)
+        self.copies = is_in_place and phases.taps_are_phases
+        self.rows, self.columns = z.count * y.count, x.count
+        if self.copies:
+            self.rows, self.columns = 1, prod(problem.written_size)
+        self.images = problem.geometry.batch * problem.geometry.groups
+        self.terms = problem.channels * problem.taps
+        moved = (problem.read_count + problem.written_count) * self.bytes
+        self.moved_bytes = _NEAR_BYTES if moved <= target.l2_bytes else _FAR_BYTES
+
+    def loads(self, vectors: int) -> int:
+        """Loads for a row of x."""
+        panel = RowPanel.of(self.problem.phases(), vectors)
+        return 0 if panel is None else len(panel.cells.loads(self.lanes))
+
+    def fitted(self, plan: Plan) -> Plan:
+        """Return the plan with tasks for these sizes: a part of a row, or some rows."""
+        vectors = min(plan.vectors, ceil(self.columns / self.lanes))
+        plan, lanes = plan._replace(vectors=vectors), vectors * self.lanes
+        of_tile = self._tile_cycles(plan, plan.block, vectors)
+        tiles = ceil(self.columns / lanes)
+        if of_tile * tiles > _TASK_CYCLES:
+            some = max(1, round(_TASK_CYCLES / of_tile))
+            return plan._replace(rows=1, columns=even_size(self.columns, some * lanes, lanes))
+        rows = even_size(self.rows, max(1.0, _TASK_CYCLES / (of_tile * tiles)))
+        return plan._replace(rows=rows, columns=self.columns)
+
+    def of(self, plan: Plan) -> tuple[float, float, int]:
+        """Return the cycles of a task and the number of tasks, as `Costs.of` does."""
+        outputs = self.problem.outputs
+        whole, rest = divmod(self.columns, plan.vectors * self.lanes)
+        blocks, cycles = ceil(outputs / plan.block), 0.0
+        last = outputs - (blocks - 1) * plan.block
+        for block, of_blocks in ((plan.block, blocks - 1), (last, 1)):
+            of_row = whole * self._tile_cycles(plan, block, plan.vectors) + _ROW_CYCLES
+            if rest:
+                of_row += self._tile_cycles(plan, block, ceil(rest / self.lanes))
+            cycles += of_row * of_blocks * self.rows
+        count = ceil(self.columns / plan.columns) * ceil(self.rows / plan.rows) * blocks
+        return 0.0, cycles / count + _CALL_CYCLES, count * self.images
+
+    def _tile_cycles(self, plan: Plan, block: int, vectors: int) -> float:
+        """Cycles of a block of channels of y, for the cells of a tile."""
+        channels, steps, terms = self.problem.channels, self.target.steps, self.terms
+        k_blocks, compute = ceil(channels / plan.k_block.channels), 0.0
+        panel = plan.k_block.channels * self.problem.taps * vectors * self.vector_bytes
+        is_near = panel <= self.target.l1_bytes // 2
+        near = 0.0 if is_near else vectors * self.vector_bytes / _WEIGHT_BYTES
+        for height, tiles in tile_heights(block, plan.tile):
+            loads = (height + vectors * steps + 1) / 2
+            term = max(height * vectors * steps / 2, loads, MODEL.latency_cycles, near)
+            of_call = _TILE_CYCLES + height * vectors * steps * _STORE_CYCLES
+            compute += tiles * (terms * term + k_blocks * of_call)
+        compute += self._panel_cycles(vectors)
+        moved = (channels + 2 * block * k_blocks) * vectors * self.vector_bytes / self.moved_bytes
+        of_block = block * terms * self.bytes
+        if of_block > self.target.l1_bytes // 2:
+            is_near = of_block <= self.target.l2_bytes // 2
+            moved += of_block / (_WEIGHT_BYTES if is_near else _FAR_WEIGHT_BYTES)
+        return max(compute, moved) + _OVERLAP * min(compute, moved)
+
+    def _panel_cycles(self, vectors: int) -> float:
+        """Cycles to fill the panel of a tile, or to copy what its first tile reads."""
+        if self.copies:
+            return self.terms * vectors * _READ_CYCLES
+        _, _, x = self.problem.phases().axes
+        of_cells = (x.step - 1) * _SHUFFLE_CYCLES + _PUT_CYCLES
+        of_row = self.loads(vectors) * _LOAD_CYCLES + x.kernel * vectors * of_cells
+        rows = self.terms // x.kernel
+        return _FILL_CYCLES + rows * (_FILL_ROW_CYCLES + of_row * self.target.steps)
