@@ -42,9 +42,10 @@ class ConvTranspose(Convolution):
         keeps the variance between rectifiers, "bilinear" interpolates, "icnr" starts without a
         checkerboard, "torch" starts at PyTorch's scale. The bias starts as 0, but for "torch".
     rng : numpy.random.Generator or a seed, for the initialiser
-    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid", applied to sums and bias
-        without a further pass over y. The slope is not negative: backward computes the derivative
-        from y.
+    activation : None, "relu" or another one that `plan` takes, applied to sums and bias without a
+        further pass over y. backward computes the derivative from y; but "silu", "hard_swish",
+        "gelu", ("snake", a) and a prelu of negative slope need the sums, so forward keeps these
+        beside y and applies the activation in a pass of its own. predict does not.
 
     Attributes
     ----------
@@ -115,6 +116,10 @@ class ConvTranspose(Convolution):
     def compute(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Residuals]:
         """Return y and the residuals for `pull_back`."""
         return self.solve(x, output_size)
+
+    def predict(self, x: Any, output_size: Any = None) -> NDArray[Any]:
+        """Return y and keep nothing; the residuals of an earlier `forward` stay."""
+        return self.solve(x, output_size, keeps=False)[0]
 
     @classmethod
     def from_onnx(cls, node: Any, weights: Any) -> Self:
@@ -273,6 +278,10 @@ class Conv(Convolution):
     def compute(self, x: Any) -> tuple[NDArray[Any], Residuals]:
         """Return y and the residuals for `pull_back`."""
         return self.solve(x)
+
+    def predict(self, x: Any) -> NDArray[Any]:
+        """Return y and keep nothing; the residuals of an earlier `forward` stay."""
+        return self.solve(x, keeps=False)[0]
 
 
 class Conv1d(Conv):

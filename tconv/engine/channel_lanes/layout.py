@@ -99,7 +99,8 @@ class ChannelLanesLayout(Layout):
     def fixed(self) -> dict[str, NDArray[Any]]:
         """Arrays for the driver that do not depend on sizes."""
         activation = self.problem.activation
-        return {"slope": np.array([activation.slope if activation else 0], self.computed)}
+        parameters = activation.parameters if activation else ()
+        return {"parameters": np.array([*parameters, 0], self.computed)}
 
     def sized(self) -> dict[str, NDArray[Any]]:
         """Arrays for the driver that depend on sizes: all lists."""
