@@ -176,7 +176,7 @@ def _with_parameters(kind: str | None, given: list[Any], name: str) -> Activatio
         names = {"none": "gelu", "tanh": "gelu_tanh"}
         return Activation(names[approximate]) if approximate in names else None
     if kind == "clip" and len(given) == 2:
-        return Activation("clip", _as_bounds(*given, name))
+        return Activation("clip", _as_bounds(given[0], given[1], name))
     if kind == "hard_sigmoid" and len(given) == 2:
         rule = "a finite number; pass 0.5 for example"
         numbers = [_as_number(each, f"{name}[{n}]", rule) for n, each in enumerate(given, 1)]
@@ -225,7 +225,7 @@ def _as_bounds(low: Any, high: Any, name: str) -> tuple[float, float]:
     for n, value, number in ((1, low, least), (2, high, most)):
         if not (abs(number) <= _MOST or math.isinf(number)):
             raise ParameterError(
-                f"{name}[{n}]={show(value)} must be a number of float32, or None; pass one of these."
+                f"{name}[{n}]={show(value)} must be a number of float32, or None; pass one."
             )
     if least > most or (math.isinf(least) and math.isinf(most)):
         raise ParameterError(

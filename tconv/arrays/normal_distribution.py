@@ -47,7 +47,7 @@ def tail_times(x: NDArray[Any], factor: NDArray[Any] | float) -> NDArray[Any]:
     size = np.minimum(np.abs(x, dtype=np.float64), LARGEST["float64"])
     quotient = 1 / (size + CENTRE)
     t = (size - CENTRE) * quotient
-    total = np.full_like(t, COEFFICIENTS["float64"][-1])
+    total: NDArray[Any] = np.full_like(t, COEFFICIENTS["float64"][-1])
     for coefficient in COEFFICIENTS["float64"][-2::-1]:
         total *= t
         total += coefficient

@@ -64,6 +64,14 @@ def _as_parameter(value: Any, name: str) -> Parameter:
     return value
 
 
+def _copied(array: NDArray[Any]) -> NDArray[Any]:
+    to = empty_like(array)
+    if to is None:
+        return array.copy()
+    np.copyto(to, array)
+    return to
+
+
 class Convolution(Layer):
     """A layer whose forward solves F(x, w, y) for the letter `_wanted`, given the letter `_given`.
 
@@ -173,8 +181,7 @@ class Convolution(Layer):
         if activation is None:
             return y, (backward, x, None)
         if has_sums:
-            y = empty_like(values)
-            np.copyto(y, values)
+            y = _copied(values)
             activation.apply(y)
         return y, (backward, x, (activation, values))
 
