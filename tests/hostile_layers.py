@@ -24,6 +24,7 @@ LAYER = {
     "rng": 0,
     "activation": None,
 }
+ACTIVATIONS = ["relu", ("clip", None, 6), ("prelu", -0.5), ("hard_sigmoid", 0.2, 0.5), "silu"]
 
 
 def used(make):
@@ -73,6 +74,16 @@ def _(folder):
 @call("Conv.compute")
 def _(folder):
     return partial(down(activation="relu").compute, x())
+
+
+@call("ConvTranspose.predict")
+def _(folder):
+    return partial(up(activation="gelu", stride=2).predict, x(), 10)
+
+
+@call("Conv.predict")
+def _(folder):
+    return partial(down(activation=("snake", 1.5)).predict, x())
 
 
 @call("Convolution.solve")
@@ -182,7 +193,7 @@ def _(folder):
 @call("Convolution.activation")
 def _(folder):
     layer = up()
-    return partial(setting(layer, "activation", lambda: layer(x())), "relu")
+    return partial(setting(layer, "activation", lambda: layer(x())), random.choice(ACTIVATIONS))
 
 
 @call("Convolution.stride")

@@ -1,43 +1,58 @@
-"""Activations of a result, and their derivatives as functions of y.
-
-Every activation here is monotonic, so its derivative is a function of its value: backward needs y
-alone, and y may overwrite the sums.
-"""
+"""Activations of a result, and the arguments that name them."""
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.arrays.activation_functions import GRADIENTS_BY_X, GRADIENTS_BY_Y, VALUES
 from tconv.arrays.dtypes import FLOATING_TYPES
 from tconv.errors import DTypeError, ParameterError
 from tconv.geometry.arguments import number_of
 from tconv.messages import show
 
-__all__ = ["ACTIVATIONS", "Activation", "apply_mask", "as_activation", "select"]
+__all__ = ["ACTIVATIONS", "Activation", "as_activation"]
 
-ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
+ACTIVATIONS = tuple(VALUES)
 
+_MOST = float(np.finfo(np.float32).max)
 _PIECE = 2**15  # elements at a time, which stay in the caches with the intermediate results
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of one number: its name, and for "leaky_relu" its slope below 0.
+    """A function of one number: its name and its parameters, as `as_activation` checks them.
 
-    >>> print(Activation("relu"), Activation("leaky_relu", 0.2))
+    >>> print(Activation("relu"), Activation("leaky_relu", (0.2,)))
     relu leaky_relu 0.2
     """
 
     name: str
-    slope: float = 0.0
+    parameters: tuple[float, ...] = ()
 
     @property
     def argument(self) -> Any:
         """The argument from which `as_activation` makes this."""
-        return (self.name, self.slope) if self.name == "leaky_relu" else self.name
+        if self.name == "gelu_tanh":
+            return "gelu", "tanh"
+        if self.name == "clip":
+            return ("clip", *(each if math.isfinite(each) else None for each in self.parameters))
+        return (self.name, *self.parameters) if self.parameters else self.name
+
+    @property
+    def needs_sums(self) -> bool:
+        """Whether the derivative depends on the numbers before the activation: y does not tell it.
+
+        Else it is a function of y, and y may overwrite the sums.
+
+        >>> Activation("silu").needs_sums, Activation("tanh").needs_sums
+        (True, False)
+        """
+        is_falling = self.name == "prelu" and self.parameters[0] < 0
+        return is_falling or self.name not in GRADIENTS_BY_Y
 
     def check_type(self, dtype: str) -> None:
         """Refuse complex and integer types."""
@@ -51,121 +66,170 @@ class Activation:
         """Apply the function in place. NaN stays NaN.
 
         >>> y = np.array([-2.0, 0.0, 3.0])
-        >>> Activation("leaky_relu", 0.25).apply(y)
+        >>> Activation("leaky_relu", (0.25,)).apply(y)
         >>> y
         array([-0.5,  0. ,  3. ])
         """
-        whole = y.reshape(-1) if y.flags.c_contiguous else y
-        step = _PIECE if whole.ndim == 1 else 1
-        for n in range(0, len(whole), step):
-            piece = whole[n : n + step]
-            if y.dtype.itemsize == 2:  # computed in float32, rounded once
-                piece[...] = self._of(piece.astype(np.float32))
-            else:
-                piece[...] = self._of(piece)
+        function, parameters = VALUES[self.name], self.parameters
+        with np.errstate(invalid="ignore", over="ignore"):
+            for (piece,) in _pieces(y):
+                if y.dtype.itemsize == 2:  # computed in float32, rounded once
+                    piece[...] = function(piece.astype(np.float32), *parameters)
+                else:
+                    piece[...] = function(piece, *parameters)
 
-    def pull_back(self, y: NDArray[Any], dy: NDArray[Any]) -> NDArray[Any]:
-        """Multiply a gradient by the derivative, computed from y; at 0 it takes the one below 0.
+    def pull_back(self, values: NDArray[Any], dy: NDArray[Any]) -> NDArray[Any]:
+        """Multiply a gradient by the derivative; at 0 it takes the one below 0.
+
+        ``values`` are the numbers before the activation where it `needs_sums`, else y.
 
         >>> Activation("tanh").pull_back(np.array([0.5]), np.array([4.0]))
         array([3.])
         """
-        dtype = dy.dtype
-        if dtype.itemsize == 2:
-            y, dy = y.astype(np.float32), dy.astype(np.float32)
-        if self.name == "relu":
-            found = apply_mask(dy, ~(y <= 0))
-        elif self.name == "leaky_relu":
-            found = select(y > 0, dy, dy * self.slope)
-        elif self.name == "tanh":
-            found = dy * ((1 - y) * (1 + y))
-        else:
-            found = dy * (y * (1 - y))
-        return found.astype(dtype, copy=False)
-
-    def _of(self, x: NDArray[Any]) -> NDArray[Any]:
-        found: NDArray[Any]
-        if self.name == "relu":
-            found = np.maximum(x, 0)
-        elif self.name == "leaky_relu":  # one of the two is 0
-            found = np.maximum(x, 0) + np.minimum(x, 0) * self.slope
-        elif self.name == "tanh":
-            found = np.tanh(x)
-        else:  # exp of a negative number does not overflow, and small results stay exact
-            small = np.exp(-np.abs(x))
-            found = np.where(x < 0, small, x.dtype.type(1)) / (1 + small)
+        with np.errstate(invalid="ignore", over="ignore"):
+            if not self.needs_sums:
+                return self._gradient(GRADIENTS_BY_Y[self.name], values, dy)
+            found, function = np.empty_like(dy), GRADIENTS_BY_X[self.name]
+            for to, x, along in _pieces(found, values, dy):
+                to[...] = self._gradient(function, x, along)
         return found
 
+    def _gradient(
+        self, function: Callable[..., NDArray[Any]], values: NDArray[Any], dy: NDArray[Any]
+    ) -> NDArray[Any]:
+        dtype, parameters = dy.dtype, self.parameters
+        if dtype.itemsize == 2:
+            if self.name == "clip":  # y is the rounded bound
+                parameters = tuple(np.array(parameters, np.float32).astype(dtype).tolist())
+            values, dy = values.astype(np.float32), dy.astype(np.float32)
+        return function(values, dy, *parameters).astype(dtype, copy=False)
+
     def __str__(self) -> str:
-        return f"{self.name} {self.slope:g}" if self.name == "leaky_relu" else self.name
+        return " ".join([self.name, *(f"{each:g}" for each in self.parameters)])
 
 
-def apply_mask(
-    array: NDArray[Any], mask: NDArray[np.bool_], out: NDArray[Any] | None = None
-) -> NDArray[Any]:
-    """Return an array of a floating type where mask is True, else 0, as ``np.where`` does.
-
-    ``np.where`` branches for each element: 26 ms for 4 million of either sign, where the product of
-    bits and mask takes 4 (Zen 3). A product of values would not be 0 for infinity and NaN.
-
-    >>> apply_mask(np.array([np.inf, 2.0]), np.array([False, True]))
-    array([0., 2.])
-    """
-    bits = f"i{array.dtype.itemsize}"
-    out = np.empty_like(array) if out is None else out
-    np.multiply(array.view(bits), mask, out=out.view(bits))
-    return out
+def _pieces(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Parts of arrays of one shape that fit the caches together."""
+    if all(array.flags.c_contiguous for array in arrays):
+        arrays, step = tuple(array.reshape(-1) for array in arrays), _PIECE
+    else:
+        step = 1
+    for n in range(0, len(arrays[0]), step):
+        yield tuple(array[n : n + step] for array in arrays)
 
 
-def select(mask: NDArray[np.bool_], a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-    """Return ``np.where(mask, a, b)`` for a and b of one floating type; b is overwritten.
+# ---- arguments -----------------------------------------------------------------------------------
 
-    >>> select(np.array([False, True]), np.array([1.0, 2.0]), np.array([3.0, 4.0]))
-    array([3., 2.])
-    """
-    b, bits = np.asarray(b), f"i{a.dtype.itemsize}"
-    changed, result = a.view(bits) ^ b.view(bits), b.view(bits)
-    changed *= mask
-    result ^= changed
-    return b
+_BARE = ("relu", "tanh", "sigmoid", "silu", "hard_swish", "gelu")
+_EXAMPLES = {
+    "leaky_relu": '("leaky_relu", 0.01)',
+    "prelu": '("prelu", 0.25)',
+    "elu": '("elu", 1.0)',
+    "clip": '("clip", 0, 6)',
+    "hard_sigmoid": '("hard_sigmoid", 1/6, 0.5) as PyTorch or ("hard_sigmoid", 0.2, 0.5) as ONNX',
+    "snake": '("snake", 1.0)',
+}
+_RULE = (
+    "None, 'relu', ('leaky_relu', slope), ('prelu', slope), ('elu', alpha), ('clip', low, high), "
+    "('hard_sigmoid', alpha, beta), 'tanh', 'sigmoid', 'silu', 'hard_swish', 'gelu', ('gelu', "
+    "'tanh') or ('snake', a)"
+)
 
 
 def as_activation(value: Any, name: str = "activation") -> Activation | None:
     """Return the activation that an argument names; None for none.
 
-    The slope of a leaky_relu is finite and not negative, or y would not show where the derivative
-    is 1. A leaky_relu of slope 0 is a relu.
+    A leaky_relu, prelu or elu whose parameter is 0 is a relu. A bound of clip may be None, not
+    both.
 
     >>> as_activation(("leaky_relu", 0.1))
-    Activation(name='leaky_relu', slope=0.1)
-    >>> as_activation("gelu")
+    Activation(name='leaky_relu', parameters=(0.1,))
+    >>> as_activation("elu")
     Traceback (most recent call last):
     ...
-    tconv.errors.ParameterError: activation='gelu' must be None, 'relu', ('leaky_relu', slope), \
-'tanh' or 'sigmoid'; pass one of these.
+    tconv.errors.ParameterError: activation='elu' must be None, 'relu', ('leaky_relu', slope), \
+('prelu', slope), ('elu', alpha), ('clip', low, high), ('hard_sigmoid', alpha, beta), 'tanh', \
+'sigmoid', 'silu', 'hard_swish', 'gelu', ('gelu', 'tanh') or ('snake', a); pass ("elu", 1.0).
     """
     if value is None or isinstance(value, Activation):
         return value
-    text = str.__str__(value) if issubclass(type(value), str) else None  # without a subclass's own
-    if text in ACTIVATIONS and text != "leaky_relu":
-        return Activation(text)
-    is_pair = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
-    if is_pair and value[0] == "leaky_relu":
-        slope = _as_slope(value[1], f"{name}[1]")
-        return Activation("leaky_relu", slope) if slope else Activation("relu")
-    is_bare = isinstance(value, str) and value == "leaky_relu"
-    fix = 'pass ("leaky_relu", 0.01)' if is_bare else "pass one of these"
-    raise ParameterError(
-        f"{name}={show(value)} must be None, 'relu', ('leaky_relu', slope), 'tanh' or 'sigmoid'; "
-        f"{fix}."
-    )
+    kind = _text(value)
+    if kind in _BARE:
+        return Activation(kind)
+    if isinstance(value, tuple | list) and value:
+        found = _with_parameters(_text(value[0]), list(value[1:]), name)
+        if found is not None:
+            return found
+    fix = "pass " + _EXAMPLES.get(kind or "", "one of these")
+    raise ParameterError(f"{name}={show(value)} must be {_RULE}; {fix}.")
 
 
-def _as_slope(value: Any, name: str) -> float:
-    slope = number_of(value)
-    if not (math.isfinite(slope) and slope >= 0):
+def _text(value: Any) -> str | None:
+    """A string without what its class may add; None for anything else."""
+    return str.__str__(value) if issubclass(type(value), str) else None
+
+
+def _with_parameters(kind: str | None, given: list[Any], name: str) -> Activation | None:
+    """The activation of a pair or triple; None if there is none of so many parameters."""
+    if kind == "gelu" and len(given) == 1:
+        approximate = _text(given[0])
+        names = {"none": "gelu", "tanh": "gelu_tanh"}
+        return Activation(names[approximate]) if approximate in names else None
+    if kind == "clip" and len(given) == 2:
+        return Activation("clip", _as_bounds(given[0], given[1], name))
+    if kind == "hard_sigmoid" and len(given) == 2:
+        rule = "a finite number; pass 0.5 for example"
+        numbers = [_as_number(each, f"{name}[{n}]", rule) for n, each in enumerate(given, 1)]
+        return Activation("hard_sigmoid", tuple(numbers))
+    if len(given) != 1 or kind not in _ONE_PARAMETER:
+        return None
+    allows, rule = _ONE_PARAMETER[kind]
+    parameter = _as_number(given[0], f"{name}[1]", rule, allows)
+    return Activation(kind, (parameter,)) if parameter else Activation("relu")
+
+
+_ONE_PARAMETER: dict[str, tuple[Callable[[float], bool], str]] = {
+    "leaky_relu": (
+        lambda slope: slope >= 0,
+        "a finite number of at least 0, in float32, the slope below 0; pass 0.01 for example",
+    ),
+    "prelu": (
+        lambda _: True,
+        "one finite number, the slope below 0 of all channels; pass 0.25 for example",
+    ),
+    "elu": (
+        lambda alpha: alpha >= 0,
+        "a finite number of at least 0, minus the limit at -inf; pass 1.0 for example",
+    ),
+    "snake": (
+        lambda a: 1e-30 <= abs(a) <= 1e30,
+        "one number of a size from 1e-30 to 1e30; pass 1.0 for example",
+    ),
+}
+"""By name: whether a finite number is allowed, and the rule in words."""
+
+
+def _as_number(
+    value: Any, name: str, rule: str, allows: Callable[[float], bool] = lambda _: True
+) -> float:
+    number = number_of(value)
+    if not (abs(number) <= _MOST and allows(number)):
+        raise ParameterError(f"{name}={show(value)} must be {rule}.")
+    return number
+
+
+def _as_bounds(low: Any, high: Any, name: str) -> tuple[float, float]:
+    """Bounds of clip; infinite where there is none."""
+    least = -math.inf if low is None else number_of(low)
+    most = math.inf if high is None else number_of(high)
+    for n, value, number in ((1, low, least), (2, high, most)):
+        if not (abs(number) <= _MOST or math.isinf(number)):
+            raise ParameterError(
+                f"{name}[{n}]={show(value)} must be a number of float32, or None; pass one."
+            )
+    if least > most or (math.isinf(least) and math.isinf(most)):
         raise ParameterError(
-            f"{name}={show(value)} must be a finite number of at least 0, the slope below 0; pass "
-            "0.01 for example."
+            f"{name}={show(('clip', low, high))} must have a finite bound and low <= high; pass "
+            '("clip", 0, 6) for example.'
         )
-    return slope
+    return least, most

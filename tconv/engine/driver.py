@@ -113,7 +113,7 @@ def _activate(c: Call, is_last: Value) -> None:
     code = c.code
     rows = code.mul(code.pick(is_last, c.last_block, c.block), c.phases)
     with code.when(code.is_given(c.activate)):
-        code.call(c.activate, c.acc, code.mul(rows, c.acc_pitch), c.slope)
+        code.call(c.activate, c.acc, code.mul(rows, c.acc_pitch), c.parameters)
 
 
 def _sum(

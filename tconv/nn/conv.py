@@ -42,9 +42,10 @@ class ConvTranspose(Convolution):
         keeps the variance between rectifiers, "bilinear" interpolates, "icnr" starts without a
         checkerboard, "torch" starts at PyTorch's scale. The bias starts as 0, but for "torch".
     rng : numpy.random.Generator or a seed, for the initialiser
-    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid", applied to sums and bias
-        without a further pass over y. The slope is not negative: backward computes the derivative
-        from y.
+    activation : None, "relu" or another one that `plan` takes, applied to sums and bias without a
+        further pass over y. backward computes the derivative from y; but "silu", "hard_swish",
+        "gelu", ("snake", a) and a prelu of negative slope need the sums, so forward keeps these
+        beside y and applies the activation in a pass of its own. predict does not.
 
     Attributes
     ----------
@@ -116,6 +117,12 @@ class ConvTranspose(Convolution):
         """Return y and the residuals for `pull_back`."""
         return self.solve(x, output_size)
 
+    def predict(self, x: Any, output_size: Any = None) -> NDArray[Any]:
+        """Return y and keep nothing; the residuals of an earlier `forward` stay."""
+        if type(self).compute is not ConvTranspose.compute:  # that of a subclass
+            return super().predict(x, output_size)  # type: ignore[no-any-return]
+        return self.solve(x, output_size, keeps=False)[0]
+
     @classmethod
     def from_onnx(cls, node: Any, weights: Any) -> Self:
         """Make a layer from an ONNX ConvTranspose, with copies of its values.
@@ -147,7 +154,8 @@ class ConvTranspose(Convolution):
     def to_onnx(self) -> Any:
         """Return an onnx.ModelProto of this layer alone, "x" (N, C, *I) to "y" (N, M, *O).
 
-        An activation is a node of its own; ONNX has the slope of a LeakyRelu as float32.
+        An activation is a node of its own; silu is two and snake five. ONNX has the parameters of
+        LeakyRelu, Elu and HardSigmoid as float32.
 
         Raises
         ------
@@ -273,6 +281,12 @@ class Conv(Convolution):
     def compute(self, x: Any) -> tuple[NDArray[Any], Residuals]:
         """Return y and the residuals for `pull_back`."""
         return self.solve(x)
+
+    def predict(self, x: Any) -> NDArray[Any]:
+        """Return y and keep nothing; the residuals of an earlier `forward` stay."""
+        if type(self).compute is not Conv.compute:  # that of a subclass
+            return super().predict(x)  # type: ignore[no-any-return]
+        return self.solve(x, keeps=False)[0]
 
 
 class Conv1d(Conv):

@@ -35,12 +35,13 @@ from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import Call, check_padding_mode
 from tconv.ops.gradients import bias_gradient
 from tconv.ops.planned_call import PackedWeights
+from tconv.system.allocator import empty_like
 from tconv.system.memory import available_bytes
 
 __all__ = ["Convolution", "Residuals"]
 
 Residuals = tuple[BoundCall, NDArray[Any], tuple[Activation, NDArray[Any]] | None]
-"""The bound call of backward, x, and the activation with its y, if there is one."""
+"""The bound call of backward, x, and the activation with what its derivative reads, if any."""
 
 _MOST_SIZES = 16  # shapes of x for which a layer keeps bound calls
 
@@ -61,6 +62,14 @@ def _as_parameter(value: Any, name: str) -> Parameter:
             f"{name}={show(value)} must be a Parameter; assign to {name}.value, which is an array."
         )
     return value
+
+
+def _copied(array: NDArray[Any]) -> NDArray[Any]:
+    to = empty_like(array)
+    if to is None:
+        return array.copy()
+    np.copyto(to, array)
+    return to
 
 
 class Convolution(Layer):
@@ -130,7 +139,7 @@ class Convolution(Layer):
 
     @property
     def activation(self) -> Any:
-        """None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid", applied to the sums."""
+        """None, or an activation as `plan` takes it, applied to the sums."""
         return self._activation and self._activation.argument
 
     @activation.setter
@@ -142,8 +151,13 @@ class Convolution(Layer):
         """Type of x, y and all parameters."""
         return self.weight.dtype
 
-    def solve(self, x: Any, output_size: Any = None) -> tuple[NDArray[Any], Residuals]:
-        """Return y and the residuals for `pull_back`; draw the parameters first if needed."""
+    def solve(
+        self, x: Any, output_size: Any = None, *, keeps: bool = True
+    ) -> tuple[NDArray[Any], Residuals]:
+        """Return y and the residuals for `pull_back`; draw the parameters first if needed.
+
+        If it `keeps` none, y may have overwritten the sums that an activation's derivative needs.
+        """
         x = as_real(x, "x")
         if x.dtype != self.dtype:
             raise DTypeError(
@@ -151,16 +165,25 @@ class Convolution(Layer):
                 f'x.astype("{self.dtype}") or make the layer with dtype="{x.dtype}".'
             )
         forward, backward = self._bound_calls(x, output_size)
+        activation = forward.call.activation
+        has_sums = keeps and activation is not None and activation.needs_sums
+        if has_sums:
+            forward = backward  # the same sizes, without the activation
         bias = None if self.bias is None else self.bias.peek()[0]
         weight, version = self.weight.peek()
-        want, activation = self._wanted, forward.call.activation
+        want, fused = self._wanted, forward.call.activation
         if forward.call.padding_mode == "zeros":
             plan = forward.plan(want)
             weight = self._packed.of(
-                forward.geometry, weight, version, activation=activation, want=want, plan=plan
+                forward.geometry, weight, version, activation=fused, want=want, plan=plan
             )
-        y = forward.solve(want, x, weight, bias)
-        return y, (backward, x, None if activation is None else (activation, y))
+        y = values = forward.solve(want, x, weight, bias)
+        if activation is None:
+            return y, (backward, x, None)
+        if has_sums:
+            y = _copied(values)
+            activation.apply(y)
+        return y, (backward, x, (activation, values))
 
     def pull_back(self, kept: Residuals, dy: Any) -> NDArray[Any]:
         """Return dx by the transpose of forward, and add the gradients of weight and bias."""
@@ -168,8 +191,8 @@ class Convolution(Layer):
         geometry = backward.geometry
         dy = as_gradient(dy, geometry.shape_of(self._wanted), x.dtype)
         if activated is not None:
-            activation, y = activated
-            dy = activation.pull_back(y, dy)
+            activation, values = activated
+            dy = activation.pull_back(values, dy)
         weight, _ = self.weight.peek()
         dx: NDArray[Any] = backward.solve(self._given, dy, weight)
         a, b = (x, dy) if self._wanted == "y" else (dy, x)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arrays.activations import apply_mask, select
+from tconv.arrays.activation_functions import apply_mask, select
 from tconv.arrays.checks import as_gradient, as_real
 from tconv.errors import ParameterError, TConvError, UnsupportedError
 from tconv.geometry.arguments import as_array, as_integer, as_mapping, as_number

@@ -1,6 +1,7 @@
 """Layers as nodes of an ONNX model, and nodes as layers."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,31 @@ __all__ = ["model_of", "read_node"]
 
 _OPSET, _IR_VERSION = 11, 6  # the version of ConvTranspose before bfloat16
 _BFLOAT16_OPSET, _BFLOAT16_IR_VERSION = 22, 10
-_NODES = {"relu": "Relu", "leaky_relu": "LeakyRelu", "tanh": "Tanh", "sigmoid": "Sigmoid"}
+_LATER = {"hard_swish": (14, 7), "gelu": (20, 9), "gelu_tanh": (20, 9)}  # opset and IR version
+_NODES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "relu": (("Relu", "sums", "y"),),
+    "leaky_relu": (("LeakyRelu", "sums", "y"),),
+    "prelu": (("PRelu", "sums", "slope", "y"),),
+    "elu": (("Elu", "sums", "y"),),
+    "clip": (("Clip", "sums", "low", "high", "y"),),
+    "hard_sigmoid": (("HardSigmoid", "sums", "y"),),
+    "tanh": (("Tanh", "sums", "y"),),
+    "sigmoid": (("Sigmoid", "sums", "y"),),
+    "silu": (("Sigmoid", "sums", "gate"), ("Mul", "sums", "gate", "y")),
+    "hard_swish": (("HardSwish", "sums", "y"),),
+    "gelu": (("Gelu", "sums", "y"),),
+    "gelu_tanh": (("Gelu", "sums", "y"),),
+    "snake": (
+        ("Mul", "sums", "a", "angle"),
+        ("Sin", "angle", "sine"),
+        ("Mul", "sine", "sine", "square"),
+        ("Div", "square", "a", "wave"),
+        ("Add", "sums", "wave", "y"),
+    ),
+}
+"""By activation: nodes as operator, inputs and output. Inputs that no node makes are parameters."""
+_ATTRIBUTES = {"leaky_relu": ("alpha",), "elu": ("alpha",), "hard_sigmoid": ("alpha", "beta")}
+_CONSTANTS = {"prelu": ("slope",), "clip": ("low", "high"), "snake": ("a",)}
 
 
 def read_node(node: Any, weights: Any) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any] | None]:
@@ -78,7 +103,9 @@ def model_of(
             from onnx import helper, numpy_helper
     except ImportError:
         raise ImportError("Writing ONNX needs onnx: pip install onnx.") from None
-    half = weight.dtype.name == "bfloat16"
+    opset, ir_version = _LATER.get(activation.name if activation else "", (_OPSET, _IR_VERSION))
+    if weight.dtype.name == "bfloat16":
+        opset, ir_version = _BFLOAT16_OPSET, _BFLOAT16_IR_VERSION
     kind = helper.np_dtype_to_tensor_dtype(weight.dtype)
     begins, ends, extras = zip(*(_crop(n, axis) for n, axis in enumerate(axes)), strict=True)
     values = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
@@ -94,10 +121,12 @@ def model_of(
         output_padding=extras,
         group=groups,
     )
+    nodes, parameters = _nodes_of(activation)
+    values |= {name: np.array(each, weight.dtype) for name, each in parameters.items()}
     x_shape = ["N", weight.shape[0], *(f"I{n}" for n in range(len(axes)))]
     y_shape = ["N", weight.shape[1] * groups, *(f"O{n}" for n in range(len(axes)))]
     graph = helper.make_graph(
-        [node, *_nodes_of(activation)],
+        [node, *nodes],
         "tconv",
         [helper.make_tensor_value_info("x", kind, x_shape)],
         [helper.make_tensor_value_info("y", kind, y_shape)],
@@ -106,23 +135,31 @@ def model_of(
     return helper.make_model(
         graph,
         producer_name="tconv",
-        opset_imports=[helper.make_opsetid("", _BFLOAT16_OPSET if half else _OPSET)],
-        ir_version=_BFLOAT16_IR_VERSION if half else _IR_VERSION,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=ir_version,
     )
 
 
-def _nodes_of(activation: Activation | None) -> list[Any]:
-    """The node of an activation from "sums" to "y"; none without an activation."""
+def _nodes_of(activation: Activation | None) -> tuple[list[Any], dict[str, float]]:
+    """The nodes of an activation from "sums" to "y", and the constants that they read by name."""
     with importing:
         from onnx import helper
 
     if activation is None:
-        return []
-    name = _NODES[activation.name]
-    node = helper.make_node(name, ["sums"], ["y"], name=name)
-    if activation.name == "leaky_relu":
-        node.attribute.append(helper.make_attribute("alpha", activation.slope))
-    return [node]
+        return [], {}
+    kind, parameters = activation.name, activation.parameters
+    attributes: dict[str, Any] = dict(zip(_ATTRIBUTES.get(kind, ()), parameters, strict=False))
+    if kind == "gelu_tanh":
+        attributes["approximate"] = "tanh"
+    named = dict(zip(_CONSTANTS.get(kind, ()), parameters, strict=False))
+    constants = {name: value for name, value in named.items() if isfinite(value)}
+    left_out = named.keys() - constants.keys()  # bounds that are None
+    nodes = []
+    for n, (operator, *inputs, output) in enumerate(_NODES[kind]):
+        read = ["" if name in left_out else name for name in inputs]
+        name = operator if len(_NODES[kind]) == 1 else f"{operator} {n}"
+        nodes.append(helper.make_node(operator, read, [output], name=name, **attributes))
+    return nodes, constants
 
 
 def _crop(n: int, axis: Axis) -> tuple[int, int, int]:

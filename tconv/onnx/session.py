@@ -40,8 +40,8 @@ class Session(InferenceSessionBase):
 
     ONNX Runtime keeps nodes inside If, Loop or Scan, types other than float16, float32 and float64,
     and models for other providers; `report` says which and why. Arithmetic with constants for each
-    channel, a BatchNormalization, and then a Relu, LeakyRelu, Tanh or Sigmoid are fused into the
-    layer before them if nothing else reads the values between. A model that ONNX Runtime alone
+    channel, a BatchNormalization, and then an activation such as Relu, Clip or Gelu are fused into
+    the layer before them if nothing else reads the values between. A model that ONNX Runtime alone
     refuses is always partitioned, such as one of float64, whose Conv tconv computes as well.
 
     Parameters

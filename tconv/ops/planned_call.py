@@ -323,9 +323,16 @@ def plan(
     threads : int up to 1024; None takes as many as the machine has cores, or TCONV_THREADS
     method : "auto" and "direct" choose by a cost model, "measure" times the few best plans;
         `conv_transpose` says how exact and how local each is
-    activation : None, "relu", ("leaky_relu", slope), "tanh" or "sigmoid", applied to sums and bias
-        before they are written, without a further pass over y. The slope is a finite number of at
-        least 0. Only for floating types.
+    activation : None or one of these, applied to sums and bias before they are written, without a
+        further pass over y. Only for floating types.
+
+        - "relu", "tanh", "sigmoid", "silu", "hard_swish"
+        - ("leaky_relu", slope), slope at least 0; ("prelu", slope), one slope for all channels
+        - ("elu", alpha), alpha at least 0
+        - ("clip", low, high), a bound may be None
+        - ("hard_sigmoid", alpha, beta): ``clip(alpha*x + beta, 0, 1)``; PyTorch's is (1/6, 0.5)
+        - "gelu", by the normal distribution; ("gelu", "tanh"), by a tanh
+        - ("snake", a): ``x + sin(a*x)**2/a``
     keywords : those of `conv_transpose` about sizes and layouts: stride, padding, output_padding,
         dilation, groups, output_size, data_format, weight_format, flip_kernel
 

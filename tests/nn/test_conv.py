@@ -170,16 +170,18 @@ def test_a_layer_refuses_what_the_operation_refuses(kind, keywords):
             "of these.",
         ),
         (
-            lambda: Conv1d(1, 1, 1, activation="gelu"),
+            lambda: Conv1d(1, 1, 1, activation="elu"),
             ParameterError,
-            "activation='gelu' must be None, 'relu', ('leaky_relu', slope), 'tanh' or 'sigmoid'; "
-            "pass one of these.",
+            "activation='elu' must be None, 'relu', ('leaky_relu', slope), ('prelu', slope), "
+            "('elu', alpha), ('clip', low, high), ('hard_sigmoid', alpha, beta), 'tanh', "
+            "'sigmoid', 'silu', 'hard_swish', 'gelu', ('gelu', 'tanh') or ('snake', a); pass "
+            '("elu", 1.0).',
         ),
         (
             lambda: ConvTranspose1d(1, 1, 1, activation=("leaky_relu", -1)),
             ParameterError,
-            "activation[1]=-1 must be a finite number of at least 0, the slope below 0; pass 0.01 "
-            "for example.",
+            "activation[1]=-1 must be a finite number of at least 0, in float32, the slope below "
+            "0; pass 0.01 for example.",
         ),
         (
             lambda: Conv1d(1, 1, 1, rng="seed"),
@@ -265,7 +267,11 @@ def test_copies_compute_the_same_and_draw_the_same(copied, channels):
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])
 @pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
-@pytest.mark.parametrize("activation", ["relu", ("leaky_relu", 0.1), "tanh", "sigmoid"], ids=str)
+@pytest.mark.parametrize(
+    "activation",
+    ["relu", ("leaky_relu", 0.1), "gelu", ("gelu", "tanh"), ("clip", None, 0.5)],
+    ids=str,
+)
 def test_an_activation_is_shown_and_copied_and_no_part_of_a_state(
     copied, kind, activation, tmp_path
 ):

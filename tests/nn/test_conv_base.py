@@ -20,7 +20,7 @@ from strategies import (
     padded_calls,
     same_numbers,
 )
-from tconv.arrays.activations import as_activation
+from tconv.arrays.activations import Activation, as_activation
 from tconv.engine.target.target import target
 from tconv.errors import DTypeError, ParameterError
 from tconv.nn.conv import Conv, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d
@@ -225,11 +225,15 @@ def test_every_type_stays_what_it_is(kind, dtype):
 
 # ---- with an activation --------------------------------------------------------------------------
 
-EXACT = {"relu": ReLU(), ("leaky_relu", 0.25): LeakyReLU(0.25), ("leaky_relu", 2): LeakyReLU(2)}
-ROUNDED = {
-    "tanh": (np.tanh, lambda y: 1 - y * y),
-    "sigmoid": (lambda sums: 1 / (1 + np.exp(-sums)), lambda y: y * (1 - y)),
+EXACT = {
+    "relu": ReLU(),
+    ("leaky_relu", 0.25): LeakyReLU(0.25),
+    ("leaky_relu", 2): LeakyReLU(2),
+    ("prelu", -0.5): LeakyReLU(-0.5),  # backward needs the sums
 }
+BY_Y = ["tanh", "sigmoid", ("elu", 1.5), ("clip", -0.5, 0.75), ("hard_sigmoid", 0.2, 0.5)]
+BY_SUMS = ["silu", "hard_swish", "gelu", ("gelu", "tanh"), ("snake", 0.5)]
+ROUNDED = BY_Y + BY_SUMS
 
 
 @given(st.sampled_from([Conv, ConvTranspose]), plain_geometries(), st.sampled_from(list(EXACT)))
@@ -246,17 +250,21 @@ def test_a_rectifier_is_the_layer_that_follows(kind, geometry, activation):
         assert same_numbers(one.gradient, other.gradient)
 
 
-@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries(), st.sampled_from(list(ROUNDED)))
+@given(st.sampled_from([Conv, ConvTranspose]), plain_geometries(), st.sampled_from(ROUNDED))
 def test_a_smooth_activation_follows_and_goes_backward(kind, geometry, activation):
     plain, x = layer_of(kind, geometry)
     fused, _ = layer_of(kind, geometry, activation=activation)
     for layer in (plain, fused):
         layer.weight.value = layer.weight.value / 64
-    function, derivative = ROUNDED[activation]
-    y, sums = fused(x), plain(x)
-    np.testing.assert_allclose(y, function(sums), rtol=1e-12, atol=1e-15)
+    follows, sums = as_activation(activation), plain(x)
+    expected = sums.copy()
+    follows.apply(expected)
+    y = fused(x)
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(fused.predict(x), y, rtol=1e-12, atol=1e-14)
+    values = sums if activation in BY_SUMS else expected
     dy = integers_like(y.shape, seed=3)
-    dx = plain.backward(dy * derivative(function(sums)))
+    dx = plain.backward(follows.pull_back(values, dy))
     np.testing.assert_allclose(fused.backward(dy), dx, rtol=1e-12, atol=1e-12)
     for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
         np.testing.assert_allclose(one.gradient, other.gradient, rtol=1e-12, atol=1e-12)
@@ -289,13 +297,14 @@ def test_halves_are_activated_in_float32(kind, dtype, activation):
         plain.weight.value = fused.weight.value.astype(plain.dtype)
     expected = plain(x.astype(plain.dtype))
     as_activation(activation).apply(expected)
-    y = fused(x)
+    y = fused.predict(x)  # forward rounds the sums that it keeps
     assert y.dtype == x.dtype
     # Where the last digits of float32 decide, the next number is as right.
     place = ml_dtypes.finfo(x.dtype).eps if y.itemsize == 2 else 1e-6
     found, rounded = y.astype(np.float64), expected.astype(x.dtype).astype(np.float64)
     np.testing.assert_allclose(found, rounded, rtol=place, atol=1e-7)
     assert (found != rounded).mean() < 0.05 or y.itemsize > 2
+    fused(x)
     assert fused.backward(y).dtype == x.dtype
 
 
@@ -311,6 +320,33 @@ def test_an_activation_may_be_changed_and_backward_goes_by_that_of_the_forward()
     layer.activation = ("leaky_relu", 0.5)
     assert same_numbers(layer(x), [[[1, -0.5, 2, -1]]])
     assert layer.activation == ("leaky_relu", 0.5)
+
+
+@pytest.mark.parametrize("activation", BY_SUMS, ids=str)
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+def test_only_forward_computes_the_sums_apart(kind, activation):
+    layer = kind(2, 3, 3, rng=0, dtype="float64", activation=activation)
+    x, applied = np.random.default_rng(0).standard_normal((2, 2, 6, 6)), []
+    layer(x)
+    dx = layer.backward(np.ones_like(layer(x)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Activation, "apply", lambda self, y: applied.append(self.name))
+        layer.predict(x)
+        assert not applied or not target().uses_engine
+        layer(x)
+        assert applied
+    assert layer.backward(np.ones_like(layer.predict(x))).shape == dx.shape
+
+
+def test_a_subclass_that_overrides_compute_predicts_by_it():
+    class Doubled(Conv2d):
+        def compute(self, x):
+            y, kept = super().compute(x)
+            return 2 * y, kept
+
+    x = np.ones((1, 2, 5, 5), np.float32)
+    layer, plain = (kind(2, 3, 3, rng=0, activation="silu") for kind in (Doubled, Conv2d))
+    np.testing.assert_allclose(layer.predict(x), 2 * plain.predict(x), rtol=1e-6)
 
 
 # ---- weights that change -------------------------------------------------------------------------

@@ -70,16 +70,31 @@ def test_a_layer_comes_back_as_it_was(drawn):
     assert round_trip(again).describe() == again.describe()
 
 
+ACTIVATIONS = [
+    *("relu", ("leaky_relu", 0.25), ("prelu", -0.5), ("elu", 1.5), ("clip", -1, 6)),
+    *(("clip", None, 6), ("clip", -1, None), ("hard_sigmoid", 0.2, 0.5), "tanh", "sigmoid"),
+    *("silu", "hard_swish", "gelu", ("gelu", "tanh"), ("snake", 0.5)),
+]
+
+
 @draws(0.5)
-@given(layers(), st.sampled_from(["relu", ("leaky_relu", 0.25), "tanh", "sigmoid"]))
-def test_an_activation_is_a_node_of_its_own(drawn, activation):
+@given(layers(), st.sampled_from(ACTIVATIONS), st.booleans())
+def test_an_activation_follows_in_nodes_of_its_own(drawn, activation, force):
     layer, x = drawn
     layer.activation = activation
     model = layer.to_onnx()
     checker.check_model(model, full_check=True)
-    assert len(model.graph.node) == 2
-    (found,) = Session(model, force=True).run(None, {"x": x})
-    np.testing.assert_allclose(found, layer(x), rtol=1e-6, atol=1e-7)
+    assert len(model.graph.node) == {"silu": 3, ("snake", 0.5): 6}.get(activation, 2)
+    (found,) = Session(model, force=force).run(None, {"x": x})
+    np.testing.assert_allclose(found, layer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_an_activation_has_an_operator_of_every_type(activation, dtype):
+    layer = ConvTranspose1d(1, 2, 2, dtype=dtype, activation=activation, rng=0)
+    checker.check_model(layer.to_onnx(), full_check=True)
+    assert same_numbers(round_trip(layer).weight.value, layer.weight.value)
 
 
 @draws()

@@ -87,7 +87,7 @@ def run_channel_lanes(module: Module, name: str, element: ElementType) -> None:
         channels = code.pick(is_last, c.last_block, c.block)
         with code.when(code.is_given(c.activate)):
             cells = code.mul(images, c.cells)
-            code.call(c.activate, c.acc, code.mul(cells, c.acc_pitch), c.slope)
+            code.call(c.activate, c.acc, code.mul(cells, c.acc_pitch), c.parameters)
         channel = code.add(
             code.mul(group, c.y_group), code.mul(code.mul(block, c.block), c.y_channel)
         )

@@ -98,8 +98,7 @@ class ChannelLanesLayout(Layout):
 
     def fixed(self) -> dict[str, NDArray[Any]]:
         """Arrays for the driver that do not depend on sizes."""
-        activation = self.problem.activation
-        return {"slope": np.array([activation.slope if activation else 0], self.computed)}
+        return {"parameters": self.parameters}
 
     def sized(self) -> dict[str, NDArray[Any]]:
         """Arrays for the driver that depend on sizes: all lists."""

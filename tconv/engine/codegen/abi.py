@@ -114,7 +114,7 @@ ARGUMENTS = Record(
         *("phase_list", "last_phase_list", "taps_of_tiles"),
         *("pack_rows", "find_runs", "gather", "add_rows", "interleave_row", "stream"),  # kernels
         *("transform_input", "flag_large", "transpose_out", "slide", "fill", "fill_rest"),
-        *("activate", "slope"),  # a kernel, or none, and its argument
+        *("activate", "parameters"),  # a kernel, or none, and its argument
     ),
     words=(
         *("tasks", "splits", "column_blocks", "row_blocks", "plane_blocks", "batch"),

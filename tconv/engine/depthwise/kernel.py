@@ -168,7 +168,7 @@ class _Columns:
                 del sums[-2:]
             sums = [code.plus(bias, each) for each in sums]
             if window.activation:
-                sums = applied(code, window.activation, self.c.slope, sums)
+                sums = applied(code, window.activation, self.c.parameters, sums)
             self._store(sums, row)
 
     def _channel(self, acc: list[Value], row: Value, x: Value, w: Value) -> list[Value]:

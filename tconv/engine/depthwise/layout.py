@@ -83,9 +83,9 @@ class DepthwiseLayout(Layout):
 
     def fixed(self) -> dict[str, NDArray[Any]]:
         """Arrays for the driver that do not depend on sizes: a row of zeros."""
-        activation, loads = self.problem.activation, self.window.cells.loads(self.lanes)
+        loads = self.window.cells.loads(self.lanes)
         return {
-            "slope": np.array([activation.slope if activation else 0], self.computed),
+            "parameters": self.parameters,
             "zeros": np.zeros(loads[-1] - loads[0] + self.lanes, self.computed),
         }
 

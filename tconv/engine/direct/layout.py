@@ -310,7 +310,7 @@ class Layout:
 
     def fixed(self) -> dict[str, NDArray[Any]]:
         """Arrays that the driver reads and that do not depend on sizes."""
-        activation, none = self.problem.activation, np.zeros(1, np.int64)
+        none = np.zeros(1, np.int64)
         sums, sum_starts = self.sums() if self.is_col2im else (none, none)
         lists = [self.tiles(tiles) for tiles in (self.block_tiles, self.last_tiles)]
         rows, count = (np.concatenate(lists)[:, TILE.place(name)] for name in ("rows", "count"))
@@ -318,11 +318,17 @@ class Layout:
             "sums": sums,
             "sum_starts": sum_starts,
             "zeros": np.zeros((rows * count).max(), self.computed),
-            "slope": np.array([activation.slope if activation else 0], self.computed),
+            "parameters": self.parameters,
             "tiles": lists[0],
             "last_tiles": lists[1],
             "acc_starts": self.acc_starts(),
         }
+
+    @property
+    def parameters(self) -> NDArray[Any]:
+        """The parameters of the activation, one at least."""
+        activation = self.problem.activation
+        return np.array([*(activation.parameters if activation else ()), 0], self.computed)
 
     def sized(self) -> dict[str, NDArray[Any]]:
         """Arrays that the driver reads and that depend on sizes."""

@@ -10,16 +10,19 @@ exp is a power of two times a short series, so that kernels call no library:
 
     sigmoid(x) = (exp(x) if x < 0 else 1) / (1 + exp(-|x|))
     tanh(|x|) = -e / (2 + e)   with e = exp(-2|x|) - 1 = 2**n * (exp(r) - 1) + (2**n - 1)
+    x*F(x) = max(x, 0) - |x|*F(-|x|)   with F the sigmoid (silu) or the normal distribution (gelu)
 
 None of these overflows, and each is exact to a few ulps for small results too. NaN stays NaN: no
-comparison with it is true, so the limits let it pass.
+comparison with it is true, so the limits let it pass. silu, gelu and hard_swish of -inf are NaN, as
+in PyTorch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from math import factorial
+from math import factorial, pi, sqrt
 from typing import NamedTuple
 
+from tconv.arrays.normal_distribution import CENTRE, COEFFICIENTS, LARGEST
 from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I64, PTR, Constant, IntType, Module, Value, VectorType
 
@@ -27,13 +30,17 @@ __all__ = ["activate", "applied", "is_short"]
 
 
 _LOG_2 = Decimal("0.6931471805599453094172321214581765680755001343602552")
+_PI = Decimal("3.1415926535897932384626433832795028841971693993751058")
+_GELU_SCALE = 2 * sqrt(2 / pi)  # gelu with tanh: x*sigmoid(scale*(x + 0.044715*x**3))
 
 
 class _Format(NamedTuple):
     """Constants of a floating-point type.
 
-    The series has `terms` after the 1. n*log(2) is exact with log(2) rounded to `exact_places`
-    binary places, for every n. Beyond `small`, exp(-x) is 0; beyond `one`, tanh(x) is 1.
+    The series of exp has `terms` after the 1, that of the sine `sine_terms` in all. n*log(2) is
+    exact with log(2) rounded to `exact_places` binary places, for every n; n*pi is with
+    `places_of_pi` for n < 2**12. Beyond `small`, exp(-x) is 0; beyond `no_product`, x*exp(-x) is;
+    beyond `one`, tanh(x) is 1.
     """
 
     bits: int
@@ -41,25 +48,28 @@ class _Format(NamedTuple):
     terms: int
     exact_places: int
     small: int
+    no_product: int
     one: int
+    sine_terms: int
+    places_of_pi: int
 
 
 _FORMATS = {
-    "float32": _Format(32, 23, 7, 16, 104, 10),
-    "float64": _Format(64, 52, 13, 41, 746, 20),
+    "float32": _Format(32, 23, 7, 16, 104, 112, 10, 7, 10),
+    "float64": _Format(64, 52, 13, 41, 746, 754, 20, 11, 39),
 }
 
 
 def activate(function: str) -> Callable[[Module, str, ElementType], None]:
     """Return the emitter of a kernel that applies a function to a row, in whole vectors.
 
-    ``slope`` points to the slope of "leaky_relu" below 0; the other functions do not read it.
+    ``parameters`` points to those of the function, so one kernel serves all their values.
     """
 
     def emit(module: Module, name: str, element: ElementType) -> None:
-        code, a = begin(module, name, {"row": PTR, "count": I64, "slope": PTR}, element)
+        code, a = begin(module, name, {"row": PTR, "count": I64, "parameters": PTR}, element)
         a["row"].add_attribute("noalias")
-        of = _function(code, function, a["slope"])
+        of = _function(code, function, a["parameters"])
         with code.loop(a["count"], step=element.lanes) as n:
             code.store_vector(of(code.load_vector(a["row"], n)), a["row"], n)
         code.end()
@@ -67,9 +77,9 @@ def activate(function: str) -> Callable[[Module, str, ElementType], None]:
     return emit
 
 
-def applied(code: Code, function: str, slope: Value, vectors: list[Value]) -> list[Value]:
+def applied(code: Code, function: str, parameters: Value, vectors: list[Value]) -> list[Value]:
     """Return an activation of vectors; a long one is written once, and computed in a loop."""
-    of = _function(code, function, slope)
+    of = _function(code, function, parameters)
     if is_short(function):
         return [of(each) for each in vectors]
     lanes = code.element.lanes
@@ -83,20 +93,14 @@ def applied(code: Code, function: str, slope: Value, vectors: list[Value]) -> li
 
 def is_short(function: str) -> bool:
     """Whether an activation takes so few instructions that it is written out for each vector."""
-    return function in ("relu", "leaky_relu")
+    return function in ("relu", "leaky_relu", "prelu", "clip", "hard_sigmoid", "hard_swish")
 
 
-def _function(code: Code, function: str, slope: Value) -> Callable[[Value], Value]:
+def _function(code: Code, function: str, parameters: Value) -> Callable[[Value], Value]:
     """Return the emitter of an activation of one vector."""
-    v = _Vectors(code)
-    slopes = code.splat(code.load(slope)) if function == "leaky_relu" else code.element.zeros
-    of: dict[str, Callable[[Value], Value]] = {
-        "relu": v.relu,
-        "leaky_relu": lambda x: v.leaky_relu(x, slopes),
-        "tanh": v.tanh,
-        "sigmoid": v.sigmoid,
-    }
-    return of[function]
+    count, of = _Vectors(code).functions[function]
+    values = [code.splat(code.load(parameters, n)) for n in range(count)]
+    return lambda x: of(x, *values)
 
 
 class _Vectors:
@@ -108,6 +112,21 @@ class _Vectors:
         self.format = form = _FORMATS[element.dtype]
         self.integers = VectorType(IntType(form.bits), element.lanes)
         self.zero, self.times = element.zeros, code.builder.fmul
+        self.functions: dict[str, tuple[int, Callable[..., Value]]] = {  # with their parameters
+            "relu": (0, self.relu),
+            "leaky_relu": (1, self.leaky_relu),
+            "prelu": (1, self.leaky_relu),
+            "elu": (1, self.elu),
+            "clip": (2, self.clip),
+            "hard_sigmoid": (2, self.hard_sigmoid),
+            "tanh": (0, self.tanh),
+            "sigmoid": (0, self.sigmoid),
+            "silu": (0, self.silu),
+            "hard_swish": (0, self.hard_swish),
+            "gelu": (0, self.gelu),
+            "gelu_tanh": (0, self.gelu_tanh),
+            "snake": (1, self.snake),
+        }
 
     def relu(self, x: Value) -> Value:
         """``0 if x < 0 else x``.
@@ -123,49 +142,148 @@ class _Vectors:
         """``slope*x if x < 0 else x``."""
         return self.times(x, self.pick("<", x, self.zero, slope, self.number(1)))
 
+    def elu(self, x: Value, alpha: Value) -> Value:
+        """``alpha*(exp(x) - 1) if x < 0 else x``."""
+        size = self._limited(self.pick("<", x, self.zero, x, self.zero), 2 * self.format.one)
+        e = self._exp_less_one(self.builder.fneg(size))
+        return self.code.multiply_add(alpha, e, self.relu(x))
+
+    def clip(self, x: Value, low: Value, high: Value) -> Value:
+        """``min(max(x, low), high)``."""
+        x = self.pick("<", x, low, low, x)
+        return self.pick(">", x, high, high, x)
+
+    def hard_sigmoid(self, x: Value, alpha: Value, beta: Value) -> Value:
+        """``clip(alpha*x + beta, 0, 1)``, rounded as NumPy does."""
+        line = self.code.plus(self.times(alpha, x), beta)
+        return self.clip(line, self.zero, self.number(1))
+
+    def hard_swish(self, x: Value) -> Value:
+        """``x * clip(x + 3, 0, 6) / 6``; six times the sixth is 1, also rounded."""
+        part = self.clip(self.code.plus(x, self.number(3)), self.zero, self.number(6))
+        return self.times(x, self.times(part, self.number(1 / 6)))
+
     def sigmoid(self, x: Value) -> Value:
         """``1 / (1 + exp(-x))``."""
         one = self.number(1)
-        n, r = self._reduced(self.builder.fneg(self._limited(x, self.format.small)))
-        # 2**n may be subnormal, where `_power` fails; the powers of both halves of n are normal.
-        half = self.builder.ashr(n, self.integer(1))
-        small = self.code.multiply_add(r, self._series(r, 1), one)
-        for part in (half, self.builder.sub(n, half)):
-            small = self.times(small, self._power(part))
+        small = self._scaled(*self._exp(self.builder.fneg(self._limited(x, self.format.small))))
         above = self.pick("<", x, self.zero, small, one)
         return self.builder.fdiv(above, self.code.plus(one, small))
 
+    def silu(self, x: Value) -> Value:
+        """``x * sigmoid(x)``."""
+        return self._times_sigmoid(x, self._limited(x, self.format.no_product))
+
+    def gelu_tanh(self, x: Value) -> Value:
+        """``x/2 * (1 + tanh(sqrt(2/pi)*(x + 0.044715*x**3)))``, the tanh as a sigmoid."""
+        scales = [self.number(_GELU_SCALE * 0.044715), self.number(_GELU_SCALE)]
+        size = self._limited(x, self.format.no_product)
+        argument = self.times(size, self.code.multiply_add(self.times(size, size), *scales))
+        return self._times_sigmoid(x, self._limited(argument, self.format.no_product))
+
+    def gelu(self, x: Value) -> Value:
+        """``x * P(X < x)`` of a normal X: `tconv.arrays.normal_distribution`."""
+        dtype, half = self.code.element.dtype, self.number(-0.5)
+        size, centre = self._limited(x, LARGEST[dtype]), self.number(CENTRE)
+        quotient = self.builder.fdiv(self.number(1), self.code.plus(size, centre))
+        t = self.times(self.builder.fsub(size, centre), quotient)
+        tail = self._polynomial(t, COEFFICIENTS[dtype])
+        # The square of the upper bits is exact; the rest is small.
+        kept = self.integer(-(2 ** ((self.format.fraction + 2) // 2)))
+        high = self.builder.bitcast(self.builder.and_(self._bits(size), kept), self.vector)
+        rest = self.times(self.builder.fsub(size, high), self.code.plus(size, high))
+        series, n = self._exp(self.times(self.times(high, high), half), self.times(rest, half))
+        product = self.times(self.times(tail, quotient), self.times(size, series))
+        return self.builder.fsub(self._above(x), self._scaled(product, n))
+
+    def snake(self, x: Value, a: Value) -> Value:
+        """``x + sin(a*x)**2/a``.
+
+        a*x is less than half an ulp off, which moves y by half an ulp of x. So the sine's argument
+        needs no more, and where it is larger than any n*pi that is known, any sine is right.
+        """
+        form, argument = self.format, self.times(a, x)
+        large, rounded = self._large_sum(argument, 1 / _PI)
+        n = self.builder.fsub(rounded, large)
+        r = self._less_multiple(argument, n, _PI, form.places_of_pi)
+        half = self.number(pi / 2)
+        r = self._copysign(self.pick(">", self._size(r), half, half, self._size(r)), r)
+        terms = [(-1) ** k / factorial(2 * k + 1) for k in range(form.sine_terms)]
+        sine = self.times(r, self._polynomial(self.times(r, r), terms))
+        return self.code.plus(x, self.builder.fdiv(self.times(sine, sine), a))
+
     def tanh(self, x: Value) -> Value:
         """``(1 - exp(-2*x)) / (1 + exp(-2*x))``."""
-        n, r = self._reduced(self.times(self._limited(x, self.format.one), self.number(-2)))
-        power = self._power(n)
-        less_one = self.code.multiply_add(self.times(r, r), self._series(r, 2), r)
-        beyond = self.builder.fsub(power, self.number(1))
-        e = self.code.multiply_add(power, less_one, beyond)
+        size = self._limited(x, self.format.one)
+        e = self._exp_less_one(self.times(size, self.number(-2)))
         return self._copysign(self.builder.fdiv(e, self.code.plus(self.number(2), e)), x)
 
     # ---- vector arithmetic -----------------------------------------------------------------------
 
+    def _exp(self, x: Value, more: Value | None = None) -> tuple[Value, Value]:
+        """Return e and the integer n with ``exp(x + more) = 2**n * e``, where `more` is small."""
+        n, r = self._reduced(x)
+        if more is not None:
+            r = self.code.plus(r, more)
+        return self.code.multiply_add(r, self._series(r, 1), self.number(1)), n
+
+    def _exp_less_one(self, x: Value) -> Value:
+        """``exp(x) - 1``, exact for small x, too; 2**n must be normal."""
+        n, r = self._reduced(x)
+        power = self._power(n)
+        less_one = self.code.multiply_add(self.times(r, r), self._series(r, 2), r)
+        beyond = self.builder.fsub(power, self.number(1))
+        return self.code.multiply_add(power, less_one, beyond)
+
+    def _times_sigmoid(self, x: Value, size: Value) -> Value:
+        """``max(x, 0) - |x|*sigmoid(-size)``."""
+        series, n = self._exp(self.builder.fneg(size))
+        below = self.code.plus(self.number(1), self._scaled(series, n))
+        # Scaled last: the product may be normal where exp is not.
+        product = self.times(self._limited(x, self.format.no_product), series)
+        return self.builder.fsub(self._above(x), self.builder.fdiv(self._scaled(product, n), below))
+
+    def _above(self, x: Value) -> Value:
+        """``max(x, 0)``, by a product, so that it is NaN for -inf."""
+        return self.times(x, self.pick(">", x, self.zero, self.number(1), self.zero))
+
     def _reduced(self, x: Value) -> tuple[Value, Value]:
         """Return the integer n and r with ``x = n*log(2) + r``."""
-        form = self.format
-        # The addition of so large a number rounds to an integer, which the last bits then hold.
-        large = self.number(1.5 * 2**form.fraction)
-        rounded = self.code.multiply_add(x, self.number(float(1 / _LOG_2)), large)
+        # The last bits of the sum with so large a number hold the integer.
+        large, rounded = self._large_sum(x, 1 / _LOG_2)
         n = self.builder.sub(self._bits(rounded), self._bits(large))
         quotient = self.builder.fsub(rounded, large)
-        high = round(_LOG_2 * 2**form.exact_places) / 2**form.exact_places
-        for part in (high, float(_LOG_2 - Decimal(high))):
-            x = self.code.multiply_add(quotient, self.number(-part), x)
-        return n, x
+        return n, self._less_multiple(x, quotient, _LOG_2, self.format.exact_places)
+
+    def _large_sum(self, x: Value, factor: Decimal) -> tuple[Value, Value]:
+        """A number so large that its sum with x*factor is rounded to an integer, and the sum."""
+        large = self.number(1.5 * 2**self.format.fraction)
+        return large, self.code.multiply_add(x, self.number(float(factor)), large)
+
+    def _less_multiple(self, x: Value, n: Value, of: Decimal, places: int) -> Value:
+        """``x - n*of``, where n times `of` rounded to so many binary places is exact."""
+        high = round(of * 2**places) / 2**places
+        for part in (high, float(of - Decimal(high))):
+            x = self.code.multiply_add(n, self.number(-part), x)
+        return x
 
     def _series(self, r: Value, first: int) -> Value:
         """``1/first! + r/(first + 1)! + ...``."""
-        last = self.format.terms
-        total = self.number(1 / factorial(last))
-        for n in range(last - 1, first - 1, -1):
-            total = self.code.multiply_add(total, r, self.number(1 / factorial(n)))
+        return self._polynomial(r, [1 / factorial(n) for n in range(first, self.format.terms + 1)])
+
+    def _polynomial(self, x: Value, coefficients: Sequence[float]) -> Value:
+        """``coefficients[0] + coefficients[1]*x + ...``."""
+        total = self.number(coefficients[-1])
+        for coefficient in coefficients[-2::-1]:
+            total = self.code.multiply_add(total, x, self.number(coefficient))
         return total
+
+    def _scaled(self, x: Value, n: Value) -> Value:
+        """``x * 2**n``, rounded once. 2**n may be subnormal, but not the powers of halves of n."""
+        half = self.builder.ashr(n, self.integer(1))
+        for part in (half, self.builder.sub(n, half)):
+            x = self.times(x, self._power(part))
+        return x
 
     def _power(self, n: Value) -> Value:
         """``2**n``, if that is a normal number: n becomes its exponent."""
@@ -177,9 +295,13 @@ class _Vectors:
 
     def _limited(self, x: Value, most: int) -> Value:
         """``min(|x|, most)``, or NaN."""
-        rest = self.integer(2 ** (self.format.bits - 1) - 1)
-        size = self.builder.bitcast(self.builder.and_(self._bits(x), rest), self.vector)
+        size = self._size(x)
         return self.pick(">", size, self.number(most), self.number(most), size)
+
+    def _size(self, x: Value) -> Value:
+        """``|x|``."""
+        rest = self.integer(2 ** (self.format.bits - 1) - 1)
+        return self.builder.bitcast(self.builder.and_(self._bits(x), rest), self.vector)
 
     def _copysign(self, x: Value, sign_of: Value) -> Value:
         """``copysign(x, sign_of)``."""

@@ -101,7 +101,9 @@ class _Block:
                     with first_tile:
                         micro = code.load(c.copying_micros, place, PTR)
                         of_x = (sizes[0], c.x_channel, *sizes[2:])
-                        code.call(micro, w, code.at(x, column), to, bias, c.panel, c.slope, *of_x)
+                        code.call(
+                            micro, w, code.at(x, column), to, bias, c.panel, c.parameters, *of_x
+                        )
                     with later_tile:
                         micro = code.load(c.micros, place, PTR)
-                        code.call(micro, w, c.panel, to, bias, c.panel, c.slope, *sizes)
+                        code.call(micro, w, c.panel, to, bias, c.panel, c.parameters, *sizes)

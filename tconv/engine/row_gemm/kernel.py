@@ -48,7 +48,7 @@ def row_kernel(kernel: RowKernel) -> Callable[[Module, str, ElementType], None]:
     """Return the emitter of a micro-kernel; ``terms`` must be a multiple of its `unroll`."""
 
     def emit(module: Module, name: str, element: ElementType) -> None:
-        pointers = dict.fromkeys(("w", "x", "y", "bias", "panel", "slope"), PTR)
+        pointers = dict.fromkeys(("w", "x", "y", "bias", "panel", "parameters"), PTR)
         sizes = dict.fromkeys(("terms", "x_step", "y_step", "rest", "first", "last"), I64)
         code, a = begin(module, name, pointers | sizes, element)
         for label in ("w", "x", "bias", "panel"):
@@ -137,7 +137,7 @@ def _write(
         pairs = zip(before, acc[r * vectors : (r + 1) * vectors], strict=True)
         totals = [code.plus(one, other) for one, other in pairs]
         if kernel.activation and _is_early(kernel):
-            totals = applied(code, kernel.activation, a["slope"], totals)
+            totals = applied(code, kernel.activation, a["parameters"], totals)
         for v, total in enumerate(totals):
             _put(code, total, row, v, vectors, lanes)
 
@@ -148,7 +148,7 @@ def _activate(
     """Apply the activation to a row of the tile."""
     vectors = kernel.vectors
     found = [_load(code, row, v, vectors, lanes) for v in range(vectors)]
-    for v, vector in enumerate(applied(code, kernel.activation, a["slope"], found)):
+    for v, vector in enumerate(applied(code, kernel.activation, a["parameters"], found)):
         _put(code, vector, row, v, vectors, lanes)
 
 

@@ -93,9 +93,8 @@ class RowGemmLayout(Layout):
 
     def fixed(self) -> dict[str, NDArray[Any]]:
         """Arrays for the driver that do not depend on sizes: lists of tiles, a row of zeros."""
-        activation = self.problem.activation
         found = {
-            "slope": np.array([activation.slope if activation else 0], self.computed),
+            "parameters": self.parameters,
             "tiles": self.tiles(self.block_tiles),
             "last_tiles": self.tiles(self.last_tiles),
         }

@@ -79,7 +79,8 @@ def copied_options(model: ModelProto, partition: Partition, settings: Settings) 
         return settings
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
-    read = {name for step in partition.layers for layer in step for name in layer.needs}
+    layers = [layer for step in partition.layers for layer in step]
+    read = {name for layer in layers for name in (*layer.needs, *layer.fused.scalars)}
     given = stored.intersection(value.name for value in (*model.graph.input, *model.graph.output))
     names = sorted(read | given)
     try:

@@ -1,13 +1,15 @@
 """Fusion of the nodes after a layer: affine per channel, folded into its weight, and an activation.
 
-    layer -> any of Add, Sub, Mul, Div, BatchNormalization -> Relu, LeakyRelu, Tanh, Sigmoid
+    layer -> any of Add, Sub, Mul, Div, BatchNormalization -> Relu, Clip, Gelu and others, or none
 
-An Identity may stand anywhere. Operands are constants, one for each channel. A value between two
-fused nodes must have the second one as its only consumer, and be no output of the model.
+An Identity may stand anywhere. Operands are constants: those of arithmetic have one number for each
+channel, the bounds of a Clip and the slope of a PRelu one in all. A value between two fused nodes
+must have the second one as its only consumer, and be no output of the model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,17 +18,30 @@ from onnx import AttributeProto, NodeProto
 
 from tconv.arrays.activations import Activation, as_activation
 from tconv.errors import ParameterError
+from tconv.geometry.arguments import number_of
 from tconv.nn.batch_norm import BatchNorm, scaled
 from tconv.onnx.model.nodes import is_operator
 
 __all__ = ["NO_FUSED_OPS", "Affine", "FusedOps", "find_fused_ops", "fold_affine"]
 
-_ACTIVATIONS = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
+_ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
+    "Relu": ("relu", {}),
+    "LeakyRelu": ("leaky_relu", {"alpha": 0.01}),
+    "Elu": ("elu", {"alpha": 1.0}),
+    "HardSigmoid": ("hard_sigmoid", {"alpha": 0.2, "beta": 0.5}),
+    "Tanh": ("tanh", {}),
+    "Sigmoid": ("sigmoid", {}),
+    "HardSwish": ("hard_swish", {}),
+}
+"""By operator with one input: the activation, and its attributes with their defaults, in order."""
 _ARITHMETIC, _COMMUTE = ("Add", "Sub", "Mul", "Div"), ("Add", "Mul")
-_ALPHA, _EPSILON = 0.01, 1e-5  # defaults of LeakyRelu and BatchNormalization
+_EPSILON = 1e-5  # default of BatchNormalization
 
 FindConsumer = Callable[[str], tuple[int, NodeProto] | None]
 """Returns the only consumer of a value, with its index; None if there is no such node."""
+
+ScalarOf = Callable[[str], float | None]
+"""Returns the value of a constant of one element; None for any other name."""
 
 Values = Mapping[str, NDArray[Any]]
 Vectors = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -110,13 +125,15 @@ def fold_affine(
 class FusedOps:
     """Nodes fused into a layer: indices, operators, affine nodes and activation.
 
-    `result` is the output of the last one, "" if there is none.
+    `scalars` are the names of the constants that are its parameters. `result` is the output of the
+    last node, "" if there is none.
     """
 
     nodes: tuple[int, ...] = ()
     operators: tuple[str, ...] = ()
     affine: tuple[Affine, ...] = ()
     activation: Activation | None = None
+    scalars: tuple[str, ...] = ()
     result: str = ""
 
 
@@ -128,17 +145,18 @@ def find_fused_ops(
     find_consumer: FindConsumer,
     is_vector: Callable[[str], bool] | None,
     is_per_channel: Callable[[str], bool],
+    scalar_of: ScalarOf,
 ) -> FusedOps:
     """Find the nodes after a layer that can be fused into it.
 
     `is_vector` tells whether a name is that of a constant (M,), `is_per_channel` that of a constant
     with one value per channel once it is broadcast to the layer's result. If `is_vector` is None,
-    no affine node is fused.
+    no affine node is fused. `scalar_of` gives the value of a constant of one element.
     """
     nodes: list[int] = []
     operators: list[str] = []
     affine: list[Affine] = []
-    activation = None
+    activation, scalars = None, tuple[str, ...]()
 
     while found := find_consumer(output):
         index, node = found
@@ -148,8 +166,8 @@ def find_fused_ops(
             step = step or _as_arithmetic(node, output, is_per_channel)
         if step is not None:
             affine.append(step)
-        elif activation is None and (activation := _as_activation(node, output)):
-            pass
+        elif activation is None and (activation := _as_activation(node, output, scalar_of)):
+            scalars = tuple(filter(None, node.input[1:]))
         elif not _is(node, "Identity", 1):
             break
         nodes.append(index)
@@ -157,7 +175,7 @@ def find_fused_ops(
             operators.append(node.op_type)
         output = str(node.output[0])
     result = output if nodes else ""
-    return FusedOps(tuple(nodes), tuple(operators), tuple(affine), activation, result)
+    return FusedOps(tuple(nodes), tuple(operators), tuple(affine), activation, scalars, result)
 
 
 def _as_normalisation(
@@ -190,27 +208,47 @@ def _as_arithmetic(
     return Arithmetic(operator, (b,)) if a == value and is_per_channel(b) else None
 
 
-def _as_activation(node: NodeProto, value: str) -> Activation | None:
+def _as_activation(node: NodeProto, value: str, scalar_of: ScalarOf) -> Activation | None:
     """Match an activation that tconv's epilogue computes, without unknown attributes."""
-    given = _attributes(node)
-    if node.input[0] != value:
+    count = len(node.input)
+    if not count or node.input[0] != value or not _is(node, node.op_type, count, needed=1):
         return None
-    if node.op_type in _ACTIVATIONS and _is(node, node.op_type, 1) and not given:
-        return Activation(_ACTIVATIONS[node.op_type])
-    if _is(node, "LeakyRelu", 1) and given.keys() <= {"alpha"}:
-        try:
-            return as_activation(("leaky_relu", given.get("alpha", _ALPHA)))
-        except ParameterError:  # negative slope
-            return None
-    return None
+    given, operands = _attributes(node), list(node.input[1:])
+    argument: Any = None
+    if node.op_type == "PRelu" and len(operands) == 1 and not given:
+        argument = "prelu", scalar_of(operands[0])
+    elif node.op_type == "Clip" and operands and not given:
+        argument = "clip", *_bounds(operands, scalar_of)
+    elif node.op_type == "Gelu" and not operands and given.keys() <= {"approximate"}:
+        argument = "gelu", given.get("approximate", "none")
+    elif node.op_type in _ACTIVATIONS and not operands:
+        name, defaults = _ACTIVATIONS[node.op_type]
+        if given.keys() <= defaults.keys():
+            argument = (name, *(defaults | given).values()) if defaults else name
+    if node.op_type == "LeakyRelu" and argument and number_of(argument[1]) < 0:
+        argument = "prelu", argument[1]
+    try:
+        return as_activation(argument)
+    except ParameterError:  # a value that is not known, or that tconv refuses
+        return None
 
 
-def _is(node: NodeProto, operator: str, inputs: int) -> bool:
-    """Whether a node is this operator of the default domain, with that many inputs, one output."""
+def _bounds(operands: list[str], scalar_of: ScalarOf) -> list[float | None]:
+    """Bounds of a Clip: constants, which may be left out; NaN for what is no constant."""
+    found = [scalar_of(name) if name else None for name in operands]
+    bounds = [nan if name and v is None else v for name, v in zip(operands, found, strict=True)]
+    return [*bounds, *[None] * (2 - len(bounds))]
+
+
+def _is(node: NodeProto, operator: str, inputs: int, needed: int | None = None) -> bool:
+    """Whether a node is this operator of the default domain, with that many inputs, one output.
+
+    Inputs beyond those that are `needed` may be left out by the name "".
+    """
     return (
         is_operator(node, operator)
         and len(node.input) == inputs
-        and all(node.input)
+        and all(node.input[:needed])
         and bool(node.output)
         and bool(node.output[0])
         and not any(node.output[1:])
@@ -218,9 +256,13 @@ def _is(node: NodeProto, operator: str, inputs: int) -> bool:
 
 
 def _attributes(node: NodeProto) -> dict[str, Any]:
-    """Attributes by name: numbers, and None for those of other types."""
-    fields = {AttributeProto.FLOAT: "f", AttributeProto.INT: "i"}
-    return {
+    """Attributes by name: numbers and strings, and None for those of other types."""
+    fields = {AttributeProto.FLOAT: "f", AttributeProto.INT: "i", AttributeProto.STRING: "s"}
+    found = {
         each.name: getattr(each, fields[each.type]) if each.type in fields else None
         for each in node.attribute
+    }
+    return {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value
+        for name, value in found.items()
     }

@@ -8,11 +8,13 @@ depend on constants only are copied into every subgraph that uses them: ONNX Run
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
+from math import prod
 
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from tconv.errors import TConvError
+from tconv.arrays.onnx_constants import stored_array
+from tconv.errors import ModelError, TConvError
 from tconv.geometry.onnx_attributes import ConvAttributes, NodeAttributes
 from tconv.onnx.model.nodes import (
     NotPartitionable,
@@ -178,6 +180,7 @@ class Graph:
         self.values = infer_value_infos(model)
         layers = find_layers(model, self.values)
         self.constant_nodes = self._find_constant_nodes({layer.index for layer in layers})
+        self.scalars = {each.name: each for each in model.graph.initializer if prod(each.dims) == 1}
         self.shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
         self.layers = [self._with_reason(layer) for layer in layers]
 
@@ -270,7 +273,11 @@ class Graph:
             )
 
         found = find_fused_ops(
-            layer.output, self._only_consumer, is_vector if folds else None, is_per_channel
+            layer.output,
+            self._only_consumer,
+            is_vector if folds else None,
+            is_per_channel,
+            self._scalar_of,
         )
         return replace(layer, fused=found)
 
@@ -286,6 +293,20 @@ class Graph:
     def _is_constant(self, name: str) -> bool:
         is_stored = name in self.constants and name not in self.sparse
         return is_stored or self.producer.get(name) in self.constant_nodes
+
+    def _scalar_of(self, name: str) -> float | None:
+        """Value of an initialiser or Constant of one element; None for any other name."""
+        tensor = self.scalars.get(name) if name in self.constants else None
+        if name in self.producer and is_operator(
+            node := self.nodes[self.producer[name]], "Constant"
+        ):
+            tensor = next((each.t for each in node.attribute if each.name == "value"), None)
+        if tensor is None or prod(tensor.dims) != 1 or tensor.data_type not in SUPPORTED_TYPES:
+            return None
+        try:
+            return float(stored_array(tensor).reshape(()))
+        except ModelError:  # it lies in another file, or is damaged
+            return None
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of a value, None if a size is unknown."""

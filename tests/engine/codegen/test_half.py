@@ -33,7 +33,7 @@ TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
 HERE = [target(), *(here for here in map(named_target, TARGETS) if here.runs_here)]
 HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 WANTS = st.sampled_from("yx")
-ACTIVATIONS = [None, "relu", ("leaky_relu", 0.1), "tanh", "sigmoid"]
+ACTIVATIONS = [None, "relu", ("leaky_relu", 0.1), "tanh", "sigmoid", "gelu", ("snake", 0.3)]
 MANY = 2**21
 each_half = pytest.mark.parametrize("half", HALVES)
 # Whether an instruction converts float16, where there is one, or bit operations.

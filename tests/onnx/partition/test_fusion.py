@@ -12,7 +12,17 @@ from strategies import draws, integers_like
 from tconv.onnx import Session, compare, subgraphs, warm
 from tconv.onnx.partition.partition import Graph
 
-ACTIVATIONS = {"Relu": {}, "LeakyRelu": {"alpha": 0.2}, "Tanh": {}, "Sigmoid": {}}
+ACTIVATIONS = {
+    "Relu": {},
+    "LeakyRelu": {"alpha": 0.2},
+    "Tanh": {},
+    "Sigmoid": {},
+    "Elu": {"alpha": 1.5},
+    "HardSigmoid": {"alpha": 0.25},
+    "HardSwish": {},
+    "Gelu": {"approximate": "tanh"},
+}
+LATER = {"HardSwish": 14, "Gelu": 20}  # opsets
 OPERANDS = ["scale", "shift", "mean", "variance"]
 
 
@@ -82,6 +92,7 @@ def test_equals_onnx_runtime_and_what_is_folded_is_gone(
 ):
     nodes, feeds, stored = parts(rank, groups, has_bias, activation, norm)
     folded = ("BatchNormalization",) * norm + ((activation,) if activation else ())
+    opset = max(opset, LATER.get(activation, 0))
     assert_folded(model_of(nodes, feeds, ["y"], stored, opset=opset), feeds, folded, ["Neg"])
 
 
@@ -90,7 +101,7 @@ def test_equals_onnx_runtime_and_what_is_folded_is_gone(
 def test_the_end_of_a_model_is_folded_too(norm, activation):
     nodes, feeds, stored = parts(activation=activation, norm=norm)
     y = nodes[-1].input[0]
-    model = model_of(nodes[:-1], feeds, [y], stored)
+    model = model_of(nodes[:-1], feeds, [y], stored, opset=max(17, LATER.get(activation, 0)))
     session, operators = loaded(model)
     assert operators == []
     assert session.report().pieces == 0
@@ -200,12 +211,12 @@ def test_old_forms_are_left(opset):
 
 
 def test_another_activation_is_left():
-    nodes, feeds, stored = parts(norm=False, activation="LeakyRelu")
-    nodes[1].attribute[0].f = -0.5
-    assert operators_folded(model_of(nodes, feeds, ["y"], stored)) == ()
-    for op in ("Elu", "Softmax", "Abs"):
+    nodes, feeds, stored = parts(norm=False)
+    for op in ("Softplus", "Softmax", "Abs", "Selu"):
         nodes[1] = helper.make_node(op, ["up"], ["act"])
         assert operators_folded(model_of(nodes, feeds, ["y"], stored)) == ()
+    nodes[1] = helper.make_node("Elu", ["up"], ["act"], alpha=-0.5)
+    assert operators_folded(model_of(nodes, feeds, ["y"], stored)) == ()
 
 
 def test_an_activation_alone_needs_no_constants():
@@ -343,7 +354,8 @@ def test_arithmetic_with_constants_per_channel_is_folded(
         last = "act"
     nodes.append(helper.make_node("Neg", [last], ["y"]))
     folded = tuple(operator for operator, _ in chain) + ((activation,) if activation else ())
-    assert_folded(model_of(nodes, feeds, ["y"], stored), feeds, folded, ["Neg"])
+    opset = max(17, LATER.get(activation, 0))
+    assert_folded(model_of(nodes, feeds, ["y"], stored, opset=opset), feeds, folded, ["Neg"])
 
 
 @pytest.mark.parametrize(
