@@ -142,7 +142,7 @@ def _fits(
             blocks = ceil(problem.outputs / plan.block)
         cycles = costs[kind].of(plan)
         splits = [n for n in all_splits if n == 1 or n <= blocks]
-        found.append(min([priced(plan, cycles, threads, n) for n in splits], key=_cycles))
+        found.append(min([priced(plan, cycles, target, threads, n) for n in splits], key=_cycles))
     return found
 
 
@@ -191,7 +191,7 @@ def all_plans(
     """Return every candidate with its price; those with one order of sums, if it is given."""
     splits = _SPLITS if threads > 1 else (1,)
     return [
-        priced(plan, cycles, threads, n)
+        priced(plan, cycles, target, threads, n)
         for plan, blocks, cycles in _considered(problem, dtype, target)
         if order is None or plan.order == order
         for n in splits

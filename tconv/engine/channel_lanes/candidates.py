@@ -7,7 +7,8 @@ from math import ceil, prod
 import numpy as np
 
 from tconv.arrays.dtypes import TYPES
-from tconv.engine.plan.cost_model import MODEL, Considered
+from tconv.engine.plan.cost_constants import cost_constants
+from tconv.engine.plan.cost_model import Considered
 from tconv.engine.plan.phases import AxisPhases
 from tconv.engine.plan.plan import KBlock, Plan, tile_heights
 from tconv.engine.plan.problem import Problem
@@ -20,14 +21,6 @@ MOST_ROWS = 7  # of a tile: the address of each row's cell of x needs a general 
 _MOST_CELLS = 2048  # of y, of the images of a task; larger images have few zeros around them
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)  # of a task, at most
 _LEAST_FILLED, _LEAST_VECTORS = 0.5, 2  # of the lanes; with fewer, a tile has too few sums
-# Fitted to 374 plans for 75 random shapes (Zen 3, one and two threads). Cycles beside arithmetic of
-# a term and of a channel; of a row of a call and of each of its vectors; of a k-block of a phase;
-# and of the transposition of a vector of y.
-_TERM_CYCLES, _CHANNEL_CYCLES, _ROW_CYCLES, _SUM_CYCLES = 1.0, 0.5, 3, 3
-_K_BLOCK_CYCLES, _TRANSPOSE_CYCLES = 60, 4
-# Bytes per cycle from the L2 cache, of weights from the L3 cache, and of weights from memory.
-_NEAR_BYTES, _STREAM_BYTES, _FAR_BYTES = 28, 16, 4
-_OVERLAP = 0.3  # the share of the shorter of two times that is not hidden by the longer
 
 
 def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
@@ -72,6 +65,7 @@ class ChannelLanesCosts:
 
     def __init__(self, problem: Problem, dtype: str, target: Target) -> None:
         self.problem, self.target = problem, target
+        self.model, self.gemm = cost_constants(target).channel_lanes, cost_constants(target).gemm
         self.bytes = np.dtype(dtype).itemsize
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
@@ -90,17 +84,17 @@ class ChannelLanesCosts:
         """Return the cycles of a task and the number of tasks, as `Costs.of` does."""
         problem, channels = self.problem, self.problem.channels
         compute = sum(count * self._of_region(plan, *each) for each, count in self.regions.items())
-        compute += ceil(channels / plan.k_block.channels) * self.phases * _K_BLOCK_CYCLES
+        compute += ceil(channels / plan.k_block.channels) * self.phases * self.model.k_block_cycles
         weights = problem.taps * channels * self.bytes  # of a channel of y
         all_weights, of_block = problem.outputs * weights, plan.block * weights
         if all_weights > self.target.l3_bytes:
-            compute = _overlapped(compute, of_block / _FAR_BYTES)
+            compute = self._overlapped(compute, of_block / self.model.far_bytes)
         elif all_weights > self.target.l2_bytes // 2:
-            compute = _overlapped(compute, of_block / _STREAM_BYTES)
+            compute = self._overlapped(compute, of_block / self.model.stream_bytes)
         cells = plan.planes * prod(problem.written_size)
         blocks = ceil(problem.outputs / plan.block)
         count = blocks * ceil(problem.geometry.batch / plan.planes) * problem.geometry.groups
-        return 0.0, compute + cells * plan.vectors * _TRANSPOSE_CYCLES, count
+        return 0.0, compute + cells * plan.vectors * self.model.transpose_cycles, count
 
     def _of_region(self, plan: Plan, run: int, outputs: int, rows_of_x: int, taps: int) -> float:
         """Return the cycles of a region, in all images of a task."""
@@ -117,11 +111,22 @@ class ChannelLanesCosts:
                 lines = ceil(height / outputs) * (self.plane_bytes / CACHE_LINE_BYTES + 0.5)
                 bytes_ += min(lines, ceil(height / run) + rows_of_x - 1) * CACHE_LINE_BYTES
             loads = (height + vectors * steps + 2) / 2
-            term = max(height * vectors * steps / 2, loads, MODEL.latency_cycles) + _TERM_CYCLES
-            of_channel = _overlapped(taps * term + _CHANNEL_CYCLES, bytes_ / _NEAR_BYTES)
-            of_call = MODEL.call_cycles + height * (_ROW_CYCLES + vectors * _SUM_CYCLES)
+            term = (
+                max(height * vectors * steps / 2, loads, self.gemm.latency_cycles)
+                + self.model.term_cycles
+            )
+            of_channel = self._overlapped(
+                taps * term + self.model.channel_cycles, bytes_ / self.model.near_bytes
+            )
+            of_call = self.gemm.call_cycles + height * (
+                self.model.row_cycles + vectors * self.model.sum_cycles
+            )
             cycles += tiles * (channels * of_channel + calls * of_call)
         return cycles
+
+    def _overlapped(self, a: float, b: float) -> float:
+        """Return the cycles of two overlapping activities, which slow each other down a little."""
+        return max(a, b) + self.model.overlap * min(a, b)
 
 
 def _runs(axis: AxisPhases, size: int) -> Counter[tuple[int, int]]:
@@ -130,8 +135,3 @@ def _runs(axis: AxisPhases, size: int) -> Counter[tuple[int, int]]:
     for phase in range(axis.stride):
         found.update((len(run.places), len(run.taps)) for run in axis.runs(phase, size))
     return found
-
-
-def _overlapped(a: float, b: float) -> float:
-    """Return the cycles of two overlapping activities, which slow each other down a little."""
-    return max(a, b) + _OVERLAP * min(a, b)

@@ -7,7 +7,8 @@ import numpy as np
 
 from tconv.arrays.dtypes import TYPES
 from tconv.engine.depthwise.kernel import Window
-from tconv.engine.plan.cost_model import MODEL, Considered
+from tconv.engine.plan.cost_constants import cost_constants
+from tconv.engine.plan.cost_model import Considered
 from tconv.engine.plan.plan import KBlock, Plan, even_size
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
@@ -19,19 +20,6 @@ _MOST_PAIRS = 16  # of channels of a group that are joined
 _MOST_PHASES, _MOST_STEP = 4, 4
 _MOST_PRODUCTS = 400  # of vectors that a kernel has instructions for
 _TASK_CYCLES = 16_000  # of a task, about
-# Cycles beside loads and products: of a task, of a plane, of some columns of it, and of a block.
-_CALL_CYCLES, _PLANE_CYCLES, _COLUMN_CYCLES, _BLOCK_CYCLES = 300, 15, 2, 1
-_EDGE_STORE_CYCLES = 2.5  # of a masked store more than of another
-# Of a vector of x that is loaded, of a weight, of a shuffle; of a row of x; of waiting for a sum.
-_LOAD_CYCLES, _WEIGHT_CYCLES, _SHUFFLE_CYCLES, _ROW_CYCLES, _LATENCY_CYCLES = (
-    1.1,
-    0.15,
-    1.3,
-    1.7,
-    0.1,
-)
-_NEAR_BYTES, _FAR_BYTES = 110, 39  # per cycle, from the L2 cache and from beyond it
-_OVERLAP = 0.03  # the share of the shorter of two times that is not hidden by the longer
 
 
 def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
@@ -86,6 +74,7 @@ class DepthwiseCosts:
 
     def __init__(self, problem: Problem, dtype: str, target: Target) -> None:
         self.problem, self.target, self.axes = problem, target, problem.phases().axes
+        self.model = cost_constants(target).depthwise
         self.bytes = np.dtype(dtype).itemsize
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
@@ -112,7 +101,7 @@ class DepthwiseCosts:
         rows = self.axes[1].count
         count = ceil(self.planes / plan.planes) * ceil(rows / plan.rows)
         of_planes = plan.planes * self._plane_cycles(plan, min(rows, plan.rows))
-        return 0.0, _CALL_CYCLES + of_planes, count
+        return 0.0, self.model.task_cycles + of_planes, count
 
     def _plane_cycles(self, plan: Plan, rows: int) -> float:
         """Cycles of some rows q of a plane of y."""
@@ -121,10 +110,12 @@ class DepthwiseCosts:
         blocks = ceil(rows / plan.tile)
         edges = min(columns, 2)
         stores = plan.tile * y.stride * x.stride * plan.vectors
-        cycles = _PLANE_CYCLES + columns * (_COLUMN_CYCLES + blocks * self._block(plan))
-        cycles += edges * blocks * stores * _EDGE_STORE_CYCLES
+        cycles = self.model.plane_cycles + columns * (
+            self.model.column_cycles + blocks * self._block(plan)
+        )
+        cycles += edges * blocks * stores * self.model.edge_store_cycles
         moved = self._moved_cycles(rows)
-        return max(cycles, moved) + _OVERLAP * min(cycles, moved)
+        return max(cycles, moved) + self.model.overlap * min(cycles, moved)
 
     def _moved_cycles(self, rows: int) -> float:
         """Cycles to read x and to write y, of some rows of a plane of y, wherever they are."""
@@ -133,7 +124,9 @@ class DepthwiseCosts:
         y_bytes = rows * y.stride * x.count * x.stride * self.bytes
         in_all = (problem.read_count + problem.written_count) * self.bytes
         is_near = in_all <= self.target.l2_bytes
-        return (x_bytes + 2 * y_bytes) / (_NEAR_BYTES if is_near else _FAR_BYTES)
+        return (x_bytes + 2 * y_bytes) / (
+            self.model.near_bytes if is_near else self.model.far_bytes
+        )
 
     def _block_cycles(self, plan: Plan) -> float:
         """Cycles of a block of rows of some columns."""
@@ -146,9 +139,19 @@ class DepthwiseCosts:
         sums = plan.tile * plan.vectors * y.stride * x.stride
         # Weights that no register is left for are read for each product.
         is_crowded = self.problem.taps + sums > self.target.isa.registers
-        reads = loads * _LOAD_CYCLES + (products * _WEIGHT_CYCLES if is_crowded else 0.0)
-        latency = _LATENCY_CYCLES * products / sums
-        times = [products / 2, reads, shuffles * _SHUFFLE_CYCLES, latency]
-        of_channel = max(times) + _OVERLAP * (sum(times) - max(times)) + rows_of_x * _ROW_CYCLES
-        stores = sums * (MODEL.store_cycles + (x.stride - 1))
-        return _BLOCK_CYCLES + self.problem.channels * of_channel * self.target.steps + stores
+        reads = loads * self.model.load_cycles + (
+            products * self.model.weight_cycles if is_crowded else 0.0
+        )
+        latency = self.model.latency_cycles * products / sums
+        times = [products / 2, reads, shuffles * self.model.shuffle_cycles, latency]
+        of_channel = (
+            max(times)
+            + self.model.overlap * (sum(times) - max(times))
+            + rows_of_x * self.model.row_cycles
+        )
+        stores = sums * (self.model.store_cycles + (x.stride - 1))
+        return (
+            self.model.block_cycles
+            + self.problem.channels * of_channel * self.target.steps
+            + stores
+        )

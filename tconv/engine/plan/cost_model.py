@@ -1,10 +1,5 @@
-"""Cost model of plans: cycles of loads, products, caches and calls.
+"""Cost model of plans: cycles of loads, products, caches and calls."""
 
-The constants were fitted to plans that were measured on AVX-512 and AVX2, with one and two threads.
-Their ratios matter, not their scale.
-"""
-
-from dataclasses import dataclass
 from functools import cache
 from math import ceil
 
@@ -12,53 +7,16 @@ import numpy as np
 
 from tconv.arrays.dtypes import TYPES, as_dtype
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
+from tconv.engine.plan.cost_constants import cost_constants
 from tconv.engine.plan.phases import Phases
 from tconv.engine.plan.plan import Plan, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 
-__all__ = ["MODEL", "Considered", "CostModel", "Costs", "priced"]
+__all__ = ["Considered", "Costs", "priced"]
 
 Considered = tuple[Plan, int, tuple[float, float, int]]
 """A plan without splits, its number of blocks, and what `Costs.of` returns."""
-
-
-@dataclass(frozen=True)
-class CostModel:
-    """Constants of the cost model for a family of processors: cycles, bytes per cycle, ratios."""
-
-    wake_cycles: float = 15_000  # to wake the threads of a call
-    call_cycles: float = 25  # of a call of a micro-kernel
-    store_cycles: float = 1.5  # per vector that it stores
-    latency_cycles: float = 4  # of a product
-    vector_cycles: float = 0.25  # per vector of x in a term
-    prefetch_cycles: float = 0.6  # per vector of a term
-    overlapped: float = 0.15  # what prefetched bytes take of the time that they would take alone
-    row_cycles: float = 24  # of a call of interleave_row
-    pack_row_cycles: float = 18  # per row of pack_rows
-    packed_cycles: float = 2.0  # per vector of a panel
-    # Of im2col (Zen 4, vectors of 512 and of 256 bits).
-    gather_call_cycles: float = 5  # per channel and shift
-    gathered_cycles: float = 5.0  # per vector of contiguous cells
-    apart_cycles: float = 10.0  # per vector of other cells
-    gather_cycles: float = 1.4  # per cell of such a vector
-    # Of the scatter-add of col2im.
-    added_row_cycles: float = 5  # per row
-    added_cycles: float = 2.5  # per vector
-    piece_cycles: float = 200  # of a piece of y that is stored non-temporally, for its ends
-    near_bytes: float = 20  # per cycle from the L2 cache
-    stream_bytes: float = 8  # per cycle, of weights from beyond it
-    far_bytes: float = 12  # per cycle, of x from beyond it
-    # Where every channel of x has pages of its own, and these are more than the TLB holds, each
-    # takes so many cycles more.
-    pages_bytes: float = 2 * 4096
-    pages: float = 48
-    page_cycles: float = 1.5
-    crowded: float = 0.4  # of the L2 cache: a larger panel does not stay there as a whole
-    clash_bytes: int = 4096  # planes of x so far apart share the sets of the L1 cache
-
-
-MODEL = CostModel()
 
 
 class Costs:
@@ -66,6 +24,7 @@ class Costs:
 
     def __init__(self, problem: Problem, dtype: str, target: Target, phases: Phases) -> None:
         self.problem, self.target, self.phases = problem, target, phases
+        self.model = cost_constants(target).gemm
         self.batch, self.groups = problem.geometry.batch, problem.geometry.groups
         self.cell_bytes = as_dtype(np, dtype).itemsize  # as x and y are stored
         self.bytes = np.dtype(TYPES[dtype].accumulator).itemsize
@@ -78,10 +37,10 @@ class Costs:
         self.weight_bytes = self.outputs * self.taps * self.channels * self.bytes
         x_bytes = problem.read_count * self.cell_bytes
         x_is_near = x_bytes <= target.l2_bytes
-        self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / MODEL.far_bytes
+        self.far_cycles = 0.0 if x_is_near else self.lanes * self.cell_bytes / self.model.far_bytes
         # The hardware does not prefetch an x that is in memory and read by pieces.
         self.col2im_far = (1.0 if x_bytes > target.l3_bytes // 2 else 0.5) * self.far_cycles
-        self.near_cycles = self.vector_bytes / MODEL.near_bytes  # per vector
+        self.near_cycles = self.vector_bytes / self.model.near_bytes  # per vector
         self.shifts = phases.shifts
         self.kinds = [(len(a.phases), a.taps, len(set(a.shifts[2]))) for a in phases.groups]
         self._term = cache(self._term_cycles)
@@ -108,9 +67,9 @@ class Costs:
         is_unaligned, compute = not is_im2col, 0.0
         # Where terms are not in the order of the panel, kernels prefetch the ones ahead.
         prefetches = is_im2col and self.shifts > 1 and not plan.k_block.per_tap
-        prefetch = MODEL.prefetch_cycles if prefetches else 0.0
+        prefetch = self.model.prefetch_cycles if prefetches else 0.0
         panel = self.channels * cells * self.vector_bytes / self.target.l2_bytes
-        crowded = 1.0 + max(0.0, panel - MODEL.crowded)
+        crowded = 1.0 + max(0.0, panel - self.model.crowded)
         for rows_of_channel, taps, columns_read in self.kinds:
             if is_near or is_im2col:
                 x_cycles = 0.0
@@ -123,7 +82,9 @@ class Costs:
                 for wide, calls in widths:
                     each = terms * self._term(height, wide, is_unaligned, x_cycles, 0.0)
                     each += terms * prefetch * wide
-                    each += parts * (MODEL.call_cycles + height * wide * MODEL.store_cycles)
+                    each += parts * (
+                        self.model.call_cycles + height * wide * self.model.store_cycles
+                    )
                     compute += tiles * calls * each
         return pack, self._of_blocks(compute, plan.block), count
 
@@ -144,8 +105,8 @@ class Costs:
             count = ceil(self.batch * z.count * y.count / plan.rows)
             count *= ceil(x.count / plan.columns)
             return self.channels * self.shifts * self._gathered(plan, lanes), count
-        a_vector = MODEL.packed_cycles if x.step == 1 else _strided_cycles(x.step, self.lanes)
-        row = MODEL.pack_row_cycles + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
+        a_vector = self.model.packed_cycles if x.step == 1 else _strided_cycles(x.step, self.lanes)
+        row = self.model.pack_row_cycles + ceil(pitch / self.lanes) * (a_vector + self.far_cycles)
         count = self.batch * z.count * ceil(y.count / plan.rows) * ceil(x.count / plan.columns)
         return self.channels * self._panel_rows(plan) * row, count
 
@@ -157,9 +118,11 @@ class Costs:
             apart = 1.0
         elif plan.rows > 1 and x.count != x.input:
             apart = min(1.0, self.lanes / plan.columns)
-        of_vector = MODEL.gathered_cycles * self.steps + 0.5 * self.far_cycles
-        of_apart = MODEL.apart_cycles + self.lanes * MODEL.gather_cycles
-        return MODEL.gather_call_cycles + vectors * (apart * of_apart + (1 - apart) * of_vector)
+        of_vector = self.model.gathered_cycles * self.steps + 0.5 * self.far_cycles
+        of_apart = self.model.apart_cycles + self.lanes * self.model.gather_cycles
+        return self.model.gather_call_cycles + vectors * (
+            apart * of_apart + (1 - apart) * of_vector
+        )
 
     def _col2im(self, plan: Plan) -> tuple[float, float, int]:
         """Cycles of a task of col2im: to read x, to compute; and the tasks of a group."""
@@ -169,30 +132,39 @@ class Costs:
         whole, rest = (pieces * n for n in divmod(vectors, plan.vectors))
         parts = self._sums(plan, 1)
         plane = x.input * y.input * z.input * self.bytes
-        clash = 2.0 if plane % MODEL.clash_bytes == 0 and not self.is_copied else 1.0
+        clash = 2.0 if plane % self.model.clash_bytes == 0 and not self.is_copied else 1.0
         used = plan.k_block.channels * plan.vectors * self.vector_bytes
         is_near = used * clash <= self.target.l1_bytes * 0.6
         x_cycles = 0.0 if is_near else self.near_cycles * clash
         weights = plan.k_block.channels * self.taps * plan.block * self.bytes
-        of_weight = 0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / MODEL.near_bytes
-        pages = min(1.0, plane / MODEL.pages_bytes)  # per channel
-        has_pages = plan.k_block.channels * pages > MODEL.pages and not self.is_copied
-        page_cycles = MODEL.page_cycles * pages if has_pages else 0.0
+        of_weight = (
+            0.0 if weights <= self.target.l1_bytes * 0.5 else self.bytes / self.model.near_bytes
+        )
+        pages = min(1.0, plane / self.model.pages_bytes)  # per channel
+        has_pages = plan.k_block.channels * pages > self.model.pages and not self.is_copied
+        page_cycles = self.model.page_cycles * pages if has_pages else 0.0
         compute = 0.0
         for height, tiles in tile_heights(self.taps * plan.block, plan.tile):
             for wide, calls in ((plan.vectors, whole), (1, rest)):
                 each = self._term(height, wide, True, x_cycles, of_weight) + page_cycles
                 each = self.channels * each + parts * (
-                    MODEL.call_cycles + height * wide * MODEL.store_cycles
+                    self.model.call_cycles + height * wide * self.model.store_cycles
                 )
                 compute += tiles * calls * each
         if not self.phases.taps_are_phases:
-            a_row = MODEL.added_row_cycles + ceil(plan.columns / self.lanes) * MODEL.added_cycles
-            of_tap = planes * (MODEL.call_cycles + rows * a_row)
+            a_row = (
+                self.model.added_row_cycles
+                + ceil(plan.columns / self.lanes) * self.model.added_cycles
+            )
+            of_tap = planes * (self.model.call_cycles + rows * a_row)
             compute += parts * plan.block * self.taps * of_tap
         read = self.channels * pieces * vectors * (self.near_cycles + self.col2im_far)
         if self.is_copied:
-            read += self.channels * pieces * (MODEL.pack_row_cycles + vectors * MODEL.packed_cycles)
+            read += (
+                self.channels
+                * pieces
+                * (self.model.pack_row_cycles + vectors * self.model.packed_cycles)
+            )
         count = self.batch * ceil(z.count / planes) * ceil(y.count / rows)
         count *= ceil(x.count / plan.columns)
         return read, self._of_blocks(compute, plan.block), count
@@ -205,7 +177,7 @@ class Costs:
         """Cycles of all blocks of a task; their weights are loaded while one computes."""
         compute *= ceil(self.outputs / block)
         is_far = self.weight_bytes > self.target.l2_bytes // 2
-        return max(compute, self.weight_bytes / MODEL.stream_bytes) if is_far else compute
+        return max(compute, self.weight_bytes / self.model.stream_bytes) if is_far else compute
 
     def _term_cycles(
         self, rows: int, vectors: int, is_unaligned: bool, x_cycles: float, of_weight: float
@@ -214,18 +186,20 @@ class Costs:
         split = 2 if is_unaligned and self.target.vector_bits == 512 else self.steps
         loads = (rows + vectors * split + 1) / 2
         near = (vectors + is_unaligned) * x_cycles + rows * of_weight
-        most = max(rows * vectors * self.steps / 2, loads, MODEL.latency_cycles, near)
-        return most + vectors * MODEL.vector_cycles + near * MODEL.overlapped
+        most = max(rows * vectors * self.steps / 2, loads, self.model.latency_cycles, near)
+        return most + vectors * self.model.vector_cycles + near * self.model.overlapped
 
     def _written(self, plan: Plan) -> float:
         """Cycles to interleave the accumulator rows of a task into y."""
         z, y, x = self.phases.axes
         per_cell = 0.3 * 16 / self.lanes if x.stride <= MOST_INTERLEAVED else 0.6
         planes = plan.planes * z.stride
-        a_plane = plan.rows * y.stride * (MODEL.row_cycles + plan.columns * x.stride * per_cell)
+        a_plane = (
+            plan.rows * y.stride * (self.model.row_cycles + plan.columns * x.stride * per_cell)
+        )
         row_bytes = plan.columns * x.stride * self.cell_bytes
         if plan.streams(self.problem.written_count * self.cell_bytes, row_bytes, x.count):
-            a_plane += MODEL.piece_cycles
+            a_plane += self.model.piece_cycles
         return self.outputs * planes * a_plane
 
 
@@ -234,11 +208,14 @@ def _strided_cycles(step: int, lanes: int) -> float:
     return 2.0 * step if step <= MOST_INTERLEAVED else 2.0 * lanes
 
 
-def priced(plan: Plan, cycles: tuple[float, float, int], threads: int, splits: int) -> Plan:
+def priced(
+    plan: Plan, cycles: tuple[float, float, int], target: Target, threads: int, splits: int
+) -> Plan:
     """The plan with its price for so many threads and splits; with one thread if that is best."""
     read, work, count = cycles
     tasks, task = count * splits, read + work / splits
-    alone, together = tasks * task, ceil(tasks / threads) * task + MODEL.wake_cycles
+    wake_cycles = cost_constants(target).gemm.wake_cycles
+    alone, together = tasks * task, ceil(tasks / threads) * task + wake_cycles
     if alone <= together:
         threads, together = 1, alone
     return plan._replace(splits=splits, threads=threads, cycles=together)

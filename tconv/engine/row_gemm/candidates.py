@@ -5,7 +5,8 @@ from math import ceil, prod
 import numpy as np
 
 from tconv.arrays.dtypes import TYPES
-from tconv.engine.plan.cost_model import MODEL, Considered
+from tconv.engine.plan.cost_constants import cost_constants
+from tconv.engine.plan.cost_model import Considered
 from tconv.engine.plan.plan import KBlock, Plan, even_size, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.row_gemm.panel import RowPanel
@@ -16,15 +17,6 @@ __all__ = ["RowGemmCosts", "candidates"]
 _BLOCKS = (1, 2, 4)  # of the channels of y, and as many as it takes for their weights to fit
 _MOST_LOADS = 96  # of vectors for a row of x: the kernel has instructions for each
 _TASK_CYCLES = 20_000  # of a task, about
-# Cycles of a task; of a row; of a call of a micro-kernel, and of each vector that it writes; of a
-# vector of x that is read in place; of a row of x of which a panel is filled, and of each load,
-# shuffle and store for that.
-_CALL_CYCLES, _ROW_CYCLES, _TILE_CYCLES, _STORE_CYCLES, _READ_CYCLES = 300, 20, 15, 1.5, 1.0
-_FILL_ROW_CYCLES, _LOAD_CYCLES, _SHUFFLE_CYCLES, _PUT_CYCLES = 3.0, 1.0, 1.0, 1.0
-_FILL_CYCLES = 30  # of filling a panel
-_NEAR_BYTES, _FAR_BYTES = 30, 16  # per cycle, of x and y from the L2 cache and from beyond it
-_WEIGHT_BYTES, _FAR_WEIGHT_BYTES = 40, 12  # of weights
-_OVERLAP = 0.2  # the share of the shorter of two times that is not hidden by the longer
 
 
 def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
@@ -72,6 +64,7 @@ class RowGemmCosts:
 
     def __init__(self, problem: Problem, dtype: str, target: Target) -> None:
         self.problem, self.target, phases = problem, target, problem.phases()
+        self.model = cost_constants(target).row_gemm
         self.bytes = np.dtype(dtype).itemsize
         self.vector_bytes = target.vector_bits // 8
         self.lanes = self.vector_bytes // self.bytes
@@ -84,7 +77,9 @@ class RowGemmCosts:
         self.images = problem.geometry.batch * problem.geometry.groups
         self.terms = problem.channels * problem.taps
         moved = (problem.read_count + problem.written_count) * self.bytes
-        self.moved_bytes = _NEAR_BYTES if moved <= target.l2_bytes else _FAR_BYTES
+        self.moved_bytes = (
+            self.model.near_bytes if moved <= target.l2_bytes else self.model.far_bytes
+        )
 
     def loads(self, vectors: int) -> int:
         """Loads for a row of x."""
@@ -110,12 +105,12 @@ class RowGemmCosts:
         blocks, cycles = ceil(outputs / plan.block), 0.0
         last = outputs - (blocks - 1) * plan.block
         for block, of_blocks in ((plan.block, blocks - 1), (last, 1)):
-            of_row = whole * self._tile_cycles(plan, block, plan.vectors) + _ROW_CYCLES
+            of_row = whole * self._tile_cycles(plan, block, plan.vectors) + self.model.row_cycles
             if rest:
                 of_row += self._tile_cycles(plan, block, ceil(rest / self.lanes))
             cycles += of_row * of_blocks * self.rows
         count = ceil(self.columns / plan.columns) * ceil(self.rows / plan.rows) * blocks
-        return 0.0, cycles / count + _CALL_CYCLES, count * self.images
+        return 0.0, cycles / count + self.model.task_cycles, count * self.images
 
     def _tile_cycles(self, plan: Plan, block: int, vectors: int) -> float:
         """Cycles of a block of channels of y, for the cells of a tile."""
@@ -123,26 +118,30 @@ class RowGemmCosts:
         k_blocks, compute = ceil(channels / plan.k_block.channels), 0.0
         panel = plan.k_block.channels * self.problem.taps * vectors * self.vector_bytes
         is_near = panel <= self.target.l1_bytes // 2
-        near = 0.0 if is_near else vectors * self.vector_bytes / _WEIGHT_BYTES
+        near = 0.0 if is_near else vectors * self.vector_bytes / self.model.panel_bytes
         for height, tiles in tile_heights(block, plan.tile):
             loads = (height + vectors * steps + 1) / 2
-            term = max(height * vectors * steps / 2, loads, MODEL.latency_cycles, near)
-            of_call = _TILE_CYCLES + height * vectors * steps * _STORE_CYCLES
+            term = max(height * vectors * steps / 2, loads, self.model.latency_cycles, near)
+            of_call = self.model.tile_cycles + height * vectors * steps * self.model.store_cycles
             compute += tiles * (terms * term + k_blocks * of_call)
         compute += self._panel_cycles(vectors)
         moved = (channels + 2 * block * k_blocks) * vectors * self.vector_bytes / self.moved_bytes
         of_block = block * terms * self.bytes
         if of_block > self.target.l1_bytes // 2:
             is_near = of_block <= self.target.l2_bytes // 2
-            moved += of_block / (_WEIGHT_BYTES if is_near else _FAR_WEIGHT_BYTES)
-        return max(compute, moved) + _OVERLAP * min(compute, moved)
+            moved += of_block / (
+                self.model.weight_bytes if is_near else self.model.far_weight_bytes
+            )
+        return max(compute, moved) + self.model.overlap * min(compute, moved)
 
     def _panel_cycles(self, vectors: int) -> float:
         """Cycles to fill the panel of a tile, or to copy what its first tile reads."""
         if self.copies:
-            return self.terms * vectors * _READ_CYCLES
+            return self.terms * vectors * self.model.read_cycles
         _, _, x = self.problem.phases().axes
-        of_cells = (x.step - 1) * _SHUFFLE_CYCLES + _PUT_CYCLES
-        of_row = self.loads(vectors) * _LOAD_CYCLES + x.kernel * vectors * of_cells
+        of_cells = (x.step - 1) * self.model.shuffle_cycles + self.model.put_cycles
+        of_row = self.loads(vectors) * self.model.load_cycles + x.kernel * vectors * of_cells
         rows = self.terms // x.kernel
-        return _FILL_CYCLES + rows * (_FILL_ROW_CYCLES + of_row * self.target.steps)
+        return self.model.fill_cycles + rows * (
+            self.model.fill_row_cycles + of_row * self.target.steps
+        )

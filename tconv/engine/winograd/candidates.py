@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from math import ceil, prod
 
-from tconv.engine.plan.cost_model import MODEL, Considered, Costs
+from tconv.engine.plan.cost_constants import cost_constants
+from tconv.engine.plan.cost_model import Considered, Costs
 from tconv.engine.plan.phases import Phases
 from tconv.engine.plan.plan import ONE_OUTPUT, TABLE_ENTRIES, KBlock, Plan, tile_heights
 from tconv.engine.plan.problem import Problem
@@ -19,10 +20,6 @@ _MOST_INPUT_POINTS = 256  # of a channel; the kernel has some instructions for e
 _LANES = (16, 32, 48, 64, 96, 128)  # of a task, about
 _MOST_TRANSFORMED_BYTES = 3 * 2**19  # of the transformed x of a task
 _MOST_CHANNELS = 64  # of a block
-# Cycles of a vector: of each element that a transform reads, and of each that it writes.
-_READ_CYCLES, _WRITE_CYCLES = 0.6, 1.6
-_BYTES_FROM_L3, _BYTES_FROM_MEMORY = 8, 4  # per cycle
-_FILTER_CYCLES = 0.7  # of an element of a transformed filter that is used once
 
 _TaskSize = tuple[bool, int, int]
 """Whether its panel is im2col; rows and columns."""
@@ -40,7 +37,7 @@ class WinogradCosts(Costs):
         transform: WinogradTransform,
     ) -> None:
         super().__init__(problem, dtype, target, phases)
-        self.transform = transform
+        self.transform, self.constants = transform, cost_constants(target).winograd
         self.weight_bytes = (
             self.outputs * transform.transformed_weights * self.channels * self.bytes
         )
@@ -69,14 +66,17 @@ class WinogradCosts(Costs):
         """Return the cycles of a task and the number of tasks, as `Costs.of` does."""
         vectors = self.vectors(plan)
         read, count = self._read(plan)
-        of_input = self.places * _READ_CYCLES + self.transform.input_points * _WRITE_CYCLES
-        read += self.channels * (MODEL.call_cycles + vectors * of_input * self.steps)
+        of_input = (
+            self.places * self.constants.read_cycles
+            + self.transform.input_points * self.constants.write_cycles
+        )
+        read += self.channels * (self.model.call_cycles + vectors * of_input * self.steps)
         compute = self._gemm_cycles(plan, vectors) + self._output_cycles(plan, vectors)
         work = self._of_blocks(compute, plan.block) + self._written(plan)
         if self.weight_bytes > self.target.l3_bytes:
-            work = max(work, self.weight_bytes / _BYTES_FROM_MEMORY)
+            work = max(work, self.weight_bytes / self.constants.memory_bytes)
         # The transform of weights that are not kept must not make another order of sums the best.
-        of_filter = self.weight_bytes // self.bytes * _FILTER_CYCLES
+        of_filter = self.weight_bytes // self.bytes * self.constants.filter_cycles
         return read, work + of_filter / count, count * self.groups
 
     def _gemm_cycles(self, plan: Plan, vectors: int) -> float:
@@ -91,20 +91,25 @@ class WinogradCosts(Costs):
             for height, tiles in tile_heights(rows * plan.block, plan.tile):
                 for wide, calls in widths:
                     each = terms * self.channels * self._term(height, wide, False, 0.0, 0.0)
-                    each += parts * (MODEL.call_cycles + height * wide * MODEL.store_cycles)
+                    each += parts * (
+                        self.model.call_cycles + height * wide * self.model.store_cycles
+                    )
                     cycles += count * tiles * calls * each
             if is_far:
-                cycles += count * terms * of_term / _BYTES_FROM_L3
+                cycles += count * terms * of_term / self.constants.l3_bytes
         return cycles
 
     def _output_cycles(self, plan: Plan, vectors: int) -> float:
         """Return the cycles of a block's output transforms."""
         calls = self.phases.count // prod(plan.outputs)
         bytes_ = (self.products + self.phases.count) * plan.block * vectors * self.vector_bytes
-        beyond = max(0, bytes_ - self.target.l2_bytes // 2) / _BYTES_FROM_L3
-        of_products = self.products * _READ_CYCLES + self.phases.count * _WRITE_CYCLES
+        beyond = max(0, bytes_ - self.target.l2_bytes // 2) / self.constants.l3_bytes
+        of_products = (
+            self.products * self.constants.read_cycles
+            + self.phases.count * self.constants.write_cycles
+        )
         of_products *= self.steps
-        return plan.block * (calls * MODEL.call_cycles + vectors * of_products) + 2 * beyond
+        return plan.block * (calls * self.model.call_cycles + vectors * of_products) + 2 * beyond
 
 
 def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
