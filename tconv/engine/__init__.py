@@ -189,8 +189,13 @@ def prepare(
     method: str = "auto",
     want: Letter = "y",
     activation: Activation | None = None,
+    *,
+    residual: bool = False,
 ) -> "_Plan | SplitPrimitive":
-    """Return the primitive for a geometry; method "measure" tries several plans."""
+    """Return the primitive for a geometry; method "measure" tries several plans.
+
+    One with a `residual` has up to three axes and a type that is computed as it is stored.
+    """
     geometry, is_measured = _canonical(geometry), method == "measure"
     if dtype in SPLIT_TYPES:
         found = split_problem(geometry, want, dtype)
@@ -199,7 +204,7 @@ def prepare(
         without_winograd = method == "direct" or np.dtype(dtype).kind in "iu"
         inner = _create(Problem(found[0], want, without_winograd), found[1], threads, is_measured)
         return split_primitive(geometry, want, dtype, inner)
-    problem = Problem(geometry, want, method == "direct", activation)
+    problem = Problem(geometry, want, method == "direct", activation, residual)
     return _create(problem, dtype, threads, is_measured)
 
 

@@ -26,7 +26,15 @@ from tconv.engine.target.target import Target
 from tconv.engine.winograd.candidates import WinogradCosts
 from tconv.engine.winograd.candidates import candidates as winograd_candidates
 
-__all__ = ["all_plans", "band_candidates", "best_plans", "choose_plan", "fitted", "lanes_of"]
+__all__ = [
+    "all_plans",
+    "band_candidates",
+    "best_plans",
+    "choose_plan",
+    "costs_of",
+    "fitted",
+    "lanes_of",
+]
 
 _CANDIDATES = (
     direct_candidates,
@@ -133,7 +141,7 @@ def _fits(
         own = plan.algorithm if plan.algorithm in _OWN_TASKS else ""
         kind = (own, plan.is_uncropped, plan.outputs)
         if kind not in costs:
-            costs[kind] = _costs_of(plan, problem, dtype, target)
+            costs[kind] = costs_of(plan, problem, dtype, target)
         blocks = 1
         if own in ("depthwise", "row_gemm"):
             plan = costs[kind].fitted(plan)
@@ -146,7 +154,8 @@ def _fits(
     return found
 
 
-def _costs_of(plan: Plan, problem: Problem, dtype: str, target: Target) -> Any:
+def costs_of(plan: Plan, problem: Problem, dtype: str, target: Target) -> Any:
+    """Return the costs of plans for a problem that are of one kind with this one."""
     if plan.algorithm == "channel_lanes":
         return ChannelLanesCosts(problem, dtype, target)
     if plan.algorithm == "depthwise":

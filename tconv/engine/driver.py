@@ -89,7 +89,7 @@ def _emit(
             _activate(c, is_last)
             of_block = code.mul(code.mul(block, c.block), c.y_channel)
             y = code.add(code.mul(task.group, c.y_group), of_block)
-            copy_out(c, task, code.cell(c.y, y), is_last)
+            copy_out(c, task, y, is_last)
     code.fence()
     code.end()
 

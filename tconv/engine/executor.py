@@ -221,18 +221,52 @@ class Primitive:
         uncropped = ", uncropped" if plan.is_uncropped else ""
         return f"{plan.planes} x {plan.rows} x {plan.columns} cells, {panel}{uncropped}"
 
-    def __call__(self, x: NDArray[Any], packed: Any, bias: NDArray[Any], y: NDArray[Any]) -> None:
-        """Write y; x and y are C-contiguous (N, groups*channels, *spatial), bias is packed too."""
+    def __call__(
+        self,
+        x: NDArray[Any],
+        packed: Any,
+        bias: NDArray[Any],
+        y: NDArray[Any],
+        *residual: NDArray[Any],
+    ) -> None:
+        """Write y; x and y are C-contiguous (N, groups*channels, *spatial), bias is packed too.
+
+        `residual`, if the problem has one, is an array like y that shares no memory with it.
+        """
         if not self._is_winograd:
-            self._job((x, packed, bias, y), self.plan.threads, self._scratch_bytes)
-        elif self._job((x, packed.transformed, bias, y), self.plan.threads, self._scratch_bytes):
+            operands = (x, packed, bias, y, *residual)
+            self._job(operands, self.plan.threads, self._scratch_bytes)
+            return
+        operands = (x, packed.transformed, bias, y, *residual)
+        if self._job(operands, self.plan.threads, self._scratch_bytes):
+            self._compute_directly(x, packed.weight, bias, y, *residual)
+
+    def write_images(
+        self, x: NDArray[Any], packed: Any, bias: NDArray[Any], y: NDArray[Any]
+    ) -> None:
+        """Write y as `__call__` does, whose images are contiguous but apart."""
+        with importing:  # few arrays are such
+            from tconv.engine.codegen.abi import ARGUMENTS
+
+        weight = packed.transformed if self._is_winograd else packed
+        words = {ARGUMENTS.place("y_batch"): y.strides[0] // y.itemsize}
+        operands, threads = (x, weight, bias, y), self.plan.threads
+        if self._job(operands, threads, self._scratch_bytes, words):
             self._compute_directly(x, packed.weight, bias, y)
 
     def _compute_directly(
-        self, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any], y: NDArray[Any]
+        self,
+        x: NDArray[Any],
+        weight: NDArray[Any],
+        bias: NDArray[Any],
+        *written: NDArray[Any],
     ) -> None:
-        """Write the images of y whose x holds cells that are not finite, or `LARGE`."""
-        x, y = (each.reshape(self.problem.geometry.batch, -1) for each in (x, y))
+        """Write the images of y whose x holds cells that are not finite, or `LARGE`.
+
+        `written` is y, and the residual if there is one.
+        """
+        x = x.reshape(self.problem.geometry.batch, -1)
+        y, *residual = [each.reshape(len(x), *each.shape[1:]) for each in written]
         found = [n for n, image in enumerate(x) if not _is_moderate(image, self.computed)]
         if not found:
             return
@@ -243,7 +277,7 @@ class Primitive:
         of_channels[self._lowered.bias_sources] = bias
         packed, of_direct = direct.pack(weight), direct.pack_bias(of_channels)
         for n in found:
-            direct(x[n], packed, of_direct, y[n])
+            direct(x[n], packed, of_direct, y[n], *[each[n] for each in residual])
 
 
 @lru_cache(maxsize=256)

@@ -17,7 +17,7 @@ from tconv.engine.depthwise.layout import DepthwiseLayout
 from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.direct.layout import Layout
 from tconv.engine.driver import run, run_col2im, run_winograd
-from tconv.engine.kernels.activation import activate
+from tconv.engine.kernels.activation import activate, finish_row
 from tconv.engine.kernels.gemm import micro_kernel
 from tconv.engine.kernels.interleave import add_rows, interleave_row, stream
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
@@ -94,9 +94,19 @@ class Lowering:
             self.called, self.arrays = layout.kernels(self, row_kernel, fill_row_panel)
         else:
             self._number_cell_kernels()
-        if activation is not None and not isinstance(layout, _ACTIVATE_THEMSELVES):
-            name, computed = f"activate_{activation.name}", layout.computed.name
-            self.called["activate"] = self(name, activate(activation.name), dtype=computed)
+        if not isinstance(layout, _FINISH_THEMSELVES):
+            self._number_epilogue(activation.name if activation else "")
+
+    def _number_epilogue(self, function: str) -> None:
+        """Number the kernel of an activation, which a residual needs to be added before."""
+        computed = self.layout.computed.name
+        if self.layout.problem.residual:
+            name = f"finish_row_{function}" if function else "finish_row"
+            self.called["finish_row"] = self(name, finish_row(function), dtype=computed)
+        elif function:
+            self.called["activate"] = self(
+                f"activate_{function}", activate(function), dtype=computed
+            )
 
     def _number_cell_kernels(self) -> None:
         """Number the kernels of the algorithms whose lanes are cells."""
@@ -128,7 +138,7 @@ class Lowering:
             self.arrays |= of_winograd
 
 
-_ACTIVATE_THEMSELVES = (DepthwiseLayout, RowGemmLayout)  # their micro-kernels do
+_FINISH_THEMSELVES = (DepthwiseLayout, RowGemmLayout)  # in their micro-kernels
 _DRIVERS = {
     "direct": run,
     "im2col": run,

@@ -287,6 +287,7 @@ def native(
     threads: int | None,
     method: str = "auto",
     activation: Activation | None = None,
+    residual: bool = False,
 ) -> Any:
     """The engine's plan for a contraction of NumPy arrays; None if the portable path serves it.
 
@@ -296,7 +297,9 @@ def native(
         return None
     try:
         if engine.serves(geometry, want, dtype, threads):
-            return engine.prepare(geometry, dtype, threads, method, want, activation)
+            return engine.prepare(
+                geometry, dtype, threads, method, want, activation, residual=residual
+            )
     except ParameterError:  # from an environment variable
         raise
     except Exception as error:

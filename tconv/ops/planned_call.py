@@ -12,8 +12,8 @@ from tconv.arrays.activations import Activation, as_activation
 from tconv.arrays.canonical import canonical
 from tconv.arrays.dtypes import NATIVE_DTYPES, TYPES, as_dtype, as_type_name, dtype_name, largest
 from tconv.arrays.operands import as_operand, check_out
-from tconv.errors import DTypeError, ShapeError
-from tconv.geometry.arguments import as_choice
+from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.geometry.arguments import as_flag, as_choice
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.ops.dispatch import Call, native, needs_no_limit, solve_for
 from tconv.system.allocator import empty
@@ -22,6 +22,7 @@ from tconv.system.public_pickles import reduce_by_public_name
 __all__ = ["Packed", "PackedWeights", "Packings", "PlannedCall", "plan"]
 
 _MOST_PACKED = 8  # orders of one weight
+_MOST_FUSED_AXES, _FUSED = 3, ("float32", "float64")  # whose residual the engine adds
 _MOST_PLANS = 32  # that read one weight, for images of different sizes
 
 
@@ -133,6 +134,7 @@ class PlannedCall:
     geometry : Geometry
     dtype : numpy.dtype
     activation : the argument of `plan`, or None
+    residual : whether calls take a residual
 
     ``print(call)`` shows the plan and its predicted time. Several threads may run a call at once.
     It can be pickled.
@@ -151,8 +153,14 @@ class PlannedCall:
         method: str = "auto",
         activation: Activation | None = None,
         want: Letter = "y",
+        residual: bool = False,
     ) -> None:
-        call = Call("plan", "zeros", method, threads, activation=activation)
+        is_first = geometry.data_format == "channels_first"
+        # Elsewhere the residual is added, and the activation applied, in passes of their own.
+        is_fused = is_first and geometry.rank <= _MOST_FUSED_AXES and dtype in _FUSED
+        self.residual, self._finishes = residual, residual and not is_fused
+        follows = None if self._finishes else activation
+        call = Call("plan", "zeros", method, threads, activation=follows)
         threads, method = call.threads, call.method
         self.geometry, self.threads, self.method, self._call = geometry, threads, method, call
         self.want = want
@@ -162,9 +170,10 @@ class PlannedCall:
         self.dtype, self._dtype_name = as_dtype(np, dtype), dtype
         self.activation, self._activation = activation and activation.argument, activation
         self._result = TYPES[dtype].result
-        self._made_for = geometry, want, dtype, activation
-        self._plan = chosen = native(geometry, want, dtype, threads, method, activation)
-        is_first = geometry.data_format == "channels_first"
+        self._made_for = geometry, want, dtype, activation, residual
+        adds = residual and is_fused
+        self._plan = chosen = native(geometry, want, dtype, threads, method, follows, adds)
+        self._finishes = self._finishes or (residual and chosen is None)
         self._calls_executor = is_first and chosen is not None and self.dtype in NATIVE_DTYPES
         # Other types and layouts call the engine, unless each call needs a check of memory, or of
         # integers against overflow.
@@ -203,10 +212,13 @@ class PlannedCall:
         packed: Packed,
         bias: NDArray[Any] | None = None,
         out: NDArray[Any] | None = None,
+        residual: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Return the wanted letter, y or x, written to `out` if that is given.
 
-        A call that wants x takes y as its first argument.
+        A call that wants x takes y as its first argument. `residual`, of the shape and type of the
+        result, is for plans with ``residual=True``. `out` may be some channels of a larger array,
+        ``whole[:, 8:24]``, at no cost.
 
         Raises
         ------
@@ -226,9 +238,12 @@ class PlannedCall:
             x = self._check(x, self._read_shape, self._read)
         if bias is not None:
             bias = self._check(bias, (self._channels,), "bias", (self._result,))
+        more = () if residual is None and not self.residual else self._checked(residual)
         if out is not None:
-            to = check_out(out, np, self._shape, self._result, [x, bias])
+            to = check_out(out, np, self._shape, self._result, [x, bias, *more])
         flags = x.flags
+        if self._finishes:
+            return self._finished(x, packed, bias, out, *more)
         if self._calls_engine:
             result = engine.contract(
                 self.geometry, self.want, x, packed, bias=bias, out=to, plan=chosen
@@ -240,9 +255,49 @@ class PlannedCall:
             and (to is None or (to.flags.carray and to.dtype.isnative))
         ):
             result = empty(self._shape, self.dtype) if to is None else to
-            chosen(x, packed.values, chosen.pack_bias(bias), result)
+            chosen(x, packed.values, chosen.pack_bias(bias), result, *more)
+        elif self._calls_executor and (more or _has_whole_images(to)):
+            result = self._strided(x, packed, bias, to, *more)
         else:
             result = self._with_every_check(x, packed, bias, to)
+        return result if out is None else out
+
+    def _checked(self, residual: Any) -> tuple[NDArray[Any]]:
+        """Return the residual that a call takes, C-contiguous, in a tuple of its own."""
+        if residual is None or not self.residual:
+            is_, fix = ("needs", "pass one") if self.residual else ("takes no", "make a plan with")
+            raise ParameterError(
+                f"residual={'None' if residual is None else 'an array'}: the plan {is_} residual; "
+                f"{fix}{'' if self.residual else ' residual=True'}."
+            )
+        array = self._check(residual, self._shape, "residual", (self._result,))
+        return (np.require(array, array.dtype.newbyteorder("="), ("C", "A")),)
+
+    def _strided(
+        self, x: NDArray[Any], packed: Packed, bias: Any, out: Any, *residual: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Compute on x that is not contiguous, or into images of a larger array."""
+        x = np.require(x, self.dtype, ("C", "A"))
+        values, packed_bias = packed.values, self._plan.pack_bias(bias)
+        if _has_whole_images(out) and not residual:
+            self._plan.write_images(x, values, packed_bias, out)
+            return out  # type: ignore[no-any-return]
+        result = empty(self._shape, self.dtype)
+        self._plan(x, values, packed_bias, result, *residual)
+        if out is not None:
+            out[...] = result
+        return result if out is None else out
+
+    def _finished(
+        self, x: NDArray[Any], packed: Packed, bias: Any, out: Any, residual: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Compute the sums, then add the residual and apply the activation."""
+        result = self._with_every_check(x, packed, bias, None)
+        result += residual
+        if self._activation is not None:
+            self._activation.apply(result)
+        if out is not None:
+            out[...] = result
         return result if out is None else out
 
     def _with_every_check(
@@ -281,11 +336,12 @@ class PlannedCall:
     def __getstate__(self) -> tuple[Any, ...]:
         # The arguments; unpickling chooses the plan anew, for the machine it runs on.
         how = self._dtype_name, self.threads, self.method, self.activation, self.want
-        return self.geometry, *how
+        return self.geometry, *how, self.residual
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        geometry, dtype, threads, method, activation, want = state
-        self.__init__(geometry, dtype, threads, method, as_activation(activation), want)  # type: ignore[misc]
+        geometry, dtype, threads, method, activation, want, *residual = state
+        follows = as_activation(activation)
+        self.__init__(geometry, dtype, threads, method, follows, want, *residual)  # type: ignore[misc]
 
     def __str__(self) -> str:
         geometry = self.geometry
@@ -310,6 +366,7 @@ def plan(
     threads: int | None = None,
     method: str = "auto",
     activation: Any = None,
+    residual: bool = False,
     **keywords: Any,
 ) -> PlannedCall:
     """Check sizes and choose a plan for a `conv_transpose`, or a `conv`, once for many calls.
@@ -333,6 +390,8 @@ def plan(
         - ("hard_sigmoid", alpha, beta): ``clip(alpha*x + beta, 0, 1)``; PyTorch's is (1/6, 0.5)
         - "gelu", by the normal distribution; ("gelu", "tanh"), by a tanh
         - ("snake", a): ``x + sin(a*x)**2/a``
+    residual : whether each call takes an array like its result, which is added to sums and bias
+        before the activation: ``activation(sums + bias + residual)``
     keywords : those of `conv_transpose` about sizes and layouts: stride, padding, output_padding,
         dilation, groups, output_size, data_format, weight_format, flip_kernel
 
@@ -358,4 +417,18 @@ def plan(
     if follows is not None:
         follows.check_type(name)
     geometry = Geometry.of(x_shape, weight_shape, **keywords)
-    return PlannedCall(geometry, name, threads, method, follows, want)
+    adds = as_flag(residual, "residual")
+    return PlannedCall(geometry, name, threads, method, follows, want, adds)
+
+
+def _has_whole_images(out: Any) -> bool:
+    """Whether out has C-contiguous images, a fixed number of elements apart."""
+    return (
+        out is not None
+        and out.dtype.isnative
+        and out.flags.aligned
+        and out.strides[0] >= 0
+        and out.strides[0] % out.itemsize == 0
+        and bool(len(out))
+        and out[0].flags.c_contiguous
+    )

@@ -92,9 +92,14 @@ def run_channel_lanes(module: Module, name: str, element: ElementType) -> None:
             code.mul(group, c.y_group), code.mul(code.mul(block, c.block), c.y_channel)
         )
         with code.loop(images) as n:
-            to = code.at(c.y, code.add(code.mul(code.add(image, n), c.y_batch), channel))
+            of_image = code.add(code.mul(code.add(image, n), c.y_batch), channel)
+            to = code.at(c.y, of_image)
             sums = code.at(c.acc, code.mul(code.mul(n, c.cells), c.acc_pitch))
             code.call(c.transpose_out, to, sums, c.y_channel, c.acc_pitch, c.cells, channels)
+            with code.when(code.is_given(c.finish_row)), code.loop(channels) as of_y:
+                cell = code.add(of_image, code.mul(of_y, c.y_channel))
+                where = code.at(c.y, cell), code.at(c.residual, cell)
+                code.call(c.finish_row, *where, c.cells, c.parameters)
     code.end()
 
 

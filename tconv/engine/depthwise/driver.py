@@ -24,11 +24,12 @@ def run_depthwise(module: Module, name: str, element: ElementType) -> None:
         end = code.least(code.add(first, c.planes), c.all_planes)
         with code.loop(end, first) as plane:
             of_batch, output = code.divmod(plane, c.blocks)  # a block is one output channel
-            _, group = code.divmod(of_batch, c.groups)
+            image, group = code.divmod(of_batch, c.groups)
             x = code.at(c.x, code.mul(of_batch, c.x_group))
             number = code.add(code.mul(group, c.blocks), output)
             weight = code.at(c.weight, code.mul(number, c.weight_block))
-            y = code.at(c.y, code.mul(plane, c.y_channel))
-            where = (a["arguments"], x, weight, code.at(c.bias, number), y)
+            cell = code.add(code.mul(image, c.y_batch), code.mul(number, c.y_channel))
+            y, residual = code.at(c.y, cell), code.at(c.residual, cell)
+            where = (a["arguments"], x, weight, code.at(c.bias, number), y, residual)
             code.call(c.slide, *where, first_row, end_row)
     code.end()

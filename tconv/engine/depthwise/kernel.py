@@ -5,7 +5,7 @@
             for c in channels of the group:
                 for row of x that the block reads, cells of it that its taps read:
                     acc[r, phase] += w[c, tap] * x[c, row][cells]        # for all that read them
-            y[block, columns] = activation(bias + acc), the phases interleaved
+            y[block, columns] = activation(bias + acc + residual), the phases interleaved
 
 A row of x is loaded once for all rows of outputs that read it, straight from x: where the image
 ends masks let the lanes beyond read zeros, and rows beyond it are rows of zeros.
@@ -55,6 +55,7 @@ class Window(NamedTuple):
     kernel: tuple[int, int]
     channels: int
     activation: str
+    residual: bool
 
     @classmethod
     def of(cls, problem: Problem, rows: int, vectors: int) -> "Window":
@@ -63,7 +64,8 @@ class Window(NamedTuple):
         _, height, width = problem.kernel_size
         name = problem.activation.name if problem.activation else ""
         axes = AxisWindow.of(y), AxisWindow.of(x)
-        return cls(*axes, rows, vectors, (height, width), problem.channels, name)
+        kernel, channels = (height, width), problem.channels
+        return cls(*axes, rows, vectors, kernel, channels, name, problem.residual)
 
     @property
     def name(self) -> str:
@@ -101,7 +103,7 @@ def slide(window: Window) -> Callable[[Module, str, ElementType], None]:
     """
 
     def emit(module: Module, name: str, element: ElementType) -> None:
-        pointers = dict.fromkeys(("arguments", "x", "w", "bias", "y"), PTR)
+        pointers = dict.fromkeys(("arguments", "x", "w", "bias", "y", "residual"), PTR)
         code, a = begin(module, name, pointers | {"first": I64, "end": I64}, element)
         a["y"].add_attribute("noalias")
         c, lanes = Call(code, a["arguments"]), element.lanes
@@ -166,10 +168,7 @@ class _Columns:
                     sums.append(code.at(x, self.c.x_channel))
                     sums.append(code.at(w, window.kernel[0] * window.kernel[1]))
                 del sums[-2:]
-            sums = [code.plus(bias, each) for each in sums]
-            if window.activation:
-                sums = applied(code, window.activation, self.c.parameters, sums)
-            self._store(sums, row)
+            self._store([code.plus(bias, each) for each in sums], row)
 
     def _channel(self, acc: list[Value], row: Value, x: Value, w: Value) -> list[Value]:
         """Emit the terms of one channel; return the sums."""
@@ -197,23 +196,43 @@ class _Columns:
         return self.code.at(self.c.zeros, -self.window.cells.loads(self.code.element.lanes)[0])
 
     def _store(self, sums: list[Value], row: Value) -> None:
-        """Write a block of rows to y, the phases of a row interleaved."""
-        code, c, window, lanes = self.code, self.c, self.window, self.code.element.lanes
-        height, phases, vectors = len(window.y.taps), len(window.x.taps), window.vectors
-        left = code.mul(self.column, phases)
+        """Write a block of rows to y: interleaved, with the residual, activated."""
+        code, c, window = self.code, self.c, self.window
+        height, each = len(window.y.taps), len(window.x.taps) * window.vectors
+        left = code.mul(self.column, len(window.x.taps))
+        places, found = [], list[Value]()
         for n in range(window.rows * height):
             of_row, phase_y = divmod(n, height)
             q = code.add(row, of_row)
             place = code.add(code.mul(q, height), phase_y)
             exists = code.both(code.is_less(q, self.a["end"]), code.is_less(place, c.output_height))
+            cell = code.add(code.mul(place, c.y_row), left)
             # Without a branch: LLVM would move the products of each row beneath its own.
-            to = code.at(self.a["y"], code.add(code.mul(place, c.y_row), left))
-            to = code.builder.select(exists, to, self.nowhere)
-            some = sums[n * phases * vectors : (n + 1) * phases * vectors]
-            for v in range(vectors):
-                for m, vector in enumerate(interleaved(code, some[v::vectors])):
-                    at = v * phases + m
-                    if self.kept:
-                        code.store_lanes(vector, code.at(to, at * lanes), self.kept[at])
-                    else:
-                        code.store_vector(vector, to, at * lanes)
+            places.append(self._place(exists, self.a["y"], cell))
+            cells = self._interleaved(sums[n * each : (n + 1) * each])
+            if window.residual:
+                residual = self._place(exists, self.a["residual"], cell)
+                cells = [code.plus(one, self._load(residual, v)) for v, one in enumerate(cells)]
+            found += cells
+        if window.activation:
+            found = applied(code, window.activation, c.parameters, found)
+        for n, to in enumerate(places):
+            for v, vector in enumerate(found[n * each : (n + 1) * each]):
+                at = code.at(to, v * code.element.lanes)
+                if self.kept:
+                    code.store_lanes(vector, at, self.kept[v])
+                else:
+                    code.store_vector(vector, at)
+
+    def _place(self, exists: Value, pointer: Value, cell: Value) -> Value:
+        """``&pointer[cell]``, or memory that nobody reads where there is no such row."""
+        return self.code.builder.select(exists, self.code.at(pointer, cell), self.nowhere)
+
+    def _interleaved(self, sums: list[Value]) -> list[Value]:
+        """The vectors of a row of y from the sums of its phases."""
+        vectors = self.window.vectors
+        return [each for v in range(vectors) for each in interleaved(self.code, sums[v::vectors])]
+
+    def _load(self, source: Value, v: int) -> Value:
+        at = self.code.at(source, v * self.code.element.lanes)
+        return self.code.load_lanes(at, self.kept[v]) if self.kept else self.code.load_vector(at)

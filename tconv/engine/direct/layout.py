@@ -304,8 +304,8 @@ class Layout:
     def packing(self) -> tuple[Any, ...]:
         """The key of the order of packed weights."""
         problem = self.unsized
-        if problem.activation is not None:
-            problem = replace(problem, activation=None)
+        if problem.activation is not None or problem.residual:
+            problem = replace(problem, activation=None, residual=False)
         return (problem, self.dtype.name, self.target, *self.plan.packing)
 
     def fixed(self) -> dict[str, NDArray[Any]]:

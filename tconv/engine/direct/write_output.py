@@ -10,8 +10,11 @@ from tconv.engine.codegen.llvm import I64, PTR, Value
 __all__ = ["copy_out"]
 
 
-def copy_out(c: Call, task: Task, y: Value, is_last: Value) -> None:
-    """Interleave the phases of every row of a task, from the accumulators to y of a block."""
+def copy_out(c: Call, task: Task, of_block: Value, is_last: Value) -> None:
+    """Interleave the phases of every row of a task, from the accumulators to y of a block.
+
+    The block begins at the cell `of_block` of y. A residual, if there is one, is added to each row.
+    """
     code = c.code
     begin = code.sub(code.mul(task.column, c.stride_x), c.crop_offset_x)
     skipped = code.most(code.sub(0, begin), 0)  # cells of the first column that are cropped
@@ -50,13 +53,17 @@ def copy_out(c: Call, task: Task, y: Value, is_last: Value) -> None:
                     )
                     with code.when(exists):
                         acc_starts = code.at(c.row_accumulators, code.mul(phase_y, c.stride_x), I64)
-                        far = code.cell(y, code.add(at_row, code.mul(of_y_y, c.y_row)))
+                        cell = code.add(of_block, at_row, code.mul(of_y_y, c.y_row))
+                        far = code.cell(c.y, cell)
                         code.builder.store(far, c.to)
                         with code.when(code.is_equal(c.streams, 1)):
                             _hold(c, far, count)
                         to = code.load(c.to, kind=PTR)
                         sizes = (lane, skipped, count, c.stride_x, ahead)
                         code.call(c.interleave_row, to, c.acc, acc_starts, *sizes)
+                        with code.when(code.is_given(c.finish_row)):
+                            residual = code.cell(c.residual, cell)
+                            code.call(c.finish_row, to, residual, count, c.parameters)
                 next_y = code.add(y_row, 1)
                 wraps_y = code.is_equal(next_y, end_y)
                 next_z = code.add(z_row, code.pick(wraps_y, 1, 0))

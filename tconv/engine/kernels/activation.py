@@ -26,7 +26,7 @@ from tconv.arrays.normal_distribution import CENTRE, COEFFICIENTS, LARGEST
 from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I64, PTR, Constant, IntType, Module, Value, VectorType
 
-__all__ = ["activate", "applied", "is_short"]
+__all__ = ["activate", "applied", "finish_row", "is_short"]
 
 
 _LOG_2 = Decimal("0.6931471805599453094172321214581765680755001343602552")
@@ -72,6 +72,32 @@ def activate(function: str) -> Callable[[Module, str, ElementType], None]:
         of = _function(code, function, a["parameters"])
         with code.loop(a["count"], step=element.lanes) as n:
             code.store_vector(of(code.load_vector(a["row"], n)), a["row"], n)
+        code.end()
+
+    return emit
+
+
+def finish_row(function: str) -> Callable[[Module, str, ElementType], None]:
+    """Return the emitter of a kernel that adds a residual to a row of y, and then activates it.
+
+    ``y[:count] = function(y[:count] + residual[:count])``; without a function it only adds.
+    """
+
+    def emit(module: Module, name: str, element: ElementType) -> None:
+        pointers = {"y": PTR, "residual": PTR}
+        code, a = begin(module, name, pointers | {"count": I64, "parameters": PTR}, element)
+        lanes = element.lanes
+        of = _function(code, function, a["parameters"]) if function else None
+        whole = code.mul(code.div(a["count"], lanes), lanes)
+        rest = code.sub(a["count"], whole)
+        with code.loop(whole, step=lanes) as n:
+            total = code.plus(code.load_vector(a["y"], n), code.load_vector(a["residual"], n))
+            code.store_vector(of(total) if of else total, a["y"], n)
+        with code.when(code.is_less(0, rest)):
+            some = code.first_lanes(rest)
+            y, residual = code.at(a["y"], whole), code.at(a["residual"], whole)
+            total = code.plus(code.load_lanes(y, some), code.load_lanes(residual, some))
+            code.store_lanes(of(total) if of else total, y, some)
         code.end()
 
     return emit

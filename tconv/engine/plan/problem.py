@@ -23,8 +23,8 @@ __all__ = ["Problem"]
 class Problem:
     """A geometry, channels first, batched and with weights (C, M/G, *K), and the letter wanted.
 
-    If it is solved `without_winograd`, every product of the sum is computed. The activation is
-    applied to the sums.
+    If it is solved `without_winograd`, every product of the sum is computed. A `residual`, an array
+    like the one that is written, is added to the sums, and the activation is applied to that.
 
     >>> problem = Problem(Geometry.of((1, 4, 5), (4, 6, 3), stride=2), "x")
     >>> problem.channels, problem.outputs, problem.read_size, problem.written_size
@@ -35,6 +35,7 @@ class Problem:
     want: Letter = "y"
     without_winograd: bool = False
     activation: Activation | None = None
+    residual: bool = False
 
     @property
     def read(self) -> Letter:

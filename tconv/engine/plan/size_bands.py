@@ -5,6 +5,8 @@ cost. So plans are chosen for the largest size of a band, and fitted to the othe
 follows from the sizes alone, never from what was computed before: so do the bits of a result.
 """
 
+from dataclasses import replace
+
 from tconv.engine.plan.phases import is_single
 from tconv.engine.plan.problem import Problem
 from tconv.geometry.axis import Axis
@@ -75,7 +77,7 @@ def _grown(problem: Problem, more: list[int]) -> Problem:
             for axis, n in zip(problem.geometry.axes, more, strict=True)
         ]
     )
-    return Problem(_with(problem, axes), problem.want, problem.without_winograd, problem.activation)
+    return replace(problem, geometry=_with(problem, axes))
 
 
 def _with(problem: Problem, axes: tuple[Axis, ...], batch: int | None = None) -> Geometry:
@@ -94,7 +96,7 @@ def unsized(problem: Problem) -> Problem:
             for axis, count in zip(geometry.axes, _counts(problem), strict=True)
         ]
     )
-    return Problem(_with(problem, axes, 0), problem.want, False, problem.activation)
+    return replace(problem, geometry=_with(problem, axes, 0), without_winograd=False)
 
 
 def _counts(problem: Problem) -> list[int]:

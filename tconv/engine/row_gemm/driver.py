@@ -55,14 +55,14 @@ class _Block:
 
     def __init__(self, c: Call, image: Value, block: Value) -> None:
         code, self.c = c.code, c
-        _, group = code.divmod(image, c.groups)
+        image_of_batch, group = code.divmod(image, c.groups)
         number = code.add(code.mul(group, c.blocks), block)
         is_last = code.is_equal(block, code.sub(c.blocks, 1))
         self.weight = code.at(c.weight, code.mul(number, c.weight_block))
         self.bias = code.at(c.bias, code.mul(number, c.bias_block))
         self.x = code.at(c.x, code.mul(image, c.x_group))
-        first = code.mul(block, c.block, c.y_channel)
-        self.y = code.at(c.y, code.add(code.mul(image, c.y_group), first))
+        first = code.add(code.mul(group, c.y_group), code.mul(block, c.block, c.y_channel))
+        self.first = code.add(code.mul(image_of_batch, c.y_batch), first)
         self.tiles = code.builder.select(is_last, c.last_tiles, c.tiles)
         self.count = code.pick(is_last, c.last_tile_count, c.tile_count)
         self.channels = code.pick(is_last, c.last_block, c.block)
@@ -79,7 +79,7 @@ class _Block:
         is_rest = code.is_less(0, rest)
         kernel, width = code.pick(is_rest, 1, 0), code.pick(is_rest, c.rest_lanes, c.wide_lanes)
         fill = code.builder.select(is_rest, c.fill_rest, c.fill)
-        y = code.at(self.y, code.add(self.in_y, column))
+        cell = code.add(self.first, self.in_y, column)
         with code.loop(c.channels, step=c.k_block) as channel:
             channels = code.least(c.k_block, code.sub(c.channels, channel))
             before = code.mul(channel, c.taps)  # terms
@@ -94,16 +94,16 @@ class _Block:
                 tile = TILE.load(code, self.tiles, n)
                 of_tile = code.add(tile["weight"], code.mul(before, tile["rows"]))
                 w, bias = code.at(self.weight, of_tile), code.at(self.bias, tile["acc"])
-                to = code.at(y, code.mul(tile["acc"], c.y_channel))
+                of_tile = code.add(cell, code.mul(tile["acc"], c.y_channel))
+                to, residual = code.at(c.y, of_tile), code.at(c.residual, of_tile)
+                of_y = (to, bias, c.panel, residual, c.parameters)
                 place = code.add(tile["micro"], kernel)
                 copies = code.both(code.is_equal(n, 0), code.is_equal(c.copies, 1))
                 with code.if_else(copies) as (first_tile, later_tile):
                     with first_tile:
                         micro = code.load(c.copying_micros, place, PTR)
                         of_x = (sizes[0], c.x_channel, *sizes[2:])
-                        code.call(
-                            micro, w, code.at(x, column), to, bias, c.panel, c.parameters, *of_x
-                        )
+                        code.call(micro, w, code.at(x, column), *of_y, *of_x)
                     with later_tile:
                         micro = code.load(c.micros, place, PTR)
-                        code.call(micro, w, c.panel, to, bias, c.panel, c.parameters, *sizes)
+                        code.call(micro, w, c.panel, *of_y, *sizes)

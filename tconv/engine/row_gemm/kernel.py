@@ -1,11 +1,14 @@
-"""The micro-kernel of a row GEMM: its sums go straight to y.
+"""The micro-kernel of a row GEMM.
 
-for k in terms:
-    cells = x[k*x_step:][:lanes]
-    panel[k] = cells                                   # if it copies
-    for r in rows:
-        acc[r] += w[k, r] * cells
-y[r] = activation((bias[r] if first else y[r]) + acc[r])      # the activation if last
+    for k in terms:
+        cells = x[k*x_step:][:lanes]
+        panel[k] = cells                                   # if it copies
+        for r in rows:
+            acc[r] += w[k, r] * cells
+    y[r] = (bias[r] if first else y[r]) + acc[r]
+    y[r] = activation(y[r] + residual[r])                  # if last
+
+Its sums go straight to y.
 """
 
 from collections.abc import Callable
@@ -35,11 +38,13 @@ class RowKernel(NamedTuple):
     is_cut: bool
     is_whole: bool
     activation: str
+    residual: bool
 
     @property
     def name(self) -> str:
         """A name for the kernel, which no other shares."""
-        flags = "".join("01"[each] for each in (self.copies, self.is_cut, self.is_whole))
+        of = (self.copies, self.is_cut, self.is_whole, self.residual)
+        flags = "".join("01"[each] for each in of)
         sizes = f"{self.rows}_{self.vectors}_{self.unroll}_{flags}"
         return f"row_{sizes}_{self.activation}" if self.activation else f"row_{sizes}"
 
@@ -48,7 +53,7 @@ def row_kernel(kernel: RowKernel) -> Callable[[Module, str, ElementType], None]:
     """Return the emitter of a micro-kernel; ``terms`` must be a multiple of its `unroll`."""
 
     def emit(module: Module, name: str, element: ElementType) -> None:
-        pointers = dict.fromkeys(("w", "x", "y", "bias", "panel", "parameters"), PTR)
+        pointers = dict.fromkeys(("w", "x", "y", "bias", "panel", "residual", "parameters"), PTR)
         sizes = dict.fromkeys(("terms", "x_step", "y_step", "rest", "first", "last"), I64)
         code, a = begin(module, name, pointers | sizes, element)
         for label in ("w", "x", "bias", "panel"):
@@ -108,14 +113,36 @@ def _store(
                 _write(code, kernel, acc, a, lanes, is_first=False)
             with first:
                 _write(code, kernel, acc, a, lanes, is_first=True)
-    if kernel.activation and not _is_early(kernel):
+    if (kernel.activation or kernel.residual) and not _is_early(kernel):
         with code.when(code.is_equal(a["last"], 1)), code.loop(kernel.rows) as r:
-            _activate(code, kernel, code.at(a["y"], code.mul(a["y_step"], r)), a, lanes)
+            cell = code.mul(a["y_step"], r)
+            row = code.at(a["y"], cell)
+            found = [_load(code, row, v, kernel.vectors, lanes) for v in range(kernel.vectors)]
+            for v, vector in enumerate(_finished(code, kernel, found, a, cell, lanes)):
+                _put(code, vector, row, v, kernel.vectors, lanes)
 
 
 def _is_early(kernel: RowKernel) -> bool:
-    """Whether the activation is applied before sums are written."""
-    return kernel.is_whole and is_short(kernel.activation)
+    """Whether residual and activation are applied before sums are written."""
+    return kernel.is_whole and (not kernel.activation or is_short(kernel.activation))
+
+
+def _finished(
+    code: Code,
+    kernel: RowKernel,
+    sums: list[Value],
+    a: dict[str, Argument],
+    cell: Value,
+    lanes: Value | None,
+) -> list[Value]:
+    """A row of sums with its residual, which begins at a cell, activated."""
+    if kernel.residual:
+        row = code.at(a["residual"], cell)
+        more = [_load(code, row, v, kernel.vectors, lanes) for v in range(kernel.vectors)]
+        sums = [code.plus(one, other) for one, other in zip(sums, more, strict=True)]
+    if kernel.activation:
+        sums = applied(code, kernel.activation, a["parameters"], sums)
+    return sums
 
 
 def _write(
@@ -129,27 +156,18 @@ def _write(
 ) -> None:
     vectors = kernel.vectors
     for r in range(kernel.rows):
-        row = code.at(a["y"], code.mul(a["y_step"], r))
+        cell = code.mul(a["y_step"], r)
+        row = code.at(a["y"], cell)
         if is_first:
             before = [code.splat(code.load(a["bias"], r))] * vectors
         else:
             before = [_load(code, row, v, vectors, lanes) for v in range(vectors)]
         pairs = zip(before, acc[r * vectors : (r + 1) * vectors], strict=True)
         totals = [code.plus(one, other) for one, other in pairs]
-        if kernel.activation and _is_early(kernel):
-            totals = applied(code, kernel.activation, a["parameters"], totals)
+        if _is_early(kernel):
+            totals = _finished(code, kernel, totals, a, cell, lanes)
         for v, total in enumerate(totals):
             _put(code, total, row, v, vectors, lanes)
-
-
-def _activate(
-    code: Code, kernel: RowKernel, row: Value, a: dict[str, Argument], lanes: Value | None
-) -> None:
-    """Apply the activation to a row of the tile."""
-    vectors = kernel.vectors
-    found = [_load(code, row, v, vectors, lanes) for v in range(vectors)]
-    for v, vector in enumerate(applied(code, kernel.activation, a["parameters"], found)):
-        _put(code, vector, row, v, vectors, lanes)
 
 
 def _load(code: Code, row: Value, v: int, vectors: int, lanes: Value | None) -> Value:

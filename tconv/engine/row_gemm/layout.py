@@ -139,8 +139,8 @@ class RowGemmLayout(Layout):
                 (copying, True, firsts),
             ):
                 for rows in heights if vectors else ():
-                    shape = (rows, vectors, self.unroll, copies, n == 1, is_whole, name)
-                    made = RowKernel(*shape)
+                    shape = (rows, vectors, self.unroll, copies, n == 1, is_whole)
+                    made = RowKernel(*shape, name, self.problem.residual)
                     table[2 * rows + n] = kernel(made.name, row_kernel(made))
         called = dict[str, int]()
         for name, vectors in zip(("fill", "fill_rest"), self.widths, strict=True):

@@ -1,6 +1,6 @@
 """Calls of native jobs: each with arguments, a task counter and scratch of its own.
 
-    arguments = operands' addresses..., counter's address, scratch's address, sizes...
+    arguments = addresses of up to four operands, the counter, scratch, more operands, sizes...
 
 Many threads may call one job at a time, so each call takes arguments and scratch that no other call
 has. A native call stub starts a small job on one thread: it reads the operands' addresses from the
@@ -10,7 +10,7 @@ second call on, so that no first call waits for its compilation.
 
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
 from struct import Struct
@@ -33,6 +33,7 @@ __all__ = ["Job", "run_job", "use_backend"]
 
 _SMALL_CYCLES = 300_000  # a tenth of a millisecond, of which a call from Python takes some per cent
 _MOST_KEPT = 8  # free scratch buffers
+_BEFORE = 4  # operands whose addresses precede that of the counter
 _NAME = f"tconv_call_stub_{DATA_OFFSET}"
 _ADDRESS, _OBJECT = ctypes.c_void_p, ctypes.py_object
 
@@ -116,18 +117,24 @@ class Job:
         self.values, self._frames = values, []
 
     def __call__(
-        self, operands: tuple[NDArray[Any], ...], threads: int, scratch_bytes: int | None = None
+        self,
+        operands: tuple[NDArray[Any], ...],
+        threads: int,
+        scratch_bytes: int | None = None,
+        words: Mapping[int, int] | None = None,
     ) -> bool:
         """Run the job on operands, always equally many, and on scratch if it uses any.
 
-        Returns whether it set its flag.
+        `words` are arguments of this call alone, by place. Returns whether the job set its flag.
         """
-        frames = self._frames
+        frames = self._frames if words is None else []
         try:
             frame, is_new = frames.pop(), False
         except IndexError:
             frame, is_new = _Frame(self.values), True
         scratch = None if scratch_bytes is None else _borrowed(scratch_bytes)
+        for place, word in (words or {}).items():
+            frame.values[place] = word
         stub = None
         if threads == 1 and self._is_small and scratch:
             stub = self._stub
@@ -136,9 +143,10 @@ class Job:
         if stub and scratch:
             stub(self.function, frame.address, frame.counter_address, scratch.address, *operands)
         else:
-            places = [*map(address, operands), frame.counter_address]
+            places = [*map(address, operands[:_BEFORE]), frame.counter_address]
             if scratch:
                 places.append(scratch.address)
+            places += map(address, operands[_BEFORE:])
             _write[len(places)](frame.values, 0, *places)
             frame.values[frame.counter] = 0
             run_job(self.function, frame.address, threads, self._load)
@@ -182,7 +190,7 @@ def _stub(count: int, load: Load) -> Callable[..., None]:
 def _emit(module: "Module", count: int) -> None:
     """Emit ``call_stub(job, arguments, counter, scratch, array...)`` for `count` arrays.
 
-    arguments[:count + 2] = addresses of arrays..., counter, scratch
+    arguments[:count + 2] = addresses of arrays[:4], counter, scratch, addresses of arrays[4:]
     *counter = 0
     job(arguments, 0)
     """
@@ -195,7 +203,7 @@ def _emit(module: "Module", count: int) -> None:
     code = Code(Builder(function.append_basic_block("entry")))
     job, arguments, counter, scratch, *arrays = function.args
     places = [code.load(code.at(array, DATA_OFFSET, I8), kind=PTR) for array in arrays]
-    for n, place in enumerate((*places, counter, scratch)):
+    for n, place in enumerate((*places[:_BEFORE], counter, scratch, *places[_BEFORE:])):
         code.store(place, arguments, n)
     code.store(code.index(0), counter)
     code.call(job, arguments, code.index(0))
