@@ -13,7 +13,7 @@ from tconv.arrays.canonical import canonical
 from tconv.arrays.dtypes import NATIVE_DTYPES, TYPES, as_dtype, as_type_name, dtype_name, largest
 from tconv.arrays.operands import as_operand, check_out
 from tconv.errors import DTypeError, ParameterError, ShapeError
-from tconv.geometry.arguments import as_flag, as_choice
+from tconv.geometry.arguments import as_choice, as_flag
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.ops.dispatch import Call, native, needs_no_limit, solve_for
 from tconv.system.allocator import empty

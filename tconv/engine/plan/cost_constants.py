@@ -5,7 +5,7 @@ microsecond on a server core of 2020. `bench/fit_costs.py` measures plans and fi
 what it measured on a family, and the error of the fit, stand in `bench/costs/`.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tconv.engine.target.target import Target
 
@@ -140,7 +140,79 @@ class CostConstants:
 # Fitted on AVX2 (Zen 3) and on AVX-512 (Xeon, Zen 4), but for depthwise plans and row GEMMs: those
 # are of Zen 5, and untested on others. So is all of it on processors that no family names.
 _ZEN_3 = CostConstants()
-_ZEN_5 = replace(_ZEN_3)
+# Fitted to 1,993 plans for 160 random layers on one thread; see bench/costs/.
+_ZEN_5 = CostConstants(
+    gemm=GemmConstants(
+        call_cycles=24.1,
+        store_cycles=0.855,
+        latency_cycles=5.08,
+        vector_cycles=0.209,
+        prefetch_cycles=0.357,
+        overlapped=0.0848,
+        row_cycles=34.8,
+        pack_row_cycles=9.78,
+        packed_cycles=2.65,
+        gather_call_cycles=2.67,
+        gathered_cycles=6.85,
+        apart_cycles=1.92,
+        gather_cycles=1.31,
+        added_row_cycles=14.2,
+        added_cycles=3.64,
+        near_bytes=31.2,
+        stream_bytes=26.7,
+        far_bytes=26.8,
+        page_cycles=2.36,
+        crowded=0.379,
+    ),
+    winograd=WinogradConstants(read_cycles=0.35, write_cycles=1.42, l3_bytes=16.1),
+    channel_lanes=ChannelLanesConstants(
+        term_cycles=0.541,
+        channel_cycles=0.165,
+        row_cycles=4.16,
+        sum_cycles=1.43,
+        k_block_cycles=35.6,
+        transpose_cycles=3.64,
+        near_bytes=175,
+        stream_bytes=20.2,
+        far_bytes=1.92,
+        overlap=0.232,
+    ),
+    depthwise=DepthwiseConstants(
+        task_cycles=1540,
+        plane_cycles=44.7,
+        column_cycles=1.88,
+        block_cycles=0.5,
+        edge_store_cycles=1.81,
+        store_cycles=2.08,
+        load_cycles=1.65,
+        weight_cycles=0.106,
+        shuffle_cycles=0.444,
+        row_cycles=1.9,
+        latency_cycles=0.0575,
+        near_bytes=61.1,
+        far_bytes=20.2,
+        overlap=0.0449,
+    ),
+    row_gemm=RowGemmConstants(
+        task_cycles=93.8,
+        row_cycles=31.4,
+        tile_cycles=16.3,
+        store_cycles=1.63,
+        latency_cycles=1.31,
+        read_cycles=1.94,
+        fill_cycles=25.8,
+        fill_row_cycles=3.03,
+        load_cycles=1.69,
+        shuffle_cycles=0.299,
+        put_cycles=1.68,
+        near_bytes=54.9,
+        far_bytes=24.9,
+        panel_bytes=31.1,
+        weight_bytes=52.8,
+        far_weight_bytes=17.9,
+        overlap=0.264,
+    ),
+)
 FAMILIES = {"zen3": _ZEN_3, "zen5": _ZEN_5}
 _OF_CPU = {"znver5": "zen5"}  # by LLVM's name
 
