@@ -36,11 +36,12 @@ from tconv.engine.target.target import Target, named_target
 
 FOLDER = Path(__file__).parent / "costs"
 CPUS = {"zen5": ("znver5", {"l1_bytes": 49152, "l2_bytes": 2**20, "l3_bytes": 2**25})}
-SEED, LAYERS, OF_ALGORITHM, TURNS, SLICE_S = 24, 160, 3, 3, 0.02
+SEED, LAYERS, OF_ALGORITHM, TURNS, SLICE_S = 24, 198, 3, 3, 0.02
 # Cycles of the model for one that passes on this family: constants of all algorithms, and of other
 # libraries' times, are in the same unit, so a fit must not change it.
 SCALE = {"zen5": 1.5}
 ERROR_WEIGHT = 0.3  # of the mean error of a time, beside that of choices
+CHANGE_WEIGHT = 0.02  # of the mean square of what a constant was multiplied by, as a logarithm
 # What times of one thread, with packed weights and y in the caches, do not tell.
 KEPT = {
     "gemm": ("wake_cycles", "piece_cycles", "pages_bytes", "pages", "clash_bytes"),
@@ -68,7 +69,19 @@ def drawn(count: int = LAYERS, seed: int = SEED) -> Iterator[dict[str, Any]]:
     def between(low: float, high: float) -> int:
         return round(low * (high / low) ** rng.random())
 
-    kinds = ("1x1", "k3", "k3s2", "first", "depthwise", "audio", "3d", "transposed", "up", "small")
+    kinds = (
+        "1x1",
+        "k3",
+        "k3s2",
+        "first",
+        "depthwise",
+        "audio",
+        "3d",
+        "transposed",
+        "up",
+        "small",
+        "few",
+    )
     for n in range(count):
         kind = kinds[n % len(kinds)]
         channels, more, rank, groups = 8 * between(1, 48), 8 * between(1, 48), 2, 1
@@ -95,6 +108,13 @@ def drawn(count: int = LAYERS, seed: int = SEED) -> Iterator[dict[str, Any]]:
             rank, side, want = 1, between(50, 3000), "y"
             stride = rng.choice((2, 4, 8))
             kernel = 2 * stride
+        elif kind == "few":  # outputs, and a large x
+            more, want = between(1, 4), rng.choice("xyy")
+            rank, kernel, stride, side = rng.choice(
+                ((2, 2, 2, between(60, 320)), (2, 3, 1, between(60, 320)), (2, 4, 2, 64),
+                 (1, 16, 8, between(500, 8000)), (1, 7, 1, between(2000, 60000)))
+            )  # fmt: skip
+            stride = stride if want == "y" else 1
         elif kind == "small":
             side, want = between(2, 12), rng.choice("xy")
         products = channels * more // groups * (kernel * side) ** rank / stride**rank
@@ -218,7 +238,7 @@ def quality(
 
 
 def fit(family: str, steps: int, kinds: Sequence[str]) -> CostConstants:
-    """Constants near those in use with which choices and times are best."""
+    """Constants near those of Zen 3 with which choices and times are best."""
     layers, target, rng = read(family), target_of(family), random.Random(0)
     layers = [each for n, each in enumerate(layers) if n % LEFT_OUT]
     names = [
@@ -227,7 +247,7 @@ def fit(family: str, steps: int, kinds: Sequence[str]) -> CostConstants:
         for each in fields(_of(family, kind))
         if each.name not in KEPT.get(kind, ())
     ]
-    best, least = cost_constants.FAMILIES[family], math.inf
+    best, least, before = CostConstants(), math.inf, CostConstants()
     for n in range(steps):
         tried = best
         for kind, name in names if n else ():
@@ -239,10 +259,16 @@ def fit(family: str, steps: int, kinds: Sequence[str]) -> CostConstants:
         choices, errors = quality(family, layers, target)
         loss = sum(map(math.log, choices)) / len(choices)
         loss += ERROR_WEIGHT * sum(map(abs, errors)) / len(errors) + 0.02 * math.log(max(choices))
+        changes = [math.log(_value(tried, *each) / _value(before, *each)) for each in names]
+        loss += CHANGE_WEIGHT * sum(change**2 for change in changes) / len(changes)
         if loss < least:
             best, least = tried, loss
             print(n, round(loss, 4), summary(choices, errors), file=sys.stderr, flush=True)
     return best
+
+
+def _value(constants: CostConstants, kind: str, name: str) -> float:
+    return float(getattr(getattr(constants, kind), name))
 
 
 def _of(family: str, kind: str) -> Any:
