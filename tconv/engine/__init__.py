@@ -102,16 +102,18 @@ _MANY_CHANNELS, _THIN_OF_MANY = 128, 6
 
 
 @lru_cache(maxsize=1024)
-def serves(geometry: Geometry, want: Letter, dtype: str, threads: int | None = None) -> bool:
+def serves(
+    geometry: Geometry, want: Letter, dtype: str, threads: int | None = None, kept: bool = True
+) -> bool:
     """Whether the engine computes such a contraction; else the portable path does.
 
-    `threads` does not change the answer, but the plan for so many threads is cached.
+    Threads, and whether the weight is `kept`, do not change the answer, but the plan is cached.
 
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
     """
     if dtype in SPLIT_TYPES:
-        return _serves_split(geometry, want, dtype, threads)
+        return _serves_split(geometry, want, dtype, threads, kept)
     axes = geometry.axes
     elements = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
     return (
@@ -125,11 +127,13 @@ def serves(geometry: Geometry, want: Letter, dtype: str, threads: int | None = N
         and host_target().uses_engine
         and not (want == "w" and dtype in _HALVES)
         and not _is_thin(geometry, want, dtype)
-        and _has_plan(Problem(_canonical(geometry), want), dtype, threads)
+        and _has_plan(Problem(_canonical(geometry), want, kept=kept), dtype, threads)
     )
 
 
-def _serves_split(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
+def _serves_split(
+    geometry: Geometry, want: Letter, dtype: str, threads: int | None, kept: bool
+) -> bool:
     """Whether the engine contracts the parts of a split type.
 
     To split x moves it as a transpose does, so the engine serves it where it serves channels last.
@@ -138,7 +142,7 @@ def _serves_split(geometry: Geometry, want: Letter, dtype: str, threads: int | N
     if found is None:
         return False
     inner, real = found
-    return serves(replace(inner, data_format="channels_last"), want, real, threads)
+    return serves(replace(inner, data_format="channels_last"), want, real, threads, kept)
 
 
 def _is_thin(geometry: Geometry, want: Letter, dtype: str) -> bool:
@@ -160,7 +164,7 @@ def _is_thin(geometry: Geometry, want: Letter, dtype: str) -> bool:
 def _has_plan(problem: Problem, dtype: str, threads: int | None = None) -> bool:
     """Whether there is a plan for one thread, and so for any number of them."""
     if problem.geometry.rank > _MOST_AXES:
-        return _serves_high_rank(problem.geometry, problem.want, dtype, threads)
+        return _serves_high_rank(problem, dtype, threads)
     here = host_target()
     if problem.want == "w":
         with importing:  # few need it
@@ -173,13 +177,16 @@ def _has_plan(problem: Problem, dtype: str, threads: int | None = None) -> bool:
     return cached_plan(problem, dtype, here, 1) is not None
 
 
-def _serves_high_rank(geometry: Geometry, want: Letter, dtype: str, threads: int | None) -> bool:
+def _serves_high_rank(problem: Problem, dtype: str, threads: int | None) -> bool:
     """Whether the calls over three axes are served, and no more work than the portable path."""
+    geometry, want, kept = problem.geometry, problem.want, problem.kept
     if want == "y" and AxisFolding.is_too_large(geometry):
         return False
     folding = AxisFolding.of(geometry, as_dtype(np, dtype).itemsize, "y" if want == "y" else "x")
     inner = map(folding.inner, folding.all_taps)
-    return not folding.is_wasteful and all(serves(each, want, dtype, threads) for each in inner)
+    return not folding.is_wasteful and all(
+        serves(each, want, dtype, threads, kept) for each in inner
+    )
 
 
 def prepare(
@@ -189,12 +196,13 @@ def prepare(
     method: str = "auto",
     want: Letter = "y",
     activation: Activation | None = None,
-    *,
     residual: bool = False,
+    kept: bool = True,
 ) -> "_Plan | SplitPrimitive":
     """Return the primitive for a geometry; method "measure" tries several plans.
 
-    One with a `residual` has up to three axes and a type that is computed as it is stored.
+    One with a `residual` has up to three axes and a type that is computed as it is stored. If the
+    weight is not `kept`, it is packed for each call.
     """
     geometry, is_measured = _canonical(geometry), method == "measure"
     if dtype in SPLIT_TYPES:
@@ -202,9 +210,10 @@ def prepare(
         assert found is not None, "the engine does not serve this geometry"
         # For integers only the products themselves are sure to be exact.
         without_winograd = method == "direct" or np.dtype(dtype).kind in "iu"
-        inner = _create(Problem(found[0], want, without_winograd), found[1], threads, is_measured)
+        problem = Problem(found[0], want, without_winograd, kept=kept)
+        inner = _create(problem, found[1], threads, is_measured)
         return split_primitive(geometry, want, dtype, inner)
-    problem = Problem(geometry, want, method == "direct", activation, residual)
+    problem = Problem(geometry, want, method == "direct", activation, residual, kept)
     return _create(problem, dtype, threads, is_measured)
 
 
@@ -304,7 +313,7 @@ def contract(
     if want == "w":
         return _weight_gradient(geometry, a, b, out, threads, plan)
     if isinstance(b, np.ndarray):
-        made: Any = plan or prepare(geometry, a.dtype.name, threads, method, want)
+        made: Any = plan or prepare(geometry, a.dtype.name, threads, method, want, kept=False)
         packed = made.pack(_canonical_weight(geometry, b))
     else:
         made, packed = b.plan, b.values

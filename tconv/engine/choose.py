@@ -16,7 +16,7 @@ from tconv.engine.channel_lanes.candidates import candidates as channel_lanes_ca
 from tconv.engine.depthwise.candidates import DepthwiseCosts
 from tconv.engine.depthwise.candidates import candidates as depthwise_candidates
 from tconv.engine.direct.candidates import candidates as direct_candidates
-from tconv.engine.plan.cost_model import Considered, Costs, priced
+from tconv.engine.plan.cost_model import Considered, Costs, packing_cycles, priced
 from tconv.engine.plan.plan import Order, Plan, even_size
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of, octave_of, samples_of
@@ -105,7 +105,8 @@ def _order_of(problem: Problem, dtype: str, target: Target) -> Order | None:
     """Return the best order of sums for one thread; the octave's if that is as good."""
     best: dict[Order, float] = {}
     for plan, _, (read, work, count) in _considered(problem, dtype, target):
-        best[plan.order] = min((read + work) * count, best.get(plan.order, inf))
+        cycles = (read + work) * count + packing_cycles(problem, plan, target)
+        best[plan.order] = min(cycles, best.get(plan.order, inf))
     octave = octave_of(problem)
     if len(best) > 1 and octave != problem:
         preferred = _order_of(octave, dtype, target)
@@ -150,7 +151,9 @@ def _fits(
             blocks = ceil(problem.outputs / plan.block)
         cycles = costs[kind].of(plan)
         splits = [n for n in all_splits if n == 1 or n <= blocks]
-        found.append(min([priced(plan, cycles, target, threads, n) for n in splits], key=_cycles))
+        found.append(
+            min([priced(plan, cycles, problem, target, threads, n) for n in splits], key=_cycles)
+        )
     return found
 
 
@@ -200,7 +203,7 @@ def all_plans(
     """Return every candidate with its price; those with one order of sums, if it is given."""
     splits = _SPLITS if threads > 1 else (1,)
     return [
-        priced(plan, cycles, target, threads, n)
+        priced(plan, cycles, problem, target, threads, n)
         for plan, blocks, cycles in _considered(problem, dtype, target)
         if order is None or plan.order == order
         for n in splits

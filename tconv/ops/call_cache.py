@@ -98,7 +98,8 @@ class BoundCall:
             or name not in NATIVE_DTYPES.values()
         ):
             return
-        chosen = native(geometry, want, name, call.threads, call.method, call.activation)
+        how = call.threads, call.method, call.activation
+        chosen = native(geometry, want, name, *how, kept=call.kept)
         if chosen is None or chosen.activation != call.activation:
             return
         if needs_no_limit(geometry, want, name, chosen):

@@ -82,7 +82,7 @@ def is_registered(library: str) -> bool:
 
 @dataclass(frozen=True)
 class Call:
-    """Options of a call besides sizes: padding mode, method, threads, memory limit, activation.
+    """Options of a call besides sizes: padding mode, method, threads, memory limit, epilogue.
 
     Each value is checked and stored as a value of Python: caches use them as keys, and byte counts
     would overflow a small integer type of NumPy.
@@ -97,6 +97,7 @@ class Call:
     threads: int | None = None
     max_bytes: int | None = None
     activation: Activation | None = None
+    kept: bool = True  # the weight is packed once for many calls
 
     def __post_init__(self) -> None:
         values = self.__dict__  # the dataclass is frozen
@@ -186,7 +187,7 @@ def _solve_for(
     plan, fused, kind = None, None if padded else call.activation, dtype_name(a.dtype)
     if padded and want == "y" and not types.is_integer:  # y is rounded after the transposed pad
         kind = types.accumulator
-    native_plan = partial(native, inner, want, kind, call.threads, activation=fused)
+    native_plan = partial(native, inner, want, kind, call.threads, activation=fused, kept=call.kept)
     if contract is None and xp is np:
         plan = native_plan("direct" if call.method == "direct" else "auto")
     work = None if plan is None else engine.workspace_bytes(inner, plan)
@@ -288,6 +289,7 @@ def native(
     method: str = "auto",
     activation: Activation | None = None,
     residual: bool = False,
+    kept: bool = True,
 ) -> Any:
     """The engine's plan for a contraction of NumPy arrays; None if the portable path serves it.
 
@@ -296,9 +298,9 @@ def native(
     if dtype not in engine.TYPES:
         return None
     try:
-        if engine.serves(geometry, want, dtype, threads):
+        if engine.serves(geometry, want, dtype, threads, kept):
             return engine.prepare(
-                geometry, dtype, threads, method, want, activation, residual=residual
+                geometry, dtype, threads, method, want, activation, residual, kept
             )
     except ParameterError:  # from an environment variable
         raise

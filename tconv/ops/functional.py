@@ -106,7 +106,7 @@ def conv_transpose(
     entry = cache_entry(x, weight, ("y", *sizes, *others, max_bytes)) if dtype is None else None
     if entry and (found := entry[0].run("y", x, weight, bias, out)) is not None:
         return found
-    call = Call("conv_transpose", padding_mode, method, threads, max_bytes)
+    call = Call("conv_transpose", padding_mode, method, threads, max_bytes, kept=False)
     _, (x, weight, bias) = as_operands({"x": x, "weight": weight, "bias": bias}, dtype)
     geometry = Geometry.of(
         x.shape,
@@ -198,7 +198,7 @@ threads, max_bytes : as for `conv_transpose`
     entry = cache_entry(y, weight, ("x", *sizes, *others, max_bytes)) if dtype is None else None
     if entry and (found := entry[0].run("x", y, weight, bias, out)) is not None:
         return found
-    call = Call("conv", padding_mode, method, threads, max_bytes)
+    call = Call("conv", padding_mode, method, threads, max_bytes, kept=False)
     xp, (y, weight, bias) = as_operands({"y": y, "weight": weight, "bias": bias}, dtype)
     geometry = Geometry.of_conv(
         y.shape,

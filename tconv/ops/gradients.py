@@ -298,7 +298,8 @@ def _prepare_shapes(
     if unknown:
         raise TypeError(f"unexpected keyword argument {unknown[0]!r}")
     sizes = {name: keywords[name] for name in _SIZES if name in keywords}
-    call = Call("conv_transpose", **{name: keywords[name] for name in _CALL if name in keywords})
+    some = {name: keywords[name] for name in _CALL if name in keywords}
+    call = Call("conv_transpose", **some, kept=False)
     geometry = Geometry.of(x_shape, weight_shape, **sizes)
     padding, extra = keywords.get("padding", 0), keywords.get("output_padding", 0)
     check_padding_mode(call.padding_mode, geometry, padding, extra)

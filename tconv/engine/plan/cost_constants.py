@@ -54,6 +54,7 @@ class GemmConstants:
     page_cycles: float = 1.5
     crowded: float = 0.4  # of the L2 cache: a larger panel does not stay there as a whole
     clash_bytes: int = 4096  # planes of x so far apart share the sets of the L1 cache
+    weight_cycles: float = 1.6  # to pack an element of a weight that is used once (Zen 5)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class WinogradConstants:
     write_cycles: float = 1.6
     l3_bytes: float = 8
     memory_bytes: float = 4
-    filter_cycles: float = 0.7  # of an element of a transformed filter that is used once
+    filter_cycles: float = 0.7  # of an element of a transformed filter, to choose an order of sums
+    weight_cycles: float = 2.6  # to transform and pack one, if it is used once (Zen 5)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tconv.engine.plan.plan import Plan, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import Target
 
-__all__ = ["Considered", "Costs", "priced"]
+__all__ = ["Considered", "Costs", "packing_cycles", "priced"]
 
 Considered = tuple[Plan, int, tuple[float, float, int]]
 """A plan without splits, its number of blocks, and what `Costs.of` returns."""
@@ -208,14 +208,36 @@ def _strided_cycles(step: int, lanes: int) -> float:
     return 2.0 * step if step <= MOST_INTERLEAVED else 2.0 * lanes
 
 
+def packing_cycles(problem: Problem, plan: Plan, target: Target) -> float:
+    """Cycles to pack a weight for each call; 0 if it is kept."""
+    if problem.kept:
+        return 0.0
+    constants = cost_constants(target)
+    elements = problem.geometry.groups * problem.channels * problem.outputs * problem.taps
+    if plan.algorithm != "winograd":
+        return elements * constants.gemm.weight_cycles
+    ratio = 1.0  # of transformed elements to taps
+    for outputs, axis in zip(plan.outputs, problem.phases().axes, strict=True):
+        taps = max(1, *map(len, axis.taps)) if axis.taps else 1
+        ratio *= (taps + outputs - 1) / taps
+    return elements * ratio * constants.winograd.weight_cycles
+
+
 def priced(
-    plan: Plan, cycles: tuple[float, float, int], target: Target, threads: int, splits: int
+    plan: Plan,
+    cycles: tuple[float, float, int],
+    problem: Problem,
+    target: Target,
+    threads: int,
+    splits: int,
 ) -> Plan:
     """The plan with its price for so many threads and splits; with one thread if that is best."""
     read, work, count = cycles
     tasks, task = count * splits, read + work / splits
+    packing = packing_cycles(problem, plan, target)
     wake_cycles = cost_constants(target).gemm.wake_cycles
-    alone, together = tasks * task, ceil(tasks / threads) * task + wake_cycles
+    alone = tasks * task + packing
+    together = ceil(tasks / threads) * task + packing / threads + wake_cycles
     if alone <= together:
         threads, together = 1, alone
     return plan._replace(splits=splits, threads=threads, cycles=together)

@@ -24,7 +24,8 @@ class Problem:
     """A geometry, channels first, batched and with weights (C, M/G, *K), and the letter wanted.
 
     If it is solved `without_winograd`, every product of the sum is computed. A `residual`, an array
-    like the one that is written, is added to the sums, and the activation is applied to that.
+    like the one that is written, is added to the sums, and the activation is applied to that. If
+    the weight is not `kept`, it is packed for each call, and counts among the costs.
 
     >>> problem = Problem(Geometry.of((1, 4, 5), (4, 6, 3), stride=2), "x")
     >>> problem.channels, problem.outputs, problem.read_size, problem.written_size
@@ -36,6 +37,7 @@ class Problem:
     without_winograd: bool = False
     activation: Activation | None = None
     residual: bool = False
+    kept: bool = True
 
     @property
     def read(self) -> Letter:

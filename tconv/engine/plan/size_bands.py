@@ -96,7 +96,7 @@ def unsized(problem: Problem) -> Problem:
             for axis, count in zip(geometry.axes, _counts(problem), strict=True)
         ]
     )
-    return replace(problem, geometry=_with(problem, axes, 0), without_winograd=False)
+    return replace(problem, geometry=_with(problem, axes, 0), without_winograd=False, kept=True)
 
 
 def _counts(problem: Problem) -> list[int]:
