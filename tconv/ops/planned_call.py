@@ -265,11 +265,11 @@ class PlannedCall:
     def _checked(self, residual: Any) -> tuple[NDArray[Any]]:
         """Return the residual that a call takes, C-contiguous, in a tuple of its own."""
         if residual is None or not self.residual:
-            is_, fix = ("needs", "pass one") if self.residual else ("takes no", "make a plan with")
-            raise ParameterError(
-                f"residual={'None' if residual is None else 'an array'}: the plan {is_} residual; "
-                f"{fix}{'' if self.residual else ' residual=True'}."
+            fault = (
+                "is missing, the plan was made" if self.residual else "needs a plan that is made"
             )
+            fix = "pass an array like the result" if self.residual else "make such a plan"
+            raise ParameterError(f"residual {fault} with residual=True; {fix}.")
         array = self._check(residual, self._shape, "residual", (self._result,))
         return (np.require(array, array.dtype.newbyteorder("="), ("C", "A")),)
 

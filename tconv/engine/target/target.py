@@ -68,6 +68,7 @@ CPUS = {
     "skylake-avx512": ("avx512", "bmi2 f16c adx"),
     "icelake-server": ("avx512", "bmi2 f16c avx512vbmi2 avx512vnni"),
     "znver4": ("avx512", "bmi2 f16c avx512vbmi2 avx512bf16"),
+    "znver5": ("avx512", "bmi2 f16c avx512vbmi2 avx512bf16"),
     "sapphirerapids": ("avx512", "bmi2 f16c avx512bf16 avx512fp16"),
     "cortex-a72": ("neon", ""),
     "neoverse-n1": ("neon", "lse rcpc fullfp16"),
