@@ -10,6 +10,12 @@ the error would exceed what the documentation promises. On several axes each tra
 axis by axis. Phases of a strided problem, and residue classes of a dilated one, that read
 overlapping cells share rows of B. The products are batched GEMMs, one per point.
 
+More than 3 taps are split into pieces of 2 and 3, and the products of all pieces are added at each
+point before the output transform: F(2, 2) has the points of F(2, 3) but -1, and the same A without
+its column. So 5 taps take 7 products for 10, and 11 take 15 for 22. Residue classes of a strided
+convolution are such pieces, too: those of a kernel of 3 with stride 2 have 2 taps and 1, and take 5
+products for 6.
+
 Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin & Gray, arXiv:1509.09308.
 """
 
@@ -39,7 +45,7 @@ LARGE = {4: 2.0**100, 8: 2.0**900}
 """Cells from which on transforms, and products of these, may overflow; by the bytes of a cell."""
 
 _POINTS = (0, 1, -1)  # and infinity
-_MOST_TAPS = 3
+_MOST_POINTS, _MOST_TAPS, _MOST_OUTPUTS = 4, 3, 3
 Matrix = tuple[tuple[float, ...], ...]
 
 
@@ -87,24 +93,19 @@ def _frozen(rows: list[list[float]]) -> Matrix:
 class GroupTransform(NamedTuple):
     """Phases of an axis that read the same cells, so that they share an input transform.
 
-    Each run of taps, one per residue class of cells, is a term: its products are added at each
-    point before the output transform.
+    Each piece of taps is a term at its points: its products are added to those of the others before
+    the output transform.
     """
 
     phases: tuple[int, ...]
     output_matrix: Matrix  # A: outputs, points
     reads: tuple[tuple[int, ...], ...]  # points, terms: a row of `AxisTransform.input_matrix`
-    filter_matrix: NDArray[np.float64]  # G: phases, points, terms, taps
+    filter_matrices: tuple[NDArray[np.float64], ...]  # G of each point: phases, terms, taps
 
     @property
     def points(self) -> int:
-        """Products of each term for the outputs of one phase."""
+        """Products of each term for the outputs of one phase, at most."""
         return len(self.reads)
-
-    @property
-    def terms(self) -> int:
-        """Products that are added at each point, for one channel of x."""
-        return len(self.reads[0])
 
 
 class AxisTransform(NamedTuple):
@@ -118,7 +119,7 @@ class AxisTransform(NamedTuple):
     @classmethod
     @lru_cache(maxsize=256)
     def of(cls, axis: AxisPhases, outputs: int) -> "AxisTransform | None":
-        """Return the transforms; None where the taps of a phase are no runs of 1, 2 or 3.
+        """Return the transforms; None where the taps of a phase are no runs of neighbours.
 
         >>> from tconv.geometry.axis import Axis
         >>> axis = AxisPhases.of(Axis(input=4, kernel=4, output=8, stride=2, begin=1, end=1))
@@ -128,43 +129,70 @@ class AxisTransform(NamedTuple):
         """
         found, rows = [], dict[tuple[tuple[int, float], ...], int]()
         for shifts, phases in axis.groups().items():
-            runs = _runs(axis, shifts, outputs)
-            if not runs:
+            pieces = _pieces(axis, shifts, outputs)
+            if not pieces:
                 return None
-            a, g, b = transform_matrices(outputs, len(runs[0]))
-            matrix = np.zeros((len(phases), len(g), len(runs), axis.kernel))
-            reads = [[0] * len(runs) for _ in g]
-            for term, run in enumerate(runs):
-                cells = [-shifts[run[0]] + n * axis.step for n in range(len(b))]
-                for point, row in enumerate(b):
-                    reads[point][term], sign = _row_of(rows, cells, row)
-                    for n, phase in enumerate(phases):
-                        for k, position in enumerate(run):
+            a, _, _ = transform_matrices(outputs, max(map(len, pieces)))
+            reads = [list[int]() for _ in a[0]]
+            filters = [list[NDArray[np.float64]]() for _ in a[0]]
+            for piece in pieces:
+                _, g, b = transform_matrices(outputs, len(piece))
+                cells = [-shifts[piece[0]] + n * axis.step for n in range(len(b))]
+                for n, row in enumerate(b):
+                    point = n if n < len(b) - 1 else -1  # the last is infinity
+                    read, sign = _row_of(rows, cells, row)
+                    reads[point].append(read)
+                    of_taps = np.zeros((len(phases), axis.kernel))
+                    for place, phase in enumerate(phases):
+                        for k, position in enumerate(piece):
                             tap, _ = axis.taps[phase][position]
-                            matrix[n, point, term, tap] += sign * g[point][k]
-            found.append(GroupTransform(tuple(phases), a, tuple(map(tuple, reads)), matrix))
+                            of_taps[place, tap] += sign * g[n][k]
+                    filters[point].append(of_taps)
+            matrices = tuple([np.stack(some, axis=1) for some in filters])
+            found.append(GroupTransform(tuple(phases), a, tuple(map(tuple, reads)), matrices))
         places = tuple(sorted({place for cells in rows for place, _ in cells}))
         inputs = tuple(tuple(dict(cells).get(n, 0.0) for n in places) for cells in rows)
         return cls(outputs, places, inputs, tuple(found))
 
 
-def _runs(axis: AxisPhases, shifts: tuple[int, ...], outputs: int) -> list[list[int]]:
-    """Return runs of taps that read neighbours in a residue class, as positions in `shifts`.
+def _pieces(axis: AxisPhases, shifts: tuple[int, ...], outputs: int) -> list[list[int]]:
+    """Return pieces of taps that read neighbours in a residue class, as positions in `shifts`.
 
-    One output at a time needs no runs: every tap is one. Empty if the lengths differ, or are more
-    than F(outputs, taps) computes exactly enough.
+    One output at a time needs none: every tap is one. Empty if the taps of a class are no
+    neighbours, or cannot be split into pieces with the same points.
     """
     if outputs == 1:
         return [[n] for n in range(len(shifts))]
     classes: dict[int, list[int]] = {}
     for position in sorted(range(len(shifts)), key=lambda n: -shifts[n]):
         classes.setdefault(-shifts[position] % axis.step, []).append(position)
-    runs = list(classes.values())
-    for run in runs:
+    found = []
+    for run in classes.values():
         steps = {shifts[a] - shifts[b] for a, b in pairwise(run)}
-        if len(run) != len(runs[0]) or len(run) > _MOST_TAPS or not steps <= {axis.step}:
+        if not steps <= {axis.step}:
             return []
-    return runs if not runs or len(runs[0]) + outputs - 1 <= len(_POINTS) + 1 else []
+        first = 0
+        for taps in _piece_sizes(len(run), outputs):
+            found.append(run[first : first + taps])
+            first += taps
+    sizes = set(map(len, found))
+    # Of three outputs of one tap each there are other points than of three of two.
+    return [] if outputs == _MOST_OUTPUTS and len(sizes) > 1 else found
+
+
+def _piece_sizes(taps: int, outputs: int) -> list[int]:
+    """Split taps into pieces of 2 and 3 for two outputs at a time, of 2 for three.
+
+    >>> _piece_sizes(7, 2), _piece_sizes(11, 2), _piece_sizes(6, 3), _piece_sizes(5, 3)
+    ([3, 2, 2], [3, 3, 3, 2], [2, 2, 2], [2, 2, 1])
+    """
+    most = _MOST_POINTS + 1 - outputs
+    if taps <= most:
+        return [taps]
+    if most < _MOST_TAPS:
+        return [most] * (taps // most) + [1] * (taps % most)
+    twos = -taps % _MOST_TAPS
+    return [_MOST_TAPS] * ((taps - 2 * twos) // _MOST_TAPS) + [2] * twos
 
 
 def _row_of(
@@ -192,7 +220,8 @@ class PointGemm(NamedTuple):
     @property
     def terms(self) -> int:
         """Terms of each sum per channel that is read."""
-        z, y, x = (group.terms for group in self.groups)
+        pairs = zip(self.groups, self.point, strict=True)
+        z, y, x = (len(group.reads[point]) for group, point in pairs)
         return z * y * x
 
 
@@ -264,7 +293,7 @@ class WinogradTransform:
         found = []
         for gemm in self.gemms:
             z, y, x = (
-                group.filter_matrix[:, point]  # phases, terms, taps
+                group.filter_matrices[point]  # phases, terms, taps
                 for group, point in zip(gemm.groups, gemm.point, strict=True)
             )
             rows = np.einsum("ptk,qul,rvm->tuvpqrklm", z, y, x)
