@@ -44,8 +44,8 @@ ERROR_WEIGHT = 0.3  # of the mean error of a time, beside that of choices
 CHANGE_WEIGHT = 0.02  # of the mean square of what a constant was multiplied by, as a logarithm
 # What times of one thread, with packed weights and y in the caches, do not tell.
 KEPT = {
-    "gemm": ("wake_cycles", "piece_cycles", "pages_bytes", "pages", "clash_bytes"),
-    "winograd": ("memory_bytes", "filter_cycles"),
+    "gemm": ("wake_cycles", "piece_cycles", "pages_bytes", "pages", "clash_bytes", "weight_cycles"),
+    "winograd": ("memory_bytes", "filter_cycles", "weight_cycles"),
 }
 LEFT_OUT = 4  # of so many layers one is left out of the fit, to check it
 KINDS = ("gemm", "winograd", "channel_lanes", "depthwise", "row_gemm")
