@@ -65,12 +65,19 @@ def draw(rng, has_runs=False):
             for n, (k, s) in enumerate(zip(kernel, stride, strict=True))
         )
     size = sizes(4 if has_runs else 1, 40 if rank == 1 else 12 if rank == 2 else 6)
-    dilation = (1,) * rank if has_runs else sizes(1, 3)
-    room = min(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) // 2
     outputs = int(rng.integers(8 if has_runs else 1, 9 if is_deep else 20))
-    if rank < 3 and not is_deep and not has_runs and rng.random() < 0.5:  # one channel a group
+    of_rows = 1 if is_deep or has_runs else rng.random()
+    if of_rows < 0.4:  # one channel a group and taps for all phases, as depthwise kernels need
         channels = groups = int(rng.integers(2, 9))
         outputs, stride = int(rng.integers(1, 3)), tuple(min(s, 2) for s in stride)
+        kernel = tuple(map(max, kernel, stride))
+        if rank == 3:
+            kernel, stride, size = (1, *kernel[1:]), (1, *stride[1:]), (1, *size[1:])
+    elif of_rows < 0.6:  # one tap, which row GEMMs read in place where there is no stride
+        kernel = (1,) * rank
+        stride = stride if rng.random() < 0.5 else (1,) * rank
+    dilation = (1,) * rank if has_runs or of_rows < 0.2 else sizes(1, 3)
+    room = min(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) // 2
     return Geometry.of(
         (int(rng.integers(1, 4)), channels, *size),
         (channels, outputs, *kernel),

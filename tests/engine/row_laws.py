@@ -15,6 +15,8 @@ from tconv.arrays.activations import ACTIVATIONS, as_activation
 from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import load
 from tconv.engine.kernels.activation import activate
+from tconv.engine.layouts import layout_of
+from tconv.engine.lowering import Lowering
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 
@@ -91,6 +93,19 @@ def fused_equals_unfused(problem, dtype, plan):
         activation = as_activation(argument)
         fused = computed(activated(problem, activation), plan, dtype, read / 4, w, bias)
         assert np.array_equal(fused, _by_kernel(activation, sums)), argument
+
+
+def families_share_all_but_sizes(some):
+    """Problems, types and plans of one family have the same kernels and the same fixed arrays."""
+    found = {}
+    for problem, dtype, plan in some:
+        layout = layout_of(problem, plan, np.dtype(dtype), target())
+        lowered = Lowering(layout)
+        arrays = {name: array.tolist() for name, array in (lowered.arrays | layout.fixed()).items()}
+        shared = lowered.names, lowered.called, arrays
+        assert found.setdefault(layout.family, shared) == shared
+    assert len(found) < len(some)  # some families have several sizes
+    assert len(found) > 1
 
 
 def _by_kernel(activation, sums):

@@ -20,9 +20,16 @@ NOT_MASKED = [named_target(cpu) for cpu in ("x86-64", "neoverse-v1", "apple-m1")
 PLAIN = Geometry.of((1, 8, 20, 20), (8, 1, 3, 3), padding=1, groups=8)
 
 
+LARGE = [
+    Geometry.of((1, 1, size, width), (1, 1, 3, 3), stride=stride, padding=1)
+    for size, width, stride in ((400, 401, 1), (77, 900, 1), (301, 300, 2), (5000, 40, 1))
+]
+"""Whose planes are more than a task."""
+
+
 @draws(3)
 @given(
-    depthwise_geometries(),
+    depthwise_geometries() | st.sampled_from(LARGE),
     st.sampled_from("yx"),
     st.sampled_from(["float32", "float64"]),
     st.sampled_from(MASKED),

@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 from engine.row_laws import (
     TYPES,
+    families_share_all_but_sizes,
     fused_equals_unfused,
     random_plans_are_exact,
     random_plans_have_the_bits_of_others,
@@ -73,3 +74,13 @@ def test_an_activation_gives_the_bits_that_it_gives_alone(layer, want, dtype):
     problem = problem_of(layer, want)
     problem = replace(problem, geometry=replace(problem.geometry, batch=1))
     fused_equals_unfused(problem, dtype, plans_of(problem, dtype)[1])
+
+
+def test_plans_of_one_family_share_kernels_and_tables():
+    some = []
+    for size, want, dtype in product((20, 21, 33, 61), "yx", TYPES):
+        for padding in (0, 1):
+            shapes = (1, 4, size, size), (4, 1, 3, 3)
+            problem = Problem(Geometry.of(*shapes, padding=padding, groups=4), want)
+            some += [(problem, dtype, plan) for plan, *_ in candidates(problem, dtype, target())]
+    families_share_all_but_sizes(some)

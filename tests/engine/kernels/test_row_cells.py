@@ -72,10 +72,13 @@ def test_every_lane_has_its_cell_or_zero(here, dtype):
     lanes = ElementType(dtype, here).lanes
 
     @draws(2)
-    @given(some_cells(), st.integers(1, 12 * lanes), st.data())
-    def law(cells, width, data):
-        start = cells.step * lanes * cells.vectors * data.draw(st.integers(0, 1))
-        start = min(start, width - 1)
+    @given(some_cells(), st.integers(0, 1), st.integers(0, 3), st.data())
+    def law(cells, vector, kind, data):
+        loads, start = cells.loads(lanes), cells.step * lanes * cells.vectors * vector
+        width = start + loads[-1] + lanes - (kind == 1)  # all that is read, or one cell less
+        if kind > 1:
+            width = data.draw(st.integers(start + 1, start + 6 * lanes))
+        width = max(width, start + 1)
         memory = np.full(width + 64 * lanes, np.nan, dtype)
         row = memory[32 * lanes :][:width]
         row[...] = np.arange(1, width + 1)
@@ -85,7 +88,6 @@ def test_every_lane_has_its_cell_or_zero(here, dtype):
         expected = np.where(exists, row[np.clip(places, 0, width - 1)], 0)
         found, is_inner = read_by_kernel(cells, dtype, here, row, start)
         assert np.array_equal(found, expected)
-        loads = cells.loads(lanes)
         stays = start + loads[0] >= 0 and start + loads[-1] + lanes <= width
         assert is_inner == stays
         for at_end in (False, True):  # where memory ends

@@ -20,9 +20,16 @@ NOT_MASKED = [named_target(cpu) for cpu in ("x86-64", "neoverse-v1", "apple-m1")
 PLAIN = Geometry.of((1, 16, 20, 20), (16, 8, 3, 3), padding=1)
 
 
+LARGE = [
+    Geometry.of((1, 64, 50, 203), (64, 48, 3, 3), padding=1),
+    Geometry.of((2, 64, 50, 203), (64, 48, 1, 1)),
+]
+"""Whose rows are more than a task."""
+
+
 @draws(3)
 @given(
-    row_gemm_geometries(),
+    row_gemm_geometries() | st.sampled_from(LARGE),
     st.sampled_from("yx"),
     st.sampled_from(["float32", "float64"]),
     st.sampled_from(MASKED),

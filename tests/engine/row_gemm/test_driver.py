@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 from engine.row_laws import (
     TYPES,
+    families_share_all_but_sizes,
     fused_equals_unfused,
     random_plans_are_exact,
     random_plans_have_the_bits_of_others,
@@ -89,3 +90,13 @@ def test_tasks_blocks_and_threads_do_not_show(layer, want, dtype):
 def test_an_activation_gives_the_bits_that_it_gives_alone(layer, want, dtype):
     problem = problem_of(layer, want)
     fused_equals_unfused(problem, dtype, plans_of(problem, dtype)[-1])
+
+
+def test_plans_of_one_family_share_kernels_and_tables():
+    some = []
+    for size, want, dtype in product((20, 21, 33, 61), "yx", TYPES):
+        for kernel, padding in ((1, 0), (3, 0), (3, 1)):
+            shapes = (1, 4, size, size), (4, 24, kernel, kernel)
+            problem = Problem(Geometry.of(*shapes, padding=padding), want)
+            some += [(problem, dtype, plan) for plan in plans_of(problem, dtype)]
+    families_share_all_but_sizes(some)
