@@ -404,7 +404,7 @@ NATIVE = {
             dtypes=REAL,
             geometries=of_rows,
             takes_large=False,
-            share=2,
+            share=0.8,
         )
         for name, plan_of, of_rows in (
             ("depthwise", depthwise_plan, depthwise_geometries()),

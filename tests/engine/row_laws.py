@@ -5,11 +5,10 @@ from functools import partial
 
 import numpy as np
 from engine.row_plans import activated, computed, exact_operands, operands, plans_beside
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from activation_formulas import FORMULAS
-from strategies import draws
 from tconv import definition
 from tconv.arrays.activations import ACTIVATIONS, as_activation
 from tconv.engine.codegen.code import ElementType
@@ -30,6 +29,11 @@ assert {as_activation(each).name for each in ARGUMENTS} == {*ACTIVATIONS} == {*F
 TYPES = ("float32", "float64")
 
 
+def draws_of_kernels():
+    """Settings of laws whose examples are kernels: a process holds 4,096, and unloads none."""
+    return settings(max_examples=min(2 * settings().max_examples, 150))
+
+
 @st.composite
 def problems(draw, geometries, plan_of):
     """A problem of one of the geometries, a type, and any plan."""
@@ -43,7 +47,7 @@ def problems(draw, geometries, plan_of):
 def random_plans_have_the_bits_of_others(geometries, plan_of):
     """With and without bias, on any threads, in tasks of any size."""
 
-    @draws(3)
+    @draws_of_kernels()
     @given(problems(geometries, plan_of), st.booleans(), st.data())
     def law(drawn, has_bias, data):
         problem, dtype, plan = drawn
@@ -59,7 +63,7 @@ def random_plans_have_the_bits_of_others(geometries, plan_of):
 def random_plans_are_exact(geometries, plan_of):
     """Of small integers."""
 
-    @draws(3)
+    @draws_of_kernels()
     @given(problems(geometries, plan_of), st.booleans())
     def law(drawn, has_bias):
         problem, dtype, plan = drawn

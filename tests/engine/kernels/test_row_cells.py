@@ -7,6 +7,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 from engine.guarded import guarded
+from engine.row_laws import draws_of_kernels
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,7 +72,7 @@ def some_cells(draw):
 def test_every_lane_has_its_cell_or_zero(here, dtype):
     lanes = ElementType(dtype, here).lanes
 
-    @draws(2)
+    @draws_of_kernels()
     @given(some_cells(), st.integers(0, 1), st.integers(0, 3), st.data())
     def law(cells, vector, kind, data):
         loads, start = cells.loads(lanes), cells.step * lanes * cells.vectors * vector
