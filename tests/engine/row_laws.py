@@ -29,9 +29,9 @@ assert {as_activation(each).name for each in ARGUMENTS} == {*ACTIVATIONS} == {*F
 TYPES = ("float32", "float64")
 
 
-def draws_of_kernels():
+def draws_of_kernels(share=1, most=40):
     """Settings of laws whose examples are kernels: a process holds 4,096, and unloads none."""
-    return settings(max_examples=min(2 * settings().max_examples, 150))
+    return settings(max_examples=min(share * settings().max_examples, most))
 
 
 @st.composite
@@ -47,7 +47,7 @@ def problems(draw, geometries, plan_of):
 def random_plans_have_the_bits_of_others(geometries, plan_of):
     """With and without bias, on any threads, in tasks of any size."""
 
-    @draws_of_kernels()
+    @draws_of_kernels(2, most=80)
     @given(problems(geometries, plan_of), st.booleans(), st.data())
     def law(drawn, has_bias, data):
         problem, dtype, plan = drawn

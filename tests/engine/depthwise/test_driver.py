@@ -68,8 +68,11 @@ def test_tasks_and_threads_do_not_show(layer, want, dtype):
         tasks_and_threads_do_not_show(problem, dtype, plans)
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize(("layer", "want"), [*zip(LAYERS, "xyyxy", strict=True)], ids=str)
+@pytest.mark.parametrize(
+    ("layer", "want", "dtype"),
+    [*zip(LAYERS, "xyyxy", [*TYPES, *TYPES, "float32"], strict=True)],
+    ids=str,
+)
 def test_an_activation_gives_the_bits_that_it_gives_alone(layer, want, dtype):
     problem = problem_of(layer, want)
     problem = replace(problem, geometry=replace(problem.geometry, batch=1))
