@@ -29,10 +29,10 @@ NETWORKS := $(addsuffix /stamp,$(PIPER) $(PPOCR) $(RAPIDOCR) $(PUPILS) $(SPINDLE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test test-hosts test-lowest check docs bench bench-models bench-networks bench-volumes bench-quick all clean
+.PHONY: help install demo test test-hosts test-lowest check docs bench bench-convolutions bench-models bench-networks bench-volumes bench-quick all clean
 
 help: ## list these words
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/base.stamp ## tconv, editable, in .venv
 
@@ -69,6 +69,9 @@ docs: $(VENV)/docs.stamp ## the documentation, in site/
 
 bench: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp ## every layer in every way, results in bench/results/
 	$(HOSTS)/bin/python -m bench.run
+
+bench-convolutions: $(HOSTS)/hosts.stamp ## convolutions of networks and random ones, beside PyTorch and ONNX Runtime
+	$(HOSTS)/bin/python -m bench.convolutions
 
 bench-models: $(HOSTS)/hosts.stamp ## whole models inside PyTorch
 	$(HOSTS)/bin/python -m bench.models

@@ -15,11 +15,11 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from bench import ladder, models, networks, report, volumes
+from bench import convolutions, ladder, models, networks, report, volumes
 from bench.picture import as_svg
 from bench.report import CAPS, mean, ratios, show, table, threads_of
 from bench.server import ROOT
-from bench.store import machine, newest, write_whole
+from bench.store import RESULTS, is_measured, machine, newest, write_whole
 
 __all__ = ["LAYERS", "TASKS", "pages", "publish"]
 
@@ -135,10 +135,18 @@ def pages(root: Path = ROOT) -> dict[str, str]:
         "docs/benchmarks/layers.md": _page(
             "Layers", [*report.summary(layers), *report.details(layers)]
         ),
+        "docs/benchmarks/convolutions.md": _page("Convolutions", page_of_convolutions()),
         "docs/benchmarks/models.md": _page("PyTorch models", models.page(by_torch)),
         "docs/benchmarks/networks.md": _page("ONNX networks", networks.page(by_onnx)),
         "docs/benchmarks/volumes.md": _page("Volumes", volumes.page(on_disk)),
     }
+
+
+def page_of_convolutions(folder: Path = RESULTS) -> list[str]:
+    """The tables of convolutions; where no machine has measured them all, how to do it."""
+    if not is_measured("convolutions", folder):
+        return ["No machine has measured the whole suite yet; `make bench-convolutions` does."]
+    return convolutions.page(newest("convolutions", folder))
 
 
 def _page(title: str, lines: list[str]) -> str:

@@ -83,6 +83,11 @@ def keep(results: Row, suite: str, lines: Iterable[Line], folder: Path) -> Path:
     return output
 
 
+def is_measured(suite: str, folder: Path = RESULTS) -> bool:
+    """Whether some machine has measured the whole suite."""
+    return any(folder.glob(f"{suite}-*.json"))
+
+
 def newest(suite: str, folder: Path = RESULTS) -> Row:
     """The newest results of a suite, of whichever machine."""
     files = sorted(folder.glob(f"{suite}-*.json"))

@@ -4,7 +4,12 @@ TARGETS = ["haswell", "skylake-avx512", "x86-64", "neoverse-v1", "apple-m1"]
 
 
 def inner_loop(text):
-    """Lines from a label to the jump back to it, of the longest such loop with none within."""
+    """Lines of the longest loop with none within."""
+    return max(inner_loops(text), key=len)
+
+
+def inner_loops(text):
+    """Of every loop with none within the lines from its label to the jump back to it."""
     lines = text.splitlines()
     places = {line.split(":")[0]: n for n, line in enumerate(lines) if ":" in line}
     loops = []
@@ -13,10 +18,8 @@ def inner_loop(text):
         if words and words[0].startswith(("j", "b")) and places.get(words[-1], n) < n:
             loops.append((places[words[-1]], n))
     assert loops, "no loop"
-    inner = [
-        (start, end)
+    return [
+        lines[start:end]
         for start, end in loops
         if not any(start <= first and last < end for first, last in loops)
     ]
-    start, end = max(inner, key=lambda loop: loop[1] - loop[0])
-    return lines[start:end]

@@ -20,6 +20,12 @@ from engine.plans import (
     winograd_geometries,
     winograd_plan,
 )
+from engine.row_plans import (
+    depthwise_geometries,
+    depthwise_plan,
+    row_gemm_geometries,
+    row_gemm_plan,
+)
 from hypothesis import strategies as st
 from hypothesis.errors import UnsatisfiedAssumption
 
@@ -169,6 +175,19 @@ def channel_lanes(draw, geometry, want, dtype):
     problem = Problem(engine._canonical(geometry), want)
     plan = channel_lanes_plan(draw, problem, dtype)
     return by(executor.Primitive(problem, dtype, target(), plan), geometry, want)
+
+
+def by_rows(plan_of):
+    """What prepares any plan of an algorithm whose lanes are cells of a row."""
+
+    def prepare(draw, geometry, want, dtype):
+        problem = Problem(engine._canonical(geometry), want)
+        plan = plan_of(draw, problem, dtype)
+        if plan is None:
+            return None
+        return by(executor.Primitive(problem, dtype, target(), plan), geometry, want)
+
+    return prepare
 
 
 def winograd(draw, geometry, want, dtype):
@@ -378,6 +397,21 @@ NATIVE = {
     "channel lanes": Implementation(
         channel_lanes, wants="yx", dtypes=REAL, geometries=PLAIN | wide_geometries(), share=3
     ),
+    **{
+        name: Implementation(
+            by_rows(plan_of),
+            wants="yx",
+            dtypes=REAL,
+            geometries=of_rows,
+            takes_large=False,
+            share=0.8,
+        )
+        for name, plan_of, of_rows in (
+            ("depthwise", depthwise_plan, depthwise_geometries()),
+            ("row GEMM", row_gemm_plan, row_gemm_geometries()),
+        )
+        if target().isa.has_masks
+    },
     "Winograd": Implementation(
         winograd,
         wants="yx",

@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 import pytest
 from test_bench import RESULTS
 
-from bench import publish, report, store
+from bench import convolutions, publish, report, store
 from bench.cases import FAMILIES
 from bench.networks import NETWORKS
 from bench.server import ROOT
@@ -35,7 +35,22 @@ def test_what_is_published_changes_and_nothing_else(tmp_path, monkeypatch):
     assert publish.publish(tmp_path) == []
 
 
-SUITE_PAGES = ("layers", "models", "networks", "volumes")
+SUITE_PAGES = ("layers", "convolutions", "models", "networks", "volumes")
+
+
+def test_convolutions_have_a_page_before_anybody_measured_them_all(tmp_path):
+    (line,) = publish.page_of_convolutions(tmp_path)
+    assert "`make bench-convolutions`" in line
+    slow = {"plan": 400.0, "functional": 500.0, "torch": 100.0, "onnx": 300.0}
+    row = {"case": "a", "sizes": "1×8→8", "family": "1x1", "flops": 10**6, "others": 0.0}
+    row["contenders"] = {name: {"us": [[us]], "error": 0.0} for name, us in slow.items()}
+    part = {"title": "published", "threads": 2, "dtype": "float32", "want": "x", "rows": [row]}
+    results = RESULTS | {"parts": [part]}
+    store.keep(results, "convolutions", convolutions.lines(results), tmp_path)
+    page = publish.page_of_convolutions(tmp_path)
+    assert page == convolutions.page(results)
+    assert "## Published, 2 threads" in page
+    assert any(line.startswith("| a |") and "0.25" in line for line in page)  # losses stay
 
 
 def test_a_page_without_its_markers_is_refused():

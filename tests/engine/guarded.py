@@ -40,6 +40,8 @@ def guarded(array, at_end):
 
 
 ALGORITHMS = ("direct", "im2col", "col2im", "winograd", "channel_lanes")
+if target().isa.has_masks:
+    ALGORITHMS += ("depthwise", "row_gemm")
 
 
 def draw(rng, has_runs=False):
@@ -63,11 +65,22 @@ def draw(rng, has_runs=False):
             for n, (k, s) in enumerate(zip(kernel, stride, strict=True))
         )
     size = sizes(4 if has_runs else 1, 40 if rank == 1 else 12 if rank == 2 else 6)
-    dilation = (1,) * rank if has_runs else sizes(1, 3)
+    outputs = int(rng.integers(8 if has_runs else 1, 9 if is_deep else 20))
+    of_rows = 1 if is_deep or has_runs else rng.random()
+    if of_rows < 0.4:  # one channel a group and taps for all phases, as depthwise kernels need
+        channels = groups = int(rng.integers(2, 9))
+        outputs, stride = int(rng.integers(1, 3)), tuple(min(s, 2) for s in stride)
+        kernel = tuple(map(max, kernel, stride))
+        if rank == 3:
+            kernel, stride, size = (1, *kernel[1:]), (1, *stride[1:]), (1, *size[1:])
+    elif of_rows < 0.6:  # one tap, which row GEMMs read in place where there is no stride
+        kernel = (1,) * rank
+        stride = stride if rng.random() < 0.5 else (1,) * rank
+    dilation = (1,) * rank if has_runs or of_rows < 0.2 else sizes(1, 3)
     room = min(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) // 2
     return Geometry.of(
         (int(rng.integers(1, 4)), channels, *size),
-        (channels, int(rng.integers(8 if has_runs else 1, 9 if is_deep else 20)), *kernel),
+        (channels, outputs, *kernel),
         stride=stride,
         dilation=dilation,
         padding=int(rng.integers(0, room + 1)),
@@ -88,11 +101,9 @@ def main(count):
             want, read = ("yx", "xy")[n // 20 % 2]
             problem, dtype = Problem(geometry, want), as_dtype(np, name)
             plans = all_plans(problem, name, target(), 1 + n // 5 % 3)
-        winograd = [
-            plan for plan in plans if plan.algorithm == "winograd"
-        ]  # which only some types have
-        lanes = [plan for plan in plans if plan.algorithm == "channel_lanes"]
-        some = winograd if winograd and n % 5 == 4 else lanes if lanes and n % 5 == 3 else plans
+        # In turn those that only some types and geometries have, and any of all.
+        turn = {4: "winograd", 3: "channel_lanes", 2: "depthwise", 1: "row_gemm"}.get(n % 5)
+        some = [plan for plan in plans if plan.algorithm == turn] or plans
         plan = some[int(rng.integers(len(some)))]
         plans_of.STREAMED_BYTES = 0 if n % 4 == 0 else streamed
         primitive = Primitive(problem, name, target(), plan)

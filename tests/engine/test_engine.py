@@ -24,6 +24,8 @@ from tconv.engine.channel_lanes.driver import broadcast, run_channel_lanes
 from tconv.engine.choose import all_plans, choose_plan
 from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly
+from tconv.engine.depthwise.driver import run_depthwise
+from tconv.engine.depthwise.kernel import Window, slide
 from tconv.engine.direct import layout
 from tconv.engine.direct.im2col import find_runs, gather
 from tconv.engine.driver import run, run_col2im
@@ -34,6 +36,9 @@ from tconv.engine.kernels.transpose import transpose_out
 from tconv.engine.plan import plan as plans
 from tconv.engine.plan.plan import tile_rows
 from tconv.engine.plan.problem import Problem
+from tconv.engine.row_gemm.driver import run_row_gemm
+from tconv.engine.row_gemm.kernel import RowKernel, row_kernel
+from tconv.engine.row_gemm.panel import RowPanel, fill_row_panel
 from tconv.engine.target.target import named_target, target
 from tconv.geometry.geometry import Geometry
 from tconv.ops import dispatch
@@ -287,6 +292,15 @@ def test_the_inner_loop_keeps_its_sums_in_registers(cpu, dtype):
         assert not [line for line in loop if "sp)" in line or "[sp" in line], (rows, vectors)
 
 
+def of_rows():
+    """The kernels whose lanes are cells of a row, of a convolution with a stride."""
+    problem = Problem(Geometry.of((1, 2, 9, 40), (2, 1, 3, 3), stride=2, groups=2), "x")
+    panel, shape = RowPanel.of(problem.phases(), 2), (3, 2, 2)
+    kernels = [RowKernel(*shape, copies, True, False, "gelu") for copies in (False, True)]
+    found = {kernel.name: row_kernel(kernel) for kernel in kernels}
+    return found | {"slide": slide(Window.of(problem, 2, 2)), "fill": fill_row_panel(panel)}
+
+
 @pytest.mark.parametrize("cpu", mostly_slow(TARGETS, "skylake-avx512", "apple-m1"))
 def test_every_kernel_is_code_for_every_processor(cpu):
     """And calls nothing but the kernels whose addresses its arguments have."""
@@ -295,7 +309,10 @@ def test_every_kernel_is_code_for_every_processor(cpu):
     kernels |= {"broadcast": broadcast(3, 4), "transpose_out": transpose_out}
     kernels |= {f"pack_rows_{step}": pack_rows(step) for step in range(1, 10)}
     kernels |= {f"interleave_row_{stride}": interleave_row(stride) for stride in range(1, 10)}
+    if here.isa.has_masks:
+        kernels |= of_rows()
     drivers = {"run": run, "run_col2im": run_col2im, "run_channel_lanes": run_channel_lanes}
+    drivers |= {"run_depthwise": run_depthwise, "run_row_gemm": run_row_gemm}
     for dtype in (*ENGINE_TYPES, "int16"):
         number = ElementType(dtype, here)
         emitted = {"stream": stream} if dtype == "int16" else kernels | drivers

@@ -198,7 +198,8 @@ TWICE = f"{ONCE}; {ONCE}"
 BY_THREADS = "tconv.conv_transpose(x, w, stride=2, threads=2)"
 PLANNED = "p = tconv.plan(x.shape, w.shape, stride=2); p(x, p.pack(w)); p(x, p.pack(w))"
 EMITTING = (
-    *("codegen", "kernels", "direct", "winograd", "channel_lanes", "weight_gradient"),
+    *("codegen", "kernels", "direct", "winograd", "channel_lanes", "depthwise", "row_gemm"),
+    "weight_gradient",
     *("choose", "layouts", "lowering", "driver", "weight_tables", "compile.tiers"),
     *("plan.cost_model", "plan.size_bands", "runtime.thread_pool_code"),
 )

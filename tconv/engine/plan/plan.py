@@ -56,11 +56,12 @@ class Plan(NamedTuple):
     - "row_gemm": GEMM whose columns are cells of a row of y, to which the sums are written; a task
       is `columns` cells of `rows` rows of an image, and a block.
 
-    `panel` is "padded", "im2col" or, where x is read as it lies, "none". A micro-kernel computes
-    `tile` rows by `vectors` vectors. Phases are counted as `Phases` does for `is_uncropped`. A task
-    is `planes` x `rows` x `columns` places q of one group (im2col: rows of any image; Winograd: q
-    counts sets) and ``1/splits`` of its output channels, in blocks of `block` channels. `k_block`
-    says which terms are summed before they are added to an output.
+    `panel` is "padded", "im2col", "rows" for the cells of a tile of a row GEMM or, where x is read
+    as it lies, "none". A micro-kernel computes `tile` rows by `vectors` vectors. Phases are counted
+    as `Phases` does for `is_uncropped`. A task is `planes` x `rows` x `columns` places q of one
+    group (im2col: rows of any image; Winograd: q counts sets) and ``1/splits`` of its output
+    channels, in blocks of `block` channels. `k_block` says which terms are summed before they are
+    added to an output.
     """
 
     algorithm: str

@@ -6,7 +6,7 @@
                 for k_block in channels of x:
                     fill a panel with what the cells read                         # panel.py
                     for tile in the block's tiles:
-                        micro_kernel(weights, panel, y)                           # gemm.py
+                        row_kernel(weights, panel, y)                             # kernel.py
 
 A kernel of one tap without stride makes an image of y one row, and needs no panel: the first tile
 reads x in place, and copies what it reads to a panel, which later tiles read from the L1 cache.
