@@ -163,8 +163,13 @@ def check_out(out: Any, xp: Any, shape: tuple[int, ...], dtype: str, others: lis
     if not (xp is np and _is_native_out(out, shape, dtype)):
         out = _check_out_itself(out, xp, shape, dtype)
     if xp is np:
+        is_own = out.flags.owndata
         for other in others:
-            if isinstance(other, np.ndarray) and _overlap(out, other):
+            if not isinstance(other, np.ndarray):
+                continue
+            if is_own and other is not out and other.flags.owndata:
+                continue  # each has memory of its own
+            if _overlap(out, other):
                 raise ParameterError(
                     "out must not overlap an operand, it shares memory with one; pass another "
                     "array."

@@ -155,8 +155,11 @@ class Primitive:
 
     def pack_bias(self, bias: NDArray[Any] | None) -> NDArray[Any]:
         """Repeat the bias, one per output channel, for every row of every tile."""
+        family = self._family
         if bias is None:
-            return self._family.no_bias
+            return family.no_bias
+        if family.takes_bias and bias.dtype is self.computed and bias.flags.carray:
+            return bias
         return bias.astype(self.computed, copy=False).take(self._lowered.bias_sources)
 
     @cached_property
@@ -274,7 +277,8 @@ class Primitive:
         problem = replace(self.problem, geometry=geometry, without_winograd=True)
         direct = create_primitive(problem, self.dtype.name, self._target, self.threads)
         of_channels = np.zeros(geometry.groups * problem.outputs, self.computed)
-        of_channels[self._lowered.bias_sources] = bias
+        sources = self._lowered.bias_sources
+        of_channels[sources] = bias.reshape(sources.shape)
         packed, of_direct = direct.pack(weight), direct.pack_bias(of_channels)
         for n in found:
             direct(x[n], packed, of_direct, y[n], *[each[n] for each in residual])
@@ -338,7 +342,9 @@ class _Family:
     def __init__(self, name: str, first: Primitive, lowering: "Callable[[], Lowering]") -> None:
         self._target = first._target
         self.lowered = load_or_lower(name, lambda: lowering().lower())
-        self.no_bias = np.zeros(self.lowered.bias_sources.shape, first.computed)
+        sources = self.lowered.bias_sources
+        self.no_bias = np.zeros(sources.shape, first.computed)
+        self.takes_bias = np.array_equal(sources.ravel(), np.arange(sources.size))  # as it is
         words, load_here = self.lowered.packing.bind(), partial(load, target=first._target)
         self.packing = Job(0, words, load_here, first.plan.cycles)
         self.found: dict[str, int] = {}  # addresses of kernels and drivers, by name

@@ -236,7 +236,11 @@ class PlannedCall:
             )
         if type(x) is not np.ndarray or x.dtype is not self.dtype or x.shape != self._read_shape:
             x = self._check(x, self._read_shape, self._read)
-        if bias is not None:
+        if bias is not None and (
+            type(bias) is not np.ndarray
+            or bias.dtype is not self.dtype
+            or bias.shape != (self._channels,)
+        ):
             bias = self._check(bias, (self._channels,), "bias", (self._result,))
         more = () if residual is None and not self.residual else self._checked(residual)
         if out is not None:

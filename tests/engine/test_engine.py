@@ -296,7 +296,7 @@ def of_rows():
     """The kernels whose lanes are cells of a row, of a convolution with a stride."""
     problem = Problem(Geometry.of((1, 2, 9, 40), (2, 1, 3, 3), stride=2, groups=2), "x")
     panel, shape = RowPanel.of(problem.phases(), 2), (3, 2, 2)
-    kernels = [RowKernel(*shape, copies, True, False, "gelu") for copies in (False, True)]
+    kernels = [RowKernel(*shape, copies, True, False, "gelu", True) for copies in (False, True)]
     found = {kernel.name: row_kernel(kernel) for kernel in kernels}
     return found | {"slide": slide(Window.of(problem, 2, 2)), "fill": fill_row_panel(panel)}
 

@@ -18,6 +18,7 @@ __all__ = ["DepthwiseCosts", "candidates"]
 _ROWS, _VECTORS = (1, 2, 3, 4, 5, 6, 8), (1, 2, 3, 4, 6)  # of a block
 _MOST_PAIRS = 16  # of channels of a group that are joined
 _MOST_PHASES, _MOST_STEP = 4, 4
+_OTHER_REGISTERS = 10  # for cells and weights
 _MOST_PRODUCTS = 400  # of vectors that a kernel has instructions for
 _TASK_CYCLES = 16_000  # of a task, about
 
@@ -35,7 +36,7 @@ def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]
             products = sums * prod(problem.kernel_size) // (y.stride * x.stride)
             if rows > y.count or is_wide or products > _MOST_PRODUCTS:
                 continue
-            if sums > target.isa.registers * 3 // 4:
+            if sums > target.isa.registers - _OTHER_REGISTERS:
                 continue
             plan = Plan(
                 tile=rows,

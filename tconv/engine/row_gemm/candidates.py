@@ -32,7 +32,8 @@ def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]
         if not costs.copies and costs.loads(vectors) > _MOST_LOADS:
             continue
         for blocks in _BLOCKS:
-            block = even_size(problem.outputs, problem.outputs / (least * blocks), tile)
+            tiles = ceil(problem.outputs / (tile * least * blocks))
+            block = min(problem.outputs, tile * tiles)
             plan = Plan(
                 tile=min(tile, problem.outputs),
                 vectors=vectors,

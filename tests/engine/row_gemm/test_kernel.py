@@ -36,7 +36,7 @@ def test_the_inner_loop_keeps_its_sums_in_registers(flags, dtype, cpu):
     here = named_target(cpu)
     for (most, most_vectors), unroll in product(here.isa.gemm_tiles, (1, 2)):
         for rows, vectors in {(most, most_vectors), (1, most_vectors), (most, 1)}:
-            kernel = RowKernel(rows, vectors, unroll, *flags, "")
+            kernel = RowKernel(rows, vectors, unroll, *flags, "", residual=False)
             loop = loop_of(kernel, dtype, here)
             products = sum("fma" in line for line in loop)
             assert products == rows * vectors * unroll, kernel
@@ -47,6 +47,8 @@ def test_the_inner_loop_keeps_its_sums_in_registers(flags, dtype, cpu):
 
 def test_no_two_kernels_share_a_name():
     shapes = [*product((1, 2, 12), (1, 2), (1, 2))]
-    kernels = [RowKernel(*shape, *flags, name) for shape in shapes for flags in FLAGS
-               for name in ("", "relu")]  # fmt: skip
+    ends = [*product(("", "relu"), (False, True))]
+    kernels = [
+        RowKernel(*shape, *flags, *end) for shape in shapes for flags in FLAGS for end in ends
+    ]
     assert len({kernel.name for kernel in kernels}) == len(kernels)
