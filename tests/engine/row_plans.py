@@ -120,8 +120,6 @@ def row_gemm_plan(draw, problem, dtype, has_its_k_block=False):
     costs = row_gemm.RowGemmCosts(problem, dtype, here)
     tile, most = draw(st.sampled_from(here.isa.gemm_tiles))
     vectors, columns = draw(st.integers(1, most)), costs.columns
-    if not costs.copies and costs.loads(vectors) > row_gemm._MOST_LOADS:
-        vectors = 1
     rows = draw(st.integers(1, costs.rows))
     if rows == 1:
         columns = min(columns, vectors * costs.lanes * draw(st.integers(1, 4)))

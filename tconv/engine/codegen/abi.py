@@ -113,7 +113,7 @@ ARGUMENTS = Record(
         *("zeros", "residue_classes_of_x", "places", "output_transforms", "copying_micros"),
         *("phase_list", "last_phase_list", "taps_of_tiles"),
         *("pack_rows", "find_runs", "gather", "add_rows", "interleave_row", "stream"),  # kernels
-        *("transform_input", "flag_large", "transpose_out", "slide", "fill", "fill_rest"),
+        *("transform_input", "flag_large", "transpose_out", "slide", "fill"),
         *("activate", "finish_row", "parameters"),  # a kernel, or none, and its argument
     ),
     words=(
@@ -137,7 +137,16 @@ ARGUMENTS = Record(
         *("weight_block", "bias_block", "streams", "held_size"),
         *("transformed_size", "transformed_pitch", "output_transform_count"),
         *("output_step_z", "output_step_y", "output_step_x"),
-        *("images", "image_blocks", "cells", "taps_of_last", "groups", "rest_lanes", "copies"),
+        *(
+            "images",
+            "image_blocks",
+            "cells",
+            "taps_of_last",
+            "groups",
+            "rest_lanes",
+            "last_rest_lanes",
+            "copies",
+        ),
     ),
 )
 """Arguments of the drivers of y and x: `Layout.arguments` writes the integers, and

@@ -134,7 +134,10 @@ class Layout:
         self.vectors = ceil(cells / self.lanes)
         self.tile_lanes = plan.vectors * self.lanes
         self.lanes_in_all = pieces * self.vectors * self.lanes
-        self.widths = (plan.vectors, 1 if self.is_col2im else self.vectors % plan.vectors)
+        self.widths: tuple[int, ...] = (
+            plan.vectors,
+            1 if self.is_col2im else self.vectors % plan.vectors,
+        )
         self.panel_rows = plan.rows + y.high - y.low
         if self.is_col2im:
             self.cells = self.lanes_in_all  # of a channel in the panel

@@ -11,12 +11,14 @@ from tconv.engine.plan.plan import KBlock, Plan, even_size, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.row_gemm.panel import RowPanel
 from tconv.engine.target.target import Target
+from tconv.system.fork_lock import cached_property
 
 __all__ = ["RowGemmCosts", "candidates"]
 
 _BLOCKS = (1, 2, 4)  # of the channels of y, and as many as it takes for their weights to fit
 _MOST_LOADS = 96  # of vectors for a row of x: the kernel has instructions for each
 _TASK_CYCLES = 20_000  # of a task, about
+_MOST_ROWS, _TASKS = 4, 16  # of a larger task, of which there are to be so many at least
 
 
 def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]:
@@ -24,13 +26,13 @@ def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]
     if not _is_served(problem, dtype, target):
         return []
     costs, found = RowGemmCosts(problem, dtype, target), dict[Plan, None]()
+    if not costs.copies and costs.loads > _MOST_LOADS:
+        return []
     k_block = KBlock.of(problem)
     of_channel = problem.channels * problem.taps * costs.bytes  # weights of a channel of y
     least = max(1, ceil(problem.outputs * of_channel / (target.l2_bytes // 2)))
     for tile, most in target.isa.gemm_tiles:
-        vectors = min(most, max(1, ceil(costs.columns / costs.lanes)))
-        if not costs.copies and costs.loads(vectors) > _MOST_LOADS:
-            continue
+        vectors = min(most, max(1, ceil(costs.rows * costs.columns / costs.lanes)))
         for blocks in _BLOCKS:
             tiles = ceil(problem.outputs / (tile * least * blocks))
             block = min(problem.outputs, tile * tiles)
@@ -72,9 +74,9 @@ class RowGemmCosts:
         z, y, x = phases.axes
         is_in_place = all(axis.step == 1 for axis in phases.axes)
         self.copies = is_in_place and phases.taps_are_phases
-        self.rows, self.columns = z.count * y.count, x.count
+        self.planes, self.rows, self.columns = z.count, y.count, x.count
         if self.copies:
-            self.rows, self.columns = 1, prod(problem.written_size)
+            self.planes, self.rows, self.columns = 1, 1, prod(problem.written_size)
         self.images = problem.geometry.batch * problem.geometry.groups
         self.terms = problem.channels * problem.taps
         moved = (problem.read_count + problem.written_count) * self.bytes
@@ -82,36 +84,69 @@ class RowGemmCosts:
             self.model.near_bytes if moved <= target.l2_bytes else self.model.far_bytes
         )
 
-    def loads(self, vectors: int) -> int:
-        """Loads for a row of x."""
-        panel = RowPanel.of(self.problem.phases(), vectors)
-        return 0 if panel is None else len(panel.cells.loads(self.lanes))
+    @cached_property
+    def loads(self) -> int:
+        """Loads for some vectors of a row of x."""
+        return len(self._panel.cells.loads(self.lanes))
+
+    @cached_property
+    def _panel(self) -> RowPanel:
+        found = RowPanel.of(self.problem.phases(), self.lanes)
+        assert found is not None, "not served"
+        return found
 
     def fitted(self, plan: Plan) -> Plan:
-        """Return the plan with tasks for these sizes: a part of a row, or some rows."""
-        vectors = min(plan.vectors, ceil(self.columns / self.lanes))
+        """Return the plan with tasks for these sizes: some rows of a plane, or a part of one."""
+        vectors = min(plan.vectors, ceil(self.rows * self.columns / self.lanes))
         plan, lanes = plan._replace(vectors=vectors), vectors * self.lanes
-        of_tile = self._tile_cycles(plan, plan.block, vectors)
-        tiles = ceil(self.columns / lanes)
-        if of_tile * tiles > _TASK_CYCLES:
-            some = max(1, round(_TASK_CYCLES / of_tile))
-            return plan._replace(rows=1, columns=even_size(self.columns, some * lanes, lanes))
-        rows = even_size(self.rows, max(1.0, _TASK_CYCLES / (of_tile * tiles)))
-        return plan._replace(rows=rows, columns=self.columns)
+        tiles = max(1, int(_TASK_CYCLES / self._tile_cycles(plan, plan.block, vectors)))
+        fit = tiles  # in the L2 cache
+        if not self.copies:
+            of_cell = plan.k_block.channels * self.problem.taps * self.bytes
+            fit = max(1, self.target.l2_bytes // 2 // (of_cell * lanes))
+        if self.columns > min(tiles, fit) * lanes:
+            # Some rows together may waste fewer cells of their tiles than one.
+            most = min(fit * lanes // self.columns, self.rows * self.planes * self.images // _TASKS)
+            if most < 2 or tiles * lanes * _MOST_ROWS < self.columns:
+                columns = even_size(self.columns, min(tiles, fit) * lanes, lanes)
+                return plan._replace(rows=1, columns=columns)
+            most = min(most, _MOST_ROWS)
+        else:
+            most = min(tiles, fit) * lanes // self.columns
+        plan, most = plan._replace(columns=self.columns), min(self.rows, max(1, most))
+        counts = range(max(1, most // 2) if most > _MOST_ROWS else 1, most + 1)
+        cycles = {n: self._plane_cycles(plan._replace(rows=n), plan.block) for n in counts}
+        return plan._replace(rows=min(counts, key=lambda n: (cycles[n], n)))
 
     def of(self, plan: Plan) -> tuple[float, float, int]:
         """Return the cycles of a task and the number of tasks, as `Costs.of` does."""
-        outputs = self.problem.outputs
-        whole, rest = divmod(self.columns, plan.vectors * self.lanes)
-        blocks, cycles = ceil(outputs / plan.block), 0.0
-        last = outputs - (blocks - 1) * plan.block
-        for block, of_blocks in ((plan.block, blocks - 1), (last, 1)):
-            of_row = whole * self._tile_cycles(plan, block, plan.vectors) + self.model.row_cycles
-            if rest:
-                of_row += self._tile_cycles(plan, block, ceil(rest / self.lanes))
-            cycles += of_row * of_blocks * self.rows
-        count = ceil(self.columns / plan.columns) * ceil(self.rows / plan.rows) * blocks
-        return 0.0, cycles / count + self.model.task_cycles, count * self.images
+        blocks = ceil(self.problem.outputs / plan.block)
+        last = self.problem.outputs - (blocks - 1) * plan.block
+        cycles = (blocks - 1) * self._plane_cycles(plan, plan.block)
+        cycles += self._plane_cycles(plan, last)
+        of_plane = ceil(self.columns / plan.columns) * ceil(self.rows / plan.rows)
+        count = of_plane * blocks
+        of_task = cycles / count + self.model.task_cycles
+        return 0.0, of_task, count * self.planes * self.images
+
+    def _plane_cycles(self, plan: Plan, block: int) -> float:
+        """Cycles of a block of channels of a plane of y."""
+        is_cut = plan.columns < self.columns
+        size, step = (self.columns, plan.columns) if is_cut else (self.rows, plan.rows)
+        of_one = 1 if is_cut else self.columns
+        whole, last = divmod(size, step)
+        cycles = whole * self._task_cycles(plan, block, step * of_one)
+        cycles += self._task_cycles(plan, block, last * of_one) if last else 0.0
+        return cycles * (self.rows if is_cut else 1)
+
+    def _task_cycles(self, plan: Plan, block: int, cells: int) -> float:
+        """Cycles of a block of channels, for so many cells."""
+        whole, rest = divmod(cells, plan.vectors * self.lanes)
+        cycles = whole * self._tile_cycles(plan, block, plan.vectors)
+        if rest:
+            cycles += self._tile_cycles(plan, block, ceil(rest / self.lanes))
+        rows = ceil(cells / self.columns)
+        return cycles + rows * self.model.row_cycles
 
     def _tile_cycles(self, plan: Plan, block: int, vectors: int) -> float:
         """Cycles of a block of channels of y, for the cells of a tile."""
@@ -141,7 +176,10 @@ class RowGemmCosts:
             return self.terms * vectors * self.model.read_cycles
         _, _, x = self.problem.phases().axes
         of_cells = (x.step - 1) * self.model.shuffle_cycles + self.model.put_cycles
-        of_row = self.loads(vectors) * self.model.load_cycles + x.kernel * vectors * of_cells
+        # Of the vectors that a row of x fills, the last one in part.
+        filled = vectors * ceil(x.count / self.lanes) * self.lanes / x.count
+        loads = filled * self.loads / self._panel.vectors
+        of_row = loads * self.model.load_cycles + x.kernel * filled * of_cells
         rows = self.terms // x.kernel
         return self.model.fill_cycles + rows * (
             self.model.fill_row_cycles + of_row * self.target.steps

@@ -30,29 +30,42 @@ class RowGemmLayout(Layout):
 
     def _set_sizes(self) -> None:
         plan, (z, y, x) = self.plan, self.phases.axes
-        self.rows, self.columns = z.count * y.count, x.count
+        self.planes, self.rows, self.columns = z.count, y.count, x.count
         if self.copies:
-            self.rows, self.columns = 1, prod(self.problem.written_size)
+            self.planes, self.rows, self.columns = 1, 1, prod(self.problem.written_size)
         self.tile_lanes = plan.vectors * self.lanes
-        rest = ceil(self.columns % self.tile_lanes / self.lanes)
-        self.widths = (plan.vectors if self.columns >= self.tile_lanes else 0, rest)
-        self.rest_lanes = rest * self.lanes
+        # Cells of a whole task, and of a short one, which is the last of a plane or of a row.
+        rows, columns = min(plan.rows, self.rows), min(plan.columns, self.columns)
+        is_cut = columns < self.columns
+        rows = 1 if is_cut else rows  # for their cells follow each other
+        self.of_task = rows, columns
+        size, step = (self.columns, columns) if is_cut else (self.rows, rows)
+        of_one = 1 if is_cut else self.columns
+        cells = step * of_one
+        tasks = [cells, (size % step) * of_one] if size > step else [cells]
+        rests = [ceil(count % self.tile_lanes / self.lanes) for count in tasks]
+        rests = [*rests, 0] if len(rests) == 1 else rests
+        has_whole = max(tasks) >= self.tile_lanes
+        self.widths = (plan.vectors if has_whole else 0, *rests)
+        self.rest_lanes, self.last_rest_lanes = (rest * self.lanes for rest in rests)
+        self.pitch = self.tile_lanes if self.copies else self._rounded(cells)
 
     @property
     def scratch_size(self) -> int:
         """Elements of a thread's buffer: the panel."""
         terms = self.plan.k_block.channels * self.problem.taps
         align = CACHE_LINE_BYTES // self.computed.itemsize
-        return ceil(terms * self.tile_lanes / align) * align
+        return ceil(terms * self.pitch / align) * align
 
     def _set_fields(self) -> None:
         geometry, plan, problem = self.problem.geometry, self.plan, self.problem
-        column_blocks = ceil(self.columns / plan.columns)
-        row_blocks = ceil(self.rows / plan.rows)
+        rows, columns = self.of_task
+        column_blocks, row_blocks = ceil(self.columns / columns), ceil(self.rows / rows)
         depth, height, width = problem.read_size
         images = geometry.batch * geometry.groups
         self.fields = {
-            "tasks": images * row_blocks * column_blocks * self.blocks,
+            "tasks": images * self.planes * row_blocks * column_blocks * self.blocks,
+            "plane_blocks": self.planes,
             "row_blocks": row_blocks,
             "column_blocks": column_blocks,
             "groups": geometry.groups,
@@ -61,13 +74,14 @@ class RowGemmLayout(Layout):
             "channels": self.channels,
             "k_block": plan.k_block.channels,
             "taps": problem.taps,
-            "rows": plan.rows,
-            "columns": plan.columns,
+            "rows": rows,
+            "columns": columns,
             "all_rows": self.rows,
             "all_columns": self.columns,
-            "height_rows": self.phases.axes[1].count,
             "wide_lanes": self.tile_lanes,
             "rest_lanes": self.rest_lanes,
+            "last_rest_lanes": self.last_rest_lanes,
+            "pitch": self.pitch,
             "copies": int(self.copies),
             "input_depth": depth,
             "input_height": height,
@@ -89,7 +103,8 @@ class RowGemmLayout(Layout):
         """The key of `fixed` and of all kernels."""
         plan, made_for = self.plan, (self.unsized, self.dtype.name, self.target)
         kinds = (plan.tile, plan.vectors, plan.block, plan.k_block, plan.threads, self.widths)
-        return (*made_for, "row_gemm", plan.panel, *kinds)
+        panel = "" if self.copies else self._panel.name
+        return (*made_for, "row_gemm", panel, *kinds)
 
     def fixed(self) -> dict[str, NDArray[Any]]:
         """Arrays for the driver that do not depend on sizes: lists of tiles, a row of zeros."""
@@ -99,7 +114,7 @@ class RowGemmLayout(Layout):
             "last_tiles": self.tiles(self.last_tiles),
         }
         if not self.copies:
-            loads = self._panel(max(self.widths)).cells.loads(self.lanes)
+            loads = self._panel.cells.loads(self.lanes)
             found["zeros"] = np.zeros(loads[-1] - loads[0] + self.lanes, self.computed)
         return found
 
@@ -110,8 +125,9 @@ class RowGemmLayout(Layout):
     def _biased(self) -> list[int]:
         return [1]  # one per channel
 
-    def _panel(self, vectors: int) -> RowPanel:
-        found = RowPanel.of(self.phases, vectors)
+    @property
+    def _panel(self) -> RowPanel:
+        found = RowPanel.of(self.phases, self.lanes)
         assert found is not None, "no candidate is such a plan"
         return found
 
@@ -119,7 +135,12 @@ class RowGemmLayout(Layout):
         """The driver's list of tiles."""
         unused = dict.fromkeys(("offsets", "taps", "count"), 1)
         sizes = [
-            {"rows": tile.rows, "weight": tile.weight, "acc": tile.acc, "micro": 2 * tile.rows}
+            {
+                "rows": tile.rows,
+                "weight": tile.weight,
+                "acc": tile.acc,
+                "micro": len(self.widths) * tile.rows,
+            }
             for tile in tiles
         ]
         return np.array([TILE.row(unused | each) for each in sizes], np.int64)
@@ -131,7 +152,9 @@ class RowGemmLayout(Layout):
         activation = self.problem.activation
         is_whole = self.plan.k_block.channels >= self.channels
         name = activation.name if activation else ""
-        micros, copying = (np.zeros((2 * max(self.heights) + 2, 1), np.int64) for _ in range(2))
+        widths = len(self.widths)
+        size = widths * (max(self.heights) + 1)
+        micros, copying = (np.zeros((size, 1), np.int64) for _ in range(2))
         firsts = {self.block_tiles[0].rows, self.last_tiles[0].rows} if self.copies else ()
         for n, vectors in enumerate(self.widths):
             for table, copies, heights in (
@@ -139,12 +162,10 @@ class RowGemmLayout(Layout):
                 (copying, True, firsts),
             ):
                 for rows in heights if vectors else ():
-                    shape = (rows, vectors, self.unroll, copies, n == 1, is_whole)
+                    shape = (rows, vectors, self.unroll, copies, n > 0, is_whole)
                     made = RowKernel(*shape, name, self.problem.residual)
-                    table[2 * rows + n] = kernel(made.name, row_kernel(made))
+                    table[widths * rows + n] = kernel(made.name, row_kernel(made))
         called = dict[str, int]()
-        for name, vectors in zip(("fill", "fill_rest"), self.widths, strict=True):
-            if vectors and not self.copies:
-                panel = self._panel(vectors)
-                called[name] = kernel(panel.name, fill_row_panel(panel))
+        if not self.copies:
+            called["fill"] = kernel(self._panel.name, fill_row_panel(self._panel))
         return called, {"micros": micros, "copying_micros": copying}

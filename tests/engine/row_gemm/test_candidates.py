@@ -43,14 +43,14 @@ def test_tasks_are_some_rows_or_whole_tiles_of_one(geometry, want, dtype, here):
         lanes = plan.vectors * costs.lanes
         if plan.columns < costs.columns:
             assert (plan.rows, plan.columns % lanes) == (1, 0)
-        assert costs.rows * costs.columns == prod(problem.written_size)
-        of_image = ceil(costs.rows / plan.rows) * ceil(costs.columns / plan.columns)
-        count = of_image * ceil(problem.outputs / plan.block)
+        assert costs.planes * costs.rows * costs.columns == prod(problem.written_size)
+        of_plane = ceil(costs.rows / plan.rows) * ceil(costs.columns / plan.columns)
+        count = costs.planes * of_plane * ceil(problem.outputs / plan.block)
         assert tasks == count * geometry.batch * geometry.groups
         assert (blocks, read, plan.outputs, plan.k_block) == (1, 0, ONE_OUTPUT, KBlock.of(problem))
         assert not plan.k_block.per_tap
         assert work > 0
-        assert (plan.vectors - 1) * costs.lanes < costs.columns
+        assert (plan.vectors - 1) * costs.lanes < costs.rows * costs.columns
         most = {vectors for tile, vectors in here.isa.gemm_tiles if tile >= plan.tile}
         assert plan.vectors <= max(most)
         assert costs.copies == (plan.panel == "none")

@@ -71,7 +71,7 @@ def test_tasks_blocks_and_threads_do_not_show(layer, want, dtype):
     for plan in plans_of(problem, dtype)[::3]:
         lanes = plan.vectors * target().vector_bits // (32 if dtype == "float32" else 64)
         z, y, x = problem.phases().axes
-        rows, columns = z.count * y.count, x.count
+        rows, columns = y.count, x.count
         if plan.panel == "none":
             rows, columns = 1, z.count * y.count * x.count
         tasks = [(rows, columns), (1, columns), (1, min(columns, lanes))]
