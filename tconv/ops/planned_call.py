@@ -156,14 +156,10 @@ class PlannedCall:
         residual: bool = False,
     ) -> None:
         is_first = geometry.data_format == "channels_first"
-        # Elsewhere the residual is added, and the activation applied, in passes of their own.
-        is_fused = is_first and geometry.rank <= _MOST_FUSED_AXES and dtype in _FUSED
-        self.residual, self._finishes = residual, residual and not is_fused
-        follows = None if self._finishes else activation
-        call = Call("plan", "zeros", method, threads, activation=follows)
+        call = Call("plan", "zeros", method, threads, activation=activation)
         threads, method = call.threads, call.method
-        self.geometry, self.threads, self.method, self._call = geometry, threads, method, call
-        self.want = want
+        self.geometry, self.threads, self.method = geometry, threads, method
+        self.want, self.residual = want, residual
         self._read: Letter = "x" if want == "y" else "y"
         self._channels = geometry.out_channels if want == "y" else geometry.in_channels
         self._shape, self._read_shape = geometry.shape_of(want), geometry.shape_of(self._read)
@@ -171,9 +167,15 @@ class PlannedCall:
         self.activation, self._activation = activation and activation.argument, activation
         self._result = TYPES[dtype].result
         self._made_for = geometry, want, dtype, activation, residual
-        adds = residual and is_fused
-        self._plan = chosen = native(geometry, want, dtype, threads, method, follows, adds)
-        self._finishes = self._finishes or (residual and chosen is None)
+        chosen: Any = None
+        if not residual or (is_first and geometry.rank <= _MOST_FUSED_AXES and dtype in _FUSED):
+            chosen = native(geometry, want, dtype, threads, method, activation, residual)
+        # Elsewhere the residual is added, and the activation applied, in passes of their own.
+        self._finishes = residual and chosen is None
+        if self._finishes:
+            call = replace(call, activation=None)
+            chosen = native(geometry, want, dtype, threads, method)
+        self._plan, self._call = chosen, call
         self._calls_executor = is_first and chosen is not None and self.dtype in NATIVE_DTYPES
         # Other types and layouts call the engine, unless each call needs a check of memory, or of
         # integers against overflow.

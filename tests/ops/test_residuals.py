@@ -16,9 +16,11 @@ from tconv.engine.choose import all_plans
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.ops import planned_call
 from tconv.ops.planned_call import PlannedCall
 
 RNG = np.random.default_rng(0)
+needs_machine_code = pytest.mark.skipif(not target().uses_engine, reason="machine code is off")
 ACTIVATIONS = [None, "relu", "silu", ("clip", -1, 2)]
 # By algorithm: one row of cells, several; a few cells; sliding rows; channel lanes; phases.
 LAYERS = {
@@ -79,6 +81,17 @@ def test_the_residual_is_added_before_the_activation(layer, dtype, activation):
             assert np.allclose(found, wanted, rtol=8 * eps, atol=8 * eps)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_it_is_added_without_machine_code(activation, monkeypatch):
+    monkeypatch.setattr(planned_call, "native", lambda *_, **__: None)
+    call, (x, w, b), sums = a_call("k3 s2", "float64", activation=activation, residual=True)
+    residual = integers(sums.shape, "float64")
+    out = np.empty_like(sums)
+    found = call(x, call.pack(w), b, residual=residual, out=out)
+    assert found is out
+    assert np.allclose(found, expected(sums, residual, activation))
+
+
 def test_integers_take_a_residual():
     call, (x, w, b), sums = a_call("k3 s2", "int16", residual=True)
     residual = RNG.integers(-99, 99, sums.shape)
@@ -86,6 +99,7 @@ def test_integers_take_a_residual():
     assert np.array_equal(found, sums + residual)
 
 
+@needs_machine_code
 @draws(1)
 @given(geometries(ranks=(1, 2, 3), plain=True, batches=(1, 2)), st.sampled_from("yx"), st.data())
 def test_every_plan_adds_it(geometry, want, data):
@@ -127,6 +141,7 @@ def test_out_may_be_some_channels_of_a_larger_array(layer):
         assert (whole[:, -3:] == 77).all()
 
 
+@needs_machine_code
 def test_such_an_out_is_written_without_a_copy(monkeypatch):
     call, (x, w, b), sums = a_call("k3", "float32")
     written = []

@@ -45,7 +45,7 @@ OPTIONS: dict[str, Any] = {"reloc": "default", "codemodel": "jitdefault", "jit":
 # fifth of the time to compile, and 2 to 3 times as long to run.
 OPTIMISED, BASELINE = 1, 0
 
-_MOST_KERNELS = 4096  # some 80 MB; each takes two of the 65,530 mappings that Linux allows
+_MOST_KERNELS = 12_288  # some 240 MB; each takes two of the 65,530 mappings that Linux allows
 # LLVM ends the process where it gets no memory. It takes 30 MiB for the largest plans (x86-64), and
 # the C library as much at a time for each new thread.
 _COMPILER_BYTES = 2**26
