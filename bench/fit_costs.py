@@ -45,6 +45,7 @@ CHANGE_WEIGHT = 0.02  # of the mean square of what a constant was multiplied by,
 # What times of one thread, with packed weights and y in the caches, do not tell.
 KEPT = {
     "gemm": ("wake_cycles", "piece_cycles", "pages_bytes", "pages", "clash_bytes", "weight_cycles"),
+    "row_gemm": ("clash_cycles",),
     "winograd": ("memory_bytes", "filter_cycles", "weight_cycles"),
 }
 LEFT_OUT = 4  # of so many layers one is left out of the fit, to check it

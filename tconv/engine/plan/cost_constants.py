@@ -126,6 +126,9 @@ class RowGemmConstants:
     weight_bytes: float = 40  # of weights from the L2 cache
     far_weight_bytes: float = 12  # and from beyond it
     overlap: float = 0.2  # the share of the shorter of two times that the longer does not hide
+    # Of a row of a tile, where more of them than the L1 cache has ways share its sets, and y lies
+    # beyond the L2 cache: 160 x 160 cells, 96 rows of y, tiles of 14 and of 8 (Zen 5).
+    clash_cycles: float = 26
 
 
 @dataclass(frozen=True)

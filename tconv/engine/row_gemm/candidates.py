@@ -18,6 +18,7 @@ __all__ = ["RowGemmCosts", "candidates"]
 _BLOCKS = (1, 2, 4)  # of the channels of y, and as many as it takes for their weights to fit
 _MOST_LOADS = 96  # of vectors for a row of x: the kernel has instructions for each
 _TASK_CYCLES = 20_000  # of a task, about
+_WAY_BYTES = 4096  # of a way of the L1 cache: planes so far apart share its sets
 _MOST_ROWS, _TASKS = 4, 16  # of a larger task, of which there are to be so many at least
 
 
@@ -79,6 +80,10 @@ class RowGemmCosts:
             self.planes, self.rows, self.columns = 1, 1, prod(problem.written_size)
         self.images = problem.geometry.batch * problem.geometry.groups
         self.terms = problem.channels * problem.taps
+        clashes = prod(problem.written_size) * self.bytes % _WAY_BYTES == 0
+        is_far = problem.written_count * self.bytes > target.l2_bytes
+        # Of a tile, that the L1 cache holds lines of.
+        self.most_rows = target.l1_bytes // _WAY_BYTES if clashes and is_far else problem.outputs
         moved = (problem.read_count + problem.written_count) * self.bytes
         self.moved_bytes = (
             self.model.near_bytes if moved <= target.l2_bytes else self.model.far_bytes
@@ -159,6 +164,8 @@ class RowGemmCosts:
             loads = (height + vectors * steps + 1) / 2
             term = max(height * vectors * steps / 2, loads, self.model.latency_cycles, near)
             of_call = self.model.tile_cycles + height * vectors * steps * self.model.store_cycles
+            if height > self.most_rows:
+                of_call += height * self.model.clash_cycles
             compute += tiles * (terms * term + k_blocks * of_call)
         compute += self._panel_cycles(vectors)
         moved = (channels + 2 * block * k_blocks) * vectors * self.vector_bytes / self.moved_bytes
