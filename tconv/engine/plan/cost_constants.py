@@ -148,6 +148,7 @@ _ZEN_3 = CostConstants()
 # Fitted to 2,608 plans for 198 random layers on one thread; see bench/costs/zen5.csv.
 _ZEN_5 = CostConstants(
     gemm=GemmConstants(
+        wake_cycles=25_000,  # calls of 10 us lose by a second thread, those of 25 us gain
         call_cycles=15.3,
         store_cycles=1.11,
         latency_cycles=4.78,
