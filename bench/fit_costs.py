@@ -248,7 +248,11 @@ def fit(family: str, steps: int, kinds: Sequence[str]) -> CostConstants:
         for each in fields(_of(family, kind))
         if each.name not in KEPT.get(kind, ())
     ]
-    best, least, before = CostConstants(), math.inf, CostConstants()
+    best, least = CostConstants(), math.inf
+    for kind, kept in KEPT.items():
+        values = {name: getattr(_of(family, kind), name) for name in kept}
+        best = replace(best, **{kind: replace(getattr(best, kind), **values)})
+    before = best
     for n in range(steps):
         tried = best
         for kind, name in names if n else ():

@@ -53,12 +53,14 @@ def candidates(problem: Problem, dtype: str, target: Target) -> list[Considered]
 
 
 def _is_served(problem: Problem, dtype: str, target: Target) -> bool:
-    """Whether y has one phase, and taps evenly apart."""
+    """Whether y has one phase, and taps evenly apart, not too many in a row."""
+    x = problem.phases().axes[2]
     return (
         target.isa.has_masks
         and TYPES[dtype].accumulator == dtype
         and not KBlock.of(problem).per_tap
         and problem.phases().count == 1
+        and max(x.kernel, x.step) <= _MOST_LOADS
         and RowPanel.of(problem.phases(), 1) is not None
     )
 

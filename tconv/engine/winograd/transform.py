@@ -46,6 +46,7 @@ LARGE = {4: 2.0**100, 8: 2.0**900}
 
 _POINTS = (0, 1, -1)  # and infinity
 _MOST_POINTS, _MOST_TAPS, _MOST_OUTPUTS = 4, 3, 3
+_MOST_AXIS_TAPS = 64  # with more there are more points than a kernel has instructions for
 Matrix = tuple[tuple[float, ...], ...]
 
 
@@ -159,10 +160,12 @@ def _pieces(axis: AxisPhases, shifts: tuple[int, ...], outputs: int) -> list[lis
     """Return pieces of taps that read neighbours in a residue class, as positions in `shifts`.
 
     One output at a time needs none: every tap is one. Empty if the taps of a class are no
-    neighbours, or cannot be split into pieces with the same points.
+    neighbours, cannot be split into pieces with the same points, or are too many.
     """
     if outputs == 1:
         return [[n] for n in range(len(shifts))]
+    if len(shifts) > _MOST_AXIS_TAPS:
+        return []
     classes: dict[int, list[int]] = {}
     for position in sorted(range(len(shifts)), key=lambda n: -shifts[n]):
         classes.setdefault(-shifts[position] % axis.step, []).append(position)

@@ -73,6 +73,7 @@ def test_layers_of_one_phase_have_candidates(here):
     assert not panels(x, w, dtype="float16")  # sums in another type
     assert not panels(x, w, stride=2, want="y")  # phases
     assert not panels((1, 600, 20), (600, 8, 2), want="y")  # sums tap by tap
+    assert not panels((1, 4, 20), (4, 4, 512), stride=128)  # too many taps, and cells between
     assert not panels((1, 16, 1, 20), w, want="y", padding=(1, 0))  # taps beside a single row
 
 

@@ -22,7 +22,7 @@ from tconv.engine.compile.jit import load
 from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 from tconv.engine.winograd.kernels import flag_large
-from tconv.engine.winograd.transform import LARGE, transform_matrices
+from tconv.engine.winograd.transform import LARGE, WinogradTransform, transform_matrices
 from tconv.geometry.geometry import Geometry
 
 WANTS = st.sampled_from("yx")
@@ -239,6 +239,21 @@ def test_measured_plans_sum_in_the_order_of_the_chosen_one():
     w = rng.standard_normal(weight_shape).astype(np.float32)
     measured = conv_transpose(x, w, method="measure", **keywords)
     assert np.array_equal(measured, conv_transpose(x, w, **keywords))
+
+
+@pytest.mark.parametrize(("taps", "products"), [(4, 6), (5, 7), (7, 10), (9, 12), (11, 15)])
+def test_more_than_three_taps_are_pieces(taps, products):
+    """Of two outputs at a time; and there are none of too many taps to be worth their sums."""
+    problem = Problem(Geometry.of((1, 1, 40), (1, 1, taps)), "x")
+    transform = WinogradTransform.of(problem.phases(), (1, 1, 2))
+    assert transform.transformed_weights == products
+    many = Problem(Geometry.of((1, 1, 40), (1, 1, 65)), "x")
+    assert WinogradTransform.of(many.phases(), (1, 1, 2)) is None
+
+
+def test_residue_classes_are_pieces_of_several_lengths():
+    problem = Problem(Geometry.of((1, 1, 20, 20), (1, 1, 3, 3), stride=2), "x")
+    assert WinogradTransform.of(problem.phases(), (1, 2, 2)).transformed_weights == 5 * 5
 
 
 @pytest.mark.parametrize("want", ["y", "x"])
