@@ -54,6 +54,8 @@ _MOST_AXES = 30  # spatial; intermediate arrays have two per axis and three more
 
 _BLAS_BYTES = 2**26  # OpenBLAS allocates 32 MiB and ends the process if it cannot
 _has_warned = False
+_reserve = [bytearray(2**18)]
+"""Addresses that are given up where there are none left, so that an error can still say so."""
 
 _contracts: dict[str, Callable[..., Any]] = {}
 """Implementation by array library; the portable path serves all others."""
@@ -158,6 +160,7 @@ def solve_for(
     except MemoryLimitError:
         raise
     except MemoryError as error:  # a limit of the operating system
+        _reserve.clear()
         text = f"{call.name} got too little memory ({error or 'for an object of Python'})"
         raise MemoryLimitError(f"{text}; lower the sizes or split the batch.") from error
 
