@@ -10,6 +10,7 @@ from tconv.engine.plan.cost_model import Considered
 from tconv.engine.plan.plan import KBlock, Plan, even_size, tile_heights
 from tconv.engine.plan.problem import Problem
 from tconv.engine.row_gemm.panel import RowPanel
+from tconv.engine.row_gemm.tasks import RowTasks
 from tconv.engine.target.target import Target
 from tconv.system.fork_lock import cached_property
 
@@ -138,13 +139,10 @@ class RowGemmCosts:
 
     def _plane_cycles(self, plan: Plan, block: int) -> float:
         """Cycles of a block of channels of a plane of y."""
-        is_cut = plan.columns < self.columns
-        size, step = (self.columns, plan.columns) if is_cut else (self.rows, plan.rows)
-        of_one = 1 if is_cut else self.columns
-        whole, last = divmod(size, step)
-        cycles = whole * self._task_cycles(plan, block, step * of_one)
-        cycles += self._task_cycles(plan, block, last * of_one) if last else 0.0
-        return cycles * (self.rows if is_cut else 1)
+        tasks = RowTasks.of((plan.rows, plan.columns), (self.rows, self.columns))
+        cycles = tasks.whole * self._task_cycles(plan, block, tasks.cells)
+        cycles += self._task_cycles(plan, block, tasks.last) if tasks.last else 0.0
+        return cycles * tasks.repeats
 
     def _task_cycles(self, plan: Plan, block: int, cells: int) -> float:
         """Cycles of a block of channels, for so many cells."""

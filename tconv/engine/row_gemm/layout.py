@@ -12,6 +12,7 @@ from tconv.engine.direct.offsets import strides
 from tconv.engine.plan.plan import Tile
 from tconv.engine.row_gemm.kernel import RowKernel
 from tconv.engine.row_gemm.panel import RowPanel
+from tconv.engine.row_gemm.tasks import RowTasks
 from tconv.system.topology import CACHE_LINE_BYTES
 
 __all__ = ["RowGemmLayout"]
@@ -34,21 +35,11 @@ class RowGemmLayout(Layout):
         if self.copies:
             self.planes, self.rows, self.columns = 1, 1, prod(self.problem.written_size)
         self.tile_lanes = plan.vectors * self.lanes
-        # Cells of a whole task, and of a short one, which is the last of a plane or of a row.
-        rows, columns = min(plan.rows, self.rows), min(plan.columns, self.columns)
-        is_cut = columns < self.columns
-        rows = 1 if is_cut else rows  # for their cells follow each other
-        self.of_task = rows, columns
-        size, step = (self.columns, columns) if is_cut else (self.rows, rows)
-        of_one = 1 if is_cut else self.columns
-        cells = step * of_one
-        tasks = [cells, (size % step) * of_one] if size > step else [cells]
-        rests = [ceil(count % self.tile_lanes / self.lanes) for count in tasks]
-        rests = [*rests, 0] if len(rests) == 1 else rests
-        has_whole = max(tasks) >= self.tile_lanes
-        self.widths = (plan.vectors if has_whole else 0, *rests)
+        self.of_task = task = RowTasks.of((plan.rows, plan.columns), (self.rows, self.columns))
+        rests = [ceil(cells % self.tile_lanes / self.lanes) for cells in (task.cells, task.last)]
+        self.widths = (plan.vectors if task.cells >= self.tile_lanes else 0, *rests)
         self.rest_lanes, self.last_rest_lanes = (rest * self.lanes for rest in rests)
-        self.pitch = self.tile_lanes if self.copies else self._rounded(cells)
+        self.pitch = self.tile_lanes if self.copies else self._rounded(task.cells)
 
     @property
     def scratch_size(self) -> int:
@@ -59,7 +50,7 @@ class RowGemmLayout(Layout):
 
     def _set_fields(self) -> None:
         geometry, plan, problem = self.problem.geometry, self.plan, self.problem
-        rows, columns = self.of_task
+        rows, columns = self.of_task.rows, self.of_task.columns
         column_blocks, row_blocks = ceil(self.columns / columns), ceil(self.rows / rows)
         depth, height, width = problem.read_size
         images = geometry.batch * geometry.groups
