@@ -4,6 +4,7 @@ import ctypes
 from functools import partial
 
 import numpy as np
+import pytest
 from engine.row_plans import activated, computed, exact_operands, operands, plans_beside
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -26,11 +27,14 @@ ARGUMENTS = [
 ]
 """One of each kind of activation."""
 assert {as_activation(each).name for each in ARGUMENTS} == {*ACTIVATIONS} == {*FORMULAS}
+NEEDS_MASKS = pytest.mark.skipif(
+    not (target().uses_engine and target().isa.has_masks), reason="these algorithms need masks"
+)
 TYPES = ("float32", "float64")
 
 
 def draws_of_kernels(share=1, most=40):
-    """Settings of laws whose examples are kernels: a process holds 4,096, and unloads none."""
+    """Settings of laws whose examples are kernels, of which a process holds all it ever made."""
     return settings(max_examples=min(share * settings().max_examples, most))
 
 

@@ -16,10 +16,16 @@ from tconv.engine.choose import all_plans
 from tconv.engine.depthwise import candidates as depthwise
 from tconv.engine.plan.plan import KBlock, Plan
 from tconv.engine.row_gemm import candidates as row_gemm
-from tconv.engine.target.target import target
+from tconv.engine.target.isa import INSTRUCTION_SETS
+from tconv.engine.target.target import named_target, target
 from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Geometry
 
+MASKED = [named_target(cpu) for cpu in ("haswell", "skylake-avx512")]
+NOT_MASKED = [named_target(cpu) for cpu in ("x86-64", "neoverse-v1", "apple-m1")]
+"""Targets of each instruction set with masks for loads and stores, and some of those without."""
+assert {each.isa.name for each in MASKED} == {r.name for r in INSTRUCTION_SETS if r.has_masks}
+assert not any(each.isa.has_masks for each in NOT_MASKED)
 CYCLES = (0.0, 1e9)  # expected of a call: code that is used as it is at first, or optimised
 _MOST_CELLS = 1_000_000  # of W* for all pairs of channels: the oracle lays it out
 

@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 from engine.row_laws import (
+    NEEDS_MASKS,
     TYPES,
     families_share_all_but_sizes,
     fused_equals_unfused,
@@ -19,9 +20,7 @@ from tconv.engine.plan.problem import Problem
 from tconv.engine.target.target import target
 from tconv.geometry.geometry import Geometry
 
-pytestmark = pytest.mark.skipif(
-    not (target().uses_engine and target().isa.has_masks), reason="depthwise plans need masks"
-)
+pytestmark = NEEDS_MASKS
 # Strides of x and of y, one axis, depth of one cell, several channels a group, wide borders.
 LAYERS = [
     ((2, 5, 9, 37), (5, 1, 3, 3), {"padding": 1, "groups": 5}),

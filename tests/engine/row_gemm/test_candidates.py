@@ -3,7 +3,7 @@
 from math import ceil, prod
 
 import pytest
-from engine.row_plans import row_gemm_geometries
+from engine.row_plans import MASKED, NOT_MASKED, row_gemm_geometries
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,12 +11,8 @@ from strategies import draws
 from tconv.engine.plan.plan import ONE_OUTPUT, KBlock
 from tconv.engine.plan.problem import Problem
 from tconv.engine.row_gemm.candidates import RowGemmCosts, candidates
-from tconv.engine.target.isa import INSTRUCTION_SETS
-from tconv.engine.target.target import named_target
 from tconv.geometry.geometry import Geometry
 
-MASKED = [named_target(cpu) for cpu in ("haswell", "skylake-avx512")]
-NOT_MASKED = [named_target(cpu) for cpu in ("x86-64", "neoverse-v1", "apple-m1")]
 PLAIN = Geometry.of((1, 16, 20, 20), (16, 8, 3, 3), padding=1)
 
 
@@ -80,9 +76,4 @@ def test_layers_of_one_phase_have_candidates(here):
 @pytest.mark.parametrize("here", NOT_MASKED, ids=lambda here: here.isa.name)
 @pytest.mark.parametrize("want", ["y", "x"])
 def test_without_masks_there_are_none(want, here):
-    assert not here.isa.has_masks
     assert not candidates(Problem(PLAIN, want), "float32", here)
-
-
-def test_processors_with_masks_are_tried():
-    assert {here.isa.name for here in MASKED} == {r.name for r in INSTRUCTION_SETS if r.has_masks}

@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 from engine.row_laws import (
+    NEEDS_MASKS,
     TYPES,
     families_share_all_but_sizes,
     fused_equals_unfused,
@@ -19,9 +20,7 @@ from tconv.engine.row_gemm.candidates import candidates
 from tconv.engine.target.target import target
 from tconv.geometry.geometry import Geometry
 
-pytestmark = pytest.mark.skipif(
-    not (target().uses_engine and target().isa.has_masks), reason="row GEMMs need masks"
-)
+pytestmark = NEEDS_MASKS
 # Strides, one tap read in place, one tap in a panel, k-blocks, depth and groups, wide borders.
 LAYERS = [
     (((2, 7, 5, 37), (7, 9, 3, 3), {"stride": 2, "padding": 1}), "x"),
