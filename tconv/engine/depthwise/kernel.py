@@ -73,9 +73,9 @@ class Window(NamedTuple):
         return f"slide_{sha256(repr(self).encode()).hexdigest()[:24]}"
 
     def reads(self) -> list[tuple[int, list[tuple[int, int, int]]]]:
-        """Rows of x that a block reads, from its first q on, and for each who reads it.
+        """Rows of x that a block reads, counted from its first q, and what reads each of them.
 
-        That are (row, phase, tap) of the block. Taps of each row are in ascending order.
+        A reader is a (row, phase, tap) of the block. Each row sums its taps in ascending order.
         """
         found: dict[int, list[tuple[int, int, int]]] = {}
         for row in range(self.rows):

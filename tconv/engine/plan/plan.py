@@ -53,7 +53,7 @@ class Plan(NamedTuple):
     - "channel_lanes": vectors of output channels, rows of outputs; a task is `planes` images;
     - "depthwise": rows of outputs whose vectors slide over x; a task is `rows` rows of each of
       `planes` images of a channel of y;
-    - "row_gemm": GEMM whose columns are cells of a row of y, to which the sums are written; a task
+    - "row_gemm": GEMM whose columns are cells of y, to which the sums are written; a task
       is `columns` cells of `rows` rows of an image, and a block.
 
     `panel` is "padded", "im2col", "rows" for the cells of a tile of a row GEMM or, where x is read

@@ -1,1 +1,1 @@
-"""Row GEMM: the columns of its result are cells of a row of y, and are written there."""
+"""Row GEMM: the columns of its result are cells of rows of y, written in place."""

@@ -1,4 +1,4 @@
-"""Row GEMM driver: each column of the GEMM is a cell of y, and is written there.
+"""Row GEMM driver: each column of the GEMM is a cell of y, written in place.
 
     while (task := counter++) < tasks:               # rows of a plane, or a part of one; a block
         for k_block in channels of x:
