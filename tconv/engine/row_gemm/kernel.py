@@ -1,14 +1,12 @@
-"""The micro-kernel of a row GEMM.
+"""Micro-kernel of a row GEMM: a tile of sums, which goes straight to y.
 
-    for k in terms:
-        cells = x[k*x_step:][:lanes]
-        panel[k] = cells                                   # if it copies
-        for r in rows:
-            acc[r] += w[k, r] * cells
-    y[r] = (bias[r] if first else y[r]) + acc[r]
-    y[r] = activation(y[r] + residual[r])                  # if last
-
-Its sums go straight to y.
+for k in terms:
+    cells = x[k*x_step:][:lanes]
+    panel[k] = cells                                   # if it copies
+    for r in rows:
+        acc[r] += w[k, r] * cells
+y[r] = (bias[r] if first else y[r]) + acc[r]
+y[r] = activation(y[r] + residual[r])                  # if last
 """
 
 from collections.abc import Callable

@@ -26,7 +26,7 @@ class RowGemmLayout(Layout):
 
     @property
     def copies(self) -> bool:
-        """Whether x is read in place: an image is one row, of which each cell reads its own."""
+        """Whether micro-kernels read x in place, as one row an image, and copy it to the panel."""
         return self.plan.panel == "none"
 
     def _set_sizes(self) -> None:
