@@ -19,7 +19,7 @@ from tconv.engine.direct.layout import Layout
 from tconv.engine.driver import run, run_col2im, run_winograd
 from tconv.engine.kernels.activation import activate, finish_row
 from tconv.engine.kernels.gemm import micro_kernel
-from tconv.engine.kernels.interleave import add_rows, interleave_row, stream
+from tconv.engine.kernels.interleave import add_rows, fill_row, interleave_row, stream
 from tconv.engine.kernels.limits import MOST_INTERLEAVED
 from tconv.engine.kernels.pack_input import pack_rows
 from tconv.engine.kernels.pack_weights import PACK_ARGUMENTS, run_packing, run_transformed_packing
@@ -130,6 +130,7 @@ class Lowering:
             "gather": self("gather", gather) if is_im2col else 0,
             "add_rows": self("add_rows", add_rows, dtype=computed) if layout.is_col2im else 0,
             "stream": self("stream", stream, dtype=moved) if layout.streams else 0,
+            "fill_row": self("fill_row", fill_row) if layout.untapped_rows.any() else 0,
             "interleave_row": self(f"interleave_row_{stride}", interleave_row(stride)),
         }
         if isinstance(layout, WinogradLayout):

@@ -111,9 +111,9 @@ ARGUMENTS = Record(
         *("x", "weight", "bias", "y", "counter", "scratch", "residual"),  # by `Job`, for each call
         *("offsets", "tiles", "last_tiles", "acc_starts", "micros", "table", "sums", "sum_starts"),
         *("zeros", "residue_classes_of_x", "places", "output_transforms", "copying_micros"),
-        *("phase_list", "last_phase_list", "taps_of_tiles"),
+        *("phase_list", "last_phase_list", "taps_of_tiles", "untapped_rows"),
         *("pack_rows", "find_runs", "gather", "add_rows", "interleave_row", "stream"),  # kernels
-        *("transform_input", "flag_large", "transpose_out", "slide", "fill"),
+        *("fill_row", "transform_input", "flag_large", "transpose_out", "slide", "fill"),
         *("activate", "finish_row", "parameters"),  # a kernel, or none, and its argument
     ),
     words=(

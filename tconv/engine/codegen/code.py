@@ -58,7 +58,7 @@ class ElementType:
     def __init__(self, dtype: str, target: Any) -> None:
         self.stored, self.is_half, self.has_fma = dtype, dtype in _HALVES, target.has_fma
         self.converts_float16 = target.converts_float16
-        self.gathers = target.isa.has_gather
+        self.gathers, self.scale = target.isa.has_gather, target.isa.scale
         self.dtype = "float32" if self.is_half else dtype
         self.kind, self.bytes, bits, self.suffix = _KINDS[self.dtype]
         self.lanes = (bits or target.vector_bits) // 8 // self.bytes

@@ -110,7 +110,10 @@ def scatter_add(
             number = code.add(first, code.mul(of_y, step))
             acc = code.at(c.acc, code.mul(number, c.acc_pitch))
             with code.when(code.is_equal(channel, 0)):
-                _fill(c, acc, code.load(bias, number))
+                untapped = code.load(c.untapped_rows, code.div(phase, c.stride_x), I64)
+                # One vector of a row that is filled with bias is enough to read the bias from.
+                count = code.pick(code.is_equal(untapped, 1), code.element.lanes, c.acc_pitch)
+                _fill(c, acc, code.load(bias, number), count)
             start = code.load(c.sum_starts, phase, I64)
             end = code.load(c.sum_starts, code.add(phase, 1), I64)
             with code.loop(end, start) as n:
@@ -120,11 +123,11 @@ def scatter_add(
                 _add(c, task, cells, acc, code.at(c.products, row), shifts)
 
 
-def _fill(c: Call, acc: Value, bias: Value) -> None:
-    """Write a bias to an accumulator row."""
+def _fill(c: Call, acc: Value, bias: Value, count: Value) -> None:
+    """Write a bias to the first vectors of an accumulator row."""
     code = c.code
     values = code.splat(bias)
-    with code.loop(c.acc_pitch, step=code.element.lanes) as lane:
+    with code.loop(count, step=code.element.lanes) as lane:
         code.store_vector(values, acc, lane)
 
 

@@ -325,6 +325,7 @@ class Layout:
             "tiles": lists[0],
             "last_tiles": lists[1],
             "acc_starts": self.acc_starts(),
+            "untapped_rows": self.untapped_rows,
         }
 
     @property
@@ -417,6 +418,12 @@ class Layout:
                     found[(n, *phase)] = first + place, len(group.phases)
                 first += block * len(group.phases)
         return found.ravel()
+
+    @property
+    def untapped_rows(self) -> NDArray[np.int64]:
+        """For every phase of planes and rows of y whether no tap reaches it: 1, else 0."""
+        z, y, x = ([not taps for taps in axis.taps] for axis in self.phases.axes)
+        return np.array([row or plane or all(x) for plane, row in product(z, y)], np.int64)
 
     def sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The taps that are added for every phase, with shifts; and where each phase begins."""

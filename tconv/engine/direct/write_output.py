@@ -59,8 +59,14 @@ def copy_out(c: Call, task: Task, of_block: Value, is_last: Value) -> None:
                         with code.when(code.is_equal(c.streams, 1)):
                             _hold(c, far, count)
                         to = code.load(c.to, kind=PTR)
-                        sizes = (lane, skipped, count, c.stride_x, ahead)
-                        code.call(c.interleave_row, to, c.acc, acc_starts, *sizes)
+                        phase = code.add(code.mul(phase_z, c.stride_y), phase_y)
+                        with code.if_else(_is_untapped(c, phase)) as (untapped, reached):
+                            with untapped:
+                                bias = code.load(c.acc, code.load(acc_starts, 0, I64))
+                                code.call(c.fill_row, to, bias, count)
+                            with reached:
+                                sizes = (lane, skipped, count, c.stride_x, ahead)
+                                code.call(c.interleave_row, to, c.acc, acc_starts, *sizes)
                         with code.when(code.is_given(c.finish_row)):
                             residual = code.cell(c.residual, cell)
                             code.call(c.finish_row, to, residual, count, c.parameters)
@@ -76,6 +82,11 @@ def copy_out(c: Call, task: Task, of_block: Value, is_last: Value) -> None:
                 ]
     with code.when(code.is_equal(c.streams, 1)):
         _write_held(c)
+
+
+def _is_untapped(c: Call, phase: Value) -> Value:
+    """Whether no tap reaches the rows of a phase of planes and rows: y is bias there."""
+    return c.code.is_equal(c.code.load(c.untapped_rows, phase, I64), 1)
 
 
 def _hold(c: Call, far: Value, count: Value) -> None:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from tconv.arrays.normal_distribution import CENTRE, COEFFICIENTS, LARGEST
 from tconv.engine.codegen.code import Code, ElementType, begin
-from tconv.engine.codegen.llvm import I64, PTR, Constant, IntType, Module, Value, VectorType
+from tconv.engine.codegen.llvm import I32, I64, PTR, Constant, IntType, Module, Value, VectorType
 
 __all__ = ["activate", "applied", "finish_row", "is_short"]
 
@@ -127,6 +127,13 @@ def _function(code: Code, function: str, parameters: Value) -> Callable[[Value],
     count, of = _Vectors(code).functions[function]
     values = [code.splat(code.load(parameters, n)) for n in range(count)]
     return lambda x: of(x, *values)
+
+
+class _Exponent(NamedTuple):
+    """The integers of a vector, as integers and as floating-point numbers."""
+
+    bits: Value
+    number: Value
 
 
 class _Vectors:
@@ -246,8 +253,8 @@ class _Vectors:
 
     # ---- vector arithmetic -----------------------------------------------------------------------
 
-    def _exp(self, x: Value, more: Value | None = None) -> tuple[Value, Value]:
-        """Return e and the integer n with ``exp(x + more) = 2**n * e``, where `more` is small."""
+    def _exp(self, x: Value, more: Value | None = None) -> tuple[Value, "_Exponent"]:
+        """Return e and an integer n with ``exp(x + more) = 2**n * e``, where `more` is small."""
         n, r = self._reduced(x)
         if more is not None:
             r = self.code.plus(r, more)
@@ -256,7 +263,7 @@ class _Vectors:
     def _exp_less_one(self, x: Value) -> Value:
         """``exp(x) - 1``, exact for small x, too; 2**n must be normal."""
         n, r = self._reduced(x)
-        power = self._power(n)
+        power = self._power(n.bits)
         less_one = self.code.multiply_add(self.times(r, r), self._series(r, 2), r)
         beyond = self.builder.fsub(power, self.number(1))
         return self.code.multiply_add(power, less_one, beyond)
@@ -273,13 +280,13 @@ class _Vectors:
         """``max(x, 0)``, by a product, so that it is NaN for -inf."""
         return self.times(x, self.pick(">", x, self.zero, self.number(1), self.zero))
 
-    def _reduced(self, x: Value) -> tuple[Value, Value]:
-        """Return the integer n and r with ``x = n*log(2) + r``."""
+    def _reduced(self, x: Value) -> tuple["_Exponent", Value]:
+        """Return an integer n and r with ``x = n*log(2) + r``."""
         # The last bits of the sum with so large a number hold the integer.
         large, rounded = self._large_sum(x, 1 / _LOG_2)
-        n = self.builder.sub(self._bits(rounded), self._bits(large))
-        quotient = self.builder.fsub(rounded, large)
-        return n, self._less_multiple(x, quotient, _LOG_2, self.format.exact_places)
+        bits = self.builder.sub(self._bits(rounded), self._bits(large))
+        n = _Exponent(bits, self.builder.fsub(rounded, large))
+        return n, self._less_multiple(x, n.number, _LOG_2, self.format.exact_places)
 
     def _large_sum(self, x: Value, factor: Decimal) -> tuple[Value, Value]:
         """A number so large that its sum with x*factor is rounded to an integer, and the sum."""
@@ -304,12 +311,22 @@ class _Vectors:
             total = self.code.multiply_add(total, x, self.number(coefficient))
         return total
 
-    def _scaled(self, x: Value, n: Value) -> Value:
+    def _scaled(self, x: Value, n: "_Exponent") -> Value:
         """``x * 2**n``, rounded once. 2**n may be subnormal, but not the powers of halves of n."""
-        half = self.builder.ashr(n, self.integer(1))
-        for part in (half, self.builder.sub(n, half)):
+        if self.code.element.scale:
+            return self._scaled_at_once(x, n.number)
+        half = self.builder.ashr(n.bits, self.integer(1))
+        for part in (half, self.builder.sub(n.bits, half)):
             x = self.times(x, self._power(part))
         return x
+
+    def _scaled_at_once(self, x: Value, n: Value) -> Value:
+        """The same by one instruction of AVX-512, for all lanes, rounded as always."""
+        element, mask = self.code.element, IntType(max(8, self.lanes))
+        name = element.scale.format("ps" if element.bytes == 4 else "pd")
+        kinds = [self.vector, self.vector, self.vector, mask, I32]
+        scale = self.builder.module.declared(name, self.vector, kinds)
+        return self.builder.call(scale, [x, n, self.zero, mask(-1), I32(4)])
 
     def _power(self, n: Value) -> Value:
         """``2**n``, if that is a normal number: n becomes its exponent."""

@@ -1,6 +1,7 @@
 """Rows of y: phases interleaved, col2im's scatter-add, and non-temporal copies.
 
     interleave_row  y[i*stride + phase] = acc[acc_starts[phase]:][i]
+    fill_row        y[:] = value
     add_rows        to[row, :] += x[row, :]
     stream          y[:] = row, by non-temporal stores
 
@@ -16,7 +17,7 @@ from tconv.engine.kernels.limits import MOST_INTERLEAVED
 from tconv.engine.kernels.transpose import pick_lanes
 from tconv.system.topology import CACHE_LINE_BYTES
 
-__all__ = ["add_rows", "interleave_row", "interleaved", "stream"]
+__all__ = ["add_rows", "fill_row", "interleave_row", "interleaved", "stream"]
 
 
 def interleave_row(stride: int) -> Callable[[Module, str, ElementType], None]:
@@ -112,6 +113,18 @@ def _copy_columns(
         start = code.pick(code.is_less(r, whole), done, 0)
         with code.loop(code.div(rest, step), start) as n:
             store_cell(code, code.load(phase, n), y, code.add(code.mul(n, step), r))
+
+
+def fill_row(module: Module, name: str, element: ElementType) -> None:
+    """Emit ``y[:count] = value``, an element that is narrowed to a cell of y."""
+    code, a = begin(module, name, {"y": PTR, "value": element.kind, "count": I64}, element)
+    cells = narrowed(code, code.splat(a["value"]))
+    whole = code.mul(code.div(a["count"], element.lanes), element.lanes)
+    with code.loop(whole, step=element.lanes) as n:
+        store_cells(code, cells, a["y"], n)
+    with code.loop(a["count"], whole) as n:
+        store_cell(code, a["value"], a["y"], n)
+    code.end()
 
 
 def add_rows(module: Module, name: str, element: ElementType) -> None:

@@ -40,6 +40,7 @@ class InstructionSet(NamedTuple):
     has_fma: bool
     has_gather: bool  # an instruction for it that is at least as fast as loads one by one
     has_masks: bool  # instructions that load and store some lanes of a vector
+    scale: str  # x * 2**n rounded once, by LLVM's name for "ps" or "pd"; "": there is none
     float16_feature: str | None  # which converts float16; None: every CPU does
     gemm_tiles: Tiles  # rows x vectors of micro-kernels for y and x
     # Rows x vectors of rank-1 updates for w: more rows would need more addresses than there are
@@ -63,6 +64,7 @@ INSTRUCTION_SETS = (
         has_fma=True,
         has_gather=True,
         has_masks=True,
+        scale="llvm.x86.avx512.mask.scalef.{}.512",
         float16_feature="f16c",
         gemm_tiles=((16, 1), (14, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
         rank1_tiles=((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
@@ -77,6 +79,7 @@ INSTRUCTION_SETS = (
         has_fma=True,
         has_gather=False,
         has_masks=True,
+        scale="",
         float16_feature="f16c",
         gemm_tiles=((12, 1), (6, 2), (4, 3), (3, 4), (2, 6), (1, 8)),
         rank1_tiles=((8, 1), (6, 2), (4, 3), (3, 4), (2, 6)),
@@ -91,6 +94,7 @@ INSTRUCTION_SETS = (
         has_fma=False,
         has_gather=False,
         has_masks=False,
+        scale="",
         float16_feature="f16c",  # of a CPU with AVX alone
         gemm_tiles=((14, 1), (6, 2), (3, 3), (2, 4), (2, 6)),
         rank1_tiles=((8, 1), (6, 2), (3, 3), (2, 4)),
@@ -105,6 +109,7 @@ INSTRUCTION_SETS = (
         has_fma=True,
         has_gather=False,
         has_masks=False,
+        scale="",
         float16_feature=None,
         gemm_tiles=((16, 1), (13, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
         rank1_tiles=((8, 1), (8, 2), (8, 3), (6, 4), (4, 6), (3, 8)),
@@ -119,6 +124,7 @@ INSTRUCTION_SETS = (
         has_fma=False,
         has_gather=False,
         has_masks=False,
+        scale="",
         float16_feature="f16c",  # of 32-bit x86
         gemm_tiles=((14, 1), (6, 2), (3, 3), (2, 4), (2, 6)),
         rank1_tiles=((8, 1), (6, 2), (3, 3), (2, 4)),
