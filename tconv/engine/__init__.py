@@ -35,17 +35,26 @@ from tconv.system.allocator import empty
 from tconv.system.fork_lock import importing
 
 __all__ = [
+    "BLOCK",
     "CYCLES_PER_US",
     "TYPES",
+    "Expression",
+    "LoopShape",
+    "NativeStep",
     "OpenMPBackend",
+    "Place",
+    "ProgramKernels",
+    "SequenceRunner",
     "Target",
     "cache_info",
     "clear_cache",
     "contract",
+    "contraction_step",
     "expected_us",
     "hash_memory",
     "hashes_natively",
     "host_target",
+    "merge_axes",
     "prepare",
     "serves",
     "use_backend",
@@ -58,8 +67,12 @@ if TYPE_CHECKING:
     from tconv.engine.compile.tiers import wait_for_optimised
     from tconv.engine.content_hash import content_hash as hash_memory
     from tconv.engine.content_hash import is_native as hashes_natively
+    from tconv.engine.contraction_step import contraction_step
     from tconv.engine.executor import Primitive
     from tconv.engine.high_rank import HighRankPrimitive, HighRankWeightGradient
+    from tconv.engine.program.kernels import ProgramKernels
+    from tconv.engine.program.loops import Expression, LoopShape, merge_axes
+    from tconv.engine.program.sequence import BLOCK, NativeStep, Place, SequenceRunner
     from tconv.engine.runtime.job import use_backend
     from tconv.engine.runtime.openmp import OpenMPBackend
     from tconv.engine.weight_gradient.executor import WeightGradientPrimitive
@@ -70,6 +83,15 @@ if TYPE_CHECKING:
 else:
     # The name at the door: the module, and its name there.
     _LATE = {
+        "BLOCK": ("program.sequence", "BLOCK"),
+        "Expression": ("program.loops", "Expression"),
+        "LoopShape": ("program.loops", "LoopShape"),
+        "NativeStep": ("program.sequence", "NativeStep"),
+        "Place": ("program.sequence", "Place"),
+        "ProgramKernels": ("program.kernels", "ProgramKernels"),
+        "SequenceRunner": ("program.sequence", "SequenceRunner"),
+        "contraction_step": ("contraction_step", "contraction_step"),
+        "merge_axes": ("program.loops", "merge_axes"),
         "OpenMPBackend": ("runtime.openmp", "OpenMPBackend"),
         "cache_info": ("compile.disk_cache", "cache_info"),
         "clear_cache": ("compile.disk_cache", "clear_cache"),

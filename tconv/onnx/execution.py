@@ -11,16 +11,20 @@ from math import inf, log, prod
 from time import perf_counter, sleep
 from typing import Any
 
+from onnx import ModelProto
 from onnx.helper import np_dtype_to_tensor_dtype
 
 from tconv.errors import ModelError, TConvError
+from tconv.graph import Program, UnknownOperator
 from tconv.onnx.loading import LoadedModel, RunProfile, analyse_model, load_partitioned, load_whole
 from tconv.onnx.model.model import Source, read_model
 from tconv.onnx.model.nodes import NotPartitionable
 from tconv.onnx.model.shape_inference import Shapes, fixed_shape, infer_shapes
 from tconv.onnx.ort.float64_errors import explain_refusal
 from tconv.onnx.ort.options import Settings
-from tconv.onnx.partition.profitability import LEAST_GAIN, Decision, predict
+from tconv.onnx.partition.cost_model import PROGRAM_US
+from tconv.onnx.partition.profitability import LEAST_GAIN, Decision, predict, whole_us
+from tconv.onnx.programs import ModelPrograms
 from tconv.onnx.report import NodeReport
 from tconv.onnx.subgraphs import SubgraphSession, Values
 from tconv.system.fork_lock import ForkLock
@@ -44,7 +48,8 @@ Key = tuple[tuple[int, ...], ...]
 class Execution:
     """A loaded model, the decision for it, reports of its layers and the names of its outputs.
 
-    `run_whole` runs ONNX Runtime's session of the whole model; None if the model is partitioned.
+    `run_whole` runs ONNX Runtime's session of the whole model, or `program` as it does; None if the
+    model is partitioned.
     """
 
     loaded: LoadedModel
@@ -52,6 +57,7 @@ class Execution:
     nodes: tuple[NodeReport, ...]
     names: list[str]
     run_whole: Any
+    program: Program | None = None
 
 
 class Executions:
@@ -75,6 +81,8 @@ class Executions:
         self.whole = self._analysis.whole
         self._whole: LoadedModel | None = None
         self._partitioned: LoadedModel | None = None
+        self._programs: ModelPrograms | None = None
+        self.why_no_program = ""
         self._decisions: dict[Key, Decision] = {}
         self.known: dict[Key, Execution] = {}
         self.only: Execution | None = None
@@ -97,6 +105,12 @@ class Executions:
             self.only = self._as_partitioned(Decision("tconv", why), self._all)
             return self.only
         shapes, is_certain = self._declared()
+        self._programs = self._load_programs(self._model)
+        found = self._as_program(shapes)
+        if found is not None:
+            if is_certain and self._method != "measure":
+                self.only = found
+            return found
         decision, assigned = self._predicted(shapes, {}) or (None, self._all)
         self._needs_run = decision is None
         if decision is None or self._method == "measure":
@@ -106,6 +120,42 @@ class Executions:
         if is_certain:
             self.only = execution
         return execution
+
+    def _load_programs(self, model: ModelProto) -> ModelPrograms | None:
+        """The programs of the model, None if there are none; `why_no_program` then says why."""
+        try:
+            return ModelPrograms(model, self._analysis)
+        except (UnknownOperator, ModelError) as why:
+            self.why_no_program = str(why)
+            return None
+
+    def _as_program(self, shapes: Shapes) -> Execution | None:
+        """The execution by a program that is predicted to gain, else None: `why_no_program`."""
+        programs, analysis = self._programs, self._analysis
+        if programs is None or analysis.graph is None or analysis.stripped is None:
+            return None
+        try:
+            program = programs.program(shapes)
+        except UnknownOperator as why:
+            self.why_no_program = str(why)
+            return None
+        known = infer_shapes(analysis.stripped, shapes, {})
+        theirs_us = whole_us(analysis.graph, known, analysis.settings.threads)
+        ours_us = PROGRAM_US + program.expected_us
+        if 1 - ours_us / theirs_us < LEAST_GAIN:
+            self.why_no_program = "predicted gain below 3 %"
+            return None
+        decision = Decision(
+            "tconv", "predicted to gain", theirs_us / 1e3, ours_us / 1e3, is_program=True
+        )
+        return self._program_execution(decision, program)
+
+    def _program_execution(self, decision: Decision, program: Program) -> Execution:
+        assert self._programs is not None
+        loaded = self._programs.loaded
+        nodes = self._analysis.reports(loaded.assigned, "")
+        names = [each.name for each in loaded.outputs]
+        return Execution(loaded, decision, nodes, names, self._programs.run, program)
 
     @property
     def _all(self) -> tuple[int, ...]:
@@ -171,16 +221,17 @@ class Executions:
         return found
 
     def _decided(self, key: Key, feed: Values) -> Execution:
+        shapes = {name: v.shape for name, v in feed.items() if hasattr(v, "shape")}
         if len(self._decisions) >= _MOST_DECISIONS:
-            return self._load_execution(self._nearest(key), ())
-        if self._method == "measure":
-            decision, assigned = self._measured(feed), self._all
-        else:
-            shapes = {name: v.shape for name, v in feed.items() if hasattr(v, "shape")}
+            nearest = self._nearest(key)
+            program = self._as_program(shapes) if nearest.is_program else None
+            return program or self._load_execution(nearest, ())
+        execution = self._as_program(shapes)
+        if execution is None and self._method == "measure":
+            execution = self._load_execution(self._measured(feed), self._all)
+        elif execution is None:
             found = None if self._needs_run else self._predicted(shapes, {})
-            found = found or self._decided_by_run(feed, shapes)
-            decision, assigned = found
-        execution = self._load_execution(decision, assigned)
+            execution = self._load_execution(*(found or self._decided_by_run(feed, shapes)))
         if not self._decisions:  # release what was loaded for assumed sizes and is not used
             if execution.loaded is not self._partitioned:
                 self._partitioned = None
@@ -188,7 +239,7 @@ class Executions:
                 self._whole, self.whole = None, execution.loaded.whole
         self._decisions[key] = execution.decision
         if len(self._decisions) == _MOST_DECISIONS:
-            by = {each.by for each in self._decisions.values()}
+            by = {(each.by, each.is_program) for each in self._decisions.values()}
             self.only = execution if len(by) == 1 else None
         return execution
 

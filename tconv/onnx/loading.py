@@ -110,6 +110,24 @@ class LoadedModel:
         """Number of sessions of ONNX Runtime."""
         return sum(isinstance(step, SubgraphSession) for step in self.steps)
 
+    @classmethod
+    def of_model(cls, model: ModelProto, analysis: ModelAnalysis) -> "LoadedModel":
+        """Describe a model that is computed neither by a session of ONNX Runtime nor in steps."""
+        assert analysis.graph is not None
+        graph, known = model.graph, analysis.graph.values
+        stored = {tensor.name for tensor in graph.initializer}
+        overridable = [] if model.ir_version < 4 else [v for v in graph.input if v.name in stored]
+        return cls(
+            tuple([node_arg(value) for value in graph.input if value.name not in stored]),
+            tuple(map(node_arg, overridable)),
+            tuple([node_arg(_declared(value, known)) for value in graph.output]),
+            metadata_of(model),
+            tuple([layer.index for layer in analysis.layers]),
+            steps=(),
+            last_use=(),
+            whole=analysis.whole,
+        )
+
     def run(
         self, feed: Values, names: Sequence[str], options: Any = None, shapes: Any = None
     ) -> tuple[list[Any], RunProfile]:
@@ -254,6 +272,12 @@ def _check_declared(model: ModelProto, types: dict[str, TypeProto]) -> None:
         )
         if found and declared and found != declared:
             raise NotPartitionable(f"output {value.name!r} declared as another type than it has")
+
+
+def _declared(value: ValueInfoProto, known: Mapping[str, ValueInfoProto]) -> ValueInfoProto:
+    """An output as declared, or as inferred if no shape is declared."""
+    has_shape = value.type.tensor_type.HasField("shape")
+    return value if has_shape else known.get(value.name, value)
 
 
 def _from_ort(value: Any) -> NodeArg:

@@ -69,7 +69,7 @@ class ElementType:
 
 
 def begin(
-    module: Module, name: str, arguments: Mapping[str, Type], element: ElementType
+    module: Module, name: str, arguments: Mapping[str, Type], element: ElementType | None = None
 ) -> tuple["Code", dict[str, Argument]]:
     """Begin a function without result; return its code and its arguments by name."""
     function = Function(module, FunctionType(VOID, list(arguments.values())), name)
@@ -386,6 +386,14 @@ class Code:
         values = [self.index(each) for each in arguments]
         kind = FunctionType(result, [each.type for each in values])
         return self.builder.call(pointer, values, kind)
+
+    def pause(self) -> None:
+        """Give way to the core's other hardware thread, and leave the loop without a stall."""
+        module = self.builder.module
+        row = architecture_row(module.triple)
+        if row.pause:
+            pause = module.declared(row.pause, VOID, [I32] * len(row.pause_hints))
+            self.builder.call(pause, [I32(hint) for hint in row.pause_hints])
 
     def end(self) -> None:
         """``return``."""

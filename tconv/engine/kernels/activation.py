@@ -26,7 +26,7 @@ from tconv.arrays.normal_distribution import CENTRE, COEFFICIENTS, LARGEST
 from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I32, I64, PTR, Constant, IntType, Module, Value, VectorType
 
-__all__ = ["activate", "applied", "finish_row", "is_short"]
+__all__ = ["Vectors", "activate", "applied", "finish_row", "is_short"]
 
 
 _LOG_2 = Decimal("0.6931471805599453094172321214581765680755001343602552")
@@ -124,7 +124,7 @@ def is_short(function: str) -> bool:
 
 def _function(code: Code, function: str, parameters: Value) -> Callable[[Value], Value]:
     """Return the emitter of an activation of one vector."""
-    count, of = _Vectors(code).functions[function]
+    count, of = Vectors(code).functions[function]
     values = [code.splat(code.load(parameters, n)) for n in range(count)]
     return lambda x: of(x, *values)
 
@@ -136,7 +136,7 @@ class _Exponent(NamedTuple):
     number: Value
 
 
-class _Vectors:
+class Vectors:
     """The activations, and the vector arithmetic that they use."""
 
     def __init__(self, code: Code) -> None:
@@ -244,6 +244,12 @@ class _Vectors:
         terms = [(-1) ** k / factorial(2 * k + 1) for k in range(form.sine_terms)]
         sine = self.times(r, self._polynomial(self.times(r, r), terms))
         return self.code.plus(x, self.builder.fdiv(self.times(sine, sine), a))
+
+    def exp(self, x: Value) -> Value:
+        """``exp(x)``: 0 below the least exponent, infinite above the largest."""
+        low, high = self.number(-self.format.small), self.number(self.format.small)
+        x = self.pick(">", self.pick("<", x, low, low, x), high, high, x)
+        return self._scaled(*self._exp(x))
 
     def tanh(self, x: Value) -> Value:
         """``(1 - exp(-2*x)) / (1 + exp(-2*x))``."""

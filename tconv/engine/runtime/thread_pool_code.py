@@ -11,7 +11,6 @@ from tconv.engine.codegen.llvm import (
     I32,
     I64,
     PTR,
-    VOID,
     Builder,
     Function,
     FunctionType,
@@ -31,7 +30,6 @@ from tconv.engine.runtime.control_block import (
     RELEASE,
     SPINS,
 )
-from tconv.engine.target.target import architecture_row
 
 __all__ = ["emit"]
 
@@ -193,11 +191,3 @@ class _Code(Code):
     def release(self, control: Value, lock: Value) -> None:
         """Wake the thread that sleeps at a lock, or is about to."""
         self.call(self.word(control, RELEASE), lock)
-
-    def pause(self) -> None:
-        """Give way to the core's other hardware thread, and leave the loop without a stall."""
-        module = self.builder.module
-        row = architecture_row(module.triple)
-        if row.pause:
-            pause = module.declared(row.pause, VOID, [I32] * len(row.pause_hints))
-            self.builder.call(pause, [I32(hint) for hint in row.pause_hints])

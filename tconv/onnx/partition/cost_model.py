@@ -17,6 +17,7 @@ __all__ = [
     "ANY_MACHINE",
     "CALL_US",
     "COLD_US",
+    "PROGRAM_US",
     "RUN_US",
     "SUBGRAPH_US",
     "WAKE_US",
@@ -47,6 +48,7 @@ _GROUP_US = 0.15
 # Overhead of a run of ONNX Runtime, of a run of a subgraph, of waking its threads and tconv's, of a
 # call of a layer, and of cold caches: each side finds them full of the other's data.
 RUN_US, SUBGRAPH_US, WAKE_US, CALL_US, COLD_US = 10.0, 25.0, 30.0, 10.0, 60.0
+PROGRAM_US = 18.0  # overhead of a run of a program
 
 
 @dataclass(frozen=True)

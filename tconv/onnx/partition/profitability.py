@@ -23,7 +23,7 @@ from tconv.onnx.partition.cost_model import (
 )
 from tconv.onnx.partition.partition import Graph, Layer, Partition
 
-__all__ = ["LEAST_GAIN", "Decision", "Prediction", "predict"]
+__all__ = ["LEAST_GAIN", "Decision", "Prediction", "predict", "whole_us"]
 
 LEAST_GAIN = 0.03
 """Share of a run's time that a partition must save; below it ONNX Runtime runs the whole model."""
@@ -40,7 +40,8 @@ class Decision:
 
     `by` is "tconv" if tconv computes layers, else "onnxruntime". `onnxruntime_ms` and `tconv_ms`
     are the times of a run in milliseconds by ONNX Runtime alone and with tconv's layers, predicted
-    or measured; None if neither was needed for the decision.
+    or measured; None if neither was needed for the decision. `is_program` is true if tconv computes
+    all nodes.
     """
 
     by: str
@@ -48,11 +49,13 @@ class Decision:
     onnxruntime_ms: float | None = None
     tconv_ms: float | None = None
     is_measured: bool = False
+    is_program: bool = False
 
     @property
     def sentence(self) -> str:
         """The decision in words, with both times if they are known."""
-        who = "cut for tconv" if self.by == "tconv" else "left to ONNX Runtime"
+        ours = "a program of tconv" if self.is_program else "cut for tconv"
+        who = ours if self.by == "tconv" else "left to ONNX Runtime"
         if self.onnxruntime_ms is None or self.tconv_ms is None:
             return f"{who}: {self.reason}" if self.reason else who
         how = "measured" if self.is_measured else "predicted"
@@ -88,6 +91,13 @@ def predict(graph: Graph, shapes: Shapes, threads: int | None) -> Prediction | N
         return _best(graph, layers, shapes, ANY_MACHINE, dict.fromkeys(layers), 1.0)
     here_us = {layer: _layer_us(layer, graph, shapes, threads) for layer in layers}
     return _best(graph, layers, shapes, Machine.of(target(), threads), here_us, 1.0)
+
+
+def whole_us(graph: Graph, shapes: Shapes, threads: int | None) -> float:
+    """Predicted microseconds of a run by ONNX Runtime alone."""
+    machine = Machine.of(target(), threads)
+    nodes = _unfused(graph, set(range(len(graph.nodes))) - graph.constant_nodes)
+    return RUN_US + sum(node_us(graph.nodes[n], shapes, machine, 1) for n in nodes)
 
 
 def _best(

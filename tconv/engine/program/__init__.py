@@ -1,0 +1,1 @@
+"""Native steps of a program: loops, reductions, and the sequence that runs all steps."""

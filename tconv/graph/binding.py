@@ -1,0 +1,127 @@
+"""Native steps of a program: each step with its kernel, its arguments and its places in memory."""
+
+from collections.abc import Mapping
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv import engine
+from tconv.engine import BLOCK, LoopShape, NativeStep, Place, ProgramKernels, merge_axes
+from tconv.graph.cost_model import moving_us
+from tconv.graph.steps import ContractionStep, LoopStep, ReductionStep, Step
+from tconv.graph.values import Buffer, UnknownOperator, Value
+from tconv.ops.planned_call import PackedWeights, PlannedCall
+
+__all__ = ["Binder"]
+
+_ITEM_BYTES = 4
+_LEAST_COLUMNS = 2**10  # of a task of a reduction
+
+
+class Binder:
+    """What the steps of all sizes of a graph share: packed weights, by the weight's identity."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads, self.kernels = threads, ProgramKernels(engine.host_target())
+        self._packed: dict[int, tuple[Any, PackedWeights]] = {}
+
+    def plan(self, step: ContractionStep) -> PlannedCall:
+        """Choose a plan; refuse what the engine does not compute by one."""
+        call = PlannedCall(
+            step.geometry,
+            "float32",
+            self.threads,
+            "auto",
+            step.activation,
+            step.want,
+            step.residual is not None,
+        )
+        if not call.is_native:
+            raise UnknownOperator(f"node {step.nodes[0]!r}: no plan of machine code")
+        return call
+
+    def expected_us(self, step: Step) -> float:
+        """Predicted microseconds of a step."""
+        if not isinstance(step, ContractionStep):
+            return moving_us(step, self.threads)
+        return self.plan(step).expected_us
+
+    def bind(self, step: Step, offsets: Mapping[Buffer, int], ends_stage: bool) -> NativeStep:
+        """Return the native step of a step whose buffers have places."""
+        if isinstance(step, ContractionStep):
+            return self._bind_contraction(step, offsets, ends_stage)
+        if isinstance(step, LoopStep):
+            return self._bind_loop(step, offsets, ends_stage)
+        return self._bind_reduction(step, offsets, ends_stage)
+
+    def _bind_contraction(
+        self, step: ContractionStep, offsets: Mapping[Buffer, int], ends_stage: bool
+    ) -> NativeStep:
+        call = self.plan(step)
+        _, packed = self._packed.setdefault(id(step.weight), (step.weight, PackedWeights()))
+        y_batch = step.y.strides[0] if step.y.shape[0] > 1 else 0
+        is_apart = y_batch and not step.y.is_contiguous
+        return call.native_step(
+            packed.of_call(call, step.weight),
+            step.bias,
+            _placed(step.x, offsets),
+            _placed(step.y, offsets),
+            None if step.residual is None else _placed(step.residual, offsets),
+            y_batch if is_apart else 0,
+            ends_stage,
+        )
+
+    def _bind_loop(
+        self, step: LoopStep, offsets: Mapping[Buffer, int], ends_stage: bool
+    ) -> NativeStep:
+        values = [*step.operands, *step.outputs]
+        shape = step.shape
+        strides = [value.broadcast(shape) for value in step.operands]
+        strides += [value.strides for value in step.outputs]
+        repeats = [*step.repeats, *[1] * len(step.outputs)]
+        axes = merge_axes(shape, strides, max(repeats))
+        made = LoopShape.of(axes, self.threads, repeats)
+        function = self.kernels.loop(step.expression, made.reads, made.outer)
+        words = made.array(1 + len(values))
+        places, constants = _places(values, offsets, 1)
+        return NativeStep(function, lambda: words, 0, places, constants, ends_stage=ends_stage)
+
+    def _bind_reduction(
+        self, step: ReductionStep, offsets: Mapping[Buffer, int], ends_stage: bool
+    ) -> NativeStep:
+        outer, count, inner = step.x.shape
+        along_rows = inner == 1
+        block = inner if along_rows else min(inner, max(_LEAST_COLUMNS, ceil(inner / 64 / 64) * 64))
+        blocks = ceil(inner / block)
+        head = (outer * blocks, count, count * inner, inner, inner, block, blocks)
+        words = np.array([0] * 4 + list(head), np.int64)
+        (x_place, _), (y_place, _) = _places([step.x], offsets, 1), _places([step.y], offsets, 3)
+        factor = np.array([step.factor], np.float32)
+        function = self.kernels.reduction(step.how, along_rows)
+        return NativeStep(
+            function, lambda: words, 0, (*x_place, *y_place), ((2, factor),), ends_stage=ends_stage
+        )
+
+
+def _placed(value: Value, offsets: Mapping[Buffer, int]) -> tuple[int, int]:
+    """The buffer and the bytes into it; inputs come before outputs."""
+    at = value.offset * _ITEM_BYTES
+    if value.buffer.kind == "block":
+        return BLOCK, offsets[value.buffer] + at
+    return value.buffer.place, at
+
+
+def _places(
+    values: list[Value], offsets: Mapping[Buffer, int], first: int
+) -> tuple[tuple[Place, ...], tuple[tuple[int, NDArray[Any]], ...]]:
+    """Arguments from a number on: places of buffers, and constants."""
+    places, constants = list[Place](), list[tuple[int, NDArray[Any]]]()
+    for word, value in enumerate(values, first):
+        array = value.buffer.array
+        if array is None:
+            places.append(Place(word, *_placed(value, offsets)))
+        else:
+            constants.append((word, array.reshape(-1)[value.offset :]))
+    return tuple(places), tuple(constants)

@@ -1,0 +1,74 @@
+"""Lowering of a graph for given sizes: its nodes become steps, node by node."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.graph.graph import Graph, Node
+from tconv.graph.operators.constants import CONSTANT, computed
+from tconv.graph.operators.registry import REGISTRY, Writer
+from tconv.graph.steps import Step
+from tconv.graph.values import Operand, UnknownOperator, Value
+
+__all__ = ["Lowered", "known_operators", "lower"]
+
+for _room in ("elementwise", "convolutions", "pooling", "movement"):
+    import_module(f"tconv.graph.operators.{_room}")
+
+
+class Lowered(NamedTuple):
+    """Steps in order, and the graph's outputs: values of the steps, or constants."""
+
+    steps: list[Step]
+    outputs: list[Operand]
+
+
+def known_operators() -> frozenset[str]:
+    """The operators that a program may have."""
+    return CONSTANT.union(REGISTRY)
+
+
+def lower(
+    graph: Graph, shapes: Mapping[str, tuple[int, ...]], kept: dict[str, NDArray[Any]]
+) -> Lowered:
+    """Write the steps of a graph for inputs of these shapes.
+
+    `kept` holds arrays that are made of constants, for the programs of all sizes.
+
+    Raises
+    ------
+    UnknownOperator : a node is none that programs have, with the reason
+    """
+    writer, values = Writer(kept), dict[str, Operand](graph.constants)
+    for place, each in enumerate(graph.inputs):
+        if each.dtype != "float32":
+            raise UnknownOperator(f"input {each.name!r} of {each.dtype}")
+        values[each.name] = Value.whole(shapes[each.name], "input", place)
+    for node in graph.nodes:
+        try:
+            # An operand that is left out has the name "".
+            operands = [values[name] if name else None for name in node.inputs]
+            results = _results(writer, node, operands)
+        except UnknownOperator as why:
+            raise UnknownOperator(f"node {node.name or node.outputs[0]!r}: {why}") from None
+        values |= dict(zip(node.outputs, results, strict=False))
+    return Lowered(writer.steps, [values[name] for name in graph.outputs])
+
+
+def _results(writer: Writer, node: Node, operands: list[Operand | None]) -> list[Operand]:
+    arrays = [each for each in operands if not isinstance(each, Value)]
+    if node.operator in CONSTANT and len(arrays) == len(operands):
+        found = computed(node, arrays)
+        if found is None:
+            raise UnknownOperator(f"{node.operator} of such constants")
+        return [found]
+    function = REGISTRY.get(node.operator)
+    if function is None:
+        raise UnknownOperator(f"operator {node.operator}")
+    for each in arrays:
+        if each is not None and not isinstance(each, np.ndarray):
+            raise UnknownOperator(f"{node.operator} of {type(each).__name__}")
+    return list(function(writer, node, operands))

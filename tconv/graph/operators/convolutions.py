@@ -1,0 +1,116 @@
+"""Convolutions, transposed convolutions, and products with constant matrices."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from tconv.errors import TConvError
+from tconv.geometry.geometry import Geometry
+from tconv.geometry.onnx_attributes import ConvAttributes, NodeAttributes
+from tconv.graph.graph import Node
+from tconv.graph.operators.registry import Writer, register
+from tconv.graph.steps import ContractionStep
+from tconv.graph.values import Operand, UnknownOperator, Value
+
+__all__: list[str] = []
+
+_KINDS = {"Conv": ConvAttributes, "ConvTranspose": NodeAttributes}
+
+
+@register(*_KINDS)
+def _convolution(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, weight, bias, *_ = (*operands, None)
+    if not isinstance(x, Value) or not isinstance(weight, np.ndarray):
+        raise UnknownOperator(f"{node.operator} with a weight that is computed")
+    if isinstance(bias, Value):
+        raise UnknownOperator(f"{node.operator} with a bias that is computed")
+    if weight.dtype != np.float32 or (bias is not None and bias.dtype != np.float32):
+        raise UnknownOperator(f"{node.operator} with a weight or bias of another type")
+    try:
+        settings = _KINDS[node.operator].of(dict(node.attributes))
+        x, settings = _without_zeros(writer, x, settings)
+        geometry = settings.geometry(x.shape, weight.shape)
+    except TConvError as error:
+        raise UnknownOperator(f"{node.operator}: {error}") from None
+    shape = geometry.shape_of(settings.want)
+    if bias is not None and bias.shape != (shape[1],):
+        raise UnknownOperator(f"{node.operator} with a bias of shape {bias.shape}")
+    y = Value.whole(shape)
+    x = writer.contiguous(node, x)
+    writer.steps.append(
+        ContractionStep(
+            geometry, settings.want, x, weight, bias, y, nodes=[node.name or node.outputs[0]]
+        )
+    )
+    return [y]
+
+
+def _without_zeros(
+    writer: Writer, x: Value, settings: NodeAttributes
+) -> tuple[Value, NodeAttributes]:
+    """The value within the zeros that a Pad or Concat put around x, and a padding that has them."""
+    inner, zeros = writer.padded.get(x.buffer, (x, ()))
+    is_plain = settings.operator == "Conv" and settings.auto_pad == "NOTSET" and x.is_whole
+    if not zeros or not is_plain or len(zeros) != x.rank or any(map(any, zeros[:2])):
+        return x, settings
+    rank = x.rank - 2
+    own = settings.pads or (0,) * (2 * rank)
+    if len(own) != 2 * rank or min(own) < 0:
+        return x, settings
+    begins = [own[n] + zeros[n + 2][0] for n in range(rank)]
+    ends = [own[n + rank] + zeros[n + 2][1] for n in range(rank)]
+    return inner, replace(settings, pads=tuple(begins + ends))
+
+
+@register("MatMul")
+def _matmul(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, weight = operands
+    if not isinstance(x, Value) or not isinstance(weight, np.ndarray):
+        raise UnknownOperator("MatMul without a constant matrix on its right")
+    if (
+        weight.ndim != 2
+        or weight.dtype != np.float32
+        or x.rank < 2
+        or x.shape[-1] != weight.shape[0]
+    ):
+        raise UnknownOperator(f"MatMul of {x.shape} and {weight.shape}")
+    return [_product(writer, node, x, weight, None)]
+
+
+@register("Gemm")
+def _gemm(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, weight, bias, *_ = (*operands, None)
+    known = isinstance(x, Value) and isinstance(weight, np.ndarray) and weight.ndim == 2
+    scales = node.argument("alpha", 1.0), node.argument("beta", 1.0)
+    if not known or isinstance(bias, Value) or node.argument("transA", 0) or scales != (1.0, 1.0):
+        raise UnknownOperator("Gemm with such operands")
+    assert isinstance(x, Value)
+    assert isinstance(weight, np.ndarray)
+    if node.argument("transB", 0):
+        weight = weight.T
+    is_float = weight.dtype == np.float32 and (bias is None or bias.dtype == np.float32)
+    if not is_float or x.rank != 2 or x.shape[1] != weight.shape[0]:
+        raise UnknownOperator(f"Gemm of {x.shape} and {weight.shape}")
+    if bias is not None:
+        if bias.size not in (1, weight.shape[1]) or bias.shape[-1:] != (bias.size,):
+            raise UnknownOperator(f"Gemm with a summand of shape {bias.shape}")
+        bias = np.broadcast_to(bias.ravel(), (weight.shape[1],))
+    return [_product(writer, node, x, weight, bias)]
+
+
+def _product(
+    writer: Writer, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None
+) -> Value:
+    """X times a matrix: a convolution of images of one cell, whose channels are the columns."""
+    *outer, columns = x.shape
+    rows, outputs = prod(outer), weight.shape[1]
+    x = writer.contiguous(node, x).reshaped((rows, columns, 1))
+    geometry = Geometry.of_conv(x.shape, (outputs, columns, 1))
+    y = Value.whole((rows, outputs, 1))
+    kernel = writer.once(node, lambda: np.ascontiguousarray(weight.T)[:, :, np.newaxis])
+    writer.steps.append(
+        ContractionStep(geometry, "x", x, kernel, bias, y, nodes=[node.name or node.outputs[0]])
+    )
+    return y.reshaped((*outer, outputs))

@@ -1,0 +1,146 @@
+"""Arithmetic and activations, element by element."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tconv.graph.graph import Node
+from tconv.graph.operators.registry import Writer, register
+from tconv.graph.values import Operand, UnknownOperator, Value
+
+__all__: list[str] = []
+
+_BINARY = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
+_VARIADIC = {"Max": "max", "Min": "min", "Sum": "add"}
+_UNARY = {
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "HardSwish": "hard_swish",
+    "Neg": "neg",
+    "Exp": "exp",
+    "Sqrt": "sqrt",
+    "Abs": "fabs",
+    "Floor": "floor",
+    "Ceil": "ceil",
+}
+_WITH_ATTRIBUTES = {
+    "LeakyRelu": ("leaky_relu", (("alpha", 0.01),)),
+    "Elu": ("elu", (("alpha", 1.0),)),
+    "HardSigmoid": ("hard_sigmoid", (("alpha", 0.2), ("beta", 0.5))),
+}
+_POWERS = {0.5: "sqrt", 1.0: "", 2.0: "square"}
+
+
+@register("Identity", "Dropout")
+def _identity(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    if any(node.outputs[1:]) or operands[0] is None:
+        raise UnknownOperator(f"{node.operator} with a mask")
+    return [operands[0]]
+
+
+@register(*_BINARY)
+def _binary(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    return [writer.loop(node, [(_BINARY[node.operator], (0, 1))], _given(node, operands))]
+
+
+@register(*_VARIADIC)
+def _variadic(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    given, name = _given(node, operands), _VARIADIC[node.operator]
+    if len(given) == 1:
+        return [given[0]]
+    # The result of instruction n is value count + n.
+    count, instructions = len(given), [(name, (0, 1))]
+    instructions += [(name, (count + n - 2, n)) for n in range(2, count)]
+    return [writer.loop(node, instructions, given)]
+
+
+@register(*_UNARY)
+def _unary(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    return [writer.loop(node, [(_UNARY[node.operator], (0,))], _given(node, operands))]
+
+
+@register(*_WITH_ATTRIBUTES)
+def _activation(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    name, parameters = _WITH_ATTRIBUTES[node.operator]
+    numbers = [_number(node.argument(key, default)) for key, default in parameters]
+    places = tuple(range(1 + len(numbers)))
+    return [writer.loop(node, [(name, places)], [*_given(node, operands), *numbers])]
+
+
+@register("PRelu")
+def _prelu(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    return [writer.loop(node, [("prelu", (0, 1))], _given(node, operands))]
+
+
+@register("Gelu")
+def _gelu(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    name = "gelu_tanh" if node.argument("approximate") == "tanh" else "gelu"
+    return [writer.loop(node, [(name, (0,))], _given(node, operands))]
+
+
+@register("Swish")
+def _swish(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    if node.argument("alpha", 1.0) != 1.0:
+        raise UnknownOperator("Swish with alpha")
+    return [writer.loop(node, [("silu", (0,))], _given(node, operands))]
+
+
+@register("Erf")
+def _erf(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    raise UnknownOperator("Erf outside of a Gelu")
+
+
+@register("Clip")
+def _clip(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    given = [*operands, None, None]
+    x, bounds = given[0], given[1:3]
+    low, high = (
+        given if given is not None else _number(node.argument(name, default))
+        for given, name, default in zip(bounds, ("min", "max"), (-math.inf, math.inf), strict=True)
+    )
+    return [writer.loop(node, [("clip", (0, 1, 2))], _given(node, [x, low, high]))]
+
+
+@register("Reciprocal")
+def _reciprocal(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    return [writer.loop(node, [("div", (1, 0))], [*_given(node, operands), _number(1.0)])]
+
+
+@register("Pow")
+def _pow(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, exponent = _given(node, operands)
+    if isinstance(exponent, Value) or exponent.size != 1:
+        raise UnknownOperator("Pow with exponents that are computed")
+    name = _POWERS.get(float(exponent.ravel()[0]))
+    if name is None or isinstance(x, np.ndarray):
+        raise UnknownOperator(f"Pow with the exponent {float(exponent.ravel()[0]):g}")
+    return [writer.loop(node, [(name, (0,))], [x])] if name else [x]
+
+
+@register("BatchNormalization")
+def _batch_norm(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, *parameters = _given(node, operands)
+    if any(node.outputs[1:]) or node.argument("training_mode", 0):
+        raise UnknownOperator("BatchNormalization in training")
+    if len(parameters) != 4 or not isinstance(x, Value) or x.rank < 2:
+        raise UnknownOperator("BatchNormalization of such operands")
+    wide = [each.astype(np.float64) for each in parameters if isinstance(each, np.ndarray)]
+    if len(wide) != 4:
+        raise UnknownOperator("BatchNormalization with computed parameters")
+    scale, bias, mean, variance = wide
+    scale = scale / np.sqrt(variance + node.argument("epsilon", 1e-5))
+    shape = (-1, *[1] * (x.rank - 2))
+    factors = [each.astype(np.float32).reshape(shape) for each in (scale, bias - mean * scale)]
+    return [writer.loop(node, [("mul", (0, 1)), ("add", (3, 2))], [x, *factors])]
+
+
+def _given(node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    if any(each is None for each in operands):
+        raise UnknownOperator(f"{node.operator} without an operand")
+    return [each for each in operands if each is not None]
+
+
+def _number(value: float) -> Operand:
+    return np.full((), value, np.float32)

@@ -1,0 +1,225 @@
+"""Operators that move elements or name sizes: views where they can be, copies elsewhere."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+
+from tconv.graph.graph import Node
+from tconv.graph.operators.pooling import write_padding
+from tconv.graph.operators.registry import Writer, integers, register, value_of
+from tconv.graph.values import Operand, UnknownOperator, Value
+
+__all__: list[str] = []
+
+
+@register("Shape")
+def _shape(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x = operands[0]
+    assert x is not None
+    stop = node.argument("end")
+    return [np.array(x.shape[node.argument("start", 0) : stop], np.int64)]
+
+
+@register("Size")
+def _size(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    assert operands[0] is not None
+    return [np.array(prod(operands[0].shape), np.int64)]
+
+
+@register("Concat")
+def _concat(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    values = [value_of(each) for each in operands if each is not None]
+    axis = node.argument("axis", 0) % values[0].rank
+    shape = list(values[0].shape)
+    shape[axis] = sum(value.shape[axis] for value in values)
+    y, start = Value.whole(shape), 0
+    _note_zeros(writer, operands, axis, y)
+    for value in values:
+        if value.shape[:axis] + value.shape[axis + 1 :] != (*shape[:axis], *shape[axis + 1 :]):
+            raise UnknownOperator("Concat of shapes that do not agree")
+        if value.shape[axis]:
+            writer.copy(node, value, y.sliced(axis, start, value.shape[axis]))
+        start += value.shape[axis]
+    return [y]
+
+
+def _note_zeros(writer: Writer, operands: Sequence[Operand | None], axis: int, y: Value) -> None:
+    """Note where a value is joined with zeros on either side."""
+    places = [n for n, each in enumerate(operands) if isinstance(each, Value)]
+    arrays = [each for each in operands if isinstance(each, np.ndarray)]
+    if len(places) == 1 and arrays and not any(array.any() for array in arrays):
+        x = operands[places[0]]
+        assert isinstance(x, Value)
+        begin = sum(array.shape[axis] for array in arrays[: places[0]])
+        zeros = [(0, 0)] * y.rank
+        zeros[axis] = begin, y.shape[axis] - begin - x.shape[axis]
+        writer.padded[y.buffer] = x, tuple(zeros)
+
+
+@register("Reshape")
+def _reshape(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, sizes = operands[0], integers(operands[1] if len(operands) > 1 else None, node)
+    sizes = node.argument("shape") if sizes is None else sizes
+    if not isinstance(x, Value) or sizes is None:
+        raise UnknownOperator("Reshape without sizes")
+    keeps_zero = node.argument("allowzero", 0)
+    shape = [
+        x.shape[n] if size == 0 and not keeps_zero and n < x.rank else size
+        for n, size in enumerate(sizes)
+    ]
+    if shape.count(-1) == 1:
+        known = -prod(shape)
+        shape[shape.index(-1)] = x.size // known if known else 0
+    return [_as_shape(writer, node, x, shape)]
+
+
+@register("Flatten")
+def _flatten(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, axis = _value(node, operands), node.argument("axis", 1)
+    axis = axis % x.rank if axis < 0 else axis
+    return [_as_shape(writer, node, x, [prod(x.shape[:axis]), prod(x.shape[axis:])])]
+
+
+@register("Squeeze")
+def _squeeze(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, axes = _value(node, operands), _axes(node, operands)
+    if axes is None:
+        axes = [n for n, size in enumerate(x.shape) if size == 1]
+    dropped = {axis % x.rank for axis in axes}
+    if any(x.shape[axis] != 1 for axis in dropped):
+        raise UnknownOperator("Squeeze of an axis that is longer than 1")
+    return [x.transposed([n for n in range(x.rank) if n not in dropped])]
+
+
+@register("Unsqueeze")
+def _unsqueeze(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, axes = _value(node, operands), _axes(node, operands)
+    if axes is None:
+        raise UnknownOperator("Unsqueeze without axes")
+    rank = x.rank + len(axes)
+    new = {axis % rank for axis in axes}
+    own = zip(x.shape, x.strides, strict=True)
+    pairs = [(1, 0) if n in new else next(own) for n in range(rank)]
+    shape, strides = zip(*pairs, strict=True) if pairs else ((), ())
+    return [Value(x.buffer, tuple(shape), tuple(strides), x.offset)]
+
+
+@register("Transpose")
+def _transpose(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x = _value(node, operands)
+    return [x.transposed(node.argument("perm") or range(x.rank)[::-1])]
+
+
+@register("Slice")
+def _slice(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x = _value(node, operands)
+    starts, ends, axes, steps = (
+        given if given is not None else node.argument(name)
+        for given, name in zip(
+            [integers(each, node) for each in (*operands[1:], *[None] * 4)[:4]],
+            ("starts", "ends", "axes", "steps"),
+            strict=True,
+        )
+    )
+    if starts is None or ends is None:
+        raise UnknownOperator("Slice without ends")
+    axes = axes if axes is not None else list(range(len(starts)))
+    for n, axis in enumerate(axes):
+        axis %= x.rank
+        step = 1 if steps is None else steps[n]
+        first, last, step = slice(starts[n], ends[n], step).indices(x.shape[axis])
+        x = x.sliced(axis, first, len(range(first, last, step)), step)
+    if not x.size:
+        raise UnknownOperator("Slice to an empty value")
+    return [x]
+
+
+@register("Split")
+def _split(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, axis = _value(node, operands), node.argument("axis", 0)
+    sizes = integers(operands[1] if len(operands) > 1 else None, node) or node.argument("split")
+    axis, count = axis % x.rank, len(node.outputs)
+    if not sizes:
+        each = -(-x.shape[axis] // count)
+        sizes = [each] * (count - 1) + [x.shape[axis] - each * (count - 1)]
+    if sum(sizes) != x.shape[axis] or min(sizes) < 1 or len(sizes) != count:
+        raise UnknownOperator("Split into parts that do not fill the axis")
+    starts = np.cumsum([0, *sizes]).tolist()
+    return [x.sliced(axis, start, size) for start, size in zip(starts, sizes, strict=False)]
+
+
+@register("Gather")
+def _gather(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, indices = _value(node, operands), operands[1]
+    axis = node.argument("axis", 0) % x.rank
+    if isinstance(indices, Value) or indices is None or indices.ndim > 1:
+        raise UnknownOperator("Gather with indices that are computed")
+    wanted = [int(each) % x.shape[axis] for each in indices.ravel()]
+    step = wanted[1] - wanted[0] if len(wanted) > 1 else 1
+    if not wanted or any(b - a != step for a, b in pairwise(wanted)):
+        raise UnknownOperator("Gather of indices that are not evenly apart")
+    x = x.sliced(axis, wanted[0], len(wanted), step)
+    return [x] if indices.ndim else [x.transposed([n for n in range(x.rank) if n != axis])]
+
+
+@register("Expand")
+def _expand(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, sizes = _value(node, operands), integers(operands[1], node)
+    assert sizes is not None
+    shape = np.broadcast_shapes(x.shape, tuple(sizes))
+    return [Value(x.buffer, shape, x.broadcast(shape), x.offset)]
+
+
+@register("Pad")
+def _pad(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, pads, fill, axes = (*operands, *[None] * 3)[:4]
+    x = _value(node, [x])
+    sizes = integers(pads, node)
+    sizes = node.argument("pads") or node.argument("paddings") if sizes is None else sizes
+    if sizes is None or node.argument("mode", "constant") != "constant" or axes is not None:
+        raise UnknownOperator(f"Pad in mode {node.argument('mode', 'constant')}")
+    if isinstance(fill, Value):
+        raise UnknownOperator("Pad with a value that is computed")
+    number = node.argument("value", 0.0) if fill is None or not fill.size else fill.ravel()[0]
+    before, after = sizes[: x.rank], sizes[x.rank :]
+    shape = []
+    for axis, (begin, end) in enumerate(zip(before, after, strict=True)):
+        cut = [max(-begin, 0), max(-end, 0)]
+        count = x.shape[axis] - sum(cut)
+        shape.append(count + max(begin, 0) + max(end, 0))
+        if count < 1:
+            raise UnknownOperator("Pad that cuts everything off")
+        x = x.sliced(axis, cut[0], count)
+    if not any(size > 0 for size in sizes):
+        return [x]
+    y = Value.whole(shape)
+    write_padding(writer, node, x, y, [max(each, 0) for each in before], np.float32(number))
+    return [y]
+
+
+@register("Cast")
+def _cast(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    if node.argument("to") != 1:  # ONNX's number of float32
+        raise UnknownOperator("Cast to another type than float32")
+    return [_value(node, operands)]
+
+
+def _value(node: Node, operands: Sequence[Operand | None]) -> Value:
+    x = operands[0]
+    if not isinstance(x, Value):
+        raise UnknownOperator(f"{node.operator} of a constant")
+    return x
+
+
+def _axes(node: Node, operands: Sequence[Operand | None]) -> list[int] | None:
+    given = integers(operands[1] if len(operands) > 1 else None, node)
+    found: list[int] | None = node.argument("axes") if given is None else given
+    return found
+
+
+def _as_shape(writer: Writer, node: Node, x: Value, shape: Sequence[int]) -> Value:
+    if prod(shape) != x.size:
+        raise UnknownOperator(f"{node.operator} of {x.shape} to {tuple(shape)}")
+    return writer.contiguous(node, x).reshaped(shape)

@@ -1,0 +1,225 @@
+"""Pooling, reductions and resampling."""
+
+import math
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from tconv.graph.graph import Node
+from tconv.graph.operators.registry import Writer, integers, register
+from tconv.graph.steps import ReductionStep
+from tconv.graph.values import Operand, UnknownOperator, Value
+
+__all__: list[str] = []
+
+
+class _Window(NamedTuple):
+    """The windows along one axis."""
+
+    size: int  # of the input
+    kernel: int
+    stride: int
+    dilation: int
+    begin: int  # padding
+    end: int
+    places: int  # number of windows
+
+    @property
+    def reach(self) -> int:
+        """Cells of the padded input that all windows read."""
+        return (self.places - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
+
+    def counts(self, with_padding: bool) -> np.ndarray:
+        """How many cells of each window count."""
+        starts = np.arange(self.places)[:, np.newaxis] * self.stride - self.begin
+        cells = starts + np.arange(self.kernel) * self.dilation
+        low, high = (-self.begin, self.size + self.end) if with_padding else (0, self.size)
+        found: np.ndarray = ((cells >= low) & (cells < high)).sum(axis=1)
+        return found
+
+
+def _windows(node: Node, sizes: Sequence[int]) -> list[_Window]:
+    rank = len(sizes)
+    kernel = node.argument("kernel_shape")
+    strides = node.argument("strides") or [1] * rank
+    dilations = node.argument("dilations") or [1] * rank
+    pads, auto = node.argument("pads") or [0] * 2 * rank, node.argument("auto_pad", "NOTSET")
+    if not kernel or len(kernel) != rank or auto not in ("NOTSET", "", "VALID"):
+        raise UnknownOperator(f"{node.operator} with auto_pad={auto}")
+    if node.argument("storage_order", 0):
+        raise UnknownOperator(f"{node.operator} with storage_order")
+    found = []
+    for n, size in enumerate(sizes):
+        begin, end = pads[n], pads[n + rank]
+        room = size + begin + end - dilations[n] * (kernel[n] - 1) - 1
+        if node.argument("ceil_mode", 0):
+            count = -(-room // strides[n]) + 1
+            if (count - 1) * strides[n] >= size + begin:
+                count -= 1
+        else:
+            count = room // strides[n] + 1
+        if room < 0 or count < 1:
+            raise UnknownOperator(f"{node.operator} of windows larger than its input")
+        found.append(_Window(size, kernel[n], strides[n], dilations[n], begin, end, count))
+    return found
+
+
+@register("MaxPool", "AveragePool")
+def _pool(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x = operands[0]
+    if not isinstance(x, Value) or any(node.outputs[1:]) or x.rank < 3:
+        raise UnknownOperator(f"{node.operator} with indices")
+    windows, is_max = _windows(node, x.shape[2:]), node.operator == "MaxPool"
+    x = _padded(writer, node, x, windows, -math.inf if is_max else 0.0)
+    for n in range(len(windows) - 1, -1, -1):  # axis by axis: kh + kw operands for kh*kw
+        x = _along(writer, node, x, n + 2, windows[n], "max" if is_max else "add")
+    if is_max:
+        return [x]
+    with_padding = bool(node.argument("count_include_pad", 0))
+    factor = np.ones((), np.float64)
+    for window in windows:
+        counts = window.counts(with_padding)
+        factor = np.multiply.outer(factor, 1 / counts)
+    if np.all(factor == factor.ravel()[0]):
+        factor = factor.ravel()[0]
+    return [writer.loop(node, [("mul", (0, 1))], [x, np.asarray(factor, np.float32)])]
+
+
+def _padded(writer: Writer, node: Node, x: Value, windows: Sequence[_Window], fill: float) -> Value:
+    """The cells that all windows read: a part of x, or a copy with a border of `fill`."""
+    before = [window.begin for window in windows]
+    if not any(before) and all(window.reach <= window.size for window in windows):
+        return x
+    sizes = [max(window.reach, window.begin + window.size) for window in windows]
+    y = Value.whole((*x.shape[:2], *sizes))
+    write_padding(writer, node, x, y, [0, 0, *before], np.float32(fill))
+    return y
+
+
+def write_padding(
+    writer: Writer, node: Node, x: Value, y: Value, before: Sequence[int], fill: np.float32
+) -> None:
+    """Copy x into y, so many cells from its beginning, and fill the rest."""
+    if fill == 0 and y.is_whole:
+        sizes = zip(before, x.shape, y.shape, strict=True)
+        writer.padded[y.buffer] = x, tuple([(n, all_ - n - own) for n, own, all_ in sizes])
+    number, part = np.full((), fill, np.float32), y
+    for axis, begin in enumerate(before):
+        end = y.shape[axis] - begin - x.shape[axis]
+        for start, count in ((0, begin), (y.shape[axis] - end, end)):
+            if count > 0:
+                writer.copy(node, number, part.sliced(axis, start, count))
+        part = part.sliced(axis, begin, x.shape[axis])
+    writer.copy(node, x, part)
+
+
+def _along(writer: Writer, node: Node, x: Value, axis: int, window: _Window, name: str) -> Value:
+    """Reduce the windows along one axis."""
+    if window.kernel == 1:
+        return x.sliced(axis, 0, window.places, window.stride)
+    views: list[Operand] = [
+        x.sliced(axis, tap * window.dilation, window.places, window.stride)
+        for tap in range(window.kernel)
+    ]
+    count, instructions = len(views), [(name, (0, 1))]
+    instructions += [(name, (count + n - 2, n)) for n in range(2, count)]
+    return writer.loop(node, instructions, views)
+
+
+# ---- reductions ----------------------------------------------------------------------------------
+
+_REDUCTIONS = {
+    "ReduceMean": "sum",
+    "ReduceSum": "sum",
+    "ReduceMax": "max",
+    "ReduceMin": "min",
+    "GlobalAveragePool": "sum",
+    "GlobalMaxPool": "max",
+}
+
+
+@register(*_REDUCTIONS)
+def _reduce(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, how = operands[0], _REDUCTIONS[node.operator]
+    if not isinstance(x, Value):
+        raise UnknownOperator(f"{node.operator} of a constant")
+    if node.operator.startswith("Global"):
+        axes, keeps = list(range(2, x.rank)), True
+    else:
+        given = integers(operands[1] if len(operands) > 1 else None, node)
+        given = node.argument("axes") if given is None else given
+        if not given and node.argument("noop_with_empty_axes", 0):
+            return [x]
+        axes = sorted({axis % x.rank for axis in given or range(x.rank)})
+        keeps = bool(node.argument("keepdims", 1))
+    if not axes or axes != list(range(axes[0], axes[-1] + 1)):
+        raise UnknownOperator(f"{node.operator} over axes that are apart")
+    x = writer.contiguous(node, x)
+    outer, inner = prod(x.shape[: axes[0]]), prod(x.shape[axes[-1] + 1 :])
+    count = prod(x.shape[axes[0] : axes[-1] + 1])
+    is_mean = node.operator in ("ReduceMean", "GlobalAveragePool")
+    y = Value.whole((outer, inner))
+    writer.steps.append(
+        ReductionStep(
+            how,
+            x.reshaped((outer, count, inner)),
+            y,
+            1 / count if is_mean else 1.0,
+            [node.name or node.outputs[0]],
+        )
+    )
+    shape = [1 if n in axes else size for n, size in enumerate(x.shape) if keeps or n not in axes]
+    return [y.reshaped(shape)]
+
+
+# ---- resampling ----------------------------------------------------------------------------------
+
+
+@register("Resize", "Upsample")
+def _resize(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    x, *more = operands
+    if not isinstance(x, Value) or node.argument("mode", "nearest") != "nearest":
+        raise UnknownOperator(f"{node.operator} in mode {node.argument('mode', 'nearest')}")
+    times = _times(node, x, more)
+    if times[:2] != [1, 1] or x.rank < 3:
+        raise UnknownOperator(f"{node.operator} of channels")
+    x = writer.contiguous(node, x)
+    shape = [size * by for size, by in zip(x.shape, times, strict=True)]
+    y = Value.whole(shape)
+    split, single = list(x.shape[:2]), list(x.shape[:2])
+    for size, by in zip(x.shape[2:-1], times[2:-1], strict=True):
+        split += [size, by]
+        single += [size, 1]
+    to = y.reshaped([*split, shape[-1]])
+    writer.loop(node, [], [x.reshaped([*single, x.shape[-1]])], to, [times[-1]])
+    return [y]
+
+
+def _times(node: Node, x: Value, more: Sequence[Operand | None]) -> list[int]:
+    """How often each cell is repeated along each axis; the grid convention must allow it."""
+    scales, sizes = node.argument("scales"), None
+    numbers = [each for each in more if isinstance(each, np.ndarray) and each.size == x.rank]
+    if any(isinstance(each, Value) for each in more):
+        raise UnknownOperator(f"{node.operator} with sizes that are computed")
+    if numbers:
+        last = numbers[-1]
+        scales, sizes = (last.tolist(), None) if last.dtype.kind == "f" else (None, last.tolist())
+    if sizes is not None:
+        scales = [size / own for size, own in zip(sizes, x.shape, strict=True)]
+    if scales is None or len(scales) != x.rank or any(by != int(by) or by < 1 for by in scales):
+        raise UnknownOperator(f"{node.operator} by {scales}")
+    times = [int(by) for by in scales]
+    is_old = node.operator == "Upsample" or node.argument("version", 11) < 11
+    how = node.argument("coordinate_transformation_mode", "half_pixel")
+    how = "asymmetric" if is_old else how
+    rounded = "floor" if is_old else node.argument("nearest_mode", "round_prefer_floor")
+    allowed = {
+        "asymmetric": rounded == "floor" or (max(times) <= 2 and rounded == "round_prefer_floor"),
+        "half_pixel": rounded.startswith("round"),
+        "pytorch_half_pixel": rounded.startswith("round") and 1 not in x.shape[2:],
+    }
+    if not allowed.get(how, False):
+        raise UnknownOperator(f"{node.operator} by {how} and {rounded}")
+    return times

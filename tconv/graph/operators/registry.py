@@ -1,0 +1,119 @@
+"""Registry of operators, and what their functions write steps with."""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.engine import Expression
+from tconv.graph.graph import Node
+from tconv.graph.steps import LoopStep, Step, copy_step
+from tconv.graph.values import Buffer, Operand, UnknownOperator, Value
+
+__all__ = ["REGISTRY", "Writer", "integers", "register", "value_of"]
+
+Lower = Callable[["Writer", Node, Sequence[Operand | None]], Sequence[Operand]]
+
+REGISTRY: dict[str, Lower] = {}
+"""By ONNX's name: the function that writes an operator's steps and returns its results."""
+
+_MOST_OPERANDS = 32  # of a loop
+
+
+def register(*names: str) -> Callable[[Lower], Lower]:
+    """Register a function for operators."""
+
+    def wrapped(function: Lower) -> Lower:
+        REGISTRY.update(dict.fromkeys(names, function))
+        return function
+
+    return wrapped
+
+
+class Writer:
+    """The steps of a program that is being written.
+
+    `kept` holds arrays made of constants, which programs for other sizes use as well. `padded` says
+    which buffers are a value with zeros around it: the value, and the zeros on either side of each
+    axis. A convolution reads the value and pads by itself.
+    """
+
+    def __init__(self, kept: dict[str, NDArray[Any]]) -> None:
+        self.steps: list[Step] = []
+        self.kept = kept
+        self.padded: dict[Buffer, tuple[Value, tuple[tuple[int, int], ...]]] = {}
+
+    def once(self, node: Node, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return an array that a node makes of constants, made by the first program."""
+        key = node.outputs[0]
+        if key not in self.kept:
+            self.kept[key] = make()
+        return self.kept[key]
+
+    def loop(
+        self,
+        node: Node,
+        instructions: Sequence[tuple[str, tuple[int, ...]]],
+        operands: Sequence[Operand],
+        y: Value | None = None,
+        repeats: Sequence[int] = (),
+    ) -> Value:
+        """Write a loop over broadcast operands; return its result, `y` if that is given."""
+        values = [value_of(each) for each in operands]
+        if len(values) > _MOST_OPERANDS:
+            raise UnknownOperator(f"{node.operator} with {len(values)} operands")
+        if y is None:
+            y = Value.whole(_broadcast_shape(node, values))
+        stored = len(values) + len(instructions) - 1 if instructions else 0
+        expression = Expression(len(values), tuple(instructions), (stored,))
+        times = list(repeats) or [1] * len(values)
+        self.steps.append(LoopStep(expression, values, [y], times, [_title(node)]))
+        return y
+
+    def copy(self, node: Node, x: Operand, y: Value) -> None:
+        """Write a copy, with broadcasting."""
+        self.steps.append(copy_step(value_of(x), y, _title(node)))
+
+    def contiguous(self, node: Node, operand: Operand) -> Value:
+        """Return a value whose elements follow each other; a copy unless they do."""
+        value = value_of(operand)
+        if value.is_contiguous:
+            return value
+        y = Value.whole(value.shape)
+        self.copy(node, value, y)
+        return y
+
+
+def value_of(operand: Operand) -> Value:
+    """Return an operand as a value of the program; a constant must be of float32."""
+    if isinstance(operand, Value):
+        return operand
+    if operand.dtype != np.float32:
+        raise UnknownOperator(f"a constant of {operand.dtype}")
+    return Value.constant(operand)
+
+
+def integers(operand: Operand | None, node: Node) -> list[int] | None:
+    """Return a constant of sizes or axes as a list; None if it is left out."""
+    if operand is None:
+        return None
+    if isinstance(operand, Value) or operand.dtype.kind not in "iu":
+        raise UnknownOperator(f"{node.operator} with sizes that are computed")
+    return [int(each) for each in operand.ravel()]
+
+
+def _broadcast_shape(node: Node, values: Sequence[Value]) -> tuple[int, ...]:
+    try:
+        shape = np.broadcast_shapes(*[value.shape for value in values])
+    except ValueError:
+        shapes = ", ".join(str(value.shape) for value in values)
+        raise UnknownOperator(f"{node.operator} of shapes {shapes}") from None
+    if not prod(shape):
+        raise UnknownOperator(f"{node.operator} of an empty value")
+    return shape
+
+
+def _title(node: Node) -> str:
+    return node.name or (node.outputs[0] if node.outputs else node.operator)

@@ -1,0 +1,1 @@
+"""Passes: each makes fewer or cheaper steps that give the same numbers."""

@@ -1,0 +1,97 @@
+"""Fusion of elementwise loops: one reads what another wrote, element by element.
+
+A chain of operators becomes one loop, whose values between stay in registers.
+"""
+
+from tconv.engine import Expression
+from tconv.graph.steps import LoopStep, Step, readers
+from tconv.graph.values import Buffer, Value
+
+__all__ = ["fuse_loops"]
+
+_MOST_OPERANDS = 12
+_READ_ELSEWHERE = ("output",)
+
+
+def fuse_loops(steps: list[Step], outputs: set[Buffer]) -> list[Step]:
+    """Return the steps with each loop fused into the only step that reads its result, a loop.
+
+    `outputs` are buffers that the caller reads.
+    """
+    found = list[Step]()
+    for step in steps:
+        found.append(step)
+    is_new = True
+    while is_new:
+        is_new = False
+        read_by = readers(found)
+        makers = {value.buffer: step for step in found for value in step.writes}
+        for step in found:
+            if not isinstance(step, LoopStep):
+                continue
+            for value in step.operands:
+                maker = makers.get(value.buffer)
+                if (
+                    isinstance(maker, LoopStep)
+                    and value.buffer not in outputs
+                    and read_by[value.buffer] == [step]
+                    and _fits(maker, step, value)
+                ):
+                    _inline(maker, step)
+                    found.remove(maker)
+                    is_new = True
+                    break
+            if is_new:
+                break
+    return found
+
+
+def _fits(maker: LoopStep, step: LoopStep, value: Value) -> bool:
+    """Whether the step reads each element that the maker writes at the same place."""
+    made = maker.outputs[0]
+    same = [each for each in step.operands if each.buffer is made.buffer]
+    operands = len(step.operands) + len(maker.operands) - len(same)
+    return (
+        len(maker.outputs) == 1
+        and made.is_whole
+        and maker.shape == step.shape
+        and all(each.is_same(made) and each.shape == step.shape for each in same)
+        and maker.repeats == [1] * len(maker.operands)
+        and step.repeats == [1] * len(step.operands)
+        and operands <= _MOST_OPERANDS
+    )
+
+
+def _inline(maker: LoopStep, step: LoopStep) -> None:
+    """Compute in the step what the maker would have written."""
+    made = maker.outputs[0].buffer
+    operands, places = list[Value](), dict[int, int]()
+
+    def place_of(value: Value) -> int:
+        for n, known in enumerate(operands):
+            if known is value or (known.shape == value.shape and known.is_same(value)):
+                return n
+        operands.append(value)
+        return len(operands) - 1
+
+    of_maker = [place_of(value) for value in maker.operands]
+    of_step = [None if value.buffer is made else place_of(value) for value in step.operands]
+    count = len(operands)
+    # Values of the maker: its operands, then its instructions, which come first.
+    of_maker += [count + n for n in range(len(maker.expression.instructions))]
+    result = of_maker[maker.expression.stored[0]]
+    for n, place in enumerate(of_step):
+        places[n] = result if place is None else place
+    first = count + len(maker.expression.instructions)
+    for n in range(len(step.expression.instructions)):
+        places[len(step.operands) + n] = first + n
+    instructions = [
+        (name, tuple([of_maker[at] for at in read])) for name, read in maker.expression.instructions
+    ]
+    instructions += [
+        (name, tuple([places[at] for at in read])) for name, read in step.expression.instructions
+    ]
+    stored = tuple([places[at] for at in step.expression.stored])
+    step.expression = Expression(count, tuple(instructions), stored)
+    step.operands, step.repeats = operands, [1] * count
+    step.nodes = maker.nodes + step.nodes

@@ -1,0 +1,147 @@
+"""Programs: a graph for given sizes as native steps, run by one call."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv import engine
+from tconv.engine import SequenceRunner
+from tconv.graph.binding import Binder
+from tconv.graph.cost_model import STAGE_US
+from tconv.graph.graph import Graph
+from tconv.graph.lowering import lower
+from tconv.graph.memory_plan import plan_memory, stages_of
+from tconv.graph.passes.affine import fold_affine, fold_affine_forward
+from tconv.graph.passes.concat import write_in_place
+from tconv.graph.passes.constants import fold_constants
+from tconv.graph.passes.epilogues import fuse_epilogues
+from tconv.graph.passes.gates import find_gates
+from tconv.graph.passes.identities import drop_identities
+from tconv.graph.passes.loops import fuse_loops
+from tconv.graph.steps import Step, copy_step, needed
+from tconv.graph.values import Buffer, Operand, Value
+from tconv.system.allocator import empty
+
+__all__ = ["Program", "Programs"]
+
+_MOST_PROGRAMS = 16  # of a graph, one for each set of sizes
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class _Output:
+    """An output of a program: a buffer that it writes, or a constant."""
+
+    shape: tuple[int, ...]
+    constant: NDArray[Any] | None = None
+
+
+class Program:
+    """A graph for inputs of given sizes. Several threads may run it at once.
+
+    Attributes
+    ----------
+    steps : list of steps, in order
+    block_bytes, buffer_bytes : memory of the values between steps, and what it would be if no two
+        of them shared any
+    expected_us : predicted microseconds of a run
+    """
+
+    def __init__(
+        self, graph: Graph, shapes: Shapes, kept: dict[str, NDArray[Any]], binder: Binder
+    ) -> None:
+        named = {each.name: shape for each, shape in zip(graph.inputs, shapes, strict=True)}
+        lowered = lower(graph, named, kept)
+        steps, self._outputs = _with_outputs(lowered.steps, lowered.outputs, len(graph.inputs))
+        steps = needed(steps)
+        read = {value.buffer for step in steps for value in step.writes}
+        read = {buffer for buffer in read if buffer.kind == "output"}
+        steps = fuse_epilogues(fuse_loops(steps, read), read)
+        self.steps = steps = write_in_place(steps, read)
+        stages = stages_of(steps)
+        planned = plan_memory(steps, stages)
+        self.block_bytes, self.buffer_bytes = planned.block_bytes, planned.buffer_bytes
+        native = [
+            binder.bind(step, planned.offsets, stage != after)
+            for step, stage, after in zip(steps, stages, [*stages[1:], -1], strict=True)
+        ]
+        self.expected_us = (stages[-1] + 1 if stages else 0) * STAGE_US
+        self.expected_us += sum(binder.expected_us(step) for step in steps)
+        binder.kernels.load()
+        self._runner = SequenceRunner(
+            native, self.block_bytes, binder.threads, engine.host_target()
+        )
+
+    def __call__(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Compute the outputs; inputs are of float32 and of the program's sizes."""
+        arrays = [np.require(each, np.float32, ("C", "A")) for each in inputs]
+        results = [
+            empty(each.shape, np.float32) if each.constant is None else each.constant.copy()
+            for each in self._outputs
+        ]
+        self._runner.run([*arrays, *results])
+        return results
+
+
+class Programs:
+    """The programs of a graph, for the sizes that were asked for last.
+
+    >>> from tconv.graph import Graph, Input, Node
+    >>> graph = Graph((Input("x", "float32"),), ("y",), (Node("Relu", ("x",), ("y",)),), {})
+    >>> (y,) = Programs(graph, 1)([np.array([-1, 2], np.float32)])
+    >>> y
+    array([0., 2.], dtype=float32)
+    """
+
+    def __init__(self, graph: Graph, threads: int) -> None:
+        self.graph = _simplified(graph)
+        self._binder = Binder(threads)
+        self._kept: dict[str, NDArray[Any]] = {}
+        self._programs: dict[Shapes, Program] = {}
+
+    def program(self, shapes: Shapes) -> Program:
+        """Return the program for inputs of these shapes.
+
+        Raises
+        ------
+        UnknownOperator : a node is none that programs have
+        """
+        found = self._programs.get(shapes)
+        if found is None:
+            found = Program(self.graph, shapes, self._kept, self._binder)
+            while len(self._programs) >= _MOST_PROGRAMS:
+                self._programs.pop(next(iter(self._programs)), None)
+            self._programs[shapes] = found
+        return found
+
+    def __call__(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Compute the outputs of the graph."""
+        return self.program(tuple([each.shape for each in inputs]))(inputs)
+
+
+def _simplified(graph: Graph) -> Graph:
+    """The graph after the passes that need no sizes."""
+    graph = find_gates(fold_constants(drop_identities(graph)))
+    return fold_affine_forward(fold_affine(graph))
+
+
+def _with_outputs(
+    steps: list[Step], outputs: list[Operand], inputs: int
+) -> tuple[list[Step], list[_Output]]:
+    """Let the steps write the outputs; copy what is no buffer of its own."""
+    found, written, made = list[_Output](), set[Buffer](), list(steps)
+    for number, value in enumerate(outputs):
+        if not isinstance(value, Value):
+            found.append(_Output(value.shape, value))
+            continue
+        found.append(_Output(value.shape))
+        buffer = value.buffer
+        if buffer.kind == "block" and value.is_whole and buffer not in written:
+            buffer.kind, buffer.place = "output", inputs + number
+            written.add(buffer)
+        else:
+            made.append(copy_step(value, Value.whole(value.shape, "output", inputs + number)))
+    return made, found

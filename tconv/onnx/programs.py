@@ -1,0 +1,78 @@
+"""Programs of a model: the whole model computed by tconv, for inputs of any sizes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from tconv.engine import host_target
+from tconv.graph import Program, Programs, UnknownOperator
+from tconv.onnx.front_end import graph_of
+from tconv.onnx.loading import LoadedModel, ModelAnalysis
+from tconv.onnx.ort.options import Settings
+
+__all__ = ["ModelPrograms", "why_none"]
+
+
+def why_none(settings: Settings) -> str:
+    """Why the arguments of a session leave a model to ONNX Runtime; "" if they do not."""
+    if settings.sess_options is not None:
+        return "sess_options, which are ONNX Runtime's"
+    return settings.why_whole or ("options of ONNX Runtime" if settings.others else "")
+
+
+class ModelPrograms:
+    """The programs of a model that one process has loaded.
+
+    Raises
+    ------
+    UnknownOperator : it has what no program has, with the reason
+    ModelError : an initialiser is damaged
+    """
+
+    def __init__(self, model: ModelProto, analysis: ModelAnalysis) -> None:
+        reason = why_none(analysis.settings)
+        if reason:
+            raise UnknownOperator(reason)
+        graph = graph_of(model)
+        threads = analysis.settings.threads or host_target().threads
+        self._programs = Programs(graph, threads)
+        self._inputs = [each.name for each in graph.inputs]
+        self._outputs = list(graph.outputs)
+        self.loaded = LoadedModel.of_model(model, analysis)
+
+    def program(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+        """Return the program for inputs of these shapes.
+
+        Raises
+        ------
+        UnknownOperator : there is none, with the reason
+        """
+        missing = [name for name in self._inputs if name not in shapes]
+        if missing:
+            raise UnknownOperator(f"input {missing[0]!r} of unknown rank")
+        return self._programs.program(tuple([tuple(shapes[name]) for name in self._inputs]))
+
+    def run(self, names: Sequence[str], feed: Mapping[str, Any], options: Any) -> list[Any]:
+        """Compute outputs, as ONNX Runtime's session does.
+
+        Raises
+        ------
+        UnknownOperator : the inputs are other than a program takes, or options are given
+        """
+        arrays = [feed[name] for name in self._inputs]
+        if options is not None or len(feed) != len(arrays):
+            raise UnknownOperator("options of a run, or values for initialisers")
+        for array in arrays:
+            if type(array) is not np.ndarray or array.dtype != np.float32:
+                raise UnknownOperator("an input that is no array of float32")
+        found = self._programs(arrays)
+        if list(names) == self._outputs:
+            return found
+        results = dict(zip(self._outputs, found, strict=True))
+        # An output that is asked for twice is two arrays, as ONNX Runtime's are.
+        return [
+            results[name].copy() if name in names[:place] else results[name]
+            for place, name in enumerate(names)
+        ]
