@@ -1,8 +1,17 @@
 """Networks as graphs of ONNX's operators, and the programs that they become for given sizes."""
 
 from tconv.graph.graph import Graph, Input, Node
-from tconv.graph.lowering import known_operators
+from tconv.graph.lowering import known_operators, static_operators
 from tconv.graph.program import Program, Programs
 from tconv.graph.values import UnknownOperator
 
-__all__ = ["Graph", "Input", "Node", "Program", "Programs", "UnknownOperator", "known_operators"]
+__all__ = [
+    "Graph",
+    "Input",
+    "Node",
+    "Program",
+    "Programs",
+    "UnknownOperator",
+    "known_operators",
+    "static_operators",
+]

@@ -13,22 +13,28 @@ from tconv.graph.operators.registry import REGISTRY, Writer
 from tconv.graph.steps import Step
 from tconv.graph.values import Operand, UnknownOperator, Value
 
-__all__ = ["Lowered", "known_operators", "lower"]
+__all__ = ["Lowered", "known_operators", "lower", "static_operators"]
 
 for _room in ("elementwise", "convolutions", "pooling", "movement"):
     import_module(f"tconv.graph.operators.{_room}")
 
 
 class Lowered(NamedTuple):
-    """Steps in order, and the graph's outputs: values of the steps, or constants."""
+    """Steps in order, the graph's outputs, values or constants, and the shapes of all values."""
 
     steps: list[Step]
     outputs: list[Operand]
+    shapes: dict[str, tuple[int, ...]]
 
 
 def known_operators() -> frozenset[str]:
     """The operators that a program may have."""
     return CONSTANT.union(REGISTRY)
+
+
+def static_operators() -> frozenset[str]:
+    """The operators that are computed when a program is written, if all operands are constants."""
+    return CONSTANT
 
 
 def lower(
@@ -55,7 +61,8 @@ def lower(
         except UnknownOperator as why:
             raise UnknownOperator(f"node {node.name or node.outputs[0]!r}: {why}") from None
         values |= dict(zip(node.outputs, results, strict=False))
-    return Lowered(writer.steps, [values[name] for name in graph.outputs])
+    known = {name: tuple(value.shape) for name, value in values.items()}
+    return Lowered(writer.steps, [values[name] for name in graph.outputs], known)
 
 
 def _results(writer: Writer, node: Node, operands: list[Operand | None]) -> list[Operand]:

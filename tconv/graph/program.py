@@ -48,6 +48,7 @@ class Program:
     block_bytes, buffer_bytes : memory of the values between steps, and what it would be if no two
         of them shared any
     expected_us : predicted microseconds of a run
+    shapes : dict of the shapes of values by name
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Program:
     ) -> None:
         named = {each.name: shape for each, shape in zip(graph.inputs, shapes, strict=True)}
         lowered = lower(graph, named, kept)
+        self.shapes = lowered.shapes
         steps, self._outputs = _with_outputs(lowered.steps, lowered.outputs, len(graph.inputs))
         steps = needed(steps)
         read = {value.buffer for step in steps for value in step.writes}

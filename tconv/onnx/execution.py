@@ -22,11 +22,12 @@ from tconv.onnx.model.nodes import NotPartitionable
 from tconv.onnx.model.shape_inference import Shapes, fixed_shape, infer_shapes
 from tconv.onnx.ort.float64_errors import explain_refusal
 from tconv.onnx.ort.options import Settings
-from tconv.onnx.partition.cost_model import PROGRAM_US
-from tconv.onnx.partition.profitability import LEAST_GAIN, Decision, predict, whole_us
+from tconv.onnx.partition.cost_model import COLD_US, PROGRAM_US, RUN_US, SUBGRAPH_US
+from tconv.onnx.partition.profitability import LEAST_GAIN, Decision, nodes_us, predict, whole_us
 from tconv.onnx.programs import ModelPrograms
 from tconv.onnx.report import NodeReport
 from tconv.onnx.subgraphs import SubgraphSession, Values
+from tconv.onnx.tail import TailPrograms
 from tconv.system.fork_lock import ForkLock
 
 __all__ = ["Execution", "Executions"]
@@ -39,6 +40,7 @@ _ASSUMED = 64  # cells along an axis of unknown size, until the first run
 _MEASURED_S, _PAUSE_S, _ROUNDS = 0.1, 0.04, 2
 _CHANGED = "the file has changed since it was loaded"
 _SMALL = "too small to gain"
+_AT_FIRST_RUN = "sizes follow from the first run"
 _EVERY_NODE = "force=True leaves no ConvTranspose to ONNX Runtime that tconv can compute"
 
 Key = tuple[tuple[int, ...], ...]
@@ -49,7 +51,7 @@ class Execution:
     """A loaded model, the decision for it, reports of its layers and the names of its outputs.
 
     `run_whole` runs ONNX Runtime's session of the whole model, or `program` as it does; None if the
-    model is partitioned.
+    model is partitioned. `has_head` is true if ONNX Runtime computes what comes before the program.
     """
 
     loaded: LoadedModel
@@ -58,6 +60,7 @@ class Execution:
     names: list[str]
     run_whole: Any
     program: Program | None = None
+    has_head: bool = False
 
 
 class Executions:
@@ -81,7 +84,7 @@ class Executions:
         self.whole = self._analysis.whole
         self._whole: LoadedModel | None = None
         self._partitioned: LoadedModel | None = None
-        self._programs: ModelPrograms | None = None
+        self._programs: ModelPrograms | TailPrograms | None = None
         self.why_no_program = ""
         self._decisions: dict[Key, Decision] = {}
         self.known: dict[Key, Execution] = {}
@@ -111,6 +114,8 @@ class Executions:
             if is_certain and self._method != "measure":
                 self.only = found
             return found
+        if isinstance(self._programs, TailPrograms):
+            return self._program_execution(Decision("tconv", _AT_FIRST_RUN, is_program=True), None)
         decision, assigned = self._predicted(shapes, {}) or (None, self._all)
         self._needs_run = decision is None
         if decision is None or self._method == "measure":
@@ -121,27 +126,36 @@ class Executions:
             self.only = execution
         return execution
 
-    def _load_programs(self, model: ModelProto) -> ModelPrograms | None:
+    def _load_programs(self, model: ModelProto) -> ModelPrograms | TailPrograms | None:
         """The programs of the model, None if there are none; `why_no_program` then says why."""
-        try:
-            return ModelPrograms(model, self._analysis)
-        except (UnknownOperator, ModelError) as why:
-            self.why_no_program = str(why)
-            return None
+        for kind in (ModelPrograms, TailPrograms):
+            try:
+                return kind(model, self._analysis)
+            except (UnknownOperator, ModelError) as why:
+                self.why_no_program = self.why_no_program or str(why)
+        return None
 
-    def _as_program(self, shapes: Shapes) -> Execution | None:
+    def _as_program(self, shapes: Shapes, feed: Values | None = None) -> Execution | None:
         """The execution by a program that is predicted to gain, else None: `why_no_program`."""
         programs, analysis = self._programs, self._analysis
         if programs is None or analysis.graph is None or analysis.stripped is None:
             return None
+        threads = analysis.settings.threads
         try:
-            program = programs.program(shapes)
-        except UnknownOperator as why:
+            if isinstance(programs, ModelPrograms):
+                program = programs.program(shapes)
+                known = infer_shapes(analysis.stripped, shapes, {})
+                theirs_us = whole_us(analysis.graph, known, threads)
+                ours_us = PROGRAM_US + program.expected_us
+            elif feed is None:
+                return None
+            else:
+                program, before_us = programs.program(feed)
+                theirs_us = RUN_US + before_us + nodes_us(programs.nodes, program.shapes, threads)
+                ours_us = before_us + PROGRAM_US + SUBGRAPH_US + COLD_US + program.expected_us
+        except (UnknownOperator, ModelError) as why:
             self.why_no_program = str(why)
             return None
-        known = infer_shapes(analysis.stripped, shapes, {})
-        theirs_us = whole_us(analysis.graph, known, analysis.settings.threads)
-        ours_us = PROGRAM_US + program.expected_us
         if 1 - ours_us / theirs_us < LEAST_GAIN:
             self.why_no_program = "predicted gain below 3 %"
             return None
@@ -150,12 +164,13 @@ class Executions:
         )
         return self._program_execution(decision, program)
 
-    def _program_execution(self, decision: Decision, program: Program) -> Execution:
+    def _program_execution(self, decision: Decision, program: Program | None) -> Execution:
         assert self._programs is not None
         loaded = self._programs.loaded
-        nodes = self._analysis.reports(loaded.assigned, "")
+        nodes = self._analysis.reports(loaded.assigned, "before the program")
         names = [each.name for each in loaded.outputs]
-        return Execution(loaded, decision, nodes, names, self._programs.run, program)
+        has_head = isinstance(self._programs, TailPrograms)
+        return Execution(loaded, decision, nodes, names, self._programs.run, program, has_head)
 
     @property
     def _all(self) -> tuple[int, ...]:
@@ -224,9 +239,9 @@ class Executions:
         shapes = {name: v.shape for name, v in feed.items() if hasattr(v, "shape")}
         if len(self._decisions) >= _MOST_DECISIONS:
             nearest = self._nearest(key)
-            program = self._as_program(shapes) if nearest.is_program else None
+            program = self._as_program(shapes, feed) if nearest.is_program else None
             return program or self._load_execution(nearest, ())
-        execution = self._as_program(shapes)
+        execution = self._as_program(shapes, feed)
         if execution is None and self._method == "measure":
             execution = self._load_execution(self._measured(feed), self._all)
         elif execution is None:
@@ -241,6 +256,8 @@ class Executions:
         if len(self._decisions) == _MOST_DECISIONS:
             by = {(each.by, each.is_program) for each in self._decisions.values()}
             self.only = execution if len(by) == 1 else None
+            if self.only is not None and not execution.decision.is_program:
+                self._programs = None
         return execution
 
     def _nearest(self, key: Key) -> Decision:

@@ -1,12 +1,12 @@
 """Graphs of ONNX models: nodes of the main graph in order, initialisers and constants as arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto
+from onnx import AttributeProto, ModelProto, NodeProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from tconv.arrays.onnx_constants import stored_array
@@ -19,10 +19,16 @@ _CONSTANTS = ("value", "value_float", "value_floats", "value_int", "value_ints")
 _OPSETS = range(7, 24)
 
 
-def graph_of(model: ModelProto) -> Graph:
-    """Return a model's main graph, whose data have been read.
+def graph_of(
+    model: ModelProto,
+    part: Sequence[NodeProto] | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+) -> Graph:
+    """Return a model's main graph, whose data have been read; or a part of its nodes.
 
-    Initialisers are constants, those that a caller may override as well.
+    Initialisers are constants, those that a caller may override as well. A part has inputs and
+    outputs of its own, all of float32.
 
     Raises
     ------
@@ -31,13 +37,19 @@ def graph_of(model: ModelProto) -> Graph:
     ModelError : an initialiser is damaged
     """
     opsets = {each.domain or "ai.onnx": each.version for each in model.opset_import}
-    _check(model, opsets)
-    constants = {each.name: stored_array(each) for each in model.graph.initializer}
-    inputs = tuple(
-        [Input(v.name, _type_of(v)) for v in model.graph.input if v.name not in constants]
-    )
+    protos = model.graph.node if part is None else part
+    _check(model, opsets, protos)
+    read = {name for proto in protos for name in proto.input}
+    read.update(value.name for value in model.graph.output)
+    stored = [each for each in model.graph.initializer if part is None or each.name in read]
+    constants = {each.name: stored_array(each) for each in stored}
+    if part is None:
+        given = [Input(v.name, _type_of(v)) for v in model.graph.input if v.name not in constants]
+        outputs = [each.name for each in model.graph.output]
+    else:
+        given = [Input(name, "float32") for name in inputs]
     nodes = list[Node]()
-    for proto in model.graph.node:
+    for proto in protos:
         attributes = {each.name: _value_of(each) for each in proto.attribute}
         if proto.op_type == "Constant":
             constants[proto.output[0]] = _constant(attributes)
@@ -46,13 +58,12 @@ def graph_of(model: ModelProto) -> Graph:
             attributes["version"] = opsets["ai.onnx"]
         reads, makes = tuple(proto.input), tuple(proto.output)
         nodes.append(Node(proto.op_type, reads, makes, attributes, name_of(proto)))
-    outputs = tuple([each.name for each in model.graph.output])
-    graph = Graph(inputs, outputs, tuple(nodes), constants)
+    graph = Graph(tuple(given), tuple(outputs), tuple(nodes), constants)
     _check_order(graph)
     return graph
 
 
-def _check(model: ModelProto, opsets: dict[str, int]) -> None:
+def _check(model: ModelProto, opsets: dict[str, int], protos: Iterable[NodeProto]) -> None:
     """Refuse what no program has before any data are copied."""
     if opsets.get("ai.onnx", 0) not in _OPSETS:
         raise UnknownOperator(f"opset {opsets.get('ai.onnx', 0)}")
@@ -62,7 +73,7 @@ def _check(model: ModelProto, opsets: dict[str, int]) -> None:
     context = onnx.checker.C.CheckerContext()
     context.ir_version = model.ir_version
     context.opset_imports = {"" if name == "ai.onnx" else name: n for name, n in opsets.items()}
-    for proto in model.graph.node:
+    for proto in protos:
         if not is_operator(proto, proto.op_type) or proto.op_type not in known:
             raise UnknownOperator(
                 f"operator {proto.domain}{'.' * bool(proto.domain)}{proto.op_type}"

@@ -111,8 +111,10 @@ class LoadedModel:
         return sum(isinstance(step, SubgraphSession) for step in self.steps)
 
     @classmethod
-    def of_model(cls, model: ModelProto, analysis: ModelAnalysis) -> "LoadedModel":
-        """Describe a model that is computed neither by a session of ONNX Runtime nor in steps."""
+    def of_model(
+        cls, model: ModelProto, analysis: ModelAnalysis, assigned: Sequence[int]
+    ) -> "LoadedModel":
+        """Describe a model that programs compute; `assigned` has the layers in them."""
         assert analysis.graph is not None
         graph, known = model.graph, analysis.graph.values
         stored = {tensor.name for tensor in graph.initializer}
@@ -122,7 +124,7 @@ class LoadedModel:
             tuple(map(node_arg, overridable)),
             tuple([node_arg(_declared(value, known)) for value in graph.output]),
             metadata_of(model),
-            tuple([layer.index for layer in analysis.layers]),
+            tuple(assigned),
             steps=(),
             last_use=(),
             whole=analysis.whole,

@@ -40,7 +40,8 @@ class ModelPrograms:
         self._programs = Programs(graph, threads)
         self._inputs = [each.name for each in graph.inputs]
         self._outputs = list(graph.outputs)
-        self.loaded = LoadedModel.of_model(model, analysis)
+        assigned = [layer.index for layer in analysis.layers]
+        self.loaded = LoadedModel.of_model(model, analysis, assigned)
 
     def program(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
         """Return the program for inputs of these shapes.

@@ -183,7 +183,7 @@ class Session(InferenceSessionBase):
                 found: list[Any] = execution.run_whole(names, feed, None)
                 self._last = execution, None, (perf_counter() - began) * 1e3
                 return found
-            except UnknownOperator:  # of these sizes, or initialisers are overridden
+            except (UnknownOperator, ModelError):  # of these sizes, or initialisers are overridden
                 pass
         try:
             results = loaded.whole.session().run(names, feed, options)
@@ -210,9 +210,9 @@ class Session(InferenceSessionBase):
         nodes = execution.nodes
         if ran is not None:
             nodes = tuple(_with_run(node, ran) for node in nodes)
-        elsewhere_ms = elapsed_ms if ran is None else ran.elsewhere_ms
+        elsewhere_ms: float | None = elapsed_ms if ran is None else ran.elsewhere_ms
         if execution.program is not None:
-            elsewhere_ms = 0.0
+            elsewhere_ms = None if execution.has_head else 0.0
         count = execution.loaded.subgraph_count
         return Report(nodes, count, elapsed_ms, elsewhere_ms, execution.decision)
 

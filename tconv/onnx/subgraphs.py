@@ -25,7 +25,7 @@ from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import Call
 from tconv.ops.planned_call import Packed, PackedWeights, PlannedCall
 
-__all__ = ["LayerKernel", "SubgraphSession", "Values", "load_steps"]
+__all__ = ["LayerKernel", "SubgraphSession", "Values", "load_steps", "load_subgraph"]
 
 Values = dict[str, Any]
 """Values that are alive at one moment of a run, by name."""
@@ -145,11 +145,11 @@ def load_steps(
     types = {name: value.type for name, value in partition.values.items()}
     constants: Values = {}
     if partition.constants.outputs:
-        _load_subgraph(model, partition.constants, types, settings)(constants)
+        load_subgraph(model, partition.constants, types, settings)(constants)
     steps: list[SubgraphSession | LayerKernel] = []
     for subgraph, layers in zip(partition.subgraphs, partition.layers, strict=True):
         if subgraph.outputs:
-            steps.append(_load_subgraph(model, subgraph, types, settings))
+            steps.append(load_subgraph(model, subgraph, types, settings))
         for layer in layers:
             for name in layer.needs:
                 if name in stored and name not in constants:
@@ -180,9 +180,16 @@ def _with_constants(layer: Layer, constants: Values) -> tuple[Layer, Values]:
     )
 
 
-def _load_subgraph(
+def load_subgraph(
     model: ModelProto, subgraph: Subgraph, types: dict[str, TypeProto], settings: Settings
 ) -> SubgraphSession:
+    """Load a subgraph; add the types of its outputs to `types`.
+
+    Raises
+    ------
+    ModelError : ONNX Runtime refuses it
+    NotPartitionable : an output has a type that cannot be passed on
+    """
     session = load(_extract(model, subgraph, types).SerializeToString(), settings, spin=False)
     for output in session.get_outputs():
         if output.name not in types:

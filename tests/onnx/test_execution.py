@@ -16,7 +16,6 @@ from onnx import helper
 from onnx_graphs import by_onnx_runtime, model_of, models, transposed
 from strategies import draws, integers_like, same_numbers
 from tconv.errors import ModelError, ParameterError
-from tconv.graph import UnknownOperator
 from tconv.onnx import Decision, Session, execution
 from tconv.onnx.partition.profitability import Prediction, predict
 
@@ -24,11 +23,7 @@ from tconv.onnx.partition.profitability import Prediction, predict
 @pytest.fixture(autouse=True)
 def without_programs(monkeypatch):
     """These tests are about the choice between ONNX Runtime alone and a partition."""
-
-    def refuse(*_):
-        raise UnknownOperator("none here")
-
-    monkeypatch.setattr(execution, "ModelPrograms", refuse)
+    monkeypatch.setattr(execution.Executions, "_load_programs", lambda *_: None)
 
 
 W1, W2 = integers_like((2, 3, 3, 3), "float32", 1), integers_like((3, 2, 2, 2), "float32", 2)

@@ -23,7 +23,7 @@ from tconv.onnx.partition.cost_model import (
 )
 from tconv.onnx.partition.partition import Graph, Layer, Partition
 
-__all__ = ["LEAST_GAIN", "Decision", "Prediction", "predict", "whole_us"]
+__all__ = ["LEAST_GAIN", "Decision", "Prediction", "nodes_us", "predict", "whole_us"]
 
 LEAST_GAIN = 0.03
 """Share of a run's time that a partition must save; below it ONNX Runtime runs the whole model."""
@@ -91,6 +91,12 @@ def predict(graph: Graph, shapes: Shapes, threads: int | None) -> Prediction | N
         return _best(graph, layers, shapes, ANY_MACHINE, dict.fromkeys(layers), 1.0)
     here_us = {layer: _layer_us(layer, graph, shapes, threads) for layer in layers}
     return _best(graph, layers, shapes, Machine.of(target(), threads), here_us, 1.0)
+
+
+def nodes_us(nodes: Iterable[NodeProto], shapes: Shapes, threads: int | None) -> float:
+    """Predicted microseconds of nodes within a run by ONNX Runtime."""
+    machine = Machine.of(target(), threads)
+    return sum(node_us(node, shapes, machine, 1) for node in nodes)
 
 
 def whole_us(graph: Graph, shapes: Shapes, threads: int | None) -> float:
