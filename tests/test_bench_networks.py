@@ -113,7 +113,7 @@ def test_processes_that_decided_differently_are_told_apart(counts, shown):
 
 
 def test_the_names_of_networks_are_those_of_contenders():
-    assert len(networks.NETWORKS) == len({each.title for each in networks.NETWORKS.values()}) == 8
+    assert len(networks.NETWORKS) == len({each.title for each in networks.NETWORKS.values()}) == 9
     for name in networks.NETWORKS:
         for who in networks.WHO.values():
             found = function_of(f"bench.networks:{name}_{who}")

@@ -1,5 +1,6 @@
 """Networks as graphs of ONNX's operators, and the programs that they become for given sizes."""
 
+from tconv.graph.description import described
 from tconv.graph.graph import Graph, Input, Node
 from tconv.graph.lowering import known_operators, static_operators
 from tconv.graph.program import Program, Programs
@@ -12,6 +13,7 @@ __all__ = [
     "Program",
     "Programs",
     "UnknownOperator",
+    "described",
     "known_operators",
     "static_operators",
 ]

@@ -42,11 +42,19 @@ class Binder:
             raise UnknownOperator(f"node {step.nodes[0]!r}: no plan of machine code")
         return call
 
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the packed weights of all programs."""
+        return sum(packed.byte_count for _, packed in self._packed.values())
+
     def expected_us(self, step: Step) -> float:
         """Predicted microseconds of a step."""
         if not isinstance(step, ContractionStep):
             return moving_us(step, self.threads)
-        return self.plan(step).expected_us
+        us = engine.expected_us(step.geometry, step.want, "float32", self.threads)
+        if us is None:
+            raise UnknownOperator(f"node {step.nodes[0]!r}: no plan of machine code")
+        return us
 
     def bind(self, step: Step, offsets: Mapping[Buffer, int], ends_stage: bool) -> NativeStep:
         """Return the native step of a step whose buffers have places."""

@@ -1,6 +1,6 @@
 """Programs: a graph for given sizes as native steps, run by one call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from tconv.graph.passes.loops import fuse_loops
 from tconv.graph.steps import Step, copy_step, needed
 from tconv.graph.values import Buffer, Operand, Value
 from tconv.system.allocator import empty
+from tconv.system.fork_lock import cached_property
 
 __all__ = ["Program", "Programs"]
 
@@ -41,6 +42,8 @@ class _Output:
 
 class Program:
     """A graph for inputs of given sizes. Several threads may run it at once.
+
+    Its time is predicted before anything is compiled.
 
     Attributes
     ----------
@@ -63,29 +66,45 @@ class Program:
         read = {buffer for buffer in read if buffer.kind == "output"}
         steps = fuse_epilogues(fuse_loops(steps, read), read)
         self.steps = steps = write_in_place(steps, read)
-        stages = stages_of(steps)
-        planned = plan_memory(steps, stages)
+        self._binder, self._stages = binder, stages_of(steps)
+        self._planned = planned = plan_memory(steps, self._stages)
         self.block_bytes, self.buffer_bytes = planned.block_bytes, planned.buffer_bytes
-        native = [
-            binder.bind(step, planned.offsets, stage != after)
-            for step, stage, after in zip(steps, stages, [*stages[1:], -1], strict=True)
-        ]
-        self.expected_us = (stages[-1] + 1 if stages else 0) * STAGE_US
+        self.expected_us = (self._stages[-1] + 1 if steps else 0) * STAGE_US
         self.expected_us += sum(binder.expected_us(step) for step in steps)
+
+    @cached_property
+    def _runner(self) -> SequenceRunner:
+        """The native steps; their kernels are compiled, and weights packed, for the first run."""
+        binder, stages = self._binder, self._stages
+        native = [
+            binder.bind(step, self._planned.offsets, stage != after)
+            for step, stage, after in zip(self.steps, stages, [*stages[1:], -1], strict=True)
+        ]
         binder.kernels.load()
-        self._runner = SequenceRunner(
-            native, self.block_bytes, binder.threads, engine.host_target()
-        )
+        return SequenceRunner(native, self.block_bytes, binder.threads, engine.host_target())
 
     def __call__(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
         """Compute the outputs; inputs are of float32 and of the program's sizes."""
+        arrays, results = self._operands(inputs)
+        self._runner.run([*arrays, *results])
+        return results
+
+    def times(self, inputs: list[NDArray[Any]], runs: int) -> list[float]:
+        """Run the steps one by one so many times; return the least seconds of each."""
+        arrays, results = self._operands(inputs)
+        found = [self._runner.times([*arrays, *results]) for _ in range(runs)]
+        return [min(of_step) for of_step in zip(*found, strict=True)]
+
+    def _operands(
+        self, inputs: list[NDArray[Any]]
+    ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        """The inputs as the steps read them, and arrays for the outputs."""
         arrays = [np.require(each, np.float32, ("C", "A")) for each in inputs]
         results = [
             empty(each.shape, np.float32) if each.constant is None else each.constant.copy()
             for each in self._outputs
         ]
-        self._runner.run([*arrays, *results])
-        return results
+        return arrays, results
 
 
 class Programs:
@@ -103,6 +122,11 @@ class Programs:
         self._binder = Binder(threads)
         self._kept: dict[str, NDArray[Any]] = {}
         self._programs: dict[Shapes, Program] = {}
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the packed weights of all programs."""
+        return self._binder.packed_bytes
 
     def program(self, shapes: Shapes) -> Program:
         """Return the program for inputs of these shapes.
@@ -127,7 +151,10 @@ class Programs:
 def _simplified(graph: Graph) -> Graph:
     """The graph after the passes that need no sizes."""
     graph = find_gates(fold_constants(drop_identities(graph)))
-    return fold_affine_forward(fold_affine(graph))
+    graph = fold_affine_forward(fold_affine(graph))
+    read = {name for node in graph.nodes for name in node.inputs}.union(graph.outputs)
+    constants = {name: array for name, array in graph.constants.items() if name in read}
+    return replace(graph, constants=constants)
 
 
 def _with_outputs(

@@ -24,6 +24,7 @@ from tconv.onnx.ort.float64_errors import explain_refusal
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.partition.cost_model import COLD_US, PROGRAM_US, RUN_US, SUBGRAPH_US
 from tconv.onnx.partition.profitability import LEAST_GAIN, Decision, nodes_us, predict, whole_us
+from tconv.onnx.program_report import StepTimes
 from tconv.onnx.programs import ModelPrograms
 from tconv.onnx.report import NodeReport
 from tconv.onnx.subgraphs import SubgraphSession, Values
@@ -95,6 +96,20 @@ class Executions:
             bare = self._analysis.stripped
             raise (error if bare is None else explain_refusal(error, bare)) from error
         self._model = None
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the packed weights of programs."""
+        return 0 if self._programs is None else self._programs.packed_bytes
+
+    def profile(self, feed: Values, runs: int) -> StepTimes | None:
+        """Time each step of the program for a feed; None if no program computes it."""
+        execution = self.choose(feed)
+        if execution.program is None or self._programs is None:
+            return None
+        operands = self._programs.operands(feed)
+        program = self._programs.for_operands(operands)
+        return StepTimes.of(program, program.times(operands, runs), runs)
 
     def _begin(self, force: bool) -> Execution:
         """Load the execution that the first run is expected to use."""

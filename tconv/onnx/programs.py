@@ -55,6 +55,19 @@ class ModelPrograms:
             raise UnknownOperator(f"input {missing[0]!r} of unknown rank")
         return self._programs.program(tuple([tuple(shapes[name]) for name in self._inputs]))
 
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of packed weights."""
+        return self._programs.packed_bytes
+
+    def for_operands(self, operands: Sequence[Any]) -> Program:
+        """The program for inputs of these sizes."""
+        return self._programs.program(tuple([each.shape for each in operands]))
+
+    def operands(self, feed: Mapping[str, Any]) -> list[Any]:
+        """The inputs of the program for a feed."""
+        return [feed[name] for name in self._inputs]
+
     def run(self, names: Sequence[str], feed: Mapping[str, Any], options: Any) -> list[Any]:
         """Compute outputs, as ONNX Runtime's session does.
 

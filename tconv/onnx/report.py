@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tconv.onnx.partition.profitability import Decision
+from tconv.onnx.program_report import ProgramReport
 from tconv.tables import Column, Table
 
 __all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison", "summary"]
@@ -45,7 +46,7 @@ class Report:
 
     `elapsed_ms` is the time of the whole run, `elsewhere_ms` that of ONNX Runtime in it, for
     `pieces` subgraphs; both are None before the first run. `decision` says why the model was
-    partitioned, or was not.
+    partitioned, or was not. `program` describes the program that ran, if one did.
     """
 
     nodes: tuple[NodeReport, ...]
@@ -53,6 +54,7 @@ class Report:
     elapsed_ms: float | None = None
     elsewhere_ms: float | None = None
     decision: Decision | None = None
+    program: ProgramReport | None = None
 
     def table(self) -> Table:
         """One row for each node."""
@@ -81,9 +83,12 @@ class Report:
 
     def _footer(self) -> str:
         parts = _decided(self.nodes, self.decision)
+        if self.program is not None:
+            parts.append(str(self.program))
         if self.elapsed_ms is not None:
             parts.append(f"whole model {_ms(self.elapsed_ms)} ms")
-            parts.append(f"of which ONNX Runtime {_ms(self.elsewhere_ms)} ms")
+            if self.elsewhere_ms is not None:
+                parts.append(f"of which ONNX Runtime {_ms(self.elsewhere_ms)} ms")
         return " · ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError
-from tconv.geometry.arguments import as_array, as_choice, as_flag, as_mapping
+from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError, UnsupportedError
+from tconv.geometry.arguments import as_array, as_choice, as_flag, as_integer, as_mapping
 from tconv.graph import UnknownOperator
 from tconv.messages import show
 from tconv.onnx.execution import Execution, Executions
@@ -21,6 +21,7 @@ from tconv.onnx.loading import LoadedModel, RunProfile
 from tconv.onnx.model.model import NodeArg, as_source, parse_type
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import clean_message
+from tconv.onnx.program_report import ProgramReport, StepTimes
 from tconv.onnx.report import NodeReport, Report, summary
 from tconv.onnx.subgraphs import Values
 
@@ -214,7 +215,36 @@ class Session(InferenceSessionBase):
         if execution.program is not None:
             elsewhere_ms = None if execution.has_head else 0.0
         count = execution.loaded.subgraph_count
-        return Report(nodes, count, elapsed_ms, elsewhere_ms, execution.decision)
+        described = None
+        if execution.program is not None:
+            packed_bytes = executions.packed_bytes
+            described = ProgramReport.of(execution.program, packed_bytes, execution.has_head)
+            count += execution.has_head
+        return Report(nodes, count, elapsed_ms, elsewhere_ms, execution.decision, described)
+
+    def profile(self, input_feed: Mapping[str, Any], runs: int = 5) -> StepTimes:
+        """Time every step of the model's program for these inputs; print the result as a table.
+
+        Parameters
+        ----------
+        input_feed : as for `run`
+        runs : int, at least 1; each step's least time is kept
+
+        Raises
+        ------
+        UnsupportedError : no program computes the model for these inputs; `report` says why
+        ParameterError, ShapeError, DTypeError : as `run`
+        """
+        executions = self._in_this_process()
+        runs = as_integer(runs, "runs", 1)
+        feed = _checked(executions.first.loaded, input_feed)
+        found = executions.profile(feed, runs)
+        if found is None:
+            why = executions.why_no_program or "the model is not computed by a program"
+            raise UnsupportedError(
+                f"no program computes this model: {why}; `report` says who computes it."
+            )
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("_source", "_settings", "_method", "_force")

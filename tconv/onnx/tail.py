@@ -70,7 +70,7 @@ class TailPrograms:
                 break
         else:
             raise UnknownOperator("no tail whose inputs are of float32")
-        self.nodes = [model.graph.node[index] for index in cut.nodes]
+        self.nodes = [_copied(model.graph.node[index]) for index in cut.nodes]
         assigned = [layer.index for layer in analysis.layers if layer.index in cut.nodes]
         self.loaded = LoadedModel.of_model(model, analysis, assigned)
 
@@ -116,6 +116,19 @@ class TailPrograms:
         self._before(feed, None)
         return program, (perf_counter() - began) * 1e6
 
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of packed weights."""
+        return self._programs.packed_bytes
+
+    def for_operands(self, operands: Sequence[Any]) -> Program:
+        """The program for inputs of these sizes."""
+        return self._programs.program(tuple([each.shape for each in operands]))
+
+    def operands(self, feed: Mapping[str, Any]) -> list[Any]:
+        """The inputs of the program for a feed."""
+        return list(self._before(feed, None)[1])
+
     def run(self, names: Sequence[str], feed: Mapping[str, Any], options: Any) -> list[Any]:
         """Compute outputs, as ONNX Runtime's session does.
 
@@ -145,6 +158,13 @@ class TailPrograms:
             if type(array) is not np.ndarray or array.dtype != np.float32:
                 raise UnknownOperator("an input that is no array of float32")
         return values, arrays
+
+
+def _copied(node: NodeProto) -> NodeProto:
+    """A copy; a node of a model would keep all of the model in memory."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
 
 
 class _WrongType(Exception):

@@ -69,6 +69,12 @@ class PackedWeights:
         self._by_plan: dict[Any, Packed] = {}
         self._by_order: dict[Any, Packed] = {}  # of the elements, which several plans share
 
+    @property
+    def byte_count(self) -> int:
+        """Bytes of all orders of the weight, but not of the weight itself."""
+        values = (getattr(p.values, "transformed", p.values) for p in self._by_order.values())
+        return sum(getattr(each, "nbytes", 0) for each in values)
+
     def packed_for(self, plan: Any) -> Packed | None:
         """Return the weight packed for a plan, as of the last call of `of`; None if it is not."""
         return self._by_plan.get(plan)
@@ -197,11 +203,6 @@ class PlannedCall:
     def is_native(self) -> bool:
         """Whether a call is one run of machine code on one plan."""
         return self._calls_executor and hasattr(self._plan, "job")
-
-    @property
-    def expected_us(self) -> float:
-        """Predicted microseconds of a call that `is_native`."""
-        return float(self._plan.plan.cycles / engine.CYCLES_PER_US)
 
     def native_step(
         self, packed: Packed, bias: NDArray[Any] | None, *places: Any
