@@ -113,17 +113,19 @@ class Executions:
 
     def _begin(self, force: bool) -> Execution:
         """Load the execution that the first run is expected to use."""
-        candidates, why_whole = self._analysis.candidates, self._analysis.settings.why_whole
-        if self._model is None or not candidates or why_whole or self._method == "onnxruntime":
+        analysis = self._analysis
+        candidates, why_whole = analysis.candidates, analysis.settings.why_whole
+        is_left = why_whole or self._method == "onnxruntime"
+        if self._model is None or is_left or not (candidates or analysis.has_convolution):
             why = why_whole or ("method='onnxruntime'" if candidates else "")
             self.only = self._as_whole(Decision("onnxruntime", why))
             return self.only
-        if force or self._analysis.has_float64:
+        if candidates and (force or analysis.has_float64):
             why = _EVERY_NODE if force else "ONNX Runtime has none of float64"
             self.only = self._as_partitioned(Decision("tconv", why), self._all)
             return self.only
         shapes, is_certain = self._declared()
-        self._programs = self._load_programs(self._model)
+        self._programs = self._load_programs(self._model, shapes)
         found = self._as_program(shapes)
         if found is not None:
             if is_certain and self._method != "measure":
@@ -131,6 +133,11 @@ class Executions:
             return found
         if isinstance(self._programs, TailPrograms):
             return self._program_execution(Decision("tconv", _AT_FIRST_RUN, is_program=True), None)
+        if not candidates:
+            execution = self._as_whole(Decision("onnxruntime", ""))
+            if is_certain or self._programs is None:
+                self.only = execution
+            return execution
         decision, assigned = self._predicted(shapes, {}) or (None, self._all)
         self._needs_run = decision is None
         if decision is None or self._method == "measure":
@@ -141,14 +148,25 @@ class Executions:
             self.only = execution
         return execution
 
-    def _load_programs(self, model: ModelProto) -> ModelPrograms | TailPrograms | None:
-        """The programs of the model, None if there are none; `why_no_program` then says why."""
-        for kind in (ModelPrograms, TailPrograms):
-            try:
-                return kind(model, self._analysis)
-            except (UnknownOperator, ModelError) as why:
-                self.why_no_program = self.why_no_program or str(why)
-        return None
+    def _load_programs(
+        self, model: ModelProto, shapes: Shapes
+    ) -> ModelPrograms | TailPrograms | None:
+        """The programs of the model, of its tail, or None: `why_no_program` then says why.
+
+        `shapes` are those of the inputs as far as they are known.
+        """
+        whole = None
+        try:
+            whole = ModelPrograms(model, self._analysis)
+            whole.program(shapes)
+            return whole
+        except (UnknownOperator, ModelError) as why:
+            self.why_no_program = str(why)
+        try:
+            tail = TailPrograms(model, self._analysis)
+        except (UnknownOperator, ModelError):
+            return whole  # sizes that were assumed may not fit, where others do
+        return tail if tail.head is not None or whole is None else whole
 
     def _as_program(self, shapes: Shapes, feed: Values | None = None) -> Execution | None:
         """The execution by a program that is predicted to gain, else None: `why_no_program`."""
@@ -257,7 +275,9 @@ class Executions:
             program = self._as_program(shapes, feed) if nearest.is_program else None
             return program or self._load_execution(nearest, ())
         execution = self._as_program(shapes, feed)
-        if execution is None and self._method == "measure":
+        if execution is None and not self._analysis.candidates:
+            execution = self._as_whole(Decision("onnxruntime", self.why_no_program))
+        elif execution is None and self._method == "measure":
             execution = self._load_execution(self._measured(feed), self._all)
         elif execution is None:
             found = None if self._needs_run else self._predicted(shapes, {})

@@ -22,7 +22,7 @@ from tconv.onnx.model.model import (
     node_arg,
     read_model,
 )
-from tconv.onnx.model.nodes import NotPartitionable, name_of, nested_conv_transposes
+from tconv.onnx.model.nodes import NotPartitionable, is_operator, name_of, nested_conv_transposes
 from tconv.onnx.model.shape_inference import strip_weights
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import WholeModel, check_files, copied_options
@@ -61,6 +61,12 @@ class ModelAnalysis:
     def candidates(self) -> tuple[Layer, ...]:
         """The layers that tconv can compute."""
         return () if self.graph is None else tuple(each for each in self.layers if not each.reason)
+
+    @property
+    def has_convolution(self) -> bool:
+        """Whether the main graph has a convolution, transposed or not."""
+        nodes = () if self.graph is None else self.graph.nodes
+        return any(is_operator(node, "Conv", "ConvTranspose") for node in nodes)
 
     @property
     def has_float64(self) -> bool:

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from tconv.engine import host_target
 from tconv.graph import Program, Programs, UnknownOperator, known_operators, static_operators
@@ -61,7 +61,7 @@ class TailPrograms:
         self._given -= {tensor.name for tensor in model.graph.initializer}
         cut, excluded = None, set[int]()
         for _ in range(_MOST_TRIES):
-            cut = _cut(model, excluded)
+            cut = _cut(model, excluded | _of_other_types(model, analysis))
             try:
                 self._load(model, cut)
             except _WrongType as wrong:
@@ -212,10 +212,31 @@ def _cut(model: ModelProto, excluded: set[int]) -> _Cut:
         if name and name not in made and name not in stored
     )
     outputs = tuple(dict.fromkeys(value.name for value in graph.output if value.name in made))
+    _check_needed(model)
     layers = [n for n in inside if is_operator(nodes[n], "Conv", "ConvTranspose")]
     if not layers or len(inside) < _LEAST_NODES or not outputs:
         raise UnknownOperator("no convolution on which no other operator depends")
     return _Cut(tuple(sorted(inside)), tuple(inputs), outputs)
+
+
+def _of_other_types(model: ModelProto, analysis: ModelAnalysis) -> set[int]:
+    """Nodes whose results are known to be of another type than float32, and follow from values."""
+    nodes, known = model.graph.node, _known(analysis)
+    static = _static_values(nodes, {tensor.name for tensor in model.graph.initializer})
+
+    def is_other(name: str) -> bool:
+        kind = known[name].type.tensor_type.elem_type if name in known else 0
+        return name not in static and kind not in (0, TensorProto.FLOAT)
+
+    return {n for n, node in enumerate(nodes) if any(map(is_other, node.output))}
+
+
+def _check_needed(model: ModelProto) -> None:
+    """Refuse nodes that no output depends on: neither side would check them."""
+    everything = range(len(model.graph.node))
+    needed, _ = _needed(model, everything, {value.name for value in model.graph.output}, set())
+    if len(needed) < len(everything):
+        raise UnknownOperator("a node whose result nobody reads")
 
 
 def _can_be_inside(

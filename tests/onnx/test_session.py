@@ -5,7 +5,6 @@ import os
 import pickle
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,19 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnx_laws import assert_as_onnx_runtime, assert_same_results, attempt
 from processes import run_script
 
 import tconv.onnx.subgraphs
-from onnx_graphs import (
-    DEFECTS,
-    FEATURES,
-    by_onnx_runtime,
-    explicit,
-    in_float32,
-    model_of,
-    models,
-    transposed,
-)
+from onnx_graphs import DEFECTS, FEATURES, by_onnx_runtime, model_of, models, transposed
 from strategies import draws, integers_like, same_numbers
 from tconv.definition import contract
 from tconv.engine.target.target import target
@@ -37,66 +28,7 @@ from tconv.onnx.subgraphs import LayerKernel, SubgraphSession
 
 # ---- the law -------------------------------------------------------------------------------------
 
-STRICTER = {
-    "output_padding from stride on",
-    "negative pads",
-    "output_shape",
-    "Conv SAME with dilations",
-    *("auto_pad SAME_UPPER", "auto_pad SAME_LOWER"),
-}
-"""Where ONNX Runtime may refuse what tconv computes. It takes no output_padding from stride up to
-dilation, which the specification allows. And where it knows sizes in advance, it refuses negative
-pads, and expects wrong sizes of some output_shape and SAME, for which it refuses its own results.
-It has no SAME with dilations in a Conv, which tconv computes in float64.
-"""
 THREADS = st.sampled_from([None, 1, 2])
-
-
-def attempt(run):
-    """What it gives and None, or None and what it raises."""
-    try:
-        return run(), None
-    except TConvError as error:
-        return None, error
-
-
-def attempt_by_onnx_runtime(model, feeds):
-    try:
-        return by_onnx_runtime(model, feeds), None
-    except Exception as error:  # there is no class for all that ONNX Runtime raises
-        return None, error
-
-
-def assert_same_results(found, expected, *, exactly):
-    assert len(found) == len(expected)
-    for a, b in zip(found, expected, strict=True):
-        assert a.dtype == b.dtype
-        if exactly:
-            assert same_numbers(a, b)
-        else:
-            np.testing.assert_allclose(
-                a, b, rtol=1e-5, atol=1e-5 * max(1, np.abs(b).max(initial=0))
-            )
-
-
-def assert_as_onnx_runtime(drawn, force, threads):
-    plain, is_wide = drawn, "float64" in drawn.features
-    if is_wide:  # of which ONNX Runtime has neither Conv nor ConvTranspose
-        model, feeds = in_float32(drawn.model, drawn.feeds)
-        plain = replace(drawn, model=model, feeds=feeds)
-    expected, refusal = attempt_by_onnx_runtime(plain.model, plain.feeds)
-    found, error = attempt(
-        lambda: Session(drawn.model, force=force, threads=threads).run(None, drawn.feeds)
-    )
-    if refusal and error:
-        return
-    assert error is None
-    if refusal:
-        assert drawn.features & STRICTER, refusal
-        expected = by_onnx_runtime(*explicit(plain))
-    if is_wide:
-        expected = [value.astype(np.float64) for value in expected]
-    assert_same_results(found, expected, exactly=drawn.exact)
 
 
 def test_a_session_gives_what_onnx_runtime_gives_or_both_raise():
