@@ -6,9 +6,9 @@ Nothing is chosen by its result:
 
 - In the README's table of layers every published layer counts in one row, by its family, and every
   layer that was drawn at random in the last; float32, with the most threads that were measured.
-- In its table of models each PyTorch model has a row, as `accelerate(model)` leaves it, and each
-  ONNX network counts in the row of its task; with the most threads that were measured, which is
-  what both libraries take by default.
+- In its table of networks each PyTorch model, as `accelerate(model)` leaves it, and each ONNX
+  network counts in the row of its task; with the most threads that were measured, which is what
+  both libraries take by default.
 """
 
 from pathlib import Path
@@ -35,11 +35,23 @@ LAYERS = {
 """Rows of the README, and the families that count in each. The drawn layers are one more."""
 
 TASKS = {
-    "speech: Piper, GTCRN, DeepFilterNet": ("piper", "gtcrn", "erb1", "erb100"),
+    "a voice: Piper": ("piper",),
+    "speech frame by frame: GTCRN, DeepFilterNet": ("gtcrn", "erb1", "erb100"),
     "text detection: PP-OCRv4, PP-OCRv5": ("ppocr4", "ppocr5"),
     "medicine: pupils, sleep spindles": ("pupils", "spindles"),
+    "volumes: 3-D U-Net": ("unet3d",),
 }
 """Rows of the README, and the networks that count in each."""
+
+DECODERS = {
+    "decoders: HiFi-GAN, DCGAN, SAM's head": (
+        "HiFi-GAN V1 generator, 32 frames",
+        "DCGAN generator, batch 16",
+        "SAM's mask decoder head",
+    ),
+    "U-Nets of two and three axes": ("U-Net, 128 x 128", "3-D U-Net, 32 x 32 x 32"),
+}
+"""Rows of the README, and the models of `bench.models` that count in each."""
 
 # ---- the README ----------------------------------------------------------------------------------
 
@@ -79,30 +91,38 @@ def _mean_and_least(values: list[float]) -> str:
 
 
 def table_of_models(by_torch: Row, by_onnx: Row) -> list[str]:
-    """A row for each PyTorch model, and one for each task of ONNX networks."""
-    modes = {
-        title: {row["case"]: models.beside(row["contenders"]) for row in part["rows"]}
-        for title in (models.MODES["forward"], models.MODES["training"])
-        for part in by_torch["parts"]
-        if part["title"] == title and part["threads"] == _most(by_torch)
-    }
-    forward, training = modes.values()
-    rows = [
-        [name, "PyTorch", show(value), show(training.get(name))] for name, value in forward.items()
-    ]
+    """A row for each task: ONNX networks by `Session`, PyTorch models by `accelerate`."""
     (part,) = (part for part in by_onnx["parts"] if part["threads"] == _most(by_onnx))
     them = {row["case"]: row["contenders"] for row in part["rows"]}
+    rows = []
     for title, names in TASKS.items():
         cases = [them[networks.NETWORKS[name].title] for name in names]
         found = [median(networks.ratios(each, networks.OURS, median)) for each in cases]
-        mean_of = f"{geometric_mean(found):.2f} ({min(found):.2f} to {max(found):.2f})"
-        rows.append([title, "ONNX Runtime", mean_of, "–"])
+        rows.append([title, "ONNX Runtime", _mean_and_range(found), "–"])
+    modes = {
+        mode: {row["case"]: models.beside(row["contenders"]) for row in part["rows"]}
+        for mode in ("forward", "training")
+        for part in by_torch["parts"]
+        if part["title"] == models.MODES[mode] and part["threads"] == _most(by_torch)
+    }
+    for title, names in DECODERS.items():
+        cells = [
+            _mean_and_range([value for each in names if (value := modes[mode][each])])
+            for mode in ("forward", "training")
+        ]
+        rows.append([title, "PyTorch", *cells])
     return [
-        *table(["model", "without tconv", "inference", "training step"], rows, 2), "",
-        "How many times as long the whole model takes without tconv, by medians; below 1 it is "
-        "faster without. Several models: geometric mean (least to greatest). "
-        f"{threads_of(part)}. {_where(by_torch, by_onnx)}",
+        *table(["network", "without tconv", "inference", "training step"], rows, 2), "",
+        "How many times as long the whole network takes without tconv, by medians; below 1 it is "
+        "faster without. Several networks: geometric mean (least to greatest). "
+        f"{threads_of(part)}. {_where(by_onnx, by_torch)}",
     ]  # fmt: skip
+
+
+def _mean_and_range(values: list[float]) -> str:
+    if len(values) == 1:
+        return show(values[0])
+    return f"{geometric_mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def _most(results: Row) -> int:

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from tconv.engine.compile.tiers import wait_for_optimised
     from tconv.engine.content_hash import content_hash as hash_memory
     from tconv.engine.content_hash import is_native as hashes_natively
-    from tconv.engine.contraction_step import contraction_step
+    from tconv.engine.contraction_binding import contraction_step
     from tconv.engine.executor import Primitive
     from tconv.engine.high_rank import HighRankPrimitive, HighRankWeightGradient
     from tconv.engine.program.kernels import ProgramKernels
@@ -90,7 +90,7 @@ else:
         "Place": ("program.sequence", "Place"),
         "ProgramKernels": ("program.kernels", "ProgramKernels"),
         "SequenceRunner": ("program.sequence", "SequenceRunner"),
-        "contraction_step": ("contraction_step", "contraction_step"),
+        "contraction_step": ("contraction_binding", "contraction_step"),
         "merge_axes": ("program.loops", "merge_axes"),
         "OpenMPBackend": ("runtime.openmp", "OpenMPBackend"),
         "cache_info": ("compile.disk_cache", "cache_info"),

@@ -89,7 +89,7 @@ class Binder:
         strides = [value.broadcast(shape) for value in step.operands]
         strides += [value.strides for value in step.outputs]
         repeats = [*step.repeats, *[1] * len(step.outputs)]
-        axes = merge_axes(shape, strides, max(repeats))
+        axes = merge_axes(shape, strides, max(repeats), len(step.outputs))
         made = LoopShape.of(axes, self.threads, repeats)
         function = self.kernels.loop(step.expression, made.reads, made.outer)
         words = made.array(1 + len(values))

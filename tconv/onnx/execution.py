@@ -202,7 +202,7 @@ class Executions:
         loaded = self._programs.loaded
         nodes = self._analysis.reports(loaded.assigned, "before the program")
         names = [each.name for each in loaded.outputs]
-        has_head = isinstance(self._programs, TailPrograms)
+        has_head = isinstance(self._programs, TailPrograms) and self._programs.head is not None
         return Execution(loaded, decision, nodes, names, self._programs.run, program, has_head)
 
     @property

@@ -371,7 +371,8 @@ class Code:
     def tasks(self, counter: Value, count: Index) -> Iterator[Value]:
         """``while (task := counter++) < count``, where threads share the counter."""
         with self.forever() as done:
-            task = self.builder.atomic_rmw("add", counter, self.index(1), "monotonic")
+            # Who sees that no task is left sees as well what others did before they took theirs.
+            task = self.builder.atomic_rmw("add", counter, self.index(1), "acq_rel")
             self.leave_when(self.is_less(self.sub(count, 1), task), done)
             yield task
 

@@ -240,7 +240,7 @@ class Vectors:
         n = self.builder.fsub(rounded, large)
         r = self._less_multiple(argument, n, _PI, form.places_of_pi)
         half = self.number(pi / 2)
-        r = self._copysign(self.pick(">", self._size(r), half, half, self._size(r)), r)
+        r = self.copysign(self.pick(">", self._size(r), half, half, self._size(r)), r)
         terms = [(-1) ** k / factorial(2 * k + 1) for k in range(form.sine_terms)]
         sine = self.times(r, self._polynomial(self.times(r, r), terms))
         return self.code.plus(x, self.builder.fdiv(self.times(sine, sine), a))
@@ -248,14 +248,15 @@ class Vectors:
     def exp(self, x: Value) -> Value:
         """``exp(x)``: 0 below the least exponent, infinite above the largest."""
         low, high = self.number(-self.format.small), self.number(self.format.small)
-        x = self.pick(">", self.pick("<", x, low, low, x), high, high, x)
+        x = self.pick("<", x, low, low, x)
+        x = self.pick(">", x, high, high, x)
         return self._scaled(*self._exp(x))
 
     def tanh(self, x: Value) -> Value:
         """``(1 - exp(-2*x)) / (1 + exp(-2*x))``."""
         size = self._limited(x, self.format.one)
         e = self._exp_less_one(self.times(size, self.number(-2)))
-        return self._copysign(self.builder.fdiv(e, self.code.plus(self.number(2), e)), x)
+        return self.copysign(self.builder.fdiv(e, self.code.plus(self.number(2), e)), x)
 
     # ---- vector arithmetic -----------------------------------------------------------------------
 
@@ -352,7 +353,7 @@ class Vectors:
         rest = self.integer(2 ** (self.format.bits - 1) - 1)
         return self.builder.bitcast(self.builder.and_(self._bits(x), rest), self.vector)
 
-    def _copysign(self, x: Value, sign_of: Value) -> Value:
+    def copysign(self, x: Value, sign_of: Value) -> Value:
         """``copysign(x, sign_of)``."""
         sign = self.integer(-(2 ** (self.format.bits - 1)))
         rest = self.integer(2 ** (self.format.bits - 1) - 1)

@@ -182,6 +182,7 @@ def _results(
 
 _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INTRINSICS = ("sqrt", "floor", "ceil", "fabs")
+_WHOLE_FROM = 2.0**23  # all numbers of float32 from here on are whole
 OPERATORS: dict[str, int] = {
     **dict.fromkeys((*_BINARY, "max", "min"), 2),
     **dict.fromkeys(("neg", "exp", "square", *_INTRINSICS), 1),
@@ -209,6 +210,8 @@ class _Operators:
             return builder.fmul(values[0], values[0])
         if name == "exp":
             return self.vectors.exp(*values)
+        if name in ("floor", "ceil") and not self.code.element.has_fma:
+            return self._whole(name, *values)  # SSE2 has no instruction, and LLVM calls a library
         if name in _INTRINSICS:
             return self._intrinsic(name, *values)
         return self.vectors.functions[name][1](*values)
@@ -218,6 +221,19 @@ class _Operators:
         found = self.vectors.pick("<" if name == "max" else ">", a, b, b, a)
         is_nan = self.code.builder.fcmp_unordered("!=", b, b)
         return self.code.builder.select(is_nan, b, found)
+
+    def _whole(self, name: str, x: Value) -> Value:
+        """The next whole number below or above, by rounding to the nearest one."""
+        builder, vectors = self.code.builder, self.vectors
+        size, large = self._intrinsic("fabs", x), vectors.number(_WHOLE_FROM)
+        near = builder.fsub(builder.fadd(size, large), large)
+        near = vectors.copysign(vectors.pick("<", size, large, near, size), x)
+        one, zero = vectors.number(1), vectors.number(0)
+        if name == "floor":
+            whole = builder.fsub(near, vectors.pick(">", near, x, one, zero))
+        else:
+            whole = builder.fadd(near, vectors.pick("<", near, x, one, zero))
+        return vectors.copysign(whole, x)
 
     def _intrinsic(self, name: str, value: Value) -> Value:
         element = self.code.element

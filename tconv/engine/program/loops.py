@@ -12,7 +12,7 @@ innermost axis is read once a row.
 
 from collections.abc import Sequence
 from hashlib import sha256
-from math import ceil, prod
+from math import ceil, lcm, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -54,10 +54,13 @@ class Axes(NamedTuple):
     strides: tuple[Strides, ...]
 
 
-def merge_axes(sizes: Sequence[int], strides: Sequence[Strides], repeats: int = 1) -> Axes:
+def merge_axes(
+    sizes: Sequence[int], strides: Sequence[Strides], repeats: int = 1, outputs: int = 0
+) -> Axes:
     """Drop axes of one index, and merge two axes where every operand runs on from one to the next.
 
-    With `repeats` the innermost axis stays as it is.
+    With `repeats` the innermost axis stays as it is. The last `outputs` operands have a stride of 1
+    along the innermost axis, which may have one index.
 
     >>> merge_axes((1, 3, 4, 5), [(60, 20, 5, 1), (3, 1, 0, 0)])
     Axes(sizes=(3, 20), strides=((20, 1), (1, 0)))
@@ -75,7 +78,9 @@ def merge_axes(sizes: Sequence[int], strides: Sequence[Strides], repeats: int = 
                 kept[-1] = size * inner_size, inner
                 continue
         kept.append((size, steps))
-    kept = kept or [(1, (1,) * len(strides))]
+    first = len(strides) - outputs
+    if not kept or any(step != 1 for step in kept[0][1][first:]):
+        kept.insert(0, (1, (1,) * len(strides)))
     kept.reverse()
     by_operand = zip(*(steps for _, steps in kept), strict=True)
     return Axes(tuple([size for size, _ in kept]), tuple(by_operand))
@@ -113,7 +118,9 @@ class LoopShape(NamedTuple):
         blocks = max(1, pieces // ceil(rows / row_block))
         column_block = columns
         if blocks > 1 and columns >= 2 * _LEAST_COLUMNS:
-            column_block = max(_LEAST_COLUMNS, ceil(columns / blocks / 256) * 256)
+            # Whole vectors of operands that are read several times each, and of all others.
+            unit = lcm(256, *repeats)
+            column_block = max(_LEAST_COLUMNS // unit, ceil(columns / blocks / unit)) * unit
         column_blocks = ceil(columns / column_block)
         tasks = ceil(rows / row_block) * column_blocks
         head = (tasks, rows, row_block, columns, column_block, column_blocks)

@@ -17,15 +17,22 @@ SIZES = {
     "ppocr4": [(320, 480), (64, 96)],
     "pupils": [(100, 132), (148, 148), (4, 4)],
     "spindles": [(1,), (2,)],
+    "unet3d": [(16, 32, 24), (8, 40, 16), (16, 32, 24)],
     "gtcrn": [()],
     "erb1": [(1,), (2,), (100,)],
 }
 """Of each network, in this order; where sizes are dynamic they change within one session."""
 
 NEAR = 1e-5
-"""Of the largest value. Rounding an input of PP-OCRv5 differently moves its answer as far."""
+FAR = {"ppocr5": 1e-4, "ppocr4": 1e-4, "piper": 3e-5}
+"""Of the largest value. Where 60 layers follow each other they amplify rounding: to change the
+inputs of PP-OCRv5 by 1e-7 moves ONNX Runtime's own answer by 2e-5, and so far it is from that of
+float64."""
 
-LAYERS = {"piper": 3, "ppocr5": 2, "ppocr4": 2, "pupils": 2, "spindles": 4, "gtcrn": 11, "erb1": 2}
+LAYERS = {
+    **{"piper": 3, "ppocr5": 2, "ppocr4": 2, "pupils": 2, "spindles": 4, "unet3d": 3},
+    **{"gtcrn": 11, "erb1": 2},
+}
 
 
 @cache
@@ -55,7 +62,7 @@ def test_a_network_gives_what_onnx_runtime_gives_each_time(name, force):
     for sizes in SIZES[name]:
         feed = feed_of(name, *sizes)
         first.append(session.run(None, feed))
-        assert apart(first[-1], alone(name).run(None, feed)) <= NEAR
+        assert apart(first[-1], alone(name).run(None, feed)) <= FAR.get(name, NEAR)
         assert same_bits(session.run(None, feed), first[-1])
     for sizes, found in zip(SIZES[name], first, strict=True):  # sizes that it had before
         assert same_bits(session.run(None, feed_of(name, *sizes)), found)
