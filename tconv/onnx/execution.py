@@ -24,11 +24,11 @@ from tconv.onnx.ort.float64_errors import explain_refusal
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.partition.cost_model import COLD_US, PROGRAM_US, RUN_US, SUBGRAPH_US
 from tconv.onnx.partition.profitability import LEAST_GAIN, Decision, nodes_us, predict, whole_us
-from tconv.onnx.program_report import StepTimes
-from tconv.onnx.programs import ModelPrograms
+from tconv.onnx.programs.report import StepTimes
+from tconv.onnx.programs.tail import TailPrograms
+from tconv.onnx.programs.whole import ModelPrograms
 from tconv.onnx.report import NodeReport
 from tconv.onnx.subgraphs import SubgraphSession, Values
-from tconv.onnx.tail import TailPrograms
 from tconv.system.fork_lock import ForkLock
 
 __all__ = ["Execution", "Executions"]

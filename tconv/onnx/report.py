@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tconv.onnx.partition.profitability import Decision
-from tconv.onnx.program_report import ProgramReport
+from tconv.onnx.programs.report import ProgramReport
 from tconv.tables import Column, Table
 
 __all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison", "summary"]

@@ -21,7 +21,7 @@ from tconv.onnx.loading import LoadedModel, RunProfile
 from tconv.onnx.model.model import NodeArg, as_source, parse_type
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import clean_message
-from tconv.onnx.program_report import ProgramReport, StepTimes
+from tconv.onnx.programs.report import ProgramReport, StepTimes
 from tconv.onnx.report import NodeReport, Report, summary
 from tconv.onnx.subgraphs import Values
 

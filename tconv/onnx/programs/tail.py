@@ -18,7 +18,7 @@ from tconv.onnx.front_end import graph_of
 from tconv.onnx.loading import LoadedModel, ModelAnalysis
 from tconv.onnx.model.nodes import NotPartitionable, is_operator, names_needed
 from tconv.onnx.partition.partition import Subgraph
-from tconv.onnx.programs import why_none
+from tconv.onnx.programs.whole import why_none
 from tconv.onnx.subgraphs import SubgraphSession, load_subgraph
 
 __all__ = ["TailPrograms"]

@@ -1,0 +1,1 @@
+"""Programs of a model: of the whole, or of its tail after one subgraph of ONNX Runtime."""
