@@ -36,6 +36,7 @@ from tconv.system.fork_lock import importing
 
 __all__ = [
     "BLOCK",
+    "Arenas",
     "CYCLES_PER_US",
     "TYPES",
     "Expression",
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
     from tconv.engine.high_rank import HighRankPrimitive, HighRankWeightGradient
     from tconv.engine.program.kernels import ProgramKernels
     from tconv.engine.program.loops import Expression, LoopShape, merge_axes
-    from tconv.engine.program.sequence import BLOCK, NativeStep, Place, SequenceRunner
+    from tconv.engine.program.sequence import BLOCK, Arenas, NativeStep, Place, SequenceRunner
     from tconv.engine.runtime.job import use_backend
     from tconv.engine.runtime.openmp import OpenMPBackend
     from tconv.engine.weight_gradient.executor import WeightGradientPrimitive
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
 else:
     # The name at the door: the module, and its name there.
     _LATE = {
+        "Arenas": ("program.sequence", "Arenas"),
         "BLOCK": ("program.sequence", "BLOCK"),
         "Expression": ("program.loops", "Expression"),
         "LoopShape": ("program.loops", "LoopShape"),
@@ -125,11 +127,17 @@ _MANY_CHANNELS, _THIN_OF_MANY = 128, 6
 
 @lru_cache(maxsize=1024)
 def serves(
-    geometry: Geometry, want: Letter, dtype: str, threads: int | None = None, kept: bool = True
+    geometry: Geometry,
+    want: Letter,
+    dtype: str,
+    threads: int | None = None,
+    kept: bool = True,
+    by_octave: bool = False,
 ) -> bool:
     """Whether the engine computes such a contraction; else the portable path does.
 
-    Threads, and whether the weight is `kept`, do not change the answer, but the plan is cached.
+    The plan is chosen for so many threads, a weight that is `kept` or not, and an octave of sizes
+    or a band of them; this is cached.
 
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
@@ -149,7 +157,9 @@ def serves(
         and host_target().uses_engine
         and not (want == "w" and dtype in _HALVES)
         and not _is_thin(geometry, want, dtype)
-        and _has_plan(Problem(_canonical(geometry), want, kept=kept), dtype, threads)
+        and _has_plan(
+            Problem(_canonical(geometry), want, kept=kept, by_octave=by_octave), dtype, threads
+        )
     )
 
 
@@ -220,11 +230,13 @@ def prepare(
     activation: Activation | None = None,
     residual: bool = False,
     kept: bool = True,
+    by_octave: bool = False,
 ) -> "_Plan | SplitPrimitive":
     """Return the primitive for a geometry; method "measure" tries several plans.
 
     One with a `residual` has up to three axes and a type that is computed as it is stored. If the
-    weight is not `kept`, it is packed for each call.
+    weight is not `kept`, it is packed for each call. `by_octave` is for programs, which meet many
+    sizes: their plans are chosen for octaves of sizes.
     """
     geometry, is_measured = _canonical(geometry), method == "measure"
     if dtype in SPLIT_TYPES:
@@ -235,7 +247,8 @@ def prepare(
         problem = Problem(found[0], want, without_winograd, kept=kept)
         inner = _create(problem, found[1], threads, is_measured)
         return split_primitive(geometry, want, dtype, inner)
-    problem = Problem(geometry, want, method == "direct", activation, residual, kept)
+    is_direct = method == "direct"
+    problem = Problem(geometry, want, is_direct, activation, residual, kept, by_octave)
     return _create(problem, dtype, threads, is_measured)
 
 
@@ -279,15 +292,20 @@ def _canonical(geometry: Geometry) -> Geometry:
 
 
 def expected_us(
-    geometry: Geometry, want: Letter, dtype: str, threads: int | None = None
+    geometry: Geometry,
+    want: Letter,
+    dtype: str,
+    threads: int | None = None,
+    by_octave: bool = False,
 ) -> float | None:
     """Return the microseconds that a call should take, by the cost model.
 
     None where the engine does not serve it. Nothing is compiled for that.
     """
-    if not serves(geometry, want, dtype, threads) or geometry.rank > _MOST_AXES:
+    is_served = serves(geometry, want, dtype, threads, by_octave=by_octave)
+    if not is_served or geometry.rank > _MOST_AXES:
         return None
-    here, problem = host_target(), Problem(_canonical(geometry), want)
+    here, problem = host_target(), Problem(_canonical(geometry), want, by_octave=by_octave)
     plan = cached_plan(problem, dtype, here, threads or here.threads)
     return None if plan is None else plan.cycles / CYCLES_PER_US
 

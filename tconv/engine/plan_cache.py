@@ -5,6 +5,7 @@ size that was computed the disk has a `SizedPlan`; for other sizes of the same b
 candidates that the band's plans are chosen from.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -30,7 +31,9 @@ def cached_plan(problem: Problem, dtype: str, target: Target, threads: int) -> P
         from tconv.engine.choose import fitted, lanes_of
         from tconv.engine.plan.size_bands import band_of
 
-    band = band_of(problem, lanes_of(dtype, target))
+    # What follows the sums has no part in the choice.
+    bare = replace(problem, activation=None, residual=False)
+    band = band_of(bare, lanes_of(dtype, target))
     return fitted(cached_candidates(band, dtype, target, threads), problem, dtype, target, threads)
 
 

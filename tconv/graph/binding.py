@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv import engine
-from tconv.engine import BLOCK, LoopShape, NativeStep, Place, ProgramKernels, merge_axes
+from tconv.engine import BLOCK, Arenas, LoopShape, NativeStep, Place, ProgramKernels, merge_axes
 from tconv.graph.cost_model import moving_us
 from tconv.graph.steps import ContractionStep, LoopStep, ReductionStep, Step
 from tconv.graph.values import Buffer, UnknownOperator, Value
-from tconv.ops.planned_call import PackedWeights, PlannedCall
+from tconv.ops.planned_call import PackedWeights
 
 __all__ = ["Binder"]
 
@@ -25,22 +25,8 @@ class Binder:
 
     def __init__(self, threads: int) -> None:
         self.threads, self.kernels = threads, ProgramKernels(engine.host_target())
+        self.arenas = Arenas()
         self._packed: dict[int, tuple[Any, PackedWeights]] = {}
-
-    def plan(self, step: ContractionStep) -> PlannedCall:
-        """Choose a plan; refuse what the engine does not compute by one."""
-        call = PlannedCall(
-            step.geometry,
-            "float32",
-            self.threads,
-            "auto",
-            step.activation,
-            step.want,
-            step.residual is not None,
-        )
-        if not call.is_native:
-            raise UnknownOperator(f"node {step.nodes[0]!r}: no plan of machine code")
-        return call
 
     @property
     def packed_bytes(self) -> int:
@@ -51,7 +37,7 @@ class Binder:
         """Predicted microseconds of a step."""
         if not isinstance(step, ContractionStep):
             return moving_us(step, self.threads)
-        us = engine.expected_us(step.geometry, step.want, "float32", self.threads)
+        us = engine.expected_us(step.geometry, step.want, "float32", self.threads, by_octave=True)
         if us is None:
             raise UnknownOperator(f"node {step.nodes[0]!r}: no plan of machine code")
         return us
@@ -67,17 +53,27 @@ class Binder:
     def _bind_contraction(
         self, step: ContractionStep, offsets: Mapping[Buffer, int], ends_stage: bool
     ) -> NativeStep:
-        call = self.plan(step)
+        geometry, want, activation = step.geometry, step.want, step.activation
+        primitive: Any = engine.prepare(
+            geometry,
+            "float32",
+            self.threads,
+            want=want,
+            activation=activation,
+            residual=step.residual is not None,
+            by_octave=True,
+        )
         _, packed = self._packed.setdefault(id(step.weight), (step.weight, PackedWeights()))
-        y_batch = step.y.strides[0] if step.y.shape[0] > 1 else 0
-        is_apart = y_batch and not step.y.is_contiguous
-        return call.native_step(
-            packed.of_call(call, step.weight),
+        weight = packed.of(geometry, step.weight, 0, self.threads, activation, want, primitive)
+        is_apart = step.y.shape[0] > 1 and not step.y.is_contiguous
+        return engine.contraction_step(
+            primitive,
+            weight.values,
             step.bias,
             _placed(step.x, offsets),
             _placed(step.y, offsets),
             None if step.residual is None else _placed(step.residual, offsets),
-            y_batch if is_apart else 0,
+            step.y.strides[0] if is_apart else 0,
             ends_stage,
         )
 

@@ -81,7 +81,8 @@ class Program:
             for step, stage, after in zip(self.steps, stages, [*stages[1:], -1], strict=True)
         ]
         binder.kernels.load()
-        return SequenceRunner(native, self.block_bytes, binder.threads, engine.host_target())
+        here = engine.host_target()
+        return SequenceRunner(native, self.block_bytes, binder.threads, here, binder.arenas)
 
     def __call__(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
         """Compute the outputs; inputs are of float32 and of the program's sizes."""

@@ -199,17 +199,6 @@ class PlannedCall:
             self.geometry, self.want, self._result, self._plan
         )
 
-    @property
-    def is_native(self) -> bool:
-        """Whether a call is one run of machine code on one plan."""
-        return self._calls_executor and hasattr(self._plan, "job")
-
-    def native_step(
-        self, packed: Packed, bias: NDArray[Any] | None, *places: Any
-    ) -> "engine.NativeStep":
-        """Return the call as a step of a program, as `engine.contraction_step` takes it."""
-        return engine.contraction_step(self._plan, packed.values, bias, *places)
-
     def pack(self, weight: NDArray[Any]) -> Packed:
         """Return the weight as `__call__` takes it; later changes of `weight` have no effect.
 

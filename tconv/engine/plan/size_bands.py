@@ -32,6 +32,8 @@ def band_of(problem: Problem, lanes: int) -> Problem:
     >>> of_band.geometry.axes[0].input, of_band.geometry.y_shape
     (111, (1, 32, 224))
     """
+    if problem.by_octave:
+        return octave_of(problem)
     counts = _counts(problem)
     is_one = sum(count > 1 for count in counts) == 1
     more = [-count % _step(count, lanes if is_one else 0) for count in counts]
@@ -49,6 +51,8 @@ def samples_of(band: Problem, lanes: int) -> list[Problem]:
     counts = _counts(band)
     is_one = sum(count > 1 for count in counts) == 1
     spans = [_step(count, lanes if is_one else 0) - 1 for count in counts]
+    if band.by_octave:
+        spans = [max(count // 2 - 1, 0) for count in counts]
     found = [band]
     if any(spans):
         found += [_grown(band, [-span for span in spans]), _grown(band, [-n // 2 for n in spans])]
@@ -96,7 +100,13 @@ def unsized(problem: Problem) -> Problem:
             for axis, count in zip(geometry.axes, _counts(problem), strict=True)
         ]
     )
-    return replace(problem, geometry=_with(problem, axes, 0), without_winograd=False, kept=True)
+    return replace(
+        problem,
+        geometry=_with(problem, axes, 0),
+        without_winograd=False,
+        kept=True,
+        by_octave=False,
+    )
 
 
 def _counts(problem: Problem) -> list[int]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from time import perf_counter
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,13 @@ from tconv.system.fork_lock import importing
 from tconv.system.pointers import address
 from tconv.system.topology import CACHE_LINE_BYTES
 
-__all__ = ["BLOCK", "NativeStep", "Place", "SequenceRunner"]
+__all__ = ["BLOCK", "Arenas", "NativeStep", "Place", "SequenceRunner"]
 
 BLOCK = -1
 """The buffer of a place in the block of a sequence."""
 
 _LINE, _ITEM_BYTES = CACHE_LINE_BYTES, 4
-_MOST_FRAMES = 2  # that wait for the next calls
+_MOST_ARENAS = 2  # that wait for the next calls
 
 
 class Place(NamedTuple):
@@ -55,16 +56,48 @@ class NativeStep(NamedTuple):
     repair: Callable[[Callable[[int], NDArray[np.uint8]]], None] | None = None
 
 
-class _Frame:
-    """Memory and bound arguments of one call at a time."""
+class Arenas:
+    """Memory of the values between steps and of scratch, which the programs of a network share.
 
-    def __init__(self, runner: "SequenceRunner") -> None:
+    A call takes an arena that no other call has. One that is too small for a program grows.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[_Arena] = []  # a list, because popping from its end is atomic
+
+    def take(self, block_bytes: int, scratch_bytes: int) -> "_Arena":
+        """Return an arena with room for so much."""
+        try:
+            arena = self._free.pop()
+        except IndexError:
+            arena = _Arena()
+        if len(arena.block) < block_bytes or len(arena.scratch) < scratch_bytes:
+            sizes = max(len(arena.block), block_bytes), max(len(arena.scratch), scratch_bytes)
+            arena = _Arena(*sizes)
+        return arena
+
+    def give(self, arena: "_Arena") -> None:
+        """Keep an arena for the next call."""
+        if len(self._free) < _MOST_ARENAS:
+            self._free.append(arena)
+
+
+class _Arena:
+    """A block for values, and scratch."""
+
+    def __init__(self, block_bytes: int = 0, scratch_bytes: int = 0) -> None:
+        self.block, self.scratch = _aligned(block_bytes), _aligned(scratch_bytes)
+
+
+class _Frame:
+    """Bound arguments of one call at a time, in an arena."""
+
+    def __init__(self, runner: "SequenceRunner", arena: _Arena) -> None:
         with importing:
             from tconv.engine.program.sequence_code import HEAD, STEP
 
         steps = runner.steps
-        self.memory = _aligned(runner.block_bytes)
-        self.scratch = _aligned(runner.scratch_bytes)
+        self.arena = ref(arena)  # runners keep frames of arenas that are no more
         stages = 1 + sum(step.ends_stage for step in steps)
         # A line for each step's counter and flag, two for each stage.
         self.sync = _aligned((len(steps) + 2 * stages) * _LINE)
@@ -81,7 +114,7 @@ class _Frame:
                 # A thread has its scratch at one place for all steps: others may still be in the
                 # step before it.
                 at, pitch = step.scratch
-                words[at] = address(self.scratch)
+                words[at] = address(arena.scratch)
                 words[pitch] = runner.scratch_pitch // _ITEM_BYTES
             for word, number in step.numbers:
                 words[word] = number
@@ -89,7 +122,7 @@ class _Frame:
                 words[word] = address(array)
             for word, buffer, offset in step.places:
                 if buffer == BLOCK:
-                    words[word] = address(self.memory) + offset
+                    words[word] = address(arena.block) + offset
                 else:
                     self.moves.append((words, word, buffer, offset))
             self.arguments.append(words)
@@ -119,42 +152,51 @@ class SequenceRunner:
     block_bytes : int, of the block that holds the values between steps
     threads : int
     target : Target, the processor that the steps are made for
+    arenas : Arenas, memory that other runners use as well; None for its own
     """
 
     def __init__(
-        self, steps: Sequence[NativeStep], block_bytes: int, threads: int, target: Target
+        self,
+        steps: Sequence[NativeStep],
+        block_bytes: int,
+        threads: int,
+        target: Target,
+        arenas: Arenas | None = None,
     ) -> None:
         self.steps, self.block_bytes, self.threads = list(steps), block_bytes, threads
+        self._arenas = arenas or Arenas()
         most = max((step.scratch_bytes for step in steps), default=0)
         self.scratch_pitch = -(-most // _LINE) * _LINE
         self.scratch_bytes = threads * self.scratch_pitch
         self._load = partial(load, target=target)
         self._run = self._load(_name(), _emit)
-        self._frames: list[_Frame] = []
+        self._frames: dict[int, _Frame] = {}  # by the arena that they are bound to
 
     def run(self, buffers: Sequence[NDArray[Any]]) -> None:
         """Run all steps on the caller's buffers, which are C-contiguous."""
-        frame = self._bound_frame(buffers)
+        arena = self._arenas.take(self.block_bytes, self.scratch_bytes)
+        frame = self._bound_frame(arena, buffers)
         run_job(self._run, address(frame.head), self.threads, self._load)
         if frame.flags.any():
-            self._repair(frame, buffers)
-        if len(self._frames) < _MOST_FRAMES:
-            self._frames.append(frame)
+            self._repair(frame, arena, buffers)
+        self._arenas.give(arena)
 
     def times(self, buffers: Sequence[NDArray[Any]]) -> list[float]:
         """Run the steps one by one; return the seconds of each, its start included."""
-        frame, found = self._bound_frame(buffers), list[float]()
+        arena = self._arenas.take(self.block_bytes, self.scratch_bytes)
+        frame, found = self._bound_frame(arena, buffers), list[float]()
         for step, words in zip(self.steps, frame.arguments, strict=True):
             began = perf_counter()
             run_job(step.function(), ctypes.addressof(words), self.threads, self._load)
             found.append(perf_counter() - began)
+        self._arenas.give(arena)
         return found
 
-    def _repair(self, frame: "_Frame", buffers: Sequence[NDArray[Any]]) -> None:
+    def _repair(self, frame: "_Frame", arena: _Arena, buffers: Sequence[NDArray[Any]]) -> None:
         """Run the steps one by one once more, and let those that set their flag mend it."""
 
         def memory(buffer: int) -> NDArray[np.uint8]:
-            array = frame.memory if buffer == BLOCK else buffers[buffer]
+            array = arena.block if buffer == BLOCK else buffers[buffer]
             return array.reshape(-1).view(np.uint8)
 
         ctypes.memset(address(frame.sync), 0, frame.sync_bytes)
@@ -163,20 +205,22 @@ class SequenceRunner:
             if frame.flags[n] and step.repair is not None:
                 step.repair(memory)
 
-    def _bound_frame(self, buffers: Sequence[NDArray[Any]]) -> "_Frame":
-        frame = self._frame()
+    def _bound_frame(self, arena: _Arena, buffers: Sequence[NDArray[Any]]) -> "_Frame":
+        frame = self._frame(arena)
         places = list(map(address, buffers))
         for words, word, buffer, offset in frame.moves:
             words[word] = places[buffer] + offset
         ctypes.memset(address(frame.sync), 0, frame.sync_bytes)
         return frame
 
-    def _frame(self) -> _Frame:
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            return _Frame(self)
-        return frame if frame.is_current(self.steps) else _Frame(self)
+    def _frame(self, arena: _Arena) -> _Frame:
+        frame = self._frames.pop(id(arena), None)
+        if frame is None or frame.arena() is not arena or not frame.is_current(self.steps):
+            frame = _Frame(self, arena)
+        if len(self._frames) >= _MOST_ARENAS:  # of arenas that are no more
+            self._frames.clear()
+        self._frames[id(arena)] = frame
+        return frame
 
 
 def _aligned(count: int) -> NDArray[np.uint8]:

@@ -3,6 +3,8 @@
 A chain of operators becomes one loop, whose values between stay in registers.
 """
 
+from collections.abc import Mapping, Sequence
+
 from tconv.engine import Expression
 from tconv.graph.steps import LoopStep, Step, readers
 from tconv.graph.values import Buffer, Value
@@ -10,7 +12,6 @@ from tconv.graph.values import Buffer, Value
 __all__ = ["fuse_loops"]
 
 _MOST_OPERANDS = 12
-_READ_ELSEWHERE = ("output",)
 
 
 def fuse_loops(steps: list[Step], outputs: set[Buffer]) -> list[Step]:
@@ -18,32 +19,39 @@ def fuse_loops(steps: list[Step], outputs: set[Buffer]) -> list[Step]:
 
     `outputs` are buffers that the caller reads.
     """
-    found = list[Step]()
-    for step in steps:
-        found.append(step)
-    is_new = True
-    while is_new:
-        is_new = False
-        read_by = readers(found)
-        makers = {value.buffer: step for step in found for value in step.writes}
-        for step in found:
-            if not isinstance(step, LoopStep):
-                continue
-            for value in step.operands:
-                maker = makers.get(value.buffer)
-                if (
-                    isinstance(maker, LoopStep)
-                    and value.buffer not in outputs
-                    and read_by[value.buffer] == [step]
-                    and _fits(maker, step, value)
-                ):
-                    _inline(maker, step)
-                    found.remove(maker)
-                    is_new = True
-                    break
-            if is_new:
+    read_by = readers(steps)
+    makers = {value.buffer: step for step in steps for value in step.writes}
+    gone = set[int]()
+    for step in steps:  # in order, so that what a step reads has been fused before
+        while isinstance(step, LoopStep):
+            maker = _fusible(step, read_by, makers, outputs)
+            if maker is None:
                 break
-    return found
+            for value in maker.operands:
+                others = [each for each in read_by[value.buffer] if each not in (maker, step)]
+                read_by[value.buffer] = [*others, step]
+            gone.add(id(maker))
+            _inline(maker, step)
+    return [step for step in steps if id(step) not in gone]
+
+
+def _fusible(
+    step: LoopStep,
+    read_by: Mapping[Buffer, Sequence[Step]],
+    makers: Mapping[Buffer, Step],
+    outputs: set[Buffer],
+) -> LoopStep | None:
+    """A loop whose result the step alone reads, and can compute itself."""
+    for value in step.operands:
+        maker = makers.get(value.buffer)
+        if (
+            isinstance(maker, LoopStep)
+            and value.buffer not in outputs
+            and len(read_by[value.buffer]) == 1
+            and _fits(maker, step, value)
+        ):
+            return maker
+    return None
 
 
 def _fits(maker: LoopStep, step: LoopStep, value: Value) -> bool:

@@ -84,7 +84,9 @@ class Layer:
 
     def step(self, x, y, residual=None, y_batch=0, ends_stage=True):
         """The step from one place to another: buffers, and bytes into them."""
-        return self.call.native_step(self.packed, self.bias, x, y, residual, y_batch, ends_stage)
+        primitive, packed = self.call._plan, self.packed.values
+        places = (x, y, residual, y_batch, ends_stage)
+        return engine.contraction_step(primitive, packed, self.bias, *places)
 
 
 def winograd(geometry, **problem):

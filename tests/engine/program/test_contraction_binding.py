@@ -106,9 +106,9 @@ def test_what_scratch_held_before_does_not_matter():
     for _ in range(10):
         found = run(runner, [layer.x for layer in made], [layer.shape for layer in made])
         assert all(np.array_equal(y, layer.y) for y, layer in zip(found, made, strict=True))
-        for frame in runner._frames:
-            frame.scratch[:] = 255  # NaN
-            frame.memory[:] = 255
+        for arena in runner._arenas._free:
+            arena.scratch[:] = 255  # NaN
+            arena.block[:] = 255
 
 
 # ---- places --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from slow import mostly_slow
 from strategies import draws, integers_like
 from tconv.engine.program.loops import Expression
-from tconv.engine.program.sequence import BLOCK, NativeStep, SequenceRunner
+from tconv.engine.program.sequence import BLOCK, Arenas, NativeStep, SequenceRunner
 from tconv.engine.runtime import thread_pool
 
 COPY = Expression(1, (), (0,))
@@ -247,15 +248,15 @@ def test_what_the_block_held_before_does_not_matter():
     runner, x = runner_of(chain(12, 700), 1400, 2), integers_like((700,), "float32")
     for _ in range(10):
         assert np.array_equal(run(runner, [x], [700])[0], x - 1.5)
-        for frame in runner._frames:
-            frame.memory[:] = 255  # NaN
+        for arena in runner._arenas._free:
+            arena.block[:] = 255  # NaN
 
 
 def test_the_block_begins_with_a_cache_line():
     """So a plan of memory may align what lies in it."""
     runner = runner_of([loop_step(COPY, [(0, 0)], [(1, 0)], 3)], 1000, 2)
     run(runner, [np.zeros(3, np.float32)], [3])
-    assert all(frame.memory.ctypes.data % 64 == 0 for frame in runner._frames)
+    assert all(arena.block.ctypes.data % 64 == 0 for arena in runner._arenas._free)
 
 
 def test_many_callers_at_once_leave_little_memory_behind():
@@ -263,7 +264,7 @@ def test_many_callers_at_once_leave_little_memory_behind():
     x = np.zeros(50, np.float32)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: run(runner, [x], [50]), range(200)))
-    assert 1 <= len(runner._frames) <= 8
+    assert 1 <= len(runner._arenas._free) <= 8
 
 
 # ---- revised steps -------------------------------------------------------------------------------
@@ -332,3 +333,32 @@ def test_results_do_not_depend_on_threads():
         runner = runner_of(steps, 4 * size, threads)
         found |= {run(runner, [x], [size])[0].tobytes() for _ in range(5)}
     assert len(found) == 1
+
+
+# ---- arenas --------------------------------------------------------------------------------------
+
+
+def sharing(arenas, *sizes):
+    """Runners of chains of so many elements, which share arenas."""
+    return [SequenceRunner(chain(12, n), 4 * 2 * n, 2, CPU, arenas) for n in sizes]
+
+
+def test_runners_share_an_arena_that_grows():
+    arenas, sizes = Arenas(), (700, 9000, 50)
+    made = sharing(arenas, *sizes)
+    for n in range(20):
+        for runner, size in zip(made, sizes, strict=True):
+            x = integers_like((size,), "float32", n)
+            assert np.array_equal(run(runner, [x], [size])[0], x - 1.5)
+    assert len(arenas._free) == 1
+
+
+def test_an_arena_that_was_too_small_is_not_kept():
+    arenas = Arenas()
+    small, large = sharing(arenas, 700, 9000)
+    run(small, [np.zeros(700, np.float32)], [700])
+    arena = weakref.ref(arenas._free[0])
+    run(large, [np.zeros(9000, np.float32)], [9000])
+    gc.collect()
+    assert arena() is None
+    run(small, [np.zeros(700, np.float32)], [700])
