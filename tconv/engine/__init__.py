@@ -236,7 +236,7 @@ def prepare(
 
     One with a `residual` has up to three axes and a type that is computed as it is stored. If the
     weight is not `kept`, it is packed for each call. `by_octave` is for programs, which meet many
-    sizes: their plans are chosen for octaves of sizes.
+    lengths of sound: their plans of one axis are chosen for octaves of them.
     """
     geometry, is_measured = _canonical(geometry), method == "measure"
     if dtype in SPLIT_TYPES:

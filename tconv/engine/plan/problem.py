@@ -26,7 +26,7 @@ class Problem:
     If it is solved `without_winograd`, every product of the sum is computed. A `residual`, an array
     like the one that is written, is added to the sums, and the activation is applied to that. If
     the weight is not `kept`, it is packed for each call, and counts among the costs. `by_octave`
-    says that many sizes are expected: plans are chosen for whole octaves of them.
+    says that many lengths of a single axis are expected: plans are chosen for octaves of them.
 
     >>> problem = Problem(Geometry.of((1, 4, 5), (4, 6, 3), stride=2), "x")
     >>> problem.channels, problem.outputs, problem.read_size, problem.written_size

@@ -32,10 +32,10 @@ def band_of(problem: Problem, lanes: int) -> Problem:
     >>> of_band.geometry.axes[0].input, of_band.geometry.y_shape
     (111, (1, 32, 224))
     """
-    if problem.by_octave:
-        return octave_of(problem)
     counts = _counts(problem)
     is_one = sum(count > 1 for count in counts) == 1
+    if is_one and problem.by_octave:
+        return octave_of(problem)
     more = [-count % _step(count, lanes if is_one else 0) for count in counts]
     return problem if not any(more) else _grown(problem, more)
 
@@ -51,7 +51,7 @@ def samples_of(band: Problem, lanes: int) -> list[Problem]:
     counts = _counts(band)
     is_one = sum(count > 1 for count in counts) == 1
     spans = [_step(count, lanes if is_one else 0) - 1 for count in counts]
-    if band.by_octave:
+    if is_one and band.by_octave:
         spans = [max(count // 2 - 1, 0) for count in counts]
     found = [band]
     if any(spans):

@@ -1,12 +1,16 @@
 """A band follows from the sizes alone, and its plans are those of all of its sizes."""
 
+from dataclasses import replace
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from strategies import draws, geometries
 from tconv import engine
+from tconv.engine.choose import choose_plan
 from tconv.engine.plan.problem import Problem
 from tconv.engine.plan.size_bands import band_of, octave_of, samples_of, unsized
+from tconv.engine.target.target import target
 from tconv.geometry.geometry import Geometry
 
 WANTS = st.sampled_from("yx")
@@ -62,3 +66,29 @@ def test_phase_groups_are_the_same_within_a_band(problem, lanes):
         for axis, grown in zip(one.axes, other.axes, strict=True):
             assert axis.unsized == grown.unsized
             assert (axis.count == axis.input) == (grown.count == grown.input)
+
+
+@draws(2)
+@given(problems(), LANES)
+def test_a_program_has_one_band_in_an_octave_of_lengths(problem, lanes):
+    many = replace(problem, by_octave=True)
+    band = band_of(many, lanes)
+    assert band.by_octave
+    assert unsized(band) == unsized(problem)
+    if sum(count > 1 for count in counts(problem)) == 1:
+        assert band == octave_of(many)
+    else:
+        assert replace(band, by_octave=False) == band_of(problem, lanes)
+    for sample in samples_of(band, lanes):
+        assert band_of(sample, lanes) == band
+
+
+@draws(0.5)
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 9), st.integers(20, 3000), WANTS)
+def test_plans_of_an_octave_cost_little_more_than_those_of_a_band(a, b, kernel, length, want):
+    shapes = ((1, a, length), (a, b, kernel))
+    geometry = engine._canonical(Geometry.of(*shapes, padding=min(kernel // 2, (length - 1) // 2)))
+    here, problem = target(), Problem(geometry, want)
+    plans = [choose_plan(replace(problem, by_octave=is_so), "float32", here, 1) for is_so in (0, 1)]
+    if all(plans):
+        assert plans[1].cycles <= 1.6 * plans[0].cycles + 2000
