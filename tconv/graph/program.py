@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tconv import engine
 from tconv.engine import SequenceRunner
+from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.graph.binding import Binder
 from tconv.graph.cost_model import STAGE_US
 from tconv.graph.graph import Graph
@@ -58,6 +59,7 @@ class Program:
         self, graph: Graph, shapes: Shapes, kept: dict[str, NDArray[Any]], binder: Binder
     ) -> None:
         named = {each.name: shape for each, shape in zip(graph.inputs, shapes, strict=True)}
+        self._input_shapes = shapes
         lowered = lower(graph, named, kept)
         self.shapes = lowered.shapes
         steps, self._outputs = _with_outputs(lowered.steps, lowered.outputs, len(graph.inputs))
@@ -85,9 +87,15 @@ class Program:
         return SequenceRunner(native, self.block_bytes, binder.threads, here, binder.arenas)
 
     def __call__(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Compute the outputs; inputs are of float32 and of the program's sizes."""
+        """Compute the outputs.
+
+        Raises
+        ------
+        ParameterError, DTypeError, ShapeError : the inputs are not of float32 and these sizes
+        """
         arrays, results = self._operands(inputs)
-        self._runner.run([*arrays, *results])
+        if self.steps:
+            self._runner.run([*arrays, *results])
         return results
 
     def times(self, inputs: list[NDArray[Any]], runs: int) -> list[float]:
@@ -100,6 +108,21 @@ class Program:
         self, inputs: list[NDArray[Any]]
     ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """The inputs as the steps read them, and arrays for the outputs."""
+        if len(inputs) != len(self._input_shapes):
+            raise ParameterError(
+                f"inputs are {len(inputs)} arrays, must be {len(self._input_shapes)}; pass one for "
+                "each input of the graph."
+            )
+        for number, (each, shape) in enumerate(zip(inputs, self._input_shapes, strict=True)):
+            if each.dtype != np.float32:
+                raise DTypeError(
+                    f"inputs[{number}] has dtype {each.dtype}, must be float32; convert it."
+                )
+            if each.shape != shape:
+                raise ShapeError(
+                    f"inputs[{number}] has shape {each.shape}, the program is for {shape}; pass "
+                    "such an array, or ask `Programs` for another program."
+                )
         arrays = [np.require(each, np.float32, ("C", "A")) for each in inputs]
         results = [
             empty(each.shape, np.float32) if each.constant is None else each.constant.copy()

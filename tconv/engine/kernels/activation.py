@@ -216,6 +216,19 @@ class Vectors:
 
     def gelu(self, x: Value) -> Value:
         """``x * P(X < x)`` of a normal X: `tconv.arrays.normal_distribution`."""
+        size, tail, series, n = self._normal_tail(x)
+        product = self.times(tail, self.times(size, series))
+        return self.builder.fsub(self._above(x), self._scaled(product, n))
+
+    def erf(self, x: Value) -> Value:
+        """The error function, ``1 - 2*P(X < -sqrt(2)*x)`` where x > 0; right to 2e-7 of 1."""
+        _, tail, series, n = self._normal_tail(self.times(x, self.number(sqrt(2))))
+        tail = self._scaled(self.times(tail, series), n)
+        size = self.code.multiply_add(tail, self.number(-2), self.number(1))
+        return self.copysign(size, x)
+
+    def _normal_tail(self, x: Value) -> tuple[Value, Value, Value, "_Exponent"]:
+        """|x|, limited; and t, e and n with ``P(X < -|x|) = 2**n * t*e`` of a normal X."""
         dtype, half = self.code.element.dtype, self.number(-0.5)
         size, centre = self._limited(x, LARGEST[dtype]), self.number(CENTRE)
         quotient = self.builder.fdiv(self.number(1), self.code.plus(size, centre))
@@ -226,8 +239,7 @@ class Vectors:
         high = self.builder.bitcast(self.builder.and_(self._bits(size), kept), self.vector)
         rest = self.times(self.builder.fsub(size, high), self.code.plus(size, high))
         series, n = self._exp(self.times(self.times(high, high), half), self.times(rest, half))
-        product = self.times(self.times(tail, quotient), self.times(size, series))
-        return self.builder.fsub(self._above(x), self._scaled(product, n))
+        return size, self.times(tail, quotient), series, n
 
     def snake(self, x: Value, a: Value) -> Value:
         """``x + sin(a*x)**2/a``.

@@ -185,7 +185,7 @@ _INTRINSICS = ("sqrt", "floor", "ceil", "fabs")
 _WHOLE_FROM = 2.0**23  # all numbers of float32 from here on are whole
 OPERATORS: dict[str, int] = {
     **dict.fromkeys((*_BINARY, "max", "min"), 2),
-    **dict.fromkeys(("neg", "exp", "square", *_INTRINSICS), 1),
+    **dict.fromkeys(("neg", "exp", "erf", "square", *_INTRINSICS), 1),
 }
 """Operators of expressions, by their number of operands; activations come beside them."""
 
@@ -208,8 +208,9 @@ class _Operators:
             return builder.fneg(*values)
         if name == "square":
             return builder.fmul(values[0], values[0])
-        if name == "exp":
-            return self.vectors.exp(*values)
+        if name in ("exp", "erf"):
+            found: Value = getattr(self.vectors, name)(*values)
+            return found
         if name in ("floor", "ceil") and not self.code.element.has_fma:
             return self._whole(name, *values)  # SSE2 has no instruction, and LLVM calls a library
         if name in _INTRINSICS:

@@ -44,15 +44,10 @@ def _sliced(node: Node, x: Array, *more: Array | None) -> Array:
     )
     axes = axes if axes is not None else list(range(len(starts)))
     steps = steps if steps is not None else [1] * len(starts)
-    place = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        place[axis] = slice(*_ends(start, end, step, x.shape[axis]))
-    return x[tuple(place)]
-
-
-def _ends(start: int, end: int, step: int, size: int) -> tuple[int, int | None, int]:
-    first, last, step = slice(start, end, step).indices(size)
-    return first, None if last < 0 else last, step
+        places = range(*slice(start, end, step).indices(x.shape[axis]))
+        x = np.take(x, np.array(places, np.int64), axis)
+    return x
 
 
 def _axes(node: Node, axes: Array | None) -> tuple[int, ...]:
@@ -74,6 +69,14 @@ def _squeezed(node: Node, x: Array, axes: Array | None = None) -> Array:
 def _filled(node: Node, sizes: Array) -> Array:
     value = node.argument("value", np.zeros(1, np.float32))
     return np.full(tuple(sizes.tolist()), value.ravel()[0], value.dtype)
+
+
+def _multiplied(node: Node, x: Array, axes: Array | None = None) -> Array:
+    over = _axes(node, axes) or None
+    if over is None and node.argument("noop_with_empty_axes", 0):
+        return x
+    keeps = bool(node.argument("keepdims", 1))
+    return np.asarray(np.prod(x, axis=over, dtype=x.dtype, keepdims=keeps))
 
 
 def _concatenated(node: Node, *arrays: Array) -> Array:
@@ -99,9 +102,11 @@ _OPERATORS: Mapping[str, Callable[..., Array]] = {
     "Gather": lambda node, a, at: np.take(a, at, node.argument("axis", 0)),
     "Identity": lambda _, a: a,
     "Range": lambda _, a, b, step: np.arange(a.item(), b.item(), step.item(), dtype=a.dtype),
-    "ReduceProd": lambda _, a: np.prod(a, keepdims=True),
+    "ReduceProd": _multiplied,
     "Reshape": _reshaped,
-    "Shape": lambda node, a: np.array(a.shape[node.argument("start", 0) :], np.int64),
+    "Shape": lambda node, a: np.array(
+        a.shape[node.argument("start", 0) : node.argument("end")], np.int64
+    ),
     "Slice": _sliced,
     "Squeeze": _squeezed,
     "Transpose": lambda node, a: np.transpose(a, node.argument("perm")),

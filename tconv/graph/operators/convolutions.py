@@ -51,9 +51,10 @@ def _without_zeros(
     writer: Writer, x: Value, settings: NodeAttributes
 ) -> tuple[Value, NodeAttributes]:
     """The value within the zeros that a Pad or Concat put around x, and a padding that has them."""
-    inner, zeros = writer.padded.get(x.buffer, (x, ()))
-    is_plain = settings.operator == "Conv" and settings.auto_pad == "NOTSET" and x.is_whole
-    if not zeros or not is_plain or len(zeros) != x.rank or any(map(any, zeros[:2])):
+    shape, inner, zeros = writer.padded.get(x.buffer, ((), x, ()))
+    is_it = x.shape == shape and x.is_whole  # another shape of it has the zeros elsewhere
+    is_plain = settings.operator == "Conv" and settings.auto_pad == "NOTSET"
+    if not zeros or not is_it or not is_plain or any(map(any, zeros[:2])):
         return x, settings
     rank = x.rank - 2
     own = settings.pads or (0,) * (2 * rank)

@@ -24,6 +24,7 @@ _UNARY = {
     "Abs": "fabs",
     "Floor": "floor",
     "Ceil": "ceil",
+    "Erf": "erf",
 }
 _WITH_ATTRIBUTES = {
     "LeakyRelu": ("leaky_relu", (("alpha", 0.01),)),
@@ -35,9 +36,11 @@ _POWERS = {0.5: "sqrt", 1.0: "", 2.0: "square"}
 
 @register("Identity", "Dropout")
 def _identity(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
-    if any(node.outputs[1:]) or operands[0] is None:
-        raise UnknownOperator(f"{node.operator} with a mask")
-    return [operands[0]]
+    x, training = operands[0], (*operands, None, None)[2]
+    is_trained = isinstance(training, Value) or (training is not None and training.any())
+    if any(node.outputs[1:]) or x is None or is_trained:
+        raise UnknownOperator(f"{node.operator} in training, or with a mask")
+    return [x]
 
 
 @register(*_BINARY)
@@ -87,11 +90,6 @@ def _swish(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> li
     return [writer.loop(node, [("silu", (0,))], _given(node, operands))]
 
 
-@register("Erf")
-def _erf(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
-    raise UnknownOperator("Erf outside of a Gelu")
-
-
 @register("Clip")
 def _clip(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
     given = [*operands, None, None]
@@ -111,7 +109,7 @@ def _reciprocal(writer: Writer, node: Node, operands: Sequence[Operand | None]) 
 @register("Pow")
 def _pow(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
     x, exponent = _given(node, operands)
-    if isinstance(exponent, Value) or exponent.size != 1:
+    if isinstance(exponent, Value) or exponent.size != 1 or exponent.ndim > len(x.shape):
         raise UnknownOperator("Pow with exponents that are computed")
     name = _POWERS.get(float(exponent.ravel()[0]))
     if name is None or isinstance(x, np.ndarray):

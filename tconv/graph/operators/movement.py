@@ -55,7 +55,7 @@ def _note_zeros(writer: Writer, operands: Sequence[Operand | None], axis: int, y
         begin = sum(array.shape[axis] for array in arrays[: places[0]])
         zeros = [(0, 0)] * y.rank
         zeros[axis] = begin, y.shape[axis] - begin - x.shape[axis]
-        writer.padded[y.buffer] = x, tuple(zeros)
+        writer.padded[y.buffer] = y.shape, x, tuple(zeros)
 
 
 @register("Reshape")

@@ -104,7 +104,7 @@ def write_padding(
     """Copy x into y, so many cells from its beginning, and fill the rest."""
     if fill == 0 and y.is_whole:
         sizes = zip(before, x.shape, y.shape, strict=True)
-        writer.padded[y.buffer] = x, tuple([(n, all_ - n - own) for n, own, all_ in sizes])
+        writer.padded[y.buffer] = y.shape, x, tuple([(n, all_ - n - own) for n, own, all_ in sizes])
     number, part = np.full((), fill, np.float32), y
     for axis, begin in enumerate(before):
         end = y.shape[axis] - begin - x.shape[axis]

@@ -19,6 +19,8 @@ Lower = Callable[["Writer", Node, Sequence[Operand | None]], Sequence[Operand]]
 REGISTRY: dict[str, Lower] = {}
 """By ONNX's name: the function that writes an operator's steps and returns its results."""
 
+Padded = tuple[tuple[int, ...], Value, tuple[tuple[int, int], ...]]
+
 _MOST_OPERANDS = 32  # of a loop
 
 
@@ -36,14 +38,14 @@ class Writer:
     """The steps of a program that is being written.
 
     `kept` holds arrays made of constants, which programs for other sizes use as well. `padded` says
-    which buffers are a value with zeros around it: the value, and the zeros on either side of each
-    axis. A convolution reads the value and pads by itself.
+    which buffers are a value with zeros around it: the shape of both, the value, and the zeros on
+    either side of each axis. A convolution reads the value and pads by itself.
     """
 
     def __init__(self, kept: dict[str, NDArray[Any]]) -> None:
         self.steps: list[Step] = []
         self.kept = kept
-        self.padded: dict[Buffer, tuple[Value, tuple[tuple[int, int], ...]]] = {}
+        self.padded: dict[Buffer, Padded] = {}
 
     def once(self, node: Node, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Return an array that a node makes of constants, made by the first program."""

@@ -6,6 +6,7 @@
 A BatchNormalization is such a product and sum. Weights are computed in float64 and rounded once.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,12 @@ __all__ = ["fold_affine", "fold_affine_forward"]
 
 _LAYERS = ("Conv", "ConvTranspose")
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+_KEEPING = frozenset(  # operators whose results have the channels of their first operand
+    {"BatchNormalization", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu"}
+    | {"Sigmoid", "Swish", "Tanh", "MaxPool", "AveragePool", "GlobalAveragePool"}
+)
 Array = NDArray[Any]
+_LARGEST = 1e30
 
 
 def fold_affine(graph: Graph) -> Graph:
@@ -50,15 +56,30 @@ def fold_affine_forward(graph: Graph) -> Graph:
     readers, constants = graph.readers(), dict(graph.constants)
     makers = {node.outputs[0]: n for n, node in enumerate(graph.nodes)}
     nodes: list[Node | None] = list(graph.nodes)
+    made = _channels_made(graph)
     for n, layer in enumerate(graph.nodes):
         while _is_unpadded(layer, constants) and readers[layer.inputs[0]] == 1:
             place = makers.get(layer.inputs[0], -1)
             node = nodes[place] if place >= 0 else None
-            folded = None if node is None else _folded_forward(node, layer, constants)
+            folded = None if node is None else _folded_forward(node, layer, constants, made)
             if folded is None:
                 break
             nodes[place], nodes[n], layer = None, folded, folded
     return replace(graph, nodes=tuple(each for each in nodes if each), constants=constants)
+
+
+def _channels_made(graph: Graph) -> dict[str, int]:
+    """How many channels values have, where they come from a layer by way of other functions."""
+    found: dict[str, int] = {}
+    for node in graph.nodes:
+        weight = graph.constants.get(node.reads(1))
+        if node.operator in _LAYERS and weight is not None and weight.ndim > 2:
+            is_conv = node.operator == "Conv"
+            channels = weight.shape[0] if is_conv else weight.shape[1] * node.argument("group", 1)
+            found[node.outputs[0]] = channels
+        elif node.operator in _KEEPING and node.inputs[0] in found:
+            found[node.outputs[0]] = found[node.inputs[0]]
+    return found
 
 
 def _is_unpadded(node: Node, constants: dict[str, Array]) -> bool:
@@ -67,12 +88,18 @@ def _is_unpadded(node: Node, constants: dict[str, Array]) -> bool:
     return is_conv and is_explicit and not any(node.argument("pads") or ())
 
 
-def _folded_forward(node: Node, layer: Node, constants: dict[str, Array]) -> Node | None:
+@np.errstate(all="ignore")
+def _folded_forward(
+    node: Node, layer: Node, constants: dict[str, Array], made: Mapping[str, int]
+) -> Node | None:
     """The layer with the arithmetic of the node before it in new constants."""
     weight, groups = constants[layer.inputs[1]], layer.argument("group", 1)
     channels = weight.shape[1] * groups
     # Which operand the arithmetic is of: the one that is no constant.
     x = next((name for name in node.inputs if name not in constants), "")
+    is_number = all(constants[name].size == 1 for name in node.inputs if name in constants)
+    if node.operator in _ARITHMETIC and not is_number and made.get(x) != channels:
+        return None  # x may have a single channel, which the constant repeats
     both = _scale_and_shift(x, node, constants, channels, weight.ndim) if x else None
     if both is None:
         return None
@@ -82,6 +109,8 @@ def _folded_forward(node: Node, layer: Node, constants: dict[str, Array]) -> Nod
     bias = bias + (wide * shift).reshape(weight.shape[0], -1).sum(axis=1)
     names = f"weight after {x}", f"bias after {x}"
     arrays = (wide * scale).reshape(weight.shape), bias
+    if not _fits(arrays):
+        return None
     constants |= {
         f"{name} in {layer.outputs[0]}": np.ascontiguousarray(each, np.float32)
         for name, each in zip(names, arrays, strict=True)
@@ -102,6 +131,7 @@ def _is_constant(node: Node, constants: dict[str, Array]) -> bool:
     return not shape[0] % groups and all(each.shape == (channels,) for each in arrays[1:])
 
 
+@np.errstate(all="ignore")  # what overflows is not folded
 def _folded(layer: Node, node: Node, constants: dict[str, Array]) -> Node | None:
     """The layer with the node's arithmetic in new constants; None if it is no such node."""
     weight = constants[layer.inputs[1]]
@@ -121,11 +151,18 @@ def _folded(layer: Node, node: Node, constants: dict[str, Array]) -> Node | None
     result = node.outputs[0]
     names = f"weight of {result}", f"bias of {result}"
     arrays = wide.reshape(weight.shape), np.broadcast_to(bias * scale + shift, (channels,))
+    if not _fits(arrays):
+        return None
     constants |= {
         name: np.ascontiguousarray(each, np.float32)
         for name, each in zip(names, arrays, strict=True)
     }
     return replace(layer, inputs=(layer.inputs[0], *names), outputs=(result,))
+
+
+def _fits(arrays: Iterable[Array]) -> bool:
+    """Whether all numbers are finite in float32: a product may overflow that a value does not."""
+    return all(bool(np.all(np.abs(each) < _LARGEST)) for each in arrays)
 
 
 def _scale_and_shift(

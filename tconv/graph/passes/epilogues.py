@@ -3,6 +3,7 @@
 from math import isfinite
 
 from tconv.arrays.activations import ACTIVATIONS, Activation, as_activation
+from tconv.errors import TConvError
 from tconv.graph.steps import ContractionStep, LoopStep, Step, readers
 from tconv.graph.values import Buffer, Value
 
@@ -99,7 +100,10 @@ def _activation(
         name = "prelu"
     if name == "clip" and given == [None, None]:
         return None
-    return as_activation((name, *given) if given else name)
+    try:
+        return as_activation((name, *given) if given else name)
+    except TConvError:  # parameters that the epilogue does not have, and a loop has
+        return None
 
 
 def _replace(loop: LoopStep, at: int, place: int) -> None:

@@ -113,7 +113,8 @@ class _Finder:
     def _number(self, name: str) -> float | None:
         """The value of a constant that is one number."""
         array = self.constants.get(name)
-        if array is None or array.size != 1 or array.dtype.kind != "f":
+        # With more axes it could give the result more axes than the other operand has.
+        if array is None or array.size != 1 or array.ndim > 1 or array.dtype.kind != "f":
             return None
         return float(array.ravel()[0])
 

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from tconv.graph.graph import Graph, Node
 
 __all__ = ["drop_identities"]
-
-_IDENTITIES = ("Identity", "Dropout")
 
 
 def drop_identities(graph: Graph) -> Graph:
@@ -16,8 +16,17 @@ def drop_identities(graph: Graph) -> Graph:
     for node in graph.nodes:
         inputs = tuple([names.get(name, name) for name in node.inputs])
         used = [name for name in node.outputs if name]
-        if node.operator in _IDENTITIES and len(used) == 1 and used[0] not in graph.outputs:
+        is_one = node.operator == "Identity" or (
+            node.operator == "Dropout" and not _drops(graph, node)
+        )
+        if is_one and len(used) == 1 and used[0] not in graph.outputs:
             names[used[0]] = inputs[0]
         else:
             nodes.append(node if inputs == node.inputs else replace(node, inputs=inputs))
     return replace(graph, nodes=tuple(nodes))
+
+
+def _drops(graph: Graph, node: Node) -> bool:
+    """Whether a Dropout drops anything, which it does in training alone."""
+    training = node.reads(2)
+    return bool(training) and bool(np.any(graph.constants.get(training, True)))

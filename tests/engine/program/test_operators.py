@@ -1,5 +1,7 @@
 """Instructions of loops: exact ones give NumPy's bits, others are right to a few places."""
 
+import math
+
 import numpy as np
 import pytest
 from engine.program.loop_calls import (
@@ -61,10 +63,21 @@ def ranges(largest):
 
 
 def test_every_instruction_is_tested():
-    assert set(OPERATORS) | set(FUNCTIONS) == set(EXACT) | set(FORMULAS) | {"exp"}
+    assert set(OPERATORS) | set(FUNCTIONS) == set(EXACT) | set(FORMULAS) | {"exp", "erf"}
     assert {name: len(each) for name, each in PARAMETERS.items()} == {
         name: count for name, count in FUNCTIONS.items() if count
     }
+
+
+@each_target
+def test_the_error_function_is_right_to_2e_7_of_1(here):
+    x = np.concatenate([ranges(20.0), ENDS])
+    found = applied(expression_of("erf", 1), x, here=here)
+    expected = np.array([math.erf(each) for each in x.tolist()])
+    assert np.array_equal(np.isnan(found), np.isnan(expected))
+    known = ~np.isnan(expected)
+    assert np.abs(found[known] - expected[known]).max() < 2e-7
+    assert np.array_equal(np.signbit(found[known]), np.signbit(x[known]))
 
 
 # ---- exact ---------------------------------------------------------------------------------------
