@@ -221,7 +221,7 @@ class Vectors:
         return self.builder.fsub(self._above(x), self._scaled(product, n))
 
     def erf(self, x: Value) -> Value:
-        """The error function, ``1 - 2*P(X < -sqrt(2)*x)`` where x > 0; right to 2e-7 of 1."""
+        """The error function, ``1 - 2*P(X < -sqrt(2)*x)`` where x > 0; right to 4e-7 of 1."""
         _, tail, series, n = self._normal_tail(self.times(x, self.number(sqrt(2))))
         tail = self._scaled(self.times(tail, series), n)
         size = self.code.multiply_add(tail, self.number(-2), self.number(1))

@@ -70,13 +70,13 @@ def test_every_instruction_is_tested():
 
 
 @each_target
-def test_the_error_function_is_right_to_2e_7_of_1(here):
+def test_the_error_function_is_right_to_4e_7_of_1(here):
     x = np.concatenate([ranges(20.0), ENDS])
     found = applied(expression_of("erf", 1), x, here=here)
     expected = np.array([math.erf(each) for each in x.tolist()])
     assert np.array_equal(np.isnan(found), np.isnan(expected))
     known = ~np.isnan(expected)
-    assert np.abs(found[known] - expected[known]).max() < 2e-7
+    assert np.abs(found[known] - expected[known]).max() < 4e-7
     assert np.array_equal(np.signbit(found[known]), np.signbit(x[known]))
 
 
