@@ -30,8 +30,14 @@ inputs of PP-OCRv5 by 1e-7 moves ONNX Runtime's own answer by 2e-5, and so far i
 float64."""
 
 LAYERS = {
-    **{"piper": 3, "ppocr5": 2, "ppocr4": 2, "pupils": 2, "spindles": 4, "unet3d": 3},
-    **{"gtcrn": 11, "erb1": 2},
+    "piper": 3,
+    "ppocr5": 2,
+    "ppocr4": 2,
+    "pupils": 2,
+    "spindles": 4,
+    "unet3d": 3,
+    "gtcrn": 11,
+    "erb1": 2,
 }
 
 

@@ -1,0 +1,298 @@
+"""Single nodes at the edges of what ONNX allows: equal to ONNX Runtime, or refused."""
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from onnx_graphs import by_onnx_runtime, model_of
+from strategies import integers_like
+from tconv.graph import Programs, UnknownOperator
+from tconv.onnx.front_end import graph_of
+
+
+def node(op, x, y, **attributes):
+    return helper.make_node(
+        op, ["" if each == "-" else each for each in x.split()], [y], **attributes
+    )
+
+
+def whole(*numbers):
+    return np.array(numbers, np.int64)
+
+
+def numbers(*shape):
+    return integers_like(shape, "float32", sum(shape))
+
+
+def case(shape, *nodes, outputs=("y",), opset=17, **stored):
+    """A shape of x, nodes that make y of it, and constants."""
+    return shape, nodes, outputs, opset, stored
+
+
+def computed(shape, nodes, outputs, opset, stored, threads=2):
+    """The outputs by a program, and by ONNX Runtime."""
+    feeds = {"x": integers_like(shape, "float32", 11)}
+    stored = {name: np.asarray(each) for name, each in stored.items()}
+    model = model_of(nodes, feeds, outputs, stored, opset=opset)
+    found = Programs(graph_of(model), threads)([feeds["x"]])
+    return found, by_onnx_runtime(model, feeds)
+
+
+def assert_equal(found, expected):
+    for got, wanted in zip(found, expected, strict=True):
+        assert got.shape == wanted.shape
+        assert np.allclose(got, wanted, 1e-5, 1e-5, equal_nan=True)
+
+
+FRAME = whole(0, 0, 1, 1, 0, 0, 1, 1)
+COMPUTED = {
+    "one column joined with one": case(
+        (2, 2, 5, 1), node("Relu", "x", "a"), node("Concat", "x a", "y", axis=3)
+    ),
+    "one column joined with many": case(
+        (2, 3, 5, 4),
+        node("ReduceMax", "x", "a", axes=[3]),
+        node("Concat", "a x a", "y", axis=3),
+    ),
+    "one column joined with one, of a matrix": case(
+        (7, 1), node("Neg", "x", "a"), node("Concat", "x a", "y", axis=-1)
+    ),
+    "columns of a constant": case((3, 4), node("Concat", "c x", "y", axis=1), c=numbers(3, 1)),
+    "a frame of sevens": case(
+        (2, 3, 6, 5), node("Pad", "x pads seven", "y"), pads=FRAME, seven=np.float32(7)
+    ),
+    "a frame that is cut on one side": case(
+        (2, 3, 6, 5),
+        node("Pad", "x pads seven", "y"),
+        pads=whole(0, 0, -1, 1, 1, 0, 2, -2),
+        seven=np.float32(7),
+    ),
+    "constant outputs alone": case(
+        (2, 3),
+        node("Shape", "x", "s"),
+        node("ConstantOfShape", "s", "y"),
+    ),
+    "a constant output beside another": case(
+        (2, 3),
+        node("Shape", "x", "s"),
+        node("ConstantOfShape", "s", "y"),
+        node("Relu", "x", "z"),
+        outputs=("y", "z"),
+    ),
+    "an input as output": case((2, 3), node("Relu", "x", "y"), outputs=("x", "y")),
+    "an initialiser as output": case(
+        (2, 3), node("Add", "x c", "y"), outputs=("c", "y"), c=numbers(3)
+    ),
+    "views of one value as outputs": case(
+        (2, 3, 4),
+        node("Neg", "x", "a"),
+        node("Transpose", "a", "y", perm=[2, 0, 1]),
+        node("Reshape", "a row", "z"),
+        node("Identity", "a", "i"),
+        outputs=("a", "y", "z", "i"),
+        row=whole(-1),
+    ),
+    "a frame, reshaped, before a Conv": case(
+        (1, 2, 4, 6),
+        node("Pad", "x pads", "a"),
+        node("Reshape", "a sizes", "b"),
+        node("Conv", "b w", "y"),
+        pads=FRAME,
+        sizes=whole(1, 2, 8, 6),
+        w=numbers(2, 2, 3, 3),
+    ),
+    "zeros beside x before a Conv": case(
+        (1, 2, 4, 6),
+        node("Concat", "z x z", "a", axis=2),
+        node("Conv", "a w", "y", pads=[0, 1, 0, 1], strides=[2, 1]),
+        z=np.zeros((1, 2, 1, 6), np.float32),
+        w=numbers(2, 2, 3, 3),
+    ),
+    "a frame of which a Conv reads and another node": case(
+        (2, 2, 4, 6),
+        node("Pad", "x pads", "a"),
+        node("Conv", "a w", "y"),
+        node("Neg", "a", "z"),
+        outputs=("y", "z"),
+        pads=FRAME,
+        w=numbers(2, 2, 3, 3),
+    ),
+    "a frame around a value that is transposed": case(
+        (1, 2, 4, 6),
+        node("Transpose", "x", "t", perm=[0, 1, 3, 2]),
+        node("Pad", "t pads", "a"),
+        node("Conv", "a w", "y", pads=[0, 1, 2, 0]),
+        pads=FRAME,
+        w=numbers(2, 2, 3, 3),
+    ),
+    "a repeated column": case(
+        (2, 3, 4), node("Gather", "x at", "y", axis=2), at=whole(1, 1, 1)
+    ),
+    "a reduction of what is repeated": case(
+        (2, 1, 4),
+        node("Expand", "x sizes", "a"),
+        node("ReduceSum", "a axis", "y"),
+        sizes=whole(2, 3, 4),
+        axis=whole(1),
+    ),
+    "a product of what is repeated": case(
+        (2, 1, 4),
+        node("Expand", "x sizes", "a"),
+        node("MatMul", "a w", "y"),
+        sizes=whole(2, 3, 4),
+        w=numbers(4, 5),
+    ),
+    "a Gemm of columns": case(
+        (4, 3),
+        node("Transpose", "x", "t"),
+        node("Gemm", "t w b", "y", transB=1),
+        w=numbers(6, 4),
+        b=numbers(6),
+    ),
+    "the same constant on both sides": case(
+        (2, 3), node("Add", "c c", "a"), node("Add", "a x", "y"), c=numbers(3)
+    ),
+    "an activation of a constant": case(
+        (2, 3),
+        node("Relu", "c", "a"), node("Tanh", "a", "b"), node("Add", "b x", "y"),
+        c=numbers(3),
+    ),
+    "Shape to end": case(
+        (2, 3, 4), node("Shape", "x", "s", end=-1), node("Reshape", "x t", "a"),
+        node("ConstantOfShape", "s", "c"), node("Add", "a c", "y"), t=whole(4, 2, 3)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", COMPUTED)
+def test_these_are_computed(name, threads):
+    assert_equal(*computed(*COMPUTED[name], threads))
+
+
+EXTREME = {
+    "Slice from before the beginning": case(
+        (2, 3, 5),
+        node("Slice", "x start end axis step", "y"),
+        start=whole(-10), end=whole(-(2**31)), axis=whole(2), step=whole(-1),
+    ),
+    "Slice of all, backwards": case(
+        (2, 3, 5),
+        node("Slice", "x start end axis step", "y"),
+        start=whole(2**31), end=whole(-(2**31)), axis=whole(2), step=whole(-2),
+    ),
+    "no image": case((0, 3, 5), node("Relu", "x", "y")),
+    "no image for a Conv": case((0, 2, 5), node("Conv", "x w", "y"), w=numbers(2, 2, 3)),
+    "no image for a reduction": case((0, 2, 5), node("ReduceMax", "x", "y", axes=[2])),
+    "no cell for a sum": case((2, 0), node("ReduceSum", "x axis", "y"), axis=whole(1)),
+    "one number": case((), node("Relu", "x", "a"), node("Add", "a c", "y"), c=np.float32(2)),
+    "a reduction of one number": case((), node("ReduceSum", "x", "y")),
+    "a Concat of one part": case((2, 3), node("Concat", "x", "y", axis=0)),
+    "a Sum of one": case((2, 3), node("Sum", "x", "y")),
+    "an unknown axis order": case((2, 3, 4), node("ReduceSum", "x axes", "y"), axes=whole(2, 0)),
+    "no axes": case(
+        (2, 3, 4), node("ReduceSum", "x axes", "y", noop_with_empty_axes=1), axes=whole()
+    ),
+    "no axes, all": case((2, 3, 4), node("ReduceSum", "x axes", "y"), axes=whole()),
+    "Pow by a whole exponent": case((2, 3), node("Pow", "x two", "y"), two=whole(2)),
+    "Pow by 3": case((2, 3), node("Pow", "x three", "y"), three=np.float32(3)),
+    "Pow of more axes": case(
+        (2, 3), node("Pow", "x two", "y"), two=np.full((1, 1, 1), 2, np.float32)
+    ),
+    "Pow by one, of more axes": case((2, 3), node("Pow", "x c", "y"), c=np.ones((1, 1, 1), "f4")),
+    "Clip by crossed bounds": case(
+        (2, 3), node("Clip", "x low high", "y"), low=np.float32(2), high=np.float32(-1)
+    ),
+    "Clip by no bound": case((2, 3), node("Clip", "x - -", "y")),
+    "Clip of a value in between": case(
+        (2, 3), node("ReduceMax", "x", "m", keepdims=0), node("Clip", "x - m", "y")
+    ),
+    "a Resize of other axes": case(
+        (2, 3, 4, 4),
+        node("Resize", "x - scales", "y", axes=[3, 2], coordinate_transformation_mode="asymmetric",
+             nearest_mode="floor"),
+        opset=18, scales=np.array([2, 3], np.float32),
+    ),
+    "a Resize of all axes in another order": case(
+        (1, 1, 4, 4),
+        node("Resize", "x - scales", "y", axes=[3, 2, 1, 0], nearest_mode="floor",
+             coordinate_transformation_mode="asymmetric"),
+        opset=18, scales=np.array([3, 2, 1, 1], np.float32),
+    ),
+    "a Resize that rounds up": case(
+        (1, 1, 4, 4),
+        node("Resize", "x - scales", "y", nearest_mode="ceil"),
+        scales=np.array([1, 1, 2, 2], np.float32),
+    ),
+    "a Resize of one cell": case(
+        (1, 1, 1, 4),
+        node("Resize", "x - scales", "y", coordinate_transformation_mode="pytorch_half_pixel"),
+        scales=np.array([1, 1, 3, 2], np.float32),
+    ),
+    "Flatten of nothing": case((2, 3, 4), node("Flatten", "x", "y", axis=0)),
+    "Flatten of all but the last": case((2, 3, 4), node("Flatten", "x", "y", axis=-1)),
+    "Reshape to what has zeros": case(
+        (2, 3), node("Reshape", "x sizes", "y", allowzero=0), sizes=whole(0, 0)
+    ),
+    "a mode of Pad": case(
+        (1, 1, 5), node("Pad", "x pads", "y", mode="reflect"), pads=whole(0, 0, 2, 0, 0, 1)
+    ),
+    "Pad of some axes": case(
+        (1, 1, 5), node("Pad", "x pads - axes", "y"), opset=18, pads=whole(2, 1), axes=whole(2)
+    ),
+    "Gemm with factors": case(
+        (2, 3), node("Gemm", "x w b", "y", alpha=2.0, beta=0.5), w=numbers(3, 4), b=numbers(4)
+    ),
+    "Gemm with a summand for each row": case(
+        (4, 3), node("Gemm", "x w b", "y"), w=numbers(3, 4), b=numbers(4, 1)
+    ),
+    "MatMul from the left": case((3, 4), node("MatMul", "w x", "y"), w=numbers(2, 3)),
+    "MatMul of a vector": case((3,), node("MatMul", "x w", "y"), w=numbers(3, 4)),
+    "MatMul by a stack": case((2, 4, 3), node("MatMul", "x w", "y"), w=numbers(2, 3, 5)),
+    "Conv of a computed weight": case(
+        (2, 2, 3), node("Slice", "x a b", "w"), node("Conv", "x w", "y"), a=whole(0), b=whole(1)
+    ),
+    "a long window": case(
+        (1, 1, 50), node("AveragePool", "x", "y", kernel_shape=[40], strides=[3])
+    ),
+    "Gather of no order": case((4, 3), node("Gather", "x at", "y"), at=whole(0, 3, 1)),
+    "Gather of a table": case((4, 3), node("Gather", "x at", "y"), at=whole([0, 1], [2, 3])),
+    "Expand to fewer axes": case((2, 1, 3), node("Expand", "x to", "y"), to=whole(4, 1)),
+    "pooling by SAME_UPPER": case(
+        (1, 1, 5), node("MaxPool", "x", "y", kernel_shape=[2], auto_pad="SAME_UPPER")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXTREME)
+def test_these_are_computed_or_refused(name):
+    try:
+        found, expected = computed(*EXTREME[name])
+    except UnknownOperator:
+        return
+    assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("opset", [11, 17, 19, 22])
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize(
+    ("size", "given"),
+    [
+        (2, {"kernel_shape": [1], "strides": [2]}),
+        (4, {"kernel_shape": [2], "strides": [3]}),
+        (3, {"kernel_shape": [2], "strides": [3], "pads": [0, 1]}),
+        (7, {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}),
+        (6, {"kernel_shape": [3], "strides": [3], "pads": [2, 2]}),
+    ],
+)
+def test_windows_that_are_rounded_up(op, size, given, opset):
+    assert_equal(*computed(*case((1, 2, size), node(op, "x", "y", ceil_mode=1, **given)), 1))
+    both = node(op, "x", "y", ceil_mode=1, **given)
+    assert_equal(*computed((1, 2, size), [both], ("y",), opset, {}))
+
+
+def test_a_dropout_that_drops_is_refused():
+    nodes = [node("Dropout", "x ratio training", "y")]
+    stored = {"ratio": np.float32(0.5), "training": np.array(True)}
+    with pytest.raises(UnknownOperator):
+        computed((2, 3), nodes, ("y",), 17, stored)
