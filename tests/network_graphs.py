@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import assume
 from hypothesis import strategies as st
-from network_movement import OPERATORS
-from network_operators import are_together
 from onnx import ModelProto, helper, numpy_helper, printer
 
+from network_movement import OPERATORS
+from network_operators import are_together
 from onnx_graphs import by_onnx_runtime, model_of
 from strategies import integers_like
 from tconv.graph import Programs, UnknownOperator

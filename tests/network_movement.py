@@ -4,8 +4,9 @@ from math import prod
 
 import numpy as np
 from hypothesis import strategies as st
-from network_operators import MOST_CELLS, OPERATORS, conv, operator
 from onnx import numpy_helper
+
+from network_operators import MOST_CELLS, OPERATORS, conv, operator
 
 __all__ = ["OPERATORS"]
 

@@ -19,6 +19,9 @@ for _room in ("elementwise", "convolutions", "pooling", "movement"):
     import_module(f"tconv.graph.operators.{_room}")
 
 
+_BROKEN = (ValueError, IndexError, KeyError, TypeError, AssertionError, ArithmeticError)
+
+
 class Lowered(NamedTuple):
     """Steps in order, the graph's outputs, values or constants, and the shapes of all values."""
 
@@ -78,4 +81,7 @@ def _results(writer: Writer, node: Node, operands: list[Operand | None]) -> list
     for each in arrays:
         if each is not None and not isinstance(each, np.ndarray):
             raise UnknownOperator(f"{node.operator} of {type(each).__name__}")
-    return list(function(writer, node, operands))
+    try:
+        return list(function(writer, node, operands))
+    except _BROKEN as error:  # a node that breaks the operator's rules
+        raise UnknownOperator(f"{node.operator}: {error or type(error).__name__}") from error

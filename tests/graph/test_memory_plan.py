@@ -5,8 +5,8 @@ from itertools import combinations, pairwise
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from network_graphs import networks
 
+from network_graphs import networks
 from strategies import draws
 from tconv.graph import Programs, UnknownOperator
 from tconv.graph.memory_plan import plan_memory, stages_of

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from network_graphs import OPERATORS, assert_as_onnx_runtime, networks, run
 from onnx import helper
 
+from network_graphs import OPERATORS, assert_as_onnx_runtime, networks, run
 from onnx_graphs import by_onnx_runtime, model_of
 from strategies import draws, integers_like
 from tconv.graph import Programs, UnknownOperator

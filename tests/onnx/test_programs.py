@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from onnx import TensorProto, helper, numpy_helper
-from onnx_laws import assert_as_onnx_runtime
 from processes import run_script
 
 from onnx_graphs import DEFECTS, by_onnx_runtime, conv, model_of, models, transposed
+from onnx_laws import assert_as_onnx_runtime
 from strategies import draws, integers_like, same_numbers
 from tconv.engine.target.target import target
 from tconv.errors import ModelError, ParameterError, UnsupportedError

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from onnx_laws import assert_as_onnx_runtime, assert_same_results, attempt
 from processes import run_script
 
 import tconv.onnx.subgraphs
 from onnx_graphs import DEFECTS, FEATURES, by_onnx_runtime, model_of, models, transposed
+from onnx_laws import assert_as_onnx_runtime, assert_same_results, attempt
 from strategies import draws, integers_like, same_numbers
 from tconv.definition import contract
 from tconv.engine.target.target import target

@@ -74,7 +74,10 @@ def _activation(writer: Writer, node: Node, operands: Sequence[Operand | None]) 
 
 @register("PRelu")
 def _prelu(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
-    return [writer.loop(node, [("prelu", (0, 1))], _given(node, operands))]
+    x, slope = _given(node, operands)
+    if np.broadcast_shapes(x.shape, slope.shape) != x.shape:
+        raise UnknownOperator(f"PRelu of {x.shape} with slopes {slope.shape}")
+    return [writer.loop(node, [("prelu", (0, 1))], [x, slope])]
 
 
 @register("Gelu")

@@ -8,7 +8,7 @@ import numpy as np
 
 from tconv.graph.graph import Node
 from tconv.graph.operators.pooling import write_padding
-from tconv.graph.operators.registry import Writer, integers, register, value_of
+from tconv.graph.operators.registry import Writer, axis_of, integers, register, value_of
 from tconv.graph.values import Operand, UnknownOperator, Value
 
 __all__: list[str] = []
@@ -31,7 +31,9 @@ def _size(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Ope
 @register("Concat")
 def _concat(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
     values = [value_of(each) for each in operands if each is not None]
-    axis = node.argument("axis", 0) % values[0].rank
+    axis = axis_of(node.argument("axis", 0), values[0].rank, node)
+    if any(value.rank != values[0].rank for value in values):
+        raise UnknownOperator("Concat of values with other axes")
     shape = list(values[0].shape)
     shape[axis] = sum(value.shape[axis] for value in values)
     y, start = Value.whole(shape), 0
@@ -78,7 +80,7 @@ def _reshape(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> 
 @register("Flatten")
 def _flatten(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
     x, axis = _value(node, operands), node.argument("axis", 1)
-    axis = axis % x.rank if axis < 0 else axis
+    axis = x.rank if axis == x.rank else axis_of(axis, x.rank, node)
     return [_as_shape(writer, node, x, [prod(x.shape[:axis]), prod(x.shape[axis:])])]
 
 
@@ -87,7 +89,7 @@ def _squeeze(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> 
     x, axes = _value(node, operands), _axes(node, operands)
     if axes is None:
         axes = [n for n, size in enumerate(x.shape) if size == 1]
-    dropped = {axis % x.rank for axis in axes}
+    dropped = {axis_of(axis, x.rank, node) for axis in axes}
     if any(x.shape[axis] != 1 for axis in dropped):
         raise UnknownOperator("Squeeze of an axis that is longer than 1")
     return [x.transposed([n for n in range(x.rank) if n not in dropped])]
@@ -99,7 +101,9 @@ def _unsqueeze(writer: Writer, node: Node, operands: Sequence[Operand | None]) -
     if axes is None:
         raise UnknownOperator("Unsqueeze without axes")
     rank = x.rank + len(axes)
-    new = {axis % rank for axis in axes}
+    new = {axis_of(axis, rank, node) for axis in axes}
+    if len(new) < len(axes):
+        raise UnknownOperator("Unsqueeze of an axis twice")
     own = zip(x.shape, x.strides, strict=True)
     pairs = [(1, 0) if n in new else next(own) for n in range(rank)]
     shape, strides = zip(*pairs, strict=True) if pairs else ((), ())
@@ -109,7 +113,10 @@ def _unsqueeze(writer: Writer, node: Node, operands: Sequence[Operand | None]) -
 @register("Transpose")
 def _transpose(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
     x = _value(node, operands)
-    return [x.transposed(node.argument("perm") or range(x.rank)[::-1])]
+    order = list(node.argument("perm") or range(x.rank)[::-1])
+    if sorted(order) != list(range(x.rank)):
+        raise UnknownOperator(f"Transpose of {x.rank} axes to {order}")
+    return [x.transposed(order)]
 
 
 @register("Slice")
@@ -127,7 +134,7 @@ def _slice(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Op
         raise UnknownOperator("Slice without ends")
     axes = axes if axes is not None else list(range(len(starts)))
     for n, axis in enumerate(axes):
-        axis %= x.rank
+        axis = axis_of(axis, x.rank, node)
         step = 1 if steps is None else steps[n]
         first, last, step = slice(starts[n], ends[n], step).indices(x.shape[axis])
         x = x.sliced(axis, first, len(range(first, last, step)), step)
@@ -140,7 +147,7 @@ def _slice(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Op
 def _split(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
     x, axis = _value(node, operands), node.argument("axis", 0)
     sizes = integers(operands[1] if len(operands) > 1 else None, node) or node.argument("split")
-    axis, count = axis % x.rank, len(node.outputs)
+    axis, count = axis_of(axis, x.rank, node), len(node.outputs)
     if not sizes:
         each = -(-x.shape[axis] // count)
         sizes = [each] * (count - 1) + [x.shape[axis] - each * (count - 1)]
@@ -153,10 +160,10 @@ def _split(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Op
 @register("Gather")
 def _gather(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
     x, indices = _value(node, operands), operands[1]
-    axis = node.argument("axis", 0) % x.rank
+    axis = axis_of(node.argument("axis", 0), x.rank, node)
     if isinstance(indices, Value) or indices is None or indices.ndim > 1:
         raise UnknownOperator("Gather with indices that are computed")
-    wanted = [int(each) % x.shape[axis] for each in indices.ravel()]
+    wanted = [axis_of(int(each), x.shape[axis], node) for each in indices.ravel()]
     step = wanted[1] - wanted[0] if len(wanted) > 1 else 1
     if not wanted or any(b - a != step for a, b in pairwise(wanted)):
         raise UnknownOperator("Gather of indices that are not evenly apart")
@@ -168,6 +175,8 @@ def _gather(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[O
 def _expand(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
     x, sizes = _value(node, operands), integers(operands[1], node)
     assert sizes is not None
+    if min(sizes, default=1) < 1:
+        raise UnknownOperator(f"Expand to {sizes}")
     shape = np.broadcast_shapes(x.shape, tuple(sizes))
     return [Value(x.buffer, shape, x.broadcast(shape), x.offset)]
 
@@ -183,6 +192,8 @@ def _pad(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list
     if isinstance(fill, Value):
         raise UnknownOperator("Pad with a value that is computed")
     number = node.argument("value", 0.0) if fill is None or not fill.size else fill.ravel()[0]
+    if len(sizes) != 2 * x.rank:
+        raise UnknownOperator(f"Pad of {x.rank} axes by {sizes}")
     before, after = sizes[: x.rank], sizes[x.rank :]
     shape = []
     for axis, (begin, end) in enumerate(zip(before, after, strict=True)):
@@ -220,6 +231,6 @@ def _axes(node: Node, operands: Sequence[Operand | None]) -> list[int] | None:
 
 
 def _as_shape(writer: Writer, node: Node, x: Value, shape: Sequence[int]) -> Value:
-    if prod(shape) != x.size:
+    if prod(shape) != x.size or min(shape, default=1) < 1:
         raise UnknownOperator(f"{node.operator} of {x.shape} to {tuple(shape)}")
     return writer.contiguous(node, x).reshaped(shape)

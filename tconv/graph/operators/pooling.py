@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tconv.graph.graph import Node
-from tconv.graph.operators.registry import Writer, integers, register
+from tconv.graph.operators.registry import Writer, axis_of, integers, register
 from tconv.graph.steps import ReductionStep
 from tconv.graph.values import Operand, UnknownOperator, Value
 
@@ -48,6 +48,11 @@ def _windows(node: Node, sizes: Sequence[int]) -> list[_Window]:
     pads, auto = node.argument("pads") or [0] * 2 * rank, node.argument("auto_pad", "NOTSET")
     if not kernel or len(kernel) != rank or auto not in ("NOTSET", "", "VALID"):
         raise UnknownOperator(f"{node.operator} with auto_pad={auto}")
+    given = (*kernel, *strides, *dilations)
+    if min(given) < 1 or min(pads) < 0 or (len(strides), len(dilations)) != (rank, rank):
+        raise UnknownOperator(f"{node.operator} with {dict(node.attributes)}")
+    if len(pads) != 2 * rank or any(pads[n] >= kernel[n % rank] for n in range(2 * rank)):
+        raise UnknownOperator(f"{node.operator} with pads {pads}")
     if node.argument("storage_order", 0):
         raise UnknownOperator(f"{node.operator} with storage_order")
     found = []
@@ -152,7 +157,7 @@ def _reduce(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> l
         given = node.argument("axes") if given is None else given
         if not given and node.argument("noop_with_empty_axes", 0):
             return [x]
-        axes = sorted({axis % x.rank for axis in given or range(x.rank)})
+        axes = sorted({axis_of(axis, x.rank, node) for axis in given or range(x.rank)})
         keeps = bool(node.argument("keepdims", 1))
     if not axes or axes != list(range(axes[0], axes[-1] + 1)):
         raise UnknownOperator(f"{node.operator} over axes that are apart")

@@ -12,7 +12,7 @@ from tconv.graph.graph import Node
 from tconv.graph.steps import LoopStep, Step, copy_step
 from tconv.graph.values import Buffer, Operand, UnknownOperator, Value
 
-__all__ = ["REGISTRY", "Writer", "integers", "register", "value_of"]
+__all__ = ["REGISTRY", "Writer", "axis_of", "integers", "register", "value_of"]
 
 Lower = Callable[["Writer", Node, Sequence[Operand | None]], Sequence[Operand]]
 
@@ -95,6 +95,13 @@ def value_of(operand: Operand) -> Value:
     if operand.dtype != np.float32:
         raise UnknownOperator(f"a constant of {operand.dtype}")
     return Value.constant(operand)
+
+
+def axis_of(axis: int, rank: int, node: Node) -> int:
+    """Return an axis counted from the first one; refuse one that is not there."""
+    if not -rank <= axis < rank:
+        raise UnknownOperator(f"{node.operator} of axis {axis} of {rank}")
+    return axis % rank
 
 
 def integers(operand: Operand | None, node: Node) -> list[int] | None:

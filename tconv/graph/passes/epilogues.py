@@ -21,7 +21,8 @@ def fuse_epilogues(steps: list[Step], outputs: set[Buffer]) -> list[Step]:
             loop = after[0]
             if _is_read_whole(step.y, loop):
                 _take(step, loop)
-                if not loop.expression.instructions:
+                is_whole = loop.outputs[0].is_whole
+                if not loop.expression.instructions and is_whole:
                     # The contraction now computes what the loop wrote, at the loop's place.
                     step.y = _as_written(step.y, loop.outputs[0])
                     step.nodes += loop.nodes
@@ -41,7 +42,6 @@ def _is_read_whole(y: Value, loop: LoopStep) -> bool:
         and same[0].shape == loop.shape
         and loop.repeats == [1] * len(loop.operands)
         and len(loop.outputs) == 1
-        and loop.outputs[0].is_whole
     )
 
 
@@ -59,7 +59,8 @@ def _take(step: ContractionStep, loop: LoopStep) -> None:
         (name, places), at = using[0], loop.expression.instructions.index(using[0])
         if name == "add" and step.residual is None and places[0] != places[1]:
             other = places[1] if places[0] == place else places[0]
-            if not _is_residual(step, loop, other):
+            # Images that lie apart are written, but no residual is read so.
+            if not loop.outputs[0].is_contiguous or not _is_residual(step, loop, other):
                 return
             residual = loop.operands[other]
             step.residual = Value(residual.buffer, step.y.shape, step.y.strides, residual.offset)

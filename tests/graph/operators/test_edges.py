@@ -296,3 +296,56 @@ def test_a_dropout_that_drops_is_refused():
     stored = {"ratio": np.float32(0.5), "training": np.array(True)}
     with pytest.raises(UnknownOperator):
         computed((2, 3), nodes, ("y",), 17, stored)
+
+
+INVALID = {
+    "Expand to other sizes": case((2, 3), node("Expand", "x to", "y"), to=whole(2, 4)),
+    "Concat of an axis beyond": case((3, 2), node("Concat", "x x", "y", axis=5)),
+    "Transpose with an axis twice": case((3, 2), node("Transpose", "x", "y", perm=[0, 0])),
+    "Transpose with too few axes": case((3, 2), node("Transpose", "x", "y", perm=[0])),
+    "Slice of an axis beyond": case(
+        (3, 2), node("Slice", "x a b c", "y"), a=whole(0), b=whole(1), c=whole(7)
+    ),
+    "Slice by steps of 0": case(
+        (3, 2), node("Slice", "x a b a a", "y"), a=whole(0), b=whole(1)
+    ),
+    "Gather beyond": case((3, 2), node("Gather", "x at", "y"), at=whole(7)),
+    "Gather before": case((3, 2), node("Gather", "x at", "y"), at=whole(-4)),
+    "Gather of an axis beyond": case((3, 2), node("Gather", "x at", "y", axis=2), at=whole(0)),
+    "Pad with too few numbers": case((3, 2), node("Pad", "x pads", "y"), pads=whole(1, 1)),
+    "Unsqueeze of an axis twice": case((3, 2), node("Unsqueeze", "x a", "y"), a=whole(0, 0)),
+    "Squeeze of an axis beyond": case((1, 2), node("Squeeze", "x a", "y"), a=whole(4)),
+    "Split of an axis beyond": case((4, 2), node("Split", "x", "y", axis=4)),
+    "Flatten of an axis beyond": case((4, 2), node("Flatten", "x", "y", axis=7)),
+    "ReduceSum of an axis beyond": case((4, 2), node("ReduceSum", "x a", "y"), a=whole(3)),
+    "Reshape to sizes below -1": case((4, 2), node("Reshape", "x a", "y"), a=whole(-2, -4)),
+    "Reshape of a 0 beyond": case((4, 2), node("Reshape", "x a", "y"), a=whole(4, 2, 0)),
+    "MaxPool by strides of 0": case(
+        (1, 2, 4), node("MaxPool", "x", "y", kernel_shape=[2], strides=[0])
+    ),
+    "MaxPool with negative pads": case(
+        (1, 2, 4), node("MaxPool", "x", "y", kernel_shape=[2], pads=[-1, 0])
+    ),
+    "MaxPool with pads as large as windows": case(
+        (1, 2, 4), node("MaxPool", "x", "y", kernel_shape=[2], pads=[3, 2])
+    ),
+    "MaxPool with too few strides": case(
+        (1, 2, 4, 4), node("MaxPool", "x", "y", kernel_shape=[2, 2], strides=[1])
+    ),
+    "MaxPool of a window of 0": case((1, 2, 4), node("MaxPool", "x", "y", kernel_shape=[0])),
+    "BatchNormalization of other channels": case(
+        (2, 3, 4), node("BatchNormalization", "x a a a a", "y"), a=np.ones(5, np.float32)
+    ),
+    "a slope for other channels": case((2, 3, 4), node("PRelu", "x a", "y"), a=numbers(2, 2, 3, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_what_onnx_does_not_allow_is_refused(name):
+    """ONNX Runtime, which then gets the model, says why."""
+    shape, nodes, outputs, opset, stored = INVALID[name]
+    x = integers_like(shape, "float32", 11)
+    stored = {key: np.asarray(each) for key, each in stored.items()}
+    model = model_of(nodes, {"x": x}, outputs, stored, opset=opset, sizes=False)
+    with pytest.raises(UnknownOperator):
+        Programs(graph_of(model), 1).program((shape,))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from network_graphs import OPERATORS, assert_alike_without, networks
 from onnx import helper
 
+from network_graphs import OPERATORS, assert_alike_without, networks
 from onnx_graphs import by_onnx_runtime, model_of
 from strategies import draws, integers_like
 from tconv.graph import Graph, Input, Node, Programs

@@ -2,8 +2,8 @@
 
 import numpy as np
 from hypothesis import given
-from network_graphs import assert_alike_without, networks
 
+from network_graphs import assert_alike_without, networks
 from strategies import draws
 from tconv.graph import Graph, Input, Node
 from tconv.graph.passes.identities import drop_identities

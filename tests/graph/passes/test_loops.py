@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from hypothesis import given
-from network_graphs import assert_alike_without, networks
 
+from network_graphs import assert_alike_without, networks
 from strategies import draws, integers_like
 from tconv.graph import Graph, Input, Node, Programs
 from tconv.graph.steps import LoopStep
