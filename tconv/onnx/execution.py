@@ -118,7 +118,7 @@ class Executions:
         is_left = why_whole or self._method == "onnxruntime"
         if self._model is None or is_left or not (candidates or analysis.has_convolution):
             why = why_whole or ("method='onnxruntime'" if candidates else "")
-            self.only = self._as_whole(Decision("onnxruntime", why))
+            self.only, self.why_no_program = self._as_whole(Decision("onnxruntime", why)), why
             return self.only
         if candidates and (force or analysis.has_float64):
             why = _EVERY_NODE if force else "ONNX Runtime has none of float64"
@@ -200,6 +200,8 @@ class Executions:
     def _program_execution(self, decision: Decision, program: Program | None) -> Execution:
         assert self._programs is not None
         loaded = self._programs.loaded
+        if not self.whole.is_loaded:  # take the one whose options are copies
+            self.whole = loaded.whole
         nodes = self._analysis.reports(loaded.assigned, "before the program")
         names = [each.name for each in loaded.outputs]
         has_head = isinstance(self._programs, TailPrograms) and self._programs.head is not None

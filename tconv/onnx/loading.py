@@ -118,9 +118,16 @@ class LoadedModel:
 
     @classmethod
     def of_model(
-        cls, model: ModelProto, analysis: ModelAnalysis, assigned: Sequence[int]
+        cls,
+        model: ModelProto,
+        analysis: ModelAnalysis,
+        settings: Settings,
+        assigned: Sequence[int],
     ) -> "LoadedModel":
-        """Describe a model that programs compute; `assigned` has the layers in them."""
+        """Describe a model that programs compute; `assigned` has the layers in them.
+
+        `settings` have private copies of the caller's options.
+        """
         assert analysis.graph is not None
         graph, known = model.graph, analysis.graph.values
         stored = {tensor.name for tensor in graph.initializer}
@@ -133,7 +140,9 @@ class LoadedModel:
             tuple(assigned),
             steps=(),
             last_use=(),
-            whole=analysis.whole,
+            whole=analysis.whole
+            if settings is analysis.settings
+            else WholeModel(analysis.source, settings, analysis.whole.stamp),
         )
 
     def run(
@@ -213,7 +222,9 @@ def load_partitioned(
     """
     assert analysis.graph is not None
     partition = analysis.graph.partition(each for each in analysis.layers if each.index in assigned)
-    settings = copied_options(model, partition, analysis.settings)
+    taken = [layer for step in partition.layers for layer in step]
+    read = {name for layer in taken for name in (*layer.needs, *layer.fused.scalars)}
+    settings = copied_options(model, read, analysis.settings)
     steps, types = _load_steps(model, partition, settings)
     _check_declared(model, types)
     graph = model.graph

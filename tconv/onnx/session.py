@@ -1,4 +1,4 @@
-"""Session: ONNX Runtime's interface, with ConvTranspose computed by tconv where that is faster."""
+"""Session: ONNX Runtime's interface, with networks and layers by tconv where that is faster."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,20 +31,24 @@ METHODS = ("auto", "onnxruntime", "measure")
 
 
 class Session(InferenceSessionBase):
-    """Run an ONNX model as ONNX Runtime does, with ConvTranspose by tconv where that is faster.
+    """Run an ONNX model as ONNX Runtime does, by tconv where that is faster.
 
     A drop-in for ``onnxruntime.InferenceSession`` on CPUs: it is a subclass with all its members.
     As soon as the sizes are known, at the latest at the first run, the session predicts the time of
-    a run by ONNX Runtime alone and with tconv's layers. If the gain is below 3 %, one session of
-    ONNX Runtime runs the whole model. Otherwise the session partitions the model at tconv's layers
-    into subgraphs for ONNX Runtime; arrays pass between them without a copy. For further shapes of
-    the inputs, up to eight, it decides anew.
+    a run by ONNX Runtime alone and by tconv. If the gain is below 3 %, one session of ONNX Runtime
+    runs the whole model. For further shapes of the inputs, up to eight, it decides anew.
 
-    ONNX Runtime keeps nodes inside If, Loop or Scan, types other than float16, float32 and float64,
-    and models for other providers; `report` says which and why. Arithmetic with constants for each
-    channel, a BatchNormalization, and then an activation such as Relu, Clip or Gelu are fused into
-    the layer before them if nothing else reads the values between. A model that ONNX Runtime alone
-    refuses is always partitioned, such as one of float64, whose Conv tconv computes as well.
+    A network of float32 whose operators tconv has becomes a program: native steps that one call
+    runs. Where it has others, ONNX Runtime computes one subgraph, and all that no other operator
+    depends on is a program. A model without either is partitioned at its ConvTranspose into
+    subgraphs for ONNX Runtime; arrays pass between them without a copy.
+
+    There ONNX Runtime keeps nodes inside If, Loop or Scan, types other than float16, float32 and
+    float64, and models for other providers; `report` says which and why. Arithmetic with constants
+    for each channel, a BatchNormalization, and then an activation such as Relu, Clip or Gelu are
+    fused into the layer before them if nothing else reads the values between. A model that ONNX
+    Runtime alone refuses is always partitioned, such as one of float64, whose Conv tconv computes
+    as well.
 
     Parameters
     ----------
@@ -54,7 +58,8 @@ class Session(InferenceSessionBase):
     threads : int, threads of ONNX Runtime and of tconv; None leaves it to both
     method : "auto" decides by predicted times, "measure" by timing both at the first run;
         "onnxruntime" leaves every node to ONNX Runtime
-    force : bool, tconv computes every node that it can, even if that is slower
+    force : bool, the model is partitioned, and tconv computes every ConvTranspose that it can,
+        even if that is slower
     kwargs : enable_fallback, read_config_from_model and disabled_optimizers of ONNX Runtime
 
     Several threads may call a session at once. It pickles as the path or the bytes it was made of,

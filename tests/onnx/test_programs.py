@@ -182,10 +182,43 @@ def test_run_options_and_lists_are_taken():
                             feeds(5, 6)["x"].transpose(0, 1, 3, 2))})[0])  # fmt: skip
 
 
-def test_options_of_onnx_runtime_leave_the_model_to_it():
-    session = Session(decoder(), onnxruntime.SessionOptions())
+@pytest.mark.parametrize("make", [decoder, voice])
+def test_options_that_do_not_change_what_is_computed_are_taken(make):
+    options, model = onnxruntime.SessionOptions(), make()
+    options.intra_op_num_threads, options.log_severity_level = 2, 4
+    session = Session(model, options)
+    options.intra_op_num_threads = 1  # later, which changes nothing
+    agree(model, session, feeds(), exactly=make is decoder)
+    assert session.report().program is not None
+    assert session.get_session_options().intra_op_num_threads == 2
+
+
+def replacing(options):
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(W1 + 1)
+    options.add_initializer("w1", value)
+    return value  # which has to live as long as the options
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda options: setattr(options, "enable_profiling", True), "enable_profiling"),
+        (replacing, "initialiser 'w1' replaced"),
+    ],
+    ids=["profile", "another weight"],
+)
+def test_options_that_programs_do_not_follow_leave_the_model_to_onnx_runtime(
+    change, reason, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # a profile is written where the process is
+    options = onnxruntime.SessionOptions()
+    kept = change(options)
+    session = Session(decoder(), options)
     session.run(None, feeds())
     assert session.report().program is None
+    with pytest.raises(UnsupportedError, match=reason):
+        session.profile(feeds())
+    del kept
 
 
 def test_an_overridden_initialiser_is_used():

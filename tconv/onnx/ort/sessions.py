@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,6 @@ from tconv.errors import ModelError
 from tconv.onnx.model.model import Source, node_arg
 from tconv.onnx.model.nodes import NotPartitionable
 from tconv.onnx.ort.options import Settings
-from tconv.onnx.partition.partition import Partition
 from tconv.system.fork_lock import ForkLock
 
 __all__ = [
@@ -61,8 +60,8 @@ def session_attributes() -> frozenset[str]:
     return frozenset(vars(load(_without_nodes([], [_MARKER]), Settings(threads=1), spin=True)))
 
 
-def copied_options(model: ModelProto, partition: Partition, settings: Settings) -> Settings:
-    """Return settings for a partitioned model, with private copies of the caller's options.
+def copied_options(model: ModelProto, read: Collection[str], settings: Settings) -> Settings:
+    """Return settings for a model of which tconv reads some initialisers: with private copies.
 
     `sess_options` may replace initialisers and sizes of inputs, but do not tell which. So two
     models without nodes are loaded with these options: one has the model's inputs, the other has
@@ -79,10 +78,8 @@ def copied_options(model: ModelProto, partition: Partition, settings: Settings) 
         return settings
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
-    layers = [layer for step in partition.layers for layer in step]
-    read = {name for layer in layers for name in (*layer.needs, *layer.fused.scalars)}
     given = stored.intersection(value.name for value in (*model.graph.input, *model.graph.output))
-    names = sorted(read | given)
+    names = sorted({*read, *given})
     try:
         of_inputs = load(_without_nodes(inputs, [_MARKER]), settings, spin=True)
         of_names = load(_without_nodes([], names), settings, spin=True)

@@ -18,7 +18,7 @@ from tconv.onnx.front_end import graph_of
 from tconv.onnx.loading import LoadedModel, ModelAnalysis
 from tconv.onnx.model.nodes import NotPartitionable, is_operator, names_needed
 from tconv.onnx.partition.partition import Subgraph
-from tconv.onnx.programs.whole import why_none
+from tconv.onnx.programs.whole import program_settings
 from tconv.onnx.subgraphs import SubgraphSession, load_subgraph
 
 __all__ = ["TailPrograms"]
@@ -53,9 +53,7 @@ class TailPrograms:
     """
 
     def __init__(self, model: ModelProto, analysis: ModelAnalysis) -> None:
-        reason = why_none(analysis.settings)
-        if reason or analysis.graph is None:
-            raise UnknownOperator(reason or analysis.reason)
+        self._settings = program_settings(model, analysis)
         self._analysis, self._outputs = analysis, [each.name for each in model.graph.output]
         self._given = {value.name for value in model.graph.input}
         self._given -= {tensor.name for tensor in model.graph.initializer}
@@ -72,7 +70,7 @@ class TailPrograms:
             raise UnknownOperator("no tail whose inputs are of float32")
         self.nodes = [_copied(model.graph.node[index]) for index in cut.nodes]
         assigned = [layer.index for layer in analysis.layers if layer.index in cut.nodes]
-        self.loaded = LoadedModel.of_model(model, analysis, assigned)
+        self.loaded = LoadedModel.of_model(model, analysis, self._settings, assigned)
 
     def _load(self, model: ModelProto, cut: _Cut) -> None:
         """Load the subgraph before the tail, and make the graph of the tail."""
@@ -87,7 +85,7 @@ class TailPrograms:
         if outputs:
             subgraph = Subgraph(needed, inputs, outputs)
             try:
-                self.head = load_subgraph(model, subgraph, types, self._analysis.settings)
+                self.head = load_subgraph(model, subgraph, types, self._settings)
             except NotPartitionable as why:
                 raise UnknownOperator(str(why)) from None
             wrong = {
@@ -99,7 +97,7 @@ class TailPrograms:
                 nodes = model.graph.node
                 raise _WrongType({n for n in cut.nodes if wrong.intersection(nodes[n].input)})
         graph = graph_of(model, [model.graph.node[n] for n in cut.nodes], cut.inputs, cut.outputs)
-        threads = self._analysis.settings.threads or host_target().threads
+        threads = self._settings.threads or host_target().threads
         self._programs, self._inputs, self._made = Programs(graph, threads), cut.inputs, cut.outputs
 
     def program(self, feed: Mapping[str, Any]) -> tuple[Program, float]:

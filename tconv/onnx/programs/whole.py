@@ -10,16 +10,27 @@ from tconv.engine import host_target
 from tconv.graph import Program, Programs, UnknownOperator
 from tconv.onnx.front_end import graph_of
 from tconv.onnx.loading import LoadedModel, ModelAnalysis
+from tconv.onnx.model.nodes import NotPartitionable
 from tconv.onnx.ort.options import Settings
+from tconv.onnx.ort.sessions import copied_options
 
-__all__ = ["ModelPrograms", "why_none"]
+__all__ = ["ModelPrograms", "program_settings"]
 
 
-def why_none(settings: Settings) -> str:
-    """Why the arguments of a session leave a model to ONNX Runtime; "" if they do not."""
-    if settings.sess_options is not None:
-        return "sess_options, which are ONNX Runtime's"
-    return settings.why_whole or ("options of ONNX Runtime" if settings.others else "")
+def program_settings(model: ModelProto, analysis: ModelAnalysis) -> Settings:
+    """Return the settings of a model that tconv computes, with copies of the caller's options.
+
+    Raises
+    ------
+    UnknownOperator : the arguments of the session leave the model to ONNX Runtime
+    """
+    if analysis.settings.why_whole or analysis.graph is None:
+        raise UnknownOperator(analysis.settings.why_whole or analysis.reason)
+    try:
+        stored = [tensor.name for tensor in model.graph.initializer]
+        return copied_options(model, stored, analysis.settings)
+    except NotPartitionable as why:
+        raise UnknownOperator(str(why)) from None
 
 
 class ModelPrograms:
@@ -32,16 +43,14 @@ class ModelPrograms:
     """
 
     def __init__(self, model: ModelProto, analysis: ModelAnalysis) -> None:
-        reason = why_none(analysis.settings)
-        if reason:
-            raise UnknownOperator(reason)
         graph = graph_of(model)
-        threads = analysis.settings.threads or host_target().threads
+        settings = program_settings(model, analysis)
+        threads = settings.threads or host_target().threads
         self._programs = Programs(graph, threads)
         self._inputs = [each.name for each in graph.inputs]
         self._outputs = list(graph.outputs)
         assigned = [layer.index for layer in analysis.layers]
-        self.loaded = LoadedModel.of_model(model, analysis, assigned)
+        self.loaded = LoadedModel.of_model(model, analysis, settings, assigned)
 
     def program(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
         """Return the program for inputs of these shapes.
