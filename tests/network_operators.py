@@ -304,6 +304,29 @@ def _reduction(b, op):
     b.add(op, operands, shape, most, places, keepdims=keeps, **given)
 
 
+@operator("InstanceNormalization")
+def _instance_norm(b, op):
+    x = b.pick(3)
+    channels = x.shape[1]
+    scale, bias = b.numbers((channels,)), b.numbers((channels,))
+    most = 2 * prod(x.shape[2:]) + 2
+    b.add(op, [x, scale, bias], None, most, INEXACT, epsilon=b.one_of([1e-5, 0.1]))
+
+
+@operator("linear Resize")
+def _linear(b, op):
+    """By whole factors of a grid of cells' middles."""
+    x = b.pick(3, 5)
+    times = [1, 1, *b.integers(1, 4, len(x.shape) - 2)]
+    shape = [n * by for n, by in zip(x.shape, times, strict=True)]
+    if b.opset < 11 or prod(shape) > 2 * MOST_CELLS:
+        return None
+    scales = b.constant(np.array(times, np.float32))
+    more = ["", scales] if b.maybe() else ["", "", b.sizes(shape)]
+    how = {"coordinate_transformation_mode": b.one_of(["half_pixel", "pytorch_half_pixel"])}
+    return b.add("Resize", [x, *more], shape, None, INEXACT, mode="linear", **how)
+
+
 @operator("Resize")
 def _resize(b, op):
     x = b.pick(3, 5)

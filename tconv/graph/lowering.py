@@ -15,7 +15,7 @@ from tconv.graph.values import Operand, UnknownOperator, Value
 
 __all__ = ["Lowered", "known_operators", "lower", "static_operators"]
 
-for _room in ("elementwise", "convolutions", "pooling", "movement"):
+for _room in ("elementwise", "convolutions", "pooling", "normalisation", "resampling", "movement"):
     import_module(f"tconv.graph.operators.{_room}")
 
 

@@ -1,4 +1,4 @@
-"""Pooling, reductions and resampling."""
+"""Pooling and reductions."""
 
 import math
 from collections.abc import Sequence
@@ -177,54 +177,3 @@ def _reduce(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> l
     )
     shape = [1 if n in axes else size for n, size in enumerate(x.shape) if keeps or n not in axes]
     return [y.reshaped(shape)]
-
-
-# ---- resampling ----------------------------------------------------------------------------------
-
-
-@register("Resize", "Upsample")
-def _resize(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
-    x, *more = operands
-    if not isinstance(x, Value) or node.argument("mode", "nearest") != "nearest":
-        raise UnknownOperator(f"{node.operator} in mode {node.argument('mode', 'nearest')}")
-    times = _times(node, x, more)
-    if times[:2] != [1, 1] or x.rank < 3:
-        raise UnknownOperator(f"{node.operator} of channels")
-    x = writer.contiguous(node, x)
-    shape = [size * by for size, by in zip(x.shape, times, strict=True)]
-    y = Value.whole(shape)
-    split, single = list(x.shape[:2]), list(x.shape[:2])
-    for size, by in zip(x.shape[2:-1], times[2:-1], strict=True):
-        split += [size, by]
-        single += [size, 1]
-    to = y.reshaped([*split, shape[-1]])
-    writer.loop(node, [], [x.reshaped([*single, x.shape[-1]])], to, [times[-1]])
-    return [y]
-
-
-def _times(node: Node, x: Value, more: Sequence[Operand | None]) -> list[int]:
-    """How often each cell is repeated along each axis; the grid convention must allow it."""
-    scales, sizes = node.argument("scales"), None
-    numbers = [each for each in more if isinstance(each, np.ndarray) and each.size == x.rank]
-    if any(isinstance(each, Value) for each in more):
-        raise UnknownOperator(f"{node.operator} with sizes that are computed")
-    if numbers:
-        last = numbers[-1]
-        scales, sizes = (last.tolist(), None) if last.dtype.kind == "f" else (None, last.tolist())
-    if sizes is not None:
-        scales = [size / own for size, own in zip(sizes, x.shape, strict=True)]
-    if scales is None or len(scales) != x.rank or any(by != int(by) or by < 1 for by in scales):
-        raise UnknownOperator(f"{node.operator} by {scales}")
-    times = [int(by) for by in scales]
-    is_old = node.operator == "Upsample" or node.argument("version", 11) < 11
-    how = node.argument("coordinate_transformation_mode", "half_pixel")
-    how = "asymmetric" if is_old else how
-    rounded = "floor" if is_old else node.argument("nearest_mode", "round_prefer_floor")
-    allowed = {
-        "asymmetric": rounded == "floor" or (max(times) <= 2 and rounded == "round_prefer_floor"),
-        "half_pixel": rounded.startswith("round"),
-        "pytorch_half_pixel": rounded.startswith("round") and 1 not in x.shape[2:],
-    }
-    if not allowed.get(how, False):
-        raise UnknownOperator(f"{node.operator} by {how} and {rounded}")
-    return times
