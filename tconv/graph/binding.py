@@ -13,6 +13,7 @@ from tconv.graph.cost_model import moving_us
 from tconv.graph.steps import ContractionStep, LoopStep, ReductionStep, Step
 from tconv.graph.values import Buffer, UnknownOperator, Value
 from tconv.ops.planned_call import PackedWeights
+from tconv.system.fork_lock import ForkLock
 
 __all__ = ["Binder"]
 
@@ -25,7 +26,7 @@ class Binder:
 
     def __init__(self, threads: int) -> None:
         self.threads, self.kernels = threads, ProgramKernels(engine.host_target())
-        self.arenas = Arenas()
+        self.arenas, self.lock = Arenas(), ForkLock()
         self._packed: dict[int, tuple[Any, PackedWeights]] = {}
 
     @property

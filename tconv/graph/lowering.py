@@ -13,13 +13,14 @@ from tconv.graph.operators.registry import REGISTRY, Writer
 from tconv.graph.steps import Step
 from tconv.graph.values import Operand, UnknownOperator, Value
 
-__all__ = ["Lowered", "known_operators", "lower", "static_operators"]
+__all__ = ["BROKEN", "Lowered", "known_operators", "lower", "static_operators"]
 
 for _room in ("elementwise", "convolutions", "pooling", "normalisation", "resampling", "movement"):
     import_module(f"tconv.graph.operators.{_room}")
 
 
-_BROKEN = (ValueError, IndexError, KeyError, TypeError, AssertionError, ArithmeticError)
+BROKEN = (ValueError, IndexError, KeyError, TypeError, AssertionError, ArithmeticError)
+"""What is raised on the way by nodes that break the rules of their operators."""
 
 
 class Lowered(NamedTuple):
@@ -83,5 +84,5 @@ def _results(writer: Writer, node: Node, operands: list[Operand | None]) -> list
             raise UnknownOperator(f"{node.operator} of {type(each).__name__}")
     try:
         return list(function(writer, node, operands))
-    except _BROKEN as error:  # a node that breaks the operator's rules
+    except BROKEN as error:  # a node that breaks the operator's rules
         raise UnknownOperator(f"{node.operator}: {error or type(error).__name__}") from error

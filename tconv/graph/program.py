@@ -12,7 +12,7 @@ from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.graph.binding import Binder
 from tconv.graph.cost_model import STAGE_US
 from tconv.graph.graph import Graph
-from tconv.graph.lowering import lower
+from tconv.graph.lowering import BROKEN, lower
 from tconv.graph.memory_plan import plan_memory, stages_of
 from tconv.graph.passes.affine import fold_affine, fold_affine_forward
 from tconv.graph.passes.concat import write_in_place
@@ -22,7 +22,7 @@ from tconv.graph.passes.gates import find_gates
 from tconv.graph.passes.identities import drop_identities
 from tconv.graph.passes.loops import fuse_loops
 from tconv.graph.steps import Step, copy_step, needed
-from tconv.graph.values import Buffer, Operand, Value
+from tconv.graph.values import Buffer, Operand, UnknownOperator, Value
 from tconv.system.allocator import empty
 from tconv.system.fork_lock import cached_property
 
@@ -78,11 +78,12 @@ class Program:
     def _runner(self) -> SequenceRunner:
         """The native steps; their kernels are compiled, and weights packed, for the first run."""
         binder, stages = self._binder, self._stages
-        native = [
-            binder.bind(step, self._planned.offsets, stage != after)
-            for step, stage, after in zip(self.steps, stages, [*stages[1:], -1], strict=True)
-        ]
-        binder.kernels.load()
+        with binder.lock:  # whose kernels and packed weights all programs of a graph share
+            native = [
+                binder.bind(step, self._planned.offsets, stage != after)
+                for step, stage, after in zip(self.steps, stages, [*stages[1:], -1], strict=True)
+            ]
+            binder.kernels.load()
         here = engine.host_target()
         return SequenceRunner(native, self.block_bytes, binder.threads, here, binder.arenas)
 
@@ -134,6 +135,10 @@ class Program:
 class Programs:
     """The programs of a graph, for the sizes that were asked for last.
 
+    Raises
+    ------
+    UnknownOperator : a node breaks the rules of its operator, so that no pass understands it
+
     >>> from tconv.graph import Graph, Input, Node
     >>> graph = Graph((Input("x", "float32"),), ("y",), (Node("Relu", ("x",), ("y",)),), {})
     >>> (y,) = Programs(graph, 1)([np.array([-1, 2], np.float32)])
@@ -142,7 +147,10 @@ class Programs:
     """
 
     def __init__(self, graph: Graph, threads: int) -> None:
-        self.graph = _simplified(graph)
+        try:
+            self.graph = _simplified(graph)
+        except BROKEN as error:
+            raise UnknownOperator(f"a graph that breaks a rule: {error!r}") from error
         self._binder = Binder(threads)
         self._kept: dict[str, NDArray[Any]] = {}
         self._programs: dict[Shapes, Program] = {}
@@ -162,9 +170,10 @@ class Programs:
         found = self._programs.get(shapes)
         if found is None:
             found = Program(self.graph, shapes, self._kept, self._binder)
-            while len(self._programs) >= _MOST_PROGRAMS:
-                self._programs.pop(next(iter(self._programs)), None)
-            self._programs[shapes] = found
+            with self._binder.lock:
+                while len(self._programs) >= _MOST_PROGRAMS:
+                    del self._programs[next(iter(self._programs))]
+                self._programs[shapes] = found
         return found
 
     def __call__(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
