@@ -197,6 +197,12 @@ def _(folder):
     return partial(session().report)
 
 
+@call("onnx.Session.profile", HEAVY)
+def _(folder):
+    large = np.ones((1, 1, 200, 200), "f4")  # as a program
+    return partial(tconv.onnx.Session(model(), threads=1).profile, {"x": large}, 1)
+
+
 for name in (
     *("get_inputs", "get_outputs", "get_overridable_initializers", "get_modelmeta"),
     *("get_session_options", "get_providers", "get_provider_options"),

@@ -50,7 +50,10 @@ class Value:
 
     @classmethod
     def constant(cls, array: NDArray[Any]) -> "Value":
-        """A constant."""
+        """A constant; one number for all indices is kept once."""
+        if array.size > 1 and not any(array.strides):
+            one = np.full(1, array[(0,) * array.ndim], np.float32)
+            return cls(Buffer(1, "constant", 0, one), array.shape, (0,) * array.ndim)
         array = np.require(array, np.float32, ("C", "A"))
         buffer = Buffer(array.size, "constant", 0, array)
         return cls(buffer, array.shape, contiguous_strides(array.shape))

@@ -117,6 +117,8 @@ def _type_of(value: onnx.ValueInfoProto) -> str:
 
 
 def _value_of(attribute: AttributeProto) -> Any:
+    if attribute.ref_attr_name:
+        raise UnknownOperator(f"attribute {attribute.name!r} of a function, outside of one")
     value = onnx.helper.get_attribute_value(attribute)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")

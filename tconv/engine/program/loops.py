@@ -34,7 +34,7 @@ class Expression(NamedTuple):
     `stored` are the values that are written, one for each output.
 
     >>> Expression(2, (("add", (0, 1)), ("relu", (2,))), (3,)).digest
-    'a2ba8f8e0fdf'
+    '50c6191cff72'
     """
 
     operands: int

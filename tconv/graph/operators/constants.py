@@ -68,7 +68,7 @@ def _squeezed(node: Node, x: Array, axes: Array | None = None) -> Array:
 
 def _filled(node: Node, sizes: Array) -> Array:
     value = node.argument("value", np.zeros(1, np.float32))
-    return np.full(tuple(sizes.tolist()), value.ravel()[0], value.dtype)
+    return np.broadcast_to(value.reshape(()), tuple(sizes.tolist()))
 
 
 def _multiplied(node: Node, x: Array, axes: Array | None = None) -> Array:
