@@ -224,7 +224,7 @@ def _without_shuffles(ready: Any) -> Any:
     stride = MOST_INTERLEAVED + 1
     name, dtype = f"interleave_row_{stride}", ready.dtype.name
     kernel = load_kernel(name, interleave_row(stride), dtype=dtype, target=target())
-    ready.job.values[ARGUMENTS.place("interleave_row")] = kernel
+    ready._job.values[ARGUMENTS.place("interleave_row")] = kernel
     return ready
 
 

@@ -233,7 +233,7 @@ def native_stub(draw, geometry, want, dtype):
 
     def twice(*operands):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(made.job, "_is_small", is_small)
+            patch.setattr(made._job, "_is_small", is_small)
             solve(*operands)
             return solve(*operands)
 

@@ -59,8 +59,8 @@ def contraction_step(
         primitive.compute_directly(read, packed.weight, packed_bias, *written)
 
     return NativeStep(
-        function=lambda: primitive.job.function,
-        words=lambda: primitive.job.values,
+        function=lambda: primitive._job.function,
+        words=lambda: primitive._job.values,
         counter=place("counter"),
         places=tuple(places),
         constants=((place("weight"), weight), (place("bias"), packed_bias)),

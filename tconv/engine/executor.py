@@ -80,7 +80,7 @@ class Primitive:
         self._family = family = _family_of(sized.family, self, lowering)
         self._lowered, self._packing = family.lowered, family.packing
         self._linked: list[Arguments] = []  # have arrays that the job's addresses are of
-        self.job = Job(0, sized.sizes.words, self._load, plan.cycles, self._is_winograd)
+        self._job = Job(0, sized.sizes.words, self._load, plan.cycles, self._is_winograd)
         self._scratch_bytes = sized.scratch_size * plan.threads * self.computed.itemsize
         family.load(plan.cycles, lowering, self._use)
 
@@ -108,10 +108,10 @@ class Primitive:
         """Take drivers and kernels, and optimised ones in their place once they are there."""
         lowered, family = self._lowered, self._family
         family.found |= found
-        self.job.function, self._packing.function = map(family.found.__getitem__, lowered.drivers)
+        self._job.function, self._packing.function = map(family.found.__getitem__, lowered.drivers)
         linked = lowered.link(family.found, self.sized.sizes)
         self._linked.append(linked)  # besides those before, for calls that are under way
-        self.job.revise(linked.bind())
+        self._job.revise(linked.bind())
 
     @cached_property
     def _reorders(self) -> "Reorders":
@@ -238,10 +238,10 @@ class Primitive:
         """
         if not self._is_winograd:
             operands = (x, packed, bias, y, *residual)
-            self.job(operands, self.plan.threads, self._scratch_bytes)
+            self._job(operands, self.plan.threads, self._scratch_bytes)
             return
         operands = (x, packed.transformed, bias, y, *residual)
-        if self.job(operands, self.plan.threads, self._scratch_bytes):
+        if self._job(operands, self.plan.threads, self._scratch_bytes):
             self.compute_directly(x, packed.weight, bias, y, *residual)
 
     def write_images(
@@ -254,7 +254,7 @@ class Primitive:
         weight = packed.transformed if self._is_winograd else packed
         words = {ARGUMENTS.place("y_batch"): y.strides[0] // y.itemsize}
         operands, threads = (x, weight, bias, y), self.plan.threads
-        if self.job(operands, threads, self._scratch_bytes, words):
+        if self._job(operands, threads, self._scratch_bytes, words):
             self.compute_directly(x, packed.weight, bias, y)
 
     def compute_directly(

@@ -68,8 +68,8 @@ def ready_for(channels=3, size=4, dtype="float32"):
 
 
 def functions(ready):
-    interleave_row = int(ready.job.values[ARGUMENTS.place("interleave_row")])
-    return ready.job.function, ready._packing.function, interleave_row
+    interleave_row = int(ready._job.values[ARGUMENTS.place("interleave_row")])
+    return ready._job.function, ready._packing.function, interleave_row
 
 
 def computed(ready):
@@ -148,7 +148,7 @@ def test_longer_calls_have_baseline_drivers_only(unknown, monkeypatch):
 
 def test_calls_under_way_keep_no_baseline_code_for_later(unknown):
     ready = ready_for(64, 40)
-    job = ready.job
+    job = ready._job
     computed(ready)
     (frame,) = frames = job._frames
     tiers.wait_for_optimised()

@@ -35,7 +35,7 @@ def entries(monkeypatch):
 def test_small_jobs_on_one_thread_are_entered_by_native_code(entries, monkeypatch):
     x, weight = np.ones((1, 3, 5), np.float32), np.ones((3, 2, 4), np.float32)
     call = plan(x.shape, weight.shape, stride=3, dilation=2)
-    for job in (call._plan._packing, call._plan.job):
+    for job in (call._plan._packing, call._plan._job):
         monkeypatch.setattr(job, "_stub", None)
         monkeypatch.setattr(job, "_frames", [])
     for seen in ([], [2, 4]):  # from the second call on
@@ -50,7 +50,7 @@ def test_without_native_code_to_enter_them_they_are_entered_as_larger_ones_are(m
 
     x, weight = np.ones((1, 3, 5), np.float32), np.ones((3, 2, 4), np.float32)
     call = plan(x.shape, weight.shape, stride=3, dilation=3)
-    job = call._plan.job
+    job = call._plan._job
     assert job._is_small
     monkeypatch.setattr(jobs, "_stub", refuse)
     monkeypatch.setattr(job, "_stub", None)
@@ -66,9 +66,9 @@ def test_larger_jobs_and_those_of_more_threads_are_not(threads, entries, monkeyp
     x, weight = np.ones((1, 64, 300), np.float32), np.ones((64, 64, 8), np.float32)
     call = plan(x.shape, weight.shape, stride=4, threads=threads)
     assert call._plan.plan.threads == threads
-    monkeypatch.setattr(call._plan.job, "_stub", None)
+    monkeypatch.setattr(call._plan._job, "_stub", None)
     if threads == 2:
-        monkeypatch.setattr(call._plan.job, "_is_small", True)
+        monkeypatch.setattr(call._plan._job, "_is_small", True)
     call(x, call.pack(weight))
     assert 4 not in entries
 
