@@ -235,6 +235,12 @@ class Session(InferenceSessionBase):
         input_feed : as for `run`
         runs : int, at least 1; each step's least time is kept
 
+        Returns
+        -------
+        StepTimes
+            its `steps` have what each computes, its nodes, the shape of its result and its `ms`;
+            `table()` and `as_dict()` as of a report
+
         Raises
         ------
         UnsupportedError : no program computes the model for these inputs; `report` says why
