@@ -12,12 +12,15 @@ def test_a_run_from_end_to_end(tmp_path, capsys):
     (part,) = results["parts"]
     (row,) = part["rows"]
     assert (part["threads"], row["case"]) == (1, networks.NETWORKS["erb1"].title)
-    assert [*row["contenders"]] == ["onnxruntime", "session", "again"]
+    assert [*row["contenders"]] == ["onnxruntime", "session", "again", "openvino"]
+    peer = row["contenders"].pop("openvino")  # measured where it is installed
+    assert ("us" in peer) != ("openvino" in peer.get("failed", ""))
     for own, found in row["contenders"].items():
         assert found["error"] <= 1e-5
         assert [len(us) > 8 for us in found["us"]] == [True]
         assert 20 < found["peak_mib"][0] < 2000
         assert found["by"][0].get("nodes") == (2 if own == "session" else None)
+    row["contenders"]["openvino"] = peer
     table = "\n".join(networks.page(results))
     assert f"| {row['case']} | 1 |" in table
     assert table in capsys.readouterr().out
