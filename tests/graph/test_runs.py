@@ -225,8 +225,7 @@ def repairs(programs, x):
 def test_an_image_that_is_not_finite_leaves_the_others_alone(special, threads):
     model, feeds = winograd_model(3)
     programs, x = Programs(graph_of(model), threads), feeds["x"]
-    if not repairs(programs, x):
-        pytest.skip("this processor has no plan by Winograd's algorithm")
+    assert repairs(programs, x)
     clean = programs([x])
     assert_close(clean, by_onnx_runtime(model, feeds))
     spoilt = x.copy()

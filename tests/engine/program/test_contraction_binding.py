@@ -1,9 +1,10 @@
 """Contractions as steps: the bits of their own calls, also beside steps with other scratch."""
 
 import ctypes
-import ctypes.util
 import gc
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,11 +280,13 @@ def test_optimised_code_takes_the_place_of_baseline_code(monkeypatch, tmp_path, 
 
 @pytest.fixture
 def openmp():
-    """GNU's OpenMP runtime in place of the thread pool."""
-    name = ctypes.util.find_library("gomp")
-    if name is None:
-        pytest.skip("no OpenMP runtime here")
-    engine.use_backend(engine.OpenMPBackend(ctypes.CDLL(name), 2))
+    """The OpenMP runtime that scikit-learn brings with it, in place of the thread pool."""
+    package = Path(find_spec("sklearn").origin).parent
+    libraries = [
+        *package.parent.glob("scikit_learn.libs/libgomp*"),
+        *package.glob(".dylibs/libomp*"),
+    ]
+    engine.use_backend(engine.OpenMPBackend(ctypes.CDLL(str(libraries[0])), 2))
     yield
     engine.use_backend(None)
 
