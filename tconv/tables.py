@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
-__all__ = ["Column", "Table"]
+__all__ = ["Column", "Table", "Tabular"]
 
 _NARROWEST = 8  # a column folded further is unreadable; lines then exceed the width
 _GAP = "  "
@@ -99,6 +99,20 @@ class Table:
         if width is None:
             return lines
         return [part for line in lines for part in _fold(line, max(width, _NARROWEST))]
+
+
+class Tabular:
+    """A result that is printed as its table: plain text, or on a terminal by rich."""
+
+    def table(self) -> Table:
+        """Return the table."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def __rich__(self) -> "RenderableType":
+        return self.table().__rich__()
 
 
 @dataclass(frozen=True)

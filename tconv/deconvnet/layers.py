@@ -12,7 +12,7 @@ from tconv.deconvnet.rules.registry import REVERSALS
 from tconv.errors import ParameterError, RuleError
 from tconv.geometry.arguments import integer_of
 from tconv.messages import show
-from tconv.tables import Column, Table
+from tconv.tables import Column, Table, Tabular
 
 __all__ = ["LayerRow", "Layers", "find_layer", "list_layers"]
 
@@ -40,7 +40,7 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
-class Layers:
+class Layers(Tabular):
     """All layers of a network under one rule; prints itself as a table."""
 
     model: str
@@ -75,12 +75,6 @@ class Layers:
         footer = f"{len(rows)} {layers}, {fine} that rule {self.rule} can look at"
         good = tuple(not row.reason for row in self.rows)
         return Table(columns, rows, footer, len(columns) - 1, good)
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def __rich__(self) -> Any:
-        return self.table().__rich__()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain values."""

@@ -11,7 +11,7 @@ from tconv.deconvnet.crops import Norm, Range, UnitProjection, grey_levels_of, r
 from tconv.deconvnet.network.images import InputImage
 from tconv.deconvnet.rules.backward import ReversalSummary
 from tconv.system.fork_lock import cached_property
-from tconv.tables import Column, Table
+from tconv.tables import Column, Table, Tabular
 
 __all__ = [
     "NORMS",
@@ -41,7 +41,7 @@ class FeatureGroup(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Projections:
+class Projections(Tabular):
     """Features of one layer, projected back to the image.
 
     Parameters
@@ -228,12 +228,6 @@ class Projections:
             found["shuffled_projection"] = np.stack([tile.projection for tile in self.shuffled])
             found["correlation"] = np.array(self.correlations)
         return found
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def __rich__(self) -> Any:
-        return self.table().__rich__()
 
 
 def columns_of(count: int) -> int:

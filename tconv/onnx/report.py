@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tconv.onnx.partition.profitability import Decision
 from tconv.onnx.programs.report import ProgramReport
-from tconv.tables import Column, Table
+from tconv.tables import Column, Table, Tabular
 
 __all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison", "summary"]
 
@@ -41,7 +41,7 @@ class NodeReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Tabular):
     """A model's ConvTranspose, and the Conv that tconv may compute; times of the last run in ms.
 
     `elapsed_ms` is the time of the whole run, `elsewhere_ms` that of ONNX Runtime in it, for
@@ -95,12 +95,6 @@ class Report:
         """The report as plain values."""
         return asdict(self)
 
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def __rich__(self) -> Any:
-        return self.table().__rich__()
-
 
 @dataclass(frozen=True)
 class NodeComparison:
@@ -142,7 +136,7 @@ class ResultComparison:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Tabular):
     """A model run by `Session` and by ONNX Runtime alone: outputs, and medians of `runs` in ms.
 
     `faster` is "tconv" or "onnxruntime", None if the rounds disagree. `decision` says why the model
@@ -228,12 +222,6 @@ class Comparison:
         del shown["outputs"]
         of_all = {"largest_difference": self.largest_difference, "explanation": self.explanation()}
         return shown | of_all
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def __rich__(self) -> Any:
-        return self.table().__rich__()
 
 
 def _decided(nodes: Sequence[NodeReport | NodeComparison], decision: Decision | None) -> list[str]:

@@ -3,14 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tconv.tables import Column, Table
+from tconv.tables import Column, Table, Tabular
 from tconv.volumes.byte_sizes import in_words
 
 __all__ = ["Conversion"]
 
 
 @dataclass(frozen=True)
-class Conversion:
+class Conversion(Tabular):
     """One run of `convert`.
 
     Attributes
@@ -70,9 +70,3 @@ class Conversion:
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values."""
         return asdict(self)
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def __rich__(self) -> Any:
-        return self.table().__rich__()

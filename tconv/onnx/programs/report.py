@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tconv.graph import Program, described
-from tconv.tables import Column, Table
+from tconv.tables import Column, Table, Tabular
 
 __all__ = ["ProgramReport", "StepProfile", "StepTimes"]
 
@@ -55,7 +55,7 @@ class StepProfile:
 
 
 @dataclass(frozen=True)
-class StepTimes:
+class StepTimes(Tabular):
     """The steps of a program, each timed alone; the least of `runs` times, its start included.
 
     In a run steps follow each other without a return to Python, so the run takes less than the sum.
@@ -106,12 +106,6 @@ class StepTimes:
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values."""
         return asdict(self)
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def __rich__(self) -> Any:
-        return self.table().__rich__()
 
 
 def _names(nodes: Sequence[str]) -> str:
