@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
-from tconv.engine import host_target
-from tconv.graph import Program, Programs, UnknownOperator, known_operators, static_operators
+from tconv.graph import Program, UnknownOperator, known_operators, static_operators
 from tconv.onnx.front_end import graph_of
 from tconv.onnx.loading import LoadedModel, ModelAnalysis
 from tconv.onnx.model.nodes import NotPartitionable, is_operator, names_needed
 from tconv.onnx.partition.partition import Subgraph
-from tconv.onnx.programs.whole import program_settings
+from tconv.onnx.programs.whole import SizedPrograms, program_settings
 from tconv.onnx.subgraphs import SubgraphSession, load_subgraph
 
 __all__ = ["TailPrograms"]
@@ -43,7 +42,7 @@ class _Cut(NamedTuple):
     outputs: tuple[str, ...]
 
 
-class TailPrograms:
+class TailPrograms(SizedPrograms):
     """A model whose tail is computed by programs.
 
     Raises
@@ -57,23 +56,25 @@ class TailPrograms:
         self._analysis, self._outputs = analysis, [each.name for each in model.graph.output]
         self._given = {value.name for value in model.graph.input}
         self._given -= {tensor.name for tensor in model.graph.initializer}
-        cut, excluded = None, set[int]()
+        excluded = _of_other_types(model, analysis)
         for _ in range(_MOST_TRIES):
-            cut = _cut(model, excluded | _of_other_types(model, analysis))
+            cut = _cut(model, excluded)
             try:
-                self._load(model, cut)
+                self.head = self._load_head(model, cut)
             except _WrongType as wrong:
                 excluded |= wrong.readers
             else:
                 break
         else:
             raise UnknownOperator("no tail whose inputs are of float32")
-        self.nodes = [_copied(model.graph.node[index]) for index in cut.nodes]
+        nodes = [model.graph.node[index] for index in cut.nodes]
+        super().__init__(graph_of(model, nodes, cut.inputs, cut.outputs), self._settings)
+        self.nodes, self._inputs, self._made = list(map(_copied, nodes)), cut.inputs, cut.outputs
         assigned = [layer.index for layer in analysis.layers if layer.index in cut.nodes]
         self.loaded = LoadedModel.of_model(model, analysis, self._settings, assigned)
 
-    def _load(self, model: ModelProto, cut: _Cut) -> None:
-        """Load the subgraph before the tail, and make the graph of the tail."""
+    def _load_head(self, model: ModelProto, cut: _Cut) -> SubgraphSession | None:
+        """Load the subgraph before the tail, if there is one."""
         types = {name: value.type for name, value in _known(self._analysis).items()}
         inside = set(cut.nodes)
         before = tuple(n for n in range(len(model.graph.node)) if n not in inside)
@@ -81,24 +82,21 @@ class TailPrograms:
         made = [name for name in cut.inputs if name not in self._given]
         needed, inputs = _needed(model, before, {*made, *others}, self._given)
         outputs = tuple(dict.fromkeys((*made, *[n for n in others if n not in self._given])))
-        self.head: SubgraphSession | None = None
-        if outputs:
-            subgraph = Subgraph(needed, inputs, outputs)
-            try:
-                self.head = load_subgraph(model, subgraph, types, self._settings)
-            except NotPartitionable as why:
-                raise UnknownOperator(str(why)) from None
-            wrong = {
-                each.name
-                for each in self.head.session.get_outputs()
-                if each.name in made and each.type != "tensor(float)"
-            }
-            if wrong:
-                nodes = model.graph.node
-                raise _WrongType({n for n in cut.nodes if wrong.intersection(nodes[n].input)})
-        graph = graph_of(model, [model.graph.node[n] for n in cut.nodes], cut.inputs, cut.outputs)
-        threads = self._settings.threads or host_target().threads
-        self._programs, self._inputs, self._made = Programs(graph, threads), cut.inputs, cut.outputs
+        if not outputs:
+            return None
+        try:
+            head = load_subgraph(model, Subgraph(needed, inputs, outputs), types, self._settings)
+        except NotPartitionable as why:
+            raise UnknownOperator(str(why)) from None
+        wrong = {
+            each.name
+            for each in head.session.get_outputs()
+            if each.name in made and each.type != "tensor(float)"
+        }
+        if wrong:
+            nodes = model.graph.node
+            raise _WrongType({n for n in cut.nodes if wrong.intersection(nodes[n].input)})
+        return head
 
     def program(self, feed: Mapping[str, Any]) -> tuple[Program, float]:
         """Return the program for the sizes that a feed leads to, and the time before it.
@@ -113,15 +111,6 @@ class TailPrograms:
         began = perf_counter()
         self._before(feed, None)
         return program, (perf_counter() - began) * 1e6
-
-    @property
-    def packed_bytes(self) -> int:
-        """Bytes of packed weights."""
-        return self._programs.packed_bytes
-
-    def for_operands(self, operands: Sequence[Any]) -> Program:
-        """The program for inputs of these sizes."""
-        return self._programs.program(tuple([each.shape for each in operands]))
 
     def operands(self, feed: Mapping[str, Any]) -> list[Any]:
         """The inputs of the program for a feed."""
@@ -152,9 +141,7 @@ class TailPrograms:
         if self.head is not None:
             self.head(values, options)
         arrays = [values[name] for name in self._inputs]
-        for array in arrays:
-            if type(array) is not np.ndarray or array.dtype != np.float32:
-                raise UnknownOperator("an input that is no array of float32")
+        self._check_types(arrays)
         return values, arrays
 
 

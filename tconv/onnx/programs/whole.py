@@ -7,14 +7,14 @@ import numpy as np
 from onnx import ModelProto
 
 from tconv.engine import host_target
-from tconv.graph import Program, Programs, UnknownOperator
+from tconv.graph import Graph, Program, Programs, UnknownOperator
 from tconv.onnx.front_end import graph_of
 from tconv.onnx.loading import LoadedModel, ModelAnalysis
 from tconv.onnx.model.nodes import NotPartitionable
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import copied_options
 
-__all__ = ["ModelPrograms", "program_settings"]
+__all__ = ["ModelPrograms", "SizedPrograms", "program_settings"]
 
 
 def program_settings(model: ModelProto, analysis: ModelAnalysis) -> Settings:
@@ -33,7 +33,35 @@ def program_settings(model: ModelProto, analysis: ModelAnalysis) -> Settings:
         raise UnknownOperator(str(why)) from None
 
 
-class ModelPrograms:
+class SizedPrograms:
+    """The programs of a graph, and the threads that they take from the settings of a session."""
+
+    def __init__(self, graph: Graph, settings: Settings) -> None:
+        self._programs = Programs(graph, settings.threads or host_target().threads)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of packed weights."""
+        return self._programs.packed_bytes
+
+    def for_operands(self, operands: Sequence[Any]) -> Program:
+        """The program for inputs of these sizes."""
+        return self._programs.program(tuple([each.shape for each in operands]))
+
+    @staticmethod
+    def _check_types(arrays: Sequence[Any]) -> None:
+        """Refuse inputs that no program takes.
+
+        Raises
+        ------
+        UnknownOperator : one is no array of float32
+        """
+        for array in arrays:
+            if type(array) is not np.ndarray or array.dtype != np.float32:
+                raise UnknownOperator("an input that is no array of float32")
+
+
+class ModelPrograms(SizedPrograms):
     """The programs of a model that one process has loaded.
 
     Raises
@@ -45,8 +73,7 @@ class ModelPrograms:
     def __init__(self, model: ModelProto, analysis: ModelAnalysis) -> None:
         graph = graph_of(model)
         settings = program_settings(model, analysis)
-        threads = settings.threads or host_target().threads
-        self._programs = Programs(graph, threads)
+        super().__init__(graph, settings)
         self._inputs = [each.name for each in graph.inputs]
         self._outputs = list(graph.outputs)
         assigned = [layer.index for layer in analysis.layers]
@@ -64,15 +91,6 @@ class ModelPrograms:
             raise UnknownOperator(f"input {missing[0]!r} of unknown rank")
         return self._programs.program(tuple([tuple(shapes[name]) for name in self._inputs]))
 
-    @property
-    def packed_bytes(self) -> int:
-        """Bytes of packed weights."""
-        return self._programs.packed_bytes
-
-    def for_operands(self, operands: Sequence[Any]) -> Program:
-        """The program for inputs of these sizes."""
-        return self._programs.program(tuple([each.shape for each in operands]))
-
     def operands(self, feed: Mapping[str, Any]) -> list[Any]:
         """The inputs of the program for a feed."""
         return [feed[name] for name in self._inputs]
@@ -87,9 +105,7 @@ class ModelPrograms:
         arrays = [feed[name] for name in self._inputs]
         if options is not None or len(feed) != len(arrays):
             raise UnknownOperator("options of a run, or values for initialisers")
-        for array in arrays:
-            if type(array) is not np.ndarray or array.dtype != np.float32:
-                raise UnknownOperator("an input that is no array of float32")
+        self._check_types(arrays)
         found = self._programs(arrays)
         if list(names) == self._outputs:
             return found
