@@ -215,6 +215,10 @@ class HighRankPrimitive(_HighRank):
                         found = bias[0]
                     written[(images, slice(None), slice(None), *to)] = found
 
+    def write_images(self, read: NDArray[Any], packed: Any, bias: Any, y: NDArray[Any]) -> None:
+        """Write the result as `__call__` does, to images that are contiguous but apart."""
+        self(read, packed, bias, y)  # which copies block by block, to strides of any kind
+
     def _outputs(
         self, first: tuple[int, ...], first_row: int
     ) -> tuple[list[slice], tuple[slice, ...]]:
