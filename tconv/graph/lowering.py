@@ -52,7 +52,7 @@ def lower(
     ------
     UnknownOperator : a node is none that programs have, with the reason
     """
-    writer, values = Writer(kept), dict[str, Operand](graph.constants)
+    writer, values = Writer(graph.constants, kept), dict[str, Operand](graph.constants)
     for place, each in enumerate(graph.inputs):
         if each.dtype != "float32":
             raise UnknownOperator(f"input {each.name!r} of {each.dtype}")

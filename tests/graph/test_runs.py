@@ -14,6 +14,7 @@ from processes import run_script
 from onnx_graphs import by_onnx_runtime, conv, model_of, transposed
 from strategies import draws, integers_like
 from tconv.graph import Graph, Input, Node, Programs, UnknownOperator
+from tconv.onnx import Session
 from tconv.onnx.front_end import graph_of
 
 RELU = Graph((Input("x", "float32"),), ("y",), (Node("Relu", ("x",), ("y",)),), {})
@@ -132,6 +133,52 @@ def test_arrays_of_any_layout_are_read():
         (y,) = programs([array])
         assert np.array_equal(y, np.maximum(array, 0))
         assert y.flags.c_contiguous
+
+
+# ---- constants that depend on sizes --------------------------------------------------------------
+
+
+def test_a_resize_to_sizes_interpolates_by_other_factors_for_other_inputs():
+    stored = {"sizes": np.array([1, 2, 48, 24])}
+    given = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    nodes = [helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], **given)]
+    arrays = [integers_like((1, 2, *size), "float32") for size in [(24, 24), (16, 8), (12, 24)]]
+    model = model_of(nodes, {"x": arrays[0]}, ["y"], stored, sizes=False)
+    programs = Programs(graph_of(model), 2)
+    for x in arrays * 2:
+        assert_close(programs([x]), by_onnx_runtime(model, {"x": x}))
+
+
+def of_rows(last, factor, x):
+    """A model of one node whose weight is a factor times the number of rows of x."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["rows"], start=0, end=1),
+        node("Cast", "rows", "number", to=1),
+        node("Mul", "number factor", "weight"),
+        last,
+    ]
+    return model_of(nodes, {"x": x}, ["y"], {"factor": factor}, sizes=False)
+
+
+WEIGHTS = {
+    "MatMul": (node("MatMul", "x weight", "y"), (5, 3), (5,)),
+    "Gemm": (node("Gemm", "x weight", "y", transB=1), (3, 5), (5,)),
+    "Conv": (conv("x", "weight", "y"), (3, 5, 2), (5, 7)),
+    "ConvTranspose": (transposed("x", "weight", "y"), (5, 3, 2), (5, 7)),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_weight_made_of_sizes_is_left_to_onnx_runtime(name):
+    last, weight, sizes = WEIGHTS[name]
+    arrays = [integers_like((rows, *sizes), "float32") for rows in (4, 7, 2)]
+    model = of_rows(last, integers_like(weight, "float32"), arrays[0])
+    programs = Programs(graph_of(model), 2)
+    for x in arrays * 2:
+        expected = by_onnx_runtime(model, {"x": x})
+        assert_close(Session(model.SerializeToString()).run(None, {"x": x}), expected)
+        with pytest.raises(UnknownOperator, match="a weight that is computed"):
+            programs([x])
 
 
 # ---- threads and processes -----------------------------------------------------------------------

@@ -22,12 +22,13 @@ _KINDS = {"Conv": ConvAttributes, "ConvTranspose": NodeAttributes}
 @register(*_KINDS)
 def _convolution(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
     x, weight, bias, *_ = (*operands, None)
-    if not isinstance(x, Value) or not isinstance(weight, np.ndarray):
-        raise UnknownOperator(f"{node.operator} with a weight that is computed")
+    if not isinstance(x, Value):
+        raise UnknownOperator(f"{node.operator} of a constant")
+    weight = writer.weight(node, weight)
     if isinstance(bias, Value):
         raise UnknownOperator(f"{node.operator} with a bias that is computed")
-    if weight.dtype != np.float32 or (bias is not None and bias.dtype != np.float32):
-        raise UnknownOperator(f"{node.operator} with a weight or bias of another type")
+    if bias is not None and bias.dtype != np.float32:
+        raise UnknownOperator(f"{node.operator} with a bias of {bias.dtype}")
     try:
         settings = _KINDS[node.operator].of(dict(node.attributes))
         x, settings = _without_zeros(writer, x, settings)
@@ -67,32 +68,27 @@ def _without_zeros(
 
 @register("MatMul")
 def _matmul(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
-    x, weight = operands
-    if not isinstance(x, Value) or not isinstance(weight, np.ndarray):
-        raise UnknownOperator("MatMul without a constant matrix on its right")
-    if (
-        weight.ndim != 2
-        or weight.dtype != np.float32
-        or x.rank < 2
-        or x.shape[-1] != weight.shape[0]
-    ):
+    x, right = operands
+    if not isinstance(x, Value):
+        raise UnknownOperator("MatMul of a constant on its left")
+    weight = writer.weight(node, right)
+    if weight.ndim != 2 or x.rank < 2 or x.shape[-1] != weight.shape[0]:
         raise UnknownOperator(f"MatMul of {x.shape} and {weight.shape}")
     return [_product(writer, node, x, weight, None)]
 
 
 @register("Gemm")
 def _gemm(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
-    x, weight, bias, *_ = (*operands, None)
-    known = isinstance(x, Value) and isinstance(weight, np.ndarray) and weight.ndim == 2
+    x, right, bias, *_ = (*operands, None)
     scales = node.argument("alpha", 1.0), node.argument("beta", 1.0)
-    if not known or isinstance(bias, Value) or node.argument("transA", 0) or scales != (1.0, 1.0):
+    is_plain = not node.argument("transA", 0) and scales == (1.0, 1.0)
+    if not isinstance(x, Value) or isinstance(bias, Value) or not is_plain:
         raise UnknownOperator("Gemm with such operands")
-    assert isinstance(x, Value)
-    assert isinstance(weight, np.ndarray)
+    weight = writer.weight(node, right)
     if node.argument("transB", 0):
         weight = weight.T
-    is_float = weight.dtype == np.float32 and (bias is None or bias.dtype == np.float32)
-    if not is_float or x.rank != 2 or x.shape[1] != weight.shape[0]:
+    is_float = bias is None or bias.dtype == np.float32
+    if not is_float or (x.rank, weight.ndim) != (2, 2) or x.shape[1] != weight.shape[0]:
         raise UnknownOperator(f"Gemm of {x.shape} and {weight.shape}")
     if bias is not None:
         if bias.size not in (1, weight.shape[1]) or bias.shape[-1:] != (bias.size,):

@@ -1,6 +1,6 @@
 """Registry of operators, and what their functions write steps with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -37,22 +37,36 @@ def register(*names: str) -> Callable[[Lower], Lower]:
 class Writer:
     """The steps of a program that is being written.
 
-    `kept` holds arrays made of constants, which programs for other sizes use as well. `padded` says
-    which buffers are a value with zeros around it: the shape of both, the value, and the zeros on
-    either side of each axis. A convolution reads the value and pads by itself.
+    `constants` are those of the graph. `kept` holds arrays made of them, which programs for other
+    sizes use as well. `padded` says which buffers are a value with zeros around it: the shape of
+    both, the value, and the zeros on either side of each axis. A convolution reads the value and
+    pads by itself.
     """
 
-    def __init__(self, kept: dict[str, NDArray[Any]]) -> None:
+    def __init__(
+        self, constants: Mapping[str, NDArray[Any]], kept: dict[str, NDArray[Any]]
+    ) -> None:
         self.steps: list[Step] = []
-        self.kept = kept
+        self.kept, self._constants = kept, set(map(id, constants.values()))
         self.padded: dict[Buffer, Padded] = {}
 
     def once(self, node: Node, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """Return an array that a node makes of constants, made by the first program."""
+        """Return what a node makes of constants of the graph, made by the first program."""
         key = node.outputs[0]
         if key not in self.kept:
             self.kept[key] = make()
         return self.kept[key]
+
+    def weight(self, node: Node, operand: Operand | None) -> NDArray[Any]:
+        """Return a weight, which programs for all sizes share: it must be a constant of the graph.
+
+        A node of constants may make another one for each of a program's sizes.
+        """
+        if not isinstance(operand, np.ndarray) or id(operand) not in self._constants:
+            raise UnknownOperator(f"{node.operator} with a weight that is computed")
+        if operand.dtype != np.float32:
+            raise UnknownOperator(f"{node.operator} with a weight of {operand.dtype}")
+        return operand
 
     def loop(
         self,

@@ -1,8 +1,10 @@
 """Resampling: cells repeated, or interpolated by a transposed convolution."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tconv.geometry.geometry import Geometry
 from tconv.graph.graph import Node
@@ -52,14 +54,8 @@ def _linear(writer: Writer, node: Node, x: Value, times: Sequence[int]) -> Value
     sizes = [size + 2 * (by > 1) for size, by in zip(x.shape[2:], times[2:], strict=True)]
     rim = Value.whole((*x.shape[:2], *sizes))
     _repeat_rim(writer, node, x, rim)
-    taps = [_triangle(by) for by in times[2:]]
-    kernel = taps[0]
-    for each in taps[1:]:
-        kernel = np.multiply.outer(kernel, each)
     channels = x.shape[1]
-    weight = writer.once(
-        node, lambda: np.repeat(kernel[np.newaxis, np.newaxis], channels, 0).astype(np.float32)
-    )
+    weight = _triangles(channels, tuple(times[2:]))
     crops = [(3 * by - by % 2) // 2 if by > 1 else 0 for by in times[2:]]
     geometry = Geometry.of(
         rim.shape,
@@ -73,6 +69,15 @@ def _linear(writer: Writer, node: Node, x: Value, times: Sequence[int]) -> Value
     step = ContractionStep(geometry, "y", rim, weight, None, y, nodes=[node.name or node.operator])
     writer.steps.append(step)
     return y
+
+
+@lru_cache(maxsize=64)
+def _triangles(channels: int, times: tuple[int, ...]) -> NDArray[np.float32]:
+    """The weight that interpolates each channel; one array, of which packed weights are kept."""
+    kernel = np.ones(())
+    for by in times:
+        kernel = np.multiply.outer(kernel, _triangle(by))
+    return np.repeat(kernel[np.newaxis, np.newaxis], channels, 0).astype(np.float32)
 
 
 def _triangle(by: int) -> np.ndarray:

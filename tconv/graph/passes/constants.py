@@ -7,7 +7,7 @@ from tconv.graph.operators.constants import CONSTANT, computed
 
 __all__ = ["fold_constants"]
 
-_MOST_ELEMENTS = 2**24  # of a result: larger ones are made of small constants, and stay nodes
+_MOST_ELEMENTS = 2**24  # of a result that is larger than its operands, else it stays a node
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -15,10 +15,11 @@ def fold_constants(graph: Graph) -> Graph:
     constants, nodes = dict(graph.constants), list[Node]()
     for node in graph.nodes:
         names = [name for name in node.inputs if name]
-        result = None
+        result, most = None, _MOST_ELEMENTS
         if names and node.operator in CONSTANT and all(name in constants for name in names):
+            most = max(most, *[constants[name].size for name in names])
             result = computed(node, [constants.get(name) for name in node.inputs])
-        if result is None or result.size > _MOST_ELEMENTS or len(node.outputs) != 1:
+        if result is None or result.size > most or len(node.outputs) != 1:
             nodes.append(node)
         else:
             constants[node.outputs[0]] = result
