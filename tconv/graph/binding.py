@@ -103,10 +103,10 @@ class Binder:
         head = (outer * blocks, count, count * inner, inner, inner, block, blocks)
         words = np.array([0] * 4 + list(head), np.int64)
         (x_place, _), (y_place, _) = _places([step.x], offsets, 1), _places([step.y], offsets, 3)
-        factor = np.array([step.factor], np.float32)
+        divisor = np.array([step.divisor], np.float32)
         function = self.kernels.reduction(step.how, along_rows)
         return NativeStep(
-            function, lambda: words, 0, (*x_place, *y_place), ((2, factor),), ends_stage=ends_stage
+            function, lambda: words, 0, (*x_place, *y_place), ((2, divisor),), ends_stage=ends_stage
         )
 
 

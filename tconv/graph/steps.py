@@ -110,12 +110,12 @@ class LoopStep:
 
 @dataclass(eq=False)
 class ReductionStep:
-    """A sum, largest or least element along one axis of (outer, axis, inner), times a number."""
+    """A sum, largest or least element along an axis of (outer, axis, inner), over a number."""
 
     how: str
     x: Value
     y: Value
-    factor: float
+    divisor: int
     nodes: list[str] = field(default_factory=list)
 
     @property

@@ -252,7 +252,7 @@ def run_reduction(how: str, along_rows: bool) -> Callable[[Module, str, ElementT
     """Return the emitter of ``run(arguments, thread)`` for a sum, largest or least element.
 
     ``along_rows``: y[o] is that of the contiguous x[o, :]. Else y[o, :] is that of the rows of
-    x[o, :, :]. All results are multiplied by a number. Arguments are the counter, x, that number's
+    x[o, :, :]. All results are divided by a number. Arguments are the counter, x, that number's
     address, y; tasks, size (reduced), x_outer (elements from o to o), step (from row to row),
     columns (of y), column_block, column_blocks.
     """
@@ -260,20 +260,19 @@ def run_reduction(how: str, along_rows: bool) -> Callable[[Module, str, ElementT
     def emit(module: Module, name: str, element: ElementType) -> None:
         code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
         words = _Words(code, a["arguments"])
-        counter, x, factor, y = words.pointers(4)
+        counter, x, divisor, y = words.pointers(4)
         tasks, size, x_outer, step, columns, column_block, column_blocks = words.words(7)
-        scale = code.splat(code.load(factor))
         with code.tasks(counter, tasks) as task:
             outer, block = code.divmod(task, column_blocks)
             row = code.at(x, code.mul(outer, x_outer))
             if along_rows:
-                total = code.builder.fmul(_reduced_row(code, how, row, size), code.load(factor))
+                total = code.builder.fdiv(_reduced_row(code, how, row, size), code.load(divisor))
                 code.store(total, y, task)
             else:
                 start = code.mul(block, column_block)
                 count = code.least(column_block, code.sub(columns, start))
                 to = code.at(y, code.add(code.mul(outer, columns), start))
-                _reduce_rows(code, how, code.at(row, start), (size, step, count), scale, to)
+                _reduce_rows(code, how, code.at(row, start), (size, step, count), divisor, to)
         code.end()
 
     return emit
@@ -319,18 +318,19 @@ def _reduce_rows(
     how: str,
     x: Value,
     sizes: tuple[Value, Value, Value],
-    scale: Value,
+    divisor: Value,
     to: Value,
 ) -> None:
     """Reduce rows that are a step apart, some columns at a time."""
     size, step, columns = sizes
     element, lanes = code.element, code.element.lanes
     neutral = Constant(element.vector, [_NEUTRAL[how]] * lanes)
+    divisors = code.splat(code.load(divisor))
     with code.loop(columns, step=lanes) as column:
         mask = code.first_lanes(code.sub(columns, column))
         start = code.at(x, column)
         with code.loop_carrying(size, [neutral, start]) as ((total, at), following):
             following.append(_combined(code, how, total, code.load_lanes(at, mask)))
             following.append(code.at(at, step))
-        total = code.builder.fmul(following[0], scale)
+        total = code.builder.fdiv(following[0], divisors)
         code.store_lanes(total, code.at(to, column), mask)

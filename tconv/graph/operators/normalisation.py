@@ -40,5 +40,5 @@ def _mean(writer: Writer, node: Node, x: Value) -> Value:
     outer, count = prod(x.shape[:2]), prod(x.shape[2:])
     y = Value.whole((outer, 1))
     read = x.reshaped((outer, count, 1))
-    writer.steps.append(ReductionStep("sum", read, y, 1 / count, [node.name or node.operator]))
+    writer.steps.append(ReductionStep("sum", read, y, count, [node.name or node.operator]))
     return y.reshaped((*x.shape[:2], *[1] * (x.rank - 2)))

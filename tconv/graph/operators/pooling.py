@@ -83,13 +83,13 @@ def _pool(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> lis
     if is_max:
         return [x]
     with_padding = bool(node.argument("count_include_pad", 0))
-    factor = np.ones((), np.float64)
+    count = np.ones((), np.float32)
     for window in windows:
-        counts = window.counts(with_padding)
-        factor = np.multiply.outer(factor, 1 / counts)
-    if np.all(factor == factor.ravel()[0]):
-        factor = factor.ravel()[0]
-    return [writer.loop(node, [("mul", (0, 1))], [x, np.asarray(factor, np.float32)])]
+        count = np.multiply.outer(count, window.counts(with_padding).astype(np.float32))
+    if np.all(count == count.ravel()[0]):
+        count = np.asarray(count.ravel()[0])
+    # A mean of equal elements is that element: times the inverse of their number it might not be.
+    return [writer.loop(node, [("div", (0, 1))], [x, count])]
 
 
 def _padded(writer: Writer, node: Node, x: Value, windows: Sequence[_Window], fill: float) -> Value:
@@ -171,7 +171,7 @@ def _reduce(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> l
             how,
             x.reshaped((outer, count, inner)),
             y,
-            1 / count if is_mean else 1.0,
+            count if is_mean else 1,
             [node.name or node.outputs[0]],
         )
     )

@@ -153,14 +153,14 @@ def output(shape):
 # ---- reductions ----------------------------------------------------------------------------------
 
 
-def run_reduction(how, x, y, factor=1.0, *, block=None, threads=1, here=CPU):
+def run_reduction(how, x, y, divisor=1.0, *, block=None, threads=1, here=CPU):
     """Reduce the middle axis of x (outer, size, inner) to y (outer, inner).
 
     The last axis of x is contiguous, or has one index and the middle one is.
     """
     function, words = native_reduction(how, x, block, here)
-    counter, scale = np.zeros(8, np.int64), np.array([factor], np.float32)
-    words[:4] = [each.ctypes.data for each in (counter, x, scale, y)]
+    counter, number = np.zeros(8, np.int64), np.array([divisor], np.float32)
+    words[:4] = [each.ctypes.data for each in (counter, x, number, y)]
     thread_pool.run(function(), words.ctypes.data, threads, partial(load, target=here))
 
 

@@ -291,6 +291,28 @@ def test_windows_that_are_rounded_up(op, size, given, opset):
     assert_equal(*computed((1, 2, size), [both], ("y",), opset, {}))
 
 
+MEANS = {
+    "GlobalAveragePool": node("GlobalAveragePool", "x", "y"),
+    "ReduceMean of rows": node("ReduceMean", "x", "y", axes=[3]),
+    "ReduceMean of channels": node("ReduceMean", "x", "y", axes=[1]),
+    "AveragePool": node("AveragePool", "x", "y", kernel_shape=[3, 5], pads=[1, 2, 1, 2]),
+    "InstanceNormalization": node("InstanceNormalization", "x s b", "y", epsilon=1e-5),
+}
+
+
+@pytest.mark.parametrize("number", [3, 7, 41, -1e5 / 3])
+@pytest.mark.parametrize("size", [(3, 7), (4, 4), (5, 11), (1, 49)])
+@pytest.mark.parametrize("name", MEANS)
+def test_the_mean_of_equal_numbers_is_that_number(name, size, number):
+    """So a channel of equal numbers is normalised to its bias, however small epsilon is."""
+    x = np.full((2, 3, *size), np.trunc(number), np.float32)
+    scale, bias = numbers(3), numbers(3) + np.float32(0.5)
+    model = model_of([MEANS[name]], {"x": x}, ["y"], {"s": scale, "b": bias})
+    (y,) = Programs(graph_of(model), 2)([x])
+    expected = bias.reshape(3, 1, 1) if "Norm" in name else x[0, 0, 0, 0]
+    assert np.array_equal(y, np.broadcast_to(expected, y.shape))
+
+
 def test_a_dropout_that_drops_is_refused():
     nodes = [node("Dropout", "x ratio training", "y")]
     stored = {"ratio": np.float32(0.5), "training": np.array(True)}
