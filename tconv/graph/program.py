@@ -133,7 +133,7 @@ class Program:
 
 
 class Programs:
-    """The programs of a graph, for the sizes that were asked for last.
+    """The programs of a graph; those of the newest 16 sets of sizes are kept.
 
     Raises
     ------

@@ -7,7 +7,6 @@ from math import prod
 import numpy as np
 
 from tconv.graph.graph import Node
-from tconv.graph.operators.pooling import write_padding
 from tconv.graph.operators.registry import Writer, axis_of, integers, register, value_of
 from tconv.graph.values import Operand, UnknownOperator, Value
 
@@ -206,7 +205,7 @@ def _pad(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list
     if not any(size > 0 for size in sizes):
         return [x]
     y = Value.whole(shape)
-    write_padding(writer, node, x, y, [max(each, 0) for each in before], np.float32(number))
+    writer.pad(node, x, y, [max(each, 0) for each in before], np.float32(number))
     return [y]
 
 

@@ -99,25 +99,8 @@ def _padded(writer: Writer, node: Node, x: Value, windows: Sequence[_Window], fi
         return x
     sizes = [max(window.reach, window.begin + window.size) for window in windows]
     y = Value.whole((*x.shape[:2], *sizes))
-    write_padding(writer, node, x, y, [0, 0, *before], np.float32(fill))
+    writer.pad(node, x, y, [0, 0, *before], np.float32(fill))
     return y
-
-
-def write_padding(
-    writer: Writer, node: Node, x: Value, y: Value, before: Sequence[int], fill: np.float32
-) -> None:
-    """Copy x into y, so many cells from its beginning, and fill the rest."""
-    if fill == 0 and y.is_whole:
-        sizes = zip(before, x.shape, y.shape, strict=True)
-        writer.padded[y.buffer] = y.shape, x, tuple([(n, all_ - n - own) for n, own, all_ in sizes])
-    number, part = np.full((), fill, np.float32), y
-    for axis, begin in enumerate(before):
-        end = y.shape[axis] - begin - x.shape[axis]
-        for start, count in ((0, begin), (y.shape[axis] - end, end)):
-            if count > 0:
-                writer.copy(node, number, part.sliced(axis, start, count))
-        part = part.sliced(axis, begin, x.shape[axis])
-    writer.copy(node, x, part)
 
 
 def _along(writer: Writer, node: Node, x: Value, axis: int, window: _Window, name: str) -> Value:

@@ -92,6 +92,21 @@ class Writer:
         """Write a copy, with broadcasting."""
         self.steps.append(copy_step(value_of(x), y, _title(node)))
 
+    def pad(self, node: Node, x: Value, y: Value, before: Sequence[int], fill: np.float32) -> None:
+        """Write x into y, so many cells from its beginning, and `fill` into the rest."""
+        if fill == 0 and y.is_whole:
+            sizes = zip(before, x.shape, y.shape, strict=True)
+            zeros = tuple([(begin, all_ - begin - own) for begin, own, all_ in sizes])
+            self.padded[y.buffer] = y.shape, x, zeros
+        number, part = np.full((), fill, np.float32), y
+        for axis, begin in enumerate(before):
+            end = y.shape[axis] - begin - x.shape[axis]
+            for start, count in ((0, begin), (y.shape[axis] - end, end)):
+                if count > 0:
+                    self.copy(node, number, part.sliced(axis, start, count))
+            part = part.sliced(axis, begin, x.shape[axis])
+        self.copy(node, x, part)
+
     def contiguous(self, node: Node, operand: Operand) -> Value:
         """Return a value whose elements follow each other; a copy unless they do."""
         value = value_of(operand)
