@@ -82,9 +82,13 @@ def public_callables():
 
 def methods(kind):
     """Public methods and calls of a class, each under the name of the class that defines it."""
+    seen = set()
     for each in kind.__mro__:
         if each.__module__.startswith("tconv."):
             for name, value in vars(each).items():
+                if name in seen:
+                    continue
+                seen.add(name)
                 value = getattr(value, "__func__", value)
                 is_public = not name.startswith("_") or name in ("__call__", "__getitem__")
                 if (is_public and callable(value) and not isinstance(value, type)) or (
