@@ -16,7 +16,8 @@ _ITEM_BYTES = 4
 _BYTES_PER_CYCLE = 14.0  # read and written by a thread
 _CYCLES = {  # of an instruction, for each element
     **dict.fromkeys(("tanh", "sigmoid", "silu", "gelu", "gelu_tanh", "exp", "erf", "elu"), 1.0),
-    "snake": 1.5,
+    **dict.fromkeys(("snake", "sin", "cos", "log"), 1.5),
+    "softplus": 2.5,
     "sqrt": 0.5,
     "div": 0.5,
 }

@@ -18,7 +18,7 @@ in PyTorch.
 """
 
 from collections.abc import Callable, Sequence
-from decimal import Decimal
+from fractions import Fraction
 from math import factorial, pi, sqrt
 from typing import NamedTuple
 
@@ -26,11 +26,13 @@ from tconv.arrays.normal_distribution import CENTRE, COEFFICIENTS, LARGEST
 from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I32, I64, PTR, Constant, IntType, Module, Value, VectorType
 
-__all__ = ["Vectors", "activate", "applied", "finish_row", "is_short"]
+__all__ = ["LOG_2", "PI", "Vectors", "activate", "applied", "finish_row", "is_short"]
 
 
-_LOG_2 = Decimal("0.6931471805599453094172321214581765680755001343602552")
-_PI = Decimal("3.1415926535897932384626433832795028841971693993751058")
+LOG_2 = Fraction("0.6931471805599453094172321214581765680755001343602552")
+PI = Fraction(
+    "3.1415926535897932384626433832795028841971693993751058209749445923078164062862089986280348253"
+)
 _GELU_SCALE = 2 * sqrt(2 / pi)  # gelu with tanh: x*sigmoid(scale*(x + 0.044715*x**3))
 
 
@@ -248,9 +250,9 @@ class Vectors:
         needs no more, and where it is larger than any n*pi that is known, any sine is right.
         """
         form, argument = self.format, self.times(a, x)
-        large, rounded = self._large_sum(argument, 1 / _PI)
+        large, rounded = self._large_sum(argument, 1 / PI)
         n = self.builder.fsub(rounded, large)
-        r = self._less_multiple(argument, n, _PI, form.places_of_pi)
+        r = self._less_multiple(argument, n, PI, form.places_of_pi)
         half = self.number(pi / 2)
         r = self.copysign(self.pick(">", self._size(r), half, half, self._size(r)), r)
         terms = [(-1) ** k / factorial(2 * k + 1) for k in range(form.sine_terms)]
@@ -302,20 +304,20 @@ class Vectors:
     def _reduced(self, x: Value) -> tuple["_Exponent", Value]:
         """Return an integer n and r with ``x = n*log(2) + r``."""
         # The last bits of the sum with so large a number hold the integer.
-        large, rounded = self._large_sum(x, 1 / _LOG_2)
+        large, rounded = self._large_sum(x, 1 / LOG_2)
         bits = self.builder.sub(self._bits(rounded), self._bits(large))
         n = _Exponent(bits, self.builder.fsub(rounded, large))
-        return n, self._less_multiple(x, n.number, _LOG_2, self.format.exact_places)
+        return n, self._less_multiple(x, n.number, LOG_2, self.format.exact_places)
 
-    def _large_sum(self, x: Value, factor: Decimal) -> tuple[Value, Value]:
+    def _large_sum(self, x: Value, factor: Fraction) -> tuple[Value, Value]:
         """A number so large that its sum with x*factor is rounded to an integer, and the sum."""
         large = self.number(1.5 * 2**self.format.fraction)
         return large, self.code.multiply_add(x, self.number(float(factor)), large)
 
-    def _less_multiple(self, x: Value, n: Value, of: Decimal, places: int) -> Value:
+    def _less_multiple(self, x: Value, n: Value, of: Fraction, places: int) -> Value:
         """``x - n*of``, where n times `of` rounded to so many binary places is exact."""
         high = round(of * 2**places) / 2**places
-        for part in (high, float(of - Decimal(high))):
+        for part in (high, float(of - Fraction(high))):
             x = self.code.multiply_add(n, self.number(-part), x)
         return x
 

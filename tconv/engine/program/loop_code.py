@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I32, I64, PTR, Constant, Module, Undefined, Value
-from tconv.engine.kernels.activation import Vectors
+from tconv.engine.program.functions import Functions
 from tconv.engine.program.loops import Expression
 
 __all__ = ["OPERATORS", "run_loop", "run_reduction"]
@@ -181,11 +181,13 @@ def _results(
 # ---- operators -----------------------------------------------------------------------------------
 
 _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
-_INTRINSICS = ("sqrt", "floor", "ceil", "fabs")
+_ROUNDED = {"floor": "floor", "ceil": "ceil", "round": "roundeven"}
+_INTRINSICS = {"sqrt": "sqrt", "fabs": "fabs", **_ROUNDED}  # by LLVM's names
+_FUNCTIONS = ("exp", "erf", "sin", "cos", "log", "softplus", "sign")
 _WHOLE_FROM = 2.0**23  # all numbers of float32 from here on are whole
 OPERATORS: dict[str, int] = {
     **dict.fromkeys((*_BINARY, "max", "min"), 2),
-    **dict.fromkeys(("neg", "exp", "erf", "square", *_INTRINSICS), 1),
+    **dict.fromkeys(("neg", "square", *_INTRINSICS, *_FUNCTIONS), 1),
 }
 """Operators of expressions, by their number of operands; activations come beside them."""
 
@@ -194,7 +196,7 @@ class _Operators:
     """Instructions of an expression on vectors."""
 
     def __init__(self, code: Code) -> None:
-        self.code, self.vectors = code, Vectors(code)
+        self.code, self.vectors = code, Functions(code)
 
     def __call__(self, name: str, values: list[Value]) -> Value:
         """Emit one instruction."""
@@ -208,13 +210,13 @@ class _Operators:
             return builder.fneg(*values)
         if name == "square":
             return builder.fmul(values[0], values[0])
-        if name in ("exp", "erf"):
+        if name in _FUNCTIONS:
             found: Value = getattr(self.vectors, name)(*values)
             return found
-        if name in ("floor", "ceil") and not self.code.element.has_fma:
+        if name in _ROUNDED and not self.code.element.has_fma:
             return self._whole(name, *values)  # SSE2 has no instruction, and LLVM calls a library
         if name in _INTRINSICS:
-            return self._intrinsic(name, *values)
+            return self._intrinsic(_INTRINSICS[name], *values)
         return self.vectors.functions[name][1](*values)
 
     def extreme(self, name: str, a: Value, b: Value) -> Value:
@@ -224,11 +226,13 @@ class _Operators:
         return self.code.builder.select(is_nan, b, found)
 
     def _whole(self, name: str, x: Value) -> Value:
-        """The next whole number below or above, by rounding to the nearest one."""
+        """The nearest whole number, or the next one below or above."""
         builder, vectors = self.code.builder, self.vectors
         size, large = self._intrinsic("fabs", x), vectors.number(_WHOLE_FROM)
         near = builder.fsub(builder.fadd(size, large), large)
         near = vectors.copysign(vectors.pick("<", size, large, near, size), x)
+        if name == "round":
+            return near
         one, zero = vectors.number(1), vectors.number(0)
         if name == "floor":
             whole = builder.fsub(near, vectors.pick(">", near, x, one, zero))

@@ -53,6 +53,8 @@ EXACT = {
     "sqrt": np.sqrt,
     "floor": np.floor,
     "ceil": np.ceil,
+    "round": np.rint,
+    "sign": np.sign,
     "fabs": np.fabs,
     "relu": lambda x: np.where(x < 0, np.float32(0), x),
     "leaky_relu": lambda x, slope: x * np.where(x < 0, slope, np.float32(1)),
