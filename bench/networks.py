@@ -180,9 +180,11 @@ class Run:
         report = self.made.report()
         taken = sum(node.computed_by == "tconv" for node in report.nodes)
         found = {"taken": taken, "nodes": len(report.nodes)}
-        program = getattr(report, "program", None)
-        if program is not None:
-            found["program"] = ", a tail" if program.has_head else ", a program"
+        programs = getattr(report, "programs", ())
+        if programs:
+            count = len(programs)
+            regions = f"{count} region{'s' * (count > 1)}"
+            found["program"] = f", {regions}" if report.pieces else ", a program"
         decision = getattr(report, "decision", None)
         return found if decision is None else found | {"decision": str(decision)}
 

@@ -40,7 +40,8 @@ class Binder:
             return moving_us(step, self.threads)
         us = engine.expected_us(step.geometry, step.want, "float32", self.threads, by_octave=True)
         if us is None:
-            raise UnknownOperator(f"node {step.nodes[0]!r}: no plan of machine code")
+            title = step.nodes[0]
+            raise UnknownOperator(f"node {title!r}: no plan of machine code", title)
         return us
 
     def bind(self, step: Step, offsets: Mapping[Buffer, int], ends_stage: bool) -> NativeStep:

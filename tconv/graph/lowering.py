@@ -63,7 +63,8 @@ def lower(
             operands = [values[name] if name else None for name in node.inputs]
             results = _results(writer, node, operands)
         except UnknownOperator as why:
-            raise UnknownOperator(f"node {node.name or node.outputs[0]!r}: {why}") from None
+            title = node.name or node.outputs[0]
+            raise UnknownOperator(f"node {title!r}: {why}", title) from None
         values |= dict(zip(node.outputs, results, strict=False))
     known = {name: tuple(value.shape) for name, value in values.items()}
     return Lowered(writer.steps, [values[name] for name in graph.outputs], known)

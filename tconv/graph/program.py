@@ -51,7 +51,7 @@ class Program:
     steps : list of steps, in order
     block_bytes, buffer_bytes : memory of the values between steps, and what it would be if no two
         of them shared any
-    expected_us : predicted microseconds of a run
+    expected_us, steps_us : predicted microseconds of a run, and of each step
     shapes : dict of the shapes of values by name
     """
 
@@ -71,8 +71,8 @@ class Program:
         self._binder, self._stages = binder, stages_of(steps)
         self._planned = planned = plan_memory(steps, self._stages)
         self.block_bytes, self.buffer_bytes = planned.block_bytes, planned.buffer_bytes
-        self.expected_us = (self._stages[-1] + 1 if steps else 0) * STAGE_US
-        self.expected_us += sum(binder.expected_us(step) for step in steps)
+        self.steps_us = [binder.expected_us(step) for step in steps]
+        self.expected_us = (self._stages[-1] + 1 if steps else 0) * STAGE_US + sum(self.steps_us)
 
     @cached_property
     def _runner(self) -> SequenceRunner:

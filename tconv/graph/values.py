@@ -17,7 +17,11 @@ __all__ = ["Buffer", "Operand", "UnknownOperator", "Value", "contiguous_strides"
 
 
 class UnknownOperator(Exception):
-    """The reason why a node is not computed by tconv."""
+    """The reason why tconv does not compute a graph; `node` names the one at fault, "" if none."""
+
+    def __init__(self, reason: str, node: str = "") -> None:
+        super().__init__(reason)
+        self.node = node
 
 
 @dataclass(eq=False)

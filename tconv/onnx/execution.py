@@ -15,18 +15,18 @@ from onnx import ModelProto
 from onnx.helper import np_dtype_to_tensor_dtype
 
 from tconv.errors import ModelError, TConvError
-from tconv.graph import Program, UnknownOperator
+from tconv.graph import Program
 from tconv.onnx.loading import LoadedModel, RunProfile, analyse_model, load_partitioned, load_whole
 from tconv.onnx.model.model import Source, read_model
 from tconv.onnx.model.nodes import NotPartitionable
 from tconv.onnx.model.shape_inference import Shapes, fixed_shape, infer_shapes
 from tconv.onnx.ort.float64_errors import explain_refusal
 from tconv.onnx.ort.options import Settings
-from tconv.onnx.partition.cost_model import COLD_US, PROGRAM_US, RUN_US, SUBGRAPH_US
-from tconv.onnx.partition.profitability import LEAST_GAIN, Decision, nodes_us, predict, whole_us
+from tconv.onnx.partition.profitability import LEAST_GAIN, Decision, predict
+from tconv.onnx.programs.model_programs import ModelPrograms
+from tconv.onnx.programs.region import Region
 from tconv.onnx.programs.report import StepTimes
-from tconv.onnx.programs.tail import TailPrograms
-from tconv.onnx.programs.whole import ModelPrograms
+from tconv.onnx.programs.search import ProgramSearch
 from tconv.onnx.report import NodeReport
 from tconv.onnx.subgraphs import SubgraphSession, Values
 from tconv.system.fork_lock import ForkLock
@@ -51,8 +51,8 @@ Key = tuple[tuple[int, ...], ...]
 class Execution:
     """A loaded model, the decision for it, reports of its layers and the names of its outputs.
 
-    `run_whole` runs ONNX Runtime's session of the whole model, or `program` as it does; None if the
-    model is partitioned. `has_head` is true if ONNX Runtime computes what comes before the program.
+    `run_whole` runs ONNX Runtime's session of the whole model, or programs as it does; None if the
+    model is partitioned. `regions` are those of `programs`, each with its program.
     """
 
     loaded: LoadedModel
@@ -60,8 +60,8 @@ class Execution:
     nodes: tuple[NodeReport, ...]
     names: list[str]
     run_whole: Any
-    program: Program | None = None
-    has_head: bool = False
+    programs: ModelPrograms | None = None
+    regions: tuple[tuple[Region, Program], ...] = ()
 
 
 class Executions:
@@ -85,8 +85,8 @@ class Executions:
         self.whole = self._analysis.whole
         self._whole: LoadedModel | None = None
         self._partitioned: LoadedModel | None = None
-        self._programs: ModelPrograms | TailPrograms | None = None
-        self.why_no_program = ""
+        self._search: ProgramSearch | None = None
+        self._why_left = ""
         self._decisions: dict[Key, Decision] = {}
         self.known: dict[Key, Execution] = {}
         self.only: Execution | None = None
@@ -98,18 +98,14 @@ class Executions:
         self._model = None
 
     @property
-    def packed_bytes(self) -> int:
-        """Bytes of the packed weights of programs."""
-        return 0 if self._programs is None else self._programs.packed_bytes
+    def why_no_program(self) -> str:
+        """Why the last inputs had no program."""
+        return self._why_left or ("" if self._search is None else self._search.why)
 
     def profile(self, feed: Values, runs: int) -> StepTimes | None:
-        """Time each step of the program for a feed; None if no program computes it."""
+        """Time each step of the programs for a feed; None if no program computes it."""
         execution = self.choose(feed)
-        if execution.program is None or self._programs is None:
-            return None
-        operands = self._programs.operands(feed)
-        program = self._programs.for_operands(operands)
-        return StepTimes.of(program, program.times(operands, runs), runs)
+        return None if execution.programs is None else execution.programs.profile(feed, runs)
 
     def _begin(self, force: bool) -> Execution:
         """Load the execution that the first run is expected to use."""
@@ -118,24 +114,26 @@ class Executions:
         is_left = why_whole or self._method == "onnxruntime"
         if self._model is None or is_left or not (candidates or analysis.has_convolution):
             why = why_whole or ("method='onnxruntime'" if candidates else "")
-            self.only, self.why_no_program = self._as_whole(Decision("onnxruntime", why)), why
+            self.only, self._why_left = self._as_whole(Decision("onnxruntime", why)), why
             return self.only
         if candidates and (force or analysis.has_float64):
             why = _EVERY_NODE if force else "ONNX Runtime has none of float64"
             self.only = self._as_partitioned(Decision("tconv", why), self._all)
             return self.only
         shapes, is_certain = self._declared()
-        self._programs = self._load_programs(self._model, shapes)
+        self._search = ProgramSearch(self._model, analysis, self._read_again, shapes, is_certain)
         found = self._as_program(shapes)
         if found is not None:
             if is_certain and self._method != "measure":
                 self.only = found
             return found
-        if isinstance(self._programs, TailPrograms):
-            return self._program_execution(Decision("tconv", _AT_FIRST_RUN, is_program=True), None)
+        programs = self._search.programs
+        if programs is not None and not programs.is_whole:
+            expected = Decision("tconv", _AT_FIRST_RUN, is_program=True)
+            return self._program_execution(programs, expected, ())
         if not candidates:
             execution = self._as_whole(Decision("onnxruntime", ""))
-            if is_certain or self._programs is None:
+            if is_certain or programs is None:
                 self.only = execution
             return execution
         decision, assigned = self._predicted(shapes, {}) or (None, self._all)
@@ -148,64 +146,32 @@ class Executions:
             self.only = execution
         return execution
 
-    def _load_programs(
-        self, model: ModelProto, shapes: Shapes
-    ) -> ModelPrograms | TailPrograms | None:
-        """The programs of the model, of its tail, or None: `why_no_program` then says why.
-
-        `shapes` are those of the inputs as far as they are known.
-        """
-        whole = None
-        try:
-            whole = ModelPrograms(model, self._analysis)
-            whole.program(shapes)
-            return whole
-        except (UnknownOperator, ModelError) as why:
-            self.why_no_program = str(why)
-        try:
-            tail = TailPrograms(model, self._analysis)
-        except (UnknownOperator, ModelError):
-            return whole  # sizes that were assumed may not fit, where others do
-        return tail if tail.head is not None or whole is None else whole
-
     def _as_program(self, shapes: Shapes, feed: Values | None = None) -> Execution | None:
-        """The execution by a program that is predicted to gain, else None: `why_no_program`."""
-        programs, analysis = self._programs, self._analysis
-        if programs is None or analysis.graph is None or analysis.stripped is None:
+        """The execution by programs that are predicted to gain, else None: `why_no_program`."""
+        if self._search is None:
             return None
-        threads = analysis.settings.threads
-        try:
-            if isinstance(programs, ModelPrograms):
-                program = programs.program(shapes)
-                known = infer_shapes(analysis.stripped, shapes, {})
-                theirs_us = whole_us(analysis.graph, known, threads)
-                ours_us = PROGRAM_US + program.expected_us
-            elif feed is None:
-                return None
-            else:
-                program, before_us = programs.program(feed)
-                theirs_us = RUN_US + before_us + nodes_us(programs.nodes, program.shapes, threads)
-                ours_us = before_us + PROGRAM_US + SUBGRAPH_US + COLD_US + program.expected_us
-        except (UnknownOperator, ModelError) as why:
-            self.why_no_program = str(why)
+        found = self._search.forecast(shapes, feed)
+        if found is None:
             return None
-        if 1 - ours_us / theirs_us < LEAST_GAIN:
-            self.why_no_program = "predicted gain below 3 %"
+        if 1 - found.tconv_us / found.onnxruntime_us < LEAST_GAIN:
+            self._search.why = "predicted gain below 3 %"
             return None
-        decision = Decision(
-            "tconv", "predicted to gain", theirs_us / 1e3, ours_us / 1e3, is_program=True
-        )
-        return self._program_execution(decision, program)
+        theirs_ms, ours_ms = found.onnxruntime_us / 1e3, found.tconv_us / 1e3
+        decision = Decision("tconv", "predicted to gain", theirs_ms, ours_ms, is_program=True)
+        return self._program_execution(found.programs, decision, found.regions)
 
-    def _program_execution(self, decision: Decision, program: Program | None) -> Execution:
-        assert self._programs is not None
-        loaded = self._programs.loaded
+    def _program_execution(
+        self,
+        programs: ModelPrograms,
+        decision: Decision,
+        regions: tuple[tuple[Region, Program], ...],
+    ) -> Execution:
+        loaded = programs.loaded
         if not self.whole.is_loaded:  # take the one whose options are copies
             self.whole = loaded.whole
-        nodes = self._analysis.reports(loaded.assigned, "before the program")
+        nodes = self._analysis.reports(loaded.assigned, "outside of the programs")
         names = [each.name for each in loaded.outputs]
-        has_head = isinstance(self._programs, TailPrograms) and self._programs.head is not None
-        return Execution(loaded, decision, nodes, names, self._programs.run, program, has_head)
+        return Execution(loaded, decision, nodes, names, programs.run, programs, regions)
 
     @property
     def _all(self) -> tuple[int, ...]:
@@ -294,7 +260,7 @@ class Executions:
             by = {(each.by, each.is_program) for each in self._decisions.values()}
             self.only = execution if len(by) == 1 else None
             if self.only is not None and not execution.decision.is_program:
-                self._programs = None
+                self._search, self._why_left = None, self.why_no_program
         return execution
 
     def _nearest(self, key: Key) -> Decision:
@@ -421,12 +387,15 @@ class Executions:
             loaded, Decision("tconv", f"ONNX Runtime alone refuses it: {error}")
         )
 
+    def _read_again(self) -> ModelProto:
+        if self.whole.has_changed:
+            raise NotPartitionable(_CHANGED)
+        return read_model(self._analysis.source)
+
     def _load_partitioned(self, assigned: Sequence[int]) -> LoadedModel:
         model, self._model = self._model, None
         if model is None:
-            if self.whole.has_changed:
-                raise NotPartitionable(_CHANGED)
-            model = read_model(self._analysis.source)
+            model = self._read_again()
         loaded = load_partitioned(self._analysis, model, assigned)
         if not self.whole.is_loaded:  # take the one whose options are copies
             self.whole = loaded.whole

@@ -1,6 +1,6 @@
 """Graphs of ONNX models: nodes of the main graph in order, initialisers and constants as arrays."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ __all__ = ["graph_of"]
 
 _CONSTANTS = ("value", "value_float", "value_floats", "value_int", "value_ints")
 _OPSETS = range(7, 24)
+_VERSIONED = ("Resize", "Softmax", "LogSoftmax")  # whose rules follow the opset
 
 
 def graph_of(
@@ -38,14 +39,15 @@ def graph_of(
     """
     opsets = {each.domain or "ai.onnx": each.version for each in model.opset_import}
     protos = model.graph.node if part is None else part
-    _check(model, opsets, protos)
+    if part is None:
+        outputs = [each.name for each in model.graph.output]
+    _check(model, opsets, protos, outputs)
     read = {name for proto in protos for name in proto.input}
     read.update(value.name for value in model.graph.output)
     stored = [each for each in model.graph.initializer if part is None or each.name in read]
     constants = {each.name: stored_array(each) for each in stored}
     if part is None:
         given = [Input(v.name, _type_of(v)) for v in model.graph.input if v.name not in constants]
-        outputs = [each.name for each in model.graph.output]
     else:
         given = [Input(name, "float32") for name in inputs]
     nodes = list[Node]()
@@ -54,7 +56,7 @@ def graph_of(
         if proto.op_type == "Constant":
             constants[proto.output[0]] = _constant(attributes)
             continue
-        if proto.op_type == "Resize":
+        if proto.op_type in _VERSIONED:
             attributes["version"] = opsets["ai.onnx"]
         reads, makes = tuple(proto.input), tuple(proto.output)
         nodes.append(Node(proto.op_type, reads, makes, attributes, name_of(proto)))
@@ -63,7 +65,12 @@ def graph_of(
     return graph
 
 
-def _check(model: ModelProto, opsets: dict[str, int], protos: Iterable[NodeProto]) -> None:
+def _check(
+    model: ModelProto,
+    opsets: dict[str, int],
+    protos: Iterable[NodeProto],
+    outputs: Collection[str],
+) -> None:
     """Refuse what no program has before any data are copied."""
     if opsets.get("ai.onnx", 0) not in _OPSETS:
         raise UnknownOperator(f"opset {opsets.get('ai.onnx', 0)}")
@@ -81,9 +88,10 @@ def _check(model: ModelProto, opsets: dict[str, int], protos: Iterable[NodeProto
         try:
             onnx.checker.check_node(proto, context)
         except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-            raise UnknownOperator(f"node {name_of(proto)!r}: {error}") from None
+            title = name_of(proto)
+            raise UnknownOperator(f"node {title!r}: {error}", title) from None
     for value in model.graph.output:
-        if _type_of(value) not in ("float32", "none"):
+        if value.name in outputs and _type_of(value) not in ("float32", "none"):
             raise UnknownOperator(f"output {value.name!r} of {_type_of(value)}")
 
 

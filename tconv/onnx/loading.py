@@ -27,6 +27,7 @@ from tconv.onnx.model.shape_inference import strip_weights
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import WholeModel, check_files, copied_options
 from tconv.onnx.partition.partition import Graph, Layer, Partition, find_layers
+from tconv.onnx.programs.region import Region
 from tconv.onnx.report import NodeReport
 from tconv.onnx.subgraphs import LayerKernel, SubgraphSession, Values, load_steps
 
@@ -38,6 +39,9 @@ __all__ = [
     "load_partitioned",
     "load_whole",
 ]
+
+Step = SubgraphSession | LayerKernel | Region
+"""What runs in order, each reading and adding values by their names."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,8 @@ class LoadedModel:
     """A model ready to run, whole or partitioned.
 
     `steps` run in order; a whole model is a single step. After each step, the values that
-    `last_use` names for it are released. `assigned` has the indices of tconv's layers, `whole` is
-    the model as one session of ONNX Runtime.
+    `last_use` names for it are released. `assigned` has the indices of tconv's layers, those within
+    regions included, `whole` is the model as one session of ONNX Runtime.
     """
 
     inputs: tuple[NodeArg, ...]
@@ -106,7 +110,7 @@ class LoadedModel:
     outputs: tuple[NodeArg, ...]
     metadata: ModelMetadata
     assigned: tuple[int, ...]
-    steps: tuple[SubgraphSession | LayerKernel, ...]
+    steps: tuple[Step, ...]
     last_use: tuple[tuple[str, ...], ...]
     whole: WholeModel
     defaults: Values = field(default_factory=dict)
@@ -123,14 +127,16 @@ class LoadedModel:
         analysis: ModelAnalysis,
         settings: Settings,
         assigned: Sequence[int],
+        steps: Sequence[Step],
     ) -> "LoadedModel":
-        """Describe a model that programs compute; `assigned` has the layers in them.
+        """Describe a model whose regions programs compute; `assigned` has the layers in them.
 
         `settings` have private copies of the caller's options.
         """
         assert analysis.graph is not None
         graph, known = model.graph, analysis.graph.values
-        stored = {tensor.name for tensor in graph.initializer}
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        outputs = [value.name for value in graph.output]
         overridable = [] if model.ir_version < 4 else [v for v in graph.input if v.name in stored]
         return cls(
             tuple([node_arg(value) for value in graph.input if value.name not in stored]),
@@ -138,11 +144,12 @@ class LoadedModel:
             tuple([node_arg(_declared(value, known)) for value in graph.output]),
             metadata_of(model),
             tuple(assigned),
-            steps=(),
-            last_use=(),
+            steps=tuple(steps),
+            last_use=_last_use(steps, outputs),
             whole=analysis.whole
             if settings is analysis.settings
             else WholeModel(analysis.source, settings, analysis.whole.stamp),
+            defaults={name: stored_array(stored[name]) for name in outputs if name in stored},
         )
 
     def run(
@@ -162,10 +169,12 @@ class LoadedModel:
         for step, finished in zip(self.steps, self.last_use, strict=True):
             if isinstance(step, LayerKernel):
                 ran[step.layer.output] = step(values)
-            else:
+            elif isinstance(step, SubgraphSession):
                 before = perf_counter()
                 step(values, options)
                 elsewhere_ms += (perf_counter() - before) * 1e3
+            else:
+                step(values)
             if shapes is not None:
                 shapes.update(
                     (name, (value.dtype, value.shape))
@@ -174,7 +183,11 @@ class LoadedModel:
                 )
             for name in finished:
                 values.pop(name, None)
-        results = [values[name].copy() if name in given else values[name] for name in names]
+        # An output that is asked for twice is two arrays, as ONNX Runtime's are.
+        results = [
+            values[name].copy() if name in given or name in names[:place] else values[name]
+            for place, name in enumerate(names)
+        ]
         return results, RunProfile(ran, (perf_counter() - began) * 1e3, elsewhere_ms)
 
 
@@ -323,16 +336,11 @@ def _node_reports(
         yield NodeReport(name_of(node), "", settings, "onnxruntime", place)
 
 
-def _last_use(
-    steps: Sequence[SubgraphSession | LayerKernel], outputs: Sequence[str]
-) -> tuple[tuple[str, ...], ...]:
+def _last_use(steps: Sequence[Step], outputs: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Names per step that no later step needs, outputs of the model excepted."""
     seen, found = set(outputs), []
     for step in reversed(steps):
-        if isinstance(step, SubgraphSession):
-            names = {*step.inputs, *step.outputs}
-        else:
-            names = {*step.layer.inputs, step.layer.result}
+        names = {*step.inputs, *step.outputs}
         found.append(tuple(names - seen))
         seen |= names
     return tuple(reversed(found))

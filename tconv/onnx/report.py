@@ -45,8 +45,9 @@ class Report(Tabular):
     """A model's ConvTranspose, and the Conv that tconv may compute; times of the last run in ms.
 
     `elapsed_ms` is the time of the whole run, `elsewhere_ms` that of ONNX Runtime in it, for
-    `pieces` subgraphs; both are None before the first run. `decision` says why the model was
-    partitioned, or was not. `program` describes the program that ran, if one did.
+    `pieces` subgraphs; both are None before the first run, and the latter where programs ran beside
+    subgraphs. `decision` says why the model was partitioned, or was not. `programs` describes the
+    programs that ran, one for each region.
     """
 
     nodes: tuple[NodeReport, ...]
@@ -54,7 +55,7 @@ class Report(Tabular):
     elapsed_ms: float | None = None
     elsewhere_ms: float | None = None
     decision: Decision | None = None
-    program: ProgramReport | None = None
+    programs: tuple[ProgramReport, ...] = ()
 
     def table(self) -> Table:
         """One row for each node."""
@@ -83,8 +84,9 @@ class Report(Tabular):
 
     def _footer(self) -> str:
         parts = _decided(self.nodes, self.decision)
-        if self.program is not None:
-            parts.append(str(self.program))
+        parts += map(str, self.programs)
+        if self.programs:
+            parts.append(f"subgraphs of ONNX Runtime: {self.pieces}")
         if self.elapsed_ms is not None:
             parts.append(f"whole model {_ms(self.elapsed_ms)} ms")
             if self.elsewhere_ms is not None:

@@ -39,9 +39,9 @@ class Session(InferenceSessionBase):
     runs the whole model. For further shapes of the inputs, up to eight, it decides anew.
 
     A network of float32 whose operators tconv has becomes a program: native steps that one call
-    runs. Where it has others, ONNX Runtime computes one subgraph, and all that no other operator
-    depends on is a program. A model without either is partitioned at its ConvTranspose into
-    subgraphs for ONNX Runtime; arrays pass between them without a copy.
+    runs. Where it has others, its regions of operators that tconv has become programs, and ONNX
+    Runtime computes subgraphs between them. A model without a program is partitioned at its
+    ConvTranspose into subgraphs for ONNX Runtime; arrays pass between them without a copy.
 
     There ONNX Runtime keeps nodes inside If, Loop or Scan, types other than float16, float32 and
     float64, and models for other providers; `report` says which and why. Arithmetic with constants
@@ -184,7 +184,7 @@ class Session(InferenceSessionBase):
         loaded = execution.loaded
         names, feed = _checked_names(loaded, output_names), _checked(loaded, input_feed)
         began = perf_counter()
-        if execution.program is not None and options is None:
+        if execution.decision.is_program and options is None:
             try:
                 found: list[Any] = execution.run_whole(names, feed, None)
                 self._last = execution, None, (perf_counter() - began) * 1e3
@@ -217,15 +217,16 @@ class Session(InferenceSessionBase):
         if ran is not None:
             nodes = tuple(_with_run(node, ran) for node in nodes)
         elsewhere_ms: float | None = elapsed_ms if ran is None else ran.elsewhere_ms
-        if execution.program is not None:
-            elsewhere_ms = None if execution.has_head else 0.0
         count = execution.loaded.subgraph_count
-        described = None
-        if execution.program is not None:
-            packed_bytes = executions.packed_bytes
-            described = ProgramReport.of(execution.program, packed_bytes, execution.has_head)
-            count += execution.has_head
-        return Report(nodes, count, elapsed_ms, elsewhere_ms, execution.decision, described)
+        if execution.regions:
+            elsewhere_ms = None if count else 0.0
+        programs = tuple(
+            [
+                ProgramReport.of(program, region.packed_bytes)
+                for region, program in execution.regions
+            ]
+        )
+        return Report(nodes, count, elapsed_ms, elsewhere_ms, execution.decision, programs)
 
     def profile(self, input_feed: Mapping[str, Any], runs: int = 5) -> StepTimes:
         """Time every step of the model's program for these inputs; print the result as a table.

@@ -59,6 +59,7 @@ class LayerKernel:
 
     def __init__(self, layer: Layer, constants: Values, threads: int | None) -> None:
         self.layer, self.constants, self.threads = layer, constants, threads
+        self.inputs, self.outputs = layer.inputs, (layer.result,)
         self._x, self._weight, self._bias = layer.inputs
         self._constant_x = constants.get(self._x)
         self._packed = PackedWeights()

@@ -20,10 +20,22 @@ from tconv.onnx import Decision, Session, execution
 from tconv.onnx.partition.profitability import Prediction, predict
 
 
+class NoPrograms:
+    """A search that finds none."""
+
+    programs, why = None, ""
+
+    def __init__(self, *_):
+        pass
+
+    def forecast(self, *_):
+        return None
+
+
 @pytest.fixture(autouse=True)
 def without_programs(monkeypatch):
     """These tests are about the choice between ONNX Runtime alone and a partition."""
-    monkeypatch.setattr(execution.Executions, "_load_programs", lambda *_: None)
+    monkeypatch.setattr(execution, "ProgramSearch", NoPrograms)
 
 
 W1, W2 = integers_like((2, 3, 3, 3), "float32", 1), integers_like((3, 2, 2, 2), "float32", 2)
