@@ -34,7 +34,14 @@ __all__ = [
 
 OPSETS = (9, 11, 13, 17, 21)
 _LARGE = 1e4  # bound of a value; beyond it nothing grows any more
-_SINCE = {"HardSwish": 14, "Gelu": 20}
+_SINCE = {
+    "Round": 11,
+    "Celu": 12,
+    "HardSwish": 14,
+    "LayerNormalization": 17,
+    "Mish": 18,
+    "Gelu": 20,
+}
 _GROWING = {"Conv", "ConvTranspose", "Mul", "Pow", "MatMul", "Gemm", "padded Conv"}
 
 

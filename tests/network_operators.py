@@ -36,10 +36,10 @@ def are_together(one, other):
 # ---- arithmetic and activations ------------------------------------------------------------------
 
 
-@operator("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum")
+@operator("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean")
 def _arithmetic(b, op):
     x = b.pick()
-    many = op in ("Max", "Min", "Sum")
+    many = op in ("Max", "Min", "Sum", "Mean")
     halves = op == "Div" and b.maybe(3)
     others, shape = [], x.shape
     for _ in range(b.one_of([0, 1, 1, 2, 3]) if many else not halves):
@@ -53,8 +53,8 @@ def _arithmetic(b, op):
     elif op == "Mul":
         most, places = x.most * others[0].most, x.places + others[0].places
     else:
-        most = (max if op in ("Max", "Min") else sum)(v.most for v in values)
-        places = max(v.places for v in values)
+        most = (max if op in ("Max", "Min", "Mean") else sum)(v.most for v in values)
+        places = INEXACT if op == "Mean" else max(v.places for v in values)
     values = b.draw(st.permutations(values)) if op != "Div" else values
     b.add(op, values, shape, most, places)
 
@@ -71,8 +71,11 @@ def _exact(b, op):
 
 
 @operator("LeakyRelu", "Elu", "PRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Gelu")
+@operator("Softplus", "Softsign", "Selu", "Celu", "Mish")
 def _activation(b, op):
     x, attributes, more = b.pick(), {}, []
+    if op in ("Celu", "Selu") and b.maybe():
+        attributes["alpha"] = b.one_of([0.5, 1.5])
     if op in ("LeakyRelu", "Elu") and b.maybe():
         attributes["alpha"] = b.one_of([0.0, 0.3, 1.5, -0.5] if op == "LeakyRelu" else [0.5, 2.0])
     if op == "HardSigmoid" and b.maybe():
@@ -99,10 +102,12 @@ def _clip(b, op):
     return b.add(op, [x, *names], most=max(x.most, 1))
 
 
-@operator("Exp", "Sqrt", "Reciprocal", "Floor", "Ceil", "Pow")
+@operator("Exp", "Sqrt", "Reciprocal", "Floor", "Ceil", "Pow", "Sin", "Cos", "Log", "Round", "Sign")
 def _function(b, op):
     x = b.pick()
-    if op in ("Floor", "Ceil"):
+    if op in ("Sin", "Cos"):
+        b.add(op, [x], most=1, places=INEXACT)
+    elif op in ("Floor", "Ceil", "Round", "Sign"):
         if not x.exact:
             x = b.values[0]
         quarter = b.add("Mul", [x, b.constant(np.float32(0.25))], places=x.places + 2)
@@ -111,9 +116,9 @@ def _function(b, op):
         small = b.add("Tanh", [x], most=1, places=INEXACT)
         b.add(op, [small], most=3)
     elif op == "Pow":
-        power = b.one_of([0.5, 1.0, 2.0])
+        power = b.one_of([0.5, 1.0, 2.0, 3.0])
         x = _above_one(b, x) if power == 0.5 else x
-        places = {0.5: INEXACT, 1.0: x.places, 2.0: 2 * x.places}[power]
+        places = INEXACT if power == 0.5 else int(power) * x.places
         b.add(op, [x, b.constant(np.float32(power))], most=x.most**power + 1, places=places)
     else:
         b.add(op, [_above_one(b, x)], places=INEXACT)
@@ -311,6 +316,42 @@ def _instance_norm(b, op):
     scale, bias = b.numbers((channels,)), b.numbers((channels,))
     most = 2 * prod(x.shape[2:]) + 2
     b.add(op, [x, scale, bias], None, most, INEXACT, epsilon=b.one_of([1e-5, 0.1]))
+
+
+@operator("LayerNormalization")
+def _layer_norm(b, op):
+    x = b.add("Tanh", [b.pick(1)], most=1, places=INEXACT)
+    first = b.draw(st.integers(0, len(x.shape) - 1))
+    shape = x.shape[first:]
+    shape = b.one_of([shape, shape, tuple(b.one_of([1, size]) for size in shape)])
+    more = [b.numbers(shape) for _ in range(b.one_of([1, 2]))]
+    axis = {} if first == len(x.shape) - 1 and b.maybe() else {"axis": first}
+    b.add(op, [x, *more], None, 2 * prod(shape) + 2, INEXACT, epsilon=b.one_of([1e-2, 0.1]), **axis)
+
+
+@operator("Softmax", "LogSoftmax")
+def _softmax(b, op):
+    x = b.pick(2)
+    axis = b.draw(st.integers(0, len(x.shape) - 1))
+    written = axis - len(x.shape) * (b.opset >= 11 and b.maybe(3))
+    is_default = axis == (len(x.shape) - 1 if b.opset >= 13 else 1)
+    given = {} if is_default and b.maybe() else {"axis": written}
+    most = 1 if op == "Softmax" else 2 * x.most + 8
+    b.add(op, [x], None, most, INEXACT, **given)
+
+
+@operator("weighted Resize")
+def _weighted(b, op):
+    """By any factors, and on grids of cells' corners."""
+    x = b.pick(3, 5)
+    shape = [*x.shape[:2], *b.integers(1, 12, len(x.shape) - 2)]
+    if b.opset < 11 or prod(shape) > 2 * MOST_CELLS:
+        return None
+    hows = ["align_corners", "asymmetric", "half_pixel", "pytorch_half_pixel"]
+    how = {"coordinate_transformation_mode": b.one_of(hows)}
+    return b.add(
+        *("Resize", [x, "", "", b.sizes(shape)], shape, None, INEXACT), mode="linear", **how
+    )
 
 
 @operator("linear Resize")

@@ -18,7 +18,7 @@ from tconv.onnx.front_end import graph_of
 
 COMPOSED = {  # of several nodes
     *("padded Conv", "Shape chain", "ConstantOfShape"),
-    "linear Resize",
+    *("linear Resize", "weighted Resize"),
     *("spelt Gelu", "spelt Swish", "HardSwish by Clip", "HardSwish by HardSigmoid"),
 }
 NAMED_OTHERWISE = {*("Swish", "Erf", "Upsample", "Shape"), *("Size", "Cast")}  # or not in models

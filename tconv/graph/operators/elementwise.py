@@ -11,8 +11,10 @@ from tconv.graph.values import Operand, UnknownOperator, Value
 
 __all__: list[str] = []
 
+Instruction = tuple[str, tuple[int, ...]]
+
 _BINARY = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
-_VARIADIC = {"Max": "max", "Min": "min", "Sum": "add"}
+_VARIADIC = {"Max": "max", "Min": "min", "Sum": "add", "Mean": "add"}
 _UNARY = {
     "Relu": "relu",
     "Sigmoid": "sigmoid",
@@ -25,13 +27,36 @@ _UNARY = {
     "Floor": "floor",
     "Ceil": "ceil",
     "Erf": "erf",
+    "Sin": "sin",
+    "Cos": "cos",
+    "Log": "log",
+    "Softplus": "softplus",
+    "Sign": "sign",
+    "Round": "round",
 }
-_WITH_ATTRIBUTES = {
-    "LeakyRelu": ("leaky_relu", (("alpha", 0.01),)),
-    "Elu": ("elu", (("alpha", 1.0),)),
-    "HardSigmoid": ("hard_sigmoid", (("alpha", 0.2), ("beta", 0.5))),
+_FORMULAS: dict[str, tuple[Sequence[Instruction], Sequence[tuple[str, float]]]] = {
+    "LeakyRelu": ([("leaky_relu", (0, 1))], [("alpha", 0.01)]),
+    "Elu": ([("elu", (0, 1))], [("alpha", 1.0)]),
+    "HardSigmoid": ([("hard_sigmoid", (0, 1, 2))], [("alpha", 0.2), ("beta", 0.5)]),
+    "Selu": ([("elu", (0, 1)), ("mul", (3, 2))], [("alpha", 1.6732632), ("gamma", 1.0507010)]),
+    "Celu": (  # alpha*elu(min(x, 0)/alpha) + relu(x), which is x where x > 0
+        [
+            *(("min", (0, 3)), ("div", (4, 1)), ("elu", (5, 2)), ("mul", (6, 1))),
+            *(("relu", (0,)), ("add", (7, 8))),
+        ],
+        [("alpha", 1.0), ("", 1.0), ("", 0.0)],
+    ),
+    "Reciprocal": ([("div", (1, 0))], [("", 1.0)]),
+    "Softsign": ([("fabs", (0,)), ("add", (2, 1)), ("div", (0, 3))], [("", 1.0)]),
+    "Mish": ([("softplus", (0,)), ("tanh", (1,)), ("mul", (0, 2))], []),
 }
-_POWERS = {0.5: "sqrt", 1.0: "", 2.0: "square"}
+"""Instructions on x and numbers: attributes with their defaults, or numbers without a name."""
+_POWERS: dict[float, Sequence[Instruction]] = {
+    0.5: [("sqrt", (0,))],
+    1.0: [],
+    2.0: [("square", (0,))],
+    3.0: [("square", (0,)), ("mul", (0, 1))],
+}
 
 
 @register("Identity", "Dropout")
@@ -56,7 +81,10 @@ def _variadic(writer: Writer, node: Node, operands: Sequence[Operand | None]) ->
     # The result of instruction n is value count + n.
     count, instructions = len(given), [(name, (0, 1))]
     instructions += [(name, (count + n - 2, n)) for n in range(2, count)]
-    return [writer.loop(node, instructions, given)]
+    total = writer.loop(node, instructions, given)
+    if node.operator != "Mean":
+        return [total]
+    return [writer.loop(node, [("div", (0, 1))], [total, _number(count)])]
 
 
 @register(*_UNARY)
@@ -64,12 +92,13 @@ def _unary(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> li
     return [writer.loop(node, [(_UNARY[node.operator], (0,))], _given(node, operands))]
 
 
-@register(*_WITH_ATTRIBUTES)
-def _activation(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
-    name, parameters = _WITH_ATTRIBUTES[node.operator]
-    numbers = [_number(node.argument(key, default)) for key, default in parameters]
-    places = tuple(range(1 + len(numbers)))
-    return [writer.loop(node, [(name, places)], [*_given(node, operands), *numbers])]
+@register(*_FORMULAS)
+def _formula(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    instructions, parameters = _FORMULAS[node.operator]
+    if node.operator == "Celu" and not node.argument("alpha", 1.0) > 0:
+        raise UnknownOperator(f"Celu with alpha {node.argument('alpha')}")
+    numbers = [_number(node.argument(name, default)) for name, default in parameters]
+    return [writer.loop(node, instructions, [*_given(node, operands), *numbers])]
 
 
 @register("PRelu")
@@ -104,20 +133,15 @@ def _clip(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> lis
     return [writer.loop(node, [("clip", (0, 1, 2))], _given(node, [x, low, high]))]
 
 
-@register("Reciprocal")
-def _reciprocal(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
-    return [writer.loop(node, [("div", (1, 0))], [*_given(node, operands), _number(1.0)])]
-
-
 @register("Pow")
 def _pow(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
     x, exponent = _given(node, operands)
     if isinstance(exponent, Value) or exponent.size != 1 or exponent.ndim > len(x.shape):
         raise UnknownOperator("Pow with exponents that are computed")
-    name = _POWERS.get(float(exponent.ravel()[0]))
-    if name is None or isinstance(x, np.ndarray):
+    instructions = _POWERS.get(float(exponent.ravel()[0]))
+    if instructions is None or isinstance(x, np.ndarray):
         raise UnknownOperator(f"Pow with the exponent {float(exponent.ravel()[0]):g}")
-    return [writer.loop(node, [(name, (0,))], [x])] if name else [x]
+    return [writer.loop(node, instructions, [x])] if instructions else [x]
 
 
 @register("BatchNormalization")

@@ -2,14 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from tconv.graph.graph import Node
 from tconv.graph.operators.registry import Writer, axis_of, integers, register
-from tconv.graph.steps import ReductionStep
 from tconv.graph.values import Operand, UnknownOperator, Value
 
 __all__: list[str] = []
@@ -144,19 +142,7 @@ def _reduce(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> l
         keeps = bool(node.argument("keepdims", 1))
     if not axes or axes != list(range(axes[0], axes[-1] + 1)):
         raise UnknownOperator(f"{node.operator} over axes that are apart")
-    x = writer.contiguous(node, x)
-    outer, inner = prod(x.shape[: axes[0]]), prod(x.shape[axes[-1] + 1 :])
-    count = prod(x.shape[axes[0] : axes[-1] + 1])
     is_mean = node.operator in ("ReduceMean", "GlobalAveragePool")
-    y = Value.whole((outer, inner))
-    writer.steps.append(
-        ReductionStep(
-            how,
-            x.reshaped((outer, count, inner)),
-            y,
-            count if is_mean else 1,
-            [node.name or node.outputs[0]],
-        )
-    )
+    y = writer.reduce(node, how, writer.contiguous(node, x), axes[0], axes[-1], is_mean)
     shape = [1 if n in axes else size for n, size in enumerate(x.shape) if keeps or n not in axes]
     return [y.reshaped(shape)]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tconv.engine import Expression
 from tconv.graph.graph import Node
-from tconv.graph.steps import LoopStep, Step, copy_step
+from tconv.graph.steps import LoopStep, ReductionStep, Step, copy_step
 from tconv.graph.values import Buffer, Operand, UnknownOperator, Value
 
 __all__ = ["REGISTRY", "Writer", "axis_of", "integers", "register", "value_of"]
@@ -87,6 +87,21 @@ class Writer:
         times = list(repeats) or [1] * len(values)
         self.steps.append(LoopStep(expression, values, [y], times, [_title(node)]))
         return y
+
+    def reduce(
+        self, node: Node, how: str, x: Value, first: int, last: int, is_mean: bool = False
+    ) -> Value:
+        """Write a sum, largest or least element over axes `first` to `last`, which get one cell.
+
+        The value is contiguous.
+        """
+        sizes = x.shape[:first], x.shape[first : last + 1], x.shape[last + 1 :]
+        outer, count, inner = map(prod, sizes)
+        y = Value.whole((outer, inner))
+        read = x.reshaped((outer, count, inner))
+        divisor = count if is_mean else 1
+        self.steps.append(ReductionStep(how, read, y, divisor, [_title(node)]))
+        return y.reshaped((*sizes[0], *[1] * len(sizes[1]), *sizes[2]))
 
     def copy(self, node: Node, x: Operand, y: Value) -> None:
         """Write a copy, with broadcasting."""

@@ -16,6 +16,8 @@ def fuse_epilogues(steps: list[Step], outputs: set[Buffer]) -> list[Step]:
     for step in steps:
         if not isinstance(step, ContractionStep) or step.y.buffer in outputs:
             continue
+        if not step.y.is_whole:  # other steps write the rest of what a loop reads
+            continue
         after = read_by.get(step.y.buffer, [])
         if len(after) == 1 and isinstance(after[0], LoopStep):
             loop = after[0]

@@ -2,47 +2,12 @@
 
 import numpy as np
 import pytest
-from onnx import helper
+from graph.operators.nodes import assert_equal, case, computed, node, numbers, whole
 
-from onnx_graphs import by_onnx_runtime, model_of
+from onnx_graphs import model_of
 from strategies import integers_like
 from tconv.graph import Programs, UnknownOperator
 from tconv.onnx.front_end import graph_of
-
-
-def node(op, x, y, **attributes):
-    return helper.make_node(
-        op, ["" if each == "-" else each for each in x.split()], [y], **attributes
-    )
-
-
-def whole(*numbers):
-    return np.array(numbers, np.int64)
-
-
-def numbers(*shape):
-    return integers_like(shape, "float32", sum(shape))
-
-
-def case(shape, *nodes, outputs=("y",), opset=17, **stored):
-    """A shape of x, nodes that make y of it, and constants."""
-    return shape, nodes, outputs, opset, stored
-
-
-def computed(shape, nodes, outputs, opset, stored, threads=2):
-    """The outputs by a program, and by ONNX Runtime."""
-    feeds = {"x": integers_like(shape, "float32", 11)}
-    stored = {name: np.asarray(each) for name, each in stored.items()}
-    model = model_of(nodes, feeds, outputs, stored, opset=opset)
-    found = Programs(graph_of(model), threads)([feeds["x"]])
-    return found, by_onnx_runtime(model, feeds)
-
-
-def assert_equal(found, expected):
-    for got, wanted in zip(found, expected, strict=True):
-        assert got.shape == wanted.shape
-        assert np.allclose(got, wanted, 1e-5, 1e-5, equal_nan=True)
-
 
 FRAME = whole(0, 0, 1, 1, 0, 0, 1, 1)
 COMPUTED = {
@@ -196,6 +161,7 @@ EXTREME = {
     "no axes, all": case((2, 3, 4), node("ReduceSum", "x axes", "y"), axes=whole()),
     "Pow by a whole exponent": case((2, 3), node("Pow", "x two", "y"), two=whole(2)),
     "Pow by 3": case((2, 3), node("Pow", "x three", "y"), three=np.float32(3)),
+    "Pow by 5": case((2, 3), node("Pow", "x five", "y"), five=np.float32(5)),
     "Pow of more axes": case(
         (2, 3), node("Pow", "x two", "y"), two=np.full((1, 1, 1), 2, np.float32)
     ),
@@ -218,6 +184,16 @@ EXTREME = {
         node("Resize", "x - scales", "y", axes=[3, 2, 1, 0], nearest_mode="floor",
              coordinate_transformation_mode="asymmetric"),
         opset=18, scales=np.array([3, 2, 1, 1], np.float32),
+    ),
+    "a Resize of axes that change places": case(
+        (1, 1, 4, 4),
+        node("Resize", "x - scales", "y", axes=[0, 1, 3, 2], mode="linear"),
+        opset=18, scales=np.array([1, 1, 3, 2], np.float32),
+    ),
+    "a Resize that keeps an aspect ratio": case(
+        (1, 1, 4, 4),
+        node("Resize", "x - - sizes", "y", keep_aspect_ratio_policy="not_larger", mode="linear"),
+        opset=18, sizes=whole(1, 1, 8, 12),
     ),
     "a Resize that rounds up": case(
         (1, 1, 4, 4),
