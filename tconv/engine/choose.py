@@ -17,9 +17,10 @@ from tconv.engine.depthwise.candidates import DepthwiseCosts
 from tconv.engine.depthwise.candidates import candidates as depthwise_candidates
 from tconv.engine.direct.candidates import candidates as direct_candidates
 from tconv.engine.plan.cost_model import Considered, Costs, packing_cycles, priced
+from tconv.engine.plan.phases import Phases
 from tconv.engine.plan.plan import Order, Plan, even_size
 from tconv.engine.plan.problem import Problem
-from tconv.engine.plan.size_bands import band_of, octave_of, samples_of
+from tconv.engine.plan.size_bands import band_of, narrow_band_of, octave_of, samples_of
 from tconv.engine.row_gemm.candidates import RowGemmCosts
 from tconv.engine.row_gemm.candidates import candidates as row_gemm_candidates
 from tconv.engine.target.target import Target
@@ -121,8 +122,22 @@ def fitted(
     """Return the best of a band's candidates for one of its sizes; None if each is wasteful.
 
     The first candidate that is nearly as good as the best is taken, so that most sizes of a band
-    share code and packed weights.
+    share code and packed weights. Prices take the most time, so in an octave those of the largest
+    size of a narrow band decide for all of it.
     """
+    if not problem.by_octave:
+        return _best_fit(found, problem, dtype, target, threads)
+    largest = narrow_band_of(problem, lanes_of(dtype, target))
+    best = _best_fit(found, largest, dtype, target, threads)
+    if best is None or largest == problem:
+        return best
+    return _refitted(best, largest, problem, dtype, target)
+
+
+@lru_cache(maxsize=256)
+def _best_fit(
+    found: tuple[Plan, ...], problem: Problem, dtype: str, target: Target, threads: int
+) -> Plan | None:
     plans = _fits(found, problem, dtype, target, threads)
     if not plans:
         return None
@@ -130,6 +145,22 @@ def fitted(
     best = next(plan for plan in plans if plan.cycles <= most)
     flops = problem.geometry.flops
     return None if best.cycles > _SMALL_CYCLES + flops / _LEAST_FLOPS_PER_CYCLE else best
+
+
+def _refitted(plan: Plan, band: Problem, problem: Problem, dtype: str, target: Target) -> Plan:
+    """The plan of a band's largest size with its tasks fitted to another size, at its rate."""
+    rate = problem.geometry.flops / band.geometry.flops
+    plan = plan._replace(cycles=plan.cycles * rate)
+    if plan.algorithm == "channel_lanes":
+        return plan
+    if plan.algorithm in _OWN_TASKS:
+        found: Plan = costs_of(plan, problem, dtype, target).fitted(plan)
+        return found
+    if plan.algorithm == "winograd":
+        phases = problem.winograd_phases(plan.is_uncropped, plan.outputs)
+    else:
+        phases = problem.phases(plan.is_uncropped)
+    return _fit(plan, phases, problem.geometry.batch, lanes_of(dtype, target), target)
 
 
 def _fits(
@@ -147,13 +178,12 @@ def _fits(
         if own in ("depthwise", "row_gemm"):
             plan = costs[kind].fitted(plan)
         elif not own:
-            plan = _fit(plan, costs[kind], target)
+            of_kind = costs[kind]
+            plan = _fit(plan, of_kind.phases, of_kind.batch, of_kind.lanes, target)
             blocks = ceil(problem.outputs / plan.block)
         cycles = costs[kind].of(plan)
         splits = [n for n in all_splits if n == 1 or n <= blocks]
-        found.append(
-            min([priced(plan, cycles, problem, target, threads, n) for n in splits], key=_cycles)
-        )
+        found.append(priced(plan, cycles, problem, target, threads, splits))
     return found
 
 
@@ -170,15 +200,15 @@ def costs_of(plan: Plan, problem: Problem, dtype: str, target: Target) -> Any:
     return Costs(problem, dtype, target, problem.phases(plan.is_uncropped))
 
 
-def _fit(plan: Plan, costs: Costs, target: Target) -> Plan:
+def _fit(plan: Plan, phases: Phases, batch: int, lanes: int, target: Target) -> Plan:
     """The plan with tasks of about the same size that split an axis into nearly equal parts."""
-    (z, y, x), phases = costs.phases.axes, costs.phases
-    step = {"col2im": 1, "im2col": 2 * costs.lanes}.get(plan.algorithm, costs.lanes)
+    z, y, x = phases.axes
+    step = {"col2im": 1, "im2col": 2 * lanes}.get(plan.algorithm, lanes)
     columns = x.count
     if plan.columns < columns:
         columns = ceil(ceil(columns / ceil(columns / plan.columns)) / step) * step
         columns = min(columns, x.count)
-    all_rows = costs.batch * z.count * y.count if plan.panel == "im2col" else y.count
+    all_rows = batch * z.count * y.count if plan.panel == "im2col" else y.count
     rows, planes = even_size(all_rows, plan.rows), even_size(z.count, plan.planes)
     if plan.algorithm == "col2im":
         _, cells = phases.pieces(planes, rows, columns)
@@ -186,7 +216,7 @@ def _fit(plan: Plan, costs: Costs, target: Target) -> Plan:
         planes, cells = plan.planes, rows * columns
     else:
         planes, cells = plan.planes, (rows - 1) * x.pitch(columns) + columns
-    vectors = max(1, ceil(cells / costs.lanes))  # a wide crop or border leaves tasks without cells
+    vectors = max(1, ceil(cells / lanes))  # a wide crop or border leaves tasks without cells
     most = dict(target.isa.gemm_tiles)[plan.tile]
     vectors = ceil(vectors / ceil(vectors / most))
     return plan._replace(planes=planes, rows=rows, columns=columns, vectors=vectors)
@@ -203,7 +233,7 @@ def all_plans(
     """Return every candidate with its price; those with one order of sums, if it is given."""
     splits = _SPLITS if threads > 1 else (1,)
     return [
-        priced(plan, cycles, problem, target, threads, n)
+        priced(plan, cycles, problem, target, threads, (n,))
         for plan, blocks, cycles in _considered(problem, dtype, target)
         if order is None or plan.order == order
         for n in splits

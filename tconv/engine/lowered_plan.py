@@ -6,6 +6,7 @@ plan share; what does is a `SizedPlan`, one for each size.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple, TypeVar
 
@@ -86,6 +87,7 @@ class SizedPlan(NamedTuple):
     sizes: Arguments
 
 
+@lru_cache(maxsize=4096)
 def digest(key: tuple[Any, ...]) -> str:
     """Return the name on disk for a key, whose `repr` tells all that the entry follows from."""
     return sha256(repr(key).encode()).hexdigest()

@@ -27,13 +27,14 @@ def cached_plan(problem: Problem, dtype: str, target: Target, threads: int) -> P
     sized = cached_sized_plan(problem, dtype, target, threads)
     if sized is not None:
         return sized.plan
+    if problem.activation is not None or problem.residual:  # which have no part in the choice
+        bare = replace(problem, activation=None, residual=False)
+        return cached_plan(bare, dtype, target, threads)
     with importing:  # what chooses is large, and not needed where plans are on disk
         from tconv.engine.choose import fitted, lanes_of
         from tconv.engine.plan.size_bands import band_of
 
-    # What follows the sums has no part in the choice.
-    bare = replace(problem, activation=None, residual=False)
-    band = band_of(bare, lanes_of(dtype, target))
+    band = band_of(problem, lanes_of(dtype, target))
     return fitted(cached_candidates(band, dtype, target, threads), problem, dtype, target, threads)
 
 

@@ -1,7 +1,7 @@
 """`Geometry`: every size and layout of one call, in one frozen record."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import repeat
 from math import prod
@@ -214,6 +214,17 @@ class Geometry:
             rules.batched,
         )
 
+    def resized(self, letter: Letter, shape: tuple[int, ...]) -> "Geometry | None":
+        """Sizes of the same layer for another shape of x or y, by the law of sizes alone.
+
+        The padding is as it was, so a caller that had it from a rule such as "same" must ask again.
+        None if the shape does not fit: the functions above then say why.
+
+        >>> Geometry.of_conv((1, 1, 6), (1, 1, 3), stride=2).resized("y", (1, 1, 9)).x_shape
+        (1, 1, 4)
+        """
+        return _resized(self, letter, shape)
+
     @property
     def rank(self) -> int:
         """Number of spatial axes."""
@@ -330,3 +341,23 @@ def _cached(
     types: tuple[type, ...],
 ) -> Geometry:
     return make(a, b, size, dict(keywords))
+
+
+@lru_cache(maxsize=4096)
+def _resized(geometry: Geometry, letter: Letter, shape: tuple[int, ...]) -> Geometry | None:
+    channels = geometry.in_channels if letter == "x" else geometry.out_channels
+    is_plain = geometry.batched and geometry.data_format == "channels_first"
+    if not is_plain or len(shape) != geometry.rank + 2 or shape[1] != channels:
+        return None
+    axes = []
+    for axis, size in zip(geometry.axes, shape[2:], strict=True):
+        if letter == "x":
+            found = axis._replace(input=size, output=axis.law + (size - axis.input) * axis.stride)
+        else:
+            slack = size - axis._replace(input=1, extra=0).law
+            more, left = divmod(slack, axis.stride)
+            found = axis._replace(input=more + 1, output=size, extra=left)
+        if min(axis.input, size, found.input, found.output) < 1:
+            return None
+        axes.append(found)
+    return replace(geometry, batch=shape[0], axes=tuple(axes))

@@ -1,6 +1,7 @@
 """Native steps of a program: each step with its kernel, its arguments and its places in memory."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -83,12 +84,9 @@ class Binder:
         self, step: LoopStep, offsets: Mapping[Buffer, int], ends_stage: bool
     ) -> NativeStep:
         values = [*step.operands, *step.outputs]
-        shape = step.shape
-        strides = [value.broadcast(shape) for value in step.operands]
-        strides += [value.strides for value in step.outputs]
-        repeats = [*step.repeats, *[1] * len(step.outputs)]
-        axes = merge_axes(shape, strides, max(repeats), len(step.outputs))
-        made = LoopShape.of(axes, self.threads, repeats)
+        shape, outputs = step.shape, len(step.outputs)
+        strides = tuple([value.broadcast(shape) for value in values])
+        made = _loop_shape(shape, strides, (*step.repeats, *[1] * outputs), outputs, self.threads)
         function = self.kernels.loop(step.expression, made.reads, made.outer)
         words = made.array(1 + len(values))
         places, constants = _places(values, offsets, 1)
@@ -109,6 +107,17 @@ class Binder:
         return NativeStep(
             function, lambda: words, 0, (*x_place, *y_place), ((2, divisor),), ends_stage=ends_stage
         )
+
+
+@lru_cache(maxsize=1024)  # networks repeat themselves
+def _loop_shape(
+    shape: tuple[int, ...],
+    strides: tuple[tuple[int, ...], ...],
+    repeats: tuple[int, ...],
+    outputs: int,
+    threads: int,
+) -> LoopShape:
+    return LoopShape.of(merge_axes(shape, strides, max(repeats), outputs), threads, repeats)
 
 
 def _placed(value: Value, offsets: Mapping[Buffer, int]) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tconv.graph.graph import Graph, Node
 from tconv.graph.operators.constants import CONSTANT, computed
@@ -41,12 +40,10 @@ def static_operators() -> frozenset[str]:
     return CONSTANT
 
 
-def lower(
-    graph: Graph, shapes: Mapping[str, tuple[int, ...]], kept: dict[str, NDArray[Any]]
-) -> Lowered:
+def lower(graph: Graph, shapes: Mapping[str, tuple[int, ...]], kept: dict[Any, Any]) -> Lowered:
     """Write the steps of a graph for inputs of these shapes.
 
-    `kept` holds arrays that are made of constants, for the programs of all sizes.
+    `kept` holds what is made of constants and attributes, for the programs of all sizes.
 
     Raises
     ------
@@ -65,7 +62,7 @@ def lower(
         except UnknownOperator as why:
             title = node.name or node.outputs[0]
             raise UnknownOperator(f"node {title!r}: {why}", title) from None
-        values |= dict(zip(node.outputs, results, strict=False))
+        values.update(zip(node.outputs, results, strict=False))
     known = {name: tuple(value.shape) for name, value in values.items()}
     return Lowered(writer.steps, [values[name] for name in graph.outputs], known)
 

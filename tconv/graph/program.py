@@ -55,9 +55,7 @@ class Program:
     shapes : dict of the shapes of values by name
     """
 
-    def __init__(
-        self, graph: Graph, shapes: Shapes, kept: dict[str, NDArray[Any]], binder: Binder
-    ) -> None:
+    def __init__(self, graph: Graph, shapes: Shapes, kept: dict[Any, Any], binder: Binder) -> None:
         named = {each.name: shape for each, shape in zip(graph.inputs, shapes, strict=True)}
         self._input_shapes = shapes
         lowered = lower(graph, named, kept)
@@ -152,7 +150,7 @@ class Programs:
         except BROKEN as error:
             raise UnknownOperator(f"a graph that breaks a rule: {error!r}") from error
         self._binder = Binder(threads)
-        self._kept: dict[str, NDArray[Any]] = {}
+        self._kept: dict[Any, Any] = {}
         self._programs: dict[Shapes, Program] = {}
 
     @property

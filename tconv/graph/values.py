@@ -4,11 +4,12 @@ Reshape, Squeeze, Slice, Split and Transpose make a view; what needs contiguous 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from math import prod
 from operator import mul
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,7 @@ class Buffer:
     array: NDArray[Any] | None = None
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """A view of a buffer; offset and strides count elements of float32."""
 
     buffer: Buffer
@@ -50,7 +50,7 @@ class Value:
     def whole(cls, shape: Sequence[int], kind: str = "block", place: int = 0) -> "Value":
         """A new buffer, of this shape."""
         shape = tuple(shape)
-        return cls(Buffer(prod(shape), kind, place), shape, contiguous_strides(shape))
+        return cls(Buffer(prod(shape), kind, place), shape, contiguous_strides(shape), 0)
 
     @classmethod
     def constant(cls, array: NDArray[Any]) -> "Value":
@@ -76,7 +76,7 @@ class Value:
     def is_contiguous(self) -> bool:
         """Whether elements follow each other in the order of the axes."""
         expected = contiguous_strides(self.shape)
-        return all(
+        return self.strides == expected or all(
             size == 1 or stride == wanted
             for size, stride, wanted in zip(self.shape, self.strides, expected, strict=True)
         )
@@ -90,7 +90,8 @@ class Value:
         """Whether both are the same view of the same buffer, axes of one index aside."""
         if self.buffer is not other.buffer or self.offset != other.offset:
             return False
-        return _steps(self) == _steps(other)
+        is_equal = self.shape == other.shape and self.strides == other.strides
+        return is_equal or _steps(self) == _steps(other)
 
     def broadcast(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Strides along the axes of a larger shape, 0 where this value is repeated."""
@@ -101,32 +102,33 @@ class Value:
     def reshaped(self, shape: Sequence[int]) -> "Value":
         """The same elements by another shape; the value is contiguous."""
         shape = tuple(shape)
-        return replace(self, shape=shape, strides=contiguous_strides(shape))
+        return self._replace(shape=shape, strides=contiguous_strides(shape))
 
     def transposed(self, order: Sequence[int]) -> "Value":
         """The same elements with axes in another order."""
         shape, strides = ([each[n] for n in order] for each in (self.shape, self.strides))
-        return replace(self, shape=tuple(shape), strides=tuple(strides))
+        return self._replace(shape=tuple(shape), strides=tuple(strides))
 
     def sliced(self, axis: int, start: int, count: int, step: int = 1) -> "Value":
         """`count` indices of an axis, `step` apart."""
         shape, strides = list(self.shape), list(self.strides)
         offset = self.offset + start * strides[axis]
         shape[axis], strides[axis] = count, strides[axis] * step
-        return replace(self, shape=tuple(shape), strides=tuple(strides), offset=offset)
+        return self._replace(shape=tuple(shape), strides=tuple(strides), offset=offset)
 
 
 Operand = Value | NDArray[Any]
 """What a node reads: a value of the program, or a constant."""
 
 
-def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+@lru_cache(maxsize=4096)
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Elements from index to index of a C-contiguous array.
 
     >>> contiguous_strides((2, 3, 4))
     (12, 4, 1)
     """
-    return tuple(accumulate((1, *tuple(shape)[:0:-1]), mul))[::-1] if len(shape) else ()
+    return tuple(accumulate((1, *shape[:0:-1]), mul))[::-1] if shape else ()
 
 
 def _steps(value: Value) -> list[tuple[int, int]]:

@@ -6,7 +6,8 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from strategies import draws, geometries, keywords_of
 from tconv.errors import MemoryLimitError, ParameterError, ShapeError
@@ -28,6 +29,31 @@ def test_y_weight_and_the_input_size_say_all(geometry):
     size = geometry.input_size
     again = Geometry.of_conv(geometry.y_shape, geometry.weight_shape, input_size=size, **keywords)
     assert again == geometry
+
+
+@draws()
+@given(geometries(), st.lists(st.integers(1, 40), min_size=6, max_size=6), st.integers(0, 3))
+def test_other_sizes_of_a_layer_follow_from_known_ones(geometry, sizes, batch):
+    """As the functions compute them, or None where these raise or the layout is another one."""
+    assume(min(geometry.input_size) > 0)
+    keywords = keywords_of(geometry)
+    for letter, extra in (("x", keywords["output_padding"]), ("y", 0)):
+        known = geometry
+        if letter == "y":
+            keywords |= {"output_padding": 0}
+            known = Geometry.of_conv(geometry.y_shape, geometry.weight_shape, **keywords)
+        channels = geometry.in_channels if letter == "x" else geometry.out_channels
+        shape = (batch, channels, *sizes[: geometry.rank])
+        found = known.resized(letter, shape)
+        if not geometry.batched or geometry.data_format != "channels_first":
+            assert found is None
+            continue
+        make = Geometry.of if letter == "x" else Geometry.of_conv
+        try:
+            expected = make(shape, geometry.weight_shape, **keywords | {"output_padding": extra})
+        except ShapeError:
+            expected = None
+        assert found == expected
 
 
 @draws()

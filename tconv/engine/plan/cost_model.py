@@ -1,5 +1,6 @@
 """Cost model of plans: cycles of loads, products, caches and calls."""
 
+from collections.abc import Sequence
 from functools import cache
 from math import ceil
 
@@ -229,15 +230,24 @@ def priced(
     problem: Problem,
     target: Target,
     threads: int,
-    splits: int,
+    splits: Sequence[int],
 ) -> Plan:
-    """The plan with its price for so many threads and splits; with one thread if that is best."""
+    """The plan with its price for so many threads and the best of these numbers of splits.
+
+    It has one thread if that is best.
+    """
     read, work, count = cycles
-    tasks, task = count * splits, read + work / splits
     packing = packing_cycles(problem, plan, target)
     wake_cycles = cost_constants(target).gemm.wake_cycles
-    alone = tasks * task + packing
-    together = ceil(tasks / threads) * task + packing / threads + wake_cycles
-    if alone <= together:
-        threads, together = 1, alone
-    return plan._replace(splits=splits, threads=threads, cycles=together)
+    found = []
+    for n in splits:
+        tasks, task = count * n, read + work / n
+        alone = tasks * task + packing
+        together = ceil(tasks / threads) * task + packing / threads + wake_cycles
+        found.append((alone, n, 1) if alone <= together else (together, n, threads))
+    best, n, used = min(found, key=_price)
+    return plan._replace(splits=n, threads=used, cycles=best)
+
+
+def _price(found: tuple[float, int, int]) -> float:
+    return found[0]

@@ -12,7 +12,7 @@ from tconv.engine.plan.problem import Problem
 from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Geometry
 
-__all__ = ["band_of", "octave_of", "samples_of", "unsized"]
+__all__ = ["band_of", "narrow_band_of", "octave_of", "samples_of", "unsized"]
 
 # Bands between a size and its double, of a long axis and of each of several. Fitted plans cost by
 # the model what those chosen for each size do: 1.002 times that on the geometric mean of 200 random
@@ -32,10 +32,14 @@ def band_of(problem: Problem, lanes: int) -> Problem:
     >>> of_band.geometry.axes[0].input, of_band.geometry.y_shape
     (111, (1, 32, 224))
     """
+    is_one = sum(count > 1 for count in _counts(problem)) == 1
+    return octave_of(problem) if is_one and problem.by_octave else narrow_band_of(problem, lanes)
+
+
+def narrow_band_of(problem: Problem, lanes: int) -> Problem:
+    """Return the problem with the largest sizes of its band, also where octaves are the bands."""
     counts = _counts(problem)
     is_one = sum(count > 1 for count in counts) == 1
-    if is_one and problem.by_octave:
-        return octave_of(problem)
     more = [-count % _step(count, lanes if is_one else 0) for count in counts]
     return problem if not any(more) else _grown(problem, more)
 

@@ -11,6 +11,7 @@ innermost axis is read once a row.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from math import ceil, lcm, prod
 from typing import NamedTuple
@@ -44,7 +45,12 @@ class Expression(NamedTuple):
     @property
     def digest(self) -> str:
         """A name for kernels that compute it."""
-        return sha256(repr(tuple(self)).encode()).hexdigest()[:12]
+        return _digest(self)
+
+
+@lru_cache(maxsize=1024)
+def _digest(expression: Expression) -> str:
+    return sha256(repr(tuple(expression)).encode()).hexdigest()[:12]
 
 
 class Axes(NamedTuple):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tconv.errors import TConvError
 from tconv.geometry.geometry import Geometry
@@ -30,9 +31,9 @@ def _convolution(writer: Writer, node: Node, operands: Sequence[Operand | None])
     if bias is not None and bias.dtype != np.float32:
         raise UnknownOperator(f"{node.operator} with a bias of {bias.dtype}")
     try:
-        settings = _KINDS[node.operator].of(dict(node.attributes))
-        x, settings = _without_zeros(writer, x, settings)
-        geometry = settings.geometry(x.shape, weight.shape)
+        own = writer.once(node, lambda: _KINDS[node.operator].of(dict(node.attributes)))
+        x, settings = _without_zeros(writer, x, own)
+        geometry = _geometry(writer, node, settings, x, weight, settings is own)
     except TConvError as error:
         raise UnknownOperator(f"{node.operator}: {error}") from None
     shape = geometry.shape_of(settings.want)
@@ -46,6 +47,26 @@ def _convolution(writer: Writer, node: Node, operands: Sequence[Operand | None])
         )
     )
     return [y]
+
+
+def _geometry(
+    writer: Writer,
+    node: Node,
+    settings: NodeAttributes,
+    x: Value,
+    weight: NDArray[np.float32],
+    is_kept: bool,
+) -> Geometry:
+    """The sizes of a layer; if its padding is the same for all, they follow from known ones."""
+    is_kept = is_kept and settings.auto_pad in ("NOTSET", "VALID") and not settings.output_shape
+    key = node.outputs[0], "geometry"
+    known = writer.kept.get(key) if is_kept else None
+    found: Geometry | None = None if known is None else known.resized(settings.reads, x.shape)
+    if found is None:
+        found = settings.geometry(x.shape, weight.shape)
+    if known is None and is_kept and x.size:
+        writer.kept[key] = found
+    return found
 
 
 def _without_zeros(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ REGISTRY: dict[str, Lower] = {}
 
 Padded = tuple[tuple[int, ...], Value, tuple[tuple[int, int], ...]]
 
+_Made = TypeVar("_Made")
 _MOST_OPERANDS = 32  # of a loop
 
 
@@ -37,25 +38,24 @@ def register(*names: str) -> Callable[[Lower], Lower]:
 class Writer:
     """The steps of a program that is being written.
 
-    `constants` are those of the graph. `kept` holds arrays made of them, which programs for other
-    sizes use as well. `padded` says which buffers are a value with zeros around it: the shape of
-    both, the value, and the zeros on either side of each axis. A convolution reads the value and
-    pads by itself.
+    `constants` are those of the graph. `kept` holds what is made of constants and attributes, which
+    programs for other sizes use as well. `padded` says which buffers are a value with zeros around
+    it: the shape of both, the value, and the zeros on either side of each axis. A convolution reads
+    the value and pads by itself.
     """
 
-    def __init__(
-        self, constants: Mapping[str, NDArray[Any]], kept: dict[str, NDArray[Any]]
-    ) -> None:
+    def __init__(self, constants: Mapping[str, NDArray[Any]], kept: dict[Any, Any]) -> None:
         self.steps: list[Step] = []
         self.kept, self._constants = kept, set(map(id, constants.values()))
         self.padded: dict[Buffer, Padded] = {}
 
-    def once(self, node: Node, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    def once(self, node: Node, make: Callable[[], _Made]) -> _Made:
         """Return what a node makes of constants of the graph, made by the first program."""
         key = node.outputs[0]
         if key not in self.kept:
             self.kept[key] = make()
-        return self.kept[key]
+        found: _Made = self.kept[key]
+        return found
 
     def weight(self, node: Node, operand: Operand | None) -> NDArray[Any]:
         """Return a weight, which programs for all sizes share: it must be a constant of the graph.

@@ -3,7 +3,6 @@
 a = conv(x); b = relu(z); y = concat(a, b)   ->   conv writes y[:, :8], relu writes y[:, 8:]
 """
 
-from dataclasses import replace
 from math import prod
 
 from tconv.graph.steps import ContractionStep, LoopStep, Step
@@ -34,10 +33,10 @@ def write_in_place(steps: list[Step], outputs: set[Buffer]) -> list[Step]:
         elif readers == [copy] and len(makers) == 1 and _writes_apart(makers[0], part):
             maker = makers[0]
             if isinstance(maker, ContractionStep):
-                maker.y = replace(part)
+                maker.y = part
             else:
                 assert isinstance(maker, LoopStep)
-                maker.outputs = [replace(part)]
+                maker.outputs = [part]
         else:
             continue
         found.remove(copy)
@@ -62,7 +61,7 @@ def _move(steps: list[Step], buffer: Buffer, part: Value) -> None:
     def moved(value: Value) -> Value:
         if value.buffer is not buffer:
             return value
-        return replace(value, buffer=part.buffer, offset=value.offset + part.offset)
+        return value._replace(buffer=part.buffer, offset=value.offset + part.offset)
 
     for step in steps:
         if isinstance(step, LoopStep):

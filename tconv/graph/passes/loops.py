@@ -57,16 +57,14 @@ def _fusible(
 def _fits(maker: LoopStep, step: LoopStep, value: Value) -> bool:
     """Whether the step reads each element that the maker writes at the same place."""
     made = maker.outputs[0]
+    if made.shape != step.shape or len(maker.outputs) != 1 or not made.is_whole:
+        return False
     same = [each for each in step.operands if each.buffer is made.buffer]
     operands = len(step.operands) + len(maker.operands) - len(same)
     return (
-        len(maker.outputs) == 1
-        and made.is_whole
-        and maker.shape == step.shape
+        operands <= _MOST_OPERANDS
+        and max(maker.repeats) == max(step.repeats) == 1
         and all(each.is_same(made) and each.shape == step.shape for each in same)
-        and maker.repeats == [1] * len(maker.operands)
-        and step.repeats == [1] * len(step.operands)
-        and operands <= _MOST_OPERANDS
     )
 
 
@@ -77,7 +75,9 @@ def _inline(maker: LoopStep, step: LoopStep) -> None:
 
     def place_of(value: Value) -> int:
         for n, known in enumerate(operands):
-            if known is value or (known.shape == value.shape and known.is_same(value)):
+            if known is value or (
+                known.buffer is value.buffer and known.shape == value.shape and known.is_same(value)
+            ):
                 return n
         operands.append(value)
         return len(operands) - 1
