@@ -132,12 +132,12 @@ def serves(
     dtype: str,
     threads: int | None = None,
     kept: bool = True,
-    by_octave: bool = False,
+    many_sizes: bool = False,
 ) -> bool:
     """Whether the engine computes such a contraction; else the portable path does.
 
-    The plan is chosen for so many threads, a weight that is `kept` or not, and an octave of sizes
-    or a band of them; this is cached.
+    The plan is chosen for so many threads, a weight that is `kept` or not, and a wide band of sizes
+    or a narrow one; this is cached.
 
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
@@ -158,7 +158,7 @@ def serves(
         and not (want == "w" and dtype in _HALVES)
         and not _is_thin(geometry, want, dtype)
         and _has_plan(
-            Problem(_canonical(geometry), want, kept=kept, by_octave=by_octave), dtype, threads
+            Problem(_canonical(geometry), want, kept=kept, many_sizes=many_sizes), dtype, threads
         )
     )
 
@@ -230,13 +230,13 @@ def prepare(
     activation: Activation | None = None,
     residual: bool = False,
     kept: bool = True,
-    by_octave: bool = False,
+    many_sizes: bool = False,
 ) -> "_Plan | SplitPrimitive":
     """Return the primitive for a geometry; method "measure" tries several plans.
 
     One with a `residual` has up to three axes and a type that is computed as it is stored. If the
-    weight is not `kept`, it is packed for each call. `by_octave` is for programs, which meet many
-    lengths of sound: their plans of one axis are chosen for octaves of them.
+    weight is not `kept`, it is packed for each call. `many_sizes` is for programs that meet many
+    sizes, such as lengths of sound: plans are chosen for wide bands of them.
     """
     geometry, is_measured = _canonical(geometry), method == "measure"
     if dtype in SPLIT_TYPES:
@@ -248,7 +248,7 @@ def prepare(
         inner = _create(problem, found[1], threads, is_measured)
         return split_primitive(geometry, want, dtype, inner)
     is_direct = method == "direct"
-    problem = Problem(geometry, want, is_direct, activation, residual, kept, by_octave)
+    problem = Problem(geometry, want, is_direct, activation, residual, kept, many_sizes)
     return _create(problem, dtype, threads, is_measured)
 
 
@@ -296,16 +296,16 @@ def expected_us(
     want: Letter,
     dtype: str,
     threads: int | None = None,
-    by_octave: bool = False,
+    many_sizes: bool = False,
 ) -> float | None:
     """Return the microseconds that a call should take, by the cost model.
 
     None where the engine does not serve it. Nothing is compiled for that.
     """
-    is_served = serves(geometry, want, dtype, threads, by_octave=by_octave)
+    is_served = serves(geometry, want, dtype, threads, many_sizes=many_sizes)
     if not is_served or geometry.rank > _MOST_AXES:
         return None
-    here, problem = host_target(), Problem(_canonical(geometry), want, by_octave=by_octave)
+    here, problem = host_target(), Problem(_canonical(geometry), want, many_sizes=many_sizes)
     plan = cached_plan(problem, dtype, here, threads or here.threads)
     return None if plan is None else plan.cycles / CYCLES_PER_US
 

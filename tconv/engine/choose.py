@@ -122,10 +122,10 @@ def fitted(
     """Return the best of a band's candidates for one of its sizes; None if each is wasteful.
 
     The first candidate that is nearly as good as the best is taken, so that most sizes of a band
-    share code and packed weights. Prices take the most time, so in an octave those of the largest
-    size of a narrow band decide for all of it.
+    share code and packed weights. Prices take the most time, so where many sizes are expected those
+    of the largest size of a narrow band decide for all of it.
     """
-    if not problem.by_octave:
+    if not problem.many_sizes:
         return _best_fit(found, problem, dtype, target, threads)
     largest = narrow_band_of(problem, lanes_of(dtype, target))
     best = _best_fit(found, largest, dtype, target, threads)

@@ -23,10 +23,14 @@ _LEAST_COLUMNS = 2**10  # of a task of a reduction
 
 
 class Binder:
-    """What the steps of all sizes of a graph share: packed weights, by the weight's identity."""
+    """What the steps of all sizes of a graph share: packed weights, by the weight's identity.
 
-    def __init__(self, threads: int) -> None:
+    If `many_sizes` are expected, plans are chosen for wide bands of them.
+    """
+
+    def __init__(self, threads: int, many_sizes: bool) -> None:
         self.threads, self.kernels = threads, ProgramKernels(engine.host_target())
+        self._many_sizes = many_sizes
         self.arenas, self.lock = Arenas(), ForkLock()
         self._packed: dict[int, tuple[Any, PackedWeights]] = {}
 
@@ -39,7 +43,7 @@ class Binder:
         """Predicted microseconds of a step."""
         if not isinstance(step, ContractionStep):
             return moving_us(step, self.threads)
-        us = engine.expected_us(step.geometry, step.want, "float32", self.threads, by_octave=True)
+        us = engine.expected_us(step.geometry, step.want, "float32", self.threads, self._many_sizes)
         if us is None:
             title = step.nodes[0]
             raise UnknownOperator(f"node {title!r}: no plan of machine code", title)
@@ -64,7 +68,7 @@ class Binder:
             want=want,
             activation=activation,
             residual=step.residual is not None,
-            by_octave=True,
+            many_sizes=self._many_sizes,
         )
         _, packed = self._packed.setdefault(id(step.weight), (step.weight, PackedWeights()))
         weight = packed.of(geometry, step.weight, 0, self.threads, activation, want, primitive)

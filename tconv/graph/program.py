@@ -133,6 +133,13 @@ class Program:
 class Programs:
     """The programs of a graph; those of the newest 16 sets of sizes are kept.
 
+    Parameters
+    ----------
+    graph : Graph
+    threads : int
+    many_sizes : bool, whether inputs of many sizes are expected: their programs are built in less
+        time and share more kernels, and may take some per cent longer
+
     Raises
     ------
     UnknownOperator : a node breaks the rules of its operator, so that no pass understands it
@@ -144,12 +151,12 @@ class Programs:
     array([0., 2.], dtype=float32)
     """
 
-    def __init__(self, graph: Graph, threads: int) -> None:
+    def __init__(self, graph: Graph, threads: int, many_sizes: bool = True) -> None:
         try:
             self.graph = _simplified(graph)
         except BROKEN as error:
             raise UnknownOperator(f"a graph that breaks a rule: {error!r}") from error
-        self._binder = Binder(threads)
+        self._binder = Binder(threads, many_sizes)
         self._kept: dict[Any, Any] = {}
         self._programs: dict[Shapes, Program] = {}
 

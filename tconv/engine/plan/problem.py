@@ -25,8 +25,8 @@ class Problem:
 
     If it is solved `without_winograd`, every product of the sum is computed. A `residual`, an array
     like the one that is written, is added to the sums, and the activation is applied to that. If
-    the weight is not `kept`, it is packed for each call, and counts among the costs. `by_octave`
-    says that many lengths of a single axis are expected: plans are chosen for octaves of them.
+    the weight is not `kept`, it is packed for each call, and counts among the costs. `many_sizes`
+    says that many sizes of the axes are expected: plans are chosen for wide bands of them.
 
     >>> problem = Problem(Geometry.of((1, 4, 5), (4, 6, 3), stride=2), "x")
     >>> problem.channels, problem.outputs, problem.read_size, problem.written_size
@@ -39,7 +39,7 @@ class Problem:
     activation: Activation | None = None
     residual: bool = False
     kept: bool = True
-    by_octave: bool = False
+    many_sizes: bool = False
 
     @property
     def read(self) -> Letter:

@@ -17,7 +17,7 @@ __all__ = ["band_of", "narrow_band_of", "octave_of", "samples_of", "unsized"]
 # Bands between a size and its double, of a long axis and of each of several. Fitted plans cost by
 # the model what those chosen for each size do: 1.002 times that on the geometric mean of 200 random
 # layers, 1.12 at most; of several axes 1.004 and 1.13 (AVX-512, one and two threads). With 4 bands
-# along each of several axes it is 1.012 and 1.32.
+# along each of several axes it is 1.012 and 1.32. Where many sizes are expected, bands are wider.
 _OF_ONE, _OF_EACH = 16, 8
 _QUARTER = 2  # of a short axis bands are no wider than its size by so many halvings
 
@@ -32,16 +32,21 @@ def band_of(problem: Problem, lanes: int) -> Problem:
     >>> of_band.geometry.axes[0].input, of_band.geometry.y_shape
     (111, (1, 32, 224))
     """
-    is_one = sum(count > 1 for count in _counts(problem)) == 1
-    return octave_of(problem) if is_one and problem.by_octave else narrow_band_of(problem, lanes)
+    if not problem.many_sizes:
+        return narrow_band_of(problem, lanes)
+    return _ending_at(problem, [_step_of_many(count, problem) for count in _counts(problem)])
 
 
 def narrow_band_of(problem: Problem, lanes: int) -> Problem:
-    """Return the problem with the largest sizes of its band, also where octaves are the bands."""
-    counts = _counts(problem)
-    is_one = sum(count > 1 for count in counts) == 1
-    more = [-count % _step(count, lanes if is_one else 0) for count in counts]
-    return problem if not any(more) else _grown(problem, more)
+    """Return the problem with the largest sizes of its band, as if there were few sizes."""
+    lanes = lanes if _has_one_axis(problem) else 0
+    return _ending_at(problem, [_step(count, lanes) for count in _counts(problem)])
+
+
+def _ending_at(problem: Problem, steps: list[int]) -> Problem:
+    """The problem with the next multiples of so many rows of phases along each axis."""
+    more = [-count % step for count, step in zip(_counts(problem), steps, strict=True)]
+    return _grown(problem, more) if any(more) else problem
 
 
 def samples_of(band: Problem, lanes: int) -> list[Problem]:
@@ -52,11 +57,11 @@ def samples_of(band: Problem, lanes: int) -> list[Problem]:
     >>> [sample.geometry.axes[0].input for sample in samples_of(band, 16)]
     [111, 96, 103]
     """
-    counts = _counts(band)
-    is_one = sum(count > 1 for count in counts) == 1
-    spans = [_step(count, lanes if is_one else 0) - 1 for count in counts]
-    if is_one and band.by_octave:
-        spans = [max(count // 2 - 1, 0) for count in counts]
+    if band.many_sizes:
+        spans = [_step_of_many(count, band) - 1 for count in _counts(band)]
+    else:
+        lanes_of_one = lanes if _has_one_axis(band) else 0
+        spans = [_step(count, lanes_of_one) - 1 for count in _counts(band)]
     found = [band]
     if any(spans):
         found += [_grown(band, [-span for span in spans]), _grown(band, [-n // 2 for n in spans])]
@@ -109,7 +114,7 @@ def unsized(problem: Problem) -> Problem:
         geometry=_with(problem, axes, 0),
         without_winograd=False,
         kept=True,
-        by_octave=False,
+        many_sizes=False,
     )
 
 
@@ -119,6 +124,20 @@ def _counts(problem: Problem) -> list[int]:
     if problem.want == "x":
         return [axis.input for axis in axes]
     return [1 if is_single(axis) else -(-axis.output // axis.stride) for axis in axes]
+
+
+def _has_one_axis(problem: Problem) -> bool:
+    """Whether sizes differ along a single axis."""
+    return sum(count > 1 for count in _counts(problem)) == 1
+
+
+def _step_of_many(count: int, problem: Problem) -> int:
+    """How wide the band is where many sizes are expected: an octave, of several axes half of one.
+
+    Octaves end at powers of two.
+    """
+    octave = 1 << (count - 1).bit_length()
+    return max(1, octave // (2 if _has_one_axis(problem) else 4))
 
 
 def _step(count: int, lanes: int) -> int:

@@ -7,10 +7,11 @@ from typing import Any
 from onnx import ModelProto, TensorProto
 from onnx.helper import make_tensor_type_proto
 
-from tconv.graph import Program, UnknownOperator
+from tconv.graph import Graph, Program, UnknownOperator
 from tconv.onnx.front_end import graph_of
 from tconv.onnx.loading import LoadedModel, ModelAnalysis
 from tconv.onnx.model.nodes import NotPartitionable
+from tconv.onnx.model.shape_inference import Shapes
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import copied_options
 from tconv.onnx.partition.partition import Subgraph
@@ -41,8 +42,8 @@ class ModelPrograms:
         self._given = len(loaded.inputs)
 
     @classmethod
-    def whole(cls, model: ModelProto, analysis: ModelAnalysis) -> "ModelPrograms":
-        """Load a model as a single region.
+    def whole(cls, model: ModelProto, analysis: ModelAnalysis, known: Shapes) -> "ModelPrograms":
+        """Load a model as a single region; `known` has the shapes that never change.
 
         Raises
         ------
@@ -50,15 +51,15 @@ class ModelPrograms:
         ModelError : an initialiser is damaged
         """
         graph, settings = graph_of(model), _settings(model, analysis)
-        region = Region(graph, settings.threads)
+        region = Region(graph, settings.threads, _has_many_sizes(graph, known))
         assigned = [layer.index for layer in analysis.layers]
         return cls(LoadedModel.of_model(model, analysis, settings, assigned, [region]))
 
     @classmethod
     def of_pieces(
-        cls, model: ModelProto, analysis: ModelAnalysis, pieces: Sequence[Piece]
+        cls, model: ModelProto, analysis: ModelAnalysis, known: Shapes, pieces: Sequence[Piece]
     ) -> "ModelPrograms":
-        """Load a model with these regions.
+        """Load a model with these regions; `known` has the shapes that never change.
 
         Raises
         ------
@@ -77,7 +78,8 @@ class ModelPrograms:
                 within = [nodes[index] for index in piece.nodes]
                 graph = graph_of(model, within, piece.inputs, piece.outputs)
                 own = {index: nodes[index] for index in piece.own}
-                steps.append(Region(graph, settings.threads, own))
+                many_sizes = _has_many_sizes(graph, known)
+                steps.append(Region(graph, settings.threads, many_sizes, own))
                 for name in piece.outputs:
                     types[name] = make_tensor_type_proto(TensorProto.FLOAT, None)
                 continue
@@ -156,6 +158,10 @@ class ModelPrograms:
                 found.append((program, program.times(operands, runs)))
             step(values)
         return StepTimes.of(found, runs)
+
+
+def _has_many_sizes(graph: Graph, known: Shapes) -> bool:
+    return any(each.name not in known for each in graph.inputs)
 
 
 def _settings(model: ModelProto, analysis: ModelAnalysis) -> Settings:

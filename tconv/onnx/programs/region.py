@@ -16,7 +16,8 @@ __all__ = ["Region"]
 class Region:
     """Nodes of a model as programs for inputs of any sizes.
 
-    `nodes` are those that ONNX Runtime would compute otherwise, by index.
+    `nodes` are those that ONNX Runtime would compute otherwise, by index. `many_sizes` is as in
+    `Programs`.
 
     Raises
     ------
@@ -24,11 +25,15 @@ class Region:
     """
 
     def __init__(
-        self, graph: Graph, threads: int | None, nodes: Mapping[int, NodeProto] | None = None
+        self,
+        graph: Graph,
+        threads: int | None,
+        many_sizes: bool,
+        nodes: Mapping[int, NodeProto] | None = None,
     ) -> None:
         self.inputs = tuple([each.name for each in graph.inputs])
         self.outputs = graph.outputs
-        self._programs = Programs(graph, threads or host_target().threads)
+        self._programs = Programs(graph, threads or host_target().threads, many_sizes)
         self._threads, self._nodes = threads, list(map(_copied, (nodes or {}).values()))
         self.nodes = frozenset(nodes or ())
 

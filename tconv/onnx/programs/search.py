@@ -62,7 +62,7 @@ class ProgramSearch:
         self._excluded, self._has_served = set[int](), False
         self.programs: ModelPrograms | None = None
         try:
-            self.programs = ModelPrograms.whole(model, analysis)
+            self.programs = ModelPrograms.whole(model, analysis, self._known)
             self.programs.regions[0].program(shapes)
             return
         except (UnknownOperator, ModelError) as why:
@@ -147,7 +147,9 @@ class ProgramSearch:
                     return
                 try:
                     pieces = regions.pieces(inside)
-                    self.programs = ModelPrograms.of_pieces(model, self._analysis, pieces)
+                    self.programs = ModelPrograms.of_pieces(
+                        model, self._analysis, self._known, pieces
+                    )
                     return
                 except WrongType as wrong:
                     self._excluded |= regions.readers_of(wrong.names)

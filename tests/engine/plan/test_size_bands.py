@@ -9,7 +9,13 @@ from strategies import draws, geometries
 from tconv import engine
 from tconv.engine.choose import choose_plan
 from tconv.engine.plan.problem import Problem
-from tconv.engine.plan.size_bands import band_of, octave_of, samples_of, unsized
+from tconv.engine.plan.size_bands import (
+    band_of,
+    narrow_band_of,
+    octave_of,
+    samples_of,
+    unsized,
+)
 from tconv.engine.target.target import target
 from tconv.geometry.geometry import Geometry
 
@@ -70,25 +76,34 @@ def test_phase_groups_are_the_same_within_a_band(problem, lanes):
 
 @draws(2)
 @given(problems(), LANES)
-def test_a_program_has_one_band_in_an_octave_of_lengths(problem, lanes):
-    many = replace(problem, by_octave=True)
+def test_bands_are_wide_where_many_sizes_are_expected(problem, lanes):
+    """An octave, or half of one along each of several axes."""
+    many = replace(problem, many_sizes=True)
     band = band_of(many, lanes)
-    assert band.by_octave
+    assert band.many_sizes
+    assert band_of(band, lanes) == band
     assert unsized(band) == unsized(problem)
+    ends = [each.geometry.axes for each in (band, octave_of(many))]
     if sum(count > 1 for count in counts(problem)) == 1:
         assert band == octave_of(many)
     else:
-        assert replace(band, by_octave=False) == band_of(problem, lanes)
+        for axis, grown, last in zip(problem.geometry.axes, *ends, strict=True):
+            assert axis.input <= grown.input <= last.input
+    narrow = narrow_band_of(many, lanes)
+    assert band_of(narrow, lanes) == band
+    assert replace(narrow, many_sizes=False) == band_of(problem, lanes)
     for sample in samples_of(band, lanes):
         assert band_of(sample, lanes) == band
 
 
 @draws(0.5)
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 9), st.integers(20, 3000), WANTS)
-def test_plans_of_an_octave_cost_little_more_than_those_of_a_band(a, b, kernel, length, want):
+def test_plans_of_wide_bands_cost_little_more_than_those_of_narrow_ones(a, b, kernel, length, want):
     shapes = ((1, a, length), (a, b, kernel))
     geometry = engine._canonical(Geometry.of(*shapes, padding=min(kernel // 2, (length - 1) // 2)))
     here, problem = target(), Problem(geometry, want)
-    plans = [choose_plan(replace(problem, by_octave=is_so), "float32", here, 1) for is_so in (0, 1)]
+    plans = [
+        choose_plan(replace(problem, many_sizes=is_so), "float32", here, 1) for is_so in (0, 1)
+    ]
     if all(plans):
         assert plans[1].cycles <= 1.6 * plans[0].cycles + 2000
