@@ -20,7 +20,6 @@ from tconv.onnx.subgraphs import Values
 __all__ = ["Forecast", "ProgramSearch"]
 
 _MOST_TRIES = 12  # to find regions, each without some nodes more
-_LEAST_SHARE = 0.01  # of a run, that a region must save where another one saves it
 BORDER_US = PROGRAM_US + SUBGRAPH_US + COLD_US
 """What a region costs beyond its program, and the subgraph beside it."""
 
@@ -81,13 +80,12 @@ class ProgramSearch:
         for _ in range(_MOST_TRIES):
             if self.programs is None:
                 return None
+            found, fault = None, ""
             try:
                 found, losing = self._forecast(self.programs, shapes, feed)
                 if not losing or self._has_served:
                     self._has_served |= found is not None
                     return found
-                fault = ""
-                self._excluded |= losing
             except UnknownOperator as why:
                 self.why, fault = str(why), why.node
                 if feed is None or self._has_served or not fault:
@@ -97,11 +95,15 @@ class ProgramSearch:
                 self.programs, self._excluded = before
                 return None
             try:
-                self._narrow(self._read(), fault)
+                model = self._read()
             except (NotPartitionable, ModelError, OSError) as why:
                 self.why = str(why)
-                self.programs, self._excluded = before
-                return None
+                return found
+            if not fault:  # what loses is freed before the others are loaded again
+                self._excluded |= losing
+                self.programs = found = None
+                before = None, set(self._excluded)
+            self._narrow(model, fault)
         return None
 
     def _forecast(
@@ -126,12 +128,11 @@ class ProgramSearch:
         without = [region.theirs_us(program) for region, program in found]
         within = [program.expected_us + BORDER_US for _, program in found]
         theirs_us, ours_us = theirs_us + sum(without), others_us + sum(within)
+        gains = [without_us > with_us for without_us, with_us in zip(without, within, strict=True)]
         losing = set[int]()
-        for (region, _), without_us, with_us in zip(found, without, within, strict=True):
-            if without_us - with_us < _LEAST_SHARE * theirs_us:
+        for (region, _), is_gain in zip(found, gains, strict=True):
+            if any(gains) and not is_gain:
                 losing |= region.nodes
-        if len(losing) == sum(len(region.nodes) for region, _ in found):
-            losing = set()
         return Forecast(programs, tuple(found), theirs_us, ours_us), losing
 
     def _narrow(self, model: ModelProto, fault: str) -> None:
