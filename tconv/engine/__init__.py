@@ -132,18 +132,22 @@ def serves(
     dtype: str,
     threads: int | None = None,
     kept: bool = True,
-    many_sizes: bool = False,
 ) -> bool:
     """Whether the engine computes such a contraction; else the portable path does.
 
-    The plan is chosen for so many threads, a weight that is `kept` or not, and a wide band of sizes
-    or a narrow one; this is cached.
+    The plan is chosen for so many threads, and a weight that is `kept` or not; this is cached.
 
     >>> serves(Geometry.of((1, 1, 4), (1, 1, 3)), "y", "int64")
     False
     """
     if dtype in SPLIT_TYPES:
         return _serves_split(geometry, want, dtype, threads, kept)
+    problem = Problem(_canonical(geometry), want, kept=kept)
+    return _may_serve(geometry, want, dtype) and _has_plan(problem, dtype, threads)
+
+
+def _may_serve(geometry: Geometry, want: Letter, dtype: str) -> bool:
+    """Whether the engine computes such a contraction if it has a plan."""
     axes = geometry.axes
     elements = (prod(geometry.x_shape), prod(geometry.weight_shape), prod(geometry.y_shape))
     return (
@@ -157,9 +161,6 @@ def serves(
         and host_target().uses_engine
         and not (want == "w" and dtype in _HALVES)
         and not _is_thin(geometry, want, dtype)
-        and _has_plan(
-            Problem(_canonical(geometry), want, kept=kept, many_sizes=many_sizes), dtype, threads
-        )
     )
 
 
@@ -296,16 +297,23 @@ def expected_us(
     want: Letter,
     dtype: str,
     threads: int | None = None,
+    activation: Activation | None = None,
+    residual: bool = False,
     many_sizes: bool = False,
 ) -> float | None:
     """Return the microseconds that a call should take, by the cost model.
 
-    None where the engine does not serve it. Nothing is compiled for that.
+    None where the engine does not serve it. Nothing is compiled for that. What follows the sums
+    costs nothing; with it the plan is found on disk that a primitive with it has left there.
     """
-    is_served = serves(geometry, want, dtype, threads, many_sizes=many_sizes)
-    if not is_served or geometry.rank > _MOST_AXES:
+    if geometry.rank > _MOST_AXES or not _may_serve(geometry, want, dtype):
         return None
-    here, problem = host_target(), Problem(_canonical(geometry), want, many_sizes=many_sizes)
+    problem = Problem(
+        _canonical(geometry), want, False, activation, residual, many_sizes=many_sizes
+    )
+    if not _has_plan(problem, dtype, threads):
+        return None
+    here = host_target()
     plan = cached_plan(problem, dtype, here, threads or here.threads)
     return None if plan is None else plan.cycles / CYCLES_PER_US
 

@@ -43,7 +43,15 @@ class Binder:
         """Predicted microseconds of a step."""
         if not isinstance(step, ContractionStep):
             return moving_us(step, self.threads)
-        us = engine.expected_us(step.geometry, step.want, "float32", self.threads, self._many_sizes)
+        us = engine.expected_us(
+            step.geometry,
+            step.want,
+            "float32",
+            self.threads,
+            step.activation,
+            step.residual is not None,
+            self._many_sizes,
+        )
         if us is None:
             title = step.nodes[0]
             raise UnknownOperator(f"node {title!r}: no plan of machine code", title)
