@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.arena import arena_mib
 from bench.machine import cores
 from bench.peers import Thunk
 from bench.report import milliseconds, show, table, threads_of, where
@@ -185,6 +186,7 @@ class Run:
             count = len(programs)
             regions = f"{count} region{'s' * (count > 1)}"
             found["program"] = f", {regions}" if report.pieces else ", a program"
+            found["values_mib"] = sum(each.memory_bytes for each in programs) / 2**20
         decision = getattr(report, "decision", None)
         return found if decision is None else found | {"decision": str(decision)}
 
@@ -269,6 +271,7 @@ def _measure(name: str, threads: int, pairs: int, folder: Path, limits: Limits) 
                     each.close()
             busy += [] if others is None else [others]
             found = {own: joined(found.get(own), record) for own, record in records.items()}
+        found[PLAIN]["values_mib"] = arena_mib(name, threads)
     except Failed as failure:
         found = {own: {"failed": str(failure)} for own in functions}
     title = NETWORKS[name].title
@@ -304,6 +307,11 @@ def page(results: dict[str, Any]) -> list[str]:
             times = [milliseconds(time_of(them[own])) for own in (PLAIN, OURS)]
             apart = f"{them[OURS]['error']:.1e}" if "error" in them[OURS] else "–"
             peaks = [_middle(them[own].get("peak_mib"), "{:.0f}") for own in (PLAIN, OURS)]
+            values = (
+                [them[PLAIN].get("values_mib")],
+                [by.get("values_mib") for by in them[OURS].get("by", [])],
+            )
+            peaks += [_middle(each, "{:.1f}") for each in values]
             head = [row["case"], str(part["threads"])]
             rows.append([*head, *times, *cells, who_computes(them[OURS]), of_openvino(them)])
             others.append([*head, apart, *peaks, show(row["others"], 1, "?")])
@@ -315,6 +323,7 @@ def page(results: dict[str, Any]) -> list[str]:
                 if "failed" in each and name != OPENVINO:
                     reasons += [f"{row['case']}, {name}: {each['failed']}.", ""]
     head = ["network", "threads"]
+    memory = ["ORT, MiB", "Session, MiB", "ORT's arena, MiB", "programs, MiB"]
     titles = [*head, "ORT, ms", "Session, ms", "ratio", "A/A", "by tconv", "OpenVINO"]
     return [
         *table(titles, rows), "", *reasons,
@@ -323,11 +332,12 @@ def page(results: dict[str, Any]) -> list[str]:
         "A/A: the same ratio for ONNX Runtime and a second process of it. Ratios below "
         f"{LEAST:g}: {len(losses)}; of these below every A/A ratio of their row: {sum(losses)}. "
         "Times are minima. By tconv: how many ConvTranspose nodes tconv computes, and whether all "
-        "nodes, or all after a first subgraph of ONNX Runtime, are one program. OpenVINO: ONNX "
-        "Runtime's time over that of OpenVINO.",
-        "", *table([*head, "difference", "ORT, MiB", "Session, MiB", "others"], others), "",
+        "nodes are one program, or regions of them are programs. OpenVINO: ONNX Runtime's time "
+        "over that of OpenVINO.",
+        "", *table([*head, "difference", *memory, "others"], others), "",
         "Difference: the largest, of the largest value of an output. MiB: the most memory of a "
-        "process. Others: cores that other programs kept busy meanwhile.",
+        "process; and of the values between nodes, ONNX Runtime's arena and the memory plans of "
+        "programs. Others: cores that other programs kept busy meanwhile.",
         "", where(results),
     ]  # fmt: skip
 

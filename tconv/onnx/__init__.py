@@ -11,6 +11,7 @@ except ImportError:
 from tconv.onnx.compare import compare
 from tconv.onnx.model.model import ModelMetadata, NodeArg, check_weights
 from tconv.onnx.partition.profitability import Decision
+from tconv.onnx.programs.report import ProgramReport, StepReport, StepTimes
 from tconv.onnx.reference import ConvTranspose
 from tconv.onnx.report import Comparison, NodeComparison, NodeReport, Report, ResultComparison
 from tconv.onnx.session import Session
@@ -24,9 +25,12 @@ __all__ = [
     "NodeArg",
     "NodeComparison",
     "NodeReport",
+    "ProgramReport",
     "Report",
     "ResultComparison",
     "Session",
+    "StepReport",
+    "StepTimes",
     "check_weights",
     "compare",
     "warm",
