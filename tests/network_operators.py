@@ -340,6 +340,12 @@ def _softmax(b, op):
     b.add(op, [x], None, most, INEXACT, **given)
 
 
+def _resized(b, scales=None, sizes=None):
+    """More operands of a Resize; opsets before 13 want those empty that are left out."""
+    none = "" if b.opset >= 13 else b.constant(np.zeros(0, np.float32))
+    return [none, scales] if sizes is None else [none, none, sizes]
+
+
 @operator("weighted Resize")
 def _weighted(b, op):
     """By any factors, and on grids of cells' corners."""
@@ -349,9 +355,8 @@ def _weighted(b, op):
         return None
     hows = ["align_corners", "asymmetric", "half_pixel", "pytorch_half_pixel"]
     how = {"coordinate_transformation_mode": b.one_of(hows)}
-    return b.add(
-        *("Resize", [x, "", "", b.sizes(shape)], shape, None, INEXACT), mode="linear", **how
-    )
+    more = _resized(b, sizes=b.sizes(shape))
+    return b.add("Resize", [x, *more], shape, None, INEXACT, mode="linear", **how)
 
 
 @operator("linear Resize")
@@ -363,7 +368,7 @@ def _linear(b, op):
     if b.opset < 11 or prod(shape) > 2 * MOST_CELLS:
         return None
     scales = b.constant(np.array(times, np.float32))
-    more = ["", scales] if b.maybe() else ["", "", b.sizes(shape)]
+    more = _resized(b, scales) if b.maybe() else _resized(b, sizes=b.sizes(shape))
     how = {"coordinate_transformation_mode": b.one_of(["half_pixel", "pytorch_half_pixel"])}
     return b.add("Resize", [x, *more], shape, None, INEXACT, mode="linear", **how)
 
@@ -380,6 +385,6 @@ def _resize(b, op):
         return b.add("Upsample", [x, scales], shape, mode="nearest")
     forms = [("asymmetric", "floor"), ("half_pixel", "round_prefer_floor")]
     how, rounded = b.one_of([*forms, ("half_pixel", "round_prefer_ceil")])
-    more = ["", scales] if b.maybe() else ["", "", b.sizes(shape)]
+    more = _resized(b, scales) if b.maybe() else _resized(b, sizes=b.sizes(shape))
     given = {"coordinate_transformation_mode": how, "nearest_mode": rounded}
     return b.add(op, [x, *more], shape, mode="nearest", **given)

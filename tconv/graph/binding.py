@@ -1,6 +1,6 @@
 """Native steps of a program: each step with its kernel, its arguments and its places in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -38,6 +38,16 @@ class Binder:
     def packed_bytes(self) -> int:
         """Bytes of the packed weights of all programs."""
         return sum(packed.byte_count for _, packed in self._packed.values())
+
+    def forget(self, steps: Iterable[Step], others: Iterable[Iterable[Step]]) -> None:
+        """Drop packed weights of the steps that no other steps have: some are made for a size."""
+        gone = _weights(steps)
+        for kept in others:  # most often the first of them have all of the weights
+            gone -= _weights(kept)
+            if not gone:
+                return
+        for each in gone:
+            self._packed.pop(each, None)
 
     def expected_us(self, step: Step) -> float:
         """Predicted microseconds of a step."""
@@ -119,6 +129,10 @@ class Binder:
         return NativeStep(
             function, lambda: words, 0, (*x_place, *y_place), ((2, divisor),), ends_stage=ends_stage
         )
+
+
+def _weights(steps: Iterable[Step]) -> set[int]:
+    return {id(step.weight) for step in steps if isinstance(step, ContractionStep)}
 
 
 @lru_cache(maxsize=1024)  # networks repeat themselves

@@ -177,7 +177,9 @@ class Programs:
             found = Program(self.graph, shapes, self._kept, self._binder)
             with self._binder.lock:
                 while len(self._programs) >= _MOST_PROGRAMS:
-                    del self._programs[next(iter(self._programs))]
+                    gone = self._programs.pop(next(iter(self._programs)))
+                    kept = [found, *reversed(self._programs.values())]
+                    self._binder.forget(gone.steps, [each.steps for each in kept])
                 self._programs[shapes] = found
         return found
 

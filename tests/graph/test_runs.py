@@ -104,6 +104,26 @@ def test_programs_of_few_sizes_are_kept():
     assert programs.program(((59,),)) is programs.program(((59,),))
 
 
+def test_weights_of_sizes_are_kept_for_as_long_as_their_programs():
+    """Of interpolation; the convolution's own weight stays."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node(
+            *("Resize", ["a", "", "by"], ["y"]),
+            mode="linear",
+            coordinate_transformation_mode="align_corners",
+        ),
+    ]
+    stored = {"w": integers_like((2, 2, 1), "float32"), "by": np.array([1, 1, 2], np.float32)}
+    model = model_of(nodes, {"x": np.ones((1, 2, 9), np.float32)}, ["y"], stored, sizes=False)
+    programs = Programs(graph_of(model), 1)
+    for size in range(2, 40):
+        x = integers_like((1, 2, size), "float32")
+        assert_close(programs([x]), by_onnx_runtime(model, {"x": x}))
+        assert len(programs._binder._packed) <= 17
+    assert len(programs._binder._packed) == 17
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "int64", "bool", "complex64"])
 def test_arrays_of_another_type_are_refused(dtype):
     with pytest.raises((TypeError, ValueError, UnknownOperator)):
