@@ -37,8 +37,15 @@ _FEW = 16  # products of a sum, or output channels: a convolution of that few is
 _DEPTHWISE = 0.1  # cycles per output and tap of a depthwise convolution
 _BYTES_PER_CYCLE = 14.0  # read and written by an elementwise node
 _PASSES = {  # time in passes over the values
-    **{"Gelu": 2.5, "Erf": 3.0, "Tanh": 2.5, "Sigmoid": 1.5, "Sin": 6.0, "Cos": 6.0, "Log": 7.0},
-    **{"Softplus": 40.0, "Mish": 40.0},
+    "Gelu": 2.5,
+    "Erf": 3.0,
+    "Tanh": 2.5,
+    "Sigmoid": 1.5,
+    "Sin": 6.0,
+    "Cos": 6.0,
+    "Log": 7.0,
+    "Softplus": 40.0,
+    "Mish": 40.0,
 }
 _ONE_THREAD = frozenset(
     {"Concat", "Slice", "Split", "Pad", "Expand", "Tile", "ScatterND", "Transpose", "Resize"}

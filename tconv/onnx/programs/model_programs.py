@@ -40,6 +40,11 @@ class ModelPrograms:
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         self._given = len(loaded.inputs)
+        outputs = tuple([each.name for each in loaded.outputs])
+        first, *others = loaded.steps
+        self._whole: Region | None = None
+        if isinstance(first, Region) and not others and first.outputs == outputs:
+            self._whole = first
 
     @classmethod
     def whole(cls, model: ModelProto, analysis: ModelAnalysis, known: Shapes) -> "ModelPrograms":
@@ -109,7 +114,7 @@ class ModelPrograms:
     @property
     def is_whole(self) -> bool:
         """Whether a single region computes all of the model."""
-        return not self.loaded.subgraph_count and len(self.loaded.steps) == 1
+        return self._whole is not None
 
     def run(self, names: Sequence[str], feed: Mapping[str, Any], options: Any) -> list[Any]:
         """Compute outputs, as ONNX Runtime's session does.
@@ -121,9 +126,18 @@ class ModelPrograms:
         """
         if len(feed) != self._given:
             raise UnknownOperator("values for initialisers")
-        if options is not None and self.is_whole:
+        if self._whole is None:
+            return self.loaded.run(dict(feed), names, options)[0]
+        if options is not None:
             raise UnknownOperator("options of a run")
-        return self.loaded.run(dict(feed), names, options)[0]
+        found = self._whole.results(feed)
+        if tuple(names) == self._whole.outputs:
+            return found
+        results = dict(zip(self._whole.outputs, found, strict=True))
+        return [
+            results[name].copy() if name in names[:place] else results[name]
+            for place, name in enumerate(names)
+        ]
 
     def programs(self, feed: Mapping[str, Any]) -> tuple[list[tuple[Region, Program]], float]:
         """The regions with their programs for a feed, and the microseconds of all subgraphs.

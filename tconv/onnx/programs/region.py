@@ -49,7 +49,16 @@ class Region:
         ------
         UnknownOperator : the inputs are other than a program takes
         """
-        values.update(zip(self.outputs, self._programs(self.operands(values)), strict=True))
+        values.update(zip(self.outputs, self.results(values), strict=True))
+
+    def results(self, values: Mapping[str, Any]) -> list[Any]:
+        """Compute the outputs.
+
+        Raises
+        ------
+        UnknownOperator : the inputs are other than a program takes
+        """
+        return self._programs(self.operands(values))
 
     def operands(self, values: Mapping[str, Any]) -> list[Any]:
         """The inputs of a program.
