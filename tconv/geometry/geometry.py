@@ -26,7 +26,7 @@ from tconv.messages import show
 from tconv.system.fork_lock import cached_property, importing
 from tconv.system.memory import check_room
 
-__all__ = ["OPERANDS", "Geometry", "Letter"]
+__all__ = ["OPERANDS", "Geometry", "Letter", "resized"]
 
 Letter = Literal["x", "w", "y"]
 """What a contraction wants, or one of its operands."""
@@ -214,17 +214,6 @@ class Geometry:
             rules.batched,
         )
 
-    def resized(self, letter: Letter, shape: tuple[int, ...]) -> "Geometry | None":
-        """Sizes of the same layer for another shape of x or y, by the law of sizes alone.
-
-        The padding is as it was, so a caller that had it from a rule such as "same" must ask again.
-        None if the shape does not fit: the functions above then say why.
-
-        >>> Geometry.of_conv((1, 1, 6), (1, 1, 3), stride=2).resized("y", (1, 1, 9)).x_shape
-        (1, 1, 4)
-        """
-        return _resized(self, letter, shape)
-
     @property
     def rank(self) -> int:
         """Number of spatial axes."""
@@ -344,7 +333,15 @@ def _cached(
 
 
 @lru_cache(maxsize=4096)
-def _resized(geometry: Geometry, letter: Letter, shape: tuple[int, ...]) -> Geometry | None:
+def resized(geometry: Geometry, letter: Letter, shape: tuple[int, ...]) -> Geometry | None:
+    """Sizes of the same layer for another shape of x or y, by the law of sizes alone.
+
+    The padding is as it was, so a caller that had it from a rule such as "same" must ask again.
+    None if the shape does not fit: the constructors then say why.
+
+    >>> resized(Geometry.of_conv((1, 1, 6), (1, 1, 3), stride=2), "y", (1, 1, 9)).x_shape
+    (1, 1, 4)
+    """
     channels = geometry.in_channels if letter == "x" else geometry.out_channels
     is_plain = geometry.batched and geometry.data_format == "channels_first"
     if not is_plain or len(shape) != geometry.rank + 2 or shape[1] != channels:

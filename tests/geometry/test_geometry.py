@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from strategies import draws, geometries, keywords_of
 from tconv.errors import MemoryLimitError, ParameterError, ShapeError
-from tconv.geometry.geometry import Geometry
+from tconv.geometry.geometry import Geometry, resized
 
 
 @draws()
@@ -44,7 +44,7 @@ def test_other_sizes_of_a_layer_follow_from_known_ones(geometry, sizes, batch):
             known = Geometry.of_conv(geometry.y_shape, geometry.weight_shape, **keywords)
         channels = geometry.in_channels if letter == "x" else geometry.out_channels
         shape = (batch, channels, *sizes[: geometry.rank])
-        found = known.resized(letter, shape)
+        found = resized(known, letter, shape)
         if not geometry.batched or geometry.data_format != "channels_first":
             assert found is None
             continue

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.errors import TConvError
-from tconv.geometry.geometry import Geometry
+from tconv.geometry.geometry import Geometry, resized
 from tconv.geometry.onnx_attributes import ConvAttributes, NodeAttributes
 from tconv.graph.graph import Node
 from tconv.graph.operators.registry import Writer, register
@@ -61,7 +61,7 @@ def _geometry(
     is_kept = is_kept and settings.auto_pad in ("NOTSET", "VALID") and not settings.output_shape
     key = node.outputs[0], "geometry"
     known = writer.kept.get(key) if is_kept else None
-    found: Geometry | None = None if known is None else known.resized(settings.reads, x.shape)
+    found: Geometry | None = None if known is None else resized(known, settings.reads, x.shape)
     if found is None:
         found = settings.geometry(x.shape, weight.shape)
     if known is None and is_kept and x.size:
