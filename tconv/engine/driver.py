@@ -56,7 +56,7 @@ def _emit(
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     c = Call(code, a["arguments"])
     _share_scratch(c, a["thread"])
-    with code.tasks(c.counter, c.tasks) as taken:
+    with code.tasks(c.counter, c.tasks, a["thread"]) as taken:
         task = Task(c, taken)
         if is_col2im:
             cells = Cells(c, task)

@@ -34,6 +34,7 @@ from tconv.engine.target.target import architecture_row
 __all__ = ["Code", "ElementType", "begin", "write"]
 
 _HALVES = ("float16", "bfloat16")
+_HALF_BITS = 32  # of a counter of tasks, which has two numbers
 _MOVED_BITS = 128  # of vectors that are only moved: all processors shuffle within them in one step
 # Type, bytes, bits of a vector if these are not the processor's, and LLVM's suffix for it.
 _KINDS: dict[str, tuple[Type, int, int | None, str]] = {
@@ -368,13 +369,23 @@ class Code:
         self.builder.position_at_end(done)
 
     @contextmanager
-    def tasks(self, counter: Value, count: Index) -> Iterator[Value]:
-        """``while (task := counter++) < count``, where threads share the counter."""
+    def tasks(self, counter: Value, count: Index, thread: Value) -> Iterator[Value]:
+        """Take tasks until none is left: even threads from the first on, odd ones from the last.
+
+        The counter, which threads share, has the tasks taken from the front in its lower half and
+        those from the back in its upper half. So a thread that reads what was written before reads
+        mostly what it wrote itself, which matters where threads share no cache.
+        """
+        is_odd = self.is_equal(self.builder.and_(thread, self.index(1)), 1)
+        step = self.pick(is_odd, 1 << _HALF_BITS, 1)
         with self.forever() as done:
             # Who sees that no task is left sees as well what others did before they took theirs.
-            task = self.builder.atomic_rmw("add", counter, self.index(1), "acq_rel")
-            self.leave_when(self.is_less(self.sub(count, 1), task), done)
-            yield task
+            taken = self.builder.atomic_rmw("add", counter, step, "acq_rel")
+            front = self.builder.and_(taken, self.index((1 << _HALF_BITS) - 1))
+            back = self.builder.lshr(taken, self.index(_HALF_BITS))
+            last = self.sub(count, 1)
+            self.leave_when(self.is_less(last, self.add(front, back)), done)
+            yield self.pick(is_odd, self.sub(last, back), front)
 
     def leave_when(self, condition: Value, done: Block) -> None:
         """``if condition: break``."""

@@ -56,7 +56,7 @@ def run_loop(
         sizes = words.words(outer)
         strides = [words.words(outer) for _ in range(count)]
         steps = words.words(count)
-        with code.tasks(counter, head["tasks"]) as task:
+        with code.tasks(counter, head["tasks"], a["thread"]) as task:
             of_rows, of_columns = code.divmod(task, head["column_blocks"])
             start = code.mul(of_columns, head["column_block"])
             columns = code.least(head["column_block"], code.sub(head["columns"], start))
@@ -266,7 +266,7 @@ def run_reduction(how: str, along_rows: bool) -> Callable[[Module, str, ElementT
         words = _Words(code, a["arguments"])
         counter, x, divisor, y = words.pointers(4)
         tasks, size, x_outer, step, columns, column_block, column_blocks = words.words(7)
-        with code.tasks(counter, tasks) as task:
+        with code.tasks(counter, tasks, a["thread"]) as task:
             outer, block = code.divmod(task, column_blocks)
             row = code.at(x, code.mul(outer, x_outer))
             if along_rows:

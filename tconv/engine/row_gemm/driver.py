@@ -25,7 +25,7 @@ def run_row_gemm(module: Module, name: str, element: ElementType) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     c = Call(code, a["arguments"])
     c.panel = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
-    with code.tasks(c.counter, c.tasks) as task:
+    with code.tasks(c.counter, c.tasks, a["thread"]) as task:
         rest, block = code.divmod(task, c.blocks)
         rest, column_block = code.divmod(rest, c.column_blocks)
         rest, row_block = code.divmod(rest, c.row_blocks)
