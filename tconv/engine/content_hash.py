@@ -261,7 +261,7 @@ def _chunks(module: Module, of_chunk: Function) -> Function:
     code = Code(Builder(function.append_basic_block("entry")))
     words = function.args[0]
     f = _CHUNKS.load(code, words)
-    with code.tasks(code.at(words, _COUNTER, I64), f["chunks"], function.args[1]) as n:
+    with code.tasks(code.at(words, _COUNTER, I64), f["chunks"]) as n:
         first = code.mul(n, CHUNK_BYTES)
         size = code.least(CHUNK_BYTES, code.sub(f["size"], first))
         values = [code.at(f["data"], first, _BYTE), size, f["keys"]]

@@ -1,6 +1,6 @@
 """Drivers of the cell algorithms: the native function in which every thread takes tasks.
 
-    while (task := counter++) < tasks:                     # a block of rows, a run of channels
+    while a task is left:                                  # a block of rows, a run of channels
         pack the cells of x that the task reads into a panel, zeros around them   # input_panel.py
         for block in output channels:
             for tiles in the block's tiles:                # rows that read the same cells
@@ -56,7 +56,7 @@ def _emit(
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     c = Call(code, a["arguments"])
     _share_scratch(c, a["thread"])
-    with code.tasks(c.counter, c.tasks, a["thread"]) as taken:
+    with c.all_tasks(a["thread"]) as taken:
         task = Task(c, taken)
         if is_col2im:
             cells = Cells(c, task)

@@ -73,7 +73,7 @@ def run_channel_lanes(module: Module, name: str, element: ElementType) -> None:
     c = Call(code, a["arguments"])
     c.acc = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
     c.to = code.builder.alloca(PTR)
-    with code.tasks(c.counter, c.tasks, a["thread"]) as task:
+    with c.all_tasks(a["thread"]) as task:
         rest, image_block = code.divmod(task, c.image_blocks)
         group, block = code.divmod(rest, c.blocks)
         is_last = code.is_equal(block, code.sub(c.blocks, 1))

@@ -4,6 +4,7 @@ A record is written in one place in Python and read by name in generated code.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ ARGUMENTS = Record(
         *("activate", "finish_row", "parameters"),  # a kernel, or none, and its argument
     ),
     words=(
-        *("tasks", "splits", "column_blocks", "row_blocks", "plane_blocks", "batch"),
+        *("tasks", "both_ends", "splits", "column_blocks", "row_blocks", "plane_blocks", "batch"),
         *("scratch_size", "channels", "k_block"),
         *("x_size", "x_batch", "x_group", "x_channel", "x_plane", "x_row"),
         *("input_depth", "input_height", "input_width"),
@@ -196,6 +197,11 @@ class Call:
     def __init__(self, code: Code, arguments: Value) -> None:
         self.code = code
         self.arguments = arguments
+
+    def all_tasks(self, thread: Value) -> AbstractContextManager[Value]:
+        """Take tasks, from either end if the call's operands are small enough for that."""
+        end = self.code.builder.and_(thread, self.both_ends)
+        return self.code.tasks(self.counter, self.tasks, end)
 
     def __getattr__(self, name: str) -> Value:
         """Read an argument where it is used: there are more than registers hold."""

@@ -369,14 +369,15 @@ class Code:
         self.builder.position_at_end(done)
 
     @contextmanager
-    def tasks(self, counter: Value, count: Index, thread: Value) -> Iterator[Value]:
+    def tasks(self, counter: Value, count: Index, thread: Index = 0) -> Iterator[Value]:
         """Take tasks until none is left: even threads from the first on, odd ones from the last.
 
         The counter, which threads share, has the tasks taken from the front in its lower half and
         those from the back in its upper half. So a thread that reads what was written before reads
-        mostly what it wrote itself, which matters where threads share no cache.
+        mostly what it wrote itself, which matters where threads share no cache. Operands that no
+        cache holds are read in less time if all threads are at neighbouring places.
         """
-        is_odd = self.is_equal(self.builder.and_(thread, self.index(1)), 1)
+        is_odd = self.is_equal(self.builder.and_(self.index(thread), self.index(1)), 1)
         step = self.pick(is_odd, 1 << _HALF_BITS, 1)
         with self.forever() as done:
             # Who sees that no task is left sees as well what others did before they took theirs.

@@ -1,6 +1,6 @@
 """Depthwise driver: a task is some rows of some planes of y.
 
-while (task := counter++) < tasks:
+while a task is left:
     for plane in planes of the task:                   # an image and an output channel
         slide over the rows of the plane               # kernel.py
 """
@@ -16,7 +16,7 @@ def run_depthwise(module: Module, name: str, element: ElementType) -> None:
     """Emit ``run(arguments, thread)``: take tasks until there are none."""
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     c = Call(code, a["arguments"])
-    with code.tasks(c.counter, c.tasks, a["thread"]) as task:
+    with c.all_tasks(a["thread"]) as task:
         plane_block, row_block = code.divmod(task, c.row_blocks)
         first_row = code.mul(row_block, c.rows)
         end_row = code.least(code.add(first_row, c.rows), c.all_rows)

@@ -286,7 +286,9 @@ class Layout:
 
     def arguments(self) -> NDArray[np.int64]:
         """The driver's arguments with 0 for addresses, and for what this plan does not use."""
-        return ARGUMENTS.pack(dict.fromkeys(ARGUMENTS, 0) | self.fields)
+        moved = (self.problem.read_count + self.problem.written_count) * self.dtype.itemsize
+        given = dict.fromkeys(ARGUMENTS, 0) | {"both_ends": int(moved <= self.target.l3_bytes)}
+        return ARGUMENTS.pack(given | self.fields)
 
     @cached_property
     def unsized(self) -> Problem:

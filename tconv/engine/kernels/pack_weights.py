@@ -62,7 +62,7 @@ def run_transformed_packing(module: Module, name: str, element: ElementType) -> 
 def _emit(module: Module, name: str, element: ElementType, *, transforms: bool = False) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     f = PACK_ARGUMENTS.load(code, a["arguments"])
-    with code.tasks(f["counter"], f["tasks"], a["thread"]) as task:
+    with code.tasks(f["counter"], f["tasks"]) as task:
         group, n = code.divmod(task, f["channel_blocks"])
         first = code.mul(n, f["channel_block"])
         channels = code.least(f["channel_block"], code.sub(f["channels"], first))

@@ -60,7 +60,7 @@ def run_transpose(module: Module, name: str, element: ElementType) -> None:
     streams = _may_stream(code, f["to"], f["streams"])
     is_wide = code.is_less(element.lanes - 1, shortest)
     is_narrow = code.both(code.is_less(shortest, element.lanes), code.is_less(max(_FEW), shortest))
-    with code.tasks(f["counter"], f["tasks"], a["thread"]) as task:
+    with code.tasks(f["counter"], f["tasks"]) as task:
         rest, column_block = code.divmod(task, f["column_blocks"])
         image, row_block = code.divmod(rest, f["row_blocks"])
         start = code.mul(image, code.mul(rows, columns))

@@ -1,6 +1,6 @@
 """Row GEMM driver: each column of the GEMM is a cell of y, written in place.
 
-    while (task := counter++) < tasks:               # rows of a plane, or a part of one; a block
+    while a task is left:                            # rows of a plane, or a part of one; a block
         for k_block in channels of x:
             fill a panel with what the cells of the task read                     # panel.py
             for cells in tiles of the task:
@@ -25,7 +25,7 @@ def run_row_gemm(module: Module, name: str, element: ElementType) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     c = Call(code, a["arguments"])
     c.panel = code.at(c.scratch, code.mul(a["thread"], c.scratch_size))
-    with code.tasks(c.counter, c.tasks, a["thread"]) as task:
+    with c.all_tasks(a["thread"]) as task:
         rest, block = code.divmod(task, c.blocks)
         rest, column_block = code.divmod(rest, c.column_blocks)
         rest, row_block = code.divmod(rest, c.row_blocks)

@@ -117,7 +117,7 @@ class _KBlock:
 def _emit(module: Module, name: str, element: ElementType, *, is_dot: bool) -> None:
     code, a = begin(module, name, {"arguments": PTR, "thread": I64}, element)
     c = _Call(code, a["arguments"], a["thread"])
-    with code.tasks(c.counter, c.tasks, a["thread"]) as index:
+    with code.tasks(c.counter, c.tasks) as index:
         task = _Task(c, index)
         with code.loop(task.stop, task.start) as n:
             k_block = _KBlock(c, n)

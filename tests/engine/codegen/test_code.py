@@ -1,6 +1,7 @@
 """The vocabulary of generated code does what Python does with the same words."""
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -107,6 +108,37 @@ def test_tasks_are_taken_once_each(count):
 
     found = compiled("tasks", emit, "count")(count, length=9)
     assert found[1:] == [*range(1, count + 1)] + [0] * (8 - count)
+
+
+@given(st.integers(0, 9), st.integers(0, 3))
+def test_odd_threads_take_tasks_from_the_last_back(count, thread):
+    def emit(code, a, out):
+        with code.tasks(out, a["count"], a["thread"]) as n:
+            place = code.add(code.load(out, 1, I64), 1)  # tasks that have been taken
+            code.store(place, out, 1)
+            code.store(n, out, code.add(place, 1))
+
+    found = compiled("tasks_of_a_thread", emit, "count", "thread")(count, thread, length=12)
+    expected = [*range(count)][:: -1 if thread % 2 else 1]
+    assert found[1 : 2 + count] == [count, *expected]
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_take_each_task_once(threads):
+    def emit(module, name, element):
+        kinds = {"out": PTR, "count": I64, "thread": I64}
+        code, a = begin(module, name, kinds, element)
+        with code.tasks(a["out"], a["count"], a["thread"]) as n:
+            place = code.at(a["out"], code.add(n, 1), I64)
+            code.builder.atomic_rmw("add", place, code.index(1), "acq_rel")
+        code.end()
+
+    address = load_kernel("test_shared_tasks", emit, dtype="float32", target=CPU)
+    kinds = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
+    function, out = ctypes.CFUNCTYPE(None, *kinds)(address), np.zeros(20_001, np.int64)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda n: function(out.ctypes.data, 20_000, n), range(threads)))
+    assert (out[1:] == 1).all()
 
 
 @given(st.integers(0, 20), st.integers(-3, 20))
