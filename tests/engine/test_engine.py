@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -22,6 +23,7 @@ from tconv import definition, engine
 from tconv.engine import executor
 from tconv.engine.channel_lanes.driver import broadcast, run_channel_lanes
 from tconv.engine.choose import all_plans, choose_plan
+from tconv.engine.codegen.abi import ARGUMENTS
 from tconv.engine.codegen.code import ElementType
 from tconv.engine.compile.jit import assembly
 from tconv.engine.depthwise.driver import run_depthwise
@@ -352,6 +354,25 @@ def test_packed_weights_follow_their_version():
 
 
 # ---- when there is no code -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "depthwise", "row_gemm"])
+def test_threads_may_take_tasks_from_one_end_or_from_both(algorithm):
+    """From one where no cache holds the operands; the bits are the same."""
+    shapes = {"direct": ((2, 3, 4000), (3, 5, 4)), "depthwise": ((2, 5, 40, 90), (5, 1, 3, 3))}
+    x_shape, w_shape = shapes.get(algorithm, ((2, 3, 90, 80), (3, 5, 1, 1)))
+    groups = 5 if algorithm == "depthwise" else 1
+    geometry = engine._canonical(Geometry.of(x_shape, w_shape, groups=groups))
+    x, w, _ = integer_operands(geometry, "float32")
+    expected = definition.contract(geometry, "y", x, w)
+    for l3_bytes in (0, 2**25):
+        here = replace(target(), l3_bytes=l3_bytes)
+        made = executor.create_primitive(Problem(geometry), "float32", here, 2)
+        assert made.layout.arguments()[ARGUMENTS.place("both_ends")] == bool(l3_bytes)
+        y = np.full(geometry.y_shape, np.nan, np.float32)
+        share = (geometry.groups, -1, *w.shape[1:])
+        made(x, made.pack(np.ascontiguousarray(w.reshape(share))), made.pack_bias(None), y)
+        assert np.array_equal(y, expected)
 
 
 def test_without_code_the_portable_path_computes_and_one_warning_says_so(monkeypatch):
