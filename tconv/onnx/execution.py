@@ -6,7 +6,7 @@ file declares all of them, else at the first run with inputs of these shapes.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log, prod
 from time import perf_counter, sleep
 from typing import Any
@@ -251,6 +251,9 @@ class Executions:
             found = None if self._needs_run else self._predicted(shapes, {})
             execution = self._load_execution(*(found or self._decided_by_run(feed, shapes)))
         if not self._decisions:  # release what was loaded for assumed sizes and is not used
+            if self.first.programs not in (None, execution.programs):
+                described = replace(self.first.loaded, steps=(), last_use=())
+                self.first = replace(self.first, loaded=described, run_whole=None, programs=None)
             if execution.loaded is not self._partitioned:
                 self._partitioned = None
             elif not self.whole.is_exposed:

@@ -162,16 +162,20 @@ def test_small_regions_are_left():
     assert [len(each.steps) for each in session.report().programs] == [2]
 
 
-def test_a_region_that_loses_is_left_and_the_other_one_stays(monkeypatch):
+@pytest.mark.parametrize(("least", "count"), [(0.0, 1), (0.5, 2)])
+def test_a_region_that_loses_much_is_left_and_the_other_one_stays(least, count, monkeypatch):
     monkeypatch.setattr(search, "BORDER_US", 0.0)
-    monkeypatch.setattr(Region, "theirs_us", lambda self, _: 1e6 if 0 in self.nodes else 0.0)
+    monkeypatch.setattr(search, "LEAST_GAIN", least)  # of the run, that may be lost
+    monkeypatch.setattr(Region, "theirs_us", lambda self, _: 1e4 if 0 in self.nodes else 0.0)
     nodes = [*layers("e", "x", "encoded"), foreign("encoded", "s"), *layers("d", "s", "y")]
     model = made(nodes, ["y"], sizes=False)
     session = Session(model)
     assert_alike(session, model)
-    (program,) = session.report().programs
-    assert "e0" in program.steps[0].nodes[0]
+    first, *others = session.report().programs
+    assert len(others) + 1 == count
+    assert "e0" in first.steps[0].nodes[0]
     assert session.report().pieces == 1
+    assert session.get_inputs()[0].name == "x"
 
 
 def test_known_sizes_tell_that_a_region_is_too_small(monkeypatch):

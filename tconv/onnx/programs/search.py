@@ -11,7 +11,7 @@ from tconv.onnx.loading import ModelAnalysis
 from tconv.onnx.model.nodes import NotPartitionable
 from tconv.onnx.model.shape_inference import Shapes, infer_shapes
 from tconv.onnx.partition.cost_model import COLD_US, PROGRAM_US, RUN_US, SUBGRAPH_US
-from tconv.onnx.partition.profitability import nodes_us, whole_us
+from tconv.onnx.partition.profitability import LEAST_GAIN, nodes_us, whole_us
 from tconv.onnx.programs.model_programs import ModelPrograms, WrongType
 from tconv.onnx.programs.pieces import Regions
 from tconv.onnx.programs.region import Region
@@ -109,7 +109,7 @@ class ProgramSearch:
     def _forecast(
         self, programs: ModelPrograms, shapes: Shapes, feed: Values | None
     ) -> tuple[Forecast | None, set[int]]:
-        """The forecast, and the nodes of regions that lose where others gain."""
+        """The forecast, and the nodes of regions that lose much where others gain."""
         analysis = self._analysis
         assert analysis.graph is not None
         assert analysis.stripped is not None
@@ -128,11 +128,12 @@ class ProgramSearch:
         without = [region.theirs_us(program) for region, program in found]
         within = [program.expected_us + BORDER_US for _, program in found]
         theirs_us, ours_us = theirs_us + sum(without), others_us + sum(within)
-        gains = [without_us > with_us for without_us, with_us in zip(without, within, strict=True)]
+        gains = [without_us - with_us for without_us, with_us in zip(without, within, strict=True)]
         losing = set[int]()
-        for (region, _), is_gain in zip(found, gains, strict=True):
-            if any(gains) and not is_gain:
-                losing |= region.nodes
+        # To load the others again takes time and memory, which a small loss is not worth.
+        if max(gains) > 0 and -sum(min(each, 0.0) for each in gains) > LEAST_GAIN * theirs_us:
+            for (region, _), gain in zip(found, gains, strict=True):
+                losing |= region.nodes if gain < 0 else set()
         return Forecast(programs, tuple(found), theirs_us, ours_us), losing
 
     def _narrow(self, model: ModelProto, fault: str) -> None:
