@@ -158,11 +158,13 @@ def integers(operand: Operand | None, node: Node) -> list[int] | None:
 
 
 def _broadcast_shape(node: Node, values: Sequence[Value]) -> tuple[int, ...]:
-    try:
-        shape = np.broadcast_shapes(*[value.shape for value in values])
-    except ValueError:
-        shapes = ", ".join(str(value.shape) for value in values)
-        raise UnknownOperator(f"{node.operator} of shapes {shapes}") from None
+    shape = values[0].shape
+    if any(value.shape != shape for value in values):
+        try:
+            shape = np.broadcast_shapes(*[value.shape for value in values])
+        except ValueError:
+            shapes = ", ".join(str(value.shape) for value in values)
+            raise UnknownOperator(f"{node.operator} of shapes {shapes}") from None
     if not prod(shape):
         raise UnknownOperator(f"{node.operator} of an empty value")
     return shape
