@@ -83,15 +83,16 @@ class Report(Tabular):
         return Table(columns, rows, self._footer())
 
     def _footer(self) -> str:
-        parts = _decided(self.nodes, self.decision)
-        parts += map(str, self.programs)
-        if self.programs:
-            parts.append(f"subgraphs of ONNX Runtime: {self.pieces}")
+        decided, times = _decided(self.nodes, self.decision), list[str]()
         if self.elapsed_ms is not None:
-            parts.append(f"whole model {_ms(self.elapsed_ms)} ms")
+            times.append(f"whole model {_ms(self.elapsed_ms)} ms")
             if self.elsewhere_ms is not None:
-                parts.append(f"of which ONNX Runtime {_ms(self.elsewhere_ms)} ms")
-        return " · ".join(parts)
+                times.append(f"of which ONNX Runtime {_ms(self.elsewhere_ms)} ms")
+        if not self.programs:
+            return " · ".join([*decided, *times])
+        programs = [str(each) for each in self.programs]
+        rest = f"subgraphs of ONNX Runtime: {self.pieces}", *times
+        return "\n".join([" · ".join(decided), *programs, " · ".join(rest)])
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values."""
