@@ -1,11 +1,12 @@
 """The benchmark of networks hides no loss and no failure, and says who computed."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from bench import networks
+from bench import arena, networks
 from bench.machine import peak_mib
 from bench.rounds import joined
 from bench.server import Contender, Server, function_of
@@ -85,8 +86,34 @@ def test_losses_stay_and_those_beyond_the_noise_are_counted():
     }
     text = "\n".join(networks.page(results_of(**rows)))
     assert "| lost | 2 | 0.500 | 0.525 | 0.95 / 0.95 | 1.00 / 1.00 | 2 of 3 |" in text
-    assert "| lost | 2 | 2.0e-06 | 64 | 80 | 0.2 |" in text
+    assert "| lost | 2 | 2.0e-06 | 64 | 80 | – | – | 0.2 |" in text
     assert "Ratios below 0.98: 4; of these below every A/A ratio of their row: 2." in text
+
+
+def test_memory_of_values_is_told_where_it_is_known():
+    plain = PLAIN | {"values_mib": 33.04}
+    ours = scaled([0.9] * 3, by=[{"taken": 2, "nodes": 3, "values_mib": 9.4}])
+    rows = {"a": {"onnxruntime": plain, "session": ours, "again": PLAIN}}
+    text = "\n".join(networks.page(results_of(**rows)))
+    assert "| 64 | 64 | 33.0 | 9.4 | 0.2 |" in text
+
+
+@pytest.mark.parametrize(
+    ("script", "mib"),
+    [
+        ("print('Total allocated bytes: 1\\nTotal allocated bytes: 3145728', file=sys.stderr)", 3),
+        ("print('nothing of it', file=sys.stderr)", None),
+        ("print('Total allocated bytes: 3145728', file=sys.stderr); sys.exit(1)", None),
+    ],
+)
+def test_the_arena_is_what_the_log_says_last(script, mib, monkeypatch):
+    def run(order, **options):
+        assert order[-2:] == ["pupils", "2"]
+        return original([sys.executable, "-c", f"import sys; {script}"], **options)
+
+    original = arena.subprocess.run
+    monkeypatch.setattr(arena.subprocess, "run", run)
+    assert arena.arena_mib("pupils", 2) == mib
 
 
 def test_what_failed_is_told():
@@ -97,7 +124,7 @@ def test_what_failed_is_told():
     }
     text = "\n".join(networks.page(results_of(a=them)))
     assert "| a | 2 | 0.500 | – | – / – | 1.00 / 1.00 | – |" in text
-    assert "| a | 2 | – | 64 | – | 0.2 |" in text
+    assert "| a | 2 | – | 64 | – | – | – | 0.2 |" in text
     assert "a, session: wrong: error 1.0e-03." in text
 
 
