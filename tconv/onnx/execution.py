@@ -130,7 +130,10 @@ class Executions:
         programs = self._search.programs
         if programs is not None and not programs.is_whole:
             expected = Decision("tconv", _AT_FIRST_RUN, is_program=True)
-            return self._program_execution(programs, expected, ())
+            found = self._program_execution(programs, expected, ())
+            # For what it describes alone: the search may load other programs, and free these first.
+            described = replace(found.loaded, steps=(), last_use=())
+            return replace(found, loaded=described, run_whole=None, programs=None)
         if not candidates:
             execution = self._as_whole(Decision("onnxruntime", ""))
             if is_certain or programs is None:
@@ -251,9 +254,6 @@ class Executions:
             found = None if self._needs_run else self._predicted(shapes, {})
             execution = self._load_execution(*(found or self._decided_by_run(feed, shapes)))
         if not self._decisions:  # release what was loaded for assumed sizes and is not used
-            if self.first.programs not in (None, execution.programs):
-                described = replace(self.first.loaded, steps=(), last_use=())
-                self.first = replace(self.first, loaded=described, run_whole=None, programs=None)
             if execution.loaded is not self._partitioned:
                 self._partitioned = None
             elif not self.whole.is_exposed:

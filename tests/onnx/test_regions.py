@@ -162,11 +162,28 @@ def test_small_regions_are_left():
     assert [len(each.steps) for each in session.report().programs] == [2]
 
 
-@pytest.mark.parametrize(("least", "count"), [(0.0, 1), (0.5, 2)])
-def test_a_region_that_loses_much_is_left_and_the_other_one_stays(least, count, monkeypatch):
+@pytest.mark.parametrize(("channels", "count"), [(12, 2), (24, 1)])
+def test_a_region_of_few_weights_beside_a_large_one_is_left(channels, count):
+    """One of less than an eighth of the weights in the largest."""
+    wide = integers_like((channels, 2, 3, 3), "float32", 5)
+    nodes = [
+        *layers("e", "x", "encoded"),
+        foreign("encoded", "state"),
+        conv("state", "wide", "d0", pads=[1] * 4),
+        *[helper.make_node("Neg", [f"d{n}"], [f"d{n + 1}"]) for n in range(3)],
+    ]
+    stored = {"w": W1, "true": np.array(True), "wide": wide}
+    model = model_of(nodes, FEEDS, ["d3"], stored)
+    session = Session(model)
+    assert_alike(session, model)
+    assert len(session.report().programs) == count
+
+
+@pytest.mark.parametrize(("least", "count"), [(0.01, 1), (-1e9, 2)])
+def test_a_region_that_hardly_gains_is_left_and_the_other_one_stays(least, count, monkeypatch):
     monkeypatch.setattr(search, "BORDER_US", 0.0)
-    monkeypatch.setattr(search, "LEAST_GAIN", least)  # of the run, that may be lost
-    monkeypatch.setattr(Region, "theirs_us", lambda self, _: 1e4 if 0 in self.nodes else 0.0)
+    monkeypatch.setattr(search, "_LEAST_SHARE", least)
+    monkeypatch.setattr(Region, "theirs_us", lambda self, _: 1e4 if 0 in self.nodes else 1e2)
     nodes = [*layers("e", "x", "encoded"), foreign("encoded", "s"), *layers("d", "s", "y")]
     model = made(nodes, ["y"], sizes=False)
     session = Session(model)

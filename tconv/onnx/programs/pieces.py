@@ -12,6 +12,7 @@ piece that needs one has its own.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from typing import NamedTuple
 
 from onnx import ModelProto, NodeProto, TensorProto
@@ -23,7 +24,7 @@ from tconv.onnx.partition.partition import Graph
 __all__ = ["Piece", "Regions"]
 
 _LEAST_NODES, _MOST_REGIONS = 4, 4
-_SMALLEST = 1 / 8  # of the largest region, in nodes
+_SMALLEST = 1 / 8  # of the largest region, in weights
 _LAYERS = ("Conv", "ConvTranspose")
 _CONSTANT_FROM = {  # operands from this place on are sizes, axes or weights: constants of a program
     **dict.fromkeys(("Slice", "Reshape", "Pad", "Expand", "Gather", "Resize", "Upsample"), 1),
@@ -102,9 +103,17 @@ class Regions:
             and any(is_operator(self._nodes[index], *_LAYERS) for index in part)
             and is_worth([self._nodes[index] for index in sorted(part)])
         ]
-        found.sort(key=lambda part: (-len(part), min(part)))
-        large = [part for part in found if len(part) >= _SMALLEST * len(found[0])]
+        sizes = {min(part): self._weights_in(part) for part in found}
+        found.sort(key=lambda part: (-sizes[min(part)], min(part)))
+        least = _SMALLEST * max(sizes.values(), default=0)
+        large = [part for part in found if sizes[min(part)] >= least]
         return set[int]().union(*large[:_MOST_REGIONS])
+
+    def _weights_in(self, part: set[int]) -> int:
+        """Elements of the weights of a region's convolutions, which tell most of its work."""
+        nodes = [self._nodes[index] for index in part]
+        layers = [node for node in nodes if is_operator(node, *_LAYERS) and len(node.input) > 1]
+        return sum(prod(self._graph.shape(node.input[1]) or ()) for node in layers)
 
     def pieces(self, inside: set[int]) -> list[Piece]:
         """The pieces in order, with these nodes in regions."""

@@ -11,7 +11,7 @@ from tconv.onnx.loading import ModelAnalysis
 from tconv.onnx.model.nodes import NotPartitionable
 from tconv.onnx.model.shape_inference import Shapes, infer_shapes
 from tconv.onnx.partition.cost_model import COLD_US, PROGRAM_US, RUN_US, SUBGRAPH_US
-from tconv.onnx.partition.profitability import LEAST_GAIN, nodes_us, whole_us
+from tconv.onnx.partition.profitability import nodes_us, whole_us
 from tconv.onnx.programs.model_programs import ModelPrograms, WrongType
 from tconv.onnx.programs.pieces import Regions
 from tconv.onnx.programs.region import Region
@@ -20,6 +20,7 @@ from tconv.onnx.subgraphs import Values
 __all__ = ["Forecast", "ProgramSearch"]
 
 _MOST_TRIES = 12  # to find regions, each without some nodes more
+_LEAST_SHARE = 0.01  # of a run, that each region must save: less is not worth another rounding
 BORDER_US = PROGRAM_US + SUBGRAPH_US + COLD_US
 """What a region costs beyond its program, and the subgraph beside it."""
 
@@ -94,22 +95,24 @@ class ProgramSearch:
                 self.why = str(why)
                 self.programs, self._excluded = before
                 return None
-            try:
-                model = self._read()
-            except (NotPartitionable, ModelError, OSError) as why:
-                self.why = str(why)
+            if self._analysis.whole.has_changed:
                 return found
-            if not fault:  # what loses is freed before the others are loaded again
+            if not fault:  # what is left is freed before the others are loaded again
                 self._excluded |= losing
                 self.programs = found = None
                 before = None, set(self._excluded)
-            self._narrow(model, fault)
+            try:
+                self._narrow(self._read(), fault)
+            except (NotPartitionable, ModelError, OSError) as why:
+                self.why = str(why)
+                self.programs, self._excluded = before
+                return None
         return None
 
     def _forecast(
         self, programs: ModelPrograms, shapes: Shapes, feed: Values | None
     ) -> tuple[Forecast | None, set[int]]:
-        """The forecast, and the nodes of regions that lose much where others gain."""
+        """The forecast, and the nodes of regions that hardly gain where others do."""
         analysis = self._analysis
         assert analysis.graph is not None
         assert analysis.stripped is not None
@@ -129,11 +132,10 @@ class ProgramSearch:
         within = [program.expected_us + BORDER_US for _, program in found]
         theirs_us, ours_us = theirs_us + sum(without), others_us + sum(within)
         gains = [without_us - with_us for without_us, with_us in zip(without, within, strict=True)]
-        losing = set[int]()
-        # To load the others again takes time and memory, which a small loss is not worth.
-        if max(gains) > 0 and -sum(min(each, 0.0) for each in gains) > LEAST_GAIN * theirs_us:
+        least, losing = _LEAST_SHARE * theirs_us, set[int]()
+        if max(gains) >= least:
             for (region, _), gain in zip(found, gains, strict=True):
-                losing |= region.nodes if gain < 0 else set()
+                losing |= region.nodes if gain < least else set()
         return Forecast(programs, tuple(found), theirs_us, ours_us), losing
 
     def _narrow(self, model: ModelProto, fault: str) -> None:
