@@ -1,4 +1,4 @@
-"""Executions of a model: as one session of ONNX Runtime, or partitioned at tconv's layers.
+"""Executions of a model: by programs, by one session of ONNX Runtime, or partitioned at layers.
 
 Sizes determine which is faster. So the decision is made when they are known: at load time if the
 file declares all of them, else at the first run with inputs of these shapes.
@@ -24,7 +24,7 @@ from tconv.onnx.ort.float64_errors import explain_refusal
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.partition.profitability import LEAST_GAIN, Decision, predict
 from tconv.onnx.programs.model_programs import ModelPrograms
-from tconv.onnx.programs.region import Region
+from tconv.onnx.programs.region_step import RegionStep
 from tconv.onnx.programs.report import StepTimes
 from tconv.onnx.programs.search import ProgramSearch
 from tconv.onnx.report import NodeReport
@@ -61,7 +61,7 @@ class Execution:
     names: list[str]
     run_whole: Any
     programs: ModelPrograms | None = None
-    regions: tuple[tuple[Region, Program], ...] = ()
+    regions: tuple[tuple[RegionStep, Program], ...] = ()
 
 
 class Executions:
@@ -131,7 +131,7 @@ class Executions:
         if programs is not None and not programs.is_whole:
             expected = Decision("tconv", _AT_FIRST_RUN, is_program=True)
             found = self._program_execution(programs, expected, ())
-            # For what it describes alone: the search may load other programs, and free these first.
+            # It only describes the model: programs that the search replaces are freed.
             described = replace(found.loaded, steps=(), last_use=())
             return replace(found, loaded=described, run_whole=None, programs=None)
         if not candidates:
@@ -167,7 +167,7 @@ class Executions:
         self,
         programs: ModelPrograms,
         decision: Decision,
-        regions: tuple[tuple[Region, Program], ...],
+        regions: tuple[tuple[RegionStep, Program], ...],
     ) -> Execution:
         loaded = programs.loaded
         if not self.whole.is_loaded:  # take the one whose options are copies

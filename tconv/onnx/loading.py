@@ -27,7 +27,7 @@ from tconv.onnx.model.shape_inference import strip_weights
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import WholeModel, check_files, copied_options
 from tconv.onnx.partition.partition import Graph, Layer, Partition, find_layers
-from tconv.onnx.programs.region import Region
+from tconv.onnx.programs.region_step import RegionStep
 from tconv.onnx.report import NodeReport
 from tconv.onnx.subgraphs import LayerKernel, SubgraphSession, Values, load_steps
 
@@ -40,7 +40,7 @@ __all__ = [
     "load_whole",
 ]
 
-Step = SubgraphSession | LayerKernel | Region
+Step = SubgraphSession | LayerKernel | RegionStep
 """What runs in order, each reading and adding values by their names."""
 
 

@@ -13,8 +13,8 @@ from tconv.engine.target.target import target
 from tconv.errors import ModelError
 from tconv.graph import UnknownOperator, known_operators
 from tconv.onnx import Session, execution
-from tconv.onnx.programs import model_programs, pieces, search
-from tconv.onnx.programs.region import Region
+from tconv.onnx.programs import model_programs, regions, search
+from tconv.onnx.programs.region_step import RegionStep
 
 pytestmark = pytest.mark.skipif(not target().uses_engine, reason="programs are machine code")
 
@@ -83,11 +83,11 @@ def test_any_nodes_may_stay_with_onnx_runtime():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(execution, "LEAST_GAIN", -1e9)
             patch.setattr(search, "BORDER_US", -1e9)
-            patch.setattr(pieces.Regions, "_is_possible", is_possible)
-            patch.setattr(pieces, "_LAYERS", tuple(known_operators()))
-            patch.setattr(pieces, "_LEAST_NODES", 1)
-            patch.setattr(pieces, "_SMALLEST", 0)
-            patch.setattr(pieces, "_MOST_REGIONS", 9)
+            patch.setattr(regions.Regions, "_is_possible", is_possible)
+            patch.setattr(regions, "_LAYERS", tuple(known_operators()))
+            patch.setattr(regions, "_LEAST_NODES", 1)
+            patch.setattr(regions, "_SMALLEST", 0)
+            patch.setattr(regions, "_MOST_REGIONS", 9)
             patch.setattr(model_programs.ModelPrograms, "whole", refused)
             session = Session(drawn.model, threads=2)
             found = session.run(None, drawn.feeds)
@@ -97,7 +97,7 @@ def test_any_nodes_may_stay_with_onnx_runtime():
         report = session.report()
         counts.append((len(report.programs), report.pieces))
 
-    possible = pieces.Regions._is_possible
+    possible = regions.Regions._is_possible
     law()
     assert sum(programs > 1 for programs, _ in counts) > len(counts) / 8
     assert sum(programs > 0 and others > 0 for programs, others in counts) > len(counts) / 3
@@ -179,20 +179,17 @@ def test_a_region_of_few_weights_beside_a_large_one_is_left(channels, count):
     assert len(session.report().programs) == count
 
 
-@pytest.mark.parametrize(("least", "count"), [(0.01, 1), (-1e9, 2)])
-def test_a_region_that_hardly_gains_is_left_and_the_other_one_stays(least, count, monkeypatch):
-    monkeypatch.setattr(search, "BORDER_US", 0.0)
-    monkeypatch.setattr(search, "_LEAST_SHARE", least)
-    monkeypatch.setattr(Region, "theirs_us", lambda self, _: 1e4 if 0 in self.nodes else 1e2)
+def test_borders_count_against_regions(monkeypatch):
     nodes = [*layers("e", "x", "encoded"), foreign("encoded", "s"), *layers("d", "s", "y")]
     model = made(nodes, ["y"], sizes=False)
-    session = Session(model)
-    assert_alike(session, model)
-    first, *others = session.report().programs
-    assert len(others) + 1 == count
-    assert "e0" in first.steps[0].nodes[0]
-    assert session.report().pieces == 1
-    assert session.get_inputs()[0].name == "x"
+    monkeypatch.setattr(execution, "LEAST_GAIN", 0.03)
+    monkeypatch.setattr(RegionStep, "theirs_us", lambda *_: 1e6)
+    for border, count in ((1e5, 2), (2e6, 0)):
+        monkeypatch.setattr(search, "BORDER_US", border)
+        session = Session(model)
+        assert_alike(session, model)
+        assert len(session.report().programs) == count
+        assert session.get_inputs()[0].name == "x"
 
 
 def test_known_sizes_tell_that_a_region_is_too_small(monkeypatch):

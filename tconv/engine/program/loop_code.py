@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from tconv.engine.codegen.code import Code, ElementType, begin
 from tconv.engine.codegen.llvm import I32, I64, PTR, Constant, Module, Undefined, Value
-from tconv.engine.program.functions import Functions
+from tconv.engine.program.elementary_functions import ElementaryFunctions
 from tconv.engine.program.loops import Expression
 
 __all__ = ["OPERATORS", "run_loop", "run_reduction"]
@@ -196,7 +196,7 @@ class _Operators:
     """Instructions of an expression on vectors."""
 
     def __init__(self, code: Code) -> None:
-        self.code, self.vectors = code, Functions(code)
+        self.code, self.vectors = code, ElementaryFunctions(code)
 
     def __call__(self, name: str, values: list[Value]) -> Value:
         """Emit one instruction."""

@@ -15,8 +15,8 @@ from tconv.onnx.model.shape_inference import Shapes
 from tconv.onnx.ort.options import Settings
 from tconv.onnx.ort.sessions import copied_options
 from tconv.onnx.partition.partition import Subgraph
-from tconv.onnx.programs.pieces import Piece
-from tconv.onnx.programs.region import Region
+from tconv.onnx.programs.region_step import RegionStep
+from tconv.onnx.programs.regions import Piece
 from tconv.onnx.programs.report import StepTimes
 from tconv.onnx.subgraphs import SubgraphSession, load_subgraph
 
@@ -42,8 +42,8 @@ class ModelPrograms:
         self._given = len(loaded.inputs)
         outputs = tuple([each.name for each in loaded.outputs])
         first, *others = loaded.steps
-        self._whole: Region | None = None
-        if isinstance(first, Region) and not others and first.outputs == outputs:
+        self._whole: RegionStep | None = None
+        if isinstance(first, RegionStep) and not others and first.outputs == outputs:
             self._whole = first
 
     @classmethod
@@ -56,7 +56,7 @@ class ModelPrograms:
         ModelError : an initialiser is damaged
         """
         graph, settings = graph_of(model), _settings(model, analysis)
-        region = Region(graph, settings.threads, _has_many_sizes(graph, known))
+        region = RegionStep(graph, settings.threads, _has_many_sizes(graph, known))
         assigned = [layer.index for layer in analysis.layers]
         return cls(LoadedModel.of_model(model, analysis, settings, assigned, [region]))
 
@@ -77,14 +77,14 @@ class ModelPrograms:
         types = {name: value.type for name, value in analysis.graph.values.items()}
         given = {value.name for value in model.graph.input}
         read = {name for piece in pieces if piece.is_region for name in piece.inputs}
-        steps: list[Region | SubgraphSession] = []
+        steps: list[RegionStep | SubgraphSession] = []
         for piece in pieces:
             if piece.is_region:
                 within = [nodes[index] for index in piece.nodes]
                 graph = graph_of(model, within, piece.inputs, piece.outputs)
-                own = {index: nodes[index] for index in piece.own}
+                own = [nodes[index] for index in piece.own]
                 many_sizes = _has_many_sizes(graph, known)
-                steps.append(Region(graph, settings.threads, many_sizes, own))
+                steps.append(RegionStep(graph, settings.threads, many_sizes, own))
                 for name in piece.outputs:
                     types[name] = make_tensor_type_proto(TensorProto.FLOAT, None)
                 continue
@@ -107,9 +107,9 @@ class ModelPrograms:
         return cls(LoadedModel.of_model(model, analysis, settings, assigned, steps))
 
     @property
-    def regions(self) -> list[Region]:
+    def regions(self) -> list[RegionStep]:
         """The regions in the order of their steps."""
-        return [step for step in self.loaded.steps if isinstance(step, Region)]
+        return [step for step in self.loaded.steps if isinstance(step, RegionStep)]
 
     @property
     def is_whole(self) -> bool:
@@ -139,7 +139,7 @@ class ModelPrograms:
             for place, name in enumerate(names)
         ]
 
-    def programs(self, feed: Mapping[str, Any]) -> tuple[list[tuple[Region, Program]], float]:
+    def programs(self, feed: Mapping[str, Any]) -> tuple[list[tuple[RegionStep, Program]], float]:
         """The regions with their programs for a feed, and the microseconds of all subgraphs.
 
         Raises
@@ -147,15 +147,15 @@ class ModelPrograms:
         UnknownOperator : a region has no program for its inputs, with the reason
         ModelError : ONNX Runtime cannot compute a subgraph
         """
-        found, us = list[tuple[Region, Program]](), 0.0
+        found, us = list[tuple[RegionStep, Program]](), 0.0
         values, last = {**self.loaded.defaults, **feed}, self.loaded.steps[-1]
         for step in self.loaded.steps:
-            if isinstance(step, Region):
+            if isinstance(step, RegionStep):
                 found.append((step, step.program_for(step.operands(values))))
                 if step is last:  # nothing depends on its results
                     break
             step(values)
-            if not isinstance(step, Region):
+            if not isinstance(step, RegionStep):
                 began = perf_counter()  # the first run of these sizes takes longer
                 step(values)
                 us += (perf_counter() - began) * 1e6
@@ -166,7 +166,7 @@ class ModelPrograms:
         found = list[tuple[Program, list[float]]]()
         values = {**self.loaded.defaults, **feed}
         for step in self.loaded.steps:
-            if isinstance(step, Region):
+            if isinstance(step, RegionStep):
                 operands = step.operands(values)
                 program = step.program_for(operands)
                 found.append((program, program.times(operands, runs)))

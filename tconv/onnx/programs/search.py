@@ -13,14 +13,13 @@ from tconv.onnx.model.shape_inference import Shapes, infer_shapes
 from tconv.onnx.partition.cost_model import COLD_US, PROGRAM_US, RUN_US, SUBGRAPH_US
 from tconv.onnx.partition.profitability import nodes_us, whole_us
 from tconv.onnx.programs.model_programs import ModelPrograms, WrongType
-from tconv.onnx.programs.pieces import Regions
-from tconv.onnx.programs.region import Region
+from tconv.onnx.programs.region_step import RegionStep
+from tconv.onnx.programs.regions import Regions
 from tconv.onnx.subgraphs import Values
 
 __all__ = ["Forecast", "ProgramSearch"]
 
 _MOST_TRIES = 12  # to find regions, each without some nodes more
-_LEAST_SHARE = 0.01  # of a run, that each region must save: less is not worth another rounding
 BORDER_US = PROGRAM_US + SUBGRAPH_US + COLD_US
 """What a region costs beyond its program, and the subgraph beside it."""
 
@@ -29,7 +28,7 @@ class Forecast(NamedTuple):
     """Programs for given sizes, and predicted microseconds of a run without and with them."""
 
     programs: ModelPrograms
-    regions: tuple[tuple[Region, Program], ...]
+    regions: tuple[tuple[RegionStep, Program], ...]
     onnxruntime_us: float
     tconv_us: float
 
@@ -81,12 +80,10 @@ class ProgramSearch:
         for _ in range(_MOST_TRIES):
             if self.programs is None:
                 return None
-            found, fault = None, ""
             try:
-                found, losing = self._forecast(self.programs, shapes, feed)
-                if not losing or self._has_served:
-                    self._has_served |= found is not None
-                    return found
+                found = self._forecast(self.programs, shapes, feed)
+                self._has_served |= found is not None
+                return found
             except UnknownOperator as why:
                 self.why, fault = str(why), why.node
                 if feed is None or self._has_served or not fault:
@@ -95,12 +92,6 @@ class ProgramSearch:
                 self.why = str(why)
                 self.programs, self._excluded = before
                 return None
-            if self._analysis.whole.has_changed:
-                return found
-            if not fault:  # what is left is freed before the others are loaded again
-                self._excluded |= losing
-                self.programs = found = None
-                before = None, set(self._excluded)
             try:
                 self._narrow(self._read(), fault)
             except (NotPartitionable, ModelError, OSError) as why:
@@ -111,8 +102,7 @@ class ProgramSearch:
 
     def _forecast(
         self, programs: ModelPrograms, shapes: Shapes, feed: Values | None
-    ) -> tuple[Forecast | None, set[int]]:
-        """The forecast, and the nodes of regions that hardly gain where others do."""
+    ) -> Forecast | None:
         analysis = self._analysis
         assert analysis.graph is not None
         assert analysis.stripped is not None
@@ -122,21 +112,15 @@ class ProgramSearch:
             known = infer_shapes(analysis.stripped, shapes, {})
             theirs_us = whole_us(analysis.graph, known, analysis.settings.threads)
             ours_us = PROGRAM_US + program.expected_us
-            return Forecast(programs, ((region, program),), theirs_us, ours_us), set()
+            return Forecast(programs, ((region, program),), theirs_us, ours_us)
         if feed is None:
-            return None, set()
+            return None
         found, others_us = programs.programs(feed)
         # The model as a whole is one run, however many subgraphs were timed.
         theirs_us = others_us + RUN_US * (1 - programs.loaded.subgraph_count)
-        without = [region.theirs_us(program) for region, program in found]
-        within = [program.expected_us + BORDER_US for _, program in found]
-        theirs_us, ours_us = theirs_us + sum(without), others_us + sum(within)
-        gains = [without_us - with_us for without_us, with_us in zip(without, within, strict=True)]
-        least, losing = _LEAST_SHARE * theirs_us, set[int]()
-        if max(gains) >= least:
-            for (region, _), gain in zip(found, gains, strict=True):
-                losing |= region.nodes if gain < least else set()
-        return Forecast(programs, tuple(found), theirs_us, ours_us), losing
+        theirs_us += sum(region.theirs_us(program) for region, program in found)
+        ours_us = others_us + sum(program.expected_us + BORDER_US for _, program in found)
+        return Forecast(programs, tuple(found), theirs_us, ours_us)
 
     def _narrow(self, model: ModelProto, fault: str) -> None:
         """Load the regions without what is excluded, and without the nodes of a name."""

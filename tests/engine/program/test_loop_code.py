@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from strategies import draws, integers_like
 from tconv.engine.codegen.code import write
 from tconv.engine.compile.jit import assembly
-from tconv.engine.program.functions import Functions
+from tconv.engine.program.elementary_functions import ElementaryFunctions
 from tconv.engine.program.kernels import ProgramKernels
 from tconv.engine.program.loop_code import OPERATORS
 from tconv.engine.program.loop_code import run_loop as loop_code
@@ -110,13 +110,13 @@ def test_every_instruction_set_has_the_sequence(row):
 def test_activations_are_those_that_loops_know():
     found = {}
 
-    class Watched(Functions):
+    class Watched(ElementaryFunctions):
         def __init__(self, code):
             super().__init__(code)
             found.update({name: count for name, (count, _) in self.functions.items()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tconv.engine.program.loop_code.Functions", Watched)
+        patch.setattr("tconv.engine.program.loop_code.ElementaryFunctions", Watched)
         text_of(loop_code(NEGATE, ("row", "row"), 0), CPU)
     assert found == ACTIVATIONS
 

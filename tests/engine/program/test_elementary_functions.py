@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from engine.program.loop_calls import CPU, HERE, LANES, applied, expression_of, instructed
 
-from tconv.engine.program.functions import _MOST as NEAR
+from tconv.engine.program.elementary_functions import _MOST as NEAR
 
 each_target = pytest.mark.parametrize("here", HERE, ids=lambda here: here.cpu)
 each_angle = pytest.mark.parametrize("name", ["sin", "cos"])

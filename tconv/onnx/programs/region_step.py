@@ -1,6 +1,6 @@
-"""Region of a loaded model: a step that programs of tconv compute."""
+"""Step of a loaded model that computes a region by programs of tconv."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,13 @@ from tconv.engine import host_target
 from tconv.graph import Graph, Program, Programs, UnknownOperator
 from tconv.onnx.partition.profitability import nodes_us
 
-__all__ = ["Region"]
+__all__ = ["RegionStep"]
 
 
-class Region:
+class RegionStep:
     """Nodes of a model as programs for inputs of any sizes.
 
-    `nodes` are those that ONNX Runtime would compute otherwise, by index. `many_sizes` is as in
-    `Programs`.
+    `nodes` are those that ONNX Runtime would compute otherwise. `many_sizes` is as in `Programs`.
 
     Raises
     ------
@@ -29,20 +28,19 @@ class Region:
         graph: Graph,
         threads: int | None,
         many_sizes: bool,
-        nodes: Mapping[int, NodeProto] | None = None,
+        nodes: Iterable[NodeProto] = (),
     ) -> None:
         self.inputs = tuple([each.name for each in graph.inputs])
         self.outputs = graph.outputs
         self._programs = Programs(graph, threads or host_target().threads, many_sizes)
-        self._threads, self._nodes = threads, list(map(_copied, (nodes or {}).values()))
-        self.nodes = frozenset(nodes or ())
+        self._threads, self._nodes = threads, list(map(_copied, nodes))
 
     @property
     def packed_bytes(self) -> int:
         """Bytes of the packed weights of the programs of all sizes."""
         return self._programs.packed_bytes
 
-    def __call__(self, values: dict[str, Any], options: Any = None) -> None:
+    def __call__(self, values: dict[str, Any]) -> None:
         """Run and add the outputs to the values.
 
         Raises

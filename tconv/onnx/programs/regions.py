@@ -103,10 +103,9 @@ class Regions:
             and any(is_operator(self._nodes[index], *_LAYERS) for index in part)
             and is_worth([self._nodes[index] for index in sorted(part)])
         ]
-        sizes = {min(part): self._weights_in(part) for part in found}
-        found.sort(key=lambda part: (-sizes[min(part)], min(part)))
-        least = _SMALLEST * max(sizes.values(), default=0)
-        large = [part for part in found if sizes[min(part)] >= least]
+        found.sort(key=lambda part: (-self._weights_in(part), min(part)))
+        least = _SMALLEST * self._weights_in(found[0]) if found else 0
+        large = [part for part in found if self._weights_in(part) >= least]
         return set[int]().union(*large[:_MOST_REGIONS])
 
     def _weights_in(self, part: set[int]) -> int:

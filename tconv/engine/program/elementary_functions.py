@@ -1,4 +1,4 @@
-"""Functions that elementwise loops have beside activations: sine, cosine, logarithm, softplus.
+"""Elementary functions of elementwise loops: sine, cosine, logarithm, softplus, sign.
 
     sin(x) = sin(r), cos(r), -sin(r) or -cos(r)   with n = round(x*2/pi), r = x - n*pi/2
     log(x) = n*log(2) + log(1 + f)   with x = 2**n * (1 + f), sqrt(1/2) <= 1 + f < sqrt(2)
@@ -14,7 +14,7 @@ from math import factorial, inf, nan, pi
 from tconv.engine.codegen.llvm import DOUBLE, I64, Constant, IntType, Value, VectorType
 from tconv.engine.kernels.activation import LOG_2, PI, Vectors
 
-__all__ = ["Functions"]
+__all__ = ["ElementaryFunctions"]
 
 # Binary places of the first and of the second part of pi/2, by has_fma. n times either part is
 # exact for |x| up to `_MOST`; with FMA no product is rounded.
@@ -26,7 +26,7 @@ _TERMS_OF_LOG, _TERMS_OF_LOG_1P = 4, 7  # of the series in s**2, which is below 
 _LEAST_NORMAL = 2.0**-126
 
 
-class Functions(Vectors):
+class ElementaryFunctions(Vectors):
     """Instructions of loops on vectors of float32."""
 
     def sin(self, x: Value) -> Value:
