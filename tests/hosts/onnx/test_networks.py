@@ -10,6 +10,7 @@ import torch
 from bench import pupils
 from bench.networks import DATA, NETWORKS, feed_of, path_of, plain_session
 from tconv.onnx import Session
+from tests.hosts.onnx.exact_networks import exact_outputs
 
 SIZES = {
     "piper": [(7,), (25,), (16,)],
@@ -24,10 +25,11 @@ SIZES = {
 """Of each network, in this order; where sizes are dynamic they change within one session."""
 
 NEAR = 1e-5
-FAR = {"ppocr5": 1e-4, "ppocr4": 1e-4, "piper": 3e-5}
-"""Of the largest value. Where 60 layers follow each other they amplify rounding: to change the
-inputs of PP-OCRv5 by 1e-7 moves ONNX Runtime's own answer by 2e-5, and so far it is from that of
-float64."""
+"""Of the largest value: how far from ONNX Runtime's answer."""
+AMPLIFYING = ("piper", "ppocr5", "ppocr4")
+"""They amplify rounding: ONNX Runtime's own answer is 1e-5 to 3e-4 from that of float64."""
+TIMES = 3.0
+"""Ours may be so many times as far from the answer of float64 as ONNX Runtime's, in those."""
 
 LAYERS = {
     "piper": 3,
@@ -57,6 +59,14 @@ def apart(found, expected):
     )
 
 
+def assert_as_exact(name, feed, found, expected):
+    if name not in AMPLIFYING:
+        assert apart(found, expected) <= NEAR
+        return
+    exact = [each.astype(np.float32) for each in exact_outputs(path_of(name), feed)]
+    assert apart(found, exact) <= max(NEAR, TIMES * apart(expected, exact))
+
+
 def same_bits(found, expected):
     return all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
@@ -68,7 +78,7 @@ def test_a_network_gives_what_onnx_runtime_gives_each_time(name, force):
     for sizes in SIZES[name]:
         feed = feed_of(name, *sizes)
         first.append(session.run(None, feed))
-        assert apart(first[-1], alone(name).run(None, feed)) <= FAR.get(name, NEAR)
+        assert_as_exact(name, feed, first[-1], alone(name).run(None, feed))
         assert same_bits(session.run(None, feed), first[-1])
     for sizes, found in zip(SIZES[name], first, strict=True):  # sizes that it had before
         assert same_bits(session.run(None, feed_of(name, *sizes)), found)

@@ -106,7 +106,12 @@ pathlib.Path.replace = dies
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on():
     slowed = SLOW.partition("if __name__")[0]
     Path("command.py").write_text(
-        f"{slowed}\nimport runpy\nrunpy.run_module('tconv', run_name='__main__')\n"
+        f"{slowed}\n"
+        "import runpy\n"
+        "import signal\n"
+        # A shell that starts the tests in the background leaves Ctrl-C ignored for all they start.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "runpy.run_module('tconv', run_name='__main__')\n"
     )
     words = ["--volume", "x.zarr", "-w", "w.npy", "-s", "2", "-p", "1", "--chunks", "2x4x4x4"]
     process = subprocess.Popen(
