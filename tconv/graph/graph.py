@@ -53,12 +53,15 @@ class Graph:
     outputs : tuple of str
     nodes : tuple of Node
     constants : dict of name to array
+    sizes : tuple of str, operands such as the sizes of a Reshape, which are known when a program is
+        made and differ from program to program
     """
 
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
     constants: Mapping[str, NDArray[Any]]
+    sizes: tuple[str, ...] = ()
 
     def readers(self) -> dict[str, int]:
         """How often each value is read, as an output of the graph as well."""

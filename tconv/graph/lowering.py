@@ -1,6 +1,6 @@
 """Lowering of a graph for given sizes: its nodes become steps, node by node."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -40,8 +40,13 @@ def static_operators() -> frozenset[str]:
     return CONSTANT
 
 
-def lower(graph: Graph, shapes: Mapping[str, tuple[int, ...]], kept: dict[Any, Any]) -> Lowered:
-    """Write the steps of a graph for inputs of these shapes.
+def lower(
+    graph: Graph,
+    shapes: Mapping[str, tuple[int, ...]],
+    kept: dict[Any, Any],
+    sizes: Sequence[tuple[int, ...]] = (),
+) -> Lowered:
+    """Write the steps of a graph for inputs of these shapes, and for these `graph.sizes`.
 
     `kept` holds what is made of constants and attributes, for the programs of all sizes.
 
@@ -50,6 +55,8 @@ def lower(graph: Graph, shapes: Mapping[str, tuple[int, ...]], kept: dict[Any, A
     UnknownOperator : a node is none that programs have, with the reason
     """
     writer, values = Writer(graph.constants, kept), dict[str, Operand](graph.constants)
+    for name, numbers in zip(graph.sizes, sizes, strict=True):
+        values[name] = np.array(numbers, np.int64)
     for place, each in enumerate(graph.inputs):
         if each.dtype != "float32":
             raise UnknownOperator(f"input {each.name!r} of {each.dtype}")

@@ -1,5 +1,6 @@
 """Programs: a graph for given sizes as native steps, run by one call."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = ["Program", "Programs"]
 _MOST_PROGRAMS = 16  # of a graph, one for each set of sizes
 
 Shapes = tuple[tuple[int, ...], ...]
+Sizes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,17 @@ class Program:
     shapes : dict of the shapes of values by name
     """
 
-    def __init__(self, graph: Graph, shapes: Shapes, kept: dict[Any, Any], binder: Binder) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        shapes: Shapes,
+        kept: dict[Any, Any],
+        binder: Binder,
+        sizes: Sizes = (),
+    ) -> None:
         named = {each.name: shape for each, shape in zip(graph.inputs, shapes, strict=True)}
         self._input_shapes = shapes
-        lowered = lower(graph, named, kept)
+        lowered = lower(graph, named, kept, sizes)
         self.shapes = lowered.shapes
         steps, self._outputs = _with_outputs(lowered.steps, lowered.outputs, len(graph.inputs))
         steps = needed(steps)
@@ -85,14 +94,21 @@ class Program:
         here = engine.host_target()
         return SequenceRunner(native, self.block_bytes, binder.threads, here, binder.arenas)
 
-    def __call__(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Compute the outputs.
+    @property
+    def output_shapes(self) -> Shapes:
+        """The shapes of the outputs."""
+        return tuple([each.shape for each in self._outputs])
+
+    def __call__(
+        self, inputs: list[NDArray[Any]], out: Sequence[NDArray[Any]] | None = None
+    ) -> list[NDArray[Any]]:
+        """Compute the outputs; into `out`, C-contiguous arrays of their shapes, if that is given.
 
         Raises
         ------
         ParameterError, DTypeError, ShapeError : the inputs are not of float32 and these sizes
         """
-        arrays, results = self._operands(inputs)
+        arrays, results = self._operands(inputs, out)
         if self.steps:
             self._runner.run([*arrays, *results])
         return results
@@ -104,7 +120,7 @@ class Program:
         return [min(of_step) for of_step in zip(*found, strict=True)]
 
     def _operands(
-        self, inputs: list[NDArray[Any]]
+        self, inputs: list[NDArray[Any]], out: Sequence[NDArray[Any]] | None = None
     ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """The inputs as the steps read them, and arrays for the outputs."""
         if len(inputs) != len(self._input_shapes):
@@ -123,11 +139,12 @@ class Program:
                     "such an array, or ask `Programs` for another program."
                 )
         arrays = [np.require(each, np.float32, ("C", "A")) for each in inputs]
-        results = [
-            empty(each.shape, np.float32) if each.constant is None else each.constant.copy()
-            for each in self._outputs
-        ]
-        return arrays, results
+        if out is None:
+            out = [empty(each.shape, np.float32) for each in self._outputs]
+        for array, each in zip(out, self._outputs, strict=True):
+            if each.constant is not None:
+                array[...] = each.constant
+        return arrays, list(out)
 
 
 class Programs:
@@ -158,29 +175,29 @@ class Programs:
             raise UnknownOperator(f"a graph that breaks a rule: {error!r}") from error
         self._binder = Binder(threads, many_sizes)
         self._kept: dict[Any, Any] = {}
-        self._programs: dict[Shapes, Program] = {}
+        self._programs: dict[tuple[Shapes, Sizes], Program] = {}
 
     @property
     def packed_bytes(self) -> int:
         """Bytes of the packed weights of all programs."""
         return self._binder.packed_bytes
 
-    def program(self, shapes: Shapes) -> Program:
-        """Return the program for inputs of these shapes.
+    def program(self, shapes: Shapes, sizes: Sizes = ()) -> Program:
+        """Return the program for inputs of these shapes, and for these `graph.sizes`.
 
         Raises
         ------
         UnknownOperator : a node is none that programs have
         """
-        found = self._programs.get(shapes)
+        found = self._programs.get((shapes, sizes))
         if found is None:
-            found = Program(self.graph, shapes, self._kept, self._binder)
+            found = Program(self.graph, shapes, self._kept, self._binder, sizes)
             with self._binder.lock:
                 while len(self._programs) >= _MOST_PROGRAMS:
                     gone = self._programs.pop(next(iter(self._programs)))
                     kept = [found, *reversed(self._programs.values())]
                     self._binder.forget(gone.steps, [each.steps for each in kept])
-                self._programs[shapes] = found
+                self._programs[shapes, sizes] = found
         return found
 
     def __call__(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:

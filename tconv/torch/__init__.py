@@ -10,6 +10,9 @@ try:
 except ImportError:
     raise ImportError("tconv.torch needs PyTorch: pip install torch.") from None
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tconv.ops.dispatch import register
 from tconv.torch.acceleration import Acceleration, accelerate, freeze, refresh, restore
 from tconv.torch.autograd import contract_tensors
@@ -17,8 +20,14 @@ from tconv.torch.functional import conv_transpose1d, conv_transpose2d, conv_tran
 from tconv.torch.modules import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from tconv.torch.tracing import Tracer
 
+if TYPE_CHECKING:
+    from tconv.torch.compiling import CompilationReport, CompiledGraphReport, CompiledRegion, report
+
 __all__ = [
     "Acceleration",
+    "CompilationReport",
+    "CompiledGraphReport",
+    "CompiledRegion",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
@@ -29,7 +38,17 @@ __all__ = [
     "conv_transpose3d",
     "freeze",
     "refresh",
+    "report",
     "restore",
 ]
 
 register("torch", contract_tensors)
+
+_OF_COMPILING = {"CompilationReport", "CompiledGraphReport", "CompiledRegion", "report"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Dynamo, which takes a second, when it is first asked for."""
+    if name not in _OF_COMPILING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("tconv.torch.compiling"), name)

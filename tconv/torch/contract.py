@@ -21,7 +21,7 @@ from tconv.torch.interop import (
     to_channels_last,
 )
 from tconv.torch.openmp import torch_threads
-from tconv.torch.packed_weights import WeightCache
+from tconv.torch.weights.packed_weights import WeightCache
 
 __all__ = ["compute"]
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from tconv.torch.functional import transpose
-from tconv.torch.packed_weights import WeightCache
 from tconv.torch.scripting import refuse_scripting, script_as
+from tconv.torch.weights.packed_weights import WeightCache
 
 __all__ = [
     "TCONV_CLASS_OF", "TORCH_CLASS_OF", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",

@@ -187,19 +187,24 @@ def _bands(size: int, count: int, by: float, how: str) -> tuple[_Band, ...]:
 
 def _grid(node: Node, x: Value, more: Sequence[Operand | None]) -> _Grid:
     """The scales and the sizes of a node."""
-    scales, sizes = node.argument("scales"), None
-    numbers = [each for each in more if isinstance(each, np.ndarray) and each.size == x.rank]
+    scales: list[float] | None = node.argument("scales")
+    sizes: list[int] | None = None
     if any(isinstance(each, Value) for each in more):
         raise UnknownOperator(f"{node.operator} with sizes that are computed")
     axes = [axis_of(axis, x.rank, node) for axis in node.argument("axes") or range(x.rank)]
-    if (
-        axes != list(range(x.rank))
-        or node.argument("keep_aspect_ratio_policy", "stretch") != "stretch"
-    ):
+    if axes != sorted(axes) or node.argument("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise UnknownOperator(f"{node.operator} of axes {axes}, or that keeps an aspect ratio")
+    numbers = [each for each in more if isinstance(each, np.ndarray) and each.size == len(axes)]
     if numbers:
-        last = numbers[-1]
-        scales, sizes = (last.tolist(), None) if last.dtype.kind == "f" else (None, last.tolist())
+        last = numbers[-1].tolist()
+        if numbers[-1].dtype.kind == "f":
+            scales = [1.0] * x.rank
+            for axis, by in zip(axes, last, strict=True):
+                scales[axis] = by
+        else:
+            scales, sizes = None, list(x.shape)
+            for axis, size in zip(axes, last, strict=True):
+                sizes[axis] = size
     if sizes is not None:
         scales = [size / own for size, own in zip(sizes, x.shape, strict=True)]
     if scales is None or len(scales) != x.rank or min(scales) <= 0:

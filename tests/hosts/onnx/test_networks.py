@@ -9,8 +9,8 @@ import torch
 
 from bench import pupils
 from bench.networks import DATA, NETWORKS, feed_of, path_of, plain_session
+from exact_networks import exact_outputs
 from tconv.onnx import Session
-from tests.hosts.onnx.exact_networks import exact_outputs
 
 SIZES = {
     "piper": [(7,), (25,), (16,)],

@@ -1,96 +1,24 @@
-"""Cache of packed weights, and detection of changes to weights."""
+"""Cache of packed weights, valid as long as the weights do not change."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tconv.arrays.dtypes import dtype_name
-from tconv.engine import hash_memory, hashes_natively
+from tconv.engine import hashes_natively
 from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import native
 from tconv.ops.planned_call import PackedWeights, Packings
-from tconv.system.pointers import address
 from tconv.torch.interop import as_array
 from tconv.torch.openmp import torch_threads
-from tconv.torch.weight_norm import compute_weight, weight_norm_originals
+from tconv.torch.weights.fingerprints import Fingerprint, count_optimiser_steps
+from tconv.torch.weights.weight_norm import compute_weight, weight_norm_originals
 
 __all__ = ["WeightCache"]
-
-
-class _Fingerprint:
-    """Fingerprint of a tensor's contents: address, layout and a hash of all elements.
-
-    Only the elements show every change. A tensor's version counts PyTorch's writes in place, but
-    not those through ``.data``, by NumPy, or by other libraries; nor is the tensor's identity
-    enough, for `torch.utils.swap_tensors` exchanges the contents of two tensors.
-
-    A frozen tensor is recognised by identity, version and address, and is read only after an
-    optimiser's step, since some optimisers write without a new version. The fingerprint holds a
-    reference to the tensor, and to its memory by a second tensor, so that nothing else can take
-    their addresses. It holds no weak reference, with which `swap_tensors` refuses a tensor.
-    """
-
-    def __init__(self, tensor: Tensor, threads: int, is_frozen: bool) -> None:
-        self._layout, self._place = _layout(tensor), tensor.data_ptr()
-        self._held: tuple[Tensor, Tensor] | None = None
-        if is_frozen and not tensor.is_inference():  # inference tensors have no version
-            self._held, self._version = (tensor, tensor.detach()), tensor._version
-            self._steps = _steps.count
-        self._hash = hash_memory(self._place, tensor.nbytes, threads)
-
-    @classmethod
-    def of(cls, tensor: Tensor, threads: int, is_frozen: bool) -> "_Fingerprint | None":
-        """Take a fingerprint; None if a tensor is not dense or its elements are not in memory."""
-        array = as_array(tensor)
-        row = array.ravel(order="K")
-        is_in_place = np.may_share_memory(row, array) and address(array) == tensor.data_ptr()
-        return cls(tensor, threads, is_frozen) if is_in_place else None
-
-    def matches(self, tensor: Tensor, threads: int) -> bool:
-        """Whether a tensor of the same shape has the same elements at the same address."""
-        place, held = tensor.data_ptr(), self._held
-        if not place or place != self._place or _layout(tensor) != self._layout:
-            return False  # the packed weight may be a view of the weight at this address
-        if held is None:
-            return hash_memory(place, tensor.nbytes, threads) == self._hash
-        if tensor is not held[0] or tensor._version != self._version:
-            return False
-        steps = _steps.count  # before the tensor is read
-        if steps != self._steps:
-            if hash_memory(place, tensor.nbytes, threads) != self._hash:
-                return False
-            self._steps = steps
-        return True
-
-
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    """Strides, size, type, and whether elements are negated views."""
-    return tensor.stride(), tensor.nbytes, tensor.dtype, tensor.is_neg()
-
-
-class _OptimiserSteps:
-    """Count of all optimisers' steps; fused optimisers write parameters without a new version."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._handle: Any = None
-
-    def begin(self) -> None:
-        """Begin to count."""
-        if self._handle is None:
-            self._handle = register_optimizer_step_post_hook(self._add)
-
-    def _add(self, *_: Any) -> None:
-        self.count += 1
-
-
-_steps = _OptimiserSteps()
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +26,8 @@ class _NormalisedWeight:
     """A weight computed by weight norm, and the fingerprints of its norms and directions."""
 
     weight: Tensor
-    norms: _Fingerprint
-    directions: _Fingerprint
+    norms: Fingerprint
+    directions: Fingerprint
     shapes: tuple[Any, ...]
     axis: int
 
@@ -117,14 +45,14 @@ class _Entry(NamedTuple):
     """A packed weight, and what it was packed from."""
 
     shape: tuple[int, ...]
-    source: _Fingerprint | _NormalisedWeight
+    source: Fingerprint | _NormalisedWeight
     packed: PackedWeights
 
     def is_of(self, made: _NormalisedWeight | None, weight: Tensor, threads: int) -> bool:
         """Whether a weight, perhaps one that weight norm computed, is still the one packed."""
         if made is not None:  # no one else has it to write to it
             return self.source is made
-        return isinstance(self.source, _Fingerprint) and self.source.matches(weight, threads)
+        return isinstance(self.source, Fingerprint) and self.source.matches(weight, threads)
 
 
 class WeightCache:
@@ -168,7 +96,7 @@ class WeightCache:
         """Detect changes without reading the elements at each call, or by reading them."""
         self.is_frozen = is_frozen
         if is_frozen:
-            _steps.begin()
+            count_optimiser_steps()
         self.clear()  # its fingerprints are of the other kind
 
     def weight(self, module: Any) -> Tensor:
@@ -185,7 +113,7 @@ class WeightCache:
                 return made.weight
             self._normalised = made = None  # free its memory first
             # Hashed before the weight is computed: see `packed`.
-            seen = [_Fingerprint.of(part, threads, self.is_frozen) for part in (norms, directions)]
+            seen = [Fingerprint.of(part, threads, self.is_frozen) for part in (norms, directions)]
         weight = compute_weight(module)
         if seen[0] is not None and seen[1] is not None:
             shapes = norms.shape, directions.shape
@@ -214,7 +142,7 @@ class WeightCache:
             # does not have this hash, and the next call packs again. In the other order the change
             # would go unnoticed. Reading the weight twice costs little: it is in a cache the second
             # time, and packing a weight that is too large for that takes several times as long.
-            seen = made or _Fingerprint.of(weight, threads, self.is_frozen)
+            seen = made or Fingerprint.of(weight, threads, self.is_frozen)
             if seen is None:
                 return self._uncached(weight)
             self._entry = entry = _Entry(shape, seen, PackedWeights(self.packings))

@@ -1,0 +1,168 @@
+"""Static part of a graph: what follows from parameters alone, computed once for each set of them.
+
+Parameters and buffers are inputs of a compiled graph, and two modules of one class share a graph.
+So what is made of them, packed weights included, belongs to the tensors that arrive. They are found
+by the places of their elements, and taken only if the elements are still the same.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule
+from torch.fx import Node as FxNode
+
+from tconv.system.fork_lock import ForkLock
+from tconv.torch.openmp import torch_threads
+from tconv.torch.weights.fingerprints import Fingerprint, count_optimiser_steps
+
+__all__ = ["State", "States", "StaticPart", "split_static"]
+
+_MOST_STATES = 4  # sets of parameters of one graph
+
+
+class StaticPart(NamedTuple):
+    """What a graph computes of parameters alone.
+
+    Attributes
+    ----------
+    parameters : numbers of the inputs that are parameters or buffers
+    compute : function of the parameters that returns the other static values
+    places : of each static node of the graph, parameters first, its number among all of these
+    """
+
+    parameters: tuple[int, ...]
+    compute: Callable[..., Sequence[Tensor]]
+    places: dict[FxNode, int]
+
+
+def split_static(module: GraphModule, parameters: Sequence[int]) -> StaticPart:
+    """Find the static part of a graph; the graph stays as it is.
+
+    What the graph returns is never static: a caller may write to it.
+    """
+    graph = module.graph
+    placeholders = graph.find_nodes(op="placeholder")
+    given = [placeholders[n] for n in parameters]
+    static = set(given)
+    for node in graph.nodes:
+        is_static = node.op == "call_function" and static.issuperset(node.all_input_nodes)
+        if is_static and _is_repeatable(node):
+            static.add(node)
+    _drop_sources_of_results(graph, static, set(given))
+    computed = [
+        node
+        for node in graph.nodes
+        if node in static and node.op == "call_function" and not static.issuperset(node.users)
+    ]
+    part, copies = Graph(), dict[FxNode, FxNode]()
+    for node in given:
+        copies[node] = part.placeholder(node.name)
+    for node in graph.nodes:
+        if node in static and node not in copies:
+            copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(tuple([copies[node] for node in computed]))
+    part.eliminate_dead_code()
+    places = {node: n for n, node in enumerate([*given, *computed])}
+    return StaticPart(tuple(parameters), GraphModule(module, part), places)
+
+
+def _drop_sources_of_results(graph: Graph, static: set[FxNode], given: set[FxNode]) -> None:
+    """Leave out what a result may share its memory with: views are computed with it."""
+    for node in reversed(graph.nodes):
+        if node in static and node not in given:
+            for user in node.users:
+                is_result = user.op == "output"
+                if is_result or (user not in static and _may_be_view(user)):
+                    static.discard(node)
+                    break
+
+
+def _may_be_view(node: FxNode) -> bool:
+    """Whether a result of an operator may share the memory of an operand."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return True
+    return any(each.alias_info is not None for each in node.target._schema.returns)
+
+
+def _is_repeatable(node: FxNode) -> bool:
+    """Whether a node gives the same each time, and changes nothing."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return bool(node.all_input_nodes)  # getitem, of what is repeatable
+    return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags
+
+
+class State:
+    """A set of parameters: their fingerprints, all static values, and what regions keep of them.
+
+    Attributes
+    ----------
+    values : the parameters, then what is computed of them
+    kept : what regions keep for these values, by whatever they choose
+    """
+
+    def __init__(self, values: Sequence[Tensor], seen: Sequence[Fingerprint]) -> None:
+        self.values = tuple(values)
+        self.kept: dict[Any, Any] = {}
+        self._seen = tuple(seen)
+
+    def is_of(self, parameters: Sequence[Tensor], threads: int) -> bool:
+        """Whether the parameters are unchanged."""
+        pairs = zip(self._seen, parameters, strict=True)
+        return all(seen.matches(each, threads) for seen, each in pairs)
+
+
+class States:
+    """The states of a graph, by the places of the parameters' elements."""
+
+    def __init__(self, part: StaticPart, is_frozen: bool) -> None:
+        self._part, self._is_frozen = part, is_frozen
+        self._states: dict[tuple[int, ...], State] = {}
+        self._lock = ForkLock()
+        self.count = 0  # of states that were made
+        if is_frozen:
+            count_optimiser_steps()
+
+    def find(self, arguments: Sequence[Any]) -> State | None:
+        """Return the state of the parameters among the arguments of a call, a new one if need be.
+
+        None if there can be none: elements that are not in memory, or that other processes write.
+        """
+        parameters = [arguments[n] for n in self._part.parameters]
+        places = tuple([each.data_ptr() for each in parameters])
+        threads = torch.get_num_threads()
+        with torch_threads(threads):
+            state = self._states.get(places)
+            if state is not None and state.is_of(parameters, threads):
+                return state
+        with self._lock:
+            return self._make(parameters, places, threads)
+
+    def _make(
+        self, parameters: Sequence[Tensor], places: tuple[int, ...], threads: int
+    ) -> State | None:
+        self._states.pop(places, None)  # free its memory first
+        if any(each.is_shared() for each in parameters):
+            return None
+        # Fingerprints come first: what another thread writes meanwhile makes the next call differ.
+        with torch_threads(threads):
+            seen = [Fingerprint.of(each, threads, self._is_frozen) for each in parameters]
+        whole = [each for each in seen if each is not None]
+        if len(whole) < len(seen):
+            return None
+        with torch.no_grad():
+            values = [*parameters, *self._part.compute(*parameters)]
+        while len(self._states) >= _MOST_STATES:
+            self._states.pop(next(iter(self._states)))
+        state = self._states[places] = State(values, whole)
+        self.count += 1
+        return state
+
+    def __iter__(self) -> Iterator[State]:
+        return iter(list(self._states.values()))
+
+    def places(self) -> set[int]:
+        """The places of the elements of all parameters that have arrived."""
+        return {place for places in list(self._states) for place in places}

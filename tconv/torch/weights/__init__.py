@@ -1,0 +1,1 @@
+"""Weights of modules: packed ones, those that are normalised, and how changes are detected."""
