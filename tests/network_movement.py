@@ -92,6 +92,34 @@ def _pad(b, op):
     _padded(b, x, [b.draw(st.integers(n if b.maybe() else 0, 2)) for n in least * 2])
 
 
+@operator("bordered Pad")
+def _bordered(b, op):
+    x = b.pick(1)
+    mode = b.one_of(["reflect", "edge", "wrap"] if b.opset >= 19 else ["reflect", "edge"])
+    most = [min(size - (mode == "reflect"), 3) for size in x.shape]
+    pads = [b.draw(st.integers(0, n)) for n in most * 2]
+    shape = [size + pads[n] + pads[n + len(most)] for n, size in enumerate(x.shape)]
+    if prod(shape) > 2 * MOST_CELLS:
+        return
+    if b.opset < 11:
+        b.add("Pad", [x], shape, pads=pads, mode=mode)
+    else:
+        b.add("Pad", [x, b.sizes(pads)], shape, mode=mode)
+
+
+@operator("DepthToSpace", "SpaceToDepth")
+def _shuffled(b, op):
+    x, by = b.pick(4, 4), b.one_of([1, 2])
+    batch, channels, *sizes = x.shape
+    if op == "SpaceToDepth":
+        if not any(size % by for size in sizes):
+            b.add(op, [x], (batch, channels * by * by, *[n // by for n in sizes]), blocksize=by)
+    elif not channels % (by * by):
+        shape = (batch, channels // (by * by), *[size * by for size in sizes])
+        given = {"mode": b.one_of(["DCR", "CRD"])} if b.opset >= 11 else {}
+        b.add(op, [x], shape, blocksize=by, **given)
+
+
 @operator("padded Conv")
 def _padded_conv(b, op):
     x = b.pick(3, 5)

@@ -1,4 +1,4 @@
-"""PyTorch's transposed convolutions, computed by tconv in any model with one line.
+"""PyTorch's convolutions, transposed ones above all, computed by tconv with one line.
 
 >>> import torch
 >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3))
@@ -17,7 +17,14 @@ from tconv.ops.dispatch import register
 from tconv.torch.acceleration import Acceleration, accelerate, freeze, refresh, restore
 from tconv.torch.autograd import contract_tensors
 from tconv.torch.functional import conv_transpose1d, conv_transpose2d, conv_transpose3d
-from tconv.torch.modules import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from tconv.torch.modules import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
 from tconv.torch.tracing import Tracer
 
 if TYPE_CHECKING:
@@ -28,6 +35,9 @@ __all__ = [
     "CompilationReport",
     "CompiledGraphReport",
     "CompiledRegion",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",

@@ -1,9 +1,12 @@
-"""Acceleration of a model: its transposed convolutions change their class, nothing else."""
+"""Acceleration of a model: its convolutions change their class, nothing else."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_flag
@@ -13,11 +16,13 @@ from tconv.torch.interop import is_supported
 from tconv.torch.modules import (
     TCONV_CLASS_OF,
     TORCH_CLASS_OF,
+    TRANSPOSED,
     clear_weight_cache,
     restore_class,
     swapped_class,
     weight_cache_of,
 )
+from tconv.torch.weights.choices import Choices
 
 __all__ = ["Acceleration", "accelerate", "freeze", "refresh", "restore"]
 
@@ -26,9 +31,12 @@ __all__ = ["Acceleration", "accelerate", "freeze", "refresh", "restore"]
 class Acceleration:
     """Result of `accelerate`: names of the modules that were swapped, and why others were left.
 
+    A swapped module chooses at its first call of each shape whether tconv or PyTorch computes it,
+    by what is predicted to take less time; printed after a run, the report says what it chose.
+
     >>> print(Acceleration(("up",), {"odd": "why"}))
-    1 of 2 transposed convolutions are computed by tconv
-      up
+    1 of 2 convolutions may be computed by tconv
+      up: not called yet
     left as it was:
       odd: why
     """
@@ -36,6 +44,7 @@ class Acceleration:
     swapped: tuple[str, ...]
     left: dict[str, str]
     packings: dict[str, Packings] = field(default_factory=dict, repr=False, compare=False)
+    choices: dict[str, Choices] = field(default_factory=dict, repr=False, compare=False)
 
     def packed(self) -> dict[str, int]:
         """How often each weight has been packed so far: once, unless it or the sizes changed.
@@ -54,63 +63,152 @@ class Acceleration:
         """
         return {name: each.count for name, each in self.packings.items()}
 
+    def computed_by(self) -> dict[str, dict[tuple[int, ...], str]]:
+        """Who computes each swapped module, "tconv" or "PyTorch", by the shapes of its inputs.
+
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Conv3d(32, 32, 3)).eval()
+        >>> report = accelerate(model)
+        >>> with torch.no_grad():
+        ...     _ = model(torch.ones(1, 32, 16, 16, 16))
+        >>> report.computed_by()
+        {'0': {(1, 32, 16, 16, 16): 'tconv'}}
+        """
+        return {
+            name: {
+                tuple(shape): "tconv" if is_taken else "PyTorch"
+                for shape, is_taken in list(each.by_shape.items())
+            }
+            for name, each in self.choices.items()
+        }
+
     def __str__(self) -> str:
         total, packed = len(self.swapped) + len(self.left), self.packed()
-        lines = [f"{len(self.swapped)} of {total} transposed convolutions are computed by tconv"]
+        lines = [f"{len(self.swapped)} of {total} convolutions may be computed by tconv"]
+        chosen = self.computed_by()
         for name in self.swapped:
-            count = packed.get(name)
-            times = "once" if count == 1 else f"{count} times"
-            lines.append(f"  {name}, its weight packed {times}" if count else f"  {name}")
+            lines.append(f"  {name}: {_by(chosen.get(name, {}), packed.get(name, 0))}")
         if self.left:
             lines += ["left as it was:", *(f"  {name}: {why}" for name, why in self.left.items())]
         return "\n".join(lines)
 
 
-def accelerate(model: nn.Module, *, frozen: bool = False) -> Acceleration:
-    """Let tconv compute every ConvTranspose of a model, in place.
+def _by(chosen: dict[tuple[int, ...], str], packings: int) -> str:
+    """Who computes a module, in words."""
+    if not chosen:
+        return "not called yet"
+    names = set(chosen.values())
+    if len(names) == 1:
+        said = f"by {names.pop()}"
+    else:
+        said = ", ".join(f"{'×'.join(map(str, shape))} by {who}" for shape, who in chosen.items())
+    if packings:
+        said += f", its weight packed {'once' if packings == 1 else f'{packings} times'}"
+    return said
+
+
+def accelerate(
+    model: nn.Module,
+    *,
+    frozen: bool = False,
+    convolutions: bool = True,
+    example: Any = None,
+) -> Acceleration:
+    """Let tconv compute the convolutions of a model, transposed or not, where it is faster.
 
     The modules stay the same objects, with parameters, buffers, hooks, normalised and parametrised
-    weights; only their class becomes that of `tconv.torch` with the same name. They compute what
-    they did, except for a weight that is infinite or NaN: that makes NaN of more cells of its
-    output channel, at the border, or anywhere if Winograd's algorithm is chosen.
+    weights; only their class becomes that of `tconv.torch` with the same name. For each shape they
+    choose between tconv and PyTorch by what is predicted to take less time, training included. They
+    compute what they did, except for a weight that is infinite or NaN: that makes NaN of more cells
+    of its output channel, at the border, or anywhere if Winograd's algorithm is chosen.
 
     Parameters
     ----------
-    model : torch.nn.Module, which may itself be a ConvTranspose
+    model : torch.nn.Module, which may itself be a convolution
     frozen : whether to `freeze` the model, too
+    convolutions : whether Conv1d, Conv2d and Conv3d are accelerated, or ConvTranspose alone
+    example : input of the model, a tensor or a tuple of its arguments: the model is called with it
+        once, without gradients and in evaluation, and modules that gain nothing are left as they
+        were
 
     Returns
     -------
     Acceleration : which modules were swapped, which were left, and why; from then on it counts how
-        often weights are packed, without holding the model
+        often weights are packed, and notes who computes, without holding the model
 
     >>> import torch
-    >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3), torch.nn.ReLU())
-    >>> print(accelerate(model))
-    1 of 1 transposed convolutions are computed by tconv
-      0
+    >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(64, 64, 4, 2, 1), torch.nn.ReLU())
+    >>> report = accelerate(model)
+    >>> with torch.no_grad():
+    ...     y = model(torch.ones(1, 64, 32, 32))
+    >>> print(report)
+    1 of 1 convolutions may be computed by tconv
+      0: by tconv, its weight packed once
     """
-    frozen = as_flag(frozen, "frozen")
-    swapped, left, packings = list[str](), dict[str, str](), dict[str, Packings]()
+    frozen, convolutions = as_flag(frozen, "frozen"), as_flag(convolutions, "convolutions")
+    found, left = dict[str, nn.Module](), dict[str, str]()
     for name, module in _as_module(model).named_modules():
-        kind = getattr(module, "original_name", type(module).__name__)  # of a scripted module
-        if not isinstance(module, tuple(TCONV_CLASS_OF)) and "ConvTranspose" not in str(kind):
+        kind = str(getattr(module, "original_name", type(module).__name__))  # of a scripted module
+        if not _is_layer(module, kind, convolutions):
             continue
-        shown = name or str(kind)
         why = _reason_to_leave(module)
         if why:
-            left[shown] = why
+            left[name or kind] = why
         else:
             module.__class__ = swapped_class(type(module), TCONV_CLASS_OF)
-            swapped.append(shown)
-            packings[shown] = weight_cache_of(module).packings
+            found[name or kind] = module
     if frozen:
         freeze(model)
-    return Acceleration(tuple(swapped), left, packings)
+    if example is not None:
+        _try(model, example)
+        for name, module in list(found.items()):
+            chosen = weight_cache_of(module).choices.by_shape
+            if chosen and not any(chosen.values()):
+                restore_class(found.pop(name))
+                left[name] = "PyTorch is predicted to be as fast for the example"
+    caches = {name: weight_cache_of(module) for name, module in found.items()}
+    return Acceleration(
+        tuple(found),
+        left,
+        {name: cache.packings for name, cache in caches.items()},
+        {name: cache.choices for name, cache in caches.items()},
+    )
+
+
+def _is_layer(module: nn.Module, kind: str, convolutions: bool) -> bool:
+    """Whether a module is a convolution, and no wrapper around one."""
+    if isinstance(module, tuple(TCONV_CLASS_OF)):
+        return convolutions or isinstance(module, TRANSPOSED)
+    has_own = any(True for _ in module.parameters(recurse=False))
+    return "ConvTranspose" in kind and (has_own or not any(True for _ in module.children()))
+
+
+def _try(model: nn.Module, example: Any) -> None:
+    """Call a model once, in evaluation and without gradients."""
+    arguments = example if isinstance(example, tuple) else (example,)
+    if not any(isinstance(each, Tensor) for each in arguments):
+        raise ParameterError(
+            f"example={show(example)} must be a tensor, or a tuple of the model's arguments with "
+            "one; pass an input of the model."
+        )
+    with _evaluating(model), torch.no_grad():
+        model(*arguments)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation, each module back into the mode that it had afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def restore(model: nn.Module) -> tuple[str, ...]:
-    """Let PyTorch compute every ConvTranspose of a model again; return the names of the modules.
+    """Let PyTorch compute every convolution of a model again; return the names of the modules.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 2, 3))

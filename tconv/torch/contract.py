@@ -43,9 +43,9 @@ def compute(
     ----------
     geometry : batched, channels first, weight "IO*"; tensors may have any memory format
     want, a, b : as in `portable.contract`
-    bias : tensor (M,), if y is wanted
+    bias : tensor, a number for each channel of the result, if y or x is wanted
     threads : int; None means PyTorch's number of threads
-    cache : holds the packed weight, if y is wanted
+    cache : holds the packed weight, if y or x is wanted, for one of the two
 
     Returns
     -------
@@ -65,7 +65,7 @@ def compute(
         b = b.movedim(1, -1) if want == "w" else b
     try:
         with torch_threads(threads):
-            other = as_array(b) if cache is None else cache.packed(bound, b)
+            other = as_array(b) if cache is None else cache.packed(bound, b, want)
             of_bias = None if bias is None else as_array(bias)
             result = bound.solve(want, as_array(a), other, of_bias)
     except TConvError as error:

@@ -150,6 +150,8 @@ def transpose(
         )
     if torch._C._are_functorch_transforms_active() and is_nested_jvp():
         return _TORCH_FUNCTIONS[rank](input, weight, bias, *settings)
+    if cache is not None and not cache.takes(geometry, "y", x, weight):
+        return _TORCH_FUNCTIONS[rank](input, weight, bias, *settings)
     y = contract(geometry, "y", x, weight, bias, None, cache)
     return y.squeeze(0) if is_one else y
 

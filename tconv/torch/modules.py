@@ -1,19 +1,50 @@
-"""Modules ``nn.ConvTranspose1d``, 2d and 3d, computed by tconv."""
+"""Modules ``nn.Conv1d`` to ``nn.ConvTranspose3d``, computed by tconv where that is faster."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from tconv.torch.convolution import convolve
 from tconv.torch.functional import transpose
 from tconv.torch.scripting import refuse_scripting, script_as
 from tconv.torch.weights.packed_weights import WeightCache
 
 __all__ = [
-    "TCONV_CLASS_OF", "TORCH_CLASS_OF", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
+    "TCONV_CLASS_OF", "TORCH_CLASS_OF", "TRANSPOSED", "Conv1d", "Conv2d", "Conv3d",
+    "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
     "clear_weight_cache", "restore_class", "swapped_class", "weight_cache_of",
 ]  # fmt: skip
+
+
+def _is_left(module: Any, input: Any) -> bool:
+    """Whether PyTorch computes inputs of this shape, as the module chose before."""
+    if torch.compiler.is_compiling() or not isinstance(input, Tensor):
+        return False
+    cache = module.__dict__.get("_tconv_weight_cache")
+    return cache is not None and cache.choices.left_shape == input.shape
+
+
+def _convolve(module: Any, rank: int, input: Tensor) -> Tensor:
+    """Compute the `forward` of a convolution."""
+    cache, padding = weight_cache_of(module), module.padding
+    weight = cache.weight(module)
+    if module.padding_mode != "zeros":
+        pads = module._reversed_padding_repeated_twice
+        input, padding = functional.pad(input, pads, module.padding_mode), 0
+    settings = module.stride, padding, module.dilation, module.groups
+    y = convolve(rank, input, weight, module.bias, *settings, cache)
+    _release(module)
+    return y
+
+
+def _release(module: Any) -> None:
+    """Release the packed weight where FSDP gathers the weight for a call only, to save memory."""
+    own = module.__dict__
+    if "forward" in own or "_is_fsdp_managed_module" in own:
+        clear_weight_cache(module)
 
 
 def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
@@ -29,9 +60,7 @@ def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
     settings = module.stride, module.padding, extra, module.groups, module.dilation
     y = transpose(rank, input, weight, module.bias, *settings, cache)
     if cache is not None:
-        own = module.__dict__
-        if "forward" in own or "_is_fsdp_managed_module" in own:
-            clear_weight_cache(module)  # FSDP gathers the weight for this call only, to save memory
+        _release(module)
     return y
 
 
@@ -126,6 +155,8 @@ class ConvTranspose1d(_TConvModule, nn.ConvTranspose1d):
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """Return what PyTorch's module returns."""
+        if output_size is None and _is_left(self, input):
+            return nn.ConvTranspose1d.forward(self, input)
         return _forward(self, 1, input, output_size)
 
 
@@ -138,6 +169,8 @@ class ConvTranspose2d(_TConvModule, nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """Return what PyTorch's module returns."""
+        if output_size is None and _is_left(self, input):
+            return nn.ConvTranspose2d.forward(self, input)
         return _forward(self, 2, input, output_size)
 
 
@@ -150,13 +183,63 @@ class ConvTranspose3d(_TConvModule, nn.ConvTranspose3d):
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """Return what PyTorch's module returns."""
+        if output_size is None and _is_left(self, input):
+            return nn.ConvTranspose3d.forward(self, input)
         return _forward(self, 3, input, output_size)
 
 
+class Conv1d(_TConvModule, nn.Conv1d):
+    """``torch.nn.Conv1d`` with its arguments, parameters and hooks, computed by tconv or PyTorch.
+
+    >>> layer = Conv1d(1, 1, 3, stride=2)
+    >>> layer(torch.ones(1, 1, 5)).shape, isinstance(layer, torch.nn.Conv1d)
+    (torch.Size([1, 1, 2]), True)
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return what PyTorch's module returns."""
+        if torch.compiler.is_compiling() or _is_left(self, input):
+            return nn.Conv1d.forward(self, input)
+        return _convolve(self, 1, input)
+
+
+class Conv2d(_TConvModule, nn.Conv2d):
+    """``torch.nn.Conv2d``; as `Conv1d`, of two spatial axes.
+
+    >>> Conv2d(4, 2, 3, stride=2)
+    Conv2d(4, 2, kernel_size=(3, 3), stride=(2, 2))
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return what PyTorch's module returns."""
+        if torch.compiler.is_compiling() or _is_left(self, input):
+            return nn.Conv2d.forward(self, input)
+        return _convolve(self, 2, input)
+
+
+class Conv3d(_TConvModule, nn.Conv3d):
+    """``torch.nn.Conv3d``; as `Conv1d`, of three spatial axes.
+
+    >>> Conv3d(2, 1, 2)(torch.ones(2, 3, 3, 3)).shape
+    torch.Size([1, 2, 2, 2])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return what PyTorch's module returns."""
+        if torch.compiler.is_compiling() or _is_left(self, input):
+            return nn.Conv3d.forward(self, input)
+        return _convolve(self, 3, input)
+
+
 TCONV_CLASS_OF: dict[type, type] = {
+    nn.Conv1d: Conv1d,
+    nn.Conv2d: Conv2d,
+    nn.Conv3d: Conv3d,
     nn.ConvTranspose1d: ConvTranspose1d,
     nn.ConvTranspose2d: ConvTranspose2d,
     nn.ConvTranspose3d: ConvTranspose3d,
 }
 TORCH_CLASS_OF: dict[type, type] = {ours: theirs for theirs, ours in TCONV_CLASS_OF.items()}
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""PyTorch's classes of transposed convolutions, of which tconv's are derived."""
 _FORWARDS = [ours.forward for ours in TORCH_CLASS_OF]  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from tconv.graph.operators.registry import REGISTRY
 from tconv.onnx.front_end import graph_of
 
 COMPOSED = {  # of several nodes
-    *("padded Conv", "Shape chain", "ConstantOfShape"),
+    *("padded Conv", "bordered Pad", "Shape chain", "ConstantOfShape"),
     *("linear Resize", "weighted Resize"),
     *("spelt Gelu", "spelt Swish", "HardSwish by Clip", "HardSwish by HardSigmoid"),
 }

@@ -1,5 +1,6 @@
 """Operators that move elements or name sizes: views where they can be, copies elsewhere."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
@@ -180,20 +181,53 @@ def _expand(_: Writer, node: Node, operands: Sequence[Operand | None]) -> list[O
     return [Value(x.buffer, shape, x.broadcast(shape), x.offset)]
 
 
+@register("DepthToSpace", "SpaceToDepth")
+def _shuffle(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
+    """Move cells of blocks between channels and the spatial axes: a transposition of a view."""
+    x, by = _value(node, operands), node.argument("blocksize", 0)
+    mode, rank = node.argument("mode", "DCR"), x.rank - 2
+    if by < 1 or rank < 1:
+        raise UnknownOperator(f"{node.operator} of {x.shape} by {by}")
+    channels, sizes, block = x.shape[1], x.shape[2:], by**rank
+    if node.operator == "SpaceToDepth":
+        if any(size % by for size in sizes):
+            raise UnknownOperator(f"SpaceToDepth of {x.shape} by {by}")
+        split = [each for size in sizes for each in (size // by, by)]
+        offsets = list(range(3, 3 + 2 * rank, 2))
+        front = [1, *offsets] if mode == "CRD" else [*offsets, 1]
+        order = [0, *front, *range(2, 2 + 2 * rank, 2)]
+        shape = [x.shape[0], channels * block, *[size // by for size in sizes]]
+        view = writer.contiguous(node, x).reshaped([x.shape[0], channels, *split])
+    else:
+        if channels % block:
+            raise UnknownOperator(f"DepthToSpace of {x.shape} by {by}")
+        kept, blocks = channels // block, [by] * rank
+        front = [kept, *blocks] if mode == "CRD" else [*blocks, kept]
+        first = 2 if mode == "CRD" else 1  # the first offset within a block
+        pairs = [each for n in range(rank) for each in (rank + 2 + n, first + n)]
+        order = [0, 1 if mode == "CRD" else rank + 1, *pairs]
+        shape = [x.shape[0], kept, *[size * by for size in sizes]]
+        view = writer.contiguous(node, x).reshaped([x.shape[0], *front, *sizes])
+    return [_as_shape(writer, node, view.transposed(order), shape)]
+
+
 @register("Pad")
 def _pad(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
     x, pads, fill, axes = (*operands, *[None] * 3)[:4]
     x = _value(node, [x])
     sizes = integers(pads, node)
     sizes = node.argument("pads") or node.argument("paddings") if sizes is None else sizes
-    if sizes is None or node.argument("mode", "constant") != "constant" or axes is not None:
-        raise UnknownOperator(f"Pad in mode {node.argument('mode', 'constant')}")
+    mode = node.argument("mode", "constant")
+    if sizes is None or axes is not None:
+        raise UnknownOperator("Pad of some axes, or by sizes that are computed")
     if isinstance(fill, Value):
         raise UnknownOperator("Pad with a value that is computed")
     number = node.argument("value", 0.0) if fill is None or not fill.size else fill.ravel()[0]
     if len(sizes) != 2 * x.rank:
         raise UnknownOperator(f"Pad of {x.rank} axes by {sizes}")
     before, after = sizes[: x.rank], sizes[x.rank :]
+    if mode != "constant":
+        return [_bordered(writer, node, x, list(zip(before, after, strict=True)), mode)]
     shape = []
     for axis, (begin, end) in enumerate(zip(before, after, strict=True)):
         cut = [max(-begin, 0), max(-end, 0)]
@@ -207,6 +241,37 @@ def _pad(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list
     y = Value.whole(shape)
     writer.pad(node, x, y, [max(each, 0) for each in before], np.float32(number))
     return [y]
+
+
+def _bordered(
+    writer: Writer, node: Node, x: Value, pads: Sequence[tuple[int, int]], mode: str
+) -> Value:
+    """Copy x with a border of its own cells: mirrored, repeated, or from the other end."""
+    reach = {"reflect": -1, "wrap": 0, "edge": math.inf}.get(mode, -math.inf)
+    for size, pair in zip(x.shape, pads, strict=True):
+        if min(pair) < 0 or max(pair) > size + reach:
+            raise UnknownOperator(f"Pad of {x.shape} by {list(pads)} in mode {mode}")
+    if not any(map(any, pads)):
+        return x
+    y = Value.whole([size + sum(pair) for size, pair in zip(x.shape, pads, strict=True)])
+    part = y
+    for axis, (begin, _) in enumerate(pads):
+        part = part.sliced(axis, begin, x.shape[axis])
+    writer.copy(node, x, part)
+    for axis, (begin, end) in enumerate(pads):
+        size = x.shape[axis]
+        part = y  # with the borders of the axes that are done, and of the others the middle
+        for later in range(axis + 1, x.rank):
+            part = part.sliced(later, pads[later][0], x.shape[later])
+        sources = {
+            "reflect": ((2 * begin, begin, -1), (begin + size - 2, end, -1)),
+            "wrap": ((size, begin, 1), (begin, end, 1)),
+            "edge": ((begin, 1, 1), (begin + size - 1, 1, 1)),
+        }[mode]
+        for start, count, source in ((0, begin, sources[0]), (begin + size, end, sources[1])):
+            if count:
+                writer.copy(node, part.sliced(axis, *source), part.sliced(axis, start, count))
+    return y
 
 
 @register("Cast")

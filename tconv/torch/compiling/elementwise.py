@@ -106,6 +106,11 @@ def _elu(g: Translator, x: Any, alpha: float, scale: float, input_scale: float) 
         raise UnknownOperator(f"input_scale={input_scale}")
 
 
+@translate("celu")
+def _celu(g: Translator, x: Any, alpha: Any) -> None:
+    g.write("Celu", [x], alpha=float(alpha))
+
+
 @translate("gelu")
 def _gelu(g: Translator, x: Any, approximate: str) -> None:
     g.write("Gelu", [x], approximate=approximate)

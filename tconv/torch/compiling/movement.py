@@ -100,10 +100,40 @@ def _split_evenly(g: Translator, x: Any, split_size: Any, dim: int) -> None:
     _split(g, x, sizes, dim)
 
 
+@translate("pixel_shuffle")
+def _pixel_shuffle(g: Translator, x: Any, upscale_factor: int) -> None:
+    _image(g, x)
+    g.write("DepthToSpace", [x], blocksize=upscale_factor, mode="CRD")
+
+
+@translate("pixel_unshuffle")
+def _pixel_unshuffle(g: Translator, x: Any, downscale_factor: int) -> None:
+    _image(g, x)
+    g.write("SpaceToDepth", [x], blocksize=downscale_factor, mode="CRD")
+
+
+def _image(g: Translator, x: Any) -> None:
+    if g.rank(x) != 4:
+        raise UnknownOperator(f"an operand of {g.rank(x)} axes")
+
+
+@translate("reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
+def _reflection(g: Translator, x: Any, padding: Sequence[Any]) -> None:
+    g.write("Pad", [x, g.numbers(_ends(g, x, padding))], mode="reflect")
+
+
+@translate("replication_pad1d", "replication_pad2d", "replication_pad3d")
+def _replication(g: Translator, x: Any, padding: Sequence[Any]) -> None:
+    g.write("Pad", [x, g.numbers(_ends(g, x, padding))], mode="edge")
+
+
 @translate("constant_pad_nd")
 def _pad(g: Translator, x: Any, pad: Sequence[Any], value: Any) -> None:
-    rank = g.rank(x)
-    pairs = [(0, 0)] * (rank - len(pad) // 2)
+    g.write("Pad", [x, g.numbers(_ends(g, x, pad)), value])
+
+
+def _ends(g: Translator, x: Any, pad: Sequence[Any]) -> list[Any]:
+    """The padding of all axes, first at their beginnings; PyTorch's begins with the last axis."""
+    pairs = [(0, 0)] * (g.rank(x) - len(pad) // 2)
     pairs += [(pad[n], pad[n + 1]) for n in range(len(pad) - 2, -1, -2)]
-    ends = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
-    g.write("Pad", [x, g.numbers(ends), value])
+    return [pair[0] for pair in pairs] + [pair[1] for pair in pairs]

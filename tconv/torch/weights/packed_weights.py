@@ -10,11 +10,13 @@ from torch.nn import Parameter
 
 from tconv.arrays.dtypes import dtype_name
 from tconv.engine import hashes_natively
+from tconv.geometry.geometry import Geometry, Letter
 from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import native
 from tconv.ops.planned_call import PackedWeights, Packings
 from tconv.torch.interop import as_array
 from tconv.torch.openmp import torch_threads
+from tconv.torch.weights.choices import Choices
 from tconv.torch.weights.fingerprints import Fingerprint, count_optimiser_steps
 from tconv.torch.weights.weight_norm import compute_weight, weight_norm_originals
 
@@ -68,6 +70,7 @@ class WeightCache:
     Attributes
     ----------
     packings : count of how often the weight was packed
+    choices : whether tconv or PyTorch computes the module
 
     >>> import torch
     >>> from tconv.ops.dispatch import Call
@@ -84,7 +87,7 @@ class WeightCache:
     """
 
     def __init__(self, is_frozen: bool = False) -> None:
-        self.packings = Packings()
+        self.packings, self.choices = Packings(), Choices()
         self.freeze(is_frozen)
 
     def clear(self) -> None:
@@ -106,7 +109,7 @@ class WeightCache:
             self._normalised = None
             weight: Tensor = module.weight
             return weight
-        norms, directions, axis = parts
+        norms, directions, axis = parts.norms, parts.directions, parts.axis
         threads = torch.get_num_threads()
         with torch_threads(threads):
             if made is not None and made.is_of(norms, directions, axis, threads):
@@ -114,18 +117,22 @@ class WeightCache:
             self._normalised = made = None  # free its memory first
             # Hashed before the weight is computed: see `packed`.
             seen = [Fingerprint.of(part, threads, self.is_frozen) for part in (norms, directions)]
-        weight = compute_weight(module)
+        weight = compute_weight(module, parts.is_computed)
         if seen[0] is not None and seen[1] is not None:
             shapes = norms.shape, directions.shape
             self._normalised = _NormalisedWeight(weight, seen[0], seen[1], shapes, axis)
         return weight
 
-    def packed(self, bound: BoundCall, weight: Tensor) -> Any:
-        """Return the weight as `BoundCall.solve` takes it: packed for y, or an array."""
-        plan, geometry, threads = bound.plan("y"), bound.geometry, bound.call.threads or 1
+    def takes(self, geometry: Geometry, want: Letter, x: Tensor, weight: Tensor) -> bool:
+        """Whether tconv is to compute a call of the module, for which it is predicted faster."""
+        return self.choices.takes(geometry, want, x, weight, self.is_frozen)
+
+    def packed(self, bound: BoundCall, weight: Tensor, want: Letter = "y") -> Any:
+        """Return the weight as `BoundCall.solve` takes it: packed, or an array."""
+        plan, geometry, threads = bound.plan(want), bound.geometry, bound.call.threads or 1
         if plan is None:
             array = as_array(weight)
-            plan = native(geometry, "y", dtype_name(array.dtype), threads)
+            plan = native(geometry, want, dtype_name(array.dtype), threads)
             if plan is None:  # the portable path packs nothing
                 return array
         made, entry = self._normalised, self._entry
@@ -148,7 +155,7 @@ class WeightCache:
             self._entry = entry = _Entry(shape, seen, PackedWeights(self.packings))
         found = entry.packed.packed_for(plan)
         if found is None:
-            found = entry.packed.of(geometry, as_array(weight), 0, threads, plan=plan)
+            found = entry.packed.of(geometry, as_array(weight), 0, threads, plan=plan, want=want)
         return found
 
     def _uncached(self, weight: Tensor) -> NDArray[Any]:

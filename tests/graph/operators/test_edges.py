@@ -210,8 +210,24 @@ EXTREME = {
     "Reshape to what has zeros": case(
         (2, 3), node("Reshape", "x sizes", "y", allowzero=0), sizes=whole(0, 0)
     ),
-    "a mode of Pad": case(
-        (1, 1, 5), node("Pad", "x pads", "y", mode="reflect"), pads=whole(0, 0, 2, 0, 0, 1)
+    "a mirrored Pad": case(
+        (1, 2, 5), node("Pad", "x pads", "y", mode="reflect"), pads=whole(0, 1, 4, 0, 0, 3)
+    ),
+    "a mirrored Pad of one cell": case(
+        (1, 1, 5), node("Pad", "x pads", "y", mode="reflect"), pads=whole(0, 0, 0, 0, 0, 0)
+    ),
+    "a Pad by the edge": case(
+        (1, 2, 1), node("Pad", "x pads", "y", mode="edge"), pads=whole(0, 1, 4, 2, 0, 3)
+    ),
+    "a Pad that wraps": case(
+        (1, 2, 5), node("Pad", "x pads", "y", mode="wrap"), opset=19,
+        pads=whole(0, 2, 4, 0, 1, 5),
+    ),
+    "a Pad by more than a border has": case(
+        (1, 1, 3), node("Pad", "x pads", "y", mode="reflect"), pads=whole(0, 0, 3, 0, 0, 1)
+    ),
+    "a mirrored Pad that cuts": case(
+        (1, 1, 5), node("Pad", "x pads", "y", mode="reflect"), pads=whole(0, 0, 2, 0, 0, -1)
     ),
     "Pad of some axes": case(
         (1, 1, 5), node("Pad", "x pads - axes", "y"), opset=18, pads=whole(2, 1), axes=whole(2)

@@ -1,0 +1,127 @@
+"""Cost model of PyTorch's layers on a CPU, in the scale of the engine's plans.
+
+The constants were fitted to PyTorch 2.13 with oneDNN on AVX-512 (Zen 5), with one and two threads:
+190 convolutions of `bench/convolutions.py`. Predictions are below the measured times where they are
+wrong: by a tenth for dense convolutions, by a third for depthwise ones.
+"""
+
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from math import prod
+from typing import NamedTuple
+
+from tconv.engine import CYCLES_PER_US, expected_us, host_target
+from tconv.geometry.geometry import Geometry, Letter
+
+__all__ = ["Processor", "is_worth", "layer_us", "pass_us", "processor"]
+
+LAYER_US = 8.0  # overhead of a convolution
+_OWN_US = 12.0  # of a module of tconv's, beyond its plan
+_BYTES_PER_CYCLE = 14.0
+_SHARED_US = 20.0  # work that is worth a thread
+_SHARES = {1: 1.2, 2: 1.2, 3: 0.5}  # of the peak, by the number of axes
+_TRANSPOSED_SHARE, _COLUMN_CYCLES = 0.6, 2.0
+_FEW = 16.0  # products of a sum, or output channels: a layer of that few is slower
+_DEPTHWISE_CYCLES = 0.1  # for each product
+_HASH_BYTES_PER_CYCLE = 7.0  # of the weight, which is read at each call
+_GRADIENTS = 2.0  # times of a layer that both gradients take by PyTorch
+_WEIGHT_GRADIENT = 1.5  # times of a layer that the weight's takes by tconv
+_PACKING_PASSES = 4.0  # over a weight that changes with every step
+
+
+class Processor(NamedTuple):
+    """Peak of a core in products and sums of a type, and the threads of a call."""
+
+    flops_per_us: float
+    threads: int
+    item_bytes: int
+
+    def shared(self, us: float) -> float:
+        """Time of work that as many threads share as it is worth."""
+        return us / min(self.threads, max(1.0, us / _SHARED_US))
+
+    def pass_us(self, elements: float) -> float:
+        """Microseconds of reading or writing so many elements on one thread."""
+        return pass_us(self.item_bytes * elements)
+
+
+def pass_us(byte_count: float) -> float:
+    """Microseconds of reading or writing so many bytes on one thread."""
+    return byte_count / _BYTES_PER_CYCLE / CYCLES_PER_US
+
+
+@cache
+def processor(threads: int, item_bytes: int = 4) -> Processor:
+    """Describe this processor with so many of PyTorch's threads."""
+    here = host_target()
+    lanes = here.vector_bits // (8 * item_bytes) / here.steps
+    flops = lanes * (4 if here.has_fma else 2) * CYCLES_PER_US
+    return Processor(flops, max(1, min(threads, here.cores)), item_bytes)
+
+
+def layer_us(
+    is_transposed: bool,
+    x: Sequence[int],
+    weight: Sequence[int],
+    y: Sequence[int],
+    groups: int,
+    here: Processor,
+) -> float:
+    """Predict PyTorch's microseconds of a layer by the shapes of input, weight and output."""
+    taps, cells = prod(weight[2:]), prod(y[2:])
+    us = here.pass_us(prod(x) + prod(y))
+    if is_transposed:
+        columns, depth = x[0] * prod(x[2:]) * prod(weight[1:]) * groups, weight[0] // groups
+        share = _TRANSPOSED_SHARE * depth / (depth + _FEW)
+        us += 2 * columns * depth / (share * here.flops_per_us)
+        us += columns * _COLUMN_CYCLES / CYCLES_PER_US
+    elif weight[1] == 1 and groups > 1:
+        us += _DEPTHWISE_CYCLES * prod(y) * taps / CYCLES_PER_US
+    else:
+        depth, outputs = weight[1] * taps, weight[0] // groups
+        share = _SHARES.get(len(x) - 2, 1.0) * depth / (depth + _FEW) * min(1.0, outputs / _FEW)
+        us += 2 * y[0] * weight[0] * cells * depth / (share * here.flops_per_us)
+    return LAYER_US + here.shared(us) + here.pass_us(prod(weight))
+
+
+@lru_cache(maxsize=4096)
+def is_worth(
+    geometry: Geometry, want: Letter, dtype: str, threads: int, learns: bool, is_frozen: bool
+) -> bool:
+    """Whether tconv is predicted to take less time than PyTorch for a layer.
+
+    Parameters
+    ----------
+    geometry : of the layer, batched and channels first
+    want : "y" of a transposed convolution, "x" of a convolution
+    dtype : of all operands
+    threads : PyTorch's
+    learns : whether gradients of the weight and the input are wanted as well
+    is_frozen : whether the weight is not read to detect changes
+    """
+    if dtype not in ("float32", "float64"):
+        return want == "y"  # of types that PyTorch widens, it loses with transposed ones only
+    us = expected_us(geometry, want, dtype, threads)
+    if us is None:
+        return False
+    here = processor(threads, 8 if dtype == "float64" else 4)
+    read: Letter = "x" if want == "y" else "y"
+    weight = geometry.weight_shape
+    theirs_us = layer_us(
+        want == "y",
+        geometry.shape_of(read),
+        weight,
+        geometry.shape_of(want),
+        geometry.groups,
+        here,
+    )
+    ours_us, weight_bytes = _OWN_US + us, here.item_bytes * prod(weight)
+    if not is_frozen:
+        ours_us += here.shared(weight_bytes / _HASH_BYTES_PER_CYCLE / CYCLES_PER_US)
+    if learns:
+        other_us = expected_us(geometry, read, dtype, threads)
+        if other_us is None:
+            return False
+        ours_us += other_us + _WEIGHT_GRADIENT * us + _PACKING_PASSES * pass_us(weight_bytes)
+        theirs_us *= 1 + _GRADIENTS
+    return ours_us < theirs_us

@@ -1,0 +1,47 @@
+"""Choices of a module: whether tconv or PyTorch computes it, for each shape of its input."""
+
+import torch
+from torch import Tensor
+
+from tconv.geometry.geometry import Geometry, Letter
+from tconv.torch.cost_model import is_worth
+
+__all__ = ["Choices"]
+
+_MOST_SHAPES = 64
+
+
+class Choices:
+    """What a module has chosen so far, which `Acceleration` prints.
+
+    Attributes
+    ----------
+    left_shape : the shape of the last input that was left to PyTorch, None if there is none
+    by_shape : of the newest shapes, whether tconv computes
+    """
+
+    def __init__(self) -> None:
+        self.left_shape: tuple[int, ...] | None = None
+        self.by_shape: dict[tuple[int, ...], bool] = {}
+
+    def takes(
+        self, geometry: Geometry, want: Letter, x: Tensor, weight: Tensor, is_frozen: bool
+    ) -> bool:
+        """Whether tconv is to compute a call."""
+        learns = torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)
+        name, threads = _NAMES[x.dtype], torch.get_num_threads()
+        found = is_worth(geometry, want, name, threads, learns, is_frozen)
+        if self.by_shape.get(x.shape) is not found:
+            if len(self.by_shape) >= _MOST_SHAPES:
+                self.by_shape.clear()
+            self.by_shape[x.shape] = found
+        self.left_shape = None if found else x.shape
+        return found
+
+
+_NAMES = {
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.float32: "float32",
+    torch.float64: "float64",
+}
