@@ -42,6 +42,36 @@ def _convolution(
     g.write("ConvTranspose" if transposed else "Conv", [x, weight, bias], **attributes)
 
 
+@translate("contract")
+def _contract(
+    g: Translator,
+    want: str,
+    a: Any,
+    b: Any,
+    bias: Any,
+    sizes: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    dilation: Any,
+    groups: int,
+) -> None:
+    """Tconv's own operator, of modules that `accelerate` changed."""
+    if want != "y":
+        raise UnknownOperator("a gradient")
+    g.array(b)
+    g.array(bias)
+    g.write(
+        "ConvTranspose",
+        [a, b, bias],
+        strides=g.known(stride),
+        pads=g.known(padding),
+        output_padding=g.known(output_padding),
+        dilations=g.known(dilation),
+        group=groups,
+    )
+
+
 def _per_axis(g: Translator, values: Any, rank: int) -> list[int]:
     found = g.known(values)
     return found * rank if len(found) == 1 else found

@@ -23,7 +23,7 @@ from tconv.torch.openmp import torch_threads
 __all__ = ["Forecast", "Region", "fuse_regions", "operator_counts"]
 
 _MOST_CHOICES = 256  # of a region and a state, one for each set of sizes
-_LAYERS = ("convolution.default",)
+_LAYERS = ("convolution.default", "contract.default")
 
 
 class Forecast(NamedTuple):

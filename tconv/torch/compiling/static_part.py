@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
+from torch.nn import Parameter
 
 from tconv.system.fork_lock import ForkLock
 from tconv.torch.openmp import torch_threads
@@ -147,8 +148,12 @@ class States:
         if any(each.is_shared() for each in parameters):
             return None
         # Fingerprints come first: what another thread writes meanwhile makes the next call differ.
+        # Batch normalisation writes its buffers without a new version.
         with torch_threads(threads):
-            seen = [Fingerprint.of(each, threads, self._is_frozen) for each in parameters]
+            seen = [
+                Fingerprint.of(each, threads, self._is_frozen and isinstance(each, Parameter))
+                for each in parameters
+            ]
         whole = [each for each in seen if each is not None]
         if len(whole) < len(seen):
             return None
