@@ -141,9 +141,9 @@ class Program:
         arrays = [np.require(each, np.float32, ("C", "A")) for each in inputs]
         if out is None:
             out = [empty(each.shape, np.float32) for each in self._outputs]
-        for array, each in zip(out, self._outputs, strict=True):
-            if each.constant is not None:
-                array[...] = each.constant
+        for array, made in zip(out, self._outputs, strict=True):
+            if made.constant is not None:
+                array[...] = made.constant
         return arrays, list(out)
 
 

@@ -160,7 +160,12 @@ def accelerate(
     if frozen:
         freeze(model)
     if example is not None:
-        _try(model, example)
+        try:
+            _try(model, example)
+        except BaseException:  # of the model, most likely
+            for module in found.values():
+                restore_class(module)
+            raise
         for name, module in list(found.items()):
             chosen = weight_cache_of(module).choices.by_shape
             if chosen and not any(chosen.values()):

@@ -12,7 +12,7 @@ from tconv.errors import TConvError
 from tconv.geometry.arguments import is_cache_key
 from tconv.geometry.geometry import Geometry
 from tconv.torch.autograd import contract
-from tconv.torch.interop import is_supported
+from tconv.torch.interop import is_channels_last, is_supported
 from tconv.torch.weights.packed_weights import WeightCache
 
 __all__ = ["convolve"]
@@ -43,6 +43,8 @@ def convolve(
         and is_supported(input, weight, bias)
         and input.dtype in _TYPES
         and input.ndim == rank + 2
+        and not is_channels_last(input)  # oneDNN's own format, of which results may be as well
+        and not is_channels_last(weight)
         and not torch._C._are_functorch_transforms_active()
         and not torch.is_autocast_enabled("cpu")
         and all(map(is_cache_key, settings))

@@ -32,12 +32,15 @@ def small(name, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("convolutions", [False, True], ids=["transposed", "all"])
 @each_model
-def test_models_compute_the_same(name, dtype):
+def test_models_compute_the_same(name, convolutions, dtype):
     model, x = small(name, dtype)
     twin, keys = copy.deepcopy(model).eval(), [*model.state_dict()]
-    report = accelerate(model)
-    assert (len(report.swapped), report.left) == (UPS[name], {})
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d) if convolutions else ()
+    count = UPS[name] + sum(isinstance(each, kinds) for each in model.modules())
+    report = accelerate(model, convolutions=convolutions)
+    assert (len(report.swapped), report.left) == (count, {})
     assert [*model.state_dict()] == keys
     model.eval()
     with torch.no_grad():
@@ -395,15 +398,15 @@ def test_what_is_left_is_told_why(why):
     model = nn.Sequential(LEFT[why](), up(), nn.Conv1d(1, 1, 1))
     kind = type(model[0])
     report = accelerate(model)
-    assert report.swapped == ("1",)
+    assert report.swapped == ("1", "2")
     assert [*report.left] == ["0"]
     assert why in report.left["0"]
     assert type(model[0]) is kind
     assert str(report) == (
-        "1 of 2 transposed convolutions are computed by tconv\n  1\n"
+        "2 of 3 convolutions may be computed by tconv\n  1: not called yet\n  2: not called yet\n"
         f"left as it was:\n  0: {report.left['0']}"
     )
-    assert restore(model) == ("1",)
+    assert restore(model) == ("1", "2")
 
 
 def test_what_was_lazy_is_accelerated_after_its_first_call():

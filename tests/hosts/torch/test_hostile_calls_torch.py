@@ -22,7 +22,9 @@ from tconv.errors import TConvError
 PARTS, CALLS_OF_A_PART = {"ci": (2, 500), "thorough": (10, 1000)}.get(
     os.environ.get("HYPOTHESIS_PROFILE", "quick"), (1, 200)
 )
-NOT_CALLED = {"Acceleration", "Tracer"}  # a record, and what is called as PyTorch's
+NOT_CALLED = {  # records, and what is called as PyTorch's
+    *("Acceleration", "CompilationReport", "CompiledGraphReport", "CompiledRegion", "Tracer")
+}
 
 TENSORS = {
     "tensor": lambda: torch.ones(1, 2, 4),
@@ -98,6 +100,11 @@ def register():
                 getattr(tconv.torch, name), model(), **keywords
             )
         )
+    call("torch.report")(
+        lambda folder: partial(
+            tconv.torch.report, torch.compile(nn.Conv1d(2, 3, 3), backend="tconv")
+        )
+    )
     call("from_torch")(lambda folder: partial(tconv.from_torch, nn.Conv1d(2, 3, 3)))
     call("fold_batch_norm")(
         lambda folder: partial(
@@ -145,10 +152,26 @@ def register_rank(rank):
 
         return partial(forward, x, [10] * rank)
 
-    CALLS[f"torch.ConvTranspose{rank}d"] = [
-        (make, often, (RefusedByPyTorch,))
-        for make, often, _ in CALLS[f"torch.ConvTranspose{rank}d"]
-    ]
+    @call(f"torch.Conv{rank}d")
+    def _(folder):
+        layer, plain = (getattr(of, f"Conv{rank}d")(2, 3, 3) for of in (tconv.torch, nn))
+
+        def forward(*args):
+            try:
+                return layer(*args)
+            except Exception as error:
+                try:
+                    plain(*args)
+                except Exception:
+                    raise RefusedByPyTorch from error
+                raise
+
+        return partial(forward, x)
+
+    for kind in ("ConvTranspose", "Conv"):
+        CALLS[f"torch.{kind}{rank}d"] = [
+            (make, often, (RefusedByPyTorch,)) for make, often, _ in CALLS[f"torch.{kind}{rank}d"]
+        ]
 
 
 @pytest.mark.parametrize("part", range(PARTS))

@@ -536,17 +536,17 @@ def test_a_weight_that_was_replaced_is_let_go():
 @pytest.mark.parametrize("frozen", [False, True])
 def test_the_report_counts_and_holds_no_model(frozen):
     model = nn.Sequential(nn.ConvTranspose2d(*SIZES[2]), nn.ReLU(), nn.Conv2d(64, 1, 1)).eval()
-    report = tconv.torch.accelerate(model, frozen=frozen)
+    report = tconv.torch.accelerate(model, frozen=frozen, convolutions=False)
     x = x_of(2)
     assert report.packed() == {"0": 0}
-    assert str(report).endswith("tconv\n  0")
+    assert str(report).endswith("tconv\n  0: not called yet")
     with torch.no_grad():
         for count in (1, 2):
             for _ in range(3):
                 model(x)
             assert report.packed() == {"0": count}
             model[0].weight.mul_(2)
-    assert str(report).endswith("tconv\n  0, its weight packed 2 times")
+    assert str(report).endswith("tconv\n  0: by tconv, its weight packed 2 times")
     model.double().float()
     model(x)
     assert report.packed() == {"0": 3}
