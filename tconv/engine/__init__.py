@@ -300,6 +300,7 @@ def expected_us(
     activation: Activation | None = None,
     residual: bool = False,
     many_sizes: bool = False,
+    kept: bool = True,
 ) -> float | None:
     """Return the microseconds that a call should take, by the cost model.
 
@@ -308,9 +309,7 @@ def expected_us(
     """
     if geometry.rank > _MOST_AXES or not _may_serve(geometry, want, dtype):
         return None
-    problem = Problem(
-        _canonical(geometry), want, False, activation, residual, many_sizes=many_sizes
-    )
+    problem = Problem(_canonical(geometry), want, False, activation, residual, kept, many_sizes)
     if not _has_plan(problem, dtype, threads):
         return None
     here = host_target()

@@ -59,7 +59,7 @@ def compute(
         return compute(geometry, want, a.float(), b.float(), None, threads).to(a.dtype)
     last = is_channels_last(a) and (want != "w" or is_channels_last(b))
     threads = threads or torch.get_num_threads()
-    bound = _bound_call(geometry, a.dtype, threads, last)
+    bound = _bound_call(geometry, a.dtype, threads, last, cache is not None)
     if last:
         a = a.movedim(1, -1)
         b = b.movedim(1, -1) if want == "w" else b
@@ -81,9 +81,14 @@ def compute(
 
 
 @lru_cache(maxsize=1024)
-def _bound_call(geometry: Geometry, dtype: torch.dtype, threads: int, last: bool) -> BoundCall:
-    """Cache of repeatable contractions, by geometry, type and memory format."""
+def _bound_call(
+    geometry: Geometry, dtype: torch.dtype, threads: int, last: bool, kept: bool
+) -> BoundCall:
+    """Cache of repeatable contractions, by geometry, type and memory format.
+
+    A weight that is not kept is packed for each call, and the plan is chosen for that.
+    """
     if last:
         geometry = replace(geometry, data_format="channels_last")
-    call = Call("conv_transpose", threads=min(threads, MOST_THREADS))
+    call = Call("conv_transpose", threads=min(threads, MOST_THREADS), kept=kept)
     return BoundCall(geometry, as_dtype(np, dtype_name(dtype)), call)

@@ -31,10 +31,12 @@ def convolve(
     dilation: Any,
     groups: int,
     cache: WeightCache,
+    learns: bool,
 ) -> Tensor:
     """Compute PyTorch's convolution of this rank; `cache` holds the packed weight.
 
-    What tconv does not compute, or not faster, is PyTorch's, errors included.
+    What tconv does not compute, or not faster, is PyTorch's, errors included. The weight of a
+    module that `learns` changes with every step, and is not kept.
     """
     settings = stride, padding, dilation, groups
     geometry = None
@@ -51,9 +53,9 @@ def convolve(
     ):
         of_bias = None if bias is None else bias.shape
         geometry = _geometry(rank, input.shape, weight.shape, of_bias, *settings)
-    if geometry is None or not cache.takes(geometry, "x", input, weight):
+    if geometry is None or not cache.takes(geometry, "x", input, weight, learns):
         return _TORCH_FUNCTIONS[rank](input, weight, bias, *settings)
-    return contract(geometry, "x", input, weight, bias, None, cache)
+    return contract(geometry, "x", input, weight, bias, None, None if learns else cache)
 
 
 @lru_cache(maxsize=1024, typed=True)  # True equals 1

@@ -120,8 +120,12 @@ def transpose(
     groups: int,
     dilation: _PerAxis,
     cache: WeightCache | None = None,
+    learns: bool = False,
 ) -> Tensor:
-    """Compute PyTorch's function of this rank; `cache` holds the packed weight."""
+    """Compute PyTorch's function of this rank; `cache` holds the packed weight.
+
+    The weight of a module that `learns` changes with every step, and is not kept.
+    """
     settings = stride, padding, output_padding, groups, dilation
     if torch.compiler.is_compiling():
         return _compiled(rank, input, weight, bias, settings)
@@ -150,9 +154,9 @@ def transpose(
         )
     if torch._C._are_functorch_transforms_active() and is_nested_jvp():
         return _TORCH_FUNCTIONS[rank](input, weight, bias, *settings)
-    if cache is not None and not cache.takes(geometry, "y", x, weight):
+    if cache is not None and not cache.takes(geometry, "y", x, weight, learns):
         return _TORCH_FUNCTIONS[rank](input, weight, bias, *settings)
-    y = contract(geometry, "y", x, weight, bias, None, cache)
+    y = contract(geometry, "y", x, weight, bias, None, None if learns else cache)
     return y.squeeze(0) if is_one else y
 
 

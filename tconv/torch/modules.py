@@ -35,9 +35,14 @@ def _convolve(module: Any, rank: int, input: Tensor) -> Tensor:
         pads = module._reversed_padding_repeated_twice
         input, padding = functional.pad(input, pads, module.padding_mode), 0
     settings = module.stride, padding, module.dilation, module.groups
-    y = convolve(rank, input, weight, module.bias, *settings, cache)
+    y = convolve(rank, input, weight, module.bias, *settings, cache, _learns(module, weight))
     _release(module)
     return y
+
+
+def _learns(module: Any, weight: Any) -> bool:
+    """Whether the weight is about to change, by a step of training."""
+    return module.training and torch.is_grad_enabled() and weight.requires_grad
 
 
 def _release(module: Any) -> None:
@@ -58,7 +63,8 @@ def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
     cache = None if torch.compiler.is_compiling() else weight_cache_of(module)
     weight = module.weight if cache is None else cache.weight(module)
     settings = module.stride, module.padding, extra, module.groups, module.dilation
-    y = transpose(rank, input, weight, module.bias, *settings, cache)
+    learns = cache is not None and _learns(module, weight)
+    y = transpose(rank, input, weight, module.bias, *settings, cache, learns)
     if cache is not None:
         _release(module)
     return y

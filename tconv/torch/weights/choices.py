@@ -25,10 +25,15 @@ class Choices:
         self.by_shape: dict[tuple[int, ...], bool] = {}
 
     def takes(
-        self, geometry: Geometry, want: Letter, x: Tensor, weight: Tensor, is_frozen: bool
+        self,
+        geometry: Geometry,
+        want: Letter,
+        x: Tensor,
+        weight: Tensor,
+        is_frozen: bool,
+        learns: bool,
     ) -> bool:
-        """Whether tconv is to compute a call."""
-        learns = torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)
+        """Whether tconv is to compute a call; if it learns, with the gradients."""
         name, threads = _NAMES[x.dtype], torch.get_num_threads()
         found = is_worth(geometry, want, name, threads, learns, is_frozen)
         if self.by_shape.get(x.shape) is not found:

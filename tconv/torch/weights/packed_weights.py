@@ -123,9 +123,11 @@ class WeightCache:
             self._normalised = _NormalisedWeight(weight, seen[0], seen[1], shapes, axis)
         return weight
 
-    def takes(self, geometry: Geometry, want: Letter, x: Tensor, weight: Tensor) -> bool:
+    def takes(
+        self, geometry: Geometry, want: Letter, x: Tensor, weight: Tensor, learns: bool
+    ) -> bool:
         """Whether tconv is to compute a call of the module, for which it is predicted faster."""
-        return self.choices.takes(geometry, want, x, weight, self.is_frozen)
+        return self.choices.takes(geometry, want, x, weight, self.is_frozen, learns)
 
     def packed(self, bound: BoundCall, weight: Tensor, want: Letter = "y") -> Any:
         """Return the weight as `BoundCall.solve` takes it: packed, or an array."""
