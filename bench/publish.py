@@ -44,12 +44,9 @@ TASKS = {
 """Rows of the README, and the networks that count in each."""
 
 DECODERS = {
-    "decoders: HiFi-GAN, DCGAN, SAM's head": (
-        "HiFi-GAN V1 generator, 32 frames",
-        "DCGAN generator, batch 16",
-        "SAM's mask decoder head",
-    ),
-    "U-Nets of two and three axes": ("U-Net, 128 x 128", "3-D U-Net, 32 x 32 x 32"),
+    "decoders: HiFi-GAN, DCGAN, SAM's head": ("hifigan", "dcgan", "masks"),
+    "U-Nets of two and three axes": ("unet", "unet3d"),
+    "codecs: EnCodec, DAC, Mimi, SpeechT5": ("encodec", "dac", "mimi", "speech"),
 }
 """Rows of the README, and the models of `bench.models` that count in each."""
 
@@ -91,30 +88,36 @@ def _mean_and_least(values: list[float]) -> str:
 
 
 def table_of_models(by_torch: Row, by_onnx: Row) -> list[str]:
-    """A row for each task: ONNX networks by `Session`, PyTorch models by `accelerate`."""
+    """A row for each task: ONNX networks by `Session`, PyTorch models compiled and accelerated."""
     (part,) = (part for part in by_onnx["parts"] if part["threads"] == _most(by_onnx))
     them = {row["case"]: row["contenders"] for row in part["rows"]}
     rows = []
     for title, names in TASKS.items():
         cases = [them[networks.NETWORKS[name].title] for name in names]
         found = [median(networks.ratios(each, networks.OURS, median)) for each in cases]
-        rows.append([title, "ONNX Runtime", _mean_and_range(found), "–"])
+        rows.append([title, "ONNX Runtime", _mean_and_range(found), "–", "–"])
     modes = {
-        mode: {row["case"]: models.beside(row["contenders"]) for row in part["rows"]}
+        mode: {row["case"]: row["contenders"] for row in part["rows"]}
         for mode in ("forward", "training")
         for part in by_torch["parts"]
-        if part["title"] == models.MODES[mode] and part["threads"] == _most(by_torch)
+        if part["title"] == models.MODES[mode][0] and part["threads"] == _most(by_torch)
     }
+    ways = (
+        ("forward", models.COMPILED), ("forward", models.LAYERS), ("training", models.LAYERS)
+    )  # fmt: skip
     for title, names in DECODERS.items():
-        cells = [
-            _mean_and_range([value for each in names if (value := modes[mode][each])])
-            for mode in ("forward", "training")
-        ]
+        cells = list[str]()
+        for mode, own in ways:
+            them = [modes[mode][models.title_of(name)] for name in names]
+            found = [value for each in them if (value := models.beside(each, own))]
+            cells.append(_mean_and_range(found) if found else "–")
         rows.append([title, "PyTorch", *cells])
+    titles = ["network", "without tconv", "inference", "`accelerate`", "`accelerate`, training"]
     return [
-        *table(["network", "without tconv", "inference", "training step"], rows, 2), "",
-        "How many times as long the whole network takes without tconv, by medians; below 1 it is "
-        "faster without. Several networks: geometric mean (least to greatest). "
+        *table(titles, rows, 2), "",
+        "Inference: ONNX models by `Session`, PyTorch's by `torch.compile`. How many times as long "
+        "the whole network takes without tconv, by medians; below 1 it is faster without. Several "
+        "networks: geometric mean (least to greatest). "
         f"{threads_of(part)}. {_where(by_onnx, by_torch)}",
     ]  # fmt: skip
 

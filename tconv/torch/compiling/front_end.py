@@ -1,4 +1,4 @@
-"""Graphs of regions: nodes of functional ATen as nodes of ONNX's operators."""
+"""Graphs of regions: PyTorch's functional operators as nodes of ONNX's operators."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
