@@ -253,9 +253,10 @@ def page(results: dict[str, Any]) -> list[str]:
     shown = [
         *table(titles, rows, 2), "", *dict.fromkeys(reasons),
         "Ratios: PyTorch's time over the other's, above 1 where the other is faster: the median "
-        f"over {pairs} pairs of processes that took turns, of their fastest runs / of their "
+        f"over {pairs} pair{'s' * (pairs != 1)} of processes that took turns, of their fastest runs / of their "
         "medians. A/A: PyTorch and a second process of it. Dynamo alone: "
-        "`torch.compile(backend=\"eager\")`. inductor: `torch.compile` with freezing, by g++. Ratios of accelerate and compile below "
+        "`torch.compile(backend=\"eager\")`. inductor: `torch.compile` with freezing, by g++. "
+        "Ratios of accelerate and compile below "
         f"{LEAST:g}: {len(losses)}; of these below every A/A ratio of their row: {sum(losses)}. "
         "Times are minima. Others: cores that other programs kept busy meanwhile.",
         "",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tconv.engine import CYCLES_PER_US, expected_us, host_target
 from tconv.geometry.geometry import Geometry, Letter
 
-__all__ = ["Processor", "is_worth", "layer_us", "pass_us", "processor"]
+__all__ = ["Processor", "hash_us", "is_worth", "layer_us", "pass_us", "processor"]
 
 LAYER_US = 8.0  # overhead of a convolution
 _OWN_US = 12.0  # of a module of tconv's, beyond its plan
@@ -134,6 +134,10 @@ def is_worth(
         ours_us += other_us + _WEIGHT_GRADIENT * us
         theirs_us *= 1 + _GRADIENTS
     elif not is_frozen:
-        weight_bytes = here.item_bytes * prod(weight)
-        ours_us += here.shared(weight_bytes / _HASH_BYTES_PER_CYCLE / CYCLES_PER_US)
+        ours_us += hash_us(here.item_bytes * prod(weight), threads)
     return ours_us < theirs_us
+
+
+def hash_us(byte_count: float, threads: int) -> float:
+    """Predict the microseconds of reading weights to detect changes."""
+    return processor(threads).shared(byte_count / _HASH_BYTES_PER_CYCLE / CYCLES_PER_US)

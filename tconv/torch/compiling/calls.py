@@ -48,7 +48,7 @@ class CompiledCall:
     def __call__(self, *arguments: Any) -> Any:
         """Compute the graph."""
         compiled = self.compiled
-        if compiled is None or compiled.is_left:
+        if compiled is None or compiled.why_left:
             return self._eager(*arguments)
         return self._run(*arguments)
 

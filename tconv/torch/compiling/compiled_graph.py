@@ -26,11 +26,13 @@ class Outlook(NamedTuple):
     ----------
     forecasts : of each region
     other_us : predicted microseconds of PyTorch's operators around them
+    check_us : predicted microseconds of checking the parameters for changes
     excluded : why nodes that might have been in a region are in none, by their names
     """
 
     forecasts: tuple[Forecast, ...]
     other_us: float
+    check_us: float
     excluded: dict[str, str]
 
     @property
@@ -41,7 +43,7 @@ class Outlook(NamedTuple):
     @property
     def tconv_us(self) -> float:
         """Predicted microseconds of the graph with the regions that are worth it."""
-        return self.other_us + sum(each.best_us for each in self.forecasts)
+        return self.other_us + self.check_us + sum(each.best_us for each in self.forecasts)
 
     @property
     def is_worth(self) -> bool:
@@ -72,6 +74,8 @@ class CompiledGraph:
         self.outlook: Outlook | None = None
         self._lock = ForkLock()
         self._main: GraphModule | None = None
+        self._has_many_sizes = False
+        self._is_refused = False  # its parameters
 
     @property
     def regions(self) -> list[Region]:
@@ -89,9 +93,17 @@ class CompiledGraph:
         return operator_counts(self._main)
 
     @property
-    def is_left(self) -> bool:
-        """Whether PyTorch is predicted to be as fast, so that nothing of this is used."""
-        return self.outlook is not None and not self.outlook.is_worth
+    def why_left(self) -> str:
+        """Why nothing of this is used, "" if it is.
+
+        A graph for many sizes may gain with others than the first.
+        """
+        if self._is_refused:
+            return "a parameter is shared with other processes, or not dense in memory"
+        outlook = self.outlook
+        if outlook is None or outlook.is_worth or self._has_many_sizes:
+            return ""
+        return "nothing in it is predicted to gain 3 %"
 
     def __call__(self, arguments: list[Any]) -> Any:
         """Compute the graph; the list is emptied, so that its tensors can be freed."""
@@ -99,9 +111,10 @@ class CompiledGraph:
         arguments.clear()
         state = self.states.find(given)
         if state is None:
+            self._is_refused = True
             return self._original(*given)
         main = self._main or self._first_main(state, given)
-        return self._original(*given) if self.is_left else main(state, *given)
+        return self._original(*given) if self.why_left else main(state, *given)
 
     def _first_main(self, state: State, arguments: Sequence[Any]) -> GraphModule:
         with self._lock:
@@ -120,7 +133,12 @@ class CompiledGraph:
             if not faults:
                 break
             excluded |= faults
-        self.outlook = Outlook(tuple(trial.forecasts), trial.other_us, excluded)
+        self._has_many_sizes = bool(trial.forecasts) and any(
+            isinstance(node.meta.get("val"), torch.SymInt)
+            for node in self._original.graph.find_nodes(op="placeholder")
+        )
+        check_us = self.states.check_us(state)
+        self.outlook = Outlook(tuple(trial.forecasts), trial.other_us, check_us, excluded)
         return main
 
 
@@ -133,8 +151,8 @@ class _Trial(Interpreter):
         self.other_us = 0.0
 
     def run(self, *arguments: Any, **options: Any) -> Any:
-        """Run the graph; what it would write to its inputs is left out."""
-        with torch.no_grad():
+        """Run the graph; what it would write to its inputs is left out, and draws are undone."""
+        with torch.no_grad(), torch.random.fork_rng([]):
             return super().run(*arguments, **options)
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: Any) -> Any:

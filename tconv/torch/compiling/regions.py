@@ -83,7 +83,7 @@ class Region(nn.Module):
         if program is None:
             return self.by_pytorch(state, tensors, numbers)
         inputs = [as_array(each if each.is_contiguous() else each.contiguous()) for each in tensors]
-        found = [torch.empty(shape) for shape in program.output_shapes]
+        found = [_empty(shape) for shape in program.output_shapes]
         with torch_threads(torch.get_num_threads()):
             program(inputs, [as_array(each) for each in found])
         return found[0] if self._is_single else tuple(found)
@@ -138,15 +138,19 @@ class Region(nn.Module):
         return self.program_of(state, tensors, numbers) if is_taken else None
 
     def _programs(self, state: State) -> tuple[RegionGraph, Programs]:
-        threads = torch.get_num_threads()
-        found: tuple[RegionGraph, Programs] | None = state.kept.get((self, threads))
+        key = self, torch.get_num_threads()
+        found: tuple[RegionGraph, Programs] | None = state.kept.get(key)
         if found is None:
-            arrays = {
-                name: as_array(state.values[place]) for name, place in self._constants.items()
-            }
-            made = region_graph(self.original, arrays, self._numbers)
-            found = state.kept[self, threads] = made, Programs(made.graph, threads)
+            with state.lock:
+                found = state.kept.get(key)
+                if found is None:
+                    found = state.kept[key] = self._make_programs(state, key[1])
         return found
+
+    def _make_programs(self, state: State, threads: int) -> tuple[RegionGraph, Programs]:
+        arrays = {name: as_array(state.values[place]) for name, place in self._constants.items()}
+        made = region_graph(self.original, arrays, self._numbers)
+        return made, Programs(made.graph, threads)
 
     def _named(self, numbers: Sequence[int]) -> dict[str, int]:
         return dict(zip(self._numbers, numbers, strict=True))
@@ -163,6 +167,11 @@ class Region(nn.Module):
             for kind in self._operands
         ]
         return self.original(*operands)
+
+
+def _empty(shape: Sequence[int]) -> Tensor:
+    """A tensor of float32 on the CPU, whatever the defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 # ---- finding them --------------------------------------------------------------------------------

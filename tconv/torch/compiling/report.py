@@ -199,8 +199,8 @@ def _is_of(call: CompiledCall, codes: set[Any], places: set[int]) -> bool:
 def _graph_report(call: CompiledCall) -> CompiledGraphReport:
     compiled, why = call.compiled, call.why
     regions = () if compiled is None else tuple(_region_reports(compiled))
-    if compiled is not None and compiled.is_left:
-        why = "nothing in it is predicted to gain 3 %"
+    if compiled is not None and not why:
+        why = compiled.why_left
     outlook = None if compiled is None else compiled.outlook
     computed_by = "PyTorch" if why else "" if outlook is None else "tconv"
     return CompiledGraphReport(

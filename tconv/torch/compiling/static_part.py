@@ -15,12 +15,14 @@ from torch.fx import Node as FxNode
 from torch.nn import Parameter
 
 from tconv.system.fork_lock import ForkLock
+from tconv.torch.cost_model import hash_us
 from tconv.torch.openmp import torch_threads
 from tconv.torch.weights.fingerprints import Fingerprint, count_optimiser_steps
 
 __all__ = ["State", "States", "StaticPart", "split_static"]
 
 _MOST_STATES = 4  # sets of parameters of one graph
+_CHECK_US = 1.5  # for each parameter
 
 
 class StaticPart(NamedTuple):
@@ -102,11 +104,13 @@ class State:
     ----------
     values : the parameters, then what is computed of them
     kept : what regions keep for these values, by whatever they choose
+    lock : held while something is made for `kept`
     """
 
     def __init__(self, values: Sequence[Tensor], seen: Sequence[Fingerprint]) -> None:
         self.values = tuple(values)
         self.kept: dict[Any, Any] = {}
+        self.lock = ForkLock()
         self._seen = tuple(seen)
 
     def is_of(self, parameters: Sequence[Tensor], threads: int) -> bool:
@@ -164,6 +168,13 @@ class States:
         state = self._states[places] = State(values, whole)
         self.count += 1
         return state
+
+    def check_us(self, state: State) -> float:
+        """Predicted microseconds of finding a state."""
+        parameters = state.values[: len(self._part.parameters)]
+        read = [each for each in parameters if not self._is_frozen or type(each) is not Parameter]
+        threads = torch.get_num_threads()
+        return _CHECK_US * len(parameters) + hash_us(sum(each.nbytes for each in read), threads)
 
     def __iter__(self) -> Iterator[State]:
         return iter(list(self._states.values()))

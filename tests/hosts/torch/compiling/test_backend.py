@@ -123,7 +123,9 @@ def test_a_shared_weight_is_left_to_pytorch():
     module = model().share_memory()
     fast = compiled(module)
     assert_same(fast, module)
-    assert graphs(fast)[0].packings == 0
+    (graph,) = graphs(fast)
+    assert (graph.packings, graph.computed_by) == (0, "PyTorch")
+    assert graph.why.startswith("a parameter is shared with other processes")
 
 
 def test_a_parameter_that_is_a_result_is_the_parameter():
@@ -253,6 +255,27 @@ def test_modes_of_a_model():
             assert module[1].num_batches_tracked == twin[1].num_batches_tracked
         module.eval()
         assert_same(fast, module)
+
+
+def test_random_numbers_are_drawn_as_by_pytorch():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5), nn.Conv2d(4, 3, 1)).train()
+    fast, found = compiled(module), []
+    for each in (fast, module):
+        torch.manual_seed(3)
+        with torch.no_grad():
+            found.append([each(X), each(X)])
+    for pair in zip(*found, strict=True):
+        torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-5)
+
+
+def test_other_defaults_of_pytorch():
+    module = model()
+    fast = compiled(module)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert_same(fast, module)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_parameters_of_inference():
