@@ -253,8 +253,8 @@ def page(results: dict[str, Any]) -> list[str]:
     shown = [
         *table(titles, rows, 2), "", *dict.fromkeys(reasons),
         "Ratios: PyTorch's time over the other's, above 1 where the other is faster: the median "
-        f"over {pairs} pair{'s' * (pairs != 1)} of processes that took turns, of their fastest runs / of their "
-        "medians. A/A: PyTorch and a second process of it. Dynamo alone: "
+        f"over {pairs} pair{'s' * (pairs != 1)} of processes that took turns, of their fastest "
+        "runs / of their medians. A/A: PyTorch and a second process of it. Dynamo alone: "
         "`torch.compile(backend=\"eager\")`. inductor: `torch.compile` with freezing, by g++. "
         "Ratios of accelerate and compile below "
         f"{LEAST:g}: {len(losses)}; of these below every A/A ratio of their row: {sum(losses)}. "
