@@ -31,7 +31,18 @@ from bench.run import measure_rows
 from bench.server import Contender, Failed, write_reference
 from bench.store import Line, finish, parsed
 
-MODELS = ("hifigan", "unet", "dcgan", "unet3d", "masks", "encodec", "dac", "mimi", "speech")
+MODELS = {
+    "hifigan": "HiFi-GAN V1 generator, 32 frames",
+    "unet": "U-Net, 128 x 128",
+    "dcgan": "DCGAN generator, batch 16",
+    "unet3d": "3-D U-Net, 32 x 32 x 32",
+    "masks": "SAM's mask decoder head",
+    "encodec": "EnCodec's decoder, 1 s",
+    "dac": "DAC's decoder, 0.5 s",
+    "mimi": "Mimi's decoder, 2 s",
+    "speech": "SpeechT5's HiFi-GAN, 60 frames",
+}
+"""Titles of the models of `bench.decoders` and `bench.codecs`, which need PyTorch."""
 PLAIN, AGAIN, LAYERS, COMPILED = "torch", "again", "layers", "compiled"
 FROZEN, DYNAMO, INDUCTOR = "frozen", "dynamo", "inductor"
 MODES = {
@@ -201,15 +212,7 @@ def _measure(
             found = {own: joined(found.get(own), record) for own, record in records.items()}
     except Failed as failure:
         found = {own: {"failed": str(failure)} for own in functions}
-    return {"case": title_of(name), "others": max(busy, default=None), "contenders": found}
-
-
-def title_of(name: str) -> str:
-    """The title of a model."""
-    from bench.codecs import CODECS
-    from bench.decoders import DECODERS
-
-    return (DECODERS | CODECS)[name].title
+    return {"case": MODELS[name], "others": max(busy, default=None), "contenders": found}
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -319,7 +322,7 @@ def time_of(record: dict[str, Any]) -> float | None:
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, write the samples, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.models", description=__doc__)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
     parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, min(2, cores())}))
     parser.add_argument("--pairs", type=int, default=PAIRS, help="processes of each, in turns")
     arguments, is_whole = parsed(parser, words)

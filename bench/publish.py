@@ -108,7 +108,7 @@ def table_of_models(by_torch: Row, by_onnx: Row) -> list[str]:
     for title, names in DECODERS.items():
         cells = list[str]()
         for mode, own in ways:
-            them = [modes[mode][models.title_of(name)] for name in names]
+            them = [modes[mode][models.MODELS[name]] for name in names]
             found = [value for each in them if (value := models.beside(each, own))]
             cells.append(_mean_and_range(found) if found else "–")
         rows.append([title, "PyTorch", *cells])

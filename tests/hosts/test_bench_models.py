@@ -51,7 +51,7 @@ def test_weights_are_packed_once_and_not_kept_in_training(monkeypatch):
 
 
 def test_contenders_are_found_by_name(tmp_path):
-    assert [*DECODERS, *CODECS] == [*models.MODELS]
+    assert {name: each.title for name, each in (DECODERS | CODECS).items()} == models.MODELS
     server = Server(function_of("bench.models:masks_training_torch"))
     server.refer_network(str(tmp_path / "reference"), 1)
     ours = Server(function_of("bench.models:masks_training_accelerated"))
