@@ -110,6 +110,8 @@ def _bordered(b, op):
 @operator("DepthToSpace", "SpaceToDepth")
 def _shuffled(b, op):
     x, by = b.pick(4, 4), b.one_of([1, 2])
+    if len(x.shape) != 4:  # a value may have none of that rank
+        return
     batch, channels, *sizes = x.shape
     if op == "SpaceToDepth":
         if not any(size % by for size in sizes):
