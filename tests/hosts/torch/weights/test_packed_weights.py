@@ -258,7 +258,9 @@ def test_steps_of_optimisers_are_seen(make, how, frozen):
 
 def test_steps_of_other_parameters_do_not_pack_again():
     ours, theirs = pair(2, frozen=True)
-    report = tconv.torch.accelerate(other := nn.Sequential(nn.ConvTranspose2d(*SIZES[2])))
+    report = tconv.torch.accelerate(
+        other := nn.Sequential(nn.ConvTranspose2d(*SIZES[2])).eval()  # which keeps its weight
+    )
     optimiser = torch.optim.Adam(other.parameters(), fused=True)
     packings = ours._tconv_weight_cache.packings
     for n in range(3):
