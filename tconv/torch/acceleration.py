@@ -13,6 +13,7 @@ from tconv.geometry.arguments import as_flag
 from tconv.messages import show
 from tconv.ops.planned_call import Packings
 from tconv.torch.interop import is_supported
+from tconv.torch.module_weights.choices import Choices
 from tconv.torch.modules import (
     TCONV_CLASS_OF,
     TORCH_CLASS_OF,
@@ -22,7 +23,6 @@ from tconv.torch.modules import (
     swapped_class,
     weight_cache_of,
 )
-from tconv.torch.weights.choices import Choices
 
 __all__ = ["Acceleration", "accelerate", "freeze", "refresh", "restore"]
 

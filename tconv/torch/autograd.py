@@ -17,7 +17,7 @@ from tconv.portable import contract as portable
 from tconv.torch.contract import compute
 from tconv.torch.custom_op import contract_op, op_arguments
 from tconv.torch.interop import is_supported
-from tconv.torch.weights.packed_weights import WeightCache
+from tconv.torch.module_weights.packed_weights import WeightCache
 
 __all__ = ["contract", "contract_tensors", "is_nested_jvp"]
 

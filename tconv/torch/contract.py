@@ -20,8 +20,8 @@ from tconv.torch.interop import (
     is_channels_last,
     to_channels_last,
 )
+from tconv.torch.module_weights.packed_weights import WeightCache
 from tconv.torch.openmp import torch_threads
-from tconv.torch.weights.packed_weights import WeightCache
 
 __all__ = ["compute"]
 

@@ -13,7 +13,7 @@ from tconv.geometry.arguments import is_cache_key
 from tconv.geometry.geometry import Geometry
 from tconv.torch.autograd import contract
 from tconv.torch.interop import is_channels_last, is_supported
-from tconv.torch.weights.packed_weights import WeightCache
+from tconv.torch.module_weights.packed_weights import WeightCache
 
 __all__ = ["convolve"]
 

@@ -19,8 +19,8 @@ from tconv.messages import show
 from tconv.torch.autograd import contract, is_nested_jvp
 from tconv.torch.custom_op import contract_op
 from tconv.torch.interop import as_torch_error, is_supported
+from tconv.torch.module_weights.packed_weights import WeightCache
 from tconv.torch.scripting import SCRIPTED, script_as
-from tconv.torch.weights.packed_weights import WeightCache
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "transpose"]
 

@@ -9,8 +9,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from tconv.torch.convolution import convolve
 from tconv.torch.functional import transpose
+from tconv.torch.module_weights.packed_weights import WeightCache
 from tconv.torch.scripting import refuse_scripting, script_as
-from tconv.torch.weights.packed_weights import WeightCache
 
 __all__ = [
     "TCONV_CLASS_OF", "TORCH_CLASS_OF", "TRANSPOSED", "Conv1d", "Conv2d", "Conv3d",

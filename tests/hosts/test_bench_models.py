@@ -42,7 +42,7 @@ def test_weights_are_packed_once_and_not_kept_in_training(monkeypatch):
         return reports[-1]
 
     monkeypatch.setattr(tconv.torch, "accelerate", reported)
-    monkeypatch.setattr("tconv.torch.weights.choices.is_worth", lambda *_: True)
+    monkeypatch.setattr("tconv.torch.module_weights.choices.is_worth", lambda *_: True)
     for mode, expected in (("forward", 1), ("training", 0)):
         call = models.contender("dcgan", mode, "accelerated", "float32", 1, width=WIDTHS["dcgan"])
         for _ in range(3):

@@ -16,8 +16,8 @@ from torch.nn import Parameter
 
 from tconv.system.fork_lock import ForkLock
 from tconv.torch.cost_model import hash_us
+from tconv.torch.module_weights.fingerprints import Fingerprint, count_optimiser_steps
 from tconv.torch.openmp import torch_threads
-from tconv.torch.weights.fingerprints import Fingerprint, count_optimiser_steps
 
 __all__ = ["State", "States", "StaticPart", "split_static"]
 

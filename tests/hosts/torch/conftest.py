@@ -2,7 +2,7 @@
 
 import pytest
 
-from tconv.torch.weights import choices
+from tconv.torch.module_weights import choices
 
 
 @pytest.fixture(autouse=True)

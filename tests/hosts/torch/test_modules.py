@@ -17,7 +17,7 @@ from torch.testing._internal.common_modules import module_db
 from torch.testing._internal.common_nn import get_new_module_tests
 
 import tconv.torch
-from tconv.torch.weights.packed_weights import WeightCache
+from tconv.torch.module_weights.packed_weights import WeightCache
 
 # PyTorch's own ways through its own function still use what it calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

@@ -428,7 +428,7 @@ def test_memory_that_is_used_again_is_not_taken_for_the_same():
 def test_frozen_weights_are_read_once(monkeypatch):
     read = []
     monkeypatch.setattr(
-        "tconv.torch.weights.fingerprints.hash_memory",
+        "tconv.torch.module_weights.fingerprints.hash_memory",
         lambda *where: read.append(where) or hash(where),
     )
     ours, theirs = pair(2, frozen=True)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import tconv.torch
-from tconv.torch.weights.weight_norm import weight_norm_originals
+from tconv.torch.module_weights.weight_norm import weight_norm_originals
 
 X = torch.linspace(-1, 1, 16 * 9).reshape(1, 16, 9)
 MODES = [torch.no_grad, torch.inference_mode]

@@ -15,10 +15,10 @@ from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import native
 from tconv.ops.planned_call import PackedWeights, Packings
 from tconv.torch.interop import as_array
+from tconv.torch.module_weights.choices import Choices
+from tconv.torch.module_weights.fingerprints import Fingerprint, count_optimiser_steps
+from tconv.torch.module_weights.weight_norm import compute_weight, weight_norm_originals
 from tconv.torch.openmp import torch_threads
-from tconv.torch.weights.choices import Choices
-from tconv.torch.weights.fingerprints import Fingerprint, count_optimiser_steps
-from tconv.torch.weights.weight_norm import compute_weight, weight_norm_originals
 
 __all__ = ["WeightCache"]
 
