@@ -9,6 +9,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from tconv.torch.convolution import convolve
 from tconv.torch.functional import transpose
+from tconv.torch.module_weights.choices import kind_of_call
 from tconv.torch.module_weights.packed_weights import WeightCache
 from tconv.torch.scripting import refuse_scripting, script_as
 
@@ -20,11 +21,11 @@ __all__ = [
 
 
 def _is_left(module: Any, input: Any) -> bool:
-    """Whether PyTorch computes inputs of this shape, as the module chose before."""
+    """Whether PyTorch computes such a call, as the module chose before."""
     if torch.compiler.is_compiling() or not isinstance(input, Tensor):
         return False
     cache = module.__dict__.get("_tconv_weight_cache")
-    return cache is not None and cache.choices.left_shape == input.shape
+    return cache is not None and cache.choices.left == kind_of_call(input)
 
 
 def _convolve(module: Any, rank: int, input: Tensor) -> Tensor:

@@ -75,7 +75,6 @@ class CompiledGraph:
         self._lock = ForkLock()
         self._main: GraphModule | None = None
         self._has_many_sizes = False
-        self._is_refused = False  # its parameters
 
     @property
     def regions(self) -> list[Region]:
@@ -98,7 +97,7 @@ class CompiledGraph:
 
         A graph for many sizes may gain with others than the first.
         """
-        if self._is_refused:
+        if self.states.is_refused:
             return "a parameter is shared with other processes, or not dense in memory"
         outlook = self.outlook
         if outlook is None or outlook.is_worth or self._has_many_sizes:
@@ -111,7 +110,6 @@ class CompiledGraph:
         arguments.clear()
         state = self.states.find(given)
         if state is None:
-            self._is_refused = True
             return self._original(*given)
         main = self._main or self._first_main(state, given)
         return self._original(*given) if self.why_left else main(state, *given)

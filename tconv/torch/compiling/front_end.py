@@ -41,7 +41,7 @@ class RegionGraph:
 
 
 def translates(node: FxNode) -> bool:
-    """Whether a node of these operator and types may be in a region."""
+    """Whether there is a translation for a node's operator."""
     if node.op != "call_function":
         return False
     if node.target is not _getitem:

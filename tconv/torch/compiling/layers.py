@@ -43,20 +43,8 @@ def _convolution(
 
 
 @translate("contract")
-def _contract(
-    g: Translator,
-    want: str,
-    a: Any,
-    b: Any,
-    bias: Any,
-    sizes: Any,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    dilation: Any,
-    groups: int,
-) -> None:
-    """Tconv's own operator, of modules that `accelerate` changed."""
+def _contract(g: Translator, want: str, a: Any, b: Any, bias: Any, **settings: Any) -> None:
+    """Translate the operator of modules that `accelerate` changed."""
     if want != "y":
         raise UnknownOperator("a gradient")
     g.array(b)
@@ -64,11 +52,11 @@ def _contract(
     g.write(
         "ConvTranspose",
         [a, b, bias],
-        strides=g.known(stride),
-        pads=g.known(padding),
-        output_padding=g.known(output_padding),
-        dilations=g.known(dilation),
-        group=groups,
+        strides=g.known(settings["stride"]),
+        pads=g.known(settings["padding"]),
+        output_padding=g.known(settings["output_padding"]),
+        dilations=g.known(settings["dilation"]),
+        group=settings["groups"],
     )
 
 

@@ -90,12 +90,11 @@ class Region(nn.Module):
 
     def forecast(self, state: State, tensors: Sequence[Tensor], numbers: Sequence[int]) -> Forecast:
         """Predict the times of a call with these operands."""
-        shapes = tuple([tuple(each.shape) for each in tensors])
         try:
-            made, programs = self._programs(state)
-            program = programs.program(shapes, made.sizes_of(self._named(numbers)))
+            program = self._program_of(state, tensors, numbers)
         except UnknownOperator as why:
             return Forecast(0.0, None, str(why), why.node)
+        made, _ = self._programs(state)
         us = graph_us(made.graph, program.shapes, torch.get_num_threads())
         expected_us = program.expected_us + CALL_US
         return Forecast(us, expected_us, "", "", len(program.steps), program.block_bytes)
@@ -104,7 +103,7 @@ class Region(nn.Module):
         """PyTorch's operators that it takes the place of, with how many there are of each."""
         return operator_counts(self.original)
 
-    def kept(self, states: States) -> "Kept":
+    def kept(self, states: States) -> Kept:
         """What there is for all sets of parameters."""
         taken, packed_bytes = set[Any](), 0
         for state in states:
@@ -117,17 +116,10 @@ class Region(nn.Module):
             )
         return Kept(len(taken), packed_bytes)
 
-    def program_of(
-        self, state: State, tensors: Sequence[Tensor], numbers: Sequence[int]
-    ) -> Program:
-        """The program of a call with these operands, whether it is worth it or not."""
-        made, programs = self._programs(state)
-        shapes = tuple([tuple(each.shape) for each in tensors])
-        return programs.program(shapes, made.sizes_of(self._named(numbers)))
-
     def _program(
         self, state: State, tensors: Sequence[Tensor], numbers: Sequence[int]
     ) -> Program | None:
+        """The program of a call with these operands; None if PyTorch is to compute it."""
         key = tuple([each.shape for each in tensors]), tuple(numbers), torch.get_num_threads()
         choices = state.kept.setdefault(self, {})
         is_taken = choices.get(key)
@@ -135,7 +127,15 @@ class Region(nn.Module):
             if len(choices) >= _MOST_CHOICES:
                 choices.clear()
             is_taken = choices[key] = self.forecast(state, tensors, numbers).is_worth
-        return self.program_of(state, tensors, numbers) if is_taken else None
+        return self._program_of(state, tensors, numbers) if is_taken else None
+
+    def _program_of(
+        self, state: State, tensors: Sequence[Tensor], numbers: Sequence[int]
+    ) -> Program:
+        made, programs = self._programs(state)
+        shapes = tuple([tuple(each.shape) for each in tensors])
+        named = dict(zip(self._numbers, numbers, strict=True))
+        return programs.program(shapes, made.sizes_of(named))
 
     def _programs(self, state: State) -> tuple[RegionGraph, Programs]:
         key = self, torch.get_num_threads()
@@ -151,9 +151,6 @@ class Region(nn.Module):
         arrays = {name: as_array(state.values[place]) for name, place in self._constants.items()}
         made = region_graph(self.original, arrays, self._numbers)
         return made, Programs(made.graph, threads)
-
-    def _named(self, numbers: Sequence[int]) -> dict[str, int]:
-        return dict(zip(self._numbers, numbers, strict=True))
 
     def parted(self, operands: Sequence[Any]) -> tuple[Sequence[Tensor], Sequence[int]]:
         """The tensors and the integers of the operands after the state."""

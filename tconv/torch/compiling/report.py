@@ -54,7 +54,7 @@ class CompiledGraphReport:
     others : PyTorch's operators around the regions, by name
     excluded : why nodes that might have been in a region are in none, by name
     packings : how often its weights were packed: once for each set of parameters, and once more
-        after each change
+        when changed ones come a second time
     """
 
     function: str
@@ -149,7 +149,7 @@ def report(compiled: Any) -> CompilationReport:
 
     Raises
     ------
-    ParameterError : `compiled` is none
+    ParameterError : `compiled` is not what `torch.compile` returned
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(16, 32, 3), torch.nn.ReLU()).eval()

@@ -1,12 +1,14 @@
 """Choices of a module: whether tconv or PyTorch computes it, for each shape of its input."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.torch.cost_model import is_worth
 
-__all__ = ["Choices"]
+__all__ = ["Choices", "kind_of_call"]
 
 _MOST_SHAPES = 64
 
@@ -16,12 +18,12 @@ class Choices:
 
     Attributes
     ----------
-    left_shape : the shape of the last input that was left to PyTorch, None if there is none
+    left : the last kind of call that was left to PyTorch, by `kind_of_call`; None if there is none
     by_shape : of the newest shapes, whether tconv computes
     """
 
     def __init__(self) -> None:
-        self.left_shape: tuple[int, ...] | None = None
+        self.left: tuple[Any, ...] | None = None
         self.by_shape: dict[tuple[int, ...], bool] = {}
 
     def takes(
@@ -40,8 +42,13 @@ class Choices:
             if len(self.by_shape) >= _MOST_SHAPES:
                 self.by_shape.clear()
             self.by_shape[x.shape] = found
-        self.left_shape = None if found else x.shape
+        self.left = None if found else kind_of_call(x)
         return found
+
+
+def kind_of_call(x: Tensor) -> tuple[Any, ...]:
+    """Return what a module's choice depends on and may differ from call to call."""
+    return x.shape, torch.is_grad_enabled(), torch.get_num_threads()
 
 
 _NAMES = {

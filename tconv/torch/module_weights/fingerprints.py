@@ -32,11 +32,13 @@ class Fingerprint:
         if is_frozen and not tensor.is_inference():  # inference tensors have no version
             self._held, self._version = (tensor, tensor.detach()), tensor._version
             self._steps = _steps.count
-        self._hash = hash_memory(self._place, tensor.nbytes, threads)
+        self._hash = hash_memory(self._place, tensor.nbytes, threads) if tensor.nbytes else 0
 
     @classmethod
     def of(cls, tensor: Tensor, threads: int, is_frozen: bool) -> "Fingerprint | None":
         """Take a fingerprint; None if a tensor is not dense or its elements are not in memory."""
+        if not tensor.nbytes:
+            return cls(tensor, threads, is_frozen)
         array = as_array(tensor)
         row = array.ravel(order="K")
         is_in_place = np.may_share_memory(row, array) and address(array) == tensor.data_ptr()
@@ -45,6 +47,8 @@ class Fingerprint:
     def matches(self, tensor: Tensor, threads: int) -> bool:
         """Whether a tensor of the same shape has the same elements at the same address."""
         place, held = tensor.data_ptr(), self._held
+        if not tensor.nbytes:  # nothing that could change
+            return _layout(tensor) == self._layout
         if not place or place != self._place or _layout(tensor) != self._layout:
             return False  # the packed weight may be a view of the weight at this address
         if held is None:

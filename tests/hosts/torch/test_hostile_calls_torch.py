@@ -60,17 +60,17 @@ class RefusedByPyTorch(Exception):
     """PyTorch's own function fails with such arguments, too."""
 
 
-def ours_or_theirs(name):
-    """A function of `tconv.torch` of which PyTorch has one by the same name."""
+def ours_or_theirs(ours, theirs):
+    """A function of tconv's; what it refuses in PyTorch's words, PyTorch's refuses, too."""
 
     def function(*args, **keywords):
         try:
-            return getattr(tconv.torch, name)(*args, **keywords)
+            return ours(*args, **keywords)
         except TConvError:
             raise
         except Exception as error:
             try:
-                getattr(functional, name)(*args, **keywords)
+                theirs(*args, **keywords)
             except Exception:
                 raise RefusedByPyTorch from error
             raise
@@ -131,42 +131,20 @@ def register_rank(rank):
 
     @call(f"torch.{name}", outside=(RefusedByPyTorch,))
     def _(folder):
-        return partial(ours_or_theirs(name), x, w, torch.ones(3), 1, 0, 0, 1, 1)
+        call = ours_or_theirs(getattr(tconv.torch, name), getattr(functional, name))
+        return partial(call, x, w, torch.ones(3), 1, 0, 0, 1, 1)
 
     @call(f"torch.ConvTranspose{rank}d")
     def _(folder):
-        layer = getattr(tconv.torch, f"ConvTranspose{rank}d")(2, 3, 3, stride=2)
-        plain = getattr(nn, f"ConvTranspose{rank}d")(2, 3, 3, stride=2)
-
-        def forward(*args):
-            try:
-                return layer(*args)
-            except TConvError:
-                raise
-            except Exception as error:
-                try:
-                    plain(*args)
-                except Exception:
-                    raise RefusedByPyTorch from error
-                raise
-
-        return partial(forward, x, [10] * rank)
+        layers = (getattr(of, f"ConvTranspose{rank}d") for of in (tconv.torch, nn))
+        return partial(
+            ours_or_theirs(*[each(2, 3, 3, stride=2) for each in layers]), x, [10] * rank
+        )
 
     @call(f"torch.Conv{rank}d")
     def _(folder):
-        layer, plain = (getattr(of, f"Conv{rank}d")(2, 3, 3) for of in (tconv.torch, nn))
-
-        def forward(*args):
-            try:
-                return layer(*args)
-            except Exception as error:
-                try:
-                    plain(*args)
-                except Exception:
-                    raise RefusedByPyTorch from error
-                raise
-
-        return partial(forward, x)
+        layers = (getattr(of, f"Conv{rank}d") for of in (tconv.torch, nn))
+        return partial(ours_or_theirs(*[each(2, 3, 3) for each in layers]), x)
 
     for kind in ("ConvTranspose", "Conv"):
         CALLS[f"torch.{kind}{rank}d"] = [

@@ -1,6 +1,8 @@
 """The backend of torch.compile: whatever becomes of a model, its results are PyTorch's."""
 
 import copy
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -98,8 +100,61 @@ def test_changed_parameters_are_seen(name, options):
     for _ in range(2):
         with torch.set_grad_enabled(name == "a step"):
             (CHANGES | UNSEEN)[name](module)
-        assert_same(fast, module)
+        for _ in range(3):  # by PyTorch, by a new program, by the same
+            assert_same(fast, module)
     assert {graph.computed_by for graph in graphs(fast)} == {"tconv"}
+
+
+def test_weights_that_change_with_every_call_are_pytorchs():
+    """To pack them would take longer than a call."""
+    module = model()
+    fast = compiled(module)
+    for _ in range(4):
+        assert_same(fast, module)
+        with torch.no_grad():
+            module[0].weight.mul_(1.5)
+    assert graphs(fast)[0].packings == 1
+    for _ in range(3):
+        assert_same(fast, module)
+    assert graphs(fast)[0].packings == 2
+
+
+def test_statistics_that_a_graph_writes_are_no_change():
+    module = nn.Sequential(model(), nn.BatchNorm2d(3)).eval()
+    module[1].train()
+    twin, fast = copy.deepcopy(module), compiled(module)
+    for n in range(4):
+        with torch.no_grad():
+            torch.testing.assert_close(fast(X * n), twin(X * n), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(module[1].running_var, twin[1].running_var)
+    (graph,) = graphs(fast)
+    assert (graph.packings, graph.computed_by) == (1, "tconv")
+
+
+def test_a_parameter_without_elements():
+    class Empty(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.none = nn.Conv2d(3, 4, 3), nn.Parameter(torch.zeros(0, 4))
+
+        def forward(self, x):
+            return self.conv(x) + self.none.sum()
+
+    module = Empty()
+    fast = compiled(module)
+    for _ in range(3):
+        assert_same(fast, module)
+    assert graphs(fast)[0].packings == 1
+
+
+def test_a_compiled_model_is_freed():
+    module = model()
+    fast = compiled(module)
+    assert_same(fast, module)
+    gone = weakref.ref(module)
+    del module, fast
+    gc.collect()
+    assert gone() is None
 
 
 def test_swapped_tensors_are_seen():

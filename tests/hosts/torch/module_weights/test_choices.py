@@ -9,6 +9,7 @@ from torch import nn
 
 import tconv.torch
 from tconv.torch import accelerate
+from tconv.torch.module_weights import choices
 
 pytestmark = pytest.mark.usefixtures("predicted")
 SMALL, LARGE = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 96, 96)
@@ -56,6 +57,16 @@ def test_gradients_and_threads_are_chosen_for_as_well():
         torch.set_num_threads(before)
     assert set(report.computed_by()["0"]) == {(1, 8, 96, 96)}
     assert x.grad.isfinite().all()
+
+
+def test_what_is_left_in_training_is_chosen_anew_without_gradients(monkeypatch):
+    monkeypatch.setattr(choices, "is_worth", lambda *given: not given[4])  # unless it learns
+    fast, plain = model().train(), model().train()
+    report = accelerate(fast)
+    assert torch.equal(fast(LARGE), plain(LARGE))
+    with torch.no_grad():
+        torch.testing.assert_close(fast(LARGE), plain(LARGE), rtol=1e-4, atol=1e-5)
+    assert set(report.computed_by()["0"].values()) == {"tconv"}
 
 
 def test_an_example_decides_at_once():
