@@ -37,6 +37,7 @@ def _convolve(module: Any, rank: int, input: Tensor) -> Tensor:
         input, padding = functional.pad(input, pads, module.padding_mode), 0
     settings = module.stride, padding, module.dilation, module.groups
     y = convolve(rank, input, weight, module.bias, *settings, cache, _learns(module, weight))
+    cache.choices.note_call(input)
     _release(module)
     return y
 
@@ -67,6 +68,7 @@ def _forward(module: Any, rank: int, input: Tensor, output_size: Any) -> Tensor:
     learns = cache is not None and _learns(module, weight)
     y = transpose(rank, input, weight, module.bias, *settings, cache, learns)
     if cache is not None:
+        cache.choices.note_call(input)
         _release(module)
     return y
 

@@ -38,12 +38,20 @@ class Choices:
         """Whether tconv is to compute a call; if it learns, with the gradients."""
         name, threads = _NAMES[x.dtype], torch.get_num_threads()
         found = is_worth(geometry, want, name, threads, learns, is_frozen)
-        if self.by_shape.get(x.shape) is not found:
-            if len(self.by_shape) >= _MOST_SHAPES:
-                self.by_shape.clear()
-            self.by_shape[x.shape] = found
+        self._note(x, found)
         self.left = None if found else kind_of_call(x)
         return found
+
+    def note_call(self, x: Any) -> None:
+        """Note a call that there was no choice for, as of a type that PyTorch alone computes."""
+        if isinstance(x, Tensor) and x.shape not in self.by_shape:
+            self._note(x, False)
+
+    def _note(self, x: Tensor, is_taken: bool) -> None:
+        if self.by_shape.get(x.shape) is not is_taken:
+            if len(self.by_shape) >= _MOST_SHAPES:
+                self.by_shape.clear()
+            self.by_shape[x.shape] = is_taken
 
 
 def kind_of_call(x: Tensor) -> tuple[Any, ...]:

@@ -97,7 +97,7 @@ class WeightCache:
 
     def freeze(self, is_frozen: bool) -> None:
         """Detect changes without reading the elements at each call, or by reading them."""
-        self.is_frozen = is_frozen
+        self.is_frozen, self.choices.left = is_frozen, None
         if is_frozen:
             count_optimiser_steps()
         self.clear()  # its fingerprints are of the other kind

@@ -69,6 +69,30 @@ def test_what_is_left_in_training_is_chosen_anew_without_gradients(monkeypatch):
     assert set(report.computed_by()["0"].values()) == {"tconv"}
 
 
+def test_calls_that_pytorch_alone_computes_are_noted():
+    made = model().to(memory_format=torch.channels_last)
+    report = accelerate(made, convolutions=True)
+    with torch.no_grad():
+        made[0](LARGE)
+        made[1].bfloat16()(torch.ones(0, 64, 4, 4, dtype=torch.bfloat16))
+    assert report.computed_by() == {
+        "0": {(1, 8, 96, 96): "PyTorch"},
+        "1": {(0, 64, 4, 4): "PyTorch"},
+    }
+    assert "not called yet" not in str(report)
+
+
+def test_a_frozen_module_chooses_anew(monkeypatch):
+    monkeypatch.setattr(choices, "is_worth", lambda *given: given[5])  # if it is frozen
+    fast, plain = model(), model()
+    report = accelerate(fast)
+    with torch.no_grad():
+        assert torch.equal(fast(LARGE), plain(LARGE))
+        tconv.torch.freeze(fast)
+        torch.testing.assert_close(fast(LARGE), plain(LARGE), rtol=1e-4, atol=1e-5)
+    assert set(report.computed_by()["0"].values()) == {"tconv"}
+
+
 def test_an_example_decides_at_once():
     fast, plain = model().train(), model()
     tiny = nn.Sequential(nn.Conv2d(8, 8, 3)).train()
