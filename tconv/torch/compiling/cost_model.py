@@ -5,6 +5,7 @@ from functools import cache
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +48,8 @@ def graph_us(graph: Graph, shapes: Mapping[str, Sequence[int]], threads: int) ->
     `shapes` has those of its values; one that is missing was folded into the layer before it, and
     has the shape of what was made of it.
     """
-    here, known = processor(threads), dict(shapes)
+    item_bytes = max(np.dtype(each.dtype).itemsize for each in graph.inputs)
+    here, known = processor(threads, item_bytes), dict(shapes)
     for node in reversed(graph.nodes):
         y = known.get(node.outputs[0])
         if y is not None and node.inputs:

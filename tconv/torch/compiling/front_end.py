@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 
+from tconv.arrays.dtypes import dtype_name
 from tconv.graph import Graph, Input, Node, UnknownOperator
 from tconv.torch.compiling.translation import TRANSLATORS, Translator
 
@@ -72,7 +73,7 @@ def region_graph(
             if node.name in numbers:
                 translator.integers.add(node)
             elif node.name not in constants:
-                inputs.append(Input(node.name, "float32"))
+                inputs.append(Input(node.name, dtype_name(node.meta["val"].dtype)))
         elif node.op == "output":
             found = node.args[0]
             results = found if isinstance(found, (tuple, list)) else (found,)

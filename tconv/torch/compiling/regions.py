@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
-from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner, Partition
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from tconv.graph import Program, Programs, UnknownOperator
 from tconv.torch.compiling.cost_model import CALL_US, graph_us
+from tconv.torch.compiling.double_layers import DoubleLayer, DoubleLayers
 from tconv.torch.compiling.front_end import RegionGraph, region_graph, translates
 from tconv.torch.compiling.static_part import State, States
-from tconv.torch.compiling.translation import is_float32
+from tconv.torch.compiling.translation import tensor_type
 from tconv.torch.interop import as_array
 from tconv.torch.openmp import torch_threads
 
@@ -83,7 +84,7 @@ class Region(nn.Module):
         if program is None:
             return self.by_pytorch(state, tensors, numbers)
         inputs = [as_array(each if each.is_contiguous() else each.contiguous()) for each in tensors]
-        found = [_empty(shape) for shape in program.output_shapes]
+        found = [_empty(shape, tensors[0].dtype) for shape in program.output_shapes]
         with torch_threads(torch.get_num_threads()):
             program(inputs, [as_array(each) for each in found])
         return found[0] if self._is_single else tuple(found)
@@ -118,7 +119,7 @@ class Region(nn.Module):
 
     def _program(
         self, state: State, tensors: Sequence[Tensor], numbers: Sequence[int]
-    ) -> Program | None:
+    ) -> Program | DoubleLayer | None:
         """The program of a call with these operands; None if PyTorch is to compute it."""
         key = tuple([each.shape for each in tensors]), tuple(numbers), torch.get_num_threads()
         choices = state.kept.setdefault(self, {})
@@ -131,15 +132,15 @@ class Region(nn.Module):
 
     def _program_of(
         self, state: State, tensors: Sequence[Tensor], numbers: Sequence[int]
-    ) -> Program:
+    ) -> Program | DoubleLayer:
         made, programs = self._programs(state)
         shapes = tuple([tuple(each.shape) for each in tensors])
         named = dict(zip(self._numbers, numbers, strict=True))
         return programs.program(shapes, made.sizes_of(named))
 
-    def _programs(self, state: State) -> tuple[RegionGraph, Programs]:
+    def _programs(self, state: State) -> tuple[RegionGraph, Programs | DoubleLayers]:
         key = self, torch.get_num_threads()
-        found: tuple[RegionGraph, Programs] | None = state.kept.get(key)
+        found: tuple[RegionGraph, Programs | DoubleLayers] | None = state.kept.get(key)
         if found is None:
             with state.lock:
                 found = state.kept.get(key)
@@ -147,10 +148,13 @@ class Region(nn.Module):
                     found = state.kept[key] = self._make_programs(state, key[1])
         return found
 
-    def _make_programs(self, state: State, threads: int) -> tuple[RegionGraph, Programs]:
+    def _make_programs(
+        self, state: State, threads: int
+    ) -> tuple[RegionGraph, Programs | DoubleLayers]:
         arrays = {name: as_array(state.values[place]) for name, place in self._constants.items()}
         made = region_graph(self.original, arrays, self._numbers)
-        return made, Programs(made.graph, threads)
+        is_double = any(each.dtype == "float64" for each in made.graph.inputs)
+        return made, (DoubleLayers if is_double else Programs)(made.graph, threads)
 
     def parted(self, operands: Sequence[Any]) -> tuple[Sequence[Tensor], Sequence[int]]:
         """The tensors and the integers of the operands after the state."""
@@ -166,9 +170,9 @@ class Region(nn.Module):
         return self.original(*operands)
 
 
-def _empty(shape: Sequence[int]) -> Tensor:
-    """A tensor of float32 on the CPU, whatever the defaults are."""
-    return torch.empty(shape, dtype=torch.float32, device="cpu")
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A tensor on the CPU, whatever the default device is."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 # ---- finding them --------------------------------------------------------------------------------
@@ -184,6 +188,9 @@ class _Support(OperatorSupportBase):
         """Whether a node may be in a region."""
         if node in self._static or node.name in self._excluded or not translates(node):
             return False
+        if _is_double(node):
+            operands = map(tensor_type, node.all_input_nodes)
+            return _is_layer(node) and all(each is torch.float64 for each in operands)
         if node.target is _getitem:
             return self.is_node_supported(submodules, node.args[0])  # type: ignore[arg-type]
         picked = [user for user in node.users if user.target is _getitem]
@@ -194,14 +201,15 @@ class _Support(OperatorSupportBase):
             if not is_split and any(user.args[1] != 0 for user in picked):
                 return False
         results = picked or [node]
-        return all(map(is_float32, results)) and all(map(self._is_operand, node.all_input_nodes))
+        is_float = all(tensor_type(each) is torch.float32 for each in results)
+        return is_float and all(map(self._is_operand, node.all_input_nodes))
 
     def _is_operand(self, node: FxNode) -> bool:
         value = node.meta.get("val")
         is_tuple = isinstance(value, (tuple, list))
         return (
             node in self._static
-            or is_float32(node)
+            or tensor_type(node) is torch.float32
             or is_tuple
             or isinstance(value, (int, torch.SymInt))
         )
@@ -217,7 +225,8 @@ def fuse_regions(module: GraphModule, excluded: set[str], static: dict[FxNode, i
         module, support, allows_single_node_partition=True, skip_horizontal_fusion=True
     )
     while True:
-        partitions = [each for each in partitioner.propose_partitions() if _has_layer(each.nodes)]
+        proposed = partitioner.propose_partitions()
+        partitions = [part for each in proposed if _has_layer(each.nodes) for part in _parts(each)]
         strided = {
             node.name
             for each in partitions
@@ -231,7 +240,21 @@ def fuse_regions(module: GraphModule, excluded: set[str], static: dict[FxNode, i
 
 
 def _has_layer(nodes: Any) -> bool:
-    return any(str(node.target).partition(".")[2] in _LAYERS for node in nodes)
+    return any(map(_is_layer, nodes))
+
+
+def _is_layer(node: FxNode) -> bool:
+    return str(node.target).partition(".")[2] in _LAYERS
+
+
+def _is_double(node: FxNode) -> bool:
+    return tensor_type(node) is torch.float64
+
+
+def _parts(partition: Partition) -> list[Partition]:
+    """A partition as it is, or the layers of float64, each by itself."""
+    nodes = list(partition.nodes)
+    return [Partition(nodes=[each]) for each in nodes] if _is_double(nodes[0]) else [partition]
 
 
 def operator_counts(module: GraphModule) -> dict[str, int]:

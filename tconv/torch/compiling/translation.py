@@ -142,12 +142,12 @@ class Translator:
         return found
 
 
-def is_float32(node: Any) -> bool:
-    """Whether a node gives a tensor of float32 on the CPU."""
+def tensor_type(node: FxNode) -> torch.dtype | None:
+    """The type of the dense tensor on the CPU that a node gives; None if it gives none."""
     value = node.meta.get("val")
-    return (
+    is_dense = (
         isinstance(value, torch.Tensor)
-        and value.dtype is torch.float32
         and value.device.type == "cpu"
         and value.layout is torch.strided
     )
+    return value.dtype if is_dense else None

@@ -370,7 +370,6 @@ def test_inputs_that_require_gradients_under_no_grad():
 LEFT = {
     "channels last": (lambda m: m, lambda x: x.to(memory_format=torch.channels_last)),
     "channels last weights": (lambda m: m.to(memory_format=torch.channels_last), lambda x: x),
-    "float64": (lambda m: m.double(), lambda x: x.double()),
     "bfloat16": (lambda m: m.bfloat16(), lambda x: x.bfloat16()),
 }
 
@@ -385,6 +384,47 @@ def test_what_is_left_whole(name):
     assert (found.dtype, found.stride()) == (expected.dtype, expected.stride())
     torch.testing.assert_close(found, expected)
     assert {each.computed_by for each in graphs(fast)} == {"PyTorch"}
+
+
+@pytest.mark.usefixtures("forced")
+def test_layers_of_float64_one_by_one():
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=4), nn.GELU(),
+        nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 4, 4, stride=2, padding=(1, 0), dilation=1),
+    ).double().eval()  # fmt: skip
+    fast = compiled(module)
+    for x in (X.double(), X.double()[:1, :, 2:], X.double().transpose(2, 3)):
+        with torch.inference_mode():
+            found, expected = fast(x), module(x)
+        assert (found.dtype, found.stride()) == (torch.float64, expected.stride())
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        module[0].weight.data *= 2
+        for _ in range(3):  # changed weights get a state when they come again
+            torch.testing.assert_close(fast(x), module(x), rtol=1e-12, atol=1e-12)
+    regions = [region for each in graphs(fast) for region in each.regions]
+    assert {each.programs > 0 for each in regions} == {True}
+    assert {tuple(each.operators.values()) for each in regions} == {(1,)}
+
+
+@pytest.mark.usefixtures("forced")
+def test_layers_of_both_types():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 4, 3).double(), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x):
+            return self.last(self.first(x.double()).relu().float()).relu()
+
+    module = Mixed().eval()
+    fast = compiled(module)
+    assert_same(fast, module)
+    (graph,) = graphs(fast)
+    assert [each.operators for each in graph.regions] == [
+        {"convolution": 1},
+        {"convolution": 1, "relu": 1},
+    ]
 
 
 def test_a_strided_input_is_read_as_it_is():
