@@ -1,9 +1,10 @@
 """Cost model of PyTorch's layers on a CPU, in the scale of the engine's plans.
 
 The constants were fitted to PyTorch 2.13 with oneDNN, with one and two threads: 190 convolutions of
-`bench/convolutions.py` on Zen 5, and 92 transposed ones of `bench/run.py` on Zen 4. The ratio of
-the predicted times, PyTorch's and tconv's, is that of the measured ones within a factor of 1.1 to
-1.5 (the standard deviation by family); it is on the wrong side of 1 for 1 in 100.
+`bench/convolutions.py` on Zen 5, and 92 transposed ones of `bench/run.py` on Zen 4. They
+choose between PyTorch and tconv, and 1 of 100 choices is wrong; most times are predicted within a
+factor of 1.5, those of layers that tconv computes several times as fast are further off.
+``python -m bench.torch_costs`` shows this by family, for the results of this processor.
 """
 
 from collections.abc import Sequence
