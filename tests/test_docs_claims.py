@@ -218,14 +218,11 @@ MISSING = (
 )
 @pytest.mark.parametrize("operator", [*RUN, *MISSING])
 def test_onnx_runtime_has_float64_of_the_operators_of_the_table(operator):
-    settings = {"kernel_shape": [2, 2]} if operator.endswith(("xPool", "ePool", "pPool")) else {}
-    if operator.startswith("Global"):
-        settings = {}
-    if operator == "LRN":
-        settings = {"size": 3}
+    windows = {name: {"kernel_shape": [2, 2]} for name in ("MaxPool", "AveragePool", "LpPool")}
+    settings = {**windows, "LRN": {"size": 3}}.get(operator, {})
     x = np.ones((1, 3, 4, 4))
-    model = model_of([helper.make_node(operator, ["x"], ["y"], **settings)], {"x": x}, ["y"])
-    model.opset_import[0].version = 20
+    node = helper.make_node(operator, ["x"], ["y"], **settings)
+    model = model_of([node], {"x": x}, ["y"], opset=20)
     if operator in RUN:
         assert by_onnx_runtime(model, {"x": x})[0].dtype == np.float64
     else:
