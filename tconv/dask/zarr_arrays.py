@@ -30,7 +30,7 @@ def from_zarr(
     A task reads the cells that its chunk needs straight from the source, those beside its own chunk
     too. So a graph has one task a chunk, nothing is sent between workers, and no chunk of the
     source waits in memory for its neighbours. (`dask.array.from_zarr` followed by
-    `tconv.conv_transpose` has some nine in three dimensions, and reads every chunk once.)
+    `tconv.conv_transpose` has 9 or more in three dimensions, and reads every chunk once.)
 
     Parameters
     ----------
