@@ -49,8 +49,9 @@ class Answer:
 def print_answer(answer: Answer, verb: str, *, as_json: bool, color: str = "auto") -> None:
     """Print an answer on standard output.
 
-    On a terminal, and with ``color="always"``, rich prints it if that is installed. Otherwise it is
-    plain text of its natural width, or of that in the environment variable COLUMNS.
+    On a terminal, and with ``color="always"``, rich prints it if that is installed; without colours
+    (``color="never"``, NO_COLOR) it writes no escape sequence. Otherwise it is plain text of its
+    natural width, or of that in the environment variable COLUMNS.
     """
     with at("standard output"):
         if as_json:
@@ -148,6 +149,8 @@ def _terminal(stream: TextIO, color: str) -> "rich.console.Console | None":
     forced = {"always": True, "never": getattr(stream, "isatty", bool)()}.get(color)
     no_color = {"always": False, "never": True}.get(color)
     console = Console(file=stream, force_terminal=forced, no_color=no_color, highlight=False)
+    if console.no_color:  # without a colour system rich leaves out bold as well
+        console = Console(file=stream, force_terminal=forced, color_system=None, highlight=False)
     return console if console.is_terminal else None
 
 

@@ -435,6 +435,57 @@ def test_a_pipe_gets_colours_if_that_is_demanded(monkeypatch, capsys, color, env
     assert "───" in capsys.readouterr().out
 
 
+SHOWN = {  # what may be coloured: tables, help, errors, and a bar
+    "table": ["shape", "64", "-k", "3", "-s", "2"],
+    "list": ["shape", "64", "--to", "128"],
+    "help": ["shape", "--help"],
+    "error": ["shape", "64", "--kernal", "3"],
+    "internal": ["info"],
+}
+BAR = (
+    "import sys, time, types; from tconv import cli; from tconv.progress import progress_bar\n"
+    "def answer(options):\n"
+    "    with progress_bar('images') as tell:\n"
+    "        for n in range(15): tell(n, 15); time.sleep(0.1)\n"
+    "    raise KeyError('phase')\n"
+    "sys.modules['tconv.cli.info'] = types.SimpleNamespace(answer=answer)\n"
+    "sys.exit(cli.main(sys.argv[1:]))"
+)
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+@pytest.mark.parametrize("what", SHOWN)
+def test_refused_colours_leave_no_escape_in_a_terminal(terminal, what, how):
+    code = BAR if what == "internal" else None
+    words, columns = SHOWN[what], 40 if what == "list" else 80
+    environment = {} if how == "option" else {"NO_COLOR": "1"}
+    if how == "option":
+        words = [words[0], "--color", "never", *words[1:]]
+    shown = terminal(*words, columns=columns, code=code, **environment)
+    assert shown.strip()
+    assert "\x1b" not in shown
+    if what == "internal":
+        assert re.search(r"\rimages \[=+ *\] \d+/15  \d+\.\d/s  0:00:0\d left", shown)
+        assert re.search(r"\r +\rerror\[internal\]: KeyError", shown)
+
+
+def test_a_terminal_that_takes_colours_has_a_rule_and_bold_titles(terminal):
+    shown = terminal(*SHOWN["table"])
+    assert "───" in shown
+    assert "\x1b[1m" in shown
+    assert "───" in terminal(*SHOWN["table"], NO_COLOR="1")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize(
+    "words", ["shape 64 -k 3 -s 2", "shape 64x48x9 --to 128x96x18 -s 2", "info --cache"]
+)
+def test_a_table_fits_its_terminal(terminal, words, columns):
+    shown = terminal(*words.split(), "--color", "never", columns=columns)
+    lines = [line for line in shown.splitlines() if not line.startswith("out = ")]
+    assert max(map(len, lines)) <= columns
+
+
 def test_without_rich_a_terminal_gets_plain_text(monkeypatch):
     monkeypatch.setitem(sys.modules, "rich.console", None)
     monkeypatch.delenv("COLUMNS", raising=False)
