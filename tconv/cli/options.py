@@ -24,9 +24,14 @@ class UsageError(Exception):
 
 
 class _Parser(ArgumentParser):
-    """An argument parser with error messages in tconv's form."""
+    """An argument parser with error messages in tconv's form, and help without colours."""
 
     example = ""
+    color = False  # Python 3.14 colours help unless told not to, before --color is read
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.color = False
 
     def error(self, message: str) -> NoReturn:
         """Raise argparse's error as a UsageError."""

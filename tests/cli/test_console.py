@@ -38,6 +38,9 @@ def fails(monkeypatch, error, verb="info"):
 WORDS_WITHOUT_WORK = [
     (["--help"], 0),
     (["--version"], 0),
+    (["help"], 0),
+    (["help", "run"], 0),
+    (["help", "rnu"], 2),
     ([], 2),
     (["shpe"], 2),
     (["run", "--no-such-option"], 2),
@@ -70,8 +73,27 @@ def test_help_goes_to_standard_output_and_without_a_verb_to_standard_error(comma
     asked, lost = command("--help"), command()
     assert asked.stdout == lost.stderr
     assert asked.stderr == lost.stdout == ""
+    lines = asked.stdout.splitlines()
     for verb, (summary, *_) in VERBS.items():
-        assert f"  {verb:<8}{summary}\n" in asked.stdout
+        assert summary in " ".join(asked.stdout.split())
+        assert any(line.startswith(f"  {verb} ") for line in lines)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_help_fits_its_terminal(terminal, columns):
+    for words in ("--help", "help", "help help"):
+        shown = terminal(*words.split(), columns=columns)
+        assert max(map(len, shown.splitlines())) <= columns
+    assert "tconv VERB --help" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_names_a_verb(verb, capsys):
+    assert main(["help", verb]) == 0
+    shown = capsys.readouterr().out
+    assert main([verb, "--help"]) == 0
+    assert shown == capsys.readouterr().out
+    assert shown.startswith(f"usage: tconv {verb} ")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -94,6 +116,9 @@ def test_the_examples_of_a_verb_can_be_parsed(verb):
 USAGE = [
     ("shpe 4", "there is no verb 'shpe'", "tconv shpe 4", "did you mean tconv shape?"),
     ("x", "there is no verb 'x'", "tconv x", "tconv --help lists the verbs"),
+    ("hlep", "there is no verb 'hlep'", "tconv hlep", "did you mean tconv help?"),
+    ("help shpe", "there is no verb 'shpe'", "tconv help shpe", "did you mean tconv shape?"),
+    ("help run see", "'see' is one argument too many", "tconv help", "name one verb, or none"),
     (
         "--json info",
         "there is no verb '--json'",
