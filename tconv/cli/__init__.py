@@ -112,6 +112,8 @@ def _answer(words: list[str]) -> int:
     model = getattr(options, "model", None)
     if model and os.path.exists(model):  # the verb itself reports a missing file
         check_regular(model)
+    if any(word.endswith("-") for word in words):  # standard input or output
+        import_module("tconv.cli.streams").check_dashes(verb, options)
     answer = import_module(f"tconv.cli.{verb}").answer(options)
     print_answer(answer, verb, as_json=options.json, color=options.color)
     code: int = answer.code

@@ -39,25 +39,28 @@ class Answer:
     """Answer of a verb: parts for people, the result for JSON, and the exit code.
 
     ``result`` may hold tuples, NumPy numbers and non-finite floats; `print_answer` converts them.
+    If standard output took a file's place, the parts are printed `beside` it, on standard error.
     """
 
     parts: tuple[str | Table, ...]
     result: Mapping[str, Any]
     code: int = 0
+    beside: bool = False
 
 
 def print_answer(answer: Answer, verb: str, *, as_json: bool, color: str = "auto") -> None:
-    """Print an answer on standard output.
+    """Print an answer on standard output, or beside it.
 
     On a terminal, and with ``color="always"``, rich prints it if that is installed; without colours
     (``color="never"``, NO_COLOR) it writes no escape sequence. Otherwise it is plain text of its
     natural width, or of that in the environment variable COLUMNS.
     """
+    stream = sys.stderr if answer.beside else sys.stdout
     with at("standard output"):
         if as_json:
             whole = {"tconv": __version__, "schema": _SCHEMA, "verb": verb}
             print(json.dumps({**whole, "result": _plain(answer.result)}, allow_nan=False))
-        elif terminal := _terminal(sys.stdout, color):
+        elif stream is not None and (terminal := _terminal(stream, color)):
             from rich.text import Text
 
             for n, part in enumerate(answer.parts):
@@ -68,9 +71,9 @@ def print_answer(answer: Answer, verb: str, *, as_json: bool, color: str = "auto
         else:
             width = shutil.get_terminal_size(fallback=(0, 0)).columns or None
             parts = (p.plain(width) if isinstance(p, Table) else p for p in answer.parts)
-            print("\n\n".join(parts))
-        if sys.stdout is not None:
-            sys.stdout.flush()
+            print("\n\n".join(parts), file=stream)
+        if stream is not None:
+            stream.flush()
 
 
 def print_lines(*lines: str) -> None:
