@@ -55,12 +55,13 @@ def print_answer(answer: Answer, verb: str, *, as_json: bool, color: str = "auto
     (``color="never"``, NO_COLOR) it writes no escape sequence. Otherwise it is plain text of its
     natural width, or of that in the environment variable COLUMNS.
     """
+    has_table = any(isinstance(part, Table) for part in answer.parts)
     stream = sys.stderr if answer.beside else sys.stdout
     with at("standard output"):
         if as_json:
             whole = {"tconv": __version__, "schema": _SCHEMA, "verb": verb}
             print(json.dumps({**whole, "result": _plain(answer.result)}, allow_nan=False))
-        elif stream is not None and (terminal := _terminal(stream, color)):
+        elif has_table and stream is not None and (terminal := _terminal(stream, color)):
             from rich.text import Text
 
             for n, part in enumerate(answer.parts):

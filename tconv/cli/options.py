@@ -9,10 +9,22 @@ from shutil import get_terminal_size
 from textwrap import fill
 from typing import Any, NamedTuple, NoReturn
 
-__all__ = ["VERBS", "Sizes", "UsageError", "Verb", "closest", "parser_of"]
+__all__ = ["FILES", "VERBS", "Choice", "Sizes", "UsageError", "Verb", "closest", "parser_of"]
 
 Sizes = tuple[int, ...]
 """One number for all axes, or one per axis."""
+
+FILES = {
+    "model": "MODEL",
+    "images": "IMAGE",
+    "inputs": "INPUT",
+    "volume": "--volume",
+    "weight": "-w/--weight",
+    "bias": "-b/--bias",
+    "output": "-o/--output",
+    "warm": "--warm",
+}
+"""Arguments that name files, as they are parsed and as they are typed."""
 
 _DTYPES = (
     *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
@@ -165,17 +177,27 @@ def _scaled(text: str) -> tuple[float, float]:
     return 0.0, 255 * number(text)
 
 
-def one_of(*names: str) -> Callable[[str], str]:
-    """Make the reader of an option that takes one of some words."""
+class Choice(NamedTuple):
+    """The reader of an option that takes one of some words.
 
-    def word(text: str) -> str:
-        if text not in names:
-            close = closest(text, list(names))
+    >>> Choice(("bash", "zsh"))("zsh")
+    'zsh'
+    """
+
+    names: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """Return the word that was typed, if it is one of them."""
+        if text not in self.names:
+            close = closest(text, list(self.names))
             fix = f"did you mean {close}?" if close else "write one of these"
-            raise ArgumentTypeError(f"must be one of {', '.join(names)}, not {text!r}; {fix}")
+            raise ArgumentTypeError(f"must be one of {', '.join(self.names)}, not {text!r}; {fix}")
         return text
 
-    return word
+
+def one_of(*names: str) -> Choice:
+    """Make the reader of an option that takes one of some words."""
+    return Choice(names)
 
 
 # ---- options of each verb ------------------------------------------------------------------------
@@ -351,6 +373,11 @@ def _info(parser: ArgumentParser) -> None:
     add("--warm", metavar="MODEL", help="compile the kernels that an ONNX model needs, ahead of it")
 
 
+def _completion(parser: ArgumentParser) -> None:
+    shells = one_of("bash", "zsh")
+    parser.add_argument("shell", metavar="SHELL", type=shells, help="bash or zsh")
+
+
 class Verb(NamedTuple):
     """One verb: its summary, the function that adds its options, and examples, one a line.
 
@@ -391,6 +418,11 @@ VERBS = {
     ),
     "info": Verb(
         "versions, processor, memory, and which extras are installed", _info, "tconv info"
+    ),
+    "completion": Verb(
+        "the script by which a shell completes tconv's verbs, options and files",
+        _completion,
+        "tconv completion bash\ntconv completion zsh",
     ),
 }
 """All verbs by name, in the order in which help lists them."""

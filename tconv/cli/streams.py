@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.cli.console import at
-from tconv.cli.options import UsageError
+from tconv.cli.options import FILES, UsageError
 from tconv.system.files import regular_file
 from tconv.system.memory import check_room
 
@@ -23,16 +23,6 @@ _PIECE_BYTES = 2**22
 
 _INPUTS = {"run": ("inputs", "weight", "bias")}  # by verb, as parsed options name them
 _OUTPUTS = {"run": ("output",), "explain": ("output",)}
-_FILES = {  # options that name files, and how they are written
-    "model": "MODEL",
-    "images": "IMAGE",
-    "inputs": "INPUT",
-    "volume": "--volume",
-    "weight": "-w/--weight",
-    "bias": "-b/--bias",
-    "output": "-o/--output",
-    "warm": "--warm",
-}
 
 
 def check_dashes(verb: str, options: Namespace) -> None:
@@ -45,7 +35,7 @@ def check_dashes(verb: str, options: Namespace) -> None:
     """
     is_volume = getattr(options, "volume", None) is not None
     read = 0
-    for name, typed in _FILES.items():
+    for name, typed in FILES.items():
         count = _dashes(getattr(options, name, None))
         fits = name in (*_INPUTS.get(verb, ()), *_OUTPUTS.get(verb, ()))
         if name == "output" and is_volume:
