@@ -70,6 +70,5 @@ def progress_line(what: str, done: int, total: int, rate: float, note: str, widt
     speed = f"  {rate:.1f}/s" if rate else ""
     left = f"  {timedelta(seconds=round((total - done) / rate))} left" if rate else ""
     note = f"  {note}" if note else ""
-    choices = (bar + speed + note + left, count + speed + note + left, count + note + left)
-    choices += (count + left, count)
-    return next((line for line in choices if len(line) <= width), count)
+    lines = [bar + speed + note + left, count + speed + note + left, count + note + left]
+    return next((line for line in [*lines, count + left] if len(line) <= width), count)

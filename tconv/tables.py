@@ -191,9 +191,9 @@ class _OnTerminal:
         columns = self.table.columns
         gaps = 2 * len(columns)  # one blank at either end, two between columns
         if self.table.is_list(options.max_width, gaps):
-            for title, value, colour in self.table.fields(options.max_width):
+            for head, value, colour in self.table.fields(options.max_width):
                 yield Text.assemble(
-                    (title, "bold"), (value, colour), no_wrap=True, overflow="ignore"
+                    (head, "bold"), (value, colour), no_wrap=True, overflow="ignore"
                 )
             yield from [Text("")] if self.table.footer else []
             yield from map(Text, self.table.notes(options.max_width))

@@ -1,7 +1,7 @@
 """Verb `completion`: scripts of bash and zsh, made from the options of all verbs."""
 
 from argparse import SUPPRESS, Action, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import indent
 
 from tconv.cli.console import Answer
@@ -76,7 +76,7 @@ def _bash() -> str:
 
 def _bash_case(verb: str) -> str:
     """Lines that set what a verb takes: its options, and the words or files that come next."""
-    options, argument, values = [], "", dict[str, list[str]]()
+    options, argument, values = list[str](), "", dict[str, list[str]]()
     for action in _actions(verb):
         names = action.option_strings
         options += names
@@ -157,7 +157,7 @@ def _zsh_case(verb: str) -> str:
     return f"({verb})\n    _arguments \\\n{shown}\n    ;;"
 
 
-def _excluded(names: list[str]) -> str:
+def _excluded(names: Sequence[str]) -> str:
     """Options that are no longer offered once one of them was typed."""
     return f"({' '.join(names)})"
 

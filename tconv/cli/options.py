@@ -3,6 +3,7 @@
 import re
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
 from shutil import get_terminal_size
@@ -177,7 +178,8 @@ def _scaled(text: str) -> tuple[float, float]:
     return 0.0, 255 * number(text)
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     """The reader of an option that takes one of some words.
 
     >>> Choice(("bash", "zsh"))("zsh")
@@ -368,6 +370,8 @@ def _add_picture_options(parser: ArgumentParser, title: str) -> None:
 
 def _info(parser: ArgumentParser) -> None:
     add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", help="an ONNX file, to list its convolutions")
+    add("--size", metavar="HxW", type=sizes, help="of MODEL, where its sizes are free; 256")
     add("--cache", action="store_true", help="tell of the kernels that are kept on disk")
     add("--clear-cache", action="store_true", help="remove the kernels that are kept on disk")
     add("--warm", metavar="MODEL", help="compile the kernels that an ONNX model needs, ahead of it")
@@ -417,7 +421,9 @@ VERBS = {
         "tconv see vgg16.onnx --list",
     ),
     "info": Verb(
-        "versions, processor, memory, and which extras are installed", _info, "tconv info"
+        "versions, processor, memory and extras; or a model's convolutions, their shapes and cost",
+        _info,
+        "tconv info\ntconv info generator.onnx\ntconv info detector.onnx --size 736x736",
     ),
     "completion": Verb(
         "the script by which a shell completes tconv's verbs, options and files",

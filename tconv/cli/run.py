@@ -14,6 +14,7 @@ from tconv.cli.outputs import Output
 from tconv.cli.streams import DASH, place_of_file
 from tconv.cli.volume import check_for_model, convert_volume
 from tconv.system.files import regular_file
+from tconv.tables import Table
 
 if TYPE_CHECKING:
     from tconv.onnx import Session
@@ -63,7 +64,7 @@ def answer(options: Namespace) -> Answer:
         "outputs": _outputs(arrays),
         "written": options.output,
     }
-    parts = (report.table(), _about_times(first_ms, is_again), *written)
+    parts: tuple[str | Table, ...] = (report.table(), _about_times(first_ms, is_again), *written)
     return Answer(parts, result, beside=options.output == DASH)
 
 
@@ -113,7 +114,7 @@ def _compared(
         "outputs": _outputs(comparison.outputs),
         "written": options.output,
     }
-    parts = (comparison.table(), *written, *verdict)
+    parts: tuple[str | Table, ...] = (comparison.table(), *written, *verdict)
     return Answer(parts, result, int(too_far), beside=options.output == DASH)
 
 
