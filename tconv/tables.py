@@ -117,7 +117,8 @@ class Table:
             for n, (title, column, cell) in enumerate(zip(titles, self.columns, row, strict=True)):
                 text, colour = _printable(cell), self._colour(good) if n == self.accent else ""
                 lines = _fold(text, room, within_words=column.folds)
-                heads = [title.ljust(margin), *[" " * margin] * (len(lines) - 1)]
+                indent = " " * margin if title else ""  # without a title it heads the fields
+                heads = [title.ljust(len(indent)), *[indent] * (len(lines) - 1)]
                 if text.strip():
                     found += [(*both, colour) for both in zip(heads, lines, strict=True)]
         return found

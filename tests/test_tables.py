@@ -92,6 +92,20 @@ def test_a_table_that_is_too_wide_is_a_list_of_fields():
     assert "\x1b[31monnxruntime\x1b[0m" in coloured
 
 
+def test_a_field_without_a_title_heads_the_others():
+    columns = (Column(""), Column("array"), Column("shape"))
+    table = Table(columns, (("from", "a.npy", "1×4×96×96"), ("to", "b.zarr", "1×4×192×192")))
+    assert table.plain(20) == text("""
+    from
+    array  a.npy
+    shape  1×4×96×96
+
+    to
+    array  b.zarr
+    shape  1×4×192×192
+    """)
+
+
 def test_a_table_taller_than_the_list_is_a_list():
     columns = (Column("axis"), Column("sum", folds=True), Column("out"))
     table = Table(columns, (("all", " + ".join("1" * 10), "9"),))

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +65,9 @@ def answer(options: Namespace) -> Answer:
         "outputs": _outputs(arrays),
         "written": options.output,
     }
-    parts: tuple[str | Table, ...] = (report.table(), _about_times(first_ms, is_again), *written)
-    return Answer(parts, result, beside=options.output == DASH)
+    table = report.table()
+    table = replace(table, footer=f"{table.footer}\n{_about_times(first_ms, is_again)}")
+    return Answer((table, *written), result, beside=options.output == DASH)
 
 
 def _run(session: "Session", feeds: dict[str, NDArray[Any]]) -> tuple[list[Any], float, bool]:
@@ -86,10 +88,10 @@ def _run(session: "Session", feeds: dict[str, NDArray[Any]]) -> tuple[list[Any],
 
 def _about_times(first_ms: float, is_again: bool) -> str:
     first = f"{first_ms:.0f} ms" if first_ms >= 10 else f"{first_ms:.1f} ms"
-    what = "planning, compiling kernels and packing weights"
+    what = "planning, compiling kernels and packing weights included"
     if is_again:
-        return f"first run {first}, with {what}; the times above are of a second run"
-    return f"the times above are of a first run of {first}, with {what}"
+        return f"first run {first}, {what}; the times above are of a second run"
+    return f"the times above are of a first run of {first}, {what}"
 
 
 def _compared(
