@@ -57,7 +57,7 @@ def print_answer(answer: Answer, verb: str, *, as_json: bool, color: str = "auto
     """
     has_table = any(isinstance(part, Table) for part in answer.parts)
     stream = sys.stderr if answer.beside else sys.stdout
-    with at("standard output"):
+    with at("standard error" if answer.beside else "standard output"):
         if as_json:
             whole = {"tconv": __version__, "schema": _SCHEMA, "verb": verb}
             print(json.dumps({**whole, "result": _plain(answer.result)}, allow_nan=False))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelLayers", "layers_of"]
 
 _ASSUMED = 256  # cells along an axis of free size
+_LARGEST = 2**40  # a size beyond it is a damaged model's
 _SHORT = {"ConvTranspose": "ConvT"}  # in a table
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _PRODUCTS = ("MatMul", "Gemm", *_RECURRENT)  # what is counted beside convolutions
@@ -135,7 +136,8 @@ def layers_of(path: str, size: Sequence[int] | None) -> ModelLayers:
             model = strip_weights(read_model(as_source(path), weights=False))
         except NotPartitionable as why:
             raise UnsupportedError(
-                f"the model is {why}, which only ONNX Runtime reads; export it as .onnx."
+                f"only ONNX Runtime can read the model ({why}); export it as .onnx, with its "
+                "weights in other files if it is large."
             ) from None
     stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     declared = [node_arg(value) for value in model.graph.input if value.name not in stored]
@@ -188,7 +190,7 @@ def _shapes(model: "ModelProto", given: Shapes) -> Shapes:
         found = infer_shapes(rest, known, {})
         for node in rest.graph.node:
             shape = _law(node, found) if node.op_type == "ConvTranspose" else None
-            if shape is not None and found.get(node.output[0]) != shape:
+            if shape is not None and node.output and found.get(node.output[0]) != shape:
                 break
         else:
             return found
@@ -199,17 +201,24 @@ def _shapes(model: "ModelProto", given: Shapes) -> Shapes:
 
 
 def _law(node: "NodeProto", shapes: Shapes) -> Shape | None:
-    """Shape of the result of a ConvTranspose, None if those of its operands are unknown."""
-    x, weight = (shapes.get(each) for each in node.input[:2])
+    """Shape of the result of a ConvTranspose, None if it does not follow from its operands."""
+    x, weight, _ = _operands(node, shapes)
     if not x or not weight:
         return None
+    shape = None
     with suppress(TConvError):
-        return NodeAttributes.of_node(node).geometry(x, weight).y_shape
-    return None
+        shape = NodeAttributes.of_node(node).geometry(x, weight).y_shape
+    return shape if shape and max(shape) <= _LARGEST else None
+
+
+def _operands(node: "NodeProto", shapes: Shapes) -> tuple[Shape | None, Shape | None, Shape | None]:
+    """Shapes of the first two operands and of the result, which a damaged node may lack."""
+    first, second = [*map(str, node.input), "", ""][:2]
+    return shapes.get(first), shapes.get(second), shapes.get(next(iter(node.output), ""))
 
 
 def _layer(name: str, node: "NodeProto", shapes: Shapes) -> ModelLayer:
-    x, weight, y = (shapes.get(each) for each in (*node.input[:2], node.output[0]))
+    x, weight, y = _operands(node, shapes)
     text, is_conv = "", node.op_type == "Conv"
     with suppress(TConvError):
         text = str((ConvAttributes if is_conv else NodeAttributes).of_node(node))
@@ -220,12 +229,12 @@ def _layer(name: str, node: "NodeProto", shapes: Shapes) -> ModelLayer:
 
 def _product_flops(node: "NodeProto", shapes: Shapes) -> int | None:
     """FLOP of a product of matrices, or of a recurrent layer."""
-    a, b, y = (shapes.get(name) for name in (*node.input[:2], node.output[0]))
+    a, b, y = _operands(node, shapes)
     if not a or not b:
         return None
     if node.op_type in _RECURRENT:  # x (time, batch, features), weights, recurrent weights
-        recurrent = shapes.get(node.input[2])
-        return None if not recurrent else 2 * a[0] * a[1] * (prod(b) + prod(recurrent))
+        recurrent = next(map(shapes.get, node.input[2:3]), None)
+        return 2 * a[0] * a[1] * (prod(b) + prod(recurrent)) if recurrent and a[1:] else None
     transposed = any(each.name == "transA" and each.i for each in node.attribute)
     return None if y is None else 2 * prod(y) * a[0 if transposed else -1]
 
@@ -259,8 +268,9 @@ def _channels(model: "ModelProto", declared: "NodeArg") -> int | None:
         return declared.shape[1]
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type in ("Conv", "ConvTranspose") and node.input[0] == declared.name:
-            shape = weights.get(node.input[1], ())
+        name, weight = [*map(str, node.input), "", ""][:2]
+        if node.op_type in ("Conv", "ConvTranspose") and name == declared.name:
+            shape = weights.get(weight, ())
             group = next((each.i for each in node.attribute if each.name == "group"), 1)
             if len(shape) > 2:
                 return int(shape[0] if node.op_type == "ConvTranspose" else shape[1] * group)

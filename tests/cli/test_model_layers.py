@@ -226,3 +226,12 @@ def test_a_size_needs_a_model_and_a_path_must_exist(capsys):
     assert "--size needs MODEL" in capsys.readouterr().err
     assert main(["info", "none.onnx"]) == 2
     assert "error[file]: No such file" in capsys.readouterr().err
+
+
+def test_a_damaged_size_is_no_bug(tmp_path, capsys):
+    for name, value in (("strides", [2**62, 1]), ("pads", [-(2**62), 0, 0, 0])):
+        node = helper.make_node("ConvTranspose", ["x", "a"], ["y"], **{name: value})
+        path = write(
+            tmp_path / "m.onnx", [node], [("x", 1, [1, 2, 5, 5])], [weight("a", 2, 2, 3, 3)]
+        )
+        assert main(["info", path]) in (0, 2), capsys.readouterr().err
