@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tconv.onnx.model.model import NodeArg
 
-__all__ = ["ModelLayers", "layers_of"]
+__all__ = ["ModelLayers", "layer_shapes", "layers_of"]
 
 _ASSUMED = 256  # cells along an axis of free size
 _LARGEST = 2**40  # a size beyond it is a damaged model's
@@ -171,6 +171,24 @@ def layers_of(path: str, size: Sequence[int] | None) -> ModelLayers:
         total,
         uncounted,
     )
+
+
+def layer_shapes(path: str, given: Shapes) -> dict[str, tuple[Shape | None, ...]]:
+    """Shapes of x, weight and y of every convolution, by the name of its output.
+
+    `given` has the shapes of the inputs. Empty if only ONNX Runtime can read the model.
+    """
+    from tconv.onnx.model.model import as_source, read_model
+    from tconv.onnx.model.nodes import NotPartitionable, is_operator
+    from tconv.onnx.model.shape_inference import strip_weights
+
+    try:
+        model = strip_weights(read_model(as_source(path), weights=False))
+    except NotPartitionable:
+        return {}
+    shapes = _shapes(model, given)
+    nodes = [node for node in model.graph.node if is_operator(node, "Conv", "ConvTranspose")]
+    return {name: _operands(node, shapes) for node in nodes for name in node.output[:1]}
 
 
 def _shapes(model: "ModelProto", given: Shapes) -> Shapes:

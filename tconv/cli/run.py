@@ -1,6 +1,7 @@
 """Verb `run`: an ONNX model with inputs from files, or a volume; outputs to files, and a report."""
 
 from argparse import Namespace
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -10,18 +11,21 @@ from numpy.typing import NDArray
 
 from tconv.cli.console import Answer, at
 from tconv.cli.feeds import PictureSettings, Source, is_picture, read_feeds, sources
+from tconv.cli.model_layers import layer_shapes
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import Output
 from tconv.cli.streams import DASH, place_of_file
 from tconv.cli.volume import check_for_model, convert_volume
+from tconv.engine import wait_for_optimised
 from tconv.system.files import regular_file
 from tconv.tables import Table
 
 if TYPE_CHECKING:
-    from tconv.onnx import Session
+    from tconv.onnx import Report, Session
 
 __all__ = ["answer"]
 
+_SHORT_MS, _TIMED_RUNS = 1e3, 3  # layers of a program are timed if a run takes no longer
 _LONG_S = 10.0  # a run that takes longer is not repeated for its time
 _FOR_PICTURES = ("size", "range", "mean", "std")
 
@@ -57,7 +61,10 @@ def answer(options: Namespace) -> Answer:
         found, first_ms, is_again = _run(session, feeds)
     arrays = {each.name: a for each, a in zip(session.get_outputs(), found, strict=True)}
     written = _written(output, arrays, chosen)
-    report = session.report()
+    report, is_timed = session.report(), False
+    if any(node.x_shape is None for node in report.nodes):
+        is_timed = is_again and bool(report.programs) and (report.elapsed_ms or 0) <= _SHORT_MS
+        report = _with_layers(report, session, feeds, options.model, is_timed)
     result = {
         **report.as_dict(),
         "first_run_ms": first_ms,
@@ -66,7 +73,8 @@ def answer(options: Namespace) -> Answer:
         "written": options.output,
     }
     table = report.table()
-    table = replace(table, footer=f"{table.footer}\n{_about_times(first_ms, is_again)}")
+    lines = (table.footer, _about_times(first_ms, is_again, is_timed))
+    table = replace(table, footer="\n".join(lines))
     return Answer((table, *written), result, beside=options.output == DASH)
 
 
@@ -82,16 +90,42 @@ def _run(session: "Session", feeds: dict[str, NDArray[Any]]) -> tuple[list[Any],
     first_s = perf_counter() - began
     is_again = first_s <= _LONG_S
     if is_again:
+        wait_for_optimised()
         session.run(None, feeds)
     return found, 1e3 * first_s, is_again
 
 
-def _about_times(first_ms: float, is_again: bool) -> str:
-    first = f"{first_ms:.0f} ms" if first_ms >= 10 else f"{first_ms:.1f} ms"
-    what = "planning, compiling kernels and packing weights included"
-    if is_again:
-        return f"first run {first}, {what}; the times above are of a second run"
-    return f"the times above are of a first run of {first}, {what}"
+def _with_layers(
+    report: "Report",
+    session: "Session",
+    feeds: dict[str, NDArray[Any]],
+    model: str,
+    is_timed: bool,
+) -> "Report":
+    """Add the sizes of layers that are not computed one by one, and their times in a program."""
+    shapes = layer_shapes(model, {name: value.shape for name, value in feeds.items()})
+    ms = defaultdict[str, float](float)
+    for step in session.profile(feeds, _TIMED_RUNS).steps if is_timed else ():
+        for name in step.nodes:
+            ms[name] += step.ms or 0.0
+    names, nodes = Counter(node.name for node in report.nodes), []
+    for node in report.nodes:
+        if node.x_shape is None and node.output in shapes:
+            x, weight, y = shapes[node.output]
+            node = replace(node, x_shape=x, weight_shape=weight, y_shape=y)
+        if node.ms is None and names[node.name] == 1:
+            node = replace(node, ms=ms.get(node.name))
+        nodes.append(node)
+    return replace(report, nodes=tuple(nodes))
+
+
+def _about_times(first_ms: float, is_again: bool, is_timed: bool) -> str:
+    first = f"{first_ms:,.0f} ms" if first_ms >= 10 else f"{first_ms:.1f} ms"
+    first += " (plans, compiles kernels, packs weights)"
+    if not is_again:
+        return f"times above: of the first run, {first}"
+    layers = f", layers alone: the least of {_TIMED_RUNS}" if is_timed else ""
+    return f"first run {first} · times above: of a second run{layers}"
 
 
 def _compared(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tconv.cli import main
 from tconv.cli.feeds import PictureSettings, Source, read_feeds, sources
+from tconv.cli.run import _with_layers
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.images import read_picture, renormalise
 from tconv.tables import Column, Table
@@ -48,7 +49,8 @@ class FakeSession:
 
     def report(self):
         table = Table((Column("layer"), Column("ms", right=True)), (("up", "1.5"),), "1 of 1")
-        return SimpleNamespace(table=lambda: table, as_dict=lambda: {"elapsed_ms": 1.5})
+        made = {"table": lambda: table, "as_dict": lambda: {"elapsed_ms": 1.5}}
+        return SimpleNamespace(nodes=(), **made)
 
 
 class Comparison:
@@ -107,7 +109,7 @@ def test_the_table_and_what_was_written(here, capsys):
     table, written = out.split("\n\n")
     table, _, times = table.rpartition("\n")
     assert table == "layer   ms\nup     1.5\n1 of 1"
-    assert re.fullmatch(r"first run [\d.]+ ms, .*; the times above are of a second run", times)
+    assert re.fullmatch(r"first run [\d.]+ ms \(.*\) · times above: of a second run", times)
     assert written == "wrote y to y.npz\n"
 
 
@@ -123,7 +125,7 @@ def test_the_times_are_of_a_second_run_unless_the_first_is_long(here, capsys, mo
     monkeypatch.setattr("tconv.cli.run._LONG_S", -1.0 if is_long else 10.0)
     assert run("x.npy -o y.npy") == 0
     assert len(runs) == (1 if is_long else 2)
-    assert ("the times above are of a first run of" in capsys.readouterr().out) == is_long
+    assert ("times above: of the first run, " in capsys.readouterr().out) == is_long
     assert np.array_equal(np.load("y.npy"), np.load("x.npy"))  # what the first run gave
     assert run("x.npy --json") == 0
     result = json.loads(capsys.readouterr().out)["result"]
@@ -634,6 +636,33 @@ def test_a_model_runs(model, command):
     assert "\nup " in done.stdout
     assert done.stdout.endswith("\n\nwrote y to y.png\n")
     assert read_picture(model / "y.png").shape == (3, 128, 128)
+
+
+@pytest.mark.parametrize("words", [[], ["--method", "onnxruntime"], ["--every-node"]])
+def test_the_table_has_the_sizes_of_every_layer(model, command, words):
+    result = json.loads(command("run", "m.onnx", "x.npy", "--json", *words).stdout)["result"]
+    (node,) = result["nodes"]
+    assert node["x_shape"] == [1, 3, 64, 64]
+    assert node["weight_shape"] == [3, 3, 4, 4]
+    assert node["y_shape"] == [1, 3, 128, 128]
+
+
+@pytest.mark.parametrize("is_timed", [False, True])
+def test_layers_of_a_program_have_the_times_of_its_steps(model, is_timed):
+    from tconv.onnx import NodeReport, Report, StepReport, StepTimes
+
+    steps = (
+        StepReport("conv_transpose", ("up",), (1, 3, 128, 128), 1.0, 2.0),
+        StepReport("relu", ("y", "up"), (1, 3, 128, 128), 1.0, 0.5),
+    )
+    session = SimpleNamespace(profile=lambda feeds, runs: StepTimes(steps, runs))
+    nodes = (NodeReport("up", "h", "", "tconv"), NodeReport("other", "z", "", "tconv"))
+    feeds = {"x": np.ones((1, 3, 8, 8), np.float32)}
+    path = str(model / "m.onnx")
+    first, other = _with_layers(Report(nodes, 0), session, feeds, path, is_timed).nodes
+    assert first.ms == (2.5 if is_timed else None)
+    assert (first.x_shape, first.y_shape) == ((1, 3, 8, 8), (1, 3, 16, 16))
+    assert other == nodes[1]
 
 
 def test_a_comparison_runs(model, command):
