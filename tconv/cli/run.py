@@ -64,7 +64,8 @@ def answer(options: Namespace) -> Answer:
     report, is_timed = session.report(), False
     if any(node.x_shape is None for node in report.nodes):
         is_timed = is_again and bool(report.programs) and (report.elapsed_ms or 0) <= _SHORT_MS
-        report = _with_layers(report, session, feeds, options.model, is_timed)
+        with at(f"model {options.model!r}"):
+            report = _with_layers(report, session, feeds, options.model, is_timed)
     result = {
         **report.as_dict(),
         "first_run_ms": first_ms,
