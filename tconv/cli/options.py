@@ -4,11 +4,12 @@ import re
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import isfinite
 from shutil import get_terminal_size
 from textwrap import fill
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
+
+from tconv.cli.parser import Parser, UsageError, closest
 
 __all__ = ["FILES", "VERBS", "Choice", "Sizes", "UsageError", "Verb", "closest", "parser_of"]
 
@@ -33,59 +34,6 @@ _DTYPES = (
 )
 
 Paddings = str | tuple[int | tuple[int, int], ...]
-
-
-class UsageError(Exception):
-    """Words that cannot be understood: what is wrong, where, and what to do."""
-
-    def __init__(self, message: str, at: str, fix: str) -> None:
-        super().__init__(message, at, fix)
-        self.message, self.at, self.fix = message, at, fix
-
-
-class _Parser(ArgumentParser):
-    """An argument parser with error messages in tconv's form, and help without colours."""
-
-    example = ""
-    color = False  # Python 3.14 colours help unless told not to, before --color is read
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.color = False
-
-    def error(self, message: str) -> NoReturn:
-        """Raise argparse's error as a UsageError."""
-        more = f"{self.prog} --help lists the options"
-        if named := re.fullmatch(r"argument ([^:]+): (.*)", message, re.DOTALL):
-            option, what = named.groups()
-            if what.startswith("expected"):
-                example = f"{option.partition('/')[0]}=-1"
-                what = f"needs a value; give it one, and if it begins with a minus as {example}"
-            elif what.startswith("ignored explicit"):
-                what = "takes no value; leave the value out"
-            what, _, fix = what.partition("; ")
-            raise UsageError(f"{option} {what}", f"option {option}", fix or more)
-        if names := message.partition("arguments are required: ")[2]:
-            are = "are" if ", " in names else "is"
-            example = f"write it as in {self.example}; {more}"
-            raise UsageError(f"{names} {are} missing", self.prog, example)
-        if unknown := message.partition("unrecognized arguments: ")[2]:
-            word = unknown.split()[0].partition("=")[0]
-            if not word.startswith("-"):
-                raise UsageError(f"{word!r} is one argument too many", self.prog, more)
-            close = closest(word, list(self._option_string_actions))
-            fix = f"did you mean {close}?" if close else more
-            raise UsageError(f"there is no option {word}", self.prog, fix)
-        raise UsageError(message, self.prog, more)
-
-
-def closest(name: str, names: list[str], likeness: float = 0.6) -> str | None:
-    """Return the one of `names` that `name` is probably a misspelling of, or None.
-
-    >>> closest("--kernal", ["--kernel", "--stride"])
-    '--kernel'
-    """
-    return next(iter(get_close_matches(name, names, 1, likeness)), None)
 
 
 # ---- values of options ---------------------------------------------------------------------------
@@ -167,15 +115,6 @@ def numbers(text: str) -> tuple[float, ...]:
     ((0.5,), (0.25, 0.5, 0.5))
     """
     return tuple(map(number, text.split(",")))
-
-
-def _scaled(text: str) -> tuple[float, float]:
-    """Read the factor of pixels as the range of 0 to 255.
-
-    >>> _scaled("1/255"), _scaled("2")
-    ((0.0, 1.0), (0.0, 510.0))
-    """
-    return 0.0, 255 * number(text)
 
 
 @dataclass(frozen=True)
@@ -357,6 +296,15 @@ def _add_norm(parser: ArgumentParser) -> None:
     parser.add_argument("--mode", dest="norm", type=kind, help=SUPPRESS)
 
 
+def _scaled(text: str) -> tuple[float, float]:
+    """Read the factor of pixels as the range of 0 to 255.
+
+    >>> _scaled("1/255"), _scaled("2")
+    ((0.0, 1.0), (0.0, 510.0))
+    """
+    return 0.0, 255 * number(text)
+
+
 def _add_picture_options(parser: ArgumentParser, title: str) -> None:
     """Add the options of picture preprocessing."""
     text = "pixels 0 to 255 become --range, less --mean, divided by --std"
@@ -439,7 +387,7 @@ def parser_of(name: str) -> ArgumentParser:
     verb = VERBS[name]
     listed = "".join(f"  {line}\n" for line in verb.examples.splitlines())
     width = get_terminal_size().columns
-    parser = _Parser(
+    parser = Parser(
         prog=f"tconv {name}",
         description=fill(f"{verb.summary[0].upper()}{verb.summary[1:]}.", width),
         epilog=f"examples:\n{listed}",
