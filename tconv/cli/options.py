@@ -39,6 +39,25 @@ Paddings = str | tuple[int | tuple[int, int], ...]
 # ---- values of options ---------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The reader of an option that takes one of some words.
+
+    >>> Choice(("bash", "zsh"))("zsh")
+    'zsh'
+    """
+
+    names: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """Return the word that was typed, if it is one of them."""
+        if text not in self.names:
+            close = closest(text, list(self.names))
+            fix = f"did you mean {close}?" if close else "write one of these"
+            raise ArgumentTypeError(f"must be one of {', '.join(self.names)}, not {text!r}; {fix}")
+        return text
+
+
 def sizes(text: str) -> Sizes:
     """Read one size, or one per axis.
 
@@ -117,26 +136,7 @@ def numbers(text: str) -> tuple[float, ...]:
     return tuple(map(number, text.split(",")))
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The reader of an option that takes one of some words.
-
-    >>> Choice(("bash", "zsh"))("zsh")
-    'zsh'
-    """
-
-    names: tuple[str, ...]
-
-    def __call__(self, text: str) -> str:
-        """Return the word that was typed, if it is one of them."""
-        if text not in self.names:
-            close = closest(text, list(self.names))
-            fix = f"did you mean {close}?" if close else "write one of these"
-            raise ArgumentTypeError(f"must be one of {', '.join(self.names)}, not {text!r}; {fix}")
-        return text
-
-
-def one_of(*names: str) -> Choice:
+def one_of(*names: str) -> Callable[[str], str]:
     """Make the reader of an option that takes one of some words."""
     return Choice(names)
 
