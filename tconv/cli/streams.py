@@ -31,7 +31,7 @@ def check_dashes(verb: str, options: Namespace) -> None:
     >>> check_dashes("see", Namespace(model="m.onnx", images=["-"]))
     Traceback (most recent call last):
     ...
-    tconv.cli.options.UsageError: ('IMAGE cannot be standard input', 'tconv see', 'name a file')
+    tconv.cli.parser.UsageError: ('IMAGE cannot be standard input', 'tconv see', 'name a file')
     """
     is_volume = getattr(options, "volume", None) is not None
     read = 0
