@@ -67,10 +67,52 @@ def test_names_are_folded_where_words_end_and_numbers_never():
     assert NODES.plain(54) == text(golden)
 
 
-def test_what_cannot_be_narrowed_further_is_wider_than_asked():
-    lines = NODES.plain(10).splitlines()
-    assert lines[1] == "/decoder  1×256×64×64  12.3  tconv"
-    assert all(len(line) <= 8 for line in lines[2:8])
+def test_a_table_that_is_too_wide_is_a_list_of_fields():
+    golden = """
+    layer        /decoder/up_blocks.0/
+                 upsamplers.0/
+                 ConvTranspose
+    x            1×256×64×64
+    ms           12.3
+    computed by  tconv
+
+    layer        out
+    ms           –
+    computed by  onnxruntime
+
+    1 of 2 ConvTranspose computed by
+    tconv · whole model 40.1 ms
+    median of 3 runs
+    """
+    assert NODES.plain(36) == text(golden)
+    shown = on_terminal(NODES, 36, no_color=True).replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert [line.rstrip() for line in shown.splitlines()] == text(golden).splitlines()
+    coloured = on_terminal(NODES, 36)
+    assert "\x1b[32mtconv\x1b[0m" in coloured
+    assert "\x1b[31monnxruntime\x1b[0m" in coloured
+
+
+def test_a_field_without_a_title_heads_the_others():
+    columns = (Column(""), Column("array"), Column("shape"))
+    table = Table(columns, (("from", "a.npy", "1×4×96×96"), ("to", "b.zarr", "1×4×192×192")))
+    assert table.plain(20) == text("""
+    from
+    array  a.npy
+    shape  1×4×96×96
+
+    to
+    array  b.zarr
+    shape  1×4×192×192
+    """)
+
+
+def test_a_table_taller_than_the_list_is_a_list():
+    columns = (Column("axis"), Column("sum", folds=True), Column("out"))
+    table = Table(columns, (("all", " + ".join("1" * 10), "9"),))
+    shown = table.plain(16)
+    assert shown.startswith("axis  all\nsum   1 + 1 + 1 +\n      1 + 1 + 1 +\n")
+    assert shown.endswith("\nout   9")
+    assert table.plain(40).startswith("axis  sum")
 
 
 def test_on_a_terminal_there_is_a_rule_and_one_colour():
@@ -126,11 +168,32 @@ cells = st.text(st.sampled_from("ab/._ –×"), max_size=40)
 def test_folding_keeps_every_character(rows, width):
     columns = (Column("name", folds=True), Column("value", right=True), Column("why", folds=True))
     table = Table(columns, tuple(rows))
-    text = table.plain(width)
-    assert sorted(text.replace(" ", "").replace("\n", "")) == sorted(
-        "".join(("name", "value", "why", *(cell for row in rows for cell in row))).replace(" ", "")
-    )
-    assert all(line == line.rstrip() for line in text.splitlines())
+    shown = "".join(table.plain(width).split())
+    if table.is_list(width, 4):  # titles stand before each field
+        for title in ("name", "value", "why"):
+            shown = shown.replace(title, "")
+        titles = ()
+    else:
+        titles = ("name", "value", "why")
+    kept = "".join((*titles, *(cell for row in rows for cell in row)))
+    assert sorted(shown) == sorted("".join(kept.split()))
+    assert all(line == line.rstrip() for line in table.plain(width).splitlines())
+
+
+NUMBERS = st.sampled_from(["0.0011 of 2.57e+03", "1×256×64×64", "12.3", "–", "1,234.5"])
+NAMES = st.sampled_from(["/decoder/up_blocks.0/upsamplers.0/ConvTranspose", "out", "v1.0.12/3.5-x"])
+
+
+@given(st.lists(st.tuples(NAMES, NUMBERS, NUMBERS), min_size=1, max_size=4), st.integers(40, 200))
+def test_from_40_columns_every_line_fits_and_no_number_is_broken(rows, width):
+    columns = (Column("layer", folds=True), Column("difference", right=True), Column("ms"))
+    table = Table(columns, tuple(rows), "whole model 40.1 ms · median of 3 runs")
+    for shown in (table.plain(width), on_terminal(table, width, no_color=True)):
+        plain = shown.replace("\x1b[1m", "").replace("\x1b[0m", "")
+        assert max(map(len, plain.splitlines())) <= width
+        words = plain.split()
+        for row in rows:
+            assert all(word in words for cell in row[1:] for word in cell.split())
 
 
 @pytest.mark.parametrize("call", ["str(table)", "table.plain(40)"])

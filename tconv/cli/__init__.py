@@ -10,10 +10,14 @@ import shlex
 import sys
 import traceback
 import warnings
+from argparse import ArgumentParser
 from contextlib import suppress
 from importlib import import_module
+from itertools import zip_longest
 from pathlib import Path
 from platform import python_version
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import TextIO
 
 from tconv import __version__
@@ -94,9 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _answer(words: list[str]) -> int:
-    verb = words[0] if words else ""
-    if verb in ("-h", "--help"):
-        print(_help())
+    verb, *rest = words or [""]
+    if verb in ("-h", "--help", "help"):
+        _print_help(rest if verb == "help" else [])
         return 0
     if verb in ("-V", "--version"):
         print(f"tconv {__version__}")
@@ -104,31 +108,59 @@ def _answer(words: list[str]) -> int:
     if not verb:
         print_lines(_help())
         return 2
-    if verb not in VERBS:
-        close = closest(verb, list(VERBS))
-        fix = f"did you mean tconv {close}?" if close else "tconv --help lists the verbs"
-        if verb.startswith("-"):
-            fix = "write the verb first, as in tconv shape 64 -k 4 -s 2"
-        raise UsageError(f"there is no verb {verb!r}", shlex.join(["tconv", *words]), fix)
-    options = parser_of(verb).parse_args(words[1:])
+    options = _parser(verb, words).parse_args(rest)
     model = getattr(options, "model", None)
     if model and os.path.exists(model):  # the verb itself reports a missing file
         check_regular(model)
+    if any(word.endswith("-") for word in words):  # standard input or output
+        import_module("tconv.cli.streams").check_dashes(verb, options)
     answer = import_module(f"tconv.cli.{verb}").answer(options)
     print_answer(answer, verb, as_json=options.json, color=options.color)
     code: int = answer.code
     return code
 
 
+def _parser(verb: str, words: list[str]) -> ArgumentParser:
+    """Return the parser of a verb that was typed in `words`."""
+    if verb in VERBS:
+        return parser_of(verb)
+    close = closest(verb, [*VERBS, "help"])
+    fix = f"did you mean tconv {close}?" if close else "tconv --help lists the verbs"
+    if verb.startswith("-"):
+        fix = "write the verb first, as in tconv shape 64 -k 4 -s 2"
+    raise UsageError(f"there is no verb {verb!r}", shlex.join(["tconv", *words]), fix)
+
+
+def _print_help(rest: list[str]) -> None:
+    """Print the help of all verbs, or of the one that follows ``tconv help``."""
+    verb, *more = [word for word in rest if word not in ("-h", "--help")] or ["help"]
+    if more:
+        raise UsageError(
+            f"{more[0]!r} is one argument too many", "tconv help", "name one verb, or none"
+        )
+    words = ["help", *rest]
+    print(_help() if verb == "help" else _parser(verb, words).format_help().rstrip("\n"))
+
+
 def _help() -> str:
-    verbs = "\n".join(f"  {name:<8}{verb.summary}" for name, verb in VERBS.items())
-    return (
-        "usage: tconv VERB ...\n\n"
-        "Transposed convolution: what fits, and what a model does with it.\n\n"
-        f"verbs:\n{verbs}\n\n"
-        "options:\n"
-        "  -h, --help     show this help; tconv VERB --help shows that of a verb\n"
-        "  -V, --version  show the version"
+    width = get_terminal_size().columns
+    rows = [(name, verb.summary) for name, verb in VERBS.items()]
+    rows.append(("help VERB", "show the options of a verb, as does tconv VERB --help"))
+    options = [("-h, --help", "show this help"), ("-V, --version", "show the version")]
+    parts = (
+        "usage: tconv VERB ...",
+        "\n".join(wrap("Transposed convolution: what fits, and what a model does with it.", width)),
+        "\n".join(["verbs:", *(_entry(*row, width) for row in rows)]),
+        "\n".join(["options:", *(_entry(*row, width) for row in options)]),
+    )
+    return "\n\n".join(parts)
+
+
+def _entry(name: str, text: str, width: int) -> str:
+    """One entry of a list in the help, in lines of at most `width`."""
+    lines = wrap(text, max(width - 18, 16), break_long_words=False)
+    return "\n".join(
+        f"  {head:<15} {line}" for head, line in zip_longest([name], lines, fillvalue="")
     )
 
 

@@ -39,24 +39,29 @@ class Answer:
     """Answer of a verb: parts for people, the result for JSON, and the exit code.
 
     ``result`` may hold tuples, NumPy numbers and non-finite floats; `print_answer` converts them.
+    If standard output took a file's place, the parts are printed `beside` it, on standard error.
     """
 
     parts: tuple[str | Table, ...]
     result: Mapping[str, Any]
     code: int = 0
+    beside: bool = False
 
 
 def print_answer(answer: Answer, verb: str, *, as_json: bool, color: str = "auto") -> None:
-    """Print an answer on standard output.
+    """Print an answer on standard output, or beside it.
 
-    On a terminal, and with ``color="always"``, rich prints it if that is installed. Otherwise it is
-    plain text of its natural width, or of that in the environment variable COLUMNS.
+    On a terminal, and with ``color="always"``, rich prints it if that is installed; without colours
+    (``color="never"``, NO_COLOR) it writes no escape sequence. Otherwise it is plain text of its
+    natural width, or of that in the environment variable COLUMNS.
     """
-    with at("standard output"):
+    has_table = any(isinstance(part, Table) for part in answer.parts)
+    stream = sys.stderr if answer.beside else sys.stdout
+    with at("standard error" if answer.beside else "standard output"):
         if as_json:
             whole = {"tconv": __version__, "schema": _SCHEMA, "verb": verb}
             print(json.dumps({**whole, "result": _plain(answer.result)}, allow_nan=False))
-        elif terminal := _terminal(sys.stdout, color):
+        elif has_table and stream is not None and (terminal := _terminal(stream, color)):
             from rich.text import Text
 
             for n, part in enumerate(answer.parts):
@@ -67,9 +72,9 @@ def print_answer(answer: Answer, verb: str, *, as_json: bool, color: str = "auto
         else:
             width = shutil.get_terminal_size(fallback=(0, 0)).columns or None
             parts = (p.plain(width) if isinstance(p, Table) else p for p in answer.parts)
-            print("\n\n".join(parts))
-        if sys.stdout is not None:
-            sys.stdout.flush()
+            print("\n\n".join(parts), file=stream)
+        if stream is not None:
+            stream.flush()
 
 
 def print_lines(*lines: str) -> None:
@@ -148,6 +153,8 @@ def _terminal(stream: TextIO, color: str) -> "rich.console.Console | None":
     forced = {"always": True, "never": getattr(stream, "isatty", bool)()}.get(color)
     no_color = {"always": False, "never": True}.get(color)
     console = Console(file=stream, force_terminal=forced, no_color=no_color, highlight=False)
+    if console.no_color:  # without a colour system rich leaves out bold as well
+        console = Console(file=stream, force_terminal=forced, color_system=None, highlight=False)
     return console if console.is_terminal else None
 
 

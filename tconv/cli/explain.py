@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tconv.cli.console import Answer, at, at_named_argument
 from tconv.cli.options import UsageError, closest
+from tconv.cli.streams import DASH, write_bytes
 from tconv.explainer.explainer import SUFFIXES, Explainer, explain
 from tconv.geometry.arguments import as_per_axis
 from tconv.nn.onnx_export import read_node
@@ -47,6 +48,9 @@ def answer(options: Namespace) -> Answer:
     else:
         with at_named_argument(_PLACES):
             explainer = _explain_sizes(options)
+    if options.output == DASH:
+        write_bytes(explainer.svg().encode())
+        return Answer((f"{explainer}\nwritten to standard output",), {}, beside=True)
     with at(f"option -o/--output, file {options.output!r}"):
         explainer.save(options.output)
     return Answer(
@@ -62,14 +66,14 @@ def _check(options: Namespace) -> None:
             "-o/--output is missing", "tconv explain", "say what to write, as in -o page.html"
         )
     path = Path(options.output)
-    if path.suffix.lower() not in SUFFIXES:
+    if options.output != DASH and path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"-o/--output must end in one of {', '.join(SUFFIXES)}, not {path.suffix!r}",
             "option -o/--output",
             "write -o page.html, say",
         )
     with at(f"option -o/--output, file {options.output!r}"):
-        if path.exists() and not options.force:
+        if options.output != DASH and path.exists() and not options.force:
             raise OSError("the file exists already; pass -f to overwrite it, or choose another.")
     for name in _NOT_WITH_A_MODEL if options.model else _OF_A_MODEL:
         if getattr(options, name) is not None:

@@ -1,7 +1,7 @@
 """Inputs of a model from files: arrays and pictures."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tconv.arrays.npy import Header, HoldsObjectsError, read_npy, read_npz
 from tconv.cli.console import at
 from tconv.cli.options import closest
+from tconv.cli.streams import DASH, opened, place_of_file
 from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError
 from tconv.images import picture_size, read_picture
-from tconv.system.files import regular_file
 from tconv.system.memory import check_room
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(floa
 
 @dataclass(frozen=True)
 class Source:
-    """A file, and the name of the input it is for, or None."""
+    """A file, or ``-`` for standard input, and the name of the input it is for, or None."""
 
     path: str
     name: str | None = None
@@ -43,10 +43,10 @@ class Source:
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """Preprocessing of a picture: resize to `size`, then ``(pixel*scale - mean)/std``."""
+    """Preprocessing of a picture: resize to `size`; 0 to 255 become `range`, then - mean, / std."""
 
     size: tuple[int, int] | None = None
-    scale: float = 1 / 255
+    range: tuple[float, ...] = (0.0, 1.0)
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
@@ -54,6 +54,10 @@ class PictureSettings:
         if 0 in self.std:
             with at("option --std"):
                 raise ParameterError("std=0 must not be 0, it divides; pass 1 to leave it out.")
+        if len(self.range) != 2 or self.range[0] == self.range[1]:
+            given = ",".join(f"{number:g}" for number in self.range)
+            with at("option --range"):
+                raise ParameterError(f"range={given} must be two different numbers; pass 0,255.")
 
 
 def describe(declared: Sequence["NodeArg"]) -> str:
@@ -95,12 +99,14 @@ def read_feeds(
     picture: PictureSettings,
     *,
     cast: bool = False,
+    dtype: str | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Read every file, and assign its array or arrays to the inputs of a model.
 
     An .npz names its arrays. A file without a name goes to the first input that is not yet given.
-    A file whose header does not fit its input is not read. With `cast` arrays are converted to the
-    type of their input, if that is of the same kind.
+    A file whose header does not fit its input is not read. Arrays are converted to the type of
+    their input with `cast`, and where that type is `dtype`; their numbers may be rounded, but an
+    imaginary part, a fraction, or a number beyond the type's range is never dropped.
 
     Raises
     ------
@@ -110,14 +116,15 @@ def read_feeds(
     OSError : a file cannot be read, or is damaged
     """
     by_name = {each.name: each for each in declared}
+    to = _targets(declared, cast, dtype)
     feeds: dict[str, NDArray[Any]] = {}
     named = {source.name for source in given if source.name is not None}
     for source in given:
-        place = f"file {source.path!r}"
+        place = place_of_file(source.path)
         with at(place if source.name is None else f"{place}, for input {source.name!r}"):
-            suffix = Path(source.path).suffix.lower()
+            suffix = _suffix(source)
             if suffix == ".npz" and source.name is None:
-                feeds |= _read_by_name(source.path, by_name, feeds, cast)
+                feeds |= _read_by_name(source.path, by_name, feeds, to)
                 continue
             free = [each.name for each in declared if each.name not in {*feeds, *named}]
             if source.name is None and not free:
@@ -127,7 +134,7 @@ def read_feeds(
                 )
             name = source.name if source.name is not None else free[0]
             _check_name(name, by_name, feeds)
-            feeds[name] = _read(source.path, suffix, by_name[name], picture, cast)
+            feeds[name] = _read(source.path, suffix, by_name[name], picture, to)
     missing = [each.name for each in declared if each.name not in feeds]
     if missing:
         raise ParameterError(
@@ -151,7 +158,7 @@ def _check_name(name: str, by_name: Mapping[str, "NodeArg"], feeds: Mapping[str,
 
 
 def _read(
-    path: str, suffix: str, declared: "NodeArg", picture: PictureSettings, cast: bool
+    path: str, suffix: str, declared: "NodeArg", picture: PictureSettings, to: Container[str]
 ) -> NDArray[Any]:
     if suffix not in (".npy", ".npz"):
         return _read_picture(path, declared, picture)
@@ -163,10 +170,10 @@ def _read(
                 f"{declared.name}={path}; pass it without a name, and its arrays go by theirs."
             )
         for header in headers.values():
-            _check_array(header, declared, cast)
+            _check_array(header, declared, to)
 
     try:
-        with regular_file(path) as file:
+        with opened(path) as file:
             found = read_npy(file, accept) if suffix == ".npy" else read_npz(file, accept)
     except Exception as error:  # a parser of damaged files may raise anything
         raise _damaged(path, suffix, error) from error
@@ -174,7 +181,7 @@ def _read(
 
 
 def read_array(path: str) -> NDArray[Any]:
-    """Read an .npy file.
+    """Read an .npy file, or standard input if the path is ``-``.
 
     Raises
     ------
@@ -182,29 +189,45 @@ def read_array(path: str) -> NDArray[Any]:
     MemoryLimitError : it holds more than there is memory for
     """
     try:
-        with regular_file(path) as file:
+        with opened(path) as file:
             return read_npy(file)
     except Exception as error:  # a parser of damaged files may raise anything
         raise _damaged(path, ".npy", error) from error
 
 
 def _read_by_name(
-    path: str, by_name: Mapping[str, "NodeArg"], feeds: Mapping[str, Any], cast: bool
+    path: str, by_name: Mapping[str, "NodeArg"], feeds: Mapping[str, Any], to: Container[str]
 ) -> dict[str, NDArray[Any]]:
     def accept(headers: Mapping[str, Header]) -> None:
         for name, header in headers.items():
             _check_name(name, by_name, feeds)
-            _check_array(header, by_name[name], cast)
+            _check_array(header, by_name[name], to)
 
     try:
-        with regular_file(path) as file:
+        with opened(path) as file:
             arrays = read_npz(file, accept)
     except Exception as error:
         raise _damaged(path, ".npz", error) from error
     return {name: _cast(array, by_name[name]) for name, array in arrays.items()}
 
 
-def _check_array(header: Header, declared: "NodeArg", cast: bool) -> None:
+def _targets(declared: Sequence["NodeArg"], cast: bool, dtype: str | None) -> set[str]:
+    """Names of the inputs whose arrays are converted."""
+    types = {each.name: _dtype_of(each) for each in declared}
+    if cast:
+        return set(types)
+    found = {name for name, kind in types.items() if kind is not None and kind.name == dtype}
+    if dtype is not None and not found:
+        takes = next((kind.name for kind in types.values() if kind is not None), None)
+        with at("option --dtype"):
+            raise DTypeError(
+                f"no input takes {dtype}, the model takes {describe(declared)}; "
+                + (f"pass --dtype {takes}." if takes else "leave it out.")
+            )
+    return found
+
+
+def _check_array(header: Header, declared: "NodeArg", to: Container[str]) -> None:
     """Check shape and type of an array against its input, as far as these are known."""
     shape, sizes = header.shape, declared.shape
     fits = not declared.has_rank or (
@@ -219,11 +242,13 @@ def _check_array(header: Header, declared: "NodeArg", cast: bool) -> None:
     wanted = _dtype_of(declared)
     if wanted is None or wanted == header.dtype.newbyteorder("="):
         return
-    fitting = np.can_cast(header.dtype, wanted, "same_kind")
-    if not (cast and fitting):
-        what = f"the array is {header.dtype.name}, but input {describe([declared])} takes "
-        fix = "pass --cast to convert it" if fitting else f"save it as {wanted} and pass that"
-        raise DTypeError(f"{what}{wanted}; {fix}.")
+    fitting = header.dtype.kind in ("biufc" if wanted.kind == "c" else "biuf")
+    if not (fitting and declared.name in to):
+        what = f"the array is {header.dtype.name}, but input {describe([declared])} takes {wanted}"
+        fix = f"pass --dtype {wanted} to convert it"
+        if not fitting and header.dtype.kind == "c":
+            what += ", which has no imaginary part"
+        raise DTypeError(f"{what}; {fix if fitting else f'save it as {wanted} and pass that'}.")
 
 
 def _dtype_of(declared: "NodeArg") -> np.dtype[Any] | None:
@@ -237,11 +262,14 @@ def _dtype_of(declared: "NodeArg") -> np.dtype[Any] | None:
 
 
 def _cast(array: NDArray[Any], declared: "NodeArg") -> NDArray[Any]:
-    """Convert an array that `_check_array` accepted; refuse numbers that the type cannot hold."""
+    """Convert an array that `_check_array` accepted; refuse numbers that the type cannot hold.
+
+    Those are fractions in whole numbers, and what is beyond its range; rounding is no such loss.
+    """
     wanted = _dtype_of(declared)
     if wanted is None or wanted == array.dtype:
         return array
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         found = array.astype(wanted)
     lost = np.isfinite(array) & ~np.isfinite(found) if wanted.kind in "fc" else found != array
     if lost.any():
@@ -279,7 +307,11 @@ def is_picture(source: Source) -> bool:
     >>> is_picture(Source("photo.JPG")), is_picture(Source("x.npy"))
     (True, False)
     """
-    return Path(source.path).suffix.lower() not in (".npy", ".npz")
+    return _suffix(source) not in (".npy", ".npz")
+
+
+def _suffix(source: Source) -> str:
+    return ".npy" if source.path == DASH else Path(source.path).suffix.lower()
 
 
 def _read_picture(path: str, declared: "NodeArg", picture: PictureSettings) -> NDArray[Any]:
@@ -308,7 +340,8 @@ def _read_picture(path: str, declared: "NodeArg", picture: PictureSettings) -> N
         pixels = _resized(pixels, picture.size)
     _check_fits(pixels.shape[1:], declared)
     mean, std = (_per_channel(name, getattr(picture, name), channels) for name in ("mean", "std"))
-    values = (pixels * picture.scale - mean) / std
+    low, high = picture.range
+    values = (low + pixels * ((high - low) / 255) - mean) / std
     return values[np.newaxis].astype(_FLOATS[declared.type])  # (1, channels, H, W)
 
 

@@ -1,4 +1,4 @@
-"""Verb `info`: versions, processor, memory, installed extras, and the kernel cache."""
+"""Verb `info`: versions, processor, memory, extras and kernel cache; or a model's convolutions."""
 
 import os
 import platform
@@ -13,6 +13,9 @@ import numpy as np
 
 from tconv import __version__
 from tconv.cli.console import Answer, at
+from tconv.cli.model_layers import layers_of
+from tconv.cli.options import UsageError
+from tconv.system.files import regular_file
 from tconv.system.memory import available_bytes
 from tconv.tables import Column, Table
 
@@ -34,10 +37,18 @@ _MODULES = {"pillow": "PIL"}
 def answer(options: Namespace) -> Answer:
     """List what a bug report should say about the machine, without importing any library.
 
-    >>> options = Namespace(cache=False, clear_cache=False, warm=None)
+    With a model, list its convolutions.
+
+    >>> options = Namespace(model=None, size=None, cache=False, clear_cache=False, warm=None)
     >>> answer(options).result["tconv"] == tconv.__version__
     True
     """
+    if options.model is not None:
+        return _describe_model(options)
+    if options.size is not None:
+        raise UsageError(
+            "--size needs MODEL", "option --size", "name an ONNX file, or leave it out"
+        )
     blas = _blas()
     cores, all_cores = _usable_cores(), os.cpu_count() or 1
     memory = available_bytes()
@@ -77,6 +88,20 @@ def answer(options: Namespace) -> Answer:
     if options.cache or options.clear_cache or options.warm:
         parts.append(_cache(options.clear_cache, result))
     return Answer(tuple(parts), result)
+
+
+def _describe_model(options: Namespace) -> Answer:
+    """List the convolutions of a model."""
+    for name in ("cache", "clear_cache", "warm"):
+        if getattr(options, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option} does not go with MODEL", f"option {option}", "leave one of the two out"
+            )
+    with regular_file(options.model):  # to report a wrong path before onnx is imported
+        pass
+    found = layers_of(options.model, options.size)
+    return Answer(found.parts(), {"model": options.model, **found.as_dict()})
 
 
 def _cache(clear: bool, result: dict[str, Any]) -> Table:

@@ -1,69 +1,61 @@
 """Verbs of the command line, and their options."""
 
 import re
-from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
-from difflib import get_close_matches
+from dataclasses import dataclass
 from math import isfinite
-from typing import Any, NamedTuple, NoReturn
+from shutil import get_terminal_size
+from textwrap import fill
+from typing import NamedTuple
 
-__all__ = ["VERBS", "Sizes", "UsageError", "Verb", "closest", "parser_of"]
+from tconv.cli.parser import Parser, UsageError, closest
+
+__all__ = ["FILES", "VERBS", "Choice", "Sizes", "UsageError", "Verb", "closest", "parser_of"]
 
 Sizes = tuple[int, ...]
 """One number for all axes, or one per axis."""
 
+FILES = {
+    "model": "MODEL",
+    "images": "IMAGE",
+    "inputs": "INPUT",
+    "volume": "--volume",
+    "weight": "-w/--weight",
+    "bias": "-b/--bias",
+    "output": "-o/--output",
+    "warm": "--warm",
+}
+"""Arguments that name files, as they are parsed and as they are typed."""
+
+_DTYPES = (
+    *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
+
 Paddings = str | tuple[int | tuple[int, int], ...]
 
 
-class UsageError(Exception):
-    """Words that cannot be understood: what is wrong, where, and what to do."""
-
-    def __init__(self, message: str, at: str, fix: str) -> None:
-        super().__init__(message, at, fix)
-        self.message, self.at, self.fix = message, at, fix
-
-
-class _Parser(ArgumentParser):
-    """An argument parser with error messages in tconv's form."""
-
-    example = ""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise argparse's error as a UsageError."""
-        more = f"{self.prog} --help lists the options"
-        if named := re.fullmatch(r"argument ([^:]+): (.*)", message, re.DOTALL):
-            option, what = named.groups()
-            if what.startswith("expected"):
-                example = f"{option.partition('/')[0]}=-1"
-                what = f"needs a value; give it one, and if it begins with a minus as {example}"
-            elif what.startswith("ignored explicit"):
-                what = "takes no value; leave the value out"
-            what, _, fix = what.partition("; ")
-            raise UsageError(f"{option} {what}", f"option {option}", fix or more)
-        if names := message.partition("arguments are required: ")[2]:
-            are = "are" if ", " in names else "is"
-            example = f"write it as in {self.example}; {more}"
-            raise UsageError(f"{names} {are} missing", self.prog, example)
-        if unknown := message.partition("unrecognized arguments: ")[2]:
-            word = unknown.split()[0].partition("=")[0]
-            if not word.startswith("-"):
-                raise UsageError(f"{word!r} is one argument too many", self.prog, more)
-            close = closest(word, list(self._option_string_actions))
-            fix = f"did you mean {close}?" if close else more
-            raise UsageError(f"there is no option {word}", self.prog, fix)
-        raise UsageError(message, self.prog, more)
-
-
-def closest(name: str, names: list[str], likeness: float = 0.6) -> str | None:
-    """Return the one of `names` that `name` is probably a misspelling of, or None.
-
-    >>> closest("--kernal", ["--kernel", "--stride"])
-    '--kernel'
-    """
-    return next(iter(get_close_matches(name, names, 1, likeness)), None)
-
-
 # ---- values of options ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The reader of an option that takes one of some words.
+
+    >>> Choice(("bash", "zsh"))("zsh")
+    'zsh'
+    """
+
+    names: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """Return the word that was typed, if it is one of them."""
+        if text not in self.names:
+            close = closest(text, list(self.names))
+            fix = f"did you mean {close}?" if close else "write one of these"
+            raise ArgumentTypeError(f"must be one of {', '.join(self.names)}, not {text!r}; {fix}")
+        return text
 
 
 def sizes(text: str) -> Sizes:
@@ -146,15 +138,7 @@ def numbers(text: str) -> tuple[float, ...]:
 
 def one_of(*names: str) -> Callable[[str], str]:
     """Make the reader of an option that takes one of some words."""
-
-    def word(text: str) -> str:
-        if text not in names:
-            close = closest(text, list(names))
-            fix = f"did you mean {close}?" if close else "write one of these"
-            raise ArgumentTypeError(f"must be one of {', '.join(names)}, not {text!r}; {fix}")
-        return text
-
-    return word
+    return Choice(names)
 
 
 # ---- options of each verb ------------------------------------------------------------------------
@@ -187,22 +171,17 @@ def _run(parser: ArgumentParser) -> None:
         metavar="INPUT",
         nargs="*",
         default=[],
-        help="PATH or NAME=PATH of an .npy, an .npz with arrays by name, or a picture",
+        help="PATH or NAME=PATH of an .npy, an .npz with arrays by name, or a picture; - (.npy)",
     )
     add(
         "-o",
         "--output",
         metavar="PATH",
-        help="where the results go: .npz, .npy or a picture; of a volume: Zarr",
+        help="where the results go: .npz, .npy or a picture, - (.npy); of a volume: Zarr",
     )
     add("-f", "--force", action="store_true", help="overwrite an existing output")
     add("--output-name", metavar="NAME", help="which output goes to an .npy or a picture")
-    add(
-        "--mode",
-        type=one_of("zero", "minmax", "positive"),
-        metavar="MODE",
-        help="how values become grey or colour: zero (0 is mid-grey), minmax or positive",
-    )
+    _add_norm(parser)
     add("--compare", action="store_true", help="also run ONNX Runtime alone: differences, times")
     add(
         "--max-difference",
@@ -223,10 +202,15 @@ def _run(parser: ArgumentParser) -> None:
         help="who computes: auto (by predicted times), onnxruntime, or measure (by times of both)",
     )
     add("--cast", action="store_true", help="convert arrays to the types that the inputs have")
-    pictures = parser.add_argument_group(
-        "pictures as inputs", "become (pixel*scale - mean)/std, float32, channels first"
+    add(
+        "--dtype",
+        metavar="TYPE",
+        type=one_of(*_DTYPES),
+        help="convert arrays of the inputs of this type, of a volume source and weight: float32",
     )
-    _add_picture_options(pictures, ("--scale", "S", number, "1/255 if not given"))
+    _add_picture_options(parser, "pictures as inputs")
+    # The older way to say --range: pixels are multiplied by a number.
+    add("--scale", dest="range", type=_scaled, help=SUPPRESS)
     _add_volume_options(parser)
 
 
@@ -238,14 +222,13 @@ def _add_volume_options(parser: ArgumentParser) -> None:
         "run again after a stop, it goes on where it was",
     ).add_argument
     add("--volume", metavar="IN", help="path or URL of a Zarr array, or an .npy file")
-    add("-w", "--weight", metavar="PATH", help=".npy, of shape (C, M // groups, *kernel)")
+    add("-w", "--weight", metavar="PATH", help=".npy, or -, of shape (C, M // groups, *kernel)")
     add("-b", "--bias", metavar="PATH", help=".npy, one number per output channel")
     add("-s", "--stride", metavar="N", type=sizes, help="1 if not given; per axis 2x1x1")
     add("-p", "--padding", metavar="N", type=paddings, help="0 if not given; 1, 1:2, 1x0:1, same")
     add("-d", "--dilation", metavar="N", type=sizes, help="1 if not given")
     add("--op", "--output-padding", metavar="N", type=sizes, help="0 if not given")
     add("--groups", metavar="N", type=count, help="1 if not given")
-    add("--dtype", metavar="TYPE", help="convert source and weight to it, such as float32")
     add("--adjoint", action="store_true", help="the adjoint, a convolution with that stride")
     add("--chunks", metavar="N", type=sizes, help="of the output, one per axis: 1x64x64x64")
     add("--shards", metavar="N", type=sizes, help="of the output, multiples of --chunks")
@@ -258,7 +241,7 @@ def _add_volume_options(parser: ArgumentParser) -> None:
 def _explain(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", nargs="?", help="an ONNX file, to take a kernel from")
-    add("-o", "--output", metavar="PATH", help="what to write: .html, .svg, .png or .gif")
+    add("-o", "--output", metavar="PATH", help="what to write: .html, .svg, .png or .gif; - (svg)")
     add("-f", "--force", action="store_true", help="overwrite an existing output")
     add("-i", "--input", metavar="SIZE", type=sizes, help="input size: 3, or per axis 3x4")
     add("-k", "--kernel", metavar="SIZE", type=sizes, help="kernel size, with values 1, 2, 3 ...")
@@ -289,12 +272,7 @@ def _see(parser: ArgumentParser) -> None:
         default="deconvnet",
         help="deconvnet, gradient or guided: how rectifiers are reversed",
     )
-    add(
-        "--norm",
-        metavar="NORM",
-        type=one_of("zero", "minmax", "positive"),
-        help="zero (0 is mid-grey), minmax or positive",
-    )
+    _add_norm(parser)
     add(
         "--scale",
         metavar="WHAT",
@@ -307,17 +285,32 @@ def _see(parser: ArgumentParser) -> None:
     add("--no-crop", action="store_true", help="show all of the image, not what a unit sees")
     add("--sanity", action="store_true", help="show the same with shuffled weights beside it")
     add("--threads", metavar="N", type=count, help="threads that the network runs with")
-    pictures = parser.add_argument_group(
-        "pictures", "0 to 255 become --range, less --mean, divided by --std"
-    )
-    _add_picture_options(pictures, ("--range", "LOW,HIGH", numbers, "0,1 if not given"))
+    _add_picture_options(parser, "pictures")
 
 
-def _add_picture_options(group: Any, first: tuple[str, str, Any, str]) -> None:
-    """Add the options of picture preprocessing; `first` is the option applied first."""
-    add, (name, metavar, kind, text) = group.add_argument, first
+def _add_norm(parser: ArgumentParser) -> None:
+    """Add the option of numbers shown as grey or colour; ``--mode`` was its name in `run`."""
+    kind = one_of("zero", "minmax", "positive")
+    text = "how numbers become grey or colour: zero (0 is mid-grey), minmax or positive"
+    parser.add_argument("--norm", metavar="NORM", type=kind, help=text)
+    parser.add_argument("--mode", dest="norm", type=kind, help=SUPPRESS)
+
+
+def _scaled(text: str) -> tuple[float, float]:
+    """Read the factor of pixels as the range of 0 to 255.
+
+    >>> _scaled("1/255"), _scaled("2")
+    ((0.0, 1.0), (0.0, 510.0))
+    """
+    return 0.0, 255 * number(text)
+
+
+def _add_picture_options(parser: ArgumentParser, title: str) -> None:
+    """Add the options of picture preprocessing."""
+    text = "pixels 0 to 255 become --range, less --mean, divided by --std"
+    add = parser.add_argument_group(title, text).add_argument
     add("--size", metavar="HxW", type=sizes, help="resize to height x width, bicubic")
-    add(name, metavar=metavar, type=kind, help=text)
+    add("--range", metavar="LOW,HIGH", type=numbers, help="0,1 if not given")
     for option, default in (("--mean", 0), ("--std", 1)):
         text = f"{default} if not given; one or per channel"
         add(option, metavar="R,G,B", type=numbers, help=text)
@@ -325,9 +318,16 @@ def _add_picture_options(group: Any, first: tuple[str, str, Any, str]) -> None:
 
 def _info(parser: ArgumentParser) -> None:
     add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", help="an ONNX file, to list its convolutions")
+    add("--size", metavar="HxW", type=sizes, help="of MODEL, where its sizes are free; 256")
     add("--cache", action="store_true", help="tell of the kernels that are kept on disk")
     add("--clear-cache", action="store_true", help="remove the kernels that are kept on disk")
     add("--warm", metavar="MODEL", help="compile the kernels that an ONNX model needs, ahead of it")
+
+
+def _completion(parser: ArgumentParser) -> None:
+    shells = one_of("bash", "zsh")
+    parser.add_argument("shell", metavar="SHELL", type=shells, help="bash or zsh")
 
 
 class Verb(NamedTuple):
@@ -369,7 +369,14 @@ VERBS = {
         "tconv see vgg16.onnx --list",
     ),
     "info": Verb(
-        "versions, processor, memory, and which extras are installed", _info, "tconv info"
+        "versions, processor, memory and extras; or a model's convolutions, their shapes and cost",
+        _info,
+        "tconv info\ntconv info generator.onnx\ntconv info detector.onnx --size 736x736",
+    ),
+    "completion": Verb(
+        "the script by which a shell completes tconv's verbs, options and files",
+        _completion,
+        "tconv completion bash\ntconv completion zsh",
     ),
 }
 """All verbs by name, in the order in which help lists them."""
@@ -379,9 +386,10 @@ def parser_of(name: str) -> ArgumentParser:
     """Make the parser of a verb's options."""
     verb = VERBS[name]
     listed = "".join(f"  {line}\n" for line in verb.examples.splitlines())
-    parser = _Parser(
+    width = get_terminal_size().columns
+    parser = Parser(
         prog=f"tconv {name}",
-        description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
+        description=fill(f"{verb.summary[0].upper()}{verb.summary[1:]}.", width),
         epilog=f"examples:\n{listed}",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,

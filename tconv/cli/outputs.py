@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tconv.cli.console import at
 from tconv.cli.feeds import describe
 from tconv.cli.options import UsageError, closest
+from tconv.cli.streams import DASH, write_npy
 from tconv.errors import ShapeError, UnsupportedError
 from tconv.images import renormalise, write_picture
 from tconv.nn.state_files import write_state
@@ -27,6 +28,8 @@ __all__ = ["Output", "check_output"]
 class Output:
     """Output file of a model: all results in an .npz, or one as .npy or a picture.
 
+    The path ``-`` is standard output, which takes an .npy.
+
     Raises
     ------
     OSError : the file may not be written: it is an input, exists, or its folder does not
@@ -36,16 +39,17 @@ class Output:
     path: str
     force: bool = False
     name: str | None = None
-    mode: Literal["zero", "minmax", "positive"] | None = None
+    norm: Literal["zero", "minmax", "positive"] | None = None
     protected: tuple[str, ...] = ()
     """Files that must stay as they are: the model and the inputs."""
 
     def __post_init__(self) -> None:
-        with at(f"option -o/--output, file {self.path!r}"):
-            self._check_path()
-        if self.mode and not self._is_picture:
+        if self.path != DASH:
+            with at(f"option -o/--output, file {self.path!r}"):
+                self._check_path()
+        if self.norm and not self._is_picture:
             raise UsageError(
-                "--mode is for pictures only", "option --mode", "leave it out, or write a .png"
+                "--norm is for pictures only", "option --norm", "leave it out, or write a .png"
             )
         if self.name is not None and self._suffix == ".npz":
             raise UsageError(
@@ -56,7 +60,7 @@ class Output:
 
     @property
     def _suffix(self) -> str:
-        return Path(self.path).suffix.lower()
+        return ".npy" if self.path == DASH else Path(self.path).suffix.lower()
 
     @property
     def _is_picture(self) -> bool:
@@ -110,7 +114,9 @@ class Output:
                 picture = arrays[chosen]
                 _check_picture(chosen, picture.shape)
                 picture = picture[0] if picture.ndim == 4 else picture  # (1, C, H, W) -> (C, H, W)
-                write_picture(self.path, renormalise(picture, self.mode or "zero"))
+                write_picture(self.path, renormalise(picture, self.norm or "zero"))
+            elif self.path == DASH:
+                write_npy(_storable(chosen, arrays[chosen]))
             else:
                 array = _storable(chosen, arrays[chosen])
                 with whole_file(self.path) as unfinished, unfinished.open("xb") as file:

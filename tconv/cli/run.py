@@ -1,21 +1,33 @@
 """Verb `run`: an ONNX model with inputs from files, or a volume; outputs to files, and a report."""
 
 from argparse import Namespace
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from tconv.cli.console import Answer, at
 from tconv.cli.feeds import PictureSettings, Source, is_picture, read_feeds, sources
+from tconv.cli.model_layers import layer_shapes
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import Output
+from tconv.cli.streams import DASH, place_of_file
 from tconv.cli.volume import check_for_model, convert_volume
+from tconv.engine import wait_for_optimised
 from tconv.system.files import regular_file
+from tconv.tables import Table
+
+if TYPE_CHECKING:
+    from tconv.onnx import Report, Session
 
 __all__ = ["answer"]
 
-_FOR_PICTURES = ("size", "scale", "mean", "std")
+_SHORT_MS, _TIMED_RUNS = 1e3, 3  # layers of a program are timed if a run takes no longer
+_LONG_S = 10.0  # a run that takes longer is not repeated for its time
+_FOR_PICTURES = ("size", "range", "mean", "std")
 
 
 def answer(options: Namespace) -> Answer:
@@ -40,18 +52,81 @@ def answer(options: Namespace) -> Answer:
     given = sources(options.inputs, [each.name for each in declared])
     settings = _picture_settings(options, given)
     with at(f"model {options.model!r}"):
-        feeds = read_feeds(given, declared, settings, cast=options.cast)
+        feeds = read_feeds(given, declared, settings, cast=options.cast, dtype=options.dtype)
     chosen = output.choose(session.get_outputs()) if output else None
-    files = ", ".join(repr(source.path) for source in given)
+    files = ", ".join(place_of_file(source.path).removeprefix("file ") for source in given)
     with at(f"model {options.model!r}" + (f" with {files}" if files else "")):
         if options.compare:
             return _compared(options, feeds, output, chosen)
-        found = session.run(None, feeds)
+        found, first_ms, is_again = _run(session, feeds)
     arrays = {each.name: a for each, a in zip(session.get_outputs(), found, strict=True)}
     written = _written(output, arrays, chosen)
-    report = session.report()
-    result = {**report.as_dict(), "outputs": _outputs(arrays), "written": options.output}
-    return Answer((report.table(), *written), result)
+    report, is_timed = session.report(), False
+    if any(node.x_shape is None for node in report.nodes):
+        is_timed = is_again and bool(report.programs) and (report.elapsed_ms or 0) <= _SHORT_MS
+        with at(f"model {options.model!r}"):
+            report = _with_layers(report, session, feeds, options.model, is_timed)
+    result = {
+        **report.as_dict(),
+        "first_run_ms": first_ms,
+        "is_first_run": not is_again,
+        "outputs": _outputs(arrays),
+        "written": options.output,
+    }
+    table = report.table()
+    lines = (table.footer, _about_times(first_ms, is_again, is_timed))
+    table = replace(table, footer="\n".join(lines))
+    return Answer((table, *written), result, beside=options.output == DASH)
+
+
+def _run(session: "Session", feeds: dict[str, NDArray[Any]]) -> tuple[list[Any], float, bool]:
+    """Run a model, and once more for its times unless the first run was long.
+
+    Returns
+    -------
+    outputs of the first run, its milliseconds, and whether there was a second run
+    """
+    began = perf_counter()
+    found = session.run(None, feeds)
+    first_s = perf_counter() - began
+    is_again = first_s <= _LONG_S
+    if is_again:
+        wait_for_optimised()
+        session.run(None, feeds)
+    return found, 1e3 * first_s, is_again
+
+
+def _with_layers(
+    report: "Report",
+    session: "Session",
+    feeds: dict[str, NDArray[Any]],
+    model: str,
+    is_timed: bool,
+) -> "Report":
+    """Add the sizes of layers that are not computed one by one, and their times in a program."""
+    shapes = layer_shapes(model, {name: value.shape for name, value in feeds.items()})
+    ms = defaultdict[str, float](float)
+    for step in session.profile(feeds, _TIMED_RUNS).steps if is_timed else ():
+        for name in step.nodes:
+            ms[name] += step.ms or 0.0
+    names, nodes = Counter(node.name for node in report.nodes), []
+    for node in report.nodes:
+        if node.x_shape is None and node.output in shapes:
+            x, weight, y = shapes[node.output]
+            node = replace(node, x_shape=x, weight_shape=weight, y_shape=y)
+        if node.ms is None and names[node.name] == 1:
+            node = replace(node, ms=ms.get(node.name))
+        nodes.append(node)
+    return replace(report, nodes=tuple(nodes))
+
+
+def _about_times(first_ms: float, is_again: bool, is_timed: bool) -> str:
+    first = f"{first_ms:,.0f} ms" if first_ms >= 10 else f"{first_ms:.1f} ms"
+    first += " (plans, compiles kernels, packs weights)"
+    if not is_again:
+        return f"times above: of the first run, {first}"
+    layers = f", layers alone: the least of {_TIMED_RUNS}" if is_timed else ""
+    return f"first run {first} · times above: of a second run{layers}"
 
 
 def _compared(
@@ -76,7 +151,8 @@ def _compared(
         "outputs": _outputs(comparison.outputs),
         "written": options.output,
     }
-    return Answer((comparison.table(), *written, *verdict), result, int(too_far))
+    parts: tuple[str | Table, ...] = (comparison.table(), *written, *verdict)
+    return Answer(parts, result, int(too_far), beside=options.output == DASH)
 
 
 def _session_arguments(options: Namespace) -> dict[str, Any]:
@@ -97,7 +173,7 @@ def _check(options: Namespace) -> None:
         raise UsageError(
             "--max-difference needs --compare", "option --max-difference", "add --compare"
         )
-    for name, value in (("--output-name", options.output_name), ("--mode", options.mode)):
+    for name, value in (("--output-name", options.output_name), ("--norm", options.norm)):
         if value is not None and options.output is None:
             raise UsageError(f"{name} needs -o/--output", f"option {name}", "add -o PATH")
     if (options.size is not None and len(options.size) > 2) or min(options.size or (1,)) < 1:
@@ -118,6 +194,12 @@ def _picture_settings(options: Namespace, given: Sequence[Source]) -> PictureSet
             f"option --{name}",
             "leave it out, or give a picture",
         )
+    if options.dtype is not None and given and all(map(is_picture, given)):
+        raise UsageError(
+            "--dtype is for arrays, and no input is one",
+            "option --dtype",
+            "leave it out, a picture gets the type of its input",
+        )
     if "size" in typed and len(typed["size"]) == 1:
         typed["size"] *= 2
     return PictureSettings(**typed)
@@ -127,7 +209,7 @@ def _output(options: Namespace, given: Sequence[Source]) -> Output | None:
     if options.output is None:
         return None
     protected = (options.model, *(source.path for source in given), *options.inputs)
-    return Output(options.output, options.force, options.output_name, options.mode, protected)
+    return Output(options.output, options.force, options.output_name, options.norm, protected)
 
 
 def _written(
@@ -138,7 +220,8 @@ def _written(
         return ()
     output.write(arrays, chosen)
     names = [each["name"] for each in _outputs(arrays) if chosen in (None, each["name"])]
-    return (f"wrote {', '.join(names)} to {output.path}",)
+    target = "standard output" if output.path == DASH else output.path
+    return (f"wrote {', '.join(names)} to {target}",)
 
 
 def _outputs(arrays: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,18 +7,19 @@ from typing import Any
 from tconv.cli.console import Answer, at, at_named_argument
 from tconv.cli.feeds import read_array
 from tconv.cli.options import UsageError
+from tconv.cli.streams import place_of_file
 from tconv.system.topology import core_count
 
 __all__ = ["check_for_model", "convert_volume"]
 
 # Options of each kind of run, by their names in the parsed options.
 _OF_VOLUMES = (
-    *("weight", "bias", "stride", "padding", "dilation", "op", "groups", "dtype", "adjoint"),
+    *("weight", "bias", "stride", "padding", "dilation", "op", "groups", "adjoint"),
     *("chunks", "shards", "memory", "workers", "scheduler", "verify"),
 )
 _OF_MODELS = (
-    *("inputs", "output_name", "mode", "compare", "max_difference", "threads", "every_node"),
-    *("method", "cast", "size", "scale", "mean", "std"),
+    *("inputs", "output_name", "norm", "compare", "max_difference", "threads", "every_node"),
+    *("method", "cast", "size", "range", "mean", "std"),
 )
 _SETTINGS = {"op": "output_padding"}  # by their names in Python, where these differ
 
@@ -47,14 +48,14 @@ def convert_volume(options: Namespace) -> Answer:
     for name in ("weight", "bias"):
         path = getattr(options, name)
         if path is not None:
-            with at(f"option --{name}, file {path!r}"):
+            with at(f"option --{name}, {place_of_file(path)}"):
                 arrays[name] = read_array(path)
     settings = {
         _SETTINGS.get(name, name): getattr(options, name)
         for name in ("stride", "padding", "dilation", "op", "groups", "dtype")
         if getattr(options, name) is not None
     }
-    places = {name: f"option --{name}" for name in (*_OF_VOLUMES, "output_padding")}
+    places = {name: f"option --{name}" for name in (*_OF_VOLUMES, "dtype", "output_padding")}
     places |= {"source": "option --volume", "target": "option -o/--output"}
     try:
         with at_named_argument(places):

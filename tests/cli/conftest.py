@@ -1,6 +1,7 @@
-"""Fixture `command`: the command line in a process and a folder of its own."""
+"""Fixtures `command` and `terminal`: the command line in a process, and in a terminal."""
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -28,5 +29,35 @@ def command(tmp_path):
             env={**kept, "PYTHONPATH": path, "PYTHONUTF8": "1", **environment},
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    """Run ``tconv`` with some words in a terminal of some columns; gives all that it shows."""
+    pty, termios, fcntl = (pytest.importorskip(name) for name in ("pty", "termios", "fcntl"))
+
+    def run(*words, columns=80, code=None, **environment):
+        start = ["-c", code] if code else ["-m", "tconv"]
+        own, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        kept = {name: value for name, value in os.environ.items() if name not in UNSET}
+        settings = {"PYTHONPATH": path, "PYTHONUTF8": "1", "TERM": "xterm-256color", **environment}
+        streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        process = subprocess.Popen(
+            [sys.executable, *start, *words], **streams, cwd=tmp_path, env={**kept, **settings}
+        )
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(own, 65536):
+                shown += piece
+        except OSError:  # Linux: the other end is closed
+            pass
+        os.close(own)
+        process.wait()
+        return shown.decode().replace("\r\n", "\n")
 
     return run

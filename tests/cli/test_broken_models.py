@@ -23,6 +23,7 @@ VERBS = [
     "run m.onnx x.npy --every-node",
     "explain m.onnx -f -o e.svg",
     "info --warm m.onnx",
+    "info m.onnx",
 ]
 # Print what is wrong with the answer to each verb. What is asked now stands in the file "now".
 CHILD = """

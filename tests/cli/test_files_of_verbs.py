@@ -9,6 +9,7 @@ import shlex
 import stat
 import struct
 import zlib
+from itertools import product
 
 import numpy as np
 import pytest
@@ -69,9 +70,9 @@ def told(line, capsys):
 
 # What is typed, and what is typed after the advice, which the pattern finds.
 FOLLOWED = [
-    ("run m.onnx double.npy", r"pass (--cast) to", "run m.onnx double.npy {}"),
-    ("run m.onnx double.npz", r"pass (--cast) to", "run m.onnx double.npz {}"),
-    ("run m.onnx x=whole.npy", r"pass (--cast) to", "run m.onnx x=whole.npy {}"),
+    ("run m.onnx double.npy", r"pass (--dtype \S+) to", "run m.onnx double.npy {}"),
+    ("run m.onnx double.npz", r"pass (--dtype \S+) to", "run m.onnx double.npz {}"),
+    ("run m.onnx x=whole.npy", r"pass (--dtype \S+) to", "run m.onnx x=whole.npy {}"),
     ("run m.onnx complex.npy", r"save it as (float32)", "run m.onnx {}.npy"),
     ("run m.onnx huge.npy --cast", r"save other numbers", "run m.onnx x.npy --cast"),
     ("run m.onnx small.npy", r"an array of that shape", "run m.onnx x.npy"),
@@ -82,7 +83,7 @@ FOLLOWED = [
     ("run m.onnx x.npy x.npy", r"leave this one out", "run m.onnx x.npy"),
     ("run m.onnx x.npy --max-difference 9", r"add (--compare)",
      "run m.onnx x.npy --max-difference 9 {}"),
-    ("run m.onnx x.npy --mode zero", r"add -o PATH", "run m.onnx p.png --size 8x8 -o out.npz"),
+    ("run m.onnx x.npy --norm zero", r"add -o PATH", "run m.onnx p.png --size 8x8 -o out.npz"),
     ("run m.onnx x.npy -o a.txt", r"name in (.npz)", "run m.onnx x.npy -o a{}"),
     ("run m.onnx x.npy -o a.png", r"write an (.npy)", "run m.onnx x.npy -o a{}"),
     ("run m.onnx x.npy -o x2.npz --output-name y", r"leave it out", "run m.onnx x.npy -o x2.npz"),
@@ -146,13 +147,28 @@ def _free():
 
 def test_a_conversion_is_that_of_numpy_and_loses_no_number_silently(folder, capsys):
     assert told("run m.onnx x.npy -o a.npy", capsys)[0] == 0
-    for name in ("double.npy", "double.npz", "whole.npy"):
-        assert told(f"run m.onnx {name} --cast -f -o b.npy", capsys)[0] == 0
+    for name, option in product(
+        ("double.npy", "double.npz", "whole.npy"), ("--cast", "--dtype float32")
+    ):
+        assert told(f"run m.onnx {name} {option} -f -o b.npy", capsys)[0] == 0
         assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
-    code, first, _ = told("run m.onnx huge.npy --cast", capsys)
+    for option in ("--cast", "--dtype float32"):
+        code, first, _ = told(f"run m.onnx huge.npy {option}", capsys)
+        assert (code, first) == (
+            2, "error[dtype]: the array holds 1e+300, which float32 cannot hold"
+        )  # fmt: skip
+        first = told(f"run m.onnx complex.npy {option}", capsys)[1]
+        assert first.endswith("takes float32, which has no imaginary part")
+
+
+def test_a_conversion_is_to_a_type_that_the_model_takes(folder, capsys):
+    code, first, advice = told("run m.onnx double.npy --dtype float16", capsys)
     assert (code, first) == (
-        2, "error[dtype]: the array holds 1e+300, which float32 cannot hold"
+        2, "error[dtype]: no input takes float16, the model takes x float (1, 3, 8, 8)"
     )  # fmt: skip
+    assert told(f"run m.onnx double.npy {advice.removeprefix('pass ')}", capsys)[0] == 0
+    first = told("run m.onnx p.png --dtype float32", capsys)[1]
+    assert first == "error[usage]: --dtype is for arrays, and no input is one"
 
 
 # ---- what is read --------------------------------------------------------------------------------

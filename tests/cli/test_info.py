@@ -13,7 +13,7 @@ import tconv
 from tconv.cli import info, main
 from tconv.engine.compile import tiers
 
-OPTIONS = Namespace(cache=False, clear_cache=False, warm=None)
+OPTIONS = Namespace(model=None, size=None, cache=False, clear_cache=False, warm=None)
 
 
 def test_the_versions_are_those_that_are_here(capsys):

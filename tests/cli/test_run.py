@@ -13,6 +13,7 @@ from PIL import Image
 
 from tconv.cli import main
 from tconv.cli.feeds import PictureSettings, Source, read_feeds, sources
+from tconv.cli.run import _with_layers
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.images import read_picture, renormalise
 from tconv.tables import Column, Table
@@ -48,7 +49,8 @@ class FakeSession:
 
     def report(self):
         table = Table((Column("layer"), Column("ms", right=True)), (("up", "1.5"),), "1 of 1")
-        return SimpleNamespace(table=lambda: table, as_dict=lambda: {"elapsed_ms": 1.5})
+        made = {"table": lambda: table, "as_dict": lambda: {"elapsed_ms": 1.5}}
+        return SimpleNamespace(nodes=(), **made)
 
 
 class Comparison:
@@ -102,15 +104,43 @@ def run(words):
 
 def test_the_table_and_what_was_written(here, capsys):
     assert run("x.npy -o y.npz") == 0
-    assert capsys.readouterr() == ("layer   ms\nup     1.5\n1 of 1\n\nwrote y to y.npz\n", "")
+    out, err = capsys.readouterr()
+    assert err == ""
+    table, written = out.split("\n\n")
+    table, _, times = table.rpartition("\n")
+    assert table == "layer   ms\nup     1.5\n1 of 1"
+    assert re.fullmatch(r"first run [\d.]+ ms \(.*\) · times above: of a second run", times)
+    assert written == "wrote y to y.npz\n"
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_the_times_are_of_a_second_run_unless_the_first_is_long(here, capsys, monkeypatch, is_long):
+    runs = []
+
+    def timed(self, names, feeds):
+        runs.append(feeds)
+        return [next(iter(feeds.values())) + len(runs) - 1]
+
+    monkeypatch.setattr(here, "run", timed)
+    monkeypatch.setattr("tconv.cli.run._LONG_S", -1.0 if is_long else 10.0)
+    assert run("x.npy -o y.npy") == 0
+    assert len(runs) == (1 if is_long else 2)
+    assert ("times above: of the first run, " in capsys.readouterr().out) == is_long
+    assert np.array_equal(np.load("y.npy"), np.load("x.npy"))  # what the first run gave
+    assert run("x.npy --json") == 0
+    result = json.loads(capsys.readouterr().out)["result"]
+    assert result["is_first_run"] == is_long
+    assert result["first_run_ms"] > 0
 
 
 def test_json_describes_the_outputs(here, capsys):
     assert run("x.npy -o y.npy --json") == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["verb"], shown["schema"]) == ("run", 1)
+    assert shown["result"].pop("first_run_ms") > 0
     assert shown["result"] == {
         "elapsed_ms": 1.5,
+        "is_first_run": False,
         "outputs": [{"name": "y", "shape": [1, 3, 2, 2], "dtype": "float32"}],
         "written": "y.npy",
     }
@@ -210,6 +240,10 @@ def test_a_picture_becomes_numbers(here):
     assert run("p.png --scale 2 --mean 1,2,3 --std 0.5") == 0
     mean = np.array([1, 2, 3]).reshape(3, 1, 1)
     assert np.array_equal(here.ran["x"][0], (pixels * 2 - mean) / 0.5)
+    assert run("p.png --range 0,510 --mean 1,2,3 --std 0.5") == 0  # the same in see's words
+    assert np.array_equal(here.ran["x"][0], (pixels * 2 - mean) / 0.5)
+    assert run("p.png --range=-1,1") == 0
+    assert np.allclose(here.ran["x"][0], pixels / 127.5 - 1, atol=1e-6)
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, "8x3"), (3, "8x3"), (3, "5")])
@@ -264,6 +298,45 @@ def test_a_picture_that_does_not_fit_is_never_made_to(here, each, error, message
         read_feeds([Source("p.png")], [each], PictureSettings())
 
 
+@pytest.mark.parametrize(
+    ("given", "kind", "lost"),
+    [
+        ([1.0, 2.5], "int64", "2.5"),
+        ([1.0, float("nan")], "int64", "nan"),
+        ([300], "uint8", "300"),
+        ([-1], "uint8", "-1"),
+        ([2], "bool", "2"),
+        ([70000.0], "float16", "70000.0"),
+        ([3.0, -7.0], "int64", None),
+        ([2**24 + 1], "float", None),  # rounding is no loss
+        ([True], "float", None),
+    ],
+)
+def test_a_cast_keeps_numbers_but_for_rounding(here, given, kind, lost):
+    np.save("given.npy", np.array(given))
+    each = declared("x", [len(given)], kind)
+    wanted = np.dtype("float32" if kind == "float" else kind)
+    how = {"dtype": wanted.name}
+    if lost is None:
+        found = read_feeds([Source("given.npy")], [each], PictureSettings(), **how)["x"]
+        assert found.dtype == wanted
+        assert np.allclose(found, given, rtol=1e-6, atol=0)
+        return
+    with pytest.raises(DTypeError, match=rf"the array holds {re.escape(lost)}, which {wanted} can"):
+        read_feeds([Source("given.npy")], [each], PictureSettings(), **how)
+
+
+def test_a_cast_is_of_the_inputs_of_that_type(here):
+    np.save("a.npy", np.ones(1))
+    np.save("b.npy", np.ones(1))
+    pair = [declared("a", [1]), declared("b", [1], "int64")]
+    both = [Source("a.npy"), Source("b.npy")]
+    with pytest.raises(DTypeError, match=r"but input b int64 .* takes int64; pass --dtype int64"):
+        read_feeds(both, pair, PictureSettings(), dtype="float32")
+    found = read_feeds(both, pair, PictureSettings(), cast=True)
+    assert [array.dtype.name for array in found.values()] == ["float32", "int64"]
+
+
 def test_a_division_by_0_is_refused():
     with pytest.raises(ParameterError, match=r"std=0 must not be 0, it divides; pass 1 to leave"):
         PictureSettings(std=(1.0, 0.0, 1.0))
@@ -310,6 +383,10 @@ TAKES = "the model takes x float (N, 3, H, W)"
          "pass a picture, an .npy or an .npz file"),
         ("p.png --std 0", "parameter", "std=0 must not be 0, it divides", "option --std",
          "pass 1 to leave it out"),
+        ("p.png --range 1,1", "parameter", "range=1,1 must be two different numbers",
+         "option --range", "pass 0,255"),
+        ("p.png --range 255", "parameter", "range=255 must be two different numbers",
+         "option --range", "pass 0,255"),
         ("p.png --mean 1,2", "parameter",
          "mean=1.0,2.0 has 2 numbers, must have 1 or one per channel, 3", "option --mean",
          "pass 0.5,0.5,0.5 for example"),
@@ -323,7 +400,7 @@ TAKES = "the model takes x float (N, 3, H, W)"
          "option --max-difference", "add --compare"),
         ("x.npy --every-node --method measure", "usage", "--every-node excludes --method measure",
          "option --every-node", "leave one of the two out"),
-        ("x.npy --mode zero", "usage", "--mode needs -o/--output", "option --mode", "add -o PATH"),
+        ("x.npy --norm zero", "usage", "--norm needs -o/--output", "option --norm", "add -o PATH"),
         ("x.npy --output-name y", "usage", "--output-name needs -o/--output",
          "option --output-name", "add -o PATH"),
     ],
@@ -366,11 +443,11 @@ def test_one_output_goes_to_an_npy(here):
     assert np.array_equal(np.load("y.NPY"), np.load("x.npy"))
 
 
-@pytest.mark.parametrize("mode", ["", "--mode zero", "--mode minmax", "--mode positive"])
+@pytest.mark.parametrize("mode", ["", "--norm zero", "--norm minmax", "--mode positive"])
 def test_one_output_goes_to_a_picture(here, mode):
     x = np.load("x.npy")
     assert run(f"x.npy -o y.png {mode}") == 0
-    expected = renormalise(x[0], mode.removeprefix("--mode ") or "zero")
+    expected = renormalise(x[0], mode[7:] or "zero")
     assert np.array_equal(read_picture("y.png"), expected)
 
 
@@ -408,8 +485,8 @@ def test_an_output_is_chosen_by_name(here, capsys):
         ("-o z.npz --output-name b",
          "--output-name does not go with an .npz, which takes all outputs",
          "option --output-name", "leave it out, or write an .npy"),
-        ("-o z.npy --output-name b --mode zero", "--mode is for pictures only",
-         "option --mode", "leave it out, or write a .png"),
+        ("-o z.npy --output-name b --norm zero", "--norm is for pictures only",
+         "option --norm", "leave it out, or write a .png"),
     ]:  # fmt: skip
         here.ran = None
         assert run(f"0.npy 1.npy {words}") == 2
@@ -559,6 +636,33 @@ def test_a_model_runs(model, command):
     assert "\nup " in done.stdout
     assert done.stdout.endswith("\n\nwrote y to y.png\n")
     assert read_picture(model / "y.png").shape == (3, 128, 128)
+
+
+@pytest.mark.parametrize("words", [[], ["--method", "onnxruntime"], ["--every-node"]])
+def test_the_table_has_the_sizes_of_every_layer(model, command, words):
+    result = json.loads(command("run", "m.onnx", "x.npy", "--json", *words).stdout)["result"]
+    (node,) = result["nodes"]
+    assert node["x_shape"] == [1, 3, 64, 64]
+    assert node["weight_shape"] == [3, 3, 4, 4]
+    assert node["y_shape"] == [1, 3, 128, 128]
+
+
+@pytest.mark.parametrize("is_timed", [False, True])
+def test_layers_of_a_program_have_the_times_of_its_steps(model, is_timed):
+    from tconv.onnx import NodeReport, Report, StepReport, StepTimes
+
+    steps = (
+        StepReport("conv_transpose", ("up",), (1, 3, 128, 128), 1.0, 2.0),
+        StepReport("relu", ("y", "up"), (1, 3, 128, 128), 1.0, 0.5),
+    )
+    session = SimpleNamespace(profile=lambda feeds, runs: StepTimes(steps, runs))
+    nodes = (NodeReport("up", "h", "", "tconv"), NodeReport("other", "z", "", "tconv"))
+    feeds = {"x": np.ones((1, 3, 8, 8), np.float32)}
+    path = str(model / "m.onnx")
+    first, other = _with_layers(Report(nodes, 0), session, feeds, path, is_timed).nodes
+    assert first.ms == (2.5 if is_timed else None)
+    assert (first.x_shape, first.y_shape) == ((1, 3, 8, 8), (1, 3, 16, 16))
+    assert other == nodes[1]
 
 
 def test_a_comparison_runs(model, command):

@@ -20,7 +20,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _SIZE_OPERATORS = frozenset(  # with which exporters compute sizes
     {"Add", "Cast", "Ceil", "Concat", "Div", "Floor", "Gather", "Identity", "Mul", "Reshape"}
-    | {"Slice", "Squeeze", "Sub", "Unsqueeze"}
+    | {"Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
 )
 _FEW_SIZES, _MOST_ROUNDS = 16, 8
 _FEW_BYTES = 4096  # a larger tensor holds weights, not sizes
@@ -134,7 +134,9 @@ def _fold_sizes(model: ModelProto, known: Shapes, opsets: Mapping[str, int]) -> 
             continue
         if kind == "Shape" and not node.attribute and node.input and node.input[0] in known:
             value = np.array(known[node.input[0]], np.int64)
-        elif kind in _SIZE_OPERATORS and all(each in values for each in node.input):
+        elif (kind in _SIZE_OPERATORS or _fills_few(node, values)) and all(
+            each in values for each in node.input
+        ):
             try:
                 value = computed(node, opsets, {each: values[each] for each in node.input})
             except ModelError:  # an unknown node, or one that ONNX Runtime will refuse
@@ -147,6 +149,14 @@ def _fold_sizes(model: ModelProto, known: Shapes, opsets: Mapping[str, int]) -> 
                 onnx.helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
             )
     return is_new
+
+
+def _fills_few(node: onnx.NodeProto, values: Mapping[str, Any]) -> bool:
+    """Whether a node makes a small constant, as PyTorch's exports of paddings do."""
+    if node.op_type != "ConstantOfShape" or not node.input or node.input[0] not in values:
+        return False
+    shape = [int(size) for size in np.ravel(values[node.input[0]])]
+    return min(shape, default=0) >= 0 and prod(shape) <= _FEW_SIZES
 
 
 def _add_small(values: dict[str, Any], name: str, tensor: TensorProto) -> None:

@@ -77,7 +77,7 @@ def test_the_adjoint(source):
         (["--scheduler", "x"], "scheduler='x' must be an", "option --scheduler", "pass one"),
         (["-o", "x.zarr"], "target='x.zarr' must not be", "option -o/--output", "choose another"),
         (["-b", "w.npy"], "bias has shape (2, 3, 3, 3)", "option --bias", "pass such a bias"),
-        (["--dtype", "float1"], "dtype='float1' must name", "option --dtype", "pass one of"),
+        (["--dtype", "float1"], "--dtype must be one of float16", "option --dtype", "did you"),
     ],
 )
 def test_errors_in_three_lines(words, what, where, fix, capsys):

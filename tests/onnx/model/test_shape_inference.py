@@ -82,6 +82,42 @@ def test_sizes_that_nodes_compute_are_followed(opset):
     assert known["y"] == by_onnx_runtime(model, feeds)[0].shape
 
 
+def test_paddings_that_nodes_compute_are_followed():
+    """PyTorch exports a padding so: zeros are appended, and the order of axes is reversed."""
+
+    def stored(name, *values):
+        return numpy_helper.from_array(np.array(values, np.int64), name)
+
+    nodes = [
+        helper.make_node("ConstantOfShape", ["four"], ["zeros"], value=stored("", 0)),
+        helper.make_node("Concat", ["ends", "zeros"], ["all"], axis=0),
+        helper.make_node("Reshape", ["all", "pairs"], ["rows"]),
+        helper.make_node("Transpose", ["rows"], ["columns"], perm=[1, 0]),
+        helper.make_node("Reshape", ["columns", "flat"], ["pads"]),
+        helper.make_node("Pad", ["x", "pads"], ["padded"]),
+        transposed("padded", "w", "y", strides=[2]),
+    ]
+    feeds = {"x": np.ones((1, 2, 5), np.float32)}
+    model = model_of(nodes, feeds, ["y"], {"w": np.ones((2, 3, 2), np.float32)}, sizes=False)
+    model.graph.initializer.extend(
+        [stored("four", 4), stored("ends", 2, 1), stored("pairs", 3, 2), stored("flat", -1)]
+    )
+    known = infer_shapes(strip_weights(model), shapes_of(feeds), {})
+    assert known["y"] == by_onnx_runtime(model, feeds)[0].shape
+
+
+def test_a_large_constant_is_not_made(monkeypatch):
+    shape = numpy_helper.from_array(np.array([2**40, 2**20]), "shape")
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        transposed("x", "w", "y"),
+    ]
+    x, w = np.ones((1, 2, 5), np.float32), np.ones((2, 3, 2), np.float32)
+    model = model_of(nodes, {"x": x}, ["y"], {"w": w}, sizes=False)
+    model.graph.initializer.append(shape)
+    assert infer_shapes(strip_weights(model), {"x": x.shape}, {})["y"] == (1, 3, 6)
+
+
 def test_values_in_between_may_be_told():
     nodes = [
         helper.make_node("Compress", ["x", "keep"], ["k"], axis=2),
