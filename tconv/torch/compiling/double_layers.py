@@ -1,7 +1,6 @@
 """Layers of float64: each is a region of its own, since programs compute in float32."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from tconv.geometry.onnx_attributes import ConvAttributes, NodeAttributes
 from tconv.graph import Graph, UnknownOperator
 from tconv.ops.dispatch import native
 from tconv.ops.planned_call import Packed, PackedWeights
+from tconv.system.fork_lock import cached_property
 
 __all__ = ["DoubleLayer", "DoubleLayers"]
 
