@@ -56,6 +56,7 @@ __all__ = [
     "UnsupportedError",
     "check_adjoint",
     "conv",
+    "conv_output_shape",
     "conv_transpose",
     "conv_transpose1d",
     "conv_transpose2d",
@@ -104,8 +105,8 @@ _NAMES = {
     "nn.parameter": "Parameter",
     "nn.batch_norm": "BatchNorm fold_batch_norm",
     "ops.functional": (
-        "conv conv_transpose conv_transpose1d conv_transpose2d conv_transpose3d "
-        "conv_weight_gradient output_shape"
+        "conv conv_output_shape conv_transpose conv_transpose1d conv_transpose2d "
+        "conv_transpose3d conv_weight_gradient output_shape"
     ),
     "nn.optim": "SGD Adam",
     "ops.planned_call": "Packed PlannedCall plan",
@@ -171,6 +172,7 @@ if TYPE_CHECKING:
     )
     from tconv.ops.functional import (
         conv,
+        conv_output_shape,
         conv_transpose,
         conv_transpose1d,
         conv_transpose2d,

@@ -230,8 +230,7 @@ class Conv(Convolution):
 
     Raises
     ------
-    ParameterError, ShapeError, DTypeError, MemoryLimitError : as for `ConvTranspose`; messages
-        about sizes are those of `conv`, which call the x of the layer "y"
+    ParameterError, ShapeError, DTypeError, MemoryLimitError : as for `ConvTranspose`
 
     >>> down = Conv2d(3, 8, 3, stride=2, padding="same", rng=0)
     >>> x = np.ones((1, 3, 9, 9), np.float32)

@@ -235,7 +235,7 @@ class Convolution(Layer):
             last = self.data_format == "channels_last"
             channels = x.shape[-1 if last else int(batched)] if x.ndim else 1
         geometry = self._geometry(x.shape, channels, output_size)
-        check_padding_mode(self.padding_mode, geometry, self.padding, self.output_padding)
+        self._check_padding_mode(geometry)
         if not self.weight.is_filled:
             self._initialise(channels)
         calls = self._call(self._activation), self._call()
@@ -261,9 +261,15 @@ class Convolution(Layer):
     ) -> Geometry:
         """Sizes of one forward; raises every error about them."""
         shape: Any = self._weight_shape(in_channels)
+        settings = self._settings() | {"of_layer": True}
         if self._wanted == "y":
-            return Geometry.of(x_shape, shape, output_size=output_size, **self._settings())
-        return Geometry.of_conv(x_shape, shape, **self._settings())
+            return Geometry.of(x_shape, shape, output_size=output_size, **settings)
+        return Geometry.of_conv(x_shape, shape, **settings)
+
+    def _check_padding_mode(self, geometry: Geometry) -> None:
+        size = "the output size" if self._wanted == "y" else "x's size"
+        settings = self.padding, self.output_padding
+        check_padding_mode(self.padding_mode, geometry, *settings, size)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -278,7 +284,7 @@ class Convolution(Layer):
     def _normalise(self, in_channels: int) -> None:
         """Check the arguments by the geometry of an endless x, and expand them to one per axis."""
         rank, probe = len(self.kernel_size), self._endless(in_channels)
-        check_padding_mode(self.padding_mode, probe, self.padding, self.output_padding)
+        self._check_padding_mode(probe)
         self.stride = tuple(axis.stride for axis in probe.axes)
         self.dilation = tuple(axis.dilation for axis in probe.axes)
         self.output_padding = as_per_axis(self.output_padding, "output_padding", rank, 0)

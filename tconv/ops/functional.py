@@ -13,6 +13,7 @@ from tconv.ops.dispatch import Call, check_padding_mode
 
 __all__ = [
     "conv",
+    "conv_output_shape",
     "conv_transpose",
     "conv_transpose1d",
     "conv_transpose2d",
@@ -213,7 +214,7 @@ threads, max_bytes : as for `conv_transpose`
         weight_format=weight_format,
         flip_kernel=flip_kernel,
     )
-    check_padding_mode(padding_mode, geometry, padding, output_padding)
+    check_padding_mode(padding_mode, geometry, padding, output_padding, "y's size")
     if is_adjoint and (kind := dtype_name(y.dtype)).startswith("complex"):
         if out is not None:  # before the copy below, which overlaps nothing
             check_out(out, xp, geometry.x_shape, kind, [weight])
@@ -286,7 +287,7 @@ flip_kernel, dtype, out, method, threads, max_bytes : as for `conv_transpose`
         weight_format=weight_format,
         flip_kernel=flip_kernel,
     )
-    check_padding_mode(padding_mode, geometry, padding, output_padding)
+    check_padding_mode(padding_mode, geometry, padding, output_padding, "y's size")
     result: A = solve_and_cache(entry, "w", geometry, x, y, None, call, out)
     return result
 
@@ -395,6 +396,55 @@ weight_format : as for `conv_transpose`
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
     return geometry.y_shape
+
+
+def conv_output_shape(
+    y_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    input_size: PerAxis | None = None,
+    padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    weight_format: str = "IO*",
+) -> tuple[int, ...]:
+    """Shape of ``conv(y, weight)`` with the same keywords, without computing it.
+
+    Parameters
+    ----------
+    y_shape, weight_shape : shapes of y, the array that is convolved, and of weight
+    stride, padding, output_padding, dilation, groups, input_size, padding_mode, data_format, \
+weight_format : as for `conv`
+
+    Returns
+    -------
+    tuple of int : the shape of the result
+
+    Raises
+    ------
+    ParameterError, ShapeError : as for `conv`
+
+    >>> conv_output_shape((1, 3, 32, 32), (64, 3, 4, 4), stride=2, padding=1)
+    (1, 64, 16, 16)
+    """
+    geometry = Geometry.of_conv(
+        y_shape,
+        weight_shape,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+        groups=groups,
+        input_size=input_size,
+        data_format=data_format,
+        weight_format=weight_format,
+    )
+    check_padding_mode(padding_mode, geometry, padding, output_padding, "y's size")
+    return geometry.x_shape
 
 
 def _of_rank(rank: int, input: A, weight: A, bias: A | None, *others: Any) -> A:

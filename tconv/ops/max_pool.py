@@ -11,6 +11,7 @@ from tconv.arrays.checks import as_kernel_size, as_real
 from tconv.arrays.dtypes import TYPES, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.geometry.arguments import DATA_FORMATS, as_array, as_choice, as_flag, as_per_axis
+from tconv.geometry.axis_order import bare_sample
 from tconv.system.memory import check_room
 
 __all__ = [
@@ -266,9 +267,12 @@ def spatial_size(array: NDArray[Any], name: str, rank: int, data_format: str) ->
     """Spatial size of a batch or of one sample."""
     last = _as_format(data_format) == "channels_last"
     if array.ndim not in (rank + 1, rank + 2):
+        remedy = f"reshape {name}"
+        if array.ndim == rank:
+            remedy = f"for one sample without channels pass {bare_sample(name, data_format)}"
         raise ShapeError(
             f"{name}.ndim={array.ndim} must be {rank + 2} (batched) or {rank + 1} (unbatched) for "
-            f"{rank} spatial axes; reshape {name}."
+            f"{rank} spatial axes; {remedy}."
         )
     return array.shape[-rank - 1 : -1] if last else array.shape[-rank:]
 
