@@ -357,7 +357,7 @@ CALLS = {
     "conv_transpose(x, w[0])": (
         ShapeError,
         "weight.ndim=2 must be at least 3 (two channel axes and one or more spatial axes); "
-        "for a kernel without channels pass weight[None, None].",
+        "a kernel without channels needs two more axes of size 1: weight[None, None].",
     ),
     "conv_transpose(x[0, 0], w)": (
         ShapeError,

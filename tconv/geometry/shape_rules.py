@@ -90,7 +90,8 @@ class ShapeRules:
         """
         rank, name = self.rank, self.name
         if rank < 1:
-            kernel = f"for a kernel without channels pass {bare_kernel(self.weight_format)}"
+            kernel = "a kernel without channels needs two more axes of size 1: "
+            kernel += bare_kernel(self.weight_format)
             raise ShapeError(
                 f"weight.ndim={rank + 2} must be at least 3 (two channel axes and one or more "
                 f"spatial axes); {kernel if rank > -2 else 'reshape weight'}."

@@ -49,8 +49,9 @@ class ConvTranspose(Convolution):
 
     Attributes
     ----------
-    weight : Parameter (in_channels, out_channels // groups, *kernel_size)
-    bias : Parameter (out_channels,), or None
+    weight : Parameter (in_channels, out_channels // groups, *kernel_size). Assigning an array sets
+        its values, ``layer.weight.value``; the object, which optimisers hold, stays the same.
+    bias : Parameter (out_channels,), or None; an array that is assigned sets its values
     activation : as given; it may be changed
 
     ``forward(x, output_size=None)`` takes x (N, C, *I) or (C, *I) and returns y (N, M, *O);
@@ -225,8 +226,9 @@ class Conv(Convolution):
 
     Attributes
     ----------
-    weight : Parameter (out_channels, in_channels // groups, *kernel_size)
-    bias : Parameter (out_channels,), or None
+    weight : Parameter (out_channels, in_channels // groups, *kernel_size); an array that is
+        assigned sets its values
+    bias : Parameter (out_channels,), or None; likewise
 
     Raises
     ------

@@ -51,17 +51,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "groups": lambda value: as_integer(value, "groups", 1),
     "data_format": lambda value: as_choice(value, "data_format", DATA_FORMATS),
     "padding_mode": lambda value: as_choice(value, "padding_mode", PADDING_MODES),
-    "weight": lambda value: _as_parameter(value, "weight"),
-    "bias": lambda value: None if value is None else _as_parameter(value, "bias"),
 }
-
-
-def _as_parameter(value: Any, name: str) -> Parameter:
-    if not isinstance(value, Parameter):
-        raise ParameterError(
-            f"{name}={show(value)} must be a Parameter; assign to {name}.value, which is an array."
-        )
-    return value
 
 
 def _copied(array: NDArray[Any]) -> NDArray[Any]:
@@ -202,12 +192,32 @@ class Convolution(Layer):
         return dx
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Check the value and drop the bound calls, which depend on the public attributes."""
+        """Check the value and drop the bound calls, which depend on the public attributes.
+
+        An array for weight or bias sets the values of the `Parameter`, which stays the same object.
+        """
         if name in _RULES:
             value = _RULES[name](value)
+        elif name in ("weight", "bias") and not isinstance(value, Parameter):
+            value = self._with_values(name, value)
         super().__setattr__(name, value)
         if not name.startswith("_"):
             super().__setattr__("_bound", {})
+
+    def _with_values(self, name: str, value: Any) -> Parameter | None:
+        """The parameter of a name, with an array's values; None for a bias of None."""
+        if value is None and name == "bias":
+            return None
+        parameter: Parameter | None = getattr(self, name, None)
+        if value is None:
+            raise ParameterError(f"{name}=None must be a Parameter or an array; pass one.")
+        if parameter is None:
+            raise ParameterError(
+                f"{name}={show(value)} must be a Parameter, the layer has none yet; pass "
+                f'tconv.Parameter(array, "{name}") or make the layer with {name}=True.'
+            )
+        parameter.value = value
+        return parameter
 
     def __getstate__(self) -> dict[str, Any]:
         # Everything but caches, in plain values.
