@@ -118,6 +118,8 @@ _NAMES = {
     "deconvnet.see": "See see see_layers",
     "explainer.explainer": "Explainer explain",
 }
+_MODULES = ["checkerboard", "dask", "images", "onnx", "tinynet", "torch", "volumes"]
+"""Modules whose names docs/api.md has."""
 _FILE_OF = {name: file for file, names in _NAMES.items() for name in names.split()}
 
 if TYPE_CHECKING:
@@ -208,7 +210,7 @@ else:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *_MODULES, "__version__"])
 
 
 def _unknown(name: str) -> AttributeError:
