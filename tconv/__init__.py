@@ -215,11 +215,11 @@ def __dir__() -> list[str]:
 
 def _unknown(name: str) -> AttributeError:
     with importing:
-        from difflib import get_close_matches
+        from tconv.foreign_names import hint_for
 
-    close = get_close_matches(name, __all__, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return AttributeError(f"module 'tconv' has no attribute {name!r}{hint}")
+    hint = hint_for(name, [*__all__, *_MODULES])
+    # No obj: Python would add a hint of its own.
+    return AttributeError(f"module 'tconv' has no attribute {name!r}{hint}", name=name, obj=None)
 
 
 def _is_public(cls: type) -> bool:

@@ -6,6 +6,8 @@ phase r, and for a constant input it *is* their sum. If the sums of the phases d
 repeats with the stride: the checkerboard.
 """
 
+from __future__ import annotations
+
 import sys
 from itertools import product
 from math import frexp, gcd, isfinite, log10, prod, sqrt
@@ -29,6 +31,7 @@ from tconv.geometry.axis_order import bare_kernel
 from tconv.geometry.shape_rules import MOST_AXES
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
+from tconv.signatures import readable
 from tconv.system.memory import available_bytes, check_room
 
 __all__ = ["Ripple", "decibels", "overlap_counts", "phase_sums", "ripple"]
@@ -47,7 +50,7 @@ class Ripple(float):
     """
 
     def __str__(self) -> str:
-        if self == 0:
+        if float(self) == 0:
             return "0: no checkerboard, a constant input comes out constant"
         if not isfinite(self):
             return f"{float(self)}: a constant input comes out as a pattern whose mean is 0"
@@ -60,6 +63,7 @@ class Ripple(float):
         return float, (float(self),)  # a pickle names no class of ours
 
 
+@readable
 def overlap_counts(
     kernel_size: Any, *, stride: PerAxis | None = None, dilation: PerAxis | None = None
 ) -> NDArray[np.int64]:
@@ -188,6 +192,7 @@ def _weight_of(weight: Any, weight_format: str) -> NDArray[Any]:
     return w.transpose(layout.inputs, layout.outputs, *layout.kernel)
 
 
+@readable
 def phase_sums(
     weight: Any,
     *,
@@ -263,6 +268,7 @@ def _check_sums(w: NDArray[Any], axes: list[Axis]) -> None:
         )
 
 
+@readable
 def ripple(
     weight: Any,
     *,

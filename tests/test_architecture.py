@@ -18,8 +18,9 @@ PACKAGE = Path(__file__).parents[1] / "tconv"
 # From the ground up. A room is a folder, or a file at the top; it imports from the lines above its
 # own only, never from a room beside it. Some rooms are reserved: nothing stands in them yet.
 LAYERS = """
-errors tables messages page_templates progress
+errors tables messages page_templates progress foreign_names
 system
+signatures
 geometry
 arrays
 images checkerboard

@@ -189,7 +189,8 @@ CALLS = {
     ),
     "conv_transpose(x, w, 1.0)": (
         ShapeError,
-        "bias has shape (), must be (3,), one number per channel of the result; pass such a bias.",
+        "bias has shape (), must be (3,), one number per channel of the result; pass such"
+        " a bias, and stride by its name if that was meant.",
     ),
     "conv_transpose(x, w, np.ones(4))": (
         ShapeError,
@@ -618,8 +619,7 @@ CALLS = {
     ),
     "conv_transpose(x, w, padding='SAME')": (
         ParameterError,
-        "padding='SAME' must be one of 'valid', 'same', 'same_upper', 'same_lower'; pass one "
-        "of these.",
+        "padding='SAME' must be one of 'valid', 'same', 'same_upper', 'same_lower'; pass 'same'.",
         "conv_transpose(x, w, padding='same')",
     ),
     "conv_transpose(x, w, padding=('same',))": (
@@ -834,7 +834,7 @@ CALLS = {
     "conv_transpose(x, w, padding_mode='reflection')": (
         ParameterError,
         "padding_mode='reflection' must be one of 'zeros', 'circular', 'reflect', "
-        "'replicate'; pass one of these.",
+        "'replicate'; pass 'reflect'.",
     ),
     "conv_transpose(x, w, padding_mode=None)": (
         ParameterError,
@@ -882,7 +882,8 @@ CALLS = {
     # ---- names and flags -------------------------------------------------------------------------
     "conv_transpose(x, w, data_format='NCHW')": (
         ParameterError,
-        "data_format='NCHW' must be one of 'channels_first', 'channels_last'; pass one of these.",
+        "data_format='NCHW' must be one of 'channels_first', 'channels_last'; pass "
+        "'channels_first'.",
     ),
     "conv_transpose(x, w, data_format=None)": (
         ParameterError,
@@ -944,11 +945,11 @@ CALLS = {
     ),
     "conv_transpose(x, w, strides=2)": (
         TypeError,
-        "conv_transpose() got an unexpected keyword argument 'strides'",
+        "conv_transpose() got an unexpected keyword argument 'strides'; did you mean 'stride'?",
     ),
     "conv(y, w, output_size=5)": (
         TypeError,
-        "conv() got an unexpected keyword argument 'output_size'",
+        "conv() got an unexpected keyword argument 'output_size'; did you mean 'input_size'?",
     ),
     "conv_weight_gradient(x, y, 3, output_size=7)": (
         TypeError,
@@ -956,7 +957,7 @@ CALLS = {
     ),
     "conv_transpose_vjp(x, w, strides=2)": (
         TypeError,
-        "unexpected keyword argument 'strides'",
+        "unexpected keyword argument 'strides'; did you mean 'stride'?",
     ),
     "conv_transpose(x, w, b, 2)": (
         TypeError,

@@ -21,6 +21,7 @@ from tconv.geometry.axis import Axis
 from tconv.geometry.axis_order import bare_kernel, bare_sample, likely_axes, swapped_channels
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
+from tconv.signatures import hint
 
 __all__ = ["MOST_AXES", "ShapeRules", "as_shape"]
 
@@ -55,7 +56,8 @@ class ShapeRules:
     ) -> None:
         unknown = sorted(keywords.keys() - DEFAULTS.keys())
         if unknown:
-            raise TypeError(f"unexpected keyword argument {unknown[0]!r}")
+            name, known = unknown[0], [each for each in DEFAULTS if each != "of_layer"]
+            raise TypeError(f"unexpected keyword argument {name!r}{hint(name, known)}")
         given = DEFAULTS | dict(keywords)
         self.of_layer = given["of_layer"]
         self.letter, self.weight_shape = letter, weight_shape

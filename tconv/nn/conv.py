@@ -1,6 +1,8 @@
 """Convolution layers by name: transposed and ordinary ones of any rank."""
 
-from typing import Any, ClassVar, Self
+from __future__ import annotations
+
+from typing import Any, ClassVar, Never, Self
 
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from tconv.geometry.geometry import Letter
 from tconv.nn.conv_base import Convolution, Residuals
 from tconv.nn.init import Initialiser
 from tconv.nn.onnx_export import model_of, read_node
+from tconv.signatures import readable, unknown_keyword
 
 __all__ = [
     "Conv",
@@ -77,6 +80,7 @@ class ConvTranspose(Convolution):
     _wanted: ClassVar[Letter] = "y"
     _given: ClassVar[Letter] = "x"
 
+    @readable
     def __init__(
         self,
         in_channels: int | None,
@@ -95,7 +99,10 @@ class ConvTranspose(Convolution):
         initialiser: str | Initialiser = "kaiming_uniform",
         rng: Any = None,
         activation: Any = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_keyword(ConvTranspose.__init__, unknown)
         super().__init__(
             in_channels,
             out_channels,
@@ -243,6 +250,7 @@ class Conv(Convolution):
     _wanted: ClassVar[Letter] = "x"
     _given: ClassVar[Letter] = "y"
 
+    @readable
     def __init__(
         self,
         in_channels: int | None,
@@ -260,7 +268,10 @@ class Conv(Convolution):
         initialiser: str | Initialiser = "kaiming_uniform",
         rng: Any = None,
         activation: Any = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_keyword(Conv.__init__, unknown)
         super().__init__(
             in_channels,
             out_channels,

@@ -243,9 +243,10 @@ def check_bias(want: Letter, geometry: Geometry, bias: Any) -> None:
         return
     channels = geometry.out_channels if want == "y" else geometry.in_channels
     if tuple(bias.shape) != (channels,):
+        others = "" if bias.ndim else ", and stride by its name if that was meant"
         raise ShapeError(
             f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per "
-            "channel of the result; pass such a bias."
+            f"channel of the result; pass such a bias{others}."
         )
 
 
