@@ -16,6 +16,7 @@ from tconv.geometry.arguments import (
     as_per_axis,
     as_size,
     entries_of,
+    integer_of,
 )
 from tconv.geometry.axis import Axis
 from tconv.geometry.axis_order import bare_kernel, bare_sample, likely_axes, swapped_channels
@@ -65,7 +66,7 @@ class ShapeRules:
         self.data_format = as_choice(given["data_format"], "data_format", DATA_FORMATS)
         self.weight_format = as_choice(given["weight_format"], "weight_format", WEIGHT_FORMATS)
         rank = self.rank = len(weight_shape) - 2
-        self._check_axes(len(data_shape), is_single=given["groups"] == 1)
+        self._check_axes(len(data_shape), given["groups"])
         self.flip_kernel = as_flag(given["flip_kernel"], "flip_kernel")
         self.groups = as_integer(given["groups"], "groups", 1)
         self.stride = as_per_axis(given["stride"], "stride", rank, 1)
@@ -85,11 +86,8 @@ class ShapeRules:
         self._read_weight()
         self._check_channels(data_shape)
 
-    def _check_axes(self, ndim: int, is_single: bool) -> None:
-        """Refuse another number of axes; often those of channels are missing.
-
-        `is_single` says that the channels are those of a single group.
-        """
+    def _check_axes(self, ndim: int, groups: Any) -> None:
+        """Refuse another number of axes; often those of channels are missing."""
         rank, name = self.rank, self.name
         if rank < 1:
             kernel = "a kernel without channels needs two more axes of size 1: "
@@ -102,7 +100,7 @@ class ShapeRules:
             layout = WeightLayout.of(self.weight_format, rank)
             channels = self.weight_shape[layout.inputs if self.letter == "x" else layout.outputs]
             remedy = f"reshape {name} or weight"
-            if ndim == rank and is_single and channels == 1:
+            if ndim == rank and channels == 1 == integer_of(groups):
                 sample = bare_sample(name, self.data_format)
                 remedy = f"for one sample without channels pass {sample}"
             raise ShapeError(

@@ -47,11 +47,29 @@ _MOST_SIZES = 16  # shapes of x for which a layer keeps bound calls
 
 
 # Checks of attributes that are read before `Geometry` checks them.
-_RULES: dict[str, Callable[[Any], Any]] = {
-    "groups": lambda value: as_integer(value, "groups", 1),
-    "data_format": lambda value: as_choice(value, "data_format", DATA_FORMATS),
-    "padding_mode": lambda value: as_choice(value, "padding_mode", PADDING_MODES),
+_RULES: dict[str, Callable[[Any, Any], Any]] = {
+    "groups": lambda _, value: as_integer(value, "groups", 1),
+    "data_format": lambda _, value: as_choice(value, "data_format", DATA_FORMATS),
+    "padding_mode": lambda _, value: as_choice(value, "padding_mode", PADDING_MODES),
+    "weight": lambda layer, value: _as_parameter(layer, "weight", value),
+    "bias": lambda layer, value: None if value is None else _as_parameter(layer, "bias", value),
 }
+
+
+def _as_parameter(layer: Any, name: str, value: Any) -> Parameter:
+    """A parameter as it is; or, for an array, the one that the layer has, with these values."""
+    if isinstance(value, Parameter):
+        return value
+    if value is None:
+        raise ParameterError(f"{name}=None must be a Parameter or an array; pass one.")
+    own: Parameter | None = getattr(layer, name)
+    if own is None:
+        raise ParameterError(
+            f"{name}={show(value)} must be a Parameter, the layer has none yet; pass "
+            f'tconv.Parameter(array, "{name}") or make the layer with {name}=True.'
+        )
+    own.value = value
+    return own
 
 
 def _copied(array: NDArray[Any]) -> NDArray[Any]:
@@ -197,27 +215,10 @@ class Convolution(Layer):
         An array for weight or bias sets the values of the `Parameter`, which stays the same object.
         """
         if name in _RULES:
-            value = _RULES[name](value)
-        elif name in ("weight", "bias") and not isinstance(value, Parameter):
-            value = self._with_values(name, value)
+            value = _RULES[name](self, value)
         super().__setattr__(name, value)
         if not name.startswith("_"):
             super().__setattr__("_bound", {})
-
-    def _with_values(self, name: str, value: Any) -> Parameter | None:
-        """The parameter of a name, with an array's values; None for a bias of None."""
-        if value is None and name == "bias":
-            return None
-        parameter: Parameter | None = getattr(self, name, None)
-        if value is None:
-            raise ParameterError(f"{name}=None must be a Parameter or an array; pass one.")
-        if parameter is None:
-            raise ParameterError(
-                f"{name}={show(value)} must be a Parameter, the layer has none yet; pass "
-                f'tconv.Parameter(array, "{name}") or make the layer with {name}=True.'
-            )
-        parameter.value = value
-        return parameter
 
     def __getstate__(self) -> dict[str, Any]:
         # Everything but caches, in plain values.

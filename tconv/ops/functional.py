@@ -111,7 +111,7 @@ def conv_transpose(
         raise unknown_keyword(conv_transpose, unknown)
     entry = None
     if dtype is None:
-        # One flat tuple, written in place: unpacking smaller ones takes 0.15 us (Python 3.11).
+        # One flat tuple: to unpack smaller ones takes a tenth of a microsecond.
         key = ("y", stride, padding, output_padding, dilation, groups, output_size, padding_mode,
                data_format, weight_format, flip_kernel, method, threads, max_bytes)  # fmt: skip
         entry = cache_entry(x, weight, key)
