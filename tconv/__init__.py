@@ -118,8 +118,9 @@ _NAMES = {
     "deconvnet.see": "See see see_layers",
     "explainer.explainer": "Explainer explain",
 }
-_MODULES = ["checkerboard", "dask", "images", "onnx", "tinynet", "torch", "volumes"]
-"""Modules whose names docs/api.md has."""
+_MODULES = ["checkerboard", "images", "tinynet"]
+_HOSTS = ["dask", "onnx", "torch", "volumes"]
+"""Modules that need other libraries: `dir` has them once they are loaded, for `help` loads all."""
 _FILE_OF = {name: file for file, names in _NAMES.items() for name in names.split()}
 
 if TYPE_CHECKING:
@@ -210,14 +211,15 @@ else:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_MODULES, "__version__"])
+    loaded = [name for name in _HOSTS if name in globals()]
+    return sorted([*__all__, *_MODULES, *loaded, "__version__"])
 
 
 def _unknown(name: str) -> AttributeError:
     with importing:
         from tconv.foreign_names import hint_for
 
-    hint = hint_for(name, [*__all__, *_MODULES])
+    hint = hint_for(name, [*__all__, *_MODULES, *_HOSTS])
     # No obj: Python would add a hint of its own.
     return AttributeError(f"module 'tconv' has no attribute {name!r}{hint}", name=name, obj=None)
 

@@ -302,7 +302,14 @@ def test_the_lists_of_public_names_agree():
 def test_dir_has_the_public_names_and_modules_only():
     api = (PACKAGE.parent / "docs" / "api.md").read_text("utf-8")
     modules = set(re.findall(r"^::: tconv\.([a-z]+)\.", api, re.MULTILINE)) | {"torch"}
-    assert set(dir(tconv)) == {*tconv.__all__, *modules, "__version__"}
+    assert modules == {*tconv._MODULES, *tconv._HOSTS}
+    loaded = set(tconv._HOSTS) & set(vars(tconv))
+    assert set(dir(tconv)) == {*tconv.__all__, *tconv._MODULES, *loaded, "__version__"}
+
+
+def test_help_of_the_package_loads_no_optional_library():
+    loaded = loaded_by("import pydoc, tconv; assert 'conv_output_shape' in pydoc.render_doc(tconv)")
+    assert not loaded & HOSTS
 
 
 def test_a_name_is_what_its_file_holds():
