@@ -56,6 +56,7 @@ __all__ = [
     "UnsupportedError",
     "check_adjoint",
     "conv",
+    "conv_output_shape",
     "conv_transpose",
     "conv_transpose1d",
     "conv_transpose2d",
@@ -104,8 +105,8 @@ _NAMES = {
     "nn.parameter": "Parameter",
     "nn.batch_norm": "BatchNorm fold_batch_norm",
     "ops.functional": (
-        "conv conv_transpose conv_transpose1d conv_transpose2d conv_transpose3d "
-        "conv_weight_gradient output_shape"
+        "conv conv_output_shape conv_transpose conv_transpose1d conv_transpose2d "
+        "conv_transpose3d conv_weight_gradient output_shape"
     ),
     "nn.optim": "SGD Adam",
     "ops.planned_call": "Packed PlannedCall plan",
@@ -117,6 +118,9 @@ _NAMES = {
     "deconvnet.see": "See see see_layers",
     "explainer.explainer": "Explainer explain",
 }
+_MODULES = ["checkerboard", "images", "tinynet"]
+_HOSTS = ["dask", "onnx", "torch", "volumes"]
+"""Modules that need other libraries: `dir` has them once they are loaded, for `help` loads all."""
 _FILE_OF = {name: file for file, names in _NAMES.items() for name in names.split()}
 
 if TYPE_CHECKING:
@@ -171,6 +175,7 @@ if TYPE_CHECKING:
     )
     from tconv.ops.functional import (
         conv,
+        conv_output_shape,
         conv_transpose,
         conv_transpose1d,
         conv_transpose2d,
@@ -206,16 +211,17 @@ else:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    loaded = [name for name in _HOSTS if name in globals()]
+    return sorted([*__all__, *_MODULES, *loaded, "__version__"])
 
 
 def _unknown(name: str) -> AttributeError:
     with importing:
-        from difflib import get_close_matches
+        from tconv.foreign_names import hint_for
 
-    close = get_close_matches(name, __all__, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return AttributeError(f"module 'tconv' has no attribute {name!r}{hint}")
+    hint = hint_for(name, [*__all__, *_MODULES, *_HOSTS])
+    # No obj: Python would add a hint of its own.
+    return AttributeError(f"module 'tconv' has no attribute {name!r}{hint}", name=name, obj=None)
 
 
 def _is_public(cls: type) -> bool:

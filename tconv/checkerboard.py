@@ -6,40 +6,77 @@ phase r, and for a constant input it *is* their sum. If the sums of the phases d
 repeats with the stride: the checkerboard.
 """
 
+from __future__ import annotations
+
 import sys
-from collections.abc import Sequence
 from itertools import product
-from math import frexp, gcd, log10, prod, sqrt
+from math import frexp, gcd, isfinite, log10, prod, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tconv.arrays.dtypes import largest
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
-from tconv.geometry.arguments import PerAxis, as_array, as_per_axis, entries_of, number_of
+from tconv.geometry.arguments import (
+    PerAxis,
+    as_array,
+    as_choice,
+    as_per_axis,
+    entries_of,
+    number_of,
+)
 from tconv.geometry.axis import Axis
+from tconv.geometry.axis_order import bare_kernel
 from tconv.geometry.shape_rules import MOST_AXES
+from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
+from tconv.signatures import readable
 from tconv.system.memory import available_bytes, check_room
 
-__all__ = ["decibels", "overlap_counts", "phase_sums", "ripple"]
+__all__ = ["Ripple", "decibels", "overlap_counts", "phase_sums", "ripple"]
 
 _MOST_COUNTED = 2**63 - 1
 _SMALL_BYTES = 2**26  # below this the operating system is not asked for free memory
 
 
+class Ripple(float):
+    """The number that `ripple` returns; `print` says what it means.
+
+    >>> print(Ripple(0.25))
+    0.25: a constant input comes out with a pattern of 25 % (root mean square) of its mean, -12.0 dB
+    >>> print(Ripple(0))
+    0: no checkerboard, a constant input comes out constant
+    """
+
+    def __str__(self) -> str:
+        if float(self) == 0:
+            return "0: no checkerboard, a constant input comes out constant"
+        if not isfinite(self):
+            return f"{float(self)}: a constant input comes out as a pattern whose mean is 0"
+        return (
+            f"{float(self):.4g}: a constant input comes out with a pattern of {100 * self:.3g} % "
+            f"(root mean square) of its mean, {decibels(self):.1f} dB"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return float, (float(self),)  # a pickle names no class of ours
+
+
+@readable
 def overlap_counts(
-    kernel_size: Sequence[int], *, stride: PerAxis = 1, dilation: PerAxis = 1
+    kernel_size: Any, *, stride: PerAxis | None = None, dilation: PerAxis | None = None
 ) -> NDArray[np.int64]:
     """Count the taps that reach an output of each phase, away from the border.
 
-    ``c[r] = #{k : k*dilation mod stride == r}``, and over several axes their product.
+    ``c[r] = #{k : k*dilation mod stride == r}``, and over several axes their product. A cell with a
+    count of 4 sums four products where its neighbour with a count of 1 has one: with weights of
+    about the same size it is about four times as large, and that is the checkerboard.
 
     Parameters
     ----------
-    kernel_size : one int per axis
-    stride, dilation : int or one int per axis
+    kernel_size : one int per axis; or a layer, such as a `ConvTranspose2d` of tconv or PyTorch
+    stride, dilation : int or one int per axis; by default those of the layer, or 1
 
     Returns
     -------
@@ -59,9 +96,12 @@ def overlap_counts(
     >>> overlap_counts((3, 3), stride=2)
     array([[4, 2],
            [2, 1]])
-    >>> overlap_counts((4,), stride=2)
+    >>> overlap_counts(tconv.ConvTranspose1d(1, 1, 4, stride=2))
     array([2, 2])
     """
+    if _is_layer(kernel_size):
+        kernel_size, stride, dilation = _settings_of(kernel_size, stride, dilation)
+    stride, dilation = _or_one(stride), _or_one(dilation)
     entries = entries_of(kernel_size)
     if not entries:
         raise ParameterError(
@@ -109,15 +149,70 @@ def _check_phases(strides: tuple[int, ...], cell_bytes: int) -> None:
         )
 
 
-def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> NDArray[Any]:
+def _is_layer(value: Any) -> bool:
+    """Whether it is a layer of convolution, of tconv, PyTorch or the like."""
+    if isinstance(value, np.ndarray | list | tuple | int | str):
+        return False
+    names = ("weight", "kernel_size", "stride", "dilation")
+    try:
+        return all(hasattr(value, name) for name in names)
+    except Exception:  # from a method of the value
+        return False
+
+
+def _settings_of(layer: Any, stride: Any, dilation: Any) -> tuple[Any, Any, Any]:
+    """Kernel size, stride and dilation: those of the layer where none are given."""
+    stride = layer.stride if stride is None else stride
+    return layer.kernel_size, stride, layer.dilation if dilation is None else dilation
+
+
+def _or_one(value: PerAxis | None) -> PerAxis:
+    return 1 if value is None else value
+
+
+def _weight_of(weight: Any, weight_format: str) -> NDArray[Any]:
+    """The weight of a layer, or an array, as (C, M, *K)."""
+    form = as_choice(weight_format, "weight_format", WEIGHT_FORMATS)
+    if _is_layer(weight):
+        if form != "IO*":
+            raise ParameterError(
+                f'weight_format="{form}" must be left out with a layer, which has its own; pass '
+                "only the layer."
+            )
+        weight = getattr(weight.weight, "value", weight.weight)
+        if hasattr(weight, "detach"):  # of PyTorch
+            weight = weight.detach().cpu()
+    w = as_array(weight, "weight")
+    if w.ndim < 3:
+        raise ShapeError(
+            f"weight.shape={w.shape} must be those of channels and of a spatial axis, such as (C, "
+            f"M, *K); pass {bare_kernel(form)} for a single kernel."
+        )
+    layout = WeightLayout.of(form, w.ndim - 2)
+    return w.transpose(layout.inputs, layout.outputs, *layout.kernel)
+
+
+@readable
+def phase_sums(
+    weight: Any,
+    *,
+    stride: PerAxis | None = None,
+    dilation: PerAxis | None = None,
+    weight_format: str = "IO*",
+) -> NDArray[Any]:
     """Sum the taps of each phase: the output for a constant input of 1, away from the border.
 
-    ``D[c, m, r] = sum of weight[c, m, k] over k with k*dilation mod stride == r``, per axis.
+    ``D[c, m, r] = sum of weight[c, m, k] over k with k*dilation mod stride == r``, per axis. Entry
+    ``[c, m, ry, rx]`` is what output channel m shows, at the cells of phase (ry, rx), of a constant
+    1 in input channel c. Equal entries over all phases mean no checkerboard.
 
     Parameters
     ----------
-    weight : array (C, M, *K) of numbers
-    stride, dilation : int or one int per axis
+    weight : array of numbers, (C, M, *K) unless weight_format says otherwise; or a layer, such as a
+        `ConvTranspose2d` of tconv or PyTorch. Of a layer such as `Conv2d` the sums are those of its
+        gradient with respect to x.
+    stride, dilation : int or one int per axis; by default those of the layer, or 1
+    weight_format : "IO*", "*OI", "*IO", "OI*" or "O*I", as for `conv_transpose`
 
     Returns
     -------
@@ -138,13 +233,13 @@ def phase_sums(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1)
     array([[[2., 1.]]])
     >>> phase_sums([[[0.5, 1.0, 0.5]]], stride=2)
     array([[[1., 1.]]])
+    >>> phase_sums(tconv.ConvTranspose1d(1, 1, 4, stride=2, initialiser="bilinear"))
+    array([[[1., 1.]]], dtype=float32)
     """
-    w: Any = as_array(weight, "weight")
-    if w.ndim < 3:
-        raise ShapeError(
-            f"weight.shape={w.shape} must be (C, M, *K) with a spatial axis; "
-            "pass weight[None, None] for a single kernel."
-        )
+    w: Any = _weight_of(weight, weight_format)
+    if _is_layer(weight):
+        _, stride, dilation = _settings_of(weight, stride, dilation)
+    stride, dilation = _or_one(stride), _or_one(dilation)
     if w.dtype.kind not in "iufc" and w.dtype.name != "bfloat16":
         raise DTypeError(f"weight.dtype={w.dtype} must be a type of numbers; convert it first.")
     rank = w.ndim - 2
@@ -173,7 +268,14 @@ def _check_sums(w: NDArray[Any], axes: list[Axis]) -> None:
         )
 
 
-def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> float:
+@readable
+def ripple(
+    weight: Any,
+    *,
+    stride: PerAxis | None = None,
+    dilation: PerAxis | None = None,
+    weight_format: str = "IO*",
+) -> Ripple:
     """Return the strength of the checkerboard for constant inputs, relative to their mean.
 
     ``R = sqrt(mean over phases of |D_r - D|^2) / |D|``, where D_r are the `phase_sums`, D their
@@ -181,19 +283,29 @@ def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> 
 
     Parameters
     ----------
-    weight, stride, dilation : as `phase_sums`
+    weight, stride, dilation, weight_format : as `phase_sums`, so a layer is enough
 
     Returns
     -------
-    float: 0 for an even pattern, 1 if the ripple is as large as the mean, infinity if only the
-        mean is 0
+    float: 0 for an even pattern, 0.1 if the cells of a constant area deviate from their mean by a
+        tenth of it (root mean square), 1 if by as much as the mean, infinity if only the mean is 0.
+        `print` says it in words.
+
+    Raises
+    ------
+    ParameterError, ShapeError, DTypeError, MemoryLimitError : as `phase_sums`
 
     >>> ripple(np.ones((1, 1, 4, 4)), stride=2)
     0.0
-    >>> round(ripple(np.ones((1, 1, 3, 3)), stride=2), 4)
-    0.4843
+    >>> print(ripple(np.ones((1, 1, 3, 3)), stride=2))
+    0.4843: a constant input comes out with a pattern of 48.4 % (root mean square) of its mean, \
+-6.3 dB
+    >>> ripple(tconv.ConvTranspose2d(8, 4, 4, stride=2, initialiser="icnr")) < 1e-6
+    True
     """
-    w: Any = as_array(weight, "weight")
+    w: Any = _weight_of(weight, weight_format)
+    if _is_layer(weight):
+        _, stride, dilation = _settings_of(weight, stride, dilation)
     check_room("ripple", 16 * 2 * w.size)
     if w.dtype.kind in "iufc" or w.dtype.name == "bfloat16":
         # In float64, scaled so that neither sums nor squares overflow or underflow.
@@ -206,12 +318,14 @@ def ripple(weight: ArrayLike, *, stride: PerAxis = 1, dilation: PerAxis = 1) -> 
     spread = float(np.sum(np.abs(phases - mean) ** 2)) / prod(sums.shape[2:])
     level = float(np.sum(np.abs(mean) ** 2))
     if spread == 0:
-        return 0.0
-    return sqrt(spread / level) if level else float("inf")
+        return Ripple(0)
+    return Ripple(sqrt(spread / level) if level else "inf")
 
 
 def decibels(ratio: float) -> float:
     """Return a ratio of amplitudes in decibels: ``20*log10(ratio)``, minus infinity for 0.
+
+    0 dB is a ratio of 1, -20 dB one of a tenth, -40 dB one of a hundredth.
 
     >>> decibels(10.0), decibels(0.0)
     (20.0, -inf)

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from tconv.arrays.canonical import canonical, canonical_shape, from_canonical
 from tconv.geometry.geometry import Geometry, Letter
+from tconv.system.memory import check_room
 
 __all__ = ["contract", "unrolled_filter"]
 
@@ -50,10 +51,17 @@ def unrolled_filter(geometry: Geometry, weight: NDArray[Any]) -> NDArray[Any]:
     -------
     array (C*prod(I), M*prod(O)), zero where the filter does not cover the cell and between groups
 
+    Raises
+    ------
+    MemoryLimitError : the matrix needs more memory than there is
+
     References
     ----------
     Dumoulin & Visin 2016, arXiv:1603.07285, section 4.1.
     """
+    rows = geometry.in_channels * prod(geometry.input_size)
+    columns = geometry.out_channels * prod(geometry.output_size)
+    check_room(f"W* of {rows:,} x {columns:,}", rows * columns * weight.dtype.itemsize)
     w = canonical(np, geometry, "w", weight)  # (G, C/G, M/G, *K)
     groups, inputs, outputs = w.shape[:3]
     w = w.reshape(groups, inputs, outputs, -1)

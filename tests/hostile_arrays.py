@@ -85,6 +85,12 @@ def _(folder):
     return partial(tconv.output_shape, (1, 2, 4), (2, 3, 3), **keywords)
 
 
+@call("conv_output_shape")
+def _(folder):
+    keywords = SIZES | {"input_size": None, "padding_mode": "zeros"}
+    return partial(tconv.conv_output_shape, (1, 3, 8), (2, 3, 3), **keywords)
+
+
 @call("solve")
 def _(folder):
     keywords = {"input_size": 8, "output_size": 16, "kernel_size": 4, "stride": 2}

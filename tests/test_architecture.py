@@ -18,8 +18,9 @@ PACKAGE = Path(__file__).parents[1] / "tconv"
 # From the ground up. A room is a folder, or a file at the top; it imports from the lines above its
 # own only, never from a room beside it. Some rooms are reserved: nothing stands in them yet.
 LAYERS = """
-errors tables messages page_templates progress
+errors tables messages page_templates progress foreign_names
 system
+signatures
 geometry
 arrays
 images checkerboard
@@ -296,7 +297,19 @@ def test_the_lists_of_public_names_agree():
     ]
     assert sorted(checked) == sorted((file, name, None) for file, name in table)
     assert sorted(tconv.__all__) == sorted(name for _, name in table)
-    assert set(tconv.__all__) <= set(dir(tconv))
+
+
+def test_dir_has_the_public_names_and_modules_only():
+    api = (PACKAGE.parent / "docs" / "api.md").read_text("utf-8")
+    modules = set(re.findall(r"^::: tconv\.([a-z]+)\.", api, re.MULTILINE)) | {"torch"}
+    assert modules == {*tconv._MODULES, *tconv._HOSTS}
+    loaded = set(tconv._HOSTS) & set(vars(tconv))
+    assert set(dir(tconv)) == {*tconv.__all__, *tconv._MODULES, *loaded, "__version__"}
+
+
+def test_help_of_the_package_loads_no_optional_library():
+    loaded = loaded_by("import pydoc, tconv; assert 'conv_output_shape' in pydoc.render_doc(tconv)")
+    assert not loaded & HOSTS
 
 
 def test_a_name_is_what_its_file_holds():

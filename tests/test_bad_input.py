@@ -189,7 +189,8 @@ CALLS = {
     ),
     "conv_transpose(x, w, 1.0)": (
         ShapeError,
-        "bias has shape (), must be (3,), one number per channel of the result; pass such a bias.",
+        "bias has shape (), must be (3,), one number per channel of the result; pass such"
+        " a bias, and stride by its name if that was meant.",
     ),
     "conv_transpose(x, w, np.ones(4))": (
         ShapeError,
@@ -357,11 +358,24 @@ CALLS = {
     "conv_transpose(x, w[0])": (
         ShapeError,
         "weight.ndim=2 must be at least 3 (two channel axes and one or more spatial axes); "
-        "reshape weight.",
+        "a kernel without channels needs two more axes of size 1: weight[None, None].",
     ),
     "conv_transpose(x[0, 0], w)": (
         ShapeError,
         "x.ndim=1 must be 3 (batched) or 2 (unbatched) with weight.ndim=3; reshape x or weight.",
+    ),
+    "conv_transpose(np.ones((8, 8, 8)), np.ones((1, 1, 3, 3, 3)))": (
+        ShapeError,
+        "x.ndim=3 must be 5 (batched) or 4 (unbatched) with weight.ndim=5; for one sample without "
+        "channels pass x[None, None].",
+        "conv_transpose(np.ones((8, 8, 8))[None, None], np.ones((1, 1, 3, 3, 3)))",
+    ),
+    "conv(np.ones((4, 8, 8)), np.ones((1, 1, 3, 3)))": (
+        ShapeError,
+        'y has 4 channels but weight of shape (1, 1, 3, 3) (weight_format="IO*", groups=1) takes '
+        "1; pass y with 1 channels or another weight, or y[:, None] if y is a batch without "
+        "channels.",
+        "conv(np.ones((4, 8, 8))[:, None], np.ones((1, 1, 3, 3)))",
     ),
     "conv_transpose(x[None], w)": (
         ShapeError,
@@ -375,7 +389,9 @@ CALLS = {
     "conv_transpose(x[:, :3], w)": (
         ShapeError,
         'x has 3 channels but weight of shape (4, 3, 3) (weight_format="IO*", groups=1) '
-        "takes 4; pass x with 4 channels or another weight.",
+        'takes 4; pass x with 4 channels or another weight, or weight_format="OI*" if the axes '
+        "of weight stand in that order.",
+        "conv_transpose(x[:, :3], w, weight_format='OI*')",
     ),
     "conv_transpose(np.ones((2, 5, 4)), w)": (
         ShapeError,
@@ -394,7 +410,9 @@ CALLS = {
     "conv_transpose(x, w, weight_format='OI*')": (
         ShapeError,
         'x has 4 channels but weight of shape (4, 3, 3) (weight_format="OI*", groups=1) '
-        "takes 3; pass x with 3 channels or another weight.",
+        'takes 3; pass x with 3 channels or another weight, or weight_format="IO*" if the axes '
+        "of weight stand in that order.",
+        "conv_transpose(x, w, weight_format='IO*')",
     ),
     "conv_transpose(x, w[:, :0])": (
         ShapeError,
@@ -419,12 +437,14 @@ CALLS = {
     ),
     "conv(y[:, :, :0], w)": (
         ShapeError,
-        "y has size 0 on spatial axis 0, must be at least 1; pass a y that is not empty.",
+        "y has size 0 on spatial axis 0, must be at least 1; pass one that is not empty.",
     ),
     "conv(x, w)": (
         ShapeError,
         'y has 4 channels but weight of shape (4, 3, 3) (weight_format="IO*", groups=1) '
-        "takes 3; pass y with 3 channels or another weight.",
+        'takes 3; pass y with 3 channels or another weight, or weight_format="OI*" if the axes '
+        "of weight stand in that order.",
+        "conv(x, w, weight_format='OI*')",
     ),
     "conv_transpose1d(x[..., None], w[..., None])": (
         ShapeError,
@@ -550,7 +570,7 @@ CALLS = {
     "conv(y, w, dilation=2**63)": (
         ShapeError,
         "y has size 7 on spatial axis 0, but the kernel needs 18446744073709551617 (kernel "
-        "3, stride 1, dilation 9223372036854775808, padding (0, 0), output_padding 0); pass "
+        "3, stride 1, dilation 9223372036854775808, padding (0, 0)); pass "
         "a larger y or raise padding[0] by 18446744073709551610 in all.",
     ),
     # ---- padding ---------------------------------------------------------------------------------
@@ -599,8 +619,7 @@ CALLS = {
     ),
     "conv_transpose(x, w, padding='SAME')": (
         ParameterError,
-        "padding='SAME' must be one of 'valid', 'same', 'same_upper', 'same_lower'; pass one "
-        "of these.",
+        "padding='SAME' must be one of 'valid', 'same', 'same_upper', 'same_lower'; pass 'same'.",
         "conv_transpose(x, w, padding='same')",
     ),
     "conv_transpose(x, w, padding=('same',))": (
@@ -635,7 +654,7 @@ CALLS = {
     "conv(y[:, :, :2], w)": (
         ShapeError,
         "y has size 2 on spatial axis 0, but the kernel needs 3 (kernel 3, stride 1, "
-        "dilation 1, padding (0, 0), output_padding 0); pass a larger y or raise padding[0] "
+        "dilation 1, padding (0, 0)); pass a larger y or raise padding[0] "
         "by 1 in all.",
         "conv(y[:, :, :2], w, padding=((0, 1),))",
     ),
@@ -788,14 +807,14 @@ CALLS = {
     "conv(y, w, input_size=4)": (
         ShapeError,
         "input_size[0]=4 cannot come from y of size 7 (kernel 3, stride 1, dilation 1, "
-        "padding (0, 0), output_padding 0): possible is only 5; pass one of these or another "
+        "padding (0, 0)): possible is only 5; pass one of these or another "
         "y.",
         "conv(y, w, input_size=5)",
     ),
     "conv(y, w, dilation=2, input_size=4)": (
         ShapeError,
         "input_size[0]=4 cannot come from y of size 7 (kernel 3, stride 1, dilation 2, "
-        "padding (0, 0), output_padding 0): possible are 2 to 3; pass one of these or "
+        "padding (0, 0)): possible are 2 to 3; pass one of these or "
         "another y.",
         "conv(y, w, dilation=2, input_size=2)",
     ),
@@ -815,7 +834,7 @@ CALLS = {
     "conv_transpose(x, w, padding_mode='reflection')": (
         ParameterError,
         "padding_mode='reflection' must be one of 'zeros', 'circular', 'reflect', "
-        "'replicate'; pass one of these.",
+        "'replicate'; pass 'reflect'.",
     ),
     "conv_transpose(x, w, padding_mode=None)": (
         ParameterError,
@@ -846,7 +865,7 @@ CALLS = {
     ),
     "conv(y, w, padding_mode='replicate', padding=7)": (
         ShapeError,
-        "padding[0]=(7, 7) must be smaller than the output size 7 with "
+        "padding[0]=(7, 7) must be smaller than y's size 7 with "
         'padding_mode="replicate"; lower padding or use padding_mode="circular".',
         "conv(y, w, padding_mode='circular', padding=7)",
     ),
@@ -863,7 +882,8 @@ CALLS = {
     # ---- names and flags -------------------------------------------------------------------------
     "conv_transpose(x, w, data_format='NCHW')": (
         ParameterError,
-        "data_format='NCHW' must be one of 'channels_first', 'channels_last'; pass one of these.",
+        "data_format='NCHW' must be one of 'channels_first', 'channels_last'; pass "
+        "'channels_first'.",
     ),
     "conv_transpose(x, w, data_format=None)": (
         ParameterError,
@@ -925,11 +945,11 @@ CALLS = {
     ),
     "conv_transpose(x, w, strides=2)": (
         TypeError,
-        "conv_transpose() got an unexpected keyword argument 'strides'",
+        "conv_transpose() got an unexpected keyword argument 'strides'; did you mean 'stride'?",
     ),
     "conv(y, w, output_size=5)": (
         TypeError,
-        "conv() got an unexpected keyword argument 'output_size'",
+        "conv() got an unexpected keyword argument 'output_size'; did you mean 'input_size'?",
     ),
     "conv_weight_gradient(x, y, 3, output_size=7)": (
         TypeError,
@@ -937,7 +957,7 @@ CALLS = {
     ),
     "conv_transpose_vjp(x, w, strides=2)": (
         TypeError,
-        "unexpected keyword argument 'strides'",
+        "unexpected keyword argument 'strides'; did you mean 'stride'?",
     ),
     "conv_transpose(x, w, b, 2)": (
         TypeError,
@@ -968,7 +988,8 @@ CALLS = {
     "conv_weight_gradient(x, y, (3, 3, 3))": (
         ShapeError,
         "x.ndim=3 and y.ndim=3 must both be 5 (batched) or both 4 (unbatched) with "
-        "kernel_size=(3, 3, 3); reshape x or y.",
+        "kernel_size=(3, 3, 3); for one sample without channels pass x[None, None] and "
+        "y[None, None].",
     ),
     "conv_weight_gradient(x, y, 2)": (
         OutputSizeError,
@@ -1008,6 +1029,18 @@ CALLS = {
         "one and the same transposed convolution.",
     ),
     # ---- output_shape ----------------------------------------------------------------------------
+    "conv_output_shape((1, 3, 2), (4, 3, 3))": (
+        ShapeError,
+        "y has size 2 on spatial axis 0, but the kernel needs 3 (kernel 3, stride 1, dilation 1, "
+        "padding (0, 0)); pass a larger y or raise padding[0] by 1 in all.",
+        "conv_output_shape((1, 3, 2), (4, 3, 3), padding=((1, 0),))",
+    ),
+    "conv_output_shape(y, w)": (
+        ParameterError,
+        "weight_shape is an array of shape (4, 3, 3), must be a sequence of integers; pass "
+        "weight.shape.",
+        "conv_output_shape(y.shape, w.shape)",
+    ),
     "output_shape(3, (1, 1, 3))": (
         ParameterError,
         "x_shape=3 must be a sequence of integers; pass an array's shape.",
@@ -1162,7 +1195,8 @@ CALLS = {
     "check_adjoint(w, (1, 3, 5))": (
         ShapeError,
         'x has 3 channels but weight of shape (4, 3, 3) (weight_format="IO*", groups=1) '
-        "takes 4; pass x with 4 channels or another weight.",
+        'takes 4; pass x with 4 channels or another weight, or weight_format="OI*" if the axes '
+        "of weight stand in that order.",
     ),
     "check_adjoint(w, (1, 4, 5), rng='seed')": (
         ParameterError,

@@ -1,5 +1,8 @@
 """Overlap counts and phase sums equal the outputs for ones and constants, off the border."""
 
+import json
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +13,7 @@ from strategies import draws
 from tconv.checkerboard import decibels, overlap_counts, phase_sums, ripple
 from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
 from tconv.geometry.axis import Axis
+from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.nn.init import init_bilinear
 
 
@@ -121,12 +125,58 @@ def test_ripple_without_a_mean_is_infinite():
 
 
 def test_bad_input():
-    with pytest.raises(ShapeError, match=r"^weight\.shape=\(3, 3\) must be \(C, M, \*K\)"):
+    with pytest.raises(ShapeError, match=r"^weight\.shape=\(3, 3\) must be those of channels"):
         phase_sums(np.ones((3, 3)), stride=2)
     with pytest.raises(DTypeError, match=r"^weight\.dtype=bool must be a type of numbers"):
         phase_sums(np.ones((1, 1, 3), bool), stride=2)
     with pytest.raises(ParameterError, match=r"^stride\[0\]=0 must be at least 1"):
         overlap_counts((3, 3), stride=0)
+
+
+@pytest.mark.parametrize("kind", [tconv.ConvTranspose2d, tconv.Conv2d])
+def test_a_layer_brings_its_weight_and_its_settings(kind):
+    layer = kind(4, 6, (3, 5), stride=(2, 3), dilation=(1, 2), groups=2, rng=0)
+    weight, settings = layer.weight.value, {"stride": (2, 3), "dilation": (1, 2)}
+    assert overlap_counts(layer).tolist() == overlap_counts((3, 5), **settings).tolist()
+    assert np.array_equal(phase_sums(layer), phase_sums(weight, **settings))
+    assert ripple(layer) == ripple(weight, **settings) > 0
+    # What is given counts, whatever the layer has.
+    assert overlap_counts(layer, stride=1).tolist() == [[15]]
+    assert phase_sums(layer, stride=1).shape == (*weight.shape[:2], 1, 1)
+    assert ripple(layer, stride=1) == 0
+
+
+def test_a_layer_without_a_weight_yet_says_so():
+    layer = tconv.ConvTranspose2d(None, 6, 3, stride=2)
+    assert overlap_counts(layer).tolist() == [[4, 2], [2, 1]]
+    with pytest.raises(ParameterError, match=r"^weight has no value yet"):
+        ripple(layer)
+    with pytest.raises(ParameterError, match=r'^weight_format="OI\*" must be left out'):
+        phase_sums(tconv.Conv2d(1, 1, 3), weight_format="OI*")
+
+
+@draws(2)
+@given(kernels(), st.sampled_from(sorted(WEIGHT_FORMATS)))
+def test_sums_and_ripple_are_the_same_in_every_weight_format(drawn, weight_format):
+    w, settings = drawn
+    layout = WeightLayout.of(weight_format, 2)
+    moved = np.empty(layout.shape(*w.shape[:2], 1, w.shape[2:]))
+    moved.transpose(layout.inputs, layout.outputs, *layout.kernel)[...] = w
+    settings |= {"weight_format": weight_format}
+    own = {name: settings[name] for name in ("stride", "dilation")}
+    assert np.array_equal(phase_sums(moved, **settings), phase_sums(w, **own))
+    assert ripple(moved, **settings) == ripple(w, **own)
+
+
+def test_a_ripple_is_a_float_that_says_what_it_means():
+    found = ripple(np.ones((1, 1, 3, 3)), stride=2)
+    assert isinstance(found, float)
+    assert repr(found) == repr(float(found)) == json.dumps(found)
+    assert f"{found:.2f}" == "0.48"
+    assert "48.4 % (root mean square) of its mean, -6.3 dB" in str(found)
+    assert "comes out constant" in str(ripple(np.ones((1, 1, 4)), stride=2))
+    assert "whose mean is 0" in str(ripple(np.array([[[1.0, -1.0]]]), stride=2))
+    assert type(pickle.loads(pickle.dumps(found))) is float
 
 
 @pytest.mark.parametrize("scale", [2.0**-1060, 2.0**-600, 2.0**600, 2.0**1010])

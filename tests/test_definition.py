@@ -3,12 +3,14 @@
 from itertools import product
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import draws, geometries, integer_operands, operands_of, same_numbers
 from tconv.arrays.canonical import canonical, canonical_shape, from_canonical
 from tconv.definition import contract, unrolled_filter
+from tconv.errors import MemoryLimitError
 from tconv.geometry.geometry import Geometry
 
 W = np.array([[1, 2], [3, 4]]).reshape(1, 1, 2, 2)
@@ -83,3 +85,15 @@ def test_every_row_of_the_unrolled_filter_is_one_position_of_the_filter(geometry
         seen[np.unravel_index(row, seen.shape)] = 1
         y = contract(geometry, "y", one, w)
         assert same_numbers(canonical(np, geometry, "y", y).ravel(), matrix[row])
+
+
+@pytest.mark.parametrize("want", ["y", "x"])
+def test_a_matrix_beyond_the_memory_is_refused_before_anything_is_built(want):
+    shapes = (1, 3, 512, 512), (3, 64, 4, 4)
+    geometry = Geometry.of(*shapes, stride=2, padding=1)
+    weight = np.ones(geometry.weight_shape)
+    with pytest.raises(MemoryLimitError, match=r"^W\* of 786,432 x 67,108,864 needs 4\d\d,\d{3},"):
+        unrolled_filter(geometry, weight)
+    data = np.ones(geometry.x_shape if want == "y" else geometry.y_shape)
+    with pytest.raises(MemoryLimitError, match=r"^W\* of"):
+        contract(geometry, want, data, weight)

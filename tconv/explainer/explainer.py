@@ -1,5 +1,7 @@
 """Explainer of a transposed convolution: facts, an interactive page and pictures."""
 
+from __future__ import annotations
+
 import os
 import tempfile
 import webbrowser
@@ -16,6 +18,7 @@ from tconv.explainer.raster import write_gif, write_png
 from tconv.explainer.scene import Scene
 from tconv.explainer.svg import svg_of
 from tconv.geometry.axis import Axis
+from tconv.signatures import readable
 from tconv.system.files import suffix_of, whole_file
 from tconv.system.public_pickles import reduce_by_public_name
 
@@ -24,6 +27,7 @@ __all__ = ["SUFFIXES", "Explainer", "explain"]
 SUFFIXES = (".html", ".svg", ".png", ".gif")
 
 
+@readable
 def explain(
     x: ArrayLike | None = None,
     w: ArrayLike | None = None,
@@ -32,7 +36,7 @@ def explain(
     padding: Any = 0,
     dilation: Any = 1,
     output_padding: Any = 0,
-) -> "Explainer":
+) -> Explainer:
     """Explain a small transposed convolution cell by cell, on an interactive page.
 
     The default is the worked example, ``x = [[37, 47], [67, 77]]`` and

@@ -155,7 +155,7 @@ def _signed(text: str) -> str:
 
 
 def _phases(scene: Scene, w: Grid) -> dict[str, Any]:
-    settings = {
+    settings: dict[str, Any] = {
         "stride": [axis.stride for axis in scene.axes],
         "dilation": [axis.dilation for axis in scene.axes],
     }

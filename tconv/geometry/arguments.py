@@ -57,6 +57,7 @@ _NAMED_PADDING = ("valid", "same", "same_upper", "same_lower")
 _MOST = 2**128  # the size of a seed; a product over all axes still prints
 _MOST_ENTRIES = 1024  # of an array that is an argument, or of a seed
 _MOST_OF_OTHERS = 2**20  # elements of sequences other than lists, such as range
+_MOST_COMPARED = 32  # characters of a word that are compared with those that are allowed
 _MOST_LISTED = 2**28  # elements of nested lists: 8 GiB as objects of Python
 
 
@@ -189,14 +190,19 @@ def as_choice(value: Any, name: str, choices: Collection[str]) -> Any:  # a Lite
     Traceback (most recent call last):
     ...
     tconv.errors.ParameterError: data_format='nhwc' must be one of 'channels_first', \
-'channels_last'; pass one of these.
+'channels_last'; pass 'channels_last'.
     """
     if type(value) is str and value in choices:  # as most are
         return value
     text = str.__str__(value) if issubclass(type(value), str) else None  # without a subclass's own
     if text not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
-        raise ParameterError(f"{name}={show(value)} must be one of {listed}; pass one of these.")
+        with importing:  # no call that succeeds needs it
+            from tconv.foreign_names import meant_by
+
+        meant = None if text is None else meant_by(text[:_MOST_COMPARED], choices)
+        remedy = "one of these" if meant is None else repr(meant)
+        raise ParameterError(f"{name}={show(value)} must be one of {listed}; pass {remedy}.")
     return text
 
 

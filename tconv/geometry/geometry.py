@@ -20,6 +20,7 @@ from tconv.geometry.arguments import (
     is_cache_key,
 )
 from tconv.geometry.axis import Axis
+from tconv.geometry.axis_order import bare_sample
 from tconv.geometry.shape_rules import MOST_AXES, ShapeRules, as_shape
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
@@ -165,18 +166,24 @@ class Geometry:
         entries = entries_of(kernel_size)
         rank = max(len(x) - 2 if entries is None else min(len(entries), MOST_AXES), 1)
         kernel = as_per_axis(kernel_size, "kernel_size", rank, 1)
+        data_format = as_choice(
+            keywords.get("data_format", DATA_FORMATS[0]), "data_format", DATA_FORMATS
+        )
         if len(x) != len(y) or len(x) - rank not in (1, 2):
+            remedy = "reshape x or y"
+            if len(x) == len(y) == rank:
+                samples = " and ".join(bare_sample(name, data_format) for name in "xy")
+                remedy = f"for one sample without channels pass {samples}"
             raise ShapeError(
                 f"x.ndim={len(x)} and y.ndim={len(y)} must both be {rank + 2} (batched) or both "
-                f"{rank + 1} (unbatched) with kernel_size={kernel}; reshape x or y."
+                f"{rank + 1} (unbatched) with kernel_size={kernel}; {remedy}."
             )
         groups = as_integer(keywords.get("groups", 1), "groups", 1)
         weight_format = as_choice(
             keywords.get("weight_format", "IO*"), "weight_format", WEIGHT_FORMATS
         )
         batch = len(x) - rank - 1
-        data_format = keywords.get("data_format", DATA_FORMATS[0])
-        last = as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last"
+        last = data_format == "channels_last"
         channels = (x[-1], y[-1]) if last else (x[batch], y[batch])
         if 0 in channels:
             raise ShapeError(

@@ -16,10 +16,13 @@ from tconv.geometry.arguments import (
     as_per_axis,
     as_size,
     entries_of,
+    integer_of,
 )
 from tconv.geometry.axis import Axis
+from tconv.geometry.axis_order import bare_kernel, bare_sample, likely_axes, swapped_channels
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
+from tconv.signatures import hint
 
 __all__ = ["MOST_AXES", "ShapeRules", "as_shape"]
 
@@ -34,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "data_format": "channels_first",
     "weight_format": "IO*",
     "flip_kernel": False,
+    "of_layer": False,
 }
 
 
@@ -41,6 +45,7 @@ class ShapeRules:
     """The keywords of one call and the shapes of weight and x (or y), each checked by its rule.
 
     `axis_from_input` and `axis_from_output` then complete one `Axis` each, or raise an error.
+    With the keyword `of_layer` messages speak of a layer: its data is x, whatever the letter.
     """
 
     def __init__(
@@ -52,22 +57,16 @@ class ShapeRules:
     ) -> None:
         unknown = sorted(keywords.keys() - DEFAULTS.keys())
         if unknown:
-            raise TypeError(f"unexpected keyword argument {unknown[0]!r}")
+            name, known = unknown[0], [each for each in DEFAULTS if each != "of_layer"]
+            raise TypeError(f"unexpected keyword argument {name!r}{hint(name, known)}")
         given = DEFAULTS | dict(keywords)
-        rank = self.rank = len(weight_shape) - 2
-        if rank < 1:
-            raise ShapeError(
-                f"weight.ndim={len(weight_shape)} must be at least 3 (two channel axes and one or "
-                "more spatial axes); reshape weight."
-            )
-        if len(data_shape) not in (rank + 1, rank + 2):
-            raise ShapeError(
-                f"{letter}.ndim={len(data_shape)} must be {rank + 2} (batched) or {rank + 1} "
-                f"(unbatched) with weight.ndim={rank + 2}; reshape {letter} or weight."
-            )
+        self.of_layer = given["of_layer"]
         self.letter, self.weight_shape = letter, weight_shape
+        self.name = "x" if self.of_layer else letter
         self.data_format = as_choice(given["data_format"], "data_format", DATA_FORMATS)
         self.weight_format = as_choice(given["weight_format"], "weight_format", WEIGHT_FORMATS)
+        rank = self.rank = len(weight_shape) - 2
+        self._check_axes(len(data_shape), given["groups"])
         self.flip_kernel = as_flag(given["flip_kernel"], "flip_kernel")
         self.groups = as_integer(given["groups"], "groups", 1)
         self.stride = as_per_axis(given["stride"], "stride", rank, 1)
@@ -85,7 +84,29 @@ class ShapeRules:
         self.channels = core[-1] if last else core[0]
         self.spatial = core[:-1] if last else core[1:]
         self._read_weight()
-        self._check_channels()
+        self._check_channels(data_shape)
+
+    def _check_axes(self, ndim: int, groups: Any) -> None:
+        """Refuse another number of axes; often those of channels are missing."""
+        rank, name = self.rank, self.name
+        if rank < 1:
+            kernel = "a kernel without channels needs two more axes of size 1: "
+            kernel += bare_kernel(self.weight_format)
+            raise ShapeError(
+                f"weight.ndim={rank + 2} must be at least 3 (two channel axes and one or more "
+                f"spatial axes); {kernel if rank > -2 else 'reshape weight'}."
+            )
+        if ndim not in (rank + 1, rank + 2):
+            layout = WeightLayout.of(self.weight_format, rank)
+            channels = self.weight_shape[layout.inputs if self.letter == "x" else layout.outputs]
+            remedy = f"reshape {name} or weight"
+            if ndim == rank and channels == 1 == integer_of(groups):
+                sample = bare_sample(name, self.data_format)
+                remedy = f"for one sample without channels pass {sample}"
+            raise ShapeError(
+                f"{name}.ndim={ndim} must be {rank + 2} (batched) or {rank + 1} (unbatched) with "
+                f"weight.ndim={rank + 2}; {remedy}."
+            )
 
     def _check_extra(self, n: int) -> None:
         s, d, extra = self.stride[n], self.dilation[n], self.extra[n]
@@ -122,20 +143,24 @@ class ShapeRules:
                 f'{shape} (weight_format="{self.weight_format}"); pass {_divisors(whole)}.'
             )
 
-    def _check_channels(self) -> None:
+    def _check_channels(self, data_shape: tuple[int, ...]) -> None:
         """Compare the data's channels with the weight's."""
-        expected = self.in_channels if self.letter == "x" else self.out_channels
+        is_input = self.letter == "x"
+        expected = self.in_channels if is_input else self.out_channels
         if self.channels == expected:
             return
-        hint = ""
-        other = self.spatial[-1] if self.data_format == "channels_first" else self.spatial[0]
-        if other == expected:
-            better = "channels_last" if self.data_format == "channels_first" else "channels_first"
-            hint = f', or data_format="{better}" if the channels stand there'
+        if self.of_layer:
+            hint = swapped_channels(self.spatial, self.data_format, expected)
+            raise ShapeError(
+                f"x has {self.channels} channels but the layer has in_channels={expected}; pass x "
+                f"with {expected} channels or a layer with in_channels={self.channels}{hint}."
+            )
+        data, weight = (data_shape, self.data_format), (self.weight_shape, self.weight_format)
+        hint = likely_axes(self.name, *data, *weight, is_input, expected, self.groups)
         raise ShapeError(
-            f"{self.letter} has {self.channels} channels but weight of shape {self.weight_shape} "
+            f"{self.name} has {self.channels} channels but weight of shape {self.weight_shape} "
             f'(weight_format="{self.weight_format}", groups={self.groups}) takes {expected}; pass '
-            f"{self.letter} with {expected} channels or another weight{hint}."
+            f"{self.name} with {expected} channels or another weight{hint}."
         )
 
     def wanted_size(self, value: Any, name: str) -> tuple[int, ...] | None:
@@ -195,7 +220,8 @@ class ShapeRules:
         size, s, d, extra = self.spatial[n], self.stride[n], self.dilation[n], self.extra[n]
         if size == 0:
             raise ShapeError(
-                f"y has size 0 on spatial axis {n}, must be at least 1; pass a y that is not empty."
+                f"{self.name} has size 0 on spatial axis {n}, must be at least 1; pass one that is "
+                "not empty."
             )
         if isinstance(self.padding, str):
             fewest = -(-size // s)
@@ -209,14 +235,12 @@ class ShapeRules:
         begin, end = self.padding[n]
         axis = Axis(1, self.kernel[n], size, s, d, begin, end, extra)
         slack = size - axis.law
-        settings = (
-            f"kernel {axis.kernel}, stride {s}, dilation {d}, padding {(begin, end)}, "
-            f"output_padding {extra}"
-        )
+        settings = f"kernel {axis.kernel}, stride {s}, dilation {d}, padding {(begin, end)}"
+        settings += f", output_padding {extra}" if extra else ""
         if slack < 0:
             raise ShapeError(
-                f"y has size {size} on spatial axis {n}, but the kernel needs {axis.law} "
-                f"({settings}); pass a larger y or raise padding[{n}] by {-slack} in all."
+                f"{self.name} has size {size} on spatial axis {n}, but the kernel needs {axis.law} "
+                f"({settings}); pass a larger {self.name} or raise padding[{n}] by {-slack} in all."
             )
         if wanted is None:
             if extra and slack % s:
@@ -267,6 +291,13 @@ def as_shape(value: Any, name: str) -> tuple[int, ...]:
     if sizes is None:
         raise ParameterError(
             f"{name}={show(value)} must be a sequence of integers; pass an array's shape."
+        )
+    ndim = getattr(value, "ndim", 1)
+    if isinstance(ndim, int) and ndim > 1:
+        array = name.removesuffix("_shape")
+        raise ParameterError(
+            f"{name} is an array of shape {value.shape}, must be a sequence of integers; pass "
+            f"{array}.shape."
         )
     if len(sizes) > MOST_AXES + 2:
         raise ParameterError(

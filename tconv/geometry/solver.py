@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from heapq import merge
 from itertools import groupby, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
 from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_integer, as_pair
 from tconv.geometry.axis import Axis
+from tconv.signatures import readable, unknown_keyword
 from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["Solution", "solve", "solve_beyond"]
@@ -44,6 +45,7 @@ class Solution(NamedTuple):
         return reduce_by_public_name(self, protocol)
 
 
+@readable
 def solve(
     *,
     input_size: int | None = None,
@@ -53,6 +55,7 @@ def solve(
     padding: int | tuple[int, int] | None = None,
     dilation: int = 1,
     limit: int = 20,
+    **unknown: Never,
 ) -> list[Solution]:
     """List the settings of one axis that fit the given sizes; it searches for all that are None.
 
@@ -89,6 +92,8 @@ def solve(
     >>> [row.input_size for row in solve(output_size=9, kernel_size=3, stride=2, padding=0)]
     [4]
     """
+    if unknown:
+        raise unknown_keyword(solve, unknown)
     if input_size is None and output_size is None:
         raise ParameterError(
             "input_size=None, output_size=None: one of them must be given; pass the size you have."

@@ -1,6 +1,8 @@
 """Convolution layers by name: transposed and ordinary ones of any rank."""
 
-from typing import Any, ClassVar, Self
+from __future__ import annotations
+
+from typing import Any, ClassVar, Never, Self
 
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from tconv.geometry.geometry import Letter
 from tconv.nn.conv_base import Convolution, Residuals
 from tconv.nn.init import Initialiser
 from tconv.nn.onnx_export import model_of, read_node
+from tconv.signatures import readable, unknown_keyword
 
 __all__ = [
     "Conv",
@@ -49,8 +52,9 @@ class ConvTranspose(Convolution):
 
     Attributes
     ----------
-    weight : Parameter (in_channels, out_channels // groups, *kernel_size)
-    bias : Parameter (out_channels,), or None
+    weight : Parameter (in_channels, out_channels // groups, *kernel_size). Assigning an array sets
+        its values, ``layer.weight.value``; the object, which optimisers hold, stays the same.
+    bias : Parameter (out_channels,), or None; an array that is assigned sets its values
     activation : as given; it may be changed
 
     ``forward(x, output_size=None)`` takes x (N, C, *I) or (C, *I) and returns y (N, M, *O);
@@ -76,6 +80,7 @@ class ConvTranspose(Convolution):
     _wanted: ClassVar[Letter] = "y"
     _given: ClassVar[Letter] = "x"
 
+    @readable
     def __init__(
         self,
         in_channels: int | None,
@@ -94,7 +99,10 @@ class ConvTranspose(Convolution):
         initialiser: str | Initialiser = "kaiming_uniform",
         rng: Any = None,
         activation: Any = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_keyword(ConvTranspose.__init__, unknown)
         super().__init__(
             in_channels,
             out_channels,
@@ -225,13 +233,13 @@ class Conv(Convolution):
 
     Attributes
     ----------
-    weight : Parameter (out_channels, in_channels // groups, *kernel_size)
-    bias : Parameter (out_channels,), or None
+    weight : Parameter (out_channels, in_channels // groups, *kernel_size); an array that is
+        assigned sets its values
+    bias : Parameter (out_channels,), or None; likewise
 
     Raises
     ------
-    ParameterError, ShapeError, DTypeError, MemoryLimitError : as for `ConvTranspose`; messages
-        about sizes are those of `conv`, which call the x of the layer "y"
+    ParameterError, ShapeError, DTypeError, MemoryLimitError : as for `ConvTranspose`
 
     >>> down = Conv2d(3, 8, 3, stride=2, padding="same", rng=0)
     >>> x = np.ones((1, 3, 9, 9), np.float32)
@@ -242,6 +250,7 @@ class Conv(Convolution):
     _wanted: ClassVar[Letter] = "x"
     _given: ClassVar[Letter] = "y"
 
+    @readable
     def __init__(
         self,
         in_channels: int | None,
@@ -259,7 +268,10 @@ class Conv(Convolution):
         initialiser: str | Initialiser = "kaiming_uniform",
         rng: Any = None,
         activation: Any = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_keyword(Conv.__init__, unknown)
         super().__init__(
             in_channels,
             out_channels,

@@ -47,21 +47,29 @@ _MOST_SIZES = 16  # shapes of x for which a layer keeps bound calls
 
 
 # Checks of attributes that are read before `Geometry` checks them.
-_RULES: dict[str, Callable[[Any], Any]] = {
-    "groups": lambda value: as_integer(value, "groups", 1),
-    "data_format": lambda value: as_choice(value, "data_format", DATA_FORMATS),
-    "padding_mode": lambda value: as_choice(value, "padding_mode", PADDING_MODES),
-    "weight": lambda value: _as_parameter(value, "weight"),
-    "bias": lambda value: None if value is None else _as_parameter(value, "bias"),
+_RULES: dict[str, Callable[[Any, Any], Any]] = {
+    "groups": lambda _, value: as_integer(value, "groups", 1),
+    "data_format": lambda _, value: as_choice(value, "data_format", DATA_FORMATS),
+    "padding_mode": lambda _, value: as_choice(value, "padding_mode", PADDING_MODES),
+    "weight": lambda layer, value: _as_parameter(layer, "weight", value),
+    "bias": lambda layer, value: None if value is None else _as_parameter(layer, "bias", value),
 }
 
 
-def _as_parameter(value: Any, name: str) -> Parameter:
-    if not isinstance(value, Parameter):
+def _as_parameter(layer: Any, name: str, value: Any) -> Parameter:
+    """A parameter as it is; or, for an array, the one that the layer has, with these values."""
+    if isinstance(value, Parameter):
+        return value
+    if value is None:
+        raise ParameterError(f"{name}=None must be a Parameter or an array; pass one.")
+    own: Parameter | None = getattr(layer, name)
+    if own is None:
         raise ParameterError(
-            f"{name}={show(value)} must be a Parameter; assign to {name}.value, which is an array."
+            f"{name}={show(value)} must be a Parameter, the layer has none yet; pass "
+            f'tconv.Parameter(array, "{name}") or make the layer with {name}=True.'
         )
-    return value
+    own.value = value
+    return own
 
 
 def _copied(array: NDArray[Any]) -> NDArray[Any]:
@@ -202,9 +210,12 @@ class Convolution(Layer):
         return dx
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Check the value and drop the bound calls, which depend on the public attributes."""
+        """Check the value and drop the bound calls, which depend on the public attributes.
+
+        An array for weight or bias sets the values of the `Parameter`, which stays the same object.
+        """
         if name in _RULES:
-            value = _RULES[name](value)
+            value = _RULES[name](self, value)
         super().__setattr__(name, value)
         if not name.startswith("_"):
             super().__setattr__("_bound", {})
@@ -235,7 +246,7 @@ class Convolution(Layer):
             last = self.data_format == "channels_last"
             channels = x.shape[-1 if last else int(batched)] if x.ndim else 1
         geometry = self._geometry(x.shape, channels, output_size)
-        check_padding_mode(self.padding_mode, geometry, self.padding, self.output_padding)
+        self._check_padding_mode(geometry)
         if not self.weight.is_filled:
             self._initialise(channels)
         calls = self._call(self._activation), self._call()
@@ -261,9 +272,15 @@ class Convolution(Layer):
     ) -> Geometry:
         """Sizes of one forward; raises every error about them."""
         shape: Any = self._weight_shape(in_channels)
+        settings = self._settings() | {"of_layer": True}
         if self._wanted == "y":
-            return Geometry.of(x_shape, shape, output_size=output_size, **self._settings())
-        return Geometry.of_conv(x_shape, shape, **self._settings())
+            return Geometry.of(x_shape, shape, output_size=output_size, **settings)
+        return Geometry.of_conv(x_shape, shape, **settings)
+
+    def _check_padding_mode(self, geometry: Geometry) -> None:
+        size = "the output size" if self._wanted == "y" else "x's size"
+        settings = self.padding, self.output_padding
+        check_padding_mode(self.padding_mode, geometry, *settings, size)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -278,7 +295,7 @@ class Convolution(Layer):
     def _normalise(self, in_channels: int) -> None:
         """Check the arguments by the geometry of an endless x, and expand them to one per axis."""
         rank, probe = len(self.kernel_size), self._endless(in_channels)
-        check_padding_mode(self.padding_mode, probe, self.padding, self.output_padding)
+        self._check_padding_mode(probe)
         self.stride = tuple(axis.stride for axis in probe.axes)
         self.dilation = tuple(axis.dilation for axis in probe.axes)
         self.output_padding = as_per_axis(self.output_padding, "output_padding", rank, 0)

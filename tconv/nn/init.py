@@ -11,6 +11,8 @@ fan_in of both, so its transposed convolutions start off scale by the ratio of t
 All functions take a weight's shape (C, M // groups, *K) and return a float64 array of that shape.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from math import gcd, prod, sqrt
 from typing import Any
@@ -22,6 +24,7 @@ from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_choice, as_flag, as_generator, as_number
 from tconv.geometry.geometry import Geometry
 from tconv.geometry.shape_rules import as_shape
+from tconv.signatures import readable
 from tconv.system.memory import check_room
 
 __all__ = [
@@ -85,6 +88,7 @@ def fans(
     return spread, gathered_per_cell
 
 
+@readable
 def init_kaiming_uniform(
     shape: Any,
     *,
@@ -117,6 +121,7 @@ def init_kaiming_uniform(
     return _uniform(shape, variance, rng)
 
 
+@readable
 def init_kaiming_normal(
     shape: Any,
     *,
@@ -136,6 +141,7 @@ def init_kaiming_normal(
     return _normal(shape, variance, rng)
 
 
+@readable
 def init_xavier_uniform(
     shape: Any,
     *,
@@ -157,6 +163,7 @@ def init_xavier_uniform(
     return _uniform(shape, _xavier_variance(shape, stride, dilation, groups, transposed), rng)
 
 
+@readable
 def init_xavier_normal(
     shape: Any,
     *,
@@ -175,6 +182,7 @@ def init_xavier_normal(
     return _normal(shape, variance, rng)
 
 
+@readable
 def init_torch(
     shape: Any,
     *,
@@ -206,6 +214,7 @@ def init_zeros(shape: Any, **keywords: Any) -> NDArray[np.float64]:
     return np.zeros(_drawn_shape(shape))
 
 
+@readable
 def init_bilinear(
     shape: Any,
     *,
@@ -273,6 +282,7 @@ def _or_icnr(geometry: Geometry) -> str:
     return " or use icnr" if all(axis.kernel >= axis.stride for axis in geometry.axes) else ""
 
 
+@readable
 def init_icnr(
     shape: Any,
     *,

@@ -8,7 +8,7 @@ no training mode to switch. Residuals refer to x and y without a copy: change ne
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from tconv.geometry.arguments import as_array, as_integer, as_mapping, as_number
 from tconv.messages import show
 from tconv.nn.parameter import Parameter
 from tconv.nn.state_files import read_state, write_state
+from tconv.signatures import no_attribute, readable, unknown_keyword
 from tconv.system.allocator import Arena, empty_like, lent
 from tconv.system.memory import check_room
 from tconv.system.public_pickles import reduce_by_public_name
@@ -174,6 +175,11 @@ class Layer:
         self.load_state_dict(read_state(path))
 
     __reduce_ex__ = reduce_by_public_name
+
+    if not TYPE_CHECKING:  # for type checkers a class has the attributes that it names
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name)
 
     def __getstate__(self) -> dict[str, Any]:
         # Everything but the residuals: copies and pickles start without any.
@@ -331,7 +337,10 @@ class LeakyReLU(Layer):
     array([0.25, 1.  ])
     """
 
-    def __init__(self, negative_slope: float = 0.01) -> None:
+    @readable
+    def __init__(self, negative_slope: float = 0.01, **unknown: Never) -> None:
+        if unknown:
+            raise unknown_keyword(LeakyReLU.__init__, unknown)
         self.negative_slope = as_number(negative_slope, "negative_slope")
 
     def compute(self, x: Any) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -1,8 +1,10 @@
 """Optimisers: stochastic gradient descent and Adam, by PyTorch's update rules."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping
 from math import sqrt
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_flag, as_integer, as_mapping, as_number, entries_of
 from tconv.messages import show
 from tconv.nn.parameter import Parameter
+from tconv.signatures import no_attribute, readable, unknown_keyword
 from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["SGD", "Adam", "Optimiser"]
@@ -51,6 +54,11 @@ class Optimiser:
         self._memory: list[dict[str, NDArray[Any]]] = [{} for _ in self.parameters]
 
     __reduce_ex__ = reduce_by_public_name
+
+    if not TYPE_CHECKING:  # for type checkers a class has the attributes that it names
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Check an argument by its own rule."""
@@ -165,6 +173,7 @@ class SGD(Optimiser):
     _settings = ("lr", "momentum", "weight_decay", "nesterov")
     _memories = ("velocity",)
 
+    @readable
     def __init__(
         self,
         parameters: Iterable[Parameter],
@@ -172,7 +181,10 @@ class SGD(Optimiser):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_keyword(SGD.__init__, unknown)
         super().__init__(parameters, lr, weight_decay)
         self.momentum, self.nesterov = momentum, nesterov
         if self.nesterov and not self.momentum:
@@ -221,6 +233,7 @@ class Adam(Optimiser):
     _settings = ("lr", "betas", "eps", "weight_decay")
     _memories = ("mean", "square")
 
+    @readable
     def __init__(
         self,
         parameters: Iterable[Parameter],
@@ -228,7 +241,10 @@ class Adam(Optimiser):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_keyword(Adam.__init__, unknown)
         super().__init__(parameters, lr, weight_decay)
         self.betas, self.eps = betas, eps
 

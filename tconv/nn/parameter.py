@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.geometry.arguments import as_array, as_integer, as_word, entries_of
 from tconv.geometry.shape_rules import MOST_AXES, as_shape
 from tconv.messages import show
+from tconv.signatures import no_attribute
 from tconv.system.memory import check_room
 from tconv.system.public_pickles import reduce_by_public_name
 
@@ -159,6 +160,11 @@ class Parameter:
         )
 
     __reduce_ex__ = reduce_by_public_name
+
+    if not TYPE_CHECKING:  # for type checkers a class has the attributes that it names
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name)
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         # Set the state of a copy or a pickle, with a version of its own.

@@ -1,6 +1,8 @@
 """Max pooling and unpooling layers of any rank."""
 
-from typing import Any, ClassVar
+from __future__ import annotations
+
+from typing import Any, ClassVar, Never
 
 from numpy.typing import NDArray
 
@@ -17,6 +19,7 @@ from tconv.ops.max_pool import (
     spatial_size,
     take_switched,
 )
+from tconv.signatures import readable, unknown_keyword
 
 __all__ = [
     "MaxPool",
@@ -59,6 +62,7 @@ class MaxPool(Layer):
 
     _rank: ClassVar[int | None] = None
 
+    @readable
     def __init__(
         self,
         kernel_size: Any,
@@ -68,7 +72,10 @@ class MaxPool(Layer):
         ceil_mode: bool = False,
         *,
         data_format: str = "channels_first",
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_keyword(MaxPool.__init__, unknown)
         self.kernel_size = as_kernel_size(kernel_size, self._rank)
         windows = Window.of_axes(self.kernel_size, stride, padding, dilation, ceil_mode)
         self.stride = tuple(window.stride for window in windows)
@@ -162,6 +169,7 @@ class MaxUnpool(Layer):
 
     _rank: ClassVar[int | None] = None
 
+    @readable
     def __init__(
         self,
         kernel_size: Any,
@@ -169,7 +177,10 @@ class MaxUnpool(Layer):
         padding: Any = 0,
         *,
         data_format: str = "channels_first",
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_keyword(MaxUnpool.__init__, unknown)
         self.kernel_size = as_kernel_size(kernel_size, self._rank)
         windows = Window.of_axes(self.kernel_size, stride, padding)
         self.stride = tuple(window.stride for window in windows)

@@ -110,8 +110,13 @@ class Call:
             values["max_bytes"] = as_integer(self.max_bytes, "max_bytes", 1)
 
 
-def check_padding_mode(mode: str, geometry: Geometry, padding: Any, output_padding: Any) -> None:
-    """Refuse arguments that do not combine with a padding mode other than zeros."""
+def check_padding_mode(
+    mode: str, geometry: Geometry, padding: Any, output_padding: Any, size: str = "the output size"
+) -> None:
+    """Refuse arguments that do not combine with a padding mode other than zeros.
+
+    Messages call the size of y, which is padded, by the words of `size`.
+    """
     mode = as_choice(mode, "padding_mode", PADDING_MODES)
     row = PADDING_MODES[mode]
     if row is None:
@@ -137,7 +142,7 @@ def check_padding_mode(mode: str, geometry: Geometry, padding: Any, output_paddi
             )
         if not row.reaches_any_size and max(crop) >= axis.output:
             raise ShapeError(
-                f"padding[{n}]={crop} must be smaller than the output size {axis.output} with "
+                f"padding[{n}]={crop} must be smaller than {size} {axis.output} with "
                 f'padding_mode="{mode}"; lower padding or use padding_mode="circular".'
             )
 
@@ -238,9 +243,10 @@ def check_bias(want: Letter, geometry: Geometry, bias: Any) -> None:
         return
     channels = geometry.out_channels if want == "y" else geometry.in_channels
     if tuple(bias.shape) != (channels,):
+        others = "" if bias.ndim else ", and stride by its name if that was meant"
         raise ShapeError(
             f"bias has shape {tuple(bias.shape)}, must be ({channels},), one number per "
-            "channel of the result; pass such a bias."
+            f"channel of the result; pass such a bias{others}."
         )
 
 

@@ -1,7 +1,9 @@
 """Public functions: transposed convolution, its transpose and its weight gradient."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 from tconv.arrays.dtypes import dtype_name
 from tconv.arrays.operands import Array, as_operands, check_out
@@ -10,9 +12,11 @@ from tconv.geometry.arguments import PerAxis, as_flag
 from tconv.geometry.geometry import Geometry
 from tconv.ops.call_cache import cache_entry, solve_and_cache
 from tconv.ops.dispatch import Call, check_padding_mode
+from tconv.signatures import readable, unknown_keyword
 
 __all__ = [
     "conv",
+    "conv_output_shape",
     "conv_transpose",
     "conv_transpose1d",
     "conv_transpose2d",
@@ -21,15 +25,16 @@ __all__ = [
     "output_shape",
 ]
 
-A = TypeVar("A", bound=Array)
+ArrayT = TypeVar("ArrayT", bound=Array)
 Padding = str | int | Sequence[int | tuple[int, int]]
 """One for all axes or one per axis, an integer or a (begin, end) pair; or a name."""
 
 
+@readable
 def conv_transpose(
-    x: A,
-    weight: A,
-    bias: A | None = None,
+    x: ArrayT,
+    weight: ArrayT,
+    bias: ArrayT | None = None,
     *,
     stride: PerAxis = 1,
     padding: Padding = 0,
@@ -42,11 +47,12 @@ def conv_transpose(
     weight_format: str = "IO*",
     flip_kernel: bool = False,
     dtype: Any = None,
-    out: A | None = None,
+    out: ArrayT | None = None,
     method: str = "auto",
     threads: int | None = None,
     max_bytes: int | None = None,
-) -> A:
+    **unknown: Never,
+) -> ArrayT:
     """Spread every input sample over the output through the kernel: the transpose of `conv`.
 
     ``y[n, m, i*stride - padding + k*dilation] += x[n, c, i] * weight[c, m, k]``, per spatial axis.
@@ -101,9 +107,14 @@ def conv_transpose(
     >>> conv_transpose(np.ones((1, 1, 2)), np.ones((1, 1, 3)), stride=2)
     array([[[1., 1., 2., 1., 1.]]])
     """
-    sizes = stride, padding, output_padding, dilation, groups, output_size
-    others = padding_mode, data_format, weight_format, flip_kernel, method, threads
-    entry = cache_entry(x, weight, ("y", *sizes, *others, max_bytes)) if dtype is None else None
+    if unknown:
+        raise unknown_keyword(conv_transpose, unknown)
+    entry = None
+    if dtype is None:
+        # One flat tuple: to unpack smaller ones takes a tenth of a microsecond.
+        key = ("y", stride, padding, output_padding, dilation, groups, output_size, padding_mode,
+               data_format, weight_format, flip_kernel, method, threads, max_bytes)  # fmt: skip
+        entry = cache_entry(x, weight, key)
     if entry and (found := entry[0].run("y", x, weight, bias, out)) is not None:
         return found
     call = Call("conv_transpose", padding_mode, method, threads, max_bytes, kept=False)
@@ -122,14 +133,15 @@ def conv_transpose(
         flip_kernel=flip_kernel,
     )
     check_padding_mode(padding_mode, geometry, padding, output_padding)
-    result: A = solve_and_cache(entry, "y", geometry, x, weight, bias, call, out)
+    result: ArrayT = solve_and_cache(entry, "y", geometry, x, weight, bias, call, out)
     return result
 
 
+@readable
 def conv(
-    y: A,
-    weight: A,
-    bias: A | None = None,
+    y: ArrayT,
+    weight: ArrayT,
+    bias: ArrayT | None = None,
     *,
     stride: PerAxis = 1,
     padding: Padding = 0,
@@ -143,11 +155,12 @@ def conv(
     flip_kernel: bool = False,
     conjugate: bool = False,
     dtype: Any = None,
-    out: A | None = None,
+    out: ArrayT | None = None,
     method: str = "auto",
     threads: int | None = None,
     max_bytes: int | None = None,
-) -> A:
+    **unknown: Never,
+) -> ArrayT:
     """Gather what the kernel covers at every position: the transpose of `conv_transpose`.
 
     ``x[n, c, i] = sum over m, k of weight[c, m, k] * y[n, m, i*stride - padding + k*dilation]``,
@@ -192,10 +205,14 @@ threads, max_bytes : as for `conv_transpose`
     >>> conv(y, w), conv(y, w, conjugate=True)
     (array([[[1.+2.j, 1.+2.j]]]), array([[[1.-2.j, 1.-2.j]]]))
     """
-    sizes = stride, padding, output_padding, dilation, groups, input_size
-    others = padding_mode, data_format, weight_format, flip_kernel, method, threads
+    if unknown:
+        raise unknown_keyword(conv, unknown)
     is_adjoint = conjugate is not False and as_flag(conjugate, "conjugate")
-    entry = cache_entry(y, weight, ("x", *sizes, *others, max_bytes)) if dtype is None else None
+    entry = None
+    if dtype is None:
+        key = ("x", stride, padding, output_padding, dilation, groups, input_size, padding_mode,
+               data_format, weight_format, flip_kernel, method, threads, max_bytes)  # fmt: skip
+        entry = cache_entry(y, weight, key)
     if entry and (found := entry[0].run("x", y, weight, bias, out)) is not None:
         return found
     call = Call("conv", padding_mode, method, threads, max_bytes, kept=False)
@@ -213,18 +230,19 @@ threads, max_bytes : as for `conv_transpose`
         weight_format=weight_format,
         flip_kernel=flip_kernel,
     )
-    check_padding_mode(padding_mode, geometry, padding, output_padding)
+    check_padding_mode(padding_mode, geometry, padding, output_padding, "y's size")
     if is_adjoint and (kind := dtype_name(y.dtype)).startswith("complex"):
         if out is not None:  # before the copy below, which overlaps nothing
             check_out(out, xp, geometry.x_shape, kind, [weight])
         weight = xp.conj(weight)
-    result: A = solve_and_cache(entry, "x", geometry, y, weight, bias, call, out)
+    result: ArrayT = solve_and_cache(entry, "x", geometry, y, weight, bias, call, out)
     return result
 
 
+@readable
 def conv_weight_gradient(
-    x: A,
-    y: A,
+    x: ArrayT,
+    y: ArrayT,
     kernel_size: PerAxis,
     *,
     stride: PerAxis = 1,
@@ -237,11 +255,12 @@ def conv_weight_gradient(
     weight_format: str = "IO*",
     flip_kernel: bool = False,
     dtype: Any = None,
-    out: A | None = None,
+    out: ArrayT | None = None,
     method: str = "auto",
     threads: int | None = None,
     max_bytes: int | None = None,
-) -> A:
+    **unknown: Never,
+) -> ArrayT:
     """Correlate x with y: the gradient of ``<conv_transpose(x, w), y>`` with respect to w.
 
     ``w[c, m, k] = sum over n, i of x[n, c, i] * y[n, m, i*stride - padding + k*dilation]``. The
@@ -266,9 +285,13 @@ flip_kernel, dtype, out, method, threads, max_bytes : as for `conv_transpose`
     >>> conv_weight_gradient(np.ones((1, 1, 2)), np.arange(5.0).reshape(1, 1, 5), 3, stride=2)
     array([[[2., 4., 6.]]])
     """
-    sizes = kernel_size, stride, padding, output_padding, dilation, groups
-    others = padding_mode, data_format, weight_format, flip_kernel, method, threads
-    entry = cache_entry(x, y, ("w", *sizes, *others, max_bytes)) if dtype is None else None
+    if unknown:
+        raise unknown_keyword(conv_weight_gradient, unknown)
+    entry = None
+    if dtype is None:
+        key = ("w", kernel_size, stride, padding, output_padding, dilation, groups, padding_mode,
+               data_format, weight_format, flip_kernel, method, threads, max_bytes)  # fmt: skip
+        entry = cache_entry(x, y, key)
     if entry and (found := entry[0].run("w", x, y, None, out)) is not None:
         return found
     call = Call("conv_weight_gradient", padding_mode, method, threads, max_bytes)
@@ -286,39 +309,44 @@ flip_kernel, dtype, out, method, threads, max_bytes : as for `conv_transpose`
         weight_format=weight_format,
         flip_kernel=flip_kernel,
     )
-    check_padding_mode(padding_mode, geometry, padding, output_padding)
-    result: A = solve_and_cache(entry, "w", geometry, x, y, None, call, out)
-    return result
+    check_padding_mode(padding_mode, geometry, padding, output_padding, "y's size")
+    return solve_and_cache(entry, "w", geometry, x, y, None, call, out)
 
 
+@readable
 def conv_transpose1d(
-    input: A,
-    weight: A,
-    bias: A | None = None,
+    input: ArrayT,
+    weight: ArrayT,
+    bias: ArrayT | None = None,
     stride: PerAxis = 1,
     padding: Padding = 0,
     output_padding: PerAxis = 0,
     groups: int = 1,
     dilation: PerAxis = 1,
-) -> A:
+    **unknown: Never,
+) -> ArrayT:
     """`conv_transpose` of one spatial axis with the arguments in the order of PyTorch's function.
 
     >>> conv_transpose1d(np.ones((1, 1, 2)), np.ones((1, 1, 3)), None, 2)
     array([[[1., 1., 2., 1., 1.]]])
     """
+    if unknown:
+        raise unknown_keyword(conv_transpose1d, unknown)
     return _of_rank(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@readable
 def conv_transpose2d(
-    input: A,
-    weight: A,
-    bias: A | None = None,
+    input: ArrayT,
+    weight: ArrayT,
+    bias: ArrayT | None = None,
     stride: PerAxis = 1,
     padding: Padding = 0,
     output_padding: PerAxis = 0,
     groups: int = 1,
     dilation: PerAxis = 1,
-) -> A:
+    **unknown: Never,
+) -> ArrayT:
     """`conv_transpose` of two spatial axes with the arguments in the order of PyTorch's function.
 
     >>> y = np.array([[37, 47], [67, 77]]).reshape(1, 1, 2, 2)
@@ -327,27 +355,34 @@ def conv_transpose2d(
              [178, 500, 342],
              [201, 499, 308]]]])
     """
+    if unknown:
+        raise unknown_keyword(conv_transpose2d, unknown)
     return _of_rank(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@readable
 def conv_transpose3d(
-    input: A,
-    weight: A,
-    bias: A | None = None,
+    input: ArrayT,
+    weight: ArrayT,
+    bias: ArrayT | None = None,
     stride: PerAxis = 1,
     padding: Padding = 0,
     output_padding: PerAxis = 0,
     groups: int = 1,
     dilation: PerAxis = 1,
-) -> A:
+    **unknown: Never,
+) -> ArrayT:
     """`conv_transpose` of three spatial axes with the arguments in the order of PyTorch's function.
 
     >>> conv_transpose3d(np.ones((1, 1, 1, 2, 2)), np.ones((1, 1, 1, 1, 2)), None, (1, 1, 2)).shape
     (1, 1, 1, 2, 4)
     """
+    if unknown:
+        raise unknown_keyword(conv_transpose3d, unknown)
     return _of_rank(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@readable
 def output_shape(
     x_shape: Sequence[int],
     weight_shape: Sequence[int],
@@ -361,6 +396,7 @@ def output_shape(
     padding_mode: str = "zeros",
     data_format: str = "channels_first",
     weight_format: str = "IO*",
+    **unknown: Never,
 ) -> tuple[int, ...]:
     """Shape of ``conv_transpose(x, weight)`` with the same keywords, without computing it.
 
@@ -381,6 +417,8 @@ weight_format : as for `conv_transpose`
     >>> output_shape((1, 64, 16, 16), (64, 32, 4, 4), stride=2, padding=1)
     (1, 32, 32, 32)
     """
+    if unknown:
+        raise unknown_keyword(output_shape, unknown)
     geometry = Geometry.of(
         x_shape,
         weight_shape,
@@ -397,7 +435,60 @@ weight_format : as for `conv_transpose`
     return geometry.y_shape
 
 
-def _of_rank(rank: int, input: A, weight: A, bias: A | None, *others: Any) -> A:
+@readable
+def conv_output_shape(
+    y_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    input_size: PerAxis | None = None,
+    padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    weight_format: str = "IO*",
+    **unknown: Never,
+) -> tuple[int, ...]:
+    """Shape of ``conv(y, weight)`` with the same keywords, without computing it.
+
+    Parameters
+    ----------
+    y_shape, weight_shape : shapes of y, the array that is convolved, and of weight
+    stride, padding, output_padding, dilation, groups, input_size, padding_mode, data_format, \
+weight_format : as for `conv`
+
+    Returns
+    -------
+    tuple of int : the shape of the result
+
+    Raises
+    ------
+    ParameterError, ShapeError : as for `conv`
+
+    >>> conv_output_shape((1, 3, 32, 32), (64, 3, 4, 4), stride=2, padding=1)
+    (1, 64, 16, 16)
+    """
+    if unknown:
+        raise unknown_keyword(conv_output_shape, unknown)
+    geometry = Geometry.of_conv(
+        y_shape,
+        weight_shape,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+        groups=groups,
+        input_size=input_size,
+        data_format=data_format,
+        weight_format=weight_format,
+    )
+    check_padding_mode(padding_mode, geometry, padding, output_padding, "y's size")
+    return geometry.x_shape
+
+
+def _of_rank(rank: int, input: ArrayT, weight: ArrayT, bias: ArrayT | None, *others: Any) -> ArrayT:
     _, (weight,) = as_operands({"weight": weight})
     if weight.ndim != rank + 2:
         raise ShapeError(
@@ -405,5 +496,5 @@ def _of_rank(rank: int, input: A, weight: A, bias: A | None, *others: Any) -> A:
             "weight or call conv_transpose, which takes any rank."
         )
     names = ("stride", "padding", "output_padding", "groups", "dilation")
-    y: A = conv_transpose(input, weight, bias, **dict(zip(names, others, strict=True)))
+    y: ArrayT = conv_transpose(input, weight, bias, **dict(zip(names, others, strict=True)))
     return y

@@ -4,6 +4,8 @@ F(x, w, y) is linear in each letter, so every derivative is one of the three con
 gradient with respect to x is `conv`, with respect to w `conv_weight_gradient`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,7 @@ from tconv.geometry.shape_rules import as_shape
 from tconv.ops.call_cache import BoundCall, cache_entry
 from tconv.ops.dispatch import Call, check_memory, check_padding_mode, solve_for
 from tconv.ops.functional import conv_transpose
+from tconv.signatures import hint, readable
 from tconv.system.memory import check_room
 
 __all__ = ["check_adjoint", "conv_transpose_jvp", "conv_transpose_vjp", "gradcheck"]
@@ -34,6 +37,7 @@ _SIZES += ("data_format", "weight_format", "flip_kernel")
 _CALL = ("padding_mode", "method", "threads", "max_bytes")
 
 
+@readable
 def conv_transpose_vjp(
     x: Any, weight: Any, bias: Any = None, *, dtype: Any = None, out: Any = None, **keywords: Any
 ) -> tuple[Any, Callable[[Any], tuple[Any, Any, Any]]]:
@@ -91,6 +95,7 @@ def conv_transpose_vjp(
     return y, pullback
 
 
+@readable
 def conv_transpose_jvp(
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
@@ -166,6 +171,7 @@ def bias_gradient(xp: Any, geometry: Geometry, dy: Any) -> Any:
     return xp.astype(total, as_dtype(xp, types.result), copy=False)
 
 
+@readable
 def check_adjoint(
     weight: Any, x_shape: Any, *, rng: Any = None, conjugate: bool = False, **keywords: Any
 ) -> float:
@@ -227,6 +233,7 @@ def check_adjoint(
     return float(gap / scale) if scale else 0.0
 
 
+@readable
 def gradcheck(
     x: Any, weight: Any, bias: Any = None, *, rng: Any = None, limit: int = 256, **keywords: Any
 ) -> float:
@@ -296,7 +303,8 @@ def _prepare_shapes(
     """Read the keywords of `conv_transpose`, as that function does."""
     unknown = sorted(keywords.keys() - {*_SIZES, *_CALL})
     if unknown:
-        raise TypeError(f"unexpected keyword argument {unknown[0]!r}")
+        name, known = unknown[0], (*_SIZES, *_CALL)
+        raise TypeError(f"unexpected keyword argument {name!r}{hint(name, known)}")
     sizes = {name: keywords[name] for name in _SIZES if name in keywords}
     some = {name: keywords[name] for name in _CALL if name in keywords}
     call = Call("conv_transpose", **some, kept=False)

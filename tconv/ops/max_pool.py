@@ -1,8 +1,10 @@
 """Max pooling with switches, and unpooling: its transpose, which adds."""
 
+from __future__ import annotations
+
 from itertools import product
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,8 @@ from tconv.arrays.checks import as_kernel_size, as_real
 from tconv.arrays.dtypes import TYPES, dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.geometry.arguments import DATA_FORMATS, as_array, as_choice, as_flag, as_per_axis
+from tconv.geometry.axis_order import bare_sample
+from tconv.signatures import readable, unknown_keyword
 from tconv.system.memory import check_room
 
 __all__ = [
@@ -27,6 +31,7 @@ Switches = NDArray[np.int64]
 """Flat spatial index of the largest cell of every window: what PyTorch calls indices."""
 
 
+@readable
 def max_pool(
     x: Any,
     kernel_size: Any,
@@ -36,6 +41,7 @@ def max_pool(
     ceil_mode: bool = False,
     *,
     data_format: str = "channels_first",
+    **unknown: Never,
 ) -> tuple[NDArray[Any], Switches]:
     """Take the largest cell of every window, and return its index.
 
@@ -67,6 +73,8 @@ def max_pool(
     >>> y, switches
     (array([[[5., 4., 4.]]]), array([[[1, 3, 4]]]))
     """
+    if unknown:
+        raise unknown_keyword(max_pool, unknown)
     windows = Window.of_axes(
         as_kernel_size(kernel_size, None), stride, padding, dilation, ceil_mode
     )
@@ -94,8 +102,14 @@ def max_pool(
     return y, switches
 
 
+@readable
 def max_unpool(
-    x: Any, switches: Any, output_size: Any, *, data_format: str = "channels_first"
+    x: Any,
+    switches: Any,
+    output_size: Any,
+    *,
+    data_format: str = "channels_first",
+    **unknown: Never,
 ) -> NDArray[Any]:
     """Add every cell of x to the cell that its switch names: the transpose of max pooling.
 
@@ -125,6 +139,8 @@ def max_unpool(
     >>> max_unpool([[[5.0, 4.0, 4.0]]], [[[1, 3, 3]]], (6,))
     array([[[0., 5., 0., 8., 0., 0.]]])
     """
+    if unknown:
+        raise unknown_keyword(max_unpool, unknown)
     x, data_format = as_real(x, "x"), _as_format(data_format)
     size = as_kernel_size(output_size, None, "output_size")
     rank = len(size)
@@ -178,7 +194,7 @@ class Window(NamedTuple):
         padding: Any = 0,
         dilation: Any = 1,
         ceil_mode: Any = False,
-    ) -> "tuple[Window, ...]":
+    ) -> tuple[Window, ...]:
         """Read the arguments of `max_pool`, each by its own rule."""
         rank = len(kernel)
         strides = kernel if stride is None else as_per_axis(stride, "stride", rank, 1)
@@ -266,9 +282,12 @@ def spatial_size(array: NDArray[Any], name: str, rank: int, data_format: str) ->
     """Spatial size of a batch or of one sample."""
     last = _as_format(data_format) == "channels_last"
     if array.ndim not in (rank + 1, rank + 2):
+        remedy = f"reshape {name}"
+        if array.ndim == rank:
+            remedy = f"for one sample without channels pass {bare_sample(name, data_format)}"
         raise ShapeError(
             f"{name}.ndim={array.ndim} must be {rank + 2} (batched) or {rank + 1} (unbatched) for "
-            f"{rank} spatial axes; reshape {name}."
+            f"{rank} spatial axes; {remedy}."
         )
     return array.shape[-rank - 1 : -1] if last else array.shape[-rank:]
 

@@ -1,5 +1,7 @@
 """Planned calls: sizes checked and code compiled once, then run with packed weights."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +18,7 @@ from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.geometry.arguments import as_choice, as_flag
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.ops.dispatch import Call, native, needs_no_limit, solve_for
+from tconv.signatures import readable
 from tconv.system.allocator import empty
 from tconv.system.public_pickles import reduce_by_public_name
 
@@ -107,7 +110,7 @@ class PackedWeights:
         found = self._by_plan.get(chosen)
         return self._pack_for(chosen, geometry, weight) if found is None else found
 
-    def of_call(self, call: "PlannedCall", weight: NDArray[Any]) -> Packed:
+    def of_call(self, call: PlannedCall, weight: NDArray[Any]) -> Packed:
         """Return a constant weight packed for a planned call that the engine serves."""
         packed: Packed = self.of(
             call.geometry, weight, 0, call.threads, call._activation, call.want, call._plan
@@ -151,6 +154,7 @@ class PlannedCall:
     (1, 4, 6, 6)
     """
 
+    @readable
     def __init__(
         self,
         geometry: Geometry,
@@ -369,6 +373,7 @@ class PlannedCall:
     __repr__ = __str__
 
 
+@readable
 def plan(
     x_shape: Sequence[int],
     weight_shape: Sequence[int],

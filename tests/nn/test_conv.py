@@ -209,8 +209,31 @@ def test_a_layer_refuses_what_the_operation_refuses(kind, keywords):
         (
             lambda: ConvTranspose1d(2, 1, 3)(np.ones((1, 1, 5), np.float32)),
             ShapeError,
-            'x has 1 channels but weight of shape (2, 1, 3) (weight_format="IO*", groups=1) takes '
-            "2; pass x with 2 channels or another weight.",
+            "x has 1 channels but the layer has in_channels=2; pass x with 2 channels or a layer "
+            "with in_channels=1.",
+        ),
+        (
+            lambda: Conv1d(2, 1, 3)(np.ones((1, 5, 2), np.float32)),
+            ShapeError,
+            "x has 5 channels but the layer has in_channels=2; pass x with 2 channels or a layer "
+            'with in_channels=5, or data_format="channels_last" if the channels stand there.',
+        ),
+        (
+            lambda: Conv1d(1, 1, 3)(np.ones((1, 1, 2), np.float32)),
+            ShapeError,
+            "x has size 2 on spatial axis 0, but the kernel needs 3 (kernel 3, stride 1, dilation "
+            "1, padding (0, 0)); pass a larger x or raise padding[0] by 1 in all.",
+        ),
+        (
+            lambda: Conv1d(1, 1, 3)(np.ones((1, 1, 0), np.float32)),
+            ShapeError,
+            "x has size 0 on spatial axis 0, must be at least 1; pass one that is not empty.",
+        ),
+        (
+            lambda: Conv1d(1, 1, 3, padding=4, padding_mode="reflect")(np.ones((1, 1, 4), "f4")),
+            ShapeError,
+            'padding[0]=(4, 4) must be smaller than x\'s size 4 with padding_mode="reflect"; lower '
+            'padding or use padding_mode="circular".',
         ),
     ],
 )

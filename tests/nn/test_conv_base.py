@@ -3,6 +3,7 @@
 import copy
 import ctypes
 import pickle
+import re
 from dataclasses import replace
 
 import ml_dtypes
@@ -22,9 +23,10 @@ from strategies import (
 )
 from tconv.arrays.activations import Activation, as_activation
 from tconv.engine.target.target import target
-from tconv.errors import DTypeError, ParameterError
+from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.nn.conv import Conv, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d
 from tconv.nn.layer import LeakyReLU, ReLU, Sequential
+from tconv.nn.optim import SGD
 from tconv.ops.functional import conv, conv_transpose
 
 TYPES = ["float16", "bfloat16", "float32", "float64"]
@@ -464,8 +466,7 @@ def test_a_type_is_a_floating_one(dtype):
         ("groups", (1,)),
         ("data_format", np.ones(2)),
         ("padding_mode", 3),
-        ("weight", np.ones((1, 1, 1))),
-        ("bias", 1.0),
+        ("weight", None),
         ("activation", np.ones(3)),
         ("activation", [np.ones(3), 1]),
     ],
@@ -476,3 +477,61 @@ def test_a_setting_is_checked_when_it_is_set(name, value):
     with pytest.raises(ParameterError, match=f"^{name}=.* must be"):
         setattr(layer, name, value)
     assert layer(np.ones((1, 1, 1), np.float32)).shape == (1, 1, 1)
+
+
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+@pytest.mark.parametrize("convert", [np.asarray, np.ndarray.tolist])
+def test_an_array_that_is_assigned_sets_the_values_of_the_parameter(kind, convert):
+    layer = kind(2, 3, 2, rng=0)
+    weight, bias = layer.weight, layer.bias
+    optimiser = SGD(layer.parameters(), lr=0.5)
+    x = np.ones((1, 2, 4, 4), np.float32)
+    layer(x)  # which binds a call and packs the weight
+    array = integers_like(weight.shape)
+    layer.weight, layer.bias = convert(array), convert(np.arange(3.0))
+    assert layer.weight is weight
+    assert layer.bias is bias
+    assert weight.value.tolist() == array.tolist()
+    assert bias.value.tolist() == [0, 1, 2]
+    function = conv if kind is Conv2d else conv_transpose
+    y = layer(x)
+    assert y.tolist() == function(x, array.astype("f4"), np.arange(3, dtype="f4")).tolist()
+    layer.backward(np.ones_like(y))
+    optimiser.step()
+    assert layer.bias.value.tolist() != [0, 1, 2]
+    layer.bias = None
+    assert layer.parameters() == [weight]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        (
+            "weight",
+            np.ones((3, 2, 2, 2)),
+            ShapeError,
+            "weight has shape (3, 2, 2, 2), must be (2, 3, 2, 2); pass such an array.",
+        ),
+        (
+            "weight",
+            np.ones((2, 3, 2, 2), complex),
+            DTypeError,
+            "weight has dtype complex128, must be of real numbers; convert it.",
+        ),
+        ("weight", None, ParameterError, "weight=None must be a Parameter or an array; pass one."),
+        (
+            "bias",
+            2.0,
+            ParameterError,
+            "bias=2.0 must be a Parameter, the layer has none yet; pass tconv.Parameter(array, "
+            '"bias") or make the layer with bias=True.',
+        ),
+    ],
+)
+def test_a_wrong_array_that_is_assigned_changes_nothing(name, value, error, message):
+    layer = ConvTranspose2d(2, 3, 2, bias=False, rng=0)
+    weight, before = layer.weight, layer.weight.value.copy()
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        setattr(layer, name, value)
+    assert layer.parameters() == [weight]
+    assert np.array_equal(weight.value, before)

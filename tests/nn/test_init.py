@@ -284,7 +284,7 @@ def test_random_weights_do_ripple():
             lambda: fans((4, 1)),
             ShapeError,
             "weight.ndim=2 must be at least 3 (two channel axes and one or more spatial axes); "
-            "reshape weight.",
+            "a kernel without channels needs two more axes of size 1: weight[None, None].",
         ),
         (
             lambda: init.init_kaiming_normal((4, 1, 4), groups=3),

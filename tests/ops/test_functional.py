@@ -21,6 +21,7 @@ from tconv.errors import ShapeError
 from tconv.geometry.weight_formats import WEIGHT_FORMATS
 from tconv.ops.functional import (
     conv,
+    conv_output_shape,
     conv_transpose,
     conv_transpose1d,
     conv_transpose2d,
@@ -180,6 +181,15 @@ def test_output_shape_is_the_shape(geometry):
     x, w, _ = integer_operands(geometry)
     keywords = {k: v for k, v in keywords_of(geometry).items() if k != "flip_kernel"}
     assert output_shape(x.shape, w.shape, **keywords) == transpose(geometry, x, w).shape
+
+
+@draws(0.4)
+@given(geometries())
+def test_conv_output_shape_is_the_shape(geometry):
+    _, w, y = integer_operands(geometry)
+    keywords = {k: v for k, v in keywords_of(geometry).items() if k != "flip_kernel"}
+    keywords |= {"output_padding": 0, "input_size": geometry.input_size}
+    assert conv_output_shape(y.shape, w.shape, **keywords) == adjoint(geometry, w, y).shape
 
 
 @draws(0.4)
