@@ -20,6 +20,11 @@ class Markdown(griffe.Extension):
         if obj.docstring is not None:
             obj.docstring.value = markdown(obj.docstring.value)
 
+    def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
+        # It only takes keywords that do not exist, for an error that says which may be meant.
+        if "unknown" in func.parameters:
+            del func.parameters["unknown"]
+
 
 def markdown(text: str) -> str:
     prose, *sections = _SECTION.split(text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from itertools import product
-from math import frexp, gcd, isfinite, log10, prod, sqrt
+from math import frexp, gcd, log10, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -34,33 +34,10 @@ from tconv.messages import show
 from tconv.signatures import readable
 from tconv.system.memory import available_bytes, check_room
 
-__all__ = ["Ripple", "decibels", "overlap_counts", "phase_sums", "ripple"]
+__all__ = ["decibels", "overlap_counts", "phase_sums", "ripple"]
 
 _MOST_COUNTED = 2**63 - 1
 _SMALL_BYTES = 2**26  # below this the operating system is not asked for free memory
-
-
-class Ripple(float):
-    """The number that `ripple` returns; `print` says what it means.
-
-    >>> print(Ripple(0.25))
-    0.25: a constant input comes out with a pattern of 25 % (root mean square) of its mean, -12.0 dB
-    >>> print(Ripple(0))
-    0: no checkerboard, a constant input comes out constant
-    """
-
-    def __str__(self) -> str:
-        if float(self) == 0:
-            return "0: no checkerboard, a constant input comes out constant"
-        if not isfinite(self):
-            return f"{float(self)}: a constant input comes out as a pattern whose mean is 0"
-        return (
-            f"{float(self):.4g}: a constant input comes out with a pattern of {100 * self:.3g} % "
-            f"(root mean square) of its mean, {decibels(self):.1f} dB"
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return float, (float(self),)  # a pickle names no class of ours
 
 
 @readable
@@ -275,7 +252,7 @@ def ripple(
     stride: PerAxis | None = None,
     dilation: PerAxis | None = None,
     weight_format: str = "IO*",
-) -> Ripple:
+) -> float:
     """Return the strength of the checkerboard for constant inputs, relative to their mean.
 
     ``R = sqrt(mean over phases of |D_r - D|^2) / |D|``, where D_r are the `phase_sums`, D their
@@ -288,8 +265,7 @@ def ripple(
     Returns
     -------
     float: 0 for an even pattern, 0.1 if the cells of a constant area deviate from their mean by a
-        tenth of it (root mean square), 1 if by as much as the mean, infinity if only the mean is 0.
-        `print` says it in words.
+        tenth of it (root mean square), 1 if by as much as the mean, infinity if only the mean is 0
 
     Raises
     ------
@@ -297,9 +273,8 @@ def ripple(
 
     >>> ripple(np.ones((1, 1, 4, 4)), stride=2)
     0.0
-    >>> print(ripple(np.ones((1, 1, 3, 3)), stride=2))
-    0.4843: a constant input comes out with a pattern of 48.4 % (root mean square) of its mean, \
--6.3 dB
+    >>> round(ripple(np.ones((1, 1, 3, 3)), stride=2), 4)
+    0.4843
     >>> ripple(tconv.ConvTranspose2d(8, 4, 4, stride=2, initialiser="icnr")) < 1e-6
     True
     """
@@ -318,8 +293,8 @@ def ripple(
     spread = float(np.sum(np.abs(phases - mean) ** 2)) / prod(sums.shape[2:])
     level = float(np.sum(np.abs(mean) ** 2))
     if spread == 0:
-        return Ripple(0)
-    return Ripple(sqrt(spread / level) if level else "inf")
+        return 0.0
+    return sqrt(spread / level) if level else float("inf")
 
 
 def decibels(ratio: float) -> float:

@@ -48,7 +48,6 @@ PASSED_FUNCTIONS = {"progress", "initialiser"}
 
 # Records, which their makers fill and nobody checks, and errors. `show` opens a browser.
 NOT_CALLED = {"PlannedCall", "Packed", "See", "Explainer", "Geometry", "Solution", "Explainer.show"}
-NOT_CALLED |= {"checkerboard.Ripple"}
 NOT_CALLED |= {f"onnx.{name}" for name in tconv.onnx.__all__ if name[0].isupper()} - {
     "onnx.Session"
 }
