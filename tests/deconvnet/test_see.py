@@ -11,7 +11,7 @@ from PIL import Image
 import tconv
 from networks import network_of, proto_of
 from strategies import integers_like
-from tconv.deconvnet.montage import enlarged, photo_of
+from tconv.deconvnet.tile_pictures import enlarged, photo_of
 from tconv.deconvnet.weight_randomisation import rank_correlation
 
 
@@ -46,7 +46,7 @@ def test_all_of_a_map_is_the_sum_of_its_units():
         for at in np.ndindex(maps.shape[2:])
     )
     assert np.array_equal(joint.tiles[0].projection, parts)
-    assert "joint, not in the paper" in joint.captions[0]
+    assert "at once, which is not in the paper" in joint.captions[0]
 
 
 def test_rules_differ_where_a_signal_is_negative_or_a_rectifier_was_shut():

@@ -32,7 +32,7 @@ def _sigmoid(x: Numbers) -> Numbers:
 def _erf(x: Numbers) -> Numbers:
     from math import erf
 
-    return np.vectorize(erf, otypes=[x.dtype])(x)
+    return np.fromiter(map(erf, x.ravel().tolist()), x.dtype, x.size).reshape(x.shape)
 
 
 def _normal(x: Numbers) -> Numbers:
