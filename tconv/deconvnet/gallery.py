@@ -39,18 +39,18 @@ def gallery_of(seen: Projections) -> str:
     ImportError : Pillow is not installed
     """
     size = "×".join(str(last - first + 1) for first, last in seen.tiles[0].field)
-    summary = (
-        f"{seen.captions[0]}. Each unit sees {size} pixels of {_count(seen.images, 'image')}. "
-    )
-    summary += "Each row: the photo, where a cross marks the unit's place; the projection; and the "
-    summary += "projection over the photo."
+    summary = f"{seen.captions[0]}. Each unit sees {size} pixels of {_count(seen.images, 'image')}."
+    if seen.target_class is None:
+        heading = f"What features of {seen.layer} in {seen.model} see"
+    else:
+        heading = f"What speaks for class {seen.target_class} of {seen.model}"
     facts = json.dumps({"tiles": _facts(seen), "images": _images(seen)}).replace("<", "\\u003c")
     return fill_template(
         _PACKAGE,
         "gallery.html",
         {
-            "{title}": escape(f"{seen.model}: what features of {seen.layer} see"),
-            "{heading}": escape(f"What features of {seen.layer} in {seen.model} see"),
+            "{title}": escape(heading),
+            "{heading}": escape(heading),
             "{summary}": escape(summary),
             "/*{style}*/": page_source(_PACKAGE, "gallery.css"),
             "<!--{blocks}-->": _blocks(seen),
@@ -142,7 +142,9 @@ def _facts(seen: Projections) -> list[dict[str, Any]]:
         text = f"{word}unit {unit}, activation {tile.activation:.4g}, sees {field_text(tile)}"
         box = [list(each) for each in tile.field]
         box = box if len(box) == 2 else [[0, 0], *box]
-        found.append({"image": numbers[tile.image], "box": box, "text": text})
+        place = list(tile.place) if len(tile.place) != 1 else [0.5, *tile.place]
+        where = {"image": numbers[tile.image], "box": box, "place": place}
+        found.append({**where, "text": text})
     return found
 
 

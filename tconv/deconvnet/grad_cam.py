@@ -32,6 +32,7 @@ class GradCAM:
     Raises
     ------
     RuleError : a node between the image and the logits has no derivative
+    ParameterError : the layer has not the axes of the image
     """
 
     network: Network
@@ -45,6 +46,12 @@ class GradCAM:
         backward = BackwardPass(self.network, self.logits, "gradient")
         record = self.network.recorder((*backward.recorded, self.layer), self.threads)
         values = record(photo.values.astype(self.network.dtype))
+        shape = values[self.layer].shape
+        if len(shape) != photo.values.ndim:
+            raise ParameterError(
+                f"layer={self.layer!r} has shape {shape}, must have the image's axes for Grad-CAM; "
+                "name a layer below it (--list shows them), or none."
+            )
         seed = np.zeros_like(values[self.logits])
         seed[0, self.target_class] = 1
         slope = backward.project(SparseMap.whole(seed), values, to=self.layer).dense()[0]

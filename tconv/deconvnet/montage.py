@@ -67,10 +67,10 @@ def figure_of(seen: Projections) -> "Image.Image":
     across = 3 if seen.images == 1 else (1 if len(blocks) == 1 else 2)
     size = "×".join(str(last - first + 1) for first, last in seen.tiles[0].field)
     title = f"{seen.model} · {seen.layer} · each unit sees {size} pixels"
+    rows_of_page = [blocks[n : n + across] for n in range(0, len(blocks), across)]
     if seen.images == 1 and seen.is_cropped:
-        blocks.insert(0, pen.overview(seen))
-        across = min(across, len(blocks))
-    return pen.page(title, blocks, across, seen.captions)
+        rows_of_page.insert(0, [pen.overview(seen)])
+    return pen.page(title, rows_of_page, seen.captions)
 
 
 def _pictures(seen: Projections, shuffled: bool) -> list[list[NDArray[np.uint8]]]:
@@ -228,18 +228,17 @@ class _Pen:
     def page(
         self,
         title: str,
-        blocks: Sequence["Image.Image"],
-        across: int,
+        rows: Sequence[Sequence["Image.Image"]],
         captions: Sequence[str],
     ) -> "Image.Image":
-        """Set blocks side by side, between a title and captions."""
-        across = min(across, len(blocks))
-        wide = max(block.width for block in blocks)
+        """Set rows of blocks below each other, between a title and captions."""
+        across = max(map(len, rows))
+        wide = max(block.width for row in rows for block in row if len(row) == across)
         grid = across * (wide + _BETWEEN) - _BETWEEN
-        width = max(grid, 460, min(self.width(title, _HEAD), 900))
+        alone = max(block.width for row in rows for block in row)
+        width = max(grid, alone, 460, min(self.width(title, _HEAD), 900))
         titles = self.lines(title, _HEAD, width)
         notes = [line for caption in captions for line in self.lines(caption, _FOOT, width)]
-        rows = [blocks[n : n + across] for n in range(0, len(blocks), across)]
         heights = [max(block.height for block in row) for row in rows]
         body = sum(heights) + _BETWEEN * (len(rows) - 1)
         head = len(titles) * (_HEAD + 4) + 8

@@ -159,10 +159,12 @@ class Projections(Tabular):
             lines.append(self.why)
         shade = _NORMS[self.norm].format(percentile=PERCENTILE)
         lines.append(f"grey, norm {self.norm}, scale {self.scale}: {shade}, {_SHARED[self.scale]}")
-        lines.append(
-            "photo: the cross marks the unit's place; overlay: the more orange, the greater the "
-            "projection's absolute value"
-        )
+        cross = "the photo, where a cross marks the unit's place"
+        kinds = [cross if any(tile.place for tile in self.tiles) else "the photo", "the projection"]
+        kinds.append("over each other: the more orange, the greater the projection's size")
+        if self.cams:
+            kinds.append("Grad-CAM")
+        lines.append(f"from left to right: {'; '.join(kinds)}")
         if not self.is_cropped:
             lines.append("not cropped: the tiles show all of the image")
         lines.append(
@@ -172,8 +174,7 @@ class Projections(Tabular):
         if self.cams:
             lines.append(
                 f"Grad-CAM (Selvaraju et al. 2017): where features of {self.cam_layer} speak for "
-                f"class {self.target_class}, as coarse as that layer; the strongest place is the "
-                "most orange"
+                f"class {self.target_class}; as coarse as that layer"
             )
         lines += [str(self.ledger), NEGATIVE]
         if self.rule != "gradient":

@@ -95,7 +95,7 @@ def test_the_images_where_a_feature_is_strongest():
         THREE, images, feature=2, top=3, progress=lambda done, of: told.append((done, of))
     )
     assert [(tile.image, tile.activation) for tile in seen.tiles] == [(1, 18), (3, 18), (4, 10)]
-    assert told == [(n, 5) for n in range(1, 6)]
+    assert told == [(n, 8) for n in range(1, 9)]  # five images, and three tiles
     assert sorted(seen.photos) == [1, 3, 4]
     assert [block.feature for block in tconv.see(THREE, images).blocks] == [2, 0, 1]
 
@@ -282,7 +282,8 @@ def test_layers_are_listed():
         "    6  flat         Flatten            1×5       all        ok\n"
         "    7  logits       Gemm               1×3       all        ok\n"
         "    8  last         Relu               1×3       all        ok\n"
-        "9 layers, 9 that rule deconvnet can look at"
+        "9 layers, 9 that rule deconvnet can look at\n"
+        "default layer: block2/relu"
     )
 
 
@@ -312,6 +313,9 @@ def test_layers_are_found(layer, name):
         ({"unit": (0, 0)}, tconv.ShapeError, r"unit=\(0, 0\) must be \(channel, row, column\)"),
         ({"unit": (0, 3, 0)}, tconv.ParameterError, r"unit=\(0, 3, 0\) has row 3, must be from"),
         ({"unit": (0, 0, 0), "feature": 0}, tconv.ParameterError, r"must stand without feature=0"),
+        ({"target_class": 1, "feature": 0}, tconv.ParameterError, r"must stand without feature=0"),
+        ({"target_class": 3}, tconv.ParameterError, r"target_class=3 must be from 0 to 2, a class"),
+        ({"target_class": 1, "layer": "flat"}, tconv.ParameterError, r"layer='flat' has shape \("),
         ({"mean": (1, 2)}, tconv.ParameterError, r"mean=\(1, 2\) must be 1 or 3 finite numbers"),
         ({"std": 0}, tconv.ParameterError, r"std=0 must not hold 0, it divides"),
         ({"value_range": (1, 1)}, tconv.ParameterError, r"must be two different numbers"),
@@ -335,7 +339,6 @@ def test_bad_arguments(keywords, error, match):
         ((1, 4, 8, 8), r"the first input 'image' is tensor\(float\) \(1, 4, 8, 8\), must be an im"),
         ((1, 3), r"the first input 'image' is tensor\(float\) \(1, 3\), must be an image"),
         ((2, 3, 8, 8), r"must take one image at a time; export it for a batch of 1\.$"),
-        ((1, 3, "H", "W"), r"takes images of any size \(HxW\)|\(\?x\?\)"),
     ],
 )
 def test_models_that_take_no_image(shape, match):
@@ -348,7 +351,7 @@ def test_models_that_are_none():
         tconv.see(b"no model at all", np.zeros((3, 8, 8), np.uint8))
     with pytest.raises(tconv.ParameterError, match="model must be a path, bytes or an onnx"):
         tconv.see(7, np.zeros((3, 8, 8), np.uint8))
-    with pytest.raises(tconv.ParameterError, match="layer=None needs a rectified layer"):
+    with pytest.raises(tconv.ParameterError, match="layer=None needs a convolution"):
         tconv.see(proto_of([("Sigmoid", "image", "y", {})]), np.zeros((3, 8, 7), np.uint8))
 
 
@@ -357,6 +360,11 @@ def test_sizes_that_only_an_image_tells():
                      {"w": w(2, 3, 3, 3)}, (1, 3, "H", "W"))  # fmt: skip
     assert tconv.see(proto, np.ones((3, 5, 6), np.float32)).photos[0].pixels.shape == (3, 5, 6)
     assert tconv.see_layers(proto, size=(7, 8)).rows[0].shape == (1, 2, 5, 6)
+    supposed = tconv.see_layers(proto)
+    assert supposed.rows[0].shape == (1, 2, 222, 222)
+    assert str(supposed).endswith(
+        "\nshapes are those for an image of 224x224, as the network takes any size"
+    )
 
 
 def test_constants_are_folded_and_sizes_that_are_computed_are_known():
@@ -380,6 +388,24 @@ def test_constants_are_folded_and_sizes_that_are_computed_are_known():
     other = tconv.see(plain, image, "y", rule="gradient")
     for a, b in zip(seen.tiles, other.tiles, strict=True):
         assert np.array_equal(a.projection, b.projection)
+
+
+@pytest.mark.parametrize("images", ["path", "array"])
+def test_a_large_picture_needs_a_size(tmp_path, images):
+    """It is refused before the network runs, or even is read."""
+    proto = proto_of([("Conv", "image w", "c", {}), ("Relu", "c", "r", {})],
+                     {"w": w(1, 3, 1, 1)}, (1, 3, "H", "W"))  # fmt: skip
+    pixels = np.zeros((1999, 2003, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    given = tmp_path / "large.png" if images == "path" else pixels
+    name = r"large\.png" if images == "path" else "image 0"
+    with pytest.raises(
+        tconv.ParameterError,
+        match=name + " has 1999x2003 pixels, must have at mo"
+        r"st 4 million unless .*; pass size=\(640, 640\) \(--size 640x640\)",
+    ):
+        tconv.see(proto, given)
+    assert tconv.see(proto, given, size=(64, 64), top=1).photos[0].pixels.shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("sanity", [False, True])
@@ -420,6 +446,7 @@ def test_seen_tells_all_it_knows():
         ("layer", [1]),
         ("layer", 10**5000),
         ("layer", "9" * 9999),
+        ("target_class", 1.5),
         ("mean", "0"),
         ("std", np.broadcast_to(1.0, 2**55)),
         ("value_range", 3),
