@@ -1,4 +1,6 @@
-"""Grad-CAM: where a layer's features speak for a class, as a map over the image.
+"""Gradient-weighted class activation map: where a layer's features speak for a class.
+
+Its authors call it Grad-CAM.
 
 References
 ----------

@@ -137,7 +137,7 @@ def test_pages_and_sizes(folder, capsys):
 
 def test_a_rule_that_nobody_chose_gives_way(folder, capsys):
     """A line says so, and the numbers are those of the rule that the line names."""
-    told = []
+    told, line = [], ["see", "net.onnx", "photo.png", "--layer", "3", "--range", "0,0.01", "-f"]
     for more in ([], ["--rule", "gradient"]):
         line = [
             "see",

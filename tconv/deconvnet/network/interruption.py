@@ -1,6 +1,10 @@
 """Work that Ctrl-C ends at once, even while ONNX Runtime or the engine computes."""
 
+import atexit
+import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from threading import Thread, current_thread, main_thread
 from typing import Any, TypeVar
@@ -10,6 +14,7 @@ __all__ = ["check_interrupted", "interruptible", "stoppable"]
 T = TypeVar("T")
 
 _POLL_S = 0.1  # where a signal does not wake a thread that waits, as on Windows
+_INTERRUPTED = 130  # exit code of a process that Ctrl-C ended
 _GRACE_S = 0.5  # in which work that was told to stop may end in order
 
 
@@ -48,18 +53,29 @@ def interruptible(function: Callable[[], T]) -> T:
     if current_thread() is not main_thread():  # signals reach the main thread only
         return function()
     work = _Work(function)
-    work.start()
     try:
+        work.start()
         while work.is_alive():
             work.join(_POLL_S)
     except KeyboardInterrupt:
         work.interrupt()
-        work.join(_GRACE_S)
+        if work.ident is not None:
+            work.join(_GRACE_S)
+            atexit.register(_end_with, work)
         raise
     if work.error is not None:
         raise work.error
     result: T = work.result
     return result
+
+
+def _end_with(work: _Work) -> None:
+    """End the process at once if work goes on: Python aborts where it ends amid native code."""
+    if work.is_alive():
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(_INTERRUPTED)
 
 
 def check_interrupted() -> None:

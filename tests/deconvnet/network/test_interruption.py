@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from threading import Event, Thread, current_thread, main_thread
 
 import pytest
@@ -14,7 +16,7 @@ def test_an_error_of_the_work_is_raised():
     def fail():
         raise ValueError("no")
 
-    with pytest.raises(ValueError, match="^no$"):
+    with pytest.raises(ValueError, match=r"^no$"):
         interruptible(fail)
 
 
@@ -56,6 +58,24 @@ def test_work_that_hears_nothing_is_left_behind():
         interruptible(work)
     assert not end.is_set()
     end.set()
+
+
+def test_a_process_ends_in_order_while_work_goes_on():
+    """Exit code 130 of a process that Ctrl-C ended, whatever its native code does meanwhile."""
+    code = (
+        "import os, signal, threading\n"
+        "from tconv.deconvnet.network.interruption import interruptible\n"
+        "pressed = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))\n"
+        "def work():\n"
+        "    pressed.start()\n"
+        "    threading.Event().wait()\n"
+        "try:\n"
+        "    interruptible(work)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "interrupted\n", "")
 
 
 def test_a_run_of_onnx_runtime_is_stopped():
