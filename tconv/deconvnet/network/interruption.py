@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
-from threading import Thread, current_thread, main_thread
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any, TypeVar
 
 __all__ = ["check_interrupted", "interruptible", "stoppable"]
@@ -28,12 +28,16 @@ class _Work(Thread):
         self.error: BaseException | None = None
         self.is_interrupted = False
         self.run_options: Any = None
+        # Python 3.11 takes a thread for stopped when Ctrl-C interrupts `join`.
+        self.finished = Event()
 
     def run(self) -> None:
         try:
             self.result = self._context.run(self._function)
         except BaseException as error:  # the thread that waits raises it
             self.error = error
+        finally:
+            self.finished.set()
 
     def interrupt(self) -> None:
         self.is_interrupted = True
@@ -55,12 +59,11 @@ def interruptible(function: Callable[[], T]) -> T:
     work = _Work(function)
     try:
         work.start()
-        while work.is_alive():
-            work.join(_POLL_S)
+        while not work.finished.wait(_POLL_S):
+            pass
     except KeyboardInterrupt:
         work.interrupt()
-        if work.ident is not None:
-            work.join(_GRACE_S)
+        if work.ident is not None and not work.finished.wait(_GRACE_S):
             atexit.register(_end_with, work)
         raise
     if work.error is not None:
@@ -71,7 +74,7 @@ def interruptible(function: Callable[[], T]) -> T:
 
 def _end_with(work: _Work) -> None:
     """End the process at once if work goes on: Python aborts where it ends amid native code."""
-    if work.is_alive():
+    if not work.finished.is_set():
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
