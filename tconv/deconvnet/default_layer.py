@@ -1,6 +1,7 @@
 """Default layers: the activation of the last convolution, and the logits of a classifier."""
 
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 
@@ -15,8 +16,12 @@ _POOLS = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Reduc
 _GLOBAL = ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "ReduceMean", "ReduceMax")
 _RECTIFIERS = ("Relu", "Clip", *DERIVATIVES)
 _PRODUCTS = ("Mul", "Div")
-_LINEAR = ("Add", "BatchNormalization", "Cast", "Dropout", "Identity", "Neg", "Sub", "Sum")
-_PARTS = ("Slice", "Split")  # halves of channels, one of which may be the gate of the other
+_BETWEEN = (  # a convolution and its activation
+    *("Add", "BatchNormalization", "Cast", "Dropout", "Identity", "Neg", "Sub", "Sum"),
+    *("InstanceNormalization", "LayerNormalization", "LRN"),
+    "Reshape",  # of which groups are made for normalisation, and undone
+    *("Slice", "Split"),  # halves of channels, one of which may be the gate of the other
+)
 _SQUASHING = ("HardSigmoid", "Sigmoid", "Softsign", "Tanh")
 _TO_PROBABILITIES = ("HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax")
 _SAME_NUMBERS = ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze")
@@ -32,12 +37,15 @@ def activated_convolutions(network: Network) -> Iterator[str]:
     features.
     """
     spatial = _spatial_values(network)
-    nodes = [node for node in network.nodes if not spatial.isdisjoint(node.outputs)]
-    convolutions = [node for node in nodes if node.op in _CONVOLUTIONS]
+    convolutions = [
+        node
+        for node in network.nodes
+        if node.op in _CONVOLUTIONS and not spatial.isdisjoint(node.outputs)
+    ]
     further = _values_computed_with(network)
     answers = []
     for conv in reversed(convolutions):
-        last = _activation(network, conv, nodes)
+        last = _activation(network, conv, spatial)
         if last is None:
             continue
         if last.op in _SQUASHING and further.isdisjoint(last.outputs):
@@ -82,36 +90,34 @@ def logits_of(network: Network) -> tuple[str, int] | None:
 
 def _spatial_values(network: Network) -> set[str]:
     """Names of the values that have the image's axes and were not pooled over all of them."""
-    rank, found = len(network.input_shape), {network.input}
+    rank, kept = len(network.input_shape), {network.input}
     for node in network.nodes:
-        if found.isdisjoint(node.inputs):
+        if kept.isdisjoint(node.inputs):
             continue
         for name in network.activations.intersection(node.outputs):
-            shape = network.shapes.get(name)
-            if shape is not None and len(shape) != rank:
-                continue
-            if shape is not None and node.op in (*_GLOBAL, *_POOLS):
-                before = network.shapes.get(node.inputs[0], shape)
-                is_pooled = shape[2:] != before[2:] and set(shape[2:]) == {1}
-            else:
+            shape, before = network.shapes.get(name), network.shapes.get(node.inputs[0])
+            if shape is None or before is None:
                 is_pooled = node.op in (*_GLOBAL, "Flatten")
+            else:
+                is_reducing = node.op in (*_GLOBAL, *_POOLS)
+                is_pooled = is_reducing and prod(shape[2:]) == 1 < prod(before[2:])
             if not is_pooled:
-                found.add(name)
-    return found
+                kept.add(name)
+    return {name for name in kept if len(network.shapes.get(name, (0,) * rank)) == rank}
 
 
-def _activation(network: Network, conv: Node, nodes: list[Node]) -> Node | None:
+def _activation(network: Network, conv: Node, spatial: set[str]) -> Node | None:
     """Return the last nonlinear node that follows from a convolution cell by cell."""
     reached, last = set(conv.outputs), None
-    for node in nodes:
-        if reached.isdisjoint(node.inputs) or node is conv:
+    for node in network.nodes:
+        if reached.isdisjoint(node.inputs):
             continue
         several = sum(name in network.activations for name in node.inputs) > 1
         is_product = node.op in _PRODUCTS and several
         is_nonlinear = is_product or node.op in _RECTIFIERS
-        if is_nonlinear or node.op in (*_LINEAR, *_PRODUCTS, *_PARTS):
+        if is_nonlinear or node.op in (*_BETWEEN, *_PRODUCTS):
             reached.update(filter(None, node.outputs))
-            last = node if is_nonlinear else last
+            last = node if is_nonlinear and not spatial.isdisjoint(node.outputs) else last
     return last
 
 
