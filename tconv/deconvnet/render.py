@@ -74,8 +74,8 @@ class Projector:
         """Project the top activations of some features, feature by feature.
 
         ``progress`` counts the images and then the tiles. The network runs on every image once to
-        find the top activations. Of several images, it runs once more on
-        those that hold one, to record the values that the backward pass reads.
+        find the top activations. Of several images, it runs once more on those that hold one, to
+        record the values that the backward pass reads.
         """
         network, layer, count = self.backward.network, self.backward.layer, len(self.photos)
         total = count + self._most_tiles(features, unit, top)

@@ -146,6 +146,50 @@ def test_grey_levels_of_the_worked_example(norm, levels):
     assert seen.levels()[0].dtype == np.uint8
 
 
+@pytest.mark.parametrize(("norm", "sign"), [("zero", -1), ("zero", 1), ("positive", 1)])
+def test_a_value_that_stands_out_leaves_the_others_their_contrast(norm, sign):
+    """Of 400 values that are not 0 the greatest two are clipped, however many zeros there are."""
+    kernel = np.zeros((1, 1, 40, 40), np.float32)
+    kernel[0, 0, :20, :20] = np.arange(1, 401).reshape(20, 20)
+    kernel[0, 0, 19, 19] = sign * 1e6
+    proto = proto_of([("Conv", "image w", "y", {})], {"w": kernel}, (1, 1, 40, 40))
+    image = np.zeros((1, 40, 40), np.float32)
+    image[0, 0, 0] = 1
+    seen = tconv.see(proto, image, "y", norm=norm)
+    ((_, high),) = seen.ranges()
+    assert high == 399
+    levels = seen.levels()[0][0]
+    assert levels[19, 18] == 255
+    assert levels[19, 19] == (255 if sign > 0 else 0)
+    assert levels[9, 19] == (191 if norm == "zero" else 128)  # 200 of 399
+    assert "99.5th percentile" in " ".join(seen.captions)
+    low, high = tconv.see(proto, image, "y", norm="minmax").ranges()[0]
+    assert {low, high} == ({0, 1e6} if sign > 0 else {-1e6, 399})
+
+
+def test_the_place_of_a_unit_is_marked_on_the_photo():
+    """Also where the unit sees all of the image, as behind a gate that was pooled."""
+    nodes = [
+        ("Conv", "image w", "c", {}),
+        ("Relu", "c", "r", {}),
+        ("GlobalAveragePool", "r", "m", {}),
+        ("Sigmoid", "m", "g", {}),
+        ("Mul", "r g", "y", {}),
+    ]
+    proto = proto_of(nodes, {"w": np.ones((1, 1, 2, 2), np.float32)}, (1, 1, 16, 12))  # fmt: skip
+    image = np.full((1, 16, 12), 0.5, np.float32)
+    for layer, place in (("r", (4, 9)), ("y", (3.5 / 15 * 16, 8.5 / 11 * 12))):
+        (tile,) = tconv.see(proto, image, layer, unit=(0, 3, 8), crop=False).tiles
+        assert tile.place == pytest.approx(place)
+        factor = len(photo_of(tile)) // 16
+        row, column = (int(factor * each) for each in place)
+        assert photo_of(tile)[row, column].tolist() == [255] * 3
+        assert photo_of(tile)[row, column + 2].tolist() == [255] * 3
+        assert photo_of(tile)[row + 2, column + 2].tolist() != [255] * 3
+    joint = tconv.see(proto, image, "r", seed="all", crop=False)
+    assert joint.tiles[0].place == ()
+
+
 def test_scales():
     image = np.float32([[0, 5, 1], [3, 2, 0]])[np.newaxis]
     for scale, ranges in {
