@@ -32,13 +32,14 @@ def progress_bar(what: str, note: Callable[[], str] | None = None) -> Iterator[P
     if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
-    rate = rich.TextColumn("{task.speed:.1f}/s", style="dim")
-    columns = [rich.TextColumn(what), rich.BarColumn(), rich.MofNCompleteColumn(), rate]
+    # Not rich's own `task.speed`, which is None until two steps are done.
+    speed = rich.TextColumn("{task.fields[rate]:.1f}/s", style="dim")
+    columns = [rich.TextColumn(what), rich.BarColumn(), rich.MofNCompleteColumn(), speed]
     if note is not None:
         columns.append(rich.TextColumn("{task.fields[note]}"))
     columns.append(rich.TimeRemainingColumn())
     bar = rich.Progress(*columns, console=Console(stderr=True), transient=True)
-    task, began = bar.add_task(what, total=None, note=""), monotonic()
+    task, began = bar.add_task(what, total=None, note="", rate=0.0), monotonic()
     started = False
 
     def tell(done: int, total: int) -> None:
@@ -46,7 +47,8 @@ def progress_bar(what: str, note: Callable[[], str] | None = None) -> Iterator[P
         if not started and monotonic() - began > _PATIENCE_S:
             started = True
             bar.start()
-        bar.update(task, completed=done, total=total, note=note() if note else "")
+        rate = done / max(monotonic() - began, 1e-9)
+        bar.update(task, completed=done, total=total, rate=rate, note=note() if note else "")
 
     try:
         yield tell
