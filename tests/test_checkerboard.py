@@ -1,8 +1,5 @@
 """Overlap counts and phase sums equal the outputs for ones and constants, off the border."""
 
-import json
-import pickle
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -109,6 +109,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def index(text: str) -> int:
+    """Read a whole number of 0 or more.
+
+    >>> index("0")
+    0
+    """
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"must be a whole number of 0 or more, not {text!r}; write 0, say")
+    return int(text)
+
+
 def number(text: str) -> float:
     """Read a number or a fraction.
 
@@ -261,16 +272,16 @@ def _see(parser: ArgumentParser) -> None:
     add("-o", "--output", metavar="PATH", help=".png, .html or .npz; see_MODEL_LAYER.png")
     add("-f", "--force", action="store_true", help="overwrite an existing output")
     add("--list", action="store_true", help="list the layers, and what a unit of each sees")
-    add("--layer", metavar="L", help="index, name or part of it; the last rectified one")
+    add("--layer", metavar="L", help="index, name or part of it; the last convolution's activation")
     add("--feature", metavar="C,C", type=sizes, help="channels; the strongest if not given")
     add("--unit", metavar="C,Y,X", type=sizes, help="channel, row and column of one unit")
+    add("--class", metavar="N", type=index, dest="target_class", help="score of a class, Grad-CAM")
     add("--top", metavar="N", type=count, help="features of one image, images of a feature (9)")
     add(
         "--rule",
         metavar="RULE",
         type=one_of("deconvnet", "gradient", "guided"),
-        default="deconvnet",
-        help="deconvnet, gradient or guided: how rectifiers are reversed",
+        help="deconvnet, gradient or guided: how activations are reversed",
     )
     _add_norm(parser)
     add(

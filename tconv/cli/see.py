@@ -9,7 +9,8 @@ from tconv.cli.console import Answer, at, at_named_argument
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import check_output
 from tconv.deconvnet.layers import find_layer
-from tconv.deconvnet.network.images import picture_files
+from tconv.deconvnet.network.images import check_picture_sizes, picture_files
+from tconv.deconvnet.network.interruption import interruptible
 from tconv.deconvnet.network.model import ImageModel, blaming_the_model
 from tconv.deconvnet.network.network import Network
 from tconv.deconvnet.see import SUFFIXES, see, see_layers
@@ -24,6 +25,7 @@ _PLACES = {
     "layer": "option --layer",
     "feature": "option --feature",
     "unit": "option --unit",
+    "target_class": "option --class",
     "size": "option --size",
     "mean": "option --mean",
     "std": "option --std",
@@ -33,7 +35,9 @@ _PLACES = {
 
 _LONGEST_NAME = 200  # bytes
 
-_NOT_WITH_LIST = ("layer", "feature", "unit", "output", "images")
+_NOT_WITH_LIST = ("layer", "feature", "unit", "target_class", "output", "images")
+
+_TYPED = {"images": "IMAGE", "target_class": "--class"}
 
 
 def answer(options: Namespace) -> Answer:
@@ -56,16 +60,18 @@ def answer(options: Namespace) -> Answer:
     for file in pictures:
         with regular_file(file):
             pass
+    if options.size is None:
+        check_picture_sizes(pictures)
     if options.output is not None:
         _check_output(options.output, options, pictures)
     with at(f"model {options.model!r}"), at_named_argument(_PLACES):
         opened = ImageModel.of(options.model)
-        output = options.output or _default_output(opened.name, _layer(opened, pictures, options))
+        output = options.output or _default_output(opened.name, _shown(opened, pictures, options))
     if options.output is None:
         _check_output(output, options, pictures)
     with (
         at(f"model {options.model!r}"),
-        progress_bar("images") as progress,
+        progress_bar("images and tiles") as progress,
         at_named_argument(_PLACES),
     ):
         seen = see(opened, pictures, **_settings(options), progress=progress)
@@ -77,9 +83,9 @@ def answer(options: Namespace) -> Answer:
 
 def _listed(options: Namespace) -> Answer:
     for name in _NOT_WITH_LIST:
-        if getattr(options, name):
+        if getattr(options, name) not in (None, []):
             raise UsageError(
-                f"{'IMAGE' if name == 'images' else f'--{name}'} does not go with --list",
+                f"{_TYPED.get(name, f'--{name}')} does not go with --list",
                 "option --list",
                 "leave one of the two out",
             )
@@ -93,6 +99,7 @@ def _settings(options: Namespace) -> dict[str, Any]:
         "layer": options.layer,
         "feature": options.feature,
         "unit": options.unit,
+        "target_class": options.target_class,
         "top": options.top,
         "rule": options.rule,
         "norm": options.norm,
@@ -109,14 +116,20 @@ def _settings(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _layer(opened: ImageModel, pictures: list[Path], options: Namespace) -> str:
-    """Name of the layer that `see` will show."""
+def _shown(opened: ImageModel, pictures: list[Path], options: Namespace) -> str:
+    """Name of the layer, or of the class, that `see` will show."""
+    if options.target_class is not None:
+        return f"class_{options.target_class}"
     size = options.size
     if size is None:
         size = picture_size(pictures[0]) if None in opened.spatial else opened.spatial
     sizes = as_per_axis(size, "size", len(opened.spatial), 1)
-    with blaming_the_model(opened):
-        return find_layer(Network.of(opened, sizes), options.layer, options.rule)
+
+    def find() -> str:
+        with blaming_the_model(opened):
+            return find_layer(Network.of(opened, sizes), options.layer, options.rule)
+
+    return interruptible(find)
 
 
 def _default_output(model: str, layer: str) -> str:

@@ -17,13 +17,23 @@ from tconv.deconvnet.rules.windows import Box
 from tconv.errors import ParameterError
 from tconv.images import renormalise
 
-__all__ = ["GREY", "Norm", "Range", "UnitProjection", "crop_to_box", "grey_levels_of", "range_of"]
+__all__ = [
+    "GREY",
+    "PERCENTILE",
+    "Norm",
+    "Range",
+    "UnitProjection",
+    "crop_to_box",
+    "grey_levels_of",
+    "range_of",
+]
 
 GREY = 128
+PERCENTILE = 99.5  # of the values, at which black and white begin
 
 Norm = Literal["zero", "minmax", "positive"]
 Range = tuple[float, float]
-"""Values of black and white: (-m, m), (min, max) or (0, max)."""
+"""Values of black and white: (-m, m), (min, max) or (0, m)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +42,9 @@ class UnitProjection:
 
     ``projection`` (C, *size) is the attribution of the network's input, ``photo`` are its pixels.
     Both are cropped to ``box``; where that reaches beyond the image, ``inside`` is False and the
-    numbers are 0. ``field`` is the unit's receptive field.
+    numbers are 0. ``field`` is the unit's receptive field, ``place`` the row and column of the
+    image where the unit lies: the middle of its field, or, where that is all of the image, as far
+    from the edges as the unit in its layer. A unit without a position has none.
     """
 
     feature: int
@@ -41,6 +53,7 @@ class UnitProjection:
     activation: float
     box: Box
     field: Box
+    place: tuple[float, ...]
     projection: NDArray[Any]
     photo: NDArray[np.uint8]
     inside: NDArray[np.bool_]
@@ -71,27 +84,29 @@ def crop_to_box(
 def range_of(tiles: Sequence[UnitProjection], norm: Norm) -> Range:
     """Return the range of values of some projections, by a norm.
 
+    "zero" and "positive" end at the 99.5th percentile of the absolute, or the positive, values that
+    are not 0: a few values that stand out would else leave the others grey. Of up to 200 values
+    that is the greatest. "minmax" goes from the least to the greatest value.
+
     Raises
     ------
     ParameterError : a projection holds NaN or infinity
     """
-    low, high = np.inf, -np.inf
+    parts = []
     for tile in tiles:
-        values = tile.projection[:, tile.inside].astype(np.float64)
+        values = tile.projection[:, tile.inside].astype(np.float64).ravel()
         if not np.isfinite(values).all():
             raise ParameterError(
                 f"the projection of unit {tile.unit} in image {tile.image} holds NaN or infinity, "
                 "must be finite; look for them in the weights and in the image."
             )
-        if values.size:
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-    low, high = (low, high) if low <= high else (0.0, 0.0)
-    if norm == "zero":
-        high = max(-low, high)
-        low = -high
-    elif norm == "positive":
-        low, high = 0.0, max(high, 0.0)
-    return low, high
+        parts.append(values)
+    values = np.concatenate(parts)
+    if norm == "minmax":
+        return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    values = abs(values[values != 0]) if norm == "zero" else values[values > 0]
+    high = float(np.quantile(values, PERCENTILE / 100, method="higher")) if values.size else 0.0
+    return (-high if norm == "zero" else 0.0), high
 
 
 def grey_levels_of(tile: UnitProjection, norm: Norm, within: Range) -> NDArray[np.uint8]:

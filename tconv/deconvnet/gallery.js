@@ -18,6 +18,9 @@
     style.top = `${(100 * top) / image.height}%`;
     style.width = `${(100 * (right - left + 1)) / image.width}%`;
     style.height = `${(100 * (bottom - top + 1)) / image.height}%`;
+    by("unit").hidden = !tile.place.length;
+    by("unit").style.top = `${(100 * tile.place[0]) / image.height}%`;
+    by("unit").style.left = `${(100 * tile.place[1]) / image.width}%`;
     by("where").textContent = `${image.name}: ${tile.text}`;
     by("place").hidden = false;
     by("hint").hidden = true;

@@ -9,9 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.deconvnet.crops import UnitProjection
-from tconv.deconvnet.montage import enlarged, photo_of
-from tconv.deconvnet.results import FeatureGroup, Projections, columns_of, field_text, rank_text
+from tconv.deconvnet.results import (
+    FeatureGroup,
+    Projections,
+    columns_of,
+    field_text,
+    rank_text,
+    title_of,
+)
+from tconv.deconvnet.tile_pictures import (
+    cam_of,
+    colour_picture,
+    enlarged,
+    overlay_of,
+    photo_of,
+)
 from tconv.page_templates import fill_template, page_source
 
 __all__ = ["gallery_of"]
@@ -28,13 +40,17 @@ def gallery_of(seen: Projections) -> str:
     """
     size = "×".join(str(last - first + 1) for first, last in seen.tiles[0].field)
     summary = f"{seen.captions[0]}. Each unit sees {size} pixels of {_count(seen.images, 'image')}."
+    if seen.target_class is None:
+        heading = f"What features of {seen.layer} in {seen.model} see"
+    else:
+        heading = f"What speaks for class {seen.target_class} of {seen.model}"
     facts = json.dumps({"tiles": _facts(seen), "images": _images(seen)}).replace("<", "\\u003c")
     return fill_template(
         _PACKAGE,
         "gallery.html",
         {
-            "{title}": escape(f"{seen.model}: what features of {seen.layer} see"),
-            "{heading}": escape(f"What features of {seen.layer} in {seen.model} see"),
+            "{title}": escape(heading),
+            "{heading}": escape(heading),
             "{summary}": escape(summary),
             "/*{style}*/": page_source(_PACKAGE, "gallery.css"),
             "<!--{blocks}-->": _blocks(seen),
@@ -50,17 +66,14 @@ def gallery_of(seen: Projections) -> str:
 
 
 def _blocks(seen: Projections) -> str:
-    """Write each feature: image patches, projections, and below them those of shuffled weights."""
+    """Write each feature: photos, projections, overlays, and below those of shuffled weights."""
     levels, others = seen.levels(), seen.levels(shuffled=True)
     parts = []
     for feature_group in seen.blocks:
-        strongest = max(seen.tiles[n].activation for n in feature_group.places)
-        rows = [_row(seen, feature_group, seen.tiles, levels, 0, "")]
+        rows = [_row(seen, feature_group, levels, shuffled=False)]
         if others:
-            rows.append(
-                _row(seen, feature_group, seen.shuffled, others, len(seen.tiles), "shuffled: ")
-            )
-        title = escape(f"feature {feature_group.feature} · max {strongest:.3g}")
+            rows.append(_row(seen, feature_group, others, shuffled=True))
+        title = escape(title_of(seen, feature_group))
         parts.append(f'<div class="block"><h2>{title}</h2>{"".join(rows)}</div>')
     return "\n".join(parts)
 
@@ -68,26 +81,35 @@ def _blocks(seen: Projections) -> str:
 def _row(
     seen: Projections,
     feature_group: FeatureGroup,
-    tiles: tuple[UnitProjection, ...],
     levels: list[NDArray[np.uint8]],
-    start: int,
-    word: str,
+    shuffled: bool,
 ) -> str:
+    word, start = ("shuffled: ", len(seen.tiles)) if shuffled else ("", 0)
+    tiles = seen.shuffled if shuffled else seen.tiles
+    ranges = seen.ranges(shuffled)
     across = columns_of(len(feature_group.places))
-    groups = []
-    for what in ("photo", "projection"):
-        cells = []
-        for n in feature_group.places:
-            tile = tiles[n]
-            pixels = photo_of(tile) if what == "photo" else enlarged(levels[n])
+    groups: dict[str, list[str]] = {}
+    for n in feature_group.places:
+        tile, photo = tiles[n], seen.photos[tiles[n].image]
+        pictures = {
+            "photo": photo_of(tile),
+            "projection": enlarged(levels[n]),
+            "overlay": overlay_of(tile, ranges[n]),
+        }
+        if seen.cams and not shuffled:
+            pictures["Grad-CAM"] = cam_of(photo.pixels, seen.cams[tile.image])
+        for what, pixels in pictures.items():
             name = f"{word}{what} of unit {','.join(map(str, tile.unit))}"
-            cells.append(_tile(pixels, name, start + n))
-        groups.append(f'<div class="group" style="--across:{across}">{"".join(cells)}</div>')
+            groups.setdefault(what, []).append(_tile(pixels, name, start + n))
+    written = [
+        f'<div class="group" style="--across:{across}">{"".join(cells)}</div>'
+        for cells in groups.values()
+    ]
     texts = [field_text(tiles[n]) for n in feature_group.places]
     label = f"{word}RF {texts[0]}" if len(texts) == 1 else f"{word}{len(texts)} images"
-    if start and len(texts) == 1:
+    if shuffled and len(texts) == 1:
         label += f", {rank_text(seen.correlations[feature_group.places[0]])}"
-    return f'<div class="row">{"".join(groups)}</div><p class="label">{escape(label)}</p>'
+    return f'<div class="row">{"".join(written)}</div><p class="label">{escape(label)}</p>'
 
 
 def _tile(pixels: NDArray[np.uint8], name: str, at: int) -> str:
@@ -120,16 +142,16 @@ def _facts(seen: Projections) -> list[dict[str, Any]]:
         text = f"{word}unit {unit}, activation {tile.activation:.4g}, sees {field_text(tile)}"
         box = [list(each) for each in tile.field]
         box = box if len(box) == 2 else [[0, 0], *box]
-        found.append({"image": numbers[tile.image], "box": box, "text": text})
+        place = list(tile.place) if len(tile.place) != 1 else [0.5, *tile.place]
+        where = {"image": numbers[tile.image], "box": box, "place": place}
+        found.append({**where, "text": text})
     return found
 
 
 def _images(seen: Projections) -> list[dict[str, Any]]:
     found = []
     for photo in seen.photos.values():
-        pixels = np.moveaxis(photo.pixels, 0, -1)
-        pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
-        pixels = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        pixels = colour_picture(photo.pixels)
         high, wide = pixels.shape[:2]
         found.append({"name": photo.name, "src": _uri(pixels), "width": wide, "height": high})
     return found

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from tconv.deconvnet.default_layer import activated_convolutions
 from tconv.deconvnet.network.network import Network
 from tconv.deconvnet.rules.backward import BackwardPass
 from tconv.deconvnet.rules.receptive_field import receptive_field
-from tconv.deconvnet.rules.registry import REVERSALS
+from tconv.deconvnet.rules.registry import RULES
 from tconv.errors import ParameterError, RuleError
 from tconv.geometry.arguments import integer_of
 from tconv.messages import show
 from tconv.tables import Column, Table, Tabular
 
-__all__ = ["LayerRow", "Layers", "find_layer", "list_layers"]
+__all__ = ["LayerRow", "Layers", "find_layer", "find_rule", "list_layers"]
 
 _LONGEST_NAME = 1000  # characters; longer names are not compared with those of layers
 _FAR = 64  # units over which a jump is measured; after ConvTranspose it is a fraction
-_END_OF_FEATURES = ("GlobalAveragePool", "GlobalMaxPool", "Flatten", "Reshape", "ReduceMean")
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,17 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Layers(Tabular):
-    """All layers of a network under one rule; prints itself as a table."""
+    """All layers of a network under one rule; prints itself as a table.
+
+    ``default`` is the layer that `see` shows unless it is told another one. ``supposed`` is the
+    size of the image for which shapes stand, where the network takes any and none was given.
+    """
 
     model: str
     rule: str
     rows: tuple[LayerRow, ...]
+    default: str | None = None
+    supposed: tuple[int, ...] | None = None
 
     def table(self) -> Table:
         """Return the table."""
@@ -73,17 +79,35 @@ class Layers(Tabular):
         fine = sum(not row.reason for row in self.rows)
         layers = "layer" if len(rows) == 1 else "layers"
         footer = f"{len(rows)} {layers}, {fine} that rule {self.rule} can look at"
+        if self.default is not None:
+            footer += f"\ndefault layer: {self.default}"
+        if self.supposed is not None:
+            size = "x".join(map(str, self.supposed))
+            footer += f"\nshapes are those for an image of {size}, as the network takes any size"
         good = tuple(not row.reason for row in self.rows)
         return Table(columns, rows, footer, len(columns) - 1, good)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain values."""
         rows = [{**vars(row), "reason": row.reason or None} for row in self.rows]
-        return {"model": self.model, "rule": self.rule, "layers": rows}
+        return {
+            "model": self.model,
+            "rule": self.rule,
+            "default": self.default,
+            "supposed_size": self.supposed,
+            "layers": rows,
+        }
 
 
-def list_layers(network: Network, rule: str) -> Layers:
-    """List every value that depends on the image."""
+def list_layers(
+    network: Network, rule: str | None, supposed: tuple[int, ...] | None = None
+) -> Layers:
+    """List every value that depends on the image, by default for the rule that `see` chooses."""
+    default = next(iter(activated_convolutions(network)), None)
+    if default is not None:
+        default = find_layer(network, None, rule)
+    if rule is None:
+        rule = RULES[0] if default is None else find_rule(network, default, None)[0]
     names = [n for node in network.nodes for n in node.outputs if n in network.activations]
     rows = []
     for index, name in enumerate(names):
@@ -94,7 +118,7 @@ def list_layers(network: Network, rule: str) -> Layers:
         rows.append(
             LayerRow(index, name, node.op, shape, field, jump, _reason(network, name, rule))
         )
-    return Layers(network.name, rule, tuple(rows))
+    return Layers(network.name, rule, tuple(rows), default, supposed)
 
 
 def _field(
@@ -122,11 +146,11 @@ def _reason(network: Network, name: str, rule: str) -> str:
     return ""
 
 
-def find_layer(network: Network, layer: Any, rule: str) -> str:
+def find_layer(network: Network, layer: Any, rule: str | None) -> str:
     """Find a layer by its index, its name or a part of its name; None is the default layer.
 
-    The default is the last rectified layer with spatial axes before the first node that pools or
-    flattens all of them; under the rule gradient, other activation functions count, too.
+    The default is the activation of the last convolution; of a rule that the user chose, the last
+    one that it can project.
 
     Raises
     ------
@@ -134,7 +158,7 @@ def find_layer(network: Network, layer: Any, rule: str) -> str:
     """
     names = [n for node in network.nodes for n in node.outputs if n in network.activations]
     if layer is None:
-        return _default(network, names, rule)
+        return _default(network, rule)
     index = integer_of(layer)
     if index is not None:
         if 0 <= index < len(names):
@@ -165,26 +189,31 @@ def find_layer(network: Network, layer: Any, rule: str) -> str:
     raise ParameterError(f"layer={show(layer)} must be a layer of the network; {fix}")
 
 
-def _default(network: Network, names: list[str], rule: str) -> str:
-    words = ("rectify", "derivative") if rule == "gradient" else ("rectify",)
-    wanted = {op for op, row in REVERSALS.items() if row.word in words and rule not in row.refused}
-    found = None
-    for name in names:
-        node = network.producers[name]
-        shape = network.shapes.get(name)
-        if node.op in _END_OF_FEATURES and found is not None:
-            break
-        if node.op in wanted and (shape is None or len(shape) > 2):
-            found = name
-    if found is None:
+def find_rule(network: Network, layer: str, rule: str | None) -> tuple[str, str]:
+    """Return a rule for a layer and why it is that one; None is deconvnet where that is defined.
+
+    Where it is not, the rule is gradient, which is defined for every activation. A rule that the
+    user chose stays, and then there is nothing to explain.
+    """
+    if rule is not None:
+        return rule, ""
+    why = _reason(network, layer, "deconvnet")
+    return ("gradient", f"rule gradient, as {why}") if why else ("deconvnet", "")
+
+
+def _default(network: Network, rule: str | None) -> str:
+    """Return the activation of the last convolution that the rule, or some rule, can project."""
+    first = None
+    for name in activated_convolutions(network):
+        first = first or name
+        if not _reason(network, name, rule or "gradient"):  # which goes wherever deconvnet does
+            return name
+    if first is None:
         raise ParameterError(
-            "layer=None needs a rectified layer, and the network has none; name a layer "
-            "(--list shows them), or use rule='gradient' (--rule gradient)."
-            if rule != "gradient"
-            else "layer=None needs an activation, and the network has none; name a layer "
-            "(--list shows them)."
+            "layer=None needs a convolution, and the network has none; name a layer (--list shows "
+            "them)."
         )
-    return found
+    return first  # for the error that says why the rule does not fit
 
 
 def _by(sizes: Sequence[float]) -> str:

@@ -1,7 +1,7 @@
 """Montage of projections: a figure of image patches beside projections, with captions.
 
-The layout is that of figure 2 of Zeiler & Fergus 2014: a block for each feature, its patches on the
-left and their projections, in the same order, on the right.
+The layout is that of figure 2 of Zeiler & Fergus 2014, with overlays: a block for each feature, its
+patches on the left, then their projections and both over each other, in the same order.
 """
 
 import re
@@ -13,18 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv.deconvnet.crops import GREY, UnitProjection
-from tconv.deconvnet.results import FeatureGroup, Projections, columns_of, field_text, rank_text
+from tconv.deconvnet.results import (
+    FeatureGroup,
+    Projections,
+    columns_of,
+    field_text,
+    rank_text,
+    title_of,
+)
+from tconv.deconvnet.rules.windows import Box
+from tconv.deconvnet.tile_pictures import cam_of, enlarged, overlay_of, overview_of, photo_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["enlarged", "figure_of", "photo_of", "write_figure"]
+__all__ = ["figure_of", "write_figure"]
 
-TILE = 96  # pixels of an enlarged tile, at most; the factor is a whole number
 _GAP, _BETWEEN, _EDGE = 2, 16, 16
-_STRIPE = 24  # rows of a tile with one spatial axis
 _HEAD, _CAPTION, _FOOT = 13, 11, 12  # sizes of letters
-_INK = (0, 0, 0)
+_INK, _FRAME = (0, 0, 0), 48  # a frame is visible on white, on black and on mid-grey
 
 
 def _plain(text: str) -> str:
@@ -39,38 +46,6 @@ class Cell(NamedTuple):
     text: str = ""
 
 
-def magnification(pixels: NDArray[np.uint8]) -> int:
-    """Return how often each pixel of a tile (C, *size) is repeated along each axis.
-
-    >>> magnification(np.zeros((3, 30, 40), np.uint8))
-    2
-    """
-    return max(1, TILE // int(max(pixels.shape[1:])))
-
-
-def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a tile (C, *size) as a picture (H, W, 3), each pixel repeated a whole number of times.
-
-    >>> enlarged(np.zeros((1, 30, 40), np.uint8)).shape
-    (60, 80, 3)
-    """
-    factor = magnification(pixels)
-    rows = pixels if pixels.ndim == 3 else np.repeat(pixels[:, np.newaxis], _STRIPE, axis=1)
-    large = rows.repeat(factor, axis=1).repeat(factor, axis=2)
-    large = np.moveaxis(large, 0, -1)
-    return np.ascontiguousarray(np.broadcast_to(large, (*large.shape[:2], 3)))
-
-
-def photo_of(tile: UnitProjection) -> NDArray[np.uint8]:
-    """Return a tile's image patch as a picture (H, W, 3), hatched outside of the image."""
-    found = enlarged(tile.photo)
-    outside = enlarged(np.where(tile.inside, 0, 255).astype(np.uint8)[np.newaxis])[..., 0] > 0
-    rows, columns = np.indices(outside.shape)
-    hatch = np.where((rows + columns) % 8 < 2, 168, 216).astype(np.uint8)
-    found[outside] = hatch[outside][:, np.newaxis]
-    return found
-
-
 def figure_of(seen: Projections) -> "Image.Image":
     """Paint the figure.
 
@@ -79,25 +54,36 @@ def figure_of(seen: Projections) -> "Image.Image":
     ImportError : Pillow is not installed
     """
     pen = _Pen()
-    levels = [enlarged(each) for each in seen.levels()]
-    photos = [photo_of(tile) for tile in seen.tiles]
-    others = [enlarged(each) for each in seen.levels(shuffled=True)]
-    their_photos = [photo_of(tile) for tile in seen.shuffled]
+    real = _pictures(seen, shuffled=False)
+    mixed = _pictures(seen, shuffled=True) if seen.shuffled else []
     blocks = []
     for block in seen.blocks:
         tiles = [seen.tiles[n] for n in block.places]
-        rows = [_rows(block, photos, levels, [_where(tile) for tile in tiles])]
-        if others:
+        rows = [_rows(block, real, [_where(tile) for tile in tiles])]
+        if mixed:
             texts = [f"shuffled · {rank_text(seen.correlations[n])}" for n in block.places]
-            rows.append(_rows(block, their_photos, others, texts))
-        strongest = max(tile.activation for tile in tiles)
-        title = f"feature {block.feature} · max {strongest:.3g}"
-        blocks.append(pen.block(title, rows))
+            rows.append(_rows(block, mixed, texts))
+        blocks.append(pen.block(title_of(seen, block), rows))
     across = 3 if seen.images == 1 else (1 if len(blocks) == 1 else 2)
-    tile = seen.tiles[0]
-    size = "×".join(str(last - first + 1) for first, last in tile.field)
+    size = "×".join(str(last - first + 1) for first, last in seen.tiles[0].field)
     title = f"{seen.model} · {seen.layer} · each unit sees {size} pixels"
-    return pen.page(title, blocks, across, seen.captions)
+    rows_of_page = [blocks[n : n + across] for n in range(0, len(blocks), across)]
+    if seen.images == 1 and seen.is_cropped:
+        rows_of_page.insert(0, [pen.overview(seen)])
+    return pen.page(title, rows_of_page, seen.captions)
+
+
+def _pictures(seen: Projections, shuffled: bool) -> list[list[NDArray[np.uint8]]]:
+    """Return the pictures of each tile: photo, projection, overlay, and Grad-CAM of a class."""
+    tiles = seen.shuffled if shuffled else seen.tiles
+    found = []
+    parts = zip(tiles, seen.levels(shuffled), seen.ranges(shuffled), strict=True)
+    for tile, levels, within in parts:
+        pictures = [photo_of(tile), enlarged(levels), overlay_of(tile, within)]
+        if seen.cams and not shuffled:
+            pictures.append(cam_of(seen.photos[tile.image].pixels, seen.cams[tile.image]))
+        found.append(pictures)
+    return found
 
 
 def write_figure(path: Path, seen: Projections) -> None:
@@ -129,20 +115,24 @@ def _where(tile: UnitProjection) -> str:
 
 
 def _rows(
-    block: FeatureGroup,
-    photos: Sequence[NDArray[np.uint8]],
-    levels: Sequence[NDArray[np.uint8]],
-    texts: Sequence[str],
+    block: FeatureGroup, pictures: Sequence[Sequence[NDArray[np.uint8]]], texts: Sequence[str]
 ) -> list[list[list[Cell]]]:
-    """The tiles of a block as groups of cells: [photos, projections] for each row."""
-    across = columns_of(len(block.places))
+    """The tiles of a block as groups of cells, for each row: [photos, projections, overlays]."""
+    across, kinds = columns_of(len(block.places)), len(pictures[0])
     rows = []
     for start in range(0, len(block.places), across):
         places = range(start, min(start + across, len(block.places)))
-        left = [Cell(photos[block.places[n]]) for n in places]
-        right = [Cell(levels[block.places[n]], texts[n]) for n in places]
-        rows.append([left, right])
+        row = []
+        for kind in range(kinds):
+            cells = [(pictures[block.places[n]][kind], texts[n]) for n in places]
+            row.append([Cell(_framed(p), text if kind == 1 else "") for p, text in cells])
+        rows.append(row)
     return rows
+
+
+def _framed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture with a line around it: its ground may be that of the figure."""
+    return np.pad(pixels, ((1, 1), (1, 1), (0, 0)), constant_values=_FRAME)
 
 
 class _Pen:
@@ -180,12 +170,14 @@ class _Pen:
         high = max(cell.pixels.shape[0] for cell in cells)
         across = max(len(row[0]) for part in rows for row in part)
         texts = [cell.text for cell in cells if cell.text]
-        # The text under a projection may begin under its photo if that is its only neighbour.
-        room = 2 * wide + _GAP if across == 1 else wide
+        # The text under a projection may begin under its photo if these are the only tiles.
+        groups = max(len(row) for part in rows for row in part)
+        room = groups * (wide + _GAP) - _GAP if across == 1 else wide
         broken = {text: self.lines(text, _CAPTION, room) for text in texts}
         depth = max(map(len, broken.values()), default=0) * (_CAPTION + 3) + 5
         group = across * (wide + _GAP) - _GAP
-        width = max(2 * group + (_GAP if across == 1 else 3 * _GAP), self.width(title, _HEAD))
+        apart = _GAP if across == 1 else 3 * _GAP
+        width = max(groups * (group + apart) - apart, self.width(title, _HEAD))
         height = _HEAD + 6 + sum(len(part) for part in rows) * (high + depth)
         sheet = self._image.new("RGB", (width, height), (GREY,) * 3)
         pen = self._draw.Draw(sheet)
@@ -203,25 +195,50 @@ class _Pen:
                     for k, line in enumerate(broken.get(cell.text, ())):
                         at = start, top + high + (k + 1) * (_CAPTION + 3)
                         self.write(pen, at, line, _CAPTION)
-                left += group + (_GAP if across == 1 else 3 * _GAP)
+                left += group + apart
             top += high + depth
+        return sheet
+
+    def overview(self, seen: Projections) -> "Image.Image":
+        """Paint the image with the receptive field of each tile, which bears its feature."""
+        (photo,) = seen.photos.values()
+        labels: dict[Box, list[str]] = {}
+        for tile in seen.tiles:
+            labels.setdefault(tile.field, []).append(str(tile.feature))
+        pixels, corners = overview_of(photo.pixels, list(labels))
+        high, wide = pixels.shape[:2]
+        title = "where the units are, by feature"
+        size = max(wide + 2, self.width(title, _HEAD)), _HEAD + 6 + high + 2
+        sheet = self._image.new("RGB", size, (GREY,) * 3)
+        pen = self._draw.Draw(sheet)
+        self.write(pen, (0, _HEAD), title, _HEAD)
+        sheet.paste(self._image.fromarray(_framed(pixels)), (0, _HEAD + 6))
+        taken: list[tuple[int, int, int, int]] = []
+        for (top, left), features in zip(corners, labels.values(), strict=True):
+            text = " ".join(features)
+            across = self.width(text, _CAPTION) + 4
+            x, y = max(0, min(left + 3, size[0] - across)), min(top + _HEAD + 9, size[1] - 14)
+            while any(x < r and x + across > q and y < b and y + 12 > t for q, t, r, b in taken):
+                y += 13
+            taken.append((x, y, x + across, y + 12))
+            pen.rectangle(taken[-1], (0, 0, 0))
+            self.write(pen, (x + 2, y + 10), text, _CAPTION, (255, 255, 255))
         return sheet
 
     def page(
         self,
         title: str,
-        blocks: Sequence["Image.Image"],
-        across: int,
+        rows: Sequence[Sequence["Image.Image"]],
         captions: Sequence[str],
     ) -> "Image.Image":
-        """Set blocks side by side, between a title and captions."""
-        across = min(across, len(blocks))
-        wide = max(block.width for block in blocks)
+        """Set rows of blocks below each other, between a title and captions."""
+        across = max(map(len, rows))
+        wide = max(block.width for row in rows for block in row if len(row) == across)
         grid = across * (wide + _BETWEEN) - _BETWEEN
-        width = max(grid, 460, min(self.width(title, _HEAD), 900))
+        alone = max(block.width for row in rows for block in row)
+        width = max(grid, alone, 460, min(self.width(title, _HEAD), 900))
         titles = self.lines(title, _HEAD, width)
         notes = [line for caption in captions for line in self.lines(caption, _FOOT, width)]
-        rows = [blocks[n : n + across] for n in range(0, len(blocks), across)]
         heights = [max(block.height for block in row) for row in rows]
         body = sum(heights) + _BETWEEN * (len(rows) - 1)
         head = len(titles) * (_HEAD + 4) + 8

@@ -8,12 +8,13 @@ import numpy as np
 
 from tconv.deconvnet.crops import UnitProjection, crop_to_box
 from tconv.deconvnet.network.images import Images
+from tconv.deconvnet.network.interruption import check_interrupted
 from tconv.deconvnet.network.runtime import Values
 from tconv.deconvnet.rules.backward import BackwardPass
 from tconv.deconvnet.rules.receptive_field import receptive_field, unit_box
 from tconv.deconvnet.rules.sparse_map import SparseMap
 from tconv.deconvnet.rules.windows import Box
-from tconv.deconvnet.units import TopActivation, Unit, top_activations
+from tconv.deconvnet.units import FEATURES_OF_MANY, TopActivation, Unit, top_activations
 from tconv.errors import ShapeError
 from tconv.progress import Progress
 from tconv.system.fork_lock import cached_property
@@ -72,10 +73,12 @@ class Projector:
     ) -> list[UnitProjection]:
         """Project the top activations of some features, feature by feature.
 
-        The network runs on every image once to find them. Of several images, it runs once more on
-        those that hold one, to record the values that the backward pass reads.
+        ``progress`` counts the images and then the tiles. The network runs on every image once to
+        find the top activations. Of several images, it runs once more on those that hold one, to
+        record the values that the backward pass reads.
         """
         network, layer, count = self.backward.network, self.backward.layer, len(self.photos)
+        total = count + self._most_tiles(features, unit, top)
         recorder = network.recorder(self.backward.recorded, self.threads)
         recorded: dict[int, Values] = {}
 
@@ -85,8 +88,7 @@ class Projector:
                 values = recorder(self._image(n), names)
                 if count == 1:
                     recorded[n] = values
-                if self.progress is not None:
-                    self.progress(n + 1, count)
+                self._tell(n + 1, total)
                 yield values[layer]
 
         chosen = top_activations(maps(), features=features, unit=unit, top=top)
@@ -99,11 +101,29 @@ class Projector:
             ),
             key=lambda each: each[:3],
         )
-        for image, place, rank, activation in by_image:
+        total = count + len(by_image)  # of fewer images than there were wanted, fewer tiles
+        for done, (image, place, rank, activation) in enumerate(by_image, count + 1):
             if image not in recorded:
                 recorded = {image: recorder(self._image(image))}
             found[place, rank] = self._project_one(activation, recorded[image])
+            self._tell(done, total)
         return [found[key] for key in sorted(found)]
+
+    def _most_tiles(self, features: Sequence[int] | None, unit: Unit | None, top: int) -> int:
+        """Return how many tiles there will be."""
+        count, channels = len(self.photos), self.layer_shape[1]
+        if unit is not None:
+            shown = 1
+        elif features is not None:
+            shown = len(features)
+        else:
+            shown = min(channels, top if count == 1 else FEATURES_OF_MANY)
+        return shown * min(count, top)
+
+    def _tell(self, done: int, total: int) -> None:
+        check_interrupted()
+        if self.progress is not None:
+            self.progress(done, total)
 
     def _image(self, n: int) -> Any:
         return self.photos[n].values.astype(self.backward.network.dtype)
@@ -133,10 +153,23 @@ class Projector:
             top.activation,
             box,
             seen or whole,
+            () if self.whole_map else _place(seen, unit.position, value.shape[2:], whole),
             projection,
             pixels,
             inside,
         )
+
+
+def _place(
+    seen: Box | None, position: tuple[int, ...], layer: tuple[int, ...], whole: Box
+) -> tuple[float, ...]:
+    """Return the row and column of the image where a unit of a layer lies."""
+    if seen is not None:
+        return tuple((first + last + 1) / 2 for first, last in seen)
+    if len(position) != len(whole):
+        return ()
+    sizes = zip(position, layer, whole, strict=True)
+    return tuple((at + 0.5) / size * (last + 1) for at, size, (_, last) in sizes)
 
 
 def _is_smaller(seen: Box, whole: Box) -> bool:

@@ -1,13 +1,20 @@
 """Results of `see`: projections as a table, as plain values and as arrays."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.deconvnet.crops import Norm, Range, UnitProjection, grey_levels_of, range_of
+from tconv.deconvnet.crops import (
+    PERCENTILE,
+    Norm,
+    Range,
+    UnitProjection,
+    grey_levels_of,
+    range_of,
+)
 from tconv.deconvnet.network.images import InputImage
 from tconv.deconvnet.rules.backward import ReversalSummary
 from tconv.system.fork_lock import cached_property
@@ -21,6 +28,7 @@ __all__ = [
     "columns_of",
     "field_text",
     "rank_text",
+    "title_of",
 ]
 
 NORMS = ("zero", "minmax", "positive")
@@ -31,6 +39,19 @@ WARNING = (
     "compare with --sanity"
 )
 NEGATIVE = "no ReLU after the last (image) filter, so negative pixels are right"
+_RULES = {
+    "deconvnet": "deconvnet (a rectifier passes what is positive of what comes back)",
+    "gradient": "gradient (the derivative of the unit, times its activation)",
+    "guided": "guided (gradient and deconvnet at once)",
+}
+_NORMS = {
+    "zero": "mid-grey is 0, black -m and white m, where m is the {percentile:g}th percentile of "
+    "the absolute values that are not 0",
+    "minmax": "black is the least value, white the greatest; grey has no meaning",
+    "positive": "black is 0 or less; white begins at the {percentile:g}th percentile of the "
+    "positive values",
+}
+_SHARED = {"tile": "of each tile", "row": "of each row", "figure": "of all tiles"}
 
 
 class FeatureGroup(NamedTuple):
@@ -54,6 +75,9 @@ class Projections(Tabular):
     ledger : summary of the reversed nodes
     shuffled : projections by the network with shuffled weights, in the same order; or none
     correlations : rank correlation of each |projection| with that by shuffled weights
+    why : str, why the rule is another one than deconvnet, if nobody chose it; or empty
+    target_class : the class whose score was projected, or None
+    cam_layer, cams : the layer of Grad-CAM, and its maps (*size of the image), by image
     """
 
     model: str
@@ -69,6 +93,10 @@ class Projections(Tabular):
     ledger: ReversalSummary
     shuffled: tuple[UnitProjection, ...] = ()
     correlations: tuple[float, ...] = ()
+    why: str = ""
+    target_class: int | None = None
+    cam_layer: str = ""
+    cams: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
 
     @cached_property
     def blocks(self) -> tuple[FeatureGroup, ...]:
@@ -119,21 +147,36 @@ class Projections(Tabular):
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """Lines below the figure: rule, norm and scale, reversed nodes, and warnings."""
-        shown = {
-            "zero": "zero: 0 is mid-grey",
-            "minmax": "minmax: grey has no meaning",
-            "positive": "positive: what excites",
-        }
-        what = (
-            "all of the feature's map, joint, not in the paper"
-            if self.whole_map
-            else ("strongest unit")
-        )
-        first = f"rule {self.rule} · {what} · norm {shown[self.norm]} · scale {self.scale}"
+        """Lines below the figure: what is shown, its terms, the reversed nodes, and warnings."""
+        if self.target_class is not None:
+            what = f"score of class {self.target_class}, projected back to the pixels"
+        elif self.whole_map:
+            what = "all of a feature's map, projected back at once, which is not in the paper"
+        else:
+            what = "strongest unit of each feature, projected back to the pixels"
+        lines = [f"{what}; rule {_RULES[self.rule]}"]
+        if self.why:
+            lines.append(self.why)
+        shade = _NORMS[self.norm].format(percentile=PERCENTILE)
+        lines.append(f"grey, norm {self.norm}, scale {self.scale}: {shade}, {_SHARED[self.scale]}")
+        cross = "the photo, where a cross marks the unit's place"
+        kinds = [cross if any(tile.place for tile in self.tiles) else "the photo", "the projection"]
+        kinds.append("over each other: the more orange, the greater the projection's size")
+        if self.cams:
+            kinds.append("Grad-CAM")
+        lines.append(f"from left to right: {'; '.join(kinds)}")
         if not self.is_cropped:
-            first += " · not cropped: a unit sees all of the image"
-        lines = [first, str(self.ledger), NEGATIVE]
+            lines.append("not cropped: the tiles show all of the image")
+        lines.append(
+            "feature: a channel of the layer; unit: a place of it; RF: receptive field, the pixels "
+            "that can change a unit, their size at (row, column) of the unit"
+        )
+        if self.cams:
+            lines.append(
+                f"Grad-CAM (Selvaraju et al. 2017): where features of {self.cam_layer} speak for "
+                f"class {self.target_class}; as coarse as that layer"
+            )
+        lines += [str(self.ledger), NEGATIVE]
         if self.rule != "gradient":
             lines.append(WARNING)
         return tuple(lines)
@@ -169,7 +212,7 @@ class Projections(Tabular):
             )
         head = f"{self.model}, layer {self.layer}, rule {self.rule}; forward by ONNX Runtime, back "
         head += "by tconv"
-        footer = "\n".join([head, str(self.ledger)])
+        footer = "\n".join(filter(None, [head, self.why, str(self.ledger)]))
         if self.correlations:
             footer += "\nsanity: rank correlation of |projection| with that of shuffled weights"
         if self.rule != "gradient":
@@ -189,6 +232,7 @@ class Projections(Tabular):
                     "activation": tile.activation,
                     "box": tile.box,
                     "field": tile.field,
+                    "place": tile.place or None,
                     "min": tile.projection.min(),
                     "max": tile.projection.max(),
                     "range": ranges[n],
@@ -200,6 +244,9 @@ class Projections(Tabular):
             "sha256": self.sha256,
             "layer": self.layer,
             "rule": self.rule,
+            "why": self.why or None,
+            "class": self.target_class,
+            "grad_cam_layer": self.cam_layer or None,
             "norm": self.norm,
             "scale": self.scale,
             "seed": "all" if self.whole_map else "unit",
@@ -224,6 +271,8 @@ class Projections(Tabular):
             "activation": np.array([tile.activation for tile in tiles]),
             "box": np.array([tile.box for tile in tiles]),
         }
+        if self.cams:
+            found["grad_cam"] = np.stack([self.cams[tile.image] for tile in tiles])
         if self.shuffled:
             found["shuffled_projection"] = np.stack([tile.projection for tile in self.shuffled])
             found["correlation"] = np.array(self.correlations)
@@ -235,11 +284,18 @@ def columns_of(count: int) -> int:
     return int(np.ceil(np.sqrt(count)))
 
 
+def title_of(seen: Projections, group: FeatureGroup) -> str:
+    """Write whose tiles a group has: "feature 3 · max 17.2", or "class 3 · score 17.2"."""
+    strongest = max(seen.tiles[n].activation for n in group.places)
+    if seen.target_class is not None:
+        return f"class {group.feature} · score {strongest:.3g}"
+    return f"feature {group.feature} · max {strongest:.3g}"
+
+
 def field_text(tile: UnitProjection) -> str:
-    """Write the size of a unit's receptive field, and the row and column of its middle."""
+    """Write the size of a unit's receptive field, and the row and column where the unit lies."""
     size = "×".join(str(last - first + 1) for first, last in tile.field)
-    middle = ",".join(str((first + last + 1) // 2) for first, last in tile.field)
-    return f"{size} at ({middle})"
+    return f"{size} at ({','.join(str(int(each)) for each in tile.place)})" if tile.place else size
 
 
 def rank_text(correlation: float) -> str:

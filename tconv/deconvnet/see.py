@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tconv.deconvnet.crops import Norm, UnitProjection
+from tconv.deconvnet.default_layer import logits_of
 from tconv.deconvnet.gallery import gallery_of
-from tconv.deconvnet.layers import Layers, find_layer, list_layers
+from tconv.deconvnet.grad_cam import GradCAM, as_class
+from tconv.deconvnet.layers import Layers, find_layer, find_rule, list_layers
 from tconv.deconvnet.montage import figure_of, write_figure
 from tconv.deconvnet.network.images import Images, Preparation
+from tconv.deconvnet.network.interruption import interruptible
 from tconv.deconvnet.network.model import ImageModel, blaming_the_model
 from tconv.deconvnet.network.network import Network
 from tconv.deconvnet.render import Projector
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIXES", "See", "see", "see_layers"]
 
 _MOST_PIXELS = 2**20  # along an axis
+_USUAL_SIZE = 224  # of images of classifiers
 
 SUFFIXES = (".png", ".html", ".npz")
 
@@ -43,8 +47,9 @@ def see(
     *,
     feature: int | Sequence[int] | None = None,
     unit: Sequence[int] | None = None,
+    target_class: int | None = None,
     top: int = 9,
-    rule: Literal["deconvnet", "gradient", "guided"] = "deconvnet",
+    rule: Literal["deconvnet", "gradient", "guided"] | None = None,
     norm: Norm = "zero",
     scale: Literal["tile", "row", "figure"] = "tile",
     crop: bool = True,
@@ -68,8 +73,10 @@ def see(
       exact derivative of the unit, times its activation
     - ``"guided"``: both
 
-    The first and the last are defined for ReLU only. Biases are dropped. No rectifier follows the
-    image's own filter on the way back, so projections have negative numbers.
+    The first and the last are defined for ReLU only. Unless a rule is given, it is "deconvnet"
+    where that is defined for all nodes on the way, else "gradient", and the result says so. Biases
+    are dropped. No rectifier follows the image's own filter on the way back, so projections have
+    negative numbers.
 
     Parameters
     ----------
@@ -77,22 +84,26 @@ def see(
         or a signal (N, C, L) with 1 or 3 channels; or a torch.nn.Module, which is exported
     images : path of a picture or of a folder of pictures, array (C, H, W) or (H, W, C), or several
         of these. Pixels (uint8) are prepared as below; the network reads floats as they are.
-    layer : index, name or unique part of a name; by default the last rectified layer before the
-        features are pooled or flattened
+    layer : index, name or unique part of a name; by default the activation of the last convolution,
+        of ``x * sigmoid(x)`` and of other gates the product
     feature : channel or channels; by default the `top` strongest, of several images the 4 strongest
     unit : (channel, row, column) of the one unit to show
+    target_class : int, show the score of this class of a classifier in place of a layer's features,
+        and beside it Grad-CAM of the layer, the usual comparison (Selvaraju et al. 2017)
     top : int, features of one image, or images of one feature
     rule : "deconvnet", "gradient" or "guided"
-    norm : "zero" (0 is mid-grey), "minmax" or "positive", as `tconv.images.renormalise`
+    norm : "zero" (0 is mid-grey), "minmax" or "positive", as `tconv.images.renormalise`; the first
+        and the last reach black and white at the 99.5th percentile of the values that are not 0
     scale : "tile", "row" or "figure": which tiles share one range of grey levels
     crop : bool, crop each tile to the unit's receptive field
     sanity : bool, run the weight randomisation test: show the same tiles with shuffled weights
     seed : "unit"; or "all" to project the feature's whole map at once, which is not in the paper
-    size : int per axis, to which pixels are resized; by default the network's
+    size : int per axis, to which pixels are resized; by default they stay as they are, and pictures
+        of more than 4 megapixels are refused
     mean, std : numbers, one or one per channel
     value_range : values of 0 and 255 before the mean is subtracted and std divides
     threads : int, threads of ONNX Runtime; by default ONNX Runtime chooses
-    progress : called with the number of images that are done, and the number of all
+    progress : called with the number of images and tiles that are done, and the number of all
 
     Returns
     -------
@@ -109,7 +120,7 @@ def see(
     References
     ----------
     Zeiler & Fergus 2014, arXiv:1311.2901; Simonyan et al. 2014, arXiv:1312.6034; Springenberg et
-    al. 2015, arXiv:1412.6806.
+    al. 2015, arXiv:1412.6806; Selvaraju et al. 2017, arXiv:1610.02391.
 
     >>> from onnx import helper, numpy_helper
     >>> edge = numpy_helper.from_array(np.array([[[[-1.0, 1.0]]]], np.float32), "edge")
@@ -129,7 +140,8 @@ def see(
     >>> print(seen.ledger)
     reversed 2 nodes: Conv×1 filter, Relu×1 rectify
     """
-    rule, norm = as_choice(rule, "rule", RULES), as_choice(norm, "norm", NORMS)
+    norm = as_choice(norm, "norm", NORMS)
+    rule = None if rule is None else as_choice(rule, "rule", RULES)
     scale, threads = as_choice(scale, "scale", SCALES), as_threads(threads)
     whole_map = as_choice(seed, "seed", ("unit", "all")) == "all"
     crop, sanity = as_flag(crop, "crop"), as_flag(sanity, "sanity")
@@ -139,43 +151,60 @@ def see(
         raise ParameterError(
             f"progress={show(progress)} must be a function of two integers; pass one or None."
         )
-    if feature is not None and unit is not None:
+    alone = {"unit": unit, "target_class": target_class, "feature": feature}
+    given = [name for name, value in alone.items() if value is not None]
+    if len(given) > 1:
+        first, second = given[:2]
         raise ParameterError(
-            f"unit={show(unit)} must stand without feature={show(feature)}: it names its feature; "
-            "leave one of the two out."
+            f"{first}={show(alone[first])} must stand without {second}={show(alone[second])}: it "
+            "names its feature; leave one of the two out."
         )
-    opened, photos = _opened(model, images, size, mean, std, value_range)
-    with blaming_the_model(opened):
-        network = Network.of(opened, photos[0].pixels.shape[1:])
-        name = find_layer(network, layer, rule)
-        backward = BackwardPass(network, name, rule)
-        projector = Projector(backward, photos, crop, whole_map, threads, progress)
-        shape = projector.layer_shape
-        one = as_unit(unit, shape)
-        tiles = projector.project(features=as_features(feature, shape[1]), unit=one, top=top)
-        others: list[UnitProjection] = []
-        if sanity:
-            shuffled = BackwardPass(shuffle_weights(network, name), name, rule)
-            projector = Projector(shuffled, photos, crop, whole_map, threads)
-            others = projector.project_same(tiles, unit=one)
-        return See(
-            model=network.name,
-            sha256=network.sha256,
-            layer=name,
-            rule=rule,
-            norm=norm,
-            scale=scale,
-            whole_map=whole_map,
-            tiles=tuple(tiles),
-            photos={n: photos[n] for n in sorted({tile.image for tile in tiles})},
-            images=len(photos),
-            ledger=backward.ledger,
-            shuffled=tuple(others),
-            correlations=tuple(
-                rank_correlation(abs(a.projection), abs(b.projection))
-                for a, b in zip(tiles, others, strict=bool(others))
-            ),
-        )
+
+    def compute() -> See:
+        opened, photos = _opened(model, images, size, mean, std, value_range)
+        with blaming_the_model(opened):
+            network = Network.of(opened, photos[0].pixels.shape[1:])
+            cam = None
+            if target_class is not None:
+                cam = _grad_cam(network, layer, target_class, threads)
+            name = find_layer(network, layer, rule) if cam is None else cam.logits
+            chosen, why = find_rule(network, name, rule)
+            backward = BackwardPass(network, name, chosen)
+            projector = Projector(backward, photos, crop, whole_map, threads, progress)
+            shape = projector.layer_shape
+            one = as_unit(unit, shape)
+            features = as_features(feature, shape[1]) if cam is None else [cam.target_class]
+            tiles = projector.project(features=features, unit=one, top=top)
+            others: list[UnitProjection] = []
+            if sanity:
+                shuffled = BackwardPass(shuffle_weights(network, name), name, chosen)
+                projector = Projector(shuffled, photos, crop, whole_map, threads)
+                others = projector.project_same(tiles, unit=one)
+            shown = {n: photos[n] for n in sorted({tile.image for tile in tiles})}
+            return See(
+                model=network.name,
+                sha256=network.sha256,
+                layer=name,
+                rule=chosen,
+                why=why,
+                norm=norm,
+                scale=scale,
+                whole_map=whole_map,
+                tiles=tuple(tiles),
+                photos=shown,
+                images=len(photos),
+                ledger=backward.ledger,
+                shuffled=tuple(others),
+                correlations=tuple(
+                    rank_correlation(abs(a.projection), abs(b.projection))
+                    for a, b in zip(tiles, others, strict=bool(others))
+                ),
+                target_class=None if cam is None else cam.target_class,
+                cam_layer="" if cam is None else cam.layer,
+                cams={} if cam is None else {n: cam(photo) for n, photo in shown.items()},
+            )
+
+    return interruptible(compute)
 
 
 class See(Projections):
@@ -231,16 +260,17 @@ class See(Projections):
 def see_layers(
     model: Any,
     *,
-    rule: Literal["deconvnet", "gradient", "guided"] = "deconvnet",
+    rule: Literal["deconvnet", "gradient", "guided"] | None = None,
     size: int | Sequence[int] | None = None,
 ) -> Layers:
     """List the layers of a network, their receptive fields, and which of them a rule can project.
 
     Parameters
     ----------
-    model : path, bytes or onnx.ModelProto
-    rule : "deconvnet", "gradient" or "guided"
-    size : int per axis, where the network takes images of any size
+    model : path, bytes or onnx.ModelProto of a network whose first input is an image; or a
+        torch.nn.Module, which is exported
+    rule : "deconvnet", "gradient" or "guided"; by default the one that `see` chooses
+    size : int per axis; where the network takes images of any size, by default 224
 
     Returns
     -------
@@ -254,20 +284,48 @@ def see_layers(
     index  layer  op             shape      sees     jump  rule deconvnet
         0  y      ConvTranspose  1×4×18×18   2×2  0.5×0.5  ok
     1 layer, 1 that rule deconvnet can look at
+    default layer: y
     """
-    rule = as_choice(rule, "rule", RULES)
-    opened = ImageModel.of(model)
-    sizes = _sizes(size, len(opened.spatial))
-    with blaming_the_model(opened):
-        return list_layers(Network.of(opened, sizes), rule)
+    rule = None if rule is None else as_choice(rule, "rule", RULES)
+
+    def compute() -> Layers:
+        opened, supposed, sizes = model, None, None
+        if _is_module(model):
+            from tconv.deconvnet.network.torch_export import channels_of, export_module
+
+            channels, rank = channels_of(model)
+            sizes = _sizes(size, rank)
+            supposed = (_USUAL_SIZE,) * rank if sizes is None else None
+            shape = sizes or supposed or ()
+            opened = export_module(model, (1, channels, *shape))
+        opened = ImageModel.of(opened)
+        sizes = _sizes(size, len(opened.spatial))
+        if sizes is None and None in opened.spatial:
+            sizes = supposed = tuple(each or _USUAL_SIZE for each in opened.spatial)
+        with blaming_the_model(opened):
+            return list_layers(Network.of(opened, sizes), rule, supposed)
+
+    return interruptible(compute)
+
+
+def _grad_cam(network: Network, layer: Any, target_class: Any, threads: int | None) -> GradCAM:
+    """Return Grad-CAM of a class; `layer` is that of the features, not of the scores."""
+    number, logits = as_class(target_class, logits_of(network))
+    name = find_layer(network, layer, None)
+    between = {output for node in network.between(logits) for output in node.outputs}
+    if name not in between:
+        raise ParameterError(
+            f"layer={show(layer)} must lie between the image and the scores {logits!r}; name one "
+            "that does (--list shows them)."
+        )
+    return GradCAM(network, logits, name, number, threads)
 
 
 def _opened(
     model: Any, images: Any, size: Any, mean: Any, std: Any, value_range: Any
 ) -> tuple[ImageModel, Images]:
     """Open a model and its images; a module is exported for the size of the first image."""
-    torch = sys.modules.get("torch")  # a caller with a module has imported it
-    if torch is not None and isinstance(model, torch.nn.Module):
+    if _is_module(model):
         from tconv.deconvnet.network.torch_export import channels_of, export_module
 
         channels, rank = channels_of(model)
@@ -278,6 +336,11 @@ def _opened(
     prepare = Preparation.of(value_range, mean, std, opened.channels)
     rank = len(opened.spatial)
     return opened, Images(images, opened.channels, rank, _sizes(size, rank), prepare)
+
+
+def _is_module(model: Any) -> bool:
+    torch = sys.modules.get("torch")  # a caller with a module has imported it
+    return torch is not None and isinstance(model, torch.nn.Module)
 
 
 def _sizes(size: Any, rank: int) -> tuple[int, ...] | None:

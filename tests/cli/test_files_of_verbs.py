@@ -103,7 +103,8 @@ FOLLOWED = [
      "see m.onnx p.png -o s.npz --unit {},{},{}"),
     ("see m.onnx p.png -o s.npz --unit 0,1,1 --feature 0", r"leave one of the two out",
      "see m.onnx p.png -o s.npz --unit 0,1,1"),
-    ("see free.onnx --list", r"(--size \S+)\)", "see free.onnx --list {}"),
+    ("see free.onnx bomb.png -f -o s.npz", r"(--size \S+)\) to make it smaller",
+     "see free.onnx bomb.png -f -o s.npz {}"),
     ("see m.onnx --list --size 9", r"(--size \S+)\)", "see m.onnx --list {}"),
     ("shape 4 -k 3 --op 1", r"pass at most (\d+)", "shape 4 -k 3 --op {}"),
     ("shape 4 -k 3 -p 9", r"to a sum of at most (\d+)", "shape 4 -k 3 -p 0:{}"),
@@ -200,11 +201,8 @@ def test_no_pixel_is_read_of_a_picture_that_does_not_fit(folder, capsys, monkeyp
     monkeypatch.setattr("tconv.images._read_pixels", read)
     assert "the picture is 9000x9000" in told("run m.onnx bomb.png", capsys)[1]
     monkeypatch.setattr(memory, "available_bytes", lambda: 2**30)
-    for line in (
-        "run m.onnx bomb.png --size 8x8",
-        "see m.onnx bomb.png",
-        "see m.onnx bomb.png --size 8x8",
-    ):
+    assert "bomb.png has 9000x9000 pixels" in told("see m.onnx bomb.png", capsys)[1]
+    for line in ("run m.onnx bomb.png --size 8x8", "see m.onnx bomb.png --size 8x8"):
         code, first, _ = told(line, capsys)
         assert (code, first[:14]) == (2, "error[memory]:")
 

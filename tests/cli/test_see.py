@@ -75,6 +75,7 @@ index  layer    op       shape    sees  jump  rule deconvnet
     3  b2/act   Sigmoid  1×2×5×5   4×4   1×1  rule 'deconvnet' is defined for{}\
 ReLU only, found Sigmoid
 4 layers, 3 that rule deconvnet can look at
+default layer: b1/relu
 """
 
 
@@ -99,6 +100,7 @@ def test_the_list(folder, capsys, monkeypatch):
         "    3  b2/act   Sigmoid  1×2×5×5   4×4   1×1  rule 'deconvnet' is defined for ReLU only, "
         "found Sigmoid\n"
         "4 layers, 3 that rule deconvnet can look at\n"
+        "default layer: b1/relu\n"
     )
     assert main(["see", "net.onnx", "--list", "--rule", "gradient", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -133,8 +135,34 @@ def test_pages_and_sizes(folder, capsys):
     assert (folder / "a.html").read_text("utf-8").startswith("<!doctype html>")
 
 
+def test_a_rule_that_nobody_chose_gives_way(folder, capsys):
+    """A line says so, and the numbers are those of the rule that the line names."""
+    told, line = [], ["see", "net.onnx", "photo.png", "--layer", "3", "--range", "0,0.01", "-f"]
+    for more in ([], ["--rule", "gradient"]):
+        line = [
+            "see",
+            "net.onnx",
+            "photo.png",
+            "--layer",
+            "b2/act",
+            "--range",
+            "0,0.01",
+            "--json",
+            "-f",
+        ]
+        assert main([*line, *more]) == 0
+        told.append(json.loads(capsys.readouterr().out)["result"])
+    why = "rule gradient, as rule 'deconvnet' is defined for ReLU only, found Sigmoid"
+    assert [each.pop("why") for each in told] == [why, None]
+    assert told[0] == told[1]
+    assert (
+        main(["see", "net.onnx", "photo.png", "--layer", "b2/act", "--range", "0,0.01", "-f"]) == 0
+    )
+    assert capsys.readouterr().out.count(why) == 1
+
+
 def test_a_rule_that_is_not_defined(command, folder):
-    done = command("see", "net.onnx", "photo.png", "--layer", "b2/act")
+    done = command("see", "net.onnx", "photo.png", "--layer", "b2/act", "--rule", "deconvnet")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
@@ -162,6 +190,10 @@ def test_a_rule_that_is_not_defined(command, folder):
         ("net.onnx photo.png --rule guidde", "did you mean guided?"),
         ("net.onnx photo.png --norm zeros", "did you mean zero?"),
         ("net.onnx photo.png --mean 1,2", "option --mean"),
+        ("net.onnx photo.png --class 1", "option --class"),
+        ("net.onnx photo.png --class -1", "must be a whole number of 0 or more"),
+        ("net.onnx --list --class 0", "--class does not go with --list"),
+        ("net.onnx --list --layer 0", "--layer does not go with --list"),
         ("net.onnx photo.png --range 1", "option --range"),
         ("net.onnx photo.png --std 0", "option --std"),
         ("net.onnx large.png", "the image is 16x16, but the network takes 8x8"),

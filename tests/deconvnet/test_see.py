@@ -11,7 +11,7 @@ from PIL import Image
 import tconv
 from networks import network_of, proto_of
 from strategies import integers_like
-from tconv.deconvnet.montage import enlarged, photo_of
+from tconv.deconvnet.tile_pictures import enlarged, photo_of
 from tconv.deconvnet.weight_randomisation import rank_correlation
 
 
@@ -46,7 +46,7 @@ def test_all_of_a_map_is_the_sum_of_its_units():
         for at in np.ndindex(maps.shape[2:])
     )
     assert np.array_equal(joint.tiles[0].projection, parts)
-    assert "joint, not in the paper" in joint.captions[0]
+    assert "at once, which is not in the paper" in joint.captions[0]
 
 
 def test_rules_differ_where_a_signal_is_negative_or_a_rectifier_was_shut():
@@ -95,7 +95,7 @@ def test_the_images_where_a_feature_is_strongest():
         THREE, images, feature=2, top=3, progress=lambda done, of: told.append((done, of))
     )
     assert [(tile.image, tile.activation) for tile in seen.tiles] == [(1, 18), (3, 18), (4, 10)]
-    assert told == [(n, 5) for n in range(1, 6)]
+    assert told == [(n, 8) for n in range(1, 9)]  # five images, and three tiles
     assert sorted(seen.photos) == [1, 3, 4]
     assert [block.feature for block in tconv.see(THREE, images).blocks] == [2, 0, 1]
 
@@ -144,6 +144,50 @@ def test_grey_levels_of_the_worked_example(norm, levels):
     np.testing.assert_allclose(seen.tiles[0].projection[0], WORKED)
     assert seen.levels()[0].tolist() == [levels]
     assert seen.levels()[0].dtype == np.uint8
+
+
+@pytest.mark.parametrize(("norm", "sign"), [("zero", -1), ("zero", 1), ("positive", 1)])
+def test_a_value_that_stands_out_leaves_the_others_their_contrast(norm, sign):
+    """Of 400 values that are not 0 the greatest two are clipped, however many zeros there are."""
+    kernel = np.zeros((1, 1, 40, 40), np.float32)
+    kernel[0, 0, :20, :20] = np.arange(1, 401).reshape(20, 20)
+    kernel[0, 0, 19, 19] = sign * 1e6
+    proto = proto_of([("Conv", "image w", "y", {})], {"w": kernel}, (1, 1, 40, 40))
+    image = np.zeros((1, 40, 40), np.float32)
+    image[0, 0, 0] = 1
+    seen = tconv.see(proto, image, "y", norm=norm)
+    ((_, high),) = seen.ranges()
+    assert high == 399
+    levels = seen.levels()[0][0]
+    assert levels[19, 18] == 255
+    assert levels[19, 19] == (255 if sign > 0 else 0)
+    assert levels[9, 19] == (191 if norm == "zero" else 128)  # 200 of 399
+    assert "99.5th percentile" in " ".join(seen.captions)
+    low, high = tconv.see(proto, image, "y", norm="minmax").ranges()[0]
+    assert {low, high} == ({0, 1e6} if sign > 0 else {-1e6, 399})
+
+
+def test_the_place_of_a_unit_is_marked_on_the_photo():
+    """Also where the unit sees all of the image, as behind a gate that was pooled."""
+    nodes = [
+        ("Conv", "image w", "c", {}),
+        ("Relu", "c", "r", {}),
+        ("GlobalAveragePool", "r", "m", {}),
+        ("Sigmoid", "m", "g", {}),
+        ("Mul", "r g", "y", {}),
+    ]
+    proto = proto_of(nodes, {"w": np.ones((1, 1, 2, 2), np.float32)}, (1, 1, 16, 12))  # fmt: skip
+    image = np.full((1, 16, 12), 0.5, np.float32)
+    for layer, place in (("r", (4, 9)), ("y", (3.5 / 15 * 16, 8.5 / 11 * 12))):
+        (tile,) = tconv.see(proto, image, layer, unit=(0, 3, 8), crop=False).tiles
+        assert tile.place == pytest.approx(place)
+        factor = len(photo_of(tile)) // 16
+        row, column = (int(factor * each) for each in place)
+        assert photo_of(tile)[row, column].tolist() == [255] * 3
+        assert photo_of(tile)[row, column + 2].tolist() == [255] * 3
+        assert photo_of(tile)[row + 2, column + 2].tolist() != [255] * 3
+    joint = tconv.see(proto, image, "r", seed="all", crop=False)
+    assert joint.tiles[0].place == ()
 
 
 def test_scales():
@@ -282,7 +326,8 @@ def test_layers_are_listed():
         "    6  flat         Flatten            1×5       all        ok\n"
         "    7  logits       Gemm               1×3       all        ok\n"
         "    8  last         Relu               1×3       all        ok\n"
-        "9 layers, 9 that rule deconvnet can look at"
+        "9 layers, 9 that rule deconvnet can look at\n"
+        "default layer: block2/relu"
     )
 
 
@@ -312,6 +357,9 @@ def test_layers_are_found(layer, name):
         ({"unit": (0, 0)}, tconv.ShapeError, r"unit=\(0, 0\) must be \(channel, row, column\)"),
         ({"unit": (0, 3, 0)}, tconv.ParameterError, r"unit=\(0, 3, 0\) has row 3, must be from"),
         ({"unit": (0, 0, 0), "feature": 0}, tconv.ParameterError, r"must stand without feature=0"),
+        ({"target_class": 1, "feature": 0}, tconv.ParameterError, r"must stand without feature=0"),
+        ({"target_class": 3}, tconv.ParameterError, r"target_class=3 must be from 0 to 2, a class"),
+        ({"target_class": 1, "layer": "flat"}, tconv.ParameterError, r"layer='flat' has shape \("),
         ({"mean": (1, 2)}, tconv.ParameterError, r"mean=\(1, 2\) must be 1 or 3 finite numbers"),
         ({"std": 0}, tconv.ParameterError, r"std=0 must not hold 0, it divides"),
         ({"value_range": (1, 1)}, tconv.ParameterError, r"must be two different numbers"),
@@ -335,7 +383,6 @@ def test_bad_arguments(keywords, error, match):
         ((1, 4, 8, 8), r"the first input 'image' is tensor\(float\) \(1, 4, 8, 8\), must be an im"),
         ((1, 3), r"the first input 'image' is tensor\(float\) \(1, 3\), must be an image"),
         ((2, 3, 8, 8), r"must take one image at a time; export it for a batch of 1\.$"),
-        ((1, 3, "H", "W"), r"takes images of any size \(HxW\)|\(\?x\?\)"),
     ],
 )
 def test_models_that_take_no_image(shape, match):
@@ -348,7 +395,7 @@ def test_models_that_are_none():
         tconv.see(b"no model at all", np.zeros((3, 8, 8), np.uint8))
     with pytest.raises(tconv.ParameterError, match="model must be a path, bytes or an onnx"):
         tconv.see(7, np.zeros((3, 8, 8), np.uint8))
-    with pytest.raises(tconv.ParameterError, match="layer=None needs a rectified layer"):
+    with pytest.raises(tconv.ParameterError, match="layer=None needs a convolution"):
         tconv.see(proto_of([("Sigmoid", "image", "y", {})]), np.zeros((3, 8, 7), np.uint8))
 
 
@@ -357,6 +404,11 @@ def test_sizes_that_only_an_image_tells():
                      {"w": w(2, 3, 3, 3)}, (1, 3, "H", "W"))  # fmt: skip
     assert tconv.see(proto, np.ones((3, 5, 6), np.float32)).photos[0].pixels.shape == (3, 5, 6)
     assert tconv.see_layers(proto, size=(7, 8)).rows[0].shape == (1, 2, 5, 6)
+    supposed = tconv.see_layers(proto)
+    assert supposed.rows[0].shape == (1, 2, 222, 222)
+    assert str(supposed).endswith(
+        "\nshapes are those for an image of 224x224, as the network takes any size"
+    )
 
 
 def test_constants_are_folded_and_sizes_that_are_computed_are_known():
@@ -380,6 +432,24 @@ def test_constants_are_folded_and_sizes_that_are_computed_are_known():
     other = tconv.see(plain, image, "y", rule="gradient")
     for a, b in zip(seen.tiles, other.tiles, strict=True):
         assert np.array_equal(a.projection, b.projection)
+
+
+@pytest.mark.parametrize("images", ["path", "array"])
+def test_a_large_picture_needs_a_size(tmp_path, images):
+    """It is refused before the network runs, or even is read."""
+    proto = proto_of([("Conv", "image w", "c", {}), ("Relu", "c", "r", {})],
+                     {"w": w(1, 3, 1, 1)}, (1, 3, "H", "W"))  # fmt: skip
+    pixels = np.zeros((1999, 2003, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    given = tmp_path / "large.png" if images == "path" else pixels
+    name = r"large\.png" if images == "path" else "image 0"
+    with pytest.raises(
+        tconv.ParameterError,
+        match=name + " has 1999x2003 pixels, must have at mo"
+        r"st 4 million unless .*; pass size=\(640, 640\) \(--size 640x640\)",
+    ):
+        tconv.see(proto, given)
+    assert tconv.see(proto, given, size=(64, 64), top=1).photos[0].pixels.shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("sanity", [False, True])
@@ -420,6 +490,7 @@ def test_seen_tells_all_it_knows():
         ("layer", [1]),
         ("layer", 10**5000),
         ("layer", "9" * 9999),
+        ("target_class", 1.5),
         ("mean", "0"),
         ("std", np.broadcast_to(1.0, 2**55)),
         ("value_range", 3),

@@ -1,5 +1,12 @@
 """Networks of the examples against PyTorch: the same outputs and the same learning."""
 
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -61,3 +68,45 @@ def test_the_autoencoder_learns_as_in_torch(kind, twin_kind, settings):
     assert len(found) == 50
     assert found[-1] < found[0] / 2
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=0)
+
+
+ROOT = Path(__file__).parents[2]
+NETWORKS = ["vgg16", "efficientnet", "onet"]
+
+
+def typed(words, folder, **environment):
+    """What a person sees who types this in a folder."""
+    return subprocess.run(
+        words,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT)} | environment,
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("lacks", ["weights", "packages"])
+def test_an_example_that_lacks_something_says_what_to_type(tmp_path, name, lacks):
+    (tmp_path / "examples").mkdir()
+    shutil.copy(ROOT / f"examples/{name}.py", tmp_path / "examples")
+    alone = ["-S", "-E"] if lacks == "packages" else []  # without the site's packages
+    done = typed([sys.executable, *alone, f"examples/{name}.py"], tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("make "))
+    known = (ROOT / "Makefile").read_text()
+    variables = dict(re.findall(r"^([A-Z0-9]+) := (\S+)$", known, re.MULTILINE))
+    known = re.sub(r"\$\((\w+)\)", lambda found: variables.get(found[1], found[0]), known)
+    for target in line.split()[1:]:
+        assert re.search(rf"^{re.escape(target)}:", known.replace("%", "examples"), re.MULTILINE)
+
+
+def test_the_command_that_an_example_prints_runs_as_it_stands(tmp_path):
+    written = typed([sys.executable, str(ROOT / "examples/onet.py")], tmp_path)
+    assert written.returncode == 0, written.stderr
+    command = written.stdout.splitlines()[-1]
+    done = typed(shlex.split(command), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "rule gradient, as rule 'deconvnet' is defined for ReLU only, found PRelu" in done.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["face.html"]

@@ -17,8 +17,10 @@ from tconv.messages import show
 from tconv.system.files import as_path
 from tconv.system.memory import check_room
 
-__all__ = ["Images", "InputImage", "Preparation", "picture_files"]
+__all__ = ["Images", "InputImage", "Preparation", "check_picture_sizes", "picture_files"]
 
+_MOST_CELLS = 4_000_000  # of a picture that nobody gave a size for
+_USUAL_SIDE = 640  # pixels of the longer side, as detectors take them; a multiple of 32
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -115,6 +117,8 @@ class Images(Sequence[InputImage]):
         prepare: Preparation,
     ) -> None:
         self._images = _listed(images)
+        if size is None and rank == 2:
+            check_picture_sizes(self._images)
         self._channels, self._rank, self._size, self._prepare = channels, rank, size, prepare
         self._last: tuple[int, InputImage] | None = None
 
@@ -156,6 +160,33 @@ def _listed(images: Any) -> list[Any]:
             for inner in (picture_files(each) if isinstance(each, str | os.PathLike) else [each])
         ]
     return [images]
+
+
+def check_picture_sizes(images: Sequence[Any]) -> None:
+    """Check before anything is read or computed that no picture is larger than a network needs.
+
+    Raises
+    ------
+    ParameterError : a picture has more than 4 megapixels
+    """
+    for n, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            name, sizes = Path(image).name, picture_size(image)
+        elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
+            colours_first = image.ndim == 3 and image.shape[0] in (1, 3)
+            name, sizes = f"image {n}", image.shape[1:] if colours_first else image.shape[:2]
+        else:
+            continue
+        high, wide = map(int, sizes)
+        if high * wide > _MOST_CELLS:
+            rate = _USUAL_SIDE / max(high, wide)
+            size = tuple(max(32, round(each * rate / 32) * 32) for each in (high, wide))
+            words = "x".join(map(str, size))
+            raise ParameterError(
+                f"{name} has {high}x{wide} pixels, must have at most {_MOST_CELLS / 1e6:g} million "
+                f"unless a size is given; pass size={size} (--size {words}) to make it smaller, or "
+                f"size={(high, wide)} to keep it."
+            )
 
 
 def _photo(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from tconv.deconvnet.network.interruption import check_interrupted, stoppable
 from tconv.errors import ModelError
 
 if TYPE_CHECKING:
@@ -74,9 +75,13 @@ def session_of(model: "ModelProto", threads: int | None) -> Any:
 
 def run(session: Any, names: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
     """Run a session for some outputs."""
+    import onnxruntime
+
+    options = stoppable(onnxruntime.RunOptions())
     try:
-        found: list[NDArray[Any]] = session.run(list(names), feed)
+        found: list[NDArray[Any]] = session.run(list(names), feed, options)
     except Exception as error:
+        check_interrupted()  # which ONNX Runtime reports as a failed run
         raise ModelError(
             f"ONNX Runtime cannot run the network: {_line(error)}; check the size of the image."
         ) from error

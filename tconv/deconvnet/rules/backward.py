@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tconv.deconvnet.network.interruption import check_interrupted
 from tconv.deconvnet.network.network import Network, Node
 from tconv.deconvnet.network.runtime import Values
 from tconv.deconvnet.rules.registry import NodeContext, Reversal
@@ -86,8 +87,8 @@ class BackwardPass:
             tuple(f"{op}×{count} {note}" for (op, note), count in notes.items()),
         )
 
-    def project(self, seed: SparseMap, values: Values) -> SparseMap:
-        """Project a map of the layer back to the image.
+    def project(self, seed: SparseMap, values: Values, to: str | None = None) -> SparseMap:
+        """Project a map of the layer back to the image, or to the value `to` between them.
 
         ``values`` are the recorded values of the image's forward pass.
         """
@@ -95,7 +96,11 @@ class BackwardPass:
         shapes = {**network.shapes, **{name: each.shape for name, each in values.items()}}
         known = {**network.constants, **values}
         maps: dict[str, SparseMap] = {self.layer: seed}
+        target = network.input if to is None else to
         for node in reversed(self.nodes):
+            check_interrupted()
+            if target in node.outputs:
+                break
             backward = self._rows[node.index].backward
             for output in node.outputs:
                 if output not in maps:
@@ -109,8 +114,9 @@ class BackwardPass:
                 for n, each in found.items():
                     name = node.inputs[n]
                     maps[name] = add_maps(maps[name], each) if name in maps else each
-        zeros = SparseMap.whole(np.zeros(network.input_shape, seed.array.dtype))
-        return maps.get(network.input, zeros)
+        shape = network.input_shape if to is None else shapes[to]
+        zeros = SparseMap.whole(np.zeros(shape, seed.array.dtype))
+        return maps.get(target, zeros)
 
     @cached_property
     def _rows(self) -> dict[int, Reversal]:

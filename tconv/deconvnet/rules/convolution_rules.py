@@ -192,16 +192,40 @@ def _global_average_pool(context: NodeContext, r: SparseMap) -> InputMaps:
     return {0: SparseMap.whole(np.broadcast_to(share, shape))}
 
 
+@register("ReduceMax", "switches", box=entire_input, records=RULES)
+def _reduce_max(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R goes to the largest cell along the axes, of equals to the first one."""
+    x, full = context.value(0), r.dense()
+    axes = _reduced_axes(context)
+    if not axes:
+        return {0: r}
+    kept = tuple(n for n in range(x.ndim) if n not in axes)
+    order = (*kept, *axes)
+    rows = x.transpose(order).reshape(*(x.shape[n] for n in kept), -1)
+    back = np.zeros(rows.shape, full.dtype)
+    there = rows.argmax(axis=-1)[..., np.newaxis]
+    np.put_along_axis(back, there, full.reshape(there.shape), axis=-1)
+    back = back.reshape([x.shape[n] for n in order]).transpose(np.argsort(order))
+    return {0: SparseMap.whole(np.ascontiguousarray(back))}
+
+
 @register("ReduceMean ReduceSum", "spread", box=entire_input)
 def _reduce(context: NodeContext, r: SparseMap) -> InputMaps:
     """R goes to every cell that was summed; ReduceMean divides it evenly."""
-    shape = context.shape(0)
-    axes = context.value(1).tolist() if context.has(1) else context.get("axes")
-    axes = [n % len(shape) for n in axes or range(len(shape))]
-    if context.has(1) and not len(context.value(1)) and context.get("noop_with_empty_axes", 0):
+    shape, axes = context.shape(0), _reduced_axes(context)
+    if not axes:
         return {0: r}
     kept = tuple(1 if n in axes else size for n, size in enumerate(shape))
     share = r.dense().reshape(kept)
     if context.node.op == "ReduceMean":
         share = share / share.dtype.type(np.prod([shape[n] for n in axes]))
     return {0: SparseMap.whole(np.broadcast_to(share, shape))}
+
+
+def _reduced_axes(context: NodeContext) -> tuple[int, ...]:
+    """Return the axes that a reduction goes along; none if it leaves its input as it is."""
+    rank = len(context.shape(0))
+    axes = context.value(1).tolist() if context.has(1) else context.get("axes")
+    if context.has(1) and not axes and context.get("noop_with_empty_axes", 0):
+        return ()
+    return tuple(sorted(n % rank for n in axes or range(rank)))

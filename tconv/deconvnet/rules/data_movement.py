@@ -122,7 +122,9 @@ def transpose_of_interpolation(
         operands: list[NDArray[Any] | None] = [impulses, given]
         if op != "Upsample" and opset >= 11:
             sizes = np.array([1, size, rows, wanted], np.int64)
-            operands = [impulses, None, given] if scale else [impulses, None, None, sizes]
+            # Before opset 13 an operand that is not used is an empty array, and not left out.
+            unused = np.zeros(0, np.float32) if opset < 13 else None
+            operands = [impulses, unused, given] if scale else [impulses, unused, unused, sizes]
         weights = run_node(op, kept, operands, 1, opset)[0][0, :, 0]  # (size, wanted)
         moved = np.moveaxis(back, n, -1) @ weights.T.astype(back.dtype)
         back = np.moveaxis(moved, -1, n)

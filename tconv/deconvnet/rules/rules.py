@@ -92,6 +92,48 @@ def _batch_normalization(context: NodeContext, r: SparseMap) -> InputMaps:
     return {0: r.with_array(r.array * factor.reshape(-1, *[1] * (r.array.ndim - 2)))}
 
 
+@register(
+    "LayerNormalization",
+    "derivative",
+    box=entire_input,
+    records=("gradient",),
+    refused=("deconvnet", "guided"),
+)
+def _layer_normalization(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R times the Jacobian of ``scale (x - mean) / deviation``, both of the last axes."""
+    x = context.value(0).astype(np.float64)
+    axes = tuple(range(context.get("axis", -1) % x.ndim, x.ndim))
+    back = r.dense() * context.value(1).astype(np.float64)
+    return {0: _through_normalization(x, back, axes, context.get("epsilon", 1e-5), r)}
+
+
+@register(
+    "InstanceNormalization",
+    "derivative",
+    box=entire_input,
+    records=("gradient",),
+    refused=("deconvnet", "guided"),
+)
+def _instance_normalization(context: NodeContext, r: SparseMap) -> InputMaps:
+    """R times the Jacobian of ``scale (x - mean) / deviation``, both of each channel."""
+    x = context.value(0).astype(np.float64)
+    axes = tuple(range(2, x.ndim))
+    back = r.dense() * context.value(1).astype(np.float64).reshape(-1, *[1] * len(axes))
+    return {0: _through_normalization(x, back, axes, context.get("epsilon", 1e-5), r)}
+
+
+def _through_normalization(
+    x: NDArray[Any], back: NDArray[Any], axes: tuple[int, ...], epsilon: float, r: SparseMap
+) -> SparseMap:
+    """Apply to `back` the Jacobian of ``(x - mean) / sqrt(variance + epsilon)`` along axes."""
+    centred = x - x.mean(axes, keepdims=True)
+    deviation = np.sqrt((centred * centred).mean(axes, keepdims=True) + epsilon)
+    normal = centred / deviation
+    along = normal * (back * normal).mean(axes, keepdims=True)
+    found = (back - back.mean(axes, keepdims=True) - along) / deviation
+    return SparseMap.whole(cast_like(found, r))
+
+
 @register("LRN", "contrast", box=same_cells, records=("gradient", "guided"))
 def _lrn(context: NodeContext, r: SparseMap) -> InputMaps:
     """R times the Jacobian; deconvnet R itself, as it does not normalise contrast on the way."""

@@ -127,6 +127,9 @@ NODES = {  # of every row: inputs, attributes and constants of a random node
     "MaxPool": pooling,
     "AveragePool": average_pooling,
     **dict.fromkeys(("GlobalMaxPool", "GlobalAveragePool", "Flatten"), just("image")),
+    "ReduceMax": just("image", {"axes": [1]}),
+    "LayerNormalization": just("image k", k=weight(6)),
+    "InstanceNormalization": just("image k k", k=weight(3)),
     "ReduceMean": lambda draw: (
         "image", {"axes": [draw(st.integers(1, 3))], "keepdims": draw(st.integers(0, 1))}, {}),
     "ReduceSum": just("image a", {"keepdims": 1}, a=ints(-1)),

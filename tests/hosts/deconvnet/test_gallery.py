@@ -44,7 +44,8 @@ def test_the_page(browser, address, seen, size, scheme):
         assert [url for url in requests if not url.startswith("data:")] == [address]
 
         tiles = page.locator("button.tile")
-        assert tiles.count() == 4 * len(seen.tiles)  # photos and projections, real and shuffled
+        # Photos, projections and overlays, real and shuffled.
+        assert tiles.count() == 6 * len(seen.tiles)
         assert page.evaluate("[...document.images].every(i => !i.src || i.naturalWidth > 0)")
 
         # A tile shows where it is: the box lies on the image as the tile says.

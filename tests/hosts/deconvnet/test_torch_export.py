@@ -23,6 +23,39 @@ class Residual(nn.Module):
         return self.end(torch.cat([x, y], 1))
 
 
+class Gated(nn.Module):
+    """Squeeze and excitation, then a gated linear unit: two kinds of product."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.squeeze, self.excite = nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
+        self.classes = nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = nn.functional.silu(self.first(x))
+        gate = self.excite(nn.functional.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
+        x = x * torch.sigmoid(gate)
+        self.features = nn.functional.glu(self.last(x), 1)
+        return self.classes(self.features.mean((2, 3)))
+
+
+class Block(nn.Module):
+    """ConvNeXt's block: depthwise, normalised over channels that are last, GELU, scaled."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.depthwise = nn.Conv2d(3, 6, 2, 2), nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.norm, self.wide, self.narrow = nn.LayerNorm(6), nn.Linear(6, 12), nn.Linear(12, 6)
+        self.end = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.narrow(nn.functional.gelu(self.wide(y))).permute(0, 3, 1, 2)
+        return self.end(x + 0.5 * y)
+
+
 def nets():
     torch.manual_seed(3)
     return {
@@ -40,6 +73,12 @@ def nets():
             nn.Upsample(scale_factor=2, mode="bilinear"), nn.SiLU(),
         ),
         "residual": Residual(),
+        "gates": Gated(),
+        "channels last": Block(),
+        "normalised in groups": nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6), nn.Hardswish(), nn.Conv2d(6, 4, 3),
+            nn.InstanceNorm2d(4, affine=True), nn.SiLU(),
+        ),
         "normalised, to classes": nn.Sequential(
             nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(6, 4), nn.Tanh(),
@@ -69,6 +108,35 @@ def test_gradient_is_autograd(name):
         expected = back[0].numpy()
         gap = np.abs(tile.projection - expected).max()
         assert gap <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("target", [0, 3])
+def test_grad_cam_is_that_of_autograd(target):
+    module = nets()["gates"].eval()
+    image = torch.randn(1, 3, 14, 13)
+    seen = tconv.see(module, image.numpy()[0], target_class=target)
+    score = module(image)[0, target]
+    (slope,) = torch.autograd.grad(score, module.features)
+    cam = torch.relu((slope.mean((2, 3), keepdim=True) * module.features).sum(1))[0]
+    assert seen.tiles[0].activation == pytest.approx(score.item(), rel=1e-5)
+    assert cam.max() > 0
+    np.testing.assert_allclose(seen.cams[0], cam.detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "ops"),
+    [("gates", "Mul"), ("residual", "Relu"), ("normalised in groups", "Mul"),
+     ("dilation, upwards", "Mul Gelu")],
+)  # fmt: skip
+def test_a_module_is_listed_as_its_export_is(name, ops):
+    module = nets()[name]
+    listed = tconv.see_layers(module.train(), size=(14, 13))
+    assert module.training
+    rows = tconv.see_layers(exported(module, torch.zeros(1, 3, 14, 13))).rows
+    assert [row.shape for row in listed.rows] == [row.shape for row in rows]
+    (default,) = (row for row in listed.rows if row.name == listed.default)
+    assert default.op in ops.split()
+    assert tconv.see_layers(module).supposed == (224, 224)
 
 
 def exported(module, image):
