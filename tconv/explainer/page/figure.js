@@ -24,7 +24,8 @@ function planned() {
   add("y", canvas.length, canvas[0].length, longestOf(canvas, brief.y),
     some(state.p.flat()) || some(state.op) ? 76 : 54);
   const [outputs, inputs] = F.matrix.shape, cells = turned ? outputs : inputs;
-  const matrix = {width: max(200, cells * (max(outputs, inputs) <= 16 ? 30 : 15)), open: byId("panel-m").open};
+  const width = max(200, cells * (max(outputs, inputs) <= 16 ? 30 : 15));
+  const matrix = {width, open: byId("panel-m").open};
   plan = {facts: F, lens, room, grids, brief, matrix: layoutOf(grids, matrix)};
   return plan;
 }

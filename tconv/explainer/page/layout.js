@@ -1,7 +1,7 @@
 // Layout: the arrangement of the grids and the sides of their cells, for the room of the window.
 const GAP = 30, TITLE = 200, TALLEST = 20; // pixels between grids, of a narrow column, of a cell
 const narrow = matchMedia("(max-width: 699px)");
-let room = {width: 1200, height: 400, most: 76};
+let room = {words: 1, width: 1200, height: 400, most: 76};
 
 // The room of the figure: what header, sum and settings leave of the window.
 function measure() {
@@ -10,6 +10,7 @@ function measure() {
   const taken = sum(others, name => document.querySelector(name)?.offsetHeight || 0);
   const most = round(min(high / (present ? 5 : 9), 160)), folded = narrow.matches;
   room = {
+    words: present ? 1.4 : 1, // of titles and hints
     width: byId("figure").clientWidth, most: folded ? 56 : max(most, 56), folded,
     height: folded ? high * .8 : max(high - taken - 40, 260),
   };
@@ -44,7 +45,7 @@ function arranged(grids, matrix) {
     const beside = below ? 0 : TITLE + GAP, free = room.width - GAP * (columns.length - 1) - 12;
     const fits = side => sum(widths(side)) + beside <= free &&
       columns.every(column => heightOf(column, side) <= room.height) &&
-      (!below || heightOf([grids.w], side) + 200 <= room.height);
+      (!below || heightOf([grids.w], side) + 260 * room.words <= room.height);
     let side = room.most;
     while (side > TALLEST && !fits(side)) side--;
     const left = below ? widths(side)[1] : free - sum(widths(side)) - GAP;
@@ -55,12 +56,16 @@ function arranged(grids, matrix) {
 }
 // Sides of all cells, and boxes of the grids; a grid that is larger than its box scrolls in it.
 function layoutOf(grids, matrix) {
-  for (const grid of Object.values(grids)) grid.least = leastSide(grid.longest);
+  for (const grid of Object.values(grids)) {
+    grid.least = leastSide(grid.longest);
+    grid.around *= room.words;
+  }
   const inside = (grid, width, height) => Object.assign(grid, {
     boxWidth: floor(min(width, grid.cols * grid.side)),
     boxHeight: floor(min(height, grid.rows * grid.side)),
   });
   const {x, w, y} = grids;
+  w.least = max(w.least, 28); // a letter beside the number
   if (room.folded) {
     for (const grid of [x, w, y]) {
       grid.side = max(grid.least, min(room.most, floor((room.width - 10) / max(grid.cols, 5))));
@@ -75,12 +80,13 @@ function layoutOf(grids, matrix) {
   if (below) natural[1] = max(natural[1], TITLE);
   const widths = shared(free - (below ? 0 : TITLE), natural);
   columns.forEach((column, n) => {
-    const around = sum(column, g => g.around) + (below && column[0] === w ? 200 : 0);
+    const around = sum(column, g => g.around) + (below && column[0] === w ? 260 * room.words : 0);
     const heights = shared(room.height - around, column.map(g => g.rows * g.side));
     column.forEach((grid, at) => inside(grid, widths[n], heights[at]));
   });
   const width = free - sum(widths) + (below ? widths[1] : 0);
-  const height = room.height - 104 - (below ? w.boxHeight + w.around : 0);
+  const above = below ? w.boxHeight + w.around + 56 * room.words : 0;
+  const height = room.height - 104 * room.words - above;
   return {name, width: floor(width), height: floor(height)};
 }
 
@@ -103,12 +109,14 @@ function drawMore(box) {
   const ends = [0, 1].flatMap(n => [at[n] > 1, at[n] + inner[n] < all[n] - 1]);
   box.dataset.more = scrolls ? "←→↑↓".split("").filter((_, n) => ends[n]).join("") : "";
   const part = n => {
-    const first = floor(at[n] / side + .5), last = min(counts[n], first + floor(inner[n] / side)) - 1;
+    const first = floor(at[n] / side + .5), most = floor(inner[n] / side);
+    const last = min(counts[n], first + most) - 1;
     return all[n] > inner[n] && `${n ? "rows" : "columns"} ${first} to ${last} of ${counts[n]}`;
   };
   const parts = scrolls ? [part(1), part(0)].filter(Boolean).join(", ") : "";
   setText(box.id.replace("scroll", "more"), parts && `${box.dataset.more} scroll: ${parts}`);
 }
+const SLACK = 12; // pixels that a scroll bar may take
 // Scroll so that a rectangle of cells is seen, unless pointer or focus is in the grid.
 function follow(id, top, left, height, width) {
   const box = byId("scroll-" + id);
@@ -116,8 +124,8 @@ function follow(id, top, left, height, width) {
   const start = [left, top], size = [width, height];
   const to = box.at.map((at, n) => {
     const from = start[n] * box.side, long = size[n] * box.side;
-    if (from >= at && from + long <= at + box.inner[n]) return at;
-    return max(0, min(from + long / 2 - box.inner[n] / 2, box.all[n] - box.inner[n]));
+    if (from >= at && from + long <= at + box.inner[n] - SLACK) return at;
+    return max(0, min(from + long / 2 - box.inner[n] / 2, box.all[n] - box.inner[n] + SLACK));
   });
   if (same(to, box.at)) return;
   box.at = to;

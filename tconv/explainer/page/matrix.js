@@ -64,12 +64,12 @@ function drawMatrix(sel, found) {
       return down === is ? entry(column, row) : entry(row, column);
     });
   setBox("m", side, rows, cols, min(cols * side, width), min(rows * side, height));
-  const some = os.length < outputs ? `; rows ${os[0]} to ${os.at(-1)} of ${outputs}` : "";
-  const each = state.lens === "stamp" ? `each ${turned ? "row" : "column"} is the stamp of one input cell`
-    : `each ${turned ? "column" : "row"} makes one output cell`;
+  const part = os.length < outputs ? `; rows ${os[0]} to ${os.at(-1)} of ${outputs}` : "";
+  const stamps = state.lens === "stamp", line = turned === stamps ? "row" : "column";
+  const each = `each ${line} ${stamps ? "is the stamp of one input" : "makes one output"} cell`;
   const law = turned ? "W* vec(y) is the convolution; " : "vec(y) = (W*)ᵀ vec(x): ";
   byId("hint-m").parentNode.style.width = room.folded ? "" : width + "px";
-  setText("hint-m", law + each + some);
+  setText("hint-m", law + each + part);
   setText("turn", turned ? "show (W*)ᵀ" : "show W*");
   const lit = [...found.m.keys()].map(at => {
     const [o, i] = [os.indexOf(floor(at / inputs)), at % inputs];

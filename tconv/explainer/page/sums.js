@@ -30,7 +30,7 @@ function sizeOfSum(count) {
 function sumRoom() {
   const most = max(...F.counts.flat()), {x, w} = planned().grids;
   const lines = Math.ceil(most * (x.longest + w.longest + 6) * 9 / room.width);
-  return max(lines * 21 + 20, innerHeight * (document.documentElement.matches(".present") ? .13 : .1));
+  return max(lines * 21 + 20, innerHeight * (presents() ? .13 : .1));
 }
 
 function drawLaw() {
