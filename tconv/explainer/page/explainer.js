@@ -118,8 +118,10 @@ function setLens(lens) {
   const kept = lens === "stamp" ? 1 : state.lens === "stamp" ? 0 : state.step;
   state = nearestState({...state, lens, step: kept});
   hover = "";
-  byId("note").hidden = true;
-  measure();
+  if (!byId("note").hidden) {
+    warn("");
+    measure();
+  }
   select(state.sel);
 }
 function pin(sel) {
