@@ -13,7 +13,7 @@ _PACKAGE = "tconv.explainer"
 SCRIPTS = tuple(
     f"{name}.js"
     for name in (
-        *("scene", "snippets", "facts", "selection", "grids", "figure", "matrix"),
+        *("scene", "snippets", "facts", "selection", "grids", "layout", "figure", "matrix"),
         *("sums", "settings", "details", "export", "explainer"),
     )
 )

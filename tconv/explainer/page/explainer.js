@@ -49,12 +49,24 @@ function update(next, notes = []) {
   ({facts: F, pairsOf, outputOf, equationOf} = compute(state));
   hover = "";
   warn(notes.length && `This link was not quite right: ${[...new Set(notes)].join("; ")}.`);
-  draw();
   drawLaw();
   drawSettings();
+  fit();
   drawDetails();
   saveAddress();
 }
+// Draw in the room that the window has now.
+function fit() {
+  if (!room.folded) byId("equation").style.setProperty("--room", sumRoom() + "px");
+  measure();
+  draw();
+}
+function present(wanted) {
+  document.documentElement.classList.toggle("present", wanted);
+  setText("present", wanted ? "✕ Leave (Esc)" : "Present");
+  fit();
+}
+const presents = () => document.documentElement.matches(".present");
 function load(hash) {
   const {state: next, notes} = parse(hash);
   separateAxes = needsApart(next);
@@ -106,7 +118,10 @@ function setLens(lens) {
   const kept = lens === "stamp" ? 1 : state.lens === "stamp" ? 0 : state.step;
   state = nearestState({...state, lens, step: kept});
   hover = "";
-  byId("note").hidden = true;
+  if (!byId("note").hidden) {
+    warn("");
+    measure();
+  }
   select(state.sel);
 }
 function pin(sel) {
@@ -194,15 +209,28 @@ on("speed", "change", () => playing && (stop(), play()));
 on("copy", "click", copyLink);
 on("svg", "click", saveSvg);
 on("png", "click", savePng);
-on("turn", "click", () => { turned = !turned; draw(); });
+on("turn", "click", () => { turned = !turned; fit(); });
+on("present", "click", () => present(!presents()));
+on(window, "resize", fit);
+for (const id of ["x", "w", "y", "m"]) {
+  const box = byId("scroll-" + id);
+  on(box, "scroll", () => { box.at = [box.scrollLeft, box.scrollTop]; drawMore(box); });
+}
 on("reset", "click", () => { separateAxes = false; update(EXAMPLE); });
-on("panel-m", "toggle", () => draw());
+on("panel-m", "toggle", fit);
 for (const id in DETAILS) on(id, "toggle", drawDetails);
 on(document, "keydown", event => {
   const {key, target} = event;
   if (key === "Escape" && state.sel) select("");
+  else if (key === "Escape" && presents()) present(false);
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (target.matches("select, [type=text]")) return;
+  if (key === "p" || key === "P") present(!presents());
+  const way = {PageDown: 1, PageUp: -1}[key]; // the keys of a presenter's remote control
+  if (way && presents()) {
+    event.preventDefault();
+    goTo(state.step + way);
+  }
   if (/^[123]$/.test(key)) setLens(LENSES[key - 1]);
   if (key === " " && !target.matches("button, summary, input:not([type=range])")) {
     event.preventDefault();
@@ -210,9 +238,8 @@ on(document, "keydown", event => {
   }
 });
 on(window, "hashchange", () => load(location.hash));
-const narrow = matchMedia("(max-width: 699px)");
 const foldMatrix = () => { byId("panel-m").open = !narrow.matches; };
-on(narrow, "change", foldMatrix);
+on(narrow, "change", () => { foldMatrix(); fit(); });
 let closed = [];
 on(window, "beforeprint", () => {
   closed = [...document.querySelectorAll("details:not([open])")];

@@ -56,7 +56,7 @@ function paint(id, name, rows, cols, side, contentAt, longest = 1) {
     });
   });
   // Whole pixels: a longer number changes the size of all others less often, which is slow.
-  const most = floor(min(side * ([, .54, .44][longest] || .38), side * 1.38 / longest, 30));
+  const most = floor(min(side * ([, .54, .44][longest] || .38), side * 1.38 / longest, 60));
   // With a fixed size, the browser need not measure each cell.
   grid.style.cssText = `--side:${side}px;font-size:${max(6, most)}px;` +
     `width:${cols * side}px;height:${rows * side}px`;
@@ -99,7 +99,6 @@ function content(value, sel, label, classes, tap) {
     role: "gridcell", label, "data-sel": sel, "data-tap": LETTERS[tap],
   };
 }
-const sideFor = (n, room, most) => round(min(most, max(24, room / n)));
 
 // A frame over a grid, [top, left, height, width] in cells, or none.
 function frame(id, name, side, place) {

@@ -22,11 +22,16 @@ function drawMatrix(sel, found) {
   const taps = new Map(os.flatMap(o => pairsOf(o).map(([i, k]) => [o * inputs + i, k])));
   const values = {x: F.x.flat(), w: F.w.flat(), y: F.y.flat()};
   const most = max(outputs, inputs), numbers = most <= 16;
-  const letters = most <= 64 && min(outputs, inputs) <= 36;
-  const heads = numbers ? 1 : 0, side = numbers ? min(34, round(420 / (os.length + 1)))
-    : letters ? max(15, min(22, round(520 / os.length))) : 8;
-  const brief = v => short(v, side);
   const [down, over, along, across] = turned ? [is, os, ..."xy"] : [os, is, ..."yx"];
+  // The heads of rows and columns fit their cells.
+  const heads = numbers ? 1 : 0, brief = v => short(v, 34), {width, height} = planned().matrix;
+  const longest = numbers ? longestOf(Object.values(values), brief) : 1;
+  const rows = down.length + heads, cols = over.length + heads;
+  const fitting = floor(min(width / cols, height / rows));
+  // Cells without letters are smaller: they are taken if all of them are seen then.
+  const letters = most <= 64 && min(outputs, inputs) <= 36 && (fitting >= 14 || fitting < 8);
+  const [least, largest] = numbers ? [leastSide(longest), 60] : letters ? [14, 28] : [8, 16];
+  const side = max(least, min(largest, fitting));
   const rowOf = sel[0] === "o" && flat(sel), columnOf = sel[0] === "i" && flat(sel);
   const litOutputs = new Set([...found.m.keys()].map(at => floor(at / inputs)).concat(rowOf));
   const header = (letter, at, role) => {
@@ -51,23 +56,27 @@ function drawMatrix(sel, found) {
   };
   byId("grid-m").className = numbers || !letters ? "" : "letters";
   paint("grid-m", turned ? "matrix W*" : "matrix W* transposed",
-    down.length + heads, over.length + heads, side, (r, c) => {
+    rows, cols, side, (r, c) => {
       const row = down[r - heads], column = over[c - heads];
       if ((row ?? column) === undefined) return content("", undefined, () => "", " plain");
       if (row === undefined) return header(across, column, "columnheader");
       if (column === undefined) return header(along, row, "rowheader");
       return down === is ? entry(column, row) : entry(row, column);
     });
-  const rows = os.length < outputs ? `; rows ${os[0]} to ${os.at(-1)} of ${outputs}` : "";
-  setText("hint-m", (turned ? "W* vec(y) is the convolution"
-    : "vec(y) = (W*)ᵀ vec(x): each row makes one output cell") + rows);
+  setBox("m", side, rows, cols, min(cols * side, width), min(rows * side, height));
+  const part = os.length < outputs ? `; rows ${os[0]} to ${os.at(-1)} of ${outputs}` : "";
+  const stamps = state.lens === "stamp", line = turned === stamps ? "row" : "column";
+  const each = `each ${line} ${stamps ? "is the stamp of one input" : "makes one output"} cell`;
+  const law = turned ? "W* vec(y) is the convolution; " : "vec(y) = (W*)ᵀ vec(x): ";
+  byId("hint-m").parentNode.style.width = room.folded ? "" : width + "px";
+  setText("hint-m", law + each + part);
   setText("turn", turned ? "show (W*)ᵀ" : "show W*");
-  scrollToLit(os.length);
-}
-// Scroll to the highlighted cells, unless the matrix itself has pointer or focus.
-function scrollToLit(rows) {
-  const place = byId("scroll-m");
-  if (rows <= 24 || byId("grid-m").matches(":hover, :focus-within")) return;
-  const first = place.querySelector(":not(.away) > * > .lit");
-  if (first) place.scrollTop = first.offsetTop - place.clientHeight / 2;
+  const lit = [...found.m.keys()].map(at => {
+    const [o, i] = [os.indexOf(floor(at / inputs)), at % inputs];
+    return turned ? [i, o] : [o, i];
+  }).filter(place => min(...place) >= 0);
+  if (!lit.length) return;
+  const [tops, lefts] = [0, 1].map(n => lit.map(place => place[n] + heads));
+  const span = all => max(...all) - min(...all) + 1;
+  follow("m", min(...tops), min(...lefts), span(tops), span(lefts));
 }

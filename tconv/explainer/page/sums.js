@@ -5,10 +5,7 @@ function drawSum(sel) {
   const [whole, pieces] = sentencesOf(sel), equation = byId("equation");
   const sums = sel[0] === "o", count = sums && plural(pairsOf(flat(sel)).length, "contribution");
   const beyond = sums && !isFinite(F.y.flat()[flat(sel)]) && "a sum" + BEYOND;
-  // A shorter sentence must not move the formula away from the pointer.
-  if (sel[0] !== "f") equation.style.minHeight = "";
-  else equation.style.minHeight ||= equation.offsetHeight + "px";
-  equation.classList.toggle("long", wordsOf(pieces).length > 99);
+  equation.style.fontSize = sizeOfSum(wordsOf(pieces).length) + "px";
   equation.title = whole === pieces ? "" : wordsOf(whole);
   fill(equation, String(pieces), () => pieces.map(([piece, tap]) => tap === undefined ? piece
     : el("span", {class: `tap t${tap % 7}`}, piece)));
@@ -20,6 +17,20 @@ function drawSum(sel) {
     speaking = 0;
     setText("live", equation.textContent);
   }, 300);
+}
+
+// The largest font in which so many characters fit the room of the sum.
+function sizeOfSum(count) {
+  const wide = room.width * .98, lines = size => Math.ceil(count * size * .62 / wide);
+  let size = room.folded ? 22 : min(40, round(sumRoom() / 3));
+  while (size > 11 && lines(size) * size * 1.4 > sumRoom() - 20) size--;
+  return size;
+}
+// Pixels for the longest sum of the state, so that no step moves what is below.
+function sumRoom() {
+  const most = max(...F.counts.flat()), {x, w} = planned().grids;
+  const lines = Math.ceil(most * (x.longest + w.longest + 6) * 9 / room.width);
+  return max(lines * 21 + 20, innerHeight * (presents() ? .13 : .1));
 }
 
 function drawLaw() {

@@ -146,6 +146,99 @@ def test_the_default_state_fits_a_projector(page, address):
     assert height <= 800
 
 
+FULL_HD = {"width": 1920, "height": 1080}
+
+
+def ramp(rows, columns):
+    return ";".join(",".join(str(r * columns + c + 1) for c in range(columns)) for r in range(rows))
+
+
+# The six states of the tutorial, and larger ones up to the limits.
+SHOWN = [
+    *("", FORM, f"#x={ramp(5, 5)}&w={ramp(3, 3)}&s=2", f"#x={ramp(3, 3)}&w={ramp(2, 2)}&s=3&d=4"),
+    *(f"#x={ramp(4, 4)}&w={ramp(7, 7)}&p=2", "#x=1,2,3,4,5&w=1,2,1&s=2&p=1&op=1"),
+    *(f"#x={ramp(8, 8)}&w={ramp(6, 6)}&s=3", f"#x={ramp(8, 8)}&w={ramp(4, 4)}&s=4"),
+    "#x=1,1,1;1,1,1;1,1,1&w=" + ";".join(["0.0625,0.1875,0.1875,0.0625"] * 4) + "&s=2&p=1",
+    f"#x={ramp(2, 5)}&w={ramp(3, 2)}&s=2x3&p=0-1x1-0&d=2x1",
+]
+BOXES = """() => ['scroll-x', 'scroll-w', 'scroll-y', 'equation', 'transport'].map(id => {
+    const node = document.getElementById(id), box = node.getBoundingClientRect();
+    return [id, box.left, box.top, box.right, box.bottom,
+        id === 'equation' && node.scrollHeight > node.clientHeight + 1]; })"""
+
+
+@pytest.mark.parametrize("presents", [False, True], ids=["all", "presented"])
+@pytest.mark.parametrize("lens", ["stamp", "collect", "conv"])
+@pytest.mark.parametrize("view", [WIDE, FULL_HD], ids=["1280x800", "1920x1080"])
+def test_every_state_is_seen_without_scrolling(browser, address, view, lens, presents):
+    with browser.new_context(viewport=view) as context:
+        opened = context.new_page()
+        opened.goto(address)
+        if presents:
+            opened.keyboard.press("p")
+        for hash_ in SHOWN:
+            opened.evaluate("hash => tconv.set(hash)", (hash_ or "#") + f"&lens={lens}")
+            last = int(opened.get_attribute("#step", "max"))
+            for step in (1, last // 2 + 1, last):
+                opened.locator("#step").evaluate(
+                    "(node, to) => { node.value = to; node.dispatchEvent(new Event('input')); }",
+                    step,
+                )
+                boxes = opened.evaluate(BOXES)
+                for name, left, top, right, bottom, cut in boxes:
+                    inside = 0 <= top < bottom <= view["height"] and 0 <= left < right
+                    assert inside, (hash_, step, name, top, bottom)
+                    assert right <= view["width"], (hash_, step, name, right)
+                    assert not cut, (hash_, step)
+                for n, (one, left, top, right, bottom, _) in enumerate(boxes):
+                    for other, *box, _ in boxes[n + 1 :]:
+                        # Boxes have four pixels around them for outlines.
+                        apart = max(box[0] - right, left - box[2], box[1] - bottom, top - box[3])
+                        assert apart >= -8, (hash_, step, one, other, apart)
+                lit = "#grid-y > :not(.away) .lit, #grid-y .window:not([hidden])"
+                assert opened.locator(lit).count() > 0
+
+
+def test_presentation_is_large_and_left_by_escape(page, address):
+    page.goto(address + FORM)
+    side = "document.querySelector('#grid-y .cell').offsetWidth"
+    before = page.evaluate(side)
+    page.keyboard.press("p")
+    assert page.evaluate(side) > before
+    assert not page.locator("#controls").is_visible()
+    for key, step in (("PageDown", 16), ("PageUp", 15)):
+        page.keyboard.press(key)
+        assert page.evaluate("tconv.state().step") == step
+    assert page.text_content("#present").endswith("Leave (Esc)")
+    page.keyboard.press("Escape")
+    assert page.locator("#controls").is_visible()
+    assert page.evaluate(side) == before
+    page.click("#present")
+    assert not page.locator("#controls").is_visible()
+    page.click("#present")
+    assert page.evaluate(side) == before
+
+
+@pytest.mark.parametrize("lens", ["stamp", "collect", "conv"])
+def test_what_is_lit_is_in_the_window_of_a_large_grid(page, address, lens):
+    page.goto(address + f"#x={ramp(8, 8)}&w={ramp(6, 6)}&s=3&lens={lens}")
+    for part in (0, 0.3, 1):
+        page.locator("#step").evaluate(
+            "(node, part) => { node.value = Math.round(part * (node.max - 1)) + 1;"
+            " node.dispatchEvent(new Event('input')); }",
+            part,
+        )
+        box = page.locator("#scroll-y").bounding_box()
+        lit = "#grid-y .window" if lens == "stamp" else "#grid-y > :not(.away) .lit"
+        cell = page.locator(lit).first.bounding_box()
+        for start, length in (("x", "width"), ("y", "height")):
+            assert box[start] <= cell[start]
+            assert cell[start] + cell[length] <= box[start] + box[length]
+        assert "scroll: rows" in page.text_content("#more-y")
+        assert page.evaluate("parseFloat(getComputedStyle(document.querySelector("
+                             "'#grid-y > :not(.away)')).fontSize)") >= 10  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("sel", "lit", "sentence"),
     [
@@ -914,4 +1007,4 @@ def test_print_opens_everything_and_drops_controls(page, address):
     assert not page.locator("#controls").is_visible()
     assert page.locator("#equation").is_visible()
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
-    assert page.locator("details:not([open])").count() == 3
+    assert page.locator("details:not([open])").count() == 4
