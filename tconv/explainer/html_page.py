@@ -3,6 +3,7 @@
 import json
 from html import escape
 
+from tconv.explainer.picture import landscape, picture_text
 from tconv.explainer.scene import Scene
 from tconv.page_templates import fill_template, page_source
 
@@ -14,7 +15,7 @@ SCRIPTS = tuple(
     f"{name}.js"
     for name in (
         *("scene", "snippets", "facts", "selection", "grids", "figure", "matrix"),
-        *("sums", "settings", "details", "export", "explainer"),
+        *("sums", "settings", "details", "channels", "picture", "export", "explainer"),
     )
 )
 """In reading order: all share one scope; top-level code of a file uses only files above it."""
@@ -35,6 +36,7 @@ def page_of(scene: Scene, svg: str) -> str:
             "/*{script}*/": "\n".join(page_source(_PACKAGE, f"page/{name}") for name in SCRIPTS),
             "<!--{svg}-->": svg,
             "{start}": start,
+            "{photo}": picture_text(landscape()),
         },
     )
 

@@ -26,17 +26,17 @@ const DETAILS = {
       el("p", {}, el("span", {class: why.length ? "chip bad" : "chip"}, verdict),
         " Taps that reach each output cell; heavy lines mark the stride. Even counts do not " +
         "suffice: only equal phase sums leave a constant input constant."),
-      tableOf(F.counts, "Overlap count", period),
+      tableOf(F.counts.slice(0, LIMIT.o).map(row => row.slice(0, LIMIT.o)), "Overlap count", period),
       tableOf(F.phase_sums, `Phase sums (${v.s}×${h.s}) of this kernel`),
       el("div", {}, el("p", {}, "Ripple of a constant input, relative to its mean"), bar,
         el("p", {id: "ripple"}, level), el("p", {id: "constant"}, "constant input 1 gives, away " +
           `from the border: ${F.phase_sums.flat().map(v => short(v)).join("  ")}${repeated}`)),
     ];
   },
-  code: () => [
+  code: ([ins, outs] = state.lens === "channels" ? state.c : [1, 1]) => [
     el("p", {class: "hint"},
-      "x has shape (1, 1, …), w (1, 1, …). Each is exact, or says why it cannot be."),
-    ...Object.entries(F.code).map(([name, code]) =>
+      `x has shape (1, ${ins}, …), w (${ins}, ${outs}, …). Each is exact, or says why it cannot be.`),
+    ...Object.entries(codeOf(axes.slice(2 - F.rank), outs)).map(([name, code]) =>
       el("div", {}, el("strong", {}, name), el("pre", {tabindex: 0}, code))),
   ],
   inverse() {
