@@ -5,6 +5,7 @@ from html import escape
 
 from tconv.explainer.picture import landscape, picture_text
 from tconv.explainer.scene import Scene
+from tconv.explainer.view import View
 from tconv.page_templates import fill_template, page_source
 
 __all__ = ["SCRIPTS", "frame_of", "page_of"]
@@ -21,13 +22,14 @@ SCRIPTS = tuple(
 """In reading order: all share one scope; top-level code of a file uses only files above it."""
 
 
-def page_of(scene: Scene, svg: str) -> str:
-    """Return the page of a scene; browsers without scripts show the picture.
+def page_of(scene: Scene, svg: str, view: View | None = None) -> str:
+    """Return the page of a scene and a view; browsers without scripts show the picture.
 
     >>> page_of(Scene.of(), "<svg/>").splitlines()[0]
     '<!doctype html>'
     """
-    start = json.dumps(scene.state, separators=(",", ":"))
+    state = scene.state | (view.state() if view else {})
+    start = json.dumps(state, separators=(",", ":"))
     return fill_template(
         _PACKAGE,
         "page/explainer.html",

@@ -16,7 +16,7 @@ _LONGEST_RUN = 27  # whose character is ":"
 
 @cache
 def landscape() -> NDArray[np.float64]:
-    """Draw a lake between mountains as 48×48 whole numbers, from 0 (black) to 63 (white).
+    """Draw a lake before mountains as 48×48 whole numbers, from 0 (black) to 63 (white).
 
     Sky and water are smooth, so that a pattern which repeats with the stride stands out there; the
     boat and the trees have edges.
@@ -53,7 +53,7 @@ def landscape() -> NDArray[np.float64]:
     image = np.where(crown & (r >= 18) & (r < 40), 26 + 1.2 * np.abs(c - 40), image)
     image = np.where((np.abs(c - 42) < 1) & (r >= 40) & (r < 44), 24.0, image)
     meadow = 45 - np.sqrt(np.maximum(0, 1 - ((c - 46) / 20) ** 2)) * 4
-    image = np.where(r >= meadow, 52 + 0.8 * (r - meadow) + 5 * ((r + 2 * c) % 3), image)
+    image = np.where(r >= meadow, 50 + 2 * (r - meadow), image)
     return np.floor(np.clip(image, 0, 255) / 256 * GREYS)
 
 

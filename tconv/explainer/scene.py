@@ -3,9 +3,10 @@
 A scene has two axes. Operands of one axis become a single row, with a trivial first axis.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import product
 from math import isfinite
 from numbers import Integral
 from typing import Any
@@ -20,7 +21,7 @@ from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Geometry
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["LIMITS", "MOST_CHANNELS", "MOST_OUTPUTS", "Rows", "Scene", "matrix_text"]
+__all__ = ["LIMITS", "MOST_CHANNELS", "MOST_OUTPUTS", "Rows", "Scene", "plain_rows"]
 
 LIMITS = {"input": 8, "kernel": 7, "stride": 5, "dilation": 4, "padding": 6}
 """Greatest values along an axis; every cell of a drawing has room for its number then."""
@@ -99,17 +100,11 @@ class Scene:
         cls, a: NDArray[np.float64] | None, b: NDArray[np.float64] | None, settings: dict[str, Any]
     ) -> "Scene":
         """Check x of shape (C, *I) and w of (C, M, *K); either one may be missing."""
+        given_x, given_w = a is not None, b is not None
         if b is None:
-            assert a is not None
-            b = np.array([[_W, _W]] * len(a))
-            given_w = False
-        else:
-            given_w = True
+            b = np.array([[_W, _W]] * (1 if a is None else len(a)))
         if a is None:
             a = np.array([_X if b.ndim == 4 else _X[0]] * len(b))
-            given_x = False
-        else:
-            given_x = True
         if b.ndim != a.ndim + 1 or len(a) != len(b):
             raise ShapeError(
                 f"x.shape={a.shape} and w.shape={b.shape} must be (C, *I) and (C, M, *K), with one "
@@ -132,31 +127,31 @@ class Scene:
             more_w=ws[1:] if given_w else None,
         )
 
+    @property
+    def has_channels(self) -> bool:
+        """Whether x or w was given with channels."""
+        return self.more_x is not None or self.more_w is not None
+
     @cached_property
     def channel_x(self) -> Channels:
         """Rows of x[c]; where none were given, small whole numbers in a pattern."""
         if self.more_x is not None:
             return (self.x, *self.more_x)
-        made = (
-            _patterned(self.x, lambda n, c=c: (n * (c + 1) + c) % 10)
-            for c in range(1, self.channels[0])
-        )
-        return (self.x, *made)
+        others = range(1, self.channels[0])
+        return (self.x, *(_pattern(self.x, step=c + 1, start=c, period=10) for c in others))
 
     @cached_property
     def channel_w(self) -> tuple[Channels, ...]:
         """Rows of w[c][m]; where none were given, small whole numbers in a pattern."""
         ins, outs = self.channels
-        if self.more_w is None:
-            kernels = [
-                _patterned(self.w, lambda n, c=c, m=m: (n + 2 * c + 3 * m) % 5 - 1)
-                for c in range(ins)
-                for m in range(outs)
-            ][1:]
-        else:
-            kernels = list(self.more_w)
-        kernels = [self.w, *kernels]
-        return tuple(tuple(kernels[c * outs : (c + 1) * outs]) for c in range(ins))
+        others = self.more_w
+        if others is None:
+            pairs = list(product(range(ins), range(outs)))[1:]
+            others = tuple(
+                _pattern(self.w, start=2 * c + 3 * m, period=5, least=-1) for c, m in pairs
+            )
+        kernels = (self.w, *others)
+        return tuple(kernels[c * outs : (c + 1) * outs] for c in range(ins))
 
     @property
     def rank(self) -> int:
@@ -177,9 +172,9 @@ class Scene:
     @property
     def state(self) -> dict[str, Any]:
         """Initial state of the page, by the keys of its address; JSON holds it exactly."""
-        state: dict[str, Any] = {} if self.is_picture else {"x": _plain(self.x)}
+        state: dict[str, Any] = {} if self.is_picture else {"x": plain_rows(self.x)}
         state |= {
-            "w": _plain(self.w),
+            "w": plain_rows(self.w),
             "s": [axis.stride for axis in self.axes],
             "p": [[axis.begin, axis.end] for axis in self.axes],
             "d": [axis.dilation for axis in self.axes],
@@ -188,10 +183,10 @@ class Scene:
         if self.channels != Scene.channels:
             state["c"] = list(self.channels)
         if self.more_x is not None:
-            state["xc"] = list(map(_plain, self.more_x))
+            state["xc"] = list(map(plain_rows, self.more_x))
         if self.more_w is not None:
             outs = self.channels[1]
-            kernels = [[], *map(_plain, self.more_w)]
+            kernels = [[], *map(plain_rows, self.more_w)]
             state["wc"] = [kernels[n : n + outs] for n in range(0, len(kernels), outs)]
         return state
 
@@ -208,9 +203,9 @@ class Scene:
     def _url_parts(self) -> dict[str, str]:
         parts = {}
         if not (self.is_picture or self.x == _X):
-            parts["x"] = matrix_text(self.x)
+            parts["x"] = _matrix_text(self.x)
         if self.w != (_ONES if self.is_picture else _W):
-            parts["w"] = matrix_text(self.w)
+            parts["w"] = _matrix_text(self.w)
         plain = len(self.x) == len(self.w) == 1
         for key, field, default in (
             ("s", "stride", "1"),
@@ -230,7 +225,7 @@ class Scene:
             ("xc", self.channel_x[1:], pattern.channel_x[1:]),
             ("wc", sum(self.channel_w, ())[1:], sum(pattern.channel_w, ())[1:]),
         ):
-            texts = ["|".join(map(matrix_text, each)) for each in (given, made)]
+            texts = ["|".join(map(_matrix_text, each)) for each in (given, made)]
             if texts[0] != texts[1]:
                 parts[key] = texts[0]
         return parts
@@ -291,24 +286,19 @@ def plain_number(value: float) -> int | float:
     return int(value) if is_short else value
 
 
-def _patterned(rows: Rows, value: Callable[[int], int]) -> Rows:
+def _pattern(rows: Rows, *, start: int, period: int, step: int = 1, least: int = 0) -> Rows:
+    """Return rows of the same sizes that count on by `step` in each cell, modulo a period."""
     columns = len(rows[0])
-    return tuple(
-        tuple(float(value(r * columns + c)) for c in range(columns)) for r in range(len(rows))
-    )
+    cells = [[r * columns + c for c in range(columns)] for r in range(len(rows))]
+    return tuple(tuple(float((n * step + start) % period + least) for n in row) for row in cells)
 
 
-def _plain(rows: Rows) -> list[list[int | float]]:
+def plain_rows(rows: Iterable[Iterable[float]]) -> list[list[int | float]]:
+    """Return rows of numbers, the whole ones without a point."""
     return [list(map(plain_number, row)) for row in rows]
 
 
-def matrix_text(rows: Rows) -> str:
-    """Write rows of numbers as the address of the page has them.
-
-    >>> matrix_text(((1.0, -0.0), (0.5, 3.0)))
-    '1,-0;0.5,3'
-    """
-
+def _matrix_text(rows: Rows) -> str:
     def exact(value: float) -> str:
         return "-0" if str(value) == "-0.0" else number_text(value)
 

@@ -72,8 +72,8 @@ def _keras(axes: tuple[Axis, ...], arguments: str, outputs: int) -> str:
     dilation = f", dilation_rate={_tuple(a.dilation for a in axes)}" if dilated else ""
     return (
         f"layer = keras.layers.Conv{rank}DTranspose(\n"
-        f"    {outputs}, {_tuple(a.kernel for a in axes)}, strides={_tuple(a.stride for a in axes)}, "
-        f"{arguments}{dilation}, use_bias=False\n)\n"
+        f"    {outputs}, {_tuple(a.kernel for a in axes)}, "
+        f"strides={_tuple(a.stride for a in axes)}, {arguments}{dilation}, use_bias=False\n)\n"
         "# its kernel is numpy.moveaxis(w, (0, 1), (-1, -2)), x is channels last"
     )
 

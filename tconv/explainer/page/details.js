@@ -33,7 +33,7 @@ const DETAILS = {
           `from the border: ${F.phase_sums.flat().map(v => short(v)).join("  ")}${repeated}`)),
     ];
   },
-  code: ([ins, outs] = state.lens === "channels" ? state.c : [1, 1]) => [
+  code: ([ins, outs] = isMany(state) ? state.c : [1, 1]) => [
     el("p", {class: "hint"},
       `x has shape (1, ${ins}, …), w (${ins}, ${outs}, …). Each is exact, or says why it cannot be.`),
     ...Object.entries(codeOf(axes.slice(2 - F.rank), outs)).map(([name, code]) =>

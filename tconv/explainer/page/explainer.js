@@ -19,6 +19,9 @@ function draw() {
   const sel = active(), found = highlightsOf(sel);
   drawSteps();
   document.documentElement.dataset.lens = state.lens;
+  for (const node of document.querySelectorAll("[data-for]")) {
+    node.hidden = !node.dataset.for.includes(state.lens);
+  }
   if (OWN[state.lens]) OWN[state.lens](sel, found);
   else {
     drawFigure(sel, found);
@@ -242,4 +245,4 @@ makeSettings();
 load(location.hash);
 writeLabels();
 if (F.canvas.length > 16) window.requestIdleCallback?.(() => prepare(LENSES.filter(lens => !OWN[lens])));
-window.tconv = {set: load, facts: () => F, state: () => state, hash: () => hashOf(state)};
+window.tconv = {set: load, facts: () => F, state: () => state, hash: () => hashOf(state), channels: channelFacts};

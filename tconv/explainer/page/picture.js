@@ -1,181 +1,127 @@
-// Lens "A picture": all pixels of a small picture through the kernel, and the numbers of a few.
+// Lens "Picture": all pixels of a small picture through the kernel, and the numbers of a few.
 const ZOOM = 7; // cells along a side of the enlarged part of the output
-const KERNELS = [[3, 2], [4, 2], [2, 2]]; // sizes and strides that are offered
-const pictures = {}; // canvases by "x" and "y"
+const OFFERED = [[3, 2], [4, 2], [2, 2]]; // kernel sizes and strides
+const canvases = {}; // by the letter of what they show, "i" or "o"
 let laid = false; // whether overlap counts are laid over the output
 let zoomed = [0, 0], read = [0, 0]; // top left cells of the enlarged parts of output and input
 let kind = "ones", before = null;
 
 // The state with which a lens is entered. What the picture's lens began with is undone behind it.
-const settingsOf = ({w, s, p, d, op}) => ({w, s, p, d, op});
 function enter(lens, next) {
-  if (lens === "picture" && state.lens !== lens && next.s.every(s => s === 1)) {
-    before = settingsOf(state);
+  const settings = ({w, s, p, d, op}) => ({w, s, p, d, op});
+  if (lens === "picture" && state.lens !== lens && same(next.s, [1, 1])) {
+    before = settings(state);
     return {...next, ...CHECKERBOARD};
   }
-  const untouched = before && same(settingsOf(state), CHECKERBOARD);
+  const untouched = before && same(settings(state), CHECKERBOARD);
   return lens !== "picture" && untouched ? {...next, ...before} : next;
 }
 
 function makePicture() {
-  for (const letter of "xy") {
-    const canvas = pictures[letter] = el("canvas", {role: "img", tabindex: 0});
-    const place = el("div", {id: "pixels-" + letter, class: "pixels"}, canvas);
-    byId("grid-" + letter).after(place);
-    const name = {x: "i", y: "o"}[letter];
-    const at = event => {
-      const box = canvas.getBoundingClientRect(), [v, h] = axes.map(axis => axis[name]);
-      const along = (part, n) => min(max(floor(part * n), 0), n - 1);
-      return name + [along((event.clientY - box.top) / box.height, v),
-        along((event.clientX - box.left) / box.width, h)];
+  for (const [name, id] of [["i", "grid-x"], ["o", "grid-y"]]) {
+    const canvas = canvases[name] = el("canvas", {role: "img", tabindex: 0});
+    byId(id).after(el("div", {id: "pixels-" + name, "data-for": "picture"}, canvas));
+    const inside = (at, n) => min(max(floor(at), 0), axes[n][name] - 1);
+    const under = ({offsetX, offsetY}) => name + [offsetY, offsetX].map((at, n) =>
+      inside(at / canvas.scale, n));
+    const beside = way => {
+      const from = active()[0] === name ? pointOf(active()) : name === "o" ? zoomed : read;
+      return name + from.map((at, n) => inside(at + way[n], n));
     };
-    on(canvas, "mousemove", event => playing || setHover(at(event)));
-    on(canvas, "mouseleave", () => setHover(""));
-    on(canvas, "click", event => pin(at(event)));
-    on(canvas, "focus", () => playing || hover || setHover(walked(name, [0, 0])));
-    on(canvas, "blur", () => setHover(""));
+    on(canvas, "mousemove", event => playing || setHover(under(event)));
+    on(canvas, "click", event => pin(under(event)));
+    on(canvas, "focus", () => playing || setHover(hover || beside([0, 0])));
+    for (const end of ["mouseleave", "blur"]) on(canvas, end, () => playing || setHover(""));
     on(canvas, "keydown", event => {
-      const way = WAYS[event.key];
-      if (way) setHover(walked(name, way.map(n => n * (event.shiftKey ? 8 : 1))));
+      if (WAYS[event.key]) setHover(beside(WAYS[event.key]));
       else if (event.key === "Enter") pin(active());
       else return;
       event.preventDefault();
     });
   }
-  const choose = (k, s) => {
-    const size = {...state, ...CHECKERBOARD, s: [s, s], w: table(k, k, () => 1)};
-    update({...size, w: filled("w", kind, size).w});
-  };
-  const button = (words, react) => {
+  const button = (words, change) => {
     const node = el("button", {}, words);
-    on(node, "click", react);
+    on(node, "click", change);
     return node;
   };
+  const ofSize = (k, s) => ({...state, ...CHECKERBOARD, s: [s, s], w: table(k, k, () => 1)});
   const box = el("input", {type: "checkbox", id: "laid"});
   on(box, "change", () => { laid = box.checked; draw(); });
-  byId("tools").append(el("span", {id: "tools-picture"}, "Kernel and stride: ",
-    ...KERNELS.map(([k, s]) => button(`K=${k}, s=${s}: ${k % s ? "uneven" : "even"}`,
-      () => choose(k, s))),
-    " of ", ...["ones", "bilinear", "random"].map(name => button(name, () => {
-      kind = name;
-      update(filled("w", name));
-    })), el("label", {}, box, " overlap counts laid over the output")));
+  byId("tools").append(el("span", {"data-for": "picture"}, ...OFFERED.map(([k, s]) =>
+    button(`K=${k}, s=${s}: ${k % s ? "uneven" : "even"}`, () => update(filled("w", kind, ofSize(k, s))))),
+    " of ", ...["ones", "bilinear", "random"].map(name =>
+      button(name, () => update(filled("w", kind = name)))),
+    el("label", {}, box, " overlap counts laid over the output")));
 }
-// The pixel beside the active one, or the first that a canvas walks from.
-function walked(name, way) {
-  const sel = active(), from = sel[0] === name ? pointOf(sel) : name === "o" ? middleOf(zoomed, ZOOM)
-    : middleOf(read, 2);
-  return name + from.map((at, n) => min(max(at + way[n], 0), axes[n][name] - 1));
-}
-const middleOf = (corner, size) => corner.map(at => at + (size >> 1));
 
-// Grey of a number, from 0 to 1, between the least (at most 0) and the greatest.
+// The numbers that are black, at most 0, and white, and the share of white of a number.
 function greyOf(rows) {
-  const all = rows.flat().filter(isFinite);
-  let low = 0, high = 0;
-  for (const v of all) {
-    low = min(low, v);
-    high = max(high, v);
-  }
+  const all = rows.flat().filter(isFinite), most = (pick, from) => all.reduce((a, b) => pick(a, b), from);
+  const low = most(min, 0), high = most(max, 0);
   return {low, high, at: v => high > low && isFinite(v) ? (v - low) / (high - low) : 0};
 }
-const hueOf = name => getComputedStyle(document.documentElement).getPropertyValue(name)
-  .match(/[0-9a-f]{2}/gi).map(part => parseInt(part, 16));
 // Draw a pixel for each number; counts, if they are given, as a tint that grows with them.
-function drawPixels(letter, rows, grey, counts, room) {
-  const canvas = pictures[letter], [height, width] = [rows.length, rows[0].length];
-  const scale = max(1, floor(room / max(height, width)));
+function drawPixels(name, rows, grey, counts, room, window) {
+  const canvas = canvases[name], [height, width] = [rows.length, rows[0].length];
+  const scale = canvas.scale = max(1, floor(room / max(height, width)));
   if (canvas.rows !== rows || canvas.counts !== counts) {
     Object.assign(canvas, {rows, counts, width, height});
     const pen = canvas.getContext("2d"), image = pen.createImageData(width, height);
-    const hue = hueOf("--tap-5"), most = counts && max(...counts.flat());
-    rows.forEach((row, r) => row.forEach((v, c) => {
-      const share = counts ? .5 * counts[r][c] / most : 0, at = 4 * (r * width + c);
-      for (let n = 0; n < 3; n++) {
-        image.data[at + n] = grey.at(v) * 255 * (1 - share) + hue[n] * share;
-      }
-      image.data[at + 3] = 255;
-    }));
+    const hue = getComputedStyle(document.documentElement).getPropertyValue("--tap-5")
+      .match(/\w\w/g).map(part => parseInt(part, 16));
+    const values = rows.flat(), shares = counts && counts.flat(), most = counts && shares.reduce((a, b) => max(a, b));
+    for (let at = 0; at < values.length; at++) {
+      const share = counts ? .5 * shares[at] / most : 0, light = 255 * grey.at(values[at]) * (1 - share);
+      image.data.set([...hue.map(part => light + part * share), 255], 4 * at);
+    }
     pen.putImageData(image, 0, 0);
   }
   canvas.style.cssText = `width:${width * scale}px;height:${height * scale}px`;
-  return scale;
-}
-
-const clipTo = (at, size, n, name) => min(max(at, 0), max(axes[n][name] - size, 0));
-// Move the enlarged parts of output and input to what is selected, if it lies outside of them.
-function follow(sel, sizes) {
-  const [a, b] = [pointOf(sel), axes], letter = sel[0];
-  const inside = (corner, size, at) => at.every((u, n) => u >= corner[n] && u < corner[n] + size[n]);
-  const around = letter === "o" ? a
-    : b.map((axis, n) => a[n] * axis.s - axis.begin + (axis.reach >> 1));
-  if (letter !== "o" && letter !== "i") return;
-  const held = document.activeElement.matches("#grid-z .cell") || byId("grid-z").matches(":hover");
-  if (!inside(zoomed, [ZOOM, ZOOM], around) || (letter === "o" && !held)) {
-    zoomed = around.map((u, n) => clipTo(u - (ZOOM >> 1), ZOOM, n, "o"));
-  }
-  if (letter === "i" && inside(read, sizes, a)) return;
-  read = b.map((axis, n) => {
-    const middle = letter === "i" ? a[n] : (a[n] + axis.begin - (axis.reach - 1) / 2) / axis.s;
-    return clipTo(round(middle - (sizes[n] - 1) / 2), sizes[n], n, "i");
-  });
+  frame("pixels-" + name, "window", scale, window);
 }
 
 function drawPicture(sel, found) {
-  const [v, h] = axes, grey = greyOf(F.y), dark = greyOf(F.x), roomy = pictureRoom();
+  const [v, h] = axes, grey = greyOf(F.y), dark = greyOf(F.x), letter = sel[0], at = pointOf(sel);
+  const room = max(194, min(innerHeight - 400, (byId("figure").clientWidth - 110) / 2.85));
+  const side = round(room / 9.7), shown = axes.map(a => min(a.o, ZOOM));
+  const sizes = axes.map(a => min(a.i, max(4, min(ZOOM, Math.ceil(a.reach / a.s)))));
+  // The enlarged parts follow the selection, but not away from pointer or focus.
+  const follows = id => /[oi]/.test(letter) && !byId(id).matches(":hover, :focus-within");
+  const around = (u, n, size, name) => min(max(round(u - (size - 1) / 2), 0), axes[n][name] - size);
+  if (follows("grid-z")) zoomed = axes.map((a, n) =>
+    around(letter === "o" ? at[n] : at[n] * a.s - a.begin + (a.reach - 1) / 2, n, shown[n], "o"));
+  if (follows("grid-n")) read = axes.map((a, n) =>
+    around(letter === "i" ? at[n] : (at[n] + a.begin - (a.reach - 1) / 2) / a.s, n, sizes[n], "i"));
   byId("figure").classList.remove("tall");
-  const sizes = axes.map(axis => min(axis.i, max(4, min(7, Math.ceil(axis.reach / axis.s)))));
-  follow(sel, sizes);
-  byId("custom").hidden = true;
-  setText("title-x", `Input x, a picture (${v.i}×${h.i})`);
-  setText("hint-x", `numbers ${dark.low} (black) to ${dark.high} (white)`);
-  setText("title-y", `Output y (${v.o}×${h.o})`);
-  const small = drawPixels("x", F.x, dark, null, roomy * .6);
-  const large = drawPixels("y", F.y, grey, laid ? F.counts : null, roomy);
-  frame("pixels-x", "window", small, [...read, ...sizes]);
-  const shown = axes.map(axis => min(axis.o, ZOOM));
-  frame("pixels-y", "window", large, [...zoomed, ...shown]);
-  const side = round(roomy / 9.7);
+  for (const id of ["custom", "key-crop", "key-extra"]) byId(id).hidden = true;
+  drawPixels("i", F.x, dark, null, room * .6, [...read, ...sizes]);
+  drawPixels("o", F.y, grey, laid ? F.counts : null, room, [...zoomed, ...shown]);
   drawKernel(found, false, side);
-  drawZoom(found, shown, grey, side);
-  drawRead(found, sizes, dark, side);
-  const per = [...new Set(F.phase_counts.flat())].sort((a, b) => a - b).join(", ");
-  const verdict = some(F.even.map(each => !each)) ? "uneven" : "even";
-  byId("key-crop").hidden = byId("key-extra").hidden = true;
-  setText("hint-y", `${short(grey.low)} (black) to ${short(grey.high)} (white); inside, each pixel ` +
-    `has ${per} taps: ${verdict}${laid ? "; the more taps, the stronger the tint" : ""}`);
-  const [r, c] = sel[0] === "o" ? pointOf(sel) : middleOf(zoomed, ZOOM);
-  pictures.y.ariaLabel = `output, ${v.o} by ${h.o} grey pixels; row ${r} column ${c}: ` +
-    `value ${text(F.y[r]?.[c])}, ${plural(F.counts[r]?.[c], "contribution")}; arrows walk over it`;
-  pictures.x.ariaLabel = `input, a landscape of ${v.i} by ${h.i} grey pixels; arrows walk over it`;
-}
-const pictureRoom = () => max(194, min(innerHeight - 400, (byId("figure").clientWidth - 110) / 2.85));
-
-// A cell as grey as its pixel, with black or white ink.
-function pixelCell(cell, share) {
-  const dim = share < .46 ? " dim" : "";
-  return {...cell, class: cell.class + " grey" + dim, style: `--v:${round(share * 100)}`};
-}
-function drawZoom(found, [rows, cols], grey, side) {
-  const [top, left] = zoomed;
-  setText("title-z", `Its pixels ${top},${left} to ${top + rows - 1},${left + cols - 1}`);
-  paint("grid-z", "part of the output", rows, cols, side, (u, c) => {
-    const [row, col] = [top + u, left + c], name = `o${row},${col}`, value = F.y[row][col];
-    const at = canvasIndex(flat(name)), count = F.counts[row][col], tap = found.y.get(at);
+  const part = ([top, left], [rows, cols]) => `${top},${left} to ${top + rows - 1},${left + cols - 1}`;
+  const pixel = (cell, share) => ({
+    ...cell, class: `${cell.class} grey${share < .46 ? " dim" : ""}`, style: `--v:${round(share * 100)}`,
+  });
+  paint("grid-z", "part of the output", ...shown, side, (u, k) => {
+    const [row, col] = [zoomed[0] + u, zoomed[1] + k], name = `o${row},${col}`, value = F.y[row][col];
+    const index = canvasIndex(flat(name)), tap = found.y.get(index), count = F.counts[row][col];
     const label = () => `output row ${row} column ${col}, value ${text(value)}, ` +
       plural(count, "contribution");
-    const marked = marks(found.y.has(at), name);
-    const cell = content(short(value, side), name, label, marked, tap);
-    if (tap !== undefined) return cell;
-    return {...pixelCell(cell, grey.at(value)), "data-tap": `${count}×`};
+    const cell = content(short(value, side), name, label, marks(found.y.has(index), name), tap);
+    return tap === undefined ? {...pixel(cell, grey.at(value)), "data-tap": count + "×"} : cell;
   }, 4);
-  setText("hint-z", "4× : an overlap count of 4, the taps that reach the pixel");
-}
-function drawRead(found, [rows, cols], grey, side) {
-  const [top, left] = read;
-  setText("title-n", `Input ${top},${left} to ${top + rows - 1},${left + cols - 1}`);
-  paint("grid-n", "part of the input", rows, cols, side, (u, c) => {
-    const cell = inputCell(top + u, left + c, found, side);
-    return cell["data-tap"] ? cell : pixelCell(cell, grey.at(F.x[top + u][left + c]));
+  paint("grid-n", "part of the input", ...sizes, side, (u, k) => {
+    const [row, col] = [read[0] + u, read[1] + k], cell = inputCell(row, col, found, side);
+    return cell["data-tap"] ? cell : pixel(cell, dark.at(F.x[row][col]));
   }, 3);
+  const counts = [...new Set(F.phase_counts.flat())].sort((a, b) => a - b).join(", ");
+  const whole = axes.some((_, n) => !F.even[n]) ? "uneven" : "even";
+  setText("title-x", `Input x, a picture (${v.i}×${h.i})`);
+  setText("hint-x", `${dark.low} (black) to ${dark.high} (white)`);
+  setText("title-y", `Output y (${v.o}×${h.o})`);
+  setText("hint-y", `${short(grey.low)} (black) to ${short(grey.high)} (white); ${counts} taps reach ` +
+    `a pixel: ${whole}${laid ? "; the more, the stronger the tint" : ""}`);
+  setText("title-z", `Its pixels ${part(zoomed, shown)}`);
+  setText("title-n", `Input ${part(read, sizes)}`);
+  canvases.i.ariaLabel = `input, a landscape of ${v.i} by ${h.i} grey pixels; arrows walk`;
+  canvases.o.ariaLabel = `output, ${v.o} by ${h.o} grey pixels; arrows walk, the sum is told below`;
 }

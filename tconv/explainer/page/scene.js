@@ -72,7 +72,7 @@ const isDrawable = axis =>
 const isRow = st => inputOf(st).length === 1 && st.w.length === 1;
 function stepsOf(st) {
   const [v, h] = axesOf(st);
-  return st.lens === "stamp" ? v.i * h.i : v.o * h.o * (st.lens === "channels" ? st.c[1] : 1);
+  return st.lens === "stamp" ? v.i * h.i : v.o * h.o * (isMany(st) ? st.c[1] : 1);
 }
 // The first step of a lens: all stamps, or the middle output cell.
 function firstStep(st) {

@@ -55,6 +55,10 @@ function filled(key, name, from = state) {
     random: () => key === "x" ? random(10) : random(19) - 9,
   }[name];
   next[key] = table(rows, cols, value);
+  if (isMany(next)) {
+    const others = {x: "xc", w: "wc"}[key], again = each => each.map(() => table(rows, cols, value));
+    next[others] = key === "x" ? again(next.xc) : next.wc.map(again);
+  }
   return next;
 }
 

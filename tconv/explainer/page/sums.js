@@ -3,9 +3,10 @@ const BEYOND = " beyond what float64 holds, 1.8e308";
 let speaking = 0;
 function drawSum(sel) {
   const [whole, pieces] = sentencesOf(sel), equation = byId("equation");
-  const sums = sel[0] === "o", many = state.lens === "channels";
-  const count = sums && (many ? channelCount(sel) : plural(pairsOf(flat(sel)).length, "contribution"));
-  const [r, c] = pointOf(sel), value = sums && (many ? channelFacts().y[pointOf(sel)[2]] : F.y)[r][c];
+  const sums = sel[0] === "o", [r, c, m] = pointOf(sel), many = isMany(state);
+  const value = sums && (many ? channelFacts().y[m] : F.y)[r][c];
+  const count = sums && (many ? channelCount(sel)
+    : plural(pairsOf(flat(sel)).length, "contribution"));
   const beyond = sums && !isFinite(value) && "a sum" + BEYOND;
   // A shorter sentence must not move the formula away from the pointer.
   if (sel[0] !== "f") equation.style.minHeight = "";
