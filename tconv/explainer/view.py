@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
 from tconv.errors import ParameterError
@@ -37,13 +38,13 @@ class View:
         steps = steps_of(scene, lens)
         if step is None:
             step = steps if lens == "stamp" else scene.middle + 1
-        if not isinstance(step, int) or isinstance(step, bool) or not 1 <= step <= steps:
+        if not isinstance(step, Integral) or isinstance(step, bool) or not 1 <= int(step) <= steps:
             what = "input cells" if lens == "stamp" else "output cells"
             raise ParameterError(
                 f"step={show(step)} must be a whole number from 1 to {steps}: the lens "
                 f"{lens!r} goes through the {what}; choose one of them."
             )
-        return cls(lens, step, None if cell is None else _checked_cell(scene, lens, cell))
+        return cls(lens, int(step), None if cell is None else _checked_cell(scene, lens, cell))
 
     def state(self) -> dict[str, Any]:
         """Return the keys of the page's state."""
@@ -98,11 +99,12 @@ def _checked_cell(scene: Scene, lens: str, cell: Any) -> tuple[int, ...]:
     sizes = [axis.output for axis in scene.axes] + [scene.channels[1]] * many
     names = ("row", "column", "channel")[: len(sizes)]
     good = len(places) == len(sizes) and all(
-        isinstance(n, int) and 0 <= n < size for n, size in zip(places, sizes, strict=False)
+        isinstance(n, Integral) and 0 <= int(n) < size
+        for n, size in zip(places, sizes, strict=False)
     )
     if not good:
         ranges = ", ".join(
             f"{name} 0 to {size - 1}" for name, size in zip(names, sizes, strict=True)
         )
         raise ParameterError(f"cell={show(cell)} must be an output cell: {ranges}; choose one.")
-    return places
+    return tuple(map(int, places))

@@ -88,7 +88,12 @@ def test_channels_that_are_given_alone_get_the_others():
         ((2, 2, 2), (3, 2, 2, 2), ShapeError, r"x.shape=\(2, 2, 2\) and w.shape=\(3, 2, 2, 2\)"),
         ((2, 2, 2), (2, 2, 2), ShapeError, "must be"),
         ((2, 2), (2, 2, 2, 2), ShapeError, "must be"),
-        ((4, 2, 2), (4, 1, 2, 2), ParameterError, "4 input and 1 output channels must be at most 3"),
+        (
+            (4, 2, 2),
+            (4, 1, 2, 2),
+            ParameterError,
+            "4 input and 1 output channels must be at most 3",
+        ),
         ((1, 2, 2), (1, 5, 2, 2), ParameterError, "1 input and 5 output channels must be at most"),
     ],
 )
