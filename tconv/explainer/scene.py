@@ -287,10 +287,14 @@ def plain_number(value: float) -> int | float:
 
 
 def _pattern(rows: Rows, *, start: int, period: int, step: int = 1, least: int = 0) -> Rows:
-    """Return rows of the same sizes that count on by `step` in each cell, modulo a period."""
-    columns = len(rows[0])
-    cells = [[r * columns + c for c in range(columns)] for r in range(len(rows))]
-    return tuple(tuple(float((n * step + start) % period + least) for n in row) for row in cells)
+    """Return rows of the same sizes that count on by `step` in each column, modulo a period.
+
+    A part of larger rows has the same numbers.
+    """
+    return tuple(
+        tuple(float(((2 * r + c) * step + start) % period + least) for c in range(len(row)))
+        for r, row in enumerate(rows)
+    )
 
 
 def plain_rows(rows: Iterable[Iterable[float]]) -> list[list[int | float]]:

@@ -6,7 +6,7 @@ const channelOf = sel => pointOf(sel).slice(2);
 // Fill what a state lacks of the channels beyond x and w with a pattern; adapt the selection.
 function withChannels(st) {
   const grown = (rows, like, value) => like.map((row, r) =>
-    row.map((_, k) => rows?.[r]?.[k] ?? value(r * row.length + k)));
+    row.map((_, k) => rows?.[r]?.[k] ?? value(2 * r + k)));
   st.xc = range(st.c[0] - 1).map(c => grown(st.xc[c], st.x, n => (n * (c + 2) + c + 1) % 10));
   st.wc = table(...st.c, (c, m) =>
     c + m ? grown(st.wc[c]?.[m], st.w, n => (n + 2 * c + 3 * m) % 5 - 1) : []);
@@ -71,7 +71,9 @@ function channelCount(sel) {
   return `${plural(ins * each, "contribution")}, ${each} of each input channel; ` +
     `row ${row} of (W*)ᵀ (${outs * size}×${ins * v.i * h.i})`;
 }
-const usesOf = uses => uses.length ? joined(uses, ", ", MOST_TOLD) : [["all of it is cropped away"]];
+const cropped = [["all of it is cropped away"]];
+const usesOf = uses => uses.length ? joined(uses, ", ", MOST_TOLD) : cropped;
+const place = (name, ...at) => `${name}[${at}]`;
 const CHANNEL_SENTENCES = {
   o([a, b, m], of, write) {
     const {x, w, parts, y} = channelFacts(), name = `y[${m},${a},${b}]`;
@@ -79,22 +81,25 @@ const CHANNEL_SENTENCES = {
     if (!of.length) return [[`${name} = 0, as no tap reaches this cell`]];
     const groups = x.flatMap((rows, c) => {
       const values = rows.flat(), taps = w[c][m].flat();
-      const terms = of.map(([, i, k]) => [`${signed(taps[k], write)}·${signed(values[i], write)}`, k]);
+      const term = (tap, value) => `${signed(tap, write)}·${signed(value, write)}`;
+      const terms = of.map(([, i, k]) => [term(taps[k], values[i]), k]);
       return [[(c ? " + " : "") + left], ...joined(terms, " + "), [right]];
     });
     const sums = parts[m].map(part => signed(part[a][b], write)).join(" + ");
     return [[name + equals], ...groups, [(left && equals + sums) + equals + write(y[m][a][b])]];
   },
   i([a, b, c], of) {
-    const uses = of.map(([o, , k]) => [`w[${c},m,${coords(k, axes[1].k)}] onto y[m,${coords(o, axes[1].o)}]`, k]);
-    return [[`x[${c},${a},${b}] = ${text(channelFacts().x[c][a][b])} goes through w[${c},m] for every m: `],
-      ...usesOf(uses)];
+    const value = text(channelFacts().x[c][a][b]), [, {k: wide, o: across}] = axes;
+    const uses = of.map(([o, , k]) =>
+      [`${place("w", c, "m", coords(k, wide))} onto ${place("y", "m", coords(o, across))}`, k]);
+    return [[`${place("x", c, a, b)} = ${value}, for every m: `], ...usesOf(uses)];
   },
   k([a, b, c, m], of) {
-    const k = a * axes[1].k + b, uses = of.map(([o, i]) =>
-      [`x[${c},${coords(i, axes[1].i)}] → y[${m},${coords(o, axes[1].o)}]`, k]);
-    return [[`w[${c},${m},${a},${b}] = ${text(channelFacts().w[c][m][a][b])} is tap `], [LETTERS[k], k],
-      [", used: "], ...usesOf(uses)];
+    const value = text(channelFacts().w[c][m][a][b]), k = flat(`k${a},${b}`);
+    const uses = of.map(([o, i]) =>
+      [`${place("x", c, coords(i, axes[1].i))} → ${place("y", m, coords(o, axes[1].o))}`, k]);
+    return [[`${place("w", c, m, a, b)} = ${value} is tap `], [LETTERS[k], k], [", used: "],
+      ...usesOf(uses)];
   },
 };
 
@@ -102,13 +107,14 @@ const CHANNEL_SENTENCES = {
 let shownOutput = 0; // the output channel whose parts are shown
 function makeChannels() {
   const choice = n => {
-    const node = el("select", {"aria-label": ["channels in", "channels out"][n], "data-control": "c" + n},
+    const name = "channels " + ["in", "out"][n];
+    const node = el("select", {"aria-label": name, "data-control": "c" + n},
       ...[1, 2, 3].map(each => el("option", {}, text(each))));
     on(node, "change", () => update({...state, c: state.c.with(n, Number(node.value))}));
     return node;
   };
   byId("tools").append(el("span", {"data-for": "channels"}, "channels in ", choice(0), " out ",
-    choice(1), el("span", {class: "hint"}, " part c of y[m] is x[c] through w[c,m]; the parts are added")));
+    choice(1), el("span", {class: "hint"}, " part c of y[m] is x[c] through w[c,m]")));
 }
 function drawChannels(sel) {
   const {x, w, parts, y} = channelFacts(), [ins, outs] = state.c, kind = sel[0];
@@ -123,13 +129,16 @@ function drawChannels(sel) {
   const through = c => kind === "o" || first === c, to = n => kind === "i" || n === m;
   for (const panel of byId("channels").children) panel.hidden = true;
   document.querySelectorAll("[data-control^=c]").forEach((node, n) => { node.value = state.c[n]; });
-  const put = (name, row, column, title, rows, found, cellName) => {
+  const put = (name, row, column, title, rows, found, cellName, sign = "") => {
     const id = "grid-" + name, [height, width] = [rows.length, rows[0].length];
-    if (!byId(id)) byId("channels").append(el("div", {class: "panel"}, el("h2", {id: "title-" + name}), el("div", {id})));
+    if (!byId(id)) {
+      const head = el("h2", {id: "title-" + name});
+      byId("channels").append(el("div", {class: "panel"}, head, el("div", {id})));
+    }
     const panel = byId(id).parentNode, side = sideFor(max(height, width), room, 60);
     panel.hidden = false;
     panel.style.gridArea = `${row + 1} / ${column + 1}`;
-    setText("title-" + name, title);
+    setText("title-" + name, sign + title);
     paint(id, title, height, width, side, (r, k) => {
       const at = r * width + k, its = cellName(r, k), tap = its[0] === "k" ? at : found.get(at);
       const label = () => `${title} row ${r} column ${k}, value ${text(rows[r][k])}` +
@@ -143,11 +152,11 @@ function drawChannels(sel) {
       put(`w${c}-${n}`, c, 1 + n, `w[${c},${n}]`, w[c][n], through(c) && to(n) ? onW : none,
         (r, k) => `k${r},${k},${c},${n}`);
     }
-    put("p" + c, c, 1 + outs, `${c ? "+ part" : "Part"} ${c} of y[${m}]`, parts[m][c],
-      through(c) ? onY : none, (r, k) => `o${r},${k},${m}`);
+    put("p" + c, c, 1 + outs, `part ${c}`, parts[m][c], through(c) ? onY : none,
+      (r, k) => `o${r},${k},${m}`, c ? "+ " : `y[${m}] = `);
   }
   for (const n of range(outs)) {
-    put("y" + n, n, 2 + outs, `${n === m ? "= " : ""}Output y[${n}]`, y[n], to(n) ? onY : none,
-      (r, k) => `o${r},${k},${n}`);
+    put("y" + n, n, 2 + outs, `Output y[${n}]`, y[n], to(n) ? onY : none,
+      (r, k) => `o${r},${k},${n}`, n === m ? "= " : "");
   }
 }

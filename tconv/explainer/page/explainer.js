@@ -1,6 +1,7 @@
 // Changes of the state, and the events that cause them.
 let playing = 0;
-const OWN = {channels: drawChannels, picture: drawPicture}; // lenses that draw the figure in their own way
+// Lenses that draw the figure in their own way.
+const OWN = {channels: drawChannels, picture: drawPicture};
 
 function drawSteps() {
   const all = stepsOf(state), slider = byId("step");
@@ -178,7 +179,7 @@ function onGridKey(event) {
   else return;
   event.preventDefault();
 }
-for (const place of ["grid-x", "grid-w", "grid-y", "grid-m", "grid-z", "grid-n", "channels", "law"]) {
+for (const place of [...[..."xwymzn"].map(name => "grid-" + name), "channels", "law"]) {
   const onHover = event => {
     const cell = selectable(event);
     if (!playing && !focusLost) setHover(cell?.dataset.sel || "");
@@ -244,5 +245,8 @@ makePicture();
 makeSettings();
 load(location.hash);
 writeLabels();
-if (F.canvas.length > 16) window.requestIdleCallback?.(() => prepare(LENSES.filter(lens => !OWN[lens])));
-window.tconv = {set: load, facts: () => F, state: () => state, hash: () => hashOf(state), channels: channelFacts};
+const kept = LENSES.filter(lens => !OWN[lens]);
+if (F.canvas.length > 16) window.requestIdleCallback?.(() => prepare(kept));
+window.tconv = {
+  set: load, facts: () => F, state: () => state, hash: () => hashOf(state), channels: channelFacts,
+};

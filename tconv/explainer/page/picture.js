@@ -47,8 +47,9 @@ function makePicture() {
   const ofSize = (k, s) => ({...state, ...CHECKERBOARD, s: [s, s], w: table(k, k, () => 1)});
   const box = el("input", {type: "checkbox", id: "laid"});
   on(box, "change", () => { laid = box.checked; draw(); });
-  byId("tools").append(el("span", {"data-for": "picture"}, ...OFFERED.map(([k, s]) =>
-    button(`K=${k}, s=${s}: ${k % s ? "uneven" : "even"}`, () => update(filled("w", kind, ofSize(k, s))))),
+  const offer = ([k, s]) => button(`K=${k}, s=${s}: ${k % s ? "uneven" : "even"}`,
+    () => update(filled("w", kind, ofSize(k, s))));
+  byId("tools").append(el("span", {"data-for": "picture"}, ...OFFERED.map(offer),
     " of ", ...["ones", "bilinear", "random"].map(name =>
       button(name, () => update(filled("w", kind = name)))),
     el("label", {}, box, " overlap counts laid over the output")));
@@ -56,8 +57,8 @@ function makePicture() {
 
 // The numbers that are black, at most 0, and white, and the share of white of a number.
 function greyOf(rows) {
-  const all = rows.flat().filter(isFinite), most = (pick, from) => all.reduce((a, b) => pick(a, b), from);
-  const low = most(min, 0), high = most(max, 0);
+  const most = pick => rows.flat().reduce((a, b) => isFinite(b) ? pick(a, b) : a, 0);
+  const low = most(min), high = most(max);
   return {low, high, at: v => high > low && isFinite(v) ? (v - low) / (high - low) : 0};
 }
 // Draw a pixel for each number; counts, if they are given, as a tint that grows with them.
@@ -69,11 +70,12 @@ function drawPixels(name, rows, grey, counts, room, window) {
     const pen = canvas.getContext("2d"), image = pen.createImageData(width, height);
     const hue = getComputedStyle(document.documentElement).getPropertyValue("--tap-5")
       .match(/\w\w/g).map(part => parseInt(part, 16));
-    const values = rows.flat(), shares = counts && counts.flat(), most = counts && shares.reduce((a, b) => max(a, b));
-    for (let at = 0; at < values.length; at++) {
-      const share = counts ? .5 * shares[at] / most : 0, light = 255 * grey.at(values[at]) * (1 - share);
-      image.data.set([...hue.map(part => light + part * share), 255], 4 * at);
-    }
+    const scaled = counts && greyOf(counts);
+    rows.forEach((row, r) => row.forEach((value, c) => {
+      const share = counts ? scaled.at(counts[r][c]) / 2 : 0, light = 255 * grey.at(value);
+      const mixed = hue.map(part => light + (part - light) * share);
+      image.data.set([...mixed, 255], 4 * (r * width + c));
+    }));
     pen.putImageData(image, 0, 0);
   }
   canvas.style.cssText = `width:${width * scale}px;height:${height * scale}px`;
@@ -97,12 +99,13 @@ function drawPicture(sel, found) {
   drawPixels("i", F.x, dark, null, room * .6, [...read, ...sizes]);
   drawPixels("o", F.y, grey, laid ? F.counts : null, room, [...zoomed, ...shown]);
   drawKernel(found, false, side);
-  const part = ([top, left], [rows, cols]) => `${top},${left} to ${top + rows - 1},${left + cols - 1}`;
+  const part = (from, size) => `${from} to ${from.map((at, n) => at + size[n] - 1)}`;
   const pixel = (cell, share) => ({
-    ...cell, class: `${cell.class} grey${share < .46 ? " dim" : ""}`, style: `--v:${round(share * 100)}`,
+    ...cell, class: cell.class + (share < .46 ? " grey dim" : " grey"),
+    style: `--v:${round(share * 100)}`,
   });
   paint("grid-z", "part of the output", ...shown, side, (u, k) => {
-    const [row, col] = [zoomed[0] + u, zoomed[1] + k], name = `o${row},${col}`, value = F.y[row][col];
+    const row = zoomed[0] + u, col = zoomed[1] + k, name = `o${row},${col}`, value = F.y[row][col];
     const index = canvasIndex(flat(name)), tap = found.y.get(index), count = F.counts[row][col];
     const label = () => `output row ${row} column ${col}, value ${text(value)}, ` +
       plural(count, "contribution");
@@ -118,8 +121,8 @@ function drawPicture(sel, found) {
   setText("title-x", `Input x, a picture (${v.i}×${h.i})`);
   setText("hint-x", `${dark.low} (black) to ${dark.high} (white)`);
   setText("title-y", `Output y (${v.o}×${h.o})`);
-  setText("hint-y", `${short(grey.low)} (black) to ${short(grey.high)} (white); ${counts} taps reach ` +
-    `a pixel: ${whole}${laid ? "; the more, the stronger the tint" : ""}`);
+  setText("hint-y", `${short(grey.low)} (black) to ${short(grey.high)} (white); ` +
+    `${counts} taps reach a pixel: ${whole}${laid ? "; the more, the stronger the tint" : ""}`);
   setText("title-z", `Its pixels ${part(zoomed, shown)}`);
   setText("title-n", `Input ${part(read, sizes)}`);
   canvases.i.ariaLabel = `input, a landscape of ${v.i} by ${h.i} grey pixels; arrows walk`;

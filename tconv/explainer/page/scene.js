@@ -12,7 +12,7 @@ const PHOTO = document.getElementById("photo").textContent.replace(/(.)([!-:])/g
   (_, grey, count) => grey.repeat(count.charCodeAt() - 31));
 const SIDE = Math.sqrt(PHOTO.length);
 const CHECKERBOARD = {
-  w: [[1, 1, 1], [1, 1, 1], [1, 1, 1]], s: [2, 2], d: [1, 1], p: [[0, 0], [0, 0]], op: [0, 0],
+  w: [[1, 1, 1], [1, 1, 1], [1, 1, 1]], s: [2, 2], p: [[0, 0], [0, 0]], d: [1, 1], op: [0, 0],
 };
 // The state that a page starts a lens with.
 const startOf = (lens, page = START) => lens === page.lens ? page
@@ -62,7 +62,8 @@ function withSizes(axis) {
 }
 const inputOf = st => st.lens === "picture" ? PICTURE : st.x;
 function axisOf(st, n) {
-  const [i, k] = [inputOf(st), st.w].map(rows => n ? rows[0].length : rows.length), [begin, end] = st.p[n];
+  const [i, k] = [inputOf(st), st.w].map(rows => n ? rows[0].length : rows.length);
+  const [begin, end] = st.p[n];
   return withSizes({i, k, s: st.s[n], d: st.d[n], begin, end, extra: st.op[n]});
 }
 const axesOf = st => [axisOf(st, 0), axisOf(st, 1)];

@@ -56,8 +56,9 @@ function filled(key, name, from = state) {
   }[name];
   next[key] = table(rows, cols, value);
   if (isMany(next)) {
-    const others = {x: "xc", w: "wc"}[key], again = each => each.map(() => table(rows, cols, value));
-    next[others] = key === "x" ? again(next.xc) : next.wc.map(again);
+    const again = each => each.map(() => table(rows, cols, value));
+    if (key === "x") next.xc = again(next.xc);
+    else next.wc = next.wc.map(again);
   }
   return next;
 }
