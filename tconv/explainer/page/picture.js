@@ -84,8 +84,10 @@ function drawPixels(name, rows, grey, counts, room, window) {
 
 function drawPicture(sel, found) {
   const [v, h] = axes, grey = greyOf(F.y), dark = greyOf(F.x), letter = sel[0], at = pointOf(sel);
-  const room = max(194, min(innerHeight - 400, (byId("figure").clientWidth - 110) / 2.85));
-  const side = round(room / 9.7), shown = axes.map(a => min(a.o, ZOOM));
+  // Panels stand side by side in a wide window, and below each other in a narrow one.
+  const width = byId("figure").clientWidth, wide = innerWidth >= 1240;
+  const room = max(194, wide ? min(innerHeight - 400, (width - 110) / 2.85) : min(width - 10, 400));
+  const side = max(36, round(room / 9.7)), shown = axes.map(a => min(a.o, ZOOM));
   const sizes = axes.map(a => min(a.i, max(4, min(ZOOM, Math.ceil(a.reach / a.s)))));
   // The enlarged parts follow the selection, but not away from pointer or focus.
   const follows = id => /[oi]/.test(letter) && !byId(id).matches(":hover, :focus-within");
