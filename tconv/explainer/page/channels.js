@@ -104,7 +104,8 @@ const CHANNEL_SENTENCES = {
 };
 
 // ---- drawing ------------------------------------------------------------------------------------
-let shownOutput = 0; // the output channel whose parts are shown
+const MOST_SHOWN = 12; // cells along a side of an output; of a larger one a part is shown
+let shownOutput = 0, shownFrom = [0, 0]; // the channel whose parts are shown, the first cell
 function makeChannels() {
   const choice = n => {
     const name = "channels " + ["in", "out"][n];
@@ -129,8 +130,16 @@ function drawChannels(sel) {
   const through = c => kind === "o" || first === c, to = n => kind === "i" || n === m;
   for (const panel of byId("channels").children) panel.hidden = true;
   document.querySelectorAll("[data-control^=c]").forEach((node, n) => { node.value = state.c[n]; });
+  shownFrom = axes.map((a, n) => {
+    const at = kind === "o" ? pointOf(sel)[n] : shownFrom[n], last = shownFrom[n] + MOST_SHOWN - 1;
+    const from = at >= shownFrom[n] && at <= last ? shownFrom[n] : at - (MOST_SHOWN >> 1);
+    return max(0, min(from, a.o - MOST_SHOWN));
+  });
   const put = (name, row, column, title, rows, found, cellName, sign = "") => {
-    const id = "grid-" + name, [height, width] = [rows.length, rows[0].length];
+    const id = "grid-" + name, full = [rows.length, rows[0].length];
+    const [height, width] = full.map(n => min(n, MOST_SHOWN));
+    const [top, left] = full.map((n, at) => n > MOST_SHOWN ? shownFrom[at] : 0);
+    const cut = full.some(n => n > MOST_SHOWN) && ` from ${top},${left}, of ${full.join("×")}`;
     if (!byId(id)) {
       const head = el("h2", {id: "title-" + name});
       byId("channels").append(el("div", {class: "panel"}, head, el("div", {id})));
@@ -138,9 +147,10 @@ function drawChannels(sel) {
     const panel = byId(id).parentNode, side = sideFor(max(height, width), room, 60);
     panel.hidden = false;
     panel.style.gridArea = `${row + 1} / ${column + 1}`;
-    setText("title-" + name, sign + title);
-    paint(id, title, height, width, side, (r, k) => {
-      const at = r * width + k, its = cellName(r, k), tap = its[0] === "k" ? at : found.get(at);
+    setText("title-" + name, sign + title + (cut || ""));
+    paint(id, title, height, width, side, (u, v) => {
+      const r = top + u, k = left + v, at = r * full[1] + k, its = cellName(r, k);
+      const tap = its[0] === "k" ? at : found.get(at);
       const label = () => `${title} row ${r} column ${k}, value ${text(rows[r][k])}` +
         (tap === undefined ? "" : `, tap ${LETTERS[tap]}`);
       return content(short(rows[r][k], side), its, label, marks(found.has(at), its), tap);

@@ -57,8 +57,13 @@ function makePicture() {
 
 // The numbers that are black, at most 0, and white, and the share of white of a number.
 function greyOf(rows) {
-  const most = pick => rows.flat().reduce((a, b) => isFinite(b) ? pick(a, b) : a, 0);
-  const low = most(min), high = most(max);
+  let low = 0, high = 0;
+  for (const row of rows) {
+    for (const v of row) {
+      if (v < low && isFinite(v)) low = v;
+      if (v > high && isFinite(v)) high = v;
+    }
+  }
   return {low, high, at: v => high > low && isFinite(v) ? (v - low) / (high - low) : 0};
 }
 // Draw a pixel for each number; counts, if they are given, as a tint that grows with them.
@@ -73,8 +78,9 @@ function drawPixels(name, rows, grey, counts, room, window) {
     const scaled = counts && greyOf(counts);
     rows.forEach((row, r) => row.forEach((value, c) => {
       const share = counts ? scaled.at(counts[r][c]) / 2 : 0, light = 255 * grey.at(value);
-      const mixed = hue.map(part => light + (part - light) * share);
-      image.data.set([...mixed, 255], 4 * (r * width + c));
+      const at = 4 * (r * width + c);
+      for (let n = 0; n < 3; n++) image.data[at + n] = light + (hue[n] - light) * share;
+      image.data[at + 3] = 255;
     }));
     pen.putImageData(image, 0, 0);
   }

@@ -85,7 +85,9 @@ def test_channels_have_the_numbers_of_python(page, address, tmp_path):
 
 def test_every_sum_of_channels_is_told_as_python_tells_it(page, address):
     page.goto(address)
-    for explainer in [tconv.explain(lens="channels"), *drawn(6, seed=7)]:
+    small = [each for each in drawn(9, seed=7) if max(each.facts()["output_size"]) <= 12]
+    assert len(small) > 4
+    for explainer in [tconv.explain(lens="channels"), *small]:
         page.evaluate("hash => tconv.set(hash)", explainer.url_state())
         told = page.evaluate(
             """() => [...document.querySelectorAll('#channels .panel:not([hidden]) [id^=grid-y]')]
@@ -433,3 +435,19 @@ def test_the_pixels_stay_sharp(page, address):
     grey, found = np.array(page.evaluate("tconv.facts().y"), float), np.asarray(shot, float)
     centres = found[scale // 2 :: scale, scale // 2 :: scale][:97, :97]
     assert np.abs(centres - 255 * grey / grey.max())[:40, :40].max() < 3
+
+
+def test_of_large_outputs_of_channels_a_part_is_shown_that_follows(page, address):
+    rows = ";".join([",".join("12345678")] * 8)
+    page.goto(address + f"#x={rows}&s=4&lens=channels")
+    assert page.evaluate("tconv.facts().output_size") == [30, 30]
+    cells = page.locator("#grid-y0 > :not(.away) > *")
+    assert cells.count() == 12
+    for sel in ("o0,0,1", "o29,29,0", "o15,3,1"):
+        page.evaluate("hash => tconv.set(hash)", page.evaluate("tconv.hash()") + f"&sel={sel}")
+        row, column, m = sel[1:].split(",")
+        lit = page.locator(f"#grid-y{m} .lit")
+        assert lit.get_attribute("data-sel") == sel
+        value = page.evaluate(f"tconv.channels().y[{m}][{row}][{column}]")
+        assert lit.evaluate("cell => cell.firstChild.data") == str(value)
+        assert "of 30×30" in page.text_content(f"#title-y{m}")
