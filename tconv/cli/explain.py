@@ -23,6 +23,10 @@ _PLACES = {
     "output_padding": "option --op/--output-padding",
     "input": "option -i/--input",
     "kernel": "option -k/--kernel",
+    "x": "option -i/--input",
+    "w": "option -k/--kernel",
+    "step": "option --step",
+    "cell": "option --cell",
 }
 """Names of arguments with which tconv's messages begin, and the places of their options."""
 
@@ -87,21 +91,80 @@ def _check(options: Namespace) -> None:
 
 
 def _explain_sizes(options: Namespace) -> Explainer:
-    typed = (options.input, options.kernel)
-    rank = int(options.rank or max(2, *(len(sizes or ()) for sizes in typed)))
-    x, w = (
-        None if sizes is None else _ramp(as_per_axis(sizes, name, rank, 1))
-        for sizes, name in zip(typed, ("input", "kernel"), strict=True)
-    )
-    if rank == 1 and x is None:
+    """Explain numbers that were typed, and 1, 2, 3 … where sizes were."""
+    is_picture = options.lens == "picture"
+    typed = [each for each in (options.input, options.kernel) if each is not None]
+    if options.rank:
+        rank = int(options.rank)
+    elif not is_picture and any(map(_is_row, typed)) and all(_fits_a_row(each) for each in typed):
+        rank = 1
+    else:
+        rank = max([2, *(len(each) for each in typed if not _is_numbers(each))])
+    x, w = _typed(options.input, "input", rank), _typed(options.kernel, "kernel", rank)
+    if is_picture and options.input is not None:
+        raise UsageError(
+            "-i/--input does not go with --lens picture, whose input is a landscape",
+            "option -i/--input",
+            "leave it out, or choose another lens",
+        )
+    if is_picture and w is not None and not _is_numbers(options.kernel):
+        w = np.ones_like(w)
+    if rank == 1 and x is None and not is_picture:
         x = _ramp((3,))
+    x, w = _with_channels(x, w, rank)
     settings = {
         "stride": options.stride,
         "padding": options.padding,
         "dilation": options.dilation,
         "output_padding": options.op,
     }
-    return explain(x, w, **{name: each for name, each in settings.items() if each is not None})
+    given = {name: each for name, each in settings.items() if each is not None}
+    return explain(x, w, **given, **_view(options))
+
+
+def _view(options: Namespace) -> dict[str, Any]:
+    return {"lens": options.lens, "step": options.step, "cell": options.cell}
+
+
+def _is_numbers(typed: Any) -> bool:
+    return bool(typed) and isinstance(typed[0], tuple)
+
+
+def _is_row(typed: Any) -> bool:
+    return _is_numbers(typed) and len(typed[0]) == 1
+
+
+def _fits_a_row(typed: Any) -> bool:
+    return _is_row(typed) or (not _is_numbers(typed) and len(typed) == 1)
+
+
+def _typed(typed: Any, name: str, rank: int) -> NDArray[np.float64] | None:
+    """Return numbers as an array, (channels, *sizes) if there are several, or a ramp of a size."""
+    if typed is None:
+        return None
+    if not _is_numbers(typed):
+        return _ramp(as_per_axis(typed, name, rank, 1))
+    array = np.array(typed)
+    if rank == 1 and array.shape[1] == 1:
+        array = array[:, 0]  # (channels, W)
+    return array if len(array) > 1 else array[0]
+
+
+def _with_channels(x: Any, w: Any, rank: int) -> tuple[Any, Any]:
+    """Part a list of kernels by input channel, w[0, 0], w[0, 1], …, if there are channels."""
+    ins = len(x) if x is not None and x.ndim > rank else 1
+    if w is None or (w.ndim == rank and ins == 1):
+        return x, w
+    kernels = w if w.ndim > rank else w[np.newaxis]
+    if len(kernels) % ins:
+        raise UsageError(
+            f"{len(kernels)} kernels are no multiple of {ins} input channels",
+            "option -k/--kernel",
+            "write w[0,0] | w[0,1] | ... | w[1,0] ...",
+        )
+    if x is not None and x.ndim == rank:
+        x = x[np.newaxis]
+    return x, kernels.reshape(ins, -1, *kernels.shape[1:])
 
 
 def _ramp(size: tuple[int, ...]) -> NDArray[np.float64]:
@@ -112,7 +175,10 @@ def _ramp(size: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 def _explain_model(options: Namespace) -> Explainer:
-    """Explain the kernel of one channel pair of a model's ConvTranspose, with its settings."""
+    """Explain the kernel of a channel pair of a model's ConvTranspose, with its settings.
+
+    The lens "channels" shows two input and two output channels, from that pair on.
+    """
     with open(options.model, "rb"):  # to report a wrong path before onnx is imported
         pass
     from tconv.onnx.model.model import as_source, read_model
@@ -124,10 +190,17 @@ def _explain_model(options: Namespace) -> Explainer:
         arguments, weight, _ = read_node(node, found)
     c, m = _pair(options, weight.shape)
     rank = weight.ndim - 2
-    size = as_per_axis(options.input or (3,), "input", rank, 1)
     names = ("stride", "padding", "dilation", "output_padding")
+    settings = {name: arguments[name] for name in names}
+    kernel, x = weight[c, m], None
+    if options.lens != "picture":
+        x = _typed(options.input or (3,), "input", rank)
+    if options.lens == "channels":
+        kernel = weight[c : c + 2, m : m + 2]
+        if x is not None and x.ndim == rank:
+            x = np.stack([x + n for n in range(len(kernel))])
     with at(f"model {options.model!r}, node {node.name or node.output[0]!r}"):
-        return explain(_ramp(size), weight[c, m], **{name: arguments[name] for name in names})
+        return explain(x, kernel, **settings, **_view(options))
 
 
 def _layer(options: Namespace, nodes: list[Any]) -> Any:

@@ -147,6 +147,59 @@ def numbers(text: str) -> tuple[float, ...]:
     return tuple(map(number, text.split(",")))
 
 
+Array = tuple[tuple[tuple[float, ...], ...], ...]
+
+
+def sizes_or_numbers(text: str) -> Sizes | Array:
+    """Read one size, or one per axis; or numbers: spaces, ";" and "|" end them, rows and channels.
+
+    >>> sizes_or_numbers("3x4")
+    (3, 4)
+    >>> sizes_or_numbers("1 -2; 1/2 3.5")
+    (((1.0, -2.0), (0.5, 3.5)),)
+    """
+    text = " ".join(text.translate(_SIGNS).split())
+    shown = repr(text.replace("; ", ";"))  # "; " begins the advice of a message
+    if re.fullmatch(r"\d+([x×]\d+)*", text):
+        return sizes(text)
+    rule = "write a size as 3 or 3x4, and numbers as '1 2; 3 4': spaces part them, ; parts rows"
+    if "," in text:
+        raise ArgumentTypeError(
+            f"must have no comma, which could end a number or begin its fraction, not {shown}; "
+            f"{rule}, | channels, and a fraction is 1.5 or 3/2"
+        )
+    if not re.search(r"[\s;|]", text) and not re.fullmatch(r"[-+]?[\d./]+", text):
+        raise ArgumentTypeError(f"must be a size or numbers, not {shown}; {rule}")
+    channels = tuple(
+        tuple(tuple(map(number, row.split())) for row in channel.strip(" ;").split(";"))
+        for channel in text.split("|")
+    )
+    shapes = {tuple(map(len, channel)) for channel in channels}
+    (first, *others) = shapes
+    if others or len(set(first)) > 1 or not first[0]:
+        raise ArgumentTypeError(
+            f"must have as many numbers in every row, and rows in every channel, not {shown}; "
+            f"{rule}, | channels"
+        )
+    return channels
+
+
+_SIGNS = str.maketrans("−–", "--")  # the minus of typography, and what is taken for it
+
+
+def places(text: str) -> Sizes:
+    """Read whole numbers from 0 with a comma or x between them.
+
+    >>> places("0,2"), places("1x0")
+    ((0, 2), (1, 0))
+    """
+    if not re.fullmatch(r"\d+([,x]\d+)*", text):
+        raise ArgumentTypeError(
+            f"must be row and column, counted from 0, not {text!r}; write it as 1,2"
+        )
+    return tuple(map(int, re.split("[,x]", text)))
+
+
 def one_of(*names: str) -> Callable[[str], str]:
     """Make the reader of an option that takes one of some words."""
     return Choice(names)
@@ -254,13 +307,35 @@ def _explain(parser: ArgumentParser) -> None:
     add("model", metavar="MODEL", nargs="?", help="an ONNX file, to take a kernel from")
     add("-o", "--output", metavar="PATH", help="what to write: .html, .svg, .png or .gif; - (svg)")
     add("-f", "--force", action="store_true", help="overwrite an existing output")
-    add("-i", "--input", metavar="SIZE", type=sizes, help="input size: 3, or per axis 3x4")
-    add("-k", "--kernel", metavar="SIZE", type=sizes, help="kernel size, with values 1, 2, 3 ...")
+    add(
+        "-i",
+        "--input",
+        metavar="X",
+        type=sizes_or_numbers,
+        help="input: numbers '37 47; 67 77', or size 3 or 3x4 of 1, 2, 3 ...;\n"
+        "spaces part numbers, ; rows, | channels; a fraction is 1.5 or 3/2",
+    )
+    add(
+        "-k",
+        "--kernel",
+        metavar="W",
+        type=sizes_or_numbers,
+        help="kernel, as the input; of channels w[0,0] | w[0,1] | ... | w[1,0] ...",
+    )
     add("-s", "--stride", metavar="N", type=sizes, help="1 if not given")
     add("-p", "--padding", metavar="N", type=paddings, help="0 if not given; 1, 1:2, 1x0:1, same")
     add("-d", "--dilation", metavar="N", type=sizes, help="1 if not given")
     add("--op", "--output-padding", metavar="N", type=sizes, help="output_padding")
     add("--rank", metavar="N", type=one_of("1", "2"), help="number of spatial axes; 2 if not given")
+    add(
+        "--lens",
+        metavar="LENS",
+        type=one_of("stamp", "collect", "conv", "channels", "picture"),
+        help="what is shown first, and drawn: stamp, collect, conv (as a convolution), channels, "
+        "picture (a landscape in place of -i; -k SIZE is of ones); collect if not given",
+    )
+    add("--step", metavar="N", type=count, help="step of the lens, from 1")
+    add("--cell", metavar="R,C", type=places, help="output cell; with --lens channels R,C,M")
     add("--layer", metavar="L", help="of MODEL: name or number of a ConvTranspose; the first")
     add("--pair", metavar="C,M", type=sizes, help="of MODEL: input and output channel; 0,0")
 
@@ -369,7 +444,9 @@ VERBS = {
         "a transposed convolution cell by cell: a page to play with, or a picture",
         _explain,
         "tconv explain -o page.html\n"
+        "tconv explain -i '37 47; 67 77' -k '1 2; 3 4' --cell 1,1 -o cell.png\n"
         "tconv explain -i 3 -k 3 -s 2 -p 1 --op 1 -o stamps.gif\n"
+        "tconv explain --lens picture -k 3 -s 2 -o checkerboard.svg\n"
         "tconv explain generator.onnx --layer up1 --pair 5,0 -o page.html",
     ),
     "see": Verb(

@@ -20,7 +20,7 @@ from tconv.explainer.snippets import snippets
 from tconv.geometry.axis import Axis
 from tconv.geometry.geometry import Geometry
 
-__all__ = ["equation_of", "facts_of", "stamped", "tap_letter"]
+__all__ = ["equation_of", "facts_of", "signed", "stamped", "tap_letter"]
 
 Grid = NDArray[np.float64]
 
@@ -143,14 +143,15 @@ def _equation(
     value: float,
     write: Callable[[float], str],
 ) -> str:
-    terms = [f"{_signed(write(float(w[k])))}·{_signed(write(float(x[i])))}" for i, k in pairs]
+    terms = [f"{signed(write(float(w[k])))}·{signed(write(float(x[i])))}" for i, k in pairs]
     name, equals = f"y[{at[0]},{at[1]}]", "=" if write is number_text else "≈"
     if not terms:
         return f"{name} = 0, as no tap reaches this cell"
     return f"{name} {equals} {' + '.join(terms)} {equals} {write(float(value))}"
 
 
-def _signed(text: str) -> str:
+def signed(text: str) -> str:
+    """Put a negative number of a sum into brackets."""
     return f"({text})" if text.startswith("-") else text
 
 

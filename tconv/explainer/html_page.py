@@ -3,7 +3,9 @@
 import json
 from html import escape
 
+from tconv.explainer.picture import landscape, picture_text
 from tconv.explainer.scene import Scene
+from tconv.explainer.view import View
 from tconv.page_templates import fill_template, page_source
 
 __all__ = ["SCRIPTS", "frame_of", "page_of"]
@@ -14,19 +16,20 @@ SCRIPTS = tuple(
     f"{name}.js"
     for name in (
         *("scene", "snippets", "facts", "selection", "grids", "layout", "figure", "matrix"),
-        *("sums", "settings", "details", "export", "explainer"),
+        *("sums", "settings", "details", "channels", "picture", "export", "explainer"),
     )
 )
 """In reading order: all share one scope; top-level code of a file uses only files above it."""
 
 
-def page_of(scene: Scene, svg: str) -> str:
-    """Return the page of a scene; browsers without scripts show the picture.
+def page_of(scene: Scene, svg: str, view: View | None = None) -> str:
+    """Return the page of a scene and a view; browsers without scripts show the picture.
 
     >>> page_of(Scene.of(), "<svg/>").splitlines()[0]
     '<!doctype html>'
     """
-    start = json.dumps(scene.state, separators=(",", ":"))
+    state = scene.state | (view.state() if view else {})
+    start = json.dumps(state, separators=(",", ":"))
     return fill_template(
         _PACKAGE,
         "page/explainer.html",
@@ -35,6 +38,7 @@ def page_of(scene: Scene, svg: str) -> str:
             "/*{script}*/": "\n".join(page_source(_PACKAGE, f"page/{name}") for name in SCRIPTS),
             "<!--{svg}-->": svg,
             "{start}": start,
+            "{photo}": picture_text(landscape()),
         },
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tconv.explainer.drawing import PAPER, Box, Figure, Label
+from tconv.explainer.drawing import PAPER, Box, Figure, Label, Pixels
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -38,6 +38,12 @@ def pixels_of(figure: Figure, size: tuple[int, int] | None = None) -> "Image.Ima
     for shape in figure.shapes:
         if isinstance(shape, Box):
             _paint_box(pen, shape)
+        elif isinstance(shape, Pixels):
+            size_of = len(shape.rows[0]), len(shape.rows)
+            grey = Image.frombytes("L", size_of, b"".join(shape.rows))
+            side = shape.side * _SCALE
+            large = grey.resize((size_of[0] * side, size_of[1] * side), Image.Resampling.NEAREST)
+            image.paste(large, (shape.x * _SCALE, shape.y * _SCALE))
         elif shape.text:
             _paint_label(pen, shape)
     return image.quantize(_COLOURS, dither=Image.Dither.NONE)

@@ -8,8 +8,10 @@ from tconv.geometry.conventions import conventions
 __all__ = ["snippets"]
 
 
-def snippets(axes: tuple[Axis, ...]) -> dict[str, str]:
-    """Write the call in each library, or why there is none; x is (1, 1, *I) and w (1, 1, *K).
+def snippets(axes: tuple[Axis, ...], outputs: int = 1) -> dict[str, str]:
+    """Write the call in each library, or why there is none; x is (1, C, *I) and w (C, M, *K).
+
+    M, the number of output channels, is `outputs`: only Keras is told it.
 
     >>> for text in snippets((Axis(2, 3, 3, stride=2, begin=1, end=1),)).values():
     ...     print(text.partition("#")[0].strip())
@@ -35,7 +37,7 @@ def snippets(axes: tuple[Axis, ...]) -> dict[str, str]:
         "tconv": f"y = tconv.conv_transpose(x, w{stride}{_more(arguments_of['tconv'])}{dilation})",
         "PyTorch": _pytorch(rank, stride, arguments_of["PyTorch"], dilation),
         "ONNX": _onnx(strides, arguments_of["ONNX"], dilations),
-        "Keras": _keras(axes, arguments_of["Keras, TensorFlow"]),
+        "Keras": _keras(axes, arguments_of["Keras, TensorFlow"], outputs),
         "JAX": _jax(strides, arguments_of["JAX, Flax"], dilations),
     }
 
@@ -60,7 +62,7 @@ def _onnx(strides: list[int], arguments: str, dilations: list[int]) -> str:
     )
 
 
-def _keras(axes: tuple[Axis, ...], arguments: str) -> str:
+def _keras(axes: tuple[Axis, ...], arguments: str, outputs: int) -> str:
     strided, dilated = max(a.stride for a in axes) > 1, max(a.dilation for a in axes) > 1
     if strided and dilated:
         return "not expressible: Keras refuses dilation together with a stride"
@@ -70,9 +72,9 @@ def _keras(axes: tuple[Axis, ...], arguments: str) -> str:
     dilation = f", dilation_rate={_tuple(a.dilation for a in axes)}" if dilated else ""
     return (
         f"layer = keras.layers.Conv{rank}DTranspose(\n"
-        f"    1, {_tuple(a.kernel for a in axes)}, strides={_tuple(a.stride for a in axes)}, "
-        f"{arguments}{dilation}, use_bias=False\n)\n"
-        "# its kernel is w[0, 0][..., None, None], x is channels last"
+        f"    {outputs}, {_tuple(a.kernel for a in axes)}, "
+        f"strides={_tuple(a.stride for a in axes)}, {arguments}{dilation}, use_bias=False\n)\n"
+        "# its kernel is numpy.moveaxis(w, (0, 1), (-1, -2)), x is channels last"
     )
 
 

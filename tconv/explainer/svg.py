@@ -1,18 +1,21 @@
 """SVG documents of pictures."""
 
+import struct
+import zlib
+from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
 from itertools import groupby
 from operator import itemgetter
 from statistics import mode
 
-from tconv.explainer.drawing import INK, LINE, PAPER, Box, Figure, Label
+from tconv.explainer.drawing import INK, LINE, PAPER, Box, Figure, Label, Pixels
 
 __all__ = ["svg_of"]
 
 
 def svg_of(figure: Figure) -> str:
-    """Write a figure as an SVG document: all boxes, and above them all labels.
+    """Write a figure as an SVG document: all pixels, above them all boxes and all labels.
 
     >>> print(svg_of(Figure(9, 9, "a cell", (Box(1, 1, 7, 7),))))
     <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" width="9" height="9" role="img" \
@@ -23,6 +26,7 @@ font-family="system-ui,'DejaVu Sans',sans-serif"><title>Transposed convolution</
     w, h = figure.width, figure.height
     labels = [shape for shape in figure.shapes if isinstance(shape, Label) and shape.text]
     boxes = [shape for shape in figure.shapes if isinstance(shape, Box)]
+    images = "".join(_image(shape) for shape in figure.shapes if isinstance(shape, Pixels))
     paths = _grouped((line, _paths(run)) for line, run in groupby(boxes, _outline))
     common = mode([label.size for label in labels] or [Label.size])
     styled = ((_style(label, common), _text(label)) for label in labels)
@@ -31,7 +35,7 @@ font-family="system-ui,'DejaVu Sans',sans-serif"><title>Transposed convolution</
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" '
         'role="img" font-family="system-ui,\'DejaVu Sans\',sans-serif">'
         f"<title>Transposed convolution</title><desc>{escape(figure.description)}</desc>"
-        f'<g fill="{PAPER}"><path d="M0 0h{w}v{h}H0z"/><g stroke="{LINE}">{paths}</g></g>'
+        f'<g fill="{PAPER}"><path d="M0 0h{w}v{h}H0z"/>{images}<g stroke="{LINE}">{paths}</g></g>'
         f'<g fill="{INK}" font-size="{common}" text-anchor="middle">{texts}</g></svg>'
     )
 
@@ -75,3 +79,26 @@ def _text(label: Label) -> str:
     # The middle of capitals and digits lies about a third of the size above the base line.
     place = f'x="{label.x}" y="{label.y + round(label.size * 0.36)}"'
     return f"<text {place}>{escape(label.text, quote=False)}</text>"
+
+
+def _image(pixels: Pixels) -> str:
+    """Write pixels as a picture in PNG, whose pixels a viewer enlarges without blurring them."""
+    width, height = len(pixels.rows[0]) * pixels.side, len(pixels.rows) * pixels.side
+    data = b64encode(_png(pixels.rows)).decode("ascii")
+    return (
+        f'<image x="{pixels.x}" y="{pixels.y}" width="{width}" height="{height}" '
+        f'style="image-rendering:pixelated" href="data:image/png;base64,{data}"/>'
+    )
+
+
+def _png(rows: tuple[bytes, ...]) -> bytes:
+    """Encode 8-bit greys as PNG (ISO/IEC 15948): no filter, one chunk of data."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 0, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row for row in rows), 9)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts

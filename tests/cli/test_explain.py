@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from onnx import helper, save
+from PIL import Image
 
 import tconv
 from tconv.cli import main
@@ -47,6 +48,105 @@ def test_one_axis(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["explain", "--rank", "1", "-k", "3", "-s", "2", "-o", "a.gif"]) == 0
     assert "3 by a kernel of 3 gives 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "x", "w"),
+    [
+        (["-i", "37 47; 67 77"], [[37, 47], [67, 77]], None),
+        (["-i", "1 2 3", "-k", "1/2 +3 −1.5"], [1, 2, 3], [0.5, 3, -1.5]),
+        (["-i", "1 2 3", "-k", "2"], [1, 2, 3], [1, 2]),
+        (["-i", "1 2 3", "-k", "2x2"], [[1, 2, 3]], [[1, 2], [3, 4]]),
+        (["-i", "1 2 3", "-k", "1; 2"], [[1, 2, 3]], [[1], [2]]),
+        (["-i", "1 2 3", "-k", "3", "--rank", "2"], [[1, 2, 3]], np.arange(1, 10).reshape(3, 3)),
+        (["-i", "-1  2;3 4 ;", "-k", "-1"], [[-1, 2], [3, 4]], [[-1]]),
+        (["-i", "1e3 0; 0 .5", "-k", "3x1"], [[1000, 0], [0, 0.5]], [[1], [2], [3]]),
+        (["-i", "1 2|3 4", "-k", "1 1|1 -1|0 2|2 0"], [[1, 2], [3, 4]],
+         [[[1, 1], [1, -1]], [[0, 2], [2, 0]]]),
+        (["-i", "1 2; 3 4 | 5 6; 7 8"], [[[1, 2], [3, 4]], [[5, 6], [7, 8]]], None),
+        (["-k", "1 2; 3 4 | 5 6; 7 8"], None, [[[[1, 2], [3, 4]], [[5, 6], [7, 8]]]]),
+    ],
+)  # fmt: skip
+def test_own_numbers(monkeypatch, tmp_path, capsys, line, x, w):
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain", *line, "-o", "a.html"]) == 0
+    assert capsys.readouterr().out.startswith(str(tconv.explain(x, w)))
+    assert (tmp_path / "a.html").read_text("utf-8") == tconv.explain(x, w).html()
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png", "html"])
+@pytest.mark.parametrize(
+    ("line", "chosen"),
+    [
+        ("--lens stamp --step 2", {"lens": "stamp", "step": 2}),
+        ("--cell 1,2", {"cell": (1, 2)}),
+        ("--lens conv -s 2 --cell 3x0", {"lens": "conv", "stride": 2, "cell": (3, 0)}),
+        ("--lens channels --cell 0,1,1", {"lens": "channels", "cell": (0, 1, 1)}),
+        ("--lens picture --cell 20,21", {"lens": "picture", "cell": (20, 21)}),
+        ("--lens picture -k 4", {"lens": "picture", "w": np.ones((4, 4))}),
+    ],
+)
+def test_a_lens_a_step_and_a_cell(monkeypatch, tmp_path, line, chosen, suffix):
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain", *line.split(), "-o", f"a.{suffix}"]) == 0
+    tconv.explain(**chosen).save(f"b.{suffix}")
+    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_an_animation_of_a_lens(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain", "--lens", "conv", "-o", "a.gif"]) == 0
+    with Image.open("a.gif") as gif:
+        assert gif.n_frames == 9
+
+
+def test_channels_and_the_picture_of_a_model(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    weight = model("up.onnx")
+    line = ["explain", "up.onnx", "--json"]
+    assert main([*line, "--lens", "channels", "--pair", "0,1", "-o", "a.svg"]) == 0
+    facts = json.loads(capsys.readouterr().out)["result"]["facts"]
+    assert facts["channels"]["w"] == weight[:, 1:3].tolist()
+    assert np.shape(facts["channels"]["x"]) == (2, 3, 3)
+    assert main([*line, "--lens", "picture", "--pair", "1,2", "-o", "b.svg"]) == 0
+    facts = json.loads(capsys.readouterr().out)["result"]["facts"]
+    assert facts["w"] == weight[1, 2].tolist()
+    assert facts["output_size"] == [96, 96]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["-i", "1,5 2"], "-i/--input must have no comma, which could end a number or begin its"),
+        (["-i", "1,5"], "a fraction is 1.5 or 3/2"),
+        (["-k", "3,4"], "write a size as 3 or 3x4"),
+        (["-i", "1 2; 3"], "must have as many numbers in every row, and rows in every channel"),
+        (["-i", "1 2 | 3"], "must have as many numbers in every row"),
+        (["-i", "1 2 |"], "must have as many numbers in every row"),
+        (["-i", "1 2 x"], "must be a number or a fraction, not 'x'"),
+        (["-i", "1/0 2"], "must be a number or a fraction, not '1/0'"),
+        (["-i", "three"], "must be a size or numbers, not 'three'"),
+        (["-i", ""], "must be a size or numbers"),
+        (["-i", " ; "], "option -i/--input"),
+        (["-i", "1 2 3 4 5 6 7 8 9"], "option -i/--input"),
+        (["-i", "1 2|3 4", "-k", "1 1|1 1|1 1"], "3 kernels are no multiple of 2 input channels"),
+        (["--lens", "chanels"], "did you mean channels?"),
+        (["--lens", "picture", "-i", "3"], "-i/--input does not go with --lens picture"),
+        (["--step", "10"], "option --step"),
+        (["--step", "0"], "option --step"),
+        (["--cell", "3,0"], "option --cell"),
+        (["--cell", "-1,0"], "option --cell"),
+        (["--cell", "a"], "must be row and column, counted from 0, not 'a'"),
+    ],
+)
+def test_numbers_and_places_that_are_not_clear(monkeypatch, tmp_path, capsys, line, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain", *line, "-o", "a.svg"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "help: " in error
+    assert "--debug" not in error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_kernel_of_a_model(monkeypatch, tmp_path, capsys):

@@ -123,7 +123,7 @@ def test_one_axis_is_a_row():
     ("arguments", "error", "message"),
     [
         (([[1, 2]], [1]), ShapeError, "x.ndim=2 and w.ndim=1 must be equal"),
-        ((np.ones((1, 1, 2)),), ShapeError, r"x.shape=\(1, 1, 2\) must have one or two axes"),
+        ((np.ones((1, 1, 1, 2)),), ShapeError, r"x.shape=\(1, 1, 1, 2\) must have one or two axes"),
         (([],), ShapeError, r"x.shape=\(0,\) must have one or two axes with cells"),
         ((["a"],), DTypeError, "x.dtype=<U1 must be a type of real numbers"),
         (([[1, 2], [3]],), DTypeError, "x=.* is not rectangular"),

@@ -11,6 +11,7 @@ function whyUneven(n) {
   if (gcd(d, s) > 1) return `dilation ${d} and stride ${s} share a divisor`;
   return `K=${k} is not a multiple of s=${s}`;
 }
+const corner = rows => rows.slice(0, LIMIT.o).map(row => row.slice(0, LIMIT.o));
 const DETAILS = {
   overlap() {
     const [v, h] = axes, why = [0, 1].slice(2 - F.rank).map(whyUneven).filter(Boolean);
@@ -26,17 +27,18 @@ const DETAILS = {
       el("p", {}, el("span", {class: why.length ? "chip bad" : "chip"}, verdict),
         " Taps that reach each output cell; heavy lines mark the stride. Even counts do not " +
         "suffice: only equal phase sums leave a constant input constant."),
-      tableOf(F.counts, "Overlap count", period),
+      tableOf(corner(F.counts), "Overlap count", period),
       tableOf(F.phase_sums, `Phase sums (${v.s}×${h.s}) of this kernel`),
       el("div", {}, el("p", {}, "Ripple of a constant input, relative to its mean"), bar,
         el("p", {id: "ripple"}, level), el("p", {id: "constant"}, "constant input 1 gives, away " +
           `from the border: ${F.phase_sums.flat().map(v => short(v)).join("  ")}${repeated}`)),
     ];
   },
-  code: () => [
+  code: ([ins, outs] = isMany(state) ? state.c : [1, 1]) => [
     el("p", {class: "hint"},
-      "x has shape (1, 1, …), w (1, 1, …). Each is exact, or says why it cannot be."),
-    ...Object.entries(F.code).map(([name, code]) =>
+      `x has shape (1, ${ins}, …), w (${ins}, ${outs}, …). ` +
+      "Each is exact, or says why it cannot be."),
+    ...Object.entries(codeOf(axes.slice(2 - F.rank), outs)).map(([name, code]) =>
       el("div", {}, el("strong", {}, name), el("pre", {tabindex: 0}, code))),
   ],
   inverse() {

@@ -1,5 +1,7 @@
 // Changes of the state, and the events that cause them.
 let playing = 0;
+// Lenses that draw the figure in their own way.
+const OWN = {channels: drawChannels, picture: drawPicture};
 
 function drawSteps() {
   const all = stepsOf(state), slider = byId("step");
@@ -17,8 +19,19 @@ function drawSteps() {
 function draw() {
   const sel = active(), found = highlightsOf(sel);
   drawSteps();
-  drawFigure(sel, found);
-  drawMatrix(sel, found);
+  document.documentElement.dataset.lens = state.lens;
+  for (const node of document.querySelectorAll("[data-for]")) {
+    node.hidden = !node.dataset.for.includes(state.lens);
+  }
+  byId("custom").hidden = state.lens === "picture" || !custom();
+  if (OWN[state.lens]) {
+    byId("figure").className = "";
+    for (const id of "xy") setText("more-" + id, "");
+    OWN[state.lens](sel, found);
+  } else {
+    drawFigure(sel, found);
+    drawMatrix(sel, found);
+  }
   drawSum(sel);
   restoreFocus();
   scheduleLabels();
@@ -26,6 +39,7 @@ function draw() {
 // Draw each lens once while the page is idle: making many cells takes longer than a change may.
 function prepare([lens, ...others]) {
   const kept = state;
+  if (OWN[kept.lens]) return;
   if (lens !== kept.lens && !playing && !hover && !document.activeElement.matches(".cell")) {
     for (state of [nearestState({...kept, lens, step: 0}), kept]) {
       drawFigure(active(), highlightsOf(active()));
@@ -115,8 +129,13 @@ function play() {
 }
 function setLens(lens) {
   stop();
-  const kept = lens === "stamp" ? 1 : state.lens === "stamp" ? 0 : state.step;
-  state = nearestState({...state, lens, step: kept});
+  const alike = [lens, state.lens].every(name => name === "collect" || name === "conv");
+  const kept = {...state, lens, step: lens === "stamp" ? 1 : alike ? state.step : 0};
+  if (OWN[lens] || OWN[state.lens]) {
+    update(enter(lens, kept));
+    return;
+  }
+  state = nearestState(kept);
   hover = "";
   if (!byId("note").hidden) {
     warn("");
@@ -131,10 +150,10 @@ function pin(sel) {
 }
 // Put an input field over a cell of the input or the kernel.
 function edit(cell) {
-  const letter = {i: "x", k: "w"}[cell.dataset.sel[0]], [r, c] = pointOf(cell.dataset.sel);
-  if (!letter || cell.querySelector("input")) return;
+  const editable = /^[ik]/.test(cell.dataset.sel), [r, c] = pointOf(cell.dataset.sel);
+  if (!editable || cell.querySelector("input")) return;
   const field = el("input", {type: "text", inputmode: "decimal", "aria-label": "new value"});
-  const before = field.value = exact(state[letter][r][c]);
+  const sel = cell.dataset.sel, before = field.value = exact(rowsAt(state, sel)[r][c]);
   const finish = (keeps, refocus) => {
     const typed = field.value.trim(), next = copyOf(state);
     field.onblur = null;
@@ -145,9 +164,9 @@ function edit(cell) {
       warn(`${typed} is no number that float64 holds; of whole ones beyond 2^53 many are not.`);
       return;
     }
-    next[letter][r][c] = Number(typed);
+    rowsAt(next, sel)[r][c] = Number(typed);
     update(next);
-    if (refocus) setHover(cell.dataset.sel);
+    if (refocus) setHover(sel);
   };
   field.onblur = () => finish(true, false);
   field.onkeydown = event => {
@@ -179,7 +198,7 @@ function onGridKey(event) {
   else return;
   event.preventDefault();
 }
-for (const place of ["grid-x", "grid-w", "grid-y", "grid-m", "law"]) {
+for (const place of [...[..."xwymzn"].map(name => "grid-" + name), "channels", "law"]) {
   const onHover = event => {
     const cell = selectable(event);
     if (!playing && !focusLost) setHover(cell?.dataset.sel || "");
@@ -231,7 +250,7 @@ on(document, "keydown", event => {
     event.preventDefault();
     goTo(state.step + way);
   }
-  if (/^[123]$/.test(key)) setLens(LENSES[key - 1]);
+  if (/^[1-5]$/.test(key)) setLens(LENSES[key - 1]);
   if (key === " " && !target.matches("button, summary, input:not([type=range])")) {
     event.preventDefault();
     play();
@@ -252,8 +271,13 @@ on(window, "afterprint", () => closed.forEach(details => { details.open = false;
 document.documentElement.className = "live";
 byId("still").remove();
 foldMatrix();
+makeChannels();
+makePicture();
 makeSettings();
 load(location.hash);
 writeLabels();
-if (F.canvas.length > 16) window.requestIdleCallback?.(() => prepare(LENSES));
-window.tconv = {set: load, facts: () => F, state: () => state, hash: () => hashOf(state)};
+const kept = LENSES.filter(lens => !OWN[lens]);
+if (F.canvas.length > 16) window.requestIdleCallback?.(() => prepare(kept));
+window.tconv = {
+  set: load, facts: () => F, state: () => state, hash: () => hashOf(state), channels: channelFacts,
+};

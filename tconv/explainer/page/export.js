@@ -71,6 +71,10 @@ function svgOf() {
     svgEl("title", {}, "Transposed convolution"),
     svgEl("desc", {}, `${sum.textContent}; ${hashOf(state, EXAMPLE)}`),
     svgEl("rect", {width, height, fill: getComputedStyle(document.body).backgroundColor}),
+    ...all("canvas").map(node => {
+      const [x, y, width, height] = placeOf(node), href = node.toDataURL();
+      return svgEl("image", {x, y, width, height, href, style: "image-rendering:pixelated"});
+    }),
     ...cells.flatMap(node => [...svgCell(node)]),
     ...[...all("h2, .hint"), sum].flatMap(svgLines));
   return new XMLSerializer().serializeToString(svg);

@@ -6,9 +6,10 @@ const coords = (n, cols) => `${floor(n / cols)},${n % cols}`;
 
 // Scatter-add the stamps of the first few inputs, before the crop: y[i*s + k*d] += x[i]*w[k].
 function stamped(st, axes, most) {
-  const [v, h] = axes, canvas = table(...axes.map(a => max(a.full, a.begin + a.o)), () => 0);
+  const [v, h] = axes, x = inputOf(st);
+  const canvas = table(...axes.map(a => max(a.full, a.begin + a.o)), () => 0);
   for (let i = 0; i < most; i++) {
-    const r = floor(i / h.i), c = i % h.i, value = st.x[r][c];
+    const r = floor(i / h.i), c = i % h.i, value = x[r][c];
     st.w.forEach((taps, k) => {
       const row = canvas[r * v.s + k * v.d];
       taps.forEach((tap, l) => { row[c * h.s + l * h.d] += value * tap; });
@@ -26,7 +27,7 @@ function pairsAlong({i, k, s, d, o, begin}) {
 // The facts of a state, and functions of one output. Long lists are made when they are read: the
 // garbage collector is slow with thousands of small arrays that stay alive.
 function compute(st) {
-  const axes = axesOf(st), [v, h] = axes, x = st.x.flat(), w = st.w.flat();
+  const axes = axesOf(st), [v, h] = axes, x = inputOf(st).flat(), w = st.w.flat();
   const canvas = stamped(st, axes, x.length), [down, over] = axes.map(pairsAlong);
   const y = canvas.slice(v.begin, v.begin + v.o).map(row => row.slice(h.begin, h.begin + h.o));
   const each = make => range(v.o * h.o).map(make);
@@ -47,7 +48,7 @@ function compute(st) {
   const trivial = same(v, withSizes({i: 1, k: 1, s: 1, d: 1, begin: 0, end: 0, extra: 0}));
   const own = trivial ? [h] : axes;
   const facts = {
-    rank: own.length, x: st.x, w: st.w, y, canvas, input_size: [v.i, h.i],
+    rank: own.length, x: inputOf(st), w: st.w, y, canvas, input_size: [v.i, h.i],
     kernel_size: [v.k, h.k], output_size: [v.o, h.o], full_size: [v.full, h.full],
     stride: st.s, dilation: st.d, padding: st.p, output_padding: st.op,
     size_formulas: own.map(a => `(${a.i} − 1)·${a.s} − (${a.begin} + ${a.end}) + ` +

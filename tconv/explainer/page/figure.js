@@ -35,7 +35,6 @@ const box = (id, {side, rows, cols, boxWidth, boxHeight}) =>
 function drawFigure(sel, found) {
   const {grids, brief, matrix} = planned(), conv = state.lens === "conv";
   if (byId("figure").className !== matrix.name) byId("figure").className = matrix.name;
-  byId("custom").hidden = !custom();
   if (conv) drawDilatedInput(sel, found, grids.x, brief.x);
   else drawInput(found, grids.x, brief.x);
   drawKernel(found, conv, grids.w, brief.w);

@@ -63,7 +63,7 @@ function paint(id, name, rows, cols, side, contentAt, longest = 1) {
   const {stop} = grid;
   if (!stop?.isConnected || !stop.dataset.sel) setTabStop(grid.querySelector("[data-sel]"));
 }
-const ATTRIBUTES = ["class", "role", "data-sel", "data-tap"];
+const ATTRIBUTES = ["class", "role", "style", "data-sel", "data-tap"];
 // A cell needs another label if its facts, its number or its selection change.
 function write(cell, content) {
   const had = cell.content;

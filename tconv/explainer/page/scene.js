@@ -1,12 +1,22 @@
 // State of the page: its limits, its spelling in the address, and the nearest state that is valid.
 // Python puts the first state into the page; the address says what differs from it.
-const LIMIT = {i: 8, k: 7, s: 5, d: 4, p: 6, o: 32};
-const LENSES = ["stamp", "collect", "conv"];
+const LIMIT = {i: 8, k: 7, s: 5, d: 4, p: 6, o: 32, pixels: 400};
+const LENSES = ["stamp", "collect", "conv", "channels", "picture"];
 const EXAMPLE = {
   x: [[37, 47], [67, 77]], w: [[1, 2], [3, 4]], s: [1, 1], d: [1, 1], p: [[0, 0], [0, 0]],
-  op: [0, 0], lens: "collect", step: 0, sel: "",
+  op: [0, 0], c: [2, 2], xc: [], wc: [], lens: "collect", step: 0, sel: "",
 };
 const START = {...EXAMPLE, ...JSON.parse(document.getElementById("start").textContent)};
+// The picture's whole numbers; its lens starts with a kernel that makes a checkerboard.
+const PHOTO = document.getElementById("photo").textContent.replace(/(.)([!-:])/g,
+  (_, grey, count) => grey.repeat(count.charCodeAt() - 31));
+const SIDE = Math.sqrt(PHOTO.length);
+const CHECKERBOARD = {
+  w: [[1, 1, 1], [1, 1, 1], [1, 1, 1]], s: [2, 2], p: [[0, 0], [0, 0]], d: [1, 1], op: [0, 0],
+};
+// The state that a page starts a lens with.
+const startOf = (lens, page = START) => lens === page.lens ? page
+  : {...page, ...(lens === "picture" && CHECKERBOARD), lens, step: 0, sel: ""};
 const LONGEST = 4096; // characters of an address: 64 inputs and 49 taps of at most 25, and settings
 const NUMBER = /^-?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
 // A whole number must be exact in float64; a fraction becomes the nearest float64.
@@ -16,6 +26,7 @@ const isNumber = word => NUMBER.test(word) && isFinite(word) &&
 const {abs, floor, max, min, round} = Math;
 const range = n => [...Array(max(n, 0)).keys()];
 const table = (rows, cols, at) => range(rows).map(r => range(cols).map(c => at(r, c)));
+const PICTURE = table(SIDE, SIDE, (r, c) => PHOTO.charCodeAt(r * SIDE + c) - 63);
 const copyOf = v => structuredClone(v);
 const some = v => v.some(Boolean);
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
@@ -49,16 +60,20 @@ function withSizes(axis) {
   const reach = axis.d * (axis.k - 1) + 1, full = (axis.i - 1) * axis.s + reach;
   return {...axis, reach, full, o: full - axis.begin - axis.end + axis.extra};
 }
+const inputOf = st => st.lens === "picture" ? PICTURE : st.x;
 function axisOf(st, n) {
-  const [i, k] = [st.x, st.w].map(rows => n ? rows[0].length : rows.length), [begin, end] = st.p[n];
+  const [i, k] = [inputOf(st), st.w].map(rows => n ? rows[0].length : rows.length);
+  const [begin, end] = st.p[n];
   return withSizes({i, k, s: st.s[n], d: st.d[n], begin, end, extra: st.op[n]});
 }
 const axesOf = st => [axisOf(st, 0), axisOf(st, 1)];
-const isDrawable = axis => axis.o >= 1 && axis.o <= LIMIT.o && axis.extra < max(axis.s, axis.d);
-const isRow = st => st.x.length === 1 && st.w.length === 1;
+const mostOf = axis => axis.i > LIMIT.i ? LIMIT.pixels : LIMIT.o;
+const isDrawable = axis =>
+  axis.o >= 1 && axis.o <= mostOf(axis) && axis.extra < max(axis.s, axis.d);
+const isRow = st => inputOf(st).length === 1 && st.w.length === 1;
 function stepsOf(st) {
   const [v, h] = axesOf(st);
-  return st.lens === "stamp" ? v.i * h.i : v.o * h.o;
+  return st.lens === "stamp" ? v.i * h.i : v.o * h.o * (isMany(st) ? st.c[1] : 1);
 }
 // The first step of a lens: all stamps, or the middle output cell.
 function firstStep(st) {
@@ -67,6 +82,7 @@ function firstStep(st) {
 }
 function exists(st, sel) {
   const [v, h] = axesOf(st), [a, b] = pointOf(sel);
+  if (!hasChannels(st, sel)) return false;
   if (sel[0] === "m") return a < v.o * h.o && b < v.i * h.i;
   return a < v[sel[0]] && b < h[sel[0]];
 }
@@ -84,15 +100,16 @@ function nearestState(given) {
     st.p[n] = st.p[n].map(v => clip(v, 0, LIMIT.p));
     for (;;) {
       st.op[n] = clip(st.op[n], 0, max(st.s[n], st.d[n]) - 1);
-      const {o} = axisOf(st, n);
-      if (o >= 1 && o <= LIMIT.o) break;
-      if (o < 1) st.p[n][st.p[n][1] >= st.p[n][0] ? 1 : 0]--;
+      const axis = axisOf(st, n);
+      if (isDrawable(axis)) break;
+      if (axis.o < 1) st.p[n][st.p[n][1] >= st.p[n][0] ? 1 : 0]--;
       else if (st.op[n]) st.op[n]--;
       else if (st.s[n] > st.d[n]) st.s[n]--;
       else st.d[n]--;
     }
   }
   st.step = st.step < 1 ? firstStep(st) : min(st.step, stepsOf(st));
+  withChannels(st);
   if (st.sel && !exists(st, st.sel)) st.sel = "";
   return st;
 }
@@ -140,10 +157,10 @@ function parse(hash) {
       notes.push("a part of the link cannot be read");
     }
   }
-  const st = copyOf(START);
+  const lens = found.get("lens"), st = copyOf(startOf(LENSES.includes(lens) ? lens : START.lens));
   const take = (key, read) => {
     if (!found.has(key)) return;
-    const value = read(found.get(key));
+    const value = read(found.get(key), st);
     if (value === null) notes.push(`${key} is not as it should be`);
     else st[key] = value;
   };
@@ -152,9 +169,10 @@ function parse(hash) {
   for (const [key, setting] of Object.entries(SETTINGS)) {
     take(key, value => readPair(value, setting, isRow(st)));
   }
+  takeChannels(take);
   take("lens", value => LENSES.includes(value) ? value : null);
   take("step", value => /^\d{1,4}$/.test(value) ? Number(value) : null);
-  take("sel", value => /^[oikm]\d{1,4},\d{1,4}$/.test(value) ? value : null);
+  take("sel", value => /^([oikm]\d{1,4},\d{1,4}(,\d){0,2})?$/.test(value) ? value : null);
   const state = nearestState(st);
   if (["x", "w", ...Object.keys(SETTINGS)].some(key => !same(state[key], st[key]))) {
     notes.push("the settings do not fit each other; these are the nearest that do");
@@ -166,8 +184,8 @@ function parse(hash) {
 
 const spelled = rows => rows.map(row => row.map(exact).join(",")).join(";");
 // Write the address of a state, without what equals the first state of the page.
-function hashOf(st, page = START) {
-  const parts = [];
+function hashOf(st, start = START) {
+  const parts = [], page = startOf(st.lens, start);
   for (const key of ["x", "w"]) {
     if (spelled(st[key]) !== spelled(page[key])) parts.push(`${key}=${spelled(st[key])}`);
   }
@@ -176,8 +194,9 @@ function hashOf(st, page = START) {
     const both = first === (isRow(st) ? show(plain) : second) ? second : `${first}x${second}`;
     if (!same(st[key], page[key])) parts.push(`${key}=${both}`);
   }
-  if (st.lens !== "collect") parts.push("lens=" + st.lens);
-  if (st.step !== firstStep(st)) parts.push("step=" + st.step);
-  if (st.sel) parts.push("sel=" + st.sel);
+  parts.push(...spelledChannels(st, page));
+  if (st.lens !== start.lens) parts.push("lens=" + st.lens);
+  if (st.step !== nearestState({...st, step: page.step}).step) parts.push("step=" + st.step);
+  if (st.sel !== page.sel) parts.push("sel=" + st.sel);
   return parts.length ? "#" + parts.join("&") : "";
 }

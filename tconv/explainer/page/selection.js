@@ -6,6 +6,7 @@ const LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 let state, axes, F, pairsOf, outputOf, equationOf, hover = "", turned = false;
 
 function stepSelection() {
+  if (isMany(state)) return channelStep();
   const stamp = state.lens === "stamp", cols = axes[1][stamp ? "i" : "o"];
   return (stamp ? "i" : "o") + coords(state.step - 1, cols);
 }
@@ -105,7 +106,8 @@ const wordsOf = pieces => pieces.map(([piece]) => piece).join("");
 // The sentence with all digits, and the shown one, whose numbers are rounded if it is long.
 function sentencesOf(sel) {
   if (SYMBOLS[sel]) return Array(2).fill([[SYMBOLS[sel]()]]);
-  const tell = write => SENTENCES[sel[0]](pointOf(sel), contributionsOf(sel), write);
+  const sentences = isMany(state) ? CHANNEL_SENTENCES : SENTENCES;
+  const tell = write => sentences[sel[0]](pointOf(sel), contributionsOf(sel), write);
   const whole = tell(text), isLong = wordsOf(whole).length > LONGEST_SUM;
   return [whole, isLong ? tell(v => short(v)) : whole];
 }

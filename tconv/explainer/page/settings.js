@@ -41,8 +41,8 @@ function assign(st, field, axis, value) {
 }
 
 const random = most => floor(Math.random() * most);
-function filled(key, name) {
-  const next = copyOf(state), rows = next[key].length, cols = next[key][0].length;
+function filled(key, name, from = state) {
+  const next = copyOf(from), rows = next[key].length, cols = next[key][0].length;
   const tent = (k, size, s) => max(0, 1 - abs(k - (size - 1) / 2) / s);
   const ramp = (r, c) => r * cols + c + 1;
   const value = {
@@ -50,11 +50,16 @@ function filled(key, name) {
     example: ramp,
     ones: () => 1,
     impulse: (r, c) => r === rows >> 1 && c === cols >> 1 ? 1 : 0,
-    bilinear: (r, c) => tent(r, rows, state.s[0]) * tent(c, cols, state.s[1]),
-    nearest: (r, c) => r < state.s[0] && c < state.s[1] ? 1 : 0,
+    bilinear: (r, c) => tent(r, rows, next.s[0]) * tent(c, cols, next.s[1]),
+    nearest: (r, c) => r < next.s[0] && c < next.s[1] ? 1 : 0,
     random: () => key === "x" ? random(10) : random(19) - 9,
   }[name];
   next[key] = table(rows, cols, value);
+  if (isMany(next)) {
+    const again = each => each.map(() => table(rows, cols, value));
+    if (key === "x") next.xc = again(next.xc);
+    else next.wc = next.wc.map(again);
+  }
   return next;
 }
 

@@ -3,7 +3,7 @@ const list = v => `[${v.join(", ")}]`;
 
 const NONE = "not expressible: ";
 
-function codeOf(axes) {
+function codeOf(axes, outputs = 1) {
   const each = of => axes.map(of), strides = each(a => a.s), dilations = each(a => a.d);
   const begins = each(a => a.begin), strided = max(...strides) > 1;
   const dilated = max(...dilations) > 1, stride = strided ? `, stride=${perAxis(strides)}` : "";
@@ -33,10 +33,10 @@ function codeOf(axes) {
     Keras: strided && dilated
       ? NONE + "Keras refuses dilation together with a stride"
       : !crop ? NONE + 'Keras crops as "valid" or "same" does, and not by number'
-      : `layer = keras.layers.Conv${rank}DTranspose(\n    1, ${tuple(each(a => a.k))}, ` +
+      : `layer = keras.layers.Conv${rank}DTranspose(\n    ${outputs}, ${tuple(each(a => a.k))}, ` +
         `strides=${tuple(strides)}, ${crop}` +
         (dilated ? `, dilation_rate=${tuple(dilations)}` : "") + ", use_bias=False\n)\n" +
-        "# its kernel is w[0, 0][..., None, None], x is channels last",
+        `# its kernel is numpy.moveaxis(w, (0, 1), (-1, -2)), x is channels last`,
     JAX: `y = jax.lax.conv_transpose(\n    x, w, strides=${tuple(strides)}, ` +
       `padding=${tuple(borders)},${dilated ? ` rhs_dilation=${tuple(dilations)},` : ""}\n` +
       `    dimension_numbers=("NC${space}", "OI${space}", "NC${space}"), ` +

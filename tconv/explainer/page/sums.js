@@ -3,8 +3,11 @@ const BEYOND = " beyond what float64 holds, 1.8e308";
 let speaking = 0;
 function drawSum(sel) {
   const [whole, pieces] = sentencesOf(sel), equation = byId("equation");
-  const sums = sel[0] === "o", count = sums && plural(pairsOf(flat(sel)).length, "contribution");
-  const beyond = sums && !isFinite(F.y.flat()[flat(sel)]) && "a sum" + BEYOND;
+  const sums = sel[0] === "o", [r, c, m] = pointOf(sel), many = isMany(state);
+  const value = sums && (many ? channelFacts().y[m] : F.y)[r][c];
+  const count = sums && (many ? channelCount(sel)
+    : plural(pairsOf(flat(sel)).length, "contribution"));
+  const beyond = sums && !isFinite(value) && "a sum" + BEYOND;
   equation.style.fontSize = sizeOfSum(wordsOf(pieces).length) + "px";
   equation.title = whole === pieces ? "" : wordsOf(whole);
   fill(equation, String(pieces), () => pieces.map(([piece, tap]) => tap === undefined ? piece
@@ -22,13 +25,15 @@ function drawSum(sel) {
 // The largest font in which so many characters fit the room of the sum.
 function sizeOfSum(count) {
   const wide = room.width * .98, lines = size => Math.ceil(count * size * .62 / wide);
-  let size = room.folded ? 22 : min(40, round(sumRoom() / 3));
-  while (size > 11 && lines(size) * size * 1.4 > sumRoom() - 20) size--;
+  const high = sumRoom();
+  let size = room.folded ? 22 : min(40, round(high / 3));
+  while (size > 11 && lines(size) * size * 1.4 > high - 20) size--;
   return size;
 }
 // Pixels for the longest sum of the state, so that no step moves what is below.
 function sumRoom() {
-  const most = max(...F.counts.flat()), {x, w} = planned().grids;
+  const most = max(...F.phase_counts.flat()) * (isMany(state) ? state.c[0] : 1);
+  const {x, w} = OWN[state.lens] ? {x: {longest: 3}, w: {longest: 3}} : planned().grids;
   const lines = Math.ceil(most * (x.longest + w.longest + 6) * 9 / room.width);
   return max(lines * 21 + 20, innerHeight * (presents() ? .13 : .1));
 }
