@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import warnings
@@ -109,7 +110,7 @@ def test_the_help_of_a_verb_fits_a_terminal_and_shows_examples(verb, monkeypatch
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_examples_of_a_verb_can_be_parsed(verb):
     for example in VERBS[verb].examples.splitlines():
-        parser_of(verb).parse_args(example.split()[2:])
+        parser_of(verb).parse_args(shlex.split(example)[2:])
 
 
 # ---- usage errors --------------------------------------------------------------------------------
