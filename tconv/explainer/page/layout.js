@@ -90,7 +90,7 @@ function layoutOf(grids, matrix) {
   return {name, width: floor(width), height: floor(height)};
 }
 
-// ---- boxes that scroll ---------------------------------------------------------------------------
+// ---- boxes that scroll --------------------------------------------------------------------------
 // Give a grid its box. Its faded edges and a line below say that there is more.
 function setBox(id, side, rows, cols, width, height) {
   const box = byId("scroll-" + id), size = `${width}x${height}`, all = [cols * side, rows * side];
