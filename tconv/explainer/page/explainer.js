@@ -74,6 +74,13 @@ function fit() {
   if (!room.folded) byId("equation").style.setProperty("--room", sumRoom() + "px");
   measure();
   draw();
+  try { // a frame of the same site is as high as a page whose grids stand below each other
+    const {offsetHeight, clientHeight, style} = frameElement || {};
+    const high = document.body.scrollHeight + offsetHeight - clientHeight;
+    if (style && room.folded) style.height = high + "px";
+  } catch {
+    // A frame of another site keeps its height.
+  }
 }
 function present(wanted) {
   document.documentElement.classList.toggle("present", wanted);
@@ -84,29 +91,41 @@ const presents = () => document.documentElement.matches(".present");
 function load(hash) {
   const {state: next, notes} = parse(hash);
   separateAxes = needsApart(next);
+  loading = true;
   update(next, notes);
+  loading = false;
 }
-// Write the address, at most every 200 ms.
-let saving = 0;
-function saveAddress() {
-  saving ||= setTimeout(() => {
-    saving = 0;
-    try {
-      history.replaceState(null, "", hashOf(state) || location.pathname + location.search);
-    } catch {
-      // A frame in a notebook has no address.
-    }
-  }, 200);
+// Write the address, at most every 200 ms. Back leads to the state before: each change has an entry
+// of its own, a run of steps and selections one together. A frame has none: Back is the page's
+// around it.
+let saving = 0, pending = {}, wasStep = false, loading = false;
+function saveAddress(isStep = false) {
+  const isEntry = !loading && window === window.top && !(isStep && wasStep);
+  if (isEntry && saving) writeAddress();
+  wasStep = isStep && !loading;
+  pending = {hash: hashOf(state), isEntry: isEntry || saving && pending.isEntry};
+  saving ||= setTimeout(writeAddress, 200);
+}
+function writeAddress() {
+  clearTimeout(saving);
+  saving = 0;
+  const {hash, isEntry} = pending, isNew = hash !== location.hash;
+  try {
+    history[isEntry && isNew ? "pushState" : "replaceState"](null, "",
+      hash || location.pathname + location.search);
+  } catch {
+    // A frame in a notebook has no address.
+  }
 }
 function setHover(sel) {
   if (sel === hover) return;
   hover = sel;
   draw();
 }
-function select(sel) {
+function select(sel, isEntry = false) {
   state.sel = sel;
   draw();
-  saveAddress();
+  saveAddress(!isEntry);
 }
 function step(to) {
   state.step = min(max(to, 1), stepsOf(state));
@@ -141,7 +160,7 @@ function setLens(lens) {
     warn("");
     measure();
   }
-  select(state.sel);
+  select(state.sel, true);
 }
 function pin(sel) {
   if (!/^[oikm]/.test(sel)) return;
@@ -155,16 +174,22 @@ function edit(cell) {
   const field = el("input", {type: "text", inputmode: "decimal", "aria-label": "new value"});
   const sel = cell.dataset.sel, before = field.value = exact(rowsAt(state, sel)[r][c]);
   const finish = (keeps, refocus) => {
-    const typed = field.value.trim(), next = copyOf(state);
+    const typed = field.value.trim(), next = copyOf(state), {value, why} = readTyped(typed);
+    const changes = keeps && typed !== before;
+    if (changes && why && refocus) { // the field stays, to be mended
+      field.ariaInvalid = true;
+      warn(`${why}.`);
+      return;
+    }
     field.onblur = null;
     field.remove();
     if (refocus) cell.focus();
-    if (!keeps || typed === before) return;
-    if (!isNumber(typed)) {
-      warn(`${typed} is no number that float64 holds; of whole ones beyond 2^53 many are not.`);
+    if (!changes) return;
+    if (why) {
+      warn(`${why}.`);
       return;
     }
-    rowsAt(next, sel)[r][c] = Number(typed);
+    rowsAt(next, sel)[r][c] = value;
     update(next);
     if (refocus) setHover(sel);
   };

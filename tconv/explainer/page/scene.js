@@ -22,6 +22,26 @@ const NUMBER = /^-?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
 // A whole number must be exact in float64; a fraction becomes the nearest float64.
 const isNumber = word => NUMBER.test(word) && isFinite(word) &&
   (!/^-?\d+$/.test(word) || BigInt(word) === BigInt(Number(word)));
+// A number as people type it, or why it is none: 1/2, 1,5, +3, the typographic minus, spaces.
+function readTyped(typed) {
+  const word = typed.replace(/\s/g, "").replace(/[\u2212\u2013]/g, "-").replace(/(^|\/)\+/g, "$1");
+  if (!word) return {why: "an empty cell is no number; type 0 for nothing"};
+  if (/^-?[1-9]\d{0,2},\d{3}$/.test(word)) {
+    const [point, whole] = [".", ""].map(sign => word.replace(",", sign));
+    return {why: `${typed} may be ${point} or ${whole}; type either`};
+  }
+  const parts = word.replace(/^(-?\d*),(\d+)$/, "$1.$2").split("/");
+  if (parts.length > 2 || !parts.every(part => NUMBER.test(part))) {
+    return {why: `${typed} is no number; type one such as 3, -1.5, 1/2 or 2e-3`};
+  }
+  if (Number(parts[1]) === 0) return {why: `${typed} divides by 0, which gives no number`};
+  const value = parts[0] / (parts[1] ?? 1);
+  if (!parts.every(isNumber) || !isFinite(value)) {
+    const why = "is no number that float64 holds; of whole ones beyond 2^53 many are not";
+    return {why: `${typed} ${why}`};
+  }
+  return {value: parts.length === 1 ? Number(parts[0]) : value};
+}
 
 const {abs, floor, max, min, round} = Math;
 const range = n => [...Array(max(n, 0)).keys()];

@@ -35,9 +35,27 @@ function assign(st, field, axis, value) {
   else if (field === "s" || field === "d") st[field][axis] = value;
   else {
     const letter = field === "i" ? "x" : "w", old = st[letter];
-    const size = axis ? [old.length, value] : [value, old[0].length];
-    st[letter] = table(...size, (r, c) => old[r]?.[c] ?? r * size[1] + c + 1);
+    st[letter] = resized(st, letter, axis ? [old.length, value] : [value, old[0].length]);
   }
+}
+
+// The array of another size. One that grows continues its pattern: that of a preset, or equal steps
+// along rows and columns, or else it repeats.
+function resized(st, key, [rows, cols]) {
+  const old = st[key], shape = [old.length, old[0].length];
+  const sized = (height, width) => ({...st, [key]: table(height, width, () => 0)});
+  const kept = table(rows, cols, (r, c) => old[r]?.[c]);
+  if (rows <= shape[0] && cols <= shape[1]) return kept;
+  for (const name of PRESETS.find(([, letter]) => letter === key)[2]) {
+    if (name !== "random" && same(filled(key, name, sized(...shape))[key], old)) {
+      return filled(key, name, sized(rows, cols))[key];
+    }
+  }
+  const step = n => shape[n] > 1 ? (n ? old[0][1] : old[1][0]) - old[0][0] : null;
+  const [down, right] = [step(0) ?? step(1), step(1) ?? step(0)];
+  const line = (r, c) => old[0][0] + r * (down ?? 0) + c * (right ?? 0);
+  const isLine = old.every((row, r) => row.every((value, c) => value === line(r, c)));
+  return table(rows, cols, isLine ? line : (r, c) => old[r % shape[0]][c % shape[1]]);
 }
 
 const random = most => floor(Math.random() * most);
@@ -84,7 +102,8 @@ function makeSettings() {
   });
   byId("controls").prepend(
     ...CHOICES.map(([label, keys, values]) => el("span", {}, label + " ",
-      ...[0, 1].flatMap(n => keys.map(key => selectFor(key, n, label, values))))),
+      ...[0, 1].flatMap(n => keys.map(key => el("label", {}, el("i", {class: "hint"}),
+        selectFor(key, n, label, values)))))),
     el("label", {}, tick, " rows ≠ columns"), ...PRESETS.map(preset));
 }
 function drawSettings() {
@@ -93,8 +112,14 @@ function drawSettings() {
     node.hidden = !separateAxes && (n === 0 || key === "end");
     const place = [label, n ? "columns" : "rows", ...(label === "padding" ? [key] : [])].join(", ");
     node.ariaLabel = separateAxes ? place : label;
+    node.previousSibling.textContent = label === "padding" && separateAxes
+      ? ` ${SIDES[2 * n + (key === "end")]} ` : "";
     const now = axes[n][key], offered = values.filter(v => v === now || isPossible(key, n, v));
-    fill(node, String(offered), () => offered.map(v => el("option", {}, text(v))));
+    const {s, d} = axes[n], alone = key === "extra" && offered.length === 1 && max(s, d) <= 1;
+    node.title = key !== "extra" ? "" : "smaller than the larger of stride and dilation, " +
+      max(s, d) + (alone ? ": only 0 fits, raise one of the two" : "");
+    fill(node, String([offered, alone]), () => offered.map(v =>
+      el("option", {value: v}, alone ? "0 (s = d = 1)" : text(v))));
     node.value = now;
   }
 }
