@@ -139,7 +139,7 @@ def _zsh_case(verb: str) -> str:
     """Lines that complete what follows a verb."""
     lines = []
     for action in _actions(verb):
-        names, text = action.option_strings, _escaped(action.help or "")
+        names, text = action.option_strings, _escaped(" ".join((action.help or "").split()))
         words = " ".join(_words(action))
         action_text = "_files" if action.dest in FILES else f"({words})" if words else " "
         takes = f":{_escaped(str(action.metavar or action.dest))}:{action_text}"

@@ -92,6 +92,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "cut.npz").write_bytes((tmp_path / "named.npz").read_bytes()[:-30])
     (tmp_path / "cut.png").write_bytes((tmp_path / "p.png").read_bytes()[:-40])
     (tmp_path / "folder.npy").mkdir()
+    monkeypatch.delenv("COLUMNS", raising=False)
     return Session
 
 

@@ -23,7 +23,7 @@ from tconv.system.fork_lock import importing
 __all__ = ["FILES", "FOLDERS", "fingerprint", "of_archive", "of_code", "of_folder"]
 
 FOLDERS = ("engine", "geometry", "arrays", "system")
-FILES = ("errors", "messages")
+FILES = ("errors", "foreign_names", "messages", "signatures")
 _STARTS = "tconv.engine", "tconv.engine.content_hash"  # which the engine itself does not import
 _SUFFIXES = (".py", ".pyc")
 _READ_BYTES = 2**16  # at a time: more than a file has, and less than the C library maps anew
