@@ -99,7 +99,7 @@ def activated(activation):
         (("gelu", "tanh"), lambda x: F.gelu(x, approximate="tanh")),
         (("snake", 2.0), lambda x: x + torch.sin(2 * x) ** 2 / 2),
     ],
-    ids=str,
+    ids=["silu", "hard_swish", "gelu", "gelu by a tanh", "snake"],
 )
 def test_infinity_becomes_not_a_number_where_it_does_in_pytorch(activation, theirs):
     found, expected = activated(activation), theirs(torch.from_numpy(CELLS)).numpy()
