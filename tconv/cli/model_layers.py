@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["ModelLayers", "layer_shapes", "layers_of"]
 
 _ASSUMED = 256  # cells along an axis of free size
-_LARGEST = 2**40  # a size beyond it is a damaged model's
 _SHORT = {"ConvTranspose": "ConvT"}  # in a table
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _PRODUCTS = ("MatMul", "Gemm", *_RECURRENT)  # what is counted beside convolutions
@@ -129,7 +128,7 @@ def layers_of(path: str, size: Sequence[int] | None) -> ModelLayers:
     """
     from tconv.onnx.model.model import as_source, node_arg, read_model
     from tconv.onnx.model.nodes import NotPartitionable, all_nodes, is_operator, name_of
-    from tconv.onnx.model.shape_inference import strip_weights
+    from tconv.onnx.model.shape_inference import infer_shapes, strip_weights
 
     with at(f"model {path!r}"):
         try:
@@ -147,7 +146,7 @@ def layers_of(path: str, size: Sequence[int] | None) -> ModelLayers:
         if each.has_rank
     ]
     _check_size(inputs, size)
-    shapes = _shapes(model, {each.name: each.taken for each in inputs})
+    shapes = infer_shapes(model, {each.name: each.taken for each in inputs}, {})
     layers, others, counts = [], Counter[str](), Counter[str]()
     uncounted = 0
     for node, place in all_nodes(model):
@@ -180,53 +179,15 @@ def layer_shapes(path: str, given: Shapes) -> dict[str, tuple[Shape | None, ...]
     """
     from tconv.onnx.model.model import as_source, read_model
     from tconv.onnx.model.nodes import NotPartitionable, is_operator
-    from tconv.onnx.model.shape_inference import strip_weights
+    from tconv.onnx.model.shape_inference import infer_shapes, strip_weights
 
     try:
         model = strip_weights(read_model(as_source(path), weights=False))
     except NotPartitionable:
         return {}
-    shapes = _shapes(model, given)
+    shapes = infer_shapes(model, given, {})
     nodes = [node for node in model.graph.node if is_operator(node, "Conv", "ConvTranspose")]
     return {name: _operands(node, shapes) for node in nodes for name in node.output[:1]}
-
-
-def _shapes(model: "ModelProto", given: Shapes) -> Shapes:
-    """Infer the shapes of all values, with the sizes of every ConvTranspose by its law.
-
-    onnx 1.23 infers others where auto_pad or output_shape is set, and then all that follow.
-    """
-    from onnx import ModelProto, TensorProto
-    from onnx.helper import make_tensor_value_info
-
-    from tconv.onnx.model.shape_inference import infer_shapes
-
-    known, rest = dict(given), ModelProto()
-    rest.CopyFrom(model)
-    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    while True:
-        found = infer_shapes(rest, known, {})
-        for node in rest.graph.node:
-            shape = _law(node, found) if node.op_type == "ConvTranspose" else None
-            if shape is not None and node.output and found.get(node.output[0]) != shape:
-                break
-        else:
-            return found
-        name, kind = node.output[0], types.get(node.input[1], TensorProto.FLOAT)
-        known[name] = shape
-        rest.graph.input.append(make_tensor_value_info(name, kind, shape))
-        rest.graph.node.remove(node)
-
-
-def _law(node: "NodeProto", shapes: Shapes) -> Shape | None:
-    """Shape of the result of a ConvTranspose, None if it does not follow from its operands."""
-    x, weight, _ = _operands(node, shapes)
-    if not x or not weight:
-        return None
-    shape = None
-    with suppress(TConvError):
-        shape = NodeAttributes.of_node(node).geometry(x, weight).y_shape
-    return shape if shape and max(shape) <= _LARGEST else None
 
 
 def _operands(node: "NodeProto", shapes: Shapes) -> tuple[Shape | None, Shape | None, Shape | None]:

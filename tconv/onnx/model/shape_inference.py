@@ -11,7 +11,8 @@ from google.protobuf.message import Error as ProtobufError
 from onnx import ModelProto, TensorProto, ValueInfoProto, numpy_helper
 
 from tconv.arrays.onnx_constants import computed, stored_array
-from tconv.errors import ModelError
+from tconv.errors import ModelError, TConvError
+from tconv.geometry.onnx_attributes import NodeAttributes
 
 __all__ = ["Shapes", "fixed_shape", "infer_shapes", "infer_value_infos", "strip_weights"]
 
@@ -23,6 +24,7 @@ _SIZE_OPERATORS = frozenset(  # with which exporters compute sizes
     | {"Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
 )
 _FEW_SIZES, _MOST_ROUNDS = 16, 8
+_LARGEST_SIZE = 2**40  # one beyond it is a damaged model's
 _FEW_BYTES = 4096  # a larger tensor holds weights, not sizes
 _DATA = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
@@ -108,12 +110,45 @@ def infer_shapes(model: ModelProto, shapes: Shapes, types: Mapping[str, int]) ->
     known: dict[str, tuple[int, ...]] = {}
     for _ in range(_MOST_ROUNDS):
         before = len(known)
-        found = infer_value_infos(given, trusted=True)
-        known = {n: s for n, v in found.items() if (s := fixed_shape(v)) is not None}
+        known = _inferred(given)
         is_all = all(name in known for node in given.graph.node for name in node.output if name)
         if is_all or len(known) == before or not _fold_sizes(given, known, opsets):
             break
     return known | dict(shapes)
+
+
+def _inferred(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    """Infer the shapes of all values, those of every ConvTranspose by its law.
+
+    onnx 1.23 infers others where auto_pad or output_shape is set, and then all that follow. The
+    result of such a node becomes an input of the model, which the node then leaves.
+    """
+    while True:
+        found = infer_value_infos(model, trusted=True)
+        known = {n: s for n, v in found.items() if (s := fixed_shape(v)) is not None}
+        for node in model.graph.node:
+            shape = _size_law(node, known)
+            if shape is not None and known.get(node.output[0]) != shape:
+                break
+        else:
+            return known
+        kind = found[node.input[0]].type.tensor_type.elem_type
+        value = onnx.helper.make_tensor_value_info(node.output[0], kind, shape)
+        model.graph.input.append(value)
+        model.graph.node.remove(node)
+
+
+def _size_law(node: onnx.NodeProto, known: Shapes) -> tuple[int, ...] | None:
+    """Shape of the result of a ConvTranspose that onnx may get wrong; None for all other nodes."""
+    names = {each.name for each in node.attribute}
+    if node.op_type != "ConvTranspose" or names.isdisjoint(("auto_pad", "output_shape")):
+        return None
+    x, weight = (known.get(name) for name in [*node.input, "", ""][:2])
+    shape = None
+    if x and weight and any(node.output[:1]):
+        with suppress(TConvError):
+            shape = NodeAttributes.of_node(node).geometry(x, weight).y_shape
+    return shape if shape and max(shape) <= _LARGEST_SIZE else None
 
 
 def _fold_sizes(model: ModelProto, known: Shapes, opsets: Mapping[str, int]) -> bool:
