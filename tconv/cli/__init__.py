@@ -113,7 +113,7 @@ def _answer(words: list[str]) -> int:
     if model and os.path.exists(model):  # the verb itself reports a missing file
         check_regular(model)
     if any(word.endswith("-") for word in words):  # standard input or output
-        import_module("tconv.cli.streams").check_dashes(verb, options)
+        import_module("tconv.cli.standard_streams").check_dashes(verb, options)
     answer = import_module(f"tconv.cli.{verb}").answer(options)
     print_answer(answer, verb, as_json=options.json, color=options.color)
     code: int = answer.code

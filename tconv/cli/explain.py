@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tconv.cli.console import Answer, at, at_named_argument
 from tconv.cli.options import UsageError, closest
-from tconv.cli.streams import DASH, write_bytes
+from tconv.cli.standard_streams import DASH, write_bytes
 from tconv.explainer.explainer import SUFFIXES, Explainer, explain
 from tconv.geometry.arguments import as_per_axis
 from tconv.nn.onnx_export import read_node

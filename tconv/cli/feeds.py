@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tconv.arrays.npy import Header, HoldsObjectsError, read_npy, read_npz
 from tconv.cli.console import at
 from tconv.cli.options import closest
-from tconv.cli.streams import DASH, opened, place_of_file
+from tconv.cli.standard_streams import DASH, opened, place_of_file
 from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError
 from tconv.images import picture_size, read_picture
 from tconv.system.memory import check_room

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tconv.cli.console import at
 from tconv.cli.feeds import describe
 from tconv.cli.options import UsageError, closest
-from tconv.cli.streams import DASH, write_npy
+from tconv.cli.standard_streams import DASH, write_npy
 from tconv.errors import ShapeError, UnsupportedError
 from tconv.images import renormalise, write_picture
 from tconv.nn.state_files import write_state

@@ -14,7 +14,7 @@ from tconv.cli.feeds import PictureSettings, Source, is_picture, read_feeds, sou
 from tconv.cli.model_layers import layer_shapes
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import Output
-from tconv.cli.streams import DASH, place_of_file
+from tconv.cli.standard_streams import DASH, place_of_file
 from tconv.cli.volume import check_for_model, convert_volume
 from tconv.engine import wait_for_optimised
 from tconv.system.files import regular_file

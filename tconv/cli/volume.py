@@ -7,7 +7,7 @@ from typing import Any
 from tconv.cli.console import Answer, at, at_named_argument
 from tconv.cli.feeds import read_array
 from tconv.cli.options import UsageError
-from tconv.cli.streams import place_of_file
+from tconv.cli.standard_streams import place_of_file
 from tconv.system.topology import core_count
 
 __all__ = ["check_for_model", "convert_volume"]

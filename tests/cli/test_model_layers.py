@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -76,7 +77,6 @@ def test_every_layer_has_its_sizes_and_its_operations(network, shape):
 
 
 def test_the_sizes_are_those_of_a_run(network):
-    ort = pytest.importorskip("onnxruntime")
     model = onnx.load(network([1, 3, 16, 12]))
     outer = ["down", "grouped", "up"]
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outer)
@@ -92,7 +92,6 @@ def test_the_sizes_are_those_of_a_run(network):
      {"output_padding": [1, 1], "pads": [1, 0, 0, 1]}],
 )  # fmt: skip
 def test_sizes_after_a_transposed_convolution_are_those_of_a_run(tmp_path, attributes):
-    ort = pytest.importorskip("onnxruntime")
     stored = [weight("a", 3, 4, 3, 3), weight("b", 2, 4, 2, 2)]
     nodes = [
         helper.make_node("ConvTranspose", ["x", "a"], ["up"], "up", strides=[2, 2], **attributes),

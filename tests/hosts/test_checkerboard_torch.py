@@ -1,11 +1,10 @@
 """Checkerboards of PyTorch's layers."""
 
 import pytest
+import torch
 
 import tconv
 from tconv.checkerboard import overlap_counts, phase_sums, ripple
-
-torch = pytest.importorskip("torch")
 
 
 @pytest.mark.parametrize("kind", [torch.nn.ConvTranspose2d, torch.nn.Conv2d])

@@ -14,7 +14,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from tconv.graph import Program, Programs, UnknownOperator
 from tconv.torch.compiling.cost_model import CALL_US, graph_us
-from tconv.torch.compiling.double_layers import DoubleLayer, DoubleLayers
+from tconv.torch.compiling.float64_layers import Float64Layer, Float64Layers
 from tconv.torch.compiling.front_end import RegionGraph, region_graph, translates
 from tconv.torch.compiling.static_part import State, States
 from tconv.torch.compiling.translation import tensor_type
@@ -119,7 +119,7 @@ class Region(nn.Module):
 
     def _program(
         self, state: State, tensors: Sequence[Tensor], numbers: Sequence[int]
-    ) -> Program | DoubleLayer | None:
+    ) -> Program | Float64Layer | None:
         """The program of a call with these operands; None if PyTorch is to compute it."""
         key = tuple([each.shape for each in tensors]), tuple(numbers), torch.get_num_threads()
         choices = state.kept.setdefault(self, {})
@@ -132,15 +132,15 @@ class Region(nn.Module):
 
     def _program_of(
         self, state: State, tensors: Sequence[Tensor], numbers: Sequence[int]
-    ) -> Program | DoubleLayer:
+    ) -> Program | Float64Layer:
         made, programs = self._programs(state)
         shapes = tuple([tuple(each.shape) for each in tensors])
         named = dict(zip(self._numbers, numbers, strict=True))
         return programs.program(shapes, made.sizes_of(named))
 
-    def _programs(self, state: State) -> tuple[RegionGraph, Programs | DoubleLayers]:
+    def _programs(self, state: State) -> tuple[RegionGraph, Programs | Float64Layers]:
         key = self, torch.get_num_threads()
-        found: tuple[RegionGraph, Programs | DoubleLayers] | None = state.kept.get(key)
+        found: tuple[RegionGraph, Programs | Float64Layers] | None = state.kept.get(key)
         if found is None:
             with state.lock:
                 found = state.kept.get(key)
@@ -150,11 +150,11 @@ class Region(nn.Module):
 
     def _make_programs(
         self, state: State, threads: int
-    ) -> tuple[RegionGraph, Programs | DoubleLayers]:
+    ) -> tuple[RegionGraph, Programs | Float64Layers]:
         arrays = {name: as_array(state.values[place]) for name, place in self._constants.items()}
         made = region_graph(self.original, arrays, self._numbers)
         is_double = any(each.dtype == "float64" for each in made.graph.inputs)
-        return made, (DoubleLayers if is_double else Programs)(made.graph, threads)
+        return made, (Float64Layers if is_double else Programs)(made.graph, threads)
 
     def parted(self, operands: Sequence[Any]) -> tuple[Sequence[Tensor], Sequence[int]]:
         """The tensors and the integers of the operands after the state."""

@@ -5,25 +5,6 @@ import pytest
 
 import tconv
 
-WIDE = {"width": 1280, "height": 800}
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    path = tmp_path_factory.mktemp("changes") / "page.html"
-    tconv.explain().save(path)
-    return path.as_uri()
-
-
-@pytest.fixture
-def page(browser):
-    """A page whose errors fail the test."""
-    with browser.new_context(viewport=WIDE) as context:
-        opened, errors = context.new_page(), []
-        opened.on("pageerror", lambda error: errors.append(str(error)))
-        yield opened
-        assert not errors
-
 
 def typed(page, words, key="Enter", cell="#grid-x [data-sel='i0,0']"):
     page.locator(cell).dblclick()

@@ -20,24 +20,6 @@ HALL = {"width": 1920, "height": 1080}
 THREE = "#s=2&c=3x3&lens=channels"
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    tconv.explain().save(path)
-    return path.as_uri()
-
-
-@pytest.fixture
-def page(browser):
-    """A page whose errors fail the test."""
-    with browser.new_context(viewport=WIDE, accept_downloads=True) as context:
-        opened, errors = context.new_page(), []
-        opened.on("pageerror", lambda error: errors.append(str(error)))
-        opened.on("console", lambda said: errors.append(said.text))
-        yield opened
-        assert not errors
-
-
 def drawn(count, seed=5):
     """Explainers with channels, of both ranks, with fractions and negative numbers."""
     rng, found = np.random.default_rng(seed), []

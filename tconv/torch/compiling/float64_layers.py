@@ -14,7 +14,7 @@ from tconv.ops.dispatch import native
 from tconv.ops.planned_call import Packed, PackedWeights
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["DoubleLayer", "DoubleLayers"]
+__all__ = ["Float64Layer", "Float64Layers"]
 
 _KINDS = {"Conv": ConvAttributes, "ConvTranspose": NodeAttributes}
 _MOST_SIZES = 16
@@ -22,7 +22,7 @@ _MOST_SIZES = 16
 _Shapes = tuple[tuple[int, ...], ...]
 
 
-class DoubleLayer:
+class Float64Layer:
     """A layer of float64 for one shape of its input, called as a `Program` is.
 
     Attributes
@@ -32,7 +32,7 @@ class DoubleLayer:
 
     block_bytes = 0
 
-    def __init__(self, layers: "DoubleLayers", geometry: Geometry, expected_us: float) -> None:
+    def __init__(self, layers: "Float64Layers", geometry: Geometry, expected_us: float) -> None:
         want, node = layers.settings.want, layers.node
         self._layers, self.expected_us, self.steps = layers, expected_us, (node.operator,)
         self._geometry = geometry
@@ -55,7 +55,7 @@ class DoubleLayer:
         plan(inputs[0], packed.values, plan.pack_bias(layers.bias), out[0])
 
 
-class DoubleLayers:
+class Float64Layers:
     """The sizes of a layer of float64, found as those of `Programs` are.
 
     Parameters
@@ -71,7 +71,7 @@ class DoubleLayers:
         self.weight = graph.constants[self.node.reads(1)]
         self.bias = graph.constants.get(self.node.reads(2))
         self._packed = PackedWeights()
-        self._found: dict[_Shapes, DoubleLayer] = {}
+        self._found: dict[_Shapes, Float64Layer] = {}
 
     @property
     def packed_bytes(self) -> int:
@@ -86,7 +86,7 @@ class DoubleLayers:
             found = self._packed.of(geometry, self.weight, 0, self.threads, want=want, plan=plan)
         return found  # type: ignore[no-any-return]
 
-    def program(self, shapes: _Shapes, _: object = ()) -> DoubleLayer:
+    def program(self, shapes: _Shapes, _: object = ()) -> Float64Layer:
         """Return the layer for an input of this shape.
 
         Raises
@@ -105,5 +105,5 @@ class DoubleLayers:
                 raise UnknownOperator(f"{node.operator} without a kernel of float64", node.name)
             if len(self._found) >= _MOST_SIZES:
                 self._found.clear()
-            found = self._found[shapes] = DoubleLayer(self, geometry, us)
+            found = self._found[shapes] = Float64Layer(self, geometry, us)
         return found
