@@ -12,6 +12,27 @@ from tconv.deconvnet.network.interruption import check_interrupted, interruptibl
 from tconv.deconvnet.network.runtime import run
 
 
+@pytest.fixture(autouse=True)
+def _python_hears_ctrl_c():
+    """A shell that starts the tests in the background leaves SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def pressed():
+    """An event; once it is set, Ctrl-C is pressed."""
+    begun = Event()
+
+    def press():
+        begun.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    Thread(target=press, daemon=True).start()
+    return begun
+
+
 def test_an_error_of_the_work_is_raised():
     def fail():
         raise ValueError("no")
@@ -20,11 +41,11 @@ def test_an_error_of_the_work_is_raised():
         interruptible(fail)
 
 
-def test_work_waits_in_another_thread_and_is_told():
-    started, told = Event(), Event()
+def test_work_waits_in_another_thread_and_is_told(pressed):
+    told = Event()
 
     def work():
-        started.set()
+        pressed.set()
         while True:
             try:
                 check_interrupted()
@@ -32,28 +53,18 @@ def test_work_waits_in_another_thread_and_is_told():
                 told.set()
                 raise
 
-    def press():
-        started.wait()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    Thread(target=press).start()
     with pytest.raises(KeyboardInterrupt):
         interruptible(work)
     assert told.wait(60)
 
 
-def test_work_that_hears_nothing_is_left_behind():
-    started, end = Event(), Event()
+def test_work_that_hears_nothing_is_left_behind(pressed):
+    end = Event()
 
     def work():  # as native code that computes for long
-        started.set()
+        pressed.set()
         end.wait()
 
-    def press():
-        started.wait()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    Thread(target=press).start()
     with pytest.raises(KeyboardInterrupt):
         interruptible(work)
     assert not end.is_set()
@@ -64,6 +75,7 @@ def test_a_process_ends_in_order_while_work_goes_on():
     """Exit code 130 of a process that Ctrl-C ended, whatever its native code does meanwhile."""
     code = (
         "import os, signal, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from tconv.deconvnet.network.interruption import interruptible\n"
         "pressed = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))\n"
         "def work():\n"
