@@ -301,6 +301,7 @@ def expected_us(
     residual: bool = False,
     many_sizes: bool = False,
     kept: bool = True,
+    method: str = "auto",
 ) -> float | None:
     """Return the microseconds that a call should take, by the cost model.
 
@@ -309,7 +310,8 @@ def expected_us(
     """
     if geometry.rank > _MOST_AXES or not _may_serve(geometry, want, dtype):
         return None
-    problem = Problem(_canonical(geometry), want, False, activation, residual, kept, many_sizes)
+    is_direct = method == "direct"
+    problem = Problem(_canonical(geometry), want, is_direct, activation, residual, kept, many_sizes)
     if not _has_plan(problem, dtype, threads):
         return None
     here = host_target()

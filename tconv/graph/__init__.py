@@ -3,7 +3,7 @@
 from tconv.graph.description import described
 from tconv.graph.graph import Graph, Input, Node
 from tconv.graph.lowering import known_operators, static_operators
-from tconv.graph.program import Program, Programs
+from tconv.graph.program import Program, Programs, simplified
 from tconv.graph.values import UnknownOperator
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "UnknownOperator",
     "described",
     "known_operators",
+    "simplified",
     "static_operators",
 ]

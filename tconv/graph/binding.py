@@ -25,12 +25,13 @@ _LEAST_COLUMNS = 2**10  # of a task of a reduction
 class Binder:
     """What the steps of all sizes of a graph share: packed weights, by the weight's identity.
 
-    If `many_sizes` are expected, plans are chosen for wide bands of them.
+    If `many_sizes` are expected, plans are chosen for wide bands of them. `method` is that of all
+    contractions.
     """
 
-    def __init__(self, threads: int, many_sizes: bool) -> None:
+    def __init__(self, threads: int, many_sizes: bool, method: str = "auto") -> None:
         self.threads, self.kernels = threads, ProgramKernels(engine.host_target())
-        self._many_sizes = many_sizes
+        self._many_sizes, self._method = many_sizes, method
         self.arenas, self.lock = Arenas(), ForkLock()
         self._packed: dict[int, tuple[Any, PackedWeights]] = {}
 
@@ -61,6 +62,7 @@ class Binder:
             step.activation,
             step.residual is not None,
             self._many_sizes,
+            method=self._method,
         )
         if us is None:
             title = step.nodes[0]
@@ -83,6 +85,7 @@ class Binder:
             geometry,
             "float32",
             self.threads,
+            self._method,
             want=want,
             activation=activation,
             residual=step.residual is not None,

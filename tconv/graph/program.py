@@ -27,7 +27,7 @@ from tconv.graph.values import Buffer, Operand, UnknownOperator, Value
 from tconv.system.allocator import empty
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Program", "Programs"]
+__all__ = ["Program", "Programs", "simplified"]
 
 _MOST_PROGRAMS = 16  # of a graph, one for each set of sizes
 
@@ -156,6 +156,10 @@ class Programs:
     threads : int
     many_sizes : bool, whether inputs of many sizes are expected: their programs are built in less
         time and share more kernels, and may take some per cent longer
+    method : "direct" keeps the bits of a result that is computed piece by piece, see `plan`
+    is_simplified : bool, whether the graph was made of one that `simplified` returned
+    beside : Programs of a graph that is made of the same nodes for other sizes: packed weights and
+        what is made of constants are shared
 
     Raises
     ------
@@ -168,13 +172,18 @@ class Programs:
     array([0., 2.], dtype=float32)
     """
 
-    def __init__(self, graph: Graph, threads: int, many_sizes: bool = True) -> None:
-        try:
-            self.graph = _simplified(graph)
-        except BROKEN as error:
-            raise UnknownOperator(f"a graph that breaks a rule: {error!r}") from error
-        self._binder = Binder(threads, many_sizes)
-        self._kept: dict[Any, Any] = {}
+    def __init__(
+        self,
+        graph: Graph,
+        threads: int,
+        many_sizes: bool = True,
+        method: str = "auto",
+        is_simplified: bool = False,
+        beside: "Programs | None" = None,
+    ) -> None:
+        self.graph = graph if is_simplified else simplified(graph)
+        self._binder = Binder(threads, many_sizes, method) if beside is None else beside._binder
+        self._kept: dict[Any, Any] = {} if beside is None else beside._kept
         self._programs: dict[tuple[Shapes, Sizes], Program] = {}
 
     @property
@@ -205,10 +214,18 @@ class Programs:
         return self.program(tuple([each.shape for each in inputs]))(inputs)
 
 
-def _simplified(graph: Graph) -> Graph:
-    """The graph after the passes that need no sizes."""
-    graph = find_gates(fold_constants(drop_identities(graph)))
-    graph = fold_affine_forward(fold_affine(graph))
+def simplified(graph: Graph) -> Graph:
+    """Return the graph after the passes that need no sizes.
+
+    Raises
+    ------
+    UnknownOperator : a node breaks the rules of its operator, so that no pass understands it
+    """
+    try:
+        graph = find_gates(fold_constants(drop_identities(graph)))
+        graph = fold_affine_forward(fold_affine(graph))
+    except BROKEN as error:
+        raise UnknownOperator(f"a graph that breaks a rule: {error!r}") from error
     read = {name for node in graph.nodes for name in node.inputs}.union(graph.outputs)
     constants = {name: array for name, array in graph.constants.items() if name in read}
     return replace(graph, constants=constants)

@@ -15,6 +15,7 @@ from tconv.onnx.programs.report import ProgramReport, StepReport, StepTimes
 from tconv.onnx.reference import ConvTranspose
 from tconv.onnx.report import Comparison, NodeComparison, NodeReport, Report, ResultComparison
 from tconv.onnx.session import Session
+from tconv.onnx.stream import Stream
 from tconv.onnx.warm_up import warm
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Session",
     "StepReport",
     "StepTimes",
+    "Stream",
     "check_weights",
     "compare",
     "warm",

@@ -188,6 +188,7 @@ _WHOLE_FROM = 2.0**23  # all numbers of float32 from here on are whole
 OPERATORS: dict[str, int] = {
     **dict.fromkeys((*_BINARY, "max", "min"), 2),
     **dict.fromkeys(("neg", "square", *_INTRINSICS, *_FUNCTIONS), 1),
+    "where": 3,
 }
 """Operators of expressions, by their number of operands; activations come beside them."""
 
@@ -208,6 +209,8 @@ class _Operators:
             return self.extreme(name, *values)
         if name == "neg":
             return builder.fneg(*values)
+        if name == "where":  # the second where the first is above 0, else the third
+            return self.vectors.pick(">", values[0], self.vectors.number(0), *values[1:])
         if name == "square":
             return builder.fmul(values[0], values[0])
         if name in _FUNCTIONS:

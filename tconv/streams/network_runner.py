@@ -1,0 +1,144 @@
+"""Runs of networks as programs: one for each length of a run, with masks and without."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.errors import UnsupportedError
+from tconv.graph import Graph, Program, Programs, UnknownOperator, simplified
+from tconv.graph.pieces.network import network_of
+from tconv.streams.run_graph import RunGraph, flows_of, run_graph
+from tconv.streams.run_lengths import RunLengths
+from tconv.streams.schedule import Schedule
+from tconv.streams.stream import Arrays, Runner
+from tconv.system.fork_lock import ForkLock
+
+__all__ = ["NetworkRunner"]
+
+_MOST_BYTES = 4 * 2**20  # of the largest value of a run
+_BYTES_PER_US, _FLOPS_PER_US = 10_000.0, 30_000.0  # of weights that are read; by a thread
+_NODE_US, _RUN_US = 0.5, 50.0
+_LEAST_MOST, _SHARE = 128, 20.0  # periods of the longest run; its time over what is fixed
+
+
+class NetworkRunner(Runner):
+    """A graph along time.
+
+    Parameters
+    ----------
+    graph : Graph whose inputs are all of float32
+    axes : for each input, its axis along time
+    shapes : of the inputs, with None along time; the first axis of all values is the batch
+    threads : int
+
+    Raises
+    ------
+    UnsupportedError : a node needs more of time than its neighbourhood, or is unknown
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        axes: Mapping[str, int],
+        shapes: Mapping[str, tuple[int | None, ...]],
+        threads: int,
+    ) -> None:
+        try:
+            graph = simplified(graph)
+        except UnknownOperator as error:
+            raise UnsupportedError(f"the network has {error}.") from None
+        self.network = network_of(graph, shapes, [axes], "time", False)
+        names = [each.name for each in graph.inputs]
+        self.schedule = Schedule(names, flows_of(self.network), graph.outputs)
+        self.batch = shapes[names[0]][0] or 1
+        self.dtype = np.dtype(np.float32)
+        self._threads, self._lock = threads, ForkLock()
+        self._first: Programs | None = None
+        self._programs: dict[tuple[int, bool], tuple[RunGraph, Program]] = {}
+        self.lengths = self._lengths()
+
+    def _lengths(self) -> RunLengths:
+        """Lengths of runs by what the largest value takes, and what the weights do."""
+        schedule = self.schedule
+        largest = max(prod(self.shape(name, 1)) * 4 * value.rate
+                      for name, value in schedule.values.items())  # fmt: skip
+        weights, flops = 0, 0.0
+        for node, alongs, _ in self.network.nodes:
+            for name in node.inputs[1:2]:
+                array = self.network.graph.constants.get(name)
+                if array is not None and node.operator in ("Conv", "ConvTranspose", "MatMul"):
+                    weights += array.nbytes
+                    rate = schedule.rates[node.inputs[0] if node.operator != "Conv" else
+                                          node.outputs[0]]  # fmt: skip
+                    flops += 2.0 * array.size * float(rate) * self.batch
+        fixed = weights / _BYTES_PER_US + _NODE_US * len(self.network.nodes)
+        per_cell = flops / _FLOPS_PER_US / self._threads
+        # Long enough that what does not depend on the length is little of the longest run.
+        wanted = max(_LEAST_MOST * schedule.period, _SHARE * (fixed + _RUN_US) / max(per_cell, 1e-9))
+        most = int(min(wanted, max(_MOST_BYTES / largest, _LEAST_MOST * schedule.period)))
+        return RunLengths(schedule.period, most, fixed + _RUN_US, per_cell)
+
+    def shape(self, name: str, count: int) -> tuple[int, ...]:
+        """The shape of so many cells of a value."""
+        shape = list(self.network.extents.shapes[name])
+        shape[self.axis(name)] = count
+        return tuple(shape)
+
+    def axis(self, name: str) -> int:
+        """The axis of a value along time."""
+        axis = self.network.extents.axes[name][0]
+        assert axis is not None
+        return axis
+
+    def run(
+        self, count: int, inputs: Sequence[NDArray[Any]], held: Arrays, masks: Arrays | None
+    ) -> tuple[list[NDArray[Any]], Arrays]:
+        """Compute a run by its program."""
+        names, program = self._program(count, masks is not None)
+        given = [*inputs, *(held[name] for name in names.held)]
+        if masks is not None:
+            given += [masks[name] for name in names.masked]
+        results = program(given)
+        made = len(self.schedule.outputs)
+        return results[:made], dict(zip(names.held, results[made:], strict=True))
+
+    def prepare(self, count: int, is_masked: bool) -> None:
+        """Build the program of a length, and run it once."""
+        names, program = self._program(count, is_masked)
+        program([np.zeros(shape, np.float32) for shape in self._shapes(names, count)])
+
+    def _program(self, count: int, is_masked: bool) -> tuple[RunGraph, Program]:
+        found = self._programs.get((count, is_masked))
+        if found is None:
+            made = run_graph(self.network, self.schedule, count, is_masked)
+            with self._lock:
+                programs = Programs(
+                    made.graph,
+                    self._threads,
+                    method="direct",
+                    is_simplified=True,
+                    beside=self._first,
+                )
+                if self._first is None:
+                    self._first = programs
+            try:
+                program = programs.program(tuple(self._shapes(made, count)))
+            except UnknownOperator as error:
+                raise UnsupportedError(f"the network has {error}.") from None
+            found = self._programs.setdefault((count, is_masked), (made, program))
+        return found
+
+    def _shapes(self, names: RunGraph, count: int) -> list[tuple[int, ...]]:
+        """The shapes of a run's inputs."""
+        schedule = self.schedule
+        found = [self.shape(name, count) for name in schedule.inputs]
+        found += [self.shape(name, schedule.values[name].held) for name in names.held]
+        for name in names.masked:
+            shape = [1] * len(self.shape(name, 0))
+            shape[0] = self.batch
+            shape[self.axis(name)] = int(schedule.rates[name] * count)
+            found.append(tuple(shape))
+        return found
