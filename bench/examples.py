@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.peers import Thunk, session
+from tconv.nn.activations import LeakyReLU, ReLU
 from tconv.nn.conv import Conv2d, ConvTranspose2d
-from tconv.nn.layer import LeakyReLU, ReLU, Sequential
+from tconv.nn.layer import Sequential
 
 TILE = 64  # pixels, as the example does it by default
 WHOLE = 10**6  # more than any picture has

@@ -21,8 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import tconv
 from tconv import definition
 from tconv.images import read_picture, renormalise, write_picture
+from tconv.nn.activations import LeakyReLU
 from tconv.nn.conv import Conv2d, ConvTranspose2d
-from tconv.nn.layer import Layer, LeakyReLU, Sequential
+from tconv.nn.layer import Layer, Sequential
 from tconv.nn.state_files import read_state
 
 ROOT = Path(__file__).resolve().parents[1]

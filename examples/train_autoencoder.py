@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from tconv.nn.activations import ReLU
 from tconv.nn.conv import Conv2d, ConvTranspose2d
-from tconv.nn.layer import ReLU, Sequential
+from tconv.nn.layer import Sequential
 from tconv.nn.optim import Adam, Optimiser
 
 OUTPUT = Path(__file__).resolve().parents[1] / "out/train_autoencoder.png"

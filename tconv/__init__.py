@@ -47,12 +47,17 @@ __all__ = [
     "ParameterError",
     "PlannedCall",
     "ReLU",
+    "Residual",
     "RuleError",
     "See",
     "Sequential",
+    "Sigmoid",
+    "Snake",
     "ShapeError",
     "Solution",
+    "Stream",
     "TConvError",
+    "Tanh",
     "UnsupportedError",
     "check_adjoint",
     "conv",
@@ -101,7 +106,9 @@ _NAMES = {
     "nn.conv": (
         "Conv Conv1d Conv2d Conv3d ConvTranspose ConvTranspose1d ConvTranspose2d ConvTranspose3d"
     ),
-    "nn.layer": "Layer LeakyReLU ReLU Sequential",
+    "nn.layer": "Layer Residual Sequential",
+    "nn.activations": "LeakyReLU ReLU Sigmoid Snake Tanh",
+    "streams.stream": "Stream",
     "nn.parameter": "Parameter",
     "nn.batch_norm": "BatchNorm fold_batch_norm",
     "ops.functional": (
@@ -139,6 +146,7 @@ if TYPE_CHECKING:
     from tconv.explainer.explainer import Explainer, explain
     from tconv.geometry.geometry import Geometry
     from tconv.geometry.solver import Solution, solve
+    from tconv.nn.activations import LeakyReLU, ReLU, Sigmoid, Snake, Tanh
     from tconv.nn.batch_norm import BatchNorm, fold_batch_norm
     from tconv.nn.conv import (
         Conv,
@@ -160,7 +168,7 @@ if TYPE_CHECKING:
         init_xavier_normal,
         init_xavier_uniform,
     )
-    from tconv.nn.layer import Layer, LeakyReLU, ReLU, Sequential
+    from tconv.nn.layer import Layer, Residual, Sequential
     from tconv.nn.optim import SGD, Adam
     from tconv.nn.parameter import Parameter
     from tconv.nn.pooling import (
@@ -191,6 +199,7 @@ if TYPE_CHECKING:
     )
     from tconv.ops.max_pool import max_pool, max_unpool
     from tconv.ops.planned_call import Packed, PlannedCall, plan
+    from tconv.streams.stream import Stream
 else:
 
     def __getattr__(name: str) -> Any:

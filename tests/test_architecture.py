@@ -34,13 +34,14 @@ engine.winograd engine.channel_lanes engine.depthwise engine.row_gemm engine.wei
 engine
 ops
 graph
+streams
 nn
 tinynet explainer
 onnx.model
 onnx.partition
 onnx.ort
 onnx torch scipy dask
-streams volumes check
+volumes check
 deconvnet.network
 deconvnet.rules
 deconvnet

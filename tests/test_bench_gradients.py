@@ -19,8 +19,9 @@ from bench.server import TOLERANCES, Server, function_of, tolerance
 from bench.wants import WANTS
 from slow import mostly_slow
 from tconv.arrays.dtypes import as_dtype
+from tconv.nn.activations import LeakyReLU, ReLU
 from tconv.nn.conv import Conv2d, ConvTranspose2d
-from tconv.nn.layer import LeakyReLU, ReLU, Sequential
+from tconv.nn.layer import Sequential
 
 CASES = [
     Case("plain", 2, 3, 4, (5, 3), 4, 2, 1, 0, 1, 1, "made up"),

@@ -6,8 +6,9 @@ import pytest
 from loading import example
 from tconv.errors import ParameterError
 from tconv.images import read_picture, write_picture
+from tconv.nn.activations import LeakyReLU
 from tconv.nn.conv import Conv2d, ConvTranspose2d
-from tconv.nn.layer import LeakyReLU, Sequential
+from tconv.nn.layer import Sequential
 
 double_photo = example("double_photo")
 train_autoencoder = example("train_autoencoder")

@@ -182,8 +182,8 @@ class Programs:
         beside: "Programs | None" = None,
     ) -> None:
         self.graph = graph if is_simplified else simplified(graph)
-        self._binder = Binder(threads, many_sizes, method) if beside is None else beside._binder
-        self._kept: dict[Any, Any] = {} if beside is None else beside._kept
+        self._binder: Binder = beside._binder if beside else Binder(threads, many_sizes, method)
+        self._kept: dict[Any, Any] = beside._kept if beside else {}
         self._programs: dict[tuple[Shapes, Sizes], Program] = {}
 
     @property

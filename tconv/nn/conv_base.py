@@ -16,7 +16,13 @@ from tconv.arrays.activations import Activation, as_activation
 from tconv.arrays.checks import as_gradient, as_kernel_size, as_real
 from tconv.arrays.dtypes import FLOATING_TYPES, as_dtype, as_type_name
 from tconv.arrays.padding_modes import PADDING_MODES
-from tconv.errors import DTypeError, MemoryLimitError, ParameterError, ShapeError
+from tconv.errors import (
+    DTypeError,
+    MemoryLimitError,
+    ParameterError,
+    ShapeError,
+    UnsupportedError,
+)
 from tconv.geometry.arguments import (
     DATA_FORMATS,
     as_choice,
@@ -27,6 +33,7 @@ from tconv.geometry.arguments import (
     is_cache_key,
 )
 from tconv.geometry.geometry import Geometry, Letter
+from tconv.geometry.window import Window
 from tconv.messages import show
 from tconv.nn.init import ENDLESS, Initialiser, as_initialiser, initial_bias, initialiser_name
 from tconv.nn.layer import Layer
@@ -35,6 +42,8 @@ from tconv.ops.call_cache import BoundCall
 from tconv.ops.dispatch import Call, check_padding_mode
 from tconv.ops.gradients import bias_gradient
 from tconv.ops.planned_call import PackedWeights
+from tconv.streams.layer_runner import Convolution as StreamConvolution
+from tconv.streams.layer_runner import Trace
 from tconv.system.allocator import empty_like
 from tconv.system.memory import available_bytes
 
@@ -208,6 +217,37 @@ class Convolution(Layer):
         if self.bias is not None:
             self.bias.gradient += bias_gradient(np, geometry, dy)
         return dx
+
+    def trace(self, trace: Trace, x: str) -> str:
+        """Add the layer to the nodes of a stream, with the values that its weights have now."""
+        title = ".".join([*trace.titles, type(self).__name__])
+        for fault, fix in (
+            (len(self.kernel_size) != 1 and "has more axes than time", "pass one of rank 1"),
+            (self.padding_mode != "zeros" and f'has padding_mode="{self.padding_mode}", whose '
+             "border follows from cells at the ends", "pad x before, and make it without padding"),
+            (self.data_format != "channels_first" and "is channels last",
+             'make it with data_format="channels_first"'),
+            (isinstance(self.padding, str) and self._wanted == "x" and max(self.stride) > 1
+             and 'has padding="same" and a stride, which pads by the size', "pass numbers"),
+            (self.in_channels is None and "has no weights yet", "make it with in_channels"),
+        ):  # fmt: skip
+            if fault:
+                raise UnsupportedError(f"layer {title} has no stream, as it {fault}; {fix}.")
+        channels = self.in_channels
+        assert channels is not None
+        (axis,) = self._endless(channels).axes
+        window = Window(self._wanted, axis.reach, axis.stride, axis.begin, axis.end, axis.extra)
+        bias = None if self.bias is None else self.bias.value.copy()
+        layer = StreamConvolution(
+            window,
+            axis.kernel,
+            axis.dilation,
+            self.groups,
+            self.weight.value.copy(),
+            bias,
+            self._activation,
+        )
+        return trace.convolution(x, layer)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Check the value and drop the bound calls, which depend on the public attributes.

@@ -4,6 +4,7 @@ from typing import Any
 
 from tconv.arrays.dtypes import dtype_name
 from tconv.errors import UnsupportedError
+from tconv.nn.activations import LeakyReLU, ReLU
 from tconv.nn.conv import (
     Conv1d,
     Conv2d,
@@ -14,7 +15,7 @@ from tconv.nn.conv import (
     ConvTranspose3d,
 )
 from tconv.nn.conv_base import Convolution
-from tconv.nn.layer import Layer, LeakyReLU, ReLU, Sequential
+from tconv.nn.layer import Layer, Sequential
 from tconv.nn.pooling import MaxPool1d, MaxPool2d, MaxPool3d, MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 
 __all__ = ["from_torch"]

@@ -1,4 +1,4 @@
-"""Layers: functions of x and of parameters, with their transposes; sequences and rectifiers.
+"""Layers: functions of x and of parameters, with their transposes; sequences and residual blocks.
 
 ``forward(x)`` keeps the residuals that ``backward(dy)`` needs, ``predict(x)`` keeps nothing: the
 first is for training, the second for inference at any size and from any number of threads. There is
@@ -8,24 +8,25 @@ no training mode to switch. Residuals refer to x and y without a copy: change ne
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.arrays.activation_functions import apply_mask, select
 from tconv.arrays.checks import as_gradient, as_real
-from tconv.errors import ParameterError, TConvError, UnsupportedError
-from tconv.geometry.arguments import as_array, as_integer, as_mapping, as_number
+from tconv.arrays.dtypes import FLOATING_TYPES, as_dtype, as_type_name
+from tconv.errors import ParameterError, ShapeError, TConvError, UnsupportedError
+from tconv.geometry.arguments import as_array, as_integer, as_mapping
 from tconv.messages import show
 from tconv.nn.parameter import Parameter
 from tconv.nn.state_files import read_state, write_state
-from tconv.signatures import no_attribute, readable, unknown_keyword
-from tconv.system.allocator import Arena, empty_like, lent
-from tconv.system.memory import check_room
+from tconv.signatures import no_attribute
+from tconv.streams.layer_runner import LayerRunner, Trace
+from tconv.streams.stream import Stream
+from tconv.system.allocator import Arena, lent
 from tconv.system.public_pickles import reduce_by_public_name
 
-__all__ = ["Layer", "LeakyReLU", "ReLU", "Sequential"]
+__all__ = ["Layer", "Residual", "Sequential"]
 
 # Smallest array that comes from the arena of a sequence. glibc keeps smaller freed blocks in any
 # case, and a lease costs 3 us.
@@ -59,6 +60,9 @@ class Layer:
     >>> scale.factor.gradient
     array([4.])
     """
+
+    is_pointwise: ClassVar[bool] = False
+    """Whether y at each cell follows from x at that cell alone: such layers have streams."""
 
     _kept: tuple[Any] | None = None
 
@@ -97,6 +101,60 @@ class Layer:
                 "(predict(x) keeps nothing)."
             )
         return self.pull_back(self._kept[0], dy)
+
+    def stream(
+        self,
+        batch: int = 1,
+        *,
+        frames: int | None = None,
+        channels: int | None = None,
+        dtype: Any = None,
+        threads: int | None = None,
+    ) -> Stream:
+        """Return a stream of the layer along time, which computes as x arrives.
+
+        For ConvTranspose1d and Conv1d, layers that work cell by cell, and `Sequential` and
+        `Residual` of these. It has the weights' values of now.
+
+        Parameters
+        ----------
+        batch : int, streams that are computed together
+        frames : int or None; with it all pushes are of that length and return as many results each
+            time, the first ``latency`` of which are zeros
+        channels, dtype : of x, where no convolution among the layers says them
+        threads : int; None for all cores
+
+        Raises
+        ------
+        UnsupportedError : a layer needs more of time than its neighbourhood; its name, and why
+        ShapeError, DTypeError : layers do not fit each other
+
+        >>> stream = tconv.ConvTranspose1d(2, 1, 4, stride=2, rng=0).stream()
+        >>> stream.push(np.ones((1, 2, 3), np.float32)).shape, stream.flush().shape
+        ((1, 1, 6), (1, 1, 2))
+        """
+        trace = Trace()
+        result = self.trace(trace, "x")
+        kind = None if dtype is None else as_dtype(np, as_type_name(dtype, FLOATING_TYPES))
+        runner = LayerRunner(
+            trace,
+            result,
+            as_integer(batch, "batch", 1),
+            None if channels is None else as_integer(channels, "channels", 1),
+            kind,
+            None if threads is None else as_integer(threads, "threads", 1),
+        )
+        return Stream(runner, frames)
+
+    def trace(self, trace: Trace, x: str) -> str:
+        """Add the layer to the nodes of a stream; return the name of its result."""
+        if self.is_pointwise:
+            return trace.pointwise(self.predict, x)
+        title = ".".join([*trace.titles, type(self).__name__])
+        raise UnsupportedError(
+            f"layer {title} has no stream: it may need all of time; leave it out, or set "
+            "is_pointwise = True on its class if y at each cell follows from x at that cell alone."
+        )
 
     def members(self) -> Iterator[tuple[str, "Parameter | Layer"]]:
         """Parameters and layers that are attributes of this one, by name."""
@@ -210,7 +268,7 @@ class Sequential(Layer):
     The sequence keeps the memory of its results and reuses a block in later steps when no array
     refers to it any more. An array that you hold is never overwritten.
 
-    >>> net = Sequential(ReLU(), LeakyReLU(0.5))
+    >>> net = Sequential(tconv.ReLU(), tconv.LeakyReLU(0.5))
     >>> net
     Sequential(
       (0): ReLU()
@@ -269,6 +327,14 @@ class Sequential(Layer):
         # Set the state, with an arena of its own.
         vars(self).update(state, _arena=_arena())
 
+    def trace(self, trace: Trace, x: str) -> str:
+        """Add the layers one after the other."""
+        for name, layer in self._layers.items():
+            trace.titles.append(name)
+            x = layer.trace(trace, x)
+            trace.titles.pop()
+        return x
+
     def members(self) -> Iterator[tuple[str, "Parameter | Layer"]]:
         """The layers by name."""
         yield from self._layers.items()
@@ -300,75 +366,63 @@ class Sequential(Layer):
         return "\n".join(["Sequential(", *lines, ")"]) if lines else "Sequential()"
 
 
-class ReLU(Layer):
-    """``y = max(x, 0)``. NaN stays NaN; the gradient at 0 is 0.
-
-    >>> relu = ReLU()
-    >>> relu(np.array([-1.0, 2.0]))
-    array([0., 2.])
-    >>> relu.backward(np.array([5.0, 5.0]))
-    array([0., 5.])
-    """
-
-    def compute(self, x: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return y twice: `pull_back` needs its sign only, and the next layer keeps y anyway."""
-        x = as_real(x, "x", floating=False)
-        check_room("y", x.nbytes)
-        y = np.asarray(np.maximum(x, 0, out=empty_like(x)))
-        return y, y
-
-    def pull_back(self, y: NDArray[Any], dy: Any) -> NDArray[Any]:
-        """Return dy where y is not 0."""
-        dy = as_gradient(dy, y.shape, y.dtype)
-        return apply_mask(dy, ~(y <= 0), empty_like(dy))
-
-
-class LeakyReLU(Layer):
-    """``y = x`` where x > 0, else ``negative_slope*x``.
+class Residual(Layer):
+    """``y = x + branch(x)``: a branch and a sum.
 
     Parameters
     ----------
-    negative_slope : float
+    layers : Layer, one or several, the branch; as for `Sequential`
 
-    >>> leaky = LeakyReLU(0.25)
-    >>> leaky(np.array([-4.0, 2.0]))
-    array([-1.,  2.])
-    >>> leaky.backward(np.array([1.0, 1.0]))
-    array([0.25, 1.  ])
+    Raises
+    ------
+    ShapeError : the branch's result has another shape than x
+
+    >>> block = Residual(tconv.ReLU())
+    >>> block(np.array([-1.0, 2.0]))
+    array([-1.,  4.])
+    >>> block.backward(np.array([1.0, 1.0]))
+    array([1., 2.])
     """
 
-    @readable
-    def __init__(self, negative_slope: float = 0.01, **unknown: Never) -> None:
-        if unknown:
-            raise unknown_keyword(LeakyReLU.__init__, unknown)
-        self.negative_slope = as_number(negative_slope, "negative_slope")
+    def __init__(self, *layers: "Layer | Mapping[str, Layer]") -> None:
+        self.branch = Sequential(*layers)
 
-    def compute(self, x: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return y, and y or x, whichever has the sign of x."""
-        x, slope = as_real(x, "x"), self.negative_slope
-        check_room("y", 2 * x.nbytes)
-        y = self._scaled(x)
-        # One comparison of x and slope*x is right on both sides of 0, so no mask is needed.
-        (np.maximum if slope <= 1 else np.minimum)(x, y, out=y)
-        return y, y if slope >= 0 else x
+    def compute(self, x: Any) -> tuple[NDArray[Any], tuple[NDArray[Any], Any]]:
+        """Return y, and the residuals of the branch."""
+        x = as_real(x, "x", floating=False)
+        z, kept = self.branch.compute(x)
+        return self._sum(x, z), (x, kept)
 
-    def pull_back(self, signed: NDArray[Any], dy: Any) -> NDArray[Any]:
-        """Return dy where x > 0, else ``negative_slope*dy``."""
-        dy = as_gradient(dy, signed.shape, signed.dtype)
-        return select(signed > 0, dy, self._scaled(dy))
+    def pull_back(self, kept: tuple[NDArray[Any], Any], dy: Any) -> NDArray[Any]:
+        """Return dy, and what comes back through the branch."""
+        x, of_branch = kept
+        dy = as_gradient(dy, x.shape, x.dtype)
+        return np.asarray(dy + self.branch.pull_back(of_branch, dy))
 
-    def _scaled(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Multiply by the slope and round once; a half precision slope would be rounded first."""
-        if self.negative_slope == 0:
-            return np.zeros_like(array)  # also where x is infinite
-        if array.dtype.itemsize == 2:
-            return np.asarray(array.astype(np.float32) * self.negative_slope).astype(array.dtype)
-        # NumPy returns a scalar for an array without axes.
-        return np.asarray(np.multiply(array, self.negative_slope, out=empty_like(array)))
+    def predict(self, x: Any) -> NDArray[Any]:
+        """Return y and keep nothing."""
+        x = as_real(x, "x", floating=False)
+        return self._sum(x, self.branch.predict(x))
 
-    def describe(self) -> str:
-        """The slope."""
-        return f"negative_slope={self.negative_slope}"
+    @staticmethod
+    def _sum(x: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
+        if z.shape != x.shape:
+            raise ShapeError(
+                f"the branch makes shape {z.shape} of x of shape {x.shape}, which must be alike; "
+                'pad its layers, with padding="same" for example.'
+            )
+        return np.asarray(x + z)
+
+    def trace(self, trace: Trace, x: str) -> str:
+        """Add the branch, and the sum."""
+        return trace.pointwise(_add, x, self.branch.trace(trace, x))
+
+    def __repr__(self) -> str:
+        return repr(self.branch).replace("Sequential", "Residual", 1)
+
+
+def _add(x: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(x + z)
 
 
 def _arena() -> Arena:

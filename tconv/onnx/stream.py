@@ -168,7 +168,9 @@ def _declared(model: ModelProto, name: str, batch: int) -> Shape:
     if sizes[:1] != [batch] or sizes.count(None) != 1:
         raise ShapeError(
             f"input {name!r} has shape {tuple(sizes)} in the model, where None is any size: which "
-            "axis is time is not clear. Pass inputs={" + f"{name!r}: ({batch}, channels, None)" + "}, "
+            "axis is time is not clear. Pass inputs={"
+            + f"{name!r}: ({batch}, channels, None)"
+            + "}, "
             "with None along time, or put an input that stays the same into constants."
         )
     return tuple(sizes)
@@ -177,7 +179,9 @@ def _declared(model: ModelProto, name: str, batch: int) -> Shape:
 def _axis_of_time(name: str, shape: Shape) -> int:
     axis = shape.index(None)
     if axis == 0:
-        raise ShapeError(f"inputs has None first for {name!r}, where the batch is; put it along time.")
+        raise ShapeError(
+            f"inputs has None first for {name!r}, where the batch is; put it along time."
+        )
     return axis
 
 

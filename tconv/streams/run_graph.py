@@ -45,9 +45,7 @@ def run_graph(network: Network, schedule: Schedule, count: int, is_masked: bool)
 
 
 class _Builder:
-    def __init__(
-        self, network: Network, schedule: Schedule, count: int, is_masked: bool
-    ) -> None:
+    def __init__(self, network: Network, schedule: Schedule, count: int, is_masked: bool) -> None:
         self.network, self.schedule, self.count = network, schedule, count
         self.is_masked = is_masked
         self.nodes = list[Node](network.fixed)
@@ -58,9 +56,7 @@ class _Builder:
         schedule, values = self.schedule, self.schedule.values
         held = tuple(name for name, value in values.items() if value.held)
         masked = tuple(
-            name
-            for name, value in values.items()
-            if self.is_masked and value.fill is not None
+            name for name, value in values.items() if self.is_masked and value.fill is not None
         )
         for name in schedule.inputs:
             self._finish(name, f"{name}#new" if name in masked else name)
@@ -123,4 +119,3 @@ class _Builder:
         axis = self.network.extents.axes[name][0]
         assert axis is not None
         return axis
-

@@ -8,12 +8,12 @@ and the last compute what every run computes.
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from functools import cached_property
 from math import ceil, lcm
 from typing import NamedTuple
 
 from tconv.errors import UnsupportedError
-from tconv.graph.pieces.window import Window
+from tconv.geometry.window import Window
+from tconv.system.fork_lock import cached_property
 
 __all__ = ["Flow", "Schedule", "Value"]
 
@@ -63,8 +63,8 @@ class Schedule:
 
     >>> up = Flow("up", (("x", Window("y", reach=4, stride=2, begin=1, end=1)),), ("y",))
     >>> schedule = Schedule(["x"], [up], ["y"])
-    >>> schedule.values["y"], schedule.values["x"].held, schedule.ready(5)["y"], schedule.latency("y")
-    (Value(rate=Fraction(2, 1), lag=1, held=1, fill=None), 1, 9, 1)
+    >>> schedule.values["x"].held, schedule.known("y", 5), schedule.latency("y")
+    (1, 9, 1)
     """
 
     def __init__(
@@ -130,8 +130,20 @@ class Schedule:
             found.update(dict.fromkeys(flow.makes, max(size, 0) if count else 0))
         return found
 
+    @cached_property
+    def lead(self) -> int:
+        """Cells before the first with which the first run begins, whole periods.
+
+        Some values have cells that no input reaches, before those that the first cell reaches.
+        """
+        earliest = max(ceil(-self._seconds(name)) for name in self.rates)
+        return -(-max(earliest, 0) // self.period) * self.period
+
     def known(self, name: str, count: int) -> int:
-        """Cells of one value that are known after so many cells of input; negative at first."""
+        """Cells of one value that are known after so many cells of input; 0 before the first."""
+        return max(self._known(name, count), 0) if count else 0
+
+    def _known(self, name: str, count: int) -> int:
         periods, phase = divmod(count, self.period)
         if phase not in self._of_phase:
             self._of_phase[phase] = self.ready(phase)
@@ -140,14 +152,13 @@ class Schedule:
     def latency(self, name: str) -> int:
         """Cells of a value by which it lags behind the input, at most, rounded up."""
         rate = self.rates[name]
-        return max(
-            ceil(rate * count - self.known(name, count)) for count in range(self.period)
-        )
+        return max(ceil(rate * count - self._known(name, count)) for count in range(self.period))
 
     def parts_of_latency(self, name: str) -> list[tuple[str, Fraction]]:
         """What the latency is made of: nodes on the way to the latest operand, and their cells.
 
-        In cells of the value; their sum is the latency of whole periods.
+        In cells of the value. Strides that make less cells than they read add what is lost by
+        waiting for a whole one, "whole cells".
         """
         makers = {made: flow for flow in self.flows for made in flow.makes}
         found, rate, at = list[tuple[str, Fraction]](), self.rates[name], name
@@ -159,7 +170,9 @@ class Schedule:
             if own:
                 found.append((flow.title, own * rate))
             at = latest
-        return found[::-1]
+        found.reverse()
+        rest = self.latency(name) - sum(cells for _, cells in found)
+        return found + [("whole cells", Fraction(rest))] * (rest != 0)
 
     def _seconds(self, name: str) -> Fraction:
         """The lag of a value in cells of the input."""

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from strategies import draws, geometries, integer_operands, integers_like, keywords_of, same_numbers
 from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.nn.activations import ReLU
 from tconv.nn.batch_norm import BatchNorm, fold_batch_norm
 from tconv.nn.conv import Conv, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d
-from tconv.nn.layer import ReLU
 
 SETTINGS = ("stride", "dilation", "padding", "output_padding", "groups", "data_format")
 

@@ -24,8 +24,9 @@ from strategies import (
 from tconv.arrays.activations import Activation, as_activation
 from tconv.engine.target.target import target
 from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.nn.activations import LeakyReLU, ReLU
 from tconv.nn.conv import Conv, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d
-from tconv.nn.layer import LeakyReLU, ReLU, Sequential
+from tconv.nn.layer import Sequential
 from tconv.nn.optim import SGD
 from tconv.ops.functional import conv, conv_transpose
 

@@ -23,8 +23,9 @@ from tconv.errors import (
     TConvError,
     UnsupportedError,
 )
+from tconv.nn.activations import LeakyReLU, ReLU
 from tconv.nn.conv import Conv1d, Conv2d, ConvTranspose2d
-from tconv.nn.layer import Layer, LeakyReLU, ReLU, Sequential
+from tconv.nn.layer import Layer, Sequential
 from tconv.nn.parameter import Parameter
 from tconv.system.allocator import drop_idle, empty
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.nn.activations import LeakyReLU
 from tconv.nn.conv import Conv1d, ConvTranspose1d
-from tconv.nn.layer import LeakyReLU, Sequential
+from tconv.nn.layer import Sequential
 from tconv.nn.optim import SGD, Adam
 from tconv.nn.parameter import Parameter
 

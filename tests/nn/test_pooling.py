@@ -19,7 +19,8 @@ from tconv.errors import (
     TConvError,
 )
 from tconv.nn import pooling
-from tconv.nn.layer import ReLU, Sequential
+from tconv.nn.activations import ReLU
+from tconv.nn.layer import Sequential
 from tconv.nn.pooling import MaxPool, MaxPool1d, MaxPool2d, MaxUnpool, MaxUnpool1d, MaxUnpool2d
 from tconv.ops.max_pool import max_pool, max_unpool
 

@@ -103,7 +103,7 @@ def _formula(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> 
 
 @register("Masked")
 def _masked(writer: Writer, node: Node, operands: Sequence[Operand | None]) -> list[Operand]:
-    """x where a mask is above 0, else a number: an operator of ours, for cells beyond the ends."""
+    """X where a mask is above 0, else a number: an operator of ours, for cells beyond the ends."""
     x, mask = _given(node, operands)
     return [writer.loop(node, [("where", (1, 0, 2))], [x, mask, _number(node.argument("fill"))])]
 

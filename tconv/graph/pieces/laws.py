@@ -7,9 +7,9 @@ from math import prod
 from typing import Any, NamedTuple
 
 from tconv.geometry.onnx_attributes import ConvAttributes, NodeAttributes
+from tconv.geometry.window import SAME, Window
 from tconv.graph.graph import Graph, Node
 from tconv.graph.operators.registry import REGISTRY
-from tconv.graph.pieces.window import SAME, Window
 
 __all__ = ["Along", "Cut", "Law", "NoLaw", "law_of", "piece_of"]
 
@@ -145,9 +145,9 @@ def _moved(along: Along) -> Law:
     axis, shape = along.axes[0], along.shapes[0]
     if axis is None or shape[axis] != along.result[along.axis]:
         raise NoLaw(f"{along.node.operator} that joins {along.it} with another axis")
-    if along.node.operator in ("Reshape", "Flatten"):
-        if prod(shape[:axis]) != prod(along.result[: along.axis]):
-            raise NoLaw(f"{along.node.operator} that changes the order of cells")
+    joins = along.node.operator in ("Reshape", "Flatten")
+    if joins and prod(shape[:axis]) != prod(along.result[: along.axis]):
+        raise NoLaw(f"{along.node.operator} that changes the order of cells")
     return Law(along.each(SAME))
 
 
@@ -215,9 +215,7 @@ _SLICE = ("starts", "ends", "axes", "steps")
 @_law("Slice")
 def _slice(along: Along) -> Law:
     axis, rank = along.axes[0], len(along.shapes[0])
-    starts, ends, axes, steps = (
-        along.numbers(name, place) for place, name in enumerate(_SLICE, 1)
-    )
+    starts, ends, axes, steps = (along.numbers(name, place) for place, name in enumerate(_SLICE, 1))
     if starts is None or ends is None or axis is None:
         raise NoLaw("Slice by numbers that are computed")
     for n, each in enumerate(axes or range(len(starts))):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from networks import torch_network
 from tconv.errors import UnsupportedError
 from tconv.nn import conv
+from tconv.nn.activations import LeakyReLU, ReLU
 from tconv.nn.from_torch import from_torch
 from tconv.nn.init import init_torch
-from tconv.nn.layer import LeakyReLU, ReLU
 
 MODES = ["zeros", "circular", "reflect", "replicate"]
 seeds = st.integers(0, 2**32 - 1)

@@ -1,4 +1,4 @@
-"""Window of an operator along one axis: which cells it reads, how many it makes, which are ready."""
+"""Window of an operator along one axis: the cells that it reads, makes, and can make already."""
 
 from fractions import Fraction
 from typing import NamedTuple
