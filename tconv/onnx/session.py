@@ -6,7 +6,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from time import perf_counter
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
@@ -19,7 +19,7 @@ from tconv.onnx.execution import Execution, Executions
 from tconv.onnx.inference_session import InferenceSessionBase
 from tconv.onnx.loading import LoadedModel, RunProfile
 from tconv.onnx.model.model import NodeArg, as_source, parse_type
-from tconv.onnx.ort.options import Settings
+from tconv.onnx.ort.options import OrtKeywords, Settings
 from tconv.onnx.ort.sessions import clean_message
 from tconv.onnx.programs.report import ProgramReport, StepTimes
 from tconv.onnx.report import NodeReport, Report, summary
@@ -96,7 +96,7 @@ class Session(InferenceSessionBase):
         threads: int | None = None,
         method: str = "auto",
         force: bool = False,
-        **kwargs: Any,
+        **kwargs: "Unpack[OrtKeywords]",
     ) -> None:
         asked = (threads, sess_options, providers, provider_options, kwargs)
         self._settings = Settings.of(*asked)

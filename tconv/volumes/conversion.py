@@ -1,20 +1,24 @@
 """Conversion of one array on disk to another: checks, plan, the tasks left to do, and their run."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from time import monotonic
-from typing import Any
+from typing import Any, Unpack
 
 from tconv.dask.chunk_grid import ChunkGrid
 from tconv.dask.source import open_source
 from tconv.dask.volume import Contraction
 from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_flag, as_integer
+from tconv.geometry.keywords import VolumeKeywords
 from tconv.geometry.parts import sizes
 from tconv.messages import show
 from tconv.progress import Progress, progress_bar
+from tconv.signatures import readable
 from tconv.system.topology import core_count
 from tconv.volumes.byte_sizes import as_bytes, in_words
 from tconv.volumes.chunking import plan_layout
@@ -37,11 +41,12 @@ __all__ = ["convert"]
 _CODE_BYTES = 2**27  # of LLVM, kernels, and the loop and threads of Zarr, in each process
 
 
+@readable
 def convert(
-    source: "str | os.PathLike[str] | Any",
+    source: str | os.PathLike[str] | Any,
     weight: Any,
     bias: Any = None,
-    target: "str | os.PathLike[str] | Any" = None,
+    target: str | os.PathLike[str] | Any = None,
     *,
     adjoint: bool = False,
     chunks: tuple[int, ...] | None = None,
@@ -53,7 +58,7 @@ def convert(
     overwrite: bool = False,
     verify: bool = False,
     progress: bool | Callable[[int, int], None] = True,
-    **settings: Any,
+    **settings: Unpack[VolumeKeywords],
 ) -> Conversion:
     """Compute the transposed convolution of an array on disk, chunk by chunk, to a Zarr array.
 
@@ -83,9 +88,11 @@ def convert(
         version
     overwrite : remove what Zarr holds at the target first
     verify : read the chunks that are there, and compute again those that cannot be decoded
-    progress : show a bar on a terminal, or a function that is told the tasks done and all tasks
-    settings : keywords of `conv_transpose`, or of `conv`, but for padding_mode, out and max_bytes;
-        `method` is "direct" by default, and `threads`, of each task, 1
+    progress : show a bar on a terminal, or a function that gets the numbers of tasks done and of
+        all tasks
+    method : as for `conv_transpose`, but "direct" by default
+    threads : of each task, 1 by default
+    all others : as for `conv_transpose`, or with `adjoint` as for `conv`
 
     Returns
     -------
@@ -188,7 +195,7 @@ def _check_begun(target: Target, resume: bool, chunks: Any, shards: Any) -> None
             )
 
 
-def _run(work: Work, executor: Threads | Cluster, verify: bool, progress: Any) -> "_Counter":
+def _run(work: Work, executor: Threads | Cluster, verify: bool, progress: Any) -> _Counter:
     """Compute the chunks that are missing, and with `verify` those that cannot be read."""
     target, grid = work.target, work.volume.grid
     made = work.volume.contraction
