@@ -316,7 +316,7 @@ def _grad_cam(network: Network, layer: Any, target_class: Any, threads: int | No
     if name not in between:
         raise ParameterError(
             f"layer={show(layer)} must lie between the image and the scores {logits!r}; name one "
-            "that does (--list shows them)."
+            "that does (see_layers shows them)."
         )
     return GradCAM(network, logits, name, number, threads)
 

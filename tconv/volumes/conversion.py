@@ -191,7 +191,7 @@ def _check_begun(target: Target, resume: bool, chunks: Any, shards: Any) -> None
         if given is not None and tuple(given) != there:
             raise ParameterError(
                 f"{word}={show(given)} are not those of target={name!r}, {there}; leave them out "
-                "to go on, or pass overwrite=True (-f)."
+                "to go on, or pass overwrite=True."
             )
 
 
@@ -274,7 +274,7 @@ def _check_end(made: Contraction, target: Target, count: int) -> None:
     if made.source.has_changed():
         raise OSError(
             f"source {str(made.source)!r} has changed since the run began, so the chunks of target "
-            f"{str(target)!r} may be of two states; run again with overwrite=True (-f)."
+            f"{str(target)!r} may be of two states; run again with overwrite=True."
         )
     missing = count - len(target.finished())
     if missing:
