@@ -62,10 +62,10 @@ def convert(
 ) -> Conversion:
     """Compute the transposed convolution of an array on disk, chunk by chunk, to a Zarr array.
 
-    Each task reads the window of one chunk (or shard) of the target, computes and writes it. The
-    target has the bits of ``conv_transpose(..., method="direct")`` of the whole. A run that was
-    stopped, by Ctrl-C, a kill or an error, goes on where it was when it is started again with the
-    same arguments.
+    Each task reads the part of the source that one chunk (or shard) of the target needs, computes
+    the chunk and writes it. The target has the bits of ``conv_transpose(..., method="direct")`` of
+    the whole source. If Ctrl-C, a kill or an error stops a run, a later run with the same arguments
+    continues it.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ def convert(
     chunks : of the target; by default those of the source times the stride, halved until they fit
         into `memory`
     shards : of the target, multiples of chunks: each is one task, and one key of the store
-    memory : bytes that Python with its libraries and all tasks may take, or "2GB", "512MiB", on a
-        cluster in all workers; what the program itself holds does not count
+    memory : bytes, or "2GB", "512MiB": most memory of Python, its libraries and all tasks, on a
+        cluster in all workers; other arrays of your program do not count
     workers : tasks at once on this machine, at most one a core, which is the default
     scheduler : address of a dask.distributed scheduler, or its `Client`; by default Dask's threads
     resume : go on with a target of the same token: a hash of source, weight, bias, settings and
@@ -109,11 +109,12 @@ def convert(
     Each task reads and writes as many chunks at once as Zarr's setting "async.concurrency" says,
     10 by default; with 2 it needs less memory.
 
-    A finished chunk is one whose key is in the store. Zarr renames files when they are whole, and
-    object stores take objects whole, so a killed run leaves nothing that is half finished. A loss
-    of power may, and so may a codec pipeline that writes in place: then pass ``verify=True``.
+    A chunk is finished when its key is in the store. Zarr renames a file when it is complete, and
+    object stores take complete objects only, so a killed run leaves no incomplete chunk. A loss of
+    power may leave one, and so may a codec pipeline that writes in place: then pass
+    ``verify=True``.
 
-    Only one run at a time may write to a target: the first to end removes what is half written.
+    Only one run at a time may write to a target: the first to end removes half-written files.
 
     >>> import numpy as np, tempfile, zarr
     >>> with tempfile.TemporaryDirectory() as folder:
