@@ -5,6 +5,7 @@ last and without a heading. The parser of docstrings would cut an entry in two a
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import griffe
@@ -20,10 +21,32 @@ class Markdown(griffe.Extension):
         if obj.docstring is not None:
             obj.docstring.value = markdown(obj.docstring.value)
 
-    def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
+    def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         # It only takes keywords that do not exist, for an error that says which may be meant.
         if "unknown" in func.parameters:
             del func.parameters["unknown"]
+        for parameter in list(func.parameters):
+            annotation = parameter.annotation
+            if isinstance(annotation, griffe.ExprSubscript) and str(annotation.left) == "Unpack":
+                typed_dict = func.modules_collection[annotation.slice.canonical_path]
+                if keywords := list(_keywords(typed_dict)):
+                    del func.parameters[parameter.name]
+                    for each in keywords:
+                        func.parameters.add(each)
+
+
+def _keywords(typed_dict: griffe.Class) -> Iterator[griffe.Parameter]:
+    """One parameter for each entry ``Annotated[type, default]``, as `tconv.signatures` has them.
+
+    griffe's own extension shows no defaults, and leaves out what a TypedDict inherits.
+    """
+    for entry in typed_dict.all_members.values():
+        if str(entry.annotation).startswith("Annotated["):
+            annotation, default = entry.annotation.slice.elements
+            if isinstance(default, griffe.Expr):  # a string, taken for an annotation in quotes
+                default = repr(str(default))
+            kind = griffe.ParameterKind.keyword_only
+            yield griffe.Parameter(entry.name, annotation=annotation, default=default, kind=kind)
 
 
 def markdown(text: str) -> str:

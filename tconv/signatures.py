@@ -1,12 +1,12 @@
 """Signatures as `help` shows them, and errors about names that they do not have."""
 
 import inspect
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, ForwardRef, TypeVar, get_args
 
 from tconv.system.fork_lock import importing
 
-__all__ = ["hint", "no_attribute", "readable", "unknown_keyword"]
+__all__ = ["defaults_of", "hint", "no_attribute", "readable", "unknown_keyword"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _UNKNOWN = "unknown"  # the parameter that takes keywords which do not exist
@@ -22,10 +22,11 @@ class _Annotation(str):
 
 
 def readable(function: F) -> F:
-    """Let `help` show annotations as the source has them, and no ``**unknown``.
+    """Let `help` show annotations as the source has them, each keyword, and no ``**unknown``.
 
     The function itself does not change. Its file postpones annotations (PEP 563): evaluated, an
-    alias such as ArrayLike fills ten lines.
+    alias such as ArrayLike fills ten lines. In place of ``**keywords: Unpack[SizeKeywords]`` stand
+    the keywords of that TypedDict.
 
     >>> inspect.signature(tconv.conv_transpose1d)
     <Signature (input: ArrayT, weight: ArrayT, bias: ArrayT | None = None, stride: PerAxis = 1, \
@@ -34,16 +35,45 @@ padding: Padding = 0, output_padding: PerAxis = 0, groups: int = 1, dilation: Pe
     """
     found = inspect.signature(function)
     shown = [
-        each.replace(annotation=_as_text(each.annotation))
+        one.replace(annotation=_as_text(one.annotation))
         for each in found.parameters.values()
         if each.name != _UNKNOWN
+        for one in _spelled_out(each, function.__globals__)
     ]
     signature = found.replace(parameters=shown, return_annotation=_as_text(found.return_annotation))
     function.__signature__ = signature  # type: ignore[attr-defined]
     return function
 
 
+def defaults_of(keywords: type) -> dict[str, Any]:
+    """The defaults of a TypedDict whose entries are ``Annotated[type, default]``.
+
+    >>> from tconv.geometry.keywords import SizeKeywords
+    >>> defaults_of(SizeKeywords)["stride"]
+    1
+    """
+    return {name: get_args(each)[1] for name, each in keywords.__annotations__.items()}
+
+
+def _spelled_out(
+    parameter: inspect.Parameter, names: Mapping[str, Any]
+) -> Iterator[inspect.Parameter]:
+    """The parameter, or one for each keyword of ``**keywords: Unpack[Name]``."""
+    text = str(parameter.annotation)
+    if not text.startswith("Unpack["):
+        yield parameter
+        return
+    keywords = names[text.removeprefix("Unpack[").removesuffix("]")]
+    for keyword, each in keywords.__annotations__.items():
+        annotation, default = get_args(each)
+        yield inspect.Parameter(
+            keyword, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+
+
 def _as_text(annotation: Any) -> Any:
+    if isinstance(annotation, ForwardRef):  # an alias in quotes
+        annotation = annotation.__forward_arg__
     return _Annotation(annotation) if isinstance(annotation, str) else annotation
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import tconv
 from tconv.foreign_names import _NAMES, _REMARKS
+from tconv.geometry.keywords import VolumeKeywords
 
 X, W = np.ones((1, 2, 4, 4), np.float32), np.ones((2, 3, 3, 3), np.float32)
 LAYER = tconv.Conv2d(2, 3, 3, rng=0)
@@ -25,7 +26,45 @@ def test_a_signature_reads(name):
     assert not any(each in text for each in ("object at", "numpy._typing", "ForwardRef", "unknown"))
 
 
-@pytest.mark.parametrize("of", [tconv.explain, tconv.conv_transpose, tconv.Conv2d, tconv.SGD])
+# A function with ``**keywords``, the one whose keywords they are, and those that it does not take.
+SPELLED_OUT = [
+    (tconv.plan, tconv.conv_transpose, {"padding_mode", "out", "max_bytes"}),
+    (tconv.conv_transpose_vjp, tconv.conv_transpose, set()),
+    (tconv.conv_transpose_jvp, tconv.conv_transpose, {"out"}),
+    (tconv.gradcheck, tconv.conv_transpose, {"out"}),
+    (tconv.check_adjoint, tconv.conv_transpose, {"dtype", "out"}),
+    (tconv.Geometry.of, tconv.output_shape, {"padding_mode"}),
+    (tconv.Geometry.of_conv, tconv.conv_output_shape, {"padding_mode"}),
+    (tconv.Geometry.of_weight_gradient, tconv.output_shape, {"padding_mode", "output_size"}),
+]
+
+
+@pytest.mark.parametrize(("of", "like", "lacks"), SPELLED_OUT)
+def test_every_keyword_is_in_the_signature(of, like, lacks):
+    shown = inspect.signature(of).parameters
+    assert not [each for each in shown.values() if each.kind is each.VAR_KEYWORD]
+    known = inspect.signature(like).parameters
+    keywords = {name: each for name, each in known.items() if each.kind is each.KEYWORD_ONLY}
+    assert keywords.keys() - shown.keys() == lacks
+    for name, each in keywords.items():
+        if name in shown and name not in ("dtype", "out"):
+            assert str(shown[name]) == str(each)
+
+
+def test_volumes_take_the_keywords_of_both_functions():
+    of_both = {
+        **inspect.signature(tconv.conv).parameters,
+        **inspect.signature(tconv.conv_transpose).parameters,
+    }
+    keywords = {name for name, each in of_both.items() if each.kind is each.KEYWORD_ONLY}
+    taken = VolumeKeywords.__annotations__.keys()
+    assert keywords - taken == {"padding_mode", "conjugate", "out", "max_bytes"}
+    assert taken <= keywords
+
+
+@pytest.mark.parametrize(
+    "of", [tconv.explain, tconv.conv_transpose, tconv.plan, tconv.Conv2d, tconv.SGD]
+)
 def test_help_shows_what_can_be_passed(of):
     shown = subprocess.run(
         [sys.executable, "-c", f"import tconv; help(tconv.{of.__name__})"],

@@ -21,7 +21,13 @@ from textwrap import wrap
 from typing import TextIO
 
 from tconv import __version__
-from tconv.cli.console import place_of, print_answer, print_lines, replace_unencodable
+from tconv.cli.console import (
+    in_typed_words,
+    place_of,
+    print_answer,
+    print_lines,
+    replace_unencodable,
+)
 from tconv.cli.options import VERBS, UsageError, closest, parser_of
 from tconv.errors import (
     DTypeError,
@@ -179,6 +185,7 @@ def _message(error: Exception, typed: str) -> tuple[int, tuple[str, str, str]]:
     else:
         place = place_of(error) or _file_of(error) or typed
         what, fix = _split(error)
+        what, fix = in_typed_words(what), in_typed_words(fix, is_advice=True)
     first = f"error[{code or 'internal'}]: {_one_line(what)}"
     lines = (first, f"  at: {_one_line(place)}", f"  help: {_one_line(fix)}")
     return 2 if code else _BUG, lines

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -22,6 +22,7 @@ __all__ = [
     "Answer",
     "at",
     "at_named_argument",
+    "in_typed_words",
     "place_of",
     "print_answer",
     "print_lines",
@@ -30,6 +31,29 @@ __all__ = [
 
 _SCHEMA = 1
 _PLACE = "at: "
+# What messages of tconv's functions say to callers in Python, and how it is typed.
+_TYPED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"\bforce=True", "--every-node"),
+    (r"\boverwrite=True", "-f"),
+    (r"\bsee_layers\b", "--list"),
+    (r"(?<![\w.])(dtype|memory|method|rule)=(['\"])(\w+)\2", r"--\1 \3"),
+    (r"(?<![\w.])dtype=(\w+)", r"--dtype \1"),
+    (r'\bpadding="(\w+)"', r"-p \1"),
+    (r"\bsize=\((\d+),(?: (\d+))?\)", lambda m: f"--size {'x'.join(filter(None, m.groups()))}"),
+    (r"(\d+) or \(\1,\)", r"\1"),
+    (r"\bor None\b", "or leave it out"),
+    (r"\bmust be None\b", "must be left out"),
+    # A volume and its weight have one layout.
+    (r' \(weight_format="[^"]+"\)', ""),
+    (r'\(weight_format="[^"]+", groups=', "(--groups "),
+    (r', or weight_format="[^"]+" if [\w ]+', ", or save a weight of axes (C, M, *kernel)"),
+    (r', or data_format="\w+" if [\w ]+', ", or save an array of axes (N, C, *cells)"),
+    # Arrays of `explain` are typed by rows and channels.
+    (r"pass x\[n, c\] and weight\[c, m\], or .*", "write one channel, and with --rank 1 one row"),
+    (r"of one channel pass x\[c\] and w\[c, m\]", "write as many rows as --rank 1 or 2 says"),
+    (r"pass x\[:(\d+)\] and w\[:\d+, :\d+\]", r"write at most \1 channels of each"),
+    (r"pass w\[None\]", "leave --rank 1 out"),
+)
 # Replacements for terminals and files whose encoding lacks these signs.
 _PLAINER = {"×": "x", "–": "-", "→": "->", "≡": "=", "·": "-", "…": "..."}
 
@@ -121,6 +145,21 @@ def at_named_argument(places: Mapping[str, str]) -> Iterator[None]:
             raise
         with at(places[word]):
             raise
+
+
+def in_typed_words(text: str, *, is_advice: bool = False) -> str:
+    """A message of a function of tconv for those who typed a command: options, not arguments.
+
+    >>> in_typed_words("use rule='gradient', or a layer below it (see_layers shows which)")
+    'use --rule gradient, or a layer below it (--list shows which)'
+    >>> in_typed_words("pass 1 or (1, 1, 1)", is_advice=True)
+    'pass 1 or 1,1,1'
+    """
+    for pattern, typed in _TYPED:
+        text = re.sub(pattern, typed, text)
+    if is_advice:
+        text = re.sub(r"\((-?\d+(?:, -?\d+)+)\)", lambda m: m[1].replace(" ", ""), text)
+    return text
 
 
 def place_of(error: BaseException) -> str | None:

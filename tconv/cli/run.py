@@ -5,11 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from numpy.typing import NDArray
 
-from tconv.cli.console import Answer, at
+from tconv.cli.console import Answer, at, in_typed_words
 from tconv.cli.feeds import PictureSettings, Source, is_picture, read_feeds, sources
 from tconv.cli.model_layers import layer_shapes
 from tconv.cli.options import UsageError
@@ -21,9 +21,11 @@ from tconv.system.files import regular_file
 from tconv.tables import Table
 
 if TYPE_CHECKING:
-    from tconv.onnx import Report, Session
+    from tconv.onnx import Comparison, Report, Session
 
 __all__ = ["answer"]
+
+R = TypeVar("R", "Report", "Comparison")
 
 _SHORT_MS, _TIMED_RUNS = 1e3, 3  # layers of a program are timed if a run takes no longer
 _LONG_S = 10.0  # a run that takes longer is not repeated for its time
@@ -61,7 +63,7 @@ def answer(options: Namespace) -> Answer:
         found, first_ms, is_again = _run(session, feeds)
     arrays = {each.name: a for each, a in zip(session.get_outputs(), found, strict=True)}
     written = _written(output, arrays, chosen)
-    report, is_timed = session.report(), False
+    report, is_timed = _in_typed_words(session.report()), False
     if any(node.x_shape is None for node in report.nodes):
         is_timed = is_again and bool(report.programs) and (report.elapsed_ms or 0) <= _SHORT_MS
         with at(f"model {options.model!r}"):
@@ -120,6 +122,15 @@ def _with_layers(
     return replace(report, nodes=tuple(nodes))
 
 
+def _in_typed_words(report: R) -> R:
+    """The report with reasons that name options of the command line, not arguments of Python."""
+    nodes = [replace(node, reason=in_typed_words(node.reason)) for node in report.nodes]
+    decision = report.decision
+    if decision is not None:
+        decision = replace(decision, reason=in_typed_words(decision.reason))
+    return replace(report, nodes=tuple(nodes), decision=decision)
+
+
 def _about_times(first_ms: float, is_again: bool, is_timed: bool) -> str:
     first = f"{first_ms:,.0f} ms" if first_ms >= 10 else f"{first_ms:.1f} ms"
     first += " (plans, compiles kernels, packs weights)"
@@ -138,7 +149,7 @@ def _compared(
     """Compare with ONNX Runtime alone, and check the difference against --max-difference."""
     from tconv.onnx import compare
 
-    comparison = compare(options.model, feeds, **_session_arguments(options))
+    comparison = _in_typed_words(compare(options.model, feeds, **_session_arguments(options)))
     written = _written(output, comparison.outputs, chosen)
     largest, limit = comparison.largest_difference, options.max_difference
     too_far = limit is not None and not largest <= limit  # NaN is too far

@@ -98,7 +98,7 @@ class Source:
         except Exception as error:
             raise OSError(
                 f"source {str(self)!r} cannot be read at {list(box)}: {error}; restore it, then "
-                "run again (with overwrite=True, -f, if it is in another state by then)."
+                "run again (with overwrite=True if it is in another state by then)."
             ) from error
 
     def has_changed(self) -> bool:

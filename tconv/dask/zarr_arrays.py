@@ -1,7 +1,9 @@
 """Lazy results of arrays on disk: one task a chunk, which reads its own window of the source."""
 
+from __future__ import annotations
+
 import os
-from typing import Any
+from typing import Any, Unpack
 
 from dask.array.core import normalize_chunks
 from dask.base import tokenize
@@ -12,18 +14,21 @@ from tconv.dask.source import open_source
 from tconv.dask.volume import Contraction, Volume
 from tconv.dask.windows import Graph
 from tconv.geometry.geometry import OPERANDS
+from tconv.geometry.keywords import VolumeKeywords
 from tconv.ops.part_memory import check_part
+from tconv.signatures import readable
 
 __all__ = ["from_zarr"]
 
 
+@readable
 def from_zarr(
-    source: "str | os.PathLike[str] | Any",
+    source: str | os.PathLike[str] | Any,
     weight: Any,
     bias: Any = None,
     *,
     adjoint: bool = False,
-    **settings: Any,
+    **settings: Unpack[VolumeKeywords],
 ) -> Any:
     """Return a lazy transposed convolution of a Zarr array: one task for each chunk of the result.
 
@@ -39,8 +44,9 @@ def from_zarr(
     weight : array (C, M // groups, *K)
     bias : array (M,)
     adjoint : compute the adjoint, ``conv(source, weight, conjugate=True)``
-    settings : keywords of `conv_transpose`, or of `conv`, but for padding_mode, out and max_bytes.
-        `method` is "direct" by default, and `threads`, of each task, 1.
+    method : as for `conv_transpose`, but "direct" by default
+    threads : of each task, 1 by default
+    all others : as for `conv_transpose`, or with `adjoint` as for `conv`
 
     Returns
     -------

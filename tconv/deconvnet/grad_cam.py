@@ -52,7 +52,7 @@ class GradCAM:
         if len(shape) != photo.values.ndim:
             raise ParameterError(
                 f"layer={self.layer!r} has shape {shape}, must have the image's axes for Grad-CAM; "
-                "name a layer below it (--list shows them), or none."
+                "name a layer below it (see_layers shows them), or none."
             )
         seed = np.zeros_like(values[self.logits])
         seed[0, self.target_class] = 1

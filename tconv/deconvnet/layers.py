@@ -164,7 +164,7 @@ def find_layer(network: Network, layer: Any, rule: str | None) -> str:
         if 0 <= index < len(names):
             return names[index]
         raise ParameterError(
-            f"layer={show(index)} must be from 0 to {len(names) - 1}; --list shows the layers."
+            f"layer={show(index)} must be from 0 to {len(names) - 1}; see_layers shows them."
         )
     if not isinstance(layer, str):
         raise ParameterError(
@@ -185,7 +185,7 @@ def find_layer(network: Network, layer: Any, rule: str | None) -> str:
                 f"names: {listed}; write one of them in full."
             )
     close = get_close_matches(layer[:_LONGEST_NAME], names, 1)
-    fix = f"did you mean {close[0]!r}?" if close else "--list shows the layers."
+    fix = f"did you mean {close[0]!r}?" if close else "see_layers shows them."
     raise ParameterError(f"layer={show(layer)} must be a layer of the network; {fix}")
 
 
@@ -210,8 +210,8 @@ def _default(network: Network, rule: str | None) -> str:
             return name
     if first is None:
         raise ParameterError(
-            "layer=None needs a convolution, and the network has none; name a layer (--list shows "
-            "them)."
+            "layer must be named, as the network has no convolution, whose activation is shown by "
+            "default; choose one (see_layers shows them)."
         )
     return first  # for the error that says why the rule does not fit
 

@@ -51,7 +51,7 @@ class Projector:
         if len(shape) < 2 or shape[0] != 1:
             raise ShapeError(
                 f"layer {layer!r} has shape {shape}, must be (1, C) or (1, C, *size) with channels "
-                "C; choose another layer (--list shows them)."
+                "C; choose another layer (see_layers shows them)."
             )
         return shape
 

@@ -36,7 +36,7 @@ SCALES = ("tile", "row", "figure")
 
 WARNING = (
     "these rules largely recover image edges whatever the weights (Nie 2018, Adebayo 2018); "
-    "compare with --sanity"
+    "compare with shuffled weights (sanity)"
 )
 NEGATIVE = "no ReLU after the last (image) filter, so negative pixels are right"
 _RULES = {

@@ -64,19 +64,20 @@ def see(
 ) -> "See":
     """Project features of a network back to the pixels that excite them.
 
-    The network runs on an image. Of a layer's feature, the strongest unit keeps its activation and
-    all others are set to zero. The backward pass reverses each node down to the image: filters by
-    their transposes, poolings by the switches that they set, rectifiers by the rule.
+    The network runs on an image. In the layer, the strongest unit of a feature keeps its
+    activation; all other units are set to zero. The backward pass reverses each node down to the
+    image: filters by their transposes, poolings by the switches that they set, rectifiers by the
+    rule.
 
-    - ``"deconvnet"``: a rectifier passes the positive part of what comes back
-    - ``"gradient"``: it passes what comes back where its input was positive; the projection is the
-      exact derivative of the unit, times its activation
-    - ``"guided"``: both
+    - ``"deconvnet"``: a rectifier passes the positive part of the projection
+    - ``"gradient"``: it passes the projection where its input was positive; the result is the exact
+      derivative of the unit, times its activation
+    - ``"guided"``: both conditions
 
-    The first and the last are defined for ReLU only. Unless a rule is given, it is "deconvnet"
-    where that is defined for all nodes on the way, else "gradient", and the result says so. Biases
-    are dropped. No rectifier follows the image's own filter on the way back, so projections have
-    negative numbers.
+    "deconvnet" and "guided" are defined for ReLU only. Without `rule`, `see` uses "deconvnet" if it
+    is defined for all nodes between the layer and the image, else "gradient", and the result says
+    why. Biases are dropped. No rectifier follows the last step, the transpose of the first filter,
+    so projections have negative numbers.
 
     Parameters
     ----------
@@ -84,12 +85,12 @@ def see(
         or a signal (N, C, L) with 1 or 3 channels; or a torch.nn.Module, which is exported
     images : path of a picture or of a folder of pictures, array (C, H, W) or (H, W, C), or several
         of these. Pixels (uint8) are prepared as below; the network reads floats as they are.
-    layer : index, name or unique part of a name; by default the activation of the last convolution,
-        of ``x * sigmoid(x)`` and of other gates the product
+    layer : index, name or unique part of a name; by default the activation of the last convolution.
+        If that multiplies by a gate, as ``x * sigmoid(x)`` does, it is the product.
     feature : channel or channels; by default the `top` strongest, of several images the 4 strongest
     unit : (channel, row, column) of the one unit to show
-    target_class : int, show the score of this class of a classifier in place of a layer's features,
-        and beside it Grad-CAM of the layer, the usual comparison (Selvaraju et al. 2017)
+    target_class : int, project the score of this class of a classifier in place of a layer's
+        features, and show Grad-CAM of the layer beside it (Selvaraju et al. 2017)
     top : int, features of one image, or images of one feature
     rule : "deconvnet", "gradient" or "guided"
     norm : "zero" (0 is mid-grey), "minmax" or "positive", as `tconv.images.renormalise`; the first
@@ -98,10 +99,10 @@ def see(
     crop : bool, crop each tile to the unit's receptive field
     sanity : bool, run the weight randomisation test: show the same tiles with shuffled weights
     seed : "unit"; or "all" to project the feature's whole map at once, which is not in the paper
-    size : int per axis, to which pixels are resized; by default they stay as they are, and pictures
+    size : int per axis, to which pictures are resized; by default they keep their size, and those
         of more than 4 megapixels are refused
     mean, std : numbers, one or one per channel
-    value_range : values of 0 and 255 before the mean is subtracted and std divides
+    value_range : what pixels of 0 and 255 become, before `mean` is subtracted and `std` divides
     threads : int, threads of ONNX Runtime; by default ONNX Runtime chooses
     progress : called with the number of images and tiles that are done, and the number of all
 
@@ -316,7 +317,7 @@ def _grad_cam(network: Network, layer: Any, target_class: Any, threads: int | No
     if name not in between:
         raise ParameterError(
             f"layer={show(layer)} must lie between the image and the scores {logits!r}; name one "
-            "that does (--list shows them)."
+            "that does (see_layers shows them)."
         )
     return GradCAM(network, logits, name, number, threads)
 

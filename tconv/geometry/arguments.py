@@ -20,6 +20,7 @@ __all__ = [
     "DATA_FORMATS",
     "METHODS",
     "MOST_THREADS",
+    "Padding",
     "Pairs",
     "PerAxis",
     "as_array",
@@ -43,6 +44,9 @@ __all__ = [
 
 PerAxis = int | Sequence[int]
 """One integer for all axes, or one per axis."""
+
+Padding = str | int | Sequence[int | tuple[int, int]]
+"""One for all axes or one per axis, an integer or a (begin, end) pair; or a name."""
 
 Pairs = tuple[tuple[int, int], ...]
 """(begin, end) of every spatial axis."""

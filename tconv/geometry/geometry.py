@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import repeat
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tconv.errors import ShapeError
 from tconv.geometry.arguments import (
     DATA_FORMATS,
+    PerAxis,
     as_choice,
     as_integer,
     as_per_axis,
@@ -21,9 +22,11 @@ from tconv.geometry.arguments import (
 )
 from tconv.geometry.axis import Axis
 from tconv.geometry.axis_order import bare_sample
+from tconv.geometry.keywords import SizeKeywords
 from tconv.geometry.shape_rules import MOST_AXES, ShapeRules, as_shape
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
+from tconv.signatures import readable
 from tconv.system.fork_lock import cached_property, importing
 from tconv.system.memory import check_room
 
@@ -83,13 +86,14 @@ class Geometry:
         return hash((self.batch, self.in_channels, self.out_channels, self.groups, self.axes))
 
     @classmethod
+    @readable
     def of(
         cls,
-        x_shape: Sequence[int],
-        weight_shape: Sequence[int],
+        x_shape: "Sequence[int]",
+        weight_shape: "Sequence[int]",
         *,
-        output_size: Any = None,
-        **keywords: Any,
+        output_size: "PerAxis | None" = None,
+        **keywords: "Unpack[SizeKeywords]",
     ) -> "Geometry":
         """Sizes of ``conv_transpose(x, weight)``."""
         return _of(cls._from_input, x_shape, weight_shape, output_size, keywords)
@@ -110,13 +114,14 @@ class Geometry:
         return cls._from(rules, map(rules.axis_from_input, range(rules.rank), wanted, names))
 
     @classmethod
+    @readable
     def of_conv(
         cls,
-        y_shape: Sequence[int],
-        weight_shape: Sequence[int],
+        y_shape: "Sequence[int]",
+        weight_shape: "Sequence[int]",
         *,
-        input_size: Any = None,
-        **keywords: Any,
+        input_size: "PerAxis | None" = None,
+        **keywords: "Unpack[SizeKeywords]",
     ) -> "Geometry":
         """Sizes of ``conv(y, weight)``, whose result has the shape of x.
 
@@ -140,12 +145,13 @@ class Geometry:
         return cls._from(rules, map(rules.axis_from_output, range(rules.rank), wanted))
 
     @classmethod
+    @readable
     def of_weight_gradient(
         cls,
-        x_shape: Sequence[int],
-        y_shape: Sequence[int],
-        kernel_size: Any,
-        **keywords: Any,
+        x_shape: "Sequence[int]",
+        y_shape: "Sequence[int]",
+        kernel_size: "PerAxis",
+        **keywords: "Unpack[SizeKeywords]",
     ) -> "Geometry":
         """Sizes of ``conv_weight_gradient(x, y, kernel_size)``, which has the shape of weight.
 
@@ -317,7 +323,7 @@ class Geometry:
 
 
 def _of(
-    make: Callable[..., Geometry], a: Any, b: Any, size: Any, keywords: dict[str, Any]
+    make: Callable[..., Geometry], a: Any, b: Any, size: Any, keywords: Mapping[str, Any]
 ) -> Geometry:
     """Return what `make` returns, from a cache where the arguments can be its key."""
     given = (a, b, size, *keywords, *keywords.values())

@@ -20,25 +20,16 @@ from tconv.geometry.arguments import (
 )
 from tconv.geometry.axis import Axis
 from tconv.geometry.axis_order import bare_kernel, bare_sample, likely_axes, swapped_channels
+from tconv.geometry.keywords import SizeKeywords
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.messages import show
-from tconv.signatures import hint
+from tconv.signatures import defaults_of, hint
 
 __all__ = ["MOST_AXES", "ShapeRules", "as_shape"]
 
 MOST_AXES = 62  # spatial; NumPy has 64 in all
 
-DEFAULTS: dict[str, Any] = {
-    "stride": 1,
-    "padding": 0,
-    "output_padding": 0,
-    "dilation": 1,
-    "groups": 1,
-    "data_format": "channels_first",
-    "weight_format": "IO*",
-    "flip_kernel": False,
-    "of_layer": False,
-}
+DEFAULTS = defaults_of(SizeKeywords) | {"of_layer": False}
 
 
 class ShapeRules:

@@ -60,7 +60,7 @@ def solve(
     """List the settings of one axis that fit the given sizes; it searches for all that are None.
 
     Kernel and stride are searched up to 16, padding (the same on both sides) from 0 to the kernel;
-    output_padding always follows. If nothing within these bounds fits, something beyond them may.
+    output_padding always follows. If nothing within these bounds fits, larger settings may.
     Pass at least one of the sizes: with all other settings given, ``solve`` lists the outputs of an
     input, or the inputs of an output.
 

@@ -47,9 +47,9 @@ def compare(
 
     ONNX Runtime runs in a process of its own with its default options. The two run in interleaved
     rounds, never at the same time. ONNX Runtime's time of a single node comes from its profiler, in
-    runs that are not counted. Other programs that keep the cores busy slow both: so the time of a
-    node is that of its fastest run, in which no thread waited, and a ratio is shown only if every
-    round agrees on who is faster.
+    runs that are not counted. Other programs that keep the cores busy slow down both. So the time
+    of a node is that of its fastest run, in which no thread waited, and a ratio is shown only if
+    the same library was faster in every round.
 
     If the outputs differ by more than rounding explains, ONNX Runtime alone runs again with every
     floating input changed by 1e-7 of it, and with the same inputs. The comparison says how far its

@@ -1,4 +1,4 @@
-"""Session: ONNX Runtime's interface, with networks and layers by tconv where that is faster."""
+"""`Session`: an InferenceSession whose networks and layers tconv computes where that is faster."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from time import perf_counter
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
@@ -19,7 +19,7 @@ from tconv.onnx.execution import Execution, Executions
 from tconv.onnx.inference_session import InferenceSessionBase
 from tconv.onnx.loading import LoadedModel, RunProfile
 from tconv.onnx.model.model import NodeArg, as_source, parse_type
-from tconv.onnx.ort.options import Settings
+from tconv.onnx.ort.options import OrtKeywords, Settings
 from tconv.onnx.ort.sessions import clean_message
 from tconv.onnx.programs.report import ProgramReport, StepTimes
 from tconv.onnx.report import NodeReport, Report, summary
@@ -34,21 +34,24 @@ class Session(InferenceSessionBase):
     """Run an ONNX model as ONNX Runtime does, by tconv where that is faster.
 
     A drop-in for ``onnxruntime.InferenceSession`` on CPUs: it is a subclass with all its members.
-    As soon as the sizes are known, at the latest at the first run, the session predicts the time of
-    a run by ONNX Runtime alone and by tconv. If the gain is below 3 %, one session of ONNX Runtime
-    runs the whole model. For further shapes of the inputs, up to eight, it decides anew.
+    The session predicts the time of a run by ONNX Runtime alone and the time with tconv, as soon as
+    the sizes are known, at the latest at the first run. If tconv gains less than 3 %, one session
+    of ONNX Runtime runs the whole model. For inputs of other shapes it decides anew, up to eight
+    times; later shapes follow the closest of these.
 
-    A network of float32 whose operators tconv has becomes a program: native steps that one call
-    runs. Where it has others, its regions of operators that tconv has become programs, and ONNX
-    Runtime computes subgraphs between them. A model without a program is partitioned at its
-    ConvTranspose into subgraphs for ONNX Runtime; arrays pass between them without a copy.
+    tconv compiles a network of float32 to a program, native steps that one call runs, if it
+    supports all operators. If it supports some, it compiles the regions of these operators, and
+    ONNX Runtime runs the subgraphs between the regions. A model without a program is partitioned:
+    tconv computes its ConvTranspose, and ONNX Runtime runs the subgraphs between them. Arrays pass
+    between both without a copy.
 
-    There ONNX Runtime keeps nodes inside If, Loop or Scan, types other than float16, float32 and
-    float64, and models for other providers; `report` says which and why. Arithmetic with constants
-    for each channel, a BatchNormalization, and then an activation such as Relu, Clip or Gelu are
-    fused into the layer before them if nothing else reads the values between. A model that ONNX
-    Runtime alone refuses is always partitioned, such as one of float64, whose Conv tconv computes
-    as well.
+    In a partitioned model ONNX Runtime keeps nodes inside If, Loop or Scan, and types other than
+    float16, float32 and float64. A model for other providers than the CPU is not partitioned.
+    `report` says which nodes ONNX Runtime computes, and why. tconv fuses into a layer the operators
+    after it, if nothing else reads the values between: arithmetic with constants for each channel,
+    a BatchNormalization, and then an activation such as Relu, Clip or Gelu. A model that ONNX
+    Runtime alone refuses, such as one of float64, is always partitioned; tconv computes Conv of
+    float64, too.
 
     Parameters
     ----------
@@ -58,14 +61,14 @@ class Session(InferenceSessionBase):
     threads : int, threads of ONNX Runtime and of tconv; None leaves it to both
     method : "auto" decides by predicted times, "measure" by timing both at the first run;
         "onnxruntime" leaves every node to ONNX Runtime
-    force : bool, the model is partitioned, and tconv computes every ConvTranspose that it can,
+    force : bool, partition the model and compute every ConvTranspose by tconv that it can compute,
         even if that is slower
     kwargs : enable_fallback, read_config_from_model and disabled_optimizers of ONNX Runtime
 
-    Several threads may call a session at once. It pickles as the path or the bytes it was made of,
-    unless it has sess_options; after a fork the child loads the model again. Members other than
-    `run` and those that describe the model use one session of ONNX Runtime for the whole model,
-    which is loaded when the first of them is called.
+    Several threads may call a session at once. A pickle of it holds the path or the bytes that it
+    was made of; a session with sess_options cannot be pickled. After a fork the child loads the
+    model again. Members other than `run` and those that describe the model use one session of ONNX
+    Runtime for the whole model, which is loaded when the first of them is called.
 
     Raises
     ------
@@ -96,7 +99,7 @@ class Session(InferenceSessionBase):
         threads: int | None = None,
         method: str = "auto",
         force: bool = False,
-        **kwargs: Any,
+        **kwargs: "Unpack[OrtKeywords]",
     ) -> None:
         asked = (threads, sess_options, providers, provider_options, kwargs)
         self._settings = Settings.of(*asked)
@@ -239,8 +242,8 @@ class Session(InferenceSessionBase):
         Returns
         -------
         StepTimes
-            its `steps` have what each computes, its nodes, the shape of its result and its `ms`;
-            `table()` and `as_dict()` as of a report
+            each of its `steps` has what it computes, its nodes, the shape of its result and its
+            `ms`; `table()` and `as_dict()` as of a report
 
         Raises
         ------

@@ -16,8 +16,8 @@ __all__ = ["warm"]
 def warm(model: Any, *, threads: int | None = None) -> list[tuple[str, str]]:
     """Compile the kernels of a model's ConvTranspose, and of its Conv of float64, and keep them.
 
-    For container images with a read-only file system: every process with the same CPU and the same
-    version of tconv finds the kernels on disk.
+    Call it when you build a container image whose file system is read-only at run time: every
+    process with the same CPU and the same version of tconv finds the kernels on disk.
 
     Parameters
     ----------

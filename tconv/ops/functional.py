@@ -8,7 +8,7 @@ from typing import Any, Never, TypeVar
 from tconv.arrays.dtypes import dtype_name
 from tconv.arrays.operands import Array, as_operands, check_out
 from tconv.errors import ShapeError
-from tconv.geometry.arguments import PerAxis, as_flag
+from tconv.geometry.arguments import Padding, PerAxis, as_flag
 from tconv.geometry.geometry import Geometry
 from tconv.ops.call_cache import cache_entry, solve_and_cache
 from tconv.ops.dispatch import Call, check_padding_mode
@@ -26,8 +26,6 @@ __all__ = [
 ]
 
 ArrayT = TypeVar("ArrayT", bound=Array)
-Padding = str | int | Sequence[int | tuple[int, int]]
-"""One for all axes or one per axis, an integer or a (begin, end) pair; or a name."""
 
 
 @readable
@@ -68,7 +66,7 @@ def conv_transpose(
         ``O = I*stride`` and crops the odd sample at the end, "same_lower" at the beginning.
     output_padding : int or one int per axis, smaller than max(stride, dilation); lengthens the end
         by cells that are computed like all others
-    groups : int, number of groups of channels that do not see each other
+    groups : int, number of groups of channels, each computed from its own input channels
     output_size : int, one int per axis or the full shape of y, instead of output_padding
     padding_mode : "zeros", "circular", "reflect" or "replicate": of the `conv` being transposed
     data_format : "channels_first", or "channels_last" for x and y (N, *spatial, channels)
@@ -77,12 +75,12 @@ def conv_transpose(
     flip_kernel : bool, reverse the kernel along its spatial axes first (JAX's default)
     dtype : the type both operands are converted to first; without it they must agree
     out : array of the result's shape and type to write to; must not overlap x, weight or bias
-    method : "auto", "direct" or "measure". "direct" sums in one order, whatever the image, and a
-        cell of y depends on the cells that its taps reach and on nothing else. "auto" may take
-        Winograd's algorithm for float32, whose error is bounded by the largest cell in a
+    method : "auto", "direct" or "measure". "direct" sums in one order for all image sizes, and a
+        cell of y depends only on the cells that its taps reach. "auto" may choose Winograd's
+        algorithm for float32, where the error of a cell is bounded by the largest cell in a
         neighbourhood of these (docs/algorithms.md has the bound); an infinity, a NaN or a cell of
-        2^100 and more spreads no further than under "direct" there, too. "measure" times several
-        plans that sum in the order of "auto".
+        2^100 and more reaches no further than with "direct". "measure" times several plans that
+        sum in the order of "auto".
     threads : int up to 1024, threads to use; None leaves it to the library that computes
     max_bytes : int, bound on output, workspace and packed weights; by default 80 % of the memory
         available to the process
@@ -165,20 +163,20 @@ def conv(
 
     ``x[n, c, i] = sum over m, k of weight[c, m, k] * y[n, m, i*stride - padding + k*dilation]``,
     the ordinary convolution of neural networks: weight (C, M // groups, *K) is PyTorch's own layout
-    for it, C being the channels that come out. The keywords mean what they mean in the
-    `conv_transpose` that this is the transpose of.
+    for it, where C are the output channels. The keywords are those of the `conv_transpose` whose
+    transpose this is.
 
-    The transpose conjugates nothing: ``sum(conv_transpose(x, w) * y) == sum(x * conv(y, w))``. The
-    adjoint, for which ``np.vdot(y, conv_transpose(x, w)) == np.vdot(conv(y, w), x)``, is this with
-    ``conjugate=True``. For real numbers the two are the same.
+    The transpose conjugates nothing: ``sum(conv_transpose(x, w) * y) == sum(x * conv(y, w))``. With
+    ``conjugate=True`` `conv` computes the adjoint, for which
+    ``np.vdot(y, conv_transpose(x, w)) == np.vdot(conv(y, w), x)``. For real numbers both are equal.
 
     Parameters
     ----------
     y : array (N, M, *O) or (M, *O)
     weight : array (C, M // groups, *K) of y's type
     bias : array (C,), added to every cell of the result
-    output_padding : int or one int per axis; states how many cells of y the last step leaves over.
-        0 allows any number below the stride, as convolutions do.
+    output_padding : int or one int per axis: how many cells of y are left over after the last
+        window. 0 allows any number below the stride, as convolutions do.
     input_size : int, one int per axis or the full shape of x, where several inputs are possible
         (dilation greater than stride)
     padding, padding_mode : zeros, or what `padding_mode` says, put around y
@@ -263,8 +261,8 @@ def conv_weight_gradient(
 ) -> ArrayT:
     """Correlate x with y: the gradient of ``<conv_transpose(x, w), y>`` with respect to w.
 
-    ``w[c, m, k] = sum over n, i of x[n, c, i] * y[n, m, i*stride - padding + k*dilation]``. The
-    same numbers are the weight gradient of `conv`, with x the gradient of its result.
+    ``w[c, m, k] = sum over n, i of x[n, c, i] * y[n, m, i*stride - padding + k*dilation]``. This
+    is also the weight gradient of `conv`, if x is the gradient of its result.
 
     Parameters
     ----------

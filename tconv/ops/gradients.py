@@ -6,8 +6,8 @@ gradient with respect to x is `conv`, with respect to w `conv_weight_gradient`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -16,45 +16,44 @@ from tconv.arrays.operands import as_operands, library_of
 from tconv.errors import DTypeError, ShapeError
 from tconv.geometry.arguments import as_flag, as_generator, as_integer
 from tconv.geometry.geometry import Geometry
+from tconv.geometry.keywords import TransposeKeywords
 from tconv.geometry.shape_rules import as_shape
 from tconv.ops.call_cache import BoundCall, cache_entry
 from tconv.ops.dispatch import Call, check_memory, check_padding_mode, solve_for
 from tconv.ops.functional import conv_transpose
-from tconv.signatures import hint, readable
+from tconv.signatures import defaults_of, hint, readable
 from tconv.system.memory import check_room
 
 __all__ = ["check_adjoint", "conv_transpose_jvp", "conv_transpose_vjp", "gradcheck"]
 
-_SIZES: tuple[str, ...] = (
-    "stride",
-    "padding",
-    "output_padding",
-    "dilation",
-    "groups",
-    "output_size",
-)
-_SIZES += ("data_format", "weight_format", "flip_kernel")
+_KNOWN = tuple(defaults_of(TransposeKeywords))
 _CALL = ("padding_mode", "method", "threads", "max_bytes")
 
 
 @readable
 def conv_transpose_vjp(
-    x: Any, weight: Any, bias: Any = None, *, dtype: Any = None, out: Any = None, **keywords: Any
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    dtype: Any = None,
+    out: Any = None,
+    **keywords: Unpack[TransposeKeywords],
 ) -> tuple[Any, Callable[[Any], tuple[Any, Any, Any]]]:
-    """Return ``conv_transpose(x, weight, bias)`` and what pulls a gradient of y back through it.
+    """Return ``conv_transpose(x, weight, bias)`` and its pullback, which maps dy to gradients.
 
     ``dx = conv(dy, weight)``, ``dweight = conv_weight_gradient(x, dy)``, ``dbias = sum of dy``.
 
     Parameters
     ----------
-    x, weight, bias, and keywords : as for `conv_transpose`; types must be floating or complex
+    x, weight, bias, and all others : as for `conv_transpose`; types must be floating or complex
 
     Returns
     -------
     y : array (N, M, *O)
     pullback : function from dy (shape and type of y) to (dx, dweight, dbias), dbias None without
-        bias. The map is the transpose, also for complex numbers: nothing is conjugated, as in JAX.
-        PyTorch has the adjoint: for its gradients conjugate dy before and the results after.
+        bias. It is the transpose, also for complex numbers: nothing is conjugated, as in JAX.
+        PyTorch's gradients are those of the adjoint: conjugate dy before, and the results after.
 
     Raises
     ------
@@ -101,9 +100,9 @@ def conv_transpose_jvp(
     tangents: tuple[Any, ...],
     *,
     dtype: Any = None,
-    **keywords: Any,
+    **keywords: Unpack[TransposeKeywords],
 ) -> tuple[Any, Any]:
-    """Return y and how it changes when (x, weight, bias) change along the tangents.
+    """Return y and its derivative in the direction of the tangents of (x, weight, bias).
 
     ``dy = conv_transpose(dx, weight) + conv_transpose(x, dweight) + dbias``.
 
@@ -111,7 +110,7 @@ def conv_transpose_jvp(
     ----------
     primals : (x, weight) or (x, weight, bias)
     tangents : their directions, arrays of the same shapes and types; None means none
-    keywords : as for `conv_transpose`
+    all others : as for `conv_transpose`
 
     Returns
     -------
@@ -173,7 +172,12 @@ def bias_gradient(xp: Any, geometry: Geometry, dy: Any) -> Any:
 
 @readable
 def check_adjoint(
-    weight: Any, x_shape: Any, *, rng: Any = None, conjugate: bool = False, **keywords: Any
+    weight: Any,
+    x_shape: Any,
+    *,
+    rng: Any = None,
+    conjugate: bool = False,
+    **keywords: Unpack[TransposeKeywords],
 ) -> float:
     """Relative gap between the two sides of ``<conv_transpose(x, w), y> == <x, conv(y, w)>``.
 
@@ -187,7 +191,7 @@ def check_adjoint(
     x_shape : shape of x
     rng : numpy.random.Generator, or a seed, to draw x and y; by default seed 0
     conjugate : bool, check the adjoint instead of the transpose; for real numbers they are equal
-    keywords : as for `conv_transpose`
+    all others : as for `conv_transpose`
 
     Returns
     -------
@@ -235,7 +239,14 @@ def check_adjoint(
 
 @readable
 def gradcheck(
-    x: Any, weight: Any, bias: Any = None, *, rng: Any = None, limit: int = 256, **keywords: Any
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    rng: Any = None,
+    limit: int = 256,
+    dtype: Any = None,
+    **keywords: Unpack[TransposeKeywords],
 ) -> float:
     """Compare `conv_transpose_vjp` with central differences, in float64.
 
@@ -247,7 +258,7 @@ def gradcheck(
     x, weight, bias : real arrays, converted to NumPy float64
     rng : numpy.random.Generator or a seed; by default seed 0
     limit : int, most elements per operand to try; a larger operand is sampled at random
-    keywords : as for `conv_transpose`
+    all others : as for `conv_transpose`
 
     Returns
     -------
@@ -258,7 +269,7 @@ def gradcheck(
     True
     """
     limit = as_integer(limit, "limit", 1)
-    rng, dtype = as_generator(rng, 0), keywords.pop("dtype", None)
+    rng = as_generator(rng, 0)
     operands: list[Any] = []
     for name, value in {"x": x, "weight": weight, "bias": bias}.items():
         if name == "bias" and value is None:
@@ -293,20 +304,20 @@ def gradcheck(
     return worst
 
 
-def _prepare(x: Any, weight: Any, keywords: dict[str, Any]) -> tuple[Geometry, Call]:
+def _prepare(x: Any, weight: Any, keywords: Mapping[str, Any]) -> tuple[Geometry, Call]:
     return _prepare_shapes(tuple(x.shape), tuple(weight.shape), keywords)
 
 
 def _prepare_shapes(
-    x_shape: tuple[int, ...], weight_shape: tuple[int, ...], keywords: dict[str, Any]
+    x_shape: tuple[int, ...], weight_shape: tuple[int, ...], keywords: Mapping[str, Any]
 ) -> tuple[Geometry, Call]:
     """Read the keywords of `conv_transpose`, as that function does."""
-    unknown = sorted(keywords.keys() - {*_SIZES, *_CALL})
+    unknown = sorted(keywords.keys() - {*_KNOWN})
     if unknown:
-        name, known = unknown[0], (*_SIZES, *_CALL)
-        raise TypeError(f"unexpected keyword argument {name!r}{hint(name, known)}")
-    sizes = {name: keywords[name] for name in _SIZES if name in keywords}
-    some = {name: keywords[name] for name in _CALL if name in keywords}
+        name = unknown[0]
+        raise TypeError(f"unexpected keyword argument {name!r}{hint(name, _KNOWN)}")
+    sizes = {name: value for name, value in keywords.items() if name not in _CALL}
+    some = {name: value for name, value in keywords.items() if name in _CALL}
     call = Call("conv_transpose", **some, kept=False)
     geometry = Geometry.of(x_shape, weight_shape, **sizes)
     padding, extra = keywords.get("padding", 0), keywords.get("output_padding", 0)

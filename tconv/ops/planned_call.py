@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from tconv.arrays.canonical import canonical
 from tconv.arrays.dtypes import NATIVE_DTYPES, TYPES, as_dtype, as_type_name, dtype_name, largest
 from tconv.arrays.operands import as_operand, check_out
 from tconv.errors import DTypeError, ParameterError, ShapeError
-from tconv.geometry.arguments import as_choice, as_flag
+from tconv.geometry.arguments import PerAxis, as_choice, as_flag
 from tconv.geometry.geometry import Geometry, Letter
+from tconv.geometry.keywords import SizeKeywords
 from tconv.ops.dispatch import Call, native, needs_no_limit, solve_for
 from tconv.signatures import readable
 from tconv.system.allocator import empty
@@ -384,19 +385,20 @@ def plan(
     method: str = "auto",
     activation: Any = None,
     residual: bool = False,
-    **keywords: Any,
+    output_size: PerAxis | None = None,
+    **keywords: Unpack[SizeKeywords],
 ) -> PlannedCall:
     """Check sizes and choose a plan for a `conv_transpose`, or a `conv`, once for many calls.
 
     Parameters
     ----------
     x_shape, weight_shape : shapes of x and weight
-    want : "y" plans a `conv_transpose`, "x" the `conv` that is its transpose: it takes y, returns
-        x. For the adjoint of complex numbers pack ``weight.conj()``.
+    want : "y" plans a `conv_transpose`, "x" the `conv` that is its transpose, which takes y and
+        returns x. For the adjoint of complex numbers pack ``weight.conj()``.
     dtype : type of x, weight and bias
     threads : int up to 1024; None takes as many as the machine has cores, or TCONV_THREADS
     method : "auto" and "direct" choose by a cost model, "measure" times the few best plans;
-        `conv_transpose` says how exact and how local each is
+        `conv_transpose` says how exact each method is
     activation : None or one of these, applied to sums and bias before they are written, without a
         further pass over y. Only for floating types.
 
@@ -407,10 +409,10 @@ def plan(
         - ("hard_sigmoid", alpha, beta): ``clip(alpha*x + beta, 0, 1)``; PyTorch's is (1/6, 0.5)
         - "gelu", by the normal distribution; ("gelu", "tanh"), by a tanh
         - ("snake", a): ``x + sin(a*x)**2/a``
-    residual : whether each call takes an array like its result, which is added to sums and bias
-        before the activation: ``activation(sums + bias + residual)``
-    keywords : those of `conv_transpose` about sizes and layouts: stride, padding, output_padding,
-        dilation, groups, output_size, data_format, weight_format, flip_kernel
+    residual : whether each call takes an array of its result's shape and returns
+        ``activation(sums + bias + residual)``
+    output_size, stride, padding, output_padding, dilation, groups, data_format, weight_format, \
+flip_kernel : as for `conv_transpose`
 
     Returns
     -------
@@ -433,7 +435,7 @@ def plan(
     follows = as_activation(activation)
     if follows is not None:
         follows.check_type(name)
-    geometry = Geometry.of(x_shape, weight_shape, **keywords)
+    geometry = Geometry.of(x_shape, weight_shape, output_size=output_size, **keywords)
     adds = as_flag(residual, "residual")
     return PlannedCall(geometry, name, threads, method, follows, want, adds)
 

@@ -31,8 +31,8 @@ __all__ = ["Acceleration", "accelerate", "freeze", "refresh", "restore"]
 class Acceleration:
     """Result of `accelerate`: names of the modules that were swapped, and why others were left.
 
-    A swapped module chooses at its first call of each shape whether tconv or PyTorch computes it,
-    by what is predicted to take less time; printed after a run, the report says what it chose.
+    At its first call with inputs of a shape, a swapped module predicts whether tconv or PyTorch
+    takes less time, and uses that one. Printed after a run, the report says what it chose.
 
     >>> print(Acceleration(("up",), {"odd": "why"}))
     1 of 2 convolutions may be computed by tconv
@@ -116,11 +116,12 @@ def accelerate(
 ) -> Acceleration:
     """Let tconv compute the convolutions of a model, transposed or not, where it is faster.
 
-    The modules stay the same objects, with parameters, buffers, hooks, normalised and parametrised
-    weights; only their class becomes that of `tconv.torch` with the same name. For each shape they
-    choose between tconv and PyTorch by what is predicted to take less time, training included. They
-    compute what they did, except for a weight that is infinite or NaN: that makes NaN of more cells
-    of its output channel, at the border, or anywhere if Winograd's algorithm is chosen.
+    The modules stay the same objects, with the same parameters, buffers and hooks, and normalised
+    and parametrised weights; only their class becomes the one of the same name in `tconv.torch`.
+    For each shape they predict whether tconv or PyTorch takes less time, training included, and use
+    that one. Results stay the same within rounding, except for a weight that is infinite or NaN: it
+    makes NaN of more cells of its output channel than in PyTorch, at the border, or anywhere if
+    Winograd's algorithm is chosen.
 
     Parameters
     ----------

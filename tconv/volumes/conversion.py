@@ -1,20 +1,24 @@
 """Conversion of one array on disk to another: checks, plan, the tasks left to do, and their run."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from time import monotonic
-from typing import Any
+from typing import Any, Unpack
 
 from tconv.dask.chunk_grid import ChunkGrid
 from tconv.dask.source import open_source
 from tconv.dask.volume import Contraction
 from tconv.errors import ParameterError
 from tconv.geometry.arguments import as_flag, as_integer
+from tconv.geometry.keywords import VolumeKeywords
 from tconv.geometry.parts import sizes
 from tconv.messages import show
 from tconv.progress import Progress, progress_bar
+from tconv.signatures import readable
 from tconv.system.topology import core_count
 from tconv.volumes.byte_sizes import as_bytes, in_words
 from tconv.volumes.chunking import plan_layout
@@ -37,11 +41,12 @@ __all__ = ["convert"]
 _CODE_BYTES = 2**27  # of LLVM, kernels, and the loop and threads of Zarr, in each process
 
 
+@readable
 def convert(
-    source: "str | os.PathLike[str] | Any",
+    source: str | os.PathLike[str] | Any,
     weight: Any,
     bias: Any = None,
-    target: "str | os.PathLike[str] | Any" = None,
+    target: str | os.PathLike[str] | Any = None,
     *,
     adjoint: bool = False,
     chunks: tuple[int, ...] | None = None,
@@ -53,14 +58,14 @@ def convert(
     overwrite: bool = False,
     verify: bool = False,
     progress: bool | Callable[[int, int], None] = True,
-    **settings: Any,
+    **settings: Unpack[VolumeKeywords],
 ) -> Conversion:
     """Compute the transposed convolution of an array on disk, chunk by chunk, to a Zarr array.
 
-    Each task reads the window of one chunk (or shard) of the target, computes and writes it. The
-    target has the bits of ``conv_transpose(..., method="direct")`` of the whole. A run that was
-    stopped, by Ctrl-C, a kill or an error, goes on where it was when it is started again with the
-    same arguments.
+    Each task reads the part of the source that one chunk (or shard) of the target needs, computes
+    the chunk and writes it. The target has the bits of ``conv_transpose(..., method="direct")`` of
+    the whole source. If Ctrl-C, a kill or an error stops a run, a later run with the same arguments
+    continues it.
 
     Parameters
     ----------
@@ -75,17 +80,19 @@ def convert(
     chunks : of the target; by default those of the source times the stride, halved until they fit
         into `memory`
     shards : of the target, multiples of chunks: each is one task, and one key of the store
-    memory : bytes that Python with its libraries and all tasks may take, or "2GB", "512MiB", on a
-        cluster in all workers; what the program itself holds does not count
+    memory : bytes, or "2GB", "512MiB": most memory of Python, its libraries and all tasks, on a
+        cluster in all workers; other arrays of your program do not count
     workers : tasks at once on this machine, at most one a core, which is the default
     scheduler : address of a dask.distributed scheduler, or its `Client`; by default Dask's threads
     resume : go on with a target of the same token: a hash of source, weight, bias, settings and
         version
     overwrite : remove what Zarr holds at the target first
     verify : read the chunks that are there, and compute again those that cannot be decoded
-    progress : show a bar on a terminal, or a function that is told the tasks done and all tasks
-    settings : keywords of `conv_transpose`, or of `conv`, but for padding_mode, out and max_bytes;
-        `method` is "direct" by default, and `threads`, of each task, 1
+    progress : show a bar on a terminal, or a function that gets the numbers of tasks done and of
+        all tasks
+    method : as for `conv_transpose`, but "direct" by default
+    threads : of each task, 1 by default
+    all others : as for `conv_transpose`, or with `adjoint` as for `conv`
 
     Returns
     -------
@@ -102,11 +109,12 @@ def convert(
     Each task reads and writes as many chunks at once as Zarr's setting "async.concurrency" says,
     10 by default; with 2 it needs less memory.
 
-    A finished chunk is one whose key is in the store. Zarr renames files when they are whole, and
-    object stores take objects whole, so a killed run leaves nothing that is half finished. A loss
-    of power may, and so may a codec pipeline that writes in place: then pass ``verify=True``.
+    A chunk is finished when its key is in the store. Zarr renames a file when it is complete, and
+    object stores take complete objects only, so a killed run leaves no incomplete chunk. A loss of
+    power may leave one, and so may a codec pipeline that writes in place: then pass
+    ``verify=True``.
 
-    Only one run at a time may write to a target: the first to end removes what is half written.
+    Only one run at a time may write to a target: the first to end removes half-written files.
 
     >>> import numpy as np, tempfile, zarr
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -184,11 +192,11 @@ def _check_begun(target: Target, resume: bool, chunks: Any, shards: Any) -> None
         if given is not None and tuple(given) != there:
             raise ParameterError(
                 f"{word}={show(given)} are not those of target={name!r}, {there}; leave them out "
-                "to go on, or pass overwrite=True (-f)."
+                "to go on, or pass overwrite=True."
             )
 
 
-def _run(work: Work, executor: Threads | Cluster, verify: bool, progress: Any) -> "_Counter":
+def _run(work: Work, executor: Threads | Cluster, verify: bool, progress: Any) -> _Counter:
     """Compute the chunks that are missing, and with `verify` those that cannot be read."""
     target, grid = work.target, work.volume.grid
     made = work.volume.contraction
@@ -267,7 +275,7 @@ def _check_end(made: Contraction, target: Target, count: int) -> None:
     if made.source.has_changed():
         raise OSError(
             f"source {str(made.source)!r} has changed since the run began, so the chunks of target "
-            f"{str(target)!r} may be of two states; run again with overwrite=True (-f)."
+            f"{str(target)!r} may be of two states; run again with overwrite=True."
         )
     missing = count - len(target.finished())
     if missing:

@@ -142,13 +142,13 @@ def existing_target(target: Any, made: Contraction, token: Token) -> Target | No
     told = _attributes(location)
     if "token" not in told:
         raise ParameterError(
-            f"target={name!r} is there, and tconv did not make it; pass overwrite=True (-f) to "
+            f"target={name!r} is there, and tconv did not make it; pass overwrite=True to "
             f"replace it, {fix}."
         )
     if told["token"] != token.hash:
         raise ParameterError(
             f"target={name!r} is of another computation ({token.difference(told)}); pass "
-            f"overwrite=True (-f) to replace it, {fix}."
+            f"overwrite=True to replace it, {fix}."
         )
     found = Target(location, path)
     try:
@@ -158,7 +158,7 @@ def existing_target(target: Any, made: Contraction, token: Token) -> Target | No
     if tuple(array.shape) != made.result_shape or array.dtype != made.result_dtype:
         raise ParameterError(
             f"target={name!r} has shape {array.shape} and type {array.dtype}, must have "
-            f"{made.result_shape} and {made.result_dtype}; pass overwrite=True (-f) to replace it, "
+            f"{made.result_shape} and {made.result_dtype}; pass overwrite=True to replace it, "
             f"{fix}."
         )
     return found
@@ -252,7 +252,7 @@ choose another target.
 def check_type(made: Contraction) -> None:
     """Refuse a type that Zarr does not store."""
     if made.result_dtype.name == "bfloat16":
-        raise UnsupportedError('Zarr has no bfloat16; pass dtype="float32" or "float16".')
+        raise UnsupportedError('Zarr has no bfloat16; pass dtype="float32" or dtype="float16".')
 
 
 def _location(target: Any) -> Any:

@@ -1,5 +1,6 @@
 """Command line: streams, colours, JSON, exit codes, and errors in three lines."""
 
+import ast
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,10 +18,11 @@ import pytest
 import tconv
 from tconv import errors
 from tconv.cli import main
-from tconv.cli.console import Answer, at, place_of, print_answer
+from tconv.cli.console import Answer, at, in_typed_words, place_of, print_answer
 from tconv.cli.options import VERBS, parser_of
 from tconv.tables import Column, Table
 
+PACKAGE = Path(tconv.__file__).parent
 TABLE = Table((Column("k", right=True), Column("note")), (("4", "1–2 × even"),))
 ANSWER = Answer(("first", TABLE), {"numbers": (1, 2)}, 0)
 HEAVY = {"numpy", "onnx", "onnxruntime", "rich", "PIL"}
@@ -296,6 +299,87 @@ def test_the_parts_of_a_message_are_shared_out(monkeypatch, capsys):
         ]
         what, place, fix = capsys.readouterr().err.splitlines()
         assert [what.partition(": ")[2], place[6:], fix[8:]] == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "what", "fix"),
+    [
+        (
+            errors.RuleError("found Elu; use rule='gradient', or a layer that see_layers shows."),
+            "found Elu",
+            "use --rule gradient, or a layer that --list shows",
+        ),
+        (
+            errors.ParameterError("target='y' is there; pass overwrite=True to replace it."),
+            "target='y' is there",
+            "pass -f to replace it",
+        ),
+        (
+            errors.ShapeError("the image is 9x9; pass size=(8, 6), and pictures are resized."),
+            "the image is 9x9",
+            "pass --size 8x6, and pictures are resized",
+        ),
+        (errors.ShapeError("any size; pass size=(224,), say."), "any size", "pass --size 224, say"),
+        (
+            errors.ParameterError("threads=2000 must be at most 1,024; pass fewer, or None."),
+            "threads=2000 must be at most 1,024",
+            "pass fewer, or leave it out",
+        ),
+        (
+            errors.ParameterError("step and cell must be None for a .gif; save a .png."),
+            "step and cell must be left out for a .gif",
+            "save a .png",
+        ),
+        (
+            errors.ParameterError("stride=(2, 1) must be one integer; pass 1 or (1, 1, 1)."),
+            "stride=(2, 1) must be one integer",
+            "pass 1 or 1,1,1",
+        ),
+        (
+            errors.MemoryLimitError('memory=9 must be at least 99; pass memory="99MB" or less.'),
+            "memory=9 must be at least 99",
+            "pass --memory 99MB or less",
+        ),
+        (
+            errors.DTypeError('x.dtype=int8 and weight, which dtype=int8 cannot hold; dtype="f4".'),
+            "x.dtype=int8 and weight, which --dtype int8 cannot hold",
+            "--dtype f4",
+        ),
+    ],
+)
+def test_a_message_names_what_can_be_typed(monkeypatch, capsys, error, what, fix):
+    fails(monkeypatch, error)
+    main(["info"])
+    first, _, third = capsys.readouterr().err.splitlines()
+    assert (first.partition(": ")[2], third) == (what, f"  help: {fix}")
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "weight_shape", "fix"),
+    [
+        ((3, 4, 4, 4), (9, 4, 3, 3, 3), "save a weight of axes (C, M, *kernel)."),
+        ((4, 4, 3), (3, 2, 3, 3), "save an array of axes (N, C, *cells)."),
+    ],
+)
+def test_advice_about_layouts_names_those_of_a_volume(x_shape, weight_shape, fix):
+    with pytest.raises(errors.ShapeError, match="_format=") as raised:
+        tconv.output_shape(x_shape, weight_shape)
+    said = in_typed_words(str(raised.value))
+    assert "(--groups 1) takes" in said
+    assert said.endswith(f"or another weight, or {fix}")
+
+
+def test_messages_of_functions_name_no_options():
+    """Functions speak to callers in Python; the command line puts that into its own words."""
+    option = re.compile(r"(?<!tconv info )(?<![\w\"-])--[a-z]{2,}| \(-[a-z]\)")
+    found = []
+    for file in PACKAGE.rglob("*.py"):
+        if file.parent.name != "cli":
+            tree = ast.parse(file.read_text("utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found += [(file.name, node.lineno, *option.findall(node.value))]
+    assert [each for each in found if len(each) > 2] == []
 
 
 def test_without_a_place_the_whole_command_is_shown(monkeypatch, capsys):

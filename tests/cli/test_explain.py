@@ -149,6 +149,25 @@ def test_numbers_and_places_that_are_not_clear(monkeypatch, tmp_path, capsys, li
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        (["-i", "1 2|3 4", "-k", "1 2; 3 4|1 2; 3 4", "--rank", "1"],
+         "write as many rows as --rank 1 or 2 says"),
+        (["-i", "1|2|3|4", "-k", "1|2|3|4"], "write at most 3 channels of each"),
+        (["-i", "3x4", "--rank", "1"], "pass 1"),
+        (["--lens", "picture", "-k", "1 2", "--rank", "1"], "leave --rank 1 out"),
+        (["--lens", "picture", "-k", "1 2; 3 4", "--rank", "1"],
+         "write one channel, and with --rank 1 one row"),
+        (["--lens", "picture", "-k", "1 2|3 4"], "write one channel, and with --rank 1 one row"),
+    ],
+)  # fmt: skip
+def test_advice_names_what_is_typed(monkeypatch, tmp_path, capsys, line, fix):
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain", *line, "-o", "a.svg"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"  help: {fix}"
+
+
 def test_a_kernel_of_a_model(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     weight = model("up.onnx")

@@ -5,7 +5,9 @@ import re
 import sys
 import warnings
 import zipfile
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,12 +50,23 @@ class FakeSession:
         return list(feeds.values())
 
     def report(self):
-        table = Table((Column("layer"), Column("ms", right=True)), (("up", "1.5"),), "1 of 1")
-        made = {"table": lambda: table, "as_dict": lambda: {"elapsed_ms": 1.5}}
-        return SimpleNamespace(nodes=(), **made)
+        return Report()
 
 
-class Comparison:
+@dataclass(frozen=True)
+class Report:
+    nodes: tuple[Any, ...] = ()
+    decision: Any = None
+
+    def table(self):
+        return Table((Column("layer"), Column("ms", right=True)), (("up", "1.5"),), "1 of 1")
+
+    def as_dict(self):
+        return {"elapsed_ms": 1.5}
+
+
+@dataclass(frozen=True)
+class Comparison(Report):
     outputs = {"y": np.ones((1, 3, 2, 2), np.float32)}  # noqa: RUF012 (nobody changes it)
     largest_difference = 1e-5
 
@@ -637,6 +650,22 @@ def test_a_model_runs(model, command):
     assert "\nup " in done.stdout
     assert done.stdout.endswith("\n\nwrote y to y.png\n")
     assert read_picture(model / "y.png").shape == (3, 128, 128)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--every-node"], "cut for tconv: --every-node leaves no ConvTranspose to ONNX Runtime"),
+        (["--method", "onnxruntime"], "left to ONNX Runtime: --method onnxruntime"),
+    ],
+)
+@pytest.mark.parametrize("compares", [False, True])
+def test_a_report_names_the_option_that_was_typed(model, command, words, said, compares):
+    done = command("run", "m.onnx", "x.npy", *words, *["--compare"] * compares)
+    assert said in done.stdout
+    assert not re.search(r"\b\w+=(True|')", done.stdout)
+    shown = command("run", "m.onnx", "x.npy", "--json", *words, *["--compare"] * compares).stdout
+    assert said.partition(": ")[2] in json.loads(shown)["result"]["decision"]["reason"]
 
 
 @pytest.mark.parametrize("words", [[], ["--method", "onnxruntime"], ["--every-node"]])

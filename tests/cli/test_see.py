@@ -63,7 +63,7 @@ net, layer b1/relu, rule deconvnet; forward by ONNX Runtime, back by tconv
 reversed 2 nodes: Conv×1 filter, Relu×1 rectify
 sanity: rank correlation of |projection| with that of shuffled weights
 these rules largely recover image edges whatever the weights (Nie 2018, Adebayo{}\
-2018); compare with --sanity
+2018); compare with shuffled weights (sanity)
 
 wrote see_net_b1_relu.png
 """
@@ -168,7 +168,7 @@ def test_a_rule_that_is_not_defined(command, folder):
     assert done.stderr.splitlines() == [
         "error[rule-activation]: rule 'deconvnet' is defined for ReLU only, found Sigmoid",
         '  at: net, node 3 "node b2/act", between layer "b2/act" and the image',
-        "  help: use rule='gradient' (--rule gradient), or a layer below it (--list shows which)",
+        "  help: use --rule gradient, or a layer below it (--list shows which)",
     ]
 
 

@@ -250,7 +250,7 @@ def test_sanity_shuffles_the_weights_and_nothing_else():
     for n, (real, mixed) in enumerate(zip(seen.tiles, seen.shuffled, strict=True)):
         expected = rank_correlation(abs(real.projection), abs(mixed.projection))
         assert seen.correlations[n] == pytest.approx(expected, nan_ok=True)
-    assert any("compare with --sanity" in line for line in seen.captions)
+    assert any("compare with shuffled weights (sanity)" in line for line in seen.captions)
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -395,7 +395,7 @@ def test_models_that_are_none():
         tconv.see(b"no model at all", np.zeros((3, 8, 8), np.uint8))
     with pytest.raises(tconv.ParameterError, match="model must be a path, bytes or an onnx"):
         tconv.see(7, np.zeros((3, 8, 8), np.uint8))
-    with pytest.raises(tconv.ParameterError, match="layer=None needs a convolution"):
+    with pytest.raises(tconv.ParameterError, match="layer must be named, as the network has"):
         tconv.see(proto_of([("Sigmoid", "image", "y", {})]), np.zeros((3, 8, 7), np.uint8))
 
 
@@ -446,7 +446,7 @@ def test_a_large_picture_needs_a_size(tmp_path, images):
     with pytest.raises(
         tconv.ParameterError,
         match=name + " has 1999x2003 pixels, must have at mo"
-        r"st 4 million unless .*; pass size=\(640, 640\) \(--size 640x640\)",
+        r"st 4 million unless .*; pass size=\(640, 640\) to make",
     ):
         tconv.see(proto, given)
     assert tconv.see(proto, given, size=(64, 64), top=1).photos[0].pixels.shape == (3, 64, 64)

@@ -181,10 +181,9 @@ def check_picture_sizes(images: Sequence[Any]) -> None:
         if high * wide > _MOST_CELLS:
             rate = _USUAL_SIDE / max(high, wide)
             size = tuple(max(32, round(each * rate / 32) * 32) for each in (high, wide))
-            words = "x".join(map(str, size))
             raise ParameterError(
                 f"{name} has {high}x{wide} pixels, must have at most {_MOST_CELLS / 1e6:g} million "
-                f"unless a size is given; pass size={size} (--size {words}) to make it smaller, or "
+                f"unless a size is given; pass size={size} to make it smaller, or "
                 f"size={(high, wide)} to keep it."
             )
 

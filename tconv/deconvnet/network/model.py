@@ -78,8 +78,7 @@ class ImageModel:
             if None in self.spatial:
                 example = tuple(each or 224 for each in self.spatial)
                 raise ShapeError(
-                    f"the network takes images of any size ({fixed}); pass size={example} (--size "
-                    f"{'x'.join(map(str, example))}), say."
+                    f"the network takes images of any size ({fixed}); pass size={example}, say."
                 )
             size = tuple(each or 0 for each in self.spatial)
         fits = len(size) == len(self.spatial) and all(
@@ -90,7 +89,7 @@ class ImageModel:
             right = tuple(a or int(b) for a, b in zip(self.spatial, given, strict=False))
             raise ShapeError(
                 f"the image is {'x'.join(map(str, size))}, but the network takes {fixed}; pass "
-                f"size={right} (--size {'x'.join(map(str, right))}), and pictures are resized."
+                f"size={right}, and pictures are resized."
             )
         return (1, self.channels, *map(int, size))
 

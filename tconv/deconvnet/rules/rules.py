@@ -254,7 +254,8 @@ def reversal_of(node: Node, rule: str, activations: Set[str], constants: Values)
     found = REVERSALS.get(node.op)
     if found is None:
         raise RuleError(
-            f"no rule says how {node.op} is reversed; choose a layer below it (--list shows which)."
+            f"no rule says how {node.op} is reversed; choose a layer below it (see_layers shows "
+            "which)."
         )
     if set(RULES) == set(found.refused):
         raise RuleError(
@@ -267,8 +268,8 @@ def reversal_of(node: Node, rule: str, activations: Set[str], constants: Values)
         operator = node.op if low == 0 else f"Clip from {low:g} to {high:g}"
     if rule in found.refused or (rule != "gradient" and operator != node.op):
         raise RuleError(
-            f"rule {rule!r} is defined for ReLU only, found {operator}; use rule='gradient' "
-            "(--rule gradient), or a layer below it (--list shows which)."
+            f"rule {rule!r} is defined for ReLU only, found {operator}; use rule='gradient', "
+            "or a layer below it (see_layers shows which)."
         )
     several = sum(name in activations for name in node.inputs) > 1
     if several and found.word in ("filter", "product", "derivative"):
@@ -279,21 +280,21 @@ def reversal_of(node: Node, rule: str, activations: Set[str], constants: Values)
             if found.word == "filter"
             else "products of activations"
         )
-        fix = "use rule='gradient' (--rule gradient), or " if found.word == "product" else ""
+        fix = "use rule='gradient', or " if found.word == "product" else ""
         raise RuleError(
             f"rule {rule!r} is not defined for {what}, found {node.op}; {fix}choose a layer below "
-            "it (--list shows which)."
+            "it (see_layers shows which)."
         )
     if node.op == "Div" and rule != "gradient" and node.inputs[1] in activations:
         raise RuleError(
-            f"rule {rule!r} is not defined for division by an activation; use rule='gradient' "
-            "(--rule gradient), or a layer below it (--list shows which)."
+            f"rule {rule!r} is not defined for division by an activation; use rule='gradient', "
+            "or a layer below it (see_layers shows which)."
         )
     needs_first = found.word in ("filter", "linear", "derivative")
     if needs_first and node.op not in ("Gemm", "MatMul") and node.inputs[0] not in activations:
         raise RuleError(
             f"the parameters of {node.op} depend on the image, must be known; choose a layer below "
-            "it (--list shows which)."
+            "it (see_layers shows which)."
         )
     return found
 

@@ -1,10 +1,10 @@
 """Arguments of InferenceSession: checks, and the options that a partitioned model cannot honour."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypedDict
 
 import onnxruntime
 
@@ -12,11 +12,10 @@ from tconv.errors import ParameterError, UnsupportedError
 from tconv.geometry.arguments import as_threads
 from tconv.messages import show
 
-__all__ = ["Settings"]
+__all__ = ["OrtKeywords", "Settings"]
 
 _CPU = "CPUExecutionProvider"
 _ON_CPUS = (_CPU, "AzureExecutionProvider")  # the latter runs only operators of its own, remotely
-_OTHERS = ("enable_fallback", "read_config_from_model", "disabled_optimizers")
 _OWN = ("sess_options", "providers", "provider_options", "threads", "force")
 _STOP_SPINNING = "session.force_spinning_stop"
 # Options that subgraphs or tconv would not honour: attributes and config entries of SessionOptions
@@ -33,6 +32,17 @@ _NEED_WHOLE_MODEL: Mapping[str, tuple[Any, ...] | None] = {
     "session.collect_node_memory_stats_to_file": None,
     "ep.context_enable": ("1",),
 }
+
+
+class OrtKeywords(TypedDict, total=False):
+    """Further keywords of InferenceSession; their defaults depend on providers and environment."""
+
+    enable_fallback: int | str
+    read_config_from_model: int | str
+    disabled_optimizers: Collection[str] | None
+
+
+_OTHERS = tuple(OrtKeywords.__annotations__)
 
 
 @dataclass(frozen=True, eq=False)

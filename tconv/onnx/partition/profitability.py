@@ -40,8 +40,8 @@ class Decision:
 
     `by` is "tconv" if tconv computes layers, else "onnxruntime". `onnxruntime_ms` and `tconv_ms`
     are the times of a run in milliseconds by ONNX Runtime alone and with tconv's layers, predicted
-    or measured; None if neither was needed for the decision. `is_program` is true if programs
-    compute the model, or regions of it.
+    or measured; None if the decision needed no times. `is_program` is true if programs compute the
+    model, or regions of it.
     """
 
     by: str

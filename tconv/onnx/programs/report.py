@@ -71,7 +71,7 @@ class ProgramReport:
 
 @dataclass(frozen=True)
 class StepTimes(Tabular):
-    """The steps of a model's programs, each timed alone; the least of `runs` times, its start too.
+    """The steps of a model's programs, each timed alone, with its start: the least of `runs` times.
 
     In a run steps follow each other without a return to Python, so the run takes less than the sum.
     """

@@ -75,7 +75,8 @@ class CompilationReport:
     ----------
     graphs : tuple of CompiledGraphReport
     recompilations : how often functions were compiled once more
-    limit : compilations of a function after which Dynamo runs it as it is, without a word
+    limit : compilations of a function after which Dynamo runs it without a backend; only its log
+        says so
     """
 
     graphs: tuple[CompiledGraphReport, ...]

@@ -301,8 +301,8 @@ def test_a_rule_for_relu_refuses_other_activations(op, rule):
     network = network_of(proto_of([(op, inputs, "y", {})], stored, opset=24))
     found = "Clip from -1 to inf" if op == "Clip" else op
     match = (
-        rf"^rule '{rule}' is defined for ReLU only, found {found}; use rule='gradient' "
-        r"\(--rule gradient\), or a layer below it \(--list shows which\)\."
+        rf"^rule '{rule}' is defined for ReLU only, found {found}; use rule='gradient', "
+        r"or a layer below it \(see_layers shows which\)\."
     )
     with pytest.raises(RuleError, match=match) as error:
         BackwardPass(network, "y", rule)

@@ -1,5 +1,6 @@
 """Zarr to Zarr: the bits of the whole, whatever the chunks, settings and kinds of source."""
 
+import inspect
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tconv
+import tconv.dask
 from strategies import draws, geometries, keywords_of
 from tconv.errors import (
     DTypeError,
@@ -28,6 +30,17 @@ def here(tmp_path, monkeypatch):
 
 def read(path="y.zarr"):
     return zarr.open_array(path, mode="r")[...]
+
+
+@pytest.mark.parametrize("of", [convert, tconv.dask.from_zarr])
+def test_every_keyword_is_in_the_signature(of):
+    shown = inspect.signature(of).parameters
+    for name, each in inspect.signature(tconv.conv_transpose).parameters.items():
+        if name not in ("x", "padding_mode", "out", "max_bytes"):
+            assert name in shown, name
+            if name not in ("weight", "bias", "method", "threads"):
+                assert str(shown[name]) == str(each)
+    assert (shown["method"].default, shown["threads"].default) == ("direct", 1)
 
 
 @draws(0.4)  # 100 under "ci"

@@ -69,7 +69,7 @@ def test_the_adjoint(source):
     ("words", "what", "where", "fix"),
     [
         (["-w", "z.npy"], "No such file or directory", "option --weight, file 'z.npy'", "did you"),
-        (["--memory", "1MB"], "memory=1,000,000 must be", "option --memory", "pass memory="),
+        (["--memory", "1MB"], "memory=1,000,000 must be", "option --memory", "pass --memory "),
         (["--memory", "?"], "memory='?' must be a number", "option --memory", "pass one"),
         (["--volume", "z.zarr"], "there is no Zarr array", "z.zarr'", "did you mean"),
         (["-s", "0"], "stride[0]=0 must be at least 1", "option --stride", "pass a positive"),
@@ -96,5 +96,5 @@ def test_what_is_there_is_overwritten_only_where_that_is_asked_for(capsys):
     assert main([*WORDS, "-d", "2"]) == 2
     err = capsys.readouterr().err
     assert "dilation=(1, 1)" in err
-    assert "pass overwrite=True (-f)" in err
+    assert "pass -f to replace it" in err
     assert main([*WORDS, "-d", "2", "-f"]) == 0
