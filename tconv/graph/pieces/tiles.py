@@ -84,6 +84,27 @@ class Tiles:
                     found.update(dict.fromkeys(filter(None, node.outputs), made))
         return found
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole result."""
+        return self._shapes[self.output]
+
+    def place(self, direction: int) -> tuple[float, float]:
+        """Where cell n of the result stands in the input: at ``scale*n + offset``.
+
+        The middle of a kernel lies on the cell that it spreads, or gathers.
+        """
+        found = {self.input: (1.0, 0.0)}
+        for node, _, laws in self.network.nodes:
+            for name, window in zip(node.inputs, laws[direction].windows, strict=True):
+                if window is not None and name in found:
+                    scale, offset = found[name]
+                    by, shift = window.middle
+                    place = scale * by, offset + scale * shift
+                    found.update(dict.fromkeys(filter(None, node.outputs), place))
+                    break
+        return found[self.output]
+
     def window(self, box: Box) -> Box:
         """The cells of the input that a box of the result needs, along all axes of the input."""
         found = [(0, size) for size in self._shapes[self.input]]
@@ -124,9 +145,9 @@ class Tiles:
         return y
 
     @property
-    def packed_bytes(self) -> int:
-        """Bytes of the packed weights."""
-        return self._first.packed_bytes if self._first else 0
+    def expected_packed_bytes(self) -> int:
+        """Bytes of the packed weights, about: as many as the weights have."""
+        return sum(array.nbytes for array in self.network.graph.constants.values())
 
     # ---- intervals and graphs --------------------------------------------------------------------
 
@@ -151,9 +172,7 @@ class Tiles:
             reads.append(tuple(of_node))
         return found, reads[::-1]
 
-    def _relative(
-        self, direction: int, wanted: Mapping[str, Interval], reads: Reads
-    ) -> list[Any]:
+    def _relative(self, direction: int, wanted: Mapping[str, Interval], reads: Reads) -> list[Any]:
         """What two intervals of the result have in common whose graphs are alike."""
         found: list[Any] = [wanted[self.input][1] - wanted[self.input][0]]
         for (node, _, laws), of_node in zip(self.network.nodes, reads, strict=True):
