@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx import Graph as FxGraph
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from tconv.engine import host_target
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
@@ -165,7 +166,15 @@ def _exported(module: nn.Module, given: tuple[Tensor, ...]) -> _Exported:
     }
     held: dict[str, Tensor] = {**program.state_dict, **program.constants}
     parameters = {name: held[full].detach() for name, full in named.items()}
-    return _without_parameters(program.graph_module, parameters)
+    graph, constants = _without_parameters(program.graph_module, parameters)
+    # Sizes that followed from numbers that the module computes are plain numbers now.
+    inputs = [each for each in graph.graph.nodes if each.op == "placeholder"]
+    own = iter(given)
+    FakeTensorProp(graph).propagate(
+        *[torch.from_numpy(constants[each.name]) if each.name in constants else next(own)
+          for each in inputs]
+    )  # fmt: skip
+    return graph, constants
 
 
 def _let_lengths_vary(first: _Exported, second: _Exported) -> None:
@@ -236,12 +245,14 @@ def _without_parameters(
     made, kept = FxGraph(), dict[FxNode, FxNode]()
     constants = dict[str, NDArray[Any]]()
 
-    def taken(node: FxNode) -> FxNode:
+    def taken(node: FxNode) -> Any:
+        value = known.get(node)
+        if node in known and not isinstance(value, Tensor):
+            return value  # a number that the module computes of its own
         if node not in kept:
-            value = known[node]
             kept[node] = made.placeholder(f"weight_{len(constants)}")
             kept[node].meta["val"] = value
-            constants[kept[node].name] = np.ascontiguousarray(value.detach().numpy())
+            constants[kept[node].name] = np.ascontiguousarray(known[node].detach().numpy())
         return kept[node]
 
     module.graph.eliminate_dead_code()
