@@ -1,5 +1,6 @@
 """Streams of PyTorch's modules: exported for two lengths, of which one graph for all is made."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ from tconv.graph import UnknownOperator
 from tconv.messages import show
 from tconv.streams.network_runner import NetworkRunner
 from tconv.streams.stream import Stream
-from tconv.torch.compiling.front_end import region_graph
+from tconv.torch.compiling.front_end import region_graph, translates
+from tconv.torch.compiling.translation import TRANSLATORS
 
 __all__ = ["TorchStream", "stream"]
 
@@ -103,6 +105,12 @@ def stream(
             each.training = training
     _let_lengths_vary(first, second)
     graph_module, constants = first
+    for node in graph_module.graph.nodes:
+        if node.op == "call_function" and not translates(node):
+            raise UnsupportedError(
+                f"node {node.name!r} of the module, {node.target}, is none of a program; stream "
+                "the part of the module before it."
+            )
     try:
         graph = region_graph(graph_module, constants, []).graph
     except UnknownOperator as error:
@@ -150,8 +158,14 @@ _Exported = tuple[GraphModule, dict[str, NDArray[Any]]]
 
 def _exported(module: nn.Module, given: tuple[Tensor, ...]) -> _Exported:
     try:
-        with torch.no_grad():
-            program = torch.export.export(module, given).run_decompositions()
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, about its own code and of the weight norm
+            kept = {
+                operator: function
+                for operator, function in torch.export.default_decompositions().items()
+                if str(operator).partition(".")[2] not in TRANSLATORS
+            }
+            program = torch.export.export(module, given).run_decompositions(kept)
     except Exception as error:  # of whatever kind the module's own code raises
         reason = str(error).strip().split("\n")[0]
         raise UnsupportedError(
