@@ -29,6 +29,7 @@ from tconv.torch.tracing import Tracer
 
 if TYPE_CHECKING:
     from tconv.torch.compiling import CompilationReport, CompiledGraphReport, CompiledRegion, report
+    from tconv.torch.streams import TorchStream, stream
 
 __all__ = [
     "Acceleration",
@@ -41,6 +42,7 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "TorchStream",
     "Tracer",
     "accelerate",
     "conv_transpose1d",
@@ -50,15 +52,19 @@ __all__ = [
     "refresh",
     "report",
     "restore",
+    "stream",
 ]
 
 register("torch", contract_tensors)
 
-_OF_COMPILING = {"CompilationReport", "CompiledGraphReport", "CompiledRegion", "report"}
+_COMPILING = ("CompilationReport", "CompiledGraphReport", "CompiledRegion", "report")
+_ROOMS = dict.fromkeys(_COMPILING, "compiling") | dict.fromkeys(
+    ("TorchStream", "stream"), "streams"
+)
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs Dynamo, which takes a second, when it is first asked for."""
-    if name not in _OF_COMPILING:
+    if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("tconv.torch.compiling"), name)
+    return getattr(import_module(f"tconv.torch.{_ROOMS[name]}"), name)

@@ -1,0 +1,113 @@
+"""Part of a model as a graph: the nodes between some of its values."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from tconv.errors import ParameterError, UnsupportedError
+from tconv.graph import Graph, Input, UnknownOperator
+from tconv.onnx.front_end import graph_of
+from tconv.onnx.model.model import as_source, read_model
+from tconv.onnx.model.nodes import NotPartitionable, is_operator
+from tconv.onnx.model.shape_inference import infer_value_infos, strip_weights
+
+__all__ = ["known_sizes", "open_model", "part_of_model", "value_names"]
+
+
+def open_model(model: Any) -> ModelProto:
+    """Read a model, of which a part will be a graph.
+
+    Raises
+    ------
+    ModelError, OSError : it is damaged, or its file cannot be read
+    UnsupportedError : only ONNX Runtime can read it
+    """
+    try:
+        return read_model(as_source(model))
+    except NotPartitionable as why:
+        raise UnsupportedError(f"the model cannot be computed piece by piece: {why}.") from None
+
+
+def value_names(model: ModelProto) -> tuple[list[str], set[str]]:
+    """Names of the inputs that are no weights, and of all values that nodes make."""
+    stored = {each.name for each in model.graph.initializer}
+    declared = [each.name for each in model.graph.input if each.name not in stored]
+    return declared, {name for node in model.graph.node for name in node.output if name}
+
+
+def known_sizes(model: ModelProto, name: str) -> list[int | None]:
+    """Sizes of a value as the model declares them, or as the convolution asks that reads it.
+
+    None for any size; an empty list if even the number of axes is unknown.
+    """
+    values = {each.name: each for each in (*model.graph.input, *model.graph.value_info)}
+    if name not in values:
+        values |= infer_value_infos(strip_weights(model))
+    sizes: list[int | None] = []
+    if name in values and values[name].type.tensor_type.HasField("shape"):
+        dims = values[name].type.tensor_type.shape.dim
+        sizes = [int(dim.dim_value) or None for dim in dims]
+    weights = {each.name: tuple(each.dims) for each in model.graph.initializer}
+    for node in model.graph.node:
+        if is_operator(node, "Conv", "ConvTranspose") and node.input[0] == name:
+            weight = weights.get(node.input[1], ())
+            group = next((each.i for each in node.attribute if each.name == "group"), 1)
+            if len(weight) > 2:
+                sizes = sizes if len(sizes) == len(weight) else [None] * len(weight)
+                sizes[1] = weight[1] * group if node.op_type == "Conv" else weight[0]
+                break
+    return sizes
+
+
+def part_of_model(
+    model: ModelProto,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    constants: Mapping[str, NDArray[Any]],
+) -> Graph:
+    """Return the nodes between values as a graph; `constants` are inputs that stay the same.
+
+    Raises
+    ------
+    ParameterError : outputs depend on more inputs, or not on all of these
+    UnsupportedError : tconv has no program for a node
+    """
+    nodes = _between(model.graph.node, {*inputs, *constants}, outputs)
+    made = {name for node in nodes for name in node.output}
+    stored = {each.name for each in model.graph.initializer}
+    for node in nodes:
+        for name in node.input:
+            if name and name not in {*made, *stored, *inputs, *constants}:
+                raise ParameterError(
+                    f"outputs depend on {name!r}, which is not among inputs; add it there, or to "
+                    "constants with its array."
+                )
+    read = {name for node in nodes for name in node.input}
+    unread = [name for name in inputs if name not in read]
+    if unread:
+        raise ParameterError(f"inputs has {unread[0]!r}, which outputs do not depend on; drop it.")
+    used = {name: array for name, array in constants.items() if name in read}
+    try:
+        graph = graph_of(model, nodes, [*inputs, *used], outputs)
+    except UnknownOperator as error:
+        raise UnsupportedError(
+            f"the model cannot be computed piece by piece: {error}, which tconv has no program "
+            "for; cut the model by inputs and outputs to the part that it has."
+        ) from None
+    kept = tuple(Input(name, "float32") for name in inputs)
+    return replace(graph, inputs=kept, constants={**graph.constants, **used})
+
+
+def _between(
+    nodes: Iterable[NodeProto], starts: set[str], outputs: Sequence[str]
+) -> list[NodeProto]:
+    wanted, found = set(outputs), list[NodeProto]()
+    for node in reversed(list(nodes)):
+        makes = {name for name in node.output if name}
+        if makes & wanted and not makes <= starts:
+            found.append(node)
+            wanted |= {name for name in node.input if name} - starts
+    return found[::-1]
