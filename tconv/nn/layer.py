@@ -8,6 +8,7 @@ no training mode to switch. Residuals refer to x and y without a copy: change ne
 
 import os
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -149,7 +150,7 @@ class Layer:
     def trace(self, trace: Trace, x: str) -> str:
         """Add the layer to the nodes of a stream; return the name of its result."""
         if self.is_pointwise:
-            return trace.pointwise(self.predict, x)
+            return trace.pointwise(deepcopy(self).predict, x)
         title = ".".join([*trace.titles, type(self).__name__])
         raise UnsupportedError(
             f"layer {title} has no stream: it may need all of time; leave it out, or set "

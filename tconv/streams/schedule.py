@@ -11,11 +11,13 @@ from fractions import Fraction
 from math import ceil, lcm
 from typing import NamedTuple
 
-from tconv.errors import UnsupportedError
+from tconv.errors import ShapeError, UnsupportedError
 from tconv.geometry.window import Window
 from tconv.system.fork_lock import cached_property
 
 __all__ = ["Flow", "Schedule", "Value"]
+
+_MANY = 2**16  # periods, so that no value is without cells
 
 
 class Flow(NamedTuple):
@@ -82,6 +84,7 @@ class Schedule:
                 )
             rates.update(dict.fromkeys(flow.makes, found.pop()))
         self.rates, self.period = rates, lcm(*[rate.denominator for rate in rates.values()])
+        self._check_lengths()
         lags = {name: -count for name, count in self.ready(0).items()}
         held, fills = dict.fromkeys(rates, 0), dict[str, float]()
         for flow in self.flows:
@@ -101,6 +104,26 @@ class Schedule:
             for name, rate in rates.items()
         }
         self._of_phase: dict[int, dict[str, int]] = {}
+
+    def _check_lengths(self) -> None:
+        """Refuse values that have as many cells as each other for no length of the input."""
+        many, unlike = _MANY * self.period, None
+        for count in range(many, many + self.period):
+            found = dict.fromkeys(self.inputs, count)
+            for flow in self.flows:
+                sizes = [window.size(found[name]) for name, window in flow.reads]
+                if len({*sizes}) > 1:
+                    unlike = unlike or (flow.title, *sorted({*sizes})[:2], count)
+                    break
+                found.update(dict.fromkeys(flow.makes, sizes[0]))
+            else:
+                return
+        assert unlike is not None
+        title, one, other, count = unlike
+        raise ShapeError(
+            f"node {title!r} joins values of {one} and {other} cells, for {count} cells of the "
+            "input; pad the shorter one."
+        )
 
     @staticmethod
     def first_read(lags: Mapping[str, int], flow: Flow, window: Window) -> int:
@@ -149,12 +172,19 @@ class Schedule:
             self._of_phase[phase] = self.ready(phase)
         return self._of_phase[phase][name] + int(self.rates[name] * self.period) * periods
 
-    def latency(self, name: str) -> int:
-        """Cells of a value by which it lags behind the input, at most, rounded up."""
+    def latency(self, name: str, in_periods: bool = False) -> int:
+        """Cells of a value by which it lags behind the input, at most, rounded up.
+
+        Of input that comes `in_periods` it lags less, where no cell waits for others.
+        """
         rate = self.rates[name]
+        if in_periods:
+            return self.values[name].lag
         return max(ceil(rate * count - self._known(name, count)) for count in range(self.period))
 
-    def parts_of_latency(self, name: str) -> list[tuple[str, Fraction]]:
+    def parts_of_latency(
+        self, name: str, in_periods: bool = False
+    ) -> list[tuple[str, Fraction]]:
         """What the latency is made of: nodes on the way to the latest operand, and their cells.
 
         In cells of the value. Strides that make less cells than they read add what is lost by
@@ -171,7 +201,7 @@ class Schedule:
                 found.append((flow.title, own * rate))
             at = latest
         found.reverse()
-        rest = self.latency(name) - sum(cells for _, cells in found)
+        rest = self.latency(name, in_periods) - sum(cells for _, cells in found)
         return found + [("whole cells", Fraction(rest))] * (rest != 0)
 
     def _seconds(self, name: str) -> Fraction:

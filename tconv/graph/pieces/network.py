@@ -68,7 +68,7 @@ def network_of(
                 title = node.name or node.outputs[0]
                 raise UnsupportedError(
                     f"node {title!r} cannot be computed piece by piece: {why}; compute "
-                    " the network in one call, or end the model before this node."
+                    "the network in one call, or end the model before this node."
                 ) from None
             alongs.append(along)
             laws.append(law)
