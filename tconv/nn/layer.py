@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tconv.arrays.checks import as_gradient, as_real
 from tconv.arrays.dtypes import FLOATING_TYPES, as_dtype, as_type_name
 from tconv.errors import ParameterError, ShapeError, TConvError, UnsupportedError
-from tconv.geometry.arguments import as_array, as_integer, as_mapping
+from tconv.geometry.arguments import as_array, as_integer, as_mapping, as_threads
 from tconv.messages import show
 from tconv.nn.parameter import Parameter
 from tconv.nn.state_files import read_state, write_state
@@ -143,7 +143,7 @@ class Layer:
             as_integer(batch, "batch", 1),
             None if channels is None else as_integer(channels, "channels", 1),
             kind,
-            None if threads is None else as_integer(threads, "threads", 1),
+            as_threads(threads),
         )
         return Stream(runner, frames)
 

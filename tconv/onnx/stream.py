@@ -6,15 +6,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from tconv.engine import host_target
-from tconv.errors import ParameterError, ShapeError, UnsupportedError
-from tconv.geometry.arguments import as_array, as_integer, as_mapping
-from tconv.graph import Graph, Input, UnknownOperator
+from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
+from tconv.geometry.arguments import as_array, as_integer, as_mapping, as_threads
+from tconv.graph import Graph, Input, UnknownOperator, known_operators
 from tconv.messages import show
 from tconv.onnx.front_end import graph_of
 from tconv.onnx.model.model import as_source, read_model
-from tconv.onnx.model.nodes import NotPartitionable, is_operator
+from tconv.onnx.model.nodes import NotPartitionable, is_operator, name_of
 from tconv.onnx.model.shape_inference import infer_value_infos, strip_weights
 from tconv.streams.network_runner import NetworkRunner
 from tconv.streams.stream import Stream as _Stream
@@ -50,7 +51,8 @@ class Stream(_Stream):
     ------
     UnsupportedError : a node needs more of time than its neighbourhood, such as a normalisation
         over time, or is one that tconv has no program for; its name, and why
-    ParameterError, ShapeError : an argument is none of the above, or the axis of time is not clear
+    ParameterError, ShapeError, DTypeError : an argument is none of the above, or the axis of time
+        is not clear
     ModelError, OSError : the model is damaged, or its file cannot be read
 
     References
@@ -79,33 +81,78 @@ class Stream(_Stream):
         frames: int | None = None,
     ) -> None:
         batch = as_integer(batch, "batch", 1)
-        threads = host_target().threads if threads is None else as_integer(threads, "threads", 1)
+        threads = as_threads(threads) or host_target().threads
         try:
             proto = read_model(as_source(model))
         except NotPartitionable as why:
             raise UnsupportedError(f"the model cannot be streamed: {why}.") from None
-        fixed = {
-            name: as_array(array, name)
-            for name, array in as_mapping(constants or {}, "constants").items()
-        }
+        fixed = _constants(proto, {} if constants is None else constants)
         shapes = _shapes(proto, inputs, fixed, batch)
-        axes = {name: _axis_of_time(name, shape) for name, shape in shapes.items()}
-        graph = _part(proto, list(shapes), _names(proto, outputs), fixed)
+        axes = {name: shape.index(None) for name, shape in shapes.items()}
+        graph = _part(proto, list(shapes), _outputs(proto, outputs), fixed)
         super().__init__(NetworkRunner(graph, axes, shapes, threads), frames)
 
 
-def _names(model: ModelProto, outputs: Any) -> list[str]:
+def _names(value: Any, what: str) -> list[str]:
+    """One name or several, at least one."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable) or isinstance(value, bytes):
+        raise ParameterError(f"{what}={show(value)} must be names; pass a list of strings.")
+    found = list(value)
+    for name in found:
+        if not isinstance(name, str):
+            raise ParameterError(
+                f"{what} has {show(name)} for a name, must have strings; pass names of values."
+            )
+    if not found:
+        raise ParameterError(f"{what} must name at least one value; pass its name.")
+    return found
+
+
+def _made(model: ModelProto) -> set[str]:
+    return {name for node in model.graph.node for name in node.output if name}
+
+
+def _outputs(model: ModelProto, outputs: Any) -> list[str]:
     names = [each.name for each in model.graph.output]
     if outputs is None:
         return names
-    found = [outputs] if isinstance(outputs, str) else list(outputs)
-    made = {name for node in model.graph.node for name in node.output if name}
+    found, made = _names(outputs, "outputs"), _made(model)
     for name in found:
         if name not in made:
             raise ParameterError(
                 f"outputs has {show(name)}, which no node makes; pass outputs of the model, "
                 f"{', '.join(map(show, names))}, or names of values within it."
             )
+    return found
+
+
+def _type_of(model: ModelProto, name: str) -> str | None:
+    """NumPy's name of a value's type, where the model says it."""
+    for each in (*model.graph.input, *model.graph.value_info):
+        if each.name == name and each.type.tensor_type.elem_type:
+            return str(tensor_dtype_to_np_dtype(each.type.tensor_type.elem_type))
+    return None
+
+
+def _constants(model: ModelProto, constants: Any) -> dict[str, NDArray[Any]]:
+    known = {*_made(model), *(v.name for v in (*model.graph.input, *model.graph.initializer))}
+    found = {}
+    for name, value in as_mapping(constants, "constants").items():
+        if name not in known:
+            raise ParameterError(
+                f"constants has {show(name)}, which is no value of the model; pass inputs of it, "
+                f"{', '.join(show(each.name) for each in model.graph.input)}, or names of values "
+                "within it."
+            )
+        array, kind = as_array(value, name), _type_of(model, name)
+        if kind is not None and array.dtype != kind:
+            raise DTypeError(
+                f"constants[{show(name)}] has dtype {array.dtype}, must be {kind}; convert it by "
+                f"astype({kind!r})."
+            )
+        found[name] = array
     return found
 
 
@@ -120,27 +167,39 @@ def _shapes(
     elif inputs is None:
         given = dict.fromkeys(name for name in declared if name not in constants)
     else:
-        given = dict.fromkeys([inputs] if isinstance(inputs, str) else inputs)
-    made = {name for node in model.graph.node for name in node.output if name}
-    found = {}
+        given = dict.fromkeys(_names(inputs, "inputs"))
+    made, found = _made(model), {}
     for name, shape in given.items():
+        if name in constants:
+            raise ParameterError(f"{show(name)} is in inputs and in constants; drop it from one.")
         if name not in declared and name not in made:
             raise ParameterError(
                 f"inputs has {show(name)}, which is no value of the model; pass inputs of it, "
                 f"{', '.join(map(show, declared))}, or names of values within it."
             )
-        found[name] = _checked(name, shape, batch) if shape else _declared(model, name, batch)
+        if (kind := _type_of(model, name)) not in (None, "float32"):
+            raise UnsupportedError(
+                f"input {show(name)} is of {kind}, tconv has programs for float32; convert the "
+                "model, or begin after this value, by inputs."
+            )
+        is_given = shape is not None
+        found[name] = _checked(name, shape, batch) if is_given else _declared(model, name, batch)
     if not found:
         raise ParameterError("inputs must name at least one value; leave one out of constants.")
     return found
 
 
 def _checked(name: str, shape: Any, batch: int) -> Shape:
-    sizes = tuple(None if size is None else as_integer(size, name, 1) for size in shape)
+    what = f"inputs[{show(name)}]"
+    if not isinstance(shape, list | tuple):
+        raise ParameterError(
+            f"{what}={show(shape)} must be a shape; pass ({batch}, channels, None) for example."
+        )
+    sizes = tuple(None if size is None else as_integer(size, what, 1) for size in shape)
     if sizes.count(None) != 1 or sizes[0] != batch:
         raise ShapeError(
-            f"inputs has shape {sizes} for {name!r}, which must have None along time alone, and "
-            f"batch={batch} first; pass ({batch}, channels, None) for example."
+            f"{what}={sizes} must have None along time alone, and batch={batch} first; pass "
+            f"({batch}, channels, None) for example."
         )
     return sizes
 
@@ -176,15 +235,6 @@ def _declared(model: ModelProto, name: str, batch: int) -> Shape:
     return tuple(sizes)
 
 
-def _axis_of_time(name: str, shape: Shape) -> int:
-    axis = shape.index(None)
-    if axis == 0:
-        raise ShapeError(
-            f"inputs has None first for {name!r}, where the batch is; put it along time."
-        )
-    return axis
-
-
 def _part(
     model: ModelProto,
     inputs: Sequence[str],
@@ -193,6 +243,14 @@ def _part(
 ) -> Graph:
     """The nodes between the inputs and the outputs as a graph."""
     nodes = _between(model.graph.node, {*inputs, *constants}, outputs)
+    known = known_operators() | {"Constant"}
+    for node in nodes:
+        if node.op_type not in known:
+            raise UnsupportedError(
+                f"node {name_of(node)!r} cannot be computed piece by piece: tconv has no program "
+                f"for {node.op_type}; end the model before this node by outputs, or begin after it "
+                "by inputs."
+            )
     made = {name for node in nodes for name in node.output}
     stored = {each.name for each in model.graph.initializer}
     for node in nodes:
@@ -211,8 +269,8 @@ def _part(
         graph = graph_of(model, nodes, [*inputs, *used], outputs)
     except UnknownOperator as error:
         raise UnsupportedError(
-            f"the model cannot be streamed: {error}, which tconv has no program for; cut the model "
-            "by inputs and outputs to the part that it has."
+            f"the model cannot be streamed: {error}, which tconv has no program for; end the model "
+            "before it by outputs, or begin after it by inputs."
         ) from None
     kept = tuple(Input(name, "float32") for name in inputs)
     return replace(graph, inputs=kept, constants={**graph.constants, **used})

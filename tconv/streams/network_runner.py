@@ -80,7 +80,8 @@ class NetworkRunner(Runner):
             if axes[name][0] != 0 if is_apart else axes[name][0] is None:
                 raise UnsupportedError(
                     f"value {name!r} of shape {base[name]} does not have the batch as its first "
-                    "axis, so its streams cannot be told apart; pass batch=1, and make more streams."
+                    "axis, so its streams cannot be told apart; pass batch=1, and make more "
+                    "streams."
                 )
 
     def _lengths(self) -> RunLengths:

@@ -49,6 +49,17 @@ class Value(NamedTuple):
     fill: float | None = None
 
 
+def _without_leads(parts: Sequence[tuple[str, Fraction]]) -> list[tuple[str, Fraction]]:
+    """The parts of a latency, where what a Pad is ahead by counts for the nodes after it."""
+    found, lead = list[tuple[str, Fraction]](), Fraction(0)
+    for title, cells in parts:
+        lead += cells
+        if lead > 0:
+            found.append((title, lead))
+        lead = min(lead, Fraction(0))
+    return [*found, (parts[-1][0], lead)] if lead else found
+
+
 class Schedule:
     """When cells are known, from the windows of all nodes.
 
@@ -107,23 +118,22 @@ class Schedule:
 
     def _check_lengths(self) -> None:
         """Refuse values that have as many cells as each other for no length of the input."""
-        many, unlike = _MANY * self.period, None
+        many, unlike = _MANY * self.period, ""
         for count in range(many, many + self.period):
             found = dict.fromkeys(self.inputs, count)
             for flow in self.flows:
                 sizes = [window.size(found[name]) for name, window in flow.reads]
                 if len({*sizes}) > 1:
-                    unlike = unlike or (flow.title, *sorted({*sizes})[:2], count)
+                    cells = " and ".join(map(str, sorted({*sizes})))
+                    unlike = unlike or (
+                        f"node {flow.title!r} joins values of {cells} cells, for {count} cells of "
+                        "the input; pad the shorter one."
+                    )
                     break
                 found.update(dict.fromkeys(flow.makes, sizes[0]))
             else:
                 return
-        assert unlike is not None
-        title, one, other, count = unlike
-        raise ShapeError(
-            f"node {title!r} joins values of {one} and {other} cells, for {count} cells of the "
-            "input; pad the shorter one."
-        )
+        raise ShapeError(unlike)
 
     @staticmethod
     def first_read(lags: Mapping[str, int], flow: Flow, window: Window) -> int:
@@ -182,9 +192,7 @@ class Schedule:
             return self.values[name].lag
         return max(ceil(rate * count - self._known(name, count)) for count in range(self.period))
 
-    def parts_of_latency(
-        self, name: str, in_periods: bool = False
-    ) -> list[tuple[str, Fraction]]:
+    def parts_of_latency(self, name: str, in_periods: bool = False) -> list[tuple[str, Fraction]]:
         """What the latency is made of: nodes on the way to the latest operand, and their cells.
 
         In cells of the value. Strides that make less cells than they read add what is lost by
@@ -200,7 +208,7 @@ class Schedule:
             if own:
                 found.append((flow.title, own * rate))
             at = latest
-        found.reverse()
+        found = _without_leads(found[::-1])
         rest = self.latency(name, in_periods) - sum(cells for _, cells in found)
         return found + [("whole cells", Fraction(rest))] * (rest != 0)
 

@@ -105,9 +105,11 @@ class State:
         schedule, begins = self.runner.schedule, given["begins"]
         waits = given["positions"] - begins
         most = schedule.lead + schedule.period - 1
-        if (begins < -schedule.lead).any() or (begins % schedule.period).any() or (
-            (waits < 0) | (waits > most)
-        ).any():
+        if (
+            (begins < -schedule.lead).any()
+            or (begins % schedule.period).any()
+            or ((waits < 0) | (waits > most)).any()
+        ):
             raise ParameterError(
                 f"state has positions={given['positions']} and begins={begins}, which no stream "
                 "of this network has together; pass what state_dict() of such a stream returned."

@@ -185,8 +185,8 @@ class Stream:
 
     def __reduce__(self) -> Any:
         raise UnsupportedError(
-            "a stream cannot be pickled, as its programs are of this process; pass what state_dict() "
-            "returns, and load it into a stream of the same network."
+            "a stream cannot be pickled, as its programs are of this process; pass what "
+            "state_dict() returns, and load it into a stream of the same network."
         )
 
     def state_dict(self) -> dict[str, NDArray[Any]]:

@@ -69,7 +69,7 @@ def sequences(draw, dtype="float32"):
             up = tconv.ConvTranspose1d(2, channels, 4, stride=2, padding=1, dtype=dtype, rng=1)
             inner = draw(_alike(dtype, 2))
             layers.append(tconv.Residual(down, *inner, up))
-    assume(any(isinstance(each, Convolution) or isinstance(each, tconv.Residual) for each in layers))
+    assume(any(isinstance(each, Convolution | tconv.Residual) for each in layers))
     return tconv.Sequential(*layers), first
 
 

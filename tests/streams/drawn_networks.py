@@ -38,8 +38,10 @@ class DrawnNetwork:
 
     def __repr__(self):
         stored = self.graph.constants
-        shown = {name: stored[name].tolist() if stored[name].dtype.kind == "i" else stored[name].shape
-                 for name in stored}  # fmt: skip
+        shown = {
+            name: each.tolist() if each.dtype.kind == "i" else each.shape
+            for name, each in stored.items()
+        }
         nodes = [
             f"{', '.join(each.outputs)} = {each.operator}"
             f"({', '.join(f'{n}={shown[n]}' if n in shown else n for n in each.inputs)})"
@@ -55,14 +57,16 @@ class DrawnNetwork:
 @st.composite
 def networks(draw, among=None, most=5, batch=None):
     """A network of a few blocks after each other; of those named in `among`, or of all."""
-    builder = _Builder(draw)
+    builder = _Builder(draw, among or list(BLOCKS))
     batch = batch or draw(st.integers(1, 2))
     last = not among and draw(st.booleans())  # channels last, as most of NumPy has them
     axes, shapes = {}, {}
 
     def feed(channels):
         name = f"x{len(shapes)}"
-        axes[name], shapes[name] = (1, (batch, None, channels)) if last else (2, (batch, channels, None))
+        axes[name], shapes[name] = (
+            (1, (batch, None, channels)) if last else (2, (batch, channels, None))
+        )
         if not last:
             return name
         return builder.add("Transpose", [name], perm=[0, 2, 1])
@@ -75,7 +79,7 @@ def networks(draw, among=None, most=5, batch=None):
         x = x._replace(name=builder.add("Add", [x.name, builder.add("Conv", [other, weight])]))
     outputs = []
     for _ in range(draw(st.integers(1, most))):
-        x = draw_block(builder, x, among)
+        x = draw_block(builder, x)
         if draw(st.integers(0, 7)) == 7:
             outputs.append(x.name)
     outputs = [name for name in outputs if name != x.name]
@@ -92,13 +96,12 @@ def networks(draw, among=None, most=5, batch=None):
     return drawn
 
 
-def draw_block(b, x, among=None, keeps=False):
+def draw_block(b, x, keeps=False):
     """Add a block of any kind, or of one that keeps the length."""
-    names = [n for n, (_, does_keep) in BLOCKS.items() if does_keep or not keeps]
-    names = [n for n in names if n in (among or names)] or ["activation"]
+    names = [name for name in b.among if BLOCKS[name][1] or not keeps]
     if x.rate > MOST_RATE:
-        names = [n for n in names if n not in ("ConvTranspose", "Resize", "causal up")] or ["activation"]
-    return BLOCKS[b.one_of(names)][0](b, x)
+        names = [name for name in names if name not in ("ConvTranspose", "Resize", "causal up")]
+    return BLOCKS[b.one_of(names or ["same Conv"])][0](b, x)
 
 
 class _Value:
@@ -116,8 +119,9 @@ class _Value:
 class _Builder:
     """Nodes while they are added."""
 
-    def __init__(self, draw):
-        self.draw, self.nodes, self.constants, self.depth = draw, [], {}, 0
+    def __init__(self, draw, among):
+        self.draw, self.among, self.depth = draw, among, 0
+        self.nodes, self.constants = [], {}
 
     def one_of(self, choices):
         return self.draw(st.sampled_from(list(choices)))
@@ -288,7 +292,9 @@ def _snake(b, x):
 
 @block("channels", keeps=True)
 def _over_channels(b, x):
-    operator = b.one_of(["Softmax", "LogSoftmax", "ReduceMean", "ReduceMax", "BatchNormalization", "Gather"])
+    operator = b.one_of(
+        ["Softmax", "LogSoftmax", "ReduceMean", "ReduceMax", "BatchNormalization", "Gather"]
+    )
     if operator.startswith("Reduce"):
         one = b.add(operator, [x.name], axes=[1], keepdims=1)
         return x.of(b.add("Sub", [x.name, one]))

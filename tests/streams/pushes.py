@@ -45,7 +45,10 @@ def piecewise(stream, inputs, lengths):
     outputs = runner.schedule.outputs
     several = [each if len(outputs) > 1 else [each] for each in parts]
     axes = map(runner.axis, outputs)
-    return [np.concatenate(each, axis) for each, axis in zip(zip(*several, strict=True), axes)]
+    return [
+        np.concatenate(each, axis)
+        for each, axis in zip(zip(*several, strict=True), axes, strict=True)
+    ]
 
 
 def all_of(stream, x, lengths):

@@ -6,6 +6,7 @@ from streams.drawn_layers import convolutions, directly_or_none, noise, sequence
 from streams.pushes import LENGTHS, all_of, cuts, in_runs, same_bits
 
 from strategies import draws
+from tconv.errors import ShapeError
 
 
 @draws(2)
@@ -26,7 +27,11 @@ def test_sequences_and_residual_blocks_as_well(data, dtype, size):
     net, channels = data.draw(sequences(dtype))
     x = noise((2, channels, size), dtype, size)
     expected = directly_or_none(net, x)
-    stream = in_runs(net.stream(2, channels=channels), data.draw(LENGTHS))
+    try:
+        stream = in_runs(net.stream(2, channels=channels), data.draw(LENGTHS))
+    except ShapeError:  # an hourglass between values whose lengths are always odd
+        assert expected is None
+        return
     found = all_of(stream, x, data.draw(cuts(size)))
     if expected is not None:
         assert same_bits(found, expected)

@@ -43,7 +43,9 @@ def test_pushes_give_the_bits_of_the_whole(drawn, size, data):
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_operator_after_another_and_before_one(block):
     @draws(0.15)
-    @given(networks(["same Conv", "activation", block, "ConvTranspose"]), st.integers(1, 40), st.data())
+    @given(
+        networks(["same Conv", "activation", block, "ConvTranspose"]), st.integers(1, 40), st.data()
+    )
     def is_right(drawn, size, data):
         check(drawn, size, data)
 

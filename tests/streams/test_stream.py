@@ -109,7 +109,7 @@ def test_a_state_of_another_network_is_refused():
             stream.load_state_dict(wrong)
         assert f"and batch, but {fault}; pass what state_dict()" in str(caught.value)
     for wrong in (None, 3, [1], {1: 2}):
-        with pytest.raises(ParameterError, match="^state"):
+        with pytest.raises(ParameterError, match=r"^state"):
             stream.load_state_dict(wrong)
     for positions, begins in ((9, 0), (-3, 0), (1, 1), (-1, -2)):
         wrong = state | {"positions": np.array([positions]), "begins": np.array([begins])}
@@ -328,9 +328,7 @@ def test_a_push_after_the_end():
     stream.push(noise(1, 5))
     stream.flush()
     assert stream.flush().shape == (1, 2, 0)
-    with refuses(
-        TConvError, "push after flush: stream 0 has ended; call reset() for a new one."
-    ):
+    with refuses(TConvError, "push after flush: stream 0 has ended; call reset() for a new one."):
         stream.push(noise(1, 5))
     stream.reset()
     assert stream.push(noise(1, 30)).shape[2] > 0
@@ -375,7 +373,8 @@ def test_as_many_arrays_as_inputs():
 def test_flags_of_another_batch(active, call):
     stream = stream_of("layers", 2)
     with pytest.raises(
-        ParameterError, match=r"(?s)^active=.* must be 2 flags, one for each stream of the batch; pass"
+        ParameterError,
+        match=r"(?s)^active=.* must be 2 flags, one for each stream of the batch; pass",
     ):
         stream.push(noise(2, 3), active=active) if call == "push" else getattr(stream, call)(active)
 
@@ -388,9 +387,9 @@ def test_frames():
     ):
         stream_of("layers", frames=3)
     for wrong in (0, -2, 1.5, "2"):
-        with pytest.raises(ParameterError, match="^frames="):
+        with pytest.raises(ParameterError, match=r"^frames="):
             stream_of("layers", frames=wrong)
-        with pytest.raises(ParameterError, match="^frames="):
+        with pytest.raises(ParameterError, match=r"^frames="):
             stream_of("layers").warm(wrong)
     stream = stream_of("layers", frames=2)
     with refuses(

@@ -85,7 +85,7 @@ def _law_along(
     (axis,) = results if len(results) == 1 else (None,)
     whole = extents.shapes[node.outputs[0]]
     if axis is None:
-        raise NoLaw(f"{node.operator} over {it}")
+        raise NoLaw(f"{node.operator} needs all of {it}, as its result has one size for any length")
     if all(each is None for each in axes):
         raise NoLaw(f"{node.operator}, which makes {it} of none")
     along = Along(node, graph, shapes, axes, whole, axis, it)
