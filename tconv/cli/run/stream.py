@@ -65,7 +65,7 @@ def run_stream(options: Namespace) -> Answer:
         wrote = written(output, found.outputs, chosen, axes)
         compared = _compared(options, inputs, found.outputs, feeds) if options.compare else None
     about = [_about_rate(options.sample_rate)]
-    parts: list[str | Table] = [found.report.table(), found.report.facts()]
+    parts = list[str | Table]()
     result = {**found.report.as_dict(), "chunk": chunk, "threads": options.threads}
     code = 0
     if compared is None:
@@ -75,7 +75,9 @@ def run_stream(options: Namespace) -> Answer:
         parts += [compared.table(), *verdict]
         result |= compared.as_dict()
     result |= {"outputs": described(found.outputs), "written": options.output}
-    return Answer((*parts, "\n".join(about), *wrote), result, code, beside=options.output == DASH)
+    facts = replace(found.report.facts(), footer="\n".join(about))
+    shown = (found.report.table(), facts, *parts, *wrote)
+    return Answer(shown, result, code, beside=options.output == DASH)
 
 
 def _slower(rate: int, ratio: Fraction) -> int:
