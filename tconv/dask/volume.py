@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,21 @@ from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.geometry.parts import Box, sizes, slices
 from tconv.ops.dispatch import Call, check_bias, check_rank, solve_for
 
-__all__ = ["Contraction", "Volume", "keeps_order"]
+__all__ = ["Contraction", "Move", "Volume", "keeps_order"]
 
 Read = Callable[[Box], NDArray[Any]]
 """Returns the cells of a box."""
+
+
+class Move(NamedTuple):
+    """Where the cells of a result stand in the source, along one axis of the result.
+
+    Cell n stands at ``scale*n + offset``, in cells of the source.
+    """
+
+    axis: int
+    scale: float
+    offset: float
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,31 @@ class Contraction:
         return self.without_channels(self.geometry.shape_of(self.want))
 
     @property
+    def new_axis(self) -> int | None:
+        """The axis of channels of the result, if the source has none."""
+        return self.channel_axis if self.lacks_channels and not self.drops_channels else None
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """Where the cells of the result stand in the source.
+
+        A cell o of y stands where ``(o + padding - (R - 1)/2) / stride`` stands in x, with R the
+        kernel's reach: the middle of a kernel lies on the cell that it spreads.
+        """
+        kept = range(len(self.geometry.shape_of(self.want)))
+        places = [n for n in kept if n >= self.geometry.batched and n != self.channel_axis]
+        if self.drops_channels:
+            places = [n - (n > self.channel_axis) for n in places]
+        found = []
+        for n, axis in zip(places, self.geometry.axes, strict=True):
+            shift = axis.begin - (axis.reach - 1) / 2
+            if self.want == "y":
+                found.append(Move(n, 1 / axis.stride, shift / axis.stride))
+            else:
+                found.append(Move(n, axis.stride, -shift))
+        return tuple(found)
+
+    @property
     def source_chunks(self) -> tuple[int, ...] | None:
         """Chunks of the source, with an axis of channels; None of a file."""
         chunks = self.source.chunks
@@ -149,7 +185,7 @@ def keeps_order(geometry: Geometry, dtype: str) -> bool:
 class Volume:
     """A contraction, and the chunks that its result is computed in."""
 
-    contraction: Contraction
+    made: Contraction
     grid: ChunkGrid
 
     def compute(
@@ -168,7 +204,7 @@ class Volume:
         OSError : the source cannot be read there
         DTypeError : integers could overflow, or do not fit the type they are converted to
         """
-        made, part = self.contraction, self.grid.part(index)
+        made, part = self.made, self.grid.part(index)
         of_part = None if bias is None else bias[slice(*part.channels)]
         result: NDArray[Any] = solve_for(
             made.want,

@@ -38,6 +38,18 @@ class Window(NamedTuple):
         return Fraction(self.stride) if self.want == "y" else Fraction(1, self.stride)
 
     @property
+    def middle(self) -> tuple[float, float]:
+        """Scale and offset: cell n of the result stands at ``scale*n + offset`` in the operand.
+
+        >>> Window("y", reach=4, stride=2, begin=1, end=1).middle
+        (0.5, -0.25)
+        """
+        shift = self.begin - (self.reach - 1) / 2
+        if self.want == "x":
+            return float(self.stride), -shift
+        return 1 / self.stride, shift / self.stride
+
+    @property
     def is_local(self) -> bool:
         """Whether cell n of the result reads cell n and no other."""
         return self[:5] == SAME[:5] or self == Window("x")

@@ -1,22 +1,17 @@
 """Streams of ONNX models: networks along time, computed as their input arrives."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from tconv.engine import host_target
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
 from tconv.geometry.arguments import as_array, as_integer, as_mapping, as_threads
-from tconv.graph import Graph, Input, UnknownOperator, known_operators
 from tconv.messages import show
-from tconv.onnx.front_end import graph_of
-from tconv.onnx.model.model import as_source, read_model
-from tconv.onnx.model.nodes import NotPartitionable, is_operator, name_of
-from tconv.onnx.model.shape_inference import infer_value_infos, strip_weights
+from tconv.onnx.model_part import known_sizes, open_model, part_of_model, value_names
 from tconv.streams.network_runner import NetworkRunner
 from tconv.streams.stream import Stream as _Stream
 
@@ -82,14 +77,11 @@ class Stream(_Stream):
     ) -> None:
         batch = as_integer(batch, "batch", 1)
         threads = as_threads(threads) or host_target().threads
-        try:
-            proto = read_model(as_source(model))
-        except NotPartitionable as why:
-            raise UnsupportedError(f"the model cannot be streamed: {why}.") from None
+        proto = open_model(model)
         fixed = _constants(proto, {} if constants is None else constants)
         shapes = _shapes(proto, inputs, fixed, batch)
         axes = {name: shape.index(None) for name, shape in shapes.items()}
-        graph = _part(proto, list(shapes), _outputs(proto, outputs), fixed)
+        graph = part_of_model(proto, list(shapes), _outputs(proto, outputs), fixed)
         super().__init__(NetworkRunner(graph, axes, shapes, threads), frames)
 
 
@@ -110,15 +102,11 @@ def _names(value: Any, what: str) -> list[str]:
     return found
 
 
-def _made(model: ModelProto) -> set[str]:
-    return {name for node in model.graph.node for name in node.output if name}
-
-
 def _outputs(model: ModelProto, outputs: Any) -> list[str]:
     names = [each.name for each in model.graph.output]
     if outputs is None:
         return names
-    found, made = _names(outputs, "outputs"), _made(model)
+    found, (_, made) = _names(outputs, "outputs"), value_names(model)
     for name in found:
         if name not in made:
             raise ParameterError(
@@ -137,7 +125,8 @@ def _type_of(model: ModelProto, name: str) -> str | None:
 
 
 def _constants(model: ModelProto, constants: Any) -> dict[str, NDArray[Any]]:
-    known = {*_made(model), *(v.name for v in (*model.graph.input, *model.graph.initializer))}
+    _, made = value_names(model)
+    known = made | {each.name for each in (*model.graph.input, *model.graph.initializer)}
     found = {}
     for name, value in as_mapping(constants, "constants").items():
         if name not in known:
@@ -160,15 +149,14 @@ def _shapes(
     model: ModelProto, inputs: Any, constants: Mapping[str, Any], batch: int
 ) -> dict[str, Shape]:
     """The shape of every value that arrives piece by piece, with None along time."""
-    stored = {each.name for each in model.graph.initializer}
-    declared = [each.name for each in model.graph.input if each.name not in stored]
+    declared, made = value_names(model)
     if isinstance(inputs, Mapping):
         given: dict[str, Any] = dict(inputs)
     elif inputs is None:
         given = dict.fromkeys(name for name in declared if name not in constants)
     else:
         given = dict.fromkeys(_names(inputs, "inputs"))
-    made, found = _made(model), {}
+    found = {}
     for name, shape in given.items():
         if name in constants:
             raise ParameterError(f"{show(name)} is in inputs and in constants; drop it from one.")
@@ -206,83 +194,14 @@ def _checked(name: str, shape: Any, batch: int) -> Shape:
 
 def _declared(model: ModelProto, name: str, batch: int) -> Shape:
     """The shape that a model declares for a value, or what the convolution asks that reads it."""
-    values = {each.name: each for each in (*model.graph.input, *model.graph.value_info)}
-    if name not in values:
-        values |= infer_value_infos(strip_weights(model))
-    sizes: list[int | None] = []
-    if name in values and values[name].type.tensor_type.HasField("shape"):
-        dims = values[name].type.tensor_type.shape.dim
-        sizes = [int(dim.dim_value) or None for dim in dims]
-    weights = {each.name: tuple(each.dims) for each in model.graph.initializer}
-    for node in model.graph.node:
-        if is_operator(node, "Conv", "ConvTranspose") and node.input[0] == name:
-            weight = weights.get(node.input[1], ())
-            group = next((each.i for each in node.attribute if each.name == "group"), 1)
-            if len(weight) == 3:
-                sizes = sizes if len(sizes) == 3 else [None] * 3
-                sizes[1] = weight[1] * group if node.op_type == "Conv" else weight[0]
-                break
-    if sizes[:1] == [None] or sizes[:1] == [1]:
+    sizes = known_sizes(model, name)
+    if sizes[:1] in ([None], [1]):
         sizes[0] = batch
     if sizes[:1] != [batch] or sizes.count(None) != 1:
+        hint = f"inputs={{{name!r}: ({batch}, channels, None)}}"
         raise ShapeError(
             f"input {name!r} has shape {tuple(sizes)} in the model, where None is any size: which "
-            "axis is time is not clear. Pass inputs={"
-            + f"{name!r}: ({batch}, channels, None)"
-            + "}, "
-            "with None along time, or put an input that stays the same into constants."
+            f"axis is time is not clear. Pass {hint}, with None along time, or put an input that "
+            "stays the same into constants."
         )
     return tuple(sizes)
-
-
-def _part(
-    model: ModelProto,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    constants: Mapping[str, NDArray[Any]],
-) -> Graph:
-    """The nodes between the inputs and the outputs as a graph."""
-    nodes = _between(model.graph.node, {*inputs, *constants}, outputs)
-    known = known_operators() | {"Constant"}
-    for node in nodes:
-        if node.op_type not in known:
-            raise UnsupportedError(
-                f"node {name_of(node)!r} cannot be computed piece by piece: tconv has no program "
-                f"for {node.op_type}; end the model before this node by outputs, or begin after it "
-                "by inputs."
-            )
-    made = {name for node in nodes for name in node.output}
-    stored = {each.name for each in model.graph.initializer}
-    for node in nodes:
-        for name in node.input:
-            if name and name not in {*made, *stored, *inputs, *constants}:
-                raise ParameterError(
-                    f"outputs depend on {name!r}, which is not among inputs; add it there, or to "
-                    "constants with its array."
-                )
-    read = {name for node in nodes for name in node.input}
-    unread = [name for name in inputs if name not in read]
-    if unread:
-        raise ParameterError(f"inputs has {unread[0]!r}, which outputs do not depend on; drop it.")
-    used = {name: array for name, array in constants.items() if name in read}
-    try:
-        graph = graph_of(model, nodes, [*inputs, *used], outputs)
-    except UnknownOperator as error:
-        raise UnsupportedError(
-            f"the model cannot be streamed: {error}, which tconv has no program for; end the model "
-            "before it by outputs, or begin after it by inputs."
-        ) from None
-    kept = tuple(Input(name, "float32") for name in inputs)
-    return replace(graph, inputs=kept, constants={**graph.constants, **used})
-
-
-def _between(
-    nodes: Iterable[NodeProto], starts: set[str], outputs: Sequence[str]
-) -> list[NodeProto]:
-    wanted, found = set(outputs), list[NodeProto]()
-    for node in reversed(list(nodes)):
-        makes = {name for name in node.output if name}
-        if makes & wanted and not makes <= starts:
-            found.append(node)
-            wanted |= {name for name in node.input if name} - starts
-    return found[::-1]

@@ -13,6 +13,7 @@ except ImportError:
     ) from None
 
 from tconv.volumes.conversion import convert
+from tconv.volumes.networks import run
 from tconv.volumes.report import Conversion
 
-__all__ = ["Conversion", "convert"]
+__all__ = ["Conversion", "convert", "run"]

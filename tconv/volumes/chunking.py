@@ -127,7 +127,7 @@ def _kept_chunks(
     Where none is worth keeping, Zarr decodes several at once; if memory is too short for that, one
     after the other, and the last one is kept.
     """
-    made = volume.contraction
+    made = volume.made
     of_task = _task_bytes(made, task, caches=True)
     room = (memory - workers * of_task) // processes
     reads = made.of_source(tuple(volume.grid.reads))

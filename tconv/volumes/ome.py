@@ -1,7 +1,7 @@
 """Metadata of OME-Zarr: axes, scales and translations of a source, and those of its result.
 
-A cell o of y stands where ``(o + padding - (R - 1)/2) / stride`` stands in x, with R the kernel's
-reach: the middle of a kernel lies on the cell that it spreads. So scales are divided by the stride.
+Scales and translations of a result follow from where its cells stand in the source, which the
+computation says.
 
 References
 ----------
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tconv.dask.source import zarr
-from tconv.dask.volume import Contraction
+from tconv.volumes.computation import Computation
 
 __all__ = ["dimension_names", "multiscales"]
 
@@ -20,7 +20,7 @@ _MOST_LEVELS = 4  # of groups above an array that are asked
 _AXES = {"name": "c", "type": "channel"}
 
 
-def multiscales(made: Contraction) -> dict[str, Any] | None:
+def multiscales(made: Computation) -> dict[str, Any] | None:
     """Return the attributes of a group whose array "0" is the result; None without such metadata.
 
     Metadata that do not follow the specification count as none.
@@ -55,7 +55,7 @@ def multiscales(made: Contraction) -> dict[str, Any] | None:
     return {"ome": {"version": "0.5", "multiscales": [told]}}
 
 
-def dimension_names(made: Contraction) -> tuple[str | None, ...] | None:
+def dimension_names(made: Computation) -> tuple[str | None, ...] | None:
     """Names of the axes of the result; None if the source has none."""
     names = made.source.dimension_names
     if not any(names):
@@ -63,31 +63,22 @@ def dimension_names(made: Contraction) -> tuple[str | None, ...] | None:
     return tuple(_with_channels(made, list(names), "c" if "c" not in names else None))
 
 
-def _with_channels(made: Contraction, entries: list[Any], of_channels: Any) -> list[Any]:
+def _with_channels(made: Computation, entries: list[Any], of_channels: Any) -> list[Any]:
     """Insert the entry of the axis of channels, if the result has one and the source has not."""
-    if made.lacks_channels and not made.drops_channels:
-        entries.insert(made.channel_axis, of_channels)
+    if made.new_axis is not None:
+        entries.insert(made.new_axis, of_channels)
     return entries
 
 
 def _of_result(
-    made: Contraction, scale: list[float], translation: list[float]
+    made: Computation, scale: list[float], translation: list[float]
 ) -> tuple[list[float], list[float]]:
     """Scale and translation of every axis of the result."""
     scale = _with_channels(made, list(scale), 1.0)
     translation = _with_channels(made, list(translation), 0.0)
-    kept = range(len(made.geometry.shape_of(made.want)))
-    places = [n for n in kept if n >= made.geometry.batched and n != made.channel_axis]
-    if made.drops_channels:
-        places = [n - (n > made.channel_axis) for n in places]
-    for n, axis in zip(places, made.geometry.axes, strict=True):
-        shift = (axis.reach - 1) / 2 - axis.begin  # of the middle of the kernel, in cells of y
-        if made.want == "y":
-            scale[n] /= axis.stride
-            translation[n] -= shift * scale[n]
-        else:
-            translation[n] += shift * scale[n]
-            scale[n] *= axis.stride
+    for n, by, offset in made.moves:
+        translation[n] += offset * scale[n]
+        scale[n] *= by
     return scale, translation
 
 

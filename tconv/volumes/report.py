@@ -11,7 +11,7 @@ __all__ = ["Conversion"]
 
 @dataclass(frozen=True)
 class Conversion(Tabular):
-    """One run of `convert`.
+    """One run of `convert` or of `run`.
 
     Attributes
     ----------

@@ -19,11 +19,11 @@ from uuid import uuid4
 from numpy.typing import NDArray
 
 from tconv.dask.source import local_path, zarr
-from tconv.dask.volume import Contraction
 from tconv.errors import ParameterError, UnsupportedError
 from tconv.geometry.parts import Box, slices
 from tconv.messages import show
 from tconv.system.files import as_path
+from tconv.volumes.computation import Computation
 from tconv.volumes.ome import dimension_names, multiscales
 from tconv.volumes.token import Token
 
@@ -124,7 +124,7 @@ class Target:
             each.unlink(missing_ok=True)
 
 
-def existing_target(target: Any, made: Contraction, token: Token) -> Target | None:
+def existing_target(target: Any, made: Computation, token: Token) -> Target | None:
     """Return the target of the same token that is there; None if there is nothing yet.
 
     Raises
@@ -166,7 +166,7 @@ def existing_target(target: Any, made: Contraction, token: Token) -> Target | No
 
 def create_target(
     target: Any,
-    made: Contraction,
+    made: Computation,
     token: Token,
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None,
@@ -249,7 +249,7 @@ choose another target.
         )
 
 
-def check_type(made: Contraction) -> None:
+def check_type(made: Computation) -> None:
     """Refuse a type that Zarr does not store."""
     if made.result_dtype.name == "bfloat16":
         raise UnsupportedError('Zarr has no bfloat16; pass dtype="float32" or "float16".')

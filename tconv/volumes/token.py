@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tconv import __version__
 from tconv.dask.volume import Contraction
 
-__all__ = ["Token"]
+__all__ = ["Token", "told"]
 
 _SETTING = re.compile(r"\w+=.*?(?=, \w+=|$)")
 
@@ -40,8 +40,8 @@ class Token:
             {
                 "operation": made.call.name,
                 "settings": _settings(made),
-                "weight": _told(weight),
-                "bias": "none" if bias is None else _told(bias),
+                "weight": told(weight),
+                "bias": "none" if bias is None else told(bias),
                 "source": f"{source.dtype} {source.shape} in state {source.state[:16]}",
                 "version": __version__,
             }
@@ -90,7 +90,7 @@ def _differing(some: str, others: str) -> str:
     return ", ".join(each for each in _SETTING.findall(some) if each not in listed)
 
 
-def _told(array: NDArray[Any]) -> str:
-    """Type, shape and hash of an array."""
+def told(array: NDArray[Any]) -> str:
+    """Return type, shape and hash of an array in words."""
     content = sha256(array.tobytes()).hexdigest()[:16]
     return f"{array.dtype} {array.shape} sha256 {content}"

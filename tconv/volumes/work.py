@@ -5,9 +5,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tconv.dask.volume import Volume
 from tconv.system.fork_lock import cached_property
 from tconv.volumes.chunk_cache import ChunkCache
+from tconv.volumes.computation import Tasks
 from tconv.volumes.target import Target
 
 __all__ = ["Work"]
@@ -15,11 +15,11 @@ __all__ = ["Work"]
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """Source, weight and target of a run; a worker gets it once."""
+    """Source, weight and target of a run; a worker gets it once. A network has its own weights."""
 
-    volume: Volume
+    volume: Tasks
     target: Target
-    weight: NDArray[Any]
+    weight: NDArray[Any] | None = None
     bias: NDArray[Any] | None = None
     kept_chunks: int = 0  # decoded ones of the source, in each process
 
@@ -28,7 +28,7 @@ class Work:
 
     @cached_property
     def _cache(self) -> ChunkCache:
-        return ChunkCache(self.volume.contraction.source, self.kept_chunks)
+        return ChunkCache(self.volume.made.source, self.kept_chunks)
 
     def run(self, number: int, is_there: bool = False) -> bool:
         """Compute one chunk and write it; return False if it is there and can be read.
@@ -43,7 +43,7 @@ class Work:
         OSError, and what a computation raises : the chunk is named in a note
         """
         index = self.volume.grid.index_of(number)
-        made = self.volume.contraction
+        made = self.volume.made
         box = made.without_channels(self.volume.grid.box(index))
         try:
             if is_there:

@@ -31,7 +31,8 @@ def _convolution(writer: Writer, node: Node, operands: Sequence[Operand | None])
     if bias is not None and bias.dtype != np.float32:
         raise UnknownOperator(f"{node.operator} with a bias of {bias.dtype}")
     try:
-        own = writer.once(node, lambda: _KINDS[node.operator].of(dict(node.attributes)))
+        kind, key = _KINDS[node.operator], _pads(node)
+        own = writer.once(node, lambda: kind.of(dict(node.attributes)), key)
         x, settings = _without_zeros(writer, x, own)
         geometry = _geometry(writer, node, settings, x, weight, settings is own)
     except TConvError as error:
@@ -59,7 +60,7 @@ def _geometry(
 ) -> Geometry:
     """The sizes of a layer; if its padding is the same for all, they follow from known ones."""
     is_kept = is_kept and settings.auto_pad in ("NOTSET", "VALID") and not settings.output_shape
-    key = node.outputs[0], "geometry"
+    key = node.outputs[0], "geometry", _pads(node)
     known = writer.kept.get(key) if is_kept else None
     found: Geometry | None = None if known is None else resized(known, settings.reads, x.shape)
     if found is None:
@@ -67,6 +68,11 @@ def _geometry(
     if known is None and is_kept and x.size:
         writer.kept[key] = found
     return found
+
+
+def _pads(node: Node) -> tuple[tuple[int, ...], ...]:
+    """What differs between pieces of a layer, at the border of an image and within it."""
+    return tuple([tuple(node.argument(name) or ()) for name in ("pads", "output_padding")])
 
 
 def _without_zeros(

@@ -49,9 +49,12 @@ class Writer:
         self.kept, self._constants = kept, set(map(id, constants.values()))
         self.padded: dict[Buffer, Padded] = {}
 
-    def once(self, node: Node, make: Callable[[], _Made]) -> _Made:
-        """Return what a node makes of constants of the graph, made by the first program."""
-        key = node.outputs[0]
+    def once(self, node: Node, make: Callable[[], _Made], key: Any = None) -> _Made:
+        """Return what a node makes of constants of the graph, made by the first program.
+
+        `key` has the attributes in which nodes of one result may differ from program to program.
+        """
+        key = node.outputs[0], key
         if key not in self.kept:
             self.kept[key] = make()
         found: _Made = self.kept[key]

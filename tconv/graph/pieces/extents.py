@@ -12,9 +12,9 @@ from tconv.graph.graph import Graph
 from tconv.graph.lowering import lower
 from tconv.graph.values import UnknownOperator
 
-__all__ = ["Extents", "extents_of"]
+__all__ = ["PROBE", "Extents", "extents_of"]
 
-_PROBE = 2**8 * 3 * 5 * 7
+PROBE = 2**8 * 3 * 5 * 7
 """A size that most strides divide."""
 
 
@@ -32,7 +32,7 @@ def extents_of(
     graph: Graph,
     shapes: Mapping[str, tuple[int | None, ...]],
     cut: Sequence[Mapping[str, int]],
-    probe: int = _PROBE,
+    probe: int = PROBE,
 ) -> Extents:
     """Find the axes of every value along each direction.
 

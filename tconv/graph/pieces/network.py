@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tconv.errors import UnsupportedError
 from tconv.graph.graph import Graph, Node
-from tconv.graph.pieces.extents import Extents, extents_of
+from tconv.graph.pieces.extents import PROBE, Extents, extents_of
 from tconv.graph.pieces.laws import Along, Law, NoLaw, law_of
 
 __all__ = ["Network", "NodeLaws", "network_of"]
@@ -37,12 +37,13 @@ def network_of(
     cut: Sequence[Mapping[str, int]],
     words: str,
     allow_repeated_borders: bool,
+    probe: int | None = None,
 ) -> Network:
     """Find the laws of a graph's nodes.
 
     Parameters
     ----------
-    shapes, cut : as `extents_of` takes them
+    shapes, cut, probe : as `extents_of` takes them
     words : how messages name a direction: "time" for example
     allow_repeated_borders : whether both ends of a value are known when its pieces are computed
 
@@ -50,7 +51,7 @@ def network_of(
     ------
     UnsupportedError : a node cannot be computed piece by piece; its name, and why
     """
-    extents = extents_of(graph, shapes, cut)
+    extents = extents_of(graph, shapes, cut, probe or PROBE)
     nodes, fixed = list[NodeLaws](), list[Node]()
     for node in graph.nodes:
         alongs, laws = list[Along](), list[Law]()
