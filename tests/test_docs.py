@@ -68,6 +68,18 @@ def test_the_picture_of_the_readme_is_what_explain_makes():
     assert (ROOT / "docs" / "stamp.svg").read_text("utf-8") == tconv.explain().svg()
 
 
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("stream_stamp", {"lens": "stamp", "step": 3}), ("stream_cell", {"cell": (0, 4)})],
+)
+def test_the_pictures_of_streams_are_what_explain_makes_and_what_the_page_links_to(name, how):
+    explainer = tconv.explain([1, 2, 3, 4, 5], [1, 3, 3, 1], stride=2, padding=1, **how)
+    assert (ROOT / "docs" / f"{name}.svg").read_text("utf-8") == explainer.svg()
+    page = (ROOT / "docs" / "streams.md").read_text("utf-8")
+    assert f"]({name}.svg)" in page
+    assert f'#open-the-page "{explainer.url_state()}")' in page
+
+
 def test_the_architecture_names_every_room_and_no_file_that_is_gone():
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     assert len(text.splitlines()) <= 150

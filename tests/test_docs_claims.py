@@ -230,6 +230,103 @@ def test_onnx_runtime_has_float64_of_the_operators_of_the_table(operator):
             by_onnx_runtime(model, {"x": x})
 
 
+# ---- streams -------------------------------------------------------------------------------------
+
+
+def overlap_added(x, w, ends, **how):
+    """What pushes up to some cells give that add their stamps to what the pushes before left."""
+    y = np.zeros(tconv.output_shape(x.shape, w.shape, **how), x.dtype)
+    start, stride = 0, how["stride"]
+    for end in (*ends, x.shape[2]):
+        part = tconv.conv_transpose(x[:, :, start:end], w, method="direct", **how)
+        y[:, :, start * stride : start * stride + part.shape[2]] += part
+        start = end
+    return y
+
+
+@claims("docs/streams.md", "in an order that depends on where the pushes end")
+def test_tails_that_are_added_have_other_bits_for_other_pushes():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 16, 40), np.float32)
+    w = rng.standard_normal((16, 4, 16), np.float32)
+    ways = [overlap_added(x, w, ends, stride=2) for ends in ((10, 20, 30), (7, 13, 29), ())]
+    for one in ways[:2]:
+        np.testing.assert_allclose(one, ways[2], rtol=0, atol=1e-4)
+        assert not np.array_equal(one, ways[2])
+    assert not np.array_equal(*ways[:2])
+    layer = tconv.ConvTranspose1d(16, 4, 16, stride=2, bias=False)
+    layer.weight.value = w
+    stream = layer.stream()
+    parts = [stream.push(x[:, :, :7]), stream.push(x[:, :, 7:]), stream.flush()]
+    np.testing.assert_array_equal(np.concatenate(parts, 2), ways[2])
+
+
+@claims(
+    "docs/streams.md",
+    "powers of two, at most eight",
+    "Seven frames of a large decoder are one run of eight rather than three of four, two and one",
+)
+def test_seven_frames_are_one_run_of_eight():
+    layer = tconv.ConvTranspose1d(256, 128, 16, stride=8, rng=0)
+    lengths = tconv.onnx.Stream(layer.to_onnx(), threads=1)._runner.lengths
+    assert lengths.cut(7) == [8]
+    assert lengths.all == [2**n for n in range(8)]
+
+
+@claims("docs/streams.md", "set `is_pointwise = True` on the class.")
+def test_a_layer_that_works_cell_by_cell_has_a_stream():
+    class Halved(tconv.Layer):
+        is_pointwise = True
+
+        def compute(self, x):
+            return x / 2, None
+
+    stream = tconv.Sequential(tconv.Conv1d(4, 2, 3, rng=0), Halved()).stream()
+    whole = tconv.Conv1d(4, 2, 3, rng=0).predict(X) / 2
+    found = np.concatenate([stream.push(X[:, :, :3]), stream.push(X[:, :, 3:]), stream.flush()], 2)
+    np.testing.assert_array_equal(found, whole)
+
+
+NODE = helper.make_node
+REFUSED = {  # nodes from x to y, what they read beside x, and a word of the refusal
+    "reflected": ([NODE("Pad", ["x", "p"], ["y"], mode="reflect")],
+                  {"p": np.array([0, 0, 1, 0, 0, 1])}, "mode reflect"),
+    "global pooling": ([NODE("GlobalAveragePool", ["x"], ["y"])], {}, "over time"),
+    "normalised": ([NODE("InstanceNormalization", ["x", "s", "s"], ["y"])],
+                   {"s": np.ones(4, np.float32)}, "needs all of time"),
+    "softmax": ([NODE("Softmax", ["x"], ["y"], axis=2)], {}, "over time"),
+    "recurrent": ([NODE("LSTM", ["x", "w", "r"], ["y"], hidden_size=2)],
+                  {"w": np.ones((1, 8, 5), np.float32), "r": np.ones((1, 8, 2), np.float32)},
+                  "LSTM"),
+    "auto_pad": ([NODE("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2])],
+                 {"w": np.ones((4, 4, 3), np.float32)}, "pads by the size"),
+    "output_shape": ([NODE("ConvTranspose", ["x", "w"], ["y"], strides=[2], output_shape=[9])],
+                     {"w": np.ones((4, 4, 3), np.float32)}, "ConvTranspose"),
+    "resized": ([NODE("Resize", ["x", "", "f"], ["y"], mode="linear")],
+                {"f": np.array([1, 1, 1.5], np.float32)}, "Resize"),
+    "rates": ([NODE("AveragePool", ["x"], ["half"], kernel_shape=[2], strides=[2]),
+               NODE("Concat", ["x", "half"], ["y"], axis=1)], {}, "Concat"),
+}  # fmt: skip
+
+
+@claims(
+    "docs/streams.md",
+    "| padding by reflected, repeated or wrapped cells |",
+    "| normalisation over time, global pooling |",
+    "| attention and Softmax over time |",
+    "| recurrent layers |",
+    "| a Conv with `auto_pad` SAME and a stride, a ConvTranspose with `output_shape` |",
+    "| Resize by a factor that is no whole number |",
+    "| a sum of branches whose rates differ |",
+)
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_streamed_is_refused_by_name(what):
+    nodes, stored, word = REFUSED[what]
+    model = model_of(nodes, {"x": X}, ["y"], stored)
+    with pytest.raises(tconv.UnsupportedError, match=word):
+        tconv.onnx.Stream(model, inputs={"x": (1, 4, None)})
+
+
 # ---- commands and files --------------------------------------------------------------------------
 
 SHELL = re.compile(r"^```(?:sh|text)\n(.*?)^```", re.DOTALL | re.MULTILINE)

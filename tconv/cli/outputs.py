@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tconv.cli.console import at
 from tconv.cli.feeds import describe
 from tconv.cli.options import UsageError, closest
+from tconv.cli.sound import SAMPLE_RATE, check_sound, write_sound
 from tconv.cli.standard_streams import DASH, write_npy
 from tconv.errors import ShapeError, UnsupportedError
 from tconv.images import renormalise, write_picture
@@ -26,7 +27,7 @@ __all__ = ["Output", "check_output"]
 
 @dataclass(frozen=True)
 class Output:
-    """Output file of a model: all results in an .npz, or one as .npy or a picture.
+    """Output file of a model: all results in an .npz, or one as .npy, a sound or a picture.
 
     The path ``-`` is standard output, which takes an .npy.
 
@@ -42,6 +43,8 @@ class Output:
     norm: Literal["zero", "minmax", "positive"] | None = None
     protected: tuple[str, ...] = ()
     """Files that must stay as they are: the model and the inputs."""
+    sample_rate: int | None = None
+    """Of a sound, in Hz; None for the usual one."""
 
     def __post_init__(self) -> None:
         if self.path != DASH:
@@ -63,8 +66,27 @@ class Output:
         return ".npy" if self.path == DASH else Path(self.path).suffix.lower()
 
     @property
+    def is_sound(self) -> bool:
+        """Whether it is a WAV file."""
+        return self._suffix == ".wav"
+
+    @property
     def _is_picture(self) -> bool:
-        return self._suffix not in (".npy", ".npz")
+        return self._suffix not in (".npy", ".npz", ".wav")
+
+    def describe(self) -> str:
+        """Name the file, and the sample rate of a sound.
+
+        >>> Output("-").describe()
+        'standard output'
+        """
+        if self.path == DASH:
+            return "standard output"
+        if not self.is_sound:
+            return self.path
+        if self.sample_rate is None:
+            return f"{self.path} at {SAMPLE_RATE:,} Hz (--sample-rate sets another)"
+        return f"{self.path} at {self.sample_rate:,} Hz"
 
     def _check_path(self) -> None:
         """Check before the model runs that the file can be written."""
@@ -72,11 +94,15 @@ class Output:
         if self._is_picture and not _writes_pictures(self._suffix):
             raise OSError(
                 f"{self._suffix or 'a name without a suffix'} is no format that tconv writes; "
-                "end the name in .npz, .npy, .png or another picture format."
+                "end the name in .npz, .npy, .wav, .png or another picture format."
             )
 
-    def choose(self, declared: Sequence["NodeArg"]) -> str | None:
+    def choose(
+        self, declared: Sequence["NodeArg"], time_axes: Mapping[str, int] | None = None
+    ) -> str | None:
         """Return the name of the output to write, None for all of them.
+
+        `time_axes` are the axes of outputs along time, the last unless that is told.
 
         Raises
         ------
@@ -87,9 +113,9 @@ class Output:
         by_name = {each.name: each for each in declared}
         name = next(iter(by_name)) if self.name is None and len(by_name) == 1 else self.name
         if name in by_name:
-            if self._is_picture and by_name[name].has_rank:
+            if by_name[name].has_rank:
                 with at(f"option -o/--output, file {self.path!r}"):
-                    _check_picture(name, by_name[name].shape)
+                    self._check_shape(name, by_name[name].shape, time_axes)
             return name
         listed, first = describe(declared), next(iter(by_name), "NAME")
         if name is None:
@@ -105,8 +131,25 @@ class Output:
             f"did you mean {close!r}?" if close else "use one of these names",
         )
 
-    def write(self, arrays: Mapping[str, NDArray[Any]], chosen: str | None) -> None:
-        """Write the arrays, complete or not at all."""
+    def _check_shape(
+        self,
+        name: str,
+        shape: Sequence[int | str | None],
+        time_axes: Mapping[str, int] | None,
+    ) -> None:
+        """Refuse a shape that this kind of file cannot take, as far as sizes are known."""
+        if self._is_picture:
+            _check_picture(name, shape)
+        elif self.is_sound:
+            check_sound(name, shape, (time_axes or {}).get(name, -1))
+
+    def write(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        chosen: str | None,
+        time_axes: Mapping[str, int] | None = None,
+    ) -> None:
+        """Write the arrays, complete or not at all; `time_axes` as for `choose`."""
         with at(f"option -o/--output, file {self.path!r}"):
             if chosen is None:
                 write_state(self.path, {name: _storable(name, a) for name, a in arrays.items()})
@@ -115,6 +158,10 @@ class Output:
                 _check_picture(chosen, picture.shape)
                 picture = picture[0] if picture.ndim == 4 else picture  # (1, C, H, W) -> (C, H, W)
                 write_picture(self.path, renormalise(picture, self.norm or "zero"))
+            elif self.is_sound:
+                axis = (time_axes or {}).get(chosen, -1)
+                rate = self.sample_rate or SAMPLE_RATE
+                write_sound(self.path, chosen, arrays[chosen], rate, axis)
             elif self.path == DASH:
                 write_npy(_storable(chosen, arrays[chosen]))
             else:

@@ -121,7 +121,8 @@ class Binder:
         self, step: ReductionStep, offsets: Mapping[Buffer, int], ends_stage: bool
     ) -> NativeStep:
         outer, count, inner = step.x.shape
-        along_rows = inner == 1
+        # Rows are summed in another order: a piece of one cell has to be summed as the whole.
+        along_rows = inner == 1 and (step.is_last or self._method != "direct")
         block = inner if along_rows else min(inner, max(_LEAST_COLUMNS, ceil(inner / 64 / 64) * 64))
         blocks = ceil(inner / block)
         head = (outer * blocks, count, count * inner, inner, inner, block, blocks)

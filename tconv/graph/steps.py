@@ -110,12 +110,16 @@ class LoopStep:
 
 @dataclass(eq=False)
 class ReductionStep:
-    """A sum, largest or least element along an axis of (outer, axis, inner), over a number."""
+    """A sum, largest or least element along an axis of (outer, axis, inner), over a number.
+
+    `is_last` says whether no axis of the value follows; else `inner` may be 1 for one size only.
+    """
 
     how: str
     x: Value
     y: Value
     divisor: int
+    is_last: bool
     nodes: list[str] = field(default_factory=list)
 
     @property

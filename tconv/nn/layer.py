@@ -8,6 +8,7 @@ no training mode to switch. Residuals refer to x and y without a copy: change ne
 
 import os
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from tconv.arrays.checks import as_gradient, as_real
 from tconv.arrays.dtypes import FLOATING_TYPES, as_dtype, as_type_name
 from tconv.errors import ParameterError, ShapeError, TConvError, UnsupportedError
-from tconv.geometry.arguments import as_array, as_integer, as_mapping
+from tconv.geometry.arguments import as_array, as_integer, as_mapping, as_threads
 from tconv.messages import show
 from tconv.nn.parameter import Parameter
 from tconv.nn.state_files import read_state, write_state
@@ -142,14 +143,14 @@ class Layer:
             as_integer(batch, "batch", 1),
             None if channels is None else as_integer(channels, "channels", 1),
             kind,
-            None if threads is None else as_integer(threads, "threads", 1),
+            as_threads(threads),
         )
         return Stream(runner, frames)
 
     def trace(self, trace: Trace, x: str) -> str:
         """Add the layer to the nodes of a stream; return the name of its result."""
         if self.is_pointwise:
-            return trace.pointwise(self.predict, x)
+            return trace.pointwise(deepcopy(self).predict, x)
         title = ".".join([*trace.titles, type(self).__name__])
         raise UnsupportedError(
             f"layer {title} has no stream: it may need all of time; leave it out, or set "

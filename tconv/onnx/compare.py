@@ -22,15 +22,21 @@ from tconv.onnx.interleaved_timing import Rounds
 from tconv.onnx.model.model import NodeArg, Source, as_source, read_model
 from tconv.onnx.model.nodes import NotPartitionable, is_conv_transpose
 from tconv.onnx.ort.sessions import clean_message
-from tconv.onnx.report import NUDGE, Comparison, NodeComparison, ResultComparison
+from tconv.onnx.report import (
+    NUDGE,
+    ROUNDING,
+    Comparison,
+    NodeComparison,
+    OfflineComparison,
+    ResultComparison,
+)
 from tconv.onnx.session import Session, checked_feed
 
-__all__ = ["compare"]
+__all__ = ["compare", "compare_results"]
 
 _ROUNDS = 5  # of both contenders
 _PAUSE_S = 0.05  # before each contender's turn, in which the other's threads go to sleep
 _TIMED_NODES = 10  # runs of each round in which nodes are timed
-_ROUNDING = 1e-5  # of the largest value: the effect of another order of summation in float32
 _PREFIX = "tconv.compare."  # of the nodes' names in the profiled copy
 
 
@@ -89,37 +95,14 @@ def compare(
     outputs = _named(session.get_outputs(), session.run(None, input_feed))
     with TemporaryDirectory() as folder, _baseline() as ask:
         original, profiled = _files(source, Path(folder))
-        feeds, fed, limit = str(Path(folder, "feeds.npz")), list(input_feed), threads or 0
-        stored: Any = {str(n): _stored(name, input_feed[name]) for n, name in enumerate(fed)}
-        np.savez(feeds, **stored)
-        ask(do="load", model=original, feeds=feeds, names=fed, threads=limit)
-        ask(do="load_profiled", model=profiled, threads=limit, folder=folder)
+        alone = _Alone(ask, Path(folder), original, input_feed, threads or 0)
+        ask(do="load_profiled", model=profiled, threads=threads or 0, folder=folder)
         times = _time_rounds(session, input_feed, ask, seconds)
         observer = Session(profiled, threads=threads, method=method, force=force)
         own = _named(observer.get_outputs(), observer.run(None, input_feed)) | outputs
-
-        def baseline(model: str, nudge: float = 0.0, runs: int = 1) -> dict[str, NDArray[Any]]:
-            file = str(Path(folder, "outputs.npz"))
-            how = {"to": file, "threads": limit, "nudge": nudge, "runs": runs}
-            names = ask(do="save_outputs", model=model, **how)
-            with np.load(file) as arrays:
-                return {name: arrays[str(n)] for n, name in enumerate(names) if str(n) in arrays}
-
-        theirs = baseline(profiled)
+        theirs = alone.outputs(profiled)
         apart = {name: _difference(own.get(name), theirs[name]) for name in theirs}
-        alone: dict[str, tuple[float, float]] = {}
-        beyond = any(_is_beyond_rounding(theirs[n], *apart[n]) for n in theirs.keys() & outputs)
-        if beyond and any(value.dtype.kind == "f" for value in stored.values()):
-            with suppress(ModelError):  # it may refuse other inputs
-                before, again = baseline(original), baseline(original, runs=2)
-                nudged = baseline(original, NUDGE)
-                alone = {
-                    n: (
-                        _difference(nudged.get(n), before[n])[0],
-                        _difference(again.get(n), before[n])[0],
-                    )
-                    for n in before
-                }
+        results = _results(outputs, theirs, apart, alone)
     nodes = []
     for n, node in enumerate(session.report().nodes):
         difference, largest = apart.get(node.output, (None, None))
@@ -140,16 +123,97 @@ def compare(
                 _faster(ours.faster_than(other, min)),
             )
         )
-    results = tuple(
-        ResultComparison(name, np.shape(outputs[name]), *apart[name], *alone.get(name, ()))
-        for name in outputs
-        if name in apart
-    )
     runs = min(len(times.own), len(times.other))
     ms = times.own.median or 0.0, times.other.median or 0.0
     faster = _faster(times.own.faster_than(times.other, median))
     decision = session.report().decision
     return Comparison(tuple(nodes), results, *ms, runs, outputs, faster, decision)
+
+
+def compare_results(
+    model: Any,
+    input_feed: Mapping[str, NDArray[Any]],
+    results: Mapping[str, NDArray[Any]],
+    *,
+    threads: int | None = None,
+    seconds: float = 1.0,
+) -> OfflineComparison:
+    """Compare results that were computed in another way with those of ONNX Runtime alone.
+
+    ONNX Runtime runs the model in a process of its own, as for `compare`.
+
+    >>> import tconv
+    >>> layer = tconv.ConvTranspose1d(1, 1, 2, stride=2, rng=0)
+    >>> x = np.ones((1, 1, 3), np.float32)
+    >>> found = compare_results(layer.to_onnx(), {"x": x}, {"y": layer(x)}, seconds=0.01)
+    >>> found.results[0].shape, found.largest_difference < 1e-6, found.onnxruntime_ms > 0
+    ((1, 1, 6), True, True)
+    """
+    threads, source = as_threads(threads), as_source(model)
+    with TemporaryDirectory() as folder, _baseline() as ask:
+        path = source
+        if isinstance(source, bytes):
+            path = str(Path(folder, "model.onnx"))
+            Path(path).write_bytes(source)
+        alone = _Alone(ask, Path(folder), str(path), input_feed, threads or 0)
+        theirs = alone.outputs(alone.original)
+        apart = {name: _difference(results.get(name), theirs[name]) for name in theirs}
+        found = _results(results, theirs, apart, alone)
+        return OfflineComparison(found, median(ask(do="time", seconds=seconds)))
+
+
+class _Alone:
+    """A model in the baseline's process, with its inputs in a file."""
+
+    def __init__(
+        self,
+        ask: Callable[..., Any],
+        folder: Path,
+        original: str,
+        feed: Mapping[str, Any],
+        threads: int,
+    ) -> None:
+        self._ask, self._folder, self.original, self._threads = ask, folder, original, threads
+        feeds, fed = str(folder / "feeds.npz"), list(feed)
+        stored: Any = {str(n): _stored(name, feed[name]) for n, name in enumerate(fed)}
+        np.savez(feeds, **stored)
+        self.is_floating = any(value.dtype.kind == "f" for value in stored.values())
+        ask(do="load", model=original, feeds=feeds, names=fed, threads=threads)
+
+    def outputs(self, model: str, nudge: float = 0.0, runs: int = 1) -> dict[str, NDArray[Any]]:
+        """The outputs of a model for these inputs, as `save_outputs` of baseline.py has them."""
+        file = str(self._folder / "outputs.npz")
+        how = {"to": file, "threads": self._threads, "nudge": nudge, "runs": runs}
+        names = self._ask(do="save_outputs", model=model, **how)
+        with np.load(file) as arrays:
+            return {name: arrays[str(n)] for n, name in enumerate(names) if str(n) in arrays}
+
+
+def _results(
+    outputs: Mapping[str, Any],
+    theirs: Mapping[str, NDArray[Any]],
+    apart: Mapping[str, tuple[float, float]],
+    alone: _Alone,
+) -> tuple[ResultComparison, ...]:
+    """Compare every output; beyond rounding, how far ONNX Runtime's own outputs move, too."""
+    moved: dict[str, tuple[float, float]] = {}
+    beyond = any(_is_beyond_rounding(theirs[n], *apart[n]) for n in theirs.keys() & outputs)
+    if beyond and alone.is_floating:
+        with suppress(ModelError):  # it may refuse other inputs
+            before, again = alone.outputs(alone.original), alone.outputs(alone.original, runs=2)
+            nudged = alone.outputs(alone.original, NUDGE)
+            moved = {
+                n: (
+                    _difference(nudged.get(n), before[n])[0],
+                    _difference(again.get(n), before[n])[0],
+                )
+                for n in before
+            }
+    return tuple(
+        ResultComparison(name, np.shape(outputs[name]), *apart[name], *moved.get(name, ()))
+        for name in outputs
+        if name in apart
+    )
 
 
 class _Times(NamedTuple):
@@ -202,7 +266,7 @@ def _is_beyond_rounding(theirs: NDArray[Any], difference: float, largest: float)
     is_half = theirs.dtype == np.float16
     if difference == inf:  # different shapes, or NaN in one of the two
         return theirs.dtype.kind in "biufc"
-    return difference > largest * (4 * float(np.finfo(np.float16).eps) if is_half else _ROUNDING)
+    return difference > largest * (4 * float(np.finfo(np.float16).eps) if is_half else ROUNDING)
 
 
 def _files(source: Source, folder: Path) -> tuple[str, str]:

@@ -1,24 +1,31 @@
-"""Part of a model as a graph: the nodes between some of its values."""
+"""Part of a model between some of its values: as a graph, or as a model of its own."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from tconv.errors import ParameterError, UnsupportedError
-from tconv.graph import Graph, Input, UnknownOperator
+from tconv.graph import Graph, Input, UnknownOperator, known_operators
 from tconv.onnx.front_end import graph_of
 from tconv.onnx.model.model import as_source, read_model
-from tconv.onnx.model.nodes import NotPartitionable, is_operator
+from tconv.onnx.model.nodes import NotPartitionable, is_operator, name_of
 from tconv.onnx.model.shape_inference import infer_value_infos, strip_weights
 
-__all__ = ["known_sizes", "open_model", "part_of_model", "value_names"]
+__all__ = [
+    "known_sizes",
+    "model_of_part",
+    "nodes_between",
+    "open_model",
+    "part_of_model",
+    "value_names",
+]
 
 
-def open_model(model: Any) -> ModelProto:
-    """Read a model, of which a part will be a graph.
+def open_model(model: Any, *, weights: bool = True) -> ModelProto:
+    """Read a model, of which a part will be a graph; with ``weights=False`` not those beside it.
 
     Raises
     ------
@@ -26,7 +33,7 @@ def open_model(model: Any) -> ModelProto:
     UnsupportedError : only ONNX Runtime can read it
     """
     try:
-        return read_model(as_source(model))
+        return read_model(as_source(model), weights=weights)
     except NotPartitionable as why:
         raise UnsupportedError(f"the model cannot be computed piece by piece: {why}.") from None
 
@@ -75,7 +82,15 @@ def part_of_model(
     ParameterError : outputs depend on more inputs, or not on all of these
     UnsupportedError : tconv has no program for a node
     """
-    nodes = _between(model.graph.node, {*inputs, *constants}, outputs)
+    nodes = nodes_between(model, {*inputs, *constants}, outputs)
+    known = known_operators() | {"Constant"}
+    for node in nodes:
+        if node.op_type not in known:
+            raise UnsupportedError(
+                f"node {name_of(node)!r} cannot be computed piece by piece: tconv has no program "
+                f"for {node.op_type}; end the model before this node by outputs, or begin after it "
+                "by inputs."
+            )
     made = {name for node in nodes for name in node.output}
     stored = {each.name for each in model.graph.initializer}
     for node in nodes:
@@ -95,19 +110,51 @@ def part_of_model(
     except UnknownOperator as error:
         raise UnsupportedError(
             f"the model cannot be computed piece by piece: {error}, which tconv has no program "
-            "for; cut the model by inputs and outputs to the part that it has."
+            "for; end the model before it by outputs, or begin after it by inputs."
         ) from None
     kept = tuple(Input(name, "float32") for name in inputs)
     return replace(graph, inputs=kept, constants={**graph.constants, **used})
 
 
-def _between(
-    nodes: Iterable[NodeProto], starts: set[str], outputs: Sequence[str]
+def nodes_between(
+    model: ModelProto, starts: Iterable[str], outputs: Iterable[str]
 ) -> list[NodeProto]:
-    wanted, found = set(outputs), list[NodeProto]()
-    for node in reversed(list(nodes)):
+    """The nodes that outputs depend on, from the values `starts` on, in order.
+
+    >>> nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Tanh", ["h"], ["y"])]
+    >>> model = helper.make_model(helper.make_graph(nodes, "net", [], []))
+    >>> [node.op_type for node in nodes_between(model, {"h"}, ["y"])]
+    ['Tanh']
+    """
+    given, wanted, found = set(starts), set(outputs), list[NodeProto]()
+    for node in reversed(model.graph.node):
         makes = {name for name in node.output if name}
-        if makes & wanted and not makes <= starts:
+        if makes & wanted and not makes <= given:
             found.append(node)
-            wanted |= {name for name in node.input if name} - starts
+            wanted |= {name for name in node.input if name} - given
     return found[::-1]
+
+
+def model_of_part(
+    model: ModelProto,
+    inputs: Mapping[str, Sequence[int | str | None]],
+    outputs: Sequence[str],
+    constants: Mapping[str, NDArray[Any]],
+) -> ModelProto:
+    """Return the nodes between values as a model; inputs are of float32 and of these shapes.
+
+    `constants` become part of it.
+    """
+    nodes = nodes_between(model, {*inputs, *constants}, outputs)
+    read = {name for node in nodes for name in node.input} - constants.keys()
+    made = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    made.functions.extend(model.functions)
+    made.graph.name = model.graph.name or "part"
+    made.graph.node.extend(nodes)
+    made.graph.initializer.extend(each for each in model.graph.initializer if each.name in read)
+    for name, array in constants.items():
+        made.graph.initializer.append(numpy_helper.from_array(array, name))
+    for name, shape in inputs.items():
+        made.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    made.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
+    return made

@@ -11,9 +11,19 @@ from tconv.onnx.partition.profitability import Decision
 from tconv.onnx.programs.report import ProgramReport
 from tconv.tables import Column, Table, Tabular
 
-__all__ = ["Comparison", "NodeComparison", "NodeReport", "Report", "ResultComparison", "summary"]
+__all__ = [
+    "Comparison",
+    "NodeComparison",
+    "NodeReport",
+    "OfflineComparison",
+    "Report",
+    "ResultComparison",
+    "summary",
+]
 
 Shape = tuple[int, ...]
+ROUNDING = 1e-5
+"""Of the largest value: the effect of another order of summation in float32."""
 NUDGE = 1e-7
 """Relative change of every floating input that shows how much a model amplifies rounding."""
 
@@ -201,23 +211,7 @@ class Comparison(Tabular):
 
     def explanation(self) -> str:
         """Why an output differs by more than rounding, in words; "" if none does."""
-        moved = [result for result in self.results if result.moved is not None]
-        if not moved:
-            return ""
-        worst = max(moved, key=_part)
-        if worst.varied and 3 * worst.varied >= worst.difference:
-            return (
-                f"with the same inputs ONNX Runtime's own answer {worst.name} moves "
-                f"{_how_far(worst.varied, worst.largest)} from run to run: the model draws random "
-                "numbers, and two answers are never the same"
-            )
-        found = (
-            f"changing the inputs by {NUDGE:g} moves ONNX Runtime's own answer {worst.name} "
-            f"{_how_far(worst.moved or 0.0, worst.largest)}: "
-        )
-        if 3 * (worst.moved or 0.0) >= worst.difference:
-            return found + "the model amplifies rounding, which explains the difference"
-        return found + "less than the difference, which rounding does not explain"
+        return _explanation(self.results)
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as plain values, without the outputs."""
@@ -225,6 +219,69 @@ class Comparison(Tabular):
         del shown["outputs"]
         of_all = {"largest_difference": self.largest_difference, "explanation": self.explanation()}
         return shown | of_all
+
+
+@dataclass(frozen=True)
+class OfflineComparison(Tabular):
+    """Results of a stream, and those of ONNX Runtime alone of the whole input.
+
+    `onnxruntime_ms` is the median time of its runs.
+    """
+
+    results: tuple[ResultComparison, ...]
+    onnxruntime_ms: float
+
+    @property
+    def largest_difference(self) -> float:
+        """Largest absolute difference of any output."""
+        return max((result.difference for result in self.results), default=0.0)
+
+    def table(self) -> Table:
+        """One row for each output."""
+        columns = Column("output", folds=True), Column("y"), Column("difference", right=True)
+        rows = tuple(
+            (result.name, _sizes(result.shape), _apart(result.difference, result.largest))
+            for result in self.results
+        )
+        footer = (
+            "largest difference of largest value, from ONNX Runtime of the whole input, "
+            f"{_ms(self.onnxruntime_ms)} ms"
+        )
+        verdict = self.explanation()
+        if not verdict:
+            is_rounding = all(each.difference <= ROUNDING * each.largest for each in self.results)
+            verdict = f"{'no ' * is_rounding}more than another order of summation explains"
+        return Table(columns, rows, f"{footer}\n{verdict}")
+
+    def explanation(self) -> str:
+        """Why an output differs by more than rounding, in words; "" if none does."""
+        return _explanation(self.results)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The comparison as plain values."""
+        of_all = {"largest_difference": self.largest_difference, "explanation": self.explanation()}
+        return asdict(self) | of_all
+
+
+def _explanation(results: Sequence[ResultComparison]) -> str:
+    """Why an output differs by more than rounding, in words; "" if none does."""
+    moved = [result for result in results if result.moved is not None]
+    if not moved:
+        return ""
+    worst = max(moved, key=_part)
+    if worst.varied and 3 * worst.varied >= worst.difference:
+        return (
+            f"with the same inputs ONNX Runtime's own answer {worst.name} moves "
+            f"{_how_far(worst.varied, worst.largest)} from run to run: the model draws random "
+            "numbers, and two answers are never the same"
+        )
+    found = (
+        f"changing the inputs by {NUDGE:g} moves ONNX Runtime's own answer {worst.name} "
+        f"{_how_far(worst.moved or 0.0, worst.largest)}: "
+    )
+    if 3 * (worst.moved or 0.0) >= worst.difference:
+        return found + "the model amplifies rounding, which explains the difference"
+    return found + "less than the difference, which rounding does not explain"
 
 
 def _decided(nodes: Sequence[NodeReport | NodeComparison], decision: Decision | None) -> list[str]:

@@ -1,13 +1,15 @@
 """Streams of ONNX models: networks along time, computed as their input arrives."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from numpy.typing import NDArray
 from onnx import ModelProto
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from tconv.engine import host_target
-from tconv.errors import ParameterError, ShapeError
-from tconv.geometry.arguments import as_array, as_integer, as_mapping
+from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
+from tconv.geometry.arguments import as_array, as_integer, as_mapping, as_threads
 from tconv.messages import show
 from tconv.onnx.model_part import known_sizes, open_model, part_of_model, value_names
 from tconv.streams.network_runner import NetworkRunner
@@ -44,7 +46,8 @@ class Stream(_Stream):
     ------
     UnsupportedError : a node needs more of time than its neighbourhood, such as a normalisation
         over time, or is one that tconv has no program for; its name, and why
-    ParameterError, ShapeError : an argument is none of the above, or the axis of time is not clear
+    ParameterError, ShapeError, DTypeError : an argument is none of the above, or the axis of time
+        is not clear
     ModelError, OSError : the model is damaged, or its file cannot be read
 
     References
@@ -73,30 +76,72 @@ class Stream(_Stream):
         frames: int | None = None,
     ) -> None:
         batch = as_integer(batch, "batch", 1)
-        threads = host_target().threads if threads is None else as_integer(threads, "threads", 1)
+        threads = as_threads(threads) or host_target().threads
         proto = open_model(model)
-        fixed = {
-            name: as_array(array, name)
-            for name, array in as_mapping(constants or {}, "constants").items()
-        }
+        fixed = _constants(proto, {} if constants is None else constants)
         shapes = _shapes(proto, inputs, fixed, batch)
-        axes = {name: _axis_of_time(name, shape) for name, shape in shapes.items()}
-        graph = part_of_model(proto, list(shapes), _names(proto, outputs), fixed)
+        axes = {name: shape.index(None) for name, shape in shapes.items()}
+        graph = part_of_model(proto, list(shapes), _outputs(proto, outputs), fixed)
         super().__init__(NetworkRunner(graph, axes, shapes, threads), frames)
 
 
-def _names(model: ModelProto, outputs: Any) -> list[str]:
+def _names(value: Any, what: str) -> list[str]:
+    """One name or several, at least one."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable) or isinstance(value, bytes):
+        raise ParameterError(f"{what}={show(value)} must be names; pass a list of strings.")
+    found = list(value)
+    for name in found:
+        if not isinstance(name, str):
+            raise ParameterError(
+                f"{what} has {show(name)} for a name, must have strings; pass names of values."
+            )
+    if not found:
+        raise ParameterError(f"{what} must name at least one value; pass its name.")
+    return found
+
+
+def _outputs(model: ModelProto, outputs: Any) -> list[str]:
     names = [each.name for each in model.graph.output]
     if outputs is None:
         return names
-    found = [outputs] if isinstance(outputs, str) else list(outputs)
-    _, made = value_names(model)
+    found, (_, made) = _names(outputs, "outputs"), value_names(model)
     for name in found:
         if name not in made:
             raise ParameterError(
                 f"outputs has {show(name)}, which no node makes; pass outputs of the model, "
                 f"{', '.join(map(show, names))}, or names of values within it."
             )
+    return found
+
+
+def _type_of(model: ModelProto, name: str) -> str | None:
+    """NumPy's name of a value's type, where the model says it."""
+    for each in (*model.graph.input, *model.graph.value_info):
+        if each.name == name and each.type.tensor_type.elem_type:
+            return str(tensor_dtype_to_np_dtype(each.type.tensor_type.elem_type))
+    return None
+
+
+def _constants(model: ModelProto, constants: Any) -> dict[str, NDArray[Any]]:
+    _, made = value_names(model)
+    known = made | {each.name for each in (*model.graph.input, *model.graph.initializer)}
+    found = {}
+    for name, value in as_mapping(constants, "constants").items():
+        if name not in known:
+            raise ParameterError(
+                f"constants has {show(name)}, which is no value of the model; pass inputs of it, "
+                f"{', '.join(show(each.name) for each in model.graph.input)}, or names of values "
+                "within it."
+            )
+        array, kind = as_array(value, name), _type_of(model, name)
+        if kind is not None and array.dtype != kind:
+            raise DTypeError(
+                f"constants[{show(name)}] has dtype {array.dtype}, must be {kind}; convert it by "
+                f"astype({kind!r})."
+            )
+        found[name] = array
     return found
 
 
@@ -110,26 +155,39 @@ def _shapes(
     elif inputs is None:
         given = dict.fromkeys(name for name in declared if name not in constants)
     else:
-        given = dict.fromkeys([inputs] if isinstance(inputs, str) else inputs)
+        given = dict.fromkeys(_names(inputs, "inputs"))
     found = {}
     for name, shape in given.items():
+        if name in constants:
+            raise ParameterError(f"{show(name)} is in inputs and in constants; drop it from one.")
         if name not in declared and name not in made:
             raise ParameterError(
                 f"inputs has {show(name)}, which is no value of the model; pass inputs of it, "
                 f"{', '.join(map(show, declared))}, or names of values within it."
             )
-        found[name] = _checked(name, shape, batch) if shape else _declared(model, name, batch)
+        if (kind := _type_of(model, name)) not in (None, "float32"):
+            raise UnsupportedError(
+                f"input {show(name)} is of {kind}, tconv has programs for float32; convert the "
+                "model, or begin after this value, by inputs."
+            )
+        is_given = shape is not None
+        found[name] = _checked(name, shape, batch) if is_given else _declared(model, name, batch)
     if not found:
         raise ParameterError("inputs must name at least one value; leave one out of constants.")
     return found
 
 
 def _checked(name: str, shape: Any, batch: int) -> Shape:
-    sizes = tuple(None if size is None else as_integer(size, name, 1) for size in shape)
+    what = f"inputs[{show(name)}]"
+    if not isinstance(shape, list | tuple):
+        raise ParameterError(
+            f"{what}={show(shape)} must be a shape; pass ({batch}, channels, None) for example."
+        )
+    sizes = tuple(None if size is None else as_integer(size, what, 1) for size in shape)
     if sizes.count(None) != 1 or sizes[0] != batch:
         raise ShapeError(
-            f"inputs has shape {sizes} for {name!r}, which must have None along time alone, and "
-            f"batch={batch} first; pass ({batch}, channels, None) for example."
+            f"{what}={sizes} must have None along time alone, and batch={batch} first; pass "
+            f"({batch}, channels, None) for example."
         )
     return sizes
 
@@ -147,12 +205,3 @@ def _declared(model: ModelProto, name: str, batch: int) -> Shape:
             "stays the same into constants."
         )
     return tuple(sizes)
-
-
-def _axis_of_time(name: str, shape: Shape) -> int:
-    axis = shape.index(None)
-    if axis == 0:
-        raise ShapeError(
-            f"inputs has None first for {name!r}, where the batch is; put it along time."
-        )
-    return axis

@@ -112,7 +112,9 @@ class PackedWeights:
         return self._pack_for(chosen, geometry, weight) if found is None else found
 
     def of_call(self, call: PlannedCall, weight: NDArray[Any]) -> Packed:
-        """Return a constant weight packed for a planned call that the engine serves."""
+        """Return a constant weight packed for a planned call."""
+        if call._plan is None:
+            return Packed(weight.shape, weight, None, call._made_for)
         packed: Packed = self.of(
             call.geometry, weight, 0, call.threads, call._activation, call.want, call._plan
         )

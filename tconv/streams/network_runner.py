@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tconv.errors import UnsupportedError
 from tconv.graph import Graph, Program, Programs, UnknownOperator, simplified
+from tconv.graph.pieces.extents import extents_of
 from tconv.graph.pieces.network import network_of
 from tconv.streams.run_graph import RunGraph, flows_of, run_graph
 from tconv.streams.run_lengths import RunLengths
@@ -53,13 +54,35 @@ class NetworkRunner(Runner):
             raise UnsupportedError(f"the network has {error}.") from None
         self.network = network_of(graph, shapes, [axes], "time", False)
         names = [each.name for each in graph.inputs]
+        for name in graph.outputs:
+            if self.network.extents.axes[name][0] is None:
+                raise UnsupportedError(
+                    f"output {name!r} is the same at all times, so it has no pieces; compute it by "
+                    "a model of its own."
+                )
         self.schedule = Schedule(names, flows_of(self.network), graph.outputs)
         self.batch = shapes[names[0]][0] or 1
+        if self.batch > 1:
+            self._check_batch()
         self.dtype = np.dtype(np.float32)
         self._threads, self._lock = threads, ForkLock()
         self._first: Programs | None = None
         self._programs: dict[tuple[int, bool], tuple[RunGraph, Program]] = {}
         self.lengths = self._lengths()
+
+    def _check_batch(self) -> None:
+        """Refuse values whose first axis is not the batch, where streams of it are told apart."""
+        graph, base = self.network.graph, self.network.extents.shapes
+        shapes = {each.name: base[each.name] for each in graph.inputs}
+        axes = extents_of(graph, shapes, [dict.fromkeys(shapes, 0)], self.batch).axes
+        for name, value in self.schedule.values.items():
+            is_apart = value.held or value.fill is not None or name in graph.outputs
+            if axes[name][0] != 0 if is_apart else axes[name][0] is None:
+                raise UnsupportedError(
+                    f"value {name!r} of shape {base[name]} does not have the batch as its first "
+                    "axis, so its streams cannot be told apart; pass batch=1, and make more "
+                    "streams."
+                )
 
     def _lengths(self) -> RunLengths:
         """Lengths of runs by what the largest value takes, and what the weights do."""

@@ -11,11 +11,13 @@ from fractions import Fraction
 from math import ceil, lcm
 from typing import NamedTuple
 
-from tconv.errors import UnsupportedError
+from tconv.errors import ShapeError, UnsupportedError
 from tconv.geometry.window import Window
 from tconv.system.fork_lock import cached_property
 
 __all__ = ["Flow", "Schedule", "Value"]
+
+_MANY = 2**16  # periods, so that no value is without cells
 
 
 class Flow(NamedTuple):
@@ -45,6 +47,17 @@ class Value(NamedTuple):
     lag: int
     held: int = 0
     fill: float | None = None
+
+
+def _without_leads(parts: Sequence[tuple[str, Fraction]]) -> list[tuple[str, Fraction]]:
+    """The parts of a latency, where what a Pad is ahead by counts for the nodes after it."""
+    found, lead = list[tuple[str, Fraction]](), Fraction(0)
+    for title, cells in parts:
+        lead += cells
+        if lead > 0:
+            found.append((title, lead))
+        lead = min(lead, Fraction(0))
+    return [*found, (parts[-1][0], lead)] if lead else found
 
 
 class Schedule:
@@ -82,6 +95,7 @@ class Schedule:
                 )
             rates.update(dict.fromkeys(flow.makes, found.pop()))
         self.rates, self.period = rates, lcm(*[rate.denominator for rate in rates.values()])
+        self._check_lengths()
         lags = {name: -count for name, count in self.ready(0).items()}
         held, fills = dict.fromkeys(rates, 0), dict[str, float]()
         for flow in self.flows:
@@ -101,6 +115,25 @@ class Schedule:
             for name, rate in rates.items()
         }
         self._of_phase: dict[int, dict[str, int]] = {}
+
+    def _check_lengths(self) -> None:
+        """Refuse values that have as many cells as each other for no length of the input."""
+        many, unlike = _MANY * self.period, ""
+        for count in range(many, many + self.period):
+            found = dict.fromkeys(self.inputs, count)
+            for flow in self.flows:
+                sizes = [window.size(found[name]) for name, window in flow.reads]
+                if len({*sizes}) > 1:
+                    cells = " and ".join(map(str, sorted({*sizes})))
+                    unlike = unlike or (
+                        f"node {flow.title!r} joins values of {cells} cells, for {count} cells of "
+                        "the input; pad the shorter one."
+                    )
+                    break
+                found.update(dict.fromkeys(flow.makes, sizes[0]))
+            else:
+                return
+        raise ShapeError(unlike)
 
     @staticmethod
     def first_read(lags: Mapping[str, int], flow: Flow, window: Window) -> int:
@@ -149,12 +182,17 @@ class Schedule:
             self._of_phase[phase] = self.ready(phase)
         return self._of_phase[phase][name] + int(self.rates[name] * self.period) * periods
 
-    def latency(self, name: str) -> int:
-        """Cells of a value by which it lags behind the input, at most, rounded up."""
+    def latency(self, name: str, in_periods: bool = False) -> int:
+        """Cells of a value by which it lags behind the input, at most, rounded up.
+
+        Of input that comes `in_periods` it lags less, where no cell waits for others.
+        """
         rate = self.rates[name]
+        if in_periods:
+            return self.values[name].lag
         return max(ceil(rate * count - self._known(name, count)) for count in range(self.period))
 
-    def parts_of_latency(self, name: str) -> list[tuple[str, Fraction]]:
+    def parts_of_latency(self, name: str, in_periods: bool = False) -> list[tuple[str, Fraction]]:
         """What the latency is made of: nodes on the way to the latest operand, and their cells.
 
         In cells of the value. Strides that make less cells than they read add what is lost by
@@ -170,8 +208,8 @@ class Schedule:
             if own:
                 found.append((flow.title, own * rate))
             at = latest
-        found.reverse()
-        rest = self.latency(name) - sum(cells for _, cells in found)
+        found = _without_leads(found[::-1])
+        rest = self.latency(name, in_periods) - sum(cells for _, cells in found)
         return found + [("whole cells", Fraction(rest))] * (rest != 0)
 
     def _seconds(self, name: str) -> Fraction:

@@ -102,11 +102,26 @@ class State:
                     f"state must hold the arrays of a stream of this network and batch, but "
                     f"{show(name)} {fault}; pass what state_dict() of such a stream returned."
                 )
+        schedule, begins = self.runner.schedule, given["begins"]
+        waits = given["positions"] - begins
+        most = schedule.lead + schedule.period - 1
+        if (
+            (begins < -schedule.lead).any()
+            or (begins % schedule.period).any()
+            or ((waits < 0) | (waits > most)).any()
+        ):
+            raise ParameterError(
+                f"state has positions={given['positions']} and begins={begins}, which no stream "
+                "of this network has together; pass what state_dict() of such a stream returned."
+            )
         self.set(given)
 
     def reset(self, rows: Flags) -> None:
         """Begin anew with some streams of the batch."""
         fresh = State.of(self.runner).arrays()
+        if rows.all():  # a batch of one may have its axis anywhere
+            self.set(fresh)
+            return
         for name, array in self.arrays().items():
             array[rows] = fresh[name][rows]
 

@@ -1,14 +1,13 @@
 """Streams: push some cells, get those results that follow from them."""
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError
+from tconv.errors import DTypeError, ParameterError, ShapeError, TConvError, UnsupportedError
 from tconv.geometry.arguments import as_array, as_integer
 from tconv.messages import show
 from tconv.streams.runner import Runner, along
@@ -52,6 +51,11 @@ class Stream:
                     f"frames={frames} must be a multiple of {schedule.period}, since fewer cells "
                     "make no whole cell of some value; pass one."
                 )
+            if min(schedule.values[name].lag for name in schedule.outputs) < 0:
+                raise ParameterError(
+                    f"frames={frames} needs results that do not come before their input, but these "
+                    "are ahead of it, by padding before the first cell; leave frames out."
+                )
         self._state = State.of(runner)
         self.counts = np.zeros(runner.batch, np.int64)
 
@@ -61,14 +65,16 @@ class Stream:
     def latency(self) -> int:
         """Cells of the result by which it lags behind the input: the least that is possible.
 
-        After n cells of input, ``ratio*n - latency`` cells have been returned, from the first on.
+        After n cells of input, ``ratio*n - latency`` cells or more have been returned, from the
+        first on.
         """
-        return self._schedule.latency(self._schedule.outputs[0])
+        return self._schedule.latency(self._schedule.outputs[0], self._frames is not None)
 
     @property
     def latency_parts(self) -> list[tuple[str, Fraction]]:
         """What the latency is made of: names of layers or nodes, each with its cells of it."""
-        return self._schedule.parts_of_latency(self._schedule.outputs[0])
+        name, is_whole = self._schedule.outputs[0], self._frames is not None
+        return self._schedule.parts_of_latency(name, is_whole)
 
     @property
     def ratio(self) -> Fraction:
@@ -126,10 +132,8 @@ class Stream:
             )
         found = self._advance(arrays, which, np.where(which, self._state.positions + count, 0))
         if self._frames is not None:
-            found = [
-                self._filled_up(name, each)
-                for name, each in zip(self._schedule.outputs, found, strict=True)
-            ]
+            each_output = zip(self._schedule.outputs, found, self._counts, strict=True)
+            found = [self._filled_up(name, y, counts) for name, y, counts in each_output]
         return found[0] if len(found) == 1 else found
 
     def flush(self, active: Any = None) -> Any:
@@ -169,9 +173,21 @@ class Stream:
 
     def copy(self) -> Self:
         """Return a stream that goes on from here by itself."""
-        made = copy(self)
-        made._state, made.counts = self._state.copy(), self.counts.copy()
+        made = object.__new__(type(self))
+        vars(made).update(vars(self), _state=self._state.copy(), counts=self.counts.copy())
         return made
+
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self.copy()
+
+    def __reduce__(self) -> Any:
+        raise UnsupportedError(
+            "a stream cannot be pickled, as its programs are of this process; pass what "
+            "state_dict() returns, and load it into a stream of the same network."
+        )
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of all that the stream holds, as arrays by name."""
@@ -199,7 +215,7 @@ class Stream:
         batch = self._runner.batch
         if active is None:
             return np.ones(batch, np.bool_)
-        found = np.asarray(active)
+        found = as_array(active, "active")
         if found.shape != (batch,) or found.dtype != np.bool_:
             raise ParameterError(
                 f"active={show(active)} must be {batch} flag{'s' * (batch > 1)}, one for each "
@@ -217,7 +233,8 @@ class Stream:
             )
         found = []
         for name, each in zip(names, x, strict=True):
-            array, what = as_array(each, "x"), "x" if len(names) == 1 else name
+            what = "x" if len(names) == 1 else name
+            array = as_array(each, what)
             if array.dtype != runner.dtype:
                 raise DTypeError(
                     f"{what} has dtype {array.dtype}, must be {runner.dtype}; convert it by "
@@ -246,13 +263,13 @@ class Stream:
         sizes = {}
         if is_end:
             sizes = {int(b): schedule.sizes(int(state.positions[b])) for b in rows}
-        spans = {name: self._span(name, rows, ends, sizes) for name in schedule.outputs}
+        spans = [(name, self._span(name, rows, ends, sizes)) for name in schedule.outputs]
         made = [
             np.zeros(runner.shape(name, int((stops - starts).max())), runner.dtype)
-            for name, (starts, stops) in spans.items()
+            for name, (starts, stops) in spans
         ]
-        (starts, stops), *_ = spans.values()
-        self.counts = stops - starts
+        self._counts = [stops - starts for _, (starts, stops) in spans]
+        self.counts = self._counts[0]
         cells = np.where(which, ends - begins, 0)  # of each stream, with those that wait
         longest, gives = int(cells.max()), any(each.size for each in made)
         if not gives and (is_end or longest < schedule.period or (ends == state.positions).all()):
@@ -279,7 +296,7 @@ class Stream:
             else:
                 moved = np.clip(cells - start, 0, length) // schedule.period * schedule.period
             state.hold(every, rows, moved)
-            for (name, span), y, to in zip(spans.items(), results, made, strict=True):
+            for (name, span), y, to in zip(spans, results, made, strict=True):
                 self._put(name, y, to, rows, at, span)
             start += length
         if not is_end:
@@ -329,25 +346,28 @@ class Stream:
         span: tuple[Counts, Counts],
     ) -> None:
         """Copy new results to their places; those of a run that begins at cell `at` of input."""
-        value, axis = self._schedule.values[name], self._runner.axis(name) - 1
+        value, axis = self._schedule.values[name], self._runner.axis(name)
         for b in rows:
             first = int(value.rate * int(at[b])) - value.lag
             start = max(first, int(span[0][b]))
-            stop = min(first + y.shape[axis + 1], int(span[1][b]))
+            stop = min(first + y.shape[axis], int(span[1][b]))
             if stop > start:
                 place = start - int(span[0][b])
-                part = along(y[b], axis, start - first, stop - first)
-                along(to[b], axis, place, place + stop - start)[...] = part
+                part = along(self._row(y, b), axis, start - first, stop - first)
+                along(self._row(to, b), axis, place, place + stop - start)[...] = part
 
-    def _filled_up(self, name: str, y: NDArray[Any]) -> NDArray[Any]:
+    def _row(self, array: NDArray[Any], b: int) -> NDArray[Any]:
+        """One stream of the batch, as a batch; a batch of one may have its axis anywhere."""
+        return array if self._runner.batch == 1 else array[b : b + 1]
+
+    def _filled_up(self, name: str, y: NDArray[Any], counts: Counts) -> NDArray[Any]:
         """Results of a push of fixed length: zeros stand for those before the first."""
         assert self._frames is not None
         axis, count = self._runner.axis(name), int(self._schedule.rates[name] * self._frames)
-        if y.shape[axis] == count:
+        if (counts == count).all():
             return y
         whole = np.zeros(self._runner.shape(name, count), self._runner.dtype)
-        for b, own in enumerate(self.counts):
-            along(whole[b], axis - 1, count - int(own), count)[...] = along(
-                y[b], axis - 1, 0, int(own)
-            )
+        for b, own in enumerate(counts):
+            part = along(self._row(y, b), axis, 0, int(own))
+            along(self._row(whole, b), axis, count - int(own), count)[...] = part
         return whole

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tconv.cli import main
 from tconv.cli.feeds import PictureSettings, Source, read_feeds, sources
-from tconv.cli.run import _with_layers
+from tconv.cli.run.model import _with_layers
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.images import read_picture, renormalise
 from tconv.tables import Column, Table
@@ -136,7 +136,7 @@ def test_the_times_are_of_a_second_run_unless_the_first_is_long(here, capsys, mo
         return [next(iter(feeds.values())) + len(runs) - 1]
 
     monkeypatch.setattr(here, "run", timed)
-    monkeypatch.setattr("tconv.cli.run._LONG_S", -1.0 if is_long else 10.0)
+    monkeypatch.setattr("tconv.cli.run.model._LONG_S", -1.0 if is_long else 10.0)
     assert run("x.npy -o y.npy") == 0
     assert len(runs) == (1 if is_long else 2)
     assert ("times above: of the first run, " in capsys.readouterr().out) == is_long
@@ -518,9 +518,9 @@ def test_an_output_is_chosen_by_name(here, capsys):
         ("folder.npy", "there is a folder of this name", "choose another"),
         ("none/y.npy", "there is no folder '", "create it first"),
         ("y.txt", ".txt is no format that tconv writes",
-         "end the name in .npz, .npy, .png or another picture format"),
+         "end the name in .npz, .npy, .wav, .png or another picture format"),
         ("y", "a name without a suffix is no format that tconv writes",
-         "end the name in .npz, .npy, .png or another picture format"),
+         "end the name in .npz, .npy, .wav, .png or another picture format"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("force", ["", " -f"])

@@ -420,3 +420,41 @@ def test_a_wrong_call_is_refused_before_a_process_starts(processes, feeds, error
     with pytest.raises(error):
         compare(two_layers(), feeds)
     assert not processes
+
+
+# ---- results of another way ----------------------------------------------------------------------
+
+
+def other_way(change, name="y"):
+    """The results of the two layers, one of them changed, beside those of ONNX Runtime alone."""
+    found = dict(zip(["y", "r"], by_onnx_runtime(two_layers(), {"x": X}), strict=True))
+    found[name] = change(found[name])
+    return MODULE.compare_results(two_layers(), {"x": X}, found, threads=1, seconds=0.01)
+
+
+def test_results_of_another_way_are_compared_with_onnx_runtime_of_the_whole(processes):
+    found = other_way(lambda y: y * np.float32(1 + 1e-6))
+    assert [result.name for result in found.results] == ["y", "r"]
+    assert 0 < found.largest_difference <= 2e-6 * found.results[0].largest
+    assert found.results[1].difference == 0
+    assert found.onnxruntime_ms > 0
+    assert found.explanation() == ""
+    assert str(found).endswith("\nno more than another order of summation explains")
+    assert found.as_dict()["largest_difference"] == found.largest_difference
+    assert processes[-1].poll() is not None
+
+
+def test_what_rounding_does_not_explain_is_told():
+    found = other_way(lambda y: y + np.float32(1))
+    assert found.largest_difference == pytest.approx(1)
+    assert found.explanation().endswith("less than the difference, which rounding does not explain")
+    assert str(found).splitlines()[-1] == found.explanation()
+    shorter = other_way(lambda y: y[..., :-1])
+    assert shorter.largest_difference == inf
+
+
+def test_without_an_explanation_a_large_difference_is_not_called_rounding():
+    from tconv.onnx.report import OfflineComparison, ResultComparison
+
+    found = OfflineComparison((ResultComparison("y", (1, 2), 0.5, 1.0),), 1.0)
+    assert str(found).endswith("\nmore than another order of summation explains")

@@ -103,7 +103,8 @@ class Writer:
         y = Value.whole((outer, inner))
         read = x.reshaped((outer, count, inner))
         divisor = count if is_mean else 1
-        self.steps.append(ReductionStep(how, read, y, divisor, [_title(node)]))
+        is_last = last == x.rank - 1
+        self.steps.append(ReductionStep(how, read, y, divisor, is_last, [_title(node)]))
         return y.reshaped((*sizes[0], *[1] * len(sizes[1]), *sizes[2]))
 
     def copy(self, node: Node, x: Operand, y: Value) -> None:

@@ -58,9 +58,9 @@ def extents_of(
             return lower(graph, sizes, {}).shapes
         except UnknownOperator as error:
             raise UnsupportedError(
-                f"the network cannot be computed piece by piece: {error}, for inputs of shapes "
-                f"{', '.join(map(str, sizes.values()))}; make the model with sizes that are left "
-                "open, of operators that `tconv.onnx` has programs for."
+                f"the network cannot be computed piece by piece: {str(error).rstrip('.')}, for "
+                f"inputs of shapes {', '.join(map(str, sizes.values()))}; leave these sizes open "
+                "in the model, or end it before this node."
             ) from None
 
     base = lowered(None)

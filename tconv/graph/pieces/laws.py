@@ -126,6 +126,14 @@ def _normalised(along: Along) -> Law:
     return Law((SAME, *[None] * (len(along.axes) - 1)))
 
 
+@_law("BatchNormalization")
+def _by_channels(along: Along) -> Law:
+    """Parameters are of channels, at whatever axis they are stored."""
+    if along.axes[0] == 1:
+        raise NoLaw(f"{along.node.operator} over {along.it}")
+    return Law(_first(SAME, along))
+
+
 @_law("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
 def _reduced(along: Along) -> Law:
     # Over the direction itself it would have no axis along it, and not come here.

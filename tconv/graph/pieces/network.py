@@ -69,7 +69,7 @@ def network_of(
                 title = node.name or node.outputs[0]
                 raise UnsupportedError(
                     f"node {title!r} cannot be computed piece by piece: {why}; compute "
-                    " the network in one call, or end the model before this node."
+                    "the network in one call, or end the model before this node."
                 ) from None
             alongs.append(along)
             laws.append(law)
@@ -86,7 +86,7 @@ def _law_along(
     (axis,) = results if len(results) == 1 else (None,)
     whole = extents.shapes[node.outputs[0]]
     if axis is None:
-        raise NoLaw(f"{node.operator} over {it}")
+        raise NoLaw(f"{node.operator} needs all of {it}, as its result has one size for any length")
     if all(each is None for each in axes):
         raise NoLaw(f"{node.operator}, which makes {it} of none")
     along = Along(node, graph, shapes, axes, whole, axis, it)

@@ -1,4 +1,4 @@
-"""Verb `run`: an ONNX model with inputs from files, or a volume; outputs to files, and a report."""
+"""An ONNX model as a whole: inputs from files, outputs to files, and a report."""
 
 from argparse import Namespace
 from collections import Counter, defaultdict
@@ -14,8 +14,8 @@ from tconv.cli.feeds import PictureSettings, Source, is_picture, read_feeds, sou
 from tconv.cli.model_layers import layer_shapes
 from tconv.cli.options import UsageError
 from tconv.cli.outputs import Output
+from tconv.cli.run.results import described, output_of, verdict_of, written
 from tconv.cli.standard_streams import DASH, place_of_file
-from tconv.cli.volume import check_for_model, convert_volume
 from tconv.engine import wait_for_optimised
 from tconv.system.files import regular_file
 from tconv.tables import Table
@@ -23,7 +23,7 @@ from tconv.tables import Table
 if TYPE_CHECKING:
     from tconv.onnx import Comparison, Report, Session
 
-__all__ = ["answer"]
+__all__ = ["run_model"]
 
 R = TypeVar("R", "Report", "Comparison")
 
@@ -32,19 +32,16 @@ _LONG_S = 10.0  # a run that takes longer is not repeated for its time
 _FOR_PICTURES = ("size", "range", "mean", "std")
 
 
-def answer(options: Namespace) -> Answer:
+def run_model(options: Namespace) -> Answer:
     """Run the model, write its outputs, and report on every ConvTranspose.
 
     Everything that can be checked before the model runs is checked before.
     """
-    if options.volume is not None:
-        return convert_volume(options)
-    check_for_model(options)
     _check(options)
     with regular_file(options.model):  # to report a wrong path before onnx is imported
         pass
     words = sources(options.inputs, ())
-    output = _output(options, words)
+    output = output_of(options, words)
     from tconv.onnx import Session, check_weights  # which needs optional libraries
 
     with at(f"model {options.model!r}"):
@@ -62,7 +59,7 @@ def answer(options: Namespace) -> Answer:
             return _compared(options, feeds, output, chosen)
         found, first_ms, is_again = _run(session, feeds)
     arrays = {each.name: a for each, a in zip(session.get_outputs(), found, strict=True)}
-    written = _written(output, arrays, chosen)
+    wrote = written(output, arrays, chosen)
     report, is_timed = _in_typed_words(session.report()), False
     if any(node.x_shape is None for node in report.nodes):
         is_timed = is_again and bool(report.programs) and (report.elapsed_ms or 0) <= _SHORT_MS
@@ -72,13 +69,13 @@ def answer(options: Namespace) -> Answer:
         **report.as_dict(),
         "first_run_ms": first_ms,
         "is_first_run": not is_again,
-        "outputs": _outputs(arrays),
+        "outputs": described(arrays),
         "written": options.output,
     }
     table = report.table()
     lines = (table.footer, _about_times(first_ms, is_again, is_timed))
     table = replace(table, footer="\n".join(lines))
-    return Answer((table, *written), result, beside=options.output == DASH)
+    return Answer((table, *wrote), result, beside=options.output == DASH)
 
 
 def _run(session: "Session", feeds: dict[str, NDArray[Any]]) -> tuple[list[Any], float, bool]:
@@ -150,20 +147,15 @@ def _compared(
     from tconv.onnx import compare
 
     comparison = _in_typed_words(compare(options.model, feeds, **_session_arguments(options)))
-    written = _written(output, comparison.outputs, chosen)
-    largest, limit = comparison.largest_difference, options.max_difference
-    too_far = limit is not None and not largest <= limit  # NaN is too far
-    verdict: tuple[str, ...] = ()
-    if limit is not None:
-        how = "above" if too_far else "within"
-        verdict = (f"largest difference {largest:.3g}, {how} --max-difference {limit:g}",)
+    wrote = written(output, comparison.outputs, chosen)
+    code, verdict = verdict_of(options, comparison.largest_difference)
     result = {
         **comparison.as_dict(),
-        "outputs": _outputs(comparison.outputs),
+        "outputs": described(comparison.outputs),
         "written": options.output,
     }
-    parts: tuple[str | Table, ...] = (comparison.table(), *written, *verdict)
-    return Answer(parts, result, int(too_far), beside=options.output == DASH)
+    parts: tuple[str | Table, ...] = (comparison.table(), *wrote, *verdict)
+    return Answer(parts, result, code, beside=options.output == DASH)
 
 
 def _session_arguments(options: Namespace) -> dict[str, Any]:
@@ -179,10 +171,6 @@ def _check(options: Namespace) -> None:
             f"--every-node excludes --method {options.method}",
             "option --every-node",
             "leave one of the two out",
-        )
-    if options.max_difference is not None and not options.compare:
-        raise UsageError(
-            "--max-difference needs --compare", "option --max-difference", "add --compare"
         )
     for name, value in (("--output-name", options.output_name), ("--norm", options.norm)):
         if value is not None and options.output is None:
@@ -214,34 +202,3 @@ def _picture_settings(options: Namespace, given: Sequence[Source]) -> PictureSet
     if "size" in typed and len(typed["size"]) == 1:
         typed["size"] *= 2
     return PictureSettings(**typed)
-
-
-def _output(options: Namespace, given: Sequence[Source]) -> Output | None:
-    if options.output is None:
-        return None
-    protected = (options.model, *(source.path for source in given), *options.inputs)
-    return Output(options.output, options.force, options.output_name, options.norm, protected)
-
-
-def _written(
-    output: Output | None, arrays: Mapping[str, NDArray[Any]], chosen: str | None
-) -> tuple[str, ...]:
-    """Write the chosen outputs, and return a line that names them."""
-    if output is None:
-        return ()
-    output.write(arrays, chosen)
-    names = [each["name"] for each in _outputs(arrays) if chosen in (None, each["name"])]
-    target = "standard output" if output.path == DASH else output.path
-    return (f"wrote {', '.join(names)} to {target}",)
-
-
-def _outputs(arrays: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Name, shape and type of every output; one that is no array has no shape."""
-    return [
-        {
-            "name": name,
-            "shape": getattr(array, "shape", None),
-            "dtype": str(getattr(array, "dtype", type(array).__name__)),
-        }
-        for name, array in arrays.items()
-    ]
