@@ -195,7 +195,8 @@ def measure(
     runner = stream._runner
     schedule = runner.schedule
     axes = {name: shape.index(None) for name, shape in shapes_of(stream).items()}
-    total = inputs[0].shape[axes[schedule.inputs[0]]]
+    arrays = stream._checked(inputs)
+    total = arrays[0].shape[axes[schedule.inputs[0]]]
     if total < 1:
         raise ShapeError("the input has no cells along time; pass one with at least 1.")
     sizes = schedule.sizes(total)
@@ -212,7 +213,7 @@ def measure(
         stop = min(start + chunk, total)
         cut = [
             along(each, axes[name], start, stop)
-            for name, each in zip(schedule.inputs, inputs, strict=True)
+            for name, each in zip(schedule.inputs, arrays, strict=True)
         ]
         pushes.append(_timed(partial(stream.push, *cut), stop - start, parts, axes))
         if progress is not None:

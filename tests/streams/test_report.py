@@ -93,3 +93,11 @@ def test_a_stream_that_runs_ahead_has_a_negative_latency():
     assert made.least_frames == 1
     assert np.array_equal(outputs[next(iter(outputs))], layer.predict(x))
     assert "latency" in str(made)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 3), (2, 3, 5), (1, 4, 5)])
+def test_a_wrong_input_is_refused_before_anything_is_compiled(shape, monkeypatch):
+    stream = network().stream()
+    monkeypatch.setattr(stream, "warm", lambda frames: pytest.fail("it was compiled"))
+    with pytest.raises(ShapeError, match=r"must have shape \(1, 3, n\)"):
+        measure(stream, [np.zeros(shape, np.float32)], 4, 100)
