@@ -11,6 +11,7 @@ from tconv.cli.parser import closest
 __all__ = [
     "Choice",
     "Sizes",
+    "auto_or_sizes",
     "count",
     "index",
     "number",
@@ -59,6 +60,15 @@ def sizes(text: str) -> Sizes:
         raise ArgumentTypeError(
             f"must be a whole number or one per axis, not {text!r}; write it as 4 or 4x3"
         ) from None
+
+
+def auto_or_sizes(text: str) -> str | Sizes:
+    """Read "auto", one size or one per axis.
+
+    >>> auto_or_sizes("auto"), auto_or_sizes("64x32")
+    ('auto', (64, 32))
+    """
+    return text if text == "auto" else sizes(text)
 
 
 def paddings(text: str) -> Paddings:

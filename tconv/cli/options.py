@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tconv.cli.option_values import (
     Choice,
     Sizes,
+    auto_or_sizes,
     count,
     index,
     number,
@@ -109,6 +110,7 @@ def _run(parser: ArgumentParser) -> None:
     )
     add("--sample-rate", metavar="HZ", type=count, help="of a .wav, and of times of sound: 22050")
     _add_stream_options(parser)
+    _add_tile_options(parser)
     _add_picture_options(parser, "pictures as inputs")
     # The older way to say --range: pixels are multiplied by a number.
     add("--scale", dest="range", type=_scaled, help=SUPPRESS)
@@ -131,6 +133,16 @@ def _add_stream_options(parser: ArgumentParser) -> None:
         "as it is by NAME=FILE; again for more. --output-name may be such a value, too",
     )
     add("--time-axis", metavar="N", type=index, help="from 0, where the model does not tell")
+
+
+def _add_tile_options(parser: ArgumentParser) -> None:
+    """Add the option of a model over an array on disk; those of a volume are for it as well."""
+    add = parser.add_argument_group(
+        "tiles: the model over an array on disk, INPUT, to a Zarr array",
+        "each tile with the context that its receptive field asks for, so without seams;\n"
+        "--memory, --workers, --scheduler, --verify and --input-name are for it, too",
+    ).add_argument
+    add("--tile", metavar="N", type=auto_or_sizes, help="of the result: auto, 128 or 64x128x128")
 
 
 def _add_volume_options(parser: ArgumentParser) -> None:
@@ -289,6 +301,7 @@ VERBS = {
         "tconv run generator.onnx latent.npy -o face.png\n"
         "tconv run upscale.onnx photo.jpg --size 256x256 --compare\n"
         "tconv run vocoder.onnx mel.npy --stream --chunk 4 -o voice.wav --sample-rate 22050\n"
+        "tconv run unet.onnx scan.zarr/0 -o labels.zarr --tile auto --memory 4GB\n"
         "tconv run --volume scan.zarr/0 -w w.npy -s 2 -p 1 -o double.zarr --memory 1GB",
     ),
     "shape": Verb(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from tconv.system.fork_lock import ForkLock
 
 __all__ = ["Convolution", "LayerRunner", "Trace"]
 
-_MOST, _FIXED, _PER_CELL = 2**14, 10.0, 0.5  # of lengths of runs, whose costs are hardly known
+_CALL_NODES = 20  # that a planned call takes as long as, besides what it computes
 
 Compute = Callable[..., NDArray[Any]]
 
@@ -177,8 +178,23 @@ class LayerRunner(Runner):
         self.schedule = Schedule(["x"], [node.flow for node in self._nodes], [result])
         self._masked = [name for name, value in self.schedule.values.items()
                         if value.fill is not None]  # fmt: skip
-        self.lengths = RunLengths(self.schedule.period, _MOST, _FIXED, _PER_CELL)
+        self.lengths = self._lengths()
         self._lock = ForkLock()
+
+    def _lengths(self) -> RunLengths:
+        schedule, itemsize = self.schedule, self.dtype.itemsize
+        largest = max(
+            float(prod(self.shape(name, 1)) * itemsize * value.rate)
+            for name, value in schedule.values.items()
+        )
+        weight_bytes, flops = 0, 0.0
+        for flow, compute in self._nodes:
+            if isinstance(compute, Convolution):
+                weight_bytes += compute.weight.nbytes
+                of = flow.reads[0][0] if compute.window.want == "y" else flow.makes[0]
+                flops += 2.0 * compute.weight.size * float(schedule.rates[of]) * self.batch
+        nodes = _CALL_NODES * len(self._nodes)
+        return RunLengths.expected(schedule.period, largest, weight_bytes, nodes, flops)
 
     def shape(self, name: str, count: int) -> tuple[int, ...]:
         """The shape of so many cells of a value."""

@@ -19,11 +19,7 @@ from tconv.system.fork_lock import ForkLock
 
 __all__ = ["NetworkRunner"]
 
-_MOST_BYTES = 4 * 2**20  # of the largest value of a run
 _ITEM_BYTES = 4
-_BYTES_PER_US, _FLOPS_PER_US = 40_000.0, 60_000.0  # of weights that are read; by a thread
-_NODE_US, _RUN_US = 0.5, 50.0
-_LEAST_MOST, _SHARE = 128, 20.0  # periods of the longest run; its time over what is fixed
 
 
 class NetworkRunner(Runner):
@@ -85,13 +81,12 @@ class NetworkRunner(Runner):
                 )
 
     def _lengths(self) -> RunLengths:
-        """Lengths of runs by what the largest value takes, and what the weights do."""
         schedule, constants = self.schedule, self.network.graph.constants
         largest = max(
             float(prod(self.shape(name, 1)) * _ITEM_BYTES * value.rate)
             for name, value in schedule.values.items()
         )
-        weight_bytes, flops = 0, 0.0  # of a run; for each cell of input
+        weight_bytes, flops = 0, 0.0
         for node, _, _ in self.network.nodes:
             if node.operator in ("Conv", "ConvTranspose", "MatMul"):
                 weight = constants[node.inputs[1]]
@@ -99,13 +94,8 @@ class NetworkRunner(Runner):
                 # Each weight is read for each cell of x of a transposed convolution, else of y.
                 of = node.inputs[0] if node.operator == "ConvTranspose" else node.outputs[0]
                 flops += 2.0 * weight.size * float(schedule.rates[of]) * self.batch
-        fixed = _RUN_US + weight_bytes / _BYTES_PER_US + _NODE_US * len(self.network.nodes)
-        per_cell = flops / _FLOPS_PER_US / self._threads
-        # Long enough that what does not depend on the length is little of the longest run.
-        least = float(_LEAST_MOST * schedule.period)
-        wanted = max(least, _SHARE * fixed / max(per_cell, 1e-9))
-        most = int(min(wanted, max(_MOST_BYTES / largest, least)))
-        return RunLengths(schedule.period, most, fixed, per_cell)
+        nodes, flops = len(self.network.nodes), flops / self._threads
+        return RunLengths.expected(schedule.period, largest, weight_bytes, nodes, flops)
 
     def shape(self, name: str, count: int) -> tuple[int, ...]:
         """The shape of so many cells of a value."""

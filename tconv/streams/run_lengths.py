@@ -9,6 +9,10 @@ from functools import lru_cache
 __all__ = ["RunLengths"]
 
 _MOST_LENGTHS = 8
+_LEAST_MOST, _SHARE = 128, 20.0  # periods of the longest run; its time over what is fixed
+_MOST_BYTES = 4 * 2**20  # of the largest value of a run
+_BYTES_PER_US, _FLOPS_PER_US = 40_000.0, 60_000.0  # of weights that are read; by a thread
+_NODE_US, _RUN_US = 0.5, 50.0
 
 
 class RunLengths:
@@ -29,6 +33,25 @@ class RunLengths:
         self._top = 1 << max(most // period, 1).bit_length() - 1
         self._least = max(self._top >> _MOST_LENGTHS - 1, 1)
         self._few = lru_cache(maxsize=1024)(self._cut)
+
+    @classmethod
+    def expected(
+        cls, period: int, cell_bytes: float, weight_bytes: int, nodes: int, flops: float
+    ) -> "RunLengths":
+        """Lengths of runs by what they are expected to cost.
+
+        Parameters
+        ----------
+        cell_bytes, flops : of the largest value, and of a thread, for each cell of input
+        weight_bytes, nodes : that each run reads, and computes
+        """
+        fixed = _RUN_US + weight_bytes / _BYTES_PER_US + _NODE_US * nodes
+        per_cell = flops / _FLOPS_PER_US
+        # Long enough that what does not depend on the length is little of the longest run.
+        least = float(_LEAST_MOST * period)
+        wanted = max(least, _SHARE * fixed / max(per_cell, 1e-9))
+        most = int(min(wanted, max(_MOST_BYTES / cell_bytes, least)))
+        return cls(period, most, fixed, per_cell)
 
     @property
     def all(self) -> list[int]:

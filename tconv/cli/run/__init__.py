@@ -1,4 +1,4 @@
-"""Verb `run`: an ONNX model, as a whole or along time, or one layer on a volume."""
+"""Verb `run`: an ONNX model, as a whole, along time or over a volume, or one layer on a volume."""
 
 from argparse import Namespace
 
@@ -6,6 +6,7 @@ from tconv.cli.console import Answer
 from tconv.cli.run.kinds import check_kind
 from tconv.cli.run.model import run_model
 from tconv.cli.run.stream import run_stream
+from tconv.cli.run.tiles import run_tiles
 from tconv.cli.run.volume import convert_volume
 
 __all__ = ["answer"]
@@ -16,4 +17,6 @@ def answer(options: Namespace) -> Answer:
     check_kind(options)
     if options.volume is not None:
         return convert_volume(options)
+    if options.tile is not None:
+        return run_tiles(options)
     return run_stream(options) if options.stream else run_model(options)

@@ -10,16 +10,19 @@ from tconv.cli.options import UsageError
 __all__ = ["OF_VOLUMES", "check_kind"]
 
 # Options of each kind of run, by their names in the parsed options.
-OF_VOLUMES = (
+_OF_LAYERS = (
     *("weight", "bias", "stride", "padding", "dilation", "op", "groups", "adjoint"),
-    *("chunks", "shards", "memory", "workers", "scheduler", "verify"),
+    *("chunks", "shards"),
 )
+_OF_DISKS = ("memory", "workers", "scheduler", "verify")
+OF_VOLUMES = (*_OF_LAYERS, *_OF_DISKS)
 _OF_STREAMS = ("chunk", "input_name", "time_axis")
 _OF_WHOLE_MODELS = ("norm", "every_node", "method", "size", "range", "mean", "std")
-_OF_MODELS = (
-    *("inputs", "output_name", "compare", "max_difference", "threads", "cast", "sample_rate"),
-    *("stream", *_OF_STREAMS, *_OF_WHOLE_MODELS),
+_OF_MEMORY = (
+    *("compare", "max_difference", "threads", "cast", "sample_rate", "stream", "chunk"),
+    *("time_axis", *_OF_WHOLE_MODELS),
 )
+_OF_MODELS = ("inputs", "output_name", "input_name", "tile", *_OF_MEMORY)
 
 
 def check_kind(options: Namespace) -> None:
@@ -31,6 +34,9 @@ def check_kind(options: Namespace) -> None:
     """
     if options.volume is not None:
         _check_volume(options)
+        return
+    if options.tile is not None:
+        _check_tiles(options)
         return
     if given := _first(options, OF_VOLUMES):
         raise UsageError(
@@ -59,6 +65,22 @@ def check_kind(options: Namespace) -> None:
         raise UsageError(
             "--sample-rate is for sound", "option --sample-rate", "write a .wav, or add --stream"
         )
+
+
+def _check_tiles(options: Namespace) -> None:
+    """Refuse options that a model in memory or a layer has, and a run without input or output."""
+    if given := _first(options, (*_OF_LAYERS, *_OF_MEMORY, "dtype")):
+        raise UsageError(f"{given} excludes --tile", f"option {given}", "leave one of the two out")
+    if options.model is None or len(options.inputs) != 1:
+        raise UsageError(
+            f"--tile needs MODEL and one INPUT, not {len(options.inputs)}",
+            "option --tile",
+            "name an ONNX file and an array on disk: tconv run MODEL.onnx IN.zarr -o OUT.zarr",
+        )
+    if len(options.input_name or ()) > 1:
+        raise UsageError("--tile takes one --input-name", "option --input-name", "pass one")
+    if options.output is None:
+        raise UsageError("--tile needs -o/--output", "option --tile", "add -o OUT.zarr")
 
 
 def _check_volume(options: Namespace) -> None:

@@ -1,6 +1,8 @@
 """A volume in place of a model: `tconv run --volume`, from an array on disk to a Zarr array."""
 
 from argparse import Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tconv.cli.console import Answer, at, at_named_argument
 from tconv.cli.feeds import read_array
@@ -8,7 +10,10 @@ from tconv.cli.run.kinds import OF_VOLUMES
 from tconv.cli.standard_streams import place_of_file
 from tconv.system.topology import core_count
 
-__all__ = ["convert_volume"]
+if TYPE_CHECKING:
+    from tconv.volumes import Conversion
+
+__all__ = ["convert_volume", "converted", "limit_zarr"]
 
 _SETTINGS = {"op": "output_padding"}  # by their names in Python, where these differ
 
@@ -17,7 +22,7 @@ def convert_volume(options: Namespace) -> Answer:
     """Convert the volume, and report what was computed and what was there before."""
     from tconv.volumes import convert  # which needs optional libraries
 
-    _limit_zarr(options.workers)
+    limit_zarr(options.workers)
 
     arrays = {}
     for name in ("weight", "bias"):
@@ -32,9 +37,9 @@ def convert_volume(options: Namespace) -> Answer:
     }
     places = {name: f"option --{name}" for name in (*OF_VOLUMES, "dtype", "output_padding")}
     places |= {"source": "option --volume", "target": "option -o/--output"}
-    try:
-        with at_named_argument(places):
-            report = convert(
+    with at_named_argument(places):
+        return converted(
+            lambda: convert(
                 options.volume,
                 arrays["weight"],
                 arrays.get("bias"),
@@ -49,6 +54,13 @@ def convert_volume(options: Namespace) -> Answer:
                 verify=options.verify,
                 **settings,
             )
+        )
+
+
+def converted(run: "Callable[[], Conversion]") -> Answer:
+    """Run a conversion and report it; Ctrl-C says how to go on."""
+    try:
+        report = run()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "interrupted; run the same command again, and it goes on where it was"
@@ -56,7 +68,7 @@ def convert_volume(options: Namespace) -> Answer:
     return Answer((report.table(),), report.as_dict())
 
 
-def _limit_zarr(workers: int | None) -> None:
+def limit_zarr(workers: int | None) -> None:
     """Let Zarr use no more threads than there are cores, and little memory for each task.
 
     For this process alone, and before Zarr starts its threads: the function `convert` leaves the
