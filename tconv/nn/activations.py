@@ -1,5 +1,6 @@
 """Activations as layers: rectifiers, tanh, sigmoid and snake."""
 
+from copy import deepcopy
 from typing import Any, ClassVar, Never
 
 import numpy as np
@@ -14,6 +15,7 @@ from tconv.geometry.arguments import as_integer, as_number
 from tconv.nn.layer import Layer
 from tconv.nn.parameter import Parameter
 from tconv.signatures import readable, unknown_keyword
+from tconv.streams.layer_runner import Trace
 from tconv.system.allocator import empty_like
 from tconv.system.memory import check_room
 
@@ -206,6 +208,11 @@ class Snake(Layer):
             others = tuple(axis for axis in range(x.ndim) if axis != 1)
             self.alpha.gradient += (dy * wave).sum(axis=others).astype(self.alpha.dtype)
         return np.asarray(dy * (1 + np.sin(2 * alpha * x))).astype(x.dtype, copy=False)
+
+    def trace(self, trace: Trace, x: str) -> str:
+        """Add the layer, which says how many channels x has if each has an alpha of its own."""
+        own = self.alpha.shape[0] if isinstance(self.alpha, Parameter) else None
+        return trace.pointwise(deepcopy(self).predict, x, channels=own)
 
     def _alpha_of(self, x: NDArray[Any]) -> Any:
         """Alpha as it is broadcast to x."""

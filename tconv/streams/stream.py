@@ -13,6 +13,7 @@ from tconv.messages import show
 from tconv.streams.runner import Runner, along
 from tconv.streams.schedule import Schedule
 from tconv.streams.state import Counts, Flags, State
+from tconv.system.memory import check_room
 
 __all__ = ["Stream"]
 
@@ -56,6 +57,7 @@ class Stream:
                     f"frames={frames} needs results that do not come before their input, but these "
                     "are ahead of it, by padding before the first cell; leave frames out."
                 )
+        check_room("the state", State.byte_count(runner))
         self._state = State.of(runner)
         self.counts = np.zeros(runner.batch, np.int64)
 

@@ -213,7 +213,10 @@ def test_a_sequence_is_a_sequence():
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ((ReLU,), "layers[0]=<class 'tconv.nn.activations.ReLU'> must be a Layer; pass layers only."),
+        (
+            (ReLU,),
+            "layers[0]=<class 'tconv.nn.activations.ReLU'> must be a Layer; pass layers only.",
+        ),
         (({"a.b": ReLU()},), "layers['a.b'] must be named by a string without dots; rename it."),
         (({1: ReLU()},), "layers[1] must be named by a string without dots; rename it."),
     ],
