@@ -255,6 +255,6 @@ def _check_pointwise(title: str, y: Any, x: NDArray[Any]) -> None:
     if not isinstance(y, np.ndarray) or (y.shape, y.dtype) != (x.shape, x.dtype):
         made = f"{y.shape}, {y.dtype}" if isinstance(y, np.ndarray) else show(y)
         raise ShapeError(
-            f"layer {title} has is_pointwise, but makes {made} of x of {x.shape}, {x.dtype}; return "
-            "an array like x, or leave is_pointwise out."
+            f"layer {title} has is_pointwise, but makes {made} of x of {x.shape}, {x.dtype}; "
+            "return an array like x, or leave is_pointwise out."
         )

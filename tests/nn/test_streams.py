@@ -218,7 +218,12 @@ SAME = "fit each other at one length only; compute the network in one call."
             "node '1' joins values of 65534 and 65536 cells, for 65536 cells of the input; pad "
             "the shorter one.",
         ),
-        (conv(), {"batch": 0}, ParameterError, "batch=0 must be at least 1; pass a positive integer."),
+        (
+            conv(),
+            {"batch": 0},
+            ParameterError,
+            "batch=0 must be at least 1; pass a positive integer.",
+        ),
         (
             ReLU(),
             {"channels": 0},
@@ -240,7 +245,7 @@ SAME = "fit each other at one length only; compute the network in one call."
             "cores.",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_has_no_stream(net, given, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         net.stream(**given)
