@@ -190,6 +190,7 @@ class Snake(Layer):
         if channels is not None:
             kind = as_dtype(np, as_type_name(dtype, FLOATING_TYPES))
             shape = (as_integer(channels, "channels", 1),)
+            check_room("alpha", shape[0] * 8)
             self.alpha = Parameter(np.full(shape, number, kind), "alpha")
 
     def compute(self, x: Any) -> tuple[NDArray[Any], NDArray[Any]]:

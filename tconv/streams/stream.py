@@ -163,12 +163,22 @@ class Stream:
 
     def warm(self, frames: int) -> None:
         """Compile and pack what pushes of so many cells need, and flush."""
-        lengths = self._runner.lengths
-        end = self._schedule.flushed_after(as_integer(frames, "frames", 1)) - frames
-        for count in {*lengths.cut(frames + self._schedule.period - 1), *lengths.cut(frames)}:
+        schedule, lengths = self._schedule, self._runner.lengths
+        longest, frames = lengths.all[-1], as_integer(frames, "frames", 1)
+        frames = min(frames, longest + frames % longest)  # more of them are more of the longest
+        period, lead = schedule.period, schedule.lead
+        # A push begins with what waits of others, the first one with the lead; but its first run is
+        # no whole one then. The last runs have as many cells as are left.
+        first = lengths.cut(frames + lead), lengths.cut(frames + lead + period - 1)
+        whole = {*lengths.cut(frames), *lengths.cut(frames + period - 1)}
+        whole.update(*(runs[1:] for runs in first))
+        masked = {*first[0], *first[1]}
+        for count in range(0, (period + lead + 1) * frames, frames):
+            end = schedule.flushed_after(count)
+            masked.update(lengths.cut(end + lead), lengths.cut(end - count // period * period))
+        for count in whole:
             self._runner.prepare(count, False)
-            self._runner.prepare(count, True)
-        for count in {*lengths.cut(end)}:
+        for count in whole | masked:
             self._runner.prepare(count, True)
 
     # ---- states ----------------------------------------------------------------------------------
