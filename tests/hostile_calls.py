@@ -24,6 +24,7 @@ import numpy as np
 import hostile_arrays
 import hostile_layers
 import hostile_models
+import hostile_streams
 import tconv
 import tconv.checkerboard
 import tconv.images
@@ -35,7 +36,7 @@ from tconv.errors import TConvError
 
 __all__ = ["CALLS", "NOT_CALLED", "call", "main", "public_callables"]
 
-REGISTRIES = hostile_arrays, hostile_layers, hostile_models  # which fill `CALLS`
+REGISTRIES = hostile_arrays, hostile_layers, hostile_models, hostile_streams  # which fill `CALLS`
 
 MOST_SECONDS = 2.0  # of the process's own time, for one call
 MOST_BYTES = 2**32  # of addresses, beyond what a process has when it begins
@@ -49,8 +50,12 @@ PASSED_FUNCTIONS = {"progress", "initialiser"}
 # Records, which their makers fill and nobody checks, and errors. `show` opens a browser.
 NOT_CALLED = {"PlannedCall", "Packed", "See", "Explainer", "Geometry", "Solution", "Explainer.show"}
 NOT_CALLED |= {f"onnx.{name}" for name in tconv.onnx.__all__ if name[0].isupper()} - {
-    "onnx.Session"
+    *("onnx.Session", "onnx.Stream")
 }
+# A stream is made by what computes it, and `trace` adds to what `stream` makes. That of a model has
+# the methods of all.
+NOT_CALLED |= {"Stream"}
+NOT_CALLED |= {f"{n}.trace" for n in ("Layer", "Convolution", "Sequential", "Residual", "Snake")}
 
 
 def public_callables():
@@ -68,8 +73,9 @@ def public_callables():
             if not callable(value) or (isinstance(value, type) and issubclass(value, Exception)):
                 continue
             found.add(prefix + name)
-            if isinstance(value, type) and prefix + name not in NOT_CALLED - {
+            if isinstance(value, type) and prefix + name not in {*NOT_CALLED, "onnx.Stream"} - {
                 "PlannedCall",
+                "Stream",
                 "See",
                 "Explainer",
                 "Geometry",

@@ -1,5 +1,6 @@
 """Activations as layers: rectifiers, tanh, sigmoid and snake."""
 
+from copy import deepcopy
 from typing import Any, ClassVar, Never
 
 import numpy as np
@@ -14,6 +15,7 @@ from tconv.geometry.arguments import as_integer, as_number
 from tconv.nn.layer import Layer
 from tconv.nn.parameter import Parameter
 from tconv.signatures import readable, unknown_keyword
+from tconv.streams.layer_runner import Trace
 from tconv.system.allocator import empty_like
 from tconv.system.memory import check_room
 
@@ -188,6 +190,7 @@ class Snake(Layer):
         if channels is not None:
             kind = as_dtype(np, as_type_name(dtype, FLOATING_TYPES))
             shape = (as_integer(channels, "channels", 1),)
+            check_room("alpha", shape[0] * 8)
             self.alpha = Parameter(np.full(shape, number, kind), "alpha")
 
     def compute(self, x: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -206,6 +209,11 @@ class Snake(Layer):
             others = tuple(axis for axis in range(x.ndim) if axis != 1)
             self.alpha.gradient += (dy * wave).sum(axis=others).astype(self.alpha.dtype)
         return np.asarray(dy * (1 + np.sin(2 * alpha * x))).astype(x.dtype, copy=False)
+
+    def trace(self, trace: Trace, x: str) -> str:
+        """Add the layer, which says how many channels x has if each has an alpha of its own."""
+        own = self.alpha.shape[0] if isinstance(self.alpha, Parameter) else None
+        return trace.pointwise(deepcopy(self).predict, x, channels=own)
 
     def _alpha_of(self, x: NDArray[Any]) -> Any:
         """Alpha as it is broadcast to x."""

@@ -153,7 +153,7 @@ class Layer:
             return trace.pointwise(deepcopy(self).predict, x)
         title = ".".join([*trace.titles, type(self).__name__])
         raise UnsupportedError(
-            f"layer {title} has no stream: it may need all of time; leave it out, or set "
+            f"layer {title} has no stream, as it may need all of time; leave it out, or set "
             "is_pointwise = True on its class if y at each cell follows from x at that cell alone."
         )
 

@@ -13,6 +13,7 @@ from tconv.arrays.dtypes import dtype_name
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.geometry.geometry import Geometry
 from tconv.geometry.window import SAME, Window
+from tconv.messages import show
 from tconv.ops.planned_call import PackedWeights, PlannedCall
 from tconv.streams.run_lengths import RunLengths
 from tconv.streams.runner import Arrays, Runner
@@ -107,9 +108,15 @@ class Trace:
         self.dtypes.append((title, layer.weight.dtype))
         return self._add([(x, layer.window)], layer, makes)
 
-    def pointwise(self, compute: Compute, *x: str) -> str:
-        """Add what works cell by cell, of values with the same channels."""
-        channels = next((self.channels[each] for each in x if self.channels[each]), None)
+    def pointwise(self, compute: Compute, *x: str, channels: int | None = None) -> str:
+        """Add what works cell by cell, of values with the same channels: so many, if given."""
+        if channels is not None and self.channels[x[0]] not in (None, channels):
+            raise ShapeError(
+                f"layer {self._title()} takes {channels} channels, but gets "
+                f"{self.channels[x[0]]}; make it with so many."
+            )
+        known = (self.channels[each] for each in x if self.channels[each])
+        channels = channels or next(known, None)
         for each in x:
             if channels is not None and self.channels[each] is None:
                 self._set_channels(each, channels)
@@ -211,7 +218,7 @@ class LayerRunner(Runner):
         schedule, every = self.schedule, dict[str, NDArray[Any]]()
         new = {"x": self._finished("x", inputs[0], held, masks, every)}
         for flow, compute in self._nodes:
-            (name, *_), rate = flow.makes, schedule.rates[flow.makes[0]]
+            title, (name, *_), rate = flow.title, flow.makes, schedule.rates[flow.makes[0]]
             start = -schedule.values[name].lag
             made = start, start + int(rate * count)
             pieces = []
@@ -223,6 +230,7 @@ class LayerRunner(Runner):
                 y = compute(x, border, self._threads)
             else:
                 y = compute(*(x for x, _ in pieces))
+                _check_pointwise(title, y, pieces[0][0])
             new[name] = self._finished(name, y, held, masks, every)
         return [new[name] for name in schedule.outputs], every
 
@@ -256,3 +264,13 @@ class LayerRunner(Runner):
         value = self.schedule.values[name]
         first = -value.lag - value.held
         return every[name][:, :, cells[0] - first : cells[1] - first]
+
+
+def _check_pointwise(title: str, y: Any, x: NDArray[Any]) -> None:
+    """Refuse what a layer of a user's makes, if it does not work cell by cell."""
+    if not isinstance(y, np.ndarray) or (y.shape, y.dtype) != (x.shape, x.dtype):
+        made = f"{y.shape}, {y.dtype}" if isinstance(y, np.ndarray) else show(y)
+        raise ShapeError(
+            f"layer {title} has is_pointwise, but makes {made} of x of {x.shape}, {x.dtype}; "
+            "return an array like x, or leave is_pointwise out."
+        )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv.engine import host_target
 from tconv.errors import UnsupportedError
 from tconv.graph import Graph, Program, Programs, UnknownOperator, simplified
 from tconv.graph.pieces.extents import extents_of
@@ -44,6 +45,11 @@ class NetworkRunner(Runner):
         shapes: Mapping[str, tuple[int | None, ...]],
         threads: int,
     ) -> None:
+        if not host_target().uses_engine:
+            raise UnsupportedError(
+                "streams of networks need machine code, which there is none of for this processor; "
+                "make the stream of layers instead."
+            )
         try:
             graph = simplified(graph)
         except UnknownOperator as error:

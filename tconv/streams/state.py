@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,16 @@ class State:
         waiting = [np.zeros(runner.shape(name, most), kind) for name in schedule.inputs]
         begins = np.full(batch, -schedule.lead, np.int64)
         return cls(runner, held, waiting, np.zeros(batch, np.int64), begins, np.zeros(batch, bool))
+
+    @staticmethod
+    def byte_count(runner: Runner) -> int:
+        """Bytes of the cells that are held, and of those that wait."""
+        schedule = runner.schedule
+        most = schedule.lead + schedule.period - 1
+        counts = {name: value.held for name, value in schedule.values.items()}
+        counts |= {name: counts[name] + most for name in schedule.inputs}
+        elements = sum(prod(runner.shape(name, count)) for name, count in counts.items())
+        return elements * runner.dtype.itemsize
 
     # ---- as a whole ------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from tconv.messages import show
 from tconv.streams.runner import Runner, along
 from tconv.streams.schedule import Schedule
 from tconv.streams.state import Counts, Flags, State
+from tconv.system.memory import check_room
 
 __all__ = ["Stream"]
 
@@ -56,6 +57,7 @@ class Stream:
                     f"frames={frames} needs results that do not come before their input, but these "
                     "are ahead of it, by padding before the first cell; leave frames out."
                 )
+        check_room("the state", State.byte_count(runner))
         self._state = State.of(runner)
         self.counts = np.zeros(runner.batch, np.int64)
 
@@ -161,12 +163,22 @@ class Stream:
 
     def warm(self, frames: int) -> None:
         """Compile and pack what pushes of so many cells need, and flush."""
-        lengths = self._runner.lengths
-        end = self._schedule.flushed_after(as_integer(frames, "frames", 1)) - frames
-        for count in {*lengths.cut(frames + self._schedule.period - 1), *lengths.cut(frames)}:
+        schedule, lengths = self._schedule, self._runner.lengths
+        longest, frames = lengths.all[-1], as_integer(frames, "frames", 1)
+        frames = min(frames, longest + frames % longest)  # more of them are more of the longest
+        period, lead = schedule.period, schedule.lead
+        # A push begins with what waits of others, the first one with the lead; but its first run is
+        # no whole one then. The last runs have as many cells as are left.
+        first = lengths.cut(frames + lead), lengths.cut(frames + lead + period - 1)
+        whole = {*lengths.cut(frames), *lengths.cut(frames + period - 1)}
+        whole.update(*(runs[1:] for runs in first))
+        masked = {*first[0], *first[1]}
+        for count in range(0, (period + lead + 1) * frames, frames):
+            end = schedule.flushed_after(count)
+            masked.update(lengths.cut(end + lead), lengths.cut(end - count // period * period))
+        for count in whole:
             self._runner.prepare(count, False)
-            self._runner.prepare(count, True)
-        for count in {*lengths.cut(end)}:
+        for count in whole | masked:
             self._runner.prepare(count, True)
 
     # ---- states ----------------------------------------------------------------------------------

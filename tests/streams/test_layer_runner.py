@@ -2,9 +2,11 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run_script
 from streams.drawn_layers import convolutions, directly_or_none, noise, sequences
 from streams.pushes import LENGTHS, all_of, cuts, in_runs, same_bits
 
+import tconv
 from strategies import draws
 from tconv.errors import ShapeError
 
@@ -19,6 +21,35 @@ def test_pushes_give_the_bits_of_the_whole(layer, batch, size, data):
         assert found.shape == (batch, layer.out_channels, 0)
     else:
         assert same_bits(found, expected)
+
+
+def test_a_result_beyond_the_last_cell_is_its_bias():
+    """Of a value that is not zero there."""
+    net = tconv.Sequential(
+        tconv.Conv1d(1, 1, 3, padding=1, rng=0),
+        tconv.ConvTranspose1d(1, 1, 1, dilation=2, output_padding=1, rng=1),
+    )
+    x = noise((1, 1, 7), "float32", 0)
+    assert same_bits(all_of(net.stream(), x, [3, 4]), directly_or_none(net, x))
+
+
+def test_without_machine_code_up_to_rounding(monkeypatch):
+    monkeypatch.setenv("TCONV_CPU", "portable")
+    run_script(
+        "import numpy as np, tconv\n"
+        "rng = np.random.default_rng(0)\n"
+        "for n in range(40):\n"
+        "    kind = (tconv.Conv1d, tconv.ConvTranspose1d)[n % 2]\n"
+        "    dtype = ('float32', 'float64', 'float16')[n % 3]\n"
+        "    kernel = 1 + n % 7\n"
+        "    layer = kind(2, 3, kernel, stride=1 + n % 4, padding=n % kernel, dtype=dtype, rng=n)\n"
+        "    x = rng.standard_normal((2, 2, 20)).astype(dtype)\n"
+        "    stream = layer.stream(2)\n"
+        "    parts = [stream.push(x[:, :, :7]), stream.push(x[:, :, 7:]), stream.flush()]\n"
+        "    found, expected = np.concatenate(parts, 2), layer.predict(x)\n"
+        "    assert found.shape == expected.shape\n"
+        "    assert np.allclose(found, expected, 0, 1e-2 if dtype == 'float16' else 1e-5)\n"
+    )
 
 
 @draws()

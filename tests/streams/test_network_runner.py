@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from processes import run_script
 from streams.drawn_networks import BLOCKS, networks
 from streams.pushes import LENGTHS, cuts, in_runs, piecewise, same_bits
 
@@ -38,6 +39,22 @@ def check(drawn, size, data):
 @given(networks(), st.integers(1, 60), st.data())
 def test_pushes_give_the_bits_of_the_whole(drawn, size, data):
     check(drawn, size, data)
+
+
+def test_without_machine_code_a_network_is_refused(monkeypatch):
+    monkeypatch.setenv("TCONV_CPU", "portable")
+    run_script(
+        "import tconv\n"
+        "from tconv.graph import Graph, Input, Node\n"
+        "from tconv.streams.network_runner import NetworkRunner\n"
+        "graph = Graph((Input('x', 'float32'),), ('y',), (Node('Relu', ('x',), ('y',)),), {})\n"
+        "try:\n"
+        "    NetworkRunner(graph, {'x': 2}, {'x': (1, 2, None)}, 1)\n"
+        "except tconv.UnsupportedError as error:\n"
+        "    assert 'need machine code' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError\n"
+    )
 
 
 @pytest.mark.parametrize("block", BLOCKS)
