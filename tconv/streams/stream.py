@@ -43,10 +43,9 @@ class Stream:
     """
 
     def __init__(self, runner: Runner, frames: int | None = None) -> None:
-        self._runner, self._frames = runner, frames
         schedule = runner.schedule
         if frames is not None:
-            as_integer(frames, "frames", 1)
+            frames = as_integer(frames, "frames", 1)
             if frames % schedule.period:
                 raise ParameterError(
                     f"frames={frames} must be a multiple of {schedule.period}, since fewer cells "
@@ -57,6 +56,7 @@ class Stream:
                     f"frames={frames} needs results that do not come before their input, but these "
                     "are ahead of it, by padding before the first cell; leave frames out."
                 )
+        self._runner, self._frames = runner, frames
         check_room("the state", State.byte_count(runner))
         self._state = State.of(runner)
         self.counts = np.zeros(runner.batch, np.int64)

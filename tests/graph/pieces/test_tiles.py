@@ -118,7 +118,10 @@ def test_where_cells_stand():
             "InstanceNormalization",
         ),
         (lambda m: m.add("Softmax", "x", axis=2, version=13), "Softmax over an axis"),
-        (lambda m: m.add("ReduceMean", "x", axes=[3], keepdims=1), "ReduceMean over an axis"),
+        (
+            lambda m: m.add("ReduceMean", "x", axes=[3], keepdims=1),
+            "ReduceMean needs all of an axis",
+        ),
         (lambda m: m.pool("x", "MaxPool", 3, 2, 0, ceil_mode=1), "ceil_mode"),
         (lambda m: m.add("Pad", "x", pads=[0, 0, 1, 1, 0, 0, 1, 1], mode="reflect"), "reflect"),
         (lambda m: m.resized("x", "linear", "align_corners"), "align_corners"),
