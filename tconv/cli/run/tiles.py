@@ -1,4 +1,4 @@
-"""A model over an array on disk, `tconv run MODEL IN.zarr --tile N`: tile by tile to Zarr."""
+"""Tiles of a network over an array on disk: `tconv run net.onnx in.zarr --tile 64`."""
 
 from argparse import Namespace
 

@@ -18,6 +18,7 @@ from piece_networks import Maker, encoder_decoder
 
 import tconv
 from strategies import draws
+from tconv.cli import main
 from tconv.errors import (
     DTypeError,
     MemoryLimitError,
@@ -236,3 +237,43 @@ def test_metadata_of_ome_zarr_follow_the_strides():
     moves = told["datasets"][0]["coordinateTransformations"]
     assert moves[0]["scale"] == [1.0, 6.0, 10.0]
     assert moves[1]["translation"] == [0.0, 1.5, 2.5]  # between cells 0 and 1
+
+
+def test_the_command_line_runs_a_model_in_tiles(capsys):
+    model, graph = network(2)
+    onnx.save(model, "net.onnx")
+    x = np.random.default_rng(0).standard_normal((1, 24, 32)).astype(np.float32)
+    np.save("x.npy", x)
+    words = ["run", "net.onnx", "x.npy", "-o", "y.zarr", "--tile", "12x16"]
+    assert main(words) == 0
+    assert "4 chunks computed" in capsys.readouterr().out
+    assert read().tobytes() == whole_of(graph, x[np.newaxis]).tobytes()
+    assert main([*words[:-1], "auto"]) == 0  # goes on with the tiles that are there
+    assert "nothing was computed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tile", "12", "-s", "2"], "--stride excludes --tile"),
+        (["--tile", "12", "--stream"], "--stream excludes --tile"),
+        (["--tile", "12", "--compare"], "--compare excludes --tile"),
+        (["--tile", "x"], "whole number"),
+        (["--tile", "0"], "tile"),
+        (["--memory", "1GB"], "--memory is for volumes"),
+    ],
+)
+def test_options_that_do_not_go_together(words, message, capsys):
+    onnx.save(network(2)[0], "net.onnx")
+    np.save("x.npy", np.ones((1, 24, 24), np.float32))
+    assert main(["run", "net.onnx", "x.npy", "-o", "y.zarr", *words]) != 0
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not Path("y.zarr").exists()
+
+
+def test_tiles_need_one_input_and_an_output(capsys):
+    onnx.save(network(2)[0], "net.onnx")
+    assert main(["run", "net.onnx", "--tile", "12", "-o", "y.zarr"]) != 0
+    assert "needs MODEL and one INPUT" in " ".join(capsys.readouterr().err.split())
+    assert main(["run", "net.onnx", "x.npy", "--tile", "12"]) != 0
+    assert "--tile needs -o/--output" in " ".join(capsys.readouterr().err.split())
