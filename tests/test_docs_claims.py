@@ -291,7 +291,7 @@ NODE = helper.make_node
 REFUSED = {  # nodes from x to y, what they read beside x, and a word of the refusal
     "reflected": ([NODE("Pad", ["x", "p"], ["y"], mode="reflect")],
                   {"p": np.array([0, 0, 1, 0, 0, 1])}, "mode reflect"),
-    "global pooling": ([NODE("GlobalAveragePool", ["x"], ["y"])], {}, "over time"),
+    "global pooling": ([NODE("GlobalAveragePool", ["x"], ["y"])], {}, "all of time"),
     "normalised": ([NODE("InstanceNormalization", ["x", "s", "s"], ["y"])],
                    {"s": np.ones(4, np.float32)}, "needs all of time"),
     "softmax": ([NODE("Softmax", ["x"], ["y"], axis=2)], {}, "over time"),

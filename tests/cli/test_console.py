@@ -374,7 +374,7 @@ def test_messages_of_functions_name_no_options():
     option = re.compile(r"(?<!tconv info )(?<![\w\"-])--[a-z]{2,}| \(-[a-z]\)")
     found = []
     for file in PACKAGE.rglob("*.py"):
-        if file.parent.name != "cli":
+        if PACKAGE / "cli" not in file.parents:
             tree = ast.parse(file.read_text("utf-8"))
             for node in ast.walk(tree):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
