@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from itertools import product
 from math import prod
 from typing import Any
 
@@ -190,12 +189,6 @@ class TileGrid:
         """Cells of the result that are in a chunk."""
         return tuple(each[n] for each, n in zip(self.intervals, index, strict=True))
 
-    def corners(self) -> list[tuple[int, ...]]:
-        """Indices of one chunk of every way to lie to the borders."""
-        along = [sorted({0, 1, count // 2, count - 2, count - 1} & {*range(count)})
-                 for count in self.shape]  # fmt: skip
-        return list(product(*along))
-
 
 @dataclass(frozen=True, eq=False)
 class NetworkVolume:
@@ -228,6 +221,22 @@ class NetworkVolume:
         of_image = self._of_image(box)
         x = np.ascontiguousarray(cells, np.float32).reshape(sizes(made.tiles.window(of_image)))
         return made.tiles.compute(of_image, x).reshape(sizes(box))
+
+    def largest(self) -> Box:
+        """The chunk that reads the most along every axis."""
+        shape = self.grid.shape
+        found = [0] * len(shape)
+        for n in range(len(shape) - self.made.rank, len(shape)):
+            # Chunks within lie alike; those at the ends may be shorter, or have less around them.
+            places = {0, 1, shape[n] // 2, shape[n] - 2, shape[n] - 1} & {*range(shape[n])}
+            along = n - len(shape)  # counted from the last axis, as of the window
+
+            def reads(place: int, n: int = n, along: int = along) -> int:
+                index = [*found[:n], place, *found[n + 1 :]]
+                return sizes(self.window(self.grid.box(index)))[along]
+
+            found[n] = max(sorted(places), key=reads)
+        return self.grid.box(found)
 
     def computing_bytes(self, box: Box) -> int:
         """Bytes of the values between the nodes of a chunk, before anything is compiled."""

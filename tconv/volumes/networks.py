@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from hashlib import sha256
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from tconv.volumes.work import Work
 __all__ = ["run"]
 
 _CODEC_COPIES = 2  # of a chunk: decoded, and as it is stored, at most as large
+_ITEM_BYTES = 4
 Sizes = tuple[int, ...]
 
 
@@ -105,9 +106,12 @@ def run(
     def planned(limits: Limits, chunks: Any, shards: Any) -> Planned:
         sizes_of = chunks or given or _fitting(made, limits)
         volume = NetworkVolume(made, TileGrid.regular(made.result_shape, sizes_of))
-        task = _task_bytes(volume)
         packed = made.tiles.expected_packed_bytes
-        needed = limits.held + limits.workers * task + limits.processes * packed
+        base = limits.held + limits.processes * packed
+        task = _moved_bytes(volume)
+        if base + limits.workers * task <= limits.memory:  # else there may be no such program
+            task = _task_bytes(volume)
+        needed = base + limits.workers * task
         if needed > limits.memory:
             raise MemoryLimitError(
                 f"memory={limits.memory:,} must be at least {needed:,} bytes: "
@@ -202,7 +206,8 @@ def _fitting(made: NetworkComputation, limits: Limits) -> Sizes:
         packed = limits.processes * tiles.expected_packed_bytes
         room = (limits.memory - limits.held - packed) // limits.workers
         enough = len(volume.grid) >= limits.workers or max(shape) < 2 * max(periods)
-        if _task_bytes(volume) <= room and enough:
+        # Sizes of which no program can be are far beyond what is allowed to move.
+        if enough and _moved_bytes(volume) <= room and _task_bytes(volume) <= room:
             return chunks
         longest = max(range(made.rank), key=lambda n: shape[n] / periods[n])
         period = periods[longest]
@@ -214,13 +219,13 @@ def _fitting(made: NetworkComputation, limits: Limits) -> Sizes:
 
 def _task_bytes(volume: NetworkVolume) -> int:
     """What the largest task takes in all: it reads, computes, then writes."""
-    made, most = volume.made, 0
-    itemsize = np.dtype(made.source.dtype).itemsize
-    for index in volume.grid.corners():
-        box = volume.grid.box(index)
-        window = sizes(volume.window(box))
-        cells = int(np.prod(window))
-        reading = made.source.read_bytes(window) + cells * (itemsize + (itemsize != 4) * 4)
-        writing = (1 + _CODEC_COPIES) * int(np.prod(sizes(box))) * made.result_dtype.itemsize
-        most = max(most, reading + volume.computing_bytes(box) + writing)
-    return most
+    return _moved_bytes(volume) + volume.computing_bytes(volume.largest())
+
+
+def _moved_bytes(volume: NetworkVolume) -> int:
+    """What the largest task takes to read and to write."""
+    source, box = volume.made.source, volume.largest()
+    window, itemsize = sizes(volume.window(box)), np.dtype(source.dtype).itemsize
+    converted = _ITEM_BYTES * (np.dtype(source.dtype) != np.float32)
+    reading = source.read_bytes(window) + prod(window) * (itemsize + converted)
+    return reading + (1 + _CODEC_COPIES) * prod(sizes(box)) * _ITEM_BYTES

@@ -56,6 +56,7 @@ EXACT = {
     "round": np.rint,
     "sign": np.sign,
     "fabs": np.fabs,
+    "where": lambda x, some, others: np.where(x > 0, some, others),
     "relu": lambda x: np.where(x < 0, np.float32(0), x),
     "leaky_relu": lambda x, slope: x * np.where(x < 0, slope, np.float32(1)),
     "clip": lambda x, low, high: _at_most(np.where(x < low, low, x), high),

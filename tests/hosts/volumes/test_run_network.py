@@ -27,7 +27,7 @@ from tconv.errors import (
     UnsupportedError,
 )
 from tconv.graph import Programs
-from tconv.volumes import run
+from tconv.volumes import run, schedulers
 from volume_files import contents, leftovers, make_source
 
 SLOW = """
@@ -142,7 +142,9 @@ def test_another_network_is_no_way_to_go_on():
     assert report.computed == 4
 
 
-def test_tiles_are_as_large_as_memory_allows():
+def test_tiles_are_as_large_as_memory_allows(monkeypatch):
+    # Else what Python holds grows from one run to the next.
+    monkeypatch.setattr(schedulers, "resident_bytes", lambda: 300 * 10**6)
     np.save("x.npy", np.zeros((1, 64, 64, 64), np.float32))
     model, _ = network(3)
     large = run(model, "x.npy", "large.zarr", workers=1, progress=False)
@@ -150,10 +152,28 @@ def test_tiles_are_as_large_as_memory_allows():
     with pytest.raises(MemoryLimitError, match="must be at least") as caught:
         run(model, "x.npy", "y.zarr", memory="1MB", workers=1, progress=False)
     least = int(str(caught.value).partition("at least ")[2].partition(" bytes")[0].replace(",", ""))
-    small = run(model, "x.npy", "y.zarr", memory=least + 10**6, workers=1, progress=False)
-    assert max(small.chunks[1:]) < 64
-    assert small.needed_bytes <= least + 10**6
+    memory = (least + large.needed_bytes) // 2
+    small = run(model, "x.npy", "y.zarr", memory=memory, workers=1, progress=False)
+    assert 12 < max(small.chunks[1:]) and min(small.chunks[1:]) < 64
+    assert small.needed_bytes <= memory
     assert read().tobytes() == read("large.zarr").tobytes()
+
+
+def test_sizes_that_no_program_has_are_cut_before_any_is_made():
+    source = zarr.create_array({}, shape=(1, 2048, 2048, 2048), chunks=(1, 32, 32, 32), dtype="u1")
+    target = zarr.storage.MemoryStore()
+    with pytest.raises(MemoryLimitError, match="must be at least"):
+        run(network(3)[0], source, target, tile=2048, memory="4GB", progress=False)
+    told = []
+
+    def stop(done, every):
+        told.append(every)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(network(3)[0], source, target, memory="480MB", workers=2, progress=stop)
+    assert told[0] > 1000
+    assert max(zarr.open_array(target).chunks) <= 256
 
 
 def test_two_workers_get_a_tile_each():
