@@ -138,7 +138,11 @@ class Program:
                     f"inputs[{number}] has shape {each.shape}, the program is for {shape}; pass "
                     "such an array, or ask `Programs` for another program."
                 )
-        arrays = [np.require(each, np.float32, ("C", "A")) for each in inputs]
+        arrays = []
+        for each in inputs:
+            flags = each.flags  # np.require takes longer than a small step
+            is_fit = flags.c_contiguous and flags.aligned
+            arrays.append(each if is_fit else np.require(each, np.float32, ("C", "A")))
         if out is None:
             out = [empty(each.shape, np.float32) for each in self._outputs]
         for array, made in zip(out, self._outputs, strict=True):

@@ -232,7 +232,15 @@ class LayerRunner(Runner):
                 y = compute(*(x for x, _ in pieces))
                 _check_pointwise(title, y, pieces[0][0])
             new[name] = self._finished(name, y, held, masks, every)
-        return [new[name] for name in schedule.outputs], every
+        results = [new[name] for name in schedule.outputs]
+        if masks is not None:
+            return results, every
+        return results, {name: self._next(name, every[name]) for name in held}
+
+    def _next(self, name: str, cells: NDArray[Any]) -> NDArray[Any]:
+        """Of all cells of a value those that the next run reads."""
+        start = cells.shape[2] - self.schedule.values[name].held
+        return cells[:, :, start:].copy()
 
     def prepare(self, count: int, is_masked: bool) -> None:
         """Run zeros, with held cells that are zeros."""

@@ -1,4 +1,4 @@
-"""Graph of one run of a stream: new cells and held ones in, new results and all cells out."""
+"""Graph of one run of a stream: new cells and held ones in, new results and cells to hold out."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,7 +16,8 @@ class RunGraph(NamedTuple):
 
     Inputs are new cells of each input, the held cells of each value of `held`, and a mask for each
     value of `masked`: 1 for cells that exist, 0 for others. Outputs are new cells of each output,
-    then of each value of `held` all cells, those held before and the new ones.
+    then of each value of `held` the cells that the next run reads; with masks, after which streams
+    may have moved by less than the run, all cells, those held before and the new ones.
     """
 
     graph: Graph
@@ -39,7 +40,7 @@ def flows_of(network: Network) -> list[Flow]:
 def run_graph(network: Network, schedule: Schedule, count: int, is_masked: bool) -> RunGraph:
     """Return the graph of a run of `count` cells of input, whole periods.
 
-    Without masks it is for runs whose cells all exist.
+    Without masks it is for runs whose cells all exist, and all of which are input of every stream.
     """
     return _Builder(network, schedule, count, is_masked).built()
 
@@ -86,7 +87,8 @@ class _Builder:
         ]
         inputs_ += [Input(f"{name}#held", "float32") for name in held]
         inputs_ += [Input(f"{name}#mask", "float32") for name in masked]
-        outputs = (*schedule.outputs, *(f"{name}#all" for name in held))
+        to_hold = [f"{name}#all" if self.is_masked else self._next(name) for name in held]
+        outputs = (*schedule.outputs, *to_hold)
         whole = Graph(tuple(inputs_), outputs, tuple(self.nodes), graph.constants)
         return RunGraph(whole, held, masked)
 
@@ -100,6 +102,12 @@ class _Builder:
             join = {"axis": self._axis(name)}
             held = f"{name}#held"
             self.nodes.append(Node("Concat", (held, name), (f"{name}#all",), join, name))
+
+    def _next(self, name: str) -> str:
+        """The cells of a value that the next run reads."""
+        value = self.schedule.values[name]
+        last = int(value.rate * self.count) - value.lag
+        return self._sliced(name, last - value.held, last)
 
     def _sliced(self, name: str, first: int, last: int) -> str:
         """The cells [first, last) of a value, if the input of the run begins at cell 0."""

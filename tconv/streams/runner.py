@@ -44,9 +44,12 @@ class Runner(ABC):
     def run(
         self, count: int, inputs: Sequence[NDArray[Any]], held: Arrays, masks: Arrays | None
     ) -> tuple[list[NDArray[Any]], Arrays]:
-        """Compute a run; return new cells of each output, and all cells of values that are held.
+        """Compute a run; return new cells of each output, and those of values that are held.
 
-        `masks` are given for every value with a `fill`, or not at all: then all cells exist.
+        `masks` are given for every value with a `fill`, or not at all: then all cells exist, and
+        every stream moves by the whole run. So what is returned of values that are held is what
+        the next run reads, in arrays of their own; with masks it is all cells, since streams may
+        move by less.
         """
 
     @abstractmethod

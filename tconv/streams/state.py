@@ -182,19 +182,20 @@ class State:
 
     # ---- values ----------------------------------------------------------------------------------
 
-    def hold(self, every: Mapping[str, NDArray[Any]], rows: Counts, moved: Counts) -> None:
-        """Hold of each value what the next run reads, after each stream moved so many cells."""
-        is_alike = len(rows) == self.runner.batch and (moved == moved[0]).all()
+    def hold(self, cells: Mapping[str, NDArray[Any]], rows: Counts) -> None:
+        """Hold of each value the cells that the next run reads, in arrays of their own."""
+        if len(rows) == self.runner.batch:
+            self.held.update(cells)
+            return
         for name, held in self.held.items():
-            value, axis, array = (
-                self.runner.schedule.values[name],
-                self.runner.axis(name),
-                every[name],
-            )
-            if is_alike:
-                start = int(value.rate * int(moved[0]))
-                held[...] = along(array, axis, start, start + value.held)
-                continue
+            held[rows] = cells[name][rows]
+
+    def hold_after(self, every: Mapping[str, NDArray[Any]], rows: Counts, moved: Counts) -> None:
+        """Hold of all cells of each value what the next run reads, after moves of so many cells."""
+        for name, held in self.held.items():
+            value, axis = self.runner.schedule.values[name], self.runner.axis(name)
             for b in rows:
                 start = int(value.rate * int(moved[b]))
-                held[b] = along(array[b], axis - 1, start, start + value.held)
+                part = along(every[name], axis, start, start + value.held)
+                row = b if self.runner.batch > 1 else ...  # a batch of one is on any axis
+                held[row] = part[row]

@@ -294,20 +294,23 @@ class Stream:
         start = 0
         for length in lengths:
             at = begins + start
+            moved = np.where(cells > start, length, 0)
+            if not is_end:
+                moved = np.clip(cells - start, 0, length) // schedule.period * schedule.period
             masks = None
-            if is_end or (at[rows] < schedule.starts_after).any():
+            is_first = (at[rows] < schedule.starts_after).any()
+            if is_end or is_first or (moved[rows] < length).any():
                 masks = self._masks(length, at, sizes)
             axes = [runner.axis(name) for name in schedule.inputs]
             cut = [
                 along(chunk, axis, start, start + length)
                 for chunk, axis in zip(chunks, axes, strict=True)
             ]
-            results, every = runner.run(length, cut, state.held, masks)
-            if is_end:
-                moved = np.where(cells > start, length, 0)
+            results, held = runner.run(length, cut, state.held, masks)
+            if masks is None:
+                state.hold(held, rows)
             else:
-                moved = np.clip(cells - start, 0, length) // schedule.period * schedule.period
-            state.hold(every, rows, moved)
+                state.hold_after(held, rows, moved)
             for (name, span), y, to in zip(spans, results, made, strict=True):
                 self._put(name, y, to, rows, at, span)
             start += length

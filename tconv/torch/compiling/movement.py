@@ -28,7 +28,11 @@ def _stack(g: Translator, tensors: Sequence[Any], dim: int) -> None:
 
 @translate("view", "_unsafe_view", "reshape")
 def _view(g: Translator, x: Any, size: Any = None, shape: Any = None) -> None:
-    g.write("Reshape", [x, g.numbers(size if shape is None else shape)], allowzero=1)
+    sizes = list(size if shape is None else shape)
+    keeps_batch = bool(sizes) and 0 not in sizes and sizes[:1] == list(g.shape(x)[:1])
+    if keeps_batch:
+        sizes[0] = 0  # the size of x, whatever it is: streams find by it where the batch is
+    g.write("Reshape", [x, g.numbers(sizes)], allowzero=int(not keeps_batch))
 
 
 @translate("unsqueeze")
