@@ -124,6 +124,10 @@ function drawChannels(sel) {
   const chosen = kind === "o" ? first : kind === "k" ? second : shownOutput;
   const m = shownOutput = min(chosen ?? 0, outs - 1);
   const room = max(300, innerHeight - 430) / max(ins, outs) - 30;
+  // Side by side if they fit; else parts and outputs stand below the kernels.
+  const wide = axes[1], kernels = wide.i + outs * wide.k, free = innerWidth - 60 - 26 * outs;
+  const fits = (free - 100) / (kernels + 2 * min(wide.o, MOST_SHOWN));
+  const narrow = fits < 24 || innerWidth < 400 + 90 * outs; // where titles need the room
   // The places that the contributions have in inputs, kernels and outputs, with their taps.
   const lit = (letter, n) => new Map([...of.map(each => [each[n], each[2]]),
     ...letter === kind ? [[flat(sel), letter === "k" ? flat(sel) : undefined]] : []]);
@@ -145,9 +149,13 @@ function drawChannels(sel) {
       const head = el("h2", {id: "title-" + name});
       byId("channels").append(el("div", {class: "panel"}, head, el("div", {id})));
     }
-    const panel = byId(id).parentNode, side = sideFor(max(height, width), room, 60);
+    const panel = byId(id).parentNode, below = narrow && column > outs;
+    const most = below ? 34 : min(60, narrow ? free / kernels : fits);
+    const side = sideFor(max(height, width), room, most);
     panel.hidden = false;
-    panel.style.gridArea = `${row + 1} / ${column + 1}`;
+    panel.style.gridArea = below
+      ? `${(column - outs) * ins + row + 1} / 1 / auto / span ${outs + 1}`
+      : `${row + 1} / ${column + 1}`;
     setText("title-" + name, sign + title + (cut || ""));
     paint(id, title, height, width, side, (u, v) => {
       const r = top + u, k = left + v, at = r * full[1] + k, its = cellName(r, k);

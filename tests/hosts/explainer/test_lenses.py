@@ -358,15 +358,16 @@ def test_everything_of_a_lens_is_reached_by_tab(page, address):
 # ---- accessibility, size and export --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ["light", "dark", "narrow", "all open"])
+@pytest.mark.parametrize("state", ["light", "dark", "narrow", "all open", "narrow, all open"])
 @pytest.mark.parametrize("hash_", [THREE + "&sel=o1,1,2", "#lens=picture"])
 def test_axe_finds_nothing_serious(browser, address, state, hash_):
-    scheme, view = "dark" if state == "dark" else "light", NARROW if state == "narrow" else WIDE
+    scheme, view = "dark" if state == "dark" else "light", NARROW if "narrow" in state else WIDE
     with browser.new_context(viewport=view, color_scheme=scheme, bypass_csp=True) as context:
         opened = context.new_page()
         opened.goto(address + hash_)
-        if state == "all open":
+        if "open" in state:
             opened.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        assert opened.evaluate("document.documentElement.scrollWidth") <= view["width"]
         found = Axe().run(opened).response["violations"]
     grave = [each for each in found if each["impact"] in ("serious", "critical")]
     assert not grave, json.dumps(
@@ -388,6 +389,22 @@ def test_figure_and_sum_fit_the_screen(browser, address, view, hash_):
             assert place["x"] + place["width"] <= view["width"]
             assert place["y"] + place["height"] <= box["y"]
         assert opened.evaluate("document.documentElement.scrollWidth") <= view["width"]
+
+
+@pytest.mark.parametrize("width", [390, 600, 660, 794, 1024])
+def test_channels_need_no_scroll_bar(browser, address, width):
+    """Where the outputs do not fit beside the kernels, they stand below them."""
+    with browser.new_context(viewport={"width": width, "height": 900}) as context:
+        opened = context.new_page()
+        for hash_ in ("#lens=channels", THREE, "#w=1,2,3;4,5,6;7,8,9&s=3&c=3x3&lens=channels"):
+            opened.goto("about:blank")
+            opened.goto(address + hash_)
+            assert (
+                opened.evaluate(
+                    "(node => node.scrollWidth - node.clientWidth)(document.getElementById('channels'))"
+                )
+                == 0
+            )
 
 
 @pytest.mark.parametrize("hash_", ["#lens=channels", "#lens=picture"])
