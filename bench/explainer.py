@@ -38,11 +38,18 @@ CHANGES = {
     " tconv.set(tconv.hash().replace(/&?x=[^&]*/, '') + '&x=' + x.map(String).join(';')); }",
     "a setting": "n => { const select = document.querySelector('[data-control=begin1]');"
     " select.value = 2 + n % 3; select.dispatchEvent(new Event('change', {bubbles: true})); }",
-    "the lens": "n => document.querySelectorAll('#lenses input')[n % 3].click()",
+    "the lens": "n => document.querySelectorAll('#lenses input')[n % 5].click()",
 }
 """JavaScript functions that do what a reader does, for the nth time."""
 
 CHANGES["all of these in turn"] = f"n => [{', '.join(CHANGES.values())}][n % {len(CHANGES)}](n)"
+CHANGES["a cell of a channel"] = (
+    "n => document.querySelectorAll('#grid-y0 .cell')[2*n % 144]"
+    ".dispatchEvent(new MouseEvent('mouseover', {bubbles: true}))"
+)
+CHANGES["a pixel"] = "n => tconv.set('#lens=picture&sel=o' + (n + 7) + ',' + (n + 9))"
+BEGINS = {"a cell of a channel": "#c=3x3&lens=channels", "a pixel": "#lens=picture"}
+"""The states of the pages in which these changes are made."""
 
 TIME = """times => [...Array(times).keys()].map(n => {
     const start = performance.now(); (ACT)(n); document.body.offsetHeight;
@@ -70,7 +77,7 @@ def main() -> None:
         for _ in range(PAGES):
             for change in CHANGES:
                 page = browser.new_page(viewport={"width": 1280, "height": 800})
-                page.goto(path.as_uri())
+                page.goto(path.as_uri() + BEGINS.get(change, ""))
                 found[change].append(measure(page, change))
                 page.close()
         titles = ("median", "p95", "least p95", "most p95")

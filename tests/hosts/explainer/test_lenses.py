@@ -399,12 +399,11 @@ def test_channels_need_no_scroll_bar(browser, address, width):
         for hash_ in ("#lens=channels", THREE, "#w=1,2,3;4,5,6;7,8,9&s=3&c=3x3&lens=channels"):
             opened.goto("about:blank")
             opened.goto(address + hash_)
-            assert (
-                opened.evaluate(
-                    "(node => node.scrollWidth - node.clientWidth)(document.getElementById('channels'))"
-                )
-                == 0
+            widths = opened.evaluate(
+                """() => { const {scrollWidth, clientWidth} = document.getElementById('channels');
+                return [scrollWidth, clientWidth]; }"""
             )
+            assert widths[0] == widths[1]
 
 
 @pytest.mark.parametrize("hash_", ["#lens=channels", "#lens=picture"])
