@@ -30,7 +30,7 @@ NETWORKS := $(addsuffix /stamp,$(PIPER) $(PPOCR) $(RAPIDOCR) $(PUPILS) $(SPINDLE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo vgg16 voice test test-hosts test-lowest check docs bench bench-convolutions bench-models bench-networks bench-volumes bench-quick all clean
+.PHONY: help install demo vgg16 voice test test-hosts test-lowest check docs bench bench-convolutions bench-models bench-networks bench-streams bench-volumes bench-quick all clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench-models: $(HOSTS)/hosts.stamp $(HOSTS)/codecs.stamp ## whole models inside 
 
 bench-networks: $(HOSTS)/openvino.stamp $(NETWORKS) ## whole networks by tconv.onnx.Session, beside ONNX Runtime alone and OpenVINO
 	$(HOSTS)/bin/python -m bench.networks
+
+bench-streams: $(HOSTS)/hosts.stamp $(PIPER)/stamp ## the decoder of a voice, frame by frame, beside one call
+	$(HOSTS)/bin/python -m bench.streams
 
 bench-volumes: $(HOSTS)/hosts.stamp ## volumes from disk to disk, beside the same in memory
 	$(HOSTS)/bin/python -m bench.volumes

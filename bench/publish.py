@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from bench import convolutions, ladder, models, networks, report, volumes
+from bench import convolutions, ladder, models, networks, report, streams, volumes
 from bench.picture import as_svg
 from bench.report import CAPS, mean, ratios, show, table, threads_of
 from bench.server import ROOT
@@ -161,6 +161,7 @@ def pages(root: Path = ROOT) -> dict[str, str]:
         "docs/benchmarks/convolutions.md": _page("Convolutions", page_of_convolutions()),
         "docs/benchmarks/models.md": _page("PyTorch models", models.page(by_torch)),
         "docs/benchmarks/networks.md": _page("ONNX networks", networks.page(by_onnx)),
+        "docs/benchmarks/streams.md": _page("Streams", streams.page(newest("streams"))),
         "docs/benchmarks/volumes.md": _page("Volumes", volumes.page(on_disk)),
     }
 

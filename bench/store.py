@@ -19,7 +19,7 @@ from bench.server import ROOT
 
 RESULTS = ROOT / "bench" / "results"
 HISTORY = "history.csv"
-SUITES = ("layers", "ladder", "models", "networks", "volumes", "convolutions")
+SUITES = ("layers", "ladder", "models", "networks", "streams", "volumes", "convolutions")
 COLUMNS = (
     "date", "commit", "tconv", "machine", "suite", "what", "who", "against", "cases",
     "by_minima", "by_medians", "least",

@@ -35,7 +35,7 @@ def test_what_is_published_changes_and_nothing_else(tmp_path, monkeypatch):
     assert publish.publish(tmp_path) == []
 
 
-SUITE_PAGES = ("layers", "convolutions", "models", "networks", "volumes")
+SUITE_PAGES = ("layers", "convolutions", "models", "networks", "streams", "volumes")
 
 
 def test_convolutions_have_a_page_before_anybody_measured_them_all(tmp_path):
