@@ -122,13 +122,14 @@ $(HOSTS)/hosts.stamp: pyproject.toml | $(HOSTS)/bin/python
 	$(HOSTS)/bin/python $(PIP) --no-deps tinyml==0.0.6
 	touch $@
 
-# What pyproject.toml names as the least of each dependency, and of the extra "volumes".
+# What pyproject.toml names as the least of each dependency, and of the extras "onnx" and "volumes".
 $(LOWEST)/stamp: pyproject.toml | $(LOWEST)/bin/python
 	$(LOWEST)/bin/python -c 'import tomllib; \
 		project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-		needed = project["dependencies"] + project["optional-dependencies"]["volumes"]; \
+		extras = project["optional-dependencies"]; \
+		needed = project["dependencies"] + extras["onnx"] + extras["volumes"]; \
 		print(*(each.replace(">=", "==") for each in needed), sep="\n")' > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python $(PIP) --editable '.[cli,volumes,xarray]' hypothesis pytest pytest-xdist \
+	$(LOWEST)/bin/python $(PIP) --editable '.[cli,onnx,volumes,xarray]' hypothesis pytest pytest-xdist \
 		matplotlib scikit-image==0.26.0 --requirement $(LOWEST)/lowest.txt
 	touch $@
 

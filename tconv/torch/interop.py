@@ -57,8 +57,8 @@ def as_array(tensor: Tensor) -> NDArray[Any]:
     >>> tensor = torch.zeros(3, dtype=torch.bfloat16)
     >>> array = as_array(tensor)
     >>> tensor[:] = torch.arange(3)
-    >>> array
-    array([0, 1, 2], dtype=bfloat16)
+    >>> array.dtype.name, array.astype(int)
+    ('bfloat16', array([0, 1, 2]))
     >>> tensor.untyped_storage().resizable()
     True
     """

@@ -15,11 +15,12 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from tconv.engine import host_target
 from tconv.errors import DTypeError, ParameterError, ShapeError, UnsupportedError
-from tconv.geometry.arguments import as_integer
+from tconv.geometry.arguments import as_integer, as_threads
 from tconv.graph import UnknownOperator
 from tconv.messages import show
 from tconv.streams.network_runner import NetworkRunner
 from tconv.streams.stream import Stream
+from tconv.system.memory import check_room
 from tconv.torch.compiling.front_end import region_graph, translates
 from tconv.torch.compiling.translation import TRANSLATORS
 
@@ -34,12 +35,27 @@ class TorchStream(Stream):
 
     def push(self, *x: Any, active: Any = None) -> Any:
         """Take tensors of input; return the results that they complete, as `Stream.push` does."""
-        arrays = [each.detach().numpy() if isinstance(each, Tensor) else each for each in x]
-        return _as_tensors(super().push(*arrays, active=active))
+        return _as_tensors(super().push(*map(_as_array, x), active=active))
 
     def flush(self, active: Any = None) -> Any:
         """Say that the input has ended; return the results that are left."""
         return _as_tensors(super().flush(active))
+
+
+def _as_array(x: Any) -> Any:
+    """An array that shares the memory of a tensor; other values as they are."""
+    if not isinstance(x, Tensor):
+        return x
+    _check_tensor("x", x)
+    return x.detach().resolve_neg().numpy()
+
+
+def _check_tensor(name: str, x: Tensor) -> None:
+    if x.dtype != torch.float32 or x.device.type != "cpu" or x.layout != torch.strided:
+        raise DTypeError(
+            f"{name} is of {x.dtype}, {x.layout} on {x.device}, must be of torch.float32, strided "
+            "on the CPU; convert it."
+        )
 
 
 def _as_tensors(found: Any) -> Any:
@@ -91,7 +107,13 @@ def stream(
     """
     if not isinstance(module, nn.Module):
         raise ParameterError(f"module={show(module)} must be a torch.nn.Module; pass one.")
-    given = (example,) if isinstance(example, Tensor) else tuple(example)
+    given = (example,) if isinstance(example, Tensor) else example
+    if not isinstance(given, list | tuple) or not given:
+        raise ParameterError(
+            f"example={show(example)} must be a tensor or a tuple of tensors; pass what the module "
+            "takes."
+        )
+    given = tuple(given)
     axes = _checked(given, axis)
     longer = tuple(
         torch.cat([each] * _LONGER, along) for each, along in zip(given, axes, strict=True)
@@ -125,29 +147,27 @@ def stream(
         name: tuple(None if n == along else size for n, size in enumerate(each.shape))
         for name, each, along in zip(names, given, axes, strict=True)
     }
-    threads = host_target().threads if threads is None else as_integer(threads, "threads", 1)
+    threads = as_threads(threads) or host_target().threads
     runner = NetworkRunner(graph, dict(zip(names, axes, strict=True)), shapes, threads)
     return TorchStream(runner, frames)
 
 
-def _checked(given: Sequence[Any], axis: int) -> list[int]:
+def _checked(given: Sequence[Any], axis: Any) -> list[int]:
     """The axis of time of every input."""
     found = []
     for each in given:
         if not isinstance(each, Tensor):
             raise ParameterError(f"example has {show(each)}, must be tensors; pass them.")
-        if each.dtype != torch.float32 or each.device.type != "cpu":
-            raise DTypeError(
-                f"example is of {each.dtype} on {each.device}, must be of float32 on the CPU; "
-                "convert it and the module."
-            )
+        _check_tensor("example", each)
         along = as_integer(axis, "axis", -each.ndim)
         along += each.ndim if along < 0 else 0
-        if not 0 < along < each.ndim or each.shape[along] < 1:
+        if not 0 < along < each.ndim or not each.numel():
             raise ShapeError(
-                f"example has shape {tuple(each.shape)}, and axis={axis} must be one of its axes "
-                "after the first, which is the batch; pass another axis, or x[None]."
+                f"example has shape {tuple(each.shape)}, must not be empty, and axis={axis} must be "
+                "one of its axes after the first, which is the batch; pass another axis, or "
+                "x[None]."
             )
+        check_room("an example of twice the length", _LONGER * each.numel() * each.element_size())
         found.append(along)
     return found
 

@@ -11,10 +11,13 @@ from streams.onnx_models import CONV, MODEL, SPEAKER, TWO, W, model, numbers, wh
 from streams.pushes import all_of, cuts, piecewise, same_bits
 
 from onnx_graphs import by_onnx_runtime
+from tconv.engine.target.target import target
 from tconv.errors import UnsupportedError
 from tconv.graph import Programs
 from tconv.onnx import Stream
 from tconv.onnx.front_end import graph_of
+
+pytestmark = pytest.mark.skipif(not target().uses_engine, reason="programs are machine code")
 
 # ---- a decoder -----------------------------------------------------------------------------------
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from streams.onnx_models import CONV, MODEL, SPEAKER, TWO, W, model, numbers, whole
 
+from tconv.engine.target.target import target
 from tconv.errors import DTypeError, ModelError, ParameterError, ShapeError, UnsupportedError
 from tconv.onnx import Stream
+
+pytestmark = pytest.mark.skipif(not target().uses_engine, reason="programs are machine code")
 
 ENDS = "; compute the network in one call, or end the model before this node."
 OPEN = "leave these sizes open in the model, or end it before this node."

@@ -23,7 +23,8 @@ PARTS, CALLS_OF_A_PART = {"ci": (2, 500), "thorough": (10, 1000)}.get(
     os.environ.get("HYPOTHESIS_PROFILE", "quick"), (1, 200)
 )
 NOT_CALLED = {  # records, and what is called as PyTorch's
-    *("Acceleration", "CompilationReport", "CompiledGraphReport", "CompiledRegion", "Tracer")
+    *("Acceleration", "CompilationReport", "CompiledGraphReport", "CompiledRegion", "Tracer"),
+    "TorchStream",  # made by `stream`
 }
 
 TENSORS = {
@@ -105,6 +106,17 @@ def register():
             tconv.torch.report, torch.compile(nn.Conv1d(2, 3, 3), backend="tconv")
         )
     )
+
+    def pushed(*args, **given):
+        made = tconv.torch.stream(*args, **given)
+        return made.push(torch.ones(1, 2, 4)), made.flush()
+
+    def streamed(folder):
+        module, example = nn.Conv1d(2, 3, 3).eval(), torch.ones(1, 2, 8)
+        return partial(pushed, module, example, axis=2, threads=1, frames=4)
+
+    for _ in range(3):
+        call("torch.stream")(streamed)
     call("from_torch")(lambda folder: partial(tconv.from_torch, nn.Conv1d(2, 3, 3)))
     call("fold_batch_norm")(
         lambda folder: partial(
