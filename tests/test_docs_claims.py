@@ -264,9 +264,9 @@ def test_tails_that_are_added_have_other_bits_for_other_pushes():
 @claims(
     "docs/streams.md",
     "powers of two, at most eight",
-    "Seven frames of a large decoder are one run of eight rather than three of four, two and one",
+    "A run may be longer than what is left of a push, where that is expected to take less time",
 )
-def test_seven_frames_are_one_run_of_eight():
+def test_seven_frames_of_a_large_layer_are_one_run_of_eight():
     layer = tconv.ConvTranspose1d(256, 128, 16, stride=8, rng=0)
     lengths = tconv.onnx.Stream(layer.to_onnx(), threads=1)._runner.lengths
     assert lengths.cut(7) == [8]

@@ -298,6 +298,18 @@ class Geometry:
         >>> o
         array([0, 1, 3, 4, 1, 2, 4, 5, 3, 4, 6, 7, 4, 5, 7, 8])
         """
+        cells, exist = self.unrolled_cells()
+        i, k = np.divmod(np.flatnonzero(exist), prod(self.kernel_size))
+        return i, k, cells[exist]
+
+    def unrolled_cells(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The flat cell of y under each tap of each cell of x, and whether it exists.
+
+        >>> Geometry.of((1, 1, 2), (1, 1, 3), padding=1).unrolled_cells()
+        (array([[-1,  0,  1],
+               [ 0,  1,  2]]), array([[False,  True,  True],
+               [ True,  True, False]]))
+        """
         shape = self.input_size + self.kernel_size
         check_room("unrolled_indices", 4 * 8 * prod(shape))
         if prod(self.output_size) > np.iinfo(np.int64).max:
@@ -312,8 +324,8 @@ class Geometry:
             spread[n], spread[self.rank + n] = o.shape
             outputs = outputs * axis.output + o.reshape(spread)
             exist &= exists.reshape(spread)
-        i, k = np.divmod(np.flatnonzero(exist), prod(self.kernel_size))
-        return i, k, outputs[exist]
+        flat = prod(self.input_size), prod(self.kernel_size)
+        return outputs.reshape(flat), exist.reshape(flat)
 
     def _data_shape(self, channels: int, spatial: tuple[int, ...]) -> tuple[int, ...]:
         batch = (self.batch,) if self.batched else ()

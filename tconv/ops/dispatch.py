@@ -43,6 +43,7 @@ __all__ = [
     "needs_no_limit",
     "register",
     "solve_for",
+    "uncropped",
     "usable_bytes",
 ]
 
@@ -188,7 +189,7 @@ def _solve_for(
     check_rank(geometry)
     padded = call.padding_mode != "zeros" and 0 not in geometry.input_size
     padded = padded and any(axis.begin or axis.end for axis in geometry.axes)
-    inner = _uncropped(geometry) if padded else geometry
+    inner = uncropped(geometry) if padded else geometry
     contract: Any = _contract_for(library)
     if library in _lazy_libraries:
         return _contract_lazily(contract, want, geometry, inner, a, b, bias, call, out)
@@ -361,7 +362,7 @@ def _contract_padded(
     return xp.astype(y, as_dtype(xp, types.result), copy=False)
 
 
-def _uncropped(geometry: Geometry) -> Geometry:
+def uncropped(geometry: Geometry) -> Geometry:
     """The same call with y in its padded size."""
     axes = tuple(
         axis._replace(begin=0, end=0, output=axis.output + axis.begin + axis.end)

@@ -163,8 +163,8 @@ def _checked(given: Sequence[Any], axis: Any) -> list[int]:
         along += each.ndim if along < 0 else 0
         if not 0 < along < each.ndim or not each.numel():
             raise ShapeError(
-                f"example has shape {tuple(each.shape)}, must not be empty, and axis={axis} must be "
-                "one of its axes after the first, which is the batch; pass another axis, or "
+                f"example has shape {tuple(each.shape)}, must not be empty, and axis={axis} must "
+                "be one of its axes after the first, which is the batch; pass another axis, or "
                 "x[None]."
             )
         check_room("an example of twice the length", _LONGER * each.numel() * each.element_size())
