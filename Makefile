@@ -30,7 +30,7 @@ NETWORKS := $(addsuffix /stamp,$(PIPER) $(PPOCR) $(RAPIDOCR) $(PUPILS) $(SPINDLE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo vgg16 voice test test-hosts test-lowest check docs bench bench-convolutions bench-models bench-networks bench-streams bench-volumes bench-quick all clean
+.PHONY: help install demo vgg16 voice deconvolve test test-hosts test-lowest check docs bench bench-convolutions bench-models bench-networks bench-streams bench-volumes bench-quick all clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ vgg16: $(VENV)/examples.stamp $(HED)/stamp ## a VGG-16 and a photo in out/, to l
 
 voice: $(VENV)/examples.stamp $(PIPER)/stamp ## a sentence spoken frame by frame, in out/: the sound, and a picture beside the whole
 	$(VENV)/bin/python examples/stream_voice.py
+
+deconvolve: $(VENV)/examples.stamp ## a photo recovered from a ninth of its pixels, in four ways, in out/
+	$(VENV)/bin/python examples/deconvolve.py
 
 test: $(VENV)/test.stamp ## the tests and all doctests, without other array libraries; with SLOW=1 the slow ones, too
 	$(VENV)/bin/python -m pytest -n auto --ignore=tests/hosts $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS)

@@ -15,8 +15,11 @@ os.environ.setdefault("TCONV_CACHE", str(Path(__file__).parent / ".cache"))
 
 # `make test` goes without these libraries.
 _HOSTS = {
-    **{"tconv/torch": "torch", "tconv/dask": "dask", "tconv/volumes": "dask"},
-    **{"tconv/scipy": "scipy", "tconv/scipy/pylops.py": "pylops"},
+    "tconv/torch": "torch",
+    "tconv/dask": "dask",
+    "tconv/volumes": "dask",
+    "tconv/scipy": "scipy",
+    "tconv/scipy/pylops.py": "pylops",
 }
 collect_ignore = [folder for folder, library in _HOSTS.items() if not find_spec(library)]
 

@@ -126,7 +126,7 @@ _NAMES = {
     "explainer.explainer": "Explainer explain",
 }
 _MODULES = ["checkerboard", "images", "tinynet"]
-_HOSTS = ["dask", "onnx", "torch", "volumes"]
+_HOSTS = ["dask", "onnx", "scipy", "torch", "volumes"]
 """Modules that need other libraries: `dir` has them once they are loaded, for `help` loads all."""
 _FILE_OF = {name: file for file, names in _NAMES.items() for name in names.split()}
 

@@ -71,7 +71,7 @@ def test_the_autoencoder_learns_as_in_torch(kind, twin_kind, settings):
 
 
 ROOT = Path(__file__).parents[2]
-NETWORKS = ["vgg16", "efficientnet", "onet", "stream_voice"]
+NETWORKS = ["vgg16", "efficientnet", "onet", "stream_voice"]  # that need data
 
 
 def typed(words, folder, **environment):
