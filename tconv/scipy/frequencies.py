@@ -148,6 +148,12 @@ class Frequencies:
         a = self.matrices[:, where]
         return a.conj().swapaxes(-1, -2) @ a + d[:, :, None] * np.eye(a.shape[-1])
 
+    @property
+    def root_bytes(self) -> int:
+        """What `root` takes."""
+        groups, frequencies, _, given = self.matrices.shape
+        return 4 * 16 * groups * frequencies * given**2
+
     def root(self, d: NDArray[Any] | float) -> NDArray[Any]:
         """``(A^H A + diag(d))**-0.5`` for each frequency, of positive definite matrices."""
         a = self.matrices

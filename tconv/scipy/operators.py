@@ -86,7 +86,9 @@ class Operator(LinearOperator):  # type: ignore[misc]  # SciPy has no types
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _block(self, want: Letter, rows: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
-        geometry = replace(self.geometry, batch=len(rows) * self.geometry.batch, batched=True)
+        geometry, count = self.geometry, len(rows)
+        if count > 1:
+            geometry = replace(geometry, batch=count * geometry.batch)
         a = rows.reshape(geometry.shape_of(OPERANDS[want][0]))
         made: NDArray[Any] = solve_for(want, geometry, a, weight, None, self._call)
         return made.reshape(len(rows), -1)

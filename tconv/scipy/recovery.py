@@ -23,6 +23,7 @@ __all__ = ["recover"]
 PENALTIES = ("identity", "gradient", "tv")
 _MOST, _STEPS, _INNER = 1000, 200, 100  # of lsmr, of ADMM, and of a solution within ADMM
 _TOLERANCE = 1e-11  # of lsmr
+_ROOT_BYTES = 2**30  # of a preconditioner, at most; without it lsmr takes more steps
 _STILL = 1e-4  # of x, between two steps of ADMM
 
 
@@ -179,7 +180,8 @@ def _by_lsmr(
     if strength and fits(op):
         frequencies = Frequencies(op)
         ones = 1.0 if kind == "identity" else frequencies.differences()
-        root = partial(applied, frequencies.root(strength * ones), frequencies)
+        if frequencies.root_bytes <= _ROOT_BYTES:
+            root = partial(applied, frequencies.root(strength * ones), frequencies)
     weight, count = sqrt(strength), prod(op.dimsd)
     type_ = np.result_type(exact.dtype, data.dtype, np.float64)
 
@@ -223,11 +225,10 @@ def _by_admm(
     op: Operator, data: NDArray[Any], strength: float, by_fft: bool, steps: int
 ) -> NDArray[Any]:
     """Total variation: quadratic problems in turn with a shrinkage of gradients."""
-    start = (
-        _by_frequencies(op, data, strength, "gradient")
-        if by_fft
-        else (_by_lsmr(op, data, strength, "gradient", _INNER))
-    )
+    if by_fft:
+        start = _by_frequencies(op, data, strength, "gradient")
+    else:
+        start = _by_lsmr(op, data, strength, "gradient", _INNER)
     gradient = _Gradient(op, op.padding_mode == "circular")
     x = start.reshape(op.dims).astype(np.result_type(start.dtype, np.float64))
     z = gradient(x)
