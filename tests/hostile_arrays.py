@@ -131,6 +131,11 @@ def _(folder):
     return partial(tconv.Geometry.of((1, 2, 4), (2, 3, 3)).terms, "y")
 
 
+@call("Geometry.unrolled_cells")
+def _(folder):
+    return partial(tconv.Geometry.of((1, 2, 4), (2, 3, 3)).unrolled_cells)
+
+
 @call("Geometry.unrolled_indices")
 def _(folder):
     return partial(tconv.Geometry.of((1, 2, 4), (2, 3, 3)).unrolled_indices)

@@ -19,6 +19,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import hostile_scipy
 import numpy as np
 
 import hostile_arrays
@@ -36,7 +37,8 @@ from tconv.errors import TConvError
 
 __all__ = ["CALLS", "NOT_CALLED", "call", "main", "public_callables"]
 
-REGISTRIES = hostile_arrays, hostile_layers, hostile_models, hostile_streams  # which fill `CALLS`
+# Which fill `CALLS`.
+REGISTRIES = hostile_arrays, hostile_layers, hostile_models, hostile_scipy, hostile_streams
 
 MOST_SECONDS = 2.0  # of the process's own time, for one call
 MOST_BYTES = 2**32  # of addresses, beyond what a process has when it begins

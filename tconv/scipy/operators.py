@@ -13,12 +13,20 @@ from scipy.sparse.linalg import LinearOperator
 
 from tconv.arrays.dtypes import TYPES
 from tconv.errors import DTypeError, ShapeError
-from tconv.geometry.arguments import PerAxis, as_array, as_choice, as_integer, as_per_axis
+from tconv.geometry.arguments import (
+    DATA_FORMATS,
+    PerAxis,
+    as_array,
+    as_choice,
+    as_integer,
+    as_per_axis,
+)
 from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.geometry.keywords import SizeKeywords
 from tconv.geometry.weight_formats import WEIGHT_FORMATS, WeightLayout
 from tconv.ops.dispatch import Call, check_padding_mode, solve_for
 from tconv.signatures import readable
+from tconv.system.memory import check_room
 
 __all__ = ["ConvOperator", "ConvTransposeOperator", "Operator"]
 
@@ -252,6 +260,7 @@ def _arguments(
     """The weight as an array of floats, and the shape of what the operator reads."""
     array = as_array(weight, "weight")
     if array.dtype.kind in "biu":
+        check_room("the weight in float64", 8 * array.size)
         array = array.astype(np.float64)
     known = [name for name in TYPES if not TYPES[name].is_integer]
     if array.dtype.name not in known:
@@ -272,7 +281,8 @@ def _arguments(
     channels *= groups if is_divided else 1
     size = as_per_axis(input_size, "input_size", array.ndim - 2, 1)
     batch = as_integer(batch, "batch", 1)
-    if keywords.get("data_format") == "channels_last":
+    form = keywords.get("data_format", DATA_FORMATS[0])
+    if as_choice(form, "data_format", DATA_FORMATS) == "channels_last":
         return array, (batch, *size, channels)
     return array, (batch, channels, *size)
 

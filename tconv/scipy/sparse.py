@@ -104,7 +104,7 @@ def _unrolled(operator: Operator) -> tuple[NDArray[Any], NDArray[Any], NDArray[A
     count = int(np.count_nonzero(exist)) * ins * share
     kind = np.int32 if max(count, *operator.shape) < 2**31 else np.int64
     item = operator.weight.itemsize + np.dtype(kind).itemsize
-    check_room("the sparse matrix", count * (2 * item + 2))
+    check_room("the sparse matrix", count * (2 * item + 2) + 16 * sum(operator.shape))
     w = canonical(np, geometry, "w", operator.weight).reshape(ins, share, taps)
     is_last = geometry.data_format == "channels_last"
     if places is not None:
