@@ -192,3 +192,25 @@ def test_a_batch_that_is_not_the_first_axis():
     )
     with pytest.raises(UnsupportedError, match=f"^{re.escape(message)}$"):
         Stream(turned, batch=2)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("frames", [1, 4])
+def test_two_inputs_by_fixed_lengths(batch, frames):
+    """Both arrive in pushes of one length; zeros come first, then the results of one call."""
+    proto = model(
+        [("Conv", "x w", "a", {"pads": [2, 2], "dilations": [2]}), ("Mul", "a z", "y", {})],
+        W,
+        {"x": (batch, 2, None), "z": (batch, 3, None)},
+    )
+    stream = Stream(proto, threads=1, batch=batch, frames=frames)
+    x, z = numbers(batch, 2, 12), numbers(batch, 3, 12)
+    (expected,) = Programs(graph_of(proto), 1, method="direct")([x, z])
+    parts = [
+        stream.push(x[:, :, n : n + frames], z[:, :, n : n + frames]) for n in range(0, 12, frames)
+    ]
+    assert {part.shape for part in parts} == {(batch, 3, frames)}
+    found = np.concatenate([*parts, stream.flush()], 2)
+    assert stream.latency == 2
+    assert not found[:, :, :2].any()
+    assert same_bits(found[:, :, 2:], expected)
