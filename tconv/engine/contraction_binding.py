@@ -69,6 +69,7 @@ def contraction_step(
         ends_stage=ends_stage,
         numbers=((place("y_batch"), y_batch),) if y_batch else (),
         repair=repair if is_winograd else None,
+        may_change=True,
     )
 
 

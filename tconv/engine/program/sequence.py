@@ -37,7 +37,8 @@ class Place(NamedTuple):
 class NativeStep(NamedTuple):
     """A native function ``run(arguments, thread)`` whose threads share its tasks by a counter.
 
-    `words` gives its arguments, which may change between calls, and `function` its address.
+    `words` gives its arguments and `function` its address; both may change between calls where
+    `may_change` says so, as optimised code arrives.
     `places` are the arguments that are addresses in buffers, `constants` those of arrays. A stage
     is a run of steps of which none reads what another writes; `ends_stage` is true for the last.
     A step that sets its flag, the word after the counter, has written wrong results, which
@@ -54,6 +55,7 @@ class NativeStep(NamedTuple):
     ends_stage: bool = True
     numbers: tuple[tuple[int, int], ...] = ()  # arguments that differ from `words`
     repair: Callable[[Callable[[int], NDArray[np.uint8]]], None] | None = None
+    may_change: bool = False
 
 
 class Arenas:
@@ -104,7 +106,8 @@ class _Frame:
         self.sync_bytes = (len(steps) + 2 * stages) * _LINE
         base, of_stages = address(self.sync), address(self.sync) + len(steps) * _LINE
         self.flags = self.sync.view(np.int64)[1 : len(steps) * _LINE // 8 : _LINE // 8]
-        self.arguments, self.current, rows, stage = list[Any](), list[Any](), list[int](), 0
+        self.arguments, rows, stage = list[Any](), list[int](), 0
+        self.changing: list[tuple[NativeStep, Any]] = []  # and the arguments that are bound
         self.moves: list[tuple[Any, int, int, int]] = []  # arguments that change with each call
         for n, step in enumerate(steps):
             kept = step.words()
@@ -126,7 +129,8 @@ class _Frame:
                 else:
                     self.moves.append((words, word, buffer, offset))
             self.arguments.append(words)
-            self.current.append(kept)
+            if step.may_change:
+                self.changing.append((step, kept))
             rows += STEP.row(
                 function=step.function(),
                 arguments=ctypes.addressof(words),
@@ -138,9 +142,9 @@ class _Frame:
         self.table = np.array(rows, np.int64)
         self.head = HEAD.pack(steps=address(self.table), count=len(steps), give_way=_sched_yield())
 
-    def is_current(self, steps: Sequence[NativeStep]) -> bool:
+    def is_current(self) -> bool:
         """Whether no step has got optimised code since."""
-        return all(step.words() is kept for step, kept in zip(steps, self.current, strict=True))
+        return all(step.words() is kept for step, kept in self.changing)
 
 
 class SequenceRunner:
@@ -215,7 +219,7 @@ class SequenceRunner:
 
     def _frame(self, arena: _Arena) -> _Frame:
         frame = self._frames.pop(id(arena), None)
-        if frame is None or frame.arena() is not arena or not frame.is_current(self.steps):
+        if frame is None or frame.arena() is not arena or not frame.is_current():
             frame = _Frame(self, arena)
         if len(self._frames) >= _MOST_ARENAS:  # of arenas that are no more
             self._frames.clear()

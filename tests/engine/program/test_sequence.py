@@ -279,6 +279,7 @@ def test_words_that_are_revised_are_those_of_the_next_run(threads):
     )
     current = [add]
     step = NativeStep(lambda: current[0].function(), lambda: current[0].words(), *add[2:])
+    step = step._replace(may_change=True)
     first = loop_step(COPY, [(0, 0)], [(BLOCK, 0)], 500)
     runner = runner_of([first, step], 500, threads)
     x = integers_like((500,), "float32")
@@ -294,6 +295,7 @@ def test_steps_are_revised_while_others_run_them():
     assert made[0].words() is not made[1].words()
     current, ended = [made[0]], threading.Event()
     step = NativeStep(lambda: current[0].function(), lambda: current[0].words(), *made[0][2:])
+    step = step._replace(may_change=True)
     runner = runner_of([step], 1, 2)
 
     def revise():
