@@ -29,7 +29,7 @@ def command_of(target, *words):
 
 def test_ci_runs_every_test():
     assert command_of("test", "SLOW=1") == ["-n", "auto", "--ignore=tests/hosts"]
-    hosts = ["tests/hosts", "tconv/torch", "tconv/dask", "tconv/volumes"]
+    hosts = ["tests/hosts", "tconv/torch", "tconv/scipy", "tconv/dask", "tconv/volumes"]
     assert command_of("test-hosts", "SLOW=1") == ["-n", "auto", *hosts]
     assert re.search(r"^export .*\bSLOW=1\b", CI, re.MULTILINE)
     for target in ("test", "test-hosts"):

@@ -17,7 +17,7 @@ from tconv.scipy import ConvOperator, ConvTransposeOperator
 W = np.array([[[1.0, 2.0, 1.0]]])
 
 
-@draws()
+@draws(0.4)
 @given(operators())
 def test_products_are_those_of_the_functions(op):
     geometry = op.geometry
@@ -42,7 +42,7 @@ def test_products_are_those_of_the_functions(op):
     assert np.prod(op.dimsd, dtype=int) == op.shape[0]
 
 
-@draws()
+@draws(0.8)
 @given(operators(), st.booleans())
 def test_adjoint_and_transpose_are_exact(op, is_complex):
     kind = "complex128" if is_complex else "float64"
@@ -67,7 +67,7 @@ def test_dot_tests_of_real_numbers(dtype):
         assert abs(ours - theirs) < 1e-12 * np.linalg.norm(y) * np.linalg.norm(op @ x)
 
 
-@draws()
+@draws(0.2)
 @given(operators(), st.integers(0, 4))
 def test_columns_are_computed_as_a_batch(op, count):
     x, y = integers_like((op.shape[1], count)), integers_like((op.shape[0], count))

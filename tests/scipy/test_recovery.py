@@ -50,7 +50,7 @@ def residual(op, b, x, strength, penalty):
     return np.linalg.norm(left - right) / max(np.linalg.norm(right), 1e-300)
 
 
-@draws(2)
+@draws(0.5)
 @given(circulants(), PENALTIES, st.sampled_from([1e-3, 0.1, 10]), st.integers(0, 99))
 def test_the_closed_form_solves_the_normal_equations(op, penalty, strength, seed):
     b = data_of(op, seed)
@@ -60,7 +60,7 @@ def test_the_closed_form_solves_the_normal_equations(op, penalty, strength, seed
     assert np.array_equal(x, recover(op, b.ravel(), strength=strength, penalty=penalty))
 
 
-@draws(1)
+@draws(0.3)
 @given(operators(("float64", "complex128")), PENALTIES, st.integers(0, 99))
 def test_least_squares_solve_them_for_every_operator(op, penalty, seed):
     op = op.with_weight(
@@ -73,7 +73,7 @@ def test_least_squares_solve_them_for_every_operator(op, penalty, seed):
         assert residual(op, b, x, 0.1, penalty) < 1e-6
 
 
-@draws(1)
+@draws(0.3)
 @given(circulants(), st.integers(0, 99))
 def test_no_penalty_gives_the_solution_of_least_norm(op, seed):
     b, a = data_of(op, seed), dense(op)

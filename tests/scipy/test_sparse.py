@@ -23,7 +23,7 @@ def is_canonical(found):
     return again.nnz == found.nnz and np.array_equal(again.indices, found.indices)
 
 
-@draws(2)
+@draws(0.8)
 @given(geometries(batches=(1,), ranks=(1, 2, 3)), st.sampled_from(TYPES), FORMATS)
 def test_it_is_the_matrix_of_the_definition(geometry, dtype, form):
     w = integers_like(geometry.weight_shape, dtype)
@@ -43,7 +43,7 @@ def test_it_is_the_matrix_of_the_definition(geometry, dtype, form):
         assert isinstance(each, sparse.sparray)
 
 
-@draws(2)
+@draws(0.4)
 @given(operators(), FORMATS)
 def test_it_is_the_operator(op, form):
     geometry = op.geometry

@@ -14,7 +14,7 @@ from tconv.scipy.spectrum import is_circulant
 RNG = np.random.default_rng(0)
 
 
-@draws(4)
+@draws(0.8)
 @given(circulants())
 def test_circular_spectra_are_exact(op):
     assert is_circulant(op.geometry, op.padding_mode)
@@ -27,7 +27,7 @@ def test_circular_spectra_are_exact(op):
     assert np.array_equal(singular_values(op, 2), found[:2])
 
 
-@draws(2)
+@draws(0.4)
 @given(operators(), st.integers(0, 9))
 def test_the_bound_is_never_below_the_norm(op, seed):
     rng = np.random.default_rng(seed)
