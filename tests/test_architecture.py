@@ -24,7 +24,7 @@ signatures
 geometry
 arrays
 images checkerboard
-definition portable
+definition portable spectral
 engine.target
 engine.codegen
 engine.kernels engine.compile

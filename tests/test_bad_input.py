@@ -909,11 +909,11 @@ CALLS = {
     ),
     "conv_transpose(x, w, method='fast')": (
         ParameterError,
-        "method='fast' must be one of 'auto', 'direct', 'measure'; pass one of these.",
+        "method='fast' must be one of 'auto', 'direct', 'measure', 'fft'; pass one of these.",
     ),
     "conv_transpose(x, w, method=None)": (
         ParameterError,
-        "method=None must be one of 'auto', 'direct', 'measure'; pass one of these.",
+        "method=None must be one of 'auto', 'direct', 'measure', 'fft'; pass one of these.",
     ),
     "conv_transpose(x, w, threads=0)": (
         ParameterError,

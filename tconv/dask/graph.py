@@ -45,8 +45,13 @@ def call_of(name: str, method: str, threads: int | None, max_bytes: int | None) 
 
     Raises
     ------
-    UnsupportedError : method "measure", which times a call, where there is none yet
+    UnsupportedError : method "measure", which times a call, where there is none yet; "fft"
     """
+    if method == "fft":
+        raise UnsupportedError(
+            'method="fft" rounds by blocks, and the chunks of Dask have the bits of the whole; '
+            'pass "direct".'
+        )
     if method == "measure":
         raise UnsupportedError(
             'method="measure" times a call, and arrays of Dask are computed later; pass "direct".'

@@ -52,7 +52,7 @@ Pairs = tuple[tuple[int, int], ...]
 """(begin, end) of every spatial axis."""
 
 DATA_FORMATS = ("channels_first", "channels_last")
-METHODS = ("auto", "direct", "measure")
+METHODS = ("auto", "direct", "measure", "fft")
 MOST_THREADS = 1024
 """Most threads of a call; each needs scratch of its own."""
 

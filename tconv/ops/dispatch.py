@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import tconv.engine as engine
+from tconv import spectral
 from tconv.arrays.activations import Activation
 from tconv.arrays.dtypes import TYPES, NumberType, as_dtype, dtype_name, largest, largest_sum
 from tconv.arrays.operands import check_out, library_of, namespace
@@ -193,6 +194,9 @@ def _solve_for(
     contract: Any = _contract_for(library)
     if library in _lazy_libraries:
         return _contract_lazily(contract, want, geometry, inner, a, b, bias, call, out)
+    if call.method == "fft":
+        _check_fft(call, library, types)
+        contract = spectral.contract
     plan, fused, kind = None, None if padded else call.activation, dtype_name(a.dtype)
     if padded and want == "y" and not types.is_integer:  # y is rounded after the transposed pad
         kind = types.accumulator
@@ -200,6 +204,8 @@ def _solve_for(
     if contract is None and xp is np:
         plan = native_plan("direct" if call.method == "direct" else "auto")
     work = None if plan is None else engine.workspace_bytes(inner, plan)
+    if call.method == "fft":
+        work = spectral.workspace_bytes(inner, want, types.accumulator)
     check_memory(want, geometry, call, types, unblocked=xp is not np, inner=inner, workspace=work)
     if plan is None and xp is np and not types.is_integer and not has_room(_BLAS_BYTES):
         raise MemoryLimitError(
@@ -236,6 +242,20 @@ def _solve_for(
     if result is not to:
         to[...] = result
     return out
+
+
+def _check_fft(call: Call, library: str, types: NumberType) -> None:
+    """Refuse what is not computed by Fourier transforms."""
+    if library != "numpy":
+        raise UnsupportedError(
+            f'{call.name} has method="fft" for NumPy arrays only, not for arrays of {library}; '
+            "convert them, or leave method out."
+        )
+    if types.is_integer:
+        raise DTypeError(
+            f'{call.name} with method="fft" rounds, and integers are exact; pass dtype="float64", '
+            'or method="direct".'
+        )
 
 
 def check_bias(want: Letter, geometry: Geometry, bias: Any) -> None:
@@ -305,7 +325,7 @@ def native(
 
     If code cannot be compiled, the portable path serves all calls, and one warning says so.
     """
-    if dtype not in engine.TYPES:
+    if dtype not in engine.TYPES or method == "fft":
         return None
     try:
         if engine.serves(geometry, want, dtype, threads, kept):

@@ -75,12 +75,13 @@ def conv_transpose(
     flip_kernel : bool, reverse the kernel along its spatial axes first (JAX's default)
     dtype : the type both operands are converted to first; without it they must agree
     out : array of the result's shape and type to write to; must not overlap x, weight or bias
-    method : "auto", "direct" or "measure". "direct" sums in one order for all image sizes, and a
-        cell of y depends only on the cells that its taps reach. "auto" may choose Winograd's
-        algorithm for float32, where the error of a cell is bounded by the largest cell in a
-        neighbourhood of these (docs/algorithms.md has the bound); an infinity, a NaN or a cell of
-        2^100 and more reaches no further than with "direct". "measure" times several plans that
-        sum in the order of "auto".
+    method : "auto", "direct", "measure" or "fft" (of floats, on NumPy). "direct" sums in one order
+        for all image sizes, and a cell of y depends only on the cells that its taps reach. "auto"
+        may choose Winograd's algorithm for float32, where the error of a cell is bounded by the
+        largest cell in a neighbourhood of these (docs/algorithms.md has the bound); an infinity, a
+        NaN or a cell of 2^100 and more reaches no further than with "direct". "measure" times
+        several plans that sum in the order of "auto". "fft" is for long kernels: its error is
+        relative to a block of x, over which an infinity or a NaN spreads.
     threads : int up to 1024, threads to use; None leaves it to the library that computes
     max_bytes : int, bound on output, workspace and packed weights; by default 80 % of the memory
         available to the process

@@ -19,6 +19,7 @@ from tconv.geometry.arguments import PerAxis, as_choice, as_flag
 from tconv.geometry.geometry import Geometry, Letter
 from tconv.geometry.keywords import SizeKeywords
 from tconv.ops.dispatch import Call, native, needs_no_limit, solve_for
+from tconv.ops.fft_gain import gain, on_fft
 from tconv.signatures import readable
 from tconv.system.allocator import empty
 from tconv.system.public_pickles import reduce_by_public_name
@@ -366,11 +367,14 @@ class PlannedCall:
         geometry = self.geometry
         sizes = f"x {geometry.x_shape}, weight {geometry.weight_shape}, y {geometry.y_shape}"
         lines = [f"{self.dtype} {sizes}, {geometry.flops:,} FLOPs"]
-        if self._plan is None:
+        sizes_of = geometry, self.want, self._dtype_name, self.threads
+        if self.method == "fft":
+            lines += on_fft(*sizes_of)
+        elif self._plan is None:
             then = f", then {self._activation}" if self._activation else ""
             lines.append(f"portable path: matrix products of the array library{then}")
         else:
-            lines += self._plan.describe()
+            lines += [*self._plan.describe(), *gain(*sizes_of)]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -399,8 +403,8 @@ def plan(
         returns x. For the adjoint of complex numbers pack ``weight.conj()``.
     dtype : type of x, weight and bias
     threads : int up to 1024; None takes as many as the machine has cores, or TCONV_THREADS
-    method : "auto" and "direct" choose by a cost model, "measure" times the few best plans;
-        `conv_transpose` says how exact each method is
+    method : "auto" and "direct" choose by a cost model, "measure" times the few best plans, "fft"
+        is for long kernels; `conv_transpose` says how exact each method is
     activation : None or one of these, applied to sums and bias before they are written, without a
         further pass over y. Only for floating types.
 

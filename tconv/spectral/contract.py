@@ -1,0 +1,281 @@
+"""The three contractions by Fourier transforms of blocks (overlap-add and overlap-save).
+
+A tap k of the transposed convolution lies at shift t and phase r, ``k*dilation = t*stride + r``.
+With phases as channels, all three contractions have stride 1:
+
+    y[m, r, q] = sum over c, t     w[c, m, r, t] * x[c, q - t]           want "y"
+    x[c, i]    = sum over m, r, t  w[c, m, r, t] * y[m, r, i + t]        want "x"
+    w[c, m, r, t] = sum over n, i  x[c, i] * y[m, r, i + t]              want "w"
+
+x is divided into blocks. The transform of a block is at least as long as the block and the kernel
+together, so that nothing goes around its ends. The products of transforms are summed over channels
+before they are transformed back.
+
+The error of a cell is not relative to the cell, but to its block: with `eps` of the type, n numbers
+in a transform, and the 2-norms of a block of x, of w and of the result,
+
+    abs(error) <= 3 * eps * log2(n) * sum over channels of (2*norm(x)*norm(w) + norm(result)).
+
+So small cells beside large ones lose digits, and an infinity or a NaN spreads over its block.
+
+References: Cooley & Tukey 1965 for the transform, Stockham 1966 for blocks; Higham 2002, Accuracy
+and Stability of Numerical Algorithms, section 24.1, for the error of a transform.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv.arrays.canonical import canonical
+from tconv.arrays.dtypes import TYPES, dtype_name
+from tconv.geometry.geometry import OPERANDS, Geometry, Letter
+from tconv.spectral.division import Division
+from tconv.spectral.transforms import back, transformed
+
+__all__ = ["contract"]
+
+_FEW_CHANNELS = 4  # whose products are added one after the other, rather than by matrices
+
+
+def contract(
+    geometry: Geometry,
+    want: Letter,
+    a: NDArray[Any],
+    b: NDArray[Any],
+    *,
+    bias: Any = None,
+    out: Any = None,
+    method: str = "fft",
+    threads: int | None = None,
+) -> NDArray[Any]:
+    """Solve F(x, w, y) for the wanted letter: (a, b) is (x, w) for y, (y, w) for x, (x, y) for w.
+
+    Parameters
+    ----------
+    geometry : Geometry, already checked against the shapes
+    a, b : NumPy arrays of one floating type, in the geometry's layouts
+    bias : array (channels of the result,), added before the one rounding; not for want "w"
+    out : array to write to, else a new array is returned
+    method : ignored, part of the common signature
+    threads : int, of the transforms; None for one. The result does not depend on it.
+
+    >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
+    >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3))).round(12)
+    array([[[1., 1., 2., 1., 1.]]])
+    """
+    types = TYPES[dtype_name(a.dtype)]
+    carrier = np.dtype(types.accumulator)
+    names = OPERANDS[want]
+    a, b = (
+        canonical(np, geometry, name, each).astype(carrier, copy=False)
+        for name, each in zip(names, (a, b), strict=True)
+    )
+    if out is None:
+        out = np.empty(geometry.shape_of(want), np.dtype(types.result))
+    target = canonical(np, geometry, want, out)
+    work = _Work(geometry, want, carrier, threads)
+    {"y": work.outputs, "x": work.inputs, "w": work.weights}[want](a, b, target, bias)
+    return out  # type: ignore[no-any-return]
+
+
+class _Work:
+    """One contraction of canonical arrays, some samples and groups at a time."""
+
+    def __init__(
+        self, geometry: Geometry, want: Letter, carrier: np.dtype[Any], threads: int | None
+    ) -> None:
+        self.geometry, self.carrier, self.threads = geometry, carrier, threads
+        self.is_complex = carrier.kind == "c"
+        self.division = Division.of(geometry, want, self.is_complex)
+        self.strides = tuple(axis.stride for axis in geometry.axes)
+        self.cells = tuple(
+            axis.input + span - 1
+            for axis, span in zip(geometry.axes, self.division.spans, strict=True)
+        )  # of a phase of y
+
+    # ---- the three contractions ------------------------------------------------------------------
+
+    def outputs(self, x: Any, w: Any, target: Any, bias: Any) -> None:
+        """Want "y": add the results of blocks."""
+        bias = None if bias is None else self._bias(bias)
+        for g, n, weight in self._parts(w):
+            found = np.zeros((*x[n, g].shape[:2], weight.shape[2], *self.cells), self.carrier)
+            for start in self._blocks():
+                block = self._transformed(self._cut(x[n, g], start, self.division.lengths))
+                made = self._back(_products(block, weight))
+                to = self._cut(found, start, self.division.sizes)
+                to += made[(..., *(slice(size) for size in to.shape[3:]))]
+            y = target[n, g]
+            y[...] = 0
+            full = self._interleaved(found)
+            here, there = self._overlaps(y.shape[3:])
+            if bias is not None:
+                y[...] += bias[g]
+                full = full + bias[g]
+            y[(..., *here)] = full[(..., *there)]
+
+    def inputs(self, y: Any, w: Any, target: Any, bias: Any) -> None:
+        """Want "x": of each block of y's phases, the cells that nothing goes around into."""
+        bias = None if bias is None else self._bias(bias)
+        for g, n, weight in self._parts(w, is_turned=True):
+            phases = self._phases(y[n, g])
+            x = target[n, g]
+            for start in self._blocks():
+                block = self._transformed(self._cut(phases, start, self.division.sizes))
+                to = self._cut(x, start, self.division.lengths)
+                made = self._back(_products(block, weight))
+                made = made[(..., *(slice(size) for size in to.shape[3:]))]
+                to[...] = made if bias is None else made + bias[g]
+
+    def weights(self, x: Any, y: Any, target: Any, bias: Any) -> None:
+        """Want "w": sums over blocks and samples, of transforms."""
+        for g, samples in self._chunks():
+            total: Any = 0
+            for n in samples:
+                phases = self._phases(y[n, g])
+                for start in self._blocks():
+                    block = self._cut(x[n, g], start, self.division.lengths)
+                    of_x = self._transformed(block.conj()).conj()
+                    of_y = self._transformed(self._cut(phases, start, self.division.sizes))
+                    total = total + _summed_samples(of_x, of_y)
+            if isinstance(total, int):  # no sample
+                target[g] = 0
+                continue
+            found = self._back(total)[(..., *(slice(span) for span in self.division.spans))]
+            target[g] = self._taps(found, target.shape[2])
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _chunks(self) -> Iterator[tuple[slice, list[slice]]]:
+        batch, groups = self.division.at_once
+        samples = [slice(n, n + batch) for n in range(0, self.geometry.batch, batch)]
+        for g in range(0, self.geometry.groups, groups):
+            yield (slice(g, g + groups), samples)
+
+    def _parts(self, w: Any, is_turned: bool = False) -> Iterator[tuple[slice, slice, Any]]:
+        """Groups and samples, and the transform of the groups' weights.
+
+        Turned, it is (G, M*R, C, ·) at the negative frequencies, as a correlation takes it.
+        """
+        for g, samples in self._chunks():
+            weight = self._by_shift(w[g])
+            if is_turned:
+                weight = self._transformed(weight.conj()).conj().swapaxes(1, 2)
+            else:
+                weight = self._transformed(weight)
+            for n in samples:
+                yield g, n, weight
+
+    def _blocks(self) -> Iterator[tuple[int, ...]]:
+        """The first cell of x of every block."""
+        both = zip(self.geometry.input_size, self.division.lengths, strict=True)
+        return product(*(range(0, size, length) for size, length in both))
+
+    @staticmethod
+    def _cut(array: Any, start: tuple[int, ...], sizes: tuple[int, ...]) -> Any:
+        return array[(..., *(slice(a, a + n) for a, n in zip(start, sizes, strict=True)))]
+
+    # ---- transforms ------------------------------------------------------------------------------
+
+    def _transformed(self, array: Any) -> Any:
+        return transformed(array, self.division.sizes, self.threads)
+
+    def _back(self, array: Any) -> Any:
+        return back(array, self.division.sizes, self.is_complex, self.threads)
+
+    # ---- layouts ---------------------------------------------------------------------------------
+
+    def _places(self) -> list[Any]:
+        """Of each axis in turn, the shift and the phase of every tap, to index with."""
+        rank, found = self.geometry.rank, list[Any]()
+        for n, axis in enumerate(self.geometry.axes):
+            spread = [1] * rank
+            spread[n] = axis.kernel
+            places = np.divmod(np.arange(axis.kernel) * axis.dilation, axis.stride)
+            found += [each.reshape(spread) for each in places]
+        return found
+
+    def _by_shift(self, w: Any) -> Any:
+        """Weights (G, C, M, *K) as (G, C, M*R, *T), zeros where no tap is."""
+        split = [n for pair in zip(self.division.spans, self.strides, strict=True) for n in pair]
+        made = np.zeros((*w.shape[:3], *split), self.carrier)
+        index: Any = (..., *self._places())
+        made[index] = w
+        return self._with_phases(made)
+
+    def _taps(self, found: Any, channels: int) -> Any:
+        """The weights of `_by_shift`, back: (G, C, M, *K)."""
+        rank = self.geometry.rank
+        split = found.reshape(*found.shape[:2], channels, *self.strides, *self.division.spans)
+        order = [n for a in range(rank) for n in (3 + rank + a, 3 + a)]
+        split = split.transpose(0, 1, 2, *order)
+        index: Any = (..., *self._places())
+        return split[index]
+
+    def _with_phases(self, array: Any) -> Any:
+        """Arrays (·, ·, M, T1, R1, T2, R2, ...) as (·, ·, M*R, T1, T2, ...)."""
+        rank = self.geometry.rank
+        order = [*range(4, 3 + 2 * rank, 2), *range(3, 3 + 2 * rank, 2)]
+        array = array.transpose(0, 1, 2, *order)
+        return array.reshape(*array.shape[:2], -1, *array.shape[3 + rank :])
+
+    def _interleaved(self, found: Any) -> Any:
+        """The phases of y, (N, G, M*R, *Q), as its uncropped cells (N, G, M, *(Q*R))."""
+        rank = self.geometry.rank
+        split = found.reshape(*found.shape[:2], -1, *self.strides, *self.cells)
+        order = [n for a in range(rank) for n in (3 + rank + a, 3 + a)]
+        split = split.transpose(0, 1, 2, *order)
+        whole = [n * s for n, s in zip(self.cells, self.strides, strict=True)]
+        return split.reshape(*split.shape[:3], *whole)
+
+    def _phases(self, y: Any) -> Any:
+        """The phases of y: (N, G, M*R, *Q); cells that it does not have are zeros."""
+        whole = [n * s for n, s in zip(self.cells, self.strides, strict=True)]
+        full = np.zeros((*y.shape[:3], *whole), self.carrier)
+        here, there = self._overlaps(y.shape[3:])
+        to: Any = (..., *there)
+        full[to] = y[(..., *here)]
+        split = [n for pair in zip(self.cells, self.strides, strict=True) for n in pair]
+        return self._with_phases(full.reshape(*y.shape[:3], *split))
+
+    def _overlaps(self, sizes: tuple[int, ...]) -> tuple[list[slice], list[slice]]:
+        """The cells that y has of the uncropped one, and which ones these are."""
+        here, there = list[slice](), list[slice]()
+        for size, axis, cells in zip(sizes, self.geometry.axes, self.cells, strict=True):
+            first = max(0, -axis.begin)
+            last = max(min(size, cells * axis.stride - axis.begin), first)
+            here.append(slice(first, last))
+            there.append(slice(first + axis.begin, last + axis.begin))
+        return here, there
+
+    def _bias(self, bias: Any) -> Any:
+        shape = self.geometry.groups, -1, *[1] * self.geometry.rank
+        return np.asarray(bias).astype(self.carrier).reshape(shape)
+
+
+def _products(block: Any, weight: Any) -> Any:
+    """Products (N, G, C, ·) by (G, C, M, ·), summed over C: (N, G, M, ·)."""
+    channels = block.shape[2]
+    if channels <= _FEW_CHANNELS:
+        total = block[:, :, 0, np.newaxis] * weight[:, 0]
+        for c in range(1, channels):
+            total += block[:, :, c, np.newaxis] * weight[:, c]
+        return total
+    sizes = block.shape[3:]
+    n, g, c = block.shape[:3]
+    left = block.reshape(n, g, c, -1).transpose(1, 3, 0, 2)
+    right = weight.reshape(*weight.shape[:3], -1).transpose(0, 3, 1, 2)
+    found = (left @ right).transpose(2, 0, 3, 1)  # (G, F, N, M)
+    return found.reshape(n, g, -1, *sizes)
+
+
+def _summed_samples(of_x: Any, of_y: Any) -> Any:
+    """Products (N, G, C, ·) by (N, G, M, ·), summed over N: (G, C, M, ·)."""
+    n, g, c = of_x.shape[:3]
+    left = of_x.reshape(n, g, c, -1).transpose(1, 3, 2, 0)
+    right = of_y.reshape(n, g, of_y.shape[2], -1).transpose(1, 3, 0, 2)
+    found = (left @ right).transpose(0, 2, 3, 1)
+    return found.reshape(*found.shape[:3], *of_x.shape[3:])
