@@ -31,7 +31,6 @@ __all__ = ["downsample", "upsample"]
 
 Floats = NDArray[Any]
 
-
 _FEW = 8  # cells behind an axis up to which they are taken for channels, which are vectorised
 _EXACT = 2**53  # float64 holds all integers up to here
 
@@ -85,7 +84,8 @@ def upsample(
 
     References
     ----------
-    Keys 1981, doi:10.1109/TASSP.1981.1163711; Duchon 1979, doi:10.1175/1520-0450(1979)018.
+    Keys 1981, doi:10.1109/TASSP.1981.1163711; Duchon 1979, Journal of Applied
+    Meteorology 18, 1016-1022.
 
     >>> upsample([[0.0, 4.0]], 2)
     array([[0., 1., 3., 4.],
@@ -165,11 +165,11 @@ def downsample(
     is_adjoint = as_flag(adjoint, "adjoint")
     for axis, s in scales.items():
         if rest := array.shape[axis] % s:
-            size = array.shape[axis]
+            less = array.shape[axis] - rest
+            crop = f"crop y to {less} cells along that axis, or " if less else ""
             raise ShapeError(
-                f"y.shape[{axis}]={size} must be a multiple of scale={s}; crop y to {size - rest} "
-                f"cells along that axis, or extend it to {size - rest + s} by np.pad with "
-                'mode="edge".'
+                f"y.shape[{axis}]={less + rest} must be a multiple of scale={s}; {crop}extend it "
+                f'to {less + s} cells by np.pad with mode="edge".'
             )
     if is_adjoint and array.dtype.kind in "iu":
         raise DTypeError(
@@ -200,6 +200,11 @@ def _checked(
             f"{name} is an array of {library_of(array)}, but must be one of NumPy; pass "
             f"numpy.asarray({name})."
         )
+    if array.dtype.kind not in "biufc" and type_name(array.dtype) not in TYPES:
+        raise DTypeError(
+            f"{name} has dtype {type_name(array.dtype)}, which is no type of numbers; pass an "
+            "array of integers, real or complex numbers."
+        )
     if array.ndim == 0:
         raise ShapeError(f"{name}.ndim=0 must be at least 1; pass an array with axes.")
     found = _as_axes(axes, name, array.ndim)
@@ -221,7 +226,7 @@ def _check_whole(value: Any, name: str, inverse: str) -> None:
     if not isinstance(value, (float, np.floating)) or float(value).is_integer():
         return
     number, remedy = float(value), "pass an integer"
-    if number > 0 and (1 / number).is_integer():
+    if 0 < number < 1 and (1 / number).is_integer():
         remedy = f"call {inverse} with {round(1 / number)}"
     elif 0 < number < 1024:
         up, down = max(round(number * 60), 1), 60
