@@ -53,8 +53,8 @@ def upsample(
     ``y[o] = sum over i of k(u - i)*x[i] / sum over i of k(u - i)``,
 
     where i are the cells that x has, so that a constant array stays constant up to its borders.
-    This is the grid of Pillow, OpenCV and PyTorch (align_corners=False), and that of
-    `scipy.ndimage.zoom` with grid_mode=True.
+    This is the grid of Pillow, JAX and PyTorch (align_corners=False), and that of
+    `scipy.ndimage.zoom` with grid_mode=True. For a layer with such a weight see `init_bilinear`.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def upsample(
         sinc(d)*sinc(d/3) below 3
     axes : int or ints, axes to enlarge; None means all. ``axes=(0, 1)`` is an image whose channels
         are last.
-    threads : int up to 1024, threads to use; None means all cores
+    threads : int up to 1024, threads to use; None means all cores. "nearest" copies with one.
 
     Returns
     -------

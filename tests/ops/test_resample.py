@@ -193,6 +193,17 @@ def test_layout_and_threads_change_no_bit(kernel, s, shape):
     assert (downsample(x, 1, kernel) == x).all()
 
 
+@given(kernels, st.integers(1, 5), st.sampled_from([(), (3,), (20,)]), st.integers(0, 19))
+def test_nan_reaches_the_cells_within_the_kernel(kernel, s, behind, cell):
+    x = np.ones((20, *behind))
+    x[cell] = np.nan
+    reach = {"nearest": 0.5, "linear": 1, "cubic": 2, "lanczos3": 3}[kernel] if s > 1 else 0.5
+    places = (np.arange(20 * s) + 0.5) / s - 0.5
+    within = abs(places - cell) < reach - 1e-9
+    found = np.isnan(upsample(x, s, kernel, axes=0)).reshape(20 * s, -1)
+    assert (found == within[:, np.newaxis]).all()
+
+
 # ---- types ---------------------------------------------------------------------------------------
 
 

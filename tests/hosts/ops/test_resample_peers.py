@@ -2,6 +2,7 @@
 
 import re
 
+import dask.array as da
 import jax
 import numpy as np
 import pytest
@@ -101,6 +102,12 @@ def test_volumes_are_those_of_scipy(shape, order, kernel):
     x = np.random.default_rng(0).standard_normal(shape)
     theirs = scipy.ndimage.zoom(x, 3, order=order, mode="nearest", grid_mode=True)
     np.testing.assert_allclose(tconv.upsample(x, 3, kernel), theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [torch.tensor, jax.numpy.asarray, da.asarray])
+def test_arrays_of_other_libraries_are_refused(make):
+    with pytest.raises(tconv.UnsupportedError, match=r"must be one of NumPy; pass numpy.asarray"):
+        tconv.upsample(make(random_image()), 2)
 
 
 def test_the_recipe_for_xarray_runs():
