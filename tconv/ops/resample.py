@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Literal, Never
 
@@ -41,7 +41,7 @@ def upsample(
     scale: PerAxis,
     kernel: Literal["nearest", "linear", "cubic", "lanczos3"] = "linear",
     *,
-    axes: int | Iterable[int] | None = None,
+    axes: int | Sequence[int] | None = None,
     threads: int | None = None,
     **unknown: Never,
 ) -> NDArray[Any]:
@@ -120,19 +120,19 @@ def downsample(
     scale: PerAxis,
     kernel: Literal["nearest", "linear", "cubic", "lanczos3"] = "linear",
     *,
-    axes: int | Iterable[int] | None = None,
+    axes: int | Sequence[int] | None = None,
     adjoint: bool = False,
     threads: int | None = None,
     **unknown: Never,
 ) -> NDArray[Any]:
-    """Reduce an array by whole factors: weighted means without aliasing, or `upsample`'s adjoint.
+    """Reduce an array by whole factors: weighted means, or the adjoint of `upsample`.
 
-    Per axis, with the distance ``k(u - i)`` of `upsample`,
+    Per axis, with k and u as in `upsample`,
 
     ``x[i] = sum over o of k(u - i)*y[o] / sum over o of k(u - i)``,
 
     where o are the cells that y has: "nearest" takes means of blocks, and a constant array stays
-    constant. This is Pillow's resize, whose kernel is as much wider.
+    constant. The numbers are those of Pillow's resize, which widens its kernels by the scale, too.
 
     With ``adjoint=True`` it is the adjoint of `upsample` instead:
     ``np.vdot(v, upsample(x)) == np.vdot(downsample(v, adjoint=True), x)`` but for rounding. It sums
