@@ -69,6 +69,7 @@ __all__ = [
     "conv_transpose_jvp",
     "conv_transpose_vjp",
     "conv_weight_gradient",
+    "downsample",
     "explain",
     "fold_batch_norm",
     "from_torch",
@@ -87,6 +88,7 @@ __all__ = [
     "see",
     "see_layers",
     "solve",
+    "upsample",
 ]
 
 # A name is imported from its file when it is first asked for, so that `import tconv`, and with it
@@ -122,6 +124,7 @@ _NAMES = {
     ),
     "geometry.solver": "Solution solve",
     "ops.max_pool": "max_pool max_unpool",
+    "ops.resample": "downsample upsample",
     "deconvnet.see": "See see see_layers",
     "explainer.explainer": "Explainer explain",
 }
@@ -199,6 +202,7 @@ if TYPE_CHECKING:
     )
     from tconv.ops.max_pool import max_pool, max_unpool
     from tconv.ops.planned_call import Packed, PlannedCall, plan
+    from tconv.ops.resample import downsample, upsample
     from tconv.streams.stream import Stream
 else:
 

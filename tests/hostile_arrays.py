@@ -231,6 +231,16 @@ def _(folder):
     return partial(tconv.max_unpool, x(), switches, (8,), data_format="channels_first")
 
 
+@call("upsample")
+def _(folder):
+    return partial(tconv.upsample, x(), 2, "linear", axes=(0, -1), threads=1)
+
+
+@call("downsample")
+def _(folder):
+    return partial(tconv.downsample, x(), 2, "cubic", axes=(1, 2), adjoint=False, threads=1)
+
+
 # ---- initialisers --------------------------------------------------------------------------------
 
 for name in tconv.__all__:

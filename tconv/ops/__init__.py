@@ -1,1 +1,1 @@
-"""Public functions on arrays: dispatch, call cache, planned calls, gradients and max pooling."""
+"""Public functions on arrays, their dispatch, call cache, planned calls and gradients."""
