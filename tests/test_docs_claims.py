@@ -373,7 +373,7 @@ def test_a_picture_in_place_of_a_model_is_the_error_of_the_page(tmp_path):
 )
 def test_the_benchmarks_take_the_options_of_their_page():
     text = text_of("docs/benchmarks.md")
-    for module, end in (("bench.run", "Three more tools"), ("bench.convolutions", "## Method")):
+    for module, end in (("bench.run", "Four more tools"), ("bench.convolutions", "## Method")):
         said = text.partition(f"`python -m {module}` takes")[2].partition(end)[0]
         options = re.findall(r"`(?:[^`]* )?(--[a-z]+)", said)
         shown = run("-m", module, "--help").stdout

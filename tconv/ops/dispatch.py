@@ -229,6 +229,8 @@ def _solve_for(
         contract = partial(engine.contract, plan=plan)
     contract = contract or (_by_numpy if xp is np else portable.contract)
     options: dict[str, Any] = {"method": call.method, "threads": call.threads}
+    if call.method == "fft" and call.threads is None:
+        options["threads"] = engine.host_target().threads
     if padded:
         result = _contract_padded(contract, want, geometry, inner, a, b, bias, call, options)
     elif out is not None and xp is np:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tconv.engine as engine
+from tconv import spectral
 from tconv.arrays.activations import Activation, as_activation
 from tconv.arrays.canonical import canonical
 from tconv.arrays.dtypes import NATIVE_DTYPES, TYPES, as_dtype, as_type_name, dtype_name, largest
@@ -216,6 +217,9 @@ class PlannedCall:
         """
         weight = np.asarray(as_operand(weight, "weight"))
         self._check(weight, self.geometry.weight_shape, "weight")
+        if self.method == "fft":
+            kernel: Any = spectral.Kernel(self.geometry, self.want, weight)
+            return Packed(weight.shape, kernel, None, self._made_for)
         if self._plan is None:
             return Packed(weight.shape, weight.copy(), None, self._made_for)
         if self._plan.keeps_weight:

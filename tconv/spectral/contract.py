@@ -22,8 +22,11 @@ References: Cooley & Tukey 1965 for the transform, Stockham 1966 for blocks; Hig
 and Stability of Numerical Algorithms, section 24.1, for the error of a transform.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -35,8 +38,11 @@ from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.spectral.division import Division
 from tconv.spectral.transforms import back, transformed
 
-__all__ = ["contract"]
+__all__ = ["Kernel", "contract"]
 
+Start = tuple[int, ...]
+
+_LEAST_US = 400.0  # of a call, for which threads are started
 _FEW_CHANNELS = 4  # whose products are added one after the other, rather than by matrices
 
 
@@ -56,11 +62,13 @@ def contract(
     Parameters
     ----------
     geometry : Geometry, already checked against the shapes
-    a, b : NumPy arrays of one floating type, in the geometry's layouts
+    a, b : NumPy arrays of one floating type, in the geometry's layouts; the weight may be a
+        `Kernel` of this geometry and wanted letter
     bias : array (channels of the result,), added before the one rounding; not for want "w"
     out : array to write to, else a new array is returned
     method : ignored, part of the common signature
-    threads : int, of the transforms; None for one. The result does not depend on it.
+    threads : int, which compute blocks side by side; None for one. The result does not depend on
+        it.
 
     >>> geometry = Geometry.of((1, 1, 2), (1, 1, 3), stride=2)
     >>> contract(geometry, "y", np.ones((1, 1, 2)), np.ones((1, 1, 3))).round(12)
@@ -70,9 +78,10 @@ def contract(
     carrier = np.dtype(types.accumulator)
     names = OPERANDS[want]
     a, b = (
-        canonical(np, geometry, name, each).astype(carrier, copy=False)
+        each if isinstance(each, Kernel)
+        else canonical(np, geometry, name, each).astype(carrier, copy=False)
         for name, each in zip(names, (a, b), strict=True)
-    )
+    )  # fmt: skip
     if out is None:
         out = np.empty(geometry.shape_of(want), np.dtype(types.result))
     target = canonical(np, geometry, want, out)
@@ -81,15 +90,38 @@ def contract(
     return out  # type: ignore[no-any-return]
 
 
+class Kernel:
+    """The transforms of a weight, for many calls of one geometry.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    want : "y" or "x"
+    weight : array of a floating type, in the geometry's layout
+    """
+
+    def __init__(self, geometry: Geometry, want: Letter, weight: NDArray[Any]) -> None:
+        carrier = np.dtype(TYPES[dtype_name(weight.dtype)].accumulator)
+        work = _Work(geometry, want, carrier, None)
+        w = canonical(np, geometry, "w", weight).astype(carrier, copy=False)
+        self.parts = [work.kernel(w[g]) for g, _ in work.chunks()]
+        self.channels = work.channels
+
+
 class _Work:
     """One contraction of canonical arrays, some samples and groups at a time."""
 
     def __init__(
         self, geometry: Geometry, want: Letter, carrier: np.dtype[Any], threads: int | None
     ) -> None:
-        self.geometry, self.carrier, self.threads = geometry, carrier, threads
+        self.geometry, self.want, self.carrier = geometry, want, carrier
         self.is_complex = carrier.kind == "c"
         self.division = Division.of(geometry, want, self.is_complex)
+        is_long = self.division.expected_us(carrier.itemsize) > _LEAST_US
+        self.threads = threads or 1 if is_long else 1
+        self.channels = (
+            geometry.out_channels // geometry.groups * prod(axis.stride for axis in geometry.axes)
+        )
         self.strides = tuple(axis.stride for axis in geometry.axes)
         self.cells = tuple(
             axis.input + span - 1
@@ -102,10 +134,14 @@ class _Work:
         """Want "y": add the results of blocks."""
         bias = None if bias is None else self._bias(bias)
         for g, n, weight in self._parts(w):
-            found = np.zeros((*x[n, g].shape[:2], weight.shape[2], *self.cells), self.carrier)
-            for start in self._blocks():
-                block = self._transformed(self._cut(x[n, g], start, self.division.lengths))
-                made = self._back(_products(block, weight))
+            part = x[n, g]
+            found = np.zeros((*part.shape[:2], self.channels, *self.cells), self.carrier)
+
+            def result(start: Start, part: Any = part, weight: Any = weight) -> Any:
+                block = self._transformed(self._cut(part, start, self.division.lengths))
+                return self._back(_products(block, weight))
+
+            for start, made in self._each_block(result):  # in their order, so sums do not vary
                 to = self._cut(found, start, self.division.sizes)
                 to += made[(..., *(slice(size) for size in to.shape[3:]))]
             y = target[n, g]
@@ -120,27 +156,33 @@ class _Work:
     def inputs(self, y: Any, w: Any, target: Any, bias: Any) -> None:
         """Want "x": of each block of y's phases, the cells that nothing goes around into."""
         bias = None if bias is None else self._bias(bias)
-        for g, n, weight in self._parts(w, is_turned=True):
-            phases = self._phases(y[n, g])
-            x = target[n, g]
-            for start in self._blocks():
+        for g, n, weight in self._parts(w):
+            phases, x = self._phases(y[n, g]), target[n, g]
+
+            def result(start: Start, phases: Any = phases, weight: Any = weight) -> Any:
                 block = self._transformed(self._cut(phases, start, self.division.sizes))
+                return self._back(_products(block, weight))
+
+            for start, made in self._each_block(result):
                 to = self._cut(x, start, self.division.lengths)
-                made = self._back(_products(block, weight))
                 made = made[(..., *(slice(size) for size in to.shape[3:]))]
                 to[...] = made if bias is None else made + bias[g]
 
     def weights(self, x: Any, y: Any, target: Any, bias: Any) -> None:
         """Want "w": sums over blocks and samples, of transforms."""
-        for g, samples in self._chunks():
+        for g, samples in self.chunks():
             total: Any = 0
             for n in samples:
-                phases = self._phases(y[n, g])
-                for start in self._blocks():
-                    block = self._cut(x[n, g], start, self.division.lengths)
+                phases, part = self._phases(y[n, g]), x[n, g]
+
+                def result(start: Start, phases: Any = phases, part: Any = part) -> Any:
+                    block = self._cut(part, start, self.division.lengths)
                     of_x = self._transformed(block.conj()).conj()
                     of_y = self._transformed(self._cut(phases, start, self.division.sizes))
-                    total = total + _summed_samples(of_x, of_y)
+                    return _summed_samples(of_x, of_y)
+
+                for _, made in self._each_block(result):
+                    total = total + made
             if isinstance(total, int):  # no sample
                 target[g] = 0
                 continue
@@ -149,30 +191,48 @@ class _Work:
 
     # ---- parts -----------------------------------------------------------------------------------
 
-    def _chunks(self) -> Iterator[tuple[slice, list[slice]]]:
+    def chunks(self) -> Iterator[tuple[slice, list[slice]]]:
+        """Groups that are computed at once, and the samples in turns."""
         batch, groups = self.division.at_once
         samples = [slice(n, n + batch) for n in range(0, self.geometry.batch, batch)]
         for g in range(0, self.geometry.groups, groups):
             yield (slice(g, g + groups), samples)
 
-    def _parts(self, w: Any, is_turned: bool = False) -> Iterator[tuple[slice, slice, Any]]:
-        """Groups and samples, and the transform of the groups' weights.
+    def kernel(self, w: Any) -> Any:
+        """The transform of some groups' weights, (G, C, M*R, ·).
 
-        Turned, it is (G, M*R, C, ·) at the negative frequencies, as a correlation takes it.
+        For want "x" it is (G, M*R, C, ·) at the negative frequencies, as a correlation takes it.
         """
-        for g, samples in self._chunks():
-            weight = self._by_shift(w[g])
-            if is_turned:
-                weight = self._transformed(weight.conj()).conj().swapaxes(1, 2)
-            else:
-                weight = self._transformed(weight)
+        weight = self._by_shift(w)
+        if self.want == "x":
+            return self._transformed(weight.conj()).conj().swapaxes(1, 2)
+        return self._transformed(weight)
+
+    def _parts(self, w: Any) -> Iterator[tuple[slice, slice, Any]]:
+        """Groups and samples, and the transform of the groups' weights."""
+        for number, (g, samples) in enumerate(self.chunks()):
+            weight = w.parts[number] if isinstance(w, Kernel) else self.kernel(w[g])
             for n in samples:
                 yield g, n, weight
 
-    def _blocks(self) -> Iterator[tuple[int, ...]]:
-        """The first cell of x of every block."""
+    def _each_block(self, result: Callable[[Start], Any]) -> Iterator[tuple[Start, Any]]:
+        """The first cell of x of every block, and what is made of it, in order."""
         both = zip(self.geometry.input_size, self.division.lengths, strict=True)
-        return product(*(range(0, size, length) for size, length in both))
+        starts = list(product(*(range(0, size, length) for size, length in both)))
+        threads = min(self.threads, len(starts))
+        if threads == 1:
+            for start in starts:
+                yield start, result(start)
+            return
+        waiting: deque[tuple[Start, Future[Any]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for start in starts:
+                waiting.append((start, pool.submit(result, start)))
+                if len(waiting) > threads:  # so that few results wait
+                    first, made = waiting.popleft()
+                    yield first, made.result()
+            for first, made in waiting:
+                yield first, made.result()
 
     @staticmethod
     def _cut(array: Any, start: tuple[int, ...], sizes: tuple[int, ...]) -> Any:
@@ -181,10 +241,10 @@ class _Work:
     # ---- transforms ------------------------------------------------------------------------------
 
     def _transformed(self, array: Any) -> Any:
-        return transformed(array, self.division.sizes, self.threads)
+        return transformed(array, self.division.sizes)
 
     def _back(self, array: Any) -> Any:
-        return back(array, self.division.sizes, self.is_complex, self.threads)
+        return back(array, self.division.sizes, self.is_complex)
 
     # ---- layouts ---------------------------------------------------------------------------------
 

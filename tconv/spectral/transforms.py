@@ -14,7 +14,7 @@ __all__ = ["back", "fast_length", "transformed"]
 
 @cache
 def _library() -> tuple[Any, bool]:
-    """The module, and whether it is SciPy's: that one has threads and knows fast lengths."""
+    """The module, and whether it is SciPy's, which knows fast lengths."""
     with importing:
         try:
             import scipy.fft as library
@@ -23,30 +23,22 @@ def _library() -> tuple[Any, bool]:
     return library, True
 
 
-def transformed(
-    array: NDArray[Any], sizes: Sequence[int], threads: int | None
-) -> NDArray[np.complexfloating[Any]]:
+def transformed(array: NDArray[Any], sizes: Sequence[int]) -> NDArray[Any]:
     """Transform the last axes, filled up with zeros to these sizes.
 
     Of real numbers, the last axis has the half of the frequencies that the others follow from.
     """
-    library, is_scipy = _library()
+    library, _ = _library()
     function = library.fftn if array.dtype.kind == "c" else library.rfftn
-    options = {"workers": threads or 1} if is_scipy else {}
-    axes = tuple(range(-len(sizes), 0))
-    found: NDArray[Any] = function(array, tuple(sizes), axes, **options)
+    found: NDArray[Any] = function(array, tuple(sizes), tuple(range(-len(sizes), 0)))
     return found
 
 
-def back(
-    array: NDArray[Any], sizes: Sequence[int], is_complex: bool, threads: int | None
-) -> NDArray[Any]:
+def back(array: NDArray[Any], sizes: Sequence[int], is_complex: bool) -> NDArray[Any]:
     """The array of these sizes along its last axes that has a transform."""
-    library, is_scipy = _library()
+    library, _ = _library()
     function = library.ifftn if is_complex else library.irfftn
-    options = {"workers": threads or 1} if is_scipy else {}
-    axes = tuple(range(-len(sizes), 0))
-    found: NDArray[Any] = function(array, tuple(sizes), axes, **options)
+    found: NDArray[Any] = function(array, tuple(sizes), tuple(range(-len(sizes), 0)))
     return found
 
 
