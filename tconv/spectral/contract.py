@@ -220,14 +220,20 @@ class _Work:
         both = zip(self.geometry.input_size, self.division.lengths, strict=True)
         starts = list(product(*(range(0, size, length) for size, length in both)))
         threads = min(self.threads, len(starts))
+
+        def quiet(start: Start) -> Any:
+            # Infinities multiply zeros here; machine code does not warn of that either.
+            with np.errstate(invalid="ignore", over="ignore"):
+                return result(start)
+
         if threads == 1:
             for start in starts:
-                yield start, result(start)
+                yield start, quiet(start)
             return
         waiting: deque[tuple[Start, Future[Any]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for start in starts:
-                waiting.append((start, pool.submit(result, start)))
+                waiting.append((start, pool.submit(quiet, start)))
                 if len(waiting) > threads:  # so that few results wait
                     first, made = waiting.popleft()
                     yield first, made.result()

@@ -207,7 +207,6 @@ def test_memory_is_bounded():
 def test_an_infinity_stays_in_its_block():
     x, w = np.zeros((1, 1, 50_000), "float32"), np.ones((1, 1, 1000), "float32")
     x[0, 0, 7] = np.inf
-    with np.errstate(invalid="ignore"):
-        y = tconv.conv_transpose(x, w, method="fft")[0, 0]
+    y = tconv.conv_transpose(x, w, method="fft", threads=2)[0, 0]
     assert np.isnan(y[:1000]).any()
     assert np.isfinite(y[-20_000:]).all()
