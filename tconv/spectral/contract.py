@@ -24,7 +24,6 @@ and Stability of Numerical Algorithms, section 24.1, for the error of a transfor
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from math import prod
 from typing import Any
@@ -37,6 +36,7 @@ from tconv.arrays.dtypes import TYPES, dtype_name
 from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.spectral.division import Division
 from tconv.spectral.transforms import back, transformed
+from tconv.system.fork_lock import importing
 
 __all__ = ["Kernel", "contract"]
 
@@ -230,7 +230,10 @@ class _Work:
             for start in starts:
                 yield start, quiet(start)
             return
-        waiting: deque[tuple[Start, Future[Any]]] = deque()
+        with importing:  # which brings logging with it, whose import no fork may meet
+            from concurrent.futures import ThreadPoolExecutor
+
+        waiting: deque[tuple[Start, Any]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for start in starts:
                 waiting.append((start, pool.submit(quiet, start)))
