@@ -51,7 +51,7 @@ def answer(options: Namespace) -> Answer:
             "--size needs MODEL", "option --size", "name an ONNX file, or leave it out"
         )
     blas = _blas()
-    from tconv.engine.compile.engine_state import engine_state
+    from tconv.engine import engine_state
 
     cores, all_cores, state = core_count(), os.cpu_count() or 1, engine_state()
     memory = available_bytes()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from tconv.engine.compile.jit import why_no_code
 from tconv.engine.target.target import cache_folder, target
 from tconv.errors import TConvError
+from tconv.system.fork_lock import importing
 
 __all__ = ["EngineState", "engine_state"]
 
@@ -31,7 +32,8 @@ def engine_state() -> EngineState:
     try:
         found = target()
         if found.uses_engine:
-            from llvmlite import binding
+            with importing:
+                from llvmlite import binding
 
             llvm = ".".join(map(str, binding.llvm_version_info))
             reason = why_no_code() or None

@@ -249,7 +249,9 @@ def named_target(cpu: str, threads: int | None = None) -> Target:
         raise ParameterError(
             f"cpu={cpu!r} must be one that is known; pass one of {', '.join(CPUS)}."
         )
-    host = _host()
+    host = _host_or_reason()
+    if isinstance(host, str):
+        host = _Host("", "", {})
     instruction_set, needs = CPUS[cpu]
     row = next(row for row in isa.INSTRUCTION_SETS if row.name == instruction_set)
     architecture, features = row.architecture.name, _usable(host.features)
