@@ -72,8 +72,10 @@ test-portable: $(PORTABLE)/stamp ## the tests of the portable path, in .venv-por
 
 test-pythons: ## the tests of the core with Python 3.12 and 3.13, where they are found
 	for each in python3.12 python3.13; do \
-		$$each -c "" 2> /dev/null || { echo "skipped: $$each is not found"; continue; }; \
-		$$each -m venv .venv-$$each && .venv-$$each/bin/python $(PIP) --editable '.[cli]' $(TOOLS) && \
+		found=$$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$${each#python}.*/bin/python 2> /dev/null | tail -n 1); \
+		found=$${found:-$$each}; \
+		"$$found" -c "" 2> /dev/null || { echo "skipped: $$each is not found"; continue; }; \
+		"$$found" -m venv .venv-$$each && .venv-$$each/bin/python $(PIP) --editable '.[cli]' $(TOOLS) && \
 		.venv-$$each/bin/python -m pytest -n auto -m "not slow" $(PYTEST_ARGS) $(CORE) || exit 1; \
 	done
 

@@ -51,6 +51,7 @@ __all__ = [
     "clear_cache",
     "contract",
     "contraction_step",
+    "engine_state",
     "expected_us",
     "hash_memory",
     "hashes_natively",
@@ -61,11 +62,9 @@ __all__ = [
     "use_backend",
     "wait_for_optimised",
     "workspace_bytes",
-    "engine_state",
 ]
 
 if TYPE_CHECKING:
-    from tconv.engine.compile.engine_state import engine_state
 from tconv.engine.compile.disk_cache import cache_info, clear_cache
     from tconv.engine.compile.tiers import wait_for_optimised
     from tconv.engine.content_hash import content_hash as hash_memory
@@ -99,6 +98,7 @@ else:
         "OpenMPBackend": ("runtime.openmp", "OpenMPBackend"),
         "cache_info": ("compile.disk_cache", "cache_info"),
         "clear_cache": ("compile.disk_cache", "clear_cache"),
+        "engine_state": ("compile.engine_state", "engine_state"),
         "hash_memory": ("content_hash", "content_hash"),
         "hashes_natively": ("content_hash", "is_native"),
         "use_backend": ("runtime.job", "use_backend"),
