@@ -66,6 +66,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from tconv.engine.compile.disk_cache import cache_info, clear_cache
+    from tconv.engine.compile.engine_state import engine_state
     from tconv.engine.compile.tiers import wait_for_optimised
     from tconv.engine.content_hash import content_hash as hash_memory
     from tconv.engine.content_hash import is_native as hashes_natively
