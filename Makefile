@@ -10,6 +10,10 @@ unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 HOSTS := .venv-hosts
 LOWEST := .venv-lowest
+PORTABLE := .venv-portable
+# Tests of the core, for other versions of Python and of what tconv needs.
+CORE := tests/ops/test_functional.py tests/engine/test_engine.py tests/nn/test_conv.py
+TOOLS := hypothesis pytest pytest-xdist array-api-strict expecttest
 PIP := -m pip --disable-pip-version-check --quiet install
 DOCS = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs --quiet build --strict --clean
 WAIFU2X := .data/waifu2x
@@ -30,7 +34,7 @@ NETWORKS := $(addsuffix /stamp,$(PIPER) $(PPOCR) $(RAPIDOCR) $(PUPILS) $(SPINDLE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo vgg16 voice deconvolve test test-hosts test-lowest check docs bench bench-convolutions bench-models bench-networks bench-streams bench-volumes bench-quick all clean
+.PHONY: help install demo vgg16 voice deconvolve test test-hosts test-lowest test-portable test-pythons test-x86 check docs bench bench-convolutions bench-models bench-networks bench-streams bench-volumes bench-quick all clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,8 +67,25 @@ test: $(VENV)/test.stamp ## the tests and all doctests, without other array libr
 test-hosts: $(HOSTS)/hosts.stamp $(HOSTS)/browser.stamp $(HOSTS)/codecs.stamp $(WAIFU2X)/stamp $(NETWORKS) $(MTCNN)/stamp $(HED)/stamp $(EFFICIENTNET)/stamp ## the tests against PyTorch, JAX, real models and a browser, in .venv-hosts
 	$(HOSTS)/bin/python -m pytest -n auto $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS) tests/hosts tconv/torch tconv/scipy tconv/dask tconv/volumes
 
-test-lowest: $(LOWEST)/stamp ## the tests of Dask arrays and volumes with the lowest versions that are allowed
+test-lowest: $(LOWEST)/stamp ## the tests of the core, Dask arrays and volumes with the lowest versions that are allowed
+	$(LOWEST)/bin/python -m pytest -n auto -m "not slow" $(PYTEST_ARGS) $(CORE)
 	$(LOWEST)/bin/python -m pytest -n auto $(PYTEST_ARGS) tests/hosts/dask tests/hosts/volumes tconv/dask tconv/volumes
+
+test-portable: $(PORTABLE)/stamp ## the tests of the portable path, in .venv-portable, without llvmlite
+	TCONV_CPU=portable $(PORTABLE)/bin/python -m pytest -n auto -m "not slow" $(PYTEST_ARGS) \
+		tests/test_implementations.py tests/ops/test_functional.py tests/nn/test_conv.py tests/system/test_memory.py
+
+test-pythons: ## the tests of the core with Python 3.12 and 3.13, where they are found
+	for each in python3.12 python3.13; do \
+		found=$$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$${each#python}.*/bin/python 2> /dev/null | tail -n 1); \
+		found=$${found:-$$each}; \
+		"$$found" -c "" 2> /dev/null || { echo "skipped: $$each is not found"; continue; }; \
+		"$$found" -m venv .venv-$$each && .venv-$$each/bin/python $(PIP) --editable '.[cli]' $(TOOLS) && \
+		.venv-$$each/bin/python -m pytest -n auto -m "not slow" $(PYTEST_ARGS) $(CORE) || exit 1; \
+	done
+
+test-x86: $(VENV)/test.stamp ## older x86 processors by emulation, with qemu-x86_64-static
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) tests/engine/target/test_target.py -k emulated
 
 check: $(VENV)/check.stamp $(VENV)/docs.stamp ## format, lint, types, documentation, and the wheel in an empty environment
 	$(VENV)/bin/ruff format --check .
@@ -104,12 +125,12 @@ bench-quick: $(HOSTS)/hosts.stamp ## a few benchmarks, some minutes
 all: check test test-hosts test-lowest demo ## everything but the benchmarks
 
 clean: ## remove all that was made
-	rm -rf $(VENV) $(HOSTS) $(LOWEST) .data build dist site out .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(HOSTS) $(LOWEST) $(PORTABLE) .venv-python3.12 .venv-python3.13 .data build dist site out .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp is as new as the pyproject.toml it was made from, so a second run installs nothing.
 
-$(VENV)/bin/python $(HOSTS)/bin/python $(LOWEST)/bin/python:
+$(VENV)/bin/python $(HOSTS)/bin/python $(LOWEST)/bin/python $(PORTABLE)/bin/python:
 	$(PYTHON) -m venv $(@D:%/bin=%)
 
 $(VENV)/base.stamp: pyproject.toml | $(VENV)/bin/python
@@ -134,8 +155,14 @@ $(LOWEST)/stamp: pyproject.toml | $(LOWEST)/bin/python
 		extras = project["optional-dependencies"]; \
 		needed = project["dependencies"] + extras["onnx"] + extras["volumes"]; \
 		print(*(each.replace(">=", "==") for each in needed), sep="\n")' > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python $(PIP) --editable '.[cli,onnx,volumes,xarray]' hypothesis pytest pytest-xdist \
+	$(LOWEST)/bin/python $(PIP) --editable '.[cli,onnx,volumes,xarray]' $(TOOLS) \
 		matplotlib scikit-image==0.26.0 --requirement $(LOWEST)/lowest.txt
+	touch $@
+
+# As on a machine without wheels of llvmlite; tests of bfloat16 need ml_dtypes.
+$(PORTABLE)/stamp: pyproject.toml | $(PORTABLE)/bin/python
+	$(PORTABLE)/bin/python $(PIP) $(TOOLS) 'numpy>=2.1' 'array-api-compat>=1.11' ml_dtypes pillow rich
+	$(PORTABLE)/bin/python $(PIP) --no-deps --editable .
 	touch $@
 
 # Debian's Chromium, by its own packages where that is allowed; a test fails where it is missing.

@@ -113,8 +113,13 @@ def as_type_name(dtype: Any, choices: Collection[str] = TYPES) -> str:
 def as_dtype(xp: Any, name: str) -> Any:
     """Return the type called `name` of array library `xp`."""
     if xp is np and name == "bfloat16":
-        with importing:
-            import ml_dtypes
+        try:
+            with importing:
+                import ml_dtypes
+        except ImportError:
+            raise DTypeError(
+                'dtype="bfloat16" must have ml_dtypes for NumPy; pip install ml_dtypes.'
+            ) from None
 
         found = np.dtype(ml_dtypes.bfloat16)
         NATIVE_DTYPES[found] = name

@@ -17,6 +17,7 @@ from tconv.cli.model_layers import layers_of
 from tconv.cli.options import UsageError
 from tconv.system.files import regular_file
 from tconv.system.memory import available_bytes
+from tconv.system.topology import core_count
 from tconv.tables import Column, Table
 
 __all__ = ["EXTRAS", "answer"]
@@ -50,7 +51,9 @@ def answer(options: Namespace) -> Answer:
             "--size needs MODEL", "option --size", "name an ONNX file, or leave it out"
         )
     blas = _blas()
-    cores, all_cores = _usable_cores(), os.cpu_count() or 1
+    from tconv.engine import engine_state
+
+    cores, all_cores, state = core_count(), os.cpu_count() or 1, engine_state()
     memory = available_bytes()
     extras = {name: {lib: _found(lib) for lib in libraries} for name, libraries in EXTRAS.items()}
     facts = (
@@ -59,8 +62,12 @@ def answer(options: Namespace) -> Answer:
         ("NumPy", f"{np.__version__}, {blas}" if blas else np.__version__),
         ("platform", platform.platform()),
         ("processor", _processor()),
-        ("cores usable", f"{cores} of {all_cores}"),
+        ("cores usable", f"{cores} of {all_cores} ({_usable_cores()} by affinity)"),
         ("memory available", "–" if memory is None else f"{memory / 2**30:.1f} GiB"),
+        ("engine", f"not used: {state.reason}" if state.reason else "machine code"),
+        ("instruction set", state.instruction_set or "–"),
+        ("llvmlite", f"{state.llvmlite or 'missing'}, LLVM {state.llvm or '–'}"),
+        ("kernel cache", state.cache),
     )
     result: dict[str, Any] = {
         "tconv": __version__,
@@ -71,7 +78,9 @@ def answer(options: Namespace) -> Answer:
         "processor": _processor(),
         "cores_usable": cores,
         "cores": all_cores,
+        "cores_by_affinity": _usable_cores(),
         "memory_available_bytes": memory,
+        "engine": state._asdict(),
         "extras": extras,
     }
     rows = tuple(

@@ -51,6 +51,7 @@ __all__ = [
     "clear_cache",
     "contract",
     "contraction_step",
+    "engine_state",
     "expected_us",
     "hash_memory",
     "hashes_natively",
@@ -65,6 +66,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from tconv.engine.compile.disk_cache import cache_info, clear_cache
+    from tconv.engine.compile.engine_state import engine_state
     from tconv.engine.compile.tiers import wait_for_optimised
     from tconv.engine.content_hash import content_hash as hash_memory
     from tconv.engine.content_hash import is_native as hashes_natively
@@ -97,6 +99,7 @@ else:
         "OpenMPBackend": ("runtime.openmp", "OpenMPBackend"),
         "cache_info": ("compile.disk_cache", "cache_info"),
         "clear_cache": ("compile.disk_cache", "clear_cache"),
+        "engine_state": ("compile.engine_state", "engine_state"),
         "hash_memory": ("content_hash", "content_hash"),
         "hashes_natively": ("content_hash", "is_native"),
         "use_backend": ("runtime.job", "use_backend"),

@@ -19,15 +19,15 @@ OPTIONS = Namespace(model=None, size=None, cache=False, clear_cache=False, warm=
 def test_the_versions_are_those_that_are_here(capsys):
     assert main(["info"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    facts = dict(re.split(r"  +", line, maxsplit=1) for line in lines[:8])
+    facts = dict(re.split(r"  +", line, maxsplit=1) for line in lines[:12])
     assert list(facts) == [
         "what", "tconv", "Python", "NumPy", "platform", "processor", "cores usable",
-        "memory available",
+        "memory available", "engine", "instruction set", "llvmlite", "kernel cache",
     ]  # fmt: skip
     assert facts["tconv"] == tconv.__version__
     assert facts["Python"] == platform.python_version()
     assert facts["NumPy"].startswith(np.__version__)
-    assert re.fullmatch(r"\d+ of \d+", facts["cores usable"])
+    assert re.fullmatch(r"\d+ of \d+ \(\d+ by affinity\)", facts["cores usable"])
     assert re.fullmatch(r"\d+\.\d GiB|–", facts["memory available"])
     assert f"cli          pillow       {version('pillow')}" in lines
 
@@ -38,7 +38,7 @@ def test_json_has_numbers_and_null_for_what_is_missing(capsys, monkeypatch):
     result = json.loads(capsys.readouterr().out)["result"]
     assert list(result) == [
         "tconv", "python", "numpy", "blas", "platform", "processor", "cores_usable", "cores",
-        "memory_available_bytes", "extras",
+        "cores_by_affinity", "memory_available_bytes", "engine", "extras",
     ]  # fmt: skip
     assert result["extras"] == {
         "cli": {"pillow": version("pillow")},
@@ -73,7 +73,32 @@ def test_a_system_that_tells_nothing(monkeypatch):
     monkeypatch.setattr(info, "Path", lambda name: info.os)  # has no read_text
     monkeypatch.setattr(info, "_processor", lambda: "")
     facts, _ = info.answer(OPTIONS).parts
-    assert str(facts).endswith("memory available  –")
+    assert "memory available  –" in str(facts)
+
+
+MISSING = """
+import sys, warnings
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("llvmlite", "ml_dtypes"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hidden())
+import numpy as np, tconv
+from tconv.cli import main
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        for dtype in ("float16", "float32", "float64", "int16", "complex64"):
+            y = tconv.conv_transpose(np.ones((1, 1, 2), dtype), np.ones((1, 1, 3), dtype), stride=2)
+            assert y.ravel().tolist() == [1, 1, 2, 1, 1]
+assert len(caught) == 1 and "llvmlite does not load" in str(caught[0].message)
+main(["info"])
+"""
+
+
+def test_without_llvmlite_the_portable_path_computes_and_one_warning_says_so(command):
+    found = command(code=MISSING).stdout
+    assert re.search(r"engine +not used: llvmlite does not load", found)
 
 
 def test_the_cache_is_told_of_and_emptied(tmp_path, command):

@@ -137,6 +137,7 @@ except tconv.MemoryLimitError:
     "mebibytes", mostly_slow([1, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500], 10, 35, 100, 500)
 )
 def test_a_process_that_is_short_of_addresses_computes_or_refuses(when, mebibytes):
+    pytest.importorskip("llvmlite")
     environment = {**os.environ, "TCONV_CACHE": "off", "TCONV_CPU": "", "TCONV_THREADS": "2"}
     done = subprocess.run(
         [sys.executable, "-c", SHORT, str(mebibytes), when],

@@ -275,7 +275,7 @@ def _llvm() -> Any:
 
 
 @cache
-def _why_no_code() -> str:
+def why_no_code() -> str:
     """Return why this system runs no code made at run time, or ""."""
     try:
         _llvm().check_jit_execution()
@@ -286,7 +286,7 @@ def _why_no_code() -> str:
 
 def _check_code() -> None:
     """Raise where LLVM would end the process."""
-    reason = _why_no_code()
+    reason = why_no_code()
     if reason:
         raise UnsupportedError(f"{reason}; set TCONV_CPU=portable.")
 

@@ -75,12 +75,19 @@ def _types_of(kind: Any) -> tuple[tuple[type, ...], list[Any]]:
     """The types of a named tuple's fields, and which of them are named tuples, if any is."""
     names = vars(sys.modules[kind.__module__])
     hints = [
-        names.get(getattr(hint, "__forward_arg__", ""), getattr(hint, "__origin__", hint))
+        names.get(getattr(hint, "__forward_arg__", ""), _class_of(hint))
         for hint in kind.__annotations__.values()
     ]
     inner = [hint if hasattr(hint, "_fields") else None for hint in hints]
     found = tuple(tuple if each else hint for hint, each in zip(hints, inner, strict=True))
     return found, inner if any(inner) else []
+
+
+def _class_of(hint: Any) -> Any:
+    """The class behind a hint: from NumPy 2.5 with Python 3.12 on, NDArray is the name of one."""
+    origin = getattr(hint, "__origin__", hint)
+    named = getattr(origin, "__value__", origin)
+    return getattr(named, "__origin__", named)
 
 
 def _append(value: Any, add: Any) -> None:

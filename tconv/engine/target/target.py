@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tconv.engine.target import isa
 from tconv.engine.target.isa import Architecture, InstructionSet
-from tconv.errors import ParameterError
+from tconv.errors import ParameterError, UnsupportedError
 from tconv.geometry.arguments import MOST_THREADS
 from tconv.system.fork_lock import ForkLock, importing
 from tconv.system.memory import check_addresses
@@ -249,7 +249,9 @@ def named_target(cpu: str, threads: int | None = None) -> Target:
         raise ParameterError(
             f"cpu={cpu!r} must be one that is known; pass one of {', '.join(CPUS)}."
         )
-    host = _host()
+    host = _host_or_reason()
+    if isinstance(host, str):
+        host = _Host("", "", {})
     instruction_set, needs = CPUS[cpu]
     row = next(row for row in isa.INSTRUCTION_SETS if row.name == instruction_set)
     architecture, features = row.architecture.name, _usable(host.features)
@@ -294,14 +296,25 @@ class _Host(NamedTuple):
     features: dict[str, bool]
 
 
-@cache
 def _host() -> _Host:
-    """Ask LLVM about the host."""
+    """Return the host; raise where llvmlite does not load."""
+    found = _host_or_reason()
+    if isinstance(found, str):
+        raise UnsupportedError(found)
+    return found
+
+
+@cache
+def _host_or_reason() -> _Host | str:
+    """Ask LLVM about the host; return why there is no answer where llvmlite does not load."""
     with _loading:
         if "llvmlite.binding" not in sys.modules:
             check_addresses(_LLVM_BYTES)
-        with importing:
-            from llvmlite import binding
+        try:
+            with importing:
+                from llvmlite import binding
+        except (ImportError, OSError) as error:
+            return f"llvmlite does not load ({error}); install llvmlite, or set TCONV_CPU=portable."
 
         return _Host(
             binding.get_process_triple(),

@@ -279,7 +279,7 @@ def test_code_for_another_cpu_is_not_run(where):
 
 
 def test_a_system_that_forbids_new_code_is_told(monkeypatch):
-    monkeypatch.setattr(jit, "_why_no_code", lambda: "this system forbids it")
+    monkeypatch.setattr(jit, "why_no_code", lambda: "this system forbids it")
     with pytest.raises(UnsupportedError, match=r"^this system forbids it; set TCONV_CPU=portable"):
         load("add", emit_add, CPU)
 
