@@ -205,7 +205,9 @@ def _solve_for(
         plan = native_plan("direct" if call.method == "direct" else "auto")
     work = None if plan is None else engine.workspace_bytes(inner, plan)
     if call.method == "fft":
-        work = spectral.workspace_bytes(inner, want, types.accumulator)
+        work = spectral.workspace_bytes(
+            inner, want, dtype_name(a.dtype), call.threads or engine.host_target().threads
+        )
     check_memory(want, geometry, call, types, unblocked=xp is not np, inner=inner, workspace=work)
     if plan is None and xp is np and not types.is_integer and not has_room(_BLAS_BYTES):
         raise MemoryLimitError(

@@ -23,6 +23,7 @@ from tconv.ops.dispatch import Call, native, needs_no_limit, solve_for
 from tconv.ops.fft_gain import gain, on_fft
 from tconv.signatures import readable
 from tconv.system.allocator import empty
+from tconv.system.memory import check_room
 from tconv.system.public_pickles import reduce_by_public_name
 
 __all__ = ["Packed", "PackedWeights", "Packings", "PlannedCall", "plan"]
@@ -173,6 +174,11 @@ class PlannedCall:
         is_first = geometry.data_format == "channels_first"
         call = Call("plan", "zeros", method, threads, activation=activation)
         threads, method = call.threads, call.method
+        if method == "fft" and TYPES[dtype].is_integer:
+            raise DTypeError(
+                f'dtype="{dtype}" is exact, and method="fft" rounds; pass dtype="float64", or '
+                'method="direct".'
+            )
         self.geometry, self.threads, self.method = geometry, threads, method
         self.want, self.residual = want, residual
         self._read: Letter = "x" if want == "y" else "y"
@@ -218,6 +224,9 @@ class PlannedCall:
         weight = np.asarray(as_operand(weight, "weight"))
         self._check(weight, self.geometry.weight_shape, "weight")
         if self.method == "fft":
+            check_room(
+                "the transformed weight", spectral.kernel_bytes(self.geometry, self._dtype_name)
+            )
             kernel: Any = spectral.Kernel(self.geometry, self.want, weight)
             return Packed(weight.shape, kernel, None, self._made_for)
         if self._plan is None:

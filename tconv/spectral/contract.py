@@ -16,7 +16,8 @@ in a transform, and the 2-norms of a block of x, of w and of the result,
 
     abs(error) <= 3 * eps * log2(n) * sum over channels of (2*norm(x)*norm(w) + norm(result)).
 
-So small cells beside large ones lose digits, and an infinity or a NaN spreads over its block.
+So small cells beside large ones lose digits, and an infinity or a NaN spreads over its block; so
+does a finite number whose products with others of the block overflow.
 
 References: Cooley & Tukey 1965 for the transform, Stockham 1966 for blocks; Higham 2002, Accuracy
 and Stability of Numerical Algorithms, section 24.1, for the error of a transform.
@@ -86,7 +87,8 @@ def contract(
         out = np.empty(geometry.shape_of(want), np.dtype(types.result))
     target = canonical(np, geometry, want, out)
     work = _Work(geometry, want, carrier, threads)
-    {"y": work.outputs, "x": work.inputs, "w": work.weights}[want](a, b, target, bias)
+    with np.errstate(invalid="ignore", over="ignore"):  # as machine code does
+        {"y": work.outputs, "x": work.inputs, "w": work.weights}[want](a, b, target, bias)
     return out  # type: ignore[no-any-return]
 
 
@@ -182,11 +184,13 @@ class _Work:
                     return _summed_samples(of_x, of_y)
 
                 for _, made in self._each_block(result):
-                    total = total + made
+                    # In double precision: there may be thousands of blocks.
+                    total = total + made.astype(np.complex128, copy=False)
             if isinstance(total, int):  # no sample
                 target[g] = 0
                 continue
             found = self._back(total)[(..., *(slice(span) for span in self.division.spans))]
+            found = found.astype(self.carrier, copy=False)
             target[g] = self._taps(found, target.shape[2])
 
     # ---- parts -----------------------------------------------------------------------------------

@@ -7,11 +7,12 @@ from math import ceil, log2, prod
 
 import numpy as np
 
-from tconv.geometry.geometry import Geometry, Letter
+from tconv.arrays.dtypes import TYPES
+from tconv.geometry.geometry import OPERANDS, Geometry, Letter
 from tconv.spectral.transforms import fast_length
 from tconv.system.fork_lock import cached_property
 
-__all__ = ["Division", "workspace_bytes"]
+__all__ = ["Division", "kernel_bytes", "workspace_bytes"]
 
 _BLOCK_BYTES = 2**27  # of the transforms that are held at once
 _SPANS = (1, 2, 3, 5, 8, 15, 31)  # lengths of a block, in kernels
@@ -104,9 +105,12 @@ class Division:
                 groups = ceil(groups / 2)
         return batch, groups
 
-    def workspace_bytes(self, itemsize: int) -> int:
-        """Memory besides operands and result."""
-        return self.bytes_of(*self.at_once, itemsize)
+    def workspace_bytes(self, itemsize: int, threads: int = 1) -> int:
+        """Memory besides operands and result; each thread has a block, and some results wait."""
+        (batch, groups), (ins, outs) = self.at_once, self._channels
+        waiting = min(2 * threads, self.blocks) * groups * prod(self.sizes) * 2
+        waiting *= max(batch * (ins + 2 * outs), ins * outs)
+        return self.bytes_of(batch, groups, itemsize) + waiting * itemsize
 
     def __str__(self) -> str:
         lengths, sizes = ("x".join(f"{n:,}" for n in each) for each in (self.lengths, self.sizes))
@@ -138,7 +142,22 @@ def _chosen(geometry: Geometry, want: Letter, is_complex: bool) -> Division:
     return min(divisions, key=lambda each: (each.expected_us(), each.bytes_of(1, 1, 8)))
 
 
-def workspace_bytes(geometry: Geometry, want: Letter, dtype: str) -> int:
-    """Bytes that `contract` holds besides operands and result."""
-    kind = np.dtype(dtype)
-    return Division.of(geometry, want, kind.kind == "c").workspace_bytes(kind.itemsize)
+def workspace_bytes(geometry: Geometry, want: Letter, dtype: str, threads: int = 1) -> int:
+    """Bytes that `contract` holds besides operands and result.
+
+    `dtype` is that of the operands; halves are converted to float32.
+    """
+    kind = np.dtype(TYPES[dtype].accumulator)
+    division = Division.of(geometry, want, kind.kind == "c")
+    needed = division.workspace_bytes(kind.itemsize, threads)
+    if kind.name != dtype:
+        needed += kind.itemsize * sum(prod(geometry.shape_of(n)) for n in OPERANDS[want])
+    return needed
+
+
+def kernel_bytes(geometry: Geometry, dtype: str) -> int:
+    """Bytes of the transforms of a weight, and of what making them takes."""
+    kind = np.dtype(TYPES[dtype].accumulator)
+    division = Division.of(geometry, "y", kind.kind == "c")
+    ins, outs = division._channels
+    return 3 * kind.itemsize * geometry.groups * ins * outs * prod(division.sizes)

@@ -91,6 +91,15 @@ def test_errors_are_within_the_bound(stride, channels):
         assert np.abs(found - exact).max() <= 3 * eps * np.log2(size) * sum(norms)
 
 
+def test_thousands_of_blocks_lose_no_digits():
+    """Each weight sums a million products of ones."""
+    geometry = Geometry.of((1, 1, 10**6), (1, 1, 30))
+    assert Division.of(geometry, "w").blocks > 1000
+    x, y = (np.ones(geometry.shape_of(letter), np.float32) for letter in "xy")
+    found = contract(geometry, "w", x, y)
+    assert np.abs(found - 10**6).max() < 3
+
+
 @draws(1)
 @given(geometries(batches=(1, 2)))
 def test_the_three_contractions_are_one_form(geometry):
@@ -186,6 +195,8 @@ def test_what_has_no_transforms():
     ones = np.ones((1, 1, 9), int)
     with pytest.raises(DTypeError, match='with method="fft" rounds, and integers are exact; pass'):
         tconv.conv_transpose(ones, ones, method="fft")
+    with pytest.raises(DTypeError, match='dtype="int16" is exact, and method="fft" rounds; pass'):
+        tconv.plan((1, 1, 9), (1, 1, 3), dtype="int16", method="fft")
     with pytest.raises(ParameterError, match="method='ftt' must be one of"):
         tconv.conv_transpose(ones, ones, method="ftt")
     x = array_api_strict.ones((1, 1, 9))

@@ -249,8 +249,9 @@ def named_target(cpu: str, threads: int | None = None) -> Target:
         raise ParameterError(
             f"cpu={cpu!r} must be one that is known; pass one of {', '.join(CPUS)}."
         )
-    host = _host_or_reason()
-    if isinstance(host, str):
+    try:
+        host = _host()
+    except UnsupportedError:  # kernels for this CPU can still be described
         host = _Host("", "", {})
     instruction_set, needs = CPUS[cpu]
     row = next(row for row in isa.INSTRUCTION_SETS if row.name == instruction_set)
